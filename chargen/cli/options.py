@@ -1,0 +1,140 @@
+"""Options derived from the settings dataclasses, grouped in help, with values from a TOML file where one is given."""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from chargen.errors import SettingError
+from chargen.settings import describe_range, setting_types
+
+Settings = TypeVar("Settings")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class GroupedOption(click.Option):
+    """An option that stands under a heading of its own in help."""
+
+    def __init__(self, *args: Any, group: str = "Options", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options by group."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section for each group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and not isinstance(parameter, click.Argument):
+                groups.setdefault(getattr(parameter, "group", "Other"), []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def option(*names: str, group: str, **kwargs: Any) -> Callable[[Function], Function]:
+    """A click option in a group."""
+    return click.option(*names, cls=GroupedOption, group=group, **kwargs)
+
+
+def settings_options(cls: type, group: str, *, leave_out: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+    """One option per field of a settings dataclass. Its default is None: the dataclass knows the real one."""
+
+    def decorate(function: Function) -> Function:
+        kinds = setting_types(cls)
+        for field in reversed(dataclasses.fields(cls)):
+            if field.name in leave_out:
+                continue
+            kind, _, many = kinds[field.name]
+            name = field.name.replace("_", "-")
+            metadata = field.metadata
+            shown = [] if field.default in (None, (), "") else [f"default: {_shown(field.default)}"]
+            if kind in (int, float):
+                shown.append(describe_range(metadata))
+            text = metadata["help"][0].upper() + metadata["help"][1:] + "."
+            text += f"  [{'; '.join(shown)}]" if shown else ""
+            names = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
+            choice = click.Choice(metadata["choices"], case_sensitive=False) if metadata["choices"] else None
+            metavar = None if kind is bool else {int: "N", float: "X", str: "TEXT"}[kind]
+            if choice:
+                metavar = "|".join(metadata["choices"])
+            function = option(
+                names,
+                field.name,
+                group=group,
+                type=choice or kind,
+                default=None,
+                help=text,
+                multiple=many,
+                metavar=metavar,
+            )(function)
+        return function
+
+    return decorate
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def given_settings(cls: type, values: dict[str, Any]) -> dict[str, Any]:
+    """The settings of `cls` that a command line or a file gave."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    return {name: values[name] for name in names if values.get(name) not in (None, ())}
+
+
+def config_option(function: Function) -> Function:
+    """`--config FILE.toml`: settings by name, which the command line overrides and which override the defaults."""
+    return option(
+        "--config",
+        group="Files",
+        type=click.Path(path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_load_config,
+        help="Settings from a TOML file, one `name = value` a line; the command line goes first.",
+    )(function)
+
+
+def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        settings = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    known = {one.name: one for one in ctx.command.params if one.name and one.name != "config" and one.expose_value}
+    found = {}
+    for written, value in settings.items():
+        name = written.replace("-", "_")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise SettingError(f"{path}: no setting {written!r}" + (f"; did you mean {close[0]}?" if close else ""))
+        found[name] = _check_toml(path, written, value, known[name])
+    ctx.default_map = found
+
+
+def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -> Any:
+    """TOML's own types must fit: click would turn true into 1 and 3 into "3"."""
+    many = parameter.multiple or parameter.nargs == -1
+    if many and not isinstance(value, list):
+        value = [value]
+    flag = isinstance(parameter, click.Option) and parameter.is_flag
+    wanted: tuple[type, ...] = (str,)
+    if flag:
+        wanted = (bool,)
+    elif parameter.type in (click.INT, click.FLOAT):
+        wanted = (int,) if parameter.type is click.INT else (int, float)
+    for one in value if many else [value]:
+        if not isinstance(one, wanted) or (isinstance(one, bool) and not flag):
+            raise SettingError(f"{path}: {name} is {one!r}: it must be {' or '.join(kind.__name__ for kind in wanted)}")
+    return value

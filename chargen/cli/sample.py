@@ -1,0 +1,141 @@
+"""`chargen sample`: write text with a model."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chargen.cli.options import GroupedCommand, config_option, given_settings, option, settings_options
+from chargen.cli.signals import stop_on_signals
+from chargen.cli.terminal import TextWriter
+from chargen.draws import MAX_SEED
+from chargen.errors import SettingError
+from chargen.sampling.choose import SampleConfig
+from chargen.sampling.sampler import Sample, Sampler, Written
+from chargen.storage.model_file import read_model
+from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
+
+
+@click.command("sample", cls=GroupedCommand, short_help="Write text with a model.")
+@click.argument("model", type=click.Path(path_type=Path))
+@option("--length", group="Text", type=click.IntRange(0), default=500, metavar="N", show_default=True,
+        help="Characters to write; a prime is not counted.")  # fmt: skip
+@option("--prime", group="Text", metavar="TEXT", help="Text to go on from.")
+@option("--prime-file", group="Text", metavar="FILE", help="The same from a file, of any length; - is standard input.")
+@option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
+        help="What to do with a character of the prime that the model does not know.")  # fmt: skip
+@option("--echo/--no-echo", group="Text", default=True, help="Print the prime before the text.  [default: yes]")
+@option("--num", group="Text", type=click.IntRange(1), default=1, metavar="N", show_default=True,
+        help="Samples to write side by side.")  # fmt: skip
+@option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
+        help="Same seed, same text.  [default: another one each time, told on standard error]")  # fmt: skip
+@settings_options(SampleConfig, "Choice of characters")
+@option("--format", "form", group="Files", type=click.Choice(["text", "jsonl"]), default="text", show_default=True,
+        help="jsonl: one JSON object a sample, with the log-probability of each character in nats.")  # fmt: skip
+@option("--state-in", group="Files", type=click.Path(path_type=Path), help="Go on from a saved state.")
+@option(
+    "--state-out", group="Files", type=click.Path(path_type=Path), help="Save the state at the end, to go on tomorrow."
+)
+@option(
+    "--device",
+    group="Files",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="cpu, or cuda or mps through torch.",
+)
+@config_option
+def command(
+    model: Path,
+    length: int,
+    prime: str | None,
+    prime_file: str | None,
+    unknown: str,
+    echo: bool,
+    num: int,
+    seed: int | None,
+    form: str,
+    state_in: Path | None,
+    state_out: Path | None,
+    device: str,
+    **values: Any,
+) -> None:
+    """Write text with a model.
+
+    MODEL is a model file or the folder of a run.
+
+    \b
+    chargen sample checkpoints/novel --length 2000 --temperature 0.8
+    chargen sample checkpoints/novel --prime "It was a" --num 3
+    """
+    config = SampleConfig(**given_settings(SampleConfig, values))
+    if prime is not None and prime_file is not None:
+        raise SettingError("--prime and --prime-file contradict each other: give one")
+    if device not in ("cpu", "cuda", "mps"):
+        raise SettingError(f"--device is {device!r}: it must be cpu, cuda or mps")
+    file = read_model(model)
+    text = clean(prime or "", file.reading) if prime_file is None else _read_prime(prime_file, file.reading)
+    sampler = Sampler(file, config, num=num, seed=seed, device=device)
+    if state_in is not None:
+        sampler.load_state(state_in)
+        if seed is not None:
+            sampler.reseed(seed)
+    sampler.feed(text, unknown)
+    if seed is None and state_in is None:
+        click.echo(f"seed {sampler.seed}", err=True)
+    with stop_on_signals() as stop:
+        writer = TextWriter()
+        samples = _Samples(num, text if echo else "", writer, form)
+        for written in sampler.write(length):
+            samples.add(written)
+            if stop:
+                break
+        samples.close(sampler.seed, text)
+    if state_out is not None:
+        sampler.save_state(state_out)
+    stop.check()
+
+
+def _read_prime(name: str, reading: ReadingConfig) -> str:
+    sources, _ = find_sources([name])
+    return clean("".join(read_text(sources)), reading)
+
+
+class _Samples:
+    """Prints the first sample as it comes, the others after it, or all of them as JSON lines at the end."""
+
+    def __init__(self, num: int, echo: str, writer: TextWriter, form: str) -> None:
+        self.writer = writer
+        self.form = form
+        self.echo = echo
+        self.num = num
+        self.kept: list[list[Written]] = [[] for _ in range(num)]
+        self._head(0)
+
+    def _head(self, number: int) -> None:
+        if self.form == "text":
+            if self.num > 1 and sys.stderr.isatty():
+                click.echo(f"{'' if number == 0 else chr(10)}--- {number + 1} of {self.num} ---", err=True)
+            self.writer.write(self.echo)
+
+    def add(self, written: Written) -> None:
+        """Take one character of one sample."""
+        if self.form == "text" and written.stream == 0:
+            self.writer.write(written.character)
+        else:
+            self.kept[written.stream].append(written)
+
+    def close(self, seed: int, prime: str) -> None:
+        """Print what is left."""
+        for number, turn in enumerate(self.kept):
+            sample = Sample.of(turn)
+            if self.form == "jsonl":
+                line = {"sample": number, "seed": seed, "prime": prime, "text": sample.text, "stopped": sample.stopped}
+                self.writer.write(json.dumps({**line, "log_probs": [round(p, 6) for p in sample.log_probs]}) + "\n")
+            elif number:
+                self.writer.write("\n\n" if not self.writer.terminal else "\n")
+                self._head(number)
+                self.writer.write(sample.text)
+        self.writer.close()

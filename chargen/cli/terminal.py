@@ -1,0 +1,66 @@
+"""Text on its way to a person's terminal: nothing in it may steer the terminal or reorder what is read."""
+
+import sys
+import unicodedata
+from typing import TextIO
+
+_HARMLESS = "\n\t\u200c\u200d"  # joiners are part of words in several scripts
+
+
+def visible(text: str, *, newlines: bool = False) -> str:
+    """The text with control, bidirectional and other invisible characters as escapes such as \\x1b and \\u202e.
+
+    Line ends and tabs stay, line ends only where `newlines` is False; so does a carriage return before a line feed.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    shown = []
+    for at, character in enumerate(text):
+        if character == "\r" and text[at + 1 : at + 2] == "\n" and not newlines:
+            continue
+        hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _HARMLESS
+        if hidden or (newlines and character in "\n\t"):
+            shown.append(character.encode("unicode_escape").decode())
+        else:
+            shown.append(character)
+    return "".join(shown)
+
+
+class TextWriter:
+    """Writes text as it comes: on a terminal made visible, character by character; in a pipe raw, as UTF-8.
+
+    Args:
+        stream: standard output, by default.
+
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stdout
+        self.terminal = self.stream.isatty()
+        reconfigure = getattr(self.stream, "reconfigure", None)
+        if reconfigure:
+            if self.terminal:
+                reconfigure(errors="backslashreplace")
+            else:
+                reconfigure(encoding="utf-8", newline="\n")
+        self._held = ""
+        self._last = "\n"
+
+    def write(self, text: str) -> None:
+        """Write some text; a carriage return waits for what follows it."""
+        if not self.terminal:
+            self.stream.write(text)
+            return
+        text, self._held = self._held + text, ""
+        if text.endswith("\r"):
+            text, self._held = text[:-1], "\r"
+        self._last = text[-1:] or self._last
+        self.stream.write(visible(text))
+        self.stream.flush()
+
+    def close(self) -> None:
+        """End the text; on a terminal the prompt then stands on a line of its own."""
+        if self.terminal:
+            self.stream.write(visible(self._held))
+            self.stream.write("" if self._last == "\n" else "\n")
+        self.stream.flush()

@@ -1,0 +1,235 @@
+"""`chargen train`: learn a text and save a model."""
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chargen.cli.bars import ReadingBar, TrainingBar
+from chargen.cli.options import GroupedCommand, config_option, given_settings, option, settings_options
+from chargen.cli.signals import StopRequest, stop_on_signals
+from chargen.cli.terminal import visible
+from chargen.durable import locked
+from chargen.errors import ModelFileError, SettingError
+from chargen.model.config import ModelConfig, parameter_count
+from chargen.storage.run_state import FILE_NAME as STATE_NAME
+from chargen.text.corpus import Corpus, CorpusConfig
+from chargen.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from chargen.training.trainer import Trainer
+
+CHECKPOINTS = Path("checkpoints")
+
+
+@click.command("train", cls=GroupedCommand, short_help="Learn a text and save a model.")
+@click.argument("sources", metavar="SOURCE...", nargs=-1)
+@option("--out", group="Files", type=click.Path(path_type=Path), metavar="DIR",
+        help="Run folder.  [default: checkpoints/NAME]")  # fmt: skip
+@option("--valid", group="Files", multiple=True, metavar="SOURCE", help="Validate on this text instead of a part.")
+@option("--test", group="Files", multiple=True, metavar="SOURCE", help="Test on this text instead of a part.")
+@option("--resume", group="Files", type=click.Path(path_type=Path), metavar="DIR",
+        help="Go on with the run in DIR exactly as if it had not stopped; budget and intervals may change.")  # fmt: skip
+@config_option
+@option("--preview", group="Files", type=click.IntRange(0), default=200, metavar="N", show_default=True,
+        help="Characters to write now and then while training; 0 for none.")  # fmt: skip
+@settings_options(CorpusConfig, "Text")
+@settings_options(ModelConfig, "Model")
+@settings_options(TrainConfig, "Training")
+def command(
+    sources: tuple[str, ...],
+    out: Path | None,
+    valid: tuple[str, ...],
+    test: tuple[str, ...],
+    resume: Path | None,
+    preview: int,
+    **values: Any,
+) -> None:
+    """Learn a text and save a model.
+
+    SOURCE is a file (also .gz, .bz2, .xz), a folder, a pattern, - for standard input, or a corpus name: python is the
+    standard library's own source code. The run folder holds model.safetensors (the best model) and metrics.jsonl.
+
+    \b
+    chargen train novel.txt --minutes 10
+    chargen train logs/ --unit byte --hidden-size 512 --epochs 3
+    chargen train --resume checkpoints/novel --minutes 20
+    """
+    started = process_started()
+    with stop_on_signals() as stop:
+        if resume is not None:
+            for name, value in (("SOURCE", sources), ("--out", out), ("--valid", valid), ("--test", test)):
+                if value:
+                    raise SettingError(f"{name} cannot be given with --resume: the run remembers its own")
+            with locked(_existing(resume)):
+                _train(_resumed(resume, values, started, stop), stop, preview)
+            return
+        if not sources:
+            raise SettingError("no text to learn: give a SOURCE, such as a file, a folder, - or python")
+        for role, given in (("valid", valid), ("test", test)):
+            if given and values[f"{role}_fraction"] is not None:
+                raise SettingError(f"--{role} and --{role}-fraction are two ways to say one thing: give one")
+        corpus_config = CorpusConfig(**given_settings(CorpusConfig, values))
+        model_config = ModelConfig(**given_settings(ModelConfig, values))
+        config = TrainConfig(**given_settings(TrainConfig, values))
+        with ReadingBar(stop) as bar:
+            corpus = Corpus.from_files(sources, valid=valid, test=test, config=corpus_config, progress=bar.show)
+        _tell_corpus(corpus, " ".join(sources))
+        folder = out or _free_folder(sources[0])
+        folder_is_new = not folder.exists()
+        _tell_model(corpus, model_config, config)
+        from chargen.training.trainer import Trainer
+
+        try:
+            if (folder / STATE_NAME).exists():
+                raise SettingError(f"{folder} already holds a run: go on with --resume, or choose another --out")
+            _make(folder)
+            with locked(folder):
+                _train(Trainer(corpus, model_config, config, folder, started=started), stop, preview)
+        except BaseException:
+            if folder_is_new:
+                _remove_if_empty(folder)
+            raise
+
+
+def process_started() -> float:
+    """`time.monotonic()` at the start of this process, as far as the system tells; now elsewhere."""
+    try:
+        import os
+
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        age = 0.0
+    return time.monotonic() - max(0.0, age)
+
+
+def _existing(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise ModelFileError(f"no run folder {folder}; chargen train SOURCE makes one")
+    return folder
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(f"cannot make the run folder {folder}: {error.strerror}; choose another --out") from error
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Leave nothing behind of a run that never began."""
+    left = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {""}
+    if left <= {".lock", "metrics.jsonl"} and all((folder / name).stat().st_size == 0 for name in left):
+        for name in left:
+            (folder / name).unlink()
+        folder.rmdir()
+
+
+def _free_folder(source: str) -> Path:
+    """checkpoints/NAME, or NAME-2, NAME-3 … where there is a run of that name already."""
+    name = "stdin" if source == "-" else Path(source).resolve().name.split(".")[0]
+    name = "".join(sign for sign in name if sign.isalnum() or sign in "-_ ") or "run"
+    number = 1
+    while (folder := CHECKPOINTS / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def _say(text: str) -> None:
+    click.echo(visible(text), err=True)
+
+
+def _tell_corpus(corpus: Corpus, name: str) -> None:
+    vocabulary, report = corpus.vocabulary, corpus.report
+    unit = "bytes" if vocabulary.byte_mode else "characters"
+    total = len(corpus.train) + len(corpus.valid) + len(corpus.test)
+    parts = [f"train {len(corpus.train):,}", f"valid {len(corpus.valid):,}", f"test {len(corpus.test):,}"]
+    parts = parts if len(corpus.test) else parts[:2]
+    distinct = len(vocabulary.characters) + len(vocabulary.folded) if not vocabulary.byte_mode else 256
+    files = f"{report.files} file{'s' * (report.files != 1)}"
+    _say(f"text     {name}: {total:,} {unit}, {distinct:,} distinct, {files} ({', '.join(parts)})")
+    if vocabulary.folded:
+        _say(f"         {len(vocabulary.folded):,} rare characters share one unknown symbol")
+    if report.replaced:
+        _say(f"warning: {report.replaced:,} bytes did not fit the encoding and became U+FFFD")
+    if corpus.hidden:
+        _say(f"note: {corpus.hidden:,} hidden files in folders were not read")
+    if report.carriage_returns and corpus.config.newline == "keep":
+        _say(
+            f"note: {report.carriage_returns:,} carriage returns are learned as characters; --newline lf makes them LF"
+        )
+    if len(corpus.valid) < 2:
+        _say("warning: too little text to validate on: the last weights are kept, not the best")
+
+
+def _tell_model(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) -> None:
+    from chargen.training.trainer import estimate_memory
+
+    size = len(corpus.vocabulary)
+    memory = estimate_memory(model_config, size, config)
+    _say(
+        f"model    {model_config.cell.upper()} {model_config.num_layers} x {model_config.hidden_size}: "
+        f"{parameter_count(model_config, size):,} parameters, about {memory / 1e6:,.0f} MB to train"
+    )
+
+
+def _resumed(folder: Path, values: dict[str, Any], started: float, stop: StopRequest) -> "Trainer":
+    from chargen.storage.run_state import read_run_state
+    from chargen.training.trainer import Trainer
+
+    changes: dict[str, Any] = {}
+    for cls in (CorpusConfig, ModelConfig, TrainConfig):
+        changes |= given_settings(cls, values)
+    state = read_run_state(folder)
+    with ReadingBar(stop) as bar:
+        corpus = Corpus.from_description(state.settings["corpus"], bar.show)
+    trainer = Trainer.resume(folder, corpus, changes=changes, started=started)
+    _say(f"resume   {folder} at step {trainer.counters.step:,}, after {trainer.counters.seconds:,.0f} s")
+    odd = {name: (was, trainer.machine()[name]) for name, was in state.settings["machine"].items()
+           if was != trainer.machine()[name]}  # fmt: skip
+    for name, (was, now) in odd.items():
+        _say(f"warning: {name} was {was} and is {now}: the run goes on, but not byte for byte as it would have")
+    if trainer.finished and trainer.counters.complete:
+        raise SettingError(_nothing_left(trainer))
+    return trainer
+
+
+def _nothing_left(trainer: "Trainer") -> str:
+    config, counters = trainer.config, trainer.counters
+    if trainer.out_of_patience:
+        return f"{trainer.out} stopped early after {config.patience} validations without a best: raise --patience"
+    unit, used = ("minutes", counters.seconds / 60) if config.minutes else ("steps", float(counters.step))
+    return f"{trainer.out} is complete: its budget is used after {used:,.10g} {unit}; give a larger --{unit} to go on"
+
+
+def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
+    import torch
+
+    threads = torch.get_num_threads()
+    where = f"{trainer.device.type}, {threads} thread{'s' * (threads != 1)}"
+    _say(f"training {trainer.precision} on {where}, into {trainer.out}")
+    stop.check()
+    with TrainingBar(trainer, preview) as bar:
+        for progress in trainer.run():
+            bar.show(progress)
+            if stop:
+                break
+    if stop:
+        trainer.save()
+        raise stop.error(f" at step {trainer.counters.step:,}; go on with: chargen train --resume {trainer.out}")
+    summary = trainer.summary
+    for name, word in (("valid", "validation"), ("test", "test")):
+        if f"{name}_loss" in summary:
+            loss = summary[f"{name}_loss"]
+            whole = "the whole" if summary[f"{name}_whole"] else "an evenly spaced part (time was short) of the"
+            count = summary[f"{name}_characters"]
+            _say(
+                f"{name:8} {loss:.4f} nats, {loss / math.log(2):.4f} bits per character, "
+                f"on {whole} {word} text: {count:,} characters"
+            )
+    if trainer.out_of_patience:
+        _say(f"stopped  early: {trainer.config.patience} validations without a new best")
+    _say(f"saved    {trainer.out}/model.safetensors (step {summary['step']:,}); now: chargen sample {trainer.out}")

@@ -1,0 +1,77 @@
+"""Randomness that is addressed, not consumed: a draw is a pure function of what it is for.
+
+Every random number in chargen is Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random
+numbers: as easy as 1, 2, 3", 2011) of (seed, index, n, purpose), so no generator has a state to
+save, and neither chunking, batching nor the number of processes can change a result.
+"""
+
+import enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_MULTIPLIER_0 = np.uint64(0xD2511F53)
+_MULTIPLIER_1 = np.uint64(0xCD9E8D57)
+_WEYL_0 = 0x9E3779B9
+_WEYL_1 = 0xBB67AE85
+_LOW = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+
+MAX_SEED = 2**64 - 1
+
+
+class Purpose(enum.IntEnum):
+    """What a draw is for; draws for different purposes are independent. The numbers are part of the promise."""
+
+    INITIALIZE = 0
+    PHASE = 1
+    WINDOW = 2
+    DROPOUT = 3
+    SAMPLE = 4
+
+
+def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
+    """Philox4x32-10: counter (..., 4) of 32-bit words in uint64 -> four random 32-bit words (..., 4)."""
+    x0, x1, x2, x3 = (counter[..., word] for word in range(4))
+    key_0, key_1 = key
+    for _ in range(10):
+        product_0, product_1 = _MULTIPLIER_0 * x0, _MULTIPLIER_1 * x2
+        x0, x1, x2, x3 = (
+            (product_1 >> _32) ^ x1 ^ np.uint64(key_0),
+            product_1 & _LOW,
+            (product_0 >> _32) ^ x3 ^ np.uint64(key_1),
+            product_0 & _LOW,
+        )
+        key_0, key_1 = (key_0 + _WEYL_0) & 0xFFFFFFFF, (key_1 + _WEYL_1) & 0xFFFFFFFF
+    return np.stack([x0, x1, x2, x3], axis=-1)
+
+
+def _words(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDArray[np.uint64]:
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed is {seed}: it must be from 0 to {MAX_SEED}")
+    index_, n_ = np.broadcast_arrays(np.asarray(index, np.uint64), np.asarray(n, np.uint64))
+    counter = np.stack([n_ & _LOW, n_ >> _32, index_, np.full_like(n_, int(purpose))], axis=-1)
+    return philox(counter, (seed & 0xFFFFFFFF, seed >> 32))
+
+
+def uniform(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1) with 53 random bits, keyed by (seed, index, n, purpose).
+
+    Args:
+        seed: 0 to 2**64 - 1.
+        index: which sample or row, below 2**32; broadcast with `n`.
+        n: which draw of that sample or row, below 2**64.
+        purpose: what the draw is for.
+
+    """
+    words = _words(seed, index, n, purpose)
+    bits = (words[..., 0] << np.uint64(21)) ^ (words[..., 1] >> np.uint64(11))
+    result: NDArray[np.float64] = bits.astype(np.float64) * 2.0**-53
+    return result
+
+
+def integer(seed: int, index: int, n: int, purpose: Purpose) -> int:
+    """A whole number of 63 random bits, keyed like `uniform`: the seed of a library's own generator."""
+    words: Any = _words(seed, index, n, purpose)
+    return (int(words[0]) << 31) ^ int(words[1])

@@ -1,0 +1,79 @@
+"""Files written so that a kill at any instant leaves either the old file or the new one, whole.
+
+A temporary file in the same folder, fsync, rename, fsync of the folder. The umask is honoured.
+"""
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from chargen.errors import ChargenError
+
+_TEMPORARY = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
+
+
+def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes]) -> None:
+    """Write `blocks` to `path`: when this returns the file is on the disk, and at no moment is `path` half written.
+
+    Raises ChargenError with the path and the reason (disk full, no permission); the previous file is then untouched.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                for block in blocks:
+                    file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_folder(target.parent)
+    except OSError as error:
+        raise ChargenError(
+            f"cannot write {target}: {error.strerror or error}; the previous file is unchanged"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the folder's entries on the disk, where the system can (Windows cannot open a folder)."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that a killed writer left in `folder`; call it while holding the folder's lock."""
+    for entry in folder.iterdir():
+        if _TEMPORARY.fullmatch(entry.name):
+            entry.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; the lock dies with the process. Raises ChargenError where another holds it."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ChargenError(
+            f"{folder} is in use by another chargen train; wait for it or choose another --out"
+        ) from error
+    except OSError as error:
+        raise ChargenError(f"cannot write in {folder}: {error.strerror or error}; choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,48 @@
+"""Every error a user can meet, each with the exit code of the command that meets it.
+
+A message is one line: what was wrong, with the values, and what to do.
+"""
+
+
+class ChargenError(Exception):
+    """Something went wrong at run time; the base of every error chargen raises on purpose."""
+
+    exit_code = 1
+
+
+class SettingError(ChargenError):
+    """A setting is out of its range or contradicts another; `setting` is its name, where one is to blame."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, setting: str | None = None) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
+class DataError(ChargenError):
+    """A text cannot be read, or holds too little, or holds what the model does not know."""
+
+    exit_code = 3
+
+
+class ModelFileError(ChargenError):
+    """A model file or a saved state is damaged, hostile, or belongs to something else."""
+
+    exit_code = 4
+
+
+class Diverged(ChargenError):
+    """Training produced losses or gradients that are not finite and could not go on."""
+
+    exit_code = 5
+
+
+class Stopped(ChargenError):
+    """A signal asked the command to stop; what was under way has been saved."""
+
+    exit_code = 130
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,0 +1,1 @@
+"""Ids to logits. Nothing here ever sees a character."""

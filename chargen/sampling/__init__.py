@@ -1,0 +1,1 @@
+"""Logits to ids to text, with the state carried."""

@@ -1,0 +1,116 @@
+"""Which ids may come next: bans, no repeated runs, no unknown symbol, and in bytes only valid UTF-8."""
+
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.text.vocabulary import Vocabulary
+
+
+def utf8_range(partial: bytes) -> tuple[int, int]:
+    """The bytes that may follow an unfinished character, from and to inclusive (Unicode 17, table 3-7).
+
+    For an empty `partial` the range is 0x00 to 0xF4, of which 0x80 to 0xC1 start nothing.
+    """
+    if not partial:
+        return 0x00, 0xF4
+    if len(partial) == 1:
+        return {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}.get(
+            partial[0], (0x80, 0xBF)
+        )
+    return 0x80, 0xBF
+
+
+def utf8_length(lead: int) -> int:
+    """How many bytes the character has that starts with `lead`."""
+    return 1 + (lead >= 0xC2) + (lead >= 0xE0) + (lead >= 0xF0)
+
+
+def utf8_next(partial: bytes) -> list[int]:
+    """The bytes that may follow an unfinished character."""
+    first, last = utf8_range(partial)
+    return [byte for byte in range(first, last + 1) if partial or not 0x80 <= byte < 0xC2]
+
+
+def utf8_capacity(prefix: bytes) -> int:
+    """How many characters start with `prefix`, an unfinished or whole character."""
+    missing = utf8_length(prefix[0]) - len(prefix)
+    if missing == 0:
+        return 1
+    first, last = utf8_range(prefix)
+    return int((last - first + 1) * 64 ** (missing - 1))
+
+
+class Allowed:
+    """The rules for one stream of text.
+
+    Args:
+        vocabulary: whose ids are asked about.
+        ban: characters never to write.
+        no_repeat: never complete a run of this many characters that the stream has already written; 0 is off.
+
+    """
+
+    def __init__(self, vocabulary: Vocabulary, ban: str = "", no_repeat: int = 0) -> None:
+        self.vocabulary = vocabulary
+        self.ban = frozenset(ban)
+        self.no_repeat = no_repeat
+        self.recent = ""
+        self.followers: defaultdict[str, set[str]] = defaultdict(set)
+        self._always = np.ones(len(vocabulary), bool)
+        if not vocabulary.byte_mode:
+            self._always[
+                [number for number, character in enumerate(vocabulary.characters) if character in self.ban]
+            ] = False
+            if vocabulary.unknown_id is not None:
+                self._always[vocabulary.unknown_id] = False
+
+    def read(self, text: str) -> None:
+        """Note text that was fed, not written: it is context for later runs, but none of its own runs count."""
+        if self.no_repeat > 1:
+            self.recent = (self.recent + text)[1 - self.no_repeat :]
+
+    def wrote(self, character: str) -> None:
+        """Note a character that the stream wrote."""
+        if self.no_repeat:
+            if len(self.recent) == self.no_repeat - 1:
+                self.followers[self.recent].add(character)
+            self.read(character)
+
+    def mask(self, partial: bytes = b"") -> NDArray[np.bool_]:
+        """The allowed ids (V,); all False where every way on is forbidden.
+
+        Args:
+            partial: in bytes, the unfinished character so far.
+
+        """
+        repeats = self._repeats()
+        if self.vocabulary.byte_mode:
+            return self._byte_mask(partial, self.ban | repeats)
+        if not repeats:
+            return self._always
+        mask = self._always.copy()
+        mask[self.vocabulary.encode("".join(repeats))] = False
+        return mask
+
+    def _repeats(self) -> set[str]:
+        """The characters that would complete a run already written."""
+        if not self.no_repeat or len(self.recent) < self.no_repeat - 1:
+            return set()
+        return self.followers.get(self.recent, set())
+
+    @staticmethod
+    def _byte_mask(partial: bytes, forbidden: frozenset[str]) -> NDArray[np.bool_]:
+        """A byte is forbidden where every character that it can still become is."""
+        mask = np.zeros(256, bool)
+        mask[utf8_next(partial)] = True
+        used: defaultdict[int, int] = defaultdict(int)
+        for character in forbidden:
+            encoded = character.encode()
+            if encoded.startswith(partial):
+                used[encoded[len(partial)]] += 1
+        for byte, count in used.items():
+            if count == utf8_capacity(partial + bytes([byte])):
+                mask[byte] = False
+        return mask

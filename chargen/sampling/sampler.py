@@ -1,0 +1,302 @@
+"""Ids -> text, with the hidden state carried from call to call."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.draws import MAX_SEED
+from chargen.errors import ChargenError, ModelFileError, SettingError
+from chargen.sampling.allowed import Allowed
+from chargen.sampling.choose import SampleConfig, choose, log_softmax
+from chargen.sampling.stepper import NumpyStepper, Stepper, TorchStepper
+from chargen.sampling.stream import Stream
+from chargen.storage import container
+from chargen.storage.model_file import ModelFile, build_model, read_model
+from chargen.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from chargen.model.language_model import CharModel
+
+STATE_FORMAT = 1
+STATE_KIND = "sampler state"
+
+
+@dataclass(frozen=True)
+class Written:
+    """One character that one stream wrote.
+
+    Args:
+        stream: which sample, from 0.
+        character: the character.
+        log_prob: the model's own log-probability of it, in nats, before temperature and filters.
+        stopped: True where a stop text ends with it, and with it the stream's turn.
+
+    """
+
+    stream: int
+    character: str
+    log_prob: float
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one stream wrote in one call: text, the log-probability of each character, whether a stop text ended it."""
+
+    text: str
+    log_probs: tuple[float, ...]
+    stopped: bool
+
+    @classmethod
+    def of(cls, turn: list[Written]) -> "Sample":
+        """Put the characters of one stream together."""
+        text = "".join(written.character for written in turn)
+        return cls(text, tuple(written.log_prob for written in turn), bool(turn) and turn[-1].stopped)
+
+
+class Sampler:
+    """Writes text with a model, carrying its state: two calls write what one call would have written.
+
+    Sample i is the same whatever `num` is, and the n-th character of a sample depends only on what was fed and
+    written, the seed, i and n.
+
+    Args:
+        model: what `read_model` returned, or a CharModel together with its `vocabulary`.
+        config: how characters are chosen; or give its fields as keywords.
+        num: how many samples are written side by side.
+        seed: 0 to 2**64 - 1; drawn by the system where None. `Sampler.seed` tells it.
+        device: "cpu" (NumPy), or a torch device such as "cuda".
+        vocabulary, counts: needed only with a CharModel; without counts the first character of a text without a prime
+            is drawn uniformly.
+
+    """
+
+    def __init__(
+        self,
+        model: Union[ModelFile, "CharModel"],
+        config: SampleConfig | None = None,
+        *,
+        num: int = 1,
+        seed: int | None = None,
+        device: str = "cpu",
+        vocabulary: Vocabulary | None = None,
+        counts: NDArray[np.int64] | None = None,
+        **settings: Any,
+    ) -> None:
+        if config is not None and settings:
+            raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
+        try:
+            self.config = config or SampleConfig(**settings)
+        except TypeError as error:
+            raise SettingError(f"no such setting of a sampler: {error}") from error
+        if num < 1:
+            raise SettingError(f"num is {num}: it must be at least 1", "num")
+        self.seed = secrets.randbits(32) if seed is None else seed
+        if not 0 <= self.seed <= MAX_SEED:
+            raise SettingError(f"seed is {seed}: it must be from 0 to {MAX_SEED}", "seed")
+        self.num = num
+        self.sha256 = ""
+        if isinstance(model, ModelFile):
+            vocabulary, counts, self.sha256 = model.vocabulary, model.counts, model.sha256
+        elif vocabulary is None:
+            raise SettingError("a CharModel knows no characters: give its vocabulary, or what read_model returns")
+        self.vocabulary = vocabulary
+        self._first_logits = np.log(np.maximum(np.ones(len(vocabulary)) if counts is None else counts, 1e-9))
+        self.stepper = _stepper(model, device)
+        self.reset()
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        config: SampleConfig | None = None,
+        num: int = 1,
+        seed: int | None = None,
+        device: str = "cpu",
+        **settings: Any,
+    ) -> "Sampler":
+        """A sampler for a model file or a run folder. Raises ModelFileError, SettingError."""
+        return cls(read_model(path), config, num=num, seed=seed, device=device, **settings)
+
+    def reset(self) -> None:
+        """Forget everything fed and written: unknown context, first draw."""
+        self._state = self.stepper.start(self.num)
+        self._logits = np.tile(self._first_logits, (self.num, 1))
+        self._streams = self._new_streams(self.seed)
+
+    def _new_streams(self, seed: int) -> list[Stream]:
+        rules = self.config.ban, self.config.no_repeat
+        return [Stream(Allowed(self.vocabulary, *rules), seed, row) for row in range(self.num)]
+
+    def reseed(self, seed: int) -> None:
+        """Go on from here with another seed; state and number of draws stay."""
+        self.seed = seed
+        for stream in self._streams:
+            stream.reseed(seed)
+
+    def feed(self, text: str, unknown: str = "error") -> None:
+        """Let every stream read `text` as if it had written it. It is not counted and not returned.
+
+        Args:
+            unknown: what to do with a character that the model does not know: "error", "skip" or "replace".
+
+        Raises DataError naming unknown characters; then nothing has been fed.
+
+        """
+        ids = self.vocabulary.encode(text, unknown)
+        if all(not stream.draws for stream in self._streams):
+            self._feed_alike(ids)
+        else:
+            for one in ids:
+                self._logits, self._state = self.stepper.step(np.full(self.num, one), self._state)
+        for stream in self._streams:
+            stream.allowed.read(self.vocabulary.decode(ids))
+            stream.tail = ""
+
+    def _feed_alike(self, ids: NDArray[Any]) -> None:
+        """While no stream has written, all are alike: read once, then copy."""
+        logits, state = self._logits[:1], tuple(layer[:1] for layer in self._state)
+        for one in ids:
+            logits, state = self.stepper.step(np.full(1, one), state)
+        self._logits = np.repeat(logits, self.num, axis=0)
+        self._state = tuple(np.repeat(layer, self.num, axis=0) for layer in state)
+
+    def write(self, length: int | None = None) -> Iterator[Written]:
+        """Let every stream write `length` characters, or without end; yield them as they come.
+
+        A stop text ends a stream's turn, not the stream: the next call goes on after it. A character is yielded once
+        the model has read it, so the iteration can be left at any time and taken up by another call.
+
+        Raises ChargenError where bans and --no-repeat leave no character to write.
+        """
+        if length is not None and length < 0:
+            raise SettingError(f"length is {length}: it must be at least 0", "length")
+        written = [0] * self.num
+        active = list(range(self.num)) if length != 0 else []
+        while active:
+            ids = [self._draw(row) for row in active]
+            self._advance(active, ids)
+            done = set()
+            turn = []
+            for row, one in zip(active, ids, strict=True):
+                if character := self._streams[row].finish(one, self.vocabulary):
+                    stopped = self._streams[row].stops(character, self.config.stop)
+                    turn.append(Written(row, character, self._streams[row].take_log_prob(), stopped))
+                    written[row] += 1
+                    if stopped or written[row] == length:
+                        done.add(row)
+            active = [row for row in active if row not in done]
+            yield from turn
+
+    def _draw(self, row: int) -> int:
+        stream = self._streams[row]
+        allowed = stream.allowed.mask(stream.partial)
+        if not allowed.any():
+            raise ChargenError(
+                f"sample {row}: ban and no_repeat {self.config.no_repeat} forbid all {len(self.vocabulary)} ids "
+                f"after {stream.draws} draws; ban less, or raise no_repeat"
+            )
+        one = choose(self._logits[row], allowed, stream.next_uniform(), self.config)
+        stream.log_prob += float(log_softmax(self._logits[row])[one])
+        return one
+
+    def _advance(self, rows: list[int], ids: list[int]) -> None:
+        """Let the model read what the active rows wrote; the other rows stay as they are."""
+        if len(rows) == self.num:
+            self._logits, self._state = self.stepper.step(np.array(ids), self._state)
+            return
+        logits, state = self.stepper.step(np.array(ids), tuple(layer[rows] for layer in self._state))
+        self._logits = _with_rows(self._logits, rows, logits)
+        self._state = tuple(_with_rows(old, rows, new) for old, new in zip(self._state, state, strict=True))
+
+    def stream(self, length: int | None = None) -> Iterator[str]:
+        """The characters of a single sample, one by one, as they are written."""
+        self._single("stream", "write")
+        return (written.character for written in self.write(length))
+
+    def generate(self, length: int) -> str:
+        """The next `length` characters of a single sample, or fewer where a stop text ends it."""
+        self._single("generate", "generate_all")
+        return self.generate_all(length)[0].text
+
+    def generate_all(self, length: int) -> list[Sample]:
+        """The next `length` characters of every sample."""
+        turns: list[list[Written]] = [[] for _ in range(self.num)]
+        for written in self.write(length):
+            turns[written.stream].append(written)
+        return [Sample.of(turn) for turn in turns]
+
+    def _single(self, asked: str, instead: str) -> None:
+        if self.num != 1:
+            raise SettingError(f"{asked} is for one sample and this Sampler writes {self.num}: call {instead}", "num")
+
+    def save_state(self, path: str | os.PathLike[str]) -> None:
+        """Save where every stream stands, so that `load_state` lets the text go on as if nothing had happened.
+
+        Raises ChargenError where the disk refuses.
+        """
+        arrays = {f"state.{layer}": array for layer, array in enumerate(self._state)}
+        arrays |= {"logits": self._logits.astype(np.float64)}
+        description = {
+            "kind": STATE_KIND,
+            "format": STATE_FORMAT,
+            "model": self.sha256,
+            "seed": self.seed,
+            "num": self.num,
+            "config": {**asdict(self.config), "stop": list(self.config.stop)},
+            "streams": [stream.describe() for stream in self._streams],
+        }
+        container.save(path, arrays, description)
+
+    def load_state(self, path: str | os.PathLike[str]) -> None:
+        """Go on where `save_state` left off: the streams, their seed and their draws. This sampler's config stays.
+
+        Raises ModelFileError where the state is damaged or belongs to another model.
+        """
+
+        def expected(description: dict[str, Any]) -> container.Shapes:
+            if description["format"] != STATE_FORMAT or description["model"] != self.sha256:
+                raise ModelFileError("it was saved with another model, or by another version")
+            if description["num"] != self.num:
+                raise ModelFileError(
+                    f"it holds {description['num']} samples; ask for as many (--num {description['num']})"
+                )
+            shapes = {f"state.{layer}": array.shape for layer, array in enumerate(self.stepper.start(self.num))}
+            return shapes | {"logits": (self.num, len(self.vocabulary))}
+
+        arrays, description = container.load(path, STATE_KIND, expected)
+        try:
+            seed = description["seed"]
+            if type(seed) is not int or not 0 <= seed <= MAX_SEED:
+                raise ValueError(f"seed {seed!r}")
+            streams = self._new_streams(seed)
+            for stream, described in zip(streams, description["streams"], strict=True):
+                stream.restore(described)
+            if not all(np.isfinite(array).all() for array in arrays.values()):
+                raise ValueError("numbers that are not finite")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {error}") from error
+        self.seed, self._streams = seed, streams
+        self._logits = arrays.pop("logits").copy()
+        self._state = tuple(arrays[f"state.{layer}"].astype(np.float32) for layer in range(len(arrays)))
+
+
+def _stepper(model: Union[ModelFile, "CharModel"], device: str) -> Stepper:
+    """NumPy for the CPU, torch for every other device."""
+    if isinstance(model, ModelFile):
+        return NumpyStepper(model.config, model.arrays) if device == "cpu" else TorchStepper(build_model(model, device))
+    if model.device.type != "cpu":
+        return TorchStepper(model)
+    return NumpyStepper(model.config, {name: weight.numpy() for name, weight in model.state_dict().items()})
+
+
+def _with_rows(old: NDArray[Any], rows: list[int], new: NDArray[Any]) -> NDArray[Any]:
+    changed = old.copy()
+    changed[rows] = new
+    return changed

@@ -1,0 +1,99 @@
+"""Where one sample stands beside the model's state: its draws, its unfinished character, what it must not write."""
+
+from typing import Any
+
+import numpy as np
+
+from chargen.draws import Purpose, uniform
+from chargen.sampling.allowed import Allowed, utf8_length
+from chargen.text.vocabulary import Vocabulary
+
+_AHEAD = 256
+
+
+class Stream:
+    """One sample's own position.
+
+    Args:
+        allowed: the rules for its next character, with what they remember.
+        seed, index: with the number of draws so far, the address of its next draw.
+
+    """
+
+    def __init__(self, allowed: Allowed, seed: int, index: int) -> None:
+        self.allowed = allowed
+        self.seed = seed
+        self.index = index
+        self.draws = 0
+        self.partial = b""
+        self.log_prob = 0.0
+        self.tail = ""
+        self._ahead = np.zeros(0)
+        self._ahead_from = 0
+
+    def next_uniform(self) -> float:
+        """The next draw's uniform number; a block is computed at once, which changes no number."""
+        at = self.draws - self._ahead_from
+        if not 0 <= at < len(self._ahead):
+            self._ahead_from, at = self.draws, 0
+            numbers = np.arange(self.draws, self.draws + _AHEAD, dtype=np.uint64)
+            self._ahead = uniform(self.seed, self.index, numbers, Purpose.SAMPLE)
+        self.draws += 1
+        return float(self._ahead[at])
+
+    def reseed(self, seed: int) -> None:
+        """Draw from another seed from now on."""
+        self.seed = seed
+        self._ahead = np.zeros(0)
+
+    def finish(self, one: int, vocabulary: Vocabulary) -> str:
+        """The character that the drawn id completes, or nothing while bytes are missing."""
+        if not vocabulary.byte_mode:
+            character = vocabulary.characters[one]
+        else:
+            self.partial += bytes([one])
+            if len(self.partial) < utf8_length(self.partial[0]):
+                return ""
+            character, self.partial = self.partial.decode(), b""
+        self.allowed.wrote(character)
+        return character
+
+    def take_log_prob(self) -> float:
+        """The log-probability of the character just finished, over all its draws."""
+        taken, self.log_prob = self.log_prob, 0.0
+        return taken
+
+    def stops(self, character: str, stop: tuple[str, ...]) -> bool:
+        """True where a stop text ends with the character just written; what it took is not matched again."""
+        self.tail = (self.tail + character)[-max(map(len, stop), default=1) :]
+        if any(text and self.tail.endswith(text) for text in stop):
+            self.tail = ""
+            return True
+        return False
+
+    def describe(self) -> dict[str, Any]:
+        """The stored form."""
+        return {
+            "draws": self.draws,
+            "partial": self.partial.hex(),
+            "log_prob": self.log_prob,
+            "tail": self.tail,
+            "no_repeat": self.allowed.no_repeat,
+            "recent": self.allowed.recent,
+            "followers": {run: "".join(sorted(ends)) for run, ends in self.allowed.followers.items()},
+        }
+
+    def restore(self, described: dict[str, Any]) -> None:
+        """Take over what `describe` stored. Runs written under another `no_repeat` are not known under this one.
+
+        Raises KeyError, TypeError or ValueError where the data is not what `describe` wrote.
+        """
+        draws, partial = described["draws"], bytes.fromhex(described["partial"])
+        texts = [described["tail"], described["recent"], *described["followers"].values()]
+        if type(draws) is not int or not 0 <= draws < 2**63 or not all(isinstance(text, str) for text in texts):
+            raise ValueError("a stream's position is not one that chargen wrote")
+        self.draws, self.partial, self.tail = draws, partial, described["tail"]
+        self.log_prob = float(described["log_prob"])
+        if described["no_repeat"] == self.allowed.no_repeat:
+            self.allowed.recent = described["recent"]
+            self.allowed.followers.update((run, set(ends)) for run, ends in described["followers"].items())

@@ -1,0 +1,114 @@
+"""A setting is written once: name, type, default, range and help, in a frozen dataclass beside its use.
+
+The command line derives its options from these fields, and every dataclass checks its own values.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from chargen.errors import SettingError
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[str] = (),
+    resumable: bool = False,
+) -> Any:
+    """A dataclass field with its range (`low`, `high` inclusive; `above`, `below` exclusive) and its help.
+
+    `resumable` marks what a resumed run may change without becoming another run.
+    """
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "help": help,
+            "low": low,
+            "high": high,
+            "above": above,
+            "below": below,
+            "choices": tuple(choices),
+            "resumable": resumable,
+        },
+    )
+
+
+def setting_types(cls: type) -> dict[str, tuple[type, bool, bool]]:
+    """For each field of `cls`: its plain type, whether it may be None, and whether it is a tuple of that type."""
+    found = {}
+    for name, hint in typing.get_type_hints(cls).items():
+        optional = isinstance(hint, types.UnionType)
+        if optional:
+            hint = next(part for part in typing.get_args(hint) if part is not type(None))
+        many = typing.get_origin(hint) is tuple
+        found[name] = (typing.get_args(hint)[0] if many else hint, optional, many)
+    return found
+
+
+def describe_range(metadata: Mapping[str, Any]) -> str:
+    """The allowed values in words, such as "at least 1" or "one of lstm, gru"."""
+    if metadata["choices"]:
+        return "one of " + ", ".join(metadata["choices"])
+    if metadata["low"] is not None and metadata["high"] is not None:
+        return f"{metadata['low']:,} to {metadata['high']:,}"
+    words = []
+    for key, word in (("low", "at least"), ("above", "more than"), ("high", "at most"), ("below", "less than")):
+        if metadata[key] is not None:
+            words.append(f"{word} {metadata[key]:,}")
+    return " and ".join(words) or "finite"
+
+
+def check_settings(instance: Any) -> None:
+    """Check every field of a settings dataclass against its type and range; whole numbers become floats where asked.
+
+    Raises SettingError naming the setting, its value and the range.
+    """
+    kinds = setting_types(type(instance))
+    for field in dataclasses.fields(instance):
+        kind, optional, many = kinds[field.name]
+        value = getattr(instance, field.name)
+        if value is None and optional:
+            continue
+        if many:
+            if isinstance(value, str) or not isinstance(value, (tuple, list)):
+                raise SettingError(f"{field.name} is {value!r}: it must be a list", field.name)
+            object.__setattr__(instance, field.name, tuple(value))
+        for one in value if many else (value,):
+            checked = _check_value(field.name, one, kind, field.metadata)
+            if not many:
+                object.__setattr__(instance, field.name, checked)
+
+
+def _check_value(name: str, value: Any, kind: type, metadata: Mapping[str, Any]) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
+        raise SettingError(f"{name} is {value!r}: it must be {words}", name)
+    wrong = bool(metadata["choices"]) and value not in metadata["choices"]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        low, high, above, below = (metadata[key] for key in ("low", "high", "above", "below"))
+        wrong = (
+            not math.isfinite(value)
+            or (low is not None and value < low)
+            or (high is not None and value > high)
+            or (above is not None and value <= above)
+            or (below is not None and value >= below)
+        )
+    if wrong:
+        raise SettingError(f"{name} is {value!r}: it must be {describe_range(metadata)}", name)
+    return value
+
+
+def resumable_settings(cls: type) -> set[str]:
+    """The names of the settings of `cls` that a resumed run may change."""
+    return {field.name for field in dataclasses.fields(cls) if field.metadata["resumable"]}

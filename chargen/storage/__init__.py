@@ -1,0 +1,1 @@
+"""What lies in a model file and in a run folder."""

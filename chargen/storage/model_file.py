@@ -1,0 +1,142 @@
+"""One model file holds everything: weights, settings, vocabulary, character counts, what training reached."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.errors import ModelFileError
+from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.storage import container
+from chargen.text.reading import ReadingConfig
+from chargen.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from chargen.model.language_model import CharModel
+
+FORMAT = 1
+KIND = "model"
+FILE_NAME = "model.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFile:
+    """What a model file holds, in NumPy.
+
+    Args:
+        config: the model's shape.
+        vocabulary: its characters.
+        arrays: weights by name, as `parameter_shapes` says; float32 (or bf16 bits in uint16).
+        counts: how often each id occurred in training, (V,): the first character of a text without a prime.
+        reading: how its text was read, so that another text can be read alike.
+        training: what training reached: steps, losses, settings; never a clock or a path.
+        sha256: the file's checksum; empty where there is no file yet.
+
+    """
+
+    config: ModelConfig
+    vocabulary: Vocabulary
+    arrays: dict[str, NDArray[Any]]
+    counts: NDArray[np.int64]
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
+    training: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+    def describe(self) -> dict[str, Any]:
+        """The description as stored, without the checksum."""
+        return {
+            "kind": KIND,
+            "format": FORMAT,
+            "config": asdict(self.config),
+            "vocabulary": self.vocabulary.describe(),
+            "counts": [int(count) for count in self.counts],
+            "reading": {name: getattr(self.reading, name) for name in ReadingConfig.__dataclass_fields__},
+            "training": self.training,
+        }
+
+
+def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
+    """Write one model file, durably; two equal models give identical files.
+
+    Raises ChargenError where the disk refuses, ValueError for weights that are not finite.
+    """
+    for name, array in model.arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{name} holds numbers that are not finite: such a model is never saved")
+    container.save(path, model.arrays, model.describe())
+
+
+def model_path(path: str | os.PathLike[str]) -> Path:
+    """The model file meant by a path: itself, or the one in a run folder. Raises ModelFileError where there is none."""
+    given = Path(path)
+    if given.is_dir():
+        inside = given / FILE_NAME
+        if not inside.exists():
+            raise ModelFileError(f"folder {given} holds no {FILE_NAME}; train one with chargen train … --out {given}")
+        return inside
+    if not given.exists():
+        raise ModelFileError(f"no model file or run folder {given}; chargen train makes one")
+    return given
+
+
+def read_model(path: str | os.PathLike[str]) -> ModelFile:
+    """Read and check a model file (or a run folder's) in NumPy alone. Nothing in the file is ever run.
+
+    Raises ModelFileError in one line for anything that is not a whole and consistent model file.
+    """
+    file = model_path(path)
+    parsed: dict[str, Any] = {}
+
+    def expected(description: dict[str, Any]) -> container.Shapes:
+        parsed.update(_parse(description))
+        return parameter_shapes(parsed["config"], len(parsed["vocabulary"]))
+
+    arrays, description = container.load(file, KIND, expected)
+    if any(array.dtype not in (np.float32, np.uint16) for array in arrays.values()):
+        raise ModelFileError(f"{file} holds weights of another type than float32 or bf16")
+    return ModelFile(arrays=arrays, sha256=description["sha256"], **parsed)
+
+
+def _parse(description: Mapping[str, Any]) -> dict[str, Any]:
+    if description["format"] != FORMAT:
+        raise ModelFileError(f"format {description['format']!r} is not known to this version (it reads {FORMAT})")
+    config = ModelConfig(**description["config"])
+    reading = ReadingConfig(**description["reading"])
+    vocabulary = Vocabulary.from_description(description["vocabulary"])
+    counts = np.array(description["counts"], np.int64)
+    if counts.shape != (len(vocabulary),) or (counts < 0).any() or not counts.any():
+        raise ModelFileError(f"{len(counts)} character counts do not fit {len(vocabulary)} characters")
+    training = description["training"]
+    if not isinstance(training, dict):
+        raise ModelFileError("its training summary is not a table")
+    return {
+        "config": config,
+        "vocabulary": vocabulary,
+        "counts": counts,
+        "reading": reading,
+        "training": training,
+    }
+
+
+def load_model(path: str | os.PathLike[str], device: str = "cpu") -> "CharModel":
+    """Read a model file and build the torch model, on `device`. Raises as `read_model`."""
+    return build_model(read_model(path), device)
+
+
+def build_model(file: ModelFile, device: str = "cpu") -> "CharModel":
+    """The torch model of what `read_model` returned."""
+    import torch
+
+    from chargen.model.language_model import CharModel
+
+    model = CharModel(file.config, len(file.vocabulary))
+    weights = {}
+    for name, array in file.arrays.items():
+        copy = torch.from_numpy(array.copy())
+        weights[name] = copy.view(torch.bfloat16).float() if array.dtype == np.uint16 else copy
+    model.load_state_dict(weights)
+    return model.to(device)

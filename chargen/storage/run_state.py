@@ -1,0 +1,72 @@
+"""What a run must remember to go on as if it had never stopped: one file, written whole or not at all."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from chargen.errors import ModelFileError
+from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.storage import container
+
+FORMAT = 1
+KIND = "run"
+FILE_NAME = "state.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class RunState:
+    """A run at the border of a step.
+
+    Args:
+        arrays: "weights.NAME", "best.NAME" (once there is a best), "first.NAME" and "second.NAME" (AdamW's moments),
+            "hidden.LAYER" (B, S) (where state is carried).
+        progress: counters and figures at that step; see Trainer.
+        settings: the resolved settings, and where the corpus is.
+
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    progress: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def save_run_state(folder: str | os.PathLike[str], state: RunState) -> None:
+    """Write the state durably into a run folder."""
+    description = {"kind": KIND, "format": FORMAT, "progress": state.progress, "settings": state.settings}
+    container.save(Path(folder) / FILE_NAME, state.arrays, description)
+
+
+def read_run_state(folder: str | os.PathLike[str]) -> RunState:
+    """Read and check the state in a run folder.
+
+    Raises ModelFileError where there is none, or where it is damaged or does not fit its own settings.
+    """
+    path = Path(folder) / FILE_NAME
+    if not path.exists():
+        raise ModelFileError(
+            f"no {FILE_NAME} in {folder}: there is nothing to resume; start with chargen train SOURCE --out DIR"
+        )
+    arrays, description = container.load(path, KIND, _expected)
+    for name, array in arrays.items():
+        if array.dtype != "<f4" or not math.isfinite(float(array.sum(dtype="f8"))):
+            raise ModelFileError(f"{path}: array {name} is not finite float32")
+    return RunState(arrays, description["progress"], description["settings"])
+
+
+def _expected(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    if description["format"] != FORMAT:
+        raise ModelFileError(f"format {description['format']!r} is not known to this version (it reads {FORMAT})")
+    settings, progress = description["settings"], description["progress"]
+    config = ModelConfig(**settings["model"])
+    shapes = parameter_shapes(config, int(settings["vocabulary_size"]))
+    parts = ["weights", "first", "second"] + ["best"] * bool(progress["best_step"] is not None)
+    expected = {f"{part}.{name}": shape for part in parts for name, shape in shapes.items()}
+    if progress["hidden"]:
+        rows = int(settings["training"]["batch_size"])
+        expected |= {f"hidden.{layer}": (rows, config.state_size) for layer in range(config.num_layers)}
+    return expected

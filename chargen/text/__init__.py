@@ -1,0 +1,1 @@
+"""Files to clean text, clean text to ids, ids on disk."""

@@ -1,0 +1,81 @@
+"""How much of a run's budget is used, and what must be kept back for its end."""
+
+import math
+import time
+
+from chargen.batches import Batches
+from chargen.training.config import TrainConfig
+from chargen.training.counters import Counters
+
+VALIDATION_SHARE = 0.05
+"""The most of a time budget that validation takes."""
+
+
+class Budget:
+    """Steps, epochs or minutes, as one share from 0 to 1.
+
+    Args:
+        config: says which budget.
+        batches: say how many steps are an epoch.
+        counters: the run's.
+        started: `time.monotonic()` when the clock of this process began.
+        end_sizes: ids of the validation and test parts, which are scored at the end.
+
+    """
+
+    def __init__(
+        self, config: TrainConfig, batches: Batches, counters: Counters, started: float, end_sizes: tuple[int, int]
+    ) -> None:
+        self.steps = config.steps
+        if config.epochs is not None:
+            self.steps = math.ceil(config.epochs * batches.steps_per_epoch)
+        self.total_seconds = None if config.minutes is None else config.minutes * 60
+        self.counters = counters
+        self.end_sizes = end_sizes
+        self.save_seconds = 0.3
+        self.train_seconds = 0.0
+        self.train_targets = 0
+        self._offset = counters.seconds - started
+
+    def seconds(self) -> float:
+        """Spent by the run so far, in this process and in those it was resumed from."""
+        return time.monotonic() + self._offset
+
+    def share(self) -> float:
+        """The share used: of the steps, or of the minutes without what the end will take."""
+        if self.steps is not None:
+            return self.counters.step / self.steps
+        assert self.total_seconds is not None
+        return min(1.0, self.seconds() / max(self.total_seconds - self.end_seconds(), 1e-3))
+
+    def seconds_left(self) -> float:
+        """Until the budget is used, at the latest speed."""
+        share = self.share()
+        return 0.0 if share <= 0 else max(0.0, self.seconds() / share - self.seconds())
+
+    def end_seconds(self) -> float:
+        """What the end will take: the last validation, the whole splits, two saves, and the step under way."""
+        speed = self._eval_speed()
+        scored = sum(limit or size for limit, size in zip(self.end_limits(), self.end_sizes, strict=True))
+        step = self.train_seconds / max(self.counters.step, 1)
+        return 2 * self.save_seconds + step + (1.2 * scored / speed if speed else 0)
+
+    def end_limits(self) -> tuple[int | None, int | None]:
+        """How many ids of the validation and test parts can be scored at the end; None is all of them.
+
+        Only a time budget limits them, so that validation keeps to its share of the time.
+        """
+        speed = self._eval_speed()
+        if self.total_seconds is None or not speed:
+            return None, None
+        seconds = max(VALIDATION_SHARE * self.total_seconds - self.counters.eval_seconds, 0.01 * self.total_seconds)
+        room = int(seconds * speed / (2 if all(self.end_sizes) else 1))
+        first, second = (room if size > room else None for size in self.end_sizes)
+        return first, second
+
+    def _eval_speed(self) -> float:
+        """Ids scored per second; before the first validation, twice the speed of training."""
+        counters = self.counters
+        if counters.evaluated and counters.eval_seconds:
+            return counters.evaluated / counters.eval_seconds
+        return 2 * self.train_targets / self.train_seconds if self.train_seconds else 0.0

@@ -1,0 +1,55 @@
+"""How a model is trained: budget, minibatches, optimizer, intervals."""
+
+from dataclasses import dataclass
+
+from chargen.draws import MAX_SEED
+from chargen.errors import SettingError
+from chargen.settings import check_settings, setting
+
+DEFAULT_MINUTES = 5.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything about a training run that is neither text nor model. At most one of steps, epochs and minutes."""
+
+    minutes: float | None = setting(None, "budget: wall clock from start to saved file, validation included; "
+                                    "5 where no budget is given", above=0, resumable=True)  # fmt: skip
+    epochs: float | None = setting(
+        None, "budget: passes over the training text, fractions allowed", above=0, resumable=True
+    )
+    steps: int | None = setting(None, "budget: optimizer steps", low=1, resumable=True)
+    batching: str = setting("consecutive", "rows that run on through the text with carried state, or random windows",
+                            choices=("consecutive", "random"))  # fmt: skip
+    batch_size: int = setting(64, "rows of a minibatch (B)", low=1, high=1_000_000)
+    seq_length: int = setting(128, "characters per row and step, and how far gradients flow (T)", low=1, high=1_000_000)
+    lr: float = setting(4e-3, "peak learning rate of AdamW", above=0, high=10, resumable=True)
+    schedule: str = setting("cosine", "learning rate over the budget: falling to zero, or level",
+                            choices=("cosine", "constant"), resumable=True)  # fmt: skip
+    warmup: int = setting(50, "steps over which the learning rate rises at the start", low=0, resumable=True)
+    weight_decay: float = setting(
+        0.01, "AdamW's weight decay on matrices; biases are spared", low=0, high=1, resumable=True
+    )
+    clip_norm: float = setting(1.0, "longest gradient, as a norm over all weights; 0 is off", low=0, resumable=True)
+    precision: str = setting("auto", "of matrix products: bf16 where the hardware has it",
+                             choices=("auto", "fp32", "bf16"), resumable=True)  # fmt: skip
+    device: str = setting("auto", "cuda or mps where there is one, else cpu", choices=("auto", "cpu", "cuda", "mps"),
+                          resumable=True)  # fmt: skip
+    seed: int = setting(0, "fixes weights, batches and dropout", low=0, high=MAX_SEED)
+    eval_every: int | None = setting(None, "steps between validations; by default as often as 5 % of the time allows",
+                                     low=1, resumable=True)  # fmt: skip
+    log_every: int = setting(20, "steps between lines of metrics.jsonl", low=1, resumable=True)
+    save_minutes: float = setting(1.0, "minutes between saves of the run", above=0, resumable=True)
+    patience: int = setting(0, "stop after this many validations without a new best; 0 never stops early", low=0,
+                            resumable=True)  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        given = {
+            name: getattr(self, name) for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None
+        }
+        if len(given) > 1:
+            words = " and ".join(f"{name} {value:g}" for name, value in given.items())
+            raise SettingError(f"{words} are two budgets: give one", next(iter(given)))
+        if not given:
+            object.__setattr__(self, "minutes", DEFAULT_MINUTES)

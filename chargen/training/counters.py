@@ -1,0 +1,39 @@
+"""What a run counts. Everything here is stored with its state, and everything that decides how it goes on is here."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Counters:
+    """A run's figures at the border of a step. Fields in seconds are clocks: they steer time budgets only.
+
+    Args:
+        step: steps done; applied: of these, the ones whose gradient was finite; bad_steps: not finite in a row, lately.
+        trained: targets seen. logged_step: the latest step with a line of metrics.
+        since_nats, since_characters, since_seconds, since_targets, since_norm: summed since that line.
+        best_loss, best_step, evaluations_since_best: the validation's memory. valid_loss: its latest result.
+        seconds: spent. eval_seconds, evaluated: spent on, and ids scored by, validation.
+        metrics_bytes: the metrics' size. hidden: whether there is a carried state. complete: whether the run is over.
+
+    """
+
+    step: int = 0
+    applied: int = 0
+    bad_steps: int = 0
+    trained: int = 0
+    logged_step: int = 0
+    since_nats: float = 0.0
+    since_characters: int = 0
+    since_targets: int = 0
+    since_seconds: float = 0.0
+    grad_norm: float = 0.0
+    best_loss: float | None = None
+    best_step: int | None = None
+    evaluations_since_best: int = 0
+    valid_loss: float | None = None
+    seconds: float = 0.0
+    eval_seconds: float = 0.0
+    evaluated: int = 0
+    metrics_bytes: int = 0
+    hidden: bool = False
+    complete: bool = False

@@ -1,0 +1,208 @@
+"""The loss on a text: every character counted once, with carried state, divided by what was counted."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from chargen.errors import DataError, SettingError
+from chargen.model.language_model import CharModel
+from chargen.text.vocabulary import CODE_POINTS, Vocabulary
+
+WARM = 500
+MAX_ROWS = 32
+_BLOCK = 1 << 25
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A sum of nats over a number of characters. Each is exact, so sums of parts are sums of wholes."""
+
+    nats: float
+    characters: int
+
+    @property
+    def mean(self) -> float:
+        """Nats per character."""
+        return self.nats / self.characters
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a setting: auto takes cuda, then mps, then cpu. Raises SettingError where it is not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(device for device in ("cuda", "mps", "cpu") if there[device])
+    if not there.get(name, False):
+        found = ", ".join(device for device, present in there.items() if present)
+        raise SettingError(f"device is {name!r}: this machine and this torch have {found}", "device")
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """The precision of a setting: auto takes bf16 where the hardware multiplies it faster than fp32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        fast = bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    return "bf16" if fast else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which products run in bf16, or nothing for fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def loss_windows(
+    model: CharModel,
+    ids: NDArray[Any],
+    *,
+    byte_mode: bool = False,
+    limit: int | None = None,
+    rows: int | None = None,
+    precision: str = "fp32",
+) -> Iterator[Loss]:
+    """Score a text in pieces; the sum of the pieces is its loss. Between pieces the caller may look at a clock.
+
+    The text is cut into rows that run side by side. Each is warmed on the 500 characters before it, uncounted, so that
+    cutting costs less than 0.001 nats. The first character has nothing before it and is left out.
+
+    Args:
+        ids: (N,); N >= 2.
+        byte_mode: ids are bytes, and characters are counted where they begin.
+        limit: score about this many ids, in evenly spaced stretches that depend on N and `limit` only.
+        rows: how many rows; by default one per 1,000 ids scored, at most 32.
+
+    """
+    first = _first_counted(ids, byte_mode)
+    total = len(ids) - first
+    if total < 1:
+        raise DataError(f"scoring needs at least 2 characters, found {len(ids)} ids; give more text")
+    rows = rows or max(1, min(MAX_ROWS, min(total, limit or total) // 1000))
+    borders = first + np.arange(rows + 1) * total // rows
+    begin, end = borders[:-1], borders[1:]
+    if limit is not None and limit < total:
+        end = np.minimum(end, begin + max(1, limit // rows))
+    warm = np.maximum(begin - WARM, 1)
+    window = max(1, min(256, _BLOCK // (rows * model.vocabulary_size)))
+    state = None
+    for offset in range(0, int((end - warm).max()), window):
+        targets_at = warm[:, None] + offset + np.arange(window)
+        counted = torch.from_numpy((targets_at >= begin[:, None]) & (targets_at < end[:, None]))
+        places = np.minimum(targets_at, len(ids) - 1)
+        inputs = torch.from_numpy(ids[places - 1].astype(np.int64)).to(model.device)
+        targets = torch.from_numpy(ids[places].astype(np.int64))
+        with torch.inference_mode(), autocast(precision, model.device):
+            logits, state = model(inputs, state)
+        wanted = counted.to(model.device)
+        costs = functional.cross_entropy(logits[wanted].float(), targets.to(model.device)[wanted], reduction="none")
+        begun = targets[counted]
+        characters = int(((begun & 0xC0) != 0x80).sum()) if byte_mode else begun.numel()
+        yield Loss(float(costs.double().sum()), characters)
+
+
+def _first_counted(ids: NDArray[Any], byte_mode: bool) -> int:
+    """Where the second character begins."""
+    at = 1
+    while byte_mode and at < len(ids) and ids[at] & 0xC0 == 0x80:
+        at += 1
+    return at
+
+
+def evaluate_ids(model: CharModel, ids: NDArray[Any], **options: Any) -> Loss:
+    """The loss on ids (N,); options as for `loss_windows`."""
+    parts = list(loss_windows(model, ids, **options))
+    return Loss(math.fsum(part.nats for part in parts), sum(part.characters for part in parts))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's score on a text. The first character is context only and is not counted.
+
+    Args:
+        characters: how many were counted.
+        bytes: how many bytes of UTF-8 they take.
+        nats: their cost together.
+        folded: how many of them share the unknown symbol, each charged for its place among those it stands for.
+        unseen: how many the model has never met, each charged for its place among all other code points.
+        skipped: how many were left out on request.
+
+    """
+
+    characters: int
+    bytes: int
+    nats: float
+    folded: int = 0
+    unseen: int = 0
+    skipped: int = 0
+
+    @property
+    def nats_per_character(self) -> float:
+        """The mean cost in nats."""
+        return self.nats / self.characters
+
+    @property
+    def bits_per_character(self) -> float:
+        """The mean cost in bits."""
+        return self.nats_per_character / math.log(2)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits for each byte of UTF-8: comparable between alphabets and units."""
+        return self.nats / math.log(2) / self.bytes
+
+    @property
+    def perplexity(self) -> float:
+        """E to the nats per character: how many equally likely characters would be as hard."""
+        return math.exp(min(self.nats_per_character, 700))
+
+
+def evaluate(
+    model: CharModel,
+    vocabulary: Vocabulary,
+    text: str,
+    *,
+    unknown: str = "error",
+    rows: int | None = None,
+    precision: str = "fp32",
+) -> Evaluation:
+    """Score a text whole.
+
+    A folded character costs -ln p(unknown) + ln(number of folded characters); one never seen costs
+    -ln p(unknown) + ln(1,114,112 - V), where the model has an unknown symbol.
+
+    Args:
+        unknown: where it has none: "error", or "skip" such characters and count them.
+
+    Raises DataError for unknown characters or a text of fewer than two characters.
+
+    """
+    replace = vocabulary.unknown_id is not None
+    ids = vocabulary.encode(text, "replace" if replace else unknown)
+    kept = text
+    if not vocabulary.byte_mode and len(ids) < len(text):
+        known = set(vocabulary.characters)
+        kept = "".join(character for character in text if character in known)
+    loss = evaluate_ids(model, ids, byte_mode=vocabulary.byte_mode, rows=rows, precision=precision)
+    counted = kept[1:]
+    folded = unseen = 0
+    if replace:
+        rare = set(vocabulary.folded)
+        folded = sum(character in rare for character in counted)
+        unseen = int(np.count_nonzero(ids[1:] == vocabulary.unknown_id)) - folded
+    nats = (
+        loss.nats + folded * math.log(max(len(vocabulary.folded), 1)) + unseen * math.log(CODE_POINTS - len(vocabulary))
+    )
+    size = len(ids) - _first_counted(ids, True) if vocabulary.byte_mode else len(counted.encode())
+    return Evaluation(loss.characters, size, nats, folded, unseen, len(text) - len(kept))

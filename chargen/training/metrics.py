@@ -1,0 +1,40 @@
+"""metrics.jsonl: one JSON line per entry, readable while the run goes on and after a kill."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "metrics.jsonl"
+
+
+class Metrics:
+    """Appends lines to a run folder's metrics, or nowhere where there is no folder.
+
+    Args:
+        folder: the run folder.
+        size: the bytes that belong to the run; what a killed process wrote beyond them is cut off.
+
+    """
+
+    def __init__(self, folder: Path | None, size: int = 0) -> None:
+        self.path = folder / FILE_NAME if folder else None
+        self.size = size
+        if self.path:
+            with open(self.path, "ab") as file:
+                self.size = min(size, file.tell())
+                file.truncate(self.size)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one line."""
+        if self.path:
+            with open(self.path, "ab") as file:
+                file.write(json.dumps(line).encode() + b"\n")
+                self.size = file.tell()
+
+    def sync(self) -> int:
+        """Put all lines on the disk and return their size in bytes, for the run's state."""
+        if self.path:
+            with open(self.path, "ab") as file:
+                os.fsync(file.fileno())
+        return self.size

@@ -1,0 +1,523 @@
+"""The training loop, in the order things happen, and exact resume around it."""
+
+import math
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
+
+from chargen.batches import Batch, Batches, ConsecutiveBatches, RandomBatches
+from chargen.durable import remove_leftovers
+from chargen.errors import Diverged, SettingError
+from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.model.dropout import Noise
+from chargen.model.language_model import CharModel
+from chargen.model.recurrent import State, detach, keep_rows
+from chargen.settings import resumable_settings
+from chargen.storage.model_file import FILE_NAME, ModelFile, save_model
+from chargen.storage.run_state import FILE_NAME as STATE_NAME
+from chargen.storage.run_state import RunState, read_run_state, save_run_state
+from chargen.text.corpus import Corpus
+from chargen.text.reading import ReadingConfig
+from chargen.training.budget import Budget
+from chargen.training.config import TrainConfig
+from chargen.training.counters import Counters
+from chargen.training.evaluate import Loss, autocast, loss_windows, pick_device, pick_precision
+from chargen.training.metrics import Metrics
+from chargen.training.schedule import learning_rate
+
+MAX_BAD_STEPS = 3
+SUBSET_SHARE = 0.05
+"""Ids scored in a validation per id trained since the last; scoring costs a third of training, so 2 % of the time."""
+USUAL_SUBSET = 40_000
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Args:
+        step, epoch: done so far.
+        seconds: spent by the run so far, resumed parts included.
+        train_loss: nats per character over the last step; NaN before the first, or where it was not finite.
+        valid_loss: of the latest validation, nats per character; None before the first.
+        lr, grad_norm: of the last step.
+        chars_per_second: trained since the last line of metrics, validation apart.
+        share: of the budget used, 0 to 1.
+        seconds_left: until the budget is used, estimated.
+        doing: "training", "validating" (a step's validation) or "finishing" (the whole splits at the end).
+
+    """
+
+    step: int
+    epoch: float
+    seconds: float
+    train_loss: float
+    valid_loss: float | None
+    lr: float
+    grad_norm: float
+    chars_per_second: float
+    share: float
+    seconds_left: float
+    doing: str = "training"
+
+
+class Trainer:
+    """Trains a model on a corpus; `run` yields after every step, and may be left and entered again at any yield.
+
+    Args:
+        corpus: what to learn.
+        model_config: the model's shape.
+        config: the budget and the method.
+        out: the run folder: model.safetensors (the best model), metrics.jsonl, state.safetensors. None writes nothing.
+        started: `time.monotonic()` when the clock of a time budget began; now, by default.
+
+    Raises DataError where the corpus is too small, SettingError where `out` already holds a run.
+
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        model_config: ModelConfig | None = None,
+        config: TrainConfig | None = None,
+        out: str | Path | None = None,
+        *,
+        started: float | None = None,
+    ) -> None:
+        out = Path(out) if out is not None else None
+        if out and (out / STATE_NAME).exists():
+            raise SettingError(f"{out} already holds a run: go on with --resume {out}, or choose another --out", "out")
+        self._set_up(corpus, model_config or ModelConfig(), config or TrainConfig(), out, Counters(), started)
+
+    def _set_up(
+        self,
+        corpus: Corpus,
+        model_config: ModelConfig,
+        config: TrainConfig,
+        out: Path | None,
+        counters: Counters,
+        started: float | None,
+    ) -> None:
+        started = time.monotonic() if started is None else started
+        self.corpus, self.model_config, self.config, self.out, self.counters = (
+            corpus,
+            model_config,
+            config,
+            out,
+            counters,
+        )
+        kind: type[ConsecutiveBatches | RandomBatches]
+        kind = ConsecutiveBatches if config.batching == "consecutive" else RandomBatches
+        self.batches: Batches = kind(corpus.train, config.batch_size, config.seq_length, config.seed)
+        self.device = pick_device(config.device)
+        self.precision = pick_precision(config.precision, self.device)
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        vocabulary = corpus.vocabulary
+        self.model = CharModel(model_config, len(vocabulary), config.seed).to(self.device)
+        self.optimizer = _adamw(self.model, config)
+        self.hidden: State | None = None
+        self.best: Arrays | None = None
+        self.validates = len(corpus.valid) > 1 and vocabulary.count_characters(corpus.valid) > 1
+        tests = len(corpus.test) > 1 and vocabulary.count_characters(corpus.test) > 1
+        targets = config.batch_size * config.seq_length
+        # By default as often as the subset's cost allows: it depends on text and batch only, never on the budget.
+        usual = max(10, math.ceil(min(len(corpus.valid), USUAL_SUBSET) / (SUBSET_SHARE * targets)))
+        self.eval_every = config.eval_every or usual
+        self.subset = max(1000, int(SUBSET_SHARE * self.eval_every * targets))
+        self.budget = Budget(
+            config, self.batches, counters, started, (len(corpus.valid) * self.validates, len(corpus.test) * tests)
+        )
+        if out:
+            out.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(out)
+        self.metrics = Metrics(out, counters.metrics_bytes)
+        self.summary: dict[str, Any] = {}
+        self._last_loss = math.nan
+        self._last_rate = 0.0
+        self._saved_best: int | None = None
+        self._last_save = time.monotonic()
+
+    @classmethod
+    def resume(
+        cls,
+        folder: str | Path,
+        corpus: Corpus,
+        *,
+        changes: dict[str, Any] | None = None,
+        started: float | None = None,
+    ) -> "Trainer":
+        """Go on with a run as if it had never stopped.
+
+        Args:
+            folder: the run folder.
+            corpus: the same corpus as before.
+            changes: training settings to change; budget, learning rate, schedule, intervals and the like.
+
+        Raises ModelFileError where the state is damaged, SettingError for a change that would make it another run.
+
+        """
+        state = read_run_state(folder)
+        config = changed_config(state.settings, changes or {})
+        if corpus.describe() != {**state.settings["corpus"], "sources": corpus.sources}:
+            raise SettingError(f"the corpus is not the one that the run in {folder} was trained on; start a new run")
+        trainer = cls.__new__(cls)
+        counters = Counters(**state.progress)
+        trainer._set_up(corpus, ModelConfig(**state.settings["model"]), config, Path(folder), counters, started)
+        trainer._restore(state)
+        return trainer
+
+    @property
+    def finished(self) -> bool:
+        """True where the budget is used, or patience is."""
+        return self.budget.share() >= 1 or self.out_of_patience
+
+    @property
+    def out_of_patience(self) -> bool:
+        """True where too many validations in a row brought no new best."""
+        return 0 < self.config.patience <= self.counters.evaluations_since_best
+
+    def run(self) -> Iterator[Progress]:
+        """Train until the budget or patience ends, then score the best weights on the whole splits and save.
+
+        Raises Diverged after three steps in a row whose loss or gradient is not finite; they are never applied.
+        """
+        config, counters, model = self.config, self.counters, self.model
+        yield from self._measure()
+        while not self.finished or counters.step == 0:
+            begun = time.monotonic()
+            batch = self.batches.batch(counters.step)
+            rate = learning_rate(config, counters.step, self.budget.share())
+            targets = torch.from_numpy(batch.targets).to(self.device)
+
+            with autocast(self.precision, self.device):
+                logits, hidden = model(
+                    torch.from_numpy(batch.inputs).to(self.device),
+                    self._carried(batch),
+                    Noise(config.seed, counters.step),
+                )
+            loss = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = clip_grad_norm_(model.parameters(), config.clip_norm or math.inf)
+
+            if math.isfinite(loss.item()) and math.isfinite(norm.item()):
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                self.optimizer.step()
+                self.hidden = detach(hidden) if self.config.batching == "consecutive" else None
+                counters.bad_steps = 0
+                counters.applied += 1
+                self._count(batch, loss.item(), norm.item(), rate)
+            else:
+                # The step never happened, except that its text is passed over: weights and state stay as they were.
+                counters.bad_steps += 1
+                self._last_loss = math.nan
+            self.optimizer.zero_grad(set_to_none=True)
+            counters.step += 1
+            counters.since_seconds += time.monotonic() - begun
+            self.budget.train_seconds += time.monotonic() - begun
+            if counters.bad_steps == MAX_BAD_STEPS:
+                raise Diverged(self._divergence())
+
+            yield from self._measure()
+            if self.out and time.monotonic() - self._last_save > 60 * config.save_minutes:
+                self.save()
+            yield self._progress("training")
+        yield from self._finish()
+
+    def _carried(self, batch: Batch) -> State | None:
+        """The state of the rows that continue; the others start fresh."""
+        if self.hidden is None:
+            return None
+        return keep_rows(self.hidden, torch.from_numpy(batch.continues).to(self.device))
+
+    def _count(self, batch: Batch, loss: float, norm: float, rate: float) -> None:
+        counters = self.counters
+        characters = self.corpus.vocabulary.count_characters(batch.targets)
+        counters.since_nats += loss * batch.targets.size
+        counters.since_characters += characters
+        counters.since_targets += batch.targets.size
+        counters.trained += batch.targets.size
+        counters.grad_norm = norm
+        self.budget.train_targets += batch.targets.size
+        self._last_loss = loss * batch.targets.size / max(characters, 1)
+        self._last_rate = rate
+
+    def _measure(self) -> Iterator[Progress]:
+        """Where this step is due for it: validate, and write a line of metrics. Done at most once for a step."""
+        counters = self.counters
+        validate = self.validates and counters.step % self.eval_every == 0
+        if counters.logged_step == counters.step or not (validate or counters.step % self.config.log_every == 0):
+            return
+        loss = None
+        if validate:
+            loss = (yield from self._score(self.model, self.corpus.valid, self.subset, "validating")).mean
+            counters.valid_loss = loss
+            if math.isfinite(loss) and (counters.best_loss is None or loss < counters.best_loss):
+                counters.best_loss, counters.best_step, counters.evaluations_since_best = loss, counters.step, 0
+                self.best = _weights(self.model)
+            else:
+                counters.evaluations_since_best += 1
+        self.metrics.write(self._line(loss))
+        counters.logged_step = counters.step
+        counters.since_nats = counters.since_seconds = 0.0
+        counters.since_characters = counters.since_targets = 0
+
+    def _line(self, valid_loss: float | None) -> dict[str, Any]:
+        counters = self.counters
+        return {
+            "step": counters.step,
+            "epoch": counters.step / self.batches.steps_per_epoch,
+            "seconds": round(self.budget.seconds(), 3),
+            "train_loss": counters.since_nats / counters.since_characters if counters.since_characters else None,
+            "valid_loss": valid_loss,
+            "lr": self._last_rate,
+            "grad_norm": counters.grad_norm,
+            "chars_per_second": round(counters.since_targets / max(counters.since_seconds, 1e-9), 1),
+        }
+
+    def _score(
+        self, model: CharModel, ids: NDArray[Any], limit: int | None, doing: str
+    ) -> Generator[Progress, None, Loss]:
+        """The loss on `ids`, or on `limit` of them, yielding between windows."""
+        byte_mode = self.corpus.vocabulary.byte_mode
+        parts = []
+        begun = time.monotonic()
+        for part in loss_windows(model, ids, byte_mode=byte_mode, limit=limit, precision=self.precision):
+            parts.append(part)
+            yield self._progress(doing)
+        self.counters.eval_seconds += time.monotonic() - begun
+        self.counters.evaluated += min(len(ids), limit or len(ids))
+        return Loss(math.fsum(part.nats for part in parts), sum(part.characters for part in parts))
+
+    def _finish(self) -> Iterator[Progress]:
+        """Choose the best weights, score them on the whole splits, and save them with the figures.
+
+        Nothing here changes what a longer run would do: its state is saved before, and its metrics end before.
+        """
+        counters = self.counters
+        if self.out:
+            self.save()
+        valid_limit, test_limit = self.budget.end_limits()
+        best, best_step = self.best, counters.best_step
+        if self.validates and counters.step % self.eval_every:
+            last = yield from self._score(self.model, self.corpus.valid, self.subset, "finishing")
+            if counters.best_loss is None or last.mean < counters.best_loss:
+                best = None
+        judged = self.model
+        if best is not None:
+            judged = CharModel(self.model_config, len(self.corpus.vocabulary)).to(self.device)
+            judged.load_state_dict({name: torch.from_numpy(array) for name, array in best.items()})
+        else:
+            best_step = counters.step
+        assert best_step is not None
+        self.summary = self._summary(best_step)
+        for name, ids, limit, size in (
+            ("valid", self.corpus.valid, valid_limit, self.budget.end_sizes[0]),
+            ("test", self.corpus.test, test_limit, self.budget.end_sizes[1]),
+        ):
+            if size:
+                loss = yield from self._score(judged, ids, limit, "finishing")
+                self.summary |= {
+                    f"{name}_loss": loss.mean,
+                    f"{name}_characters": loss.characters,
+                    f"{name}_whole": limit is None,
+                }
+        counters.complete = True
+        if self.out:
+            save_model(self.out / FILE_NAME, self.model_file(_weights(judged), self.summary))
+            counters.seconds = self.budget.seconds()
+            save_run_state(self.out, self._state())
+            self.metrics.write({**self._line(self.summary.get("valid_loss")), "final": True})
+        yield self._progress("finishing")
+
+    def _summary(self, step: int) -> dict[str, Any]:
+        """What the model file says of its training: no clock, no path."""
+        corpus = asdict(self.corpus.config)
+        return {
+            "step": step,
+            "epoch": step / self.batches.steps_per_epoch,
+            "precision": self.precision,
+            "settings": {**asdict(self.config), **{name: corpus[name] for name in sorted(corpus)}},
+        }
+
+    def model_file(self, weights: Arrays | None = None, summary: dict[str, Any] | None = None) -> ModelFile:
+        """The model as a value: these weights, or those of this moment."""
+        reading = ReadingConfig(
+            **{field.name: getattr(self.corpus.config, field.name) for field in fields(ReadingConfig)}
+        )
+        return ModelFile(
+            self.model_config,
+            self.corpus.vocabulary,
+            _weights(self.model) if weights is None else weights,
+            self.corpus.counts,
+            reading,
+            self._summary(self.counters.step) if summary is None else summary,
+        )
+
+    def save(self) -> None:
+        """Save the run at this step, and the best model so far (this one, before the first validation).
+
+        Raises Diverged where a weight is not finite: then nothing is saved.
+        """
+        assert self.out is not None, "a Trainer without a run folder saves nothing"
+        if not all(bool(torch.isfinite(weight).all()) for weight in self.model.parameters()):
+            raise Diverged(self._divergence())
+        begun = time.monotonic()
+        counters = self.counters
+        counters.seconds, counters.metrics_bytes = self.budget.seconds(), self.metrics.sync()
+        counters.complete = False
+        save_run_state(self.out, self._state())
+        if self.best is None or counters.best_step != self._saved_best:
+            summary = self._summary(counters.step if counters.best_step is None else counters.best_step)
+            if counters.best_loss is not None:
+                summary |= {"valid_loss": counters.best_loss, "valid_whole": False}
+            save_model(self.out / FILE_NAME, self.model_file(self.best, summary))
+            self._saved_best = counters.best_step
+        self._last_save = time.monotonic()
+        self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - begun)
+
+    def _state(self) -> RunState:
+        moments = {name: self.optimizer.state[weight] for name, weight in self.model.named_parameters()}
+        parts: dict[str, Arrays] = {
+            "weights": _weights(self.model),
+            "first": {name: _array(moment.get("exp_avg"), self.model, name) for name, moment in moments.items()},
+            "second": {name: _array(moment.get("exp_avg_sq"), self.model, name) for name, moment in moments.items()},
+            "best": self.best or {},
+            "hidden": {str(layer): state.cpu().numpy() for layer, state in enumerate(self.hidden or ())},
+        }
+        self.counters.hidden = self.hidden is not None
+        settings = {
+            "model": asdict(self.model_config),
+            "training": asdict(self.config),
+            "corpus": self.corpus.describe(),
+            "vocabulary_size": len(self.corpus.vocabulary),
+            "machine": self.machine(),
+        }
+        arrays = {f"{part}.{name}": array for part, named in parts.items() for name, array in named.items()}
+        return RunState(arrays, asdict(self.counters), settings)
+
+    def machine(self) -> dict[str, Any]:
+        """What a byte-exact resume needs to find unchanged."""
+        return {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+            "precision": self.precision,
+        }
+
+    def _restore(self, state: RunState) -> None:
+        parts: dict[str, Arrays] = {}
+        for name, array in state.arrays.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = array.copy()
+        self.model.load_state_dict({name: torch.from_numpy(array) for name, array in parts["weights"].items()})
+        if self.counters.applied:
+            for name, weight in self.model.named_parameters():
+                self.optimizer.state[weight] = {
+                    "step": torch.tensor(float(self.counters.applied), device=_step_device(weight)),
+                    "exp_avg": torch.from_numpy(parts["first"][name]).to(self.device),
+                    "exp_avg_sq": torch.from_numpy(parts["second"][name]).to(self.device),
+                }
+        self.best = parts.get("best")
+        hidden = parts.get("hidden", {})
+        if hidden:
+            self.hidden = tuple(torch.from_numpy(hidden[str(layer)]).to(self.device) for layer in range(len(hidden)))
+
+    def _divergence(self) -> str:
+        kept = f"; the last good state is in {self.out}" if self.out and (self.out / STATE_NAME).exists() else ""
+        return (
+            f"training diverged at step {self.counters.step}: loss or gradient not finite {MAX_BAD_STEPS} times "
+            f"in a row{kept}; try a lower --lr than {self.config.lr:g}"
+        )
+
+    def _progress(self, doing: str) -> Progress:
+        counters, budget = self.counters, self.budget
+        speed = counters.since_targets / counters.since_seconds if counters.since_seconds else 0.0
+        if not speed and budget.train_seconds:
+            speed = budget.train_targets / budget.train_seconds
+        return Progress(
+            step=counters.step,
+            epoch=counters.step / self.batches.steps_per_epoch,
+            seconds=budget.seconds(),
+            train_loss=self._last_loss,
+            valid_loss=counters.valid_loss,
+            lr=self._last_rate,
+            grad_norm=counters.grad_norm,
+            chars_per_second=speed,
+            share=min(1.0, budget.share()),
+            seconds_left=budget.seconds_left(),
+            doing=doing,
+        )
+
+
+def changed_config(settings: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
+    """A stored run's training settings with changes that leave it the same run; a new budget replaces the old one.
+
+    Raises SettingError for a change of model, corpus or batching.
+    """
+    stored = {**settings["model"], **settings["corpus"]["config"], **settings["training"]}
+    allowed = resumable_settings(TrainConfig)
+    for name, value in changes.items():
+        if name not in allowed and stored.get(name) != value:
+            raise SettingError(
+                f"{name} is {value!r}, but the run has {stored.get(name)!r}: model, corpus and batching stay "
+                "as they are in a resumed run; start a new run for that",
+                name,
+            )
+    budgets = {"minutes", "epochs", "steps"}
+    old = {
+        name: value
+        for name, value in settings["training"].items()
+        if not (budgets & changes.keys() and name in budgets)
+    }
+    return TrainConfig(**{**old, **{name: value for name, value in changes.items() if name in allowed}})
+
+
+def estimate_memory(model_config: ModelConfig, vocabulary_size: int, config: TrainConfig) -> int:
+    """About how many bytes training takes beside Python and torch themselves: weights and windows, no workspace."""
+    weights = sum(math.prod(shape) for shape in parameter_shapes(model_config, vocabulary_size).values())
+    gates = {"lstm": 4, "gru": 3}[model_config.cell]
+    per_character = (
+        2 * model_config.embedding_size
+        + model_config.num_layers * model_config.hidden_size * (gates + 4)
+        + 4 * vocabulary_size
+    )
+    copies = 5  # weights, gradients, two moments, the best weights
+    return 4 * (copies * weights + config.batch_size * config.seq_length * per_character)
+
+
+def _adamw(model: CharModel, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, 2019), fused where there is one; biases are not decayed."""
+    groups = [
+        {"params": [weight for weight in model.parameters() if weight.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [weight for weight in model.parameters() if weight.ndim == 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, fused=model.device.type in ("cpu", "cuda", "mps"))
+
+
+def _step_device(weight: torch.Tensor) -> torch.device:
+    """Fused AdamW keeps its step count beside the weights."""
+    return weight.device
+
+
+def _weights(model: CharModel) -> Arrays:
+    """A copy of the weights in NumPy."""
+    return {name: weight.detach().cpu().numpy().copy() for name, weight in model.state_dict().items()}
+
+
+def _array(moment: torch.Tensor | None, model: CharModel, name: str) -> NDArray[np.float32]:
+    """A moment in NumPy; zeros before the first step."""
+    if moment is None:
+        return np.zeros(model.get_parameter(name).shape, np.float32)
+    return moment.cpu().numpy()
