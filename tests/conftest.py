@@ -1,0 +1,49 @@
+"""What all tests share: reproducible hypothesis, a cache of their own, a small model to look at."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from chargen.model.config import ModelConfig
+from chargen.storage.model_file import ModelFile
+from chargen.text.vocabulary import Vocabulary
+
+settings.register_profile(
+    "chargen",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("chargen")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or writes the cache of the person who runs it."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("CHARGEN_CACHE", str(folder))
+    return folder
+
+
+def small_model(
+    cell: str = "lstm",
+    *,
+    num_layers: int = 2,
+    hidden_size: int = 12,
+    characters: str = "abcdefgh \n",
+    unit: str = "character",
+    folded: str = "",
+    seed: int = 0,
+    scale: float = 3.0,
+) -> ModelFile:
+    """A model with random weights, large enough that its predictions differ from character to character."""
+    from chargen.model.language_model import CharModel
+
+    vocabulary = Vocabulary(unit=unit) if unit == "byte" else Vocabulary("".join(sorted(characters)), folded=folded)
+    config = ModelConfig(cell=cell, num_layers=num_layers, hidden_size=hidden_size, embedding_size=8)
+    model = CharModel(config, len(vocabulary), seed)
+    arrays = {name: weight.detach().numpy() * np.float32(scale) for name, weight in model.state_dict().items()}
+    return ModelFile(config, vocabulary, arrays, np.arange(1, len(vocabulary) + 1))
