@@ -10,9 +10,10 @@ class Counters:
     Args:
         step: steps done; applied: of these, the ones whose gradient was finite; bad_steps: not finite in a row, lately.
         trained: targets seen. logged_step: the latest step with a line of metrics.
-        since_nats, since_characters, since_seconds, since_targets, since_norm: summed since that line.
-        best_loss, best_step, evaluations_since_best: the validation's memory. valid_loss: its latest result.
-        seconds: spent. eval_seconds, evaluated: spent on, and ids scored by, validation.
+        since_nats, since_characters, since_targets, since_seconds: summed since that line.
+        grad_norm, lr: of the last step.
+        best_loss, best_step, evaluations_since_best: the validation's memory; valid_loss: its latest result.
+        seconds: spent; eval_seconds, evaluated: spent on, and ids scored by, validation: its speed.
         metrics_bytes: the metrics' size. hidden: whether there is a carried state. complete: whether the run is over.
 
     """
@@ -27,6 +28,7 @@ class Counters:
     since_targets: int = 0
     since_seconds: float = 0.0
     grad_norm: float = 0.0
+    lr: float = 0.0
     best_loss: float | None = None
     best_step: int | None = None
     evaluations_since_best: int = 0

@@ -144,7 +144,6 @@ class Trainer:
         self.metrics = Metrics(out, counters.metrics_bytes)
         self.summary: dict[str, Any] = {}
         self._last_loss = math.nan
-        self._last_rate = 0.0
         self._saved_best: int | None = None
         self._last_save = time.monotonic()
 
@@ -251,7 +250,7 @@ class Trainer:
         counters.grad_norm = norm
         self.budget.train_targets += batch.targets.size
         self._last_loss = loss * batch.targets.size / max(characters, 1)
-        self._last_rate = rate
+        counters.lr = rate
 
     def _measure(self) -> Iterator[Progress]:
         """Where this step is due for it: validate, and write a line of metrics. Done at most once for a step."""
@@ -281,7 +280,7 @@ class Trainer:
             "seconds": round(self.budget.seconds(), 3),
             "train_loss": counters.since_nats / counters.since_characters if counters.since_characters else None,
             "valid_loss": valid_loss,
-            "lr": self._last_rate,
+            "lr": self.counters.lr,
             "grad_norm": counters.grad_norm,
             "chars_per_second": round(counters.since_targets / max(counters.since_seconds, 1e-9), 1),
         }
@@ -452,7 +451,7 @@ class Trainer:
             seconds=budget.seconds(),
             train_loss=self._last_loss,
             valid_loss=counters.valid_loss,
-            lr=self._last_rate,
+            lr=self.counters.lr,
             grad_norm=counters.grad_norm,
             chars_per_second=speed,
             share=min(1.0, budget.share()),

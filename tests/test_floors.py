@@ -1,0 +1,129 @@
+"""The house: imports point down, no circles, guarded packages stay where they belong."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+import chargen
+
+ROOT = Path(chargen.__file__).parent
+ROOMS = {
+    "errors": 0,
+    "settings": 0,
+    "draws": 0,
+    "durable": 0,
+    "text": 1,
+    "batches": 1,
+    "model": 1,
+    "storage": 2,
+    "sampling": 3,
+    "training": 4,
+    "insight": 5,
+    "cli": 6,
+    "__main__": 7,
+}
+GUARDED = {
+    "tokenizers": {"text/vocabulary.py"},
+    "safetensors": {"storage/"},
+    "click": {"cli/"},
+    "tqdm": {"cli/"},
+    "filelock": {"durable.py"},
+    "platformdirs": {"text/corpus.py"},
+    "torch": {"model/", "training/", "storage/model_file.py", "sampling/stepper.py", "cli/train.py"},
+    "pickle": set(),
+    "marshal": set(),
+    "shelve": set(),
+}
+# What may be loaded without torch: config dataclasses, texts, files, and sampling on a CPU.
+NO_TORCH = {"model/config.py", "training/config.py", "training/schedule.py", "training/counters.py"}
+
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
+
+
+def parse(name: str) -> ast.Module:
+    return ast.parse((ROOT / name).read_text("utf-8"))
+
+
+def imports(tree: ast.AST, *, top_only: bool = False) -> set[str]:
+    found = set()
+    for node in ast.iter_child_nodes(tree) if top_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name their whole path"
+            found.add(node.module)
+    return found
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def module_name(file: str) -> str:
+    return "chargen." + file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("file", [name for name in FILES if name != "__init__.py"])
+def test_imports_point_down(file: str) -> None:
+    own = room(module_name(file))
+    assert own in ROOMS, f"{file} is in no room of the house"
+    for module in imports(parse(file)):
+        if module.startswith("chargen."):
+            other = room(module)
+            assert (
+                other == own
+                or ROOMS[other] < ROOMS[own]
+                or (own, other) in {("durable", "errors")}
+                or (ROOMS[other] == ROOMS[own] == 0)
+            ), f"{file} imports {module}, which is not below it"
+
+
+def test_modules_form_no_circle() -> None:
+    graph = {}
+    for file in FILES:
+        if file != "__init__.py":
+            graph[module_name(file)] = {name for name in imports(parse(file)) if name.startswith("chargen.")}
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert len(order) >= len(graph)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_guarded_packages_stay_in_their_place(file: str) -> None:
+    for module in imports(parse(file)):
+        package = module.split(".")[0]
+        if package in GUARDED:
+            assert any(file.startswith(place) for place in GUARDED[package]), f"{file} imports {package}"
+    if file in NO_TORCH:
+        assert "torch" not in imports(parse(file))
+
+
+def test_no_file_loads_torch_before_it_is_needed() -> None:
+    """Only modules that are about torch import it at the top."""
+    about = {"model/dropout.py", "model/recurrent.py", "model/language_model.py"}
+    about |= {"training/trainer.py", "training/evaluate.py"}
+    loading = {file for file in FILES if any(m.split(".")[0] == "torch" for m in imports(parse(file), top_only=True))}
+    assert loading == about
+
+
+def test_nothing_runs_code_from_data() -> None:
+    for file in FILES:
+        for node in ast.walk(parse(file)):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "id", None)
+                assert name not in {"eval", "exec", "compile", "__import__"}, f"{file}:{node.lineno}"
+                if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+                    called = f"{node.func.value.id}.{node.func.attr}"
+                    assert called not in {"torch.load", "torch.save", "np.load", "pickle.load"}, f"{file}:{node.lineno}"
+
+
+def test_there_are_no_rooms_for_leftovers() -> None:
+    assert not {Path(file).stem for file in FILES} & {"utils", "common", "helpers", "misc"}
+
+
+def test_every_promised_name_is_there() -> None:
+    for name in chargen.__all__:
+        assert getattr(chargen, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        chargen.nonsense  # noqa: B018

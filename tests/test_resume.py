@@ -1,0 +1,246 @@
+"""k steps, save, load, m steps: byte for byte the same as k + m steps. And the test of that test."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from chargen.errors import DataError, ModelFileError, SettingError
+from chargen.model.config import ModelConfig
+from chargen.storage.run_state import RunState, read_run_state, save_run_state
+from chargen.text.corpus import Corpus
+from chargen.training.config import TrainConfig
+from chargen.training.trainer import Trainer
+
+CLOCKS = {"seconds", "chars_per_second"}
+COUNTER_CLOCKS = {"seconds", "since_seconds", "eval_seconds", "evaluated", "metrics_bytes"}
+TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 30
+
+
+def model(cell: str = "lstm", num_layers: int = 2, **settings: object) -> ModelConfig:
+    return ModelConfig(
+        cell=cell, num_layers=num_layers, hidden_size=12, embedding_size=6, **{"dropout": 0.2, **settings}
+    )
+
+
+def config(**settings: object) -> TrainConfig:
+    chosen = {
+        "steps": 24, "batch_size": 3, "seq_length": 7, "lr": 0.02, "warmup": 3, "eval_every": 4, "log_every": 3,
+        "patience": 50, "precision": "fp32",
+    }  # fmt: skip
+    return TrainConfig(**{**chosen, **settings})
+
+
+def corpus() -> Corpus:
+    return Corpus.from_text(TEXT)
+
+
+def run_until(trainer: Trainer, step: int) -> None:
+    """Leave the run right after `step`, as a signal would, and save."""
+    for progress in trainer.run():
+        if progress.step == step and progress.doing == "training":
+            break
+    trainer.save()
+
+
+def metrics(folder: Path) -> list[dict[str, object]]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in CLOCKS} for line in found]
+
+
+def assert_same_runs(first: Path, second: Path) -> None:
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+    assert metrics(first) == metrics(second)
+    one, two = read_run_state(first), read_run_state(second)
+    assert one.arrays.keys() == two.arrays.keys()
+    assert all(one.arrays[name].tobytes() == two.arrays[name].tobytes() for name in one.arrays)
+    assert {k: v for k, v in one.progress.items() if k not in COUNTER_CLOCKS} == {
+        k: v for k, v in two.progress.items() if k not in COUNTER_CLOCKS
+    }
+
+
+def whole(folder: Path, model_config: ModelConfig, train: TrainConfig) -> Path:
+    for _ in Trainer(corpus(), model_config, train, folder).run():
+        pass
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("cell", "num_layers", "batching", "dropout", "locked"),
+    [
+        (cell, depth, batching, dropout, locked)
+        for cell, depth, batching, (dropout, locked) in product(
+            ("lstm", "gru"), (1, 2, 3), ("consecutive", "random"), ((0.0, False), (0.3, False), (0.3, True))
+        )
+    ],
+)
+def test_resume_is_exact(
+    cell: str, num_layers: int, batching: str, dropout: float, locked: bool, tmp_path: Path
+) -> None:
+    shape = model(cell, num_layers, dropout=dropout, input_dropout=dropout / 2, locked_dropout=locked)
+    train = config(steps=12, batching=batching)
+    whole(tmp_path / "whole", shape, train)
+    run_until(Trainer(corpus(), shape, train, tmp_path / "parts"), 5)
+    run_until(Trainer.resume(tmp_path / "parts", corpus()), 8)
+    for _ in Trainer.resume(tmp_path / "parts", corpus()).run():
+        pass
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("stop", range(1, 25))
+def test_resume_is_exact_from_every_step(stop: int, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    reference = tmp_path_factory.getbasetemp() / "reference"
+    if not reference.exists():
+        whole(reference, model(), config())
+    run_until(Trainer(corpus(), model(), config(), tmp_path), stop)
+    for _ in Trainer.resume(tmp_path, corpus()).run():
+        pass
+    assert_same_runs(reference, tmp_path)
+
+
+def test_a_run_left_inside_a_validation_validates_again(tmp_path: Path) -> None:
+    whole(tmp_path / "whole", model(), config())
+    trainer = Trainer(corpus(), model(), config(), tmp_path / "parts")
+    for progress in trainer.run():
+        if progress.doing == "validating" and progress.step == 8:
+            break
+    trainer.save()
+    assert trainer.counters.logged_step < 8
+    for _ in Trainer.resume(tmp_path / "parts", corpus()).run():
+        pass
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_left_inside_its_end_ends_again(tmp_path: Path) -> None:
+    whole(tmp_path / "whole", model(), config(steps=10))
+    trainer = Trainer(corpus(), model(), config(steps=10), tmp_path / "parts")
+    for progress in trainer.run():
+        if progress.doing == "finishing":
+            break
+    trainer.save()
+    for _ in Trainer.resume(tmp_path / "parts", corpus()).run():
+        pass
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("end", [6, 8, 10, 11])
+def test_a_longer_budget_goes_on_as_if_it_had_been_asked_for_at_once(end: int, tmp_path: Path) -> None:
+    """Under a constant schedule. The evaluation made because the first budget ended leaves no trace."""
+    steady = config(schedule="constant", steps=24)
+    whole(tmp_path / "whole", model(), steady)
+    whole(tmp_path / "parts", model(), config(schedule="constant", steps=end))
+    assert "final" in metrics(tmp_path / "parts")[-1]
+    for _ in Trainer.resume(tmp_path / "parts", corpus(), changes={"steps": 24}).run():
+        pass
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_lines_that_a_killed_run_wrote_after_its_save_are_cut(tmp_path: Path) -> None:
+    whole(tmp_path / "whole", model(), config())
+    trainer = Trainer(corpus(), model(), config(), tmp_path / "parts")
+    for progress in trainer.run():
+        if progress.step == 6:
+            trainer.save()
+        if progress.step == 14:
+            break  # killed: nothing saved since step 6
+    with (tmp_path / "parts/metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 15, "tr')
+    for _ in Trainer.resume(tmp_path / "parts", corpus()).run():
+        pass
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def without(state: RunState, what: str) -> RunState:
+    """The state with one component lost, as trackers of other toolkits tell of it."""
+    arrays, progress = dict(state.arrays), dict(state.progress)
+    for name, array in state.arrays.items():
+        if name.startswith(what + "."):
+            arrays[name] = 0 * array
+    if what in progress and what != "hidden":
+        progress[what] = {"applied": 1, "best_loss": 9.0, "evaluations_since_best": 49}.get(what, 0)
+    assert arrays.keys() == state.arrays.keys()
+    return RunState(arrays, progress, state.settings)
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["weights", "first", "second", "best", "hidden", "step", "applied", "best_loss", "best_step", "since_nats",
+     "since_characters", "logged_step", "evaluations_since_best", "metrics_bytes"],
+)  # fmt: skip
+def test_leaving_out_any_component_is_noticed(what: str, tmp_path: Path) -> None:
+    """If this fails, the exactness tests above prove nothing about that component."""
+    worse = Corpus.from_text("ab" * 300 + "ba" * 10 + "".join("abb"[i * i % 3] for i in range(300)), valid_fraction=0.3)
+    train = config(schedule="constant", lr=0.05)
+    for _ in Trainer(worse, model(), train, tmp_path / "whole").run():
+        pass
+    stop = 13 if what.startswith("since") else 12  # 12 has just written a line of metrics
+    run_until(Trainer(worse, model(), train, tmp_path / "parts"), stop)
+    state = read_run_state(tmp_path / "parts")
+    assert 0 < state.progress["best_step"] < stop
+    assert read_run_state(tmp_path / "whole").progress["best_step"] == state.progress["best_step"]
+    save_run_state(tmp_path / "parts", without(state, what))
+    for _ in Trainer.resume(tmp_path / "parts", worse).run():
+        pass
+    with pytest.raises(AssertionError):
+        assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch_size": 5}, {"seq_length": 9}, {"batching": "random"}, {"seed": 3}, {"hidden_size": 9}, {"cell": "gru"},
+     {"dropout": 0.5}, {"valid_fraction": 0.2}, {"unit": "byte"}],
+)  # fmt: skip
+def test_what_would_be_another_run_is_refused(changes: dict[str, object], tmp_path: Path) -> None:
+    run_until(Trainer(corpus(), model(), config(), tmp_path), 2)
+    (name,) = changes
+    with pytest.raises(SettingError, match=f"^{name} is .* but the run has .*start a new run"):
+        Trainer.resume(tmp_path, corpus(), changes=changes)
+
+
+def test_saying_what_the_run_already_has_is_no_change(tmp_path: Path) -> None:
+    run_until(Trainer(corpus(), model(), config(), tmp_path), 2)
+    trainer = Trainer.resume(tmp_path, corpus(), changes={"batch_size": 3, "cell": "lstm", "steps": 24})
+    assert trainer.config == config()
+
+
+def test_a_new_learning_rate_keeps_the_moments(tmp_path: Path) -> None:
+    trainer = Trainer(corpus(), model(), config(), tmp_path)
+    run_until(trainer, 6)
+    resumed = Trainer.resume(tmp_path, corpus(), changes={"lr": 0.001, "eval_every": 2, "minutes": 1})
+    assert resumed.config.lr == 0.001
+    assert resumed.config.steps is None
+    for old, new in zip(trainer.model.parameters(), resumed.model.parameters(), strict=True):
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(trainer.optimizer.state[old][key], resumed.optimizer.state[new][key])
+
+
+def test_another_corpus_is_refused(tmp_path: Path) -> None:
+    run_until(Trainer(corpus(), model(), config(), tmp_path), 2)
+    with pytest.raises(SettingError, match="the corpus is not the one"):
+        Trainer.resume(tmp_path, Corpus.from_text(TEXT + "!"))
+
+
+def test_a_changed_file_is_refused_and_a_moved_run_goes_on(tmp_path: Path) -> None:
+    source = tmp_path / "text.txt"
+    source.write_text(TEXT)
+    run_until(Trainer(Corpus.from_files(source), model(), config(), tmp_path / "run"), 2)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    described = read_run_state(tmp_path / "moved").settings["corpus"]
+    trainer = Trainer.resume(tmp_path / "moved", Corpus.from_description(described))
+    assert trainer.counters.step == 2
+    source.write_text(TEXT.upper())
+    with pytest.raises(DataError, match="has changed"):
+        Corpus.from_description(described)
+
+
+def test_nothing_to_resume_and_damage_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="nothing to resume"):
+        Trainer.resume(tmp_path, corpus())
+    run_until(Trainer(corpus(), model(), config(), tmp_path), 2)
+    data = bytearray((tmp_path / "state.safetensors").read_bytes())
+    data[-5] ^= 1
+    (tmp_path / "state.safetensors").write_bytes(bytes(data))
+    with pytest.raises(ModelFileError, match="damaged"):
+        Trainer.resume(tmp_path, corpus())

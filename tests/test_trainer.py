@@ -1,0 +1,275 @@
+"""The training loop: what it promises about losses, best weights, budgets, broken steps, and small texts."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from chargen.errors import DataError, Diverged, SettingError
+from chargen.model.config import ModelConfig
+from chargen.sampling.sampler import Sampler
+from chargen.storage.model_file import load_model, read_model
+from chargen.text.corpus import Corpus
+from chargen.training.config import TrainConfig
+from chargen.training.evaluate import evaluate_ids
+from chargen.training.trainer import Trainer, estimate_memory
+
+SMALL = ModelConfig(num_layers=1, hidden_size=16, embedding_size=8, dropout=0.0)
+TEXT = "the quick brown fox jumps over the lazy dog. " * 60
+
+
+def corpus(text: str = TEXT, **settings: object) -> Corpus:
+    return Corpus.from_text(text, **settings)
+
+
+def config(**settings: object) -> TrainConfig:
+    chosen = {
+        "steps": 20,
+        "batch_size": 4,
+        "seq_length": 8,
+        "lr": 0.01,
+        "warmup": 2,
+        "precision": "fp32",
+        "eval_every": 5,
+    }
+    return TrainConfig(**{**chosen, **settings})
+
+
+def lines(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    trainer = Trainer(corpus(), SMALL, config(steps=150), tmp_path / "run")
+    first = next(iter(trainer.run())).train_loss
+    for _ in trainer.run():
+        pass
+    assert first == pytest.approx(math.log(len(trainer.corpus.vocabulary)), abs=0.3)
+    assert trainer.summary["valid_loss"] < 1.5
+    assert "the" in Sampler.from_file(tmp_path / "run", seed=0, temperature=0.5).generate(200)
+
+
+def test_the_loss_of_a_step_is_the_mean_over_its_targets() -> None:
+    trainer = Trainer(corpus(), SMALL, config(steps=1))
+    batch = trainer.batches.batch(0)
+    logits, _ = trainer.model(torch.from_numpy(batch.inputs))
+    p = torch.log_softmax(logits.double(), -1)
+    expected = -np.mean([p[i, j, batch.targets[i, j]].item() for i in range(4) for j in range(8)])
+    assert next(iter(trainer.run())).train_loss == pytest.approx(expected, abs=1e-6)
+
+
+def test_metrics_hold_the_promised_keys_and_no_step_twice(tmp_path: Path) -> None:
+    for _ in Trainer(corpus(), SMALL, config(log_every=4), tmp_path).run():
+        pass
+    found = lines(tmp_path)
+    assert all(
+        {"step", "epoch", "seconds", "train_loss", "valid_loss", "lr", "grad_norm", "chars_per_second"} <= line.keys()
+        for line in found
+    )
+    assert [line["step"] for line in found if "final" not in line] == [4, 5, 8, 10, 12, 15, 16, 20]
+    assert [line["step"] for line in found if line["valid_loss"] is not None] == [5, 10, 15, 20, 20]
+
+
+def test_a_line_of_metrics_is_the_mean_since_the_line_before(tmp_path: Path) -> None:
+    trainer = Trainer(corpus(), SMALL, config(steps=8, log_every=4, eval_every=100), tmp_path)
+    losses = [progress.train_loss for progress in trainer.run() if progress.doing == "training"]
+    found = [line for line in lines(tmp_path) if "final" not in line]
+    assert [line["train_loss"] for line in found] == pytest.approx([np.mean(losses[:4]), np.mean(losses[4:])])
+
+
+def test_the_saved_model_is_the_best_and_its_loss_that_of_the_whole_split(tmp_path: Path) -> None:
+    """A learning rate that grows worse: the best weights are not the last."""
+    data = corpus("ab" * 200 + "".join(np.random.default_rng(0).choice(list("abcdefgh"), 400)), valid_fraction=0.5)
+    trainer = Trainer(data, SMALL, config(steps=120, lr=0.05, schedule="constant"), tmp_path)
+    for _ in trainer.run():
+        pass
+    best = trainer.counters.best_step
+    assert best is not None
+    assert best < 120
+    file = read_model(tmp_path)
+    assert file.training["step"] == best
+    loss = evaluate_ids(load_model(tmp_path), data.valid)
+    assert file.training["valid_characters"] == loss.characters == len(data.valid) - 1
+    assert file.training["valid_loss"] == pytest.approx(loss.mean, abs=1e-5)
+    last = evaluate_ids(trainer.model, data.valid)
+    assert loss.mean < last.mean
+
+
+def test_validation_changes_nothing_in_training(tmp_path: Path) -> None:
+    seen = []
+    for every in (1, 1000):
+        trainer = Trainer(corpus(), ModelConfig(hidden_size=12, num_layers=2, dropout=0.3), config(eval_every=every))
+        for progress in trainer.run():
+            if progress.doing == "training" and progress.step == 12:
+                seen.append({name: weight.clone() for name, weight in trainer.model.state_dict().items()})
+                break
+    assert all(torch.equal(seen[0][name], seen[1][name]) for name in seen[0])
+
+
+def test_patience_stops(tmp_path: Path) -> None:
+    data = corpus("ab" * 200 + "ba" * 200, valid_fraction=0.5)
+    trainer = Trainer(data, SMALL, config(steps=5000, lr=0.05, schedule="constant", patience=3), tmp_path)
+    for _ in trainer.run():
+        pass
+    assert trainer.counters.evaluations_since_best == 3
+    assert trainer.counters.step < 5000
+    assert trainer.counters.step == trainer.counters.best_step + 3 * 5
+
+
+def test_the_test_part_is_scored_once_with_the_best_weights(tmp_path: Path) -> None:
+    data = corpus(valid_fraction=0.1, test_fraction=0.1)
+    trainer = Trainer(data, SMALL, config(), tmp_path)
+    for _ in trainer.run():
+        pass
+    loss = evaluate_ids(load_model(tmp_path), data.test)
+    assert trainer.summary["test_loss"] == pytest.approx(loss.mean, abs=1e-5)
+    assert trainer.summary["test_characters"] == len(data.test) - 1
+
+
+def test_two_identical_runs_give_identical_files(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for _ in Trainer(corpus(), SMALL, config(), tmp_path / name).run():
+            pass
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_is_not_applied(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(corpus(), SMALL, config(steps=6))
+    run = iter(trainer.run())
+    next(run)
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    hidden = trainer.hidden
+    break_once(trainer, where, monkeypatch, times=1)
+    progress = next(run)
+    assert math.isnan(progress.train_loss)
+    assert trainer.counters.step == 2
+    assert trainer.counters.applied == 1
+    assert all(torch.equal(before[name], weight) for name, weight in trainer.model.state_dict().items())
+    assert trainer.hidden is hidden
+    for progress in run:
+        assert math.isfinite(progress.train_loss)
+    assert trainer.counters.applied == 5
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_three_broken_steps_in_a_row_stop(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(corpus(), SMALL, config(steps=50), tmp_path)
+    run = iter(trainer.run())
+    next(run)
+    trainer.save()
+    saved = (tmp_path / "model.safetensors").read_bytes()
+    break_once(trainer, where, monkeypatch, times=99)
+    with pytest.raises(Diverged, match=r"step 4: .* 3 times in a row; the last good state is in .*--lr than 0.01"):
+        list(run)
+    assert (tmp_path / "model.safetensors").read_bytes() == saved
+
+
+def break_once(trainer: Trainer, where: str, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Make the next `times` losses, or gradients, not a number."""
+    left = [times]
+    forward = type(trainer.model).forward
+
+    def broken(self: object, *args: object) -> object:
+        logits, state = forward(self, *args)
+        if left[0] and torch.is_grad_enabled():
+            left[0] -= 1
+            if where == "loss":
+                logits = logits * math.nan
+            else:
+                logits.register_hook(lambda gradient: gradient * math.inf)
+        return logits, state
+
+    monkeypatch.setattr(type(trainer.model), "forward", broken)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    trainer = Trainer(corpus(), SMALL, config(), tmp_path)
+    next(iter(trainer.run()))
+    with torch.no_grad():
+        trainer.model.output.bias[0] = math.nan
+    with pytest.raises(Diverged):
+        trainer.save()
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("batching", ["consecutive", "random"])
+@pytest.mark.parametrize("rows,length", [(2, 3), (1, 1), (3, 4)])
+def test_every_length_of_text_trains_or_says_what_it_needs(batching: str, rows: int, length: int) -> None:
+    for size in range(rows * length + 2):
+        text = ("abcde" * 10)[:size]
+        settings = config(steps=2, batch_size=rows, seq_length=length, batching=batching, eval_every=1)
+        needed = 2 if batching == "consecutive" else length + 1
+        try:
+            data = corpus(text, valid_fraction=0)
+            for progress in Trainer(data, SMALL, settings).run():
+                assert math.isfinite(progress.train_loss)
+            assert size >= needed
+        except DataError as error:
+            assert size < needed
+            assert "\n" not in str(error)
+            assert str(size) in str(error)
+            assert str(needed) in str(error)
+
+
+def test_a_text_too_short_to_validate_still_trains(tmp_path: Path) -> None:
+    trainer = Trainer(corpus("abcabcab", valid_fraction=0.1), SMALL, config(steps=3), tmp_path)
+    for _ in trainer.run():
+        pass
+    assert "valid_loss" not in trainer.summary
+    assert read_model(tmp_path).training["step"] == 3
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    for _ in Trainer(corpus(), SMALL, config(steps=1), tmp_path).run():
+        pass
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(SettingError, match="already holds a run"):
+        Trainer(corpus(), SMALL, config(steps=1), tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_epochs_are_counted_in_characters() -> None:
+    data = corpus(valid_fraction=0)
+    trainer = Trainer(data, SMALL, config(steps=None, epochs=1.5))
+    for _ in trainer.run():
+        pass
+    assert trainer.counters.step == math.ceil(1.5 * len(data.train) / (4 * 8))
+    assert trainer.counters.trained == trainer.counters.step * 32
+
+
+def test_minutes_include_the_end(tmp_path: Path) -> None:
+    import time
+
+    started = time.monotonic()
+    trainer = Trainer(corpus(TEXT * 20), SMALL, config(steps=None, minutes=0.05), tmp_path, started=started)
+    shares = [progress.share for progress in trainer.run() if progress.doing == "training"]
+    # A clock on a busy machine: the bound is wide; what is tested is that the budget ends the run at all.
+    assert time.monotonic() - started < 3 + 10
+    assert shares[-1] >= 1
+    assert shares == sorted(shares) or max(np.diff(shares)) > 0
+    assert read_model(tmp_path).training["valid_whole"] in (True, False)
+
+
+def test_a_run_of_bytes_counts_characters(tmp_path: Path) -> None:
+    """In bytes a loss is still per character: twice as large where every character has two bytes."""
+    data = corpus("éàüößñ" * 200, unit="byte")
+    trainer = Trainer(data, SMALL, config(steps=1), tmp_path)
+    progress = next(iter(trainer.run()))
+    assert progress.train_loss == pytest.approx(2 * math.log(256), rel=0.1)
+
+
+def test_dropout_is_off_while_validating() -> None:
+    trainer = Trainer(corpus(), ModelConfig(hidden_size=16, num_layers=2, dropout=0.9), config(steps=1))
+    first = evaluate_ids(trainer.model, trainer.corpus.valid).mean
+    assert first == evaluate_ids(trainer.model, trainer.corpus.valid).mean
+
+
+def test_the_estimate_of_memory_grows_with_what_costs_memory() -> None:
+    small = estimate_memory(SMALL, 50, config())
+    assert estimate_memory(SMALL, 5000, config()) > small
+    assert estimate_memory(SMALL, 50, config(batch_size=400)) > small
+    assert estimate_memory(ModelConfig(hidden_size=512), 50, config()) > small
