@@ -60,7 +60,9 @@ class ConsecutiveBatches:
         self, ids: NDArray[Any], batch_size: int, seq_length: int, seed: int = 0, rows: range | None = None
     ) -> None:
         if len(ids) < 2:
-            raise DataError(f"training needs at least 2 characters, found {len(ids)}; give more text")
+            raise DataError(
+                f"training needs at least 2 characters, found {len(ids)}; give more text, or a smaller --valid-fraction"
+            )
         self.ids = ids
         self.seq_length = seq_length
         self.steps_per_epoch = len(ids) / (batch_size * seq_length)

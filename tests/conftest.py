@@ -5,13 +5,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small models on busy machines want one thread
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from hypothesis import HealthCheck, settings  # noqa: E402
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
 
-from chargen.model.config import ModelConfig  # noqa: E402
-from chargen.storage.model_file import ModelFile  # noqa: E402
-from chargen.text.vocabulary import Vocabulary  # noqa: E402
+from chargen.model.config import ModelConfig
+from chargen.storage.model_file import ModelFile
+from chargen.text.vocabulary import Vocabulary
 
 settings.register_profile(
     "chargen",

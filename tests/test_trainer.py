@@ -197,22 +197,18 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batching", ["consecutive", "random"])
-@pytest.mark.parametrize("rows,length", [(2, 3), (1, 1), (3, 4)])
+@pytest.mark.parametrize(("rows", "length"), [(2, 3), (1, 1), (3, 4)])
 def test_every_length_of_text_trains_or_says_what_it_needs(batching: str, rows: int, length: int) -> None:
     for size in range(rows * length + 2):
         text = ("abcde" * 10)[:size]
         settings = config(steps=2, batch_size=rows, seq_length=length, batching=batching, eval_every=1)
         needed = 2 if batching == "consecutive" else length + 1
-        try:
-            data = corpus(text, valid_fraction=0)
-            for progress in Trainer(data, SMALL, settings).run():
-                assert math.isfinite(progress.train_loss)
-            assert size >= needed
-        except DataError as error:
-            assert size < needed
-            assert "\n" not in str(error)
-            assert str(size) in str(error)
-            assert str(needed) in str(error)
+        data = corpus(text, valid_fraction=0)
+        if size < needed:
+            with pytest.raises(DataError, match=rf"^[^\n]*at least {needed} characters[^\n]*, found {size};[^\n]*$"):
+                Trainer(data, SMALL, settings)
+        else:
+            assert all(math.isfinite(progress.train_loss) for progress in Trainer(data, SMALL, settings).run())
 
 
 def test_a_text_too_short_to_validate_still_trains(tmp_path: Path) -> None:

@@ -132,8 +132,10 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
     wanted: tuple[type, ...] = (str,)
     if flag:
         wanted = (bool,)
-    elif parameter.type in (click.INT, click.FLOAT):
-        wanted = (int,) if parameter.type is click.INT else (int, float)
+    elif isinstance(parameter.type, click.types.IntParamType):
+        wanted = (int,)
+    elif isinstance(parameter.type, click.types.FloatParamType):
+        wanted = (int, float)
     for one in value if many else [value]:
         if not isinstance(one, wanted) or (isinstance(one, bool) and not flag):
             raise SettingError(f"{path}: {name} is {one!r}: it must be {' or '.join(kind.__name__ for kind in wanted)}")

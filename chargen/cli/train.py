@@ -1,5 +1,6 @@
 """`chargen train`: learn a text and save a model."""
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ CHECKPOINTS = Path("checkpoints")
 @option("--valid", group="Files", multiple=True, metavar="SOURCE", help="Validate on this text instead of a part.")
 @option("--test", group="Files", multiple=True, metavar="SOURCE", help="Test on this text instead of a part.")
 @option("--resume", group="Files", type=click.Path(path_type=Path), metavar="DIR",
-        help="Go on with the run in DIR exactly as if it had not stopped; budget and intervals may change.")  # fmt: skip
+        help="Go on with the run in DIR as if it had not stopped; budget and intervals may change.")  # fmt: skip
 @config_option
 @option("--preview", group="Files", type=click.IntRange(0), default=200, metavar="N", show_default=True,
         help="Characters to write now and then while training; 0 for none.")  # fmt: skip
@@ -78,7 +79,7 @@ def command(
             corpus = Corpus.from_files(sources, valid=valid, test=test, config=corpus_config, progress=bar.show)
         _tell_corpus(corpus, " ".join(sources))
         folder = out or _free_folder(sources[0])
-        folder_is_new = not folder.exists()
+        made = [one for one in (folder, *folder.parents) if not one.exists()]
         _tell_model(corpus, model_config, config)
         from chargen.training.trainer import Trainer
 
@@ -89,8 +90,7 @@ def command(
             with locked(folder):
                 _train(Trainer(corpus, model_config, config, folder, started=started), stop, preview)
         except BaseException:
-            if folder_is_new:
-                _remove_if_empty(folder)
+            _remove_if_empty(made)
             raise
 
 
@@ -119,13 +119,15 @@ def _make(folder: Path) -> None:
         raise SettingError(f"cannot make the run folder {folder}: {error.strerror}; choose another --out") from error
 
 
-def _remove_if_empty(folder: Path) -> None:
+def _remove_if_empty(folders: list[Path]) -> None:
     """Leave nothing behind of a run that never began."""
-    left = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {""}
-    if left <= {".lock", "metrics.jsonl"} and all((folder / name).stat().st_size == 0 for name in left):
-        for name in left:
-            (folder / name).unlink()
-        folder.rmdir()
+    for folder in folders:
+        left = list(folder.iterdir()) if folder.is_dir() else []
+        if all(entry.name in (".lock", "metrics.jsonl") and entry.stat().st_size == 0 for entry in left):
+            for entry in left:
+                entry.unlink()
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _free_folder(source: str) -> Path:

@@ -237,6 +237,18 @@ def _is_whole(entry: Path) -> bool:
         return False
 
 
+def _install(work: Path, entry: Path) -> None:
+    """Move a finished entry into its place. Another process may have been faster; a damaged one is moved away."""
+    try:
+        os.replace(work, entry)
+    except OSError:
+        if _is_whole(entry):
+            return
+        os.replace(entry, work.with_name(f"{secrets.token_hex(8)}.tmp"))
+        os.replace(work, entry)
+    sync_folder(entry.parent)
+
+
 class _Encoder:
     """One trip from sources to a cache entry: hash the bytes; where they are new, count characters, then write ids."""
 
@@ -263,10 +275,7 @@ class _Encoder:
                     self._encode(work, content)
                     for spool in self.spooled.values():
                         spool.unlink()
-                    if entry.exists():
-                        shutil.rmtree(entry)
-                    os.replace(work, entry)
-                    sync_folder(self.cache)
+                    _install(work, entry)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
         except OSError as error:

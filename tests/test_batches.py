@@ -1,0 +1,172 @@
+"""A batch is a pure function of its step; every character is a target as often as every other."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chargen.batches import Batch, ConsecutiveBatches, RandomBatches
+from chargen.draws import Purpose, uniform
+from chargen.errors import DataError
+
+seeds = st.integers(0, 2**64 - 1)
+
+
+@st.composite
+def consecutive(draw: st.DrawFn) -> tuple[int, int, int, int]:
+    """N, B, T and a seed."""
+    return draw(st.integers(2, 60)), draw(st.integers(1, 9)), draw(st.integers(1, 13)), draw(seeds)
+
+
+def counts_after(batches: ConsecutiveBatches, length: int, steps: int) -> np.ndarray:
+    """How often each position was a target; the text is its own positions."""
+    targets = np.concatenate([batches.batch(step).targets.ravel() for step in range(steps)])
+    return np.bincount(targets, minlength=length)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return (
+        np.array_equal(one.inputs, other.inputs)
+        and np.array_equal(one.targets, other.targets)
+        and np.array_equal(one.continues, other.continues)
+    )
+
+
+@given(consecutive(), st.integers(0, 10**9))
+def test_a_target_stands_where_the_formula_says(sizes: tuple[int, int, int, int], step: int) -> None:
+    length, rows, window, seed = sizes
+    batch = ConsecutiveBatches(np.arange(length), rows, window, seed).batch(step)
+    phase = int(float(uniform(seed, 0, 0, Purpose.PHASE)) * length)
+    expected = [[(phase + i * length // rows + step * window + j) % length for j in range(window)] for i in range(rows)]
+    assert batch.targets.tolist() == expected
+    assert batch.targets.dtype == batch.inputs.dtype == np.int64
+
+
+@given(consecutive(), st.integers(0, 100))
+def test_an_input_is_the_position_before_its_target(sizes: tuple[int, int, int, int], step: int) -> None:
+    length, rows, window, seed = sizes
+    batch = ConsecutiveBatches(np.arange(length), rows, window, seed).batch(step)
+    assert batch.inputs.shape == batch.targets.shape == (rows, window)
+    assert np.array_equal((batch.inputs + 1) % length, batch.targets)
+    assert np.array_equal(batch.inputs[:, 1:], batch.targets[:, :-1])
+
+
+@given(consecutive(), st.integers(1, 100))
+def test_a_row_goes_on_where_it_stopped_and_keeps_its_state(sizes: tuple[int, int, int, int], step: int) -> None:
+    length, rows, window, seed = sizes
+    batches = ConsecutiveBatches(np.arange(length), rows, window, seed)
+    before, after = batches.batch(step - 1), batches.batch(step)
+    assert np.array_equal(before.targets[:, -1], after.inputs[:, 0])
+    assert after.continues.tolist() == [True] * rows
+    assert batches.batch(0).continues.tolist() == [False] * rows
+
+
+@pytest.mark.parametrize("length", range(2, 61))
+def test_after_any_step_two_positions_were_targets_equally_often_or_once_more(length: int) -> None:
+    for rows in (1, 2, 3, 5, 8):
+        for window in (1, 3, 7):
+            batches = ConsecutiveBatches(np.arange(length), rows, window, length)
+            counts = np.zeros(length, int)
+            for step in range(2 * length // (rows * window) + 2):
+                counts += np.bincount(batches.batch(step).targets.ravel(), minlength=length)
+                assert np.ptp(counts) <= 1
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 8), seeds)
+def test_every_character_is_a_target_exactly_once_an_epoch(rows: int, window: int, steps: int, seed: int) -> None:
+    length = rows * window * steps
+    if length < 2:
+        return
+    batches = ConsecutiveBatches(np.arange(length), rows, window, seed)
+    assert batches.steps_per_epoch == steps
+    assert counts_after(batches, length, steps).tolist() == [1] * length
+    assert counts_after(batches, length, 2 * steps).tolist() == [2] * length
+
+
+@given(consecutive())
+def test_no_tail_is_lost_when_sizes_do_not_divide(sizes: tuple[int, int, int, int]) -> None:
+    length, rows, window, seed = sizes
+    batches = ConsecutiveBatches(np.arange(length), rows, window, seed)
+    assert batches.steps_per_epoch == length / (rows * window)
+    assert counts_after(batches, length, int(np.ceil(batches.steps_per_epoch))).min() >= 1
+
+
+def test_the_phase_depends_on_the_seed_and_reaches_every_place() -> None:
+    starts = {int(ConsecutiveBatches(np.arange(9), 1, 1, seed).batch(0).targets[0, 0]) for seed in range(100)}
+    assert starts == set(range(9))
+
+
+def test_a_worked_example() -> None:
+    ids = np.frombuffer(b"0123456789", np.uint8)
+    phase = int(float(uniform(1, 0, 0, Purpose.PHASE)) * 10)
+    batches = ConsecutiveBatches(np.roll(ids, phase), 2, 3, 1)
+    text = ["".join(map(chr, row)) for step in range(3) for row in batches.batch(step).targets]
+    assert text == ["012", "567", "345", "890", "678", "123"]
+    assert "".join(map(chr, batches.batch(0).inputs[0])) == "901"
+
+
+@pytest.mark.parametrize("kind", [ConsecutiveBatches, RandomBatches])
+@given(order=st.lists(st.integers(0, 30), min_size=1, max_size=12), seed=seeds)
+def test_a_batch_depends_on_its_step_alone(kind: type, order: list[int], seed: int) -> None:
+    ids = np.arange(50)
+    used = kind(ids, 3, 4, seed)
+    for step in order:
+        assert same(used.batch(step), kind(ids, 3, 4, seed).batch(step))
+
+
+@pytest.mark.parametrize("kind", [ConsecutiveBatches, RandomBatches])
+@given(borders=st.tuples(st.integers(0, 7), st.integers(0, 7)).filter(lambda pair: pair[0] < pair[1]), seed=seeds)
+def test_some_rows_are_those_rows_of_the_whole_batch(kind: type, borders: tuple[int, int], seed: int) -> None:
+    ids, rows = np.arange(53), range(*borders)
+    for step in (0, 1, 17):
+        whole, part = kind(ids, 7, 5, seed).batch(step), kind(ids, 7, 5, seed, rows).batch(step)
+        assert same(part, Batch(*(array[rows.start : rows.stop] for array in vars(whole).values())))
+    assert kind(ids, 7, 5, seed, rows).steps_per_epoch == kind(ids, 7, 5, seed).steps_per_epoch
+
+
+@pytest.mark.xfail(strict=True, reason="`rows or range(batch_size)` takes an empty range for none given")
+@pytest.mark.parametrize("kind", [ConsecutiveBatches, RandomBatches])
+def test_no_rows_are_no_rows(kind: type) -> None:
+    assert kind(np.arange(53), 7, 5, 0, range(3, 3)).batch(0).inputs.shape == (0, 5)
+
+
+@given(st.integers(1, 12), st.integers(1, 30), seeds, st.integers(0, 2**40))
+def test_a_random_window_is_one_piece_of_the_text_and_starts_fresh(
+    window: int, more: int, seed: int, step: int
+) -> None:
+    length = window + more
+    batch = RandomBatches(np.arange(length), 6, window, seed).batch(step)
+    assert batch.inputs.shape == (6, window)
+    assert np.array_equal(batch.inputs, batch.inputs[:, :1] + np.arange(window))
+    assert np.array_equal(batch.targets, batch.inputs + 1)
+    assert batch.inputs.min() >= 0
+    assert batch.targets.max() < length
+    assert not batch.continues.any()
+
+
+@pytest.mark.parametrize(("length", "window"), [(2, 1), (9, 8), (10, 8), (30, 5)])
+def test_all_random_windows_are_equally_likely_the_first_and_the_last_included(length: int, window: int) -> None:
+    batches = RandomBatches(np.arange(length), 64, window, 3)
+    firsts = np.concatenate([batches.batch(step).inputs[:, 0] for step in range(100)])
+    counts = np.bincount(firsts)
+    assert len(counts) == length - window
+    assert np.abs(counts - 6400 / len(counts)).max() < 5 * np.sqrt(6400 / len(counts))
+
+
+def test_random_rows_and_steps_differ() -> None:
+    batches = RandomBatches(np.arange(10**6), 50, 3, 0)
+    firsts = np.concatenate([batches.batch(step).inputs[:, 0] for step in range(3)])
+    assert len(set(firsts.tolist())) == 150
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_a_text_too_short_for_consecutive_rows_is_named(length: int) -> None:
+    with pytest.raises(DataError, match=f"at least 2 characters, found {length}"):
+        ConsecutiveBatches(np.arange(length), 1, 1)
+
+
+@pytest.mark.parametrize(("length", "advice"), [(0, "more text"), (1, "more text"), (2, "1 or less"), (5, "4 or less")])
+def test_a_text_too_short_for_a_random_window_is_named(length: int, advice: str) -> None:
+    with pytest.raises(DataError, match=rf"at least 6 characters .* found {length}; .*{advice}"):
+        RandomBatches(np.arange(length), 1, 5)
+    assert RandomBatches(np.arange(6), 1, 5).batch(0).targets.tolist() == [[1, 2, 3, 4, 5]]

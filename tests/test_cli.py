@@ -1,0 +1,382 @@
+"""The commands as a person meets them: words, exit codes, streams, signals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import small_model
+
+from chargen.cli.main import main
+from chargen.storage.model_file import FILE_NAME, read_model, save_model
+
+TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea.\n" * 40
+QUICK = [
+    "--hidden-size",
+    "12",
+    "--embedding-size",
+    "6",
+    "--batch-size",
+    "4",
+    "--seq-length",
+    "8",
+    "--precision",
+    "fp32",
+    "--preview",
+    "0",
+]
+
+
+class Result:
+    """What a command did."""
+
+    def __init__(self, code: object, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run a command in this process, in a folder of its own with text.txt."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(TEXT)
+
+    def run_command(*arguments: object) -> Result:
+        with pytest.raises(SystemExit) as exit_info:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Result(exit_info.value.code, captured.out, captured.err)
+
+    return run_command
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A run folder with a model that writes characters of all kinds."""
+    save_model(tmp_path / "model" / FILE_NAME, small_model(characters="abcdefgh \n\x1b\u202eé"))
+    return tmp_path / "model"
+
+
+def command(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-W", "error", "-m", "chargen", *map(str, arguments)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def one_line(text: str) -> bool:
+    return text.startswith("chargen: ") and text.count("\n") == 1 and "Traceback" not in text
+
+
+def test_from_a_text_to_a_text(run) -> None:
+    trained = run("train", "text.txt", "--steps", 10, *QUICK)
+    assert trained.code == 0
+    assert trained.out == ""
+    assert "chargen sample checkpoints/text" in trained.err
+    sampled = run("sample", "checkpoints/text", "--length", 50, "--seed", 1)
+    assert sampled.code == 0
+    assert len(sampled.out) == 50
+    assert set(sampled.out) <= set(TEXT)
+    assert run("sample", "checkpoints/text/model.safetensors", "--length", 50, "--seed", 1).out == sampled.out
+
+
+def test_the_same_name_twice_loses_nothing(run) -> None:
+    for expected in ("checkpoints/text", "checkpoints/text-2", "checkpoints/text-3"):
+        assert f"sample {expected}\n" in run("train", "text.txt", "--steps", 1, *QUICK).err
+    refused = run("train", "text.txt", "--steps", 1, "--out", "checkpoints/text", *QUICK)
+    assert refused.code == 2
+    assert one_line(refused.err.splitlines(keepends=True)[-1])
+    assert "already holds a run" in refused.err
+
+
+def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
+    trained = run("train", "text.txt", "--steps", 10, *QUICK)
+    told = float(re.search(r"valid +([\d.]+) nats, ([\d.]+) bits", trained.err)[1])
+    size = len(TEXT) - len(TEXT) * 9 // 10
+    assert f"on the whole validation text: {size - 1:,} characters" in trained.err
+    scored = json.loads(run("eval", "checkpoints/text", "text.txt", "--part", "valid", "--json").out)
+    assert scored["characters"] == size - 1
+    assert scored["nats_per_character"] == pytest.approx(told, abs=1e-3)
+    plain = run("eval", "checkpoints/text", "text.txt")
+    assert "nats per character" in plain.out
+    assert "bits per byte" in plain.out
+    assert f"{len(TEXT) - 1:,} characters counted" in plain.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train"], 2, "no text to learn"),
+        (["train", "nothing.txt"], 3, "'nothing.txt'"),
+        (["train", "text.txt", "--hidden-size", "0"], 2, "--hidden-size is 0: it must be 1 to 65,536"),
+        (["train", "text.txt", "--dropout", "1"], 2, "--dropout is 1.0: it must be at least 0 and less than 1"),
+        (["train", "text.txt", "--lr", "nan"], 2, "--lr is nan"),
+        (["train", "text.txt", "--steps", "x"], 2, "'x' is not a valid int"),
+        (["train", "text.txt", "--steps", "3", "--minutes", "3"], 2, "two budgets"),
+        (["train", "text.txt", "--bidirectional"], 2, "bidirectional models come with a later version"),
+        (["train", "text.txt", "--valid", "text.txt", "--valid-fraction", "0.2"], 2, "give one"),
+        (["train", "text.txt", "--device", "tpu"], 2, "tpu"),
+        (["train", "text.txt", "--cell", "rnn"], 2, "rnn"),
+        (["train", "text.txt", "--encoding", "klingon"], 2, "klingon"),
+        (["train", "text.txt", "--hiden-size", "3"], 2, "--hidden-size"),
+        (["train", "bad.txt"], 3, "bad.txt: line 2, offset 5: bytes e9"),
+        (["train", "tiny.txt"], 3, "at least 2 characters, found 0"),
+        (["train", "empty.txt"], 3, "at least 2 characters, found 0"),
+        (["train", "tiny.txt", "--batching", "random"], 3, "found 0"),
+        (["train", "--resume", "nowhere"], 4, "nowhere"),
+        (["train", "text.txt", "--resume", "nowhere"], 2, "SOURCE cannot be given with --resume"),
+        (["train", "text.txt", "--config", "nowhere.toml"], 2, "nowhere.toml"),
+        (["train", "text.txt", "--config", "bad.toml"], 2, "no setting 'hiden_size'; did you mean hidden_size?"),
+        (["train", "text.txt", "--config", "wrong.toml"], 2, "hidden_size is True"),
+        (["sample", "nowhere"], 4, "nowhere"),
+        (["sample", "text.txt"], 4, "text.txt is not a good model file"),
+        (["sample", "model", "--temperature", "-1"], 2, "--temperature is -1.0"),
+        (["sample", "model", "--prime", "xyz"], 3, "'x' (U+0078), 'y' (U+0079), 'z' (U+007A), first at position 0"),
+        (["sample", "model", "--prime", "a", "--prime-file", "text.txt"], 2, "give one"),
+        (["sample", "model", "--num", "0"], 2, "--num"),
+        (["sample", "model", "--state-in", "text.txt"], 4, "text.txt"),
+        (["sample", "model", "--prime", "x", "--unknown", "replace"], 3, "no unknown symbol"),
+        (["eval", "model", "text.txt"], 3, "unknown to the model"),
+        (["eval", "model", "nowhere.txt"], 3, "nowhere.txt"),
+        (["info", "nowhere"], 4, "nowhere"),
+        (["info", "."], 4, "holds no model.safetensors"),
+        (["frobnicate"], 2, "frobnicate"),
+    ],
+)
+def test_an_error_is_one_line_with_its_exit_code(run, model, tmp_path, arguments, code, words) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"ab\r\nc\xe9d")
+    (tmp_path / "tiny.txt").write_text("a")
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "bad.toml").write_text("hiden_size = 3")
+    (tmp_path / "wrong.toml").write_text("hidden_size = true")
+    before = sorted(tmp_path.rglob("*"))
+    result = run(*arguments)
+    assert result.code == code
+    last = result.err.splitlines(keepends=True)[-1]
+    assert one_line(last), result.err
+    assert words in last
+    assert result.out == ""
+    assert sorted(tmp_path.rglob("*")) == before, "an error leaves nothing behind"
+
+
+def test_the_command_line_goes_before_the_file_and_the_file_before_the_default(run, tmp_path) -> None:
+    (tmp_path / "run.toml").write_text(
+        'sources = ["text.txt"]\nout = "here"\nhidden-size = 20\nsteps = 3\ncell = "gru"\npreview = 0\n'
+        "locked_dropout = true\n"
+    )
+    assert run("train", "--config", "run.toml", "--hidden-size", 12).code == 0
+    file = read_model(tmp_path / "here")
+    assert (file.config.hidden_size, file.config.cell, file.config.num_layers) == (12, "gru", 2)
+    assert file.config.locked_dropout
+    assert file.training["settings"]["steps"] == 3
+    assert file.training["settings"]["batch_size"] == 64
+
+
+def test_valid_and_test_may_be_texts_of_their_own(run, tmp_path) -> None:
+    (tmp_path / "v.txt").write_text(TEXT[:500])
+    (tmp_path / "w.txt").write_text(TEXT[:300])
+    result = run("train", "text.txt", "--valid", "v.txt", "--test", "w.txt", "--steps", 2, *QUICK)
+    assert f"train {len(TEXT):,}, valid 500, test 300" in result.err
+    assert "on the whole validation text: 499 characters" in result.err
+    assert "on the whole test text: 299 characters" in result.err
+
+
+def test_streams_texts_from_standard_input() -> None:
+    process = command("eval", "nowhere", "-", stdin=subprocess.PIPE)
+    _, err = process.communicate(b"text")
+    assert process.returncode == 4
+    assert one_line(err.decode())
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_saves_and_the_resumed_run_ends_as_the_unbroken_one(name, code, tmp_path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    settings = ["text.txt", "--steps", "400", "--eval-every", "50", *QUICK]
+    whole = command("train", *settings, "--out", "whole", cwd=tmp_path)
+    broken = command("train", *settings, "--out", "broken", cwd=tmp_path)
+    metrics = tmp_path / "broken" / "metrics.jsonl"
+    wait_for(metrics, broken)
+    broken.send_signal(getattr(signal, name))
+    _, err = broken.communicate(timeout=300)
+    assert broken.returncode == code, err.decode()
+    assert "go on with: chargen train --resume broken" in err.decode()
+    assert (tmp_path / "broken" / FILE_NAME).exists()
+    resumed = command("train", "--resume", "broken", cwd=tmp_path)
+    _, err = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, err.decode()
+    whole.communicate(timeout=300)
+    assert (tmp_path / "whole" / FILE_NAME).read_bytes() == (tmp_path / "broken" / FILE_NAME).read_bytes()
+    again = command("train", "--resume", "broken", cwd=tmp_path)
+    _, err = again.communicate(timeout=300)
+    assert again.returncode == 2
+    assert b"give a larger --steps" in err
+
+
+def test_a_second_signal_exits_at_once_and_harms_nothing(tmp_path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    process = command("train", "text.txt", "--steps", "100000", "--out", "run", *QUICK, cwd=tmp_path)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    wait_for(metrics, process)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=300)
+    assert process.returncode in (130, 143)
+    if (tmp_path / "run" / FILE_NAME).exists():
+        read_model(tmp_path / "run")
+
+
+def test_two_runs_never_share_a_folder(tmp_path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    first = command("train", "text.txt", "--steps", "100000", "--out", "run", *QUICK, cwd=tmp_path)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    wait_for(metrics, first)
+    second = command("train", "text.txt", "--steps", "1", "--out", "run", *QUICK, cwd=tmp_path)
+    _, err = second.communicate(timeout=300)
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=300)
+    assert second.returncode in (1, 2)
+    assert one_line(err.decode().splitlines(keepends=True)[-1])
+
+
+def wait_for(metrics: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until the run has written its first line."""
+    end = time.monotonic() + 300
+    while not (metrics.exists() and metrics.stat().st_size > 0):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_head_ends_quietly(model) -> None:
+    process = command("sample", model, "--length", "1000000", "--seed", "1")
+    assert process.stdout.read(10)
+    process.stdout.close()
+    _, err = process.communicate()
+    assert err == b""
+    assert process.returncode == 0
+
+
+def test_in_a_pipe_the_text_is_raw_utf8_whatever_the_locale(model) -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    out, err = command("sample", model, "--length", "400", "--seed", "1", env=environment).communicate()
+    assert err == b""
+    text = out.decode()
+    assert len(text) == 400
+    assert {"\x1b", "\u202e", "é"} <= set(text)
+
+
+def test_on_a_terminal_nothing_steers_the_terminal(model) -> None:
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-m", "chargen", "sample", str(model), "--length", "400", "--seed", "1"]
+    process = subprocess.Popen(words, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while block := os.read(ours, 4096):
+            shown += block
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    text = shown.decode()
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "\\x1b" in text
+    assert "\\u202e" in text
+    assert text.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["train", "--help"], ["sample", "--help"], ["info", "MODEL"],
+                  ["sample", "MODEL", "--length", "5"], ["sample", "nowhere"]],
+)  # fmt: skip
+def test_torch_is_absent_where_it_is_not_needed(arguments, model) -> None:
+    program = (
+        "import sys\nfrom chargen.cli.main import main\n"
+        "try:\n    main(sys.argv[1:])\nfinally:\n    assert 'torch' not in sys.modules, 'torch was loaded'\n"
+    )
+    words = [str(model) if word == "MODEL" else word for word in arguments]
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program, *words], capture_output=True, check=False)
+    assert b"torch was loaded" not in done.stderr
+    assert done.returncode == (4 if "nowhere" in words else 0), done.stderr
+
+
+def test_help_names_every_option_of_the_interface(run) -> None:
+    shown = run("train", "--help").out
+    learn = """out valid test valid-fraction test-fraction cell num-layers hidden-size embedding-size dropout
+        bidirectional batching batch-size seq-length steps epochs minutes lr schedule clip-norm precision device seed
+        eval-every resume"""
+    for name in learn.split():
+        assert f"--{name}" in shown
+    shown = run("sample", "--help").out
+    for name in ("length", "prime", "temperature", "top-k", "top-p", "min-p", "seed", "num", "stop"):
+        assert f"--{name}" in shown
+    assert {"Learn:", "Write:", "Judge:", "Files:"} <= set(run("--help").out.split("\n"))
+
+
+def test_samples_in_json_lines_carry_log_probabilities(run, model) -> None:
+    result = run("sample", model, "--length", 30, "--num", 3, "--seed", 5, "--prime", "abc", "--format", "jsonl")
+    samples = [json.loads(line) for line in result.out.splitlines()]
+    assert [sample["sample"] for sample in samples] == [0, 1, 2]
+    assert all(len(sample["text"]) == len(sample["log_probs"]) == 30 for sample in samples)
+    assert all(sample["prime"] == "abc" and sample["seed"] == 5 for sample in samples)
+    alone = run("sample", model, "--length", 30, "--seed", 5, "--prime", "abc", "--no-echo")
+    assert alone.out == samples[0]["text"]
+
+
+def test_the_prime_is_printed_first_and_not_counted(run, model, tmp_path) -> None:
+    plain = run("sample", model, "--length", 20, "--seed", 1, "--prime", "abc")
+    assert plain.out.startswith("abc")
+    assert len(plain.out) == 23
+    (tmp_path / "prime.txt").write_text("abc")
+    assert run("sample", model, "--length", 20, "--seed", 1, "--prime-file", "prime.txt").out == plain.out
+    skipped = run("sample", model, "--length", 20, "--seed", 1, "--prime", "aXbYc", "--unknown", "skip", "--no-echo")
+    assert skipped.out == plain.out[3:]
+
+
+def test_a_text_goes_on_tomorrow(run, model) -> None:
+    whole = run("sample", model, "--length", 60, "--seed", 3, "--prime", "ab").out
+    first = run("sample", model, "--length", 25, "--seed", 3, "--prime", "ab", "--state-out", "state").out
+    second = run("sample", model, "--length", 35, "--state-in", "state").out
+    assert first + second == whole
+
+
+def test_a_seed_that_was_drawn_is_told(run, model) -> None:
+    drawn = run("sample", model, "--length", 40)
+    seed = re.search(r"seed (\d+)", drawn.err)[1]
+    assert run("sample", model, "--length", 40, "--seed", seed).out == drawn.out
+    assert (
+        run("sample", model, "--length", 40, "--seed", 0).out == run("sample", model, "--length", 40, "--seed", 0).out
+    )
+
+
+def test_stop_ends_the_text(run, model) -> None:
+    text = run("sample", model, "--length", 500, "--seed", 1).out
+    stopped = run("sample", model, "--length", 500, "--seed", 1, "--stop", text[100:104]).out
+    assert stopped == text[: text.index(text[100:104]) + 4]
+
+
+def test_info_tells_what_is_in_a_file(run, model) -> None:
+    told = run("info", model)
+    assert told.code == 0
+    assert "LSTM 2 x 12" in told.out
+    assert "\x1b" not in told.out
+    found = json.loads(run("info", model, "--json").out)
+    assert found["sha256"] == read_model(model).sha256
+    assert found["parameters"] == sum(array.size for array in read_model(model).arrays.values())
+    assert found["config"]["num_layers"] == 2
+
+
+def test_minutes_are_wall_clock_from_the_start_of_the_process(tmp_path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    started = time.monotonic()
+    process = command("train", "text.txt", "--minutes", "0.15", "--out", "run", *QUICK, cwd=tmp_path)
+    _, err = process.communicate(timeout=120)
+    spent = time.monotonic() - started
+    assert process.returncode == 0, err.decode()
+    # 9 s asked. Wide, since the machine may be busy; below it says that the budget was used, not cut short.
+    assert 6 < spent < 20, err.decode()
+    assert (tmp_path / "run" / FILE_NAME).exists()

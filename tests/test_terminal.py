@@ -1,0 +1,167 @@
+"""Nothing that a text holds may steer the terminal or hide on it."""
+
+import io
+import sys
+import unicodedata
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chargen.cli.terminal import TextWriter, visible
+
+CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
+BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+anything = st.text(st.characters() | st.sampled_from("\r\n\t\x1b\u202e\u200d\ud800"))
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def typed(*pieces: str) -> str:
+    """What a terminal gets when these pieces are written one after the other, before the end."""
+    stream = Terminal()
+    writer = TextWriter(stream)
+    for piece in pieces:
+        writer.write(piece)
+    return stream.getvalue()
+
+
+def closed(*pieces: str) -> str:
+    stream = Terminal()
+    writer = TextWriter(stream)
+    for piece in pieces:
+        writer.write(piece)
+    writer.close()
+    return stream.getvalue()
+
+
+def harmful(text: str) -> set[str]:
+    hidden = {one for one in text if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    return hidden - set("\n\t\u200c\u200d")
+
+
+@given(anything)
+def test_what_is_shown_holds_no_control_character(text: str) -> None:
+    assert not harmful(visible(text))
+    assert not harmful(visible(text, newlines=True))
+    assert not set("\n\t") & set(visible(text, newlines=True))
+
+
+@given(st.lists(anything))
+def test_a_terminal_gets_no_control_character_however_the_text_is_cut(pieces: list[str]) -> None:
+    assert not harmful(closed(*pieces))
+
+
+@given(st.text("ab\r\n\x1b", max_size=12), st.data())
+def test_the_cut_changes_nothing(text: str, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
+    borders = [0, *cuts, len(text)]
+    pieces = [text[first:last] for first, last in pairwise(borders)]
+    assert typed(*pieces, ".") == typed(text, ".") == visible(text + ".")
+
+
+def test_every_control_bidi_and_format_character_becomes_its_escape() -> None:
+    formats = [one for one in map(chr, range(0x110000)) if unicodedata.category(one) == "Cf"]
+    hidden = {*CONTROLS, *BIDI, *formats, "\u2028", "\u2029", "\ufeff", "\U000e0041"} - set("\u200c\u200d")
+    assert len(CONTROLS) == 63
+    for character in hidden:
+        shown = visible(f"a{character}b")
+        assert shown == f"a{character.encode('unicode_escape').decode()}b"
+        assert shown.isascii()
+        assert shown.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J", r"\x1b[2J"),
+        ("abc\u202efed", r"abc\u202efed"),
+        ("\x9b31m", r"\x9b31m"),
+        ("\x07\x08\x7f", r"\x07\x08\x7f"),
+        ("\u2028", r"\u2028"),
+        ("\U000e0001", r"\U000e0001"),
+        ("\udcff", r"\udcff"),
+    ],
+)
+def test_worked_examples(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+@pytest.mark.parametrize("text", ["a\nb\tc\n", "می\u200cخواهم", "👩\u200d👩\u200d👧", "naïve 漢字 ~", "a\\x1b", ""])
+def test_line_ends_tabs_joiners_and_letters_stay(text: str) -> None:
+    assert visible(text) == text
+    assert typed(text) == text
+
+
+@given(st.text(st.characters(categories=["L", "M", "N", "P", "S"]) | st.sampled_from(" \n\t")))
+def test_what_is_visible_is_shown_as_it_is(text: str) -> None:
+    assert visible(text) == text
+
+
+def test_newlines_and_tabs_are_escaped_where_asked() -> None:
+    assert visible("a\r\nb\tc\u2028", newlines=True) == r"a\r\nb\tc\u2028"
+
+
+def test_a_carriage_return_passes_before_a_line_feed_only() -> None:
+    assert visible("a\r\nb") == "a\nb"
+    assert visible("a\rb\r\r\n\r") == "a\\rb\\r\n\\r"
+    assert typed("a\r", "\nb") == "a\nb"
+    assert typed("a\r", "b") == "a\\rb"
+    assert typed("a\r", "", "\r", "\n") == "a\\r\n"
+    assert closed("a\r") == "a\\r\n"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"), [(["a"], "a\n"), (["a\n"], "a\n"), (["a", "\n", ""], "a\n"), ([], ""), (["\n", "b"], "\nb\n")]
+)
+def test_the_prompt_stands_on_a_line_of_its_own(pieces: list[str], shown: str) -> None:
+    assert closed(*pieces) == shown
+
+
+@pytest.mark.xfail(strict=True, reason="close() shows a held carriage return but still takes the line for ended")
+@pytest.mark.parametrize("pieces", [["a\n\r"], ["a\n", "\r"], ["\r"]])
+def test_the_prompt_stands_on_a_line_of_its_own_after_a_last_carriage_return(pieces: list[str]) -> None:
+    assert closed(*pieces).endswith("\\r\n")
+
+
+def test_a_terminal_sees_each_piece_at_once() -> None:
+    stream = Terminal()
+    writer = TextWriter(stream)
+    for end in range(1, 6):
+        writer.write("hello"[end - 1])
+        assert stream.getvalue() == "hello"[:end]
+
+
+@given(st.lists(st.text()))
+def test_a_pipe_gets_the_raw_text_as_utf8(pieces: list[str]) -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii", newline="\r\n")
+    writer = TextWriter(stream)
+    for piece in pieces:
+        writer.write(piece)
+    writer.close()
+    assert raw.getvalue() == "".join(pieces).encode()
+
+
+def test_a_terminal_that_cannot_show_a_letter_gets_its_escape() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    writer = TextWriter(stream)
+    writer.write("naïve")
+    writer.close()
+    assert raw.getvalue() == b"na\\xefve\n"
+
+
+def test_standard_output_is_the_stream_where_none_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    writer = TextWriter()
+    assert writer.stream is sys.stdout
+    writer.write("text")
+    writer.close()
+    assert capsys.readouterr().out == "text"

@@ -1,0 +1,241 @@
+"""Characters <-> ids: the promises of `Vocabulary`."""
+
+import copy
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from chargen.errors import DataError, ModelFileError
+from chargen.text.vocabulary import CODE_POINTS, UNKNOWN, Vocabulary, count_code_points
+
+texts = st.text(
+    st.one_of(st.characters(codec="utf-8"), st.sampled_from("ab<unk>\n\r\t \0é漢😀\u0301\ufeff\ufffd\u2028\U0010ffff"))
+)
+
+
+def vocabulary_of(text: str, **options: Any) -> Vocabulary:
+    return Vocabulary.from_counts(count_code_points(text), **options)
+
+
+@given(texts)
+def test_decode_gives_back_what_encode_took(text: str):
+    vocabulary = vocabulary_of(text)
+    ids = vocabulary.encode(text)
+    assert vocabulary.decode(ids) == text
+    assert len(ids) == len(text)
+
+
+@given(texts)
+def test_ids_are_sorted_by_code_point(text: str):
+    known = sorted(set(text))
+    assert vocabulary_of(text).encode("".join(known)).tolist() == list(range(len(known)))
+
+
+@given(texts)
+def test_bytes_know_every_text(text: str):
+    vocabulary = Vocabulary(unit="byte")
+    ids = vocabulary.encode(text)
+    assert ids.tobytes() == text.encode()
+    assert vocabulary.decode(ids) == text
+    assert vocabulary.count_characters(ids) == len(text)
+
+
+def test_each_code_point_has_its_own_id():
+    text = "".join(map(chr, [*range(0xD800), *range(0xE000, CODE_POINTS)]))
+    vocabulary = vocabulary_of(text)
+    np.testing.assert_array_equal(vocabulary.encode(text), np.arange(CODE_POINTS - 0x800))
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+@given(texts, st.sampled_from(["character", "byte"]))
+@example("<unk>\n\n<unk> <|endoftext|>", "character")
+@example("a\r\n\u2028b\u0085\n", "character")
+def test_the_tokenizer_gives_the_same_ids(text: str, unit: str):
+    vocabulary = vocabulary_of(text, unit=unit)
+    tokenizer = vocabulary.tokenizer()
+    ids = vocabulary.encode(text).tolist()
+    assert tokenizer.encode(text).ids == ids
+    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+
+
+@given(texts, texts)
+@example("<unk>", "aa<unk>bb\n")
+@example("xyz", "x\ny x\n\nz")
+def test_the_tokenizer_gives_the_same_ids_where_characters_are_folded(rare: str, text: str):
+    folded = "".join(sorted(set(rare)))
+    vocabulary = Vocabulary("".join(sorted(set(text) - set(folded))), folded=folded)
+    mixed = text + rare
+    assert vocabulary.tokenizer().encode(mixed).ids == vocabulary.encode(mixed).tolist()
+
+
+@given(texts, st.integers(1, 4))
+def test_rarer_than_min_count_shares_the_last_id_and_nothing_else_does(text: str, min_count: int):
+    vocabulary = vocabulary_of(text, min_count=min_count)
+    rare = {character for character in text if text.count(character) < min_count}
+    assert set(vocabulary.folded) == rare
+    assert vocabulary.unknown_id == (len(set(text)) - len(rare) if rare else None)
+    ids = vocabulary.encode(text)
+    assert [number == vocabulary.unknown_id for number in ids.tolist()] == [character in rare for character in text]
+    assert vocabulary.decode(ids) == "".join("\ufffd" if character in rare else character for character in text)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [(1, "uint8"), (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "uint32")],
+)
+def test_ids_take_the_smallest_type_that_holds_them(size: int, dtype: str):
+    characters = "".join(map(chr, range(0xE000, 0xE000 + size)))
+    folded = Vocabulary(characters[:-1], folded=characters[-1])
+    for vocabulary in (Vocabulary(characters), folded):
+        ids = vocabulary.encode(characters)
+        assert (str(vocabulary.dtype), str(ids.dtype)) == (dtype, dtype)
+        assert ids.tolist() == list(range(size))
+
+
+def test_an_unknown_character_is_named_with_its_code_point_and_place():
+    with pytest.raises(DataError, match=r"'é' \(U\+00E9\), '漢' \(U\+6F22\), first at position 2; .*--unknown skip"):
+        Vocabulary("ab").encode("ab漢aé漢")
+
+
+def test_many_unknown_characters_are_named_in_one_line():
+    with pytest.raises(DataError, match=r"and 21 more, first at position 0") as caught:
+        Vocabulary("\n").encode("abcdefghijklmnopqrstuvwxyz\n")
+    assert "'e'" in str(caught.value)
+    assert "'f'" not in str(caught.value)
+
+
+@given(texts, texts)
+def test_skip_leaves_out_exactly_the_unknown(known: str, text: str):
+    vocabulary = vocabulary_of(known)
+    kept = "".join(character for character in text if character in known)
+    assert vocabulary.decode(vocabulary.encode(text, unknown="skip")) == kept
+
+
+@given(texts)
+def test_replace_writes_the_unknown_symbol(text: str):
+    vocabulary = Vocabulary("abc", folded="é")
+    wanted = ["abc".find(character) if character in "abc" else 3 for character in text]
+    assert vocabulary.encode(text, unknown="replace").tolist() == wanted
+
+
+def test_replace_without_an_unknown_symbol_says_what_to_do():
+    with pytest.raises(DataError, match=r"no unknown symbol.*--unknown skip"):
+        Vocabulary("ab").encode("abc", unknown="replace")
+
+
+@pytest.mark.parametrize("unit", ["character", "byte"])
+def test_a_lone_surrogate_is_an_error_that_is_printable(unit: str):
+    with pytest.raises(DataError, match="position 1") as caught:
+        Vocabulary("a" if unit == "character" else "", unit=unit).encode("a\ud800")
+    assert str(caught.value).encode()
+
+
+def test_a_byte_vocabulary_skips_a_lone_surrogate():
+    assert Vocabulary(unit="byte").encode("a\ud800b", unknown="skip").tobytes() == b"ab"
+
+
+def test_broken_bytes_are_marked():
+    assert Vocabulary(unit="byte").decode(np.array([0x61, 0xE2, 0x82], np.uint8)) == "a\ufffd"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"characters": "ba"}, {"characters": "aa"}, {"characters": "a", "folded": "a"},
+        {"characters": "a", "folded": "cb"}, {"unit": "word"}, {"characters": "a", "unit": "byte"},
+        {"folded": "a", "unit": "byte"},
+    ],
+)  # fmt: skip
+def test_an_impossible_vocabulary_is_refused(arguments: dict[str, str]):
+    with pytest.raises(ValueError, match=r"vocabulary|folded"):
+        Vocabulary(**arguments)
+
+
+@given(texts, st.integers(1, 3), st.sampled_from(["character", "byte"]))
+def test_a_description_survives_json(text: str, min_count: int, unit: str):
+    vocabulary = vocabulary_of(text, unit=unit, min_count=min_count)
+    read = Vocabulary.from_description(json.loads(json.dumps(vocabulary.describe())))
+    assert read == vocabulary
+    assert (read.characters, read.folded, read.unit) == (vocabulary.characters, vocabulary.folded, vocabulary.unit)
+    assert len(read) == len(vocabulary)
+
+
+@pytest.mark.parametrize(
+    "other", [Vocabulary("abc"), Vocabulary("ab", folded="c"), Vocabulary("ab", folded="d"), Vocabulary(unit="byte")]
+)
+def test_different_vocabularies_are_not_equal(other: Vocabulary):
+    assert other != Vocabulary("ab")
+    assert other == Vocabulary(other.characters, folded=other.folded, unit=other.unit)
+
+
+def description(vocab: Any, folded: Any = "", unit: Any = "character", **model: Any) -> dict[str, Any]:
+    model = {"type": "BPE", "vocab": vocab, "merges": [], **model}
+    return {"unit": unit, "folded": folded, "tokenizer": {"model": model}}
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        None, [], "text", 7, {}, {"unit": "character", "folded": "", "tokenizer": []},
+        description({"a": 0, "b": 2}), description({"a": 1}), description({"b": 0, "a": 1}), description({"ab": 0}),
+        description({"a": 0, "": 1}), description({"a": "0"}), description({"a": None, "b": 0}), description("abc"),
+        description([[0]]), description({"a": 0}, "b"), description({"<unk>": 0, "a": 1}, "b"),
+        description({"a": 0, UNKNOWN: 1}, "a"), description({"a": 0, UNKNOWN: 1}, "cb"), description({UNKNOWN: 0}),
+        description({"a": 0}, 1), description({"a": 0}, None), description({"a": 0}, unit="word"),
+        description({"a": 0}, unit=[]), description({"a": 0}, unit="byte"), description({"a": 10**400}),
+        description({"a": float("nan")}), description({"a": 0}, merges=["a b"]),
+        description({"a": 0}, type="WordLevel"),
+    ],
+)  # fmt: skip
+def test_what_is_no_vocabulary_is_refused(described: Any):
+    with pytest.raises(ModelFileError, match="stored vocabulary"):
+        Vocabulary.from_description(described)
+
+
+@pytest.mark.xfail(strict=True, reason="IndexError escapes; `folded` may be no text; a lone surrogate is accepted")
+@pytest.mark.parametrize(
+    "described",
+    [
+        description([1]), description({"a": 0, UNKNOWN: 1}, ["b"]), description({"a": 0, UNKNOWN: 1}, ["bc"]),
+        description({"a": 0}, []), description({"a": 0}, {}), description({"\ud800": 0}),
+        description({"a": 0, UNKNOWN: 1}, "\udfff"),
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_a_vocabulary_is_refused(described: Any):
+    with pytest.raises(ModelFileError, match="stored vocabulary"):
+        Vocabulary.from_description(described)
+
+
+anything = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.sampled_from(["byte", UNKNOWN, "a"])),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=2), inner, max_size=3)),
+    max_leaves=4,
+)
+
+
+@pytest.mark.xfail(strict=True, reason="from_description lets IndexError out and accepts a `folded` that is no text")
+@settings(max_examples=300)
+@given(
+    st.sampled_from([Vocabulary("ab"), Vocabulary("ab", folded="cd"), Vocabulary(unit="byte")]),
+    st.sampled_from(["unit", "folded", "tokenizer", "model", "vocab", "merges", "type", "a"]),
+    anything,
+)
+@example(Vocabulary("ab"), "vocab", [1])
+@example(Vocabulary("ab"), "folded", {})
+def test_a_hostile_description_is_refused_or_usable(vocabulary: Vocabulary, spoiled: str, value: Any):
+    described = copy.deepcopy(vocabulary.describe())
+    place = described
+    for step in ("tokenizer", "model", "vocab"):
+        if spoiled not in place:
+            place = place[step]
+    place[spoiled] = value
+    try:
+        read = Vocabulary.from_description(described)
+    except ModelFileError:
+        return
+    assert Vocabulary.from_description(read.describe()) == read
+    assert read.decode(read.encode(read.characters)) == read.characters
