@@ -37,11 +37,14 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes]) -> None
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise ChargenError(f"cannot write {target}: {reason}; the previous file is unchanged") from error
+    try:
         sync_folder(target.parent)
     except OSError as error:
-        raise ChargenError(
-            f"cannot write {target}: {error.strerror or error}; the previous file is unchanged"
-        ) from error
+        reason = error.strerror or error
+        raise ChargenError(f"{target} is written, but its folder cannot be synced ({reason})") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -57,7 +60,7 @@ def sync_folder(folder: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files that a killed writer left in `folder`; call it while holding the folder's lock."""
     for entry in folder.iterdir():
-        if _TEMPORARY.fullmatch(entry.name):
+        if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
             entry.unlink(missing_ok=True)
 
 

@@ -5,6 +5,7 @@ The command line derives its options from these fields, and every dataclass chec
 
 import dataclasses
 import math
+import numbers
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -78,19 +79,16 @@ def check_settings(instance: Any) -> None:
         value = getattr(instance, field.name)
         if value is None and optional:
             continue
-        if many:
-            if isinstance(value, str) or not isinstance(value, (tuple, list)):
-                raise SettingError(f"{field.name} is {value!r}: it must be a list", field.name)
-            object.__setattr__(instance, field.name, tuple(value))
-        for one in value if many else (value,):
-            checked = _check_value(field.name, one, kind, field.metadata)
-            if not many:
-                object.__setattr__(instance, field.name, checked)
+        if many and not isinstance(value, (tuple, list)):
+            raise SettingError(f"{field.name} is {value!r}: it must be a list", field.name)
+        checked = [_check_value(field.name, one, kind, field.metadata) for one in (value if many else [value])]
+        object.__setattr__(instance, field.name, tuple(checked) if many else checked[0])
 
 
 def _check_value(name: str, value: Any, kind: type, metadata: Mapping[str, Any]) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    if kind in (int, float) and not isinstance(value, bool) and isinstance(value, numbers.Integral):
+        whole = int(value)  # NumPy's whole numbers too
+        value = float(whole) if kind is float and abs(whole) < 2**1000 else whole
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
         raise SettingError(f"{name} is {value!r}: it must be {words}", name)
@@ -98,7 +96,7 @@ def _check_value(name: str, value: Any, kind: type, metadata: Mapping[str, Any])
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high, above, below = (metadata[key] for key in ("low", "high", "above", "below"))
         wrong = (
-            not math.isfinite(value)
+            (isinstance(value, float) and not math.isfinite(value))
             or (low is not None and value < low)
             or (high is not None and value > high)
             or (above is not None and value <= above)

@@ -26,7 +26,7 @@ class CharModel(nn.Module):
         self.config = config
         self.vocabulary_size = vocabulary_size
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(integer(seed, 0, 0, Purpose.INITIALIZE))
+            torch.default_generator.manual_seed(integer(seed, 0, 0, Purpose.INITIALIZE))
             self.embedding = nn.Embedding(vocabulary_size, config.embedding_size)
             self.forward_layers = nn.ModuleList(new_layer(config, layer) for layer in range(config.num_layers))
             self.output = nn.Linear(config.hidden_size, vocabulary_size)

@@ -261,8 +261,9 @@ class Sampler:
         """
 
         def expected(description: dict[str, Any]) -> container.Shapes:
-            if description["format"] != STATE_FORMAT or description["model"] != self.sha256:
-                raise ModelFileError("it was saved with another model, or by another version")
+            container.check_format(description, STATE_FORMAT)
+            if description["model"] != self.sha256:
+                raise ModelFileError("it was saved with another model")
             if description["num"] != self.num:
                 raise ModelFileError(
                     f"it holds {description['num']} samples; ask for as many (--num {description['num']})"

@@ -1,4 +1,7 @@
-"""Named arrays and a description in one file that anyone's safetensors can open, with a checksum of the whole.
+"""Named arrays and a description in one safetensors file, with a checksum of the whole.
+
+The file is written here and not by the safetensors library, so that equal content gives equal bytes with any version
+of it, and bf16 needs no torch; the tests read it back with the library. Reading is stricter than the library's.
 
 The description is canonical JSON in the one metadata key `chargen`. It holds a SHA-256 over the whole file with its
 own digits taken as zeros. The checksum detects damage; it does not authenticate: whoever changes a file can sign it
@@ -7,14 +10,15 @@ anew. So everything is checked before it is believed, and nothing in a file is e
 
 import hashlib
 import json
+import math
 import os
+import re
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from chargen.durable import write_durably
@@ -23,7 +27,8 @@ from chargen.errors import ModelFileError, SettingError
 KEY = "chargen"
 ZEROS = "0" * 64
 MAX_HEADER = 100_000_000
-DTYPES: dict[str, str] = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "BF16": "<u2", "U8": "|u1"}
+DTYPES = {"F64": "<f8", "F32": "<f4", "BF16": "<u2"}
+_NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 
 Arrays = dict[str, NDArray[Any]]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -35,11 +40,31 @@ def canonical(description: Mapping[str, Any]) -> str:
 
 
 def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any]) -> bytes:
-    """The bytes of a file; equal arrays and descriptions give equal bytes."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    data = safetensors.numpy.save(contiguous, {KEY: canonical({**description, "sha256": ZEROS})})
-    digest = hashlib.sha256(data).hexdigest()
-    return data.replace(_signature(ZEROS), _signature(digest), 1)
+    """The bytes of a file; equal arrays and descriptions give equal bytes.
+
+    The arrays are float64, float32, or bf16 bits in uint16; they stand by falling size of their numbers, then by name,
+    each aligned to its size. Raises ValueError for another type, or for a description that JSON cannot hold.
+    """
+    order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    entries: dict[str, Any] = {}
+    end = 0
+    for name in order:
+        array = arrays[name]
+        if array.dtype not in _NAMES:
+            raise ValueError(f"array {name} is {array.dtype}: a file holds float64, float32, or bf16 bits in uint16")
+        begin, end = end, end + array.nbytes
+        entries[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
+    data = b"".join(arrays[name].tobytes() for name in order)
+    unsigned = _head(entries, description, ZEROS) + data
+    return _head(entries, description, hashlib.sha256(unsigned).hexdigest()) + data
+
+
+def _head(entries: Mapping[str, Any], description: Mapping[str, Any], digest: str) -> bytes:
+    """The safetensors header: its length in eight bytes, then JSON, padded with spaces to a multiple of eight."""
+    signed = canonical({**description, "sha256": digest})
+    text = json.dumps({"__metadata__": {KEY: signed}, **entries}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def save(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any]) -> None:
@@ -76,34 +101,38 @@ def unpack(data: bytes, kind: str, expected_shapes: Callable[[Any], Shapes]) -> 
     description = _description(header)
     _check_signature(data[:start], data, description)
     if description.get("kind") != kind:
-        raise ModelFileError(f"it is a {description.get('kind')!r} file")
+        raise ModelFileError(f"it is a file of another kind, {short(description.get('kind'))}")
     try:
         expected = expected_shapes(description)
     except SettingError as error:
-        raise ModelFileError(str(error)) from error
+        raise ModelFileError(short(error, 200)) from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ModelFileError(f"its description is incomplete: {type(error).__name__} {error}") from error
+        raise ModelFileError(f"its description is incomplete: {type(error).__name__} {short(error)}") from error
     arrays: Arrays = {}
     end = 0
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     if entries.keys() != expected.keys():
         odd = sorted(entries.keys() ^ expected.keys())
-        raise ModelFileError(f"its arrays do not fit its settings ({odd[0]!r}, {len(odd)} in all)")
+        raise ModelFileError(f"its arrays do not fit its settings ({short(odd[0])}, {len(odd)} in all)")
     for name, entry in sorted(entries.items(), key=lambda item: _offsets(item[1])):
-        dtype, shape = _type_and_shape(entry)
-        begin, end_here = _offsets(entry)
-        size = dtype.itemsize
-        for side in shape:
-            size *= side
-        if shape != tuple(expected[name]) or begin != end or end_here - begin != size:
-            raise ModelFileError(f"array {name} has shape {shape}; its settings say {tuple(expected[name])}")
-        end = end_here
-        if start + end > len(data):
-            raise ModelFileError(f"array {name} ends beyond the file")
-        arrays[name] = np.frombuffer(data, dtype, size // dtype.itemsize, start + begin).reshape(shape)
+        dtype, shape = _type(entry), tuple(expected[name])
+        if entry.get("shape") != list(shape) or any(type(side) is not int for side in entry["shape"]):
+            raise ModelFileError(f"array {name} has another shape than its settings say, {shape}")
+        size = dtype.itemsize * math.prod(shape)
+        if _offsets(entry) != (end, end + size) or start + end + size > len(data):
+            raise ModelFileError(f"array {name} does not lie where {size} bytes of it must")
+        arrays[name] = np.frombuffer(data, dtype, math.prod(shape), start + end).reshape(shape)
+        end += size
     if start + end != len(data):
         raise ModelFileError(f"{len(data) - start - end} bytes follow the last array")
     return arrays, description
+
+
+def check_format(description: Mapping[str, Any], known: int) -> None:
+    """Raise ModelFileError where a description has another format number than the one this version reads."""
+    found = description["format"]
+    if type(found) is not int or found != known:
+        raise ModelFileError(f"format {short(found)} is not known to this version (it reads {known})")
 
 
 def _header(data: bytes) -> tuple[dict[str, Any], int]:
@@ -114,12 +143,17 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
     if size > min(len(data) - 8, MAX_HEADER):
         raise ModelFileError(f"a header of {size} bytes does not fit its {len(data)} bytes")
     try:
-        header = json.loads(data[8 : 8 + size].decode(), object_pairs_hook=_no_duplicates)
+        header = _parse(data[8 : 8 + size].decode())
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"its header is not JSON ({error})") from error
+        raise ModelFileError(f"its header is not JSON ({short(error)})") from error
     if not isinstance(header, dict) or not all(isinstance(entry, dict) for entry in header.values()):
         raise ModelFileError("its header is not a table of arrays")
     return header, 8 + size
+
+
+def _parse(text: str) -> Any:
+    """JSON as `canonical` writes it: no name twice, no NaN, no Infinity. Raises ValueError or RecursionError."""
+    return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -129,16 +163,26 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")
+
+
 def _description(header: dict[str, Any]) -> dict[str, Any]:
     try:
-        description = json.loads(header["__metadata__"][KEY], object_pairs_hook=_no_duplicates)
+        description = _parse(header["__metadata__"][KEY])
     except KeyError as error:
         raise ModelFileError("chargen did not write it") from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"its description is not JSON ({error})") from error
+        raise ModelFileError(f"its description is not JSON ({short(error)})") from error
     if not isinstance(description, dict):
         raise ModelFileError("its description is not a table")
     return description
+
+
+def short(value: object, length: int = 60) -> str:
+    """A value from a file as a message may show it: a hostile file does not decide how long a line is."""
+    text = str(value)
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def _signature(digest: str) -> bytes:
@@ -148,7 +192,7 @@ def _signature(digest: str) -> bytes:
 
 def _check_signature(head: bytes, data: bytes, description: dict[str, Any]) -> None:
     digest = description.get("sha256")
-    if not isinstance(digest, str) or head.count(_signature(digest)) != 1:
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest) or head.count(_signature(digest)) != 1:
         raise ModelFileError("it carries no checksum")
     at = head.index(_signature(digest))
     actual = hashlib.sha256(head[:at] + _signature(ZEROS) + head[at + len(_signature(digest)) :])
@@ -157,11 +201,11 @@ def _check_signature(head: bytes, data: bytes, description: dict[str, Any]) -> N
         raise ModelFileError("it is damaged: its checksum does not fit; take a fresh copy")
 
 
-def _type_and_shape(entry: dict[str, Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    shape = entry.get("shape")
-    if entry.get("dtype") not in DTYPES or not isinstance(shape, list) or not all(type(side) is int for side in shape):
-        raise ModelFileError("an array has a type or shape that chargen does not write")
-    return np.dtype(DTYPES[entry["dtype"]]), tuple(shape)
+def _type(entry: dict[str, Any]) -> np.dtype[Any]:
+    name = entry.get("dtype")
+    if not isinstance(name, str) or name not in DTYPES:
+        raise ModelFileError("an array has a type that chargen does not write")
+    return np.dtype(DTYPES[name])
 
 
 def _offsets(entry: dict[str, Any]) -> tuple[int, int]:

@@ -62,24 +62,35 @@ class ModelFile:
 def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     """Write one model file, durably; two equal models give identical files.
 
-    Raises ChargenError where the disk refuses, ValueError for weights that are not finite.
+    Raises ChargenError where the disk refuses; ValueError, and the old file stays, for weights that are not finite or
+    not those of `model.config`.
     """
+    shapes = {name: array.shape for name, array in model.arrays.items()}
+    if shapes != parameter_shapes(model.config, len(model.vocabulary)):
+        raise ValueError("the weights' names and shapes are not those of the model's config")
     for name, array in model.arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{name} holds numbers that are not finite: such a model is never saved")
+        _check_weights(name, array)
     container.save(path, model.arrays, model.describe())
+
+
+def _check_weights(name: str, array: NDArray[Any]) -> None:
+    """Raise ValueError where an array is neither float32 nor bf16 bits, or not finite."""
+    if array.dtype not in (np.float32, np.uint16):
+        raise ValueError(f"{name} is {array.dtype}: weights are float32, or bf16 bits in uint16")
+    finite = np.isfinite(array) if array.dtype == np.float32 else (array & 0x7F80) != 0x7F80
+    if not finite.all():
+        raise ValueError(f"{name} holds numbers that are not finite: such a model is neither saved nor read")
 
 
 def model_path(path: str | os.PathLike[str]) -> Path:
     """The model file meant by a path: itself, or the one in a run folder. Raises ModelFileError where there is none."""
     given = Path(path)
     if given.is_dir():
-        inside = given / FILE_NAME
-        if not inside.exists():
-            raise ModelFileError(f"folder {given} holds no {FILE_NAME}; train one with chargen train … --out {given}")
-        return inside
-    if not given.exists():
-        raise ModelFileError(f"no model file or run folder {given}; chargen train makes one")
+        given = given / FILE_NAME
+        if not given.exists():
+            raise ModelFileError(f"folder {path} holds no {FILE_NAME}; train one with chargen train … --out {path}")
+    if not given.is_file():
+        raise ModelFileError(f"no model file or run folder {container.short(path, 200)}; chargen train makes one")
     return given
 
 
@@ -96,27 +107,31 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
         return parameter_shapes(parsed["config"], len(parsed["vocabulary"]))
 
     arrays, description = container.load(file, KIND, expected)
-    if any(array.dtype not in (np.float32, np.uint16) for array in arrays.values()):
-        raise ModelFileError(f"{file} holds weights of another type than float32 or bf16")
+    try:
+        for name, array in arrays.items():
+            _check_weights(name, array)
+    except ValueError as error:
+        raise ModelFileError(f"{file} is not a good model file: {error}") from error
     return ModelFile(arrays=arrays, sha256=description["sha256"], **parsed)
 
 
 def _parse(description: Mapping[str, Any]) -> dict[str, Any]:
-    if description["format"] != FORMAT:
-        raise ModelFileError(f"format {description['format']!r} is not known to this version (it reads {FORMAT})")
+    container.check_format(description, FORMAT)
     config = ModelConfig(**description["config"])
     reading = ReadingConfig(**description["reading"])
     vocabulary = Vocabulary.from_description(description["vocabulary"])
-    counts = np.array(description["counts"], np.int64)
-    if counts.shape != (len(vocabulary),) or (counts < 0).any() or not counts.any():
-        raise ModelFileError(f"{len(counts)} character counts do not fit {len(vocabulary)} characters")
+    counts = description["counts"]
+    if not isinstance(counts, list) or len(counts) != len(vocabulary):
+        raise ModelFileError(f"its character counts do not fit its {len(vocabulary)} characters")
+    if not all(type(count) is int and count >= 0 for count in counts) or not 0 < sum(counts) < 2**63:
+        raise ModelFileError("its character counts are not counts")
     training = description["training"]
     if not isinstance(training, dict):
         raise ModelFileError("its training summary is not a table")
     return {
         "config": config,
         "vocabulary": vocabulary,
-        "counts": counts,
+        "counts": np.array(counts, np.int64),
         "reading": reading,
         "training": training,
     }

@@ -1,12 +1,12 @@
 """What a run must remember to go on as if it had never stopped: one file, written whole or not at all."""
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from chargen.errors import ModelFileError
@@ -53,14 +53,13 @@ def read_run_state(folder: str | os.PathLike[str]) -> RunState:
         )
     arrays, description = container.load(path, KIND, _expected)
     for name, array in arrays.items():
-        if array.dtype != "<f4" or not math.isfinite(float(array.sum(dtype="f8"))):
+        if array.dtype != np.float32 or not np.isfinite(array).all():
             raise ModelFileError(f"{path}: array {name} is not finite float32")
     return RunState(arrays, description["progress"], description["settings"])
 
 
 def _expected(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    if description["format"] != FORMAT:
-        raise ModelFileError(f"format {description['format']!r} is not known to this version (it reads {FORMAT})")
+    container.check_format(description, FORMAT)
     settings, progress = description["settings"], description["progress"]
     config = ModelConfig(**settings["model"])
     shapes = parameter_shapes(config, int(settings["vocabulary_size"]))

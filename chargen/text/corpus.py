@@ -27,6 +27,7 @@ from chargen.text.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_p
 
 ROLES = ("train", "valid", "test")
 CACHE_FORMAT = 1
+CHANGED = "a source changed while it was read; run the command again when it is complete"
 Names = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 ProgressBar = Callable[[str, int, int | None], None]
 
@@ -100,8 +101,12 @@ class Corpus:
 
         """
         config = _one_config(config, settings)
+        if not _as_list(sources):
+            raise DataError("no text to learn: name a file, a folder, a pattern or a corpus")
         names = {role: _as_list(given) for role, given in zip(ROLES, (sources, valid, test), strict=True)}
         found = {role: find_sources(given) for role, given in names.items()}
+        if sum(name == "-" for given in names.values() for name in given) > 1:
+            raise DataError("standard input can be read only once; name - once")
         encoder = _Encoder(
             {role: files for role, (files, _) in found.items()},
             config,
@@ -158,16 +163,17 @@ class Corpus:
         entry = cache_folder() / key
         named = [name for given in sources.values() for name in given]
         try:
-            if "-" in named or not named:
+            if not named or any(name == "-" or Path(name).is_fifo() for name in named):
                 raise DataError(
                     f"the text of this run was given once and is no longer in the cache {entry}; start a new run"
                 )
             train, valid, test = (sources[role] for role in ROLES)
-            corpus = cls.from_files(train, valid=valid, test=test, config=config, progress=progress)
+            find_sources(named)
         except DataError:
             if not _is_whole(entry):
                 raise
             return cls._from_entry(entry, key, config, sources)
+        corpus = cls.from_files(train, valid=valid, test=test, config=config, progress=progress)
         if corpus.key != key:
             raise DataError(f"the text of this run has changed ({', '.join(named)}); restore it, or start a new run")
         return corpus
@@ -226,14 +232,20 @@ def _as_list(names: Names) -> list[str]:
 
 def _absolute(names: Iterable[str]) -> list[str]:
     """Names that mean the same from another folder: paths and patterns absolute, `-` and corpus names as they are."""
-    return [os.path.abspath(name) if os.path.exists(name) or glob.has_magic(name) else name for name in names]
+    return [
+        os.path.abspath(name) if (name != "-" and os.path.exists(name)) or glob.has_magic(name) else name
+        for name in names
+    ]
 
 
 def _is_whole(entry: Path) -> bool:
     try:
         stored = json.loads((entry / "corpus.json").read_text("utf-8"))
-        return bool((entry / "ids").stat().st_size == stored["bytes"])
-    except (OSError, ValueError, KeyError, TypeError):
+        vocabulary = Vocabulary(stored["characters"], folded=stored["folded"], unit=stored["unit"])
+        ReadingReport(**stored["report"])
+        size = sum(stored["sizes"]) * vocabulary.dtype.itemsize
+        return len(stored["sizes"]) == 3 and bool((entry / "ids").stat().st_size == size)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -244,8 +256,10 @@ def _install(work: Path, entry: Path) -> None:
     except OSError:
         if _is_whole(entry):
             return
-        os.replace(entry, work.with_name(f"{secrets.token_hex(8)}.tmp"))
+        damaged = work.with_name(f"{secrets.token_hex(8)}.tmp")
+        os.replace(entry, damaged)
         os.replace(work, entry)
+        shutil.rmtree(damaged, ignore_errors=True)
     sync_folder(entry.parent)
 
 
@@ -325,15 +339,21 @@ class _Encoder:
         counting, encoding = _Pass("counting", self), _Pass("encoding", self)
         for role in ROLES:
             for text in self._texts(counting, role, report):
-                counts += count_code_points(text)
+                found = count_code_points(text)
+                counts[: len(found)] += found
         counting.check(content)
+        if counts[0xD800:0xE000].any():
+            raise DataError(f"the text holds a lone surrogate, which is not a character (in {self.config.encoding})")
         vocabulary = Vocabulary.from_counts(counts, unit=self.config.unit, min_count=self.config.min_count)
         sizes = [0, 0, 0]
 
         def encoded() -> Iterator[bytes]:
             for number, role in enumerate(ROLES):
                 for text in self._texts(encoding, role, ReadingReport()):
-                    ids = vocabulary.encode(text)
+                    try:
+                        ids = vocabulary.encode(text)
+                    except DataError as error:
+                        raise DataError(CHANGED) from error
                     sizes[number] += len(ids)
                     yield ids.tobytes()
             encoding.check(content)
@@ -343,7 +363,7 @@ class _Encoder:
             "characters": vocabulary.characters,
             "folded": vocabulary.folded,
             "sizes": sizes,
-            "bytes": sum(sizes) * vocabulary.dtype.itemsize,
+            "unit": vocabulary.unit,
             "report": asdict(report),
         }
         write_durably(work / "corpus.json", [json.dumps(stored).encode()])
@@ -370,4 +390,4 @@ class _Pass:
 
     def check(self, content: str) -> None:
         if self.digest.hexdigest() != content:
-            raise DataError("a source changed while it was read; run the command again when it is complete")
+            raise DataError(CHANGED)

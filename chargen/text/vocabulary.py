@@ -38,6 +38,8 @@ class Vocabulary:
                 raise ValueError("a vocabulary's characters must be sorted and distinct")
         if unit not in UNITS or (unit == "byte" and (characters or folded)):
             raise ValueError(f"unit is {unit!r}: a byte vocabulary has no characters of its own")
+        if any("\ud800" <= character <= "\udfff" for character in characters + folded):
+            raise ValueError("a lone surrogate is not a character")
         if set(characters) & set(folded):
             raise ValueError("a folded character is also a known one")
         self.characters = characters
@@ -99,6 +101,8 @@ class Vocabulary:
         Raises DataError naming the characters and where they stand.
 
         """
+        if unknown not in ("error", "skip", "replace"):
+            raise ValueError(f"unknown is {unknown!r}: it must be error, skip or replace")
         if self.byte_mode:
             try:
                 return np.frombuffer(text.encode(), np.uint8)
@@ -173,6 +177,8 @@ class Vocabulary:
             unit, folded = described["unit"], described["folded"]
             model = described["tokenizer"]["model"]
             stored, merges = model["vocab"], model["merges"]
+            if not isinstance(stored, dict) or not isinstance(folded, str):
+                raise ValueError("characters and ids are not a table, or the folded characters are not text")
             ordered = sorted(stored, key=stored.__getitem__)
             if merges or model["type"] != "BPE" or [stored[name] for name in ordered] != list(range(len(ordered))):
                 raise ValueError("ids are not 0, 1, 2 …")
@@ -198,8 +204,8 @@ def _from_code_points(codes: NDArray[Any]) -> str:
 
 
 def count_code_points(text: str) -> NDArray[np.int64]:
-    """How often each code point occurs in `text`, (1114112,)."""
-    return np.bincount(_code_points(text), minlength=CODE_POINTS)
+    """How often each code point occurs in `text`, up to the highest one there."""
+    return np.bincount(_code_points(text))
 
 
 def _byte_names() -> list[str]:

@@ -14,11 +14,10 @@ class TrainConfig:
     """Everything about a training run that is neither text nor model. At most one of steps, epochs and minutes."""
 
     minutes: float | None = setting(None, "budget: wall clock from start to saved file, validation included; "
-                                    "5 where no budget is given", above=0, resumable=True)  # fmt: skip
-    epochs: float | None = setting(
-        None, "budget: passes over the training text, fractions allowed", above=0, resumable=True
-    )
-    steps: int | None = setting(None, "budget: optimizer steps", low=1, resumable=True)
+                                    "5 where no budget is given", above=0, high=10_000_000, resumable=True)  # fmt: skip
+    epochs: float | None = setting(None, "budget: passes over the training text, fractions allowed", above=0,
+                                   high=1_000_000_000, resumable=True)  # fmt: skip
+    steps: int | None = setting(None, "budget: optimizer steps", low=1, high=10**12, resumable=True)
     batching: str = setting("consecutive", "rows that run on through the text with carried state, or random windows",
                             choices=("consecutive", "random"))  # fmt: skip
     batch_size: int = setting(64, "rows of a minibatch (B)", low=1, high=1_000_000)

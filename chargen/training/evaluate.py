@@ -204,5 +204,7 @@ def evaluate(
     nats = (
         loss.nats + folded * math.log(max(len(vocabulary.folded), 1)) + unseen * math.log(CODE_POINTS - len(vocabulary))
     )
-    size = len(ids) - _first_counted(ids, True) if vocabulary.byte_mode else len(counted.encode())
+    size = (
+        len(ids) - _first_counted(ids, True) if vocabulary.byte_mode else len(counted.encode("utf-8", "surrogatepass"))
+    )
     return Evaluation(loss.characters, size, nats, folded, unseen, len(text) - len(kept))
