@@ -67,7 +67,7 @@ class ConsecutiveBatches:
         self.seq_length = seq_length
         self.steps_per_epoch = len(ids) / (batch_size * seq_length)
         phase = int(uniform(seed, 0, 0, Purpose.PHASE) * len(ids))
-        wanted = rows or range(batch_size)
+        wanted = range(batch_size) if rows is None else rows
         # Python's integers: i N may exceed 64 bits only for texts nobody has, but a row's start must be exact.
         self.starts = np.array([phase + row * len(ids) // batch_size for row in wanted], np.int64)
 
@@ -106,7 +106,7 @@ class RandomBatches:
         self.seq_length = seq_length
         self.seed = seed
         self.steps_per_epoch = len(ids) / (batch_size * seq_length)
-        self.rows = np.array(rows or range(batch_size))
+        self.rows = np.array(range(batch_size) if rows is None else rows, np.int64)
 
     def batch(self, step: int) -> Batch:
         """The batch of `step`, counted from 0; every row starts fresh."""

@@ -124,7 +124,6 @@ def test_some_rows_are_those_rows_of_the_whole_batch(kind: type, borders: tuple[
     assert kind(ids, 7, 5, seed, rows).steps_per_epoch == kind(ids, 7, 5, seed).steps_per_epoch
 
 
-@pytest.mark.xfail(strict=True, reason="`rows or range(batch_size)` takes an empty range for none given")
 @pytest.mark.parametrize("kind", [ConsecutiveBatches, RandomBatches])
 def test_no_rows_are_no_rows(kind: type) -> None:
     assert kind(np.arange(53), 7, 5, 0, range(3, 3)).batch(0).inputs.shape == (0, 5)

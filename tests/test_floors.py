@@ -101,7 +101,7 @@ def test_guarded_packages_stay_in_their_place(file: str) -> None:
 
 def test_no_file_loads_torch_before_it_is_needed() -> None:
     """Only modules that are about torch import it at the top."""
-    about = {"model/dropout.py", "model/recurrent.py", "model/language_model.py"}
+    about = {"model/device.py", "model/dropout.py", "model/recurrent.py", "model/language_model.py"}
     about |= {"training/trainer.py", "training/evaluate.py"}
     loading = {file for file in FILES if any(m.split(".")[0] == "torch" for m in imports(parse(file), top_only=True))}
     assert loading == about

@@ -124,7 +124,6 @@ def test_the_prompt_stands_on_a_line_of_its_own(pieces: list[str], shown: str) -
     assert closed(*pieces) == shown
 
 
-@pytest.mark.xfail(strict=True, reason="close() shows a held carriage return but still takes the line for ended")
 @pytest.mark.parametrize("pieces", [["a\n\r"], ["a\n", "\r"], ["\r"]])
 def test_the_prompt_stands_on_a_line_of_its_own_after_a_last_carriage_return(pieces: list[str]) -> None:
     assert closed(*pieces).endswith("\\r\n")

@@ -51,7 +51,8 @@ def command(
     found, _ = find_sources(sources)
     report = ReadingReport()
     text = _part("".join(read_text(found, reading, report=report)), part, file)
-    from chargen.training.evaluate import evaluate, pick_device, pick_precision
+    from chargen.model.device import pick_device, pick_precision
+    from chargen.training.evaluate import evaluate
 
     place = pick_device(device)
     chosen = pick_precision(precision, place)

@@ -88,8 +88,9 @@ def command(
     with stop_on_signals() as stop:
         writer = TextWriter()
         samples = _Samples(num, text if echo else "", writer, form)
-        for written in sampler.write(length):
-            samples.add(written)
+        for turn in sampler.write(length):
+            for written in turn:
+                samples.add(written)
             if stop:
                 break
         samples.close(sampler.seed, text)

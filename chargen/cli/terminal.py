@@ -42,7 +42,7 @@ class TextWriter:
             if self.terminal:
                 reconfigure(errors="backslashreplace")
             else:
-                reconfigure(encoding="utf-8", newline="\n")
+                reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
         self._held = ""
         self._last = "\n"
 
@@ -61,6 +61,7 @@ class TextWriter:
     def close(self) -> None:
         """End the text; on a terminal the prompt then stands on a line of its own."""
         if self.terminal:
-            self.stream.write(visible(self._held))
-            self.stream.write("" if self._last == "\n" else "\n")
+            ended = self._last == "\n" and not self._held
+            self.stream.write(visible(self._held) + ("" if ended else "\n"))
+            self._held, self._last = "", "\n"
         self.stream.flush()

@@ -158,7 +158,7 @@ def _tell_corpus(corpus: Corpus, name: str) -> None:
     if report.replaced:
         _say(f"warning: {report.replaced:,} bytes did not fit the encoding and became U+FFFD")
     if corpus.hidden:
-        _say(f"note: {corpus.hidden:,} hidden files and folders were not read")
+        _say(f"note: {corpus.hidden:,} hidden files, hidden folders and links to folders were not read")
     if report.carriage_returns and corpus.config.newline == "keep":
         _say(
             f"note: {report.carriage_returns:,} carriage returns are learned as characters; --newline lf makes them LF"

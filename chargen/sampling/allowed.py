@@ -54,7 +54,7 @@ class Allowed:
 
     def __init__(self, vocabulary: Vocabulary, ban: str = "", no_repeat: int = 0) -> None:
         self.vocabulary = vocabulary
-        self.ban = frozenset(ban)
+        self.ban = frozenset(character for character in ban if not "\ud800" <= character <= "\udfff")
         self.no_repeat = no_repeat
         self.recent = ""
         self.followers: defaultdict[str, set[str]] = defaultdict(set)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.errors import SettingError
 from chargen.settings import check_settings, setting
 
 
@@ -23,6 +24,8 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if "" in self.stop:
+            raise SettingError("stop is '': an empty text ends nothing; leave it out", "stop")
 
 
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
@@ -57,7 +60,7 @@ def probabilities(
     with np.errstate(over="ignore"):  # a tiny temperature sends all others to -inf, its right limit
         weights = np.exp((scores - scores[best]) / config.temperature)
     if 0 < config.top_k < len(weights) or config.top_p < 1:
-        order = np.argsort(-weights, kind="stable")
+        order = np.argsort(-scores, kind="stable")  # weights tie at huge temperatures
         keep = len(order)
         if config.top_k:
             keep = min(keep, config.top_k)

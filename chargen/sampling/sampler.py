@@ -1,5 +1,7 @@
 """Ids -> text, with the hidden state carried from call to call."""
 
+import hashlib
+import operator
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.draws import MAX_SEED
-from chargen.errors import ChargenError, ModelFileError, SettingError
+from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
 from chargen.sampling.allowed import Allowed
 from chargen.sampling.choose import SampleConfig, choose, log_softmax
 from chargen.sampling.stepper import NumpyStepper, Stepper, TorchStepper
@@ -94,20 +96,21 @@ class Sampler:
             self.config = config or SampleConfig(**settings)
         except TypeError as error:
             raise SettingError(f"no such setting of a sampler: {error}") from error
-        if num < 1:
-            raise SettingError(f"num is {num}: it must be at least 1", "num")
-        self.seed = secrets.randbits(32) if seed is None else seed
-        if not 0 <= self.seed <= MAX_SEED:
-            raise SettingError(f"seed is {seed}: it must be from 0 to {MAX_SEED}", "seed")
-        self.num = num
-        self.sha256 = ""
+        self.num = _whole("num", num, 1, 1_000_000)
+        self.seed = secrets.randbits(32) if seed is None else _whole("seed", seed, 0, MAX_SEED)
         if isinstance(model, ModelFile):
-            vocabulary, counts, self.sha256 = model.vocabulary, model.counts, model.sha256
-        elif vocabulary is None:
-            raise SettingError("a CharModel knows no characters: give its vocabulary, or what read_model returns")
+            if vocabulary is not None or counts is not None:
+                raise SettingError("what read_model returns has its own vocabulary and counts: give none")
+            vocabulary, counts = model.vocabulary, model.counts
+        elif vocabulary is None or len(vocabulary) != model.vocabulary_size:
+            raise SettingError(f"give the vocabulary of this CharModel: it has {model.vocabulary_size} ids")
+        found = np.ones(len(vocabulary)) if counts is None else np.asarray(counts, np.float64)
+        if found.shape != (len(vocabulary),):
+            raise SettingError(f"counts have shape {found.shape}: the vocabulary has {len(vocabulary)} ids")
         self.vocabulary = vocabulary
-        self._first_logits = np.log(np.maximum(np.ones(len(vocabulary)) if counts is None else counts, 1e-9))
-        self.stepper = _stepper(model, device)
+        self._first_logits = np.log(np.maximum(found, 1e-9))
+        self.arrays = model.arrays if isinstance(model, ModelFile) else _arrays(model)
+        self.stepper = _stepper(model, self.arrays, device)
         self.reset()
 
     @classmethod
@@ -136,9 +139,9 @@ class Sampler:
 
     def reseed(self, seed: int) -> None:
         """Go on from here with another seed; state and number of draws stay."""
-        self.seed = seed
+        self.seed = _whole("seed", seed, 0, MAX_SEED)
         for stream in self._streams:
-            stream.reseed(seed)
+            stream.reseed(self.seed)
 
     def feed(self, text: str, unknown: str = "error") -> None:
         """Let every stream read `text` as if it had written it. It is not counted and not returned.
@@ -146,10 +149,15 @@ class Sampler:
         Args:
             unknown: what to do with a character that the model does not know: "error", "skip" or "replace".
 
-        Raises DataError naming unknown characters; then nothing has been fed.
+        Raises DataError naming unknown characters, ChargenError where a stream has written only a part of a character's
+        bytes; then nothing has been fed.
 
         """
         ids = self.vocabulary.encode(text, unknown)
+        if not len(ids):
+            return
+        if any(stream.partial for stream in self._streams):
+            raise ChargenError("a sample is inside a character: let it write on before feeding more")
         if all(not stream.draws for stream in self._streams):
             self._feed_alike(ids)
         else:
@@ -167,20 +175,22 @@ class Sampler:
         self._logits = np.repeat(logits, self.num, axis=0)
         self._state = tuple(np.repeat(layer, self.num, axis=0) for layer in state)
 
-    def write(self, length: int | None = None) -> Iterator[Written]:
-        """Let every stream write `length` characters, or without end; yield them as they come.
+    def write(self, length: int | None = None) -> Iterator[list[Written]]:
+        """Let every stream write `length` characters, or without end; yield turns: at most one character a stream.
 
-        A stop text ends a stream's turn, not the stream: the next call goes on after it. A character is yielded once
-        the model has read it, so the iteration can be left at any time and taken up by another call.
+        A stop text ends what a stream writes in this call; the next call goes on after it. A turn is yielded once the
+        model has read it, so the iteration can be left at any time and taken up by another call.
 
-        Raises ChargenError where bans and --no-repeat leave no character to write.
+        Raises ChargenError where bans and no_repeat leave no character to write, or the model's numbers overflow.
         """
-        if length is not None and length < 0:
-            raise SettingError(f"length is {length}: it must be at least 0", "length")
+        return self._write(None if length is None else _whole("length", length, 0, 2**63))
+
+    def _write(self, length: int | None) -> Iterator[list[Written]]:
         written = [0] * self.num
         active = list(range(self.num)) if length != 0 else []
         while active:
-            ids = [self._draw(row) for row in active]
+            masks = [self._allowed(row) for row in active]
+            ids = [self._draw(row, allowed) for row, allowed in zip(active, masks, strict=True)]
             self._advance(active, ids)
             done = set()
             turn = []
@@ -192,16 +202,24 @@ class Sampler:
                     if stopped or written[row] == length:
                         done.add(row)
             active = [row for row in active if row not in done]
-            yield from turn
+            if turn:
+                yield turn
 
-    def _draw(self, row: int) -> int:
+    def _allowed(self, row: int) -> NDArray[np.bool_]:
+        """The ids a stream may write next. Asked of all streams before any draws, so that an error moves none."""
         stream = self._streams[row]
+        if not np.isfinite(self._logits[row]).all():
+            raise ChargenError("the model's predictions are not finite: its weights are too large to compute with")
         allowed = stream.allowed.mask(stream.partial)
         if not allowed.any():
             raise ChargenError(
                 f"sample {row}: ban and no_repeat {self.config.no_repeat} forbid all {len(self.vocabulary)} ids "
                 f"after {stream.draws} draws; ban less, or raise no_repeat"
             )
+        return allowed
+
+    def _draw(self, row: int, allowed: NDArray[np.bool_]) -> int:
+        stream = self._streams[row]
         one = choose(self._logits[row], allowed, stream.next_uniform(), self.config)
         stream.log_prob += float(log_softmax(self._logits[row])[one])
         return one
@@ -218,7 +236,7 @@ class Sampler:
     def stream(self, length: int | None = None) -> Iterator[str]:
         """The characters of a single sample, one by one, as they are written."""
         self._single("stream", "write")
-        return (written.character for written in self.write(length))
+        return (written.character for turn in self.write(length) for written in turn)
 
     def generate(self, length: int) -> str:
         """The next `length` characters of a single sample, or fewer where a stop text ends it."""
@@ -227,10 +245,11 @@ class Sampler:
 
     def generate_all(self, length: int) -> list[Sample]:
         """The next `length` characters of every sample."""
-        turns: list[list[Written]] = [[] for _ in range(self.num)]
-        for written in self.write(length):
-            turns[written.stream].append(written)
-        return [Sample.of(turn) for turn in turns]
+        texts: list[list[Written]] = [[] for _ in range(self.num)]
+        for turn in self.write(length):
+            for written in turn:
+                texts[written.stream].append(written)
+        return [Sample.of(text) for text in texts]
 
     def _single(self, asked: str, instead: str) -> None:
         if self.num != 1:
@@ -246,7 +265,7 @@ class Sampler:
         description = {
             "kind": STATE_KIND,
             "format": STATE_FORMAT,
-            "model": self.sha256,
+            "weights": _digest(self.arrays),
             "seed": self.seed,
             "num": self.num,
             "config": {**asdict(self.config), "stop": list(self.config.stop)},
@@ -262,7 +281,7 @@ class Sampler:
 
         def expected(description: dict[str, Any]) -> container.Shapes:
             container.check_format(description, STATE_FORMAT)
-            if description["model"] != self.sha256:
+            if description["weights"] != _digest(self.arrays):
                 raise ModelFileError("it was saved with another model")
             if description["num"] != self.num:
                 raise ModelFileError(
@@ -281,20 +300,46 @@ class Sampler:
                 stream.restore(described)
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise ValueError("numbers that are not finite")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
             raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {error}") from error
         self.seed, self._streams = seed, streams
         self._logits = arrays.pop("logits").copy()
         self._state = tuple(arrays[f"state.{layer}"].astype(np.float32) for layer in range(len(arrays)))
 
 
-def _stepper(model: Union[ModelFile, "CharModel"], device: str) -> Stepper:
+def _stepper(model: Union[ModelFile, "CharModel"], arrays: dict[str, NDArray[Any]], device: str) -> Stepper:
     """NumPy for the CPU, torch for every other device."""
     if isinstance(model, ModelFile):
-        return NumpyStepper(model.config, model.arrays) if device == "cpu" else TorchStepper(build_model(model, device))
-    if model.device.type != "cpu":
-        return TorchStepper(model)
-    return NumpyStepper(model.config, {name: weight.numpy() for name, weight in model.state_dict().items()})
+        if device == "cpu":
+            return NumpyStepper(model.config, arrays)
+        from chargen.model.device import pick_device
+
+        return TorchStepper(build_model(model, str(pick_device(device))))
+    return NumpyStepper(model.config, arrays) if model.device.type == "cpu" else TorchStepper(model)
+
+
+def _arrays(model: "CharModel") -> dict[str, NDArray[Any]]:
+    """A copy of the weights: training on does not change a sampler's text halfway."""
+    return {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.state_dict().items()}
+
+
+def _digest(arrays: dict[str, NDArray[Any]]) -> str:
+    """Names the weights that a state belongs to."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode() + arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    """A whole number in a range, of any integer type. Raises SettingError."""
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise SettingError(f"{name} is {value!r}: it must be a whole number", name) from error
+    if not low <= number <= high:
+        raise SettingError(f"{name} is {value}: it must be {low:,} to {high:,}", name)
+    return number
 
 
 def _with_rows(old: NDArray[Any], rows: list[int], new: NDArray[Any]) -> NDArray[Any]:

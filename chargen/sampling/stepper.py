@@ -63,12 +63,13 @@ class NumpyStepper:
         after = tuple(np.empty_like(layer) for layer in state)
         weight, bias = self.output
         logits = np.empty((len(ids), len(bias)), np.float32)
-        for row, one in enumerate(ids):
-            values = self.embedding[one]
-            for layer, weights in enumerate(self.layers):
-                after[layer][row] = self._step_layer(values, state[layer][row], *weights)
-                values = after[layer][row, : self.config.hidden_size]
-            logits[row] = weight @ values + bias
+        with np.errstate(over="ignore", invalid="ignore"):  # the sampler looks at the logits
+            for row, one in enumerate(ids):
+                values = self.embedding[one]
+                for layer, weights in enumerate(self.layers):
+                    after[layer][row] = self._step_layer(values, state[layer][row], *weights)
+                    values = after[layer][row, : self.config.hidden_size]
+                logits[row] = weight @ values + bias
         return logits, after
 
 

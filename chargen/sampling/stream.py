@@ -1,11 +1,12 @@
 """Where one sample stands beside the model's state: its draws, its unfinished character, what it must not write."""
 
+import math
 from typing import Any
 
 import numpy as np
 
 from chargen.draws import Purpose, uniform
-from chargen.sampling.allowed import Allowed, utf8_length
+from chargen.sampling.allowed import Allowed, utf8_length, utf8_next
 from chargen.text.vocabulary import Vocabulary
 
 _AHEAD = 256
@@ -90,10 +91,17 @@ class Stream:
         """
         draws, partial = described["draws"], bytes.fromhex(described["partial"])
         texts = [described["tail"], described["recent"], *described["followers"].values()]
-        if type(draws) is not int or not 0 <= draws < 2**63 or not all(isinstance(text, str) for text in texts):
+        log_prob = float(described["log_prob"])
+        if type(draws) is not int or not 0 <= draws < 2**63 or not math.isfinite(log_prob):
             raise ValueError("a stream's position is not one that chargen wrote")
-        self.draws, self.partial, self.tail = draws, partial, described["tail"]
-        self.log_prob = float(described["log_prob"])
+        vocabulary = self.allowed.vocabulary
+        if partial and not (
+            vocabulary.byte_mode and all(partial[at] in utf8_next(partial[:at]) for at in range(len(partial)))
+        ):
+            raise ValueError("a stream's unfinished character is none")
+        for text in texts:
+            vocabulary.encode(text)
+        self.draws, self.partial, self.tail, self.log_prob = draws, partial, described["tail"], log_prob
         if described["no_repeat"] == self.allowed.no_repeat:
             self.allowed.recent = described["recent"]
             self.allowed.followers.update((run, set(ends)) for run, ends in described["followers"].items())

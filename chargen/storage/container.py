@@ -50,7 +50,7 @@ def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any]) -> 
     end = 0
     for name in order:
         array = arrays[name]
-        if array.dtype not in _NAMES:
+        if array.dtype not in _NAMES or name == "__metadata__":
             raise ValueError(f"array {name} is {array.dtype}: a file holds float64, float32, or bf16 bits in uint16")
         begin, end = end, end + array.nbytes
         entries[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
@@ -132,7 +132,7 @@ def check_format(description: Mapping[str, Any], known: int) -> None:
     """Raise ModelFileError where a description has another format number than the one this version reads."""
     found = description["format"]
     if type(found) is not int or found != known:
-        raise ModelFileError(f"format {short(found)} is not known to this version (it reads {known})")
+        raise ModelFileError(f"format {short(repr(found))} is not known to this version (it reads {known})")
 
 
 def _header(data: bytes) -> tuple[dict[str, Any], int]:

@@ -85,11 +85,11 @@ def _check_weights(name: str, array: NDArray[Any]) -> None:
 def model_path(path: str | os.PathLike[str]) -> Path:
     """The model file meant by a path: itself, or the one in a run folder. Raises ModelFileError where there is none."""
     given = Path(path)
-    if given.is_dir():
+    if os.path.isdir(given):
         given = given / FILE_NAME
         if not given.exists():
             raise ModelFileError(f"folder {path} holds no {FILE_NAME}; train one with chargen train … --out {path}")
-    if not given.is_file():
+    if not os.path.isfile(given):  # never raises, unlike Path.is_file
         raise ModelFileError(f"no model file or run folder {container.short(path, 200)}; chargen train makes one")
     return given
 

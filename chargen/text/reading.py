@@ -86,8 +86,8 @@ class ReadingReport:
 def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source], int]:
     """Expand files, folders (recursively, sorted), patterns, `-` and corpus names; an existing path wins over a name.
 
-    Returns the sources in order and how many hidden files and folders were left out. Raises DataError where a
-    name leads to nothing.
+    Returns the sources in order, and how many hidden files, hidden folders and links to folders were left out.
+    Raises DataError where a name leads to nothing.
     """
     sources: list[Source] = []
     hidden = 0
@@ -127,9 +127,13 @@ def _files_below(folder: Path) -> tuple[list[Path], int]:
 
     for root, folders, files in os.walk(folder, onerror=refuse):
         hidden += sum(name.startswith(".") for name in (*folders, *files))
+        hidden += sum(not name.startswith(".") and os.path.islink(os.path.join(root, name)) for name in folders)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        shown = (Path(root, name) for name in files if not name.startswith("."))
-        found += [file for file in shown if file.is_file()]
+        for file in (Path(root, name) for name in files if not name.startswith(".")):
+            if not file.exists():
+                raise DataError(f"cannot read {file}: it is a link that leads nowhere")
+            if file.is_file():
+                found.append(file)
     return sorted(found, key=lambda path: path.as_posix()), hidden
 
 

@@ -107,11 +107,9 @@ class Vocabulary:
             try:
                 return np.frombuffer(text.encode(), np.uint8)
             except UnicodeEncodeError as error:
-                if unknown == "error":
-                    raise DataError(
-                        f"a lone surrogate at position {error.start} of the text is not a character"
-                    ) from error
-                return np.frombuffer(text.encode("utf-8", "ignore" if unknown == "skip" else "replace"), np.uint8)
+                if unknown != "skip":
+                    raise DataError(f"a lone surrogate, position {error.start}, is no character") from error
+                return np.frombuffer(text.encode("utf-8", "ignore"), np.uint8)
         codes = _code_points(text)
         ids = self._table[np.minimum(codes, len(self._table) - 1)]
         missing = ids < 0

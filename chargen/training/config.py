@@ -48,7 +48,7 @@ class TrainConfig:
             name: getattr(self, name) for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None
         }
         if len(given) > 1:
-            words = " and ".join(f"{name} {value:g}" for name, value in given.items())
+            words = " and ".join(f"{name} {value:,}" for name, value in given.items())
             raise SettingError(f"{words} are two budgets: give one", next(iter(given)))
         if not given:
             object.__setattr__(self, "minutes", DEFAULT_MINUTES)

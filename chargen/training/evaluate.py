@@ -1,9 +1,7 @@
 """The loss on a text: every character counted once, with carried state, divided by what was counted."""
 
-import contextlib
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from chargen.errors import DataError, SettingError
+from chargen.errors import DataError
+from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
 from chargen.text.vocabulary import CODE_POINTS, Vocabulary
 
@@ -32,36 +31,6 @@ class Loss:
     def mean(self) -> float:
         """Nats per character."""
         return self.nats / self.characters
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a setting: auto takes cuda, then mps, then cpu. Raises SettingError where it is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = next(device for device in ("cuda", "mps", "cpu") if there[device])
-    if not there.get(name, False):
-        found = ", ".join(device for device, present in there.items() if present)
-        raise SettingError(f"device is {name!r}: this machine and this torch have {found}", "device")
-    return torch.device(name)
-
-
-def pick_precision(name: str, device: torch.device) -> str:
-    """The precision of a setting: auto takes bf16 where the hardware multiplies it faster than fp32."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-        fast = bool(found.get("amx_bf16") or found.get("avx512_bf16"))
-    return "bf16" if fast else "fp32"
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """The context in which products run in bf16, or nothing for fp32."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
 
 
 def loss_windows(
@@ -191,7 +160,9 @@ def evaluate(
     replace = vocabulary.unknown_id is not None
     ids = vocabulary.encode(text, "replace" if replace else unknown)
     kept = text
-    if not vocabulary.byte_mode and len(ids) < len(text):
+    if vocabulary.byte_mode and unknown == "skip":
+        kept = text.encode("utf-8", "ignore").decode()
+    elif not vocabulary.byte_mode and len(ids) < len(text):
         known = set(vocabulary.characters)
         kept = "".join(character for character in text if character in known)
     loss = evaluate_ids(model, ids, byte_mode=vocabulary.byte_mode, rows=rows, precision=precision)

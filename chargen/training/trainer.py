@@ -17,6 +17,7 @@ from chargen.batches import Batch, Batches, ConsecutiveBatches, RandomBatches
 from chargen.durable import remove_leftovers
 from chargen.errors import Diverged, SettingError
 from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.model.device import autocast, pick_device, pick_precision
 from chargen.model.dropout import Noise
 from chargen.model.language_model import CharModel
 from chargen.model.recurrent import State, detach, keep_rows
@@ -29,7 +30,7 @@ from chargen.text.reading import ReadingConfig
 from chargen.training.budget import Budget
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
-from chargen.training.evaluate import Loss, autocast, loss_windows, pick_device, pick_precision
+from chargen.training.evaluate import Loss, loss_windows
 from chargen.training.metrics import Metrics
 from chargen.training.schedule import learning_rate
 
@@ -424,7 +425,7 @@ class Trainer:
         if self.counters.applied:
             for name, weight in self.model.named_parameters():
                 self.optimizer.state[weight] = {
-                    "step": torch.tensor(float(self.counters.applied), device=_step_device(weight)),
+                    "step": torch.tensor(float(self.counters.applied), device=weight.device),  # as fused AdamW has it
                     "exp_avg": torch.from_numpy(parts["first"][name]).to(self.device),
                     "exp_avg_sq": torch.from_numpy(parts["second"][name]).to(self.device),
                 }
@@ -503,11 +504,6 @@ def _adamw(model: CharModel, config: TrainConfig) -> torch.optim.AdamW:
         {"params": [weight for weight in model.parameters() if weight.ndim == 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, fused=model.device.type in ("cpu", "cuda", "mps"))
-
-
-def _step_device(weight: torch.Tensor) -> torch.device:
-    """Fused AdamW keeps its step count beside the weights."""
-    return weight.device
 
 
 def _weights(model: CharModel) -> Arrays:

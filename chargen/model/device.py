@@ -1,0 +1,39 @@
+"""Where products run, and in which precision."""
+
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from chargen.errors import SettingError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a setting: auto takes cuda, then mps, then cpu. Raises SettingError where it is not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(device for device in ("cuda", "mps", "cpu") if there[device])
+    if not there.get(name, False):
+        found = ", ".join(device for device, present in there.items() if present)
+        raise SettingError(f"device is {name!r}: this machine and this torch have {found}", "device")
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """The precision of a setting: auto takes bf16 where the hardware multiplies it faster than fp32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        fast = bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    return "bf16" if fast else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which products run in bf16, or nothing for fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
