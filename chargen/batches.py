@@ -22,7 +22,6 @@ class Batch:
         inputs: ids (B, T), int64.
         targets: ids (B, T), int64; each is the character after its input.
         continues: (B,), True where the row goes on where it stopped in the step before, so its state is carried.
-
     """
 
     inputs: NDArray[np.int64]
@@ -53,7 +52,6 @@ class ConsecutiveBatches:
         rows: which rows this process takes; all by default.
 
     Raises DataError where the text is too short.
-
     """
 
     def __init__(
@@ -86,7 +84,6 @@ class RandomBatches:
         batch_size, seq_length, seed, rows: as for ConsecutiveBatches.
 
     Raises DataError where the text is too short.
-
     """
 
     def __init__(

@@ -63,7 +63,6 @@ def uniform(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDAr
         index: which sample or row, below 2**32; broadcast with `n`.
         n: which draw of that sample or row, below 2**64.
         purpose: what the draw is for.
-
     """
     words = _words(seed, index, n, purpose)
     bits = (words[..., 0] << np.uint64(21)) ^ (words[..., 1] >> np.uint64(11))

@@ -159,7 +159,9 @@ def without(state: RunState, what: str) -> RunState:
         if name.startswith(what + "."):
             arrays[name] = 0 * array
     if what in progress and what != "hidden":
-        progress[what] = {"applied": 1, "best_loss": 9.0, "evaluations_since_best": 49}.get(what, 0)
+        progress[what] = {"applied": 1, "best_loss": 9.0, "evaluations_since_best": 49}.get(
+            what, type(progress[what])()
+        )
     assert arrays.keys() == state.arrays.keys()
     return RunState(arrays, progress, state.settings)
 
@@ -244,3 +246,26 @@ def test_nothing_to_resume_and_damage_are_told(tmp_path: Path) -> None:
     (tmp_path / "state.safetensors").write_bytes(bytes(data))
     with pytest.raises(ModelFileError, match="damaged"):
         Trainer.resume(tmp_path, corpus())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"step": "5"}, {"step": 1.5}, {"best_loss": True}, {"seconds": None}, {"surprise": 1}, {"hidden": 1}]
+)
+def test_counters_that_are_none_are_refused(changes: dict[str, object], tmp_path: Path) -> None:
+    run_until(Trainer(corpus(), model(), config(), tmp_path), 2)
+    state = read_run_state(tmp_path)
+    save_run_state(tmp_path, RunState(state.arrays, {**state.progress, **changes}, state.settings))
+    with pytest.raises(ModelFileError, match="the state's"):
+        Trainer.resume(tmp_path, corpus())
+
+
+def test_a_run_killed_before_its_first_save_can_be_resumed(tmp_path: Path) -> None:
+    whole(tmp_path / "whole", model(), config())
+    for progress in Trainer(corpus(), model(), config(save_minutes=60), tmp_path / "parts").run():
+        if progress.step == 3:
+            break  # killed
+    resumed = Trainer.resume(tmp_path / "parts", corpus())
+    assert resumed.counters.step == 0
+    for _ in resumed.run():
+        pass
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")

@@ -228,6 +228,14 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.jsonl", "state.safetensors"])
+def test_what_an_older_run_left_is_never_overwritten(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"precious")
+    with pytest.raises(SettingError, match="already holds a run"):
+        Trainer(corpus(), SMALL, config(steps=1), tmp_path)
+    assert (tmp_path / name).read_bytes() == b"precious"
+
+
 def test_epochs_are_counted_in_characters() -> None:
     data = corpus(valid_fraction=0)
     trainer = Trainer(data, SMALL, config(steps=None, epochs=1.5))

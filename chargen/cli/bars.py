@@ -56,7 +56,6 @@ class TrainingBar:
     Args:
         trainer: the run.
         preview: how many characters to write then; 0 for none.
-
     """
 
     def __init__(self, trainer: "Trainer", preview: int) -> None:

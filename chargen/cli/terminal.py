@@ -31,7 +31,6 @@ class TextWriter:
 
     Args:
         stream: standard output, by default.
-
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:

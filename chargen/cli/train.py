@@ -15,7 +15,6 @@ from chargen.cli.terminal import visible
 from chargen.durable import locked
 from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_count
-from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.text.corpus import Corpus, CorpusConfig
 from chargen.training.config import TrainConfig
 
@@ -81,10 +80,10 @@ def command(
         folder = out or _free_folder(sources[0])
         made = [one for one in (folder, *folder.parents) if not one.exists()]
         _tell_model(corpus, model_config, config)
-        from chargen.training.trainer import Trainer
+        from chargen.training.trainer import Trainer, holds_a_run
 
         try:
-            if (folder / STATE_NAME).exists():
+            if holds_a_run(folder):
                 raise SettingError(f"{folder} already holds a run: go on with --resume, or choose another --out")
             _make(folder)
             with locked(folder):

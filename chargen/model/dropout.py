@@ -23,7 +23,6 @@ def drop(values: Tensor, rate: float, noise: Noise | None, layer: int, *, locked
         layer: which of a step's masks; a part of the address.
         locked: one mask (B, 1, F) for all T (Gal and Ghahramani, "A theoretically grounded application of dropout in
             recurrent neural networks", 2016) instead of one per character.
-
     """
     if noise is None or rate == 0:
         return values

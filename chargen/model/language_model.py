@@ -18,7 +18,6 @@ class CharModel(nn.Module):
         config: the shape.
         vocabulary_size: V.
         seed: fixes the first weights, whatever torch's own generator does.
-
     """
 
     def __init__(self, config: ModelConfig, vocabulary_size: int, seed: int = 0) -> None:
@@ -46,7 +45,6 @@ class CharModel(nn.Module):
 
         Returns:
             Logits (B, T, V) and the state after the last id, to be passed on.
-
         """
         config = self.config
         state = zero_state(config, len(ids), ids.device) if state is None else state

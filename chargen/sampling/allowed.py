@@ -49,7 +49,6 @@ class Allowed:
         vocabulary: whose ids are asked about.
         ban: characters never to write.
         no_repeat: never complete a run of this many characters that the stream has already written; 0 is off.
-
     """
 
     def __init__(self, vocabulary: Vocabulary, ban: str = "", no_repeat: int = 0) -> None:
@@ -83,7 +82,6 @@ class Allowed:
 
         Args:
             partial: in bytes, the unfinished character so far.
-
         """
         repeats = self._repeats()
         if self.vocabulary.byte_mode:

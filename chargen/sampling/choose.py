@@ -46,7 +46,6 @@ def probabilities(
     Args:
         logits: (V,), finite or -inf.
         allowed: (V,) bool, at least one True; None allows all.
-
     """
     config = config or SampleConfig()
     scores = logits.astype(np.float64)

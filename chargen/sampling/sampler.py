@@ -37,7 +37,6 @@ class Written:
         character: the character.
         log_prob: the model's own log-probability of it, in nats, before temperature and filters.
         stopped: True where a stop text ends with it, and with it the stream's turn.
-
     """
 
     stream: int
@@ -75,7 +74,6 @@ class Sampler:
         device: "cpu" (NumPy), or a torch device such as "cuda".
         vocabulary, counts: needed only with a CharModel; without counts the first character of a text without a prime
             is drawn uniformly.
-
     """
 
     def __init__(
@@ -151,7 +149,6 @@ class Sampler:
 
         Raises DataError naming unknown characters, ChargenError where a stream has written only a part of a character's
         bytes; then nothing has been fed.
-
         """
         ids = self.vocabulary.encode(text, unknown)
         if not len(ids):

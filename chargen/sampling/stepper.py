@@ -37,7 +37,6 @@ class NumpyStepper:
     Args:
         config: the model's shape.
         arrays: its weights by name; float32, or bf16 bits in uint16.
-
     """
 
     def __init__(self, config: ModelConfig, arrays: dict[str, NDArray[Any]]) -> None:

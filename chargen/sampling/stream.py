@@ -18,7 +18,6 @@ class Stream:
     Args:
         allowed: the rules for its next character, with what they remember.
         seed, index: with the number of draws so far, the address of its next draw.
-
     """
 
     def __init__(self, allowed: Allowed, seed: int, index: int) -> None:

@@ -83,7 +83,6 @@ def load(
 
     Returns the arrays (read-only views of the file's bytes; bf16 as uint16) and the description.
     Raises ModelFileError in one line, whatever the file holds.
-
     """
     try:
         data = Path(path).read_bytes()

@@ -35,7 +35,6 @@ class ModelFile:
         reading: how its text was read, so that another text can be read alike.
         training: what training reached: steps, losses, settings; never a clock or a path.
         sha256: the file's checksum; empty where there is no file yet.
-
     """
 
     config: ModelConfig

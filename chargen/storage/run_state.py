@@ -27,7 +27,6 @@ class RunState:
             "hidden.LAYER" (B, S) (where state is carried).
         progress: counters and figures at that step; see Trainer.
         settings: the resolved settings, and where the corpus is.
-
     """
 
     arrays: dict[str, NDArray[Any]]

@@ -63,7 +63,6 @@ class Corpus:
         config: the options.
         sources: for each role, the names it was read from, as absolute paths; empty for a text given in memory.
         report: what reading met.
-
     """
 
     vocabulary: Vocabulary
@@ -98,7 +97,6 @@ class Corpus:
             settings: fields of CorpusConfig, where no `config` is given.
 
         Raises DataError for a text that cannot be read, SettingError for a setting out of range.
-
         """
         config = _one_config(config, settings)
         if not _as_list(sources):

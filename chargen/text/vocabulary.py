@@ -29,7 +29,6 @@ class Vocabulary:
         characters: the known characters, sorted and distinct; empty for bytes.
         folded: rare characters that all share one unknown symbol, whose id is the last one.
         unit: "character" or "byte". A byte vocabulary knows every text.
-
     """
 
     def __init__(self, characters: str = "", *, folded: str = "", unit: str = "character") -> None:
@@ -99,7 +98,6 @@ class Vocabulary:
                 the unknown symbol (where there is one).
 
         Raises DataError naming the characters and where they stand.
-
         """
         if unknown not in ("error", "skip", "replace"):
             raise ValueError(f"unknown is {unknown!r}: it must be error, skip or replace")

@@ -20,7 +20,6 @@ class Budget:
         counters: the run's.
         started: `time.monotonic()` when the clock of this process began.
         end_sizes: ids of the validation and test parts, which are scored at the end.
-
     """
 
     def __init__(

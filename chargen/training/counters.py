@@ -1,6 +1,10 @@
 """What a run counts. Everything here is stored with its state, and everything that decides how it goes on is here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
+
+from chargen.errors import ModelFileError
+from chargen.settings import setting_types
 
 
 @dataclass
@@ -15,7 +19,6 @@ class Counters:
         best_loss, best_step, evaluations_since_best: the validation's memory; valid_loss: its latest result.
         seconds: spent; eval_seconds, evaluated: spent on, and ids scored by, validation: its speed.
         metrics_bytes: the metrics' size. hidden: whether there is a carried state. complete: whether the run is over.
-
     """
 
     step: int = 0
@@ -39,3 +42,17 @@ class Counters:
     metrics_bytes: int = 0
     hidden: bool = False
     complete: bool = False
+
+    @classmethod
+    def from_stored(cls, stored: Any) -> "Counters":
+        """Take over stored figures. Raises ModelFileError where they are not what a run counts."""
+        kinds = setting_types(cls)
+        if not isinstance(stored, dict) or stored.keys() != {field.name for field in fields(cls)}:
+            raise ModelFileError(
+                "the state's counters are not those of this version: resume with the one that wrote it"
+            )
+        for name, value in stored.items():
+            kind, optional, _ = kinds[name]
+            if type(value) is not kind and not (optional and value is None):
+                raise ModelFileError(f"the state's {name} is not a number that a run counts; take a fresh copy")
+        return cls(**stored)

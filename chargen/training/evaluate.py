@@ -52,7 +52,6 @@ def loss_windows(
         byte_mode: ids are bytes, and characters are counted where they begin.
         limit: score about this many ids, in evenly spaced stretches that depend on N and `limit` only.
         rows: how many rows; by default one per 1,000 ids scored, at most 32.
-
     """
     first = _first_counted(ids, byte_mode)
     total = len(ids) - first
@@ -106,7 +105,6 @@ class Evaluation:
         folded: how many of them share the unknown symbol, each charged for its place among those it stands for.
         unseen: how many the model has never met, each charged for its place among all other code points.
         skipped: how many were left out on request.
-
     """
 
     characters: int
@@ -155,7 +153,6 @@ def evaluate(
         unknown: where it has none: "error", or "skip" such characters and count them.
 
     Raises DataError for unknown characters or a text of fewer than two characters.
-
     """
     replace = vocabulary.unknown_id is not None
     ids = vocabulary.encode(text, "replace" if replace else unknown)

@@ -14,7 +14,6 @@ class Metrics:
     Args:
         folder: the run folder.
         size: the bytes that belong to the run; what a killed process wrote beyond them is cut off.
-
     """
 
     def __init__(self, folder: Path | None, size: int = 0) -> None:

@@ -31,6 +31,7 @@ from chargen.training.budget import Budget
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
 from chargen.training.evaluate import Loss, loss_windows
+from chargen.training.metrics import FILE_NAME as METRICS_NAME
 from chargen.training.metrics import Metrics
 from chargen.training.schedule import learning_rate
 
@@ -56,7 +57,6 @@ class Progress:
         share: of the budget used, 0 to 1.
         seconds_left: until the budget is used, estimated.
         doing: "training", "validating" (a step's validation) or "finishing" (the whole splits at the end).
-
     """
 
     step: int
@@ -83,7 +83,6 @@ class Trainer:
         started: `time.monotonic()` when the clock of a time budget began; now, by default.
 
     Raises DataError where the corpus is too small, SettingError where `out` already holds a run.
-
     """
 
     def __init__(
@@ -96,8 +95,8 @@ class Trainer:
         started: float | None = None,
     ) -> None:
         out = Path(out) if out is not None else None
-        if out and (out / STATE_NAME).exists():
-            raise SettingError(f"{out} already holds a run: go on with --resume {out}, or choose another --out", "out")
+        if out and holds_a_run(out):
+            raise SettingError(f"{out} already holds a run: go on with --resume, or choose another --out", "out")
         self._set_up(corpus, model_config or ModelConfig(), config or TrainConfig(), out, Counters(), started)
 
     def _set_up(
@@ -165,14 +164,13 @@ class Trainer:
             changes: training settings to change; budget, learning rate, schedule, intervals and the like.
 
         Raises ModelFileError where the state is damaged, SettingError for a change that would make it another run.
-
         """
         state = read_run_state(folder)
         config = changed_config(state.settings, changes or {})
         if corpus.describe() != {**state.settings["corpus"], "sources": corpus.sources}:
             raise SettingError(f"the corpus is not the one that the run in {folder} was trained on; start a new run")
         trainer = cls.__new__(cls)
-        counters = Counters(**state.progress)
+        counters = Counters.from_stored(state.progress)
         trainer._set_up(corpus, ModelConfig(**state.settings["model"]), config, Path(folder), counters, started)
         trainer._restore(state)
         return trainer
@@ -193,6 +191,8 @@ class Trainer:
         Raises Diverged after three steps in a row whose loss or gradient is not finite; they are never applied.
         """
         config, counters, model = self.config, self.counters, self.model
+        if self.out and counters.step == 0:
+            self.save()  # from here on the run can be resumed, and a full disk is known before the work
         yield from self._measure()
         while not self.finished or counters.step == 0:
             begun = time.monotonic()
@@ -459,6 +459,12 @@ class Trainer:
             seconds_left=budget.seconds_left(),
             doing=doing,
         )
+
+
+def holds_a_run(folder: Path) -> bool:
+    """True where a new run would overwrite what an older one left."""
+    files = (folder / name for name in (STATE_NAME, FILE_NAME, METRICS_NAME))
+    return any(file.exists() and file.stat().st_size > 0 for file in files)
 
 
 def changed_config(settings: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
