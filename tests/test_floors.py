@@ -30,7 +30,7 @@ GUARDED = {
     "click": {"cli/"},
     "tqdm": {"cli/"},
     "filelock": {"durable.py"},
-    "platformdirs": {"text/corpus.py"},
+    "platformdirs": {"text/cache.py"},
     "torch": {"model/", "training/", "storage/model_file.py", "sampling/stepper.py", "cli/train.py"},
     "pickle": set(),
     "marshal": set(),

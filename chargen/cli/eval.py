@@ -11,7 +11,8 @@ from chargen.cli.options import GroupedCommand, option
 from chargen.cli.terminal import visible
 from chargen.errors import SettingError
 from chargen.storage.model_file import ModelFile, build_model, read_model
-from chargen.text.corpus import ROLES, CorpusConfig, split
+from chargen.text.cache import ROLES
+from chargen.text.corpus import CorpusConfig, split
 from chargen.text.reading import ReadingConfig, ReadingReport, find_sources, read_text
 
 

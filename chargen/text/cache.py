@@ -1,0 +1,239 @@
+"""Encoded texts on disk, named after content and options: a text is encoded once, in flat memory, then only mapped."""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+
+from chargen.durable import sync_folder, write_durably
+from chargen.errors import ChargenError, DataError, SettingError
+from chargen.settings import setting
+from chargen.text.reading import ReadingConfig, ReadingReport, Source, read_bytes, read_text
+from chargen.text.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_points
+
+ROLES = ("train", "valid", "test")
+CACHE_FORMAT = 1
+CHANGED = "a source changed while it was read; run the command again when it is complete"
+ProgressBar = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class EncodingConfig(ReadingConfig):
+    """How a text becomes ids."""
+
+    unit: str = setting("character", "what an id stands for; bytes know every text", choices=UNITS)
+    min_count: int = setting(1, "characters rarer than this share one unknown symbol", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unit == "byte" and self.min_count > 1:
+            raise SettingError(f"min_count is {self.min_count}: bytes are never folded, so it must be 1", "min_count")
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedText:
+    """What an entry of the cache holds.
+
+    Args:
+        vocabulary: covers all parts.
+        parts: ids (N,) of the train, valid and test sources, mapped from the disk.
+        report: what reading met.
+    """
+
+    vocabulary: Vocabulary
+    parts: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+    report: ReadingReport
+
+
+def cache_folder() -> Path:
+    """Where encoded texts lie: $CHARGEN_CACHE, or the system's place for caches. It may be deleted at any time."""
+    return Path(os.environ.get("CHARGEN_CACHE") or platformdirs.user_cache_dir("chargen", appauthor=False))
+
+
+def open_entry(key: str, folder: Path | None = None) -> EncodedText | None:
+    """The encoded text of that key, or None where it is not in the cache or not whole."""
+    entry = (folder or cache_folder()) / key
+    try:
+        stored = json.loads((entry / "corpus.json").read_text("utf-8"))
+        vocabulary = Vocabulary(stored["characters"], folded=stored["folded"], unit=stored["unit"])
+        first, second, third = stored["sizes"]
+        total = first + second + third
+        if (entry / "ids").stat().st_size != total * vocabulary.dtype.itemsize:
+            return None
+        ids: NDArray[Any] = np.zeros(0, vocabulary.dtype)
+        if total:
+            ids = np.memmap(entry / "ids", vocabulary.dtype, "r", shape=(total,))
+        train, valid, test = np.split(ids, [first, first + second])
+        return EncodedText(vocabulary, (train, valid, test), ReadingReport(**stored["report"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def encode_sources(
+    sources: dict[str, list[Source]], config: EncodingConfig, folder: Path | None, progress: ProgressBar
+) -> tuple[EncodedText, str]:
+    """Encode the sources of each role, or find them encoded. Returns the text and its key.
+
+    Raises DataError for what cannot be read, ChargenError where the cache cannot be written.
+    """
+    encoder = _Encoder(sources, config, folder or cache_folder(), progress)
+    key = encoder.make_entry()
+    text = open_entry(key, encoder.cache)
+    if text is None:
+        raise ChargenError(f"{encoder.cache / key} vanished from the cache while it was read; run the command again")
+    return text, key
+
+
+def _install(work: Path, entry: Path) -> None:
+    """Move a finished entry into its place. Another process may have been faster; a damaged one is moved away."""
+    try:
+        os.replace(work, entry)
+    except OSError:
+        if open_entry(entry.name, entry.parent) is not None:
+            return
+        damaged = work.with_name(f"{secrets.token_hex(8)}.tmp")
+        os.replace(entry, damaged)
+        os.replace(work, entry)
+        shutil.rmtree(damaged, ignore_errors=True)
+    sync_folder(entry.parent)
+
+
+class _Encoder:
+    """One trip from sources to a cache entry: hash the bytes; where they are new, count characters, then write ids."""
+
+    def __init__(
+        self, sources: dict[str, list[Source]], config: EncodingConfig, cache: Path, progress: ProgressBar
+    ) -> None:
+        self.sources = sources
+        self.config = config
+        self.cache = cache
+        self.progress = progress
+        self.spooled: dict[int, Path] = {}
+        self.size: int | None = None
+
+    def make_entry(self) -> str:
+        """The key of the encoded text, after making its entry where there is no whole one."""
+        work = self.cache / f"{secrets.token_hex(8)}.tmp"
+        try:
+            work.mkdir(parents=True)
+            self._remove_abandoned()
+            try:
+                content = self._read_once(work)
+                entry = self.cache / self._key(content)
+                if open_entry(entry.name, self.cache) is None:
+                    self._encode(work, content)
+                    for spool in self.spooled.values():
+                        spool.unlink()
+                    _install(work, entry)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+        except OSError as error:
+            advice = "set CHARGEN_CACHE to a folder with room"
+            raise ChargenError(f"cannot write the cache {self.cache}: {error.strerror or error}; {advice}") from error
+        return entry.name
+
+    def _remove_abandoned(self) -> None:
+        """Remove what processes killed at least a day ago left half made."""
+        for left in self.cache.glob("*.tmp"):
+            if time.time() - left.stat().st_mtime > 86400:
+                shutil.rmtree(left, ignore_errors=True)
+
+    def _read_once(self, work: Path) -> str:
+        """The hash of every source's bytes; what can be read only once is spooled on the way."""
+        watch = _Pass("reading", self)
+        for number, source in enumerate(source for role in ROLES for source in self.sources[role]):
+            if source.once:
+                self.spooled[id(source)] = work / f"spool{number}"
+                with open(work / f"spool{number}", "wb") as spool:
+                    for block in watch.blocks(source, read_bytes(source)):
+                        spool.write(block)
+            else:
+                for _ in watch.blocks(source, read_bytes(source)):
+                    pass
+        self.size = watch.done
+        return watch.digest.hexdigest()
+
+    def _key(self, content: str) -> str:
+        """Names content, roles and every option that shapes the ids."""
+        options = {field.name: getattr(self.config, field.name) for field in fields(EncodingConfig)}
+        roles = [len(self.sources[role]) for role in ROLES]
+        described = json.dumps([CACHE_FORMAT, content, roles, options, unicodedata.unidata_version], sort_keys=True)
+        return hashlib.sha256(described.encode()).hexdigest()
+
+    def _texts(self, watch: "_Pass", role: str, report: ReadingReport) -> Iterator[str]:
+        def blocks(source: Source) -> Iterator[bytes]:
+            spool = self.spooled.get(id(source))
+            return watch.blocks(source, read_bytes(Source(source.name, spool) if spool else source))
+
+        return read_text(self.sources[role], self.config, report=report, blocks=blocks)
+
+    def _encode(self, work: Path, content: str) -> None:
+        """Two more passes: count the characters, then write the ids. The bytes must stay what was hashed."""
+        counts = np.zeros(CODE_POINTS, np.int64)
+        report = ReadingReport()
+        counting, encoding = _Pass("counting", self), _Pass("encoding", self)
+        for role in ROLES:
+            for text in self._texts(counting, role, report):
+                found = count_code_points(text)
+                counts[: len(found)] += found
+        counting.check(content)
+        if counts[0xD800:0xE000].any():
+            raise DataError(f"the text holds a lone surrogate, which is not a character (in {self.config.encoding})")
+        vocabulary = Vocabulary.from_counts(counts, unit=self.config.unit, min_count=self.config.min_count)
+        sizes = [0, 0, 0]
+
+        def encoded() -> Iterator[bytes]:
+            for number, role in enumerate(ROLES):
+                for text in self._texts(encoding, role, ReadingReport()):
+                    try:
+                        ids = vocabulary.encode(text)
+                    except DataError as error:
+                        raise DataError(CHANGED) from error
+                    sizes[number] += len(ids)
+                    yield ids.tobytes()
+            encoding.check(content)
+
+        write_durably(work / "ids", encoded())
+        stored = {
+            "characters": vocabulary.characters,
+            "folded": vocabulary.folded,
+            "sizes": sizes,
+            "unit": vocabulary.unit,
+            "report": asdict(report),
+        }
+        write_durably(work / "corpus.json", [json.dumps(stored).encode()])
+
+
+class _Pass:
+    """One pass over all bytes: shows progress, and hashes, so that a text that changes meanwhile is noticed."""
+
+    def __init__(self, what: str, encoder: _Encoder) -> None:
+        self.what = what
+        self.encoder = encoder
+        self.done = 0
+        self.digest = hashlib.sha256()
+
+    def blocks(self, source: Source, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        size = 0
+        for block in blocks:
+            size += len(block)
+            self.done += len(block)
+            self.digest.update(block)
+            self.encoder.progress(self.what, self.done, self.encoder.size)
+            yield block
+        self.digest.update(f"\0{size}\0".encode())
+
+    def check(self, content: str) -> None:
+        if self.digest.hexdigest() != content:
+            raise DataError(CHANGED)
