@@ -261,7 +261,7 @@ def test_counters_that_are_none_are_refused(changes: dict[str, object], tmp_path
 
 def test_a_run_killed_before_its_first_save_can_be_resumed(tmp_path: Path) -> None:
     whole(tmp_path / "whole", model(), config())
-    for progress in Trainer(corpus(), model(), config(save_minutes=60), tmp_path / "parts").run():
+    for progress in Trainer(corpus(), model(), config(), tmp_path / "parts").run():
         if progress.step == 3:
             break  # killed
     resumed = Trainer.resume(tmp_path / "parts", corpus())

@@ -355,7 +355,7 @@ def test_wrong_settings_are_named_with_their_range() -> None:
             new(**given_)
     with pytest.raises(SettingError, match="give the vocabulary of this CharModel"):
         Sampler(build_model(model()))
-    with pytest.raises(SettingError, match="length is -1: it must be at least 0"):
+    with pytest.raises(SettingError, match="length is -1: it must be 0 to"):
         new().generate(-1)
     for call in (lambda: new(num=2).generate(1), lambda: new(num=2).stream(1)):
         with pytest.raises(SettingError, match="one sample and this Sampler writes 2"):

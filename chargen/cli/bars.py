@@ -11,7 +11,8 @@ from chargen.cli.signals import StopRequest
 from chargen.cli.terminal import visible
 
 if TYPE_CHECKING:
-    from chargen.training.trainer import Progress, Trainer
+    from chargen.training.progress import Progress
+    from chargen.training.trainer import Trainer
 
 PREVIEW_SECONDS = 20.0
 

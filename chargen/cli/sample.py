@@ -13,7 +13,8 @@ from chargen.cli.terminal import TextWriter
 from chargen.draws import MAX_SEED
 from chargen.errors import SettingError
 from chargen.sampling.choose import SampleConfig
-from chargen.sampling.sampler import Sample, Sampler, Written
+from chargen.sampling.sampler import Sampler
+from chargen.sampling.written import Sample, Written
 from chargen.storage.model_file import read_model
 from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 

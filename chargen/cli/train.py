@@ -17,6 +17,7 @@ from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_count
 from chargen.text.corpus import Corpus, CorpusConfig
 from chargen.training.config import TrainConfig
+from chargen.training.memory import estimate_memory
 
 if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
@@ -167,8 +168,6 @@ def _tell_corpus(corpus: Corpus, name: str) -> None:
 
 
 def _tell_model(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) -> None:
-    from chargen.training.trainer import estimate_memory
-
     size = len(corpus.vocabulary)
     memory = estimate_memory(model_config, size, config)
     _say(

@@ -5,7 +5,7 @@ import operator
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -15,10 +15,11 @@ from chargen.draws import MAX_SEED
 from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
 from chargen.sampling.allowed import Allowed
 from chargen.sampling.choose import SampleConfig, choose, log_softmax
-from chargen.sampling.stepper import NumpyStepper, Stepper, TorchStepper
+from chargen.sampling.stepper import new_stepper
 from chargen.sampling.stream import Stream
+from chargen.sampling.written import Sample, Written
 from chargen.storage import container
-from chargen.storage.model_file import ModelFile, build_model, read_model
+from chargen.storage.model_file import ModelFile, read_model
 from chargen.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -26,38 +27,6 @@ if TYPE_CHECKING:
 
 STATE_FORMAT = 1
 STATE_KIND = "sampler state"
-
-
-@dataclass(frozen=True)
-class Written:
-    """One character that one stream wrote.
-
-    Args:
-        stream: which sample, from 0.
-        character: the character.
-        log_prob: the model's own log-probability of it, in nats, before temperature and filters.
-        stopped: True where a stop text ends with it, and with it the stream's turn.
-    """
-
-    stream: int
-    character: str
-    log_prob: float
-    stopped: bool = False
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What one stream wrote in one call: text, the log-probability of each character, whether a stop text ended it."""
-
-    text: str
-    log_probs: tuple[float, ...]
-    stopped: bool
-
-    @classmethod
-    def of(cls, turn: list[Written]) -> "Sample":
-        """Put the characters of one stream together."""
-        text = "".join(written.character for written in turn)
-        return cls(text, tuple(written.log_prob for written in turn), bool(turn) and turn[-1].stopped)
 
 
 class Sampler:
@@ -107,8 +76,7 @@ class Sampler:
             raise SettingError(f"counts have shape {found.shape}: the vocabulary has {len(vocabulary)} ids")
         self.vocabulary = vocabulary
         self._first_logits = np.log(np.maximum(found, 1e-9))
-        self.arrays = model.arrays if isinstance(model, ModelFile) else _arrays(model)
-        self.stepper = _stepper(model, self.arrays, device)
+        self.stepper, self.arrays = new_stepper(model, device)
         self.reset()
 
     @classmethod
@@ -180,7 +148,7 @@ class Sampler:
 
         Raises ChargenError where bans and no_repeat leave no character to write, or the model's numbers overflow.
         """
-        return self._write(None if length is None else _whole("length", length, 0, 2**63))
+        return self._write(None if length is None else _whole("length", length, 0))
 
     def _write(self, length: int | None) -> Iterator[list[Written]]:
         written = [0] * self.num
@@ -304,22 +272,6 @@ class Sampler:
         self._state = tuple(arrays[f"state.{layer}"].astype(np.float32) for layer in range(len(arrays)))
 
 
-def _stepper(model: Union[ModelFile, "CharModel"], arrays: dict[str, NDArray[Any]], device: str) -> Stepper:
-    """NumPy for the CPU, torch for every other device."""
-    if isinstance(model, ModelFile):
-        if device == "cpu":
-            return NumpyStepper(model.config, arrays)
-        from chargen.model.device import pick_device
-
-        return TorchStepper(build_model(model, str(pick_device(device))))
-    return NumpyStepper(model.config, arrays) if model.device.type == "cpu" else TorchStepper(model)
-
-
-def _arrays(model: "CharModel") -> dict[str, NDArray[Any]]:
-    """A copy of the weights: training on does not change a sampler's text halfway."""
-    return {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.state_dict().items()}
-
-
 def _digest(arrays: dict[str, NDArray[Any]]) -> str:
     """Names the weights that a state belongs to."""
     digest = hashlib.sha256()
@@ -328,13 +280,13 @@ def _digest(arrays: dict[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _whole(name: str, value: Any, low: int, high: int) -> int:
+def _whole(name: str, value: Any, low: int, high: int = MAX_SEED) -> int:
     """A whole number in a range, of any integer type. Raises SettingError."""
     try:
         number = operator.index(value)
     except TypeError as error:
         raise SettingError(f"{name} is {value!r}: it must be a whole number", name) from error
-    if not low <= number <= high:
+    if number < low or number > high:
         raise SettingError(f"{name} is {value}: it must be {low:,} to {high:,}", name)
     return number
 

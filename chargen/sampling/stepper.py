@@ -4,12 +4,13 @@ The NumPy stepper is the reference: every row is computed alone, by the same ope
 logits do not depend on how many rows there are.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chargen.model.config import ModelConfig
+from chargen.storage.model_file import ModelFile, build_model
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
@@ -123,3 +124,20 @@ class TorchStepper:
             given = torch.from_numpy(ids.astype(np.int64))[:, None].to(device)
             logits, after = self.model(given, tuple(torch.from_numpy(layer).to(device) for layer in state))
         return logits[:, 0].float().cpu().numpy(), tuple(layer.cpu().numpy() for layer in after)
+
+
+def new_stepper(model: Union[ModelFile, "CharModel"], device: str) -> tuple[Stepper, dict[str, NDArray[Any]]]:
+    """A stepper and the weights it uses: NumPy for the CPU, torch for every other device.
+
+    A CharModel's weights are copied, so that training on does not change a sampler's text halfway.
+
+    Raises SettingError where the device is not there.
+    """
+    if isinstance(model, ModelFile):
+        if device == "cpu":
+            return NumpyStepper(model.config, model.arrays), model.arrays
+        from chargen.model.device import pick_device
+
+        return TorchStepper(build_model(model, str(pick_device(device)))), model.arrays
+    arrays = {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.state_dict().items()}
+    return (NumpyStepper(model.config, arrays) if model.device.type == "cpu" else TorchStepper(model)), arrays

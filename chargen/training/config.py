@@ -1,10 +1,11 @@
 """How a model is trained: budget, minibatches, optimizer, intervals."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from chargen.draws import MAX_SEED
 from chargen.errors import SettingError
-from chargen.settings import check_settings, setting
+from chargen.settings import check_settings, resumable_settings, setting
 
 DEFAULT_MINUTES = 5.0
 
@@ -52,3 +53,26 @@ class TrainConfig:
             raise SettingError(f"{words} are two budgets: give one", next(iter(given)))
         if not given:
             object.__setattr__(self, "minutes", DEFAULT_MINUTES)
+
+
+def changed_config(settings: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
+    """A stored run's training settings with changes that leave it the same run; a new budget replaces the old one.
+
+    Raises SettingError for a change of model, corpus or batching.
+    """
+    stored = {**settings["model"], **settings["corpus"]["config"], **settings["training"]}
+    allowed = resumable_settings(TrainConfig)
+    for name, value in changes.items():
+        if name not in allowed and stored.get(name) != value:
+            raise SettingError(
+                f"{name} is {value!r}, but the run has {stored.get(name)!r}: model, corpus and batching stay "
+                "as they are in a resumed run; start a new run for that",
+                name,
+            )
+    budgets = {"minutes", "epochs", "steps"}
+    old = {
+        name: value
+        for name, value in settings["training"].items()
+        if not (budgets & changes.keys() and name in budgets)
+    }
+    return TrainConfig(**{**old, **{name: value for name, value in changes.items() if name in allowed}})

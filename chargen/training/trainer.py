@@ -3,11 +3,10 @@
 import math
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
@@ -16,60 +15,30 @@ from torch.nn.utils import clip_grad_norm_
 from chargen.batches import Batch, Batches, ConsecutiveBatches, RandomBatches
 from chargen.durable import remove_leftovers
 from chargen.errors import Diverged, SettingError
-from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.model.config import ModelConfig
 from chargen.model.device import autocast, pick_device, pick_precision
 from chargen.model.dropout import Noise
 from chargen.model.language_model import CharModel
 from chargen.model.recurrent import State, detach, keep_rows
-from chargen.settings import resumable_settings
 from chargen.storage.model_file import FILE_NAME, ModelFile, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
 from chargen.text.corpus import Corpus
 from chargen.text.reading import ReadingConfig
 from chargen.training.budget import Budget
-from chargen.training.config import TrainConfig
+from chargen.training.config import TrainConfig, changed_config
 from chargen.training.counters import Counters
 from chargen.training.evaluate import Loss, loss_windows
 from chargen.training.metrics import FILE_NAME as METRICS_NAME
 from chargen.training.metrics import Metrics
+from chargen.training.progress import Progress
 from chargen.training.schedule import learning_rate
+from chargen.training.snapshot import Arrays, capture, restore, set_weights, weights_of
 
 MAX_BAD_STEPS = 3
 SUBSET_SHARE = 0.05
 """Ids scored in a validation per id trained since the last; scoring costs a third of training, so 2 % of the time."""
 USUAL_SUBSET = 40_000
-
-Arrays = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands.
-
-    Args:
-        step, epoch: done so far.
-        seconds: spent by the run so far, resumed parts included.
-        train_loss: nats per character over the last step; NaN before the first, or where it was not finite.
-        valid_loss: of the latest validation, nats per character; None before the first.
-        lr, grad_norm: of the last step.
-        chars_per_second: trained since the last line of metrics, validation apart.
-        share: of the budget used, 0 to 1.
-        seconds_left: until the budget is used, estimated.
-        doing: "training", "validating" (a step's validation) or "finishing" (the whole splits at the end).
-    """
-
-    step: int
-    epoch: float
-    seconds: float
-    train_loss: float
-    valid_loss: float | None
-    lr: float
-    grad_norm: float
-    chars_per_second: float
-    share: float
-    seconds_left: float
-    doing: str = "training"
 
 
 class Trainer:
@@ -172,7 +141,7 @@ class Trainer:
         trainer = cls.__new__(cls)
         counters = Counters.from_stored(state.progress)
         trainer._set_up(corpus, ModelConfig(**state.settings["model"]), config, Path(folder), counters, started)
-        trainer._restore(state)
+        trainer.hidden, trainer.best = restore(state.arrays, counters.applied, trainer.model, trainer.optimizer)
         return trainer
 
     @property
@@ -265,7 +234,7 @@ class Trainer:
             counters.valid_loss = loss
             if math.isfinite(loss) and (counters.best_loss is None or loss < counters.best_loss):
                 counters.best_loss, counters.best_step, counters.evaluations_since_best = loss, counters.step, 0
-                self.best = _weights(self.model)
+                self.best = weights_of(self.model)
             else:
                 counters.evaluations_since_best += 1
         self.metrics.write(self._line(loss))
@@ -317,7 +286,7 @@ class Trainer:
         judged = self.model
         if best is not None:
             judged = CharModel(self.model_config, len(self.corpus.vocabulary)).to(self.device)
-            judged.load_state_dict({name: torch.from_numpy(array) for name, array in best.items()})
+            set_weights(judged, best)
         else:
             best_step = counters.step
         assert best_step is not None
@@ -335,7 +304,7 @@ class Trainer:
                 }
         counters.complete = True
         if self.out:
-            save_model(self.out / FILE_NAME, self.model_file(_weights(judged), self.summary))
+            save_model(self.out / FILE_NAME, self.model_file(weights_of(judged), self.summary))
             counters.seconds = self.budget.seconds()
             save_run_state(self.out, self._state())
             self.metrics.write({**self._line(self.summary.get("valid_loss")), "final": True})
@@ -359,7 +328,7 @@ class Trainer:
         return ModelFile(
             self.model_config,
             self.corpus.vocabulary,
-            _weights(self.model) if weights is None else weights,
+            weights_of(self.model) if weights is None else weights,
             self.corpus.counts,
             reading,
             self._summary(self.counters.step) if summary is None else summary,
@@ -388,14 +357,6 @@ class Trainer:
         self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - begun)
 
     def _state(self) -> RunState:
-        moments = {name: self.optimizer.state[weight] for name, weight in self.model.named_parameters()}
-        parts: dict[str, Arrays] = {
-            "weights": _weights(self.model),
-            "first": {name: _array(moment.get("exp_avg"), self.model, name) for name, moment in moments.items()},
-            "second": {name: _array(moment.get("exp_avg_sq"), self.model, name) for name, moment in moments.items()},
-            "best": self.best or {},
-            "hidden": {str(layer): state.cpu().numpy() for layer, state in enumerate(self.hidden or ())},
-        }
         self.counters.hidden = self.hidden is not None
         settings = {
             "model": asdict(self.model_config),
@@ -404,7 +365,7 @@ class Trainer:
             "vocabulary_size": len(self.corpus.vocabulary),
             "machine": self.machine(),
         }
-        arrays = {f"{part}.{name}": array for part, named in parts.items() for name, array in named.items()}
+        arrays = capture(self.model, self.optimizer, self.hidden, self.best)
         return RunState(arrays, asdict(self.counters), settings)
 
     def machine(self) -> dict[str, Any]:
@@ -415,24 +376,6 @@ class Trainer:
             "device": self.device.type,
             "precision": self.precision,
         }
-
-    def _restore(self, state: RunState) -> None:
-        parts: dict[str, Arrays] = {}
-        for name, array in state.arrays.items():
-            part, _, rest = name.partition(".")
-            parts.setdefault(part, {})[rest] = array.copy()
-        self.model.load_state_dict({name: torch.from_numpy(array) for name, array in parts["weights"].items()})
-        if self.counters.applied:
-            for name, weight in self.model.named_parameters():
-                self.optimizer.state[weight] = {
-                    "step": torch.tensor(float(self.counters.applied), device=weight.device),  # as fused AdamW has it
-                    "exp_avg": torch.from_numpy(parts["first"][name]).to(self.device),
-                    "exp_avg_sq": torch.from_numpy(parts["second"][name]).to(self.device),
-                }
-        self.best = parts.get("best")
-        hidden = parts.get("hidden", {})
-        if hidden:
-            self.hidden = tuple(torch.from_numpy(hidden[str(layer)]).to(self.device) for layer in range(len(hidden)))
 
     def _divergence(self) -> str:
         kept = f"; the last good state is in {self.out}" if self.out and (self.out / STATE_NAME).exists() else ""
@@ -467,42 +410,6 @@ def holds_a_run(folder: Path) -> bool:
     return any(file.exists() and file.stat().st_size > 0 for file in files)
 
 
-def changed_config(settings: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
-    """A stored run's training settings with changes that leave it the same run; a new budget replaces the old one.
-
-    Raises SettingError for a change of model, corpus or batching.
-    """
-    stored = {**settings["model"], **settings["corpus"]["config"], **settings["training"]}
-    allowed = resumable_settings(TrainConfig)
-    for name, value in changes.items():
-        if name not in allowed and stored.get(name) != value:
-            raise SettingError(
-                f"{name} is {value!r}, but the run has {stored.get(name)!r}: model, corpus and batching stay "
-                "as they are in a resumed run; start a new run for that",
-                name,
-            )
-    budgets = {"minutes", "epochs", "steps"}
-    old = {
-        name: value
-        for name, value in settings["training"].items()
-        if not (budgets & changes.keys() and name in budgets)
-    }
-    return TrainConfig(**{**old, **{name: value for name, value in changes.items() if name in allowed}})
-
-
-def estimate_memory(model_config: ModelConfig, vocabulary_size: int, config: TrainConfig) -> int:
-    """About how many bytes training takes beside Python and torch themselves: weights and windows, no workspace."""
-    weights = sum(math.prod(shape) for shape in parameter_shapes(model_config, vocabulary_size).values())
-    gates = {"lstm": 4, "gru": 3}[model_config.cell]
-    per_character = (
-        2 * model_config.embedding_size
-        + model_config.num_layers * model_config.hidden_size * (gates + 4)
-        + 4 * vocabulary_size
-    )
-    copies = 5  # weights, gradients, two moments, the best weights
-    return 4 * (copies * weights + config.batch_size * config.seq_length * per_character)
-
-
 def _adamw(model: CharModel, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2019), fused where there is one; biases are not decayed."""
     groups = [
@@ -510,15 +417,3 @@ def _adamw(model: CharModel, config: TrainConfig) -> torch.optim.AdamW:
         {"params": [weight for weight in model.parameters() if weight.ndim == 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, fused=model.device.type in ("cpu", "cuda", "mps"))
-
-
-def _weights(model: CharModel) -> Arrays:
-    """A copy of the weights in NumPy."""
-    return {name: weight.detach().cpu().numpy().copy() for name, weight in model.state_dict().items()}
-
-
-def _array(moment: torch.Tensor | None, model: CharModel, name: str) -> NDArray[np.float32]:
-    """A moment in NumPy; zeros before the first step."""
-    if moment is None:
-        return np.zeros(model.get_parameter(name).shape, np.float32)
-    return moment.cpu().numpy()

@@ -1,0 +1,35 @@
+"""What a sampler hands over: single characters as they come, and whole samples."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Written:
+    """One character that one stream wrote.
+
+    Args:
+        stream: which sample, from 0.
+        character: the character.
+        log_prob: the model's own log-probability of it, in nats, before temperature and filters.
+        stopped: True where a stop text ends with it, and with it the stream's turn.
+    """
+
+    stream: int
+    character: str
+    log_prob: float
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one stream wrote in one call: text, the log-probability of each character, whether a stop text ended it."""
+
+    text: str
+    log_probs: tuple[float, ...]
+    stopped: bool
+
+    @classmethod
+    def of(cls, turn: list[Written]) -> "Sample":
+        """Put the characters of one stream together."""
+        text = "".join(written.character for written in turn)
+        return cls(text, tuple(written.log_prob for written in turn), bool(turn) and turn[-1].stopped)
