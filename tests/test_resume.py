@@ -9,6 +9,7 @@ import torch
 
 from chargen.errors import DataError, ModelFileError, SettingError
 from chargen.model.config import ModelConfig
+from chargen.storage.model_file import read_model
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
 from chargen.text.corpus import Corpus
 from chargen.training.config import TrainConfig
@@ -269,3 +270,13 @@ def test_a_run_killed_before_its_first_save_can_be_resumed(tmp_path: Path) -> No
     for _ in resumed.run():
         pass
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_resumed_run_keeps_the_best_model_that_its_end_had_found(tmp_path: Path) -> None:
+    """A run ended between two validations with its best weights last; going on must not put an older model back."""
+    whole(tmp_path, model(), config(steps=11, schedule="constant"))
+    assert read_model(tmp_path).training["step"] == 11
+    before = (tmp_path / "model.safetensors").read_bytes()
+    resumed = Trainer.resume(tmp_path, corpus(), changes={"steps": 24})
+    resumed.save()
+    assert (tmp_path / "model.safetensors").read_bytes() == before

@@ -141,6 +141,8 @@ class Trainer:
         trainer = cls.__new__(cls)
         counters = Counters.from_stored(state.progress)
         trainer._set_up(corpus, ModelConfig(**state.settings["model"]), config, Path(folder), counters, started)
+        # What the folder's model file holds is at least as good as this best, and stays until a better one comes.
+        trainer._saved_best = counters.best_step
         trainer.hidden, trainer.best = restore(state.arrays, counters.applied, trainer.model, trainer.optimizer)
         return trainer
 
@@ -183,7 +185,7 @@ class Trainer:
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
                 self.optimizer.step()
-                self.hidden = detach(hidden) if self.config.batching == "consecutive" else None
+                self.hidden = detach(hidden)
                 counters.bad_steps = 0
                 counters.applied += 1
                 self._count(batch, loss.item(), norm.item(), rate)
@@ -346,13 +348,14 @@ class Trainer:
         counters = self.counters
         counters.seconds, counters.metrics_bytes = self.budget.seconds(), self.metrics.sync()
         counters.complete = False
-        save_run_state(self.out, self._state())
+        # The model first: a kill in between leaves a state whose next step makes the same model again.
         if self.best is None or counters.best_step != self._saved_best:
             summary = self._summary(counters.step if counters.best_step is None else counters.best_step)
             if counters.best_loss is not None:
                 summary |= {"valid_loss": counters.best_loss, "valid_whole": False}
             save_model(self.out / FILE_NAME, self.model_file(self.best, summary))
             self._saved_best = counters.best_step
+        save_run_state(self.out, self._state())
         self._last_save = time.monotonic()
         self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - begun)
 
