@@ -171,7 +171,7 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_default(r
     assert (file.config.hidden_size, file.config.cell, file.config.num_layers) == (12, "gru", 2)
     assert file.config.locked_dropout
     assert file.training["settings"]["steps"] == 3
-    assert file.training["settings"]["batch_size"] == 64
+    assert file.training["settings"]["batch_size"] == 32
 
 
 def test_valid_and_test_may_be_texts_of_their_own(run, tmp_path) -> None:
@@ -378,5 +378,5 @@ def test_minutes_are_wall_clock_from_the_start_of_the_process(tmp_path) -> None:
     spent = time.monotonic() - started
     assert process.returncode == 0, err.decode()
     # 9 s asked. Wide, since the machine may be busy; below it says that the budget was used, not cut short.
-    assert 6 < spent < 20, err.decode()
+    assert 6 < spent < 30, err.decode()
     assert (tmp_path / "run" / FILE_NAME).exists()

@@ -21,7 +21,7 @@ class TrainConfig:
     steps: int | None = setting(None, "budget: optimizer steps", low=1, high=10**12, resumable=True)
     batching: str = setting("consecutive", "rows that run on through the text with carried state, or random windows",
                             choices=("consecutive", "random"))  # fmt: skip
-    batch_size: int = setting(64, "rows of a minibatch (B)", low=1, high=1_000_000)
+    batch_size: int = setting(32, "rows of a minibatch (B)", low=1, high=1_000_000)
     seq_length: int = setting(128, "characters per row and step, and how far gradients flow (T)", low=1, high=1_000_000)
     lr: float = setting(4e-3, "peak learning rate of AdamW", above=0, high=10, resumable=True)
     schedule: str = setting("cosine", "learning rate over the budget: falling to zero, or level",
