@@ -71,6 +71,9 @@ def uniform(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDAr
 
 
 def integer(seed: int, index: int, n: int, purpose: Purpose) -> int:
-    """A whole number of 63 random bits, keyed like `uniform`: the seed of a library's own generator."""
+    """A whole number of 63 random bits, keyed like `uniform`: the seed of a library's own generator.
+
+    torch's generator on the CPU looks at the low 32 bits only.
+    """
     words: Any = _words(seed, index, n, purpose)
     return (int(words[0]) << 31) ^ int(words[1])

@@ -13,6 +13,8 @@ from typing import Any
 
 from chargen.errors import SettingError
 
+Settings = typing.TypeVar("Settings")
+
 
 def setting(
     default: Any,
@@ -53,6 +55,15 @@ def setting_types(cls: type) -> dict[str, tuple[type, bool, bool]]:
         many = typing.get_origin(hint) is tuple
         found[name] = (typing.get_args(hint)[0] if many else hint, optional, many)
     return found
+
+
+def make_settings(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """A settings dataclass from values by name, such as keywords or a stored table. Raises SettingError."""
+    known = {field.name for field in dataclasses.fields(typing.cast(Any, cls))}
+    for name in values:
+        if name not in known:
+            raise SettingError(f"there is no setting {name!r} here; there are {', '.join(sorted(known))}")
+    return cls(**values)
 
 
 def describe_range(metadata: Mapping[str, Any]) -> str:

@@ -380,3 +380,44 @@ def test_minutes_are_wall_clock_from_the_start_of_the_process(tmp_path) -> None:
     # 9 s asked. Wide, since the machine may be busy; below it says that the budget was used, not cut short.
     assert 6 < spent < 30, err.decode()
     assert (tmp_path / "run" / FILE_NAME).exists()
+
+
+def test_a_signal_ends_a_wait_for_standard_input(tmp_path) -> None:
+    process = command("train", "-", "--steps", "1", *QUICK, cwd=tmp_path, stdin=subprocess.PIPE)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    process.communicate()
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_full_device_is_one_line(model) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "wb") as full:
+        words = [sys.executable, "-m", "chargen", "sample", str(model), "--length", "50", "--seed", "1"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert one_line(done.stderr.decode())
+
+
+def test_eval_does_not_take_a_part_of_one_text_for_another(run, tmp_path) -> None:
+    (tmp_path / "v.txt").write_text(TEXT[:500])
+    run("train", "text.txt", "--valid", "v.txt", "--steps", 2, "--out", "apart", *QUICK)
+    refused = run("eval", "apart", "text.txt", "--part", "valid")
+    assert refused.code == 2
+    assert "no valid part was cut" in refused.err
+
+
+def test_resume_says_what_it_changes(run) -> None:
+    run("train", "text.txt", "--steps", 2, *QUICK)
+    told = run("train", "--resume", "checkpoints/text", "--steps", 3, "--lr", "0.001", "--preview", 0)
+    assert "changed  steps: 2 before, 3 from here on" in told.err
+    assert "changed  lr: 0.004 before, 0.001 from here on" in told.err
+
+
+def test_a_prime_file_may_be_in_another_encoding(run, model, tmp_path) -> None:
+    (tmp_path / "prime.txt").write_bytes("é".encode("latin-1"))
+    assert run("sample", model, "--prime-file", "prime.txt", "--seed", 1).code == 3
+    told = run("sample", model, "--prime-file", "prime.txt", "--encoding", "latin-1", "--seed", 1, "--length", 3)
+    assert told.out.startswith("é")

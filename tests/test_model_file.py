@@ -258,7 +258,7 @@ HOSTILE = [
     ("dropout is 1", lambda d: d["config"].update(dropout=1)),
     ("cell is 'rnn'", lambda d: d["config"].update(cell="rnn")),
     ("bidirectional", lambda d: d["config"].update(bidirectional=True)),
-    ("unexpected keyword", lambda d: d["config"].update(surprise=1)),
+    ("no setting", lambda d: d["config"].update(surprise=1)),
     ("argument after ** must be", lambda d: d.update(config=[])),
     ("KeyError 'config'", lambda d: d.pop("config")),
     ("dropout is 1000", lambda d: d["config"].update(dropout=10**400)),

@@ -1,6 +1,7 @@
 """k steps, save, load, m steps: byte for byte the same as k + m steps. And the test of that test."""
 
 import json
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from chargen.storage.model_file import read_model
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
 from chargen.text.corpus import Corpus
 from chargen.training.config import TrainConfig
+from chargen.training.counters import Counters
 from chargen.training.trainer import Trainer
 
 CLOCKS = {"seconds", "chars_per_second"}
@@ -167,11 +169,19 @@ def without(state: RunState, what: str) -> RunState:
     return RunState(arrays, progress, state.settings)
 
 
-@pytest.mark.parametrize(
-    "what",
-    ["weights", "first", "second", "best", "hidden", "step", "applied", "best_loss", "best_step", "since_nats",
-     "since_characters", "logged_step", "evaluations_since_best", "metrics_bytes"],
-)  # fmt: skip
+CLOCKS_AND_DERIVED = COUNTER_CLOCKS - {"metrics_bytes"} | {
+    "hidden",
+    "complete",
+    "valid_loss",
+    "bad_steps",
+    "grad_norm",
+    "lr",
+}
+COMPONENTS = ["weights", "first", "second", "best", "hidden"]
+COMPONENTS += [field.name for field in fields(Counters) if field.name not in CLOCKS_AND_DERIVED]
+
+
+@pytest.mark.parametrize("what", COMPONENTS)
 def test_leaving_out_any_component_is_noticed(what: str, tmp_path: Path) -> None:
     """If this fails, the exactness tests above prove nothing about that component."""
     worse = Corpus.from_text("ab" * 300 + "ba" * 10 + "".join("abb"[i * i % 3] for i in range(300)), valid_fraction=0.3)
@@ -280,3 +290,38 @@ def test_a_resumed_run_keeps_the_best_model_that_its_end_had_found(tmp_path: Pat
     resumed = Trainer.resume(tmp_path, corpus(), changes={"steps": 24})
     resumed.save()
     assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_asking_to_resume_what_is_complete_touches_nothing(tmp_path: Path) -> None:
+    whole(tmp_path, model(), config(steps=10))
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    trainer = Trainer.resume(tmp_path, corpus())
+    assert trainer.finished
+    assert trainer.counters.complete
+    assert before == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+
+def test_another_interval_validates_on_the_same_part(tmp_path: Path) -> None:
+    run_until(Trainer(corpus(), model(), config(eval_every=4), tmp_path / "parts"), 8)
+    resumed = Trainer.resume(tmp_path / "parts", corpus(), changes={"eval_every": 3})
+    found = [progress.valid_loss for progress in resumed.run() if progress.step == 12 and progress.doing == "training"]
+    whole(tmp_path / "whole", model(), config(eval_every=12, log_every=3))
+    expected = next(line["valid_loss"] for line in metrics(tmp_path / "whole") if line["step"] == 12)
+    assert found == [expected]
+
+
+def test_a_state_with_settings_of_another_version_is_refused(tmp_path: Path) -> None:
+    run_until(Trainer(corpus(), model(), config(), tmp_path), 2)
+    state = read_run_state(tmp_path)
+    settings = {**state.settings, "training": {**state.settings["training"], "surprise": 1}}
+    save_run_state(tmp_path, RunState(state.arrays, state.progress, settings))
+    with pytest.raises(SettingError, match="no setting 'surprise'"):
+        Trainer.resume(tmp_path, corpus())
+
+
+def test_bf16_resumes_exactly_too(tmp_path: Path) -> None:
+    whole(tmp_path / "whole", model(), config(steps=8, precision="bf16"))
+    run_until(Trainer(corpus(), model(), config(steps=8, precision="bf16"), tmp_path / "parts"), 5)
+    for _ in Trainer.resume(tmp_path / "parts", corpus()).run():
+        pass
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")

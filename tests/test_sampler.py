@@ -347,7 +347,7 @@ def test_wrong_settings_are_named_with_their_range() -> None:
         ({"top_p": 2}, "top_p is 2.0: it must be 0 to 1"),
         ({"stop": ("a", "")}, "stop is '': an empty text ends nothing"),
         ({"seed": 1.5}, "seed is 1.5: it must be a whole number"),
-        ({"heat": 1}, "no such setting of a sampler: .*heat"),
+        ({"heat": 1}, "there is no setting 'heat' here; there are ban"),
         ({"config": SampleConfig(), "top_k": 1}, "give top_k in the config or beside it, not both"),
     ]
     for given_, message in wrong:

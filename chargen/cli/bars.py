@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from chargen.cli.signals import StopRequest
 from chargen.cli.terminal import visible
 
 if TYPE_CHECKING:
@@ -15,13 +14,13 @@ if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
 
 PREVIEW_SECONDS = 20.0
+TELL_SECONDS = 60.0
 
 
 class ReadingBar:
-    """Bytes read, counted and encoded; appears only where it takes longer than a second. Polls for signals."""
+    """Bytes read, counted and encoded; appears only where it takes longer than a second."""
 
-    def __init__(self, stop: StopRequest) -> None:
-        self.stop = stop
+    def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
         self._what = ""
 
@@ -34,7 +33,6 @@ class ReadingBar:
 
     def show(self, what: str, done: int, total: int | None) -> None:
         """Called after every block."""
-        self.stop.check()
         if what != self._what or self._bar is None:
             self.__exit__()
             self._what = what
@@ -66,7 +64,7 @@ class TrainingBar:
             total=100, disable=None, file=sys.stderr, leave=False, bar_format="{percentage:3.0f}%|{bar:20}| {desc}"
         )
         self._told = trainer.counters.logged_step
-        self._previewed = time.monotonic()
+        self._told_at = self._previewed = time.monotonic()
         self._loss: float | None = None
 
     def __enter__(self) -> "TrainingBar":
@@ -82,13 +80,15 @@ class TrainingBar:
             self._loss = progress.train_loss if self._loss is None else 0.95 * self._loss + 0.05 * progress.train_loss
         self._bar.n = 100 * progress.share
         self._bar.set_description_str(self._line(progress))
-        step = progress.step
-        validated = progress.doing == "training" and self.trainer.validates and step % self.trainer.eval_every == 0
-        if validated and step > self._told:
-            self._told = step
+        step, now = progress.step, time.monotonic()
+        if progress.doing != "training" or step == self._told:
+            return
+        validated = self.trainer.validates and step % self.trainer.eval_every == 0
+        if validated or now - self._told_at > TELL_SECONDS:
+            self._told, self._told_at = step, now
             if self._bar.disable:
                 self._say(self._line(progress))
-            if self.preview and time.monotonic() - self._previewed > PREVIEW_SECONDS:
+            if self.preview and now - self._previewed > PREVIEW_SECONDS:
                 self._write_preview(step)
                 self._previewed = time.monotonic()
 

@@ -104,6 +104,8 @@ def _part(text: str, part: str, file: ModelFile) -> str:
     settings = file.training.get("settings", {})
     if not isinstance(settings, dict) or not {"valid_fraction", "test_fraction"} <= settings.keys():
         raise SettingError("this model does not say how its text was cut: score a text of its own with --part all")
+    if part != "train" and not settings[f"{part}_fraction"]:
+        raise SettingError(f"no {part} part was cut from the text of this model: score a text with --part all")
     config = CorpusConfig(valid_fraction=settings["valid_fraction"], test_fraction=settings["test_fraction"])
     if file.vocabulary.byte_mode:
         ids = split(file.vocabulary.encode(text), config, True)[ROLES.index(part)]

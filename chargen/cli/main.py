@@ -12,6 +12,11 @@ from chargen import __version__
 from chargen.cli.terminal import visible
 from chargen.errors import ChargenError, SettingError
 
+# OpenMP's threads wait for each other by spinning. On cores shared with other programs that made training up to ten
+# times slower; a short spin costs nothing on idle cores. It must be set before torch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
 COMMANDS = {
     "Learn": {"train": "Learn a text and save a model."},
     "Write": {"sample": "Write text with a model."},
@@ -61,12 +66,6 @@ def cli() -> None:
     """
 
 
-# OpenMP's threads wait for each other by spinning. On cores shared with other programs that made training up to ten
-# times slower; a short spin costs nothing on idle cores. It must be set before torch is loaded.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     try:
@@ -90,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         _close_quietly()
         sys.exit(0)
+    except OSError as error:
+        _close_quietly()
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
     except MemoryError:
         _fail("out of memory; lower --batch-size, --seq-length, --hidden-size or --num", 1)
 

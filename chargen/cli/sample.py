@@ -25,6 +25,9 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
         help="Characters to write; a prime is not counted.")  # fmt: skip
 @option("--prime", group="Text", metavar="TEXT", help="Text to go on from.")
 @option("--prime-file", group="Text", metavar="FILE", help="The same from a file, of any length; - is standard input.")
+@option("--encoding", group="Text", default="utf-8", metavar="TEXT", show_default=True, help="Encoding of that file.")
+@option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
+        help="What to do with bytes that do not fit it.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
         help="What to do with a character of the prime that the model does not know.")  # fmt: skip
 @option("--echo/--no-echo", group="Text", default=True, help="Print the prime before the text.  [default: yes]")
@@ -53,6 +56,8 @@ def command(
     length: int,
     prime: str | None,
     prime_file: str | None,
+    encoding: str,
+    errors: str,
     unknown: str,
     echo: bool,
     num: int,
@@ -77,7 +82,10 @@ def command(
     if device not in ("cpu", "cuda", "mps"):
         raise SettingError(f"--device is {device!r}: it must be cpu, cuda or mps")
     file = read_model(model)
-    text = clean(prime or "", file.reading) if prime_file is None else _read_prime(prime_file, file.reading)
+    if prime_file is not None:
+        sources, _ = find_sources([prime_file])
+        prime = "".join(read_text(sources, ReadingConfig(encoding, errors)))
+    text = clean(prime or "", file.reading)
     sampler = Sampler(file, config, num=num, seed=seed, device=device)
     if state_in is not None:
         sampler.load_state(state_in)
@@ -87,6 +95,7 @@ def command(
     if seed is None and state_in is None:
         click.echo(f"seed {sampler.seed}", err=True)
     with stop_on_signals() as stop:
+        stop.deferred = True  # the state may be wanted
         writer = TextWriter()
         samples = _Samples(num, text if echo else "", writer, form)
         for turn in sampler.write(length):
@@ -97,12 +106,8 @@ def command(
         samples.close(sampler.seed, text)
     if state_out is not None:
         sampler.save_state(state_out)
-    stop.check()
-
-
-def _read_prime(name: str, reading: ReadingConfig) -> str:
-    sources, _ = find_sources([name])
-    return clean("".join(read_text(sources)), reading)
+    if stop:
+        raise stop.error()
 
 
 class _Samples:

@@ -14,6 +14,8 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.deferred = False
+        """True once there is something to save: then a signal waits for the end of the step."""
 
     def __bool__(self) -> bool:
         return self.number is not None
@@ -23,16 +25,13 @@ class StopRequest:
         if self.number is not None:
             os._exit(128 + number)
         self.number = number
+        if not self.deferred:
+            raise self.error()
 
     def error(self, saved: str = "") -> Stopped:
         """The error that ends the command with the signal's exit code."""
         word = "interrupted" if self.number == signal.SIGINT else "terminated"
         return Stopped(f"{word}{saved}", 128 + (self.number or 0))
-
-    def check(self) -> None:
-        """Raise where a signal has come; for work that has nothing to save."""
-        if self:
-            raise self.error()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ def command(
                 if value:
                     raise SettingError(f"{name} cannot be given with --resume: the run remembers its own")
             with locked(_existing(resume)):
-                _train(_resumed(resume, values, started, stop), stop, preview)
+                _train(_resumed(resume, values, started), stop, preview)
             return
         if not sources:
             raise SettingError("no text to learn: give a SOURCE, such as a file, a folder, - or python")
@@ -75,7 +76,7 @@ def command(
         corpus_config = CorpusConfig(**given_settings(CorpusConfig, values))
         model_config = ModelConfig(**given_settings(ModelConfig, values))
         config = TrainConfig(**given_settings(TrainConfig, values))
-        with ReadingBar(stop) as bar:
+        with ReadingBar() as bar:
             corpus = Corpus.from_files(sources, valid=valid, test=test, config=corpus_config, progress=bar.show)
         _tell_corpus(corpus, " ".join(sources))
         folder = out or _free_folder(sources[0])
@@ -176,7 +177,7 @@ def _tell_model(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) 
     )
 
 
-def _resumed(folder: Path, values: dict[str, Any], started: float, stop: StopRequest) -> "Trainer":
+def _resumed(folder: Path, values: dict[str, Any], started: float) -> "Trainer":
     from chargen.storage.run_state import read_run_state
     from chargen.training.trainer import Trainer
 
@@ -184,10 +185,14 @@ def _resumed(folder: Path, values: dict[str, Any], started: float, stop: StopReq
     for cls in (CorpusConfig, ModelConfig, TrainConfig):
         changes |= given_settings(cls, values)
     state = read_run_state(folder)
-    with ReadingBar(stop) as bar:
+    with ReadingBar() as bar:
         corpus = Corpus.from_description(state.settings["corpus"], bar.show)
     trainer = Trainer.resume(folder, corpus, changes=changes, started=started)
     _say(f"resume   {folder} at step {trainer.counters.step:,}, after {trainer.counters.seconds:,.0f} s")
+    for name, now in asdict(trainer.config).items():
+        was = state.settings["training"].get(name)
+        if was != now:
+            _say(f"changed  {name}: {was} before, {now} from here on")
     odd = {name: (was, trainer.machine()[name]) for name, was in state.settings["machine"].items()
            if was != trainer.machine()[name]}  # fmt: skip
     for name, (was, now) in odd.items():
@@ -206,18 +211,16 @@ def _nothing_left(trainer: "Trainer") -> str:
 
 
 def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
-    import torch
-
-    threads = torch.get_num_threads()
-    where = f"{trainer.device.type}, {threads} thread{'s' * (threads != 1)}"
-    _say(f"training {trainer.precision} on {where}, into {trainer.out}")
-    stop.check()
+    machine = trainer.machine()
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+    _say(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
+    stop.deferred = True
     with TrainingBar(trainer, preview) as bar:
         for progress in trainer.run():
             bar.show(progress)
             if stop:
                 break
-    if stop:
+    if stop and not trainer.counters.complete:
         trainer.save()
         raise stop.error(f" at step {trainer.counters.step:,}; go on with: chargen train --resume {trainer.out}")
     summary = trainer.summary

@@ -31,6 +31,11 @@ def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor
     """Run a layer over inputs (B, T, F) from state (B, S): outputs (B, T, H) and the state after the last of them."""
     outputs: Tensor
     carried: Any
+    if inputs.is_cuda and torch.is_autocast_enabled("cuda"):
+        # Autocast runs cuDNN's recurrent layers in fp16, whatever type it was asked for, and fp16 without a scaled loss
+        # loses small gradients. In fp32 they use TF32.
+        with torch.autocast("cuda", enabled=False):
+            return run_layer(module, inputs.float(), state)
     if isinstance(module, nn.LSTM):
         hidden, cell = state.unsqueeze(0).chunk(2, dim=2)
         outputs, carried = module(inputs, (hidden.contiguous(), cell.contiguous()))

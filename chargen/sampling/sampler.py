@@ -18,6 +18,7 @@ from chargen.sampling.choose import SampleConfig, choose, log_softmax
 from chargen.sampling.stepper import new_stepper
 from chargen.sampling.stream import Stream
 from chargen.sampling.written import Sample, Written
+from chargen.settings import make_settings
 from chargen.storage import container
 from chargen.storage.model_file import ModelFile, read_model
 from chargen.text.vocabulary import Vocabulary
@@ -40,7 +41,7 @@ class Sampler:
         config: how characters are chosen; or give its fields as keywords.
         num: how many samples are written side by side.
         seed: 0 to 2**64 - 1; drawn by the system where None. `Sampler.seed` tells it.
-        device: "cpu" (NumPy), or a torch device such as "cuda".
+        device: "cpu" (NumPy), or a torch device such as "cuda"; wherever a CharModel is.
         vocabulary, counts: needed only with a CharModel; without counts the first character of a text without a prime
             is drawn uniformly.
     """
@@ -59,10 +60,7 @@ class Sampler:
     ) -> None:
         if config is not None and settings:
             raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
-        try:
-            self.config = config or SampleConfig(**settings)
-        except TypeError as error:
-            raise SettingError(f"no such setting of a sampler: {error}") from error
+        self.config = config or make_settings(SampleConfig, settings)
         self.num = _whole("num", num, 1, 1_000_000)
         self.seed = secrets.randbits(32) if seed is None else _whole("seed", seed, 0, MAX_SEED)
         if isinstance(model, ModelFile):

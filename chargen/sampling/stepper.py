@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.model.config import ModelConfig
-from chargen.storage.model_file import ModelFile, build_model
+from chargen.storage.model_file import ModelFile, new_model
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
 
+Arrays = dict[str, NDArray[Any]]
 State = tuple[NDArray[np.float32], ...]
 """One array (R, S) per layer, as in the torch model."""
 
@@ -108,7 +109,7 @@ class TorchStepper:
     """The torch model, one character at a time, all rows at once; for a GPU. State and logits cross as NumPy."""
 
     def __init__(self, model: "CharModel") -> None:
-        self.model = model.eval()
+        self.model = model
 
     def start(self, rows: int) -> State:
         """Zeros, one array (R, S) per layer."""
@@ -126,7 +127,7 @@ class TorchStepper:
         return logits[:, 0].float().cpu().numpy(), tuple(layer.cpu().numpy() for layer in after)
 
 
-def new_stepper(model: Union[ModelFile, "CharModel"], device: str) -> tuple[Stepper, dict[str, NDArray[Any]]]:
+def new_stepper(model: Union[ModelFile, "CharModel"], device: str) -> tuple[Stepper, Arrays]:
     """A stepper and the weights it uses: NumPy for the CPU, torch for every other device.
 
     A CharModel's weights are copied, so that training on does not change a sampler's text halfway.
@@ -134,10 +135,12 @@ def new_stepper(model: Union[ModelFile, "CharModel"], device: str) -> tuple[Step
     Raises SettingError where the device is not there.
     """
     if isinstance(model, ModelFile):
-        if device == "cpu":
-            return NumpyStepper(model.config, model.arrays), model.arrays
-        from chargen.model.device import pick_device
+        arrays, size = model.arrays, len(model.vocabulary)
+    else:
+        arrays = {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.state_dict().items()}
+        size = model.vocabulary_size
+    if device == "cpu":
+        return NumpyStepper(model.config, arrays), arrays
+    from chargen.model.device import pick_device
 
-        return TorchStepper(build_model(model, str(pick_device(device)))), model.arrays
-    arrays = {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.state_dict().items()}
-    return (NumpyStepper(model.config, arrays) if model.device.type == "cpu" else TorchStepper(model)), arrays
+    return TorchStepper(new_model(model.config, size, arrays, str(pick_device(device)))), arrays

@@ -99,7 +99,7 @@ class Stream:
         ):
             raise ValueError("a stream's unfinished character is none")
         for text in texts:
-            vocabulary.encode(text)
+            vocabulary.encode(text.replace("\ufffd", ""))  # how folded characters of a prime are remembered
         self.draws, self.partial, self.tail, self.log_prob = draws, partial, described["tail"], log_prob
         if described["no_repeat"] == self.allowed.no_repeat:
             self.allowed.recent = described["recent"]

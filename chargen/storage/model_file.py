@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from chargen.errors import ModelFileError
 from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.settings import make_settings
 from chargen.storage import container
 from chargen.text.reading import ReadingConfig
 from chargen.text.vocabulary import Vocabulary
@@ -116,8 +117,8 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
 
 def _parse(description: Mapping[str, Any]) -> dict[str, Any]:
     container.check_format(description, FORMAT)
-    config = ModelConfig(**description["config"])
-    reading = ReadingConfig(**description["reading"])
+    config = make_settings(ModelConfig, description["config"])
+    reading = make_settings(ReadingConfig, description["reading"])
     vocabulary = Vocabulary.from_description(description["vocabulary"])
     counts = description["counts"]
     if not isinstance(counts, list) or len(counts) != len(vocabulary):
@@ -143,13 +144,20 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> "CharModel"
 
 def build_model(file: ModelFile, device: str = "cpu") -> "CharModel":
     """The torch model of what `read_model` returned."""
+    return new_model(file.config, len(file.vocabulary), file.arrays, device)
+
+
+def new_model(
+    config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArray[Any]], device: str = "cpu"
+) -> "CharModel":
+    """A torch model with these weights, copied; float32, or bf16 bits in uint16."""
     import torch
 
     from chargen.model.language_model import CharModel
 
-    model = CharModel(file.config, len(file.vocabulary))
+    model = CharModel(config, vocabulary_size)
     weights = {}
-    for name, array in file.arrays.items():
+    for name, array in arrays.items():
         copy = torch.from_numpy(array.copy())
         weights[name] = copy.view(torch.bfloat16).float() if array.dtype == np.uint16 else copy
     model.load_state_dict(weights)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from chargen.errors import ModelFileError
 from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.settings import make_settings
 from chargen.storage import container
 
 FORMAT = 1
@@ -60,7 +61,9 @@ def read_run_state(folder: str | os.PathLike[str]) -> RunState:
 def _expected(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     container.check_format(description, FORMAT)
     settings, progress = description["settings"], description["progress"]
-    config = ModelConfig(**settings["model"])
+    config = make_settings(ModelConfig, settings["model"])
+    for name in ("corpus", "training", "machine"):
+        dict(**settings[name])
     shapes = parameter_shapes(config, int(settings["vocabulary_size"]))
     parts = ["weights", "first", "second"] + ["best"] * bool(progress["best_step"] is not None)
     expected = {f"{part}.{name}": shape for part in parts for name, shape in shapes.items()}

@@ -1,5 +1,6 @@
 """Encoded texts on disk, named after content and options: a text is encoded once, in flat memory, then only mapped."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -146,8 +147,9 @@ class _Encoder:
     def _remove_abandoned(self) -> None:
         """Remove what processes killed at least a day ago left half made."""
         for left in self.cache.glob("*.tmp"):
-            if time.time() - left.stat().st_mtime > 86400:
-                shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # another process may remove it too
+                if time.time() - left.stat().st_mtime > 86400:
+                    shutil.rmtree(left, ignore_errors=True)
 
     def _read_once(self, work: Path) -> str:
         """The hash of every source's bytes; what can be read only once is spooled on the way."""

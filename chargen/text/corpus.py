@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.errors import DataError, SettingError
-from chargen.settings import setting
+from chargen.settings import make_settings, setting
 from chargen.text.cache import ROLES, EncodedText, EncodingConfig, ProgressBar, encode_sources, open_entry
 from chargen.text.reading import ReadingReport, clean, find_sources
 from chargen.text.vocabulary import Vocabulary, count_code_points
@@ -136,7 +136,7 @@ class Corpus:
 
         Raises DataError where the text is gone or no longer the same.
         """
-        config, sources, key = CorpusConfig(**described["config"]), described["sources"], described["key"]
+        config, sources, key = make_settings(CorpusConfig, described["config"]), described["sources"], described["key"]
         named = [name for given in sources.values() for name in given]
         try:
             if not named or any(name == "-" or Path(name).is_fifo() for name in named):
@@ -190,10 +190,7 @@ def _character_start(ids: NDArray[Any], border: int) -> int:
 def _one_config(config: CorpusConfig | None, settings: dict[str, Any]) -> CorpusConfig:
     if config is not None and settings:
         raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
-    try:
-        return config or CorpusConfig(**settings)
-    except TypeError as error:
-        raise SettingError(f"no such setting of a corpus: {error}") from error
+    return config or make_settings(CorpusConfig, settings)
 
 
 def _as_list(names: Names) -> list[str]:

@@ -7,8 +7,8 @@ from chargen.batches import Batches
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
 
-VALIDATION_SHARE = 0.05
-"""The most of a time budget that validation takes."""
+END_SHARE = 0.035
+"""The most of a time budget that the whole splits may take at the end; validating while training takes about 1.5 %."""
 
 
 class Budget:
@@ -19,11 +19,17 @@ class Budget:
         batches: say how many steps are an epoch.
         counters: the run's.
         started: `time.monotonic()` when the clock of this process began.
-        end_sizes: ids of the validation and test parts, which are scored at the end.
+        end_sizes: ids of the validation and test parts, which are scored at the end; subset: of the part scored before.
     """
 
     def __init__(
-        self, config: TrainConfig, batches: Batches, counters: Counters, started: float, end_sizes: tuple[int, int]
+        self,
+        config: TrainConfig,
+        batches: Batches,
+        counters: Counters,
+        started: float,
+        end_sizes: tuple[int, int],
+        subset: int,
     ) -> None:
         self.steps = config.steps
         if config.epochs is not None:
@@ -31,9 +37,12 @@ class Budget:
         self.total_seconds = None if config.minutes is None else config.minutes * 60
         self.counters = counters
         self.end_sizes = end_sizes
+        self.subset = subset
         self.save_seconds = 0.3
         self.train_seconds = 0.0
+        self.train_steps = 0
         self.train_targets = 0
+        self.train_characters = 0
         self._offset = counters.seconds - started
 
     def seconds(self) -> float:
@@ -55,8 +64,10 @@ class Budget:
     def end_seconds(self) -> float:
         """What the end will take: the last validation, the whole splits, two saves, and the step under way."""
         speed = self._eval_speed()
-        scored = sum(limit or size for limit, size in zip(self.end_limits(), self.end_sizes, strict=True))
-        step = self.train_seconds / max(self.counters.step, 1)
+        scored = self.subset * (self.counters.best_loss is not None) + sum(
+            limit or size for limit, size in zip(self.end_limits(), self.end_sizes, strict=True)
+        )
+        step = self.train_seconds / max(self.train_steps, 1)
         return 2 * self.save_seconds + step + (1.2 * scored / speed if speed else 0)
 
     def end_limits(self) -> tuple[int | None, int | None]:
@@ -67,8 +78,7 @@ class Budget:
         speed = self._eval_speed()
         if self.total_seconds is None or not speed:
             return None, None
-        seconds = max(VALIDATION_SHARE * self.total_seconds - self.counters.eval_seconds, 0.01 * self.total_seconds)
-        room = int(seconds * speed / (2 if all(self.end_sizes) else 1))
+        room = int(END_SHARE * self.total_seconds * speed / (2 if all(self.end_sizes) else 1))
         first, second = (room if size > room else None for size in self.end_sizes)
         return first, second
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from chargen.draws import MAX_SEED
 from chargen.errors import SettingError
-from chargen.settings import check_settings, resumable_settings, setting
+from chargen.settings import check_settings, make_settings, resumable_settings, setting
 
 DEFAULT_MINUTES = 5.0
 
@@ -75,4 +75,4 @@ def changed_config(settings: dict[str, Any], changes: dict[str, Any]) -> TrainCo
         for name, value in settings["training"].items()
         if not (budgets & changes.keys() and name in budgets)
     }
-    return TrainConfig(**{**old, **{name: value for name, value in changes.items() if name in allowed}})
+    return make_settings(TrainConfig, {**old, **{name: value for name, value in changes.items() if name in allowed}})

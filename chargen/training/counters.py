@@ -14,7 +14,7 @@ class Counters:
     Args:
         step: steps done; applied: of these, the ones whose gradient was finite; bad_steps: not finite in a row, lately.
         trained: targets seen. logged_step: the latest step with a line of metrics.
-        since_nats, since_characters, since_targets, since_seconds: summed since that line.
+        since_nats, since_characters, since_seconds: summed since that line.
         grad_norm, lr: of the last step.
         best_loss, best_step, evaluations_since_best: the validation's memory; valid_loss: its latest result.
         seconds: spent; eval_seconds, evaluated: spent on, and ids scored by, validation: its speed.
@@ -28,7 +28,6 @@ class Counters:
     logged_step: int = 0
     since_nats: float = 0.0
     since_characters: int = 0
-    since_targets: int = 0
     since_seconds: float = 0.0
     grad_norm: float = 0.0
     lr: float = 0.0

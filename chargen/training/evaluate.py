@@ -37,7 +37,7 @@ def loss_windows(
     model: CharModel,
     ids: NDArray[Any],
     *,
-    byte_mode: bool = False,
+    vocabulary: Vocabulary | None = None,
     limit: int | None = None,
     rows: int | None = None,
     precision: str = "fp32",
@@ -49,10 +49,12 @@ def loss_windows(
 
     Args:
         ids: (N,); N >= 2.
-        byte_mode: ids are bytes, and characters are counted where they begin.
+        vocabulary: says whether ids are bytes, so that characters are counted where they begin, and how many characters
+            share the unknown symbol: each costs ln of that number more, for its place among them.
         limit: score about this many ids, in evenly spaced stretches that depend on N and `limit` only.
         rows: how many rows; by default one per 1,000 ids scored, at most 32.
     """
+    byte_mode = vocabulary is not None and vocabulary.byte_mode
     first = _first_counted(ids, byte_mode)
     total = len(ids) - first
     if total < 1:
@@ -75,9 +77,12 @@ def loss_windows(
             logits, state = model(inputs, state)
         wanted = counted.to(model.device)
         costs = functional.cross_entropy(logits[wanted].float(), targets.to(model.device)[wanted], reduction="none")
-        begun = targets[counted]
-        characters = int(((begun & 0xC0) != 0x80).sum()) if byte_mode else begun.numel()
-        yield Loss(float(costs.double().sum()), characters)
+        scored = targets[counted].numpy()
+        nats = float(costs.cpu().double().sum())
+        if vocabulary is None:
+            yield Loss(nats, scored.size)
+        else:
+            yield Loss(nats + folding_nats(vocabulary, scored), vocabulary.count_characters(scored))
 
 
 def _first_counted(ids: NDArray[Any], byte_mode: bool) -> int:
@@ -86,6 +91,13 @@ def _first_counted(ids: NDArray[Any], byte_mode: bool) -> int:
     while byte_mode and at < len(ids) and ids[at] & 0xC0 == 0x80:
         at += 1
     return at
+
+
+def folding_nats(vocabulary: Vocabulary, targets: NDArray[Any]) -> float:
+    """What the folded characters among `targets` cost beside the unknown symbol: ln(how many share it) each."""
+    if vocabulary.unknown_id is None:
+        return 0.0
+    return int(np.count_nonzero(targets == vocabulary.unknown_id)) * math.log(len(vocabulary.folded))
 
 
 def evaluate_ids(model: CharModel, ids: NDArray[Any], **options: Any) -> Loss:
@@ -162,16 +174,16 @@ def evaluate(
     elif not vocabulary.byte_mode and len(ids) < len(text):
         known = set(vocabulary.characters)
         kept = "".join(character for character in text if character in known)
-    loss = evaluate_ids(model, ids, byte_mode=vocabulary.byte_mode, rows=rows, precision=precision)
+    loss = evaluate_ids(model, ids, vocabulary=vocabulary, rows=rows, precision=precision)
     counted = kept[1:]
     folded = unseen = 0
     if replace:
         rare = set(vocabulary.folded)
         folded = sum(character in rare for character in counted)
         unseen = int(np.count_nonzero(ids[1:] == vocabulary.unknown_id)) - folded
-    nats = (
-        loss.nats + folded * math.log(max(len(vocabulary.folded), 1)) + unseen * math.log(CODE_POINTS - len(vocabulary))
-    )
+    # The loss has charged every unknown symbol as a folded character; one never seen has more places to be.
+    beyond = math.log(CODE_POINTS - len(vocabulary)) - math.log(max(len(vocabulary.folded), 1))
+    nats = loss.nats + unseen * beyond
     size = (
         len(ids) - _first_counted(ids, True) if vocabulary.byte_mode else len(counted.encode("utf-8", "surrogatepass"))
     )

@@ -13,15 +13,18 @@ class Metrics:
 
     Args:
         folder: the run folder.
-        size: the bytes that belong to the run; what a killed process wrote beyond them is cut off.
+        size: the bytes that belong to the run; what a killed process wrote beyond them is cut off by `cut`.
     """
 
     def __init__(self, folder: Path | None, size: int = 0) -> None:
         self.path = folder / FILE_NAME if folder else None
         self.size = size
+
+    def cut(self) -> None:
+        """Begin to write: make the file, or cut off what does not belong to the run."""
         if self.path:
             with open(self.path, "ab") as file:
-                self.size = min(size, file.tell())
+                self.size = min(self.size, file.tell())
                 file.truncate(self.size)
 
     def write(self, line: dict[str, Any]) -> None:

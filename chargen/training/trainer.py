@@ -28,7 +28,7 @@ from chargen.text.reading import ReadingConfig
 from chargen.training.budget import Budget
 from chargen.training.config import TrainConfig, changed_config
 from chargen.training.counters import Counters
-from chargen.training.evaluate import Loss, loss_windows
+from chargen.training.evaluate import Loss, folding_nats, loss_windows
 from chargen.training.metrics import FILE_NAME as METRICS_NAME
 from chargen.training.metrics import Metrics
 from chargen.training.progress import Progress
@@ -36,9 +36,10 @@ from chargen.training.schedule import learning_rate
 from chargen.training.snapshot import Arrays, capture, restore, set_weights, weights_of
 
 MAX_BAD_STEPS = 3
-SUBSET_SHARE = 0.05
-"""Ids scored in a validation per id trained since the last; scoring costs a third of training, so 2 % of the time."""
-USUAL_SUBSET = 40_000
+SUBSET = 24_000
+"""Ids of the fixed part of the validation text that is scored while training."""
+SUBSET_SHARE = 0.03
+"""By default, ids scored per id trained: scoring with its warm-up costs half of training, so 1.5 % of the time."""
 
 
 class Trainer:
@@ -90,8 +91,6 @@ class Trainer:
         self.batches: Batches = kind(corpus.train, config.batch_size, config.seq_length, config.seed)
         self.device = pick_device(config.device)
         self.precision = pick_precision(config.precision, self.device)
-        if self.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
         vocabulary = corpus.vocabulary
         self.model = CharModel(model_config, len(vocabulary), config.seed).to(self.device)
         self.optimizer = _adamw(self.model, config)
@@ -101,11 +100,15 @@ class Trainer:
         tests = len(corpus.test) > 1 and vocabulary.count_characters(corpus.test) > 1
         targets = config.batch_size * config.seq_length
         # By default as often as the subset's cost allows: it depends on text and batch only, never on the budget.
-        usual = max(10, math.ceil(min(len(corpus.valid), USUAL_SUBSET) / (SUBSET_SHARE * targets)))
+        usual = max(10, math.ceil(min(len(corpus.valid), SUBSET) / (SUBSET_SHARE * targets)))
         self.eval_every = config.eval_every or usual
-        self.subset = max(1000, int(SUBSET_SHARE * self.eval_every * targets))
         self.budget = Budget(
-            config, self.batches, counters, started, (len(corpus.valid) * self.validates, len(corpus.test) * tests)
+            config,
+            self.batches,
+            counters,
+            started,
+            end_sizes=(len(corpus.valid) * self.validates, len(corpus.test) * tests),
+            subset=min(SUBSET, len(corpus.valid)) * self.validates,
         )
         if out:
             out.mkdir(parents=True, exist_ok=True)
@@ -162,6 +165,7 @@ class Trainer:
         Raises Diverged after three steps in a row whose loss or gradient is not finite; they are never applied.
         """
         config, counters, model = self.config, self.counters, self.model
+        self.metrics.cut()
         if self.out and counters.step == 0:
             self.save()  # from here on the run can be resumed, and a full disk is known before the work
         yield from self._measure()
@@ -197,6 +201,7 @@ class Trainer:
             counters.step += 1
             counters.since_seconds += time.monotonic() - begun
             self.budget.train_seconds += time.monotonic() - begun
+            self.budget.train_steps += 1
             if counters.bad_steps == MAX_BAD_STEPS:
                 raise Diverged(self._divergence())
 
@@ -215,13 +220,14 @@ class Trainer:
     def _count(self, batch: Batch, loss: float, norm: float, rate: float) -> None:
         counters = self.counters
         characters = self.corpus.vocabulary.count_characters(batch.targets)
-        counters.since_nats += loss * batch.targets.size
+        nats = loss * batch.targets.size + folding_nats(self.corpus.vocabulary, batch.targets)
+        counters.since_nats += nats
         counters.since_characters += characters
-        counters.since_targets += batch.targets.size
         counters.trained += batch.targets.size
         counters.grad_norm = norm
         self.budget.train_targets += batch.targets.size
-        self._last_loss = loss * batch.targets.size / max(characters, 1)
+        self.budget.train_characters += characters
+        self._last_loss = nats / max(characters, 1)
         counters.lr = rate
 
     def _measure(self) -> Iterator[Progress]:
@@ -232,7 +238,7 @@ class Trainer:
             return
         loss = None
         if validate:
-            loss = (yield from self._score(self.model, self.corpus.valid, self.subset, "validating")).mean
+            loss = (yield from self._score(self.model, self.corpus.valid, SUBSET, "validating")).mean
             counters.valid_loss = loss
             if math.isfinite(loss) and (counters.best_loss is None or loss < counters.best_loss):
                 counters.best_loss, counters.best_step, counters.evaluations_since_best = loss, counters.step, 0
@@ -242,7 +248,7 @@ class Trainer:
         self.metrics.write(self._line(loss))
         counters.logged_step = counters.step
         counters.since_nats = counters.since_seconds = 0.0
-        counters.since_characters = counters.since_targets = 0
+        counters.since_characters = 0
 
     def _line(self, valid_loss: float | None) -> dict[str, Any]:
         counters = self.counters
@@ -254,17 +260,16 @@ class Trainer:
             "valid_loss": valid_loss,
             "lr": self.counters.lr,
             "grad_norm": counters.grad_norm,
-            "chars_per_second": round(counters.since_targets / max(counters.since_seconds, 1e-9), 1),
+            "chars_per_second": round(counters.since_characters / max(counters.since_seconds, 1e-9), 1),
         }
 
     def _score(
         self, model: CharModel, ids: NDArray[Any], limit: int | None, doing: str
     ) -> Generator[Progress, None, Loss]:
         """The loss on `ids`, or on `limit` of them, yielding between windows."""
-        byte_mode = self.corpus.vocabulary.byte_mode
         parts = []
         begun = time.monotonic()
-        for part in loss_windows(model, ids, byte_mode=byte_mode, limit=limit, precision=self.precision):
+        for part in loss_windows(model, ids, vocabulary=self.corpus.vocabulary, limit=limit, precision=self.precision):
             parts.append(part)
             yield self._progress(doing)
         self.counters.eval_seconds += time.monotonic() - begun
@@ -281,9 +286,9 @@ class Trainer:
             self.save()
         valid_limit, test_limit = self.budget.end_limits()
         best, best_step = self.best, counters.best_step
-        if self.validates and counters.step % self.eval_every:
-            last = yield from self._score(self.model, self.corpus.valid, self.subset, "finishing")
-            if counters.best_loss is None or last.mean < counters.best_loss:
+        if counters.best_loss is not None and counters.step % self.eval_every:
+            last = yield from self._score(self.model, self.corpus.valid, SUBSET, "finishing")
+            if last.mean < counters.best_loss:
                 best = None
         judged = self.model
         if best is not None:
@@ -304,17 +309,20 @@ class Trainer:
                     f"{name}_characters": loss.characters,
                     f"{name}_whole": limit is None,
                 }
-        counters.complete = True
         if self.out:
             save_model(self.out / FILE_NAME, self.model_file(weights_of(judged), self.summary))
-            counters.seconds = self.budget.seconds()
-            save_run_state(self.out, self._state())
             self.metrics.write({**self._line(self.summary.get("valid_loss")), "final": True})
+            counters.seconds = self.budget.seconds()
+            counters.complete = True
+            save_run_state(self.out, self._state())
+        counters.complete = True
         yield self._progress("finishing")
 
     def _summary(self, step: int) -> dict[str, Any]:
         """What the model file says of its training: no clock, no path."""
         corpus = asdict(self.corpus.config)
+        # A part that is a text of its own is no fraction of the training text.
+        corpus |= {f"{role}_fraction": 0.0 for role in ("valid", "test") if self.corpus.sources[role]}
         return {
             "step": step,
             "epoch": step / self.batches.steps_per_epoch,
@@ -348,7 +356,10 @@ class Trainer:
         counters = self.counters
         counters.seconds, counters.metrics_bytes = self.budget.seconds(), self.metrics.sync()
         counters.complete = False
-        # The model first: a kill in between leaves a state whose next step makes the same model again.
+        # The model first: a kill in between leaves a state whose next steps make the same model again. At the start the
+        # state first: a model alone could not be resumed.
+        if counters.step == 0:
+            save_run_state(self.out, self._state())
         if self.best is None or counters.best_step != self._saved_best:
             summary = self._summary(counters.step if counters.best_step is None else counters.best_step)
             if counters.best_loss is not None:
@@ -389,9 +400,9 @@ class Trainer:
 
     def _progress(self, doing: str) -> Progress:
         counters, budget = self.counters, self.budget
-        speed = counters.since_targets / counters.since_seconds if counters.since_seconds else 0.0
+        speed = counters.since_characters / counters.since_seconds if counters.since_seconds else 0.0
         if not speed and budget.train_seconds:
-            speed = budget.train_targets / budget.train_seconds
+            speed = budget.train_characters / budget.train_seconds
         return Progress(
             step=counters.step,
             epoch=counters.step / self.batches.steps_per_epoch,
