@@ -22,7 +22,9 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes]) -> None
 
     Raises ChargenError with the path and the reason (disk full, no permission); the previous file is then untouched.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a link stays a link
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise ChargenError(f"cannot write {path}: there is something else than a file")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

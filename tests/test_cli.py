@@ -421,3 +421,67 @@ def test_a_prime_file_may_be_in_another_encoding(run, model, tmp_path) -> None:
     assert run("sample", model, "--prime-file", "prime.txt", "--seed", 1).code == 3
     told = run("sample", model, "--prime-file", "prime.txt", "--encoding", "latin-1", "--seed", 1, "--length", 3)
     assert told.out.startswith("é")
+
+
+def test_training_goes_on_when_nobody_reads_what_it_says(tmp_path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    process = command("train", "text.txt", "--steps", "60", "--eval-every", "5", "--out", "run", *QUICK, cwd=tmp_path)
+    process.stderr.close()
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    assert read_model(tmp_path / "run").training["valid_whole"] is True
+
+
+@pytest.mark.parametrize("arguments", [["sample", "MODEL", "--length", "5"], ["info", "MODEL"]])
+def test_closed_streams_are_no_traceback(arguments, model) -> None:
+    words = " ".join([sys.executable, "-m", "chargen", *(str(model) if a == "MODEL" else a for a in arguments)])
+    done = subprocess.run(["sh", "-c", f"{words} >&-"], stderr=subprocess.PIPE, check=False)
+    assert b"Traceback" not in done.stderr
+    assert done.returncode == 0
+
+
+def test_the_command_line_drops_what_a_file_says_against_it(run, tmp_path) -> None:
+    (tmp_path / "run.toml").write_text("minutes = 5\nvalid_fraction = 0.2\n")
+    (tmp_path / "v.txt").write_text(TEXT[:500])
+    command_line = ["--config", "run.toml", "--steps", 2, "--valid", "v.txt", "--out", "run", *QUICK]
+    assert run("train", "text.txt", *command_line).code == 0
+    assert read_model(tmp_path / "run").training["settings"]["minutes"] is None
+
+
+def test_a_run_does_not_read_its_own_folder(run, tmp_path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/text.txt").write_text(TEXT)
+    assert run("train", "texts", "--steps", 2, "--out", "texts/run", *QUICK).code == 0
+    resumed = run("train", "--resume", "texts/run", "--steps", 3, "--preview", 0)
+    assert resumed.code == 0, resumed.err
+
+
+def test_a_state_never_replaces_another_file(run, model, tmp_path) -> None:
+    before = (model / FILE_NAME).read_bytes()
+    for target in (model / FILE_NAME, tmp_path / "text.txt", "/dev/null"):
+        refused = run("sample", model, "--length", 3, "--seed", 1, "--state-out", target)
+        assert refused.code == 1
+        assert "is not overwritten" in refused.err or "something else than a file" in refused.err
+    assert (model / FILE_NAME).read_bytes() == before
+    assert Path("/dev/null").is_char_device()
+    for _ in range(2):
+        assert run("sample", model, "--length", 3, "--seed", 1, "--state-out", "state").code == 0
+
+
+def test_what_was_written_before_a_dead_end_is_printed(run, model) -> None:
+    result = run("sample", model, "--num", 2, "--length", 100, "--seed", 1, "--no-repeat", 1, "--format", "jsonl")
+    assert result.code == 1
+    assert len(result.out.splitlines()) == 2
+    assert "forbid all" in result.err
+
+
+def test_nothing_is_left_in_a_folder_that_is_no_run(run, tmp_path) -> None:
+    (tmp_path / "other").mkdir()
+    assert run("train", "--resume", "other").code == 4
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_folding_everything_is_refused(run) -> None:
+    refused = run("train", "text.txt", "--min-count", 100000)
+    assert refused.code == 3
+    assert "smaller --min-count" in refused.err

@@ -1,13 +1,12 @@
 """Progress for people: bars on a terminal, a line now and then elsewhere, and a taste of what the model writes."""
 
 import math
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from chargen.cli.terminal import visible
+from chargen.cli.terminal import Stderr, visible
 
 if TYPE_CHECKING:
     from chargen.training.progress import Progress
@@ -44,7 +43,7 @@ class ReadingBar:
                 delay=1,
                 leave=False,
                 disable=None,
-                file=sys.stderr,
+                file=Stderr(),
             )
         self._bar.update(done - self._bar.n)
 
@@ -61,7 +60,7 @@ class TrainingBar:
         self.trainer = trainer
         self.preview = preview
         self._bar: tqdm[Any] = tqdm(
-            total=100, disable=None, file=sys.stderr, leave=False, bar_format="{percentage:3.0f}%|{bar:20}| {desc}"
+            total=100, disable=None, file=Stderr(), leave=False, bar_format="{percentage:3.0f}%|{bar:20}| {desc}"
         )
         self._told = trainer.counters.logged_step
         self._told_at = self._previewed = time.monotonic()
@@ -110,7 +109,7 @@ class TrainingBar:
         self._say(f"  step {step:,} writes:\n  | {text}")
 
     def _say(self, text: str) -> None:
-        self._bar.write(text, file=sys.stderr)
+        self._bar.write(text, file=Stderr())
 
 
 def _clock(seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from chargen import __version__
-from chargen.cli.terminal import visible
+from chargen.cli.terminal import discard, tell, visible
 from chargen.errors import ChargenError, SettingError
 
 # OpenMP's threads wait for each other by spinning. On cores shared with other programs that made training up to ten
@@ -43,7 +43,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            _close_quietly()
+            discard(sys.stdout)
             return 0
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -68,12 +68,13 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
+    _open_missing_streams()
     try:
         code = cli.main(arguments, prog_name="chargen", standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        tell(error.format_message())
         sys.exit(2)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
@@ -87,20 +88,29 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", 130)
     except BrokenPipeError:
-        _close_quietly()
+        discard(sys.stdout)
         sys.exit(0)
     except OSError as error:
-        _close_quietly()
+        discard(sys.stdout)
         _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(
+            words in str(error) for words in ("allocate memory", "out of memory")
+        ):
+            raise
         _fail("out of memory; lower --batch-size, --seq-length, --hidden-size or --num", 1)
 
 
-def _close_quietly() -> None:
-    """Send what is left to nowhere: Python would complain of the closed pipe once more at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _open_missing_streams() -> None:
+    """Where the caller closed standard streams, open nothing in their place: no run file may become number 1 or 2."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+" if name == "stdin" else "w"))  # noqa: SIM115
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"{click.style('chargen:', fg='red')} {visible(message, newlines=True)}", err=True)
+    tell(f"{click.style('chargen:', fg='red')} {visible(message, newlines=True)}")
     sys.exit(code)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from chargen.errors import SettingError
 from chargen.settings import describe_range, setting_types
@@ -92,6 +93,15 @@ def given_settings(cls: type, values: dict[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in names if values.get(name) not in (None, ())}
 
 
+def command_line_wins(group: tuple[str, ...], values: dict[str, Any]) -> None:
+    """Among settings that exclude each other, what the command line gives drops what a file gave."""
+    source = click.get_current_context().get_parameter_source
+    if any(source(name) is ParameterSource.COMMANDLINE for name in group):
+        for name in group:
+            if source(name) is ParameterSource.DEFAULT_MAP:
+                values[name] = None
+
+
 def config_option(function: Function) -> Function:
     """`--config FILE.toml`: settings by name, which the command line overrides and which override the defaults."""
     return option(
@@ -110,7 +120,7 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
         return
     try:
         settings = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     known = {one.name: one for one in ctx.command.params if one.name and one.name != "config" and one.expose_value}
     found = {}

@@ -7,11 +7,18 @@ from typing import Any
 
 import click
 
-from chargen.cli.options import GroupedCommand, config_option, given_settings, option, settings_options
+from chargen.cli.options import (
+    GroupedCommand,
+    command_line_wins,
+    config_option,
+    given_settings,
+    option,
+    settings_options,
+)
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import TextWriter
+from chargen.cli.terminal import TextWriter, tell
 from chargen.draws import MAX_SEED
-from chargen.errors import SettingError
+from chargen.errors import ChargenError, SettingError
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.written import Sample, Written
@@ -76,6 +83,9 @@ def command(
     chargen sample checkpoints/novel --length 2000 --temperature 0.8
     chargen sample checkpoints/novel --prime "It was a" --num 3
     """
+    chosen = {"prime": prime, "prime_file": prime_file}
+    command_line_wins(("prime", "prime_file"), chosen)
+    prime, prime_file = chosen["prime"], chosen["prime_file"]
     config = SampleConfig(**given_settings(SampleConfig, values))
     if prime is not None and prime_file is not None:
         raise SettingError("--prime and --prime-file contradict each other: give one")
@@ -93,16 +103,20 @@ def command(
             sampler.reseed(seed)
     sampler.feed(text, unknown)
     if seed is None and state_in is None:
-        click.echo(f"seed {sampler.seed}", err=True)
+        tell(f"seed {sampler.seed}")
     with stop_on_signals() as stop:
         stop.deferred = True  # the state may be wanted
         writer = TextWriter()
         samples = _Samples(num, text if echo else "", writer, form)
-        for turn in sampler.write(length):
-            for written in turn:
-                samples.add(written)
-            if stop:
-                break
+        try:
+            for turn in sampler.write(length):
+                for written in turn:
+                    samples.add(written)
+                if stop:
+                    break
+        except ChargenError:  # nothing left to write: what was written is not lost
+            samples.close(sampler.seed, text)
+            raise
         samples.close(sampler.seed, text)
     if state_out is not None:
         sampler.save_state(state_out)
@@ -124,7 +138,7 @@ class _Samples:
     def _head(self, number: int) -> None:
         if self.form == "text":
             if self.num > 1 and sys.stderr.isatty():
-                click.echo(f"{'' if number == 0 else chr(10)}--- {number + 1} of {self.num} ---", err=True)
+                tell(f"{'' if number == 0 else chr(10)}--- {number + 1} of {self.num} ---")
             self.writer.write(self.echo)
 
     def add(self, written: Written) -> None:

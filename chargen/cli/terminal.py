@@ -1,8 +1,12 @@
 """Text on its way to a person's terminal: nothing in it may steer the terminal or reorder what is read."""
 
+import contextlib
+import os
 import sys
 import unicodedata
-from typing import TextIO
+from typing import TextIO, cast
+
+import click
 
 _HARMLESS = "\n\t\u200c\u200d"  # joiners are part of words in several scripts
 
@@ -24,6 +28,43 @@ def visible(text: str, *, newlines: bool = False) -> str:
         else:
             shown.append(character)
     return "".join(shown)
+
+
+class Stderr:
+    """Standard error that nobody may be reading any more: what cannot be told is dropped, and the work goes on."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write some text, or nothing."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand over what was written; once that fails, send the rest to nowhere."""
+        try:
+            sys.stderr.flush()
+        except OSError:
+            discard(sys.stderr)
+
+    def isatty(self) -> bool:
+        """True where a person looks on."""
+        return sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        """The stream's number."""
+        return sys.stderr.fileno()
+
+
+def discard(stream: TextIO) -> None:
+    """Send what a stream still holds, and all that comes, to nowhere: Python would complain of it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def tell(text: str) -> None:
+    """Say something on standard error."""
+    click.echo(text, file=cast(TextIO, Stderr()))
 
 
 class TextWriter:

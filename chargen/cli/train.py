@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import shlex
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -10,12 +11,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chargen.cli.bars import ReadingBar, TrainingBar
-from chargen.cli.options import GroupedCommand, config_option, given_settings, option, settings_options
+from chargen.cli.options import (
+    GroupedCommand,
+    command_line_wins,
+    config_option,
+    given_settings,
+    option,
+    settings_options,
+)
 from chargen.cli.signals import StopRequest, stop_on_signals
-from chargen.cli.terminal import visible
+from chargen.cli.terminal import tell, visible
 from chargen.durable import locked
 from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_count
+from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.text.corpus import Corpus, CorpusConfig
 from chargen.training.config import TrainConfig
 from chargen.training.memory import estimate_memory
@@ -60,6 +69,10 @@ def command(
     chargen train --resume checkpoints/novel --minutes 20
     """
     started = process_started()
+    values |= {"valid": valid, "test": test}
+    for group in (("minutes", "epochs", "steps"), ("valid", "valid_fraction"), ("test", "test_fraction")):
+        command_line_wins(group, values)
+    valid, test = values.pop("valid") or (), values.pop("test") or ()
     with stop_on_signals() as stop:
         if resume is not None:
             for name, value in (("SOURCE", sources), ("--out", out), ("--valid", valid), ("--test", test)):
@@ -78,7 +91,7 @@ def command(
         config = TrainConfig(**given_settings(TrainConfig, values))
         with ReadingBar() as bar:
             corpus = Corpus.from_files(sources, valid=valid, test=test, config=corpus_config, progress=bar.show)
-        _tell_corpus(corpus, " ".join(sources))
+        _tell_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
         folder = out or _free_folder(sources[0])
         made = [one for one in (folder, *folder.parents) if not one.exists()]
         _tell_model(corpus, model_config, config)
@@ -108,8 +121,8 @@ def process_started() -> float:
 
 
 def _existing(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise ModelFileError(f"no run folder {folder}; chargen train SOURCE makes one")
+    if not (folder / STATE_NAME).is_file():
+        raise ModelFileError(f"{folder} holds no {STATE_NAME} to resume; chargen train SOURCE makes a run folder")
     return folder
 
 
@@ -142,7 +155,7 @@ def _free_folder(source: str) -> Path:
 
 
 def _say(text: str) -> None:
-    click.echo(visible(text), err=True)
+    tell(visible(text))
 
 
 def _tell_corpus(corpus: Corpus, name: str) -> None:
@@ -159,7 +172,7 @@ def _tell_corpus(corpus: Corpus, name: str) -> None:
     if report.replaced:
         _say(f"warning: {report.replaced:,} bytes did not fit the encoding and became U+FFFD")
     if corpus.hidden:
-        _say(f"note: {corpus.hidden:,} hidden files, hidden folders and links to folders were not read")
+        _say(f"note: {corpus.hidden:,} hidden files, hidden folders, links to folders or run folders were not read")
     if report.carriage_returns and corpus.config.newline == "keep":
         _say(
             f"note: {report.carriage_returns:,} carriage returns are learned as characters; --newline lf makes them LF"
@@ -211,7 +224,7 @@ def _nothing_left(trainer: "Trainer") -> str:
 
 
 def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
-    machine = trainer.machine()
+    machine, out = trainer.machine(), shlex.quote(str(trainer.out))
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
     _say(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
     stop.deferred = True
@@ -222,7 +235,7 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
                 break
     if stop and not trainer.counters.complete:
         trainer.save()
-        raise stop.error(f" at step {trainer.counters.step:,}; go on with: chargen train --resume {trainer.out}")
+        raise stop.error(f" at step {trainer.counters.step:,}; go on with: chargen train --resume {out}")
     summary = trainer.summary
     for name, word in (("valid", "validation"), ("test", "test")):
         if f"{name}_loss" in summary:
@@ -235,4 +248,4 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
             )
     if trainer.out_of_patience:
         _say(f"stopped  early: {trainer.config.patience} validations without a new best")
-    _say(f"saved    {trainer.out}/model.safetensors (step {summary['step']:,}); now: chargen sample {trainer.out}")
+    _say(f"saved    {trainer.out}/model.safetensors (step {summary['step']:,}); now: chargen sample {out}")

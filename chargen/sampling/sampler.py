@@ -221,8 +221,10 @@ class Sampler:
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Save where every stream stands, so that `load_state` lets the text go on as if nothing had happened.
 
-        Raises ChargenError where the disk refuses.
+        Raises ChargenError where the disk refuses, or where `path` holds something else.
         """
+        if os.path.exists(path) and not container.is_kind(path, STATE_KIND):
+            raise ChargenError(f"{path} is not a sampler state and is not overwritten; choose another file")
         arrays = {f"state.{layer}": array for layer, array in enumerate(self._state)}
         arrays |= {"logits": self._logits.astype(np.float64)}
         description = {

@@ -94,6 +94,14 @@ def load(
         raise ModelFileError(f"{path} is not a good {kind} file: {error}") from error
 
 
+def is_kind(path: str | os.PathLike[str], kind: str) -> bool:
+    """True where a file says that it is of this kind; nothing else of it is checked."""
+    try:
+        return bool(_description(_header(Path(path).read_bytes())[0]).get("kind") == kind)
+    except (OSError, ModelFileError):
+        return False
+
+
 def unpack(data: bytes, kind: str, expected_shapes: Callable[[Any], Shapes]) -> tuple[Arrays, dict[str, Any]]:
     """As `load`, from the bytes of a file."""
     header, start = _header(data)

@@ -193,6 +193,8 @@ class _Encoder:
         if counts[0xD800:0xE000].any():
             raise DataError(f"the text holds a lone surrogate, which is not a character (in {self.config.encoding})")
         vocabulary = Vocabulary.from_counts(counts, unit=self.config.unit, min_count=self.config.min_count)
+        if not vocabulary.characters and vocabulary.folded:
+            raise DataError(f"no character occurs {self.config.min_count} times: choose a smaller --min-count")
         sizes = [0, 0, 0]
 
         def encoded() -> Iterator[bytes]:

@@ -139,10 +139,9 @@ class Corpus:
         config, sources, key = make_settings(CorpusConfig, described["config"]), described["sources"], described["key"]
         named = [name for given in sources.values() for name in given]
         try:
-            if not named or any(name == "-" or Path(name).is_fifo() for name in named):
-                raise DataError("the text of this run was given once and is no longer in the cache; start a new run")
             train, valid, test = (sources[role] for role in ROLES)
-            find_sources(named)
+            if not named or any(source.once for source in find_sources(named)[0]):
+                raise DataError("the text of this run was given once and is no longer in the cache; start a new run")
         except DataError:
             text = open_entry(key)
             if text is None:
@@ -150,7 +149,8 @@ class Corpus:
             return cls._from_encoded(text, key, config, sources)
         corpus = cls.from_files(train, valid=valid, test=test, config=config, progress=progress)
         if corpus.key != key:
-            raise DataError(f"the text of this run has changed ({', '.join(named)}); restore it, or start a new run")
+            some = ", ".join(named[:3]) + " …" * (len(named) > 3)
+            raise DataError(f"the text of this run has changed ({some}); restore it, or start a new run")
         return corpus
 
     def describe(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ names it, or, with errors="replace", becomes U+FFFD and is counted.
 
 import bz2
 import codecs
+import contextlib
 import functools
 import glob
 import gzip
@@ -25,6 +26,7 @@ from chargen.settings import check_settings, setting
 from chargen.text.catalogue import CATALOGUE
 
 BLOCK = 1 << 20
+_RUN_FILE = "state.safetensors"
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -86,7 +88,8 @@ class ReadingReport:
 def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source], int]:
     """Expand files, folders (recursively, sorted), patterns, `-` and corpus names; an existing path wins over a name.
 
-    Returns the sources in order, and how many hidden files, hidden folders and links to folders were left out.
+    Returns the sources in order, and how many hidden files, hidden folders, links to folders and
+    run folders were left out.
     Raises DataError where a name leads to nothing.
     """
     sources: list[Source] = []
@@ -126,6 +129,10 @@ def _files_below(folder: Path) -> tuple[list[Path], int]:
         raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
 
     for root, folders, files in os.walk(folder, onerror=refuse):
+        if _RUN_FILE in files:  # a run's own folder is not its text
+            hidden += 1
+            folders.clear()
+            continue
         hidden += sum(name.startswith(".") for name in (*folders, *files))
         hidden += sum(not name.startswith(".") and os.path.islink(os.path.join(root, name)) for name in folders)
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -213,8 +220,9 @@ def _decoded(source: Source, blocks: Iterable[bytes], config: ReadingConfig, rep
         try:
             text = decoder.decode(block, final)
         except UnicodeDecodeError as error:
-            decoder.setstate((b"", mode))
-            line += decoder.decode(error.object[: error.start]).count("\n")
+            with contextlib.suppress(UnicodeError):  # a codec that waits for its byte order mark
+                decoder.setstate((b"", mode))
+                line += decoder.decode(error.object[: error.start]).count("\n")
             raise _bad_bytes(source, error, config.encoding, offset - len(pending), line) from error
         except UnicodeError as error:
             raise DataError(

@@ -128,7 +128,7 @@ class Vocabulary:
         if unknown == "replace":
             advice = "the model has no unknown symbol to replace them with: leave them out with --unknown skip"
         else:
-            advice = "leave them out, choose --unknown skip or replace, or train with --unit byte"
+            advice = "--unknown skip leaves them out; a model trained with --unit byte knows every text"
         return f"unknown to the model: {names}{more}, first at position {places[0]}; {advice}"
 
     def decode(self, ids: NDArray[Any]) -> str:

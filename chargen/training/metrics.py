@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from chargen.errors import ChargenError
+
 FILE_NAME = "metrics.jsonl"
 
 
@@ -30,9 +32,13 @@ class Metrics:
     def write(self, line: dict[str, Any]) -> None:
         """Append one line."""
         if self.path:
-            with open(self.path, "ab") as file:
-                file.write(json.dumps(line).encode() + b"\n")
-                self.size = file.tell()
+            try:
+                with open(self.path, "ab") as file:
+                    file.write(json.dumps(line).encode() + b"\n")
+                    self.size = file.tell()
+            except OSError as error:
+                advice = "make room, or put the run folder back, and go on with --resume"
+                raise ChargenError(f"cannot write {self.path}: {error.strerror or error}; {advice}") from error
 
     def sync(self) -> int:
         """Put all lines on the disk and return their size in bytes, for the run's state."""
