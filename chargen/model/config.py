@@ -16,7 +16,7 @@ class ModelConfig:
 
     cell: str = setting("lstm", "kind of recurrent layer", choices=tuple(GATES))
     num_layers: int = setting(2, "recurrent layers, one on the other (L)", low=1, high=64)
-    hidden_size: int = setting(384, "units of a layer (H)", low=1, high=65536)
+    hidden_size: int = setting(256, "units of a layer (H)", low=1, high=65536)
     embedding_size: int = setting(128, "numbers that stand for a character (E)", low=1, high=65536)
     dropout: float = setting(0.1, "share of units dropped between layers and on the output", low=0, below=1)
     input_dropout: float = setting(0.0, "share of units dropped on the input of the first layer", low=0, below=1)
