@@ -29,6 +29,7 @@ class Purpose(enum.IntEnum):
     WINDOW = 2
     DROPOUT = 3
     SAMPLE = 4
+    FRESH = 5
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

@@ -62,6 +62,28 @@ def test_the_loss_of_a_step_is_the_mean_over_its_targets() -> None:
     assert next(iter(trainer.run())).train_loss == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_state_reset_is_the_share_of_rows_that_begin_afresh(share: float) -> None:
+    trainer = Trainer(corpus(), SMALL, config(steps=3, state_reset=share))
+    run = iter(trainer.run())
+    next(run)
+    batch, carried = trainer.batches.batch(1), trainer.hidden if share == 0 else None
+    logits, _ = trainer.model(torch.from_numpy(batch.inputs), carried)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.targets).flatten()).item()
+    assert next(run).train_loss == pytest.approx(expected, abs=1e-6)
+
+
+def test_state_reset_begins_some_rows_afresh_and_only_those() -> None:
+    trainer = Trainer(corpus(), SMALL, config(steps=2, batch_size=64, state_reset=0.25))
+    next(iter(trainer.run()))
+    state = trainer._carried(trainer.batches.batch(1))
+    fresh = [not bool(row.any()) for row in state[0]]
+    assert 6 <= sum(fresh) <= 28
+    assert all(
+        torch.equal(row, old) for row, old, new in zip(state[0], trainer.hidden[0], fresh, strict=True) if not new
+    )
+
+
 def test_metrics_hold_the_promised_keys_and_no_step_twice(tmp_path: Path) -> None:
     for _ in Trainer(corpus(), SMALL, config(log_every=4), tmp_path).run():
         pass

@@ -7,12 +7,14 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
 from chargen.batches import Batch, Batches, ConsecutiveBatches, RandomBatches
+from chargen.draws import Purpose, uniform
 from chargen.durable import remove_leftovers
 from chargen.errors import Diverged, SettingError
 from chargen.model.config import ModelConfig
@@ -212,10 +214,13 @@ class Trainer:
         yield from self._finish()
 
     def _carried(self, batch: Batch) -> State | None:
-        """The state of the rows that continue; the others start fresh."""
+        """The state of the rows that continue; the others start fresh, and a few that could continue with them."""
         if self.hidden is None:
             return None
-        return keep_rows(self.hidden, torch.from_numpy(batch.continues).to(self.device))
+        rows = np.arange(len(batch.continues))
+        drawn = uniform(self.config.seed, rows, self.counters.step, Purpose.FRESH)
+        kept = batch.continues & (drawn >= self.config.state_reset)
+        return keep_rows(self.hidden, torch.from_numpy(kept).to(self.device))
 
     def _count(self, batch: Batch, loss: float, norm: float, rate: float) -> None:
         counters = self.counters
