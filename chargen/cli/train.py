@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import shlex
 import time
 from dataclasses import asdict
@@ -111,8 +112,6 @@ def command(
 def process_started() -> float:
     """`time.monotonic()` at the start of this process, as far as the system tells; now elsewhere."""
     try:
-        import os
-
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError, ValueError, IndexError):

@@ -78,7 +78,7 @@ class Budget:
         speed = self._eval_speed()
         if self.total_seconds is None or not speed:
             return None, None
-        room = int(END_SHARE * self.total_seconds * speed / (2 if all(self.end_sizes) else 1))
+        room = max(1, int(END_SHARE * self.total_seconds * speed / (2 if all(self.end_sizes) else 1)))
         first, second = (room if size > room else None for size in self.end_sizes)
         return first, second
 

@@ -314,13 +314,13 @@ class Trainer:
                     f"{name}_characters": loss.characters,
                     f"{name}_whole": limit is None,
                 }
+        counters.complete = True
         if self.out:
+            # The state last: a kill before it leaves a run that ends again, and its metrics are cut before they go on.
             save_model(self.out / FILE_NAME, self.model_file(weights_of(judged), self.summary))
             self.metrics.write({**self._line(self.summary.get("valid_loss")), "final": True})
             counters.seconds = self.budget.seconds()
-            counters.complete = True
             save_run_state(self.out, self._state())
-        counters.complete = True
         yield self._progress("finishing")
 
     def _summary(self, step: int) -> dict[str, Any]:
