@@ -82,12 +82,19 @@ class RandomBatches:
     Args:
         ids: the text (N,), N >= T + 1.
         batch_size, seq_length, seed, rows: as for ConsecutiveBatches.
+        purpose: what the windows are for; other purposes get other windows.
 
     Raises DataError where the text is too short.
     """
 
     def __init__(
-        self, ids: NDArray[Any], batch_size: int, seq_length: int, seed: int = 0, rows: range | None = None
+        self,
+        ids: NDArray[Any],
+        batch_size: int,
+        seq_length: int,
+        seed: int = 0,
+        rows: range | None = None,
+        purpose: Purpose = Purpose.WINDOW,
     ) -> None:
         if len(ids) < seq_length + 1:
             advice = (
@@ -102,15 +109,33 @@ class RandomBatches:
         self.ids = ids
         self.seq_length = seq_length
         self.seed = seed
+        self.purpose = purpose
         self.steps_per_epoch = len(ids) / (batch_size * seq_length)
         self.rows = np.array(range(batch_size) if rows is None else rows, np.int64)
 
     def batch(self, step: int) -> Batch:
         """The batch of `step`, counted from 0; every row starts fresh."""
+        window = self.windows(step)
+        return Batch(window[:, :-1], window[:, 1:], np.zeros(len(window), bool))
+
+    def windows(self, step: int) -> NDArray[np.int64]:
+        """The windows (B, T + 1) of `step`, of which `batch` makes inputs and targets."""
         places = len(self.ids) - self.seq_length
-        first = (uniform(self.seed, self.rows, step, Purpose.WINDOW) * places).astype(np.int64)[:, None]
-        window = _gather(self.ids, first + np.arange(self.seq_length + 1))
-        return Batch(window[:, :-1], window[:, 1:], np.zeros(len(first), bool))
+        first = (uniform(self.seed, self.rows, step, self.purpose) * places).astype(np.int64)[:, None]
+        return _gather(self.ids, first + np.arange(self.seq_length + 1))
+
+
+class BackwardBatches:
+    """The windows of other batches, each read from its end: what random mode gives to a backward stack."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+        self.steps_per_epoch = batches.steps_per_epoch
+
+    def batch(self, step: int) -> Batch:
+        """The batch of `step`; a target is the character before its input in the text."""
+        batch = self.batches.batch(step)
+        return Batch(batch.targets[:, ::-1].copy(), batch.inputs[:, ::-1].copy(), batch.continues)
 
 
 def _gather(ids: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[np.int64]:

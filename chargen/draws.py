@@ -30,6 +30,8 @@ class Purpose(enum.IntEnum):
     DROPOUT = 3
     SAMPLE = 4
     FRESH = 5
+    CLOZE = 6
+    FILL = 7
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

@@ -96,7 +96,8 @@ def command(
         folder = out or _free_folder(sources[0])
         made = [one for one in (folder, *folder.parents) if not one.exists()]
         _tell_model(corpus, model_config, config)
-        from chargen.training.trainer import Trainer, holds_a_run
+        from chargen.training.run import holds_a_run
+        from chargen.training.trainer import Trainer
 
         try:
             if holds_a_run(folder):

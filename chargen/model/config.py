@@ -8,6 +8,8 @@ from chargen.settings import check_settings, setting
 
 GATES = {"lstm": 4, "gru": 3}
 STATES = {"lstm": 2, "gru": 1}
+DIRECTIONS = ("forward", "backward")
+CLOZE_SIZE = 128
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,20 @@ class ModelConfig:
     input_dropout: float = setting(0.0, "share of units dropped on the input of the first layer", low=0, below=1)
     output_dropout: float | None = setting(None, "share dropped on the output, where not as --dropout", low=0, below=1)
     locked_dropout: bool = setting(False, "one dropout mask per row and layer for a whole window")
-    bidirectional: bool = setting(False, "a second stack that reads backward")
+    bidirectional: bool = setting(False, "a second stack that reads backward: to write before a text, fill gaps, judge")
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.bidirectional:
-            raise SettingError(
-                "bidirectional models come with a later version: leave bidirectional out to train a one-way model",
-                "bidirectional",
-            )
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """The ways it reads: "forward", and "backward" where it is bidirectional."""
+        return DIRECTIONS if self.bidirectional else DIRECTIONS[:1]
+
+    @property
+    def cloze_size(self) -> int:
+        """Hidden units of the cloze layer (D)."""
+        return min(self.hidden_size, CLOZE_SIZE)
 
     @property
     def state_size(self) -> int:
@@ -53,16 +60,41 @@ def parameter_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tup
     """
     rows = GATES[config.cell] * config.hidden_size
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary_size, config.embedding_size)}
-    for layer in range(config.num_layers):
-        inputs = config.hidden_size if layer else config.embedding_size
-        name = f"forward_layers.{layer}"
-        shapes[f"{name}.weight_ih_l0"] = (rows, inputs)
-        shapes[f"{name}.weight_hh_l0"] = (rows, config.hidden_size)
-        shapes[f"{name}.bias_ih_l0"] = (rows,)
-        shapes[f"{name}.bias_hh_l0"] = (rows,)
-    shapes["output.weight"] = (vocabulary_size, config.hidden_size)
-    shapes["output.bias"] = (vocabulary_size,)
+    for direction in config.directions:
+        for layer in range(config.num_layers):
+            inputs = config.hidden_size if layer else config.embedding_size
+            name = f"{direction}_layers.{layer}"
+            shapes[f"{name}.weight_ih_l0"] = (rows, inputs)
+            shapes[f"{name}.weight_hh_l0"] = (rows, config.hidden_size)
+            shapes[f"{name}.bias_ih_l0"] = (rows,)
+            shapes[f"{name}.bias_hh_l0"] = (rows,)
+        if direction == "forward":  # where one-way files have them
+            shapes["output.weight"] = (vocabulary_size, config.hidden_size)
+            shapes["output.bias"] = (vocabulary_size,)
+    if config.bidirectional:
+        shapes["cloze.left.weight"] = (config.cloze_size, config.hidden_size)
+        shapes["cloze.right.weight"] = (config.cloze_size, config.hidden_size)
+        shapes["cloze.right.bias"] = (config.cloze_size,)
+        shapes["cloze.output.weight"] = (vocabulary_size, config.cloze_size)
+        shapes["cloze.output.bias"] = (vocabulary_size,)
     return shapes
+
+
+def check_direction(config: ModelConfig, direction: str) -> None:
+    """Raise SettingError where `direction` is none, or not one that the model reads in."""
+    if direction not in DIRECTIONS:
+        raise SettingError(f"direction is {direction!r}: it must be one of {', '.join(DIRECTIONS)}", "direction")
+    if direction not in config.directions:
+        need_two_ways(config, f"reading {direction}")
+
+
+def need_two_ways(config: ModelConfig, what: str) -> None:
+    """Raise SettingError where a model reads one way only and `what` needs both."""
+    if not config.bidirectional:
+        raise SettingError(
+            f"{what} needs a model that reads both ways, and this one reads forward only; train one with "
+            "chargen train SOURCE --bidirectional"
+        )
 
 
 def parameter_count(config: ModelConfig, vocabulary_size: int) -> int:

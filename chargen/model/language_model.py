@@ -4,15 +4,20 @@ import torch
 from torch import Tensor, nn
 
 from chargen.draws import Purpose, integer
-from chargen.model.config import ModelConfig
+from chargen.model.cloze import Cloze
+from chargen.model.config import ModelConfig, check_direction
 from chargen.model.dropout import Noise, drop
 from chargen.model.recurrent import State, new_layer, run_layer, zero_state
 
+BACKWARD_MASKS = 1000
+"""Where the backward stack's dropout masks are addressed; there are at most 64 layers."""
+
 
 class CharModel(nn.Module):
-    """Embedding, L one-layer recurrent modules, output layer.
+    """Embedding, L one-layer recurrent modules, output layer; where bidirectional, a second stack and a cloze layer.
 
-    A logit at position t depends on ids[:, : t + 1] and the state only, and rows never mix.
+    A logit at position t depends on ids[:, : t + 1] and the state only, and rows never mix. The two stacks share
+    embedding and output layer and nothing else: neither ever reads what the other has read.
 
     Args:
         config: the shape.
@@ -29,29 +34,58 @@ class CharModel(nn.Module):
             self.embedding = nn.Embedding(vocabulary_size, config.embedding_size)
             self.forward_layers = nn.ModuleList(new_layer(config, layer) for layer in range(config.num_layers))
             self.output = nn.Linear(config.hidden_size, vocabulary_size)
+            if config.bidirectional:
+                self.backward_layers = nn.ModuleList(new_layer(config, layer) for layer in range(config.num_layers))
+                self.cloze = Cloze(config, vocabulary_size)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.output.weight.device
 
-    def forward(self, ids: Tensor, state: State | None = None, noise: Noise | None = None) -> tuple[Tensor, State]:
-        """Predict the character after each of `ids`.
+    def stack(self, direction: str) -> nn.ModuleList:
+        """The recurrent layers that read "forward" or "backward". Raises SettingError where there are none such."""
+        check_direction(self.config, direction)
+        return self.forward_layers if direction == "forward" else self.backward_layers
+
+    def forward(
+        self, ids: Tensor, state: State | None = None, noise: Noise | None = None, direction: str = "forward"
+    ) -> tuple[Tensor, State]:
+        """Predict the character that follows each of `ids` in its direction.
 
         Args:
-            ids: (B, T), int64.
-            state: the state after the character before them; None for an unknown context.
+            ids: (B, T), int64, in the order of reading: for "backward", the text's last character first.
+            state: the state after the character read before them; None for an unknown context.
             noise: the address of this step's dropout masks; without it nothing is dropped.
+            direction: "forward", or "backward" where the model is bidirectional.
 
         Returns:
             Logits (B, T, V) and the state after the last id, to be passed on.
         """
+        values, carried = self.read(ids, state, noise, direction)
+        return self.output(values), carried
+
+    def read(
+        self, ids: Tensor, state: State | None = None, noise: Noise | None = None, direction: str = "forward"
+    ) -> tuple[Tensor, State]:
+        """As `forward`, but the last layer's outputs (B, T, H) instead of logits."""
         config = self.config
+        first = 0 if direction == "forward" else BACKWARD_MASKS
         state = zero_state(config, len(ids), ids.device) if state is None else state
-        values = drop(self.embedding(ids), config.layer_dropout(0), noise, 0, locked=config.locked_dropout)
+        values = drop(self.embedding(ids), config.layer_dropout(0), noise, first, locked=config.locked_dropout)
         carried = []
-        for layer, module in enumerate(self.forward_layers, start=1):
+        for layer, module in enumerate(self.stack(direction), start=1):
             values, after = run_layer(module, values, state[layer - 1])  # type: ignore[arg-type]
-            values = drop(values, config.layer_dropout(layer), noise, layer, locked=config.locked_dropout)
+            values = drop(values, config.layer_dropout(layer), noise, first + layer, locked=config.locked_dropout)
             carried.append(after)
-        return self.output(values), tuple(carried)
+        return values, tuple(carried)
+
+    def between(self, left: Tensor, right: Tensor) -> Tensor:
+        """The cloze prediction: logits (..., V) of the character between two contexts. A bidirectional model's only.
+
+        Args:
+            left: what `read` gave forward (..., H) at the character before.
+            right: what `read` gave backward (..., H) at the character behind.
+        """
+        logits: Tensor = self.cloze(left, right, self.output(left) + self.output(right))
+        return logits

@@ -25,7 +25,7 @@ class RunState:
 
     Args:
         arrays: "weights.NAME", "best.NAME" (once there is a best), "first.NAME" and "second.NAME" (AdamW's moments),
-            "hidden.LAYER" (B, S) (where state is carried).
+            "hidden.LAYER" and "hidden_backward.LAYER" (B, S) (where state is carried).
         progress: counters and figures at that step; see Trainer.
         settings: the resolved settings, and where the corpus is.
     """
@@ -69,5 +69,12 @@ def _expected(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     expected = {f"{part}.{name}": shape for part in parts for name, shape in shapes.items()}
     if progress["hidden"]:
         rows = int(settings["training"]["batch_size"])
-        expected |= {f"hidden.{layer}": (rows, config.state_size) for layer in range(config.num_layers)}
+        for direction in config.directions:
+            prefix = hidden_name(direction)
+            expected |= {f"{prefix}.{layer}": (rows, config.state_size) for layer in range(config.num_layers)}
     return expected
+
+
+def hidden_name(direction: str) -> str:
+    """Under which name a direction's carried state is stored."""
+    return "hidden" if direction == "forward" else "hidden_backward"

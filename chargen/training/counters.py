@@ -14,9 +14,12 @@ class Counters:
     Args:
         step: steps done; applied: of these, the ones whose gradient was finite; bad_steps: not finite in a row, lately.
         trained: targets seen. logged_step: the latest step with a line of metrics.
-        since_nats, since_characters, since_seconds: summed since that line.
+        since_nats, since_characters, since_seconds: summed since that line; of a bidirectional model forward, and
+            since_backward_…, since_cloze_… for the rest of it.
+        cloze_applied: steps at which the cloze layer learned.
         grad_norm, lr: of the last step.
-        best_loss, best_step, evaluations_since_best: the validation's memory; valid_loss: its latest result.
+        best_loss, best_step, evaluations_since_best: the validation's memory; valid_loss: its latest result, of both
+            directions the mean, and valid_forward, valid_backward, valid_cloze: its parts.
         seconds: spent; eval_seconds, evaluated: spent on, and ids scored by, validation: its speed.
         metrics_bytes: the metrics' size. hidden: whether there is a carried state. complete: whether the run is over.
     """
@@ -29,12 +32,20 @@ class Counters:
     since_nats: float = 0.0
     since_characters: int = 0
     since_seconds: float = 0.0
+    since_backward_nats: float = 0.0
+    since_backward_characters: int = 0
+    since_cloze_nats: float = 0.0
+    since_cloze_characters: int = 0
+    cloze_applied: int = 0
     grad_norm: float = 0.0
     lr: float = 0.0
     best_loss: float | None = None
     best_step: int | None = None
     evaluations_since_best: int = 0
     valid_loss: float | None = None
+    valid_forward: float | None = None
+    valid_backward: float | None = None
+    valid_cloze: float | None = None
     seconds: float = 0.0
     eval_seconds: float = 0.0
     evaluated: int = 0

@@ -41,21 +41,26 @@ def loss_windows(
     limit: int | None = None,
     rows: int | None = None,
     precision: str = "fp32",
+    direction: str = "forward",
 ) -> Iterator[Loss]:
     """Score a text in pieces; the sum of the pieces is its loss. Between pieces the caller may look at a clock.
 
     The text is cut into rows that run side by side. Each is warmed on the 500 characters before it, uncounted, so that
-    cutting costs less than 0.001 nats. The first character has nothing before it and is left out.
+    cutting costs less than 0.001 nats. The first character has nothing before it and is left out; for "backward" the
+    text is read from its end, and it is the last one.
 
     Args:
-        ids: (N,); N >= 2.
+        ids: (N,), in the order of the text; N >= 2.
         vocabulary: says whether ids are bytes, so that characters are counted where they begin, and how many characters
             share the unknown symbol: each costs ln of that number more, for its place among them.
         limit: score about this many ids, in evenly spaced stretches that depend on N and `limit` only.
         rows: how many rows; by default one per 1,000 ids scored, at most 32.
+        direction: "forward", or "backward" where the model is bidirectional.
     """
     byte_mode = vocabulary is not None and vocabulary.byte_mode
-    first = _first_counted(ids, byte_mode)
+    backward = direction == "backward"
+    ids = ids[::-1] if backward else ids
+    first = _first_counted(ids, byte_mode, backward)
     total = len(ids) - first
     if total < 1:
         raise DataError(f"scoring needs at least 2 characters, found {len(ids)} ids; give more text")
@@ -74,7 +79,7 @@ def loss_windows(
         inputs = torch.from_numpy(ids[places - 1].astype(np.int64)).to(model.device)
         targets = torch.from_numpy(ids[places].astype(np.int64))
         with torch.inference_mode(), autocast(precision, model.device):
-            logits, state = model(inputs, state)
+            logits, state = model(inputs, state, direction=direction)
         wanted = counted.to(model.device)
         costs = functional.cross_entropy(logits[wanted].float(), targets.to(model.device)[wanted], reduction="none")
         scored = targets[counted].numpy()
@@ -85,10 +90,10 @@ def loss_windows(
             yield Loss(nats + folding_nats(vocabulary, scored), vocabulary.count_characters(scored))
 
 
-def _first_counted(ids: NDArray[Any], byte_mode: bool) -> int:
-    """Where the second character begins."""
+def _first_counted(ids: NDArray[Any], byte_mode: bool, backward: bool = False) -> int:
+    """Where the second character begins, in the order of reading: backward, a character ends with its lead byte."""
     at = 1
-    while byte_mode and at < len(ids) and ids[at] & 0xC0 == 0x80:
+    while byte_mode and at < len(ids) and ids[at - backward] & 0xC0 == 0x80:
         at += 1
     return at
 
@@ -155,6 +160,7 @@ def evaluate(
     unknown: str = "error",
     rows: int | None = None,
     precision: str = "fp32",
+    direction: str = "forward",
 ) -> Evaluation:
     """Score a text whole.
 
@@ -163,8 +169,10 @@ def evaluate(
 
     Args:
         unknown: where it has none: "error", or "skip" such characters and count them.
+        direction: "backward" reads from the end and predicts each character from those behind it.
 
-    Raises DataError for unknown characters or a text of fewer than two characters.
+    Raises DataError for unknown characters or a text of fewer than two characters, SettingError for a direction that
+    the model does not read in.
     """
     replace = vocabulary.unknown_id is not None
     ids = vocabulary.encode(text, "replace" if replace else unknown)
@@ -174,17 +182,18 @@ def evaluate(
     elif not vocabulary.byte_mode and len(ids) < len(text):
         known = set(vocabulary.characters)
         kept = "".join(character for character in text if character in known)
-    loss = evaluate_ids(model, ids, vocabulary=vocabulary, rows=rows, precision=precision)
-    counted = kept[1:]
+    loss = evaluate_ids(model, ids, vocabulary=vocabulary, rows=rows, precision=precision, direction=direction)
+    backward = direction == "backward"
+    counted, scored = (kept[:-1], ids[:-1]) if backward else (kept[1:], ids[1:])
     folded = unseen = 0
     if replace:
         rare = set(vocabulary.folded)
         folded = sum(character in rare for character in counted)
-        unseen = int(np.count_nonzero(ids[1:] == vocabulary.unknown_id)) - folded
+        unseen = int(np.count_nonzero(scored == vocabulary.unknown_id)) - folded
     # The loss has charged every unknown symbol as a folded character; one never seen has more places to be.
     beyond = math.log(CODE_POINTS - len(vocabulary)) - math.log(max(len(vocabulary.folded), 1))
     nats = loss.nats + unseen * beyond
-    size = (
-        len(ids) - _first_counted(ids, True) if vocabulary.byte_mode else len(counted.encode("utf-8", "surrogatepass"))
-    )
+    size = len(counted.encode("utf-8", "surrogatepass"))
+    if vocabulary.byte_mode:
+        size = len(ids) - _first_counted(ids[::-1] if backward else ids, True, backward)
     return Evaluation(loss.characters, size, nats, folded, unseen, len(text) - len(kept))

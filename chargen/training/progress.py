@@ -1,6 +1,7 @@
 """What a run tells of itself at every step."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -10,13 +11,16 @@ class Progress:
     Args:
         step, epoch: done so far.
         seconds: spent by the run so far, resumed parts included.
-        train_loss: nats per character over the last step; NaN before the first, or where it was not finite.
-        valid_loss: of the latest validation, nats per character; None before the first.
+        train_loss: nats per character over the last step; NaN before the first, or where it was not finite. Of a
+            bidirectional model the mean of both directions.
+        valid_loss: of the latest validation, alike; None before the first.
         lr, grad_norm: of the last step.
         chars_per_second: trained since the last line of metrics, validation apart.
         share: of the budget used, 0 to 1.
         seconds_left: until the budget is used, estimated.
         doing: "training", "validating" (a step's validation) or "finishing" (the whole splits at the end).
+        train_losses, valid_losses: of a bidirectional model "forward", "backward" and, where it learned or was asked,
+            "cloze"; empty otherwise.
     """
 
     step: int
@@ -30,3 +34,5 @@ class Progress:
     share: float
     seconds_left: float
     doing: str = "training"
+    train_losses: Mapping[str, float] = field(default_factory=dict)
+    valid_losses: Mapping[str, float] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from chargen.model.language_model import CharModel
 from chargen.model.recurrent import State
+from chargen.storage.run_state import hidden_name
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -22,11 +23,17 @@ def set_weights(model: CharModel, weights: Arrays) -> None:
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
 
 
-def capture(model: CharModel, optimizer: torch.optim.Optimizer, hidden: State | None, best: Arrays | None) -> Arrays:
+Hidden = dict[str, State]
+"""The carried state of each direction; empty where there is none."""
+
+
+def capture(model: CharModel, optimizer: torch.optim.Optimizer, hidden: Hidden, best: Arrays | None) -> Arrays:
     """Every array of a run at the border of a step, by name; AdamW's moments are zeros before the first step."""
     arrays = {f"weights.{name}": array for name, array in weights_of(model).items()}
     arrays |= {f"best.{name}": array for name, array in (best or {}).items()}
-    arrays |= {f"hidden.{layer}": state.cpu().numpy() for layer, state in enumerate(hidden or ())}
+    for direction, state in hidden.items():
+        prefix = hidden_name(direction)
+        arrays |= {f"{prefix}.{layer}": array.cpu().numpy() for layer, array in enumerate(state)}
     for name, weight in model.named_parameters():
         moments = optimizer.state[weight]
         for part, key in (("first", "exp_avg"), ("second", "exp_avg_sq")):
@@ -36,26 +43,30 @@ def capture(model: CharModel, optimizer: torch.optim.Optimizer, hidden: State | 
 
 
 def restore(
-    arrays: Arrays, applied: int, model: CharModel, optimizer: torch.optim.Optimizer
-) -> tuple[State | None, Arrays | None]:
+    arrays: Arrays, applied: int, cloze_applied: int, model: CharModel, optimizer: torch.optim.Optimizer
+) -> tuple[Hidden, Arrays | None]:
     """Put what `capture` took into model and optimizer; return the carried state and the best weights.
 
     Args:
-        applied: how many steps the optimizer has made.
+        applied, cloze_applied: how many steps the optimizer has made, for the stacks and for the cloze layer.
     """
     parts: dict[str, Arrays] = {}
     for name, array in arrays.items():
         part, _, rest = name.partition(".")
         parts.setdefault(part, {})[rest] = array.copy()
     set_weights(model, parts["weights"])
-    for name, weight in model.named_parameters() if applied else ():
+    for name, weight in model.named_parameters():
+        made = cloze_applied if name.startswith("cloze.") else applied
+        if not made:
+            continue
         optimizer.state[weight] = {
-            "step": torch.tensor(float(applied), device=weight.device),  # where fused AdamW keeps it
+            "step": torch.tensor(float(made), device=weight.device),  # where fused AdamW keeps it
             "exp_avg": torch.from_numpy(parts["first"][name]).to(weight.device),
             "exp_avg_sq": torch.from_numpy(parts["second"][name]).to(weight.device),
         }
-    hidden = parts.get("hidden")
-    if hidden is None:
-        return None, parts.get("best")
-    carried = tuple(torch.from_numpy(hidden[str(layer)]).to(model.device) for layer in range(len(hidden)))
+    carried = {}
+    for direction in model.config.directions:
+        if hidden := parts.get(hidden_name(direction)):
+            layers = (torch.from_numpy(hidden[str(layer)]) for layer in range(len(hidden)))
+            carried[direction] = tuple(layer.to(model.device) for layer in layers)
     return carried, parts.get("best")

@@ -1,0 +1,257 @@
+"""A run between two steps: all it is made of, how it is saved, and how it is taken up again."""
+
+import math
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch.nn import Parameter
+
+from chargen.batches import BackwardBatches, Batches, ConsecutiveBatches, RandomBatches
+from chargen.durable import remove_leftovers
+from chargen.errors import Diverged, SettingError
+from chargen.model.config import ModelConfig
+from chargen.model.device import pick_device, pick_precision
+from chargen.model.language_model import CharModel
+from chargen.storage.model_file import FILE_NAME, ModelFile, save_model
+from chargen.storage.run_state import FILE_NAME as STATE_NAME
+from chargen.storage.run_state import RunState, read_run_state, save_run_state
+from chargen.text.corpus import Corpus
+from chargen.text.reading import ReadingConfig
+from chargen.training.budget import Budget
+from chargen.training.cloze import ClozeTask
+from chargen.training.config import TrainConfig, changed_config
+from chargen.training.counters import Counters
+from chargen.training.metrics import FILE_NAME as METRICS_NAME
+from chargen.training.metrics import Metrics
+from chargen.training.snapshot import Arrays, Hidden, capture, restore, weights_of
+
+MAX_BAD_STEPS = 3
+SUBSET = 24_000
+"""Ids of the fixed part of the validation text that is scored while training."""
+SUBSET_SHARE = 0.03
+"""By default, ids scored per id trained: scoring with its warm-up costs half of training, so 1.5 % of the time."""
+
+
+class Run:
+    """Everything that a training run is, at the border of a step.
+
+    Args: see Trainer.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        model_config: ModelConfig | None = None,
+        config: TrainConfig | None = None,
+        out: str | Path | None = None,
+        *,
+        started: float | None = None,
+    ) -> None:
+        out = Path(out) if out is not None else None
+        if out and holds_a_run(out):
+            raise SettingError(f"{out} already holds a run: go on with --resume, or choose another --out", "out")
+        self._set_up(corpus, model_config or ModelConfig(), config or TrainConfig(), out, Counters(), started)
+
+    def _set_up(
+        self,
+        corpus: Corpus,
+        model_config: ModelConfig,
+        config: TrainConfig,
+        out: Path | None,
+        counters: Counters,
+        started: float | None,
+    ) -> None:
+        started = time.monotonic() if started is None else started
+        self.corpus, self.model_config, self.config, self.out, self.counters = (
+            corpus,
+            model_config,
+            config,
+            out,
+            counters,
+        )
+        self.batches = _batches(corpus, model_config, config)
+        self.cloze = ClozeTask(corpus.train, config) if model_config.bidirectional else None
+        self.device = pick_device(config.device)
+        self.precision = pick_precision(config.precision, self.device)
+        vocabulary = corpus.vocabulary
+        self.model = CharModel(model_config, len(vocabulary), config.seed).to(self.device)
+        self.optimizer = _adamw(self.model, config)
+        self.parts = _parts(self.model)
+        self.hidden: Hidden = {}
+        self.best: Arrays | None = None
+        self.validates = len(corpus.valid) > 1 and vocabulary.count_characters(corpus.valid) > 1
+        tests = len(corpus.test) > 1 and vocabulary.count_characters(corpus.test) > 1
+        targets = config.batch_size * config.seq_length
+        # By default as often as the subset's cost allows: it depends on text and batch only, never on the budget.
+        usual = max(10, math.ceil(min(len(corpus.valid), SUBSET) / (SUBSET_SHARE * targets)))
+        self.eval_every = config.eval_every or usual
+        self.budget = Budget(
+            config,
+            self.batches["forward"],
+            counters,
+            started,
+            end_sizes=(len(corpus.valid) * self.validates, len(corpus.test) * tests),
+            subset=min(SUBSET, len(corpus.valid)) * self.validates,
+        )
+        if out:
+            out.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(out)
+        self.metrics = Metrics(out, counters.metrics_bytes)
+        self.summary: dict[str, Any] = {}
+        self._last_loss = math.nan
+        self._last_losses: dict[str, float] = {}
+        self._saved_best: int | None = None
+        self._last_save = time.monotonic()
+
+    @classmethod
+    def resume(
+        cls,
+        folder: str | Path,
+        corpus: Corpus,
+        *,
+        changes: dict[str, Any] | None = None,
+        started: float | None = None,
+    ) -> Self:
+        """Go on with a run as if it had never stopped.
+
+        Args:
+            folder: the run folder.
+            corpus: the same corpus as before.
+            changes: training settings to change; budget, learning rate, schedule, intervals and the like.
+
+        Raises ModelFileError where the state is damaged, SettingError for a change that would make it another run.
+        """
+        state = read_run_state(folder)
+        config = changed_config(state.settings, changes or {})
+        if corpus.describe() != {**state.settings["corpus"], "sources": corpus.sources}:
+            raise SettingError(f"the corpus is not the one that the run in {folder} was trained on; start a new run")
+        run = cls.__new__(cls)
+        counters = Counters.from_stored(state.progress)
+        run._set_up(corpus, ModelConfig(**state.settings["model"]), config, Path(folder), counters, started)
+        # What the folder's model file holds is at least as good as this best, and stays until a better one comes.
+        run._saved_best = counters.best_step
+        applied = counters.applied, counters.cloze_applied
+        run.hidden, run.best = restore(state.arrays, *applied, run.model, run.optimizer)
+        return run
+
+    def _summary(self, step: int) -> dict[str, Any]:
+        """What the model file says of its training: no clock, no path."""
+        corpus = asdict(self.corpus.config)
+        # A part that is a text of its own is no fraction of the training text.
+        corpus |= {f"{role}_fraction": 0.0 for role in ("valid", "test") if self.corpus.sources[role]}
+        return {
+            "step": step,
+            "epoch": step / self.batches["forward"].steps_per_epoch,
+            "precision": self.precision,
+            "settings": {**asdict(self.config), **{name: corpus[name] for name in sorted(corpus)}},
+        }
+
+    def model_file(self, weights: Arrays | None = None, summary: dict[str, Any] | None = None) -> ModelFile:
+        """The model as a value: these weights, or those of this moment."""
+        reading = ReadingConfig(
+            **{field.name: getattr(self.corpus.config, field.name) for field in fields(ReadingConfig)}
+        )
+        return ModelFile(
+            self.model_config,
+            self.corpus.vocabulary,
+            weights_of(self.model) if weights is None else weights,
+            self.corpus.counts,
+            reading,
+            self._summary(self.counters.step) if summary is None else summary,
+        )
+
+    def save(self) -> None:
+        """Save the run at this step, and the best model so far (this one, before the first validation).
+
+        Raises Diverged where a weight is not finite: then nothing is saved.
+        """
+        assert self.out is not None, "a Trainer without a run folder saves nothing"
+        if not all(bool(torch.isfinite(weight).all()) for weight in self.model.parameters()):
+            raise Diverged(self._divergence())
+        begun = time.monotonic()
+        counters = self.counters
+        counters.seconds, counters.metrics_bytes = self.budget.seconds(), self.metrics.sync()
+        counters.complete = False
+        # The model first: a kill in between leaves a state whose next steps make the same model again. At the start the
+        # state first: a model alone could not be resumed.
+        if counters.step == 0:
+            save_run_state(self.out, self._state())
+        if self.best is None or counters.best_step != self._saved_best:
+            summary = self._summary(counters.step if counters.best_step is None else counters.best_step)
+            if counters.best_loss is not None:
+                summary |= {"valid_loss": counters.best_loss, "valid_whole": False}
+            save_model(self.out / FILE_NAME, self.model_file(self.best, summary))
+            self._saved_best = counters.best_step
+        save_run_state(self.out, self._state())
+        self._last_save = time.monotonic()
+        self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - begun)
+
+    def _state(self) -> RunState:
+        self.counters.hidden = bool(self.hidden)
+        settings = {
+            "model": asdict(self.model_config),
+            "training": asdict(self.config),
+            "corpus": self.corpus.describe(),
+            "vocabulary_size": len(self.corpus.vocabulary),
+            "machine": self.machine(),
+        }
+        arrays = capture(self.model, self.optimizer, self.hidden, self.best)
+        return RunState(arrays, asdict(self.counters), settings)
+
+    def machine(self) -> dict[str, Any]:
+        """What a byte-exact resume needs to find unchanged."""
+        return {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+            "precision": self.precision,
+        }
+
+    def _divergence(self) -> str:
+        kept = f"; the last good state is in {self.out}" if self.out and (self.out / STATE_NAME).exists() else ""
+        return (
+            f"training diverged at step {self.counters.step}: loss or gradient not finite {MAX_BAD_STEPS} times "
+            f"in a row{kept}; try a lower --lr than {self.config.lr:g}"
+        )
+
+
+def holds_a_run(folder: Path) -> bool:
+    """True where a new run would overwrite what an older one left."""
+    files = (folder / name for name in (STATE_NAME, FILE_NAME, METRICS_NAME))
+    return any(file.exists() and file.stat().st_size > 0 for file in files)
+
+
+def _adamw(model: CharModel, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, 2019), fused where there is one; biases are not decayed."""
+    groups = [
+        {"params": [weight for weight in model.parameters() if weight.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [weight for weight in model.parameters() if weight.ndim == 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, fused=model.device.type in ("cpu", "cuda", "mps"))
+
+
+def _batches(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) -> dict[str, Batches]:
+    """What each direction reads: its own position in the text, or the same random windows from either end."""
+    size = config.batch_size, config.seq_length, config.seed
+    if config.batching == "random":
+        windows = RandomBatches(corpus.train, *size)
+        found: dict[str, Batches] = {"forward": windows, "backward": BackwardBatches(windows)}
+    else:
+        found = {"forward": ConsecutiveBatches(corpus.train, *size)}
+        found["backward"] = ConsecutiveBatches(corpus.train[::-1], *size)
+    return {direction: found[direction] for direction in model_config.directions}
+
+
+def _parts(model: CharModel) -> dict[str, list[Parameter]]:
+    """The weights that each loss moves: a direction's stack with embedding and output layer, or the cloze layer."""
+    named = list(model.named_parameters())
+    parts = {
+        direction: [
+            weight for name, weight in named if name.split(".")[0] in ("embedding", "output", f"{direction}_layers")
+        ]
+        for direction in model.config.directions
+    }
+    return parts | {"cloze": [weight for name, weight in named if name.startswith("cloze.")]}
