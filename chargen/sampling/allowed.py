@@ -42,6 +42,35 @@ def utf8_capacity(prefix: bytes) -> int:
     return int((last - first + 1) * 64 ** (missing - 1))
 
 
+def utf8_before(partial: bytes) -> list[int]:
+    """The bytes that may stand before the end of a character, for a text written from its end.
+
+    Args:
+        partial: the continuation bytes so far, 0 to 3 of them, in the order of the text.
+    """
+    if not partial:
+        return [*range(0x80), *range(0x80, 0xC0)]
+    leads = {1: range(0xC2, 0xE0), 2: range(0xE0, 0xF0), 3: range(0xF0, 0xF5)}[len(partial)]
+    fitting = [lead for lead in leads if partial[0] in range(*_closed(*utf8_range(bytes([lead]))))]
+    return [*(range(0x80, 0xC0) if len(partial) < 3 else ()), *fitting]
+
+
+def utf8_capacity_before(partial: bytes) -> int:
+    """How many characters end with `partial`: a whole character, or 0 to 3 continuation bytes.
+
+    There are 128 characters of one byte; 30 lead bytes of two; and for each second byte 15 lead bytes of three and 4 of
+    four, since what E0 and F0 exclude, ED and F4 allow.
+    """
+    if partial and not 0x80 <= partial[0] < 0xC0:
+        return 1
+    leads = 128, 30, 15, 4
+    return sum(leads[length] * 64 ** (length - len(partial)) for length in range(len(partial), 4))
+
+
+def _closed(first: int, last: int) -> tuple[int, int]:
+    return first, last + 1
+
+
 class Allowed:
     """The rules for one stream of text.
 
@@ -49,10 +78,12 @@ class Allowed:
         vocabulary: whose ids are asked about.
         ban: characters never to write.
         no_repeat: never complete a run of this many characters that the stream has already written; 0 is off.
+        backward: whether the stream is written from its end.
     """
 
-    def __init__(self, vocabulary: Vocabulary, ban: str = "", no_repeat: int = 0) -> None:
+    def __init__(self, vocabulary: Vocabulary, ban: str = "", no_repeat: int = 0, backward: bool = False) -> None:
         self.vocabulary = vocabulary
+        self.backward = backward
         self.ban = frozenset(character for character in ban if not "\ud800" <= character <= "\udfff")
         self.no_repeat = no_repeat
         self.recent = ""
@@ -81,7 +112,7 @@ class Allowed:
         """The allowed ids (V,); all False where every way on is forbidden.
 
         Args:
-            partial: in bytes, the unfinished character so far.
+            partial: in bytes, the unfinished character so far, in the order of the text.
         """
         repeats = self._repeats()
         if self.vocabulary.byte_mode:
@@ -98,17 +129,19 @@ class Allowed:
             return set()
         return self.followers.get(self.recent, set())
 
-    @staticmethod
-    def _byte_mask(partial: bytes, forbidden: frozenset[str]) -> NDArray[np.bool_]:
+    def _byte_mask(self, partial: bytes, forbidden: frozenset[str]) -> NDArray[np.bool_]:
         """A byte is forbidden where every character that it can still become is."""
         mask = np.zeros(256, bool)
-        mask[utf8_next(partial)] = True
+        mask[utf8_before(partial) if self.backward else utf8_next(partial)] = True
         used: defaultdict[int, int] = defaultdict(int)
         for character in forbidden:
             encoded = character.encode()
-            if encoded.startswith(partial):
+            if self.backward and encoded.endswith(partial):
+                used[encoded[-1 - len(partial)]] += 1
+            elif not self.backward and encoded.startswith(partial):
                 used[encoded[len(partial)]] += 1
         for byte, count in used.items():
-            if count == utf8_capacity(partial + bytes([byte])):
+            one = bytes([byte])
+            if count == (utf8_capacity_before(one + partial) if self.backward else utf8_capacity(partial + one)):
                 mask[byte] = False
         return mask

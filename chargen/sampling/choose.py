@@ -29,9 +29,17 @@ class SampleConfig:
 
 
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Log-probabilities (V,) in nats."""
-    shifted = logits.astype(np.float64) - np.max(logits)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
+    """Log-probabilities (..., V) in nats."""
+    values = logits.astype(np.float64)
+    return values - log_sum(values)[..., None]
+
+
+def log_sum(values: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    """The log of the sum of exponentials along an axis; -inf where all values are."""
+    top = np.max(values, axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)
+    with np.errstate(divide="ignore"):
+        result: NDArray[np.float64] = np.log(np.exp(values - top).sum(axis=axis)) + np.squeeze(top, axis)
     return result
 
 

@@ -15,7 +15,7 @@ from chargen.draws import MAX_SEED
 from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
 from chargen.sampling.allowed import Allowed
 from chargen.sampling.choose import SampleConfig, choose, log_softmax
-from chargen.sampling.stepper import new_stepper
+from chargen.sampling.stepper import arrays_of, new_stepper
 from chargen.sampling.stream import Stream
 from chargen.sampling.written import Sample, Written
 from chargen.settings import make_settings
@@ -42,6 +42,8 @@ class Sampler:
         num: how many samples are written side by side.
         seed: 0 to 2**64 - 1; drawn by the system where None. `Sampler.seed` tells it.
         device: "cpu" (NumPy), or a torch device such as "cuda"; wherever a CharModel is.
+        direction: "backward" writes what comes before: text is fed and returned in reading order, but what is fed
+            stands behind what is written next, so that generate(a + b) is the second text + the first.
         vocabulary, counts: needed only with a CharModel; without counts the first character of a text without a prime
             is drawn uniformly.
     """
@@ -54,6 +56,7 @@ class Sampler:
         num: int = 1,
         seed: int | None = None,
         device: str = "cpu",
+        direction: str = "forward",
         vocabulary: Vocabulary | None = None,
         counts: NDArray[np.int64] | None = None,
         **settings: Any,
@@ -74,7 +77,10 @@ class Sampler:
             raise SettingError(f"counts have shape {found.shape}: the vocabulary has {len(vocabulary)} ids")
         self.vocabulary = vocabulary
         self._first_logits = np.log(np.maximum(found, 1e-9))
-        self.stepper, self.arrays = new_stepper(model, device)
+        self.direction = direction
+        self.hidden_size = model.config.hidden_size
+        self.arrays = arrays_of(model)
+        self.stepper = new_stepper(model.config, self.arrays, device, direction)
         self.reset()
 
     @classmethod
@@ -86,10 +92,11 @@ class Sampler:
         num: int = 1,
         seed: int | None = None,
         device: str = "cpu",
+        direction: str = "forward",
         **settings: Any,
     ) -> "Sampler":
         """A sampler for a model file or a run folder. Raises ModelFileError, SettingError."""
-        return cls(read_model(path), config, num=num, seed=seed, device=device, **settings)
+        return cls(read_model(path), config, num=num, seed=seed, device=device, direction=direction, **settings)
 
     def reset(self) -> None:
         """Forget everything fed and written: unknown context, first draw."""
@@ -98,7 +105,7 @@ class Sampler:
         self._streams = self._new_streams(self.seed)
 
     def _new_streams(self, seed: int) -> list[Stream]:
-        rules = self.config.ban, self.config.no_repeat
+        rules = self.config.ban, self.config.no_repeat, self.direction == "backward"
         return [Stream(Allowed(self.vocabulary, *rules), seed, row) for row in range(self.num)]
 
     def reseed(self, seed: int) -> None:
@@ -116,7 +123,7 @@ class Sampler:
         Raises DataError naming unknown characters, ChargenError where a stream has written only a part of a character's
         bytes; then nothing has been fed.
         """
-        ids = self.vocabulary.encode(text, unknown)
+        ids = self._in_order(self.vocabulary.encode(text, unknown))
         if not len(ids):
             return
         if any(stream.partial for stream in self._streams):
@@ -126,9 +133,14 @@ class Sampler:
         else:
             for one in ids:
                 self._logits, self._state = self.stepper.step(np.full(self.num, one), self._state)
+        read = self._in_order(self.vocabulary.decode(self._in_order(ids)))
         for stream in self._streams:
-            stream.allowed.read(self.vocabulary.decode(ids))
+            stream.allowed.read(read)
             stream.tail = ""
+
+    def _in_order(self, text: Any) -> Any:
+        """From the order of the text to that of reading, or back."""
+        return text[::-1] if self.direction == "backward" else text
 
     def _feed_alike(self, ids: NDArray[Any]) -> None:
         """While no stream has written, all are alike: read once, then copy."""
@@ -197,7 +209,7 @@ class Sampler:
         self._state = tuple(_with_rows(old, rows, new) for old, new in zip(self._state, state, strict=True))
 
     def stream(self, length: int | None = None) -> Iterator[str]:
-        """The characters of a single sample, one by one, as they are written."""
+        """The characters of a single sample, one by one, as they are written: backward, the text's last one first."""
         self._single("stream", "write")
         return (written.character for turn in self.write(length) for written in turn)
 
@@ -212,11 +224,15 @@ class Sampler:
         for turn in self.write(length):
             for written in turn:
                 texts[written.stream].append(written)
-        return [Sample.of(text) for text in texts]
+        return [Sample.of(text, self.direction == "backward") for text in texts]
 
     def _single(self, asked: str, instead: str) -> None:
         if self.num != 1:
             raise SettingError(f"{asked} is for one sample and this Sampler writes {self.num}: call {instead}", "num")
+
+    def position(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Where every sample stands: the last layer's output (num, H) and the logits (num, V) of what comes next."""
+        return self._state[-1][:, : self.hidden_size], self._logits
 
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Save where every stream stands, so that `load_state` lets the text go on as if nothing had happened.
@@ -230,6 +246,7 @@ class Sampler:
         description = {
             "kind": STATE_KIND,
             "format": STATE_FORMAT,
+            "direction": self.direction,
             "weights": _digest(self.arrays),
             "seed": self.seed,
             "num": self.num,
@@ -248,6 +265,8 @@ class Sampler:
             container.check_format(description, STATE_FORMAT)
             if description["weights"] != _digest(self.arrays):
                 raise ModelFileError("it was saved with another model")
+            if description.get("direction", "forward") != self.direction:
+                raise ModelFileError("it was saved by a sampler that writes in the other direction")
             if description["num"] != self.num:
                 raise ModelFileError(
                     f"it holds {description['num']} samples; ask for as many (--num {description['num']})"

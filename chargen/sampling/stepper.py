@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.model.config import ModelConfig
+from chargen.model.config import ModelConfig, check_direction
 from chargen.storage.model_file import ModelFile, new_model
 
 if TYPE_CHECKING:
@@ -39,16 +39,17 @@ class NumpyStepper:
     Args:
         config: the model's shape.
         arrays: its weights by name; float32, or bf16 bits in uint16.
+        direction: which of its stacks; ids come in the order of its reading.
     """
 
-    def __init__(self, config: ModelConfig, arrays: dict[str, NDArray[Any]]) -> None:
+    def __init__(self, config: ModelConfig, arrays: dict[str, NDArray[Any]], direction: str = "forward") -> None:
+        check_direction(config, direction)
         self.config = config
-        weights = {name: _as_float32(array) for name, array in arrays.items()}
-        self.embedding = weights["embedding.weight"]
-        self.output = weights["output.weight"], weights["output.bias"]
+        self.embedding = as_float32(arrays["embedding.weight"])
+        self.output = as_float32(arrays["output.weight"]), as_float32(arrays["output.bias"])
         self.layers = [
             tuple(
-                weights[f"forward_layers.{layer}.{part}_l0"]
+                as_float32(arrays[f"{direction}_layers.{layer}.{part}_l0"])
                 for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
             for layer in range(config.num_layers)
@@ -99,7 +100,8 @@ def _gru(x: Vector, state: Vector, weight_ih: Vector, weight_hh: Vector, bias_ih
     return after
 
 
-def _as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
+def as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
+    """Stored weights as float32: they may be bf16 bits in uint16."""
     if array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32)
     return np.ascontiguousarray(array, np.float32)
@@ -108,8 +110,10 @@ def _as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
 class TorchStepper:
     """The torch model, one character at a time, all rows at once; for a GPU. State and logits cross as NumPy."""
 
-    def __init__(self, model: "CharModel") -> None:
+    def __init__(self, model: "CharModel", direction: str = "forward") -> None:
+        check_direction(model.config, direction)
         self.model = model
+        self.direction = direction
 
     def start(self, rows: int) -> State:
         """Zeros, one array (R, S) per layer."""
@@ -123,24 +127,26 @@ class TorchStepper:
         device = self.model.device
         with torch.inference_mode():
             given = torch.from_numpy(ids.astype(np.int64))[:, None].to(device)
-            logits, after = self.model(given, tuple(torch.from_numpy(layer).to(device) for layer in state))
+            carried = tuple(torch.from_numpy(layer).to(device) for layer in state)
+            logits, after = self.model(given, carried, direction=self.direction)
         return logits[:, 0].float().cpu().numpy(), tuple(layer.cpu().numpy() for layer in after)
 
 
-def new_stepper(model: Union[ModelFile, "CharModel"], device: str) -> tuple[Stepper, Arrays]:
-    """A stepper and the weights it uses: NumPy for the CPU, torch for every other device.
-
-    A CharModel's weights are copied, so that training on does not change a sampler's text halfway.
-
-    Raises SettingError where the device is not there.
-    """
+def arrays_of(model: Union[ModelFile, "CharModel"]) -> Arrays:
+    """A model's weights; a CharModel's are copied, so that training on does not change a sampler's text halfway."""
     if isinstance(model, ModelFile):
-        arrays, size = model.arrays, len(model.vocabulary)
-    else:
-        arrays = {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.state_dict().items()}
-        size = model.vocabulary_size
+        return model.arrays
+    return {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.state_dict().items()}
+
+
+def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str = "forward") -> Stepper:
+    """A stepper of one direction: NumPy for the CPU, torch for every other device.
+
+    Raises SettingError where the device or the direction is not there.
+    """
     if device == "cpu":
-        return NumpyStepper(model.config, arrays), arrays
+        return NumpyStepper(config, arrays, direction)
     from chargen.model.device import pick_device
 
-    return TorchStepper(new_model(model.config, size, arrays, str(pick_device(device)))), arrays
+    size = len(arrays["output.bias"])
+    return TorchStepper(new_model(config, size, arrays, str(pick_device(device))), direction)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from chargen.draws import Purpose, uniform
-from chargen.sampling.allowed import Allowed, utf8_length, utf8_next
+from chargen.sampling.allowed import Allowed, utf8_before, utf8_length, utf8_next
 from chargen.text.vocabulary import Vocabulary
 
 _AHEAD = 256
@@ -51,8 +51,10 @@ class Stream:
         if not vocabulary.byte_mode:
             character = vocabulary.characters[one]
         else:
-            self.partial += bytes([one])
-            if len(self.partial) < utf8_length(self.partial[0]):
+            byte = bytes([one])
+            self.partial = byte + self.partial if self.allowed.backward else self.partial + byte
+            unfinished = self.partial[0] & 0xC0 == 0x80 or len(self.partial) < utf8_length(self.partial[0])
+            if unfinished:
                 return ""
             character, self.partial = self.partial.decode(), b""
         self.allowed.wrote(character)
@@ -66,7 +68,7 @@ class Stream:
     def stops(self, character: str, stop: tuple[str, ...]) -> bool:
         """True where a stop text ends with the character just written; what it took is not matched again."""
         self.tail = (self.tail + character)[-max(map(len, stop), default=1) :]
-        if any(text and self.tail.endswith(text) for text in stop):
+        if any(self.tail.endswith(text[::-1] if self.allowed.backward else text) for text in stop):
             self.tail = ""
             return True
         return False
@@ -94,9 +96,12 @@ class Stream:
         if type(draws) is not int or not 0 <= draws < 2**63 or not math.isfinite(log_prob):
             raise ValueError("a stream's position is not one that chargen wrote")
         vocabulary = self.allowed.vocabulary
-        if partial and not (
-            vocabulary.byte_mode and all(partial[at] in utf8_next(partial[:at]) for at in range(len(partial)))
-        ):
+        if self.allowed.backward:
+            possible = all(partial[at] in utf8_before(partial[at + 1 :]) for at in range(len(partial)))
+            possible = possible and partial[:1] >= b"\x80"
+        else:
+            possible = all(partial[at] in utf8_next(partial[:at]) for at in range(len(partial)))
+        if partial and not (vocabulary.byte_mode and possible):
             raise ValueError("a stream's unfinished character is none")
         for text in texts:
             vocabulary.encode(text.replace("\ufffd", ""))  # how folded characters of a prime are remembered

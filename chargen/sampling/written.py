@@ -29,7 +29,9 @@ class Sample:
     stopped: bool
 
     @classmethod
-    def of(cls, turn: list[Written]) -> "Sample":
-        """Put the characters of one stream together."""
-        text = "".join(written.character for written in turn)
-        return cls(text, tuple(written.log_prob for written in turn), bool(turn) and turn[-1].stopped)
+    def of(cls, turn: list[Written], backward: bool = False) -> "Sample":
+        """Put the characters of one stream together, in the order of the text."""
+        stopped = bool(turn) and turn[-1].stopped
+        if backward:
+            turn = turn[::-1]
+        return cls("".join(written.character for written in turn), tuple(written.log_prob for written in turn), stopped)

@@ -1,0 +1,262 @@
+"""Fill a gap between two texts with what the forward model would write there, given what follows.
+
+The target is pi(gap) ~ p(gap | before) p(after[:40] | before, gap), with p the forward stack's. While there are few
+enough gaps all are scored; else particles look for them. The backward stack and the cloze layer only propose.
+"""
+
+import os
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.draws import Purpose, integer, uniform
+from chargen.errors import ChargenError, SettingError
+from chargen.model.config import need_two_ways
+from chargen.sampling.block_stepper import BlockStepper
+from chargen.sampling.choose import SampleConfig, draw, log_sum
+from chargen.sampling.lookahead import Lookahead
+from chargen.sampling.particles import NONE_ALLOWED, effective_sample_size, find
+from chargen.sampling.prefixes import Grower, Prefixes
+from chargen.sampling.stepper import NumpyStepper
+from chargen.settings import make_settings
+from chargen.storage.model_file import ModelFile, read_model
+
+AFTER = 40
+"""Characters behind a gap that its score looks at."""
+MOST_SCORED = 10_000
+"""Up to so many gaps are scored one and all."""
+PARTICLES = 128
+_ALTERNATIVE = 2**31
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One way to fill a gap.
+
+    Args:
+        text: the gap's.
+        log_prob: log p(gap | before) of the forward stack, in nats.
+        log_prob_after: log p(after[:40] | before, gap), in nats; 0 where nothing follows.
+        probability: its share of the target, exact or estimated.
+    """
+
+    text: str
+    log_prob: float
+    log_prob_after: float
+    probability: float
+
+    @property
+    def score(self) -> float:
+        """The log of the target, but for its constant, in nats."""
+        return self.log_prob + self.log_prob_after
+
+
+@dataclass(frozen=True)
+class Fill:
+    """What was found for one gap.
+
+    Args:
+        alternatives: distinct; the first is a draw from the target, each further one a draw from what is left of it.
+        most_likely: the one of the highest score among all that were found.
+        exact: whether every possible gap was scored.
+        effective_sample_size: how many independent draws from the target the weighted particles are worth; where
+            exact, how many equally likely gaps there might as well be.
+        found: how many distinct gaps were scored to the end.
+        log_evidence: the log of the target's sum over all gaps, lengths averaged; where not exact, of an unbiased
+            estimate of it.
+        steps: characters that the forward stack has read for it, over all gaps.
+    """
+
+    alternatives: tuple[Alternative, ...]
+    most_likely: Alternative
+    exact: bool
+    effective_sample_size: float
+    found: int
+    log_evidence: float
+    steps: int
+
+
+class Filler:
+    """Fills gaps with a bidirectional model. The same seed gives the same gaps.
+
+    Bans, no_repeat, top-k, top-p and min-p say which characters a gap may hold, as they do for `sample` at temperature
+    1, and a stop text may stand at a gap's end only. Temperature acts on whole gaps: they are drawn from the target to
+    the power of 1 / temperature, and 0 takes the most likely ones that were found.
+
+    Args:
+        model: what `read_model` returned.
+        config: how characters are chosen; or give its fields as keywords.
+        particles: how many gaps are tried side by side where there are too many to score all.
+        seed: 0 to 2**64 - 1; drawn by the system where None. `Filler.seed` tells it.
+
+    Raises SettingError for a model that reads one way.
+    """
+
+    def __init__(
+        self,
+        model: ModelFile,
+        config: SampleConfig | None = None,
+        *,
+        particles: int = PARTICLES,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> None:
+        need_two_ways(model.config, "filling a gap")
+        if config is not None and settings:
+            raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
+        if particles < 1:
+            raise SettingError(f"particles is {particles}: it must be at least 1", "particles")
+        self.model = model
+        self.config = config or make_settings(SampleConfig, settings)
+        self.particles = particles
+        self.seed = secrets.randbits(32) if seed is None else seed
+        self.vocabulary = model.vocabulary
+        self._reader = NumpyStepper(model.config, model.arrays)
+        self._forward = BlockStepper(model.config, model.arrays)
+        self._backward = BlockStepper(model.config, model.arrays, "backward")
+
+    def fill(
+        self, before: str, after: str, min_length: int, max_length: int | None = None, *, num: int = 1, number: int = 0
+    ) -> Fill:
+        """Fill one gap.
+
+        Args:
+            before, after: the texts around it; empty means unknown context.
+            min_length, max_length: characters of the gap; all lengths are equally likely beforehand.
+            num: how many alternatives; fewer where fewer were found.
+            number: which gap of a text this is; each draws its own numbers.
+
+        Raises DataError for characters that the model does not know, ChargenError where no gap is allowed.
+        """
+        lengths = range(min_length, (min_length if max_length is None else max_length) + 1)
+        if min_length < 0 or not lengths:
+            raise SettingError(
+                f"a gap of {min_length} to {max_length} characters: give whole numbers from 0, the smaller first"
+            )
+        seed = integer(self.seed, number, 0, Purpose.FILL)
+        power = 1 / (self.config.temperature or 0.5)  # at 0, explore a little, then take the best
+        grower = Grower(self.model, self._forward, self.config)
+        root = self._read(before)
+        after_ids = self.vocabulary.encode(after[:AFTER])
+        letters = grower.letters()
+        exact = lengths.stop == 1 or (not self.vocabulary.byte_mode and _count(letters, lengths) <= MOST_SCORED)
+        if exact:
+            gaps, log_prior = _every_gap(grower, root, lengths)
+            log_after = grower.follow(gaps, after_ids)
+            log_shares = log_prior + power * (gaps.log_probs + log_after)
+            log_evidence = float(log_sum(log_shares))
+            size = effective_sample_size(log_shares)
+        else:
+            if len(lengths) > self.particles:
+                raise SettingError(f"particles is {self.particles}: {len(lengths)} lengths need as many", "particles")
+            lookahead = None
+            if after:
+                lookahead = Lookahead(self.model, after, lengths.stop - 1, seed, self._backward, self.config.ban)
+            found = find(grower, root, lookahead, after_ids, lengths, self.particles, seed, power)
+            gaps, log_after, log_evidence = found.gaps, found.log_after, found.log_evidence
+            size = effective_sample_size(found.log_weights)
+            shares = np.bincount(found.gap, np.exp(found.log_weights - found.log_weights.max()), len(gaps.texts))
+            with np.errstate(divide="ignore"):
+                log_shares = np.log(shares)
+        shares = np.exp(log_shares - log_sum(log_shares))
+        options = [
+            Alternative(text, float(prob), float(follows), float(share))
+            for text, prob, follows, share in zip(gaps.texts, gaps.log_probs, log_after, shares, strict=True)
+        ]
+        options.sort(key=lambda one: one.text)
+        ranked = sorted(options, key=lambda one: -one.score)
+        chosen = ranked[:num] if self.config.temperature == 0 else _draws(options, num, seed)
+        return Fill(tuple(chosen), ranked[0], exact, size, len(options), log_evidence, grower.steps)
+
+    def _read(self, before: str) -> Prefixes:
+        """The forward stack after the text before the gap: the empty prefix."""
+        logits = np.log(np.maximum(self.model.counts, 1e-9))[None]
+        state = self._reader.start(1)
+        for one in self.vocabulary.encode(before):
+            logits, state = self._reader.step(np.full(1, one), state)
+        return Prefixes([""], [b""], np.zeros(1), logits, state)
+
+
+def fill(
+    model: ModelFile | str | os.PathLike[str],
+    before: str,
+    after: str,
+    *,
+    length: int | None = None,
+    min_length: int | None = None,
+    max_length: int | None = None,
+    num: int = 1,
+    seed: int | None = None,
+    particles: int = PARTICLES,
+    config: SampleConfig | None = None,
+    **settings: Any,
+) -> Fill:
+    """Fill the gap between two texts; see `Filler`, which does it more than once.
+
+    Args:
+        model: what `read_model` returned, or the path of a model file or a run folder.
+        before, after: the texts around the gap; empty means unknown context.
+        length: characters of the gap, or min_length and max_length.
+        num: how many alternatives.
+
+    Raises SettingError for a one-way model or wrong lengths; else as `Filler.fill`.
+    """
+    model = model if isinstance(model, ModelFile) else read_model(model)
+    shortest, longest = gap_lengths(length, min_length, max_length)
+    filler = Filler(model, config, particles=particles, seed=seed, **settings)
+    return filler.fill(before, after, shortest, longest, num=num)
+
+
+def gap_lengths(length: int | None, min_length: int | None, max_length: int | None) -> tuple[int, int]:
+    """The shortest and the longest gap that settings ask for. Raises SettingError where they contradict each other."""
+    if length is not None and (min_length is not None or max_length is not None):
+        raise SettingError(
+            "length and min_length or max_length contradict each other: give one or the others", "length"
+        )
+    if length is not None:
+        return length, length
+    if max_length is None:
+        raise SettingError("how long is the gap? Give length, or min_length and max_length", "length")
+    return min_length or 0, max_length
+
+
+def _count(letters: int, lengths: range) -> int:
+    """How many gaps there are, or some number beyond MOST_SCORED."""
+    total, of_length = 0, 1
+    for length in range(lengths.stop):
+        total += of_length * (length >= lengths.start)
+        of_length = min(of_length * letters, MOST_SCORED + 1)
+        if total > MOST_SCORED:
+            break
+    return total
+
+
+def _every_gap(grower: Grower, root: Prefixes, lengths: range) -> tuple[Prefixes, NDArray[np.float64]]:
+    """Every allowed gap, and the log of its length's share beforehand. Raises ChargenError where there is none."""
+    found = root.take([0] if 0 in lengths else [])
+    growing = root
+    for length in range(1, lengths.stop):
+        growing = growing.take(np.flatnonzero(~grower.ended(growing)))  # nothing follows a stop text
+        rows, ids = np.nonzero(grower.allowed(growing))
+        if not len(rows):
+            break
+        growing = grower.grow(growing, rows, ids)
+        if length in lengths:
+            found = found.join(growing)
+    if not found.texts:
+        raise ChargenError(NONE_ALLOWED)
+    return found, np.full(len(found.texts), -np.log(len(lengths)))
+
+
+def _draws(options: list[Alternative], num: int, seed: int) -> list[Alternative]:
+    """Draw by probability, without putting back."""
+    left = np.array([one.probability for one in options])
+    chosen = []
+    for number in range(min(num, int(np.count_nonzero(left)))):
+        one = draw(left, float(uniform(seed, _ALTERNATIVE + number, 0, Purpose.FILL)))
+        chosen.append(options[one])
+        left[one] = 0
+    return chosen

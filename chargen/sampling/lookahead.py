@@ -1,0 +1,112 @@
+"""What a text behind a gap says about the characters in it: guesses that steer proposals and are never trusted."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.sampling.block_stepper import BlockStepper
+from chargen.sampling.choose import log_softmax, log_sum
+from chargen.sampling.prefixes import Prefixes
+from chargen.sampling.sampler import Sampler
+from chargen.sampling.stepper import as_float32
+from chargen.storage.model_file import ModelFile
+
+GUESSES = 24
+HORIZON = 64
+"""Characters from the text behind up to which guesses reach."""
+CONTEXT = 500
+"""Characters behind the gap that the backward stack reads before it guesses."""
+
+
+class Lookahead:
+    """Ways back from the text behind a gap, written by the backward stack; each is a right context for every distance.
+
+    The match of a left and a right context is p(left, right) / p(left) p(right), were they independent given the
+    character between them: the sum of p(x | left) p(x | right) / p(x).
+
+    Args:
+        model: a bidirectional model.
+        after: the text behind the gap, not empty.
+        length: the longest gap, in characters.
+        seed: fixes the guesses.
+        stepper: of the backward stack.
+        ban: characters that no gap holds.
+    """
+
+    def __init__(
+        self, model: ModelFile, after: str, length: int, seed: int, stepper: BlockStepper, ban: str = ""
+    ) -> None:
+        self.size = model.config.hidden_size
+        self.byte_mode = model.vocabulary.byte_mode
+        self.horizon = min(length, HORIZON)
+        counts = np.maximum(model.counts.astype(np.float64), 0.5)
+        self.log_prior = np.log(counts / counts.sum())
+        self.left, self.right, self.right_bias, self.out, self.out_bias = (
+            as_float32(model.arrays[f"cloze.{name}"])
+            for name in ("left.weight", "right.weight", "right.bias", "output.weight", "output.bias")
+        )
+        writer = Sampler(model, seed=seed, num=GUESSES, direction="backward", ban=ban)
+        writer.feed(after[:CONTEXT])
+        writer.stepper = stepper
+        # At distance d a guess has written the d characters next to the text behind; at distance 0 all are alike.
+        self.logits = np.empty((self.horizon, GUESSES, len(counts)), np.float32)
+        self.hidden = np.empty((self.horizon, GUESSES, self.size), np.float32)
+        distances = [0] * GUESSES
+        self._keep(writer, range(GUESSES), distances)
+        for turn in writer.write(self.horizon - 1):
+            rows = [one.stream for one in turn]
+            for row in rows:
+                distances[row] += 1
+            self._keep(writer, rows, distances)
+
+    def _keep(self, writer: Sampler, rows: Iterable[int], distances: list[int]) -> None:
+        hidden, logits = writer.position()
+        for row in rows:
+            self.hidden[distances[row], row] = hidden[row]
+            self.logits[distances[row], row] = logits[row]
+
+    def meet(self, logits: NDArray[Any], first: int) -> NDArray[np.float64]:
+        """How well whole gaps meet the text behind, by its first id: log p(first | left) - log p(first), (R,)."""
+        met: NDArray[np.float64] = log_softmax(logits)[:, first] - self.log_prior[first]
+        return met
+
+    def judge(self, prefixes: Prefixes, distance: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Guess the next id and how well each prefix meets the text behind.
+
+        Args:
+            prefixes: R left contexts, none inside a character.
+            distance: characters between the next one and the text behind, below the horizon.
+
+        Returns:
+            Log-probabilities (R, V) of the next id; and (R,), the log of the mean match over all guesses.
+        """
+        guesses = slice(0, 1) if distance == 0 else slice(None)
+        right = self.logits[distance, guesses]
+        together = log_softmax(prefixes.logits)[:, None] + self._log_ratio(log_softmax(right))
+        matches = log_sum(together)
+        mean = log_sum(matches) - np.log(matches.shape[1])
+        weights = matches - log_sum(matches)[:, None]
+        if self.byte_mode:  # the cloze layer speaks of bytes between bytes, not of a character's first one
+            guessed = together - matches[..., None]
+        else:
+            left_hidden, right_hidden = prefixes.state[-1][:, : self.size], self.hidden[distance, guesses]
+            mixed = (left_hidden @ self.left.T)[:, None] + (right_hidden @ self.right.T + self.right_bias)
+            cloze = np.tanh(mixed) @ self.out.T + self.out_bias
+            guessed = log_softmax(cloze + prefixes.logits[:, None] + right)
+        return log_sum(weights[..., None] + guessed, axis=1), mean
+
+    def _log_ratio(self, backward: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log p(x | right) - log p(x) for each guess and id (M, V).
+
+        In bytes, a character's last byte is what the backward stack foretells and its first one what is asked for: all
+        first bytes of longer characters share the odds of a continuation byte.
+        """
+        if not self.byte_mode:
+            ratio: NDArray[np.float64] = backward - self.log_prior
+            return ratio
+        ratio = np.zeros_like(backward)
+        ratio[:, :0x80] = backward[:, :0x80] - self.log_prior[:0x80]
+        ratio[:, 0xC2:] = (log_sum(backward[:, 0x80:0xC0]) - log_sum(self.log_prior[0xC2:]))[:, None]
+        return ratio
