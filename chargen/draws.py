@@ -32,6 +32,7 @@ class Purpose(enum.IntEnum):
     FRESH = 5
     CLOZE = 6
     FILL = 7
+    CHECK = 8
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

@@ -41,12 +41,15 @@ def small_model(
     folded: str = "",
     seed: int = 0,
     scale: float = 3.0,
+    bidirectional: bool = False,
 ) -> ModelFile:
     """A model with random weights, large enough that its predictions differ from character to character."""
     from chargen.model.language_model import CharModel
 
     vocabulary = Vocabulary(unit=unit) if unit == "byte" else Vocabulary("".join(sorted(characters)), folded=folded)
-    config = ModelConfig(cell=cell, num_layers=num_layers, hidden_size=hidden_size, embedding_size=8)
+    config = ModelConfig(
+        cell=cell, num_layers=num_layers, hidden_size=hidden_size, embedding_size=8, bidirectional=bidirectional
+    )
     model = CharModel(config, len(vocabulary), seed)
     arrays = {name: weight.detach().numpy() * np.float32(scale) for name, weight in model.state_dict().items()}
     return ModelFile(config, vocabulary, arrays, np.arange(1, len(vocabulary) + 1))

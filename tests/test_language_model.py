@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.errors import SettingError
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.model.dropout import Noise, drop
 from chargen.model.language_model import CharModel
@@ -238,12 +237,3 @@ def test_layers_of_one_step_have_different_masks():
         module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0] == 0))
     logits_of(model, some_ids(4, 8), noise=NOISE)
     assert 0.4 < (seen[0] == seen[1]).float().mean() < 0.6
-
-
-def test_two_directions_are_refused_with_advice():
-    with pytest.raises(
-        SettingError, match=r"bidirectional models come with a later version: leave .* one-way"
-    ) as caught:
-        ModelConfig(bidirectional=True)
-    assert caught.value.setting == "bidirectional"
-    assert ModelConfig(bidirectional=False).bidirectional is False

@@ -257,7 +257,7 @@ HOSTILE = [
     ("hidden_size is 3.0", lambda d: d["config"].update(hidden_size=3.0)),
     ("dropout is 1", lambda d: d["config"].update(dropout=1)),
     ("cell is 'rnn'", lambda d: d["config"].update(cell="rnn")),
-    ("bidirectional", lambda d: d["config"].update(bidirectional=True)),
+    ("arrays do not fit", lambda d: d["config"].update(bidirectional=True)),
     ("no setting", lambda d: d["config"].update(surprise=1)),
     ("argument after ** must be", lambda d: d.update(config=[])),
     ("KeyError 'config'", lambda d: d.pop("config")),

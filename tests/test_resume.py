@@ -36,6 +36,15 @@ def config(**settings: object) -> TrainConfig:
     return TrainConfig(**{**chosen, **settings})
 
 
+def two_ways(cell: str = "lstm", num_layers: int = 2, **settings: object) -> ModelConfig:
+    return model(cell, num_layers, **{"bidirectional": True, **settings})
+
+
+def long_rows(**settings: object) -> TrainConfig:
+    """Wide enough for the cloze layer to learn at every fifth step: 0, 5, 10 and so on."""
+    return config(**{"batch_size": 4, "seq_length": 32, **settings})
+
+
 def corpus() -> Corpus:
     return Corpus.from_text(TEXT)
 
@@ -103,6 +112,61 @@ def test_resume_is_exact_from_every_step(stop: int, tmp_path: Path, tmp_path_fac
     assert_same_runs(reference, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("cell", "num_layers", "batching", "dropout"),
+    list(product(("lstm", "gru"), (1, 2), ("consecutive", "random"), (0.0, 0.3))),
+)
+def test_resume_is_exact_in_two_ways(
+    cell: str, num_layers: int, batching: str, dropout: float, tmp_path: Path
+) -> None:
+    shape = two_ways(cell, num_layers, dropout=dropout, input_dropout=dropout / 2)
+    train = long_rows(steps=12, batching=batching, state_reset=0.3)
+    whole(tmp_path / "whole", shape, train)
+    run_until(Trainer(corpus(), shape, train, tmp_path / "parts"), 5)
+    run_until(Trainer.resume(tmp_path / "parts", corpus()), 8)
+    for _ in Trainer.resume(tmp_path / "parts", corpus()).run():
+        pass
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("stop", range(1, 13))
+def test_resume_is_exact_in_two_ways_from_every_step(
+    stop: int, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    reference = tmp_path_factory.getbasetemp() / "reference two ways"
+    if not reference.exists():
+        whole(reference, two_ways(), long_rows(steps=14))
+    run_until(Trainer(corpus(), two_ways(), long_rows(steps=14), tmp_path), stop)
+    for _ in Trainer.resume(tmp_path, corpus()).run():
+        pass
+    assert_same_runs(reference, tmp_path)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_run_left_between_the_directions_of_a_validation_validates_again(place: int, tmp_path: Path) -> None:
+    whole(tmp_path / "whole", two_ways(), long_rows(steps=9))
+    trainer = Trainer(corpus(), two_ways(), long_rows(steps=9), tmp_path / "parts")
+    seen = 0
+    for progress in trainer.run():
+        if progress.doing == "validating" and progress.step == 8:
+            if seen == place:
+                break
+            seen += 1
+    assert trainer.counters.logged_step < 8
+    trainer.save()
+    for _ in Trainer.resume(tmp_path / "parts", corpus()).run():
+        pass
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_longer_budget_in_two_ways_goes_on_as_if_it_had_been_asked_for_at_once(tmp_path: Path) -> None:
+    whole(tmp_path / "whole", two_ways(), long_rows(schedule="constant", steps=16))
+    whole(tmp_path / "parts", two_ways(), long_rows(schedule="constant", steps=10))
+    for _ in Trainer.resume(tmp_path / "parts", corpus(), changes={"steps": 16}).run():
+        pass
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
 def test_a_run_left_inside_a_validation_validates_again(tmp_path: Path) -> None:
     whole(tmp_path / "whole", model(), config())
     trainer = Trainer(corpus(), model(), config(), tmp_path / "parts")
@@ -165,6 +229,8 @@ def without(state: RunState, what: str) -> RunState:
         progress[what] = {"applied": 1, "best_loss": 9.0, "evaluations_since_best": 49}.get(
             what, type(progress[what])()
         )
+    lost = progress != state.progress or any(arrays[name].any() != state.arrays[name].any() for name in arrays)
+    assert lost, f"there is no {what} to leave out"
     assert arrays.keys() == state.arrays.keys()
     return RunState(arrays, progress, state.settings)
 
@@ -173,23 +239,37 @@ CLOCKS_AND_DERIVED = COUNTER_CLOCKS - {"metrics_bytes"} | {
     "hidden",
     "complete",
     "valid_loss",
+    "valid_forward",
+    "valid_backward",
+    "valid_cloze",
     "bad_steps",
     "grad_norm",
     "lr",
 }
 COMPONENTS = ["weights", "first", "second", "best", "hidden"]
 COMPONENTS += [field.name for field in fields(Counters) if field.name not in CLOCKS_AND_DERIVED]
+# What only a run in two ways counts and carries; the rest of its state is stored as that of any other.
+OF_TWO_WAYS = [name for name in COMPONENTS if name.startswith(("since_backward", "since_cloze", "cloze"))]
+OF_TWO_WAYS += ["hidden", "hidden_backward"]
+OF_TWO_WAYS += [f"{part}.{name}" for part in ("weights", "first", "second") for name in ("backward_layers", "cloze")]
 
 
-@pytest.mark.parametrize("what", COMPONENTS)
-def test_leaving_out_any_component_is_noticed(what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "shape"),
+    [(what, model()) for what in COMPONENTS if what == "hidden" or what not in OF_TWO_WAYS]
+    + [(what, two_ways()) for what in OF_TWO_WAYS],
+    ids=lambda value: ("one way", "two ways")[value.bidirectional] if isinstance(value, ModelConfig) else value,
+)
+def test_leaving_out_any_component_is_noticed(what: str, shape: ModelConfig, tmp_path: Path) -> None:
     """If this fails, the exactness tests above prove nothing about that component."""
     worse = Corpus.from_text("ab" * 300 + "ba" * 10 + "".join("abb"[i * i % 3] for i in range(300)), valid_fraction=0.3)
-    train = config(schedule="constant", lr=0.05)
-    for _ in Trainer(worse, model(), train, tmp_path / "whole").run():
+    train = (long_rows if shape.bidirectional else config)(schedule="constant", lr=0.05)
+    for _ in Trainer(worse, shape, train, tmp_path / "whole").run():
         pass
     stop = 13 if what.startswith("since") else 12  # 12 has just written a line of metrics
-    run_until(Trainer(worse, model(), train, tmp_path / "parts"), stop)
+    if what.startswith("since_cloze"):
+        stop = 17  # the layer has learned at step 15, and 18 writes a line
+    run_until(Trainer(worse, shape, train, tmp_path / "parts"), stop)
     state = read_run_state(tmp_path / "parts")
     assert 0 < state.progress["best_step"] < stop
     assert read_run_state(tmp_path / "whole").progress["best_step"] == state.progress["best_step"]

@@ -55,7 +55,7 @@ def test_training_learns(tmp_path: Path) -> None:
 
 def test_the_loss_of_a_step_is_the_mean_over_its_targets() -> None:
     trainer = Trainer(corpus(), SMALL, config(steps=1))
-    batch = trainer.batches.batch(0)
+    batch = trainer.batches["forward"].batch(0)
     logits, _ = trainer.model(torch.from_numpy(batch.inputs))
     p = torch.log_softmax(logits.double(), -1)
     expected = -np.mean([p[i, j, batch.targets[i, j]].item() for i in range(4) for j in range(8)])
@@ -67,7 +67,7 @@ def test_state_reset_is_the_share_of_rows_that_begin_afresh(share: float) -> Non
     trainer = Trainer(corpus(), SMALL, config(steps=3, state_reset=share))
     run = iter(trainer.run())
     next(run)
-    batch, carried = trainer.batches.batch(1), trainer.hidden if share == 0 else None
+    batch, carried = trainer.batches["forward"].batch(1), trainer.hidden["forward"] if share == 0 else None
     logits, _ = trainer.model(torch.from_numpy(batch.inputs), carried)
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.targets).flatten()).item()
     assert next(run).train_loss == pytest.approx(expected, abs=1e-6)
@@ -76,12 +76,11 @@ def test_state_reset_is_the_share_of_rows_that_begin_afresh(share: float) -> Non
 def test_state_reset_begins_some_rows_afresh_and_only_those() -> None:
     trainer = Trainer(corpus(), SMALL, config(steps=2, batch_size=64, state_reset=0.25))
     next(iter(trainer.run()))
-    state = trainer._carried(trainer.batches.batch(1))
+    state = trainer._carried("forward", trainer.batches["forward"].batch(1))
+    before = trainer.hidden["forward"][0]
     fresh = [not bool(row.any()) for row in state[0]]
     assert 6 <= sum(fresh) <= 28
-    assert all(
-        torch.equal(row, old) for row, old, new in zip(state[0], trainer.hidden[0], fresh, strict=True) if not new
-    )
+    assert all(torch.equal(row, old) for row, old, new in zip(state[0], before, fresh, strict=True) if not new)
 
 
 def test_metrics_hold_the_promised_keys_and_no_step_twice(tmp_path: Path) -> None:
@@ -200,8 +199,8 @@ def break_once(trainer: Trainer, where: str, monkeypatch: pytest.MonkeyPatch, ti
     left = [times]
     forward = type(trainer.model).forward
 
-    def broken(self: object, *args: object) -> object:
-        logits, state = forward(self, *args)
+    def broken(self: object, *args: object, **options: object) -> object:
+        logits, state = forward(self, *args, **options)
         if left[0] and torch.is_grad_enabled():
             left[0] -= 1
             if where == "loss":
@@ -280,9 +279,9 @@ def test_minutes_end_a_run_and_reserve_time_for_its_end(monkeypatch: pytest.Monk
     trainer = Trainer(corpus(TEXT * 40), SMALL, config(steps=None, minutes=2, eval_every=40), started=0.0)
     forward = trainer.model.forward
 
-    def slow(*arguments: object) -> object:
+    def slow(*arguments: object, **options: object) -> object:
         now[0] += 1
-        return forward(*arguments)
+        return forward(*arguments, **options)
 
     monkeypatch.setattr(trainer.model, "forward", slow)
     last = 0

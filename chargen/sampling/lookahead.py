@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from chargen.sampling.block_stepper import BlockStepper
 from chargen.sampling.choose import log_softmax, log_sum
+from chargen.sampling.cloze import NumpyCloze
 from chargen.sampling.prefixes import Prefixes
 from chargen.sampling.sampler import Sampler
-from chargen.sampling.stepper import as_float32
 from chargen.storage.model_file import ModelFile
 
 GUESSES = 24
@@ -43,10 +43,7 @@ class Lookahead:
         self.horizon = min(length, HORIZON)
         counts = np.maximum(model.counts.astype(np.float64), 0.5)
         self.log_prior = np.log(counts / counts.sum())
-        self.left, self.right, self.right_bias, self.out, self.out_bias = (
-            as_float32(model.arrays[f"cloze.{name}"])
-            for name in ("left.weight", "right.weight", "right.bias", "output.weight", "output.bias")
-        )
+        self.cloze = NumpyCloze(model.arrays)
         writer = Sampler(model, seed=seed, num=GUESSES, direction="backward", ban=ban)
         writer.feed(after[:CONTEXT])
         writer.stepper = stepper
@@ -91,10 +88,8 @@ class Lookahead:
         if self.byte_mode:  # the cloze layer speaks of bytes between bytes, not of a character's first one
             guessed = together - matches[..., None]
         else:
-            left_hidden, right_hidden = prefixes.state[-1][:, : self.size], self.hidden[distance, guesses]
-            mixed = (left_hidden @ self.left.T)[:, None] + (right_hidden @ self.right.T + self.right_bias)
-            cloze = np.tanh(mixed) @ self.out.T + self.out_bias
-            guessed = log_softmax(cloze + prefixes.logits[:, None] + right)
+            left = prefixes.state[-1][:, : self.size]
+            guessed = log_softmax(self.cloze.logits(left, self.hidden[distance, guesses], prefixes.logits, right))
         return log_sum(weights[..., None] + guessed, axis=1), mean
 
     def _log_ratio(self, backward: NDArray[np.float64]) -> NDArray[np.float64]:
