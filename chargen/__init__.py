@@ -23,6 +23,11 @@ _WHERE = {
     "save_model": "chargen.storage.model_file",
     "SampleConfig": "chargen.sampling.choose",
     "Sampler": "chargen.sampling.sampler",
+    "Filler": "chargen.sampling.fill",
+    "fill": "chargen.sampling.fill",
+    "score": "chargen.insight.score",
+    "check": "chargen.insight.causality",
+    "check_causality": "chargen.insight.causality",
     "TrainConfig": "chargen.training.config",
     "Trainer": "chargen.training.trainer",
     "evaluate": "chargen.training.evaluate",
@@ -32,9 +37,12 @@ __all__ = ["__version__", *_WHERE]  # noqa: PLE0604
 if TYPE_CHECKING:
     from chargen.batches import ConsecutiveBatches, RandomBatches
     from chargen.errors import ChargenError
+    from chargen.insight.causality import check, check_causality
+    from chargen.insight.score import score
     from chargen.model.config import ModelConfig
     from chargen.model.language_model import CharModel
     from chargen.sampling.choose import SampleConfig
+    from chargen.sampling.fill import Filler, fill
     from chargen.sampling.sampler import Sampler
     from chargen.storage.model_file import ModelFile, load_model, read_model, save_model
     from chargen.text.corpus import Corpus, CorpusConfig

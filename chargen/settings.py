@@ -6,6 +6,7 @@ The command line derives its options from these fields, and every dataclass chec
 import dataclasses
 import math
 import numbers
+import operator
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -121,3 +122,14 @@ def _check_value(name: str, value: Any, kind: type, metadata: Mapping[str, Any])
 def resumable_settings(cls: type) -> set[str]:
     """The names of the settings of `cls` that a resumed run may change."""
     return {field.name for field in dataclasses.fields(cls) if field.metadata["resumable"]}
+
+
+def whole(name: str, value: Any, low: int, high: int = 2**64 - 1) -> int:
+    """A whole number in a range, of any integer type. Raises SettingError."""
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise SettingError(f"{name} is {value!r}: it must be a whole number", name) from error
+    if number < low or number > high:
+        raise SettingError(f"{name} is {value}: it must be {low:,} to {high:,}", name)
+    return number

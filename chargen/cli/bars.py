@@ -97,6 +97,9 @@ class TrainingBar:
             parts.append(f"loss {self._loss:.3f} ({self._loss / math.log(2):.3f} bits/char)")
         if progress.valid_loss is not None:
             parts.append(f"valid {progress.valid_loss:.3f} ({progress.valid_loss / math.log(2):.3f} bits/char)")
+        if "backward" in progress.valid_losses:
+            losses = progress.valid_losses
+            parts[-1] += f" = mean of forward {losses['forward']:.3f}, backward {losses['backward']:.3f}"
         parts.append(f"{progress.chars_per_second:,.0f} chars/s")
         parts.append(progress.doing if progress.doing != "training" else f"{_clock(progress.seconds_left)} left")
         return "  ".join(parts)

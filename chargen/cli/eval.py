@@ -10,6 +10,7 @@ import numpy as np
 from chargen.cli.options import GroupedCommand, option
 from chargen.cli.terminal import visible
 from chargen.errors import SettingError
+from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
 from chargen.text.cache import ROLES
 from chargen.text.corpus import CorpusConfig, split
@@ -21,6 +22,8 @@ from chargen.text.reading import ReadingConfig, ReadingReport, find_sources, rea
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @option("--part", group="Text", type=click.Choice(["all", *ROLES]), default="all", show_default=True,
         help="Score only this part, cut as in the training of MODEL.")  # fmt: skip
+@option("--direction", group="Text", type=click.Choice(DIRECTIONS), default="forward", show_default=True,
+        help="backward reads from the end; for a model trained with --bidirectional.")  # fmt: skip
 @option("--encoding", group="Text", metavar="TEXT", help="Encoding of the text.  [default: as in training]")
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit the encoding.")  # fmt: skip
@@ -35,6 +38,7 @@ def command(
     model: Path,
     sources: tuple[str, ...],
     part: str,
+    direction: str,
     encoding: str | None,
     errors: str,
     unknown: str,
@@ -44,10 +48,12 @@ def command(
 ) -> None:
     """Score a text with a model: nats and bits per character, bits per byte, perplexity.
 
-    The whole text is scored with carried state, every character once. The first one has nothing before it: it is
-    context and is not counted. The model does not adapt to the text.
+    The whole text is scored with carried state, every character once. The first one (read backward, the last) has
+    nothing before it: it is context and is not counted. The model does not adapt to the text.
     """
     file = read_model(model)
+    if direction == "backward":
+        need_two_ways(file.config, "--direction backward")
     reading = ReadingConfig(encoding or file.reading.encoding, errors, file.reading.newline, file.reading.normalize)
     found, _ = find_sources(sources)
     report = ReadingReport()
@@ -57,7 +63,8 @@ def command(
 
     place = pick_device(device)
     chosen = pick_precision(precision, place)
-    result = evaluate(build_model(file, str(place)), file.vocabulary, text, unknown=unknown, precision=chosen)
+    loaded = build_model(file, str(place))
+    result = evaluate(loaded, file.vocabulary, text, unknown=unknown, precision=chosen, direction=direction)
     figures: dict[str, Any] = {
         "nats_per_character": result.nats_per_character,
         "bits_per_character": result.bits_per_character,
@@ -71,6 +78,7 @@ def command(
         "skipped": result.skipped,
         "replaced": report.replaced,
         "part": part,
+        "direction": direction,
         "precision": chosen,
         "device": place.type,
     }
@@ -83,8 +91,8 @@ def command(
     click.echo(f"{result.perplexity:.4f} perplexity")
     name = visible(" ".join(sources), newlines=True)
     click.echo(
-        f"{name} ({part}): {result.characters:,} characters counted, {result.bytes:,} bytes; the first character is "
-        f"context; {chosen} on {place.type}",
+        f"{name} ({part}): {result.characters:,} characters counted, {result.bytes:,} bytes; the "
+        f"{'last' if direction == 'backward' else 'first'} character is context; {direction}, {chosen} on {place.type}",
         err=True,
     )
     for count, words in (

@@ -4,12 +4,13 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from chargen.cli.options import GroupedCommand, option
 from chargen.cli.terminal import visible
-from chargen.model.config import parameter_count
+from chargen.model.config import DIRECTIONS, parameter_count
 from chargen.storage.model_file import model_path, read_model
 
 
@@ -48,7 +49,8 @@ def command(model: Path, as_json: bool) -> None:
         "file": f"{path}, {size:,} bytes",
         "sha256": file.sha256,
         "model": f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}, "
-        f"embedding {config.embedding_size}, {parameters:,} parameters",
+        f"embedding {config.embedding_size}, {parameters:,} parameters, "
+        f"{'reads both ways' if config.bidirectional else 'reads forward'}",
         "vocabulary": f"{len(vocabulary):,} {unit}"
         + (f", {len(vocabulary.folded):,} folded" if vocabulary.folded else ""),
         "most common": "" if vocabulary.byte_mode else _most_common(vocabulary.characters, file.counts.tolist()),
@@ -61,13 +63,21 @@ def command(model: Path, as_json: bool) -> None:
             whole = "the whole" if training.get(f"{name}_whole") else "a part of the"
             rows[f"{name} loss"] = (
                 f"{loss:.4f} nats, {loss / math.log(2):.4f} bits per character, on {whole} {name} text"
-            )
+            ) + _by_direction(training, name)
     settings = training.get("settings")
     if isinstance(settings, dict):
         rows["settings"] = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
     for name, value in rows.items():
         if value:
             click.echo(f"{name:12} {visible(str(value), newlines=True)}")
+
+
+def _by_direction(training: dict[str, Any], name: str) -> str:
+    """Of which losses the mean was taken, where the model reads both ways."""
+    parts = [training.get(f"{name}_loss_{direction}") for direction in DIRECTIONS]
+    if not all(isinstance(part, float) for part in parts):
+        return ""
+    return f" (the mean of forward {parts[0]:.4f} and backward {parts[1]:.4f})"
 
 
 def _most_common(characters: str, counts: list[int]) -> str:

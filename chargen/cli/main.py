@@ -19,8 +19,12 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 COMMANDS = {
     "Learn": {"train": "Learn a text and save a model."},
-    "Write": {"sample": "Write text with a model."},
-    "Judge": {"eval": "Score a text with a model."},
+    "Write": {"sample": "Write text with a model.", "fill": "Write what stands between two texts."},
+    "Judge": {
+        "eval": "Score a text with a model.",
+        "score": "Judge every character of a text.",
+        "check": "Check what a model's predictions see.",
+    },
     "Files": {"info": "Tell what is in a model file."},
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from tqdm import tqdm
 
 from chargen.cli.options import (
     GroupedCommand,
@@ -16,9 +17,10 @@ from chargen.cli.options import (
     settings_options,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import TextWriter, tell
+from chargen.cli.terminal import Stderr, TextWriter, tell
 from chargen.draws import MAX_SEED
 from chargen.errors import ChargenError, SettingError
+from chargen.model.config import need_two_ways
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.written import Sample, Written
@@ -37,7 +39,9 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
         help="What to do with bytes that do not fit it.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
         help="What to do with a character of the prime that the model does not know.")  # fmt: skip
-@option("--echo/--no-echo", group="Text", default=True, help="Print the prime before the text.  [default: yes]")
+@option("--reverse", group="Text", is_flag=True,
+        help="Write what comes before the prime; for a model trained with --bidirectional.")  # fmt: skip
+@option("--echo/--no-echo", group="Text", default=True, help="Print the prime with the text.  [default: yes]")
 @option("--num", group="Text", type=click.IntRange(1), default=1, metavar="N", show_default=True,
         help="Samples to write side by side.")  # fmt: skip
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
@@ -66,6 +70,7 @@ def command(
     encoding: str,
     errors: str,
     unknown: str,
+    reverse: bool,
     echo: bool,
     num: int,
     seed: int | None,
@@ -82,6 +87,7 @@ def command(
     \b
     chargen sample checkpoints/novel --length 2000 --temperature 0.8
     chargen sample checkpoints/novel --prime "It was a" --num 3
+    chargen sample checkpoints/novel --reverse --prime "and they lived happily ever after."
     """
     chosen = {"prime": prime, "prime_file": prime_file}
     command_line_wins(("prime", "prime_file"), chosen)
@@ -96,7 +102,10 @@ def command(
         sources, _ = find_sources([prime_file])
         prime = "".join(read_text(sources, ReadingConfig(encoding, errors)))
     text = clean(prime or "", file.reading)
-    sampler = Sampler(file, config, num=num, seed=seed, device=device)
+    if reverse:
+        need_two_ways(file.config, "--reverse")
+    direction = "backward" if reverse else "forward"
+    sampler = Sampler(file, config, num=num, seed=seed, device=device, direction=direction)
     if state_in is not None:
         sampler.load_state(state_in)
         if seed is not None:
@@ -107,16 +116,21 @@ def command(
     with stop_on_signals() as stop:
         stop.deferred = True  # the state may be wanted
         writer = TextWriter()
-        samples = _Samples(num, text if echo else "", writer, form)
+        samples = _Samples(num, text if echo else "", writer, form, reverse)
+        # Text is shown as it comes, unless its last character comes first.
+        bar = tqdm(total=length, unit="char", delay=1, leave=False, disable=None if reverse else True, file=Stderr())
         try:
             for turn in sampler.write(length):
                 for written in turn:
                     samples.add(written)
+                bar.update()
                 if stop:
                     break
         except ChargenError:  # nothing left to write: what was written is not lost
+            bar.close()
             samples.close(sampler.seed, text)
             raise
+        bar.close()
         samples.close(sampler.seed, text)
     if state_out is not None:
         sampler.save_state(state_out)
@@ -125,25 +139,30 @@ def command(
 
 
 class _Samples:
-    """Prints the first sample as it comes, the others after it, or all of them as JSON lines at the end."""
+    """Prints the first sample as it comes, the others after it, or all of them as JSON lines at the end.
 
-    def __init__(self, num: int, echo: str, writer: TextWriter, form: str) -> None:
+    Written backward, every sample is printed when it is done, and the prime behind it.
+    """
+
+    def __init__(self, num: int, echo: str, writer: TextWriter, form: str, reverse: bool) -> None:
         self.writer = writer
         self.form = form
         self.echo = echo
         self.num = num
+        self.reverse = reverse
         self.kept: list[list[Written]] = [[] for _ in range(num)]
-        self._head(0)
+        if not reverse:
+            self._head(0)
 
     def _head(self, number: int) -> None:
         if self.form == "text":
             if self.num > 1 and sys.stderr.isatty():
                 tell(f"{'' if number == 0 else chr(10)}--- {number + 1} of {self.num} ---")
-            self.writer.write(self.echo)
+            self.writer.write("" if self.reverse else self.echo)
 
     def add(self, written: Written) -> None:
         """Take one character of one sample."""
-        if self.form == "text" and written.stream == 0:
+        if self.form == "text" and written.stream == 0 and not self.reverse:
             self.writer.write(written.character)
         else:
             self.kept[written.stream].append(written)
@@ -151,12 +170,14 @@ class _Samples:
     def close(self, seed: int, prime: str) -> None:
         """Print what is left."""
         for number, turn in enumerate(self.kept):
-            sample = Sample.of(turn)
+            sample = Sample.of(turn, self.reverse)
             if self.form == "jsonl":
                 line = {"sample": number, "seed": seed, "prime": prime, "text": sample.text, "stopped": sample.stopped}
+                line |= {"reverse": True} if self.reverse else {}
                 self.writer.write(json.dumps({**line, "log_probs": [round(p, 6) for p in sample.log_probs]}) + "\n")
-            elif number:
-                self.writer.write("\n\n" if not self.writer.terminal else "\n")
+            elif number or self.reverse:
+                if number:
+                    self.writer.write("\n\n" if not self.writer.terminal else "\n")
                 self._head(number)
-                self.writer.write(sample.text)
+                self.writer.write(sample.text + self.echo * self.reverse)
         self.writer.close()

@@ -77,6 +77,7 @@ class TextWriter:
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stdout
         self.terminal = self.stream.isatty()
+        self.colors = self.terminal and not os.environ.get("NO_COLOR")
         reconfigure = getattr(self.stream, "reconfigure", None)
         if reconfigure:
             if self.terminal:
@@ -86,8 +87,8 @@ class TextWriter:
         self._held = ""
         self._last = "\n"
 
-    def write(self, text: str) -> None:
-        """Write some text; a carriage return waits for what follows it."""
+    def write(self, text: str, color: str | None = None) -> None:
+        """Write some text, on a terminal in a colour; a carriage return waits for what follows it."""
         if not self.terminal:
             self.stream.write(text)
             return
@@ -95,7 +96,8 @@ class TextWriter:
         if text.endswith("\r"):
             text, self._held = text[:-1], "\r"
         self._last = text[-1:] or self._last
-        self.stream.write(visible(text))
+        shown = visible(text)
+        self.stream.write(click.style(shown, fg=color, bold=True) if color and shown and self.colors else shown)
         self.stream.flush()
 
     def close(self) -> None:

@@ -185,7 +185,8 @@ def _tell_model(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) 
     size = len(corpus.vocabulary)
     memory = estimate_memory(model_config, size, config)
     _say(
-        f"model    {model_config.cell.upper()} {model_config.num_layers} x {model_config.hidden_size}: "
+        f"model    {model_config.cell.upper()} {model_config.num_layers} x {model_config.hidden_size}"
+        f"{', both ways' if model_config.bidirectional else ''}: "
         f"{parameter_count(model_config, size):,} parameters, about {memory / 1e6:,.0f} MB to train"
     )
 
@@ -246,6 +247,12 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
                 f"{name:8} {loss:.4f} nats, {loss / math.log(2):.4f} bits per character, "
                 f"on {whole} {word} text: {count:,} characters"
             )
+            if f"{name}_loss_backward" in summary:
+                forward, backward = summary[f"{name}_loss_forward"], summary[f"{name}_loss_backward"]
+                _say(
+                    f"         that is the mean of {forward:.4f} forward and {backward:.4f} backward"
+                    + (f"; cloze {summary[f'{name}_cloze']:.4f} nats" if f"{name}_cloze" in summary else "")
+                )
     if trainer.out_of_patience:
         _say(f"stopped  early: {trainer.config.patience} validations without a new best")
     _say(f"saved    {trainer.out}/model.safetensors (step {summary['step']:,}); now: chargen sample {out}")

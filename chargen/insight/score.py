@@ -1,7 +1,7 @@
 """Judge a text character by character, from before, from behind and from both sides."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,7 @@ def score(
     num_alternatives: int = 3,
     unknown: str = "error",
     device: str = "cpu",
+    progress: Callable[[int], object] = lambda done: None,
 ) -> list[CharacterScore]:
     """Score every character of a text, the first and the last included: one that nothing is known about is judged by
     the training text's character counts.
@@ -65,6 +66,7 @@ def score(
         num_alternatives: at most so many of them.
         unknown: what to do with characters the model does not know: "error", "skip" (they are flagged and taken out of
             every context) or "replace" by the unknown symbol.
+        progress: called after every window, with the position reached.
 
     Raises SettingError where a one-way model is to judge by more than "forward", DataError for unknown characters.
     """
@@ -94,6 +96,7 @@ def score(
             if name == by:
                 for row in np.flatnonzero((found < limit) & (size[here] == 1)):
                     alternatives[int(here[row])] = _likelier(model, log_probs[row], int(own[row]), num_alternatives)
+        progress(int(here[-1]) + 1)
     scores = []
     for place, character in enumerate(text):
         known = size[place] > 0

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.draws import Purpose, integer, uniform
+from chargen.draws import MAX_SEED, Purpose, integer, uniform
 from chargen.errors import ChargenError, SettingError
 from chargen.model.config import need_two_ways
 from chargen.sampling.block_stepper import BlockStepper
 from chargen.sampling.choose import SampleConfig, draw, log_sum
-from chargen.sampling.lookahead import Lookahead
+from chargen.sampling.lookahead import CONTEXT, Lookahead
 from chargen.sampling.particles import NONE_ALLOWED, effective_sample_size, find
 from chargen.sampling.prefixes import Grower, Prefixes
 from chargen.sampling.stepper import NumpyStepper
-from chargen.settings import make_settings
+from chargen.settings import make_settings, whole
 from chargen.storage.model_file import ModelFile, read_model
 
 AFTER = 40
@@ -64,6 +64,7 @@ class Fill:
         exact: whether every possible gap was scored.
         effective_sample_size: how many independent draws from the target the weighted particles are worth; where
             exact, how many equally likely gaps there might as well be.
+        particles: how many there were; 0 where exact.
         found: how many distinct gaps were scored to the end.
         log_evidence: the log of the target's sum over all gaps, lengths averaged; where not exact, of an unbiased
             estimate of it.
@@ -74,6 +75,7 @@ class Fill:
     most_likely: Alternative
     exact: bool
     effective_sample_size: float
+    particles: int
     found: int
     log_evidence: float
     steps: int
@@ -91,6 +93,7 @@ class Filler:
         config: how characters are chosen; or give its fields as keywords.
         particles: how many gaps are tried side by side where there are too many to score all.
         seed: 0 to 2**64 - 1; drawn by the system where None. `Filler.seed` tells it.
+        unknown: what to do with characters of the text that the model does not know: "error", "skip" or "replace".
 
     Raises SettingError for a model that reads one way.
     """
@@ -102,20 +105,20 @@ class Filler:
         *,
         particles: int = PARTICLES,
         seed: int | None = None,
+        unknown: str = "error",
         **settings: Any,
     ) -> None:
         need_two_ways(model.config, "filling a gap")
         if config is not None and settings:
             raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
-        if particles < 1:
-            raise SettingError(f"particles is {particles}: it must be at least 1", "particles")
         self.model = model
         self.config = config or make_settings(SampleConfig, settings)
-        self.particles = particles
-        self.seed = secrets.randbits(32) if seed is None else seed
+        self.particles = whole("particles", particles, 1, 1_000_000)
+        self.seed = secrets.randbits(32) if seed is None else whole("seed", seed, 0, MAX_SEED)
+        self.unknown = unknown
         self.vocabulary = model.vocabulary
         self._reader = NumpyStepper(model.config, model.arrays)
-        self._forward = BlockStepper(model.config, model.arrays)
+        self.forward = BlockStepper(model.config, model.arrays)
         self._backward = BlockStepper(model.config, model.arrays, "backward")
 
     def fill(
@@ -138,9 +141,9 @@ class Filler:
             )
         seed = integer(self.seed, number, 0, Purpose.FILL)
         power = 1 / (self.config.temperature or 0.5)  # at 0, explore a little, then take the best
-        grower = Grower(self.model, self._forward, self.config)
-        root = self._read(before)
-        after_ids = self.vocabulary.encode(after[:AFTER])
+        grower = Grower(self.model, self.forward, self.config)
+        root = self.read(before)
+        after_ids = self.vocabulary.encode(after[:AFTER], self.unknown)
         letters = grower.letters()
         exact = lengths.stop == 1 or (not self.vocabulary.byte_mode and _count(letters, lengths) <= MOST_SCORED)
         if exact:
@@ -153,8 +156,9 @@ class Filler:
             if len(lengths) > self.particles:
                 raise SettingError(f"particles is {self.particles}: {len(lengths)} lengths need as many", "particles")
             lookahead = None
-            if after:
-                lookahead = Lookahead(self.model, after, lengths.stop - 1, seed, self._backward, self.config.ban)
+            if len(after_ids):
+                behind = self.vocabulary.encode(after[:CONTEXT], self.unknown)
+                lookahead = Lookahead(self.model, behind, lengths.stop - 1, seed, self._backward, self.config.ban)
             found = find(grower, root, lookahead, after_ids, lengths, self.particles, seed, power)
             gaps, log_after, log_evidence = found.gaps, found.log_after, found.log_evidence
             size = effective_sample_size(found.log_weights)
@@ -169,13 +173,14 @@ class Filler:
         options.sort(key=lambda one: one.text)
         ranked = sorted(options, key=lambda one: -one.score)
         chosen = ranked[:num] if self.config.temperature == 0 else _draws(options, num, seed)
-        return Fill(tuple(chosen), ranked[0], exact, size, len(options), log_evidence, grower.steps)
+        particles = 0 if exact else self.particles
+        return Fill(tuple(chosen), ranked[0], exact, size, particles, len(options), log_evidence, grower.steps)
 
-    def _read(self, before: str) -> Prefixes:
+    def read(self, before: str) -> Prefixes:
         """The forward stack after the text before the gap: the empty prefix."""
         logits = np.log(np.maximum(self.model.counts, 1e-9))[None]
         state = self._reader.start(1)
-        for one in self.vocabulary.encode(before):
+        for one in self.vocabulary.encode(before, self.unknown):
             logits, state = self._reader.step(np.full(1, one), state)
         return Prefixes([""], [b""], np.zeros(1), logits, state)
 

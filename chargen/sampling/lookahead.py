@@ -28,7 +28,7 @@ class Lookahead:
 
     Args:
         model: a bidirectional model.
-        after: the text behind the gap, not empty.
+        after: ids (A,) of the text behind the gap, at least one.
         length: the longest gap, in characters.
         seed: fixes the guesses.
         stepper: of the backward stack.
@@ -36,7 +36,7 @@ class Lookahead:
     """
 
     def __init__(
-        self, model: ModelFile, after: str, length: int, seed: int, stepper: BlockStepper, ban: str = ""
+        self, model: ModelFile, after: NDArray[Any], length: int, seed: int, stepper: BlockStepper, ban: str = ""
     ) -> None:
         self.size = model.config.hidden_size
         self.byte_mode = model.vocabulary.byte_mode
@@ -45,7 +45,7 @@ class Lookahead:
         self.log_prior = np.log(counts / counts.sum())
         self.cloze = NumpyCloze(model.arrays)
         writer = Sampler(model, seed=seed, num=GUESSES, direction="backward", ban=ban)
-        writer.feed(after[:CONTEXT])
+        writer.feed_ids(after)
         writer.stepper = stepper
         # At distance d a guess has written the d characters next to the text behind; at distance 0 all are alike.
         self.logits = np.empty((self.horizon, GUESSES, len(counts)), np.float32)

@@ -1,7 +1,6 @@
 """Ids -> text, with the hidden state carried from call to call."""
 
 import hashlib
-import operator
 import os
 import secrets
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from chargen.sampling.choose import SampleConfig, choose, log_softmax
 from chargen.sampling.stepper import arrays_of, new_stepper
 from chargen.sampling.stream import Stream
 from chargen.sampling.written import Sample, Written
-from chargen.settings import make_settings
+from chargen.settings import make_settings, whole
 from chargen.storage import container
 from chargen.storage.model_file import ModelFile, read_model
 from chargen.text.vocabulary import Vocabulary
@@ -64,8 +63,8 @@ class Sampler:
         if config is not None and settings:
             raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
         self.config = config or make_settings(SampleConfig, settings)
-        self.num = _whole("num", num, 1, 1_000_000)
-        self.seed = secrets.randbits(32) if seed is None else _whole("seed", seed, 0, MAX_SEED)
+        self.num = whole("num", num, 1, 1_000_000)
+        self.seed = secrets.randbits(32) if seed is None else whole("seed", seed, 0, MAX_SEED)
         if isinstance(model, ModelFile):
             if vocabulary is not None or counts is not None:
                 raise SettingError("what read_model returns has its own vocabulary and counts: give none")
@@ -110,7 +109,7 @@ class Sampler:
 
     def reseed(self, seed: int) -> None:
         """Go on from here with another seed; state and number of draws stay."""
-        self.seed = _whole("seed", seed, 0, MAX_SEED)
+        self.seed = whole("seed", seed, 0, MAX_SEED)
         for stream in self._streams:
             stream.reseed(self.seed)
 
@@ -123,7 +122,11 @@ class Sampler:
         Raises DataError naming unknown characters, ChargenError where a stream has written only a part of a character's
         bytes; then nothing has been fed.
         """
-        ids = self._in_order(self.vocabulary.encode(text, unknown))
+        self.feed_ids(self.vocabulary.encode(text, unknown))
+
+    def feed_ids(self, ids: NDArray[Any]) -> None:
+        """The same with ids (N,), in the order of the text."""
+        ids = self._in_order(ids)
         if not len(ids):
             return
         if any(stream.partial for stream in self._streams):
@@ -158,7 +161,7 @@ class Sampler:
 
         Raises ChargenError where bans and no_repeat leave no character to write, or the model's numbers overflow.
         """
-        return self._write(None if length is None else _whole("length", length, 0))
+        return self._write(None if length is None else whole("length", length, 0))
 
     def _write(self, length: int | None) -> Iterator[list[Written]]:
         written = [0] * self.num
@@ -297,17 +300,6 @@ def _digest(arrays: dict[str, NDArray[Any]]) -> str:
     for name in sorted(arrays):
         digest.update(name.encode() + arrays[name].tobytes())
     return digest.hexdigest()
-
-
-def _whole(name: str, value: Any, low: int, high: int = MAX_SEED) -> int:
-    """A whole number in a range, of any integer type. Raises SettingError."""
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise SettingError(f"{name} is {value!r}: it must be a whole number", name) from error
-    if number < low or number > high:
-        raise SettingError(f"{name} is {value}: it must be {low:,} to {high:,}", name)
-    return number
 
 
 def _with_rows(old: NDArray[Any], rows: list[int], new: NDArray[Any]) -> NDArray[Any]:

@@ -32,7 +32,9 @@ class TrainConfig:
     weight_decay: float = setting(
         0.01, "AdamW's weight decay on matrices; biases are spared", low=0, high=1, resumable=True
     )
-    clip_norm: float = setting(1.0, "longest gradient, as a norm over all weights; 0 is off", low=0, resumable=True)
+    clip_norm: float = setting(
+        1.0, "longest gradient of a direction's loss, as a norm over its weights; 0 is off", low=0, resumable=True
+    )
     precision: str = setting("auto", "of matrix products: bf16 where the hardware has it",
                              choices=("auto", "fp32", "bf16"), resumable=True)  # fmt: skip
     device: str = setting("auto", "cuda or mps where there is one, else cpu", choices=("auto", "cpu", "cuda", "mps"),

@@ -1,0 +1,42 @@
+"""`chargen check`: test that a model's predictions see exactly what they may."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from chargen.cli.options import GroupedCommand, option
+from chargen.errors import ModelFileError
+from chargen.insight.causality import check
+from chargen.storage.model_file import model_path, read_model
+
+SEEN = {"forward": "what stands before", "backward": "what stands behind", "cloze": "both sides"}
+
+
+@click.command("check", cls=GroupedCommand, short_help="Check what a model's predictions see.")
+@click.argument("model", type=click.Path(path_type=Path))
+@option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
+def command(model: Path, as_json: bool) -> None:
+    """Check what a model's predictions see.
+
+    A forward prediction must not move, not by a bit, when the character it predicts or a later one changes, and must
+    move when the one before it does; backward and cloze predictions alike. Every way in which chargen computes them is
+    tried on a random text. Exit code 4 if one of them leaks or is blind.
+    """
+    path = model_path(model)
+    found = check(read_model(path))
+    if as_json:
+        click.echo(json.dumps({"path": str(path), "checks": [asdict(one) for one in found]}))
+    else:
+        for one in found:
+            result = click.style("ok", fg="green") if not one.violations else click.style("FAILED", fg="red")
+            click.echo(f"{one.prediction:9} {one.path:15} sees {SEEN[one.prediction]} only: {result}")
+            for line in one.violations[:5]:
+                click.echo(f"    {line}")
+            if len(one.violations) > 5:
+                click.echo(f"    and {len(one.violations) - 5} more")
+    failed = sum(bool(one.violations) for one in found)
+    if failed:
+        told = f"{failed} of {len(found)} ways to predict leak or are blind"
+        raise ModelFileError(f"{path}: {told}; trust no figures of it")

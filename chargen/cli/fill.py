@@ -1,0 +1,166 @@
+"""`chargen fill`: write what stands between two texts."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from chargen.cli.options import (
+    GroupedCommand,
+    command_line_wins,
+    config_option,
+    given_settings,
+    option,
+    settings_options,
+)
+from chargen.cli.signals import stop_on_signals
+from chargen.cli.terminal import Stderr, TextWriter, tell
+from chargen.draws import MAX_SEED
+from chargen.errors import SettingError
+from chargen.sampling.choose import SampleConfig
+from chargen.sampling.fill import PARTICLES, Fill, Filler, gap_lengths
+from chargen.sampling.gaps import MARKER, Filled, Template, fill_gaps
+from chargen.storage.model_file import read_model
+from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
+
+
+@click.command("fill", cls=GroupedCommand, short_help="Write what stands between two texts.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("source", required=False)
+@option("--before", group="Text", metavar="TEXT", help="Text before the gap; without it the context is unknown.")
+@option("--after", group="Text", metavar="TEXT", help="Text behind the gap; without it the context is unknown.")
+@option("--length", group="Text", type=click.IntRange(0), metavar="N", help="Characters of a gap.")
+@option("--min-length", group="Text", type=click.IntRange(0), metavar="N", help="Or at least so many  [default: 0],")
+@option("--max-length", group="Text", type=click.IntRange(0), metavar="N", help="and at most so many.")
+@option("--marker", group="Text", default=MARKER, metavar="TEXT", show_default=True,
+        help="What marks a gap in SOURCE; followed by {5} or {3-8} it says the gap's own length.")  # fmt: skip
+@option("--encoding", group="Text", default="utf-8", metavar="TEXT", show_default=True, help="Encoding of SOURCE.")
+@option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
+        help="What to do with bytes that do not fit it.")  # fmt: skip
+@option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
+        help="What to do with a character of the text that the model does not know.")  # fmt: skip
+@option("--echo/--no-echo", group="Text", default=True, help="Print the text around the gaps too.  [default: yes]")
+@option("--num", group="Text", type=click.IntRange(1, 1_000_000), default=1, metavar="N", show_default=True,
+        help="Alternatives to write, all different, with their scores.")  # fmt: skip
+@option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
+        help="Same seed, same text.  [default: another one each time, told on standard error]")  # fmt: skip
+@option("--particles", group="Text", type=click.IntRange(1, 1_000_000), default=PARTICLES, metavar="N",
+        show_default=True, help="Gaps tried side by side where there are too many to score all.")  # fmt: skip
+@settings_options(SampleConfig, "Choice of characters")
+@option("--format", "form", group="Files", type=click.Choice(["text", "jsonl"]), default="text", show_default=True,
+        help="jsonl: one JSON object an alternative, with its scores.")  # fmt: skip
+@config_option
+def command(
+    model: Path,
+    source: str | None,
+    before: str | None,
+    after: str | None,
+    length: int | None,
+    min_length: int | None,
+    max_length: int | None,
+    marker: str,
+    encoding: str,
+    errors: str,
+    unknown: str,
+    echo: bool,
+    num: int,
+    seed: int | None,
+    particles: int,
+    form: str,
+    **values: Any,
+) -> None:
+    """Write what stands between two texts, or in the gaps of a file.
+
+    MODEL is a model file or the folder of a run that was trained with --bidirectional. SOURCE is a text file whose gaps
+    are marked with ___ (- is standard input). What is written is what the model finds likely there, given both sides;
+    the score is the log-probability of the gap and of the 40 characters behind it, in nats. Options that choose
+    characters act as in chargen sample, but --temperature acts on the whole gap, and --stop ends it.
+
+    \b
+    chargen fill checkpoints/novel --before "It was a dark and " --after " night" --max-length 12 --num 5
+    chargen fill checkpoints/novel letter.txt --length 8
+    """
+    given = {"length": length, "min_length": min_length, "max_length": max_length}
+    command_line_wins(tuple(given), given)
+    config = SampleConfig(**given_settings(SampleConfig, values))
+    if source is not None and (before is not None or after is not None):
+        raise SettingError("SOURCE and --before or --after contradict each other: give one way")
+    if source is None and before is None and after is None:
+        raise SettingError("nothing to fill: give --before and --after, or a SOURCE with gaps")
+    lengths = gap_lengths(**given) if source is None or any(one is not None for one in given.values()) else None
+    file = read_model(model)
+    filler = Filler(file, config, particles=particles, seed=seed, unknown=unknown)
+    if source is not None:
+        sources, _ = find_sources([source])
+        text = clean("".join(read_text(sources, ReadingConfig(encoding, errors))), file.reading)
+        template = Template.parse(text, marker, lengths)
+    else:
+        assert lengths is not None
+        parts = clean(before or "", file.reading), clean(after or "", file.reading)
+        template = Template(parts, (lengths,))
+    if seed is None:
+        tell(f"seed {filler.seed}")
+    total = 1 + num * (len(template.lengths) - 1)
+    bar = tqdm(total=total, unit="gap", delay=1, leave=False, disable=None, file=Stderr())
+    with stop_on_signals(), bar:
+        writer = TextWriter()
+        fills: tuple[Fill, ...] = ()
+        count = 0
+        for number, one in enumerate(fill_gaps(filler, template, num, bar.update)):
+            fills, count = fills or one.fills, number + 1
+            bar.clear()
+            if form == "jsonl":
+                writer.write(json.dumps(_described(number, filler.seed, one)) + "\n")
+                continue
+            if number:
+                writer.write("\n\n")
+            if num > 1 or sys.stderr.isatty():
+                _tell_scores(number, one, num)
+            _write(writer, one, template.parts if echo else ("",) * len(template.parts), echo)
+        writer.close()
+    _tell_search(fills)
+    if count < num:
+        tell(f"note: {count} different gaps were found, not {num}; raise --particles, or allow more")
+
+
+def _write(writer: TextWriter, filled: Filled, parts: tuple[str, ...], echo: bool) -> None:
+    """The text, with its gaps in colour; or the gaps alone, a line each."""
+    for number, part in enumerate(parts):
+        writer.write(part)
+        if number < len(filled.gaps):
+            writer.write(filled.gaps[number].text, color="green" if echo else None)
+            if not echo and number + 1 < len(filled.gaps):
+                writer.write("\n")
+
+
+def _tell_scores(number: int, filled: Filled, num: int) -> None:
+    for at, gap in enumerate(filled.gaps, start=1):
+        which = f" gap {at}:" if len(filled.gaps) > 1 else ""
+        tell(
+            f"--- {number + 1} of {num}:{which} score {gap.score:.2f} ({gap.log_prob:.2f} for the gap, "
+            f"{gap.log_prob_after:.2f} for what follows), probability {gap.probability:.4f} ---"
+        )
+
+
+def _tell_search(fills: tuple[Fill, ...]) -> None:
+    for at, fill in enumerate(fills, start=1):
+        which = f"gap {at}: " if len(fills) > 1 else ""
+        if fill.exact:
+            tell(f"{which}exact: all {fill.found:,} possible gaps were scored")
+        else:
+            size = fill.effective_sample_size
+            advice = "; raise --particles for a better search" if size < fill.particles / 10 else ""
+            told = f"{fill.found:,} different gaps found, effective sample size {size:.1f} of {fill.particles:,}"
+            tell(which + told + advice)
+
+
+def _described(number: int, seed: int, filled: Filled) -> dict[str, Any]:
+    gaps = []
+    for gap, fill in zip(filled.gaps, filled.fills, strict=True):
+        described = {**asdict(gap), "score": gap.score, "exact": fill.exact, "found": fill.found}
+        gaps.append({**described, "effective_sample_size": fill.effective_sample_size, "particles": fill.particles})
+    return {"alternative": number, "seed": seed, "text": filled.text, "gaps": gaps}

@@ -1,0 +1,655 @@
+"""Filling a gap: enumeration against brute force, particles against enumeration, and what the guesses are made of."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_model
+
+from chargen.errors import ChargenError, DataError, SettingError
+from chargen.sampling import fill as filling
+from chargen.sampling import lookahead as looking
+from chargen.sampling.block_stepper import BlockStepper
+from chargen.sampling.choose import SampleConfig, log_softmax, log_sum
+from chargen.sampling.fill import Alternative, Fill, Filler, fill, gap_lengths
+from chargen.sampling.lookahead import GUESSES, Lookahead
+from chargen.sampling.particles import find
+from chargen.sampling.prefixes import Grower, Prefixes
+from chargen.sampling.sampler import Sampler
+from chargen.sampling.stepper import NumpyStepper
+from chargen.storage.model_file import ModelFile, build_model, save_model
+
+ALL = 1_000_000
+"""As many alternatives as there are."""
+LETTERS = " abcd"
+
+
+@cache
+def model(cell: str = "lstm", unit: str = "character", *, num_layers: int = 1, scale: float = 2.0) -> ModelFile:
+    """A small two-way model whose cloze layer knows nothing and says much."""
+    file = small_model(
+        cell, num_layers=num_layers, hidden_size=8, characters=LETTERS, unit=unit, scale=scale, seed=3, bidirectional=True
+    )
+    for name in ("cloze.output.weight", "cloze.output.bias"):
+        file.arrays[name] = np.random.default_rng(1).normal(size=file.arrays[name].shape).astype(np.float32)
+    return file
+
+
+@pytest.fixture
+def particles_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filling, "MOST_SCORED", 0)
+
+
+def refused(gap: str, logits: list[np.ndarray], file: ModelFile, config: SampleConfig) -> bool:
+    """Whether a gap is forbidden; logits (V,) before each of its ids. Filters keep a set of ids, one after the other."""
+    run = config.no_repeat
+    runs = [gap[at : at + run] for at in range(len(gap) - run + 1)] if run else []
+    if len(runs) != len(set(runs)) or set(gap) & set(config.ban):
+        return True
+    if any(gap[:end].endswith(stop) for end in range(len(gap)) for stop in config.stop):
+        return True
+    for at, one in enumerate(file.vocabulary.encode(gap)):
+        closed = {last[-1] for last in runs if run and last[:-1] == gap[max(0, at - run + 1) : at]} if run == 1 else set()
+        context = gap[at - run + 1 : at]
+        if run and at >= run - 1:
+            closed |= {gap[end] for end in range(run - 1, at) if gap[end - run + 1 : end] == context}
+        kept = [number for number, letter in enumerate(LETTERS) if letter not in config.ban and letter not in closed]
+        odds = np.exp(logits[at].astype(np.float64))
+        kept.sort(key=lambda number: -odds[number])
+        kept = kept[: config.top_k or None]
+        reached = np.cumsum(odds[kept])
+        kept = [number for number, below in zip(kept, reached - odds[kept], strict=True)
+                if config.top_p == 1 or below < config.top_p * reached[-1]]  # fmt: skip
+        if one not in kept or odds[one] < config.min_p * odds[kept[0]]:
+            return True
+    return False
+
+
+def by_brute_force(
+    file: ModelFile, before: str, after: str, lengths: range, config: SampleConfig | None = None
+) -> tuple[dict[str, tuple[float, float, float]], float]:
+    """Each allowed gap's log_prob, log_prob_after and probability, and the log evidence, one gap after the other."""
+    config = config or SampleConfig()
+    power = 1 / (config.temperature or 0.5)
+    stepper, encode = NumpyStepper(file.config, file.arrays), file.vocabulary.encode
+    logits, state = np.log(file.counts)[None], stepper.start(1)
+    for one in encode(before):
+        logits, state = stepper.step(np.array([one]), state)
+    known = {"": (logits, state)}
+
+    def after_text(text: str) -> tuple[np.ndarray, Any]:
+        if text not in known:
+            known[text] = stepper.step(np.array([encode(text[-1])[0]]), after_text(text[:-1])[1])
+        return known[text]
+
+    found = {}
+    for gap in ("".join(letters) for length in lengths for letters in product(LETTERS, repeat=length)):
+        before_each = [after_text(gap[:at])[0][0] for at in range(len(gap))]
+        if refused(gap, before_each, file, config):
+            continue
+        log_prob = sum(log_softmax(one)[encode(letter)[0]] for one, letter in zip(before_each, gap, strict=True))
+        (logits, state), log_after = after_text(gap), 0.0
+        for one in encode(after[:40]):
+            log_after += log_softmax(logits[0])[one]
+            logits, state = stepper.step(np.array([one]), state)
+        found[gap] = float(log_prob), float(log_after)
+    log_shares = power * np.array([sum(logs) for logs in found.values()]) - np.log(len(lengths))
+    log_evidence = float(log_sum(log_shares))
+    shares = np.exp(log_shares - log_evidence).tolist()
+    return {gap: (*logs, share) for (gap, logs), share in zip(found.items(), shares, strict=True)}, log_evidence
+
+
+def table(found: Fill) -> dict[str, Alternative]:
+    assert len({one.text for one in found.alternatives}) == len(found.alternatives)
+    return {one.text: one for one in found.alternatives}
+
+
+def in_one_line(error: pytest.ExceptionInfo[Exception]) -> bool:
+    return "\n" not in str(error.value) and len(str(error.value)) < 250
+
+
+# Few gaps: all are scored.
+
+
+@pytest.mark.parametrize(("cell", "before", "after"), [("lstm", "ab c", "dab"), ("gru", "", "c"), ("lstm", "d", "")])
+def test_enumeration_is_brute_force_with_the_plain_stepper(cell: str, before: str, after: str) -> None:
+    file = model(cell)
+    found = fill(file, before, after, length=5, seed=0, num=ALL)
+    expected, log_evidence = by_brute_force(file, before, after, range(5, 6))
+    assert found.exact
+    assert found.found == len(found.alternatives) == len(expected) == 5**5
+    assert found.log_evidence == pytest.approx(log_evidence, abs=1e-4)
+    assert found.steps == sum(5**length for length in range(1, 6)) + max(0, len(after) - 1) * 5**5
+    for text, one in table(found).items():
+        log_prob, log_after, share = expected[text]
+        assert one.log_prob == pytest.approx(log_prob, abs=1e-4)
+        assert one.log_prob_after == pytest.approx(log_after, abs=1e-4)
+        assert one.probability == pytest.approx(share, rel=1e-3, abs=1e-12)
+        assert one.score == one.log_prob + one.log_prob_after
+    assert found.most_likely.text == max(expected, key=lambda gap: sum(expected[gap][:2]))
+    assert sum(one.probability for one in found.alternatives) == pytest.approx(1)
+    assert found.effective_sample_size == pytest.approx(1 / sum(share**2 for *_, share in expected.values()), rel=1e-3)
+
+
+CONFIGS: list[dict[str, Any]] = [
+    {},
+    {"ban": "bd"},
+    {"top_k": 3},
+    {"top_p": 0.8, "min_p": 0.02},
+    {"stop": ("a", "cd")},
+    {"no_repeat": 2},
+    {"no_repeat": 1, "ban": "z", "top_k": 4},
+    {"temperature": 0.5},
+    {"temperature": 2.0, "top_k": 4},
+    {"temperature": 0.7, "stop": ("b",), "ban": "c", "no_repeat": 3},
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_filters_are_those_of_a_loop_by_hand(config: dict[str, Any]) -> None:
+    file = model()
+    found = fill(file, "ba", "cd", min_length=2, max_length=4, seed=0, num=ALL, **config)
+    expected, log_evidence = by_brute_force(file, "ba", "cd", range(2, 5), SampleConfig(**config))
+    assert found.exact
+    assert set(table(found)) == set(expected)
+    assert found.log_evidence == pytest.approx(log_evidence, abs=1e-4)
+    for text, one in table(found).items():
+        assert one.probability == pytest.approx(expected[text][2], rel=1e-3, abs=1e-12)
+
+
+# Many gaps: particles, against enumeration.
+
+
+def evidences(file: ModelFile, exact: Fill, seeds: int, *given: Any, **settings: Any) -> np.ndarray:
+    """For many draws, the estimated evidence over the exact one."""
+    filler = Filler(file, seed=0, **settings)
+    found = [filler.fill(*given, number=number) for number in range(seeds)]
+    assert not any(one.exact for one in found)
+    return np.exp([one.log_evidence - exact.log_evidence for one in found])
+
+
+def averages_to_one(ratios: np.ndarray, most: float) -> None:
+    error = ratios.std() / np.sqrt(len(ratios))
+    assert error < most / 4, "too noisy a test to mean anything"
+    assert abs(ratios.mean() - 1) < 4 * error
+
+
+def test_the_evidence_of_particles_is_unbiased(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, given = model(), ("ba d", "cab ", 5)
+    exact = Filler(file, seed=0).fill(*given)
+    monkeypatch.setattr(filling, "MOST_SCORED", 0)
+    ratios = evidences(file, exact, 200, *given, particles=48)
+    assert ratios.std() > 0.05  # or nothing has been estimated
+    averages_to_one(ratios, 0.1)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_particles_agree_with_enumeration(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    file, given = model("gru"), ("ba", "cd", 2, 4)
+    exact = Filler(file, seed=0, **config).fill(*given, num=ALL)
+    monkeypatch.setattr(filling, "MOST_SCORED", 0)
+    averages_to_one(evidences(file, exact, 30, *given, particles=90, **config), 0.15)
+    found = Filler(file, seed=5, particles=1500, **config).fill(*given, num=ALL)
+    compare(found, exact)
+
+
+def compare(found: Fill, exact: Fill) -> None:
+    """Particles against all gaps: the same scores, and probabilities to within what so many particles can tell."""
+    expected, ours = table(exact), table(found)
+    assert found.found <= exact.found
+    assert found.effective_sample_size > 100
+    for text, one in ours.items():
+        assert one.log_prob == pytest.approx(expected[text].log_prob, abs=1e-5)
+        assert one.log_prob_after == pytest.approx(expected[text].log_prob_after, abs=1e-5)
+    for text, one in expected.items():
+        share = ours[text].probability if text in ours else 0
+        error = np.sqrt(one.probability * (1 - one.probability) / found.effective_sample_size)
+        assert abs(share - one.probability) < 5 * error + 3 / found.effective_sample_size, text
+    assert sum(one.probability for one in found.alternatives) == pytest.approx(1)
+
+
+def marginals(found: Fill) -> np.ndarray:
+    """The probability of each letter at each of 5 positions (5, V)."""
+    shares = np.zeros((5, len(LETTERS)))
+    for one in found.alternatives:
+        for at, letter in enumerate(one.text):
+            shares[at, LETTERS.index(letter)] += one.probability
+    return shares
+
+
+@pytest.mark.parametrize(("cell", "before", "after"), [("lstm", "ab c", "dab"), ("gru", "", "c" * 45), ("lstm", "d", "")])
+def test_many_particles_have_the_marginals_of_the_target(
+    cell: str, before: str, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, num = model(cell), {"length": 5, "num": ALL}
+    exact = fill(file, before, after, seed=0, **num)
+    monkeypatch.setattr(filling, "MOST_SCORED", 0)
+    found = fill(file, before, after, seed=1, particles=4000, **num)
+    assert not found.exact
+    assert found.effective_sample_size > 400
+    distance = np.abs(marginals(found) - marginals(exact)).sum(axis=1) / 2
+    assert distance.max() < 2 / np.sqrt(found.effective_sample_size)
+    compare(found, exact)
+    assert found.log_evidence == pytest.approx(exact.log_evidence, abs=0.1)
+    likely = max(found.alternatives, key=lambda one: one.score)
+    assert found.most_likely == likely
+    assert likely.score == pytest.approx(exact.most_likely.score, abs=1e-4)
+
+
+@pytest.mark.parametrize("lookahead_of", ["some distances", "none"])
+def test_a_gap_beyond_the_reach_of_guesses_is_unbiased_too(lookahead_of: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, given = model(), ("b", "da", 3, 5)
+    exact = Filler(file, seed=0).fill(*given)
+    monkeypatch.setattr(filling, "MOST_SCORED", 0)
+    monkeypatch.setattr(looking, "HORIZON", 2)
+    if lookahead_of == "none":
+        ratios = np.exp([importance(file, *given, 300, seed) - exact.log_evidence for seed in range(40)])
+    else:
+        ratios = evidences(file, exact, 60, *given, particles=64)
+    averages_to_one(ratios, 0.15)
+
+
+def root_of(file: ModelFile, before: str) -> Prefixes:
+    """The empty prefix behind a text, by hand."""
+    stepper = NumpyStepper(file.config, file.arrays)
+    logits, state = np.log(file.counts)[None], stepper.start(1)
+    for one in file.vocabulary.encode(before):
+        logits, state = stepper.step(np.array([one]), state)
+    return Prefixes([""], [b""], np.zeros(1), logits, state)
+
+
+def importance(
+    file: ModelFile, before: str, after: str, low: int, high: int, particles: int, seed: int, **config: Any
+) -> float:
+    """The log evidence by particles that nothing steers."""
+    grower = Grower(file, BlockStepper(file.config, file.arrays), SampleConfig(**config))
+    after_ids = file.vocabulary.encode(after[:40])
+    return find(grower, root_of(file, before), None, after_ids, range(low, high + 1), particles, seed).log_evidence
+
+
+@pytest.mark.usefixtures("particles_only")
+def test_where_nothing_follows_all_particles_weigh_the_same() -> None:
+    found = fill(model(), "ab", "", length=6, seed=1)
+    assert found.effective_sample_size == pytest.approx(128)
+    assert found.log_evidence == pytest.approx(0, abs=1e-9)
+    assert all(one.log_prob_after == 0 for one in found.alternatives)
+    assert fill(model(), "ab", "", min_length=3, max_length=6, seed=1).effective_sample_size == pytest.approx(128)
+    warm = fill(model(), "ab", "", length=6, seed=1, temperature=2)
+    assert 1 <= warm.effective_sample_size < 127
+
+
+@pytest.mark.usefixtures("particles_only")
+def test_a_gap_that_meets_a_rare_text_is_found_by_looking_ahead() -> None:
+    """One letter in the gap must be the one that the text behind all but asks for; guesses make no other than it."""
+    sizes = []
+    for seed in range(5):
+        found = fill(model(), "ab", "cab ", length=7, seed=seed, particles=64)
+        sizes.append(found.effective_sample_size)
+        assert 1 <= found.effective_sample_size <= 64
+        assert found.found <= 64
+    assert len(set(sizes)) == 5
+
+
+@pytest.mark.usefixtures("particles_only")
+def test_a_single_particle_is_enough() -> None:
+    found = fill(model(), "ab", "cd", length=4, seed=1, particles=1, num=5)
+    assert found.effective_sample_size == pytest.approx(1)
+    assert [one.probability for one in found.alternatives] == [1]
+    assert found.most_likely == found.alternatives[0]
+
+
+# What holds for both.
+
+
+@pytest.fixture(params=["exact", "particles"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "particles":
+        monkeypatch.setattr(filling, "MOST_SCORED", 0)
+    return request.param
+
+
+def test_texts_of_any_length_may_stand_around_the_gap(either_way: str) -> None:
+    for before in ("", "ab" * 30):
+        for after in ("", "d", "dc" * 19 + "b", "dc" * 20, "dc" * 20 + "b", "dcb" * 300):
+            found = fill(model(), before, after, min_length=1, max_length=3, seed=1, num=3, particles=24)
+            assert found.exact == (either_way == "exact")
+            assert {len(one.text) for one in found.alternatives} <= {1, 2, 3}
+            one = found.alternatives[0]
+            expected = scores_by_hand(model(), before, one.text, after)
+            assert (one.log_prob, one.log_prob_after) == pytest.approx(expected, abs=1e-4)
+    # 40 characters behind the gap count, and no more.
+    after = "dc" * 20
+    nearer, further = (fill(model(), "a", after + rest, length=2, seed=1, num=9) for rest in ("", "bbb"))
+    if either_way == "exact":
+        assert nearer.alternatives == further.alternatives
+
+
+def scores_by_hand(file: ModelFile, before: str, gap: str, after: str) -> tuple[float, float]:
+    """log p(gap | before) and log p(after[:40] | before, gap)."""
+    stepper, totals = NumpyStepper(file.config, file.arrays), []
+    logits, state = np.log(file.counts)[None], stepper.start(1)
+    for text in (before, gap, after[:40]):
+        totals.append(0.0)
+        for one in file.vocabulary.encode(text):
+            totals[-1] += log_softmax(logits[0])[one]
+            logits, state = stepper.step(np.array([one]), state)
+    return totals[1], totals[2]
+
+
+def test_a_gap_of_no_characters(either_way: str) -> None:
+    for before, after in (("ab", "cd"), ("", "cd"), ("ab", ""), ("", "")):
+        found = fill(model(), before, after, length=0, seed=1, num=5)
+        (one,) = found.alternatives
+        assert (one.text, one.log_prob, one.probability, found.found) == ("", 0, 1, 1)
+        assert one.log_prob_after == pytest.approx(scores_by_hand(model(), before, "", after)[1], abs=1e-4)
+        assert found.log_evidence == pytest.approx(one.log_prob_after)
+        assert found.exact
+        mixed = fill(model(), before, after, max_length=2, seed=1, num=ALL, particles=300)
+        assert mixed.exact == (either_way == "exact")
+        assert "" in table(mixed)
+
+
+def test_alternatives_are_distinct_and_the_first_ones_do_not_depend_on_their_number(either_way: str) -> None:
+    runs = [fill(model(), "ab", "cd", length=3, seed=2, num=num) for num in (1, 2, 10, ALL)]
+    for run, num in zip(runs[:3], (1, 2, 10), strict=True):
+        assert run.alternatives == runs[3].alternatives[:num]
+        assert run.most_likely == runs[3].most_likely
+    assert len(table(runs[3])) == len(runs[3].alternatives) == runs[3].found
+    best = max(runs[3].alternatives, key=lambda one: one.score)
+    assert runs[3].most_likely == best
+
+
+def test_the_first_alternatives_of_many_gaps_are_draws_from_the_target(either_way: str) -> None:
+    file, shares = model(scale=1.0), {}
+    expected, _ = by_brute_force(file, "ab", "d", range(1, 2))
+    filler = Filler(file, seed=1, particles=30)
+    pairs = [filler.fill("ab", "d", 1, num=2, number=number).alternatives for number in range(400)]
+    for letter in LETTERS:
+        shares[letter] = sum(pair[0].text == letter for pair in pairs) / 400
+        share = expected[letter][2]
+        assert abs(shares[letter] - share) < 4 * np.sqrt(share * (1 - share) / 400)
+        # The second draw is one from what the first has left.
+        second = sum(other[2] * share / (1 - other[2]) for text, other in expected.items() if text != letter)
+        assert abs(sum(pair[1].text == letter for pair in pairs) / 400 - second) < 4 * np.sqrt(second / 400)
+    assert len(set(shares.values())) > 3
+
+
+def test_temperature_0_takes_the_most_likely_gaps(either_way: str) -> None:
+    expected, _ = by_brute_force(model(), "ab", "cd", range(3, 4))
+    ranked = sorted(expected, key=lambda gap: -sum(expected[gap][:2]))
+    found = fill(model(), "ab", "cd", length=3, seed=1, num=3, temperature=0, particles=1000)
+    assert [one.text for one in found.alternatives] == ranked[:3]
+    assert found.alternatives[0] == found.most_likely
+    assert found.exact == (either_way == "exact")
+
+
+def test_the_same_seed_gives_the_same_gaps_and_another_number_others(either_way: str) -> None:
+    fills = [fill(model(), "ab", "cd", length=5, seed=seed, num=9) for seed in (1, 1, 2)]
+    assert fills[0] == fills[1] != fills[2]
+    filler = Filler(model(), seed=1)
+    assert filler.fill("ab", "cd", 5, num=9) == filler.fill("ab", "cd", 5, 5, num=9, number=0) == fills[0]
+    texts = [filler.fill("ab", "cd", 5, number=number).alternatives[0].text for number in range(8)]
+    assert len(set(texts)) > 4
+    drawn = Filler(model()), Filler(model())
+    assert drawn[0].seed != drawn[1].seed
+    again = Filler(model(), seed=drawn[0].seed)
+    assert again.fill("a", "b", 5, num=3) == drawn[0].fill("a", "b", 5, num=3)
+
+
+def test_no_gap_allowed_is_explained_in_one_line(either_way: str) -> None:
+    for config, length in (({"ban": LETTERS}, 1), ({"no_repeat": 1}, 6), ({"stop": tuple(LETTERS)}, 2)):
+        with pytest.raises(ChargenError, match="no gap is allowed.*forbid less") as error:
+            fill(model(), "ab", "cd", length=length, seed=1, **config)
+        assert in_one_line(error)
+    # Where some length is allowed, it is the one that is found.
+    found = fill(model(), "ab", "cd", min_length=4, max_length=6, seed=1, num=ALL, no_repeat=1)
+    assert {len(one.text) for one in found.alternatives} == {4, 5}
+    assert fill(model(), "ab", "cd", min_length=0, max_length=3, seed=1, ban=LETTERS).alternatives[0].text == ""
+
+
+def test_a_folded_character_is_never_written_but_may_stand_around_the_gap(either_way: str) -> None:
+    file = small_model(characters=LETTERS, folded="xyz", bidirectional=True)
+    file.arrays["output.bias"][-1] += 5
+    found = fill(file, "axb", "yzc", length=3, seed=1, num=ALL)
+    assert found.exact == (either_way == "exact")
+    assert found.found > 3
+    assert set("".join(one.text for one in found.alternatives)) <= set(LETTERS)
+
+
+def test_a_gap_from_a_file_from_bits_and_with_a_config_is_the_same(either_way: str, tmp_path: Path) -> None:
+    file = model()
+    bits = {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in file.arrays.items()}
+    plain = {name: (array.astype(np.uint32) << 16).view(np.float32) for name, array in bits.items()}
+    save_model(tmp_path / "m", replace(file, arrays=bits))
+    doors = [
+        fill(tmp_path / "m", "ab", "cd", length=4, seed=1, num=3, top_k=4),
+        fill(replace(file, arrays=plain), "ab", "cd", min_length=4, max_length=4, seed=1, num=3, top_k=4),
+        fill(str(tmp_path / "m"), "ab", "cd", length=4, seed=1, num=3, config=SampleConfig(top_k=4)),
+    ]
+    assert doors[0] == doors[1] == doors[2]
+    assert doors[0] != fill(file, "ab", "cd", length=4, seed=1, num=3, top_k=4)
+
+
+# Long gaps.
+
+
+def test_a_gap_longer_than_the_guesses_reach() -> None:
+    found = fill(model(), "ab", "cd", length=70, seed=1, num=2, particles=16)
+    assert not found.exact
+    assert [len(one.text) for one in found.alternatives] == [70] * len(found.alternatives)
+    for one in found.alternatives:
+        assert (one.log_prob, one.log_prob_after) == pytest.approx(
+            scores_by_hand(model(), "ab", one.text, "cd"), abs=1e-3
+        )
+    mixed = fill(model(), "ab", "cd", min_length=62, max_length=67, seed=1, particles=12, no_repeat=4)
+    assert 62 <= len(mixed.most_likely.text) <= 67
+
+
+# Bytes.
+
+
+BEFORE, AFTER = "a\u20ac", "\u00e9\U0001f600z"
+
+
+def whole_characters(text: str, length: int) -> bool:
+    return len(text) == length and text.encode().decode() == text
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_in_bytes_a_gap_is_whole_characters(cell: str) -> None:
+    file, sizes = model(cell, "byte", scale=1.0), set()
+    for before, after, length in ((BEFORE, AFTER, 3), ("", AFTER, 1), (BEFORE, "", 2), (BEFORE, "\u20ac" * 45, 2)):
+        found = fill(file, before, after, length=length, seed=1, num=ALL, particles=40, no_repeat=2)
+        assert not found.exact
+        assert 1 <= found.effective_sample_size <= 40
+        assert len(table(found)) == found.found
+        for one in found.alternatives:
+            assert whole_characters(one.text, length)
+            sizes |= {len(character.encode()) for character in one.text}
+        for one in found.alternatives[:2]:
+            expected = scores_by_hand(file, before, one.text, after)
+            assert (one.log_prob, one.log_prob_after) == pytest.approx(expected, abs=1e-4)
+    assert sizes == {1, 2, 3, 4}
+    assert fill(file, BEFORE, AFTER, length=0, seed=1).alternatives[0].text == ""
+    banned = fill(file, BEFORE, AFTER, length=2, seed=1, num=ALL, particles=40, ban=found.alternatives[0].text)
+    assert not set("".join(one.text for one in banned.alternatives)) & set(found.alternatives[0].text)
+
+
+def byte_gaps(file: ModelFile, before: str, lengths: range, top_k: int) -> Iterator[tuple[str, float]]:
+    """Every gap of top_k in bytes and its log-probability, by a walk along what Python takes for UTF-8."""
+    stepper, start = NumpyStepper(file.config, file.arrays), root_of(file, before)
+
+    def valid(partial: bytes) -> bool:
+        try:
+            partial.decode()
+        except UnicodeDecodeError as error:
+            return error.reason == "unexpected end of data"
+        return True
+
+    def walk(text: bytes, logits: np.ndarray, state: Any, total: float) -> Iterator[tuple[str, float]]:
+        whole = len(text.decode("utf-8", "ignore"))
+        finished = text.decode("utf-8", "ignore").encode() == text
+        if finished and whole in lengths:
+            yield text.decode(), total
+        if finished and whole == lengths.stop - 1:
+            return
+        log_probs = log_softmax(logits[0])
+        allowed = [byte for byte in range(256) if valid(text + bytes([byte]))]
+        for byte in sorted(allowed, key=lambda byte: -log_probs[byte])[:top_k]:
+            following = stepper.step(np.array([byte]), state)
+            yield from walk(text + bytes([byte]), *following, total + log_probs[byte])
+
+    return walk(b"", start.logits, start.state, 0.0)
+
+
+def test_in_bytes_the_evidence_is_that_of_a_walk_by_hand() -> None:
+    file = model("lstm", "byte", scale=1.5)
+    for lengths, top_k in ((range(2, 3), 3), (range(0, 3), 2)):
+        gaps = dict(byte_gaps(file, BEFORE, lengths, top_k))
+        assert {len(character.encode()) for gap in gaps for character in gap} > {1, 3} or len(gaps) > 50
+        logs = {gap: log_prob + scores_by_hand(file, BEFORE, gap, AFTER)[1] for gap, log_prob in gaps.items()}
+        log_evidence = float(log_sum(np.array(list(logs.values())) - np.log(len(lengths))))
+        filler = Filler(file, seed=1, particles=60, top_k=top_k)
+        found = [filler.fill(BEFORE, AFTER, lengths.start, lengths.stop - 1, number=number) for number in range(25)]
+        averages_to_one(np.exp([one.log_evidence - log_evidence for one in found]), 0.2)
+        many = Filler(file, seed=1, particles=600, top_k=top_k).fill(BEFORE, AFTER, lengths.start, lengths.stop - 1, num=ALL)
+        for gap, one in table(many).items():
+            assert one.score == pytest.approx(logs[gap], abs=1e-4)
+            share = np.exp(logs[gap] - log_evidence) / len(lengths)
+            error = np.sqrt(share / many.effective_sample_size)
+            assert abs(one.probability - share) < 5 * error + 3 / many.effective_sample_size
+
+
+def test_in_bytes_guesses_change_the_evidence_by_chance_only() -> None:
+    file = model("gru", "byte", scale=1.0)
+    filler = Filler(file, seed=1, particles=100)
+    steered = np.array([filler.fill(BEFORE, AFTER, 1, 2, number=number).log_evidence for number in range(20)])
+    blind = np.array([importance(file, BEFORE, AFTER, 1, 2, 600, seed) for seed in range(20)])
+    top = blind.max()
+    one, other = np.exp(steered - top), np.exp(blind - top)
+    error = np.sqrt(one.var() / len(one) + other.var() / len(other))
+    assert error < 0.05 * other.mean()
+    assert abs(one.mean() - other.mean()) < 4 * error
+
+
+# The guesses.
+
+
+def look(file: ModelFile, before: str, gaps: list[str], after: str, length: int) -> tuple[Lookahead, Prefixes]:
+    """A lookahead, and prefixes to judge."""
+    forward = BlockStepper(file.config, file.arrays)
+    prefixes = [root_of(file, before + gap) for gap in gaps]
+    joined = prefixes[0]
+    for one in prefixes[1:]:
+        joined = joined.join(one)
+    ahead = Lookahead(file, after, length, 7, BlockStepper(file.config, file.arrays, "backward"))
+    assert forward.config == file.config
+    return ahead, joined
+
+
+@pytest.mark.parametrize("unit", ["character", "byte"])
+def test_what_a_judge_says_is_a_distribution_and_a_mean_match(unit: str) -> None:
+    file = model("gru", unit, num_layers=2)
+    ahead, prefixes = look(file, "ab", ["a", "b", "cd"], "cab", 6)
+    assert ahead.horizon == 6
+    for distance in range(6):
+        guessed, match = ahead.judge(prefixes, distance)
+        assert guessed.shape == (3, len(file.vocabulary))
+        assert match.shape == (3,)
+        assert np.exp(guessed).sum(axis=1) == pytest.approx(np.ones(3))
+        assert np.isfinite(match).all()
+        for row in range(3 if unit == "character" else 0):
+            left = np.exp(log_softmax(prefixes.logits[row]))
+            right = np.exp(log_softmax(ahead.logits[distance]))
+            prior = file.counts / file.counts.sum()
+            used = right if distance else right[:1]
+            assert match[row] == pytest.approx(np.log((left * used / prior).sum(axis=1).mean()), abs=1e-5)
+
+
+def test_next_to_the_text_behind_a_guess_is_the_cloze_prediction() -> None:
+    file = model("lstm", num_layers=2)
+    torch_model, encode = build_model(file), file.vocabulary.encode
+    ahead, prefixes = look(file, "ab", ["", "c", "da"], "c ab", 4)
+    guessed, _ = ahead.judge(prefixes, 0)
+    with torch.inference_mode():
+        behind = torch.from_numpy(encode("c ab")[::-1].astype(np.int64))[None]
+        right = torch_model.read(behind, direction="backward")[0][:, -1]
+        for row, gap in enumerate(["", "c", "da"]):
+            left = torch_model.read(torch.from_numpy(encode("ab" + gap).astype(np.int64))[None])[0][:, -1]
+            expected = torch.log_softmax(torch_model.between(left, right), dim=-1)[0].numpy()
+            assert np.abs(guessed[row] - expected).max() < 1e-4
+    first = int(encode("c")[0])
+    share = file.counts[first] / file.counts.sum()
+    expected = log_softmax(prefixes.logits)[:, first] - np.log(share)
+    assert ahead.meet(prefixes.logits, first) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("unit", ["character", "byte"])
+def test_guesses_are_what_the_backward_sampler_writes(unit: str) -> None:
+    file = model("gru", unit, scale=1.0)
+    ahead, _ = look(file, "", [""], "cab", 4)
+    writer = Sampler(file, seed=7, num=GUESSES, direction="backward")
+    writer.feed("cab")
+    texts = [sample.text for sample in writer.generate_all(3)]
+    stepper = NumpyStepper(file.config, file.arrays, "backward")
+    for guess in (0, 5, GUESSES - 1):
+        for distance in range(4):
+            logits, state = None, stepper.start(1)
+            for one in file.vocabulary.encode(texts[guess][3 - distance :] + "cab")[::-1]:
+                logits, state = stepper.step(np.array([one]), state)
+            assert np.abs(ahead.logits[distance, guess] - logits[0]).max() < 1e-5
+            assert np.abs(ahead.hidden[distance, guess] - state[-1][0, :8]).max() < 1e-5
+
+
+# What is refused.
+
+
+def test_a_one_way_model_says_how_to_get_one_that_reads_both(tmp_path: Path) -> None:
+    file = small_model()
+    save_model(tmp_path / "m", file)
+    for door in (lambda: Filler(file), lambda: fill(file, "", "", length=1), lambda: fill(tmp_path / "m", "", "", length=1)):
+        with pytest.raises(SettingError, match=r"filling a gap needs .* --bidirectional") as error:
+            door()
+        assert in_one_line(error)
+
+
+def test_wrong_lengths_and_settings_are_told() -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"length": -1}, "a gap of -1 to -1 characters"),
+        ({"min_length": -2, "max_length": 3}, "a gap of -2 to 3 characters"),
+        ({"min_length": 4, "max_length": 3}, "a gap of 4 to 3 characters"),
+        ({"length": 3, "min_length": 1}, "contradict"),
+        ({"length": 3, "max_length": 3}, "contradict"),
+        ({}, "how long is the gap"),
+        ({"min_length": 2}, "how long is the gap"),
+        ({"length": 3, "particles": 0}, "particles is 0: it must be at least 1"),
+        ({"min_length": 8, "max_length": 12, "particles": 4}, "particles is 4: 5 lengths need as many"),
+        ({"length": 3, "top_p": 2}, "top_p is 2.0"),
+        ({"length": 3, "config": SampleConfig(), "top_k": 2}, "give top_k in the config or beside it, not both"),
+    ]
+    for given, message in wrong:
+        with pytest.raises(SettingError, match=message) as error:
+            fill(model(), "ab", "cd", **given)
+        assert in_one_line(error)
+    assert gap_lengths(3, None, None) == (3, 3)
+    assert gap_lengths(None, None, 4) == (0, 4)
+    assert gap_lengths(None, 2, 4) == (2, 4)
+
+
+def test_unknown_characters_are_named(either_way: str) -> None:
+    for before, after in (("aZ", "b"), ("a", "bZ"), ("a\u00e9Z", "")):
+        with pytest.raises(DataError, match="unknown to the model: .*Z") as error:
+            fill(model(), before, after, length=2, seed=1)
+        assert "\n" not in str(error.value)
+    assert either_way in ("exact", "particles")
+
+
+def test_weights_too_large_to_compute_with_are_told() -> None:
+    with pytest.raises(ChargenError, match="not finite"):
+        fill(small_model(scale=1e37, bidirectional=True), "ab", "cd", length=3, seed=1)
