@@ -31,13 +31,16 @@ LETTERS = " abcd"
 
 
 @cache
-def model(cell: str = "lstm", unit: str = "character", *, num_layers: int = 1, scale: float = 2.0) -> ModelFile:
+def model(cell: str = "lstm", unit: str = "character", *, num_layers: int = 1, scale: float = 1.5) -> ModelFile:
     """A small two-way model whose cloze layer knows nothing and says much."""
     file = small_model(
         cell, num_layers=num_layers, hidden_size=8, characters=LETTERS, unit=unit, scale=scale, seed=3, bidirectional=True
     )
     for name in ("cloze.output.weight", "cloze.output.bias"):
-        file.arrays[name] = np.random.default_rng(1).normal(size=file.arrays[name].shape).astype(np.float32)
+        noise = np.random.default_rng(1).normal(size=file.arrays[name].shape)
+        file.arrays[name] = 0.4 * noise.astype(np.float32)
+    if unit == "byte":
+        file.arrays["output.bias"][[0x41, 0xC3, 0xE2, 0xF0]] += [5, 3, 3, 3]  # characters of one to four bytes
     return file
 
 
@@ -55,10 +58,9 @@ def refused(gap: str, logits: list[np.ndarray], file: ModelFile, config: SampleC
     if any(gap[:end].endswith(stop) for end in range(len(gap)) for stop in config.stop):
         return True
     for at, one in enumerate(file.vocabulary.encode(gap)):
-        closed = {last[-1] for last in runs if run and last[:-1] == gap[max(0, at - run + 1) : at]} if run == 1 else set()
-        context = gap[at - run + 1 : at]
+        context, closed = gap[max(0, at - run + 1) : at], set()
         if run and at >= run - 1:
-            closed |= {gap[end] for end in range(run - 1, at) if gap[end - run + 1 : end] == context}
+            closed = {gap[end] for end in range(run - 1, at) if gap[end - run + 1 : end] == context}
         kept = [number for number, letter in enumerate(LETTERS) if letter not in config.ban and letter not in closed]
         odds = np.exp(logits[at].astype(np.float64))
         kept.sort(key=lambda number: -odds[number])
@@ -117,15 +119,18 @@ def in_one_line(error: pytest.ExceptionInfo[Exception]) -> bool:
 # Few gaps: all are scored.
 
 
-@pytest.mark.parametrize(("cell", "before", "after"), [("lstm", "ab c", "dab"), ("gru", "", "c"), ("lstm", "d", "")])
-def test_enumeration_is_brute_force_with_the_plain_stepper(cell: str, before: str, after: str) -> None:
+@pytest.mark.parametrize(
+    ("cell", "before", "after", "length"), [("lstm", "ab c", "dab", 5), ("gru", "", "c", 4), ("lstm", "d", "", 4)]
+)
+def test_enumeration_is_brute_force_with_the_plain_stepper(cell: str, before: str, after: str, length: int) -> None:
     file = model(cell)
-    found = fill(file, before, after, length=5, seed=0, num=ALL)
-    expected, log_evidence = by_brute_force(file, before, after, range(5, 6))
+    found = fill(file, before, after, length=length, seed=0, num=ALL)
+    expected, log_evidence = by_brute_force(file, before, after, range(length, length + 1))
     assert found.exact
-    assert found.found == len(found.alternatives) == len(expected) == 5**5
+    assert found.found == len(found.alternatives) == len(expected) == 5**length
+    assert found.particles == 0
     assert found.log_evidence == pytest.approx(log_evidence, abs=1e-4)
-    assert found.steps == sum(5**length for length in range(1, 6)) + max(0, len(after) - 1) * 5**5
+    assert found.steps == sum(5**grown for grown in range(1, length + 1)) + max(0, len(after) - 1) * 5**length
     for text, one in table(found).items():
         log_prob, log_after, share = expected[text]
         assert one.log_prob == pytest.approx(log_prob, abs=1e-4)
@@ -184,7 +189,7 @@ def test_the_evidence_of_particles_is_unbiased(monkeypatch: pytest.MonkeyPatch) 
     file, given = model(), ("ba d", "cab ", 5)
     exact = Filler(file, seed=0).fill(*given)
     monkeypatch.setattr(filling, "MOST_SCORED", 0)
-    ratios = evidences(file, exact, 200, *given, particles=48)
+    ratios = evidences(file, exact, 200, *given, particles=40)
     assert ratios.std() > 0.05  # or nothing has been estimated
     averages_to_one(ratios, 0.1)
 
@@ -194,7 +199,7 @@ def test_particles_agree_with_enumeration(config: dict[str, Any], monkeypatch: p
     file, given = model("gru"), ("ba", "cd", 2, 4)
     exact = Filler(file, seed=0, **config).fill(*given, num=ALL)
     monkeypatch.setattr(filling, "MOST_SCORED", 0)
-    averages_to_one(evidences(file, exact, 30, *given, particles=90, **config), 0.15)
+    averages_to_one(evidences(file, exact, 25, *given, particles=400, **config), 0.15)
     found = Filler(file, seed=5, particles=1500, **config).fill(*given, num=ALL)
     compare(found, exact)
 
@@ -210,7 +215,7 @@ def compare(found: Fill, exact: Fill) -> None:
     for text, one in expected.items():
         share = ours[text].probability if text in ours else 0
         error = np.sqrt(one.probability * (1 - one.probability) / found.effective_sample_size)
-        assert abs(share - one.probability) < 5 * error + 3 / found.effective_sample_size, text
+        assert abs(share - one.probability) < 5 * error + 8 / found.effective_sample_size, text
     assert sum(one.probability for one in found.alternatives) == pytest.approx(1)
 
 
@@ -281,7 +286,7 @@ def test_where_nothing_follows_all_particles_weigh_the_same() -> None:
     assert all(one.log_prob_after == 0 for one in found.alternatives)
     assert fill(model(), "ab", "", min_length=3, max_length=6, seed=1).effective_sample_size == pytest.approx(128)
     warm = fill(model(), "ab", "", length=6, seed=1, temperature=2)
-    assert 1 <= warm.effective_sample_size < 127
+    assert 1 <= warm.effective_sample_size < 128 - 1e-6
 
 
 @pytest.mark.usefixtures("particles_only")
@@ -403,14 +408,20 @@ def test_the_same_seed_gives_the_same_gaps_and_another_number_others(either_way:
 
 
 def test_no_gap_allowed_is_explained_in_one_line(either_way: str) -> None:
-    for config, length in (({"ban": LETTERS}, 1), ({"no_repeat": 1}, 6), ({"stop": tuple(LETTERS)}, 2)):
+    for config, length in (({"no_repeat": 1}, 6), ({"stop": tuple(LETTERS)}, 2), ({"stop": ("a", "b"), "ban": " cd"}, 3)):
         with pytest.raises(ChargenError, match="no gap is allowed.*forbid less") as error:
             fill(model(), "ab", "cd", length=length, seed=1, **config)
         assert in_one_line(error)
     # Where some length is allowed, it is the one that is found.
-    found = fill(model(), "ab", "cd", min_length=4, max_length=6, seed=1, num=ALL, no_repeat=1)
-    assert {len(one.text) for one in found.alternatives} == {4, 5}
-    assert fill(model(), "ab", "cd", min_length=0, max_length=3, seed=1, ban=LETTERS).alternatives[0].text == ""
+    found = fill(model(), "ab", "cd", min_length=3, max_length=5, seed=1, num=ALL, no_repeat=1, ban="d")
+    assert {len(one.text) for one in found.alternatives} == {3, 4}
+    assert found.exact == (either_way == "exact")
+
+
+def test_a_ban_of_all_characters_leaves_the_empty_gap() -> None:
+    with pytest.raises(ChargenError, match="no gap is allowed.*forbid less"):
+        fill(model(), "ab", "cd", length=500, seed=1, ban=LETTERS)
+    assert fill(model(), "ab", "cd", max_length=500, seed=1, ban=LETTERS, num=9).found == 1
 
 
 def test_a_folded_character_is_never_written_but_may_stand_around_the_gap(either_way: str) -> None:
@@ -510,9 +521,10 @@ def byte_gaps(file: ModelFile, before: str, lengths: range, top_k: int) -> Itera
 
 def test_in_bytes_the_evidence_is_that_of_a_walk_by_hand() -> None:
     file = model("lstm", "byte", scale=1.5)
-    for lengths, top_k in ((range(2, 3), 3), (range(0, 3), 2)):
+    for lengths, top_k in ((range(1, 2), 4), (range(0, 3), 2)):
         gaps = dict(byte_gaps(file, BEFORE, lengths, top_k))
-        assert {len(character.encode()) for gap in gaps for character in gap} > {1, 3} or len(gaps) > 50
+        assert {len(character.encode()) for gap in gaps for character in gap} >= {1, 2, 3}
+        assert len(gaps) > 20
         logs = {gap: log_prob + scores_by_hand(file, BEFORE, gap, AFTER)[1] for gap, log_prob in gaps.items()}
         log_evidence = float(log_sum(np.array(list(logs.values())) - np.log(len(lengths))))
         filler = Filler(file, seed=1, particles=60, top_k=top_k)
@@ -543,13 +555,12 @@ def test_in_bytes_guesses_change_the_evidence_by_chance_only() -> None:
 
 def look(file: ModelFile, before: str, gaps: list[str], after: str, length: int) -> tuple[Lookahead, Prefixes]:
     """A lookahead, and prefixes to judge."""
-    forward = BlockStepper(file.config, file.arrays)
     prefixes = [root_of(file, before + gap) for gap in gaps]
     joined = prefixes[0]
     for one in prefixes[1:]:
         joined = joined.join(one)
-    ahead = Lookahead(file, after, length, 7, BlockStepper(file.config, file.arrays, "backward"))
-    assert forward.config == file.config
+    ids = file.vocabulary.encode(after)
+    ahead = Lookahead(file, ids, length, 7, BlockStepper(file.config, file.arrays, "backward"))
     return ahead, joined
 
 
@@ -628,8 +639,10 @@ def test_wrong_lengths_and_settings_are_told() -> None:
         ({"length": 3, "max_length": 3}, "contradict"),
         ({}, "how long is the gap"),
         ({"min_length": 2}, "how long is the gap"),
-        ({"length": 3, "particles": 0}, "particles is 0: it must be at least 1"),
+        ({"length": 3, "particles": 0}, "particles is 0: it must be 1 to"),
         ({"min_length": 8, "max_length": 12, "particles": 4}, "particles is 4: 5 lengths need as many"),
+        ({"length": 3, "seed": -1}, "seed is -1: it must be 0 to"),
+        ({"length": 3, "seed": 2**64}, "seed is 18446744073709551616: it must be 0 to"),
         ({"length": 3, "top_p": 2}, "top_p is 2.0"),
         ({"length": 3, "config": SampleConfig(), "top_k": 2}, "give top_k in the config or beside it, not both"),
     ]
@@ -647,7 +660,10 @@ def test_unknown_characters_are_named(either_way: str) -> None:
         with pytest.raises(DataError, match="unknown to the model: .*Z") as error:
             fill(model(), before, after, length=2, seed=1)
         assert "\n" not in str(error.value)
-    assert either_way in ("exact", "particles")
+    plain = Filler(model(), seed=1).fill("ab", "cd", 2, num=3)
+    assert plain.exact == (either_way == "exact")
+    assert Filler(model(), seed=1, unknown="skip").fill("aZb", "ZcdZ", 2, num=3) == plain
+    assert Filler(model(), seed=1, unknown="skip").fill("ab", "Z", 2).alternatives[0].log_prob_after == 0
 
 
 def test_weights_too_large_to_compute_with_are_told() -> None:

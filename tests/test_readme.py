@@ -37,7 +37,7 @@ def test_each_of_the_two_commands_is_one_line(name: str) -> None:
 
 def test_every_option_named_is_one_that_exists() -> None:
     helped = ""
-    for command in ("train", "sample", "eval", "info"):
+    for command in ("train", "sample", "fill", "eval", "score", "check", "info"):
         done = subprocess.run([sys.executable, "-m", "chargen", command, "--help"], capture_output=True, check=True)
         helped += done.stdout.decode()
     text = README.replace(block("test command"), "")

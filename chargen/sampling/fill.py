@@ -4,6 +4,7 @@ The target is pi(gap) ~ p(gap | before) p(after[:40] | before, gap), with p the 
 enough gaps all are scored; else particles look for them. The backward stack and the cloze layer only propose.
 """
 
+import math
 import os
 import secrets
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from chargen.sampling.choose import SampleConfig, draw, log_sum
 from chargen.sampling.lookahead import CONTEXT, Lookahead
 from chargen.sampling.particles import NONE_ALLOWED, effective_sample_size, find
 from chargen.sampling.prefixes import Grower, Prefixes
-from chargen.sampling.stepper import NumpyStepper
+from chargen.sampling.stepper import NumpyStepper, State
 from chargen.settings import make_settings, whole
 from chargen.storage.model_file import ModelFile, read_model
 
@@ -29,6 +30,8 @@ AFTER = 40
 MOST_SCORED = 10_000
 """Up to so many gaps are scored one and all."""
 PARTICLES = 128
+REMEMBERED = 8
+"""Texts before gaps whose state is kept: the next gap of a text goes on from there."""
 _ALTERNATIVE = 2**31
 
 
@@ -40,7 +43,7 @@ class Alternative:
         text: the gap's.
         log_prob: log p(gap | before) of the forward stack, in nats.
         log_prob_after: log p(after[:40] | before, gap), in nats; 0 where nothing follows.
-        probability: its share of the target, exact or estimated.
+        probability: its share of the target: exact, or by the estimated evidence.
     """
 
     text: str
@@ -117,7 +120,9 @@ class Filler:
         self.seed = secrets.randbits(32) if seed is None else whole("seed", seed, 0, MAX_SEED)
         self.unknown = unknown
         self.vocabulary = model.vocabulary
+        self._first_logits = np.log(np.maximum(model.counts, 1e-9))[None]
         self._reader = NumpyStepper(model.config, model.arrays)
+        self._read: dict[str, tuple[NDArray[Any], State]] = {}
         self.forward = BlockStepper(model.config, model.arrays)
         self._backward = BlockStepper(model.config, model.arrays, "backward")
 
@@ -165,23 +170,28 @@ class Filler:
             shares = np.bincount(found.gap, np.exp(found.log_weights - found.log_weights.max()), len(gaps.texts))
             with np.errstate(divide="ignore"):
                 log_shares = np.log(shares)
-        shares = np.exp(log_shares - log_sum(log_shares))
+        log_target = power * (gaps.log_probs + log_after) - math.log(len(lengths)) - log_evidence
+        probabilities = np.exp(np.minimum(log_target, 0))  # an estimated evidence may be too small
         options = [
-            Alternative(text, float(prob), float(follows), float(share))
-            for text, prob, follows, share in zip(gaps.texts, gaps.log_probs, log_after, shares, strict=True)
+            Alternative(text, float(prob), float(follows), float(probability))
+            for text, prob, follows, probability in zip(
+                gaps.texts, gaps.log_probs, log_after, probabilities, strict=True
+            )
         ]
-        options.sort(key=lambda one: one.text)
-        ranked = sorted(options, key=lambda one: -one.score)
-        chosen = ranked[:num] if self.config.temperature == 0 else _draws(options, num, seed)
+        ranked = sorted(options, key=lambda one: (-one.score, one.text))
+        chosen = ranked[:num] if self.config.temperature == 0 else _draws(options, log_shares, num, seed)
         particles = 0 if exact else self.particles
         return Fill(tuple(chosen), ranked[0], exact, size, particles, len(options), log_evidence, grower.steps)
 
     def read(self, before: str) -> Prefixes:
         """The forward stack after the text before the gap: the empty prefix."""
-        logits = np.log(np.maximum(self.model.counts, 1e-9))[None]
-        state = self._reader.start(1)
-        for one in self.vocabulary.encode(before, self.unknown):
+        done = max((text for text in self._read if before.startswith(text)), key=len, default="")
+        logits, state = self._read.get(done, (self._first_logits, self._reader.start(1)))
+        for one in self.vocabulary.encode(before[len(done) :], self.unknown):
             logits, state = self._reader.step(np.full(1, one), state)
+        self._read[before] = logits, state
+        if len(self._read) > REMEMBERED:
+            del self._read[next(iter(self._read))]
         return Prefixes([""], [b""], np.zeros(1), logits, state)
 
 
@@ -256,12 +266,16 @@ def _every_gap(grower: Grower, root: Prefixes, lengths: range) -> tuple[Prefixes
     return found, np.full(len(found.texts), -np.log(len(lengths)))
 
 
-def _draws(options: list[Alternative], num: int, seed: int) -> list[Alternative]:
-    """Draw by probability, without putting back."""
-    left = np.array([one.probability for one in options])
+def _draws(options: list[Alternative], log_shares: NDArray[np.float64], num: int, seed: int) -> list[Alternative]:
+    """Draw by weight, without putting back.
+
+    A particle's weight stands for all gaps that it might have been, its probability for itself.
+    """
+    order = sorted(range(len(options)), key=lambda one: options[one].text)
+    left = np.exp(log_shares[order] - log_shares.max())
     chosen = []
     for number in range(min(num, int(np.count_nonzero(left)))):
         one = draw(left, float(uniform(seed, _ALTERNATIVE + number, 0, Purpose.FILL)))
-        chosen.append(options[one])
+        chosen.append(options[order[one]])
         left[one] = 0
     return chosen
