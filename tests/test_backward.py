@@ -130,9 +130,7 @@ def test_writing_backward_is_writing_a_reversed_text_forward(
 
 @settings(max_examples=25)
 @given(kinds, choices, seeds, primes, st.integers(1, 3))
-def test_a_second_stack_changes_nothing_of_the_first(
-    kind: Kind, config: Any, seed: int, prime: str, num: int
-) -> None:
+def test_a_second_stack_changes_nothing_of_the_first(kind: Kind, config: Any, seed: int, prime: str, num: int) -> None:
     file = two_way(*kind)
     both = Sampler(file, seed=seed, num=num, **config)
     alone = Sampler(one_way(file, "forward"), seed=seed, num=num, **config)
@@ -249,6 +247,10 @@ def test_what_is_fed_is_no_part_of_a_stop_text() -> None:
     sampler = new(top_k=1, stop=(text + "a",))
     sampler.feed("ab")
     assert not sampler.generate_all(1)[0].stopped
+    between = new(ban="bcdefgh \n", stop=("aa",))
+    assert between.generate(1) == "a"
+    between.feed("b")
+    assert between.generate(9) == "aa"
 
 
 @settings(max_examples=25)
@@ -354,6 +356,8 @@ def test_bytes_are_written_as_whole_characters(cell: str) -> None:
     sampler = Sampler(two_way(cell, unit="byte", scale=1), seed=5, num=20, direction="backward", no_repeat=3)
     for prime in ("", "a\u20ac\U0001f600", "\u00e9"):
         sampler.feed(prime)
+        for stream in sampler._streams if len(prime) > 1 else ():
+            assert stream.allowed.recent == prime[1::-1]  # what the next run is counted with
         samples = sampler.generate_all(8)
         assert all(len(sample.text) == len(sample.log_probs) == 8 for sample in samples)
         assert {len(one.encode()) for sample in samples for one in sample.text} == {1, 2, 3, 4}

@@ -19,7 +19,7 @@ from chargen.sampling.block_stepper import BlockStepper
 from chargen.sampling.choose import SampleConfig, log_softmax, log_sum
 from chargen.sampling.fill import Alternative, Fill, Filler, fill, gap_lengths
 from chargen.sampling.lookahead import GUESSES, Lookahead
-from chargen.sampling.particles import find
+from chargen.sampling.particles import Found, _systematic, find
 from chargen.sampling.prefixes import Grower, Prefixes
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stepper import NumpyStepper
@@ -34,13 +34,20 @@ LETTERS = " abcd"
 def model(cell: str = "lstm", unit: str = "character", *, num_layers: int = 1, scale: float = 1.5) -> ModelFile:
     """A small two-way model whose cloze layer knows nothing and says much."""
     file = small_model(
-        cell, num_layers=num_layers, hidden_size=8, characters=LETTERS, unit=unit, scale=scale, seed=3, bidirectional=True
+        cell,
+        num_layers=num_layers,
+        hidden_size=8,
+        characters=LETTERS,
+        unit=unit,
+        scale=scale,
+        seed=3,
+        bidirectional=True,
     )
     for name in ("cloze.output.weight", "cloze.output.bias"):
         noise = np.random.default_rng(1).normal(size=file.arrays[name].shape)
         file.arrays[name] = 0.4 * noise.astype(np.float32)
     if unit == "byte":
-        file.arrays["output.bias"][[0x41, 0xC3, 0xE2, 0xF0]] += [5, 3, 3, 3]  # characters of one to four bytes
+        file.arrays["output.bias"][list(b"A\xc3\xe2\xf0\x82\x98\xa9\xac")] += 3  # characters of one to four bytes
     return file
 
 
@@ -50,7 +57,7 @@ def particles_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(gap: str, logits: list[np.ndarray], file: ModelFile, config: SampleConfig) -> bool:
-    """Whether a gap is forbidden; logits (V,) before each of its ids. Filters keep a set of ids, one after the other."""
+    """Whether a gap is forbidden; logits (V,) before each of its ids. Filters act one after the other."""
     run = config.no_repeat
     runs = [gap[at : at + run] for at in range(len(gap) - run + 1)] if run else []
     if len(runs) != len(set(runs)) or set(gap) & set(config.ban):
@@ -152,6 +159,7 @@ CONFIGS: list[dict[str, Any]] = [
     {"no_repeat": 1, "ban": "z", "top_k": 4},
     {"temperature": 0.5},
     {"temperature": 2.0, "top_k": 4},
+    {"temperature": 0.5, "top_p": 0.7},
     {"temperature": 0.7, "stop": ("b",), "ban": "c", "no_repeat": 3},
 ]
 
@@ -202,45 +210,85 @@ def test_particles_agree_with_enumeration(config: dict[str, Any], monkeypatch: p
     averages_to_one(evidences(file, exact, 25, *given, particles=400, **config), 0.15)
     found = Filler(file, seed=5, particles=1500, **config).fill(*given, num=ALL)
     compare(found, exact)
+    close(weighted(file, *given, 1500, 5, **config), exact)
 
 
 def compare(found: Fill, exact: Fill) -> None:
-    """Particles against all gaps: the same scores, and probabilities to within what so many particles can tell."""
+    """Particles against all gaps: the same scores, and probabilities but for the estimated evidence."""
     expected, ours = table(exact), table(found)
-    assert found.found <= exact.found
-    assert found.effective_sample_size > 100
+    assert found.found == len(ours) <= exact.found
+    assert found.log_evidence == pytest.approx(exact.log_evidence, abs=0.2)
     for text, one in ours.items():
         assert one.log_prob == pytest.approx(expected[text].log_prob, abs=1e-5)
         assert one.log_prob_after == pytest.approx(expected[text].log_prob_after, abs=1e-5)
-    for text, one in expected.items():
-        share = ours[text].probability if text in ours else 0
-        error = np.sqrt(one.probability * (1 - one.probability) / found.effective_sample_size)
-        assert abs(share - one.probability) < 5 * error + 8 / found.effective_sample_size, text
-    assert sum(one.probability for one in found.alternatives) == pytest.approx(1)
+        share = expected[text].probability * np.exp(exact.log_evidence - found.log_evidence)
+        assert one.probability == pytest.approx(min(share, 1), rel=1e-3)
 
 
-def marginals(found: Fill) -> np.ndarray:
-    """The probability of each letter at each of 5 positions (5, V)."""
-    shares = np.zeros((5, len(LETTERS)))
-    for one in found.alternatives:
-        for at, letter in enumerate(one.text):
-            shares[at, LETTERS.index(letter)] += one.probability
-    return shares
+def weighted(
+    file: ModelFile, before: str, after: str, low: int, high: int, particles: int, seed: int, **config: Any
+) -> tuple[dict[str, float], float]:
+    """By particles: the share of their weight that each gap has, and their effective sample size."""
+    found = find_by(file, before, after, low, high, particles, seed, True, **config)
+    weights = np.exp(found.log_weights - log_sum(found.log_weights))
+    shares = np.bincount(found.gap, weights, len(found.gaps.texts)).tolist()
+    assert len(set(found.gaps.texts)) == len(found.gaps.texts)
+    return dict(zip(found.gaps.texts, shares, strict=True)), float(1 / (weights**2).sum())
 
 
-@pytest.mark.parametrize(("cell", "before", "after"), [("lstm", "ab c", "dab"), ("gru", "", "c" * 45), ("lstm", "d", "")])
+def find_by(
+    file: ModelFile,
+    before: str,
+    after: str,
+    low: int,
+    high: int,
+    particles: int,
+    seed: int,
+    steered: bool,
+    **given: Any,
+) -> Found:
+    """What `find` finds for a gap, with guesses to steer it or without."""
+    config, after_ids = SampleConfig(**given), file.vocabulary.encode(after[:40])
+    ahead = None
+    if steered and after:
+        backward = BlockStepper(file.config, file.arrays, "backward")
+        ahead = Lookahead(file, file.vocabulary.encode(after), high, seed, backward, config.ban)
+    grower, power = Grower(file, BlockStepper(file.config, file.arrays), config), 1 / config.temperature
+    return find(grower, root_of(file, before), ahead, after_ids, range(low, high + 1), particles, seed, power)
+
+
+def close(found: tuple[dict[str, float], float], exact: Fill) -> None:
+    """The shares of particles are probabilities, to within what so many of them can tell."""
+    shares, size = found
+    expected = {one.text: one.probability for one in exact.alternatives}
+    assert size > 100
+    assert set(shares) <= set(expected)
+    for text, probability in expected.items():
+        error = np.sqrt(probability * (1 - probability) / size)
+        assert abs(shares.get(text, 0) - probability) < 5 * error + 8 / size, text
+    marginals = [np.zeros((5, len(LETTERS))) for _ in range(2)]
+    for texts, marginal in zip((shares, expected), marginals, strict=True):
+        for text, share in texts.items():
+            for at, letter in enumerate(text):
+                marginal[at, LETTERS.index(letter)] += share
+    assert np.abs(marginals[0] - marginals[1]).sum(axis=1).max() / 2 < 2 / np.sqrt(size)
+
+
+@pytest.mark.parametrize(
+    ("cell", "before", "after"), [("lstm", "ab c", "dab"), ("gru", "", "c" * 45), ("lstm", "d", "")]
+)
 def test_many_particles_have_the_marginals_of_the_target(
     cell: str, before: str, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, num = model(cell), {"length": 5, "num": ALL}
-    exact = fill(file, before, after, seed=0, **num)
+    file = model(cell)
+    exact = fill(file, before, after, length=5, seed=0, num=ALL)
     monkeypatch.setattr(filling, "MOST_SCORED", 0)
-    found = fill(file, before, after, seed=1, particles=4000, **num)
+    found = fill(file, before, after, length=5, seed=1, particles=4000, num=ALL)
     assert not found.exact
-    assert found.effective_sample_size > 400
-    distance = np.abs(marginals(found) - marginals(exact)).sum(axis=1) / 2
-    assert distance.max() < 2 / np.sqrt(found.effective_sample_size)
+    assert found.particles == 4000
+    assert found.effective_sample_size > 1000
     compare(found, exact)
+    close(weighted(file, before, after, 5, 5, 4000, 1), exact)
     assert found.log_evidence == pytest.approx(exact.log_evidence, abs=0.1)
     likely = max(found.alternatives, key=lambda one: one.score)
     assert found.most_likely == likely
@@ -254,10 +302,35 @@ def test_a_gap_beyond_the_reach_of_guesses_is_unbiased_too(lookahead_of: str, mo
     monkeypatch.setattr(filling, "MOST_SCORED", 0)
     monkeypatch.setattr(looking, "HORIZON", 2)
     if lookahead_of == "none":
-        ratios = np.exp([importance(file, *given, 300, seed) - exact.log_evidence for seed in range(40)])
+        ratios = np.exp([blind(file, *given, 300, seed) - exact.log_evidence for seed in range(40)])
     else:
         ratios = evidences(file, exact, 60, *given, particles=64)
     averages_to_one(ratios, 0.15)
+
+
+@pytest.mark.parametrize("high", [1, 3])
+@pytest.mark.usefixtures("particles_only")
+def test_lengths_weigh_alike_whatever_number_of_particles_each_has(high: int) -> None:
+    """One letter is left, so that each length has one gap."""
+    expected, log_evidence = by_brute_force(model(), "b", "cd", range(high + 1), SampleConfig(ban=" bcd"))
+    assert len(expected) == high + 1
+    for particles in (high + 1, high + 2, 7):
+        filler = Filler(model(), seed=1, particles=particles, ban=" bcd")
+        found = [filler.fill("b", "cd", 0, high, number=number).log_evidence for number in range(50)]
+        ratios = np.exp(np.array(found) - log_evidence)
+        assert abs(ratios.mean() - 1) < 4 * ratios.std() / np.sqrt(50) + 1e-5
+
+
+def test_resampling_keeps_each_particle_as_often_as_its_weight_says() -> None:
+    weights = np.array([0.3, 0.0, 1.7, 0.02, 2.0, 0.98, 0.0])
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(weights) - 800
+    expected = weights * len(weights) / weights.sum()
+    counts = []
+    for start in (np.arange(1000) + 0.5) / 1000:
+        counts.append(np.bincount(_systematic(log_weights, float(start)), minlength=7))
+        assert (np.abs(counts[-1] - expected) < 1).all()
+    assert np.mean(counts, axis=0) == pytest.approx(expected, abs=0.01)
 
 
 def root_of(file: ModelFile, before: str) -> Prefixes:
@@ -269,13 +342,9 @@ def root_of(file: ModelFile, before: str) -> Prefixes:
     return Prefixes([""], [b""], np.zeros(1), logits, state)
 
 
-def importance(
-    file: ModelFile, before: str, after: str, low: int, high: int, particles: int, seed: int, **config: Any
-) -> float:
+def blind(file: ModelFile, before: str, after: str, low: int, high: int, particles: int, seed: int) -> float:
     """The log evidence by particles that nothing steers."""
-    grower = Grower(file, BlockStepper(file.config, file.arrays), SampleConfig(**config))
-    after_ids = file.vocabulary.encode(after[:40])
-    return find(grower, root_of(file, before), None, after_ids, range(low, high + 1), particles, seed).log_evidence
+    return find_by(file, before, after, low, high, particles, seed, False).log_evidence
 
 
 @pytest.mark.usefixtures("particles_only")
@@ -305,8 +374,10 @@ def test_a_gap_that_meets_a_rare_text_is_found_by_looking_ahead() -> None:
 def test_a_single_particle_is_enough() -> None:
     found = fill(model(), "ab", "cd", length=4, seed=1, particles=1, num=5)
     assert found.effective_sample_size == pytest.approx(1)
-    assert [one.probability for one in found.alternatives] == [1]
-    assert found.most_likely == found.alternatives[0]
+    assert found.alternatives == (found.most_likely,)
+    few = Filler(model(), seed=1, particles=2, temperature=0.05)
+    shares = [few.fill("ab", "cd", 2, number=number).most_likely.probability for number in range(60)]
+    assert 0 < min(shares) < max(shares) == 1
 
 
 # What holds for both.
@@ -372,8 +443,10 @@ def test_alternatives_are_distinct_and_the_first_ones_do_not_depend_on_their_num
 
 def test_the_first_alternatives_of_many_gaps_are_draws_from_the_target(either_way: str) -> None:
     file, shares = model(scale=1.0), {}
+    misled = {name: array * (20 if "cloze.output" in name else 1) for name, array in file.arrays.items()}
+    file = replace(file, arrays=misled)  # so that particles are drawn from something else
     expected, _ = by_brute_force(file, "ab", "d", range(1, 2))
-    filler = Filler(file, seed=1, particles=30)
+    filler = Filler(file, seed=1, particles=1000)
     pairs = [filler.fill("ab", "d", 1, num=2, number=number).alternatives for number in range(400)]
     for letter in LETTERS:
         shares[letter] = sum(pair[0].text == letter for pair in pairs) / 400
@@ -386,12 +459,16 @@ def test_the_first_alternatives_of_many_gaps_are_draws_from_the_target(either_wa
 
 
 def test_temperature_0_takes_the_most_likely_gaps(either_way: str) -> None:
-    expected, _ = by_brute_force(model(), "ab", "cd", range(3, 4))
-    ranked = sorted(expected, key=lambda gap: -sum(expected[gap][:2]))
-    found = fill(model(), "ab", "cd", length=3, seed=1, num=3, temperature=0, particles=1000)
-    assert [one.text for one in found.alternatives] == ranked[:3]
-    assert found.alternatives[0] == found.most_likely
-    assert found.exact == (either_way == "exact")
+    file, differ = model(scale=4.0), 0
+    for before, after in (("ab", "cd"), ("", "a" * 9), ("dd", " b c")):
+        expected, _ = by_brute_force(file, before, after, range(3, 4))
+        ranked = sorted(expected, key=lambda gap: -sum(expected[gap][:2]))
+        differ += ranked[:3] != sorted(expected, key=lambda gap: -expected[gap][0])[:3]
+        found = fill(file, before, after, length=3, seed=1, num=3, temperature=0, particles=1000)
+        assert [one.text for one in found.alternatives] == ranked[:3]
+        assert found.alternatives[0] == found.most_likely
+        assert found.exact == (either_way == "exact")
+    assert differ
 
 
 def test_the_same_seed_gives_the_same_gaps_and_another_number_others(either_way: str) -> None:
@@ -408,8 +485,12 @@ def test_the_same_seed_gives_the_same_gaps_and_another_number_others(either_way:
 
 
 def test_no_gap_allowed_is_explained_in_one_line(either_way: str) -> None:
-    for config, length in (({"no_repeat": 1}, 6), ({"stop": tuple(LETTERS)}, 2), ({"stop": ("a", "b"), "ban": " cd"}, 3)):
-        with pytest.raises(ChargenError, match="no gap is allowed.*forbid less") as error:
+    for config, length in (
+        ({"no_repeat": 1}, 6),
+        ({"stop": tuple(LETTERS)}, 2),
+        ({"stop": ("a", "b"), "ban": " cd"}, 3),
+    ):
+        with pytest.raises(ChargenError, match=r"no gap is allowed.*forbid less") as error:
             fill(model(), "ab", "cd", length=length, seed=1, **config)
         assert in_one_line(error)
     # Where some length is allowed, it is the one that is found.
@@ -419,7 +500,7 @@ def test_no_gap_allowed_is_explained_in_one_line(either_way: str) -> None:
 
 
 def test_a_ban_of_all_characters_leaves_the_empty_gap() -> None:
-    with pytest.raises(ChargenError, match="no gap is allowed.*forbid less"):
+    with pytest.raises(ChargenError, match=r"no gap is allowed.*forbid less"):
         fill(model(), "ab", "cd", length=500, seed=1, ban=LETTERS)
     assert fill(model(), "ab", "cd", max_length=500, seed=1, ban=LETTERS, num=9).found == 1
 
@@ -445,6 +526,15 @@ def test_a_gap_from_a_file_from_bits_and_with_a_config_is_the_same(either_way: s
     ]
     assert doors[0] == doors[1] == doors[2]
     assert doors[0] != fill(file, "ab", "cd", length=4, seed=1, num=3, top_k=4)
+
+
+def test_a_filler_may_fill_many_gaps_and_none_changes_another(either_way: str) -> None:
+    filler = Filler(model(), seed=1, particles=20)
+    texts = ["ab", "abc", "", "abcd", "b", "ab", *("abcd"[at % 4] * 3 for at in range(9)), "abc", "d" * 50, "ab"]
+    for number, before in enumerate(texts):
+        found = filler.fill(before, "cd", 3, num=2, number=number)
+        assert found == Filler(model(), seed=1, particles=20).fill(before, "cd", 3, num=2, number=number)
+        assert found.exact == (either_way == "exact")
 
 
 # Long gaps.
@@ -519,34 +609,37 @@ def byte_gaps(file: ModelFile, before: str, lengths: range, top_k: int) -> Itera
     return walk(b"", start.logits, start.state, 0.0)
 
 
-def test_in_bytes_the_evidence_is_that_of_a_walk_by_hand() -> None:
-    file = model("lstm", "byte", scale=1.5)
-    for lengths, top_k in ((range(1, 2), 4), (range(0, 3), 2)):
-        gaps = dict(byte_gaps(file, BEFORE, lengths, top_k))
-        assert {len(character.encode()) for gap in gaps for character in gap} >= {1, 2, 3}
-        assert len(gaps) > 20
-        logs = {gap: log_prob + scores_by_hand(file, BEFORE, gap, AFTER)[1] for gap, log_prob in gaps.items()}
-        log_evidence = float(log_sum(np.array(list(logs.values())) - np.log(len(lengths))))
-        filler = Filler(file, seed=1, particles=60, top_k=top_k)
-        found = [filler.fill(BEFORE, AFTER, lengths.start, lengths.stop - 1, number=number) for number in range(25)]
-        averages_to_one(np.exp([one.log_evidence - log_evidence for one in found]), 0.2)
-        many = Filler(file, seed=1, particles=600, top_k=top_k).fill(BEFORE, AFTER, lengths.start, lengths.stop - 1, num=ALL)
-        for gap, one in table(many).items():
-            assert one.score == pytest.approx(logs[gap], abs=1e-4)
-            share = np.exp(logs[gap] - log_evidence) / len(lengths)
-            error = np.sqrt(share / many.effective_sample_size)
-            assert abs(one.probability - share) < 5 * error + 3 / many.effective_sample_size
+@pytest.mark.parametrize(("lengths", "top_k"), [(range(1, 2), 4), (range(3), 2)])
+def test_in_bytes_the_evidence_is_that_of_a_walk_by_hand(lengths: range, top_k: int) -> None:
+    file, config = model("lstm", "byte"), {"top_k": top_k, "temperature": 4}  # which evens gaps out
+    given = BEFORE, AFTER, lengths.start, lengths.stop - 1
+    gaps = dict(byte_gaps(file, BEFORE, lengths, top_k))
+    assert max(len(character.encode()) for gap in gaps for character in gap) > 2
+    assert len({len(gap.encode()) for gap in gaps}) > 2
+    logs = {gap: log_prob + scores_by_hand(file, BEFORE, gap, AFTER)[1] for gap, log_prob in gaps.items()}
+    log_evidence = float(log_sum(np.array(list(logs.values())) / 4 - np.log(len(lengths))))
+    filler = Filler(file, seed=1, particles=120, **config)
+    found = [filler.fill(*given, number=number) for number in range(25)]
+    ratios = np.exp([one.log_evidence - log_evidence for one in found])
+    assert ratios.std() > 0.001
+    averages_to_one(ratios, 0.2)
+    for gap, one in table(Filler(file, seed=1, particles=600, **config).fill(*given, num=ALL)).items():
+        assert one.score == pytest.approx(logs[gap], abs=1e-4)
+    shares, size = weighted(file, *given, 600, 1, **config)
+    for gap, log in logs.items():
+        share = np.exp(log / 4 - log_evidence) / len(lengths)
+        assert abs(shares.get(gap, 0) - share) < 5 * np.sqrt(share / size) + 8 / size
 
 
 def test_in_bytes_guesses_change_the_evidence_by_chance_only() -> None:
     file = model("gru", "byte", scale=1.0)
     filler = Filler(file, seed=1, particles=100)
     steered = np.array([filler.fill(BEFORE, AFTER, 1, 2, number=number).log_evidence for number in range(20)])
-    blind = np.array([importance(file, BEFORE, AFTER, 1, 2, 600, seed) for seed in range(20)])
-    top = blind.max()
-    one, other = np.exp(steered - top), np.exp(blind - top)
+    unsteered = np.array([blind(file, BEFORE, AFTER, 1, 2, 600, seed) for seed in range(20)])
+    top = unsteered.max()
+    one, other = np.exp(steered - top), np.exp(unsteered - top)
     error = np.sqrt(one.var() / len(one) + other.var() / len(other))
-    assert error < 0.05 * other.mean()
+    assert error < 0.1 * other.mean()
     assert abs(one.mean() - other.mean()) < 4 * error
 
 
@@ -624,7 +717,11 @@ def test_guesses_are_what_the_backward_sampler_writes(unit: str) -> None:
 def test_a_one_way_model_says_how_to_get_one_that_reads_both(tmp_path: Path) -> None:
     file = small_model()
     save_model(tmp_path / "m", file)
-    for door in (lambda: Filler(file), lambda: fill(file, "", "", length=1), lambda: fill(tmp_path / "m", "", "", length=1)):
+    for door in (
+        lambda: Filler(file),
+        lambda: fill(file, "", "", length=1),
+        lambda: fill(tmp_path / "m", "", "", length=1),
+    ):
         with pytest.raises(SettingError, match=r"filling a gap needs .* --bidirectional") as error:
             door()
         assert in_one_line(error)
@@ -657,7 +754,7 @@ def test_wrong_lengths_and_settings_are_told() -> None:
 
 def test_unknown_characters_are_named(either_way: str) -> None:
     for before, after in (("aZ", "b"), ("a", "bZ"), ("a\u00e9Z", "")):
-        with pytest.raises(DataError, match="unknown to the model: .*Z") as error:
+        with pytest.raises(DataError, match=r"unknown to the model: .*Z") as error:
             fill(model(), before, after, length=2, seed=1)
         assert "\n" not in str(error.value)
     plain = Filler(model(), seed=1).fill("ab", "cd", 2, num=3)

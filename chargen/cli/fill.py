@@ -142,7 +142,7 @@ def _tell_scores(number: int, filled: Filled, num: int) -> None:
         which = f" gap {at}:" if len(filled.gaps) > 1 else ""
         tell(
             f"--- {number + 1} of {num}:{which} score {gap.score:.2f} ({gap.log_prob:.2f} for the gap, "
-            f"{gap.log_prob_after:.2f} for what follows), probability {gap.probability:.4f} ---"
+            f"{gap.log_prob_after:.2f} for what follows), probability {gap.probability:.2g} ---"
         )
 
 

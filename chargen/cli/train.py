@@ -238,6 +238,7 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
         trainer.save()
         raise stop.error(f" at step {trainer.counters.step:,}; go on with: chargen train --resume {out}")
     summary = trainer.summary
+    unit = "byte" if trainer.corpus.vocabulary.byte_mode else "character"
     for name, word in (("valid", "validation"), ("test", "test")):
         if f"{name}_loss" in summary:
             loss = summary[f"{name}_loss"]
@@ -251,7 +252,7 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
                 forward, backward = summary[f"{name}_loss_forward"], summary[f"{name}_loss_backward"]
                 _say(
                     f"         that is the mean of {forward:.4f} forward and {backward:.4f} backward"
-                    + (f"; cloze {summary[f'{name}_cloze']:.4f} nats" if f"{name}_cloze" in summary else "")
+                    + (f"; cloze {summary[f'{name}_cloze']:.4f} nats per {unit}" if f"{name}_cloze" in summary else "")
                 )
     if trainer.out_of_patience:
         _say(f"stopped  early: {trainer.config.patience} validations without a new best")

@@ -34,7 +34,8 @@ class BlockStepper:
             )
             self.layers.append((np.ascontiguousarray(weight_ih.T), np.ascontiguousarray(weight_hh.T), bias_ih, bias_hh))
         # What layer 0 makes of a character is the same wherever it stands.
-        self.inputs = weights["embedding.weight"] @ self.layers[0][0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.inputs = weights["embedding.weight"] @ self.layers[0][0]
 
     def start(self, rows: int) -> State:
         """Zeros, one array (R, S) per layer."""

@@ -30,6 +30,9 @@ AFTER = 40
 MOST_SCORED = 10_000
 """Up to so many gaps are scored one and all."""
 PARTICLES = 128
+LONGEST = 100_000
+COLDEST = 1e-6
+"""Temperatures between 0 and this count as this."""
 REMEMBERED = 8
 """Texts before gaps whose state is kept: the next gap of a text goes on from there."""
 _ALTERNATIVE = 2**31
@@ -118,6 +121,8 @@ class Filler:
         self.config = config or make_settings(SampleConfig, settings)
         self.particles = whole("particles", particles, 1, 1_000_000)
         self.seed = secrets.randbits(32) if seed is None else whole("seed", seed, 0, MAX_SEED)
+        if unknown not in ("error", "skip", "replace"):
+            raise SettingError(f"unknown is {unknown!r}: it must be error, skip or replace", "unknown")
         self.unknown = unknown
         self.vocabulary = model.vocabulary
         self._first_logits = np.log(np.maximum(model.counts, 1e-9))[None]
@@ -139,17 +144,24 @@ class Filler:
 
         Raises DataError for characters that the model does not know, ChargenError where no gap is allowed.
         """
-        lengths = range(min_length, (min_length if max_length is None else max_length) + 1)
-        if min_length < 0 or not lengths:
+        num = whole("num", num, 1, 1_000_000)
+        shortest = whole("min_length", min_length, -LONGEST, LONGEST)
+        longest = whole("max_length", shortest if max_length is None else max_length, -LONGEST, LONGEST)
+        lengths = range(shortest, longest + 1)
+        if shortest < 0 or not lengths:
             raise SettingError(
-                f"a gap of {min_length} to {max_length} characters: give whole numbers from 0, the smaller first"
+                f"a gap of {shortest} to {longest} characters: give whole numbers from 0, the smaller first"
             )
-        seed = integer(self.seed, number, 0, Purpose.FILL)
-        power = 1 / (self.config.temperature or 0.5)  # at 0, explore a little, then take the best
+        seed = integer(self.seed, 0, number, Purpose.FILL)
+        # At 0, explore a little, then take the best.
+        power = 1 / max(self.config.temperature or 0.5, COLDEST)
         grower = Grower(self.model, self.forward, self.config)
-        root = self.read(before)
+        self.vocabulary.encode(after, self.unknown)  # what is unknown is told, however far away
         after_ids = self.vocabulary.encode(after[:AFTER], self.unknown)
+        root = self.read(before)
         letters = grower.letters()
+        if not letters and shortest:
+            raise ChargenError(NONE_ALLOWED)
         exact = lengths.stop == 1 or (not self.vocabulary.byte_mode and _count(letters, lengths) <= MOST_SCORED)
         if exact:
             gaps, log_prior = _every_gap(grower, root, lengths)

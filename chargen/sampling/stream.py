@@ -98,9 +98,10 @@ class Stream:
         vocabulary = self.allowed.vocabulary
         if self.allowed.backward:
             possible = all(partial[at] in utf8_before(partial[at + 1 :]) for at in range(len(partial)))
-            possible = possible and partial[:1] >= b"\x80"
+            possible = possible and b"\x80" <= partial[:1] < b"\xc0"
         else:
             possible = all(partial[at] in utf8_next(partial[:at]) for at in range(len(partial)))
+            possible = possible and (not partial or len(partial) < utf8_length(partial[0]))
         if partial and not (vocabulary.byte_mode and possible):
             raise ValueError("a stream's unfinished character is none")
         for text in texts:
