@@ -1,4 +1,4 @@
-"""What a bidirectional model says of every character of a text, from before, from behind and from both sides."""
+"""What a model says of every character of a text: from before and, where it reads both ways, from behind too."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,9 +37,8 @@ def read_both_ways(
 ) -> Iterator[Window]:
     """Read a text with carried state, forward and, where the model can, backward.
 
-    Memory stays flat: a first pass from the end keeps the backward state at the windows' borders only. The cloze
-    prediction of the first character is the backward one and that of the last the forward one, since there is only one
-    side to see.
+    A first pass from the end keeps the backward state at the windows' borders only. The cloze prediction of the first
+    character is the backward one and that of the last the forward one, since there is only one side to see.
 
     Args:
         ids: (N,), in the order of the text.
@@ -47,44 +46,64 @@ def read_both_ways(
         window: characters read at a time.
     """
     borders = [*range(0, len(ids), window), len(ids)]
-    both = model.config.bidirectional
-    text = torch.from_numpy(ids.astype(np.int64))[None].to(model.device)
     unknown = torch.from_numpy(first_logits.astype(np.float32)).to(model.device)
-    # State after all that stands behind a window: None behind the last one.
+    both = model.config.bidirectional
+    # The state after all that stands behind a window; None behind the last one.
     behind: dict[int, State | None] = {len(ids): None}
-    with torch.inference_mode():
+    for begin, end in reversed(list(pairwise(borders[1:]))) if both else ():
+        behind[begin] = _carry_back(model, ids[begin:end], behind[end])
+    before: State | None = None
+    for begin, end in pairwise(borders):
         if both:
-            for begin, end in zip(borders[-2:0:-1], borders[:1:-1], strict=True):
-                behind[begin] = model.read(text[:, begin:end].flip(1), behind[end], direction="backward")[1]
-        before: State | None = None
-        for begin, end in pairwise(borders):
-            part = text[:, begin:end]
-            values, after = model.read(part, before)
-            left = _shifted(before, values, model)
-            forward = model.output(left)
-            if before is None:
-                forward[0] = unknown
-            if not both:
-                yield Window(begin, _numpy(forward), None, None)
-                before = after
-                continue
-            values, _ = model.read(part.flip(1), behind[end], direction="backward")
-            right = _shifted(behind[end], values, model).flip(0)
-            backward = model.output(right)
-            if behind[end] is None:
-                backward[-1] = unknown
-            cloze = model.between(left, right)
-            if before is None:
-                cloze[0] = backward[0]
-            if behind[end] is None:
-                cloze[-1] = forward[-1]
-            yield Window(begin, _numpy(forward), _numpy(backward), _numpy(cloze))
-            before = after
+            logits, before = _from_both_sides(model, ids[begin:end], before, behind.pop(end), unknown)
+        else:
+            logits, before = _from_before(model, ids[begin:end], before, unknown)
+        yield Window(begin, *logits)
 
 
-def _shifted(carried: State | None, values: Tensor, model: CharModel) -> Tensor:
+@torch.inference_mode()
+def _carry_back(model: CharModel, ids: NDArray[Any], behind: State | None) -> State:
+    return model.read(_row(model, ids).flip(1), behind, direction="backward")[1]
+
+
+Logits = tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32] | None]
+
+
+@torch.inference_mode()
+def _from_before(model: CharModel, ids: NDArray[Any], before: State | None, unknown: Tensor) -> tuple[Logits, State]:
+    values, after = model.read(_row(model, ids), before)
+    forward = model.output(_shifted(before, values))
+    if before is None:
+        forward[0] = unknown
+    return (_numpy(forward), None, None), after
+
+
+@torch.inference_mode()
+def _from_both_sides(
+    model: CharModel, ids: NDArray[Any], before: State | None, behind: State | None, unknown: Tensor
+) -> tuple[Logits, State]:
+    row = _row(model, ids)
+    values, after = model.read(row, before)
+    left = _shifted(before, values)
+    values, _ = model.read(row.flip(1), behind, direction="backward")
+    right = _shifted(behind, values).flip(0)
+    forward, backward, cloze = model.output(left), model.output(right), model.between(left, right)
+    if before is None:
+        forward[0], cloze[0] = unknown, backward[0]
+    if behind is None:
+        backward[-1], cloze[-1] = unknown, forward[-1]
+        if before is None:
+            cloze[0] = backward[0]
+    return (_numpy(forward), _numpy(backward), _numpy(cloze)), after
+
+
+def _row(model: CharModel, ids: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(ids.astype(np.int64))[None].to(model.device)
+
+
+def _shifted(carried: State | None, values: Tensor) -> Tensor:
     """What was known before each character: the carried output, then all of `values` (1, n, H) but the last; (n, H)."""
-    size = model.config.hidden_size
+    size = values.shape[2]
     first = values.new_zeros(1, size) if carried is None else carried[-1][:, :size].to(values.dtype)
     return torch.cat([first, values[0, :-1]])
 

@@ -71,6 +71,27 @@ def _closed(first: int, last: int) -> tuple[int, int]:
     return first, last + 1
 
 
+def repeats(before: str, text: str, length: int) -> frozenset[str]:
+    """The characters that would complete a run of `length` characters that `text` holds already.
+
+    Args:
+        before: what stands before it: runs may begin there, but none counts that ends there.
+        length: of a run; 0 is off.
+    """
+    if not length:
+        return frozenset()
+    whole = before + text
+    begun = whole[len(whole) + 1 - length :] if length > 1 else ""
+    found = set()
+    if len(begun) == length - 1:
+        at = whole.find(begun)
+        while 0 <= at < len(whole) - len(begun):
+            if at + len(begun) >= len(before):
+                found.add(whole[at + len(begun)])
+            at = whole.find(begun, at + 1)
+    return frozenset(found)
+
+
 class Allowed:
     """The rules for one stream of text.
 
@@ -108,19 +129,20 @@ class Allowed:
                 self.followers[self.recent].add(character)
             self.read(character)
 
-    def mask(self, partial: bytes = b"") -> NDArray[np.bool_]:
+    def mask(self, partial: bytes = b"", also: frozenset[str] = frozenset()) -> NDArray[np.bool_]:
         """The allowed ids (V,); all False where every way on is forbidden.
 
         Args:
+            also: characters that are forbidden here besides.
             partial: in bytes, the unfinished character so far, in the order of the text.
         """
-        repeats = self._repeats()
+        forbidden = self._repeats() | also
         if self.vocabulary.byte_mode:
-            return self._byte_mask(partial, self.ban | repeats)
-        if not repeats:
+            return self._byte_mask(partial, self.ban | forbidden)
+        if not forbidden:
             return self._always
         mask = self._always.copy()
-        mask[self.vocabulary.encode("".join(repeats))] = False
+        mask[self.vocabulary.encode("".join(forbidden))] = False
         return mask
 
     def _repeats(self) -> set[str]:

@@ -18,21 +18,22 @@ from chargen.errors import ChargenError, SettingError
 from chargen.model.config import need_two_ways
 from chargen.sampling.block_stepper import BlockStepper
 from chargen.sampling.choose import SampleConfig, draw, log_sum
+from chargen.sampling.enumeration import every_gap, few_enough
 from chargen.sampling.lookahead import CONTEXT, Lookahead
-from chargen.sampling.particles import NONE_ALLOWED, effective_sample_size, find
-from chargen.sampling.prefixes import Grower, Prefixes
+from chargen.sampling.particles import effective_sample_size, find
+from chargen.sampling.prefixes import NONE_ALLOWED, Grower, Prefixes
 from chargen.sampling.stepper import NumpyStepper, State
 from chargen.settings import make_settings, whole
 from chargen.storage.model_file import ModelFile, read_model
 
 AFTER = 40
 """Characters behind a gap that its score looks at."""
-MOST_SCORED = 10_000
-"""Up to so many gaps are scored one and all."""
 PARTICLES = 128
 LONGEST = 100_000
 COLDEST = 1e-6
 """Temperatures between 0 and this count as this."""
+SEARCH_POWER = 2.0
+"""Particles at low temperatures look for gaps at 1 / 2: colder, they would all follow the first good one."""
 REMEMBERED = 8
 """Texts before gaps whose state is kept: the next gap of a text goes on from there."""
 _ALTERNATIVE = 2**31
@@ -74,7 +75,7 @@ class Fill:
         found: how many distinct gaps were scored to the end.
         log_evidence: the log of the target's sum over all gaps, lengths averaged; where not exact, of an unbiased
             estimate of it.
-        steps: characters that the forward stack has read for it, over all gaps.
+        steps: characters of gaps and of what follows that the forward stack has read, over all gaps tried.
     """
 
     alternatives: tuple[Alternative, ...]
@@ -92,7 +93,7 @@ class Filler:
 
     Bans, no_repeat, top-k, top-p and min-p say which characters a gap may hold, as they do for `sample` at temperature
     1, and a stop text may stand at a gap's end only. Temperature acts on whole gaps: they are drawn from the target to
-    the power of 1 / temperature, and 0 takes the most likely ones that were found.
+    the power of 1 / temperature, and 0 takes the most likely ones that were found, with their shares at temperature 1.
 
     Args:
         model: what `read_model` returned.
@@ -119,7 +120,7 @@ class Filler:
             raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
         self.model = model
         self.config = config or make_settings(SampleConfig, settings)
-        self.particles = whole("particles", particles, 1, 1_000_000)
+        self.particles = whole("particles", particles, 1, 100_000)
         self.seed = secrets.randbits(32) if seed is None else whole("seed", seed, 0, MAX_SEED)
         if unknown not in ("error", "skip", "replace"):
             raise SettingError(f"unknown is {unknown!r}: it must be error, skip or replace", "unknown")
@@ -153,20 +154,20 @@ class Filler:
                 f"a gap of {shortest} to {longest} characters: give whole numbers from 0, the smaller first"
             )
         seed = integer(self.seed, 0, number, Purpose.FILL)
-        # At 0, explore a little, then take the best.
-        power = 1 / max(self.config.temperature or 0.5, COLDEST)
-        grower = Grower(self.model, self.forward, self.config)
+        cold = self.config.temperature == 0
+        power = 1.0 if cold else 1 / max(self.config.temperature, COLDEST)
+        grower = Grower(self.model, self.forward, self.config, before)
         self.vocabulary.encode(after, self.unknown)  # what is unknown is told, however far away
         after_ids = self.vocabulary.encode(after[:AFTER], self.unknown)
         root = self.read(before)
         letters = grower.letters()
         if not letters and shortest:
             raise ChargenError(NONE_ALLOWED)
-        exact = lengths.stop == 1 or (not self.vocabulary.byte_mode and _count(letters, lengths) <= MOST_SCORED)
+        exact = lengths.stop == 1 or (not self.vocabulary.byte_mode and few_enough(letters, lengths))
         if exact:
-            gaps, log_prior = _every_gap(grower, root, lengths)
+            gaps = every_gap(grower, root, lengths)
             log_after = grower.follow(gaps, after_ids)
-            log_shares = log_prior + power * (gaps.log_probs + log_after)
+            log_shares = power * (gaps.log_probs + log_after) - math.log(len(lengths))
             log_evidence = float(log_sum(log_shares))
             size = effective_sample_size(log_shares)
         else:
@@ -176,12 +177,12 @@ class Filler:
             if len(after_ids):
                 behind = self.vocabulary.encode(after[:CONTEXT], self.unknown)
                 lookahead = Lookahead(self.model, behind, lengths.stop - 1, seed, self._backward, self.config.ban)
-            found = find(grower, root, lookahead, after_ids, lengths, self.particles, seed, power)
+            search = SEARCH_POWER if cold else min(power, SEARCH_POWER)
+            found = find(grower, root, lookahead, after_ids, lengths, self.particles, seed, power, search)
             gaps, log_after, log_evidence = found.gaps, found.log_after, found.log_evidence
             size = effective_sample_size(found.log_weights)
-            shares = np.bincount(found.gap, np.exp(found.log_weights - found.log_weights.max()), len(gaps.texts))
-            with np.errstate(divide="ignore"):
-                log_shares = np.log(shares)
+            log_shares = np.full(len(gaps.texts), -np.inf)
+            np.logaddexp.at(log_shares, found.gap, found.log_weights)
         log_target = power * (gaps.log_probs + log_after) - math.log(len(lengths)) - log_evidence
         probabilities = np.exp(np.minimum(log_target, 0))  # an estimated evidence may be too small
         options = [
@@ -191,18 +192,19 @@ class Filler:
             )
         ]
         ranked = sorted(options, key=lambda one: (-one.score, one.text))
-        chosen = ranked[:num] if self.config.temperature == 0 else _draws(options, log_shares, num, seed)
+        chosen = ranked[:num] if cold else _draws(options, log_shares, num, seed)
         particles = 0 if exact else self.particles
         return Fill(tuple(chosen), ranked[0], exact, size, particles, len(options), log_evidence, grower.steps)
 
     def read(self, before: str) -> Prefixes:
         """The forward stack after the text before the gap: the empty prefix."""
         done = max((text for text in self._read if before.startswith(text)), key=len, default="")
-        logits, state = self._read.get(done, (self._first_logits, self._reader.start(1)))
+        logits, state = self._read.pop(done, (self._first_logits, self._reader.start(1)))
+        self._read[done] = logits, state  # lately used
         for one in self.vocabulary.encode(before[len(done) :], self.unknown):
             logits, state = self._reader.step(np.full(1, one), state)
         self._read[before] = logits, state
-        if len(self._read) > REMEMBERED:
+        while len(self._read) > REMEMBERED:
             del self._read[next(iter(self._read))]
         return Prefixes([""], [b""], np.zeros(1), logits, state)
 
@@ -250,44 +252,17 @@ def gap_lengths(length: int | None, min_length: int | None, max_length: int | No
     return min_length or 0, max_length
 
 
-def _count(letters: int, lengths: range) -> int:
-    """How many gaps there are, or some number beyond MOST_SCORED."""
-    total, of_length = 0, 1
-    for length in range(lengths.stop):
-        total += of_length * (length >= lengths.start)
-        of_length = min(of_length * letters, MOST_SCORED + 1)
-        if total > MOST_SCORED:
-            break
-    return total
-
-
-def _every_gap(grower: Grower, root: Prefixes, lengths: range) -> tuple[Prefixes, NDArray[np.float64]]:
-    """Every allowed gap, and the log of its length's share beforehand. Raises ChargenError where there is none."""
-    found = root.take([0] if 0 in lengths else [])
-    growing = root
-    for length in range(1, lengths.stop):
-        growing = growing.take(np.flatnonzero(~grower.ended(growing)))  # nothing follows a stop text
-        rows, ids = np.nonzero(grower.allowed(growing))
-        if not len(rows):
-            break
-        growing = grower.grow(growing, rows, ids)
-        if length in lengths:
-            found = found.join(growing)
-    if not found.texts:
-        raise ChargenError(NONE_ALLOWED)
-    return found, np.full(len(found.texts), -np.log(len(lengths)))
-
-
 def _draws(options: list[Alternative], log_shares: NDArray[np.float64], num: int, seed: int) -> list[Alternative]:
     """Draw by weight, without putting back.
 
     A particle's weight stands for all gaps that it might have been, its probability for itself.
     """
     order = sorted(range(len(options)), key=lambda one: options[one].text)
-    left = np.exp(log_shares[order] - log_shares.max())
+    left = log_shares[order]
     chosen = []
-    for number in range(min(num, int(np.count_nonzero(left)))):
-        one = draw(left, float(uniform(seed, _ALTERNATIVE + number, 0, Purpose.FILL)))
+    for number in range(min(num, int(np.isfinite(left).sum()))):
+        shares = np.exp(left - left.max())
+        one = draw(shares, float(uniform(seed, _ALTERNATIVE + number, 0, Purpose.FILL)))
         chosen.append(options[order[one]])
-        left[one] = 0
+        left[one] = -np.inf
     return chosen

@@ -14,6 +14,8 @@ from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile
 
 GUESSES = 24
+MOST_NUMBERS = 2**22
+"""Of a block of prefixes, guesses and ids; more prefixes are judged block by block."""
 HORIZON = 64
 """Characters from the text behind up to which guesses reach."""
 CONTEXT = 500
@@ -79,6 +81,15 @@ class Lookahead:
         Returns:
             Log-probabilities (R, V) of the next id; and (R,), the log of the mean match over all guesses.
         """
+        size = len(prefixes.texts)
+        rows = max(1, MOST_NUMBERS // (GUESSES * len(self.log_prior)))
+        parts = [
+            self._judge(prefixes.take(range(first, min(first + rows, size))), distance)
+            for first in range(0, size, rows)
+        ]
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    def _judge(self, prefixes: Prefixes, distance: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         guesses = slice(0, 1) if distance == 0 else slice(None)
         right = self.logits[distance, guesses]
         together = log_softmax(prefixes.logits)[:, None] + self._log_ratio(log_softmax(right))

@@ -11,11 +11,10 @@ from chargen.draws import Purpose, uniform
 from chargen.errors import ChargenError
 from chargen.sampling.choose import log_softmax, log_sum
 from chargen.sampling.lookahead import Lookahead
-from chargen.sampling.prefixes import Grower, Prefixes
+from chargen.sampling.prefixes import NONE_ALLOWED, Grower, Prefixes
 
 DEFENCE = 0.05
 """Share of the forward stack's own prediction in every proposal, which bounds the weights."""
-NONE_ALLOWED = "no gap is allowed: bans, filters, no_repeat or stop texts forbid them all; forbid less"
 _RESAMPLE = 2**30
 
 
@@ -46,6 +45,7 @@ def find(
     particles: int,
     seed: int,
     power: float = 1.0,
+    search_power: float | None = None,
 ) -> Found:
     """Particles for the target p(gap | before)^power p(after | before, gap)^power, all lengths alike beforehand.
 
@@ -60,9 +60,11 @@ def find(
         particles: K; at least as many as lengths.
         seed: fixes every draw.
         power: 1 / temperature.
+        search_power: the same while gaps grow; their weights are put right at the end. By default as `power`.
 
     Raises ChargenError where no gap is allowed.
     """
+    search = power if search_power is None else search_power
     rows = np.arange(particles)
     length = lengths.start + rows * len(lengths) // particles
     left = length.copy()
@@ -70,7 +72,7 @@ def find(
     match = np.zeros(particles)
     if lookahead:
         match[left == 0] = lookahead.meet(root.logits, after[0])
-        log_weights[left == 0] += power * match[left == 0]
+        log_weights[left == 0] += search * match[left == 0]
     log_evidence = 0.0
     growing, at = root, np.zeros(particles, np.int64)
     done = root.take([0])
@@ -82,9 +84,9 @@ def find(
         pair = np.zeros(particles, np.int64)
         pair[running] = pair_of.reshape(-1)
         forward = log_softmax(growing.logits)
-        log_q, matched = _propose(grower, growing, forward, pairs, lookahead, power)
+        log_q, matched = _propose(grower, growing, forward, pairs, lookahead, search)
         now = np.where(np.isnan(matched[pair]), match, matched[pair])
-        log_weights[running] += power * (now - match)[running]
+        log_weights[running] += search * (now - match)[running]
         match[running] = now[running]
         log_weights[running & ~np.isfinite(log_q.max(axis=1))[pair]] = -np.inf  # nothing may follow this prefix
 
@@ -102,7 +104,7 @@ def find(
         cumulated = np.cumsum(np.exp(log_q), axis=1)[pair[alive]]
         draws = uniform(seed, alive, turn, Purpose.FILL)[:, None] * cumulated[:, -1:]
         ids = (cumulated <= draws).sum(axis=1)
-        log_weights[alive] += power * forward[at[alive], ids] - log_q[pair[alive], ids]
+        log_weights[alive] += search * forward[at[alive], ids] - log_q[pair[alive], ids]
         keys, child = np.unique(at[alive] * forward.shape[1] + ids, return_inverse=True)
         growing = grower.grow(growing, keys // forward.shape[1], keys % forward.shape[1])
         at[alive] = child.reshape(-1)
@@ -118,7 +120,7 @@ def find(
             meets = np.zeros(len(ends))
             if lookahead:
                 meets = lookahead.meet(growing.logits[ends], after[0])
-            log_weights[finished] += power * (meets[end.reshape(-1)] - match[finished])
+            log_weights[finished] += search * (meets[end.reshape(-1)] - match[finished])
             match[finished] = meets[end.reshape(-1)]
             done = done.join(growing.take(ends))
     alive = np.flatnonzero(np.isfinite(log_weights))
@@ -128,7 +130,8 @@ def find(
     gaps = done.take(used)
     log_after = grower.follow(gaps, after)
     place = place.reshape(-1)
-    log_weights = log_weights[alive] + power * (log_after[place] - match[alive])
+    log_weights = log_weights[alive] + search * (log_after[place] - match[alive])
+    log_weights += (power - search) * (gaps.log_probs + log_after)[place]
     log_evidence += float(log_sum(log_weights)) - math.log(particles)
     return Found(gaps, log_after, place, log_weights, log_evidence)
 

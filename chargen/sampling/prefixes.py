@@ -7,11 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.errors import ChargenError
-from chargen.sampling.allowed import Allowed, utf8_length
+from chargen.sampling.allowed import Allowed, repeats, utf8_length
 from chargen.sampling.block_stepper import BlockStepper
 from chargen.sampling.choose import SampleConfig, log_softmax, probabilities
 from chargen.sampling.stepper import State
 from chargen.storage.model_file import ModelFile
+
+ROWS = 512
+NONE_ALLOWED = "no gap is allowed: bans, filters, no_repeat or stop texts forbid them all; forbid less"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +58,10 @@ class Grower:
         model: the model.
         stepper: of its forward stack.
         config: which characters a gap may hold: as for `sample`, its filters at temperature 1.
+        before: the text before the gap, which no_repeat looks at as at a prime.
     """
 
-    def __init__(self, model: ModelFile, stepper: BlockStepper, config: SampleConfig) -> None:
+    def __init__(self, model: ModelFile, stepper: BlockStepper, config: SampleConfig, before: str = "") -> None:
         self.vocabulary = model.vocabulary
         self.stepper = stepper
         self.config = replace(config, temperature=1.0)
@@ -65,6 +69,7 @@ class Grower:
         """Characters read by the forward stack so far, over all prefixes."""
         self._filters = config.top_k > 0 or config.top_p < 1 or config.min_p > 0
         self._always = Allowed(model.vocabulary, config.ban)
+        self._tail = before[len(before) + 1 - config.no_repeat :] if config.no_repeat > 1 else ""
 
     def letters(self) -> int:
         """How many characters there are for a gap, or in bytes 256."""
@@ -77,12 +82,7 @@ class Grower:
             masks[:] = self._always.mask()
         else:
             for row, (text, partial) in enumerate(zip(prefixes.texts, prefixes.partials, strict=True)):
-                rules = self._always
-                if self.config.no_repeat:
-                    rules = Allowed(self.vocabulary, self.config.ban, self.config.no_repeat)
-                    for character in text:
-                        rules.wrote(character)
-                masks[row] = rules.mask(partial)
+                masks[row] = self._always.mask(partial, repeats(self._tail, text, self.config.no_repeat))
         for row in range(len(masks)) if self._filters else ():
             if masks[row].any():
                 masks[row] = probabilities(prefixes.logits[row], masks[row], self.config) > 0
@@ -113,11 +113,13 @@ class Grower:
     def follow(self, prefixes: Prefixes, ids: NDArray[Any]) -> NDArray[np.float64]:
         """The log-probability (R,) of a text's ids behind each prefix."""
         total = np.zeros(len(prefixes.texts))
-        logits, state = prefixes.logits, prefixes.state
-        for at, one in enumerate(ids):
-            total += log_softmax(logits)[:, one]
-            if at + 1 < len(ids):
-                logits, state = self._step(np.full(len(total), one), state)
+        for first in range(0, len(total), ROWS):  # memory for a large vocabulary
+            rows = slice(first, first + ROWS)
+            logits, state = prefixes.logits[rows], tuple(layer[rows] for layer in prefixes.state)
+            for at, one in enumerate(ids):
+                total[rows] += log_softmax(logits)[:, one]
+                if at + 1 < len(ids):
+                    logits, state = self._step(np.full(len(logits), one), state)
         return total
 
     def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:
