@@ -10,6 +10,9 @@ class ChargenError(Exception):
     exit_code = 1
 
 
+NOT_FINITE = "the model's predictions are not finite: its weights are too large to compute with"
+
+
 class SettingError(ChargenError):
     """A setting is out of its range or contradicts another; `setting` is its name, where one is to blame."""
 

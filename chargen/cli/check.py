@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from chargen.cli.options import GroupedCommand, option
+from chargen.cli.terminal import styled
 from chargen.errors import ModelFileError
 from chargen.insight.causality import check
 from chargen.storage.model_file import model_path, read_model
@@ -21,16 +22,18 @@ def command(model: Path, as_json: bool) -> None:
     """Check what a model's predictions see.
 
     A forward prediction must not move, not by a bit, when the character it predicts or a later one changes, and must
-    move when the one before it does; backward and cloze predictions alike. Every way in which chargen computes them is
-    tried on a random text. Exit code 4 if one of them leaks or is blind.
+    move when the one before it does; backward and cloze predictions alike. Tried on a random text: in one go, in
+    windows with carried state, step by step, and in blocks as fill does. Exit code 4 if one leaks or is blind.
     """
     path = model_path(model)
     found = check(read_model(path))
     if as_json:
         click.echo(json.dumps({"path": str(path), "checks": [asdict(one) for one in found]}))
+    elif not found:
+        click.echo("nothing to check: the model knows one character only")
     else:
         for one in found:
-            result = click.style("ok", fg="green") if not one.violations else click.style("FAILED", fg="red")
+            result = styled("FAILED", "red") if one.violations else styled("ok", "green")
             click.echo(f"{one.prediction:9} {one.path:15} sees {SEEN[one.prediction]} only: {result}")
             for line in one.violations[:5]:
                 click.echo(f"    {line}")

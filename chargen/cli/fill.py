@@ -16,6 +16,7 @@ from chargen.cli.options import (
     given_settings,
     option,
     settings_options,
+    unused,
 )
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import Stderr, TextWriter, tell
@@ -38,7 +39,7 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 @option("--max-length", group="Text", type=click.IntRange(0), metavar="N", help="and at most so many.")
 @option("--marker", group="Text", default=MARKER, metavar="TEXT", show_default=True,
         help="What marks a gap in SOURCE; followed by {5} or {3-8} it says the gap's own length.")  # fmt: skip
-@option("--encoding", group="Text", default="utf-8", metavar="TEXT", show_default=True, help="Encoding of SOURCE.")
+@option("--encoding", group="Text", metavar="TEXT", help="Encoding of SOURCE.  [default: as in training]")
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit it.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
@@ -48,7 +49,7 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
         help="Alternatives to write, all different, with their scores.")  # fmt: skip
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
         help="Same seed, same text.  [default: another one each time, told on standard error]")  # fmt: skip
-@option("--particles", group="Text", type=click.IntRange(1, 1_000_000), default=PARTICLES, metavar="N",
+@option("--particles", group="Text", type=click.IntRange(1, 100_000), default=PARTICLES, metavar="N",
         show_default=True, help="Gaps tried side by side where there are too many to score all.")  # fmt: skip
 @settings_options(SampleConfig, "Choice of characters")
 @option("--format", "form", group="Files", type=click.Choice(["text", "jsonl"]), default="text", show_default=True,
@@ -63,7 +64,7 @@ def command(
     min_length: int | None,
     max_length: int | None,
     marker: str,
-    encoding: str,
+    encoding: str | None,
     errors: str,
     unknown: str,
     echo: bool,
@@ -96,9 +97,11 @@ def command(
     filler = Filler(file, config, particles=particles, seed=seed, unknown=unknown)
     if source is not None:
         sources, _ = find_sources([source])
-        text = clean("".join(read_text(sources, ReadingConfig(encoding, errors))), file.reading)
-        template = Template.parse(text, marker, lengths)
+        reading = ReadingConfig(encoding or file.reading.encoding, errors)
+        text = clean("".join(read_text(sources, reading)), file.reading)
+        template = Template.parse(text, clean(marker, file.reading), lengths)
     else:
+        unused(("encoding", "errors", "marker"), "--before and --after")
         assert lengths is not None
         parts = clean(before or "", file.reading), clean(after or "", file.reading)
         template = Template(parts, (lengths,))
@@ -124,7 +127,8 @@ def command(
         writer.close()
     _tell_search(fills)
     if count < num:
-        tell(f"note: {count} different gaps were found, not {num}; raise --particles, or allow more")
+        advice = "there are no more" if fills[0].exact else "raise --particles, or allow more"
+        tell(f"note: {count} different gaps were found, not {num}; {advice}")
 
 
 def _write(writer: TextWriter, filled: Filled, parts: tuple[str, ...], echo: bool) -> None:

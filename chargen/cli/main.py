@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from chargen import __version__
-from chargen.cli.terminal import discard, tell, visible
+from chargen.cli.terminal import discard, styled, tell, visible
 from chargen.errors import ChargenError, SettingError
 
 # OpenMP's threads wait for each other by spinning. On cores shared with other programs that made training up to ten
@@ -116,5 +116,5 @@ def _open_missing_streams() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    tell(f"{click.style('chargen:', fg='red')} {visible(message, newlines=True)}")
+    tell(f"{styled('chargen:', 'red')} {visible(message, newlines=True)}")
     sys.exit(code)

@@ -102,6 +102,13 @@ def command_line_wins(group: tuple[str, ...], values: dict[str, Any]) -> None:
                 values[name] = None
 
 
+def unused(names: tuple[str, ...], given: str) -> None:
+    """Raise SettingError where the command line gives an option that would do nothing beside another."""
+    for name in names:
+        if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise SettingError(f"--{name.replace('_', '-')} does nothing with {given}: leave one out")
+
+
 def config_option(function: Function) -> Function:
     """`--config FILE.toml`: settings by name, which the command line overrides and which override the defaults."""
     return option(

@@ -2,17 +2,19 @@
 
 import json
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 from tqdm import tqdm
 
-from chargen.cli.options import GroupedCommand, option
+from chargen.cli.options import GroupedCommand, option, unused
 from chargen.cli.terminal import Stderr, TextWriter, tell, visible
 from chargen.errors import DataError, SettingError
 from chargen.insight.score import JUDGES, CharacterScore, score
 from chargen.model.config import need_two_ways
+from chargen.storage.container import short
 from chargen.storage.model_file import read_model
 from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 
@@ -23,7 +25,7 @@ FILE_LIKE = {".txt", ".md", ".gz", ".bz2", ".xz", ".log", ".csv", ".json", ".py"
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("text", required=False)
 @option("--text", "literal", group="Text", metavar="TEXT", help="Judge these words; never the name of a file.")
-@option("--encoding", group="Text", default="utf-8", metavar="TEXT", show_default=True, help="Encoding of a file.")
+@option("--encoding", group="Text", metavar="TEXT", help="Encoding of a file.  [default: as in training]")
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit it.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
@@ -34,13 +36,14 @@ FILE_LIKE = {".txt", ".md", ".gz", ".bz2", ".xz", ".log", ".csv", ".json", ".py"
         help="Characters of a probability below this are unlikely.")  # fmt: skip
 @option("--alternatives", group="Judge", type=click.IntRange(0), default=3, show_default=True, metavar="N",
         help="Likelier characters to name for each unlikely one.")  # fmt: skip
-@option("--device", group="Other", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda or mps.")
+@option("--device", group="Other", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
+        show_default=True, help="Where to compute.")  # fmt: skip
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
 def command(
     model: Path,
     text: str | None,
     literal: str | None,
-    encoding: str,
+    encoding: str | None,
     errors: str,
     unknown: str,
     by: str,
@@ -62,12 +65,14 @@ def command(
     """
     if (text is None) == (literal is None):
         raise SettingError("what to judge? Give a TEXT, which may be a file, or words with --text")
-    if device not in ("cpu", "cuda", "mps"):
-        raise SettingError(f"--device is {device!r}: it must be cpu, cuda or mps")
     file = read_model(model)
     if by != "forward":
         need_two_ways(file.config, f"{by} scoring")
-    words = literal if literal is not None else _read(text or "", ReadingConfig(encoding, errors))
+    words = literal
+    if words is None:
+        words = _read(text or "", ReadingConfig(encoding or file.reading.encoding, errors))
+    else:
+        unused(("encoding", "errors"), "--text")
     words = clean(words, file.reading)
     with tqdm(total=len(words), unit="char", delay=1, leave=False, disable=None, file=Stderr()) as bar:
         found = score(
@@ -91,11 +96,11 @@ def command(
 
 def _read(name: str, config: ReadingConfig) -> str:
     """A file's text, or the words themselves."""
-    if name == "-" or Path(name).is_file():
+    if name == "-" or (os.path.exists(name) and not os.path.isdir(name)):  # these never raise, unlike Path's
         sources, _ = find_sources([name])
         return "".join(read_text(sources, config))
     if name and not any(character.isspace() for character in name) and ("/" in name or Path(name).suffix in FILE_LIKE):
-        raise DataError(f"no file {name}; to judge these words themselves, give them with --text")
+        raise DataError(f"no file {short(name)}; to judge these words themselves, give them with --text")
     tell("no file has that name: judging the words themselves")
     return name
 
@@ -140,7 +145,9 @@ def _shown(character: str) -> str:
 
 def _sums(found: list[CharacterScore]) -> dict[str, float | int | None]:
     """What each judge makes of the whole text."""
-    totals: dict[str, float | int | None] = {"length": len(found), "unlikely": sum(one.unlikely for one in found)}
+    scored = sum(one.forward is not None for one in found)
+    totals: dict[str, float | int | None] = {"length": len(found), "scored": scored}
+    totals["unlikely"] = sum(one.unlikely for one in found)
     keys = {"forward": "log_prob_forward", "backward": "log_prob_backward", "cloze": "pseudo_log_likelihood"}
     for name, key in keys.items():
         values = [value for one in found if (value := getattr(one, name)) is not None]
@@ -150,11 +157,11 @@ def _sums(found: list[CharacterScore]) -> dict[str, float | int | None]:
 
 def _tell_sums(found: list[CharacterScore], by: str, threshold: float) -> None:
     totals = _sums(found)
-    tell(f"{totals['unlikely']:,} of {len(found):,} characters below {threshold:g} by {by}")
+    tell(f"{totals['unlikely']:,} of {len(found):,} characters are unlikely: below {threshold:g} by {by}, or unknown")
     for name in ("forward", "backward"):
         total = totals[f"log_prob_{name}"]
         if total is not None:
-            mean = -total / len(found)
+            mean = abs(total) / sum(one.forward is not None for one in found)
             tell(f"{name}: {mean:.4f} nats, {mean / math.log(2):.4f} bits per character")
     pseudo = totals["pseudo_log_likelihood"]
     if pseudo is not None:

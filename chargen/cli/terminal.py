@@ -30,6 +30,11 @@ def visible(text: str, *, newlines: bool = False) -> str:
     return "".join(shown)
 
 
+def styled(text: str, color: str) -> str:
+    """Text in a colour, for click.echo, which drops it where nobody looks on; as it is where NO_COLOR asks for that."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=color, bold=True)
+
+
 class Stderr:
     """Standard error that nobody may be reading any more: what cannot be told is dropped, and the work goes on."""
 
@@ -97,7 +102,7 @@ class TextWriter:
             text, self._held = text[:-1], "\r"
         self._last = text[-1:] or self._last
         shown = visible(text)
-        self.stream.write(click.style(shown, fg=color, bold=True) if color and shown and self.colors else shown)
+        self.stream.write(styled(shown, color) if color and shown and self.colors else shown)
         self.stream.flush()
 
     def close(self) -> None:

@@ -252,7 +252,11 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
                 forward, backward = summary[f"{name}_loss_forward"], summary[f"{name}_loss_backward"]
                 _say(
                     f"         that is the mean of {forward:.4f} forward and {backward:.4f} backward"
-                    + (f"; cloze {summary[f'{name}_cloze']:.4f} nats per {unit}" if f"{name}_cloze" in summary else "")
+                    + (
+                        f"; cloze on random windows {summary[f'{name}_cloze']:.4f} nats per {unit}"
+                        if f"{name}_cloze" in summary
+                        else ""
+                    )
                 )
     if trainer.out_of_patience:
         _say(f"stopped  early: {trainer.config.patience} validations without a new best")

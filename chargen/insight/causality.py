@@ -3,22 +3,21 @@
 A model that reads both ways and is scored by a next-character loss can read the answer; this is how that is caught.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chargen.draws import Purpose, uniform
-from chargen.errors import SettingError
+from chargen.errors import NOT_FINITE, ChargenError, SettingError
 from chargen.sampling.block_stepper import BlockStepper
 from chargen.sampling.cloze import NumpyCloze
 from chargen.sampling.stepper import NumpyStepper
-from chargen.storage.model_file import ModelFile, build_model
-
-if TYPE_CHECKING:
-    from chargen.model.both_ways import Window
+from chargen.settings import whole
+from chargen.storage.model_file import ModelFile, build_model, read_model
 
 Predict = Callable[[NDArray[np.int64]], NDArray[Any]]
 """Ids (T,) -> logits (T, V), of which row t predicts ids[t]."""
@@ -28,6 +27,7 @@ SEES = {
     "both": "all characters but itself",
 }
 LENGTH = 16
+WINDOW = 5
 
 
 @dataclass(frozen=True)
@@ -64,36 +64,60 @@ def check_causality(
         raise SettingError(f"sees is {sees!r}: it must be one of {', '.join(SEES)}", "sees")
     if vocabulary_size < 2:
         raise SettingError("a model of a single character predicts nothing: there is nothing to check")
+    length = whole("length", length, 2, 1_000_000)
     draws = uniform(seed, np.arange(2)[:, None], np.arange(length), Purpose.CHECK)
     text = (draws[0] * vocabulary_size).astype(np.int64)
     # Another character at every position, however it is drawn.
     other = (text + 1 + (draws[1] * (vocabulary_size - 1)).astype(np.int64)) % vocabulary_size
-    expected = np.array(predict(text))
+    expected = _checked(predict(text), (length, vocabulary_size))
     found = []
     for at in range(length):
         places = np.arange(length)
         hidden = {"before": places >= at, "after": places <= at, "both": places == at}[sees]
-        if not np.array_equal(predict(np.where(hidden, other, text))[at], expected[at]):
+        if not np.array_equal(_checked(predict(np.where(hidden, other, text)), expected.shape)[at], expected[at]):
             found.append(f"the prediction of character {at} moves with what it may not see: it sees {SEES[sees]} only")
         for near in {"before": [at - 1], "after": [at + 1], "both": [at - 1, at + 1]}[sees]:
             if 0 <= near < length:
-                moved = predict(np.where(places == near, other, text))[at]
-                if np.array_equal(moved, expected[at]):
+                moved = _checked(predict(np.where(places == near, other, text)), expected.shape)
+                if np.array_equal(moved[at], expected[at]):
                     found.append(f"the prediction of character {at} does not move with character {near}, beside it")
     return found
 
 
-def check(model: ModelFile) -> list[Check]:
-    """Check every prediction a model makes, in every way that chargen computes it."""
+def _checked(logits: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    logits = np.array(logits)
+    if logits.shape != shape:
+        raise SettingError(f"predict gives logits of shape {logits.shape}: it must be {shape}", "predict")
+    if not np.isfinite(logits).all():
+        raise ChargenError(NOT_FINITE)
+    return logits
+
+
+def check(model: ModelFile | str | os.PathLike[str]) -> list[Check]:
+    """Check every prediction a model makes: in one go, in windows with carried state, step by step and in blocks.
+
+    A model of a single character has nothing to check.
+
+    Args:
+        model: what `read_model` returned, or the path of a model file or a run folder.
+
+    Raises ChargenError where predictions are not finite.
+    """
+    model = model if isinstance(model, ModelFile) else read_model(model)
     config, size = model.config, len(model.vocabulary)
+    if size < 2:
+        return []
     first = np.log(np.maximum(model.counts, 1e-9))
     torch_model = build_model(model)
 
-    def whole(ids: NDArray[np.int64]) -> "Window":
+    def in_windows(prediction: str, window: int) -> Predict:
         from chargen.model.both_ways import read_both_ways
 
-        (window,) = read_both_ways(torch_model, ids, first, window=len(ids))
-        return window
+        def predict(ids: NDArray[np.int64]) -> NDArray[Any]:
+            parts = read_both_ways(torch_model, ids, first, window)
+            return np.concatenate([getattr(part, prediction) for part in parts])
+
+        return predict
 
     def stepped(kind: type[NumpyStepper | BlockStepper], direction: str) -> Predict:
         stepper = kind(config, model.arrays, direction)
@@ -103,7 +127,7 @@ def check(model: ModelFile) -> list[Check]:
     for prediction, sees in (("forward", "before"), ("backward", "after"), ("cloze", "both")):
         if prediction != "forward" and not config.bidirectional:
             continue
-        paths: dict[str, Predict] = {"whole sequence": lambda ids, name=prediction: getattr(whole(ids), name)}  # type: ignore[misc]
+        paths = {"whole sequence": in_windows(prediction, LENGTH), "in windows": in_windows(prediction, WINDOW)}
         if prediction == "cloze":
             paths["step by step"] = _cloze_by_steps(model, first)
         else:

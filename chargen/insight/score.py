@@ -1,6 +1,7 @@
 """Judge a text character by character, from before, from behind and from both sides."""
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import DataError, SettingError
+from chargen.errors import NOT_FINITE, ChargenError, DataError, SettingError
 from chargen.model.config import need_two_ways
 from chargen.sampling.choose import log_softmax
-from chargen.storage.model_file import ModelFile, build_model
+from chargen.settings import whole
+from chargen.storage.model_file import ModelFile, build_model, read_model
 from chargen.text.vocabulary import CODE_POINTS
 
 if TYPE_CHECKING:
@@ -20,14 +22,15 @@ if TYPE_CHECKING:
 JUDGES = ("cloze", "forward", "backward")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CharacterScore:
     """What a model makes of one character.
 
     Args:
         character: it.
         forward, backward, cloze: its log-probability in nats from the characters before it, from those behind it, and
-            from all others; None where the model does not know the character, or does not read that way.
+            from all others; None where the model does not know the character, or does not read that way. In bytes,
+            cloze speaks of single bytes: it is None for longer characters, whose bytes would have seen each other.
         unlikely: whether the judge gives it less than the threshold, or does not know it.
         alternatives: what the judge finds likelier, with probabilities, the likeliest first; for unlikely ones only.
     """
@@ -41,7 +44,7 @@ class CharacterScore:
 
 
 def score(
-    model: ModelFile,
+    model: ModelFile | str | os.PathLike[str],
     text: str,
     *,
     by: str = "cloze",
@@ -60,20 +63,24 @@ def score(
     In bytes, a character's log-probability is the sum over its bytes, and alternatives are given for single bytes.
 
     Args:
-        model: what `read_model` returned.
-        by: which of the three judges: "cloze", "forward" or "backward".
+        model: what `read_model` returned, or the path of a model file or a run folder.
+        by: which of the three judges: "cloze", "forward" or "backward". Where there is no cloze score, forward and
+            backward together: a character is unlikely where both find it so.
         threshold: a probability; characters below it are unlikely.
         num_alternatives: at most so many of them.
         unknown: what to do with characters the model does not know: "error", "skip" (they are flagged and taken out of
             every context) or "replace" by the unknown symbol.
+        device: "cpu", "cuda", "mps" or "auto".
         progress: called after every window, with the position reached.
 
     Raises SettingError where a one-way model is to judge by more than "forward", DataError for unknown characters.
     """
+    model = model if isinstance(model, ModelFile) else read_model(model)
+    num_alternatives = whole("num_alternatives", num_alternatives, 0)
     if by not in JUDGES:
         raise SettingError(f"by is {by!r}: it must be one of {', '.join(JUDGES)}", "by")
     if not 0 <= threshold <= 1:
-        raise SettingError(f"threshold is {threshold}: it must be 0 to 1", "threshold")
+        raise SettingError(f"threshold is {threshold!r}: it must be 0 to 1", "threshold")
     if by != "forward":
         need_two_ways(model.config, f"{by} scoring")
     ids = model.vocabulary.encode(text, unknown).astype(np.int64)
@@ -90,7 +97,10 @@ def score(
         here = owners[window.start : window.start + len(window.forward)]
         own = ids[window.start : window.start + len(window.forward)]
         for name in judges:
-            log_probs = log_softmax(getattr(window, name))
+            logits = getattr(window, name)
+            if not np.isfinite(logits).all():
+                raise ChargenError(NOT_FINITE)
+            log_probs = log_softmax(logits)
             found = log_probs[np.arange(len(own)), own] - extra[here]
             np.add.at(sums[name], here, found)
             if name == by:
@@ -101,16 +111,21 @@ def score(
     for place, character in enumerate(text):
         known = size[place] > 0
         values = {name: float(sums[name][place]) if known and name in sums else None for name in JUDGES}
-        unlikely = not known or bool(sums[by][place] < limit)
+        judged = [by]
+        if size[place] > 1:
+            values["cloze"] = None
+            judged = ["forward", "backward"] if by == "cloze" else judged
+        unlikely = not known or all(sums[name][place] < limit for name in judged)
         scores.append(CharacterScore(character, **values, unlikely=unlikely, alternatives=alternatives.get(place, ())))
     return scores
 
 
 def _windows(model: ModelFile, ids: NDArray[np.int64], device: str) -> Iterable["Window"]:
     from chargen.model.both_ways import read_both_ways
+    from chargen.model.device import pick_device
 
     first = np.log(np.maximum(model.counts, 1e-9))
-    return read_both_ways(build_model(model, device), ids, first) if len(ids) else ()
+    return read_both_ways(build_model(model, str(pick_device(device))), ids, first) if len(ids) else ()
 
 
 def _owners(model: ModelFile, text: str, unknown: str) -> NDArray[np.int64]:
@@ -136,7 +151,7 @@ def _unknown_nats(model: ModelFile, character: str) -> float:
 def _likelier(model: ModelFile, log_probs: NDArray[np.float64], own: int, num: int) -> tuple[tuple[str, float], ...]:
     """The characters that are likelier than the one in the text."""
     found: list[tuple[str, float]] = []
-    for one in np.argsort(-log_probs, kind="stable")[: num + 2].tolist():
+    for one in np.argsort(-log_probs, kind="stable"):
         if log_probs[one] <= log_probs[own] or len(found) == num:
             break
         if model.vocabulary.byte_mode:

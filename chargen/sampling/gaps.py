@@ -45,6 +45,8 @@ class Template:
                     f"{marker}{{3-8}}",
                     "length",
                 )
+            if low is not None and high is not None and int(low) > int(high):
+                raise SettingError(f"gap {number} is {marker}{{{low}-{high}}}: the smaller length comes first")
             own.append((int(low), int(high or low)) if low is not None else lengths)
         return cls(tuple(parts), tuple(one for one in own if one is not None))
 
@@ -75,6 +77,7 @@ def fill_gaps(
         progress: called after every gap.
     """
     parts, lengths = template.parts, template.lengths
+    filler.vocabulary.encode("".join(parts), filler.unknown)  # what is unknown is told before any work
     first = filler.fill(parts[0], parts[1], *lengths[0], num=num)
     progress()
     for way, alternative in enumerate(first.alternatives):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import ChargenError
+from chargen.errors import NOT_FINITE, ChargenError
 from chargen.sampling.allowed import Allowed, repeats, utf8_length
 from chargen.sampling.block_stepper import BlockStepper
 from chargen.sampling.choose import SampleConfig, log_softmax, probabilities
@@ -126,5 +126,5 @@ class Grower:
         self.steps += len(ids)
         logits, after = self.stepper.step(ids, state)
         if not np.isfinite(logits).all():
-            raise ChargenError("the model's predictions are not finite: its weights are too large to compute with")
+            raise ChargenError(NOT_FINITE)
         return logits, after

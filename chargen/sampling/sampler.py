@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.draws import MAX_SEED
-from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
+from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError
 from chargen.sampling.allowed import Allowed
 from chargen.sampling.choose import SampleConfig, choose, log_softmax
 from chargen.sampling.stepper import arrays_of, new_stepper
@@ -187,7 +187,7 @@ class Sampler:
         """The ids a stream may write next. Asked of all streams before any draws, so that an error moves none."""
         stream = self._streams[row]
         if not np.isfinite(self._logits[row]).all():
-            raise ChargenError("the model's predictions are not finite: its weights are too large to compute with")
+            raise ChargenError(NOT_FINITE)
         allowed = stream.allowed.mask(stream.partial)
         if not allowed.any():
             raise ChargenError(

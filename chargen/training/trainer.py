@@ -92,6 +92,12 @@ class Trainer(Run):
 
             found = {name: loss.item() for name, loss in losses.items()}
             lengths = {name: norm.item() for name, norm in norms.items()}
+            if "cloze" in found and not (math.isfinite(found["cloze"]) and math.isfinite(lengths["cloze"])):
+                # The cloze layer may harm nothing but itself.
+                del found["cloze"], lengths["cloze"]
+                cloze_characters = 0
+                for weight in self.parts["cloze"]:
+                    weight.grad = None
             if all(map(math.isfinite, (*found.values(), *lengths.values()))):
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
@@ -227,7 +233,10 @@ class Trainer(Run):
     def _score(
         self, model: CharModel, ids: NDArray[Any], limit: int | None, doing: str
     ) -> Generator[Progress, None, Losses]:
-        """The losses on `ids`, or on `limit` of them, yielding between windows; cloze on a quarter as many."""
+        """The losses on `ids`, or on `limit` of them, yielding between windows.
+
+        Cloze on a quarter as many, from fresh states, in nats per id: of a byte, or of an unknown symbol as it is.
+        """
         found = {}
         begun = time.monotonic()
         size = min(len(ids), limit or len(ids))
@@ -240,10 +249,9 @@ class Trainer(Run):
             found[direction] = Loss(math.fsum(part.nats for part in parts), sum(part.characters for part in parts))
         if self.cloze:
             parts = []
-            windows = even_windows(ids, size // 4)
-            for first in range(0, len(windows), 32):
+            for windows in even_windows(ids, size // 4):
                 with torch.inference_mode(), autocast(self.precision, self.device):
-                    loss, count = cloze_loss(model, windows[first : first + 32])
+                    loss, count = cloze_loss(model, windows)
                 parts.append(Loss(loss.item() * count, count))
                 yield self._progress(doing)
             if parts:
