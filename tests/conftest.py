@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from chargen.places import cache_folder
+
+# Every test has a cache of its own, but kernels are compiled once for all.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "kernels"))
+
 from chargen.model.config import ModelConfig
 from chargen.storage.model_file import ModelFile
 from chargen.text.vocabulary import Vocabulary

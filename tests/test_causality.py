@@ -122,11 +122,11 @@ def test_every_configuration_passes(cell: str, num_layers: int, kind: dict[str, 
         found = check(file)
         assert [one for one in found if one.violations] == []
         ways = {(one.prediction, one.path) for one in found}
-        everywhere = {"whole sequence", "in windows", "step by step", "in blocks"}
+        everywhere = {"whole sequence", "in windows", "step by step", "compiled"}
         expected = {("forward", path) for path in everywhere}
         if file.config.bidirectional:
             expected |= {("backward", path) for path in everywhere} | {("cloze", path) for path in everywhere}
-            expected -= {("cloze", "in blocks")}
+            expected -= {("cloze", "compiled")}
         assert ways == expected
         assert len(found) == len(expected)
 

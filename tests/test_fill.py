@@ -15,7 +15,7 @@ from conftest import small_model
 from chargen.errors import ChargenError, DataError, SettingError
 from chargen.sampling import enumeration
 from chargen.sampling import lookahead as looking
-from chargen.sampling.block_stepper import BlockStepper
+from chargen.sampling.backend import new_stepper
 from chargen.sampling.choose import SampleConfig, log_softmax, log_sum
 from chargen.sampling.fill import Alternative, Fill, Filler, fill, gap_lengths
 from chargen.sampling.lookahead import GUESSES, Lookahead
@@ -254,9 +254,9 @@ def find_by(
     config, after_ids = SampleConfig(**given), file.vocabulary.encode(after[:40])
     ahead = None
     if steered and after:
-        backward = BlockStepper(file.config, file.arrays, "backward")
+        backward = new_stepper(file.config, file.arrays, "cpu", "backward")
         ahead = Lookahead(file, file.vocabulary.encode(after), high, seed, backward, config.ban)
-    grower, power = Grower(file, BlockStepper(file.config, file.arrays), config, before), 1 / config.temperature
+    grower, power = Grower(file, new_stepper(file.config, file.arrays, "cpu"), config, before), 1 / config.temperature
     return find(grower, root_of(file, before), ahead, after_ids, range(low, high + 1), particles, seed, power)
 
 
@@ -656,7 +656,7 @@ def look(file: ModelFile, before: str, gaps: list[str], after: str, length: int)
     for one in prefixes[1:]:
         joined = joined.join(one)
     ids = file.vocabulary.encode(after)
-    ahead = Lookahead(file, ids, length, 7, BlockStepper(file.config, file.arrays, "backward"))
+    ahead = Lookahead(file, ids, length, 7, new_stepper(file.config, file.arrays, "cpu", "backward"))
     return ahead, joined
 
 
@@ -767,5 +767,7 @@ def test_unknown_characters_are_named(either_way: str) -> None:
 
 
 def test_weights_too_large_to_compute_with_are_told() -> None:
+    file = small_model(bidirectional=True)
+    file.arrays["output.bias"][:2] = np.inf
     with pytest.raises(ChargenError, match="not finite"):
-        fill(small_model(scale=1e37, bidirectional=True), "ab", "cd", length=3, seed=1)
+        fill(file, "ab", "cd", length=3, seed=1)

@@ -23,7 +23,7 @@ def command(model: Path, as_json: bool) -> None:
 
     A forward prediction must not move, not by a bit, when the character it predicts or a later one changes, and must
     move when the one before it does; backward and cloze predictions alike. Tried on a random text: in one go, in
-    windows with carried state, step by step, and in blocks as fill does. Exit code 4 if one leaks or is blind.
+    windows with carried state, step by step, and compiled as sample does. Exit code 4 if one leaks or is blind.
     """
     path = model_path(model)
     found = check(read_model(path))

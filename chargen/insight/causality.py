@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from chargen.draws import Purpose, uniform
 from chargen.errors import NOT_FINITE, ChargenError, SettingError
-from chargen.sampling.block_stepper import BlockStepper
+from chargen.sampling.backend import new_stepper
 from chargen.sampling.cloze import NumpyCloze
-from chargen.sampling.stepper import NumpyStepper
+from chargen.sampling.stepper import NumpyStepper, Stepper
 from chargen.settings import whole
 from chargen.storage.model_file import ModelFile, build_model, read_model
 
@@ -94,7 +94,7 @@ def _checked(logits: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def check(model: ModelFile | str | os.PathLike[str]) -> list[Check]:
-    """Check every prediction a model makes: in one go, in windows with carried state, step by step and in blocks.
+    """Check every prediction a model makes: in one go, in windows with carried state, step by step and compiled.
 
     A model of a single character has nothing to check.
 
@@ -119,8 +119,7 @@ def check(model: ModelFile | str | os.PathLike[str]) -> list[Check]:
 
         return predict
 
-    def stepped(kind: type[NumpyStepper | BlockStepper], direction: str) -> Predict:
-        stepper = kind(config, model.arrays, direction)
+    def stepped(stepper: Stepper, direction: str) -> Predict:
         return lambda ids: _step_through(stepper, ids, direction, first)[0]
 
     found = []
@@ -131,8 +130,8 @@ def check(model: ModelFile | str | os.PathLike[str]) -> list[Check]:
         if prediction == "cloze":
             paths["step by step"] = _cloze_by_steps(model, first)
         else:
-            paths["step by step"] = stepped(NumpyStepper, prediction)
-            paths["in blocks"] = stepped(BlockStepper, prediction)
+            paths["step by step"] = stepped(NumpyStepper(config, model.arrays, prediction), prediction)
+            paths["compiled"] = stepped(new_stepper(config, model.arrays, "cpu", prediction), prediction)
         found += [
             Check(prediction, path, tuple(check_causality(predict, size, sees))) for path, predict in paths.items()
         ]
@@ -140,7 +139,7 @@ def check(model: ModelFile | str | os.PathLike[str]) -> list[Check]:
 
 
 def _step_through(
-    stepper: NumpyStepper | BlockStepper, ids: NDArray[np.int64], direction: str, first: NDArray[Any]
+    stepper: Stepper, ids: NDArray[np.int64], direction: str, first: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Logits (T, V) for every character, and the outputs (T, H) they were made of; those of the first one are zero."""
     backward = direction == "backward"

@@ -27,6 +27,11 @@ def utf8_length(lead: int) -> int:
     return 1 + (lead >= 0xC2) + (lead >= 0xE0) + (lead >= 0xF0)
 
 
+def utf8_unfinished(part: bytes) -> bool:
+    """Whether a part of a character, from its first byte on or up to its last, is not all of it."""
+    return part[0] & 0xC0 == 0x80 or len(part) < utf8_length(part[0])
+
+
 def utf8_next(partial: bytes) -> list[int]:
     """The bytes that may follow an unfinished character."""
     first, last = utf8_range(partial)

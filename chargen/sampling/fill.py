@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.draws import MAX_SEED, Purpose, integer, uniform
-from chargen.errors import ChargenError, SettingError
+from chargen.errors import NOT_FINITE, ChargenError, SettingError
 from chargen.model.config import need_two_ways
-from chargen.sampling.block_stepper import BlockStepper
+from chargen.sampling.backend import new_stepper
 from chargen.sampling.choose import SampleConfig, draw, log_sum
 from chargen.sampling.enumeration import every_gap, few_enough
 from chargen.sampling.lookahead import CONTEXT, Lookahead
 from chargen.sampling.particles import effective_sample_size, find
 from chargen.sampling.prefixes import NONE_ALLOWED, Grower, Prefixes
-from chargen.sampling.stepper import NumpyStepper, State
+from chargen.sampling.stepper import State
 from chargen.settings import make_settings, whole
 from chargen.storage.model_file import ModelFile, read_model
 
@@ -127,10 +127,9 @@ class Filler:
         self.unknown = unknown
         self.vocabulary = model.vocabulary
         self._first_logits = np.log(np.maximum(model.counts, 1e-9))[None]
-        self._reader = NumpyStepper(model.config, model.arrays)
         self._read: dict[str, tuple[NDArray[Any], State]] = {}
-        self.forward = BlockStepper(model.config, model.arrays)
-        self._backward = BlockStepper(model.config, model.arrays, "backward")
+        self.forward = new_stepper(model.config, model.arrays, "cpu")
+        self._backward = new_stepper(model.config, model.arrays, "cpu", "backward")
 
     def fill(
         self, before: str, after: str, min_length: int, max_length: int | None = None, *, num: int = 1, number: int = 0
@@ -199,10 +198,12 @@ class Filler:
     def read(self, before: str) -> Prefixes:
         """The forward stack after the text before the gap: the empty prefix."""
         done = max((text for text in self._read if before.startswith(text)), key=len, default="")
-        logits, state = self._read.pop(done, (self._first_logits, self._reader.start(1)))
+        logits, state = self._read.pop(done, (self._first_logits, self.forward.start(1)))
         self._read[done] = logits, state  # lately used
-        for one in self.vocabulary.encode(before[len(done) :], self.unknown):
-            logits, state = self._reader.step(np.full(1, one), state)
+        ids = self.vocabulary.encode(before[len(done) :], self.unknown)[None]
+        logits, state = self.forward.read(ids, np.array([ids.shape[1]]), logits, state)
+        if not np.isfinite(logits).all():
+            raise ChargenError(NOT_FINITE)
         self._read[before] = logits, state
         while len(self._read) > REMEMBERED:
             del self._read[next(iter(self._read))]

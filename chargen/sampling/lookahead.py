@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.sampling.block_stepper import BlockStepper
 from chargen.sampling.choose import log_softmax, log_sum
 from chargen.sampling.cloze import NumpyCloze
 from chargen.sampling.prefixes import Prefixes
 from chargen.sampling.sampler import Sampler
+from chargen.sampling.stepper import Stepper
 from chargen.storage.model_file import ModelFile
 
 GUESSES = 24
@@ -38,7 +38,7 @@ class Lookahead:
     """
 
     def __init__(
-        self, model: ModelFile, after: NDArray[Any], length: int, seed: int, stepper: BlockStepper, ban: str = ""
+        self, model: ModelFile, after: NDArray[Any], length: int, seed: int, stepper: Stepper, ban: str = ""
     ) -> None:
         self.size = model.config.hidden_size
         self.byte_mode = model.vocabulary.byte_mode
@@ -46,16 +46,15 @@ class Lookahead:
         counts = np.maximum(model.counts.astype(np.float64), 0.5)
         self.log_prior = np.log(counts / counts.sum())
         self.cloze = NumpyCloze(model.arrays)
-        writer = Sampler(model, seed=seed, num=GUESSES, direction="backward", ban=ban)
+        writer = Sampler(model, seed=seed, num=GUESSES, direction="backward", ban=ban, stepper=stepper)
         writer.feed_ids(after)
-        writer.stepper = stepper
         # At distance d a guess has written the d characters next to the text behind; at distance 0 all are alike.
         self.logits = np.empty((self.horizon, GUESSES, len(counts)), np.float32)
         self.hidden = np.empty((self.horizon, GUESSES, self.size), np.float32)
         distances = [0] * GUESSES
         self._keep(writer, range(GUESSES), distances)
-        for turn in writer.write(self.horizon - 1):
-            rows = [one.stream for one in turn]
+        for _ in range(self.horizon - 1):
+            rows = [one.stream for turn in writer.write(1) for one in turn]
             for row in rows:
                 distances[row] += 1
             self._keep(writer, rows, distances)

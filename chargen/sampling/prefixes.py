@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from chargen.errors import NOT_FINITE, ChargenError
 from chargen.sampling.allowed import Allowed, repeats, utf8_length
-from chargen.sampling.block_stepper import BlockStepper
 from chargen.sampling.choose import SampleConfig, log_softmax, probabilities
-from chargen.sampling.stepper import State
+from chargen.sampling.stepper import State, Stepper
 from chargen.storage.model_file import ModelFile
 
 ROWS = 512
@@ -61,7 +60,7 @@ class Grower:
         before: the text before the gap, which no_repeat looks at as at a prime.
     """
 
-    def __init__(self, model: ModelFile, stepper: BlockStepper, config: SampleConfig, before: str = "") -> None:
+    def __init__(self, model: ModelFile, stepper: Stepper, config: SampleConfig, before: str = "") -> None:
         self.vocabulary = model.vocabulary
         self.stepper = stepper
         self.config = replace(config, temperature=1.0)

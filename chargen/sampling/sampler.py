@@ -3,8 +3,9 @@
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -12,9 +13,12 @@ from numpy.typing import NDArray
 
 from chargen.draws import MAX_SEED
 from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError
+from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.sampling.allowed import Allowed
-from chargen.sampling.choose import SampleConfig, choose, log_softmax
-from chargen.sampling.stepper import arrays_of, new_stepper
+from chargen.sampling.backend import arrays_of, new_stepper
+from chargen.sampling.choose import SampleConfig
+from chargen.sampling.rules import RuleTable
+from chargen.sampling.stepper import State, Stepper
 from chargen.sampling.stream import Stream
 from chargen.sampling.written import Sample, Written
 from chargen.settings import make_settings, whole
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
 
 STATE_FORMAT = 1
 STATE_KIND = "sampler state"
+MOST_TURNS = 256
+HAND_OVER = 0.05
+"""Seconds of writing after which text is handed over."""
 
 
 class Sampler:
@@ -45,6 +52,7 @@ class Sampler:
             stands behind what is written next, so that generate(a + b) is the second text + the first.
         vocabulary, counts: needed only with a CharModel; without counts the first character of a text without a prime
             is drawn uniformly.
+        stepper: of this model and direction, to be shared by many samplers; instead of a device.
     """
 
     def __init__(
@@ -58,6 +66,7 @@ class Sampler:
         direction: str = "forward",
         vocabulary: Vocabulary | None = None,
         counts: NDArray[np.int64] | None = None,
+        stepper: Stepper | None = None,
         **settings: Any,
     ) -> None:
         if config is not None and settings:
@@ -75,11 +84,12 @@ class Sampler:
         if found.shape != (len(vocabulary),):
             raise SettingError(f"counts have shape {found.shape}: the vocabulary has {len(vocabulary)} ids")
         self.vocabulary = vocabulary
-        self._first_logits = np.log(np.maximum(found, 1e-9))
+        self._first_logits = np.log(np.maximum(found, 1e-9)).astype(np.float32)
         self.direction = direction
         self.hidden_size = model.config.hidden_size
         self.arrays = arrays_of(model)
-        self.stepper = new_stepper(model.config, self.arrays, device, direction)
+        self.stepper = stepper or new_stepper(model.config, self.arrays, device, direction)
+        self._rules = RuleTable(vocabulary, self.config.stop, self.config.no_repeat, direction == "backward")
         self.reset()
 
     @classmethod
@@ -99,6 +109,7 @@ class Sampler:
 
     def reset(self) -> None:
         """Forget everything fed and written: unknown context, first draw."""
+        self._ahead: _Ahead | None = None
         self._state = self.stepper.start(self.num)
         self._logits = np.tile(self._first_logits, (self.num, 1))
         self._streams = self._new_streams(self.seed)
@@ -110,6 +121,7 @@ class Sampler:
     def reseed(self, seed: int) -> None:
         """Go on from here with another seed; state and number of draws stay."""
         self.seed = whole("seed", seed, 0, MAX_SEED)
+        self._settle()
         for stream in self._streams:
             stream.reseed(self.seed)
 
@@ -131,27 +143,23 @@ class Sampler:
             return
         if any(stream.partial for stream in self._streams):
             raise ChargenError("a sample is inside a character: let it write on before feeding more")
-        if all(not stream.draws for stream in self._streams):
-            self._feed_alike(ids)
-        else:
-            for one in ids:
-                self._logits, self._state = self.stepper.step(np.full(self.num, one), self._state)
-        read = self._in_order(self.vocabulary.decode(self._in_order(ids)))
+        self._settle()
+        # While no stream has written, all are alike: read once, then copy.
+        rows = 1 if all(not stream.draws for stream in self._streams) else self.num
+        given, counts = np.tile(ids, (rows, 1)), np.full(rows, len(ids))
+        logits, state = self.stepper.read(
+            given, counts, self._logits[:rows], tuple(part[:rows] for part in self._state)
+        )
+        self._logits = np.repeat(logits, self.num // rows, axis=0)
+        self._state = tuple(np.repeat(layer, self.num // rows, axis=0) for layer in state)
+        read_text = self._in_order(self.vocabulary.decode(self._in_order(ids)))
         for stream in self._streams:
-            stream.allowed.read(read)
+            stream.allowed.read(read_text)
             stream.tail = ""
 
     def _in_order(self, text: Any) -> Any:
         """From the order of the text to that of reading, or back."""
         return text[::-1] if self.direction == "backward" else text
-
-    def _feed_alike(self, ids: NDArray[Any]) -> None:
-        """While no stream has written, all are alike: read once, then copy."""
-        logits, state = self._logits[:1], tuple(layer[:1] for layer in self._state)
-        for one in ids:
-            logits, state = self.stepper.step(np.full(1, one), state)
-        self._logits = np.repeat(logits, self.num, axis=0)
-        self._state = tuple(np.repeat(layer, self.num, axis=0) for layer in state)
 
     def write(self, length: int | None = None) -> Iterator[list[Written]]:
         """Let every stream write `length` characters, or without end; yield turns: at most one character a stream.
@@ -166,50 +174,82 @@ class Sampler:
     def _write(self, length: int | None) -> Iterator[list[Written]]:
         written = [0] * self.num
         active = list(range(self.num)) if length != 0 else []
+        turns, seconds = 1, 0.0
         while active:
-            masks = [self._allowed(row) for row in active]
-            ids = [self._draw(row, allowed) for row, allowed in zip(active, masks, strict=True)]
-            self._advance(active, ids)
-            done = set()
-            turn = []
-            for row, one in zip(active, ids, strict=True):
-                if character := self._streams[row].finish(one, self.vocabulary):
-                    stopped = self._streams[row].stops(character, self.config.stop)
-                    turn.append(Written(row, character, self._streams[row].take_log_prob(), stopped))
-                    written[row] += 1
-                    if stopped or written[row] == length:
-                        done.add(row)
+            left = turns if length is None else min(length - written[row] for row in active)
+            begun = time.perf_counter()
+            ahead = self._ahead = self._write_ahead(active, min(turns, left))
+            seconds = (time.perf_counter() - begun) / len(ahead)
+            turns = max(1, min(2 * turns, MOST_TURNS, int(HAND_OVER / seconds)))
+            done: set[int] = set()
+            for number in range(len(ahead)):
+                turn = self._take(ahead, number)
+                for one in turn:
+                    written[one.stream] += 1
+                    if one.stopped or written[one.stream] == length:
+                        done.add(one.stream)
+                if turn:
+                    yield turn
+                    if self._ahead is not ahead:  # somebody else has used this sampler meanwhile
+                        break
             active = [row for row in active if row not in done]
-            if turn:
-                yield turn
 
-    def _allowed(self, row: int) -> NDArray[np.bool_]:
-        """The ids a stream may write next. Asked of all streams before any draws, so that an error moves none."""
-        stream = self._streams[row]
-        if not np.isfinite(self._logits[row]).all():
-            raise ChargenError(NOT_FINITE)
-        allowed = stream.allowed.mask(stream.partial)
-        if not allowed.any():
-            raise ChargenError(
-                f"sample {row}: ban and no_repeat {self.config.no_repeat} forbid all {len(self.vocabulary)} ids "
-                f"after {stream.draws} draws; ban less, or raise no_repeat"
-            )
-        return allowed
+    def _write_ahead(self, rows: list[int], turns: int) -> "_Ahead":
+        """Let rows write; what they wrote counts only as it is taken. Raises ChargenError where one cannot write."""
+        self._settle()
+        streams = [self._streams[row] for row in rows]
+        before = self._logits[rows], tuple(layer[rows] for layer in self._state)
+        rules, which = self._rules.of(streams)
+        turns = self._rules.turns or turns
+        uniforms = np.stack([stream.uniforms(turns) for stream in streams])
+        chunk = self.stepper.write(*before, uniforms, rules, which, self.config)
+        # Where a row cannot write on, the others stop beside it, and it is told before any of them moves on.
+        counts = chunk.counts.tolist()
+        ends = [(count, row) for row, count in enumerate(counts) if count < turns and chunk.ids[row, count] < 0]
+        limit, first = min(ends, default=(max(counts), 0))
+        if limit == 0:
+            raise ChargenError(self._why_not(rows[first], int(chunk.ids[first, 0])))
+        self._put(rows, chunk.logits, chunk.state)
+        return _Ahead(rows, *before, chunk.ids[:, :limit], chunk.log_probs, np.minimum(counts, limit), whole=not ends)
 
-    def _draw(self, row: int, allowed: NDArray[np.bool_]) -> int:
-        stream = self._streams[row]
-        one = choose(self._logits[row], allowed, stream.next_uniform(), self.config)
-        stream.log_prob += float(log_softmax(self._logits[row])[one])
-        return one
-
-    def _advance(self, rows: list[int], ids: list[int]) -> None:
-        """Let the model read what the active rows wrote; the other rows stay as they are."""
+    def _put(self, rows: list[int], logits: NDArray[Any], state: State) -> None:
+        """Let rows stand elsewhere; the other rows stay as they are."""
         if len(rows) == self.num:
-            self._logits, self._state = self.stepper.step(np.array(ids), self._state)
+            self._logits, self._state = logits, state
             return
-        logits, state = self.stepper.step(np.array(ids), tuple(layer[rows] for layer in self._state))
         self._logits = _with_rows(self._logits, rows, logits)
         self._state = tuple(_with_rows(old, rows, new) for old, new in zip(self._state, state, strict=True))
+
+    def _why_not(self, row: int, code: int) -> str:
+        if code == NO_NUMBERS:
+            return NOT_FINITE
+        return (
+            f"sample {row}: ban and no_repeat {self.config.no_repeat} forbid all {len(self.vocabulary)} ids "
+            f"after {self._streams[row].draws} draws; ban less, or raise no_repeat"
+        )
+
+    def _take(self, ahead: "_Ahead", number: int) -> list[Written]:
+        """Count what was written ahead in a turn as written."""
+        ahead.taken = number + 1
+        turn = []
+        for at, row in enumerate(ahead.rows):
+            if number < ahead.counts[at]:
+                stream = self._streams[row]
+                stream.draws += 1
+                stream.log_prob += float(ahead.log_probs[at, number])
+                if character := stream.finish(int(ahead.ids[at, number]), self.vocabulary):
+                    stopped = stream.stops(character, self.config.stop)
+                    turn.append(Written(row, character, stream.take_log_prob(), stopped))
+        return turn
+
+    def _settle(self) -> None:
+        """Stand where the text that was handed over ends: what was written ahead of it is forgotten."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or (ahead.whole and ahead.taken == len(ahead)):
+            return
+        counts = np.minimum(ahead.counts, ahead.taken)
+        logits, state = self.stepper.read(ahead.ids, counts, ahead.logits, ahead.state)
+        self._put(ahead.rows, logits, state)
 
     def stream(self, length: int | None = None) -> Iterator[str]:
         """The characters of a single sample, one by one, as they are written: backward, the text's last one first."""
@@ -235,6 +275,7 @@ class Sampler:
 
     def position(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Where every sample stands: the last layer's output (num, H) and the logits (num, V) of what comes next."""
+        self._settle()
         return self._state[-1][:, : self.hidden_size], self._logits
 
     def save_state(self, path: str | os.PathLike[str]) -> None:
@@ -244,6 +285,7 @@ class Sampler:
         """
         if os.path.exists(path) and not container.is_kind(path, STATE_KIND):
             raise ChargenError(f"{path} is not a sampler state and is not overwritten; choose another file")
+        self._settle()
         arrays = {f"state.{layer}": array for layer, array in enumerate(self._state)}
         arrays |= {"logits": self._logits.astype(np.float64)}
         description = {
@@ -289,9 +331,35 @@ class Sampler:
                 raise ValueError("numbers that are not finite")
         except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
             raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {error}") from error
+        self._ahead = None
         self.seed, self._streams = seed, streams
         self._logits = arrays.pop("logits").copy()
         self._state = tuple(arrays[f"state.{layer}"].astype(np.float32) for layer in range(len(arrays)))
+
+
+@dataclass(eq=False)
+class _Ahead:
+    """What rows have written ahead of what was handed over, and where they stood before.
+
+    Args:
+        rows: which samples.
+        logits, state: before.
+        ids, log_probs: (R, T); counts: (R,), how many of them each row wrote.
+        whole: whether they wrote nothing more.
+        taken: how many turns have been handed over.
+    """
+
+    rows: list[int]
+    logits: NDArray[Any]
+    state: State
+    ids: NDArray[np.int64]
+    log_probs: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    whole: bool
+    taken: int = 0
+
+    def __len__(self) -> int:
+        return int(self.ids.shape[1])
 
 
 def _digest(arrays: dict[str, NDArray[Any]]) -> str:

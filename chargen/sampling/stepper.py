@@ -4,13 +4,17 @@ The NumPy stepper is the reference: every row is computed alone, by the same ope
 logits do not depend on how many rows there are.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol, Union
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.model.config import ModelConfig, check_direction
-from chargen.storage.model_file import ModelFile, new_model
+from chargen.sampling.choose import SampleConfig, choose, log_softmax
+from chargen.sampling.rules import Rules
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
@@ -20,17 +24,91 @@ State = tuple[NDArray[np.float32], ...]
 """One array (R, S) per layer, as in the torch model."""
 
 
-class Stepper(Protocol):
-    """What a sampler needs of a model."""
+class Stepper(ABC):
+    """What a sampler needs of a model.
+
+    Args:
+        config: the model's shape.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
 
     def start(self, rows: int) -> State:
-        """The state of an unknown context."""
+        """The state of an unknown context: zeros, one array (R, S) per layer."""
+        return tuple(np.zeros((rows, self.config.state_size), np.float32) for _ in range(self.config.num_layers))
 
+    @abstractmethod
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """Ids (R,) and the state before them -> logits (R, V) for what follows, and the state after them."""
 
+    def read(
+        self, ids: NDArray[Any], counts: NDArray[np.int64], logits: NDArray[Any], state: State
+    ) -> tuple[NDArray[np.float32], State]:
+        """Each row reads the first `counts` (R,) of its ids (R, T); rows that read none keep logits and state."""
+        logits, state = np.array(logits, np.float32), tuple(layer.copy() for layer in state)
+        for turn in range(ids.shape[1]):
+            self._step_some(np.flatnonzero(counts > turn), ids[:, turn], logits, state)
+        return logits, state
 
-class NumpyStepper:
+    def write(
+        self, logits: NDArray[Any], state: State, uniforms: NDArray[np.float64], rules: Rules,
+        mask_of: NDArray[np.int64], config: SampleConfig,
+    ) -> "Chunk":  # fmt: skip
+        """Each row writes an id for each of its uniforms (R, T), or fewer where the rules stop it.
+
+        Args:
+            logits, state: where the rows stand.
+            mask_of: (R,), which mask holds for each row's first id.
+        """
+        logits, state = np.array(logits, np.float32), tuple(layer.copy() for layer in state)
+        ids, log_probs = np.zeros(uniforms.shape, np.int64), np.zeros(uniforms.shape)
+        counts, mask_of = np.zeros(len(ids), np.int64), mask_of.copy()
+        active = np.arange(len(ids))
+        for turn in range(uniforms.shape[1]):
+            for row in active:
+                allowed = rules.masks[mask_of[row]]
+                if not np.isfinite(logits[row]).all():
+                    ids[row, turn] = NOT_FINITE
+                elif not allowed.any():
+                    ids[row, turn] = NONE_ALLOWED
+                else:
+                    one = ids[row, turn] = choose(logits[row], allowed, uniforms[row, turn], config)
+                    log_probs[row, turn] = log_softmax(logits[row])[one]
+                    counts[row] += 1
+                    mask_of[row] = rules.follow[mask_of[row], one]
+            written = active[ids[active, turn] >= 0]
+            self._step_some(written, ids[:, turn], logits, state)
+            active = written[(mask_of[written] >= 0) & ~rules.pause[ids[written, turn]]]
+        return Chunk(logits, state, ids, log_probs, counts)
+
+    def _step_some(self, rows: NDArray[np.int64], ids: NDArray[Any], logits: NDArray[Any], state: State) -> None:
+        """Let some rows read, changing their logits and state."""
+        if len(rows):
+            logits[rows], after = self.step(ids[rows], tuple(layer[rows] for layer in state))
+            for layer, new in zip(state, after, strict=True):
+                layer[rows] = new
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """What rows wrote.
+
+    Args:
+        logits, state: (R, V) and one (R, S) per layer, after it.
+        ids, log_probs: (R, T), and the model's log-probability of each in nats, before temperature and filters.
+        counts: (R,), how many of them a row wrote. Where it could not write on, the next id is `NONE_ALLOWED` or
+            `NOT_FINITE`.
+    """
+
+    logits: NDArray[np.float32]
+    state: State
+    ids: NDArray[np.int64]
+    log_probs: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+class NumpyStepper(Stepper):
     """The model's equations, one row at a time, in float32.
 
     LSTM: i, f, o = sigmoid, g = tanh of W_ih x + b_ih + W_hh h + b_hh; c' = f c + i g; h' = o tanh c'.
@@ -44,7 +122,7 @@ class NumpyStepper:
 
     def __init__(self, config: ModelConfig, arrays: dict[str, NDArray[Any]], direction: str = "forward") -> None:
         check_direction(config, direction)
-        self.config = config
+        super().__init__(config)
         self.embedding = as_float32(arrays["embedding.weight"])
         self.output = as_float32(arrays["output.weight"]), as_float32(arrays["output.bias"])
         self.layers = [
@@ -55,10 +133,6 @@ class NumpyStepper:
             for layer in range(config.num_layers)
         ]
         self._step_layer = _lstm if config.cell == "lstm" else _gru
-
-    def start(self, rows: int) -> State:
-        """Zeros, one array (R, S) per layer."""
-        return tuple(np.zeros((rows, self.config.state_size), np.float32) for _ in self.layers)
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """Ids (R,) -> logits (R, V) and the new state."""
@@ -107,18 +181,14 @@ def as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
     return np.ascontiguousarray(array, np.float32)
 
 
-class TorchStepper:
+class TorchStepper(Stepper):
     """The torch model, one character at a time, all rows at once; for a GPU. State and logits cross as NumPy."""
 
     def __init__(self, model: "CharModel", direction: str = "forward") -> None:
         check_direction(model.config, direction)
+        super().__init__(model.config)
         self.model = model
         self.direction = direction
-
-    def start(self, rows: int) -> State:
-        """Zeros, one array (R, S) per layer."""
-        config = self.model.config
-        return tuple(np.zeros((rows, config.state_size), np.float32) for _ in range(config.num_layers))
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """Ids (R,) -> logits (R, V) and the new state."""
@@ -130,23 +200,3 @@ class TorchStepper:
             carried = tuple(torch.from_numpy(layer).to(device) for layer in state)
             logits, after = self.model(given, carried, direction=self.direction)
         return logits[:, 0].float().cpu().numpy(), tuple(layer.cpu().numpy() for layer in after)
-
-
-def arrays_of(model: Union[ModelFile, "CharModel"]) -> Arrays:
-    """A model's weights; a CharModel's are copied, so that training on does not change a sampler's text halfway."""
-    if isinstance(model, ModelFile):
-        return model.arrays
-    return {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.state_dict().items()}
-
-
-def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str = "forward") -> Stepper:
-    """A stepper of one direction: NumPy for the CPU, torch for every other device.
-
-    Raises SettingError where the device or the direction is not there.
-    """
-    if device == "cpu":
-        return NumpyStepper(config, arrays, direction)
-    from chargen.model.device import pick_device
-
-    size = len(arrays["output.bias"])
-    return TorchStepper(new_model(config, size, arrays, str(pick_device(device))), direction)

@@ -4,12 +4,13 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chargen.draws import Purpose, uniform
-from chargen.sampling.allowed import Allowed, utf8_before, utf8_length, utf8_next
+from chargen.sampling.allowed import Allowed, utf8_before, utf8_length, utf8_next, utf8_unfinished
 from chargen.text.vocabulary import Vocabulary
 
-_AHEAD = 256
+_AHEAD = 1024
 
 
 class Stream:
@@ -31,15 +32,14 @@ class Stream:
         self._ahead = np.zeros(0)
         self._ahead_from = 0
 
-    def next_uniform(self) -> float:
-        """The next draw's uniform number; a block is computed at once, which changes no number."""
+    def uniforms(self, count: int) -> NDArray[np.float64]:
+        """The numbers (count,) of the next draws; many are computed at once, which changes no number."""
         at = self.draws - self._ahead_from
-        if not 0 <= at < len(self._ahead):
+        if not 0 <= at <= len(self._ahead) - count:
             self._ahead_from, at = self.draws, 0
-            numbers = np.arange(self.draws, self.draws + _AHEAD, dtype=np.uint64)
+            numbers = np.arange(self.draws, self.draws + max(count, _AHEAD), dtype=np.uint64)
             self._ahead = uniform(self.seed, self.index, numbers, Purpose.SAMPLE)
-        self.draws += 1
-        return float(self._ahead[at])
+        return self._ahead[at : at + count]
 
     def reseed(self, seed: int) -> None:
         """Draw from another seed from now on."""
@@ -53,8 +53,7 @@ class Stream:
         else:
             byte = bytes([one])
             self.partial = byte + self.partial if self.allowed.backward else self.partial + byte
-            unfinished = self.partial[0] & 0xC0 == 0x80 or len(self.partial) < utf8_length(self.partial[0])
-            if unfinished:
+            if utf8_unfinished(self.partial):
                 return ""
             character, self.partial = self.partial.decode(), b""
         self.allowed.wrote(character)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
 from chargen.durable import sync_folder, write_durably
 from chargen.errors import ChargenError, DataError, SettingError
+from chargen.places import cache_folder
 from chargen.settings import setting
 from chargen.text.reading import ReadingConfig, ReadingReport, Source, read_bytes, read_text
 from chargen.text.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_points
@@ -55,11 +55,6 @@ class EncodedText:
     vocabulary: Vocabulary
     parts: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
     report: ReadingReport
-
-
-def cache_folder() -> Path:
-    """Where encoded texts lie: $CHARGEN_CACHE, or the system's place for caches. It may be deleted at any time."""
-    return Path(os.environ.get("CHARGEN_CACHE") or platformdirs.user_cache_dir("chargen", appauthor=False))
 
 
 def open_entry(key: str, folder: Path | None = None) -> EncodedText | None:

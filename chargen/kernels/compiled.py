@@ -1,0 +1,44 @@
+"""How functions are compiled: once per machine, into chargen's cache."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+
+from chargen.places import cache_folder
+
+_config: Any = numba.config
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _place() -> str:
+    """A folder for the machine code of these very sources: numba itself looks at the outermost function's file only.
+
+    In $NUMBA_CACHE_DIR, or in chargen's cache.
+    """
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return str(Path(_config.CACHE_DIR or cache_folder() / "kernels") / f"chargen-{digest.hexdigest()[:16]}")
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function when it is first called, without the interpreter's lock, with IEEE arithmetic as written."""
+    before = _config.CACHE_DIR
+    try:
+        _config.CACHE_DIR = _PLACE
+        return _compile(function, cache=True)
+    except (RuntimeError, OSError):  # nowhere to write: compile in every process
+        return _compile(function, cache=False)
+    finally:
+        _config.CACHE_DIR = before
+
+
+def _compile(function: Function, *, cache: bool) -> Function:
+    result: Function = numba.njit(function, nogil=True, error_model="numpy", cache=cache)
+    return result
+
+
+_PLACE = _place()

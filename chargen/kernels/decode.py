@@ -1,0 +1,165 @@
+"""Reading and writing whole chunks of characters: a model's steps and the choice of characters, without Python."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.kernels import NONE_ALLOWED, NOT_FINITE
+from chargen.kernels.compiled import compiled
+from chargen.kernels.pointwise import gru, lstm
+from chargen.kernels.products import add_products
+
+
+@compiled
+def read_or_write(
+    model: tuple[Any, ...], logits: NDArray[np.float32], state: NDArray[np.float32], ids: NDArray[np.int64],
+    log_probs: NDArray[np.float64], counts: NDArray[np.int64], write: bool, uniforms: NDArray[np.float64],
+    masks: NDArray[np.bool_], mask_of: NDArray[np.int64], follow: NDArray[np.int64], pause: NDArray[np.bool_],
+    temperature: float, top_k: int, top_p: float, min_p: float,
+) -> None:  # fmt: skip
+    """Let R rows read the ids they are given, or write ids and read them; both for at most T turns.
+
+    Args:
+        model: what `Decoder` laid out.
+        logits, state: (R, V) and (L, R, S) before; changed into what they are after.
+        ids: (R, T), read or written.
+        log_probs: (R, T), of what was written, in nats.
+        counts: (R,) how many are to be read, or how many were written. A row that could not write has a code below zero
+            in `ids` behind its last one.
+        write: whether to write.
+        uniforms: (R, T), the draws.
+        masks: (M, V), what is allowed after one thing or another; mask_of: (R,), which holds.
+        follow: (M, V), which mask holds after an id; below zero: unknown, the row stops behind this id.
+        pause: (V,), ids behind which a row stops.
+        temperature, top_k, top_p, min_p: as in `SampleConfig`.
+    """
+    lstm_cell, hidden, weights, table, scale_in, scale, bias, new_bias, head_scale, head_bias = model
+    rows, turns = ids.shape
+    layers, _, _ = state.shape
+    size = logits.shape[1]
+    padded, padded_out = bias.shape[1], len(head_bias)
+    active = np.empty(rows, np.int64)
+    inputs = np.empty((rows, hidden), np.float32)
+    entering, carried = np.empty((rows, padded), np.float32), np.empty((rows, padded), np.float32)
+    outputs = np.empty((rows, padded_out), np.float32)
+    scratch = np.empty(size, np.float64)
+    stopped = np.zeros(rows, np.bool_)
+    for turn in range(turns):
+        number = 0
+        for row in range(rows):
+            if write:
+                if stopped[row]:
+                    continue
+                one, log_prob = pick(
+                    logits[row], masks[mask_of[row]], uniforms[row, turn], temperature, top_k, top_p, min_p, scratch
+                )
+                ids[row, turn] = one
+                if one < 0:
+                    stopped[row] = True
+                    continue
+                log_probs[row, turn] = log_prob
+                counts[row] += 1
+                mask_of[row] = follow[mask_of[row], one]
+                stopped[row] = mask_of[row] < 0 or pause[one]
+            elif turn >= counts[row]:
+                continue
+            active[number] = row
+            number += 1
+        if number == 0:
+            return
+        at = 0
+        for layer in range(layers):
+            if layer == 0:
+                for n in range(number):
+                    entering[n, : table.shape[1]] = table[ids[active[n], turn]]
+            else:
+                entering[:number] = 0
+                add_products(weights, at, padded, inputs, number, hidden, entering)
+                at += padded * hidden
+            for n in range(number):
+                inputs[n] = state[layer, active[n], :hidden]
+            carried[:number] = 0
+            add_products(weights, at, padded, inputs, number, hidden, carried)
+            at += padded * hidden
+            for n in range(number):
+                after = state[layer, active[n]]
+                if lstm_cell:
+                    lstm(entering[n], carried[n], scale_in[layer], scale[layer], bias[layer], after)
+                else:
+                    gru(entering[n], carried[n], scale_in[layer], scale[layer], bias[layer], new_bias[layer], after)
+                inputs[n] = after[:hidden]
+        if not write and turn + 1 < turns:
+            # Only the last logits are asked for.
+            last = False
+            for n in range(number):
+                last |= counts[active[n]] == turn + 1
+            if not last:
+                continue
+        outputs[:number] = 0
+        add_products(weights, at, padded_out, inputs, number, hidden, outputs)
+        for n in range(number):
+            row = active[n]
+            for v in range(size):
+                logits[row, v] = outputs[n, v] * head_scale[v] + head_bias[v]
+
+
+@compiled
+def pick(
+    logits: NDArray[np.float32], allowed: NDArray[np.bool_], uniform: float, temperature: float, top_k: int,
+    top_p: float, min_p: float, weights: NDArray[np.float64],
+) -> tuple[int, float]:  # fmt: skip
+    """The id that `choose` finds, and its log-probability before temperature and filters; or a code below zero."""
+    size = len(logits)
+    top, best = -np.inf, -1
+    for v in range(size):
+        value = np.float64(logits[v])
+        if not np.isfinite(value):
+            return NOT_FINITE, 0.0
+        top = max(top, value)
+        if allowed[v] and (best < 0 or value > logits[best]):
+            best = v
+    if best < 0:
+        return NONE_ALLOWED, 0.0
+    total = 0.0
+    for v in range(size):
+        weights[v] = np.exp(np.float64(logits[v]) - top)
+        total += weights[v]
+    normal = top + np.log(total)
+    if temperature == 0:
+        return best, logits[best] - normal
+    plain = temperature == 1 and logits[best] == top
+    for v in range(size):
+        if not allowed[v]:
+            weights[v] = 0
+        elif not plain:
+            weights[v] = np.exp((np.float64(logits[v]) - np.float64(logits[best])) / temperature)
+    if 0 < top_k < size or top_p < 1:
+        scores = np.empty(size, np.float64)
+        for v in range(size):
+            scores[v] = -np.float64(logits[v]) if allowed[v] else np.inf
+        order = np.argsort(scores, kind="mergesort")
+        keep = min(top_k, size) if top_k > 0 else size
+        if top_p < 1:
+            reached = 0.0
+            for place in range(keep):
+                reached += weights[order[place]]
+            goal, reached = top_p * reached, 0.0
+            for place in range(keep):
+                reached += weights[order[place]]
+                if reached >= goal:
+                    keep = place + 1
+                    break
+        for place in range(keep, size):
+            weights[order[place]] = 0
+    total = 0.0
+    for v in range(size):
+        if weights[v] < min_p:
+            weights[v] = 0
+        total += weights[v]
+    goal, reached = uniform * total, 0.0
+    for v in range(size):
+        reached += weights[v]
+        if reached > goal:
+            return v, logits[v] - normal
+    return best, logits[best] - normal

@@ -1,0 +1,152 @@
+"""Gates and activations of one row, in loops that become vector code, which a library's exp would prevent."""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from chargen.kernels.compiled import compiled
+
+_LOG2_E = np.float32(1.4426950408889634)
+_LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # ln 2 in two parts; the first has few bits
+_ROUND = np.float32(1.5 * 2**23)
+"""Added to a small float32 it leaves the nearest whole number in the lowest bits."""
+_C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / value) for value in (2, 6, 24, 120, 720, 5040))
+_ONE, _TWO, _LIMIT = np.float32(1), np.float32(2), np.float32(87)
+
+
+def _reinterpret(result: Any, form: Any) -> Any:
+    def bits(typing_context: Any, value: Any) -> Any:
+        return result(value), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], form)
+
+    return intrinsic(bits)
+
+
+_to_int = _reinterpret(types.int32, ir.IntType(32))
+_to_float = _reinterpret(types.float32, ir.FloatType())
+
+
+@compiled
+def exp(x: np.float32) -> np.float32:
+    """e**x in float32 for x from -87 to 87, and what it is at these limits beyond; within 2 units in the last place.
+
+    x = n ln 2 + r with whole n and |r| <= ln 2 / 2; e**r by its Taylor series, whose first term left out is below 6e-9.
+    """
+    x = -_LIMIT if x < -_LIMIT else x
+    x = _LIMIT if x > _LIMIT else x  # not min and max: these would hide a NaN
+    shifted = x * _LOG2_E + _ROUND
+    whole = shifted - _ROUND
+    r = (x - whole * _LN2_HIGH) - whole * _LN2_LOW
+    series = _ONE + r * (_ONE + r * (_C2 + r * (_C3 + r * (_C4 + r * (_C5 + r * (_C6 + r * _C7))))))
+    power: np.float32 = _to_float(np.int32((_to_int(shifted) + 127) << 23))
+    return series * power
+
+
+@compiled
+def sigmoid(x: np.float32) -> np.float32:
+    """1 / (1 + e**-x)."""
+    return _ONE / (_ONE + exp(-x))
+
+
+@compiled
+def tanh(x: np.float32) -> np.float32:
+    """The hyperbolic tangent, with an absolute error below 2e-7."""
+    return _ONE - _TWO / (_ONE + exp(_TWO * x))
+
+
+# Loops that touch few arrays: with many, a compiler does not prove that they are apart, and makes no vectors.
+
+
+@compiled
+def _join(
+    entering: NDArray[np.float32], carried: NDArray[np.float32], scale_in: NDArray[np.float32],
+    scale: NDArray[np.float32], bias: NDArray[np.float32],
+) -> None:  # fmt: skip
+    for j in range(len(bias)):
+        entering[j] = entering[j] * scale_in[j] + carried[j] * scale[j] + bias[j]
+
+
+@compiled
+def _sigmoids(values: NDArray[np.float32]) -> None:
+    for j in range(len(values)):
+        values[j] = sigmoid(values[j])
+
+
+@compiled
+def _tanhs(values: NDArray[np.float32]) -> None:
+    for j in range(len(values)):
+        values[j] = tanh(values[j])
+
+
+@compiled
+def _mix(
+    first: NDArray[np.float32], weight: NDArray[np.float32], other: NDArray[np.float32], to: NDArray[np.float32]
+) -> None:
+    for j in range(len(to)):
+        to[j] = first[j] * weight[j] + other[j] * to[j]
+
+
+@compiled
+def _leave(gate: NDArray[np.float32], cell: NDArray[np.float32], hidden: NDArray[np.float32]) -> None:
+    for j in range(len(hidden)):
+        hidden[j] = gate[j] * tanh(cell[j])
+
+
+@compiled
+def _reset(
+    reset: NDArray[np.float32], carried: NDArray[np.float32], scale: NDArray[np.float32], bias: NDArray[np.float32]
+) -> None:
+    for j in range(len(carried)):
+        carried[j] = reset[j] * (carried[j] * scale[j] + bias[j])
+
+
+@compiled
+def _renew(
+    new: NDArray[np.float32], carried: NDArray[np.float32], scale_in: NDArray[np.float32], bias: NDArray[np.float32]
+) -> None:
+    for j in range(len(new)):
+        new[j] = tanh(new[j] * scale_in[j] + bias[j] + carried[j])
+
+
+@compiled
+def _blend(update: NDArray[np.float32], new: NDArray[np.float32], hidden: NDArray[np.float32]) -> None:
+    for j in range(len(hidden)):
+        hidden[j] = (_ONE - update[j]) * new[j] + update[j] * hidden[j]
+
+
+@compiled
+def lstm(
+    entering: NDArray[np.float32], carried: NDArray[np.float32], scale_in: NDArray[np.float32],
+    scale: NDArray[np.float32], bias: NDArray[np.float32], state: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Update an LSTM's state (2 H,) from sums over inputs and over the state before (at least 4 H,), which are used up.
+
+    Args:
+        scale_in, scale, bias: of the sums.
+    """
+    size = len(state) // 2
+    hidden, cell = state[:size], state[size:]
+    _join(entering[: 4 * size], carried[: 4 * size], scale_in[: 4 * size], scale[: 4 * size], bias[: 4 * size])
+    _sigmoids(entering[: 2 * size])
+    _tanhs(entering[2 * size : 3 * size])
+    _sigmoids(entering[3 * size : 4 * size])
+    _mix(entering[:size], entering[2 * size : 3 * size], entering[size : 2 * size], cell)
+    _leave(entering[3 * size : 4 * size], cell, hidden)
+
+
+@compiled
+def gru(
+    entering: NDArray[np.float32], carried: NDArray[np.float32], scale_in: NDArray[np.float32],
+    scale: NDArray[np.float32], bias: NDArray[np.float32], new_bias: NDArray[np.float32], hidden: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Update a GRU's state (H,) from sums (at least 3 H,), which are used up; `new_bias` (H,) is inside the reset."""
+    size = len(hidden)
+    gates, new = slice(0, 2 * size), slice(2 * size, 3 * size)
+    _join(entering[gates], carried[gates], scale_in[gates], scale[gates], bias[gates])
+    _sigmoids(entering[gates])
+    _reset(entering[:size], carried[new], scale[new], new_bias)
+    _renew(entering[new], carried[new], scale_in[new], bias[new])
+    _blend(entering[size : 2 * size], entering[new], hidden)

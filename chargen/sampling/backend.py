@@ -1,0 +1,41 @@
+"""Which stepper a model gets: compiled or in NumPy on the CPU, torch elsewhere."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Union
+
+from chargen.model.config import ModelConfig
+from chargen.sampling.stepper import Arrays, NumpyStepper, Stepper, TorchStepper
+from chargen.storage.model_file import ModelFile, new_model
+
+if TYPE_CHECKING:
+    from chargen.model.language_model import CharModel
+
+
+def arrays_of(model: Union[ModelFile, "CharModel"]) -> Arrays:
+    """A model's weights; a CharModel's are copied, so that training on does not change a sampler's text halfway."""
+    if isinstance(model, ModelFile):
+        return model.arrays
+    return {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.state_dict().items()}
+
+
+@cache
+def _decoder() -> Callable[..., Stepper]:
+    try:
+        from chargen.sampling.decoder import Decoder
+    except ImportError:  # no numba, or one that does not fit this NumPy
+        return NumpyStepper
+    return Decoder
+
+
+def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str = "forward") -> Stepper:
+    """A stepper of one direction: for the CPU compiled, or in NumPy where numba is not there; else in torch.
+
+    Raises SettingError where the device or the direction is not there.
+    """
+    if device == "cpu":
+        return _decoder()(config, arrays, direction)
+    from chargen.model.device import pick_device
+
+    size = len(arrays["output.bias"])
+    return TorchStepper(new_model(config, size, arrays, str(pick_device(device))), direction)

@@ -1,0 +1,132 @@
+"""Compiled steps: whole chunks of characters are read or written outside the interpreter."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.kernels.decode import read_or_write
+from chargen.kernels.products import WIDTH, pack
+from chargen.model.config import ModelConfig, check_direction
+from chargen.sampling.choose import SampleConfig
+from chargen.sampling.rules import Rules
+from chargen.sampling.stepper import Arrays, Chunk, State, Stepper, as_float32
+
+Floats = NDArray[np.float32]
+NO_RULES = Rules(np.zeros((1, 1), bool), np.zeros((1, 1), np.int64), np.zeros(1, bool))
+"""For rows that only read."""
+
+
+class Decoder(Stepper):
+    """The equations of NumpyStepper, compiled; agrees with it to 1e-5.
+
+    An output is summed in one order whatever the number of rows, so text does not depend on the rows beside it. Rows
+    are shared out among threads, each for a whole chunk, so threads never wait for each other within it.
+
+    Args:
+        config, arrays, direction: as for NumpyStepper.
+    """
+
+    def __init__(self, config: ModelConfig, arrays: Arrays, direction: str = "forward") -> None:
+        check_direction(config, direction)
+        super().__init__(config)
+        gates = (4 if config.cell == "lstm" else 3) * config.hidden_size
+        padded = -(-gates // WIDTH) * WIDTH
+        scale_in, scale, bias = (np.zeros((config.num_layers, padded), np.float32) for _ in range(3))
+        new_bias = np.zeros((config.num_layers, config.hidden_size), np.float32)
+        parts = []
+        for layer in range(config.num_layers):
+            name = f"{direction}_layers.{layer}."
+            bias_ih, bias_hh = (as_float32(arrays[f"{name}bias_{part}_l0"]) for part in ("ih", "hh"))
+            bias[layer, :gates] = bias_ih + bias_hh
+            if config.cell == "gru":
+                bias[layer, 2 * config.hidden_size : gates] = bias_ih[2 * config.hidden_size :]
+                new_bias[layer] = bias_hh[2 * config.hidden_size :]
+            scale_in[layer], scale[layer] = 1, 1
+            if layer:
+                parts.append(pack(arrays[f"{name}weight_ih_l0"]).ravel())
+            parts.append(pack(arrays[f"{name}weight_hh_l0"]).ravel())
+        parts.append(pack(arrays["output.weight"]).ravel())
+        size = len(arrays["output.bias"])
+        head_scale, head_bias = np.ones(size, np.float32), as_float32(arrays["output.bias"])
+        head_scale, head_bias = (np.pad(one, (0, -size % WIDTH)) for one in (head_scale, head_bias))
+        # What layer 0 makes of a character is the same wherever it stands.
+        inputs = as_float32(arrays[f"{direction}_layers.0.weight_ih_l0"])
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the logits
+            table = as_float32(arrays["embedding.weight"]) @ inputs.T
+        weights = np.concatenate(parts)
+        lstm = config.cell == "lstm"
+        self._model = (
+            lstm, config.hidden_size, weights, table, scale_in, scale, bias, new_bias, head_scale, head_bias
+        )  # fmt: skip
+        self._size = size
+
+    def step(self, ids: NDArray[Any], state: State) -> tuple[Floats, State]:
+        """Ids (R,) -> logits (R, V) and the new state."""
+        return self.read(ids[:, None], np.ones(len(ids), np.int64), np.zeros((len(ids), self._size), np.float32), state)
+
+    def read(
+        self, ids: NDArray[Any], counts: NDArray[np.int64], logits: NDArray[Any], state: State
+    ) -> tuple[Floats, State]:
+        """As the reference."""
+        which = np.zeros(len(ids), np.int64)
+        chunk = self._run(logits, state, ids, counts, False, np.zeros((len(ids), 1)), NO_RULES, which, SampleConfig())
+        return chunk.logits, chunk.state
+
+    def write(
+        self, logits: NDArray[Any], state: State, uniforms: NDArray[np.float64], rules: Rules,
+        mask_of: NDArray[np.int64], config: SampleConfig,
+    ) -> Chunk:  # fmt: skip
+        """As the reference."""
+        ids, counts = np.zeros(uniforms.shape, np.int64), np.zeros(len(uniforms), np.int64)
+        return self._run(logits, state, ids, counts, True, uniforms, rules, mask_of, config)
+
+    def _run(
+        self, logits: NDArray[Any], state: State, ids: NDArray[Any], counts: NDArray[np.int64], write: bool,
+        uniforms: NDArray[np.float64], rules: Rules, mask_of: NDArray[np.int64], config: SampleConfig,
+    ) -> Chunk:  # fmt: skip
+        ids = np.ascontiguousarray(ids, np.int64)
+        with np.errstate(over="ignore"):
+            logits = np.array(logits, np.float32)
+        after = tuple(layer.copy() for layer in state)
+        counts, log_probs = counts.astype(np.int64), np.zeros(ids.shape)
+        choice = config.temperature, config.top_k, config.top_p, config.min_p
+
+        def run(rows: slice) -> None:
+            part = np.stack([layer[rows] for layer in after])
+            read_or_write(
+                self._model, logits[rows], part, ids[rows], log_probs[rows], counts[rows], write, uniforms[rows],
+                rules.masks, mask_of[rows].astype(np.int64), rules.follow, rules.pause, *choice,
+            )  # fmt: skip
+            for layer, new in zip(after, part, strict=True):
+                layer[rows] = new
+
+        _share(run, len(ids))
+        return Chunk(logits, after, ids, log_probs, counts)
+
+
+def _share(run: Callable[[slice], None], rows: int) -> None:
+    """Run rows in as many threads as there are cores, or fewer where there are fewer rows."""
+    number = min(threads(), rows)
+    if number < 2:
+        run(slice(0, rows))
+        return
+    borders = [rows * part // number for part in range(number + 1)]
+    list(_pool().map(run, [slice(*pair) for pair in pairwise(borders)]))
+
+
+@cache
+def threads() -> int:
+    """How many threads may compute: $OMP_NUM_THREADS, or the cores that this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(given)) if given.isdigit() else len(os.sched_getaffinity(0))
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads(), "chargen-decoder")
