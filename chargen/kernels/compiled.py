@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.extending import intrinsic
 
+from chargen.kernels.units import amx
 from chargen.places import cache_folder
 
 _config: Any = numba.config
@@ -18,7 +20,7 @@ def _place() -> str:
 
     In $NUMBA_CACHE_DIR, or in chargen's cache.
     """
-    digest = hashlib.sha256(numba.__version__.encode())
+    digest = hashlib.sha256(f"{numba.__version__} {amx()}".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return str(Path(_config.CACHE_DIR or cache_folder() / "kernels") / f"chargen-{digest.hexdigest()[:16]}")
@@ -34,6 +36,11 @@ def compiled(function: Function) -> Function:
         return _compile(function, cache=False)
     finally:
         _config.CACHE_DIR = before
+
+
+def native(function: Callable[..., Any]) -> Any:
+    """What compiled functions may call, generated in LLVM's own words; `function` tells the types and how."""
+    return intrinsic(function)
 
 
 def _compile(function: Function, *, cache: bool) -> Function:

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from chargen.kernels.compiled import compiled
+from chargen.kernels.compiled import compiled, native
 
 _LOG2_E = np.float32(1.4426950408889634)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # ln 2 in two parts; the first has few bits
@@ -22,7 +21,7 @@ def _reinterpret(result: Any, form: Any) -> Any:
     def bits(typing_context: Any, value: Any) -> Any:
         return result(value), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], form)
 
-    return intrinsic(bits)
+    return native(bits)
 
 
 _to_int = _reinterpret(types.int32, ir.IntType(32))
@@ -70,27 +69,31 @@ def _join(
 
 
 @compiled
-def _sigmoids(values: NDArray[np.float32]) -> None:
+def sigmoids(values: NDArray[np.float32]) -> None:
+    """Their sigmoids, in place."""
     for j in range(len(values)):
         values[j] = sigmoid(values[j])
 
 
 @compiled
-def _tanhs(values: NDArray[np.float32]) -> None:
+def tanhs(values: NDArray[np.float32]) -> None:
+    """Their hyperbolic tangents, in place."""
     for j in range(len(values)):
         values[j] = tanh(values[j])
 
 
 @compiled
-def _mix(
+def mix(
     first: NDArray[np.float32], weight: NDArray[np.float32], other: NDArray[np.float32], to: NDArray[np.float32]
 ) -> None:
+    """To = first * weight + other * to."""
     for j in range(len(to)):
         to[j] = first[j] * weight[j] + other[j] * to[j]
 
 
 @compiled
-def _leave(gate: NDArray[np.float32], cell: NDArray[np.float32], hidden: NDArray[np.float32]) -> None:
+def leave(gate: NDArray[np.float32], cell: NDArray[np.float32], hidden: NDArray[np.float32]) -> None:
+    """Hidden = gate * tanh(cell)."""
     for j in range(len(hidden)):
         hidden[j] = gate[j] * tanh(cell[j])
 
@@ -112,7 +115,8 @@ def _renew(
 
 
 @compiled
-def _blend(update: NDArray[np.float32], new: NDArray[np.float32], hidden: NDArray[np.float32]) -> None:
+def blend(update: NDArray[np.float32], new: NDArray[np.float32], hidden: NDArray[np.float32]) -> None:
+    """Hidden = (1 - update) * new + update * hidden."""
     for j in range(len(hidden)):
         hidden[j] = (_ONE - update[j]) * new[j] + update[j] * hidden[j]
 
@@ -130,11 +134,11 @@ def lstm(
     size = len(state) // 2
     hidden, cell = state[:size], state[size:]
     _join(entering[: 4 * size], carried[: 4 * size], scale_in[: 4 * size], scale[: 4 * size], bias[: 4 * size])
-    _sigmoids(entering[: 2 * size])
-    _tanhs(entering[2 * size : 3 * size])
-    _sigmoids(entering[3 * size : 4 * size])
-    _mix(entering[:size], entering[2 * size : 3 * size], entering[size : 2 * size], cell)
-    _leave(entering[3 * size : 4 * size], cell, hidden)
+    sigmoids(entering[: 2 * size])
+    tanhs(entering[2 * size : 3 * size])
+    sigmoids(entering[3 * size : 4 * size])
+    mix(entering[:size], entering[2 * size : 3 * size], entering[size : 2 * size], cell)
+    leave(entering[3 * size : 4 * size], cell, hidden)
 
 
 @compiled
@@ -146,7 +150,7 @@ def gru(
     size = len(hidden)
     gates, new = slice(0, 2 * size), slice(2 * size, 3 * size)
     _join(entering[gates], carried[gates], scale_in[gates], scale[gates], bias[gates])
-    _sigmoids(entering[gates])
+    sigmoids(entering[gates])
     _reset(entering[:size], carried[new], scale[new], new_bias)
     _renew(entering[new], carried[new], scale_in[new], bias[new])
-    _blend(entering[size : 2 * size], entering[new], hidden)
+    blend(entering[size : 2 * size], entering[new], hidden)

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from chargen.kernels.compiled import compiled
+from chargen.kernels.compiled import compiled, native
 
 WIDTH = 64
 LANES = 16
@@ -125,7 +124,7 @@ def _block(rows: int) -> Callable[..., None]:
         places = types.intp, types.intp
         return types.void(weights, types.intp, inputs, *places, out, *places, types.intp), generate
 
-    result: Callable[..., None] = intrinsic(add_products)
+    result: Callable[..., None] = native(add_products)
     return result
 
 

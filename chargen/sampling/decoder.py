@@ -1,10 +1,5 @@
 """Compiled steps: whole chunks of characters are read or written outside the interpreter."""
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +7,7 @@ from numpy.typing import NDArray
 
 from chargen.kernels.decode import read_or_write
 from chargen.kernels.products import WIDTH, pack
+from chargen.kernels.threads import share
 from chargen.model.config import ModelConfig, check_direction
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.rules import Rules
@@ -106,27 +102,5 @@ class Decoder(Stepper):
             for layer, new in zip(after, part, strict=True):
                 layer[rows] = new
 
-        _share(run, len(ids))
+        share(run, len(ids))
         return Chunk(logits, after, ids, log_probs, counts)
-
-
-def _share(run: Callable[[slice], None], rows: int) -> None:
-    """Run rows in as many threads as there are cores, or fewer where there are fewer rows."""
-    number = min(threads(), rows)
-    if number < 2:
-        run(slice(0, rows))
-        return
-    borders = [rows * part // number for part in range(number + 1)]
-    list(_pool().map(run, [slice(*pair) for pair in pairwise(borders)]))
-
-
-@cache
-def threads() -> int:
-    """How many threads may compute: $OMP_NUM_THREADS, or the cores that this process may use."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(given)) if given.isdigit() else len(os.sched_getaffinity(0))
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads(), "chargen-decoder")

@@ -1,0 +1,36 @@
+"""Rows shared out among threads: each computes its own from beginning to end, so threads never wait for each other."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+
+
+def share(run: Callable[[slice], None], rows: int, at_least: int = 1) -> None:
+    """Run `rows` rows in as many threads as there are cores, or fewer where that leaves a thread too few.
+
+    Args:
+        run: computes some rows; it must leave the interpreter to the other threads.
+        at_least: rows for every thread.
+    """
+    number = min(threads(), max(1, rows // at_least))
+    if number < 2:
+        run(slice(0, rows))
+        return
+    borders = [rows * part // number for part in range(number + 1)]
+    list(_pool().map(run, [slice(*pair) for pair in pairwise(borders)]))
+
+
+@cache
+def threads() -> int:
+    """How many threads may compute: $OMP_NUM_THREADS, or the cores that this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads(), "chargen")

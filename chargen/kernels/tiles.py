@@ -1,0 +1,187 @@
+"""Products of bf16 matrices with fp32 sums, in the matrix units that some processors have (AMX), or in plain loops."""
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numpy.typing import NDArray
+
+from chargen.kernels.compiled import compiled, native
+from chargen.kernels.units import amx
+
+Bits = NDArray[np.uint16]
+Floats = NDArray[np.float32]
+SIDE = 32
+"""Rows and columns that are multiplied at once: two tiles each way. Sizes are filled up to multiples of it."""
+
+_BYTE, _INT64, _POINTER = ir.IntType(8), ir.IntType(64), ir.PointerType()
+
+
+def _settings() -> NDArray[np.uint8]:
+    """Eight tiles of 16 rows of 64 bytes (Intel's manual, volume 1, 18.3)."""
+    found = np.zeros(64, np.uint8)
+    found[0] = 1
+    found[16:32].view(np.uint16)[:] = 64
+    found[48:56] = 16
+    return found
+
+
+SETTINGS = _settings()
+
+
+def pack(weights: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """(K, N) -> bf16 bits (N / 32, K / 2, 32, 2), rounded to nearest, filled up with zeros to multiples of 32."""
+    inputs, outputs = weights.shape
+    padded = np.zeros((-(-inputs // SIDE) * SIDE, -(-outputs // SIDE) * SIDE), np.float32)
+    padded[:inputs, :outputs] = weights
+    bits = to_bits(padded)
+    packed = bits.reshape(len(bits) // 2, 2, -1, SIDE).transpose(2, 0, 3, 1)
+    found = aligned(packed.shape, np.uint16)
+    found[:] = packed
+    return found
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Zeros that begin at a cache line: a tile's rows that straddle two lines take twice as long."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + 64, np.uint8)
+    first = -raw.ctypes.data % 64
+    found: NDArray[Any] = raw[first : first + size].view(dtype).reshape(shape)
+    return found
+
+
+def to_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Finite float32 -> bf16 bits, rounded to nearest, ties to even."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def _call(builder: Any, name: str, kinds: list[Any], arguments: list[Any]) -> None:
+    found = builder.module.globals.get(name)
+    function = found or ir.Function(builder.module, ir.FunctionType(ir.VoidType(), kinds), name)
+    builder.call(function, arguments)
+
+
+@native
+def _configure(typing_context: Any, address: Any) -> Any:
+    """Say how large tiles are; each thread has tiles of its own."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _call(builder, "llvm.x86.ldtilecfg", [_POINTER], [builder.inttoptr(arguments[0], _POINTER)])
+        return context.get_dummy_value()
+
+    return types.void(types.uintp), generate
+
+
+@native
+def _release(typing_context: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _call(builder, "llvm.x86.tilerelease", [], [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@native
+def _block(typing_context: Any, a: Any, a_step: Any, b: Any, c: Any, c_step: Any, count: Any) -> Any:
+    """C (32, 32) = A (32, 32 count) B (32 count, 32); steps in bytes. Tiles 0 to 3 are C, 4 and 5 A, 6 and 7 B."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, a_step, b, c, c_step, count = arguments
+
+        def tile(name: str, number: int, at: Any, step: Any) -> None:
+            pointer = builder.inttoptr(at, _POINTER)
+            _call(builder, f"llvm.x86.{name}64", [_BYTE, _POINTER, _INT64], [_BYTE(number), pointer, step])
+
+        def plus(at: Any, *more: Any) -> Any:
+            for one in more:
+                at = builder.add(at, one)
+            return at
+
+        for number in range(4):
+            _call(builder, "llvm.x86.tilezero", [_BYTE], [_BYTE(number)])
+        before = builder.block
+        loop, after = builder.append_basic_block("inputs"), builder.append_basic_block("done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        at = builder.phi(_INT64)
+        at.add_incoming(_INT64(0), before)
+        first = plus(a, builder.mul(at, _INT64(2 * SIDE)))
+        weights = plus(b, builder.mul(at, _INT64(2 * SIDE * SIDE)))
+        tile("tileloadd", 4, first, a_step)
+        tile("tileloadd", 5, plus(first, builder.mul(a_step, _INT64(16))), a_step)
+        tile("tileloadd", 6, weights, _INT64(4 * SIDE))
+        tile("tileloadd", 7, plus(weights, _INT64(2 * SIDE)), _INT64(4 * SIDE))
+        for number, (left, right) in enumerate(((4, 6), (4, 7), (5, 6), (5, 7))):
+            _call(builder, "llvm.x86.tdpbf16ps", [_BYTE] * 3, [_BYTE(number), _BYTE(left), _BYTE(right)])
+        following = builder.add(at, _INT64(1))
+        at.add_incoming(following, loop)
+        builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+        builder.position_at_end(after)
+        for number in range(4):
+            row = builder.mul(c_step, _INT64(16 * (number // 2)))
+            tile("tilestored", number, plus(c, row, _INT64(2 * SIDE * (number % 2))), c_step)
+        return context.get_dummy_value()
+
+    place = types.uintp
+    return types.void(place, types.intp, place, place, types.intp, types.intp), generate
+
+
+@native
+def from_bits(typing_context: Any, bits: Any) -> Any:
+    """The float32 of bf16 bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = builder.shl(builder.zext(arguments[0], ir.IntType(32)), ir.IntType(32)(16))
+        return builder.bitcast(wide, ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@native
+def round_to_bits(typing_context: Any, value: Any) -> Any:
+    """The bf16 bits of a float32, rounded to nearest, ties to even; a NaN stays one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.IntType(32)
+        bits = builder.bitcast(arguments[0], kind)
+        odd = builder.and_(builder.lshr(bits, kind(16)), kind(1))
+        rounded = builder.add(bits, builder.add(odd, kind(0x7FFF)))
+        short = builder.trunc(builder.lshr(rounded, kind(16)), ir.IntType(16))
+        return builder.select(builder.fcmp_unordered("uno", arguments[0], arguments[0]), ir.IntType(16)(0x7FC0), short)
+
+    return types.uint16(types.float32), generate
+
+
+@compiled
+def _multiply_in_units(left: Bits, packed: Bits, out: Floats, settings: NDArray[np.uint8]) -> None:
+    rows, inputs = left.shape
+    _configure(settings.ctypes.data)
+    for block in range(len(packed)):
+        weights = packed.ctypes.data + block * inputs * SIDE * 2
+        for row in range(0, rows, SIDE):
+            target = out.ctypes.data + (block * rows + row) * SIDE * 4
+            _block(left.ctypes.data + row * inputs * 2, inputs * 2, weights, target, SIDE * 4, inputs // SIDE)
+    _release()
+
+
+@compiled
+def multiply_plainly(left: Bits, packed: Bits, out: Floats, settings: NDArray[np.uint8]) -> None:
+    """The same in plain loops, slowly."""
+    out[:] = 0
+    for block in range(len(packed)):
+        for row in range(len(left)):
+            for k in range(left.shape[1]):
+                value = from_bits(left[row, k])
+                for n in range(SIDE):
+                    out[block, row, n] += value * from_bits(packed[block, k // 2, n, k % 2])
+
+
+multiply = _multiply_in_units if amx() else multiply_plainly
+"""out (N / 32, M, 32) = left (M, K) times weights (K, N): bf16 bits, `packed`; M, N and K are multiples of 32.
+
+The blocks of 32 columns lie one after the other: rows far apart in memory would push each other out of the cache.
+Arrays begin at a cache line. `settings` are `SETTINGS`.
+"""
