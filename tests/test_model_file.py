@@ -209,7 +209,7 @@ def damaged(what):
 @pytest.mark.parametrize(
     ("what", "words"),
     [(number, r"output\.bias holds numbers that are not finite") for number in NOT_FINITE]
-    + [(dtype, r"output\.bias is float.*: weights are float32, or bf16") for dtype in ("f8", "f2")]
+    + [(dtype, r"output\.bias is float.*: weights are float32, bf16") for dtype in ("f8", "f2")]
     + [(what, "names and shapes are not those") for what in ("no array", "one more array", "wrong shape")],
 )
 def test_a_model_that_could_not_be_read_again_is_never_saved(tmp_path, what, words):
@@ -315,7 +315,7 @@ def test_folded_characters_that_are_no_text_are_refused(tmp_path, folded):
 def test_weights_of_another_type_are_refused(tmp_path):
     file = small_model(num_layers=1)
     container.save(tmp_path / "m", {name: a.astype("f8") for name, a in file.arrays.items()}, file.describe())
-    assert "is float64: weights are float32, or bf16 bits in uint16" in complaint(tmp_path / "m")
+    assert "is float64: weights are float32, bf16 bits in uint16" in complaint(tmp_path / "m")
 
 
 def test_a_description_is_plain_json_without_the_checksum():

@@ -12,6 +12,7 @@ from chargen.cli.options import GroupedCommand, option
 from chargen.cli.terminal import visible
 from chargen.model.config import DIRECTIONS, parameter_count
 from chargen.storage.model_file import model_path, read_model
+from chargen.storage.quantize import kind_of
 
 
 @click.command("info", cls=GroupedCommand, short_help="Tell what is in a model file.")
@@ -31,6 +32,7 @@ def command(model: Path, as_json: bool) -> None:
                     "bytes": size,
                     "sha256": file.sha256,
                     "parameters": parameters,
+                    "quantized": kind_of(file.arrays),
                     "config": asdict(file.config),
                     "unit": vocabulary.unit,
                     "vocabulary_size": len(vocabulary),
@@ -50,7 +52,8 @@ def command(model: Path, as_json: bool) -> None:
         "sha256": file.sha256,
         "model": f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}, "
         f"embedding {config.embedding_size}, {parameters:,} parameters, "
-        f"{'reads both ways' if config.bidirectional else 'reads forward'}",
+        f"{'reads both ways' if config.bidirectional else 'reads forward'}"
+        + (f", weights in {kind_of(file.arrays)}" if kind_of(file.arrays) else ""),
         "vocabulary": f"{len(vocabulary):,} {unit}"
         + (f", {len(vocabulary.folded):,} folded" if vocabulary.folded else ""),
         "most common": "" if vocabulary.byte_mode else _most_common(vocabulary.characters, file.counts.tolist()),

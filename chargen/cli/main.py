@@ -25,7 +25,7 @@ COMMANDS = {
         "score": "Judge every character of a text.",
         "check": "Check what a model's predictions see.",
     },
-    "Files": {"info": "Tell what is in a model file."},
+    "Files": {"info": "Tell what is in a model file.", "export": "Write a model file in fewer bits."},
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from chargen.sampling.choose import SampleConfig
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.written import Sample, Written
 from chargen.storage.model_file import read_model
+from chargen.storage.quantize import KINDS
+from chargen.storage.quantize import quantize as quantized
 from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 
 
@@ -47,6 +50,8 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
         help="Same seed, same text.  [default: another one each time, told on standard error]")  # fmt: skip
 @settings_options(SampleConfig, "Choice of characters")
+@option("--quantize", group="Files", type=click.Choice(KINDS), metavar="KIND",
+        help="Round the weights first, as chargen export does; int8 is the fastest.")  # fmt: skip
 @option("--format", "form", group="Files", type=click.Choice(["text", "jsonl"]), default="text", show_default=True,
         help="jsonl: one JSON object a sample, with the log-probability of each character in nats.")  # fmt: skip
 @option("--state-in", group="Files", type=click.Path(path_type=Path), help="Go on from a saved state.")
@@ -74,6 +79,7 @@ def command(
     echo: bool,
     num: int,
     seed: int | None,
+    quantize: str | None,
     form: str,
     state_in: Path | None,
     state_out: Path | None,
@@ -98,6 +104,8 @@ def command(
     if device not in ("cpu", "cuda", "mps"):
         raise SettingError(f"--device is {device!r}: it must be cpu, cuda or mps")
     file = read_model(model)
+    if quantize:
+        file = replace(file, arrays=quantized(file.arrays, quantize))
     if prime_file is not None:
         sources, _ = find_sources([prime_file])
         prime = "".join(read_text(sources, ReadingConfig(encoding, errors)))

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.sampling.stepper import Arrays, as_float32
+from chargen.sampling.stepper import Arrays
+from chargen.storage.quantize import as_float32
 
 
 class NumpyCloze:
@@ -17,7 +18,7 @@ class NumpyCloze:
 
     def __init__(self, arrays: Arrays) -> None:
         self.left, self.right, self.right_bias, self.output, self.bias = (
-            as_float32(arrays[f"cloze.{name}"])
+            as_float32(arrays, f"cloze.{name}")
             for name in ("left.weight", "right.weight", "right.bias", "output.weight", "output.bias")
         )
 

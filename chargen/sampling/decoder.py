@@ -11,7 +11,8 @@ from chargen.kernels.threads import share
 from chargen.model.config import ModelConfig, check_direction
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.rules import Rules
-from chargen.sampling.stepper import Arrays, Chunk, State, Stepper, as_float32
+from chargen.sampling.stepper import Arrays, Chunk, State, Stepper
+from chargen.storage.quantize import SCALE, as_float32
 
 Floats = NDArray[np.float32]
 NO_RULES = Rules(np.zeros((1, 1), bool), np.zeros((1, 1), np.int64), np.zeros(1, bool))
@@ -35,26 +36,30 @@ class Decoder(Stepper):
         padded = -(-gates // WIDTH) * WIDTH
         scale_in, scale, bias = (np.zeros((config.num_layers, padded), np.float32) for _ in range(3))
         new_bias = np.zeros((config.num_layers, config.hidden_size), np.float32)
+        stored = arrays
+        if len({array.dtype for array in arrays.values() if array.ndim == 2}) > 1:
+            stored = {name: as_float32(arrays, name) for name in arrays}  # a file that somebody put together
         parts = []
         for layer in range(config.num_layers):
             name = f"{direction}_layers.{layer}."
-            bias_ih, bias_hh = (as_float32(arrays[f"{name}bias_{part}_l0"]) for part in ("ih", "hh"))
+            bias_ih, bias_hh = (as_float32(arrays, f"{name}bias_{part}_l0") for part in ("ih", "hh"))
             bias[layer, :gates] = bias_ih + bias_hh
             if config.cell == "gru":
                 bias[layer, 2 * config.hidden_size : gates] = bias_ih[2 * config.hidden_size :]
                 new_bias[layer] = bias_hh[2 * config.hidden_size :]
-            scale_in[layer], scale[layer] = 1, 1
+            scale[layer, :gates] = _scale(arrays, f"{name}weight_hh_l0")
+            scale_in[layer, :gates] = _scale(arrays, f"{name}weight_ih_l0") if layer else 1
             if layer:
-                parts.append(pack(arrays[f"{name}weight_ih_l0"]).ravel())
-            parts.append(pack(arrays[f"{name}weight_hh_l0"]).ravel())
-        parts.append(pack(arrays["output.weight"]).ravel())
+                parts.append(pack(stored[f"{name}weight_ih_l0"]).ravel())
+            parts.append(pack(stored[f"{name}weight_hh_l0"]).ravel())
+        parts.append(pack(stored["output.weight"]).ravel())
         size = len(arrays["output.bias"])
-        head_scale, head_bias = np.ones(size, np.float32), as_float32(arrays["output.bias"])
+        head_scale, head_bias = _scale(arrays, "output.weight"), as_float32(arrays, "output.bias")
         head_scale, head_bias = (np.pad(one, (0, -size % WIDTH)) for one in (head_scale, head_bias))
         # What layer 0 makes of a character is the same wherever it stands.
-        inputs = as_float32(arrays[f"{direction}_layers.0.weight_ih_l0"])
+        inputs = as_float32(arrays, f"{direction}_layers.0.weight_ih_l0")
         with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the logits
-            table = as_float32(arrays["embedding.weight"]) @ inputs.T
+            table = as_float32(arrays, "embedding.weight") @ inputs.T
         weights = np.concatenate(parts)
         lstm = config.cell == "lstm"
         self._model = (
@@ -104,3 +109,9 @@ class Decoder(Stepper):
 
         share(run, len(ids))
         return Chunk(logits, after, ids, log_probs, counts)
+
+
+def _scale(arrays: Arrays, name: str) -> Floats:
+    """What the sums of each row of weights (N,) are multiplied by."""
+    found: Floats = arrays.get(name + SCALE, np.ones(len(arrays[name]), np.float32))
+    return found

@@ -15,6 +15,7 @@ from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.model.config import ModelConfig, check_direction
 from chargen.sampling.choose import SampleConfig, choose, log_softmax
 from chargen.sampling.rules import Rules
+from chargen.storage.quantize import as_float32
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
@@ -116,18 +117,18 @@ class NumpyStepper(Stepper):
 
     Args:
         config: the model's shape.
-        arrays: its weights by name; float32, or bf16 bits in uint16.
+        arrays: its weights by name, in float32 or quantized.
         direction: which of its stacks; ids come in the order of its reading.
     """
 
     def __init__(self, config: ModelConfig, arrays: dict[str, NDArray[Any]], direction: str = "forward") -> None:
         check_direction(config, direction)
         super().__init__(config)
-        self.embedding = as_float32(arrays["embedding.weight"])
-        self.output = as_float32(arrays["output.weight"]), as_float32(arrays["output.bias"])
+        self.embedding = as_float32(arrays, "embedding.weight")
+        self.output = as_float32(arrays, "output.weight"), as_float32(arrays, "output.bias")
         self.layers = [
             tuple(
-                as_float32(arrays[f"{direction}_layers.{layer}.{part}_l0"])
+                as_float32(arrays, f"{direction}_layers.{layer}.{part}_l0")
                 for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
             for layer in range(config.num_layers)
@@ -172,13 +173,6 @@ def _gru(x: Vector, state: Vector, weight_ih: Vector, weight_hh: Vector, bias_ih
     new = np.tanh(inputs[2 * size :] + reset * carried[2 * size :])
     after: Vector = (np.float32(1) - update) * new + update * state
     return after
-
-
-def as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
-    """Stored weights as float32: they may be bf16 bits in uint16."""
-    if array.dtype == np.uint16:
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return np.ascontiguousarray(array, np.float32)
 
 
 class TorchStepper(Stepper):

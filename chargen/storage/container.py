@@ -27,7 +27,7 @@ from chargen.errors import ModelFileError, SettingError
 KEY = "chargen"
 ZEROS = "0" * 64
 MAX_HEADER = 100_000_000
-DTYPES = {"F64": "<f8", "F32": "<f4", "BF16": "<u2"}
+DTYPES = {"F64": "<f8", "F32": "<f4", "BF16": "<u2", "I8": "|i1"}
 _NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 
 Arrays = dict[str, NDArray[Any]]
@@ -42,8 +42,8 @@ def canonical(description: Mapping[str, Any]) -> str:
 def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any]) -> bytes:
     """The bytes of a file; equal arrays and descriptions give equal bytes.
 
-    The arrays are float64, float32, or bf16 bits in uint16; they stand by falling size of their numbers, then by name,
-    each aligned to its size. Raises ValueError for another type, or for a description that JSON cannot hold.
+    The arrays are float64, float32, bf16 bits in uint16, or int8; they stand by falling size of their numbers, then by
+    name, each aligned to its size. Raises ValueError for another type, or for a description that JSON cannot hold.
     """
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     entries: dict[str, Any] = {}
@@ -51,7 +51,9 @@ def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any]) -> 
     for name in order:
         array = arrays[name]
         if array.dtype not in _NAMES or name == "__metadata__":
-            raise ValueError(f"array {name} is {array.dtype}: a file holds float64, float32, or bf16 bits in uint16")
+            raise ValueError(
+                f"array {name} is {array.dtype}: a file holds float64, float32, bf16 bits in uint16, or int8"
+            )
         begin, end = end, end + array.nbytes
         entries[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
     data = b"".join(arrays[name].tobytes() for name in order)

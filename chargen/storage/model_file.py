@@ -13,6 +13,7 @@ from chargen.errors import ModelFileError
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.settings import make_settings
 from chargen.storage import container
+from chargen.storage.quantize import SCALE, as_float32, kind_of
 from chargen.text.reading import ReadingConfig
 from chargen.text.vocabulary import Vocabulary
 
@@ -31,7 +32,7 @@ class ModelFile:
     Args:
         config: the model's shape.
         vocabulary: its characters.
-        arrays: weights by name, as `parameter_shapes` says; float32 (or bf16 bits in uint16).
+        arrays: weights by name, as `parameter_shapes` says; float32, or as `quantize` makes them.
         counts: how often each id occurred in training, (V,): the first character of a text without a prime.
         reading: how its text was read, so that another text can be read alike.
         training: what training reached: steps, losses, settings; never a clock or a path.
@@ -48,9 +49,11 @@ class ModelFile:
 
     def describe(self) -> dict[str, Any]:
         """The description as stored, without the checksum."""
+        kind = kind_of(self.arrays)
         return {
             "kind": KIND,
             "format": FORMAT,
+            **({"quantize": kind} if kind == "int8" else {}),
             "config": asdict(self.config),
             "vocabulary": self.vocabulary.describe(),
             "counts": [int(count) for count in self.counts],
@@ -66,20 +69,29 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     not those of `model.config`.
     """
     shapes = {name: array.shape for name, array in model.arrays.items()}
-    if shapes != parameter_shapes(model.config, len(model.vocabulary)):
+    if shapes != _stored_shapes(model.config, model.vocabulary, kind_of(model.arrays)):
         raise ValueError("the weights' names and shapes are not those of the model's config")
-    for name, array in model.arrays.items():
-        _check_weights(name, array)
+    _check_weights(model.arrays, kind_of(model.arrays))
     container.save(path, model.arrays, model.describe())
 
 
-def _check_weights(name: str, array: NDArray[Any]) -> None:
-    """Raise ValueError where an array is neither float32 nor bf16 bits, or not finite."""
-    if array.dtype not in (np.float32, np.uint16):
-        raise ValueError(f"{name} is {array.dtype}: weights are float32, or bf16 bits in uint16")
-    finite = np.isfinite(array) if array.dtype == np.float32 else (array & 0x7F80) != 0x7F80
-    if not finite.all():
-        raise ValueError(f"{name} holds numbers that are not finite: such a model is neither saved nor read")
+def _stored_shapes(config: ModelConfig, vocabulary: Vocabulary, kind: str) -> dict[str, tuple[int, ...]]:
+    shapes = parameter_shapes(config, len(vocabulary))
+    if kind == "int8":
+        shapes |= {name + SCALE: shape[:1] for name, shape in shapes.items() if len(shape) == 2}
+    return shapes
+
+
+def _check_weights(arrays: Mapping[str, NDArray[Any]], kind: str) -> None:
+    """Raise ValueError where an array has a type that weights do not have in this form, or is not finite."""
+    for name, array in arrays.items():
+        whole = kind == "int8" and array.ndim == 2
+        allowed = [np.int8] if whole else [np.float32] if name.endswith(SCALE) else [np.float32, np.uint16]
+        if array.dtype not in allowed:
+            raise ValueError(f"{name} is {array.dtype}: weights are float32, bf16 bits in uint16, or int8 with scales")
+        finite = (array & 0x7F80) != 0x7F80 if array.dtype == np.uint16 else np.isfinite(array)
+        if not finite.all():
+            raise ValueError(f"{name} holds numbers that are not finite: such a model is neither saved nor read")
 
 
 def model_path(path: str | os.PathLike[str]) -> Path:
@@ -104,12 +116,14 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
 
     def expected(description: dict[str, Any]) -> container.Shapes:
         parsed.update(_parse(description))
-        return parameter_shapes(parsed["config"], len(parsed["vocabulary"]))
+        kind = description.get("quantize", "")
+        if kind not in ("", "int8"):
+            raise ModelFileError(f"weights in {container.short(repr(kind))} are not known to this version")
+        return _stored_shapes(parsed["config"], parsed["vocabulary"], kind)
 
     arrays, description = container.load(file, KIND, expected)
     try:
-        for name, array in arrays.items():
-            _check_weights(name, array)
+        _check_weights(arrays, description.get("quantize", ""))
     except ValueError as error:
         raise ModelFileError(f"{file} is not a good model file: {error}") from error
     return ModelFile(arrays=arrays, sha256=description["sha256"], **parsed)
@@ -150,15 +164,12 @@ def build_model(file: ModelFile, device: str = "cpu") -> "CharModel":
 def new_model(
     config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArray[Any]], device: str = "cpu"
 ) -> "CharModel":
-    """A torch model with these weights, copied; float32, or bf16 bits in uint16."""
+    """A torch model with these weights, copied, in float32."""
     import torch
 
     from chargen.model.language_model import CharModel
 
     model = CharModel(config, vocabulary_size)
-    weights = {}
-    for name, array in arrays.items():
-        copy = torch.from_numpy(array.copy())
-        weights[name] = copy.view(torch.bfloat16).float() if array.dtype == np.uint16 else copy
-    model.load_state_dict(weights)
+    names = parameter_shapes(config, vocabulary_size)
+    model.load_state_dict({name: torch.from_numpy(as_float32(arrays, name).copy()) for name in names})
     return model.to(device)
