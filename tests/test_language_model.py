@@ -177,7 +177,7 @@ def test_a_mask_is_fixed_by_seed_step_and_layer_and_by_nothing_else(seed, step, 
 @pytest.mark.parametrize("locked", [True, False])
 def test_the_rate_is_the_share_dropped_and_the_rest_is_scaled_up(rate, locked):
     dropped = drop(torch.full((100, 1 if locked else 10, 200), 2.0), rate, NOISE, 1, locked=locked)
-    assert dropped.unique().tolist() == pytest.approx([0.0, 2 / (1 - rate)])
+    assert dropped.unique().tolist() == pytest.approx([0.0, 2 / (1 - rate)], rel=2e-4)  # a rate in 16 bits
     assert (dropped == 0).float().mean().item() == pytest.approx(rate, abs=0.015)
     assert dropped.mean().item() == pytest.approx(2, rel=0.07)
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.kernels.compiled import compiled
 from chargen.kernels.pointwise import gru, lstm
-from chargen.kernels.products import add_products
+from chargen.kernels.products import WIDTH, add_products
+from chargen.kernels.team import meet
 
 
 @compiled
@@ -16,7 +17,8 @@ def read_or_write(
     model: tuple[Any, ...], logits: NDArray[np.float32], state: NDArray[np.float32], ids: NDArray[np.int64],
     log_probs: NDArray[np.float64], counts: NDArray[np.int64], write: bool, uniforms: NDArray[np.float64],
     masks: NDArray[np.bool_], mask_of: NDArray[np.int64], follow: NDArray[np.int64], pause: NDArray[np.bool_],
-    temperature: float, top_k: int, top_p: float, min_p: float,
+    temperature: float, top_k: int, top_p: float, min_p: float, member: int, members: int,
+    shared: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]],
 ) -> None:  # fmt: skip
     """Let R rows read the ids they are given, or write ids and read them; both for at most T turns.
 
@@ -33,75 +35,114 @@ def read_or_write(
         follow: (M, V), which mask holds after an id; below zero: unknown, the row stops behind this id.
         pause: (V,), ids behind which a row stops.
         temperature, top_k, top_p, min_p: as in `SampleConfig`.
+        member, members: which of how many threads this is that share the units of every layer; H is then a multiple of
+            64. All get the same arrays.
+        shared: what they share: a counter (1,) at zero, the active rows and how many (R + 1,), outputs (2, R, H).
     """
     lstm_cell, hidden, weights, table, scale_in, scale, bias, new_bias, head_scale, head_bias = model
+    counter, active, fresh = shared
     rows, turns = ids.shape
-    layers, _, _ = state.shape
-    size = logits.shape[1]
-    padded, padded_out = bias.shape[1], len(head_bias)
-    active = np.empty(rows, np.int64)
+    layers = len(state)
+    size, padded, padded_out = logits.shape[1], bias.shape[1], len(head_bias)
+    gates = 4 if lstm_cell else 3
+    # The units, the columns of their gates, and the columns of logits that are this thread's.
+    first, last = hidden * member // members, hidden * (member + 1) // members
+    if members > 1:
+        blocks = hidden // WIDTH
+        first, last = blocks * member // members * WIDTH, blocks * (member + 1) // members * WIDTH
+    head_blocks = padded_out // WIDTH
+    head_first, head_last = head_blocks * member // members, head_blocks * (member + 1) // members
     inputs = np.empty((rows, hidden), np.float32)
     entering, carried = np.empty((rows, padded), np.float32), np.empty((rows, padded), np.float32)
     outputs = np.empty((rows, padded_out), np.float32)
     scratch = np.empty(size, np.float64)
     stopped = np.zeros(rows, np.bool_)
+    met = 0
     for turn in range(turns):
         number = 0
-        for row in range(rows):
-            if write:
-                if stopped[row]:
+        if member == 0:
+            for row in range(rows):
+                if write:
+                    if stopped[row]:
+                        continue
+                    allowed, uniform = masks[mask_of[row]], uniforms[row, turn]
+                    one, log_prob = pick(logits[row], allowed, uniform, temperature, top_k, top_p, min_p, scratch)
+                    ids[row, turn] = one
+                    if one < 0:
+                        stopped[row] = True
+                        continue
+                    log_probs[row, turn] = log_prob
+                    counts[row] += 1
+                    mask_of[row] = follow[mask_of[row], one]
+                    stopped[row] = mask_of[row] < 0 or pause[one]
+                elif turn >= counts[row]:
                     continue
-                one, log_prob = pick(
-                    logits[row], masks[mask_of[row]], uniforms[row, turn], temperature, top_k, top_p, min_p, scratch
-                )
-                ids[row, turn] = one
-                if one < 0:
-                    stopped[row] = True
-                    continue
-                log_probs[row, turn] = log_prob
-                counts[row] += 1
-                mask_of[row] = follow[mask_of[row], one]
-                stopped[row] = mask_of[row] < 0 or pause[one]
-            elif turn >= counts[row]:
-                continue
-            active[number] = row
-            number += 1
+                active[number] = row
+                number += 1
+            active[rows] = number
+        if members > 1:
+            met += members
+            meet(counter, met)
+        number = int(active[rows])
         if number == 0:
             return
         at = 0
         for layer in range(layers):
+            below, out = fresh[(layer + 1) % 2], fresh[layer % 2]
             if layer == 0:
                 for n in range(number):
                     entering[n, : table.shape[1]] = table[ids[active[n], turn]]
             else:
                 entering[:number] = 0
-                add_products(weights, at, padded, inputs, number, hidden, entering)
+                _add(weights, at, below, number, hidden, entering, gates, first, last, members)
                 at += padded * hidden
             for n in range(number):
                 inputs[n] = state[layer, active[n], :hidden]
             carried[:number] = 0
-            add_products(weights, at, padded, inputs, number, hidden, carried)
+            _add(weights, at, inputs, number, hidden, carried, gates, first, last, members)
             at += padded * hidden
             for n in range(number):
-                after = state[layer, active[n]]
+                old, coming, going = state[layer, active[n]], scale_in[layer], scale[layer]
                 if lstm_cell:
-                    lstm(entering[n], carried[n], scale_in[layer], scale[layer], bias[layer], after)
+                    lstm(entering[n], carried[n], coming, going, bias[layer], first, last, old, out[n])
                 else:
-                    gru(entering[n], carried[n], scale_in[layer], scale[layer], bias[layer], new_bias[layer], after)
-                inputs[n] = after[:hidden]
+                    inside = new_bias[layer]
+                    gru(entering[n], carried[n], coming, going, bias[layer], inside, first, last, old, out[n])
+            if members > 1:
+                met += members
+                meet(counter, met)
+            for n in range(number):
+                state[layer, active[n], first:last] = out[n, first:last]
         if not write and turn + 1 < turns:
             # Only the last logits are asked for.
-            last = False
+            ends = False
             for n in range(number):
-                last |= counts[active[n]] == turn + 1
-            if not last:
+                ends |= counts[active[n]] == turn + 1
+            if not ends:
                 continue
         outputs[:number] = 0
-        add_products(weights, at, padded_out, inputs, number, hidden, outputs)
+        add_products(weights, at, head_first, head_last, fresh[(layers + 1) % 2], number, hidden, outputs)
         for n in range(number):
             row = active[n]
-            for v in range(size):
+            for v in range(head_first * WIDTH, min(head_last * WIDTH, size)):
                 logits[row, v] = outputs[n, v] * head_scale[v] + head_bias[v]
+        if members > 1:
+            met += members
+            meet(counter, met)
+
+
+@compiled
+def _add(
+    weights: NDArray[Any], at: int, inputs: NDArray[np.float32], rows: int, hidden: int, out: NDArray[np.float32],
+    gates: int, first: int, last: int, members: int,
+) -> None:  # fmt: skip
+    """Add the sums of some units' gates."""
+    if members == 1:
+        add_products(weights, at, 0, out.shape[1] // WIDTH, inputs, rows, hidden, out)
+        return
+    for gate in range(gates):
+        begin = gate * hidden
+        add_products(weights, at, (begin + first) // WIDTH, (begin + last) // WIDTH, inputs, rows, hidden, out)
 
 
 @compiled

@@ -124,33 +124,43 @@ def blend(update: NDArray[np.float32], new: NDArray[np.float32], hidden: NDArray
 @compiled
 def lstm(
     entering: NDArray[np.float32], carried: NDArray[np.float32], scale_in: NDArray[np.float32],
-    scale: NDArray[np.float32], bias: NDArray[np.float32], state: NDArray[np.float32],
+    scale: NDArray[np.float32], bias: NDArray[np.float32], first: int, last: int, state: NDArray[np.float32],
+    hidden: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """Update an LSTM's state (2 H,) from sums over inputs and over the state before (at least 4 H,), which are used up.
+    """An LSTM's units from `first` up to `last`, from sums over inputs and over the state before, which are used up.
 
     Args:
-        scale_in, scale, bias: of the sums.
+        entering, carried: (at least 4 H,), the sums; scale_in, scale, bias: of them.
+        state: (2 H,), whose cells are updated.
+        hidden: (H,), the outputs, of which these units' are filled.
     """
-    size = len(state) // 2
-    hidden, cell = state[:size], state[size:]
-    _join(entering[: 4 * size], carried[: 4 * size], scale_in[: 4 * size], scale[: 4 * size], bias[: 4 * size])
-    sigmoids(entering[: 2 * size])
-    tanhs(entering[2 * size : 3 * size])
-    sigmoids(entering[3 * size : 4 * size])
-    mix(entering[:size], entering[2 * size : 3 * size], entering[size : 2 * size], cell)
-    leave(entering[3 * size : 4 * size], cell, hidden)
+    size = len(hidden)
+    for gate in range(4):
+        part = slice(gate * size + first, gate * size + last)
+        _join(entering[part], carried[part], scale_in[part], scale[part], bias[part])
+        if gate == 2:
+            tanhs(entering[part])
+        else:
+            sigmoids(entering[part])
+    forget, new = entering[size + first : size + last], entering[2 * size + first : 2 * size + last]
+    mix(entering[first:last], new, forget, state[size + first : size + last])
+    leave(entering[3 * size + first : 3 * size + last], state[size + first : size + last], hidden[first:last])
 
 
 @compiled
 def gru(
     entering: NDArray[np.float32], carried: NDArray[np.float32], scale_in: NDArray[np.float32],
-    scale: NDArray[np.float32], bias: NDArray[np.float32], new_bias: NDArray[np.float32], hidden: NDArray[np.float32],
+    scale: NDArray[np.float32], bias: NDArray[np.float32], new_bias: NDArray[np.float32], first: int, last: int,
+    state: NDArray[np.float32], hidden: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """Update a GRU's state (H,) from sums (at least 3 H,), which are used up; `new_bias` (H,) is inside the reset."""
+    """A GRU's units alike: sums (at least 3 H,); `new_bias` (H,) is inside the reset; `state` (H,) is that before."""
     size = len(hidden)
-    gates, new = slice(0, 2 * size), slice(2 * size, 3 * size)
-    _join(entering[gates], carried[gates], scale_in[gates], scale[gates], bias[gates])
-    sigmoids(entering[gates])
-    _reset(entering[:size], carried[new], scale[new], new_bias)
+    for gate in range(2):
+        part = slice(gate * size + first, gate * size + last)
+        _join(entering[part], carried[part], scale_in[part], scale[part], bias[part])
+        sigmoids(entering[part])
+    new = slice(2 * size + first, 2 * size + last)
+    _reset(entering[first:last], carried[new], scale[new], new_bias[first:last])
     _renew(entering[new], carried[new], scale_in[new], bias[new])
-    blend(entering[size : 2 * size], entering[new], hidden)
+    hidden[first:last] = state[first:last]
+    blend(entering[size + first : size + last], entering[new], hidden[first:last])

@@ -133,21 +133,21 @@ _add_one, _add_four = _block(1), _block(4)
 
 @compiled
 def add_products(
-    weights: NDArray[Any], at: int, outputs: int, inputs: NDArray[Any], rows: int, size: int, out: NDArray[Any]
-) -> None:
-    """Add inputs (R, K) times packed weights to the first N columns of `out`, N a multiple of 64.
+    weights: NDArray[Any], at: int, first: int, last: int, inputs: NDArray[Any], rows: int, size: int,
+    out: NDArray[Any],
+) -> None:  # fmt: skip
+    """Add inputs (R, K) times packed weights to `out`, in the blocks of 64 columns from `first` up to `last`.
 
     Args:
         weights: flat, of which the packed ones begin `at`.
-        outputs: N.
         inputs: (at least `rows`, K), contiguous.
         rows: R.
         size: K.
-        out: (at least `rows`, at least N), contiguous.
+        out: (at least `rows`, at least 64 `last`), contiguous.
     """
     step, out_step = inputs.shape[1], out.shape[1]
     flat, flat_out = inputs.ravel(), out.ravel()
-    for block in range(outputs // WIDTH):
+    for block in range(first, last):
         begin = 0
         while begin < size:
             count = size - begin if rows == 1 else min(CHUNK, size - begin)

@@ -13,23 +13,11 @@ from numpy.typing import NDArray
 
 from chargen.kernels.compiled import compiled
 from chargen.kernels.pointwise import blend, leave, mix, sigmoids, tanh, tanhs
-from chargen.kernels.tiles import SIDE, from_bits, multiply, round_to_bits
+from chargen.kernels.tiles import SIDE, load, multiply, store
 
 Bits = NDArray[np.uint16]
 Floats = NDArray[np.float32]
 _ONE = np.float32(1)
-
-
-@compiled
-def _store(values: Floats, bits: Bits) -> None:
-    for j in range(len(bits)):
-        bits[j] = round_to_bits(values[j])
-
-
-@compiled
-def _load(bits: Bits, values: Floats) -> None:
-    for j in range(len(bits)):
-        values[j] = from_bits(bits[j])
 
 
 @compiled
@@ -73,10 +61,10 @@ def lstm_forward(
     values = np.empty(4 * size, np.float32)
     for turn in range(turns):
         for row in range(first, last):
-            _store(hidden[row], left[row - first, :size])
+            store(hidden[row], left[row - first, :size])
         multiply(left, weights, sums, settings)
         for row in range(first, last):
-            _load(gates[turn, row], values)
+            load(gates[turn, row], values)
             _add(values, bias)
             for gate in range(4):
                 _add_blocks(sums, gate * blocks, row - first, values[gate * size : (gate + 1) * size])
@@ -85,8 +73,8 @@ def lstm_forward(
             sigmoids(values[3 * size :])
             mix(values[:size], values[2 * size : 3 * size], values[size : 2 * size], cell[row])
             leave(values[3 * size :], cell[row], hidden[row])
-            _store(values, gates[turn, row])
-            _store(hidden[row], outputs[turn, row])
+            store(values, gates[turn, row])
+            store(hidden[row], outputs[turn, row])
             cells[turn, row] = cell[row]
 
 
@@ -149,15 +137,15 @@ def lstm_backward(
     )
     for turn in range(turns - 1, -1, -1):
         for row in range(first, last):
-            _load(gradient[turn, row], out)
+            load(gradient[turn, row], out)
             _add(dh[row], out)
-            _load(gates[turn, row], values)
+            load(gates[turn, row], values)
             cell[:] = cells[turn, row]
             _lstm_cell_gradient(dh[row], out_gate, cell, dc[row])
             _gate_gradient(out_gate, dh[row], cell)
             _lstm_inner_gradient(dc[row], enter, new)
             _lstm_forget_gradient(dc[row], cells[turn - 1, row] if turn else first_cell[row], forget)
-            _store(values, gates[turn, row])
+            store(values, gates[turn, row])
             _add(bias[row], values)
             for gate in range(4):
                 left[row - first, gate * padded : gate * padded + size] = gates[
@@ -196,10 +184,10 @@ def gru_forward(
     values, inner = np.empty(3 * size, np.float32), np.empty(size, np.float32)
     for turn in range(turns):
         for row in range(first, last):
-            _store(hidden[row], left[row - first, :size])
+            store(hidden[row], left[row - first, :size])
         multiply(left, weights, sums, settings)
         for row in range(first, last):
-            _load(gates[turn, row], values)
+            load(gates[turn, row], values)
             _add(values, bias)
             for gate in range(2):
                 _add_blocks(sums, gate * blocks, row - first, values[gate * size : (gate + 1) * size])
@@ -208,9 +196,9 @@ def gru_forward(
             sigmoids(values[: 2 * size])
             _reset(values[:size], inner, values[2 * size :])
             blend(values[size : 2 * size], values[2 * size :], hidden[row])
-            _store(values, gates[turn, row])
-            _store(inner, carried[turn, row])
-            _store(hidden[row], outputs[turn, row])
+            store(values, gates[turn, row])
+            store(inner, carried[turn, row])
+            store(hidden[row], outputs[turn, row])
 
 
 @compiled
@@ -257,18 +245,18 @@ def gru_backward(
     reset, update, new = values[:size], values[size : 2 * size], values[2 * size :]
     for turn in range(turns - 1, -1, -1):
         for row in range(first, last):
-            _load(gradient[turn, row], out)
+            load(gradient[turn, row], out)
             _add(dh[row], out)
-            _load(gates[turn, row], values)
-            _load(carried[turn, row], inner)
+            load(gates[turn, row], values)
+            load(carried[turn, row], inner)
             if turn:
-                _load(outputs[turn - 1, row], before)
+                load(outputs[turn - 1, row], before)
             else:
                 before[:] = first_hidden[row]
             _gru_update_gradient(dh[row], update, new, before)
             _gru_reset_gradient(new, reset, inner)
-            _store(values, gates[turn, row])
-            _store(inner, carried[turn, row])
+            store(values, gates[turn, row])
+            store(inner, carried[turn, row])
             _add(bias[row], values)
             _add(inner_bias[row], inner)
             for gate in range(2):

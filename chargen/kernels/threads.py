@@ -1,6 +1,7 @@
 """Rows shared out among threads: each computes its own from beginning to end, so threads never wait for each other."""
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -22,6 +23,18 @@ def share(run: Callable[[slice], None], rows: int, at_least: int = 1) -> None:
     list(_pool().map(run, [slice(*pair) for pair in pairwise(borders)]))
 
 
+def together(run: Callable[[int], None], members: int) -> None:
+    """Run as members 0 to `members` - 1, all at the same time; one team after the other."""
+    if members == 1:
+        run(0)
+        return
+    with _ONE_TEAM:
+        others = [_pool().submit(run, member) for member in range(1, members)]
+        run(0)
+        for other in others:
+            other.result()
+
+
 @cache
 def threads() -> int:
     """How many threads may compute: $OMP_NUM_THREADS, or the cores that this process may use."""
@@ -31,6 +44,14 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_ONE_TEAM = threading.Lock()
+"""Two teams, each with members that wait for a thread of the pool, would wait for ever."""
+
+
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads(), "chargen")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child process has none of these threads

@@ -156,6 +156,20 @@ def round_to_bits(typing_context: Any, value: Any) -> Any:
 
 
 @compiled
+def load(bits: Bits, values: Floats) -> None:
+    """The float32 of bf16 bits (N,), into the first N `values`."""
+    for n in range(len(bits)):
+        values[n] = from_bits(bits[n])
+
+
+@compiled
+def store(values: Floats, bits: Bits) -> None:
+    """The bf16 bits (N,) of the first N `values`."""
+    for n in range(len(bits)):
+        bits[n] = round_to_bits(values[n])
+
+
+@compiled
 def _multiply_in_units(left: Bits, packed: Bits, out: Floats, settings: NDArray[np.uint8]) -> None:
     rows, inputs = left.shape
     _configure(settings.ctypes.data)

@@ -1,11 +1,16 @@
 """Dropout whose masks are addressed by (seed, step, layer), so that no random state needs saving."""
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from chargen.draws import Purpose, integer
+
+BITS = 16
+"""Of a mask's random numbers: a rate is rounded to a multiple of 2**-16."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,50 @@ def drop(values: Tensor, rate: float, noise: Noise | None, layer: int, *, locked
     """
     if noise is None or rate == 0:
         return values
+    if not locked and values.device.type == "cpu" and values.dtype in (torch.float32, torch.bfloat16) and _kernels():
+        dropped: Tensor = _Drop.apply(values, round(rate * 2**BITS), noise, layer)  # type: ignore[no-untyped-call]
+        return dropped
     shape = (values.shape[0], 1 if locked else values.shape[1], values.shape[2])
     generator = torch.Generator(values.device).manual_seed(integer(noise.seed, layer, noise.step, Purpose.DROPOUT))
     kept = torch.rand(shape, generator=generator, device=values.device) >= rate
     return values * kept / (1 - rate)
+
+
+@cache
+def _kernels() -> Any:
+    """The compiled masks; None where numba is not there."""
+    try:
+        from chargen.kernels import dropout
+    except ImportError:
+        return None
+    return dropout
+
+
+class _Drop(torch.autograd.Function):
+    """Masks that are computed where they are applied, on the way back once more; none is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, limit: int, noise: Noise, layer: int) -> Tensor:
+        ctx.address = limit, noise, layer
+        return _apply(values, limit, noise, layer)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _apply(gradients[0], *ctx.address), None, None, None
+
+
+def _apply(values: Tensor, limit: int, noise: Noise, layer: int) -> Tensor:
+    from chargen.kernels.threads import share
+
+    kernels = _kernels()
+    by_time = values.detach().transpose(0, 1).contiguous()  # as the compiled layers have it: nothing is copied then
+    found = torch.empty_like(by_time)
+    kernel, view = (kernels.drop_bits, torch.uint16) if values.dtype == torch.bfloat16 else (kernels.drop_floats, None)
+    before, after = ((each.view(view) if view else each).flatten().numpy() for each in (by_time, found))
+    address = noise.seed, (noise.step << 24) % 2**64, layer, int(Purpose.DROPOUT)
+
+    def run(groups: slice) -> None:
+        kernel(before, after, groups.start, groups.stop, limit, *address)
+
+    share(run, -(-len(before) // kernels.GROUP), at_least=64)
+    return found.transpose(0, 1)

@@ -1,5 +1,8 @@
 """Compiled steps: whole chunks of characters are read or written outside the interpreter."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -7,7 +10,7 @@ from numpy.typing import NDArray
 
 from chargen.kernels.decode import read_or_write
 from chargen.kernels.products import WIDTH, pack
-from chargen.kernels.threads import share
+from chargen.kernels.threads import share, threads, together
 from chargen.model.config import ModelConfig, check_direction
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.rules import Rules
@@ -17,6 +20,12 @@ from chargen.storage.quantize import SCALE, as_float32
 Floats = NDArray[np.float32]
 NO_RULES = Rules(np.zeros((1, 1), bool), np.zeros((1, 1), np.int64), np.zeros(1, bool))
 """For rows that only read."""
+FAR = 2**21
+"""Bytes of weights from which threads share the steps of a single row."""
+MEASURED = 8
+"""Characters that tell how fast it goes."""
+AGAIN = 16
+"""Every so many chunks the number of threads that was slower is tried again."""
 
 
 class Decoder(Stepper):
@@ -66,6 +75,8 @@ class Decoder(Stepper):
             lstm, config.hidden_size, weights, table, scale_in, scale, bias, new_bias, head_scale, head_bias
         )  # fmt: skip
         self._size = size
+        large = weights.nbytes >= FAR and config.hidden_size % WIDTH == 0
+        self._team = _Team(min(threads(), config.hidden_size // WIDTH) if large else 1)
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[Floats, State]:
         """Ids (R,) -> logits (R, V) and the new state."""
@@ -100,15 +111,48 @@ class Decoder(Stepper):
 
         def run(rows: slice) -> None:
             part = np.stack([layer[rows] for layer in after])
-            read_or_write(
+            size = rows.stop - rows.start
+            shared = (
+                np.zeros(1, np.int64), np.zeros(size + 1, np.int64),
+                np.empty((2, size, self.config.hidden_size), np.float32),
+            )  # fmt: skip
+            arguments = (
                 self._model, logits[rows], part, ids[rows], log_probs[rows], counts[rows], write, uniforms[rows],
                 rules.masks, mask_of[rows].astype(np.int64), rules.follow, rules.pause, *choice,
             )  # fmt: skip
+            with self._team.choose(len(ids), ids.shape[1]) as members:
+                together(lambda member: read_or_write(*arguments, member, members, shared), members)
             for layer, new in zip(after, part, strict=True):
                 layer[rows] = new
 
         share(run, len(ids))
         return Chunk(logits, after, ids, log_probs, counts)
+
+
+class _Team:
+    """How many threads share the steps of a single row: one, or all where that has turned out faster.
+
+    On cores that other programs use, threads that meet several times a step wait for each other more than they compute.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.seconds = {1: 0.0, most: 0.0}
+        self.chunks = 0
+
+    @contextmanager
+    def choose(self, rows: int, turns: int) -> Iterator[int]:
+        """The number for this chunk, of which the time is taken."""
+        if self.most == 1 or rows > 1 or turns < MEASURED:
+            yield 1
+            return
+        self.chunks += 1
+        members = min(self.seconds, key=lambda one: self.seconds[one])
+        if self.chunks % AGAIN == 0:
+            members = self.most + 1 - members  # the other one
+        begun = time.perf_counter()
+        yield members
+        self.seconds[members] = (time.perf_counter() - begun) / turns
 
 
 def _scale(arrays: Arrays, name: str) -> Floats:
