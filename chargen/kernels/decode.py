@@ -10,6 +10,7 @@ from chargen.kernels.compiled import compiled
 from chargen.kernels.pointwise import gru, lstm
 from chargen.kernels.products import WIDTH, add_products
 from chargen.kernels.team import meet
+from chargen.kernels.tiles import multiply_split
 
 
 @compiled
@@ -39,7 +40,7 @@ def read_or_write(
             64. All get the same arrays.
         shared: what they share: a counter (1,) at zero, the active rows and how many (R + 1,), outputs (2, R, H).
     """
-    lstm_cell, hidden, weights, table, scale_in, scale, bias, new_bias, head_scale, head_bias = model
+    lstm_cell, units, hidden, weights, table, scale_in, scale, bias, new_bias, head_scale, head_bias = model
     counter, active, fresh = shared
     rows, turns = ids.shape
     layers = len(state)
@@ -52,9 +53,13 @@ def read_or_write(
         first, last = blocks * member // members * WIDTH, blocks * (member + 1) // members * WIDTH
     head_blocks = padded_out // WIDTH
     head_first, head_last = head_blocks * member // members, head_blocks * (member + 1) // members
+    filled = (rows + 15) // 16 * 16
     inputs = np.empty((rows, hidden), np.float32)
-    entering, carried = np.empty((rows, padded), np.float32), np.empty((rows, padded), np.float32)
-    outputs = np.empty((rows, padded_out), np.float32)
+    entering, carried = np.empty((filled, padded), np.float32), np.empty((filled, padded), np.float32)
+    outputs = np.empty((filled, padded_out), np.float32)
+    room = np.zeros(2 * filled * hidden + 64, np.uint16)
+    begin = (-room.ctypes.data % 64) // 2
+    halves = room[begin : begin + 2 * filled * hidden].reshape((2, filled, hidden))
     scratch = np.empty(size, np.float64)
     stopped = np.zeros(rows, np.bool_)
     met = 0
@@ -93,13 +98,11 @@ def read_or_write(
                 for n in range(number):
                     entering[n, : table.shape[1]] = table[ids[active[n], turn]]
             else:
-                entering[:number] = 0
-                _add(weights, at, below, number, hidden, entering, gates, first, last, members)
+                _multiply(weights, at, below, number, hidden, entering, gates, first, last, members, units, halves)
                 at += padded * hidden
             for n in range(number):
                 inputs[n] = state[layer, active[n], :hidden]
-            carried[:number] = 0
-            _add(weights, at, inputs, number, hidden, carried, gates, first, last, members)
+            _multiply(weights, at, inputs, number, hidden, carried, gates, first, last, members, units, halves)
             at += padded * hidden
             for n in range(number):
                 old, coming, going = state[layer, active[n]], scale_in[layer], scale[layer]
@@ -120,8 +123,9 @@ def read_or_write(
                 ends |= counts[active[n]] == turn + 1
             if not ends:
                 continue
-        outputs[:number] = 0
-        add_products(weights, at, head_first, head_last, fresh[(layers + 1) % 2], number, hidden, outputs)
+        _multiply_blocks(
+            weights, at, head_first, head_last, fresh[(layers + 1) % 2], number, hidden, outputs, units, halves
+        )
         for n in range(number):
             row = active[n]
             for v in range(head_first * WIDTH, min(head_last * WIDTH, size)):
@@ -132,17 +136,29 @@ def read_or_write(
 
 
 @compiled
-def _add(
+def _multiply(
     weights: NDArray[Any], at: int, inputs: NDArray[np.float32], rows: int, hidden: int, out: NDArray[np.float32],
-    gates: int, first: int, last: int, members: int,
+    gates: int, first: int, last: int, members: int, units: NDArray[np.uint8], halves: NDArray[np.uint16],
 ) -> None:  # fmt: skip
-    """Add the sums of some units' gates."""
+    """The sums of some units' gates."""
     if members == 1:
-        add_products(weights, at, 0, out.shape[1] // WIDTH, inputs, rows, hidden, out)
+        _multiply_blocks(weights, at, 0, out.shape[1] // WIDTH, inputs, rows, hidden, out, units, halves)
         return
     for gate in range(gates):
-        begin = gate * hidden
-        add_products(weights, at, (begin + first) // WIDTH, (begin + last) // WIDTH, inputs, rows, hidden, out)
+        begin, end = (gate * hidden + first) // WIDTH, (gate * hidden + last) // WIDTH
+        _multiply_blocks(weights, at, begin, end, inputs, rows, hidden, out, units, halves)
+
+
+@compiled
+def _multiply_blocks(
+    weights: NDArray[Any], at: int, first: int, last: int, inputs: NDArray[np.float32], rows: int, hidden: int,
+    out: NDArray[np.float32], units: NDArray[np.uint8], halves: NDArray[np.uint16],
+) -> None:  # fmt: skip
+    if len(units):
+        multiply_split(inputs, rows, weights, at, first, last, halves[0], halves[1], out, units)
+    else:
+        out[:rows, first * WIDTH : last * WIDTH] = 0
+        add_products(weights, at, first, last, inputs, rows, hidden, out)
 
 
 @compiled

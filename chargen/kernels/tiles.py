@@ -52,6 +52,14 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return found
 
 
+def pack_rows(bits: Bits) -> Bits:
+    """bf16 bits (N, K), K a multiple of 32 -> packed weights (K, N), N filled up to a multiple of 64."""
+    rows, inputs = bits.shape
+    padded = np.zeros((-(-rows // (2 * SIDE)) * 2 * SIDE, inputs), np.uint16)
+    padded[:rows] = bits
+    return np.ascontiguousarray(padded.reshape(-1, SIDE, inputs // 2, 2).transpose(0, 2, 1, 3))
+
+
 def to_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Finite float32 -> bf16 bits, rounded to nearest, ties to even."""
     bits = np.ascontiguousarray(values).view(np.uint32)
@@ -155,6 +163,50 @@ def round_to_bits(typing_context: Any, value: Any) -> Any:
     return types.uint16(types.float32), generate
 
 
+@native
+def _wide_block(
+    typing_context: Any, high: Any, low: Any, step: Any, b: Any, apart: Any, c: Any, c_step: Any, count: Any
+) -> Any:
+    """C (16, 64) = (high + low) (16, 32 count) times two blocks of B that lie `apart`; steps in bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        high, low, step, b, apart, c, c_step, count = arguments
+
+        def tile(name: str, number: int, at: Any, step: Any) -> None:
+            pointer = builder.inttoptr(at, _POINTER)
+            _call(builder, f"llvm.x86.{name}64", [_BYTE, _POINTER, _INT64], [_BYTE(number), pointer, step])
+
+        for number in range(4):
+            _call(builder, "llvm.x86.tilezero", [_BYTE], [_BYTE(number)])
+        before = builder.block
+        loop, after = builder.append_basic_block("inputs"), builder.append_basic_block("done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        at = builder.phi(_INT64)
+        at.add_incoming(_INT64(0), before)
+        first = builder.mul(at, _INT64(2 * SIDE))
+        tile("tileloadd", 4, builder.add(high, first), step)
+        tile("tileloadd", 5, builder.add(low, first), step)
+        for number in range(4):
+            block = builder.add(
+                builder.add(b, builder.mul(apart, _INT64(number // 2))), _INT64(2 * SIDE * (number % 2))
+            )
+            right = 6 + number % 2
+            tile("tileloadd", right, builder.add(block, builder.mul(at, _INT64(2 * SIDE * SIDE))), _INT64(4 * SIDE))
+            for left in (4, 5):
+                _call(builder, "llvm.x86.tdpbf16ps", [_BYTE] * 3, [_BYTE(number), _BYTE(left), _BYTE(right)])
+        following = builder.add(at, _INT64(1))
+        at.add_incoming(following, loop)
+        builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+        builder.position_at_end(after)
+        for number in range(4):
+            tile("tilestored", number, builder.add(c, _INT64(2 * SIDE * number)), c_step)
+        return context.get_dummy_value()
+
+    place = types.uintp
+    return types.void(place, place, types.intp, place, types.intp, place, types.intp, types.intp), generate
+
+
 @compiled
 def load(bits: Bits, values: Floats) -> None:
     """The float32 of bf16 bits (N,), into the first N `values`."""
@@ -198,4 +250,63 @@ multiply = _multiply_in_units if amx() else multiply_plainly
 
 The blocks of 32 columns lie one after the other: rows far apart in memory would push each other out of the cache.
 Arrays begin at a cache line. `settings` are `SETTINGS`.
+"""
+
+
+@compiled
+def _split_in_units(
+    inputs: Floats, rows: int, packed: Bits, at: int, first: int, last: int, high: Bits, low: Bits, out: Floats,
+    settings: NDArray[np.uint8],
+) -> None:  # fmt: skip
+    size = inputs.shape[1]
+    for row in range(rows):
+        for k in range(size):
+            bits = round_to_bits(inputs[row, k])
+            high[row, k] = bits
+            low[row, k] = round_to_bits(inputs[row, k] - from_bits(bits))
+    _configure(settings.ctypes.data)
+    for block in range(first, last):
+        weights = packed.ctypes.data + (at + block * size * 2 * SIDE) * 2
+        for row in range(0, rows, 16):
+            target = out.ctypes.data + (row * out.shape[1] + block * 2 * SIDE) * 4
+            left = row * size * 2
+            _wide_block(
+                high.ctypes.data + left, low.ctypes.data + left, size * 2, weights, size * SIDE * 2, target,
+                out.shape[1] * 4, size // SIDE,
+            )  # fmt: skip
+    _release()
+
+
+@compiled
+def multiply_split_plainly(
+    inputs: Floats, rows: int, packed: Bits, at: int, first: int, last: int, high: Bits, low: Bits, out: Floats,
+    settings: NDArray[np.uint8],
+) -> None:  # fmt: skip
+    """The same in plain loops, slowly."""
+    size = inputs.shape[1]
+    for row in range(rows):
+        out[row, first * 2 * SIDE : last * 2 * SIDE] = 0
+        for k in range(size):
+            high[row, k] = round_to_bits(inputs[row, k])
+            low[row, k] = round_to_bits(inputs[row, k] - from_bits(high[row, k]))
+            value = from_bits(high[row, k]) + from_bits(low[row, k])
+            for n in range(first * 2 * SIDE, last * 2 * SIDE):
+                place = at + ((n // SIDE * size // 2 + k // 2) * SIDE + n % SIDE) * 2 + k % 2
+                out[row, n] += value * from_bits(packed[place])
+
+
+@compiled
+def _no_units(
+    inputs: Floats, rows: int, packed: Bits, at: int, first: int, last: int, high: Bits, low: Bits, out: Floats,
+    settings: NDArray[np.uint8],
+) -> None:  # fmt: skip
+    return
+
+
+multiply_split = _split_in_units if amx() else _no_units
+"""out (R, N) = inputs (R, K) in float32 times bf16 weights (K, N): the blocks of 64 columns from `first` up to `last`.
+
+An input is split into two bf16 numbers, which together hold 16 of its 24 bits. `packed` is flat, the weights begin
+`at`; `high`, `low` and `out` have room for R filled up to 16; K is a multiple of 32. The bits of a row do not depend on
+R. Not to be called where there are no matrix units.
 """

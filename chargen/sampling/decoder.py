@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from chargen.kernels.decode import read_or_write
 from chargen.kernels.products import WIDTH, pack
 from chargen.kernels.threads import share, threads, together
+from chargen.kernels.tiles import SETTINGS, SIDE, aligned, pack_rows
+from chargen.kernels.units import amx
 from chargen.model.config import ModelConfig, check_direction
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.rules import Rules
@@ -48,6 +50,9 @@ class Decoder(Stepper):
         stored = arrays
         if len({array.dtype for array in arrays.values() if array.ndim == 2}) > 1:
             stored = {name: as_float32(arrays, name) for name in arrays}  # a file that somebody put together
+        # bf16 weights are multiplied in matrix units where there are such, whatever the number of rows.
+        in_units = amx() and stored["output.weight"].dtype == np.uint16 and config.hidden_size % SIDE == 0
+        pack_weights = pack_rows if in_units else pack
         parts = []
         for layer in range(config.num_layers):
             name = f"{direction}_layers.{layer}."
@@ -59,9 +64,9 @@ class Decoder(Stepper):
             scale[layer, :gates] = _scale(arrays, f"{name}weight_hh_l0")
             scale_in[layer, :gates] = _scale(arrays, f"{name}weight_ih_l0") if layer else 1
             if layer:
-                parts.append(pack(stored[f"{name}weight_ih_l0"]).ravel())
-            parts.append(pack(stored[f"{name}weight_hh_l0"]).ravel())
-        parts.append(pack(stored["output.weight"]).ravel())
+                parts.append(pack_weights(stored[f"{name}weight_ih_l0"]).ravel())
+            parts.append(pack_weights(stored[f"{name}weight_hh_l0"]).ravel())
+        parts.append(pack_weights(stored["output.weight"]).ravel())
         size = len(arrays["output.bias"])
         head_scale, head_bias = _scale(arrays, "output.weight"), as_float32(arrays, "output.bias")
         head_scale, head_bias = (np.pad(one, (0, -size % WIDTH)) for one in (head_scale, head_bias))
@@ -69,10 +74,11 @@ class Decoder(Stepper):
         inputs = as_float32(arrays, f"{direction}_layers.0.weight_ih_l0")
         with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the logits
             table = as_float32(arrays, "embedding.weight") @ inputs.T
-        weights = np.concatenate(parts)
-        lstm = config.cell == "lstm"
+        weights = aligned((sum(map(len, parts)),), parts[0].dtype)
+        np.concatenate(parts, out=weights)
+        lstm, units = config.cell == "lstm", SETTINGS if in_units else SETTINGS[:0]
         self._model = (
-            lstm, config.hidden_size, weights, table, scale_in, scale, bias, new_bias, head_scale, head_bias
+            lstm, units, config.hidden_size, weights, table, scale_in, scale, bias, new_bias, head_scale, head_bias
         )  # fmt: skip
         self._size = size
         large = weights.nbytes >= FAR and config.hidden_size % WIDTH == 0
