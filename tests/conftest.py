@@ -1,5 +1,6 @@
 """What all tests share: reproducible hypothesis, a cache of their own, a small model to look at."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from chargen.places import cache_folder
 
 # Every test has a cache of its own, but kernels are compiled once for all.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "kernels"))
+
+from chargen.kernels.compiled import PLACE
+
+with contextlib.suppress(OSError):  # or the first command would say that it compiles
+    Path(PLACE).mkdir(parents=True)
 
 from chargen.model.config import ModelConfig
 from chargen.storage.model_file import ModelFile

@@ -19,7 +19,7 @@ from chargen.cli.options import (
     unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import Stderr, TextWriter, tell
+from chargen.cli.terminal import Stderr, TextWriter, tell, tell_of_kernels
 from chargen.draws import MAX_SEED
 from chargen.errors import SettingError
 from chargen.sampling.choose import SampleConfig
@@ -94,6 +94,7 @@ def command(
         raise SettingError("nothing to fill: give --before and --after, or a SOURCE with gaps")
     lengths = gap_lengths(**given) if source is None or any(one is not None for one in given.values()) else None
     file = read_model(model)
+    tell_of_kernels()
     filler = Filler(file, config, particles=particles, seed=seed, unknown=unknown)
     if source is not None:
         sources, _ = find_sources([source])

@@ -18,7 +18,7 @@ from chargen.cli.options import (
     settings_options,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import Stderr, TextWriter, tell
+from chargen.cli.terminal import Stderr, TextWriter, tell, tell_of_kernels
 from chargen.draws import MAX_SEED
 from chargen.errors import ChargenError, SettingError
 from chargen.model.config import need_two_ways
@@ -113,6 +113,8 @@ def command(
     if reverse:
         need_two_ways(file.config, "--reverse")
     direction = "backward" if reverse else "forward"
+    if device == "cpu":
+        tell_of_kernels()
     sampler = Sampler(file, config, num=num, seed=seed, device=device, direction=direction)
     if state_in is not None:
         sampler.load_state(state_in)

@@ -112,3 +112,14 @@ class TextWriter:
             self.stream.write(visible(self._held) + ("" if ended else "\n"))
             self._held, self._last = "", "\n"
         self.stream.flush()
+
+
+def tell_of_kernels() -> None:
+    """Say why the first run on a machine begins slowly, or why all do."""
+    try:
+        from chargen.kernels.compiled import PLACE
+    except ImportError:
+        tell("note: without the package numba this is slower")
+        return
+    if not os.path.exists(PLACE):
+        tell("compiling inner loops for this machine; this is done once")

@@ -21,7 +21,7 @@ from chargen.cli.options import (
     settings_options,
 )
 from chargen.cli.signals import StopRequest, stop_on_signals
-from chargen.cli.terminal import tell, visible
+from chargen.cli.terminal import tell, tell_of_kernels, visible
 from chargen.durable import locked
 from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_count
@@ -228,6 +228,8 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
     machine, out = trainer.machine(), shlex.quote(str(trainer.out))
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
     _say(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
+    if machine["device"] == "cpu":
+        tell_of_kernels()
     stop.deferred = True
     with TrainingBar(trainer, preview) as bar:
         for progress in trainer.run():

@@ -30,7 +30,7 @@ def compiled(function: Function) -> Function:
     """Compile a function when it is first called, without the interpreter's lock, with IEEE arithmetic as written."""
     before = _config.CACHE_DIR
     try:
-        _config.CACHE_DIR = _PLACE
+        _config.CACHE_DIR = PLACE
         return _compile(function, cache=True)
     except (RuntimeError, OSError):  # nowhere to write: compile in every process
         return _compile(function, cache=False)
@@ -48,4 +48,5 @@ def _compile(function: Function, *, cache: bool) -> Function:
     return result
 
 
-_PLACE = _place()
+PLACE = _place()
+"""Where machine code is kept; not there before anything has been compiled."""
