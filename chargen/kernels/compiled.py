@@ -1,6 +1,7 @@
 """How functions are compiled: once per machine, into chargen's cache."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,14 +29,21 @@ def _place() -> str:
 
 def compiled(function: Function) -> Function:
     """Compile a function when it is first called, without the interpreter's lock, with IEEE arithmetic as written."""
+    if not _writable(Path(PLACE)):
+        return _compile(function, cache=False)  # in every process; numba's own folders miss changes of other files
     before = _config.CACHE_DIR
     try:
         _config.CACHE_DIR = PLACE
         return _compile(function, cache=True)
-    except (RuntimeError, OSError):  # nowhere to write: compile in every process
-        return _compile(function, cache=False)
     finally:
         _config.CACHE_DIR = before
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a folder can be written, or be made."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK)
 
 
 def native(function: Callable[..., Any]) -> Any:

@@ -86,7 +86,7 @@ class _Lstm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        inputs, weight_ih, weight_hh, state, gates, outputs, cells = ctx.saved_tensors
+        inputs, weight_ih, weight_hh, state, gates, outputs, cells = _once(ctx)
         gradient, after = gradients
         turns, rows, size = cells.shape
         padded = kernels.pad(size)
@@ -133,7 +133,7 @@ class _Gru(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        inputs, weight_ih, weight_hh, state, gates, outputs, carried = ctx.saved_tensors
+        inputs, weight_ih, weight_hh, state, gates, outputs, carried = _once(ctx)
         gradient, after = gradients
         turns, rows, size = carried.shape
         padded = kernels.pad(size)
@@ -154,6 +154,15 @@ class _Gru(torch.autograd.Function):
         recurrent = torch.cat([gates[:, : 2 * size].t() @ before, inner.t() @ before]).float()
         recurrent_bias = torch.cat([bias.sum(0)[: 2 * size], inner_bias.sum(0)])
         return *_input_gradients(inputs, weight_ih, gates), recurrent, bias.sum(0), recurrent_bias, dh
+
+
+def _once(ctx: Any) -> tuple[Tensor, ...]:
+    """What the forward pass kept; gates are overwritten by their gradients, so only once."""
+    if getattr(ctx, "used", False):
+        raise RuntimeError("a compiled layer's gradient can be taken once: run the forward pass again")
+    ctx.used = True
+    saved: tuple[Tensor, ...] = ctx.saved_tensors
+    return saved
 
 
 def _with_first(turns: int, hidden: Tensor) -> Tensor:

@@ -57,7 +57,8 @@ class Decoder(Stepper):
         for layer in range(config.num_layers):
             name = f"{direction}_layers.{layer}."
             bias_ih, bias_hh = (as_float32(arrays, f"{name}bias_{part}_l0") for part in ("ih", "hh"))
-            bias[layer, :gates] = bias_ih + bias_hh
+            with np.errstate(over="ignore"):  # the caller looks at the logits
+                bias[layer, :gates] = bias_ih + bias_hh
             if config.cell == "gru":
                 bias[layer, 2 * config.hidden_size : gates] = bias_ih[2 * config.hidden_size :]
                 new_bias[layer] = bias_hh[2 * config.hidden_size :]
@@ -91,7 +92,10 @@ class Decoder(Stepper):
     def read(
         self, ids: NDArray[Any], counts: NDArray[np.int64], logits: NDArray[Any], state: State
     ) -> tuple[Floats, State]:
-        """As the reference."""
+        """As the reference. Raises IndexError for an id that the model does not have."""
+        given = ids[np.arange(ids.shape[1]) < np.asarray(counts)[:, None]]
+        if given.size and not 0 <= given.min() <= given.max() < self._size:
+            raise IndexError(f"ids are {given.min()} to {given.max()}: the model has {self._size}")
         which = np.zeros(len(ids), np.int64)
         chunk = self._run(logits, state, ids, counts, False, np.zeros((len(ids), 1)), NO_RULES, which, SampleConfig())
         return chunk.logits, chunk.state
@@ -113,7 +117,7 @@ class Decoder(Stepper):
             logits = np.array(logits, np.float32)
         after = tuple(layer.copy() for layer in state)
         counts, log_probs = counts.astype(np.int64), np.zeros(ids.shape)
-        choice = config.temperature, config.top_k, config.top_p, config.min_p
+        choice = config.temperature, min(config.top_k, self._size), config.top_p, config.min_p
 
         def run(rows: slice) -> None:
             part = np.stack([layer[rows] for layer in after])

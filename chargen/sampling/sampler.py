@@ -180,7 +180,7 @@ class Sampler:
             begun = time.perf_counter()
             ahead = self._ahead = self._write_ahead(active, min(turns, left))
             seconds = (time.perf_counter() - begun) / len(ahead)
-            turns = max(1, min(2 * turns, MOST_TURNS, int(HAND_OVER / seconds)))
+            turns = max(1, min(2 * len(ahead), MOST_TURNS, int(HAND_OVER / seconds)))
             done: set[int] = set()
             for number in range(len(ahead)):
                 turn = self._take(ahead, number)
@@ -203,14 +203,16 @@ class Sampler:
         turns = self._rules.turns or turns
         uniforms = np.stack([stream.uniforms(turns) for stream in streams])
         chunk = self.stepper.write(*before, uniforms, rules, which, self.config)
-        # Where a row cannot write on, the others stop beside it, and it is told before any of them moves on.
+        # Where a row pauses or cannot write on, the others stop beside it: who writes in a turn must not depend on
+        # chunks, and an error is told before any of them moves on.
         counts = chunk.counts.tolist()
-        ends = [(count, row) for row, count in enumerate(counts) if count < turns and chunk.ids[row, count] < 0]
-        limit, first = min(ends, default=(max(counts), 0))
+        limit, first = min((count, row) for row, count in enumerate(counts))
         if limit == 0:
             raise ChargenError(self._why_not(rows[first], int(chunk.ids[first, 0])))
         self._put(rows, chunk.logits, chunk.state)
-        return _Ahead(rows, *before, chunk.ids[:, :limit], chunk.log_probs, np.minimum(counts, limit), whole=not ends)
+        return _Ahead(
+            rows, *before, chunk.ids[:, :limit], chunk.log_probs, np.minimum(counts, limit), whole=limit == max(counts)
+        )
 
     def _put(self, rows: list[int], logits: NDArray[Any], state: State) -> None:
         """Let rows stand elsewhere; the other rows stay as they are."""
@@ -244,12 +246,12 @@ class Sampler:
 
     def _settle(self) -> None:
         """Stand where the text that was handed over ends: what was written ahead of it is forgotten."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is None or (ahead.whole and ahead.taken == len(ahead)):
-            return
-        counts = np.minimum(ahead.counts, ahead.taken)
-        logits, state = self.stepper.read(ahead.ids, counts, ahead.logits, ahead.state)
-        self._put(ahead.rows, logits, state)
+        ahead = self._ahead
+        if ahead is not None and not (ahead.whole and ahead.taken == len(ahead)):
+            counts = np.minimum(ahead.counts, ahead.taken)
+            logits, state = self.stepper.read(ahead.ids, counts, ahead.logits, ahead.state)
+            self._put(ahead.rows, logits, state)
+        self._ahead = None
 
     def stream(self, length: int | None = None) -> Iterator[str]:
         """The characters of a single sample, one by one, as they are written: backward, the text's last one first."""

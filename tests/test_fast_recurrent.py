@@ -1,0 +1,896 @@
+"""Recurrent layers in bf16 matrix units: near to torch's in fp32, very near to a slow emulation, exact where promised.
+
+Bits that must not depend on how a window is cut, on the other rows, or on the number of threads are compared as bits.
+"""
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise, product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from chargen.kernels import recurrent as kernels
+from chargen.kernels import threads, tiles
+from chargen.model import fast_recurrent, recurrent
+
+CELLS = ("lstm", "gru")
+ROWS, TURNS, INPUTS, HIDDEN = (8, 9, 31, 33, 64), (1, 2, 17), (1, 10, 33), (1, 12, 32, 40, 96)
+V = 11
+Run = Callable[[nn.RNNBase, Tensor, Tensor], tuple[Tensor, Tensor]]
+every_cell = pytest.mark.parametrize("cell", CELLS)
+sizes = st.tuples(*map(st.sampled_from, (CELLS, ROWS, TURNS, INPUTS, HIDDEN)))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer, what it reads (B, T, F) and starts from (B, S), and the gradients that come back to it."""
+
+    module: nn.RNNBase
+    inputs: Tensor
+    state: Tensor
+    gradient: Tensor
+    after: Tensor
+
+
+def case(
+    cell: str, rows: int = 9, turns: int = 5, inputs: int = 10, hidden: int = 12, *, seed: int = 0, scale: float = 1.0
+) -> Case:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = (nn.LSTM if cell == "lstm" else nn.GRU)(inputs, hidden, batch_first=True)
+        with torch.no_grad():
+            for weight in module.parameters():
+                weight *= scale
+        width = hidden * (2 if cell == "lstm" else 1)
+        shapes = (rows, turns, inputs), (rows, width), (rows, turns, hidden), (rows, width)
+        return Case(module, *(torch.randn(*shape) for shape in shapes))
+
+
+def parameters(module: nn.RNNBase) -> list[Tensor]:
+    return [module.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+
+
+def forward(given: Case, run: Run = fast_recurrent.run) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        outputs, after = run(given.module, given.inputs, given.state)
+    return outputs, after
+
+
+def everything(given: Case, run: Run = fast_recurrent.run) -> dict[str, Tensor]:
+    """Outputs, the state after, and all gradients, by name; all in float32."""
+    inputs, state = given.inputs.clone().requires_grad_(), given.state.clone().requires_grad_()
+    outputs, after = run(given.module, inputs, state)
+    leaves = [inputs, *parameters(given.module), state]
+    gradients = torch.autograd.grad([outputs, after], leaves, [given.gradient.to(outputs.dtype), given.after])
+    names = ("inputs", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "state")
+    found = {"outputs": outputs.detach().float(), "after": after.detach()}
+    return found | {f"of {name}": value for name, value in zip(names, gradients, strict=True)}
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def rounded(values: Tensor) -> Tensor:
+    return values.detach().bfloat16().float()
+
+
+def emulate_lstm(given: Case) -> dict[str, Tensor]:
+    """The kernel's arithmetic in float32, rounded to bf16 where the kernel rounds."""
+    weight_ih, weight_hh = (rounded(weight) for weight in parameters(given.module)[:2])
+    bias = sum(parameters(given.module)[2:]).detach()
+    inputs = rounded(given.inputs)
+    h, c = given.state.chunk(2, 1)
+    entering = rounded(inputs @ weight_ih.t())
+    hiddens, cells, gates = [h], [c], []
+    for turn in range(inputs.shape[1]):
+        i, f, g, o = (entering[:, turn] + bias + rounded(h) @ weight_hh.t()).chunk(4, 1)
+        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+        c = f * c + i * g
+        h = o * c.tanh()
+        hiddens.append(h)
+        cells.append(c)
+        gates.append(rounded(torch.cat([i, f, g, o], 1)))
+    dh, dc = given.after.chunk(2, 1)
+    bias_gradient, found = torch.zeros_like(bias), []
+    for turn in range(inputs.shape[1] - 1, -1, -1):
+        i, f, g, o = gates[turn].chunk(4, 1)
+        dh = dh + rounded(given.gradient[:, turn])
+        tanh = cells[turn + 1].tanh()
+        dc = dc + dh * o * (1 - tanh * tanh)
+        d = torch.cat(
+            [dc * i * g * (1 - i), dc * f * cells[turn] * (1 - f), dc * i * (1 - g * g), dh * tanh * o * (1 - o)], 1
+        )
+        dc = dc * f
+        bias_gradient = bias_gradient + d.sum(0)
+        found.insert(0, rounded(d))
+        dh = rounded(d) @ weight_hh
+    sums, before = torch.stack(found, 1), rounded(torch.stack(hiddens[:-1], 1))
+    return {
+        "outputs": rounded(torch.stack(hiddens[1:], 1)),
+        "after": torch.cat([h, c], 1),
+        "of inputs": rounded(sums @ weight_ih),
+        "of weight_ih": rounded(sums.flatten(0, 1).t() @ inputs.flatten(0, 1)),
+        "of weight_hh": rounded(sums.flatten(0, 1).t() @ before.flatten(0, 1)),
+        "of bias_ih": bias_gradient,
+        "of bias_hh": bias_gradient,
+        "of state": torch.cat([dh, dc], 1),
+    }
+
+
+def emulate_gru(given: Case) -> dict[str, Tensor]:
+    """The same for the other cell. Its state is rounded where a gradient needs it, but not inside the recurrence."""
+    weight_ih, weight_hh = (rounded(weight) for weight in parameters(given.module)[:2])
+    bias_ih, bias_hh = (bias.detach() for bias in parameters(given.module)[2:])
+    inputs, h, size = rounded(given.inputs), given.state, given.state.shape[1]
+    entering = rounded(inputs @ weight_ih.t())
+    hiddens, inners, gates = [h], [], []
+    for turn in range(inputs.shape[1]):
+        carried = rounded(h) @ weight_hh.t() + bias_hh
+        r, z = (entering[:, turn] + bias_ih + carried)[:, : 2 * size].sigmoid().chunk(2, 1)
+        inner = carried[:, 2 * size :]
+        n = (entering[:, turn, 2 * size :] + bias_ih[2 * size :] + r * inner).tanh()
+        h = (1 - z) * n + z * h
+        hiddens.append(h)
+        inners.append(rounded(inner))
+        gates.append(rounded(torch.cat([r, z, n], 1)))
+    dh = given.after
+    found: list[Tensor] = []
+    found_inside: list[Tensor] = []
+    bias_gradient, inner_gradient = torch.zeros_like(bias_ih), torch.zeros(size)
+    for turn in range(inputs.shape[1] - 1, -1, -1):
+        r, z, n = gates[turn].chunk(3, 1)
+        before = rounded(hiddens[turn]) if turn else hiddens[0]
+        dh = dh + rounded(given.gradient[:, turn])
+        dn, dz = dh * (1 - z) * (1 - n * n), dh * (before - n) * z * (1 - z)
+        inside = dn * r
+        d = torch.cat([inside * inners[turn] * (1 - r), dz, dn], 1)
+        bias_gradient, inner_gradient = bias_gradient + d.sum(0), inner_gradient + inside.sum(0)
+        found.insert(0, rounded(d))
+        found_inside.insert(0, rounded(inside))
+        dh = dh * z + torch.cat([rounded(d)[:, : 2 * size], rounded(inside)], 1) @ weight_hh
+    sums, before = torch.stack(found, 1), rounded(torch.stack(hiddens[:-1], 1))
+    inside = torch.cat([sums[..., : 2 * size], torch.stack(found_inside, 1)], 2)
+    return {
+        "outputs": rounded(torch.stack(hiddens[1:], 1)),
+        "after": h,
+        "of inputs": rounded(sums @ weight_ih),
+        "of weight_ih": rounded(sums.flatten(0, 1).t() @ inputs.flatten(0, 1)),
+        "of weight_hh": rounded(inside.flatten(0, 1).t() @ before.flatten(0, 1)),
+        "of bias_ih": bias_gradient,
+        "of bias_hh": torch.cat([bias_gradient[: 2 * size], inner_gradient]),
+        "of state": dh,
+    }
+
+
+def emulate(given: Case) -> dict[str, Tensor]:
+    return (emulate_lstm if isinstance(given.module, nn.LSTM) else emulate_gru)(given)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Rows and characters of every layer that the fast path computes: here on machines without matrix units too."""
+    found: list[tuple[int, int]] = []
+
+    def run(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        found.append((inputs.shape[0], inputs.shape[1]))
+        return fast_recurrent.run(module, inputs, state)
+
+    monkeypatch.setattr(recurrent, "_fast", lambda: run)
+    return found
+
+
+@pytest.fixture
+def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Compute in so many threads from now on, however few rows that leaves to each."""
+    pools: list[ThreadPoolExecutor] = []
+
+    def use(number: int) -> None:
+        pools.append(ThreadPoolExecutor(number))
+        monkeypatch.setattr(threads, "threads", lambda: number)
+        monkeypatch.setattr(threads, "_pool", lambda: pools[-1])
+        monkeypatch.setattr(fast_recurrent, "ROWS", 1)
+
+    yield use
+    for pool in pools:
+        pool.shutdown()
+
+
+@pytest.fixture
+def dirty_memory() -> Iterator[None]:
+    """New tensors that nobody fills hold NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+# Values.
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@every_cell
+def test_everything_is_near_to_the_plain_layer_in_fp32(cell: str, rows: int) -> None:
+    for turns, inputs, hidden in product(TURNS, INPUTS, HIDDEN):
+        given = case(cell, rows, turns, inputs, hidden, seed=rows)
+        found, expected = everything(given), everything(given, recurrent.run_layer)
+        far = {name: distance(found[name], expected[name]) for name in found}
+        if hidden == 1:  # sums of few numbers may nearly vanish: look at all gradients together
+            far = {name: value for name, value in far.items() if not name.startswith("of")}
+            parts = [torch.cat([one[name].flatten() for name in one if name not in far]) for one in (found, expected)]
+            far["gradients"] = distance(*parts)
+        assert max(far.values()) < (0.01 if hidden > 1 else 0.03), (turns, inputs, hidden, far)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@every_cell
+def test_everything_is_very_near_to_an_emulation_that_rounds_where_the_kernel_does(cell: str, rows: int) -> None:
+    """Sums in another order turn the rounding of some values; half of the sizes are spared and agree as float32 do."""
+    far: dict[str, list[float]] = {}
+    for turns, inputs, hidden in product(TURNS, INPUTS, HIDDEN):
+        given = case(cell, rows, turns, inputs, hidden, seed=rows)
+        found, expected = everything(given), emulate(given)
+        assert found.keys() == expected.keys()
+        for name, value in found.items():
+            far.setdefault(name, []).append(distance(value, expected[name]))
+    for name, values in far.items():
+        exact = name in ("outputs", "after", "of bias_ih", "of bias_hh", "of state")
+        assert max(values) < (5e-4 if exact else 2e-3), name
+        assert np.median(values) < 1e-6, name
+
+
+@every_cell
+def test_large_weights_saturate_as_in_the_plain_layer(cell: str) -> None:
+    given = case(cell, 9, 3, 10, 12, scale=100.0)
+    (found, after), (expected, _) = forward(given), forward(given, recurrent.run_layer)
+    assert found.isfinite().all()
+    assert after.isfinite().all()
+    assert ((found - expected).abs() < 0.01).float().mean() > 0.9
+    gone = Case(given.module, 1e30 * given.inputs, given.state, given.gradient, given.after)
+    assert all(value.isfinite().all() for name, value in everything(gone).items() if name != "of weight_ih")
+    assert (forward(gone)[0].float() - forward(gone, recurrent.run_layer)[0]).abs().max() < 0.01
+
+
+@every_cell
+def test_types_and_shapes_are_those_of_the_plain_layer_except_that_outputs_are_bf16(cell: str) -> None:
+    given = case(cell, 9, 4, 10, 12)
+    outputs, after = forward(given)
+    assert outputs.dtype == torch.bfloat16
+    assert after.dtype == torch.float32
+    expected, expected_after = forward(given, recurrent.run_layer)
+    assert outputs.shape == expected.shape
+    assert after.shape == expected_after.shape == given.state.shape
+
+
+@every_cell
+def test_the_last_output_is_the_state_after_rounded(cell: str) -> None:
+    outputs, after = forward(case(cell, 9, 4, 10, 12))
+    assert torch.equal(outputs[:, -1], after[:, :12].bfloat16())
+
+
+@every_cell
+def test_inputs_in_bf16_are_taken_as_they_are(cell: str) -> None:
+    given = case(cell)
+    same = replace(given, inputs=given.inputs.bfloat16())
+    assert all(map(torch.equal, forward(given), forward(same)))
+    first, second = everything(given), everything(same)
+    assert second["of inputs"].dtype == torch.bfloat16
+    assert same_bits(first, {name: value.float() for name, value in second.items()})
+
+
+@every_cell
+def test_arrays_laid_out_otherwise_give_the_same_bits(cell: str) -> None:
+    given = case(cell)
+
+    def turned(values: Tensor) -> Tensor:
+        found = values.transpose(0, 1).contiguous().transpose(0, 1)
+        assert not found.is_contiguous()
+        return found
+
+    parts = {name: turned(getattr(given, name)) for name in ("inputs", "state", "gradient", "after")}
+    assert same_bits(everything(given), everything(replace(given, **parts)))
+    spread = [
+        one.expand_as(values) for one, values in ((torch.ones(()), given.gradient), (torch.ones(()), given.after))
+    ]
+    filled = [torch.ones_like(given.gradient), torch.ones_like(given.after)]
+    assert same_bits(*(everything(replace(given, gradient=first, after=second)) for first, second in (spread, filled)))
+
+
+@every_cell
+def test_nothing_that_is_given_is_changed(cell: str) -> None:
+    given = case(cell)
+    given = replace(given, inputs=given.inputs.bfloat16().transpose(0, 1).contiguous().transpose(0, 1))
+    given = replace(given, gradient=given.gradient.bfloat16().transpose(0, 1).contiguous().transpose(0, 1))
+    held = [*parameters(given.module), given.inputs, given.state, given.gradient, given.after]
+    before = [one.detach().clone() for one in held]
+    outputs, after = fast_recurrent.run(given.module, given.inputs, given.state)
+    results = [outputs.detach().clone(), after.detach().clone()]
+    torch.autograd.backward([outputs, after], [given.gradient, given.after])
+    assert all(map(torch.equal, held, before))
+    assert all(map(torch.equal, [outputs, after], results))
+
+
+@every_cell
+def test_no_memory_is_read_before_it_is_written(cell: str, request: pytest.FixtureRequest) -> None:
+    clean = [everything(case(cell, rows, 3, 10, hidden)) for rows, hidden in ((9, 12), (33, 40))]
+    request.getfixturevalue("dirty_memory")
+    dirty = [everything(case(cell, rows, 3, 10, hidden)) for rows, hidden in ((9, 12), (33, 40))]
+    assert all(map(same_bits, clean, dirty))
+
+
+# Gradients.
+
+
+@every_cell
+def test_no_gradient_gives_none(cell: str) -> None:
+    given = case(cell)
+    nothing = replace(given, gradient=torch.zeros_like(given.gradient), after=torch.zeros_like(given.after))
+    assert not any(value.any() for name, value in everything(nothing).items() if name.startswith("of"))
+
+
+@every_cell
+@pytest.mark.parametrize("part", ["gradient", "after"])
+def test_gradients_flow_from_outputs_and_from_the_state_after(cell: str, part: str) -> None:
+    given = case(cell, 9, 5, 10, 12)
+    given = replace(given, **{part: torch.zeros_like(getattr(given, part))})
+    found, expected = everything(given), everything(given, recurrent.run_layer)
+    for name in found:
+        assert found[name].any()
+        assert distance(found[name], expected[name]) < 0.015, name
+
+
+@every_cell
+def test_what_nobody_asks_for_counts_as_a_gradient_of_zero(cell: str) -> None:
+    given = case(cell)
+    for part, other in (("gradient", "after"), ("after", "gradient")):
+        expected = everything(replace(given, **{other: torch.zeros_like(getattr(given, other))}))
+        state = given.state.clone().requires_grad_()
+        result = fast_recurrent.run(given.module, given.inputs, state)[part == "after"]
+        (found,) = torch.autograd.grad(result, state, getattr(given, part).to(result.dtype))
+        assert torch.equal(found, expected["of state"])
+
+
+@every_cell
+@pytest.mark.parametrize("factor", [2.0, -0.25, 1024.0])
+def test_gradients_are_proportional_to_what_comes_in(cell: str, factor: float) -> None:
+    """Bit for bit, for powers of two: loss scales lose nothing."""
+    given = case(cell, 31, 6, 10, 40)
+    once = everything(given)
+    scaled = everything(replace(given, gradient=factor * given.gradient, after=factor * given.after))
+    assert all(torch.equal(scaled[name], factor * once[name]) for name in once if name.startswith("of"))
+
+
+@every_cell
+def test_the_gradient_of_a_sum_is_the_sum_of_gradients(cell: str) -> None:
+    given, other = case(cell, 31, 6, 10, 40), case(cell, 31, 6, 10, 40, seed=1)
+    moved = replace(given, gradient=other.gradient, after=other.after)
+    both = replace(given, gradient=given.gradient + other.gradient, after=given.after + other.after)
+    first, second, found = everything(given), everything(moved), everything(both)
+    assert all(distance(found[name], first[name] + second[name]) < 0.01 for name in found if name.startswith("of"))
+
+
+@every_cell
+def test_gradients_cross_the_border_between_two_windows(cell: str) -> None:
+    given = case(cell, 31, 6, 10, 40)
+
+    def in_two(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        first, between = fast_recurrent.run(module, inputs[:, :2], state)
+        second, after = fast_recurrent.run(module, inputs[:, 2:], between)
+        return torch.cat([first, second], 1), after
+
+    whole, parts = everything(given), everything(given, in_two)
+    # A GRU's gradient needs the hidden state before, which is carried in fp32 and kept in bf16.
+    names = ["outputs", "after", "of inputs", "of state"] if cell == "lstm" else ["outputs", "after"]
+    assert all(torch.equal(whole[name], parts[name]) for name in names)
+    assert all(distance(parts[name], whole[name]) < 0.01 for name in whole)
+
+
+@every_cell
+def test_no_gradient_reaches_an_input_behind_the_output(cell: str) -> None:
+    given = case(cell, 9, 6, 10, 12)
+    for at in range(6):
+        gradient = torch.zeros_like(given.gradient)
+        gradient[:, at] = given.gradient[:, at]
+        found = everything(replace(given, gradient=gradient, after=torch.zeros_like(given.after)))["of inputs"]
+        assert not found[:, at + 1 :].any()
+        assert found[:, : at + 1].abs().amax(2).all()
+
+
+@every_cell
+def test_gradients_of_a_row_come_from_that_row_only(cell: str) -> None:
+    given = case(cell, 9, 4, 10, 12)
+    gradient, after = torch.zeros_like(given.gradient), torch.zeros_like(given.after)
+    gradient[5], after[5] = given.gradient[5], given.after[5]
+    found, whole = everything(replace(given, gradient=gradient, after=after)), everything(given)
+    for name in ("of inputs", "of state"):
+        assert torch.equal(found[name][5], whole[name][5])
+        assert not found[name][:5].any()
+        assert not found[name][6:].any()
+
+
+@every_cell
+def test_a_gradient_of_a_gradient_is_refused(cell: str) -> None:
+    given = case(cell)
+    inputs = given.inputs.clone().requires_grad_()
+    outputs, _ = fast_recurrent.run(given.module, inputs, given.state)
+    (gradient,) = torch.autograd.grad(outputs.float().pow(2).sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        gradient.pow(2).sum().backward()
+
+
+@every_cell
+def test_a_second_pass_over_a_kept_graph_gives_the_same_gradient_or_is_refused(cell: str) -> None:
+    given = case(cell)
+    inputs = given.inputs.clone().requires_grad_()
+    outputs, _ = fast_recurrent.run(given.module, inputs, given.state)
+    (first,) = torch.autograd.grad(outputs, inputs, given.gradient.bfloat16(), retain_graph=True)
+    try:
+        (second,) = torch.autograd.grad(outputs, inputs, given.gradient.bfloat16())
+    except RuntimeError:
+        return
+    assert torch.equal(first, second)
+
+
+@every_cell
+def test_weights_changed_between_forward_and_backward_are_noticed(cell: str) -> None:
+    given = case(cell)
+    outputs, _ = fast_recurrent.run(given.module, given.inputs, given.state)
+    with torch.no_grad():
+        given.module.get_parameter("weight_hh_l0").mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs.float().sum().backward()
+
+
+# What depends on what.
+
+
+@settings(max_examples=40)
+@given(sizes, st.lists(st.integers(1, 16), max_size=3), st.integers(0, 99))
+def test_in_pieces_and_in_one_go_are_the_same_bits(
+    size: tuple[str, int, int, int, int], cuts: list[int], seed: int
+) -> None:
+    given = case(*size, seed=seed)
+    whole, end = forward(given)
+    borders = sorted({0, size[2], *(cut for cut in cuts if cut < size[2])})
+    pieces, state = [], given.state
+    for begin, stop in pairwise(borders):
+        piece, state = forward(replace(given, inputs=given.inputs[:, begin:stop], state=state))
+        pieces.append(piece)
+    assert torch.equal(torch.cat(pieces, 1), whole)
+    assert torch.equal(state, end)
+
+
+@settings(max_examples=40)
+@given(sizes, st.integers(0, 99))
+def test_rows_in_another_order_have_the_same_bits(size: tuple[str, int, int, int, int], seed: int) -> None:
+    given = case(*size, seed=seed)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(size[1]))
+    moved = Case(given.module, *(part[order] for part in (given.inputs, given.state, given.gradient, given.after)))
+    found, expected = everything(moved), everything(given)
+    names = ["outputs", "after", "of inputs", "of state"]
+    assert all(torch.equal(found[name], expected[name][order]) for name in names)
+    assert all(distance(found[name], expected[name]) < 0.004 for name in expected if name.startswith("of bias"))
+
+
+@settings(max_examples=40)
+@given(sizes, st.integers(0, 63), st.integers(0, 99))
+def test_a_row_has_the_same_bits_whatever_the_others_are(
+    size: tuple[str, int, int, int, int], row: int, seed: int
+) -> None:
+    given, others = case(*size, seed=seed), case(*size, seed=seed + 1)
+    row %= size[1]
+    parts = {}
+    for name in ("inputs", "state", "gradient", "after"):
+        parts[name] = getattr(others, name).clone()
+        parts[name][row] = getattr(given, name)[row]
+    found, expected = everything(replace(given, **parts)), everything(given)
+    for name in ("outputs", "after", "of inputs", "of state"):
+        assert torch.equal(found[name][row], expected[name][row])
+        assert not torch.equal(found[name], expected[name])
+
+
+@every_cell
+def test_an_input_changes_its_own_output_and_later_ones_and_none_before(cell: str) -> None:
+    given = case(cell, 9, 7, 10, 12, scale=2.0)
+    outputs, end = forward(given)
+    for at in range(7):
+        inputs = given.inputs.clone()
+        inputs[:, at] += 1
+        changed, after = forward(replace(given, inputs=inputs))
+        assert torch.equal(changed[:, :at], outputs[:, :at])
+        assert (changed[:, at:] != outputs[:, at:]).any(2).all()
+        assert (after != end).any(1).all()
+
+
+@every_cell
+def test_every_part_of_a_state_reaches_the_first_output_of_its_row(cell: str) -> None:
+    given = case(cell, 9, 2, 10, 12, scale=2.0)
+    outputs, _ = forward(given)
+    for part in range(given.state.shape[1]):
+        state = given.state.clone()
+        state[4, part] += 2
+        changed, _ = forward(replace(given, state=state))
+        assert (changed[4, 0] != outputs[4, 0]).any()
+        assert torch.equal(changed[:4], outputs[:4])
+        assert torch.equal(changed[5:], outputs[5:])
+
+
+# Threads.
+
+
+@pytest.mark.parametrize("size", [(8, 3, 10, 12), (31, 4, 33, 40), (64, 2, 1, 96), (33, 17, 10, 1)])
+@every_cell
+def test_the_number_of_threads_changes_no_bit(
+    cell: str, size: tuple[int, int, int, int], use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = case(cell, *size)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(size[0]))
+    moved = replace(given, inputs=given.inputs[order], state=given.state[order])
+    seen: list[tuple[int, int]] = []
+    for name in (f"{cell}_forward", f"{cell}_backward"):
+        kernel = getattr(kernels, name)
+        monkeypatch.setattr(kernels, name, partial(watched, kernel, seen))
+    expected = everything(given)
+    assert seen == [(0, size[0])] * 2
+    for number in (1, 2, 3, 5):
+        use_threads(number)
+        seen.clear()
+        assert same_bits(everything(given), expected)
+        assert len(seen) == 2 * number
+        assert sorted({at for part in seen for at in part}) == [size[0] * part // number for part in range(number + 1)]
+        outputs, after = forward(moved)
+        assert torch.equal(outputs.float(), expected["outputs"][order])
+        assert torch.equal(after, expected["after"][order])
+
+
+def watched(kernel: Callable[..., None], seen: list[tuple[int, int]], *arguments: Any) -> None:
+    seen.append(arguments[-4:-2])
+    kernel(*arguments)
+
+
+@every_cell
+def test_the_number_of_threads_of_torch_changes_no_bit_either(cell: str) -> None:
+    given, before = case(cell, 33, 17, 10, 40), torch.get_num_threads()
+    expected = everything(given)
+    try:
+        for number in (2, 3):
+            torch.set_num_threads(number)
+            assert same_bits(everything(given), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+@every_cell
+def test_layers_may_run_in_several_threads_at_once(cell: str, use_threads: Callable[[int], None]) -> None:
+    use_threads(2)
+    given = [case(cell, 9, 5, 10, 12, seed=seed) for seed in range(8)]
+    expected = [everything(one) for one in given]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            assert all(map(same_bits, pool.map(everything, given), expected))
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 100), st.integers(1, 40), st.integers(1, 7))
+def test_rows_are_shared_out_evenly_each_once_and_never_too_few(rows: int, at_least: int, number: int) -> None:
+    found: list[slice] = []
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(number) as pool:
+        patch.setattr(threads, "threads", lambda: number)
+        patch.setattr(threads, "_pool", lambda: pool)
+        threads.share(found.append, rows, at_least)
+    found.sort(key=lambda part: part.start)
+    assert [row for part in found for row in range(part.start, part.stop)] == list(range(rows))
+    lengths = [part.stop - part.start for part in found]
+    assert max(lengths) - min(lengths) <= 1
+    assert len(found) == min(number, max(1, rows // at_least))
+    assert len(found) == 1 or min(lengths) >= at_least
+
+
+def test_shared_rows_run_at_the_same_time_and_errors_are_passed_on(use_threads: Callable[[int], None]) -> None:
+    use_threads(3)
+    barrier = threading.Barrier(3)
+    threads.share(lambda part: barrier.wait(30) and None, 9)
+
+    def fail(part: slice) -> None:
+        if part.start:
+            raise ValueError(f"row {part.start}")
+
+    with pytest.raises(ValueError, match="row 3"):
+        threads.share(fail, 9)
+
+
+@pytest.mark.parametrize(("given", "expected"), [("3", 3), ("1", 1), ("0", 0), ("", 0), ("two", 0), ("-2", 0)])
+def test_the_number_of_threads_is_what_openmp_was_told_or_the_cores_there_are(
+    given: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {4, 5, 6, 7, 9}, raising=False)
+    assert threads.threads.__wrapped__() == (expected or 5)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert threads.threads.__wrapped__() == 5
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert threads.threads.__wrapped__() == 1
+
+
+# Products and bits.
+
+
+def product_of(multiply: Callable[..., None], left: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float32]:
+    """A product (M, N), whatever the sizes."""
+    (rows, inputs), outputs = left.shape, weights.shape[1]
+    filled = np.zeros((kernels.pad(rows), kernels.pad(inputs)), np.float32)
+    filled[:rows, :inputs] = left
+    bits = tiles.aligned(filled.shape, np.uint16)
+    tiles.store(filled.ravel(), bits.ravel())
+    out = tiles.aligned((kernels.pad(outputs) // tiles.SIDE, len(filled), tiles.SIDE), np.float32)
+    out[:] = np.nan
+    multiply(bits, tiles.pack(weights), out, tiles.SETTINGS)
+    whole: NDArray[np.float32] = out.transpose(1, 0, 2).reshape(len(filled), -1)
+    assert not whole[rows:].any()
+    assert not np.nan_to_num(whole[:, outputs:]).any()
+    return whole[:rows, :outputs]
+
+
+def bf16(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = torch.from_numpy(values).bfloat16().double().numpy()
+    return found
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 70), st.integers(1, 130), st.integers(1, 100), st.integers(0, 99))
+def test_products_in_units_and_in_plain_loops_are_exact_but_for_the_order_of_sums(
+    rows: int, inputs: int, outputs: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    left = random.standard_normal((rows, inputs), np.float32)
+    weights = random.standard_normal((inputs, outputs), np.float32)
+    units, plain = (product_of(multiply, left, weights) for multiply in (tiles.multiply, tiles.multiply_plainly))
+    expected, room = bf16(left) @ bf16(weights), abs(bf16(left)) @ abs(bf16(weights))
+    assert (abs(units - expected) <= 1e-6 * room).all()
+    assert (abs(plain - expected) <= 1e-6 * room).all()
+    alone = product_of(tiles.multiply, left[rows // 2 :], weights)
+    assert (alone == units[rows // 2 :]).all()
+
+
+def test_products_of_small_whole_numbers_are_exact() -> None:
+    random = np.random.default_rng(0)
+    left, weights = (random.integers(-9, 10, shape).astype(np.float32) for shape in ((33, 96), (96, 65)))
+    for multiply in (tiles.multiply, tiles.multiply_plainly):
+        assert (product_of(multiply, left, weights) == left @ weights).all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_product_passes_on_what_is_not_finite_and_to_its_row_or_column_only(value: float) -> None:
+    random = np.random.default_rng(0)
+    for multiply in (tiles.multiply, tiles.multiply_plainly):
+        left, weights = random.standard_normal((40, 64), np.float32), random.standard_normal((64, 40), np.float32)
+        left[35, 60] = value
+        found = np.isfinite(product_of(multiply, left, weights))
+        assert not found[35].any()
+        assert found[:35].all()
+        assert found[36:].all()
+    if not math.isnan(value):
+        weights = random.standard_normal((64, 64), np.float32)
+        kept = tiles.pack(np.zeros((64, 64), np.float32))
+        kept[:] = (torch.from_numpy(weights).bfloat16().view(torch.uint16).numpy()).reshape(kept.shape)
+        kept[0, 0, 0, 0] = tiles.to_bits(np.float32([value]))[0]
+        out = tiles.aligned((2, 32, 32), np.float32)
+        bits = tiles.aligned((32, 64), np.uint16)
+        bits[:] = tiles.to_bits(np.ones((32, 64), np.float32))
+        tiles.multiply(bits, kept, out, tiles.SETTINGS)
+        assert (out[0, :, 0] == value).all()
+        assert np.isfinite(out[0, :, 1:]).all()
+        assert np.isfinite(out[1]).all()
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 100), st.integers(1, 100))
+def test_packed_weights_lie_in_blocks_of_columns_and_pairs_of_inputs(inputs: int, outputs: int) -> None:
+    weights = np.random.default_rng(0).standard_normal((inputs, outputs), np.float32)
+    packed = tiles.pack(weights)
+    assert packed.shape == (kernels.pad(outputs) // 32, kernels.pad(inputs) // 2, 32, 2)
+    assert packed.flags.c_contiguous
+    assert packed.ctypes.data % 64 == 0
+    k, n = np.indices(weights.shape)
+    assert (packed[n // 32, k // 2, n % 32, k % 2] == tiles.to_bits(weights)).all()
+    packed[n // 32, k // 2, n % 32, k % 2] = 0
+    assert not packed.any()
+
+
+@pytest.mark.parametrize("hidden", [1, 31, 32, 33, 96])
+@pytest.mark.parametrize("gates", [3, 4])
+def test_a_layer_packs_its_weights_as_the_products_want_them(gates: int, hidden: int) -> None:
+    weights = torch.randn(gates * hidden, hidden, generator=torch.Generator().manual_seed(0))
+    padded = kernels.pad(hidden)
+    filled = np.zeros((gates, padded, padded), np.float32)
+    filled[:, :hidden, :hidden] = weights.view(gates, hidden, hidden).numpy()
+    flat = filled.reshape(-1, padded)
+    for found, expected in (
+        (fast_recurrent._pack(weights, gates), tiles.pack(flat.T)),
+        (fast_recurrent._pack_back(weights, gates), tiles.pack(flat)),
+    ):
+        assert found.is_contiguous()
+        assert found.data_ptr() % 64 == 0
+        assert (fast_recurrent._bits(found) == expected).all()
+
+
+@given(st.integers(1, 10**6))
+def test_sizes_are_filled_up_to_the_next_multiple_of_32(size: int) -> None:
+    assert kernels.pad(size) % 32 == 0
+    assert size <= kernels.pad(size) < size + 32
+
+
+HIGH = np.arange(2**16, dtype=np.uint32) << 16
+EDGES = np.concatenate([HIGH | low for low in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF)]).view(np.float32)
+"""Around every bf16 number: itself, all ties, and what lies right beside them; subnormals, infinities and NaN too."""
+
+
+def as_torch_rounds(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    found: NDArray[np.uint16] = torch.from_numpy(values).bfloat16().view(torch.uint16).numpy()
+    return found
+
+
+def stored(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    bits = np.full(len(values), 0xAAAA, np.uint16)
+    tiles.store(values, bits)
+    return bits
+
+
+def loaded(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    values = np.empty(len(bits), np.float32)
+    tiles.load(bits, values)
+    return values
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32))
+def test_numbers_are_rounded_as_torch_rounds_them(seed: int) -> None:
+    drawn = np.random.default_rng(seed).integers(0, 2**32, 10_000, np.uint32).view(np.float32)
+    for values in (drawn, EDGES):
+        finite, no_number = np.isfinite(values), np.isnan(values)
+        assert (stored(values)[~no_number] == as_torch_rounds(values)[~no_number]).all()
+        assert (tiles.to_bits(values[finite]) == as_torch_rounds(values[finite])).all()
+        assert np.isnan(loaded(stored(values))[no_number]).all()
+
+
+def test_bf16_bits_are_the_upper_half_of_a_float32() -> None:
+    assert (loaded(np.arange(2**16, dtype=np.uint16)).view(np.uint32) == HIGH).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "bits"),
+    [
+        (1.0, 0x3F80),
+        (1 + 2**-8, 0x3F80),  # a tie, to even
+        (1 + 3 * 2**-8, 0x3F82),  # a tie, to even upwards
+        (1 + 2**-8 + 2**-23, 0x3F81),
+        (-0.0, 0x8000),
+        (2.0**-133, 0x0001),  # the smallest subnormal
+        (2.0**-134, 0x0000),
+        (3 * 2.0**-134, 0x0002),
+        (3.4028234e38, 0x7F80),  # the largest float32 is nearer to infinity
+        (3.3895314e38, 0x7F7F),
+        (-math.inf, 0xFF80),
+    ],
+)
+def test_examples_of_rounding(value: float, bits: int) -> None:
+    values = np.array([value], np.float32)
+    assert stored(values)[0] == bits
+    if math.isfinite(value):
+        assert tiles.to_bits(values)[0] == bits
+
+
+# What is not finite.
+
+
+@every_cell
+@pytest.mark.parametrize("at", [0, 3, 5])
+def test_a_nan_in_an_input_reaches_all_that_its_row_gives_from_then_on_and_nothing_else(cell: str, at: int) -> None:
+    given = case(cell, 33, 6, 10, 40)
+    inputs = given.inputs.clone()
+    inputs[17, at, 4] = math.nan
+    found, clean = everything(replace(given, inputs=inputs)), everything(given)
+    assert found["outputs"][17, at:].isnan().all()
+    assert found["after"][17].isnan().all()
+    assert torch.equal(found["outputs"][17, :at], clean["outputs"][17, :at])
+    others = torch.arange(33) != 17
+    for name in ("outputs", "after", "of inputs", "of state"):
+        assert torch.equal(found[name][others], clean[name][others])
+    for name in ("of weight_ih", "of weight_hh", "of bias_ih", "of bias_hh"):
+        assert found[name].isnan().any(), name
+
+
+@every_cell
+def test_a_nan_in_a_state_reaches_its_row_and_no_other(cell: str) -> None:
+    given = case(cell, 9, 3, 10, 12)
+    clean, _ = forward(given)
+    others = torch.arange(9) != 4
+    for part in range(given.state.shape[1]):
+        state = given.state.clone()
+        state[4, part] = math.nan
+        outputs, after = forward(replace(given, state=state))
+        assert outputs[4, 0].isnan().any()
+        assert outputs[4, 1:].isnan().all()
+        assert after[4].isnan().all()
+        assert torch.equal(outputs[others], clean[others])
+
+
+@every_cell
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias_ih", "bias_hh"])
+def test_a_nan_in_any_weight_reaches_every_row(cell: str, name: str) -> None:
+    for gate in range(4 if cell == "lstm" else 3):
+        given = case(cell, 9, 3, 10, 12)
+        with torch.no_grad():
+            given.module.get_parameter(f"{name}_l0")[12 * gate + 7] = math.nan
+        found = everything(given)
+        assert found["outputs"][:, 0, 7].isnan().all()
+        assert found["outputs"][:, 1:].isnan().all()
+        assert found["after"].isnan().any(1).all()
+        for part in ("of inputs", "of state"):
+            assert found[part].isnan().flatten(1).any(1).all(), part
+        for part in ("of weight_ih", "of weight_hh", "of bias_ih", "of bias_hh"):
+            assert found[part].isnan().any(), part
+
+
+@every_cell
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("at", [0, 2, "after"])
+def test_a_gradient_that_is_not_finite_reaches_its_row_before_and_all_weights(
+    cell: str, value: float, at: int | str
+) -> None:
+    given = case(cell, 33, 4, 10, 40)
+    gradient, after = given.gradient.clone(), given.after.clone()
+    if isinstance(at, int):
+        gradient[20, at, 3] = value
+    else:
+        after[20, 3] = value
+    found, clean = everything(replace(given, gradient=gradient, after=after)), everything(given)
+    end = at + 1 if isinstance(at, int) else 4
+    assert not found["of inputs"][20, :end].isfinite().any()
+    assert torch.equal(found["of inputs"][20, end:], clean["of inputs"][20, end:])
+    assert not found["of state"][20].isfinite().all()
+    others = torch.arange(33) != 20
+    for name in ("of inputs", "of state"):
+        assert torch.equal(found[name][others], clean[name][others])
+    for name in ("of weight_ih", "of weight_hh", "of bias_ih", "of bias_hh"):
+        assert not found[name].isfinite().all(), name
+
+
+@every_cell
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 3.4e38])
+@pytest.mark.parametrize("part", ["inputs", "state", "weight_ih", "weight_hh", "bias_ih", "bias_hh"])
+def test_what_infinity_makes_not_finite_in_the_plain_layer_is_not_finite_here(
+    cell: str, value: float, part: str
+) -> None:
+    """Where gates saturate, both go on with finite numbers."""
+    for at in range(12 * (4 if cell == "lstm" else 3)):
+        given = case(cell, 9, 4, 10, 12, seed=at)
+        with torch.no_grad():
+            if part in ("inputs", "state"):
+                getattr(given, part)[4].view(-1)[at % getattr(given, part)[4].numel()] = value
+            else:
+                given.module.get_parameter(f"{part}_l0").data[at] = value
+        found, expected = everything(given), everything(given, recurrent.run_layer)
+        bad = ~found["outputs"].isfinite().all(2), ~expected["outputs"].isfinite().all(2)
+        assert (bad[0] | ~bad[1]).all()
+        assert (~found["after"].isfinite().all(1) | expected["after"].isfinite().all(1)).all()
+        for name in found:
+            assert expected[name].isfinite().all() or not found[name].isfinite().all(), (at, name)

@@ -1,0 +1,579 @@
+"""Chunks written ahead are nobody's business: every use of a sampler finds it where the text handed over ends."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import small_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chargen.draws import MAX_SEED
+from chargen.errors import NOT_FINITE, ChargenError
+from chargen.sampling import sampler as sampling
+from chargen.sampling.allowed import Allowed
+from chargen.sampling.rules import RuleTable
+from chargen.sampling.sampler import Sampler
+from chargen.sampling.stepper import Chunk, NumpyStepper
+from chargen.sampling.stream import Stream
+from chargen.sampling.written import Written
+from chargen.storage.model_file import ModelFile
+from chargen.text.vocabulary import Vocabulary
+
+DIRECTIONS = ("forward", "backward")
+BYTES = Vocabulary(unit="byte")
+CHUNKS = [(1, 10.0), (3, 10.0), (256, 10.0), (256, 0.0)]
+"""MOST_TURNS and HAND_OVER; the first, one character at a time, is what the others are compared with."""
+SCRIPTS = {
+    "latin": "abcdefgh éèü",
+    "cyrillic": "абвгдежз и",
+    "devanagari": "कखगघङच छज",
+    "han": "的一是不了人我在",
+    "emoji": "😀😁😂🚀🌍 ab",
+}
+
+seeds = st.integers(0, MAX_SEED)
+directions = st.sampled_from(DIRECTIONS)
+scripts = st.sampled_from([*SCRIPTS, ""])
+choices = st.fixed_dictionaries(
+    {},
+    optional={
+        "temperature": st.sampled_from([0.5, 1.0, 1.7]),
+        "top_k": st.integers(0, 12),
+        "min_p": st.floats(0, 0.2),
+        "ban": st.sampled_from(["a", "ab", "é", "аб", "的", "😀a"]),
+        "no_repeat": st.integers(3, 5),
+    },
+)
+
+
+@cache
+def model(script: str = "", cell: str = "lstm") -> ModelFile:
+    """A model of characters, or of bytes that mostly make the characters of a script."""
+    file = small_model(cell, unit="byte" if script else "character", scale=1.5 if script else 3.0, bidirectional=True)
+    if script:
+        likely = np.bincount([*SCRIPTS[script].encode()], minlength=256).astype(np.float32)
+        bias = file.arrays["output.bias"] + 3 + np.log(likely + 0.005)
+        file = replace(file, arrays={**file.arrays, "output.bias": bias.astype(np.float32)}, counts=1 + 9 * likely)
+    return file
+
+
+@pytest.fixture(autouse=True)
+def large_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is."""
+    monkeypatch.setattr(sampling, "HAND_OVER", 10.0)
+
+
+def in_chunks(chunks: tuple[int, float], run: Callable[[], Any]) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "MOST_TURNS", chunks[0])
+        patch.setattr(sampling, "HAND_OVER", chunks[1])
+        return run()
+
+
+def new(script: str = "", **given_: Any) -> Sampler:
+    return Sampler(model(script), **{"seed": 1, **given_})
+
+
+def place(sampler: Sampler) -> list[bytes]:
+    return [part.tobytes() for part in sampler.position()]
+
+
+# Any use at any place
+
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.none() | st.integers(0, 40), st.integers(0, 12)),
+        st.tuples(st.just("resume"), st.integers(0, 3), st.integers(1, 9)),
+        st.tuples(st.just("generate"), st.integers(0, 20)),
+        st.tuples(st.just("feed"), st.text("abc ", max_size=4)),
+        st.tuples(st.just("reseed"), seeds),
+        st.sampled_from([("position",), ("save",), ("load",), ("reset",)]),
+    ),
+    min_size=2,
+    max_size=9,
+)
+
+
+def transcript(sampler: Sampler, uses: list[Any], folder: Path) -> list[Any]:
+    """What every use returned, with the place where the sampler stood at the end."""
+    found: list[Any] = []
+    iterations: list[Iterator[list[Written]]] = []
+    saved = folder / "state"
+    saved.unlink(missing_ok=True)
+    for use, *values in uses:
+        if use == "write":
+            length, count = values
+            iterations.append(sampler.write(length))
+            found.append(list(islice(iterations[-1], count)))
+        elif use == "resume" and iterations:
+            which, count = values
+            found.append(list(islice(iterations[which % len(iterations)], count)))
+        elif use == "generate":
+            found.append(sampler.generate_all(values[0]))
+        elif use == "feed":
+            sampler.feed(values[0])
+        elif use == "reseed":
+            sampler.reseed(values[0])
+        elif use == "position":
+            found.append(place(sampler))
+        elif use == "save":
+            sampler.save_state(saved)
+            found.append(saved.read_bytes())
+        elif use == "load" and saved.exists():
+            sampler.load_state(saved)
+        elif use == "reset":
+            sampler.reset()
+    sampler.save_state(saved)
+    return [*found, saved.read_bytes(), place(sampler), sampler.generate_all(5)]
+
+
+@settings(max_examples=120)
+@given(
+    scripts,
+    directions,
+    choices,
+    seeds,
+    st.sampled_from([(), ("a",), ("ab", "g", "и", "的一"), ("😀", "b a")]),
+    operations,
+)
+def test_one_stream_is_used_as_if_nothing_was_written_ahead(
+    tmp_path: Path, script: str, direction: str, config: Any, seed: int, stop: tuple[str, ...], uses: list[Any]
+) -> None:
+    expected, *found = (
+        in_chunks(
+            chunks,
+            lambda: transcript(new(script, seed=seed, direction=direction, stop=stop, **config), uses, tmp_path),
+        )
+        for chunks in CHUNKS
+    )
+    for one in found:
+        assert one == expected
+
+
+@settings(max_examples=60)
+@given(directions, choices, seeds, st.integers(2, 4), operations)
+def test_many_streams_are_used_as_if_nothing_was_written_ahead(
+    tmp_path: Path, direction: str, config: Any, seed: int, num: int, uses: list[Any]
+) -> None:
+    expected, *found = (
+        in_chunks(chunks, lambda: transcript(new(seed=seed, direction=direction, num=num, **config), uses, tmp_path))
+        for chunks in CHUNKS
+    )
+    for one in found:
+        assert one == expected
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("script", ["", "cyrillic"])
+def test_leaving_after_any_number_of_turns_is_having_written_no_more(
+    tmp_path: Path, script: str, direction: str
+) -> None:
+    """Up to and beyond the borders of the first chunks, whose sizes are 1, 2, 4, 8 …"""
+    uses: list[Callable[[Sampler], Any]] = [
+        lambda sampler: sampler.generate(9),
+        lambda sampler: sampler.feed("ab"),
+        place,
+        lambda sampler: sampler.reseed(7),
+        lambda sampler: sampler.save_state(tmp_path / "state"),
+        lambda sampler: list(islice(sampler.stream(), 3)),
+    ]
+    for turns in range(35):
+        for number, use in enumerate(uses):
+            left, unbroken = new(script, direction=direction), new(script, direction=direction)
+            kept = left.write() if number % 2 else left.stream()
+            begun = list(islice(chain.from_iterable(kept), turns))
+            text = "".join(one if isinstance(one, str) else one.character for one in begun)
+            expected = unbroken.generate(turns)
+            assert text == (expected[::-1] if direction == "backward" else expected)
+            assert use(left) == use(unbroken)
+            assert place(left) == place(unbroken)
+            assert left.generate(12) == unbroken.generate(12)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_two_iterations_take_turns(direction: str) -> None:
+    plain = "".join(new(direction=direction).stream(60))
+    sampler = new(direction=direction)
+    first, second, text = sampler.stream(), sampler.stream(40), ""
+    for one, other in [(5, 1), (1, 7), (0, 3), (9, 0), (6, 6), (2, 9)]:
+        text += "".join(islice(first, one)) + "".join(islice(second, other))
+    assert len(text) == 49
+    assert plain.startswith(text)
+    rest = "".join(second) + "".join(islice(first, 40))  # 14 of the second's 40 are left
+    assert (text + rest)[:60] == plain
+    assert len(rest) == 54
+    assert not list(second)
+
+
+def test_a_state_loaded_inside_an_iteration_is_where_it_goes_on(tmp_path: Path) -> None:
+    sampler, twin = new(num=3, seed=8), new(num=3, seed=8)
+    sampler.feed("abc")
+    list(islice(sampler.write(), 5))
+    sampler.save_state(tmp_path / "state")
+    iteration = sampler.write(30)
+    before = list(islice(iteration, 11))
+    sampler.load_state(tmp_path / "state")
+    after = list(islice(iteration, 11))
+    assert [[one.character for one in turn] for turn in after] == [[one.character for one in turn] for turn in before]
+    assert len(list(iteration)) == 8  # of its own 30
+    twin.load_state(tmp_path / "state")
+    twin.generate_all(19)
+    assert place(twin) == place(sampler)
+
+
+@pytest.mark.parametrize("script", ["", "han"])
+def test_two_calls_write_what_one_would_have_written(script: str) -> None:
+    sizes = (1, 2, 3, 4, 7, 8, 255, 256, 257, 600)
+    whole = new(script).generate(1200)
+    assert len(whole) == 1200
+    for first in sizes:
+        for second in sizes:
+            sampler = new(script)
+            assert sampler.generate(first) + sampler.generate(second) == whole[: first + second]
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_long_text_is_the_same_in_chunks_of_any_size(direction: str) -> None:
+    def write() -> list[Any]:
+        sampler = new(num=2, direction=direction)
+        return [sampler.generate_all(400), sampler.generate_all(200), place(sampler)]
+
+    expected, *found = (in_chunks(chunks, write) for chunks in [*CHUNKS, (2, 10.0), (1000, 10.0)])
+    assert all(one == expected for one in found)
+
+
+# Several streams that stop
+
+
+def turns_by_hand(plain: str, sizes: list[int], stop: list[str]) -> list[tuple[str, bool]]:
+    """The slow twin: `plain`, in the order of writing, cut into calls, each ended by its size or a stop text."""
+    at, unmatched, turns = 0, "", []
+    for size in sizes:
+        text, stopped = "", False
+        while len(text) < size and not stopped:
+            text += plain[at]
+            unmatched += plain[at]
+            at += 1
+            if stopped := any(unmatched.endswith(one) for one in stop):
+                unmatched = ""
+        turns.append((text, stopped))
+    return turns
+
+
+@settings(max_examples=150)
+@given(
+    scripts, directions, choices, seeds, st.integers(1, 5),
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 40), st.integers(1, 4)), max_size=3),
+    st.lists(st.sampled_from([0, 1, 2, 3, 9, 30]), min_size=1, max_size=4), st.sampled_from(CHUNKS),
+)  # fmt: skip
+def test_stop_texts_end_turns_wherever_chunks_end(
+    script: str, direction: str, config: Any, seed: int, num: int, places: Any, sizes: list[int], chunks: Any
+) -> None:
+    given_ = {"seed": seed, "num": num, "direction": direction, **config}
+
+    def in_order(text: str) -> str:
+        return text[::-1] if direction == "backward" else text
+
+    samples = in_chunks(CHUNKS[0], lambda: new(script, **given_).generate_all(max(sum(sizes), 50)))
+    plain = [in_order(sample.text) for sample in samples]
+    stop = [plain[row % num][begin : begin + size] for row, begin, size in places]
+    stop = [one for one in stop if one]
+    sampler = new(script, stop=(*map(in_order, stop), "never written"), **given_)
+    calls = in_chunks(chunks, lambda: [sampler.generate_all(size) for size in sizes])
+    for row in range(num):
+        written = [(in_order(call[row].text), call[row].stopped) for call in calls]
+        assert written == turns_by_hand(plain[row], sizes, stop)
+        log_probs = [sample.log_probs[:: -1 if direction == "backward" else 1] for sample in (c[row] for c in calls)]
+        expected = samples[row].log_probs[:: -1 if direction == "backward" else 1]
+        found = [*chain.from_iterable(log_probs)]
+        assert found == [*expected[: len(found)]]
+
+
+@settings(max_examples=60)
+@given(
+    scripts,
+    directions,
+    choices,
+    seeds,
+    st.integers(1, 4),
+    st.integers(0, 40),
+    st.sampled_from([(), ("a", "и", "是不")]),
+)
+def test_leaving_many_streams_loses_nothing_of_any(
+    script: str, direction: str, config: Any, seed: int, num: int, turns: int, stop: tuple[str, ...]
+) -> None:
+    given_ = {"seed": seed, "num": num, "direction": direction, **config}
+    plain = [sample.text for sample in in_chunks(CHUNKS[0], lambda: new(script, **given_).generate_all(70))]
+    sampler = new(script, stop=stop, **given_)
+    texts = [""] * num
+    for one in chain.from_iterable(islice(sampler.write(), turns)):
+        texts[one.stream] += one.character
+    place(sampler)
+    for one in chain.from_iterable(islice(sampler.write(), 5)):
+        texts[one.stream] += one.character
+    for row, sample in enumerate(sampler.generate_all(9)):
+        texts[row] += sample.text[::-1] if direction == "backward" else sample.text
+        whole = plain[row][::-1] if direction == "backward" else plain[row]
+        assert whole.startswith(texts[row])
+
+
+@pytest.mark.parametrize(("script", "stop"), [("", ("ab", "dd")), ("emoji", ())])
+def test_who_writes_in_a_turn_does_not_depend_on_chunks(script: str, stop: tuple[str, ...]) -> None:
+    """So what is saved after so many turns would depend on how fast the machine is."""
+    expected, *found = (
+        in_chunks(chunks, lambda: list(islice(new(script, num=3, stop=stop).write(), 20))) for chunks in CHUNKS
+    )
+    assert all(one == expected for one in found)
+
+
+# What a stepper is asked
+
+
+class Counting(NumpyStepper):
+    """Tells what it was asked, on a clock of its own on which a turn takes a while."""
+
+    def __init__(self, file: ModelFile, seconds: float = 0.0) -> None:
+        super().__init__(file.config, file.arrays)
+        self.asked: list[tuple[str, int]] = []
+        self.seconds = seconds
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def read(self, ids: Any, counts: Any, logits: Any, state: Any) -> Any:
+        self.asked.append(("read", int(counts.max())))
+        return super().read(ids, counts, logits, state)
+
+    def write(self, logits: Any, state: Any, uniforms: Any, *rest: Any) -> Chunk:
+        self.asked.append(("write", uniforms.shape[1]))
+        self.now += self.seconds * uniforms.shape[1]
+        return super().write(logits, state, uniforms, *rest)
+
+
+def test_chunks_grow_up_to_the_largest() -> None:
+    stepper = Counting(model())
+    new(stepper=stepper).generate(1100)
+    assert stepper.asked == [("write", turns) for turns in (1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256, 77)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sizes"), [(0.008, [1, 2, 4, 6, 6, 6, 5]), (0.02, [1, *[2] * 14, 1]), (1.0, [1] * 30)]
+)
+def test_text_is_handed_over_in_time(monkeypatch: pytest.MonkeyPatch, seconds: float, sizes: list[int]) -> None:
+    monkeypatch.setattr(sampling, "HAND_OVER", 0.05)
+    stepper = Counting(model(), seconds)
+    monkeypatch.setattr(sampling, "time", stepper)
+    assert len(new(stepper=stepper).generate(30)) == 30
+    assert [size for _, size in stepper.asked] == sizes
+
+
+def test_only_what_was_written_ahead_is_read_again(tmp_path: Path) -> None:
+    stepper = Counting(model())
+    sampler = new(stepper=stepper)
+    sampler.generate(20)
+    place(sampler)
+    sampler.save_state(tmp_path / "state")
+    sampler.generate(7)
+    assert {asked for asked, _ in stepper.asked} == {"write"}
+    list(islice(sampler.write(), 9))  # in chunks of 1, 2, 4 and 8
+    stepper.asked.clear()
+    place(sampler)
+    place(sampler)
+    sampler.reseed(2)
+    assert stepper.asked == [("read", 2)]
+
+
+def test_with_no_repeat_nothing_is_written_ahead() -> None:
+    stepper = Counting(model())
+    new(stepper=stepper, no_repeat=4).generate(9)
+    assert stepper.asked == [("write", 1)] * 9
+
+
+def test_an_interrupt_while_settling_loses_no_place() -> None:
+    class Interrupted(NumpyStepper):
+        def read(self, *given_: Any) -> Any:
+            type(self).read = NumpyStepper.read  # type: ignore[method-assign]
+            raise KeyboardInterrupt
+
+    file = model()
+    sampler = new(stepper=Interrupted(file.config, file.arrays))
+    text = "".join(islice(sampler.stream(), 5))
+    with pytest.raises(KeyboardInterrupt):
+        sampler.feed("a")
+    assert text + sampler.generate(15) == new().generate(20)
+
+
+# Errors
+
+
+def broken(character: str = "d") -> ModelFile:
+    """Whoever has read this character has no numbers any more."""
+    file = small_model()
+    file.arrays["embedding.weight"][file.vocabulary.characters.index(character)] = np.inf
+    return file
+
+
+def until_error(sampler: Sampler) -> tuple[list[list[Written]], str]:
+    turns: list[list[Written]] = []
+    with pytest.raises(ChargenError) as raised:
+        turns.extend(sampler.write())
+    return turns, str(raised.value)
+
+
+def untold(sampler: Sampler) -> list[dict[str, Any]]:
+    return [stream.describe() for stream in sampler._streams]
+
+
+@pytest.mark.parametrize("num", [1, 2, 4])
+def test_numbers_that_overflow_inside_a_chunk_are_told_behind_all_text_before_them(num: int) -> None:
+    file = broken()
+
+    def run(seed: int) -> tuple[Any, ...]:
+        sampler = Sampler(file, seed=seed, num=num)
+        turns, error = until_error(sampler)
+        assert error == NOT_FINITE
+        last = {one.stream: one.character for one in turns[-1]}
+        assert len(last) == num
+        assert "d" in last.values()
+        assert not any(one.character == "d" for one in chain.from_iterable(turns[:-1]))
+        stand, where = untold(sampler), place(sampler)
+        assert all(stream["draws"] == len(turns) for stream in stand)
+        for _ in range(2):  # telling it moves nobody
+            assert until_error(sampler) == ([], NOT_FINITE)
+            assert (untold(sampler), place(sampler)) == (stand, where)
+        return turns, stand, where
+
+    lengths = set()
+    for seed in range(12):
+        expected, *found = (in_chunks(chunks, lambda seed=seed: run(seed)) for chunks in CHUNKS)
+        assert all(one == expected for one in found)
+        lengths.add(len(expected[0]))
+    assert len(lengths) > 3
+
+
+@pytest.mark.parametrize("num", [1, 3])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_rules_that_forbid_all_are_told_behind_all_text_before_them(num: int, direction: str) -> None:
+    expected = None
+    for chunks in CHUNKS:
+        sampler = new(num=num, direction=direction, no_repeat=2, ban="defgh \n")
+        turns, error = in_chunks(chunks, lambda sampler=sampler: until_error(sampler))
+        stand, where = untold(sampler), place(sampler)
+        assert 3 <= len(turns) <= 10  # of 9 runs of 2 of 3 characters
+        assert all(len(turn) == num for turn in turns)
+        assert error.endswith(f"forbid all 10 ids after {len(turns)} draws; ban less, or raise no_repeat")
+        for _ in range(2):
+            assert until_error(sampler) == ([], error)
+            assert (untold(sampler), place(sampler)) == (stand, where)
+        expected = expected or (turns, error, stand, where)
+        assert (turns, error, stand, where) == expected
+
+
+@pytest.mark.parametrize("num", [1, 3])
+def test_a_ban_of_all_is_told_at_once(num: int) -> None:
+    for script, ban in (("", "abcdefgh \n"), ("", "abcdefgh \nz")):
+        sampler = new(script, num=num, ban=ban)
+        before = untold(sampler), place(sampler)
+        assert until_error(sampler) == (
+            [],
+            "sample 0: ban and no_repeat 0 forbid all 10 ids after 0 draws; ban less, or raise no_repeat",
+        )
+        assert (untold(sampler), place(sampler)) == before
+
+
+# Rules as tables
+
+
+def reachable(backward: bool, random: np.random.Generator) -> list[bytes]:
+    """Unfinished characters: all of one byte, many of two, some of three."""
+    rules, found = Allowed(BYTES, backward=backward), [b""]
+    level = [b""]
+    for most in (100, 250, 80):
+        longer = []
+        for partial in level:
+            for byte in np.flatnonzero(rules.mask(partial)):
+                stream = Stream(rules, 0, 0)
+                stream.partial = partial
+                if not stream.finish(int(byte), BYTES):
+                    longer.append(stream.partial)
+        level = [longer[at] for at in random.permutation(len(longer))[:most]]
+        found += level
+    return found
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("ban", ["", "aé€😀", "".join(map(chr, range(0xC0, 0x100)))])
+def test_tables_are_the_rules_after_every_unfinished_character(backward: bool, ban: str) -> None:
+    random = np.random.default_rng(len(ban))
+    partials = reachable(backward, random)
+    assert {len(partial) for partial in partials} == {0, 1, 2, 3}
+    table = RuleTable(BYTES, (), 0, backward)
+    streams = [Stream(Allowed(BYTES, ban, 0, backward), 0, row) for row in range(len(partials))]
+    rules, which = None, None
+    for stream, at in zip(streams, random.permutation(len(partials)), strict=True):  # whatever comes first
+        stream.partial = partials[at]
+    for begin in range(0, len(streams), 97):
+        rules, which = table.of(streams[: begin + 97])
+    assert rules is not None
+    assert which is not None
+    places = {stream.partial: int(at) for stream, at in zip(streams, which, strict=True)}
+    assert sorted(places.values()) == list(range(len(rules.masks))) == list(range(len(partials)))
+    assert not rules.pause.any()
+    for partial, at in places.items():
+        mask = Allowed(BYTES, ban, 0, backward).mask(partial)
+        assert np.array_equal(rules.masks[at], mask)
+        for byte in np.flatnonzero(mask):
+            stream = Stream(Allowed(BYTES, ban, 0, backward), 0, 0)
+            stream.partial = partial
+            finished = stream.finish(int(byte), BYTES)
+            assert rules.follow[at, byte] == places.get(stream.partial, -1)
+            assert not finished or rules.follow[at, byte] == places[b""]
+
+
+def test_a_table_of_characters_has_one_row() -> None:
+    vocabulary = Vocabulary("abcdé", folded="xy")
+    streams = [Stream(Allowed(vocabulary, "b"), 0, row) for row in range(3)]
+    table = RuleTable(vocabulary, ("ca", "é", "b", "cxa", "ax", "Z"), 0, False)
+    for number in (3, 1):
+        rules, which = table.of(streams[:number])
+        assert np.array_equal(rules.masks, streams[0].allowed.mask()[None])
+        assert not rules.follow.any()
+        assert which.tolist() == [0] * number
+    assert rules.pause.tolist() == [True, True, False, False, True, True]
+    assert table.turns is None
+    backward = RuleTable(vocabulary, ("ca", "é"), 0, True)
+    assert backward.of(streams)[0].pause.tolist() == [False, False, True, False, True, False]
+
+
+@pytest.mark.parametrize(("backward", "bytes_"), [(False, b"b\xa9\xac\x80"), (True, b"a\xc3\xe2\xf0")])
+def test_in_bytes_a_stream_pauses_behind_the_byte_that_ends_a_stop_text(backward: bool, bytes_: bytes) -> None:
+    table = RuleTable(
+        BYTES, ("ab", "éé", "€€€€€a€" if backward else "a€€€€€€", "😀x" if backward else "x😀"), 0, backward
+    )
+    rules, _ = table.of([Stream(Allowed(BYTES, backward=backward), 0, 0)])
+    assert sorted(np.flatnonzero(rules.pause)) == sorted(bytes_)
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from(["", "cyrillic", "emoji"]), directions, st.integers(1, 3), seeds, st.sampled_from(["", "a", "ае😀"])
+)
+def test_with_no_repeat_every_stream_has_its_own_mask(
+    script: str, direction: str, num: int, seed: int, ban: str
+) -> None:
+    sampler = new(script, num=num, seed=seed, direction=direction, no_repeat=2, ban=ban)
+    table = RuleTable(sampler.vocabulary, (), 2, direction == "backward")
+    assert table.turns == 1
+    turns = sampler.write()
+    for _ in range(12):
+        rules, which = table.of(sampler._streams)
+        for stream, at in zip(sampler._streams, which, strict=True):
+            assert np.array_equal(rules.masks[at], stream.allowed.mask(stream.partial))
+        next(turns)
