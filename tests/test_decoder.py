@@ -8,9 +8,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chargen
-from chargen.kernels import NONE_ALLOWED, NOT_FINITE, compiled, decode, pointwise
+from chargen.kernels import NONE_ALLOWED, NOT_FINITE, compiled, decode, pointwise, threads
 from chargen.kernels.products import WIDTH, add_products, pack
+from chargen.kernels.units import amx
 from chargen.model.config import ModelConfig
 from chargen.sampling import backend, decoder
 from chargen.sampling.choose import SampleConfig, choose, log_softmax, probabilities
@@ -30,11 +34,11 @@ from chargen.sampling.rules import Rules
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stepper import Chunk, NumpyStepper, State, Stepper
 from chargen.storage.model_file import ModelFile, save_model
-from chargen.storage.quantize import as_float32
+from chargen.storage.quantize import as_float32, quantize
 
 CELLS = ("lstm", "gru")
 DIRECTIONS = ("forward", "backward")
-STORED = ("float32", "bf16")
+STORED = ("float32", "bf16", "int8")
 ODD = "".join(map(chr, range(97, 97 + 31)))
 CLOSE = 1e-5
 LAST = 1 - 2**-53
@@ -57,10 +61,7 @@ def model(
     file = small_model(
         cell, num_layers=layers, hidden_size=hidden, characters=characters, scale=scale, bidirectional=True
     )
-    if stored == "float32":
-        return file
-    bits = {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in file.arrays.items()}
-    return ModelFile(file.config, file.vocabulary, bits, file.counts)
+    return file if stored == "float32" else replace(file, arrays=quantize(file.arrays, stored))
 
 
 @cache
@@ -97,6 +98,19 @@ def test_steps_are_those_of_numpy(cell: str, layers: int, hidden: int) -> None:
                 assert np.abs(logits - expected).max() < CLOSE
                 assert apart(state, expected_state) < CLOSE
                 assert all(layer.dtype == np.float32 for layer in state)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_bf16_weights_are_the_same_numbers_with_and_without_matrix_units(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, ids = model(cell, 2, 96, "bf16", 1.5), np.random.default_rng(0).integers(0, 31, (3, 50))
+    expected, expected_state = walk(NumpyStepper(file.config, file.arrays), ids)
+    for units in {False, amx()}:
+        monkeypatch.setattr(decoder, "amx", lambda units=units: units)
+        logits, state = walk(Decoder(file.config, file.arrays), ids)
+        assert np.abs(logits - expected).max() < CLOSE
+        assert apart(state, expected_state) < CLOSE
 
 
 def test_the_two_directions_and_the_two_cells_differ() -> None:
@@ -209,22 +223,21 @@ def test_pieces_of_a_chunk_are_the_chunk(cell: str, hidden: int, pieces: list[in
 
 @pytest.fixture
 def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], list[str]]]:
-    """Share out rows among so many threads; returns the names of the threads that ran."""
-    home = sys.modules[(getattr(decoder, "share", None) or decoder._share).__module__]
+    """Compute in so many threads, all there at once; returns the names of those that ran."""
     pools, compiled_run = [], decoder.read_or_write
 
     def use(number: int) -> list[str]:
         pool, ran = ThreadPoolExecutor(number, f"one of {number}"), []
-        together = threading.Barrier(number)
+        all_there = threading.Barrier(number)
         pools.append(pool)
 
         def run(*given_: Any) -> None:
             ran.append(threading.current_thread().name)
-            together.wait(30)  # all are there at once
+            all_there.wait(30)
             compiled_run(*given_)
 
-        monkeypatch.setattr(home, "threads", lambda: number)
-        monkeypatch.setattr(home, "_pool", lambda: pool)
+        monkeypatch.setattr(threads, "threads", lambda: number)
+        monkeypatch.setattr(threads, "_pool", lambda: pool)
         monkeypatch.setattr(decoder, "read_or_write", run)
         return ran
 
@@ -248,6 +261,71 @@ def test_bits_do_not_depend_on_the_number_of_threads(
         logits, state = case.read(chunk.ids, chunk.counts)
         assert logits.tobytes() == chunk.logits.tobytes()
         assert all(a.tobytes() == b.tobytes() for a, b in zip(state, chunk.state, strict=True))
+
+
+class Members:
+    """A team of a fixed number."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def choose(self, rows: int, turns: int) -> nullcontext[int]:
+        return nullcontext(self.number)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_bits_do_not_depend_on_the_threads_that_share_a_row(
+    use_threads: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch, cell: str, stored: str, layers: int
+) -> None:
+    case = Case(cell, 192, 1, 25, layers, stored)
+    case.rules = free(31)
+    counts = np.array([20])
+    alone = case.write()
+    read_alone = case.read(alone.ids, counts)
+    for number in (1, 2, 3):
+        ran = use_threads(number)
+        monkeypatch.setattr(case.stepper, "_team", Members(number))
+        chunk = case.write()
+        assert len(set(ran)) == len(ran) == number
+        assert bits(chunk, 0) == bits(alone, 0)
+        logits, state = case.read(alone.ids, counts)
+        assert logits.tobytes() == read_alone[0].tobytes()
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(state, read_alone[1], strict=True))
+
+
+def test_a_large_model_has_a_team_for_a_single_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, odd = model("gru", 1, 192), model("gru", 1, 300)
+    monkeypatch.setattr(decoder, "threads", lambda: 2)
+    assert Decoder(file.config, file.arrays)._team.most == 1
+    monkeypatch.setattr(decoder, "FAR", 4 * 192 * 192 * 3)
+    for number, most in ((1, 1), (2, 2), (3, 3), (8, 3)):
+        monkeypatch.setattr(decoder, "threads", lambda number=number: number)
+        assert Decoder(file.config, file.arrays)._team.most == most
+        assert Decoder(odd.config, odd.arrays)._team.most == 1
+
+
+def test_a_team_is_as_large_as_was_fastest_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(decoder, "time", SimpleNamespace(perf_counter=lambda: now))
+    team, chosen = decoder._Team(4), []
+    for chunk in range(1, 41):
+        with team.choose(1, 10) as members:
+            chosen.append(members)
+            now += 10 * ((9 if chunk > 20 else 1) if members == 4 else 3)  # the four become slow
+    assert set(chosen[:2]) == {1, 4}
+    assert chosen[2:15] == [4] * 13
+    assert chosen[15] == 1  # tried again
+    assert chosen[16:21] == [4] * 5
+    assert chosen[21:31] == [1] * 10
+    assert chosen[31] == 4
+    assert chosen[32:] == [1] * 8
+    for rows, turns in ((2, 100), (1, decoder.MEASURED - 1)):
+        with team.choose(rows, turns) as members:
+            assert members == 1
+    with decoder._Team(1).choose(1, 100) as members:
+        assert members == 1
 
 
 def test_an_error_in_a_thread_is_raised(
@@ -371,27 +449,6 @@ def test_reading_is_what_the_reference_reads(cell: str, layers: int, seed: int, 
     for row in np.flatnonzero(counts == 0):
         assert found[row].tobytes() == logits[row].tobytes()
         assert all(one[row].tobytes() == before[row].tobytes() for one, before in zip(after, state, strict=True))
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_scales_are_those_of_their_weights(cell: str) -> None:
-    """Weights a quarter as large with scales four times as large are the same numbers."""
-    file = model(cell, 3, 13)
-    plain, scaled = Decoder(file.config, file.arrays), Decoder(file.config, file.arrays)
-    lstm, units, hidden, weights, table, scale_in, scale, bias, new_bias, head_scale, head_bias = scaled._model
-    scale_in = scale_in.copy()
-    scale_in[1:] *= 4
-    scaled._model = (
-        lstm, units, hidden, weights / np.float32(4), table, scale_in, scale * 4, bias, new_bias, head_scale * 4,
-        head_bias,
-    )  # fmt: skip
-    ids = np.random.default_rng(1).integers(0, 31, (3, 9))
-    assert walk(scaled, ids)[0].tobytes() == walk(plain, ids)[0].tobytes()
-    table_too = Decoder(file.config, file.arrays)
-    first = scale_in.copy()
-    first[0] = 8
-    table_too._model = (*scaled._model[:4], table / np.float32(8), first, *scaled._model[6:])
-    assert walk(table_too, ids)[0].tobytes() == walk(plain, ids)[0].tobytes()
 
 
 def test_one_lstm_step_by_hand() -> None:
@@ -680,9 +737,11 @@ def test_activations_are_the_same_bits_on_every_machine_alone_and_in_vectors() -
             assert values.tobytes() == expected[:size].tobytes()
 
 
-@pytest.mark.parametrize("size", [1, 13, 64])
-def test_gates_with_scales_are_those_of_float64(size: int) -> None:
+@pytest.mark.parametrize(("size", "first", "last"), [(1, 0, 1), (13, 0, 13), (64, 0, 64), (192, 64, 192), (40, 3, 21)])
+def test_gates_with_scales_are_those_of_float64(size: int, first: int, last: int) -> None:
+    """Of some units; the others are left alone."""
     random = np.random.default_rng(size)
+    units = slice(first, last)
 
     def some(*shape: int) -> np.ndarray:
         return random.normal(size=shape).astype(np.float32)
@@ -691,22 +750,27 @@ def test_gates_with_scales_are_those_of_float64(size: int) -> None:
         return 1 / (1 + np.exp(-values.astype(np.float64)))
 
     entering, carried, scale_in, scale, bias = (some(4 * size + 3) for _ in range(5))
-    state = some(2 * size)
+    state, out = some(2 * size), some(size)
+    before, out_before = state.copy(), out.copy()
     joined = (entering.astype(np.float64) * scale_in + carried * scale + bias)[: 4 * size].reshape(4, size)
     cell = sigmoid(joined[1]) * state[size:] + sigmoid(joined[0]) * np.tanh(joined[2])
-    expected = np.concatenate([sigmoid(joined[3]) * np.tanh(cell), cell])
-    out = np.full(size, np.nan, np.float32)
-    pointwise.lstm(entering.copy(), carried.copy(), scale_in, scale, bias, 0, size, state, out)
-    assert np.abs(np.concatenate([out, state[size:]]) - expected).max() < 2e-6
+    pointwise.lstm(entering.copy(), carried.copy(), scale_in, scale, bias, first, last, state, out)
+    assert np.abs(out - sigmoid(joined[3]) * np.tanh(cell))[units].max() < 2e-6
+    assert np.abs(state[size:] - cell)[units].max() < 2e-6
+    others = np.setdiff1d(np.arange(size), np.arange(first, last))
+    assert np.array_equal(out[others], out_before[others])
+    assert np.array_equal(state[size + others], before[size + others])
 
-    hidden, new_bias = some(size), some(size)
+    hidden, new_bias, out = some(size), some(size), some(size)
+    before, out_before = hidden.copy(), out.copy()
     inside, outside = (part.astype(np.float64)[: 3 * size].reshape(3, size) for part in (carried * scale, bias))
     entered = (entering.astype(np.float64) * scale_in)[: 3 * size].reshape(3, size)
     reset, update = (sigmoid(entered[gate] + inside[gate] + outside[gate]) for gate in (0, 1))
     new = np.tanh(entered[2] + outside[2] + reset * (inside[2] + new_bias))
-    expected = (1 - update) * new + update * hidden
-    pointwise.gru(entering.copy(), carried.copy(), scale_in, scale, bias, new_bias, 0, size, hidden, out)
-    assert np.abs(out - expected).max() < 2e-6
+    pointwise.gru(entering.copy(), carried.copy(), scale_in, scale, bias, new_bias, first, last, hidden, out)
+    assert np.abs(out - (1 - update) * new - update * hidden)[units].max() < 2e-6
+    assert np.array_equal(out[others], out_before[others])
+    assert np.array_equal(hidden, before)
 
 
 # Products
@@ -736,12 +800,13 @@ def fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return odd.view(np.float64).astype(np.float32)
 
 
-def multiply(stored: np.ndarray, inputs: np.ndarray, rows: int, before: np.ndarray, *, at: int = 0) -> np.ndarray:
-    """`before` with the products added, the weights packed behind `at` others."""
+def multiply(
+    stored: np.ndarray, inputs: np.ndarray, rows: int, before: np.ndarray, blocks: tuple[int, int], at: int = 0
+) -> np.ndarray:
+    """`before` with the products of some blocks added, the weights packed behind `at` others."""
     out = before.copy()
     flat = np.concatenate([np.full(at, 77, stored.dtype), pack(stored).ravel()])
-    outputs = -(-len(stored) // WIDTH) * WIDTH
-    add_products(flat, at, 0, outputs // WIDTH, inputs, rows, stored.shape[1], out)
+    add_products(flat, at, *blocks, inputs, rows, stored.shape[1], out)
     return out
 
 
@@ -752,7 +817,8 @@ def test_products_are_chains_of_fused_multiply_adds(dtype: str, size: int) -> No
     for outputs in (1, 63, 64, 65, 130):
         stored, numbers = some_weights(dtype, random, outputs, size)
         inputs = random.normal(size=(10, size + 3)).astype(np.float32)  # a step wider than what is read of it
-        width = -(-outputs // WIDTH) * WIDTH + 5
+        blocks = -(-outputs // WIDTH)
+        width = blocks * WIDTH + 5
         before = random.normal(size=(10, width)).astype(np.float32)
         chain = before[:, :outputs]
         for k in range(size):
@@ -760,12 +826,18 @@ def test_products_are_chains_of_fused_multiply_adds(dtype: str, size: int) -> No
         exact = before[:, :outputs] + inputs[:, :size].astype(np.float64) @ numbers.T
         size_of = np.abs(before[:, :outputs]) + np.abs(inputs[:, :size]).astype(np.float64) @ np.abs(numbers.T)
         for rows in range(1, 10):
-            out = multiply(stored, inputs, rows, before, at=rows * 3)
+            out = multiply(stored, inputs, rows, before, (0, blocks), at=rows * 3)
             assert (np.abs(out[:rows, :outputs] - exact[:rows]) / size_of[:rows]).max() < 1e-6
             assert out[:rows, :outputs].tobytes() == chain[:rows].tobytes()
             # What is filled up is zeros, and nothing else is touched.
             assert np.array_equal(out[:rows, outputs:], before[:rows, outputs:])
             assert np.array_equal(out[rows:], before[rows:])
+        for first, last in ((0, 1), (blocks - 1, blocks), (blocks, blocks)):
+            some = multiply(stored, inputs, 6, before, (first, last))
+            there = slice(first * WIDTH, last * WIDTH)
+            assert some[:6, there].tobytes() == multiply(stored, inputs, 6, before, (0, blocks))[:6, there].tobytes()
+            some[:, there] = before[:, there]
+            assert np.array_equal(some, before)
 
 
 def test_products_of_whole_numbers_are_exact() -> None:
@@ -773,7 +845,7 @@ def test_products_of_whole_numbers_are_exact() -> None:
     for dtype in (np.float32, np.int8):
         weights = random.integers(-9, 10, (70, 140)).astype(dtype)
         inputs = random.integers(-9, 10, (5, 140)).astype(np.float32)
-        out = multiply(weights, inputs, 5, np.zeros((5, 128), np.float32))
+        out = multiply(weights, inputs, 5, np.zeros((5, 128), np.float32), (0, 2))
         assert np.array_equal(out[:, :70], inputs @ weights.T.astype(np.float32))
 
 
@@ -831,7 +903,7 @@ def test_uses_of_a_decoder_share_one_compiled_function_for_each_kind_of_weights(
             case.stepper.step(np.zeros(rows, np.int64), case.state)
         for given_ in ({}, {"temperature": 0, "top_k": 3}, {"no_repeat": 3, "ban": "a"}, {"num": 3, "stop": ("a",)}):
             Sampler(model("lstm", 2, 12, stored), seed=1, **given_).generate_all(20)
-    assert len(decode.read_or_write.signatures) == 2
+    assert len(decode.read_or_write.signatures) == len(STORED)
 
 
 def run_python(code: str, *, folder: Path | None = None, **environment: str) -> str:

@@ -21,7 +21,7 @@ from chargen.sampling.rules import RuleTable
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stepper import Chunk, NumpyStepper
 from chargen.sampling.stream import Stream
-from chargen.sampling.written import Written
+from chargen.sampling.written import Sample, Written
 from chargen.storage.model_file import ModelFile
 from chargen.text.vocabulary import Vocabulary
 
@@ -338,8 +338,8 @@ def test_who_writes_in_a_turn_does_not_depend_on_chunks(script: str, stop: tuple
 class Counting(NumpyStepper):
     """Tells what it was asked, on a clock of its own on which a turn takes a while."""
 
-    def __init__(self, file: ModelFile, seconds: float = 0.0) -> None:
-        super().__init__(file.config, file.arrays)
+    def __init__(self, file: ModelFile, seconds: float = 0.0, direction: str = "forward") -> None:
+        super().__init__(file.config, file.arrays, direction)
         self.asked: list[tuple[str, int]] = []
         self.seconds = seconds
         self.now = 0.0
@@ -359,7 +359,7 @@ class Counting(NumpyStepper):
 
 def test_chunks_grow_up_to_the_largest() -> None:
     stepper = Counting(model())
-    new(stepper=stepper).generate(1100)
+    assert len(list(new(stepper=stepper).stream(1100))) == 1100
     assert stepper.asked == [("write", turns) for turns in (1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256, 77)]
 
 
@@ -370,8 +370,19 @@ def test_text_is_handed_over_in_time(monkeypatch: pytest.MonkeyPatch, seconds: f
     monkeypatch.setattr(sampling, "HAND_OVER", 0.05)
     stepper = Counting(model(), seconds)
     monkeypatch.setattr(sampling, "time", stepper)
-    assert len(new(stepper=stepper).generate(30)) == 30
+    assert len(list(new(stepper=stepper).stream(30))) == 30
     assert [size for _, size in stepper.asked] == sizes
+
+
+def test_what_is_wanted_whole_is_written_in_few_chunks_and_equals_what_is_handed_over() -> None:
+    for num, direction in ((1, "forward"), (3, "backward")):
+        stepper = Counting(model(), direction=direction)
+        found = new(stepper=stepper, num=num, direction=direction).generate_all(500)
+        assert [size for _, size in stepper.asked] == [8, 256, 236]
+        turns: list[list[Written]] = [[] for _ in range(num)]
+        for one in chain.from_iterable(new(num=num, direction=direction).write(500)):
+            turns[one.stream].append(one)
+        assert [Sample.of(turn, direction == "backward") for turn in turns] == found
 
 
 def test_only_what_was_written_ahead_is_read_again(tmp_path: Path) -> None:
@@ -423,7 +434,7 @@ def broken(character: str = "d") -> ModelFile:
 def until_error(sampler: Sampler) -> tuple[list[list[Written]], str]:
     turns: list[list[Written]] = []
     with pytest.raises(ChargenError) as raised:
-        turns.extend(sampler.write())
+        turns.extend(islice(sampler.write(), 3000))
     return turns, str(raised.value)
 
 

@@ -179,7 +179,7 @@ class Sampler:
             left = turns if length is None else min(length - written[row] for row in active)
             begun = time.perf_counter()
             ahead = self._ahead = self._write_ahead(active, min(turns, left))
-            seconds = (time.perf_counter() - begun) / len(ahead)
+            seconds = (time.perf_counter() - begun + 1e-9) / len(ahead)
             turns = max(1, min(2 * len(ahead), MOST_TURNS, int(HAND_OVER / seconds)))
             done: set[int] = set()
             for number in range(len(ahead)):
@@ -265,11 +265,34 @@ class Sampler:
 
     def generate_all(self, length: int) -> list[Sample]:
         """The next `length` characters of every sample."""
+        if not (self.vocabulary.byte_mode or self.config.stop or self.config.no_repeat):
+            return self._generate_plainly(whole("length", length, 0))
         texts: list[list[Written]] = [[] for _ in range(self.num)]
         for turn in self.write(length):
             for written in turn:
                 texts[written.stream].append(written)
         return [Sample.of(text, self.direction == "backward") for text in texts]
+
+    def _generate_plainly(self, length: int) -> list[Sample]:
+        """The same where every id is a character and none asks for attention: chunk by chunk."""
+        ids: list[list[int]] = [[] for _ in range(self.num)]
+        log_probs: list[list[float]] = [[] for _ in range(self.num)]
+        turns = 8
+        while len(ids[0]) < length:
+            begun = time.perf_counter()
+            ahead = self._ahead = self._write_ahead(list(range(self.num)), min(turns, length - len(ids[0])))
+            ahead.taken = len(ahead)
+            # Compiled code cannot be interrupted.
+            turns = max(1, min(MOST_TURNS, int(10 * HAND_OVER * len(ahead) / (time.perf_counter() - begun + 1e-9))))
+            for row, stream in enumerate(self._streams):
+                stream.draws += len(ahead)
+                ids[row] += ahead.ids[row].tolist()
+                log_probs[row] += ahead.log_probs[row, : len(ahead)].tolist()
+        texts = [self.vocabulary.decode(np.array(row, np.int64)) for row in ids]
+        return [
+            Sample(self._in_order(text), tuple(self._in_order(values)), stopped=False)
+            for text, values in zip(texts, log_probs, strict=True)
+        ]
 
     def _single(self, asked: str, instead: str) -> None:
         if self.num != 1:
