@@ -380,7 +380,8 @@ def test_what_is_wanted_whole_is_written_in_few_chunks_and_equals_what_is_handed
         found = new(stepper=stepper, num=num, direction=direction).generate_all(500)
         assert [size for _, size in stepper.asked] == [8, 256, 236]
         turns: list[list[Written]] = [[] for _ in range(num)]
-        for one in chain.from_iterable(new(num=num, direction=direction).write(500)):
+        twin = new(stepper=Counting(model(), direction=direction), num=num, direction=direction)
+        for one in chain.from_iterable(twin.write(500)):
             turns[one.stream].append(one)
         assert [Sample.of(turn, direction == "backward") for turn in turns] == found
 
