@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise, product
 from typing import Any
 
@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from chargen.kernels import packing, threads, tiles
 from chargen.kernels import recurrent as kernels
-from chargen.kernels import threads, tiles
+from chargen.kernels.compiled import compiled
+from chargen.kernels.vectors import transpose
 from chargen.model import fast_recurrent, recurrent
 
 CELLS = ("lstm", "gru")
@@ -119,7 +121,7 @@ def emulate_lstm(given: Case) -> dict[str, Tensor]:
             [dc * i * g * (1 - i), dc * f * cells[turn] * (1 - f), dc * i * (1 - g * g), dh * tanh * o * (1 - o)], 1
         )
         dc = dc * f
-        bias_gradient = bias_gradient + d.sum(0)
+        bias_gradient = bias_gradient + rounded(d).sum(0)
         found.insert(0, rounded(d))
         dh = rounded(d) @ weight_hh
     sums, before = torch.stack(found, 1), rounded(torch.stack(hiddens[:-1], 1))
@@ -157,12 +159,13 @@ def emulate_gru(given: Case) -> dict[str, Tensor]:
     bias_gradient, inner_gradient = torch.zeros_like(bias_ih), torch.zeros(size)
     for turn in range(inputs.shape[1] - 1, -1, -1):
         r, z, n = gates[turn].chunk(3, 1)
-        before = rounded(hiddens[turn]) if turn else hiddens[0]
+        before = rounded(hiddens[turn])
         dh = dh + rounded(given.gradient[:, turn])
         dn, dz = dh * (1 - z) * (1 - n * n), dh * (before - n) * z * (1 - z)
         inside = dn * r
         d = torch.cat([inside * inners[turn] * (1 - r), dz, dn], 1)
-        bias_gradient, inner_gradient = bias_gradient + d.sum(0), inner_gradient + inside.sum(0)
+        bias_gradient = bias_gradient + rounded(d).sum(0)
+        inner_gradient = inner_gradient + rounded(inside).sum(0)
         found.insert(0, rounded(d))
         found_inside.insert(0, rounded(inside))
         dh = dh * z + torch.cat([rounded(d)[:, : 2 * size], rounded(inside)], 1) @ weight_hh
@@ -450,12 +453,27 @@ def test_a_second_pass_over_a_kept_graph_gives_the_same_gradient_or_is_refused(c
 
 @every_cell
 def test_weights_changed_between_forward_and_backward_are_noticed(cell: str) -> None:
-    given = case(cell)
+    given = case(cell, hidden=32)
     outputs, _ = fast_recurrent.run(given.module, given.inputs, given.state)
     with torch.no_grad():
         given.module.get_parameter("weight_hh_l0").mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         outputs.float().sum().backward()
+
+
+@every_cell
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh"])
+def test_weights_that_were_filled_up_may_change_the_gradient_is_that_of_the_ones_before(cell: str, name: str) -> None:
+    found = []
+    for change in (False, True):
+        given = case(cell, hidden=12)
+        outputs, _ = fast_recurrent.run(given.module, given.inputs, given.state)
+        if change:
+            with torch.no_grad():
+                given.module.get_parameter(f"{name}_l0").mul_(2)
+        outputs.float().sum().backward()
+        found.append([parameter.grad for parameter in given.module.parameters()])
+    assert all(map(torch.equal, *found))
 
 
 # What depends on what.
@@ -633,16 +651,41 @@ def test_the_number_of_threads_is_what_openmp_was_told_or_the_cores_there_are(
 # Products and bits.
 
 
+def squares(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """A left side (M, K) as (K / 32, M, 32)."""
+    bits = tiles.aligned((values.shape[1] // 32, len(values), 32), np.uint16)
+    for block in range(len(bits)):
+        for row in range(len(values)):
+            tiles.store(values[row, block * 32 : (block + 1) * 32], bits[block, row])
+    return bits
+
+
+@cache
+def run(multiply: Callable[..., None]) -> Callable[..., None]:
+    """All blocks of a product."""
+
+    @compiled
+    def whole(left: Any, packed: Any, out: Any, units: Any) -> None:
+        blocks, rows, _ = left.shape
+        tiles.use_units(units)
+        for column in range(len(packed)):
+            weights = packed.ctypes.data + column * blocks * 2048
+            for row in range(0, rows, 32):
+                multiply(left.ctypes.data + row * 64, rows * 64, weights, out[column, row:].ctypes.data, blocks)
+        tiles.leave_units()
+
+    found: Callable[..., None] = whole
+    return found
+
+
 def product_of(multiply: Callable[..., None], left: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float32]:
     """A product (M, N), whatever the sizes."""
     (rows, inputs), outputs = left.shape, weights.shape[1]
     filled = np.zeros((kernels.pad(rows), kernels.pad(inputs)), np.float32)
     filled[:rows, :inputs] = left
-    bits = tiles.aligned(filled.shape, np.uint16)
-    tiles.store(filled.ravel(), bits.ravel())
     out = tiles.aligned((kernels.pad(outputs) // tiles.SIDE, len(filled), tiles.SIDE), np.float32)
     out[:] = np.nan
-    multiply(bits, tiles.pack(weights), out, tiles.SETTINGS)
+    run(multiply)(squares(filled), tiles.pack(weights), out, tiles.SETTINGS)
     whole: NDArray[np.float32] = out.transpose(1, 0, 2).reshape(len(filled), -1)
     assert not whole[rows:].any()
     assert not np.nan_to_num(whole[:, outputs:]).any()
@@ -693,9 +736,7 @@ def test_a_product_passes_on_what_is_not_finite_and_to_its_row_or_column_only(va
         kept[:] = (torch.from_numpy(weights).bfloat16().view(torch.uint16).numpy()).reshape(kept.shape)
         kept[0, 0, 0, 0] = tiles.to_bits(np.float32([value]))[0]
         out = tiles.aligned((2, 32, 32), np.float32)
-        bits = tiles.aligned((32, 64), np.uint16)
-        bits[:] = tiles.to_bits(np.ones((32, 64), np.float32))
-        tiles.multiply(bits, kept, out, tiles.SETTINGS)
+        run(tiles.multiply)(squares(np.ones((32, 64), np.float32)), kept, out, tiles.SETTINGS)
         assert (out[0, :, 0] == value).all()
         assert np.isfinite(out[0, :, 1:]).all()
         assert np.isfinite(out[1]).all()
@@ -715,21 +756,43 @@ def test_packed_weights_lie_in_blocks_of_columns_and_pairs_of_inputs(inputs: int
     assert not packed.any()
 
 
-@pytest.mark.parametrize("hidden", [1, 31, 32, 33, 96])
+@pytest.mark.parametrize("hidden", [32, 64, 96])
 @pytest.mark.parametrize("gates", [3, 4])
 def test_a_layer_packs_its_weights_as_the_products_want_them(gates: int, hidden: int) -> None:
     weights = torch.randn(gates * hidden, hidden, generator=torch.Generator().manual_seed(0))
-    padded = kernels.pad(hidden)
-    filled = np.zeros((gates, padded, padded), np.float32)
-    filled[:, :hidden, :hidden] = weights.view(gates, hidden, hidden).numpy()
-    flat = filled.reshape(-1, padded)
-    for found, expected in (
-        (fast_recurrent._pack(weights, gates), tiles.pack(flat.T)),
-        (fast_recurrent._pack_back(weights, gates), tiles.pack(flat)),
+    for kernel, sizes, expected in (
+        (packing.pack_forward, (hidden, gates * hidden), tiles.pack(weights.numpy().T)),
+        (packing.pack_backward, (gates * hidden, hidden), tiles.pack(weights.numpy())),
     ):
-        assert found.is_contiguous()
-        assert found.data_ptr() % 64 == 0
-        assert (fast_recurrent._bits(found) == expected).all()
+        found = fast_recurrent._pack(weights, kernel, *sizes)
+        assert found.flags.c_contiguous
+        assert found.ctypes.data % 64 == 0
+        assert (found == expected).all()
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 3))
+def test_sums_over_time_are_those_of_float32(rows: int, columns: int, more: int) -> None:
+    values = torch.randn(rows, columns * 7 + more, generator=torch.Generator().manual_seed(rows)).bfloat16()
+    apart = torch.full((rows, values.shape[1] + 5), math.nan, dtype=torch.bfloat16)
+    apart[:, : values.shape[1]] = values
+    for one in (values, apart[:, : values.shape[1]]):
+        torch.testing.assert_close(fast_recurrent._sums(one), values.float().sum(1), atol=1e-4, rtol=1e-5)
+
+
+@compiled
+def transpose_once(source: Any, target: Any, count: int) -> None:
+    transpose(source.ctypes.data, target.ctypes.data, target.strides[0], count)
+
+
+@pytest.mark.parametrize("count", [1, 7, 31, 32])
+def test_a_square_is_transposed_and_nothing_beside_it_is_touched(count: int) -> None:
+    source = np.arange(1024, dtype=np.uint16).reshape(32, 32)
+    target = np.full((34, 50), 7777, np.uint16)
+    transpose_once(source, target[1:33, 3 : 3 + count], count)
+    assert (target[1:33, 3 : 3 + count] == source.T[:, :count]).all()
+    target[1:33, 3 : 3 + count] = 7777
+    assert (target == 7777).all()
 
 
 @given(st.integers(1, 10**6))

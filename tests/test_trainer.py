@@ -197,19 +197,19 @@ def test_three_broken_steps_in_a_row_stop(where: str, tmp_path: Path, monkeypatc
 def break_once(trainer: Trainer, where: str, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """Make the next `times` losses, or gradients, not a number."""
     left = [times]
-    forward = type(trainer.model).forward
+    read = type(trainer.model).read
 
     def broken(self: object, *args: object, **options: object) -> object:
-        logits, state = forward(self, *args, **options)
+        values, state = read(self, *args, **options)
         if left[0] and torch.is_grad_enabled():
             left[0] -= 1
             if where == "loss":
-                logits = logits * math.nan
+                values = values * math.nan
             else:
-                logits.register_hook(lambda gradient: gradient * math.inf)
-        return logits, state
+                values.register_hook(lambda gradient: gradient * math.inf)
+        return values, state
 
-    monkeypatch.setattr(type(trainer.model), "forward", broken)
+    monkeypatch.setattr(type(trainer.model), "read", broken)
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
@@ -277,13 +277,13 @@ def test_minutes_end_a_run_and_reserve_time_for_its_end(monkeypatch: pytest.Monk
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     trainer = Trainer(corpus(TEXT * 40), SMALL, config(steps=None, minutes=2, eval_every=40), started=0.0)
-    forward = trainer.model.forward
+    read = trainer.model.read
 
     def slow(*arguments: object, **options: object) -> object:
         now[0] += 1
-        return forward(*arguments, **options)
+        return read(*arguments, **options)
 
-    monkeypatch.setattr(trainer.model, "forward", slow)
+    monkeypatch.setattr(trainer.model, "read", slow)
     last = 0
     for progress in trainer.run():
         if progress.doing == "training":

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from chargen.batches import BackwardBatches, RandomBatches
 from chargen.draws import Purpose, uniform
 from chargen.errors import DataError, SettingError
+from chargen.model import loss as loss_module
 from chargen.model.config import DIRECTIONS, ModelConfig, parameter_count, parameter_shapes
 from chargen.model.dropout import Noise
 from chargen.model.language_model import CharModel
@@ -417,10 +418,16 @@ def test_the_cloze_loss_is_that_of_every_position_away_from_the_edges(cell, laye
 
 
 @every_kind
-def test_a_cloze_prediction_sees_all_of_its_window_but_the_character_itself(cell, layers):
+def test_a_cloze_prediction_sees_all_of_its_window_but_the_character_itself(cell, layers, monkeypatch):
     model, windows = new_model(cell, layers), some_ids(2, 39).numpy()
-    seen = []
-    model.cloze.register_forward_hook(lambda module, inputs, logits: seen.append(logits.detach()))
+    seen, blocks = [], loss_module._blocks
+
+    def watched(*arguments):
+        for part, logits in blocks(*arguments):
+            seen.append(logits.reshape(2, -1, V).clone())
+            yield part, logits
+
+    monkeypatch.setattr(loss_module, "_blocks", watched)
     cloze_loss(model, windows)
     for t in range(39):
         changed = windows.copy()
@@ -593,14 +600,14 @@ def test_a_step_one_direction_of_which_is_not_finite_is_not_applied_at_all(part,
     before, counters = weights_of(trainer.model), copy.deepcopy(trainer.counters)
     moments = copy.deepcopy(trainer.optimizer.state_dict()["state"])
     hidden = {direction: [layer.clone() for layer in state] for direction, state in trainer.hidden.items()}
-    forward = CharModel.forward
+    read = CharModel.read
 
     def broken(self, ids, state=None, noise=None, direction="forward"):
-        logits, after = forward(self, ids, state, noise, direction)
-        return (spoil(where, logits) if direction == part else logits), after
+        values, after = read(self, ids, state, noise, direction)
+        return (spoil(where, values) if direction == part and torch.is_grad_enabled() else values), after
 
     with monkeypatch.context() as patch:
-        patch.setattr(CharModel, "forward", broken)
+        patch.setattr(CharModel, "read", broken)
         progress = next(run)
     assert progress.step == counters.step + 1
     assert math.isnan(progress.train_loss)
@@ -630,8 +637,8 @@ def test_a_cloze_loss_that_is_not_finite_harms_nothing_but_the_cloze_layer(where
         with monkeypatch.context() as patch:
             if breaks:
                 kind = type(trainer.model.cloze)
-                sound = kind.forward
-                patch.setattr(kind, "forward", lambda self, *args, sound=sound: spoil(where, sound(self, *args)))
+                sound = kind.hidden
+                patch.setattr(kind, "hidden", lambda self, *args, sound=sound: spoil(where, sound(self, *args)))
             progress = next(run)
         assert math.isfinite(progress.train_loss)
         assert ("cloze" in progress.train_losses) is not breaks

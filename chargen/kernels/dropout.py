@@ -1,42 +1,80 @@
 """Dropout masks that are computed where they are applied: Philox of their address, as in `draws`."""
 
+from typing import Any
+
 import numpy as np
+from llvmlite import ir
+from numba import types
 from numpy.typing import NDArray
 
-from chargen.kernels.compiled import compiled
-from chargen.kernels.tiles import load, store
+from chargen.kernels.compiled import compiled, native
+from chargen.kernels.vectors import BYTES, LANES, Vector, load_vector, store_vector
 
 GROUP = 512
 """Values that are computed together: 8 numbers of 16 bits from each of 64 Philox counters."""
-_COUNTERS = 64
-_LOW = np.uint64(0xFFFFFFFF)
-_32, _16 = np.uint64(32), np.uint64(16)
-_MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_WEYL_0, _WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+_RUN = 128
+"""Values whose numbers come from the same word of the counters."""
+_MULTIPLIERS, _WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
+_INT16, _INT32, _INT64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_WORDS, _LONGS = ir.VectorType(_INT32, LANES), ir.VectorType(_INT64, LANES)
 
 
-@compiled
-def _words(key: np.uint64, n: np.uint64, index: np.uint64, purpose: np.uint64, words: NDArray[np.uint32]) -> None:
-    """Four words of each counter from n on: words[j, i] is word j of counter n + i."""
-    for i in range(_COUNTERS):
-        at = n + np.uint64(i)
-        x0, x1, x2, x3 = at & _LOW, at >> _32, index, purpose
-        key_0, key_1 = key & _LOW, key >> _32
-        for _ in range(10):
-            product_0, product_1 = _MULTIPLIER_0 * x0, _MULTIPLIER_1 * x2
-            x0, x1 = (product_1 >> _32) ^ x1 ^ key_0, product_1 & _LOW
-            x2, x3 = (product_0 >> _32) ^ x3 ^ key_1, product_0 & _LOW
-            key_0, key_1 = (key_0 + _WEYL_0) & _LOW, (key_1 + _WEYL_1) & _LOW
-        words[0, i], words[1, i], words[2, i], words[3, i] = x0, x1, x2, x3
+def _dropping(kind: str) -> Any:
+    """A function that drops a sixteenth of a group's runs: 32 values of each, whose numbers come from 16 counters."""
+
+    def drop(
+        typing_context: Any, values: Any, out: Any, counter: Any, index: Any, purpose: Any, key: Any, limit: Any
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            values, out, counter, index, purpose, key, limit = arguments
+
+            def spread(value: Any, kind: Any) -> Any:
+                lanes = ir.VectorType(kind, LANES)
+                one = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, _INT32(0))
+                return builder.shuffle_vector(one, one, _WORDS([0] * LANES))
+
+            def halves(number: Any) -> list[Any]:
+                return [builder.trunc(number, _INT32), builder.trunc(builder.lshr(number, _INT64(32)), _INT32)]
+
+            counters = builder.add(spread(counter, _INT64), _LONGS(list(range(LANES))))
+            x = [builder.trunc(counters, _WORDS), builder.trunc(builder.lshr(counters, _LONGS([32] * LANES)), _WORDS)]
+            x += [spread(builder.trunc(number, _INT32), _INT32) for number in (index, purpose)]
+            keys = halves(key)
+            for _ in range(10):
+                products = [
+                    builder.mul(builder.zext(x[2 * place], _LONGS), _LONGS([_MULTIPLIERS[place]] * LANES))
+                    for place in range(2)
+                ]
+                high = [builder.trunc(builder.lshr(each, _LONGS([32] * LANES)), _WORDS) for each in products]
+                low = [builder.trunc(each, _WORDS) for each in products]
+                wide = [spread(each, _INT32) for each in keys]
+                x = [
+                    builder.xor(builder.xor(high[1], x[1]), wide[0]), low[1],
+                    builder.xor(builder.xor(high[0], x[3]), wide[1]), low[0],
+                ]  # fmt: skip
+                keys = [builder.add(each, _INT32(weyl)) for each, weyl in zip(keys, _WEYL, strict=True)]
+            most = builder.sitofp(builder.sub(_INT64(2**16), limit), ir.FloatType())
+            scale = Vector(builder, spread(builder.fdiv(ir.FloatType()(2.0**16), most), ir.FloatType()))
+            wide_limit = spread(builder.trunc(limit, _INT32), _INT32)
+            for word in range(4):
+                # Numbers lie in the order of the lower and the upper halves of the words.
+                bits = builder.bitcast(x[word], ir.VectorType(_INT16, 2 * LANES))
+                for part in range(2):
+                    chosen = _WORDS(list(range(part * LANES, (part + 1) * LANES)))
+                    numbers = builder.zext(builder.shuffle_vector(bits, bits, chosen), _WORDS)
+                    place = _INT64((word * _RUN + part * LANES) * BYTES[kind])
+                    scaled = load_vector(builder, kind, builder.add(values, place)) * scale
+                    kept = builder.icmp_unsigned(">=", numbers, wide_limit)
+                    found = builder.select(kept, scaled.value, scaled.of(0).value)
+                    store_vector(builder, kind, Vector(builder, found), builder.add(out, place))
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 7), generate
+
+    return native(drop)
 
 
-@compiled
-def _scale_or_drop(
-    values: NDArray[np.float32], numbers: NDArray[np.uint16], limit: np.uint16, out: NDArray[np.float32]
-) -> None:
-    scale = np.float32(65536) / np.float32(65536 - np.float32(limit))
-    for n in range(len(values)):
-        out[n] = values[n] * scale if numbers[n] >= limit else np.float32(0)
+_drop_floats, _drop_bits = _dropping("f"), _dropping("b")
 
 
 @compiled
@@ -50,11 +88,19 @@ def drop_floats(
         first, last: from which to which group of 512 values.
         key, n, index, purpose: the address of the first value, as in `draws`.
     """
-    words = np.empty((4, _COUNTERS), np.uint32)
+    room = np.zeros(GROUP, np.float32)
     for group in range(first, last):
-        _words(np.uint64(key), np.uint64(n + group * _COUNTERS), np.uint64(index), np.uint64(purpose), words)
-        part = slice(group * GROUP, min(len(values), (group + 1) * GROUP))
-        _scale_or_drop(values[part], words.view(np.uint16).ravel(), np.uint16(limit), out[part])
+        begin = group * GROUP
+        size = min(GROUP, len(values) - begin)
+        source, target = values.ctypes.data + begin * 4, out.ctypes.data + begin * 4
+        if size < GROUP:
+            room[:size] = values[begin : begin + size]
+            source = target = room.ctypes.data
+        for part in range(_RUN // (2 * LANES)):
+            skip, counter = part * 2 * LANES * 4, n + (group * _RUN // 2 + part * LANES)
+            _drop_floats(source + skip, target + skip, counter, index, purpose, key, limit)
+        if size < GROUP:
+            out[begin : begin + size] = room[:size]
 
 
 @compiled
@@ -63,11 +109,16 @@ def drop_bits(
     index: int, purpose: int,
 ) -> None:  # fmt: skip
     """The same for bf16 bits."""
-    words, floats = np.empty((4, _COUNTERS), np.uint32), np.empty(GROUP, np.float32)
+    room = np.zeros(GROUP, np.uint16)
     for group in range(first, last):
-        _words(np.uint64(key), np.uint64(n + group * _COUNTERS), np.uint64(index), np.uint64(purpose), words)
-        part = slice(group * GROUP, min(len(values), (group + 1) * GROUP))
-        size = part.stop - part.start
-        load(values[part], floats)
-        _scale_or_drop(floats[:size], words.view(np.uint16).ravel(), np.uint16(limit), floats[:size])
-        store(floats, out[part])
+        begin = group * GROUP
+        size = min(GROUP, len(values) - begin)
+        source, target = values.ctypes.data + begin * 2, out.ctypes.data + begin * 2
+        if size < GROUP:
+            room[:size] = values[begin : begin + size]
+            source = target = room.ctypes.data
+        for part in range(_RUN // (2 * LANES)):
+            skip, counter = part * 2 * LANES * 2, n + (group * _RUN // 2 + part * LANES)
+            _drop_bits(source + skip, target + skip, counter, index, purpose, key, limit)
+        if size < GROUP:
+            out[begin : begin + size] = room[:size]

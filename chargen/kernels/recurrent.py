@@ -2,8 +2,9 @@
 
 Each function computes the rows from `first` up to `last` for all T characters; time comes first in all arrays. Sums
 over a layer's inputs come as one product made before, and gradients of weights are left to one product made afterwards.
-So what is repeated T times is one product of `tiles` and the gates. Sizes: B rows, H hidden units, filled up to P, a
-multiple of 32, and last - first filled up to M.
+So what is repeated T times is, for every 32 units, the product of the state with their weights, and then all the rest
+at once while the sums are still in the fastest cache. Sizes: B rows, of which last - first are filled up to M; H hidden
+units; B aside, all are multiples of 32.
 
 Equations as in PyTorch's LSTM and GRU; backward: Hochreiter and Schmidhuber (1997), with full gradients.
 """
@@ -12,261 +13,341 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.kernels.compiled import compiled
-from chargen.kernels.pointwise import blend, leave, mix, sigmoids, tanh, tanhs
-from chargen.kernels.tiles import SIDE, load, multiply, store
+from chargen.kernels.tiles import SIDE, from_bits, leave_units, multiply, store, use_units
+from chargen.kernels.vectors import Values, fuse, sigmoid, tanh, transpose
 
 Bits = NDArray[np.uint16]
 Floats = NDArray[np.float32]
-_ONE = np.float32(1)
+Results = tuple[Values, ...]
+_SQUARE = SIDE * SIDE
+"""Elements of the sums of 32 rows and 32 units."""
+_APART = 8
+"""Totals that are kept apart, so that no addition waits for the one before."""
+
+
+def lstm_unit(
+    enter: Values, forget: Values, new: Values, leave: Values, carried_enter: Values, carried_forget: Values,
+    carried_new: Values, carried_leave: Values, bias_enter: Values, bias_forget: Values, bias_new: Values,
+    bias_leave: Values, cell: Values,
+) -> Results:  # fmt: skip
+    """Sums over inputs, over the state, biases and the cell before -> gates, cell, and the output three times."""
+    enter, forget = sigmoid(enter + carried_enter + bias_enter), sigmoid(forget + carried_forget + bias_forget)
+    new, leave = tanh(new + carried_new + bias_new), sigmoid(leave + carried_leave + bias_leave)
+    cell = forget * cell + enter * new
+    out = leave * tanh(cell)
+    return enter, forget, new, leave, cell, out, out, out
+
+
+def lstm_unit_gradient(
+    enter: Values, forget: Values, new: Values, leave: Values, before: Values, cell: Values, coming: Values,
+    carried: Values, of_cell: Values,
+) -> Results:  # fmt: skip
+    """Gates, cells before and after, and gradients of the output (of two kinds) and of the cell -> gradients of the
+    gates' sums twice, and that of the cell before.
+    """
+    out, squashed = coming + carried, tanh(cell)
+    of_cell = of_cell + out * leave * (1 - squashed * squashed)
+    through = of_cell * enter
+    sums = (
+        through * new * (1 - enter),
+        of_cell * forget * before * (1 - forget),
+        through * (1 - new * new),
+        out * squashed * leave * (1 - leave),
+    )
+    return *sums, *sums, of_cell * forget
+
+
+def gru_unit(
+    reset: Values, update: Values, new: Values, carried_reset: Values, carried_update: Values, carried_new: Values,
+    bias_reset: Values, bias_update: Values, bias_new: Values, inner_bias: Values, hidden: Values,
+) -> Results:  # fmt: skip
+    """Sums over inputs, over the state, biases and the state before -> gates, what the reset gate acts on, and the
+    output three times.
+    """
+    reset, update = sigmoid(reset + carried_reset + bias_reset), sigmoid(update + carried_update + bias_update)
+    inner = carried_new + inner_bias
+    new = tanh(new + bias_new + reset * inner)
+    out = new + update * (hidden - new)
+    return reset, update, new, inner, out, out, out
+
+
+def gru_unit_gradient(
+    reset: Values, update: Values, new: Values, inner: Values, before: Values, coming: Values, carried: Values,
+    direct: Values,
+) -> Results:  # fmt: skip
+    """Gates, what the reset gate acted on, the state before, gradients of the output (of three kinds) -> gradients of
+    the gates' sums, of the same over the state, of the new state's sum, and what goes straight to the state before.
+    """
+    out = coming + carried + direct
+    of_new = out * (1 - update) * (1 - new * new)
+    of_update = out * (before - new) * update * (1 - update)
+    of_inner = of_new * reset
+    of_reset = of_inner * inner * (1 - reset)
+    return of_reset, of_update, of_new, of_reset, of_update, of_inner, of_new, out * update
+
+
+_lstm_unit = fuse(lstm_unit, "bbbbfffffffff", "bbbbffbb")
+_lstm_unit_gradient = fuse(lstm_unit_gradient, "bbbbffbff", "bbbbbbbbf")
+_gru_unit = fuse(gru_unit, "bbbffffffff", "bbbbfbb")
+_gru_unit_gradient = fuse(gru_unit_gradient, "bbbbbbff", "bbbbbbbf")
+_add = fuse(lambda total, more: (total + more,), "fb", "f")
 
 
 @compiled
-def _copy(source: Bits, begin: int, target: Bits, at: int, count: int) -> None:
-    target[at : at + count] = source[begin : begin + count]
-
-
-@compiled
-def _add(values: Floats, more: Floats) -> None:
-    for j in range(len(more)):
-        values[j] += more[j]
-
-
-@compiled
-def _add_blocks(sums: Floats, first: int, row: int, values: Floats) -> None:
-    """Add a row of a product's blocks of columns."""
-    size = len(values)
-    for block in range((size + SIDE - 1) // SIDE):
-        begin = block * SIDE
-        _add(values[begin : begin + SIDE], sums[first + block, row, : min(SIDE, size - begin)])
+def _enter(hidden: Floats, first: int, last: int, left: Bits) -> None:
+    """States (B, H) as the left side of a product."""
+    for row in range(first, last):
+        for block in range(hidden.shape[1] // SIDE):
+            store(hidden[row, block * SIDE : (block + 1) * SIDE], left[block, row - first])
 
 
 @compiled
 def lstm_forward(
-    settings: NDArray[np.uint8], weights: Bits, bias: Floats, gates: Bits, hidden: Floats, cell: Floats,
-    outputs: Bits, cells: Floats, first: int, last: int, left: Bits, sums: Floats,
+    settings: NDArray[np.uint8], weights: Bits, bias: Floats, gates: Bits, hidden: Floats, cells: Floats,
+    outputs: Bits, first: int, last: int, left: Bits, sums: Floats,
 ) -> None:  # fmt: skip
     """Run an LSTM.
 
     Args:
-        settings: as for `multiply`.
-        weights: recurrent ones, packed (P, 4 P).
+        settings: as for `use_units`.
+        weights: recurrent ones, packed (H, 4 H).
         bias: (4 H,), both together.
-        gates: (T, B, 4 H), sums over inputs; becomes activations.
-        hidden, cell: (B, H), the state before; becomes that after.
-        outputs, cells: (T, B, H), are filled.
-        left, sums: (M, P) zeros, and (4 P / 32, M, 32): room to compute in.
+        gates: (T, B, 4 H), sums over inputs; become activations.
+        hidden: (B, H), the state before; becomes that after.
+        cells: (T + 1, B, H), whose first are given and whose others are filled.
+        outputs: (T, B, H), are filled.
+        left, sums: (2, H / 32, M, 32) zeros, and (4, 32, 32): room to compute in.
     """
-    turns, _, size = outputs.shape
-    blocks = len(sums) // 4
-    values = np.empty(4 * size, np.float32)
+    turns, rows, size = outputs.shape
+    blocks, filled = left.shape[1], left.shape[2]
+    weights_at, bias_at, gates_at, hidden_at = (
+        weights.ctypes.data, bias.ctypes.data, gates.ctypes.data, hidden.ctypes.data
+    )  # fmt: skip
+    cells_at, outputs_at, left_at, sums_at = (
+        cells.ctypes.data, outputs.ctypes.data, left.ctypes.data, sums.ctypes.data
+    )  # fmt: skip
+    _enter(hidden, first, last, left[0])
+    use_units(settings)
     for turn in range(turns):
-        for row in range(first, last):
-            store(hidden[row], left[row - first, :size])
-        multiply(left, weights, sums, settings)
-        for row in range(first, last):
-            load(gates[turn, row], values)
-            _add(values, bias)
-            for gate in range(4):
-                _add_blocks(sums, gate * blocks, row - first, values[gate * size : (gate + 1) * size])
-            sigmoids(values[: 2 * size])
-            tanhs(values[2 * size : 3 * size])
-            sigmoids(values[3 * size :])
-            mix(values[:size], values[2 * size : 3 * size], values[size : 2 * size], cell[row])
-            leave(values[3 * size :], cell[row], hidden[row])
-            store(values, gates[turn, row])
-            store(hidden[row], outputs[turn, row])
-            cells[turn, row] = cell[row]
-
-
-@compiled
-def _lstm_cell_gradient(dh: Floats, leave: Floats, cell: Floats, dc: Floats) -> None:
-    """Add to a cell's gradient what comes through the output; `cell` becomes its tanh."""
-    for j in range(len(dc)):
-        cell[j] = tanh(cell[j])
-        dc[j] += dh[j] * leave[j] * (_ONE - cell[j] * cell[j])
-
-
-@compiled
-def _gate_gradient(gate: Floats, first: Floats, second: Floats) -> None:
-    for j in range(len(first)):
-        gate[j] = first[j] * second[j] * gate[j] * (_ONE - gate[j])
-
-
-@compiled
-def _lstm_inner_gradient(dc: Floats, enter: Floats, new: Floats) -> None:
-    """Gradients of the entering gate and of what enters."""
-    for j in range(len(dc)):
-        through = dc[j] * enter[j]
-        enter[j] = through * new[j] * (_ONE - enter[j])
-        new[j] = through * (_ONE - new[j] * new[j])
-
-
-@compiled
-def _lstm_forget_gradient(dc: Floats, before: Floats, forget: Floats) -> None:
-    for j in range(len(dc)):
-        through = dc[j] * forget[j]
-        forget[j] = through * before[j] * (_ONE - forget[j])
-        dc[j] = through
+        now, following = left_at + turn % 2 * filled * size * 2, left_at + (turn + 1) % 2 * filled * size * 2
+        for block in range(blocks):
+            for group in range(0, filled, SIDE):
+                for gate in range(4):
+                    packed = weights_at + (gate * blocks + block) * size * SIDE * 2
+                    multiply(now + group * SIDE * 2, filled * SIDE * 2, packed, sums_at + gate * _SQUARE * 4, blocks)
+                for place in range(group, min(group + SIDE, last - first)):
+                    unit = (turn * rows + first + place) * size + block * SIDE
+                    g = gates_at + ((turn * rows + first + place) * size + block * SIDE) * 8
+                    s, b = sums_at + (place - group) * SIDE * 4, bias_at + block * SIDE * 4
+                    _lstm_unit((
+                        g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
+                        s, s + _SQUARE * 4, s + _SQUARE * 8, s + _SQUARE * 12,
+                        b, b + size * 4, b + size * 8, b + size * 12,
+                        cells_at + unit * 4,
+                        g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
+                        cells_at + (unit + rows * size) * 4,
+                        hidden_at + ((first + place) * size + block * SIDE) * 4,
+                        outputs_at + unit * 2,
+                        following + (block * filled + place) * SIDE * 2,
+                    ))  # fmt: skip
+    leave_units()
 
 
 @compiled
 def lstm_backward(
-    settings: NDArray[np.uint8], weights: Bits, gates: Bits, cells: Floats, first_cell: Floats,
-    gradient: Bits, dh: Floats, dc: Floats, bias: Floats, first: int, last: int, left: Bits, sums: Floats,
+    settings: NDArray[np.uint8], weights: Bits, gates: Bits, cells: Floats, gradient: Bits, dc: Floats,
+    transposed: Bits, first: int, last: int, left: Bits, sums: Floats,
 ) -> None:  # fmt: skip
     """The gradients of an LSTM's sums.
 
     Args:
-        weights: recurrent ones, packed (4 P, P).
+        weights: recurrent ones, packed (4 H, H).
         gates, cells: what `lstm_forward` left; `gates` become the gradients of their sums.
-        first_cell: (B, H), before the first character.
         gradient: (T, B, H), of the outputs.
-        dh, dc: (B, H), gradients of the state after; become those of the state before.
-        bias: (B, 4 H) zeros; the gradient of the biases, to be summed over rows.
-        left, sums: (M, 4 P) zeros, and (P / 32, M, 32): room to compute in.
+        dc: (B, H), gradient of the cells after; becomes that of those before.
+        transposed: (4 H, T B), rows apart or not, is filled with the gradients of the gates' sums too.
+        left: (2, 4 H / 32, M, 32) zeros, room to compute in.
+        sums: (H / 32, M, 32), gradient of the state after; becomes that of the state before.
     """
-    turns, _, size = gradient.shape
-    padded = left.shape[1] // 4
-    values, cell = np.empty(4 * size, np.float32), np.empty(size, np.float32)
-    out = np.empty(size, np.float32)
-    enter, forget, new, out_gate = (
-        values[:size],
-        values[size : 2 * size],
-        values[2 * size : 3 * size],
-        values[3 * size :],
-    )
-    for turn in range(turns - 1, -1, -1):
-        for row in range(first, last):
-            load(gradient[turn, row], out)
-            _add(dh[row], out)
-            load(gates[turn, row], values)
-            cell[:] = cells[turn, row]
-            _lstm_cell_gradient(dh[row], out_gate, cell, dc[row])
-            _gate_gradient(out_gate, dh[row], cell)
-            _lstm_inner_gradient(dc[row], enter, new)
-            _lstm_forget_gradient(dc[row], cells[turn - 1, row] if turn else first_cell[row], forget)
-            store(values, gates[turn, row])
-            _add(bias[row], values)
-            for gate in range(4):
-                left[row - first, gate * padded : gate * padded + size] = gates[
-                    turn, row, gate * size : (gate + 1) * size
-                ]
-        multiply(left, weights, sums, settings)
-        for row in range(first, last):
-            dh[row] = 0
-            _add_blocks(sums, 0, row - first, dh[row])
-
-
-@compiled
-def _reset(reset: Floats, carried: Floats, new: Floats) -> None:
-    for j in range(len(new)):
-        new[j] = tanh(new[j] + reset[j] * carried[j])
+    turns, rows, size = gradient.shape
+    blocks, filled, step = sums.shape[0], sums.shape[1], transposed.strides[0]
+    weights_at, gates_at, cells_at, gradient_at = (
+        weights.ctypes.data, gates.ctypes.data, cells.ctypes.data, gradient.ctypes.data
+    )  # fmt: skip
+    dc_at, transposed_at, left_at, sums_at = (
+        dc.ctypes.data, transposed.ctypes.data, left.ctypes.data, sums.ctypes.data
+    )  # fmt: skip
+    use_units(settings)
+    for turn in range(turns - 1, -2, -1):
+        now, following = left_at + turn % 2 * filled * size * 8, left_at + (turn + 1) % 2 * filled * size * 8
+        for block in range(blocks):
+            for group in range(0, filled, SIDE):
+                if turn < turns - 1:
+                    packed = weights_at + block * size * SIDE * 8
+                    found = sums_at + (block * filled + group) * SIDE * 4
+                    multiply(now + group * SIDE * 2, filled * SIDE * 2, packed, found, 4 * blocks)
+                if turn < 0:
+                    continue
+                for place in range(group, min(group + SIDE, last - first)):
+                    row = first + place
+                    unit = (turn * rows + row) * size + block * SIDE
+                    g = gates_at + ((turn * rows + row) * size + block * SIDE) * 8
+                    to, gate = following + (block * filled + place) * SIDE * 2, filled * size * 2
+                    cell = dc_at + (row * size + block * SIDE) * 4
+                    _lstm_unit_gradient((
+                        g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
+                        cells_at + unit * 4,
+                        cells_at + (unit + rows * size) * 4,
+                        gradient_at + unit * 2,
+                        sums_at + (block * filled + place) * SIDE * 4,
+                        cell,
+                        g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
+                        to, to + gate, to + 2 * gate, to + 3 * gate,
+                        cell,
+                    ))  # fmt: skip
+                for gate in range(4):
+                    source = following + ((gate * blocks + block) * filled + group) * SIDE * 2
+                    target = transposed_at + (gate * size + block * SIDE) * step + (turn * rows + first + group) * 2
+                    count = min(SIDE, last - first - group)
+                    transpose(source, target, step, count)
+    leave_units()
 
 
 @compiled
 def gru_forward(
-    settings: NDArray[np.uint8], weights: Bits, bias: Floats, new_bias: Floats, gates: Bits,
-    hidden: Floats, outputs: Bits, carried: Bits, first: int, last: int, left: Bits, sums: Floats,
+    settings: NDArray[np.uint8], weights: Bits, bias: Floats, inner_bias: Floats, gates: Bits, hidden: Floats,
+    outputs: Bits, inner: Bits, first: int, last: int, left: Bits, sums: Floats,
 ) -> None:  # fmt: skip
     """Run a GRU.
 
     Args:
-        settings: as for `multiply`.
-        weights: recurrent ones, packed (P, 3 P).
-        bias: (3 H,), outside the reset; new_bias: (H,), inside it.
-        gates: (T, B, 3 H), sums over inputs; becomes activations.
+        settings: as for `use_units`.
+        weights: recurrent ones, packed (H, 3 H).
+        bias: (3 H,), outside the reset; inner_bias: (H,), inside it.
+        gates: (T, B, 3 H), sums over inputs; become activations.
         hidden: (B, H), the state before; becomes that after.
-        outputs, carried: (T, B, H), are filled; the latter with what the reset gate acts on.
-        left, sums: (M, P) zeros, and (3 P / 32, M, 32): room to compute in.
+        outputs, inner: (T, B, H), are filled; the latter with what the reset gate acts on.
+        left, sums: (2, H / 32, M, 32) zeros, and (3, 32, 32): room to compute in.
     """
-    turns, _, size = outputs.shape
-    blocks = len(sums) // 3
-    values, inner = np.empty(3 * size, np.float32), np.empty(size, np.float32)
+    turns, rows, size = outputs.shape
+    blocks, filled = left.shape[1], left.shape[2]
+    weights_at, bias_at, inner_bias_at, gates_at = (
+        weights.ctypes.data, bias.ctypes.data, inner_bias.ctypes.data, gates.ctypes.data
+    )  # fmt: skip
+    hidden_at, outputs_at, inner_at, left_at, sums_at = (
+        hidden.ctypes.data, outputs.ctypes.data, inner.ctypes.data, left.ctypes.data, sums.ctypes.data
+    )  # fmt: skip
+    _enter(hidden, first, last, left[0])
+    use_units(settings)
     for turn in range(turns):
-        for row in range(first, last):
-            store(hidden[row], left[row - first, :size])
-        multiply(left, weights, sums, settings)
-        for row in range(first, last):
-            load(gates[turn, row], values)
-            _add(values, bias)
-            for gate in range(2):
-                _add_blocks(sums, gate * blocks, row - first, values[gate * size : (gate + 1) * size])
-            inner[:] = new_bias
-            _add_blocks(sums, 2 * blocks, row - first, inner)
-            sigmoids(values[: 2 * size])
-            _reset(values[:size], inner, values[2 * size :])
-            blend(values[size : 2 * size], values[2 * size :], hidden[row])
-            store(values, gates[turn, row])
-            store(inner, carried[turn, row])
-            store(hidden[row], outputs[turn, row])
-
-
-@compiled
-def _gru_update_gradient(dh: Floats, update: Floats, new: Floats, before: Floats) -> None:
-    """`update` becomes its gradient, `new` that of its sum, `dh` what goes straight to the state before."""
-    for j in range(len(dh)):
-        share, value = update[j], new[j]
-        new[j] = dh[j] * (_ONE - share) * (_ONE - value * value)
-        update[j] = dh[j] * (before[j] - value) * share * (_ONE - share)
-        dh[j] *= share
-
-
-@compiled
-def _gru_reset_gradient(new: Floats, reset: Floats, carried: Floats) -> None:
-    """`carried` becomes its gradient, `reset` that of its sum."""
-    for j in range(len(new)):
-        through = new[j] * reset[j]
-        reset[j] = through * carried[j] * (_ONE - reset[j])
-        carried[j] = through
+        now, following = left_at + turn % 2 * filled * size * 2, left_at + (turn + 1) % 2 * filled * size * 2
+        for block in range(blocks):
+            for group in range(0, filled, SIDE):
+                for gate in range(3):
+                    packed = weights_at + (gate * blocks + block) * size * SIDE * 2
+                    multiply(now + group * SIDE * 2, filled * SIDE * 2, packed, sums_at + gate * _SQUARE * 4, blocks)
+                for place in range(group, min(group + SIDE, last - first)):
+                    unit = (turn * rows + first + place) * size + block * SIDE
+                    g = gates_at + ((turn * rows + first + place) * size + block * SIDE) * 6
+                    s, b = sums_at + (place - group) * SIDE * 4, bias_at + block * SIDE * 4
+                    state = hidden_at + ((first + place) * size + block * SIDE) * 4
+                    _gru_unit((
+                        g, g + SIDE * 2, g + SIDE * 4,
+                        s, s + _SQUARE * 4, s + _SQUARE * 8,
+                        b, b + size * 4, b + size * 8,
+                        inner_bias_at + block * SIDE * 4,
+                        state,
+                        g, g + SIDE * 2, g + SIDE * 4,
+                        inner_at + unit * 2,
+                        state,
+                        outputs_at + unit * 2,
+                        following + (block * filled + place) * SIDE * 2,
+                    ))  # fmt: skip
+    leave_units()
 
 
 @compiled
 def gru_backward(
-    settings: NDArray[np.uint8], weights: Bits, gates: Bits, carried: Bits, outputs: Bits,
-    first_hidden: Floats, gradient: Bits, dh: Floats, bias: Floats, inner_bias: Floats, first: int, last: int,
-    left: Bits, sums: Floats,
+    settings: NDArray[np.uint8], weights: Bits, gates: Bits, inner: Bits, states: Bits, gradient: Bits,
+    direct: Floats, transposed: Bits, first: int, last: int, left: Bits, sums: Floats,
 ) -> None:  # fmt: skip
     """The gradients of a GRU's sums.
 
     Args:
-        weights: recurrent ones, packed (3 P, P).
-        gates, carried, outputs: what `gru_forward` left; `gates` become the gradients of their sums over inputs,
-            `carried` those of what the reset gate acts on.
-        first_hidden: (B, H), before the first character.
+        weights: recurrent ones, packed (3 H, H).
+        gates, inner: what `gru_forward` left; `gates` become the gradients of their sums over inputs.
+        states: (T, B, H), before each character.
         gradient: (T, B, H), of the outputs.
-        dh: (B, H), gradient of the state after; becomes that of the state before.
-        bias, inner_bias: (B, 3 H) and (B, H) zeros; gradients of the biases, to be summed over rows.
-        left, sums: (M, 3 P) zeros, and (P / 32, M, 32): room to compute in.
+        direct: (B, H) zeros, become a part of the gradient of the state before.
+        transposed: (4 H, T B), rows apart or not, is filled with gradients of the sums: of new states, reset and update
+            gates, and of what the reset gate acts on.
+        left: (2, 3 H / 32, M, 32) zeros, room to compute in.
+        sums: (H / 32, M, 32), gradient of the state after; becomes the other part of that of the state before.
     """
-    turns, _, size = gradient.shape
-    padded = left.shape[1] // 3
-    values = np.empty(3 * size, np.float32)
-    inner, before, out = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
-    reset, update, new = values[:size], values[size : 2 * size], values[2 * size :]
-    for turn in range(turns - 1, -1, -1):
-        for row in range(first, last):
-            load(gradient[turn, row], out)
-            _add(dh[row], out)
-            load(gates[turn, row], values)
-            load(carried[turn, row], inner)
-            if turn:
-                load(outputs[turn - 1, row], before)
-            else:
-                before[:] = first_hidden[row]
-            _gru_update_gradient(dh[row], update, new, before)
-            _gru_reset_gradient(new, reset, inner)
-            store(values, gates[turn, row])
-            store(inner, carried[turn, row])
-            _add(bias[row], values)
-            _add(inner_bias[row], inner)
-            for gate in range(2):
-                left[row - first, gate * padded : gate * padded + size] = gates[
-                    turn, row, gate * size : (gate + 1) * size
-                ]
-            left[row - first, 2 * padded : 2 * padded + size] = carried[turn, row]
-        multiply(left, weights, sums, settings)
-        for row in range(first, last):
-            _add_blocks(sums, 0, row - first, dh[row])
+    turns, rows, size = gradient.shape
+    blocks, filled, step = sums.shape[0], sums.shape[1], transposed.strides[0]
+    weights_at, gates_at, inner_at, states_at = (
+        weights.ctypes.data, gates.ctypes.data, inner.ctypes.data, states.ctypes.data
+    )  # fmt: skip
+    gradient_at, direct_at, transposed_at, left_at, sums_at = (
+        gradient.ctypes.data, direct.ctypes.data, transposed.ctypes.data, left.ctypes.data, sums.ctypes.data
+    )  # fmt: skip
+    new = np.zeros(_SQUARE, np.uint16)
+    new_at = new.ctypes.data
+    use_units(settings)
+    for turn in range(turns - 1, -2, -1):
+        now, following = left_at + turn % 2 * filled * size * 6, left_at + (turn + 1) % 2 * filled * size * 6
+        for block in range(blocks):
+            for group in range(0, filled, SIDE):
+                if turn < turns - 1:
+                    packed = weights_at + block * size * SIDE * 6
+                    found = sums_at + (block * filled + group) * SIDE * 4
+                    multiply(now + group * SIDE * 2, filled * SIDE * 2, packed, found, 3 * blocks)
+                if turn < 0:
+                    continue
+                for place in range(group, min(group + SIDE, last - first)):
+                    row = first + place
+                    unit = (turn * rows + row) * size + block * SIDE
+                    g = gates_at + ((turn * rows + row) * size + block * SIDE) * 6
+                    to, gate = following + (block * filled + place) * SIDE * 2, filled * size * 2
+                    straight = direct_at + (row * size + block * SIDE) * 4
+                    _gru_unit_gradient((
+                        g, g + SIDE * 2, g + SIDE * 4,
+                        inner_at + unit * 2,
+                        states_at + unit * 2,
+                        gradient_at + unit * 2,
+                        sums_at + (block * filled + place) * SIDE * 4,
+                        straight,
+                        g, g + SIDE * 2, g + SIDE * 4,
+                        to, to + gate, to + 2 * gate,
+                        new_at + (place - group) * SIDE * 2,
+                        straight,
+                    ))  # fmt: skip
+                count = min(SIDE, last - first - group)
+                target = transposed_at + block * SIDE * step + (turn * rows + first + group) * 2
+                transpose(new_at, target, step, count)
+                for gate in range(3):
+                    source = following + ((gate * blocks + block) * filled + group) * SIDE * 2
+                    target += size * step
+                    transpose(source, target, step, count)
+    leave_units()
+
+
+@compiled
+def sums_over_time(transposed: Bits, first: int, last: int, out: Floats) -> None:
+    """The sums of each row of bf16 bits (N, M) from `first` up to `last`, into `out` (N,)."""
+    columns = transposed.shape[1]
+    totals = np.empty(_APART * SIDE, np.float32)
+    for row in range(first, last):
+        totals[:] = 0
+        row_at = transposed.ctypes.data + row * transposed.strides[0]
+        for block in range(columns // SIDE):
+            total = totals.ctypes.data + block % _APART * SIDE * 4
+            _add((total, row_at + block * SIDE * 2, total))
+        found = totals.sum()
+        for column in range(columns // SIDE * SIDE, columns):
+            found += from_bits(transposed[row, column])
+        out[row] = found
 
 
 def pad(size: int) -> int:

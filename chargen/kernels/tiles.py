@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, types  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from chargen.kernels.compiled import compiled, native
@@ -16,6 +16,7 @@ Floats = NDArray[np.float32]
 SIDE = 32
 """Rows and columns that are multiplied at once: two tiles each way. Sizes are filled up to multiples of it."""
 
+_types: Any = types
 _BYTE, _INT64, _POINTER = ir.IntType(8), ir.IntType(64), ir.PointerType()
 
 
@@ -93,11 +94,14 @@ def _release(typing_context: Any) -> Any:
 
 
 @native
-def _block(typing_context: Any, a: Any, a_step: Any, b: Any, c: Any, c_step: Any, count: Any) -> Any:
-    """C (32, 32) = A (32, 32 count) B (32 count, 32); steps in bytes. Tiles 0 to 3 are C, 4 and 5 A, 6 and 7 B."""
+def _block(typing_context: Any, a: Any, a_step: Any, apart: Any, b: Any, c: Any, c_step: Any, count: Any) -> Any:
+    """C (32, 32) = A (32, 32 count) B (32 count, 32); steps in bytes. Tiles 0 to 3 are C, 4 and 5 A, 6 and 7 B.
+
+    Squares (32, 32) of A begin `apart` bytes from each other.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, a_step, b, c, c_step, count = arguments
+        a, a_step, apart, b, c, c_step, count = arguments
 
         def tile(name: str, number: int, at: Any, step: Any) -> None:
             pointer = builder.inttoptr(at, _POINTER)
@@ -116,7 +120,7 @@ def _block(typing_context: Any, a: Any, a_step: Any, b: Any, c: Any, c_step: Any
         builder.position_at_end(loop)
         at = builder.phi(_INT64)
         at.add_incoming(_INT64(0), before)
-        first = plus(a, builder.mul(at, _INT64(2 * SIDE)))
+        first = plus(a, builder.mul(at, apart))
         weights = plus(b, builder.mul(at, _INT64(2 * SIDE * SIDE)))
         tile("tileloadd", 4, first, a_step)
         tile("tileloadd", 5, plus(first, builder.mul(a_step, _INT64(16))), a_step)
@@ -133,8 +137,7 @@ def _block(typing_context: Any, a: Any, a_step: Any, b: Any, c: Any, c_step: Any
             tile("tilestored", number, plus(c, row, _INT64(2 * SIDE * (number % 2))), c_step)
         return context.get_dummy_value()
 
-    place = types.uintp
-    return types.void(place, types.intp, place, place, types.intp, types.intp), generate
+    return types.void(*[types.intp] * 7), generate
 
 
 @native
@@ -221,36 +224,68 @@ def store(values: Floats, bits: Bits) -> None:
         bits[n] = round_to_bits(values[n])
 
 
+def _pointer_to(kind: Any) -> Any:
+    """A function that makes an address a pointer."""
+
+    def point(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return kind(address), generate
+
+    return native(point)
+
+
+_shorts, _floats = (_pointer_to(_types.CPointer(kind)) for kind in (types.uint16, types.float32))
+
+
 @compiled
-def _multiply_in_units(left: Bits, packed: Bits, out: Floats, settings: NDArray[np.uint8]) -> None:
-    rows, inputs = left.shape
+def _multiply_in_units(left: int, apart: int, packed: int, out: int, count: int) -> None:
+    _block(left, 2 * SIDE, apart, packed, out, 4 * SIDE, count)
+
+
+@compiled
+def multiply_plainly(left: int, apart: int, packed: int, out: int, count: int) -> None:
+    """The same in plain loops, slowly."""
+    weights = carray(_shorts(packed), (count * SIDE // 2, SIDE, 2))
+    found = carray(_floats(out), (SIDE, SIDE))
+    found[:] = 0
+    for block in range(count):
+        values = carray(_shorts(left + block * apart), (SIDE, SIDE))
+        for row in range(SIDE):
+            for k in range(SIDE):
+                value = from_bits(values[row, k])
+                for n in range(SIDE):
+                    found[row, n] += value * from_bits(weights[(block * SIDE + k) // 2, n, k % 2])
+
+
+@compiled
+def _use_units(settings: NDArray[np.uint8]) -> None:
     _configure(settings.ctypes.data)
-    for block in range(len(packed)):
-        weights = packed.ctypes.data + block * inputs * SIDE * 2
-        for row in range(0, rows, SIDE):
-            target = out.ctypes.data + (block * rows + row) * SIDE * 4
-            _block(left.ctypes.data + row * inputs * 2, inputs * 2, weights, target, SIDE * 4, inputs // SIDE)
+
+
+@compiled
+def _leave_units() -> None:
     _release()
 
 
 @compiled
-def multiply_plainly(left: Bits, packed: Bits, out: Floats, settings: NDArray[np.uint8]) -> None:
-    """The same in plain loops, slowly."""
-    out[:] = 0
-    for block in range(len(packed)):
-        for row in range(len(left)):
-            for k in range(left.shape[1]):
-                value = from_bits(left[row, k])
-                for n in range(SIDE):
-                    out[block, row, n] += value * from_bits(packed[block, k // 2, n, k % 2])
+def _nothing_to_use(settings: NDArray[np.uint8]) -> None:
+    return
+
+
+@compiled
+def _nothing_to_leave() -> None:
+    return
 
 
 multiply = _multiply_in_units if amx() else multiply_plainly
-"""out (N / 32, M, 32) = left (M, K) times weights (K, N): bf16 bits, `packed`; M, N and K are multiples of 32.
+"""out (32, 32) = left (32, 32 C) times weights (32 C, 32), by addresses.
 
-The blocks of 32 columns lie one after the other: rows far apart in memory would push each other out of the cache.
-Arrays begin at a cache line. `settings` are `SETTINGS`.
+`left` are bf16 bits in C squares of (32, 32) that begin `apart` bytes from each other; `packed` is a block of what
+`pack` makes; `out` are float32. All begin at a cache line. Between `use_units(SETTINGS)` and `leave_units()` only.
 """
+use_units, leave_units = (_use_units, _leave_units) if amx() else (_nothing_to_use, _nothing_to_leave)
 
 
 @compiled

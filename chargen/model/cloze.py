@@ -31,4 +31,8 @@ class Cloze(nn.Module):
             right: the backward stack's output (..., H) after the character behind.
             one_way: the sum of the logits (..., V) that the two make alone.
         """
-        return cast(Tensor, one_way + self.output(torch.tanh(self.left(left) + self.right(right))))
+        return cast(Tensor, one_way + self.output(self.hidden(left, right)))
+
+    def hidden(self, left: Tensor, right: Tensor) -> Tensor:
+        """What the layer's output is computed from (..., D); arguments as for `forward`."""
+        return torch.tanh(self.left(left) + self.right(right))

@@ -1,5 +1,6 @@
 """One recurrent layer on a CPU with bf16 matrix units: the layer of `recurrent` computed by compiled kernels."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
+from chargen.kernels import packing
 from chargen.kernels import recurrent as kernels
 from chargen.kernels.threads import share
-from chargen.kernels.tiles import SETTINGS, SIDE
+from chargen.kernels.tiles import SETTINGS, SIDE, aligned
 
 ROWS = 16
 """Fewer rows are not worth a thread of their own."""
@@ -18,11 +21,29 @@ ROWS = 16
 
 def run(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """As `run_layer`: inputs (B, T, F) and a state (B, S) -> outputs (B, T, H) in bf16 and the state after, in fp32."""
-    weights = [module.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    layer: Any = _Lstm if isinstance(module, nn.LSTM) else _Gru
+    size, padded, lstm = module.hidden_size, kernels.pad(module.hidden_size), isinstance(module, nn.LSTM)
+    weights: list[Tensor] = [
+        module.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    ]
+    state = state.float()
+    if padded > size:
+        # Units with weights and states of zero stay at zero.
+        weights = [_fill(weight, size, padded, weight is weights[1]) for weight in weights]
+        state = functional.pad(state.view(len(state), -1, size), (0, padded - size)).flatten(1)
     by_time = inputs.transpose(0, 1).to(torch.bfloat16).contiguous()
-    outputs, after = layer.apply(by_time, *weights, state.float())
+    layer: Any = _Lstm if lstm else _Gru
+    outputs, after = layer.apply(by_time, *weights, state)
+    if padded > size:
+        outputs, after = outputs[..., :size], after.view(len(after), -1, padded)[..., :size].flatten(1)
     return outputs.transpose(0, 1), after
+
+
+def _fill(weight: Tensor, size: int, padded: int, both: bool) -> Tensor:
+    """Zeros for more units in each gate, and in what a recurrent weight is multiplied by."""
+    by_gate = weight.view(-1, size, *weight.shape[1:])
+    more = (0, padded - size)
+    ends = more if weight.dim() == 1 else (*(more if both else (0, 0)), *more)
+    return functional.pad(by_gate, ends).flatten(0, 1)
 
 
 def _bits(values: Tensor) -> NDArray[np.uint16]:
@@ -31,35 +52,31 @@ def _bits(values: Tensor) -> NDArray[np.uint16]:
     return found
 
 
-def _pack(weights: Tensor, gates: int) -> Tensor:
-    """Recurrent weights (gates H, H) as `tiles.pack` packs their transpose, each gate filled up."""
-    size = weights.shape[1]
-    padded = kernels.pad(size)
-    filled = torch.zeros(gates, padded, padded, dtype=torch.bfloat16)
-    filled[:, :size, :size] = weights.detach().view(gates, size, size)
-    # Pairs of inputs that lie side by side travel together.
-    pairs = filled.view(torch.int32).view(gates * padded // SIDE, SIDE, padded // 2)
-    return pairs.transpose(1, 2).contiguous().view(torch.bfloat16).view(-1, padded // 2, SIDE, 2)
+def _pack(weights: Tensor, kernel: Callable[..., None], inputs: int, outputs: int) -> NDArray[np.uint16]:
+    """Weights as the right side (inputs, outputs) of a product."""
+    packed = aligned((outputs // SIDE, inputs // 2, SIDE, 2), np.uint16)
+    values = weights.detach().contiguous().numpy()
+    share(lambda part: kernel(values, part.start, part.stop, packed), len(packed))
+    return packed
 
 
-def _pack_back(weights: Tensor, gates: int) -> Tensor:
-    """Recurrent weights (gates H, H) as `tiles.pack` packs them, each gate filled up."""
-    size = weights.shape[1]
-    padded = kernels.pad(size)
-    filled = torch.zeros(gates, padded, padded, dtype=torch.bfloat16)
-    filled[:, :size, :size] = weights.detach().view(gates, size, size)
-    rows = filled.view(gates * padded // 2, 2, padded // SIDE, SIDE)
-    return rows.permute(2, 0, 3, 1).contiguous()
+def _left(rows: slice, size: int) -> NDArray[np.uint16]:
+    """The left side of the products of some rows with `size` inputs, now and for the following character."""
+    return aligned((2, size // SIDE, kernels.pad(rows.stop - rows.start), SIDE), np.uint16)
 
 
-class _Room:
-    """What the kernels compute some rows in."""
+def _by_block(values: Tensor, rows: slice) -> NDArray[np.float32]:
+    """Some rows (B, H) as blocks of units (H / 32, M, 32)."""
+    number, size = rows.stop - rows.start, values.shape[1]
+    found = aligned((size // SIDE, kernels.pad(number), SIDE), np.float32)
+    found[:, :number] = values[rows].view(number, -1, SIDE).transpose(0, 1).numpy()
+    return found
 
-    def __init__(self, rows: slice, inputs: int, outputs: int) -> None:
-        filled = -(-(rows.stop - rows.start) // SIDE) * SIDE
-        self.left = _bits(torch.zeros(filled, inputs, dtype=torch.bfloat16))
-        self.sums = torch.empty(outputs // SIDE, filled, SIDE).numpy()
-        self.all = rows.start, rows.stop, self.left, self.sums
+
+def _from_blocks(found: NDArray[np.float32], rows: slice, values: Tensor) -> None:
+    """The way back, into `values`."""
+    number = rows.stop - rows.start
+    values[rows] = torch.from_numpy(found[:, :number]).transpose(0, 1).reshape(number, -1)
 
 
 class _Lstm(torch.autograd.Function):
@@ -68,44 +85,46 @@ class _Lstm(torch.autograd.Function):
         ctx: Any, inputs: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor]:
         (turns, rows, _), size = inputs.shape, weight_hh.shape[1]
-        padded = kernels.pad(size)
-        gates = inputs.view(turns * rows, -1) @ weight_ih.to(torch.bfloat16).t()
-        outputs, cells = _with_first(turns, state[:, :size]), torch.empty(turns, rows, size)
-        hidden, cell = (part.contiguous() for part in state.clone().chunk(2, dim=1))
-        packed, bias = _bits(_pack(weight_hh, 4)), (bias_ih + bias_hh).detach().numpy()
-        arrays = _bits(gates.view(turns, rows, -1)), hidden.numpy(), cell.numpy(), _bits(outputs[1:]), cells.numpy()
+        by_unit = _by_unit(weight_ih, size)
+        gates = inputs.view(turns * rows, -1) @ by_unit.t()
+        outputs, cells = _with_first(turns, state[:, :size], torch.bfloat16), _with_first(turns, state[:, size:])
+        hidden = state[:, :size].clone(memory_format=torch.contiguous_format)
+        packed = _pack(weight_hh, packing.pack_forward, size, 4 * size)
+        arrays = (
+            packed, (bias_ih + bias_hh).detach().numpy(), _bits(gates), hidden.numpy(), cells.numpy(),
+            _bits(outputs[1:]),
+        )  # fmt: skip
 
         def run(part: slice) -> None:
-            room = _Room(part, padded, 4 * padded)
-            kernels.lstm_forward(SETTINGS, packed, bias, *arrays, *room.all)
+            sums = aligned((4, SIDE, SIDE), np.float32)
+            kernels.lstm_forward(SETTINGS, *arrays, part.start, part.stop, _left(part, size), sums)
 
         share(run, rows, ROWS)
-        ctx.save_for_backward(inputs, weight_ih, weight_hh, state, gates, outputs, cells)
-        return outputs[1:], torch.cat([hidden, cell], dim=1)
+        ctx.save_for_backward(inputs, by_unit, weight_hh, gates, outputs, cells)
+        return outputs[1:], torch.cat([hidden, cells[turns]], dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        inputs, weight_ih, weight_hh, state, gates, outputs, cells = _once(ctx)
-        gradient, after = gradients
-        turns, rows, size = cells.shape
-        padded = kernels.pad(size)
-        dh, dc = (part.contiguous() for part in after.float().clone().chunk(2, dim=1))
-        bias = torch.zeros(rows, 4 * size)
-        packed = _bits(_pack_back(weight_hh, 4))
-        arrays = (
-            _bits(gates.view(turns, rows, -1)), cells.numpy(), state[:, size:].contiguous().numpy(),
-            _bits(gradient.to(torch.bfloat16).contiguous()), dh.numpy(), dc.numpy(), bias.numpy(),
-        )  # fmt: skip
+        inputs, by_unit, weight_hh, gates, outputs, cells = _once(ctx)
+        (turns, rows, _), size = inputs.shape, weight_hh.shape[1]
+        of_outputs, after = gradients[0].to(torch.bfloat16).contiguous(), gradients[1].float()
+        dh, dc = torch.empty(rows, size), after[:, size:].clone(memory_format=torch.contiguous_format)
+        transposed = _transposed(4 * size, turns * rows)
+        packed = _pack(weight_hh, packing.pack_backward, 4 * size, size)
+        arrays = packed, _bits(gates), cells.numpy(), _bits(of_outputs), dc.numpy(), _bits(transposed)
 
         def run(part: slice) -> None:
-            room = _Room(part, 4 * padded, padded)
-            kernels.lstm_backward(SETTINGS, packed, *arrays, *room.all)
+            sums = _by_block(after[:, :size], part)
+            kernels.lstm_backward(SETTINGS, *arrays, part.start, part.stop, _left(part, 4 * size), sums)
+            _from_blocks(sums, part, dh)
 
         share(run, rows, ROWS)
-        before = outputs[:-1].view(turns * rows, size)
-        entering = _input_gradients(inputs, weight_ih, gates)
-        return *entering, (gates.t() @ before).float(), bias.sum(0), bias.sum(0), torch.cat([dh, dc], dim=1)
+        of_inputs = (gates @ by_unit).view(inputs.shape)
+        of_ih = transposed @ inputs.view(turns * rows, -1)
+        of_hh = transposed @ outputs[:-1].view(turns * rows, size)
+        bias = _sums(transposed)
+        return of_inputs, of_ih.float(), of_hh.float(), bias, bias, torch.cat([dh, dc], dim=1)
 
 
 class _Gru(torch.autograd.Function):
@@ -114,46 +133,52 @@ class _Gru(torch.autograd.Function):
         ctx: Any, inputs: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor]:
         (turns, rows, _), size = inputs.shape, weight_hh.shape[1]
-        padded = kernels.pad(size)
-        gates = inputs.view(turns * rows, -1) @ weight_ih.to(torch.bfloat16).t()
-        outputs, carried = _with_first(turns, state), torch.empty(turns, rows, size, dtype=torch.bfloat16)
-        hidden, bias = state.detach().clone(), bias_ih.detach().clone()
+        by_unit = _by_unit(weight_ih, size)
+        gates = inputs.view(turns * rows, -1) @ by_unit.t()
+        outputs, inner = _with_first(turns, state, torch.bfloat16), torch.empty(turns, rows, size, dtype=torch.bfloat16)
+        hidden, bias = state.clone(memory_format=torch.contiguous_format), bias_ih.detach().clone()
         bias[: 2 * size] += bias_hh.detach()[: 2 * size]
-        packed, new_bias = _bits(_pack(weight_hh, 3)), bias_hh.detach()[2 * size :].contiguous().numpy()
-        arrays = _bits(gates.view(turns, rows, -1)), hidden.numpy(), _bits(outputs[1:]), _bits(carried)
+        packed = _pack(weight_hh, packing.pack_forward, size, 3 * size)
+        arrays = (
+            packed, bias.numpy(), bias_hh.detach()[2 * size :].numpy(), _bits(gates), hidden.numpy(),
+            _bits(outputs[1:]), _bits(inner),
+        )  # fmt: skip
 
         def run(part: slice) -> None:
-            room = _Room(part, padded, 3 * padded)
-            kernels.gru_forward(SETTINGS, packed, bias.numpy(), new_bias, *arrays, *room.all)
+            sums = aligned((3, SIDE, SIDE), np.float32)
+            kernels.gru_forward(SETTINGS, *arrays, part.start, part.stop, _left(part, size), sums)
 
         share(run, rows, ROWS)
-        ctx.save_for_backward(inputs, weight_ih, weight_hh, state, gates, outputs, carried)
+        ctx.save_for_backward(inputs, by_unit, weight_hh, gates, outputs, inner)
         return outputs[1:], hidden
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        inputs, weight_ih, weight_hh, state, gates, outputs, carried = _once(ctx)
-        gradient, after = gradients
-        turns, rows, size = carried.shape
-        padded = kernels.pad(size)
-        dh = after.float().clone()
-        bias, inner_bias = torch.zeros(rows, 3 * size), torch.zeros(rows, size)
-        packed = _bits(_pack_back(weight_hh, 3))
+        inputs, by_unit, weight_hh, gates, outputs, inner = _once(ctx)
+        (turns, rows, _), size = inputs.shape, weight_hh.shape[1]
+        of_outputs, after = gradients[0].to(torch.bfloat16).contiguous(), gradients[1].float()
+        dh, direct = torch.empty(rows, size), torch.zeros(rows, size)
+        transposed = _transposed(4 * size, turns * rows)
+        packed = _pack(weight_hh, packing.pack_backward, 3 * size, size)
         arrays = (
-            _bits(gates.view(turns, rows, -1)), _bits(carried), _bits(outputs[1:]), state.contiguous().numpy(),
-            _bits(gradient.to(torch.bfloat16).contiguous()), dh.numpy(), bias.numpy(), inner_bias.numpy(),
+            packed, _bits(gates), _bits(inner), _bits(outputs[:-1]), _bits(of_outputs), direct.numpy(),
+            _bits(transposed),
         )  # fmt: skip
 
         def run(part: slice) -> None:
-            room = _Room(part, 3 * padded, padded)
-            kernels.gru_backward(SETTINGS, packed, *arrays, *room.all)
+            sums = _by_block(after, part)
+            kernels.gru_backward(SETTINGS, *arrays, part.start, part.stop, _left(part, 3 * size), sums)
+            _from_blocks(sums, part, dh)
 
         share(run, rows, ROWS)
-        before, inner = outputs[:-1].view(turns * rows, size), carried.view(turns * rows, size)
-        recurrent = torch.cat([gates[:, : 2 * size].t() @ before, inner.t() @ before]).float()
-        recurrent_bias = torch.cat([bias.sum(0)[: 2 * size], inner_bias.sum(0)])
-        return *_input_gradients(inputs, weight_ih, gates), recurrent, bias.sum(0), recurrent_bias, dh
+        of_inputs = (gates @ by_unit).view(inputs.shape)
+        of_ih = (transposed[: 3 * size] @ inputs.view(turns * rows, -1)).float()
+        of_hh = (transposed[size:] @ outputs[:-1].view(turns * rows, size)).float()
+        bias = _sums(transposed)
+        # They lie in the order new, reset, update, and what the reset gate acts on.
+        of_ih, of_bias_ih = (torch.cat([each[size:], each[:size]]) for each in (of_ih, bias[: 3 * size]))
+        return of_inputs, of_ih, of_hh, of_bias_ih, bias[size:], dh + direct
 
 
 def _once(ctx: Any) -> tuple[Tensor, ...]:
@@ -165,14 +190,29 @@ def _once(ctx: Any) -> tuple[Tensor, ...]:
     return saved
 
 
-def _with_first(turns: int, hidden: Tensor) -> Tensor:
-    """Room for the hidden state before (B, H) and after each of T characters (T + 1, B, H)."""
-    room = torch.empty(turns + 1, *hidden.shape, dtype=torch.bfloat16)
-    room[0] = hidden
+def _with_first(turns: int, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Room for what is before (B, H) and after each of T characters (T + 1, B, H)."""
+    room = torch.empty(turns + 1, *values.shape, dtype=dtype)
+    room[0] = values
     return room
 
 
-def _input_gradients(inputs: Tensor, weight_ih: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of the inputs (T, B, F) and of their weights, from those of the sums (T B, gates H)."""
-    flat = inputs.view(len(sums), -1)
-    return (sums @ weight_ih.to(torch.bfloat16)).view(inputs.shape), (sums.t() @ flat).float()
+def _by_unit(weight_ih: Tensor, size: int) -> Tensor:
+    """Weights of inputs (gates H, F) in bf16, for every 32 units those of all gates together."""
+    by_gate = weight_ih.detach().view(-1, size // SIDE, SIDE, weight_ih.shape[1])
+    return by_gate.transpose(0, 1).to(torch.bfloat16, memory_format=torch.contiguous_format).flatten(0, 2)
+
+
+def _transposed(size: int, columns: int) -> Tensor:
+    """Room for a matrix (N, T B) whose rows do not lie a power of two apart: these would share one place of a cache."""
+    room = torch.empty(size, columns + 2 * SIDE, dtype=torch.bfloat16)
+    room[:, columns:] = 0  # torch's product multiplies some of what is between rows by zero, and it might be NaN
+    return room[:, :columns]
+
+
+def _sums(transposed: Tensor) -> Tensor:
+    """Sums over time and rows (N,) of what is transposed (N, T B)."""
+    bits, found = _bits(transposed), torch.empty(len(transposed))
+    out = found.numpy()
+    share(lambda part: kernels.sums_over_time(bits, part.start, part.stop, out), len(bits), SIDE)
+    return found

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from chargen.batches import RandomBatches
 from chargen.draws import Purpose
 from chargen.errors import DataError
 from chargen.model.language_model import CharModel
+from chargen.model.loss import cross_entropy
 from chargen.training.config import TrainConfig
 
 WINDOW = 128
@@ -64,10 +64,11 @@ def cloze_loss(model: CharModel, windows: NDArray[np.int64]) -> tuple[Tensor, in
         right, _ = model.read(ids.flip(1), direction="backward")
         left = left[:, EDGE - 1 : width - EDGE - 1]
         right = right.flip(1)[:, EDGE + 1 : width - EDGE + 1]
-        one_way = model.output(left) + model.output(right)
-    logits = model.cloze(left, right, one_way)
     targets = ids[:, EDGE : width - EDGE]
-    return functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten()), targets.numel()
+    one_way = left + right, model.output.weight, 2 * model.output.bias  # the sum of the logits that the two make alone
+    hidden = model.cloze.hidden(left, right)
+    loss = cross_entropy(hidden, model.cloze.output, targets, one_way)
+    return loss, targets.numel()
 
 
 def even_windows(ids: NDArray[Any], size: int) -> Iterator[NDArray[np.int64]]:

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from chargen.errors import DataError
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
+from chargen.model.loss import costs
 from chargen.text.vocabulary import CODE_POINTS, Vocabulary
 
 WARM = 500
 MAX_ROWS = 32
-_BLOCK = 1 << 25
+WINDOW = 256
 
 
 @dataclass(frozen=True)
@@ -70,20 +70,19 @@ def loss_windows(
     if limit is not None and limit < total:
         end = np.minimum(end, begin + max(1, limit // rows))
     warm = np.maximum(begin - WARM, 1)
-    window = max(1, min(256, _BLOCK // (rows * model.vocabulary_size)))
     state = None
-    for offset in range(0, int((end - warm).max()), window):
-        targets_at = warm[:, None] + offset + np.arange(window)
+    for offset in range(0, int((end - warm).max()), WINDOW):
+        targets_at = warm[:, None] + offset + np.arange(WINDOW)
         counted = torch.from_numpy((targets_at >= begin[:, None]) & (targets_at < end[:, None]))
         places = np.minimum(targets_at, len(ids) - 1)
         inputs = torch.from_numpy(ids[places - 1].astype(np.int64)).to(model.device)
         targets = torch.from_numpy(ids[places].astype(np.int64))
         with torch.inference_mode(), autocast(precision, model.device):
-            logits, state = model(inputs, state, direction=direction)
-        wanted = counted.to(model.device)
-        costs = functional.cross_entropy(logits[wanted].float(), targets.to(model.device)[wanted], reduction="none")
+            values, state = model.read(inputs, state, direction=direction)
+            wanted = counted.to(model.device)
+            each = costs(values[wanted], model.output, targets.to(model.device)[wanted])
         scored = targets[counted].numpy()
-        nats = float(costs.cpu().double().sum())
+        nats = float(each.cpu().double().sum())
         if vocabulary is None:
             yield Loss(nats, scored.size)
         else:

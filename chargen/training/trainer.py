@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
 from chargen.batches import Batch
@@ -18,6 +17,7 @@ from chargen.errors import Diverged
 from chargen.model.device import autocast
 from chargen.model.dropout import Noise
 from chargen.model.language_model import CharModel
+from chargen.model.loss import cross_entropy
 from chargen.model.recurrent import State, detach, keep_rows
 from chargen.storage.model_file import FILE_NAME, save_model
 from chargen.storage.run_state import save_run_state
@@ -76,13 +76,13 @@ class Trainer(Run):
             for direction, batch in batches.items():
                 targets = torch.from_numpy(batch.targets).to(self.device)
                 with autocast(self.precision, self.device):
-                    logits, hidden[direction] = model(
+                    values, hidden[direction] = model.read(
                         torch.from_numpy(batch.inputs).to(self.device),
                         self._carried(direction, batch),
                         Noise(config.seed, counters.step),
                         direction,
                     )
-                losses[direction] = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+                    losses[direction] = cross_entropy(values, model.output, targets)
                 norms[direction] = self._add_gradient(losses[direction], direction)
             cloze_characters = 0
             if self.cloze and self.cloze.due(counters.step):

@@ -1,0 +1,223 @@
+"""Formulas on many elements at once: a Python function of numbers becomes machine code that works on vectors of 16.
+
+A compiler makes vectors of a plain loop only where it can prove that its arrays are apart. Here all that a formula
+needs is read before its results are written, so nothing has to be proved, and nothing is written in between.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from chargen.kernels.compiled import native
+from chargen.kernels.units import amx
+
+LANES = 16
+SIZE = 32
+"""Elements that `fuse` works on: two vectors."""
+_FLOATS, _INTS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
+_SHORTS, _INT64, _POINTER = ir.VectorType(ir.IntType(16), LANES), ir.IntType(64), ir.PointerType()
+_FUSED = ("contract", "nsz")
+"""A product and a sum may be one instruction; nothing else is allowed."""
+BYTES = {"f": 4, "b": 2}
+_types: Any = types
+Values = Any
+"""A `Vector`, or a NumPy array: formulas are functions of either."""
+
+
+class _BFloat(ir.Type):  # type: ignore[misc]
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
+class Vector:
+    """Sixteen float32 while machine code is being generated; arithmetic as with arrays."""
+
+    def __init__(self, builder: Any, value: Any) -> None:
+        self.builder, self.value = builder, value
+
+    def of(self, value: Any) -> "Vector":
+        """The same number sixteen times, or a vector as it is."""
+        return value if isinstance(value, Vector) else Vector(self.builder, _FLOATS([np.float32(value)] * LANES))
+
+    def _binary(self, name: str, left: Any, right: Any) -> "Vector":
+        operation = getattr(self.builder, name)
+        return Vector(self.builder, operation(self.of(left).value, self.of(right).value, flags=_FUSED))
+
+    def __add__(self, other: Any) -> "Vector":
+        return self._binary("fadd", self, other)
+
+    def __sub__(self, other: Any) -> "Vector":
+        return self._binary("fsub", self, other)
+
+    def __mul__(self, other: Any) -> "Vector":
+        return self._binary("fmul", self, other)
+
+    def __radd__(self, other: Any) -> "Vector":
+        return self._binary("fadd", other, self)
+
+    def __rsub__(self, other: Any) -> "Vector":
+        return self._binary("fsub", other, self)
+
+    def __rmul__(self, other: Any) -> "Vector":
+        return self._binary("fmul", other, self)
+
+    def bits(self) -> Any:
+        """As whole numbers of 32 bits."""
+        return self.builder.bitcast(self.value, _INTS)
+
+    def _limited(self, limit: float) -> "Vector":
+        """From -limit to limit; a NaN stays one."""
+        found = self
+        for sign, word in ((-1, "<"), (1, ">")):
+            beyond = self.builder.fcmp_ordered(word, found.value, self.of(sign * limit).value)
+            found = Vector(self.builder, self.builder.select(beyond, self.of(sign * limit).value, found.value))
+        return found
+
+    def exp(self) -> "Vector":
+        """As `pointwise.exp`."""
+        builder = self.builder
+        x = self._limited(87)
+        shifted = x * math.log2(math.e) + 1.5 * 2**23
+        whole = shifted - 1.5 * 2**23
+        r = (x - whole * 0.693359375) - whole * -2.12194440e-4
+        series = self.of(1 / math.factorial(7))
+        for degree in range(6, -1, -1):
+            series = series * r + 1 / math.factorial(degree)
+        power = builder.shl(builder.add(shifted.bits(), _INTS([127] * LANES)), _INTS([23] * LANES))
+        return series * Vector(builder, builder.bitcast(power, _FLOATS))
+
+    def reciprocal(self) -> "Vector":
+        """1 / self for numbers from 1 to 2**126, within 2 units in the last place."""
+        if not amx():
+            return Vector(self.builder, self.builder.fdiv(self.of(1).value, self.value))
+        # A division takes eight times as long as an estimate, which one step of Newton's method makes exact enough.
+        mask = ir.IntType(16)
+        kind = ir.FunctionType(_FLOATS, [_FLOATS, _FLOATS, mask])
+        function = declared(self.builder, "llvm.x86.avx512.rcp14.ps.512", kind)
+        near = Vector(self.builder, self.builder.call(function, [self.value, self.of(0).value, mask(2**LANES - 1)]))
+        return near + near * (1 - self * near)
+
+
+def declared(builder: Any, name: str, kind: Any) -> Any:
+    """A function that LLVM knows."""
+    return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+
+
+def sigmoid(x: Values) -> Values:
+    """1 / (1 + e**-x)."""
+    return (1 + (0 - x).exp()).reciprocal() if isinstance(x, Vector) else 1 / (1 + np.exp(-x))
+
+
+def tanh(x: Values) -> Values:
+    """The hyperbolic tangent, with an absolute error below 3e-7."""
+    return 1 - 2 * (1 + (2 * x).exp()).reciprocal() if isinstance(x, Vector) else np.tanh(x)
+
+
+def load_vector(builder: Any, kind: str, address: Any) -> Vector:
+    """Sixteen numbers at an address: "f", float32, or "b", bf16."""
+    pointer = builder.inttoptr(address, _POINTER)
+    found = builder.load(pointer, typ=_FLOATS if kind == "f" else _SHORTS)
+    found.align = BYTES[kind]
+    if kind == "b":
+        wide = builder.shl(builder.zext(found, _INTS), _INTS([16] * LANES))
+        return Vector(builder, builder.bitcast(wide, _FLOATS))
+    return Vector(builder, found)
+
+
+def store_vector(builder: Any, kind: str, vector: Vector, address: Any) -> None:
+    """The same way back."""
+    value = rounded(vector) if kind == "b" else vector.value
+    builder.store(value, builder.inttoptr(address, _POINTER)).align = BYTES[kind]
+
+
+def rounded(vector: Vector) -> Any:
+    """Bits of bf16, rounded to nearest, ties to even."""
+    builder = vector.builder
+    if amx():  # such a processor has an instruction for it, which takes the smallest numbers for zero
+        kind = ir.FunctionType(ir.VectorType(_BFloat(), LANES), [_FLOATS])
+        function = declared(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", kind)
+        return builder.bitcast(builder.call(function, [vector.value]), _SHORTS)
+    bits = vector.bits()
+    odd = builder.and_(builder.lshr(bits, _INTS([16] * LANES)), _INTS([1] * LANES))
+    whole = builder.add(bits, builder.add(odd, _INTS([0x7FFF] * LANES)))
+    short = builder.trunc(builder.lshr(whole, _INTS([16] * LANES)), _SHORTS)
+    nan = builder.fcmp_unordered("uno", vector.value, vector.value)
+    return builder.select(nan, _SHORTS([0x7FC0] * LANES), short)
+
+
+def fuse(formula: Callable[..., tuple[Values, ...]], reads: str, writes: str) -> Any:
+    """Make a formula a function for compiled code: it works on 32 elements from each of some addresses on.
+
+    The addresses are one tuple: first those of what is read, then those of what is written.
+
+    Args:
+        formula: a function of as many vectors as `reads` has letters that returns as many as `writes` has.
+        reads, writes: "f" for float32, "b" for bits of bf16.
+    """
+
+    def run(typing_context: Any, addresses: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            given = [builder.extract_value(arguments[0], at) for at in range(len(reads + writes))]
+            for first in range(0, SIZE, LANES):
+                places = [
+                    builder.add(address, _INT64(first * BYTES[kind]))
+                    for address, kind in zip(given, reads + writes, strict=True)
+                ]
+                found = formula(*(load_vector(builder, *one) for one in zip(reads, places[: len(reads)], strict=True)))
+                for kind, vector, at in zip(writes, found, places[len(reads) :], strict=True):
+                    store_vector(builder, kind, vector, at)
+            return context.get_dummy_value()
+
+        return types.void(_types.UniTuple(types.intp, len(reads + writes))), generate
+
+    return native(run)
+
+
+def transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """Rows of as many numbers each as there are rows, a power of two, transposed.
+
+    Blocks beside the diagonal change places: halves of the matrix, then halves of these, and so on.
+    """
+    number, lanes, rows = len(rows), ir.VectorType(ir.IntType(32), len(rows)), list(rows)
+    side = number // 2
+    while side:
+        upper = lanes([lane if not lane & side else number + lane - side for lane in range(number)])
+        lower = lanes([lane + side if not lane & side else number + lane for lane in range(number)])
+        for row in range(number):
+            if not row & side:
+                pair = rows[row], rows[row + side]
+                rows[row], rows[row + side] = (builder.shuffle_vector(*pair, mask) for mask in (upper, lower))
+        side //= 2
+    return rows
+
+
+@native
+def transpose(typing_context: Any, source: Any, target: Any, step: Any, count: Any) -> Any:
+    """Bits (32, 32) at one address -> transposed at another, where rows begin `step` bytes apart; of each row the first
+    `count`.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, target, step, count = arguments
+        kind, flags = ir.VectorType(ir.IntType(16), SIZE), ir.VectorType(ir.IntType(1), SIZE)
+        rows = []
+        for row in range(SIZE):
+            loaded = builder.load(builder.inttoptr(builder.add(source, _INT64(2 * SIZE * row)), _POINTER), typ=kind)
+            loaded.align = 2
+            rows.append(loaded)
+        wide = ir.VectorType(_INT64, SIZE)
+        spread = builder.insert_element(ir.Constant(wide, ir.Undefined), count, ir.IntType(32)(0))
+        spread = builder.shuffle_vector(spread, spread, ir.VectorType(ir.IntType(32), SIZE)([0] * SIZE))
+        mask = builder.icmp_signed("<", wide(list(range(SIZE))), spread)
+        masked = ir.FunctionType(ir.VoidType(), [kind, _POINTER, ir.IntType(32), flags])
+        function = declared(builder, "llvm.masked.store.v32i16.p0", masked)
+        for row, value in enumerate(transposed(builder, rows)):
+            at = builder.add(target, builder.mul(step, _INT64(row)))
+            builder.call(function, [value, builder.inttoptr(at, _POINTER), ir.IntType(32)(2), mask])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), generate

@@ -1,0 +1,118 @@
+"""The loss in blocks is the loss: the same value and the same gradients, and never more than a block of logits."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from chargen.model import loss
+from chargen.model.loss import costs, cross_entropy
+
+
+def layer(inputs, size):
+    return nn.Linear(inputs, size)
+
+
+def compare(values, output, targets, fixed=None, block=2**21, tolerance=1e-6):
+    """Loss and gradients in blocks beside those of one product."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(loss.BLOCK, "cpu", block)
+        for in_blocks in (True, False):
+            values, output = values.detach().requires_grad_(), output
+            output.zero_grad()
+            if in_blocks:
+                result = cross_entropy(values, output, targets, fixed)
+            else:
+                logits = output(values)
+                if fixed:
+                    logits = logits + fixed[0] @ fixed[1].t() + fixed[2]
+                result = functional.cross_entropy(logits.flatten(0, -2), targets.flatten())
+            (3 * result).backward()
+            found.append([result.detach(), values.grad, output.weight.grad, output.bias.grad])
+    for fast, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, atol=tolerance, rtol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 5), turns=st.integers(1, 7), inputs=st.integers(1, 9), size=st.integers(1, 40),
+    block=st.integers(1, 300), seed=st.integers(0, 9), scale=st.sampled_from([0.1, 1.0, 30.0]), beside=st.booleans(),
+)  # fmt: skip
+def test_blocks_agree_with_one_product(rows, turns, inputs, size, block, seed, scale, beside):
+    torch.manual_seed(seed)
+    fixed = (torch.randn(rows, turns, 4), torch.randn(size, 4), torch.randn(size)) if beside else None
+    targets = torch.randint(size, (rows, turns))
+    compare(scale * torch.randn(rows, turns, inputs), layer(inputs, size), targets, fixed, block, 2e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_large_logits_do_not_overflow(scale):
+    output = layer(8, 50)
+    values = scale * torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(1))
+    result = cross_entropy(values.requires_grad_(), output, torch.zeros(3, 4, dtype=torch.long))
+    result.backward()
+    assert torch.isfinite(result)
+    assert torch.isfinite(values.grad).all()
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_value_that_is_not_finite_shows(grad):
+    values = torch.zeros(2, 3, 4)
+    values[1, 2, 0] = torch.nan
+    with torch.set_grad_enabled(grad):
+        assert not torch.isfinite(cross_entropy(values, layer(4, 5), torch.zeros(2, 3, dtype=torch.long)))
+
+
+def test_costs_are_each_characters():
+    torch.manual_seed(0)
+    values, output, targets = torch.randn(11, 6), layer(6, 9), torch.randint(9, (11,))
+    expected = functional.cross_entropy(output(values), targets, reduction="none")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(loss.BLOCK, "cpu", 30)
+        found = costs(values, output, targets)
+        torch.testing.assert_close(found, expected.detach(), atol=1e-6, rtol=1e-6)
+        with torch.inference_mode():
+            torch.testing.assert_close(cross_entropy(values, output, targets), expected.mean(), atol=1e-6, rtol=1e-6)
+    assert costs(values[:0], output, targets[:0]).shape == (0,)
+
+
+def test_no_gradient_enters_what_is_fixed():
+    beside, weight, bias = (torch.randn(shape, requires_grad=True) for shape in ((5, 4), (7, 4), (7,)))
+    output = layer(3, 7)
+    cross_entropy(torch.randn(5, 3), output, torch.zeros(5, dtype=torch.long), (beside, weight, bias)).backward()
+    assert beside.grad is weight.grad is bias.grad is None
+    assert output.weight.grad is not None
+
+
+def test_bf16_products_come_near():
+    torch.manual_seed(0)
+    values, output, targets = torch.randn(20, 50, 32), layer(32, 90), torch.randint(90, (20, 50))
+    plain = cross_entropy(values, output, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = cross_entropy(values.requires_grad_(), output, targets)
+    assert result.dtype == torch.float32
+    assert abs(result.item() - plain.item()) < 2e-3
+    result.backward()
+    assert values.grad.dtype == torch.float32
+
+
+def test_only_a_block_of_logits_is_alive(monkeypatch):
+    sizes = []
+    monkeypatch.setitem(loss.BLOCK, "cpu", 1000)
+    plain = loss._blocks
+
+    def watched(*arguments):
+        for part, logits in plain(*arguments):
+            sizes.append(logits.numel())
+            yield part, logits
+
+    monkeypatch.setattr(loss, "_blocks", watched)
+    values, output = torch.randn(500, 4, requires_grad=True), layer(4, 90)
+    cross_entropy(values, output, torch.zeros(500, dtype=torch.long)).backward()
+    costs(values, output, torch.zeros(500, dtype=torch.long))
+    assert max(sizes) <= 1000
+    assert sum(sizes) == 2 * 500 * 90
+    assert min(sizes) > 0
