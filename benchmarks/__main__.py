@@ -36,6 +36,7 @@ from chargen.model import recurrent
 from chargen.storage.model_file import FILE_NAME, ModelFile, save_model
 from chargen.storage.quantize import quantize
 from chargen.text.vocabulary import Vocabulary
+from chargen.training.memory import keep_memory
 
 SHAPES = ((2, 128), (2, 512), (3, 1024))
 CELLS = ("lstm", "gru")
@@ -248,7 +249,8 @@ def peak() -> float:
 
 
 def training(shapes: Any, repeats: int) -> list[dict[str, Any]]:
-    """Characters per second of training steps."""
+    """Characters per second of training steps. Memory is kept as the command keeps it, for all."""
+    keep_memory()
     rows = []
     draws = np.random.default_rng(0).integers(0, len(LETTERS), 1_000_000)
     corpus = Corpus.from_text("".join(LETTERS[one] for one in draws), valid_fraction=0.1)

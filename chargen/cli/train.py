@@ -28,7 +28,7 @@ from chargen.model.config import ModelConfig, parameter_count
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.text.corpus import Corpus, CorpusConfig
 from chargen.training.config import TrainConfig
-from chargen.training.memory import estimate_memory
+from chargen.training.memory import estimate_memory, keep_memory
 
 if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
@@ -70,6 +70,7 @@ def command(
     chargen train --resume checkpoints/novel --minutes 20
     """
     started = process_started()
+    keep_memory()
     values |= {"valid": valid, "test": test}
     for group in (("minutes", "epochs", "steps"), ("valid", "valid_fraction"), ("test", "test_fraction")):
         command_line_wins(group, values)
