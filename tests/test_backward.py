@@ -19,7 +19,8 @@ from chargen.sampling.allowed import Allowed, utf8_before, utf8_capacity_before
 from chargen.sampling.backend import new_stepper
 from chargen.sampling.choose import choose, log_softmax
 from chargen.sampling.sampler import Sampler
-from chargen.sampling.stepper import NumpyStepper, State, TorchStepper
+from chargen.sampling.stepper import NumpyStepper, State
+from chargen.sampling.torch_stepper import TorchStepper
 from chargen.storage import container
 from chargen.storage.model_file import ModelFile, build_model, save_model
 from chargen.text.vocabulary import Vocabulary

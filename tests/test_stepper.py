@@ -7,7 +7,8 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.sampling.stepper import NumpyStepper, State, Stepper, TorchStepper
+from chargen.sampling.stepper import NumpyStepper, State, Stepper
+from chargen.sampling.torch_stepper import TorchStepper
 from chargen.storage.model_file import ModelFile, build_model
 
 CELLS = ("lstm", "gru")

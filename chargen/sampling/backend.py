@@ -5,7 +5,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Union
 
 from chargen.model.config import ModelConfig
-from chargen.sampling.stepper import Arrays, NumpyStepper, Stepper, TorchStepper
+from chargen.sampling.stepper import Arrays, NumpyStepper, Stepper
 from chargen.storage.model_file import ModelFile, new_model
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str
     if device == "cpu":
         return _decoder()(config, arrays, direction)
     from chargen.model.device import pick_device
+    from chargen.sampling.torch_stepper import TorchStepper
 
     size = len(arrays["output.bias"])
     return TorchStepper(new_model(config, size, arrays, str(pick_device(device))), direction)

@@ -16,7 +16,7 @@ from chargen.kernels.units import amx
 from chargen.model.config import ModelConfig, check_direction
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.rules import Rules
-from chargen.sampling.stepper import Arrays, Chunk, State, Stepper
+from chargen.sampling.stepper import Arrays, Chunk, State, Stepper, check_ids
 from chargen.storage.quantize import SCALE, as_float32
 
 Floats = NDArray[np.float32]
@@ -93,9 +93,7 @@ class Decoder(Stepper):
         self, ids: NDArray[Any], counts: NDArray[np.int64], logits: NDArray[Any], state: State
     ) -> tuple[Floats, State]:
         """As the reference. Raises IndexError for an id that the model does not have."""
-        given = ids[np.arange(ids.shape[1]) < np.asarray(counts)[:, None]]
-        if given.size and not 0 <= given.min() <= given.max() < self._size:
-            raise IndexError(f"ids are {given.min()} to {given.max()}: the model has {self._size}")
+        check_ids(ids, counts, self._size)
         which = np.zeros(len(ids), np.int64)
         chunk = self._run(logits, state, ids, counts, False, np.zeros((len(ids), 1)), NO_RULES, which, SampleConfig())
         return chunk.logits, chunk.state

@@ -1,4 +1,4 @@
-"""One character further: `(ids, state) -> (logits, state)`, in NumPy on the CPU or in torch on a GPU.
+"""One character further: `(ids, state) -> (logits, state)`, and chunks of characters.
 
 The NumPy stepper is the reference: every row is computed alone, by the same operations in the same order, so that its
 logits do not depend on how many rows there are.
@@ -6,7 +6,7 @@ logits do not depend on how many rows there are.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,6 @@ from chargen.model.config import ModelConfig, check_direction
 from chargen.sampling.choose import SampleConfig, choose, log_softmax
 from chargen.sampling.rules import Rules
 from chargen.storage.quantize import as_float32
-
-if TYPE_CHECKING:
-    from chargen.model.language_model import CharModel
 
 Arrays = dict[str, NDArray[Any]]
 State = tuple[NDArray[np.float32], ...]
@@ -89,6 +86,13 @@ class Stepper(ABC):
             logits[rows], after = self.step(ids[rows], tuple(layer[rows] for layer in state))
             for layer, new in zip(state, after, strict=True):
                 layer[rows] = new
+
+
+def check_ids(ids: NDArray[Any], counts: NDArray[np.int64], size: int) -> None:
+    """Raises IndexError where rows are to read an id that a model with `size` ids does not have."""
+    given = ids[np.arange(ids.shape[1]) < np.asarray(counts)[:, None]]
+    if given.size and not 0 <= given.min() <= given.max() < size:
+        raise IndexError(f"ids are {given.min()} to {given.max()}: the model has {size}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,24 +177,3 @@ def _gru(x: Vector, state: Vector, weight_ih: Vector, weight_hh: Vector, bias_ih
     new = np.tanh(inputs[2 * size :] + reset * carried[2 * size :])
     after: Vector = (np.float32(1) - update) * new + update * state
     return after
-
-
-class TorchStepper(Stepper):
-    """The torch model, one character at a time, all rows at once; for a GPU. State and logits cross as NumPy."""
-
-    def __init__(self, model: "CharModel", direction: str = "forward") -> None:
-        check_direction(model.config, direction)
-        super().__init__(model.config)
-        self.model = model
-        self.direction = direction
-
-    def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
-        """Ids (R,) -> logits (R, V) and the new state."""
-        import torch
-
-        device = self.model.device
-        with torch.inference_mode():
-            given = torch.from_numpy(ids.astype(np.int64))[:, None].to(device)
-            carried = tuple(torch.from_numpy(layer).to(device) for layer in state)
-            logits, after = self.model(given, carried, direction=self.direction)
-        return logits[:, 0].float().cpu().numpy(), tuple(layer.cpu().numpy() for layer in after)
