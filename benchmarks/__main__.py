@@ -1,6 +1,6 @@
 """How fast chargen is beside the plain PyTorch loop and beside the machine's limits, in one run.
 
-    python -m benchmarks sampling training start --out speed.json
+    python -m benchmarks sampling training memory start --out speed.json
 
 Everything is interleaved and repeated, and medians are given, because machines are noisy: trust the ratios. Baselines:
 (a) the loop that everybody writes, `nn.LSTM` or `nn.GRU` in fp32; (b) the same under bf16 autocast; (c) the machine's
@@ -11,6 +11,7 @@ weight and character; for sampling the speed at which the same bytes are read by
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -41,7 +42,8 @@ from chargen.training.memory import keep_memory
 SHAPES = ((2, 128), (2, 512), (3, 1024))
 CELLS = ("lstm", "gru")
 LETTERS = "".join(map(chr, range(32, 97)))
-PARTS = ("sampling", "training", "start")
+KINDS = ("plain", "autocast", "chargen")
+PARTS = ("sampling", "training", "memory", "start")
 
 
 @click.command()
@@ -50,12 +52,14 @@ PARTS = ("sampling", "training", "start")
 @click.option("--shape", "shapes", multiple=True, help="Only these, as 2x512.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write all figures to this JSON file.")
 def main(parts: tuple[str, ...], repeats: int, shapes: tuple[str, ...], out: Path | None) -> None:
-    """Measure PARTS (all of them without any): sampling, training, start."""
+    """Measure PARTS (all of them without any): sampling, training, memory, start."""
     figures: dict[str, Any] = {"machine": machine()}
     click.echo(json.dumps(figures["machine"]))
     wanted = [tuple(map(int, shape.split("x"))) for shape in shapes] or SHAPES
     for part in parts or PARTS:
-        figures[part] = {"sampling": sampling, "training": training, "start": start}[part](wanted, repeats)
+        figures[part] = {"sampling": sampling, "training": training, "memory": memory, "start": start}[part](
+            wanted, repeats
+        )
     if out:
         out.write_text(json.dumps(figures, indent=1))
 
@@ -252,14 +256,12 @@ def training(shapes: Any, repeats: int) -> list[dict[str, Any]]:
     """Characters per second of training steps. Memory is kept as the command keeps it, for all."""
     keep_memory()
     rows = []
-    draws = np.random.default_rng(0).integers(0, len(LETTERS), 1_000_000)
-    corpus = Corpus.from_text("".join(LETTERS[one] for one in draws), valid_fraction=0.1)
-    text = torch.from_numpy(draws)
+    corpus, text = random_text()
     click.echo("training, characters per second (ratio to plain fp32)")
     click.echo(f"{'':16}{'B x T':>10}{'plain fp32':>12}{'bf16 autocast':>18}{'chargen':>18}{'of the bf16 peak':>18}")
     for cell in CELLS:
         for layers, hidden in shapes:
-            batch = (50, 50) if hidden == 128 else (64, 128)
+            batch = batch_of(hidden)
             arguments = cell, layers, hidden, batch
             jobs = {
                 "plain": plain_step(*arguments, text, bf16=False),
@@ -280,6 +282,58 @@ def training(shapes: Any, repeats: int) -> list[dict[str, Any]]:
             name, sizes = f"{cell} {layers} x {hidden}", f"{batch[0]} x {batch[1]}"
             click.echo(f"{name:16}{sizes:>10}{found['plain']:>12,.0f}{speeds}{found['share']:>18.0%}")
     return rows
+
+
+def random_text() -> tuple[Corpus, torch.Tensor]:
+    """A text to train on: what it says makes no difference here."""
+    draws = np.random.default_rng(0).integers(0, len(LETTERS), 1_000_000)
+    corpus = Corpus.from_text("".join(LETTERS[one] for one in draws), valid_fraction=0.1)
+    return corpus, torch.from_numpy(draws)
+
+
+def batch_of(hidden: int) -> tuple[int, int]:
+    """Rows and characters of a window: char-rnn's default for the smallest."""
+    return (50, 50) if hidden == 128 else (64, 128)
+
+
+def memory(shapes: Any, repeats: int) -> list[dict[str, Any]]:
+    """Megabytes that ten steps of training take at most beside what was there before them."""
+    rows = []
+    click.echo("training, megabytes at most (in brackets, of these before the first step)")
+    click.echo(f"{'':16}{'plain fp32':>20}{'bf16 autocast':>20}{'chargen':>20}")
+    for cell in CELLS:
+        for layers, hidden in shapes:
+            row: dict[str, Any] = {"cell": cell, "layers": layers, "hidden": hidden}
+            for kind in KINDS:
+                code = f"import benchmarks.__main__ as b; b.train_a_little({kind!r}, {cell!r}, {layers}, {hidden})"
+                told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+                row[f"{kind}_before"], row[kind] = map(float, told.split()[-2:])
+            rows.append(row)
+            kinds = "".join(
+                f"{row[kind]:>12,.0f} ({row[f'{kind}_before']:.0f})" for kind in ("plain", "autocast", "chargen")
+            )
+            click.echo(f"{f'{cell} {layers} x {hidden}':16}{kinds}")
+    return rows
+
+
+def train_a_little(kind: str, cell: str, layers: int, hidden: int) -> None:
+    """Ten steps; print the process's peak before and after them, in megabytes."""
+    corpus, text = random_text()
+    arguments = cell, layers, hidden, batch_of(hidden)
+    if kind == "chargen":
+        keep_memory()
+        step = chargen_step(*arguments, corpus)
+    else:
+        step = plain_step(*arguments, text, bf16=kind == "autocast")
+    before = peak_of_process()
+    for _ in range(10):
+        step()
+    print(before, peak_of_process())
+
+
+def peak_of_process() -> float:
+    """The most memory that this process has had, in megabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
 
 
 def recurrent_weights(cell: str, layers: int, hidden: int) -> list[torch.Tensor]:

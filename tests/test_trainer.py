@@ -323,3 +323,64 @@ def test_the_estimate_of_memory_grows_with_what_costs_memory() -> None:
     assert estimate_memory(SMALL, 5000, config()) > small
     assert estimate_memory(SMALL, 50, config(batch_size=400)) > small
     assert estimate_memory(ModelConfig(hidden_size=512), 50, config()) > small
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("broken", [(), (0,), (4, 5, 9), (17,)])
+def test_steps_that_are_counted_later_are_the_same_steps(
+    cell: str, broken: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, which is given more steps before it says how the first ones went."""
+    small = ModelConfig(cell=cell, num_layers=2, hidden_size=8, embedding_size=4, bidirectional=cell == "gru")
+    plain = Trainer._add_gradient
+
+    def spoiled(self: Trainer, loss: torch.Tensor, part: str) -> torch.Tensor:
+        return plain(self, loss * math.nan if self.counters.step in broken and part == "forward" else loss, part)
+
+    monkeypatch.setattr(Trainer, "_add_gradient", spoiled)
+    found = {}
+    for ahead in (1, 4):
+        trainer = Trainer(corpus(), small, config(steps=19, eval_every=6, log_every=7), tmp_path / str(ahead))
+        trainer.ahead = ahead
+        outstanding = 0
+        for _ in trainer.run():
+            outstanding = max(outstanding, len(trainer.pending))
+        assert outstanding == ahead - 1
+        files = [(tmp_path / str(ahead) / name).read_bytes() for name in ("model.safetensors", "state.safetensors")]
+        lines = [json.loads(line) for line in (tmp_path / str(ahead) / "metrics.jsonl").read_text().splitlines()]
+        for line in lines:
+            del line["seconds"], line["chars_per_second"]
+        assert trainer.counters.applied == 19 - len(broken)
+        found[ahead] = files[0], lines, {name: weight.tolist() for name, weight in trainer.model.state_dict().items()}
+    assert found[1] == found[4]
+
+
+def test_three_broken_steps_stop_a_run_that_counts_later_too() -> None:
+    trainer = Trainer(corpus(), SMALL, config(steps=50))
+    trainer.ahead = 8
+    with torch.no_grad():
+        trainer.model.output.bias[0] = math.nan
+    with pytest.raises(Diverged, match="3 times in a row"):
+        list(trainer.run())
+    assert trainer.counters.step == 5  # where it validates
+
+
+def test_a_step_that_is_counted_later_asks_the_host_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(corpus(), SMALL, config(steps=50))
+    trainer.ahead = 100
+    run = trainer.run()
+    next(run)
+    # What the CPU alone asks: whether a gradient is one.
+    monkeypatch.setattr(
+        "chargen.model.loss._Loss.backward", staticmethod(lambda ctx, _: (*ctx.saved_tensors, None, None))
+    )
+    for name in ("item", "tolist", "__bool__", "__int__", "__float__", "nonzero"):
+
+        def refuse(*_: object, name: str = name) -> None:
+            raise AssertionError(f"asked the host: {name}")
+
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    next(run)
+    monkeypatch.undo()
+    assert trainer.counters.step == 2
+    assert len(trainer.pending) == 2

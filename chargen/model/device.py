@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from chargen.errors import SettingError
 
@@ -30,6 +31,12 @@ def pick_precision(name: str, device: torch.device) -> str:
         found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
         fast = bool(found.get("amx_bf16") or found.get("avx512_bf16"))
     return "bf16" if fast else "fp32"
+
+
+def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """The same numbers there; a GPU takes them while the host goes on."""
+    found = torch.from_numpy(values)
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:

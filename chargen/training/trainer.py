@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 from chargen.batches import Batch
 from chargen.draws import Purpose, uniform
 from chargen.errors import Diverged
-from chargen.model.device import autocast
+from chargen.model.device import autocast, to_device
 from chargen.model.dropout import Noise
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
@@ -30,6 +31,24 @@ from chargen.training.snapshot import set_weights, weights_of
 
 Losses = dict[str, Loss]
 """By "forward", "backward" and "cloze"."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A step whose figures may still be on their way.
+
+    Args:
+        batches: what it read.
+        names, figures: of its losses; these losses, and then the norms of their gradients, on the device.
+        rate: its learning rate.
+        cloze_characters: how many the cloze layer learned from.
+    """
+
+    batches: dict[str, Batch]
+    names: tuple[str, ...]
+    figures: Tensor
+    rate: float
+    cloze_characters: int
 
 
 class Trainer(Run):
@@ -74,10 +93,10 @@ class Trainer(Run):
             hidden: dict[str, State] = {}
 
             for direction, batch in batches.items():
-                targets = torch.from_numpy(batch.targets).to(self.device)
+                targets = to_device(batch.targets, self.device)
                 with autocast(self.precision, self.device):
                     values, hidden[direction] = model.read(
-                        torch.from_numpy(batch.inputs).to(self.device),
+                        to_device(batch.inputs, self.device),
                         self._carried(direction, batch),
                         Noise(config.seed, counters.step),
                         direction,
@@ -89,37 +108,25 @@ class Trainer(Run):
                 with autocast(self.precision, self.device):
                     losses["cloze"], cloze_characters = self.cloze.loss(model, counters.step)
                 norms["cloze"] = self._add_gradient(losses["cloze"], "cloze")
+                if not (math.isfinite(losses["cloze"].item()) and math.isfinite(norms["cloze"].item())):
+                    # The cloze layer may harm nothing but itself.
+                    del losses["cloze"], norms["cloze"]
+                    cloze_characters = 0
+                    for weight in self.parts["cloze"]:
+                        weight.grad = None
 
-            found = {name: loss.item() for name, loss in losses.items()}
-            lengths = {name: norm.item() for name, norm in norms.items()}
-            if "cloze" in found and not (math.isfinite(found["cloze"]) and math.isfinite(lengths["cloze"])):
-                # The cloze layer may harm nothing but itself.
-                del found["cloze"], lengths["cloze"]
-                cloze_characters = 0
-                for weight in self.parts["cloze"]:
-                    weight.grad = None
-            if all(map(math.isfinite, (*found.values(), *lengths.values()))):
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
-                self.optimizer.step()
-                self.hidden = {direction: detach(state) for direction, state in hidden.items()}
-                counters.bad_steps = 0
-                counters.applied += 1
-                counters.cloze_applied += cloze_characters > 0
-                counters.lr = rate
-                counters.grad_norm = math.hypot(*(lengths[direction] for direction in batches))
-                self._count(batches, found, cloze_characters)
-            else:
-                # The step never happened, except that its text is passed over: weights and state stay as they were.
-                counters.bad_steps += 1
-                self._last_loss, self._last_losses = math.nan, {}
+            figures = torch.stack([*losses.values(), *norms.values()]).detach()
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self._apply(torch.isfinite(figures).all(), hidden)
             self.optimizer.zero_grad(set_to_none=True)
+            self.pending.append(_Step(batches, tuple(losses), figures, rate, cloze_characters))
             counters.step += 1
+            if len(self.pending) >= self.ahead:
+                self._settle()
             counters.since_seconds += time.monotonic() - begun
             self.budget.train_seconds += time.monotonic() - begun
             self.budget.train_steps += 1
-            if counters.bad_steps == MAX_BAD_STEPS:
-                raise Diverged(self._divergence())
 
             yield from self._measure()
             if self.out and time.monotonic() - self._last_save > 60 * config.save_minutes:
@@ -135,7 +142,7 @@ class Trainer(Run):
         rows = np.arange(size) + size * (direction == "backward")
         drawn = uniform(self.config.seed, rows, self.counters.step, Purpose.FRESH)
         kept = batch.continues & (drawn >= self.config.state_reset)
-        return keep_rows(self.hidden[direction], torch.from_numpy(kept).to(self.device))
+        return keep_rows(self.hidden[direction], to_device(kept, self.device))
 
     def _add_gradient(self, loss: Tensor, part: str) -> Tensor:
         """Add the gradient of a loss, clipped by its own norm, to what the weights have; return the norm before."""
@@ -150,6 +157,53 @@ class Trainer(Run):
                 assert weight.grad is not None
                 weight.grad += gradient
         return norm
+
+    def _apply(self, good: Tensor, hidden: dict[str, State]) -> None:
+        """Take the step where all its figures are finite; otherwise weights and state stay as they were.
+
+        Args:
+            good: whether they are, on the device.
+            hidden: the states after the step's text.
+        """
+        if self.ahead == 1:
+            if good:
+                self.optimizer.step()
+                self.hidden = {direction: detach(state) for direction, state in hidden.items()}
+            return
+        # The device decides, so that the host need not wait.
+        self.optimizer.found_inf = 1 - good.float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        for direction, state in hidden.items():
+            before = self.hidden.get(direction) or tuple(torch.zeros_like(layer) for layer in state)
+            kept = (torch.where(good, *pair) for pair in zip(detach(state), before, strict=True))
+            self.hidden[direction] = tuple(kept)
+
+    def _settle(self) -> None:
+        """Learn from the device how the steps went that are not counted yet, and count them.
+
+        Raises Diverged after three in a row that were not finite.
+        """
+        counters, pending = self.counters, self.pending
+        self.pending = []
+        if not pending:
+            return
+        values = iter(torch.cat([step.figures for step in pending]).tolist())
+        for step in pending:
+            found = {name: next(values) for name in step.names}
+            lengths = {name: next(values) for name in step.names}
+            if all(map(math.isfinite, (*found.values(), *lengths.values()))):
+                counters.bad_steps = 0
+                counters.applied += 1
+                counters.cloze_applied += step.cloze_characters > 0
+                counters.lr = step.rate
+                counters.grad_norm = math.hypot(*(lengths[direction] for direction in step.batches))
+                self._count(step.batches, found, step.cloze_characters)
+            else:
+                # It never happened, except that its text was passed over.
+                counters.bad_steps += 1
+                self._last_loss, self._last_losses = math.nan, {}
+            if counters.bad_steps == MAX_BAD_STEPS:
+                raise Diverged(self._divergence())
 
     def _count(self, batches: dict[str, Batch], losses: dict[str, float], cloze_characters: int) -> None:
         counters, vocabulary = self.counters, self.corpus.vocabulary
@@ -177,6 +231,7 @@ class Trainer(Run):
         validate = self.validates and counters.step % self.eval_every == 0
         if counters.logged_step == counters.step or not (validate or counters.step % self.config.log_every == 0):
             return
+        self._settle()
         losses: Losses = {}
         if validate:
             losses = yield from self._score(self.model, self.corpus.valid, SUBSET, "validating")
@@ -266,6 +321,7 @@ class Trainer(Run):
         Nothing here changes what a longer run would do: its state is saved before, and its metrics end before.
         """
         counters = self.counters
+        self._settle()
         if self.out:
             self.save()
         valid_limit, test_limit = self.budget.end_limits()
