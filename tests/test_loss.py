@@ -1,5 +1,7 @@
 """The loss in blocks is the loss: the same value and the same gradients, and never more than a block of logits."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from chargen.kernels import threads
 from chargen.model import loss
 from chargen.model.loss import costs, cross_entropy
 
@@ -116,3 +119,68 @@ def test_only_a_block_of_logits_is_alive(monkeypatch):
     assert max(sizes) <= 1000
     assert sum(sizes) == 2 * 500 * 90
     assert min(sizes) > 0
+
+
+@pytest.fixture
+def pools():
+    threads._pool.cache_clear()
+    yield
+    threads._pool.cache_clear()
+
+
+def both(rows, inputs, size, block, seed=0, scale=1.0):
+    """Loss and gradients in bf16, compiled and plain."""
+    generator = torch.Generator().manual_seed(seed)
+    values = (scale * torch.randn(rows, inputs, generator=generator)).bfloat16().requires_grad_()
+    targets = torch.randint(size, (rows,), generator=generator)
+    output = layer(inputs, size)
+    found = []
+    for kernels in (loss._kernels, lambda: None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loss, "_kernels", kernels)
+            patch.setitem(loss.BLOCK, "compiled", block)
+            values.grad = None
+            output.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                result = cross_entropy(values, output, targets)
+            result.backward()
+            found.append([result.detach(), values.grad.float(), output.weight.grad, output.bias.grad])
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 100), st.integers(1, 20), st.integers(1, 100), st.integers(1, 9000), st.integers(0, 9))
+def test_compiled_and_plain_losses_agree(rows, inputs, size, block, seed):
+    torch.manual_seed(seed)
+    ours, theirs = both(rows, inputs, size, block, seed)
+    assert abs(ours[0] - theirs[0]) < 1e-5 * max(1, abs(theirs[0]))
+    for one, other in zip(ours[1:], theirs[1:], strict=True):
+        assert (one - other).norm() <= 0.01 * other.norm() + 1e-6
+    torch.testing.assert_close(ours[3], theirs[3], atol=1e-6, rtol=1e-4)
+
+
+def test_compiled_losses_of_large_logits():
+    ours, theirs = both(40, 8, 70, 9000, scale=1e4)
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=0)
+    assert (ours[2] - theirs[2]).norm() <= 0.01 * theirs[2].norm()
+
+
+def test_the_number_of_threads_changes_no_bit(monkeypatch, pools):
+    found = []
+    for number in (1, 2, 3):
+        monkeypatch.setattr(threads, "threads", lambda number=number: number)
+        threads._pool.cache_clear()
+        torch.manual_seed(0)
+        found.append(both(200, 8, 40, 90 * 64)[0])
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_shows_in_compiled_losses(value):
+    values = torch.zeros(40, 4, dtype=torch.bfloat16)
+    values[33, 0] = value
+    output = layer(4, 35)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = cross_entropy(values.requires_grad_(), output, torch.zeros(40, dtype=torch.long))
+    assert not torch.isfinite(result)

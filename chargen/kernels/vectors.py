@@ -107,6 +107,19 @@ def declared(builder: Any, name: str, kind: Any) -> Any:
     return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
 
 
+def exp(x: Values) -> Values:
+    """E**x, for x from -87 to 87; beyond, what it is there."""
+    return x.exp() if isinstance(x, Vector) else np.exp(x)
+
+
+def maximum(one: Values, other: Values) -> Values:
+    """The larger ones; where one is no number, the other."""
+    if not isinstance(one, Vector):
+        return np.fmax(one, other)
+    larger = one.builder.fcmp_ordered(">", other.value, one.value)
+    return Vector(one.builder, one.builder.select(larger, other.value, one.value))
+
+
 def sigmoid(x: Values) -> Values:
     """1 / (1 + e**-x)."""
     return (1 + (0 - x).exp()).reciprocal() if isinstance(x, Vector) else 1 / (1 + np.exp(-x))

@@ -1,0 +1,67 @@
+"""The loss of bf16 logits and its gradient, a row at a time while it is in the fastest cache."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.kernels.compiled import compiled
+from chargen.kernels.tiles import SIDE, from_bits, round_to_bits
+from chargen.kernels.vectors import exp, fuse, maximum
+
+Floats = NDArray[np.float32]
+TOGETHER = 32
+"""Rows whose gradients of the bias are added up in one place, whatever thread computes them."""
+_APART = 4
+"""Blocks that are reduced apart from each other, so that none waits for the one before."""
+
+_top = fuse(lambda top, logit, bias: (maximum(top, logit + bias),), "fbf", "f")
+_exps = fuse(lambda total, logit, bias, top: (total + exp(logit + bias - top), exp(logit + bias - top)), "fbff", "ff")
+_errors = fuse(lambda power, scale, total: (power * scale, total + power * scale), "fff", "bf")
+
+
+@compiled
+def loss_and_error(
+    logits: NDArray[np.uint16], bias: Floats, targets: NDArray[np.int64], share: float, first: int, last: int,
+    nats: NDArray[np.float64], totals: Floats,
+) -> None:  # fmt: skip
+    """Logits (N, V) without bias -> what they cost, and the gradient of that cost.
+
+    Args:
+        logits: bf16 bits, become (p - [target]) times `share`; V is a multiple of 32.
+        bias: (V,); -1e30 for what does not count.
+        targets: (N,).
+        first, last: from which to which 32 rows.
+        nats: (N,), filled with -ln p(target).
+        totals: (N / 32, V), filled with the sums of the gradient over 32 rows.
+    """
+    rows, size = logits.shape
+    blocks = size // SIDE
+    logits_at, bias_at = logits.ctypes.data, bias.ctypes.data
+    powers, many, spread = np.empty(size, np.float32), np.empty(_APART * SIDE, np.float32), np.empty(SIDE, np.float32)
+    powers_at, many_at, spread_at = powers.ctypes.data, many.ctypes.data, spread.ctypes.data
+    for group in range(first, last):
+        totals[group] = 0
+        totals_at = totals.ctypes.data + group * size * 4
+        for row in range(group * TOGETHER, min((group + 1) * TOGETHER, rows)):
+            row_at, target = logits_at + row * size * 2, targets[row]
+            of_target = np.float64(from_bits(logits[row, target])) + np.float64(bias[target])
+            many[:] = np.float32(-1e38)
+            for block in range(blocks):
+                place = many_at + block % _APART * SIDE * 4
+                _top((place, row_at + block * SIDE * 2, bias_at + block * SIDE * 4, place))
+            top = many.max()
+            spread[:], many[:] = top, 0
+            for block in range(blocks):
+                place = many_at + block % _APART * SIDE * 4
+                at = block * SIDE
+                _exps((place, row_at + at * 2, bias_at + at * 4, spread_at, place, powers_at + at * 4))
+            total = many.sum()
+            nats[row] = math.log(total) + top - of_target
+            scale = np.float32(share / total)
+            spread[:] = scale
+            for block in range(blocks):
+                at = block * SIDE
+                _errors((powers_at + at * 4, spread_at, totals_at + at * 4, row_at + at * 2, totals_at + at * 4))
+            logits[row, target] = round_to_bits(np.float32(powers[target] * scale - np.float32(share)))
+            totals[group, target] -= np.float32(share)
