@@ -9,6 +9,7 @@ weight and character; for sampling the speed at which the same bytes are read by
 """
 
 import json
+import math
 import os
 import platform
 import resource
@@ -333,7 +334,10 @@ def train_a_little(kind: str, cell: str, layers: int, hidden: int) -> None:
 
 def peak_of_process() -> float:
     """The most memory that this process has had, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+    if sys.platform == "linux":  # where a child's ru_maxrss counts what its parent had
+        words = Path("/proc/self/status").read_text().split()
+        return int(words[words.index("VmHWM:") + 1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
 
 
 def recurrent_weights(cell: str, layers: int, hidden: int) -> list[torch.Tensor]:
@@ -375,13 +379,15 @@ def first_character(folder: str) -> float:
 def peak_memory(folder: str) -> float:
     """Megabytes that the command takes at most."""
     code = (
-        "import resource, sys; from chargen.cli.main import main\n"
+        "import sys; from chargen.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
-        "except SystemExit: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        "except SystemExit: print(open('/proc/self/status').read(), file=sys.stderr)"
     )
+    if sys.platform != "linux":
+        return math.nan
     words = [sys.executable, "-c", code, "sample", folder, "--seed", "1", "--length", "1000"]
-    told = subprocess.run(words, capture_output=True, text=True, check=True).stderr
-    return int(told.split()[-1]) / (1024 if sys.platform == "linux" else 1024**2)
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stderr.split()
+    return int(told[told.index("VmHWM:") + 1]) / 1024
 
 
 if __name__ == "__main__":

@@ -668,10 +668,20 @@ def run(multiply: Callable[..., None]) -> Callable[..., None]:
     def whole(left: Any, packed: Any, out: Any, units: Any) -> None:
         blocks, rows, _ = left.shape
         tiles.use_units(units)
-        for column in range(len(packed)):
-            weights = packed.ctypes.data + column * blocks * 2048
-            for row in range(0, rows, 32):
-                multiply(left.ctypes.data + row * 64, rows * 64, weights, out[column, row:].ctypes.data, blocks)
+        for row in range(0, rows, 32):
+            squares = np.empty((len(packed) + 1) * 1024, np.float32)
+            begin = (-squares.ctypes.data % 64) // 4
+            square, reached, steps, size = 0, 0, len(packed) * blocks, 1
+            while steps:  # 1, 2, 3 and so on at a time
+                number = min(size, steps)
+                square, reached = multiply(
+                    left.ctypes.data + row * 64, rows * 64, packed.ctypes.data, blocks * 2048,
+                    squares.ctypes.data + begin * 4, blocks, square, reached, number,
+                )  # fmt: skip
+                steps, size = steps - number, size + 1
+            for column in range(len(packed)):
+                square_at = begin + column * 1024
+                out[column, row : row + 32] = squares[square_at : square_at + 1024].reshape((32, 32))
         tiles.leave_units()
 
     found: Callable[..., None] = whole

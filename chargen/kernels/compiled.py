@@ -46,6 +46,12 @@ def _writable(folder: Path) -> bool:
     return folder.is_dir() and os.access(folder, os.W_OK)
 
 
+def inlined(function: Function) -> Function:
+    """Write a function out where a compiled one calls it: a processor may then do both at the same time."""
+    result: Function = numba.njit(function, inline="always", error_model="numpy")
+    return result
+
+
 def native(function: Callable[..., Any]) -> Any:
     """What compiled functions may call, generated in LLVM's own words; `function` tells the types and how."""
     return intrinsic(function)

@@ -2,8 +2,8 @@
 
 Each function computes the rows from `first` up to `last` for all T characters; time comes first in all arrays. Sums
 over a layer's inputs come as one product made before, and gradients of weights are left to one product made afterwards.
-So what is repeated T times is, for every 32 units, the product of the state with their weights, and then all the rest
-at once while the sums are still in the fastest cache. Sizes: B rows, of which last - first are filled up to M; H hidden
+So what is repeated T times is, for every 32 units, the product of the state with their weights, and all the rest at
+once while the next product is on its way. Sizes: B rows, of which last - first are filled up to M; H hidden
 units; B aside, all are multiples of 32.
 
 Equations as in PyTorch's LSTM and GRU; backward: Hochreiter and Schmidhuber (1997), with full gradients.
@@ -116,10 +116,11 @@ def lstm_forward(
         hidden: (B, H), the state before; becomes that after.
         cells: (T + 1, B, H), whose first are given and whose others are filled.
         outputs: (T, B, H), are filled.
-        left, sums: (2, H / 32, M, 32) zeros, and (4, 32, 32): room to compute in.
+        left, sums: (2, H / 32, M, 32) zeros, and (2, 4, 32, 32): room to compute in.
     """
     turns, rows, size = outputs.shape
     blocks, filled = left.shape[1], left.shape[2]
+    groups = filled // SIDE
     weights_at, bias_at, gates_at, hidden_at = (
         weights.ctypes.data, bias.ctypes.data, gates.ctypes.data, hidden.ctypes.data
     )  # fmt: skip
@@ -130,15 +131,26 @@ def lstm_forward(
     use_units(settings)
     for turn in range(turns):
         now, following = left_at + turn % 2 * filled * size * 2, left_at + (turn + 1) % 2 * filled * size * 2
-        for block in range(blocks):
-            for group in range(0, filled, SIDE):
-                for gate in range(4):
-                    packed = weights_at + (gate * blocks + block) * size * SIDE * 2
-                    multiply(now + group * SIDE * 2, filled * SIDE * 2, packed, sums_at + gate * _SQUARE * 4, blocks)
-                for place in range(group, min(group + SIDE, last - first)):
-                    unit = (turn * rows + first + place) * size + block * SIDE
-                    g = gates_at + ((turn * rows + first + place) * size + block * SIDE) * 8
-                    s, b = sums_at + (place - group) * SIDE * 4, bias_at + block * SIDE * 4
+        for at in range(blocks * groups + 1):
+            block, group = at // groups, at % groups
+            packed, found = weights_at + block * blocks * _SQUARE * 2, sums_at + at % 2 * 4 * _SQUARE * 4
+            # While the sums of some rows and units are computed, those before become gates.
+            done_block, done_group = (at - 1) // groups, (at - 1) % groups
+            square, reached, due = 0, 0, 0
+            for each in range(SIDE):
+                if at < blocks * groups:
+                    due += 4 * blocks
+                    square, reached = multiply(
+                        now + group * _SQUARE * 2, filled * SIDE * 2, packed, blocks * blocks * _SQUARE * 2, found,
+                        blocks, square, reached, due >> 5,
+                    )  # fmt: skip
+                    due &= SIDE - 1
+                place = done_group * SIDE + each
+                if at > 0 and place < last - first:
+                    unit = (turn * rows + first + place) * size + done_block * SIDE
+                    g = gates_at + ((turn * rows + first + place) * size + done_block * SIDE) * 8
+                    s = sums_at + ((at - 1) % 2 * 4 * SIDE + each) * SIDE * 4
+                    b = bias_at + done_block * SIDE * 4
                     _lstm_unit((
                         g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
                         s, s + _SQUARE * 4, s + _SQUARE * 8, s + _SQUARE * 12,
@@ -146,9 +158,9 @@ def lstm_forward(
                         cells_at + unit * 4,
                         g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
                         cells_at + (unit + rows * size) * 4,
-                        hidden_at + ((first + place) * size + block * SIDE) * 4,
+                        hidden_at + ((first + place) * size + done_block * SIDE) * 4,
                         outputs_at + unit * 2,
-                        following + (block * filled + place) * SIDE * 2,
+                        following + (done_block * filled + place) * SIDE * 2,
                     ))  # fmt: skip
     leave_units()
 
@@ -170,6 +182,7 @@ def lstm_backward(
         sums: (H / 32, M, 32), gradient of the state after; becomes that of the state before.
     """
     turns, rows, size = gradient.shape
+    groups = sums.shape[1] // SIDE
     blocks, filled, step = sums.shape[0], sums.shape[1], transposed.strides[0]
     weights_at, gates_at, cells_at, gradient_at = (
         weights.ctypes.data, gates.ctypes.data, cells.ctypes.data, gradient.ctypes.data
@@ -180,36 +193,44 @@ def lstm_backward(
     use_units(settings)
     for turn in range(turns - 1, -2, -1):
         now, following = left_at + turn % 2 * filled * size * 8, left_at + (turn + 1) % 2 * filled * size * 8
-        for block in range(blocks):
-            for group in range(0, filled, SIDE):
-                if turn < turns - 1:
-                    packed = weights_at + block * size * SIDE * 8
-                    found = sums_at + (block * filled + group) * SIDE * 4
-                    multiply(now + group * SIDE * 2, filled * SIDE * 2, packed, found, 4 * blocks)
-                if turn < 0:
-                    continue
-                for place in range(group, min(group + SIDE, last - first)):
+        for at in range(blocks * groups + 1):
+            block, group = at // groups, at % groups
+            packed = weights_at + block * blocks * 4 * _SQUARE * 2
+            found = sums_at + (block * filled + group * SIDE) * SIDE * 4
+            done_block, done_group = (at - 1) // groups, (at - 1) % groups * SIDE
+            square, reached, due = 0, 0, 0
+            for each in range(SIDE):
+                if turn < turns - 1 and at < blocks * groups:
+                    due += 4 * blocks
+                    square, reached = multiply(
+                        now + group * _SQUARE * 2, filled * SIDE * 2, packed, 0, found,
+                        4 * blocks, square, reached, due >> 5,
+                    )  # fmt: skip
+                    due &= SIDE - 1
+                place = done_group + each
+                if turn >= 0 and at > 0 and place < last - first:
                     row = first + place
-                    unit = (turn * rows + row) * size + block * SIDE
-                    g = gates_at + ((turn * rows + row) * size + block * SIDE) * 8
-                    to, gate = following + (block * filled + place) * SIDE * 2, filled * size * 2
-                    cell = dc_at + (row * size + block * SIDE) * 4
+                    unit = (turn * rows + row) * size + done_block * SIDE
+                    g = gates_at + ((turn * rows + row) * size + done_block * SIDE) * 8
+                    to, gate = following + (done_block * filled + place) * SIDE * 2, filled * size * 2
+                    cell = dc_at + (row * size + done_block * SIDE) * 4
                     _lstm_unit_gradient((
                         g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
                         cells_at + unit * 4,
                         cells_at + (unit + rows * size) * 4,
                         gradient_at + unit * 2,
-                        sums_at + (block * filled + place) * SIDE * 4,
+                        sums_at + (done_block * filled + place) * SIDE * 4,
                         cell,
                         g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
                         to, to + gate, to + 2 * gate, to + 3 * gate,
                         cell,
                     ))  # fmt: skip
+            if turn >= 0 and at > 0:
                 for gate in range(4):
-                    source = following + ((gate * blocks + block) * filled + group) * SIDE * 2
-                    target = transposed_at + (gate * size + block * SIDE) * step + (turn * rows + first + group) * 2
-                    count = min(SIDE, last - first - group)
-                    transpose(source, target, step, count)
+                    source = following + ((gate * blocks + done_block) * filled + done_group) * SIDE * 2
+                    target = transposed_at + (gate * size + done_block * SIDE) * step
+                    target += (turn * rows + first + done_group) * 2
+                    transpose(source, target, step, min(SIDE, last - first - done_group))
     leave_units()
 
 
@@ -227,10 +248,11 @@ def gru_forward(
         gates: (T, B, 3 H), sums over inputs; become activations.
         hidden: (B, H), the state before; becomes that after.
         outputs, inner: (T, B, H), are filled; the latter with what the reset gate acts on.
-        left, sums: (2, H / 32, M, 32) zeros, and (3, 32, 32): room to compute in.
+        left, sums: (2, H / 32, M, 32) zeros, and (2, 3, 32, 32): room to compute in.
     """
     turns, rows, size = outputs.shape
     blocks, filled = left.shape[1], left.shape[2]
+    groups = filled // SIDE
     weights_at, bias_at, inner_bias_at, gates_at = (
         weights.ctypes.data, bias.ctypes.data, inner_bias.ctypes.data, gates.ctypes.data
     )  # fmt: skip
@@ -241,27 +263,38 @@ def gru_forward(
     use_units(settings)
     for turn in range(turns):
         now, following = left_at + turn % 2 * filled * size * 2, left_at + (turn + 1) % 2 * filled * size * 2
-        for block in range(blocks):
-            for group in range(0, filled, SIDE):
-                for gate in range(3):
-                    packed = weights_at + (gate * blocks + block) * size * SIDE * 2
-                    multiply(now + group * SIDE * 2, filled * SIDE * 2, packed, sums_at + gate * _SQUARE * 4, blocks)
-                for place in range(group, min(group + SIDE, last - first)):
-                    unit = (turn * rows + first + place) * size + block * SIDE
-                    g = gates_at + ((turn * rows + first + place) * size + block * SIDE) * 6
-                    s, b = sums_at + (place - group) * SIDE * 4, bias_at + block * SIDE * 4
-                    state = hidden_at + ((first + place) * size + block * SIDE) * 4
+        for at in range(blocks * groups + 1):
+            block, group = at // groups, at % groups
+            packed, found = weights_at + block * blocks * _SQUARE * 2, sums_at + at % 2 * 3 * _SQUARE * 4
+            # While the sums of some rows and units are computed, those before become gates.
+            done_block, done_group = (at - 1) // groups, (at - 1) % groups
+            square, reached, due = 0, 0, 0
+            for each in range(SIDE):
+                if at < blocks * groups:
+                    due += 3 * blocks
+                    square, reached = multiply(
+                        now + group * _SQUARE * 2, filled * SIDE * 2, packed, blocks * blocks * _SQUARE * 2, found,
+                        blocks, square, reached, due >> 5,
+                    )  # fmt: skip
+                    due &= SIDE - 1
+                place = done_group * SIDE + each
+                if at > 0 and place < last - first:
+                    unit = (turn * rows + first + place) * size + done_block * SIDE
+                    g = gates_at + ((turn * rows + first + place) * size + done_block * SIDE) * 6
+                    s = sums_at + ((at - 1) % 2 * 3 * SIDE + each) * SIDE * 4
+                    b = bias_at + done_block * SIDE * 4
+                    state = hidden_at + ((first + place) * size + done_block * SIDE) * 4
                     _gru_unit((
                         g, g + SIDE * 2, g + SIDE * 4,
                         s, s + _SQUARE * 4, s + _SQUARE * 8,
                         b, b + size * 4, b + size * 8,
-                        inner_bias_at + block * SIDE * 4,
+                        inner_bias_at + done_block * SIDE * 4,
                         state,
                         g, g + SIDE * 2, g + SIDE * 4,
                         inner_at + unit * 2,
                         state,
                         outputs_at + unit * 2,
-                        following + (block * filled + place) * SIDE * 2,
+                        following + (done_block * filled + place) * SIDE * 2,
                     ))  # fmt: skip
     leave_units()
 
@@ -285,6 +318,7 @@ def gru_backward(
         sums: (H / 32, M, 32), gradient of the state after; becomes the other part of that of the state before.
     """
     turns, rows, size = gradient.shape
+    groups = sums.shape[1] // SIDE
     blocks, filled, step = sums.shape[0], sums.shape[1], transposed.strides[0]
     weights_at, gates_at, inner_at, states_at = (
         weights.ctypes.data, gates.ctypes.data, inner.ctypes.data, states.ctypes.data
@@ -297,37 +331,45 @@ def gru_backward(
     use_units(settings)
     for turn in range(turns - 1, -2, -1):
         now, following = left_at + turn % 2 * filled * size * 6, left_at + (turn + 1) % 2 * filled * size * 6
-        for block in range(blocks):
-            for group in range(0, filled, SIDE):
-                if turn < turns - 1:
-                    packed = weights_at + block * size * SIDE * 6
-                    found = sums_at + (block * filled + group) * SIDE * 4
-                    multiply(now + group * SIDE * 2, filled * SIDE * 2, packed, found, 3 * blocks)
-                if turn < 0:
-                    continue
-                for place in range(group, min(group + SIDE, last - first)):
+        for at in range(blocks * groups + 1):
+            block, group = at // groups, at % groups
+            packed = weights_at + block * blocks * 3 * _SQUARE * 2
+            found = sums_at + (block * filled + group * SIDE) * SIDE * 4
+            done_block, done_group = (at - 1) // groups, (at - 1) % groups * SIDE
+            square, reached, due = 0, 0, 0
+            for each in range(SIDE):
+                if turn < turns - 1 and at < blocks * groups:
+                    due += 3 * blocks
+                    square, reached = multiply(
+                        now + group * _SQUARE * 2, filled * SIDE * 2, packed, 0, found,
+                        3 * blocks, square, reached, due >> 5,
+                    )  # fmt: skip
+                    due &= SIDE - 1
+                place = done_group + each
+                if turn >= 0 and at > 0 and place < last - first:
                     row = first + place
-                    unit = (turn * rows + row) * size + block * SIDE
-                    g = gates_at + ((turn * rows + row) * size + block * SIDE) * 6
-                    to, gate = following + (block * filled + place) * SIDE * 2, filled * size * 2
-                    straight = direct_at + (row * size + block * SIDE) * 4
+                    unit = (turn * rows + row) * size + done_block * SIDE
+                    g = gates_at + ((turn * rows + row) * size + done_block * SIDE) * 6
+                    to, gate = following + (done_block * filled + place) * SIDE * 2, filled * size * 2
+                    straight = direct_at + (row * size + done_block * SIDE) * 4
                     _gru_unit_gradient((
                         g, g + SIDE * 2, g + SIDE * 4,
                         inner_at + unit * 2,
                         states_at + unit * 2,
                         gradient_at + unit * 2,
-                        sums_at + (block * filled + place) * SIDE * 4,
+                        sums_at + (done_block * filled + place) * SIDE * 4,
                         straight,
                         g, g + SIDE * 2, g + SIDE * 4,
                         to, to + gate, to + 2 * gate,
-                        new_at + (place - group) * SIDE * 2,
+                        new_at + each * SIDE * 2,
                         straight,
                     ))  # fmt: skip
-                count = min(SIDE, last - first - group)
-                target = transposed_at + block * SIDE * step + (turn * rows + first + group) * 2
+            if turn >= 0 and at > 0:
+                count = min(SIDE, last - first - done_group)
+                target = transposed_at + done_block * SIDE * step + (turn * rows + first + done_group) * 2
                 transpose(new_at, target, step, count)
                 for gate in range(3):
-                    source = following + ((gate * blocks + block) * filled + group) * SIDE * 2
+                    source = following + ((gate * blocks + done_block) * filled + done_group) * SIDE * 2
                     target += size * step
                     transpose(source, target, step, count)
     leave_units()

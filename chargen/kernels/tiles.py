@@ -1,6 +1,7 @@
 """Products of bf16 matrices with fp32 sums, in the matrix units that some processors have (AMX), or in plain loops."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from llvmlite import ir
 from numba import carray, types  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from chargen.kernels.compiled import compiled, native
+from chargen.kernels.compiled import compiled, inlined, native
 from chargen.kernels.units import amx
 
 Bits = NDArray[np.uint16]
@@ -94,50 +95,45 @@ def _release(typing_context: Any) -> Any:
 
 
 @native
-def _block(typing_context: Any, a: Any, a_step: Any, apart: Any, b: Any, c: Any, c_step: Any, count: Any) -> Any:
-    """C (32, 32) = A (32, 32 count) B (32 count, 32); steps in bytes. Tiles 0 to 3 are C, 4 and 5 A, 6 and 7 B.
-
-    Squares (32, 32) of A begin `apart` bytes from each other.
-    """
+def _start_in_units(typing_context: Any, out: Any) -> Any:
+    """Tiles 0 to 3 hold a square of sums."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, a_step, apart, b, c, c_step, count = arguments
-
-        def tile(name: str, number: int, at: Any, step: Any) -> None:
-            pointer = builder.inttoptr(at, _POINTER)
-            _call(builder, f"llvm.x86.{name}64", [_BYTE, _POINTER, _INT64], [_BYTE(number), pointer, step])
-
-        def plus(at: Any, *more: Any) -> Any:
-            for one in more:
-                at = builder.add(at, one)
-            return at
-
         for number in range(4):
             _call(builder, "llvm.x86.tilezero", [_BYTE], [_BYTE(number)])
-        before = builder.block
-        loop, after = builder.append_basic_block("inputs"), builder.append_basic_block("done")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        at = builder.phi(_INT64)
-        at.add_incoming(_INT64(0), before)
-        first = plus(a, builder.mul(at, apart))
-        weights = plus(b, builder.mul(at, _INT64(2 * SIDE * SIDE)))
-        tile("tileloadd", 4, first, a_step)
-        tile("tileloadd", 5, plus(first, builder.mul(a_step, _INT64(16))), a_step)
-        tile("tileloadd", 6, weights, _INT64(4 * SIDE))
-        tile("tileloadd", 7, plus(weights, _INT64(2 * SIDE)), _INT64(4 * SIDE))
-        for number, (left, right) in enumerate(((4, 6), (4, 7), (5, 6), (5, 7))):
-            _call(builder, "llvm.x86.tdpbf16ps", [_BYTE] * 3, [_BYTE(number), _BYTE(left), _BYTE(right)])
-        following = builder.add(at, _INT64(1))
-        at.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
-        builder.position_at_end(after)
-        for number in range(4):
-            row = builder.mul(c_step, _INT64(16 * (number // 2)))
-            tile("tilestored", number, plus(c, row, _INT64(2 * SIDE * (number % 2))), c_step)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 7), generate
+    return types.void(types.intp), generate
+
+
+@native
+def _advance_in_units(typing_context: Any, left: Any, packed: Any, out: Any) -> Any:
+    """Tiles 4 and 5 hold the left side, 6 and 7 the right side."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        places = ((4, 0, 0, 2), (5, 0, 32 * SIDE, 2), (6, 1, 0, 4), (7, 1, 2 * SIDE, 4))
+        for number, side, more, step in places:
+            at = builder.inttoptr(builder.add(arguments[side], _INT64(more)), _POINTER)
+            kinds = [_BYTE, _POINTER, _INT64]
+            _call(builder, "llvm.x86.tileloadd64", kinds, [_BYTE(number), at, _INT64(step * SIDE)])
+        for number, (left, right) in enumerate(((4, 6), (4, 7), (5, 6), (5, 7))):
+            _call(builder, "llvm.x86.tdpbf16ps", [_BYTE] * 3, [_BYTE(number), _BYTE(left), _BYTE(right)])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3), generate
+
+
+@native
+def _end_in_units(typing_context: Any, out: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        for number in range(4):
+            more = 64 * SIDE * (number // 2) + 2 * SIDE * (number % 2)
+            at = builder.inttoptr(builder.add(arguments[0], _INT64(more)), _POINTER)
+            kinds = [_BYTE, _POINTER, _INT64]
+            _call(builder, "llvm.x86.tilestored64", kinds, [_BYTE(number), at, _INT64(4 * SIDE)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
 
 
 @native
@@ -240,23 +236,60 @@ _shorts, _floats = (_pointer_to(_types.CPointer(kind)) for kind in (types.uint16
 
 
 @compiled
-def _multiply_in_units(left: int, apart: int, packed: int, out: int, count: int) -> None:
-    _block(left, 2 * SIDE, apart, packed, out, 4 * SIDE, count)
+def _start_plainly(out: int) -> None:
+    carray(_floats(out), (SIDE, SIDE))[:] = 0
 
 
 @compiled
-def multiply_plainly(left: int, apart: int, packed: int, out: int, count: int) -> None:
-    """The same in plain loops, slowly."""
-    weights = carray(_shorts(packed), (count * SIDE // 2, SIDE, 2))
+def _advance_plainly(left: int, packed: int, out: int) -> None:
+    values, weights = carray(_shorts(left), (SIDE, SIDE)), carray(_shorts(packed), (SIDE // 2, SIDE, 2))
     found = carray(_floats(out), (SIDE, SIDE))
-    found[:] = 0
-    for block in range(count):
-        values = carray(_shorts(left + block * apart), (SIDE, SIDE))
-        for row in range(SIDE):
-            for k in range(SIDE):
-                value = from_bits(values[row, k])
-                for n in range(SIDE):
-                    found[row, n] += value * from_bits(weights[(block * SIDE + k) // 2, n, k % 2])
+    for row in range(SIDE):
+        for k in range(SIDE):
+            value = from_bits(values[row, k])
+            for n in range(SIDE):
+                found[row, n] += value * from_bits(weights[k // 2, n, k % 2])
+
+
+@compiled
+def _end_plainly(out: int) -> None:
+    return
+
+
+def _multiplying(start: Any, advance: Any, end: Any) -> Callable[..., tuple[int, int]]:
+    @inlined
+    def multiply(
+        left: int, apart: int, packed: int, next_packed: int, out: int, inputs: int, square: int, at: int, steps: int
+    ) -> tuple[int, int]:
+        while steps > 0:
+            target = out + square * SIDE * SIDE * 4
+            if at == 0:
+                start(target)
+            advance(left + at * apart, packed + square * next_packed + at * SIDE * SIDE * 2, target)
+            at += 1
+            if at == inputs:
+                end(target)
+                square, at = square + 1, 0
+            steps -= 1
+        return square, at
+
+    result: Callable[..., tuple[int, int]] = multiply
+    return result
+
+
+multiply_in_units = _multiplying(_start_in_units, _advance_in_units, _end_in_units)
+multiply_plainly = _multiplying(_start_plainly, _advance_plainly, _end_plainly)
+multiply = multiply_in_units if amx() else multiply_plainly
+"""Some steps of products out (S, 32, 32) = left (32, 32 K) times S blocks of weights (32 K, 32), by addresses.
+
+Matrix units work beside vector units, so a caller had better do something else between two calls. There are K steps for
+each of the S squares; begin at square 0, step 0, and go on where the call before says that it ended. Other products may
+not come in between.
+
+`left` are bf16 bits in K squares that begin `apart` bytes from each other; `packed` is a block of what `pack` makes,
+and the other blocks begin `next_packed` bytes from each other; `out` are float32. All begin at a cache line. Between
+`use_units(SETTINGS)` and `leave_units()` only.
+"""
 
 
 @compiled
@@ -279,12 +312,6 @@ def _nothing_to_leave() -> None:
     return
 
 
-multiply = _multiply_in_units if amx() else multiply_plainly
-"""out (32, 32) = left (32, 32 C) times weights (32 C, 32), by addresses.
-
-`left` are bf16 bits in C squares of (32, 32) that begin `apart` bytes from each other; `packed` is a block of what
-`pack` makes; `out` are float32. All begin at a cache line. Between `use_units(SETTINGS)` and `leave_units()` only.
-"""
 use_units, leave_units = (_use_units, _leave_units) if amx() else (_nothing_to_use, _nothing_to_leave)
 
 

@@ -96,7 +96,7 @@ class _Lstm(torch.autograd.Function):
         )  # fmt: skip
 
         def run(part: slice) -> None:
-            sums = aligned((4, SIDE, SIDE), np.float32)
+            sums = aligned((2, 4, SIDE, SIDE), np.float32)
             kernels.lstm_forward(SETTINGS, *arrays, part.start, part.stop, _left(part, size), sums)
 
         share(run, rows, ROWS)
@@ -145,7 +145,7 @@ class _Gru(torch.autograd.Function):
         )  # fmt: skip
 
         def run(part: slice) -> None:
-            sums = aligned((3, SIDE, SIDE), np.float32)
+            sums = aligned((2, 3, SIDE, SIDE), np.float32)
             kernels.gru_forward(SETTINGS, *arrays, part.start, part.stop, _left(part, size), sums)
 
         share(run, rows, ROWS)
