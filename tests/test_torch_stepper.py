@@ -112,13 +112,13 @@ def test_memory_is_made_once_for_chunks_of_any_length_and_anew_for_other_rules(m
         uniforms = np.random.default_rng(0).random((rows, turns))
         given_ = np.zeros((rows, 31), np.float32), ours.start(rows), uniforms, free(31), np.zeros(rows, np.int64)
         same(ours.write(*given_, SampleConfig(**config)), theirs.write(*given_, SampleConfig(**config)))
-    assert [one[:2] for one in made] == [(2, 256), (2, 300), (2, 256), (3, 256)]
+    assert [one[:3] for one in made] == [(2, 1, 256), (2, 1, 300), (2, 1, 256), (4, 1, 256)]
 
 
 def test_a_turn_asks_the_host_nothing(monkeypatch):
     """What a graph could not hold: numbers that are brought back to the host."""
     ours, _ = both("lstm")
-    turns = torch_stepper._Turns(ours, 3, 256, 1, SampleConfig(top_p=0.9, top_k=20, min_p=0.01))
+    turns = torch_stepper._Turns(ours, 3, 1, 256, SampleConfig(top_p=0.9, top_k=20, min_p=0.01))
 
     def refuse(*_, **__):
         raise AssertionError("asked the host")

@@ -6,6 +6,9 @@ So what is repeated T times is, for every 32 units, the product of the state wit
 once while the next product is on its way. Sizes: B rows, of which last - first are filled up to M; H hidden
 units; B aside, all are multiples of 32.
 
+Arrays are read and written by address, so all come from the caller: one made here would be given back after its address
+is taken.
+
 Equations as in PyTorch's LSTM and GRU; backward: Hochreiter and Schmidhuber (1997), with full gradients.
 """
 
@@ -302,7 +305,7 @@ def gru_forward(
 @compiled
 def gru_backward(
     settings: NDArray[np.uint8], weights: Bits, gates: Bits, inner: Bits, states: Bits, gradient: Bits,
-    direct: Floats, transposed: Bits, first: int, last: int, left: Bits, sums: Floats,
+    direct: Floats, transposed: Bits, fresh: Bits, first: int, last: int, left: Bits, sums: Floats,
 ) -> None:  # fmt: skip
     """The gradients of a GRU's sums.
 
@@ -314,6 +317,7 @@ def gru_backward(
         direct: (B, H) zeros, become a part of the gradient of the state before.
         transposed: (4 H, T B), rows apart or not, is filled with gradients of the sums: of new states, reset and update
             gates, and of what the reset gate acts on.
+        fresh: (32, 32) zeros, room for gradients of new states.
         left: (2, 3 H / 32, M, 32) zeros, room to compute in.
         sums: (H / 32, M, 32), gradient of the state after; becomes the other part of that of the state before.
     """
@@ -326,8 +330,7 @@ def gru_backward(
     gradient_at, direct_at, transposed_at, left_at, sums_at = (
         gradient.ctypes.data, direct.ctypes.data, transposed.ctypes.data, left.ctypes.data, sums.ctypes.data
     )  # fmt: skip
-    new = np.zeros(_SQUARE, np.uint16)
-    new_at = new.ctypes.data
+    new_at = fresh.ctypes.data
     use_units(settings)
     for turn in range(turns - 1, -2, -1):
         now, following = left_at + turn % 2 * filled * size * 6, left_at + (turn + 1) % 2 * filled * size * 6

@@ -5,6 +5,8 @@ import platform
 import sys
 from functools import cache
 
+NEEDED = {"amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512_bf16"}
+"""What a processor must have: tiles, and the vector instructions that fill and empty them."""
 _ARCH_PRCTL, _PERMIT, _TILE_DATA = 158, 0x1023, 18  # the call, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
 
 
@@ -14,6 +16,7 @@ def amx() -> bool:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     with open("/proc/cpuinfo") as file:
-        if not any(line.startswith("flags") and " amx_bf16" in line for line in file):
-            return False
+        flags: set[str] = next((set(line.split()) for line in file if line.startswith("flags")), set())
+    if not flags >= NEEDED:
+        return False
     return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _PERMIT, _TILE_DATA) == 0)

@@ -4,6 +4,7 @@ import contextlib
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -35,7 +36,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
     """The same numbers there; a GPU takes them while the host goes on."""
-    found = torch.from_numpy(values)
+    found = torch.from_numpy(np.ascontiguousarray(values))
     return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
 
 

@@ -168,7 +168,8 @@ class _Gru(torch.autograd.Function):
 
         def run(part: slice) -> None:
             sums = _by_block(after, part)
-            kernels.gru_backward(SETTINGS, *arrays, part.start, part.stop, _left(part, 3 * size), sums)
+            fresh = aligned((SIDE, SIDE), np.uint16)
+            kernels.gru_backward(SETTINGS, *arrays, fresh, part.start, part.stop, _left(part, 3 * size), sums)
             _from_blocks(sums, part, dh)
 
         share(run, rows, ROWS)

@@ -3,6 +3,7 @@
 On a GPU one turn, from logits to the next logits, is captured in a CUDA graph and replayed for every character.
 """
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 TURNS = 256
 """Room for as many characters a row at least, so that chunks of other lengths use the same graph."""
+PIECE = 4096
+"""Characters that a row reads at once, so that memory does not grow with a text."""
 WARM = 3
 """Turns before a graph is captured, in which libraries set themselves up."""
 
@@ -66,8 +69,12 @@ class TorchStepper(Stepper):
             given, number = self._there(ids, torch.int64), self._there(np.asarray(counts), torch.int64)
             found, carried = self._there(logits), tuple(self._there(layer) for layer in state)
             if rows and turns and (np.asarray(counts) == turns).all():
-                values, after = self.model.read(given, carried, direction=self.direction)
-                found, carried = self.model.output(values[:, -1]).float(), after
+                with _full_precision():
+                    for first in range(0, turns, PIECE):
+                        values, carried = self.model.read(
+                            given[:, first : first + PIECE], carried, direction=self.direction
+                        )
+                found = self.model.output(values[:, -1]).float()
             else:
                 for turn in range(turns):
                     reads = (number > turn)[:, None]
@@ -83,14 +90,23 @@ class TorchStepper(Stepper):
         """As the reference."""
         rows, turns = uniforms.shape
         with torch.inference_mode():
-            kind = rows, max(TURNS, turns), len(rules.masks), config
+            # Room for a power of two, so that rows that end, or a new mask, need no other graph.
+            room = (1 << (size - 1).bit_length() for size in (max(rows, 1), len(rules.masks)))
+            kind = *room, max(TURNS, turns), config
             if self._turns is None or self._turns.kind != kind:
                 self._turns = None  # free its memory first
-                self._turns = _Turns(self, *kind)
+                self._turns = _Turns(weakref.proxy(self), *kind)
             return self._turns.run(logits, state, uniforms, rules, mask_of)
 
     def _there(self, values: NDArray[Any], kind: torch.dtype = torch.float32) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.model.device, kind)
+
+
+def _full_precision() -> Any:
+    """Recurrent layers of cuDNN without TF32, as the steps that write."""
+    now = torch.backends.cudnn
+    kept = {name: getattr(now, name) for name in ("enabled", "benchmark", "deterministic")}
+    return now.flags(**kept, allow_tf32=False)
 
 
 class _Turns:
@@ -98,13 +114,12 @@ class _Turns:
 
     Args:
         stepper: the model's.
-        rows, turns: R, and room for as many characters of each.
-        masks: M, how many masks the rules have.
+        rows, masks, turns: R, M, T: room for as many rows, masks and characters of each row.
         config: how ids are chosen.
     """
 
-    def __init__(self, stepper: TorchStepper, rows: int, turns: int, masks: int, config: SampleConfig) -> None:
-        self.kind = rows, turns, masks, config
+    def __init__(self, stepper: TorchStepper, rows: int, masks: int, turns: int, config: SampleConfig) -> None:
+        self.kind = rows, masks, turns, config
         self.stepper, self.config = stepper, config
         device, size = stepper.model.device, stepper.model.vocabulary_size
         self.real = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no more
@@ -133,7 +148,7 @@ class _Turns:
                 self._turn()
         torch.cuda.current_stream().wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self._turn()
 
     def run(
@@ -141,7 +156,7 @@ class _Turns:
         mask_of: NDArray[np.int64],
     ) -> Chunk:  # fmt: skip
         """Write a chunk."""
-        turns = uniforms.shape[1]
+        rows, turns = uniforms.shape
         given = [logits, *state, uniforms, rules.masks, rules.follow, rules.pause, mask_of]
         places = [
             self.logits, *self.state, self.uniforms[:, :turns], self.masks, self.follow, self.pause, self.mask_of
@@ -149,8 +164,9 @@ class _Turns:
         with np.errstate(over="ignore"):
             for place, values in zip(places, given, strict=True):
                 kind = np.float32 if place.dtype == torch.float32 else None
-                place.copy_(torch.from_numpy(np.ascontiguousarray(values, kind)))
-        self.active.fill_(True)
+                place[: len(values)].copy_(torch.from_numpy(np.ascontiguousarray(values, kind)))
+        self.active.fill_(False)
+        self.active[:rows] = True
         for place in (self.counts, self.ids, self.log_probs, self.turn):
             place.zero_()
         for _ in range(turns):
@@ -159,11 +175,11 @@ class _Turns:
             else:
                 self._turn()
         return Chunk(
-            self.logits.cpu().numpy().copy(),
-            tuple(layer.cpu().numpy().copy() for layer in self.state),
-            self.ids[:, :turns].cpu().numpy().copy(),
-            self.log_probs[:, :turns].cpu().double().numpy().copy(),
-            self.counts.cpu().numpy().copy(),
+            self.logits[:rows].cpu().numpy().copy(),
+            tuple(layer[:rows].cpu().numpy().copy() for layer in self.state),
+            self.ids[:rows, :turns].cpu().numpy().copy(),
+            self.log_probs[:rows, :turns].cpu().double().numpy().copy(),
+            self.counts[:rows].cpu().numpy().copy(),
         )
 
     def _turn(self) -> None:
@@ -215,5 +231,6 @@ def choose_rows(scores: Tensor, allowed: Tensor, uniforms: Tensor, config: Sampl
     if config.min_p > 0:
         weights = weights.masked_fill(weights < config.min_p, 0)
     running = weights.cumsum(1)
-    chosen = (running <= uniforms * running[:, -1:]).sum(1)
-    return torch.where(chosen < size, chosen, best)
+    chosen = (running <= uniforms * running[:, -1:]).sum(1).clamp(max=size - 1)
+    # A sum in parallel may grow, by rounding, where nothing is added: what has no weight is not chosen.
+    return torch.where(weights.gather(1, chosen[:, None])[:, 0] > 0, chosen, best)

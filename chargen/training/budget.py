@@ -20,6 +20,7 @@ class Budget:
         counters: the run's.
         started: `time.monotonic()` when the clock of this process began.
         end_sizes: ids of the validation and test parts, which are scored at the end; subset: of the part scored before.
+        ahead: steps that may be under way at once.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Budget:
         started: float,
         end_sizes: tuple[int, int],
         subset: int,
+        ahead: int = 1,
     ) -> None:
         self.steps = config.steps
         if config.epochs is not None:
@@ -38,6 +40,7 @@ class Budget:
         self.counters = counters
         self.end_sizes = end_sizes
         self.subset = subset
+        self.ahead = ahead
         self.save_seconds = 0.3
         self.train_seconds = 0.0
         self.train_steps = 0
@@ -68,7 +71,7 @@ class Budget:
             limit or size for limit, size in zip(self.end_limits(), self.end_sizes, strict=True)
         )
         step = self.train_seconds / max(self.train_steps, 1)
-        return 2 * self.save_seconds + step + (1.2 * scored / speed if speed else 0)
+        return 2 * self.save_seconds + self.ahead * step + (1.2 * scored / speed if speed else 0)
 
     def end_limits(self) -> tuple[int | None, int | None]:
         """How many ids of the validation and test parts can be scored at the end; None is all of them.

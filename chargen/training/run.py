@@ -77,13 +77,13 @@ class Run:
         self.batches = _batches(corpus, model_config, config)
         self.cloze = ClozeTask(corpus.train, config) if model_config.bidirectional else None
         self.device = pick_device(config.device)
+        self.ahead = AHEAD if self.device.type == "cuda" else 1
         self.precision = pick_precision(config.precision, self.device)
         vocabulary = corpus.vocabulary
         self.model = CharModel(model_config, len(vocabulary), config.seed).to(self.device)
         self.optimizer = _adamw(self.model, config)
         self.parts = _parts(self.model)
         self.hidden: Hidden = {}
-        self.ahead = AHEAD if self.device.type == "cuda" else 1
         self.pending: list[Any] = []
         self.best: Arrays | None = None
         self.validates = len(corpus.valid) > 1 and vocabulary.count_characters(corpus.valid) > 1
@@ -99,6 +99,7 @@ class Run:
             started,
             end_sizes=(len(corpus.valid) * self.validates, len(corpus.test) * tests),
             subset=min(SUBSET, len(corpus.valid)) * self.validates,
+            ahead=self.ahead,
         )
         if out:
             out.mkdir(parents=True, exist_ok=True)

@@ -122,7 +122,8 @@ class Trainer(Run):
             self.optimizer.zero_grad(set_to_none=True)
             self.pending.append(_Step(batches, tuple(losses), figures, rate, cloze_characters))
             counters.step += 1
-            if len(self.pending) >= self.ahead:
+            # The first one tells how fast it goes.
+            if len(self.pending) >= self.ahead or self._due() or not self.budget.train_steps:
                 self._settle()
             counters.since_seconds += time.monotonic() - begun
             self.budget.train_seconds += time.monotonic() - begun
@@ -183,7 +184,7 @@ class Trainer(Run):
 
         Raises Diverged after three in a row that were not finite.
         """
-        counters, pending = self.counters, self.pending
+        counters, pending, diverged = self.counters, self.pending, False
         self.pending = []
         if not pending:
             return
@@ -202,8 +203,9 @@ class Trainer(Run):
                 # It never happened, except that its text was passed over.
                 counters.bad_steps += 1
                 self._last_loss, self._last_losses = math.nan, {}
-            if counters.bad_steps == MAX_BAD_STEPS:
-                raise Diverged(self._divergence())
+            diverged = diverged or counters.bad_steps >= MAX_BAD_STEPS
+        if diverged:
+            raise Diverged(self._divergence())
 
     def _count(self, batches: dict[str, Batch], losses: dict[str, float], cloze_characters: int) -> None:
         counters, vocabulary = self.counters, self.corpus.vocabulary
@@ -228,12 +230,11 @@ class Trainer(Run):
     def _measure(self) -> Iterator[Progress]:
         """Where this step is due for it: validate, and write a line of metrics. Done at most once for a step."""
         counters = self.counters
-        validate = self.validates and counters.step % self.eval_every == 0
-        if counters.logged_step == counters.step or not (validate or counters.step % self.config.log_every == 0):
+        if not self._due():
             return
         self._settle()
         losses: Losses = {}
-        if validate:
+        if self._validation_due():
             losses = yield from self._score(self.model, self.corpus.valid, SUBSET, "validating")
             loss = self._mean(losses)
             counters.valid_loss = loss
@@ -250,6 +251,14 @@ class Trainer(Run):
         counters.logged_step = counters.step
         counters.since_nats = counters.since_backward_nats = counters.since_cloze_nats = counters.since_seconds = 0.0
         counters.since_characters = counters.since_backward_characters = counters.since_cloze_characters = 0
+
+    def _validation_due(self) -> bool:
+        return self.validates and self.counters.step % self.eval_every == 0
+
+    def _due(self) -> bool:
+        """True where this step's figures are to be written, and are not yet."""
+        step = self.counters.step
+        return self.counters.logged_step != step and (self._validation_due() or step % self.config.log_every == 0)
 
     def _line(self, valid: Losses) -> dict[str, Any]:
         """A line of metrics; where the model is bidirectional, with the parts of both losses behind."""
