@@ -17,6 +17,8 @@ _APART = 4
 
 _top = fuse(lambda top, logit, bias: (maximum(top, logit + bias),), "fbf", "f")
 _exps = fuse(lambda total, logit, bias, top: (total + exp(logit + bias - top), exp(logit + bias - top)), "fbff", "ff")
+_add = fuse(lambda total, more: (total + more,), "ff", "f")
+_largest = fuse(lambda one, other: (maximum(one, other),), "ff", "f")
 _errors = fuse(lambda power, scale, total: (power * scale, total + power * scale), "fff", "bf")
 
 
@@ -37,6 +39,7 @@ def loss_and_error(
     """
     rows, size = logits.shape
     blocks = size // SIDE
+    apart = min(_APART, blocks)
     logits_at, bias_at = logits.ctypes.data, bias.ctypes.data
     powers, many, spread = np.empty(size, np.float32), np.empty(_APART * SIDE, np.float32), np.empty(SIDE, np.float32)
     powers_at, many_at, spread_at = powers.ctypes.data, many.ctypes.data, spread.ctypes.data
@@ -48,15 +51,19 @@ def loss_and_error(
             of_target = np.float64(from_bits(logits[row, target])) + np.float64(bias[target])
             many[:] = np.float32(-1e38)
             for block in range(blocks):
-                place = many_at + block % _APART * SIDE * 4
+                place = many_at + block % apart * SIDE * 4
                 _top((place, row_at + block * SIDE * 2, bias_at + block * SIDE * 4, place))
-            top = many.max()
+            for block in range(1, apart):
+                _largest((many_at, many_at + block * SIDE * 4, many_at))
+            top = many[:SIDE].max()
             spread[:], many[:] = top, 0
             for block in range(blocks):
-                place = many_at + block % _APART * SIDE * 4
+                place = many_at + block % apart * SIDE * 4
                 at = block * SIDE
                 _exps((place, row_at + at * 2, bias_at + at * 4, spread_at, place, powers_at + at * 4))
-            total = many.sum()
+            for block in range(1, apart):
+                _add((many_at, many_at + block * SIDE * 4, many_at))
+            total = many[:SIDE].sum()
             nats[row] = math.log(total) + top - of_target
             scale = np.float32(share / total)
             spread[:] = scale
