@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from chargen.kernels import bits as numbers
 from chargen.kernels import packing, threads, tiles
 from chargen.kernels import recurrent as kernels
 from chargen.kernels.compiled import compiled
@@ -656,35 +657,37 @@ def squares(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     bits = tiles.aligned((values.shape[1] // 32, len(values), 32), np.uint16)
     for block in range(len(bits)):
         for row in range(len(values)):
-            tiles.store(values[row, block * 32 : (block + 1) * 32], bits[block, row])
+            numbers.store(values[row, block * 32 : (block + 1) * 32], bits[block, row])
     return bits
 
 
 @cache
-def run(multiply: Callable[..., None]) -> Callable[..., None]:
+def run(multiply: Callable[..., Any]) -> Callable[..., int]:
     """All blocks of a product."""
 
     @compiled
-    def whole(left: Any, packed: Any, out: Any, units: Any) -> None:
+    def whole(left: Any, packed: Any, out: Any, units: Any) -> int:
         blocks, rows, _ = left.shape
         tiles.use_units(units)
+        due = 7  # of a step: it stays what it is
         for row in range(0, rows, 32):
             squares = np.empty((len(packed) + 1) * 1024, np.float32)
             begin = (-squares.ctypes.data % 64) // 4
             square, reached, steps, size = 0, 0, len(packed) * blocks, 1
             while steps:  # 1, 2, 3 and so on at a time
                 number = min(size, steps)
-                square, reached = multiply(
+                square, reached, due = multiply(
                     left.ctypes.data + row * 64, rows * 64, packed.ctypes.data, blocks * 2048,
-                    squares.ctypes.data + begin * 4, blocks, square, reached, number,
+                    squares.ctypes.data + begin * 4, blocks, square, reached, 32 * number + due,
                 )  # fmt: skip
                 steps, size = steps - number, size + 1
             for column in range(len(packed)):
                 square_at = begin + column * 1024
                 out[column, row : row + 32] = squares[square_at : square_at + 1024].reshape((32, 32))
         tiles.leave_units()
+        return due
 
-    found: Callable[..., None] = whole
+    found: Callable[..., int] = whole
     return found
 
 
@@ -695,7 +698,7 @@ def product_of(multiply: Callable[..., None], left: NDArray[Any], weights: NDArr
     filled[:rows, :inputs] = left
     out = tiles.aligned((kernels.pad(outputs) // tiles.SIDE, len(filled), tiles.SIDE), np.float32)
     out[:] = np.nan
-    run(multiply)(squares(filled), tiles.pack(weights), out, tiles.SETTINGS)
+    assert run(multiply)(squares(filled), packing.pack(weights), out, tiles.SETTINGS) == 7
     whole: NDArray[np.float32] = out.transpose(1, 0, 2).reshape(len(filled), -1)
     assert not whole[rows:].any()
     assert not np.nan_to_num(whole[:, outputs:]).any()
@@ -742,9 +745,9 @@ def test_a_product_passes_on_what_is_not_finite_and_to_its_row_or_column_only(va
         assert found[36:].all()
     if not math.isnan(value):
         weights = random.standard_normal((64, 64), np.float32)
-        kept = tiles.pack(np.zeros((64, 64), np.float32))
+        kept = packing.pack(np.zeros((64, 64), np.float32))
         kept[:] = (torch.from_numpy(weights).bfloat16().view(torch.uint16).numpy()).reshape(kept.shape)
-        kept[0, 0, 0, 0] = tiles.to_bits(np.float32([value]))[0]
+        kept[0, 0, 0, 0] = numbers.to_bits(np.float32([value]))[0]
         out = tiles.aligned((2, 32, 32), np.float32)
         run(tiles.multiply)(squares(np.ones((32, 64), np.float32)), kept, out, tiles.SETTINGS)
         assert (out[0, :, 0] == value).all()
@@ -756,12 +759,12 @@ def test_a_product_passes_on_what_is_not_finite_and_to_its_row_or_column_only(va
 @given(st.integers(1, 100), st.integers(1, 100))
 def test_packed_weights_lie_in_blocks_of_columns_and_pairs_of_inputs(inputs: int, outputs: int) -> None:
     weights = np.random.default_rng(0).standard_normal((inputs, outputs), np.float32)
-    packed = tiles.pack(weights)
+    packed = packing.pack(weights)
     assert packed.shape == (kernels.pad(outputs) // 32, kernels.pad(inputs) // 2, 32, 2)
     assert packed.flags.c_contiguous
     assert packed.ctypes.data % 64 == 0
     k, n = np.indices(weights.shape)
-    assert (packed[n // 32, k // 2, n % 32, k % 2] == tiles.to_bits(weights)).all()
+    assert (packed[n // 32, k // 2, n % 32, k % 2] == numbers.to_bits(weights)).all()
     packed[n // 32, k // 2, n % 32, k % 2] = 0
     assert not packed.any()
 
@@ -771,8 +774,8 @@ def test_packed_weights_lie_in_blocks_of_columns_and_pairs_of_inputs(inputs: int
 def test_a_layer_packs_its_weights_as_the_products_want_them(gates: int, hidden: int) -> None:
     weights = torch.randn(gates * hidden, hidden, generator=torch.Generator().manual_seed(0))
     for kernel, sizes, expected in (
-        (packing.pack_forward, (hidden, gates * hidden), tiles.pack(weights.numpy().T)),
-        (packing.pack_backward, (gates * hidden, hidden), tiles.pack(weights.numpy())),
+        (packing.pack_forward, (hidden, gates * hidden), packing.pack(weights.numpy().T)),
+        (packing.pack_backward, (gates * hidden, hidden), packing.pack(weights.numpy())),
     ):
         found = fast_recurrent._pack(weights, kernel, *sizes)
         assert found.flags.c_contiguous
@@ -823,13 +826,13 @@ def as_torch_rounds(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 def stored(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     bits = np.full(len(values), 0xAAAA, np.uint16)
-    tiles.store(values, bits)
+    numbers.store(values, bits)
     return bits
 
 
 def loaded(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     values = np.empty(len(bits), np.float32)
-    tiles.load(bits, values)
+    numbers.load(bits, values)
     return values
 
 
@@ -840,7 +843,7 @@ def test_numbers_are_rounded_as_torch_rounds_them(seed: int) -> None:
     for values in (drawn, EDGES):
         finite, no_number = np.isfinite(values), np.isnan(values)
         assert (stored(values)[~no_number] == as_torch_rounds(values)[~no_number]).all()
-        assert (tiles.to_bits(values[finite]) == as_torch_rounds(values[finite])).all()
+        assert (numbers.to_bits(values[finite]) == as_torch_rounds(values[finite])).all()
         assert np.isnan(loaded(stored(values))[no_number]).all()
 
 
@@ -868,7 +871,7 @@ def test_examples_of_rounding(value: float, bits: int) -> None:
     values = np.array([value], np.float32)
     assert stored(values)[0] == bits
     if math.isfinite(value):
-        assert tiles.to_bits(values)[0] == bits
+        assert numbers.to_bits(values)[0] == bits
 
 
 # What is not finite.

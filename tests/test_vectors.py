@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from chargen.kernels import recurrent
+from chargen.kernels import cells
+from chargen.kernels.bits import to_bits
 from chargen.kernels.compiled import compiled
-from chargen.kernels.tiles import to_bits
 from chargen.kernels.vectors import fuse, sigmoid, tanh
 
 ONE = fuse(lambda x: (sigmoid(x), tanh(x), x, -1 * x + 0.5), "f", "ffbf")
@@ -50,10 +50,10 @@ def test_what_is_not_a_number_stays_so_and_touches_nothing_else(at):
 
 
 FORMULAS = [
-    (recurrent.lstm_unit, 13, 8),
-    (recurrent.lstm_unit_gradient, 9, 9),
-    (recurrent.gru_unit, 11, 7),
-    (recurrent.gru_unit_gradient, 8, 8),
+    (cells.lstm_unit, 13, 8),
+    (cells.lstm_unit_gradient, 9, 9),
+    (cells.gru_unit, 11, 7),
+    (cells.gru_unit_gradient, 8, 8),
 ]
 
 

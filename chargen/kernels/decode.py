@@ -9,8 +9,8 @@ from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.kernels.compiled import compiled
 from chargen.kernels.pointwise import gru, lstm
 from chargen.kernels.products import WIDTH, add_products
+from chargen.kernels.split import multiply_split
 from chargen.kernels.team import meet
-from chargen.kernels.tiles import multiply_split
 
 
 @compiled

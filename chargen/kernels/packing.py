@@ -1,4 +1,4 @@
-"""Recurrent weights as the right side of products in tiles, both ways."""
+"""Weights as the right side of products in tiles."""
 
 from typing import Any
 
@@ -7,13 +7,36 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
+from chargen.kernels.bits import Bits, to_bits
 from chargen.kernels.compiled import compiled, native
-from chargen.kernels.tiles import SIDE
+from chargen.kernels.tiles import SIDE, aligned
 from chargen.kernels.vectors import LANES, load_vector, rounded, transposed
 
-Bits = NDArray[np.uint16]
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 _PAIRS = ir.VectorType(_INT32, LANES)
+
+
+def pack(weights: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """(K, N) -> bf16 bits (N / 32, K / 2, 32, 2), rounded to nearest, filled up with zeros to multiples of 32.
+
+    The obvious way; `pack_forward` and `pack_backward` do the same to recurrent weights at every step of training.
+    """
+    inputs, outputs = weights.shape
+    padded = np.zeros((-(-inputs // SIDE) * SIDE, -(-outputs // SIDE) * SIDE), np.float32)
+    padded[:inputs, :outputs] = weights
+    bits = to_bits(padded)
+    packed = bits.reshape(len(bits) // 2, 2, -1, SIDE).transpose(2, 0, 3, 1)
+    found = aligned(packed.shape, np.uint16)
+    found[:] = packed
+    return found
+
+
+def pack_rows(bits: Bits) -> Bits:
+    """bf16 bits (N, K), K a multiple of 32 -> packed weights (K, N), N filled up to a multiple of 64."""
+    rows, inputs = bits.shape
+    padded = np.zeros((-(-rows // (2 * SIDE)) * 2 * SIDE, inputs), np.uint16)
+    padded[:rows] = bits
+    return np.ascontiguousarray(padded.reshape(-1, SIDE, inputs // 2, 2).transpose(0, 2, 1, 3))
 
 
 def _store(builder: Any, pairs: Any, address: Any) -> None:

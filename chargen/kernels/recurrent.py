@@ -3,96 +3,28 @@
 Each function computes the rows from `first` up to `last` for all T characters; time comes first in all arrays. Sums
 over a layer's inputs come as one product made before, and gradients of weights are left to one product made afterwards.
 So what is repeated T times is, for every 32 units, the product of the state with their weights, and all the rest at
-once while the next product is on its way. Sizes: B rows, of which last - first are filled up to M; H hidden
-units; B aside, all are multiples of 32.
+once while the next product is on its way. Sizes: B rows, of which last - first are filled up to M; H hidden units; B
+aside, all are multiples of 32.
 
-Arrays are read and written by address, so all come from the caller: one made here would be given back after its address
-is taken.
-
-Equations as in PyTorch's LSTM and GRU; backward: Hochreiter and Schmidhuber (1997), with full gradients.
+Arrays are read and written by address, so they come from the caller: one made here would be given back as soon as its
+name is used for the last time.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.kernels.bits import Bits, Floats, from_bits, store
+from chargen.kernels.cells import gru, gru_gradient, lstm, lstm_gradient
 from chargen.kernels.compiled import compiled
-from chargen.kernels.tiles import SIDE, from_bits, leave_units, multiply, store, use_units
-from chargen.kernels.vectors import Values, fuse, sigmoid, tanh, transpose
+from chargen.kernels.tiles import SIDE, leave_units, multiply, use_units
+from chargen.kernels.vectors import fuse, transpose
 
-Bits = NDArray[np.uint16]
-Floats = NDArray[np.float32]
-Results = tuple[Values, ...]
 _SQUARE = SIDE * SIDE
 """Elements of the sums of 32 rows and 32 units."""
 _APART = 8
 """Totals that are kept apart, so that no addition waits for the one before."""
 
 
-def lstm_unit(
-    enter: Values, forget: Values, new: Values, leave: Values, carried_enter: Values, carried_forget: Values,
-    carried_new: Values, carried_leave: Values, bias_enter: Values, bias_forget: Values, bias_new: Values,
-    bias_leave: Values, cell: Values,
-) -> Results:  # fmt: skip
-    """Sums over inputs, over the state, biases and the cell before -> gates, cell, and the output three times."""
-    enter, forget = sigmoid(enter + carried_enter + bias_enter), sigmoid(forget + carried_forget + bias_forget)
-    new, leave = tanh(new + carried_new + bias_new), sigmoid(leave + carried_leave + bias_leave)
-    cell = forget * cell + enter * new
-    out = leave * tanh(cell)
-    return enter, forget, new, leave, cell, out, out, out
-
-
-def lstm_unit_gradient(
-    enter: Values, forget: Values, new: Values, leave: Values, before: Values, cell: Values, coming: Values,
-    carried: Values, of_cell: Values,
-) -> Results:  # fmt: skip
-    """Gates, cells before and after, and gradients of the output (of two kinds) and of the cell -> gradients of the
-    gates' sums twice, and that of the cell before.
-    """
-    out, squashed = coming + carried, tanh(cell)
-    of_cell = of_cell + out * leave * (1 - squashed * squashed)
-    through = of_cell * enter
-    sums = (
-        through * new * (1 - enter),
-        of_cell * forget * before * (1 - forget),
-        through * (1 - new * new),
-        out * squashed * leave * (1 - leave),
-    )
-    return *sums, *sums, of_cell * forget
-
-
-def gru_unit(
-    reset: Values, update: Values, new: Values, carried_reset: Values, carried_update: Values, carried_new: Values,
-    bias_reset: Values, bias_update: Values, bias_new: Values, inner_bias: Values, hidden: Values,
-) -> Results:  # fmt: skip
-    """Sums over inputs, over the state, biases and the state before -> gates, what the reset gate acts on, and the
-    output three times.
-    """
-    reset, update = sigmoid(reset + carried_reset + bias_reset), sigmoid(update + carried_update + bias_update)
-    inner = carried_new + inner_bias
-    new = tanh(new + bias_new + reset * inner)
-    out = new + update * (hidden - new)
-    return reset, update, new, inner, out, out, out
-
-
-def gru_unit_gradient(
-    reset: Values, update: Values, new: Values, inner: Values, before: Values, coming: Values, carried: Values,
-    direct: Values,
-) -> Results:  # fmt: skip
-    """Gates, what the reset gate acted on, the state before, gradients of the output (of three kinds) -> gradients of
-    the gates' sums, of the same over the state, of the new state's sum, and what goes straight to the state before.
-    """
-    out = coming + carried + direct
-    of_new = out * (1 - update) * (1 - new * new)
-    of_update = out * (before - new) * update * (1 - update)
-    of_inner = of_new * reset
-    of_reset = of_inner * inner * (1 - reset)
-    return of_reset, of_update, of_new, of_reset, of_update, of_inner, of_new, out * update
-
-
-_lstm_unit = fuse(lstm_unit, "bbbbfffffffff", "bbbbffbb")
-_lstm_unit_gradient = fuse(lstm_unit_gradient, "bbbbffbff", "bbbbbbbbf")
-_gru_unit = fuse(gru_unit, "bbbffffffff", "bbbbfbb")
-_gru_unit_gradient = fuse(gru_unit_gradient, "bbbbbbff", "bbbbbbbf")
 _add = fuse(lambda total, more: (total + more,), "fb", "f")
 
 
@@ -143,18 +75,17 @@ def lstm_forward(
             for each in range(SIDE):
                 if at < blocks * groups:
                     due += 4 * blocks
-                    square, reached = multiply(
+                    square, reached, due = multiply(
                         now + group * _SQUARE * 2, filled * SIDE * 2, packed, blocks * blocks * _SQUARE * 2, found,
-                        blocks, square, reached, due >> 5,
+                        blocks, square, reached, due,
                     )  # fmt: skip
-                    due &= SIDE - 1
                 place = done_group * SIDE + each
                 if at > 0 and place < last - first:
                     unit = (turn * rows + first + place) * size + done_block * SIDE
                     g = gates_at + ((turn * rows + first + place) * size + done_block * SIDE) * 8
                     s = sums_at + ((at - 1) % 2 * 4 * SIDE + each) * SIDE * 4
                     b = bias_at + done_block * SIDE * 4
-                    _lstm_unit((
+                    lstm((
                         g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
                         s, s + _SQUARE * 4, s + _SQUARE * 8, s + _SQUARE * 12,
                         b, b + size * 4, b + size * 8, b + size * 12,
@@ -205,11 +136,10 @@ def lstm_backward(
             for each in range(SIDE):
                 if turn < turns - 1 and at < blocks * groups:
                     due += 4 * blocks
-                    square, reached = multiply(
+                    square, reached, due = multiply(
                         now + group * _SQUARE * 2, filled * SIDE * 2, packed, 0, found,
-                        4 * blocks, square, reached, due >> 5,
+                        4 * blocks, square, reached, due,
                     )  # fmt: skip
-                    due &= SIDE - 1
                 place = done_group + each
                 if turn >= 0 and at > 0 and place < last - first:
                     row = first + place
@@ -217,7 +147,7 @@ def lstm_backward(
                     g = gates_at + ((turn * rows + row) * size + done_block * SIDE) * 8
                     to, gate = following + (done_block * filled + place) * SIDE * 2, filled * size * 2
                     cell = dc_at + (row * size + done_block * SIDE) * 4
-                    _lstm_unit_gradient((
+                    lstm_gradient((
                         g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
                         cells_at + unit * 4,
                         cells_at + (unit + rows * size) * 4,
@@ -275,11 +205,10 @@ def gru_forward(
             for each in range(SIDE):
                 if at < blocks * groups:
                     due += 3 * blocks
-                    square, reached = multiply(
+                    square, reached, due = multiply(
                         now + group * _SQUARE * 2, filled * SIDE * 2, packed, blocks * blocks * _SQUARE * 2, found,
-                        blocks, square, reached, due >> 5,
+                        blocks, square, reached, due,
                     )  # fmt: skip
-                    due &= SIDE - 1
                 place = done_group * SIDE + each
                 if at > 0 and place < last - first:
                     unit = (turn * rows + first + place) * size + done_block * SIDE
@@ -287,7 +216,7 @@ def gru_forward(
                     s = sums_at + ((at - 1) % 2 * 3 * SIDE + each) * SIDE * 4
                     b = bias_at + done_block * SIDE * 4
                     state = hidden_at + ((first + place) * size + done_block * SIDE) * 4
-                    _gru_unit((
+                    gru((
                         g, g + SIDE * 2, g + SIDE * 4,
                         s, s + _SQUARE * 4, s + _SQUARE * 8,
                         b, b + size * 4, b + size * 8,
@@ -343,11 +272,10 @@ def gru_backward(
             for each in range(SIDE):
                 if turn < turns - 1 and at < blocks * groups:
                     due += 3 * blocks
-                    square, reached = multiply(
+                    square, reached, due = multiply(
                         now + group * _SQUARE * 2, filled * SIDE * 2, packed, 0, found,
-                        3 * blocks, square, reached, due >> 5,
+                        3 * blocks, square, reached, due,
                     )  # fmt: skip
-                    due &= SIDE - 1
                 place = done_group + each
                 if turn >= 0 and at > 0 and place < last - first:
                     row = first + place
@@ -355,7 +283,7 @@ def gru_backward(
                     g = gates_at + ((turn * rows + row) * size + done_block * SIDE) * 6
                     to, gate = following + (done_block * filled + place) * SIDE * 2, filled * size * 2
                     straight = direct_at + (row * size + done_block * SIDE) * 4
-                    _gru_unit_gradient((
+                    gru_gradient((
                         g, g + SIDE * 2, g + SIDE * 4,
                         inner_at + unit * 2,
                         states_at + unit * 2,

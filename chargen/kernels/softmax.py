@@ -5,8 +5,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.kernels.bits import from_bits, round_to_bits
 from chargen.kernels.compiled import compiled
-from chargen.kernels.tiles import SIDE, from_bits, round_to_bits
+from chargen.kernels.tiles import SIDE
 from chargen.kernels.vectors import exp, fuse, maximum
 
 Floats = NDArray[np.float32]

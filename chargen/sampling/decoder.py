@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.kernels.decode import read_or_write
+from chargen.kernels.packing import pack_rows
 from chargen.kernels.products import WIDTH, pack
 from chargen.kernels.threads import share, threads, together
-from chargen.kernels.tiles import SETTINGS, SIDE, aligned, pack_rows
+from chargen.kernels.tiles import SETTINGS, SIDE, aligned
 from chargen.kernels.units import amx
 from chargen.model.config import ModelConfig, check_direction
 from chargen.sampling.choose import SampleConfig

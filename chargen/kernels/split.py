@@ -1,0 +1,102 @@
+"""Products of float32 rows with bf16 weights in matrix units: each input is split into two bf16 numbers."""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from chargen.kernels.bits import Bits, Floats, from_bits, round_to_bits
+from chargen.kernels.compiled import compiled, native
+from chargen.kernels.tiles import SIDE, leave_units, load_tile, multiply_tiles, start_in_units, store_tile, use_units
+from chargen.kernels.units import amx
+
+
+@native
+def _advance(typing_context: Any, high: Any, low: Any, step: Any, first: Any, second: Any) -> Any:
+    """Tiles 0 to 3 (16, 64) += (high + low) (16, 32), rows `step` bytes apart, times two blocks of weights (32, 32)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        high, low, step, *blocks = arguments
+        load_tile(builder, 4, high, 0, step)
+        load_tile(builder, 5, low, 0, step)
+        for number in range(4):
+            right = 6 + number % 2
+            load_tile(builder, right, blocks[number // 2], 2 * SIDE * (number % 2), 4 * SIDE)
+            for left in (4, 5):
+                multiply_tiles(builder, number, left, right)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5), generate
+
+
+@native
+def _end(typing_context: Any, out: Any, step: Any) -> Any:
+    """Tiles 0 to 3 beside each other, rows `step` bytes apart."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        for number in range(4):
+            store_tile(builder, number, arguments[0], 2 * SIDE * number, arguments[1])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 2), generate
+
+
+@compiled
+def _split_in_units(
+    inputs: Floats, rows: int, packed: Bits, at: int, first: int, last: int, high: Bits, low: Bits, out: Floats,
+    settings: NDArray[np.uint8],
+) -> None:  # fmt: skip
+    size = inputs.shape[1]
+    for row in range(rows):
+        for k in range(size):
+            bits = round_to_bits(inputs[row, k])
+            high[row, k] = bits
+            low[row, k] = round_to_bits(inputs[row, k] - from_bits(bits))
+    use_units(settings)
+    for block in range(first, last):
+        weights = packed.ctypes.data + (at + block * size * 2 * SIDE) * 2
+        for row in range(0, rows, 16):
+            left = row * size * 2
+            start_in_units(0)
+            for k in range(size // SIDE):
+                columns = weights + k * SIDE * SIDE * 2
+                more = left + k * SIDE * 2
+                _advance(high.ctypes.data + more, low.ctypes.data + more, size * 2, columns, columns + size * SIDE * 2)
+            _end(out.ctypes.data + (row * out.shape[1] + block * 2 * SIDE) * 4, out.shape[1] * 4)
+    leave_units()
+
+
+@compiled
+def multiply_split_plainly(
+    inputs: Floats, rows: int, packed: Bits, at: int, first: int, last: int, high: Bits, low: Bits, out: Floats,
+    settings: NDArray[np.uint8],
+) -> None:  # fmt: skip
+    """The same in plain loops, slowly."""
+    size = inputs.shape[1]
+    for row in range(rows):
+        out[row, first * 2 * SIDE : last * 2 * SIDE] = 0
+        for k in range(size):
+            high[row, k] = round_to_bits(inputs[row, k])
+            low[row, k] = round_to_bits(inputs[row, k] - from_bits(high[row, k]))
+            value = from_bits(high[row, k]) + from_bits(low[row, k])
+            for n in range(first * 2 * SIDE, last * 2 * SIDE):
+                place = at + ((n // SIDE * size // 2 + k // 2) * SIDE + n % SIDE) * 2 + k % 2
+                out[row, n] += value * from_bits(packed[place])
+
+
+@compiled
+def _no_units(
+    inputs: Floats, rows: int, packed: Bits, at: int, first: int, last: int, high: Bits, low: Bits, out: Floats,
+    settings: NDArray[np.uint8],
+) -> None:  # fmt: skip
+    return
+
+
+multiply_split = _split_in_units if amx() else _no_units
+"""out (R, N) = inputs (R, K) in float32 times bf16 weights (K, N): the blocks of 64 columns from `first` up to `last`.
+
+An input is split into two bf16 numbers, which together hold 16 of its 24 bits. `packed` is flat, the weights begin
+`at`; `high`, `low` and `out` have room for R filled up to 16; K is a multiple of 32. The bits of a row do not depend on
+R. Not to be called where there are no matrix units.
+"""
