@@ -365,17 +365,11 @@ def same(ours: Chunk, theirs: Chunk) -> None:
         assert np.allclose(one, other, rtol=0, atol=CLOSE, equal_nan=True)
 
 
-@settings(max_examples=150)
-@given(
-    st.sampled_from(CELLS), st.sampled_from([1, 2, 3]), st.sampled_from(STORED), st.sampled_from(DIRECTIONS), configs,
-    random_seeds, st.integers(1, 6), st.integers(0, 12), st.integers(1, 4), st.sampled_from([0.05, 0.3, 0.9, 1.0]),
-    st.sampled_from([0.0, 0.1, 0.4]), st.sampled_from([0.0, 0.1]), st.booleans(),
-)  # fmt: skip
-def test_a_chunk_is_what_the_reference_writes(
-    cell: str, layers: int, stored: str, direction: str, config: SampleConfig, seed: int, rows: int, turns: int,
-    number: int, allowed: float, paused: float, unknown: float, broken: bool,
-) -> None:  # fmt: skip
-    ours, theirs = both(cell, layers, 12, stored, 1.5, direction=direction)
+def chunk_to_write(
+    stepper: Stepper, config: SampleConfig, seed: int, rows: int, turns: int, number: int, allowed: float,
+    paused: float, unknown: float, broken: bool,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Arguments for `write`: random logits and states, and rules with `number` masks; shares are of ids."""
     random = np.random.default_rng(seed)
     masks = random.random((number, 31)) < allowed
     follow = random.integers(0, number, (number, 31))
@@ -384,8 +378,26 @@ def test_a_chunk_is_what_the_reference_writes(
     logits = random.normal(size=(rows, 31)).astype(np.float32) * 2
     if broken:
         logits[random.integers(rows), random.integers(31)] = random.choice([np.inf, -np.inf, np.nan])
-    state = tuple(random.normal(size=part.shape).astype(np.float32) / 3 for part in ours.start(rows))
-    given_ = logits, state, random.random((rows, turns)), rules, random.integers(0, number, rows), config
+    state = tuple(random.normal(size=part.shape).astype(np.float32) / 3 for part in stepper.start(rows))
+    return logits, state, random.random((rows, turns)), rules, random.integers(0, number, rows), config
+
+
+chunks = (
+    configs, random_seeds, st.integers(1, 6), st.integers(0, 12), st.integers(1, 4),
+    st.sampled_from([0.05, 0.3, 0.9, 1.0]), st.sampled_from([0.0, 0.1, 0.4]), st.sampled_from([0.0, 0.1]), st.booleans(),
+)  # fmt: skip
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from(CELLS), st.sampled_from([1, 2, 3]), st.sampled_from(STORED), st.sampled_from(DIRECTIONS), *chunks
+)
+def test_a_chunk_is_what_the_reference_writes(
+    cell: str, layers: int, stored: str, direction: str, config: SampleConfig, seed: int, rows: int, turns: int,
+    number: int, allowed: float, paused: float, unknown: float, broken: bool,
+) -> None:  # fmt: skip
+    ours, theirs = both(cell, layers, 12, stored, 1.5, direction=direction)
+    given_ = chunk_to_write(theirs, config, seed, rows, turns, number, allowed, paused, unknown, broken)
     same(ours.write(*given_), theirs.write(*given_))
 
 

@@ -6,12 +6,11 @@ import torch
 from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_decoder import CELLS, DIRECTIONS, ODD, apart, configs, free, random_seeds, same
+from test_decoder import CELLS, DIRECTIONS, ODD, apart, chunk_to_write, chunks, configs, free, random_seeds, same
 
 from chargen.kernels import NOT_FINITE
 from chargen.sampling import torch_stepper
 from chargen.sampling.choose import SampleConfig, choose
-from chargen.sampling.rules import Rules
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stepper import NumpyStepper
 from chargen.sampling.torch_stepper import TorchStepper, choose_rows
@@ -24,26 +23,13 @@ def both(cell, layers=2, direction="forward", characters=ODD):
 
 
 @settings(max_examples=150)
-@given(
-    st.sampled_from(CELLS), st.sampled_from([1, 2, 3]), st.sampled_from(DIRECTIONS), configs, random_seeds,
-    st.integers(1, 6), st.integers(0, 12), st.integers(1, 4), st.sampled_from([0.05, 0.3, 0.9, 1.0]),
-    st.sampled_from([0.0, 0.1, 0.4]), st.sampled_from([0.0, 0.1]), st.booleans(),
-)  # fmt: skip
+@given(st.sampled_from(CELLS), st.sampled_from([1, 2, 3]), st.sampled_from(DIRECTIONS), *chunks)
 def test_a_chunk_is_what_the_reference_writes(
     cell, layers, direction, config, seed, rows, turns, number, allowed, paused, unknown, broken
 ):
     ours, theirs = both(cell, layers, direction)
-    random = np.random.default_rng(seed)
-    masks = random.random((number, 31)) < allowed
-    follow = random.integers(0, number, (number, 31))
-    follow[random.random(follow.shape) < unknown] = -random.integers(1, 9)
-    rules = Rules(masks, follow, random.random(31) < paused)
-    logits = random.normal(size=(rows, 31)).astype(np.float32) * 2
-    if broken:
-        logits[random.integers(rows), random.integers(31)] = random.choice([np.inf, -np.inf, np.nan])
-    state = tuple(random.normal(size=part.shape).astype(np.float32) / 3 for part in ours.start(rows))
-    for _ in range(2):  # the second time in the same memory
-        given_ = logits, state, random.random((rows, turns)), rules, random.integers(0, number, rows), config
+    for again in range(2):  # the second time in the same memory
+        given_ = chunk_to_write(theirs, config, seed + again, rows, turns, number, allowed, paused, unknown, broken)
         same(ours.write(*given_), theirs.write(*given_))
 
 

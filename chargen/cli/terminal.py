@@ -8,6 +8,8 @@ from typing import TextIO, cast
 
 import click
 
+from chargen.kernels import available
+
 _HARMLESS = "\n\t\u200c\u200d"  # joiners are part of words in several scripts
 
 
@@ -116,10 +118,10 @@ class TextWriter:
 
 def tell_of_kernels() -> None:
     """Say why the first run on a machine begins slowly, or why all do."""
-    try:
-        from chargen.kernels.compiled import PLACE
-    except ImportError:
+    if not available():
         tell("note: without the package numba this is slower")
         return
+    from chargen.kernels.compiled import PLACE
+
     if not os.path.exists(PLACE):
         tell("compiling inner loops for this machine; this is done once")

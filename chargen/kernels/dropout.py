@@ -1,5 +1,6 @@
 """Dropout masks that are computed where they are applied: Philox of their address, as in `draws`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -74,51 +75,35 @@ def _dropping(kind: str) -> Any:
     return native(drop)
 
 
-_drop_floats, _drop_bits = _dropping("f"), _dropping("b")
+def _whole(kind: str) -> Callable[..., None]:
+    drop, size, dtype = _dropping(kind), BYTES[kind], np.float32 if kind == "f" else np.uint16
+
+    @compiled
+    def drop_groups(
+        values: NDArray[Any], out: NDArray[Any], first: int, last: int, limit: int, key: int, n: int, index: int,
+        purpose: int,
+    ) -> None:  # fmt: skip
+        room = np.zeros(GROUP, dtype)
+        for group in range(first, last):
+            begin = group * GROUP
+            left = min(GROUP, len(values) - begin)
+            source, target = values.ctypes.data + begin * size, out.ctypes.data + begin * size
+            if left < GROUP:
+                room[:left] = values[begin : begin + left]
+                source = target = room.ctypes.data
+            for part in range(_RUN // (2 * LANES)):
+                skip, counter = part * 2 * LANES * size, n + (group * _RUN // 2 + part * LANES)
+                drop(source + skip, target + skip, counter, index, purpose, key, limit)
+            if left < GROUP:
+                out[begin : begin + left] = room[:left]
+
+    result: Callable[..., None] = drop_groups
+    return result
 
 
-@compiled
-def drop_floats(
-    values: NDArray[np.float32], out: NDArray[np.float32], first: int, last: int, limit: int, key: int, n: int,
-    index: int, purpose: int,
-) -> None:  # fmt: skip
-    """Zero values (N,) whose number is below `limit`, and scale the others by 65536 / (65536 - limit).
+drop_floats, drop_bits = _whole("f"), _whole("b")
+"""Zero float32 values, or bits of bf16, whose number is below `limit`; scale the others by 65536 / (65536 - limit).
 
-    Args:
-        first, last: from which to which group of 512 values.
-        key, n, index, purpose: the address of the first value, as in `draws`.
-    """
-    room = np.zeros(GROUP, np.float32)
-    for group in range(first, last):
-        begin = group * GROUP
-        size = min(GROUP, len(values) - begin)
-        source, target = values.ctypes.data + begin * 4, out.ctypes.data + begin * 4
-        if size < GROUP:
-            room[:size] = values[begin : begin + size]
-            source = target = room.ctypes.data
-        for part in range(_RUN // (2 * LANES)):
-            skip, counter = part * 2 * LANES * 4, n + (group * _RUN // 2 + part * LANES)
-            _drop_floats(source + skip, target + skip, counter, index, purpose, key, limit)
-        if size < GROUP:
-            out[begin : begin + size] = room[:size]
-
-
-@compiled
-def drop_bits(
-    values: NDArray[np.uint16], out: NDArray[np.uint16], first: int, last: int, limit: int, key: int, n: int,
-    index: int, purpose: int,
-) -> None:  # fmt: skip
-    """The same for bf16 bits."""
-    room = np.zeros(GROUP, np.uint16)
-    for group in range(first, last):
-        begin = group * GROUP
-        size = min(GROUP, len(values) - begin)
-        source, target = values.ctypes.data + begin * 2, out.ctypes.data + begin * 2
-        if size < GROUP:
-            room[:size] = values[begin : begin + size]
-            source = target = room.ctypes.data
-        for part in range(_RUN // (2 * LANES)):
-            skip, counter = part * 2 * LANES * 2, n + (group * _RUN // 2 + part * LANES)
-            _drop_bits(source + skip, target + skip, counter, index, purpose, key, limit)
-        if size < GROUP:
-            out[begin : begin + size] = room[:size]
+Arguments: values, out (N,); first, last, from which to which group of 512 values; limit; and key, n, index, purpose:
+the address of the first value, as in `draws`.
+"""

@@ -56,14 +56,10 @@ class Vector:
     def __mul__(self, other: Any) -> "Vector":
         return self._binary("fmul", self, other)
 
-    def __radd__(self, other: Any) -> "Vector":
-        return self._binary("fadd", other, self)
-
     def __rsub__(self, other: Any) -> "Vector":
         return self._binary("fsub", other, self)
 
-    def __rmul__(self, other: Any) -> "Vector":
-        return self._binary("fmul", other, self)
+    __radd__, __rmul__ = __add__, __mul__
 
     def bits(self) -> Any:
         """As whole numbers of 32 bits."""

@@ -1,13 +1,13 @@
 """Dropout whose masks are addressed by (seed, step, layer), so that no random state needs saving."""
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from chargen.draws import Purpose, integer
+from chargen.kernels import available
 
 BITS = 16
 """Of a mask's random numbers: a rate is rounded to a multiple of 2**-16."""
@@ -31,23 +31,13 @@ def drop(values: Tensor, rate: float, noise: Noise | None, layer: int, *, locked
     """
     if noise is None or rate == 0:
         return values
-    if not locked and values.device.type == "cpu" and values.dtype in (torch.float32, torch.bfloat16) and _kernels():
+    if not locked and values.device.type == "cpu" and values.dtype in (torch.float32, torch.bfloat16) and available():
         dropped: Tensor = _Drop.apply(values, round(rate * 2**BITS), noise, layer)  # type: ignore[no-untyped-call]
         return dropped
     shape = (values.shape[0], 1 if locked else values.shape[1], values.shape[2])
     generator = torch.Generator(values.device).manual_seed(integer(noise.seed, layer, noise.step, Purpose.DROPOUT))
     kept = torch.rand(shape, generator=generator, device=values.device) >= rate
     return values * kept / (1 - rate)
-
-
-@cache
-def _kernels() -> Any:
-    """The compiled masks; None where numba is not there."""
-    try:
-        from chargen.kernels import dropout
-    except ImportError:
-        return None
-    return dropout
 
 
 class _Drop(torch.autograd.Function):
@@ -64,9 +54,9 @@ class _Drop(torch.autograd.Function):
 
 
 def _apply(values: Tensor, limit: int, noise: Noise, layer: int) -> Tensor:
+    from chargen.kernels import dropout as kernels
     from chargen.kernels.threads import share
 
-    kernels = _kernels()
     by_time = values.detach().transpose(0, 1).contiguous()  # as the compiled layers have it: nothing is copied then
     found = torch.empty_like(by_time)
     kernel, view = (kernels.drop_bits, torch.uint16) if values.dtype == torch.bfloat16 else (kernels.drop_floats, None)

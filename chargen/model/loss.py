@@ -1,7 +1,6 @@
 """The output layer and its loss in blocks of characters: logits of a large vocabulary never lie in memory whole."""
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from chargen.kernels import available
 
 BLOCK = {"cpu": 2**21, "cuda": 2**25, "compiled": 2**24}
 """Logits at once: few for plain passes over them, which want a CPU's cache; enough to fill a GPU; compiled code reads
@@ -69,75 +70,75 @@ def _blocks(values: Tensor, weight: Tensor, bias: Tensor, fixed: Fixed | None) -
         yield part, logits
 
 
-@cache
-def _kernels() -> Any:
-    """The compiled loss; None where numba is not there."""
-    try:
-        from chargen.kernels import softmax
-    except ImportError:
-        return None
-    return softmax
+Found = tuple[Tensor, Tensor, Tensor, Tensor]
+"""The mean cost, and the gradients of values, weights and bias."""
 
 
-def _compiled(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """The same on a CPU, where passing over the logits would take longer than their products."""
+def _plain(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Found:
+    """Loss and gradients, on any device."""
+    nats = torch.zeros((), device=values.device)
+    of_values, of_weight, of_bias = torch.empty_like(values), torch.zeros_like(weight), torch.zeros_like(bias)
+    narrow, share = weight.to(values.dtype), 1 / max(len(values), 1)
+    for part, logits in _blocks(values, weight, bias, fixed):
+        wanted = targets[part, None]
+        logits -= logits.logsumexp(1, keepdim=True)
+        nats -= logits.gather(1, wanted).sum()
+        # The gradient of the logits: p, and p - 1 at the target.
+        logits.exp_()
+        logits.scatter_add_(1, wanted, logits.new_full((1, 1), -1).expand_as(wanted))
+        logits *= share
+        of_bias += logits.sum(0)
+        error = logits.to(values.dtype)
+        torch.mm(error, narrow, out=of_values[part])
+        of_weight += error.t() @ values[part]
+    return nats * share, of_values, of_weight, of_bias
+
+
+def _compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Found:
+    """The same in bf16 on a CPU, where passing over the logits would take longer than their products."""
+    from chargen.kernels.softmax import TOGETHER, loss_and_error
     from chargen.kernels.threads import share
+    from chargen.kernels.tiles import SIDE
 
-    kernels = _kernels()
     (rows, inputs), size = values.shape, len(weight)
-    padded = -(-size // kernels.SIDE) * kernels.SIDE
+    padded = -(-size // SIDE) * SIDE
     narrow = torch.zeros(padded, inputs, dtype=torch.bfloat16)
     narrow[:size] = weight
     biases = torch.full((padded,), -1e30)  # no p is left for what is not there
     biases[:size] = bias
     of_values, of_weight, of_bias = torch.empty_like(values), torch.zeros(padded, inputs), torch.zeros(padded)
-    together = kernels.TOGETHER
-    block = max(1, BLOCK["compiled"] // padded // together) * together
+    block = max(1, BLOCK["compiled"] // padded // TOGETHER) * TOGETHER
     nats, logits = np.zeros(rows), torch.empty(min(block, rows), padded, dtype=torch.bfloat16)
-    totals = torch.empty(-(-len(logits) // together), padded)
+    totals = torch.empty(-(-len(logits) // TOGETHER), padded)
     wanted = targets.numpy()
     for first in range(0, rows, block):
         part = slice(first, min(first + block, rows))
         number = part.stop - part.start
         error = logits[:number]
         torch.mm(values[part], narrow.t(), out=error)
-        groups = -(-number // together)
+        groups = -(-number // TOGETHER)
         arrays = error.view(torch.uint16).numpy(), biases.numpy(), wanted[part], 1 / rows
         found = nats[part], totals[:groups].numpy()
 
         def run(some: slice, arrays: Any = arrays, found: Any = found) -> None:
-            kernels.loss_and_error(*arrays, some.start, some.stop, *found)
+            loss_and_error(*arrays, some.start, some.stop, *found)
 
         share(run, groups)
         of_bias += totals[:groups].sum(0)
         torch.mm(error, narrow, out=of_values[part])
         of_weight += error.t() @ values[part]
-    ctx.save_for_backward(of_values, of_weight[:size], of_bias[:size])
-    return torch.tensor(nats.mean(), dtype=torch.float32)
+    return torch.tensor(nats.mean(), dtype=torch.float32), of_values, of_weight[:size], of_bias[:size]
 
 
 class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Tensor:
-        if values.dtype == torch.bfloat16 and values.device.type == "cpu" and fixed is None and _kernels():
-            return _compiled(ctx, values, weight, bias, targets)
-        nats = torch.zeros((), device=values.device)
-        of_values, of_weight, of_bias = torch.empty_like(values), torch.zeros_like(weight), torch.zeros_like(bias)
-        narrow, share = weight.to(values.dtype), 1 / max(len(values), 1)
-        for part, logits in _blocks(values, weight, bias, fixed):
-            wanted = targets[part, None]
-            logits -= logits.logsumexp(1, keepdim=True)
-            nats -= logits.gather(1, wanted).sum()
-            # The gradient of the logits: p, and p - 1 at the target.
-            logits.exp_()
-            logits.scatter_add_(1, wanted, logits.new_full((1, 1), -1).expand_as(wanted))
-            logits *= share
-            of_bias += logits.sum(0)
-            error = logits.to(values.dtype)
-            torch.mm(error, narrow, out=of_values[part])
-            of_weight += error.t() @ values[part]
-        ctx.save_for_backward(of_values, of_weight, of_bias)
-        return nats * share
+        if values.dtype == torch.bfloat16 and values.device.type == "cpu" and fixed is None and available():
+            loss, *gradients = _compiled(values, weight, bias, targets)
+        else:
+            loss, *gradients = _plain(values, weight, bias, targets, fixed)
+        ctx.save_for_backward(*gradients)
+        return loss
 
     @staticmethod
     @once_differentiable

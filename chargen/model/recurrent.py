@@ -1,11 +1,12 @@
 """One recurrent layer as a function `(input, state) -> (output, state)`; the same shape of state for LSTM and GRU."""
 
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from chargen.kernels import available
+from chargen.kernels.units import amx
 from chargen.model.config import ModelConfig
 
 FEWEST_ROWS = 8
@@ -34,9 +35,11 @@ def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor
     """Run a layer over inputs (B, T, F) from state (B, S): outputs (B, T, H) and the state after the last of them."""
     outputs: Tensor
     carried: Any
-    if inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu") and len(inputs) >= FEWEST_ROWS and _fast():
-        outputs, carried = _fast()(module, inputs, state)
-        return outputs, carried
+    on_cpu = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    if on_cpu and len(inputs) >= FEWEST_ROWS and amx() and available():
+        from chargen.model import fast_recurrent
+
+        return fast_recurrent.run(module, inputs, state)
     if inputs.is_cuda and torch.is_autocast_enabled("cuda"):
         # Autocast runs cuDNN's recurrent layers in fp16, whatever type it was asked for, and fp16 without a scaled loss
         # loses small gradients. In fp32 they use TF32.
@@ -49,17 +52,6 @@ def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor
     else:
         outputs, carried = module(inputs, state.unsqueeze(0))
     return outputs, carried.squeeze(0).float()
-
-
-@cache
-def _fast() -> Any:
-    """The same for bf16 products on this CPU; None where numba or matrix units are not there."""
-    try:
-        from chargen.kernels.units import amx
-        from chargen.model import fast_recurrent
-    except ImportError:
-        return None
-    return fast_recurrent.run if amx() else None
 
 
 def zero_state(config: ModelConfig, rows: int, device: torch.device) -> State:

@@ -1,9 +1,8 @@
 """Which stepper a model gets: compiled or in NumPy on the CPU, torch elsewhere."""
 
-from collections.abc import Callable
-from functools import cache
 from typing import TYPE_CHECKING, Union
 
+from chargen.kernels import available
 from chargen.model.config import ModelConfig
 from chargen.sampling.stepper import Arrays, NumpyStepper, Stepper
 from chargen.storage.model_file import ModelFile, new_model
@@ -19,22 +18,17 @@ def arrays_of(model: Union[ModelFile, "CharModel"]) -> Arrays:
     return {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.state_dict().items()}
 
 
-@cache
-def _decoder() -> Callable[..., Stepper]:
-    try:
-        from chargen.sampling.decoder import Decoder
-    except ImportError:  # no numba, or one that does not fit this NumPy
-        return NumpyStepper
-    return Decoder
-
-
 def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str = "forward") -> Stepper:
     """A stepper of one direction: for the CPU compiled, or in NumPy where numba is not there; else in torch.
 
     Raises SettingError where the device or the direction is not there.
     """
     if device == "cpu":
-        return _decoder()(config, arrays, direction)
+        if not available():
+            return NumpyStepper(config, arrays, direction)
+        from chargen.sampling.decoder import Decoder
+
+        return Decoder(config, arrays, direction)
     from chargen.model.device import pick_device
     from chargen.sampling.torch_stepper import TorchStepper
 

@@ -6,6 +6,9 @@ import sys
 from chargen.model.config import GATES, ModelConfig, parameter_count
 from chargen.training.config import TrainConfig
 
+LOGITS = 2**25
+"""Bytes that the loss takes for logits at most: a block of them, and what is made of it (see `model.loss`)."""
+
 
 def estimate_memory(model_config: ModelConfig, vocabulary_size: int, config: TrainConfig) -> int:
     """About how many bytes training takes beside Python and torch themselves: weights and windows, no workspace."""
@@ -14,8 +17,8 @@ def estimate_memory(model_config: ModelConfig, vocabulary_size: int, config: Tra
     per_character = 2 * model_config.embedding_size + model_config.num_layers * model_config.hidden_size * (gates + 4)
     copies = 5  # weights, gradients, two moments, the best weights
     characters = config.batch_size * config.seq_length
-    logits = 4 * min(characters * vocabulary_size, 2**21)
-    return 4 * (copies * weights + characters * per_character + logits)
+    logits = min(16 * characters * vocabulary_size, LOGITS)
+    return 4 * (copies * weights + characters * per_character) + logits
 
 
 def keep_memory() -> None:

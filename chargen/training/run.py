@@ -84,7 +84,6 @@ class Run:
         self.optimizer = _adamw(self.model, config)
         self.parts = _parts(self.model)
         self.hidden: Hidden = {}
-        self.pending: list[Any] = []
         self.best: Arrays | None = None
         self.validates = len(corpus.valid) > 1 and vocabulary.count_characters(corpus.valid) > 1
         tests = len(corpus.test) > 1 and vocabulary.count_characters(corpus.test) > 1
@@ -174,7 +173,6 @@ class Run:
         Raises Diverged where a weight is not finite: then nothing is saved.
         """
         assert self.out is not None, "a Trainer without a run folder saves nothing"
-        self._settle()
         if not all(bool(torch.isfinite(weight).all()) for weight in self.model.parameters()):
             raise Diverged(self._divergence())
         begun = time.monotonic()
@@ -194,9 +192,6 @@ class Run:
         save_run_state(self.out, self._state())
         self._last_save = time.monotonic()
         self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - begun)
-
-    def _settle(self) -> None:
-        """Count the steps that are not counted yet; only a trainer has such."""
 
     def _state(self) -> RunState:
         self.counters.hidden = bool(self.hidden)

@@ -135,6 +135,15 @@ class Trainer(Run):
             yield self._progress("training")
         yield from self._finish()
 
+    def save(self) -> None:
+        """As `Run.save`; steps whose figures are still on their way are counted first."""
+        self._settle()
+        super().save()
+
+    def _set_up(self, *arguments: Any) -> None:
+        super()._set_up(*arguments)
+        self.pending: list[_Step] = []
+
     def _carried(self, direction: str, batch: Batch) -> State | None:
         """The state of the rows that continue; the others start fresh, and a few that could continue with them."""
         if direction not in self.hidden:
