@@ -384,7 +384,8 @@ def chunk_to_write(
 
 chunks = (
     configs, random_seeds, st.integers(1, 6), st.integers(0, 12), st.integers(1, 4),
-    st.sampled_from([0.05, 0.3, 0.9, 1.0]), st.sampled_from([0.0, 0.1, 0.4]), st.sampled_from([0.0, 0.1]), st.booleans(),
+    st.sampled_from([0.05, 0.3, 0.9, 1.0]), st.sampled_from([0.0, 0.1, 0.4]), st.sampled_from([0.0, 0.1]),
+    st.booleans(),
 )  # fmt: skip
 
 

@@ -28,7 +28,10 @@ def _place() -> str:
 
 
 def compiled(function: Function) -> Function:
-    """Compile a function when it is first called, without the interpreter's lock, with IEEE arithmetic as written."""
+    """Compile a function when it is first called, without the interpreter's lock, with IEEE arithmetic as written.
+
+    Not for a function made by another one around what it calls: it would be compiled anew in every process.
+    """
     if not _writable(Path(PLACE)):
         return _compile(function, cache=False)  # in every process; numba's own folders miss changes of other files
     before = _config.CACHE_DIR

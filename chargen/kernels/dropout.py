@@ -1,6 +1,5 @@
 """Dropout masks that are computed where they are applied: Philox of their address, as in `draws`."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,90 +19,85 @@ _INT16, _INT32, _INT64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _WORDS, _LONGS = ir.VectorType(_INT32, LANES), ir.VectorType(_INT64, LANES)
 
 
-def _dropping(kind: str) -> Any:
-    """A function that drops a sixteenth of a group's runs: 32 values of each, whose numbers come from 16 counters."""
+@native
+def _drop(
+    typing_context: Any, like: Any, values: Any, out: Any, counter: Any, index: Any, purpose: Any, key: Any, limit: Any
+) -> Any:
+    """Drop a part of a group, at an address: 32 values of each run, whose numbers come from 16 counters.
 
-    def drop(
-        typing_context: Any, values: Any, out: Any, counter: Any, index: Any, purpose: Any, key: Any, limit: Any
-    ) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            values, out, counter, index, purpose, key, limit = arguments
+    `like` is an array of the same type.
+    """
+    kind = "f" if like.dtype == types.float32 else "b"
 
-            def spread(value: Any, kind: Any) -> Any:
-                lanes = ir.VectorType(kind, LANES)
-                one = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, _INT32(0))
-                return builder.shuffle_vector(one, one, _WORDS([0] * LANES))
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values, out, counter, index, purpose, key, limit = arguments[1:]
 
-            def halves(number: Any) -> list[Any]:
-                return [builder.trunc(number, _INT32), builder.trunc(builder.lshr(number, _INT64(32)), _INT32)]
+        def spread(value: Any, kind: Any) -> Any:
+            lanes = ir.VectorType(kind, LANES)
+            one = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, _INT32(0))
+            return builder.shuffle_vector(one, one, _WORDS([0] * LANES))
 
-            counters = builder.add(spread(counter, _INT64), _LONGS(list(range(LANES))))
-            x = [builder.trunc(counters, _WORDS), builder.trunc(builder.lshr(counters, _LONGS([32] * LANES)), _WORDS)]
-            x += [spread(builder.trunc(number, _INT32), _INT32) for number in (index, purpose)]
-            keys = halves(key)
-            for _ in range(10):
-                products = [
-                    builder.mul(builder.zext(x[2 * place], _LONGS), _LONGS([_MULTIPLIERS[place]] * LANES))
-                    for place in range(2)
-                ]
-                high = [builder.trunc(builder.lshr(each, _LONGS([32] * LANES)), _WORDS) for each in products]
-                low = [builder.trunc(each, _WORDS) for each in products]
-                wide = [spread(each, _INT32) for each in keys]
-                x = [
-                    builder.xor(builder.xor(high[1], x[1]), wide[0]), low[1],
-                    builder.xor(builder.xor(high[0], x[3]), wide[1]), low[0],
-                ]  # fmt: skip
-                keys = [builder.add(each, _INT32(weyl)) for each, weyl in zip(keys, _WEYL, strict=True)]
-            most = builder.sitofp(builder.sub(_INT64(2**16), limit), ir.FloatType())
-            scale = Vector(builder, spread(builder.fdiv(ir.FloatType()(2.0**16), most), ir.FloatType()))
-            wide_limit = spread(builder.trunc(limit, _INT32), _INT32)
-            for word in range(4):
-                # Numbers lie in the order of the lower and the upper halves of the words.
-                bits = builder.bitcast(x[word], ir.VectorType(_INT16, 2 * LANES))
-                for part in range(2):
-                    chosen = _WORDS(list(range(part * LANES, (part + 1) * LANES)))
-                    numbers = builder.zext(builder.shuffle_vector(bits, bits, chosen), _WORDS)
-                    place = _INT64((word * _RUN + part * LANES) * BYTES[kind])
-                    scaled = load_vector(builder, kind, builder.add(values, place)) * scale
-                    kept = builder.icmp_unsigned(">=", numbers, wide_limit)
-                    found = builder.select(kept, scaled.value, scaled.of(0).value)
-                    store_vector(builder, kind, Vector(builder, found), builder.add(out, place))
-            return context.get_dummy_value()
+        def halves(number: Any) -> list[Any]:
+            return [builder.trunc(number, _INT32), builder.trunc(builder.lshr(number, _INT64(32)), _INT32)]
 
-        return types.void(*[types.int64] * 7), generate
+        counters = builder.add(spread(counter, _INT64), _LONGS(list(range(LANES))))
+        x = [builder.trunc(counters, _WORDS), builder.trunc(builder.lshr(counters, _LONGS([32] * LANES)), _WORDS)]
+        x += [spread(builder.trunc(number, _INT32), _INT32) for number in (index, purpose)]
+        keys = halves(key)
+        for _ in range(10):
+            products = [
+                builder.mul(builder.zext(x[2 * place], _LONGS), _LONGS([_MULTIPLIERS[place]] * LANES))
+                for place in range(2)
+            ]
+            high = [builder.trunc(builder.lshr(each, _LONGS([32] * LANES)), _WORDS) for each in products]
+            low = [builder.trunc(each, _WORDS) for each in products]
+            wide = [spread(each, _INT32) for each in keys]
+            x = [
+                builder.xor(builder.xor(high[1], x[1]), wide[0]), low[1],
+                builder.xor(builder.xor(high[0], x[3]), wide[1]), low[0],
+            ]  # fmt: skip
+            keys = [builder.add(each, _INT32(weyl)) for each, weyl in zip(keys, _WEYL, strict=True)]
+        most = builder.sitofp(builder.sub(_INT64(2**16), limit), ir.FloatType())
+        scale = Vector(builder, spread(builder.fdiv(ir.FloatType()(2.0**16), most), ir.FloatType()))
+        wide_limit = spread(builder.trunc(limit, _INT32), _INT32)
+        for word in range(4):
+            # Numbers lie in the order of the lower and the upper halves of the words.
+            bits = builder.bitcast(x[word], ir.VectorType(_INT16, 2 * LANES))
+            for part in range(2):
+                chosen = _WORDS(list(range(part * LANES, (part + 1) * LANES)))
+                numbers = builder.zext(builder.shuffle_vector(bits, bits, chosen), _WORDS)
+                place = _INT64((word * _RUN + part * LANES) * BYTES[kind])
+                scaled = load_vector(builder, kind, builder.add(values, place)) * scale
+                kept = builder.icmp_unsigned(">=", numbers, wide_limit)
+                found = builder.select(kept, scaled.value, scaled.of(0).value)
+                store_vector(builder, kind, Vector(builder, found), builder.add(out, place))
+        return context.get_dummy_value()
 
-    return native(drop)
-
-
-def _whole(kind: str) -> Callable[..., None]:
-    drop, size, dtype = _dropping(kind), BYTES[kind], np.float32 if kind == "f" else np.uint16
-
-    @compiled
-    def drop_groups(
-        values: NDArray[Any], out: NDArray[Any], first: int, last: int, limit: int, key: int, n: int, index: int,
-        purpose: int,
-    ) -> None:  # fmt: skip
-        room = np.zeros(GROUP, dtype)
-        for group in range(first, last):
-            begin = group * GROUP
-            left = min(GROUP, len(values) - begin)
-            source, target = values.ctypes.data + begin * size, out.ctypes.data + begin * size
-            if left < GROUP:
-                room[:left] = values[begin : begin + left]
-                source = target = room.ctypes.data
-            for part in range(_RUN // (2 * LANES)):
-                skip, counter = part * 2 * LANES * size, n + (group * _RUN // 2 + part * LANES)
-                drop(source + skip, target + skip, counter, index, purpose, key, limit)
-            if left < GROUP:
-                out[begin : begin + left] = room[:left]
-
-    result: Callable[..., None] = drop_groups
-    return result
+    return types.void(like, *[types.int64] * 7), generate
 
 
-drop_floats, drop_bits = _whole("f"), _whole("b")
-"""Zero float32 values, or bits of bf16, whose number is below `limit`; scale the others by 65536 / (65536 - limit).
+@compiled
+def drop(
+    values: NDArray[Any], out: NDArray[Any], first: int, last: int, limit: int, key: int, n: int, index: int,
+    purpose: int,
+) -> None:  # fmt: skip
+    """Zero float32 values, or bits of bf16 (N,), whose number is below `limit`; scale the others.
 
-Arguments: values, out (N,); first, last, from which to which group of 512 values; limit; and key, n, index, purpose:
-the address of the first value, as in `draws`.
-"""
+    Args:
+        first, last: from which to which group of 512 values.
+        limit: the scale is 65536 / (65536 - limit).
+        key, n, index, purpose: the address of the first value, as in `draws`.
+    """
+    room, size = np.zeros(GROUP, values.dtype), values.itemsize
+    for group in range(first, last):
+        begin = group * GROUP
+        left = min(GROUP, len(values) - begin)
+        source, target = values.ctypes.data + begin * size, out.ctypes.data + begin * size
+        if left < GROUP:
+            room[:left] = values[begin : begin + left]
+            source = target = room.ctypes.data
+        for part in range(_RUN // (2 * LANES)):
+            skip, counter = part * 2 * LANES * size, n + (group * _RUN // 2 + part * LANES)
+            _drop(values, source + skip, target + skip, counter, index, purpose, key, limit)
+        if left < GROUP:
+            out[begin : begin + left] = room[:left]

@@ -59,12 +59,12 @@ def _apply(values: Tensor, limit: int, noise: Noise, layer: int) -> Tensor:
 
     by_time = values.detach().transpose(0, 1).contiguous()  # as the compiled layers have it: nothing is copied then
     found = torch.empty_like(by_time)
-    kernel, view = (kernels.drop_bits, torch.uint16) if values.dtype == torch.bfloat16 else (kernels.drop_floats, None)
-    before, after = ((each.view(view) if view else each).flatten().numpy() for each in (by_time, found))
+    kind = torch.uint16 if values.dtype == torch.bfloat16 else values.dtype  # NumPy has no bf16
+    before, after = (each.view(kind).flatten().numpy() for each in (by_time, found))
     address = noise.seed, (noise.step << 24) % 2**64, layer, int(Purpose.DROPOUT)
 
     def run(groups: slice) -> None:
-        kernel(before, after, groups.start, groups.stop, limit, *address)
+        kernels.drop(before, after, groups.start, groups.stop, limit, *address)
 
     share(run, -(-len(before) // kernels.GROUP), at_least=64)
     return found.transpose(0, 1)

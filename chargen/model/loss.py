@@ -1,6 +1,7 @@
 """The output layer and its loss in blocks of characters: logits of a large vocabulary never lie in memory whole."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def _plain(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed:
 
 def _compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Found:
     """The same in bf16 on a CPU, where passing over the logits would take longer than their products."""
-    from chargen.kernels.softmax import TOGETHER, loss_and_error
+    from chargen.kernels.softmax import TOGETHER
     from chargen.kernels.threads import share
     from chargen.kernels.tiles import SIDE
 
@@ -117,17 +118,20 @@ def _compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
         error = logits[:number]
         torch.mm(values[part], narrow.t(), out=error)
         groups = -(-number // TOGETHER)
-        arrays = error.view(torch.uint16).numpy(), biases.numpy(), wanted[part], 1 / rows
-        found = nats[part], totals[:groups].numpy()
-
-        def run(some: slice, arrays: Any = arrays, found: Any = found) -> None:
-            loss_and_error(*arrays, some.start, some.stop, *found)
-
-        share(run, groups)
+        numbers = error.view(torch.uint16).numpy()
+        before = numbers, biases.numpy(), wanted[part], 1 / rows
+        after = nats[part], totals[:groups].numpy()
+        share(partial(_loss_of, before, after), groups)
         of_bias += totals[:groups].sum(0)
         torch.mm(error, narrow, out=of_values[part])
         of_weight += error.t() @ values[part]
     return torch.tensor(nats.mean(), dtype=torch.float32), of_values, of_weight[:size], of_bias[:size]
+
+
+def _loss_of(before: tuple[Any, ...], after: tuple[Any, ...], groups: slice) -> None:
+    from chargen.kernels.softmax import loss_and_error
+
+    loss_and_error(*before, groups.start, groups.stop, *after)
 
 
 class _Loss(torch.autograd.Function):
