@@ -25,8 +25,8 @@ _errors = fuse(lambda power, scale, total: (power * scale, total + power * scale
 
 @compiled
 def loss_and_error(
-    logits: NDArray[np.uint16], bias: Floats, targets: NDArray[np.int64], share: float, first: int, last: int,
-    nats: NDArray[np.float64], totals: Floats,
+    logits: NDArray[np.uint16], bias: Floats, targets: NDArray[np.int64], share: float,
+    nats: NDArray[np.float64], totals: Floats, first: int, last: int,
 ) -> None:  # fmt: skip
     """Logits (N, V) without bias -> what they cost, and the gradient of that cost.
 
@@ -34,9 +34,9 @@ def loss_and_error(
         logits: bf16 bits, become (p - [target]) times `share`; V is a multiple of 32.
         bias: (V,); -1e30 for what does not count.
         targets: (N,).
-        first, last: from which to which 32 rows.
         nats: (N,), filled with -ln p(target).
         totals: (N / 32, V), filled with the sums of the gradient over 32 rows.
+        first, last: from which to which 32 rows.
     """
     rows, size = logits.shape
     blocks = size // SIDE

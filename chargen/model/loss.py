@@ -1,11 +1,11 @@
 """The output layer and its loss in blocks of characters: logits of a large vocabulary never lie in memory whole."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -98,7 +98,6 @@ def _plain(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed:
 def _compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Found:
     """The same in bf16 on a CPU, where passing over the logits would take longer than their products."""
     from chargen.kernels.softmax import TOGETHER
-    from chargen.kernels.threads import share
     from chargen.kernels.tiles import SIDE
 
     (rows, inputs), size = values.shape, len(weight)
@@ -110,28 +109,28 @@ def _compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
     of_values, of_weight, of_bias = torch.empty_like(values), torch.zeros(padded, inputs), torch.zeros(padded)
     block = max(1, BLOCK["compiled"] // padded // TOGETHER) * TOGETHER
     nats, logits = np.zeros(rows), torch.empty(min(block, rows), padded, dtype=torch.bfloat16)
-    totals = torch.empty(-(-len(logits) // TOGETHER), padded)
-    wanted = targets.numpy()
     for first in range(0, rows, block):
         part = slice(first, min(first + block, rows))
-        number = part.stop - part.start
-        error = logits[:number]
+        error = logits[: part.stop - part.start]
         torch.mm(values[part], narrow.t(), out=error)
-        groups = -(-number // TOGETHER)
-        numbers = error.view(torch.uint16).numpy()
-        before = numbers, biases.numpy(), wanted[part], 1 / rows
-        after = nats[part], totals[:groups].numpy()
-        share(partial(_loss_of, before, after), groups)
-        of_bias += totals[:groups].sum(0)
+        of_bias += _to_errors(error, biases, targets[part], 1 / rows, nats[part])
         torch.mm(error, narrow, out=of_values[part])
         of_weight += error.t() @ values[part]
     return torch.tensor(nats.mean(), dtype=torch.float32), of_values, of_weight[:size], of_bias[:size]
 
 
-def _loss_of(before: tuple[Any, ...], after: tuple[Any, ...], groups: slice) -> None:
-    from chargen.kernels.softmax import loss_and_error
+def _to_errors(logits: Tensor, bias: Tensor, targets: Tensor, each: float, nats: NDArray[np.float64]) -> Tensor:
+    """Turn bf16 logits (N, V) into their gradient, fill in `nats` (N,); returns the gradient of the bias."""
+    from chargen.kernels.softmax import TOGETHER, loss_and_error
+    from chargen.kernels.threads import share
 
-    loss_and_error(*before, groups.start, groups.stop, *after)
+    totals = torch.empty(-(-len(logits) // TOGETHER), logits.shape[1])
+    bits, biases, wanted, sums = logits.view(torch.uint16).numpy(), bias.numpy(), targets.numpy(), totals.numpy()
+    share(
+        lambda groups: loss_and_error(bits, biases, wanted, each, nats, sums, groups.start, groups.stop),
+        len(totals),
+    )
+    return totals.sum(0)
 
 
 class _Loss(torch.autograd.Function):
