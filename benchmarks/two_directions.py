@@ -11,20 +11,17 @@ work; seconds tell of both.
 
 import json
 import os
-import platform
-import subprocess
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-
 import click
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.common import machine
 from chargen import Corpus, Filler, ModelConfig, TrainConfig, Trainer, read_model
 from chargen.sampling.fill import AFTER
 from chargen.sampling.lookahead import GUESSES, HORIZON
@@ -85,20 +82,6 @@ def main(
     click.echo(table(figures["fill"]))
     if out:
         out.write_text(json.dumps(figures, indent=1) + "\n")
-
-
-def machine() -> dict:
-    """Where and with what this is measured."""
-    import torch
-
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "commit": commit.stdout.strip(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
 
 
 def train(corpus: Corpus, config: ModelConfig, steps: int, seed: int, folder: Path) -> dict:
