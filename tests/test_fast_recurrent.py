@@ -194,9 +194,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     plain = fast_recurrent.run
 
-    def run(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        found.append((inputs.shape[0], inputs.shape[1]))
-        return plain(module, inputs, state)
+    def run(module: nn.RNNBase, inputs: Tensor, state: Tensor, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        rows, turns = (inputs if ids is None else ids).shape[:2]
+        found.append((rows, turns))
+        return plain(module, inputs, state, ids)
 
     monkeypatch.setattr(fast_recurrent, "run", run)
     monkeypatch.setattr(recurrent, "amx", lambda: True)
@@ -339,6 +340,95 @@ def test_no_memory_is_read_before_it_is_written(cell: str, request: pytest.Fixtu
     request.getfixturevalue("dirty_memory")
     dirty = [everything(case(cell, rows, 3, 10, hidden)) for rows, hidden in ((9, 12), (33, 40))]
     assert all(map(same_bits, clean, dirty))
+
+
+# A table of inputs.
+
+
+def from_table(given: Case, size: int, seed: int = 0) -> tuple[Case, Tensor]:
+    """The same layer over rows (B, T) of a table (V, F); one row of the table is never read, one is read often."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        table = torch.randn(size, given.inputs.shape[2])
+        ids = torch.randint(1, size, given.inputs.shape[:2])
+        ids[:, 0] = 1
+    return replace(given, inputs=table), ids
+
+
+def table_and_rows(given: Case, size: int) -> list[dict[str, Tensor]]:
+    """Everything found by reading a table, and by reading its rows; gradients of the table in both."""
+    given, ids = from_table(given, size)
+    runs: list[Run] = [
+        lambda module, table, state: fast_recurrent.run(module, table, state, ids),
+        lambda module, table, state: fast_recurrent.run(module, nn.functional.embedding(ids, table), state),
+    ]
+    return [everything(given, run) for run in runs]
+
+
+@pytest.mark.parametrize("size", [2, 31, 32, 65])
+@every_cell
+def test_a_table_gives_what_its_rows_give(cell: str, size: int) -> None:
+    for rows, turns, inputs, hidden in product((8, 33), (1, 5), (10, 33), (12, 64)):
+        found, expected = table_and_rows(case(cell, rows, turns, inputs, hidden), size)
+        assert found.keys() == expected.keys()
+        for name in found:
+            limit = 0.01 if name in ("of inputs", "of weight_ih") else 1e-5
+            assert distance(found[name], expected[name]) < limit, (rows, turns, inputs, hidden, name)
+        assert found["of inputs"].shape == (size, inputs)
+        assert not found["of inputs"][0].any(), "nobody read this row"
+
+
+@every_cell
+def test_a_table_gives_what_the_plain_layer_gives_in_fp32(cell: str) -> None:
+    given, ids = from_table(case(cell, 33, 6, 10, 40), 7)
+    embedding = nn.Embedding.from_pretrained(given.inputs, freeze=False)
+    found = everything(given, lambda module, table, state: fast_recurrent.run(module, table, state, ids))
+    expected = everything(
+        given, lambda module, table, state: recurrent.run_layer(module, nn.functional.embedding(ids, table), state)
+    )
+    assert all(distance(found[name], expected[name]) < 0.01 for name in found)
+    outputs, _ = recurrent.run_embedded(given.module, embedding, ids, given.state)  # without autocast: the plain layer
+    assert torch.equal(outputs, expected["outputs"])
+
+
+@every_cell
+def test_a_table_in_any_layout_of_ids_gives_the_same_bits_and_reads_no_memory_before_it_is_written(
+    cell: str, request: pytest.FixtureRequest
+) -> None:
+    given, ids = from_table(case(cell, 9, 3, 10, 40), 7)
+    turned = ids.t().contiguous().t()
+    clean, other = (
+        everything(given, lambda module, table, state, ids=ids: fast_recurrent.run(module, table, state, ids))
+        for ids in (ids, turned)
+    )
+    request.getfixturevalue("dirty_memory")
+    dirty = everything(given, lambda module, table, state: fast_recurrent.run(module, table, state, ids))
+    assert same_bits(clean, other)
+    assert same_bits(clean, dirty)
+
+
+@every_cell
+def test_the_first_layer_reads_a_table_where_there_are_fewer_characters_than_ids(
+    cell: str, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, ids = from_table(case(cell, 9, 5, 10, 12), 7)
+    seen: list[bool] = []
+    run = fast_recurrent.run
+
+    def watched(module: nn.RNNBase, inputs: Tensor, state: Tensor, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        seen.append(ids is not None)
+        return run(module, inputs, state, ids)
+
+    monkeypatch.setattr(fast_recurrent, "run", watched)
+    for size in (45, 46):
+        embedding = nn.Embedding(size, 10)
+        with torch.autocast("cpu", torch.bfloat16):
+            found, after = recurrent.run_embedded(given.module, embedding, ids, given.state)
+            expected, expected_after = recurrent.run_layer(given.module, embedding(ids), given.state)
+        assert distance(found.detach().float(), expected.detach().float()) < 1e-5
+        assert distance(after.detach(), expected_after.detach()) < 1e-5
+    assert seen == [True, False, False, False]
+    assert calls == [(9, 5)] * 4
 
 
 # Gradients.

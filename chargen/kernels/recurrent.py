@@ -19,6 +19,7 @@ from chargen.kernels.compiled import compiled
 from chargen.kernels.tiles import SIDE, leave_units, multiply, use_units
 from chargen.kernels.vectors import fuse, transpose
 
+Ids = NDArray[np.int64]
 _SQUARE = SIDE * SIDE
 """Elements of the sums of 32 rows and 32 units."""
 _APART = 8
@@ -38,8 +39,8 @@ def _enter(hidden: Floats, first: int, last: int, left: Bits) -> None:
 
 @compiled
 def lstm_forward(
-    settings: NDArray[np.uint8], weights: Bits, bias: Floats, gates: Bits, hidden: Floats, cells: Floats,
-    outputs: Bits, first: int, last: int, left: Bits, sums: Floats,
+    settings: NDArray[np.uint8], weights: Bits, bias: Floats, entering: Bits, which: Ids, gates: Bits,
+    hidden: Floats, cells: Floats, outputs: Bits, first: int, last: int, left: Bits, sums: Floats,
 ) -> None:  # fmt: skip
     """Run an LSTM.
 
@@ -47,7 +48,9 @@ def lstm_forward(
         settings: as for `use_units`.
         weights: recurrent ones, packed (H, 4 H).
         bias: (4 H,), both together.
-        gates: (T, B, 4 H), sums over inputs; become activations.
+        entering: (N, 4 H), sums over inputs.
+        which: (T, B), which of the N enters.
+        gates: (T, B, 4 H), are filled with activations; their room may be that of `entering`.
         hidden: (B, H), the state before; becomes that after.
         cells: (T + 1, B, H), whose first are given and whose others are filled.
         outputs: (T, B, H), are filled.
@@ -56,8 +59,8 @@ def lstm_forward(
     turns, rows, size = outputs.shape
     blocks, filled = left.shape[1], left.shape[2]
     groups = filled // SIDE
-    weights_at, bias_at, gates_at, hidden_at = (
-        weights.ctypes.data, bias.ctypes.data, gates.ctypes.data, hidden.ctypes.data
+    weights_at, bias_at, entering_at, gates_at, hidden_at = (
+        weights.ctypes.data, bias.ctypes.data, entering.ctypes.data, gates.ctypes.data, hidden.ctypes.data
     )  # fmt: skip
     cells_at, outputs_at, left_at, sums_at = (
         cells.ctypes.data, outputs.ctypes.data, left.ctypes.data, sums.ctypes.data
@@ -82,11 +85,12 @@ def lstm_forward(
                 place = done_group * SIDE + each
                 if at > 0 and place < last - first:
                     unit = (turn * rows + first + place) * size + done_block * SIDE
+                    e = entering_at + (which[turn, first + place] * size + done_block * SIDE) * 8
                     g = gates_at + ((turn * rows + first + place) * size + done_block * SIDE) * 8
                     s = sums_at + ((at - 1) % 2 * 4 * SIDE + each) * SIDE * 4
                     b = bias_at + done_block * SIDE * 4
                     lstm((
-                        g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
+                        e, e + SIDE * 2, e + SIDE * 4, e + SIDE * 6,
                         s, s + _SQUARE * 4, s + _SQUARE * 8, s + _SQUARE * 12,
                         b, b + size * 4, b + size * 8, b + size * 12,
                         cells_at + unit * 4,
@@ -169,8 +173,8 @@ def lstm_backward(
 
 @compiled
 def gru_forward(
-    settings: NDArray[np.uint8], weights: Bits, bias: Floats, inner_bias: Floats, gates: Bits, hidden: Floats,
-    outputs: Bits, inner: Bits, first: int, last: int, left: Bits, sums: Floats,
+    settings: NDArray[np.uint8], weights: Bits, bias: Floats, inner_bias: Floats, entering: Bits, which: Ids,
+    gates: Bits, hidden: Floats, outputs: Bits, inner: Bits, first: int, last: int, left: Bits, sums: Floats,
 ) -> None:  # fmt: skip
     """Run a GRU.
 
@@ -178,7 +182,7 @@ def gru_forward(
         settings: as for `use_units`.
         weights: recurrent ones, packed (H, 3 H).
         bias: (3 H,), outside the reset; inner_bias: (H,), inside it.
-        gates: (T, B, 3 H), sums over inputs; become activations.
+        entering, which, gates: as for `lstm_forward`, (N, 3 H), (T, B) and (T, B, 3 H).
         hidden: (B, H), the state before; becomes that after.
         outputs, inner: (T, B, H), are filled; the latter with what the reset gate acts on.
         left, sums: (2, H / 32, M, 32) zeros, and (2, 3, 32, 32): room to compute in.
@@ -186,8 +190,8 @@ def gru_forward(
     turns, rows, size = outputs.shape
     blocks, filled = left.shape[1], left.shape[2]
     groups = filled // SIDE
-    weights_at, bias_at, inner_bias_at, gates_at = (
-        weights.ctypes.data, bias.ctypes.data, inner_bias.ctypes.data, gates.ctypes.data
+    weights_at, bias_at, inner_bias_at, entering_at, gates_at = (
+        weights.ctypes.data, bias.ctypes.data, inner_bias.ctypes.data, entering.ctypes.data, gates.ctypes.data
     )  # fmt: skip
     hidden_at, outputs_at, inner_at, left_at, sums_at = (
         hidden.ctypes.data, outputs.ctypes.data, inner.ctypes.data, left.ctypes.data, sums.ctypes.data
@@ -212,12 +216,13 @@ def gru_forward(
                 place = done_group * SIDE + each
                 if at > 0 and place < last - first:
                     unit = (turn * rows + first + place) * size + done_block * SIDE
+                    e = entering_at + (which[turn, first + place] * size + done_block * SIDE) * 6
                     g = gates_at + ((turn * rows + first + place) * size + done_block * SIDE) * 6
                     s = sums_at + ((at - 1) % 2 * 3 * SIDE + each) * SIDE * 4
                     b = bias_at + done_block * SIDE * 4
                     state = hidden_at + ((first + place) * size + done_block * SIDE) * 4
                     gru((
-                        g, g + SIDE * 2, g + SIDE * 4,
+                        e, e + SIDE * 2, e + SIDE * 4,
                         s, s + _SQUARE * 4, s + _SQUARE * 8,
                         b, b + size * 4, b + size * 8,
                         inner_bias_at + done_block * SIDE * 4,

@@ -19,8 +19,11 @@ ROWS = 16
 """Fewer rows are not worth a thread of their own."""
 
 
-def run(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """As `run_layer`: inputs (B, T, F) and a state (B, S) -> outputs (B, T, H) in bf16 and the state after, in fp32."""
+def run(module: nn.RNNBase, inputs: Tensor, state: Tensor, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As `run_layer`: inputs (B, T, F) and a state (B, S) -> outputs (B, T, H) in bf16 and the state after, in fp32.
+
+    Where `ids` (B, T) are given, inputs are their rows in a table (V, F), and products are made once for each row.
+    """
     size, padded, lstm = module.hidden_size, kernels.pad(module.hidden_size), isinstance(module, nn.LSTM)
     weights: list[Tensor] = [
         module.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -30,9 +33,10 @@ def run(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tens
         # Units with weights and states of zero stay at zero.
         weights = [_fill(weight, size, padded, weight is weights[1]) for weight in weights]
         state = functional.pad(state.view(len(state), -1, size), (0, padded - size)).flatten(1)
-    by_time = inputs.transpose(0, 1).to(torch.bfloat16).contiguous()
+    by_time = (inputs if ids is not None else inputs.transpose(0, 1)).to(torch.bfloat16).contiguous()
+    which = None if ids is None else ids.t().contiguous()
     layer: Any = _Lstm if lstm else _Gru
-    outputs, after = layer.apply(by_time, *weights, state)
+    outputs, after = layer.apply(by_time, which, *weights, state)
     if padded > size:
         outputs, after = outputs[..., :size], after.view(len(after), -1, padded)[..., :size].flatten(1)
     return outputs.transpose(0, 1), after
@@ -82,17 +86,20 @@ def _from_blocks(found: NDArray[np.float32], rows: slice, values: Tensor) -> Non
 class _Lstm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        (turns, rows, _), size = inputs.shape, weight_hh.shape[1]
+        ctx: Any, inputs: Tensor, which: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor,
+        bias_hh: Tensor, state: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        (turns, rows), size = (inputs if which is None else which).shape[:2], weight_hh.shape[1]
         by_unit = _by_unit(weight_ih, size)
-        gates = inputs.view(turns * rows, -1) @ by_unit.t()
+        entering = inputs.view(-1, inputs.shape[-1]) @ by_unit.t()
+        gates = entering if which is None else entering.new_empty(turns * rows, len(by_unit))
+        chosen = (torch.arange(turns * rows).view(turns, rows) if which is None else which).numpy()
         outputs, cells = _with_first(turns, state[:, :size], torch.bfloat16), _with_first(turns, state[:, size:])
         hidden = state[:, :size].clone(memory_format=torch.contiguous_format)
         packed = _pack(weight_hh, packing.pack_forward, size, 4 * size)
         arrays = (
-            packed, (bias_ih + bias_hh).detach().numpy(), _bits(gates), hidden.numpy(), cells.numpy(),
-            _bits(outputs[1:]),
+            packed, (bias_ih + bias_hh).detach().numpy(), _bits(entering), chosen, _bits(gates), hidden.numpy(),
+            cells.numpy(), _bits(outputs[1:]),
         )  # fmt: skip
 
         def run(part: slice) -> None:
@@ -100,14 +107,14 @@ class _Lstm(torch.autograd.Function):
             kernels.lstm_forward(SETTINGS, *arrays, part.start, part.stop, _left(part, size), sums)
 
         share(run, rows, ROWS)
-        ctx.save_for_backward(inputs, by_unit, weight_hh, gates, outputs, cells)
+        ctx.save_for_backward(inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, cells)
         return outputs[1:], torch.cat([hidden, cells[turns]], dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        inputs, by_unit, weight_hh, gates, outputs, cells = _once(ctx)
-        (turns, rows, _), size = inputs.shape, weight_hh.shape[1]
+        inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, cells = _once(ctx)
+        (turns, rows), size = gradients[0].shape[:2], weight_hh.shape[1]
         of_outputs, after = gradients[0].to(torch.bfloat16).contiguous(), gradients[1].float()
         dh, dc = torch.empty(rows, size), after[:, size:].clone(memory_format=torch.contiguous_format)
         transposed = _transposed(4 * size, turns * rows)
@@ -120,28 +127,34 @@ class _Lstm(torch.autograd.Function):
             _from_blocks(sums, part, dh)
 
         share(run, rows, ROWS)
-        of_inputs = (gates @ by_unit).view(inputs.shape)
-        of_ih = transposed @ inputs.view(turns * rows, -1)
+        if which is None:
+            of_inputs, of_ih = (gates @ by_unit).view(inputs.shape), transposed @ inputs.view(turns * rows, -1)
+        else:
+            by_character = transposed @ _one_hot(which, len(inputs))
+            of_inputs, of_ih = by_character.t() @ weight_ih.to(torch.bfloat16), by_character @ inputs
         of_hh = transposed @ outputs[:-1].view(turns * rows, size)
         bias = _sums(transposed)
-        return of_inputs, of_ih.float(), of_hh.float(), bias, bias, torch.cat([dh, dc], dim=1)
+        return of_inputs, None, of_ih.float(), of_hh.float(), bias, bias, torch.cat([dh, dc], dim=1)
 
 
 class _Gru(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        (turns, rows, _), size = inputs.shape, weight_hh.shape[1]
+        ctx: Any, inputs: Tensor, which: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor,
+        bias_hh: Tensor, state: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        (turns, rows), size = (inputs if which is None else which).shape[:2], weight_hh.shape[1]
         by_unit = _by_unit(weight_ih, size)
-        gates = inputs.view(turns * rows, -1) @ by_unit.t()
+        entering = inputs.view(-1, inputs.shape[-1]) @ by_unit.t()
+        gates = entering if which is None else entering.new_empty(turns * rows, len(by_unit))
+        chosen = (torch.arange(turns * rows).view(turns, rows) if which is None else which).numpy()
         outputs, inner = _with_first(turns, state, torch.bfloat16), torch.empty(turns, rows, size, dtype=torch.bfloat16)
         hidden, bias = state.clone(memory_format=torch.contiguous_format), bias_ih.detach().clone()
         bias[: 2 * size] += bias_hh.detach()[: 2 * size]
         packed = _pack(weight_hh, packing.pack_forward, size, 3 * size)
         arrays = (
-            packed, bias.numpy(), bias_hh.detach()[2 * size :].numpy(), _bits(gates), hidden.numpy(),
-            _bits(outputs[1:]), _bits(inner),
+            packed, bias.numpy(), bias_hh.detach()[2 * size :].numpy(), _bits(entering), chosen, _bits(gates),
+            hidden.numpy(), _bits(outputs[1:]), _bits(inner),
         )  # fmt: skip
 
         def run(part: slice) -> None:
@@ -149,14 +162,14 @@ class _Gru(torch.autograd.Function):
             kernels.gru_forward(SETTINGS, *arrays, part.start, part.stop, _left(part, size), sums)
 
         share(run, rows, ROWS)
-        ctx.save_for_backward(inputs, by_unit, weight_hh, gates, outputs, inner)
+        ctx.save_for_backward(inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, inner)
         return outputs[1:], hidden
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        inputs, by_unit, weight_hh, gates, outputs, inner = _once(ctx)
-        (turns, rows, _), size = inputs.shape, weight_hh.shape[1]
+        inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, inner = _once(ctx)
+        (turns, rows), size = gradients[0].shape[:2], weight_hh.shape[1]
         of_outputs, after = gradients[0].to(torch.bfloat16).contiguous(), gradients[1].float()
         dh, direct = torch.empty(rows, size), torch.zeros(rows, size)
         transposed = _transposed(4 * size, turns * rows)
@@ -173,21 +186,25 @@ class _Gru(torch.autograd.Function):
             _from_blocks(sums, part, dh)
 
         share(run, rows, ROWS)
-        of_inputs = (gates @ by_unit).view(inputs.shape)
-        of_ih = (transposed[: 3 * size] @ inputs.view(turns * rows, -1)).float()
-        of_hh = (transposed[size:] @ outputs[:-1].view(turns * rows, size)).float()
         bias = _sums(transposed)
         # They lie in the order new, reset, update, and what the reset gate acts on.
-        of_ih, of_bias_ih = (torch.cat([each[size:], each[:size]]) for each in (of_ih, bias[: 3 * size]))
-        return of_inputs, of_ih, of_hh, of_bias_ih, bias[size:], dh + direct
+        if which is None:
+            of_inputs = (gates @ by_unit).view(inputs.shape)
+            of_ih = _new_last(transposed[: 3 * size] @ inputs.view(turns * rows, -1), size)
+        else:
+            by_character = _new_last(transposed[: 3 * size] @ _one_hot(which, len(inputs)), size)
+            of_inputs, of_ih = by_character.t() @ weight_ih.to(torch.bfloat16), by_character @ inputs
+        of_hh = transposed[size:] @ outputs[:-1].view(turns * rows, size)
+        of_bias_ih = _new_last(bias[: 3 * size], size)
+        return of_inputs, None, of_ih.float(), of_hh.float(), of_bias_ih, bias[size:], dh + direct
 
 
-def _once(ctx: Any) -> tuple[Tensor, ...]:
+def _once(ctx: Any) -> tuple[Any, ...]:
     """What the forward pass kept; gates are overwritten by their gradients, so only once."""
     if getattr(ctx, "used", False):
         raise RuntimeError("a compiled layer's gradient can be taken once: run the forward pass again")
     ctx.used = True
-    saved: tuple[Tensor, ...] = ctx.saved_tensors
+    saved: tuple[Any, ...] = ctx.saved_tensors
     return saved
 
 
@@ -209,6 +226,17 @@ def _transposed(size: int, columns: int) -> Tensor:
     room = torch.empty(size, columns + 2 * SIDE, dtype=torch.bfloat16)
     room[:, columns:] = 0  # torch's product multiplies some of what is between rows by zero, and it might be NaN
     return room[:, :columns]
+
+
+def _one_hot(which: Tensor, size: int) -> Tensor:
+    """Which of V rows (T, B) as a matrix (T B, V) whose product with gradients adds up those of each row."""
+    padded = torch.zeros(which.numel(), kernels.pad(size), dtype=torch.bfloat16)
+    return padded.scatter_(1, which.view(-1, 1), 1)[:, :size]
+
+
+def _new_last(values: Tensor, size: int) -> Tensor:
+    """PyTorch's order of a GRU's gates."""
+    return torch.cat([values[size:], values[:size]])
 
 
 def _sums(transposed: Tensor) -> Tensor:

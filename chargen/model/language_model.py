@@ -7,7 +7,7 @@ from chargen.draws import Purpose, integer
 from chargen.model.cloze import Cloze
 from chargen.model.config import ModelConfig, check_direction
 from chargen.model.dropout import Noise, drop
-from chargen.model.recurrent import State, new_layer, run_layer, zero_state
+from chargen.model.recurrent import State, new_layer, run_embedded, run_layer, zero_state
 
 BACKWARD_MASKS = 1000
 """Where the backward stack's dropout masks are addressed; there are at most 64 layers."""
@@ -72,12 +72,17 @@ class CharModel(nn.Module):
         config = self.config
         first = 0 if direction == "forward" else BACKWARD_MASKS
         state = zero_state(config, len(ids), ids.device) if state is None else state
-        values = drop(self.embedding(ids), config.layer_dropout(0), noise, first, locked=config.locked_dropout)
         carried = []
-        for layer, module in enumerate(self.stack(direction), start=1):
-            values, after = run_layer(module, values, state[layer - 1])  # type: ignore[arg-type]
-            values = drop(values, config.layer_dropout(layer), noise, first + layer, locked=config.locked_dropout)
+        for layer, module in enumerate(self.stack(direction)):
+            if layer == 0 and (noise is None or config.layer_dropout(0) == 0):
+                values, after = run_embedded(module, self.embedding, ids, state[0])  # type: ignore[arg-type]
+            else:
+                values = self.embedding(ids) if layer == 0 else values
+                values = drop(values, config.layer_dropout(layer), noise, first + layer, locked=config.locked_dropout)
+                values, after = run_layer(module, values, state[layer])  # type: ignore[arg-type]
             carried.append(after)
+        last = config.num_layers
+        values = drop(values, config.layer_dropout(last), noise, first + last, locked=config.locked_dropout)
         return values, tuple(carried)
 
     def between(self, left: Tensor, right: Tensor) -> Tensor:

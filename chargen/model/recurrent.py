@@ -35,8 +35,7 @@ def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor
     """Run a layer over inputs (B, T, F) from state (B, S): outputs (B, T, H) and the state after the last of them."""
     outputs: Tensor
     carried: Any
-    on_cpu = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    if on_cpu and len(inputs) >= FEWEST_ROWS and amx() and available():
+    if _in_matrix_units(inputs, len(inputs)):
         from chargen.model import fast_recurrent
 
         return fast_recurrent.run(module, inputs, state)
@@ -52,6 +51,20 @@ def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor
     else:
         outputs, carried = module(inputs, state.unsqueeze(0))
     return outputs, carried.squeeze(0).float()
+
+
+def run_embedded(module: nn.RNNBase, embedding: nn.Embedding, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """`run_layer` over `embedding(ids)`, ids (B, T); with a product for each different character where that is less."""
+    if _in_matrix_units(embedding.weight, len(ids)) and len(embedding.weight) <= ids.numel():
+        from chargen.model import fast_recurrent
+
+        return fast_recurrent.run(module, embedding.weight, state, ids)
+    return run_layer(module, embedding(ids), state)
+
+
+def _in_matrix_units(inputs: Tensor, rows: int) -> bool:
+    on_cpu = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return on_cpu and rows >= FEWEST_ROWS and amx() and available()
 
 
 def zero_state(config: ModelConfig, rows: int, device: torch.device) -> State:
