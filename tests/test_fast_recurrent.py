@@ -211,7 +211,8 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Non
 
     def use(number: int) -> None:
         pools.append(ThreadPoolExecutor(number))
-        monkeypatch.setattr(threads, "threads", lambda: number)
+        for module in (threads, fast_recurrent):
+            monkeypatch.setattr(module, "threads", lambda: number)
         monkeypatch.setattr(threads, "_pool", lambda: pools[-1])
         monkeypatch.setattr(fast_recurrent, "ROWS", 1)
 
@@ -646,34 +647,80 @@ def test_every_part_of_a_state_reaches_the_first_output_of_its_row(cell: str) ->
 # Threads.
 
 
-@pytest.mark.parametrize("size", [(8, 3, 10, 12), (31, 4, 33, 40), (64, 2, 1, 96), (33, 17, 10, 1)])
+@pytest.mark.parametrize("size", [(8, 3, 10, 12), (31, 4, 33, 40), (64, 2, 1, 96), (33, 17, 10, 1), (9, 5, 10, 160)])
 @every_cell
 def test_the_number_of_threads_changes_no_bit(
     cell: str, size: tuple[int, int, int, int], use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = case(cell, *size)
+    given, blocks = case(cell, *size), -(-size[3] // tiles.SIDE)
     order = torch.from_numpy(np.random.default_rng(0).permutation(size[0]))
     moved = replace(given, inputs=given.inputs[order], state=given.state[order])
-    seen: list[tuple[int, int]] = []
-    for name in (f"{cell}_forward", f"{cell}_backward"):
-        kernel = getattr(kernels, name)
-        monkeypatch.setattr(kernels, name, partial(watched, kernel, seen))
+    seen = watch(cell, monkeypatch)
     expected = everything(given)
-    assert seen == [(0, size[0])] * 2
+    assert [part[:4] for part in seen] == [(0, size[0], 0, blocks)] * 2
     for number in (1, 2, 3, 5):
         use_threads(number)
         seen.clear()
         assert same_bits(everything(given), expected)
-        assert len(seen) == 2 * number
-        assert sorted({at for part in seen for at in part}) == [size[0] * part // number for part in range(number + 1)]
+        computed = np.zeros((size[0], blocks), int)
+        for first, last, begin, end, members in seen:
+            computed[first:last, begin:end] += 1
+            assert members == (len(seen) / 2 if (first, last) == (0, size[0]) else 1)
+        assert (computed == 2).all(), "once forward, once backward"
+        assert len(seen) in (2 * number, 2 * min(number, blocks))
         outputs, after = forward(moved)
         assert torch.equal(outputs.float(), expected["outputs"][order])
         assert torch.equal(after, expected["after"][order])
 
 
-def watched(kernel: Callable[..., None], seen: list[tuple[int, int]], *arguments: Any) -> None:
-    seen.append(arguments[-4:-2])
+Seen = tuple[int, int, int, int, int]
+
+
+def watch(cell: str, monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
+    """From which to which row and 32 units each thread computes, and how many threads compute units of these rows."""
+    seen: list[Seen] = []
+    for name in (f"{cell}_forward", f"{cell}_backward"):
+        monkeypatch.setattr(kernels, name, partial(watched, getattr(kernels, name), seen))
+    return seen
+
+
+def watched(kernel: Callable[..., None], seen: list[Seen], *arguments: Any) -> None:
+    first, last, _left, _sums, begin, end, members, _counter = arguments[-8:]
+    seen.append((first, last, begin, end, members))
     kernel(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("rows", "hidden", "number", "expected"),
+    [
+        (64, 128, 2, {(0, 32, 0, 4, 1), (32, 64, 0, 4, 1)}),  # no zeros either way: rows, since nobody waits then
+        (32, 128, 2, {(0, 32, 0, 2, 2), (0, 32, 2, 4, 2)}),  # 16 rows for each would be filled up to 32
+        (32, 160, 2, {(0, 32, 0, 2, 2), (0, 32, 2, 5, 2)}),
+        (32, 32, 2, {(0, 16, 0, 1, 1), (16, 32, 0, 1, 1)}),  # units of one tile cannot be shared out
+        (8, 96, 2, {(0, 8, 0, 1, 2), (0, 8, 1, 3, 2)}),
+        (50, 128, 2, {(0, 25, 0, 4, 1), (25, 50, 0, 4, 1)}),
+        (96, 128, 2, {(0, 96, 0, 2, 2), (0, 96, 2, 4, 2)}),  # 48 rows for each would be filled up to 64
+        (64, 128, 4, {(0, 64, part, part + 1, 4) for part in range(4)}),
+        (33, 96, 1, {(0, 33, 0, 3, 1)}),
+    ],
+)
+@every_cell
+def test_threads_share_out_rows_or_units_so_that_the_fewest_zeros_are_multiplied(
+    cell: str,
+    rows: int,
+    hidden: int,
+    number: int,
+    expected: set[Seen],
+    use_threads: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fewest = fast_recurrent.ROWS
+    use_threads(number)
+    monkeypatch.setattr(fast_recurrent, "ROWS", fewest)
+    seen = watch(cell, monkeypatch)
+    forward(case(cell, rows, 2, 10, hidden))
+    assert len(seen) == len(expected)
+    assert set(seen) == expected
 
 
 @every_cell

@@ -6,6 +6,10 @@ So what is repeated T times is, for every 32 units, the product of the state wit
 once while the next product is on its way. Sizes: B rows, of which last - first are filled up to M; H hidden units; B
 aside, all are multiples of 32.
 
+Threads share out rows, and then have nothing to do with each other; or, where rows are few, units: each of `members`
+computes its blocks of 32 units from `begin` up to `end`, and all meet after each character. They then have `left`, in
+backward functions also `sums`, and a `counter` of zero in common.
+
 Arrays are read and written by address, so they come from the caller: one made here would be given back as soon as its
 name is used for the last time.
 """
@@ -16,6 +20,7 @@ from numpy.typing import NDArray
 from chargen.kernels.bits import Bits, Floats, from_bits, store
 from chargen.kernels.cells import gru, gru_gradient, lstm, lstm_gradient
 from chargen.kernels.compiled import compiled
+from chargen.kernels.team import meet
 from chargen.kernels.tiles import SIDE, leave_units, multiply, use_units
 from chargen.kernels.vectors import fuse, transpose
 
@@ -30,10 +35,10 @@ _add = fuse(lambda total, more: (total + more,), "fb", "f")
 
 
 @compiled
-def _enter(hidden: Floats, first: int, last: int, left: Bits) -> None:
+def _enter(hidden: Floats, first: int, last: int, left: Bits, begin: int, end: int) -> None:
     """States (B, H) as the left side of a product."""
     for row in range(first, last):
-        for block in range(hidden.shape[1] // SIDE):
+        for block in range(begin, end):
             store(hidden[row, block * SIDE : (block + 1) * SIDE], left[block, row - first])
 
 
@@ -41,6 +46,7 @@ def _enter(hidden: Floats, first: int, last: int, left: Bits) -> None:
 def lstm_forward(
     settings: NDArray[np.uint8], weights: Bits, bias: Floats, entering: Bits, which: Ids, gates: Bits,
     hidden: Floats, cells: Floats, outputs: Bits, first: int, last: int, left: Bits, sums: Floats,
+    begin: int, end: int, members: int, counter: Ids,
 ) -> None:  # fmt: skip
     """Run an LSTM.
 
@@ -65,25 +71,27 @@ def lstm_forward(
     cells_at, outputs_at, left_at, sums_at = (
         cells.ctypes.data, outputs.ctypes.data, left.ctypes.data, sums.ctypes.data
     )  # fmt: skip
-    _enter(hidden, first, last, left[0])
+    _enter(hidden, first, last, left[0], begin, end)
     use_units(settings)
     for turn in range(turns):
+        if members > 1:
+            meet(counter, members * (turn + 1))
         now, following = left_at + turn % 2 * filled * size * 2, left_at + (turn + 1) % 2 * filled * size * 2
-        for at in range(blocks * groups + 1):
+        for at in range(begin * groups, end * groups + 1):
             block, group = at // groups, at % groups
             packed, found = weights_at + block * blocks * _SQUARE * 2, sums_at + at % 2 * 4 * _SQUARE * 4
             # While the sums of some rows and units are computed, those before become gates.
             done_block, done_group = (at - 1) // groups, (at - 1) % groups
             square, reached, due = 0, 0, 0
             for each in range(SIDE):
-                if at < blocks * groups:
+                if at < end * groups:
                     due += 4 * blocks
                     square, reached, due = multiply(
                         now + group * _SQUARE * 2, filled * SIDE * 2, packed, blocks * blocks * _SQUARE * 2, found,
                         blocks, square, reached, due,
                     )  # fmt: skip
                 place = done_group * SIDE + each
-                if at > 0 and place < last - first:
+                if at > begin * groups and place < last - first:
                     unit = (turn * rows + first + place) * size + done_block * SIDE
                     e = entering_at + (which[turn, first + place] * size + done_block * SIDE) * 8
                     g = gates_at + ((turn * rows + first + place) * size + done_block * SIDE) * 8
@@ -107,6 +115,7 @@ def lstm_forward(
 def lstm_backward(
     settings: NDArray[np.uint8], weights: Bits, gates: Bits, cells: Floats, gradient: Bits, dc: Floats,
     transposed: Bits, first: int, last: int, left: Bits, sums: Floats,
+    begin: int, end: int, members: int, counter: Ids,
 ) -> None:  # fmt: skip
     """The gradients of an LSTM's sums.
 
@@ -130,22 +139,24 @@ def lstm_backward(
     )  # fmt: skip
     use_units(settings)
     for turn in range(turns - 1, -2, -1):
+        if members > 1:
+            meet(counter, members * (turns - turn))
         now, following = left_at + turn % 2 * filled * size * 8, left_at + (turn + 1) % 2 * filled * size * 8
-        for at in range(blocks * groups + 1):
+        for at in range(begin * groups, end * groups + 1):
             block, group = at // groups, at % groups
             packed = weights_at + block * blocks * 4 * _SQUARE * 2
             found = sums_at + (block * filled + group * SIDE) * SIDE * 4
             done_block, done_group = (at - 1) // groups, (at - 1) % groups * SIDE
             square, reached, due = 0, 0, 0
             for each in range(SIDE):
-                if turn < turns - 1 and at < blocks * groups:
+                if turn < turns - 1 and at < end * groups:
                     due += 4 * blocks
                     square, reached, due = multiply(
                         now + group * _SQUARE * 2, filled * SIDE * 2, packed, 0, found,
                         4 * blocks, square, reached, due,
                     )  # fmt: skip
                 place = done_group + each
-                if turn >= 0 and at > 0 and place < last - first:
+                if turn >= 0 and at > begin * groups and place < last - first:
                     row = first + place
                     unit = (turn * rows + row) * size + done_block * SIDE
                     g = gates_at + ((turn * rows + row) * size + done_block * SIDE) * 8
@@ -162,7 +173,7 @@ def lstm_backward(
                         to, to + gate, to + 2 * gate, to + 3 * gate,
                         cell,
                     ))  # fmt: skip
-            if turn >= 0 and at > 0:
+            if turn >= 0 and at > begin * groups:
                 for gate in range(4):
                     source = following + ((gate * blocks + done_block) * filled + done_group) * SIDE * 2
                     target = transposed_at + (gate * size + done_block * SIDE) * step
@@ -175,6 +186,7 @@ def lstm_backward(
 def gru_forward(
     settings: NDArray[np.uint8], weights: Bits, bias: Floats, inner_bias: Floats, entering: Bits, which: Ids,
     gates: Bits, hidden: Floats, outputs: Bits, inner: Bits, first: int, last: int, left: Bits, sums: Floats,
+    begin: int, end: int, members: int, counter: Ids,
 ) -> None:  # fmt: skip
     """Run a GRU.
 
@@ -196,25 +208,27 @@ def gru_forward(
     hidden_at, outputs_at, inner_at, left_at, sums_at = (
         hidden.ctypes.data, outputs.ctypes.data, inner.ctypes.data, left.ctypes.data, sums.ctypes.data
     )  # fmt: skip
-    _enter(hidden, first, last, left[0])
+    _enter(hidden, first, last, left[0], begin, end)
     use_units(settings)
     for turn in range(turns):
+        if members > 1:
+            meet(counter, members * (turn + 1))
         now, following = left_at + turn % 2 * filled * size * 2, left_at + (turn + 1) % 2 * filled * size * 2
-        for at in range(blocks * groups + 1):
+        for at in range(begin * groups, end * groups + 1):
             block, group = at // groups, at % groups
             packed, found = weights_at + block * blocks * _SQUARE * 2, sums_at + at % 2 * 3 * _SQUARE * 4
             # While the sums of some rows and units are computed, those before become gates.
             done_block, done_group = (at - 1) // groups, (at - 1) % groups
             square, reached, due = 0, 0, 0
             for each in range(SIDE):
-                if at < blocks * groups:
+                if at < end * groups:
                     due += 3 * blocks
                     square, reached, due = multiply(
                         now + group * _SQUARE * 2, filled * SIDE * 2, packed, blocks * blocks * _SQUARE * 2, found,
                         blocks, square, reached, due,
                     )  # fmt: skip
                 place = done_group * SIDE + each
-                if at > 0 and place < last - first:
+                if at > begin * groups and place < last - first:
                     unit = (turn * rows + first + place) * size + done_block * SIDE
                     e = entering_at + (which[turn, first + place] * size + done_block * SIDE) * 6
                     g = gates_at + ((turn * rows + first + place) * size + done_block * SIDE) * 6
@@ -240,6 +254,7 @@ def gru_forward(
 def gru_backward(
     settings: NDArray[np.uint8], weights: Bits, gates: Bits, inner: Bits, states: Bits, gradient: Bits,
     direct: Floats, transposed: Bits, fresh: Bits, first: int, last: int, left: Bits, sums: Floats,
+    begin: int, end: int, members: int, counter: Ids,
 ) -> None:  # fmt: skip
     """The gradients of a GRU's sums.
 
@@ -267,22 +282,24 @@ def gru_backward(
     new_at = fresh.ctypes.data
     use_units(settings)
     for turn in range(turns - 1, -2, -1):
+        if members > 1:
+            meet(counter, members * (turns - turn))
         now, following = left_at + turn % 2 * filled * size * 6, left_at + (turn + 1) % 2 * filled * size * 6
-        for at in range(blocks * groups + 1):
+        for at in range(begin * groups, end * groups + 1):
             block, group = at // groups, at % groups
             packed = weights_at + block * blocks * 3 * _SQUARE * 2
             found = sums_at + (block * filled + group * SIDE) * SIDE * 4
             done_block, done_group = (at - 1) // groups, (at - 1) % groups * SIDE
             square, reached, due = 0, 0, 0
             for each in range(SIDE):
-                if turn < turns - 1 and at < blocks * groups:
+                if turn < turns - 1 and at < end * groups:
                     due += 3 * blocks
                     square, reached, due = multiply(
                         now + group * _SQUARE * 2, filled * SIDE * 2, packed, 0, found,
                         3 * blocks, square, reached, due,
                     )  # fmt: skip
                 place = done_group + each
-                if turn >= 0 and at > 0 and place < last - first:
+                if turn >= 0 and at > begin * groups and place < last - first:
                     row = first + place
                     unit = (turn * rows + row) * size + done_block * SIDE
                     g = gates_at + ((turn * rows + row) * size + done_block * SIDE) * 6
@@ -300,7 +317,7 @@ def gru_backward(
                         new_at + each * SIDE * 2,
                         straight,
                     ))  # fmt: skip
-            if turn >= 0 and at > 0:
+            if turn >= 0 and at > begin * groups:
                 count = min(SIDE, last - first - done_group)
                 target = transposed_at + done_block * SIDE * step + (turn * rows + first + done_group) * 2
                 transpose(new_at, target, step, count)

@@ -1,6 +1,8 @@
 """One recurrent layer on a CPU with bf16 matrix units: the layer of `recurrent` computed by compiled kernels."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch.nn import functional
 
 from chargen.kernels import packing
 from chargen.kernels import recurrent as kernels
-from chargen.kernels.threads import share
+from chargen.kernels.threads import share, threads, together
 from chargen.kernels.tiles import SETTINGS, SIDE, aligned
 
 ROWS = 16
@@ -64,9 +66,50 @@ def _pack(weights: Tensor, kernel: Callable[..., None], inputs: int, outputs: in
     return packed
 
 
-def _left(rows: slice, size: int) -> NDArray[np.uint16]:
-    """The left side of the products of some rows with `size` inputs, now and for the following character."""
-    return aligned((2, size // SIDE, kernels.pad(rows.stop - rows.start), SIDE), np.uint16)
+@dataclass(frozen=True)
+class _Part:
+    """What a thread computes.
+
+    Args:
+        rows: which.
+        left: (2, inputs / 32, M, 32), left sides of products, of now and for the following character.
+        sums: (H / 32, M, 32), the gradient of the state of these rows; None on the way forward.
+        units: from which to which 32 units, how many threads compute some units of these rows, and where they meet.
+    """
+
+    rows: slice
+    left: NDArray[np.uint16]
+    sums: Any
+    units: tuple[int, int, int, NDArray[np.int64]]
+
+
+def _in_threads(
+    run: Callable[[_Part], None], rows: int, size: int, inputs: int, of_state: Tensor | None = None
+) -> None:
+    """Share out rows, or units where fewer zeros are multiplied so: matrix units take 32 rows at a time.
+
+    Args:
+        rows, size, inputs: B, H, and how many inputs products have.
+        of_state: (B, H), stands in `sums` and is replaced by what is there in the end.
+    """
+    blocks = size // SIDE
+    row_parts, members = min(threads(), max(1, rows // ROWS)), min(threads(), blocks)
+    by_units = kernels.pad(rows) * -(-blocks // members) < kernels.pad(-(-rows // row_parts)) * blocks
+    borders = [blocks * member // members for member in range(members + 1)] if by_units else [0, blocks]
+
+    def some_rows(part: slice) -> None:
+        left = aligned((2, inputs // SIDE, kernels.pad(part.stop - part.start), SIDE), np.uint16)
+        sums: Any = None if of_state is None else _by_block(of_state, part)
+        counter = np.zeros(1, np.int64)
+        units = [(*border, len(borders) - 1, counter) for border in pairwise(borders)]
+        together(lambda member: run(_Part(part, left, sums, units[member])), len(units))
+        if of_state is not None:
+            _from_blocks(sums, part, of_state)
+
+    if by_units:
+        some_rows(slice(0, rows))
+    else:
+        share(some_rows, rows, ROWS)
 
 
 def _by_block(values: Tensor, rows: slice) -> NDArray[np.float32]:
@@ -102,11 +145,11 @@ class _Lstm(torch.autograd.Function):
             cells.numpy(), _bits(outputs[1:]),
         )  # fmt: skip
 
-        def run(part: slice) -> None:
+        def run(part: _Part) -> None:
             sums = aligned((2, 4, SIDE, SIDE), np.float32)
-            kernels.lstm_forward(SETTINGS, *arrays, part.start, part.stop, _left(part, size), sums)
+            kernels.lstm_forward(SETTINGS, *arrays, part.rows.start, part.rows.stop, part.left, sums, *part.units)
 
-        share(run, rows, ROWS)
+        _in_threads(run, rows, size, size)
         ctx.save_for_backward(inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, cells)
         return outputs[1:], torch.cat([hidden, cells[turns]], dim=1)
 
@@ -116,17 +159,15 @@ class _Lstm(torch.autograd.Function):
         inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, cells = _once(ctx)
         (turns, rows), size = gradients[0].shape[:2], weight_hh.shape[1]
         of_outputs, after = gradients[0].to(torch.bfloat16).contiguous(), gradients[1].float()
-        dh, dc = torch.empty(rows, size), after[:, size:].clone(memory_format=torch.contiguous_format)
+        dh, dc = (part.clone(memory_format=torch.contiguous_format) for part in after.chunk(2, dim=1))
         transposed = _transposed(4 * size, turns * rows)
         packed = _pack(weight_hh, packing.pack_backward, 4 * size, size)
         arrays = packed, _bits(gates), cells.numpy(), _bits(of_outputs), dc.numpy(), _bits(transposed)
 
-        def run(part: slice) -> None:
-            sums = _by_block(after[:, :size], part)
-            kernels.lstm_backward(SETTINGS, *arrays, part.start, part.stop, _left(part, 4 * size), sums)
-            _from_blocks(sums, part, dh)
+        def run(part: _Part) -> None:
+            kernels.lstm_backward(SETTINGS, *arrays, part.rows.start, part.rows.stop, part.left, part.sums, *part.units)
 
-        share(run, rows, ROWS)
+        _in_threads(run, rows, size, 4 * size, dh)
         if which is None:
             of_inputs, of_ih = (gates @ by_unit).view(inputs.shape), transposed @ inputs.view(turns * rows, -1)
         else:
@@ -157,11 +198,11 @@ class _Gru(torch.autograd.Function):
             hidden.numpy(), _bits(outputs[1:]), _bits(inner),
         )  # fmt: skip
 
-        def run(part: slice) -> None:
+        def run(part: _Part) -> None:
             sums = aligned((2, 3, SIDE, SIDE), np.float32)
-            kernels.gru_forward(SETTINGS, *arrays, part.start, part.stop, _left(part, size), sums)
+            kernels.gru_forward(SETTINGS, *arrays, part.rows.start, part.rows.stop, part.left, sums, *part.units)
 
-        share(run, rows, ROWS)
+        _in_threads(run, rows, size, size)
         ctx.save_for_backward(inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, inner)
         return outputs[1:], hidden
 
@@ -171,7 +212,7 @@ class _Gru(torch.autograd.Function):
         inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, inner = _once(ctx)
         (turns, rows), size = gradients[0].shape[:2], weight_hh.shape[1]
         of_outputs, after = gradients[0].to(torch.bfloat16).contiguous(), gradients[1].float()
-        dh, direct = torch.empty(rows, size), torch.zeros(rows, size)
+        dh, direct = after.clone(memory_format=torch.contiguous_format), torch.zeros(rows, size)
         transposed = _transposed(4 * size, turns * rows)
         packed = _pack(weight_hh, packing.pack_backward, 3 * size, size)
         arrays = (
@@ -179,13 +220,12 @@ class _Gru(torch.autograd.Function):
             _bits(transposed),
         )  # fmt: skip
 
-        def run(part: slice) -> None:
-            sums = _by_block(after, part)
+        def run(part: _Part) -> None:
             fresh = aligned((SIDE, SIDE), np.uint16)
-            kernels.gru_backward(SETTINGS, *arrays, fresh, part.start, part.stop, _left(part, 3 * size), sums)
-            _from_blocks(sums, part, dh)
+            first, last = part.rows.start, part.rows.stop
+            kernels.gru_backward(SETTINGS, *arrays, fresh, first, last, part.left, part.sums, *part.units)
 
-        share(run, rows, ROWS)
+        _in_threads(run, rows, size, 3 * size, dh)
         bias = _sums(transposed)
         # They lie in the order new, reset, update, and what the reset gate acts on.
         if which is None:
