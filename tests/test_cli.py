@@ -131,6 +131,9 @@ def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
         (["train", "text.txt", "--config", "wrong.toml"], 2, "hidden_size is True"),
         (["sample", "nowhere"], 4, "nowhere"),
         (["sample", "text.txt"], 4, "text.txt is not a good model file"),
+        (["sample", "model", "--adapt", "1"], 2, "--adapt learns from the prime"),
+        (["eval", "model", "text.txt", "--dynamic"], 2, "give --tune SOURCE"),
+        (["eval", "model", "text.txt", "--tune", "text.txt"], 2, "give both"),
         (["sample", "model", "--temperature", "-1"], 2, "--temperature is -1.0"),
         (["sample", "model", "--prime", "xyz"], 3, "'x' (U+0078), 'y' (U+0079), 'z' (U+007A), first at position 0"),
         (["sample", "model", "--prime", "a", "--prime-file", "text.txt"], 2, "give one"),
@@ -398,6 +401,34 @@ def test_a_full_device_is_one_line(model) -> None:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 1
     assert one_line(done.stderr.decode())
+
+
+def test_eval_with_a_model_that_learns_while_it_reads(run, tmp_path) -> None:
+    run("train", "text.txt", "--steps", 10, *QUICK)
+    words = "eval", "checkpoints/text", "text.txt", "--part", "valid"
+    plain = json.loads(run(*words, "--json").out)
+    found = json.loads(run(*words, "--dynamic", "--json").out)
+    assert found["static_nats_per_character"] == plain["nats_per_character"]
+    assert found["characters"] == plain["characters"]
+    assert found["nats_per_character"] < plain["nats_per_character"]
+    assert found["dynamic"]["tail"] == len(TEXT) * 9 // 10
+    assert found["dynamic"]["lr"] > 0
+    assert json.loads(run(*words, "--json").out) == plain
+    (tmp_path / "other.txt").write_text(TEXT[:1000])
+    tuned = json.loads(run("eval", "checkpoints/text", "text.txt", "--dynamic", "--tune", "other.txt", "--json").out)
+    assert tuned["dynamic"]["tail"] == 1000
+    told = run(*words, "--dynamic")
+    assert f"{found['nats_per_character']:.4f} nats per character" in told.out
+    assert f"dynamic evaluation: {plain['nats_per_character']:.4f} nats without" in told.err
+
+
+def test_a_prime_that_is_learned_shapes_what_follows(run, tmp_path, model) -> None:
+    (tmp_path / "prime.txt").write_text("abc" * 300)
+    words = "sample", "model", "--prime-file", "prime.txt", "--no-echo", "--length", 600, "--seed", 1
+    plain, learned = run(*words).out, run(*words, "--adapt", 30).out
+    assert learned == run(*words, "--adapt", 30).out
+    assert sum(map(learned.count, "abc")) > sum(map(plain.count, "abc")) + 50
+    assert run(*words, "--adapt", 0).out == plain
 
 
 def test_eval_does_not_take_a_part_of_one_text_for_another(run, tmp_path) -> None:

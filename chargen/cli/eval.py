@@ -1,20 +1,35 @@
 """`chargen eval`: score a text with a model."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+from tqdm import tqdm
 
 from chargen.cli.options import GroupedCommand, option
-from chargen.cli.terminal import visible
-from chargen.errors import SettingError
+from chargen.cli.terminal import Stderr, visible
+from chargen.errors import DataError, SettingError
 from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
 from chargen.text.cache import ROLES
 from chargen.text.corpus import CorpusConfig, split
 from chargen.text.reading import ReadingConfig, ReadingReport, find_sources, read_text
+from chargen.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from chargen.model.language_model import CharModel
+    from chargen.training.dynamic import Reader
+    from chargen.training.evaluate import Loss
+
+TAIL = 20_000
+"""Characters of other text on which the rates of dynamic evaluation are chosen."""
+
+
+_BAR: dict[str, Any] = {"delay": 1, "leave": False, "disable": None, "file": Stderr()}
 
 
 @click.command("eval", cls=GroupedCommand, short_help="Score a text with a model.")
@@ -24,6 +39,11 @@ from chargen.text.reading import ReadingConfig, ReadingReport, find_sources, rea
         help="Score only this part, cut as in the training of MODEL.")  # fmt: skip
 @option("--direction", group="Text", type=click.Choice(DIRECTIONS), default="forward", show_default=True,
         help="backward reads from the end; for a model trained with --bidirectional.")  # fmt: skip
+@option("--dynamic", group="Text", is_flag=True,
+        help="Let a copy of the model learn from each segment once it is scored. How fast is chosen on the end of the "
+        "training part, or of --tune.")  # fmt: skip
+@option("--tune", group="Text", multiple=True, metavar="SOURCE",
+        help="Choose the rates of --dynamic on the end of this text, which is not the scored one.")  # fmt: skip
 @option("--encoding", group="Text", metavar="TEXT", help="Encoding of the text.  [default: as in training]")
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit the encoding.")  # fmt: skip
@@ -39,6 +59,8 @@ def command(
     sources: tuple[str, ...],
     part: str,
     direction: str,
+    dynamic: bool,
+    tune: tuple[str, ...],
     encoding: str | None,
     errors: str,
     unknown: str,
@@ -49,15 +71,18 @@ def command(
     """Score a text with a model: nats and bits per character, bits per byte, perplexity.
 
     The whole text is scored with carried state, every character once. The first one (read backward, the last) has
-    nothing before it: it is context and is not counted. The model does not adapt to the text.
+    nothing before it: it is context and is not counted. The model does not adapt to the text, except with --dynamic.
     """
     file = read_model(model)
     if direction == "backward":
         need_two_ways(file.config, "--direction backward")
     reading = ReadingConfig(encoding or file.reading.encoding, errors, file.reading.newline, file.reading.normalize)
-    found, _ = find_sources(sources)
     report = ReadingReport()
-    text = _part("".join(read_text(found, reading, report=report)), part, file)
+    whole = _read(sources, reading, report)
+    text = _part(whole, part, file)
+    tail = _tail(whole, part, file, _read(tune, reading, ReadingReport())) if dynamic else ""
+    if tune and not dynamic:
+        raise SettingError("--tune says what --dynamic chooses its rates on: give both")
     from chargen.model.device import pick_device, pick_precision
     from chargen.training.evaluate import evaluate
 
@@ -65,6 +90,18 @@ def command(
     chosen = pick_precision(precision, place)
     loaded = build_model(file, str(place))
     result = evaluate(loaded, file.vocabulary, text, unknown=unknown, precision=chosen, direction=direction)
+    static, rates = result, None
+    if dynamic:
+        reader = _reader(loaded, file.vocabulary, tail, chosen, direction)
+
+        def pieces(ids: Any) -> Iterator["Loss"]:
+            with tqdm(desc="scoring", total=len(text), unit="char", **_BAR) as bar:
+                for loss in reader.losses(ids):
+                    bar.update(loss.characters)
+                    yield loss
+
+        result = evaluate(loaded, file.vocabulary, text, unknown=unknown, direction=direction, pieces=pieces)
+        rates = {**asdict(reader.rates), "tail": len(tail)}
     figures: dict[str, Any] = {
         "nats_per_character": result.nats_per_character,
         "bits_per_character": result.bits_per_character,
@@ -82,6 +119,8 @@ def command(
         "precision": chosen,
         "device": place.type,
     }
+    if rates:
+        figures |= {"dynamic": rates, "static_nats_per_character": static.nats_per_character}
     if as_json:
         click.echo(json.dumps(figures))
         return
@@ -95,6 +134,12 @@ def command(
         f"{'last' if direction == 'backward' else 'first'} character is context; {direction}, {chosen} on {place.type}",
         err=True,
     )
+    if rates:
+        click.echo(
+            f"dynamic evaluation: {static.nats_per_character:.4f} nats without; lr {rates['lr']:g} and decay "
+            f"{rates['decay']:g} were best on the last {len(tail):,} characters of other text",
+            err=True,
+        )
     for count, words in (
         (result.folded, "rare characters, each charged for its place among those the unknown symbol stands for"),
         (result.unseen, "characters never seen in training, each charged for its place among all code points"),
@@ -103,6 +148,37 @@ def command(
     ):
         if count:
             click.echo(f"note: {count:,} {words}", err=True)
+
+
+def _read(sources: tuple[str, ...], reading: ReadingConfig, report: ReadingReport) -> str:
+    return "".join(read_text(find_sources(sources)[0], reading, report=report)) if sources else ""
+
+
+def _tail(whole: str, part: str, file: ModelFile, other: str) -> str:
+    """What the rates of dynamic evaluation are chosen on: nothing that is scored."""
+    if not other and part in ("all", "train"):
+        raise SettingError(
+            "--dynamic chooses its rates on other text than it scores: score --part valid or test of the text that "
+            "MODEL was trained on, or give --tune SOURCE"
+        )
+    return (other or _part(whole, "train", file))[-TAIL:]
+
+
+def _reader(model: "CharModel", vocabulary: Vocabulary, tail: str, precision: str, direction: str) -> "Reader":
+    """Who reads with the rates that are best on the tail."""
+    from chargen.training.dynamic import DECAYS, RATES, Reader, try_rates, usual_gradients
+
+    ids = vocabulary.encode(tail, "skip" if vocabulary.unknown_id is None else "replace")
+    usual = usual_gradients(model, vocabulary, ids, precision, direction)
+    best, best_loss = None, np.inf
+    with tqdm(desc="choosing rates", total=len(RATES) * len(DECAYS), unit="try", **_BAR) as bar:
+        for rates, loss in try_rates(model, vocabulary, ids, usual, precision, direction):
+            bar.update()
+            if loss < best_loss:
+                best, best_loss = rates, loss
+    if best is None:
+        raise DataError("no rate of dynamic evaluation led to a finite loss on the other text")
+    return Reader(model, vocabulary, usual, best, precision, direction)
 
 
 def _part(text: str, part: str, file: ModelFile) -> str:

@@ -42,6 +42,8 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
         help="What to do with bytes that do not fit it.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
         help="What to do with a character of the prime that the model does not know.")  # fmt: skip
+@option("--adapt", group="Text", type=click.IntRange(0), default=0, metavar="N",
+        help="Learn from the prime first, N times over, in a copy of the model: it shapes what follows.")  # fmt: skip
 @option("--reverse", group="Text", is_flag=True,
         help="Write what comes before the prime; for a model trained with --bidirectional.")  # fmt: skip
 @option("--echo/--no-echo", group="Text", default=True, help="Print the prime with the text.  [default: yes]")
@@ -75,6 +77,7 @@ def command(
     encoding: str,
     errors: str,
     unknown: str,
+    adapt: int,
     reverse: bool,
     echo: bool,
     num: int,
@@ -104,8 +107,6 @@ def command(
     if device not in ("cpu", "cuda", "mps"):
         raise SettingError(f"--device is {device!r}: it must be cpu, cuda or mps")
     file = read_model(model)
-    if quantize:
-        file = replace(file, arrays=quantized(file.arrays, quantize))
     if prime_file is not None:
         sources, _ = find_sources([prime_file])
         prime = "".join(read_text(sources, ReadingConfig(encoding, errors)))
@@ -113,6 +114,14 @@ def command(
     if reverse:
         need_two_ways(file.config, "--reverse")
     direction = "backward" if reverse else "forward"
+    if adapt:
+        if not text:
+            raise SettingError("--adapt learns from the prime: give --prime or --prime-file")
+        from chargen.training.dynamic import adapted
+
+        file = adapted(file, text, adapt, direction=direction)
+    if quantize:
+        file = replace(file, arrays=quantized(file.arrays, quantize))
     if device == "cpu":
         tell_of_kernels()
     sampler = Sampler(file, config, num=num, seed=seed, device=device, direction=direction)

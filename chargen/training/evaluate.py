@@ -1,7 +1,7 @@
 """The loss on a text: every character counted once, with carried state, divided by what was counted."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,14 +60,14 @@ def loss_windows(
     byte_mode = vocabulary is not None and vocabulary.byte_mode
     backward = direction == "backward"
     ids = ids[::-1] if backward else ids
-    first = _first_counted(ids, byte_mode, backward)
-    total = len(ids) - first
-    if total < 1:
+    first = first_counted(ids, byte_mode, backward)
+    size = len(ids) - first
+    if size < 1:
         raise DataError(f"scoring needs at least 2 characters, found {len(ids)} ids; give more text")
-    rows = rows or max(1, min(MAX_ROWS, min(total, limit or total) // 1000))
-    borders = first + np.arange(rows + 1) * total // rows
+    rows = rows or max(1, min(MAX_ROWS, min(size, limit or size) // 1000))
+    borders = first + np.arange(rows + 1) * size // rows
     begin, end = borders[:-1], borders[1:]
-    if limit is not None and limit < total:
+    if limit is not None and limit < size:
         end = np.minimum(end, begin + max(1, limit // rows))
     warm = np.maximum(begin - WARM, 1)
     state = None
@@ -89,7 +89,7 @@ def loss_windows(
             yield Loss(nats + folding_nats(vocabulary, scored), vocabulary.count_characters(scored))
 
 
-def _first_counted(ids: NDArray[Any], byte_mode: bool, backward: bool = False) -> int:
+def first_counted(ids: NDArray[Any], byte_mode: bool, backward: bool = False) -> int:
     """Where the second character begins, in the order of reading: backward, a character ends with its lead byte."""
     at = 1
     while byte_mode and at < len(ids) and ids[at - backward] & 0xC0 == 0x80:
@@ -106,8 +106,13 @@ def folding_nats(vocabulary: Vocabulary, targets: NDArray[Any]) -> float:
 
 def evaluate_ids(model: CharModel, ids: NDArray[Any], **options: Any) -> Loss:
     """The loss on ids (N,); options as for `loss_windows`."""
-    parts = list(loss_windows(model, ids, **options))
-    return Loss(math.fsum(part.nats for part in parts), sum(part.characters for part in parts))
+    return total(loss_windows(model, ids, **options))
+
+
+def total(parts: Iterable[Loss]) -> Loss:
+    """The loss of the whole from those of its parts."""
+    found = list(parts)
+    return Loss(math.fsum(part.nats for part in found), sum(part.characters for part in found))
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,7 @@ def evaluate(
     rows: int | None = None,
     precision: str = "fp32",
     direction: str = "forward",
+    pieces: Callable[[NDArray[Any]], Iterable[Loss]] | None = None,
 ) -> Evaluation:
     """Score a text whole.
 
@@ -169,6 +175,7 @@ def evaluate(
     Args:
         unknown: where it has none: "error", or "skip" such characters and count them.
         direction: "backward" reads from the end and predicts each character from those behind it.
+        pieces: scores the ids instead of `loss_windows`, as `dynamic.Reader.losses` does.
 
     Raises DataError for unknown characters or a text of fewer than two characters, SettingError for a direction that
     the model does not read in.
@@ -181,7 +188,8 @@ def evaluate(
     elif not vocabulary.byte_mode and len(ids) < len(text):
         known = set(vocabulary.characters)
         kept = "".join(character for character in text if character in known)
-    loss = evaluate_ids(model, ids, vocabulary=vocabulary, rows=rows, precision=precision, direction=direction)
+    options: dict[str, Any] = {"vocabulary": vocabulary, "rows": rows, "precision": precision, "direction": direction}
+    loss = total(pieces(ids) if pieces else loss_windows(model, ids, **options))
     backward = direction == "backward"
     counted, scored = (kept[:-1], ids[:-1]) if backward else (kept[1:], ids[1:])
     folded = unseen = 0
@@ -194,5 +202,5 @@ def evaluate(
     nats = loss.nats + unseen * beyond
     size = len(counted.encode("utf-8", "surrogatepass"))
     if vocabulary.byte_mode:
-        size = len(ids) - _first_counted(ids[::-1] if backward else ids, True, backward)
+        size = len(ids) - first_counted(ids[::-1] if backward else ids, True, backward)
     return Evaluation(loss.characters, size, nats, folded, unseen, len(text) - len(kept))

@@ -1,0 +1,165 @@
+"""Dynamic evaluation: a model that learns from each stretch of a text once it has been scored.
+
+After Krause, Kahembwe, Murray and Renals, "Dynamic evaluation of neural sequence models" (ICML 2018): a step against
+the gradient of each segment, scaled by how large gradients usually are, and a pull back to the trained weights.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import Parameter
+
+from chargen.errors import DataError
+from chargen.model.device import autocast
+from chargen.model.language_model import CharModel
+from chargen.model.loss import cross_entropy
+from chargen.model.recurrent import State, detach
+from chargen.storage.model_file import ModelFile, build_model
+from chargen.text.vocabulary import Vocabulary
+from chargen.training.evaluate import Loss, first_counted, folding_nats, total
+from chargen.training.snapshot import weights_of
+
+SEGMENT = 32
+"""Ids that are scored before each step."""
+FLOOR = 0.1
+"""Least size of a weight's usual gradient, as a share of the mean over all weights: rare ones would jump."""
+RATES, DECAYS = (3e-5, 1e-4, 3e-4), (0.0, 2e-3, 2e-2)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast weights follow a text.
+
+    Args:
+        lr: of a step, for a gradient in units of the weight's usual one.
+        decay: share of the way back to the trained weights at each step, for a weight with gradients of mean size.
+    """
+
+    lr: float
+    decay: float
+
+
+ADAPT = Rates(1e-4, 0.0)
+
+
+class Reader:
+    """A copy of a model that reads a text, and learns from every segment after it is scored.
+
+    Args:
+        model: stays as it is.
+        usual: what `usual_gradients` found, for each weight.
+        direction: "backward" reads from the end; that stack learns, and what both share.
+    """
+
+    def __init__(
+        self,
+        model: CharModel,
+        vocabulary: Vocabulary,
+        usual: list[Tensor],
+        rates: Rates,
+        precision: str = "fp32",
+        direction: str = "forward",
+    ) -> None:
+        self.model = copy.deepcopy(model)
+        self.vocabulary, self.rates, self.precision, self.direction = vocabulary, rates, precision, direction
+        self.weights = list(self.model.parameters())
+        self.trained = [weight.detach().clone() for weight in self.weights]
+        mean = float(sum(size.double().sum() for size in usual)) / sum(size.numel() for size in usual)
+        self.divisors = [size + FLOOR * mean for size in usual]
+        self.pulls = [(rates.decay * size / mean).clamp(max=1) for size in usual]
+
+    def losses(self, ids: NDArray[Any]) -> Iterator[Loss]:
+        """Score a text (N,) from where reading begins, in one row: the loss of each segment, before it is learned.
+
+        The first character read is left out, as in `loss_windows`.
+        """
+        found = _segments(self.model, self.vocabulary, ids, self.precision, self.direction)
+        for targets, nats, gradients in found:
+            yield Loss(nats + folding_nats(self.vocabulary, targets), self.vocabulary.count_characters(targets))
+            self._learn(gradients)
+
+    @torch.no_grad()
+    def _learn(self, gradients: tuple[Tensor, ...]) -> None:
+        parts = zip(self.weights, gradients, self.divisors, self.trained, self.pulls, strict=True)
+        for weight, gradient, divisor, trained, pull in parts:
+            weight.addcdiv_(gradient, divisor, value=-self.rates.lr)
+            if self.rates.decay:
+                weight.lerp_(trained, pull)
+
+
+def usual_gradients(
+    model: CharModel,
+    vocabulary: Vocabulary,
+    ids: NDArray[Any],
+    precision: str = "fp32",
+    direction: str = "forward",
+) -> list[Tensor]:
+    """Root of the mean square of the gradients of a text's segments, for each weight."""
+    sums, number = [torch.zeros_like(weight) for weight in model.parameters()], 0
+    for _, _, gradients in _segments(model, vocabulary, ids, precision, direction):
+        for one, gradient in zip(sums, gradients, strict=True):
+            one.addcmul_(gradient, gradient)
+        number += 1
+    return [(one / number).sqrt() for one in sums]
+
+
+def try_rates(
+    model: CharModel,
+    vocabulary: Vocabulary,
+    ids: NDArray[Any],
+    usual: list[Tensor],
+    precision: str = "fp32",
+    direction: str = "forward",
+) -> Iterator[tuple[Rates, float]]:
+    """Rates, and the nats per character that they lead to, for all worth trying; not to be done on a reported text."""
+    for lr, decay in product(RATES, DECAYS):
+        reader = Reader(model, vocabulary, usual, Rates(lr, decay), precision, direction)
+        yield reader.rates, total(reader.losses(ids)).mean
+
+
+def adapted(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, direction: str = "forward") -> ModelFile:
+    """A model that has read a text and learned from it, so many times over; unknown characters are passed over.
+
+    How large its gradients usually are is taken from the same text. Raises DataError for a text of fewer than two
+    characters.
+    """
+    model, vocabulary = build_model(file), file.vocabulary
+    ids = vocabulary.encode(text, "skip" if vocabulary.unknown_id is None else "replace")
+    usual = usual_gradients(model, vocabulary, ids, direction=direction)
+    reader = Reader(model, vocabulary, usual, rates, direction=direction)
+    for _ in range(times):
+        for _ in reader.losses(ids):
+            pass
+    return replace(file, arrays=weights_of(reader.model))
+
+
+def _segments(
+    model: CharModel, vocabulary: Vocabulary, ids: NDArray[Any], precision: str, direction: str
+) -> Iterator[tuple[NDArray[Any], float, tuple[Tensor, ...]]]:
+    """Segments of a text with their nats, and the gradients of their means. Weights may change between two of them."""
+    backward = direction == "backward"
+    ids = ids[::-1] if backward else ids
+    first = first_counted(ids, vocabulary.byte_mode, backward)
+    if len(ids) <= first:
+        raise DataError(f"learning from a text needs at least 2 characters, found {len(ids)} ids; give more text")
+    given = torch.from_numpy(ids.astype(np.int64)).to(model.device)[None]
+    weights: list[Parameter] = list(model.parameters())
+    state: State | None = None
+    if first > 1:
+        with torch.no_grad(), autocast(precision, model.device):
+            _, state = model.read(given[:, : first - 1], direction=direction)
+    for begin in range(first, len(ids), SEGMENT):
+        end = min(begin + SEGMENT, len(ids))
+        with autocast(precision, model.device):
+            values, after = model.read(given[:, begin - 1 : end - 1], state, direction=direction)
+            loss = cross_entropy(values, model.output, given[:, begin:end])
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        state = detach(after)
+        yield ids[begin:end], loss.item() * (end - begin), gradients

@@ -1,0 +1,224 @@
+"""Dynamic evaluation: nothing is learned before it is scored, and what is learned afterwards is the published rule."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from chargen.errors import DataError
+from chargen.storage.model_file import build_model
+from chargen.training.dynamic import (
+    ADAPT,
+    DECAYS,
+    FLOOR,
+    RATES,
+    SEGMENT,
+    Rates,
+    Reader,
+    adapted,
+    try_rates,
+    usual_gradients,
+)
+from chargen.training.evaluate import evaluate, evaluate_ids
+
+STILL = Rates(0.0, 0.0)
+WORDS = "bad cab face\nhead bead\n"
+
+
+def parts(text, cell="lstm", rates=STILL, **shape):
+    """A model, its vocabulary, the ids of a text, and a reader with those rates."""
+    file = small_model(cell, **shape)
+    model, vocabulary = build_model(file), file.vocabulary
+    ids = vocabulary.encode(text)
+    usual = usual_gradients(model, vocabulary, ids)
+    return model, vocabulary, ids, Reader(model, vocabulary, usual, rates)
+
+
+def random_text(size, seed=0, characters="abcdefgh \n"):
+    return "".join(np.random.default_rng(seed).choice(list(characters), size))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("size", [2, SEGMENT, SEGMENT + 1, SEGMENT + 2, 3 * SEGMENT + 5])
+def test_a_reader_that_does_not_learn_scores_as_ever(cell, size):
+    model, vocabulary, ids, reader = parts(random_text(size), cell)
+    losses = list(reader.losses(ids))
+    expected = evaluate_ids(model, ids, vocabulary=vocabulary, rows=1)
+    assert sum(loss.characters for loss in losses) == expected.characters == size - 1
+    assert sum(loss.nats for loss in losses) == pytest.approx(expected.nats, rel=1e-5)
+    assert [loss.characters for loss in losses[:-1]] == [SEGMENT] * (len(losses) - 1)
+
+
+@pytest.mark.parametrize("rates", [Rates(0.01, 0.0), Rates(0.01, 0.05)])
+def test_nothing_is_learned_from_before_it_is_scored(rates):
+    text = random_text(4 * SEGMENT)
+    model, vocabulary, ids, reader = parts(text, rates=rates)
+    losses = [loss.nats for loss in reader.losses(ids)]
+    usual = usual_gradients(model, vocabulary, ids)
+    for changed in range(1, 4):
+        other = ids.copy()
+        at = 1 + changed * SEGMENT
+        other[at:] = vocabulary.encode(random_text(len(ids) - at, seed=changed))
+        found = [loss.nats for loss in Reader(model, vocabulary, usual, rates).losses(other)]
+        assert found[:changed] == losses[:changed]
+        assert found[changed] != losses[changed]
+
+
+def test_the_model_that_is_given_stays_as_it_is_even_when_left_in_the_middle():
+    model, _, ids, reader = parts(random_text(200), rates=Rates(0.1, 0.01))
+    before = copy.deepcopy(model.state_dict())
+    scored = reader.losses(ids)
+    next(scored)
+    next(scored)
+    scored.close()
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert any(not torch.equal(weight, before[name]) for name, weight in reader.model.state_dict().items())
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_weights_follow_the_published_rule(cell):
+    """Step by step with PyTorch's own loss, from formulas (5) to (7) of the paper."""
+    text, rates = random_text(3 * SEGMENT + 1), Rates(0.02, 0.3)
+    model, vocabulary, ids, reader = parts(text, cell, rates)
+    usual = usual_gradients(model, vocabulary, ids)
+    mean = torch.cat([size.flatten() for size in usual]).mean()
+    slow, state = copy.deepcopy(model), None
+    given = torch.from_numpy(ids.astype(np.int64))
+    losses = list(reader.losses(ids))
+    for number, loss in enumerate(losses):
+        begin = number * SEGMENT
+        logits, state = slow(given[None, begin : begin + SEGMENT], state)
+        state = tuple(layer.detach() for layer in state)
+        cost = functional.cross_entropy(logits[0], given[begin + 1 : begin + SEGMENT + 1])
+        assert loss.nats == pytest.approx(SEGMENT * cost.item(), rel=1e-5)
+        gradients = torch.autograd.grad(cost, list(slow.parameters()))
+        with torch.no_grad():
+            for weight, gradient, size, start in zip(
+                slow.parameters(), gradients, usual, model.parameters(), strict=True
+            ):
+                weight -= rates.lr * gradient / (size + FLOOR * mean)
+                weight += (rates.decay * size / mean).clamp(max=1) * (start - weight)
+    for found, expected in zip(reader.model.parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_usual_gradients_are_the_root_of_the_mean_square_over_segments():
+    model, vocabulary, ids, _ = parts(random_text(2 * SEGMENT + 10))
+    given, state, squares = torch.from_numpy(ids.astype(np.int64)), None, []
+    for begin in range(0, len(ids) - 1, SEGMENT):
+        inputs = given[None, begin : min(begin + SEGMENT, len(ids) - 1)]
+        logits, state = model(inputs, state)
+        state = tuple(layer.detach() for layer in state)
+        cost = functional.cross_entropy(logits[0], given[begin + 1 : begin + 1 + inputs.shape[1]])
+        squares.append([one.square() for one in torch.autograd.grad(cost, list(model.parameters()))])
+    for found, *each in zip(usual_gradients(model, vocabulary, ids), *squares, strict=True):
+        torch.testing.assert_close(found, (sum(each) / len(each)).sqrt(), atol=1e-7, rtol=1e-4)
+
+
+def test_a_pull_of_one_brings_the_trained_weights_back_at_every_step():
+    text = random_text(4 * SEGMENT)
+    model, vocabulary, ids, _ = parts(text)
+    usual = [torch.ones_like(weight) for weight in model.parameters()]
+    reader = Reader(model, vocabulary, usual, Rates(0.5, 7.0))
+    nats = sum(loss.nats for loss in reader.losses(ids))
+    assert nats == pytest.approx(evaluate_ids(model, ids, vocabulary=vocabulary, rows=1).nats, rel=1e-5)
+    assert all(map(torch.equal, reader.model.parameters(), model.parameters()))
+
+
+def test_a_text_that_repeats_itself_gets_easier_to_read():
+    model, vocabulary, ids, reader = parts(WORDS * 80, rates=Rates(0.01, 0.0), scale=1.0, hidden_size=24)
+    losses = [loss.mean for loss in reader.losses(ids)]
+    static = evaluate_ids(model, ids, vocabulary=vocabulary, rows=1).mean
+    assert np.mean(losses[-5:]) < 0.5 * static
+
+
+@settings(max_examples=20)
+@given(st.text(alphabet="aé日😀", min_size=2, max_size=90))
+def test_bytes_are_scored_but_characters_are_counted(text):
+    file = small_model(unit="byte", scale=1.0)
+    model, vocabulary = build_model(file), file.vocabulary
+    usual = [torch.ones_like(weight) for weight in model.parameters()]
+    reader = Reader(model, vocabulary, usual, STILL)
+    found = evaluate(model, vocabulary, text, pieces=reader.losses)
+    expected = evaluate(model, vocabulary, text, rows=1)
+    assert (found.characters, found.bytes) == (expected.characters, expected.bytes) == (len(text) - 1, found.bytes)
+    assert found.nats == pytest.approx(expected.nats, rel=1e-5)
+
+
+def test_folded_and_unseen_characters_pay_for_their_place():
+    file = small_model(folded="xyz")
+    model, vocabulary = build_model(file), file.vocabulary
+    usual = [torch.ones_like(weight) for weight in model.parameters()]
+    text = "abxcay?bad\n" * 9
+    found = evaluate(model, vocabulary, text, pieces=Reader(model, vocabulary, usual, STILL).losses)
+    expected = evaluate(model, vocabulary, text, rows=1)
+    assert (found.folded, found.unseen) == (expected.folded, expected.unseen) == (18, 9)
+    assert found.nats == pytest.approx(expected.nats, rel=1e-5)
+
+
+def test_all_rates_are_tried_each_as_a_reader_would_and_the_model_stays():
+    model, vocabulary, ids, _ = parts(WORDS * 8, "gru")
+    usual = usual_gradients(model, vocabulary, ids)
+    before = copy.deepcopy(model.state_dict())
+    tried = dict(try_rates(model, vocabulary, ids, usual))
+    assert set(tried) == {Rates(lr, decay) for lr in RATES for decay in DECAYS}
+    for rates, loss in tried.items():
+        losses = list(Reader(model, vocabulary, usual, rates).losses(ids))
+        assert loss == pytest.approx(sum(one.nats for one in losses) / (len(ids) - 1))
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("direction", "other"), [("forward", "backward"), ("backward", "forward")])
+def test_one_stack_of_two_learns_and_the_other_rests(direction, other):
+    model, vocabulary, ids, _ = parts(random_text(100), bidirectional=True)
+    usual = usual_gradients(model, vocabulary, ids, direction=direction)
+    reader = Reader(model, vocabulary, usual, Rates(0.01, 0.1), direction=direction)
+    assert math.isfinite(sum(loss.nats for loss in reader.losses(ids)))
+    for (name, found), trained in zip(reader.model.named_parameters(), model.parameters(), strict=True):
+        rests = name.startswith((f"{other}_layers", "cloze"))
+        assert torch.equal(found, trained) == rests, name
+    still = Reader(model, vocabulary, usual, STILL, direction=direction)
+    expected = evaluate_ids(model, ids, vocabulary=vocabulary, rows=1, direction=direction)
+    assert sum(loss.nats for loss in still.losses(ids)) == pytest.approx(expected.nats, rel=1e-5)
+    text = "日é" * 20
+    file = small_model(unit="byte", scale=1.0, bidirectional=True)
+    model = build_model(file)
+    usual = [torch.ones_like(one) for one in model.parameters()]
+    reader = Reader(model, file.vocabulary, usual, STILL, direction=direction)
+    found = evaluate(model, file.vocabulary, text, direction=direction, pieces=reader.losses)
+    expected = evaluate(model, file.vocabulary, text, direction=direction, rows=1)
+    assert (found.characters, found.bytes) == (expected.characters, expected.bytes)
+    assert found.nats == pytest.approx(expected.nats, rel=1e-5)
+
+
+@pytest.mark.parametrize("times", [0, 1, 3])
+def test_an_adapted_model_is_what_a_reader_has_become(times):
+    file = small_model()
+    model, vocabulary = build_model(file), file.vocabulary
+    before = {name: array.copy() for name, array in file.arrays.items()}
+    found = adapted(file, "z" + WORDS * 3, times)
+    ids = vocabulary.encode(WORDS * 3)
+    reader = Reader(model, vocabulary, usual_gradients(model, vocabulary, ids), ADAPT)
+    for _ in range(times):
+        list(reader.losses(ids))
+    for name, weight in reader.model.state_dict().items():
+        assert np.array_equal(found.arrays[name], weight.numpy())
+        assert np.array_equal(file.arrays[name], before[name])
+    assert (found.config, found.vocabulary) == (file.config, file.vocabulary)
+    text_loss = [evaluate(build_model(one), vocabulary, WORDS * 3).nats for one in (file, found)]
+    assert (text_loss[1] < text_loss[0]) == (times > 0)
+
+
+@pytest.mark.parametrize(("unit", "text"), [("character", "a"), ("character", ""), ("byte", "日")])
+def test_a_text_too_short_is_an_error_in_words(unit, text):
+    file = small_model(unit=unit)
+    model = build_model(file)
+    with pytest.raises(DataError, match="at least 2 characters"):
+        usual_gradients(model, file.vocabulary, file.vocabulary.encode(text))
