@@ -5,7 +5,7 @@ import math
 import os
 import shlex
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from chargen.cli.terminal import tell, tell_of_kernels, visible
 from chargen.durable import locked
 from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_count
+from chargen.storage.model_file import ModelFile, read_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.text.corpus import Corpus, CorpusConfig
 from chargen.training.config import TrainConfig
@@ -44,6 +45,8 @@ CHECKPOINTS = Path("checkpoints")
 @option("--test", group="Files", multiple=True, metavar="SOURCE", help="Test on this text instead of a part.")
 @option("--resume", group="Files", type=click.Path(path_type=Path), metavar="DIR",
         help="Go on with the run in DIR as if it had not stopped; budget and intervals may change.")  # fmt: skip
+@option("--init-from", group="Files", type=click.Path(path_type=Path), metavar="MODEL",
+        help="Start from this model: shape and characters are kept, and new characters get a place.")  # fmt: skip
 @config_option
 @option("--preview", group="Files", type=click.IntRange(0), default=200, metavar="N", show_default=True,
         help="Characters to write now and then while training; 0 for none.")  # fmt: skip
@@ -56,6 +59,7 @@ def command(
     valid: tuple[str, ...],
     test: tuple[str, ...],
     resume: Path | None,
+    init_from: Path | None,
     preview: int,
     **values: Any,
 ) -> None:
@@ -77,7 +81,14 @@ def command(
     valid, test = values.pop("valid") or (), values.pop("test") or ()
     with stop_on_signals() as stop:
         if resume is not None:
-            for name, value in (("SOURCE", sources), ("--out", out), ("--valid", valid), ("--test", test)):
+            others: dict[str, Any] = {
+                "SOURCE": sources,
+                "--out": out,
+                "--valid": valid,
+                "--test": test,
+                "--init-from": init_from,
+            }
+            for name, value in others.items():
                 if value:
                     raise SettingError(f"{name} cannot be given with --resume: the run remembers its own")
             with locked(_existing(resume)):
@@ -88,11 +99,16 @@ def command(
         for role, given in (("valid", valid), ("test", test)):
             if given and values[f"{role}_fraction"] is not None:
                 raise SettingError(f"--{role} and --{role}-fraction are two ways to say one thing: give one")
-        corpus_config = CorpusConfig(**given_settings(CorpusConfig, values))
-        model_config = ModelConfig(**given_settings(ModelConfig, values))
+        init = read_model(init_from) if init_from is not None else None
+        usual = _as_in(init) if init else {}
+        corpus_config = CorpusConfig(**(usual | given_settings(CorpusConfig, values)))
+        model_config = replace(init.config if init else ModelConfig(), **given_settings(ModelConfig, values))
+        known = init.vocabulary if init else None
         config = TrainConfig(**given_settings(TrainConfig, values))
         with ReadingBar() as bar:
-            corpus = Corpus.from_files(sources, valid=valid, test=test, config=corpus_config, progress=bar.show)
+            corpus = Corpus.from_files(
+                sources, valid=valid, test=test, config=corpus_config, progress=bar.show, known=known
+            )
         _tell_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
         folder = out or _free_folder(sources[0])
         made = [one for one in (folder, *folder.parents) if not one.exists()]
@@ -105,7 +121,10 @@ def command(
                 raise SettingError(f"{folder} already holds a run: go on with --resume, or choose another --out")
             _make(folder)
             with locked(folder):
-                _train(Trainer(corpus, model_config, config, folder, started=started), stop, preview)
+                trainer = Trainer(corpus, model_config, config, folder, init=init, started=started)
+                if init:
+                    _tell_origin(trainer, init_from)
+                _train(trainer, stop, preview)
         except BaseException:
             _remove_if_empty(made)
             raise
@@ -190,6 +209,19 @@ def _tell_model(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) 
         f"{', both ways' if model_config.bidirectional else ''}: "
         f"{parameter_count(model_config, size):,} parameters, about {memory / 1e6:,.0f} MB to train"
     )
+
+
+def _as_in(file: ModelFile) -> dict[str, Any]:
+    """How the text of a model was read, so that the next one is read alike."""
+    return {"unit": file.vocabulary.unit, "newline": file.reading.newline, "normalize": file.reading.normalize}
+
+
+def _tell_origin(trainer: "Trainer", path: Path | None) -> None:
+    new = trainer.origin["new"]
+    names = ", ".join(f"{character!r}" for character in new[:10]) + (" …" if len(new) > 10 else "")
+    added = f"; {len(new):,} new: {names}" if new else ", none new"
+    unit = "bytes" if trainer.corpus.vocabulary.byte_mode else "characters"
+    _say(f"start    from {path}: {trainer.origin['characters']:,} {unit} known{added}")
 
 
 def _resumed(folder: Path, values: dict[str, Any], started: float) -> "Trainer":

@@ -77,13 +77,20 @@ def open_entry(key: str, folder: Path | None = None) -> EncodedText | None:
 
 
 def encode_sources(
-    sources: dict[str, list[Source]], config: EncodingConfig, folder: Path | None, progress: ProgressBar
+    sources: dict[str, list[Source]],
+    config: EncodingConfig,
+    folder: Path | None,
+    progress: ProgressBar,
+    known: Vocabulary | None = None,
 ) -> tuple[EncodedText, str]:
     """Encode the sources of each role, or find them encoded. Returns the text and its key.
 
+    Args:
+        known: characters that have ids whether they occur or not.
+
     Raises DataError for what cannot be read, ChargenError where the cache cannot be written.
     """
-    encoder = _Encoder(sources, config, folder or cache_folder(), progress)
+    encoder = _Encoder(sources, config, folder or cache_folder(), progress, known)
     key = encoder.make_entry()
     text = open_entry(key, encoder.cache)
     if text is None:
@@ -109,12 +116,18 @@ class _Encoder:
     """One trip from sources to a cache entry: hash the bytes; where they are new, count characters, then write ids."""
 
     def __init__(
-        self, sources: dict[str, list[Source]], config: EncodingConfig, cache: Path, progress: ProgressBar
+        self,
+        sources: dict[str, list[Source]],
+        config: EncodingConfig,
+        cache: Path,
+        progress: ProgressBar,
+        known: Vocabulary | None,
     ) -> None:
         self.sources = sources
         self.config = config
         self.cache = cache
         self.progress = progress
+        self.known = known
         self.spooled: dict[int, Path] = {}
         self.size: int | None = None
 
@@ -165,7 +178,10 @@ class _Encoder:
         """Names content, roles and every option that shapes the ids."""
         options = {field.name: getattr(self.config, field.name) for field in fields(EncodingConfig)}
         roles = [len(self.sources[role]) for role in ROLES]
-        described = json.dumps([CACHE_FORMAT, content, roles, options, unicodedata.unidata_version], sort_keys=True)
+        named = [CACHE_FORMAT, content, roles, options, unicodedata.unidata_version]
+        if self.known is not None:
+            named += [self.known.characters, self.known.folded]
+        described = json.dumps(named, sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()
 
     def _texts(self, watch: "_Pass", role: str, report: ReadingReport) -> Iterator[str]:
@@ -187,7 +203,9 @@ class _Encoder:
         counting.check(content)
         if counts[0xD800:0xE000].any():
             raise DataError(f"the text holds a lone surrogate, which is not a character (in {self.config.encoding})")
-        vocabulary = Vocabulary.from_counts(counts, unit=self.config.unit, min_count=self.config.min_count)
+        vocabulary = Vocabulary.from_counts(
+            counts, unit=self.config.unit, min_count=self.config.min_count, known=self.known
+        )
         if not vocabulary.characters and vocabulary.folded:
             raise DataError(f"no character occurs {self.config.min_count} times: choose a smaller --min-count")
         sizes = [0, 0, 0]

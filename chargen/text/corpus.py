@@ -50,6 +50,8 @@ class Corpus:
         config: the options.
         sources: for each role, the names it was read from, as absolute paths; empty for a text given in memory.
         report: what reading met.
+        hidden: files and folders that were passed over.
+        known: the vocabulary of a model to start from, which this one's holds.
     """
 
     vocabulary: Vocabulary
@@ -61,6 +63,7 @@ class Corpus:
     sources: dict[str, list[str]]
     report: ReadingReport
     hidden: int = 0
+    known: Vocabulary | None = None
 
     @classmethod
     def from_files(
@@ -72,6 +75,7 @@ class Corpus:
         config: CorpusConfig | None = None,
         cache: str | os.PathLike[str] | None = None,
         progress: ProgressBar | None = None,
+        known: Vocabulary | None = None,
         **settings: Any,
     ) -> "Corpus":
         """Read files, folders, patterns, `-` or a corpus name; cut validation and test parts off, or read them apart.
@@ -81,6 +85,7 @@ class Corpus:
         Args:
             cache: the folder for encoded texts; by default $CHARGEN_CACHE or the system's place for caches.
             progress: called as (what, bytes done, bytes in all or None) after every block.
+            known: the vocabulary of a model to start from, whose characters have ids whether they occur or not.
             settings: fields of CorpusConfig, where no `config` is given.
 
         Raises DataError for a text that cannot be read, SettingError for a setting out of range.
@@ -97,26 +102,38 @@ class Corpus:
             config,
             Path(cache) if cache is not None else None,
             progress or (lambda what, done, total: None),
+            known,
         )
         absolute = {role: _absolute(given) for role, given in names.items()}
-        return cls._from_encoded(text, key, config, absolute, sum(hidden for _, hidden in found.values()))
+        return cls._from_encoded(text, key, config, absolute, sum(hidden for _, hidden in found.values()), known)
 
     @classmethod
-    def from_text(cls, text: str, *, config: CorpusConfig | None = None, **settings: Any) -> "Corpus":
+    def from_text(
+        cls, text: str, *, config: CorpusConfig | None = None, known: Vocabulary | None = None, **settings: Any
+    ) -> "Corpus":
         """The same from a text in memory, without a cache; for examples, tests and notebooks."""
         config = _one_config(config, settings)
         text = clean(text, config)
         if any("\ud800" <= character <= "\udfff" for character in set(text)):
             raise DataError("the text holds a lone surrogate, which is not a character")
-        vocabulary = Vocabulary.from_counts(count_code_points(text), unit=config.unit, min_count=config.min_count)
+        counts = count_code_points(text)
+        vocabulary = Vocabulary.from_counts(counts, unit=config.unit, min_count=config.min_count, known=known)
         ids = vocabulary.encode(text)
-        key = hashlib.sha256(json.dumps([asdict(config), text]).encode()).hexdigest()
+        named = [asdict(config), text] + ([known.characters, known.folded] if known is not None else [])
+        key = hashlib.sha256(json.dumps(named).encode()).hexdigest()
         sources: dict[str, list[str]] = {role: [] for role in ROLES}
-        return cls(vocabulary, *split(ids, config, vocabulary.byte_mode), key, config, sources, ReadingReport())
+        parts = split(ids, config, vocabulary.byte_mode)
+        return cls(vocabulary, *parts, key, config, sources, ReadingReport(), known=known)
 
     @classmethod
     def _from_encoded(
-        cls, text: EncodedText, key: str, config: CorpusConfig, sources: dict[str, list[str]], hidden: int = 0
+        cls,
+        text: EncodedText,
+        key: str,
+        config: CorpusConfig,
+        sources: dict[str, list[str]],
+        hidden: int = 0,
+        known: Vocabulary | None = None,
     ) -> "Corpus":
         """Cut the train sources by fractions, for every role that has no sources of its own."""
         own, valid, test = text.parts
@@ -128,7 +145,7 @@ class Corpus:
             keep_test=bool(sources["test"]),
         )
         parts = train, valid if sources["valid"] else cut_valid, test if sources["test"] else cut_test
-        return cls(text.vocabulary, *parts, key, config, sources, text.report, hidden)
+        return cls(text.vocabulary, *parts, key, config, sources, text.report, hidden, known)
 
     @classmethod
     def from_description(cls, described: dict[str, Any], progress: ProgressBar | None = None) -> "Corpus":
@@ -137,6 +154,7 @@ class Corpus:
         Raises DataError where the text is gone or no longer the same.
         """
         config, sources, key = make_settings(CorpusConfig, described["config"]), described["sources"], described["key"]
+        known = Vocabulary(**described["known"]) if "known" in described else None
         named = [name for given in sources.values() for name in given]
         try:
             train, valid, test = (sources[role] for role in ROLES)
@@ -146,8 +164,8 @@ class Corpus:
             text = open_entry(key)
             if text is None:
                 raise
-            return cls._from_encoded(text, key, config, sources)
-        corpus = cls.from_files(train, valid=valid, test=test, config=config, progress=progress)
+            return cls._from_encoded(text, key, config, sources, known=known)
+        corpus = cls.from_files(train, valid=valid, test=test, config=config, progress=progress, known=known)
         if corpus.key != key:
             some = ", ".join(named[:3]) + " …" * (len(named) > 3)
             raise DataError(f"the text of this run has changed ({some}); restore it, or start a new run")
@@ -155,7 +173,11 @@ class Corpus:
 
     def describe(self) -> dict[str, Any]:
         """What a run must remember to find this corpus again and to know that it is the same."""
-        return {"key": self.key, "config": asdict(self.config), "sources": self.sources}
+        described = {"key": self.key, "config": asdict(self.config), "sources": self.sources}
+        if self.known is not None:
+            known = self.known
+            described["known"] = {"characters": known.characters, "folded": known.folded, "unit": known.unit}
+        return described
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:

@@ -46,12 +46,27 @@ class Vocabulary:
         self.unit = unit
 
     @classmethod
-    def from_counts(cls, counts: NDArray[np.int64], *, unit: str = "character", min_count: int = 1) -> "Vocabulary":
-        """The vocabulary of a text in which code point c occurs counts[c] times; rarer than `min_count` is folded."""
+    def from_counts(
+        cls,
+        counts: NDArray[np.int64],
+        *,
+        unit: str = "character",
+        min_count: int = 1,
+        known: "Vocabulary | None" = None,
+    ) -> "Vocabulary":
+        """The vocabulary of a text in which code point c occurs counts[c] times; rarer than `min_count` is folded.
+
+        Args:
+            known: what it knows besides, however rare it is here.
+        """
         if unit == "byte":
             return cls(unit=unit)
-        kept = _from_code_points(np.flatnonzero(counts >= max(min_count, 1)))
-        return cls(kept, folded=_from_code_points(np.flatnonzero((counts > 0) & (counts < min_count))))
+        kept = set(_from_code_points(np.flatnonzero(counts >= max(min_count, 1))))
+        folded = set(_from_code_points(np.flatnonzero((counts > 0) & (counts < min_count))))
+        if known is not None:
+            kept |= set(known.characters)
+            folded |= set(known.folded)
+        return cls("".join(sorted(kept)), folded="".join(sorted(folded - kept)))
 
     @property
     def byte_mode(self) -> bool:

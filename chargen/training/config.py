@@ -39,6 +39,8 @@ class TrainConfig:
                              choices=("auto", "fp32", "bf16"), resumable=True)  # fmt: skip
     device: str = setting("auto", "cuda or mps where there is one, else cpu", choices=("auto", "cpu", "cuda", "mps"),
                           resumable=True)  # fmt: skip
+    freeze: int = setting(0, "lowest recurrent layers that stay as they are, in a model that starts from another",
+                          low=0, high=64)  # fmt: skip
     seed: int = setting(0, "fixes weights, batches and dropout", low=0, high=MAX_SEED)
     eval_every: int | None = setting(None, "steps between validations; by default as often as 5 % of the time allows",
                                      low=1, resumable=True)  # fmt: skip

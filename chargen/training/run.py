@@ -24,9 +24,10 @@ from chargen.training.budget import Budget
 from chargen.training.cloze import ClozeTask
 from chargen.training.config import TrainConfig, changed_config
 from chargen.training.counters import Counters
+from chargen.training.finetune import take_over
 from chargen.training.metrics import FILE_NAME as METRICS_NAME
 from chargen.training.metrics import Metrics
-from chargen.training.snapshot import Arrays, Hidden, capture, restore, weights_of
+from chargen.training.snapshot import Arrays, Hidden, capture, restore, set_weights, weights_of
 
 MAX_BAD_STEPS = 3
 AHEAD = 16
@@ -50,12 +51,21 @@ class Run:
         config: TrainConfig | None = None,
         out: str | Path | None = None,
         *,
+        init: ModelFile | None = None,
         started: float | None = None,
     ) -> None:
         out = Path(out) if out is not None else None
         if out and holds_a_run(out):
             raise SettingError(f"{out} already holds a run: go on with --resume, or choose another --out", "out")
-        self._set_up(corpus, model_config or ModelConfig(), config or TrainConfig(), out, Counters(), started)
+        if model_config is None:
+            model_config = init.config if init else ModelConfig()
+        if config and config.freeze and not init:
+            raise SettingError("freeze keeps layers of a model to start from: give that one, or 0", "freeze")
+        self._set_up(corpus, model_config, config or TrainConfig(), out, Counters(), started)
+        if init:
+            found = take_over(init, model_config, corpus.vocabulary, weights_of(self.model))
+            set_weights(self.model, found.weights)
+            self.origin |= {"step": init.training.get("step"), "characters": found.known, "new": found.new}
 
     def _set_up(
         self,
@@ -81,6 +91,8 @@ class Run:
         self.precision = pick_precision(config.precision, self.device)
         vocabulary = corpus.vocabulary
         self.model = CharModel(model_config, len(vocabulary), config.seed).to(self.device)
+        _freeze(self.model, config.freeze)
+        self.origin: dict[str, Any] = {}
         self.optimizer = _adamw(self.model, config)
         self.parts = _parts(self.model)
         self.hidden: Hidden = {}
@@ -138,6 +150,7 @@ class Run:
         # What the folder's model file holds is at least as good as this best, and stays until a better one comes.
         run._saved_best = counters.best_step
         applied = counters.applied, counters.cloze_applied
+        run.origin = state.settings.get("init", {})
         run.hidden, run.best = restore(state.arrays, *applied, run.model, run.optimizer)
         return run
 
@@ -151,6 +164,7 @@ class Run:
             "epoch": step / self.batches["forward"].steps_per_epoch,
             "precision": self.precision,
             "settings": {**asdict(self.config), **{name: corpus[name] for name in sorted(corpus)}},
+            **({"init": self.origin} if self.origin else {}),
         }
 
     def model_file(self, weights: Arrays | None = None, summary: dict[str, Any] | None = None) -> ModelFile:
@@ -201,6 +215,7 @@ class Run:
             "corpus": self.corpus.describe(),
             "vocabulary_size": len(self.corpus.vocabulary),
             "machine": self.machine(),
+            **({"init": self.origin} if self.origin else {}),
         }
         arrays = capture(self.model, self.optimizer, self.hidden, self.best)
         return RunState(arrays, asdict(self.counters), settings)
@@ -220,6 +235,15 @@ class Run:
             f"training diverged at step {self.counters.step}: loss or gradient not finite {MAX_BAD_STEPS} times "
             f"in a row{kept}; try a lower --lr than {self.config.lr:g}"
         )
+
+
+def _freeze(model: CharModel, layers: int) -> None:
+    """Let the lowest recurrent layers of each stack stay as they are."""
+    if layers > model.config.num_layers:
+        raise SettingError(f"freeze is {layers}, but there are {model.config.num_layers} recurrent layers", "freeze")
+    for direction in model.config.directions:
+        for layer in model.stack(direction)[:layers]:
+            layer.requires_grad_(False)
 
 
 def holds_a_run(folder: Path) -> bool:

@@ -59,6 +59,7 @@ class Trainer(Run):
         model_config: the model's shape.
         config: the budget and the method.
         out: the run folder: model.safetensors (the best model), metrics.jsonl, state.safetensors. None writes nothing.
+        init: start from these weights; the corpus must know its characters (`Corpus.from_files(..., known=)`).
         started: `time.monotonic()` when the clock of a time budget began; now, by default.
 
     Raises DataError where the corpus is too small, SettingError where `out` already holds a run.
