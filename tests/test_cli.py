@@ -173,7 +173,7 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_default(r
     assert (file.config.hidden_size, file.config.cell, file.config.num_layers) == (12, "gru", 2)
     assert file.config.locked_dropout
     assert file.training["settings"]["steps"] == 3
-    assert file.training["settings"]["batch_size"] == 32
+    assert file.training["settings"]["log_every"] == 20
 
 
 def test_valid_and_test_may_be_texts_of_their_own(run, tmp_path) -> None:

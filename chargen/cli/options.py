@@ -45,8 +45,15 @@ def option(*names: str, group: str, **kwargs: Any) -> Callable[[Function], Funct
     return click.option(*names, cls=GroupedOption, group=group, **kwargs)
 
 
-def settings_options(cls: type, group: str, *, leave_out: tuple[str, ...] = ()) -> Callable[[Function], Function]:
-    """One option per field of a settings dataclass. Its default is None: the dataclass knows the real one."""
+def settings_options(
+    cls: type, group: str, *, leave_out: tuple[str, ...] = (), chosen: tuple[str, ...] = ()
+) -> Callable[[Function], Function]:
+    """One option per field of a settings dataclass. Its default is None: the dataclass knows the real one.
+
+    Args:
+        leave_out: fields that get no option.
+        chosen: fields whose default the command chooses to fit.
+    """
 
     def decorate(function: Function) -> Function:
         kinds = setting_types(cls)
@@ -57,6 +64,7 @@ def settings_options(cls: type, group: str, *, leave_out: tuple[str, ...] = ()) 
             name = field.name.replace("_", "-")
             metadata = field.metadata
             shown = [] if field.default in (None, (), "") else [f"default: {_shown(field.default)}"]
+            shown = ["default: chosen to fit"] if field.name in chosen else shown
             if kind in (int, float):
                 shown.append(describe_range(metadata))
             text = metadata["help"][0].upper() + metadata["help"][1:] + "."

@@ -5,7 +5,7 @@ import math
 import os
 import shlex
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +25,13 @@ from chargen.cli.terminal import tell, tell_of_kernels, visible
 from chargen.durable import locked
 from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_count
+from chargen.settings import make_settings
 from chargen.storage.model_file import ModelFile, read_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.text.corpus import Corpus, CorpusConfig
 from chargen.training.config import TrainConfig
 from chargen.training.memory import estimate_memory, keep_memory
+from chargen.training.sizing import PRESETS, SMALL_TEXT, Sizes, choose, time_reference
 
 if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
@@ -50,9 +52,12 @@ CHECKPOINTS = Path("checkpoints")
 @config_option
 @option("--preview", group="Files", type=click.IntRange(0), default=200, metavar="N", show_default=True,
         help="Characters to write now and then while training; 0 for none.")  # fmt: skip
+@option("--preset", group="Model", type=click.Choice(tuple(PRESETS)),
+        help="Hidden units: " + ", ".join(f"{size} ({name})" for name, size in PRESETS.items()) + "; the rest is "
+        "chosen to fit.  [default: all sizes chosen from text, budget and the machine's speed]")  # fmt: skip
 @settings_options(CorpusConfig, "Text")
-@settings_options(ModelConfig, "Model")
-@settings_options(TrainConfig, "Training")
+@settings_options(ModelConfig, "Model", chosen=("hidden_size", "dropout"))
+@settings_options(TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr"))
 def command(
     sources: tuple[str, ...],
     out: Path | None,
@@ -60,6 +65,7 @@ def command(
     test: tuple[str, ...],
     resume: Path | None,
     init_from: Path | None,
+    preset: str | None,
     preview: int,
     **values: Any,
 ) -> None:
@@ -102,14 +108,19 @@ def command(
         init = read_model(init_from) if init_from is not None else None
         usual = _as_in(init) if init else {}
         corpus_config = CorpusConfig(**(usual | given_settings(CorpusConfig, values)))
-        model_config = replace(init.config if init else ModelConfig(), **given_settings(ModelConfig, values))
         known = init.vocabulary if init else None
-        config = TrainConfig(**given_settings(TrainConfig, values))
+        given_model = (asdict(init.config) if init else {}) | given_settings(ModelConfig, values)
+        given = given_settings(TrainConfig, values)
+        make_settings(ModelConfig, given_model), make_settings(TrainConfig, given)  # wrong ones are told at once
+        if preset and "hidden_size" in given_model:
+            raise SettingError("--preset says how many hidden units there are: leave it out, or --hidden-size")
         with ReadingBar() as bar:
             corpus = Corpus.from_files(
                 sources, valid=valid, test=test, config=corpus_config, progress=bar.show, known=known
             )
         _tell_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
+        sizes = _sizes(corpus, given_model, given, preset)
+        model_config, config = sizes.model, sizes.training
         folder = out or _free_folder(sources[0])
         made = [one for one in (folder, *folder.parents) if not one.exists()]
         _tell_model(corpus, model_config, config)
@@ -209,6 +220,24 @@ def _tell_model(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) 
         f"{', both ways' if model_config.bidirectional else ''}: "
         f"{parameter_count(model_config, size):,} parameters, about {memory / 1e6:,.0f} MB to train"
     )
+
+
+def _sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], preset: str | None) -> Sizes:
+    """All settings, and a line for each that was chosen."""
+    text, size, seconds = len(corpus.train), len(corpus.vocabulary), math.nan
+    if text < SMALL_TEXT:
+        _say(
+            f"warning: {text:,} characters to learn from are few: the model will rather learn them by heart; "
+            f"{SMALL_TEXT:,} and more teach it better"
+        )
+    open_ = {"hidden_size", "dropout"} - model.keys()
+    if open_ and not {"steps", "epochs"} & training.keys():
+        tell_of_kernels()
+        seconds = time_reference(size, training)
+    sizes = choose(text, size, model, training, preset=preset, reference_seconds=seconds)
+    for number, reason in enumerate(sizes.reasons):
+        _say(f"{'' if number else 'chosen':9}{reason}")
+    return sizes
 
 
 def _as_in(file: ModelFile) -> dict[str, Any]:

@@ -16,7 +16,7 @@ CLOZE_SIZE = 128
 class ModelConfig:
     """A recurrent language model over V characters: embedding, stacked recurrent layers, output layer."""
 
-    cell: str = setting("lstm", "kind of recurrent layer", choices=tuple(GATES))
+    cell: str = setting("gru", "kind of recurrent layer", choices=tuple(GATES))
     num_layers: int = setting(2, "recurrent layers, one on the other (L)", low=1, high=64)
     hidden_size: int = setting(256, "units of a layer (H)", low=1, high=65536)
     embedding_size: int = setting(128, "numbers that stand for a character (E)", low=1, high=65536)

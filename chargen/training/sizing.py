@@ -1,0 +1,153 @@
+"""Sizes that choose themselves: model, batch, dropout and rate from the text, the budget and the machine's speed.
+
+The rules are fitted to runs on texts of 1 to 5 million characters (`benchmarks/README.md` has the figures); each is a
+line, and whatever a person gives is left as it is.
+"""
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from chargen.model.config import GATES, ModelConfig
+from chargen.settings import make_settings
+from chargen.training.config import DEFAULT_MINUTES, TrainConfig
+
+SIZES = (64, 96, 128, 192, 256, 384, 512, 640, 768, 1024)
+PRESETS = {"small": 128, "medium": 384, "large": 1024}
+"""Hidden units."""
+PER_WEIGHT = 3.5
+"""Characters trained for each recurrent weight, at least: larger models would not get far enough in the budget."""
+TEXT_PER_WEIGHT = 0.1
+"""Characters of text for each recurrent weight, at least: larger models would learn it by heart."""
+SMALL_TEXT = 100_000
+"""Characters below which a text is too small to teach much."""
+USED = 0.95
+"""Share of a budget in minutes that goes into training steps."""
+REFERENCE = ModelConfig(cell="gru", num_layers=2, hidden_size=256)
+STEEPNESS = 0.75
+"""Time for a character grows with this power of the weights: large products are fast for their size."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What was chosen, and why.
+
+    Args:
+        model, training: complete settings.
+        reasons: a line each for the size, the dropout, and the minibatch and its rate; of what was chosen only.
+    """
+
+    model: ModelConfig
+    training: TrainConfig
+    reasons: tuple[str, ...]
+
+
+def choose(
+    text: int,
+    vocabulary: int,
+    model: dict[str, Any],
+    training: dict[str, Any],
+    *,
+    preset: str | None = None,
+    reference_seconds: float = math.nan,
+) -> Sizes:
+    """Settings for all that is not given.
+
+    Args:
+        text: ids of the training part.
+        vocabulary: how many different ones there are.
+        model, training: what is given, by name.
+        preset: "small", "medium" or "large", whatever the budget.
+        reference_seconds: what `time_reference` found; for a budget in minutes only.
+    """
+    config, given = make_settings(ModelConfig, model), make_settings(TrainConfig, training)
+    rows, length = given.batch_size, given.seq_length
+    if not {"batch_size", "seq_length"} & training.keys():
+        rows, length = minibatch(text, rows, length)
+        given = replace(given, batch_size=rows, seq_length=length)
+
+    def trained(config: ModelConfig) -> float:
+        """Ids that the budget trains."""
+        if given.steps is not None:
+            return given.steps * rows * length
+        if given.epochs is not None:
+            return given.epochs * text
+        slower = math.pow(work(config, vocabulary) / work(REFERENCE, vocabulary), STEEPNESS)
+        return 60 * (given.minutes or DEFAULT_MINUTES) * USED / (reference_seconds * slower)
+
+    reasons = []
+    if "hidden_size" not in model:
+        sizes = [replace(config, hidden_size=size) for size in SIZES]
+        in_time = [one for one in sizes if trained(one) >= PER_WEIGHT * work(one)] or sizes[:1]
+        by_text = [one for one in sizes if text >= TEXT_PER_WEIGHT * work(one)] or sizes[:1]
+        config = replace(config, hidden_size=PRESETS[preset]) if preset else min(in_time[-1], by_text[-1], key=work)
+        why = f"the largest that trains {PER_WEIGHT:g} characters for each of its {work(config):,} recurrent weights"
+        if work(by_text[-1]) < work(in_time[-1]):
+            why = f"the most that is good for the text, {1 / TEXT_PER_WEIGHT:g} recurrent weights a character"
+        reasons.append(f"{config.hidden_size} hidden units: " + (f"preset {preset}" if preset else why))
+    epochs = trained(config) / max(text, 1)
+    if "dropout" not in model:
+        config = replace(config, dropout=dropout(epochs * work(config) / max(text, 1)))
+        reasons.append(f"dropout {config.dropout:g}: the text will be read {epochs:,.1f} times")
+    if "lr" not in training:
+        given = replace(given, lr=rate(config.hidden_size))
+    if not {"lr", "batch_size", "seq_length"} <= training.keys():
+        reasons.append(
+            f"{rows} rows of {length} characters at a peak rate of {given.lr:g}: "
+            f"{config.hidden_size} hidden units, {text:,} characters"
+        )
+    return Sizes(config, given, tuple(reasons))
+
+
+def work(config: ModelConfig, vocabulary: int = 0) -> int:
+    """Recurrent weights, and those of the output layer: what a character is multiplied by."""
+    rows = GATES[config.cell] * config.hidden_size
+    inputs = config.embedding_size + (config.num_layers - 1) * config.hidden_size
+    recurrent = rows * (inputs + config.num_layers * config.hidden_size) * len(config.directions)
+    return recurrent + vocabulary * config.hidden_size
+
+
+def dropout(pressure: float) -> float:
+    """From none to a half.
+
+    Args:
+        pressure: how often the text is read, times recurrent weights for each of its characters.
+    """
+    return round(min(0.5, max(0.0, 0.11 * math.log2(max(pressure, 1e-9) / 6))), 2)
+
+
+def rate(hidden_size: int) -> float:
+    """The peak learning rate: less for larger models."""
+    return float(f"{4e-3 * min(1.0, (384 / hidden_size) ** 0.5):.1e}")
+
+
+def minibatch(text: int, rows: int, length: int) -> tuple[int, int]:
+    """As many rows and characters, or fewer where the text is too short for 4 windows in each row."""
+    while length > 16 and text < 4 * 4 * length:
+        length //= 2
+    while rows > 4 and text < 4 * rows * length:
+        rows //= 2
+    return rows, length
+
+
+def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 0.7) -> float:
+    """Seconds that a character takes to train in the reference model: the trainer's own steps, on random text."""
+    from chargen.text.corpus import Corpus
+    from chargen.training.trainer import Trainer
+
+    draws = np.random.default_rng(0).integers(0, max(2, vocabulary), 40_000)
+    corpus = Corpus.from_text("".join(map(chr, draws + 0x20000)), valid_fraction=0.0)
+    machine = {name: value for name, value in training.items() if name in ("device", "precision")}
+    config = TrainConfig(steps=10**6, eval_every=10**9, **machine)
+    steps = Trainer(corpus, REFERENCE, config).run()
+    for _ in range(2):  # the first compiles and warms
+        next(steps)
+    times: list[float] = []
+    while sum(times) < seconds or len(times) < 3:
+        begun = time.perf_counter()
+        next(steps)
+        times.append(time.perf_counter() - begun)
+    return float(np.median(times)) / (config.batch_size * config.seq_length)

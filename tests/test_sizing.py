@@ -1,0 +1,203 @@
+"""Sizes that choose themselves: what is given stays, more time or text makes no smaller model, reasons are told."""
+
+import math
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chargen import ModelConfig, TrainConfig
+from chargen.cli import train
+from chargen.cli.main import main
+from chargen.errors import SettingError
+from chargen.model.config import parameter_shapes
+from chargen.storage.model_file import read_model
+from chargen.training.sizing import (
+    PER_WEIGHT,
+    PRESETS,
+    SIZES,
+    TEXT_PER_WEIGHT,
+    choose,
+    dropout,
+    minibatch,
+    rate,
+    time_reference,
+    work,
+)
+
+SECONDS = 8e-6
+"""For a character, on two cores with matrix units."""
+
+
+def chosen(text=1_000_000, minutes=3.0, seconds=SECONDS, model=None, vocabulary=65, preset=None, **training):
+    budget = {} if {"steps", "epochs"} & training.keys() else {"minutes": minutes}
+    return choose(text, vocabulary, model or {}, budget | training, preset=preset, reference_seconds=seconds)
+
+
+def test_a_small_a_usual_and_a_large_text_each_get_something_sensible():
+    tiny, usual, huge = chosen(1_800), chosen(), chosen(90_000_000)
+    assert tiny.model.hidden_size == SIZES[0]
+    assert tiny.training.batch_size * tiny.training.seq_length * 4 <= 1_800
+    assert tiny.model.dropout == 0.5
+    assert 256 <= usual.model.hidden_size <= 640
+    assert 0.1 <= usual.model.dropout <= 0.3
+    assert (usual.training.batch_size, usual.training.seq_length) == (32, 128)
+    assert huge.model.hidden_size == usual.model.hidden_size, "time decides"
+    assert huge.model.dropout == 0
+
+
+@settings(max_examples=200)
+@given(
+    st.integers(100, 10**9),
+    st.integers(2, 100_000),
+    st.floats(0.1, 10_000),
+    st.floats(1e-7, 1e-3),
+    st.sampled_from(["lstm", "gru"]),
+    st.integers(1, 4),
+)
+def test_more_time_text_or_speed_never_makes_a_smaller_model(text, vocabulary, minutes, seconds, cell, layers):
+    model = {"cell": cell, "num_layers": layers}
+    given_ = {"text": text, "vocabulary": vocabulary, "minutes": minutes, "seconds": seconds, "model": model}
+    base = chosen(**given_).model
+    assert base.hidden_size in SIZES
+    assert (base.cell, base.num_layers) == (cell, layers)
+    assert 0 <= base.dropout <= 0.5
+    for more in ({"text": 3 * text}, {"minutes": 3 * minutes}, {"seconds": seconds / 3}):
+        assert chosen(**given_ | more).model.hidden_size >= base.hidden_size
+
+
+@pytest.mark.parametrize("budget", [{"steps": 1000}, {"epochs": 9.5}])
+def test_steps_and_epochs_need_no_clock(budget):
+    found = chosen(seconds=math.nan, **budget)
+    trained = 1000 * 32 * 128 if "steps" in budget else 9_500_000
+    weights = work(found.model)
+    assert trained >= PER_WEIGHT * weights
+    assert TEXT_PER_WEIGHT * weights <= 1_000_000
+    larger = ModelConfig(hidden_size=SIZES[SIZES.index(found.model.hidden_size) + 1])
+    assert trained < PER_WEIGHT * work(larger)
+    assert found.training.minutes is None
+
+
+def test_what_is_given_stays():
+    model = {"cell": "lstm", "num_layers": 3, "hidden_size": 100, "dropout": 0.0, "embedding_size": 10}
+    training = {"batch_size": 7, "seq_length": 9, "lr": 0.1, "minutes": 2.0}
+    found = choose(10_000, 50, model, training)
+    assert found.model == ModelConfig(**model)
+    assert found.training == TrainConfig(**training)
+    assert found.reasons == ()
+    assert chosen(2_000, batch_size=64).training.batch_size == 64
+    assert chosen(lr=0.5).training.lr == 0.5
+    assert chosen(model={"dropout": 0.45}).model.dropout == 0.45
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_a_size_and_the_rest_is_chosen(preset):
+    found = chosen(preset=preset)
+    assert found.model.hidden_size == PRESETS[preset]
+    assert found.training.lr == rate(PRESETS[preset])
+    assert f"preset {preset}" in found.reasons[0]
+
+
+def test_three_lines_say_what_and_why():
+    size, drop, batch = chosen().reasons
+    assert size.startswith(f"{chosen().model.hidden_size} hidden units: the largest that trains")
+    assert f"dropout {chosen().model.dropout:g}: the text will be read" in drop
+    assert "32 rows of 128 characters at a peak rate of" in batch
+    assert "good for the text" in chosen(30_000, minutes=60).reasons[0]
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_work_is_what_a_character_is_multiplied_by(cell, layers, bidirectional):
+    config = ModelConfig(cell, layers, 24, 10, bidirectional=bidirectional)
+    shapes = parameter_shapes(config, 50)
+    recurrent = sum(math.prod(shape) for name, shape in shapes.items() if "_layers." in name and len(shape) == 2)
+    assert work(config) == recurrent
+    assert work(config, 50) == recurrent + math.prod(shapes["output.weight"])
+
+
+def test_dropout_rises_with_pressure_from_none_to_a_half():
+    values = [dropout(2.0**power) for power in range(-5, 20)]
+    assert values == sorted(values)
+    assert (values[0], values[-1]) == (0, 0.5)
+    assert dropout(0) == 0
+
+
+def test_the_rate_falls_with_the_size():
+    rates = [rate(size) for size in SIZES]
+    assert rates == sorted(rates, reverse=True)
+    assert (rates[0], rate(384), rate(1536)) == (4e-3, 4e-3, 2e-3)
+
+
+@given(st.integers(0, 10**7))
+def test_a_text_has_four_windows_for_each_row_where_it_can(text):
+    rows, length = minibatch(text, 32, 128)
+    assert 4 <= rows <= 32
+    assert 16 <= length <= 128
+    assert text >= 4 * rows * length or (rows, length) == (4, 16)
+    if text >= 4 * 32 * 128:
+        assert (rows, length) == (32, 128)
+
+
+def test_the_reference_is_timed_on_the_device_and_in_the_precision_that_are_given():
+    assert 0 < time_reference(30, {"precision": "fp32", "device": "cpu", "lr": 1.0}, seconds=0.01) < 0.1
+    with pytest.raises(SettingError, match="tpu"):
+        time_reference(30, {"device": "tpu"}, seconds=0.01)
+
+
+# The command.
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("the cat sat on the mat and the dog on the log\n" * 50)
+
+    def run_command(*arguments):
+        with pytest.raises(SystemExit) as exit_info:
+            main(["train", *map(str, arguments), "--precision", "fp32", "--preview", "0"])
+        captured = capsys.readouterr()
+        return exit_info.value.code, captured.err
+
+    return run_command
+
+
+def test_the_command_says_what_it_chose_and_warns_of_a_small_text(run, monkeypatch):
+    timed = []
+    monkeypatch.setattr(train, "time_reference", lambda *given: timed.append(given) or 1e-3)
+    code, told = run("text.txt", "--minutes", "0.02", "--device", "cpu")
+    assert code == 0
+    assert "warning: 2,070 characters to learn from are few" in told
+    assert "chosen   64 hidden units: the largest that trains 3.5 characters" in told
+    assert re.search(r"^         dropout 0[.\d]*: the text will be read [\d.]+ times$", told, re.MULTILINE)
+    assert "         8 rows of 64 characters at a peak rate of 0.004" in told
+    assert len(timed) == 1
+    assert timed[0][1]["device"] == "cpu"
+    file = read_model("checkpoints/text")
+    assert file.config.hidden_size == 64
+    assert file.training["settings"]["batch_size"] == 8
+
+
+def test_nothing_is_timed_where_no_minutes_are_given_or_all_is(run, monkeypatch):
+    def never(*given):
+        raise AssertionError("timed")
+
+    monkeypatch.setattr(train, "time_reference", never)
+    assert run("text.txt", "--steps", 2)[0] == 0
+    told = run("text.txt", "--minutes", "0.01", "--hidden-size", 8, "--dropout", 0.2, "--preset", "small")
+    assert told[0] == 2
+    assert "--preset" in told[1]
+    assert run("text.txt", "--minutes", "0.01", "--hidden-size", 8, "--dropout", 0.2)[0] == 0
+    assert run("text.txt", "--steps", 1, "--preset", "small")[0] == 0
+    assert read_model("checkpoints/text-3").config.hidden_size == 128
+
+
+def test_a_resumed_run_keeps_what_was_chosen(run):
+    run("text.txt", "--steps", 2, "--out", "run")
+    before = read_model("run")
+    assert run("--resume", "run", "--steps", 4)[0] == 0
+    after = read_model("run")
+    assert after.config == before.config
+    assert after.training["settings"]["lr"] == before.training["settings"]["lr"]
