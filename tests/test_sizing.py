@@ -172,12 +172,12 @@ def test_the_command_says_what_it_chose_and_warns_of_a_small_text(run, monkeypat
     assert "warning: 2,070 characters to learn from are few" in told
     assert "chosen   64 hidden units: the largest that trains 3.5 characters" in told
     assert re.search(r"^         dropout 0[.\d]*: the text will be read [\d.]+ times$", told, re.MULTILINE)
-    assert "         8 rows of 64 characters at a peak rate of 0.004" in told
+    assert "         4 rows of 128 characters at a peak rate of 0.004" in told
     assert len(timed) == 1
     assert timed[0][1]["device"] == "cpu"
     file = read_model("checkpoints/text")
     assert file.config.hidden_size == 64
-    assert file.training["settings"]["batch_size"] == 8
+    assert file.training["settings"]["batch_size"] == 4
 
 
 def test_nothing_is_timed_where_no_minutes_are_given_or_all_is(run, monkeypatch):
