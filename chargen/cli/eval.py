@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from chargen.training.dynamic import Reader
     from chargen.training.evaluate import Loss
 
-TAIL = 20_000
+TAIL = 10_000
 """Characters of other text on which the rates of dynamic evaluation are chosen."""
 
 
@@ -166,12 +166,12 @@ def _tail(whole: str, part: str, file: ModelFile, other: str) -> str:
 
 def _reader(model: "CharModel", vocabulary: Vocabulary, tail: str, precision: str, direction: str) -> "Reader":
     """Who reads with the rates that are best on the tail."""
-    from chargen.training.dynamic import DECAYS, RATES, Reader, try_rates, usual_gradients
+    from chargen.training.dynamic import TRIES, Reader, try_rates, usual_gradients
 
     ids = vocabulary.encode(tail, "skip" if vocabulary.unknown_id is None else "replace")
     usual = usual_gradients(model, vocabulary, ids, precision, direction)
     best, best_loss = None, np.inf
-    with tqdm(desc="choosing rates", total=len(RATES) * len(DECAYS), unit="try", **_BAR) as bar:
+    with tqdm(desc="choosing rates", total=TRIES, unit="try", **_BAR) as bar:
         for rates, loss in try_rates(model, vocabulary, ids, usual, precision, direction):
             bar.update()
             if loss < best_loss:

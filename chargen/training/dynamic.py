@@ -7,7 +7,6 @@ the gradient of each segment, scaled by how large gradients usually are, and a p
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,8 @@ SEGMENT = 32
 """Ids that are scored before each step."""
 FLOOR = 0.1
 """Least size of a weight's usual gradient, as a share of the mean over all weights: rare ones would jump."""
-RATES, DECAYS = (3e-5, 1e-4, 3e-4), (0.0, 2e-3, 2e-2)
+RATES, DECAYS = (3e-5, 1e-4, 3e-4, 1e-3), (2e-3, 0.0, 2e-2)
+TRIES = len(RATES) + len(DECAYS) - 1
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,20 @@ def try_rates(
     precision: str = "fp32",
     direction: str = "forward",
 ) -> Iterator[tuple[Rates, float]]:
-    """Rates, and the nats per character that they lead to, for all worth trying; not to be done on a reported text."""
-    for lr, decay in product(RATES, DECAYS):
-        reader = Reader(model, vocabulary, usual, Rates(lr, decay), precision, direction)
-        yield reader.rates, total(reader.losses(ids)).mean
+    """Rates, and the nats per character that they lead to: every lr with one decay, then every decay with the best lr.
+
+    Not to be done on a text that is reported.
+    """
+    found: dict[Rates, float] = {}
+    for number in range(TRIES):
+        if number < len(RATES):
+            rates = Rates(RATES[number], DECAYS[0])
+        else:
+            best = min(found, key=lambda one: found[one])
+            rates = Rates(best.lr, DECAYS[number - len(RATES) + 1])
+        reader = Reader(model, vocabulary, usual, rates, precision, direction)
+        found[rates] = total(reader.losses(ids)).mean
+        yield rates, found[rates]
 
 
 def adapted(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, direction: str = "forward") -> ModelFile:
