@@ -173,10 +173,7 @@ def test_all_rates_are_tried_each_as_a_reader_would_and_the_model_stays():
     first = list(tried)[: len(RATES)]
     assert first == [Rates(lr, DECAYS[0]) for lr in RATES]
     best = min(first, key=tried.__getitem__)
-    assert (
-        list(tried)[len(RATES) :] == [Rates(best.lr, decay) for decay in DECAYS[1:]]
-        or min(tried.values()) < tried[best]
-    )
+    assert list(tried)[len(RATES) :] == [Rates(best.lr, decay) for decay in DECAYS[1:]]
     for rates, loss in tried.items():
         losses = list(Reader(model, vocabulary, usual, rates).losses(ids))
         assert loss == pytest.approx(sum(one.nats for one in losses) / (len(ids) - 1))

@@ -5,6 +5,7 @@ the gradient of each segment, scaled by how large gradients usually are, and a p
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -130,7 +131,8 @@ def try_rates(
             best = min(found, key=lambda one: found[one])
             rates = Rates(best.lr, DECAYS[number - len(RATES) + 1])
         reader = Reader(model, vocabulary, usual, rates, precision, direction)
-        found[rates] = total(reader.losses(ids)).mean
+        loss = total(reader.losses(ids)).mean
+        found[rates] = loss if math.isfinite(loss) else math.inf
         yield rates, found[rates]
 
 
