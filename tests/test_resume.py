@@ -31,7 +31,7 @@ def model(cell: str = "lstm", num_layers: int = 2, **settings: object) -> ModelC
 def config(**settings: object) -> TrainConfig:
     chosen = {
         "steps": 24, "batch_size": 3, "seq_length": 7, "lr": 0.02, "warmup": 3, "eval_every": 4, "log_every": 3,
-        "patience": 50, "precision": "fp32",
+        "patience": 50, "precision": "fp32", "weight_decay": 0.01,
     }  # fmt: skip
     return TrainConfig(**{**chosen, **settings})
 
