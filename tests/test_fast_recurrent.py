@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import pairwise, product
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,7 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Non
             monkeypatch.setattr(module, "threads", lambda: number)
         monkeypatch.setattr(threads, "_pool", lambda: pools[-1])
         monkeypatch.setattr(fast_recurrent, "ROWS", 1)
+        fast_recurrent._faster.cache_clear()
 
     yield use
     for pool in pools:
@@ -721,6 +723,54 @@ def test_threads_share_out_rows_or_units_so_that_the_fewest_zeros_are_multiplied
     forward(case(cell, rows, 2, 10, hidden))
     assert len(seen) == len(expected)
     assert set(seen) == expected
+
+
+@every_cell
+def test_units_are_shared_out_only_while_that_is_faster(
+    cell: str, use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_threads(2)
+    chosen, told = iter([True, False, False, True]), []
+    monkeypatch.setattr(threads.Faster, "choose", lambda self: next(chosen))
+    monkeypatch.setattr(threads.Faster, "took", lambda self, way, seconds: told.append((way, seconds > 0)))
+    seen = watch(cell, monkeypatch)
+    given = case(cell, 9, 3, 10, 96)
+    first, second = everything(given), everything(given)
+    assert same_bits(first, second)
+    assert [members for *_, members in seen] == [2, 2, 1, 1, 1, 1, 2, 2]
+    assert told == [(True, True), (False, True), (False, True), (True, True)]
+
+
+def test_the_faster_way_is_taken_and_the_other_one_tried_for_a_hundredth_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(threads, "time", SimpleNamespace(monotonic=lambda: now))
+    faster, ways = threads.Faster(), []
+
+    def compute(times: int, seconds: dict[bool, float]) -> float:
+        nonlocal now
+        spent = 0.0
+        for _ in range(times):
+            way = faster.choose()
+            ways.append(way)
+            now += seconds[way]
+            spent += seconds[way] * (not way)
+            faster.took(way, seconds[way])
+        return spent
+
+    compute(2, {True: 1.0, False: 2.0})
+    assert ways == [True, False]
+    spent = compute(10_000, {True: 1.0, False: 2.0})
+    assert 0.005 < spent / 10_000 < 0.011
+    before = now
+    compute(3, {True: 50.0, False: 2.0})  # the machine gets busy: at once the other way
+    assert ways[-2:] == [False, False]
+    compute(20_000, {True: 50.0, False: 2.0})
+    assert ways[-20_000:].count(True) * 50 < 0.02 * (now - before)
+    compute(5_000, {True: 1.0, False: 2.0})  # and when it is at rest again, back
+    assert ways[-1]
+    assert ways[-1000:].count(False) < 10
 
 
 @every_cell

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -33,6 +34,31 @@ def together(run: Callable[[int], None], members: int) -> None:
         run(0)
         for other in others:
             other.result()
+
+
+class Faster:
+    """Which of two ways of computing the same is faster at the moment.
+
+    On cores that other programs use, threads that meet wait for each other more than they compute. The slower way is
+    tried again for a hundredth of the time.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[bool, float] = {}
+        self.again = 0.0
+
+    def choose(self) -> bool:
+        """One way (True) or the other."""
+        if len(self.seconds) < 2:
+            return True not in self.seconds
+        best = self.seconds[True] <= self.seconds[False]
+        return best if time.monotonic() < self.again else not best
+
+    def took(self, way: bool, seconds: float) -> None:
+        """Remember how long a way has just taken."""
+        self.seconds[way] = seconds
+        if seconds >= self.seconds.get(not way, 0.0):
+            self.again = time.monotonic() + 100 * seconds
 
 
 @cache

@@ -1,7 +1,9 @@
 """One recurrent layer on a CPU with bf16 matrix units: the layer of `recurrent` computed by compiled kernels."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch.nn import functional
 
 from chargen.kernels import packing
 from chargen.kernels import recurrent as kernels
-from chargen.kernels.threads import share, threads, together
+from chargen.kernels.threads import Faster, share, threads, together
 from chargen.kernels.tiles import SETTINGS, SIDE, aligned
 
 ROWS = 16
@@ -86,7 +88,9 @@ class _Part:
 def _in_threads(
     run: Callable[[_Part], None], rows: int, size: int, inputs: int, of_state: Tensor | None = None
 ) -> None:
-    """Share out rows, or units where fewer zeros are multiplied so: matrix units take 32 rows at a time.
+    """Share out rows, or units where fewer zeros are multiplied so and where that turns out faster.
+
+    Matrix units take 32 rows at a time, filled up with zeros.
 
     Args:
         rows, size, inputs: B, H, and how many inputs products have.
@@ -94,7 +98,9 @@ def _in_threads(
     """
     blocks = size // SIDE
     row_parts, members = min(threads(), max(1, rows // ROWS)), min(threads(), blocks)
-    by_units = kernels.pad(rows) * -(-blocks // members) < kernels.pad(-(-rows // row_parts)) * blocks
+    fewer = kernels.pad(rows) * -(-blocks // members) < kernels.pad(-(-rows // row_parts)) * blocks
+    faster, begun = _faster(rows, size, inputs), time.perf_counter()
+    by_units = fewer and faster.choose()
     borders = [blocks * member // members for member in range(members + 1)] if by_units else [0, blocks]
 
     def some_rows(part: slice) -> None:
@@ -110,6 +116,14 @@ def _in_threads(
         some_rows(slice(0, rows))
     else:
         share(some_rows, rows, ROWS)
+    if fewer:
+        faster.took(by_units, time.perf_counter() - begun)
+
+
+@cache
+def _faster(rows: int, size: int, inputs: int) -> Faster:
+    """By units or by rows, for each kind of layer."""
+    return Faster()
 
 
 def _by_block(values: Tensor, rows: slice) -> NDArray[np.float32]:
