@@ -61,7 +61,9 @@ def main(
         folder = models or Path(temporary)
         corpus = Corpus.from_files(text, valid_fraction=0.1)
         for name, both in (("one way", False), ("both ways", True)):
-            figures[name] = train(corpus, ModelConfig(bidirectional=both, hidden_size=hidden_size), steps, seed, folder)
+            figures[name] = train(
+                corpus, ModelConfig("lstm", hidden_size=hidden_size, bidirectional=both), steps, seed, folder
+            )
             click.echo(f"{name:10} {json.dumps(figures[name])}")
         difference = figures["both ways"]["valid_loss_forward"] - figures["one way"]["valid_loss"]
         click.echo(f"forward loss of the bidirectional model minus that of the one-way model: {difference:+.4f} nats")
