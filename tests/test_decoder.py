@@ -8,12 +8,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -263,16 +261,6 @@ def test_bits_do_not_depend_on_the_number_of_threads(
         assert all(a.tobytes() == b.tobytes() for a, b in zip(state, chunk.state, strict=True))
 
 
-class Members:
-    """A team of a fixed number."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def choose(self, rows: int, turns: int) -> nullcontext[int]:
-        return nullcontext(self.number)
-
-
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("stored", STORED)
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -286,7 +274,8 @@ def test_bits_do_not_depend_on_the_threads_that_share_a_row(
     read_alone = case.read(alone.ids, counts)
     for number in (1, 2, 3):
         ran = use_threads(number)
-        monkeypatch.setattr(case.stepper, "_team", Members(number))
+        monkeypatch.setattr(case.stepper, "_team", number)
+        monkeypatch.setattr(case.stepper._faster, "choose", lambda: True)
         chunk = case.write()
         assert len(set(ran)) == len(ran) == number
         assert bits(chunk, 0) == bits(alone, 0)
@@ -298,34 +287,45 @@ def test_bits_do_not_depend_on_the_threads_that_share_a_row(
 def test_a_large_model_has_a_team_for_a_single_row(monkeypatch: pytest.MonkeyPatch) -> None:
     file, odd = model("gru", 1, 192), model("gru", 1, 300)
     monkeypatch.setattr(decoder, "threads", lambda: 2)
-    assert Decoder(file.config, file.arrays)._team.most == 1
+    assert Decoder(file.config, file.arrays)._team == 1
     monkeypatch.setattr(decoder, "FAR", 4 * 192 * 192 * 3)
     for number, most in ((1, 1), (2, 2), (3, 3), (8, 3)):
         monkeypatch.setattr(decoder, "threads", lambda number=number: number)
-        assert Decoder(file.config, file.arrays)._team.most == most
-        assert Decoder(odd.config, odd.arrays)._team.most == 1
+        assert Decoder(file.config, file.arrays)._team == most
+        assert Decoder(odd.config, odd.arrays)._team == 1
 
 
 def test_a_team_is_as_large_as_was_fastest_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr(decoder, "time", SimpleNamespace(perf_counter=lambda: now))
-    team, chosen = decoder._Team(4), []
-    for chunk in range(1, 41):
-        with team.choose(1, 10) as members:
-            chosen.append(members)
-            now += 10 * ((9 if chunk > 20 else 1) if members == 4 else 3)  # the four become slow
-    assert set(chosen[:2]) == {1, 4}
-    assert chosen[2:15] == [4] * 13
-    assert chosen[15] == 1  # tried again
-    assert chosen[16:21] == [4] * 5
-    assert chosen[21:31] == [1] * 10
-    assert chosen[31] == 4
-    assert chosen[32:] == [1] * 8
-    for rows, turns in ((2, 100), (1, decoder.MEASURED - 1)):
-        with team.choose(rows, turns) as members:
-            assert members == 1
-    with decoder._Team(1).choose(1, 100) as members:
-        assert members == 1
+    case = Case("gru", 192, 1, 25, 1, "float32")
+    case.rules = free(31)
+    chosen, told, ways = [], [], iter([True, False, True])
+    monkeypatch.setattr(decoder, "together", lambda run, members: chosen.append(members) or run(0))
+    monkeypatch.setattr(decoder, "read_or_write", lambda *given_: None)
+    monkeypatch.setattr(case.stepper, "_team", 4)
+    monkeypatch.setattr(case.stepper._faster, "choose", lambda: next(ways))
+    monkeypatch.setattr(case.stepper._faster, "took", lambda *given_: told.append(given_))
+    for _ in range(3):
+        case.write()
+    assert chosen == [4, 1, 4]
+    assert [(way, size) for way, _, size in told] == [(True, 25), (False, 25), (True, 25)]
+    assert all(seconds > 0 for _, seconds, _ in told)
+
+
+@pytest.mark.parametrize(("rows", "turns", "team"), [(2, 25, 4), (1, decoder.MEASURED - 1, 4), (1, 25, 1)])
+def test_several_rows_short_chunks_and_small_models_have_no_team(
+    rows: int, turns: int, team: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case("gru", 192, rows, turns, 1, "float32")
+    case.rules = free(31)
+    chosen = []
+    monkeypatch.setattr(decoder, "together", lambda run, members: chosen.append(members) or run(0))
+    monkeypatch.setattr(decoder, "read_or_write", lambda *given_: None)
+    monkeypatch.setattr(case.stepper, "_team", team)
+    monkeypatch.setattr(case.stepper._faster, "choose", lambda: True)
+    before = dict(case.stepper._faster.seconds)
+    case.write()
+    assert set(chosen) == {1}
+    assert case.stepper._faster.seconds == before
 
 
 def test_an_error_in_a_thread_is_raised(

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from chargen.errors import DataError
 from chargen.storage.model_file import build_model
+from chargen.training import dynamic
 from chargen.training.dynamic import (
     ADAPT,
     DECAYS,
@@ -23,7 +24,7 @@ from chargen.training.dynamic import (
     Rates,
     Reader,
     adapted,
-    try_rates,
+    choose_rates,
     usual_gradients,
 )
 from chargen.training.evaluate import evaluate, evaluate_ids
@@ -164,20 +165,32 @@ def test_folded_and_unseen_characters_pay_for_their_place():
     assert found.nats == pytest.approx(expected.nats, rel=1e-5)
 
 
-def test_all_rates_are_tried_each_as_a_reader_would_and_the_model_stays():
+def test_the_best_rates_are_chosen_each_tried_as_a_reader_would_and_the_model_stays():
     model, vocabulary, ids, _ = parts(WORDS * 8, "gru")
     usual = usual_gradients(model, vocabulary, ids)
     before = copy.deepcopy(model.state_dict())
-    tried = dict(try_rates(model, vocabulary, ids, usual))
+    tried = {}
+    chosen = choose_rates(model, vocabulary, ids, usual, tried=tried.__setitem__)
     assert len(tried) == TRIES
     first = list(tried)[: len(RATES)]
     assert first == [Rates(lr, DECAYS[0]) for lr in RATES]
     best = min(first, key=tried.__getitem__)
     assert list(tried)[len(RATES) :] == [Rates(best.lr, decay) for decay in DECAYS[1:]]
+    assert tried[chosen] == min(tried.values())
     for rates, loss in tried.items():
         losses = list(Reader(model, vocabulary, usual, rates).losses(ids))
         assert loss == pytest.approx(sum(one.nats for one in losses) / (len(ids) - 1))
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_rates_that_break_the_model_are_not_chosen(monkeypatch):
+    model, vocabulary, ids, _ = parts(WORDS * 4)
+    usual = usual_gradients(model, vocabulary, ids)
+    monkeypatch.setattr(dynamic, "RATES", (math.inf, 1e-4))
+    assert choose_rates(model, vocabulary, ids, usual).lr == 1e-4
+    monkeypatch.setattr(dynamic, "RATES", (math.inf,))
+    with pytest.raises(DataError, match="finite loss"):
+        choose_rates(model, vocabulary, ids, usual)
 
 
 @pytest.mark.parametrize(("direction", "other"), [("forward", "backward"), ("backward", "forward")])

@@ -773,6 +773,15 @@ def test_the_faster_way_is_taken_and_the_other_one_tried_for_a_hundredth_of_the_
     assert ways[-1000:].count(False) < 10
 
 
+def test_ways_are_compared_by_what_they_take_for_the_same_size() -> None:
+    faster = threads.Faster()
+    faster.took(True, 10.0, 100)
+    faster.took(False, 1.0, 5)
+    assert faster.choose() is True
+    faster.took(True, 1.0, 1)
+    assert faster.choose() is False
+
+
 @every_cell
 def test_the_number_of_threads_of_torch_changes_no_bit_either(cell: str) -> None:
     given, before = case(cell, 33, 17, 10, 40), torch.get_num_threads()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from chargen.cli.options import GroupedCommand, option
 from chargen.cli.terminal import Stderr, visible
-from chargen.errors import DataError, SettingError
+from chargen.errors import SettingError
 from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
 from chargen.text.cache import ROLES
@@ -23,7 +24,7 @@ from chargen.text.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
     from chargen.training.dynamic import Reader
-    from chargen.training.evaluate import Loss
+    from chargen.training.evaluate import Evaluation, Loss
 
 TAIL = 10_000
 """Characters of other text on which the rates of dynamic evaluation are chosen."""
@@ -77,12 +78,12 @@ def command(
     if direction == "backward":
         need_two_ways(file.config, "--direction backward")
     reading = ReadingConfig(encoding or file.reading.encoding, errors, file.reading.newline, file.reading.normalize)
+    if tune and not dynamic:
+        raise SettingError("--tune says what --dynamic chooses its rates on: give both")
     report = ReadingReport()
     whole = _read(sources, reading, report)
     text = _part(whole, part, file)
     tail = _tail(whole, part, file, _read(tune, reading, ReadingReport())) if dynamic else ""
-    if tune and not dynamic:
-        raise SettingError("--tune says what --dynamic chooses its rates on: give both")
     from chargen.model.device import pick_device, pick_precision
     from chargen.training.evaluate import evaluate
 
@@ -90,18 +91,13 @@ def command(
     chosen = pick_precision(precision, place)
     loaded = build_model(file, str(place))
     result = evaluate(loaded, file.vocabulary, text, unknown=unknown, precision=chosen, direction=direction)
-    static, rates = result, None
+    learned: dict[str, Any] = {}
     if dynamic:
+        learned["static_nats_per_character"] = result.nats_per_character
         reader = _reader(loaded, file.vocabulary, tail, chosen, direction)
-
-        def pieces(ids: Any) -> Iterator["Loss"]:
-            with tqdm(desc="scoring", total=len(text), unit="char", **_BAR) as bar:
-                for loss in reader.losses(ids):
-                    bar.update(loss.characters)
-                    yield loss
-
+        pieces = partial(_with_bar, reader, len(text))
         result = evaluate(loaded, file.vocabulary, text, unknown=unknown, direction=direction, pieces=pieces)
-        rates = {**asdict(reader.rates), "tail": len(tail)}
+        learned["dynamic"] = {**asdict(reader.rates), "tail": len(tail)}
     figures: dict[str, Any] = {
         "nats_per_character": result.nats_per_character,
         "bits_per_character": result.bits_per_character,
@@ -118,33 +114,38 @@ def command(
         "direction": direction,
         "precision": chosen,
         "device": place.type,
+        **learned,
     }
-    if rates:
-        figures |= {"dynamic": rates, "static_nats_per_character": static.nats_per_character}
     if as_json:
         click.echo(json.dumps(figures))
         return
+    _print(result, figures, visible(" ".join(sources), newlines=True))
+
+
+def _print(result: "Evaluation", figures: dict[str, Any], name: str) -> None:
+    """The figures on standard output, and what they are of on standard error."""
     click.echo(f"{result.nats_per_character:.4f} nats per character")
     click.echo(f"{result.bits_per_character:.4f} bits per character")
     click.echo(f"{result.bits_per_byte:.4f} bits per byte")
     click.echo(f"{result.perplexity:.4f} perplexity")
-    name = visible(" ".join(sources), newlines=True)
+    direction = figures["direction"]
     click.echo(
-        f"{name} ({part}): {result.characters:,} characters counted, {result.bytes:,} bytes; the "
-        f"{'last' if direction == 'backward' else 'first'} character is context; {direction}, {chosen} on {place.type}",
+        f"{name} ({figures['part']}): {result.characters:,} characters counted, {result.bytes:,} bytes; the "
+        f"{'last' if direction == 'backward' else 'first'} character is context; "
+        f"{direction}, {figures['precision']} on {figures['device']}",
         err=True,
     )
-    if rates:
+    if rates := figures.get("dynamic"):
         click.echo(
-            f"dynamic evaluation: {static.nats_per_character:.4f} nats without; lr {rates['lr']:g} and decay "
-            f"{rates['decay']:g} were best on the last {len(tail):,} characters of other text",
+            f"dynamic evaluation: {figures['static_nats_per_character']:.4f} nats without; lr {rates['lr']:g} and "
+            f"decay {rates['decay']:g} were best on the last {rates['tail']:,} characters of other text",
             err=True,
         )
     for count, words in (
         (result.folded, "rare characters, each charged for its place among those the unknown symbol stands for"),
         (result.unseen, "characters never seen in training, each charged for its place among all code points"),
         (result.skipped, "unknown characters left out"),
-        (report.replaced, "bytes that did not fit the encoding and became U+FFFD"),
+        (figures["replaced"], "bytes that did not fit the encoding and became U+FFFD"),
     ):
         if count:
             click.echo(f"note: {count:,} {words}", err=True)
@@ -166,19 +167,20 @@ def _tail(whole: str, part: str, file: ModelFile, other: str) -> str:
 
 def _reader(model: "CharModel", vocabulary: Vocabulary, tail: str, precision: str, direction: str) -> "Reader":
     """Who reads with the rates that are best on the tail."""
-    from chargen.training.dynamic import TRIES, Reader, try_rates, usual_gradients
+    from chargen.training.dynamic import TRIES, Reader, choose_rates, usual_gradients
 
     ids = vocabulary.encode(tail, "skip" if vocabulary.unknown_id is None else "replace")
     usual = usual_gradients(model, vocabulary, ids, precision, direction)
-    best, best_loss = None, np.inf
     with tqdm(desc="choosing rates", total=TRIES, unit="try", **_BAR) as bar:
-        for rates, loss in try_rates(model, vocabulary, ids, usual, precision, direction):
-            bar.update()
-            if loss < best_loss:
-                best, best_loss = rates, loss
-    if best is None:
-        raise DataError("no rate of dynamic evaluation led to a finite loss on the other text")
-    return Reader(model, vocabulary, usual, best, precision, direction)
+        rates = choose_rates(model, vocabulary, ids, usual, precision, direction, lambda *found: bar.update())
+    return Reader(model, vocabulary, usual, rates, precision, direction)
+
+
+def _with_bar(reader: "Reader", size: int, ids: Any) -> Iterator["Loss"]:
+    with tqdm(desc="scoring", total=size, unit="char", **_BAR) as bar:
+        for loss in reader.losses(ids):
+            bar.update(loss.characters)
+            yield loss
 
 
 def _part(text: str, part: str, file: ModelFile) -> str:

@@ -20,17 +20,18 @@ from chargen.cli.options import (
     option,
     settings_options,
 )
+from chargen.cli.report import say, tell_corpus, tell_model, tell_origin, tell_result
 from chargen.cli.signals import StopRequest, stop_on_signals
-from chargen.cli.terminal import tell, tell_of_kernels, visible
+from chargen.cli.terminal import tell_of_kernels
 from chargen.durable import locked
 from chargen.errors import ModelFileError, SettingError
-from chargen.model.config import ModelConfig, parameter_count
+from chargen.model.config import ModelConfig
 from chargen.settings import make_settings
 from chargen.storage.model_file import ModelFile, read_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.text.corpus import Corpus, CorpusConfig
 from chargen.training.config import TrainConfig
-from chargen.training.memory import estimate_memory, keep_memory
+from chargen.training.memory import keep_memory
 from chargen.training.sizing import PRESETS, SMALL_TEXT, Sizes, choose, time_reference
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def command(
                 "--valid": valid,
                 "--test": test,
                 "--init-from": init_from,
+                "--preset": preset,
             }
             for name, value in others.items():
                 if value:
@@ -102,28 +104,33 @@ def command(
             return
         if not sources:
             raise SettingError("no text to learn: give a SOURCE, such as a file, a folder, - or python")
-        for role, given in (("valid", valid), ("test", test)):
-            if given and values[f"{role}_fraction"] is not None:
+        for role, names in (("valid", valid), ("test", test)):
+            if names and values[f"{role}_fraction"] is not None:
                 raise SettingError(f"--{role} and --{role}-fraction are two ways to say one thing: give one")
+        from chargen.model.device import pick_device
+
         init = read_model(init_from) if init_from is not None else None
         usual = _as_in(init) if init else {}
         corpus_config = CorpusConfig(**(usual | given_settings(CorpusConfig, values)))
         known = init.vocabulary if init else None
         given_model = (asdict(init.config) if init else {}) | given_settings(ModelConfig, values)
         given = given_settings(TrainConfig, values)
-        make_settings(ModelConfig, given_model), make_settings(TrainConfig, given)  # wrong ones are told at once
+        make_settings(ModelConfig, given_model)  # what is wrong is told before the text is read
+        place = pick_device(make_settings(TrainConfig, given).device)
         if preset and "hidden_size" in given_model:
             raise SettingError("--preset says how many hidden units there are: leave it out, or --hidden-size")
         with ReadingBar() as bar:
             corpus = Corpus.from_files(
                 sources, valid=valid, test=test, config=corpus_config, progress=bar.show, known=known
             )
-        _tell_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
+        tell_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
+        if place.type == "cpu":
+            tell_of_kernels()
         sizes = _sizes(corpus, given_model, given, preset)
         model_config, config = sizes.model, sizes.training
         folder = out or _free_folder(sources[0])
         made = [one for one in (folder, *folder.parents) if not one.exists()]
-        _tell_model(corpus, model_config, config)
+        tell_model(corpus, model_config, config)
         from chargen.training.run import holds_a_run
         from chargen.training.trainer import Trainer
 
@@ -134,7 +141,7 @@ def command(
             with locked(folder):
                 trainer = Trainer(corpus, model_config, config, folder, init=init, started=started)
                 if init:
-                    _tell_origin(trainer, init_from)
+                    tell_origin(trainer, init_from)
                 _train(trainer, stop, preview)
         except BaseException:
             _remove_if_empty(made)
@@ -185,72 +192,25 @@ def _free_folder(source: str) -> Path:
     return folder
 
 
-def _say(text: str) -> None:
-    tell(visible(text))
-
-
-def _tell_corpus(corpus: Corpus, name: str) -> None:
-    vocabulary, report = corpus.vocabulary, corpus.report
-    unit = "bytes" if vocabulary.byte_mode else "characters"
-    total = len(corpus.train) + len(corpus.valid) + len(corpus.test)
-    parts = [f"train {len(corpus.train):,}", f"valid {len(corpus.valid):,}", f"test {len(corpus.test):,}"]
-    parts = parts if len(corpus.test) else parts[:2]
-    distinct = len(vocabulary.characters) + len(vocabulary.folded) if not vocabulary.byte_mode else 256
-    files = f"{report.files} file{'s' * (report.files != 1)}"
-    _say(f"text     {name}: {total:,} {unit}, {distinct:,} distinct, {files} ({', '.join(parts)})")
-    if vocabulary.folded:
-        _say(f"         {len(vocabulary.folded):,} rare characters share one unknown symbol")
-    if report.replaced:
-        _say(f"warning: {report.replaced:,} bytes did not fit the encoding and became U+FFFD")
-    if corpus.hidden:
-        _say(f"note: {corpus.hidden:,} hidden files, hidden folders, links to folders or run folders were not read")
-    if report.carriage_returns and corpus.config.newline == "keep":
-        _say(
-            f"note: {report.carriage_returns:,} carriage returns are learned as characters; --newline lf makes them LF"
-        )
-    if len(corpus.valid) < 2:
-        _say("warning: too little text to validate on: the last weights are kept, not the best")
-
-
-def _tell_model(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) -> None:
-    size = len(corpus.vocabulary)
-    memory = estimate_memory(model_config, size, config)
-    _say(
-        f"model    {model_config.cell.upper()} {model_config.num_layers} x {model_config.hidden_size}"
-        f"{', both ways' if model_config.bidirectional else ''}: "
-        f"{parameter_count(model_config, size):,} parameters, about {memory / 1e6:,.0f} MB to train"
-    )
-
-
 def _sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], preset: str | None) -> Sizes:
     """All settings, and a line for each that was chosen."""
     text, size, seconds = len(corpus.train), len(corpus.vocabulary), math.nan
     if text < SMALL_TEXT:
-        _say(
+        say(
             f"warning: {text:,} characters to learn from are few: the model will rather learn them by heart; "
             f"{SMALL_TEXT:,} and more teach it better"
         )
-    open_ = {"hidden_size", "dropout"} - model.keys()
-    if open_ and not {"steps", "epochs"} & training.keys():
-        tell_of_kernels()
+    if not {"hidden_size", "dropout"} <= model.keys() and not {"steps", "epochs"} & training.keys():
         seconds = time_reference(size, training)
     sizes = choose(text, size, model, training, preset=preset, reference_seconds=seconds)
     for number, reason in enumerate(sizes.reasons):
-        _say(f"{'' if number else 'chosen':9}{reason}")
+        say(f"{'' if number else 'chosen':9}{reason}")
     return sizes
 
 
 def _as_in(file: ModelFile) -> dict[str, Any]:
     """How the text of a model was read, so that the next one is read alike."""
     return {"unit": file.vocabulary.unit, "newline": file.reading.newline, "normalize": file.reading.normalize}
-
-
-def _tell_origin(trainer: "Trainer", path: Path | None) -> None:
-    new = trainer.origin["new"]
-    names = ", ".join(f"{character!r}" for character in new[:10]) + (" …" if len(new) > 10 else "")
-    added = f"; {len(new):,} new: {names}" if new else ", none new"
-    unit = "bytes" if trainer.corpus.vocabulary.byte_mode else "characters"
-    _say(f"start    from {path}: {trainer.origin['characters']:,} {unit} known{added}")
 
 
 def _resumed(folder: Path, values: dict[str, Any], started: float) -> "Trainer":
@@ -264,15 +224,17 @@ def _resumed(folder: Path, values: dict[str, Any], started: float) -> "Trainer":
     with ReadingBar() as bar:
         corpus = Corpus.from_description(state.settings["corpus"], bar.show)
     trainer = Trainer.resume(folder, corpus, changes=changes, started=started)
-    _say(f"resume   {folder} at step {trainer.counters.step:,}, after {trainer.counters.seconds:,.0f} s")
+    if trainer.device.type == "cpu":
+        tell_of_kernels()
+    say(f"resume   {folder} at step {trainer.counters.step:,}, after {trainer.counters.seconds:,.0f} s")
     for name, now in asdict(trainer.config).items():
         was = state.settings["training"].get(name)
         if was != now:
-            _say(f"changed  {name}: {was} before, {now} from here on")
+            say(f"changed  {name}: {was} before, {now} from here on")
     odd = {name: (was, trainer.machine()[name]) for name, was in state.settings["machine"].items()
            if was != trainer.machine()[name]}  # fmt: skip
     for name, (was, now) in odd.items():
-        _say(f"warning: {name} was {was} and is {now}: the run goes on, but not byte for byte as it would have")
+        say(f"warning: {name} was {was} and is {now}: the run goes on, but not byte for byte as it would have")
     if trainer.finished and trainer.counters.complete:
         raise SettingError(_nothing_left(trainer))
     return trainer
@@ -289,9 +251,7 @@ def _nothing_left(trainer: "Trainer") -> str:
 def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
     machine, out = trainer.machine(), shlex.quote(str(trainer.out))
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
-    _say(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
-    if machine["device"] == "cpu":
-        tell_of_kernels()
+    say(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
     stop.deferred = True
     with TrainingBar(trainer, preview) as bar:
         for progress in trainer.run():
@@ -301,27 +261,4 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
     if stop and not trainer.counters.complete:
         trainer.save()
         raise stop.error(f" at step {trainer.counters.step:,}; go on with: chargen train --resume {out}")
-    summary = trainer.summary
-    unit = "byte" if trainer.corpus.vocabulary.byte_mode else "character"
-    for name, word in (("valid", "validation"), ("test", "test")):
-        if f"{name}_loss" in summary:
-            loss = summary[f"{name}_loss"]
-            whole = "the whole" if summary[f"{name}_whole"] else "an evenly spaced part (time was short) of the"
-            count = summary[f"{name}_characters"]
-            _say(
-                f"{name:8} {loss:.4f} nats, {loss / math.log(2):.4f} bits per character, "
-                f"on {whole} {word} text: {count:,} characters"
-            )
-            if f"{name}_loss_backward" in summary:
-                forward, backward = summary[f"{name}_loss_forward"], summary[f"{name}_loss_backward"]
-                _say(
-                    f"         that is the mean of {forward:.4f} forward and {backward:.4f} backward"
-                    + (
-                        f"; cloze on random windows {summary[f'{name}_cloze']:.4f} nats per {unit}"
-                        if f"{name}_cloze" in summary
-                        else ""
-                    )
-                )
-    if trainer.out_of_patience:
-        _say(f"stopped  early: {trainer.config.patience} validations without a new best")
-    _say(f"saved    {trainer.out}/model.safetensors (step {summary['step']:,}); now: chargen sample {out}")
+    tell_result(trainer)

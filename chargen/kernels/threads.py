@@ -39,8 +39,8 @@ def together(run: Callable[[int], None], members: int) -> None:
 class Faster:
     """Which of two ways of computing the same is faster at the moment.
 
-    On cores that other programs use, threads that meet wait for each other more than they compute. The slower way is
-    tried again for a hundredth of the time.
+    On cores that other programs use, threads that meet several times a step wait for each other more than they compute.
+    The slower way is tried again for a hundredth of the time.
     """
 
     def __init__(self) -> None:
@@ -54,10 +54,10 @@ class Faster:
         best = self.seconds[True] <= self.seconds[False]
         return best if time.monotonic() < self.again else not best
 
-    def took(self, way: bool, seconds: float) -> None:
-        """Remember how long a way has just taken."""
-        self.seconds[way] = seconds
-        if seconds >= self.seconds.get(not way, 0.0):
+    def took(self, way: bool, seconds: float, size: int = 1) -> None:
+        """Remember how long a way has just taken for something of this size."""
+        self.seconds[way] = seconds / size
+        if self.seconds[way] >= self.seconds.get(not way, 0.0):
             self.again = time.monotonic() + 100 * seconds
 
 

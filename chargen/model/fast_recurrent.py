@@ -99,8 +99,7 @@ def _in_threads(
     blocks = size // SIDE
     row_parts, members = min(threads(), max(1, rows // ROWS)), min(threads(), blocks)
     fewer = kernels.pad(rows) * -(-blocks // members) < kernels.pad(-(-rows // row_parts)) * blocks
-    faster, begun = _faster(rows, size, inputs), time.perf_counter()
-    by_units = fewer and faster.choose()
+    by_units, begun = fewer and _faster(rows, size, inputs).choose(), time.perf_counter()
     borders = [blocks * member // members for member in range(members + 1)] if by_units else [0, blocks]
 
     def some_rows(part: slice) -> None:
@@ -117,7 +116,7 @@ def _in_threads(
     else:
         share(some_rows, rows, ROWS)
     if fewer:
-        faster.took(by_units, time.perf_counter() - begun)
+        _faster(rows, size, inputs).took(by_units, time.perf_counter() - begun)
 
 
 @cache
@@ -148,9 +147,7 @@ class _Lstm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         (turns, rows), size = (inputs if which is None else which).shape[:2], weight_hh.shape[1]
         by_unit = _by_unit(weight_ih, size)
-        entering = inputs.view(-1, inputs.shape[-1]) @ by_unit.t()
-        gates = entering if which is None else entering.new_empty(turns * rows, len(by_unit))
-        chosen = (torch.arange(turns * rows).view(turns, rows) if which is None else which).numpy()
+        entering, chosen, gates = _entering(inputs, which, by_unit)
         outputs, cells = _with_first(turns, state[:, :size], torch.bfloat16), _with_first(turns, state[:, size:])
         hidden = state[:, :size].clone(memory_format=torch.contiguous_format)
         packed = _pack(weight_hh, packing.pack_forward, size, 4 * size)
@@ -182,11 +179,7 @@ class _Lstm(torch.autograd.Function):
             kernels.lstm_backward(SETTINGS, *arrays, part.rows.start, part.rows.stop, part.left, part.sums, *part.units)
 
         _in_threads(run, rows, size, 4 * size, dh)
-        if which is None:
-            of_inputs, of_ih = (gates @ by_unit).view(inputs.shape), transposed @ inputs.view(turns * rows, -1)
-        else:
-            by_character = transposed @ _one_hot(which, len(inputs))
-            of_inputs, of_ih = by_character.t() @ weight_ih.to(torch.bfloat16), by_character @ inputs
+        of_inputs, of_ih = _input_gradients(inputs, which, gates, by_unit, weight_ih, transposed)
         of_hh = transposed @ outputs[:-1].view(turns * rows, size)
         bias = _sums(transposed)
         return of_inputs, None, of_ih.float(), of_hh.float(), bias, bias, torch.cat([dh, dc], dim=1)
@@ -200,9 +193,7 @@ class _Gru(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         (turns, rows), size = (inputs if which is None else which).shape[:2], weight_hh.shape[1]
         by_unit = _by_unit(weight_ih, size)
-        entering = inputs.view(-1, inputs.shape[-1]) @ by_unit.t()
-        gates = entering if which is None else entering.new_empty(turns * rows, len(by_unit))
-        chosen = (torch.arange(turns * rows).view(turns, rows) if which is None else which).numpy()
+        entering, chosen, gates = _entering(inputs, which, by_unit)
         outputs, inner = _with_first(turns, state, torch.bfloat16), torch.empty(turns, rows, size, dtype=torch.bfloat16)
         hidden, bias = state.clone(memory_format=torch.contiguous_format), bias_ih.detach().clone()
         bias[: 2 * size] += bias_hh.detach()[: 2 * size]
@@ -241,15 +232,11 @@ class _Gru(torch.autograd.Function):
 
         _in_threads(run, rows, size, 3 * size, dh)
         bias = _sums(transposed)
-        # They lie in the order new, reset, update, and what the reset gate acts on.
-        if which is None:
-            of_inputs = (gates @ by_unit).view(inputs.shape)
-            of_ih = _new_last(transposed[: 3 * size] @ inputs.view(turns * rows, -1), size)
-        else:
-            by_character = _new_last(transposed[: 3 * size] @ _one_hot(which, len(inputs)), size)
-            of_inputs, of_ih = by_character.t() @ weight_ih.to(torch.bfloat16), by_character @ inputs
+        # Its rows lie in the order new, reset, update, and what the reset gate acts on.
+        weight, outer = torch.cat([weight_ih[2 * size :], weight_ih[: 2 * size]]), transposed[: 3 * size]
+        of_inputs, of_ih = _input_gradients(inputs, which, gates, by_unit, weight, outer)
         of_hh = transposed[size:] @ outputs[:-1].view(turns * rows, size)
-        of_bias_ih = _new_last(bias[: 3 * size], size)
+        of_ih, of_bias_ih = (torch.cat([each[size:], each[:size]]) for each in (of_ih, bias[: 3 * size]))
         return of_inputs, None, of_ih.float(), of_hh.float(), of_bias_ih, bias[size:], dh + direct
 
 
@@ -282,15 +269,33 @@ def _transposed(size: int, columns: int) -> Tensor:
     return room[:, :columns]
 
 
-def _one_hot(which: Tensor, size: int) -> Tensor:
-    """Which of V rows (T, B) as a matrix (T B, V) whose product with gradients adds up those of each row."""
-    padded = torch.zeros(which.numel(), kernels.pad(size), dtype=torch.bfloat16)
-    return padded.scatter_(1, which.view(-1, 1), 1)[:, :size]
+def _entering(inputs: Tensor, which: Tensor | None, by_unit: Tensor) -> tuple[Tensor, NDArray[np.int64], Tensor]:
+    """Sums over inputs (N, gates H), which of them enters where (T, B), and room for gates (T B, gates H).
+
+    Args:
+        inputs: (T, B, F), or a table (V, F), of whose rows `which` (T, B) are read.
+    """
+    entering = inputs.view(-1, inputs.shape[-1]) @ by_unit.t()
+    if which is None:
+        return entering, np.arange(len(entering)).reshape(inputs.shape[:2]), entering
+    return entering, which.numpy(), entering.new_empty(which.numel(), len(by_unit))
 
 
-def _new_last(values: Tensor, size: int) -> Tensor:
-    """PyTorch's order of a GRU's gates."""
-    return torch.cat([values[size:], values[:size]])
+def _input_gradients(
+    inputs: Tensor, which: Tensor | None, gates: Tensor, by_unit: Tensor, weight: Tensor, transposed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of inputs and of their weights, from those of the gates' sums.
+
+    Args:
+        gates: (T B, gates H), in the order of `by_unit`.
+        weight: (gates H, F), in the order of `transposed`, which is (gates H, T B).
+    """
+    if which is None:
+        return (gates @ by_unit).view(inputs.shape), transposed @ inputs.view(-1, inputs.shape[-1])
+    # The product with a row of zeros and a one for each position adds up the gradients of each row of the table.
+    ones = torch.zeros(which.numel(), kernels.pad(len(inputs)), dtype=torch.bfloat16)
+    of_rows = transposed @ ones.scatter_(1, which.view(-1, 1), 1)[:, : len(inputs)]
+    return of_rows.t() @ weight.to(torch.bfloat16), of_rows @ inputs
 
 
 def _sums(transposed: Tensor) -> Tensor:

@@ -1,8 +1,6 @@
 """Compiled steps: whole chunks of characters are read or written outside the interpreter."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 from chargen.kernels.decode import read_or_write
 from chargen.kernels.packing import pack_rows
 from chargen.kernels.products import WIDTH, pack
-from chargen.kernels.threads import share, threads, together
+from chargen.kernels.threads import Faster, share, threads, together
 from chargen.kernels.tiles import SETTINGS, SIDE, aligned
 from chargen.kernels.units import amx
 from chargen.model.config import ModelConfig, check_direction
@@ -27,8 +25,6 @@ FAR = 2**21
 """Bytes of weights from which threads share the steps of a single row."""
 MEASURED = 8
 """Characters that tell how fast it goes."""
-AGAIN = 16
-"""Every so many chunks the number of threads that was slower is tried again."""
 
 
 class Decoder(Stepper):
@@ -84,7 +80,8 @@ class Decoder(Stepper):
         )  # fmt: skip
         self._size = size
         large = weights.nbytes >= FAR and config.hidden_size % WIDTH == 0
-        self._team = _Team(min(threads(), config.hidden_size // WIDTH) if large else 1)
+        self._team = min(threads(), config.hidden_size // WIDTH) if large else 1
+        self._faster = Faster()  # with the team, for a single row
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[Floats, State]:
         """Ids (R,) -> logits (R, V) and the new state."""
@@ -129,39 +126,17 @@ class Decoder(Stepper):
                 self._model, logits[rows], part, ids[rows], log_probs[rows], counts[rows], write, uniforms[rows],
                 rules.masks, mask_of[rows].astype(np.int64), rules.follow, rules.pause, *choice,
             )  # fmt: skip
-            with self._team.choose(len(ids), ids.shape[1]) as members:
-                together(lambda member: read_or_write(*arguments, member, members, shared), members)
+            timed = self._team > 1 and len(ids) == 1 and ids.shape[1] >= MEASURED
+            way, begun = timed and self._faster.choose(), time.perf_counter()
+            members = self._team if way else 1
+            together(lambda member: read_or_write(*arguments, member, members, shared), members)
+            if timed:
+                self._faster.took(way, time.perf_counter() - begun, ids.shape[1])
             for layer, new in zip(after, part, strict=True):
                 layer[rows] = new
 
         share(run, len(ids))
         return Chunk(logits, after, ids, log_probs, counts)
-
-
-class _Team:
-    """How many threads share the steps of a single row: one, or all where that has turned out faster.
-
-    On cores that other programs use, threads that meet several times a step wait for each other more than they compute.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.seconds = {1: 0.0, most: 0.0}
-        self.chunks = 0
-
-    @contextmanager
-    def choose(self, rows: int, turns: int) -> Iterator[int]:
-        """The number for this chunk, of which the time is taken."""
-        if self.most == 1 or rows > 1 or turns < MEASURED:
-            yield 1
-            return
-        self.chunks += 1
-        members = min(self.seconds, key=lambda one: self.seconds[one])
-        if self.chunks % AGAIN == 0:
-            members = self.most + 1 - members  # the other one
-        begun = time.perf_counter()
-        yield members
-        self.seconds[members] = (time.perf_counter() - begun) / turns
 
 
 def _scale(arrays: Arrays, name: str) -> Floats:

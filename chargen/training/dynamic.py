@@ -6,7 +6,7 @@ the gradient of each segment, scaled by how large gradients usually are, and a p
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,29 +111,41 @@ def usual_gradients(
     return [(one / number).sqrt() for one in sums]
 
 
-def try_rates(
+def choose_rates(
     model: CharModel,
     vocabulary: Vocabulary,
     ids: NDArray[Any],
     usual: list[Tensor],
     precision: str = "fp32",
     direction: str = "forward",
-) -> Iterator[tuple[Rates, float]]:
-    """Rates, and the nats per character that they lead to: every lr with one decay, then every decay with the best lr.
+    tried: Callable[[Rates, float], object] = lambda rates, loss: None,
+) -> Rates:
+    """The rates that lead to the least loss: every lr with one decay, then every decay with the best lr.
 
-    Not to be done on a text that is reported.
+    Not to be chosen on a text that is reported.
+
+    Args:
+        tried: called after each of TRIES readings of the text with what it led to, in nats a character.
+
+    Raises DataError where none leads to a finite loss.
     """
     found: dict[Rates, float] = {}
-    for number in range(TRIES):
-        if number < len(RATES):
-            rates = Rates(RATES[number], DECAYS[0])
-        else:
-            best = min(found, key=lambda one: found[one])
-            rates = Rates(best.lr, DECAYS[number - len(RATES) + 1])
+
+    def read(rates: Rates) -> None:
         reader = Reader(model, vocabulary, usual, rates, precision, direction)
         loss = total(reader.losses(ids)).mean
         found[rates] = loss if math.isfinite(loss) else math.inf
-        yield rates, found[rates]
+        tried(rates, loss)
+
+    for lr in RATES:
+        read(Rates(lr, DECAYS[0]))
+    best = min(found, key=lambda rates: found[rates])
+    for decay in DECAYS[1:]:
+        read(Rates(best.lr, decay))
+    best = min(found, key=lambda rates: found[rates])
+    if found[best] == math.inf:
+        raise DataError("no rate of dynamic evaluation led to a finite loss on the text to choose it on")
+    return best
 
 
 def adapted(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, direction: str = "forward") -> ModelFile:

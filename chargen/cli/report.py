@@ -1,0 +1,91 @@
+"""What `chargen train` tells of the text, the model and the result, on standard error."""
+
+import math
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chargen.cli.terminal import tell, visible
+from chargen.model.config import ModelConfig, parameter_count
+from chargen.text.corpus import Corpus
+from chargen.training.config import TrainConfig
+from chargen.training.memory import estimate_memory
+
+if TYPE_CHECKING:
+    from chargen.training.trainer import Trainer
+
+
+def say(text: str) -> None:
+    """Tell a line in which nothing can steer the terminal."""
+    tell(visible(text))
+
+
+def tell_corpus(corpus: Corpus, name: str) -> None:
+    """How large the text is, how it is cut, and what reading met."""
+    vocabulary, report = corpus.vocabulary, corpus.report
+    unit = "bytes" if vocabulary.byte_mode else "characters"
+    total = len(corpus.train) + len(corpus.valid) + len(corpus.test)
+    parts = [f"train {len(corpus.train):,}", f"valid {len(corpus.valid):,}", f"test {len(corpus.test):,}"]
+    parts = parts if len(corpus.test) else parts[:2]
+    distinct = len(vocabulary.characters) + len(vocabulary.folded) if not vocabulary.byte_mode else 256
+    files = f"{report.files} file{'s' * (report.files != 1)}"
+    say(f"text     {name}: {total:,} {unit}, {distinct:,} distinct, {files} ({', '.join(parts)})")
+    if vocabulary.folded:
+        say(f"         {len(vocabulary.folded):,} rare characters share one unknown symbol")
+    if report.replaced:
+        say(f"warning: {report.replaced:,} bytes did not fit the encoding and became U+FFFD")
+    if corpus.hidden:
+        say(f"note: {corpus.hidden:,} hidden files, hidden folders, links to folders or run folders were not read")
+    if report.carriage_returns and corpus.config.newline == "keep":
+        say(f"note: {report.carriage_returns:,} carriage returns are learned as characters; --newline lf makes them LF")
+    if len(corpus.valid) < 2:
+        say("warning: too little text to validate on: the last weights are kept, not the best")
+
+
+def tell_model(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) -> None:
+    """How large the model is."""
+    size = len(corpus.vocabulary)
+    memory = estimate_memory(model_config, size, config)
+    say(
+        f"model    {model_config.cell.upper()} {model_config.num_layers} x {model_config.hidden_size}"
+        f"{', both ways' if model_config.bidirectional else ''}: "
+        f"{parameter_count(model_config, size):,} parameters, about {memory / 1e6:,.0f} MB to train"
+    )
+
+
+def tell_origin(trainer: "Trainer", path: Path | None) -> None:
+    """What a model takes over from another."""
+    new = trainer.origin["new"]
+    names = ", ".join(f"{character!r}" for character in new[:10]) + (" …" if len(new) > 10 else "")
+    added = f"; {len(new):,} new: {names}" if new else ", none new"
+    unit = "bytes" if trainer.corpus.vocabulary.byte_mode else "characters"
+    say(f"start    from {path}: {trainer.origin['characters']:,} {unit} known{added}")
+
+
+def tell_result(trainer: "Trainer") -> None:
+    """The losses of a run that is done, and what can be done with it."""
+    out = shlex.quote(str(trainer.out))
+    summary = trainer.summary
+    unit = "byte" if trainer.corpus.vocabulary.byte_mode else "character"
+    for name, word in (("valid", "validation"), ("test", "test")):
+        if f"{name}_loss" in summary:
+            loss = summary[f"{name}_loss"]
+            whole = "the whole" if summary[f"{name}_whole"] else "an evenly spaced part (time was short) of the"
+            count = summary[f"{name}_characters"]
+            say(
+                f"{name:8} {loss:.4f} nats, {loss / math.log(2):.4f} bits per character, "
+                f"on {whole} {word} text: {count:,} characters"
+            )
+            if f"{name}_loss_backward" in summary:
+                forward, backward = summary[f"{name}_loss_forward"], summary[f"{name}_loss_backward"]
+                say(
+                    f"         that is the mean of {forward:.4f} forward and {backward:.4f} backward"
+                    + (
+                        f"; cloze on random windows {summary[f'{name}_cloze']:.4f} nats per {unit}"
+                        if f"{name}_cloze" in summary
+                        else ""
+                    )
+                )
+    if trainer.out_of_patience:
+        say(f"stopped  early: {trainer.config.patience} validations without a new best")
+    say(f"saved    {trainer.out}/model.safetensors (step {summary['step']:,}); now: chargen sample {out}")
