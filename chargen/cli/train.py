@@ -5,6 +5,7 @@ import math
 import os
 import shlex
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ from chargen.training.memory import keep_memory
 from chargen.training.sizing import PRESETS, SMALL_TEXT, Sizes, choose, time_reference
 
 if TYPE_CHECKING:
+    import torch
+
     from chargen.training.trainer import Trainer
 
 CHECKPOINTS = Path("checkpoints")
@@ -86,17 +89,10 @@ def command(
     for group in (("minutes", "epochs", "steps"), ("valid", "valid_fraction"), ("test", "test_fraction")):
         command_line_wins(group, values)
     valid, test = values.pop("valid") or (), values.pop("test") or ()
+    given = {"SOURCE": sources, "--out": out, "--valid": valid, "--test": test, "--init-from": init_from}
     with stop_on_signals() as stop:
         if resume is not None:
-            others: dict[str, Any] = {
-                "SOURCE": sources,
-                "--out": out,
-                "--valid": valid,
-                "--test": test,
-                "--init-from": init_from,
-                "--preset": preset,
-            }
-            for name, value in others.items():
+            for name, value in (given | {"--preset": preset}).items():
                 if value:
                     raise SettingError(f"{name} cannot be given with --resume: the run remembers its own")
             with locked(_existing(resume)):
@@ -107,45 +103,31 @@ def command(
         for role, names in (("valid", valid), ("test", test)):
             if names and values[f"{role}_fraction"] is not None:
                 raise SettingError(f"--{role} and --{role}-fraction are two ways to say one thing: give one")
-        from chargen.model.device import pick_device
-
         init = read_model(init_from) if init_from is not None else None
-        usual = _as_in(init) if init else {}
-        corpus_config = CorpusConfig(**(usual | given_settings(CorpusConfig, values)))
-        known = init.vocabulary if init else None
         given_model = (asdict(init.config) if init else {}) | given_settings(ModelConfig, values)
-        given = given_settings(TrainConfig, values)
-        make_settings(ModelConfig, given_model)  # what is wrong is told before the text is read
-        place = pick_device(make_settings(TrainConfig, given).device)
+        given_training = given_settings(TrainConfig, values)
         if preset and "hidden_size" in given_model:
             raise SettingError("--preset says how many hidden units there are: leave it out, or --hidden-size")
+        place = _checked(given_model, given_training)
+        usual = _as_in(init) if init else {}
+        corpus_config = CorpusConfig(**(usual | given_settings(CorpusConfig, values)))
         with ReadingBar() as bar:
+            known = init.vocabulary if init else None
             corpus = Corpus.from_files(
                 sources, valid=valid, test=test, config=corpus_config, progress=bar.show, known=known
             )
         tell_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
         if place.type == "cpu":
             tell_of_kernels()
-        sizes = _sizes(corpus, given_model, given, preset)
-        model_config, config = sizes.model, sizes.training
-        folder = out or _free_folder(sources[0])
-        made = [one for one in (folder, *folder.parents) if not one.exists()]
-        tell_model(corpus, model_config, config)
-        from chargen.training.run import holds_a_run
-        from chargen.training.trainer import Trainer
+        sizes = _sizes(corpus, given_model, given_training, preset)
+        tell_model(corpus, sizes.model, sizes.training)
+        with _run_folder(out or _free_folder(sources[0])) as folder:
+            from chargen.training.trainer import Trainer
 
-        try:
-            if holds_a_run(folder):
-                raise SettingError(f"{folder} already holds a run: go on with --resume, or choose another --out")
-            _make(folder)
-            with locked(folder):
-                trainer = Trainer(corpus, model_config, config, folder, init=init, started=started)
-                if init:
-                    tell_origin(trainer, init_from)
-                _train(trainer, stop, preview)
-        except BaseException:
-            _remove_if_empty(made)
-            raise
+            trainer = Trainer(corpus, sizes.model, sizes.training, folder, init=init, started=started)
+            if init:
+                tell_origin(trainer, init_from)
+            _train(trainer, stop, preview)
 
 
 def process_started() -> float:
@@ -164,11 +146,34 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def _make(folder: Path) -> None:
+def _checked(model: dict[str, Any], training: dict[str, Any]) -> "torch.device":
+    """Where the run will be; what is wrong with the settings is told before the text is read."""
+    from chargen.model.device import pick_device
+
+    make_settings(ModelConfig, model)
+    return pick_device(make_settings(TrainConfig, training).device)
+
+
+@contextlib.contextmanager
+def _run_folder(folder: Path) -> Iterator[Path]:
+    """A folder for a new run, held while it lasts; gone again where the run never began."""
+    from chargen.training.run import holds_a_run
+
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingError(f"cannot make the run folder {folder}: {error.strerror}; choose another --out") from error
+        if holds_a_run(folder):
+            raise SettingError(f"{folder} already holds a run: go on with --resume, or choose another --out")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingError(
+                f"cannot make the run folder {folder}: {error.strerror}; choose another --out"
+            ) from error
+        with locked(folder):
+            yield folder
+    except BaseException:
+        _remove_if_empty(made)
+        raise
 
 
 def _remove_if_empty(folders: list[Path]) -> None:
