@@ -23,6 +23,7 @@ from chargen.training.sizing import (
     minibatch,
     rate,
     time_reference,
+    weight_decay,
     work,
 )
 
@@ -45,6 +46,7 @@ def test_a_small_a_usual_and_a_large_text_each_get_something_sensible():
     assert (usual.training.batch_size, usual.training.seq_length) == (32, 128)
     assert huge.model.hidden_size == usual.model.hidden_size, "time decides"
     assert huge.model.dropout == 0
+    assert huge.training.weight_decay < usual.training.weight_decay < tiny.training.weight_decay <= 1
 
 
 @settings(max_examples=200)
@@ -81,13 +83,14 @@ def test_steps_and_epochs_need_no_clock(budget):
 
 def test_what_is_given_stays():
     model = {"cell": "lstm", "num_layers": 3, "hidden_size": 100, "dropout": 0.0, "embedding_size": 10}
-    training = {"batch_size": 7, "seq_length": 9, "lr": 0.1, "minutes": 2.0}
+    training = {"batch_size": 7, "seq_length": 9, "lr": 0.1, "minutes": 2.0, "weight_decay": 0.2}
     found = choose(10_000, 50, model, training)
     assert found.model == ModelConfig(**model)
     assert found.training == TrainConfig(**training)
     assert found.reasons == ()
     assert chosen(2_000, batch_size=64).training.batch_size == 64
     assert chosen(lr=0.5).training.lr == 0.5
+    assert chosen(weight_decay=0.0).training.weight_decay == 0
     assert chosen(model={"dropout": 0.45}).model.dropout == 0.45
 
 
@@ -102,7 +105,9 @@ def test_a_preset_is_a_size_and_the_rest_is_chosen(preset):
 def test_three_lines_say_what_and_why():
     size, drop, batch = chosen().reasons
     assert size.startswith(f"{chosen().model.hidden_size} hidden units: the largest that trains")
-    assert f"dropout {chosen().model.dropout:g}: the text will be read" in drop
+    told = f"dropout {chosen().model.dropout:g}, weight decay {chosen().training.weight_decay:g}: the text will be read"
+    assert told in drop
+    assert chosen(model={"dropout": 0.1}).reasons[1].startswith("weight decay")
     assert "32 rows of 128 characters at a peak rate of" in batch
     assert "good for the text" in chosen(30_000, minutes=60).reasons[0]
 
@@ -123,6 +128,13 @@ def test_dropout_rises_with_pressure_and_stays_small():
     assert values == sorted(values)
     assert (values[0], values[-1]) == (0, 0.3)
     assert dropout(0) == 0
+
+
+def test_weight_decay_rises_with_pressure_within_its_bounds():
+    values = [weight_decay(2.0**power) for power in range(-5, 20)]
+    assert values == sorted(values)
+    assert (values[0], values[-1]) == (0.1, 1)
+    assert weight_decay(0) == 0.1
 
 
 def test_the_rate_falls_with_the_size():
@@ -171,7 +183,9 @@ def test_the_command_says_what_it_chose_and_warns_of_a_small_text(run, monkeypat
     assert code == 0
     assert "warning: 2,070 characters to learn from are few" in told
     assert "chosen   64 hidden units: the largest that trains 3.5 characters" in told
-    assert re.search(r"^         dropout 0[.\d]*: the text will be read [\d.]+ times$", told, re.MULTILINE)
+    assert re.search(
+        r"^         dropout 0[.\d]*, weight decay [\d.]+: the text will be read [\d.]+ times$", told, re.MULTILINE
+    )
     assert "         4 rows of 128 characters at a peak rate of 0.004" in told
     assert len(timed) == 1
     assert timed[0][1]["device"] == "cpu"
@@ -189,7 +203,7 @@ def test_nothing_is_timed_where_no_minutes_are_given_or_all_is(run, monkeypatch)
     told = run("text.txt", "--minutes", "0.01", "--hidden-size", 8, "--dropout", 0.2, "--preset", "small")
     assert told[0] == 2
     assert "--preset" in told[1]
-    assert run("text.txt", "--minutes", "0.01", "--hidden-size", 8, "--dropout", 0.2)[0] == 0
+    assert run("text.txt", "--minutes", "0.01", "--hidden-size", 8, "--dropout", 0.2, "--weight-decay", 0)[0] == 0
     assert run("text.txt", "--steps", 1, "--preset", "small")[0] == 0
     assert read_model("checkpoints/text-3").config.hidden_size == 128
 

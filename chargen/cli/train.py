@@ -61,7 +61,7 @@ CHECKPOINTS = Path("checkpoints")
         "chosen to fit.  [default: all sizes chosen from text, budget and the machine's speed]")  # fmt: skip
 @settings_options(CorpusConfig, "Text")
 @settings_options(ModelConfig, "Model", chosen=("hidden_size", "dropout"))
-@settings_options(TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr"))
+@settings_options(TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr", "weight_decay"))
 def command(
     sources: tuple[str, ...],
     out: Path | None,
@@ -205,7 +205,8 @@ def _sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], pres
             f"warning: {text:,} characters to learn from are few: the model will rather learn them by heart; "
             f"{SMALL_TEXT:,} and more teach it better"
         )
-    if not {"hidden_size", "dropout"} <= model.keys() and not {"steps", "epochs"} & training.keys():
+    wanted = {"hidden_size", "dropout", "weight_decay"} - {*model, *training}
+    if wanted and not {"steps", "epochs"} & training.keys():
         seconds = time_reference(size, training)
     sizes = choose(text, size, model, training, preset=preset, reference_seconds=seconds)
     for number, reason in enumerate(sizes.reasons):

@@ -37,7 +37,7 @@ class Sizes:
 
     Args:
         model, training: complete settings.
-        reasons: a line each for the size, the dropout, and the minibatch and its rate; of what was chosen only.
+        reasons: a line each for the size, dropout and weight decay, minibatch and rate; of what was chosen only.
     """
 
     model: ModelConfig
@@ -89,9 +89,16 @@ def choose(
             why = f"the most that is good for the text, {1 / TEXT_PER_WEIGHT:g} recurrent weights a character"
         reasons.append(f"{config.hidden_size} hidden units: " + (f"preset {preset}" if preset else why))
     epochs = trained(config) / max(text, 1)
+    pressure = epochs * work(config) / max(text, 1)
+    held = []
     if "dropout" not in model:
-        config = replace(config, dropout=dropout(epochs * work(config) / max(text, 1)))
-        reasons.append(f"dropout {config.dropout:g}: the text will be read {epochs:,.1f} times")
+        config = replace(config, dropout=dropout(pressure))
+        held.append(f"dropout {config.dropout:g}")
+    if "weight_decay" not in training:
+        given = replace(given, weight_decay=weight_decay(pressure))
+        held.append(f"weight decay {given.weight_decay:g}")
+    if held:
+        reasons.append(f"{', '.join(held)}: the text will be read {epochs:,.1f} times")
     if "lr" not in training:
         given = replace(given, lr=rate(config.hidden_size))
     if not {"lr", "batch_size", "seq_length"} <= training.keys():
@@ -111,12 +118,17 @@ def work(config: ModelConfig, vocabulary: int = 0) -> int:
 
 
 def dropout(pressure: float) -> float:
-    """From none to three tenths: weight decay does more, and too much dropout only slows learning down.
+    """From none to three tenths: too much only slows learning down.
 
     Args:
         pressure: how often the text is read, times recurrent weights for each of its characters.
     """
     return round(min(0.3, max(0.0, 0.05 * math.log2(max(pressure, 1e-9) / 6))), 2)
+
+
+def weight_decay(pressure: float) -> float:
+    """A tenth where the text is hardly read once, six tenths and more where it could be learned by heart."""
+    return round(min(1.0, max(0.1, 0.15 + 0.08 * math.log2(max(pressure, 1e-9)))), 2)
 
 
 def rate(hidden_size: int) -> float:
