@@ -20,7 +20,7 @@ PRESETS = {"small": 128, "medium": 384, "large": 1024}
 """Hidden units."""
 PER_WEIGHT = 3.5
 """Characters trained for each recurrent weight, at least: larger models would not get far enough in the budget."""
-TEXT_PER_WEIGHT = 0.1
+TEXT_PER_WEIGHT = 0.2
 """Characters of text for each recurrent weight, at least: larger models would learn it by heart."""
 SMALL_TEXT = 100_000
 """Characters below which a text is too small to teach much."""
