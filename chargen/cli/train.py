@@ -36,8 +36,6 @@ from chargen.training.memory import keep_memory
 from chargen.training.sizing import PRESETS, SMALL_TEXT, Sizes, choose, time_reference
 
 if TYPE_CHECKING:
-    import torch
-
     from chargen.training.trainer import Trainer
 
 CHECKPOINTS = Path("checkpoints")
@@ -108,7 +106,7 @@ def command(
         given_training = given_settings(TrainConfig, values)
         if preset and "hidden_size" in given_model:
             raise SettingError("--preset says how many hidden units there are: leave it out, or --hidden-size")
-        place = _checked(given_model, given_training)
+        device = _checked(given_model, given_training)
         usual = _as_in(init) if init else {}
         corpus_config = CorpusConfig(**(usual | given_settings(CorpusConfig, values)))
         with ReadingBar() as bar:
@@ -117,7 +115,7 @@ def command(
                 sources, valid=valid, test=test, config=corpus_config, progress=bar.show, known=known
             )
         tell_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
-        if place.type == "cpu":
+        if device == "cpu":
             tell_of_kernels()
         sizes = _sizes(corpus, given_model, given_training, preset)
         tell_model(corpus, sizes.model, sizes.training)
@@ -146,12 +144,12 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def _checked(model: dict[str, Any], training: dict[str, Any]) -> "torch.device":
-    """Where the run will be; what is wrong with the settings is told before the text is read."""
+def _checked(model: dict[str, Any], training: dict[str, Any]) -> str:
+    """What kind of device the run will be on; what is wrong with the settings is told before the text is read."""
     from chargen.model.device import pick_device
 
     make_settings(ModelConfig, model)
-    return pick_device(make_settings(TrainConfig, training).device)
+    return pick_device(make_settings(TrainConfig, training).device).type
 
 
 @contextlib.contextmanager
