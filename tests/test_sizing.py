@@ -133,8 +133,8 @@ def test_dropout_rises_with_pressure_and_stays_small():
 def test_weight_decay_rises_with_pressure_within_its_bounds():
     values = [weight_decay(2.0**power) for power in range(-5, 20)]
     assert values == sorted(values)
-    assert (values[0], values[-1]) == (0.1, 1)
-    assert weight_decay(0) == 0.1
+    assert (values[0], values[-1]) == (0.3, 1)
+    assert weight_decay(0) == 0.3
 
 
 def test_the_rate_falls_with_the_size():

@@ -127,8 +127,8 @@ def dropout(pressure: float) -> float:
 
 
 def weight_decay(pressure: float) -> float:
-    """A tenth where the text is hardly read once, six tenths and more where it could be learned by heart."""
-    return round(min(1.0, max(0.1, 0.15 + 0.08 * math.log2(max(pressure, 1e-9)))), 2)
+    """Three tenths where the text is read a few times, six and more where it could be learned by heart."""
+    return round(min(1.0, max(0.3, 0.15 + 0.08 * math.log2(max(pressure, 1e-9)))), 2)
 
 
 def rate(hidden_size: int) -> float:
