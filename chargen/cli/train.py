@@ -155,12 +155,8 @@ def _checked(model: dict[str, Any], training: dict[str, Any]) -> str:
 @contextlib.contextmanager
 def _run_folder(folder: Path) -> Iterator[Path]:
     """A folder for a new run, held while it lasts; gone again where the run never began."""
-    from chargen.training.run import holds_a_run
-
     made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
-        if holds_a_run(folder):
-            raise SettingError(f"{folder} already holds a run: go on with --resume, or choose another --out")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
