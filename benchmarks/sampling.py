@@ -28,9 +28,9 @@ class PlainSampler:
 
     def __init__(self, file: ModelFile, rows: int) -> None:
         config, size = file.config, len(file.vocabulary)
-        self.embedding = nn.Embedding(size, config.embedding_size)
+        self.embedding = nn.Embedding(size, config.input_size)
         kind = nn.LSTM if config.cell == "lstm" else nn.GRU
-        self.core = kind(config.embedding_size, config.hidden_size, config.num_layers, batch_first=True)
+        self.core = kind(config.input_size, config.hidden_size, config.num_layers, batch_first=True)
         self.output = nn.Linear(config.hidden_size, size)
         self.ids, self.state = torch.zeros(rows, 1, dtype=torch.long), None
 

@@ -30,7 +30,7 @@ def plain_steps(config: ModelConfig, batch: tuple[int, int], corpus: Corpus, bf1
     """The loop that everybody writes: AdamW, clipping, one window after the other with carried state."""
     torch.manual_seed(0)
     rows, width = batch
-    size, hidden, embedded = len(corpus.vocabulary), config.hidden_size, config.embedding_size
+    size, hidden, embedded = len(corpus.vocabulary), config.hidden_size, config.input_size
     embedding, output = nn.Embedding(size, embedded), nn.Linear(hidden, size)
     kind = nn.LSTM if config.cell == "lstm" else nn.GRU
     core = kind(embedded, hidden, config.num_layers, batch_first=True, dropout=0.1)

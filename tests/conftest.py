@@ -53,14 +53,20 @@ def small_model(
     seed: int = 0,
     scale: float = 3.0,
     bidirectional: bool = False,
+    tie_weights: bool = False,
 ) -> ModelFile:
     """A model with random weights, large enough that its predictions differ from character to character."""
     from chargen.model.language_model import CharModel
 
     vocabulary = Vocabulary(unit=unit) if unit == "byte" else Vocabulary("".join(sorted(characters)), folded=folded)
     config = ModelConfig(
-        cell=cell, num_layers=num_layers, hidden_size=hidden_size, embedding_size=8, bidirectional=bidirectional
+        cell=cell,
+        num_layers=num_layers,
+        hidden_size=hidden_size,
+        embedding_size=None if tie_weights else 8,
+        tie_weights=tie_weights,
+        bidirectional=bidirectional,
     )
     model = CharModel(config, len(vocabulary), seed)
-    arrays = {name: weight.detach().numpy() * np.float32(scale) for name, weight in model.state_dict().items()}
+    arrays = {name: weight.detach().numpy() * np.float32(scale) for name, weight in model.named_parameters()}
     return ModelFile(config, vocabulary, arrays, np.arange(1, len(vocabulary) + 1))

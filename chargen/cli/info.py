@@ -51,7 +51,7 @@ def command(model: Path, as_json: bool) -> None:
         "file": f"{path}, {size:,} bytes",
         "sha256": file.sha256,
         "model": f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}, "
-        f"embedding {config.embedding_size}, {parameters:,} parameters, "
+        f"embedding {config.input_size}{' (tied)' * config.tie_weights}, {parameters:,} parameters, "
         f"{'reads both ways' if config.bidirectional else 'reads forward'}"
         + (f", weights in {kind_of(file.arrays)}" if kind_of(file.arrays) else ""),
         "vocabulary": f"{len(vocabulary):,} {unit}"

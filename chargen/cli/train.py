@@ -58,7 +58,7 @@ CHECKPOINTS = Path("checkpoints")
         help="Hidden units: " + ", ".join(f"{size} ({name})" for name, size in PRESETS.items()) + "; the rest is "
         "chosen to fit.  [default: all sizes chosen from text, budget and the machine's speed]")  # fmt: skip
 @settings_options(CorpusConfig, "Text")
-@settings_options(ModelConfig, "Model", chosen=("hidden_size", "dropout"))
+@settings_options(ModelConfig, "Model", chosen=("hidden_size", "tie_weights", "dropout"))
 @settings_options(TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr", "weight_decay"))
 def command(
     sources: tuple[str, ...],

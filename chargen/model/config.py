@@ -10,6 +10,7 @@ GATES = {"lstm": 4, "gru": 3}
 STATES = {"lstm": 2, "gru": 1}
 DIRECTIONS = ("forward", "backward")
 CLOZE_SIZE = 128
+EMBEDDING_SIZE = 128
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,10 @@ class ModelConfig:
     cell: str = setting("gru", "kind of recurrent layer", choices=tuple(GATES))
     num_layers: int = setting(2, "recurrent layers, one on the other (L)", low=1, high=64)
     hidden_size: int = setting(256, "units of a layer (H)", low=1, high=65536)
-    embedding_size: int = setting(128, "numbers that stand for a character (E)", low=1, high=65536)
+    embedding_size: int | None = setting(
+        None, "numbers that stand for a character (E): 128, or H where weights are tied", low=1, high=65536
+    )
+    tie_weights: bool = setting(False, "one table for embedding and output layer: best where characters are many")
     dropout: float = setting(0.1, "share of units dropped between layers and on the output", low=0, below=1)
     input_dropout: float = setting(0.0, "share of units dropped on the input of the first layer", low=0, below=1)
     output_dropout: float | None = setting(None, "share dropped on the output, where not as --dropout", low=0, below=1)
@@ -28,6 +32,22 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.tie_weights and self.embedding_size not in (None, self.hidden_size):
+            raise SettingError(
+                f"embedding_size is {self.embedding_size} and hidden_size {self.hidden_size}: tied weights need them "
+                "equal; leave embedding_size out",
+                "embedding_size",
+            )
+
+    @property
+    def input_size(self) -> int:
+        """Numbers that stand for a character (E)."""
+        return self.hidden_size if self.tie_weights else self.embedding_size or EMBEDDING_SIZE
+
+    @property
+    def output_table(self) -> str:
+        """Under which name the output layer's weights are found."""
+        return "embedding.weight" if self.tie_weights else "output.weight"
 
     @property
     def directions(self) -> tuple[str, ...]:
@@ -54,22 +74,23 @@ class ModelConfig:
 
 
 def parameter_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every array of a model, in the order of its state dict.
+    """Name and shape of every array of a model, in the order of its parameters.
 
     Gate rows stand in PyTorch's order: LSTM input, forget, cell, output; GRU reset, update, new.
     """
     rows = GATES[config.cell] * config.hidden_size
-    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary_size, config.embedding_size)}
+    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary_size, config.input_size)}
     for direction in config.directions:
         for layer in range(config.num_layers):
-            inputs = config.hidden_size if layer else config.embedding_size
+            inputs = config.hidden_size if layer else config.input_size
             name = f"{direction}_layers.{layer}"
             shapes[f"{name}.weight_ih_l0"] = (rows, inputs)
             shapes[f"{name}.weight_hh_l0"] = (rows, config.hidden_size)
             shapes[f"{name}.bias_ih_l0"] = (rows,)
             shapes[f"{name}.bias_hh_l0"] = (rows,)
         if direction == "forward":  # where one-way files have them
-            shapes["output.weight"] = (vocabulary_size, config.hidden_size)
+            if not config.tie_weights:
+                shapes["output.weight"] = (vocabulary_size, config.hidden_size)
             shapes["output.bias"] = (vocabulary_size,)
     if config.bidirectional:
         shapes["cloze.left.weight"] = (config.cloze_size, config.hidden_size)

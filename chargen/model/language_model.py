@@ -17,7 +17,8 @@ class CharModel(nn.Module):
     """Embedding, L one-layer recurrent modules, output layer; where bidirectional, a second stack and a cloze layer.
 
     A logit at position t depends on ids[:, : t + 1] and the state only, and rows never mix. The two stacks share
-    embedding and output layer and nothing else: neither ever reads what the other has read.
+    embedding and output layer and nothing else: neither ever reads what the other has read. Embedding and output layer
+    may be one table (Press and Wolf, "Using the output embedding to improve language models", 2017).
 
     Args:
         config: the shape.
@@ -31,9 +32,13 @@ class CharModel(nn.Module):
         self.vocabulary_size = vocabulary_size
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(integer(seed, 0, 0, Purpose.INITIALIZE))
-            self.embedding = nn.Embedding(vocabulary_size, config.embedding_size)
+            self.embedding = nn.Embedding(vocabulary_size, config.input_size)
             self.forward_layers = nn.ModuleList(new_layer(config, layer) for layer in range(config.num_layers))
             self.output = nn.Linear(config.hidden_size, vocabulary_size)
+            if config.tie_weights:
+                with torch.no_grad():  # logits of the size that untied ones begin with
+                    self.embedding.weight.mul_(config.hidden_size**-0.5)
+                self.output.weight = self.embedding.weight
             if config.bidirectional:
                 self.backward_layers = nn.ModuleList(new_layer(config, layer) for layer in range(config.num_layers))
                 self.cloze = Cloze(config, vocabulary_size)

@@ -20,7 +20,7 @@ def new_layer(config: ModelConfig, layer: int) -> nn.RNNBase:
 
     This happens here only, never when weights are loaded.
     """
-    inputs = config.hidden_size if layer else config.embedding_size
+    inputs = config.hidden_size if layer else config.input_size
     if config.cell == "gru":
         return nn.GRU(inputs, config.hidden_size, batch_first=True)
     module = nn.LSTM(inputs, config.hidden_size, batch_first=True)

@@ -15,7 +15,7 @@ def arrays_of(model: Union[ModelFile, "CharModel"]) -> Arrays:
     """A model's weights; a CharModel's are copied, so that training on does not change a sampler's text halfway."""
     if isinstance(model, ModelFile):
         return model.arrays
-    return {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.state_dict().items()}
+    return {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.named_parameters()}
 
 
 def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str = "forward") -> Stepper:

@@ -48,7 +48,7 @@ class Decoder(Stepper):
         if len({array.dtype for array in arrays.values() if array.ndim == 2}) > 1:
             stored = {name: as_float32(arrays, name) for name in arrays}  # a file that somebody put together
         # bf16 weights are multiplied in matrix units where there are such, whatever the number of rows.
-        in_units = amx() and stored["output.weight"].dtype == np.uint16 and config.hidden_size % SIDE == 0
+        in_units = amx() and stored[config.output_table].dtype == np.uint16 and config.hidden_size % SIDE == 0
         pack_weights = pack_rows if in_units else pack
         parts = []
         for layer in range(config.num_layers):
@@ -64,9 +64,9 @@ class Decoder(Stepper):
             if layer:
                 parts.append(pack_weights(stored[f"{name}weight_ih_l0"]).ravel())
             parts.append(pack_weights(stored[f"{name}weight_hh_l0"]).ravel())
-        parts.append(pack_weights(stored["output.weight"]).ravel())
+        parts.append(pack_weights(stored[config.output_table]).ravel())
         size = len(arrays["output.bias"])
-        head_scale, head_bias = _scale(arrays, "output.weight"), as_float32(arrays, "output.bias")
+        head_scale, head_bias = _scale(arrays, config.output_table), as_float32(arrays, "output.bias")
         head_scale, head_bias = (np.pad(one, (0, -size % WIDTH)) for one in (head_scale, head_bias))
         # What layer 0 makes of a character is the same wherever it stands.
         inputs = as_float32(arrays, f"{direction}_layers.0.weight_ih_l0")

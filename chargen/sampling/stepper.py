@@ -129,7 +129,7 @@ class NumpyStepper(Stepper):
         check_direction(config, direction)
         super().__init__(config)
         self.embedding = as_float32(arrays, "embedding.weight")
-        self.output = as_float32(arrays, "output.weight"), as_float32(arrays, "output.bias")
+        self.output = as_float32(arrays, config.output_table), as_float32(arrays, "output.bias")
         self.layers = [
             tuple(
                 as_float32(arrays, f"{direction}_layers.{layer}.{part}_l0")

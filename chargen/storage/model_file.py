@@ -170,6 +170,7 @@ def new_model(
     from chargen.model.language_model import CharModel
 
     model = CharModel(config, vocabulary_size)
-    names = parameter_shapes(config, vocabulary_size)
-    model.load_state_dict({name: torch.from_numpy(as_float32(arrays, name).copy()) for name in names})
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(torch.from_numpy(as_float32(arrays, name).copy()))
     return model.to(device)

@@ -59,8 +59,9 @@ def take_over(file: ModelFile, config: ModelConfig, vocabulary: Vocabulary, fres
 
 def _check_shape(file: ModelFile, config: ModelConfig) -> None:
     """Raise SettingError where a model of this shape cannot start from the file's weights."""
-    for name in ("cell", "num_layers", "hidden_size", "embedding_size", "bidirectional"):
-        asked, there = getattr(config, name), getattr(file.config, name)
+    for name in ("cell", "num_layers", "hidden_size", "embedding_size", "tie_weights", "bidirectional"):
+        read = "input_size" if name == "embedding_size" else name  # which it may leave open
+        asked, there = getattr(config, read), getattr(file.config, read)
         if asked != there:
             raise SettingError(
                 f"{name} is {asked!r}, but the model to start from has {there!r}: leave it out, or train from nothing",

@@ -14,7 +14,7 @@ def estimate_memory(model_config: ModelConfig, vocabulary_size: int, config: Tra
     """About how many bytes training takes beside Python and torch themselves: weights and windows, no workspace."""
     weights = parameter_count(model_config, vocabulary_size)
     gates = GATES[model_config.cell]
-    per_character = 2 * model_config.embedding_size + model_config.num_layers * model_config.hidden_size * (gates + 4)
+    per_character = 2 * model_config.input_size + model_config.num_layers * model_config.hidden_size * (gates + 4)
     copies = 5  # weights, gradients, two moments, the best weights
     characters = config.batch_size * config.seq_length
     logits = min(16 * characters * vocabulary_size, LOGITS)

@@ -22,6 +22,8 @@ PER_WEIGHT = 3.5
 """Characters trained for each recurrent weight, at least: larger models would not get far enough in the budget."""
 TEXT_PER_WEIGHT = 0.2
 """Characters of text for each recurrent weight, at least: larger models would learn it by heart."""
+MANY = 1_000
+"""Different characters from which on embedding and output layer are one table: two learn each from too few examples."""
 SMALL_TEXT = 100_000
 """Characters below which a text is too small to teach much."""
 USED = 0.95
@@ -78,7 +80,10 @@ def choose(
         slower = math.pow(work(config, vocabulary) / work(REFERENCE, vocabulary), STEEPNESS)
         return 60 * (given.minutes or DEFAULT_MINUTES) * USED / (reference_seconds * slower)
 
-    reasons = []
+    reasons: list[str] = []
+    shape: list[str] = []
+    if not {"tie_weights", "embedding_size"} & model.keys():
+        config = replace(config, tie_weights=vocabulary >= MANY)
     if "hidden_size" not in model:
         sizes = [replace(config, hidden_size=size) for size in SIZES]
         in_time = [one for one in sizes if trained(one) >= PER_WEIGHT * work(one)] or sizes[:1]
@@ -87,7 +92,11 @@ def choose(
         why = f"the largest that trains {PER_WEIGHT:g} characters for each of its {work(config):,} recurrent weights"
         if work(by_text[-1]) < work(in_time[-1]):
             why = f"the most that is good for the text, {1 / TEXT_PER_WEIGHT:g} recurrent weights a character"
-        reasons.append(f"{config.hidden_size} hidden units: " + (f"preset {preset}" if preset else why))
+        shape.append(f"{config.hidden_size} hidden units: " + (f"preset {preset}" if preset else why))
+    if config.tie_weights and "tie_weights" not in model:
+        shape.append(f"tied weights: {vocabulary:,} different characters")
+    if shape:
+        reasons.append("; ".join(shape))
     epochs = trained(config) / max(text, 1)
     pressure = epochs * work(config) / max(text, 1)
     held = []
@@ -112,7 +121,7 @@ def choose(
 def work(config: ModelConfig, vocabulary: int = 0) -> int:
     """Recurrent weights, and those of the output layer: what a character is multiplied by."""
     rows = GATES[config.cell] * config.hidden_size
-    inputs = config.embedding_size + (config.num_layers - 1) * config.hidden_size
+    inputs = config.input_size + (config.num_layers - 1) * config.hidden_size
     recurrent = rows * (inputs + config.num_layers * config.hidden_size) * len(config.directions)
     return recurrent + vocabulary * config.hidden_size
 

@@ -15,12 +15,14 @@ Arrays = dict[str, NDArray[Any]]
 
 def weights_of(model: CharModel) -> Arrays:
     """A copy of the weights in NumPy."""
-    return {name: weight.detach().cpu().numpy().copy() for name, weight in model.state_dict().items()}
+    return {name: weight.detach().cpu().numpy().copy() for name, weight in model.named_parameters()}
 
 
 def set_weights(model: CharModel, weights: Arrays) -> None:
     """Put weights into a model."""
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(torch.from_numpy(weights[name]))
 
 
 Hidden = dict[str, State]
