@@ -53,6 +53,25 @@ def test_training_learns(tmp_path: Path) -> None:
     assert "the" in Sampler.from_file(tmp_path / "run", seed=0, temperature=0.5).generate(200)
 
 
+def test_weight_decay_shrinks_matrices_and_neither_biases_nor_rows_of_characters_not_read() -> None:
+    both = corpus(TEXT + "Z" * 100, valid_fraction=0.03)
+    place = both.vocabulary.characters.index("Z")
+    found = []
+    for decay in (0.0, 5.0):
+        trainer = Trainer(both, SMALL, config(steps=10, weight_decay=decay, lr=0.01))
+        row = trainer.model.embedding.weight[place].tolist()
+        for _ in trainer.run():
+            pass
+        assert trainer.model.embedding.weight[place].tolist() == row
+        layer = trainer.model.forward_layers[0]
+        found.append([float(one.detach().norm()) for one in (layer.weight_hh_l0, trainer.model.output.weight)])
+    free, decayed = np.array(found)
+    assert (decayed < 0.9 * free).all()
+    groups = trainer.optimizer.param_groups
+    assert sorted(len(group["params"]) for group in groups) == [3, 4]
+    assert {weight.ndim for group in groups if group["weight_decay"] for weight in group["params"]} == {2}
+
+
 def test_the_loss_of_a_step_is_the_mean_over_its_targets() -> None:
     trainer = Trainer(corpus(), SMALL, config(steps=1))
     batch = trainer.batches["forward"].batch(0)

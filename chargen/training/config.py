@@ -30,7 +30,7 @@ class TrainConfig:
                             choices=("cosine", "constant"), resumable=True)  # fmt: skip
     warmup: int = setting(50, "steps over which the learning rate rises at the start", low=0, resumable=True)
     weight_decay: float = setting(
-        0.3, "AdamW's weight decay on matrices, times the rate; biases are spared", low=0, high=10, resumable=True
+        0.3, "AdamW's weight decay, times the rate; biases and embedding are spared", low=0, high=10, resumable=True
     )
     clip_norm: float = setting(
         1.0, "longest gradient of a direction's loss, as a norm over its weights; 0 is off", low=0, resumable=True

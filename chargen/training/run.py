@@ -253,10 +253,16 @@ def holds_a_run(folder: Path) -> bool:
 
 
 def _adamw(model: CharModel, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, 2019), fused where there is one; biases are not decayed."""
+    """AdamW (Loshchilov and Hutter, 2019), fused where there is one.
+
+    Biases are not decayed, nor is the embedding: a row learns only where its character is read, and would fade between.
+    """
+    table = model.embedding.weight
+    decayed = [weight for weight in model.parameters() if weight.ndim > 1 and weight is not table]
+    others = [weight for weight in model.parameters() if weight.ndim == 1 or weight is table]
     groups = [
-        {"params": [weight for weight in model.parameters() if weight.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [weight for weight in model.parameters() if weight.ndim == 1], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, fused=model.device.type in ("cpu", "cuda", "mps"))
 
