@@ -1,6 +1,5 @@
 """What all tests share: reproducible hypothesis, a cache of their own, a small model to look at."""
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -15,12 +14,8 @@ from chargen.places import cache_folder
 # Every test has a cache of its own, but kernels are compiled once for all.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "kernels"))
 
-from chargen.kernels.compiled import PLACE
-
-with contextlib.suppress(OSError):  # or the first command would say that it compiles
-    Path(PLACE).mkdir(parents=True)
-
 from chargen.model.config import ModelConfig
+from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile
 from chargen.text.vocabulary import Vocabulary
 
@@ -32,6 +27,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("chargen")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def warm_kernels() -> None:
+    """Commands say when they compile: on a new machine that would stand between what tests look at."""
+    Sampler(small_model(), seed=0).generate(1)
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from chargen.cli.terminal import Stderr, visible
+from chargen.cli.terminal import STDERR, tell_above, visible
 
 if TYPE_CHECKING:
     from chargen.training.progress import Progress
@@ -43,7 +43,7 @@ class ReadingBar:
                 delay=1,
                 leave=False,
                 disable=None,
-                file=Stderr(),
+                file=STDERR,
             )
         self._bar.update(done - self._bar.n)
 
@@ -60,7 +60,7 @@ class TrainingBar:
         self.trainer = trainer
         self.preview = preview
         self._bar: tqdm[Any] = tqdm(
-            total=100, disable=None, file=Stderr(), leave=False, bar_format="{percentage:3.0f}%|{bar:20}| {desc}"
+            total=100, disable=None, file=STDERR, leave=False, bar_format="{percentage:3.0f}%|{bar:20}| {desc}"
         )
         self._told = trainer.counters.logged_step
         self._told_at = self._previewed = time.monotonic()
@@ -86,7 +86,7 @@ class TrainingBar:
         if validated or now - self._told_at > TELL_SECONDS:
             self._told, self._told_at = step, now
             if self._bar.disable:
-                self._say(self._line(progress))
+                tell_above(self._line(progress))
             if self.preview and now - self._previewed > PREVIEW_SECONDS:
                 self._write_preview(step)
                 self._previewed = time.monotonic()
@@ -106,13 +106,13 @@ class TrainingBar:
 
     def _write_preview(self, step: int) -> None:
         from chargen.sampling.sampler import Sampler
+        from chargen.sampling.stepper import NumpyStepper
 
-        sampler = Sampler(self.trainer.model_file(), seed=step, temperature=0.8)
+        model = self.trainer.model_file()
+        # On a new machine the faster steps would have to be compiled first: for a few characters, out of the budget.
+        sampler = Sampler(model, seed=step, temperature=0.8, stepper=NumpyStepper(model.config, model.arrays))
         text = visible(sampler.generate(self.preview)).replace("\n", "\n  | ")
-        self._say(f"  step {step:,} writes:\n  | {text}")
-
-    def _say(self, text: str) -> None:
-        self._bar.write(text, file=Stderr())
+        tell_above(f"  step {step:,} writes:\n  | {text}")
 
 
 def _clock(seconds: float) -> str:

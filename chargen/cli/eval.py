@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from chargen.cli.options import GroupedCommand, option
-from chargen.cli.terminal import Stderr, visible
+from chargen.cli.terminal import STDERR, tell_of_kernels, visible
 from chargen.errors import SettingError
 from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
@@ -30,7 +30,7 @@ TAIL = 10_000
 """Characters of other text on which the rates of dynamic evaluation are chosen."""
 
 
-_BAR: dict[str, Any] = {"delay": 1, "leave": False, "disable": None, "file": Stderr()}
+_BAR: dict[str, Any] = {"delay": 1, "leave": False, "disable": None, "file": STDERR}
 
 
 @click.command("eval", cls=GroupedCommand, short_help="Score a text with a model.")
@@ -88,6 +88,8 @@ def command(
     from chargen.training.evaluate import evaluate
 
     place = pick_device(device)
+    if place.type == "cpu":
+        tell_of_kernels()
     chosen = pick_precision(precision, place)
     loaded = build_model(file, str(place))
     result = evaluate(loaded, file.vocabulary, text, unknown=unknown, precision=chosen, direction=direction)

@@ -10,7 +10,7 @@ import click
 from tqdm import tqdm
 
 from chargen.cli.options import GroupedCommand, option, unused
-from chargen.cli.terminal import Stderr, TextWriter, tell, visible
+from chargen.cli.terminal import STDERR, TextWriter, tell, visible
 from chargen.errors import DataError, SettingError
 from chargen.insight.score import JUDGES, CharacterScore, score
 from chargen.model.config import need_two_ways
@@ -74,7 +74,7 @@ def command(
     else:
         unused(("encoding", "errors"), "--text")
     words = clean(words, file.reading)
-    with tqdm(total=len(words), unit="char", delay=1, leave=False, disable=None, file=Stderr()) as bar:
+    with tqdm(total=len(words), unit="char", delay=1, leave=False, disable=None, file=STDERR) as bar:
         found = score(
             file,
             words,

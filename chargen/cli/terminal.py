@@ -37,7 +37,7 @@ def styled(text: str, color: str) -> str:
     return text if os.environ.get("NO_COLOR") else click.style(text, fg=color, bold=True)
 
 
-class Stderr:
+class _Stderr:
     """Standard error that nobody may be reading any more: what cannot be told is dropped, and the work goes on."""
 
     encoding = "utf-8"
@@ -64,6 +64,10 @@ class Stderr:
         return sys.stderr.fileno()
 
 
+STDERR = _Stderr()
+"""One for all: tqdm clears a bar before something else is written to the same stream."""
+
+
 def discard(stream: TextIO) -> None:
     """Send what a stream still holds, and all that comes, to nowhere: Python would complain of it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -71,7 +75,7 @@ def discard(stream: TextIO) -> None:
 
 def tell(text: str) -> None:
     """Say something on standard error."""
-    click.echo(text, file=cast(TextIO, Stderr()))
+    click.echo(text, file=cast(TextIO, STDERR))
 
 
 class TextWriter:
@@ -117,11 +121,18 @@ class TextWriter:
 
 
 def tell_of_kernels() -> None:
-    """Say why the first run on a machine begins slowly, or why all do."""
+    """Say why a command is slow: without numba all the time, with it while something is compiled for this machine."""
     if not available():
         tell("note: without the package numba this is slower")
         return
-    from chargen.kernels.compiled import PLACE
+    from chargen.kernels.compiled import when_compiling
 
-    if not os.path.exists(PLACE):
-        tell("compiling inner loops for this machine; this is done once")
+    when = when_compiling(lambda: tell_above("compiling inner loops for this machine; this is done once"))
+    click.get_current_context().with_resource(when)
+
+
+def tell_above(text: str) -> None:
+    """Say something on standard error, above a bar that is shown there."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=STDERR)

@@ -3,10 +3,12 @@
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core import event
 from numba.extending import intrinsic
 
 from chargen.kernels.units import amx
@@ -40,6 +42,25 @@ def compiled(function: Function) -> Function:
         return _compile(function, cache=True)
     finally:
         _config.CACHE_DIR = before
+
+
+def when_compiling(call: Callable[[], None]) -> AbstractContextManager[Any]:
+    """Within, call once as soon as a function is compiled: not where machine code is in the cache."""
+    result: AbstractContextManager[Any] = event.install_listener("numba:compile", _Once(call))
+    return result
+
+
+class _Once(event.Listener):
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call: Callable[[], None] | None = call
+
+    def on_start(self, event: Any) -> None:
+        call, self.call = self.call, None
+        if call:
+            call()
+
+    def on_end(self, event: Any) -> None:
+        pass
 
 
 def _writable(folder: Path) -> bool:

@@ -1,0 +1,76 @@
+"""What people see while they wait: a bar that nothing is written into, and why the first time takes longer."""
+
+import io
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import numba
+import pytest
+from tqdm import tqdm
+
+from chargen.cli import bars
+from chargen.cli.terminal import STDERR, tell_above
+from chargen.kernels.compiled import when_compiling
+from chargen.model.config import ModelConfig
+from chargen.text.corpus import Corpus
+from chargen.training.config import TrainConfig
+from chargen.training.trainer import Trainer
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(text: str) -> list[str]:
+    """Lines as they stand on a terminal: a carriage return begins the line anew."""
+    lines = []
+    for line in text.replace("\r\n", "\n").split("\n"):
+        cells: list[str] = []
+        for part in line.split("\r"):
+            cells[: len(part)] = part
+        lines.append("".join(cells).rstrip())
+    return lines
+
+
+def test_what_is_told_stands_above_the_bar_on_a_line_of_its_own() -> None:
+    with (
+        redirect_stderr(Terminal()) as terminal,
+        tqdm(total=10, file=STDERR, desc="reading", bar_format="{desc} {percentage:.0f}", mininterval=0) as bar,
+    ):
+        bar.update(5)
+        tell_above("something happened")
+        bar.update(5)
+        assert shown(terminal.getvalue()) == ["something happened", "reading 100"]
+
+
+def test_previews_stand_above_the_bar_and_need_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bars, "PREVIEW_SECONDS", 0.0)
+    monkeypatch.setattr("chargen.sampling.sampler.new_stepper", lambda *_: pytest.fail("another stepper was made"))
+    corpus = Corpus.from_text("so it goes on and on. " * 40)
+    small = ModelConfig(num_layers=1, hidden_size=8)
+    trainer = Trainer(corpus, small, TrainConfig(steps=4, eval_every=2, batch_size=2, seq_length=8), tmp_path / "run")
+    with redirect_stderr(Terminal()) as terminal, bars.TrainingBar(trainer, 12) as bar:
+        for progress in trainer.run():
+            bar.show(progress)
+    lines = shown(terminal.getvalue())
+    for step in (2, 4):
+        at = lines.index(f"  step {step} writes:")
+        written = lines[at + 1]
+        assert written.startswith("  |")
+        assert set(written[4:]) <= set(corpus.vocabulary.characters)
+
+
+def test_compiling_is_told_once_and_only_where_something_is_compiled() -> None:
+    told: list[int] = []
+    with when_compiling(lambda: told.append(1)):
+        twice = numba.njit(lambda x: 2 * x)
+        assert told == []
+        assert twice(2) == 4
+        assert told == [1]
+        assert twice(2.5) == 5
+        assert told == [1]
+    with when_compiling(lambda: told.append(2)):
+        assert twice(3) == 6
+    assert numba.njit(lambda x: 3 * x)(1) == 3
+    assert told == [1]
