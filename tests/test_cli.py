@@ -166,12 +166,12 @@ def test_an_error_is_one_line_with_its_exit_code(run, model, tmp_path, arguments
 def test_the_command_line_goes_before_the_file_and_the_file_before_the_default(run, tmp_path) -> None:
     (tmp_path / "run.toml").write_text(
         'sources = ["text.txt"]\nout = "here"\nhidden-size = 20\nsteps = 3\ncell = "gru"\npreview = 0\n'
-        "locked_dropout = true\n"
+        "tie_weights = true\n"
     )
     assert run("train", "--config", "run.toml", "--hidden-size", 12).code == 0
     file = read_model(tmp_path / "here")
     assert (file.config.hidden_size, file.config.cell, file.config.num_layers) == (12, "gru", 2)
-    assert file.config.locked_dropout
+    assert file.config.tie_weights
     assert file.training["settings"]["steps"] == 3
     assert file.training["settings"]["log_every"] == 20
 
@@ -183,6 +183,13 @@ def test_valid_and_test_may_be_texts_of_their_own(run, tmp_path) -> None:
     assert f"train {len(TEXT):,}, valid 500, test 300" in result.err
     assert "on the whole validation text: 499 characters" in result.err
     assert "on the whole test text: 299 characters" in result.err
+
+
+def test_bytes_are_called_bytes(run) -> None:
+    told = run("train", "text.txt", "--unit", "byte", "--steps", 2, "--eval-every", 1, *QUICK).err
+    size = len(TEXT) - len(TEXT) * 9 // 10
+    assert f"bits per byte, on the whole validation text: {size - 1:,} bytes" in told
+    assert re.search(r"bits/byte\).* bytes/s", told)
 
 
 def test_streams_texts_from_standard_input() -> None:

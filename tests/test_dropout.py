@@ -45,7 +45,7 @@ def test_masks_are_philox_of_their_address(
     scale = 65536 / (65536 - round(rate * 65536))
     for dtype in (torch.float32, torch.bfloat16):
         values = torch.linspace(1, 2, kept.numel()).reshape(shape).to(dtype)
-        found = drop(values, rate, noise, layer, locked=False)
+        found = drop(values, rate, noise, layer)
         assert found.dtype == dtype
         expected = torch.where(kept, (values.float() * scale).to(dtype), torch.zeros((), dtype=dtype))
         assert torch.equal(found, expected)
@@ -54,7 +54,7 @@ def test_masks_are_philox_of_their_address(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_gradient_is_dropped_where_the_value_was(dtype: torch.dtype) -> None:
     values = torch.ones(5, 40, 30, dtype=dtype, requires_grad=True)
-    found = drop(values, 0.3, Noise(1, 2), 3, locked=False)
+    found = drop(values, 0.3, Noise(1, 2), 3)
     found.backward(torch.full_like(found, 2.0))
     assert torch.equal(values.grad, 2 * found.detach())
 
@@ -64,7 +64,7 @@ def test_memory_order_changes_nothing(dtype: torch.dtype) -> None:
     values = torch.randn(7, 33, 20).to(dtype)
     other = values.transpose(0, 1).contiguous().transpose(0, 1)
     assert not other.is_contiguous()
-    assert torch.equal(*(drop(one, 0.5, Noise(1, 2), 3, locked=False) for one in (values, other)))
+    assert torch.equal(*(drop(one, 0.5, Noise(1, 2), 3) for one in (values, other)))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_number_of_threads_changes_nothing(pools: pytest.MonkeyPatch) -> Non
     for number in (1, 2, 3):
         pools.setattr(threads, "threads", lambda number=number: number)
         threads._pool.cache_clear()
-        found.append(drop(values, 0.5, Noise(1, 2), 3, locked=False))
+        found.append(drop(values, 0.5, Noise(1, 2), 3))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
@@ -87,7 +87,7 @@ def test_the_number_of_threads_changes_nothing(pools: pytest.MonkeyPatch) -> Non
 def test_a_non_finite_value_stays_one_where_it_is_kept() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         for value in (torch.nan, torch.inf):
-            found = drop(torch.full((4, 4, 100), value, dtype=dtype), 0.5, Noise(1, 2), 3, locked=False)
+            found = drop(torch.full((4, 4, 100), value, dtype=dtype), 0.5, Noise(1, 2), 3)
             kept = by_hand((4, 4, 100), 0.5, Noise(1, 2), 3)
             assert torch.equal(torch.isfinite(found), ~kept)
 
@@ -95,6 +95,6 @@ def test_a_non_finite_value_stays_one_where_it_is_kept() -> None:
 def test_without_numba_masks_come_from_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dropout, "available", lambda: False)
     values = torch.ones(10, 40, 100)
-    found = drop(values, 0.25, Noise(1, 2), 3, locked=False)
+    found = drop(values, 0.25, Noise(1, 2), 3)
     assert (found == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
-    assert torch.equal(found, drop(values, 0.25, Noise(1, 2), 3, locked=False))
+    assert torch.equal(found, drop(values, 0.25, Noise(1, 2), 3))

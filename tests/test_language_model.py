@@ -159,40 +159,36 @@ def test_a_rate_of_zero_makes_noise_harmless():
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(0, 64), st.booleans())
-def test_a_mask_is_fixed_by_seed_step_and_layer_and_by_nothing_else(seed, step, layer, locked):
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(0, 64))
+def test_a_mask_is_fixed_by_seed_step_and_layer_and_by_nothing_else(seed, step, layer):
     values = torch.ones(4, 8, 16)
     torch.manual_seed(step % 1000)
     before = torch.random.get_rng_state()
-    mask = drop(values, 0.5, Noise(seed, step), layer, locked=locked)
+    mask = drop(values, 0.5, Noise(seed, step), layer)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(1)
-    assert torch.equal(mask, drop(values * 3, 0.5, Noise(seed, step), layer, locked=locked) / 3)
+    assert torch.equal(mask, drop(values * 3, 0.5, Noise(seed, step), layer) / 3)
     others = [(Noise((seed + 1) % 2**64, step), layer), (Noise(seed, step + 1), layer), (Noise(seed, step), layer + 1)]
     for noise, place in others:
-        assert not torch.equal(mask, drop(values, 0.5, noise, place, locked=locked))
+        assert not torch.equal(mask, drop(values, 0.5, noise, place))
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("locked", [True, False])
-def test_the_rate_is_the_share_dropped_and_the_rest_is_scaled_up(rate, locked):
-    dropped = drop(torch.full((100, 1 if locked else 10, 200), 2.0), rate, NOISE, 1, locked=locked)
+def test_the_rate_is_the_share_dropped_and_the_rest_is_scaled_up(rate):
+    dropped = drop(torch.full((100, 10, 200), 2.0), rate, NOISE, 1)
     assert dropped.unique().tolist() == pytest.approx([0.0, 2 / (1 - rate)], rel=2e-4)  # a rate in 16 bits
     assert (dropped == 0).float().mean().item() == pytest.approx(rate, abs=0.015)
     assert dropped.mean().item() == pytest.approx(2, rel=0.07)
 
 
-def test_a_locked_mask_lasts_the_window_and_differs_by_row():
-    locked = drop(torch.ones(5, 9, 40), 0.5, NOISE, 2, locked=True)
-    assert torch.equal(locked, locked[:, :1].expand_as(locked))
-    assert len({tuple(row) for row in locked[:, 0].tolist()}) == 5
-    free = drop(torch.ones(5, 9, 40), 0.5, NOISE, 2, locked=False)
+def test_every_character_has_a_mask_of_its_own():
+    free = drop(torch.ones(5, 9, 40), 0.5, NOISE, 2)
     assert len({tuple(place) for place in free.reshape(-1, 40).tolist()}) == 45
 
 
 @every_kind
-def test_locked_masks_keep_the_model_causal(cell, layers):
-    model, ids = new_model(cell, layers, dropout=0.5, locked_dropout=True), some_ids(2, 6)
+def test_masks_keep_the_model_causal(cell, layers):
+    model, ids = new_model(cell, layers, dropout=0.5), some_ids(2, 6)
     changed = ids.clone()
     changed[:, 4:] = (changed[:, 4:] + 1) % V
     same = logits_of(model, ids, noise=NOISE)[:, :4] == logits_of(model, changed, noise=NOISE)[:, :4]

@@ -73,8 +73,8 @@ def tell_result(trainer: "Trainer") -> None:
             whole = "the whole" if summary[f"{name}_whole"] else "an evenly spaced part (time was short) of the"
             count = summary[f"{name}_characters"]
             say(
-                f"{name:8} {loss:.4f} nats, {loss / math.log(2):.4f} bits per character, "
-                f"on {whole} {word} text: {count:,} characters"
+                f"{name:8} {loss:.4f} nats, {loss / math.log(2):.4f} bits per {unit}, "
+                f"on {whole} {word} text: {count:,} {unit}s"
             )
             if f"{name}_loss_backward" in summary:
                 forward, backward = summary[f"{name}_loss_forward"], summary[f"{name}_loss_backward"]

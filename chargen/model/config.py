@@ -26,7 +26,6 @@ class ModelConfig:
     dropout: float = setting(0.1, "share of units dropped between layers and on the output", low=0, below=1)
     input_dropout: float = setting(0.0, "share of units dropped on the input of the first layer", low=0, below=1)
     output_dropout: float | None = setting(None, "share dropped on the output, where not as --dropout", low=0, below=1)
-    locked_dropout: bool = setting(False, "one dropout mask per row and layer for a whole window")
     bidirectional: bool = setting(False, "a second stack that reads backward: to write before a text, fill gaps, judge")
     tie_weights: bool = setting(False, "one table for embedding and output layer: best where characters are many")
 

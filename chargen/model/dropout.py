@@ -21,22 +21,19 @@ class Noise:
     step: int
 
 
-def drop(values: Tensor, rate: float, noise: Noise | None, layer: int, *, locked: bool) -> Tensor:
+def drop(values: Tensor, rate: float, noise: Noise | None, layer: int) -> Tensor:
     """Zero a share `rate` of values (B, T, F) and scale the rest by 1 / (1 - rate).
 
     Args:
         layer: which of a step's masks; a part of the address.
-        locked: one mask (B, 1, F) for all T (Gal and Ghahramani, "A theoretically grounded application of dropout in
-            recurrent neural networks", 2016) instead of one per character.
     """
     if noise is None or rate == 0:
         return values
-    if not locked and values.device.type == "cpu" and values.dtype in (torch.float32, torch.bfloat16) and available():
+    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.bfloat16) and available():
         dropped: Tensor = _Drop.apply(values, round(rate * 2**BITS), noise, layer)  # type: ignore[no-untyped-call]
         return dropped
-    shape = (values.shape[0], 1 if locked else values.shape[1], values.shape[2])
     generator = torch.Generator(values.device).manual_seed(integer(noise.seed, layer, noise.step, Purpose.DROPOUT))
-    kept = torch.rand(shape, generator=generator, device=values.device) >= rate
+    kept = torch.rand(values.shape, generator=generator, device=values.device) >= rate
     return values * kept / (1 - rate)
 
 

@@ -83,11 +83,11 @@ class CharModel(nn.Module):
                 values, after = run_embedded(module, self.embedding, ids, state[0])  # type: ignore[arg-type]
             else:
                 values = self.embedding(ids) if layer == 0 else values
-                values = drop(values, config.layer_dropout(layer), noise, first + layer, locked=config.locked_dropout)
+                values = drop(values, config.layer_dropout(layer), noise, first + layer)
                 values, after = run_layer(module, values, state[layer])  # type: ignore[arg-type]
             carried.append(after)
         last = config.num_layers
-        values = drop(values, config.layer_dropout(last), noise, first + last, locked=config.locked_dropout)
+        values = drop(values, config.layer_dropout(last), noise, first + last)
         return values, tuple(carried)
 
     def between(self, left: Tensor, right: Tensor) -> Tensor:
