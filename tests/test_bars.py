@@ -1,11 +1,11 @@
 """What people see while they wait: a bar that nothing is written into, and why the first time takes longer."""
 
-import io
 from contextlib import redirect_stderr
 from pathlib import Path
 
 import numba
 import pytest
+from test_terminal import Terminal
 from tqdm import tqdm
 
 from chargen.cli import bars
@@ -15,11 +15,6 @@ from chargen.model.config import ModelConfig
 from chargen.text.corpus import Corpus
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def shown(text: str) -> list[str]:

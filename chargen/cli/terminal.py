@@ -127,7 +127,7 @@ def tell_of_kernels() -> None:
         return
     from chargen.kernels.compiled import when_compiling
 
-    when = when_compiling(lambda: tell_above("compiling inner loops for this machine; this is done once"))
+    when = when_compiling(lambda: tell_above("compiling inner loops for this machine; it takes some seconds"))
     click.get_current_context().with_resource(when)
 
 
