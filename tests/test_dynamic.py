@@ -135,7 +135,7 @@ def test_a_pull_of_one_brings_the_trained_weights_back_at_every_step():
 
 
 def test_a_text_that_repeats_itself_gets_easier_to_read():
-    model, vocabulary, ids, reader = parts(WORDS * 80, rates=Rates(0.01, 0.0), scale=1.0, hidden_size=24)
+    model, vocabulary, ids, reader = parts(WORDS * 80, rates=Rates(0.003, 0.0), scale=1.0, hidden_size=24)
     losses = [loss.mean for loss in reader.losses(ids)]
     static = evaluate_ids(model, ids, vocabulary=vocabulary, rows=1).mean
     assert np.mean(losses[-5:]) < 0.5 * static

@@ -1,4 +1,4 @@
-"""Recurrent layers in bf16 matrix units: near to torch's in fp32, very near to a slow emulation, exact where promised.
+"""Compiled recurrent layers: near to torch's, in bf16 very near to a slow emulation, exact where promised.
 
 Bits that must not depend on how a window is cut, on the other rows, or on the number of threads are compared as bits.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import pairwise, product
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -23,17 +23,33 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from chargen.kernels import bits as numbers
-from chargen.kernels import packing, threads, tiles
+from chargen.kernels import packing, squares, threads, tiles
 from chargen.kernels import recurrent as kernels
-from chargen.kernels.compiled import compiled
+from chargen.kernels.compiled import compiled, inlined
 from chargen.kernels.vectors import transpose
 from chargen.model import fast_recurrent, recurrent
 
-CELLS = ("lstm", "gru")
+BF16, FP32 = torch.bfloat16, torch.float32
 ROWS, TURNS, INPUTS, HIDDEN = (8, 9, 31, 33, 64), (1, 2, 17), (1, 10, 33), (1, 12, 32, 40, 96)
 V = 11
 Run = Callable[[nn.RNNBase, Tensor, Tensor], tuple[Tensor, Tensor]]
-every_cell = pytest.mark.parametrize("cell", CELLS)
+
+
+class Cell(NamedTuple):
+    """A kind of layer: its name, and the type of its products."""
+
+    name: str
+    kind: torch.dtype
+
+    @property
+    def error(self) -> float:
+        """How far from exact ones results may be."""
+        return 0.01 if self.kind == BF16 else 1e-5
+
+
+CELLS = tuple(Cell(name, kind) for name in ("lstm", "gru") for kind in (BF16, FP32))
+every_cell = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.name}-{str(cell.kind)[6:]}")
+every_cell_in_bf16 = pytest.mark.parametrize("cell", [Cell("lstm", BF16), Cell("gru", BF16)], ids=["lstm", "gru"])
 sizes = st.tuples(*map(st.sampled_from, (CELLS, ROWS, TURNS, INPUTS, HIDDEN)))
 
 
@@ -46,36 +62,47 @@ class Case:
     state: Tensor
     gradient: Tensor
     after: Tensor
+    kind: torch.dtype
+
+
+def fast(given: Case, ids: Tensor | None = None) -> Run:
+    """What is tested, in the type of the case."""
+    return lambda module, inputs, state: fast_recurrent.run(module, inputs, state, given.kind, ids)
+
+
+def plain(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by torch's modules."""
+    return recurrent.run_plainly(module, inputs, state)
 
 
 def case(
-    cell: str, rows: int = 9, turns: int = 5, inputs: int = 10, hidden: int = 12, *, seed: int = 0, scale: float = 1.0
+    cell: Cell, rows: int = 9, turns: int = 5, inputs: int = 10, hidden: int = 12, *, seed: int = 0, scale: float = 1.0
 ) -> Case:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = (nn.LSTM if cell == "lstm" else nn.GRU)(inputs, hidden, batch_first=True)
+        module = (nn.LSTM if cell.name == "lstm" else nn.GRU)(inputs, hidden, batch_first=True)
         with torch.no_grad():
             for weight in module.parameters():
                 weight *= scale
-        width = hidden * (2 if cell == "lstm" else 1)
+        width = hidden * (2 if cell.name == "lstm" else 1)
         shapes = (rows, turns, inputs), (rows, width), (rows, turns, hidden), (rows, width)
-        return Case(module, *(torch.randn(*shape) for shape in shapes))
+        return Case(module, *(torch.randn(*shape) for shape in shapes), cell.kind)
 
 
 def parameters(module: nn.RNNBase) -> list[Tensor]:
     return [module.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
 
 
-def forward(given: Case, run: Run = fast_recurrent.run) -> tuple[Tensor, Tensor]:
+def forward(given: Case, run: Run | None = None) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        outputs, after = run(given.module, given.inputs, given.state)
+        outputs, after = (run or fast(given))(given.module, given.inputs, given.state)
     return outputs, after
 
 
-def everything(given: Case, run: Run = fast_recurrent.run) -> dict[str, Tensor]:
+def everything(given: Case, run: Run | None = None) -> dict[str, Tensor]:
     """Outputs, the state after, and all gradients, by name; all in float32."""
     inputs, state = given.inputs.clone().requires_grad_(), given.state.clone().requires_grad_()
-    outputs, after = run(given.module, inputs, state)
+    outputs, after = (run or fast(given))(given.module, inputs, state)
     leaves = [inputs, *parameters(given.module), state]
     gradients = torch.autograd.grad([outputs, after], leaves, [given.gradient.to(outputs.dtype), given.after])
     names = ("inputs", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "state")
@@ -193,12 +220,14 @@ def emulate(given: Case) -> dict[str, Tensor]:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Rows and characters of every layer that the fast path computes: here on machines without matrix units too."""
     found: list[tuple[int, int]] = []
-    plain = fast_recurrent.run
+    run_fast = fast_recurrent.run
 
-    def run(module: nn.RNNBase, inputs: Tensor, state: Tensor, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def run(
+        module: nn.RNNBase, inputs: Tensor, state: Tensor, kind: torch.dtype, ids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         rows, turns = (inputs if ids is None else ids).shape[:2]
         found.append((rows, turns))
-        return plain(module, inputs, state, ids)
+        return run_fast(module, inputs, state, kind, ids)
 
     monkeypatch.setattr(fast_recurrent, "run", run)
     monkeypatch.setattr(recurrent, "amx", lambda: True)
@@ -237,21 +266,21 @@ def dirty_memory() -> Iterator[None]:
 
 @pytest.mark.parametrize("rows", ROWS)
 @every_cell
-def test_everything_is_near_to_the_plain_layer_in_fp32(cell: str, rows: int) -> None:
+def test_everything_is_near_to_the_plain_layer_in_fp32(cell: Cell, rows: int) -> None:
     for turns, inputs, hidden in product(TURNS, INPUTS, HIDDEN):
         given = case(cell, rows, turns, inputs, hidden, seed=rows)
-        found, expected = everything(given), everything(given, recurrent.run_layer)
+        found, expected = everything(given), everything(given, plain)
         far = {name: distance(found[name], expected[name]) for name in found}
         if hidden == 1:  # sums of few numbers may nearly vanish: look at all gradients together
             far = {name: value for name, value in far.items() if not name.startswith("of")}
             parts = [torch.cat([one[name].flatten() for name in one if name not in far]) for one in (found, expected)]
             far["gradients"] = distance(*parts)
-        assert max(far.values()) < (0.01 if hidden > 1 else 0.03), (turns, inputs, hidden, far)
+        assert max(far.values()) < cell.error * (1 if hidden > 1 else 3), (turns, inputs, hidden, far)
 
 
 @pytest.mark.parametrize("rows", ROWS)
-@every_cell
-def test_everything_is_very_near_to_an_emulation_that_rounds_where_the_kernel_does(cell: str, rows: int) -> None:
+@every_cell_in_bf16
+def test_everything_is_very_near_to_an_emulation_that_rounds_where_the_kernel_does(cell: Cell, rows: int) -> None:
     """Sums in another order turn the rounding of some values; half of the sizes are spared and agree as float32 do."""
     far: dict[str, list[float]] = {}
     for turns, inputs, hidden in product(TURNS, INPUTS, HIDDEN):
@@ -267,36 +296,36 @@ def test_everything_is_very_near_to_an_emulation_that_rounds_where_the_kernel_do
 
 
 @every_cell
-def test_large_weights_saturate_as_in_the_plain_layer(cell: str) -> None:
+def test_large_weights_saturate_as_in_the_plain_layer(cell: Cell) -> None:
     given = case(cell, 9, 3, 10, 12, scale=100.0)
-    (found, after), (expected, _) = forward(given), forward(given, recurrent.run_layer)
+    (found, after), (expected, _) = forward(given), forward(given, plain)
     assert found.isfinite().all()
     assert after.isfinite().all()
     assert ((found - expected).abs() < 0.01).float().mean() > 0.9
-    gone = Case(given.module, 1e30 * given.inputs, given.state, given.gradient, given.after)
+    gone = replace(given, inputs=1e30 * given.inputs)
     assert all(value.isfinite().all() for name, value in everything(gone).items() if name != "of weight_ih")
-    assert (forward(gone)[0].float() - forward(gone, recurrent.run_layer)[0]).abs().max() < 0.01
+    assert (forward(gone)[0].float() - forward(gone, plain)[0]).abs().max() < 0.01
 
 
 @every_cell
-def test_types_and_shapes_are_those_of_the_plain_layer_except_that_outputs_are_bf16(cell: str) -> None:
+def test_types_and_shapes_are_those_of_the_plain_layer_but_outputs_have_the_type_of_products(cell: Cell) -> None:
     given = case(cell, 9, 4, 10, 12)
     outputs, after = forward(given)
-    assert outputs.dtype == torch.bfloat16
+    assert outputs.dtype == cell.kind
     assert after.dtype == torch.float32
-    expected, expected_after = forward(given, recurrent.run_layer)
+    expected, expected_after = forward(given, plain)
     assert outputs.shape == expected.shape
     assert after.shape == expected_after.shape == given.state.shape
 
 
 @every_cell
-def test_the_last_output_is_the_state_after_rounded(cell: str) -> None:
+def test_the_last_output_is_the_state_after_rounded(cell: Cell) -> None:
     outputs, after = forward(case(cell, 9, 4, 10, 12))
-    assert torch.equal(outputs[:, -1], after[:, :12].bfloat16())
+    assert torch.equal(outputs[:, -1], after[:, :12].to(cell.kind))
 
 
-@every_cell
-def test_inputs_in_bf16_are_taken_as_they_are(cell: str) -> None:
+@every_cell_in_bf16
+def test_inputs_in_bf16_are_taken_as_they_are(cell: Cell) -> None:
     given = case(cell)
     same = replace(given, inputs=given.inputs.bfloat16())
     assert all(map(torch.equal, forward(given), forward(same)))
@@ -306,7 +335,7 @@ def test_inputs_in_bf16_are_taken_as_they_are(cell: str) -> None:
 
 
 @every_cell
-def test_arrays_laid_out_otherwise_give_the_same_bits(cell: str) -> None:
+def test_arrays_laid_out_otherwise_give_the_same_bits(cell: Cell) -> None:
     given = case(cell)
 
     def turned(values: Tensor) -> Tensor:
@@ -324,13 +353,13 @@ def test_arrays_laid_out_otherwise_give_the_same_bits(cell: str) -> None:
 
 
 @every_cell
-def test_nothing_that_is_given_is_changed(cell: str) -> None:
+def test_nothing_that_is_given_is_changed(cell: Cell) -> None:
     given = case(cell)
-    given = replace(given, inputs=given.inputs.bfloat16().transpose(0, 1).contiguous().transpose(0, 1))
-    given = replace(given, gradient=given.gradient.bfloat16().transpose(0, 1).contiguous().transpose(0, 1))
+    given = replace(given, inputs=given.inputs.to(cell.kind).transpose(0, 1).contiguous().transpose(0, 1))
+    given = replace(given, gradient=given.gradient.to(cell.kind).transpose(0, 1).contiguous().transpose(0, 1))
     held = [*parameters(given.module), given.inputs, given.state, given.gradient, given.after]
     before = [one.detach().clone() for one in held]
-    outputs, after = fast_recurrent.run(given.module, given.inputs, given.state)
+    outputs, after = fast(given)(given.module, given.inputs, given.state)
     results = [outputs.detach().clone(), after.detach().clone()]
     torch.autograd.backward([outputs, after], [given.gradient, given.after])
     assert all(map(torch.equal, held, before))
@@ -338,7 +367,7 @@ def test_nothing_that_is_given_is_changed(cell: str) -> None:
 
 
 @every_cell
-def test_no_memory_is_read_before_it_is_written(cell: str, request: pytest.FixtureRequest) -> None:
+def test_no_memory_is_read_before_it_is_written(cell: Cell, request: pytest.FixtureRequest) -> None:
     clean = [everything(case(cell, rows, 3, 10, hidden)) for rows, hidden in ((9, 12), (33, 40))]
     request.getfixturevalue("dirty_memory")
     dirty = [everything(case(cell, rows, 3, 10, hidden)) for rows, hidden in ((9, 12), (33, 40))]
@@ -362,70 +391,65 @@ def table_and_rows(given: Case, size: int) -> list[dict[str, Tensor]]:
     """Everything found by reading a table, and by reading its rows; gradients of the table in both."""
     given, ids = from_table(given, size)
     runs: list[Run] = [
-        lambda module, table, state: fast_recurrent.run(module, table, state, ids),
-        lambda module, table, state: fast_recurrent.run(module, nn.functional.embedding(ids, table), state),
+        fast(given, ids),
+        lambda module, table, state: fast(given)(module, nn.functional.embedding(ids, table), state),
     ]
     return [everything(given, run) for run in runs]
 
 
 @pytest.mark.parametrize("size", [2, 31, 32, 65])
 @every_cell
-def test_a_table_gives_what_its_rows_give(cell: str, size: int) -> None:
+def test_a_table_gives_what_its_rows_give(cell: Cell, size: int) -> None:
     for rows, turns, inputs, hidden in product((8, 33), (1, 5), (10, 33), (12, 64)):
         found, expected = table_and_rows(case(cell, rows, turns, inputs, hidden), size)
         assert found.keys() == expected.keys()
         for name in found:
-            limit = 0.01 if name in ("of inputs", "of weight_ih") else 1e-5
+            limit = cell.error if name in ("of inputs", "of weight_ih") else 1e-5
             assert distance(found[name], expected[name]) < limit, (rows, turns, inputs, hidden, name)
         assert found["of inputs"].shape == (size, inputs)
         assert not found["of inputs"][0].any(), "nobody read this row"
 
 
 @every_cell
-def test_a_table_gives_what_the_plain_layer_gives_in_fp32(cell: str) -> None:
+def test_a_table_gives_what_the_plain_layer_gives_in_fp32(cell: Cell) -> None:
     given, ids = from_table(case(cell, 33, 6, 10, 40), 7)
-    embedding = nn.Embedding.from_pretrained(given.inputs, freeze=False)
-    found = everything(given, lambda module, table, state: fast_recurrent.run(module, table, state, ids))
-    expected = everything(
-        given, lambda module, table, state: recurrent.run_layer(module, nn.functional.embedding(ids, table), state)
-    )
-    assert all(distance(found[name], expected[name]) < 0.01 for name in found)
-    outputs, _ = recurrent.run_embedded(given.module, embedding, ids, given.state)  # without autocast: the plain layer
-    assert torch.equal(outputs, expected["outputs"])
+    found = everything(given, fast(given, ids))
+    expected = everything(given, lambda module, table, state: plain(module, nn.functional.embedding(ids, table), state))
+    assert all(distance(found[name], expected[name]) < cell.error for name in found)
 
 
 @every_cell
 def test_a_table_in_any_layout_of_ids_gives_the_same_bits_and_reads_no_memory_before_it_is_written(
-    cell: str, request: pytest.FixtureRequest
+    cell: Cell, request: pytest.FixtureRequest
 ) -> None:
     given, ids = from_table(case(cell, 9, 3, 10, 40), 7)
     turned = ids.t().contiguous().t()
-    clean, other = (
-        everything(given, lambda module, table, state, ids=ids: fast_recurrent.run(module, table, state, ids))
-        for ids in (ids, turned)
-    )
+    clean, other = (everything(given, fast(given, ids)) for ids in (ids, turned))
     request.getfixturevalue("dirty_memory")
-    dirty = everything(given, lambda module, table, state: fast_recurrent.run(module, table, state, ids))
+    dirty = everything(given, fast(given, ids))
     assert same_bits(clean, other)
     assert same_bits(clean, dirty)
 
 
 @every_cell
-def test_the_first_layer_reads_a_table_where_there_are_fewer_characters_than_ids(
-    cell: str, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+def test_the_first_layer_reads_a_table_where_that_is_less_to_multiply(
+    cell: Cell, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, ids = from_table(case(cell, 9, 5, 10, 12), 7)
     seen: list[bool] = []
     run = fast_recurrent.run
 
-    def watched(module: nn.RNNBase, inputs: Tensor, state: Tensor, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def watched(
+        module: nn.RNNBase, inputs: Tensor, state: Tensor, kind: torch.dtype, ids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         seen.append(ids is not None)
-        return run(module, inputs, state, ids)
+        assert kind == cell.kind
+        return run(module, inputs, state, kind, ids)
 
     monkeypatch.setattr(fast_recurrent, "run", watched)
-    for size in (45, 46):
+    for size in (18, 19):  # 3 * 10 for each of 45 ids; for each row 3 * 10 and 45
         embedding = nn.Embedding(size, 10)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=cell.kind == BF16):
             found, after = recurrent.run_embedded(given.module, embedding, ids, given.state)
             expected, expected_after = recurrent.run_layer(given.module, embedding(ids), given.state)
         assert distance(found.detach().float(), expected.detach().float()) < 1e-5
@@ -434,11 +458,34 @@ def test_the_first_layer_reads_a_table_where_there_are_fewer_characters_than_ids
     assert calls == [(9, 5)] * 4
 
 
+@every_cell
+def test_layers_are_compiled_where_that_is_faster_and_torch_runs_the_others(
+    cell: Cell, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(rows: int = 9, kind: torch.dtype = FP32) -> bool:
+        given, before = case(cell, rows, 4, 10, 12), len(calls)
+        module = given.module.to(kind)
+        with torch.autocast("cpu", torch.bfloat16, enabled=cell.kind == BF16):
+            outputs, after = recurrent.run_layer(module, given.inputs.to(kind), given.state.to(kind))
+        assert outputs.shape == given.gradient.shape
+        assert after.dtype == FP32
+        return len(calls) > before
+
+    assert run()
+    assert run(rows=8)
+    assert not run(rows=7)
+    assert run(kind=torch.float64) == (cell.kind == BF16), "products in float64 are torch's"
+    monkeypatch.setattr(recurrent, "amx", lambda: False)
+    assert run() == (cell.kind == FP32), "bf16 without matrix units is slower than float32"
+    monkeypatch.setattr(recurrent, "available", lambda: False)
+    assert not run()
+
+
 # Gradients.
 
 
 @every_cell
-def test_no_gradient_gives_none(cell: str) -> None:
+def test_no_gradient_gives_none(cell: Cell) -> None:
     given = case(cell)
     nothing = replace(given, gradient=torch.zeros_like(given.gradient), after=torch.zeros_like(given.after))
     assert not any(value.any() for name, value in everything(nothing).items() if name.startswith("of"))
@@ -446,29 +493,29 @@ def test_no_gradient_gives_none(cell: str) -> None:
 
 @every_cell
 @pytest.mark.parametrize("part", ["gradient", "after"])
-def test_gradients_flow_from_outputs_and_from_the_state_after(cell: str, part: str) -> None:
+def test_gradients_flow_from_outputs_and_from_the_state_after(cell: Cell, part: str) -> None:
     given = case(cell, 9, 5, 10, 12)
     given = replace(given, **{part: torch.zeros_like(getattr(given, part))})
-    found, expected = everything(given), everything(given, recurrent.run_layer)
+    found, expected = everything(given), everything(given, plain)
     for name in found:
         assert found[name].any()
-        assert distance(found[name], expected[name]) < 0.015, name
+        assert distance(found[name], expected[name]) < 1.5 * cell.error, name
 
 
 @every_cell
-def test_what_nobody_asks_for_counts_as_a_gradient_of_zero(cell: str) -> None:
+def test_what_nobody_asks_for_counts_as_a_gradient_of_zero(cell: Cell) -> None:
     given = case(cell)
     for part, other in (("gradient", "after"), ("after", "gradient")):
         expected = everything(replace(given, **{other: torch.zeros_like(getattr(given, other))}))
         state = given.state.clone().requires_grad_()
-        result = fast_recurrent.run(given.module, given.inputs, state)[part == "after"]
+        result = fast(given)(given.module, given.inputs, state)[part == "after"]
         (found,) = torch.autograd.grad(result, state, getattr(given, part).to(result.dtype))
         assert torch.equal(found, expected["of state"])
 
 
 @every_cell
 @pytest.mark.parametrize("factor", [2.0, -0.25, 1024.0])
-def test_gradients_are_proportional_to_what_comes_in(cell: str, factor: float) -> None:
+def test_gradients_are_proportional_to_what_comes_in(cell: Cell, factor: float) -> None:
     """Bit for bit, for powers of two: loss scales lose nothing."""
     given = case(cell, 31, 6, 10, 40)
     once = everything(given)
@@ -477,32 +524,33 @@ def test_gradients_are_proportional_to_what_comes_in(cell: str, factor: float) -
 
 
 @every_cell
-def test_the_gradient_of_a_sum_is_the_sum_of_gradients(cell: str) -> None:
+def test_the_gradient_of_a_sum_is_the_sum_of_gradients(cell: Cell) -> None:
     given, other = case(cell, 31, 6, 10, 40), case(cell, 31, 6, 10, 40, seed=1)
     moved = replace(given, gradient=other.gradient, after=other.after)
     both = replace(given, gradient=given.gradient + other.gradient, after=given.after + other.after)
     first, second, found = everything(given), everything(moved), everything(both)
-    assert all(distance(found[name], first[name] + second[name]) < 0.01 for name in found if name.startswith("of"))
+    far = {name: distance(found[name], first[name] + second[name]) for name in found if name.startswith("of")}
+    assert max(far.values()) < cell.error
 
 
 @every_cell
-def test_gradients_cross_the_border_between_two_windows(cell: str) -> None:
+def test_gradients_cross_the_border_between_two_windows(cell: Cell) -> None:
     given = case(cell, 31, 6, 10, 40)
 
     def in_two(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        first, between = fast_recurrent.run(module, inputs[:, :2], state)
-        second, after = fast_recurrent.run(module, inputs[:, 2:], between)
+        first, between = fast(given)(module, inputs[:, :2], state)
+        second, after = fast(given)(module, inputs[:, 2:], between)
         return torch.cat([first, second], 1), after
 
     whole, parts = everything(given), everything(given, in_two)
     # A GRU's gradient needs the hidden state before, which is carried in fp32 and kept in bf16.
-    names = ["outputs", "after", "of inputs", "of state"] if cell == "lstm" else ["outputs", "after"]
+    names = ["outputs", "after", "of inputs", "of state"] if cell.name == "lstm" else ["outputs", "after"]
     assert all(torch.equal(whole[name], parts[name]) for name in names)
-    assert all(distance(parts[name], whole[name]) < 0.01 for name in whole)
+    assert all(distance(parts[name], whole[name]) < cell.error for name in whole)
 
 
 @every_cell
-def test_no_gradient_reaches_an_input_behind_the_output(cell: str) -> None:
+def test_no_gradient_reaches_an_input_behind_the_output(cell: Cell) -> None:
     given = case(cell, 9, 6, 10, 12)
     for at in range(6):
         gradient = torch.zeros_like(given.gradient)
@@ -513,7 +561,7 @@ def test_no_gradient_reaches_an_input_behind_the_output(cell: str) -> None:
 
 
 @every_cell
-def test_gradients_of_a_row_come_from_that_row_only(cell: str) -> None:
+def test_gradients_of_a_row_come_from_that_row_only(cell: Cell) -> None:
     given = case(cell, 9, 4, 10, 12)
     gradient, after = torch.zeros_like(given.gradient), torch.zeros_like(given.after)
     gradient[5], after[5] = given.gradient[5], given.after[5]
@@ -525,32 +573,32 @@ def test_gradients_of_a_row_come_from_that_row_only(cell: str) -> None:
 
 
 @every_cell
-def test_a_gradient_of_a_gradient_is_refused(cell: str) -> None:
+def test_a_gradient_of_a_gradient_is_refused(cell: Cell) -> None:
     given = case(cell)
     inputs = given.inputs.clone().requires_grad_()
-    outputs, _ = fast_recurrent.run(given.module, inputs, given.state)
+    outputs, _ = fast(given)(given.module, inputs, given.state)
     (gradient,) = torch.autograd.grad(outputs.float().pow(2).sum(), inputs, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         gradient.pow(2).sum().backward()
 
 
 @every_cell
-def test_a_second_pass_over_a_kept_graph_gives_the_same_gradient_or_is_refused(cell: str) -> None:
+def test_a_second_pass_over_a_kept_graph_gives_the_same_gradient_or_is_refused(cell: Cell) -> None:
     given = case(cell)
     inputs = given.inputs.clone().requires_grad_()
-    outputs, _ = fast_recurrent.run(given.module, inputs, given.state)
-    (first,) = torch.autograd.grad(outputs, inputs, given.gradient.bfloat16(), retain_graph=True)
+    outputs, _ = fast(given)(given.module, inputs, given.state)
+    (first,) = torch.autograd.grad(outputs, inputs, given.gradient.to(cell.kind), retain_graph=True)
     try:
-        (second,) = torch.autograd.grad(outputs, inputs, given.gradient.bfloat16())
+        (second,) = torch.autograd.grad(outputs, inputs, given.gradient.to(cell.kind))
     except RuntimeError:
         return
     assert torch.equal(first, second)
 
 
 @every_cell
-def test_weights_changed_between_forward_and_backward_are_noticed(cell: str) -> None:
+def test_weights_changed_between_forward_and_backward_are_noticed(cell: Cell) -> None:
     given = case(cell, hidden=32)
-    outputs, _ = fast_recurrent.run(given.module, given.inputs, given.state)
+    outputs, _ = fast(given)(given.module, given.inputs, given.state)
     with torch.no_grad():
         given.module.get_parameter("weight_hh_l0").mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -559,11 +607,11 @@ def test_weights_changed_between_forward_and_backward_are_noticed(cell: str) -> 
 
 @every_cell
 @pytest.mark.parametrize("name", ["weight_ih", "weight_hh"])
-def test_weights_that_were_filled_up_may_change_the_gradient_is_that_of_the_ones_before(cell: str, name: str) -> None:
+def test_weights_that_were_filled_up_may_change_the_gradient_is_that_of_the_ones_before(cell: Cell, name: str) -> None:
     found = []
     for change in (False, True):
         given = case(cell, hidden=12)
-        outputs, _ = fast_recurrent.run(given.module, given.inputs, given.state)
+        outputs, _ = fast(given)(given.module, given.inputs, given.state)
         if change:
             with torch.no_grad():
                 given.module.get_parameter(f"{name}_l0").mul_(2)
@@ -578,7 +626,7 @@ def test_weights_that_were_filled_up_may_change_the_gradient_is_that_of_the_ones
 @settings(max_examples=40)
 @given(sizes, st.lists(st.integers(1, 16), max_size=3), st.integers(0, 99))
 def test_in_pieces_and_in_one_go_are_the_same_bits(
-    size: tuple[str, int, int, int, int], cuts: list[int], seed: int
+    size: tuple[Cell, int, int, int, int], cuts: list[int], seed: int
 ) -> None:
     given = case(*size, seed=seed)
     whole, end = forward(given)
@@ -593,20 +641,23 @@ def test_in_pieces_and_in_one_go_are_the_same_bits(
 
 @settings(max_examples=40)
 @given(sizes, st.integers(0, 99))
-def test_rows_in_another_order_have_the_same_bits(size: tuple[str, int, int, int, int], seed: int) -> None:
+def test_rows_in_another_order_have_the_same_bits(size: tuple[Cell, int, int, int, int], seed: int) -> None:
     given = case(*size, seed=seed)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(size[1]))
-    moved = Case(given.module, *(part[order] for part in (given.inputs, given.state, given.gradient, given.after)))
+    parts = {name: getattr(given, name)[order] for name in ("inputs", "state", "gradient", "after")}
+    moved = replace(given, **parts)
     found, expected = everything(moved), everything(given)
-    names = ["outputs", "after", "of inputs", "of state"]
-    assert all(torch.equal(found[name], expected[name][order]) for name in names)
+    for name in ("outputs", "after", "of inputs", "of state"):
+        # Products of float32 over inputs are torch's, who may compute the last rows in another way.
+        same = torch.equal if size[0].kind == BF16 else torch.allclose
+        assert same(found[name], expected[name][order]), name
     assert all(distance(found[name], expected[name]) < 0.004 for name in expected if name.startswith("of bias"))
 
 
 @settings(max_examples=40)
 @given(sizes, st.integers(0, 63), st.integers(0, 99))
 def test_a_row_has_the_same_bits_whatever_the_others_are(
-    size: tuple[str, int, int, int, int], row: int, seed: int
+    size: tuple[Cell, int, int, int, int], row: int, seed: int
 ) -> None:
     given, others = case(*size, seed=seed), case(*size, seed=seed + 1)
     row %= size[1]
@@ -621,7 +672,7 @@ def test_a_row_has_the_same_bits_whatever_the_others_are(
 
 
 @every_cell
-def test_an_input_changes_its_own_output_and_later_ones_and_none_before(cell: str) -> None:
+def test_an_input_changes_its_own_output_and_later_ones_and_none_before(cell: Cell) -> None:
     given = case(cell, 9, 7, 10, 12, scale=2.0)
     outputs, end = forward(given)
     for at in range(7):
@@ -634,7 +685,7 @@ def test_an_input_changes_its_own_output_and_later_ones_and_none_before(cell: st
 
 
 @every_cell
-def test_every_part_of_a_state_reaches_the_first_output_of_its_row(cell: str) -> None:
+def test_every_part_of_a_state_reaches_the_first_output_of_its_row(cell: Cell) -> None:
     given = case(cell, 9, 2, 10, 12, scale=2.0)
     outputs, _ = forward(given)
     for part in range(given.state.shape[1]):
@@ -652,7 +703,7 @@ def test_every_part_of_a_state_reaches_the_first_output_of_its_row(cell: str) ->
 @pytest.mark.parametrize("size", [(8, 3, 10, 12), (31, 4, 33, 40), (64, 2, 1, 96), (33, 17, 10, 1), (9, 5, 10, 160)])
 @every_cell
 def test_the_number_of_threads_changes_no_bit(
-    cell: str, size: tuple[int, int, int, int], use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    cell: Cell, size: tuple[int, int, int, int], use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, blocks = case(cell, *size), -(-size[3] // tiles.SIDE)
     order = torch.from_numpy(np.random.default_rng(0).permutation(size[0]))
@@ -678,10 +729,10 @@ def test_the_number_of_threads_changes_no_bit(
 Seen = tuple[int, int, int, int, int]
 
 
-def watch(cell: str, monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
+def watch(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
     """From which to which row and 32 units each thread computes, and how many threads compute units of these rows."""
     seen: list[Seen] = []
-    for name in (f"{cell}_forward", f"{cell}_backward"):
+    for name in (f"{cell.name}_forward", f"{cell.name}_backward"):
         monkeypatch.setattr(kernels, name, partial(watched, getattr(kernels, name), seen))
     return seen
 
@@ -708,7 +759,7 @@ def watched(kernel: Callable[..., None], seen: list[Seen], *arguments: Any) -> N
 )
 @every_cell
 def test_threads_share_out_rows_or_units_so_that_the_fewest_zeros_are_multiplied(
-    cell: str,
+    cell: Cell,
     rows: int,
     hidden: int,
     number: int,
@@ -727,7 +778,7 @@ def test_threads_share_out_rows_or_units_so_that_the_fewest_zeros_are_multiplied
 
 @every_cell
 def test_units_are_shared_out_only_while_that_is_faster(
-    cell: str, use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    cell: Cell, use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_threads(2)
     chosen, told = iter([True, False, False, True]), []
@@ -783,7 +834,7 @@ def test_ways_are_compared_by_what_they_take_for_the_same_size() -> None:
 
 
 @every_cell
-def test_the_number_of_threads_of_torch_changes_no_bit_either(cell: str) -> None:
+def test_the_number_of_threads_of_torch_changes_no_bit_either(cell: Cell) -> None:
     given, before = case(cell, 33, 17, 10, 40), torch.get_num_threads()
     expected = everything(given)
     try:
@@ -795,7 +846,7 @@ def test_the_number_of_threads_of_torch_changes_no_bit_either(cell: str) -> None
 
 
 @every_cell
-def test_layers_may_run_in_several_threads_at_once(cell: str, use_threads: Callable[[int], None]) -> None:
+def test_layers_may_run_in_several_threads_at_once(cell: Cell, use_threads: Callable[[int], None]) -> None:
     use_threads(2)
     given = [case(cell, 9, 5, 10, 12, seed=seed) for seed in range(8)]
     expected = [everything(one) for one in given]
@@ -850,13 +901,41 @@ def test_the_number_of_threads_is_what_openmp_was_told_or_the_cores_there_are(
 # Products and bits.
 
 
-def squares(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+class Products(NamedTuple):
+    """A way to multiply, and the type that factors are stored in."""
+
+    multiply: Any
+    dtype: Any
+
+    def rounded(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        return bf16(values) if self.dtype == np.uint16 else values.astype(np.float64)
+
+
+UNITS, VECTORS = Products(squares.multiply, np.uint16), Products(squares.multiply, np.float32)
+PLAIN = Products(inlined(squares.multiply_plainly), np.uint16)
+
+
+def stored_as(dtype: Any, values: NDArray[np.float32]) -> NDArray[Any]:
+    return numbers.to_bits(values) if dtype == np.uint16 else values
+
+
+def left_side(values: NDArray[np.float32], dtype: Any) -> NDArray[Any]:
     """A left side (M, K) as (K / 32, M, 32)."""
-    bits = tiles.aligned((values.shape[1] // 32, len(values), 32), np.uint16)
-    for block in range(len(bits)):
-        for row in range(len(values)):
-            numbers.store(values[row, block * 32 : (block + 1) * 32], bits[block, row])
-    return bits
+    found = tiles.aligned((values.shape[1] // 32, len(values), 32), dtype)
+    found[:] = stored_as(dtype, values).reshape(len(values), -1, 32).transpose(1, 0, 2)
+    return found
+
+
+def right_side(weights: NDArray[np.float32], dtype: Any) -> NDArray[Any]:
+    """Weights (K, N), filled up, as products want them."""
+    if dtype == np.uint16:
+        return packing.pack(weights)
+    inputs, outputs = weights.shape
+    padded = np.zeros((kernels.pad(inputs), kernels.pad(outputs)), np.float32)
+    padded[:inputs, :outputs] = weights
+    found = tiles.aligned((padded.shape[1] // 32, len(padded), 32), np.float32)
+    found[:] = padded.reshape(len(padded), -1, 32).transpose(1, 0, 2)
+    return found
 
 
 @cache
@@ -864,8 +943,9 @@ def run(multiply: Callable[..., Any]) -> Callable[..., int]:
     """All blocks of a product."""
 
     @compiled
-    def whole(left: Any, packed: Any, out: Any, units: Any) -> int:
+    def whole(left: Any, packed: Any, out: Any, units: Any, filled: int) -> int:
         blocks, rows, _ = left.shape
+        line = 32 * left.itemsize
         tiles.use_units(units)
         due = 7  # of a step: it stays what it is
         for row in range(0, rows, 32):
@@ -875,8 +955,8 @@ def run(multiply: Callable[..., Any]) -> Callable[..., int]:
             while steps:  # 1, 2, 3 and so on at a time
                 number = min(size, steps)
                 square, reached, due = multiply(
-                    left.ctypes.data + row * 64, rows * 64, packed.ctypes.data, blocks * 2048,
-                    squares.ctypes.data + begin * 4, blocks, square, reached, 32 * number + due,
+                    packed, left.ctypes.data + row * line, rows * line, packed.ctypes.data, blocks * 32 * line,
+                    squares.ctypes.data + begin * 4, blocks, min(32, filled - row), square, reached, 32 * number + due,
                 )  # fmt: skip
                 steps, size = steps - number, size + 1
             for column in range(len(packed)):
@@ -889,14 +969,15 @@ def run(multiply: Callable[..., Any]) -> Callable[..., int]:
     return found
 
 
-def product_of(multiply: Callable[..., None], left: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float32]:
+def product_of(way: Products, left: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float32]:
     """A product (M, N), whatever the sizes."""
     (rows, inputs), outputs = left.shape, weights.shape[1]
     filled = np.zeros((kernels.pad(rows), kernels.pad(inputs)), np.float32)
     filled[:rows, :inputs] = left
     out = tiles.aligned((kernels.pad(outputs) // tiles.SIDE, len(filled), tiles.SIDE), np.float32)
     out[:] = np.nan
-    assert run(multiply)(squares(filled), packing.pack(weights), out, tiles.SETTINGS) == 7
+    sides = left_side(filled, way.dtype), right_side(weights, way.dtype)
+    assert run(way.multiply)(*sides, out, tiles.SETTINGS, rows) == 7
     whole: NDArray[np.float32] = out.transpose(1, 0, 2).reshape(len(filled), -1)
     assert not whole[rows:].any()
     assert not np.nan_to_num(whole[:, outputs:]).any()
@@ -910,44 +991,41 @@ def bf16(values: NDArray[np.float32]) -> NDArray[np.float64]:
 
 @settings(max_examples=30)
 @given(st.integers(1, 70), st.integers(1, 130), st.integers(1, 100), st.integers(0, 99))
-def test_products_in_units_and_in_plain_loops_are_exact_but_for_the_order_of_sums(
+def test_products_in_units_vectors_and_plain_loops_are_exact_but_for_the_order_of_sums(
     rows: int, inputs: int, outputs: int, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
     left = random.standard_normal((rows, inputs), np.float32)
     weights = random.standard_normal((inputs, outputs), np.float32)
-    units, plain = (product_of(multiply, left, weights) for multiply in (tiles.multiply, tiles.multiply_plainly))
-    expected, room = bf16(left) @ bf16(weights), abs(bf16(left)) @ abs(bf16(weights))
-    assert (abs(units - expected) <= 1e-6 * room).all()
-    assert (abs(plain - expected) <= 1e-6 * room).all()
-    alone = product_of(tiles.multiply, left[rows // 2 :], weights)
-    assert (alone == units[rows // 2 :]).all()
+    for way in (UNITS, PLAIN, VECTORS):
+        found, exact = product_of(way, left, weights), way.rounded(left) @ way.rounded(weights)
+        assert (abs(found - exact) <= 1e-6 * (abs(way.rounded(left)) @ abs(way.rounded(weights)))).all()
+        if way is not PLAIN:
+            assert (product_of(way, left[rows // 2 :], weights) == found[rows // 2 :]).all()
 
 
 def test_products_of_small_whole_numbers_are_exact() -> None:
     random = np.random.default_rng(0)
     left, weights = (random.integers(-9, 10, shape).astype(np.float32) for shape in ((33, 96), (96, 65)))
-    for multiply in (tiles.multiply, tiles.multiply_plainly):
-        assert (product_of(multiply, left, weights) == left @ weights).all()
+    for way in (UNITS, PLAIN, VECTORS):
+        assert (product_of(way, left, weights) == left @ weights).all()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_product_passes_on_what_is_not_finite_and_to_its_row_or_column_only(value: float) -> None:
     random = np.random.default_rng(0)
-    for multiply in (tiles.multiply, tiles.multiply_plainly):
+    for way in (UNITS, PLAIN, VECTORS):
         left, weights = random.standard_normal((40, 64), np.float32), random.standard_normal((64, 40), np.float32)
         left[35, 60] = value
-        found = np.isfinite(product_of(multiply, left, weights))
+        found = np.isfinite(product_of(way, left, weights))
         assert not found[35].any()
         assert found[:35].all()
         assert found[36:].all()
-    if not math.isnan(value):
-        weights = random.standard_normal((64, 64), np.float32)
-        kept = packing.pack(np.zeros((64, 64), np.float32))
-        kept[:] = (torch.from_numpy(weights).bfloat16().view(torch.uint16).numpy()).reshape(kept.shape)
-        kept[0, 0, 0, 0] = numbers.to_bits(np.float32([value]))[0]
+    for way in () if math.isnan(value) else (UNITS, VECTORS):
+        kept = right_side(random.standard_normal((64, 64), np.float32), way.dtype)
+        kept[(0,) * kept.ndim] = stored_as(way.dtype, np.float32([value]))[0]
         out = tiles.aligned((2, 32, 32), np.float32)
-        run(tiles.multiply)(squares(np.ones((32, 64), np.float32)), kept, out, tiles.SETTINGS)
+        run(way.multiply)(left_side(np.ones((32, 64), np.float32), way.dtype), kept, out, tiles.SETTINGS, 32)
         assert (out[0, :, 0] == value).all()
         assert np.isfinite(out[0, :, 1:]).all()
         assert np.isfinite(out[1]).all()
@@ -975,10 +1053,15 @@ def test_a_layer_packs_its_weights_as_the_products_want_them(gates: int, hidden:
         (packing.pack_forward, (hidden, gates * hidden), packing.pack(weights.numpy().T)),
         (packing.pack_backward, (gates * hidden, hidden), packing.pack(weights.numpy())),
     ):
-        found = fast_recurrent._pack(weights, kernel, *sizes)
+        found = fast_recurrent._pack(weights, BF16, kernel, *sizes)
         assert found.flags.c_contiguous
         assert found.ctypes.data % 64 == 0
         assert (found == expected).all()
+    for kernel, turned in ((packing.pack_forward, weights.t()), (packing.pack_backward, weights)):
+        found = fast_recurrent._pack(weights, FP32, kernel, *turned.shape)
+        assert found.flags.c_contiguous
+        assert found.ctypes.data % 64 == 0
+        assert (found == right_side(turned.numpy(), np.float32)).all()
 
 
 @settings(max_examples=40)
@@ -989,17 +1072,19 @@ def test_sums_over_time_are_those_of_float32(rows: int, columns: int, more: int)
     apart[:, : values.shape[1]] = values
     for one in (values, apart[:, : values.shape[1]]):
         torch.testing.assert_close(fast_recurrent._sums(one), values.float().sum(1), atol=1e-4, rtol=1e-5)
+    assert torch.equal(fast_recurrent._sums(values.float()), values.float().sum(1))
 
 
 @compiled
 def transpose_once(source: Any, target: Any, count: int) -> None:
-    transpose(source.ctypes.data, target.ctypes.data, target.strides[0], count)
+    transpose(source, source.ctypes.data, target.ctypes.data, target.strides[0], count)
 
 
 @pytest.mark.parametrize("count", [1, 7, 31, 32])
-def test_a_square_is_transposed_and_nothing_beside_it_is_touched(count: int) -> None:
-    source = np.arange(1024, dtype=np.uint16).reshape(32, 32)
-    target = np.full((34, 50), 7777, np.uint16)
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_square_is_transposed_and_nothing_beside_it_is_touched(count: int, dtype: Any) -> None:
+    source = np.arange(1024, dtype=dtype).reshape(32, 32)
+    target = np.full((34, 50), 7777, dtype)
     transpose_once(source, target[1:33, 3 : 3 + count], count)
     assert (target[1:33, 3 : 3 + count] == source.T[:, :count]).all()
     target[1:33, 3 : 3 + count] = 7777
@@ -1022,15 +1107,19 @@ def as_torch_rounds(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     return found
 
 
-def stored(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    bits = np.full(len(values), 0xAAAA, np.uint16)
-    numbers.store(values, bits)
-    return bits
+@compiled
+def stored(values: Any, dtype: Any = np.uint16) -> Any:
+    found = np.empty(len(values), dtype)
+    for n in range(len(values)):
+        found[n] = numbers.stored(found, values[n])
+    return found
 
 
-def loaded(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    values = np.empty(len(bits), np.float32)
-    numbers.load(bits, values)
+@compiled
+def loaded(elements: Any) -> Any:
+    values = np.empty(len(elements), np.float32)
+    for n in range(len(elements)):
+        values[n] = numbers.number(elements[n])
     return values
 
 
@@ -1043,6 +1132,7 @@ def test_numbers_are_rounded_as_torch_rounds_them(seed: int) -> None:
         assert (stored(values)[~no_number] == as_torch_rounds(values)[~no_number]).all()
         assert (numbers.to_bits(values[finite]) == as_torch_rounds(values[finite])).all()
         assert np.isnan(loaded(stored(values))[no_number]).all()
+        assert (loaded(stored(values, np.float32)).view(np.uint32) == values.view(np.uint32)).all()
 
 
 def test_bf16_bits_are_the_upper_half_of_a_float32() -> None:
@@ -1077,7 +1167,7 @@ def test_examples_of_rounding(value: float, bits: int) -> None:
 
 @every_cell
 @pytest.mark.parametrize("at", [0, 3, 5])
-def test_a_nan_in_an_input_reaches_all_that_its_row_gives_from_then_on_and_nothing_else(cell: str, at: int) -> None:
+def test_a_nan_in_an_input_reaches_all_that_its_row_gives_from_then_on_and_nothing_else(cell: Cell, at: int) -> None:
     given = case(cell, 33, 6, 10, 40)
     inputs = given.inputs.clone()
     inputs[17, at, 4] = math.nan
@@ -1093,7 +1183,7 @@ def test_a_nan_in_an_input_reaches_all_that_its_row_gives_from_then_on_and_nothi
 
 
 @every_cell
-def test_a_nan_in_a_state_reaches_its_row_and_no_other(cell: str) -> None:
+def test_a_nan_in_a_state_reaches_its_row_and_no_other(cell: Cell) -> None:
     given = case(cell, 9, 3, 10, 12)
     clean, _ = forward(given)
     others = torch.arange(9) != 4
@@ -1109,8 +1199,8 @@ def test_a_nan_in_a_state_reaches_its_row_and_no_other(cell: str) -> None:
 
 @every_cell
 @pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias_ih", "bias_hh"])
-def test_a_nan_in_any_weight_reaches_every_row(cell: str, name: str) -> None:
-    for gate in range(4 if cell == "lstm" else 3):
+def test_a_nan_in_any_weight_reaches_every_row(cell: Cell, name: str) -> None:
+    for gate in range(4 if cell.name == "lstm" else 3):
         given = case(cell, 9, 3, 10, 12)
         with torch.no_grad():
             given.module.get_parameter(f"{name}_l0")[12 * gate + 7] = math.nan
@@ -1128,7 +1218,7 @@ def test_a_nan_in_any_weight_reaches_every_row(cell: str, name: str) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("at", [0, 2, "after"])
 def test_a_gradient_that_is_not_finite_reaches_its_row_before_and_all_weights(
-    cell: str, value: float, at: int | str
+    cell: Cell, value: float, at: int | str
 ) -> None:
     given = case(cell, 33, 4, 10, 40)
     gradient, after = given.gradient.clone(), given.after.clone()
@@ -1152,19 +1242,19 @@ def test_a_gradient_that_is_not_finite_reaches_its_row_before_and_all_weights(
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 3.4e38])
 @pytest.mark.parametrize("part", ["inputs", "state", "weight_ih", "weight_hh", "bias_ih", "bias_hh"])
 def test_what_infinity_makes_not_finite_in_the_plain_layer_is_not_finite_here(
-    cell: str, value: float, part: str
+    cell: Cell, value: float, part: str
 ) -> None:
     """Where gates saturate, both go on with finite numbers."""
-    for at in range(12 * (4 if cell == "lstm" else 3)):
+    for at in range(12 * (4 if cell.name == "lstm" else 3)):
         given = case(cell, 9, 4, 10, 12, seed=at)
         with torch.no_grad():
             if part in ("inputs", "state"):
                 getattr(given, part)[4].view(-1)[at % getattr(given, part)[4].numel()] = value
             else:
                 given.module.get_parameter(f"{part}_l0").data[at] = value
-        found, expected = everything(given), everything(given, recurrent.run_layer)
+        found, expected = everything(given), everything(given, plain)
         bad = ~found["outputs"].isfinite().all(2), ~expected["outputs"].isfinite().all(2)
         assert (bad[0] | ~bad[1]).all()
         assert (~found["after"].isfinite().all(1) | expected["after"].isfinite().all(1)).all()
-        for name in found:
+        for name in found if math.isinf(value) or cell.kind == BF16 else ():  # the largest float32 overflows or not
             assert expected[name].isfinite().all() or not found[name].isfinite().all(), (at, name)

@@ -216,7 +216,7 @@ def test_each_place_has_its_own_rate(options, rates, cell):
 
     for module in (*model.forward_layers, model.output):
         module.register_forward_pre_hook(watch)
-    logits_of(model, some_ids(40, 40), noise=NOISE)
+    logits_of(model, some_ids(7, 230), noise=NOISE)  # rows too few for compiled layers, which call no hooks
     assert seen == pytest.approx(rates, abs=0.02)
     assert [model.config.layer_dropout(layer) for layer in range(4)] == rates
 

@@ -104,6 +104,7 @@ def test_bf16_products_come_near():
 
 def test_only_a_block_of_logits_is_alive(monkeypatch):
     sizes = []
+    monkeypatch.setattr(loss, "available", lambda: False)
     monkeypatch.setitem(loss.BLOCK, "cpu", 1000)
     plain = loss._blocks
 
@@ -128,10 +129,19 @@ def pools():
     threads._pool.cache_clear()
 
 
-def both(rows, inputs, size, block, seed=0, scale=1.0):
-    """Loss and gradients in bf16, compiled and plain."""
+BF16, FP32 = torch.bfloat16, torch.float32
+every_kind = pytest.mark.parametrize("kind", [BF16, FP32], ids=["bf16", "fp32"])
+kinds = st.sampled_from([BF16, FP32])
+
+
+def error_of(kind):
+    return 0.01 if kind == BF16 else 1e-5
+
+
+def both(kind, rows, inputs, size, block, seed=0, scale=1.0):
+    """Loss and gradients, compiled and plain."""
     generator = torch.Generator().manual_seed(seed)
-    values = (scale * torch.randn(rows, inputs, generator=generator)).bfloat16().requires_grad_()
+    values = (scale * torch.randn(rows, inputs, generator=generator)).to(kind).requires_grad_()
     targets = torch.randint(size, (rows,), generator=generator)
     output = layer(inputs, size)
     found = []
@@ -141,7 +151,7 @@ def both(rows, inputs, size, block, seed=0, scale=1.0):
             patch.setitem(loss.BLOCK, "compiled", block)
             values.grad = None
             output.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=kind == BF16):
                 result = cross_entropy(values, output, targets)
             result.backward()
             found.append([result.detach(), values.grad.float(), output.weight.grad, output.bias.grad])
@@ -149,38 +159,57 @@ def both(rows, inputs, size, block, seed=0, scale=1.0):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 100), st.integers(1, 20), st.integers(1, 100), st.integers(1, 9000), st.integers(0, 9))
-def test_compiled_and_plain_losses_agree(rows, inputs, size, block, seed):
+@given(kinds, st.integers(1, 100), st.integers(1, 20), st.integers(1, 100), st.integers(1, 9000), st.integers(0, 9))
+def test_compiled_and_plain_losses_agree(kind, rows, inputs, size, block, seed):
     torch.manual_seed(seed)
-    ours, theirs = both(rows, inputs, size, block, seed)
+    ours, theirs = both(kind, rows, inputs, size, block, seed)
     assert abs(ours[0] - theirs[0]) < 1e-5 * max(1, abs(theirs[0]))
     for one, other in zip(ours[1:], theirs[1:], strict=True):
-        assert (one - other).norm() <= 0.01 * other.norm() + 1e-6
+        assert (one - other).norm() <= error_of(kind) * other.norm() + 1e-6
     torch.testing.assert_close(ours[3], theirs[3], atol=1e-6, rtol=1e-4)
 
 
-def test_compiled_losses_of_large_logits():
-    ours, theirs = both(40, 8, 70, 9000, scale=1e4)
+@every_kind
+def test_compiled_losses_of_large_logits(kind):
+    ours, theirs = both(kind, 40, 8, 70, 9000, scale=1e4)
     torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=0)
-    assert (ours[2] - theirs[2]).norm() <= 0.01 * theirs[2].norm()
+    assert (ours[2] - theirs[2]).norm() <= error_of(kind) * theirs[2].norm()
 
 
-def test_the_number_of_threads_changes_no_bit(monkeypatch, pools):
+def test_no_gradient_is_subnormal():
+    """Products with such numbers take ten times as long."""
+    values = torch.randn(4096, 8, requires_grad=True)
+    output = layer(8, 40)
+    with torch.no_grad():
+        output.bias[7] = -1e4
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        plain = loss._to_errors
+        patch.setattr(loss, "_to_errors", lambda logits, *rest: (plain(logits, *rest), seen.append(logits.clone()))[0])
+        cross_entropy(values, output, torch.zeros(4096, dtype=torch.long))
+    (errors,) = seen
+    assert errors.shape == (4096, 64)
+    assert (errors.abs() >= torch.finfo(FP32).tiny).all()
+
+
+@every_kind
+def test_the_number_of_threads_changes_no_bit(monkeypatch, pools, kind):
     found = []
     for number in (1, 2, 3):
         monkeypatch.setattr(threads, "threads", lambda number=number: number)
         threads._pool.cache_clear()
         torch.manual_seed(0)
-        found.append(both(200, 8, 40, 90 * 64)[0])
+        found.append(both(kind, 200, 8, 40, 90 * 64)[0])
     for other in found[1:]:
         assert all(map(torch.equal, found[0], other))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_value_that_is_not_finite_shows_in_compiled_losses(value):
-    values = torch.zeros(40, 4, dtype=torch.bfloat16)
+@every_kind
+def test_a_value_that_is_not_finite_shows_in_compiled_losses(value, kind):
+    values = torch.zeros(40, 4, dtype=kind)
     values[33, 0] = value
     output = layer(4, 35)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == BF16):
         result = cross_entropy(values.requires_grad_(), output, torch.zeros(40, dtype=torch.long))
     assert not torch.isfinite(result)

@@ -8,13 +8,13 @@ from chargen.kernels.bits import to_bits
 from chargen.kernels.compiled import compiled
 from chargen.kernels.vectors import fuse, sigmoid, tanh
 
-ONE = fuse(lambda x: (sigmoid(x), tanh(x), x, -1 * x + 0.5), "f", "ffbf")
+ONE = fuse(lambda x: (sigmoid(x), tanh(x), x, -1 * x + 0.5), "f", "ffwf")
 
 
 @compiled
 def one(source, target, bits):
     at = source.ctypes.data
-    ONE((at, target.ctypes.data, target.ctypes.data + 128, bits.ctypes.data, target.ctypes.data + 256))
+    ONE(bits, (at, target.ctypes.data, target.ctypes.data + 128, bits.ctypes.data, target.ctypes.data + 256))
 
 
 def apply(values):
@@ -54,6 +54,7 @@ FORMULAS = [
     (cells.lstm_unit_gradient, 9, 9),
     (cells.gru_unit, 11, 7),
     (cells.gru_unit_gradient, 8, 8),
+    (cells.gru_unit_gradient_in_rows, 8, 8),
 ]
 
 
@@ -62,12 +63,12 @@ def test_each_formula_is_the_same_on_vectors_and_on_arrays(formula, reads, write
     fused = fuse(formula, "f" * reads, "f" * writes)
 
     @compiled
-    def run(addresses):
-        fused(addresses)
+    def run(arrays, addresses):
+        fused(arrays, addresses)
 
     arrays = np.zeros((reads + writes, 32), np.float32)
     arrays[:reads] = np.random.default_rng(0).standard_normal((reads, 32))
     expected = formula(*arrays[:reads].astype(np.float64))
-    run(tuple(int(row.ctypes.data) for row in arrays))
+    run(arrays, tuple(int(row.ctypes.data) for row in arrays))
     for found, wanted in zip(arrays[reads:], expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=1e-6)

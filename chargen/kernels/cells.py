@@ -69,7 +69,14 @@ def gru_unit_gradient(
     return of_reset, of_update, of_new, of_reset, of_update, of_inner, of_new, out * update
 
 
-lstm = fuse(lstm_unit, "bbbbfffffffff", "bbbbffbb")
-lstm_gradient = fuse(lstm_unit_gradient, "bbbbffbff", "bbbbbbbbf")
-gru = fuse(gru_unit, "bbbffffffff", "bbbbfbb")
-gru_gradient = fuse(gru_unit_gradient, "bbbbbbff", "bbbbbbbf")
+def gru_unit_gradient_in_rows(*given: Values) -> Results:
+    """The same, but that what the reset gate acts on comes twice, and the new state once."""
+    *results, _, direct = gru_unit_gradient(*given)
+    return *results, results[-1], direct
+
+
+lstm = fuse(lstm_unit, "wwwwfffffffff", "wwwwffww")
+lstm_gradient = fuse(lstm_unit_gradient, "wwwwffwff", "wwwwwwwwf")
+gru = fuse(gru_unit, "wwwffffffff", "wwwwfww")
+gru_gradient = fuse(gru_unit_gradient, "wwwwwwff", "wwwwwwwf")
+gru_gradient_in_rows = fuse(gru_unit_gradient_in_rows, "wwwwwwff", "wwwwwwwf")

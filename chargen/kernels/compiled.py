@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from llvmlite import binding
 from numba.core import event
 from numba.extending import intrinsic
 
@@ -16,6 +17,8 @@ from chargen.places import cache_folder
 
 _config: Any = numba.config
 Function = TypeVar("Function", bound=Callable[..., Any])
+FEATURES = frozenset((_config.CPU_FEATURES or binding.get_host_cpu_features().flatten()).split(","))
+"""What the processor can do, as LLVM calls it: "+avx2"."""
 
 
 def _place() -> str:

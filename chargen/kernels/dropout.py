@@ -8,7 +8,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from chargen.kernels.compiled import compiled, native
-from chargen.kernels.vectors import BYTES, LANES, Vector, load_vector, store_vector
+from chargen.kernels.vectors import BYTES, LANES, Vector, letter, load_vector, store_vector
 
 GROUP = 512
 """Values that are computed together: 8 numbers of 16 bits from each of 64 Philox counters."""
@@ -27,7 +27,7 @@ def _drop(
 
     `like` is an array of the same type.
     """
-    kind = "f" if like.dtype == types.float32 else "b"
+    kind = letter(like)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         values, out, counter, index, purpose, key, limit = arguments[1:]

@@ -1,4 +1,6 @@
-"""Recurrent layers over whole windows, forward and backward, with bf16 products and everything else in float32.
+"""Recurrent layers over whole windows, forward and backward: products of bf16 or of float32, all the rest in float32.
+
+What is multiplied has one type, either, and is called stored here.
 
 Each function computes the rows from `first` up to `last` for all T characters; time comes first in all arrays. Sums
 over a layer's inputs come as one product made before, and gradients of weights are left to one product made afterwards.
@@ -17,12 +19,13 @@ name is used for the last time.
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.kernels.bits import Bits, Floats, from_bits, store
-from chargen.kernels.cells import gru, gru_gradient, lstm, lstm_gradient
+from chargen.kernels.bits import Floats, Stored, number
+from chargen.kernels.cells import gru, gru_gradient, gru_gradient_in_rows, lstm, lstm_gradient
 from chargen.kernels.compiled import compiled
+from chargen.kernels.squares import multiply
 from chargen.kernels.team import meet
-from chargen.kernels.tiles import SIDE, leave_units, multiply, use_units
-from chargen.kernels.vectors import fuse, transpose
+from chargen.kernels.tiles import SIDE, leave_units, use_units
+from chargen.kernels.vectors import floats, fuse, transpose, width
 
 Ids = NDArray[np.int64]
 _SQUARE = SIDE * SIDE
@@ -31,21 +34,24 @@ _APART = 8
 """Totals that are kept apart, so that no addition waits for the one before."""
 
 
-_add = fuse(lambda total, more: (total + more,), "fb", "f")
+_copy = fuse(lambda value: (value,), "f", "w")
+_add = fuse(lambda total, more: (total + more,), "fw", "f")
 
 
 @compiled
-def _enter(hidden: Floats, first: int, last: int, left: Bits, begin: int, end: int) -> None:
-    """States (B, H) as the left side of a product."""
+def _enter(hidden: Floats, first: int, last: int, left: Stored, begin: int, end: int) -> None:
+    """States (B, H) as the left side of a product (H / 32, M, 32)."""
+    size, filled, line = hidden.shape[1], left.shape[1], SIDE * width(left)
     for row in range(first, last):
         for block in range(begin, end):
-            store(hidden[row, block * SIDE : (block + 1) * SIDE], left[block, row - first])
+            source = hidden.ctypes.data + (row * size + block * SIDE) * 4
+            _copy(left, (source, left.ctypes.data + (block * filled + row - first) * line))
 
 
 @compiled
 def lstm_forward(
-    settings: NDArray[np.uint8], weights: Bits, bias: Floats, entering: Bits, which: Ids, gates: Bits,
-    hidden: Floats, cells: Floats, outputs: Bits, first: int, last: int, left: Bits, sums: Floats,
+    settings: NDArray[np.uint8], weights: Stored, bias: Floats, entering: Stored, which: Ids, gates: Stored,
+    hidden: Floats, cells: Floats, outputs: Stored, first: int, last: int, left: Stored, sums: Floats,
     begin: int, end: int, members: int, counter: Ids,
 ) -> None:  # fmt: skip
     """Run an LSTM.
@@ -72,14 +78,17 @@ def lstm_forward(
         cells.ctypes.data, outputs.ctypes.data, left.ctypes.data, sums.ctypes.data
     )  # fmt: skip
     _enter(hidden, first, last, left[0], begin, end)
+    one = width(weights)
+    line = SIDE * one  # bytes of 32 elements
     use_units(settings)
     for turn in range(turns):
         if members > 1:
             meet(counter, members * (turn + 1))
-        now, following = left_at + turn % 2 * filled * size * 2, left_at + (turn + 1) % 2 * filled * size * 2
+        half = blocks * filled * line
+        now, following = left_at + turn % 2 * half, left_at + (turn + 1) % 2 * half
         for at in range(begin * groups, end * groups + 1):
             block, group = at // groups, at % groups
-            packed, found = weights_at + block * blocks * _SQUARE * 2, sums_at + at % 2 * 4 * _SQUARE * 4
+            packed, found = weights_at + block * blocks * SIDE * line, sums_at + at % 2 * 4 * _SQUARE * 4
             # While the sums of some rows and units are computed, those before become gates.
             done_block, done_group = (at - 1) // groups, (at - 1) % groups
             square, reached, due = 0, 0, 0
@@ -87,34 +96,34 @@ def lstm_forward(
                 if at < end * groups:
                     due += 4 * blocks
                     square, reached, due = multiply(
-                        now + group * _SQUARE * 2, filled * SIDE * 2, packed, blocks * blocks * _SQUARE * 2, found,
-                        blocks, square, reached, due,
+                        weights, now + group * SIDE * line, filled * line, packed, blocks * blocks * SIDE * line, found,
+                        blocks, last - first - group * SIDE, square, reached, due,
                     )  # fmt: skip
                 place = done_group * SIDE + each
                 if at > begin * groups and place < last - first:
                     unit = (turn * rows + first + place) * size + done_block * SIDE
-                    e = entering_at + (which[turn, first + place] * size + done_block * SIDE) * 8
-                    g = gates_at + ((turn * rows + first + place) * size + done_block * SIDE) * 8
+                    e = entering_at + (which[turn, first + place] * size + done_block * SIDE) * 4 * one
+                    g = gates_at + ((turn * rows + first + place) * size + done_block * SIDE) * 4 * one
                     s = sums_at + ((at - 1) % 2 * 4 * SIDE + each) * SIDE * 4
                     b = bias_at + done_block * SIDE * 4
-                    lstm((
-                        e, e + SIDE * 2, e + SIDE * 4, e + SIDE * 6,
+                    lstm(weights, (
+                        e, e + line, e + 2 * line, e + 3 * line,
                         s, s + _SQUARE * 4, s + _SQUARE * 8, s + _SQUARE * 12,
                         b, b + size * 4, b + size * 8, b + size * 12,
                         cells_at + unit * 4,
-                        g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
+                        g, g + line, g + 2 * line, g + 3 * line,
                         cells_at + (unit + rows * size) * 4,
                         hidden_at + ((first + place) * size + done_block * SIDE) * 4,
-                        outputs_at + unit * 2,
-                        following + (done_block * filled + place) * SIDE * 2,
+                        outputs_at + unit * one,
+                        following + (done_block * filled + place) * line,
                     ))  # fmt: skip
     leave_units()
 
 
 @compiled
 def lstm_backward(
-    settings: NDArray[np.uint8], weights: Bits, gates: Bits, cells: Floats, gradient: Bits, dc: Floats,
-    transposed: Bits, first: int, last: int, left: Bits, sums: Floats,
+    settings: NDArray[np.uint8], weights: Stored, gates: Stored, cells: Floats, gradient: Stored, dc: Floats,
+    transposed: Stored, first: int, last: int, left: Stored, sums: Floats,
     begin: int, end: int, members: int, counter: Ids,
 ) -> None:  # fmt: skip
     """The gradients of an LSTM's sums.
@@ -124,7 +133,8 @@ def lstm_backward(
         gates, cells: what `lstm_forward` left; `gates` become the gradients of their sums.
         gradient: (T, B, H), of the outputs.
         dc: (B, H), gradient of the cells after; becomes that of those before.
-        transposed: (4 H, T B), rows apart or not, is filled with the gradients of the gates' sums too.
+        transposed: (4 H, T B), is filled with the gradients of the gates' sums too: rows, apart or not, of bf16; or
+            columns of float32, and then `gates` stay as they are.
         left: (2, 4 H / 32, M, 32) zeros, room to compute in.
         sums: (H / 32, M, 32), gradient of the state after; becomes that of the state before.
     """
@@ -137,14 +147,19 @@ def lstm_backward(
     dc_at, transposed_at, left_at, sums_at = (
         dc.ctypes.data, transposed.ctypes.data, left.ctypes.data, sums.ctypes.data
     )  # fmt: skip
+    one = width(weights)
+    line = SIDE * one  # bytes of 32 elements
+    # Products want bf16 as rows, which lie far apart in memory; with float32 they do as well without.
+    in_rows = floats(weights)
     use_units(settings)
     for turn in range(turns - 1, -2, -1):
         if members > 1:
             meet(counter, members * (turns - turn))
-        now, following = left_at + turn % 2 * filled * size * 8, left_at + (turn + 1) % 2 * filled * size * 8
+        half = 4 * blocks * filled * line
+        now, following = left_at + turn % 2 * half, left_at + (turn + 1) % 2 * half
         for at in range(begin * groups, end * groups + 1):
             block, group = at // groups, at % groups
-            packed = weights_at + block * blocks * 4 * _SQUARE * 2
+            packed = weights_at + block * blocks * 4 * SIDE * line
             found = sums_at + (block * filled + group * SIDE) * SIDE * 4
             done_block, done_group = (at - 1) // groups, (at - 1) % groups * SIDE
             square, reached, due = 0, 0, 0
@@ -152,40 +167,44 @@ def lstm_backward(
                 if turn < turns - 1 and at < end * groups:
                     due += 4 * blocks
                     square, reached, due = multiply(
-                        now + group * _SQUARE * 2, filled * SIDE * 2, packed, 0, found,
-                        4 * blocks, square, reached, due,
+                        weights, now + group * SIDE * line, filled * line, packed, 0, found,
+                        4 * blocks, last - first - group * SIDE, square, reached, due,
                     )  # fmt: skip
                 place = done_group + each
                 if turn >= 0 and at > begin * groups and place < last - first:
                     row = first + place
                     unit = (turn * rows + row) * size + done_block * SIDE
-                    g = gates_at + ((turn * rows + row) * size + done_block * SIDE) * 8
-                    to, gate = following + (done_block * filled + place) * SIDE * 2, filled * size * 2
+                    g = gates_at + ((turn * rows + row) * size + done_block * SIDE) * 4 * one
+                    to, gate = following + (done_block * filled + place) * line, blocks * filled * line
                     cell = dc_at + (row * size + done_block * SIDE) * 4
-                    lstm_gradient((
-                        g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
+                    t, apart = g, line
+                    if in_rows:
+                        t = transposed_at + ((turn * rows + row) * 4 * size + done_block * SIDE) * one
+                        apart = size * one
+                    lstm_gradient(weights, (
+                        g, g + line, g + 2 * line, g + 3 * line,
                         cells_at + unit * 4,
                         cells_at + (unit + rows * size) * 4,
-                        gradient_at + unit * 2,
+                        gradient_at + unit * one,
                         sums_at + (done_block * filled + place) * SIDE * 4,
                         cell,
-                        g, g + SIDE * 2, g + SIDE * 4, g + SIDE * 6,
+                        t, t + apart, t + 2 * apart, t + 3 * apart,
                         to, to + gate, to + 2 * gate, to + 3 * gate,
                         cell,
                     ))  # fmt: skip
-            if turn >= 0 and at > begin * groups:
+            if turn >= 0 and at > begin * groups and not in_rows:
                 for gate in range(4):
-                    source = following + ((gate * blocks + done_block) * filled + done_group) * SIDE * 2
+                    source = following + ((gate * blocks + done_block) * filled + done_group) * line
                     target = transposed_at + (gate * size + done_block * SIDE) * step
-                    target += (turn * rows + first + done_group) * 2
-                    transpose(source, target, step, min(SIDE, last - first - done_group))
+                    target += (turn * rows + first + done_group) * one
+                    transpose(transposed, source, target, step, min(SIDE, last - first - done_group))
     leave_units()
 
 
 @compiled
 def gru_forward(
-    settings: NDArray[np.uint8], weights: Bits, bias: Floats, inner_bias: Floats, entering: Bits, which: Ids,
-    gates: Bits, hidden: Floats, outputs: Bits, inner: Bits, first: int, last: int, left: Bits, sums: Floats,
+    settings: NDArray[np.uint8], weights: Stored, bias: Floats, inner_bias: Floats, entering: Stored, which: Ids,
+    gates: Stored, hidden: Floats, outputs: Stored, inner: Stored, first: int, last: int, left: Stored, sums: Floats,
     begin: int, end: int, members: int, counter: Ids,
 ) -> None:  # fmt: skip
     """Run a GRU.
@@ -209,14 +228,17 @@ def gru_forward(
         hidden.ctypes.data, outputs.ctypes.data, inner.ctypes.data, left.ctypes.data, sums.ctypes.data
     )  # fmt: skip
     _enter(hidden, first, last, left[0], begin, end)
+    one = width(weights)
+    line = SIDE * one  # bytes of 32 elements
     use_units(settings)
     for turn in range(turns):
         if members > 1:
             meet(counter, members * (turn + 1))
-        now, following = left_at + turn % 2 * filled * size * 2, left_at + (turn + 1) % 2 * filled * size * 2
+        half = blocks * filled * line
+        now, following = left_at + turn % 2 * half, left_at + (turn + 1) % 2 * half
         for at in range(begin * groups, end * groups + 1):
             block, group = at // groups, at % groups
-            packed, found = weights_at + block * blocks * _SQUARE * 2, sums_at + at % 2 * 3 * _SQUARE * 4
+            packed, found = weights_at + block * blocks * SIDE * line, sums_at + at % 2 * 3 * _SQUARE * 4
             # While the sums of some rows and units are computed, those before become gates.
             done_block, done_group = (at - 1) // groups, (at - 1) % groups
             square, reached, due = 0, 0, 0
@@ -224,36 +246,36 @@ def gru_forward(
                 if at < end * groups:
                     due += 3 * blocks
                     square, reached, due = multiply(
-                        now + group * _SQUARE * 2, filled * SIDE * 2, packed, blocks * blocks * _SQUARE * 2, found,
-                        blocks, square, reached, due,
+                        weights, now + group * SIDE * line, filled * line, packed, blocks * blocks * SIDE * line, found,
+                        blocks, last - first - group * SIDE, square, reached, due,
                     )  # fmt: skip
                 place = done_group * SIDE + each
                 if at > begin * groups and place < last - first:
                     unit = (turn * rows + first + place) * size + done_block * SIDE
-                    e = entering_at + (which[turn, first + place] * size + done_block * SIDE) * 6
-                    g = gates_at + ((turn * rows + first + place) * size + done_block * SIDE) * 6
+                    e = entering_at + (which[turn, first + place] * size + done_block * SIDE) * 3 * one
+                    g = gates_at + ((turn * rows + first + place) * size + done_block * SIDE) * 3 * one
                     s = sums_at + ((at - 1) % 2 * 3 * SIDE + each) * SIDE * 4
                     b = bias_at + done_block * SIDE * 4
                     state = hidden_at + ((first + place) * size + done_block * SIDE) * 4
-                    gru((
-                        e, e + SIDE * 2, e + SIDE * 4,
+                    gru(weights, (
+                        e, e + line, e + 2 * line,
                         s, s + _SQUARE * 4, s + _SQUARE * 8,
                         b, b + size * 4, b + size * 8,
                         inner_bias_at + done_block * SIDE * 4,
                         state,
-                        g, g + SIDE * 2, g + SIDE * 4,
-                        inner_at + unit * 2,
+                        g, g + line, g + 2 * line,
+                        inner_at + unit * one,
                         state,
-                        outputs_at + unit * 2,
-                        following + (done_block * filled + place) * SIDE * 2,
+                        outputs_at + unit * one,
+                        following + (done_block * filled + place) * line,
                     ))  # fmt: skip
     leave_units()
 
 
 @compiled
 def gru_backward(
-    settings: NDArray[np.uint8], weights: Bits, gates: Bits, inner: Bits, states: Bits, gradient: Bits,
-    direct: Floats, transposed: Bits, fresh: Bits, first: int, last: int, left: Bits, sums: Floats,
+    settings: NDArray[np.uint8], weights: Stored, gates: Stored, inner: Stored, states: Stored, gradient: Stored,
+    direct: Floats, transposed: Stored, fresh: Stored, first: int, last: int, left: Stored, sums: Floats,
     begin: int, end: int, members: int, counter: Ids,
 ) -> None:  # fmt: skip
     """The gradients of a GRU's sums.
@@ -264,8 +286,8 @@ def gru_backward(
         states: (T, B, H), before each character.
         gradient: (T, B, H), of the outputs.
         direct: (B, H) zeros, become a part of the gradient of the state before.
-        transposed: (4 H, T B), rows apart or not, is filled with gradients of the sums: of new states, reset and update
-            gates, and of what the reset gate acts on.
+        transposed: (4 H, T B), as for `lstm_backward`: of new states, reset and update gates, and of what the reset
+            gate acts on.
         fresh: (32, 32) zeros, room for gradients of new states.
         left: (2, 3 H / 32, M, 32) zeros, room to compute in.
         sums: (H / 32, M, 32), gradient of the state after; becomes the other part of that of the state before.
@@ -279,15 +301,18 @@ def gru_backward(
     gradient_at, direct_at, transposed_at, left_at, sums_at = (
         gradient.ctypes.data, direct.ctypes.data, transposed.ctypes.data, left.ctypes.data, sums.ctypes.data
     )  # fmt: skip
-    new_at = fresh.ctypes.data
+    new_at, in_rows = fresh.ctypes.data, floats(weights)
+    one = width(weights)
+    line = SIDE * one  # bytes of 32 elements
     use_units(settings)
     for turn in range(turns - 1, -2, -1):
         if members > 1:
             meet(counter, members * (turns - turn))
-        now, following = left_at + turn % 2 * filled * size * 6, left_at + (turn + 1) % 2 * filled * size * 6
+        half = 3 * blocks * filled * line
+        now, following = left_at + turn % 2 * half, left_at + (turn + 1) % 2 * half
         for at in range(begin * groups, end * groups + 1):
             block, group = at // groups, at % groups
-            packed = weights_at + block * blocks * 3 * _SQUARE * 2
+            packed = weights_at + block * blocks * 3 * SIDE * line
             found = sums_at + (block * filled + group * SIDE) * SIDE * 4
             done_block, done_group = (at - 1) // groups, (at - 1) % groups * SIDE
             square, reached, due = 0, 0, 0
@@ -295,53 +320,57 @@ def gru_backward(
                 if turn < turns - 1 and at < end * groups:
                     due += 3 * blocks
                     square, reached, due = multiply(
-                        now + group * _SQUARE * 2, filled * SIDE * 2, packed, 0, found,
-                        3 * blocks, square, reached, due,
+                        weights, now + group * SIDE * line, filled * line, packed, 0, found,
+                        3 * blocks, last - first - group * SIDE, square, reached, due,
                     )  # fmt: skip
                 place = done_group + each
                 if turn >= 0 and at > begin * groups and place < last - first:
                     row = first + place
                     unit = (turn * rows + row) * size + done_block * SIDE
-                    g = gates_at + ((turn * rows + row) * size + done_block * SIDE) * 6
-                    to, gate = following + (done_block * filled + place) * SIDE * 2, filled * size * 2
+                    g = gates_at + ((turn * rows + row) * size + done_block * SIDE) * 3 * one
+                    to, gate = following + (done_block * filled + place) * line, blocks * filled * line
                     straight = direct_at + (row * size + done_block * SIDE) * 4
-                    gru_gradient((
-                        g, g + SIDE * 2, g + SIDE * 4,
-                        inner_at + unit * 2,
-                        states_at + unit * 2,
-                        gradient_at + unit * 2,
+                    given = (
+                        g, g + line, g + 2 * line,
+                        inner_at + unit * one,
+                        states_at + unit * one,
+                        gradient_at + unit * one,
                         sums_at + (done_block * filled + place) * SIDE * 4,
                         straight,
-                        g, g + SIDE * 2, g + SIDE * 4,
-                        to, to + gate, to + 2 * gate,
-                        new_at + each * SIDE * 2,
-                        straight,
-                    ))  # fmt: skip
-            if turn >= 0 and at > begin * groups:
+                    )  # fmt: skip
+                    left_to = (to, to + gate, to + 2 * gate)
+                    if in_rows:
+                        t = transposed_at + ((turn * rows + row) * 4 * size + done_block * SIDE) * one
+                        new, reset, update, inside = t, t + size * one, t + 2 * size * one, t + 3 * size * one
+                        gru_gradient_in_rows(weights, (*given, reset, update, new, *left_to, inside, straight))
+                    else:
+                        gates_to = (g, g + line, g + 2 * line)
+                        gru_gradient(weights, (*given, *gates_to, *left_to, new_at + each * line, straight))
+            if turn >= 0 and at > begin * groups and not in_rows:
                 count = min(SIDE, last - first - done_group)
-                target = transposed_at + done_block * SIDE * step + (turn * rows + first + done_group) * 2
-                transpose(new_at, target, step, count)
+                target = transposed_at + done_block * SIDE * step + (turn * rows + first + done_group) * one
+                transpose(transposed, new_at, target, step, count)
                 for gate in range(3):
-                    source = following + ((gate * blocks + done_block) * filled + done_group) * SIDE * 2
+                    source = following + ((gate * blocks + done_block) * filled + done_group) * line
                     target += size * step
-                    transpose(source, target, step, count)
+                    transpose(transposed, source, target, step, count)
     leave_units()
 
 
 @compiled
-def sums_over_time(transposed: Bits, first: int, last: int, out: Floats) -> None:
-    """The sums of each row of bf16 bits (N, M) from `first` up to `last`, into `out` (N,)."""
-    columns = transposed.shape[1]
+def sums_over_time(transposed: Stored, first: int, last: int, out: Floats) -> None:
+    """The sums of each row (N, M) from `first` up to `last`, into `out` (N,)."""
+    columns, line = transposed.shape[1], SIDE * width(transposed)
     totals = np.empty(_APART * SIDE, np.float32)
     for row in range(first, last):
         totals[:] = 0
         row_at = transposed.ctypes.data + row * transposed.strides[0]
         for block in range(columns // SIDE):
             total = totals.ctypes.data + block % _APART * SIDE * 4
-            _add((total, row_at + block * SIDE * 2, total))
+            _add(transposed, (total, row_at + block * line, total))
         found = totals.sum()
         for column in range(columns // SIDE * SIDE, columns):
-            found += from_bits(transposed[row, column])
+            found += number(transposed[row, column])
         out[row] = found
 
 

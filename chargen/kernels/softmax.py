@@ -1,14 +1,14 @@
-"""The loss of bf16 logits and its gradient, a row at a time while it is in the fastest cache."""
+"""The loss of logits and its gradient, a row at a time while it is in the fastest cache."""
 
 import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.kernels.bits import from_bits, round_to_bits
+from chargen.kernels.bits import Stored, number, stored
 from chargen.kernels.compiled import compiled
 from chargen.kernels.tiles import SIDE
-from chargen.kernels.vectors import exp, fuse, maximum
+from chargen.kernels.vectors import Values, exp, fuse, maximum, width
 
 Floats = NDArray[np.float32]
 TOGETHER = 32
@@ -16,22 +16,28 @@ TOGETHER = 32
 _APART = 4
 """Blocks that are reduced apart from each other, so that none waits for the one before."""
 
-_top = fuse(lambda top, logit, bias: (maximum(top, logit + bias),), "fbf", "f")
-_exps = fuse(lambda total, logit, bias, top: (total + exp(logit + bias - top), exp(logit + bias - top)), "fbff", "ff")
+
+def _power(logit: Values, bias: Values, top: Values) -> Values:
+    """Never so small that its share of a gradient is subnormal: products with such numbers take ten times as long."""
+    return exp(logit + bias - top, 60)
+
+
+_top = fuse(lambda top, logit, bias: (maximum(top, logit + bias),), "fwf", "f")
+_exps = fuse(lambda total, *place: (total + _power(*place), _power(*place)), "fwff", "ff")
 _add = fuse(lambda total, more: (total + more,), "ff", "f")
 _largest = fuse(lambda one, other: (maximum(one, other),), "ff", "f")
-_errors = fuse(lambda power, scale, total: (power * scale, total + power * scale), "fff", "bf")
+_errors = fuse(lambda power, scale, total: (power * scale, total + power * scale), "fff", "wf")
 
 
 @compiled
 def loss_and_error(
-    logits: NDArray[np.uint16], bias: Floats, targets: NDArray[np.int64], share: float,
+    logits: Stored, bias: Floats, targets: NDArray[np.int64], share: float,
     nats: NDArray[np.float64], totals: Floats, first: int, last: int,
 ) -> None:  # fmt: skip
     """Logits (N, V) without bias -> what they cost, and the gradient of that cost.
 
     Args:
-        logits: bf16 bits, become (p - [target]) times `share`; V is a multiple of 32.
+        logits: float32, or bits of bf16; become (p - [target]) times `share`; V is a multiple of 32.
         bias: (V,); -1e30 for what does not count.
         targets: (N,).
         nats: (N,), filled with -ln p(target).
@@ -39,6 +45,7 @@ def loss_and_error(
         first, last: from which to which 32 rows.
     """
     rows, size = logits.shape
+    one = width(logits)
     blocks = size // SIDE
     apart = min(_APART, blocks)
     logits_at, bias_at = logits.ctypes.data, bias.ctypes.data
@@ -48,28 +55,28 @@ def loss_and_error(
         totals[group] = 0
         totals_at = totals.ctypes.data + group * size * 4
         for row in range(group * TOGETHER, min((group + 1) * TOGETHER, rows)):
-            row_at, target = logits_at + row * size * 2, targets[row]
-            of_target = np.float64(from_bits(logits[row, target])) + np.float64(bias[target])
+            row_at, target = logits_at + row * size * one, targets[row]
+            of_target = np.float64(number(logits[row, target])) + np.float64(bias[target])
             many[:] = np.float32(-1e38)
             for block in range(blocks):
                 place = many_at + block % apart * SIDE * 4
-                _top((place, row_at + block * SIDE * 2, bias_at + block * SIDE * 4, place))
+                _top(logits, (place, row_at + block * SIDE * one, bias_at + block * SIDE * 4, place))
             for block in range(1, apart):
-                _largest((many_at, many_at + block * SIDE * 4, many_at))
+                _largest(logits, (many_at, many_at + block * SIDE * 4, many_at))
             top = many[:SIDE].max()
             spread[:], many[:] = top, 0
             for block in range(blocks):
                 place = many_at + block % apart * SIDE * 4
                 at = block * SIDE
-                _exps((place, row_at + at * 2, bias_at + at * 4, spread_at, place, powers_at + at * 4))
+                _exps(logits, (place, row_at + at * one, bias_at + at * 4, spread_at, place, powers_at + at * 4))
             for block in range(1, apart):
-                _add((many_at, many_at + block * SIDE * 4, many_at))
+                _add(logits, (many_at, many_at + block * SIDE * 4, many_at))
             total = many[:SIDE].sum()
             nats[row] = math.log(total) + top - of_target
             scale = np.float32(share / total)
             spread[:] = scale
             for block in range(blocks):
-                at = block * SIDE
-                _errors((powers_at + at * 4, spread_at, totals_at + at * 4, row_at + at * 2, totals_at + at * 4))
-            logits[row, target] = round_to_bits(np.float32(powers[target] * scale - np.float32(share)))
+                at, total_at = block * SIDE, totals_at + block * SIDE * 4
+                _errors(logits, (powers_at + at * 4, spread_at, total_at, row_at + at * one, total_at))
+            logits[row, target] = stored(logits, np.float32(powers[target] * scale - np.float32(share)))
             totals[group, target] -= np.float32(share)

@@ -1,16 +1,14 @@
-"""Products of bf16 squares with fp32 sums, in the matrix units that some processors have (AMX), or in plain loops."""
+"""The matrix units that some processors have (AMX): squares of bf16 multiplied into sums in float32."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types  # type: ignore[attr-defined]
+from numba import types
 from numpy.typing import NDArray
 
-from chargen.kernels.bits import from_bits
-from chargen.kernels.compiled import compiled, inlined, native
+from chargen.kernels.compiled import compiled, native
 from chargen.kernels.units import amx
 
 SIDE = 32
@@ -99,7 +97,7 @@ def start_in_units(typing_context: Any, out: Any) -> Any:
 
 
 @native
-def _advance_in_units(typing_context: Any, left: Any, packed: Any, out: Any) -> Any:
+def advance_in_units(typing_context: Any, left: Any, packed: Any, out: Any) -> Any:
     """Tiles 4 and 5 hold the left side, 6 and 7 the right side."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -116,7 +114,7 @@ def _advance_in_units(typing_context: Any, left: Any, packed: Any, out: Any) -> 
 
 
 @native
-def _end_in_units(typing_context: Any, out: Any) -> Any:
+def end_in_units(typing_context: Any, out: Any) -> Any:
     """Tiles 0 to 3 as a square."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -126,78 +124,6 @@ def _end_in_units(typing_context: Any, out: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp), generate
-
-
-def _pointer_to(kind: Any) -> Any:
-    """A function that makes an address a pointer."""
-
-    def point(typing_context: Any, address: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-        return kind(address), generate
-
-    return native(point)
-
-
-_shorts, _floats = (_pointer_to(_types.CPointer(kind)) for kind in (types.uint16, types.float32))
-
-
-@compiled
-def _start_plainly(out: int) -> None:
-    carray(_floats(out), (SIDE, SIDE))[:] = 0
-
-
-@compiled
-def _advance_plainly(left: int, packed: int, out: int) -> None:
-    values, weights = carray(_shorts(left), (SIDE, SIDE)), carray(_shorts(packed), (SIDE // 2, SIDE, 2))
-    found = carray(_floats(out), (SIDE, SIDE))
-    for row in range(SIDE):
-        for k in range(SIDE):
-            value = from_bits(values[row, k])
-            for n in range(SIDE):
-                found[row, n] += value * from_bits(weights[k // 2, n, k % 2])
-
-
-@compiled
-def _end_plainly(out: int) -> None:
-    return
-
-
-def _multiplying(start: Any, advance: Any, end: Any) -> Callable[..., tuple[int, int, int]]:
-    @inlined
-    def multiply(
-        left: int, apart: int, packed: int, next_packed: int, out: int, inputs: int, square: int, at: int, due: int
-    ) -> tuple[int, int, int]:
-        while due >= SIDE:
-            target = out + square * SIDE * SIDE * 4
-            if at == 0:
-                start(target)
-            advance(left + at * apart, packed + square * next_packed + at * SIDE * SIDE * 2, target)
-            at += 1
-            if at == inputs:
-                end(target)
-                square, at = square + 1, 0
-            due -= SIDE
-        return square, at, due
-
-    result: Callable[..., tuple[int, int, int]] = multiply
-    return result
-
-
-multiply_in_units = _multiplying(start_in_units, _advance_in_units, _end_in_units)
-multiply_plainly = _multiplying(_start_plainly, _advance_plainly, _end_plainly)
-multiply = multiply_in_units if amx() else multiply_plainly
-"""Some steps of products out (S, 32, 32) = left (32, 32 K) times S blocks of weights (32 K, 32), by addresses.
-
-Matrix units work beside vector units, so a caller had better do something else between two calls. There are K steps for
-each of the S squares; begin at square 0, step 0, and go on where the call before says that it ended. `due` counts 32nds
-of a step; those that make no whole one are handed back. Other products may not come in between.
-
-`left` are bf16 bits in K squares that begin `apart` bytes from each other; `packed` is a block of packed weights,
-and the other blocks begin `next_packed` bytes from each other; `out` are float32. All begin at a cache line. Between
-`use_units(SETTINGS)` and `leave_units()` only.
-"""
 
 
 @compiled

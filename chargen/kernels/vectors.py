@@ -4,6 +4,7 @@ A compiler makes vectors of a plain loop only where it can prove that its arrays
 needs is read before its results are written, so nothing has to be proved, and nothing is written in between.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from chargen.kernels.compiled import native
+from chargen.kernels.compiled import FEATURES, native
 from chargen.kernels.units import amx
 
 LANES = 16
@@ -73,10 +74,10 @@ class Vector:
             found = Vector(self.builder, self.builder.select(beyond, self.of(sign * limit).value, found.value))
         return found
 
-    def exp(self) -> "Vector":
+    def exp(self, limit: float = 87) -> "Vector":
         """As `pointwise.exp`."""
         builder = self.builder
-        x = self._limited(87)
+        x = self._limited(limit)
         shifted = x * math.log2(math.e) + 1.5 * 2**23
         whole = shifted - 1.5 * 2**23
         r = (x - whole * 0.693359375) - whole * -2.12194440e-4
@@ -88,7 +89,7 @@ class Vector:
 
     def reciprocal(self) -> "Vector":
         """1 / self for numbers from 1 to 2**126, within 2 units in the last place."""
-        if not amx():
+        if "+avx512f" not in FEATURES:
             return Vector(self.builder, self.builder.fdiv(self.of(1).value, self.value))
         # A division takes eight times as long as an estimate, which one step of Newton's method makes exact enough.
         mask = ir.IntType(16)
@@ -103,9 +104,9 @@ def declared(builder: Any, name: str, kind: Any) -> Any:
     return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
 
 
-def exp(x: Values) -> Values:
-    """E**x, for x from -87 to 87; beyond, what it is there."""
-    return x.exp() if isinstance(x, Vector) else np.exp(x)
+def exp(x: Values, limit: float = 87) -> Values:
+    """E**x, for x from -limit to limit, at most 87; beyond, what it is there."""
+    return x.exp(limit) if isinstance(x, Vector) else np.exp(x.clip(-limit, limit))
 
 
 def maximum(one: Values, other: Values) -> Values:
@@ -161,29 +162,50 @@ def rounded(vector: Vector) -> Any:
 def fuse(formula: Callable[..., tuple[Values, ...]], reads: str, writes: str) -> Any:
     """Make a formula a function for compiled code: it works on 32 elements from each of some addresses on.
 
-    The addresses are one tuple: first those of what is read, then those of what is written.
+    Its arguments are an array, and the addresses as one tuple: first those of what is read, then those of what is
+    written.
 
     Args:
         formula: a function of as many vectors as `reads` has letters that returns as many as `writes` has.
-        reads, writes: "f" for float32, "b" for bits of bf16.
+        reads, writes: "f" for float32, "w" for what the array holds: float32 or bits of bf16.
     """
 
-    def run(typing_context: Any, addresses: Any) -> Any:
+    def run(typing_context: Any, like: Any, addresses: Any) -> Any:
+        kinds = (reads + writes).replace("w", letter(like))
+
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            given = [builder.extract_value(arguments[0], at) for at in range(len(reads + writes))]
+            given = [builder.extract_value(arguments[1], at) for at in range(len(kinds))]
             for first in range(0, SIZE, LANES):
                 places = [
-                    builder.add(address, _INT64(first * BYTES[kind]))
-                    for address, kind in zip(given, reads + writes, strict=True)
+                    (kind, builder.add(address, _INT64(first * BYTES[kind])))
+                    for kind, address in zip(kinds, given, strict=True)
                 ]
-                found = formula(*(load_vector(builder, *one) for one in zip(reads, places[: len(reads)], strict=True)))
-                for kind, vector, at in zip(writes, found, places[len(reads) :], strict=True):
+                found = formula(*(load_vector(builder, *place) for place in places[: len(reads)]))
+                for (kind, at), vector in zip(places[len(reads) :], found, strict=True):
                     store_vector(builder, kind, vector, at)
             return context.get_dummy_value()
 
-        return types.void(_types.UniTuple(types.intp, len(reads + writes))), generate
+        return types.void(like, _types.UniTuple(types.intp, len(kinds))), generate
 
     return native(run)
+
+
+def letter(array: Any) -> str:
+    """For the type of an array: "f" for float32, "b" for bits of bf16."""
+    return "f" if array.dtype == types.float32 else "b"
+
+
+@native
+def floats(typing_context: Any, array: Any) -> Any:
+    """Whether an array's elements are float32, as a constant."""
+    found = letter(array) == "f"
+    return types.boolean(array), lambda context, builder, signature, arguments: ir.IntType(1)(found)
+
+
+@native
+def width(typing_context: Any, array: Any) -> Any:
+    """Bytes of an array's elements, as a constant."""
+    return types.intp(array), lambda context, builder, signature, arguments: _INT64(BYTES[letter(array)])
 
 
 def transposed(builder: Any, rows: list[Any]) -> list[Any]:
@@ -205,28 +227,32 @@ def transposed(builder: Any, rows: list[Any]) -> list[Any]:
 
 
 @native
-def transpose(typing_context: Any, source: Any, target: Any, step: Any, count: Any) -> Any:
-    """Bits (32, 32) at one address -> transposed at another, where rows begin `step` bytes apart; of each row the first
-    `count`.
+def transpose(typing_context: Any, like: Any, source: Any, target: Any, step: Any, count: Any) -> Any:
+    """Elements (32, 32) at one address -> transposed at another, where rows begin `step` bytes apart; of each row the
+    first `count`. `like` is an array that holds such elements.
     """
+    size = BYTES[letter(like)]
+    side = 64 // size  # of the squares that are transposed at once: vectors have 64 bytes
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        source, target, step, count = arguments
-        kind, flags = ir.VectorType(ir.IntType(16), SIZE), ir.VectorType(ir.IntType(1), SIZE)
-        rows = []
-        for row in range(SIZE):
-            loaded = builder.load(builder.inttoptr(builder.add(source, _INT64(2 * SIZE * row)), _POINTER), typ=kind)
-            loaded.align = 2
-            rows.append(loaded)
-        wide = ir.VectorType(_INT64, SIZE)
+        _, source, target, step, count = arguments
+        kind, flags = ir.VectorType(ir.IntType(8 * size), side), ir.VectorType(ir.IntType(1), side)
+        wide = ir.VectorType(_INT64, side)
         spread = builder.insert_element(ir.Constant(wide, ir.Undefined), count, ir.IntType(32)(0))
-        spread = builder.shuffle_vector(spread, spread, ir.VectorType(ir.IntType(32), SIZE)([0] * SIZE))
-        mask = builder.icmp_signed("<", wide(list(range(SIZE))), spread)
+        spread = builder.shuffle_vector(spread, spread, ir.VectorType(ir.IntType(32), side)([0] * side))
         masked = ir.FunctionType(ir.VoidType(), [kind, _POINTER, ir.IntType(32), flags])
-        function = declared(builder, "llvm.masked.store.v32i16.p0", masked)
-        for row, value in enumerate(transposed(builder, rows)):
-            at = builder.add(target, builder.mul(step, _INT64(row)))
-            builder.call(function, [value, builder.inttoptr(at, _POINTER), ir.IntType(32)(2), mask])
+        function = declared(builder, f"llvm.masked.store.v{side}i{8 * size}.p0", masked)
+        for first, column in itertools.product(range(0, SIZE, side), repeat=2):
+            rows = []
+            for row in range(first, first + side):
+                at = builder.add(source, _INT64((SIZE * row + column) * size))
+                loaded = builder.load(builder.inttoptr(at, _POINTER), typ=kind)
+                loaded.align = size
+                rows.append(loaded)
+            mask = builder.icmp_signed("<", wide(list(range(first, first + side))), spread)
+            for row, value in enumerate(transposed(builder, rows), column):
+                at = builder.add(target, builder.add(builder.mul(step, _INT64(row)), _INT64(first * size)))
+                builder.call(function, [value, builder.inttoptr(at, _POINTER), ir.IntType(32)(size), mask])
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 4), generate
+    return types.void(like, *[types.intp] * 4), generate

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from chargen.errors import SettingError
+from chargen.kernels.units import amx
 
 
 def pick_device(name: str) -> torch.device:
@@ -29,9 +30,18 @@ def pick_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-        fast = bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+        fast = device.type == "cpu" and amx()
     return "bf16" if fast else "fp32"
+
+
+STORED = torch.float32, torch.bfloat16
+"""Types that compiled kernels read and write."""
+
+
+def memory(values: torch.Tensor) -> NDArray[Any]:
+    """The memory of a tensor of such a type on a CPU; bf16, which NumPy does not have, as bits."""
+    found: NDArray[Any] = (values.view(torch.uint16) if values.dtype == torch.bfloat16 else values).numpy()
+    return found
 
 
 def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:

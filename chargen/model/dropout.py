@@ -8,6 +8,7 @@ from torch import Tensor
 
 from chargen.draws import Purpose, integer
 from chargen.kernels import available
+from chargen.model.device import STORED, memory
 
 BITS = 16
 """Of a mask's random numbers: a rate is rounded to a multiple of 2**-16."""
@@ -29,7 +30,7 @@ def drop(values: Tensor, rate: float, noise: Noise | None, layer: int) -> Tensor
     """
     if noise is None or rate == 0:
         return values
-    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.bfloat16) and available():
+    if values.device.type == "cpu" and values.dtype in STORED and available():
         dropped: Tensor = _Drop.apply(values, round(rate * 2**BITS), noise, layer)  # type: ignore[no-untyped-call]
         return dropped
     generator = torch.Generator(values.device).manual_seed(integer(noise.seed, layer, noise.step, Purpose.DROPOUT))
@@ -56,8 +57,7 @@ def _apply(values: Tensor, limit: int, noise: Noise, layer: int) -> Tensor:
 
     by_time = values.detach().transpose(0, 1).contiguous()  # as the compiled layers have it: nothing is copied then
     found = torch.empty_like(by_time)
-    kind = torch.uint16 if values.dtype == torch.bfloat16 else values.dtype  # NumPy has no bf16
-    before, after = (each.view(kind).flatten().numpy() for each in (by_time, found))
+    before, after = (memory(each.flatten()) for each in (by_time, found))
     address = noise.seed, (noise.step << 24) % 2**64, layer, int(Purpose.DROPOUT)
 
     def run(groups: slice) -> None:

@@ -1,4 +1,4 @@
-"""One recurrent layer on a CPU with bf16 matrix units: the layer of `recurrent` computed by compiled kernels."""
+"""One recurrent layer on a CPU: the layer of `recurrent` computed by compiled kernels, in bf16 or float32."""
 
 import time
 from collections.abc import Callable
@@ -18,13 +18,18 @@ from chargen.kernels import packing
 from chargen.kernels import recurrent as kernels
 from chargen.kernels.threads import Faster, share, threads, together
 from chargen.kernels.tiles import SETTINGS, SIDE, aligned
+from chargen.model.device import memory
 
 ROWS = 16
 """Fewer rows are not worth a thread of their own."""
 
 
-def run(module: nn.RNNBase, inputs: Tensor, state: Tensor, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """As `run_layer`: inputs (B, T, F) and a state (B, S) -> outputs (B, T, H) in bf16 and the state after, in fp32.
+def run(
+    module: nn.RNNBase, inputs: Tensor, state: Tensor, kind: torch.dtype, ids: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """As `run_layer`: inputs (B, T, F) and a state (B, S) -> outputs (B, T, H) and the state after, in float32.
+
+    Products are of a kind, bfloat16 or float32, which outputs have too.
 
     Where `ids` (B, T) are given, inputs are their rows in a table (V, F), and products are made once for each row.
     """
@@ -37,7 +42,7 @@ def run(module: nn.RNNBase, inputs: Tensor, state: Tensor, ids: Tensor | None = 
         # Units with weights and states of zero stay at zero.
         weights = [_fill(weight, size, padded, weight is weights[1]) for weight in weights]
         state = functional.pad(state.view(len(state), -1, size), (0, padded - size)).flatten(1)
-    by_time = (inputs if ids is not None else inputs.transpose(0, 1)).to(torch.bfloat16).contiguous()
+    by_time = (inputs if ids is not None else inputs.transpose(0, 1)).to(kind).contiguous()
     which = None if ids is None else ids.t().contiguous()
     layer: Any = _Lstm if lstm else _Gru
     outputs, after = layer.apply(by_time, which, *weights, state)
@@ -54,14 +59,11 @@ def _fill(weight: Tensor, size: int, padded: int, both: bool) -> Tensor:
     return functional.pad(by_gate, ends).flatten(0, 1)
 
 
-def _bits(values: Tensor) -> NDArray[np.uint16]:
-    """A bf16 tensor's memory."""
-    found: NDArray[np.uint16] = values.view(torch.uint16).numpy()
-    return found
-
-
-def _pack(weights: Tensor, kernel: Callable[..., None], inputs: int, outputs: int) -> NDArray[np.uint16]:
-    """Weights as the right side (inputs, outputs) of a product."""
+def _pack(weights: Tensor, kind: torch.dtype, kernel: Callable[..., None], inputs: int, outputs: int) -> NDArray[Any]:
+    """Weights as the right side (inputs, outputs) of a product, blocks of 32 columns one after the other."""
+    if kind == torch.float32:
+        right = weights.detach() if len(weights) == inputs else weights.detach().t()
+        return memory(right.reshape(inputs, -1, SIDE).transpose(0, 1).contiguous())
     packed = aligned((outputs // SIDE, inputs // 2, SIDE, 2), np.uint16)
     values = weights.detach().contiguous().numpy()
     share(lambda part: kernel(values, part.start, part.stop, packed), len(packed))
@@ -80,19 +82,20 @@ class _Part:
     """
 
     rows: slice
-    left: NDArray[np.uint16]
+    left: NDArray[Any]
     sums: Any
     units: tuple[int, int, int, NDArray[np.int64]]
 
 
 def _in_threads(
-    run: Callable[[_Part], None], rows: int, size: int, inputs: int, of_state: Tensor | None = None
+    run: Callable[[_Part], None], like: NDArray[Any], rows: int, size: int, inputs: int, of_state: Tensor | None = None
 ) -> None:
     """Share out rows, or units where fewer zeros are multiplied so and where that turns out faster.
 
     Matrix units take 32 rows at a time, filled up with zeros.
 
     Args:
+        like: an array of the type of the factors.
         rows, size, inputs: B, H, and how many inputs products have.
         of_state: (B, H), stands in `sums` and is replaced by what is there in the end.
     """
@@ -103,7 +106,7 @@ def _in_threads(
     borders = [blocks * member // members for member in range(members + 1)] if by_units else [0, blocks]
 
     def some_rows(part: slice) -> None:
-        left = aligned((2, inputs // SIDE, kernels.pad(part.stop - part.start), SIDE), np.uint16)
+        left = aligned((2, inputs // SIDE, kernels.pad(part.stop - part.start), SIDE), like.dtype)
         sums: Any = None if of_state is None else _by_block(of_state, part)
         counter = np.zeros(1, np.int64)
         units = [(*border, len(borders) - 1, counter) for border in pairwise(borders)]
@@ -146,21 +149,21 @@ class _Lstm(torch.autograd.Function):
         bias_hh: Tensor, state: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         (turns, rows), size = (inputs if which is None else which).shape[:2], weight_hh.shape[1]
-        by_unit = _by_unit(weight_ih, size)
+        by_unit = _by_unit(weight_ih, size, inputs.dtype)
         entering, chosen, gates = _entering(inputs, which, by_unit)
-        outputs, cells = _with_first(turns, state[:, :size], torch.bfloat16), _with_first(turns, state[:, size:])
+        outputs, cells = _with_first(turns, state[:, :size], inputs.dtype), _with_first(turns, state[:, size:])
         hidden = state[:, :size].clone(memory_format=torch.contiguous_format)
-        packed = _pack(weight_hh, packing.pack_forward, size, 4 * size)
+        packed = _pack(weight_hh, inputs.dtype, packing.pack_forward, size, 4 * size)
         arrays = (
-            packed, (bias_ih + bias_hh).detach().numpy(), _bits(entering), chosen, _bits(gates), hidden.numpy(),
-            cells.numpy(), _bits(outputs[1:]),
+            packed, (bias_ih + bias_hh).detach().numpy(), memory(entering), chosen, memory(gates), hidden.numpy(),
+            cells.numpy(), memory(outputs[1:]),
         )  # fmt: skip
 
         def run(part: _Part) -> None:
             sums = aligned((2, 4, SIDE, SIDE), np.float32)
             kernels.lstm_forward(SETTINGS, *arrays, part.rows.start, part.rows.stop, part.left, sums, *part.units)
 
-        _in_threads(run, rows, size, size)
+        _in_threads(run, packed, rows, size, size)
         ctx.save_for_backward(inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, cells)
         return outputs[1:], torch.cat([hidden, cells[turns]], dim=1)
 
@@ -169,16 +172,16 @@ class _Lstm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, cells = _once(ctx)
         (turns, rows), size = gradients[0].shape[:2], weight_hh.shape[1]
-        of_outputs, after = gradients[0].to(torch.bfloat16).contiguous(), gradients[1].float()
+        of_outputs, after = gradients[0].to(inputs.dtype).contiguous(), gradients[1].float()
         dh, dc = (part.clone(memory_format=torch.contiguous_format) for part in after.chunk(2, dim=1))
-        transposed = _transposed(4 * size, turns * rows)
-        packed = _pack(weight_hh, packing.pack_backward, 4 * size, size)
-        arrays = packed, _bits(gates), cells.numpy(), _bits(of_outputs), dc.numpy(), _bits(transposed)
+        transposed = _transposed(4 * size, turns * rows, inputs.dtype)
+        packed = _pack(weight_hh, inputs.dtype, packing.pack_backward, 4 * size, size)
+        arrays = packed, memory(gates), cells.numpy(), memory(of_outputs), dc.numpy(), memory(transposed)
 
         def run(part: _Part) -> None:
             kernels.lstm_backward(SETTINGS, *arrays, part.rows.start, part.rows.stop, part.left, part.sums, *part.units)
 
-        _in_threads(run, rows, size, 4 * size, dh)
+        _in_threads(run, packed, rows, size, 4 * size, dh)
         of_inputs, of_ih = _input_gradients(inputs, which, gates, by_unit, weight_ih, transposed)
         of_hh = transposed @ outputs[:-1].view(turns * rows, size)
         bias = _sums(transposed)
@@ -192,22 +195,22 @@ class _Gru(torch.autograd.Function):
         bias_hh: Tensor, state: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         (turns, rows), size = (inputs if which is None else which).shape[:2], weight_hh.shape[1]
-        by_unit = _by_unit(weight_ih, size)
+        by_unit = _by_unit(weight_ih, size, inputs.dtype)
         entering, chosen, gates = _entering(inputs, which, by_unit)
-        outputs, inner = _with_first(turns, state, torch.bfloat16), torch.empty(turns, rows, size, dtype=torch.bfloat16)
+        outputs, inner = _with_first(turns, state, inputs.dtype), inputs.new_empty(turns, rows, size)
         hidden, bias = state.clone(memory_format=torch.contiguous_format), bias_ih.detach().clone()
         bias[: 2 * size] += bias_hh.detach()[: 2 * size]
-        packed = _pack(weight_hh, packing.pack_forward, size, 3 * size)
+        packed = _pack(weight_hh, inputs.dtype, packing.pack_forward, size, 3 * size)
         arrays = (
-            packed, bias.numpy(), bias_hh.detach()[2 * size :].numpy(), _bits(entering), chosen, _bits(gates),
-            hidden.numpy(), _bits(outputs[1:]), _bits(inner),
+            packed, bias.numpy(), bias_hh.detach()[2 * size :].numpy(), memory(entering), chosen, memory(gates),
+            hidden.numpy(), memory(outputs[1:]), memory(inner),
         )  # fmt: skip
 
         def run(part: _Part) -> None:
             sums = aligned((2, 3, SIDE, SIDE), np.float32)
             kernels.gru_forward(SETTINGS, *arrays, part.rows.start, part.rows.stop, part.left, sums, *part.units)
 
-        _in_threads(run, rows, size, size)
+        _in_threads(run, packed, rows, size, size)
         ctx.save_for_backward(inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, inner)
         return outputs[1:], hidden
 
@@ -216,21 +219,21 @@ class _Gru(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, inner = _once(ctx)
         (turns, rows), size = gradients[0].shape[:2], weight_hh.shape[1]
-        of_outputs, after = gradients[0].to(torch.bfloat16).contiguous(), gradients[1].float()
+        of_outputs, after = gradients[0].to(inputs.dtype).contiguous(), gradients[1].float()
         dh, direct = after.clone(memory_format=torch.contiguous_format), torch.zeros(rows, size)
-        transposed = _transposed(4 * size, turns * rows)
-        packed = _pack(weight_hh, packing.pack_backward, 3 * size, size)
+        transposed = _transposed(4 * size, turns * rows, inputs.dtype)
+        packed = _pack(weight_hh, inputs.dtype, packing.pack_backward, 3 * size, size)
         arrays = (
-            packed, _bits(gates), _bits(inner), _bits(outputs[:-1]), _bits(of_outputs), direct.numpy(),
-            _bits(transposed),
+            packed, memory(gates), memory(inner), memory(outputs[:-1]), memory(of_outputs), direct.numpy(),
+            memory(transposed),
         )  # fmt: skip
 
         def run(part: _Part) -> None:
-            fresh = aligned((SIDE, SIDE), np.uint16)
+            fresh = aligned((SIDE, SIDE), packed.dtype)
             first, last = part.rows.start, part.rows.stop
             kernels.gru_backward(SETTINGS, *arrays, fresh, first, last, part.left, part.sums, *part.units)
 
-        _in_threads(run, rows, size, 3 * size, dh)
+        _in_threads(run, packed, rows, size, 3 * size, dh)
         bias = _sums(transposed)
         # Its rows lie in the order new, reset, update, and what the reset gate acts on.
         weight, outer = torch.cat([weight_ih[2 * size :], weight_ih[: 2 * size]]), transposed[: 3 * size]
@@ -256,15 +259,20 @@ def _with_first(turns: int, values: Tensor, dtype: torch.dtype = torch.float32) 
     return room
 
 
-def _by_unit(weight_ih: Tensor, size: int) -> Tensor:
-    """Weights of inputs (gates H, F) in bf16, for every 32 units those of all gates together."""
+def _by_unit(weight_ih: Tensor, size: int, kind: torch.dtype) -> Tensor:
+    """Weights of inputs (gates H, F), for every 32 units those of all gates together."""
     by_gate = weight_ih.detach().view(-1, size // SIDE, SIDE, weight_ih.shape[1])
-    return by_gate.transpose(0, 1).to(torch.bfloat16, memory_format=torch.contiguous_format).flatten(0, 2)
+    return by_gate.transpose(0, 1).to(kind, memory_format=torch.contiguous_format).flatten(0, 2)
 
 
-def _transposed(size: int, columns: int) -> Tensor:
-    """Room for a matrix (N, T B) whose rows do not lie a power of two apart: these would share one place of a cache."""
-    room = torch.empty(size, columns + 2 * SIDE, dtype=torch.bfloat16)
+def _transposed(size: int, columns: int, kind: torch.dtype) -> Tensor:
+    """Room for a matrix (N, T B): of float32 by columns, of bf16 by rows.
+
+    Rows do not lie a power of two apart: these would share one place of a cache.
+    """
+    if kind == torch.float32:
+        return torch.empty(columns, size).t()
+    room = torch.empty(size, columns + 2 * SIDE, dtype=kind)
     room[:, columns:] = 0  # torch's product multiplies some of what is between rows by zero, and it might be NaN
     return room[:, :columns]
 
@@ -287,20 +295,23 @@ def _input_gradients(
     """The gradients of inputs and of their weights, from those of the gates' sums.
 
     Args:
-        gates: (T B, gates H), in the order of `by_unit`.
+        gates: (T B, gates H), in the order of `by_unit`; of bf16 only.
         weight: (gates H, F), in the order of `transposed`, which is (gates H, T B).
     """
     if which is None:
-        return (gates @ by_unit).view(inputs.shape), transposed @ inputs.view(-1, inputs.shape[-1])
+        of_inputs = gates @ by_unit if inputs.dtype == torch.bfloat16 else transposed.t() @ weight
+        return of_inputs.view(inputs.shape), transposed @ inputs.view(-1, inputs.shape[-1])
     # The product with a row of zeros and a one for each position adds up the gradients of each row of the table.
-    ones = torch.zeros(which.numel(), kernels.pad(len(inputs)), dtype=torch.bfloat16)
+    ones = inputs.new_zeros(which.numel(), kernels.pad(len(inputs)))
     of_rows = transposed @ ones.scatter_(1, which.view(-1, 1), 1)[:, : len(inputs)]
-    return of_rows.t() @ weight.to(torch.bfloat16), of_rows @ inputs
+    return of_rows.t() @ weight.to(inputs.dtype), of_rows @ inputs
 
 
 def _sums(transposed: Tensor) -> Tensor:
     """Sums over time and rows (N,) of what is transposed (N, T B)."""
-    bits, found = _bits(transposed), torch.empty(len(transposed))
+    if transposed.dtype == torch.float32:
+        return transposed.sum(1)
+    bits, found = memory(transposed), torch.empty(len(transposed))
     out = found.numpy()
     share(lambda part: kernels.sums_over_time(bits, part.start, part.stop, out), len(bits), SIDE)
     return found

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from chargen.kernels import available
+from chargen.model.device import STORED, memory
 
 BLOCK = {"cpu": 2**21, "cuda": 2**25, "compiled": 2**24}
 """Logits at once: few for plain passes over them, which want a CPU's cache; enough to fill a GPU; compiled code reads
@@ -96,19 +97,19 @@ def _plain(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed:
 
 
 def _compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Found:
-    """The same in bf16 on a CPU, where passing over the logits would take longer than their products."""
+    """The same on a CPU, where passing over the logits would take longer than their products."""
     from chargen.kernels.softmax import TOGETHER
     from chargen.kernels.tiles import SIDE
 
     (rows, inputs), size = values.shape, len(weight)
     padded = -(-size // SIDE) * SIDE
-    narrow = torch.zeros(padded, inputs, dtype=torch.bfloat16)
+    narrow = torch.zeros(padded, inputs, dtype=values.dtype)
     narrow[:size] = weight
     biases = torch.full((padded,), -1e30)  # no p is left for what is not there
     biases[:size] = bias
     of_values, of_weight, of_bias = torch.empty_like(values), torch.zeros(padded, inputs), torch.zeros(padded)
     block = max(1, BLOCK["compiled"] // padded // TOGETHER) * TOGETHER
-    nats, logits = np.zeros(rows), torch.empty(min(block, rows), padded, dtype=torch.bfloat16)
+    nats, logits = np.zeros(rows), torch.empty(min(block, rows), padded, dtype=values.dtype)
     for first in range(0, rows, block):
         part = slice(first, min(first + block, rows))
         error = logits[: part.stop - part.start]
@@ -120,12 +121,12 @@ def _compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
 
 
 def _to_errors(logits: Tensor, bias: Tensor, targets: Tensor, each: float, nats: NDArray[np.float64]) -> Tensor:
-    """Turn bf16 logits (N, V) into their gradient, fill in `nats` (N,); returns the gradient of the bias."""
+    """Turn logits (N, V) into their gradient, fill in `nats` (N,); returns the gradient of the bias."""
     from chargen.kernels.softmax import TOGETHER, loss_and_error
     from chargen.kernels.threads import share
 
     totals = torch.empty(-(-len(logits) // TOGETHER), logits.shape[1])
-    bits, biases, wanted, sums = logits.view(torch.uint16).numpy(), bias.numpy(), targets.numpy(), totals.numpy()
+    bits, biases, wanted, sums = memory(logits), bias.numpy(), targets.numpy(), totals.numpy()
     share(
         lambda groups: loss_and_error(bits, biases, wanted, each, nats, sums, groups.start, groups.stop),
         len(totals),
@@ -136,7 +137,7 @@ def _to_errors(logits: Tensor, bias: Tensor, targets: Tensor, each: float, nats:
 class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Tensor:
-        if values.dtype == torch.bfloat16 and values.device.type == "cpu" and fixed is None and available():
+        if values.dtype in STORED and values.device.type == "cpu" and fixed is None and available():
             loss, *gradients = _compiled(values, weight, bias, targets)
         else:
             loss, *gradients = _plain(values, weight, bias, targets, fixed)

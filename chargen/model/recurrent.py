@@ -10,7 +10,7 @@ from chargen.kernels.units import amx
 from chargen.model.config import ModelConfig
 
 FEWEST_ROWS = 8
-"""Below this, matrix units would mostly multiply zeros."""
+"""Below this, compiled layers would mostly multiply zeros."""
 State = tuple[Tensor, ...]
 """One array (B, S) per layer: S = H for GRU (h), 2 H for LSTM (h, then c). None stands for an unknown context."""
 
@@ -33,17 +33,22 @@ def new_layer(config: ModelConfig, layer: int) -> nn.RNNBase:
 
 def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Run a layer over inputs (B, T, F) from state (B, S): outputs (B, T, H) and the state after the last of them."""
-    outputs: Tensor
-    carried: Any
-    if _in_matrix_units(inputs, len(inputs)):
+    if kind := _compiled(inputs, len(inputs)):
         from chargen.model import fast_recurrent
 
-        return fast_recurrent.run(module, inputs, state)
+        return fast_recurrent.run(module, inputs, state, kind)
     if inputs.is_cuda and torch.is_autocast_enabled("cuda"):
         # Autocast runs cuDNN's recurrent layers in fp16, whatever type it was asked for, and fp16 without a scaled loss
         # loses small gradients. In fp32 they use TF32.
         with torch.autocast("cuda", enabled=False):
-            return run_layer(module, inputs.float(), state)
+            return run_plainly(module, inputs.float(), state)
+    return run_plainly(module, inputs, state)
+
+
+def run_plainly(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by torch's own modules."""
+    outputs: Tensor
+    carried: Any
     if isinstance(module, nn.LSTM):
         hidden, cell = state.unsqueeze(0).chunk(2, dim=2)
         outputs, carried = module(inputs, (hidden.contiguous(), cell.contiguous()))
@@ -55,16 +60,23 @@ def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor
 
 def run_embedded(module: nn.RNNBase, embedding: nn.Embedding, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """`run_layer` over `embedding(ids)`, ids (B, T); with a product for each different character where that is less."""
-    if _in_matrix_units(embedding.weight, len(ids)) and len(embedding.weight) <= ids.numel():
+    (rows, size), number = embedding.weight.shape, ids.numel()
+    # Three products with what is read: each id's, or each row's, which one more with ids makes of the gradients.
+    fewer = rows * (3 * size + number) <= number * 3 * size
+    if fewer and (kind := _compiled(embedding.weight, len(ids))):
         from chargen.model import fast_recurrent
 
-        return fast_recurrent.run(module, embedding.weight, state, ids)
+        return fast_recurrent.run(module, embedding.weight, state, kind, ids)
     return run_layer(module, embedding(ids), state)
 
 
-def _in_matrix_units(inputs: Tensor, rows: int) -> bool:
-    on_cpu = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    return on_cpu and rows >= FEWEST_ROWS and amx() and available()
+def _compiled(inputs: Tensor, rows: int) -> torch.dtype | None:
+    """What compiled kernels would multiply to run a layer; None where torch's modules run it."""
+    if inputs.device.type != "cpu" or rows < FEWEST_ROWS or not available():
+        return None
+    if torch.is_autocast_enabled("cpu"):
+        return torch.bfloat16 if amx() else None
+    return torch.float32 if inputs.dtype == torch.float32 else None
 
 
 def zero_state(config: ModelConfig, rows: int, device: torch.device) -> State:
