@@ -17,7 +17,9 @@ from chargen.training.sizing import (
     PER_WEIGHT,
     PRESETS,
     SIZES,
+    STEEPNESS,
     TEXT_PER_WEIGHT,
+    Speed,
     choose,
     dropout,
     minibatch,
@@ -31,9 +33,11 @@ SECONDS = 8e-6
 """For a character, on two cores with matrix units."""
 
 
-def chosen(text=1_000_000, minutes=3.0, seconds=SECONDS, model=None, vocabulary=65, preset=None, **training):
+def chosen(
+    text=1_000_000, minutes=3.0, seconds=SECONDS, model=None, vocabulary=65, preset=None, unit="character", **training
+):
     budget = {} if {"steps", "epochs"} & training.keys() else {"minutes": minutes}
-    return choose(text, vocabulary, model or {}, budget | training, preset=preset, reference_seconds=seconds)
+    return choose(text, vocabulary, model or {}, budget | training, unit=unit, preset=preset, speed=Speed(seconds))
 
 
 def test_a_small_a_usual_and_a_large_text_each_get_something_sensible():
@@ -112,6 +116,14 @@ def test_three_lines_say_what_and_why():
     assert "good for the text" in chosen(30_000, minutes=60).reasons[0]
 
 
+def test_bytes_are_called_bytes():
+    told = [*chosen(unit="byte").reasons, *chosen(30_000, minutes=60, unit="byte", vocabulary=2_000).reasons]
+    assert "32 rows of 128 bytes" in told[2]
+    assert "bytes for each of its" in told[0]
+    assert "recurrent weights a byte; tied weights: 2,000 different bytes" in told[3]
+    assert not any("character" in line for line in told)
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -154,7 +166,22 @@ def test_a_text_has_four_windows_for_each_row_where_it_can(text):
 
 
 def test_the_reference_is_timed_on_the_device_and_in_the_precision_that_are_given():
-    assert 0 < time_reference(30, {"precision": "fp32", "device": "cpu", "lr": 1.0}, seconds=0.01) < 0.1
+    for precision in ("fp32", "bf16"):
+        found = time_reference(30, {"precision": precision, "device": "cpu", "lr": 1.0}, seconds=0.01)
+        assert 0 < found.seconds < 0.1
+        assert found.steepness == STEEPNESS[precision]
+
+
+def test_the_steeper_the_smaller():
+    sizes = [
+        choose(10**7, 65, {}, {"minutes": 60.0}, speed=Speed(4e-5, steepness)).model.hidden_size
+        for steepness in (0.75, 0.87, 1.2)
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1]
+
+
+def test_a_device_that_is_not_there_is_told():
     with pytest.raises(SettingError, match="tpu"):
         time_reference(30, {"device": "tpu"}, seconds=0.01)
 
@@ -178,7 +205,7 @@ def run(capsys, tmp_path, monkeypatch):
 
 def test_the_command_says_what_it_chose_and_warns_of_a_small_text(run, monkeypatch):
     timed = []
-    monkeypatch.setattr(train, "time_reference", lambda *given: timed.append(given) or 1e-3)
+    monkeypatch.setattr(train, "time_reference", lambda *given: timed.append(given) or Speed(1e-3))
     code, told = run("text.txt", "--minutes", "0.02", "--device", "cpu")
     assert code == 0
     assert "warning: 2,070 characters to learn from are few" in told

@@ -1,7 +1,6 @@
 """`chargen train`: learn a text and save a model."""
 
 import contextlib
-import math
 import os
 import shlex
 import time
@@ -33,7 +32,7 @@ from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.text.corpus import Corpus, CorpusConfig
 from chargen.training.config import TrainConfig
 from chargen.training.memory import keep_memory
-from chargen.training.sizing import PRESETS, SMALL_TEXT, Sizes, choose, time_reference
+from chargen.training.sizing import PRESETS, SMALL_TEXT, Sizes, Speed, choose, time_reference
 
 if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
@@ -193,16 +192,16 @@ def _free_folder(source: str) -> Path:
 
 def _sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], preset: str | None) -> Sizes:
     """All settings, and a line for each that was chosen."""
-    text, size, seconds = len(corpus.train), len(corpus.vocabulary), math.nan
+    text, size, unit, speed = len(corpus.train), len(corpus.vocabulary), corpus.vocabulary.unit, Speed()
     if text < SMALL_TEXT:
         say(
-            f"warning: {text:,} characters to learn from are few: the model will rather learn them by heart; "
+            f"warning: {text:,} {unit}s to learn from are few: the model will rather learn them by heart; "
             f"{SMALL_TEXT:,} and more teach it better"
         )
     wanted = {"hidden_size", "dropout", "weight_decay"} - {*model, *training}
     if wanted and not {"steps", "epochs"} & training.keys():
-        seconds = time_reference(size, training)
-    sizes = choose(text, size, model, training, preset=preset, reference_seconds=seconds)
+        speed = time_reference(size, training)
+    sizes = choose(text, size, model, training, unit=unit, preset=preset, speed=speed)
     for number, reason in enumerate(sizes.reasons):
         say(f"{'' if number else 'chosen':9}{reason}")
     return sizes

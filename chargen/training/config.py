@@ -35,7 +35,7 @@ class TrainConfig:
     clip_norm: float = setting(
         1.0, "longest gradient of a direction's loss, as a norm over its weights; 0 is off", low=0, resumable=True
     )
-    precision: str = setting("auto", "of matrix products: bf16 where the hardware has it",
+    precision: str = setting("auto", "of matrix products: bf16 where that is faster",
                              choices=("auto", "fp32", "bf16"), resumable=True)  # fmt: skip
     device: str = setting("auto", "cuda or mps where there is one, else cpu", choices=("auto", "cpu", "cuda", "mps"),
                           resumable=True)  # fmt: skip

@@ -6,7 +6,7 @@ import sys
 from chargen.model.config import GATES, ModelConfig, parameter_count
 from chargen.training.config import TrainConfig
 
-LOGITS = 2**25
+LOGITS = 2**26
 """Bytes that the loss takes for logits at most: a block of them, and what is made of it (see `model.loss`)."""
 
 

@@ -29,8 +29,16 @@ SMALL_TEXT = 100_000
 USED = 0.95
 """Share of a budget in minutes that goes into training steps."""
 REFERENCE = ModelConfig(cell="gru", num_layers=2, hidden_size=256)
-STEEPNESS = 0.75
+STEEPNESS = {"bf16": 0.75, "fp32": 0.87}
 """Time for a character grows with this power of the weights: large products are fast for their size."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a machine trains: seconds for a character in the reference model, and the steepness for others."""
+
+    seconds: float = math.nan
+    steepness: float = STEEPNESS["bf16"]
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,9 @@ def choose(
     model: dict[str, Any],
     training: dict[str, Any],
     *,
+    unit: str = "character",
     preset: str | None = None,
-    reference_seconds: float = math.nan,
+    speed: Speed = Speed(),
 ) -> Sizes:
     """Settings for all that is not given.
 
@@ -62,8 +71,9 @@ def choose(
         text: ids of the training part.
         vocabulary: how many different ones there are.
         model, training: what is given, by name.
+        unit: what the reasons call an id: "character" or "byte".
         preset: "small", "medium" or "large", whatever the budget.
-        reference_seconds: what `time_reference` found; for a budget in minutes only.
+        speed: what `time_reference` found; for a budget in minutes only.
     """
     config, given = make_settings(ModelConfig, model), make_settings(TrainConfig, training)
     rows, length = given.batch_size, given.seq_length
@@ -77,8 +87,8 @@ def choose(
             return given.steps * rows * length
         if given.epochs is not None:
             return given.epochs * text
-        slower = math.pow(work(config, vocabulary) / work(REFERENCE, vocabulary), STEEPNESS)
-        return 60 * (given.minutes or DEFAULT_MINUTES) * USED / (reference_seconds * slower)
+        slower = math.pow(work(config, vocabulary) / work(REFERENCE, vocabulary), speed.steepness)
+        return 60 * (given.minutes or DEFAULT_MINUTES) * USED / (speed.seconds * slower)
 
     reasons: list[str] = []
     shape: list[str] = []
@@ -89,12 +99,12 @@ def choose(
         in_time = [one for one in sizes if trained(one) >= PER_WEIGHT * work(one)] or sizes[:1]
         by_text = [one for one in sizes if text >= TEXT_PER_WEIGHT * work(one)] or sizes[:1]
         config = replace(config, hidden_size=PRESETS[preset]) if preset else min(in_time[-1], by_text[-1], key=work)
-        why = f"the largest that trains {PER_WEIGHT:g} characters for each of its {work(config):,} recurrent weights"
+        why = f"the largest that trains {PER_WEIGHT:g} {unit}s for each of its {work(config):,} recurrent weights"
         if work(by_text[-1]) < work(in_time[-1]):
-            why = f"the most that is good for the text, {1 / TEXT_PER_WEIGHT:g} recurrent weights a character"
+            why = f"the most that is good for the text, {1 / TEXT_PER_WEIGHT:g} recurrent weights a {unit}"
         shape.append(f"{config.hidden_size} hidden units: " + (f"preset {preset}" if preset else why))
     if config.tie_weights and "tie_weights" not in model:
-        shape.append(f"tied weights: {vocabulary:,} different characters")
+        shape.append(f"tied weights: {vocabulary:,} different {unit}s")
     if shape:
         reasons.append("; ".join(shape))
     epochs = trained(config) / max(text, 1)
@@ -112,8 +122,8 @@ def choose(
         given = replace(given, lr=rate(config.hidden_size))
     if not {"lr", "batch_size", "seq_length"} <= training.keys():
         reasons.append(
-            f"{rows} rows of {length} characters at a peak rate of {given.lr:g}: "
-            f"{config.hidden_size} hidden units, {text:,} characters"
+            f"{rows} rows of {length} {unit}s at a peak rate of {given.lr:g}: "
+            f"{config.hidden_size} hidden units, {text:,} {unit}s"
         )
     return Sizes(config, given, tuple(reasons))
 
@@ -154,8 +164,8 @@ def minibatch(text: int, rows: int, length: int) -> tuple[int, int]:
     return rows, length
 
 
-def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 0.7) -> float:
-    """Seconds that a character takes to train in the reference model: the trainer's own steps, on random text."""
+def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 0.7) -> Speed:
+    """How fast the reference model is trained: the trainer's own steps, on random text."""
     from chargen.text.corpus import Corpus
     from chargen.training.trainer import Trainer
 
@@ -163,7 +173,8 @@ def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 0
     corpus = Corpus.from_text("".join(map(chr, draws + 0x20000)), valid_fraction=0.0)
     machine = {name: value for name, value in training.items() if name in ("device", "precision")}
     config = TrainConfig(steps=10**6, eval_every=10**9, **machine)
-    steps = Trainer(corpus, REFERENCE, config).run()
+    trainer = Trainer(corpus, REFERENCE, config)
+    steps = trainer.run()
     for _ in range(2):  # the first compiles and warms
         next(steps)
     times: list[float] = []
@@ -171,4 +182,5 @@ def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 0
         begun = time.perf_counter()
         next(steps)
         times.append(time.perf_counter() - begun)
-    return float(np.median(times)) / (config.batch_size * config.seq_length)
+    each = float(np.median(times)) / (config.batch_size * config.seq_length)
+    return Speed(each, STEEPNESS[trainer.precision])
