@@ -17,8 +17,10 @@ from torch.nn import functional
 from benchmarks.common import CELLS, interleaved, vocabulary
 from chargen import Corpus, ModelConfig, TrainConfig, Trainer
 from chargen.model import recurrent
+from chargen.model.device import pick_precision
 from chargen.training.memory import keep_memory
 
+PRECISION = pick_precision("auto", torch.device("cpu"))
 KINDS = ("plain", "autocast", "chargen")
 CLOZE_EVERY = 7
 """Steps from one in which the cloze layer learns to the next."""
@@ -59,7 +61,7 @@ def steps_of(kind: str, config: ModelConfig, batch: tuple[int, int], corpus: Cor
     """Steps of the plain loop in fp32 or under autocast, or of chargen's own trainer with all it does."""
     if kind != "chargen":
         return plain_steps(config, batch, corpus, bf16=kind == "autocast")
-    settings = TrainConfig(steps=10**6, eval_every=10**9, batch_size=batch[0], seq_length=batch[1], precision="auto")
+    settings = TrainConfig(steps=10**6, eval_every=10**9, batch_size=batch[0], seq_length=batch[1], precision=PRECISION)
     return iter(Trainer(corpus, config, settings).run())
 
 
@@ -76,10 +78,10 @@ def speed_of(steps: Iterator[Any], batch: tuple[int, int], number: int = 1) -> C
 
 
 def peak() -> float:
-    """Floating-point operations a second of the fastest bf16 product of three sizes."""
-    speeds = []
+    """Floating-point operations a second of the fastest product of three sizes, in the chosen precision."""
+    speeds, kind = [], torch.bfloat16 if PRECISION == "bf16" else torch.float32
     for rows, size in ((2048, 2048), (8192, 512), (1024, 4096)):
-        left, right = (torch.randn(shape).bfloat16() for shape in ((rows, size), (size, size)))
+        left, right = (torch.randn(shape).to(kind) for shape in ((rows, size), (size, size)))
         out = left @ right
         begun = time.perf_counter()
         for _ in range(10):
@@ -94,7 +96,9 @@ def training(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:
     rows = []
     corpus = random_text(size)
     click.echo(f"training, characters per second (ratio to plain fp32), {size} different characters")
-    click.echo(f"{'':16}{'B x T':>10}{'plain fp32':>12}{'bf16 autocast':>18}{'chargen':>18}{'of the bf16 peak':>18}")
+    click.echo(
+        f"{'':16}{'B x T':>10}{'plain fp32':>12}{'bf16 autocast':>18}{'chargen':>18}{f'of the {PRECISION} peak':>18}"
+    )
     for config in configs(shapes):
         batch = batch_of(config)
         jobs = {kind: speed_of(steps_of(kind, config, batch, corpus), batch) for kind in KINDS} | {"peak": peak}

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from chargen.kernels import bits as numbers
 from chargen.kernels import packing, squares, threads, tiles
 from chargen.kernels import recurrent as kernels
-from chargen.kernels.compiled import compiled, inlined
+from chargen.kernels.compiled import PAIRS, compiled, inlined
 from chargen.kernels.vectors import transpose
 from chargen.model import fast_recurrent, recurrent
 
@@ -230,7 +230,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         return run_fast(module, inputs, state, kind, ids)
 
     monkeypatch.setattr(fast_recurrent, "run", run)
-    monkeypatch.setattr(recurrent, "amx", lambda: True)
+    monkeypatch.setattr(recurrent, "fast_bf16", lambda: True)
     return found
 
 
@@ -475,8 +475,8 @@ def test_layers_are_compiled_where_that_is_faster_and_torch_runs_the_others(
     assert run(rows=8)
     assert not run(rows=7)
     assert run(kind=torch.float64) == (cell.kind == BF16), "products in float64 are torch's"
-    monkeypatch.setattr(recurrent, "amx", lambda: False)
-    assert run() == (cell.kind == FP32), "bf16 without matrix units is slower than float32"
+    monkeypatch.setattr(recurrent, "fast_bf16", lambda: False)
+    assert run() == (cell.kind == FP32), "bf16 without units for it is slower than float32"
     monkeypatch.setattr(recurrent, "available", lambda: False)
     assert not run()
 
@@ -913,6 +913,8 @@ class Products(NamedTuple):
 
 UNITS, VECTORS = Products(squares.multiply, np.uint16), Products(squares.multiply, np.float32)
 PLAIN = Products(inlined(squares.multiply_plainly), np.uint16)
+IN_PAIRS = [Products(inlined(squares.multiply_in_pairs), np.uint16)] if PAIRS else []
+WAYS = (UNITS, PLAIN, VECTORS, *IN_PAIRS)
 
 
 def stored_as(dtype: Any, values: NDArray[np.float32]) -> NDArray[Any]:
@@ -991,13 +993,13 @@ def bf16(values: NDArray[np.float32]) -> NDArray[np.float64]:
 
 @settings(max_examples=30)
 @given(st.integers(1, 70), st.integers(1, 130), st.integers(1, 100), st.integers(0, 99))
-def test_products_in_units_vectors_and_plain_loops_are_exact_but_for_the_order_of_sums(
+def test_products_in_units_vectors_pairs_and_plain_loops_are_exact_but_for_the_order_of_sums(
     rows: int, inputs: int, outputs: int, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
     left = random.standard_normal((rows, inputs), np.float32)
     weights = random.standard_normal((inputs, outputs), np.float32)
-    for way in (UNITS, PLAIN, VECTORS):
+    for way in WAYS:
         found, exact = product_of(way, left, weights), way.rounded(left) @ way.rounded(weights)
         assert (abs(found - exact) <= 1e-6 * (abs(way.rounded(left)) @ abs(way.rounded(weights)))).all()
         if way is not PLAIN:
@@ -1007,21 +1009,21 @@ def test_products_in_units_vectors_and_plain_loops_are_exact_but_for_the_order_o
 def test_products_of_small_whole_numbers_are_exact() -> None:
     random = np.random.default_rng(0)
     left, weights = (random.integers(-9, 10, shape).astype(np.float32) for shape in ((33, 96), (96, 65)))
-    for way in (UNITS, PLAIN, VECTORS):
+    for way in WAYS:
         assert (product_of(way, left, weights) == left @ weights).all()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_product_passes_on_what_is_not_finite_and_to_its_row_or_column_only(value: float) -> None:
     random = np.random.default_rng(0)
-    for way in (UNITS, PLAIN, VECTORS):
+    for way in WAYS:
         left, weights = random.standard_normal((40, 64), np.float32), random.standard_normal((64, 40), np.float32)
         left[35, 60] = value
         found = np.isfinite(product_of(way, left, weights))
         assert not found[35].any()
         assert found[:35].all()
         assert found[36:].all()
-    for way in () if math.isnan(value) else (UNITS, VECTORS):
+    for way in () if math.isnan(value) else (UNITS, VECTORS, *IN_PAIRS):
         kept = right_side(random.standard_normal((64, 64), np.float32), way.dtype)
         kept[(0,) * kept.ndim] = stored_as(way.dtype, np.float32([value]))[0]
         out = tiles.aligned((2, 32, 32), np.float32)

@@ -14,3 +14,14 @@ def available() -> bool:
     except ImportError:
         return False
     return True
+
+
+@cache
+def fast_bf16() -> bool:
+    """Whether compiled kernels multiply bf16 faster than float32."""
+    if not available():
+        return False
+    from chargen.kernels.compiled import PAIRS
+    from chargen.kernels.units import amx
+
+    return PAIRS or amx()

@@ -19,6 +19,8 @@ _config: Any = numba.config
 Function = TypeVar("Function", bound=Callable[..., Any])
 FEATURES = frozenset((_config.CPU_FEATURES or binding.get_host_cpu_features().flatten()).split(","))
 """What the processor can do, as LLVM calls it: "+avx2"."""
+PAIRS = {"+avx512f", "+avx512bw", "+avx512bf16"} <= FEATURES
+"""Whether vector units round to bf16 and multiply pairs of it."""
 
 
 def _place() -> str:

@@ -1,4 +1,4 @@
-"""Products of squares of 32 by 32 numbers: of bf16 in matrix units, of float32 in vector units, or in plain loops."""
+"""Products of squares of 32 by 32 numbers: of bf16 in matrix units, of bf16 or float32 in vector units, or in loops."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,17 +8,18 @@ from numba import carray, types  # type: ignore[attr-defined]
 from numba.extending import overload
 
 from chargen.kernels.bits import from_bits
-from chargen.kernels.compiled import FEATURES, compiled, inlined, native
+from chargen.kernels.compiled import FEATURES, PAIRS, compiled, inlined, native
 from chargen.kernels.tiles import SIDE, advance_in_units, end_in_units, start_in_units
 from chargen.kernels.units import amx
-from chargen.kernels.vectors import LANES, declared
+from chargen.kernels.vectors import LANES, BFloat, declared
 
 ROWS = 16 if "+avx512f" in FEATURES else 4
 """Whose sums with 16 columns stay in registers."""
 _AT_ONCE = 4
-"""Inputs that are multiplied without a jump."""
+"""Inputs, or pairs of them, that are multiplied without a jump."""
 _types: Any = types
-_FLOATS, _INT64, _POINTER = ir.VectorType(ir.FloatType(), LANES), ir.IntType(64), ir.PointerType()
+_FLOATS, _HALVES = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(BFloat(), 2 * LANES)
+_INT64, _POINTER = ir.IntType(64), ir.PointerType()
 
 
 def _pointer_to(kind: Any) -> Any:
@@ -52,25 +53,36 @@ def _advance_plainly(left: int, packed: int, out: int, rows: int) -> None:
                 found[row, n] += value * from_bits(weights[k // 2, n, k % 2])
 
 
-@native
-def _add_rows(typing_context: Any, left: Any, packed: Any, out: Any) -> Any:
-    """Sums (ROWS, 16) += left (ROWS, 32) times packed (32, 16), rows 32 numbers apart: a chain of fused multiply-adds
-    for each sum.
+def _adding_rows(pairs: bool) -> Any:
+    """A function that adds to sums (ROWS, 16) left (ROWS, 32) times packed (32, 16), rows 32 numbers apart.
+
+    Each sum is a chain of fused multiply-adds of float32, or of dot products of pairs of bf16.
     """
+    line = SIDE * (2 if pairs else 4)  # bytes of a row of the left side
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         left, packed, out = arguments
 
         def place(address: Any, more: int) -> Any:
-            return builder.inttoptr(builder.add(address, _INT64(4 * more)), _POINTER)
+            return builder.inttoptr(builder.add(address, _INT64(more)), _POINTER)
 
         def load(kind: Any, pointer: Any) -> Any:
             found = builder.load(pointer, typ=kind)
             found.align = 4
             return found
 
-        fused = declared(builder, f"llvm.fma.v{LANES}f32", ir.FunctionType(_FLOATS, [_FLOATS] * 3))
-        before = [load(_FLOATS, place(out, row * SIDE)) for row in range(ROWS)]
+        def added(one: Any, weight: Any, total: Any) -> Any:
+            """A sum and the products of a number, or a pair, with 16."""
+            spread = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), one, ir.IntType(32)(0))
+            spread = builder.shuffle_vector(spread, spread, ir.VectorType(ir.IntType(32), LANES)([0] * LANES))
+            if not pairs:
+                fused = declared(builder, f"llvm.fma.v{LANES}f32", ir.FunctionType(_FLOATS, [_FLOATS] * 3))
+                return builder.call(fused, [spread, weight, total])
+            kind = ir.FunctionType(_FLOATS, [_FLOATS, _HALVES, _HALVES])
+            dot = declared(builder, "llvm.x86.avx512bf16.dpbf16ps.512", kind)
+            return builder.call(dot, [total, builder.bitcast(weight, _HALVES), builder.bitcast(spread, _HALVES)])
+
+        before = [load(_FLOATS, place(out, row * SIDE * 4)) for row in range(ROWS)]
         entry, loop, after = builder.block, builder.append_basic_block("inputs"), builder.append_basic_block("done")
         builder.branch(loop)
         builder.position_at_end(loop)
@@ -81,24 +93,24 @@ def _add_rows(typing_context: Any, left: Any, packed: Any, out: Any) -> Any:
         values = builder.add(left, builder.mul(at, _INT64(4)))
         weights = builder.add(packed, builder.mul(at, _INT64(4 * SIDE)))
         for k in range(_AT_ONCE):
-            weight = load(_FLOATS, place(weights, k * SIDE))
+            weight = load(_FLOATS, place(weights, 4 * k * SIDE))
             for row in range(ROWS):
-                one = load(ir.FloatType(), place(values, row * SIDE + k))
-                spread = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), one, ir.IntType(32)(0))
-                spread = builder.shuffle_vector(spread, spread, ir.VectorType(ir.IntType(32), LANES)([0] * LANES))
-                sums[row] = builder.call(fused, [spread, weight, sums[row]])
+                sums[row] = added(load(ir.FloatType(), place(values, row * line + 4 * k)), weight, sums[row])
         following = builder.add(at, _INT64(_AT_ONCE))
         at.add_incoming(following, loop)
         for chain, first, last in zip(chains, before, sums, strict=True):
             chain.add_incoming(first, entry)
             chain.add_incoming(last, loop)
-        builder.cbranch(builder.icmp_signed("<", following, _INT64(SIDE)), loop, after)
+        builder.cbranch(builder.icmp_signed("<", following, _INT64(line // 4)), loop, after)
         builder.position_at_end(after)
         for row, value in enumerate(sums):
-            builder.store(value, place(out, row * SIDE)).align = 4
+            builder.store(value, place(out, row * SIDE * 4)).align = 4
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 3), generate
+    return native(lambda typing_context, left, packed, out: (types.void(*[types.intp] * 3), generate))
+
+
+_add_rows, _add_pairs = _adding_rows(pairs=False), _adding_rows(pairs=True)
 
 
 @compiled
@@ -106,6 +118,13 @@ def _advance_in_vectors(left: int, packed: int, out: int, rows: int) -> None:
     for column in range(0, SIDE, LANES):
         for row in range(0, min(rows, SIDE), ROWS):
             _add_rows(left + row * SIDE * 4, packed + column * 4, out + (row * SIDE + column) * 4)
+
+
+@compiled
+def _advance_in_pairs(left: int, packed: int, out: int, rows: int) -> None:
+    for column in range(0, SIDE, LANES):
+        for row in range(0, min(rows, SIDE), ROWS):
+            _add_pairs(left + row * SIDE * 2, packed + column * 4, out + (row * SIDE + column) * 4)
 
 
 @inlined
@@ -140,6 +159,7 @@ def _multiplying(start: Any, advance: Any, end: Any, width: int) -> Callable[...
 
 multiply_in_units = _multiplying(start_in_units, _advance_in_units, end_in_units, 2)
 multiply_in_vectors = _multiplying(_start_in_memory, _advance_in_vectors, _end_in_memory, 4)
+multiply_in_pairs = _multiplying(_start_in_memory, _advance_in_pairs, _end_in_memory, 2)
 multiply_plainly = _multiplying(_start_in_memory, _advance_plainly, _end_in_memory, 2)
 
 
@@ -168,4 +188,6 @@ def _multiply(
 ) -> Any:  # fmt: skip
     if like.dtype == types.float32:
         return multiply_in_vectors
-    return multiply_in_units if amx() else multiply_plainly
+    if amx():
+        return multiply_in_units
+    return multiply_in_pairs if PAIRS else multiply_plainly

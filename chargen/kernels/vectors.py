@@ -13,8 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from chargen.kernels.compiled import FEATURES, native
-from chargen.kernels.units import amx
+from chargen.kernels.compiled import FEATURES, PAIRS, native
 
 LANES = 16
 SIZE = 32
@@ -29,7 +28,9 @@ Values = Any
 """A `Vector`, or a NumPy array: formulas are functions of either."""
 
 
-class _BFloat(ir.Type):  # type: ignore[misc]
+class BFloat(ir.Type):  # type: ignore[misc]
+    """LLVM's bf16, which llvmlite has no name for."""
+
     def _to_string(self) -> str:
         return "bfloat"
 
@@ -147,8 +148,8 @@ def store_vector(builder: Any, kind: str, vector: Vector, address: Any) -> None:
 def rounded(vector: Vector) -> Any:
     """Bits of bf16, rounded to nearest, ties to even."""
     builder = vector.builder
-    if amx():  # such a processor has an instruction for it, which takes the smallest numbers for zero
-        kind = ir.FunctionType(ir.VectorType(_BFloat(), LANES), [_FLOATS])
+    if PAIRS:  # such a processor has an instruction for it, which takes the smallest numbers for zero
+        kind = ir.FunctionType(ir.VectorType(BFloat(), LANES), [_FLOATS])
         function = declared(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", kind)
         return builder.bitcast(builder.call(function, [vector.value]), _SHORTS)
     bits = vector.bits()

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from chargen.errors import SettingError
+from chargen.kernels import fast_bf16
 from chargen.kernels.units import amx
 
 
@@ -30,7 +31,7 @@ def pick_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = device.type == "cpu" and amx()
+        fast = device.type == "cpu" and (fast_bf16() or amx())
     return "bf16" if fast else "fp32"
 
 

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chargen.kernels import available
-from chargen.kernels.units import amx
+from chargen.kernels import available, fast_bf16
 from chargen.model.config import ModelConfig
 
 FEWEST_ROWS = 8
@@ -75,7 +74,7 @@ def _compiled(inputs: Tensor, rows: int) -> torch.dtype | None:
     if inputs.device.type != "cpu" or rows < FEWEST_ROWS or not available():
         return None
     if torch.is_autocast_enabled("cpu"):
-        return torch.bfloat16 if amx() else None
+        return torch.bfloat16 if fast_bf16() else None
     return torch.float32 if inputs.dtype == torch.float32 else None
 
 
