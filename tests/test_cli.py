@@ -114,7 +114,7 @@ def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
         (["train", "text.txt", "--dropout", "1"], 2, "--dropout is 1.0: it must be at least 0 and less than 1"),
         (["train", "text.txt", "--lr", "nan"], 2, "--lr is nan"),
         (["train", "text.txt", "--steps", "x"], 2, "'x' is not a valid int"),
-        (["train", "text.txt", "--steps", "3", "--minutes", "3"], 2, "two budgets"),
+        (["train", "text.txt", "--steps", "3", "--epochs", "3"], 2, "one budget twice"),
         (["train", "text.txt", "--valid", "text.txt", "--valid-fraction", "0.2"], 2, "give one"),
         (["train", "text.txt", "--device", "tpu"], 2, "tpu"),
         (["train", "text.txt", "--cell", "rnn"], 2, "rnn"),

@@ -214,11 +214,11 @@ def test_every_setting_has_help_and_a_default_that_it_accepts(cls):
         setattr(made, dataclasses.fields(cls)[0].name, 1)
 
 
-def test_two_budgets_are_refused_and_none_means_five_minutes():
+def test_steps_and_epochs_are_one_budget_and_none_means_five_minutes():
     assert TrainConfig().minutes == 5
     assert TrainConfig(steps=7).minutes is None
     assert TrainConfig(epochs=0.5).minutes is None
-    with pytest.raises(SettingError, match=r"^minutes 2.0 and steps 7 are two budgets: give one$"):
-        TrainConfig(minutes=2, steps=7)
-    with pytest.raises(SettingError, match=r"^epochs 1\.5 and steps 7 are two budgets: give one$"):
+    both = TrainConfig(minutes=2, steps=7)
+    assert (both.minutes, both.steps) == (2, 7)
+    with pytest.raises(SettingError, match=r"^epochs 1\.5 and steps 7 are one budget twice: give one$"):
         TrainConfig(epochs=1.5, steps=7)

@@ -13,7 +13,9 @@ from chargen.cli.main import main
 from chargen.errors import SettingError
 from chargen.model.config import parameter_shapes
 from chargen.storage.model_file import read_model
+from chargen.training import sizing
 from chargen.training.sizing import (
+    PASSES,
     PER_WEIGHT,
     PRESETS,
     SIZES,
@@ -96,6 +98,47 @@ def test_what_is_given_stays():
     assert chosen(lr=0.5).training.lr == 0.5
     assert chosen(weight_decay=0.0).training.weight_decay == 0
     assert chosen(model={"dropout": 0.45}).model.dropout == 0.45
+
+
+def test_a_text_is_not_read_so_often_that_it_is_learned_by_heart():
+    hour, minutes = chosen(minutes=60), chosen(minutes=3)
+    assert (hour.training.epochs, hour.training.minutes) == (PASSES, 60)
+    assert (minutes.training.epochs, minutes.training.minutes) == (None, 3)
+    told = hour.reasons[1]
+    assert f"the text will be read {PASSES}.0 times, some " in told
+    assert "of 60 minutes: more would only teach it by heart" in told
+    assert chosen(minutes=600).model == hour.model, "what a longer budget would not use changes nothing"
+    assert chosen(minutes=600).training.weight_decay == hour.training.weight_decay
+    some = re.search(r"some ([.\d]+) of", told)
+    assert some
+    assert chosen(minutes=0.9 * float(some[1])).training.epochs is None
+    assert chosen(minutes=1.1 * float(some[1])).training.epochs == PASSES
+
+
+@pytest.mark.parametrize("text", [2_000, 20_000, 100_000])
+def test_a_small_text_is_read_more_often_since_that_makes_few_steps(text):
+    found = chosen(text, minutes=60).training
+    assert found.epochs is not None
+    steps = found.epochs * text / (found.batch_size * found.seq_length)
+    assert 1_200 <= steps < 1_300
+
+
+def test_a_budget_that_was_counted_is_not_cut():
+    for budget in ({"steps": 10**6}, {"epochs": 500.0}):
+        found = chosen(minutes=60, seconds=math.nan, **budget)
+        assert found.training.minutes is None
+        assert {name: getattr(found.training, name) for name in budget} == budget
+        both = choose(10**6, 65, {}, budget | {"minutes": 3.0}, speed=Speed(SECONDS))
+        assert {name: getattr(both.training, name) for name in budget} == budget
+        assert both.model == chosen(minutes=3).model, "the clock ends it first"
+    fewer = choose(10**6, 65, {}, {"steps": 100, "minutes": 3.0}, speed=Speed(SECONDS))
+    assert fewer.model == chosen(steps=100, seconds=math.nan).model, "the count ends it first"
+    assert (
+        chosen(
+            model={"hidden_size": 512, "dropout": 0.0}, weight_decay=0.0, minutes=1e6, seconds=math.nan
+        ).training.epochs
+        is None
+    )
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -242,3 +285,19 @@ def test_a_resumed_run_keeps_what_was_chosen(run):
     after = read_model("run")
     assert after.config == before.config
     assert after.training["settings"]["lr"] == before.training["settings"]["lr"]
+
+
+def test_a_run_that_was_cut_says_so_and_can_be_given_more(run, monkeypatch):
+    monkeypatch.setattr(train, "time_reference", lambda *given: Speed(1e-7))
+    size = "--hidden-size", 8, "--seq-length", 8, "--batch-size", 1
+    monkeypatch.setattr(sizing, "PASSES", 2)
+    monkeypatch.setattr(sizing, "STEPS", 3)
+    code, told = run("text.txt", "--minutes", 60, *size, "--out", "run")
+    assert code == 0
+    assert "the text will be read 2.0 times, some 0.1 of 60 minutes: more would only teach it by heart" in told
+    assert read_model("run").training["epoch"] <= 2.01
+    code, told = run("--resume", "run")
+    assert code == 2
+    assert "its budget is used after 2 epochs; give a larger --epochs to go on" in told
+    assert run("--resume", "run", "--epochs", 2.1)[0] == 0
+    assert read_model("run").training["settings"]["minutes"] is None

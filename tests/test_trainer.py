@@ -312,6 +312,29 @@ def test_minutes_end_a_run_and_reserve_time_for_its_end(monkeypatch: pytest.Monk
     assert trainer.summary["valid_characters"] > 1000
 
 
+@pytest.mark.parametrize(("minutes", "steps", "last"), [(2, 20, 20), (2, 10**6, None), (10**6, 20, 20)])
+def test_of_two_budgets_the_one_that_is_used_first_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, minutes: float, steps: int, last: int | None
+) -> None:
+    """On a clock of our own, as above; the schedule ends with the run."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    trainer = Trainer(corpus(TEXT * 40), SMALL, config(steps=steps, minutes=minutes, eval_every=40), started=0.0)
+    read = trainer.model.read
+
+    def slow(*arguments: object, **options: object) -> object:
+        now[0] += 1
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(trainer.model, "read", slow)
+    shares = [progress.share for progress in trainer.run() if progress.doing == "training"]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert now[0] <= 121
+    assert trainer.counters.step == last if last else 60 < trainer.counters.step < 118
+    assert trainer.counters.lr < 0.02 * trainer.config.lr
+
+
 def test_the_loss_of_folded_characters_is_the_one_that_evaluate_finds(tmp_path: Path) -> None:
     rare = "".join(chr(0x400 + number) + "abcabc" for number in range(200))
     data = corpus(rare, min_count=3)

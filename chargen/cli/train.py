@@ -199,7 +199,7 @@ def _sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], pres
             f"{SMALL_TEXT:,} and more teach it better"
         )
     wanted = {"hidden_size", "dropout", "weight_decay"} - {*model, *training}
-    if wanted and not {"steps", "epochs"} & training.keys():
+    if wanted and ("minutes" in training or not {"steps", "epochs"} & training.keys()):
         speed = time_reference(size, training)
     sizes = choose(text, size, model, training, unit=unit, preset=preset, speed=speed)
     for number, reason in enumerate(sizes.reasons):
@@ -243,7 +243,9 @@ def _nothing_left(trainer: "Trainer") -> str:
     config, counters = trainer.config, trainer.counters
     if trainer.out_of_patience:
         return f"{trainer.out} stopped early after {config.patience} validations without a best: raise --patience"
-    unit, used = ("minutes", counters.seconds / 60) if config.minutes else ("steps", float(counters.step))
+    unit, used = "minutes", counters.seconds / 60
+    if trainer.budget.steps is not None and counters.step >= trainer.budget.steps:
+        unit, used = ("epochs", config.epochs) if config.epochs else ("steps", float(counters.step))
     return f"{trainer.out} is complete: its budget is used after {used:,.10g} {unit}; give a larger --{unit} to go on"
 
 

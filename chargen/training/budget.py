@@ -12,10 +12,10 @@ END_SHARE = 0.035
 
 
 class Budget:
-    """Steps, epochs or minutes, as one share from 0 to 1.
+    """Steps or epochs, minutes, or both, as one share from 0 to 1.
 
     Args:
-        config: says which budget.
+        config: says which budgets.
         batches: say how many steps are an epoch.
         counters: the run's.
         started: `time.monotonic()` when the clock of this process began.
@@ -53,11 +53,11 @@ class Budget:
         return time.monotonic() + self._offset
 
     def share(self) -> float:
-        """The share used: of the steps, or of the minutes without what the end will take."""
-        if self.steps is not None:
-            return self.counters.step / self.steps
-        assert self.total_seconds is not None
-        return min(1.0, self.seconds() / max(self.total_seconds - self.end_seconds(), 1e-3))
+        """The share used: of the steps, or of the minutes without what the end will take; the larger one of both."""
+        shares = [] if self.steps is None else [self.counters.step / self.steps]
+        if self.total_seconds is not None:
+            shares.append(self.seconds() / max(self.total_seconds - self.end_seconds(), 1e-3))
+        return min(1.0, max(shares))
 
     def seconds_left(self) -> float:
         """Until the budget is used, at the latest speed."""

@@ -12,7 +12,10 @@ DEFAULT_MINUTES = 5.0
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything about a training run that is neither text nor model. At most one of steps, epochs and minutes."""
+    """Everything about a training run that is neither text nor model.
+
+    At most one of steps and epochs; with minutes beside it, the budget that is used first ends the run.
+    """
 
     minutes: float | None = setting(None, "budget: wall clock from start to saved file, validation included; "
                                     "5 where no budget is given", above=0, high=10_000_000, resumable=True)  # fmt: skip
@@ -51,18 +54,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        given = {
-            name: getattr(self, name) for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None
-        }
-        if len(given) > 1:
-            words = " and ".join(f"{name} {value:,}" for name, value in given.items())
-            raise SettingError(f"{words} are two budgets: give one", next(iter(given)))
-        if not given:
+        if self.epochs is not None and self.steps is not None:
+            raise SettingError(
+                f"epochs {self.epochs:,} and steps {self.steps:,} are one budget twice: give one", "epochs"
+            )
+        if (self.minutes, self.epochs, self.steps) == (None, None, None):
             object.__setattr__(self, "minutes", DEFAULT_MINUTES)
 
 
 def changed_config(settings: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
-    """A stored run's training settings with changes that leave it the same run; a new budget replaces the old one.
+    """A stored run's training settings with changes that leave it the same run; a new budget replaces the old ones.
 
     Raises SettingError for a change of model, corpus or batching.
     """

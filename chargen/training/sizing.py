@@ -22,6 +22,10 @@ PER_WEIGHT = 3.5
 """Characters trained for each recurrent weight, at least: larger models would not get far enough in the budget."""
 TEXT_PER_WEIGHT = 0.2
 """Characters of text for each recurrent weight, at least: larger models would learn it by heart."""
+PASSES, STEPS = 40, 1_200
+"""How often a text is read, or how many steps are made, at most in a budget of minutes, whichever is more: from then on
+it is only learned by heart.
+"""
 MANY = 1_000
 """Different characters from which on embedding and output layer are one table: two learn each from too few examples."""
 SMALL_TEXT = 100_000
@@ -73,22 +77,25 @@ def choose(
         model, training: what is given, by name.
         unit: what the reasons call an id: "character" or "byte".
         preset: "small", "medium" or "large", whatever the budget.
-        speed: what `time_reference` found; for a budget in minutes only.
+        speed: what `time_reference` found; for a budget in minutes only, which is cut where it would do harm.
     """
     config, given = make_settings(ModelConfig, model), make_settings(TrainConfig, training)
-    rows, length = given.batch_size, given.seq_length
+    minutes, rows, length = given.minutes or DEFAULT_MINUTES, given.batch_size, given.seq_length
     if not {"batch_size", "seq_length"} & training.keys():
         rows, length = minibatch(text, rows, length)
         given = replace(given, batch_size=rows, seq_length=length)
 
     def trained(config: ModelConfig) -> float:
         """Ids that the budget trains."""
+        counts: list[float] = []
         if given.steps is not None:
-            return given.steps * rows * length
+            counts.append(given.steps * rows * length)
         if given.epochs is not None:
-            return given.epochs * text
-        slower = math.pow(work(config, vocabulary) / work(REFERENCE, vocabulary), speed.steepness)
-        return 60 * (given.minutes or DEFAULT_MINUTES) * USED / (speed.seconds * slower)
+            counts.append(given.epochs * text)
+        if not counts or (given.minutes is not None and speed.seconds > 0):
+            slower = math.pow(work(config, vocabulary) / work(REFERENCE, vocabulary), speed.steepness)
+            counts.append(60 * minutes * USED / (speed.seconds * slower))
+        return min(counts)
 
     reasons: list[str] = []
     shape: list[str] = []
@@ -108,6 +115,11 @@ def choose(
     if shape:
         reasons.append("; ".join(shape))
     epochs = trained(config) / max(text, 1)
+    most, enough = max(PASSES, math.ceil(STEPS * rows * length / max(text, 1))), ""
+    if epochs > most and given.epochs is None and given.steps is None:
+        needed = max(0.1, minutes * most / epochs)
+        enough = f", some {needed:.1f} of {minutes:g} minutes: more would only teach it by heart"
+        epochs, given = most, replace(given, epochs=float(most))
     pressure = epochs * work(config) / max(text, 1)
     held = []
     if "dropout" not in model:
@@ -116,8 +128,8 @@ def choose(
     if "weight_decay" not in training:
         given = replace(given, weight_decay=weight_decay(pressure))
         held.append(f"weight decay {given.weight_decay:g}")
-    if held:
-        reasons.append(f"{', '.join(held)}: the text will be read {epochs:,.1f} times")
+    if held or enough:
+        reasons.append(f"{', '.join(held) or 'budget'}: the text will be read {epochs:,.1f} times{enough}")
     if "lr" not in training:
         given = replace(given, lr=rate(config.hidden_size))
     if not {"lr", "batch_size", "seq_length"} <= training.keys():
