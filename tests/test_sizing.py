@@ -20,10 +20,10 @@ from chargen.training.sizing import (
     PRESETS,
     SIZES,
     STEEPNESS,
-    TEXT_PER_WEIGHT,
     Speed,
     choose,
     dropout,
+    good_for,
     minibatch,
     rate,
     time_reference,
@@ -81,7 +81,7 @@ def test_steps_and_epochs_need_no_clock(budget):
     trained = 1000 * 32 * 128 if "steps" in budget else 9_500_000
     weights = work(found.model)
     assert trained >= PER_WEIGHT * weights
-    assert TEXT_PER_WEIGHT * weights <= 1_000_000
+    assert weights <= good_for(1_000_000)
     larger = ModelConfig(hidden_size=SIZES[SIZES.index(found.model.hidden_size) + 1])
     assert trained < PER_WEIGHT * work(larger)
     assert found.training.minutes is None
@@ -156,14 +156,14 @@ def test_three_lines_say_what_and_why():
     assert told in drop
     assert chosen(model={"dropout": 0.1}).reasons[1].startswith("weight decay")
     assert "32 rows of 128 characters at a peak rate of" in batch
-    assert "good for the text" in chosen(30_000, minutes=60).reasons[0]
+    assert "the most that is good for 30,000 characters, " in chosen(30_000, minutes=60).reasons[0]
 
 
 def test_bytes_are_called_bytes():
     told = [*chosen(unit="byte").reasons, *chosen(30_000, minutes=60, unit="byte", vocabulary=2_000).reasons]
     assert "32 rows of 128 bytes" in told[2]
     assert "bytes for each of its" in told[0]
-    assert "recurrent weights a byte; tied weights: 2,000 different bytes" in told[3]
+    assert " recurrent weights; tied weights: 2,000 different bytes" in told[3]
     assert not any("character" in line for line in told)
 
 

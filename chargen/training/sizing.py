@@ -20,8 +20,6 @@ PRESETS = {"small": 128, "medium": 384, "large": 1024}
 """Hidden units."""
 PER_WEIGHT = 3.5
 """Characters trained for each recurrent weight, at least: larger models would not get far enough in the budget."""
-TEXT_PER_WEIGHT = 0.2
-"""Characters of text for each recurrent weight, at least: larger models would learn it by heart."""
 PASSES, STEPS = 40, 1_200
 """How often a text is read, or how many steps are made, at most in a budget of minutes, whichever is more: from then on
 it is only learned by heart.
@@ -104,11 +102,11 @@ def choose(
     if "hidden_size" not in model:
         sizes = [replace(config, hidden_size=size) for size in SIZES]
         in_time = [one for one in sizes if trained(one) >= PER_WEIGHT * work(one)] or sizes[:1]
-        by_text = [one for one in sizes if text >= TEXT_PER_WEIGHT * work(one)] or sizes[:1]
+        by_text = [one for one in sizes if work(one) <= good_for(text)] or sizes[:1]
         config = replace(config, hidden_size=PRESETS[preset]) if preset else min(in_time[-1], by_text[-1], key=work)
         why = f"the largest that trains {PER_WEIGHT:g} {unit}s for each of its {work(config):,} recurrent weights"
         if work(by_text[-1]) < work(in_time[-1]):
-            why = f"the most that is good for the text, {1 / TEXT_PER_WEIGHT:g} recurrent weights a {unit}"
+            why = f"the most that is good for {text:,} {unit}s, {work(config):,} recurrent weights"
         shape.append(f"{config.hidden_size} hidden units: " + (f"preset {preset}" if preset else why))
     if config.tie_weights and "tie_weights" not in model:
         shape.append(f"tied weights: {vocabulary:,} different {unit}s")
@@ -148,13 +146,18 @@ def work(config: ModelConfig, vocabulary: int = 0) -> int:
     return recurrent + vocabulary * config.hidden_size
 
 
+def good_for(text: int) -> float:
+    """Recurrent weights, at most: larger models would learn a text by heart. They grow more slowly than the text."""
+    return 26 * math.pow(text, 0.85)
+
+
 def dropout(pressure: float) -> float:
     """From none to three tenths: too much only slows learning down.
 
     Args:
         pressure: how often the text is read, times recurrent weights for each of its characters.
     """
-    return round(min(0.3, max(0.0, 0.05 * math.log2(max(pressure, 1e-9) / 6))), 2)
+    return round(min(0.3, max(0.0, 0.08 * math.log2(max(pressure, 1e-9) / 10))), 2)
 
 
 def weight_decay(pressure: float) -> float:
