@@ -31,7 +31,7 @@ def pick_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = device.type == "cpu" and (fast_bf16() or amx())
+        fast = device.type == "cpu" and (fast_bf16() or amx())  # torch's own products use matrix units without numba
     return "bf16" if fast else "fp32"
 
 
