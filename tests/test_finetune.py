@@ -12,10 +12,10 @@ from conftest import small_model
 from chargen import Corpus, ModelConfig, TrainConfig, Trainer, Vocabulary, evaluate, read_model, save_model
 from chargen.cli.main import main
 from chargen.errors import SettingError
+from chargen.model.arrays import weights_of
 from chargen.storage.model_file import FILE_NAME, build_model
 from chargen.storage.quantize import quantize
 from chargen.training.finetune import BY_CHARACTER, take_over
-from chargen.training.snapshot import weights_of
 
 TEXT = "bad cab face head\n" * 60
 OTHER = "big zebra, bad äpfel\n" * 60

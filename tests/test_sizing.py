@@ -1,5 +1,6 @@
 """Sizes that choose themselves: what is given stays, more time or text makes no smaller model, reasons are told."""
 
+import itertools
 import math
 import re
 
@@ -7,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen import ModelConfig, TrainConfig
+from chargen import ModelConfig, TrainConfig, kernels
 from chargen.cli import train
 from chargen.cli.main import main
 from chargen.errors import SettingError
+from chargen.kernels import units
 from chargen.model.config import parameter_shapes
 from chargen.storage.model_file import read_model
 from chargen.training import sizing
@@ -30,6 +32,7 @@ from chargen.training.sizing import (
     weight_decay,
     work,
 )
+from chargen.training.trainer import Trainer
 
 SECONDS = 8e-6
 """For a character, on two cores with matrix units."""
@@ -204,11 +207,32 @@ def test_a_text_has_four_windows_for_each_row_where_it_can(text):
         assert (rows, length) == (32, 128)
 
 
-def test_the_reference_is_timed_on_the_device_and_in_the_precision_that_are_given():
-    for precision in ("fp32", "bf16"):
-        found = time_reference(30, {"precision": precision, "device": "cpu", "lr": 1.0}, seconds=0.01)
-        assert 0 < found.seconds < 0.1
-        assert found.steepness == STEEPNESS[precision]
+@pytest.mark.parametrize("matrix", [False, True])
+@pytest.mark.parametrize(("precision", "in_vectors"), [("fp32", "fp32"), ("bf16", "bf16 in vectors")])
+def test_the_reference_is_timed_on_the_device_and_in_the_precision_that_are_given(
+    precision, in_vectors, matrix, monkeypatch
+):
+    monkeypatch.setattr(kernels, "fast_bf16", lambda: True)
+    monkeypatch.setattr(units, "amx", lambda: matrix)
+    found = time_reference(30, {"precision": precision, "device": "cpu", "lr": 1.0}, seconds=0.01)
+    assert 0 < found.seconds < 0.1
+    assert found.steepness == STEEPNESS[precision if matrix else in_vectors]
+
+
+def test_a_pause_while_the_reference_is_timed_does_not_count(monkeypatch):
+    """Steps of 0.1 s, every other one interrupted for 0.3 s."""
+    taken = itertools.cycle([0.1, 0.4])
+    clock = [0.0]
+
+    def run(trainer):
+        while True:
+            clock[0] += next(taken)
+            yield
+
+    monkeypatch.setattr(Trainer, "run", run)
+    monkeypatch.setattr(sizing.time, "perf_counter", lambda: clock[0])
+    found = time_reference(30, {"precision": "fp32", "device": "cpu"}, seconds=4)
+    assert found.seconds * 32 * 128 == pytest.approx(0.1)
 
 
 def test_the_steeper_the_smaller():

@@ -165,12 +165,9 @@ def new_model(
     config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArray[Any]], device: str = "cpu"
 ) -> "CharModel":
     """A torch model with these weights, copied, in float32."""
-    import torch
-
+    from chargen.model.arrays import set_weights
     from chargen.model.language_model import CharModel
 
     model = CharModel(config, vocabulary_size)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(torch.from_numpy(as_float32(arrays, name).copy()))
+    set_weights(model, {name: as_float32(arrays, name) for name, _ in model.named_parameters()})
     return model.to(device)

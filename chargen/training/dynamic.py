@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from chargen.errors import DataError
+from chargen.model.arrays import weights_of
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
@@ -24,7 +25,6 @@ from chargen.model.recurrent import State, detach
 from chargen.storage.model_file import ModelFile, build_model
 from chargen.text.vocabulary import Vocabulary
 from chargen.training.evaluate import Loss, first_counted, folding_nats, total
-from chargen.training.snapshot import weights_of
 
 SEGMENT = 32
 """Ids that are scored before each step."""

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.errors import SettingError
+from chargen.model.arrays import Arrays, weights_of
 from chargen.model.config import ModelConfig
 from chargen.storage.model_file import ModelFile, build_model
 from chargen.text.vocabulary import Vocabulary
-from chargen.training.snapshot import Arrays, weights_of
 
 BY_CHARACTER = ("embedding.weight", "output.weight", "output.bias", "cloze.output.weight", "cloze.output.bias")
 """Arrays with a row for each id."""

@@ -12,6 +12,7 @@ from torch.nn import Parameter
 from chargen.batches import BackwardBatches, Batches, ConsecutiveBatches, RandomBatches
 from chargen.durable import remove_leftovers
 from chargen.errors import Diverged, SettingError
+from chargen.model.arrays import Arrays, set_weights, weights_of
 from chargen.model.config import ModelConfig
 from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
@@ -27,7 +28,7 @@ from chargen.training.counters import Counters
 from chargen.training.finetune import take_over
 from chargen.training.metrics import FILE_NAME as METRICS_NAME
 from chargen.training.metrics import Metrics
-from chargen.training.snapshot import Arrays, Hidden, capture, restore, set_weights, weights_of
+from chargen.training.snapshot import Hidden, capture, restore
 
 MAX_BAD_STEPS = 3
 AHEAD = 16

@@ -6,6 +6,7 @@ is a line. Whatever a person gives is left as it is, but for minutes that would 
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +32,7 @@ SMALL_TEXT = 100_000
 USED = 0.95
 """Share of a budget in minutes that goes into training steps."""
 REFERENCE = ModelConfig(cell="gru", num_layers=2, hidden_size=256)
-STEEPNESS = {"bf16": 0.75, "fp32": 0.87}
+STEEPNESS = {"bf16": 0.75, "bf16 in vectors": 0.82, "fp32": 0.87}
 """Time for a character grows with this power of the weights: large products are fast for their size."""
 
 
@@ -78,43 +79,28 @@ def choose(
         speed: what `time_reference` found; for a budget in minutes only, which is cut where it would do harm.
     """
     config, given = make_settings(ModelConfig, model), make_settings(TrainConfig, training)
-    minutes, rows, length = given.minutes or DEFAULT_MINUTES, given.batch_size, given.seq_length
     if not {"batch_size", "seq_length"} & training.keys():
-        rows, length = minibatch(text, rows, length)
+        rows, length = minibatch(text, given.batch_size, given.seq_length)
         given = replace(given, batch_size=rows, seq_length=length)
-
-    def trained(config: ModelConfig) -> float:
-        """Ids that the budget trains."""
-        counts: list[float] = []
-        if given.steps is not None:
-            counts.append(given.steps * rows * length)
-        if given.epochs is not None:
-            counts.append(given.epochs * text)
-        if not counts or (given.minutes is not None and speed.seconds > 0):
-            slower = math.pow(work(config, vocabulary) / work(REFERENCE, vocabulary), speed.steepness)
-            counts.append(60 * minutes * USED / (speed.seconds * slower))
-        return min(counts)
-
+    tokens = given.batch_size * given.seq_length
     reasons: list[str] = []
     shape: list[str] = []
     if not {"tie_weights", "embedding_size"} & model.keys():
         config = replace(config, tie_weights=vocabulary >= MANY)
     if "hidden_size" not in model:
-        sizes = [replace(config, hidden_size=size) for size in SIZES]
-        in_time = [one for one in sizes if trained(one) >= PER_WEIGHT * work(one)] or sizes[:1]
-        by_text = [one for one in sizes if work(one) <= good_for(text)] or sizes[:1]
-        config = replace(config, hidden_size=PRESETS[preset]) if preset else min(in_time[-1], by_text[-1], key=work)
-        why = f"the largest that trains {PER_WEIGHT:g} {unit}s for each of its {work(config):,} recurrent weights"
-        if work(by_text[-1]) < work(in_time[-1]):
-            why = f"the most that is good for {text:,} {unit}s, {work(config):,} recurrent weights"
-        shape.append(f"{config.hidden_size} hidden units: " + (f"preset {preset}" if preset else why))
+        if preset:
+            config, why = replace(config, hidden_size=PRESETS[preset]), f"preset {preset}"
+        else:
+            config, why = largest(config, lambda one: trained(one, given, text, vocabulary, speed), text, unit)
+        shape.append(f"{config.hidden_size} hidden units: {why}")
     if config.tie_weights and "tie_weights" not in model:
         shape.append(f"tied weights: {vocabulary:,} different {unit}s")
     if shape:
         reasons.append("; ".join(shape))
-    epochs = trained(config) / max(text, 1)
-    most, enough = max(PASSES, math.ceil(STEPS * rows * length / max(text, 1))), ""
+    epochs = trained(config, given, text, vocabulary, speed) / max(text, 1)
+    most, enough = max(PASSES, math.ceil(STEPS * tokens / max(text, 1))), ""
     if epochs > most and given.epochs is None and given.steps is None:
+        minutes = given.minutes or DEFAULT_MINUTES
         needed = max(0.1, minutes * most / epochs)
         enough = f", some {needed:.1f} of {minutes:g} minutes: more would only teach it by heart"
         epochs, given = most, replace(given, epochs=float(most))
@@ -132,10 +118,42 @@ def choose(
         given = replace(given, lr=rate(config.hidden_size))
     if not {"lr", "batch_size", "seq_length"} <= training.keys():
         reasons.append(
-            f"{rows} rows of {length} {unit}s at a peak rate of {given.lr:g}: "
+            f"{given.batch_size} rows of {given.seq_length} {unit}s at a peak rate of {given.lr:g}: "
             f"{config.hidden_size} hidden units, {text:,} {unit}s"
         )
     return Sizes(config, given, tuple(reasons))
+
+
+def trained(config: ModelConfig, training: TrainConfig, text: int, vocabulary: int, speed: Speed) -> float:
+    """Ids that the budget trains: the smaller number, where there are two budgets."""
+    counts: list[float] = []
+    if training.steps is not None:
+        counts.append(training.steps * training.batch_size * training.seq_length)
+    if training.epochs is not None:
+        counts.append(training.epochs * text)
+    if not counts or (training.minutes is not None and speed.seconds > 0):
+        slower = math.pow(work(config, vocabulary) / work(REFERENCE, vocabulary), speed.steepness)
+        counts.append(60 * (training.minutes or DEFAULT_MINUTES) * USED / (speed.seconds * slower))
+    return min(counts)
+
+
+def largest(
+    config: ModelConfig, trained: Callable[[ModelConfig], float], text: int, unit: str
+) -> tuple[ModelConfig, str]:
+    """The largest of the models that get far enough in the budget and do not learn the text by heart; and why.
+
+    Args:
+        trained: how many ids the budget trains, of a model.
+    """
+    sizes = [replace(config, hidden_size=size) for size in SIZES]
+    in_time = ([one for one in sizes if trained(one) >= PER_WEIGHT * work(one)] or sizes[:1])[-1]
+    by_text = ([one for one in sizes if work(one) <= good_for(text)] or sizes[:1])[-1]
+    if work(by_text) < work(in_time):
+        return by_text, f"the most that is good for {text:,} {unit}s, {work(by_text):,} recurrent weights"
+    return (
+        in_time,
+        f"the largest that trains {PER_WEIGHT:g} {unit}s for each of its {work(in_time):,} recurrent weights",
+    )
 
 
 def work(config: ModelConfig, vocabulary: int = 0) -> int:
@@ -179,8 +197,10 @@ def minibatch(text: int, rows: int, length: int) -> tuple[int, int]:
     return rows, length
 
 
-def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 0.7) -> Speed:
+def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 1.0) -> Speed:
     """How fast the reference model is trained: the trainer's own steps, on random text."""
+    from chargen.kernels import fast_bf16
+    from chargen.kernels.units import amx
     from chargen.text.corpus import Corpus
     from chargen.training.trainer import Trainer
 
@@ -197,5 +217,7 @@ def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 0
         begun = time.perf_counter()
         next(steps)
         times.append(time.perf_counter() - begun)
-    each = float(np.median(times)) / (config.batch_size * config.seq_length)
-    return Speed(each, STEEPNESS[trainer.precision])
+    # Other programs and a process that is young only ever make steps slower.
+    each = float(np.percentile(times, 25)) / (config.batch_size * config.seq_length)
+    in_vectors = trainer.precision == "bf16" and trainer.device.type == "cpu" and fast_bf16() and not amx()
+    return Speed(each, STEEPNESS["bf16 in vectors" if in_vectors else trainer.precision])

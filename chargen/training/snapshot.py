@@ -1,29 +1,12 @@
 """Model, optimizer and carried state to named arrays and back: what exact resume stands on."""
 
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from chargen.model.arrays import Arrays, set_weights, weights_of
 from chargen.model.language_model import CharModel
 from chargen.model.recurrent import State
 from chargen.storage.run_state import hidden_name
-
-Arrays = dict[str, NDArray[Any]]
-
-
-def weights_of(model: CharModel) -> Arrays:
-    """A copy of the weights in NumPy."""
-    return {name: weight.detach().cpu().numpy().copy() for name, weight in model.named_parameters()}
-
-
-def set_weights(model: CharModel, weights: Arrays) -> None:
-    """Put weights into a model."""
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(torch.from_numpy(weights[name]))
-
 
 Hidden = dict[str, State]
 """The carried state of each direction; empty where there is none."""

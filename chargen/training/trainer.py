@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 from chargen.batches import Batch
 from chargen.draws import Purpose, uniform
 from chargen.errors import Diverged
+from chargen.model.arrays import set_weights, weights_of
 from chargen.model.device import autocast, to_device
 from chargen.model.dropout import Noise
 from chargen.model.language_model import CharModel
@@ -27,7 +28,6 @@ from chargen.training.evaluate import Loss, folding_nats, loss_windows
 from chargen.training.progress import Progress
 from chargen.training.run import MAX_BAD_STEPS, SUBSET, Run
 from chargen.training.schedule import learning_rate
-from chargen.training.snapshot import set_weights, weights_of
 
 Losses = dict[str, Loss]
 """By "forward", "backward" and "cloze"."""

@@ -1,0 +1,23 @@
+"""A model's weights to named NumPy arrays and back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def weights_of(model: nn.Module) -> Arrays:
+    """A copy of the weights."""
+    return {name: weight.detach().cpu().numpy().copy() for name, weight in model.named_parameters()}
+
+
+def set_weights(model: nn.Module, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Copy weights into a model; the arrays may be read-only."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(torch.from_numpy(np.array(weights[name])))
