@@ -4,12 +4,13 @@ import itertools
 import math
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen import ModelConfig, TrainConfig, kernels
-from chargen.cli import train
+from chargen.cli import report, train
 from chargen.cli.main import main
 from chargen.errors import SettingError
 from chargen.kernels import units
@@ -321,3 +322,27 @@ def test_a_run_that_was_cut_says_so_and_can_be_given_more(run, monkeypatch):
     assert "its budget is used after 2 epochs; give a larger --epochs to go on" in told
     assert run("--resume", "run", "--epochs", 2.1)[0] == 0
     assert read_model("run").training["settings"]["minutes"] is None
+
+
+@pytest.mark.parametrize(("text", "words"), [(10**8, "3.3 % of the text will be read"), (10**6, "be read 3.3 times")])
+def test_a_text_too_long_for_the_budget_is_read_in_part(text, words):
+    found = choose(text, 65, {"hidden_size": 128}, {"steps": 800}, speed=Speed())
+    assert any(words in reason for reason in found.reasons), found.reasons
+
+
+@pytest.mark.parametrize(("singles", "told"), [(1200, True), (700, False)])
+def test_many_rare_characters_are_told_with_what_would_fold_them(singles, told, tmp_path, monkeypatch, capsys):
+    """900 characters that occur often, and others once each."""
+    monkeypatch.chdir(tmp_path)
+    often = "".join(map(chr, range(0x4E00, 0x4E00 + 900))) * 1500
+    rare = "".join(map(chr, range(0x7000, 0x7000 + singles)))
+    (tmp_path / "text.txt").write_text(often[: len(often) // 2] + rare + often[len(often) // 2 :], "utf-8")
+    with pytest.raises(SystemExit):
+        main(["train", "text.txt", "--steps", "1", "--hidden-size", "2", "--seq-length", "8", "--preview", "0"])
+    words = f"note: {singles:,} of these characters make up a thousandth of the text; --min-count "
+    assert (words in capsys.readouterr().err) is told
+
+
+def test_the_rarest_thousandth():
+    assert report._rare(np.array([1] * 5 + [2, 1000, 8000])) == (6, 1000)
+    assert report._rare(np.array([500, 500])) == (0, 500)

@@ -5,11 +5,15 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from chargen.cli.terminal import tell, visible
 from chargen.model.config import ModelConfig, parameter_count
 from chargen.text.corpus import Corpus
 from chargen.training.config import TrainConfig
 from chargen.training.memory import estimate_memory
+from chargen.training.sizing import MANY
 
 if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
@@ -32,6 +36,13 @@ def tell_corpus(corpus: Corpus, name: str) -> None:
     say(f"text     {name}: {total:,} {unit}, {distinct:,} distinct, {files} ({', '.join(parts)})")
     if vocabulary.folded:
         say(f"         {len(vocabulary.folded):,} rare characters share one unknown symbol")
+    elif not vocabulary.byte_mode and len(vocabulary) >= MANY:
+        rare, least = _rare(corpus.counts)
+        if 2 * rare >= len(vocabulary):
+            say(
+                f"note: {rare:,} of these characters make up a thousandth of the text; "
+                f"--min-count {least} would fold them into one, and training would be faster"
+            )
     if report.replaced:
         say(f"warning: {report.replaced:,} bytes did not fit the encoding and became U+FFFD")
     if corpus.hidden:
@@ -40,6 +51,13 @@ def tell_corpus(corpus: Corpus, name: str) -> None:
         say(f"note: {report.carriage_returns:,} carriage returns are learned as characters; --newline lf makes them LF")
     if len(corpus.valid) < 2:
         say("warning: too little text to validate on: the last weights are kept, not the best")
+
+
+def _rare(counts: NDArray[np.int64]) -> tuple[int, int]:
+    """How many of the rarest characters make up at most a thousandth of a text, and how often the next one occurs."""
+    ordered = np.sort(counts)
+    least = ordered[np.searchsorted(np.cumsum(ordered), counts.sum() / 1000, side="right")]
+    return int((counts < least).sum()), int(least)
 
 
 def tell_model(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) -> None:

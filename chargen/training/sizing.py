@@ -113,7 +113,12 @@ def choose(
         given = replace(given, weight_decay=weight_decay(pressure))
         held.append(f"weight decay {given.weight_decay:g}")
     if held or enough:
-        reasons.append(f"{', '.join(held) or 'budget'}: the text will be read {epochs:,.1f} times{enough}")
+        read = (
+            f"the text will be read {epochs:,.1f} times"
+            if epochs >= 1
+            else f"{100 * epochs:.2g} % of the text will be read"
+        )
+        reasons.append(f"{', '.join(held) or 'budget'}: {read}{enough}")
     if "lr" not in training:
         given = replace(given, lr=rate(config.hidden_size))
     if not {"lr", "batch_size", "seq_length"} <= training.keys():
