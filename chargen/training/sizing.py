@@ -143,15 +143,15 @@ def trained(config: ModelConfig, training: TrainConfig, text: int, vocabulary: i
 
 
 def largest(
-    config: ModelConfig, trained: Callable[[ModelConfig], float], text: int, unit: str
+    config: ModelConfig, reach: Callable[[ModelConfig], float], text: int, unit: str
 ) -> tuple[ModelConfig, str]:
     """The largest of the models that get far enough in the budget and do not learn the text by heart; and why.
 
     Args:
-        trained: how many ids the budget trains, of a model.
+        reach: how many ids the budget trains, of a model.
     """
     sizes = [replace(config, hidden_size=size) for size in SIZES]
-    in_time = ([one for one in sizes if trained(one) >= PER_WEIGHT * work(one)] or sizes[:1])[-1]
+    in_time = ([one for one in sizes if reach(one) >= PER_WEIGHT * work(one)] or sizes[:1])[-1]
     by_text = ([one for one in sizes if work(one) <= good_for(text)] or sizes[:1])[-1]
     if work(by_text) < work(in_time):
         return by_text, f"the most that is good for {text:,} {unit}s, {work(by_text):,} recurrent weights"
