@@ -321,6 +321,41 @@ class _Scan(torch.autograd.Function):
         return of_added * found[:-1], of_added, kept[0] * of_added[0]
 
 
+class Mogrifier(Changed):
+    """Melis et al., 2019, for a GRU: before each step, input and state scale each other by turns, four times.
+
+    The gates read the scaled state; what the update gate keeps is the state as it was. Step by step in PyTorch's own
+    operations, because nothing of the input can be multiplied ahead.
+    """
+
+    rounds = 4
+
+    def add(self) -> None:
+        config = self.model_config
+        self.model.turns = nn.ModuleList()
+        for layer in range(config.num_layers):
+            sizes = config.hidden_size, config.hidden_size if layer else config.input_size
+            self.model.turns.append(nn.ModuleList(nn.Linear(*sizes[:: (-1) ** turn]) for turn in range(self.rounds)))
+
+    def layer(self, number: int, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        of_input, of_state, bias_input, bias_state = self.model.forward_layers[number].parameters()
+        outputs = []
+        for value in values.unbind(1):
+            kept = state
+            for turn, scale in enumerate(self.model.turns[number]):
+                if turn % 2:
+                    state = 2 * scale(value).sigmoid() * state
+                else:
+                    value = 2 * scale(state).sigmoid() * value
+            ahead = functional.linear(value, of_input, bias_input).float()
+            behind = functional.linear(state, of_state, bias_state).float()
+            (reset, update, new), (reset_too, update_too, new_too) = ahead.chunk(3, 1), behind.chunk(3, 1)
+            new = torch.tanh(new + torch.sigmoid(reset + reset_too) * new_too)
+            state = torch.lerp(new, kept, torch.sigmoid(update + update_too))
+            outputs.append(state)
+        return torch.stack(outputs, 1), state
+
+
 class Tied(Plain):
     """Press and Wolf, 2017: one table for embedding and output layer, as wide as the layers."""
 
@@ -343,6 +378,7 @@ METHODS: dict[str, type[Plain]] = {
     "tied weights": Tied,
     "Muon": Muon,
     "minGRU, four layers": MinGru,
+    "Mogrifier, four rounds": Mogrifier,
 }
 
 

@@ -54,7 +54,11 @@ def test_a_method_changes_something_and_carries_its_state(name, plain):
 
 
 def test_new_weights_learn():
-    for name, part in (("layer norm", "norms"), ("2 % unknown symbols", "unknown"), ("learned first state", "start")):
+    parts = {
+        "layer norm": "norms", "2 % unknown symbols": "unknown", "learned first state": "start",
+        "Mogrifier, four rounds": "turns",
+    }  # fmt: skip
+    for name, part in parts.items():
         few, more = trained(METHODS[name], 1).model, trained(METHODS[name], 8).model
         for key, weight in more.named_parameters():
             if key.split(".")[0] == part:
@@ -86,3 +90,14 @@ def test_the_scan_is_the_formula_and_its_gradient():
         strict=True,
     )
     assert all(torch.allclose(*pair) for pair in pairs)
+
+
+def test_a_mogrifier_that_scales_by_one_is_a_gru():
+    trainer = trained(METHODS["Mogrifier, four rounds"], 1)
+    with torch.no_grad():
+        for turn in trainer.model.turns.parameters():
+            turn.zero_()
+        ids, model = torch.arange(24)[None] % 20, CharModel(trainer.model_config, trainer.model.vocabulary_size, 0)
+        for name, weight in model.named_parameters():
+            weight.copy_(trainer.model.get_parameter(name))
+        assert torch.allclose(trainer.model.read(ids)[0], model.read(ids)[0], atol=1e-5)
