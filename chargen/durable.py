@@ -4,30 +4,37 @@ A temporary file in the same folder, fsync, rename, fsync of the folder. The uma
 """
 
 import contextlib
+import errno
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from chargen.errors import ChargenError
+from chargen.errors import ChargenError, WriteError
 
 _TEMPORARY = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
 
 
-def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes]) -> None:
+def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes], size: int | None = None) -> None:
     """Write `blocks` to `path`: when this returns the file is on the disk, and at no moment is `path` half written.
 
-    Raises ChargenError with the path and the reason (disk full, no permission); the previous file is then untouched.
+    Args:
+        size: of all blocks, in bytes, for the message; a sequence's is known.
+
+    Raises WriteError with the path and the reason (disk full, no permission); the previous file is then untouched.
     """
     target = Path(os.path.realpath(path))  # a link stays a link
     if os.path.exists(target) and not os.path.isfile(target):
-        raise ChargenError(f"cannot write {path}: there is something else than a file")
+        raise WriteError(f"cannot write {path}: there is something else than a file")
+    if isinstance(blocks, Sequence):
+        size = sum(map(len, blocks))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         try:
             with open(temporary, "xb") as file:
                 for block in blocks:
@@ -40,13 +47,35 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes]) -> None
                 temporary.unlink()
             raise
     except OSError as error:
-        reason = error.strerror or error
-        raise ChargenError(f"cannot write {target}: {reason}; the previous file is unchanged") from error
+        reason = why(error, target.parent, size)
+        raise WriteError(f"cannot write {target}: {reason}; the previous file is unchanged") from error
     try:
         sync_folder(target.parent)
     except OSError as error:
-        reason = error.strerror or error
-        raise ChargenError(f"{target} is written, but its folder cannot be synced ({reason})") from error
+        reason = str(error.strerror or error)
+        raise WriteError(f"{target} is written, but its folder cannot be synced ({reason})") from error
+
+
+def why(error: OSError, folder: Path, size: int | None = None) -> str:
+    """What the system says of a write that failed; of a full disk also what was needed, and how much is free."""
+    reason = str(error.strerror or error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        needed = "" if size is None else f"{_measured(size)} needed, "
+        with contextlib.suppress(OSError):
+            reason += f" ({needed}{_measured(shutil.disk_usage(folder).free)} free)"
+    return reason
+
+
+def _measured(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 10**6 else f"{size:,} bytes"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, that a crash cannot take away. Raises OSError."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

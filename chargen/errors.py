@@ -10,6 +10,10 @@ class ChargenError(Exception):
     exit_code = 1
 
 
+class WriteError(ChargenError):
+    """The disk refused a file; the one that was there before is unchanged, and a run may go on without it."""
+
+
 NOT_FINITE = "the model's predictions are not finite: its weights are too large to compute with"
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from chargen import durable
 from chargen.durable import locked, remove_leftovers, write_durably
-from chargen.errors import ChargenError
+from chargen.errors import ChargenError, WriteError
 
 SIZE = 1 << 20
 WRITER = f"""
@@ -99,7 +99,8 @@ def test_a_failure_keeps_the_old_file_and_says_so(tmp_path, monkeypatch, call):
     target = tmp_path / "f"
     target.write_bytes(b"old")
     monkeypatch.setattr(os, call, failing)
-    with pytest.raises(ChargenError, match=r"cannot write .*/f: No space left on device; the previous file is unch"):
+    words = r"cannot write .*/f: No space left on device \(3 bytes needed, [\d,.]+ (MB|bytes) free\); the previous file"
+    with pytest.raises(WriteError, match=words + " is unchanged"):
         write_durably(target, [b"new"])
     monkeypatch.undo()
     assert target.read_bytes() == b"old"

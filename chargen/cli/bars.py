@@ -66,6 +66,7 @@ class TrainingBar:
         self._told = trainer.counters.logged_step
         self._told_at = self._previewed = time.monotonic()
         self._loss: float | None = None
+        self._warned = ""
 
     def __enter__(self) -> "TrainingBar":
         return self
@@ -81,6 +82,9 @@ class TrainingBar:
         self._bar.n = 100 * progress.share
         self._bar.set_description_str(self._line(progress))
         step, now = progress.step, time.monotonic()
+        if progress.warning != self._warned:
+            self._warned = progress.warning
+            tell_above(visible(f"warning: {self._warned}" if self._warned else "saved: the disk takes files again"))
         if progress.doing != "training" or step == self._told:
             return
         validated = self.trainer.validates and step % self.trainer.eval_every == 0

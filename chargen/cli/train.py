@@ -24,7 +24,7 @@ from chargen.cli.report import say, tell_corpus, tell_model, tell_origin, tell_r
 from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.terminal import tell_of_kernels
 from chargen.durable import locked
-from chargen.errors import ModelFileError, SettingError
+from chargen.errors import ModelFileError, SettingError, WriteError
 from chargen.model.config import ModelConfig
 from chargen.settings import make_settings
 from chargen.storage.model_file import ModelFile, read_model
@@ -254,12 +254,18 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
     say(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
     stop.deferred = True
-    with TrainingBar(trainer, preview) as bar:
-        for progress in trainer.run():
-            bar.show(progress)
-            if stop:
-                break
+    try:
+        with TrainingBar(trainer, preview) as bar:
+            for progress in trainer.run():
+                bar.show(progress)
+                if stop:
+                    break
+        if stop and not trainer.counters.complete:
+            trainer.save()
+    except WriteError as error:
+        kept = trainer.out is not None and (trainer.out / STATE_NAME).exists()
+        advice = f"make room and go on with: chargen train --resume {out}" if kept else "choose another --out"
+        raise WriteError(f"{error}; {advice}") from error
     if stop and not trainer.counters.complete:
-        trainer.save()
         raise stop.error(f" at step {trainer.counters.step:,}; go on with: chargen train --resume {out}")
     tell_result(trainer)

@@ -79,5 +79,12 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads(), "chargen")
 
 
+def _in_a_child() -> None:
+    """A child process has none of its parent's threads: neither those of the pool nor one that holds the lock."""
+    global _ONE_TEAM  # noqa: PLW0603
+    _pool.cache_clear()
+    _ONE_TEAM = threading.Lock()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child process has none of these threads
+    os.register_at_fork(after_in_child=_in_a_child)

@@ -1,5 +1,7 @@
 """Ids -> logits. The model never sees a character."""
 
+import threading
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,9 @@ from chargen.model.recurrent import State, new_layer, run_embedded, run_layer, z
 
 BACKWARD_MASKS = 1000
 """Where the backward stack's dropout masks are addressed; there are at most 64 layers."""
+
+_ONE_GENERATOR = threading.Lock()
+"""First weights are drawn from torch's own generator, which all threads share."""
 
 
 class CharModel(nn.Module):
@@ -30,7 +35,7 @@ class CharModel(nn.Module):
         super().__init__()
         self.config = config
         self.vocabulary_size = vocabulary_size
-        with torch.random.fork_rng(devices=[]):
+        with _ONE_GENERATOR, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(integer(seed, 0, 0, Purpose.INITIALIZE))
             self.embedding = nn.Embedding(vocabulary_size, config.input_size)
             self.forward_layers = nn.ModuleList(new_layer(config, layer) for layer in range(config.num_layers))

@@ -1,12 +1,14 @@
 """Ids -> text, with the hidden state carried from call to call."""
 
+import functools
 import hashlib
 import os
 import secrets
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,8 @@ from chargen.text.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 STATE_FORMAT = 1
 STATE_KIND = "sampler state"
 MOST_TURNS = 256
@@ -36,11 +40,23 @@ HAND_OVER = 0.05
 """Seconds of writing after which text is handed over."""
 
 
+def _in_turn(method: Callable[Concatenate["Sampler", _P], _R]) -> Callable[Concatenate["Sampler", _P], _R]:
+    """A method that no two threads are in at the same time."""
+
+    @functools.wraps(method)
+    def alone(self: "Sampler", /, *arguments: _P.args, **named: _P.kwargs) -> _R:
+        with self._turn:
+            return method(self, *arguments, **named)
+
+    return alone
+
+
 class Sampler:
     """Writes text with a model, carrying its state: two calls write what one call would have written.
 
     Sample i is the same whatever `num` is, and the n-th character of a sample depends only on what was fed and
-    written, the seed, i and n.
+    written, the seed, i and n. Threads take turns: what `generate` returns is one piece of the text, and iterations in
+    several threads share it out among them.
 
     Args:
         model: what `read_model` returned, or a CharModel together with its `vocabulary`.
@@ -90,6 +106,7 @@ class Sampler:
         self.arrays = arrays_of(model)
         self.stepper = stepper or new_stepper(model.config, self.arrays, device, direction)
         self._rules = RuleTable(vocabulary, self.config.stop, self.config.no_repeat, direction == "backward")
+        self._turn = threading.RLock()
         self.reset()
 
     @classmethod
@@ -107,6 +124,7 @@ class Sampler:
         """A sampler for a model file or a run folder. Raises ModelFileError, SettingError."""
         return cls(read_model(path), config, num=num, seed=seed, device=device, direction=direction, **settings)
 
+    @_in_turn
     def reset(self) -> None:
         """Forget everything fed and written: unknown context, first draw."""
         self._ahead: _Ahead | None = None
@@ -118,6 +136,7 @@ class Sampler:
         rules = self.config.ban, self.config.no_repeat, self.direction == "backward"
         return [Stream(Allowed(self.vocabulary, *rules), seed, row) for row in range(self.num)]
 
+    @_in_turn
     def reseed(self, seed: int) -> None:
         """Go on from here with another seed; state and number of draws stay."""
         self.seed = whole("seed", seed, 0, MAX_SEED)
@@ -136,6 +155,7 @@ class Sampler:
         """
         self.feed_ids(self.vocabulary.encode(text, unknown))
 
+    @_in_turn
     def feed_ids(self, ids: NDArray[Any]) -> None:
         """The same with ids (N,), in the order of the text."""
         ids = self._in_order(ids)
@@ -177,21 +197,23 @@ class Sampler:
         turns, seconds = 1, 0.0
         while active:
             left = turns if length is None else min(length - written[row] for row in active)
-            begun = time.perf_counter()
-            ahead = self._ahead = self._write_ahead(active, min(turns, left))
-            seconds = (time.perf_counter() - begun + 1e-9) / len(ahead)
+            with self._turn:
+                begun = time.perf_counter()
+                ahead = self._ahead = self._write_ahead(active, min(turns, left))
+                seconds = (time.perf_counter() - begun + 1e-9) / len(ahead)
             turns = max(1, min(2 * len(ahead), MOST_TURNS, int(HAND_OVER / seconds)))
             done: set[int] = set()
             for number in range(len(ahead)):
-                turn = self._take(ahead, number)
+                with self._turn:
+                    if self._ahead is not ahead:  # somebody else has used this sampler meanwhile
+                        break
+                    turn = self._take(ahead, number)
                 for one in turn:
                     written[one.stream] += 1
                     if one.stopped or written[one.stream] == length:
                         done.add(one.stream)
                 if turn:
                     yield turn
-                    if self._ahead is not ahead:  # somebody else has used this sampler meanwhile
-                        break
             active = [row for row in active if row not in done]
 
     def _write_ahead(self, rows: list[int], turns: int) -> "_Ahead":
@@ -263,6 +285,7 @@ class Sampler:
         self._single("generate", "generate_all")
         return self.generate_all(length)[0].text
 
+    @_in_turn
     def generate_all(self, length: int) -> list[Sample]:
         """The next `length` characters of every sample."""
         if not (self.vocabulary.byte_mode or self.config.stop or self.config.no_repeat):
@@ -298,11 +321,13 @@ class Sampler:
         if self.num != 1:
             raise SettingError(f"{asked} is for one sample and this Sampler writes {self.num}: call {instead}", "num")
 
+    @_in_turn
     def position(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Where every sample stands: the last layer's output (num, H) and the logits (num, V) of what comes next."""
         self._settle()
         return self._state[-1][:, : self.hidden_size], self._logits
 
+    @_in_turn
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Save where every stream stands, so that `load_state` lets the text go on as if nothing had happened.
 
@@ -325,6 +350,7 @@ class Sampler:
         }
         container.save(path, arrays, description)
 
+    @_in_turn
     def load_state(self, path: str | os.PathLike[str]) -> None:
         """Go on where `save_state` left off: the streams, their seed and their draws. This sampler's config stays.
 

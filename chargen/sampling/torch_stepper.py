@@ -3,6 +3,7 @@
 On a GPU one turn, from logits to the next logits, is captured in a CUDA graph and replayed for every character.
 """
 
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ class TorchStepper(Stepper):
         ]
         self.direction = direction
         self._turns: _Turns | None = None
+        self._one_writer = threading.Lock()
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """Ids (R,) -> logits (R, V) and the new state."""
@@ -89,7 +91,7 @@ class TorchStepper(Stepper):
     ) -> Chunk:  # fmt: skip
         """As the reference."""
         rows, turns = uniforms.shape
-        with torch.inference_mode():
+        with self._one_writer, torch.inference_mode():
             # Room for a power of two, so that rows that end, or a new mask, need no other graph.
             room = (1 << (size - 1).bit_length() for size in (max(rows, 1), len(rules.masks)))
             kind = *room, max(TURNS, turns), config

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.durable import sync_folder, write_durably
-from chargen.errors import ChargenError, DataError, SettingError
+from chargen.durable import sync_folder, why, write_durably
+from chargen.errors import ChargenError, DataError, SettingError, WriteError
 from chargen.places import cache_folder
 from chargen.settings import setting
 from chargen.text.reading import ReadingConfig, ReadingReport, Source, read_bytes, read_text
@@ -147,9 +147,10 @@ class _Encoder:
                     _install(work, entry)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-        except OSError as error:
+        except (OSError, WriteError) as error:
+            reason = why(error, self.cache) if isinstance(error, OSError) else str(error)
             advice = "set CHARGEN_CACHE to a folder with room"
-            raise ChargenError(f"cannot write the cache {self.cache}: {error.strerror or error}; {advice}") from error
+            raise ChargenError(f"cannot write the cache {self.cache}: {reason}; {advice}") from error
         return entry.name
 
     def _remove_abandoned(self) -> None:
@@ -221,7 +222,7 @@ class _Encoder:
                     yield ids.tobytes()
             encoding.check(content)
 
-        write_durably(work / "ids", encoded())
+        write_durably(work / "ids", encoded(), int(counts.sum()) * vocabulary.dtype.itemsize)
         stored = {
             "characters": vocabulary.characters,
             "folded": vocabulary.folded,

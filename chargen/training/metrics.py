@@ -1,13 +1,22 @@
 """metrics.jsonl: one JSON line per entry, readable while the run goes on and after a kill."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from chargen.errors import ChargenError
+from chargen.durable import make_folder, why
+from chargen.errors import WriteError
 
 FILE_NAME = "metrics.jsonl"
+LINES = 5_000
+"""Lines at the interval that was asked for. Then it doubles as the steps do: some 2,500 more for each doubling."""
+
+
+def due(step: int, every: int) -> bool:
+    """True where a line is due for a step: at multiples of `every`, or of twice, four times … as much as steps grow."""
+    return step % (every << max(0, (step // (every * LINES)).bit_length())) == 0
 
 
 class Metrics:
@@ -21,28 +30,38 @@ class Metrics:
     def __init__(self, folder: Path | None, size: int = 0) -> None:
         self.path = folder / FILE_NAME if folder else None
         self.size = size
+        self.waiting = b""
 
     def cut(self) -> None:
-        """Begin to write: make the file, or cut off what does not belong to the run."""
-        if self.path:
-            with open(self.path, "ab") as file:
-                self.size = min(self.size, file.tell())
-                file.truncate(self.size)
+        """Begin to write: make the file, or cut off what does not belong to the run. Raises WriteError."""
+        self._append(sync=False)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append one line."""
+        """Append one line; where the disk refuses, it waits for the next one, and for `sync` to complain."""
         if self.path:
-            try:
-                with open(self.path, "ab") as file:
-                    file.write(json.dumps(line).encode() + b"\n")
-                    self.size = file.tell()
-            except OSError as error:
-                advice = "make room, or put the run folder back, and go on with --resume"
-                raise ChargenError(f"cannot write {self.path}: {error.strerror or error}; {advice}") from error
+            self.waiting += json.dumps(line).encode() + b"\n"
+            with contextlib.suppress(WriteError):
+                self._append(sync=False)
 
     def sync(self) -> int:
-        """Put all lines on the disk and return their size in bytes, for the run's state."""
-        if self.path:
-            with open(self.path, "ab") as file:
-                os.fsync(file.fileno())
+        """Put all lines on the disk and return their size in bytes, for the run's state. Raises WriteError."""
+        self._append(sync=True)
         return self.size
+
+    def _append(self, sync: bool) -> None:
+        """Write what waits behind what belongs to the run, and nothing else; all of it or nothing."""
+        if not self.path:
+            return
+        try:
+            make_folder(self.path.parent)
+            with open(self.path, "ab", buffering=0) as file:
+                if file.tell() > self.size:
+                    file.truncate(self.size)
+                left = memoryview(self.waiting)
+                while left:
+                    left = left[file.write(left) :]
+                if sync:
+                    os.fsync(file.fileno())
+                self.size, self.waiting = file.tell(), b""
+        except OSError as error:
+            raise WriteError(f"cannot write {self.path}: {why(error, self.path.parent, len(self.waiting))}") from error

@@ -21,6 +21,7 @@ class Progress:
         doing: "training", "validating" (a step's validation) or "finishing" (the whole splits at the end).
         train_losses, valid_losses: of a bidirectional model "forward", "backward" and, where it learned or was asked,
             "cloze"; empty otherwise.
+        warning: why the latest save failed, while the run goes on without it; empty where it did not.
     """
 
     step: int
@@ -36,3 +37,4 @@ class Progress:
     doing: str = "training"
     train_losses: Mapping[str, float] = field(default_factory=dict)
     valid_losses: Mapping[str, float] = field(default_factory=dict)
+    warning: str = ""

@@ -10,8 +10,8 @@ import torch
 from torch.nn import Parameter
 
 from chargen.batches import BackwardBatches, Batches, ConsecutiveBatches, RandomBatches
-from chargen.durable import remove_leftovers
-from chargen.errors import Diverged, SettingError
+from chargen.durable import make_folder, remove_leftovers
+from chargen.errors import Diverged, SettingError, WriteError
 from chargen.model.arrays import Arrays, set_weights, weights_of
 from chargen.model.config import ModelConfig
 from chargen.model.device import pick_device, pick_precision
@@ -31,6 +31,8 @@ from chargen.training.metrics import Metrics
 from chargen.training.snapshot import Hidden, capture, restore
 
 MAX_BAD_STEPS = 3
+MAX_FAILED_SAVES = 3
+"""In a row; then the run stops, with what the last good one holds."""
 AHEAD = 16
 """Steps that a GPU is given before the host asks how they went."""
 SUBSET = 24_000
@@ -114,7 +116,7 @@ class Run:
             ahead=self.ahead,
         )
         if out:
-            out.mkdir(parents=True, exist_ok=True)
+            make_folder(out)
             remove_leftovers(out)
         self.metrics = Metrics(out, counters.metrics_bytes)
         self.summary: dict[str, Any] = {}
@@ -122,6 +124,8 @@ class Run:
         self._last_losses: dict[str, float] = {}
         self._saved_best: int | None = None
         self._last_save = time.monotonic()
+        self._failed_saves = 0
+        self.warning = ""
 
     @classmethod
     def resume(
@@ -207,6 +211,24 @@ class Run:
         save_run_state(self.out, self._state())
         self._last_save = time.monotonic()
         self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - begun)
+
+    def try_to_save(self) -> None:
+        """As `save`, but where the disk refuses the run may go on, with a warning, and tries again after a while.
+
+        Raises WriteError when it has refused three times in a row.
+        """
+        try:
+            self.save()
+            self._failed_saves, self.warning = 0, ""
+        except WriteError as error:
+            self._failed_saves += 1
+            self._last_save = time.monotonic()
+            if self._failed_saves == MAX_FAILED_SAVES:
+                raise WriteError(f"{error}; that was the third save in a row to fail") from error
+            self.warning = (
+                f"save {self._failed_saves} of {MAX_FAILED_SAVES} failed at step {self.counters.step:,}, "
+                f"training goes on: {error}; make room, or put the run folder back"
+            )
 
     def _state(self) -> RunState:
         self.counters.hidden = bool(self.hidden)

@@ -25,6 +25,7 @@ from chargen.storage.model_file import FILE_NAME, save_model
 from chargen.storage.run_state import save_run_state
 from chargen.training.cloze import cloze_loss, even_windows
 from chargen.training.evaluate import Loss, folding_nats, loss_windows
+from chargen.training.metrics import due
 from chargen.training.progress import Progress
 from chargen.training.run import MAX_BAD_STEPS, SUBSET, Run
 from chargen.training.schedule import learning_rate
@@ -132,7 +133,7 @@ class Trainer(Run):
 
             yield from self._measure()
             if self.out and time.monotonic() - self._last_save > 60 * config.save_minutes:
-                self.save()
+                self.try_to_save()
             yield self._progress("training")
         yield from self._finish()
 
@@ -257,8 +258,10 @@ class Trainer(Run):
                 self.best = weights_of(self.model)
             else:
                 counters.evaluations_since_best += 1
-        self.metrics.write(self._line(losses))
         counters.logged_step = counters.step
+        if not self._line_due():
+            return
+        self.metrics.write(self._line(losses))
         counters.since_nats = counters.since_backward_nats = counters.since_cloze_nats = counters.since_seconds = 0.0
         counters.since_characters = counters.since_backward_characters = counters.since_cloze_characters = 0
 
@@ -268,7 +271,11 @@ class Trainer(Run):
     def _due(self) -> bool:
         """True where this step's figures are to be written, and are not yet."""
         step = self.counters.step
-        return self.counters.logged_step != step and (self._validation_due() or step % self.config.log_every == 0)
+        return self.counters.logged_step != step and (self._validation_due() or self._line_due())
+
+    def _line_due(self) -> bool:
+        step = self.counters.step
+        return due(step, self.config.log_every) or (self._validation_due() and due(step, self.eval_every))
 
     def _line(self, valid: Losses) -> dict[str, Any]:
         """A line of metrics; where the model is bidirectional, with the parts of both losses behind."""
@@ -376,6 +383,7 @@ class Trainer(Run):
             # The state last: a kill before it leaves a run that ends again, and its metrics are cut before they go on.
             save_model(self.out / FILE_NAME, self.model_file(weights_of(judged), self.summary))
             self.metrics.write({**self._line(valid), "final": True})
+            self.metrics.sync()
             counters.seconds = self.budget.seconds()
             save_run_state(self.out, self._state())
         yield self._progress("finishing")
@@ -400,4 +408,5 @@ class Trainer(Run):
             doing=doing,
             train_losses=self._last_losses if self.cloze else {},
             valid_losses={name: loss for name, loss in valid.items() if loss is not None},
+            warning=self.warning,
         )

@@ -1,0 +1,116 @@
+"""Numbers that are not finite, in loss, gradients or weights, at any step: never applied, never saved."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_resume import assert_same_runs, config, corpus, model, run_until, two_ways
+
+from chargen.errors import Diverged
+from chargen.storage.model_file import read_model
+from chargen.storage.run_state import read_run_state
+from chargen.training import trainer as module
+from chargen.training.run import MAX_BAD_STEPS
+from chargen.training.trainer import Trainer
+
+BAD = (math.nan, math.inf, -math.inf)
+STEPS = 12
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, trainer: Trainer, what: str, steps: range, value: float) -> None:
+    """Let the loss, or a gradient, hold a value that is not finite at some steps."""
+    real_entropy = module.cross_entropy
+
+    def entropy(*arguments: Any) -> torch.Tensor:
+        loss = real_entropy(*arguments)
+        if trainer.counters.step in steps and torch.is_grad_enabled():
+            if what == "loss":
+                return loss * value
+            loss.register_hook(lambda gradient: gradient * value)
+        return loss
+
+    def one_number(gradient: torch.Tensor) -> torch.Tensor:
+        if trainer.counters.step not in steps:
+            return gradient
+        gradient = gradient.clone()
+        gradient.view(-1)[3] = value
+        return gradient
+
+    if what == "one number":
+        trainer.model.get_parameter("output.bias").register_hook(one_number)
+    else:
+        monkeypatch.setattr(module, "cross_entropy", entropy)
+
+
+@pytest.mark.parametrize("shape", [model("gru", 1), model("lstm", 1), two_ways("gru", 1)], ids=["gru", "lstm", "two"])
+@pytest.mark.parametrize("what", ["loss", "gradient", "one number"])
+@pytest.mark.parametrize("step", [0, 1, 5, STEPS - 1])
+def test_a_bad_step_is_not_applied_and_the_run_goes_on(
+    shape: Any, what: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(corpus(), shape, config(steps=STEPS), tmp_path)
+    poison(monkeypatch, trainer, what, range(step, step + 1), BAD[step % 3])
+    before = {0: (weights(trainer), {})}
+    for progress in trainer.run():
+        before[progress.step] = weights(trainer), dict(trainer.hidden)
+    assert same(before[step][0], before[step + 1][0]), "the step has moved a weight"
+    assert before[step][1].keys() == before[step + 1][1].keys()
+    for direction, state in before[step][1].items():
+        assert all(torch.equal(*pair) for pair in zip(state, before[step + 1][1][direction], strict=True))
+    moved = [number for number in range(STEPS) if not same(before[number][0], before[number + 1][0])]
+    assert moved == [number for number in range(STEPS) if number != step]
+    assert trainer.counters.applied == STEPS - 1
+    assert all(np.isfinite(array).all() for array in read_run_state(tmp_path).arrays.values())
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient", "one number"])
+@pytest.mark.parametrize("first", range(0, STEPS, 2))
+def test_three_bad_steps_stop_the_run_with_what_was_good(
+    what: str, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(corpus(), model("gru", 1), config(steps=24, save_minutes=1e-9), tmp_path)
+    poison(monkeypatch, trainer, what, range(first, first + MAX_BAD_STEPS), math.nan)
+    before = {0: weights(trainer)}
+    with pytest.raises(
+        Diverged, match=f"training diverged at step {first + 3}: .*; the last good state is in"
+    ) as caught:
+        before.update((progress.step, weights(trainer)) for progress in trainer.run())
+    assert caught.value.exit_code == 5
+    assert same(weights(trainer), before[first])
+    state = read_run_state(tmp_path)
+    assert state.progress["step"] == first + 2, "bad steps in between were saved, without being applied"
+    for name, weight in before[first].items():
+        assert np.array_equal(state.arrays[f"weights.{name}"], weight.numpy())
+    read_model(tmp_path)
+
+
+@pytest.mark.parametrize("step", [1, 4, 9])
+def test_a_weight_that_is_not_finite_is_never_saved(step: int, tmp_path: Path) -> None:
+    trainer = Trainer(corpus(), model("gru", 1), config(steps=STEPS), tmp_path / "run")
+    run_until(trainer, step)
+    saved = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix == ".safetensors"}
+    with torch.no_grad():
+        trainer.model.get_parameter("output.weight").view(-1)[7] = math.nan
+    with pytest.raises(Diverged):
+        trainer.save()
+    with pytest.raises(Diverged):
+        list(trainer.run())
+    for name, content in saved.items():
+        assert (tmp_path / "run" / name).read_bytes() == content
+    for folder in (tmp_path / "run", tmp_path / "unbroken"):
+        unbroken = folder.name == "unbroken"
+        going = Trainer(corpus(), model("gru", 1), config(steps=STEPS), folder) if unbroken else None
+        for _ in (going or Trainer.resume(folder, corpus())).run():
+            pass
+    assert_same_runs(tmp_path / "unbroken", tmp_path / "run")

@@ -1,0 +1,159 @@
+"""Samplers in threads: each writes its own text, and one that is shared is written by one thread at a time."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import small_model
+
+from chargen.kernels import available
+from chargen.model.config import ModelConfig
+from chargen.model.language_model import CharModel
+from chargen.sampling.backend import new_stepper
+from chargen.sampling.sampler import Sampler
+from chargen.sampling.torch_stepper import TorchStepper
+from chargen.storage.model_file import build_model
+
+THREADS = 4
+PIECES = 12
+
+
+@pytest.fixture(autouse=True)
+def busy_interpreter() -> Iterator[None]:
+    """Let threads change places as often as they can."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def at_once(*works: Callable[[], object]) -> list[object]:
+    """What they return when all begin at the same moment."""
+    barrier = threading.Barrier(len(works))
+
+    def begin(work: Callable[[], object]) -> object:
+        barrier.wait()
+        return work()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(begin, works))
+
+
+def test_models_that_are_made_in_threads_have_the_weights_of_their_seed() -> None:
+    def first_weights(seed: int) -> list[bytes]:
+        found = CharModel(ModelConfig(hidden_size=64), 50, seed)
+        return [weight.detach().numpy().tobytes() for weight in found.parameters()]
+
+    alone = [first_weights(seed) for seed in range(THREADS)]
+    for _ in range(10):
+        assert at_once(*(lambda seed=seed: first_weights(seed) for seed in range(THREADS))) == alone  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("settings", [{}, {"stop": ("ab",)}, {"no_repeat": 4}, {"num": 3}])
+def test_two_samplers_in_two_threads_write_what_they_write_alone(settings: dict[str, object]) -> None:
+    def write(seed: int) -> object:
+        return Sampler(model, seed=seed, **settings).generate_all(400)  # type: ignore[arg-type]
+
+    model = small_model()
+    alone = [write(seed) for seed in range(THREADS)]
+    assert at_once(*(lambda seed=seed: write(seed) for seed in range(THREADS))) == alone  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("shared", ["compiled", "torch"])
+def test_samplers_that_share_a_stepper_write_what_they_write_alone(shared: str) -> None:
+    if shared == "compiled" and not available():
+        pytest.skip("needs numba")
+    file = small_model()
+    stepper = new_stepper(file.config, file.arrays, "cpu") if shared == "compiled" else TorchStepper(build_model(file))
+
+    def write(seed: int) -> str:
+        return Sampler(file, seed=seed, stepper=stepper).generate(300)
+
+    alone = [write(seed) for seed in range(THREADS)]
+    assert at_once(*(lambda seed=seed: write(seed) for seed in range(THREADS))) == alone  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("stop", [(), ("ab",)])
+def test_a_sampler_used_from_threads_writes_whole_pieces_of_one_text(stop: tuple[str, ...]) -> None:
+    def pieces(sampler: Sampler) -> list[str]:
+        return [sampler.generate(50) for _ in range(PIECES)]
+
+    alone = Sampler(small_model(), seed=5, stop=stop)
+    expected = [alone.generate(50) for _ in range(PIECES * THREADS)]
+    shared = Sampler(small_model(), seed=5, stop=stop)
+    found = at_once(*[lambda: pieces(shared)] * THREADS)
+    assert sorted(piece for one in found for piece in one) == sorted(expected)  # type: ignore[attr-defined]
+    order = [[expected.index(piece) for piece in one] for one in found if len(set(expected)) == len(expected)]  # type: ignore[attr-defined]
+    assert all(places == sorted(places) for places in order)
+
+
+def test_iterations_in_threads_share_a_text_out_among_them() -> None:
+    length = 200
+    expected = Sampler(small_model(), seed=5).generate(length * THREADS)
+    shared = Sampler(small_model(), seed=5)
+    found = at_once(*[lambda: "".join(shared.stream(length))] * THREADS)
+    assert [len(text) for text in found] == [length] * THREADS  # type: ignore[arg-type]
+    assert sorted("".join(found)) == sorted(expected)  # type: ignore[arg-type]
+    for text in found:
+        rest = iter(expected)
+        assert all(character in rest for character in text), "in the order of the text"  # type: ignore[attr-defined]
+
+
+def test_one_iteration_in_two_threads_says_no_or_takes_turns() -> None:
+    sampler = Sampler(small_model(), seed=5)
+    characters = sampler.stream(3000)
+
+    def take() -> list[str]:
+        taken = []
+        try:
+            for character in characters:
+                taken += [character]
+        except ValueError as error:
+            assert "already executing" in str(error)  # noqa: PT017
+        return taken
+
+    found = at_once(take, take)
+    expected = Sampler(small_model(), seed=5).generate(3000)
+    assert sorted(expected) == sorted(character for one in found for character in one)  # type: ignore[attr-defined]
+
+
+def test_feeding_and_writing_in_threads_end_in_a_state_that_one_thread_could_have_made() -> None:
+    shared = Sampler(small_model(), seed=5)
+
+    def feed() -> None:
+        for _ in range(100):
+            shared.feed("abc")
+
+    at_once(feed, lambda: [shared.generate(1) for _ in range(100)], feed)
+    logits = shared.position()[1]
+    assert np.isfinite(logits).all()
+    before = logits.copy()
+    assert len(shared.generate(20)) == 20
+    assert not np.array_equal(shared.position()[1], before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_process_writes_though_a_thread_of_its_parent_held_a_lock() -> None:
+    from chargen.kernels import threads
+
+    begun, end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with threads._ONE_TEAM:
+            begun.set()
+            end.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    begun.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if threads._ONE_TEAM.acquire(timeout=5) else 1)
+    end.set()
+    holder.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
