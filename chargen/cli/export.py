@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from chargen.cli.options import GroupedCommand, option
-from chargen.cli.terminal import tell
+from chargen.cli.terminal import tell, visible
 from chargen.errors import DataError
 from chargen.storage.container import is_kind
 from chargen.storage.model_file import KIND, model_path, read_model, save_model
@@ -35,4 +35,5 @@ def command(model: Path, out: Path, kind: str) -> None:
     if out.exists() and out.samefile(path):
         raise DataError(f"{out} is the model itself; choose another name")
     save_model(out, replace(file, arrays=quantize(file.arrays, kind)))
-    tell(f"{out}: {out.stat().st_size:,} bytes, {out.stat().st_size / path.stat().st_size:.0%} of {path}")
+    sizes = f"{out.stat().st_size:,} bytes, {out.stat().st_size / path.stat().st_size:.0%}"
+    tell(visible(f"{out}: {sizes} of {path}", newlines=True))

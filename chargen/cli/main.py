@@ -29,6 +29,10 @@ COMMANDS = {
 }
 
 
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "failed to map segment", "can't start new thread", "bad_alloc")
+"""How libraries say it that do not raise MemoryError."""
+
+
 class _Commands(click.Group):
     """Imports a subcommand only when it is asked for, so that help answers at once."""
 
@@ -94,15 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         discard(sys.stdout)
         sys.exit(0)
-    except OSError as error:
+    except (MemoryError, RuntimeError, ImportError, SystemError, OSError) as error:
         discard(sys.stdout)
-        _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(
-            words in str(error) for words in ("allocate memory", "out of memory")
-        ):
+        if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+            _fail("out of memory; lower --batch-size, --seq-length, --hidden-size or --num, or free some memory", 1)
+        if isinstance(error, RuntimeError):
             raise
-        _fail("out of memory; lower --batch-size, --seq-length, --hidden-size or --num", 1)
+        if isinstance(error, OSError) and error.errno is not None:
+            _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
+        # ImportError and SystemError are what is left of a library that could not have its memory.
+        _fail(f"a package cannot be loaded: {error}; is there enough memory, and is it whole?", 1)
 
 
 def _open_missing_streams() -> None:

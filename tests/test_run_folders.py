@@ -1,0 +1,166 @@
+"""A run folder that is held, read-only, missing or filled by something else: one clear line, and nothing harmed."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_durable import HOLDER, kill, start
+
+from chargen import durable
+from chargen.cli.main import main
+from chargen.storage.model_file import FILE_NAME, read_model
+from chargen.training import metrics
+
+SMALL = ["--hidden-size", "12", "--embedding-size", "6", "--num-layers", "1", "--batch-size", "4", "--seq-length", "8"]
+SMALL += ["--dropout", "0", "--weight-decay", "0.3", "--precision", "fp32", "--preview", "0"]
+TEXT = "Whether I shall turn out to be the hero of my own life, these pages must show.\n" * 40
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "text.txt").write_text(TEXT)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str]:
+    """The exit code of a command, and the last line of what it says."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    lines = capsys.readouterr().err.splitlines()
+    assert not any("Traceback" in line for line in lines)
+    return ended.value.code, lines[-1] if lines else ""
+
+
+def train(capsys: pytest.CaptureFixture[str], *more: str, out: str = "run") -> tuple[Any, str]:
+    return run(capsys, "train", "text.txt", *SMALL, "--steps", "6", "--out", out, *more)
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Everything there is below a folder; links as what they say."""
+    return {
+        str(path.relative_to(folder)): os.readlink(path) if path.is_symlink() else path.is_dir() or path.read_bytes()
+        for path in folder.rglob("*")
+        if path.name != ".lock"
+    }
+
+
+def fill(folder: Path, what: str) -> None:
+    """Put something where a run folder is wanted."""
+    if what == "a file":
+        folder.write_text("my thesis")
+    elif what == "below a file":
+        folder.parent.write_text("my thesis")
+    elif what == "a dangling link":
+        folder.symlink_to("nowhere/at/all")
+        (folder.parent / "nowhere").write_text("my thesis")
+    else:
+        (folder / what).mkdir(parents=True)
+        (folder / what / "thesis").write_text("my thesis")
+
+
+@pytest.mark.parametrize(
+    "what", ["a file", "below a file", "a dangling link", ".lock", FILE_NAME, "state.safetensors", "metrics.jsonl"]
+)
+def test_a_folder_filled_by_something_else_is_left_as_it_is(
+    what: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = "above/run" if what == "below a file" else "run"
+    fill(here / out, what)
+    before = contents(here)
+    code, last = train(capsys, out=out)
+    assert code in (1, 2), last
+    assert last.startswith("chargen: ")
+    assert "run" in last
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize("what", [FILE_NAME, "state.safetensors", "metrics.jsonl"])
+def test_something_else_in_the_place_of_a_runs_file_stops_the_resumed_run_and_stays(
+    what: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(capsys)[0] == 0
+    (here / "run" / what).unlink()
+    fill(here / "run", what)
+    before = contents(here)
+    code, last = run(capsys, "train", "--resume", "run", "--steps", "9")
+    assert code in (1, 2, 4), last
+    assert last.startswith("chargen: ")
+    after = contents(here)
+    assert after.pop("run/metrics.jsonl") is not None
+    before.pop("run/metrics.jsonl")
+    assert after == before
+
+
+def test_a_folder_with_files_of_other_kinds_is_used_and_they_stay(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "run").mkdir()
+    (here / "run" / "notes.txt").write_text("mine")
+    (here / "run" / ".model.safetensors.tmp").write_text("mine too")
+    assert train(capsys)[0] == 0
+    assert (here / "run" / "notes.txt").read_text() == "mine"
+    assert (here / "run" / ".model.safetensors.tmp").read_text() == "mine too"
+    read_model(here / "run")
+
+
+@pytest.mark.parametrize("arguments", [["text.txt", *SMALL, "--steps", "9", "--out", "run"], ["--resume", "run"]])
+def test_a_folder_that_another_process_holds_is_not_touched(
+    arguments: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(capsys)[0] == 0
+    before = contents(here)
+    holder = start(HOLDER, here / "run")
+    try:
+        code, last = run(capsys, "train", *arguments)
+    finally:
+        kill(holder)
+    assert code == 1
+    assert "run is in use by another chargen train; wait for it or choose another --out" in last
+    assert contents(here) == before
+    assert run(capsys, "train", "--resume", "run", "--steps", "9")[0] == 0, "the lock has died with its process"
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EIO])
+def test_a_folder_that_takes_no_files_is_told_before_the_work(
+    number: int, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+        if set(mode) & set("wax") and "/run/" in str(path):
+            raise OSError(number, os.strerror(number), str(path))
+        return open(path, mode, *arguments, **named)
+
+    for module in (durable, metrics):
+        monkeypatch.setattr(module, "open", refuse, raising=False)
+    code, last = train(capsys)
+    assert code == 1
+    assert last.startswith("chargen: cannot write ")
+    assert os.strerror(number) in last
+    assert last.endswith("choose another --out")
+    assert sorted(os.listdir(here)) == ["text.txt"], "nothing is left of it"
+
+
+def test_a_folder_that_is_missing_is_made_with_those_above_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(capsys, out="a/b/c")[0] == 0
+    read_model(here / "a" / "b" / "c")
+
+
+def test_a_folder_to_resume_that_is_missing_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, last = run(capsys, "train", "--resume", "gone")
+    assert code == 4
+    assert "gone holds no state.safetensors to resume" in last
+    assert sorted(os.listdir(here)) == ["text.txt"]
+
+
+def test_files_that_are_links_to_another_place_stay_links(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that lies on another device, because there is more room: it is written there, beside its place."""
+    assert train(capsys)[0] == 0
+    (here / "elsewhere").mkdir()
+    os.replace(here / "run" / FILE_NAME, here / "elsewhere" / "m")
+    (here / "run" / FILE_NAME).symlink_to(here / "elsewhere" / "m")
+    assert run(capsys, "train", "--resume", "run", "--steps", "9")[0] == 0
+    assert (here / "run" / FILE_NAME).is_symlink()
+    assert read_model(here / "elsewhere" / "m").training["settings"]["steps"] == 9
+    assert os.listdir(here / "elsewhere") == ["m"]

@@ -1,0 +1,181 @@
+"""Signals at any moment: a kill leaves whole files, and a request to stop is followed soon, with all of it saved."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forked import commands
+from test_resume import assert_same_runs
+
+from chargen.cli.main import main
+from chargen.storage import container
+from chargen.storage.model_file import FILE_NAME, read_model
+from chargen.storage.run_state import FILE_NAME as STATE_NAME
+from chargen.storage.run_state import read_run_state
+from chargen.text import cache
+from chargen.training import trainer
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+SMALL = ["--hidden-size", "12", "--embedding-size", "6", "--num-layers", "1", "--batch-size", "4", "--seq-length", "8"]
+SMALL += ["--dropout", "0.1", "--weight-decay", "0.3", "--lr", "0.01", "--precision", "fp32", "--preview", "0"]
+OFTEN = ["--eval-every", "40", "--save-minutes", "0.0002"]
+SOON = 2.5
+"""Seconds: two, and something for a step and a save."""
+
+
+def text(characters: int) -> str:
+    words = random.Random(0).choices(["call", "me", "Ishmael", "some", "years", "ago", "never", "mind\n"], k=characters)
+    return " ".join(words)[:characters]
+
+
+def check_whole(folder: Path) -> int:
+    """The step of a run that can be read; of the model too, which is none of a later time."""
+    state = read_run_state(folder)
+    if (folder / FILE_NAME).exists():
+        best = state.progress["best_step"]
+        assert read_model(folder).training["step"] >= (0 if best is None else best)
+    else:
+        assert state.progress["step"] == 0
+    return int(state.progress["step"])
+
+
+@pytest.mark.parametrize("kills", [25, pytest.param(200, marks=pytest.mark.slow)])
+def test_kills_leave_a_run_that_goes_on_byte_for_byte(kills: int, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(text(4000))
+    moments, places = random.Random(kills), set()
+    settings = [*SMALL, *OFTEN, "--steps", str(30 * kills)]
+    with commands(tmp_path) as server:
+        code, err, longest = server.run("train", "text.txt", *settings, "--out", "whole")
+        assert code == 0, err
+        for _ in range(kills):
+            resumes = (tmp_path / "run" / STATE_NAME).exists()
+            arguments = ["--resume", "run"] if resumes else ["text.txt", *settings, "--out", "run"]
+            after = longest * moments.uniform(0.0, 0.3)
+            code, err, _ = server.run("train", *arguments, after=after, signal=signal.SIGKILL)
+            assert code in (-signal.SIGKILL, 0, 2), err
+            if (tmp_path / "run" / STATE_NAME).exists():
+                places.add(check_whole(tmp_path / "run"))
+        assert len(places) > kills / 5, "too few kills came while there was something to lose"
+        code, err, _ = server.run("train", "--resume", "run")
+        assert code == 0 or "its budget is used" in err
+    assert_same_runs(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize("signals", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_request_to_stop_is_followed_soon_with_all_saved(signals: int, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(text(200_000))
+    settings = [*SMALL, "--steps", "200", "--eval-every", "50", "--valid-fraction", "0.3"]
+    moments = random.Random(signals)
+    with commands(tmp_path) as server:
+        code, err, longest = server.run("train", "text.txt", *settings, "--out", "whole")
+        assert code == 0, err
+        for number in range(signals):
+            shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+            shutil.rmtree(tmp_path / "run", ignore_errors=True)
+            kind, expected = ((signal.SIGINT, 130), (signal.SIGTERM, 143))[number % 2]
+            # Even shares of the time, in random places, so that each part of a run meets some.
+            after = longest * (number + moments.random()) / signals
+            arguments = ["text.txt", *settings, "--out", "run"]
+            code, err, seconds = server.run("train", *arguments, after=after, signal=kind)
+            assert "Traceback" not in err, err
+            if code == 0 or (code == -kind and not err):
+                continue  # it came too late, or before the command had begun and taken signals over
+            assert code == expected, err
+            assert seconds < SOON, f"{seconds:.1f} s after {after:.2f} of {longest:.2f} s: {err}"
+            word = "interrupted" if kind == signal.SIGINT else "terminated"
+            assert err.splitlines()[-1].startswith(f"chargen: {word}")
+            if (tmp_path / "run").exists():
+                assert (
+                    f"{word} at step {check_whole(tmp_path / 'run'):,}; go on with: chargen train --resume run" in err
+                )
+                if number % 4 < 2:
+                    code, err, _ = server.run("train", "--resume", "run")
+                    assert code == 0, err
+                    assert_same_runs(tmp_path / "whole", tmp_path / "run")
+
+
+PLACES = {
+    "reading": (cache, "read_bytes"),
+    "encoding": (cache, "count_code_points"),
+    "a step": (trainer, "learning_rate"),
+    "a window": (trainer, "loss_windows"),
+    "a save": (container, "pack"),
+}
+
+
+@pytest.mark.parametrize(("place", "call", "saved"), [
+    ("reading", 1, None), ("encoding", 1, None), ("a step", 1, 1), ("a step", 23, 23), ("a save", 1, 1),
+    ("a save", 4, 30), ("a window", 1, 12), ("a window", 2, 24), ("a window", 3, 30),
+])  # fmt: skip
+def test_a_request_to_stop_in_the_middle_of_something_is_heard_there(
+    place: str, call: int, saved: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "text.txt").write_text(text(4000))
+    monkeypatch.chdir(tmp_path)
+    settings = ["train", "text.txt", *SMALL, "--steps", "30", "--eval-every", "12"]
+    module, name = PLACES[place]
+    real, calls = getattr(module, name), 0
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(module, name, interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        main([*settings, "--out", "run"])
+    assert calls == call or (place == "a save" and calls <= call + 4), "it went on"
+    assert stopped.value.code == 143
+    last = capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.setattr(module, name, real)
+    if saved is None:
+        assert last == "chargen: terminated"
+        assert not (tmp_path / "run").exists()
+        return
+    assert last == f"chargen: terminated at step {saved}; go on with: chargen train --resume run"
+    assert check_whole(tmp_path / "run") == saved
+    for arguments in (["train", "--resume", "run"], [*settings, "--out", "whole"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+    assert_same_runs(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize("module", ["click", "chargen.cli.terminal", "torch", "numpy"])
+def test_an_interruption_while_loading_is_one_line(module: str, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(text(4000))
+    program = f"""
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from chargen.__main__ import main
+main()
+"""
+    words = [sys.executable, "-c", program, "train", "text.txt", *SMALL, "--steps", "3", "--out", "run"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-1] == "chargen: interrupted"
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_program_that_ignores_interruptions_goes_on_ignoring_them(tmp_path: Path) -> None:
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom chargen.__main__ import main\ntry:\n    "
+    )
+    program += "main()\nfinally:\n    print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    done = subprocess.run([sys.executable, "-c", program, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
