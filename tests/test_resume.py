@@ -1,6 +1,8 @@
 """k steps, save, load, m steps: byte for byte the same as k + m steps. And the test of that test."""
 
 import json
+import random
+import shutil
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
@@ -103,6 +105,29 @@ def test_resume_is_exact_from_every_step(stop: int, tmp_path: Path, tmp_path_fac
     for _ in Trainer.resume(tmp_path, corpus()).run():
         pass
     assert_same_runs(reference, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cell", "batching", "both", "dropout"),
+    list(product(("lstm", "gru"), ("consecutive", "random"), (False, True), (0.0, 0.3))),
+)
+def test_resume_is_exact_from_random_steps(
+    cell: str, batching: str, both: bool, dropout: float, tmp_path: Path
+) -> None:
+    shape = model(cell, dropout=dropout, input_dropout=dropout / 2, bidirectional=both)
+    trainer = Trainer(corpus(), shape, long_rows(steps=70, batching=batching, state_reset=0.2), tmp_path / "whole")
+    stops = random.Random(f"{cell} {batching} {both} {dropout}").sample(range(1, 70), 50)
+    for progress in trainer.run():
+        if progress.step in stops and progress.doing == "training":
+            trainer.save()
+            shutil.copytree(tmp_path / "whole", tmp_path / str(progress.step))
+    for stop in stops:
+        resumed = Trainer.resume(tmp_path / str(stop), corpus())
+        assert resumed.counters.step == stop
+        for _ in resumed.run():
+            pass
+        assert_same_runs(tmp_path / "whole", tmp_path / str(stop))
 
 
 @pytest.mark.parametrize(
