@@ -1,0 +1,62 @@
+"""What goes on for long takes no more memory and no more time for each character than at first."""
+
+import gc
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import small_model
+from test_resume import config, corpus, model
+
+from chargen.sampling.sampler import Sampler
+from chargen.training import metrics
+from chargen.training.trainer import Trainer
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs to see how much memory a process holds")
+ROOM = 3_000_000
+"""Bytes that may come and go."""
+PARTS = 20
+
+
+def held() -> int:
+    """Bytes of memory that this process holds."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("settings", [{}, {"stop": ("never this",)}, {"num": 3}, {"no_repeat": 6}])
+@pytest.mark.parametrize("characters", [60_000, pytest.param(10**7, marks=pytest.mark.slow)])
+def test_sampling_takes_no_more_memory_and_time_as_it_goes_on(characters: int, settings: dict[str, object]) -> None:
+    if settings.get("no_repeat"):
+        characters //= 20  # one at a time; what followed what is remembered, up to all that could
+    sampler = Sampler(small_model(), seed=1, **settings)  # type: ignore[arg-type]
+    memory, seconds = [], []
+    for _ in range(PARTS):
+        begun = time.process_time()
+        for _turn in sampler.write(characters // PARTS // sampler.num):
+            pass
+        seconds.append(time.process_time() - begun)
+        memory.append(held())
+    assert settings.get("no_repeat") or memory[-1] - memory[PARTS // 4] < ROOM
+    if characters > 10**5:
+        assert statistics.median(seconds[-5:]) < 1.5 * statistics.median(seconds[1:6])
+
+
+@pytest.mark.parametrize("steps", [400, pytest.param(60_000, marks=pytest.mark.slow)])
+def test_training_takes_no_more_memory_as_it_goes_on(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day of steps, of which each stands for a thousand: metrics are thinned as much sooner."""
+    monkeypatch.setattr(metrics, "LINES", 20)
+    settings = config(steps=steps, log_every=1, eval_every=50, patience=0, schedule="constant", lr=1e-4)
+    memory = [
+        held()
+        for progress in Trainer(corpus(), model(num_layers=1), settings, tmp_path).run()
+        if progress.doing == "training" and progress.step % (steps // PARTS) == 0
+    ]
+    assert memory[-1] - memory[PARTS // 4] < ROOM
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) < 2 * (20 + 10 * (steps // 20).bit_length())
