@@ -732,8 +732,8 @@ def test_a_one_way_model_says_how_to_get_one_that_reads_both(tmp_path: Path) -> 
 
 def test_wrong_lengths_and_settings_are_told() -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"length": -1}, "a gap of -1 to -1 characters"),
-        ({"min_length": -2, "max_length": 3}, "a gap of -2 to 3 characters"),
+        ({"length": -1}, "length is -1: it must be 0 to 100,000"),
+        ({"min_length": -2, "max_length": 3}, "min_length is -2: it must be 0 to 100,000"),
         ({"min_length": 4, "max_length": 3}, "a gap of 4 to 3 characters"),
         ({"length": 3, "min_length": 1}, "contradict"),
         ({"length": 3, "max_length": 3}, "contradict"),

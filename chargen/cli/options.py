@@ -1,9 +1,11 @@
 """Options derived from the settings dataclasses, grouped in help, with values from a TOML file where one is given."""
 
+import contextlib
 import dataclasses
 import difflib
+import math
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,15 +20,54 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class GroupedOption(click.Option):
-    """An option that stands under a heading of its own in help."""
+    """An option that stands under a heading of its own in help, and whose refusals say what it may be.
 
-    def __init__(self, *args: Any, group: str = "Options", **kwargs: Any) -> None:
+    Args:
+        allowed: its range in words, where its type does not know it.
+    """
+
+    def __init__(self, *args: Any, group: str = "Options", allowed: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
+        self.allowed = allowed
+        if isinstance(self.type, click.Choice):
+            self.allowed = "one of " + ", ".join(map(str, self.type.choices))
+        elif isinstance(self.type, click.IntRange | click.FloatRange):
+            self.allowed = self.type._describe_range()
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value as its type; a refusal says what is allowed."""
+        try:
+            found = super().type_cast_value(ctx, value)
+        except (click.BadParameter, OverflowError, ValueError) as error:
+            allowed = self.allowed or "text"
+            raise SettingError(f"{self.opts[0]} is {_told(value)}: it must be {allowed}", self.name) from error
+        if isinstance(found, float) and math.isnan(found):
+            raise SettingError(f"{self.opts[0]} is {found}: it must be {self.allowed or 'finite'}", self.name)
+        return found
+
+
+def _told(value: Any) -> str:
+    """A value as a message may show it."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or tables in tables
+        return "something very long"
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 class GroupedCommand(click.Command):
     """A command whose help lists its options by group."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line."""
+        with _naming_file(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _naming_file(ctx):
+            return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section for each group."""
@@ -38,6 +79,17 @@ class GroupedCommand(click.Command):
         for title, records in groups.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+@contextlib.contextmanager
+def _naming_file(ctx: click.Context) -> Iterator[None]:
+    """Name the settings file where the setting to blame stands in one."""
+    try:
+        yield
+    except SettingError as error:
+        if error.setting and ctx.get_parameter_source(error.setting) is ParameterSource.DEFAULT_MAP:
+            raise SettingError(f"{ctx.meta['config']}: {error}", error.setting) from error
+        raise
 
 
 def option(*names: str, group: str, **kwargs: Any) -> Callable[[Function], Function]:
@@ -83,6 +135,7 @@ def settings_options(
                 help=text,
                 multiple=many,
                 metavar=metavar,
+                allowed=describe_range(metadata) if kind in (int, float) else "",
             )(function)
         return function
 
@@ -137,14 +190,19 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
         settings = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise SettingError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    known = {one.name: one for one in ctx.command.params if one.name and one.name != "config" and one.expose_value}
+    ctx.meta["config"] = path
+    known = {
+        (one.name if isinstance(one, click.Argument) else one.opts[0].lstrip("-").replace("-", "_")): one
+        for one in ctx.command.params
+        if one.name and one.name != "config" and one.expose_value
+    }
     found = {}
     for written, value in settings.items():
         name = written.replace("-", "_")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             raise SettingError(f"{path}: no setting {written!r}" + (f"; did you mean {close[0]}?" if close else ""))
-        found[name] = _check_toml(path, written, value, known[name])
+        found[known[name].name] = _check_toml(path, written, value, known[name])
     ctx.default_map = found
 
 
@@ -154,6 +212,7 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
     if many and not isinstance(value, list):
         value = [value]
     flag = isinstance(parameter, click.Option) and parameter.is_flag
+    allowed = parameter.allowed if isinstance(parameter, GroupedOption) else ""
     wanted: tuple[type, ...] = (str,)
     if flag:
         wanted = (bool,)
@@ -163,5 +222,8 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
         wanted = (int, float)
     for one in value if many else [value]:
         if not isinstance(one, wanted) or (isinstance(one, bool) and not flag):
-            raise SettingError(f"{path}: {name} is {one!r}: it must be {' or '.join(kind.__name__ for kind in wanted)}")
+            kinds = allowed or " or ".join(kind.__name__ for kind in wanted)
+            raise SettingError(f"{path}: {name} is {_told(one)}: it must be {kinds}")
+        if isinstance(one, int) and one.bit_length() > 10_000:
+            raise SettingError(f"{path}: {name} is {_told(one)}: it must be {allowed}")
     return value

@@ -105,7 +105,7 @@ def command(
     if prime is not None and prime_file is not None:
         raise SettingError("--prime and --prime-file contradict each other: give one")
     if device not in ("cpu", "cuda", "mps"):
-        raise SettingError(f"--device is {device!r}: it must be cpu, cuda or mps")
+        raise SettingError(f"--device is {device!r}: it must be cpu, cuda or mps", "device")
     file = read_model(model)
     if prime_file is not None:
         sources, _ = find_sources([prime_file])

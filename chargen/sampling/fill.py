@@ -145,10 +145,10 @@ class Filler:
         Raises DataError for characters that the model does not know, ChargenError where no gap is allowed.
         """
         num = whole("num", num, 1, 1_000_000)
-        shortest = whole("min_length", min_length, -LONGEST, LONGEST)
-        longest = whole("max_length", shortest if max_length is None else max_length, -LONGEST, LONGEST)
+        shortest = whole("min_length", min_length, 0, LONGEST)
+        longest = whole("max_length", shortest if max_length is None else max_length, 0, LONGEST)
         lengths = range(shortest, longest + 1)
-        if shortest < 0 or not lengths:
+        if not lengths:
             raise SettingError(
                 f"a gap of {shortest} to {longest} characters: give whole numbers from 0, the smaller first"
             )
@@ -247,7 +247,7 @@ def gap_lengths(length: int | None, min_length: int | None, max_length: int | No
             "length and min_length or max_length contradict each other: give one or the others", "length"
         )
     if length is not None:
-        return length, length
+        return (whole("length", length, 0, LONGEST),) * 2
     if max_length is None:
         raise SettingError("how long is the gap? Give length, or min_length and max_length", "length")
     return min_length or 0, max_length

@@ -31,7 +31,8 @@ class TrainConfig:
     lr: float = setting(4e-3, "peak learning rate of AdamW", above=0, high=10, resumable=True)
     schedule: str = setting("cosine", "learning rate over the budget: falling to zero, or level",
                             choices=("cosine", "constant"), resumable=True)  # fmt: skip
-    warmup: int = setting(50, "steps over which the learning rate rises at the start", low=0, resumable=True)
+    warmup: int = setting(50, "steps over which the learning rate rises at the start", low=0, high=10**12,
+                          resumable=True)  # fmt: skip
     weight_decay: float = setting(
         0.3, "AdamW's weight decay, times the rate; biases and embedding are spared", low=0, high=10, resumable=True
     )
