@@ -73,7 +73,8 @@ def _measured(size: int) -> str:
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, that a crash cannot take away. Raises OSError."""
     if not folder.is_dir():
-        make_folder(folder.parent)
+        if folder.parent != folder:
+            make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
 

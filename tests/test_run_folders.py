@@ -142,9 +142,19 @@ def test_a_folder_that_takes_no_files_is_told_before_the_work(
     assert sorted(os.listdir(here)) == ["text.txt"], "nothing is left of it"
 
 
-def test_a_folder_that_is_missing_is_made_with_those_above_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_missing_is_made_with_those_above_it(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = [], durable.sync_folder
+
+    def sync_and_note(folder: Path) -> None:
+        sync(folder)
+        synced.append(str(folder))
+
+    monkeypatch.setattr(durable, "sync_folder", sync_and_note)
     assert train(capsys, out="a/b/c")[0] == 0
     read_model(here / "a" / "b" / "c")
+    assert [folder for folder in synced if not folder.startswith("/")] == [".", "a", "a/b"], "a crash must not take it"
 
 
 def test_a_folder_to_resume_that_is_missing_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from chargen.cli.options import (
 from chargen.cli.report import say, tell_corpus, tell_model, tell_origin, tell_result
 from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.terminal import tell_of_kernels
-from chargen.durable import locked
+from chargen.durable import locked, make_folder
 from chargen.errors import ModelFileError, SettingError, WriteError
 from chargen.model.config import ModelConfig
 from chargen.settings import make_settings
@@ -157,7 +157,7 @@ def _run_folder(folder: Path) -> Iterator[Path]:
     made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         except OSError as error:
             raise SettingError(
                 f"cannot make the run folder {folder}: {error.strerror}; choose another --out"
