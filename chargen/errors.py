@@ -3,6 +3,8 @@
 A message is one line: what was wrong, with the values, and what to do.
 """
 
+from collections.abc import Callable
+
 
 class ChargenError(Exception):
     """Something went wrong at run time; the base of every error chargen raises on purpose."""
@@ -53,3 +55,18 @@ class Stopped(ChargenError):
     def __init__(self, message: str, exit_code: int = 130) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def short(value: object, length: int = 60, write: Callable[[object], str] = str) -> str:
+    """A value as a message may show it: what a file or a person gives does not decide how long the message is."""
+    try:
+        text = write(value)
+    except (RecursionError, ValueError):  # tables in tables, or thousands of digits
+        return f"a {type(value).__name__} too large to show"
+    text = text if len(text) <= length else f"{text[:length]}…"
+    return "\\n".join(text.splitlines())
+
+
+def told(value: object) -> str:
+    """A setting's value, in one line."""
+    return short(value, 200, repr)

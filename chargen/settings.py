@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chargen.errors import SettingError
+from chargen.errors import SettingError, told
 
 Settings = typing.TypeVar("Settings")
 
@@ -92,7 +92,7 @@ def check_settings(instance: Any) -> None:
         if value is None and optional:
             continue
         if many and not isinstance(value, (tuple, list)):
-            raise SettingError(f"{field.name} is {value!r}: it must be a list", field.name)
+            raise SettingError(f"{field.name} is {told(value)}: it must be a list", field.name)
         checked = [_check_value(field.name, one, kind, field.metadata) for one in (value if many else [value])]
         object.__setattr__(instance, field.name, tuple(checked) if many else checked[0])
 
@@ -103,7 +103,7 @@ def _check_value(name: str, value: Any, kind: type, metadata: Mapping[str, Any])
         value = float(whole) if kind is float and abs(whole) < 2**1000 else whole
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
-        raise SettingError(f"{name} is {value!r}: it must be {words}", name)
+        raise SettingError(f"{name} is {told(value)}: it must be {words}", name)
     wrong = bool(metadata["choices"]) and value not in metadata["choices"]
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high, above, below = (metadata[key] for key in ("low", "high", "above", "below"))
@@ -115,7 +115,7 @@ def _check_value(name: str, value: Any, kind: type, metadata: Mapping[str, Any])
             or (below is not None and value >= below)
         )
     if wrong:
-        raise SettingError(f"{name} is {value!r}: it must be {describe_range(metadata)}", name)
+        raise SettingError(f"{name} is {told(value)}: it must be {describe_range(metadata)}", name)
     return value
 
 
@@ -129,7 +129,7 @@ def whole(name: str, value: Any, low: int, high: int = 2**64 - 1) -> int:
     try:
         number = operator.index(value)
     except TypeError as error:
-        raise SettingError(f"{name} is {value!r}: it must be a whole number", name) from error
+        raise SettingError(f"{name} is {told(value)}: it must be a whole number", name) from error
     if number < low or number > high:
-        raise SettingError(f"{name} is {value}: it must be {low:,} to {high:,}", name)
+        raise SettingError(f"{name} is {told(value)}: it must be {low:,} to {high:,}", name)
     return number

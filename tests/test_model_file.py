@@ -268,7 +268,7 @@ HOSTILE = [
     ("format '1'", lambda d: d.update(format="1")),
     ("format None", lambda d: d.update(format=None)),
     ("KeyError 'format'", lambda d: d.pop("format")),
-    ("another kind, run", lambda d: d.update(kind="run")),
+    ("another kind, 'run'", lambda d: d.update(kind="run")),
     ("do not fit its 10 characters", lambda d: d["counts"].pop()),
     ("do not fit its 10 characters", lambda d: d["counts"].append(1)),
     ("are not counts", lambda d: d.update(counts=[0] * 10)),

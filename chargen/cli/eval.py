@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from chargen.cli.options import GroupedCommand, option
 from chargen.cli.terminal import STDERR, tell_of_kernels, visible
-from chargen.errors import SettingError
+from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
 from chargen.text.cache import ROLES
@@ -192,9 +192,12 @@ def _part(text: str, part: str, file: ModelFile) -> str:
     settings = file.training.get("settings", {})
     if not isinstance(settings, dict) or not {"valid_fraction", "test_fraction"} <= settings.keys():
         raise SettingError("this model does not say how its text was cut: score a text of its own with --part all")
-    if part != "train" and not settings[f"{part}_fraction"]:
+    if part != "train" and settings[f"{part}_fraction"] == 0:
         raise SettingError(f"no {part} part was cut from the text of this model: score a text with --part all")
-    config = CorpusConfig(valid_fraction=settings["valid_fraction"], test_fraction=settings["test_fraction"])
+    try:
+        config = CorpusConfig(valid_fraction=settings["valid_fraction"], test_fraction=settings["test_fraction"])
+    except SettingError as error:
+        raise ModelFileError(f"this model says wrongly how its text was cut: {error}") from error
     if file.vocabulary.byte_mode:
         ids = split(file.vocabulary.encode(text), config, True)[ROLES.index(part)]
         return file.vocabulary.decode(ids)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from chargen.errors import SettingError
+from chargen.errors import SettingError, told
 from chargen.settings import describe_range, setting_types
 
 Settings = TypeVar("Settings")
@@ -41,19 +41,10 @@ class GroupedOption(click.Option):
             found = super().type_cast_value(ctx, value)
         except (click.BadParameter, OverflowError, ValueError) as error:
             allowed = self.allowed or "text"
-            raise SettingError(f"{self.opts[0]} is {_told(value)}: it must be {allowed}", self.name) from error
+            raise SettingError(f"{self.opts[0]} is {told(value)}: it must be {allowed}", self.name) from error
         if isinstance(found, float) and math.isnan(found):
             raise SettingError(f"{self.opts[0]} is {found}: it must be {self.allowed or 'finite'}", self.name)
         return found
-
-
-def _told(value: Any) -> str:
-    """A value as a message may show it."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # thousands of digits, or tables in tables
-        return "something very long"
-    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 class GroupedCommand(click.Command):
@@ -223,7 +214,7 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
     for one in value if many else [value]:
         if not isinstance(one, wanted) or (isinstance(one, bool) and not flag):
             kinds = allowed or " or ".join(kind.__name__ for kind in wanted)
-            raise SettingError(f"{path}: {name} is {_told(one)}: it must be {kinds}")
+            raise SettingError(f"{path}: {name} is {told(one)}: it must be {kinds}")
         if isinstance(one, int) and one.bit_length() > 10_000:
-            raise SettingError(f"{path}: {name} is {_told(one)}: it must be {allowed}")
+            raise SettingError(f"{path}: {name} is {told(one)}: it must be {allowed}")
     return value

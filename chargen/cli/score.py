@@ -11,10 +11,9 @@ from tqdm import tqdm
 
 from chargen.cli.options import GroupedCommand, option, unused
 from chargen.cli.terminal import STDERR, TextWriter, tell, visible
-from chargen.errors import DataError, SettingError
+from chargen.errors import DataError, SettingError, short
 from chargen.insight.score import JUDGES, CharacterScore, score
 from chargen.model.config import need_two_ways
-from chargen.storage.container import short
 from chargen.storage.model_file import read_model
 from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 

@@ -230,10 +230,10 @@ def _resumed(folder: Path, values: dict[str, Any], started: float) -> "Trainer":
         was = state.settings["training"].get(name)
         if was != now:
             say(f"changed  {name}: {was} before, {now} from here on")
-    odd = {name: (was, trainer.machine()[name]) for name, was in state.settings["machine"].items()
-           if was != trainer.machine()[name]}  # fmt: skip
-    for name, (was, now) in odd.items():
-        say(f"warning: {name} was {was} and is {now}: the run goes on, but not byte for byte as it would have")
+    for name, now in trainer.machine().items():
+        was = state.settings["machine"].get(name)
+        if was != now:
+            say(f"warning: {name} was {was} and is {now}: the run goes on, but not byte for byte as it would have")
     if trainer.finished and trainer.counters.complete:
         raise SettingError(_nothing_left(trainer))
     return trainer

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.draws import MAX_SEED
-from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError
+from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError, short, told
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.sampling.allowed import Allowed
 from chargen.sampling.backend import arrays_of, new_stepper
@@ -364,9 +364,7 @@ class Sampler:
             if description.get("direction", "forward") != self.direction:
                 raise ModelFileError("it was saved by a sampler that writes in the other direction")
             if description["num"] != self.num:
-                raise ModelFileError(
-                    f"it holds {description['num']} samples; ask for as many (--num {description['num']})"
-                )
+                raise ModelFileError(f"it holds {told(description['num'])} samples; ask for as many with --num")
             shapes = {f"state.{layer}": array.shape for layer, array in enumerate(self.stepper.start(self.num))}
             return shapes | {"logits": (self.num, len(self.vocabulary))}
 
@@ -374,18 +372,19 @@ class Sampler:
         try:
             seed = description["seed"]
             if type(seed) is not int or not 0 <= seed <= MAX_SEED:
-                raise ValueError(f"seed {seed!r}")
+                raise ValueError(f"seed {told(seed)}")
             streams = self._new_streams(seed)
             for stream, described in zip(streams, description["streams"], strict=True):
                 stream.restore(described)
-            if not all(np.isfinite(array).all() for array in arrays.values()):
+            with np.errstate(over="ignore"):
+                state = tuple(arrays[f"state.{layer}"].astype(np.float32) for layer in range(len(arrays) - 1))
+            if not all(np.isfinite(array).all() for array in (arrays["logits"], *state)):
                 raise ValueError("numbers that are not finite")
-        except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
-            raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError, RecursionError) as error:
+            raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {short(error, 200)}") from error
         self._ahead = None
         self.seed, self._streams = seed, streams
-        self._logits = arrays.pop("logits").copy()
-        self._state = tuple(arrays[f"state.{layer}"].astype(np.float32) for layer in range(len(arrays)))
+        self._logits, self._state = arrays["logits"].copy(), state
 
 
 @dataclass(eq=False)

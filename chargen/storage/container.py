@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.durable import write_durably
-from chargen.errors import ModelFileError, SettingError
+from chargen.errors import ModelFileError, SettingError, short, told
 
 KEY = "chargen"
 ZEROS = "0" * 64
-MAX_HEADER = 100_000_000
+MAX_HEADER = 10_000_000
+"""Bytes: parsed, a header takes a few times as many, and hostile ones are parsed too."""
 DTYPES = {"F64": "<f8", "F32": "<f4", "BF16": "<u2", "I8": "|i1"}
 _NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 
@@ -43,7 +44,8 @@ def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any]) -> 
     """The bytes of a file; equal arrays and descriptions give equal bytes.
 
     The arrays are float64, float32, bf16 bits in uint16, or int8; they stand by falling size of their numbers, then by
-    name, each aligned to its size. Raises ValueError for another type, or for a description that JSON cannot hold.
+    name, each aligned to its size. Raises ValueError for another type, or for a description that JSON cannot hold;
+    SettingError for one that is too large to be read again.
     """
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     entries: dict[str, Any] = {}
@@ -66,6 +68,11 @@ def _head(entries: Mapping[str, Any], description: Mapping[str, Any], digest: st
     signed = canonical({**description, "sha256": digest})
     text = json.dumps({"__metadata__": {KEY: signed}, **entries}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise SettingError(
+            f"the description takes {len(text):,} bytes, more than {MAX_HEADER:,}: fewer characters (--min-count, "
+            "--unit byte) or fewer sources (a folder instead of its files) make it smaller"
+        )
     return struct.pack("<Q", len(text)) + text
 
 
@@ -110,12 +117,12 @@ def unpack(data: bytes, kind: str, expected_shapes: Callable[[Any], Shapes]) -> 
     description = _description(header)
     _check_signature(data[:start], data, description)
     if description.get("kind") != kind:
-        raise ModelFileError(f"it is a file of another kind, {short(description.get('kind'))}")
+        raise ModelFileError(f"it is a file of another kind, {short(description.get('kind'), write=repr)}")
     try:
         expected = expected_shapes(description)
     except SettingError as error:
         raise ModelFileError(short(error, 200)) from error
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelFileError(f"its description is incomplete: {type(error).__name__} {short(error)}") from error
     arrays: Arrays = {}
     end = 0
@@ -141,7 +148,7 @@ def check_format(description: Mapping[str, Any], known: int) -> None:
     """Raise ModelFileError where a description has another format number than the one this version reads."""
     found = description["format"]
     if type(found) is not int or found != known:
-        raise ModelFileError(f"format {short(repr(found))} is not known to this version (it reads {known})")
+        raise ModelFileError(f"format {told(found)} is not known to this version (it reads {known})")
 
 
 def _header(data: bytes) -> tuple[dict[str, Any], int]:
@@ -162,7 +169,14 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
 
 def _parse(text: str) -> Any:
     """JSON as `canonical` writes it: no name twice, no NaN, no Infinity. Raises ValueError or RecursionError."""
-    return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    hooks: dict[str, Any] = {"parse_float": _finite, "parse_constant": _no_constant}
+    return json.loads(text, object_pairs_hook=_no_duplicates, **hooks)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{short(text)} is too large")
+    return value
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -186,12 +200,6 @@ def _description(header: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(description, dict):
         raise ModelFileError("its description is not a table")
     return description
-
-
-def short(value: object, length: int = 60) -> str:
-    """A value from a file as a message may show it: a hostile file does not decide how long a line is."""
-    text = str(value)
-    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def _signature(digest: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import ModelFileError
+from chargen.errors import ModelFileError, short, told
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.settings import make_settings
 from chargen.storage import container
@@ -102,7 +102,7 @@ def model_path(path: str | os.PathLike[str]) -> Path:
         if not given.exists():
             raise ModelFileError(f"folder {path} holds no {FILE_NAME}; train one with chargen train … --out {path}")
     if not os.path.isfile(given):  # never raises, unlike Path.is_file
-        raise ModelFileError(f"no model file or run folder {container.short(path, 200)}; chargen train makes one")
+        raise ModelFileError(f"no model file or run folder {short(path, 200)}; chargen train makes one")
     return given
 
 
@@ -118,7 +118,7 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
         parsed.update(_parse(description))
         kind = description.get("quantize", "")
         if kind not in ("", "int8"):
-            raise ModelFileError(f"weights in {container.short(repr(kind))} are not known to this version")
+            raise ModelFileError(f"weights in {told(kind)} are not known to this version")
         return _stored_shapes(parsed["config"], parsed["vocabulary"], kind)
 
     arrays, description = container.load(file, KIND, expected)

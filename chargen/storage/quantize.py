@@ -58,6 +58,7 @@ def as_float32(arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.floa
     if array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32)
     if array.dtype == np.int8:
-        scaled: NDArray[np.float32] = array * arrays[name + SCALE][:, None]
+        with np.errstate(over="ignore"):  # the caller looks at what comes of it
+            scaled: NDArray[np.float32] = array * arrays[name + SCALE][:, None]
         return scaled
     return np.ascontiguousarray(array, np.float32)

@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import DataError, SettingError
+from chargen.errors import DataError, ModelFileError, SettingError, short, told
 from chargen.settings import make_settings, setting
 from chargen.text.cache import ROLES, EncodedText, EncodingConfig, ProgressBar, encode_sources, open_entry
 from chargen.text.reading import ReadingReport, clean, find_sources
@@ -151,13 +152,22 @@ class Corpus:
     def from_description(cls, described: dict[str, Any], progress: ProgressBar | None = None) -> "Corpus":
         """Read again what `describe` named: from its sources, or from the cache where they are gone (standard input).
 
-        Raises DataError where the text is gone or no longer the same.
+        Raises DataError where the text is gone or no longer the same, ModelFileError for what `describe` never says.
         """
-        config, sources, key = make_settings(CorpusConfig, described["config"]), described["sources"], described["key"]
-        known = Vocabulary(**described["known"]) if "known" in described else None
-        named = [name for given in sources.values() for name in given]
         try:
+            config, sources, key = (
+                make_settings(CorpusConfig, described["config"]),
+                described["sources"],
+                described["key"],
+            )
+            known = Vocabulary(**described["known"]) if "known" in described else None
             train, valid, test = (sources[role] for role in ROLES)
+            named = [os.fspath(name) for given in (train, valid, test) for name in given]
+            if not re.fullmatch("[0-9a-f]{64}", key):
+                raise ValueError(f"key {told(key)}")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelFileError(f"the run does not remember its text as chargen does: {short(error, 200)}") from error
+        try:
             if not named or any(source.once for source in find_sources(named)[0]):
                 raise DataError("the text of this run was given once and is no longer in the cache; start a new run")
         except DataError:

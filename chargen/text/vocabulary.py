@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import DataError, ModelFileError
+from chargen.errors import DataError, ModelFileError, short
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -202,8 +202,8 @@ class Vocabulary:
             if any(len(name) != 1 for name in ordered):
                 raise ValueError("a token is not a single character")
             return cls("".join(ordered), folded=folded, unit=unit)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelFileError(f"the stored vocabulary is not one that chargen wrote: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ModelFileError(f"the stored vocabulary is not one that chargen wrote: {short(error, 200)}") from error
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

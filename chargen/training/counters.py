@@ -3,8 +3,10 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from chargen.errors import ModelFileError
+from chargen.errors import ModelFileError, told
 from chargen.settings import setting_types
+
+MOST = 2**53
 
 
 @dataclass
@@ -65,4 +67,6 @@ class Counters:
             kind, optional, _ = kinds[name]
             if type(value) is not kind and not (optional and value is None):
                 raise ModelFileError(f"the state's {name} is not a number that a run counts; take a fresh copy")
+            if isinstance(value, int) and not 0 <= value <= MOST:
+                raise ModelFileError(f"the state's {name} is {told(value)}: a run counts from 0 to {MOST:,}")
         return cls(**stored)

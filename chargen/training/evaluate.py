@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from chargen.errors import DataError
+from chargen.errors import NOT_FINITE, ChargenError, DataError
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
 from chargen.model.loss import costs
@@ -203,4 +203,6 @@ def evaluate(
     size = len(counted.encode("utf-8", "surrogatepass"))
     if vocabulary.byte_mode:
         size = len(ids) - first_counted(ids[::-1] if backward else ids, True, backward)
+    if not math.isfinite(nats):
+        raise ChargenError(NOT_FINITE)
     return Evaluation(loss.characters, size, nats, folded, unseen, len(text) - len(kept))

@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from chargen.batches import Batch
 from chargen.draws import Purpose, uniform
-from chargen.errors import Diverged
+from chargen.errors import NOT_FINITE, Diverged
 from chargen.model.arrays import set_weights, weights_of
 from chargen.model.device import autocast, to_device
 from chargen.model.dropout import Noise
@@ -371,6 +371,8 @@ class Trainer(Run):
         ):
             if size:
                 losses = yield from self._score(judged, ids, limit, "finishing")
+                if not math.isfinite(self._mean(losses)):
+                    raise Diverged(NOT_FINITE)
                 valid = losses if name == "valid" else valid
                 self.summary |= {
                     f"{name}_loss": self._mean(losses),
