@@ -12,7 +12,14 @@ from pathlib import Path
 _SERVER = """
 import json, os, sys, time
 from chargen.cli.main import main
-import chargen.cli.train, chargen.training.trainer, chargen.sampling.decoder, chargen.model.fast_recurrent, torch, tqdm
+import chargen.sampling.decoder, tempfile
+with tempfile.TemporaryDirectory() as folder, open(folder + "/text.txt", "w") as text:
+    print("warm " * 1000, file=text, flush=True)
+    small = ["--steps", "2", "--hidden-size", "4", "--batch-size", "2", "--seq-length", "4", "--preview", "0"]
+    try:
+        main(["train", text.name, "--out", folder + "/run", "--precision", "fp32", *small])
+    except SystemExit as error:
+        assert not error.code
 for line in sys.stdin:
     arguments, folder, err, room = json.loads(line)
     child = os.fork()

@@ -41,6 +41,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
     before = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
+    except Exception as error:
+        if request and not request.deferred:  # whatever the signal became on its way out of a half loaded module
+            raise request.error() from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
