@@ -12,14 +12,7 @@ from pathlib import Path
 _SERVER = """
 import json, os, sys, time
 from chargen.cli.main import main
-import chargen.sampling.decoder, tempfile
-with tempfile.TemporaryDirectory() as folder, open(folder + "/text.txt", "w") as text:
-    print("warm " * 1000, file=text, flush=True)
-    small = ["--steps", "2", "--hidden-size", "4", "--batch-size", "2", "--seq-length", "4", "--preview", "0"]
-    try:
-        main(["train", text.name, "--out", folder + "/run", "--precision", "fp32", *small])
-    except SystemExit as error:
-        assert not error.code
+import chargen.cli.train, chargen.training.trainer, chargen.sampling.decoder, chargen.model.fast_recurrent, torch, tqdm
 for line in sys.stdin:
     arguments, folder, err, room = json.loads(line)
     child = os.fork()
@@ -44,6 +37,19 @@ for line in sys.stdin:
         os._exit(code or 0)
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), time.monotonic(), flush=True)
+"""
+
+
+_WARM = """
+import tempfile
+from chargen.cli.main import main
+with tempfile.TemporaryDirectory() as folder, open(folder + "/text.txt", "w") as text:
+    print("warm " * 1000, file=text, flush=True)
+    small = ["--steps", "2", "--hidden-size", "4", "--batch-size", "2", "--seq-length", "4", "--preview", "0"]
+    try:
+        main(["train", text.name, "--out", folder + "/run", "--precision", "fp32", *small])
+    except SystemExit as error:
+        assert not error.code
 """
 
 
@@ -77,9 +83,9 @@ class Commands:
 
 
 @contextlib.contextmanager
-def commands(folder: Path) -> Iterator[Commands]:
-    """What runs commands in a folder, with a cache of its own there."""
-    words = [sys.executable, "-c", _SERVER]
+def commands(folder: Path, warm: bool = False) -> Iterator[Commands]:
+    """What runs commands in a folder, with a cache of its own there; `warm` where it has trained once already."""
+    words = [sys.executable, "-c", (_WARM if warm else "") + _SERVER]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CHARGEN_CACHE": str(folder / "cache")}
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as server:
         yield Commands(server, folder)

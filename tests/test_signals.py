@@ -52,7 +52,7 @@ def test_kills_leave_a_run_that_goes_on_byte_for_byte(kills: int, tmp_path: Path
     (tmp_path / "text.txt").write_text(text(4000))
     moments, places = random.Random(kills), set()
     settings = [*SMALL, *OFTEN, "--steps", str(30 * kills)]
-    with commands(tmp_path) as server:
+    with commands(tmp_path, warm=True) as server:
         code, err, longest = server.run("train", "text.txt", *settings, "--out", "whole")
         assert code == 0, err
         for _ in range(kills):
@@ -75,7 +75,7 @@ def test_a_request_to_stop_is_followed_soon_with_all_saved(signals: int, tmp_pat
     (tmp_path / "text.txt").write_text(text(200_000))
     settings = [*SMALL, "--steps", "200", "--eval-every", "50", "--valid-fraction", "0.3"]
     moments = random.Random(signals)
-    with commands(tmp_path) as server:
+    with commands(tmp_path, warm=True) as server:
         code, err, longest = server.run("train", "text.txt", *settings, "--out", "whole")
         assert code == 0, err
         for number in range(signals):
