@@ -364,9 +364,8 @@ class Sampler:
             if description.get("direction", "forward") != self.direction:
                 raise ModelFileError("it was saved by a sampler that writes in the other direction")
             if description["num"] != self.num:
-                raise ModelFileError(
-                    f"it holds {told(description['num'])} samples; ask for as many (--num {told(description['num'])})"
-                )
+                held = short(description["num"], 20)
+                raise ModelFileError(f"it holds {held} samples; ask for as many (--num {held})")
             shapes = {f"state.{layer}": array.shape for layer, array in enumerate(self.stepper.start(self.num))}
             return shapes | {"logits": (self.num, len(self.vocabulary))}
 
