@@ -16,7 +16,7 @@ LINES = 5_000
 
 def due(step: int, every: int) -> bool:
     """True where a line is due for a step: at multiples of `every`, or of twice, four times … as much as steps grow."""
-    return step % (every << max(0, (step // (every * LINES)).bit_length())) == 0
+    return step % (every << (step // (every * LINES)).bit_length()) == 0
 
 
 class Metrics:
@@ -49,7 +49,7 @@ class Metrics:
         return self.size
 
     def _append(self, sync: bool) -> None:
-        """Write what waits behind what belongs to the run, and nothing else; all of it or nothing."""
+        """Write what waits behind what belongs to the run. What a write that failed has left there is cut by the next."""
         if not self.path:
             return
         try:
