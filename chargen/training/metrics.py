@@ -49,7 +49,7 @@ class Metrics:
         return self.size
 
     def _append(self, sync: bool) -> None:
-        """Write what waits behind what belongs to the run. What a write that failed has left there is cut by the next."""
+        """Write what waits behind what belongs to the run; what a failed write has left there is cut by the next."""
         if not self.path:
             return
         try:
