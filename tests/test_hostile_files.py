@@ -664,6 +664,60 @@ def test_a_vocabulary_of_a_million_characters_is_refused_at_once(tmp_path: Path)
     assert isinstance(attacked(tmp_path / "m", lambda: read_model(tmp_path / "m")), ModelFileError)
 
 
+@pytest.mark.parametrize(
+    "piece", ["[]", "{}", "[" * 400 + "]" * 400, '{"":' * 400 + "1" + "}" * 400, "1.5", '"ab"', "999"], ids=range(7)
+)
+def test_the_largest_header_that_is_parsed_takes_little_memory(tmp_path: Path, piece: str) -> None:
+    draft = Draft(models()[0].arrays, models()[0].describe())
+    draft.description["training"] = {"a": "@"}
+    pieces = (container.MAX_HEADER - 10_000) // (len(json.dumps(piece)) - 1)
+    draft.edit_inner = lambda text: text.replace('"@"', "[" + ",".join([piece] * pieces) + "]")
+    (tmp_path / "m").write_bytes(draft.signed())
+    assert (tmp_path / "m").stat().st_size > container.MAX_HEADER - 20_000
+    assert isinstance(attacked(tmp_path / "m", lambda: read_model(tmp_path / "m")), ModelFile)
+
+
+def test_as_many_characters_as_the_headers_limit_says_can_be_saved_and_read(tmp_path: Path) -> None:
+    file = small_model(num_layers=1, hidden_size=2, characters="".join(map(chr, range(0x20000, 0x20000 + 30_000))))
+    save_model(tmp_path / "m", file)
+    assert read_model(tmp_path / "m").vocabulary == file.vocabulary
+
+
+CHANGED = {
+    "a long character": lambda draft: draft.description["streams"][0].update(partial="f0" + "80" * 100_000),
+    "an end that is none": lambda draft: draft.description["streams"][0]["followers"].update({"aa": "\ufffd"}),
+    "a tail that is none": lambda draft: draft.description["streams"][0].update(tail="\ufffd"),
+    "wider state": lambda draft: draft.lay(draft.arrays | {"state.0": draft.arrays["state.0"].astype(np.float64)}),
+    "narrower logits": lambda draft: draft.lay(draft.arrays | {"logits": draft.arrays["logits"].astype(np.float32)}),
+}
+
+
+@pytest.mark.parametrize(("number", "what"), [*((0, what) for what in CHANGED), (2, "a long character")])
+def test_a_state_that_no_sampler_saved_is_refused(tmp_path: Path, number: int, what: str) -> None:
+    sampler, path = states()[number], tmp_path / "s"
+    sampler.save_state(path)
+    before = path.read_bytes()
+    sampler.load_state(path)
+    shapes = {f"state.{layer}": part.shape for layer, part in enumerate(sampler._state)}
+    arrays, description = container.load(path, STATE_KIND, lambda _: shapes | {"logits": sampler._logits.shape})
+    draft = Draft(arrays, {key: value for key, value in description.items() if key != "sha256"})
+    CHANGED[what](draft)
+    path.write_bytes(draft.signed())
+    assert isinstance(attacked(path, lambda: sampler.load_state(path)), ModelFileError)
+    sampler.save_state(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [str, float, lambda size: size + 0.5, lambda size: [size]])
+def test_a_number_of_a_runs_state_that_only_looks_like_one_is_refused(tmp_path: Path, run_folder: Path, change) -> None:
+    for table, name in (("settings", "vocabulary_size"), ("training", "batch_size")):
+        state = read_run_state(run_folder)
+        settings = state.settings if table == "settings" else state.settings[table]
+        settings[name] = change(settings[name])
+        save_run_state(tmp_path, state)
+        assert isinstance(answer(lambda: read_run_state(tmp_path)), ModelFileError)
+
+
 TRAIN = ["train", "text.txt", "--steps", 2, "--batch-size", 2, "--seq-length", 4, "--precision", "fp32", "--preview", 0]
 COMMANDS = [["info", "m"], ["sample", "m", "--seed", 1], ["eval", "m", "text.txt"], [*TRAIN, "--init-from", "m"]]
 BAD = {

@@ -377,10 +377,10 @@ class Sampler:
             streams = self._new_streams(seed)
             for stream, described in zip(streams, description["streams"], strict=True):
                 stream.restore(described)
-            with np.errstate(over="ignore"):
-                state = tuple(arrays[f"state.{layer}"].astype(np.float32) for layer in range(len(arrays) - 1))
-            if not all(np.isfinite(array).all() for array in (arrays["logits"], *state)):
-                raise ValueError("numbers that are not finite")
+            state = tuple(arrays[f"state.{layer}"].copy() for layer in range(len(arrays) - 1))
+            for array, dtype in ((arrays["logits"], np.float64), *((layer, np.float32) for layer in state)):
+                if array.dtype != dtype or not np.isfinite(array).all():
+                    raise ValueError("numbers that are not finite, or of another type")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError, RecursionError) as error:
             raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {short(error, 200)}") from error
         self._ahead = None

@@ -90,12 +90,14 @@ class Stream:
         Raises KeyError, TypeError or ValueError where the data is not what `describe` wrote.
         """
         draws, partial = described["draws"], bytes.fromhex(described["partial"])
-        texts = [described["tail"], described["recent"], *described["followers"].values()]
+        written = [described["tail"], *described["followers"].values()]
         log_prob = float(described["log_prob"])
         if type(draws) is not int or not 0 <= draws < 2**63 or not math.isfinite(log_prob):
             raise ValueError("a stream's position is not one that chargen wrote")
         vocabulary = self.allowed.vocabulary
-        if self.allowed.backward:
+        if len(partial) > 3:
+            possible = False
+        elif self.allowed.backward:
             possible = all(partial[at] in utf8_before(partial[at + 1 :]) for at in range(len(partial)))
             possible = possible and b"\x80" <= partial[:1] < b"\xc0"
         else:
@@ -103,8 +105,9 @@ class Stream:
             possible = possible and (not partial or len(partial) < utf8_length(partial[0]))
         if partial and not (vocabulary.byte_mode and possible):
             raise ValueError("a stream's unfinished character is none")
-        for text in texts:
-            vocabulary.encode(text.replace("\ufffd", ""))  # how folded characters of a prime are remembered
+        for text in written:
+            vocabulary.encode(text)
+        vocabulary.encode(described["recent"].replace("\ufffd", ""))  # how folded characters of a prime are remembered
         self.draws, self.partial, self.tail, self.log_prob = draws, partial, described["tail"], log_prob
         if described["no_repeat"] == self.allowed.no_repeat:
             self.allowed.recent = described["recent"]

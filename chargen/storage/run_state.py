@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from chargen.errors import ModelFileError
 from chargen.model.config import ModelConfig, parameter_shapes
-from chargen.settings import make_settings
+from chargen.settings import make_settings, whole
 from chargen.storage import container
 
 FORMAT = 1
@@ -64,11 +64,11 @@ def _expected(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     config = make_settings(ModelConfig, settings["model"])
     for name in ("corpus", "training", "machine"):
         dict(**settings[name])
-    shapes = parameter_shapes(config, int(settings["vocabulary_size"]))
+    shapes = parameter_shapes(config, whole("vocabulary_size", settings["vocabulary_size"], 1))
     parts = ["weights", "first", "second"] + ["best"] * bool(progress["best_step"] is not None)
     expected = {f"{part}.{name}": shape for part in parts for name, shape in shapes.items()}
     if progress["hidden"]:
-        rows = int(settings["training"]["batch_size"])
+        rows = whole("batch_size", settings["training"]["batch_size"], 1)
         for direction in config.directions:
             prefix = hidden_name(direction)
             expected |= {f"{prefix}.{layer}": (rows, config.state_size) for layer in range(config.num_layers)}
