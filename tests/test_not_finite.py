@@ -1,5 +1,6 @@
 """Numbers that are not finite, in loss, gradients or weights, at any step: never applied, never saved."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from chargen.errors import Diverged
 from chargen.storage.model_file import read_model
 from chargen.storage.run_state import read_run_state
 from chargen.training import trainer as module
+from chargen.training.evaluate import Loss
 from chargen.training.run import MAX_BAD_STEPS
 from chargen.training.trainer import Trainer
 
@@ -114,3 +116,43 @@ def test_a_weight_that_is_not_finite_is_never_saved(step: int, tmp_path: Path) -
         for _ in (going or Trainer.resume(folder, corpus())).run():
             pass
     assert_same_runs(tmp_path / "unbroken", tmp_path / "run")
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "cloze"])
+@pytest.mark.parametrize("value", BAD)
+def test_a_validation_that_is_not_finite_is_no_figure_and_no_best(
+    direction: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = model("gru", 1) if direction == "forward" else two_ways("gru", 1)
+    settings = config(steps=STEPS, eval_every=2, save_minutes=1e-9)
+    real_windows, real_cloze = module.loss_windows, module.cloze_loss
+    trainer = Trainer(corpus(), shape, settings, tmp_path / "run")
+
+    def windows(*arguments: Any, **named: Any) -> Any:
+        for loss in real_windows(*arguments, **named):
+            bad = named["direction"] == direction and trainer.counters.step == 4
+            yield Loss(value, loss.characters) if bad else loss
+
+    def cloze(*arguments: Any) -> Any:
+        loss, count = real_cloze(*arguments)
+        return (loss * value if direction == "cloze" and trainer.counters.step in (4, STEPS) else loss), count
+
+    monkeypatch.setattr(module, "loss_windows", windows)
+    monkeypatch.setattr(module, "cloze_loss", cloze)
+    for progress in trainer.run():
+        if progress.step == 4 and progress.doing == "training":
+            break
+    state = read_run_state(tmp_path / "run")
+    assert state.progress["step"] == 4
+    assert state.progress["valid_cloze"] is None
+    assert (state.progress["valid_loss"] is None) == (direction != "cloze")
+    assert (state.progress["best_step"] == 4) == (direction == "cloze")
+    for _ in trainer.run():
+        pass
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(number) for line in lines for number in line.values() if number is not None)
+    assert [line["step"] for line in lines if line["valid_loss"] is None and line["step"] % 2 == 0] == (
+        [] if direction == "cloze" else [4]
+    )
+    assert math.isfinite(read_model(tmp_path / "run").training["valid_loss"])
+    assert ("valid_cloze" in read_model(tmp_path / "run").training) == (direction == "backward")

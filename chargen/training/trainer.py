@@ -247,13 +247,14 @@ class Trainer(Run):
         losses: Losses = {}
         if self._validation_due():
             losses = yield from self._score(self.model, self.corpus.valid, SUBSET, "validating")
-            loss = self._mean(losses)
-            counters.valid_loss = loss
+            if not math.isfinite(self._mean(losses)):
+                losses = {}  # overflowing weights: it says nothing, and the next steps decide whether the run goes on
+            loss = counters.valid_loss = self._mean(losses) if losses else None
             parts = {name: part.mean for name, part in losses.items()} if self.cloze else {}
             counters.valid_forward, counters.valid_backward, counters.valid_cloze = (
                 parts.get(name) for name in ("forward", "backward", "cloze")
             )
-            if math.isfinite(loss) and (counters.best_loss is None or loss < counters.best_loss):
+            if loss is not None and (counters.best_loss is None or loss < counters.best_loss):
                 counters.best_loss, counters.best_step, counters.evaluations_since_best = loss, counters.step, 0
                 self.best = weights_of(self.model)
             else:
@@ -335,8 +336,9 @@ class Trainer(Run):
                     loss, count = cloze_loss(model, windows)
                 parts.append(Loss(loss.item() * count, count))
                 yield self._progress(doing)
-            if parts:
-                found["cloze"] = Loss(sum(part.nats for part in parts), sum(part.characters for part in parts))
+            cloze = Loss(sum(part.nats for part in parts), sum(part.characters for part in parts))
+            if parts and math.isfinite(cloze.nats):
+                found["cloze"] = cloze
         self.counters.eval_seconds += time.monotonic() - begun
         self.counters.evaluated += size
         return found
