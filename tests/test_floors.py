@@ -14,6 +14,7 @@ ROOMS = {
     "settings": 0,
     "draws": 0,
     "places": 0,
+    "locks": 0,
     "kernels": 0,
     "durable": 0,
     "text": 1,

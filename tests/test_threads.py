@@ -1,8 +1,12 @@
 """Samplers in threads: each writes its own text, and one that is shared is written by one thread at a time."""
 
+import copy
 import os
+import pickle
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +14,8 @@ import numpy as np
 import pytest
 from conftest import small_model
 
-from chargen.kernels import available
+from chargen.kernels import available, threads
+from chargen.model import language_model
 from chargen.model.config import ModelConfig
 from chargen.model.language_model import CharModel
 from chargen.sampling.backend import new_stepper
@@ -136,15 +141,55 @@ def test_feeding_and_writing_in_threads_end_in_a_state_that_one_thread_could_hav
     assert not np.array_equal(shared.position()[1], before)
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.0005])
+def test_iterations_in_threads_do_not_throw_away_what_others_wrote(
+    pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length, computed = 300, 0
+    shared = Sampler(small_model(), seed=5)
+    real = shared._write_ahead
+
+    def write_ahead(rows: list[int], turns: int) -> object:
+        nonlocal computed
+        computed += turns
+        return real(rows, turns)
+
+    def stream() -> None:
+        for _ in shared.stream(length):
+            time.sleep(pause)
+
+    monkeypatch.setattr(shared, "_write_ahead", write_ahead)
+    at_once(stream, stream)
+    assert computed < 3 * 2 * length
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+@pytest.mark.parametrize("device", ["numpy", "torch"])
+def test_a_copy_of_a_sampler_goes_on_by_itself(copied: Callable[[Sampler], Sampler], device: str) -> None:
+    file = small_model()
+    stepper = TorchStepper(build_model(file)) if device == "torch" else None
+    sampler = Sampler(file, seed=5, stepper=stepper)
+    sampler.feed("abc")
+    branch = copied(sampler)
+    with sampler._turn:
+        assert at_once(lambda: branch.generate(50)) == [Sampler.generate(sampler, 50)]
+
+
+FORKED = {
+    "a team": lambda: threads._ONE_TEAM,
+    "first weights": lambda: language_model._ONE_GENERATOR,
+    "a sampler": lambda: Sampler(small_model())._turn,
+}
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_process_writes_though_a_thread_of_its_parent_held_a_lock() -> None:
-    from chargen.kernels import threads
-
-    begun, end = threading.Event(), threading.Event()
+@pytest.mark.parametrize("what", FORKED)
+def test_a_child_process_goes_on_though_a_thread_of_its_parent_held_a_lock(what: str) -> None:
+    lock, begun, end = FORKED[what](), threading.Event(), threading.Event()
 
     def hold() -> None:
-        with threads._ONE_TEAM:
+        with lock:
             begun.set()
             end.wait()
 
@@ -153,7 +198,9 @@ def test_a_child_process_writes_though_a_thread_of_its_parent_held_a_lock() -> N
     begun.wait()
     child = os.fork()
     if child == 0:
-        os._exit(0 if threads._ONE_TEAM.acquire(timeout=5) else 1)
+        signal.alarm(5)
+        with lock:
+            os._exit(0)
     end.set()
     holder.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -33,7 +33,8 @@ class GroupedOption(click.Option):
         if isinstance(self.type, click.Choice):
             self.allowed = "one of " + ", ".join(map(str, self.type.choices))
         elif isinstance(self.type, click.IntRange | click.FloatRange):
-            self.allowed = self.type._describe_range()
+            ends = {"low": self.type.min, "high": self.type.max, "above": None, "below": None}
+            self.allowed = describe_range({"choices": (), **ends})
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """The value as its type; a refusal says what is allowed."""

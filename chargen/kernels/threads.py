@@ -1,12 +1,13 @@
 """Rows shared out among threads: each computes its own from beginning to end, so threads never wait for each other."""
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+
+from chargen.locks import Lock
 
 
 def share(run: Callable[[slice], None], rows: int, at_least: int = 1) -> None:
@@ -70,7 +71,7 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_ONE_TEAM = threading.Lock()
+_ONE_TEAM = Lock()
 """Two teams, each with members that wait for a thread of the pool, would wait for ever."""
 
 
@@ -79,12 +80,5 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads(), "chargen")
 
 
-def _in_a_child() -> None:
-    """A child process has none of its parent's threads: neither those of the pool nor one that holds the lock."""
-    global _ONE_TEAM  # noqa: PLW0603
-    _pool.cache_clear()
-    _ONE_TEAM = threading.Lock()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_a_child)
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child process has none of its parent's threads

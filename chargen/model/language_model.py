@@ -1,11 +1,10 @@
 """Ids -> logits. The model never sees a character."""
 
-import threading
-
 import torch
 from torch import Tensor, nn
 
 from chargen.draws import Purpose, integer
+from chargen.locks import Lock
 from chargen.model.cloze import Cloze
 from chargen.model.config import ModelConfig, check_direction
 from chargen.model.dropout import Noise, drop
@@ -14,7 +13,7 @@ from chargen.model.recurrent import State, new_layer, run_embedded, run_layer, z
 BACKWARD_MASKS = 1000
 """Where the backward stack's dropout masks are addressed; there are at most 64 layers."""
 
-_ONE_GENERATOR = threading.Lock()
+_ONE_GENERATOR = Lock()
 """First weights are drawn from torch's own generator, which all threads share."""
 
 

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import os
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from chargen.draws import MAX_SEED
 from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError, short, told
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
+from chargen.locks import Lock
 from chargen.sampling.allowed import Allowed
 from chargen.sampling.backend import arrays_of, new_stepper
 from chargen.sampling.choose import SampleConfig
@@ -106,7 +106,7 @@ class Sampler:
         self.arrays = arrays_of(model)
         self.stepper = stepper or new_stepper(model.config, self.arrays, device, direction)
         self._rules = RuleTable(vocabulary, self.config.stop, self.config.no_repeat, direction == "backward")
-        self._turn = threading.RLock()
+        self._turn = Lock()
         self.reset()
 
     @classmethod
@@ -201,13 +201,15 @@ class Sampler:
                 begun = time.perf_counter()
                 ahead = self._ahead = self._write_ahead(active, min(turns, left))
                 seconds = (time.perf_counter() - begun + 1e-9) / len(ahead)
+                turn = self._take(ahead, 0)
             turns = max(1, min(2 * len(ahead), MOST_TURNS, int(HAND_OVER / seconds)))
             done: set[int] = set()
             for number in range(len(ahead)):
                 with self._turn:
-                    if self._ahead is not ahead:  # somebody else has used this sampler meanwhile
+                    if number and self._ahead is not ahead:  # somebody else has used this sampler meanwhile
+                        turns = 1  # and will again: what they take away need not be written first
                         break
-                    turn = self._take(ahead, number)
+                    turn = self._take(ahead, number) if number else turn
                 for one in turn:
                     written[one.stream] += 1
                     if one.stopped or written[one.stream] == length:

@@ -3,7 +3,6 @@
 On a GPU one turn, from logits to the next logits, is captured in a CUDA graph and replayed for every character.
 """
 
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
+from chargen.locks import Lock
 from chargen.model.config import check_direction
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.rules import Rules
@@ -42,7 +42,7 @@ class TorchStepper(Stepper):
         ]
         self.direction = direction
         self._turns: _Turns | None = None
-        self._one_writer = threading.Lock()
+        self._one_writer = Lock()
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """Ids (R,) -> logits (R, V) and the new state."""
