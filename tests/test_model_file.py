@@ -14,7 +14,7 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.errors import ModelFileError
+from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.storage import container
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, load_model, model_path, read_model, save_model
@@ -323,3 +323,13 @@ def test_a_description_is_plain_json_without_the_checksum():
     assert json.loads(json.dumps(description)) == description
     assert "sha256" not in description
     assert description["counts"] == [5, 40, 20, 3, 2]
+
+
+def test_more_characters_than_a_header_holds_are_told_in_one_line_and_the_file_stays(tmp_path: Path) -> None:
+    save_model(tmp_path / "m", small_model())
+    before = (tmp_path / "m").read_bytes()
+    file = small_model(num_layers=1, hidden_size=2, characters="".join(map(chr, range(0x20000, 0x20000 + 60_000))))
+    told = r"cannot write .*m: its description takes [0-9,]+ bytes, more than 1,000,000; fold .* 60,000 .*--min-count"
+    with pytest.raises(SettingError, match=told):
+        save_model(tmp_path / "m", file)
+    assert (tmp_path / "m").read_bytes() == before

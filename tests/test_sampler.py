@@ -19,6 +19,7 @@ from chargen.sampling.allowed import Allowed, utf8_length
 from chargen.sampling.choose import SampleConfig, choose, log_softmax
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stepper import NumpyStepper
+from chargen.storage import container
 from chargen.storage.model_file import ModelFile, build_model, save_model
 from chargen.text.vocabulary import Vocabulary
 
@@ -274,6 +275,17 @@ def test_a_state_can_stand_inside_a_character(tmp_path: Path) -> None:
         second.load_state(tmp_path / "state")
         assert second.generate_all(3) == first.generate_all(3)
     assert found
+
+
+@pytest.mark.parametrize("settings", [{"num": 10_000}, {"no_repeat": 12}])
+def test_a_state_of_many_samples_or_of_a_long_text_is_saved_and_loaded(tmp_path: Path, settings: dict[str, int]) -> None:
+    first, second = (Sampler(small_model(), seed=1, **settings) for _ in range(2))
+    first.generate_all(50_000 // first.num)
+    first.save_state(tmp_path / "state")
+    assert (tmp_path / "state").stat().st_size > container.MAX_HEADER
+    first.save_state(tmp_path / "state")  # it knows its own
+    second.load_state(tmp_path / "state")
+    assert second.generate_all(3) == first.generate_all(3)
 
 
 def test_a_state_of_another_model_or_number_or_kind_is_refused(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 STATE_FORMAT = 1
 STATE_KIND = "sampler state"
+MAX_STATE_HEADER = 200_000_000
+"""Bytes: a million samples, or what a long text has written of runs that it must not repeat."""
 MOST_TURNS = 256
 HAND_OVER = 0.05
 """Seconds of writing after which text is handed over."""
@@ -335,7 +337,7 @@ class Sampler:
 
         Raises ChargenError where the disk refuses, or where `path` holds something else.
         """
-        if os.path.exists(path) and not container.is_kind(path, STATE_KIND):
+        if os.path.exists(path) and not container.is_kind(path, STATE_KIND, MAX_STATE_HEADER):
             raise ChargenError(f"{path} is not a sampler state and is not overwritten; choose another file")
         self._settle()
         arrays = {f"state.{layer}": array for layer, array in enumerate(self._state)}
@@ -350,7 +352,8 @@ class Sampler:
             "config": {**asdict(self.config), "stop": list(self.config.stop)},
             "streams": [stream.describe() for stream in self._streams],
         }
-        container.save(path, arrays, description)
+        advice = "write fewer samples side by side, or without no_repeat"
+        container.save(path, arrays, description, smaller=advice, max_header=MAX_STATE_HEADER)
 
     @_in_turn
     def load_state(self, path: str | os.PathLike[str]) -> None:
@@ -371,7 +374,7 @@ class Sampler:
             shapes = {f"state.{layer}": array.shape for layer, array in enumerate(self.stepper.start(self.num))}
             return shapes | {"logits": (self.num, len(self.vocabulary))}
 
-        arrays, description = container.load(path, STATE_KIND, expected)
+        arrays, description = container.load(path, STATE_KIND, expected, MAX_STATE_HEADER)
         try:
             seed = description["seed"]
             if type(seed) is not int or not 0 <= seed <= MAX_SEED:

@@ -40,12 +40,12 @@ def canonical(description: Mapping[str, Any]) -> str:
     return json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any]) -> bytes:
+def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any], max_header: int = MAX_HEADER) -> bytes:
     """The bytes of a file; equal arrays and descriptions give equal bytes.
 
     The arrays are float64, float32, bf16 bits in uint16, or int8; they stand by falling size of their numbers, then by
     name, each aligned to its size. Raises ValueError for another type, or for a description that JSON cannot hold;
-    SettingError for one that is too large to be read again.
+    SettingError for one that takes more than `max_header` bytes.
     """
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     entries: dict[str, Any] = {}
@@ -59,8 +59,10 @@ def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any]) -> 
         begin, end = end, end + array.nbytes
         entries[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
     data = b"".join(arrays[name].tobytes() for name in order)
-    unsigned = _head(entries, description, ZEROS) + data
-    return _head(entries, description, hashlib.sha256(unsigned).hexdigest()) + data
+    unsigned = _head(entries, description, ZEROS)
+    if len(unsigned) > 8 + max_header:
+        raise SettingError(f"its description takes {len(unsigned):,} bytes, more than {max_header:,}")
+    return _head(entries, description, hashlib.sha256(unsigned + data).hexdigest()) + data
 
 
 def _head(entries: Mapping[str, Any], description: Mapping[str, Any], digest: str) -> bytes:
@@ -68,21 +70,33 @@ def _head(entries: Mapping[str, Any], description: Mapping[str, Any], digest: st
     signed = canonical({**description, "sha256": digest})
     text = json.dumps({"__metadata__": {KEY: signed}, **entries}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    if len(text) > MAX_HEADER:
-        raise SettingError(
-            f"the description takes {len(text):,} bytes, more than {MAX_HEADER:,}: fewer characters (--min-count, "
-            "--unit byte) or fewer sources (a folder instead of its files) make it smaller"
-        )
     return struct.pack("<Q", len(text)) + text
 
 
-def save(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any]) -> None:
-    """Write arrays and description to `path` durably. Raises ChargenError where the disk refuses."""
-    write_durably(path, [pack(arrays, description)])
+def save(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, NDArray[Any]],
+    description: Mapping[str, Any],
+    *,
+    smaller: str = "describe less",
+    max_header: int = MAX_HEADER,
+) -> None:
+    """Write arrays and description to `path` durably.
+
+    Args:
+        smaller: advice where the description is too large.
+
+    Raises ChargenError where the disk refuses; else as `pack`.
+    """
+    try:
+        data = pack(arrays, description, max_header)
+    except SettingError as error:
+        raise SettingError(f"cannot write {path}: {error}; {smaller}") from error
+    write_durably(path, [data])
 
 
 def load(
-    path: str | os.PathLike[str], kind: str, expected_shapes: Callable[[Any], Shapes]
+    path: str | os.PathLike[str], kind: str, expected_shapes: Callable[[Any], Shapes], max_header: int = MAX_HEADER
 ) -> tuple[Arrays, dict[str, Any]]:
     """Read and check a file: header, checksum, description, then names, types, shapes and sizes, before any array.
 
@@ -98,22 +112,26 @@ def load(
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
     try:
-        return unpack(data, kind, expected_shapes)
+        return unpack(data, kind, expected_shapes, max_header)
     except ModelFileError as error:
         raise ModelFileError(f"{path} is not a good {kind} file: {error}") from error
 
 
-def is_kind(path: str | os.PathLike[str], kind: str) -> bool:
+def is_kind(path: str | os.PathLike[str], kind: str, max_header: int = MAX_HEADER) -> bool:
     """True where a file says that it is of this kind; nothing else of it is checked."""
     try:
-        return bool(_description(_header(Path(path).read_bytes())[0]).get("kind") == kind)
+        with open(path, "rb") as file:
+            data = file.read(8 + max_header)
+        return bool(_description(_header(data, max_header)[0]).get("kind") == kind)
     except (OSError, ModelFileError):
         return False
 
 
-def unpack(data: bytes, kind: str, expected_shapes: Callable[[Any], Shapes]) -> tuple[Arrays, dict[str, Any]]:
+def unpack(
+    data: bytes, kind: str, expected_shapes: Callable[[Any], Shapes], max_header: int = MAX_HEADER
+) -> tuple[Arrays, dict[str, Any]]:
     """As `load`, from the bytes of a file."""
-    header, start = _header(data)
+    header, start = _header(data, max_header)
     description = _description(header)
     _check_signature(data[:start], data, description)
     if description.get("kind") != kind:
@@ -151,12 +169,12 @@ def check_format(description: Mapping[str, Any], known: int) -> None:
         raise ModelFileError(f"format {told(found)} is not known to this version (it reads {known})")
 
 
-def _header(data: bytes) -> tuple[dict[str, Any], int]:
+def _header(data: bytes, max_header: int) -> tuple[dict[str, Any], int]:
     """The parsed header and where the arrays begin."""
     if len(data) < 8:
         raise ModelFileError(f"{len(data)} bytes are too few")
     (size,) = struct.unpack("<Q", data[:8])
-    if size > min(len(data) - 8, MAX_HEADER):
+    if size > min(len(data) - 8, max_header):
         raise ModelFileError(f"a header of {size} bytes does not fit its {len(data)} bytes")
     try:
         header = _parse(data[8 : 8 + size].decode())
@@ -169,8 +187,7 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
 
 def _parse(text: str) -> Any:
     """JSON as `canonical` writes it: no name twice, no NaN, no Infinity. Raises ValueError or RecursionError."""
-    hooks: dict[str, Any] = {"parse_float": _finite, "parse_constant": _no_constant}
-    return json.loads(text, object_pairs_hook=_no_duplicates, **hooks)
+    return json.loads(text, object_pairs_hook=_no_duplicates, parse_float=_finite, parse_constant=_no_constant)
 
 
 def _finite(text: str) -> float:

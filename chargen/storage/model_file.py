@@ -72,7 +72,8 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     if shapes != _stored_shapes(model.config, model.vocabulary, kind_of(model.arrays)):
         raise ValueError("the weights' names and shapes are not those of the model's config")
     _check_weights(model.arrays, kind_of(model.arrays))
-    container.save(path, model.arrays, model.describe())
+    advice = f"fold some of the {len(model.vocabulary):,} characters with --min-count, or train with --unit byte"
+    container.save(path, model.arrays, model.describe(), smaller=advice)
 
 
 def _stored_shapes(config: ModelConfig, vocabulary: Vocabulary, kind: str) -> dict[str, tuple[int, ...]]:

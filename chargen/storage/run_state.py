@@ -38,7 +38,8 @@ class RunState:
 def save_run_state(folder: str | os.PathLike[str], state: RunState) -> None:
     """Write the state durably into a run folder."""
     description = {"kind": KIND, "format": FORMAT, "progress": state.progress, "settings": state.settings}
-    container.save(Path(folder) / FILE_NAME, state.arrays, description)
+    advice = "give a folder instead of its files"
+    container.save(Path(folder) / FILE_NAME, state.arrays, description, smaller=advice)
 
 
 def read_run_state(folder: str | os.PathLike[str]) -> RunState:
