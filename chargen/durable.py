@@ -28,7 +28,8 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes], size: i
     Raises WriteError with the path and the reason (disk full, no permission); the previous file is then untouched.
     """
     target = Path(os.path.realpath(path))  # a link stays a link
-    if os.path.exists(target) and not os.path.isfile(target):
+    before = os.path.exists(target)
+    if before and not os.path.isfile(target):
         raise WriteError(f"cannot write {path}: there is something else than a file")
     if isinstance(blocks, Sequence):
         size = sum(map(len, blocks))
@@ -47,8 +48,8 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes], size: i
                 temporary.unlink()
             raise
     except OSError as error:
-        reason = why(error, target.parent, size)
-        raise WriteError(f"cannot write {target}: {reason}; the previous file is unchanged") from error
+        unchanged = "; the previous file is unchanged" * before
+        raise WriteError(f"cannot write {target}: {why(error, target.parent, size)}{unchanged}") from error
     try:
         sync_folder(target.parent)
     except OSError as error:
@@ -59,11 +60,13 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes], size: i
 def why(error: OSError, folder: Path, size: int | None = None) -> str:
     """What the system says of a write that failed; of a full disk also what was needed, and how much is free."""
     reason = str(error.strerror or error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        needed = "" if size is None else f"{_measured(size)} needed, "
+    facts = []
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) and size is not None:
+        facts.append(f"{_measured(size)} needed")
+    if error.errno == errno.ENOSPC:
         with contextlib.suppress(OSError):
-            reason += f" ({needed}{_measured(shutil.disk_usage(folder).free)} free)"
-    return reason
+            facts.append(f"{_measured(shutil.disk_usage(folder).free)} free")
+    return reason + f" ({', '.join(facts)})" * bool(facts)
 
 
 def _measured(size: int) -> str:
@@ -80,11 +83,19 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the folder's entries on the disk, where the system can (Windows cannot open a folder)."""
-    if hasattr(os, "O_DIRECTORY"):
+    """Put the folder's entries on the disk, where that can be done.
+
+    Windows opens no folder, nor is one opened by who may write but not read there; some file systems sync none.
+    """
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    with contextlib.suppress(PermissionError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(descriptor)
 

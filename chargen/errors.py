@@ -62,7 +62,7 @@ def short(value: object, length: int = 60, write: Callable[[object], str] = str)
     try:
         text = write(value)
     except (RecursionError, ValueError):  # tables in tables, or thousands of digits
-        return f"a {type(value).__name__} too large to show"
+        return f"of type {type(value).__name__}, too large to show"
     text = text if len(text) <= length else f"{text[:length]}…"
     return "\\n".join(text.splitlines())
 

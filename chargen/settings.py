@@ -67,6 +67,9 @@ def make_settings(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
     return cls(**values)
 
 
+KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
 def describe_range(metadata: Mapping[str, Any]) -> str:
     """The allowed values in words, such as "at least 1" or "one of lstm, gru"."""
     if metadata["choices"]:
@@ -102,14 +105,15 @@ def _check_value(name: str, value: Any, kind: type, metadata: Mapping[str, Any])
         whole = int(value)  # NumPy's whole numbers too
         value = float(whole) if kind is float and abs(whole) < 2**1000 else whole
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
-        raise SettingError(f"{name} is {told(value)}: it must be {words}", name)
+        raise SettingError(f"{name} is {told(value)}: it must be {KINDS[kind]}", name)
+    if isinstance(value, float) and not math.isfinite(value):
+        ends = describe_range(metadata)
+        raise SettingError(f"{name} is {value}: it must be finite{f', {ends}' * (ends != 'finite')}", name)
     wrong = bool(metadata["choices"]) and value not in metadata["choices"]
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high, above, below = (metadata[key] for key in ("low", "high", "above", "below"))
         wrong = (
-            (isinstance(value, float) and not math.isfinite(value))
-            or (low is not None and value < low)
+            (low is not None and value < low)
             or (high is not None and value > high)
             or (above is not None and value <= above)
             or (below is not None and value >= below)

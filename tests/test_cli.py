@@ -113,7 +113,7 @@ def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
         (["train", "text.txt", "--hidden-size", "0"], 2, "--hidden-size is 0: it must be 1 to 65,536"),
         (["train", "text.txt", "--dropout", "1"], 2, "--dropout is 1.0: it must be at least 0 and less than 1"),
         (["train", "text.txt", "--lr", "nan"], 2, "--lr is nan"),
-        (["train", "text.txt", "--steps", "x"], 2, "--steps is 'x': it must be 1 to 1,000,000,000,000"),
+        (["train", "text.txt", "--steps", "x"], 2, "--steps is 'x': it must be a whole number, 1 to 1,000,000,000,000"),
         (["train", "text.txt", "--steps", "3", "--epochs", "3"], 2, "one budget twice"),
         (["train", "text.txt", "--valid", "text.txt", "--valid-fraction", "0.2"], 2, "give one"),
         (["train", "text.txt", "--device", "tpu"], 2, "tpu"),

@@ -138,7 +138,6 @@ def naive(what: str) -> Any:
         elif what == "folders above not synced":
             patch.setattr(durable, "make_folder", lambda folder: folder.mkdir(parents=True, exist_ok=True))
             patch.setattr("chargen.training.run.make_folder", durable.make_folder)
-            patch.setattr("chargen.training.metrics.make_folder", durable.make_folder)
         elif what == "metrics not synced":
             patch.setattr(Metrics, "sync", unfinished)
         yield

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_resume import CLOCKS, assert_same_runs, config, corpus, metrics, model, whole
+from test_resume import assert_same_runs, config, corpus, model, whole
 
 from chargen import durable
 from chargen.cli.main import main
@@ -133,7 +133,7 @@ def test_a_run_stops_after_three_failed_saves_and_what_it_had_saved_goes_on(room
     steps = train(trainer, room, range(13, 99))
     next(progress for progress in steps if progress.step == 13 and progress.doing == "training")
     before = contents(tmp_path / "run")
-    with pytest.raises(WriteError, match=r"No space left .* that was the third save in a row to fail"):
+    with pytest.raises(WriteError, match=r"No space left .* that was save 3 in a row that failed"):
         list(steps)
     assert trainer.counters.step == 13 + MAX_FAILED_SAVES
     assert contents(tmp_path / "run") == before
@@ -168,15 +168,51 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_run(room: Room, tmp_path: Path
     assert_same_runs(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_run_folder_that_is_taken_away_is_made_again(tmp_path: Path) -> None:
-    whole(tmp_path / "whole", SHAPE, config())
-    trainer = Trainer(corpus(), SHAPE, saving_always(), tmp_path / "run")
+def test_a_run_folder_that_is_taken_away_for_a_while_is_missed(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    whole(tmp_path / "whole", SHAPE, saving_always())
+    trainer = Trainer(corpus(), SHAPE, saving_always(), run)
     for progress in trainer.run():
-        if progress.step == 5 and progress.doing == "training":
-            os.rename(tmp_path / "run", tmp_path / "elsewhere")
-    last = metrics(tmp_path / "whole")[-1]
-    assert metrics(tmp_path / "run")[-1] == {key: value for key, value in last.items() if key not in CLOCKS}
-    assert read_run_state(tmp_path / "run").progress["complete"]
+        if progress.doing != "training":
+            continue
+        assert bool(progress.warning) == (progress.step in (6, 7))
+        if progress.step == 5:
+            os.rename(run, elsewhere)
+        elif progress.step == 7:
+            assert progress.warning.startswith("save 2 of 3 failed at step 7, training goes on: cannot write")
+            assert "No such file or directory" in progress.warning
+            assert not run.exists(), "half a run in its place"
+            os.rename(elsewhere, run)
+    assert_same_runs(tmp_path / "whole", run)
+
+
+def test_a_run_whose_folder_is_gone_stops_each_time_it_is_entered(tmp_path: Path) -> None:
+    trainer = Trainer(corpus(), SHAPE, saving_always(), tmp_path / "run")
+    steps = trainer.run()
+    next(progress for progress in steps if progress.step == 5 and progress.doing == "training")
+    os.rename(tmp_path / "run", tmp_path / "elsewhere")
+    with pytest.raises(WriteError, match=r"No such file .* that was save 3 in a row that failed"):
+        list(steps)
+    for _ in range(2):
+        with pytest.raises(WriteError, match="No such file"):
+            list(trainer.run())
+    assert trainer.counters.step <= 9
+    assert read_run_state(tmp_path / "elsewhere").progress["step"] == 5
+
+
+def test_a_good_save_takes_the_warning_back_and_brings_the_model(room: Room, tmp_path: Path) -> None:
+    trainer = Trainer(corpus(), SHAPE, config(save_minutes=1e9), tmp_path / "run")
+    for progress in trainer.run():
+        if progress.step == 6 and progress.doing == "training":
+            room.left = 0
+            trainer.try_to_save()
+            assert trainer.warning
+            room.left = None
+            os.unlink(tmp_path / "run" / "model.safetensors")
+            trainer.save()
+            assert trainer.warning == ""
+            read_model(tmp_path / "run")
+            break
 
 
 SMALL = ["--hidden-size", "12", "--embedding-size", "6", "--batch-size", "3", "--seq-length", "7", "--preview", "0"]
@@ -204,7 +240,7 @@ def test_the_command_says_what_it_needs_and_how_to_go_on(
     assert lines[-1].startswith("chargen: cannot write ")
     assert " needed, " in lines[-1]
     assert lines[-1].endswith(
-        " free); the previous file is unchanged; that was the third save in a row to fail; "
+        " free); the previous file is unchanged; that was save 3 in a row that failed; "
         "make room and go on with: chargen train --resume 'a run'"
     )
     monkeypatch.undo()

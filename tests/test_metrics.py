@@ -55,6 +55,7 @@ def test_a_long_run_is_thinned_and_still_validates(tmp_path: Path, monkeypatch: 
 
 
 def test_lines_wait_while_the_disk_refuses_and_none_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
     file = Metrics(tmp_path / "run")
     file.write({"step": 0})
     (tmp_path / "run").rename(tmp_path / "away")

@@ -62,12 +62,14 @@ def test_whole_numbers_out_of_range_are_refused(value):
 
 @given(st.floats().filter(lambda value: not 0 <= value < 1))
 def test_numbers_out_of_a_half_open_range_are_refused(value):
-    assert refusal(real=value) == f"real is {value!r}: it must be at least 0 and less than 1"
+    finite = "finite, " * (not math.isfinite(value))
+    assert refusal(real=value) == f"real is {value!r}: it must be {finite}at least 0 and less than 1"
 
 
 @given(st.floats().filter(lambda value: not 0 < value <= 4))
 def test_numbers_out_of_the_other_half_open_range_are_refused(value):
-    assert refusal(positive=value) == f"positive is {value!r}: it must be more than 0 and at most 4"
+    finite = "finite, " * (not math.isfinite(value))
+    assert refusal(positive=value) == f"positive is {value!r}: it must be {finite}more than 0 and at most 4"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

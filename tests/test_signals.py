@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import small_model
 from forked import commands
 from test_resume import assert_same_runs
 
 from chargen.cli.main import main
 from chargen.storage import container
-from chargen.storage.model_file import FILE_NAME, read_model
+from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import read_run_state
 from chargen.text import cache
@@ -153,24 +154,36 @@ def test_a_request_to_stop_in_the_middle_of_something_is_heard_there(
     assert_same_runs(tmp_path / "whole", tmp_path / "run")
 
 
-@pytest.mark.parametrize("module", ["click", "chargen.cli.terminal", "torch", "numpy"])
-def test_an_interruption_while_loading_is_one_line(module: str, tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text(text(4000))
+TRAIN = ["train", "text.txt", *SMALL, "--steps", "3", "--out", "run"]
+EVAL = ["eval", "model.safetensors", "text.txt"]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "module"), [
+    *((TRAIN, signal.SIGINT, module) for module in ("click", "chargen.cli.terminal", "torch", "numpy")),
+    (TRAIN, signal.SIGTERM, "torch"), (TRAIN, signal.SIGINT, "chargen.training.trainer"),
+    (EVAL, signal.SIGINT, "torch"), (EVAL, signal.SIGINT, "torch._C"),
+])  # fmt: skip
+def test_a_request_to_stop_while_loading_is_one_line(
+    arguments: list[str], kind: signal.Signals, module: str, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("abc " * 1000)
+    save_model(tmp_path / "model.safetensors", small_model())
     program = f"""
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started this may ignore it
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), {int(kind)})
 sys.meta_path.insert(0, Finder())
 from chargen.__main__ import main
 main()
 """
-    words = [sys.executable, "-c", program, "train", "text.txt", *SMALL, "--steps", "3", "--out", "run"]
+    words = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 130, done.stderr
-    assert done.stderr.splitlines()[-1] == "chargen: interrupted"
+    assert done.returncode == 128 + kind, done.stderr
+    word = "interrupted" if kind == signal.SIGINT else "terminated"
+    assert done.stderr.splitlines()[-1] == f"chargen: {word}"
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 

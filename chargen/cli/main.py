@@ -100,13 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(0)
     except (MemoryError, RuntimeError, ImportError, SystemError, OSError) as error:
         discard(sys.stdout)
-        if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+        number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+        words = error.strerror if isinstance(error, OSError) and number else str(error)
+        if isinstance(error, MemoryError) or any(one in str(words).lower() for one in OUT_OF_MEMORY):
             _fail("out of memory; lower --batch-size, --seq-length, --hidden-size or --num, or free some memory", 1)
-        if isinstance(error, RuntimeError):
+        if isinstance(error, OSError):
+            _fail(f"{name or 'output'}: {words}" if number else str(words), 1)
+        if isinstance(error, RuntimeError) or str(getattr(error, "name", "")).startswith("chargen"):
             raise
-        if isinstance(error, OSError) and error.errno is not None:
-            _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
-        # ImportError and SystemError are what is left of a library that could not have its memory.
+        # What is left of a library that could not have its memory.
         _fail(f"a package cannot be loaded: {error}; is there enough memory, and is it whole?", 1)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import math
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from chargen.errors import SettingError, told
-from chargen.settings import describe_range, setting_types
+from chargen.settings import KINDS, describe_range, setting_types
 
 Settings = TypeVar("Settings")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -34,7 +34,7 @@ class GroupedOption(click.Option):
             self.allowed = "one of " + ", ".join(map(str, self.type.choices))
         elif isinstance(self.type, click.IntRange | click.FloatRange):
             ends = {"low": self.type.min, "high": self.type.max, "above": None, "below": None}
-            self.allowed = describe_range({"choices": (), **ends})
+            self.allowed = _in_words(int if isinstance(self.type, click.IntRange) else float, {"choices": (), **ends})
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """The value as its type; a refusal says what is allowed."""
@@ -44,8 +44,12 @@ class GroupedOption(click.Option):
             allowed = self.allowed or "text"
             raise SettingError(f"{self.opts[0]} is {told(value)}: it must be {allowed}", self.name) from error
         if isinstance(found, float) and math.isnan(found):
-            raise SettingError(f"{self.opts[0]} is {found}: it must be {self.allowed or 'finite'}", self.name)
+            raise SettingError(f"{self.opts[0]} is {found}: it must be {self.allowed}", self.name)
         return found
+
+
+def _in_words(kind: type, metadata: Mapping[str, Any]) -> str:
+    return f"{KINDS[kind]}, {describe_range(metadata)}"
 
 
 class GroupedCommand(click.Command):
@@ -80,7 +84,7 @@ def _naming_file(ctx: click.Context) -> Iterator[None]:
         yield
     except SettingError as error:
         if error.setting and ctx.get_parameter_source(error.setting) is ParameterSource.DEFAULT_MAP:
-            raise SettingError(f"{ctx.meta['config']}: {error}", error.setting) from error
+            raise SettingError(f"{ctx.meta['config']}: {str(error).removeprefix('--')}", error.setting) from error
         raise
 
 
@@ -127,7 +131,7 @@ def settings_options(
                 help=text,
                 multiple=many,
                 metavar=metavar,
-                allowed=describe_range(metadata) if kind in (int, float) else "",
+                allowed=_in_words(kind, metadata) if kind in (int, float) else "",
             )(function)
         return function
 
@@ -193,7 +197,7 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
         name = written.replace("-", "_")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            raise SettingError(f"{path}: no setting {written!r}" + (f"; did you mean {close[0]}?" if close else ""))
+            raise SettingError(f"{path}: no setting {told(written)}" + (f"; did you mean {close[0]}?" if close else ""))
         found[known[name].name] = _check_toml(path, written, value, known[name])
     ctx.default_map = found
 
@@ -214,8 +218,7 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
         wanted = (int, float)
     for one in value if many else [value]:
         if not isinstance(one, wanted) or (isinstance(one, bool) and not flag):
-            kinds = allowed or " or ".join(kind.__name__ for kind in wanted)
-            raise SettingError(f"{path}: {name} is {told(one)}: it must be {kinds}")
+            raise SettingError(f"{path}: {name} is {told(one)}: it must be {allowed or KINDS[wanted[-1]]}")
         if isinstance(one, int) and one.bit_length() > 10_000:
             raise SettingError(f"{path}: {name} is {told(one)}: it must be {allowed}")
     return value

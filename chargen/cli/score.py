@@ -33,7 +33,7 @@ FILE_LIKE = {".txt", ".md", ".gz", ".bz2", ".xz", ".log", ".csv", ".json", ".py"
         help="Who judges: cloze sees all other characters, forward those before, backward those behind.")  # fmt: skip
 @option("--threshold", group="Judge", type=click.FloatRange(0, 1), default=0.01, show_default=True, metavar="P",
         help="Characters of a probability below this are unlikely.")  # fmt: skip
-@option("--alternatives", group="Judge", type=click.IntRange(0), default=3, show_default=True, metavar="N",
+@option("--alternatives", group="Judge", type=click.IntRange(0, 1_000_000), default=3, show_default=True, metavar="N",
         help="Likelier characters to name for each unlikely one.")  # fmt: skip
 @option("--device", group="Other", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
         show_default=True, help="Where to compute.")  # fmt: skip

@@ -3,10 +3,28 @@
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 
 from chargen.errors import Stopped
+
+_WORDS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+def leave_if_loading(number: int, frame: FrameType | None) -> None:
+    """End the process where a module is being loaded: no exception leaves that cleanly, and C++ may even abort."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            print(f"chargen: {_WORDS[number]}", file=sys.stderr, flush=True)
+            os._exit(128 + number)
+        frame = frame.f_back
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Python's own answer to SIGINT, except while a module is being loaded."""
+    leave_if_loading(number, frame)
+    raise KeyboardInterrupt
 
 
 class StopRequest:
@@ -26,12 +44,13 @@ class StopRequest:
             os._exit(128 + number)
         self.number = number
         if not self.deferred:
+            leave_if_loading(number, frame)
             raise self.error()
 
     def error(self, saved: str = "") -> Stopped:
         """The error that ends the command with the signal's exit code."""
-        word = "interrupted" if self.number == signal.SIGINT else "terminated"
-        return Stopped(f"{word}{saved}", 128 + (self.number or 0))
+        assert self.number is not None
+        return Stopped(f"{_WORDS[self.number]}{saved}", 128 + self.number)
 
 
 @contextlib.contextmanager
@@ -41,10 +60,6 @@ def stop_on_signals() -> Iterator[StopRequest]:
     before = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
-    except Exception as error:
-        if request and not request.deferred:  # whatever the signal became on its way out of a half loaded module
-            raise request.error() from error
-        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -118,9 +118,9 @@ def command(
             tell_of_kernels()
         sizes = _sizes(corpus, given_model, given_training, preset)
         tell_model(corpus, sizes.model, sizes.training)
-        with _run_folder(out or _free_folder(sources[0])) as folder:
-            from chargen.training.trainer import Trainer
+        from chargen.training.trainer import Trainer
 
+        with _run_folder(out or _free_folder(sources[0])) as folder:
             trainer = Trainer(corpus, sizes.model, sizes.training, folder, init=init, started=started)
             if init:
                 tell_origin(trainer, init_from)

@@ -76,7 +76,7 @@ def score(
     Raises SettingError where a one-way model is to judge by more than "forward", DataError for unknown characters.
     """
     model = model if isinstance(model, ModelFile) else read_model(model)
-    num_alternatives = whole("alternatives", num_alternatives, 0)
+    num_alternatives = whole("num_alternatives", num_alternatives, 0)
     if by not in JUDGES:
         raise SettingError(f"by is {by!r}: it must be one of {', '.join(JUDGES)}", "by")
     if not 0 <= threshold <= 1:

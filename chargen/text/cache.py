@@ -26,6 +26,8 @@ from chargen.text.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_p
 ROLES = ("train", "valid", "test")
 CACHE_FORMAT = 1
 CHANGED = "a source changed while it was read; run the command again when it is complete"
+UTF8_LENGTHS = np.repeat([1, 2, 3, 4], [0x80, 0x780, 0xF800, 0x100000])
+"""Of each code point, in bytes."""
 ProgressBar = Callable[[str, int, int | None], None]
 
 
@@ -148,9 +150,10 @@ class _Encoder:
             finally:
                 shutil.rmtree(work, ignore_errors=True)
         except (OSError, WriteError) as error:
-            reason = why(error, self.cache) if isinstance(error, OSError) else str(error)
-            advice = "set CHARGEN_CACHE to a folder with room"
-            raise ChargenError(f"cannot write the cache {self.cache}: {reason}; {advice}") from error
+            what = str(error)
+            if isinstance(error, OSError):
+                what = f"cannot write the cache {self.cache}: {why(error, self.cache)}"
+            raise ChargenError(f"{what}; set CHARGEN_CACHE to a folder with room") from error
         return entry.name
 
     def _remove_abandoned(self) -> None:
@@ -222,7 +225,8 @@ class _Encoder:
                     yield ids.tobytes()
             encoding.check(content)
 
-        write_durably(work / "ids", encoded(), int(counts.sum()) * vocabulary.dtype.itemsize)
+        each = UTF8_LENGTHS if vocabulary.byte_mode else vocabulary.dtype.itemsize
+        write_durably(work / "ids", encoded(), int((counts * each).sum()))
         stored = {
             "characters": vocabulary.characters,
             "folded": vocabulary.folded,

@@ -165,7 +165,7 @@ class Corpus:
             named = [os.fspath(name) for given in (train, valid, test) for name in given]
             if not re.fullmatch("[0-9a-f]{64}", key):
                 raise ValueError(f"key {told(key)}")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, SettingError) as error:
             raise ModelFileError(f"the run does not remember its text as chargen does: {short(error, 200)}") from error
         try:
             if not named or any(source.once for source in find_sources(named)[0]):

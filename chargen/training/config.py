@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chargen.draws import MAX_SEED
-from chargen.errors import SettingError
+from chargen.errors import ModelFileError, SettingError
 from chargen.settings import check_settings, make_settings, resumable_settings, setting
 
 DEFAULT_MINUTES = 5.0
@@ -66,8 +66,12 @@ class TrainConfig:
 def changed_config(settings: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
     """A stored run's training settings with changes that leave it the same run; a new budget replaces the old ones.
 
-    Raises SettingError for a change of model, corpus or batching.
+    Raises SettingError for a change of model, corpus or batching, ModelFileError for stored settings that are none.
     """
+    try:
+        make_settings(TrainConfig, settings["training"])
+    except SettingError as error:
+        raise ModelFileError(f"the run's stored settings are damaged: {error}") from error
     stored = {**settings["model"], **settings["corpus"]["config"], **settings["training"]}
     allowed = resumable_settings(TrainConfig)
     for name, value in changes.items():

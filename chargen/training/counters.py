@@ -15,7 +15,7 @@ class Counters:
 
     Args:
         step: steps done; applied: of these, the ones whose gradient was finite; bad_steps: not finite in a row, lately.
-        trained: targets seen. logged_step: the latest step with a line of metrics.
+        trained: targets seen. logged_step: the latest step at which a validation or a line of metrics was due.
         since_nats, since_characters, since_seconds: summed since that line; of a bidirectional model forward, and
             since_backward_…, since_cloze_… for the rest of it.
         cloze_applied: steps at which the cloze layer learned.

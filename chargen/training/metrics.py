@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from chargen.durable import make_folder, why
+from chargen.durable import why
 from chargen.errors import WriteError
 
 FILE_NAME = "metrics.jsonl"
@@ -53,7 +53,6 @@ class Metrics:
         if not self.path:
             return
         try:
-            make_folder(self.path.parent)
             with open(self.path, "ab", buffering=0) as file:
                 if file.tell() > self.size:
                     file.truncate(self.size)

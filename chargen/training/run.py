@@ -202,7 +202,7 @@ class Run:
         # state first: a model alone could not be resumed.
         if counters.step == 0:
             save_run_state(self.out, self._state())
-        if self.best is None or counters.best_step != self._saved_best:
+        if self.best is None or counters.best_step != self._saved_best or not (self.out / FILE_NAME).exists():
             summary = self._summary(counters.step if counters.best_step is None else counters.best_step)
             if counters.best_loss is not None:
                 summary |= {"valid_loss": counters.best_loss, "valid_whole": False}
@@ -210,6 +210,7 @@ class Run:
             self._saved_best = counters.best_step
         save_run_state(self.out, self._state())
         self._last_save = time.monotonic()
+        self._failed_saves, self.warning = 0, ""
         self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - begun)
 
     def try_to_save(self) -> None:
@@ -219,12 +220,11 @@ class Run:
         """
         try:
             self.save()
-            self._failed_saves, self.warning = 0, ""
         except WriteError as error:
             self._failed_saves += 1
             self._last_save = time.monotonic()
-            if self._failed_saves == MAX_FAILED_SAVES:
-                raise WriteError(f"{error}; that was the third save in a row to fail") from error
+            if self._failed_saves >= MAX_FAILED_SAVES:
+                raise WriteError(f"{error}; that was save {self._failed_saves} in a row that failed") from error
             self.warning = (
                 f"save {self._failed_saves} of {MAX_FAILED_SAVES} failed at step {self.counters.step:,}, "
                 f"training goes on: {error}; make room, or put the run folder back"
