@@ -1,8 +1,10 @@
 """The commands as a person meets them: words, exit codes, streams, signals."""
 
+import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import small_model
 
+from chargen.cli import info
 from chargen.cli.main import main
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 
@@ -137,7 +140,21 @@ def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
         (["sample", "model", "--temperature", "-1"], 2, "--temperature is -1.0"),
         (["sample", "model", "--prime", "xyz"], 3, "'x' (U+0078), 'y' (U+0079), 'z' (U+007A), first at position 0"),
         (["sample", "model", "--prime", "a", "--prime-file", "text.txt"], 2, "give one"),
-        (["sample", "model", "--num", "0"], 2, "--num"),
+        (["sample", "model", "--num", "0"], 2, "--num is '0': it must be a whole number, at least 1"),
+        (
+            ["sample", "model", "--seed", "x"],
+            2,
+            "--seed is 'x': it must be a whole number, 0 to 18,446,744,073,7",
+        ),
+        (["sample", "model", "--temperature", "1e400"], 2, "--temperature is inf: it must be finite, at least 0"),
+        (["sample", "model", "--temperature", "nan"], 2, "--temperature is nan: it must be a number, at least 0"),
+        (["sample", "model", "--config", "num.toml"], 2, "chargen: num.toml: num is 0: it must be a whole number, at"),
+        (["sample", "model", "--config", "stop.toml"], 2, "chargen: stop.toml: stop is 1: it must be text"),
+        (
+            ["train", "text.txt", "--config", "steps.toml"],
+            2,
+            "steps.toml: steps is 1.5: it must be a whole number, 1 to",
+        ),
         (["sample", "model", "--state-in", "text.txt"], 4, "text.txt"),
         (["sample", "model", "--prime", "x", "--unknown", "replace"], 3, "no unknown symbol"),
         (["eval", "model", "text.txt"], 3, "unknown to the model"),
@@ -153,6 +170,9 @@ def test_an_error_is_one_line_with_its_exit_code(run, model, tmp_path, arguments
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "bad.toml").write_text("hiden_size = 3")
     (tmp_path / "wrong.toml").write_text("hidden_size = true")
+    (tmp_path / "num.toml").write_text("num = 0")
+    (tmp_path / "stop.toml").write_text("stop = [1]")
+    (tmp_path / "steps.toml").write_text("steps = 1.5")
     before = sorted(tmp_path.rglob("*"))
     result = run(*arguments)
     assert result.code == code
@@ -522,3 +542,36 @@ def test_folding_everything_is_refused(run) -> None:
     refused = run("train", "text.txt", "--min-count", 100000)
     assert refused.code == 3
     assert "smaller --min-count" in refused.err
+
+
+@pytest.mark.parametrize(("error", "last"), [
+    (MemoryError(), "chargen: out of memory; lower --batch-size"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "chargen: out of memory; lower"),
+    (OSError(errno.ENOMEM, "Cannot allocate memory", "text.txt"), "chargen: out of memory; lower"),
+    (PermissionError(errno.EACCES, "Permission denied", "out of memory.txt"), "chargen: out of memory.txt: Permission"),
+    (OSError(errno.EIO, "Input/output error"), "chargen: output: Input/output error"),
+    (shutil.SameFileError("a and a are the same file"), "chargen: a and a are the same file"),
+    (ImportError("libx.so: cannot open", name="x"), "chargen: a package cannot be loaded: libx.so: cannot open; is"),
+    (SystemError("error return without exception set"), "chargen: a package cannot be loaded: error return"),
+])  # fmt: skip
+def test_what_a_library_raises_is_told_for_what_it_is(run, model, monkeypatch, error, last) -> None:
+    def failing(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(info, "read_model", failing)
+    monkeypatch.setattr("chargen.cli.main.discard", lambda stream: None)  # it would close the captured one
+    result = run("info", "model")
+    assert result.code == 1
+    assert result.err.startswith(last)
+    assert one_line(result.err)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ImportError("no name", name="chargen.errors")])
+def test_what_is_our_own_mistake_is_not_hidden(run, model, monkeypatch, error) -> None:
+    def failing(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(info, "read_model", failing)
+    monkeypatch.setattr("chargen.cli.main.discard", lambda stream: None)  # it would close the captured one
+    with pytest.raises(type(error)):
+        main(["info", str(model)])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from chargen.errors import ChargenError, DataError
-from chargen.text import reading
+from chargen.text import cache, reading
 from chargen.text.corpus import Corpus
 from chargen.text.vocabulary import Vocabulary
 
@@ -173,3 +173,21 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 2_000_000 < 60_000_000
+
+
+@pytest.mark.parametrize("unit", ["character", "byte"])
+def test_what_an_entry_needs_is_counted_before_it_is_written(
+    tmp_path: Path, unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: dict[str, Any] = {}
+    real = cache.write_durably
+
+    def watched(path: Path, blocks: Any, size: int | None = None) -> None:
+        sizes[path.name] = size
+        real(path, blocks, size)
+
+    monkeypatch.setattr(cache, "write_durably", watched)
+    edges = "\0\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U0010ffff"
+    (tmp_path / "text.txt").write_text((edges + "abc") * 30, encoding="utf-8")
+    corpus = Corpus.from_files(tmp_path / "text.txt", cache=tmp_path / "cache", unit=unit)
+    assert sizes["ids"] == corpus.train.nbytes + corpus.valid.nbytes + corpus.test.nbytes

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from chargen import durable
-from chargen.durable import locked, remove_leftovers, write_durably
+from chargen.durable import locked, make_folder, remove_leftovers, write_durably
 from chargen.errors import ChargenError, WriteError
 
 SIZE = 1 << 20
@@ -215,3 +215,42 @@ def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path):
     with pytest.raises(ChargenError, match="choose another --out") as caught, locked(tmp_path / "file"):
         pass
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("number", "facts"), [
+    (errno.ENOSPC, r" \(5 bytes needed, [0-9,.]+ MB free\)"), (errno.EDQUOT, r" \(5 bytes needed\)"), (errno.EIO, ""),
+])  # fmt: skip
+@pytest.mark.parametrize("existing", [True, False])
+def test_what_is_told_of_a_write_that_failed_is_true(tmp_path, monkeypatch, number, facts, existing):
+    def failing(descriptor):
+        raise OSError(number, "No")
+
+    if existing:
+        write_durably(tmp_path / "f", [b"old"])
+    monkeypatch.setattr(os, "fsync", failing)
+    unchanged = "; the previous file is unchanged" if existing else ""
+    with pytest.raises(ChargenError, match=f"^cannot write .*/f: No{facts}{unchanged}$"):
+        write_durably(tmp_path / "f", [b"12345"])
+
+
+@pytest.mark.parametrize(("call", "error", "bad"), [
+    ("open", PermissionError(errno.EACCES, "No"), False), ("fsync", OSError(errno.EINVAL, "No"), False),
+    ("fsync", OSError(errno.ENOTSUP, "No"), False), ("fsync", OSError(errno.EIO, "No"), True),
+])  # fmt: skip
+def test_a_folder_that_no_one_can_sync_is_written_all_the_same(tmp_path, monkeypatch, call, error, bad):
+    real = getattr(os, call)
+
+    def failing(what, *arguments):
+        folder = os.path.isdir(what if call == "open" else os.readlink(f"/proc/self/fd/{what}"))
+        if folder:
+            raise error
+        return real(what, *arguments)
+
+    monkeypatch.setattr(os, call, failing)
+    if bad:
+        with pytest.raises(OSError, match="No"):
+            make_folder(tmp_path / "new" / "folder")
+        return
+    make_folder(tmp_path / "new" / "folder")
+    write_durably(tmp_path / "new" / "folder" / "f", [b"12345"])
+    assert (tmp_path / "new" / "folder" / "f").read_bytes() == b"12345"
