@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,19 @@ def test_a_run_stops_after_three_failed_saves_and_what_it_had_saved_goes_on(room
     for _ in Trainer.resume(tmp_path / "run", corpus()).run():
         pass
     assert_same_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_failed_save_is_tried_again_when_the_next_one_is_due(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(corpus(), SHAPE, config(save_minutes=5.5 / 60), tmp_path)
+    monkeypatch.setattr(time, "monotonic", lambda: float(trainer.counters.step))  # a second for a step
+    trainer._last_save = 0.0
+    tried = []
+    monkeypatch.setattr(trainer, "save", lambda: tried.append(trainer.counters.step) or Trainer.save(trainer))
+    for _ in train(trainer, room, range(9, 20)):
+        pass
+    assert [step for step in tried if 0 < step < 24] == [6, 12, 18]
 
 
 def test_failed_saves_count_in_a_row_only(room: Room, tmp_path: Path) -> None:

@@ -97,6 +97,30 @@ def test_three_bad_steps_stop_the_run_with_what_was_good(
     read_model(tmp_path)
 
 
+def test_bad_steps_that_are_not_three_in_a_row_stop_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(corpus(), model("gru", 1), config(steps=STEPS), tmp_path)
+    bad = [1, 2, 4, 5, 7, 9, 10]
+    poison(monkeypatch, trainer, "loss", bad, math.nan)  # type: ignore[arg-type]
+    for _ in trainer.run():
+        pass
+    assert trainer.counters.applied == STEPS - len(bad)
+    assert trainer.counters.complete
+
+
+def test_predictions_that_are_not_finite_at_the_end_are_told_and_no_model_is_made_of_them(tmp_path: Path) -> None:
+    trainer = Trainer(corpus(), model("gru", 1), config(steps=STEPS, eval_every=1000), tmp_path)
+    steps = trainer.run()
+    next(progress for progress in steps if progress.step == STEPS)
+    before = read_model(tmp_path).training["step"]
+    with torch.no_grad():
+        trainer.model.get_parameter("output.weight").fill_(3e38)
+    with pytest.raises(Diverged, match="the model's predictions are not finite"):
+        list(steps)
+    assert not trainer.counters.complete
+    assert read_model(tmp_path).training["step"] in (before, STEPS)
+    assert "valid_loss" not in read_model(tmp_path).training
+
+
 @pytest.mark.parametrize("step", [1, 4, 9])
 def test_a_weight_that_is_not_finite_is_never_saved(step: int, tmp_path: Path) -> None:
     trainer = Trainer(corpus(), model("gru", 1), config(steps=STEPS), tmp_path / "run")
