@@ -215,9 +215,10 @@ def test_a_run_whose_folder_is_gone_stops_each_time_it_is_entered(tmp_path: Path
 
 
 def test_a_good_save_takes_the_warning_back_and_brings_the_model(room: Room, tmp_path: Path) -> None:
-    trainer = Trainer(corpus(), SHAPE, config(save_minutes=1e9), tmp_path / "run")
+    trainer = Trainer(corpus(), SHAPE, config(save_minutes=1e9, eval_every=6), tmp_path / "run")
     for progress in trainer.run():
         if progress.step == 6 and progress.doing == "training":
+            trainer.save()
             room.left = 0
             trainer.try_to_save()
             assert trainer.warning
