@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import small_model
+from test_resume import assert_same_runs
 
 from chargen.cli import info
 from chargen.cli.main import main
@@ -575,3 +576,21 @@ def test_what_is_our_own_mistake_is_not_hidden(run, model, monkeypatch, error) -
     monkeypatch.setattr("chargen.cli.main.discard", lambda stream: None)  # it would close the captured one
     with pytest.raises(type(error)):
         main(["info", str(model)])
+
+
+def test_two_processes_given_the_same_command_write_the_same_files(tmp_path: Path) -> None:
+    train = ["train", "text.txt", "--steps", "12", "--bidirectional", "--hidden-size", "20", "--eval-every", "5"]
+    runs = []
+    for number in "12":
+        folder = tmp_path / number
+        folder.mkdir()
+        (folder / "text.txt").write_text(TEXT)
+        environment = os.environ | {"PYTHONHASHSEED": number, "CHARGEN_CACHE": str(folder / "cache")}
+        command = f"{sys.executable} -m chargen"
+        both = f"{command} {' '.join(train)} --out run && {command} sample run --seed 3 --num 2 > written"
+        runs.append(subprocess.Popen(both, shell=True, cwd=folder, env=environment, stderr=subprocess.PIPE))
+    for run in runs:
+        assert run.communicate()[1]
+        assert run.returncode == 0
+    assert_same_runs(tmp_path / "1" / "run", tmp_path / "2" / "run")
+    assert (tmp_path / "1" / "written").read_bytes() == (tmp_path / "2" / "written").read_bytes() != b""
