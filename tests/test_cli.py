@@ -220,17 +220,16 @@ def test_streams_texts_from_standard_input() -> None:
     assert one_line(err.decode())
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_signal_saves_and_the_resumed_run_ends_as_the_unbroken_one(name, code, tmp_path) -> None:
+def test_a_signal_saves_and_the_resumed_run_ends_as_the_unbroken_one(tmp_path) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
     settings = ["text.txt", "--steps", "400", "--eval-every", "50", *QUICK]
     whole = command("train", *settings, "--out", "whole", cwd=tmp_path)
     broken = command("train", *settings, "--out", "broken", cwd=tmp_path)
     metrics = tmp_path / "broken" / "metrics.jsonl"
     wait_for(metrics, broken)
-    broken.send_signal(getattr(signal, name))
+    broken.send_signal(signal.SIGTERM)
     _, err = broken.communicate(timeout=300)
-    assert broken.returncode == code, err.decode()
+    assert broken.returncode == 143, err.decode()
     assert "go on with: chargen train --resume broken" in err.decode()
     assert (tmp_path / "broken" / FILE_NAME).exists()
     resumed = command("train", "--resume", "broken", cwd=tmp_path)

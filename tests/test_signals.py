@@ -174,7 +174,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started this
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
-            os.kill(os.getpid(), {int(kind)})
+            try:
+                os.kill(os.getpid(), {int(kind)})
+            except BaseException as error:
+                raise RuntimeError("initialization failed") from error  # as compiled libraries do
 sys.meta_path.insert(0, Finder())
 from chargen.__main__ import main
 main()

@@ -174,13 +174,6 @@ def test_the_test_part_is_scored_once_with_the_best_weights(tmp_path: Path) -> N
     assert trainer.summary["test_characters"] == len(data.test) - 1
 
 
-def test_two_identical_runs_give_identical_files(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        for _ in Trainer(corpus(), SMALL, config(), tmp_path / name).run():
-            pass
-    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
-
-
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_step_that_is_not_finite_is_not_applied(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(corpus(), SMALL, config(steps=6))
