@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,23 @@ def test_a_folder_to_resume_that_is_missing_is_one_line(here: Path, capsys: pyte
     assert code == 4
     assert "gone holds no state.safetensors to resume" in last
     assert sorted(os.listdir(here)) == ["text.txt"]
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second device")
+@pytest.mark.parametrize("what", ["the folder", "what is above it"])
+def test_a_folder_on_another_device_is_written_and_resumed_there(
+    what: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        if os.stat(other).st_dev == os.stat(here).st_dev:
+            pytest.skip("both folders are on one device")
+        out = "run" if what == "the folder" else "link/run"
+        (here / Path(out).parts[0]).symlink_to(other)
+        assert train(capsys, out=out)[0] == 0
+        assert run(capsys, "train", "--resume", out, "--steps", "9")[0] == 0
+        there = Path(other) / "run" if what != "the folder" else Path(other)
+        assert read_model(there).training["settings"]["steps"] == 9
+        assert not [name for name in os.listdir(there) if name.endswith(".tmp")]
 
 
 def test_files_that_are_links_to_another_place_stay_links(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
