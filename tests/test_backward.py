@@ -342,8 +342,8 @@ def test_a_state_from_before_there_were_two_directions_is_a_forward_one(
     plain = Sampler(file, seed=1)
     plain.generate(5)
 
-    def save_as_once(path: Path, arrays: Any, description: dict[str, Any]) -> None:
-        save(path, arrays, {name: value for name, value in description.items() if name != "direction"})
+    def save_as_once(path: Path, arrays: Any, description: dict[str, Any], **limits: Any) -> None:
+        save(path, arrays, {name: value for name, value in description.items() if name != "direction"}, **limits)
 
     monkeypatch.setattr(container, "save", save_as_once)
     plain.save_state(tmp_path / "state")

@@ -96,6 +96,16 @@ def test_the_phase_depends_on_the_seed_and_reaches_every_place() -> None:
     assert starts == set(range(9))
 
 
+@given(st.integers(1, 64), st.integers(2**59, 2**61), seeds)
+def test_a_row_of_a_text_that_nobody_has_starts_exactly_where_the_formula_says(
+    rows: int, length: int, seed: int
+) -> None:
+    text = np.broadcast_to(np.uint8(0), length)  # one byte
+    phase = int(float(uniform(seed, 0, 0, Purpose.PHASE)) * length)
+    expected = [phase + row * length // rows for row in range(rows)]
+    assert ConsecutiveBatches(text, rows, 1, seed).starts.tolist() == expected
+
+
 def test_a_worked_example() -> None:
     ids = np.frombuffer(b"0123456789", np.uint8)
     phase = int(float(uniform(1, 0, 0, Purpose.PHASE)) * 10)
@@ -125,6 +135,19 @@ def test_some_rows_are_those_rows_of_the_whole_batch(kind: type, borders: tuple[
 
 
 @pytest.mark.parametrize("kind", [ConsecutiveBatches, RandomBatches])
+def test_without_a_seed_it_is_0(kind: type) -> None:
+    ids = np.arange(1000)
+    assert same(kind(ids, 3, 4).batch(5), kind(ids, 3, 4, 0).batch(5))
+
+
+@given(st.integers(1, 9), st.integers(1, 13), st.integers(1, 60))
+def test_an_epoch_of_random_windows_is_as_long_as_one_of_consecutive_rows(rows: int, window: int, more: int) -> None:
+    length = window + more
+    found = RandomBatches(np.arange(length), rows, window).steps_per_epoch
+    assert found == ConsecutiveBatches(np.arange(length), rows, window).steps_per_epoch == length / (rows * window)
+
+
+@pytest.mark.parametrize("kind", [ConsecutiveBatches, RandomBatches])
 def test_no_rows_are_no_rows(kind: type) -> None:
     assert kind(np.arange(53), 7, 5, 0, range(3, 3)).batch(0).inputs.shape == (0, 5)
 
@@ -140,7 +163,22 @@ def test_a_random_window_is_one_piece_of_the_text_and_starts_fresh(
     assert np.array_equal(batch.targets, batch.inputs + 1)
     assert batch.inputs.min() >= 0
     assert batch.targets.max() < length
+    assert batch.continues.dtype == bool
     assert not batch.continues.any()
+
+
+@given(st.integers(1, 12), st.integers(1, 1000), seeds, st.integers(0, 2**40), st.sampled_from(Purpose))
+def test_a_random_window_starts_where_the_formula_says(
+    window: int, places: int, seed: int, step: int, purpose: Purpose
+) -> None:
+    text = np.arange(window + places)
+
+    def expected(purpose: Purpose) -> list[int]:
+        return [int(float(uniform(seed, row, step, purpose)) * places) for row in range(3)]
+
+    found = RandomBatches(text, 3, window, seed, purpose=purpose)
+    assert found.windows(step)[:, 0].tolist() == expected(purpose)
+    assert RandomBatches(text, 3, window, seed).windows(step)[:, 0].tolist() == expected(Purpose.WINDOW)
 
 
 @pytest.mark.parametrize(("length", "window"), [(2, 1), (9, 8), (10, 8), (30, 5)])
@@ -164,8 +202,8 @@ def test_a_text_too_short_for_consecutive_rows_is_named(length: int) -> None:
         ConsecutiveBatches(np.arange(length), 1, 1)
 
 
-@pytest.mark.parametrize(("length", "advice"), [(0, "more text"), (1, "more text"), (2, "1 or less"), (5, "4 or less")])
+@pytest.mark.parametrize(("length", "advice"), [(0, "give more"), (1, "give more"), (2, "1 or less"), (5, "4 or less")])
 def test_a_text_too_short_for_a_random_window_is_named(length: int, advice: str) -> None:
-    with pytest.raises(DataError, match=rf"at least 6 characters .* found {length}; .*{advice}"):
+    with pytest.raises(DataError, match=rf"at least 6 characters .* found {length}; (choose --seq-length )?{advice}"):
         RandomBatches(np.arange(length), 1, 5)
     assert RandomBatches(np.arange(6), 1, 5).batch(0).targets.tolist() == [[1, 2, 3, 4, 5]]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.errors import SettingError
-from chargen.sampling.choose import SampleConfig, choose, draw, log_softmax, probabilities
+from chargen.sampling.choose import SampleConfig, choose, draw, log_softmax, log_sum, probabilities
 
 HAND = np.log(np.array([0.1, 0.4, 0.2, 0.3]))
 temperatures = st.sampled_from([0.0, 5e-324, 1e-300, 1e-6, 0.3, 1.0, 2.5, 1e6, 1e308])
@@ -131,6 +131,20 @@ def test_top_k_keeps_the_most_likely_at_any_temperature(temperature: float) -> N
     assert kept == pytest.approx([0, 0.5, 0, 0.5])
 
 
+@given(st.lists(st.integers(-1, 2), min_size=1, max_size=200), st.data())
+def test_top_k_keeps_the_lowest_ids_of_all_that_tie(levels: list[int], data: st.DataObject) -> None:
+    top_k = data.draw(st.integers(1, len(levels)))
+    logits = np.array(levels, np.float32)
+    best = sorted(range(len(levels)), key=lambda id_: (-levels[id_], id_))[:top_k]
+    kept = probabilities(logits, None, SampleConfig(top_k=top_k))
+    assert np.flatnonzero(kept).tolist() == sorted(best)
+
+
+def test_without_top_p_what_is_too_unlikely_to_change_the_sum_stays() -> None:
+    kept = probabilities(np.array([0.0, -100.0, -200.0]), None, SampleConfig(top_k=2))
+    assert kept == pytest.approx([1, math.exp(-100), 0], rel=1e-12, abs=0)
+
+
 def test_a_draw_is_the_inverse_of_the_running_sum_in_id_order() -> None:
     distribution = np.array([0.25, 0, 0.5, 0.25, 0])
     below = np.nextafter
@@ -166,6 +180,37 @@ def test_probabilities_without_settings_are_the_softmax() -> None:
     assert log_softmax(np.zeros(4, np.float32)) == pytest.approx([-math.log(4)] * 4, rel=1e-15)
 
 
+rows_of = st.integers(1, 4).flatmap(
+    lambda columns: st.lists(
+        st.tuples(
+            st.sampled_from([-1e300, -1e6, 0.0, 1e6, 1e300]),
+            st.lists(st.floats(-20, 20) | st.just(-math.inf), min_size=columns, max_size=columns),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+
+
+@given(rows_of)
+def test_every_row_has_a_log_sum_of_its_own_at_any_height(rows: list[tuple[float, list[float]]]) -> None:
+    values = np.array([[height + value for value in row] for height, row in rows])
+    expected = []
+    for row in values.tolist():
+        top = max(row)
+        total = math.fsum(math.exp(value - top) for value in row) if top > -math.inf else 0
+        expected.append(top + math.log(total) if total else -math.inf)
+    assert log_sum(values).tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    assert log_sum(values.T, axis=0).tolist() == log_sum(values.T[..., None], axis=0).ravel().tolist()
+    assert log_sum(values.T, axis=0) == pytest.approx(log_sum(values), rel=1e-12, abs=1e-12)
+
+
+@given(rows_of)
+def test_rows_beside_a_row_do_not_change_its_log_softmax(rows: list[tuple[float, list[float]]]) -> None:
+    values = np.array([[height, *(height + value for value in row)] for height, row in rows])
+    assert np.array_equal(log_softmax(values), np.array([log_softmax(row) for row in values]))
+
+
 @given(cases())
 def test_nothing_given_is_changed(case: tuple[np.ndarray, np.ndarray, SampleConfig]) -> None:
     logits, allowed, config = case
@@ -179,8 +224,8 @@ def test_nothing_given_is_changed(case: tuple[np.ndarray, np.ndarray, SampleConf
     ("setting", "value", "range_"),
     [
         ("temperature", -0.1, "at least 0"),
-        ("temperature", math.nan, "at least 0"),
-        ("temperature", math.inf, "at least 0"),
+        ("temperature", math.nan, "finite, at least 0"),
+        ("temperature", math.inf, "finite, at least 0"),
         ("temperature", "1", "a number"),
         ("top_k", -1, "at least 0"),
         ("top_k", 1.5, "a whole number"),
@@ -197,3 +242,10 @@ def test_a_setting_out_of_range_is_named_with_its_value_and_range(setting: str, 
         SampleConfig(**{setting: value})
     assert raised.value.setting == setting
     assert repr(value) in str(raised.value) or repr(float(value)) in str(raised.value)
+
+
+@pytest.mark.parametrize("stop", [("",), ("end", ""), ["", "end"]])
+def test_an_empty_stop_text_is_refused(stop: tuple[str, ...]) -> None:
+    with pytest.raises(SettingError, match=r"^stop is '': an empty text ends nothing; leave it out$") as raised:
+        SampleConfig(stop=stop)
+    assert raised.value.setting == "stop"

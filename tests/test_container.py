@@ -19,7 +19,7 @@ from chargen.storage import container
 KIND = "test"
 FLOATS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 EIGHT = b"\0\0\x80\x3f\0\0\0\x40"
-TYPES = {"<f8": "F64", "<f4": "F32", "<u2": "BF16"}
+TYPES = {"<f8": "F64", "<f4": "F32", "<u2": "BF16", "|i1": "I8"}
 
 arrays_of = st.dictionaries(
     st.text(max_size=8).filter(lambda name: name != "__metadata__"),
@@ -206,6 +206,13 @@ HOSTILE = {
     "dtype a table": ({}, entry(dtype={"F32": 1})),
     "NaN": ('{"kind":"test","loss":NaN}', None),
     "Infinity": ('{"kind":"test","loss":-Infinity}', None),
+    "1e999": ('{"kind":"test","loss":1e999}', None),
+    "second array cut": (
+        {},
+        entry() | {"y": {**FLOATS, "data_offsets": [8, 16]}},
+        EIGHT + EIGHT[:4],
+        {"x": (2,), "y": (2,)},
+    ),
     "endless name": ({}, entry() | {"y" * 100_000: FLOATS}),
     "endless kind": ({"kind": "k" * 100_000}, None),
     "endless shape": ({}, entry(shape=[10**18] * 30_000)),
@@ -237,9 +244,111 @@ def test_a_hostile_file_with_a_good_checksum_is_refused(name):
     complaint(signed(description, header, rest[0] if rest else EIGHT), shapes)
 
 
+WORDS = {
+    "duplicate names": "its header is not JSON (a name occurs twice)",
+    "duplicate keys of the description": "its description is not JSON (a name occurs twice)",
+    "NaN": "its description is not JSON (NaN is not a number)",
+    "Infinity": "its description is not JSON (-Infinity is not a number)",
+    "1e999": "its description is not JSON (1e999 is too large)",
+    "array not a table": "its header is not a table of arrays",
+    "no offsets": "an array has no place in the file",
+    "unknown dtype": "an array has a type that chargen does not write",
+    "side of 10^9": "array x has another shape than its settings say, (2,)",
+    "gap before": "array x does not lie where 8 bytes of it must",
+    "second array cut": "array y does not lie where 8 bytes of it must",
+    "data too long": "8 bytes follow the last array",
+    "extra array": "its arrays do not fit its settings (y, 1 in all)",
+    "another kind": "it is a file of another kind, 'run'",
+    "no kind": "it is a file of another kind, None",
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_hostile_file_is_told_what_is_wrong_with_it(name):
+    description, header, *rest = HOSTILE[name]
+    shapes = rest[1] if len(rest) > 1 else None
+    assert complaint(signed(description, header, rest[0] if rest else EIGHT), shapes) == WORDS[name]
+
+
+def headed(head):
+    return struct.pack("<Q", len(head)) + head
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"1234567", "7 bytes are too few"),
+        (bytes(8), "its header is not JSON (Expecting value: line 1 column 1 (char 0))"),
+        (struct.pack("<Q", 3) + b"{}", "a header of 3 bytes does not fit its 10 bytes"),
+        (headed(b"[]"), "its header is not a table of arrays"),
+        (headed(b"{}"), "chargen did not write it"),
+        (headed(b'{"__metadata__":{"chargen":"[]"}}'), "its description is not a table"),
+        (headed(b'{"__metadata__":{"chargen":"{}"}}'), "it carries no checksum"),
+        (signed({}).replace(EIGHT, EIGHT[::-1]), "it is damaged: its checksum does not fit; take a fresh copy"),
+    ],
+)
+def test_what_is_no_file_of_this_kind_is_told_why(data, words):
+    assert complaint(data) == words
+
+
+def test_arrays_follow_each_other_and_nothing_follows_the_last():
+    arrays = {"a": np.ones(3, "f8"), "b": np.ones(3, "f4"), "c": np.ones(5, "i1")}
+    data = container.pack(arrays, {"kind": KIND})
+    unpack(data, shapes_of(arrays))
+    size = sum(array.nbytes for array in arrays.values())
+    header = json.loads(data[8:-size])
+    text = json.dumps({name: header[name] for name in header if name != "__metadata__"})
+    for more in (1, 7, 100):
+        longer = signed({}, text, data[-size:] + bytes(more))
+        assert complaint(longer, shapes_of(arrays)) == f"{more} bytes follow the last array"
+
+
+def test_a_file_says_of_what_kind_it_is(tmp_path):
+    container.save(tmp_path / "f", {"x": np.ones(2, "f4")}, {"kind": KIND})
+    assert container.is_kind(tmp_path / "f", KIND) is True
+    assert container.is_kind(str(tmp_path / "f"), "run") is False
+    container.save(tmp_path / "none", {}, {})
+    (tmp_path / "text").write_text("dear diary")
+    for name in ("none", "text", "absent", "."):
+        assert container.is_kind(tmp_path / name, KIND) is False
+
+
+def test_an_array_may_not_be_named_like_the_metadata():
+    with pytest.raises(ValueError, match="array __metadata__"):
+        container.pack({"__metadata__": np.ones(2, "f4")}, {"kind": KIND})
+
+
+def test_no_header_is_written_that_could_not_be_read_again(tmp_path):
+    description = {"kind": KIND, "text": "a" * 1000}
+    data = container.pack({}, description)
+    (size,) = struct.unpack("<Q", data[:8])
+    assert container.pack({}, description, size) == data
+    assert container.unpack(data, KIND, lambda _: {}, size)[1]["text"] == description["text"]
+    words = f"its description takes {size:,} bytes, more than {size - 1:,}"
+    with pytest.raises(SettingError) as caught:
+        container.pack({}, description, size - 1)
+    assert str(caught.value) == words
+    with pytest.raises(ModelFileError, match=f"a header of {size} bytes does not fit"):
+        container.unpack(data, KIND, lambda _: {}, size - 1)
+    with pytest.raises(SettingError) as caught:
+        container.save(tmp_path / "f", {}, description, smaller="say less", max_header=size - 1)
+    assert str(caught.value) == f"cannot write {tmp_path / 'f'}: {words}; say less"
+    assert not (tmp_path / "f").exists()
+    container.save(tmp_path / "f", {}, description)
+    assert container.is_kind(tmp_path / "f", KIND, size)
+    assert not container.is_kind(tmp_path / "f", KIND, size - 1)
+
+
 @pytest.mark.parametrize("size", [2**63, 2**64 - 1, 10**9, container.MAX_HEADER + 1])
 def test_a_header_that_claims_to_be_huge_is_refused(size):
     assert f"{size}" in complaint(struct.pack("<Q", size) + signed({})[8:])
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(1_000_000, "its header is not JSON"), (1_000_001, "a header of 1000001 bytes does not fit")]
+)
+def test_a_header_of_a_million_bytes_is_the_largest_that_is_looked_at(size, words):
+    assert complaint(headed(b" " * size)).startswith(words)
 
 
 @pytest.mark.parametrize("inner", ["[]", '"text"', "1", "null", "{", "", "'", None, 5, {"kind": KIND}])
@@ -277,6 +386,16 @@ def test_a_setting_out_of_range_in_a_file_is_a_model_file_error_not_a_usage_erro
         container.unpack(signed({}), KIND, fails)
 
 
+@pytest.mark.parametrize(("length", "shown"), [(200, "a" * 200), (201, "a" * 200 + "…")])
+def test_a_setting_in_a_file_does_not_decide_how_long_the_message_is(length, shown):
+    def fails(_):
+        raise SettingError("a" * length)
+
+    with pytest.raises(ModelFileError) as caught:
+        container.unpack(signed({}), KIND, fails)
+    assert str(caught.value) == shown
+
+
 def test_loaded_arrays_cannot_be_written_to():
     arrays, _ = unpack(signed({}))
     assert arrays["x"].tolist() == [1, 2]
@@ -284,7 +403,7 @@ def test_loaded_arrays_cannot_be_written_to():
 
 
 def test_messages_name_the_file(tmp_path):
-    with pytest.raises(ModelFileError, match=r"cannot read .*absent.*No such file"):
+    with pytest.raises(ModelFileError, match=r"^cannot read .*absent: No such file or directory$"):
         container.load(tmp_path / "absent", KIND, lambda _: {})
     (tmp_path / "short").write_bytes(b"1234")
     with pytest.raises(ModelFileError, match=r"short is not a good test file: 4 bytes are too few"):

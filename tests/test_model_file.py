@@ -161,6 +161,13 @@ def test_loading_never_touches_trained_biases(tmp_path):
         assert torch.equal(found[name], torch.from_numpy(array)), name
 
 
+def test_a_model_is_built_where_it_is_asked_for(tmp_path):
+    save_model(tmp_path / "m", small_model())
+    for device in ("meta", "cpu"):
+        for model in (load_model(tmp_path / "m", device), build_model(read_model(tmp_path / "m"), device)):
+            assert {weight.device.type for weight in model.state_dict().values()} == {device}
+
+
 def test_a_loaded_model_can_be_trained_and_leaves_what_was_read_alone(tmp_path):
     save_model(tmp_path / "m", small_model())
     file = read_model(tmp_path / "m")
@@ -187,7 +194,7 @@ def test_bf16_bits_come_back_from_their_file_and_become_the_numbers_they_stand_f
         assert np.array_equal(weight.numpy(), (half.arrays[name].astype("u4") << 16).view("f4"))
 
 
-NOT_FINITE = [np.nan, np.inf, -np.inf, 0x7FC0, 0xFF80]  # the whole numbers are bf16 bits
+NOT_FINITE = [np.nan, np.inf, -np.inf, 0x7FC0, 0xFF80, 0x7F81, 0xFFFF]  # the whole numbers are bf16 bits
 
 
 def damaged(what):
@@ -210,7 +217,10 @@ def damaged(what):
     ("what", "words"),
     [(number, r"output\.bias holds numbers that are not finite") for number in NOT_FINITE]
     + [(dtype, r"output\.bias is float.*: weights are float32, bf16") for dtype in ("f8", "f2")]
-    + [(what, "names and shapes are not those") for what in ("no array", "one more array", "wrong shape")],
+    + [
+        (what, "^the weights' names and shapes are not those of the model's config$")
+        for what in ("no array", "one more array", "wrong shape")
+    ],
 )
 def test_a_model_that_could_not_be_read_again_is_never_saved(tmp_path, what, words):
     save_model(tmp_path / "m", small_model())
@@ -232,7 +242,8 @@ def test_a_missing_model_is_named_with_advice(tmp_path):
 
 
 def test_a_name_too_long_for_the_disk_is_a_missing_model(tmp_path):
-    assert "no model file or run folder" in complaint(tmp_path / ("n" * 300))
+    path = tmp_path / ("n" * 300)
+    assert complaint(path) == f"no model file or run folder {str(path)[:200]}…; chargen train makes one"
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
@@ -279,7 +290,8 @@ HOSTILE = [
     ("encoding is 'rot13'", lambda d: d["reading"].update(encoding="rot13")),
     ("encoding is 'no\\x00'", lambda d: d["reading"].update(encoding="no\0")),
     ("newline is 'cr'", lambda d: d["reading"].update(newline="cr")),
-    ("training summary", lambda d: d.update(training=[])),
+    ("good model file: its training summary is not a table", lambda d: d.update(training=[])),
+    ("good model file: its character counts are not counts", lambda d: d.update(counts=[2**60] * 8 + [0, 0])),
     ("vocabulary", lambda d: d.update(vocabulary=None)),
     ("byte vocabulary", lambda d: d["vocabulary"].update(unit="byte")),
     ("unit is 'word'", lambda d: d["vocabulary"].update(unit="word")),
@@ -305,6 +317,14 @@ def test_a_description_that_is_wrong_is_refused_in_words(tmp_path, words, change
     assert words in complaint(changed_file(tmp_path / "m", change))
 
 
+def test_counts_may_be_0_and_as_large_as_their_sum_can_be(tmp_path):
+    counts = [2**63 - 1 - 2**60, 2**60] + [0] * 8
+    changed_file(tmp_path / "m", lambda d: d.update(counts=counts))
+    found = read_model(tmp_path / "m").counts
+    assert found.dtype == np.int64
+    assert found.tolist() == counts
+
+
 @pytest.mark.parametrize("folded", [["x", "y"], ["xx", "yyy"]])
 def test_folded_characters_that_are_no_text_are_refused(tmp_path, folded):
     file = small_model(characters="abc", folded="xy")
@@ -322,6 +342,7 @@ def test_a_description_is_plain_json_without_the_checksum():
     description = golden_model().describe()
     assert json.loads(json.dumps(description)) == description
     assert "sha256" not in description
+    assert golden_model().sha256 == "", "there is no file yet"
     assert description["counts"] == [5, 40, 20, 3, 2]
 
 

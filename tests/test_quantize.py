@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from chargen import Sampler, evaluate, fill, score
 from chargen.cli.main import main
@@ -51,7 +53,52 @@ def test_int8_is_within_half_a_step_of_each_row_and_bf16_within_its_precision(
 def test_worked_example() -> None:
     found = quantize({"w": np.array([[1.27, -0.5, 0.004], [0, 0, 0]], np.float32)}, "int8")
     assert found["w"].tolist() == [[127, -50, 0], [0, 0, 0]]
-    assert found["w" + SCALE] == pytest.approx([0.01, 1])
+    assert found["w.scale"] == pytest.approx([0.01, 1])
+
+
+@given(st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 2**16 - 1).map(lambda high: high << 16 | 1 << 15)))
+def test_bf16_is_the_nearest_and_of_two_the_even_one(bits: list[int]) -> None:
+    weights = np.array([bits], np.uint32).view(np.float32)
+    weights = weights[np.isfinite(weights)][None]
+    found = as_float32(quantize({"w": weights}, "bf16"), "w")
+    nearest = torch.from_numpy(weights).bfloat16().float().numpy()
+    assert np.array_equal(found[np.isfinite(nearest)], nearest[np.isfinite(nearest)])
+    assert np.isfinite(found).all()
+
+
+@given(hnp.arrays(np.float32, (3, 4), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+def test_int8_keeps_every_sign_however_small_or_large_the_numbers(weights: np.ndarray) -> None:
+    found = quantize({"w": weights}, "int8")
+    assert np.abs(found["w"].astype(int)).max() <= 127
+    assert (found["w"] * np.sign(weights) >= 0).all()
+
+
+def test_numbers_too_small_for_their_scale_are_cut() -> None:
+    smallest = np.finfo(np.float32).smallest_subnormal
+    found = quantize({"w": np.array([[190, -190, 127, 1]], np.float32) * smallest}, "int8")
+    assert found["w"].tolist() == [[127, -127, 127, 1]]
+    assert found["w" + SCALE].tolist() == [smallest]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_all_other_weights_become_float32_in_a_row(dtype: type) -> None:
+    weights = np.arange(12, dtype=dtype).reshape(3, 4).T
+    found = as_float32({"w": weights}, "w")
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    assert np.array_equal(found, weights)
+
+
+def test_a_scale_that_is_too_large_gives_infinities_for_the_caller_to_find() -> None:
+    stored = {"w": np.array([[127, -127, 1, 0]], np.int8), "w" + SCALE: np.array([3e38], np.float32)}
+    assert as_float32(stored, "w").tolist() == [[np.inf, -np.inf, float(np.float32(3e38)), 0]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_without_numbers_is_rounded_to_one(kind: str) -> None:
+    found = quantize({"w": np.zeros((2, 0), np.float32)}, kind)
+    assert found["w"].shape == as_float32(found, "w").shape == (2, 0)
+    assert kind_of(found) == kind
 
 
 def test_the_largest_number_stays_finite_in_bf16() -> None:
@@ -113,8 +160,9 @@ def test_everything_works_with_a_rounded_model(kind: str) -> None:
 
 
 def test_only_float_models_are_rounded() -> None:
-    with pytest.raises(SettingError, match="quantize is 'int4': it must be one of int8, bf16"):
+    with pytest.raises(SettingError, match="quantize is 'int4': it must be one of int8, bf16") as raised:
         quantize(model().arrays, "int4")
+    assert raised.value.setting == "quantize"
     for kind in KINDS:
         with pytest.raises(SettingError, match=f"in {kind} already"):
             quantize(model(kind).arrays, "int8")

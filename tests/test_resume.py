@@ -3,17 +3,19 @@
 import json
 import random
 import shutil
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from chargen.errors import DataError, ModelFileError, SettingError
-from chargen.model.config import ModelConfig
+from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.storage import container
 from chargen.storage.model_file import read_model
-from chargen.storage.run_state import RunState, read_run_state, save_run_state
+from chargen.storage.run_state import FILE_NAME, RunState, read_run_state, save_run_state
 from chargen.text.corpus import Corpus
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
@@ -356,6 +358,93 @@ def test_nothing_to_resume_and_damage_are_told(tmp_path: Path) -> None:
         Trainer.resume(tmp_path, corpus())
 
 
+def bare_state(shape: ModelConfig, best: bool = True, hidden: bool = True) -> RunState:
+    """A state that no run has written: whatever its parts must be, and nothing else."""
+    parts = ["weights", "first", "second"] + ["best"] * best
+    shapes = {f"{part}.{name}": size for part in parts for name, size in parameter_shapes(shape, 5).items()}
+    if hidden:
+        carried = ["hidden", "hidden_backward"] if shape.bidirectional else ["hidden"]
+        rows = (3, shape.hidden_size * {"lstm": 2, "gru": 1}[shape.cell])
+        shapes |= {f"{name}.{layer}": rows for name in carried for layer in range(shape.num_layers)}
+    draws = np.random.default_rng(0)
+    arrays = {name: draws.standard_normal(size).astype(np.float32) for name, size in shapes.items()}
+    settings = {"model": asdict(shape), "vocabulary_size": 5, "corpus": {}, "training": {"batch_size": 3}}
+    progress = {"best_step": 0 if best else None, "hidden": hidden, "note": "anything"}
+    return RunState(arrays, progress, {**settings, "machine": {}})
+
+
+@pytest.mark.parametrize(
+    ("cell", "both", "best", "hidden"), list(product(("lstm", "gru"), (False, True), (False, True), (False, True)))
+)
+def test_a_state_comes_back_and_only_with_the_arrays_that_it_says_it_has(
+    cell: str, both: bool, best: bool, hidden: bool, tmp_path: Path
+) -> None:
+    state = bare_state(model(cell, bidirectional=both), best, hidden)
+    save_run_state(str(tmp_path), state)
+    found = read_run_state(str(tmp_path))
+    assert (found.progress, found.settings) == (state.progress, state.settings)
+    assert found.arrays.keys() == state.arrays.keys()
+    assert all(np.array_equal(found.arrays[name], array) for name, array in state.arrays.items())
+    changes = {"hidden": not hidden, "best_step": None if best else 7}
+    for name, words in (("hidden", r"\(hidden"), ("best_step", r"\(best\.")):
+        save_run_state(tmp_path, replace(state, progress={**state.progress, name: changes[name]}))
+        with pytest.raises(ModelFileError, match=f"do not fit its settings {words}"):
+            read_run_state(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["weights.output.bias", "best.output.bias", "second.embedding.weight", "hidden.1"])
+@pytest.mark.parametrize("bad", ["<f8", "not finite", "shape", "missing"])
+def test_a_state_with_an_array_that_is_none_is_refused(what: str, bad: str, tmp_path: Path) -> None:
+    state = bare_state(model())
+    array = state.arrays[what]
+    if bad == "<f8":
+        state.arrays[what] = array.astype(bad)
+    elif bad == "not finite":
+        array.flat[-1] = np.inf
+    elif bad == "shape":
+        state.arrays[what] = array[:-1]
+    else:
+        del state.arrays[what]
+    save_run_state(tmp_path, state)
+    words = {
+        "shape": f"{tmp_path / FILE_NAME} is not a good run file: array {what} has another shape",
+        "missing": f"{tmp_path / FILE_NAME} is not a good run file: its arrays do not fit its settings ({what}, 1",
+    }
+    with pytest.raises(ModelFileError) as caught:
+        read_run_state(tmp_path)
+    expected = words.get(bad, f"{tmp_path / FILE_NAME}: array {what} is not finite float32")
+    assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize("what", ["corpus", "training", "machine", "model", "vocabulary_size"])
+def test_a_state_without_a_part_of_its_settings_is_refused(what: str, tmp_path: Path) -> None:
+    state = bare_state(model("gru", 1), hidden=False)
+    for settings in (
+        {name: value for name, value in state.settings.items() if name != what},
+        {**state.settings, what: [1]},
+    ):
+        save_run_state(tmp_path, replace(state, settings=settings))
+        with pytest.raises(ModelFileError, match=r"description is incomplete|no setting 1 here|vocabulary_size is"):
+            read_run_state(tmp_path)
+
+
+def test_a_folder_without_a_state_is_told_how_to_start(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError) as caught:
+        read_run_state(tmp_path)
+    assert str(caught.value) == (
+        f"no {FILE_NAME} in {tmp_path}: there is nothing to resume; start with chargen train SOURCE --out DIR"
+    )
+
+
+@pytest.mark.parametrize("number", [0, 2, True, "1", None])
+def test_a_state_of_another_format_is_refused(number: object, tmp_path: Path) -> None:
+    state = bare_state(model("gru", 1))
+    described = {"kind": "run", "format": number, "progress": state.progress, "settings": state.settings}
+    container.save(tmp_path / FILE_NAME, state.arrays, described)
+    with pytest.raises(ModelFileError, match=rf"format {number!r} is not known to this version \(it reads 1\)"):
+        read_run_state(tmp_path)
+
+
 @pytest.mark.parametrize(
     "changes", [{"step": "5"}, {"step": 1.5}, {"best_loss": True}, {"seconds": None}, {"surprise": 1}, {"hidden": 1}]
 )
@@ -412,7 +501,7 @@ def test_a_state_with_settings_of_another_version_is_refused(tmp_path: Path) -> 
     state = read_run_state(tmp_path)
     settings = {**state.settings, "training": {**state.settings["training"], "surprise": 1}}
     save_run_state(tmp_path, RunState(state.arrays, state.progress, settings))
-    with pytest.raises(SettingError, match="no setting 'surprise'"):
+    with pytest.raises(ModelFileError, match="none of this version's: there is no setting 'surprise'"):
         Trainer.resume(tmp_path, corpus())
 
 

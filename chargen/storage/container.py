@@ -60,8 +60,8 @@ def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any], max
         entries[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
     data = b"".join(arrays[name].tobytes() for name in order)
     unsigned = _head(entries, description, ZEROS)
-    if len(unsigned) > 8 + max_header:
-        raise SettingError(f"its description takes {len(unsigned):,} bytes, more than {max_header:,}")
+    if (size := len(unsigned) - 8) > max_header:
+        raise SettingError(f"its description takes {size:,} bytes, more than {max_header:,}")
     return _head(entries, description, hashlib.sha256(unsigned + data).hexdigest()) + data
 
 

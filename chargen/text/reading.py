@@ -219,16 +219,16 @@ def _decoded(source: Source, blocks: Iterable[bytes], config: ReadingConfig, rep
         pending, mode = decoder.getstate()
         try:
             text = decoder.decode(block, final)
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
+            if not isinstance(error, UnicodeDecodeError) or "BOM" in error.reason:  # until Python 3.12, and from 3.13
+                raise DataError(
+                    f"{source.name}: no byte order mark, which {config.encoding} needs; "
+                    f"give --encoding {config.encoding}-le or {config.encoding}-be"
+                ) from error
             with contextlib.suppress(UnicodeError):  # a codec that waits for its byte order mark
                 decoder.setstate((b"", mode))
                 line += decoder.decode(error.object[: error.start]).count("\n")
             raise _bad_bytes(source, error, config.encoding, offset - len(pending), line) from error
-        except UnicodeError as error:
-            raise DataError(
-                f"{source.name}: no byte order mark, which {config.encoding} needs; "
-                f"give --encoding {config.encoding}-le or {config.encoding}-be"
-            ) from error
         if config.errors == "replace":
             # "ignore" drops exactly what "replace" marks, so the lengths differ by the number of replacements.
             report.replaced += len(text) - len(without.decode(block, final))

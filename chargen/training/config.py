@@ -71,7 +71,7 @@ def changed_config(settings: dict[str, Any], changes: dict[str, Any]) -> TrainCo
     try:
         make_settings(TrainConfig, settings["training"])
     except SettingError as error:
-        raise ModelFileError(f"the run's stored settings are damaged: {error}") from error
+        raise ModelFileError(f"the run's settings are none of this version's: {error}") from error
     stored = {**settings["model"], **settings["corpus"]["config"], **settings["training"]}
     allowed = resumable_settings(TrainConfig)
     for name, value in changes.items():
