@@ -314,7 +314,7 @@ def test_a_file_says_of_what_kind_it_is(tmp_path):
 
 
 def test_an_array_may_not_be_named_like_the_metadata():
-    with pytest.raises(ValueError, match="array __metadata__"):
+    with pytest.raises(ValueError, match="no array can be named __metadata__"):
         container.pack({"__metadata__": np.ones(2, "f4")}, {"kind": KIND})
 
 

@@ -52,7 +52,9 @@ def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any], max
     end = 0
     for name in order:
         array = arrays[name]
-        if array.dtype not in _NAMES or name == "__metadata__":
+        if name == "__metadata__":
+            raise ValueError("no array can be named __metadata__: that is where a file holds its description")
+        if array.dtype not in _NAMES:
             raise ValueError(
                 f"array {name} is {array.dtype}: a file holds float64, float32, bf16 bits in uint16, or int8"
             )

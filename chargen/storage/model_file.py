@@ -162,9 +162,7 @@ def build_model(file: ModelFile, device: str = "cpu") -> "CharModel":
     return new_model(file.config, len(file.vocabulary), file.arrays, device)
 
 
-def new_model(
-    config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArray[Any]], device: str = "cpu"
-) -> "CharModel":
+def new_model(config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArray[Any]], device: str) -> "CharModel":
     """A torch model with these weights, copied, in float32."""
     from chargen.model.arrays import set_weights
     from chargen.model.language_model import CharModel
