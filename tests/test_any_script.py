@@ -75,6 +75,28 @@ def check(
             assert any(written.endswith(one[::-1] if reverse else one) for one in stop)
 
 
+def check_stop(unit: str, reverse: bool, prime: str, ban: str, no_repeat: int, seed: int) -> None:
+    """A piece of what is written ends the same text where it first ends there, if it is a stop text."""
+
+    def write(stop: tuple[str, ...]) -> list[str]:
+        sampler = Sampler(
+            model(unit, reverse), seed=seed, stop=stop, ban=ban, no_repeat=no_repeat, num=2,
+            direction="backward" if reverse else "forward",
+        )  # fmt: skip
+        sampler.feed(prime, "skip")
+        return [sample.text[::-1] if reverse else sample.text for sample in sampler.generate_all(24)]
+
+    try:
+        free = write(())
+    except ChargenError:  # a ban of everything, or no way on without a run again
+        return
+    at, length = seed % 20, 1 + seed % 3
+    piece = free[0][at : at + length]
+    for text, whole in zip(write((piece[::-1] if reverse else piece,)), free, strict=True):
+        end = whole.find(piece)
+        assert text == (whole if end < 0 else whole[: end + length])
+
+
 CASES = {
     "unit": st.sampled_from(UNITS),
     "reverse": st.booleans(),
@@ -93,6 +115,7 @@ def test_text_of_any_script_is_fed_stopped_at_and_banned(
     unit: str, reverse: bool, unknown: str, prime: str, stop: list[str], ban: str, no_repeat: int, seed: int
 ) -> None:
     check(unit, reverse, unknown, prime, stop, ban, no_repeat, seed)
+    check_stop(unit, reverse, prime, ban, no_repeat, seed)
 
 
 @pytest.mark.slow
@@ -102,6 +125,7 @@ def test_ten_thousand_texts_of_any_script_are_fed_stopped_at_and_banned(
     unit: str, reverse: bool, unknown: str, prime: str, stop: list[str], ban: str, no_repeat: int, seed: int
 ) -> None:
     check(unit, reverse, unknown, prime, stop, ban, no_repeat, seed)
+    check_stop(unit, reverse, prime, ban, no_repeat, seed)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -135,8 +135,10 @@ def test_a_request_to_stop_in_the_middle_of_something_is_heard_there(
         return real(*arguments, **named)
 
     monkeypatch.setattr(module, name, interrupted)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as stopped:
         main([*settings, "--out", "run"])
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     assert calls == call or (place == "a save" and calls <= call + 4), "it went on"
     assert stopped.value.code == 143
     last = capsys.readouterr().err.splitlines()[-1]
