@@ -110,7 +110,10 @@ def remove_leftovers(folder: Path) -> None:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; the lock dies with the process. Raises ChargenError where another holds it."""
-    lock = FileLock(folder / ".lock")
+    path = folder / ".lock"
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
+        raise ChargenError(f"{path} is not a lock that chargen made; choose another --out")
+    lock = FileLock(path)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:

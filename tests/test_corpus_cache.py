@@ -73,6 +73,16 @@ def shorter(entry: Path) -> None:
     (entry / "ids").write_bytes((entry / "ids").read_bytes()[:-1])
 
 
+def flipped(entry: Path) -> None:
+    ids = bytearray((entry / "ids").read_bytes())
+    ids[len(ids) // 2] ^= 1
+    (entry / "ids").write_bytes(ids)
+
+
+def beyond(entry: Path) -> None:
+    (entry / "ids").write_bytes(b"\xfa" * (entry / "ids").stat().st_size)
+
+
 def restored(change: dict[str, Any]) -> Any:
     def damage(entry: Path) -> None:
         stored = json.loads((entry / "corpus.json").read_text("utf-8"))
@@ -86,7 +96,9 @@ def restored(change: dict[str, Any]) -> Any:
 @pytest.mark.parametrize(
     "damage",
     [
-        shorter, lambda entry: (entry / "ids").unlink(), lambda entry: (entry / "corpus.json").unlink(),
+        shorter, flipped, beyond, restored({"sha256": None}), restored({"sha256": "0" * 64}),
+        restored({"folded": "\uffff"}), lambda entry: (entry / "ids").unlink(),
+        lambda entry: (entry / "corpus.json").unlink(),
         lambda entry: (entry / "corpus.json").write_text("{"), lambda entry: (entry / "corpus.json").write_text("[]"),
         lambda entry: (entry / "corpus.json").write_bytes(b"\xff"), restored({"sizes": None}),
         lambda entry: [file.unlink() for file in entry.iterdir()], restored({"characters": None}),
@@ -138,11 +150,13 @@ def test_an_interrupted_encoding_leaves_nothing_behind(poem: Path, own_cache: Pa
 
 
 def test_only_work_abandoned_for_a_day_is_removed(poem: Path, own_cache: Path):
-    for name in ("old.tmp", "new.tmp"):
+    old, new, thesis = ("0123456789abcdef.tmp", "fedcba9876543210.tmp", "thesis.tmp")
+    for name in (old, new, thesis):
         (own_cache / name).mkdir()
-    os.utime(own_cache / "old.tmp", (0, 0))
+    for name in (old, thesis):
+        os.utime(own_cache / name, (0, 0))
     key = Corpus.from_files(poem).key
-    assert sorted(os.listdir(own_cache)) == sorted([key, "new.tmp"])
+    assert sorted(os.listdir(own_cache)) == sorted([key, new, thesis]), "the folder may be somebody's own"
 
 
 def test_two_that_encode_the_same_text_at_once_both_succeed(poem: Path, monkeypatch: pytest.MonkeyPatch):

@@ -192,3 +192,25 @@ def test_files_that_are_links_to_another_place_stay_links(here: Path, capsys: py
     assert (here / "run" / FILE_NAME).is_symlink()
     assert read_model(here / "elsewhere" / "m").training["settings"]["steps"] == 9
     assert os.listdir(here / "elsewhere") == ["m"]
+
+
+@pytest.mark.parametrize("what", ["text", "link", "dangling link", "pipe"])
+def test_a_lock_that_chargen_did_not_make_is_left_alone(
+    what: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "run").mkdir()
+    (here / "precious").write_text("thesis")
+    lock = here / "run" / ".lock"
+    if what == "text":
+        lock.write_text("thesis")
+    elif what == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.symlink_to(here / ("precious" if what == "link" else "nowhere"))
+    code, last = train(capsys)
+    assert code == 1
+    assert "run/.lock is not a lock that chargen made; choose another --out" in last
+    assert (here / "precious").read_text() == "thesis"
+    assert what != "text" or lock.read_text() == "thesis"
+    assert sorted(os.listdir(here)) == ["precious", "run", "text.txt"]
+    assert os.listdir(here / "run") == [".lock"]

@@ -160,6 +160,33 @@ TRAIN = ["train", "text.txt", *SMALL, "--steps", "3", "--out", "run"]
 EVAL = ["eval", "model.safetensors", "text.txt"]
 
 
+def test_a_finished_run_that_goes_on_is_saved_when_it_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text(text(4000))
+    monkeypatch.chdir(tmp_path)
+    settings = ["train", "text.txt", *SMALL, "--eval-every", "12"]
+    for arguments, code in (
+        ([*settings, "--out", "whole", "--steps", "30"], 0), ([*settings, "--out", "run", "--steps", "10"], 0),
+        (["train", "--resume", "run", "--steps", "30"], 143), (["train", "--resume", "run"], 0),
+    ):  # fmt: skip
+        real = trainer.learning_rate
+
+        def rate(config: Any, step: int, share: float) -> float:
+            if step == 20 and code == 143:  # noqa: B023
+                os.kill(os.getpid(), signal.SIGTERM)
+            return real(config, step, share)  # noqa: B023
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "learning_rate", rate)
+            with pytest.raises(SystemExit) as ended:
+                main(arguments)
+        assert ended.value.code == code, capsys.readouterr().err
+        if code == 143:
+            assert check_whole(tmp_path / "run") == 21
+    assert read_run_state(tmp_path / "run").progress["step"] == 30
+
+
 @pytest.mark.parametrize(("arguments", "kind", "module"), [
     *((TRAIN, signal.SIGINT, module) for module in ("click", "chargen.cli.terminal", "torch", "numpy")),
     (TRAIN, signal.SIGTERM, "torch"), (TRAIN, signal.SIGINT, "chargen.training.trainer"),

@@ -67,15 +67,24 @@ def open_entry(key: str, folder: Path | None = None) -> EncodedText | None:
         vocabulary = Vocabulary(stored["characters"], folded=stored["folded"], unit=stored["unit"])
         first, second, third = stored["sizes"]
         total = first + second + third
-        if (entry / "ids").stat().st_size != total * vocabulary.dtype.itemsize:
+        if (entry / "ids").stat().st_size != total * vocabulary.dtype.itemsize or min(first, second, third) < 0:
             return None
         ids: NDArray[Any] = np.zeros(0, vocabulary.dtype)
         if total:
             ids = np.memmap(entry / "ids", vocabulary.dtype, "r", shape=(total,))
+        if stored.pop("sha256") != _sealed(hashlib.sha256(ids.data), stored):
+            return None
         train, valid, test = np.split(ids, [first, first + second])
         return EncodedText(vocabulary, (train, valid, test), ReadingReport(**stored["report"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _sealed(ids: "hashlib._Hash", stored: dict[str, Any]) -> str:
+    """The checksum of an entry's ids and its description: a disk may give back other bytes than it was given."""
+    whole = ids.copy()
+    whole.update(json.dumps(stored, sort_keys=True).encode())
+    return whole.hexdigest()
 
 
 def encode_sources(
@@ -158,7 +167,7 @@ class _Encoder:
 
     def _remove_abandoned(self) -> None:
         """Remove what processes killed at least a day ago left half made."""
-        for left in self.cache.glob("*.tmp"):
+        for left in self.cache.glob(f"{'[0-9a-f]' * 16}.tmp"):
             with contextlib.suppress(FileNotFoundError):  # another process may remove it too
                 if time.time() - left.stat().st_mtime > 86400:
                     shutil.rmtree(left, ignore_errors=True)
@@ -212,7 +221,7 @@ class _Encoder:
         )
         if not vocabulary.characters and vocabulary.folded:
             raise DataError(f"no character occurs {self.config.min_count} times: choose a smaller --min-count")
-        sizes = [0, 0, 0]
+        sizes, digest = [0, 0, 0], hashlib.sha256()
 
         def encoded() -> Iterator[bytes]:
             for number, role in enumerate(ROLES):
@@ -222,6 +231,7 @@ class _Encoder:
                     except DataError as error:
                         raise DataError(CHANGED) from error
                     sizes[number] += len(ids)
+                    digest.update(ids.data)
                     yield ids.tobytes()
             encoding.check(content)
 
@@ -234,6 +244,7 @@ class _Encoder:
             "unit": vocabulary.unit,
             "report": asdict(report),
         }
+        stored["sha256"] = _sealed(digest, stored)
         write_durably(work / "corpus.json", [json.dumps(stored).encode()])
 
 

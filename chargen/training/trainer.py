@@ -82,6 +82,7 @@ class Trainer(Run):
         Raises Diverged after three steps in a row whose loss or gradient is not finite; they are never applied.
         """
         config, counters, model = self.config, self.counters, self.model
+        counters.complete = False
         self.metrics.cut()
         if self.out and counters.step == 0:
             self.save()  # from here on the run can be resumed, and a full disk is known before the work
