@@ -82,6 +82,30 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
+class SameFolder:
+    """A folder that is written by its name for as long as that names the same folder.
+
+    While it is held open, the system gives its number to no other one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+        if hasattr(os, "O_DIRECTORY"):
+            with contextlib.suppress(OSError):  # it can be written, but not read: then nobody can tell
+                self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def check(self) -> None:
+        """Raise OSError where it is gone, WriteError where another one has taken its place."""
+        found = os.stat(self.path)
+        if self._descriptor is not None and not os.path.samestat(found, os.fstat(self._descriptor)):
+            raise WriteError(f"cannot write into {self.path}: it is another folder than the one that this run began in")
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Put the folder's entries on the disk, where that can be done.
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,6 +199,37 @@ def test_a_run_folder_that_is_taken_away_for_a_while_is_missed(tmp_path: Path) -
             assert not run.exists(), "half a run in its place"
             os.rename(elsewhere, run)
     assert_same_runs(tmp_path / "whole", run)
+
+
+@pytest.mark.parametrize("how", ["moved", "removed"])
+def test_a_run_writes_nothing_into_another_folder_of_its_name(how: str, tmp_path: Path) -> None:
+    """Somebody makes room for a new run, and forgets that the old one still goes on."""
+    run = tmp_path / "run"
+    trainer = Trainer(corpus(), SHAPE, saving_always(), run)
+    steps = trainer.run()
+    next(progress for progress in steps if progress.step == 5 and progress.doing == "training")
+    if how == "moved":
+        os.rename(run, tmp_path / "elsewhere")
+    else:
+        shutil.rmtree(run)
+    whole(run, SHAPE, saving_always())
+    before = contents(run), (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(WriteError, match="is another folder than the one that this run began in; that was save 3"):
+        list(steps)
+    assert (contents(run), (run / "metrics.jsonl").read_bytes()) == before
+    assert how == "removed" or read_run_state(tmp_path / "elsewhere").progress["step"] == 5
+
+
+def test_a_run_whose_folder_is_changed_at_its_end_writes_no_model_there(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trainer = Trainer(corpus(), SHAPE, config(), run)
+    steps = trainer.run()
+    next(progress for progress in steps if progress.doing == "finishing")
+    os.rename(run, tmp_path / "elsewhere")
+    run.mkdir()
+    with pytest.raises(WriteError, match="another folder"):
+        list(steps)
+    assert os.listdir(run) == []
 
 
 def test_a_run_whose_folder_is_gone_stops_each_time_it_is_entered(tmp_path: Path) -> None:

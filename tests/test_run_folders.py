@@ -12,7 +12,10 @@ from test_durable import HOLDER, kill, start
 from chargen import durable
 from chargen.cli.main import main
 from chargen.storage.model_file import FILE_NAME, read_model
+from chargen.storage.run_state import read_run_state
+from chargen.text.corpus import Corpus
 from chargen.training import metrics
+from chargen.training.trainer import Trainer
 
 SMALL = ["--hidden-size", "12", "--embedding-size", "6", "--num-layers", "1", "--batch-size", "4", "--seq-length", "8"]
 SMALL += ["--dropout", "0", "--weight-decay", "0.3", "--precision", "fp32", "--preview", "0"]
@@ -214,3 +217,59 @@ def test_a_lock_that_chargen_did_not_make_is_left_alone(
     assert what != "text" or lock.read_text() == "thesis"
     assert sorted(os.listdir(here)) == ["precious", "run", "text.txt"]
     assert os.listdir(here / "run") == [".lock"]
+
+
+@pytest.mark.parametrize("name", [FILE_NAME, "state.safetensors", "metrics.jsonl"])
+@pytest.mark.parametrize("what", ["a text", "nothing", "a pipe"])
+def test_what_a_link_or_a_pipe_in_a_run_folder_leads_to_stays(
+    what: str, name: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run folder that comes from somebody else must not write over one's own files."""
+    assert train(capsys)[0] == 0
+    (here / "precious").write_text("thesis")
+    place = here / "run" / name
+    os.rename(place, here / "kept")
+    if what == "a pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to(here / ("precious" if what == "a text" else "nowhere"))
+    code, last = run(capsys, "train", "--resume", "run", "--steps", "9")
+    assert code in (1, 4)
+    assert name in last
+    assert (here / "precious").read_text() == "thesis"
+    assert sorted(os.listdir(here)) == ["kept", "precious", "run", "text.txt"]
+    os.unlink(place)
+    os.rename(here / "kept", place)
+    assert run(capsys, "train", "--resume", "run", "--steps", "9")[0] == 0
+
+
+@pytest.mark.parametrize("what", ["damaged", "another run's", "gone"])
+def test_a_model_that_is_not_this_runs_is_written_again(
+    what: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "other.txt").write_text("0123456789\n" * 40)
+    assert run(capsys, "train", "other.txt", *SMALL, "--steps", "3", "--out", "other")[0] == 0
+    assert train(capsys)[0] == 0
+    model = here / "run" / FILE_NAME
+    if what == "another run's":
+        os.replace(here / "other" / FILE_NAME, model)
+    elif what == "damaged":
+        model.write_bytes(model.read_bytes()[:-1])
+    else:
+        model.unlink()
+    state = read_run_state(here / "run")
+    resumed = Trainer.resume(here / "run", Corpus.from_description(state.settings["corpus"]), changes={"steps": 9})
+    resumed.save()
+    assert read_model(here / "run").vocabulary == resumed.corpus.vocabulary
+
+
+def test_a_pipe_in_the_place_of_a_samplers_state_is_not_waited_for(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(capsys)[0] == 0
+    os.mkfifo(here / "pipe")
+    for option, code in (("--state-in", 4), ("--state-out", 1)):
+        found, last = run(capsys, "sample", "run", "--length", "3", "--seed", "1", option, "pipe")
+        assert found == code
+        assert "pipe" in last
+    assert run(capsys, "export", "run", "pipe", "--quantize", "int8")[0] == 3

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.durable import write_durably
-from chargen.errors import ModelFileError, SettingError, short, told
+from chargen.errors import ModelFileError, SettingError, WriteError, short, told
 
 KEY = "chargen"
 ZEROS = "0" * 64
@@ -88,12 +88,14 @@ def save(
     Args:
         smaller: advice where the description is too large.
 
-    Raises ChargenError where the disk refuses; else as `pack`.
+    Raises WriteError where the disk refuses, and for a link to what is no file of this kind; else as `pack`.
     """
     try:
         data = pack(arrays, description, max_header)
     except SettingError as error:
         raise SettingError(f"cannot write {path}: {error}; {smaller}") from error
+    if os.path.islink(path) and not is_kind(path, description["kind"], max_header):
+        raise WriteError(f"cannot write {path}: it is a link to something that is no {description['kind']} file")
     write_durably(path, [data])
 
 
@@ -110,6 +112,8 @@ def load(
     Raises ModelFileError in one line, whatever the file holds.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ModelFileError(f"cannot read {path}: it is no file")
         data = Path(path).read_bytes()
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
@@ -121,6 +125,8 @@ def load(
 
 def is_kind(path: str | os.PathLike[str], kind: str, max_header: int = MAX_HEADER) -> bool:
     """True where a file says that it is of this kind; nothing else of it is checked."""
+    if not os.path.isfile(path):  # a pipe would be waited for
+        return False
     try:
         with open(path, "rb") as file:
             data = file.read(8 + max_header)

@@ -3,10 +3,11 @@
 import contextlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
-from chargen.durable import why
+from chargen.durable import SameFolder, why
 from chargen.errors import WriteError
 
 FILE_NAME = "metrics.jsonl"
@@ -23,12 +24,13 @@ class Metrics:
     """Appends lines to a run folder's metrics, or nowhere where there is no folder.
 
     Args:
-        folder: the run folder.
+        folder: the run folder; nothing is written once another one stands in its place.
         size: the bytes that belong to the run; what a killed process wrote beyond them is cut off by `cut`.
     """
 
     def __init__(self, folder: Path | None, size: int = 0) -> None:
         self.path = folder / FILE_NAME if folder else None
+        self.folder = SameFolder(folder) if folder else None
         self.size = size
         self.waiting = b""
 
@@ -50,9 +52,12 @@ class Metrics:
 
     def _append(self, sync: bool) -> None:
         """Write what waits behind what belongs to the run; what a failed write has left there is cut by the next."""
-        if not self.path:
+        if not (self.path and self.folder):
             return
         try:
+            self.folder.check()
+            if os.path.lexists(self.path) and not stat.S_ISREG(os.lstat(self.path).st_mode):
+                raise WriteError(f"cannot write {self.path}: there is something else than a file")
             with open(self.path, "ab", buffering=0) as file:
                 if file.tell() > self.size:
                     file.truncate(self.size)

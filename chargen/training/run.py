@@ -11,12 +11,12 @@ from torch.nn import Parameter
 
 from chargen.batches import BackwardBatches, Batches, ConsecutiveBatches, RandomBatches
 from chargen.durable import make_folder, remove_leftovers
-from chargen.errors import Diverged, SettingError, WriteError
+from chargen.errors import Diverged, ModelFileError, SettingError, WriteError
 from chargen.model.arrays import Arrays, set_weights, weights_of
 from chargen.model.config import ModelConfig
 from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
-from chargen.storage.model_file import FILE_NAME, ModelFile, save_model
+from chargen.storage.model_file import FILE_NAME, ModelFile, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
 from chargen.text.corpus import Corpus
@@ -153,11 +153,20 @@ class Run:
         counters = Counters.from_stored(state.progress)
         run._set_up(corpus, ModelConfig(**state.settings["model"]), config, Path(folder), counters, started)
         # What the folder's model file holds is at least as good as this best, and stays until a better one comes.
-        run._saved_best = counters.best_step
+        run._saved_best = counters.best_step if run._holds_its_model() else None
         applied = counters.applied, counters.cloze_applied
         run.origin = state.settings.get("init", {})
         run.hidden, run.best = restore(state.arrays, *applied, run.model, run.optimizer)
         return run
+
+    def _holds_its_model(self) -> bool:
+        """Whether the folder's model can be read, and is of this shape and these characters."""
+        assert self.out is not None
+        try:
+            found = read_model(self.out)
+        except ModelFileError:
+            return False
+        return found.config == self.model_config and found.vocabulary == self.corpus.vocabulary
 
     def _summary(self, step: int) -> dict[str, Any]:
         """What the model file says of its training: no clock, no path."""

@@ -385,6 +385,7 @@ class Trainer(Run):
                 self.summary |= self._named(name, losses) if self.cloze else {}
         counters.complete = True
         if self.out:
+            self.metrics.sync()
             # The state last: a kill before it leaves a run that ends again, and its metrics are cut before they go on.
             save_model(self.out / FILE_NAME, self.model_file(weights_of(judged), self.summary))
             self.metrics.write({**self._line(valid), "final": True})
