@@ -17,6 +17,7 @@ from test_resume import assert_same_runs
 
 from chargen.cli import info
 from chargen.cli.main import main
+from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea.\n" * 40
@@ -593,3 +594,16 @@ def test_two_processes_given_the_same_command_write_the_same_files(tmp_path: Pat
         assert run.returncode == 0
     assert_same_runs(tmp_path / "1" / "run", tmp_path / "2" / "run")
     assert (tmp_path / "1" / "written").read_bytes() == (tmp_path / "2" / "written").read_bytes() != b""
+
+
+@pytest.mark.parametrize("more", [[], ["--num", "3"], ["--format", "jsonl"]])
+def test_a_state_is_saved_though_nobody_reads_the_text(tmp_path: Path, more: list[str]) -> None:
+    save_model(tmp_path / "m", small_model())
+    words = ["sample", "m", "--length", "20000", "--seed", "1", "--state-out", "state", *more]
+    with command(*words, cwd=tmp_path) as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.wait(timeout=300) == 0
+    sampler = Sampler(read_model(tmp_path / "m"), num=3 if "--num" in more else 1)
+    sampler.load_state(tmp_path / "state")
+    assert len(sampler.generate_all(5)[0].text) == 5

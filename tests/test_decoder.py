@@ -953,6 +953,35 @@ def machine_code(folder: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*.nb?")}
 
 
+def halved(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def blanked(path: Path) -> None:
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[: size // 2] + bytes(size - size // 2))
+
+
+@pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc"])
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), halved, blanked, Path.unlink])
+def test_machine_code_that_a_crash_has_cut_is_compiled_again(
+    damage: Callable[[Path], object], pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def function(number: int) -> int:
+        return 3 * number + 1
+
+    def run() -> tuple[int, int]:
+        """The result, and how many times machine code was taken from the cache."""
+        new: Any = compiled.compiled(function)
+        return new(5), sum(new.stats.cache_hits.values())
+
+    monkeypatch.setattr(compiled, "PLACE", str(tmp_path))
+    assert [run(), run()] == [(16, 0), (16, 1)]
+    (path,) = tmp_path.rglob(pattern)
+    damage(path)
+    assert [run(), run()] == [(16, 0), (16, 1)]
+
+
 def test_kernels_are_compiled_once_for_all_processes(tmp_path: Path) -> None:
     assert float(run_python(SIGMOID, NUMBA_CACHE_DIR=str(tmp_path))) == pytest.approx(0.7310586, abs=1e-7)
     first = machine_code(tmp_path)

@@ -677,6 +677,19 @@ def test_the_largest_header_that_is_parsed_takes_little_memory(tmp_path: Path, p
     assert isinstance(attacked(tmp_path / "m", lambda: read_model(tmp_path / "m")), ModelFile)
 
 
+@pytest.mark.parametrize(
+    ("settings", "limit"), [({}, 1_001_000), ({"num": 7}, 1_007_000), ({"no_repeat": 3}, 51_001_000)]
+)
+def test_a_samplers_state_has_no_larger_header_than_the_sampler_may_need(
+    tmp_path: Path, settings: dict[str, int], limit: int
+) -> None:
+    sampler, path = Sampler(models()[0], seed=1, **settings), tmp_path / "s"
+    path.write_bytes(struct.pack("<Q", limit + 1) + b"[" * (limit + 1))
+    assert "does not fit" in str(attacked(path, lambda: sampler.load_state(path)))
+    path.write_bytes(struct.pack("<Q", limit) + b"[]" + b" " * (limit - 2))
+    assert "table of arrays" in str(answer(lambda: sampler.load_state(path)))
+
+
 def test_as_many_characters_as_the_headers_limit_says_can_be_saved_and_read(tmp_path: Path) -> None:
     file = small_model(num_layers=1, hidden_size=2, characters="".join(map(chr, range(0x20000, 0x20000 + 30_000))))
     save_model(tmp_path / "m", file)

@@ -273,3 +273,16 @@ def test_a_pipe_in_the_place_of_a_samplers_state_is_not_waited_for(
         assert found == code
         assert "pipe" in last
     assert run(capsys, "export", "run", "pipe", "--quantize", "int8")[0] == 3
+
+
+def test_more_characters_than_a_model_file_holds_are_told_before_a_folder_is_made(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    characters = "".join(map(chr, range(0x20000, 0x20000 + 50_000)))
+    (here / "text.txt").write_text(characters + characters[:40_000], encoding="utf-8")
+    code, last = train(capsys)
+    assert code == 2
+    assert "the characters take" in last
+    assert "fold some of the 50,000 characters with --min-count, or train with --unit byte" in last
+    assert sorted(os.listdir(here)) == ["text.txt"]
+    assert train(capsys, "--unit", "byte")[0] == 0

@@ -1,7 +1,9 @@
 """Signals at any moment: a kill leaves whole files, and a request to stop is followed soon, with all of it saved."""
 
 import os
+import pty
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from forked import commands
 from test_resume import assert_same_runs
 
 from chargen.cli.main import main
+from chargen.cli.signals import stop_on_signals
 from chargen.storage import container
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
@@ -218,6 +221,33 @@ main()
     assert done.stderr.splitlines()[-1] == f"chargen: {word}"
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_run_whose_terminal_is_closed_is_saved(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(text(4000))
+    words = [sys.executable, "-m", "chargen", "train", "text.txt", *SMALL, "--steps", "1000000", "--out", "run"]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        os.execv(sys.executable, words)
+    shown = b""
+    while not re.search(rb"step [1-9][0-9]", shown):
+        shown += os.read(terminal, 10_000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
+    assert check_whole(tmp_path / "run") >= 10
+
+
+def test_nohup_goes_on_being_heard(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_program_that_ignores_interruptions_goes_on_ignoring_them(tmp_path: Path) -> None:

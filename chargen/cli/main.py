@@ -70,7 +70,7 @@ def cli() -> None:
     chargen sample checkpoints/my           write text like it
 
     MODEL is a model file or the folder of a run. Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 bad model,
-    5 training diverged, 130 interrupted, 143 terminated.
+    5 training diverged, 129 hung up, 130 interrupted, 143 terminated.
     """
 
 
@@ -93,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(message, error.exit_code)
     except ChargenError as error:
         _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
+        if isinstance(error.__cause__, EOFError):  # which click takes for somebody who has left
+            raise error.__cause__ from None
         _fail("interrupted", 130)
     except BrokenPipeError:
         discard(sys.stdout)

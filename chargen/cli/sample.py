@@ -145,12 +145,16 @@ def command(
                 bar.update()
                 if stop:
                     break
+            bar.close()
+            samples.close(sampler.seed, text)
+        except OSError:  # whoever reads has had enough, or the terminal is gone
+            if state_out is not None:
+                sampler.save_state(state_out)
+            raise
         except ChargenError:  # nothing left to write: what was written is not lost
             bar.close()
             samples.close(sampler.seed, text)
             raise
-        bar.close()
-        samples.close(sampler.seed, text)
     if state_out is not None:
         sampler.save_state(state_out)
     if stop:

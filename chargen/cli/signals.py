@@ -1,4 +1,4 @@
-"""The first SIGINT or SIGTERM asks for a clean end; the second exits at once and harms nothing."""
+"""The first SIGINT, SIGTERM or SIGHUP asks for a clean end; the second exits at once and harms nothing."""
 
 import contextlib
 import os
@@ -10,6 +10,8 @@ from types import FrameType
 from chargen.errors import Stopped
 
 _WORDS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if hasattr(signal, "SIGHUP"):
+    _WORDS[signal.SIGHUP] = "hung up"
 
 
 def leave_if_loading(number: int, frame: FrameType | None) -> None:
@@ -55,9 +57,11 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Catch SIGINT and SIGTERM while the block runs."""
-    request = StopRequest()
-    before = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Catch SIGINT, SIGTERM and SIGHUP while the block runs; not SIGHUP where nohup has it ignored."""
+    request, before = StopRequest(), {}
+    for number in _WORDS:
+        if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, request.handle)
     try:
         yield request
     finally:

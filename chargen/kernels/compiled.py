@@ -1,5 +1,6 @@
 """How functions are compiled: once per machine, into chargen's cache."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import numba
 from llvmlite import binding
 from numba.core import event
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 from chargen.kernels.units import amx
@@ -87,8 +89,24 @@ def native(function: Callable[..., Any]) -> Any:
 
 
 def _compile(function: Function, *, cache: bool) -> Function:
-    result: Function = numba.njit(function, nogil=True, error_model="numpy", cache=cache)
-    return result
+    result: Any = numba.njit(function, nogil=True, error_model="numpy")
+    if cache:
+        result._cache = _Cache(function)  # type: ignore[no-untyped-call]  # as `cache=True` does with numba's own
+    found: Function = result
+    return found
+
+
+class _Cache(FunctionCache):
+    """Numba's cache, but what a crash has left empty or half written is compiled anew."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Machine code for these types, or None."""
+        try:
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except Exception:  # half a pickle can raise anything
+            with contextlib.suppress(OSError):
+                self.flush()  # type: ignore[no-untyped-call]
+            return None
 
 
 PLACE = _place()

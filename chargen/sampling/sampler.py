@@ -35,8 +35,9 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 STATE_FORMAT = 1
 STATE_KIND = "sampler state"
-MAX_STATE_HEADER = 200_000_000
-"""Bytes: a million samples, or what a long text has written of runs that it must not repeat."""
+MAX_STREAM = 1_000
+MAX_STREAMS = 50_000_000
+"""Bytes of a state's header: for each sample, and for what all of them remember that must not repeat themselves."""
 MOST_TURNS = 256
 HAND_OVER = 0.05
 """Seconds of writing after which text is handed over."""
@@ -337,7 +338,7 @@ class Sampler:
 
         Raises ChargenError where the disk refuses, or where `path` holds something else.
         """
-        if os.path.exists(path) and not container.is_kind(path, STATE_KIND, MAX_STATE_HEADER):
+        if os.path.exists(path) and not container.is_kind(path, STATE_KIND, self._max_header()):
             raise ChargenError(f"{path} is not a sampler state and is not overwritten; choose another file")
         self._settle()
         arrays = {f"state.{layer}": array for layer, array in enumerate(self._state)}
@@ -352,8 +353,12 @@ class Sampler:
             "config": {**asdict(self.config), "stop": list(self.config.stop)},
             "streams": [stream.describe() for stream in self._streams],
         }
-        advice = "write fewer samples side by side, or without no_repeat"
-        container.save(path, arrays, description, smaller=advice, max_header=MAX_STATE_HEADER)
+        advice = "so much text without repetition cannot be remembered: write less of it, or without no_repeat"
+        container.save(path, arrays, description, smaller=advice, max_header=self._max_header())
+
+    def _max_header(self) -> int:
+        """What a state of this sampler may need; a hostile one may take up to 47 times as much memory."""
+        return container.MAX_HEADER + MAX_STREAM * self.num + MAX_STREAMS * bool(self.config.no_repeat)
 
     @_in_turn
     def load_state(self, path: str | os.PathLike[str]) -> None:
@@ -374,7 +379,7 @@ class Sampler:
             shapes = {f"state.{layer}": array.shape for layer, array in enumerate(self.stepper.start(self.num))}
             return shapes | {"logits": (self.num, len(self.vocabulary))}
 
-        arrays, description = container.load(path, STATE_KIND, expected, MAX_STATE_HEADER)
+        arrays, description = container.load(path, STATE_KIND, expected, self._max_header())
         try:
             seed = description["seed"]
             if type(seed) is not int or not 0 <= seed <= MAX_SEED:

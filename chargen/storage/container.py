@@ -67,6 +67,11 @@ def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any], max
     return _head(entries, description, hashlib.sha256(unsigned + data).hexdigest()) + data
 
 
+def header_size(description: Mapping[str, Any]) -> int:
+    """The bytes of a header without arrays that holds a description."""
+    return len(_head({}, description, ZEROS)) - 8
+
+
 def _head(entries: Mapping[str, Any], description: Mapping[str, Any], digest: str) -> bytes:
     """The safetensors header: its length in eight bytes, then JSON, padded with spaces to a multiple of eight."""
     signed = canonical({**description, "sha256": digest})
@@ -183,7 +188,9 @@ def _header(data: bytes, max_header: int) -> tuple[dict[str, Any], int]:
         raise ModelFileError(f"{len(data)} bytes are too few")
     (size,) = struct.unpack("<Q", data[:8])
     if size > min(len(data) - 8, max_header):
-        raise ModelFileError(f"a header of {size} bytes does not fit its {len(data)} bytes")
+        raise ModelFileError(
+            f"a header of {size} bytes does not fit its {len(data)} bytes, or the {max_header} that are read"
+        )
     try:
         header = _parse(data[8 : 8 + size].decode())
     except (ValueError, RecursionError) as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import ModelFileError, short, told
+from chargen.errors import ModelFileError, SettingError, short, told
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.settings import make_settings
 from chargen.storage import container
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 KIND = "model"
 FILE_NAME = "model.safetensors"
+ROOM = container.MAX_HEADER - 50_000
+"""Bytes of a header that characters may take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +74,19 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     if shapes != _stored_shapes(model.config, model.vocabulary, kind_of(model.arrays)):
         raise ValueError("the weights' names and shapes are not those of the model's config")
     _check_weights(model.arrays, kind_of(model.arrays))
-    advice = f"fold some of the {len(model.vocabulary):,} characters with --min-count, or train with --unit byte"
-    container.save(path, model.arrays, model.describe(), smaller=advice)
+    container.save(path, model.arrays, model.describe(), smaller=_advice(model.vocabulary))
+
+
+def check_characters(vocabulary: Vocabulary, counts: NDArray[np.int64]) -> None:
+    """Raise SettingError where a model file has no room for a vocabulary, and for what training will tell of itself."""
+    described = {"vocabulary": vocabulary.describe(), "counts": [int(count) for count in counts]}
+    if (size := container.header_size(described)) > ROOM:
+        more = f"more than {ROOM:,}; {_advice(vocabulary)}"
+        raise SettingError(f"the characters take {size:,} bytes of a model file's header, {more}")
+
+
+def _advice(vocabulary: Vocabulary) -> str:
+    return f"fold some of the {len(vocabulary):,} characters with --min-count, or train with --unit byte"
 
 
 def _stored_shapes(config: ModelConfig, vocabulary: Vocabulary, kind: str) -> dict[str, tuple[int, ...]]:

@@ -16,7 +16,7 @@ from chargen.model.arrays import Arrays, set_weights, weights_of
 from chargen.model.config import ModelConfig
 from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
-from chargen.storage.model_file import FILE_NAME, ModelFile, read_model, save_model
+from chargen.storage.model_file import FILE_NAME, ModelFile, check_characters, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
 from chargen.text.corpus import Corpus
@@ -60,6 +60,8 @@ class Run:
         out = Path(out) if out is not None else None
         if out and holds_a_run(out):
             raise SettingError(f"{out} already holds a run: go on with --resume, or choose another --out", "out")
+        if out:
+            check_characters(corpus.vocabulary, corpus.counts)
         if model_config is None:
             model_config = init.config if init else ModelConfig()
         if config and config.freeze and not init:
