@@ -188,9 +188,8 @@ def _header(data: bytes, max_header: int) -> tuple[dict[str, Any], int]:
         raise ModelFileError(f"{len(data)} bytes are too few")
     (size,) = struct.unpack("<Q", data[:8])
     if size > min(len(data) - 8, max_header):
-        raise ModelFileError(
-            f"a header of {size} bytes does not fit its {len(data)} bytes, or the {max_header} that are read"
-        )
+        most = f", or the {max_header} that are read" * (size > max_header)
+        raise ModelFileError(f"a header of {size} bytes does not fit its {len(data)} bytes{most}")
     try:
         header = _parse(data[8 : 8 + size].decode())
     except (ValueError, RecursionError) as error:
