@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -18,7 +17,8 @@ def leave_if_loading(number: int, frame: FrameType | None) -> None:
     """End the process where a module is being loaded: no exception leaves that cleanly, and C++ may even abort."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            print(f"chargen: {_WORDS[number]}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):
+                os.write(2, f"chargen: {_WORDS[number]}\n".encode())  # whatever was just being printed
             os._exit(128 + number)
         frame = frame.f_back
 
