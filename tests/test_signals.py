@@ -239,6 +239,14 @@ def test_a_run_whose_terminal_is_closed_is_saved(tmp_path: Path) -> None:
     assert check_whole(tmp_path / "run") >= 10
 
 
+def test_a_second_hang_up_is_not_impatience() -> None:
+    with stop_on_signals() as stop:
+        stop.deferred = True
+        for _ in range(3):  # the system sends one, and the shell that ends another
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.number == signal.SIGHUP
+
+
 def test_nohup_goes_on_being_heard(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -41,8 +41,10 @@ class StopRequest:
         return self.number is not None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Remember the first signal, exit on the second."""
+        """Remember the first signal, exit on the second, unless that is one more from a terminal that closes."""
         if self.number is not None:
+            if _WORDS[number] == "hung up":
+                return
             os._exit(128 + number)
         self.number = number
         if not self.deferred:
