@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from forgetful import Disk, put
 from test_resume import assert_same_runs, config, corpus, metrics, model, whole
@@ -61,7 +62,12 @@ def check(files: dict[str, bytes | None], promised: int | None, reference: Path,
     state = read_run_state(folder)
     assert promised is None or state.progress["step"] >= promised, "an older state than the one promised"
     if promised is not None:
-        assert read_model(folder).training["step"] <= state.progress["step"] + 3, "a model of a later time"
+        model, best = read_model(folder), state.progress["best_step"] or 0
+        assert best <= model.training["step"] <= state.progress["step"] + 3, "a model of another time"
+        if best == model.training["step"] and not state.progress["complete"]:
+            part = "weights" if state.progress["best_step"] is None else "best"
+            for name, array in model.arrays.items():
+                assert np.array_equal(array, state.arrays[f"{part}.{name}"]), "weights of another time"
     assert promised != SETTINGS.steps or state.progress["step"] == SETTINGS.steps
     if not state.progress["complete"]:
         for _ in Trainer.resume(folder, corpus()).run():
