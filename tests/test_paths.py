@@ -1,6 +1,7 @@
 """Names of files in any bytes, and machines that speak no UTF-8: all works, and nothing reaches the screen raw."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,15 @@ assert run("eval", os.fsdecode(b"nowhere-\\xc3\\xa9"), "text.txt") == 4
     assert len(done.stdout.decode("utf-8")) == 50
     assert f"nowhere-{written}" in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", ["-run", "a run", "it's", "--resume=x"])
+def test_what_a_command_says_to_run_next_can_be_run(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("abc def\n" * 40)
+    code, _, err = run(capsys, "train", "text.txt", *SMALL, "--steps", "4", f"--out={name}")
+    assert code == 0
+    words = shlex.split(err.splitlines()[-1].partition("now: chargen ")[2])
+    assert run(capsys, *words, "--seed", "1", "--length", "3")[0] == 0

@@ -1,14 +1,13 @@
 """What `chargen train` tells of the text, the model and the result, on standard error."""
 
 import math
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.cli.terminal import tell, visible
+from chargen.cli.terminal import as_argument, tell, visible
 from chargen.model.config import ModelConfig, parameter_count
 from chargen.text.corpus import Corpus
 from chargen.training.config import TrainConfig
@@ -82,7 +81,7 @@ def tell_origin(trainer: "Trainer", path: Path | None) -> None:
 
 def tell_result(trainer: "Trainer") -> None:
     """The losses of a run that is done, and what can be done with it."""
-    out = shlex.quote(str(trainer.out))
+    out = as_argument(trainer.out)
     summary = trainer.summary
     unit = "byte" if trainer.corpus.vocabulary.byte_mode else "character"
     for name, word in (("valid", "validation"), ("test", "test")):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 import unicodedata
 from typing import TextIO, cast
@@ -11,6 +12,11 @@ import click
 from chargen.kernels import available
 
 _HARMLESS = "\n\t\u200c\u200d"  # joiners are part of words in several scripts
+
+
+def as_argument(path: object) -> str:
+    """A path as a shell takes it, and chargen for no option."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def visible(text: str, *, newlines: bool = False) -> str:

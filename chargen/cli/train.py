@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from chargen.cli.options import (
 )
 from chargen.cli.report import say, tell_corpus, tell_model, tell_origin, tell_result
 from chargen.cli.signals import StopRequest, stop_on_signals
-from chargen.cli.terminal import tell_of_kernels
+from chargen.cli.terminal import as_argument, tell_of_kernels
 from chargen.durable import locked, make_folder
 from chargen.errors import ModelFileError, SettingError, WriteError
 from chargen.model.config import ModelConfig
@@ -250,7 +249,7 @@ def _nothing_left(trainer: "Trainer") -> str:
 
 
 def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
-    machine, out = trainer.machine(), shlex.quote(str(trainer.out))
+    machine, out = trainer.machine(), as_argument(trainer.out)
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
     say(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
     stop.deferred = True
