@@ -230,6 +230,7 @@ def test_a_run_whose_terminal_is_closed_is_saved(tmp_path: Path) -> None:
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(tmp_path)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started this may ignore it
         os.execv(sys.executable, words)
     shown = b""
     while not re.search(rb"step [1-9][0-9]", shown):
@@ -240,15 +241,19 @@ def test_a_run_whose_terminal_is_closed_is_saved(tmp_path: Path) -> None:
 
 
 def test_a_second_hang_up_is_not_impatience() -> None:
-    with stop_on_signals() as stop:
-        stop.deferred = True
-        for _ in range(3):  # the system sends one, and the shell that ends another
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert stop.number == signal.SIGHUP
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with stop_on_signals() as stop:
+            stop.deferred = True
+            for _ in range(3):  # the system sends one, and the shell that ends another
+                os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.number == signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_nohup_goes_on_being_heard(tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         with stop_on_signals() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
