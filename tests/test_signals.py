@@ -1,7 +1,6 @@
 """Signals at any moment: a kill leaves whole files, and a request to stop is followed soon, with all of it saved."""
 
 import os
-import pty
 import random
 import re
 import shutil
@@ -225,6 +224,8 @@ main()
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_run_whose_terminal_is_closed_is_saved(tmp_path: Path) -> None:
+    import pty  # where there is fork
+
     (tmp_path / "text.txt").write_text(text(4000))
     words = [sys.executable, "-m", "chargen", "train", "text.txt", *SMALL, "--steps", "1000000", "--out", "run"]
     child, terminal = pty.fork()
