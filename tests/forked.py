@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _SERVER = """
-import json, os, sys, time
+import json, os, sys, threading, time
 from chargen.cli.main import main
 import chargen.cli.train, chargen.training.trainer, chargen.sampling.decoder, chargen.model.fast_recurrent, torch, tqdm
 for line in sys.stdin:
     arguments, folder, err, room = json.loads(line)
     child = os.fork()
     if child == 0:
+        # All forks share tqdm's own lock, which a process that was killed within it would hold for ever.
+        tqdm.tqdm.set_lock(threading.RLock())
         os.chdir(folder)
         out = os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0), os.dup2(out, 1), os.dup2(out, 2)
