@@ -567,7 +567,9 @@ def test_what_a_library_raises_is_told_for_what_it_is(run, model, monkeypatch, e
     assert one_line(result.err)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), ImportError("no name", name="chargen.errors")])
+@pytest.mark.parametrize("error", [
+    RuntimeError("a bug"), ImportError("no name", name="chargen.errors"), EOFError("a file that ends too soon"),
+])  # fmt: skip
 def test_what_is_our_own_mistake_is_not_hidden(run, model, monkeypatch, error) -> None:
     def failing(*arguments: object) -> None:
         raise error

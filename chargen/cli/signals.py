@@ -9,8 +9,9 @@ from types import FrameType
 from chargen.errors import Stopped
 
 _WORDS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-if hasattr(signal, "SIGHUP"):
-    _WORDS[signal.SIGHUP] = "hung up"
+_HANG_UP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
+if _HANG_UP is not None:
+    _WORDS[_HANG_UP] = "hung up"
 
 
 def leave_if_loading(number: int, frame: FrameType | None) -> None:
@@ -43,7 +44,7 @@ class StopRequest:
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Remember the first signal, exit on the second, unless that is one more from a terminal that closes."""
         if self.number is not None:
-            if _WORDS[number] == "hung up":
+            if number == _HANG_UP:
                 return
             os._exit(128 + number)
         self.number = number
@@ -62,7 +63,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     """Catch SIGINT, SIGTERM and SIGHUP while the block runs; not SIGHUP where nohup has it ignored."""
     request, before = StopRequest(), {}
     for number in _WORDS:
-        if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN:
+        if number != _HANG_UP or signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, request.handle)
     try:
         yield request

@@ -26,8 +26,6 @@ from chargen.text.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_p
 ROLES = ("train", "valid", "test")
 CACHE_FORMAT = 1
 CHANGED = "a source changed while it was read; run the command again when it is complete"
-UTF8_LENGTHS = np.repeat([1, 2, 3, 4], [0x80, 0x780, 0xF800, 0x100000])
-"""Of each code point, in bytes."""
 ProgressBar = Callable[[str, int, int | None], None]
 
 
@@ -102,8 +100,7 @@ def encode_sources(
     Raises DataError for what cannot be read, ChargenError where the cache cannot be written.
     """
     encoder = _Encoder(sources, config, folder or cache_folder(), progress, known)
-    key = encoder.make_entry()
-    text = open_entry(key, encoder.cache)
+    text, key = encoder.make_entry()
     if text is None:
         raise ChargenError(f"{encoder.cache / key} vanished from the cache while it was read; run the command again")
     return text, key
@@ -142,8 +139,8 @@ class _Encoder:
         self.spooled: dict[int, Path] = {}
         self.size: int | None = None
 
-    def make_entry(self) -> str:
-        """The key of the encoded text, after making its entry where there is no whole one."""
+    def make_entry(self) -> tuple[EncodedText | None, str]:
+        """The encoded text and its key, after making its entry where there is no whole one."""
         work = self.cache / f"{secrets.token_hex(8)}.tmp"
         try:
             work.mkdir(parents=True)
@@ -151,11 +148,13 @@ class _Encoder:
             try:
                 content = self._read_once(work)
                 entry = self.cache / self._key(content)
-                if open_entry(entry.name, self.cache) is None:
+                text = open_entry(entry.name, self.cache)
+                if text is None:
                     self._encode(work, content)
                     for spool in self.spooled.values():
                         spool.unlink()
                     _install(work, entry)
+                    text = open_entry(entry.name, self.cache)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
         except (OSError, WriteError) as error:
@@ -163,7 +162,7 @@ class _Encoder:
             if isinstance(error, OSError):
                 what = f"cannot write the cache {self.cache}: {why(error, self.cache)}"
             raise ChargenError(f"{what}; set CHARGEN_CACHE to a folder with room") from error
-        return entry.name
+        return text, entry.name
 
     def _remove_abandoned(self) -> None:
         """Remove what processes killed at least a day ago left half made."""
@@ -235,8 +234,10 @@ class _Encoder:
                     yield ids.tobytes()
             encoding.check(content)
 
-        each = UTF8_LENGTHS if vocabulary.byte_mode else vocabulary.dtype.itemsize
-        write_durably(work / "ids", encoded(), int((counts * each).sum()))
+        # A byte vocabulary writes one byte more from each of these code points on.
+        longer = (0x80, 0x800, 0x10000) if vocabulary.byte_mode else ()
+        size = sum(int(counts[first:].sum()) for first in (0, *longer)) * vocabulary.dtype.itemsize
+        write_durably(work / "ids", encoded(), size)
         stored = {
             "characters": vocabulary.characters,
             "folded": vocabulary.folded,
