@@ -599,7 +599,7 @@ def test_a_sampler_state_changed_and_signed_anew_is_refused_or_goes_on(tmp_path:
         )
         try:
             # Where runs must not be repeated, a state has no small limit.
-            times = 47 if like.config.no_repeat else 1
+            times = 44 if like.config.no_repeat else 1
             if not isinstance(attacked(path, lambda sampler=sampler: sampler.load_state(path), times), ModelFileError):
                 assert kind not in REFUSED
                 goes_on(sampler)

@@ -357,7 +357,7 @@ class Sampler:
         container.save(path, arrays, description, smaller=advice, max_header=self._max_header())
 
     def _max_header(self) -> int:
-        """What a state of this sampler may need; a hostile one may take up to 47 times as much memory."""
+        """What a state of this sampler may need; a hostile one may take up to 44 times as much memory."""
         return container.MAX_HEADER + MAX_STREAM * self.num + MAX_STREAMS * bool(self.config.no_repeat)
 
     @_in_turn

@@ -27,7 +27,7 @@ from chargen.errors import ModelFileError, SettingError, WriteError, short, told
 KEY = "chargen"
 ZEROS = "0" * 64
 MAX_HEADER = 1_000_000
-"""Bytes, enough for 30,000 characters: parsed, a hostile header takes up to 47 times as many."""
+"""Bytes, enough for 30,000 characters: parsed, a hostile header takes up to 44 times as many."""
 DTYPES = {"F64": "<f8", "F32": "<f4", "BF16": "<u2", "I8": "|i1"}
 _NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 
