@@ -256,10 +256,6 @@ def without(state: RunState, what: str) -> RunState:
 CLOCKS_AND_DERIVED = COUNTER_CLOCKS - {"metrics_bytes"} | {
     "hidden",
     "complete",
-    "valid_loss",
-    "valid_forward",
-    "valid_backward",
-    "valid_cloze",
     "bad_steps",
     "grad_norm",
     "lr",

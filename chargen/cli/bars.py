@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -66,6 +67,7 @@ class TrainingBar:
         self._told = trainer.counters.logged_step
         self._told_at = self._previewed = time.monotonic()
         self._loss: float | None = None
+        self._valid = ""
         self._warned = ""
 
     def __enter__(self) -> "TrainingBar":
@@ -76,9 +78,11 @@ class TrainingBar:
 
     def show(self, progress: "Progress") -> None:
         """Called after every step and every window of a validation."""
-        if not math.isnan(progress.train_loss):
+        if progress.doing == "training" and not math.isnan(progress.train_loss):
             # A running mean: single steps jump too much to read.
             self._loss = progress.train_loss if self._loss is None else 0.95 * self._loss + 0.05 * progress.train_loss
+        if progress.valid_loss is not None:
+            self._valid = self._validation(progress.valid_loss, progress.valid_losses)
         self._bar.n = 100 * progress.share
         self._bar.set_description_str(self._line(progress))
         step, now = progress.step, time.monotonic()
@@ -87,8 +91,7 @@ class TrainingBar:
             tell_above(visible(f"warning: {self._warned}" if self._warned else "saved: the disk takes files again"))
         if progress.doing != "training" or step == self._told:
             return
-        validated = self.trainer.validates and step % self.trainer.eval_every == 0
-        if validated or now - self._told_at > TELL_SECONDS:
+        if progress.valid_loss is not None or now - self._told_at > TELL_SECONDS:
             self._told, self._told_at = step, now
             if self._bar.disable:
                 tell_above(self._line(progress))
@@ -100,14 +103,16 @@ class TrainingBar:
         parts = [f"step {progress.step:,}", f"epoch {progress.epoch:.2f}"]
         if self._loss is not None:
             parts.append(f"loss {self._with_bits(self._loss)}")
-        if progress.valid_loss is not None:
-            parts.append(f"valid {self._with_bits(progress.valid_loss)}")
-        if "backward" in progress.valid_losses:
-            losses = progress.valid_losses
-            parts[-1] += f" = mean of forward {losses['forward']:.3f}, backward {losses['backward']:.3f}"
+        if self._valid:
+            parts.append(self._valid)
         parts.append(f"{progress.chars_per_second:,.0f} {self._unit}s/s")
         parts.append(progress.doing if progress.doing != "training" else f"{_clock(progress.seconds_left)} left")
         return "  ".join(parts)
+
+    def _validation(self, loss: float, parts: Mapping[str, float]) -> str:
+        """The latest validation's figures: they stay on the line until the next."""
+        of = f" = mean of forward {parts['forward']:.3f}, backward {parts['backward']:.3f}" if parts else ""
+        return f"valid {self._with_bits(loss)}{of}"
 
     def _with_bits(self, loss: float) -> str:
         return f"{loss:.3f} ({loss / math.log(2):.3f} bits/{self._unit})"

@@ -11,16 +11,18 @@ class Progress:
     Args:
         step, epoch: done so far.
         seconds: spent by the run so far, resumed parts included.
-        train_loss: nats per character over the last step; NaN before the first, or where it was not finite. Of a
-            bidirectional model the mean of both directions.
-        valid_loss: of the latest validation, alike; None before the first.
+        train_loss: nats per character over the last step (on a GPU, the last whose figures are there); NaN before the
+            first, or where it was not finite. Of a bidirectional model the mean of both directions.
+        valid_loss: alike, where a validation has just ended, and in the last Progress of a run, where the best weights
+            were scored on the whole split; None everywhere else.
+        test_loss: alike, in the last Progress where there is a test part; None everywhere else.
         lr, grad_norm: of the last step.
         chars_per_second: trained since the last line of metrics, validation apart.
         share: of the budget used, 0 to 1.
         seconds_left: until the budget is used, estimated.
         doing: "training", "validating" (a step's validation) or "finishing" (the whole splits at the end).
-        train_losses, valid_losses: of a bidirectional model "forward", "backward" and, where it learned or was asked,
-            "cloze"; empty otherwise.
+        train_losses, valid_losses, test_losses: of a bidirectional model, where there is such a loss, "forward",
+            "backward" and, where it learned or was asked, "cloze"; empty otherwise.
         warning: why the latest save failed, while the run goes on without it; empty where it did not.
     """
 
@@ -35,6 +37,8 @@ class Progress:
     share: float
     seconds_left: float
     doing: str = "training"
+    test_loss: float | None = None
     train_losses: Mapping[str, float] = field(default_factory=dict)
     valid_losses: Mapping[str, float] = field(default_factory=dict)
+    test_losses: Mapping[str, float] = field(default_factory=dict)
     warning: str = ""

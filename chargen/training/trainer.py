@@ -86,7 +86,9 @@ class Trainer(Run):
         self.metrics.cut()
         if self.out and counters.step == 0:
             self.save()  # from here on the run can be resumed, and a full disk is known before the work
-        yield from self._measure()
+        valid = yield from self._measure()
+        if valid:
+            yield self._progress("validating", valid)
         while not self.finished or counters.step == 0:
             begun = time.monotonic()
             rate = learning_rate(config, counters.step, self.budget.share())
@@ -132,10 +134,10 @@ class Trainer(Run):
             self.budget.train_seconds += time.monotonic() - begun
             self.budget.train_steps += 1
 
-            yield from self._measure()
+            valid = yield from self._measure()
             if self.out and time.monotonic() - self._last_save > 60 * config.save_minutes:
                 self.try_to_save()
-            yield self._progress("training")
+            yield self._progress("training", valid)
         yield from self._finish()
 
     def save(self) -> None:
@@ -239,22 +241,21 @@ class Trainer(Run):
         counters.since_cloze_characters += cloze_characters
         self._last_loss = sum(self._last_losses[direction] for direction in batches) / len(batches)
 
-    def _measure(self) -> Iterator[Progress]:
-        """Where this step is due for it: validate, and write a line of metrics. Done at most once for a step."""
+    def _measure(self) -> Generator[Progress, None, Losses]:
+        """Where this step is due for it: validate, and write a line of metrics. Done at most once for a step.
+
+        Returns what the validation found; nothing where there was none.
+        """
         counters = self.counters
-        if not self._due():
-            return
-        self._settle()
         losses: Losses = {}
+        if not self._due():
+            return losses
+        self._settle()
         if self._validation_due():
             losses = yield from self._score(self.model, self.corpus.valid, SUBSET, "validating")
             if not math.isfinite(self._mean(losses)):
                 losses = {}  # overflowing weights: it says nothing, and the next steps decide whether the run goes on
-            loss = counters.valid_loss = self._mean(losses) if losses else None
-            parts = {name: part.mean for name, part in losses.items()} if self.cloze else {}
-            counters.valid_forward, counters.valid_backward, counters.valid_cloze = (
-                parts.get(name) for name in ("forward", "backward", "cloze")
-            )
+            loss = self._mean(losses) if losses else None
             if loss is not None and (counters.best_loss is None or loss < counters.best_loss):
                 counters.best_loss, counters.best_step, counters.evaluations_since_best = loss, counters.step, 0
                 self.best = weights_of(self.model)
@@ -262,10 +263,11 @@ class Trainer(Run):
                 counters.evaluations_since_best += 1
         counters.logged_step = counters.step
         if not self._line_due():
-            return
+            return losses
         self.metrics.write(self._line(losses))
         counters.since_nats = counters.since_backward_nats = counters.since_cloze_nats = counters.since_seconds = 0.0
         counters.since_characters = counters.since_backward_characters = counters.since_cloze_characters = 0
+        return losses
 
     def _validation_due(self) -> bool:
         return self.validates and self.counters.step % self.eval_every == 0
@@ -367,7 +369,7 @@ class Trainer(Run):
             best_step = counters.step
         assert best_step is not None
         self.summary = self._summary(best_step)
-        valid: Losses = {}
+        scored: dict[str, Losses] = {"valid": {}, "test": {}}
         for name, ids, limit, size in (
             ("valid", self.corpus.valid, valid_limit, self.budget.end_sizes[0]),
             ("test", self.corpus.test, test_limit, self.budget.end_sizes[1]),
@@ -376,7 +378,7 @@ class Trainer(Run):
                 losses = yield from self._score(judged, ids, limit, "finishing")
                 if not math.isfinite(self._mean(losses)):
                     raise Diverged(NOT_FINITE)
-                valid = losses if name == "valid" else valid
+                scored[name] = losses
                 self.summary |= {
                     f"{name}_loss": self._mean(losses),
                     f"{name}_characters": losses["forward"].characters,
@@ -388,24 +390,32 @@ class Trainer(Run):
             self.metrics.sync()
             # The state last: a kill before it leaves a run that ends again, and its metrics are cut before they go on.
             save_model(self.out / FILE_NAME, self.model_file(weights_of(judged), self.summary))
-            self.metrics.write({**self._line(valid), "final": True})
+            line = self._line(scored["valid"])
+            if scored["test"]:
+                line |= {"test_loss": self._mean(scored["test"])}
+                line |= self._named("test", scored["test"]) if self.cloze else {}
+            self.metrics.write({**line, "final": True})
             self.metrics.sync()
             counters.seconds = self.budget.seconds()
             save_run_state(self.out, self._state())
-        yield self._progress("finishing")
+        yield self._progress("finishing", scored["valid"], scored["test"])
 
-    def _progress(self, doing: str) -> Progress:
+    def _progress(self, doing: str, valid: Losses | None = None, test: Losses | None = None) -> Progress:
+        """Where the run stands, with the losses that this moment brings."""
         counters, budget = self.counters, self.budget
         speed = counters.since_characters / counters.since_seconds if counters.since_seconds else 0.0
         if not speed and budget.train_seconds:
             speed = budget.train_characters / budget.train_seconds
-        valid = {"forward": counters.valid_forward, "backward": counters.valid_backward, "cloze": counters.valid_cloze}
+        valid_losses, test_losses = (
+            {name: loss.mean for name, loss in (losses or {}).items()} if self.cloze else {} for losses in (valid, test)
+        )
         return Progress(
             step=counters.step,
             epoch=counters.step / self.batches["forward"].steps_per_epoch,
             seconds=budget.seconds(),
             train_loss=self._last_loss,
-            valid_loss=counters.valid_loss,
+            valid_loss=self._mean(valid) if valid else None,
+            test_loss=self._mean(test) if test else None,
             lr=self.counters.lr,
             grad_norm=counters.grad_norm,
             chars_per_second=speed,
@@ -413,6 +423,7 @@ class Trainer(Run):
             seconds_left=budget.seconds_left(),
             doing=doing,
             train_losses=self._last_losses if self.cloze else {},
-            valid_losses={name: loss for name, loss in valid.items() if loss is not None},
+            valid_losses=valid_losses,
+            test_losses=test_losses,
             warning=self.warning,
         )

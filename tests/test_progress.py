@@ -1,0 +1,80 @@
+"""What a run tells of itself: every figure once, at its step, and the same as in its files."""
+
+import json
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chargen.model.config import ModelConfig
+from chargen.text.corpus import Corpus
+from chargen.training.config import TrainConfig
+from chargen.training.progress import Progress
+from chargen.training.trainer import Trainer
+
+TEXT = "the quick brown föx jumps over the läzy dog. " * 20
+EVENTS = settings(max_examples=12)
+
+
+def model(*, bidirectional: bool = False) -> ModelConfig:
+    return ModelConfig(num_layers=1, hidden_size=6, embedding_size=4, dropout=0.0, bidirectional=bidirectional)
+
+
+def config(**chosen: object) -> TrainConfig:
+    usual = {"steps": 12, "batch_size": 4, "seq_length": 8, "precision": "fp32", "log_every": 3, "eval_every": 5}
+    return TrainConfig(**{**usual, **chosen})
+
+
+def lines(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def validated(events: list[Progress]) -> list[tuple[int, float]]:
+    return [(event.step, event.valid_loss) for event in events if event.valid_loss is not None]
+
+
+@EVENTS
+@given(data=st.data())
+def test_validations_are_told_once_and_as_in_metrics(data: st.DataObject, tmp_path_factory) -> None:
+    """One direction and both, characters and bytes, with and without parts, left anywhere and taken up again."""
+    draw, folder = data.draw, tmp_path_factory.mktemp("run") / "run"
+    corpus = Corpus.from_text(
+        TEXT,
+        unit=draw(st.sampled_from(["character", "byte"])),
+        valid_fraction=draw(st.sampled_from([0.0, 0.1, 0.3])),
+        test_fraction=draw(st.sampled_from([0.0, 0.2])),
+    )
+    intervals = {"eval_every": draw(st.integers(1, 9)), "log_every": draw(st.integers(1, 5))}
+    train = config(steps=draw(st.integers(1, 12)), **intervals)
+    trainer, events = Trainer(corpus, model(bidirectional=draw(st.booleans())), train, folder), []
+    for place in draw(st.lists(st.integers(1, 40), max_size=2)):
+        for _, event in zip(range(place), trainer.run(), strict=False):
+            events.append(event)
+        if trainer.counters.complete:
+            break
+        if draw(st.booleans()):
+            trainer.save()
+            trainer = Trainer.resume(folder, corpus)
+    if not trainer.counters.complete:
+        events.extend(trainer.run())
+    found = lines(folder)
+    assert validated(events) == [(line["step"], line["valid_loss"]) for line in found if line["valid_loss"] is not None]
+    last, final = events[-1], found[-1]
+    assert (last.step, last.valid_loss, last.test_loss) == (final["step"], final["valid_loss"], final.get("test_loss"))
+    assert last.valid_loss == trainer.summary.get("valid_loss")
+    assert last.test_loss == trainer.summary.get("test_loss")
+    assert ("test_loss" in final) == (len(corpus.test) > 0)
+    assert all(event.test_loss is None for event in events[:-1])
+    for event in events:
+        line = next((line for line in found[:: -1 if event is last else 1] if line["step"] == event.step), {})
+        named = {name: line.get(f"valid_loss_{name}", line.get(f"valid_{name}")) for name in event.valid_losses}
+        assert named == dict(event.valid_losses)
+        assert bool(event.valid_losses) == (trainer.model_config.bidirectional and event.valid_loss is not None)
+
+
+def test_a_short_run_ends_with_its_figures(tmp_path: Path) -> None:
+    corpus = Corpus.from_text(TEXT, test_fraction=0.2)
+    *before, last = Trainer(corpus, model(), config(eval_every=100), tmp_path).run()
+    assert validated(before) == []
+    assert last.doing == "finishing"
+    assert (last.valid_loss, last.test_loss) == (lines(tmp_path)[-1]["valid_loss"], lines(tmp_path)[-1]["test_loss"])
