@@ -38,7 +38,7 @@ SMALL_RUN = ["--hidden-size", "8", "--embedding-size", "4", "--batch-size", "4",
              "fp32", "--dropout", "0"]  # fmt: skip
 OWN = re.compile(
     r"\x1b\[\d\dm\x1b\[1m(?=.)|\x1b\[0m"  # a colour, bold, and its end
-    r"|\r *\r|\r(?= *\d+%\|)|\r(?=\w+ *: +\d+%\|)"  # tqdm clears a bar, and writes it anew
+    r"|\r *\r|\r(?= *\d+%(?:\||  ))|\r(?=\w+ *: +\d+%\|)"  # tqdm clears a bar, and writes it anew
 )
 """What chargen and tqdm themselves send to steer the terminal."""
 DRIVER = """

@@ -2,26 +2,54 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from chargen.cli.terminal import STDERR, tell_above, visible
+from chargen.cli.terminal import STDERR, cells, columns, fold, tell_above, visible
 
 if TYPE_CHECKING:
     from chargen.training.progress import Progress
     from chargen.training.trainer import Trainer
 
+    _Tqdm = tqdm[Any]
+else:
+    _Tqdm = tqdm
+
 PREVIEW_SECONDS = 20.0
 TELL_SECONDS = 60.0
+GRAPH = 20
+"""Columns of the bar itself, where there is room for all."""
+
+
+class Bar(_Tqdm):
+    """A bar on standard error, where that is a terminal: one row of as many columns as it has at that moment."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"file": STDERR, "leave": False, "disable": None, **settings})
+
+    @property
+    def format_dict(self) -> Any:
+        """What tqdm makes the row of."""
+        return {**super().format_dict, "ncols": columns()}
+
+    @staticmethod
+    def status_printer(file: Any) -> Callable[[str], None]:
+        """Who writes a row over the one before, with blanks as far as the terminal goes now and no farther."""
+
+        def show(row: str) -> None:
+            file.write(f"\r{row}{' ' * ((columns() or 0) - cells(row))}")
+            file.flush()
+
+        return show
 
 
 class ReadingBar:
     """Bytes read, counted and encoded; appears only where it takes longer than a second."""
 
     def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
+        self._bar: Bar | None = None
         self._what = ""
 
     def __enter__(self) -> "ReadingBar":
@@ -36,16 +64,7 @@ class ReadingBar:
         if what != self._what or self._bar is None:
             self.__exit__()
             self._what = what
-            self._bar = tqdm(
-                desc=f"{what:8}",
-                total=total,
-                unit="B",
-                unit_scale=True,
-                delay=1,
-                leave=False,
-                disable=None,
-                file=STDERR,
-            )
+            self._bar = Bar(desc=f"{what:8}", total=total, unit="B", unit_scale=True, delay=1)
         self._bar.update(done - self._bar.n)
 
 
@@ -61,9 +80,7 @@ class TrainingBar:
         self.trainer = trainer
         self.preview = preview
         self._unit = "byte" if trainer.corpus.vocabulary.byte_mode else "char"
-        self._bar: tqdm[Any] = tqdm(
-            total=100, disable=None, file=STDERR, leave=False, bar_format="{percentage:3.0f}%|{bar:20}| {desc}"
-        )
+        self._bar = Bar(total=100, bar_format="{percentage:3.0f}%  {desc}")
         self._told = trainer.counters.logged_step
         self._told_at = self._previewed = time.monotonic()
         self._loss: float | None = None
@@ -84,7 +101,7 @@ class TrainingBar:
         if progress.valid_loss is not None:
             self._valid = self._validation(progress.valid_loss, progress.valid_losses)
         self._bar.n = 100 * progress.share
-        self._bar.set_description_str(self._line(progress))
+        self._show_row(progress)
         step, now = progress.step, time.monotonic()
         if progress.warning != self._warned:
             self._warned = progress.warning
@@ -99,15 +116,34 @@ class TrainingBar:
                 self._write_preview(step)
                 self._previewed = time.monotonic()
 
-    def _line(self, progress: "Progress") -> str:
-        parts = [f"step {progress.step:,}", f"epoch {progress.epoch:.2f}"]
-        if self._loss is not None:
-            parts.append(f"loss {self._with_bits(self._loss)}")
-        if self._valid:
-            parts.append(self._valid)
-        parts.append(f"{progress.chars_per_second:,.0f} {self._unit}s/s")
-        parts.append(progress.doing if progress.doing != "training" else f"{_clock(progress.seconds_left)} left")
-        return "  ".join(parts)
+    def _show_row(self, progress: "Progress") -> None:
+        """The bar's row: what matters most where not all has room."""
+        width = columns()
+        if self._bar.disable or width is None:
+            return
+        row = self._line(progress, width - len("100%  "))
+        graph = min(GRAPH, (width - len("100%|| ") - cells(row)) // 5 * 5)  # in fives: it moves less
+        self._bar.bar_format = "{percentage:3.0f}%" + (f"|{{bar:{graph}}}| {{desc}}" if graph > 0 else "  {desc}")
+        self._bar.set_description_str(row)
+
+    def _line(self, progress: "Progress", room: float = math.inf) -> str:
+        """How the run stands, in as many columns as there are: the most important figures of those that fit."""
+        left = progress.doing if progress.doing != "training" else f"{_clock(progress.seconds_left)} left"
+        valid, _, parts = self._valid.partition(" = ")
+        figures = [  # in their order on the row, each with its rank
+            (4, f"step {progress.step:,}"),
+            (5, f"epoch {progress.epoch:.2f}"),
+            (0, "" if self._loss is None else f"loss {self._with_bits(self._loss)}"),
+            (2, valid),
+            (6, f"= {parts}" if parts else ""),
+            (3, f"{progress.chars_per_second:,.0f} {self._unit}s/s"),
+            (1, left),
+        ]
+        kept: list[tuple[int, str]] = []
+        for figure in sorted(figure for figure in figures if figure[1]):
+            if cells("  ".join(text for _, text in [*kept, figure])) <= room:
+                kept.append(figure)
+        return "  ".join(figure[1] for figure in figures if figure in kept)
 
     def _validation(self, loss: float, parts: Mapping[str, float]) -> str:
         """The latest validation's figures: they stay on the line until the next."""
@@ -124,8 +160,12 @@ class TrainingBar:
         model = self.trainer.model_file()
         # On a new machine the faster steps would have to be compiled first: for a few characters, out of the budget.
         sampler = Sampler(model, seed=step, temperature=0.8, stepper=NumpyStepper(model.config, model.arrays))
-        text = visible(sampler.generate(self.preview)).replace("\n", "\n  | ")
-        tell_above(f"  step {step:,} writes:\n  | {text}")
+        tell_above(f"  step {step:,} writes:")
+        width = columns()
+        for line in visible(sampler.generate(self.preview)).split("\n"):
+            rows = [line] if width is None else fold(line.expandtabs(4), width - 4)
+            # A bar begins each line that the model has begun.
+            tell_above("\n".join(f"  {' ' if number else '|'} {row}" for number, row in enumerate(rows)))
 
 
 def _clock(seconds: float) -> str:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-from tqdm import tqdm
 
+from chargen.cli.bars import Bar
 from chargen.cli.options import GroupedCommand, option
-from chargen.cli.terminal import STDERR, tell_of_kernels, visible
+from chargen.cli.terminal import tell_of_kernels, visible
 from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 TAIL = 10_000
 """Characters of other text on which the rates of dynamic evaluation are chosen."""
-
-
-_BAR: dict[str, Any] = {"delay": 1, "leave": False, "disable": None, "file": STDERR}
 
 
 @click.command("eval", cls=GroupedCommand, short_help="Score a text with a model.")
@@ -173,13 +170,13 @@ def _reader(model: "CharModel", vocabulary: Vocabulary, tail: str, precision: st
 
     ids = vocabulary.encode(tail, "skip" if vocabulary.unknown_id is None else "replace")
     usual = usual_gradients(model, vocabulary, ids, precision, direction)
-    with tqdm(desc="choosing rates", total=TRIES, unit="try", **_BAR) as bar:
+    with Bar(desc="choosing rates", total=TRIES, unit="try", delay=1) as bar:
         rates = choose_rates(model, vocabulary, ids, usual, precision, direction, lambda *found: bar.update())
     return Reader(model, vocabulary, usual, rates, precision, direction)
 
 
 def _with_bar(reader: "Reader", size: int, ids: Any) -> Iterator["Loss"]:
-    with tqdm(desc="scoring", total=size, unit="char", **_BAR) as bar:
+    with Bar(desc="scoring", total=size, unit="char", delay=1) as bar:
         for loss in reader.losses(ids):
             bar.update(loss.characters)
             yield loss

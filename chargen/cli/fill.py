@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
+from chargen.cli.bars import Bar
 from chargen.cli.options import (
     GroupedCommand,
     command_line_wins,
@@ -19,7 +19,7 @@ from chargen.cli.options import (
     unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import STDERR, TextWriter, tell, tell_of_kernels
+from chargen.cli.terminal import TextWriter, tell, tell_of_kernels
 from chargen.draws import MAX_SEED
 from chargen.errors import SettingError
 from chargen.sampling.choose import SampleConfig
@@ -109,7 +109,7 @@ def command(
     if seed is None:
         tell(f"seed {filler.seed}")
     total = 1 + num * (len(template.lengths) - 1)
-    bar = tqdm(total=total, unit="gap", delay=1, leave=False, disable=None, file=STDERR)
+    bar = Bar(total=total, unit="gap", delay=1)
     with stop_on_signals(), bar:
         writer = TextWriter()
         fills: tuple[Fill, ...] = ()

@@ -125,5 +125,5 @@ def _open_missing_streams() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    tell(f"{styled('chargen:', 'red')} {visible(message, newlines=True)}")
+    tell(f"{styled('chargen:', 'red')} {visible(message, newlines=True)}", whole=True)
     sys.exit(code)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
+from chargen.cli.bars import Bar
 from chargen.cli.options import (
     GroupedCommand,
     command_line_wins,
@@ -18,7 +18,7 @@ from chargen.cli.options import (
     settings_options,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import STDERR, TextWriter, tell, tell_of_kernels
+from chargen.cli.terminal import TextWriter, tell, tell_of_kernels
 from chargen.draws import MAX_SEED
 from chargen.errors import ChargenError, SettingError
 from chargen.model.config import need_two_ways
@@ -137,7 +137,7 @@ def command(
         writer = TextWriter()
         samples = _Samples(num, text if echo else "", writer, form, reverse)
         # Text is shown as it comes, unless its last character comes first.
-        bar = tqdm(total=length, unit="char", delay=1, leave=False, disable=None if reverse else True, file=STDERR)
+        bar = Bar(total=length, unit="char", delay=1, disable=None if reverse else True)
         try:
             for turn in sampler.write(length):
                 for written in turn:

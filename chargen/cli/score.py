@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
+from chargen.cli.bars import Bar
 from chargen.cli.options import GroupedCommand, option, unused
-from chargen.cli.terminal import STDERR, TextWriter, tell, visible
+from chargen.cli.terminal import TextWriter, tell, visible
 from chargen.errors import DataError, SettingError, short
 from chargen.insight.score import JUDGES, CharacterScore, score
 from chargen.model.config import need_two_ways
@@ -73,7 +73,7 @@ def command(
     else:
         unused(("encoding", "errors"), "--text")
     words = clean(words, file.reading)
-    with tqdm(total=len(words), unit="char", delay=1, leave=False, disable=None, file=STDERR) as bar:
+    with Bar(total=len(words), unit="char", delay=1) as bar:
         found = score(
             file,
             words,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import sys
 import unicodedata
@@ -12,6 +13,8 @@ import click
 from chargen.kernels import available
 
 _HARMLESS = "\n\t\u200c\u200d"  # joiners are part of words in several scripts
+_COMMAND = re.compile(r"(?:^|(?<= ))chargen [a-z]+ .*$")
+_LABEL = re.compile(r"\S+ {2,}|\S{8} | +")
 
 
 def as_argument(path: object) -> str:
@@ -41,6 +44,62 @@ def visible(text: str, *, newlines: bool = False) -> str:
 def styled(text: str, color: str) -> str:
     """Text in a colour, for click.echo, which drops it where nobody looks on; as it is where NO_COLOR asks for that."""
     return text if os.environ.get("NO_COLOR") else click.style(text, fg=color, bold=True)
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes: two for a wide character, none for one that joins another."""
+    if text.isascii():
+        return len(text)
+    return sum(_cells(character) for character in text)
+
+
+def _cells(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def fold(line: str, width: int) -> list[str]:
+    """A line cut into rows of at most `width` columns, at least 2: at a space, or in a word where there is none."""
+    rows = []
+    while cells(line) > width:
+        cut = used = 0
+        while used + _cells(line[cut]) <= width:
+            used += _cells(line[cut])
+            cut += 1
+        space = line.rfind(" ", 0, cut + 1)
+        if not line[: max(space, 0)].strip():
+            rows.append(line[:cut])
+            line = line[cut:]
+        else:
+            rows.append(line[:space])
+            line = line[space + 1 :]
+    return [*rows, line]
+
+
+def wrap(line: str, width: int) -> str:
+    """A line broken at spaces, so that no row is wider; what follows hangs below what its label is of.
+
+    A word that is wider, such as a path, stays whole, and so does a command at the end where a row holds it: both are
+    there to be copied.
+    """
+    plain = click.unstyle(line)
+    if cells(plain) <= width:
+        return line
+    label = _LABEL.match(plain)
+    words, command = line.split(" "), _COMMAND.search(line)
+    whole = cells(command[0]) if command else 0
+    hang = len(label[0]) if label and max(3 * len(label[0]), len(label[0]) + whole) <= width else 2
+    if command and hang + whole <= width:
+        words = [*line[: command.start() - 1].split(" "), command[0]]
+    rows, row = [], words[0]
+    for word in words[1:]:
+        if cells(click.unstyle(f"{row} {word}")) <= width or not row.strip():
+            row += f" {word}"
+        elif word:
+            rows.append(row)
+            row = " " * hang + word
+    return "\n".join([*rows, row])
 
 
 class _Stderr:
@@ -79,9 +138,29 @@ def discard(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def tell(text: str) -> None:
-    """Say something on standard error."""
-    click.echo(text, file=cast(TextIO, STDERR))
+def columns() -> int | None:
+    """How many columns the terminal on standard error has by now, but the last, where some begin a new line; or None.
+
+    None where it is no terminal.
+    """
+    if not STDERR.isatty():
+        return None
+    try:
+        found = os.get_terminal_size(STDERR.fileno()).columns
+    except (OSError, ValueError):
+        found = 0
+    return max(found or 80, 20) - 1
+
+
+def tell(text: str, *, whole: bool = False) -> None:
+    """Say something on standard error, in rows that fit the terminal; an error stays whole, however long its line."""
+    click.echo(text if whole else _fitting(text), file=cast(TextIO, STDERR))
+
+
+def _fitting(text: str) -> str:
+    """The text in rows that a terminal holds; as it is where there is none."""
+    width = columns()
+    return text if width is None else "\n".join(wrap(line, width) for line in text.split("\n"))
 
 
 class TextWriter:
@@ -141,4 +220,4 @@ def tell_above(text: str) -> None:
     """Say something on standard error, above a bar that is shown there."""
     from tqdm import tqdm
 
-    tqdm.write(text, file=STDERR)
+    tqdm.write(_fitting(text), file=STDERR)

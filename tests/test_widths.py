@@ -1,0 +1,204 @@
+"""Rows fit the terminal: through a pseudo-terminal of every usual width, and while its window is resized."""
+
+import contextlib
+import os
+import re
+import struct
+import threading
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chargen.cli import bars
+from chargen.cli.bars import Bar, TrainingBar
+from chargen.cli.main import main
+from chargen.cli.terminal import cells, columns, fold, tell, tell_above, wrap
+
+fcntl = pytest.importorskip("fcntl")
+termios = pytest.importorskip("termios")
+
+QUICK = ["--hidden-size", "12", "--embedding-size", "6", "--num-layers", "1", "--batch-size", "4", "--seq-length", "8"]
+QUICK += ["--dropout", "0.1", "--precision", "fp32", "--eval-every", "3", "--preview", "150"]
+RESIZED = "\x1b]{}\x07"
+"""What the test itself writes where the window gets another width."""
+
+
+class Screen:
+    """What a terminal makes of what it gets: rows, and how often one was too long.
+
+    Args:
+        width: its columns.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width, self.wraps, self.column = width, 0, 0
+        self.rows = [""]
+
+    def feed(self, text: str) -> None:
+        for piece in re.findall(r"\x1b\[[0-9;]*m|\x1b\]\d+\x07|.", text, re.S):
+            if piece.startswith("\x1b["):
+                continue
+            if piece.startswith("\x1b]"):
+                self.width = int(piece[2:-1])
+                while cells(self.rows[-1]) > self.width:
+                    self.rows[-1] = self.rows[-1][:-1]
+                self.column = min(self.column, self.width - 1)
+            elif piece == "\r":
+                self.column = 0
+            elif piece == "\n":
+                self.rows.append("")
+                self.column = 0
+            else:
+                assert piece.isprintable(), f"{piece!r} steers the terminal"
+                wide = 0 if unicodedata.combining(piece) else 1 + (unicodedata.east_asian_width(piece) in "WF")
+                if self.column + wide > self.width:
+                    self.wraps += 1
+                    self.rows.append("")
+                    self.column = 0
+                row = self.rows[-1].ljust(self.column)
+                self.rows[-1] = row[: self.column] + piece + row[self.column + len(piece) :]
+                self.column += wide
+
+
+class PseudoTerminal:
+    """Standard error of this process, read by a screen."""
+
+    def __init__(self, width: int) -> None:
+        self.master, self.slave = os.openpty()
+        modes = termios.tcgetattr(self.slave)
+        modes[1] &= ~termios.OPOST
+        termios.tcsetattr(self.slave, termios.TCSANOW, modes)
+        self.stream = open(self.slave, "w", encoding="utf-8")  # noqa: SIM115
+        self.screen = Screen(width)
+        self.got = b""
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def __enter__(self) -> "PseudoTerminal":
+        self.instead = contextlib.redirect_stderr(self.stream)
+        self.instead.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.instead.__exit__(None, None, None)
+        self.stream.close()
+        self.reader.join()
+        os.close(self.master)
+        self.screen.feed(self.got.decode())
+
+    def resize(self, width: int) -> None:
+        self.stream.write(RESIZED.format(width))
+        self.stream.flush()
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while data := os.read(self.master, 1 << 16):
+                self.got += data
+
+
+def train(folder: Path, *more: str) -> None:
+    text = "It was the best of times, it was the worst of times; 時代は最良であり、最悪であった。\n" * 30
+    (folder / "novel.txt").write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "novel.txt", *QUICK, *more])
+    assert ended.value.code == 0
+
+
+@pytest.mark.parametrize("more", [[], ["--bidirectional"]], ids=["one way", "two ways"])
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_no_row_of_training_is_longer_than_the_terminal_is_wide(
+    width: int, more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bars, "PREVIEW_SECONDS", 0.0)
+    with PseudoTerminal(width) as terminal:
+        train(tmp_path, "--steps", "9", *more)
+    screen = terminal.screen
+    assert screen.wraps == 0, screen.rows
+    shown = "\n".join(screen.rows)
+    assert "step 3 writes:" in shown
+    assert "warning: " in shown
+    assert "chargen sample checkpoints/novel" in shown, "a command is there to be copied"
+    assert "%" in terminal.got.decode(), "there was no bar"
+    for told in re.findall(r"loss [^)]*\)", terminal.got.decode()):
+        assert re.fullmatch(r"loss \d+\.\d+ \(\d+\.\d+ bits/char\)", told)
+
+
+def test_no_row_is_too_long_while_the_window_is_resized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    widths = iter([120, 40, 97, 60, 41, 40, 80] * 9)
+    show, terminal = TrainingBar.show, PseudoTerminal(80)
+
+    def resized(self: TrainingBar, *arguments: object) -> None:
+        terminal.resize(next(widths))
+        show(self, *arguments)
+
+    monkeypatch.setattr(TrainingBar, "show", resized)
+    with terminal:
+        train(tmp_path, "--steps", "12")
+    assert terminal.screen.wraps == 0, terminal.screen.rows
+
+
+@pytest.mark.parametrize("total", [None, 3_000_000], ids=["of unknown length", "of known length"])
+@pytest.mark.parametrize("desc", ["reading", "choosing rates", "読み込み中" * 5, ""])
+def test_every_bar_fits_and_leaves_nothing(desc: str, total: int | None) -> None:
+    with PseudoTerminal(80) as terminal, Bar(desc=desc, total=total, unit="char", mininterval=0) as bar:
+        for number, width in enumerate([200, 100, 60, 40, 30, 80, 40]):
+            terminal.resize(width)
+            bar.update(12_345)
+            if number % 2:
+                tell_above("compiling inner loops for this machine; it takes some seconds")
+    assert terminal.screen.wraps == 0, terminal.screen.rows
+    # Of a row that was cut when the window shrank, the last column may stay.
+    assert len(terminal.screen.rows[-1].strip()) <= 1
+
+
+def test_a_terminal_that_does_not_know_its_width_has_the_usual_one() -> None:
+    with PseudoTerminal(80) as terminal:
+        assert columns() == 79
+        terminal.resize(0)
+        assert columns() == 79
+        terminal.resize(40)
+        assert columns() == 39
+        tell("warning: " + "so many words " * 9)
+    assert terminal.screen.wraps == 0
+    assert [len(row) > 25 for row in terminal.screen.rows] == [True] * 4 + [False] * 2
+
+
+words = st.text(st.sampled_from("abc,.時代é"), min_size=1, max_size=12)
+
+
+@given(st.lists(words, min_size=1), st.integers(20, 130), st.sampled_from(["", "valid    ", "warning: ", "         "]))
+def test_a_wrapped_line_has_the_same_words_and_rows_that_fit(text: list[str], width: int, label: str) -> None:
+    line = label + " ".join(text)
+    rows = wrap(line, width).split("\n")
+    assert " ".join(rows).split() == line.split()
+    assert all(cells(row) <= width or len(row.split()) <= 1 + bool(label.strip()) for row in rows)
+    assert rows[0].startswith(label)
+    assert all(row.startswith("  ") for row in rows[1:])
+    assert rows == [line] or cells(line) > width
+
+
+@given(st.text(st.sampled_from("ab  時代é,")), st.integers(2, 60))
+def test_a_folded_line_fits_and_loses_nothing_but_spaces(line: str, width: int) -> None:
+    rows = fold(line, width)
+    assert all(cells(row) <= width for row in rows)
+    assert "".join(rows).replace(" ", "") == line.replace(" ", "")
+    assert rows == [line] or cells(line) > width
+
+
+def test_a_command_stays_whole_where_a_row_holds_it() -> None:
+    line = "saved    checkpoints/novel/model.safetensors (step 2,126); now: chargen sample checkpoints/novel"
+    assert wrap(line, 79).split("\n") == [
+        "saved    checkpoints/novel/model.safetensors (step 2,126); now:",
+        "         chargen sample checkpoints/novel",
+    ]
+    assert wrap(line, 39).split("\n")[-2:] == ["  (step 2,126); now:", "  chargen sample checkpoints/novel"]
+    assert wrap(line, 30).split("\n")[-1] == "  sample checkpoints/novel"
+    assert cells("時代") == 4
+    assert cells("e\u0301") == 1
