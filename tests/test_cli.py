@@ -130,7 +130,8 @@ def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
         (["train", "empty.txt"], 3, "at least 2 characters, found 0"),
         (["train", "tiny.txt", "--batching", "random"], 3, "found 0"),
         (["train", "--resume", "nowhere"], 4, "nowhere"),
-        (["train", "text.txt", "--resume", "nowhere"], 2, "SOURCE cannot be given with --resume"),
+        (["train", "text.txt", "--resume", "nowhere"], 4, "nowhere"),
+        (["train", "--out", "run", "--resume", "nowhere"], 2, "--out cannot be given with --resume"),
         (["train", "text.txt", "--config", "nowhere.toml"], 2, "nowhere.toml"),
         (["train", "text.txt", "--config", "bad.toml"], 2, "no setting 'hiden_size'; did you mean hidden_size?"),
         (["train", "text.txt", "--config", "wrong.toml"], 2, "hidden_size is True"),
@@ -472,6 +473,52 @@ def test_resume_says_what_it_changes(run) -> None:
     told = run("train", "--resume", "checkpoints/text", "--steps", 3, "--lr", "0.001", "--preview", 0)
     assert "changed  steps: 2 before, 3 from here on" in told.err
     assert "changed  lr: 0.004 before, 0.001 from here on" in told.err
+    kept = next(line for line in told.err.splitlines() if line.startswith("kept     "))
+    assert "hidden_size 12, dropout 0, weight_decay 0.3, batch_size 4, seq_length 8: chosen or given" in kept
+    again = run("train", "--resume", "checkpoints/text", "--steps", 3, "--eval-every", 1)
+    assert "changed  eval_every" in again.err
+    assert "kept  " not in again.err
+
+
+def test_a_text_that_lies_elsewhere_now_is_gone_on_with(run, tmp_path) -> None:
+    (tmp_path / "valid.txt").write_text(TEXT[:200])
+    assert run("train", "text.txt", "--valid", "valid.txt", "--steps", 2, *QUICK).code == 0
+    for name in ("text.txt", "valid.txt"):
+        (tmp_path / name).rename(tmp_path / f"moved {name}")
+    (tmp_path / "other.txt").write_text(TEXT + "!")
+    words = ["train", "--resume", "checkpoints/text", "--steps", 3, "--preview", 0]
+    shutil.rmtree(os.environ["CHARGEN_CACHE"])
+    gone = run(*words)
+    assert gone.code == 3
+    assert "'" + str(tmp_path / "text.txt") + "'" in gone.err
+    assert gone.err.endswith("; where that lies elsewhere now: chargen train --resume checkpoints/text SOURCE\n")
+    for wrong in (["other.txt", "--valid", "moved valid.txt"], ["moved text.txt", "--valid", "moved text.txt"]):
+        other = run(*words, *wrong)
+        assert other.code == 3
+        assert "is not the one that this run learned" in other.err
+    assert run(*words, "moved text.txt").code == 3, "the validation text is gone too"
+    found = run(*words, "moved text.txt", "--valid", "moved valid.txt")
+    assert found.code == 0, found.err
+    assert "text     train: the same as before, now in moved text.txt\n" in found.err
+    assert "text     valid: the same as before, now in moved valid.txt\n" in found.err
+    again = run("train", "--resume", "checkpoints/text", "--steps", 4, "--preview", 0)
+    assert again.code == 0, "the run remembers the new place"
+
+
+def test_what_is_kept_back_of_minutes_is_named(run, monkeypatch) -> None:
+    assert run("train", "text.txt", "--minutes", 100, "--steps", 2, *QUICK).code == 0
+    monkeypatch.setattr("chargen.training.budget.Budget.seconds", lambda self: 600.0)
+    monkeypatch.setattr("chargen.training.budget.Budget._eval_speed", lambda self: 1.0)
+    refused = run("train", "--resume", "checkpoints/text", "--minutes", 10.4)
+    assert refused.code == 2
+    assert "its budget is used after 10.00 of 10.4 minutes" in refused.err
+    kept, least = map(
+        float, re.search(r"as ([\d.]+) are kept back .*; give --minutes ([\d.]+) or more", refused.err).groups()
+    )
+    assert kept > 0.4
+    assert run("train", "--resume", "checkpoints/text", "--minutes", least - 0.02).code == 2
+    monkeypatch.setattr("chargen.cli.train._train", lambda *arguments: None)
+    assert "is complete" not in run("train", "--resume", "checkpoints/text", "--minutes", least).err
 
 
 def test_a_prime_file_may_be_in_another_encoding(run, model, tmp_path) -> None:

@@ -338,7 +338,15 @@ def test_a_changed_file_is_refused_and_a_moved_run_goes_on(tmp_path: Path) -> No
     described = read_run_state(tmp_path / "moved").settings["corpus"]
     trainer = Trainer.resume(tmp_path / "moved", Corpus.from_description(described))
     assert trainer.counters.step == 2
+    assert Trainer.resume(tmp_path / "moved").counters.step == 2
+    elsewhere = source.rename(tmp_path / "elsewhere.txt")
+    run_until(Trainer.resume(tmp_path / "moved", corpus=Corpus.from_files(elsewhere)), 4)
+    assert Trainer.resume(tmp_path / "moved").corpus.sources["train"] == [str(elsewhere)]
+    elsewhere.rename(source)
+    assert Corpus.from_description(described, elsewhere={"train": source}).key == described["key"]
     source.write_text(TEXT.upper())
+    with pytest.raises(DataError, match="not the one that this run learned"):
+        Corpus.from_description(described, elsewhere={"train": source})
     with pytest.raises(DataError, match="has changed"):
         Corpus.from_description(described)
 

@@ -1,6 +1,7 @@
 """`chargen train`: learn a text and save a model."""
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from chargen.cli.report import say, tell_corpus, tell_model, tell_origin, tell_r
 from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.terminal import as_argument, tell_of_kernels
 from chargen.durable import locked, make_folder
-from chargen.errors import ModelFileError, SettingError, WriteError
+from chargen.errors import DataError, ModelFileError, SettingError, WriteError
 from chargen.model.config import ModelConfig
 from chargen.settings import make_settings
 from chargen.storage.model_file import ModelFile, read_model
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
 
 CHECKPOINTS = Path("checkpoints")
+CHOSEN = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_length")
+"""What is chosen to fit text and budget when a run begins."""
 
 
 @click.command("train", cls=GroupedCommand, short_help="Learn a text and save a model.")
@@ -46,7 +49,8 @@ CHECKPOINTS = Path("checkpoints")
 @option("--valid", group="Files", multiple=True, metavar="SOURCE", help="Validate on this text instead of a part.")
 @option("--test", group="Files", multiple=True, metavar="SOURCE", help="Test on this text instead of a part.")
 @option("--resume", group="Files", type=click.Path(path_type=Path), metavar="DIR",
-        help="Go on with the run in DIR as if it had not stopped; budget and intervals may change.")  # fmt: skip
+        help="Go on with the run in DIR as if it had not stopped; budget and intervals may change. SOURCE, --valid and "
+        "--test say where its text lies now, if not where it was.")  # fmt: skip
 @option("--init-from", group="Files", type=click.Path(path_type=Path), metavar="MODEL",
         help="Start from this model: shape and characters are kept, and new characters get a place.")  # fmt: skip
 @config_option
@@ -85,14 +89,14 @@ def command(
     for group in (("minutes", "epochs", "steps"), ("valid", "valid_fraction"), ("test", "test_fraction")):
         command_line_wins(group, values)
     valid, test = values.pop("valid") or (), values.pop("test") or ()
-    given = {"SOURCE": sources, "--out": out, "--valid": valid, "--test": test, "--init-from": init_from}
     with stop_on_signals() as stop:
         if resume is not None:
-            for name, value in (given | {"--preset": preset}).items():
+            for name, value in {"--out": out, "--init-from": init_from, "--preset": preset}.items():
                 if value:
                     raise SettingError(f"{name} cannot be given with --resume: the run remembers its own")
+            elsewhere = {"train": sources, "valid": valid, "test": test}
             with locked(_existing(resume)):
-                _train(_resumed(resume, values, started), stop, preview)
+                _train(_resumed(resume, values, elsewhere, started), stop, preview)
             return
         if not sources:
             raise SettingError("no text to learn: give a SOURCE, such as a file, a folder, - or python")
@@ -211,7 +215,13 @@ def _as_in(file: ModelFile) -> dict[str, Any]:
     return {"unit": file.vocabulary.unit, "newline": file.reading.newline, "normalize": file.reading.normalize}
 
 
-def _resumed(folder: Path, values: dict[str, Any], started: float) -> "Trainer":
+def _resumed(folder: Path, values: dict[str, Any], elsewhere: dict[str, tuple[str, ...]], started: float) -> "Trainer":
+    """The run in a folder, ready to go on; what is not as it was is told.
+
+    Args:
+        values: what is given, by name.
+        elsewhere: where the text of a role lies now, if not where it was.
+    """
     from chargen.storage.run_state import read_run_state
     from chargen.training.trainer import Trainer
 
@@ -219,16 +229,23 @@ def _resumed(folder: Path, values: dict[str, Any], started: float) -> "Trainer":
     for cls in (CorpusConfig, ModelConfig, TrainConfig):
         changes |= given_settings(cls, values)
     state = read_run_state(folder)
-    with ReadingBar() as bar:
-        corpus = Corpus.from_description(state.settings["corpus"], bar.show)
+    try:
+        with ReadingBar() as bar:
+            corpus = Corpus.from_description(state.settings["corpus"], bar.show, elsewhere)
+    except DataError as error:
+        if any(elsewhere.values()):
+            raise
+        raise DataError(
+            f"{error}; where that lies elsewhere now: chargen train --resume {as_argument(folder)} SOURCE"
+        ) from error
     trainer = Trainer.resume(folder, corpus, changes=changes, started=started)
     if trainer.device.type == "cpu":
         tell_of_kernels()
     say(f"resume   {folder} at step {trainer.counters.step:,}, after {trainer.counters.seconds:,.0f} s")
-    for name, now in asdict(trainer.config).items():
-        was = state.settings["training"].get(name)
-        if was != now:
-            say(f"changed  {name}: {was} before, {now} from here on")
+    for role, names in elsewhere.items():
+        if names:
+            say(f"text     {role}: the same as before, now in {', '.join(names)}")
+    _tell_changes(trainer, state.settings["training"])
     for name, now in trainer.machine().items():
         was = state.settings["machine"].get(name)
         if was != now:
@@ -238,14 +255,38 @@ def _resumed(folder: Path, values: dict[str, Any], started: float) -> "Trainer":
     return trainer
 
 
+def _tell_changes(trainer: "Trainer", before: dict[str, Any]) -> None:
+    """Which training settings are others now; and with another budget, which stay though the first one chose them."""
+    now = asdict(trainer.config)
+    changed = {name for name in now if before.get(name) != now[name]}
+    for name in now:
+        if name in changed:
+            was, new = ("none" if value is None else value for value in (before.get(name), now[name]))
+            say(f"changed  {name}: {was} before, {new} from here on")
+    if changed & {"minutes", "epochs", "steps"}:
+        settings = asdict(trainer.model_config) | now
+        kept = ", ".join(f"{name} {settings[name]:g}" for name in CHOSEN if name not in changed)
+        say(f"kept     {kept}: chosen or given for the first budget; only a new run chooses anew")
+
+
 def _nothing_left(trainer: "Trainer") -> str:
     config, counters = trainer.config, trainer.counters
     if trainer.out_of_patience:
         return f"{trainer.out} stopped early after {config.patience} validations without a best: raise --patience"
-    unit, used = "minutes", counters.seconds / 60
     if trainer.budget.steps is not None and counters.step >= trainer.budget.steps:
         unit, used = ("epochs", config.epochs) if config.epochs else ("steps", float(counters.step))
-    return f"{trainer.out} is complete: its budget is used after {used:,.10g} {unit}; give a larger --{unit} to go on"
+        return (
+            f"{trainer.out} is complete: its budget is used after {used:,.10g} {unit}; give a larger --{unit} to go on"
+        )
+    used, kept, least = (
+        seconds / 60
+        for seconds in (trainer.budget.seconds(), trainer.budget.end_seconds(), trainer.budget.used_seconds())
+    )
+    return (
+        f"{trainer.out} is complete: its budget is used after {used:,.2f} of {config.minutes:g} minutes, as {kept:.2f} "
+        "are kept back for its end (scoring the whole splits, saving); "
+        f"give --minutes {math.ceil(100 * least + 1) / 100:g} or more to go on"
+    )
 
 
 def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:

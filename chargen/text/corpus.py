@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -149,11 +149,20 @@ class Corpus:
         return cls(text.vocabulary, *parts, key, config, sources, text.report, hidden, known)
 
     @classmethod
-    def from_description(cls, described: dict[str, Any], progress: ProgressBar | None = None) -> "Corpus":
+    def from_description(
+        cls,
+        described: dict[str, Any],
+        progress: ProgressBar | None = None,
+        elsewhere: Mapping[str, Names] | None = None,
+    ) -> "Corpus":
         """Read again what `describe` named: from its sources, or from the cache where they are gone (standard input).
+
+        Args:
+            elsewhere: for roles whose text lies in another place by now ("train", "valid", "test"), where.
 
         Raises DataError where the text is gone or no longer the same, ModelFileError for what `describe` never says.
         """
+        moved = {role: _as_list(given) for role, given in (elsewhere or {}).items() if _as_list(given)}
         try:
             config, sources, key = (
                 make_settings(CorpusConfig, described["config"]),
@@ -161,7 +170,7 @@ class Corpus:
                 described["key"],
             )
             known = Vocabulary(**described["known"]) if "known" in described else None
-            train, valid, test = (sources[role] for role in ROLES)
+            train, valid, test = ({**sources, **moved}[role] for role in ROLES)
             named = [os.fspath(name) for given in (train, valid, test) for name in given]
             if not re.fullmatch("[0-9a-f]{64}", key):
                 raise ValueError(f"key {told(key)}")
@@ -171,13 +180,15 @@ class Corpus:
             if not named or any(source.once for source in find_sources(named)[0]):
                 raise DataError("the text of this run was given once and is no longer in the cache; start a new run")
         except DataError:
-            text = open_entry(key)
+            text = None if moved else open_entry(key)
             if text is None:
                 raise
             return cls._from_encoded(text, key, config, sources, known=known)
         corpus = cls.from_files(train, valid=valid, test=test, config=config, progress=progress, known=known)
         if corpus.key != key:
             some = ", ".join(named[:3]) + " …" * (len(named) > 3)
+            if moved:
+                raise DataError(f"the text in {some} is not the one that this run learned; name that, unchanged")
             raise DataError(f"the text of this run has changed ({some}); restore it, or start a new run")
         return corpus
 

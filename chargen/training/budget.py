@@ -64,24 +64,39 @@ class Budget:
         share = self.share()
         return 0.0 if share <= 0 else max(0.0, self.seconds() / share - self.seconds())
 
-    def end_seconds(self) -> float:
-        """What the end will take: the last validation, the whole splits, two saves, and the step under way."""
+    def end_seconds(self, total: float | None = None) -> float:
+        """What the end will take: the last validation, the whole splits, two saves, and the step under way.
+
+        Args:
+            total: seconds of the budget, where it is another one.
+        """
         speed = self._eval_speed()
         scored = self.subset * (self.counters.best_loss is not None) + sum(
-            limit or size for limit, size in zip(self.end_limits(), self.end_sizes, strict=True)
+            limit or size for limit, size in zip(self.end_limits(total), self.end_sizes, strict=True)
         )
         step = self.train_seconds / max(self.train_steps, 1)
         return 2 * self.save_seconds + self.ahead * step + (1.2 * scored / speed if speed else 0)
 
-    def end_limits(self) -> tuple[int | None, int | None]:
+    def used_seconds(self) -> float:
+        """The shortest time budget that is longer than what is spent, with what its end would take."""
+        total = self.seconds()
+        for _ in range(10):  # a longer budget scores more at its end, but far less than it is longer
+            total = self.seconds() + self.end_seconds(total)
+        return total
+
+    def end_limits(self, total: float | None = None) -> tuple[int | None, int | None]:
         """How many ids of the validation and test parts can be scored at the end; None is all of them.
 
         Only a time budget limits them, so that validation keeps to its share of the time.
+
+        Args:
+            total: seconds of the budget, where it is another one.
         """
         speed = self._eval_speed()
-        if self.total_seconds is None or not speed:
+        total = self.total_seconds if total is None else total
+        if total is None or not speed:
             return None, None
-        room = max(1, int(END_SHARE * self.total_seconds * speed / (2 if all(self.end_sizes) else 1)))
+        room = max(1, int(END_SHARE * total * speed / (2 if all(self.end_sizes) else 1)))
         first, second = (room if size > room else None for size in self.end_sizes)
         return first, second
 

@@ -133,7 +133,7 @@ class Run:
     def resume(
         cls,
         folder: str | Path,
-        corpus: Corpus,
+        corpus: Corpus | None = None,
         *,
         changes: dict[str, Any] | None = None,
         started: float | None = None,
@@ -142,13 +142,15 @@ class Run:
 
         Args:
             folder: the run folder.
-            corpus: the same corpus as before.
+            corpus: the same corpus as before, wherever its text lies now; read again from where it lay, by default.
             changes: training settings to change; budget, learning rate, schedule, intervals and the like.
 
-        Raises ModelFileError where the state is damaged, SettingError for a change that would make it another run.
+        Raises ModelFileError where the state is damaged, SettingError for a change that would make it another run,
+        DataError where the text is gone or has changed.
         """
         state = read_run_state(folder)
         config = changed_config(state.settings, changes or {})
+        corpus = corpus or Corpus.from_description(state.settings["corpus"])
         if corpus.describe() != {**state.settings["corpus"], "sources": corpus.sources}:
             raise SettingError(f"the corpus is not the one that the run in {folder} was trained on; start a new run")
         run = cls.__new__(cls)
