@@ -15,7 +15,7 @@ from test_resume import assert_same_runs
 from test_signals import SMALL, check_whole, text
 
 from chargen.storage.model_file import save_model
-from chargen.training.run import holds_a_run
+from chargen.training.run_folder import holds_a_run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork, and a limit that the system keeps to")
 MB = 10**6

@@ -1,24 +1,34 @@
 """A run folder that is held, read-only, missing or filled by something else: one clear line, and nothing harmed."""
 
 import errno
+import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_durable import HOLDER, kill, start
 
 from chargen import durable
 from chargen.cli.main import main
-from chargen.storage.model_file import FILE_NAME, read_model
+from chargen.errors import WriteError
+from chargen.model.config import ModelConfig
+from chargen.storage import container
+from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from chargen.storage.run_state import read_run_state
 from chargen.text.corpus import Corpus
 from chargen.training import metrics
+from chargen.training.config import TrainConfig
+from chargen.training.run_folder import check_free, recover
 from chargen.training.trainer import Trainer
 
 SMALL = ["--hidden-size", "12", "--embedding-size", "6", "--num-layers", "1", "--batch-size", "4", "--seq-length", "8"]
 SMALL += ["--dropout", "0", "--weight-decay", "0.3", "--precision", "fp32", "--preview", "0"]
+SHAPE = ModelConfig(num_layers=1, hidden_size=12, embedding_size=6)
+QUICK = TrainConfig(steps=6, batch_size=4, seq_length=8, precision="fp32")
 TEXT = "Whether I shall turn out to be the hero of my own life, these pages must show.\n" * 40
 
 
@@ -110,7 +120,7 @@ def test_a_folder_with_files_of_other_kinds_is_used_and_they_stay(
     read_model(here / "run")
 
 
-@pytest.mark.parametrize("arguments", [["text.txt", *SMALL, "--steps", "9", "--out", "run"], ["--resume", "run"]])
+@pytest.mark.parametrize("arguments", [["text.txt", *SMALL, "--out", "run", "--overwrite"], ["--resume", "run"]])
 def test_a_folder_that_another_process_holds_is_not_touched(
     arguments: list[str], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,3 +296,153 @@ def test_more_characters_than_a_model_file_holds_are_told_before_a_folder_is_mad
     assert "fold some of the 50,000 characters with --min-count, or train with --unit byte" in last
     assert sorted(os.listdir(here)) == ["text.txt"]
     assert train(capsys, "--unit", "byte")[0] == 0
+
+
+# Replacing a run
+
+
+@pytest.fixture
+def old(here: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """What a run folder holds that is to be replaced; the seed tells it from others."""
+    assert train(capsys, "--seed", "5")[0] == 0
+    (here / "run" / "notes.txt").write_text("mine")
+    return contents(here / "run")
+
+
+def seed_of(folder: Path) -> int:
+    seed = read_model(folder).training["settings"]["seed"]
+    assert read_run_state(folder).settings["training"]["seed"] == seed
+    assert isinstance(seed, int)
+    return seed
+
+
+@pytest.mark.parametrize("text", ["text.txt", "nowhere.txt"])
+def test_a_run_in_the_way_is_told_before_any_work(
+    text: str, here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Corpus, "from_files", lambda *_, **__: pytest.fail("the text was read"))
+    code, said = run(capsys, "train", text, "--steps", "3", "--out", "run")
+    assert code == 2
+    assert said == (
+        "chargen: run already holds a run: go on with --resume, choose another --out, or replace it with --overwrite"
+    )
+    assert contents(here / "run") == old
+
+
+def test_a_run_is_replaced_and_nothing_else(
+    here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(capsys, "--log-every", "2", "--seed", "1", out="other")[0] == 0
+    assert train(capsys, "--log-every", "2", "--seed", "1", "--overwrite")[0] == 0
+    new, other = contents(here / "run"), contents(here / "other")
+    assert new.pop("notes.txt") == b"mine"
+    assert new.keys() == other.keys()
+    assert new["model.safetensors"] == other["model.safetensors"]
+    assert new["metrics.jsonl"].count(b"\n") == other["metrics.jsonl"].count(b"\n") == 4
+    assert run(capsys, "train", "--resume", "run", "--steps", "8", "--preview", "0")[0] == 0
+
+
+def test_without_a_name_the_run_of_the_usual_name_is_replaced(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in ("1", "2"):
+        words = ["train", "text.txt", *SMALL, "--steps", "2", "--seed", seed, "--overwrite"]
+        assert run(capsys, *words)[0] == 0
+    assert [path.name for path in (here / "checkpoints").iterdir()] == ["text"]
+    assert seed_of(here / "checkpoints/text") == 2
+
+
+def refusing(*arguments: Any, **settings: Any) -> None:
+    raise WriteError("the disk is full")
+
+
+@pytest.mark.parametrize("what", ["reading", "diverging", "saving the model", "saving the state", "stopping early"])
+def test_a_run_is_not_lost_before_the_new_one_has_something(
+    what: str, here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if what == "reading":
+        (here / "text.txt").write_bytes(b"\xff")
+    elif what == "diverging":
+        monkeypatch.setattr("chargen.training.trainer.MAX_BAD_STEPS", 0)
+    elif what == "saving the model":
+        monkeypatch.setattr("chargen.training.run.save_model", refusing)
+    elif what == "saving the state":
+        monkeypatch.setattr("chargen.training.run.save_run_state", refusing)
+    else:
+        monkeypatch.setattr("chargen.training.trainer.learning_rate", refusing)
+    code, said = train(capsys, "--overwrite", "--save-minutes", "1e-9", "--log-every", "1")
+    assert code not in (0, None)
+    assert "--resume" not in said
+    assert "last good state" not in said
+    assert contents(here / "run") == old
+
+
+def test_a_save_that_fails_at_first_loses_no_line(
+    here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = save_model, []
+
+    def sometimes(*arguments: Any) -> None:
+        calls.append(arguments)
+        (refusing if len(calls) in (1, 2) else real)(*arguments)
+
+    monkeypatch.setattr("chargen.training.run.save_model", sometimes)
+    assert train(capsys, "--overwrite", "--save-minutes", "1e-9", "--log-every", "1")[0] == 0
+    assert [json.loads(line)["step"] for line in (here / "run/metrics.jsonl").read_text().splitlines()] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        6,
+    ]
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_kill_in_the_midst_of_replacing_leaves_one_of_both_runs(
+    saved: bool, here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder as it is at every moment of the first save, in place of what a killed process leaves."""
+    moments: list[Path] = []
+
+    def spying(real: Any) -> Any:
+        def call(*arguments: Any, **settings: Any) -> None:
+            real(*arguments, **settings)
+            moments.append(here / f"moment-{len(moments)}")
+            shutil.copytree(here / "run", moments[-1], ignore=shutil.ignore_patterns(".lock"))
+
+        return call
+
+    trainer = Trainer(Corpus.from_files("text.txt"), SHAPE, QUICK, "run", overwrite=True)
+    with monkeypatch.context() as patch:
+        for name in ("replace", "unlink", "rename", "rmdir"):
+            patch.setattr(os, name, spying(getattr(os, name)))
+        next(iter(trainer.run()))
+        assert moments == []
+        trainer.save()
+    assert len(moments) >= 6
+    for moment in moments:
+        assert "already holds a run" in train(capsys, out=moment.name)[1]
+        if saved:
+            run(capsys, "train", "--resume", moment.name, "--steps", "9", "--preview", "0")
+        else:
+            check_free(moment, overwrite=True)
+            recover(moment)
+        assert seed_of(moment) in (5, 0)
+        assert not [path.name for path in moment.iterdir() if path.name.startswith(".repl")]
+        assert (moment / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "metrics.jsonl"])
+@pytest.mark.parametrize("what", ["another program's file", "a folder"])
+def test_what_is_no_run_is_never_replaced(name: str, what: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "run").mkdir()
+    if what == "a folder":
+        (here / "run" / name).mkdir()
+        (here / "run" / name / "thesis.txt").write_text("mine")
+    else:
+        (here / "run" / name).write_bytes(container.pack({"x": np.zeros(3, np.float32)}, {"kind": "a bert"}))
+    before = contents(here / "run")
+    code, said = train(capsys, "--overwrite")
+    assert code == 2
+    assert said == f"chargen: run holds no run of chargen's, but {name}: choose another --out"
+    assert contents(here / "run") == before

@@ -32,6 +32,7 @@ from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.text.corpus import Corpus, CorpusConfig
 from chargen.training.config import TrainConfig
 from chargen.training.memory import keep_memory
+from chargen.training.run_folder import can_be_resumed, check_free, recover
 from chargen.training.sizing import PRESETS, SMALL_TEXT, Sizes, Speed, choose, time_reference
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ CHOSEN = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_len
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
 @option("--out", group="Files", type=click.Path(path_type=Path), metavar="DIR",
         help="Run folder.  [default: checkpoints/NAME]")  # fmt: skip
+@option("--overwrite", group="Files", is_flag=True,
+        help="Replace the run in DIR: it stays until the new one saves what it has learned.")  # fmt: skip
 @option("--valid", group="Files", multiple=True, metavar="SOURCE", help="Validate on this text instead of a part.")
 @option("--test", group="Files", multiple=True, metavar="SOURCE", help="Test on this text instead of a part.")
 @option("--resume", group="Files", type=click.Path(path_type=Path), metavar="DIR",
@@ -65,6 +68,7 @@ CHOSEN = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_len
 def command(
     sources: tuple[str, ...],
     out: Path | None,
+    overwrite: bool,
     valid: tuple[str, ...],
     test: tuple[str, ...],
     resume: Path | None,
@@ -91,7 +95,12 @@ def command(
     valid, test = values.pop("valid") or (), values.pop("test") or ()
     with stop_on_signals() as stop:
         if resume is not None:
-            for name, value in {"--out": out, "--init-from": init_from, "--preset": preset}.items():
+            for name, value in {
+                "--out": out,
+                "--overwrite": overwrite,
+                "--init-from": init_from,
+                "--preset": preset,
+            }.items():
                 if value:
                     raise SettingError(f"{name} cannot be given with --resume: the run remembers its own")
             elsewhere = {"train": sources, "valid": valid, "test": test}
@@ -103,6 +112,8 @@ def command(
         for role, names in (("valid", valid), ("test", test)):
             if names and values[f"{role}_fraction"] is not None:
                 raise SettingError(f"--{role} and --{role}-fraction are two ways to say one thing: give one")
+        if out or overwrite:
+            check_free(out or _free_folder(sources[0], overwrite), overwrite)
         init = read_model(init_from) if init_from is not None else None
         given_model = (asdict(init.config) if init else {}) | given_settings(ModelConfig, values)
         given_training = given_settings(TrainConfig, values)
@@ -123,8 +134,10 @@ def command(
         tell_model(corpus, sizes.model, sizes.training)
         from chargen.training.trainer import Trainer
 
-        with _run_folder(out or _free_folder(sources[0])) as folder:
-            trainer = Trainer(corpus, sizes.model, sizes.training, folder, init=init, started=started)
+        with _run_folder(out or _free_folder(sources[0], overwrite)) as folder:
+            trainer = Trainer(
+                corpus, sizes.model, sizes.training, folder, init=init, started=started, overwrite=overwrite
+            )
             if init:
                 tell_origin(trainer, init_from)
             _train(trainer, stop, preview)
@@ -141,7 +154,7 @@ def process_started() -> float:
 
 
 def _existing(folder: Path) -> Path:
-    if not (folder / STATE_NAME).is_file():
+    if not can_be_resumed(folder):
         raise ModelFileError(f"{folder} holds no {STATE_NAME} to resume; chargen train SOURCE makes a run folder")
     return folder
 
@@ -183,12 +196,12 @@ def _remove_if_empty(folders: list[Path]) -> None:
                 folder.rmdir()
 
 
-def _free_folder(source: str) -> Path:
-    """checkpoints/NAME, or NAME-2, NAME-3 … where there is a run of that name already."""
+def _free_folder(source: str, overwrite: bool) -> Path:
+    """checkpoints/NAME, or NAME-2, NAME-3 … where there is a run of that name that is not to be replaced."""
     name = "stdin" if source == "-" else Path(source).resolve().name.split(".")[0]
     name = "".join(sign for sign in name if sign.isalnum() or sign in "-_ ") or "run"
     number = 1
-    while (folder := CHECKPOINTS / (name if number == 1 else f"{name}-{number}")).exists():
+    while (folder := CHECKPOINTS / (name if number == 1 else f"{name}-{number}")).exists() and not overwrite:
         number += 1
     return folder
 
@@ -225,6 +238,7 @@ def _resumed(folder: Path, values: dict[str, Any], elsewhere: dict[str, tuple[st
     from chargen.storage.run_state import read_run_state
     from chargen.training.trainer import Trainer
 
+    recover(folder)
     changes: dict[str, Any] = {}
     for cls in (CorpusConfig, ModelConfig, TrainConfig):
         changes |= given_settings(cls, values)
@@ -303,7 +317,7 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
         if stop and not trainer.counters.complete:
             trainer.save()
     except WriteError as error:
-        kept = trainer.out is not None and (trainer.out / STATE_NAME).exists()
+        kept = trainer.out is not None and (trainer.out / STATE_NAME).exists() and not trainer.replaces
         advice = f"make room and go on with: chargen train --resume {out}" if kept else "choose another --out"
         raise WriteError(f"{error}; {advice}") from error
     if stop and not trainer.counters.complete:

@@ -33,6 +33,8 @@ class Metrics:
         self.folder = SameFolder(folder) if folder else None
         self.size = size
         self.waiting = b""
+        self.held = False
+        """True while lines only wait, because the file is still another run's."""
 
     def cut(self) -> None:
         """Begin to write: make the file, or cut off what does not belong to the run. Raises WriteError."""
@@ -42,6 +44,8 @@ class Metrics:
         """Append one line; where the disk refuses, it waits for the next one, and for `sync` to complain."""
         if self.path:
             self.waiting += json.dumps(line).encode() + b"\n"
+            if self.held:
+                return
             with contextlib.suppress(WriteError):
                 self._append(sync=False)
 

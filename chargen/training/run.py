@@ -26,8 +26,8 @@ from chargen.training.cloze import ClozeTask
 from chargen.training.config import TrainConfig, changed_config
 from chargen.training.counters import Counters
 from chargen.training.finetune import take_over
-from chargen.training.metrics import FILE_NAME as METRICS_NAME
 from chargen.training.metrics import Metrics
+from chargen.training.run_folder import check_free, holds_a_run, recover, replacing
 from chargen.training.snapshot import Hidden, capture, restore
 
 MAX_BAD_STEPS = 3
@@ -56,17 +56,19 @@ class Run:
         *,
         init: ModelFile | None = None,
         started: float | None = None,
+        overwrite: bool = False,
     ) -> None:
         out = Path(out) if out is not None else None
-        if out and holds_a_run(out):
-            raise SettingError(f"{out} already holds a run: go on with --resume, or choose another --out", "out")
         if out:
+            check_free(out, overwrite)
+            recover(out)
             check_characters(corpus.vocabulary, corpus.counts)
         if model_config is None:
             model_config = init.config if init else ModelConfig()
         if config and config.freeze and not init:
             raise SettingError("freeze keeps layers of a model to start from: give that one, or 0", "freeze")
         self._set_up(corpus, model_config, config or TrainConfig(), out, Counters(), started)
+        self.metrics.held = self.replaces = bool(out and holds_a_run(out))
         if init:
             found = take_over(init, model_config, corpus.vocabulary, weights_of(self.model))
             set_weights(self.model, found.weights)
@@ -128,6 +130,7 @@ class Run:
         self._last_save = time.monotonic()
         self._failed_saves = 0
         self.warning = ""
+        self.replaces = False
 
     @classmethod
     def resume(
@@ -148,6 +151,7 @@ class Run:
         Raises ModelFileError where the state is damaged, SettingError for a change that would make it another run,
         DataError where the text is gone or has changed.
         """
+        recover(Path(folder))
         state = read_run_state(folder)
         config = changed_config(state.settings, changes or {})
         corpus = corpus or Corpus.from_description(state.settings["corpus"])
@@ -208,6 +212,24 @@ class Run:
         if not all(bool(torch.isfinite(weight).all()) for weight in self.model.parameters()):
             raise Diverged(self._divergence())
         begun = time.monotonic()
+        if self.replaces:
+            lines = self.metrics.size, self.metrics.waiting
+            try:
+                with replacing(self.out):
+                    self._write()
+            except BaseException:
+                self.metrics.size, self.metrics.waiting = lines
+                raise
+            self.metrics.held = self.replaces = False
+        else:
+            self._write()
+        self._last_save = time.monotonic()
+        self._failed_saves, self.warning = 0, ""
+        self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - begun)
+
+    def _write(self) -> None:
+        """Put lines of metrics, model and state on the disk."""
+        assert self.out is not None
         counters = self.counters
         counters.seconds, counters.metrics_bytes = self.budget.seconds(), self.metrics.sync()
         counters.complete = False
@@ -222,9 +244,6 @@ class Run:
             save_model(self.out / FILE_NAME, self.model_file(self.best, summary))
             self._saved_best = counters.best_step
         save_run_state(self.out, self._state())
-        self._last_save = time.monotonic()
-        self._failed_saves, self.warning = 0, ""
-        self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - begun)
 
     def try_to_save(self) -> None:
         """As `save`, but where the disk refuses the run may go on, with a warning, and tries again after a while.
@@ -266,7 +285,8 @@ class Run:
         }
 
     def _divergence(self) -> str:
-        kept = f"; the last good state is in {self.out}" if self.out and (self.out / STATE_NAME).exists() else ""
+        saved = self.out and not self.replaces and (self.out / STATE_NAME).exists()
+        kept = f"; the last good state is in {self.out}" if saved else ""
         return (
             f"training diverged at step {self.counters.step}: loss or gradient not finite {MAX_BAD_STEPS} times "
             f"in a row{kept}; try a lower --lr than {self.config.lr:g}"
@@ -280,12 +300,6 @@ def _freeze(model: CharModel, layers: int) -> None:
     for direction in model.config.directions:
         for layer in model.stack(direction)[:layers]:
             layer.requires_grad_(False)
-
-
-def holds_a_run(folder: Path) -> bool:
-    """True where a new run would overwrite what an older one left."""
-    files = (folder / name for name in (STATE_NAME, FILE_NAME, METRICS_NAME))
-    return any(file.exists() and file.stat().st_size > 0 for file in files)
 
 
 def _adamw(model: CharModel, config: TrainConfig) -> torch.optim.AdamW:

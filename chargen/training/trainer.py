@@ -62,8 +62,10 @@ class Trainer(Run):
         out: the run folder: model.safetensors (the best model), metrics.jsonl, state.safetensors. None writes nothing.
         init: start from these weights; the corpus must know its characters (`Corpus.from_files(..., known=)`).
         started: `time.monotonic()` when the clock of a time budget began; now, by default.
+        overwrite: replace the run that `out` holds; it stays until this one saves what it has learned.
 
-    Raises DataError where the corpus is too small, SettingError where `out` already holds a run.
+    Raises DataError where the corpus is too small, SettingError where `out` already holds a run (with `overwrite`:
+    files of such names that are none).
     """
 
     @property
@@ -83,8 +85,9 @@ class Trainer(Run):
         """
         config, counters, model = self.config, self.counters, self.model
         counters.complete = False
-        self.metrics.cut()
-        if self.out and counters.step == 0:
+        if not self.replaces:
+            self.metrics.cut()
+        if self.out and counters.step == 0 and not self.replaces:
             self.save()  # from here on the run can be resumed, and a full disk is known before the work
         valid = yield from self._measure()
         if valid:

@@ -1,0 +1,106 @@
+"""What a run leaves in its folder, and how a new run takes the place of an older one without losing it too early."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from chargen.durable import make_folder
+from chargen.errors import ModelFileError, SettingError
+from chargen.storage.model_file import FILE_NAME as MODEL_NAME
+from chargen.storage.model_file import read_model
+from chargen.storage.run_state import FILE_NAME as STATE_NAME
+from chargen.storage.run_state import read_run_state
+from chargen.training.metrics import FILE_NAME as METRICS_NAME
+
+FILES = (STATE_NAME, MODEL_NAME, METRICS_NAME)
+"""The state is the last that a save writes and the first that is put aside: where it is, its run is whole."""
+ASIDE, MOVING = ".replaced", ".replacing"
+"""A folder within, where the older run's files are while a new run saves for the first time; and its name while only
+some of them are there, and those beside it are that run's too.
+"""
+
+
+def holds_a_run(folder: Path) -> bool:
+    """True where a new run would overwrite what an older one left."""
+    files = (place / name for place in _places(folder) for name in FILES)
+    return any(file.exists() and file.stat().st_size > 0 for file in files)
+
+
+def check_free(folder: Path, overwrite: bool = False) -> None:
+    """Raise SettingError where a folder holds a run; with `overwrite`, where it holds such files that are no run."""
+    if not holds_a_run(folder):
+        return
+    if not overwrite:
+        raise SettingError(
+            f"{folder} already holds a run: go on with --resume, choose another --out, or replace it with --overwrite",
+            "out",
+        )
+    if not any(map(_is_a_run, _places(folder))):
+        raise SettingError(
+            f"{folder} holds no run of chargen's, but {', '.join(_names_in(folder))}: choose another --out", "out"
+        )
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[None]:
+    """While a new run saves for the first time, have the older one aside; where that fails, it is there again."""
+    make_folder(folder / MOVING)
+    for name in _names_in(folder):
+        os.replace(folder / name, folder / MOVING / name)
+    os.rename(folder / MOVING, folder / ASIDE)
+    try:
+        yield
+    except BaseException:
+        _put_back(folder)
+        raise
+    _remove(folder / ASIDE)
+
+
+def recover(folder: Path) -> None:
+    """End what a kill in the midst of `replacing` has left; call it while holding the folder's lock."""
+    if (folder / ASIDE).is_dir() and (folder / STATE_NAME).exists():
+        _remove(folder / ASIDE)
+    else:
+        _put_back(folder)
+
+
+def _put_back(folder: Path) -> None:
+    if (folder / ASIDE).is_dir():
+        for name in _names_in(folder):
+            (folder / name).unlink()
+        os.rename(folder / ASIDE, folder / MOVING)
+    for name in reversed(_names_in(folder / MOVING)):
+        os.replace(folder / MOVING / name, folder / name)
+    _remove(folder / MOVING)
+
+
+def _remove(aside: Path) -> None:
+    for name in _names_in(aside):
+        (aside / name).unlink()
+    with contextlib.suppress(OSError):
+        aside.rmdir()
+
+
+def _places(folder: Path) -> tuple[Path, ...]:
+    return folder, folder / ASIDE, folder / MOVING
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [name for name in FILES if os.path.lexists(folder / name)]
+
+
+def can_be_resumed(folder: Path) -> bool:
+    """True where there is a run's state, perhaps of one that was about to be replaced."""
+    return any((place / STATE_NAME).is_file() for place in _places(folder))
+
+
+def _is_a_run(folder: Path) -> bool:
+    """Whether its files are a run's: another program's model may have the same name."""
+    if not all((folder / name).is_file() for name in _names_in(folder)):
+        return False
+    for read in (read_run_state, read_model):
+        with contextlib.suppress(ModelFileError):
+            read(folder)
+            return True
+    return False
