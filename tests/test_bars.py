@@ -2,15 +2,22 @@
 
 from contextlib import redirect_stderr
 from pathlib import Path
+from typing import Any
 
 import numba
 import pytest
+from numba import float32, float64, int64
+from numba import uint16 as Bits
+from numba.core import event
 from test_terminal import Terminal
 from tqdm import tqdm
 
 from chargen.cli import bars
 from chargen.cli.terminal import STDERR, tell_above
 from chargen.kernels.compiled import when_compiling
+from chargen.kernels.dropout import drop
+from chargen.kernels.recurrent import sums_over_time
+from chargen.kernels.softmax import loss_and_error
 from chargen.model.config import ModelConfig
 from chargen.text.corpus import Corpus
 from chargen.training.config import TrainConfig
@@ -69,3 +76,33 @@ def test_compiling_is_told_once_and_only_where_something_is_compiled() -> None:
         assert twice(3) == 6
     assert numba.njit(lambda x: 3 * x)(1) == 3
     assert told == [1]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "types"),
+    [
+        (drop, (*[Bits[::1]] * 2, *[int64] * 7)),
+        (
+            loss_and_error,
+            (Bits[:, ::1], float32[::1], int64[::1], float64, float64[::1], float32[:, ::1], *[int64] * 2),
+        ),
+        (sums_over_time, (Bits[:, :], *[int64] * 2, float32[::1])),
+    ],
+    ids=["drop", "loss_and_error", "sums_over_time"],
+)
+def test_a_kernel_of_training_compiles_nothing_to_format_errors_with(kernel: Any, types: tuple[Any, ...]) -> None:
+    """NumPy's ways with slices bring messages, axes and text along: half of what a first run waited for."""
+    names: list[str] = []
+
+    class Listener(event.Listener):  # type: ignore[misc]
+        def on_start(self, event: Any) -> None:
+            names.append(f"{event.data['dispatcher'].py_func.__module__}.{event.data['dispatcher'].__name__}")
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Listener()):
+        numba.njit(kernel.py_func, nogil=True, error_model="numpy").compile(types)
+    assert names
+    assert not [name for name in names if "unicode" in name or "context" in name or "array_sum" in name]
+    assert len(names) < 12

@@ -88,16 +88,18 @@ def drop(
         limit: the scale is 65536 / (65536 - limit).
         key, n, index, purpose: the address of the first value, as in `draws`.
     """
-    room, size = np.zeros(GROUP, values.dtype), values.itemsize
+    room, size = np.empty(GROUP, values.dtype), values.itemsize  # the rest of a last group is computed, and not used
     for group in range(first, last):
         begin = group * GROUP
         left = min(GROUP, len(values) - begin)
         source, target = values.ctypes.data + begin * size, out.ctypes.data + begin * size
         if left < GROUP:
-            room[:left] = values[begin : begin + left]
+            for place in range(left):
+                room[place] = values[begin + place]
             source = target = room.ctypes.data
         for part in range(_RUN // (2 * LANES)):
             skip, counter = part * 2 * LANES * size, n + (group * _RUN // 2 + part * LANES)
             _drop(values, source + skip, target + skip, counter, index, purpose, key, limit)
         if left < GROUP:
-            out[begin : begin + left] = room[:left]
+            for place in range(left):
+                out[begin + place] = room[place]

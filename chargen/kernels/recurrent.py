@@ -368,7 +368,9 @@ def sums_over_time(transposed: Stored, first: int, last: int, out: Floats) -> No
         for block in range(columns // SIDE):
             total = totals.ctypes.data + block % _APART * SIDE * 4
             _add(transposed, (total, row_at + block * line, total))
-        found = totals.sum()
+        found = np.float32(0)
+        for place in range(len(totals)):
+            found += totals[place]
         for column in range(columns // SIDE * SIDE, columns):
             found += number(transposed[row, column])
         out[row] = found

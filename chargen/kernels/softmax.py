@@ -63,7 +63,9 @@ def loss_and_error(
                 _top(logits, (place, row_at + block * SIDE * one, bias_at + block * SIDE * 4, place))
             for block in range(1, apart):
                 _largest(logits, (many_at, many_at + block * SIDE * 4, many_at))
-            top = many[:SIDE].max()
+            top = many[0]
+            for place in range(1, SIDE):
+                top = max(top, many[place])
             spread[:], many[:] = top, 0
             for block in range(blocks):
                 place = many_at + block % apart * SIDE * 4
@@ -71,7 +73,9 @@ def loss_and_error(
                 _exps(logits, (place, row_at + at * one, bias_at + at * 4, spread_at, place, powers_at + at * 4))
             for block in range(1, apart):
                 _add(logits, (many_at, many_at + block * SIDE * 4, many_at))
-            total = many[:SIDE].sum()
+            total = np.float32(0)
+            for place in range(SIDE):
+                total += many[place]
             nats[row] = math.log(total) + top - of_target
             scale = np.float32(share / total)
             spread[:] = scale
