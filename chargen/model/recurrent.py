@@ -36,9 +36,9 @@ def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor
         from chargen.model import fast_recurrent
 
         return fast_recurrent.run(module, inputs, state, kind)
-    if inputs.is_cuda and torch.is_autocast_enabled("cuda"):
+    if inputs.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") != torch.float16:
         # Autocast runs cuDNN's recurrent layers in fp16, whatever type it was asked for, and fp16 without a scaled loss
-        # loses small gradients. In fp32 they use TF32.
+        # loses small gradients. In float32 they may use TF32.
         with torch.autocast("cuda", enabled=False):
             return run_plainly(module, inputs.float(), state)
     return run_plainly(module, inputs, state)

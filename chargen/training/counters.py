@@ -5,6 +5,7 @@ from typing import Any
 
 from chargen.errors import ModelFileError, told
 from chargen.settings import setting_types
+from chargen.training.loss_scale import FIRST_SCALE, LARGEST
 
 MOST = 2**53
 
@@ -23,6 +24,7 @@ class Counters:
         best_loss, best_step, evaluations_since_best: the validation's memory; valid_loss: its latest result, of both
             directions the mean, and valid_forward, valid_backward, valid_cloze: its parts.
         seconds: spent; eval_seconds, evaluated: spent on, and ids scored by, validation: its speed.
+        loss_scale, scale_streak: of fp16; see LossScale.
         metrics_bytes: the metrics' size. hidden: whether there is a carried state. complete: whether the run is over.
     """
 
@@ -51,6 +53,8 @@ class Counters:
     seconds: float = 0.0
     eval_seconds: float = 0.0
     evaluated: int = 0
+    loss_scale: float = FIRST_SCALE
+    scale_streak: int = 0
     metrics_bytes: int = 0
     hidden: bool = False
     complete: bool = False
@@ -69,4 +73,6 @@ class Counters:
                 raise ModelFileError(f"the state's {name} is not a number that a run counts; take a fresh copy")
             if isinstance(value, int) and not 0 <= value <= MOST:
                 raise ModelFileError(f"the state's {name} is {told(value)}: a run counts from 0 to {MOST:,}")
+        if not 1 <= stored["loss_scale"] <= LARGEST:
+            raise ModelFileError(f"the state's loss_scale is {stored['loss_scale']}: it must be 1 to {LARGEST:,.0f}")
         return cls(**stored)

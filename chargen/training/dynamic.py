@@ -18,7 +18,7 @@ from torch.nn import Parameter
 
 from chargen.errors import DataError
 from chargen.model.arrays import weights_of
-from chargen.model.device import autocast
+from chargen.model.device import autocast, float32_products
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
 from chargen.model.recurrent import State, detach
@@ -184,6 +184,7 @@ def _segments(
         with autocast(precision, model.device):
             values, after = model.read(given[:, begin - 1 : end - 1], state, direction=direction)
             loss = cross_entropy(values, model.output, given[:, begin:end])
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        with float32_products(precision, model.device):
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         state = detach(after)
         yield ids[begin:end], loss.item() * (end - begin), gradients

@@ -16,7 +16,7 @@ from chargen.batches import Batch
 from chargen.draws import Purpose, uniform
 from chargen.errors import NOT_FINITE, Diverged
 from chargen.model.arrays import set_weights, weights_of
-from chargen.model.device import autocast, to_device
+from chargen.model.device import autocast, float32_products, to_device
 from chargen.model.dropout import Noise
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
@@ -104,12 +104,12 @@ class Trainer(Run):
                         Noise(config.seed, counters.step),
                         direction,
                     )
-                    losses[direction] = cross_entropy(values, model.output, targets)
+                    losses[direction] = cross_entropy(values, model.output, targets, scale=self.scale)
                 norms[direction] = self._add_gradient(losses[direction], direction)
             cloze_characters = 0
             if self.cloze and self.cloze.due(counters.step):
                 with autocast(self.precision, self.device):
-                    losses["cloze"], cloze_characters = self.cloze.loss(model, counters.step)
+                    losses["cloze"], cloze_characters = self.cloze.loss(model, counters.step, self.scale)
                 norms["cloze"] = self._add_gradient(losses["cloze"], "cloze")
                 if not (math.isfinite(losses["cloze"].item()) and math.isfinite(norms["cloze"].item())):
                     # The cloze layer may harm nothing but itself.
@@ -118,7 +118,8 @@ class Trainer(Run):
                     for weight in self.parts["cloze"]:
                         weight.grad = None
 
-            figures = torch.stack([*losses.values(), *norms.values()]).detach()
+            used = [] if self.loss_scale is None else [self.loss_scale.scale]
+            figures = torch.stack([*losses.values(), *norms.values(), *used]).detach()
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self._apply(torch.isfinite(figures).all(), hidden)
@@ -147,6 +148,11 @@ class Trainer(Run):
         super()._set_up(*arguments)
         self.pending: list[_Step] = []
 
+    @property
+    def scale(self) -> Tensor | None:
+        """What gradients are multiplied by on their way back; None in precisions that hold small numbers."""
+        return None if self.loss_scale is None else self.loss_scale.scale
+
     def _carried(self, direction: str, batch: Batch) -> State | None:
         """The state of the rows that continue; the others start fresh, and a few that could continue with them."""
         if direction not in self.hidden:
@@ -163,7 +169,10 @@ class Trainer(Run):
         before = [weight.grad for weight in weights]
         for weight in weights:
             weight.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        with float32_products(self.precision, self.device):
+            loss.backward()  # type: ignore[no-untyped-call]
+        if self.loss_scale is not None:
+            self.loss_scale.undo(weight.grad for weight in weights if weight.grad is not None)
         norm = clip_grad_norm_(weights, self.config.clip_norm or math.inf)
         for weight, gradient in zip(weights, before, strict=True):
             if gradient is not None:
@@ -178,6 +187,8 @@ class Trainer(Run):
             good: whether they are, on the device.
             hidden: the states after the step's text.
         """
+        if self.loss_scale is not None:
+            self.loss_scale.update(good)
         if self.ahead == 1:
             if good:
                 self.optimizer.step()
@@ -204,6 +215,7 @@ class Trainer(Run):
         for step in pending:
             found = {name: next(values) for name in step.names}
             lengths = {name: next(values) for name in step.names}
+            scale = 1.0 if self.loss_scale is None else next(values)
             if all(map(math.isfinite, (*found.values(), *lengths.values()))):
                 counters.bad_steps = 0
                 counters.applied += 1
@@ -212,8 +224,8 @@ class Trainer(Run):
                 counters.grad_norm = math.hypot(*(lengths[direction] for direction in step.batches))
                 self._count(step.batches, found, step.cloze_characters)
             else:
-                # It never happened, except that its text was passed over.
-                counters.bad_steps += 1
+                # It never happened, except that its text was passed over. A scale that was too large is no divergence.
+                counters.bad_steps += scale <= 1 or not all(map(math.isfinite, found.values()))
                 self._last_loss, self._last_losses = math.nan, {}
             diverged = diverged or counters.bad_steps >= MAX_BAD_STEPS
         if diverged:
