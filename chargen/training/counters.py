@@ -5,9 +5,9 @@ from typing import Any
 
 from chargen.errors import ModelFileError, told
 from chargen.settings import setting_types
-from chargen.training.loss_scale import FIRST_SCALE, LARGEST
 
 MOST = 2**53
+FIRST_SCALE, LARGEST_SCALE = 2.0**16, 2.0**24
 
 
 @dataclass
@@ -73,6 +73,8 @@ class Counters:
                 raise ModelFileError(f"the state's {name} is not a number that a run counts; take a fresh copy")
             if isinstance(value, int) and not 0 <= value <= MOST:
                 raise ModelFileError(f"the state's {name} is {told(value)}: a run counts from 0 to {MOST:,}")
-        if not 1 <= stored["loss_scale"] <= LARGEST:
-            raise ModelFileError(f"the state's loss_scale is {stored['loss_scale']}: it must be 1 to {LARGEST:,.0f}")
+        if not 1 <= stored["loss_scale"] <= LARGEST_SCALE:
+            raise ModelFileError(
+                f"the state's loss_scale is {stored['loss_scale']}: it must be 1 to {LARGEST_SCALE:,.0f}"
+            )
         return cls(**stored)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from chargen.errors import DataError
@@ -69,6 +69,9 @@ class Reader:
         direction: str = "forward",
     ) -> None:
         self.model = copy.deepcopy(model)
+        for module in self.model.modules():
+            if isinstance(module, nn.RNNBase):
+                module.flatten_parameters()  # a copy's weights no longer lie in one stretch, as a GPU wants them
         self.vocabulary, self.rates, self.precision, self.direction = vocabulary, rates, precision, direction
         self.weights = list(self.model.parameters())
         self.trained = [weight.detach().clone() for weight in self.weights]

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-FIRST_SCALE = 2.0**16
+from chargen.training.counters import FIRST_SCALE, LARGEST_SCALE
+
 PATIENCE = 2_000
 """Finite steps in a row after which the scale is doubled."""
-LARGEST = 2.0**24
 
 
 class LossScale:
@@ -34,6 +34,6 @@ class LossScale:
         """After a step: half the scale where its gradients were not finite, twice as much after many that were."""
         streak = self.streak + 1
         grows = streak >= PATIENCE
-        larger = torch.where(grows, (2 * self.scale).clamp(max=LARGEST), self.scale)
-        self.scale = torch.where(finite, larger, (self.scale / 2).clamp(min=1))
-        self.streak = torch.where(finite & ~grows, streak, 0)
+        larger = torch.where(grows, (2 * self.scale).clamp(max=LARGEST_SCALE), self.scale)
+        self.scale.copy_(torch.where(finite, larger, (self.scale / 2).clamp(min=1)))
+        self.streak.copy_(torch.where(finite & ~grows, streak, 0))
