@@ -511,7 +511,7 @@ def reachable(backward: bool, random: np.random.Generator) -> list[bytes]:
         longer = []
         for partial in level:
             for byte in np.flatnonzero(rules.mask(partial)):
-                stream = Stream(rules, 0, 0)
+                stream = Stream(rules, 0)
                 stream.partial = partial
                 if not stream.finish(int(byte), BYTES):
                     longer.append(stream.partial)
