@@ -109,6 +109,23 @@ def trained(task: Task, *options: str) -> Row:
     return {"options": options, "wall_seconds": seconds, **kept, "chars_per_second": speeds[-1:], "model": info}
 
 
+def precisions(task: Task) -> Iterator[Row]:
+    """What rounding costs: losses on the whole validation part after equally many steps, and how long these took."""
+    corpus = Corpus.from_files(task.text)
+    size, steps, rows = (16, 20, 4) if task.small else (384, 1000, 64)
+    for cell, precision in itertools.product(CELLS, task.precisions[1:]):
+        settings = TrainConfig(
+            steps=steps, eval_every=10**9, batch_size=rows, precision=precision, device=task.device, weight_decay=0.5
+        )
+        trainer = Trainer(corpus, ModelConfig(cell=cell, hidden_size=size), settings)
+        for _ in trainer.run():
+            pass
+        counters = {"steps": trainer.counters.step, "applied": trainer.counters.applied}
+        spent = {"train_seconds": trainer.budget.train_seconds, "eval_seconds": trainer.counters.eval_seconds}
+        loss = {name: value for name, value in trainer.summary.items() if name.startswith("valid")}
+        yield {"cell": cell, "precision": precision, **loss, **counters, **spent}
+
+
 def sampling(task: Task) -> Iterator[Row]:
     """Characters per second: the plain loop's, chargen's, of the latter without its graph, and of its chunks alone."""
     bandwidth = copying(task)
@@ -153,8 +170,8 @@ def training(task: Task) -> Iterator[Row]:
             "in a row half": plain_steps(config, batch, corpus, half, task.device, in_a_row=True),
         }
         steps |= {name: chargen_steps(config, batch, corpus, name, task.device) for name in task.precisions[1:]}
-        number = 2 if task.small else 16
-        jobs = {name: speed_of(taken, batch, number) for name, taken in steps.items()}
+        number = {name: 2 if task.small else 16 if name in task.precisions else 6 for name in steps}
+        jobs = {name: speed_of(taken, batch, number[name]) for name, taken in steps.items()}
         for job in jobs.values():
             job()
         yield {"cell": cell, "layers": layers, "hidden": hidden, "rows": rows, **interleaved(jobs, 2)}
