@@ -26,7 +26,7 @@ import torch
 from benchmarks.common import CELLS, LETTERS, interleaved, machine, new_file, timed
 from benchmarks.sampling import PlainSampler
 from benchmarks.training import chargen_steps, plain_steps, random_text, speed_of
-from chargen import ModelConfig, Sampler
+from chargen import Corpus, ModelConfig, Sampler, TrainConfig, Trainer
 from chargen.sampling.torch_stepper import TorchStepper
 from chargen.storage.model_file import build_model
 from chargen.training.sizing import time_reference
@@ -231,10 +231,11 @@ def on_these_cores(task: Task) -> Iterator[Row]:
 
 
 PARTS: dict[str, tuple[Callable[[Task], Iterator[Row]], int, int]] = {
-    "correctness": (correctness, 90, 90),
+    "correctness": (correctness, 100, 100),
     "quality": (quality, 90, 510),
-    "sampling": (sampling, 60, 60),
-    "training": (training, 140, 200),
+    "precisions": (precisions, 60, 60),
+    "sampling": (sampling, 40, 40),
+    "training": (training, 120, 180),
     "cores": (cores, 70, 70),
 }
 """Each with its seconds, and those with `--more`; the most valuable first."""
