@@ -52,7 +52,7 @@ def run_plainly(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tens
 def run_narrow(module: nn.RNNBase, inputs: Tensor, state: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
     """The same in cuDNN's kernels for bf16 or fp16. Autocast itself would take fp16, whatever type it was asked for."""
     cell: Any = type(module)
-    size, places = _layout(cell, module.input_size, module.hidden_size, kind, inputs.device)
+    size, places = _layout(cell, module.input_size, module.hidden_size, inputs.device)
     flat: tuple[Tensor, ...] = _Narrow.apply(kind, size, places, *module.parameters())  # type: ignore[no-untyped-call]
     run = torch._VF.lstm if type(module) is nn.LSTM else torch._VF.gru
     hidden = _parts(module, state.to(kind))
@@ -79,10 +79,10 @@ Places = tuple[tuple[Any, ...], ...]
 
 
 @cache
-def _layout(cell: Any, inputs: int, hidden: int, kind: torch.dtype, device: torch.device) -> tuple[int, Places]:
-    """How many numbers a layer's weights take in memory, and where each array lies."""
-    empty: Any = nn.utils.skip_init
-    weights = list(empty(cell, inputs, hidden, device=device, dtype=kind).parameters())
+def _layout(cell: Any, inputs: int, hidden: int, device: torch.device) -> tuple[int, Places]:
+    """How many numbers a layer's weights take in memory, and where each array lies; torch arranges no bf16 itself."""
+    module: nn.Module = cell(inputs, hidden, device="meta", dtype=torch.float16)
+    weights = list(module.to_empty(device=device).parameters())
     size = weights[0].untyped_storage().nbytes() // weights[0].element_size()
     return size, tuple((one.size(), one.stride(), one.storage_offset()) for one in weights)
 
