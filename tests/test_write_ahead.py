@@ -511,7 +511,7 @@ def reachable(backward: bool, random: np.random.Generator) -> list[bytes]:
         longer = []
         for partial in level:
             for byte in np.flatnonzero(rules.mask(partial)):
-                stream = Stream(rules, 0, 0)
+                stream = Stream(rules, 0)
                 stream.partial = partial
                 if not stream.finish(int(byte), BYTES):
                     longer.append(stream.partial)
@@ -527,7 +527,7 @@ def test_tables_are_the_rules_after_every_unfinished_character(backward: bool, b
     partials = reachable(backward, random)
     assert {len(partial) for partial in partials} == {0, 1, 2, 3}
     table = RuleTable(BYTES, (), 0, backward)
-    streams = [Stream(Allowed(BYTES, ban, 0, backward), 0, row) for row in range(len(partials))]
+    streams = [Stream(Allowed(BYTES, ban, 0, backward), row) for row in range(len(partials))]
     rules, which = None, None
     for stream, at in zip(streams, random.permutation(len(partials)), strict=True):  # whatever comes first
         stream.partial = partials[at]
@@ -542,7 +542,7 @@ def test_tables_are_the_rules_after_every_unfinished_character(backward: bool, b
         mask = Allowed(BYTES, ban, 0, backward).mask(partial)
         assert np.array_equal(rules.masks[at], mask)
         for byte in np.flatnonzero(mask):
-            stream = Stream(Allowed(BYTES, ban, 0, backward), 0, 0)
+            stream = Stream(Allowed(BYTES, ban, 0, backward), 0)
             stream.partial = partial
             finished = stream.finish(int(byte), BYTES)
             assert rules.follow[at, byte] == places.get(stream.partial, -1)
@@ -551,7 +551,7 @@ def test_tables_are_the_rules_after_every_unfinished_character(backward: bool, b
 
 def test_a_table_of_characters_has_one_row() -> None:
     vocabulary = Vocabulary("abcdé", folded="xy")
-    streams = [Stream(Allowed(vocabulary, "b"), 0, row) for row in range(3)]
+    streams = [Stream(Allowed(vocabulary, "b"), row) for row in range(3)]
     table = RuleTable(vocabulary, ("ca", "é", "b", "cxa", "ax", "Z"), 0, False)
     for number in (3, 1):
         rules, which = table.of(streams[:number])
@@ -569,7 +569,7 @@ def test_in_bytes_a_stream_pauses_behind_the_byte_that_ends_a_stop_text(backward
     table = RuleTable(
         BYTES, ("ab", "éé", "€€€€€a€" if backward else "a€€€€€€", "😀x" if backward else "x😀"), 0, backward
     )
-    rules, _ = table.of([Stream(Allowed(BYTES, backward=backward), 0, 0)])
+    rules, _ = table.of([Stream(Allowed(BYTES, backward=backward), 0)])
     assert sorted(np.flatnonzero(rules.pause)) == sorted(bytes_)
 
 

@@ -1,7 +1,7 @@
 """Where products run, and in which precision."""
 
 import contextlib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,17 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+ON_CUDA = "tf32", "fp16"
+"""Precisions that only a CUDA device has."""
+
+
 def pick_precision(name: str, device: torch.device) -> str:
-    """The precision of a setting: auto takes bf16 where the hardware multiplies it faster than fp32."""
+    """The precision of a setting: auto takes bf16 where the hardware multiplies it faster than fp32.
+
+    Raises SettingError where the device does not have it.
+    """
+    if name in ON_CUDA and device.type != "cuda":
+        raise SettingError(f"precision is {name}: only a CUDA device has it; choose fp32, bf16 or auto", "precision")
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -51,8 +60,32 @@ def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
     return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """The context in which products run in bf16, or nothing for fp32."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@contextlib.contextmanager
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
+    """The context in which products run in `precision`. What follows backward needs `float32_products` only."""
+    with float32_products(precision, device):
+        if precision in HALF:
+            with torch.autocast(device.type, HALF[precision]):
+                yield
+        else:
+            yield
+
+
+@contextlib.contextmanager
+def float32_products(precision: str, device: torch.device) -> Iterator[None]:
+    """Whether a GPU may round the factors of float32 products to TF32: not in fp32, whatever torch's own flags say."""
+    if device.type != "cuda":
+        yield
+        return
+    backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = precision != "fp32"
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed

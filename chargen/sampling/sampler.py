@@ -21,7 +21,7 @@ from chargen.sampling.backend import arrays_of, new_stepper
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.rules import RuleTable
 from chargen.sampling.stepper import State, Stepper
-from chargen.sampling.stream import Stream
+from chargen.sampling.stream import Stream, next_draws
 from chargen.sampling.written import Sample, Written
 from chargen.settings import make_settings, whole
 from chargen.storage import container
@@ -133,19 +133,17 @@ class Sampler:
         self._ahead: _Ahead | None = None
         self._state = self.stepper.start(self.num)
         self._logits = np.tile(self._first_logits, (self.num, 1))
-        self._streams = self._new_streams(self.seed)
+        self._streams = self._new_streams()
 
-    def _new_streams(self, seed: int) -> list[Stream]:
+    def _new_streams(self) -> list[Stream]:
         rules = self.config.ban, self.config.no_repeat, self.direction == "backward"
-        return [Stream(Allowed(self.vocabulary, *rules), seed, row) for row in range(self.num)]
+        return [Stream(Allowed(self.vocabulary, *rules), row) for row in range(self.num)]
 
     @_in_turn
     def reseed(self, seed: int) -> None:
         """Go on from here with another seed; state and number of draws stay."""
         self.seed = whole("seed", seed, 0, MAX_SEED)
         self._settle()
-        for stream in self._streams:
-            stream.reseed(self.seed)
 
     def feed(self, text: str, unknown: str = "error") -> None:
         """Let every stream read `text` as if it had written it. It is not counted and not returned.
@@ -228,7 +226,7 @@ class Sampler:
         before = self._logits[rows], tuple(layer[rows] for layer in self._state)
         rules, which = self._rules.of(streams)
         turns = self._rules.turns or turns
-        uniforms = np.stack([stream.uniforms(turns) for stream in streams])
+        uniforms = next_draws(self.seed, streams, turns)
         chunk = self.stepper.write(*before, uniforms, rules, which, self.config)
         # Where a row pauses or cannot write on, the others stop beside it: who writes in a turn must not depend on
         # chunks, and an error is told before any of them moves on.
@@ -384,7 +382,7 @@ class Sampler:
             seed = description["seed"]
             if type(seed) is not int or not 0 <= seed <= MAX_SEED:
                 raise ValueError(f"seed {told(seed)}")
-            streams = self._new_streams(seed)
+            streams = self._new_streams()
             for stream, described in zip(streams, description["streams"], strict=True):
                 stream.restore(described)
             state = tuple(arrays[f"state.{layer}"].copy() for layer in range(len(arrays) - 1))

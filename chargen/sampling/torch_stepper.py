@@ -14,6 +14,7 @@ from torch import Tensor
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.locks import Lock
 from chargen.model.config import check_direction
+from chargen.model.device import float32_products
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.rules import Rules
 from chargen.sampling.stepper import Chunk, State, Stepper, check_ids
@@ -71,7 +72,7 @@ class TorchStepper(Stepper):
             given, number = self._there(ids, torch.int64), self._there(np.asarray(counts), torch.int64)
             found, carried = self._there(logits), tuple(self._there(layer) for layer in state)
             if rows and turns and (np.asarray(counts) == turns).all():
-                with _full_precision():
+                with float32_products("fp32", self.model.device):
                     for first in range(0, turns, PIECE):
                         values, carried = self.model.read(
                             given[:, first : first + PIECE], carried, direction=self.direction
@@ -102,13 +103,6 @@ class TorchStepper(Stepper):
 
     def _there(self, values: NDArray[Any], kind: torch.dtype = torch.float32) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.model.device, kind)
-
-
-def _full_precision() -> Any:
-    """Recurrent layers of cuDNN without TF32, as the steps that write."""
-    now = torch.backends.cudnn
-    kept = {name: getattr(now, name) for name in ("enabled", "benchmark", "deterministic")}
-    return now.flags(**kept, allow_tf32=False)
 
 
 class _Turns:

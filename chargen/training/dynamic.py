@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from chargen.errors import DataError
 from chargen.model.arrays import weights_of
-from chargen.model.device import autocast
+from chargen.model.device import autocast, float32_products
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
 from chargen.model.recurrent import State, detach
@@ -69,6 +69,9 @@ class Reader:
         direction: str = "forward",
     ) -> None:
         self.model = copy.deepcopy(model)
+        for module in self.model.modules():
+            if isinstance(module, nn.RNNBase):
+                module.flatten_parameters()  # a copy's weights no longer lie in one stretch, as a GPU wants them
         self.vocabulary, self.rates, self.precision, self.direction = vocabulary, rates, precision, direction
         self.weights = list(self.model.parameters())
         self.trained = [weight.detach().clone() for weight in self.weights]
@@ -184,6 +187,7 @@ def _segments(
         with autocast(precision, model.device):
             values, after = model.read(given[:, begin - 1 : end - 1], state, direction=direction)
             loss = cross_entropy(values, model.output, given[:, begin:end])
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        with float32_products(precision, model.device):
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         state = detach(after)
         yield ids[begin:end], loss.item() * (end - begin), gradients

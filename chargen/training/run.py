@@ -16,6 +16,7 @@ from chargen.model.arrays import Arrays, set_weights, weights_of
 from chargen.model.config import ModelConfig
 from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
+from chargen.model.recurrent import zero_state
 from chargen.storage.model_file import FILE_NAME, ModelFile, check_characters, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
@@ -26,6 +27,7 @@ from chargen.training.cloze import ClozeTask
 from chargen.training.config import TrainConfig, changed_config
 from chargen.training.counters import Counters
 from chargen.training.finetune import take_over
+from chargen.training.loss_scale import LossScale
 from chargen.training.metrics import Metrics
 from chargen.training.run_folder import check_free, holds_a_run, recover, replacing
 from chargen.training.snapshot import Hidden, capture, restore
@@ -101,6 +103,9 @@ class Run:
         _freeze(self.model, config.freeze)
         self.origin: dict[str, Any] = {}
         self.optimizer = _adamw(self.model, config)
+        self.loss_scale: LossScale | None = None
+        if self.precision == "fp16":
+            self.loss_scale = LossScale(self.device, counters.loss_scale, counters.scale_streak)
         self.parts = _parts(self.model)
         self.hidden: Hidden = {}
         self.best: Arrays | None = None
@@ -131,6 +136,15 @@ class Run:
         self._failed_saves = 0
         self.warning = ""
         self.replaces = False
+
+    def make_places(self, rows: int) -> None:
+        """Make what a step reads and writes before the first one: the carried state, and AdamW's moments."""
+        for direction in self.batches:
+            self.hidden.setdefault(direction, zero_state(self.model_config, rows, self.device))
+        for weight in self.model.parameters():
+            if not self.optimizer.state[weight]:
+                moments = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+                self.optimizer.state[weight] = {"step": torch.zeros((), device=self.device), **moments}
 
     @classmethod
     def resume(
@@ -264,6 +278,9 @@ class Run:
 
     def _state(self) -> RunState:
         self.counters.hidden = bool(self.hidden)
+        if self.loss_scale is not None:
+            self.counters.loss_scale = self.loss_scale.scale.item()
+            self.counters.scale_streak = int(self.loss_scale.streak.item())
         settings = {
             "model": asdict(self.model_config),
             "training": asdict(self.config),
@@ -314,7 +331,8 @@ def _adamw(model: CharModel, config: TrainConfig) -> torch.optim.AdamW:
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, fused=model.device.type in ("cpu", "cuda", "mps"))
+    kind = model.device.type
+    return torch.optim.AdamW(groups, lr=config.lr, fused=kind in ("cpu", "cuda", "mps"), capturable=kind == "cuda")
 
 
 def _batches(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) -> dict[str, Batches]:
