@@ -9,14 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
 from conftest import small_model
 from test_resume import assert_same_runs
+from test_terminal import Terminal
 
+from chargen import __version__
 from chargen.cli import info
-from chargen.cli.main import main
+from chargen.cli.main import COMMANDS, main
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 
@@ -125,6 +128,13 @@ def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
         (["train", "text.txt", "--cell", "rnn"], 2, "rnn"),
         (["train", "text.txt", "--encoding", "klingon"], 2, "klingon"),
         (["train", "text.txt", "--hiden-size", "3"], 2, "--hidden-size"),
+        (["sample", "model", "--temprature", "3"], 2, "Did you mean '--temperature'?"),
+        (["trian", "text.txt"], 2, "there is no command 'trian'; did you mean train?"),
+        (["smaple"], 2, "there is no command 'smaple'; did you mean sample?"),
+        (["xyzzy"], 2, "there is no command 'xyzzy'; there are train, sample, fill, eval, score, check, info, export"),
+        (["sample", "model", "-t", "-1"], 2, "--temperature is -1.0"),
+        (["sample", "model", "-n", "0"], 2, "--num is '0': it must be a whole number, at least 1"),
+        (["fill", "model", "-n", "0"], 2, "--num is '0': it must be a whole number, 1 to 1,000,000"),
         (["train", "bad.txt"], 3, "bad.txt: line 2, offset 5: bytes e9"),
         (["train", "tiny.txt"], 3, "at least 2 characters, found 0"),
         (["train", "empty.txt"], 3, "at least 2 characters, found 0"),
@@ -466,6 +476,41 @@ def test_eval_does_not_take_a_part_of_one_text_for_another(run, tmp_path) -> Non
     refused = run("eval", "apart", "text.txt", "--part", "valid")
     assert refused.code == 2
     assert "no valid part was cut" in refused.err
+
+
+@pytest.mark.parametrize("name", [name for group in COMMANDS.values() for name in group])
+def test_every_command_can_be_quiet_and_help_is_short(run, name) -> None:
+    found = run(name, "-h")
+    assert found.code == 0
+    assert re.search("-q, --quiet +Tell nothing", found.out)
+    for long, short in (("--temperature", "-t"), ("--num ", "-n")):
+        assert (f"{short}, {long}" in found.out) == (re.search(f" {long}", found.out) is not None)
+    assert run("-V").out == run("--version").out == f"chargen, version {__version__}\n"
+
+
+def test_a_quiet_command_tells_warnings_and_errors_only(run, model, tmp_path) -> None:
+    (tmp_path / "long.txt").write_text(TEXT * 40)
+    words = ["--steps", 6, "--eval-every", 1, "--preview", 50, "--quiet", *QUICK[:-2]]
+    quiet = run("train", "long.txt", *words)
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    few = run("train", "text.txt", *words)
+    assert few.code == 0
+    assert few.err.startswith("warning: 2,844 characters to learn from are few")
+    assert few.err.count("\n") == 1
+    again = run("train", "--resume", "checkpoints/long", "-q", "--steps", 7)
+    assert (again.code, again.err) == (0, "")
+    assert run("train", "--resume", "checkpoints/long", "-q").err.startswith("chargen: checkpoints/long is complete")
+    loud, still = run("sample", model, "--length", 9, "-t", 0), run("sample", model, "--length", 9, "-t", 0, "-q")
+    assert "seed " in loud.err
+    assert still.err == ""
+    assert still.out == loud.out
+
+
+def test_a_quiet_command_shows_no_bar(run) -> None:
+    with redirect_stderr(Terminal()) as terminal, pytest.raises(SystemExit):
+        main(["train", "text.txt", "--steps", "3", "-q", *QUICK])
+    assert "\r" not in terminal.getvalue()
+    assert terminal.getvalue().startswith("warning: ")
 
 
 def test_resume_says_what_it_changes(run) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from chargen.cli.terminal import STDERR, cells, columns, fold, tell_above, visible
+from chargen.cli.terminal import STDERR, cells, columns, fold, quiet, tell_above, visible
 
 if TYPE_CHECKING:
     from chargen.training.progress import Progress
@@ -27,7 +27,8 @@ class Bar(_Tqdm):
     """A bar on standard error, where that is a terminal: one row of as many columns as it has at that moment."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"file": STDERR, "leave": False, "disable": None, **settings})
+        settings = {"file": STDERR, "leave": False, "disable": None, **settings}
+        super().__init__(**settings | ({"disable": True} if quiet() else {}))
 
     @property
     def format_dict(self) -> Any:
@@ -78,7 +79,7 @@ class TrainingBar:
 
     def __init__(self, trainer: "Trainer", preview: int) -> None:
         self.trainer = trainer
-        self.preview = preview
+        self.preview = 0 if quiet() else preview
         self._unit = "byte" if trainer.corpus.vocabulary.byte_mode else "char"
         self._bar = Bar(total=100, bar_format="{percentage:3.0f}%  {desc}")
         self._told = trainer.counters.logged_step

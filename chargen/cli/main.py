@@ -1,5 +1,6 @@
 """The command `chargen`: finds the subcommand, and turns every error into one line and an exit code."""
 
+import difflib
 import importlib
 import os
 import sys
@@ -10,7 +11,7 @@ import click
 
 from chargen import __version__
 from chargen.cli.terminal import discard, styled, tell, visible
-from chargen.errors import ChargenError, SettingError
+from chargen.errors import ChargenError, SettingError, told
 
 # OpenMP's threads wait for each other by spinning. On cores shared with other programs that made training up to ten
 # times slower; a short spin costs nothing on idle cores. It must be set before torch is loaded.
@@ -46,6 +47,17 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is meant; one that is not there is told, with the nearest."""
+        commands = self.list_commands(ctx)
+        if args[0] not in commands and not ctx.resilient_parsing:
+            close = difflib.get_close_matches(args[0], commands, n=1)
+            advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(commands)}"
+            raise SettingError(f"there is no command {told(args[0])}; {advice}")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the subcommand; a reader who has had enough (| head) is no error."""
         try:
@@ -61,7 +73,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="chargen")
+@click.version_option(__version__, "--version", "-V", prog_name="chargen")
 def cli() -> None:
     """Learn a text, one character at a time, and write more of it.
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from chargen.cli.terminal import be_quiet
 from chargen.errors import SettingError, told
 from chargen.settings import KINDS, describe_range, setting_types
 
@@ -52,8 +53,25 @@ def _in_words(kind: type, metadata: Mapping[str, Any]) -> str:
     return f"{KINDS[kind]}, {describe_range(metadata)}"
 
 
+SHORT = {"--temperature": "-t", "--num": "-n"}
+"""Short names, alike in all commands."""
+
+
 class GroupedCommand(click.Command):
-    """A command whose help lists its options by group."""
+    """A command whose help lists its options by group, and which can be quiet."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            GroupedOption(
+                ["--quiet", "-q"],
+                group="Other",
+                is_flag=True,
+                expose_value=False,
+                callback=be_quiet,
+                help="Tell nothing on standard error but warnings and errors.",
+            )
+        )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line."""
@@ -89,7 +107,8 @@ def _naming_file(ctx: click.Context) -> Iterator[None]:
 
 
 def option(*names: str, group: str, **kwargs: Any) -> Callable[[Function], Function]:
-    """A click option in a group."""
+    """A click option in a group, with its short name where it has one."""
+    names += tuple(SHORT[name] for name in names if name in SHORT)
     return click.option(*names, cls=GroupedOption, group=group, **kwargs)
 
 

@@ -152,8 +152,27 @@ def columns() -> int | None:
     return max(found or 80, 20) - 1
 
 
+_QUIET = "chargen.quiet"
+
+
+def be_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """From here on the command tells warnings and errors only."""
+    ctx.meta[_QUIET] = value
+
+
+def quiet() -> bool:
+    """Whether the command was asked to be."""
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and bool(ctx.meta.get(_QUIET))
+
+
 def tell(text: str, *, whole: bool = False) -> None:
-    """Say something on standard error, in rows that fit the terminal; an error stays whole, however long its line."""
+    """Say something on standard error, in rows that fit the terminal; an error stays whole, however long its line.
+
+    A quiet command says it only where it is a warning or an error.
+    """
+    if quiet() and not (whole or text.startswith("warning:")):
+        return
     click.echo(text if whole else _fitting(text), file=cast(TextIO, STDERR))
 
 
@@ -217,7 +236,9 @@ def tell_of_kernels() -> None:
 
 
 def tell_above(text: str) -> None:
-    """Say something on standard error, above a bar that is shown there."""
+    """As `tell`, above a bar that is shown there."""
+    if quiet() and not text.startswith("warning:"):
+        return
     from tqdm import tqdm
 
     tqdm.write(_fitting(text), file=STDERR)
