@@ -159,6 +159,30 @@ def test_three_lines_say_what_and_why():
     assert "the most that is good for 30,000 characters, " in chosen(30_000, minutes=60).reasons[0]
 
 
+@given(
+    st.integers(1_000, 10**7), st.floats(0.1, 100), st.sampled_from([{}, {"lr": 1e-3}, {"lr": 1e-3, "batch_size": 8}])
+)
+def test_the_last_line_says_how_many_steps_there_will_be(text, minutes, given_training):
+    found = chosen(text, minutes=minutes, **given_training)
+    told = re.search(r"; some ([\d,]+) steps$", found.reasons[-1])
+    assert not any(" steps" in reason for reason in found.reasons[:-1])
+    rows = found.training.batch_size * found.training.seq_length
+    if found.training.epochs is None:
+        slower = (work(found.model, 65) / work(sizing.REFERENCE, 65)) ** STEEPNESS["bf16"]
+        steps = 60 * minutes * sizing.USED / (SECONDS * slower) / rows
+    else:
+        steps = found.training.epochs * text / rows
+    assert int(told[1].replace(",", "")) == pytest.approx(steps, rel=0.06, abs=1)
+
+
+def test_steps_that_are_given_are_exact_and_no_speed_gives_no_steps():
+    assert choose(10**6, 65, {}, {"steps": 1_234}).reasons[-1].endswith("; 1,234 steps")
+    assert choose(10**6, 65, {}, {"steps": 1}).reasons[-1].endswith("; 1 step")
+    assert choose(409_600, 65, {}, {"epochs": 2.5}).reasons[-1].endswith("; some 250 steps")
+    untimed = choose(10**6, 65, {"hidden_size": 64, "dropout": 0.0}, {"minutes": 3.0, "weight_decay": 0.0})
+    assert not any("steps" in reason for reason in untimed.reasons)
+
+
 def test_bytes_are_called_bytes():
     told = [*chosen(unit="byte").reasons, *chosen(30_000, minutes=60, unit="byte", vocabulary=2_000).reasons]
     assert "32 rows of 128 bytes" in told[2]

@@ -126,7 +126,19 @@ def choose(
             f"{given.batch_size} rows of {given.seq_length} {unit}s at a peak rate of {given.lr:g}: "
             f"{config.hidden_size} hidden units, {text:,} {unit}s"
         )
+    steps = epochs * text / tokens
+    if reasons and math.isfinite(steps):
+        reasons[-1] += f"; {told_steps(steps, exact=given.steps is not None and given.minutes is None)}"
     return Sizes(config, given, tuple(reasons))
+
+
+def told_steps(steps: float, *, exact: bool = False) -> str:
+    """How many steps there will be; in two figures where that is an estimate."""
+    steps = max(1, math.ceil(steps - 1e-9))
+    if exact:
+        return f"{steps:,} step{'s' * (steps != 1)}"
+    unit = 10 ** max(0, len(str(steps)) - 2)
+    return f"some {round(steps / unit) * unit:,} steps"
 
 
 def trained(config: ModelConfig, training: TrainConfig, text: int, vocabulary: int, speed: Speed) -> float:
