@@ -1,7 +1,9 @@
 """What people see while they wait: a bar that nothing is written into, and why the first time takes longer."""
 
+import math
 from contextlib import redirect_stderr
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numba
@@ -13,6 +15,7 @@ from test_terminal import Terminal
 from tqdm import tqdm
 
 from chargen.cli import bars
+from chargen.cli.spent import Spent
 from chargen.cli.terminal import STDERR, tell_above
 from chargen.kernels.compiled import when_compiling
 from chargen.kernels.dropout import drop
@@ -63,17 +66,46 @@ def test_previews_stand_above_the_bar_and_need_no_compiler(monkeypatch: pytest.M
         assert set(written[4:]) <= set(corpus.vocabulary.characters)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 3.0, 30.0])
+def test_what_is_not_training_is_told_where_it_is_more_than_a_fifth_of_a_budget(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    spent = Spent(98.0)
+    spent.mark("starting")
+    spent.compiling = SimpleNamespace(seconds=0.0)
+    now[0] += 4 + seconds
+    spent.compiling.seconds = seconds
+    spent.mark("timing this machine")
+    now[0] += 44 + seconds
+    spent.compiling.seconds += seconds
+    spent.mark("scoring", 40 + seconds)
+    whole = 50 + 2 * seconds
+    assert sum(spent.seconds.values()) == pytest.approx(whole)
+    assert spent.seconds["training"] == 40
+    compiled = {0.0: "", 3.0: "6 s compiling (once per machine), ", 30.0: "60 s compiling (once per machine), "}[
+        seconds
+    ]
+    told = f"40 s of {whole:.0f} were training; {compiled}4 s timing this machine, 4 s scoring, 2 s starting"
+    assert spent.told(5 * (whole - 40) + 1) == ""
+    assert spent.told(5 * (whole - 40) - 1) == told
+    assert spent.told(math.inf) == ""
+
+
 def test_compiling_is_told_once_and_only_where_something_is_compiled() -> None:
     told: list[int] = []
-    with when_compiling(lambda: told.append(1)):
+    with when_compiling(lambda: told.append(1)) as compiling:
         twice = numba.njit(lambda x: 2 * x)
         assert told == []
         assert twice(2) == 4
         assert told == [1]
         assert twice(2.5) == 5
         assert told == [1]
-    with when_compiling(lambda: told.append(2)):
+    assert compiling.seconds > 0
+    with when_compiling(lambda: told.append(2)) as compiling:
         assert twice(3) == 6
+    assert compiling.seconds == 0
     assert numba.njit(lambda x: 3 * x)(1) == 3
     assert told == [1]
 

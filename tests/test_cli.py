@@ -513,6 +513,26 @@ def test_a_quiet_command_shows_no_bar(run) -> None:
     assert terminal.getvalue().startswith("warning: ")
 
 
+def test_a_run_says_what_most_of_its_time_went_on_and_that_a_model_cannot_write_yet(run, monkeypatch) -> None:
+    words = ["train", "text.txt", *QUICK, "--dropout", 0, "--weight-decay", 0, "--steps", 3]
+    plain = run(*words)
+    assert "note: after 3 steps the model cannot write yet" in plain.err
+    assert "\ntime  " not in plain.err
+    began = time.monotonic() - 600  # an hour of trying to load something
+    monkeypatch.setattr("chargen.cli.train.process_started", lambda: began)
+    slow = run(*words, "--minutes", 40)
+    assert re.search(r"^time     \d+ s of 6\d\d were training; 6\d\d s starting", slow.err, re.M), slow.err
+    assert "\ntime  " not in run(*words, "--minutes", 4_000).err
+
+
+@pytest.mark.parametrize("unit", ["character", "byte"])
+def test_a_model_that_can_write_is_not_said_to_be_unable(run, tmp_path, unit) -> None:
+    (tmp_path / "text.txt").write_text("äb" * 2_000)
+    words = ["train", "text.txt", *QUICK, "--unit", unit, "--lr", 0.03, "--warmup", 1]
+    assert "cannot write" in run(*words, "--steps", 1).err
+    assert "cannot write" not in run(*words, "--steps", 150).err
+
+
 def test_resume_says_what_it_changes(run) -> None:
     run("train", "text.txt", "--steps", 2, *QUICK)
     told = run("train", "--resume", "checkpoints/text", "--steps", 3, "--lr", "0.001", "--preview", 0)

@@ -17,6 +17,11 @@ from chargen.training.sizing import MANY
 if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
 
+FEW_STEPS = 1_000
+"""From then on a model is as good as its text and size let it be, whatever its loss."""
+BABBLE = 0.75
+"""Losses above this share of the entropy of single characters belong to models that do not write words yet."""
+
 
 def say(text: str) -> None:
     """Tell a line in which nothing can steer the terminal."""
@@ -79,8 +84,12 @@ def tell_origin(trainer: "Trainer", path: Path | None) -> None:
     say(f"start    from {path}: {trainer.origin['characters']:,} {unit} known{added}")
 
 
-def tell_result(trainer: "Trainer") -> None:
-    """The losses of a run that is done, and what can be done with it."""
+def tell_result(trainer: "Trainer", spent: str = "") -> None:
+    """The losses of a run that is done, and what can be done with it.
+
+    Args:
+        spent: what its time went on, where that is worth a line.
+    """
     out = as_argument(trainer.out)
     summary = trainer.summary
     unit = "byte" if trainer.corpus.vocabulary.byte_mode else "character"
@@ -105,4 +114,21 @@ def tell_result(trainer: "Trainer") -> None:
                 )
     if trainer.out_of_patience:
         say(f"stopped  early: {trainer.config.patience} validations without a new best")
+    if spent:
+        say(f"time     {spent}")
+    if _cannot_write(trainer):
+        say(
+            f"note: after {summary['step']:,} step{'s' * (summary['step'] != 1)} the model cannot write yet: it knows "
+            "little more than how often each character occurs; give it more time, or a smaller model"
+        )
     say(f"saved    {trainer.out}/model.safetensors (step {summary['step']:,}); now: chargen sample {out}")
+
+
+def _cannot_write(trainer: "Trainer") -> bool:
+    """Whether a run was so short that its model predicts little better than the mere counts of characters do."""
+    steps, ids, summary = trainer.counters.applied, trainer.corpus.valid, trainer.summary
+    if steps >= FEW_STEPS or "valid_loss" not in summary:
+        return steps < FEW_STEPS / 10
+    shares = trainer.corpus.counts[trainer.corpus.counts > 0] / trainer.corpus.counts.sum()
+    entropy = -float(np.sum(shares * np.log(shares)))
+    return bool(summary["valid_loss"] * trainer.corpus.vocabulary.count_characters(ids) > BABBLE * entropy * len(ids))

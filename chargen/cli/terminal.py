@@ -6,11 +6,14 @@ import re
 import shlex
 import sys
 import unicodedata
-from typing import TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
 from chargen.kernels import available
+
+if TYPE_CHECKING:
+    from chargen.kernels.compiled import Compiling
 
 _HARMLESS = "\n\t\u200c\u200d"  # joiners are part of words in several scripts
 _COMMAND = re.compile(r"(?:^|(?<= ))chargen [a-z]+ .*$")
@@ -224,15 +227,18 @@ class TextWriter:
         self.stream.flush()
 
 
-def tell_of_kernels() -> None:
-    """Say why a command is slow: without numba all the time, with it while something is compiled for this machine."""
+def tell_of_kernels() -> "Compiling | None":
+    """Say why a command is slow: without numba all the time, with it while something is compiled for this machine.
+
+    Returns who knows how long that took.
+    """
     if not available():
         tell("note: without the package numba this is slower")
-        return
+        return None
     from chargen.kernels.compiled import when_compiling
 
     when = when_compiling(lambda: tell_above("compiling inner loops for this machine; it takes some seconds"))
-    click.get_current_context().with_resource(when)
+    return click.get_current_context().with_resource(when)
 
 
 def tell_above(text: str) -> None:

@@ -22,6 +22,7 @@ from chargen.cli.options import (
 )
 from chargen.cli.report import say, tell_corpus, tell_model, tell_origin, tell_result
 from chargen.cli.signals import StopRequest, stop_on_signals
+from chargen.cli.spent import Spent
 from chargen.cli.terminal import as_argument, tell_of_kernels
 from chargen.durable import locked, make_folder
 from chargen.errors import DataError, ModelFileError, SettingError, WriteError
@@ -88,6 +89,7 @@ def command(
     chargen train --resume checkpoints/novel --minutes 20
     """
     started = process_started()
+    spent = Spent(started)
     keep_memory()
     values |= {"valid": valid, "test": test}
     for group in (("minutes", "epochs", "steps"), ("valid", "valid_fraction"), ("test", "test_fraction")):
@@ -105,7 +107,7 @@ def command(
                     raise SettingError(f"{name} cannot be given with --resume: the run remembers its own")
             elsewhere = {"train": sources, "valid": valid, "test": test}
             with locked(_existing(resume)):
-                _train(_resumed(resume, values, elsewhere, started), stop, preview)
+                _train(_resumed(resume, values, elsewhere, started, spent), stop, preview, spent)
             return
         if not sources:
             raise SettingError("no text to learn: give a SOURCE, such as a file, a folder, - or python")
@@ -122,15 +124,18 @@ def command(
         device = _checked(given_model, given_training)
         usual = _as_in(init) if init else {}
         corpus_config = CorpusConfig(**(usual | given_settings(CorpusConfig, values)))
+        spent.mark("starting")
         with ReadingBar() as bar:
             known = init.vocabulary if init else None
             corpus = Corpus.from_files(
                 sources, valid=valid, test=test, config=corpus_config, progress=bar.show, known=known
             )
         tell_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
+        spent.mark("reading the text")
         if device == "cpu":
-            tell_of_kernels()
+            spent.compiling = tell_of_kernels()
         sizes = _sizes(corpus, given_model, given_training, preset)
+        spent.mark("timing this machine")
         tell_model(corpus, sizes.model, sizes.training)
         from chargen.training.trainer import Trainer
 
@@ -140,7 +145,7 @@ def command(
             )
             if init:
                 tell_origin(trainer, init_from)
-            _train(trainer, stop, preview)
+            _train(trainer, stop, preview, spent)
 
 
 def process_started() -> float:
@@ -228,7 +233,9 @@ def _as_in(file: ModelFile) -> dict[str, Any]:
     return {"unit": file.vocabulary.unit, "newline": file.reading.newline, "normalize": file.reading.normalize}
 
 
-def _resumed(folder: Path, values: dict[str, Any], elsewhere: dict[str, tuple[str, ...]], started: float) -> "Trainer":
+def _resumed(
+    folder: Path, values: dict[str, Any], elsewhere: dict[str, tuple[str, ...]], started: float, spent: Spent
+) -> "Trainer":
     """The run in a folder, ready to go on; what is not as it was is told.
 
     Args:
@@ -243,6 +250,7 @@ def _resumed(folder: Path, values: dict[str, Any], elsewhere: dict[str, tuple[st
     for cls in (CorpusConfig, ModelConfig, TrainConfig):
         changes |= given_settings(cls, values)
     state = read_run_state(folder)
+    spent.mark("starting")
     try:
         with ReadingBar() as bar:
             corpus = Corpus.from_description(state.settings["corpus"], bar.show, elsewhere)
@@ -252,9 +260,10 @@ def _resumed(folder: Path, values: dict[str, Any], elsewhere: dict[str, tuple[st
         raise DataError(
             f"{error}; where that lies elsewhere now: chargen train --resume {as_argument(folder)} SOURCE"
         ) from error
+    spent.mark("reading the text")
     trainer = Trainer.resume(folder, corpus, changes=changes, started=started)
     if trainer.device.type == "cpu":
-        tell_of_kernels()
+        spent.compiling = tell_of_kernels()
     say(f"resume   {folder} at step {trainer.counters.step:,}, after {trainer.counters.seconds:,.0f} s")
     for role, names in elsewhere.items():
         if names:
@@ -303,10 +312,11 @@ def _nothing_left(trainer: "Trainer") -> str:
     )
 
 
-def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
+def _train(trainer: "Trainer", stop: StopRequest, preview: int, spent: Spent) -> None:
     machine, out = trainer.machine(), as_argument(trainer.out)
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
     say(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
+    spent.mark("starting")
     stop.deferred = True
     try:
         with TrainingBar(trainer, preview) as bar:
@@ -322,4 +332,5 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int) -> None:
         raise WriteError(f"{error}; {advice}") from error
     if stop and not trainer.counters.complete:
         raise stop.error(f" at step {trainer.counters.step:,}; go on with: chargen train --resume {out}")
-    tell_result(trainer)
+    spent.mark("scoring, saving and previews", trainer.budget.train_seconds)
+    tell_result(trainer, spent.told(60 * (trainer.config.minutes or math.inf)))

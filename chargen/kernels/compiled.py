@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -51,23 +52,36 @@ def compiled(function: Function) -> Function:
         _config.CACHE_DIR = before
 
 
-def when_compiling(call: Callable[[], None]) -> AbstractContextManager[Any]:
+def when_compiling(call: Callable[[], None]) -> AbstractContextManager["Compiling"]:
     """Within, call once as soon as a function is compiled: not where machine code is in the cache."""
-    result: AbstractContextManager[Any] = event.install_listener("numba:compile", _Once(call))
+    result: AbstractContextManager[Compiling] = event.install_listener("numba:compile", Compiling(call))
     return result
 
 
-class _Once(event.Listener):
+class Compiling(event.Listener):
+    """Hears of functions that are compiled, one within the other, and sums up how long it took.
+
+    Args:
+        call: once, when the first begins.
+    """
+
     def __init__(self, call: Callable[[], None]) -> None:
         self.call: Callable[[], None] | None = call
+        self.seconds = 0.0
+        self._begun: list[float] = []
 
     def on_start(self, event: Any) -> None:
+        """A function is about to be compiled."""
+        self._begun.append(time.monotonic())
         call, self.call = self.call, None
         if call:
             call()
 
     def on_end(self, event: Any) -> None:
-        pass
+        """It is compiled, or cannot be."""
+        begun = self._begun.pop()
+        if not self._begun:
+            self.seconds += time.monotonic() - begun
 
 
 def _writable(folder: Path) -> bool:
