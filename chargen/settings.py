@@ -123,6 +123,13 @@ def _check_value(name: str, value: Any, kind: type, metadata: Mapping[str, Any])
     return value
 
 
+def changed_settings(instance: Any) -> str:
+    """A settings dataclass as Python writes it, without what is as by default."""
+    values = ((field, getattr(instance, field.name)) for field in dataclasses.fields(instance))
+    named = (f"{field.name}={value!r}" for field, value in values if value != field.default)
+    return f"{type(instance).__name__}({', '.join(named)})"
+
+
 def resumable_settings(cls: type) -> set[str]:
     """The names of the settings of `cls` that a resumed run may change."""
     return {field.name for field in dataclasses.fields(cls) if field.metadata["resumable"]}

@@ -1,8 +1,11 @@
 """What a run tells of itself: every figure once, at its step, and the same as in its files."""
 
 import json
+import math
+import re
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,3 +81,50 @@ def test_a_short_run_ends_with_its_figures(tmp_path: Path) -> None:
     assert validated(before) == []
     assert last.doing == "finishing"
     assert (last.valid_loss, last.test_loss) == (lines(tmp_path)[-1]["valid_loss"], lines(tmp_path)[-1]["test_loss"])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("out", [None, "<i>run"])
+def test_what_a_notebook_shows_is_a_line_or_a_table(
+    bidirectional: bool, out: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    corpus = Corpus.from_text(TEXT, test_fraction=0.1)
+    trainer = Trainer(corpus, model(bidirectional=bidirectional), config(minutes=3), out)
+    shape = "model GRU 1 x 6" + ", both ways" * bidirectional
+    place = f"in {out or 'memory only'}"
+    assert (
+        repr(trainer) == f"Trainer({shape}, text 720 characters, 29 different, step 0 of 12, minutes 0.0 of 3, {place})"
+    )
+    events = list(trainer.run())
+    for event in events:
+        assert repr(event).startswith(f"Progress(step {event.step}, epoch ")
+        assert ("valid" in repr(event).replace("validating", "")) == (event.valid_loss is not None)
+        assert f"{event.doing} {100 * event.share:.0f} %)" in repr(event)
+    assert f", train {events[0].train_loss:.4f}, training" in repr(events[0])
+    assert f", valid {events[-1].valid_loss:.4f}" in repr(events[-1])
+    assert f", test {events[-1].test_loss:.4f}" in repr(events[-1])
+    assert ("(forward " in repr(events[-1])) == bidirectional
+    assert f"best {trainer.counters.best_loss:.4f} nats at step {trainer.counters.best_step}" in repr(trainer)
+    for told in (trainer, events[-1]):
+        assert len(repr(told)) < 250
+        assert "\n" not in repr(told)
+        assert re.fullmatch(r"<table>(<tr><th>\w+</th><td>[^<>]+</td></tr>)+</table>", told._repr_html_())
+
+
+def test_a_runs_length_is_its_steps() -> None:
+    corpus = Corpus.from_text(TEXT)
+    assert len(Trainer(corpus, model(), config())) == 12
+    assert len(Trainer(corpus, model(), config(steps=None, epochs=2.5))) == math.ceil(2.5 * 810 / 32)
+    timed = Trainer(corpus, model(), config(steps=None, minutes=1))
+    assert timed, "it is there, whatever its length"
+    with pytest.raises(TypeError, match="not known beforehand"):
+        len(timed)
+
+
+def test_settings_show_what_is_not_as_by_default() -> None:
+    assert repr(TrainConfig()) == "TrainConfig(minutes=5.0)"
+    assert repr(config(lr=1e-3)) == (
+        "TrainConfig(steps=12, batch_size=4, seq_length=8, lr=0.001, precision='fp32', eval_every=5, log_every=3)"
+    )
+    assert eval(repr(config(schedule="constant"))) == config(schedule="constant")

@@ -5,7 +5,7 @@ from typing import Any
 
 from chargen.draws import MAX_SEED
 from chargen.errors import ModelFileError, SettingError
-from chargen.settings import check_settings, make_settings, resumable_settings, setting
+from chargen.settings import changed_settings, check_settings, make_settings, resumable_settings, setting
 
 DEFAULT_MINUTES = 5.0
 
@@ -62,6 +62,9 @@ class TrainConfig:
             )
         if (self.minutes, self.epochs, self.steps) == (None, None, None):
             object.__setattr__(self, "minutes", DEFAULT_MINUTES)
+
+    def __repr__(self) -> str:
+        return changed_settings(self)
 
 
 def changed_config(settings: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:

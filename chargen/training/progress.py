@@ -1,7 +1,11 @@
 """What a run tells of itself at every step."""
 
+import html
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from chargen.errors import short
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,28 @@ class Progress:
     valid_losses: Mapping[str, float] = field(default_factory=dict)
     test_losses: Mapping[str, float] = field(default_factory=dict)
     warning: str = ""
+
+    def __repr__(self) -> str:
+        return f"Progress({', '.join(f'{name} {value}' for name, value in self._told().items())})"
+
+    def _repr_html_(self) -> str:
+        return as_table(self._told())
+
+    def _told(self) -> dict[str, str]:
+        """What matters, by name; losses in nats per character."""
+        told = {"step": f"{self.step:,}", "epoch": f"{self.epoch:.2f}"}
+        if not math.isnan(self.train_loss):
+            told["train"] = f"{self.train_loss:.4f}"
+        losses = {"valid": (self.valid_loss, self.valid_losses), "test": (self.test_loss, self.test_losses)}
+        for name, (loss, parts) in losses.items():
+            if loss is not None:
+                named = ", ".join(f"{part} {value:.4f}" for part, value in parts.items())
+                told[name] = f"{loss:.4f}" + (f" ({named})" if named else "")
+        told[self.doing] = f"{100 * self.share:.0f} %"
+        return told | ({"warning": short(self.warning, 200)} if self.warning else {})
+
+
+def as_table(told: Mapping[str, str]) -> str:
+    """Figures by name, as a notebook shows them."""
+    rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(told[name])}</td></tr>" for name in told)
+    return f"<table>{rows}</table>"

@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from chargen.batches import Batch
 from chargen.draws import Purpose, uniform
-from chargen.errors import NOT_FINITE, Diverged
+from chargen.errors import NOT_FINITE, Diverged, short
 from chargen.model.arrays import set_weights, weights_of
 from chargen.model.device import autocast, float32_products, to_device
 from chargen.model.dropout import Masks, Noise
@@ -27,7 +27,7 @@ from chargen.training.captured import CapturedStep, Figures, Given
 from chargen.training.cloze import cloze_loss, even_windows
 from chargen.training.evaluate import Loss, folding_nats, loss_windows
 from chargen.training.metrics import due
-from chargen.training.progress import Progress
+from chargen.training.progress import Progress, as_table
 from chargen.training.run import MAX_BAD_STEPS, SUBSET, Run
 from chargen.training.schedule import learning_rate
 
@@ -68,6 +68,36 @@ class Trainer(Run):
     Raises DataError where the corpus is too small, SettingError where `out` already holds a run (with `overwrite`:
     files of such names that are none).
     """
+
+    def __len__(self) -> int:
+        """Steps of the budget. Raises TypeError where it is one of minutes only."""
+        if self.budget.steps is None:
+            raise TypeError("how many steps a budget in minutes has is not known beforehand; give steps or epochs")
+        return self.budget.steps
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"Trainer({', '.join(f'{name} {value}' for name, value in self._told().items())})"
+
+    def _repr_html_(self) -> str:
+        return as_table(self._told())
+
+    def _told(self) -> dict[str, str]:
+        """What matters, by name."""
+        shape, counters, vocabulary = self.model_config, self.counters, self.corpus.vocabulary
+        ways = ", both ways" if shape.bidirectional else ""
+        told = {
+            "model": f"{shape.cell.upper()} {shape.num_layers} x {shape.hidden_size}{ways}",
+            "text": f"{len(self.corpus.train):,} {vocabulary.unit}s, {len(vocabulary):,} different",
+            "step": f"{counters.step:,}" + ("" if self.budget.steps is None else f" of {self.budget.steps:,}"),
+        }
+        if self.config.minutes is not None:
+            told["minutes"] = f"{self.budget.seconds() / 60:.1f} of {self.config.minutes:g}"
+        if counters.best_loss is not None:
+            told["best"] = f"{counters.best_loss:.4f} nats at step {counters.best_step:,}"
+        return told | {"in": "memory only" if self.out is None else short(self.out, 200)}
 
     @property
     def finished(self) -> bool:
