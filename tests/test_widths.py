@@ -158,6 +158,15 @@ def test_every_bar_fits_and_leaves_nothing(desc: str, total: int | None) -> None
     assert len(terminal.screen.rows[-1].strip()) <= 1
 
 
+def test_a_bar_that_is_not_shown_clears_nothing() -> None:
+    with PseudoTerminal(40) as terminal, Bar(total=3, delay=1_000) as bar:
+        terminal.stream.write("a text without a line end")
+        bar.update()
+        bar.clear()
+        tell_above("\nmore")
+    assert terminal.screen.rows[:2] == ["a text without a line end", "more"]
+
+
 def test_a_terminal_that_does_not_know_its_width_has_the_usual_one() -> None:
     with PseudoTerminal(80) as terminal:
         assert columns() == 79

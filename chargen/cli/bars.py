@@ -38,8 +38,13 @@ class Bar(_Tqdm):
     @staticmethod
     def status_printer(file: Any) -> Callable[[str], None]:
         """Who writes a row over the one before, with blanks as far as the terminal goes now and no farther."""
+        before = ""
 
         def show(row: str) -> None:
+            nonlocal before
+            if not (row or before):
+                return  # what stands in this row is no bar
+            before = row
             file.write(f"\r{row}{' ' * ((columns() or 0) - cells(row))}")
             file.flush()
 
