@@ -34,6 +34,7 @@ from chargen.storage.model_file import build_model
 from chargen.training.sizing import time_reference
 
 Row = dict[str, Any]
+PRECISIONS = "fp32", "bf16"
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,6 @@ class Task:
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """Layers and hidden units."""
         return ((2, 16),) if self.small else ((2, 512), (3, 1024))
-
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        """What chargen trains in; a CPU has fewer."""
-        return ("fp32", "tf32", "bf16", "fp16") if self.device == "cuda" else ("fp32", "bf16")
 
 
 def correctness(task: Task) -> Iterator[Row]:
@@ -115,7 +111,7 @@ def precisions(task: Task) -> Iterator[Row]:
     """What rounding costs: losses on the whole validation part after equally many steps, and how long these took."""
     corpus = Corpus.from_files(task.text)
     size, steps, rows = (16, 20, 4) if task.small else (384, 1000, 64)
-    for precision, cell in itertools.product(task.precisions[1:], CELLS):
+    for precision, cell in itertools.product(PRECISIONS, CELLS):
         settings = TrainConfig(
             steps=steps, eval_every=10**9, batch_size=rows, precision=precision, device=task.device, weight_decay=0.5
         )
@@ -183,8 +179,7 @@ def training(task: Task) -> Iterator[Row]:
             "plain half": partial(plain_steps, config, batch, corpus, half, task.device),
             "in a row half": partial(plain_steps, config, batch, corpus, half, task.device, in_a_row=True),
         }
-        for name in task.precisions[1:]:
-            steps[name] = partial(chargen_steps, config, batch, corpus, name, task.device)
+        steps |= {name: partial(chargen_steps, config, batch, corpus, name, task.device) for name in PRECISIONS}
         labels = {"cell": cell, "layers": layers, "hidden": hidden, "rows": rows}
         yield attempted(labels, speeds, steps, batch, task)
         if rows == 128 and task.device == "cuda":
@@ -193,7 +188,7 @@ def training(task: Task) -> Iterator[Row]:
 
 def speeds(steps: dict[str, Callable[[], Iterator[Any]]], batch: tuple[int, int], task: Task) -> Row:
     """Characters per second of steps, all by turns."""
-    number = {name: 2 if task.small else 16 if name in task.precisions else 6 for name in steps}
+    number = {name: 2 if task.small else 16 if name in PRECISIONS else 6 for name in steps}
     jobs = {name: speed_of(taken(), batch, number[name]) for name, taken in steps.items()}
     for job in jobs.values():
         job()
