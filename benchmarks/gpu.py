@@ -15,8 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from chargen.storage.model_file import build_model
 from chargen.training.sizing import time_reference
 
 Row = dict[str, Any]
+PRECISIONS = "fp32", "bf16"
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,6 @@ class Task:
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """Layers and hidden units."""
         return ((2, 16),) if self.small else ((2, 512), (3, 1024))
-
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        """What chargen trains in; a CPU has fewer."""
-        return ("fp32", "tf32", "bf16", "fp16") if self.device == "cuda" else ("fp32", "bf16")
 
 
 def correctness(task: Task) -> Iterator[Row]:
@@ -113,17 +111,29 @@ def precisions(task: Task) -> Iterator[Row]:
     """What rounding costs: losses on the whole validation part after equally many steps, and how long these took."""
     corpus = Corpus.from_files(task.text)
     size, steps, rows = (16, 20, 4) if task.small else (384, 1000, 64)
-    for cell, precision in itertools.product(CELLS, task.precisions[1:]):
+    for precision, cell in itertools.product(PRECISIONS, CELLS):
         settings = TrainConfig(
             steps=steps, eval_every=10**9, batch_size=rows, precision=precision, device=task.device, weight_decay=0.5
         )
-        trainer = Trainer(corpus, ModelConfig(cell=cell, hidden_size=size), settings)
-        for _ in trainer.run():
-            pass
-        counters = {"steps": trainer.counters.step, "applied": trainer.counters.applied}
-        spent = {"train_seconds": trainer.budget.train_seconds, "eval_seconds": trainer.counters.eval_seconds}
-        loss = {name: value for name, value in trainer.summary.items() if name.startswith("valid")}
-        yield {"cell": cell, "precision": precision, **loss, **counters, **spent}
+        yield attempted({"cell": cell, "precision": precision}, learned, corpus, ModelConfig(cell, 2, size), settings)
+
+
+def learned(corpus: Corpus, config: ModelConfig, settings: TrainConfig) -> Row:
+    """The end of a run: its loss, its steps, and the seconds that went into them."""
+    trainer = Trainer(corpus, config, settings)
+    for _ in trainer.run():
+        pass
+    counters, seconds = trainer.counters, trainer.budget.train_seconds
+    loss = {name: value for name, value in trainer.summary.items() if name.startswith("valid")}
+    return loss | {"steps": counters.step, "applied": counters.applied, "seconds": seconds}
+
+
+def attempted(labels: Row, job: Callable[..., Row], *arguments: Any) -> Row:
+    """What a job finds, or its traceback: one that fails must not stop the next."""
+    try:
+        return labels | job(*arguments)
+    except Exception:
+        return labels | {"error": traceback.format_exc()}
 
 
 def sampling(task: Task) -> Iterator[Row]:
@@ -163,21 +173,26 @@ def training(task: Task) -> Iterator[Row]:
     length = 16 if task.small else 128
     half = torch.float16 if task.device == "cuda" else torch.bfloat16
     for (layers, hidden), rows, cell in itertools.product(task.shapes, batches, CELLS):
-        config, batch = ModelConfig(cell=cell, num_layers=layers, hidden_size=hidden), (rows, length)
-        steps: dict[str, Iterator[Any]] = {
-            "plain tf32": plain_steps(config, batch, corpus, None, task.device),
-            "plain half": plain_steps(config, batch, corpus, half, task.device),
-            "in a row half": plain_steps(config, batch, corpus, half, task.device, in_a_row=True),
+        config, batch = ModelConfig(cell, layers, hidden), (rows, length)
+        steps: dict[str, Callable[[], Iterator[Any]]] = {
+            "plain tf32": partial(plain_steps, config, batch, corpus, None, task.device),
+            "plain half": partial(plain_steps, config, batch, corpus, half, task.device),
+            "in a row half": partial(plain_steps, config, batch, corpus, half, task.device, in_a_row=True),
         }
-        steps |= {name: chargen_steps(config, batch, corpus, name, task.device) for name in task.precisions[1:]}
-        number = {name: 2 if task.small else 16 if name in task.precisions else 6 for name in steps}
-        jobs = {name: speed_of(taken, batch, number[name]) for name, taken in steps.items()}
-        for job in jobs.values():
-            job()
-        yield {"cell": cell, "layers": layers, "hidden": hidden, "rows": rows, **interleaved(jobs, 2)}
-        del steps, jobs
+        steps |= {name: partial(chargen_steps, config, batch, corpus, name, task.device) for name in PRECISIONS}
+        labels = {"cell": cell, "layers": layers, "hidden": hidden, "rows": rows}
+        yield attempted(labels, speeds, steps, batch, task)
         if rows == 128 and task.device == "cuda":
-            yield {"kernels": slowest_kernels(chargen_steps(config, batch, corpus, "fp16", task.device))}
+            yield attempted(labels, lambda steps=steps: {"kernels": slowest_kernels(steps["bf16"]())})
+
+
+def speeds(steps: dict[str, Callable[[], Iterator[Any]]], batch: tuple[int, int], task: Task) -> Row:
+    """Characters per second of steps, all by turns."""
+    number = {name: 2 if task.small else 16 if name in PRECISIONS else 6 for name in steps}
+    jobs = {name: speed_of(taken(), batch, number[name]) for name, taken in steps.items()}
+    for job in jobs.values():
+        job()
+    return interleaved(jobs, 2)
 
 
 def slowest_kernels(steps: Iterator[Any]) -> list[tuple[str, float]]:

@@ -29,7 +29,7 @@ from chargen.training.trainer import Trainer
 
 NAME = os.environ.get("CHARGEN_TEST_DEVICE", "cuda")
 DEVICE = torch.device(NAME)
-PRECISIONS = ["fp32", "bf16"] if NAME == "cpu" else ["fp32", "tf32", "bf16", "fp16"]
+PRECISIONS = "fp32", "bf16"
 CELLS = "lstm", "gru"
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom.\n" * 3
 pytestmark = pytest.mark.skipif(NAME == "cuda" and not torch.cuda.is_available(), reason="no CUDA device")
@@ -73,12 +73,11 @@ def test_losses_and_gradients_are_those_of_a_cpu(cell: str) -> None:
         assert (one - other.cpu()).abs().max() < 1e-4 * max(1, float(one.abs().max()))
 
 
-@pytest.mark.parametrize(("precision", "apart"), [("tf32", 2e-3), ("fp16", 2e-3), ("bf16", 2e-2)])
 @pytest.mark.parametrize("cell", CELLS)
-def test_narrow_products_are_near_those_of_fp32(cell: str, precision: str, apart: float) -> None:
+def test_products_in_bf16_are_near_those_of_fp32(cell: str) -> None:
     found = []
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, 65, (16, 101))).to(DEVICE)
-    for name in ("fp32", precision if NAME == "cuda" else "bf16"):
+    for name in PRECISIONS:
         network = CharModel(ModelConfig(cell, 2, 128), 65).to(DEVICE)
         with autocast(name, DEVICE):
             values, _ = network.read(ids[:, :-1])
@@ -87,7 +86,7 @@ def test_narrow_products_are_near_those_of_fp32(cell: str, precision: str, apart
         found.append([loss.detach(), *(weight.grad for weight in network.parameters())])
     for one, other in zip(*found, strict=True):
         assert one.dtype == other.dtype == torch.float32
-        assert (one - other).norm() < (apart if NAME == "cuda" else 2e-2) * one.norm()
+        assert (one - other).norm() < 0.02 * one.norm()
 
 
 def test_a_captured_step_is_the_step() -> None:
@@ -146,20 +145,28 @@ def test_every_precision_learns(cell: str, precision: str) -> None:
     trainer = Trainer(corpus(), ModelConfig(cell, 2, 64, dropout=0.0), settings)
     list(trainer.run())
     assert trainer.summary["valid_loss"] < 2.5 < np.log(len(corpus().vocabulary))
-    assert trainer.counters.applied == 60 or precision == "fp16"
+    assert trainer.counters.applied == 60
 
 
-@pytest.mark.parametrize("ahead", [1, 16])
-def test_a_step_that_is_not_finite_never_happened(ahead: int) -> None:
+@pytest.mark.parametrize("captured", [True, False])
+def test_a_step_that_is_not_finite_never_happened(captured: bool) -> None:
     trainer = Trainer(corpus(), model("gru", 1), config(device=NAME, steps=9))
-    trainer.ahead = ahead
-    weight = trainer.model.get_parameter("output.bias")
-    weight.register_hook(lambda gradient: gradient * (float("nan") if trainer.counters.step in (3, 4) else 1))
-    kept = {}
+    trainer.ahead = 16
+    if not captured:
+        trainer.captured = None
+    weight, kept = trainer.model.get_parameter("output.bias"), {}
     for progress in trainer.run():
-        if progress.doing == "training":
-            kept[progress.step] = [one.clone() for one in trainer.model.parameters()]
-    assert all(map(torch.equal, kept[3], kept[5]))
+        if progress.doing != "training":
+            continue
+        if progress.step == 3:
+            whole = weight.detach().clone()
+            weight.data[2] = float("nan")  # so are the losses of the next two steps
+        if progress.step == 5:
+            weight.data.copy_(whole)
+        kept[progress.step] = [
+            one.detach().clone() for one in (*trainer.model.parameters(), *trainer.hidden["forward"])
+        ]
+    assert all(torch.equal(*pair) for pair in zip(kept[3], kept[5], strict=True) if not pair[0].isnan().any())
     assert not any(torch.equal(*pair) for pair in zip(kept[5], kept[6], strict=True))
     assert trainer.counters.applied == 7
 

@@ -24,17 +24,8 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-ON_CUDA = "tf32", "fp16"
-"""Precisions that only a CUDA device has."""
-
-
 def pick_precision(name: str, device: torch.device) -> str:
-    """The precision of a setting: auto takes bf16 where the hardware multiplies it faster than fp32.
-
-    Raises SettingError where the device does not have it.
-    """
-    if name in ON_CUDA and device.type != "cuda":
-        raise SettingError(f"precision is {name}: only a CUDA device has it; choose fp32, bf16 or auto", "precision")
+    """The precision of a setting: auto takes bf16 where the hardware multiplies it faster than fp32."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -60,30 +51,27 @@ def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
     return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
 
 
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
 @contextlib.contextmanager
 def autocast(precision: str, device: torch.device) -> Iterator[None]:
-    """The context in which products run in `precision`. What follows backward needs `float32_products` only."""
+    """The context in which products run in bf16, or in float32 as it is."""
     with float32_products(precision, device):
-        if precision in HALF:
-            with torch.autocast(device.type, HALF[precision]):
-                yield
-        else:
+        if precision == "fp32":
             yield
+        else:
+            with torch.autocast(device.type, torch.bfloat16):
+                yield
 
 
 @contextlib.contextmanager
 def float32_products(precision: str, device: torch.device) -> Iterator[None]:
-    """Whether a GPU may round the factors of float32 products to TF32: not in fp32, whatever torch's own flags say."""
-    if device.type != "cuda":
+    """Within, a GPU must not round the factors of products in fp32 to TF32, whatever torch's own flags say."""
+    if precision != "fp32" or device.type != "cuda":
         yield
         return
     backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
-        backend.allow_tf32 = precision != "fp32"
+        backend.allow_tf32 = False
     try:
         yield
     finally:

@@ -21,9 +21,7 @@ Fixed = tuple[Tensor, Tensor, Tensor]
 """Values (..., H'), weights (V, H') and a bias (V,) that add to the logits, and that no gradient enters."""
 
 
-def cross_entropy(
-    values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None = None, scale: Tensor | None = None
-) -> Tensor:
+def cross_entropy(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None = None) -> Tensor:
     """The mean of -ln p(target) in nats: `functional.cross_entropy(output(values), targets)`, in blocks.
 
     Its gradient is computed in the same pass and kept, so that only one block of logits is ever alive.
@@ -31,15 +29,13 @@ def cross_entropy(
     Args:
         values: (..., H), what the output layer is applied to.
         targets: (...), int64.
-        scale: (), what gradients are multiplied by; the loss is not. Float16 has no numbers for small ones.
     """
     if not torch.is_grad_enabled():
         return costs(values, output, targets, fixed).mean()
     if fixed is None and values.dim() == 3 and values.transpose(0, 1).is_contiguous():
         values, targets = values.transpose(0, 1), targets.transpose(0, 1)  # as they lie in memory: nothing is copied
     flat, given = _flat(values, fixed)
-    arguments = flat, output.weight, output.bias, targets.flatten(), given, scale
-    loss: Tensor = _Loss.apply(*arguments)  # type: ignore[no-untyped-call]
+    loss: Tensor = _Loss.apply(flat, output.weight, output.bias, targets.flatten(), given)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -80,14 +76,11 @@ Found = tuple[Tensor, Tensor, Tensor, Tensor]
 """The mean cost, and the gradients of values, weights and bias."""
 
 
-def _plain(
-    values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None, scale: Tensor | None
-) -> Found:
+def _plain(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Found:
     """Loss and gradients, on any device."""
     nats = torch.zeros((), device=values.device)
     of_values, of_weight, of_bias = torch.empty_like(values), torch.zeros_like(weight), torch.zeros_like(bias)
     narrow, share = weight.to(values.dtype), 1 / max(len(values), 1)
-    each = share if scale is None else share * scale
     for part, logits in _blocks(values, weight, bias, fixed):
         wanted = targets[part, None]
         logits -= logits.logsumexp(1, keepdim=True)
@@ -95,7 +88,7 @@ def _plain(
         # The gradient of the logits: p, and p - 1 at the target.
         logits.exp_()
         logits.scatter_add_(1, wanted, logits.new_full((1, 1), -1).expand_as(wanted))
-        logits *= each
+        logits *= share
         of_bias += logits.sum(0)
         error = logits.to(values.dtype)
         torch.mm(error, narrow, out=of_values[part])
@@ -143,20 +136,11 @@ def _to_errors(logits: Tensor, bias: Tensor, targets: Tensor, each: float, nats:
 
 class _Loss(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        values: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        targets: Tensor,
-        fixed: Fixed | None,
-        scale: Tensor | None,
-    ) -> Tensor:
-        plain = fixed is not None or scale is not None
-        if values.dtype in STORED and values.device.type == "cpu" and not plain and available():
+    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Tensor:
+        if values.dtype in STORED and values.device.type == "cpu" and fixed is None and available():
             loss, *gradients = _compiled(values, weight, bias, targets)
         else:
-            loss, *gradients = _plain(values, weight, bias, targets, fixed, scale)
+            loss, *gradients = _plain(values, weight, bias, targets, fixed)
         ctx.save_for_backward(*gradients)
         return loss
 
@@ -166,6 +150,5 @@ class _Loss(torch.autograd.Function):
         of_values, of_weight, of_bias = ctx.saved_tensors
         gradient = gradients[0]
         if gradient.device.type == "cpu" and gradient.item() == 1:  # a GPU would have to be waited for
-            return of_values, of_weight, of_bias, None, None, None
-        scaled = (one * gradient.to(one.dtype) for one in (of_values, of_weight, of_bias))
-        return *scaled, None, None, None
+            return of_values, of_weight, of_bias, None, None
+        return of_values * gradient.to(of_values.dtype), of_weight * gradient, of_bias * gradient, None, None

@@ -39,7 +39,7 @@ def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor
         return fast_recurrent.run(module, inputs, state, kind)
     if inputs.is_cuda and torch.is_autocast_enabled("cuda"):
         with torch.autocast("cuda", enabled=False):
-            return run_narrow(module, inputs, state, torch.get_autocast_dtype("cuda"))
+            return run_narrow(module, inputs, state)
     return run_plainly(module, inputs, state)
 
 
@@ -49,15 +49,15 @@ def run_plainly(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tens
     return outputs, _whole(carried)
 
 
-def run_narrow(module: nn.RNNBase, inputs: Tensor, state: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The same in cuDNN's kernels for bf16 or fp16. Autocast itself would take fp16, whatever type it was asked for."""
+def run_narrow(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The same in cuDNN's kernels for bf16. Autocast itself would take fp16, whatever type it was asked for."""
     cell: Any = type(module)
     size, places = _layout(cell, module.input_size, module.hidden_size, inputs.device)
-    flat: tuple[Tensor, ...] = _Narrow.apply(kind, size, places, *module.parameters())  # type: ignore[no-untyped-call]
+    flat: tuple[Tensor, ...] = _Narrow.apply(size, places, *module.parameters())  # type: ignore[no-untyped-call]
     run = torch._VF.lstm if type(module) is nn.LSTM else torch._VF.gru
-    hidden = _parts(module, state.to(kind))
+    hidden = _parts(module, state.bfloat16())
     # No layer has dropout of its own; cuDNN must be told where a way back will be asked for.
-    outputs, *carried = run(inputs.to(kind), hidden, flat, True, 1, 0.0, torch.is_grad_enabled(), False, True)
+    outputs, *carried = run(inputs.bfloat16(), hidden, flat, True, 1, 0.0, torch.is_grad_enabled(), False, True)
     return outputs, _whole(carried[0] if len(carried) == 1 else tuple(carried))
 
 
@@ -88,18 +88,18 @@ def _layout(cell: Any, inputs: int, hidden: int, device: torch.device) -> tuple[
 
 
 class _Narrow(torch.autograd.Function):
-    """Weights in another type, as cuDNN wants them: in one stretch of memory."""
+    """Weights in bf16, as cuDNN wants them: in one stretch of memory."""
 
     @staticmethod
-    def forward(ctx: Any, kind: torch.dtype, size: int, places: Places, *weights: Tensor) -> Any:
-        memory = torch.empty(size, dtype=kind, device=weights[0].device)
+    def forward(ctx: Any, size: int, places: Places, *weights: Tensor) -> Any:
+        memory = torch.empty(size, dtype=torch.bfloat16, device=weights[0].device)
         found = [memory.as_strided(*place) for place in places]
         torch._foreach_copy_(found, weights)
         return tuple(found)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return None, None, None, *(gradient.float() for gradient in gradients)
+        return None, None, *(gradient.float() for gradient in gradients)
 
 
 def run_embedded(module: nn.RNNBase, embedding: nn.Embedding, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

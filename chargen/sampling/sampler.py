@@ -301,23 +301,24 @@ class Sampler:
 
     def _generate_plainly(self, length: int) -> list[Sample]:
         """The same where every id is a character and none asks for attention: chunk by chunk."""
-        ids: list[list[int]] = [[] for _ in range(self.num)]
-        log_probs: list[list[float]] = [[] for _ in range(self.num)]
-        turns = 8
-        while len(ids[0]) < length:
+        ids, log_probs = np.empty((self.num, length), np.int64), np.empty((self.num, length))
+        turns, done = 8, 0
+        while done < length:
             begun = time.perf_counter()
-            ahead = self._ahead = self._write_ahead(list(range(self.num)), min(turns, length - len(ids[0])))
+            ahead = self._ahead = self._write_ahead(list(range(self.num)), min(turns, length - done))
             ahead.taken = len(ahead)
             # Compiled code cannot be interrupted.
             turns = max(1, min(MOST_TURNS, int(10 * HAND_OVER * len(ahead) / (time.perf_counter() - begun + 1e-9))))
-            for row, stream in enumerate(self._streams):
+            for stream in self._streams:
                 stream.draws += len(ahead)
-                ids[row] += ahead.ids[row].tolist()
-                log_probs[row] += ahead.log_probs[row, : len(ahead)].tolist()
-        texts = [self.vocabulary.decode(np.array(row, np.int64)) for row in ids]
+            ids[:, done : done + len(ahead)] = ahead.ids
+            log_probs[:, done : done + len(ahead)] = ahead.log_probs[:, : len(ahead)]
+            done += len(ahead)
+        joined = self.vocabulary.decode(ids.ravel())
+        texts = [joined[first : first + length] for first in range(0, self.num * length, max(length, 1))]
         return [
             Sample(self._in_order(text), tuple(self._in_order(values)), stopped=False)
-            for text, values in zip(texts, log_probs, strict=True)
+            for text, values in zip(texts or [""] * self.num, log_probs.tolist(), strict=True)
         ]
 
     def _single(self, asked: str, instead: str) -> None:

@@ -193,26 +193,28 @@ class _Turns:
         self.counts.add_(writes)
         logits, state = self.stepper.advance(chosen, self.state)
         for place, new in ((self.logits, logits), *zip(self.state, state, strict=True)):
-            place.copy_(torch.where(writes[:, None], new, place))
+            torch.where(writes[:, None], new, place, out=place)
         following = self.follow[self.mask_of.clamp(min=0), chosen]
-        self.mask_of.copy_(torch.where(writes, following, self.mask_of))
+        torch.where(writes, following, self.mask_of, out=self.mask_of)
         self.active.copy_(writes & (self.mask_of >= 0) & ~self.pause[chosen])
         self.turn.add_(1)
 
     def _note(self, table: Tensor, rows: Tensor, values: Tensor) -> None:
-        """Values of some rows in this turn's column."""
-        at = self.turn.expand(len(rows))[:, None]
-        table.scatter_(1, at, torch.where(rows, values, table.gather(1, at)[:, 0])[:, None])
+        """Values of some rows in this turn's column, where nothing stands yet."""
+        table.index_copy_(1, self.turn, torch.where(rows, values, 0)[:, None])
 
 
 def choose_rows(scores: Tensor, allowed: Tensor, uniforms: Tensor, config: SampleConfig) -> Tensor:
     """What `choose` finds in each row: scores (R, V), allowed (R, V) and draws (R, 1) -> ids (R,)."""
     size = scores.shape[1]
     scores = scores.masked_fill(~allowed, -torch.inf)
-    top, best = scores.max(1, keepdim=True)[0], scores.argmax(1)
+    top, best = scores.max(1, keepdim=True)
     if config.temperature == 0:
-        return best
-    weights = ((scores - top) / config.temperature).exp()
+        return best[:, 0]
+    weights = scores - top
+    if config.temperature != 1:
+        weights /= config.temperature
+    weights.exp_()
     if 0 < config.top_k < size or config.top_p < 1:
         order = scores.sort(dim=1, descending=True, stable=True).indices
         kept = weights.gather(1, order)
@@ -229,4 +231,4 @@ def choose_rows(scores: Tensor, allowed: Tensor, uniforms: Tensor, config: Sampl
     running = weights.cumsum(1)
     chosen = (running <= uniforms * running[:, -1:]).sum(1).clamp(max=size - 1)
     # A sum in parallel may grow, by rounding, where nothing is added: what has no weight is not chosen.
-    return torch.where(weights.gather(1, chosen[:, None])[:, 0] > 0, chosen, best)
+    return torch.where(weights.gather(1, chosen[:, None])[:, 0] > 0, chosen, best[:, 0])

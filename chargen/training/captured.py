@@ -14,8 +14,8 @@ from chargen.model.dropout import FixedMasks, Masks, Noise
 Given = tuple[Tensor, Tensor, Tensor]
 """Inputs and targets (B, T), and which rows go on from the state before (B,), on the device."""
 Figures = tuple[tuple[str, ...], Tensor, int]
-"""Names of a step's losses; these losses, the norms of their gradients and the scale used, on the device; and
-characters that the cloze layer has learned from.
+"""Names of a step's losses; these losses and the norms of their gradients, on the device; and how many characters the
+cloze layer has learned from.
 """
 WARM = 2
 """Ways forward and back before a graph is captured, in which libraries set themselves up."""

@@ -46,12 +46,12 @@ class ClozeTask:
         """True for the steps at which the layer learns."""
         return step % self.every == 0
 
-    def loss(self, model: CharModel, step: int, scale: Tensor | None = None) -> tuple[Tensor, int]:
+    def loss(self, model: CharModel, step: int) -> tuple[Tensor, int]:
         """The mean loss of a step's windows, in nats per id (a character, or a byte), and of how many."""
-        return cloze_loss(model, self.batches.windows(step), scale)
+        return cloze_loss(model, self.batches.windows(step))
 
 
-def cloze_loss(model: CharModel, windows: NDArray[np.int64], scale: Tensor | None = None) -> tuple[Tensor, int]:
+def cloze_loss(model: CharModel, windows: NDArray[np.int64]) -> tuple[Tensor, int]:
     """The mean cloze loss in nats per id on windows (B, W), both stacks starting fresh, and how many positions count.
 
     Its gradient reaches the cloze layer only. A position t counts where EDGE <= t < W - EDGE, from forward state t - 1
@@ -67,7 +67,7 @@ def cloze_loss(model: CharModel, windows: NDArray[np.int64], scale: Tensor | Non
     targets = ids[:, EDGE : width - EDGE]
     one_way = left + right, model.output.weight, 2 * model.output.bias  # the sum of the logits that the two make alone
     hidden = model.cloze.hidden(left, right)
-    loss = cross_entropy(hidden, model.cloze.output, targets, one_way, scale)
+    loss = cross_entropy(hidden, model.cloze.output, targets, one_way)
     return loss, targets.numel()
 
 

@@ -39,9 +39,8 @@ class TrainConfig:
     clip_norm: float = setting(
         1.0, "longest gradient of a direction's loss, as a norm over its weights; 0 is off", low=0, resumable=True
     )
-    precision: str = setting("auto", "of matrix products: bf16 where that is faster; tf32 and fp16 (with scaled "
-                             "gradients) on CUDA only", choices=("auto", "fp32", "tf32", "bf16", "fp16"),
-                             resumable=True)  # fmt: skip
+    precision: str = setting("auto", "of matrix products: bf16 where that is faster",
+                             choices=("auto", "fp32", "bf16"), resumable=True)  # fmt: skip
     device: str = setting("auto", "cuda or mps where there is one, else cpu", choices=("auto", "cpu", "cuda", "mps"),
                           resumable=True)  # fmt: skip
     freeze: int = setting(0, "lowest recurrent layers that stay as they are, in a model that starts from another",

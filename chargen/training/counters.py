@@ -7,7 +7,6 @@ from chargen.errors import ModelFileError, told
 from chargen.settings import setting_types
 
 MOST = 2**53
-FIRST_SCALE, LARGEST_SCALE = 2.0**16, 2.0**24
 
 
 @dataclass
@@ -23,7 +22,6 @@ class Counters:
         grad_norm, lr: of the last step.
         best_loss, best_step, evaluations_since_best: the validation's memory.
         seconds: spent; eval_seconds, evaluated: spent on, and ids scored by, validation: its speed.
-        loss_scale, scale_streak: of fp16; see LossScale.
         metrics_bytes: the metrics' size. hidden: whether there is a carried state. complete: whether the run is over.
     """
 
@@ -48,8 +46,6 @@ class Counters:
     seconds: float = 0.0
     eval_seconds: float = 0.0
     evaluated: int = 0
-    loss_scale: float = FIRST_SCALE
-    scale_streak: int = 0
     metrics_bytes: int = 0
     hidden: bool = False
     complete: bool = False
@@ -68,8 +64,4 @@ class Counters:
                 raise ModelFileError(f"the state's {name} is not a number that a run counts; take a fresh copy")
             if isinstance(value, int) and not 0 <= value <= MOST:
                 raise ModelFileError(f"the state's {name} is {told(value)}: a run counts from 0 to {MOST:,}")
-        if not 1 <= stored["loss_scale"] <= LARGEST_SCALE:
-            raise ModelFileError(
-                f"the state's loss_scale is {stored['loss_scale']}: it must be 1 to {LARGEST_SCALE:,.0f}"
-            )
         return cls(**stored)

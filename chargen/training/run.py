@@ -27,7 +27,6 @@ from chargen.training.cloze import ClozeTask
 from chargen.training.config import TrainConfig, changed_config
 from chargen.training.counters import Counters
 from chargen.training.finetune import take_over
-from chargen.training.loss_scale import LossScale
 from chargen.training.metrics import Metrics
 from chargen.training.run_folder import check_free, holds_a_run, recover, replacing
 from chargen.training.snapshot import Hidden, capture, restore
@@ -103,9 +102,6 @@ class Run:
         _freeze(self.model, config.freeze)
         self.origin: dict[str, Any] = {}
         self.optimizer = _adamw(self.model, config)
-        self.loss_scale: LossScale | None = None
-        if self.precision == "fp16":
-            self.loss_scale = LossScale(self.device, counters.loss_scale, counters.scale_streak)
         self.parts = _parts(self.model)
         self.hidden: Hidden = {}
         self.best: Arrays | None = None
@@ -278,9 +274,6 @@ class Run:
 
     def _state(self) -> RunState:
         self.counters.hidden = bool(self.hidden)
-        if self.loss_scale is not None:
-            self.counters.loss_scale = self.loss_scale.scale.item()
-            self.counters.scale_streak = int(self.loss_scale.streak.item())
         settings = {
             "model": asdict(self.model_config),
             "training": asdict(self.config),

@@ -158,18 +158,13 @@ class Trainer(Run):
         self.pending: list[_Step] = []
         self.captured = CapturedStep(self) if self.device.type == "cuda" else None
 
-    @property
-    def scale(self) -> Tensor | None:
-        """What gradients are multiplied by on their way back; None in precisions that hold small numbers."""
-        return None if self.loss_scale is None else self.loss_scale.scale
-
     def step(self, given: dict[str, Given], noise: Masks) -> Figures:
         """Learn from a minibatch of each direction: forward, loss, backward, clip, update."""
         losses, norms, hidden = self.gradients(given, noise)
         cloze_characters = 0
         if self.cloze and self.cloze.due(self.counters.step):
             with autocast(self.precision, self.device):
-                losses["cloze"], cloze_characters = self.cloze.loss(self.model, self.counters.step, self.scale)
+                losses["cloze"], cloze_characters = self.cloze.loss(self.model, self.counters.step)
             norms["cloze"] = self._add_gradient(losses["cloze"], "cloze")
             if not (math.isfinite(losses["cloze"].item()) and math.isfinite(norms["cloze"].item())):
                 # The cloze layer may harm nothing but itself.
@@ -178,8 +173,7 @@ class Trainer(Run):
                 for weight in self.parts["cloze"]:
                     weight.grad = None
 
-        used = [] if self.scale is None else [self.scale]
-        figures = torch.stack([*losses.values(), *norms.values(), *used]).detach()
+        figures = torch.stack([*losses.values(), *norms.values()]).detach()
         self._apply(torch.isfinite(figures).all(), hidden)
         self.optimizer.zero_grad(set_to_none=True)
         return tuple(losses), figures, cloze_characters
@@ -196,7 +190,7 @@ class Trainer(Run):
             state = None if before is None else keep_rows(before, kept)
             with autocast(self.precision, self.device):
                 values, hidden[direction] = self.model.read(inputs, state, noise, direction)
-                losses[direction] = cross_entropy(values, self.model.output, targets, scale=self.scale)
+                losses[direction] = cross_entropy(values, self.model.output, targets)
             norms[direction] = self._add_gradient(losses[direction], direction)
         return losses, norms, hidden
 
@@ -220,8 +214,6 @@ class Trainer(Run):
             weight.grad = None
         with float32_products(self.precision, self.device):
             loss.backward()  # type: ignore[no-untyped-call]
-        if self.loss_scale is not None:
-            self.loss_scale.undo(weight.grad for weight in weights if weight.grad is not None)
         norm = clip_grad_norm_(weights, self.config.clip_norm or math.inf)
         for weight, gradient in zip(weights, before, strict=True):
             if gradient is not None:
@@ -236,8 +228,6 @@ class Trainer(Run):
             good: whether they are, on the device.
             hidden: the states after the step's text.
         """
-        if self.loss_scale is not None:
-            self.loss_scale.update(good)
         if self.ahead == 1:
             if good:
                 self.optimizer.step()
@@ -264,7 +254,6 @@ class Trainer(Run):
         for step in pending:
             found = {name: next(values) for name in step.names}
             lengths = {name: next(values) for name in step.names}
-            scale = 1.0 if self.loss_scale is None else next(values)
             if all(map(math.isfinite, (*found.values(), *lengths.values()))):
                 counters.bad_steps = 0
                 counters.applied += 1
@@ -273,8 +262,8 @@ class Trainer(Run):
                 counters.grad_norm = math.hypot(*(lengths[direction] for direction in step.batches))
                 self._count(step.batches, found, step.cloze_characters)
             else:
-                # It never happened, except that its text was passed over. A scale that was too large is no divergence.
-                counters.bad_steps += scale <= 1 or not all(map(math.isfinite, found.values()))
+                # It never happened, except that its text was passed over.
+                counters.bad_steps += 1
                 self._last_loss, self._last_losses = math.nan, {}
             diverged = diverged or counters.bad_steps >= MAX_BAD_STEPS
         if diverged:
