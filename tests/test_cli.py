@@ -506,6 +506,12 @@ def test_a_quiet_command_tells_warnings_and_errors_only(run, model, tmp_path) ->
     assert still.out == loud.out
 
 
+def test_a_file_may_ask_for_quiet(run, model, tmp_path) -> None:
+    (tmp_path / "some.toml").write_text("quiet = true\nlength = 9")
+    quiet = run("sample", model, "--config", "some.toml")
+    assert (quiet.code, quiet.err) == (0, "")
+
+
 def test_a_quiet_command_shows_no_bar(run) -> None:
     with redirect_stderr(Terminal()) as terminal, pytest.raises(SystemExit):
         main(["train", "text.txt", "--steps", "3", "-q", *QUICK])

@@ -42,11 +42,10 @@ class Bar(_Tqdm):
 
         def show(row: str) -> None:
             nonlocal before
-            if not (row or before):
-                return  # what stands in this row is no bar
-            before = row
-            file.write(f"\r{row}{' ' * ((columns() or 0) - cells(row))}")
+            # Where there was no bar, what stands in this row is left alone.
+            file.write(f"\r{row}{' ' * ((columns() or 0) - cells(row))}" if row or before else "\r")
             file.flush()
+            before = row
 
         return show
 

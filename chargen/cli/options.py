@@ -209,7 +209,7 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
     known = {
         (one.name if isinstance(one, click.Argument) else one.opts[0].lstrip("-").replace("-", "_")): one
         for one in ctx.command.params
-        if one.name and one.name != "config" and one.expose_value
+        if one.name and one.name != "config"
     }
     found = {}
     for written, value in settings.items():
