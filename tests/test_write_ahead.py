@@ -323,6 +323,70 @@ def test_leaving_many_streams_loses_nothing_of_any(
         assert whole.startswith(texts[row])
 
 
+DOORS: dict[str, Callable[[Sampler, int], str]] = {
+    "generate": lambda sampler, length: sampler.generate(length),
+    "generate_all": lambda sampler, length: sampler.generate_all(length)[0].text,
+    "stream": lambda sampler, length: in_order(sampler, list(sampler.stream(length))),
+    "write": lambda sampler, length: in_order(
+        sampler, [one.character for turn in sampler.write(length) for one in turn]
+    ),
+    "a stream that is left": lambda sampler, length: in_order(sampler, list(islice(sampler.stream(), length))),
+    "one by one": lambda sampler, length: in_order(sampler, [sampler.generate(1) for _ in range(length)]),
+}
+
+
+def in_order(sampler: Sampler, characters: list[str]) -> str:
+    return "".join(reversed(characters) if sampler.direction == "backward" else characters)
+
+
+@settings(max_examples=25)
+@pytest.mark.parametrize("stop", [(), ("d",), ("ab", "c" * 40)])
+@given(
+    st.sampled_from(["", "han"]),
+    directions,
+    choices,
+    seeds,
+    st.integers(0, 60),
+    st.sampled_from(CHUNKS),
+)
+def test_a_state_is_the_same_by_every_door(
+    tmp_path: Path,
+    stop: tuple[str, ...],
+    script: str,
+    direction: str,
+    config: dict[str, Any],
+    seed: int,
+    length: int,
+    chunks: tuple[int, float],
+) -> None:
+    """The text and every byte of the saved state."""
+    found = {}
+    for name, door in DOORS.items():
+        sampler = new(script, direction=direction, seed=seed, stop=stop, **config)
+        sampler.feed("ba")
+        if stop and name in ("a stream that is left", "one by one"):
+            length = min(length, len(found["generate"][0]))  # the others end where a stop text does
+        text = in_chunks(chunks, lambda door=door, new=sampler, most=length: door(new, most))
+        sampler.save_state(tmp_path / name)
+        found[name] = text, (tmp_path / name).read_bytes()
+    assert len(set(found.values())) == 1
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("door", DOORS)
+def test_a_stop_text_may_begin_in_what_was_written_without_one(tmp_path: Path, door: str, direction: str) -> None:
+    text = new(direction=direction).generate(200)
+    read = text[::-1] if direction == "backward" else text
+    at = next(at for at in range(20, 60) if read.find(read[at - 5 : at + 1]) == at - 5)
+    stop = read[at - 5 : at + 1]
+    sampler = new(direction=direction)
+    DOORS[door](sampler, at)
+    sampler.save_state(tmp_path / "state")
+    later = new(direction=direction, stop=(stop[::-1] if direction == "backward" else stop,))
+    later.load_state(tmp_path / "state")
+    assert later.generate(100) == read[at]
+
+
 @pytest.mark.parametrize(("script", "stop"), [("", ("ab", "dd")), ("emoji", ())])
 def test_who_writes_in_a_turn_does_not_depend_on_chunks(script: str, stop: tuple[str, ...]) -> None:
     """So what is saved after so many turns would depend on how fast the machine is."""

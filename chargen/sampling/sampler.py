@@ -21,7 +21,7 @@ from chargen.sampling.backend import arrays_of, new_stepper
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.rules import RuleTable
 from chargen.sampling.stepper import State, Stepper
-from chargen.sampling.stream import Stream, next_draws
+from chargen.sampling.stream import TAIL, Stream, next_draws
 from chargen.sampling.written import Sample, Written
 from chargen.settings import make_settings, whole
 from chargen.storage import container
@@ -309,8 +309,11 @@ class Sampler:
             ahead.taken = len(ahead)
             # Compiled code cannot be interrupted.
             turns = max(1, min(MOST_TURNS, int(10 * HAND_OVER * len(ahead) / (time.perf_counter() - begun + 1e-9))))
-            for stream in self._streams:
+            last = ahead.ids[:, -TAIL:]
+            ends = self.vocabulary.decode(last.ravel())
+            for row, stream in enumerate(self._streams):
                 stream.draws += len(ahead)
+                stream.keep(ends[row * last.shape[1] : (row + 1) * last.shape[1]])
             ids[:, done : done + len(ahead)] = ahead.ids
             log_probs[:, done : done + len(ahead)] = ahead.log_probs[:, : len(ahead)]
             done += len(ahead)
