@@ -86,7 +86,7 @@ def repeats(before: str, text: str, length: int) -> frozenset[str]:
     if not length:
         return frozenset()
     whole = before + text
-    begun = whole[len(whole) + 1 - length :] if length > 1 else ""
+    begun = whole[1 - length :] if length > 1 else ""
     found = set()
     if len(begun) == length - 1:
         at = whole.find(begun)

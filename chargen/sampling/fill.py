@@ -155,7 +155,8 @@ class Filler:
         seed = integer(self.seed, 0, number, Purpose.FILL)
         cold = self.config.temperature == 0
         power = 1.0 if cold else 1 / max(self.config.temperature, COLDEST)
-        grower = Grower(self.model, self.forward, self.config, before)
+        as_read = self.vocabulary.decode(self.vocabulary.encode(before, self.unknown)) if self.config.no_repeat else ""
+        grower = Grower(self.model, self.forward, self.config, as_read)
         self.vocabulary.encode(after, self.unknown)  # what is unknown is told, however far away
         after_ids = self.vocabulary.encode(after[:AFTER], self.unknown)
         root = self.read(before)
