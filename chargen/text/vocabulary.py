@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.errors import DataError, ModelFileError, short
+from chargen.text.twins import advise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -137,13 +138,15 @@ class Vocabulary:
 
     def _explain_unknown(self, text: str, missing: NDArray[np.bool_], unknown: str) -> str:
         places = np.flatnonzero(missing)
-        distinct = sorted({text[place] for place in places})
+        first = {text[place]: int(place) for place in places[::-1]}
+        distinct = sorted(first)
         names = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in distinct[:5])
         more = f" and {len(distinct) - 5} more" if len(distinct) > 5 else ""
         if unknown == "replace":
             advice = "the model has no unknown symbol to replace them with: leave them out with --unknown skip"
         else:
-            advice = "--unknown skip leaves them out; a model trained with --unit byte knows every text"
+            twins = advise(text, [first[character] for character in distinct[:5]], set(self.characters))
+            advice = f"{twins}--unknown skip leaves them out; a model trained with --unit byte knows every text"
         return f"unknown to the model: {names}{more}, first at position {places[0]}; {advice}"
 
     def decode(self, ids: NDArray[Any]) -> str:
