@@ -133,7 +133,7 @@ def test_the_first_character_follows_the_counts() -> None:
 def test_sample_i_is_the_same_whatever_num_is(kind: Any, config: Any, prime: str, seed: int) -> None:
     runs = []
     for num in (5, 2, 1):
-        sampler = new(kind, seed=seed, num=num, stop=("a", "b"), **config)
+        sampler = new(kind, seed=seed, num=num, stop=("d", "e"), **config)
         sampler.feed(prime)
         runs.append([*zip(sampler.generate_all(8), sampler.generate_all(4), strict=True)])
     assert runs[1] == runs[0][:2]
@@ -166,7 +166,7 @@ def test_a_stop_text_ends_the_turn_wherever_the_calls_are_cut(kind: Any, data: s
     begin = data.draw(st.integers(0, 36))
     stop = plain[begin : begin + data.draw(st.integers(1, 3))]
     end = plain.index(stop) + len(stop)
-    sampler = new(kind, seed=seed, stop=("never written", stop, "never" + stop))
+    sampler = new(kind, seed=seed, stop=("hgfedc", stop, "hgfedc" + stop))
     first = data.draw(st.integers(0, end - 1))
     assert sampler.generate(first) == plain[:first]
     (sample,) = sampler.generate_all(40)
@@ -249,7 +249,7 @@ def test_a_banned_character_is_never_written_and_a_ban_of_all_is_explained() -> 
 def test_a_loaded_state_goes_on_identically(
     tmp_path: Path, kind: Any, config: Any, seed: int, prime: str, done: int, num: int
 ) -> None:
-    config = {**config, "stop": ("ab", "cde", "ff")}
+    config = {**config, "stop": ("de", "fgh", "ff")}
     first = new(kind, seed=seed, num=num, **config)
     first.feed(prime)
     list(islice(first.write(), done))  # in bytes, other streams then stand inside a character
@@ -318,7 +318,7 @@ def test_a_state_of_another_model_in_memory_is_refused(tmp_path: Path) -> None:
 
 
 def test_reset_forgets_everything() -> None:
-    sampler = new(no_repeat=4, num=2, stop=("zz",))
+    sampler = new(no_repeat=4, num=2, stop=("hh",))
     fresh = sampler.generate_all(20)
     sampler.feed("abc")
     sampler.reset()

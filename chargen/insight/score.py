@@ -14,6 +14,7 @@ from chargen.model.config import need_two_ways
 from chargen.sampling.choose import log_softmax
 from chargen.settings import whole
 from chargen.storage.model_file import ModelFile, build_model, read_model
+from chargen.text.reading import clean
 from chargen.text.vocabulary import CODE_POINTS
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def score(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda done: None,
 ) -> list[CharacterScore]:
-    """Score every character of a text, the first and the last included: one that nothing is known about is judged by
-    the training text's character counts.
+    """Score every character of a text, the first and the last included: they stand between the model's begin texts, or,
+    where it has none, one that nothing is known about is judged by the training text's character counts.
 
     A sum of forward or of backward log-probabilities is that of the text. A sum of cloze log-probabilities is a
     pseudo-likelihood (Besag, 1975): each has seen all other characters, and it must not be compared with the two.
@@ -64,6 +65,7 @@ def score(
 
     Args:
         model: what `read_model` returned, or the path of a model file or a run folder.
+        text: cleaned as the text that the model learned, so that the scores are those of the cleaned text.
         by: which of the three judges: "cloze", "forward" or "backward". Where there is no cloze score, forward and
             backward together: a character is unlikely where both find it so.
         threshold: a probability; characters below it are unlikely.
@@ -83,15 +85,20 @@ def score(
         raise SettingError(f"threshold is {threshold!r}: it must be 0 to 1", "threshold")
     if by != "forward":
         need_two_ways(model.config, f"{by} scoring")
+    text = clean(text, model.reading)
     ids = model.vocabulary.encode(text, unknown).astype(np.int64)
     owners = _owners(model, text, unknown)
     if len(owners) != len(ids):
         raise DataError("the text holds a lone surrogate, which is not a character")
-    size = np.bincount(owners, minlength=len(text))
+    if len(ids):  # the begin text on either side belongs to no character
+        begin = model.vocabulary.encode(model.begin).astype(np.int64)
+        ids = np.concatenate([begin, ids, begin])
+        owners = np.pad(owners, len(begin), constant_values=len(text))
+    size = np.bincount(owners, minlength=len(text) + 1)
     limit = math.log(threshold) if threshold else -math.inf
-    extra = np.array([_unknown_nats(model, character) for character in text])
+    extra = np.array([*(_unknown_nats(model, character) for character in text), 0.0])
     judges = JUDGES if model.config.bidirectional else ("forward",)
-    sums = {name: np.zeros(len(text)) for name in judges}
+    sums = {name: np.zeros(len(text) + 1) for name in judges}
     alternatives: dict[int, tuple[tuple[str, float], ...]] = {}
     for window in _windows(model, ids, device):
         here = owners[window.start : window.start + len(window.forward)]
@@ -106,7 +113,7 @@ def score(
             if name == by:
                 for row in np.flatnonzero((found < limit) & (size[here] == 1)):
                     alternatives[int(here[row])] = _likelier(model, log_probs[row], int(own[row]), num_alternatives)
-        progress(int(here[-1]) + 1)
+        progress(min(int(here[-1]) + 1, len(text)))
     scores = []
     for place, character in enumerate(text):
         known = size[place] > 0

@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 from chargen.draws import MAX_SEED, Purpose, integer, uniform
 from chargen.errors import NOT_FINITE, ChargenError, SettingError
 from chargen.model.config import need_two_ways
+from chargen.sampling.allowed import fitted
 from chargen.sampling.backend import new_stepper
 from chargen.sampling.choose import SampleConfig, draw, log_sum
 from chargen.sampling.enumeration import every_gap, few_enough
+from chargen.sampling.fresh import fresh
 from chargen.sampling.lookahead import CONTEXT, Lookahead
 from chargen.sampling.particles import effective_sample_size, find
 from chargen.sampling.prefixes import NONE_ALLOWED, Grower, Prefixes
 from chargen.sampling.stepper import State
 from chargen.settings import make_settings, whole
 from chargen.storage.model_file import ModelFile, read_model
+from chargen.text.reading import clean
 
 AFTER = 40
 """Characters behind a gap that its score looks at."""
@@ -119,16 +122,17 @@ class Filler:
         if config is not None and settings:
             raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
         self.model = model
-        self.config = config or make_settings(SampleConfig, settings)
+        self.config = fitted(config or make_settings(SampleConfig, settings), model.vocabulary, model.reading)
         self.particles = whole("particles", particles, 1, 100_000)
         self.seed = secrets.randbits(32) if seed is None else whole("seed", seed, 0, MAX_SEED)
         if unknown not in ("error", "skip", "replace"):
             raise SettingError(f"unknown is {unknown!r}: it must be error, skip or replace", "unknown")
         self.unknown = unknown
         self.vocabulary = model.vocabulary
-        self._first_logits = np.log(np.maximum(model.counts, 1e-9))[None]
         self._read: dict[str, tuple[NDArray[Any], State]] = {}
         self.forward = new_stepper(model.config, model.arrays, "cpu")
+        first_logits = np.log(np.maximum(model.counts, 1e-9))
+        self._fresh = fresh(self.forward, first_logits, self.vocabulary.encode(model.begin))
         self._backward = new_stepper(model.config, model.arrays, "cpu", "backward")
 
     def fill(
@@ -137,7 +141,8 @@ class Filler:
         """Fill one gap.
 
         Args:
-            before, after: the texts around it; empty means unknown context.
+            before, after: the texts around it, cleaned as the text that the model learned. Without one before it, a gap
+                begins a text, as what `sample` writes without a prime; without one after it, anything may follow.
             min_length, max_length: characters of the gap; all lengths are equally likely beforehand.
             num: how many alternatives; fewer where fewer were found.
             number: which gap of a text this is; each draws its own numbers.
@@ -152,6 +157,7 @@ class Filler:
             raise SettingError(
                 f"a gap of {shortest} to {longest} characters: give whole numbers from 0, the smaller first"
             )
+        before, after = clean(before, self.model.reading), clean(after, self.model.reading)
         seed = integer(self.seed, 0, number, Purpose.FILL)
         cold = self.config.temperature == 0
         power = 1.0 if cold else 1 / max(self.config.temperature, COLDEST)
@@ -199,7 +205,7 @@ class Filler:
     def read(self, before: str) -> Prefixes:
         """The forward stack after the text before the gap: the empty prefix."""
         done = max((text for text in self._read if before.startswith(text)), key=len, default="")
-        logits, state = self._read.pop(done, (self._first_logits, self.forward.start(1)))
+        logits, state = self._read.pop(done, self._fresh)
         self._read[done] = logits, state  # lately used
         ids = self.vocabulary.encode(before[len(done) :], self.unknown)[None]
         logits, state = self.forward.read(ids, np.array([ids.shape[1]]), logits, state)
@@ -229,7 +235,7 @@ def fill(
 
     Args:
         model: what `read_model` returned, or the path of a model file or a run folder.
-        before, after: the texts around the gap; empty means unknown context.
+        before, after: the texts around the gap, as for `Filler.fill`.
         length: characters of the gap, or min_length and max_length.
         num: how many alternatives.
 

@@ -16,9 +16,10 @@ from chargen.draws import MAX_SEED
 from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError, short, told
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.locks import Lock
-from chargen.sampling.allowed import Allowed
+from chargen.sampling.allowed import Allowed, fitted
 from chargen.sampling.backend import arrays_of, new_stepper
 from chargen.sampling.choose import SampleConfig
+from chargen.sampling.fresh import fresh
 from chargen.sampling.rules import RuleTable
 from chargen.sampling.stepper import State, Stepper
 from chargen.sampling.stream import TAIL, Stream, next_draws
@@ -26,6 +27,7 @@ from chargen.sampling.written import Sample, Written
 from chargen.settings import make_settings, whole
 from chargen.storage import container
 from chargen.storage.model_file import ModelFile, read_model
+from chargen.text.reading import ReadingConfig, clean
 from chargen.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -61,6 +63,10 @@ class Sampler:
     written, the seed, i and n. Threads take turns: what `generate` returns is one piece of the text, and iterations in
     several threads share it out among them.
 
+    What stands before all that is fed and written (backward: behind it) is the model's begin text, where it has one: a
+    text begins a line. So log-probabilities are those of `score`, and a sampler that is fed a text stands where the one
+    stood that wrote it.
+
     Args:
         model: what `read_model` returned, or a CharModel together with its `vocabulary`.
         config: how characters are chosen; or give its fields as keywords.
@@ -69,8 +75,9 @@ class Sampler:
         device: "cpu" (NumPy), or a torch device such as "cuda"; wherever a CharModel is.
         direction: "backward" writes what comes before: text is fed and returned in reading order, but what is fed
             stands behind what is written next, so that generate(a + b) is the second text + the first.
-        vocabulary, counts: needed only with a CharModel; without counts the first character of a text without a prime
-            is drawn uniformly.
+        vocabulary, counts, reading, begin: only with a CharModel, which needs the vocabulary; the others are as in a
+            ModelFile. Without begin, the first character of a text without a prime is drawn by counts, or uniformly
+            without them; without `reading` texts are taken as they are.
         stepper: of this model and direction, to be shared by many samplers; instead of a device.
     """
 
@@ -85,26 +92,30 @@ class Sampler:
         direction: str = "forward",
         vocabulary: Vocabulary | None = None,
         counts: NDArray[np.int64] | None = None,
+        reading: ReadingConfig | None = None,
+        begin: str | None = None,
         stepper: Stepper | None = None,
         **settings: Any,
     ) -> None:
         if config is not None and settings:
             raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
-        self.config = config or make_settings(SampleConfig, settings)
+        config = config or make_settings(SampleConfig, settings)
         self.num = whole("num", num, 1, 1_000_000)
         self.seed = secrets.randbits(32) if seed is None else whole("seed", seed, 0, MAX_SEED)
         if isinstance(model, ModelFile):
-            if vocabulary is not None or counts is not None:
-                raise SettingError("what read_model returns has its own vocabulary and counts: give none")
-            vocabulary, counts = model.vocabulary, model.counts
+            if any(given is not None for given in (vocabulary, counts, reading, begin)):
+                raise SettingError("what read_model returns has its own vocabulary, counts, reading, begin: give none")
+            vocabulary, counts, reading, begin = model.vocabulary, model.counts, model.reading, model.begin
         elif vocabulary is None or len(vocabulary) != model.vocabulary_size:
             raise SettingError(f"give the vocabulary of this CharModel: it has {model.vocabulary_size} ids")
         found = np.ones(len(vocabulary)) if counts is None else np.asarray(counts, np.float64)
         if found.shape != (len(vocabulary),):
             raise SettingError(f"counts have shape {found.shape}: the vocabulary has {len(vocabulary)} ids")
-        self.vocabulary = vocabulary
+        self.vocabulary, self.reading = vocabulary, reading
+        self.config = fitted(config, vocabulary, reading)
         self._first_logits = np.log(np.maximum(found, 1e-9)).astype(np.float32)
         self.direction = direction
+        self._begin = self._in_order(vocabulary.encode(begin or ""))
         self.hidden_size = model.config.hidden_size
         self.arrays = arrays_of(model)
         self.stepper = stepper or new_stepper(model.config, self.arrays, device, direction)
@@ -129,10 +140,11 @@ class Sampler:
 
     @_in_turn
     def reset(self) -> None:
-        """Forget everything fed and written: unknown context, first draw."""
+        """Forget everything fed and written: only the begin text has been read, and the first draw comes next."""
         self._ahead: _Ahead | None = None
-        self._state = self.stepper.start(self.num)
-        self._logits = np.tile(self._first_logits, (self.num, 1))
+        logits, state = fresh(self.stepper, self._first_logits, self._begin)
+        self._logits = np.repeat(logits, self.num, axis=0)
+        self._state = tuple(np.repeat(layer, self.num, axis=0) for layer in state)
         self._streams = self._new_streams()
 
     def _new_streams(self) -> list[Stream]:
@@ -149,12 +161,13 @@ class Sampler:
         """Let every stream read `text` as if it had written it. It is not counted and not returned.
 
         Args:
+            text: cleaned as the text that the model learned; see `chargen.clean` where it comes in pieces.
             unknown: what to do with a character that the model does not know: "error", "skip" or "replace".
 
         Raises DataError naming unknown characters, ChargenError where a stream has written only a part of a character's
         bytes; then nothing has been fed.
         """
-        self.feed_ids(self.vocabulary.encode(text, unknown))
+        self.feed_ids(self.vocabulary.encode(clean(text, self.reading), unknown))
 
     @_in_turn
     def feed_ids(self, ids: NDArray[Any]) -> None:

@@ -14,6 +14,7 @@ from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.settings import make_settings
 from chargen.storage import container
 from chargen.storage.quantize import SCALE, as_float32, kind_of
+from chargen.text.begin import can_begin
 from chargen.text.reading import ReadingConfig
 from chargen.text.vocabulary import Vocabulary
 
@@ -39,6 +40,8 @@ class ModelFile:
         reading: how its text was read, so that another text can be read alike.
         training: what training reached: steps, losses, settings; never a clock or a path.
         sha256: the file's checksum; empty where there is no file yet.
+        begin: the begin text: a line end, which a fresh state reads first, forward and, as what stands behind a text,
+            backward; empty where the training text had no lines.
     """
 
     config: ModelConfig
@@ -48,6 +51,7 @@ class ModelFile:
     reading: ReadingConfig = field(default_factory=ReadingConfig)
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    begin: str = ""
 
     def describe(self) -> dict[str, Any]:
         """The description as stored, without the checksum."""
@@ -61,6 +65,7 @@ class ModelFile:
             "counts": [int(count) for count in self.counts],
             "reading": {name: getattr(self.reading, name) for name in ReadingConfig.__dataclass_fields__},
             "training": self.training,
+            **({"begin": self.begin} if self.begin else {}),
         }
 
 
@@ -68,12 +73,14 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     """Write one model file, durably; two equal models give identical files.
 
     Raises ChargenError where the disk refuses; ValueError, and the old file stays, for weights that are not finite or
-    not those of `model.config`.
+    not those of `model.config`, and for a begin text that the model does not know.
     """
     shapes = {name: array.shape for name, array in model.arrays.items()}
     if shapes != _stored_shapes(model.config, model.vocabulary, kind_of(model.arrays)):
         raise ValueError("the weights' names and shapes are not those of the model's config")
     _check_weights(model.arrays, kind_of(model.arrays))
+    if not can_begin(model.vocabulary, model.begin):
+        raise ValueError(f"begin is {told(model.begin)}: it is no short text of known characters")
     container.save(path, model.arrays, model.describe(), smaller=_advice(model.vocabulary))
 
 
@@ -156,12 +163,16 @@ def _parse(description: Mapping[str, Any]) -> dict[str, Any]:
     training = description["training"]
     if not isinstance(training, dict):
         raise ModelFileError("its training summary is not a table")
+    begin = description.get("begin", "")
+    if not can_begin(vocabulary, begin):
+        raise ModelFileError("its begin text is no short text of its own characters")
     return {
         "config": config,
         "vocabulary": vocabulary,
         "counts": np.array(counts, np.int64),
         "reading": reading,
         "training": training,
+        "begin": begin,
     }
 
 

@@ -23,6 +23,7 @@ from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
 from chargen.model.recurrent import State, detach
 from chargen.storage.model_file import ModelFile, build_model
+from chargen.text.reading import clean
 from chargen.text.vocabulary import Vocabulary
 from chargen.training.evaluate import Loss, first_counted, folding_nats, total
 
@@ -158,7 +159,7 @@ def adapted(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, direct
     characters.
     """
     model, vocabulary = build_model(file), file.vocabulary
-    ids = vocabulary.encode(text, "skip" if vocabulary.unknown_id is None else "replace")
+    ids = vocabulary.encode(clean(text, file.reading), "skip" if vocabulary.unknown_id is None else "replace")
     usual = usual_gradients(model, vocabulary, ids, direction=direction)
     reader = Reader(model, vocabulary, usual, rates, direction=direction)
     for _ in range(times):

@@ -13,6 +13,7 @@ from chargen.errors import NOT_FINITE, ChargenError, DataError
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
 from chargen.model.loss import costs
+from chargen.text.reading import ReadingConfig, clean
 from chargen.text.vocabulary import CODE_POINTS, Vocabulary
 
 WARM = 500
@@ -165,6 +166,7 @@ def evaluate(
     rows: int | None = None,
     precision: str = "fp32",
     direction: str = "forward",
+    reading: ReadingConfig | None = None,
     pieces: Callable[[NDArray[Any]], Iterable[Loss]] | None = None,
 ) -> Evaluation:
     """Score a text whole.
@@ -175,11 +177,13 @@ def evaluate(
     Args:
         unknown: where it has none: "error", or "skip" such characters and count them.
         direction: "backward" reads from the end and predicts each character from those behind it.
+        reading: how the model's text was read, as its file says: this one is cleaned alike; None: it is taken as it is.
         pieces: scores the ids instead of `loss_windows`, as `dynamic.Reader.losses` does.
 
     Raises DataError for unknown characters or a text of fewer than two characters, SettingError for a direction that
     the model does not read in.
     """
+    text = clean(text, reading)
     replace = vocabulary.unknown_id is not None
     ids = vocabulary.encode(text, "replace" if replace else unknown)
     kept = text

@@ -20,6 +20,7 @@ from chargen.model.recurrent import zero_state
 from chargen.storage.model_file import FILE_NAME, ModelFile, check_characters, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
+from chargen.text.begin import begin_text
 from chargen.text.corpus import Corpus
 from chargen.text.reading import ReadingConfig
 from chargen.training.budget import Budget
@@ -205,6 +206,7 @@ class Run:
             self.corpus.counts,
             reading,
             self._summary(self.counters.step) if summary is None else summary,
+            begin=begin_text(self.corpus.vocabulary, self.corpus.counts),
         )
 
     def save(self) -> None:
