@@ -140,6 +140,17 @@ def test_sample_i_is_the_same_whatever_num_is(kind: Any, config: Any, prime: str
     assert runs[2] == runs[0][:1]
 
 
+def test_a_sampler_says_in_one_line_what_matters() -> None:
+    sampler = new(num=2, seed=7, temperature=0.8, stop=("\n",))
+    sampler.generate_all(1)
+    shape = "LSTM 2 x 12, 10 characters"
+    settings_ = "num=2, seed=7, direction='forward', temperature=0.8, stop=('\\n',)"
+    assert repr(sampler) == f"Sampler({shape}, {settings_}; 1 drawn)"
+    long = new(("gru", "byte"), ban="x" * 10_000, seed=1)
+    assert repr(long).startswith("Sampler(GRU 2 x 12, 256 bytes, num=1, seed=1, direction='forward', ban='xxx")
+    assert len(repr(long)) < 350
+
+
 def test_seeds_0_and_1_differ_and_a_seed_left_out_is_told() -> None:
     assert new(seed=0).generate(40) == new(seed=0).generate(40) != new(seed=1).generate(40)
     drawn = new(seed=None), new(seed=None)

@@ -20,6 +20,7 @@ from chargen.sampling.allowed import Allowed, fitted
 from chargen.sampling.backend import arrays_of, new_stepper
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.fresh import fresh
+from chargen.sampling.rounding import Rounding
 from chargen.sampling.rules import RuleTable
 from chargen.sampling.stepper import State, Stepper
 from chargen.sampling.stream import TAIL, Stream, next_draws
@@ -138,6 +139,15 @@ class Sampler:
         """A sampler for a model file or a run folder. Raises ModelFileError, SettingError."""
         return cls(read_model(path), config, num=num, seed=seed, device=device, direction=direction, **settings)
 
+    def __repr__(self) -> str:
+        shape, unit = self.stepper.config, "bytes" if self.vocabulary.byte_mode else "characters"
+        model = f"{shape.cell.upper()} {shape.num_layers} x {shape.hidden_size}, {len(self.vocabulary)} {unit}"
+        plain = asdict(SampleConfig())
+        chosen = {name: value for name, value in asdict(self.config).items() if value != plain[name]}
+        settings = {"num": self.num, "seed": self.seed, "direction": self.direction, **chosen}
+        words = ", ".join(f"{name}={told(value)}" for name, value in settings.items())
+        return f"Sampler({model}, {words}; {max(stream.draws for stream in self._streams):,} drawn)"
+
     @_in_turn
     def reset(self) -> None:
         """Forget everything fed and written: only the begin text has been read, and the first draw comes next."""
@@ -195,22 +205,27 @@ class Sampler:
         """From the order of the text to that of reading, or back."""
         return text[::-1] if self.direction == "backward" else text
 
-    def write(self, length: int | None = None) -> Iterator[list[Written]]:
+    def write(self, length: int | None = None, *, rounded: bool = False) -> Iterator[list[Written]]:
         """Let every stream write `length` characters, or without end; yield turns: at most one character a stream.
 
         A stop text ends what a stream writes in this call; the next call goes on after it. A turn is yielded once the
         model has read it, so the iteration can be left at any time and taken up by another call.
 
+        Args:
+            rounded: go on from there to the end of a line (backward: to its beginning), or, where none comes soon, of a
+                word; a text that has neither just stops.
+
         Raises ChargenError where bans and no_repeat leave no character to write, or the model's numbers overflow.
         """
-        return self._write(None if length is None else whole("length", length, 0))
+        length = None if length is None else whole("length", length, 0)
+        return self._write(length, Rounding.of(self.vocabulary, self.config.ban) if rounded else Rounding())
 
-    def _write(self, length: int | None) -> Iterator[list[Written]]:
+    def _write(self, length: int | None, rounding: Rounding) -> Iterator[list[Written]]:
         written = [0] * self.num
         active = list(range(self.num)) if length != 0 else []
         turns, seconds = 1, 0.0
         while active:
-            left = turns if length is None else min(length - written[row] for row in active)
+            left = turns if length is None else min(length + rounding.most - written[row] for row in active)
             with self._turn:
                 begun = time.perf_counter()
                 ahead = self._ahead = self._write_ahead(active, min(turns, left))
@@ -226,10 +241,14 @@ class Sampler:
                     turn = self._take(ahead, number) if number else turn
                 for one in turn:
                     written[one.stream] += 1
-                    if one.stopped or written[one.stream] == length:
+                    if one.stopped or (
+                        length is not None and rounding.ends(one.character, written[one.stream] - length)
+                    ):
                         done.add(one.stream)
                 if turn:
                     yield turn
+                if done:  # what was written ahead is not theirs
+                    break
             active = [row for row in active if row not in done]
 
     def _write_ahead(self, rows: list[int], turns: int) -> "_Ahead":
