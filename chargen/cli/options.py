@@ -94,13 +94,19 @@ def option(*names: str, group: str, **kwargs: Any) -> Callable[[Function], Funct
 
 
 def settings_options(
-    cls: type, group: str, *, leave_out: tuple[str, ...] = (), chosen: tuple[str, ...] = ()
+    cls: type,
+    group: str,
+    *,
+    leave_out: tuple[str, ...] = (),
+    chosen: tuple[str, ...] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:
     """One option per field of a settings dataclass. Its default is None: the dataclass knows the real one.
 
     Args:
         leave_out: fields that get no option.
         chosen: fields whose default the command chooses to fit.
+        defaults: those of the command, where they are not those of the dataclass.
     """
 
     def decorate(function: Function) -> Function:
@@ -111,7 +117,8 @@ def settings_options(
             kind, _, many = kinds[field.name]
             name = field.name.replace("_", "-")
             metadata = field.metadata
-            shown = [] if field.default in (None, (), "") else [f"default: {_shown(field.default)}"]
+            default = (defaults or {}).get(field.name, field.default)
+            shown = [] if default in (None, (), "") else [f"default: {_shown(default)}"]
             shown = ["default: chosen to fit"] if field.name in chosen else shown
             if kind in (int, float):
                 shown.append(describe_range(metadata))

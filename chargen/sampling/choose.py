@@ -28,6 +28,10 @@ class SampleConfig:
             raise SettingError("stop is '': an empty text ends nothing; leave it out", "stop")
 
 
+WRITING = {"temperature": 0.8}
+"""What `chargen sample` writes with by default, as measured in benchmarks/README.md; a Sampler draws from the model."""
+
+
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Log-probabilities (..., V) in nats."""
     values = logits.astype(np.float64)
