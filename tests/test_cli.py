@@ -17,6 +17,8 @@ from test_resume import assert_same_runs
 
 from chargen.cli import info
 from chargen.cli.main import main
+from chargen.sampling.choose import WRITING
+from chargen.sampling.rounding import LINE, WORD
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 
@@ -381,6 +383,64 @@ def test_a_seed_that_was_drawn_is_told(run, model) -> None:
     assert (
         run("sample", model, "--length", 40, "--seed", 0).out == run("sample", model, "--length", 40, "--seed", 0).out
     )
+
+
+def test_samples_in_a_pipe_can_be_told_from_text(run, model) -> None:
+    arguments = ["sample", model, "--length", 40, "--seed", 5, "--prime", "abc"]
+    lines = [json.loads(line)["text"] for line in run(*arguments, "--num", 3, "--format", "jsonl").out.splitlines()]
+    several = run(*arguments, "--num", 3)
+    assert several.out.split("\0") == ["abc" + text for text in lines]
+    assert several.err == "".join(f"--- {number} of 3 ---\n" for number in (1, 2, 3))
+    assert run(*arguments, "--num", 3, "--separator", "\n===\n").out.split("\n===\n") == several.out.split("\0")
+    assert run(*arguments, "--num", 3, "--separator", "").out == several.out.replace("\0", "")
+    assert run(*arguments, "--separator", "|").out == "abc" + lines[0]
+    refused = run(*arguments, "--separator", "|", "--format", "jsonl")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--separator does nothing with --format jsonl" in refused.err
+
+
+def test_a_text_that_nobody_gave_a_length_ends_with_a_line_or_a_word(run, model) -> None:
+    text = run("sample", model, "--seed", 1).out
+    assert 500 <= len(text) <= 500 + LINE + WORD
+    assert text.endswith("\n")
+    whole = run("sample", model, "--seed", 1, "--length", 1000).out
+    assert text == whole[: whole.index("\n", 499) + 1]
+    for length in (0, 1, 499, 500):
+        assert run("sample", model, "--seed", 1, "--length", length).out == whole[:length]
+    begun = run("sample", model, "--seed", 1, "--state-out", "state").out
+    onward = run("sample", model, "--state-in", "state", "--length", 1000 - len(text)).out
+    assert begun + onward == whole
+
+
+def test_sample_is_cooler_than_a_sampler_and_says_so(run, model) -> None:
+    text = run("sample", model, "--seed", 1, "--length", 200).out
+    file = read_model(model)
+    assert text == Sampler(file, seed=1, **WRITING).generate(200) != Sampler(file, seed=1).generate(200)
+    warm = run("sample", model, "--seed", 1, "--length", 200, "--temperature", 1, "--min-p", 0).out
+    assert warm == Sampler(file, seed=1).generate(200)
+    assert f"default: {WRITING['temperature']:g}" in " ".join(run("sample", "--help").out.split())
+    assert "default: 1;" in " ".join(run("fill", "--help").out.split())
+
+
+def test_help_says_of_what_the_log_probabilities_are(run) -> None:
+    assert "log-probability of each character in nats, before temperature and filters" in " ".join(
+        run("sample", "--help").out.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--stop", "aX"], 2, "--stop is 'aX', which is never written: the model does not have 'X' (U+0058)"),
+        (["--stop", "ab", "--ban", "b"], 2, "--stop is 'ab', which is never written: ban forbids 'b'"),
+        (["--prime", "A\u00a0b"], 3, "write 'a' for 'A', ' ' for '\\xa0'; --unknown skip"),
+    ],
+)
+def test_what_cannot_be_written_or_read_is_told_before_anything_is_written(run, model, options, code, words) -> None:
+    refused = run("sample", model, *options)
+    assert (refused.code, refused.out) == (code, "")
+    assert one_line(refused.err)
+    assert words in refused.err
 
 
 def test_stop_ends_the_text(run, model) -> None:

@@ -187,8 +187,8 @@ def test_a_two_way_model_writes_forward_with_its_forward_stack_alone(run: Run, t
     assert run("sample", "two", *arguments).out == run("sample", "half", *arguments).out
     several = run("sample", "two", *arguments, "--num", 2).out
     assert several == run("sample", "half", *arguments, "--num", 2).out
-    assert len(several) == 2 * 63 + 2
-    assert several[65:68] == "abc"
+    assert len(several) == 2 * 63 + 1
+    assert several[64:67] == "abc"
 
 
 def test_written_backward_the_prime_stands_last(run: Run) -> None:
@@ -207,7 +207,7 @@ def test_several_samples_written_backward_each_end_with_the_prime(run: Run) -> N
     arguments = ["sample", "two", "--reverse", "--length", 20, "--seed", 1, "--prime", "abc"]
     several = run(*arguments, "--num", 2)
     lines = [json.loads(line) for line in run(*arguments, "--num", 2, "--format", "jsonl").out.splitlines()]
-    assert several.out == "\n\n".join(f"{line['text']}abc" for line in lines)
+    assert several.out == "\0".join(f"{line['text']}abc" for line in lines)
     assert run(*arguments).out == lines[0]["text"] + "abc"
     assert [line["sample"] for line in lines] == [0, 1]
     for line in lines:
@@ -254,7 +254,7 @@ def test_text_goes_to_one_stream_and_scores_to_the_other(run: Run) -> None:
     assert re.fullmatch(r"ab [a-h \n]{2} cd", alone.out)
     assert alone.err == "exact: all 100 possible gaps were scored\n"
     several = run(*arguments, "--seed", 1, "--num", 3)
-    texts = several.out.split("\n\n")
+    texts = several.out.split("\0")
     assert texts[0] == alone.out
     assert len(set(texts)) == 3
     number = r"-?\d+\.\d\d"
@@ -262,6 +262,34 @@ def test_text_goes_to_one_stream_and_scores_to_the_other(run: Run) -> None:
     assert re.findall(rf"--- ([123]) of 3: {told} ---", several.err) == ["1", "2", "3"]
     assert "score" not in several.out
     assert run(*arguments, "--seed", 1, "--no-echo").out == alone.out[3:5]
+    assert run(*arguments, "--seed", 1, "--num", 3, "--separator", " | ").out == " | ".join(texts)
+    assert run(*arguments, "--num", 3, "--separator", "|", "--format", "jsonl").code == 2
+
+
+def test_several_texts_on_a_terminal_stand_apart(on_terminal: Callable[..., str], run: Run) -> None:
+    for arguments in (
+        ["sample", "two", "--length", 9, "--seed", 1, "--prime", "abc"],
+        ["sample", "two", "--length", 9, "--seed", 1, "--prime", "abc", "--reverse"],
+        ["fill", "two", "--before", "ab ", "--after", " cd", "--length", 2, "--seed", 1],
+    ):
+        texts = run(*arguments, "--num", 3).out.split("\0")
+        assert len(texts) == 3
+        shown = "".join(text + "\n" * (not text.endswith("\n")) for text in texts)
+        assert without_colors(on_terminal(*arguments, "--num", 3)) == shown
+        shown = "|".join(texts)
+        found = without_colors(on_terminal(*arguments, "--num", 3, "--separator", "|"))
+        assert found == shown + "\n" * (not shown.endswith("\n"))
+
+
+@pytest.mark.parametrize("before", ["", "abc"])
+def test_headings_are_alike_and_go_to_standard_error(run: Run, before: str) -> None:
+    arguments = ["--length", 2, "--seed", 1, "--num", 3]
+    sampled = run("sample", "two", "--prime", before, *arguments)
+    reverse = run("sample", "two", "--reverse", "--prime", before, *arguments)
+    filled = run("fill", "two", "--before", before, *arguments)
+    for result in (sampled, reverse, filled):
+        assert re.findall(r"^--- (\d) of 3(?:: score.*)? ---$", result.err, re.MULTILINE) == ["1", "2", "3"]
+        assert "---" not in result.out
 
 
 def test_particles_say_how_good_the_search_was(run: Run) -> None:
@@ -341,7 +369,7 @@ def test_an_empty_side_is_unknown_context(run: Run, around: list[str], pattern: 
 def test_fewer_gaps_than_asked_for_are_told(run: Run) -> None:
     result = run("fill", "two", "--before", "a", "--after", "b", "--length", 1, "--num", 20, "--seed", 1)
     assert result.code == 0
-    assert len(result.out.split("\n\n")) >= 10
+    assert len(result.out.split("\0")) >= 10
     assert "note: 10 different gaps were found, not 20" in result.err
 
 

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import unicodedata
+from collections.abc import Sequence
 from typing import TextIO, cast
 
 import click
@@ -120,10 +121,35 @@ class TextWriter:
     def close(self) -> None:
         """End the text; on a terminal the prompt then stands on a line of its own."""
         if self.terminal:
-            ended = self._last == "\n" and not self._held
-            self.stream.write(visible(self._held) + ("" if ended else "\n"))
-            self._held, self._last = "", "\n"
+            self.end_line()
         self.stream.flush()
+
+    def end_line(self) -> None:
+        """End the line, unless it has just ended."""
+        ended = self._last == "\n" and not self._held
+        self.stream.write(visible(self._held) + ("" if ended else "\n"))
+        self.stream.flush()
+        self._held, self._last = "", "\n"
+
+
+def separate(writer: TextWriter, number: int, separator: str | None, headings: Sequence[str]) -> None:
+    """Part a text from the one before it, and say on standard error what it is.
+
+    Args:
+        number: of the text, from 0.
+        separator: what stands between two texts; None: NUL, which parts texts for xargs -0, sort -z and awk, or on a
+            terminal a blank line.
+        headings: a line each.
+    """
+    blank = writer.terminal and separator is None and number > 0
+    if blank:
+        writer.end_line()
+    elif number:
+        writer.write("\0" if separator is None else separator)
+    if blank and not headings:
+        writer.write("\n")
+    for line, heading in enumerate(headings):
+        tell("\n" * (blank and line == 0) + f"--- {heading} ---")
 
 
 def tell_of_kernels() -> None:
