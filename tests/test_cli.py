@@ -443,6 +443,15 @@ def test_what_cannot_be_written_or_read_is_told_before_anything_is_written(run, 
     assert words in refused.err
 
 
+def test_a_ban_that_does_nothing_is_told(run, model) -> None:
+    plain = run("sample", model, "--seed", 1, "--length", 50, "--ban", "ab")
+    assert plain.err == ""
+    needless = run("sample", model, "--seed", 1, "--length", 50, "--ban", "aXb\u00a0")
+    assert needless.out == plain.out
+    words = "note: the model does not have 'X', '\\xa0': to ban that does nothing; write ' ' for '\\xa0'\n"
+    assert needless.err == words
+
+
 def test_stop_ends_the_text(run, model) -> None:
     text = run("sample", model, "--length", 500, "--seed", 1).out
     stopped = run("sample", model, "--length", 500, "--seed", 1, "--stop", text[100:104]).out

@@ -19,7 +19,7 @@ from chargen.cli.options import (
     unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import STDERR, TextWriter, separate, tell, tell_of_kernels
+from chargen.cli.terminal import STDERR, TextWriter, separate, tell, tell_of_bans, tell_of_kernels
 from chargen.draws import MAX_SEED
 from chargen.errors import SettingError
 from chargen.sampling.choose import SampleConfig
@@ -101,6 +101,7 @@ def command(
     file = read_model(model)
     tell_of_kernels()
     filler = Filler(file, config, particles=particles, seed=seed, unknown=unknown)
+    tell_of_bans(filler.config.ban, file.vocabulary)
     if source is not None:
         sources, _ = find_sources([source])
         reading = ReadingConfig(encoding or file.reading.encoding, errors)

@@ -18,7 +18,7 @@ from chargen.cli.options import (
     unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import STDERR, TextWriter, separate, tell, tell_of_kernels
+from chargen.cli.terminal import STDERR, TextWriter, separate, tell, tell_of_bans, tell_of_kernels
 from chargen.draws import MAX_SEED
 from chargen.errors import ChargenError, SettingError
 from chargen.model.config import need_two_ways
@@ -132,6 +132,7 @@ def command(
     if device == "cpu":
         tell_of_kernels()
     sampler = Sampler(file, config, num=num, seed=seed, device=device, direction=direction)
+    tell_of_bans(sampler.config.ban, file.vocabulary)
     if state_in is not None:
         sampler.load_state(state_in)
         if seed is not None:

@@ -6,11 +6,15 @@ import shlex
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
 from chargen.kernels import available
+from chargen.text.twins import advise
+
+if TYPE_CHECKING:
+    from chargen.text.vocabulary import Vocabulary
 
 _HARMLESS = "\n\t\u200c\u200d"  # joiners are part of words in several scripts
 
@@ -150,6 +154,17 @@ def separate(writer: TextWriter, number: int, separator: str | None, headings: S
         writer.write("\n")
     for line, heading in enumerate(headings):
         tell("\n" * (blank and line == 0) + f"--- {heading} ---")
+
+
+def tell_of_bans(ban: str, vocabulary: "Vocabulary") -> None:
+    """Say which banned characters the model does not have anyway, and which were likely meant."""
+    known = set(vocabulary.characters)
+    places = [place for place, one in enumerate(ban) if one not in known and not vocabulary.byte_mode]
+    if places:
+        names = ", ".join(repr(ban[place]) for place in places[:5]) + " …" * (len(places) > 5)
+        advice = advise(ban, places[:5], known).removesuffix("; ")
+        words = f"note: the model does not have {names}: to ban that does nothing{'; ' * bool(advice)}{advice}"
+        tell(visible(words, newlines=True))
 
 
 def tell_of_kernels() -> None:
