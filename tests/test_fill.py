@@ -190,7 +190,7 @@ def test_no_repeat_is_that_of_a_sampler_that_was_fed_the_text_before(before: str
     found = Filler(file, seed=0, no_repeat=run, unknown=unknown).fill(before, "", 5, num=ALL)
     allowed = set()
     for letters in product("\n abc", repeat=5):
-        stream = Stream(Allowed(file.vocabulary, no_repeat=run), 0, 0)
+        stream = Stream(Allowed(file.vocabulary, no_repeat=run), 0)
         stream.allowed.read(before.replace("X", ""))
         for letter in letters:
             one = file.vocabulary.characters.index(letter)

@@ -14,7 +14,9 @@ from chargen.settings import check_settings, setting
 class SampleConfig:
     """How the next character is chosen. Filters apply in this order: bans, temperature, top-k, top-p, min-p."""
 
-    temperature: float = setting(1.0, "0 writes the most likely character, 1 draws from the model; higher is wilder", low=0)
+    temperature: float = setting(
+        1.0, "0 writes the most likely character, 1 draws from the model; higher is wilder", low=0
+    )
     top_k: int = setting(0, "keep the K most likely characters; 0 keeps all", low=0)
     top_p: float = setting(1.0, "keep the most likely characters that together reach this probability", low=0, high=1)
     min_p: float = setting(0.0, "drop characters below this share of the most likely one's probability", low=0, high=1)

@@ -15,6 +15,7 @@ from chargen.text.vocabulary import Vocabulary
 TAIL = 32
 """Characters written last that are kept: a stop text that is given later may begin in them."""
 
+
 class Stream:
     """One sample's own position.
 
