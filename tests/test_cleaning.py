@@ -97,7 +97,7 @@ def test_a_model_that_says_nothing_of_its_reading_gets_texts_as_they_are() -> No
         plain.feed("\r\n")
     with pytest.raises(DataError, match="U\\+000D"):
         evaluate(network, file.vocabulary, "ab\r\n")
-    with pytest.raises(SettingError, match="reading: give none"):
+    with pytest.raises(SettingError, match="reading, begin: give none"):
         Sampler(file, reading=READING)
     assert chargen.clean("\r\n", None) == "\r\n"
 
