@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -207,11 +208,34 @@ def test_valid_and_test_may_be_texts_of_their_own(run, tmp_path) -> None:
     assert "on the whole test text: 299 characters" in result.err
 
 
-def test_bytes_are_called_bytes(run) -> None:
-    told = run("train", "text.txt", "--unit", "byte", "--steps", 2, "--eval-every", 1, *QUICK).err
-    size = len(TEXT) - len(TEXT) * 9 // 10
-    assert f"bits per byte, on the whole validation text: {size - 1:,} bytes" in told
-    assert re.search(r"bits/byte\).* bytes/s", told)
+def test_a_model_of_bytes_tells_its_losses_per_character_and_per_byte(run, tmp_path) -> None:
+    """Of a text whose characters have three bytes or one, as eval counts them."""
+    text = "床前明月光，疑是地上霜。\nab 舉頭望明月\n" * 60
+    (tmp_path / "poem.txt").write_text(text)
+    told = run("train", "poem.txt", "--unit", "byte", "--steps", 3, "--eval-every", 1, *QUICK).err
+    # A border inside a character moves back to its first byte.
+    cut = len(text.encode()[: len(text.encode()) * 9 // 10].decode(errors="ignore"))
+    counted = text[cut + 1 :]
+    line = re.search(r"valid +([\d.]+) nats, ([\d.]+) bits per character, ([\d.]+) bits per byte, (.*)", told)
+    assert line, told
+    assert line[4] == f"on the whole validation text: {len(counted):,} characters, {len(counted.encode()):,} bytes"
+    scored = json.loads(run("eval", "checkpoints/poem", "poem.txt", "--part", "valid", "--json").out)
+    for told_figure, key in zip(
+        line.groups(), ("nats_per_character", "bits_per_character", "bits_per_byte"), strict=False
+    ):
+        assert float(told_figure) == pytest.approx(scored[key], rel=1e-4)
+    assert (scored["characters"], scored["bytes"]) == (len(counted), len(counted.encode()))
+    info = run("info", "checkpoints/poem").out
+    assert f"{line[2]} bits per character, {line[3]} bits per byte" in info
+    # The lines while it trains: losses as in the metrics, speed in characters as chars_per_second.
+    metrics = [json.loads(one) for one in (tmp_path / "checkpoints/poem/metrics.jsonl").read_text().splitlines()]
+    shown = re.findall(r"valid ([\d.]+) \(([\d.]+) bits/char\)  [\d,]+ chars/s", told)
+    assert len(shown) == 3
+    for (nats, bits), found in zip(shown, metrics, strict=False):
+        assert float(nats) == pytest.approx(found["valid_loss"], abs=1e-3)
+        assert float(bits) == pytest.approx(found["valid_loss"] / math.log(2), abs=1e-3)
+    assert "bits/byte" not in told
+    assert "bytes/s" not in told
 
 
 def test_streams_texts_from_standard_input() -> None:

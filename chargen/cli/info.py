@@ -1,7 +1,6 @@
 """`chargen info`: tell what is in a model file."""
 
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import click
 
 from chargen.cli.options import GroupedCommand, option
+from chargen.cli.report import in_bits
 from chargen.cli.terminal import visible
 from chargen.model.config import DIRECTIONS, parameter_count
 from chargen.storage.model_file import model_path, read_model
@@ -64,9 +64,9 @@ def command(model: Path, as_json: bool) -> None:
         loss = training.get(f"{name}_loss")
         if isinstance(loss, float):
             whole = "the whole" if training.get(f"{name}_whole") else "a part of the"
-            rows[f"{name} loss"] = (
-                f"{loss:.4f} nats, {loss / math.log(2):.4f} bits per character, on {whole} {name} text"
-            ) + _by_direction(training, name)
+            rows[f"{name} loss"] = (f"{in_bits(training, name)}, on {whole} {name} text") + _by_direction(
+                training, name
+            )
     settings = training.get("settings")
     if isinstance(settings, dict):
         rows["settings"] = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)

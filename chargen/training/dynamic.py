@@ -83,7 +83,8 @@ class Reader:
         """
         found = _segments(self.model, self.vocabulary, ids, self.precision, self.direction)
         for targets, nats, gradients in found:
-            yield Loss(nats + folding_nats(self.vocabulary, targets), self.vocabulary.count_characters(targets))
+            characters = self.vocabulary.count_characters(targets)
+            yield Loss(nats + folding_nats(self.vocabulary, targets), characters, targets.size)
             self._learn(gradients)
 
     @torch.no_grad()

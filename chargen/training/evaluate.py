@@ -22,10 +22,17 @@ WINDOW = 256
 
 @dataclass(frozen=True)
 class Loss:
-    """A sum of nats over a number of characters. Each is exact, so sums of parts are sums of wholes."""
+    """A sum of nats over a number of characters. Each is exact, so sums of parts are sums of wholes.
+
+    Args:
+        nats: their cost together.
+        characters: how many begin in what was scored.
+        ids: how many ids that was: as many, or its bytes.
+    """
 
     nats: float
     characters: int
+    ids: int = 0
 
     @property
     def mean(self) -> float:
@@ -84,9 +91,10 @@ def loss_windows(
         scored = targets[counted].numpy()
         nats = float(each.cpu().double().sum())
         if vocabulary is None:
-            yield Loss(nats, scored.size)
+            yield Loss(nats, scored.size, scored.size)
         else:
-            yield Loss(nats + folding_nats(vocabulary, scored), vocabulary.count_characters(scored))
+            characters = vocabulary.count_characters(scored)
+            yield Loss(nats + folding_nats(vocabulary, scored), characters, scored.size)
 
 
 def first_counted(ids: NDArray[Any], byte_mode: bool, backward: bool = False) -> int:
@@ -112,7 +120,8 @@ def evaluate_ids(model: CharModel, ids: NDArray[Any], **options: Any) -> Loss:
 def total(parts: Iterable[Loss]) -> Loss:
     """The loss of the whole from those of its parts."""
     found = list(parts)
-    return Loss(math.fsum(part.nats for part in found), sum(part.characters for part in found))
+    characters, ids = sum(part.characters for part in found), sum(part.ids for part in found)
+    return Loss(math.fsum(part.nats for part in found), characters, ids)
 
 
 @dataclass(frozen=True)
@@ -200,9 +209,7 @@ def evaluate(
     # The loss has charged every unknown symbol as a folded character; one never seen has more places to be.
     beyond = math.log(CODE_POINTS - len(vocabulary)) - math.log(max(len(vocabulary.folded), 1))
     nats = loss.nats + unseen * beyond
-    size = len(counted.encode("utf-8", "surrogatepass"))
-    if vocabulary.byte_mode:
-        size = len(ids) - first_counted(ids[::-1] if backward else ids, True, backward)
+    size = loss.ids if vocabulary.byte_mode else len(counted.encode("utf-8", "surrogatepass"))
     if not math.isfinite(nats):
         raise ChargenError(NOT_FINITE)
     return Evaluation(loss.characters, size, nats, folded, unseen, len(text) - len(kept))
