@@ -165,6 +165,50 @@ def _parse(description: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def as_model_file(
+    model: "ModelFile | CharModel | str | os.PathLike[str]",
+    vocabulary: Vocabulary | None = None,
+    counts: NDArray[np.int64] | None = None,
+) -> ModelFile:
+    """A model as `read_model` returns it, however it is given.
+
+    Args:
+        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        vocabulary, counts: of a CharModel, which has none; all characters are as frequent where counts are left out.
+
+    Raises SettingError for anything else, or where a vocabulary is missing or needless; ModelFileError as `read_model`.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        model = read_model(model)
+    if isinstance(model, ModelFile):
+        if vocabulary is not None or counts is not None:
+            raise SettingError("a model file has its own vocabulary and counts: give none")
+        return model
+    from chargen.model.arrays import weights_of
+
+    vocabulary = vocabulary_of(model, vocabulary)
+    size = len(vocabulary)
+    counts = np.ones(size, np.int64) if counts is None else np.asarray(counts)
+    if counts.shape != (size,):
+        raise SettingError(f"counts have shape {counts.shape}: the vocabulary has {size} ids")
+    return ModelFile(model.config, vocabulary, weights_of(model), counts)
+
+
+def vocabulary_of(model: "CharModel", vocabulary: Vocabulary | None) -> Vocabulary:
+    """The vocabulary given with a CharModel. Raises SettingError where it does not fit, or that is no model."""
+    from chargen.model.language_model import CharModel
+
+    if not isinstance(model, CharModel):
+        raise SettingError(
+            f"model is {told(model)}: it must be the path of a model file or a run folder, what read_model returned, "
+            "or a CharModel",
+            "model",
+        )
+    if not isinstance(vocabulary, Vocabulary) or len(vocabulary) != model.vocabulary_size:
+        raise SettingError(f"give the vocabulary of this CharModel: it has {model.vocabulary_size} ids", "vocabulary")
+    return vocabulary
+
+
 def load_model(path: str | os.PathLike[str], device: str = "cpu") -> "CharModel":
     """Read a model file and build the torch model, on `device`. Raises as `read_model`."""
     return build_model(read_model(path), device)
