@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import small_model
 from test_resume import assert_same_runs
@@ -160,7 +162,14 @@ def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
         ),
         (["sample", "model", "--state-in", "text.txt"], 4, "text.txt"),
         (["sample", "model", "--prime", "x", "--unknown", "replace"], 3, "no unknown symbol"),
-        (["eval", "model", "text.txt"], 3, "unknown to the model"),
+        (["eval", "model", "text.txt", "--unknown", "error"], 3, "unknown to the model"),
+        (["eval", "model", "text.txt", "--unknown", "replace"], 3, "no unknown symbol"),
+        (["eval", "model", "other.txt"], 3, "at least 2 characters that the model knows, found 0; 300 unknown ones"),
+        (
+            ["eval", "model", "text.txt", "--dynamic", "--tune", "text.txt"],
+            2,
+            "--tune is part of the text that is scor",
+        ),
         (["eval", "model", "nowhere.txt"], 3, "nowhere.txt"),
         (["info", "nowhere"], 4, "nowhere"),
         (["info", "."], 4, "holds no model.safetensors"),
@@ -171,6 +180,7 @@ def test_an_error_is_one_line_with_its_exit_code(run, model, tmp_path, arguments
     (tmp_path / "bad.txt").write_bytes(b"ab\r\nc\xe9d")
     (tmp_path / "tiny.txt").write_text("a")
     (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "other.txt").write_text("日" * 300)
     (tmp_path / "bad.toml").write_text("hiden_size = 3")
     (tmp_path / "wrong.toml").write_text("hidden_size = true")
     (tmp_path / "num.toml").write_text("num = 0")
@@ -466,12 +476,46 @@ def test_eval_with_a_model_that_learns_while_it_reads(run, tmp_path) -> None:
     assert found["dynamic"]["tail"] == len(TEXT) * 9 // 10
     assert found["dynamic"]["lr"] > 0
     assert json.loads(run(*words, "--json").out) == plain
-    (tmp_path / "other.txt").write_text(TEXT[:1000])
+    (tmp_path / "other.txt").write_text(TEXT[:1000][::-1])
     tuned = json.loads(run("eval", "checkpoints/text", "text.txt", "--dynamic", "--tune", "other.txt", "--json").out)
     assert tuned["dynamic"]["tail"] == 1000
     told = run(*words, "--dynamic")
     assert f"{found['nats_per_character']:.4f} nats per character" in told.out
     assert f"dynamic evaluation: {plain['nats_per_character']:.4f} nats without" in told.err
+
+
+def test_rates_are_not_chosen_on_what_is_scored(run, tmp_path) -> None:
+    """Neither on the same text, nor on one that contains it or lies within it, nor where two texts overlap."""
+    draws = np.random.default_rng(0)
+    text, more = ("".join(draws.choice(list("abcdefgh \n"), 6000)) for _ in range(2))
+    save_model(tmp_path / "model" / FILE_NAME, small_model(scale=1.0, hidden_size=4, num_layers=1))
+    texts = {
+        "text.txt": text,
+        "copy.txt": text,
+        "longer.txt": more[:300] + text + more[300:400],
+        "part.txt": text[2000:3500],
+        "overlap.txt": more[:3000] + text[:2500],
+        "other.txt": more,
+    }
+    for name, words in texts.items():
+        (tmp_path / name).write_text(words)
+    for name in texts:
+        result = run("eval", "model", "text.txt", "--dynamic", "--tune", name, "--json")
+        if name == "other.txt":
+            assert result.code == 0
+            continue
+        assert (result.code, result.out) == (2, ""), name
+        assert one_line(result.err)
+        assert "--tune is part of the text that is scored, or holds it: choose rates on other text" in result.err
+    # Of one file, the parts that are not scored may be used, and those are told apart.
+    trained = {"settings": {"valid_fraction": 0.25, "test_fraction": 0.25}}
+    file = replace(small_model(scale=1.0, hidden_size=4, num_layers=1), training=trained)
+    save_model(tmp_path / "trained" / FILE_NAME, file)
+    (tmp_path / "start.txt").write_text(text[:3000])
+    words = "eval", "trained", "text.txt", "--part", "valid", "--dynamic", "--json"
+    assert run(*words, "--tune", "start.txt").code == 0
+    assert run(*words, "--tune", "text.txt").code == 2
+    assert run(*words, "--tune", "start.txt", "--tune", "part.txt").code == 2
 
 
 def test_a_prime_that_is_learned_shapes_what_follows(run, tmp_path, model) -> None:

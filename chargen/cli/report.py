@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from chargen.cli.terminal import as_argument, tell, visible
 from chargen.model.config import ModelConfig, parameter_count
 from chargen.text.corpus import Corpus
+from chargen.text.vocabulary import Vocabulary
 from chargen.training.config import TrainConfig
 from chargen.training.memory import estimate_memory
 from chargen.training.sizing import MANY
@@ -70,11 +71,22 @@ def tell_model(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) -
     )
 
 
+def some_of(characters: str, most: int = 5) -> str:
+    """The first of some characters, as they are written in a line."""
+    return ", ".join(f"{character!r}" for character in characters[:most]) + (" …" if len(characters) > most else "")
+
+
+def unknown_characters(vocabulary: Vocabulary, text: str) -> str:
+    """The characters of a text that a vocabulary has never seen, each once, in order; of bytes only half characters."""
+    if vocabulary.byte_mode:
+        return "".join(sorted(one for one in set(text) if "\ud800" <= one <= "\udfff"))
+    return "".join(sorted(set(text) - {*vocabulary.characters, *vocabulary.folded}))
+
+
 def tell_origin(trainer: "Trainer", path: Path | None) -> None:
     """What a model takes over from another."""
     new = trainer.origin["new"]
-    names = ", ".join(f"{character!r}" for character in new[:10]) + (" …" if len(new) > 10 else "")
-    added = f"; {len(new):,} new: {names}" if new else ", none new"
+    added = f"; {len(new):,} new: {some_of(new, 10)}" if new else ", none new"
     unit = "bytes" if trainer.corpus.vocabulary.byte_mode else "characters"
     say(f"start    from {path}: {trainer.origin['characters']:,} {unit} known{added}")
 

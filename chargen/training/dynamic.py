@@ -55,7 +55,7 @@ class Reader:
 
     Args:
         model: stays as it is.
-        usual: what `usual_gradients` found, for each weight.
+        usual: what `usual_gradients` found, for each weight; zeros for those that this direction does not learn.
         direction: "backward" reads from the end; that stack learns, and what both share.
     """
 
@@ -72,7 +72,8 @@ class Reader:
         self.vocabulary, self.rates, self.precision, self.direction = vocabulary, rates, precision, direction
         self.weights = list(self.model.parameters())
         self.trained = [weight.detach().clone() for weight in self.weights]
-        mean = float(sum(size.double().sum() for size in usual)) / sum(size.numel() for size in usual)
+        learned = [size for size in usual if size.any()]  # not the other stack, and not the cloze layer
+        mean = float(sum(size.double().sum() for size in learned)) / sum(size.numel() for size in learned)
         self.divisors = [size + FLOOR * mean for size in usual]
         self.pulls = [(rates.decay * size / mean).clamp(max=1) for size in usual]
 
