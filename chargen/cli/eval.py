@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from chargen.cli.options import GroupedCommand, option
 from chargen.cli.report import some_of, unknown_characters
-from chargen.cli.terminal import STDERR, tell_of_kernels, visible
+from chargen.cli.terminal import STDERR, tell, tell_of_kernels, visible
 from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
@@ -136,17 +136,15 @@ def _print(result: "Evaluation", figures: dict[str, Any], name: str, new: str) -
     click.echo(f"{result.bits_per_byte:.4f} bits per byte")
     click.echo(f"{result.perplexity:.4f} perplexity")
     direction = figures["direction"]
-    click.echo(
+    tell(
         f"{name} ({figures['part']}): {result.characters:,} characters counted, {result.bytes:,} bytes; the "
         f"{'last' if direction == 'backward' else 'first'} character is context; "
-        f"{direction}, {figures['precision']} on {figures['device']}",
-        err=True,
+        f"{direction}, {figures['precision']} on {figures['device']}"
     )
     if rates := figures.get("dynamic"):
-        click.echo(
+        tell(
             f"dynamic evaluation: {figures['static_nats_per_character']:.4f} nats without; lr {rates['lr']:g} and "
-            f"decay {rates['decay']:g} were best on the last {rates['tail']:,} characters of other text",
-            err=True,
+            f"decay {rates['decay']:g} were best on the last {rates['tail']:,} characters of other text"
         )
     for count, words in (
         (result.folded, "rare characters, each charged for its share of the unknown symbol"),
@@ -155,7 +153,7 @@ def _print(result: "Evaluation", figures: dict[str, Any], name: str, new: str) -
         (figures["replaced"], "bytes that did not fit the encoding and became U+FFFD"),
     ):
         if count:
-            click.echo(f"note: {count:,} {words}", err=True)
+            tell(f"note: {count:,} {words}")
 
 
 def _read(sources: tuple[str, ...], reading: ReadingConfig, report: ReadingReport) -> str:
