@@ -22,6 +22,7 @@ from chargen.cli import info
 from chargen.cli.main import main
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
+from chargen.storage.quantize import kind_of
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea.\n" * 40
 QUICK = [
@@ -173,6 +174,16 @@ def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
         (["eval", "model", "nowhere.txt"], 3, "nowhere.txt"),
         (["info", "nowhere"], 4, "nowhere"),
         (["info", "."], 4, "holds no model.safetensors"),
+        (["export", "model", "small.safetensors"], 2, "--quantize is missing: it must be one of int8, bf16"),
+        (
+            ["export", "model", "small.safetensors", "--quantize", "x"],
+            2,
+            "--quantize is 'x': it must be one of int8, b",
+        ),
+        (["export", "model", "small.onnx", "--quantize", "int8"], 2, "small.onnx would not be ONNX: export writes mod"),
+        (["export", "model", "a/small.PT", "--quantize", "int8"], 2, "a/small.PT would not be PyTorch: export writes"),
+        (["export", "model", "small.gguf", "--quantize", "bf16"], 2, "small.gguf would not be GGUF"),
+        (["export", "model", "small.txt", "--quantize", "bf16"], 2, "would not be text: export writes model files, na"),
         (["frobnicate"], 2, "frobnicate"),
     ],
 )
@@ -599,6 +610,14 @@ def test_what_was_written_before_a_dead_end_is_printed(run, model) -> None:
     assert result.code == 1
     assert len(result.out.splitlines()) == 2
     assert "forbid all" in result.err
+
+
+@pytest.mark.parametrize(
+    "name", ["small.safetensors", "small", "small.model", "novel.v2", ".small", "a.txt.safetensors"]
+)
+def test_a_model_is_exported_to_any_name_that_promises_no_other_format(run, model, name) -> None:
+    assert run("export", "model", name, "--quantize", "int8").code == 0
+    assert kind_of(read_model(name).arrays) == "int8"
 
 
 def test_nothing_is_left_in_a_folder_that_is_no_run(run, tmp_path) -> None:
