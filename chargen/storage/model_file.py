@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.errors import ModelFileError, SettingError, short, told
-from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.settings import make_settings
 from chargen.storage import container
 from chargen.storage.quantize import SCALE, as_float32, kind_of
@@ -48,6 +48,20 @@ class ModelFile:
     reading: ReadingConfig = field(default_factory=ReadingConfig)
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
+
+    def __repr__(self) -> str:
+        config, training = self.config, self.training
+        kind = kind_of(self.arrays)
+        parts = [
+            f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}",
+            *(["both ways"] if config.bidirectional else []),
+            f"{len(self.vocabulary):,} {'bytes' if self.vocabulary.byte_mode else 'characters'}",
+            f"{parameter_count(config, len(self.vocabulary)):,} parameters{f' in {kind}' if kind else ''}",
+            # What a file says of its training may be anything.
+            *([f"step {training['step']:,}"] if isinstance(training.get("step"), int) else []),
+            *([f"valid loss {loss:.4f} nats"] if isinstance(loss := training.get("valid_loss"), float) else []),
+        ]
+        return f"ModelFile({', '.join(parts)})"
 
     def describe(self) -> dict[str, Any]:
         """The description as stored, without the checksum."""
@@ -110,6 +124,8 @@ def _check_weights(arrays: Mapping[str, NDArray[Any]], kind: str) -> None:
 
 def model_path(path: str | os.PathLike[str]) -> Path:
     """The model file meant by a path: itself, or the one in a run folder. Raises ModelFileError where there is none."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise SettingError(f"path is {told(path)}: it must be a path, a str or a Path", "path")
     given = Path(path)
     if os.path.isdir(given):
         given = given / FILE_NAME
@@ -194,8 +210,8 @@ def as_model_file(
     return ModelFile(model.config, vocabulary, weights_of(model), counts)
 
 
-def vocabulary_of(model: "CharModel", vocabulary: Vocabulary | None) -> Vocabulary:
-    """The vocabulary given with a CharModel. Raises SettingError where it does not fit, or that is no model."""
+def check_char_model(model: Any) -> None:
+    """Raise SettingError for what is no model."""
     from chargen.model.language_model import CharModel
 
     if not isinstance(model, CharModel):
@@ -204,6 +220,11 @@ def vocabulary_of(model: "CharModel", vocabulary: Vocabulary | None) -> Vocabula
             "or a CharModel",
             "model",
         )
+
+
+def vocabulary_of(model: "CharModel", vocabulary: Vocabulary | None) -> Vocabulary:
+    """The vocabulary given with a CharModel. Raises SettingError where it does not fit, or that is no model."""
+    check_char_model(model)
     if not isinstance(vocabulary, Vocabulary) or len(vocabulary) != model.vocabulary_size:
         raise SettingError(f"give the vocabulary of this CharModel: it has {model.vocabulary_size} ids", "vocabulary")
     return vocabulary
