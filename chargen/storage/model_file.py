@@ -37,7 +37,8 @@ class ModelFile:
         arrays: weights by name, as `parameter_shapes` says; float32, or as `quantize` makes them.
         counts: how often each id occurred in training, (V,): the first character of a text without a prime.
         reading: how its text was read, so that another text can be read alike.
-        training: what training reached: steps, losses, settings; never a clock or a path.
+        training: what training reached: steps, losses, settings, and the names of its texts; never a path, and how long
+            it took only where its budget was in minutes.
         sha256: the file's checksum; empty where there is no file yet.
     """
 
