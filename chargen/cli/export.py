@@ -38,9 +38,6 @@ def command(model: Path, out: Path, kind: str) -> None:
     \b
     chargen export checkpoints/novel novel.safetensors --quantize int8
     """
-    for other, endings in OTHERS.items():
-        if out.suffix.lower() in endings:
-            raise SettingError(f"{out} would not be {other}: export writes model files, named .safetensors")
     path = model_path(model)
     file = read_model(path)
     if out.is_dir():
@@ -49,6 +46,9 @@ def command(model: Path, out: Path, kind: str) -> None:
         raise DataError(f"{out} is not a model file and is not overwritten; choose another name")
     if out.exists() and out.samefile(path):
         raise DataError(f"{out} is the model itself; choose another name")
+    for other, endings in OTHERS.items():
+        if out.suffix.lower() in endings:
+            raise SettingError(f"{out} would not be {other}: export writes model files, named .safetensors")
     save_model(out, replace(file, arrays=quantize(file.arrays, kind)))
     sizes = f"{out.stat().st_size:,} bytes, {out.stat().st_size / path.stat().st_size:.0%}"
     tell(visible(f"{out}: {sizes} of {path}", newlines=True))
