@@ -231,6 +231,13 @@ def test_a_stack_of_two_learns_as_it_would_alone(cell):
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
+def test_a_text_of_one_character_has_nothing_to_learn_from():
+    model, vocabulary, ids, reader = parts("a" * 50, characters="a", rates=Rates(0.01, 0.05))
+    assert [loss.nats for loss in reader.losses(ids)] == pytest.approx([0, 0], abs=1e-4)
+    assert all(weight.isfinite().all() for weight in reader.model.parameters())
+    choose_rates(model, vocabulary, ids, usual_gradients(model, vocabulary, ids))
+
+
 @pytest.mark.parametrize("times", [0, 1, 3])
 def test_an_adapted_model_is_what_a_reader_has_become(times):
     file = small_model()

@@ -315,7 +315,9 @@ def test_a_model_is_a_path_or_a_model_file_or_a_charmodel_with_its_vocabulary(tm
     save_model(tmp_path / "model.safetensors", file)
     expected = evaluate(build_model(file), file.vocabulary, text)
     for model in (file, tmp_path, str(tmp_path), tmp_path / "model.safetensors"):
-        assert evaluate(model, text) == evaluate(model, text=text) == expected
+        assert evaluate(model, text) == evaluate(model, text=text) == evaluate(model, text, device="cpu") == expected
+    with pytest.raises(SettingError, match="device is 'tpu'"):
+        evaluate(file, text, device="tpu")
     model = build_model(file)
     assert evaluate(model, text=text, vocabulary=file.vocabulary) == expected
     with pytest.raises(SettingError, match="give the vocabulary of this CharModel: it has 9 ids"):

@@ -73,7 +73,8 @@ class Reader:
         self.weights = list(self.model.parameters())
         self.trained = [weight.detach().clone() for weight in self.weights]
         learned = [size for size in usual if size.any()]  # not the other stack, and not the cloze layer
-        mean = float(sum(size.double().sum() for size in learned)) / sum(size.numel() for size in learned)
+        total_size = sum(float(size.double().sum()) for size in learned)
+        mean = total_size / sum(size.numel() for size in learned) if learned else 1.0
         self.divisors = [size + FLOOR * mean for size in usual]
         self.pulls = [(rates.decay * size / mean).clamp(max=1) for size in usual]
 

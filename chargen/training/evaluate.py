@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from chargen.errors import NOT_FINITE, ChargenError, DataError
-from chargen.model.device import autocast
+from chargen.model.device import autocast, pick_device
 from chargen.model.language_model import CharModel
 from chargen.model.loss import costs
 from chargen.settings import check_text
@@ -228,7 +228,7 @@ def evaluate(
         unknown: what to do with characters that the model has never seen: "error", "skip" them and count them, or
             "replace" them by the unknown symbol; by default "replace" where there is one, else "skip".
         direction: "backward" reads from the end and predicts each character from those behind it.
-        device: "cpu", "cuda" or "mps"; a CharModel computes where it is.
+        device: "cpu", "cuda", "mps" or "auto"; a CharModel computes where it is.
         pieces: scores the ids instead of `loss_windows`, as `dynamic.Reader.losses` does.
 
     Raises DataError for unknown characters or a text of fewer than two characters, SettingError for a direction that
@@ -242,7 +242,7 @@ def evaluate(
         vocabulary = vocabulary_of(model, vocabulary)
     else:
         file = as_model_file(model, vocabulary)
-        model, vocabulary = build_model(file, device), file.vocabulary
+        model, vocabulary = build_model(file, str(pick_device(device))), file.vocabulary
     symbol = vocabulary.unknown_id
     unknown = unknown or ("skip" if symbol is None else "replace")
     ids = vocabulary.encode(text, unknown)
