@@ -96,8 +96,8 @@ def test_a_model_that_says_nothing_of_its_reading_gets_texts_as_they_are() -> No
     with pytest.raises(DataError, match="U\\+000D"):
         plain.feed("\r\n")
     with pytest.raises(DataError, match="U\\+000D"):
-        evaluate(network, file.vocabulary, "ab\r\n")
-    with pytest.raises(SettingError, match="reading, begin: give none"):
+        evaluate(network, file.vocabulary, "ab\r\n", unknown="error")
+    with pytest.raises(SettingError, match="reading and begin: give none"):
         Sampler(file, reading=READING)
     assert chargen.clean("\r\n", None) == "\r\n"
 

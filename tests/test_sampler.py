@@ -17,6 +17,7 @@ from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.sampling.allowed import Allowed, utf8_length
 from chargen.sampling.choose import SampleConfig, choose, log_softmax
+from chargen.sampling.fill import fill
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stepper import NumpyStepper
 from chargen.storage import container
@@ -461,3 +462,24 @@ def test_the_golden_text_of_a_seed(cell: str, unit: str) -> None:
     sampler = Sampler(fixed_model(cell, vocabulary), seed=12345, num=2, temperature=0.9, top_p=0.98)
     sampler.feed("once a node")
     assert [sample.text for sample in sampler.generate_all(24)] == GOLDEN[cell, unit]
+
+
+def test_a_sampler_and_a_filler_take_a_model_however_it_is_given(tmp_path):
+    file = small_model("gru", bidirectional=True)
+    save_model(tmp_path / "model.safetensors", file)
+    network = build_model(file)
+    texts = [
+        Sampler(model, seed=1, **given).generate(30)
+        for model, given in [
+            (file, {}),
+            (tmp_path, {}),
+            (str(tmp_path / "model.safetensors"), {}),
+            (network, {"vocabulary": file.vocabulary, "counts": file.counts}),
+            (network.double(), {"vocabulary": file.vocabulary, "counts": file.counts}),
+        ]
+    ]
+    assert len(set(texts)) == 1
+    network = build_model(file)
+    gaps = [fill(file, "ab", "cd", length=3, seed=1), fill(tmp_path, "ab", "cd", length=3, seed=1)]
+    gaps.append(fill(network, "ab", "cd", length=3, seed=1, vocabulary=file.vocabulary))
+    assert gaps[0] == gaps[1] == gaps[2]

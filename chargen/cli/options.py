@@ -47,6 +47,13 @@ class GroupedOption(click.Option):
             raise SettingError(f"{self.opts[0]} is {found}: it must be {self.allowed}", self.name)
         return found
 
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value, checked; one that must be given and is not is refused as a wrong one is."""
+        try:
+            return super().process_value(ctx, value)
+        except click.MissingParameter as error:
+            raise SettingError(f"{self.opts[0]} is missing: it must be {self.allowed or 'text'}", self.name) from error
+
 
 def _in_words(kind: type, metadata: Mapping[str, Any]) -> str:
     return f"{KINDS[kind]}, {describe_range(metadata)}"

@@ -51,7 +51,10 @@ def styled(text: str, color: str) -> str:
 class _Stderr:
     """Standard error that nobody may be reading any more: what cannot be told is dropped, and the work goes on."""
 
-    encoding = "utf-8"
+    @property
+    def encoding(self) -> str:
+        """The stream's encoding: bars are drawn with characters that it has."""
+        return sys.stderr.encoding or "utf-8"
 
     def write(self, text: str) -> int:
         """Write some text, or nothing."""
@@ -82,6 +85,13 @@ STDERR = _Stderr()
 def discard(stream: TextIO) -> None:
     """Send what a stream still holds, and all that comes, to nowhere: Python would complain of it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def escape_what_cannot_be_written() -> None:
+    """Let both outputs write an escape such as \\u2019 for a character that their encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
 
 
 def tell(text: str) -> None:

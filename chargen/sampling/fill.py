@@ -8,7 +8,7 @@ import math
 import os
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,12 @@ from chargen.sampling.particles import effective_sample_size, find
 from chargen.sampling.prefixes import NONE_ALLOWED, Grower, Prefixes
 from chargen.sampling.stepper import State
 from chargen.settings import make_settings, whole
-from chargen.storage.model_file import ModelFile, read_model
+from chargen.storage.model_file import ModelFile, as_model_file
 from chargen.text.reading import clean
+from chargen.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from chargen.model.language_model import CharModel
 
 AFTER = 40
 """Characters behind a gap that its score looks at."""
@@ -99,25 +103,28 @@ class Filler:
     the power of 1 / temperature, and 0 takes the most likely ones that were found, with their shares at temperature 1.
 
     Args:
-        model: what `read_model` returned.
+        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
         config: how characters are chosen; or give its fields as keywords.
         particles: how many gaps are tried side by side where there are too many to score all.
         seed: 0 to 2**64 - 1; drawn by the system where None. `Filler.seed` tells it.
         unknown: what to do with characters of the text that the model does not know: "error", "skip" or "replace".
+        vocabulary: of a CharModel, which has none.
 
     Raises SettingError for a model that reads one way.
     """
 
     def __init__(
         self,
-        model: ModelFile,
+        model: "ModelFile | CharModel | str | os.PathLike[str]",
         config: SampleConfig | None = None,
         *,
         particles: int = PARTICLES,
         seed: int | None = None,
         unknown: str = "error",
+        vocabulary: Vocabulary | None = None,
         **settings: Any,
     ) -> None:
+        model = as_model_file(model, vocabulary)
         need_two_ways(model.config, "filling a gap")
         if config is not None and settings:
             raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
@@ -218,7 +225,7 @@ class Filler:
 
 
 def fill(
-    model: ModelFile | str | os.PathLike[str],
+    model: "ModelFile | CharModel | str | os.PathLike[str]",
     before: str,
     after: str,
     *,
@@ -234,14 +241,13 @@ def fill(
     """Fill the gap between two texts; see `Filler`, which does it more than once.
 
     Args:
-        model: what `read_model` returned, or the path of a model file or a run folder.
+        model: as for `Filler`, whose other arguments may follow.
         before, after: the texts around the gap, as for `Filler.fill`.
         length: characters of the gap, or min_length and max_length.
         num: how many alternatives.
 
     Raises SettingError for a one-way model or wrong lengths; else as `Filler.fill`.
     """
-    model = model if isinstance(model, ModelFile) else read_model(model)
     shortest, longest = gap_lengths(length, min_length, max_length)
     filler = Filler(model, config, particles=particles, seed=seed, **settings)
     return filler.fill(before, after, shortest, longest, num=num)

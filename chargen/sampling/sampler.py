@@ -17,7 +17,7 @@ from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, 
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.locks import Lock
 from chargen.sampling.allowed import Allowed, fitted
-from chargen.sampling.backend import arrays_of, new_stepper
+from chargen.sampling.backend import new_stepper
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.fresh import fresh
 from chargen.sampling.rounding import Rounding
@@ -27,7 +27,7 @@ from chargen.sampling.stream import TAIL, Stream, next_draws
 from chargen.sampling.written import Sample, Written
 from chargen.settings import make_settings, whole
 from chargen.storage import container
-from chargen.storage.model_file import ModelFile, read_model
+from chargen.storage.model_file import ModelFile, as_model_file
 from chargen.text.reading import ReadingConfig, clean
 from chargen.text.vocabulary import Vocabulary
 
@@ -69,7 +69,8 @@ class Sampler:
     stood that wrote it.
 
     Args:
-        model: what `read_model` returned, or a CharModel together with its `vocabulary`.
+        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel together with its
+            `vocabulary`.
         config: how characters are chosen; or give its fields as keywords.
         num: how many samples are written side by side.
         seed: 0 to 2**64 - 1; drawn by the system where None. `Sampler.seed` tells it.
@@ -84,7 +85,7 @@ class Sampler:
 
     def __init__(
         self,
-        model: Union[ModelFile, "CharModel"],
+        model: Union[ModelFile, "CharModel", str, os.PathLike[str]],
         config: SampleConfig | None = None,
         *,
         num: int = 1,
@@ -103,23 +104,19 @@ class Sampler:
         config = config or make_settings(SampleConfig, settings)
         self.num = whole("num", num, 1, 1_000_000)
         self.seed = secrets.randbits(32) if seed is None else whole("seed", seed, 0, MAX_SEED)
-        if isinstance(model, ModelFile):
-            if any(given is not None for given in (vocabulary, counts, reading, begin)):
-                raise SettingError("what read_model returns has its own vocabulary, counts, reading, begin: give none")
-            vocabulary, counts, reading, begin = model.vocabulary, model.counts, model.reading, model.begin
-        elif vocabulary is None or len(vocabulary) != model.vocabulary_size:
-            raise SettingError(f"give the vocabulary of this CharModel: it has {model.vocabulary_size} ids")
-        found = np.ones(len(vocabulary)) if counts is None else np.asarray(counts, np.float64)
-        if found.shape != (len(vocabulary),):
-            raise SettingError(f"counts have shape {found.shape}: the vocabulary has {len(vocabulary)} ids")
+        if isinstance(model, (str, os.PathLike, ModelFile)) and (reading, begin) != (None, None):
+            raise SettingError("a model file has its own reading and begin: give none")
+        file = as_model_file(model, vocabulary, counts)
+        vocabulary, reading = file.vocabulary, reading or file.reading
+        begin = file.begin if begin is None else begin
         self.vocabulary, self.reading = vocabulary, reading
         self.config = fitted(config, vocabulary, reading)
-        self._first_logits = np.log(np.maximum(found, 1e-9)).astype(np.float32)
+        self._first_logits = np.log(np.maximum(file.counts, 1e-9)).astype(np.float32)
         self.direction = direction
         self._begin = self._in_order(vocabulary.encode(begin or ""))
-        self.hidden_size = model.config.hidden_size
-        self.arrays = arrays_of(model)
-        self.stepper = stepper or new_stepper(model.config, self.arrays, device, direction)
+        self.hidden_size = file.config.hidden_size
+        self.arrays = file.arrays
+        self.stepper = stepper or new_stepper(file.config, self.arrays, device, direction)
         self._rules = RuleTable(vocabulary, self.config.stop, self.config.no_repeat, direction == "backward")
         self._turn = Lock()
         self.reset()
@@ -137,7 +134,7 @@ class Sampler:
         **settings: Any,
     ) -> "Sampler":
         """A sampler for a model file or a run folder. Raises ModelFileError, SettingError."""
-        return cls(read_model(path), config, num=num, seed=seed, device=device, direction=direction, **settings)
+        return cls(path, config, num=num, seed=seed, device=device, direction=direction, **settings)
 
     def __repr__(self) -> str:
         shape, unit = self.stepper.config, "bytes" if self.vocabulary.byte_mode else "characters"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.errors import ModelFileError, SettingError, short, told
-from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.settings import make_settings
 from chargen.storage import container
 from chargen.storage.quantize import SCALE, as_float32, kind_of
@@ -38,7 +38,8 @@ class ModelFile:
         arrays: weights by name, as `parameter_shapes` says; float32, or as `quantize` makes them.
         counts: how often each id occurred in training, (V,): the first character of a text without a prime.
         reading: how its text was read, so that another text can be read alike.
-        training: what training reached: steps, losses, settings; never a clock or a path.
+        training: what training reached: steps, losses, settings, and the names of its texts; never a path, and how long
+            it took only where its budget was in minutes.
         sha256: the file's checksum; empty where there is no file yet.
         begin: the begin text: a line end, which a fresh state reads first, forward and, as what stands behind a text,
             backward; empty where the training text had no lines.
@@ -52,6 +53,20 @@ class ModelFile:
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     begin: str = ""
+
+    def __repr__(self) -> str:
+        config, training = self.config, self.training
+        kind = kind_of(self.arrays)
+        parts = [
+            f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}",
+            *(["both ways"] if config.bidirectional else []),
+            f"{len(self.vocabulary):,} {'bytes' if self.vocabulary.byte_mode else 'characters'}",
+            f"{parameter_count(config, len(self.vocabulary)):,} parameters{f' in {kind}' if kind else ''}",
+            # What a file says of its training may be anything.
+            *([f"step {training['step']:,}"] if isinstance(training.get("step"), int) else []),
+            *([f"valid loss {loss:.4f} nats"] if isinstance(loss := training.get("valid_loss"), float) else []),
+        ]
+        return f"ModelFile({', '.join(parts)})"
 
     def describe(self) -> dict[str, Any]:
         """The description as stored, without the checksum."""
@@ -117,6 +132,8 @@ def _check_weights(arrays: Mapping[str, NDArray[Any]], kind: str) -> None:
 
 def model_path(path: str | os.PathLike[str]) -> Path:
     """The model file meant by a path: itself, or the one in a run folder. Raises ModelFileError where there is none."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise SettingError(f"path is {told(path)}: it must be a path, a str or a Path", "path")
     given = Path(path)
     if os.path.isdir(given):
         given = given / FILE_NAME
@@ -174,6 +191,55 @@ def _parse(description: Mapping[str, Any]) -> dict[str, Any]:
         "training": training,
         "begin": begin,
     }
+
+
+def as_model_file(
+    model: "ModelFile | CharModel | str | os.PathLike[str]",
+    vocabulary: Vocabulary | None = None,
+    counts: NDArray[np.int64] | None = None,
+) -> ModelFile:
+    """A model as `read_model` returns it, however it is given.
+
+    Args:
+        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        vocabulary, counts: of a CharModel, which has none; all characters are as frequent where counts are left out.
+
+    Raises SettingError for anything else, or where a vocabulary is missing or needless; ModelFileError as `read_model`.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        model = read_model(model)
+    if isinstance(model, ModelFile):
+        if vocabulary is not None or counts is not None:
+            raise SettingError("a model file has its own vocabulary and counts: give none")
+        return model
+    from chargen.model.arrays import weights_of
+
+    vocabulary = vocabulary_of(model, vocabulary)
+    size = len(vocabulary)
+    counts = np.ones(size, np.int64) if counts is None else np.asarray(counts)
+    if counts.shape != (size,):
+        raise SettingError(f"counts have shape {counts.shape}: the vocabulary has {size} ids")
+    return ModelFile(model.config, vocabulary, weights_of(model), counts)
+
+
+def check_char_model(model: Any) -> None:
+    """Raise SettingError for what is no model."""
+    from chargen.model.language_model import CharModel
+
+    if not isinstance(model, CharModel):
+        raise SettingError(
+            f"model is {told(model)}: it must be the path of a model file or a run folder, what read_model returned, "
+            "or a CharModel",
+            "model",
+        )
+
+
+def vocabulary_of(model: "CharModel", vocabulary: Vocabulary | None) -> Vocabulary:
+    """The vocabulary given with a CharModel. Raises SettingError where it does not fit, or that is no model."""
+    check_char_model(model)
+    if not isinstance(vocabulary, Vocabulary) or len(vocabulary) != model.vocabulary_size:
+        raise SettingError(f"give the vocabulary of this CharModel: it has {model.vocabulary_size} ids", "vocabulary")
+    return vocabulary
 
 
 def load_model(path: str | os.PathLike[str], device: str = "cpu") -> "CharModel":
