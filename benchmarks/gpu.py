@@ -146,7 +146,7 @@ def sampling(task: Task) -> Iterator[Row]:
             sampler = Sampler(file, seed=1, num=streams, stepper=TorchStepper(network))
             jobs = {
                 "plain": timed(PlainSampler(file, streams, task.device).write, 2, task.seconds),
-                "chargen": timed(sampler.generate_all, 16, task.seconds),
+                "chargen": timed(sampler.generate_all, 16 if task.small else 512, task.seconds),
             }
             for job in jobs.values():
                 job()

@@ -84,7 +84,6 @@ class TrainingBar:
     def __init__(self, trainer: "Trainer", preview: int) -> None:
         self.trainer = trainer
         self.preview = 0 if quiet() else preview
-        self._unit = "byte" if trainer.corpus.vocabulary.byte_mode else "char"
         self._bar = Bar(total=100, bar_format="{percentage:3.0f}%  {desc}")
         self._told = trainer.counters.logged_step
         self._told_at = self._previewed = time.monotonic()
@@ -141,7 +140,7 @@ class TrainingBar:
             (0, "" if self._loss is None else f"loss {self._with_bits(self._loss)}"),
             (2, valid),
             (6, f"= {parts}" if parts else ""),
-            (3, f"{progress.chars_per_second:,.0f} {self._unit}s/s"),
+            (3, f"{progress.chars_per_second:,.0f} chars/s"),
             (1, left),
         ]
         kept: list[tuple[int, str]] = []
@@ -156,7 +155,7 @@ class TrainingBar:
         return f"valid {self._with_bits(loss)}{of}"
 
     def _with_bits(self, loss: float) -> str:
-        return f"{loss:.3f} ({loss / math.log(2):.3f} bits/{self._unit})"
+        return f"{loss:.3f} ({loss / math.log(2):.3f} bits/char)"
 
     def _write_preview(self, step: int) -> None:
         from chargen.sampling.sampler import Sampler

@@ -12,6 +12,9 @@ from chargen.kernels import available
 from chargen.sampling.allowed import Allowed, utf8_before, utf8_length, utf8_next, utf8_unfinished
 from chargen.text.vocabulary import Vocabulary
 
+TAIL = 32
+"""Characters written last that are kept: a stop text that is given later may begin in them."""
+
 
 class Stream:
     """One sample's own position.
@@ -49,11 +52,15 @@ class Stream:
 
     def stops(self, character: str, stop: tuple[str, ...]) -> bool:
         """True where a stop text ends with the character just written; what it took is not matched again."""
-        self.tail = (self.tail + character)[-max(map(len, stop), default=1) :]
+        self.keep(character, max(map(len, stop), default=0))
         if any(self.tail.endswith(text[::-1] if self.allowed.backward else text) for text in stop):
             self.tail = ""
             return True
         return False
+
+    def keep(self, text: str, longest: int = 0) -> None:
+        """Note text that was written, for stop texts: the longest one's length of it, or more."""
+        self.tail = (self.tail + text)[-max(longest, TAIL) :]
 
     def describe(self) -> dict[str, Any]:
         """The stored form."""

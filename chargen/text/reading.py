@@ -175,8 +175,14 @@ def read_text(
     return normalized(text) if config.normalize == "NFC" else text
 
 
-def clean(text: str, config: ReadingConfig) -> str:
-    """A text in memory, with line ends and normal form as `config` says."""
+def clean(text: str, config: ReadingConfig | None) -> str:
+    """A text in memory as training would have read it: with line ends and normal form as `config` says; None: as it is.
+
+    Whatever takes a model and a text does this for each call. Where a text comes in pieces, clean it whole first: a cut
+    between a letter and its accent, or between CR and LF, would part them.
+    """
+    if config is None:
+        return text
     if config.newline == "lf":
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", text) if config.normalize == "NFC" else text

@@ -23,6 +23,7 @@ from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
 from chargen.model.recurrent import State, detach
 from chargen.storage.model_file import ModelFile, build_model
+from chargen.text.reading import clean
 from chargen.text.vocabulary import Vocabulary
 from chargen.training.evaluate import Loss, first_counted, folding_nats, total
 
@@ -55,7 +56,7 @@ class Reader:
 
     Args:
         model: stays as it is.
-        usual: what `usual_gradients` found, for each weight.
+        usual: what `usual_gradients` found, for each weight; zeros for those that this direction does not learn.
         direction: "backward" reads from the end; that stack learns, and what both share.
     """
 
@@ -75,7 +76,9 @@ class Reader:
         self.vocabulary, self.rates, self.precision, self.direction = vocabulary, rates, precision, direction
         self.weights = list(self.model.parameters())
         self.trained = [weight.detach().clone() for weight in self.weights]
-        mean = float(sum(size.double().sum() for size in usual)) / sum(size.numel() for size in usual)
+        learned = [size for size in usual if size.any()]  # not the other stack, and not the cloze layer
+        total_size = sum(float(size.double().sum()) for size in learned)
+        mean = total_size / sum(size.numel() for size in learned) if learned else 1.0
         self.divisors = [size + FLOOR * mean for size in usual]
         self.pulls = [(rates.decay * size / mean).clamp(max=1) for size in usual]
 
@@ -86,7 +89,8 @@ class Reader:
         """
         found = _segments(self.model, self.vocabulary, ids, self.precision, self.direction)
         for targets, nats, gradients in found:
-            yield Loss(nats + folding_nats(self.vocabulary, targets), self.vocabulary.count_characters(targets))
+            characters = self.vocabulary.count_characters(targets)
+            yield Loss(nats + folding_nats(self.vocabulary, targets), characters, targets.size)
             self._learn(gradients)
 
     @torch.no_grad()
@@ -158,7 +162,7 @@ def adapted(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, direct
     characters.
     """
     model, vocabulary = build_model(file), file.vocabulary
-    ids = vocabulary.encode(text, "skip" if vocabulary.unknown_id is None else "replace")
+    ids = vocabulary.encode(clean(text, file.reading), "skip" if vocabulary.unknown_id is None else "replace")
     usual = usual_gradients(model, vocabulary, ids, direction=direction)
     reader = Reader(model, vocabulary, usual, rates, direction=direction)
     for _ in range(times):

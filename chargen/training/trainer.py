@@ -25,7 +25,7 @@ from chargen.storage.model_file import FILE_NAME, save_model
 from chargen.storage.run_state import save_run_state
 from chargen.training.captured import CapturedStep, Figures, Given
 from chargen.training.cloze import cloze_loss, even_windows
-from chargen.training.evaluate import Loss, folding_nats, loss_windows
+from chargen.training.evaluate import Loss, folding_nats, loss_windows, total
 from chargen.training.metrics import due
 from chargen.training.progress import Progress, as_table
 from chargen.training.run import MAX_BAD_STEPS, SUBSET, Run
@@ -379,7 +379,7 @@ class Trainer(Run):
             for part in loss_windows(model, ids, **options, direction=direction):
                 parts.append(part)
                 yield self._progress(doing)
-            found[direction] = Loss(math.fsum(part.nats for part in parts), sum(part.characters for part in parts))
+            found[direction] = total(parts)
         if self.cloze:
             parts = []
             for windows in even_windows(ids, size // 4):
@@ -432,6 +432,8 @@ class Trainer(Run):
                     f"{name}_characters": losses["forward"].characters,
                     f"{name}_whole": limit is None,
                 }
+                if self.corpus.vocabulary.byte_mode:
+                    self.summary[f"{name}_bytes"] = losses["forward"].ids
                 self.summary |= self._named(name, losses) if self.cloze else {}
         counters.complete = True
         if self.out:
