@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ def command(
     file = read_model(model)
     if direction == "backward":
         need_two_ways(file.config, "--direction backward")
-    reading = ReadingConfig(encoding or file.reading.encoding, errors, file.reading.newline, file.reading.normalize)
+    reading = replace(file.reading, encoding=encoding or file.reading.encoding, errors=errors)
     if tune and not dynamic:
         raise SettingError("--tune says what --dynamic chooses its rates on: give both")
     report = ReadingReport()
@@ -112,6 +112,7 @@ def command(
         "unseen": result.unseen,
         "skipped": result.skipped,
         "replaced": report.replaced,
+        "passed_over": len(report.passed_over),
         "part": part,
         "direction": direction,
         "precision": chosen,
@@ -148,6 +149,7 @@ def _print(result: "Evaluation", figures: dict[str, Any], name: str) -> None:
         (result.unseen, "characters never seen in training, each charged for its place among all code points"),
         (result.skipped, "unknown characters left out"),
         (figures["replaced"], "bytes that did not fit the encoding and became U+FFFD"),
+        (figures["passed_over"], "files that are no text, passed over"),
     ):
         if count:
             click.echo(f"note: {count:,} {words}", err=True)

@@ -88,7 +88,7 @@ def command(
         figures = {"by": by, "threshold": threshold, **_sums(found)}
         click.echo(json.dumps({**figures, "characters": [asdict(one) for one in found]}))
         return
-    _print_text(found, by, threshold)
+    _print_text(found, by, threshold, file.vocabulary.raw)
     _print_unlikely(found, by)
     _tell_sums(found, by, threshold)
 
@@ -104,9 +104,9 @@ def _read(name: str, config: ReadingConfig) -> str:
     return name
 
 
-def _print_text(found: list[CharacterScore], by: str, threshold: float) -> None:
+def _print_text(found: list[CharacterScore], by: str, threshold: float, raw: bool) -> None:
     """The text, with unlikely characters in colour on a terminal; blanks among them as open boxes, to be seen."""
-    writer = TextWriter()
+    writer = TextWriter(raw=raw)
     for one in found:
         if not one.unlikely:
             writer.write(one.character)

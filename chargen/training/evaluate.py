@@ -201,7 +201,9 @@ def evaluate(
     beyond = math.log(CODE_POINTS - len(vocabulary)) - math.log(max(len(vocabulary.folded), 1))
     nats = loss.nats + unseen * beyond
     size = len(counted.encode("utf-8", "surrogatepass"))
-    if vocabulary.byte_mode:
+    if vocabulary.raw:
+        size = len(scored)
+    elif vocabulary.byte_mode:
         size = len(ids) - first_counted(ids[::-1] if backward else ids, True, backward)
     if not math.isfinite(nats):
         raise ChargenError(NOT_FINITE)
