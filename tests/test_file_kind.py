@@ -58,6 +58,7 @@ MARKED: dict[str, str] = {
     "colours of IRC": "<ann> \x0304red\x03 \x02bold\x0f \x1ditalic\x1d \x1fline\x1f \x16back\x16 and some words more\n"
     * 50,
     "an end of CP/M": "WordStar had this at the end of its files.\r\n" * 9 + "\x1a" * 80,
+    "names of formats": "The ftyp box of MP4\nRIFF has WAVE\nPK stands for Phil Katz\nMZ, BZh, GIF89a too\n" * 30,
     "tabs": "1\t2\t3\n" * 100,
     "vertical tabs": "one\vtwo\x85\x1cthree\n" * 20,
 }

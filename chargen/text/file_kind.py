@@ -41,9 +41,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\xff\xd8\xff", "a picture", ""),
     (b"OggS\0", "a sound or a film", ""),
     (b"fLaC\0", "a sound", ""),
-    (b"ID3\x02", "a sound", ""),
-    (b"ID3\x03", "a sound", ""),
-    (b"ID3\x04", "a sound", ""),
+    *((b"ID3" + bytes([version]), "a sound", "") for version in (2, 3, 4)),
     (b"\x1aE\xdf\xa3", "a film", ""),
     (b"\x7fELF", "a program", ""),
     (b"\xca\xfe\xba\xbe", "a program", ""),
@@ -100,7 +98,7 @@ def no_text(start: bytes, encoding: str) -> tuple[str, str] | None:
         return kind
     if start[:4] == b"RIFF" and start[8:12] in (b"WAVE", b"AVI ", b"WEBP"):
         return "a sound, a film or a picture", ""
-    if start[4:8] == b"ftyp":
+    if start[:3] == bytes(3) and start[4:8] == b"ftyp":
         return "a film", ""
     if re.match(rb"\x80[\2-\5][\]}c\x95\x8a(]", start):
         return "a pickle", ""
