@@ -14,7 +14,8 @@ LOOK = 1 << 16
 FEWEST = 32
 """Control characters below this number prove nothing."""
 KINDS, SHARE_OF_KINDS, SHARE = 7, 1.0, 0.3
-"""No text has a larger share of control characters than 0.3, or, with 7 kinds of them and more, than 1 / kinds."""
+"""No text has a larger share of control characters than 0.3, or, with 7 kinds of them and more, than 1 / kinds; but
+what is UTF-8 throughout may hold all kinds."""
 
 _ODD = re.compile("[\0-\x06\x0e-\x19\x1c-\x1f\x7f]")
 """Control characters other than bell, backspace, tab, line ends, end of file and escape."""
@@ -115,7 +116,8 @@ def no_text(start: bytes, encoding: str) -> tuple[str, str] | None:
     odd = _ODD.findall(text)
     share = len(odd) / max(len(text), 1)
     kinds = len(set(odd))
-    if len(odd) < FEWEST or not (share >= SHARE or (kinds >= KINDS and share * kinds >= SHARE_OF_KINDS)):
+    many = kinds >= KINDS and share * kinds >= SHARE_OF_KINDS and not _decodes(start, "utf-8")
+    if len(odd) < FEWEST or not (share >= SHARE or many):
         return None
     return f"no text: {100 * share:.0f} % of its first {len(text):,} characters are control characters", ""
 
