@@ -26,13 +26,13 @@ from chargen.storage.quantize import quantize
 class PlainSampler:
     """One character a step through PyTorch's own modules, as everybody does it."""
 
-    def __init__(self, file: ModelFile, rows: int) -> None:
+    def __init__(self, file: ModelFile, rows: int, device: str = "cpu") -> None:
         config, size = file.config, len(file.vocabulary)
-        self.embedding = nn.Embedding(size, config.input_size)
+        self.embedding = nn.Embedding(size, config.input_size, device=device)
         kind = nn.LSTM if config.cell == "lstm" else nn.GRU
-        self.core = kind(config.input_size, config.hidden_size, config.num_layers, batch_first=True)
-        self.output = nn.Linear(config.hidden_size, size)
-        self.ids, self.state = torch.zeros(rows, 1, dtype=torch.long), None
+        self.core = kind(config.input_size, config.hidden_size, config.num_layers, batch_first=True, device=device)
+        self.output = nn.Linear(config.hidden_size, size, device=device)
+        self.ids, self.state = torch.zeros(rows, 1, dtype=torch.long, device=device), None
 
     @torch.inference_mode()
     def write(self, length: int) -> None:
@@ -40,6 +40,7 @@ class PlainSampler:
         for _ in range(length):
             values, self.state = self.core(self.embedding(self.ids), self.state)
             self.ids = torch.multinomial(torch.softmax(self.output(values[:, 0]), -1), 1)
+        self.ids.cpu()  # a GPU has written them only then
 
 
 @numba.njit(nogil=True, fastmath=True)

@@ -28,31 +28,56 @@ OWN_LAYERS = {"core": ("_Lstm", "_LstmBackward", "_Gru", "_GruBackward"), "dropo
 """What torch's profiler calls chargen's compiled layers."""
 
 
-def plain_steps(config: ModelConfig, batch: tuple[int, int], corpus: Corpus, bf16: bool) -> Iterator[None]:
-    """The loop that everybody writes: AdamW, clipping, one window after the other with carried state."""
+def plain_steps(
+    config: ModelConfig,
+    batch: tuple[int, int],
+    corpus: Corpus,
+    half: torch.dtype | None = None,
+    device: str = "cpu",
+    in_a_row: bool = False,
+) -> Iterator[None]:
+    """The loop that everybody writes: AdamW, clipping, one window after the other with carried state.
+
+    Args:
+        half: the type of autocast; in float16 gradients are scaled.
+        in_a_row: one-layer modules in a row, with dropout between them, instead of one module of all layers.
+    """
     torch.manual_seed(0)
     rows, width = batch
     size, hidden, embedded = len(corpus.vocabulary), config.hidden_size, config.input_size
-    embedding, output = nn.Embedding(size, embedded), nn.Linear(hidden, size)
     kind = nn.LSTM if config.cell == "lstm" else nn.GRU
-    core = kind(embedded, hidden, config.num_layers, batch_first=True, dropout=0.1)
-    weights = [*embedding.parameters(), *core.parameters(), *output.parameters()]
-    optimizer = torch.optim.AdamW(weights, 2e-3)
-    state: Any = None
-    text = torch.from_numpy(corpus.train.astype(np.int64))
+    if in_a_row:
+        inputs = [embedded] + [hidden] * (config.num_layers - 1)
+        cores = [kind(one, hidden, batch_first=True) for one in inputs]
+    else:
+        cores = [kind(embedded, hidden, config.num_layers, batch_first=True, dropout=0.1)]
+    model = nn.ModuleList([nn.Embedding(size, embedded), *cores, nn.Linear(hidden, size)]).to(device)
+    embedding, *layers, output = model
+    weights = list(model.parameters())
+    optimizer = torch.optim.AdamW(weights, 2e-3, fused=device == "cuda")
+    scaler = torch.amp.GradScaler(device, enabled=half == torch.float16)
+    states: list[Any] = [None] * len(layers)
+    text = torch.from_numpy(corpus.train.astype(np.int64)).to(device)
     stretch = text[: rows * (len(text) // rows)].view(rows, -1)
     while True:
         for at in range(0, stretch.shape[1] - width - 1, width):
             inputs, targets = stretch[:, at : at + width], stretch[:, at + 1 : at + width + 1]
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                values, state = core(embedding(inputs), state)
-                logits = output(functional.dropout(values, 0.1))
-            state = state.detach() if isinstance(state, torch.Tensor) else tuple(one.detach() for one in state)
+            with torch.autocast(device, half, enabled=half is not None):
+                values = embedding(inputs)
+                for number, layer in enumerate(layers):
+                    values, state = layer(values, states[number])
+                    values = functional.dropout(values, 0.1)
+                    states[number] = (
+                        state.detach() if isinstance(state, torch.Tensor) else tuple(one.detach() for one in state)
+                    )
+                logits = output(values)
             loss = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
             loss.item()
             yield
 
@@ -60,8 +85,17 @@ def plain_steps(config: ModelConfig, batch: tuple[int, int], corpus: Corpus, bf1
 def steps_of(kind: str, config: ModelConfig, batch: tuple[int, int], corpus: Corpus) -> Iterator[Any]:
     """Steps of the plain loop in fp32 or under autocast, or of chargen's own trainer with all it does."""
     if kind != "chargen":
-        return plain_steps(config, batch, corpus, bf16=kind == "autocast")
-    settings = TrainConfig(steps=10**6, eval_every=10**9, batch_size=batch[0], seq_length=batch[1], precision=PRECISION)
+        return plain_steps(config, batch, corpus, torch.bfloat16 if kind == "autocast" else None)
+    return chargen_steps(config, batch, corpus, PRECISION)
+
+
+def chargen_steps(
+    config: ModelConfig, batch: tuple[int, int], corpus: Corpus, precision: str, device: str = "cpu"
+) -> Iterator[Any]:
+    """Steps of chargen's own trainer with all it does."""
+    settings = TrainConfig(
+        steps=10**6, eval_every=10**9, batch_size=batch[0], seq_length=batch[1], precision=precision, device=device
+    )
     return iter(Trainer(corpus, config, settings).run())
 
 
@@ -72,6 +106,8 @@ def speed_of(steps: Iterator[Any], batch: tuple[int, int], number: int = 1) -> C
         begun = time.perf_counter()
         for _ in range(number):
             next(steps)
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         return number * batch[0] * batch[1] / (time.perf_counter() - begun)
 
     return run

@@ -13,6 +13,7 @@ _WHERE = {
     "Corpus": "chargen.text.corpus",
     "CorpusConfig": "chargen.text.corpus",
     "Vocabulary": "chargen.text.vocabulary",
+    "clean": "chargen.text.reading",
     "ConsecutiveBatches": "chargen.batches",
     "RandomBatches": "chargen.batches",
     "ModelConfig": "chargen.model.config",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from chargen.sampling.sampler import Sampler
     from chargen.storage.model_file import ModelFile, load_model, read_model, save_model
     from chargen.text.corpus import Corpus, CorpusConfig
+    from chargen.text.reading import clean
     from chargen.text.vocabulary import Vocabulary
     from chargen.training.config import TrainConfig
     from chargen.training.evaluate import evaluate

@@ -128,6 +128,14 @@ def resumable_settings(cls: type) -> set[str]:
     return {field.name for field in dataclasses.fields(cls) if field.metadata["resumable"]}
 
 
+def check_text(name: str, value: Any) -> str:
+    """A text. Raises SettingError for anything but a str."""
+    if not isinstance(value, str):
+        advice = f"; decode it first, as in {name}.decode()" if isinstance(value, (bytes, bytearray)) else ""
+        raise SettingError(f"{name} is of type {type(value).__name__}: it must be a str{advice}", name)
+    return value
+
+
 def whole(name: str, value: Any, low: int, high: int = 2**64 - 1) -> int:
     """A whole number in a range, of any integer type. Raises SettingError."""
     try:

@@ -22,7 +22,7 @@ from chargen.insight.causality import LENGTH
 from chargen.model.config import ModelConfig
 from chargen.sampling.cloze import NumpyCloze
 from chargen.sampling.stepper import NumpyStepper
-from chargen.storage.model_file import FILE_NAME, ModelFile, save_model
+from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, save_model
 from chargen.text.corpus import Corpus
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
@@ -377,6 +377,16 @@ def test_only_what_a_dead_part_makes_is_blind(name: str, blind: set[str]) -> Non
     """Without its correction the cloze prediction is still the product of the two others."""
     found = check(zeroed(two_way(), name))
     assert {one.prediction for one in found if one.violations} == blind
+
+
+def test_a_model_is_a_path_or_a_model_file_or_a_charmodel(tmp_path: Path) -> None:
+    file = two_way()
+    save_model(tmp_path / "model.safetensors", file)
+    expected = check(file)
+    for model in (tmp_path, str(tmp_path), tmp_path / "model.safetensors", build_model(file)):
+        assert check(model) == expected
+    with pytest.raises(SettingError, match="model is 5: it must be the path of a model file or a run folder"):
+        check(5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

@@ -1,7 +1,9 @@
 """The commands as a person meets them: words, exit codes, streams, signals."""
 
+import contextlib
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -9,16 +11,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import small_model
 from test_resume import assert_same_runs
 
 from chargen.cli import info
 from chargen.cli.main import main
+from chargen.sampling.choose import WRITING
+from chargen.sampling.rounding import LINE, WORD
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
+from chargen.storage.quantize import kind_of
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea.\n" * 40
 QUICK = [
@@ -159,10 +166,27 @@ def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
         ),
         (["sample", "model", "--state-in", "text.txt"], 4, "text.txt"),
         (["sample", "model", "--prime", "x", "--unknown", "replace"], 3, "no unknown symbol"),
-        (["eval", "model", "text.txt"], 3, "unknown to the model"),
+        (["eval", "model", "text.txt", "--unknown", "error"], 3, "unknown to the model"),
+        (["eval", "model", "text.txt", "--unknown", "replace"], 3, "no unknown symbol"),
+        (["eval", "model", "other.txt"], 3, "at least 2 characters that the model knows, found 0; 300 unknown ones"),
+        (
+            ["eval", "model", "text.txt", "--dynamic", "--tune", "text.txt"],
+            2,
+            "--tune is part of the text that is scor",
+        ),
         (["eval", "model", "nowhere.txt"], 3, "nowhere.txt"),
         (["info", "nowhere"], 4, "nowhere"),
         (["info", "."], 4, "holds no model.safetensors"),
+        (["export", "model", "small.safetensors"], 2, "--quantize is missing: it must be one of int8, bf16"),
+        (
+            ["export", "model", "small.safetensors", "--quantize", "x"],
+            2,
+            "--quantize is 'x': it must be one of int8, b",
+        ),
+        (["export", "model", "small.onnx", "--quantize", "int8"], 2, "small.onnx would not be ONNX: export writes mod"),
+        (["export", "model", "a/small.PT", "--quantize", "int8"], 2, "a/small.PT would not be PyTorch: export writes"),
+        (["export", "model", "small.gguf", "--quantize", "bf16"], 2, "small.gguf would not be GGUF"),
+        (["export", "model", "small.txt", "--quantize", "bf16"], 2, "would not be text: export writes model files, na"),
         (["frobnicate"], 2, "frobnicate"),
     ],
 )
@@ -170,6 +194,7 @@ def test_an_error_is_one_line_with_its_exit_code(run, model, tmp_path, arguments
     (tmp_path / "bad.txt").write_bytes(b"ab\r\nc\xe9d")
     (tmp_path / "tiny.txt").write_text("a")
     (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "other.txt").write_text("日" * 300)
     (tmp_path / "bad.toml").write_text("hiden_size = 3")
     (tmp_path / "wrong.toml").write_text("hidden_size = true")
     (tmp_path / "num.toml").write_text("num = 0")
@@ -207,11 +232,95 @@ def test_valid_and_test_may_be_texts_of_their_own(run, tmp_path) -> None:
     assert "on the whole test text: 299 characters" in result.err
 
 
-def test_bytes_are_called_bytes(run) -> None:
-    told = run("train", "text.txt", "--unit", "byte", "--steps", 2, "--eval-every", 1, *QUICK).err
-    size = len(TEXT) - len(TEXT) * 9 // 10
-    assert f"bits per byte, on the whole validation text: {size - 1:,} bytes" in told
-    assert re.search(r"bits/byte\).* bytes/s", told)
+def test_a_model_of_bytes_tells_its_losses_per_character_and_per_byte(run, tmp_path) -> None:
+    """Of a text whose characters have three bytes or one, as eval counts them."""
+    text = "床前明月光，疑是地上霜。\nab 舉頭望明月\n" * 60
+    (tmp_path / "poem.txt").write_text(text)
+    told = run("train", "poem.txt", "--unit", "byte", "--steps", 3, "--eval-every", 1, *QUICK).err
+    # A border inside a character moves back to its first byte.
+    cut = len(text.encode()[: len(text.encode()) * 9 // 10].decode(errors="ignore"))
+    counted = text[cut + 1 :]
+    line = re.search(r"valid +([\d.]+) nats, ([\d.]+) bits per character, ([\d.]+) bits per byte, (.*)", told)
+    assert line, told
+    assert line[4] == f"on the whole validation text: {len(counted):,} characters, {len(counted.encode()):,} bytes"
+    scored = json.loads(run("eval", "checkpoints/poem", "poem.txt", "--part", "valid", "--json").out)
+    for told_figure, key in zip(
+        line.groups(), ("nats_per_character", "bits_per_character", "bits_per_byte"), strict=False
+    ):
+        assert float(told_figure) == pytest.approx(scored[key], rel=1e-4)
+    assert (scored["characters"], scored["bytes"]) == (len(counted), len(counted.encode()))
+    info = run("info", "checkpoints/poem").out
+    assert f"{line[2]} bits per character, {line[3]} bits per byte" in info
+    # The lines while it trains: losses as in the metrics, speed in characters as chars_per_second.
+    metrics = [json.loads(one) for one in (tmp_path / "checkpoints/poem/metrics.jsonl").read_text().splitlines()]
+    shown = re.findall(r"valid ([\d.]+) \(([\d.]+) bits/char\)  [\d,]+ chars/s", told)
+    assert len(shown) == 3
+    for (nats, bits), found in zip(shown, metrics, strict=False):
+        assert float(nats) == pytest.approx(found["valid_loss"], abs=1e-3)
+        assert float(bits) == pytest.approx(found["valid_loss"] / math.log(2), abs=1e-3)
+    assert "bits/byte" not in told
+    assert "bytes/s" not in told
+
+
+def test_info_says_from_what_when_and_how_long_a_model_was_trained(run, tmp_path) -> None:
+    (tmp_path / "v.txt").write_text(TEXT[:300])
+    train = "train", "text.txt", "--valid", "v.txt", "--lr", 1 / 300, *QUICK
+    assert run(*train, "--steps", 7, "--out", "run").code == 0
+    os.utime(tmp_path / "run" / FILE_NAME, (1_000_000_000, 1_000_000_000))
+    shown = run("info", "run").out
+    assert re.search(rf"^trained on +{len(TEXT):,} characters of text.txt, validated on v.txt$", shown, re.MULTILINE)
+    written = time.strftime("%Y-%m-%d %H:%M", time.localtime(1_000_000_000))
+    assert re.search(rf"^written +{written}$", shown, re.MULTILINE)
+    last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert re.search(rf"^reached +step 7, epoch {last['epoch']:.2f}, in {last['seconds']:.0f} s$", shown, re.MULTILINE)
+    assert "lr 0.00333333," in shown
+    assert not re.search(r"\d\.\d{9}", shown)
+    found = json.loads(run("info", "run", "--json").out)
+    assert found["written"] == "2001-09-09T01:46:40+00:00"
+    assert found["seconds"] == last["seconds"]
+    assert found["training"]["sources"] == {"train": ["text.txt"], "valid": ["v.txt"]}
+    assert "seconds" not in found["training"], "a clock would make each file another one"
+    # Without its run folder, a model of a budget in steps does not know how long it took; one of minutes does.
+    os.rename(tmp_path / "run" / FILE_NAME, tmp_path / "alone.safetensors")
+    assert re.search(r"^reached +step 7, epoch \d+\.\d\d$", run("info", "alone.safetensors").out, re.MULTILINE)
+    assert json.loads(run("info", "alone.safetensors", "--json").out)["seconds"] is None
+    assert run(*train, "--minutes", 0.02, "--out", "timed").code == 0
+    os.rename(tmp_path / "timed" / FILE_NAME, tmp_path / "alone.safetensors")
+    assert re.search(
+        r"^reached +step [\d,]+, epoch [\d.]+, in \d+ s$", run("info", "alone.safetensors").out, re.MULTILINE
+    )
+
+
+def test_a_model_does_not_tell_where_its_texts_lay(run, tmp_path) -> None:
+    """The same bytes, whatever the folder; and a name of a text may be anything, as long as any, and one of many."""
+    for folder in ("here", "there/deeper"):
+        (tmp_path / folder / "texts").mkdir(parents=True)
+        for number in range(9):
+            (tmp_path / folder / "texts" / f"{'long' * 40}{number}.txt").write_text(TEXT[number * 100 :][:100])
+        train = "train", tmp_path / folder / "texts", *sorted((tmp_path / folder / "texts").iterdir())
+        assert run(*train, "--steps", 2, "--out", tmp_path / folder / "run", *QUICK).code == 0
+    models = [(tmp_path / folder / "run" / FILE_NAME).read_bytes() for folder in ("here", "there/deeper")]
+    assert models[0] == models[1]
+    names = read_model(tmp_path / "here/run").training["sources"]["train"]
+    assert names == ["texts", *[f"{'long' * 40}{number}.txt"[:100] + "…" for number in range(4)], "and 5 more"]
+    assert "characters of texts, long" in run("info", "here/run").out
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"[1]", b"{}", b'{"seconds": "x"}', b'{"seconds": -1}', b'{"seconds": NaN}', b"{" * 9999, b"\xff"]
+)
+def test_metrics_that_say_nothing_of_time_are_passed_over(run, model, line) -> None:
+    (model / "metrics.jsonl").write_bytes(line)
+    assert run("info", "model").code == 0
+    assert json.loads(run("info", "model", "--json").out)["seconds"] is None
+
+
+def test_a_file_of_an_impossible_date_has_none(run, model, monkeypatch) -> None:
+    with contextlib.suppress(OSError):  # not every disk takes it
+        os.utime(model / FILE_NAME, (2**60, 2**60))
+    shown = run("info", "model")
+    assert shown.code == 0
+    assert json.loads(run("info", "model", "--json").out).keys() >= {"written", "seconds"}
 
 
 def test_streams_texts_from_standard_input() -> None:
@@ -383,6 +492,73 @@ def test_a_seed_that_was_drawn_is_told(run, model) -> None:
     )
 
 
+def test_samples_in_a_pipe_can_be_told_from_text(run, model) -> None:
+    arguments = ["sample", model, "--length", 40, "--seed", 5, "--prime", "abc"]
+    lines = [json.loads(line)["text"] for line in run(*arguments, "--num", 3, "--format", "jsonl").out.splitlines()]
+    several = run(*arguments, "--num", 3)
+    assert several.out.split("\0") == ["abc" + text for text in lines]
+    assert several.err == "".join(f"--- {number} of 3 ---\n" for number in (1, 2, 3))
+    assert run(*arguments, "--num", 3, "--separator", "\n===\n").out.split("\n===\n") == several.out.split("\0")
+    assert run(*arguments, "--num", 3, "--separator", "").out == several.out.replace("\0", "")
+    assert run(*arguments, "--separator", "|").out == "abc" + lines[0]
+    refused = run(*arguments, "--separator", "|", "--format", "jsonl")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--separator does nothing with --format jsonl" in refused.err
+
+
+def test_a_text_that_nobody_gave_a_length_ends_with_a_line_or_a_word(run, model) -> None:
+    text = run("sample", model, "--seed", 1).out
+    assert 500 <= len(text) <= 500 + LINE + WORD
+    assert text.endswith("\n")
+    whole = run("sample", model, "--seed", 1, "--length", 1000).out
+    assert text == whole[: whole.index("\n", 499) + 1]
+    for length in (0, 1, 499, 500):
+        assert run("sample", model, "--seed", 1, "--length", length).out == whole[:length]
+    begun = run("sample", model, "--seed", 1, "--state-out", "state").out
+    onward = run("sample", model, "--state-in", "state", "--length", 1000 - len(text)).out
+    assert begun + onward == whole
+
+
+def test_sample_is_cooler_than_a_sampler_and_says_so(run, model) -> None:
+    text = run("sample", model, "--seed", 1, "--length", 200).out
+    file = read_model(model)
+    assert text == Sampler(file, seed=1, **WRITING).generate(200) != Sampler(file, seed=1).generate(200)
+    warm = run("sample", model, "--seed", 1, "--length", 200, "--temperature", 1, "--min-p", 0).out
+    assert warm == Sampler(file, seed=1).generate(200)
+    assert f"default: {WRITING['temperature']:g}" in " ".join(run("sample", "--help").out.split())
+    assert "default: 1;" in " ".join(run("fill", "--help").out.split())
+
+
+def test_help_says_of_what_the_log_probabilities_are(run) -> None:
+    assert "log-probability of each character in nats, before temperature and filters" in " ".join(
+        run("sample", "--help").out.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--stop", "aX"], 2, "--stop is 'aX', which is never written: the model does not have 'X' (U+0058)"),
+        (["--stop", "ab", "--ban", "b"], 2, "--stop is 'ab', which is never written: ban forbids 'b'"),
+        (["--prime", "A\u00a0b"], 3, "write 'a' for 'A', ' ' for '\\xa0'; --unknown skip"),
+    ],
+)
+def test_what_cannot_be_written_or_read_is_told_before_anything_is_written(run, model, options, code, words) -> None:
+    refused = run("sample", model, *options)
+    assert (refused.code, refused.out) == (code, "")
+    assert one_line(refused.err)
+    assert words in refused.err
+
+
+def test_a_ban_that_does_nothing_is_told(run, model) -> None:
+    plain = run("sample", model, "--seed", 1, "--length", 50, "--ban", "ab")
+    assert plain.err == ""
+    needless = run("sample", model, "--seed", 1, "--length", 50, "--ban", "aXb\u00a0")
+    assert needless.out == plain.out
+    words = "note: the model does not have 'X', '\\xa0': to ban that does nothing; write ' ' for '\\xa0'\n"
+    assert needless.err == words
+
+
 def test_stop_ends_the_text(run, model) -> None:
     text = run("sample", model, "--length", 500, "--seed", 1).out
     stopped = run("sample", model, "--length", 500, "--seed", 1, "--stop", text[100:104]).out
@@ -442,12 +618,46 @@ def test_eval_with_a_model_that_learns_while_it_reads(run, tmp_path) -> None:
     assert found["dynamic"]["tail"] == len(TEXT) * 9 // 10
     assert found["dynamic"]["lr"] > 0
     assert json.loads(run(*words, "--json").out) == plain
-    (tmp_path / "other.txt").write_text(TEXT[:1000])
+    (tmp_path / "other.txt").write_text(TEXT[:1000][::-1])
     tuned = json.loads(run("eval", "checkpoints/text", "text.txt", "--dynamic", "--tune", "other.txt", "--json").out)
     assert tuned["dynamic"]["tail"] == 1000
     told = run(*words, "--dynamic")
     assert f"{found['nats_per_character']:.4f} nats per character" in told.out
     assert f"dynamic evaluation: {plain['nats_per_character']:.4f} nats without" in told.err
+
+
+def test_rates_are_not_chosen_on_what_is_scored(run, tmp_path) -> None:
+    """Neither on the same text, nor on one that contains it or lies within it, nor where two texts overlap."""
+    draws = np.random.default_rng(0)
+    text, more = ("".join(draws.choice(list("abcdefgh \n"), 6000)) for _ in range(2))
+    save_model(tmp_path / "model" / FILE_NAME, small_model(scale=1.0, hidden_size=4, num_layers=1))
+    texts = {
+        "text.txt": text,
+        "copy.txt": text,
+        "longer.txt": more[:300] + text + more[300:400],
+        "part.txt": text[2000:3500],
+        "overlap.txt": more[:3000] + text[:2500],
+        "other.txt": more,
+    }
+    for name, words in texts.items():
+        (tmp_path / name).write_text(words)
+    for name in texts:
+        result = run("eval", "model", "text.txt", "--dynamic", "--tune", name, "--json")
+        if name == "other.txt":
+            assert result.code == 0
+            continue
+        assert (result.code, result.out) == (2, ""), name
+        assert one_line(result.err)
+        assert "--tune is part of the text that is scored, or holds it: choose rates on other text" in result.err
+    # Of one file, the parts that are not scored may be used, and those are told apart.
+    trained = {"settings": {"valid_fraction": 0.25, "test_fraction": 0.25}}
+    file = replace(small_model(scale=1.0, hidden_size=4, num_layers=1), training=trained)
+    save_model(tmp_path / "trained" / FILE_NAME, file)
+    (tmp_path / "start.txt").write_text(text[:3000])
+    words = "eval", "trained", "text.txt", "--part", "valid", "--dynamic", "--json"
+    assert run(*words, "--tune", "start.txt").code == 0
+    assert run(*words, "--tune", "text.txt").code == 2
+    assert run(*words, "--tune", "start.txt", "--tune", "part.txt").code == 2
 
 
 def test_a_prime_that_is_learned_shapes_what_follows(run, tmp_path, model) -> None:
@@ -531,6 +741,14 @@ def test_what_was_written_before_a_dead_end_is_printed(run, model) -> None:
     assert result.code == 1
     assert len(result.out.splitlines()) == 2
     assert "forbid all" in result.err
+
+
+@pytest.mark.parametrize(
+    "name", ["small.safetensors", "small", "small.model", "novel.v2", ".small", "a.txt.safetensors"]
+)
+def test_a_model_is_exported_to_any_name_that_promises_no_other_format(run, model, name) -> None:
+    assert run("export", "model", name, "--quantize", "int8").code == 0
+    assert kind_of(read_model(name).arrays) == "int8"
 
 
 def test_nothing_is_left_in_a_folder_that_is_no_run(run, tmp_path) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +22,7 @@ from conftest import small_model
 from chargen import Filler, evaluate, score
 from chargen.cli.main import main
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, read_model, save_model
+from chargen.text.reading import ReadingConfig
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea.\n" * 20
 QUICK = ["--steps", "3", "--hidden-size", "12", "--embedding-size", "6", "--batch-size", "4", "--seq-length", "8",
@@ -158,9 +159,9 @@ def test_a_one_way_run_tells_of_one(run: Run, tmp_path: Path) -> None:
         (["fill", "one", "--before", "ab", "--after", "cd", "--length", "3"], "filling a gap"),
         (["fill", "one", "text.txt", "--length", "3"], "filling a gap"),
         (["sample", "one", "--reverse", "--prime", "ab"], "--reverse"),
-        (["score", "one", "abc def"], "cloze scoring"),
+        (["score", "one", "--text", "abc def", "--by", "cloze"], "cloze scoring"),
         (["score", "one", "--text", "abc", "--by", "backward"], "backward scoring"),
-        (["score", "one", "nothing.txt"], "cloze scoring"),
+        (["score", "one", "nothing.txt", "--by", "cloze"], "cloze scoring"),
         (["eval", "one", "text.txt", "--direction", "backward"], "--direction backward"),
     ],
 )
@@ -187,8 +188,8 @@ def test_a_two_way_model_writes_forward_with_its_forward_stack_alone(run: Run, t
     assert run("sample", "two", *arguments).out == run("sample", "half", *arguments).out
     several = run("sample", "two", *arguments, "--num", 2).out
     assert several == run("sample", "half", *arguments, "--num", 2).out
-    assert len(several) == 2 * 63 + 2
-    assert several[65:68] == "abc"
+    assert len(several) == 2 * 63 + 1
+    assert several[64:67] == "abc"
 
 
 def test_written_backward_the_prime_stands_last(run: Run) -> None:
@@ -207,7 +208,7 @@ def test_several_samples_written_backward_each_end_with_the_prime(run: Run) -> N
     arguments = ["sample", "two", "--reverse", "--length", 20, "--seed", 1, "--prime", "abc"]
     several = run(*arguments, "--num", 2)
     lines = [json.loads(line) for line in run(*arguments, "--num", 2, "--format", "jsonl").out.splitlines()]
-    assert several.out == "\n\n".join(f"{line['text']}abc" for line in lines)
+    assert several.out == "\0".join(f"{line['text']}abc" for line in lines)
     assert run(*arguments).out == lines[0]["text"] + "abc"
     assert [line["sample"] for line in lines] == [0, 1]
     for line in lines:
@@ -254,7 +255,7 @@ def test_text_goes_to_one_stream_and_scores_to_the_other(run: Run) -> None:
     assert re.fullmatch(r"ab [a-h \n]{2} cd", alone.out)
     assert alone.err == "exact: all 100 possible gaps were scored\n"
     several = run(*arguments, "--seed", 1, "--num", 3)
-    texts = several.out.split("\n\n")
+    texts = several.out.split("\0")
     assert texts[0] == alone.out
     assert len(set(texts)) == 3
     number = r"-?\d+\.\d\d"
@@ -262,6 +263,34 @@ def test_text_goes_to_one_stream_and_scores_to_the_other(run: Run) -> None:
     assert re.findall(rf"--- ([123]) of 3: {told} ---", several.err) == ["1", "2", "3"]
     assert "score" not in several.out
     assert run(*arguments, "--seed", 1, "--no-echo").out == alone.out[3:5]
+    assert run(*arguments, "--seed", 1, "--num", 3, "--separator", " | ").out == " | ".join(texts)
+    assert run(*arguments, "--num", 3, "--separator", "|", "--format", "jsonl").code == 2
+
+
+def test_several_texts_on_a_terminal_stand_apart(on_terminal: Callable[..., str], run: Run) -> None:
+    for arguments in (
+        ["sample", "two", "--length", 9, "--seed", 1, "--prime", "abc"],
+        ["sample", "two", "--length", 9, "--seed", 1, "--prime", "abc", "--reverse"],
+        ["fill", "two", "--before", "ab ", "--after", " cd", "--length", 2, "--seed", 1],
+    ):
+        texts = run(*arguments, "--num", 3).out.split("\0")
+        assert len(texts) == 3
+        shown = "".join(text + "\n" * (not text.endswith("\n")) for text in texts)
+        assert without_colors(on_terminal(*arguments, "--num", 3)) == shown
+        shown = "|".join(texts)
+        found = without_colors(on_terminal(*arguments, "--num", 3, "--separator", "|"))
+        assert found == shown + "\n" * (not shown.endswith("\n"))
+
+
+@pytest.mark.parametrize("before", ["", "abc"])
+def test_headings_are_alike_and_go_to_standard_error(run: Run, before: str) -> None:
+    arguments = ["--length", 2, "--seed", 1, "--num", 3]
+    sampled = run("sample", "two", "--prime", before, *arguments)
+    reverse = run("sample", "two", "--reverse", "--prime", before, *arguments)
+    filled = run("fill", "two", "--before", before, *arguments)
+    for result in (sampled, reverse, filled):
+        assert re.findall(r"^--- (\d) of 3(?:: score.*)? ---$", result.err, re.MULTILINE) == ["1", "2", "3"]
+        assert "---" not in result.out
 
 
 def test_particles_say_how_good_the_search_was(run: Run) -> None:
@@ -341,7 +370,7 @@ def test_an_empty_side_is_unknown_context(run: Run, around: list[str], pattern: 
 def test_fewer_gaps_than_asked_for_are_told(run: Run) -> None:
     result = run("fill", "two", "--before", "a", "--after", "b", "--length", 1, "--num", 20, "--seed", 1)
     assert result.code == 0
-    assert len(result.out.split("\n\n")) >= 10
+    assert len(result.out.split("\0")) >= 10
     assert "note: 10 different gaps were found, not 20" in result.err
 
 
@@ -386,18 +415,37 @@ def test_what_cannot_be_filled_is_one_line(
 # Score.
 
 
-def test_a_text_is_judged_from_a_file_from_a_pipe_and_as_it_stands(run: Run, tmp_path: Path) -> None:
+def test_a_text_is_judged_from_files_from_a_pipe_and_as_it_stands(run: Run, tmp_path: Path) -> None:
     text = "abc deh\nfad"
     (tmp_path / "file.txt").write_text(text)
     expected = json.loads(run("score", "two", "--text", text, "--json").out)
     assert json.loads(run("score", "two", "file.txt", "--json").out) == expected
     assert json.loads(run("score", "two", "-", "--json", stdin=text.encode()).out) == expected
-    literal = run("score", "two", text, "--json")
-    assert json.loads(literal.out) == expected
-    assert literal.err == "no file has that name: judging the words themselves\n"
-    (tmp_path / "abc").write_text(text)
-    assert json.loads(run("score", "two", "abc", "--json").out) == expected
-    assert json.loads(run("score", "two", "--text", "abc", "--json").out)["length"] == 3
+    for name, part in (("1.txt", text[:4]), ("2.txt", text[4:])):
+        (tmp_path / "folder" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "folder" / name).write_text(part)
+    for sources in (["folder"], ["folder/*.txt"], ["folder/1.txt", "folder/2.txt"]):
+        assert json.loads(run("score", "two", *sources, "--json").out) == expected
+    assert json.loads(run("score", "two", "--text", "folder", "--unknown", "skip", "--json").out)["length"] == 6
+
+
+def test_a_text_of_other_line_ends_is_cleaned_as_in_training(run: Run, tmp_path: Path) -> None:
+    file = small("abcdefgh \n", "two")
+    save_model(tmp_path / "lf" / FILE_NAME, replace(file, reading=ReadingConfig(newline="lf", normalize="NFC")))
+    (tmp_path / "crlf.txt").write_bytes(b"abc deh\r\nfad")
+    expected = json.loads(run("score", "lf", "--text", "abc deh\nfad", "--json").out)
+    assert json.loads(run("score", "lf", "crlf.txt", "--json").out) == expected
+    assert json.loads(run("score", "lf", "--text", "abc deh\r\nfad", "--json").out) == expected
+
+
+@pytest.mark.parametrize("ways", ["one", "two"])
+def test_the_example_of_the_help_works_with_any_model(run: Run, ways: str) -> None:
+    shown = run("score", "--help").out
+    (example,) = re.findall(r"chargen score checkpoints/novel --text \"(.*)\"", shown)
+    assert not re.search(r"chargen score checkpoints/novel \"", shown)
+    judged = run("score", ways, "--text", example)
+    assert judged.code == 0
+    assert f"below 0.01 by {'cloze' if ways == 'two' else 'forward'}, or unknown" in judged.err
 
 
 @pytest.mark.parametrize("by", ["cloze", "forward", "backward"])
@@ -429,7 +477,7 @@ def test_a_pseudo_likelihood_is_never_sold_as_bits_or_perplexity(run: Run) -> No
     assert "perplexity" not in shown.out + shown.err
     keys = json.loads(run("score", "two", "--text", text, "--json").out).keys() - {"characters"}
     assert keys == {
-        "by", "threshold", "length", "scored", "unlikely",
+        "by", "threshold", "length", "scored", "unknown", "replaced", "unlikely",
         "log_prob_forward", "log_prob_backward", "pseudo_log_likelihood",
     }  # fmt: skip
     for name in ("forward", "backward"):
@@ -465,13 +513,17 @@ def test_a_one_way_model_judges_forward(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["two", "nothing.txt"], 3, "no file nothing.txt; to judge these words themselves, give them with --text"),
-        (["two", "nowhere/abc"], 3, "no file nowhere/abc"),
-        (["two", "--text", "aXb"], 3, "unknown to the model: 'X'"),
+        (["two", "nothing.txt"], 3, "; to judge the words themselves, give them with --text"),
+        (["two", "nowhere/abc"], 3, "no file, folder or pattern 'nowhere/abc'"),
+        (["two", "abc deh"], 3, "no file, folder or pattern 'abc deh'"),
+        (["two", "abc"], 3, "; to judge the words themselves, give them with --text"),
+        (["two", "empty"], 3, "folder empty holds no files"),
+        (["two", "--text", "aXb", "--unknown", "error"], 3, "unknown to the model: 'X'"),
         (["two", "--text", "aXb", "--unknown", "replace"], 3, "no unknown symbol"),
         (["two", "bad.txt"], 3, "bad.txt"),
         (["two"], 2, "what to judge?"),
         (["two", "abc", "--text", "abc"], 2, "what to judge?"),
+        (["two", "--text", "abc", "--errors", "replace"], 2, "--errors does nothing with --text"),
         (["two", "--text", "abc", "--by", "left"], 2, "left"),
         (["two", "--text", "abc", "--threshold", "2"], 2, "--threshold"),
         (["two", "--text", "abc", "--alternatives", "-1"], 2, "--alternatives"),
@@ -483,6 +535,7 @@ def test_what_cannot_be_judged_is_one_line(
     run: Run, tmp_path: Path, arguments: list[str], code: int, words: str
 ) -> None:
     (tmp_path / "bad.txt").write_bytes(b"ab\xe9cd")
+    (tmp_path / "empty").mkdir()
     result = run("score", *arguments)
     assert result.code == code, result.err
     assert result.one_line(), result.err
@@ -498,13 +551,52 @@ def test_an_empty_text_is_no_error(run: Run, tmp_path: Path, arguments: list[str
     assert (found["length"], found["unlikely"], found["log_prob_forward"], found["characters"]) == (0, 0, None, [])
 
 
-def test_unknown_characters_are_flagged_where_they_are_skipped(run: Run) -> None:
-    shown = run("score", "two", "--text", "aXb", "--unknown", "skip", "--threshold", 0)
-    assert shown.out == "aXb\nline 1, column 2: 'X' unknown to the model\n"
-    found = json.loads(run("score", "two", "--text", "aXb", "--unknown", "skip", "--json").out)
-    assert found["characters"][1]["cloze"] is None
-    alone = json.loads(run("score", "two", "--text", "ab", "--json").out)
-    assert found["log_prob_forward"] == alone["log_prob_forward"]
+def test_unknown_characters_are_flagged_and_counted(run: Run, tmp_path: Path) -> None:
+    for options in ([], ["--unknown", "skip"]):
+        shown = run("score", "two", "--text", "aXbéX", "--threshold", 0, *options)
+        assert shown.out.splitlines()[1:] == [
+            "line 1, column 2: 'X' unknown to the model",
+            "line 1, column 4: 'é' unknown to the model",
+            "line 1, column 5: 'X' unknown to the model",
+        ]
+        assert "note: 3 characters were never seen in training and are left out: 'X', 'é'\n" in shown.err
+        found = json.loads(run("score", "two", "--text", "aXbéX", "--json", *options).out)
+        assert found["characters"][1]["cloze"] is None
+        assert (found["unknown"], found["scored"], found["length"]) == (3, 2, 5)
+        alone = json.loads(run("score", "two", "--text", "ab", "--json").out)
+        assert found["log_prob_forward"] == alone["log_prob_forward"]
+        assert alone["unknown"] == 0
+    folded = small_model(characters="abcdefgh \n", folded="xyz", scale=1.5)
+    save_model(tmp_path / "folded" / FILE_NAME, folded)
+    shown = run("score", "folded", "--text", "axbé", "--threshold", 0)
+    (unseen,) = (one.probability("forward") for one in score(folded, "axbé")[3:])
+    assert shown.out == f"axbé\nline 1, column 4: 'é' {unseen:.2g}, never seen in training\n"
+    assert (
+        "note: 1 characters were never seen in training and are charged for their place among all others: 'é'\n"
+        in shown.err
+    )
+    assert json.loads(run("score", "folded", "--text", "axbé", "--json").out)["unknown"] == 1
+
+
+def test_what_did_not_fit_the_encoding_is_counted(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"ab\xe9cd")
+    shown = run("score", "two", "bad.txt", "--errors", "replace")
+    assert "note: 1 bytes did not fit the encoding and became U+FFFD" in shown.err
+    assert json.loads(run("score", "two", "bad.txt", "--errors", "replace", "--json").out)["replaced"] == 1
+
+
+def test_a_character_of_several_bytes_is_not_called_unknown(run: Run, on_terminal: Any, tmp_path: Path) -> None:
+    """There is no cloze score of it: it is judged from either side."""
+    file = small_model(unit="byte", bidirectional=True)
+    save_model(tmp_path / "bytes" / FILE_NAME, file)
+    shown = run("score", "bytes", "--text", "a字b", "--threshold", 1, "--alternatives", 0)
+    (_, middle, _) = score(file, "a字b", threshold=1)
+    assert f"column 2: '字' {math.exp(max(middle.forward, middle.backward)):.2g}\n" in shown.out
+    assert "unknown" not in shown.out
+    likely = on_terminal(
+        "score", "bytes", "--text", "a字b", "--threshold", 5 * math.exp(max(middle.forward, middle.backward))
+    )
+    assert "\x1b[33m\x1b[1m字" in likely
 
 
 def test_a_mean_per_character_is_over_what_was_judged(run: Run) -> None:
@@ -515,7 +607,7 @@ def test_a_mean_per_character_is_over_what_was_judged(run: Run) -> None:
 
 
 def test_a_long_literal_is_judged_too(run: Run) -> None:
-    result = run("score", "two", "abc deh " * 100)
+    result = run("score", "two", "--text", "abc deh " * 100)
     assert result.code == 0
     assert result.out.startswith("abc deh ")
 

@@ -297,3 +297,27 @@ def test_a_run_of_a_version_that_joined_files_otherwise_is_told(poem: Path):
     del described["config"]["between"]
     with pytest.raises(DataError, match="begun by an earlier version"):
         Corpus.from_description({**described, "key": "0" * 64})
+
+
+def test_a_corpus_shows_itself_in_one_line() -> None:
+    text = "abc\n" * 2000
+    shown = repr(Corpus.from_text(text, valid_fraction=0.2, test_fraction=0.1))
+    assert shown == "Corpus(8,000 characters, 4 different: train 5,600, valid 1,600, test 800)"
+    assert (
+        repr(Corpus.from_text(text + "z", min_count=2))
+        == "Corpus(8,001 characters, 5 different: train 7,200, valid 801)"
+    )
+    assert repr(Corpus.from_text("é" * 100, unit="byte")) == "Corpus(200 bytes: train 180, valid 20)"
+
+
+@pytest.mark.parametrize("text", [b"abc", ["a"], None, 5])
+def test_what_is_no_text_is_named_as_such(text: Any) -> None:
+    with pytest.raises(SettingError, match=f"text is of type {type(text).__name__}: it must be a str"):
+        Corpus.from_text(text)
+
+
+@pytest.mark.parametrize("sources", [b"abc", [b"a"], None, 5, [5]])
+@pytest.mark.parametrize("role", ["sources", "valid"])
+def test_what_is_no_name_of_a_text_is_named_as_such(role: str, sources: Any, poem: Path) -> None:
+    with pytest.raises(SettingError, match=r"must be the name of a text, a str or a Path; give one, or a list of such"):
+        Corpus.from_files(**{"sources": poem, role: sources})

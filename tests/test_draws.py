@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chargen.draws import MAX_SEED, Purpose, integer, philox, uniform
+from chargen.kernels.uniforms import uniforms
 
 seeds = st.integers(0, MAX_SEED)
 indices = st.integers(0, 2**32 - 1)
@@ -131,3 +132,13 @@ def test_seed_0_is_a_seed_of_its_own() -> None:
 def test_a_seed_out_of_range_is_refused(seed: int) -> None:
     with pytest.raises(ValueError, match=rf"seed is {seed}: it must be from 0 to {MAX_SEED}"):
         uniform(seed, 0, 0, Purpose.SAMPLE)
+
+
+@given(seeds, purposes, st.lists(st.tuples(indices, numbers), max_size=5), st.integers(0, 40))
+@example(MAX_SEED, Purpose.SAMPLE, [(2**32 - 1, 2**64 - 1), (0, 2**32 - 1)], 3)
+def test_compiled_draws_are_the_draws(seed: int, purpose: Purpose, places: list[tuple[int, int]], count: int) -> None:
+    index, first = (np.array([place[part] for place in places], np.uint64) for part in range(2))
+    found = np.full((len(places), count), np.nan)
+    uniforms(np.uint64(seed), index, first, np.uint64(purpose), found)
+    expected = uniform(seed, index[:, None], first[:, None] + np.arange(count, dtype=np.uint64), purpose)
+    assert np.array_equal(found, expected)

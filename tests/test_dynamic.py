@@ -216,6 +216,28 @@ def test_one_stack_of_two_learns_and_the_other_rests(direction, other):
     assert found.nats == pytest.approx(expected.nats, rel=1e-5)
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_stack_of_two_learns_as_it_would_alone(cell):
+    """What never gets a gradient says nothing of how large gradients usually are."""
+    two = small_model(cell, bidirectional=True)
+    one = small_model(cell)
+    one.arrays.update({name: two.arrays[name] for name in one.arrays})
+    text, rates = random_text(5 * SEGMENT), Rates(0.02, 0.05)
+    found = []
+    for file in (one, two):
+        model, ids = build_model(file), file.vocabulary.encode(text)
+        usual = usual_gradients(model, file.vocabulary, ids)
+        found.append([loss.nats for loss in Reader(model, file.vocabulary, usual, rates).losses(ids)])
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_a_text_of_one_character_has_nothing_to_learn_from():
+    model, vocabulary, ids, reader = parts("a" * 50, characters="a", rates=Rates(0.01, 0.05))
+    assert [loss.nats for loss in reader.losses(ids)] == pytest.approx([0, 0], abs=1e-4)
+    assert all(weight.isfinite().all() for weight in reader.model.parameters())
+    choose_rates(model, vocabulary, ids, usual_gradients(model, vocabulary, ids))
+
+
 @pytest.mark.parametrize("times", [0, 1, 3])
 def test_an_adapted_model_is_what_a_reader_has_become(times):
     file = small_model()

@@ -1,6 +1,7 @@
 """The loss on a text: every character once, in any number of rows, divided by exactly what was counted."""
 
 import math
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +16,7 @@ from chargen.model import device
 from chargen.model.config import ModelConfig
 from chargen.model.device import autocast, pick_device, pick_precision
 from chargen.model.language_model import CharModel
-from chargen.storage.model_file import build_model
+from chargen.storage.model_file import build_model, save_model
 from chargen.text.vocabulary import CODE_POINTS, Vocabulary
 from chargen.training.evaluate import (
     WARM,
@@ -183,24 +184,69 @@ def test_folded_and_unseen_characters_pay_for_their_place(text):
     folded = sum(character in "xyz" for character in text[1:])
     unseen = sum(character in "é字" for character in text[1:])
     nats = slow_costs(model, ["abc".find(character) % 4 for character in text]).sum()
-    nats += folded * math.log(3) + unseen * math.log(CODE_POINTS - 4)
+    nats += folded * math.log(4) + unseen * (math.log(4) + math.log(CODE_POINTS - 6))
     assert (result.folded, result.unseen, result.skipped) == (folded, unseen, 0)
     assert result.characters == len(text) - 1
     assert result.bytes == len(text[1:].encode())
     assert result.nats == pytest.approx(nats, rel=1e-6)
 
 
-def test_one_folded_character_costs_no_more_than_its_symbol():
-    model = build_model(small_model(characters="abc", folded="x"))
-    result = evaluate(model, Vocabulary("abc", folded="x"), "axa")
-    assert result.folded == 1
-    assert result.nats == pytest.approx(slow_costs(model, [0, 3, 0]).sum(), rel=1e-6)
+@pytest.mark.parametrize("folded", ["x", "xyz", "".join(map(chr, range(0x400, 0x4C8)))])
+@pytest.mark.parametrize("before", ["a", "cab", "bx", "b\ud800"])
+def test_a_model_with_folding_is_a_proper_code(folded, before):
+    """What a character costs in a place is the same for all of a kind, and all 1,114,112 together sum to one.
+
+    Lone surrogates are among them, since a Python text may hold them.
+    """
+    file = small_model(characters="abc", folded=folded)
+    model, vocabulary = build_model(file), file.vocabulary
+
+    def cost(character):
+        read, rest = (evaluate(model, vocabulary, f"a{before}{end}", rows=1).nats for end in (character, ""))
+        return read - rest
+
+    kinds = Counter()
+    for character in map(chr, range(CODE_POINTS)):
+        kinds[character if character in "abc" else "folded" if character in folded else "unseen"] += 1
+    assert kinds == {"a": 1, "b": 1, "c": 1, "folded": len(folded), "unseen": CODE_POINTS - 3 - len(folded)}
+    members = {
+        "a": "a",
+        "b": "b",
+        "c": "c",
+        "folded": folded[:: 1 + len(folded) // 20],
+        "unseen": "é字😀\0\U0010ffff\udfff",
+    }
+    costs = {kind: [cost(one) for one in some] for kind, some in members.items()}
+    for some in costs.values():
+        assert some == pytest.approx([some[0]] * len(some), abs=1e-5)
+    assert sum(kinds[kind] * math.exp(-some[0]) for kind, some in costs.items()) == pytest.approx(1, abs=1e-5)
+    # The training text has folded characters only: as little as can be is taken from them.
+    symbol = slow_costs(model, [*vocabulary.encode("a" + before, "replace").tolist(), 3])[-1]
+    assert costs["folded"][0] - symbol == pytest.approx(math.log(len(folded) + 1), abs=1e-5)
+
+
+def test_unknown_characters_are_charged_where_there_is_a_symbol_and_else_left_out_and_counted():
+    plain, folded = small_model(characters=CHARACTERS), small_model(characters="abc", folded="xyz")
+    left_out, alone = (evaluate(plain, text) for text in ("éaébcé字", "abc"))
+    assert (left_out.skipped, left_out.unseen) == (4, 0)
+    assert (left_out.characters, left_out.bytes, left_out.nats) == (alone.characters, alone.bytes, alone.nats)
+    assert evaluate(folded, "aébx") == evaluate(folded, "aébx", unknown="replace")
+    assert evaluate(folded, "aébx").unseen == 1
+    skipped = evaluate(folded, "aébx", unknown="skip")
+    assert (skipped.unseen, skipped.skipped, skipped.nats) == (0, 1, evaluate(folded, "abx").nats)
+    with pytest.raises(DataError, match="unknown to the model: 'é'"):
+        evaluate(folded, "aébx", unknown="error")
+    with pytest.raises(DataError, match="no unknown symbol"):
+        evaluate(plain, "aébc", unknown="replace")
+    assert evaluate(small_model(unit="byte"), "ab\ud800c").skipped == 1
+    with pytest.raises(DataError, match="at least 2 characters that the model knows, found 1; 3 unknown ones"):
+        evaluate(plain, "éaéé")
 
 
 def test_unknown_characters_stop_or_are_left_out_and_counted():
     model, vocabulary = build_model(small_model(characters=CHARACTERS)), Vocabulary("".join(sorted(CHARACTERS)))
     with pytest.raises(DataError, match=r"unknown to the model: 'é'"):
-        evaluate(model, vocabulary, "abéc")
+        evaluate(model, vocabulary, "abéc", unknown="error")
     skipped, plain = (evaluate(model, vocabulary, text, unknown="skip") for text in ("éaébcé字", "abc"))
     assert (skipped.skipped, plain.skipped) == (4, 0)
     assert (skipped.characters, skipped.bytes, skipped.nats) == (plain.characters, plain.bytes, plain.nats)
@@ -262,6 +308,43 @@ def test_half_a_character_is_scored_as_unseen():
 def test_half_a_character_left_out_of_bytes_is_counted_as_skipped():
     file = small_model(unit="byte")
     assert evaluate(build_model(file), file.vocabulary, "ab\ud800c", unknown="skip").skipped == 1
+
+
+def test_a_model_is_a_path_or_a_model_file_or_a_charmodel_with_its_vocabulary(tmp_path):
+    file, text = small_model(characters=CHARACTERS), "a bad bed"
+    save_model(tmp_path / "model.safetensors", file)
+    expected = evaluate(build_model(file), file.vocabulary, text)
+    for model in (file, tmp_path, str(tmp_path), tmp_path / "model.safetensors"):
+        assert evaluate(model, text) == evaluate(model, text=text) == evaluate(model, text, device="cpu") == expected
+    with pytest.raises(SettingError, match="device is 'tpu'"):
+        evaluate(file, text, device="tpu")
+    model = build_model(file)
+    assert evaluate(model, text=text, vocabulary=file.vocabulary) == expected
+    with pytest.raises(SettingError, match="give the vocabulary of this CharModel: it has 9 ids"):
+        evaluate(model, text)
+    with pytest.raises(SettingError, match="give the vocabulary of this CharModel: it has 9 ids"):
+        evaluate(model, Vocabulary("ab"), text)
+    with pytest.raises(SettingError, match="has its own vocabulary"):
+        evaluate(file, file.vocabulary, text)
+    with pytest.raises(SettingError, match="model is 5: it must be the path of a model file or a run folder"):
+        evaluate(5, text)
+
+
+@pytest.mark.parametrize("text", [b"a bad bed", ["a"], None, 5])
+def test_what_is_no_text_is_named_as_such(text):
+    file = small_model(characters=CHARACTERS)
+    for arguments in ((file, text), (build_model(file), file.vocabulary, text)):
+        with pytest.raises(SettingError, match=f"text is of type {type(text).__name__}: it must be a str"):
+            evaluate(*arguments)
+
+
+def test_an_evaluation_shows_itself_in_one_line():
+    result = evaluate(small_model(characters="abc", folded="x"), "abc" * 500 + "xé")
+    assert repr(result) == (
+        f"Evaluation({result.nats_per_character:.4f} nats, {result.bits_per_character:.4f} bits per character, "
+        f"{result.bits_per_byte:.4f} bits per byte, perplexity {result.perplexity:.4f}, on 1,501 characters, "
+        "1 folded, 1 unseen)"
+    )
 
 
 def test_a_device_that_is_not_there_is_named():

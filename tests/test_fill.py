@@ -15,6 +15,7 @@ from conftest import small_model
 from chargen.errors import ChargenError, DataError, SettingError
 from chargen.sampling import enumeration
 from chargen.sampling import lookahead as looking
+from chargen.sampling.allowed import Allowed
 from chargen.sampling.backend import new_stepper
 from chargen.sampling.choose import SampleConfig, log_softmax, log_sum
 from chargen.sampling.fill import Alternative, Fill, Filler, fill, gap_lengths
@@ -23,6 +24,7 @@ from chargen.sampling.particles import Found, _systematic, find
 from chargen.sampling.prefixes import Grower, Prefixes
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stepper import NumpyStepper
+from chargen.sampling.stream import Stream
 from chargen.storage.model_file import ModelFile, build_model, save_model
 
 ALL = 1_000_000
@@ -177,6 +179,28 @@ def test_filters_are_those_of_a_loop_by_hand(config: dict[str, Any]) -> None:
     assert found.log_evidence == pytest.approx(log_evidence, abs=1e-4)
     for text, one in table(found).items():
         assert one.probability == pytest.approx(expected[text][2], rel=1e-3, abs=1e-12)
+
+
+@pytest.mark.parametrize(("before", "unknown"), [("", "error"), ("a", "error"), ("ab", "error"), ("abca", "error"),
+                                                 ("aXb", "skip")])  # fmt: skip
+@pytest.mark.parametrize("run", [1, 2, 3, 4, 5, 6])
+def test_no_repeat_is_that_of_a_sampler_that_was_fed_the_text_before(before: str, unknown: str, run: int) -> None:
+    """A gap is allowed where a sampler may write it, character by character."""
+    file = small_model(num_layers=1, hidden_size=4, characters="\n abc", bidirectional=True)
+    found = Filler(file, seed=0, no_repeat=run, unknown=unknown).fill(before, "", 5, num=ALL)
+    allowed = set()
+    for letters in product("\n abc", repeat=5):
+        stream = Stream(Allowed(file.vocabulary, no_repeat=run), 0)
+        stream.allowed.read(before.replace("X", ""))
+        for letter in letters:
+            one = file.vocabulary.characters.index(letter)
+            if not stream.allowed.mask()[one]:
+                break
+            stream.finish(one, file.vocabulary)
+        else:
+            allowed.add("".join(letters))
+    assert set(table(found)) == allowed
+    assert (before, run) != ("ab", 4) or len(allowed) == 3103
 
 
 # Many gaps: particles, against enumeration.

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chargen.model import recurrent
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.model.dropout import Noise, drop
 from chargen.model.language_model import CharModel
@@ -233,3 +234,27 @@ def test_layers_of_one_step_have_different_masks():
         module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0] == 0))
     logits_of(model, some_ids(4, 8), noise=NOISE)
     assert 0.4 < (seen[0] == seen[1]).float().mean() < 0.6
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_layers_in_narrow_numbers_are_near_the_reference(cell, monkeypatch):
+    """The kernels of a GPU take weights in one stretch of memory; here they lie one behind the other."""
+    module = recurrent.new_layer(ModelConfig(cell=cell, num_layers=1, hidden_size=20, embedding_size=12), 0)
+    _, places = recurrent._layout(type(module), 12, 20, torch.device("cpu"))
+    assert [place[0] for place in places] == [weight.shape for weight in module.parameters()]
+    offsets = np.cumsum([0, *(weight.numel() for weight in module.parameters())]).tolist()
+    places = tuple((place[0], place[1], offset) for place, offset in zip(places, offsets[:-1], strict=True))
+    monkeypatch.setattr(recurrent, "_layout", lambda *arguments: (offsets[-1], places))
+    torch.manual_seed(0)
+    inputs, state = torch.randn(5, 9, 12), torch.randn(5, 20 if cell == "gru" else 40) / 2
+    found = []
+    for run in (recurrent.run_plainly, recurrent.run_narrow):
+        outputs, after = run(module, inputs, state)
+        module.zero_grad()
+        (outputs.float().square().sum() + after.sum()).backward()
+        found.append([outputs.float(), after, *(weight.grad for weight in module.parameters())])
+        with torch.no_grad():
+            assert torch.allclose(run(module, inputs, state)[0], outputs, atol=1e-2)
+    for one, other in zip(*found, strict=True):
+        assert other.dtype == torch.float32
+        assert (one - other).norm() < 0.02 * one.norm()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -22,6 +23,7 @@ from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.storage import container
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, load_model, model_path, read_model, save_model
+from chargen.storage.quantize import quantize
 from chargen.text.reading import ReadingConfig
 from chargen.text.vocabulary import RAW_BYTES, Vocabulary
 
@@ -426,3 +428,24 @@ def test_a_damaged_model_is_called_nothing_else(tmp_path):
         (tmp_path / "m").write_bytes(whole[:at] + bytes([whole[at] ^ 0x21]) + whole[at + 1 :])
         with pytest.raises(ModelFileError, match=r"header|checksum|damaged|chargen did not write it"):
             read_model(tmp_path / "m")
+
+
+def test_a_model_file_shows_itself_in_one_line():
+    assert repr(golden_model()) == (
+        "ModelFile(LSTM 2 x 4, 5 characters, 322 parameters, valid loss 1.5000 nats)".replace(
+            "322", f"{sum(array.size for array in golden_model().arrays.values()):,}"
+        )
+    )
+    large = small_model("gru", hidden_size=64, unit="byte", bidirectional=True)
+    kept = dataclasses.replace(large, arrays=quantize(large.arrays, "int8"), training={"step": 2744, "valid_loss": 1})
+    parameters = sum(array.size for array in large.arrays.values())
+    assert repr(kept) == f"ModelFile(GRU 2 x 64, both ways, 256 bytes, {parameters:,} parameters in int8, step 2,744)"
+    hostile = dataclasses.replace(large, training={"step": "\x1b[2J\n", "valid_loss": ["x"] * 1000})
+    assert repr(hostile) == f"ModelFile(GRU 2 x 64, both ways, 256 bytes, {parameters:,} parameters)"
+
+
+@pytest.mark.parametrize("path", [5, None, b"model", ["model"]])
+def test_what_is_no_path_is_named_as_such(path):
+    for function in (read_model, load_model, model_path):
+        with pytest.raises(SettingError, match=rf"path is {re.escape(repr(path))}: it must be a path, a str or a Path"):
+            function(path)

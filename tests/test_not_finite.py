@@ -34,8 +34,8 @@ def poison(monkeypatch: pytest.MonkeyPatch, trainer: Trainer, what: str, steps: 
     """Let the loss, or a gradient, hold a value that is not finite at some steps."""
     real_entropy = module.cross_entropy
 
-    def entropy(*arguments: Any) -> torch.Tensor:
-        loss = real_entropy(*arguments)
+    def entropy(*arguments: Any, **named: Any) -> torch.Tensor:
+        loss = real_entropy(*arguments, **named)
         if trainer.counters.step in steps and torch.is_grad_enabled():
             if what == "loss":
                 return loss * value

@@ -17,6 +17,7 @@ from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.sampling.allowed import Allowed, utf8_length
 from chargen.sampling.choose import SampleConfig, choose, log_softmax
+from chargen.sampling.fill import fill
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stepper import NumpyStepper
 from chargen.storage import container
@@ -133,11 +134,22 @@ def test_the_first_character_follows_the_counts() -> None:
 def test_sample_i_is_the_same_whatever_num_is(kind: Any, config: Any, prime: str, seed: int) -> None:
     runs = []
     for num in (5, 2, 1):
-        sampler = new(kind, seed=seed, num=num, stop=("a", "b"), **config)
+        sampler = new(kind, seed=seed, num=num, stop=("d", "e"), **config)
         sampler.feed(prime)
         runs.append([*zip(sampler.generate_all(8), sampler.generate_all(4), strict=True)])
     assert runs[1] == runs[0][:2]
     assert runs[2] == runs[0][:1]
+
+
+def test_a_sampler_says_in_one_line_what_matters() -> None:
+    sampler = new(num=2, seed=7, temperature=0.8, stop=("\n",))
+    sampler.generate_all(1)
+    shape = "LSTM 2 x 12, 10 characters"
+    settings_ = "num=2, seed=7, direction='forward', temperature=0.8, stop=('\\n',)"
+    assert repr(sampler) == f"Sampler({shape}, {settings_}; 1 drawn)"
+    long = new(("gru", "byte"), ban="x" * 10_000, seed=1)
+    assert repr(long).startswith("Sampler(GRU 2 x 12, 256 bytes, num=1, seed=1, direction='forward', ban='xxx")
+    assert len(repr(long)) < 350
 
 
 def test_seeds_0_and_1_differ_and_a_seed_left_out_is_told() -> None:
@@ -166,7 +178,7 @@ def test_a_stop_text_ends_the_turn_wherever_the_calls_are_cut(kind: Any, data: s
     begin = data.draw(st.integers(0, 36))
     stop = plain[begin : begin + data.draw(st.integers(1, 3))]
     end = plain.index(stop) + len(stop)
-    sampler = new(kind, seed=seed, stop=("never written", stop, "never" + stop))
+    sampler = new(kind, seed=seed, stop=("hgfedc", stop, "hgfedc" + stop))
     first = data.draw(st.integers(0, end - 1))
     assert sampler.generate(first) == plain[:first]
     (sample,) = sampler.generate_all(40)
@@ -249,7 +261,7 @@ def test_a_banned_character_is_never_written_and_a_ban_of_all_is_explained() -> 
 def test_a_loaded_state_goes_on_identically(
     tmp_path: Path, kind: Any, config: Any, seed: int, prime: str, done: int, num: int
 ) -> None:
-    config = {**config, "stop": ("ab", "cde", "ff")}
+    config = {**config, "stop": ("de", "fgh", "ff")}
     first = new(kind, seed=seed, num=num, **config)
     first.feed(prime)
     list(islice(first.write(), done))  # in bytes, other streams then stand inside a character
@@ -318,7 +330,7 @@ def test_a_state_of_another_model_in_memory_is_refused(tmp_path: Path) -> None:
 
 
 def test_reset_forgets_everything() -> None:
-    sampler = new(no_repeat=4, num=2, stop=("zz",))
+    sampler = new(no_repeat=4, num=2, stop=("hh",))
     fresh = sampler.generate_all(20)
     sampler.feed("abc")
     sampler.reset()
@@ -450,3 +462,24 @@ def test_the_golden_text_of_a_seed(cell: str, unit: str) -> None:
     sampler = Sampler(fixed_model(cell, vocabulary), seed=12345, num=2, temperature=0.9, top_p=0.98)
     sampler.feed("once a node")
     assert [sample.text for sample in sampler.generate_all(24)] == GOLDEN[cell, unit]
+
+
+def test_a_sampler_and_a_filler_take_a_model_however_it_is_given(tmp_path):
+    file = small_model("gru", bidirectional=True)
+    save_model(tmp_path / "model.safetensors", file)
+    network = build_model(file)
+    texts = [
+        Sampler(model, seed=1, **given).generate(30)
+        for model, given in [
+            (file, {}),
+            (tmp_path, {}),
+            (str(tmp_path / "model.safetensors"), {}),
+            (network, {"vocabulary": file.vocabulary, "counts": file.counts}),
+            (network.double(), {"vocabulary": file.vocabulary, "counts": file.counts}),
+        ]
+    ]
+    assert len(set(texts)) == 1
+    network = build_model(file)
+    gaps = [fill(file, "ab", "cd", length=3, seed=1), fill(tmp_path, "ab", "cd", length=3, seed=1)]
+    gaps.append(fill(network, "ab", "cd", length=3, seed=1, vocabulary=file.vocabulary))
+    assert gaps[0] == gaps[1] == gaps[2]

@@ -1,7 +1,10 @@
 """Judging characters: against a loop over states, against evaluate, and what is said of the unlikely ones."""
 
 import math
+import unicodedata
 from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from chargen.model.both_ways import WINDOW, read_both_ways
 from chargen.sampling.choose import log_softmax
 from chargen.sampling.cloze import NumpyCloze
 from chargen.sampling.stepper import NumpyStepper
-from chargen.storage.model_file import ModelFile, build_model
+from chargen.storage.model_file import ModelFile, build_model, save_model
 from chargen.text.vocabulary import CODE_POINTS
 
 LETTERS = "abcdefgh \n"
@@ -109,7 +112,7 @@ def test_scores_are_those_of_a_loop_over_states(cell: str, unit: str, length: in
         ids = file.vocabulary.encode(text)
         sizes = [len(one.encode()) for one in text] if unit == "byte" else [1] * len(text)
         owners = np.repeat(np.arange(len(text)), sizes)
-        share = np.array([math.log(3) if one in FOLDED and unit == "folded" else 0.0 for one in text])
+        share = np.array([math.log(4) if one in FOLDED and unit == "folded" else 0.0 for one in text])
         for judge, log_probs in by_hand(file, ids).items():
             expected = np.bincount(owners, log_probs, len(text)) - share
             told = [at for at, size in enumerate(sizes) if judge != "cloze" or size == 1]
@@ -176,7 +179,8 @@ def test_sums_of_folded_and_unseen_characters_are_those_of_evaluate(cell: str, t
     edge = -1 if direction == "backward" else 0
     one = file.vocabulary.encode(text[edge], "replace")[0]
     first = math.log(file.counts[one] / file.counts.sum())
-    first -= math.log(3) if text[edge] in FOLDED else math.log(CODE_POINTS - 11) if text[edge] in "é字" else 0
+    first -= math.log(4) if text[edge] in FOLDED + "é字" else 0
+    first -= math.log(CODE_POINTS - 13) if text[edge] in "é字" else 0
     assert values(scores, direction)[edge] == pytest.approx(first, abs=1e-5)
     assert -math.fsum(values(scores, direction)) == pytest.approx(result.nats - first, rel=1e-5)
 
@@ -194,7 +198,7 @@ def test_sums_are_those_of_evaluate(unit: str, direction: str) -> None:
 
 def test_an_unseen_character_pays_for_its_place_in_all_three() -> None:
     """In the same place two characters without an id of their own differ by ln(places) only."""
-    file, beyond = model("lstm", "folded"), math.log(CODE_POINTS - 11) - math.log(3)
+    file, beyond = model("lstm", "folded"), math.log(CODE_POINTS - 13)
     folded, unseen = (score(file, f"abx{one}cd", unknown="replace") for one in "y字")
     for judge in JUDGES:
         differences = np.subtract(values(folded, judge), values(unseen, judge))
@@ -215,7 +219,7 @@ def test_the_edges_are_judged_by_what_there_is(kind: Kind, length: int, seed: in
     counts = dict(
         zip(file.vocabulary.characters or map(chr, range(256)), file.counts / file.counts.sum(), strict=False)
     )
-    counts |= dict.fromkeys(FOLDED, file.counts[-1] / file.counts.sum() / 3)
+    counts |= dict.fromkeys(FOLDED, file.counts[-1] / file.counts.sum() / 4)
     assert scores[0].forward == pytest.approx(math.log(counts[text[0]]), abs=1e-5)
     assert scores[-1].backward == pytest.approx(math.log(counts[text[-1]]), abs=1e-5)
     assert scores[0].cloze == scores[0].backward
@@ -227,7 +231,7 @@ def test_a_single_character_is_judged_by_the_counts(text: str) -> None:
     file = model("lstm", "folded")
     (found,) = score(file, text)
     at = file.vocabulary.encode(text)[0]
-    expected = math.log(file.counts[at] / file.counts.sum() / (3 if text == "x" else 1))
+    expected = math.log(file.counts[at] / file.counts.sum() / (4 if text == "x" else 1))
     assert [found.forward, found.backward, found.cloze] == pytest.approx([expected] * 3, abs=1e-5)
 
 
@@ -292,7 +296,7 @@ def test_alternatives_are_the_likeliest_there_are(unit: str, by: str) -> None:
     for num in (0, 1, 3, 20):
         for at, one in enumerate(score(file, text, by=by, threshold=1, num_alternatives=num)):
             row = log_softmax(getattr(window, by)[at])
-            own = row[file.vocabulary.encode(text[at])[0]]
+            own = row[file.vocabulary.encode(text[at])[0]] - (math.log(4) if text[at] in FOLDED else 0)
             shares = {name: math.exp(value) for name, value in zip(names, row, strict=False) if value > own}
             better = sorted(shares, key=lambda name: -shares[name])[:num]
             assert [name for name, _ in one.alternatives] == better
@@ -347,7 +351,7 @@ def test_unknown_characters_stop_or_are_flagged_or_replaced() -> None:
     plain, folded = model(), model("lstm", "folded")
     for file in (plain, folded):
         with pytest.raises(DataError, match=r"unknown to the model: 'é' .* first at position 1"):
-            score(file, "aéb")
+            score(file, "aéb", unknown="error")
     with pytest.raises(DataError, match="no unknown symbol"):
         score(plain, "aéb", unknown="replace")
     found = score(plain, "éaéébé", unknown="skip", threshold=0)
@@ -356,6 +360,130 @@ def test_unknown_characters_stop_or_are_flagged_or_replaced() -> None:
     assert [one for one in found if one.forward is not None] == score(plain, "ab", threshold=0)
     assert score(plain, "é字", unknown="skip") == [CharacterScore(one, None, None, None, True, ()) for one in "é字"]
     assert score(folded, "aéb", unknown="replace")[1].forward is not None
+
+
+def test_unknown_characters_are_flagged_by_default() -> None:
+    plain, folded = model(), model("lstm", "folded")
+    assert score(plain, "éaébé") == score(plain, "éaébé", unknown="skip")
+    assert score(folded, "éaxbé") == score(folded, "éaxbé", unknown="replace")
+    for file in (plain, folded):
+        assert [one.unlikely for one in score(file, "éaxbé", threshold=0)][::4] == [True, True]
+    assert score(model("lstm", "byte"), "a\ud800b")[1].forward is None
+
+
+def test_cloze_judges_where_the_model_has_it_and_else_what_stands_before() -> None:
+    text = text_of("character", 60)
+    for ways, by in (("two", "cloze"), ("one", "forward")):
+        found = score(model("lstm", "character", ways), text, threshold=0.2)
+        assert found == score(model("lstm", "character", ways), text, by=by, threshold=0.2)
+        assert (found.by, found.threshold) == (by, 0.2)
+        assert any(one.unlikely for one in found)
+
+
+@pytest.mark.parametrize("ways", ["one", "two"])
+def test_a_model_is_a_path_or_a_model_file_or_a_charmodel_with_its_vocabulary(tmp_path: Path, ways: str) -> None:
+    file, text = model("gru", "folded", ways), "abc x\n"
+    save_model(tmp_path / "model.safetensors", file)
+    expected = score(file, text)
+    for given_ in (tmp_path, str(tmp_path), tmp_path / "model.safetensors"):
+        assert score(given_, text) == expected
+    torch_model = build_model(file)
+    assert score(torch_model, text, vocabulary=file.vocabulary, counts=file.counts) == expected
+    # Without counts every first character is as likely as any other.
+    uniform = score(torch_model, text, vocabulary=file.vocabulary)
+    assert uniform[0].forward == pytest.approx(-math.log(len(file.vocabulary)))
+    assert values(uniform, "forward")[1:] == values(expected, "forward")[1:]
+    with pytest.raises(SettingError, match="give the vocabulary of this CharModel: it has 11 ids"):
+        score(torch_model, text)
+    with pytest.raises(SettingError, match=r"counts have shape \(3,\): the vocabulary has 11 ids"):
+        score(torch_model, text, vocabulary=file.vocabulary, counts=np.ones(3))
+    for extra in ({"vocabulary": file.vocabulary}, {"counts": file.counts}):
+        with pytest.raises(SettingError, match="has its own vocabulary and counts"):
+            score(file, text, **extra)
+    with pytest.raises(SettingError, match="model is 5: it must be the path of a model file or a run folder"):
+        score(5, text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", [b"abc", ["a"], None, 5])
+def test_what_is_no_text_is_named_as_such(text: Any) -> None:
+    with pytest.raises(SettingError, match=f"text is of type {type(text).__name__}: it must be a str"):
+        score(model(), text)
+
+
+# As a notebook shows it.
+
+
+def test_scores_show_themselves_in_one_line() -> None:
+    file, text = model(), text_of("character", 500)
+    found = score(file, text)
+    shown = repr(found)
+    assert shown.startswith(f"Scores({text[:40]!r}…: ")
+    unlikely = sum(one.unlikely for one in found)
+    assert f"{unlikely} of 500 characters unlikely by cloze, below 0.01" in shown
+    assert f"forward {-np.mean(values(found, 'forward')):.4f} nats per character" in shown
+    assert len(shown) < 200
+    assert "\n" not in shown
+    assert repr(score(file, "")) == "Scores('': 0 of 0 characters unlikely by cloze, below 0.01)"
+
+
+HOSTILE = '<script>alert(\'"&")</script> \x1b[2J\u202e\ud800 é\n'
+
+
+@given(st.text(st.sampled_from(HOSTILE + "ab") | st.characters(), max_size=60), st.sampled_from([0.0, 0.05, 1.0]))
+@settings(max_examples=60)
+def test_a_notebook_shows_the_text_and_nothing_in_it_is_markup(text: str, threshold: float) -> None:
+    file = small_model(characters="".join(set(HOSTILE) - set("\ud800é")), bidirectional=True)
+    found = score(file, text, threshold=threshold)
+    shown = found._repr_html_()
+    parser = Spans()
+    parser.feed(shown)
+    parser.close()
+    assert parser.tags <= {"pre", "span", "div"}
+    assert not any(
+        one in shown
+        for one in text
+        if unicodedata.category(one) in ("Cc", "Cf", "Cs") and one not in "\n\t\u200c\u200d"
+    )
+    plain = "".join(
+        one if one.isprintable() or one in "\n\t\u200c\u200d" else one.encode("unicode_escape").decode() for one in text
+    )
+    assert parser.text.replace("\u2423\n", "\n").replace("\u2423", " ") == plain.replace("\u2423", " ")
+    assert len(parser.titles) == sum(one.unlikely for one in found)
+    for title, one in zip(parser.titles, (one for one in found if one.unlikely), strict=True):
+        assert ("unknown" in title) == (one.forward is None)
+        assert all(repr(other) in title for other, _ in one.alternatives)
+
+
+def test_a_long_text_is_shown_in_part_and_that_is_said() -> None:
+    shown = score(model(), text_of("character", 12_000))._repr_html_()
+    parser = Spans()
+    parser.feed(shown)
+    assert len(parser.text.replace("\u2423\n", "\n")) == 10_000
+    assert "2,000 more" in shown
+
+
+class Spans(HTMLParser):
+    """What a browser makes of a text in a <pre>."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.titles: list[str] = []
+        self.text = ""
+        self._within = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self._within = self._within or tag == "pre"
+        if tag == "span":
+            assert {name for name, _ in attrs} == {"style", "title"}
+            self.titles.append(dict(attrs)["title"] or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._within = self._within and tag != "pre"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data * self._within
 
 
 @pytest.mark.parametrize("unknown", ["error", "replace"])

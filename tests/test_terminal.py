@@ -1,15 +1,21 @@
 """Nothing that a text holds may steer the terminal or hide on it."""
 
 import io
+import re
 import sys
 import unicodedata
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+from conftest import small_model
 from hypothesis import given
 from hypothesis import strategies as st
+from tqdm import tqdm
 
-from chargen.cli.terminal import TextWriter, visible
+from chargen.cli import main
+from chargen.cli.terminal import STDERR, TextWriter, visible
+from chargen.storage.model_file import save_model
 
 CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -164,3 +170,69 @@ def test_standard_output_is_the_stream_where_none_is_given(capsys: pytest.Captur
     writer.write("text")
     writer.close()
     assert capsys.readouterr().out == "text"
+
+
+LETTERS = "床前明月光 é’\n"
+SMALL_RUN = ["--hidden-size", "8", "--embedding-size", "4", "--batch-size", "4", "--seq-length", "8", "--dropout", "0"]
+COMMANDS = {
+    "train": [["光.txt", "--bidirectional", "--steps", "4", "--eval-every", "2", "--out", "明", *SMALL_RUN]],
+    "sample": [["月.safetensors", "--length", "20", "--prime", "光"]],
+    "fill": [["月.safetensors", "--before", "光", "--length", "2", "--num", "2"]],
+    "eval": [["月.safetensors", "光.txt"], ["月.safetensors", "new.txt"], ["月.safetensors", "光.txt", "--json"]],
+    "score": [["月.safetensors", "光.txt", "--threshold", "1"], ["月.safetensors", "--text", "光ж", "--json"]],
+    "check": [["月.safetensors"], ["月.safetensors", "--json"]],
+    "info": [["月.safetensors"], ["月.safetensors", "--json"]],
+    "export": [["月.safetensors", "前.safetensors", "--quantize", "int8"]],
+}
+
+
+def test_all_commands_are_tried() -> None:
+    assert set(COMMANDS) == {name for group in main.COMMANDS.values() for name in group}
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_output_of_any_encoding_takes_all_that_a_command_says(
+    name: str, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it cannot write is an escape; generated and judged text is UTF-8 in a pipe whatever the encoding."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("chargen.cli.bars.PREVIEW_SECONDS", 0.0)
+    file = small_model("gru", num_layers=1, characters=LETTERS, bidirectional=True)
+    save_model("月.safetensors", file)
+    Path("光.txt").write_text(LETTERS * 60, "utf-8")
+    Path("new.txt").write_text("光жж’", "utf-8")
+    wrong = [["床"], ["月.safetensors", "床.txt", "--床"]]
+    for arguments in [*COMMANDS[name], ["--help"], *wrong]:
+        streams = [io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2)]
+        with monkeypatch.context() as patched:
+            for stream, role in zip(streams, ("stdout", "stderr"), strict=True):
+                patched.setattr(sys, role, stream)
+            with pytest.raises(SystemExit) as ended:
+                main.main([name, *arguments])
+        assert (ended.value.code == 0) == (arguments not in wrong)
+        said = ""
+        for stream, role in zip(streams, ("stdout", "stderr"), strict=True):
+            stream.flush()
+            text = role == "stdout" and name in ("sample", "fill", "score")
+            # Click takes ASCII for a system that does not know its own encoding, and writes UTF-8.
+            written = "utf-8" if text or encoding == "ascii" else encoding
+            said += stream.buffer.getvalue().decode(written)  # type: ignore[attr-defined]
+        assert "Traceback" not in said
+        if arguments == COMMANDS["info"][0] and name == "info":
+            common = re.search("^most common (.*)", said, re.MULTILINE)
+            expected = [repr(one)[1:-1] if one == "\n" else one for one in LETTERS]
+            shown = " ".join(expected).encode(written, "backslashreplace").decode(written)
+            assert sorted(common[1].split()) == sorted(shown.split())
+
+
+def test_a_bar_is_drawn_with_what_the_terminal_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding, blocks in (("ascii", False), ("cp1252", False), ("utf-8", True)):
+        raw = io.BytesIO()
+        stream = io.TextIOWrapper(raw, encoding, errors="backslashreplace", write_through=True)
+        stream.isatty = lambda: True  # type: ignore[method-assign]
+        monkeypatch.setattr(sys, "stderr", stream)
+        with tqdm(total=3, file=STDERR, ncols=60) as bar:
+            bar.update(1)
+        assert ("█" in raw.getvalue().decode(encoding)) == blocks
+        assert "\\u" not in raw.getvalue().decode(encoding)

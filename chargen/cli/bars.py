@@ -59,7 +59,6 @@ class TrainingBar:
     def __init__(self, trainer: "Trainer", preview: int) -> None:
         self.trainer = trainer
         self.preview = preview
-        self._unit = "byte" if trainer.corpus.vocabulary.byte_mode else "char"
         self._bar: tqdm[Any] = tqdm(
             total=100, disable=None, file=STDERR, leave=False, bar_format="{percentage:3.0f}%|{bar:20}| {desc}"
         )
@@ -105,12 +104,12 @@ class TrainingBar:
         if "backward" in progress.valid_losses:
             losses = progress.valid_losses
             parts[-1] += f" = mean of forward {losses['forward']:.3f}, backward {losses['backward']:.3f}"
-        parts.append(f"{progress.chars_per_second:,.0f} {self._unit}s/s")
+        parts.append(f"{progress.chars_per_second:,.0f} chars/s")
         parts.append(progress.doing if progress.doing != "training" else f"{_clock(progress.seconds_left)} left")
         return "  ".join(parts)
 
     def _with_bits(self, loss: float) -> str:
-        return f"{loss:.3f} ({loss / math.log(2):.3f} bits/{self._unit})"
+        return f"{loss:.3f} ({loss / math.log(2):.3f} bits/char)"
 
     def _write_preview(self, step: int) -> None:
         from chargen.sampling.sampler import Sampler

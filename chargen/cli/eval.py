@@ -12,13 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from chargen.cli.options import GroupedCommand, option
-from chargen.cli.terminal import STDERR, tell_of_kernels, visible
+from chargen.cli.report import some_of, unknown_characters
+from chargen.cli.terminal import STDERR, tell, tell_of_kernels, visible
 from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
 from chargen.text.cache import ROLES
 from chargen.text.corpus import CorpusConfig, split
-from chargen.text.reading import ReadingConfig, ReadingReport, find_sources, read_text
+from chargen.text.reading import ReadingConfig, ReadingReport, clean, find_sources, read_text
 from chargen.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 TAIL = 10_000
 """Characters of other text on which the rates of dynamic evaluation are chosen."""
+PIECE = 500
+"""Characters in a row that two texts have in common only where one was taken from the other."""
 
 
 _BAR: dict[str, Any] = {"delay": 1, "leave": False, "disable": None, "file": STDERR}
@@ -48,8 +51,9 @@ _BAR: dict[str, Any] = {"delay": 1, "leave": False, "disable": None, "file": STD
 @option("--encoding", group="Text", metavar="TEXT", help="Encoding of the text.  [default: as in training]")
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit the encoding.")  # fmt: skip
-@option("--unknown", group="Text", type=click.Choice(["error", "skip"]), default="error", show_default=True,
-        help="What to do with unknown characters, where the model has no symbol for them.")  # fmt: skip
+@option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]),
+        help="What to do with characters that the model has never seen.  [default: replace them by the unknown symbol "
+        "where the model has one, else skip and count them]")  # fmt: skip
 @option("--precision", group="Machine", type=click.Choice(["fp32", "bf16", "auto"]), default="fp32", show_default=True,
         help="Of matrix products.")  # fmt: skip
 @option("--device", group="Machine", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
@@ -64,7 +68,7 @@ def command(
     tune: tuple[str, ...],
     encoding: str | None,
     errors: str,
-    unknown: str,
+    unknown: str | None,
     precision: str,
     device: str,
     as_json: bool,
@@ -81,9 +85,9 @@ def command(
     if tune and not dynamic:
         raise SettingError("--tune says what --dynamic chooses its rates on: give both")
     report = ReadingReport()
-    whole = _read(sources, reading, report)
+    whole = clean(_read(sources, reading, report), file.reading)
     text = _part(whole, part, file)
-    tail = _tail(whole, part, file, _read(tune, reading, ReadingReport())) if dynamic else ""
+    tail = _tail(whole, text, part, file, clean(_read(tune, reading, ReadingReport()), file.reading)) if dynamic else ""
     from chargen.model.device import pick_device, pick_precision
     from chargen.training.evaluate import evaluate
 
@@ -122,51 +126,59 @@ def command(
     if as_json:
         click.echo(json.dumps(figures))
         return
-    _print(result, figures, visible(" ".join(sources), newlines=True))
+    new = some_of(unknown_characters(file.vocabulary, text))
+    _print(result, figures, visible(" ".join(sources), newlines=True), new)
 
 
-def _print(result: "Evaluation", figures: dict[str, Any], name: str) -> None:
+def _print(result: "Evaluation", figures: dict[str, Any], name: str, new: str) -> None:
     """The figures on standard output, and what they are of on standard error."""
     click.echo(f"{result.nats_per_character:.4f} nats per character")
     click.echo(f"{result.bits_per_character:.4f} bits per character")
     click.echo(f"{result.bits_per_byte:.4f} bits per byte")
     click.echo(f"{result.perplexity:.4f} perplexity")
     direction = figures["direction"]
-    click.echo(
+    tell(
         f"{name} ({figures['part']}): {result.characters:,} characters counted, {result.bytes:,} bytes; the "
         f"{'last' if direction == 'backward' else 'first'} character is context; "
-        f"{direction}, {figures['precision']} on {figures['device']}",
-        err=True,
+        f"{direction}, {figures['precision']} on {figures['device']}"
     )
     if rates := figures.get("dynamic"):
-        click.echo(
+        tell(
             f"dynamic evaluation: {figures['static_nats_per_character']:.4f} nats without; lr {rates['lr']:g} and "
-            f"decay {rates['decay']:g} were best on the last {rates['tail']:,} characters of other text",
-            err=True,
+            f"decay {rates['decay']:g} were best on the last {rates['tail']:,} characters of other text"
         )
     for count, words in (
-        (result.folded, "rare characters, each charged for its place among those the unknown symbol stands for"),
-        (result.unseen, "characters never seen in training, each charged for its place among all code points"),
-        (result.skipped, "unknown characters left out"),
+        (result.folded, "rare characters, each charged for its share of the unknown symbol"),
+        (result.unseen, f"characters never seen in training, charged for their place among all others: {new}"),
+        (result.skipped, f"characters never seen in training and left out{f': {new}' * bool(new)}"),
         (figures["replaced"], "bytes that did not fit the encoding and became U+FFFD"),
         (figures["passed_over"], "files that are no text, passed over"),
     ):
         if count:
-            click.echo(f"note: {count:,} {words}", err=True)
+            tell(f"note: {count:,} {words}")
 
 
 def _read(sources: tuple[str, ...], reading: ReadingConfig, report: ReadingReport) -> str:
     return "".join(read_text(find_sources(sources)[0], reading, report=report)) if sources else ""
 
 
-def _tail(whole: str, part: str, file: ModelFile, other: str) -> str:
-    """What the rates of dynamic evaluation are chosen on: nothing that is scored."""
+def _tail(whole: str, text: str, part: str, file: ModelFile, other: str) -> str:
+    """What the rates of dynamic evaluation are chosen on: nothing that is scored, which is `text`."""
     if not other and part in ("all", "train"):
         raise SettingError(
             "--dynamic chooses its rates on other text than it scores: score --part valid or test of the text that "
             "MODEL was trained on, or give --tune SOURCE"
         )
+    if other and _overlap(other, text):
+        raise SettingError("--tune is part of the text that is scored, or holds it: choose rates on other text", "tune")
     return (other or _part(whole, "train", file))[-TAIL:]
+
+
+def _overlap(other: str, text: str) -> bool:
+    """Whether one text holds the other, or some 1,000 characters of the tail of the first stand in the second."""
+    tail = other[-TAIL:]
+    pieces = (tail[at : at + PIECE] for at in range(0, len(tail) - PIECE + 1, PIECE))
+    return text in other or other in text or any(piece in text for piece in pieces)
 
 
 def _reader(model: "CharModel", vocabulary: Vocabulary, tail: str, precision: str, direction: str) -> "Reader":

@@ -7,10 +7,22 @@ import click
 
 from chargen.cli.options import GroupedCommand, option
 from chargen.cli.terminal import tell, visible
-from chargen.errors import DataError
+from chargen.errors import DataError, SettingError
 from chargen.storage.container import is_kind
 from chargen.storage.model_file import KIND, model_path, read_model, save_model
 from chargen.storage.quantize import KINDS, quantize
+
+OTHERS = {
+    "ONNX": (".onnx",),
+    "PyTorch": (".pt", ".pth", ".ckpt", ".bin"),
+    "pickle": (".pkl", ".pickle"),
+    "GGUF": (".gguf", ".ggml"),
+    "TensorFlow": (".tflite", ".pb", ".h5", ".keras"),
+    "NumPy": (".npy", ".npz"),
+    "text": (".txt", ".json", ".html", ".csv", ".py"),
+    "an archive": (".zip", ".gz", ".xz", ".bz2", ".zst", ".tar"),
+}
+"""Formats that a file's name may promise, and that are not written."""
 
 
 @click.command("export", cls=GroupedCommand, short_help="Write a model file in fewer bits.")
@@ -34,6 +46,9 @@ def command(model: Path, out: Path, kind: str) -> None:
         raise DataError(f"{out} is not a model file and is not overwritten; choose another name")
     if out.exists() and out.samefile(path):
         raise DataError(f"{out} is the model itself; choose another name")
+    for other, endings in OTHERS.items():
+        if out.suffix.lower() in endings:
+            raise SettingError(f"{out} would not be {other}: export writes model files, named .safetensors")
     save_model(out, replace(file, arrays=quantize(file.arrays, kind)))
     sizes = f"{out.stat().st_size:,} bytes, {out.stat().st_size / path.stat().st_size:.0%}"
     tell(visible(f"{out}: {sizes} of {path}", newlines=True))

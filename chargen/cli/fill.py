@@ -19,7 +19,7 @@ from chargen.cli.options import (
     unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import STDERR, TextWriter, tell, tell_of_kernels
+from chargen.cli.terminal import STDERR, TextWriter, separate, tell, tell_of_bans, tell_of_kernels
 from chargen.draws import MAX_SEED
 from chargen.errors import SettingError
 from chargen.sampling.choose import SampleConfig
@@ -32,8 +32,8 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 @click.command("fill", cls=GroupedCommand, short_help="Write what stands between two texts.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("source", required=False)
-@option("--before", group="Text", metavar="TEXT", help="Text before the gap; without it the context is unknown.")
-@option("--after", group="Text", metavar="TEXT", help="Text behind the gap; without it the context is unknown.")
+@option("--before", group="Text", metavar="TEXT", help="Text before the gap; without it the gap begins a text.")
+@option("--after", group="Text", metavar="TEXT", help="Text behind the gap; without it anything may follow.")
 @option("--length", group="Text", type=click.IntRange(0), metavar="N", help="Characters of a gap.")
 @option("--min-length", group="Text", type=click.IntRange(0), metavar="N", help="Or at least so many  [default: 0],")
 @option("--max-length", group="Text", type=click.IntRange(0), metavar="N", help="and at most so many.")
@@ -47,13 +47,15 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 @option("--echo/--no-echo", group="Text", default=True, help="Print the text around the gaps too.  [default: yes]")
 @option("--num", group="Text", type=click.IntRange(1, 1_000_000), default=1, metavar="N", show_default=True,
         help="Alternatives to write, all different, with their scores.")  # fmt: skip
+@option("--separator", group="Text", metavar="TEXT",
+        help="Between alternatives.  [default: NUL, as for xargs -0; on a terminal a blank line]")  # fmt: skip
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
         help="Same seed, same text.  [default: another one each time, told on standard error]")  # fmt: skip
 @option("--particles", group="Text", type=click.IntRange(1, 100_000), default=PARTICLES, metavar="N",
         show_default=True, help="Gaps tried side by side where there are too many to score all.")  # fmt: skip
 @settings_options(SampleConfig, "Choice of characters")
 @option("--format", "form", group="Files", type=click.Choice(["text", "jsonl"]), default="text", show_default=True,
-        help="jsonl: one JSON object an alternative, with its scores.")  # fmt: skip
+        help="jsonl: one JSON object an alternative, with scores before temperature and filters.")  # fmt: skip
 @config_option
 def command(
     model: Path,
@@ -69,6 +71,7 @@ def command(
     unknown: str,
     echo: bool,
     num: int,
+    separator: str | None,
     seed: int | None,
     particles: int,
     form: str,
@@ -87,6 +90,8 @@ def command(
     """
     given = {"length": length, "min_length": min_length, "max_length": max_length}
     command_line_wins(tuple(given), given)
+    if form == "jsonl":
+        unused(("separator",), "--format jsonl")
     config = SampleConfig(**given_settings(SampleConfig, values))
     if source is not None and (before is not None or after is not None):
         raise SettingError("SOURCE and --before or --after contradict each other: give one way")
@@ -96,6 +101,7 @@ def command(
     file = read_model(model)
     tell_of_kernels()
     filler = Filler(file, config, particles=particles, seed=seed, unknown=unknown)
+    tell_of_bans(filler.config.ban, file.vocabulary)
     if source is not None:
         sources, _ = find_sources([source])
         reading = ReadingConfig(encoding or file.reading.encoding, errors)
@@ -120,10 +126,7 @@ def command(
             if form == "jsonl":
                 writer.write(json.dumps(_described(number, filler.seed, one)) + "\n")
                 continue
-            if number:
-                writer.write("\n\n")
-            if num > 1 or sys.stderr.isatty():
-                _tell_scores(number, one, num)
+            separate(writer, number, separator, _scores(number, one, num) if num > 1 or sys.stderr.isatty() else [])
             _write(writer, one, template.parts if echo else ("",) * len(template.parts), echo)
         writer.close()
     _tell_search(fills)
@@ -142,13 +145,16 @@ def _write(writer: TextWriter, filled: Filled, parts: tuple[str, ...], echo: boo
                 writer.write("\n")
 
 
-def _tell_scores(number: int, filled: Filled, num: int) -> None:
+def _scores(number: int, filled: Filled, num: int) -> list[str]:
+    """A line for each gap."""
+    lines = []
     for at, gap in enumerate(filled.gaps, start=1):
         which = f" gap {at}:" if len(filled.gaps) > 1 else ""
-        tell(
-            f"--- {number + 1} of {num}:{which} score {gap.score:.2f} ({gap.log_prob:.2f} for the gap, "
-            f"{gap.log_prob_after:.2f} for what follows), probability {gap.probability:.2g} ---"
+        lines.append(
+            f"{number + 1} of {num}:{which} score {gap.score:.2f} ({gap.log_prob:.2f} for the gap, "
+            f"{gap.log_prob_after:.2f} for what follows), probability {gap.probability:.2g}"
         )
+    return lines
 
 
 def _tell_search(fills: tuple[Fill, ...]) -> None:

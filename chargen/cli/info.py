@@ -1,7 +1,9 @@
 """`chargen info`: tell what is in a model file."""
 
+import contextlib
 import json
-import math
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,27 +11,34 @@ from typing import Any
 import click
 
 from chargen.cli.options import GroupedCommand, option
+from chargen.cli.report import in_bits
 from chargen.cli.terminal import visible
 from chargen.model.config import DIRECTIONS, parameter_count
-from chargen.storage.model_file import model_path, read_model
+from chargen.storage.model_file import FILE_NAME, model_path, read_model
 from chargen.storage.quantize import kind_of
+from chargen.training.metrics import FILE_NAME as METRICS_NAME
 
 
 @click.command("info", cls=GroupedCommand, short_help="Tell what is in a model file.")
 @click.argument("model", type=click.Path(path_type=Path))
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
 def command(model: Path, as_json: bool) -> None:
-    """Tell what is in a model file: shape, vocabulary, what training reached. MODEL is a file or a run folder."""
+    """Tell what is in a model file: shape, vocabulary, what training reached. MODEL is a file or a run folder.
+
+    The date is the file's own. How long training took is told where its budget was in minutes, or in its run folder.
+    """
     path = model_path(model)
     file = read_model(path)
     vocabulary, size = file.vocabulary, path.stat().st_size
     parameters = parameter_count(file.config, len(vocabulary))
+    seconds = _seconds(path, file.training)
     if as_json:
         click.echo(
             json.dumps(
                 {
                     "path": str(path),
                     "bytes": size,
+                    "written": _written(path, "%Y-%m-%dT%H:%M:%S+00:00", time.gmtime) or None,
                     "sha256": file.sha256,
                     "parameters": parameters,
                     "quantized": kind_of(file.arrays),
@@ -39,6 +48,7 @@ def command(model: Path, as_json: bool) -> None:
                     "characters": "" if vocabulary.raw else vocabulary.characters,
                     "folded": vocabulary.folded,
                     "trained_on": int(file.counts.sum()),
+                    "seconds": seconds,
                     "reading": asdict(file.reading),
                     "training": file.training,
                 }
@@ -49,6 +59,7 @@ def command(model: Path, as_json: bool) -> None:
     unit = f"{vocabulary.unit}s"
     rows = {
         "file": f"{path}, {size:,} bytes",
+        "written": _written(path, "%Y-%m-%d %H:%M", time.localtime),
         "sha256": file.sha256,
         "model": f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}, "
         f"embedding {config.input_size}{' (tied)' * config.tie_weights}, {parameters:,} parameters, "
@@ -57,22 +68,66 @@ def command(model: Path, as_json: bool) -> None:
         "vocabulary": f"{len(vocabulary):,} {unit}"
         + (f", {len(vocabulary.folded):,} folded" if vocabulary.folded else ""),
         "most common": "" if vocabulary.unit == "byte" else _most_common(vocabulary.characters, file.counts.tolist()),
-        "trained on": f"{int(file.counts.sum()):,} {unit}",
-        "reached": f"step {training.get('step')}, epoch {training.get('epoch')}",
+        "trained on": f"{int(file.counts.sum()):,} {unit}{_sources(training)}",
+        "reached": f"step {training.get('step')}, epoch {_rounded(training.get('epoch'), '.2f')}"
+        + (f", in {_duration(seconds)}" if seconds is not None else ""),
     }
     for name in ("valid", "test"):
         loss = training.get(f"{name}_loss")
         if isinstance(loss, float):
             whole = "the whole" if training.get(f"{name}_whole") else "a part of the"
-            rows[f"{name} loss"] = (
-                f"{loss:.4f} nats, {loss / math.log(2):.4f} bits per character, on {whole} {name} text"
-            ) + _by_direction(training, name)
+            rows[f"{name} loss"] = (f"{in_bits(training, name)}, on {whole} {name} text") + _by_direction(
+                training, name
+            )
     settings = training.get("settings")
     if isinstance(settings, dict):
-        rows["settings"] = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+        rows["settings"] = ", ".join(
+            f"{name} {_rounded(value)}" for name, value in settings.items() if value is not None
+        )
     for name, value in rows.items():
         if value:
             click.echo(f"{name:12} {visible(str(value), newlines=True)}")
+
+
+def _written(path: Path, form: str, clock: Callable[[float], time.struct_time]) -> str:
+    """When the file was written last; nothing for a date that no calendar has."""
+    try:
+        return time.strftime(form, clock(path.stat().st_mtime))
+    except (OverflowError, ValueError, OSError):
+        return ""
+
+
+def _seconds(path: Path, training: dict[str, Any]) -> float | None:
+    """How long training took: by the model file, else by the metrics in its run folder. Either may say anything."""
+    value = training.get("seconds")
+    metrics = path.with_name(METRICS_NAME)
+    if value is None and path.name == FILE_NAME and metrics.is_file():
+        with contextlib.suppress(OSError, ValueError, RecursionError, IndexError, AttributeError):
+            with open(metrics, "rb") as file:
+                file.seek(max(0, metrics.stat().st_size - 10_000))
+                value = json.loads(file.read().splitlines()[-1]).get("seconds")
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e12 else None
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _sources(training: dict[str, Any]) -> str:
+    """What the texts are called, where the model file says it."""
+    sources = training.get("sources")
+    told = ""
+    for role, word in (("train", " of "), ("valid", ", validated on "), ("test", ", tested on ")):
+        names = sources.get(role) if isinstance(sources, dict) else None
+        told += word + ", ".join(map(str, names)) if isinstance(names, list) else ""
+    return told
+
+
+def _rounded(value: Any, form: str = ".6g") -> str:
+    """A setting or a figure as a person reads it."""
+    return f"{value:{form}}" if isinstance(value, float) else str(value)
 
 
 def _by_direction(training: dict[str, Any], name: str) -> str:

@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from chargen import __version__
-from chargen.cli.terminal import discard, styled, tell, visible
+from chargen.cli.terminal import discard, escape_what_cannot_be_written, styled, tell, visible
 from chargen.errors import ChargenError, SettingError
 
 # OpenMP's threads wait for each other by spinning. On cores shared with other programs that made training up to ten
@@ -77,6 +77,7 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     _open_missing_streams()
+    escape_what_cannot_be_written()
     try:
         code = cli.main(arguments, prog_name="chargen", standalone_mode=False)
         sys.stdout.flush()

@@ -47,6 +47,13 @@ class GroupedOption(click.Option):
             raise SettingError(f"{self.opts[0]} is {found}: it must be {self.allowed}", self.name)
         return found
 
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value, checked; one that must be given and is not is refused as a wrong one is."""
+        try:
+            return super().process_value(ctx, value)
+        except click.MissingParameter as error:
+            raise SettingError(f"{self.opts[0]} is missing: it must be {self.allowed or 'text'}", self.name) from error
+
 
 def _in_words(kind: type, metadata: Mapping[str, Any]) -> str:
     return f"{KINDS[kind]}, {describe_range(metadata)}"
@@ -94,13 +101,19 @@ def option(*names: str, group: str, **kwargs: Any) -> Callable[[Function], Funct
 
 
 def settings_options(
-    cls: type, group: str, *, leave_out: tuple[str, ...] = (), chosen: tuple[str, ...] = ()
+    cls: type,
+    group: str,
+    *,
+    leave_out: tuple[str, ...] = (),
+    chosen: tuple[str, ...] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:
     """One option per field of a settings dataclass. Its default is None: the dataclass knows the real one.
 
     Args:
         leave_out: fields that get no option.
         chosen: fields whose default the command chooses to fit.
+        defaults: those of the command, where they are not those of the dataclass.
     """
 
     def decorate(function: Function) -> Function:
@@ -111,7 +124,8 @@ def settings_options(
             kind, _, many = kinds[field.name]
             name = field.name.replace("_", "-")
             metadata = field.metadata
-            shown = [] if field.default in (None, (), "") else [f"default: {_shown(field.default)}"]
+            default = (defaults or {}).get(field.name, field.default)
+            shown = [] if default in (None, (), "") else [f"default: {_shown(default)}"]
             shown = ["default: chosen to fit"] if field.name in chosen else shown
             if kind in (int, float):
                 shown.append(describe_range(metadata))

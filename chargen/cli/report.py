@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from chargen.cli.terminal import as_argument, tell, visible
 from chargen.model.config import ModelConfig, parameter_count
 from chargen.text.corpus import Corpus
+from chargen.text.vocabulary import Vocabulary
 from chargen.training.config import TrainConfig
 from chargen.training.memory import estimate_memory
 from chargen.training.sizing import MANY
@@ -98,29 +99,52 @@ def tell_model(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) -
     )
 
 
+def some_of(characters: str, most: int = 5) -> str:
+    """The first of some characters, as they are written in a line."""
+    return ", ".join(f"{character!r}" for character in characters[:most]) + (" …" if len(characters) > most else "")
+
+
+def unknown_characters(vocabulary: Vocabulary, text: str) -> str:
+    """The characters of a text that a vocabulary has never seen, each once, in order; of bytes only half characters."""
+    if vocabulary.byte_mode:
+        return "".join(sorted(one for one in set(text) if "\ud800" <= one <= "\udfff"))
+    return "".join(sorted(set(text) - {*vocabulary.characters, *vocabulary.folded}))
+
+
 def tell_origin(trainer: "Trainer", path: Path | None) -> None:
     """What a model takes over from another."""
     new = trainer.origin["new"]
-    names = ", ".join(f"{character!r}" for character in new[:10]) + (" …" if len(new) > 10 else "")
-    added = f"; {len(new):,} new: {names}" if new else ", none new"
+    added = f"; {len(new):,} new: {some_of(new, 10)}" if new else ", none new"
     unit = f"{trainer.corpus.vocabulary.unit}s"
     say(f"start    from {path}: {trainer.origin['characters']:,} {unit} known{added}")
+
+
+def in_bits(summary: dict[str, Any], name: str) -> str:
+    """The loss of the "valid" or "test" part in nats and bits per character, and per byte where ids are bytes.
+
+    Args:
+        summary: of a training, as a model file has it.
+    """
+    loss = summary[f"{name}_loss"]
+    words = f"{loss:.4f} nats, {loss / math.log(2):.4f} bits per character"
+    characters, size = (summary.get(f"{name}_{unit}") for unit in ("characters", "bytes"))
+    if isinstance(size, int) and isinstance(characters, int) and size > 0:
+        words += f", {loss * characters / size / math.log(2):.4f} bits per byte"
+    return words
 
 
 def tell_result(trainer: "Trainer") -> None:
     """The losses of a run that is done, and what can be done with it."""
     out = as_argument(trainer.out)
     summary = trainer.summary
-    unit = "byte" if trainer.corpus.vocabulary.byte_mode else "character"
+    unit = trainer.corpus.vocabulary.unit  # of which cloze speaks
     for name, word in (("valid", "validation"), ("test", "test")):
         if f"{name}_loss" in summary:
-            loss = summary[f"{name}_loss"]
             whole = "the whole" if summary[f"{name}_whole"] else "an evenly spaced part (time was short) of the"
-            count = summary[f"{name}_characters"]
-            say(
-                f"{name:8} {loss:.4f} nats, {loss / math.log(2):.4f} bits per {unit}, "
-                f"on {whole} {word} text: {count:,} {unit}s"
-            )
+            counts = f"{summary[f'{name}_characters']:,} characters"
+            if f"{name}_bytes" in summary:
+                counts += f", {summary[f'{name}_bytes']:,} bytes"
+            say(f"{name:8} {in_bits(summary, name)}, on {whole} {word} text: {counts}")
             if f"{name}_loss_backward" in summary:
                 forward, backward = summary[f"{name}_loss_forward"], summary[f"{name}_loss_backward"]
                 say(

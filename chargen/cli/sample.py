@@ -1,7 +1,6 @@
 """`chargen sample`: write text with a model."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,15 @@ from chargen.cli.options import (
     given_settings,
     option,
     settings_options,
+    unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import STDERR, TextWriter, tell, tell_of_kernels
+from chargen.cli.terminal import STDERR, TextWriter, separate, tell, tell_of_bans, tell_of_kernels
 from chargen.draws import MAX_SEED
 from chargen.errors import ChargenError, SettingError
 from chargen.model.config import need_two_ways
-from chargen.sampling.choose import SampleConfig
+from chargen.sampling.choose import WRITING, SampleConfig
+from chargen.sampling.rounding import LENGTH
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.written import Sample, Written
 from chargen.storage.model_file import read_model
@@ -33,8 +34,8 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 
 @click.command("sample", cls=GroupedCommand, short_help="Write text with a model.")
 @click.argument("model", type=click.Path(path_type=Path))
-@option("--length", group="Text", type=click.IntRange(0), default=500, metavar="N", show_default=True,
-        help="Characters to write; a prime is not counted.")  # fmt: skip
+@option("--length", group="Text", type=click.IntRange(0), metavar="N",
+        help=f"Characters to write beside the prime.  [default: {LENGTH}, rounded up to a line or word]")  # fmt: skip
 @option("--prime", group="Text", metavar="TEXT", help="Text to go on from.")
 @option("--prime-file", group="Text", metavar="FILE", help="The same from a file, of any length; - is standard input.")
 @option("--encoding", group="Text", metavar="TEXT",
@@ -50,13 +51,16 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 @option("--echo/--no-echo", group="Text", default=True, help="Print the prime with the text.  [default: yes]")
 @option("--num", group="Text", type=click.IntRange(1), default=1, metavar="N", show_default=True,
         help="Samples to write side by side.")  # fmt: skip
+@option("--separator", group="Text", metavar="TEXT",
+        help="Between samples.  [default: NUL, as for xargs -0; on a terminal a blank line]")  # fmt: skip
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
         help="Same seed, same text.  [default: another one each time, told on standard error]")  # fmt: skip
-@settings_options(SampleConfig, "Choice of characters")
+@settings_options(SampleConfig, "Choice of characters", defaults=WRITING)
 @option("--quantize", group="Files", type=click.Choice(KINDS), metavar="KIND",
         help="Round the weights first, as chargen export does; int8 is the fastest.")  # fmt: skip
 @option("--format", "form", group="Files", type=click.Choice(["text", "jsonl"]), default="text", show_default=True,
-        help="jsonl: one JSON object a sample, with the log-probability of each character in nats.")  # fmt: skip
+        help="jsonl: one JSON object a sample, with the model's log-probability of each character in nats, before "
+        "temperature and filters.")  # fmt: skip
 @option("--state-in", group="Files", type=click.Path(path_type=Path), help="Go on from a saved state.")
 @option(
     "--state-out", group="Files", type=click.Path(path_type=Path), help="Save the state at the end, to go on tomorrow."
@@ -72,7 +76,7 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 @config_option
 def command(
     model: Path,
-    length: int,
+    length: int | None,
     prime: str | None,
     prime_file: str | None,
     encoding: str | None,
@@ -82,6 +86,7 @@ def command(
     reverse: bool,
     echo: bool,
     num: int,
+    separator: str | None,
     seed: int | None,
     quantize: str | None,
     form: str,
@@ -102,9 +107,11 @@ def command(
     chosen = {"prime": prime, "prime_file": prime_file}
     command_line_wins(("prime", "prime_file"), chosen)
     prime, prime_file = chosen["prime"], chosen["prime_file"]
-    config = SampleConfig(**given_settings(SampleConfig, values))
+    config = SampleConfig(**{**WRITING, **given_settings(SampleConfig, values)})
     if prime is not None and prime_file is not None:
         raise SettingError("--prime and --prime-file contradict each other: give one")
+    if form == "jsonl":
+        unused(("separator",), "--format jsonl")
     if device not in ("cpu", "cuda", "mps"):
         raise SettingError(f"--device is {device!r}: it must be cpu, cuda or mps", "device")
     file = read_model(model)
@@ -127,6 +134,7 @@ def command(
     if device == "cpu":
         tell_of_kernels()
     sampler = Sampler(file, config, num=num, seed=seed, device=device, direction=direction)
+    tell_of_bans(sampler.config.ban, file.vocabulary)
     if state_in is not None:
         sampler.load_state(state_in)
         if seed is not None:
@@ -137,11 +145,12 @@ def command(
     with stop_on_signals() as stop:
         stop.deferred = True  # the state may be wanted
         writer = TextWriter(raw=file.vocabulary.raw)
-        samples = _Samples(num, text if echo else "", writer, form, reverse)
+        samples = _Samples(num, text if echo else "", writer, form, reverse, separator)
         # Text is shown as it comes, unless its last character comes first.
-        bar = tqdm(total=length, unit="char", delay=1, leave=False, disable=None if reverse else True, file=STDERR)
+        wanted, rounded = (LENGTH, True) if length is None else (length, False)
+        bar = tqdm(total=wanted, unit="char", delay=1, leave=False, disable=None if reverse else True, file=STDERR)
         try:
-            for turn in sampler.write(length):
+            for turn in sampler.write(wanted, rounded=rounded):
                 for written in turn:
                     samples.add(written)
                 bar.update()
@@ -169,7 +178,10 @@ class _Samples:
     Written backward, every sample is printed when it is done, and the prime behind it.
     """
 
-    def __init__(self, num: int, echo: str, writer: TextWriter, form: str, reverse: bool) -> None:
+    def __init__(
+        self, num: int, echo: str, writer: TextWriter, form: str, reverse: bool, separator: str | None
+    ) -> None:
+        self.separator = separator
         self.writer = writer
         self.form = form
         self.echo = echo
@@ -181,8 +193,7 @@ class _Samples:
 
     def _head(self, number: int) -> None:
         if self.form == "text":
-            if self.num > 1 and sys.stderr.isatty():
-                tell(f"{'' if number == 0 else chr(10)}--- {number + 1} of {self.num} ---")
+            separate(self.writer, number, self.separator, [f"{number + 1} of {self.num}"] if self.num > 1 else [])
             self.writer.write("" if self.reverse else self.echo)
 
     def add(self, written: Written) -> None:
@@ -201,8 +212,6 @@ class _Samples:
                 line |= {"reverse": True} if self.reverse else {}
                 self.writer.write(json.dumps({**line, "log_probs": [round(p, 6) for p in sample.log_probs]}) + "\n")
             elif number or self.reverse:
-                if number:
-                    self.writer.write("\n\n" if not self.writer.terminal else "\n")
                 self._head(number)
                 self.writer.write(sample.text + self.echo * self.reverse)
         self.writer.close()

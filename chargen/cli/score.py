@@ -3,34 +3,35 @@
 import json
 import math
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 from tqdm import tqdm
 
 from chargen.cli.options import GroupedCommand, option, unused
+from chargen.cli.report import some_of, unknown_characters
 from chargen.cli.terminal import STDERR, TextWriter, tell, visible
-from chargen.errors import DataError, SettingError, short
-from chargen.insight.score import JUDGES, CharacterScore, score
+from chargen.errors import DataError, SettingError
+from chargen.insight.score import JUDGES, Scores, score
 from chargen.model.config import need_two_ways
 from chargen.storage.model_file import read_model
-from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
-
-FILE_LIKE = {".txt", ".md", ".gz", ".bz2", ".xz", ".log", ".csv", ".json", ".py"}
+from chargen.text.reading import ReadingReport, Source, clean, find_sources, read_text
 
 
 @click.command("score", cls=GroupedCommand, short_help="Judge every character of a text.")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("text", required=False)
-@option("--text", "literal", group="Text", metavar="TEXT", help="Judge these words; never the name of a file.")
-@option("--encoding", group="Text", metavar="TEXT", help="Encoding of a file.  [default: as in training]")
+@click.argument("sources", metavar="[SOURCE]...", nargs=-1)
+@option("--text", group="Text", metavar="TEXT", help="Judge these words, instead of a SOURCE.")
+@option("--encoding", group="Text", metavar="TEXT", help="Encoding of SOURCE.  [default: as in training]")
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit it.")  # fmt: skip
-@option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
-        help="What to do with a character that the model does not know; skip flags it and reads on.")  # fmt: skip
-@option("--by", group="Judge", type=click.Choice(JUDGES), default="cloze", show_default=True,
-        help="Who judges: cloze sees all other characters, forward those before, backward those behind.")  # fmt: skip
+@option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]),
+        help="What to do with characters that the model has never seen; they are flagged.  [default: replace them by "
+        "the unknown symbol where the model has one, else skip them]")  # fmt: skip
+@option("--by", group="Judge", type=click.Choice(JUDGES),
+        help="Who judges: cloze sees all other characters, forward those before, backward those behind.  "
+        "[default: cloze for a model trained with --bidirectional, else forward]")  # fmt: skip
 @option("--threshold", group="Judge", type=click.FloatRange(0, 1), default=0.01, show_default=True, metavar="P",
         help="Characters of a probability below this are unlikely.")  # fmt: skip
 @option("--alternatives", group="Judge", type=click.IntRange(0, 1_000_000), default=3, show_default=True, metavar="N",
@@ -40,12 +41,12 @@ FILE_LIKE = {".txt", ".md", ".gz", ".bz2", ".xz", ".log", ".csv", ".json", ".py"
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
 def command(
     model: Path,
+    sources: tuple[str, ...],
     text: str | None,
-    literal: str | None,
     encoding: str | None,
     errors: str,
-    unknown: str,
-    by: str,
+    unknown: str | None,
+    by: str | None,
     threshold: float,
     alternatives: int,
     device: str,
@@ -53,30 +54,30 @@ def command(
 ) -> None:
     """Judge every character of a text: what the model finds unlikely, and what it would rather read.
 
-    TEXT is a file, - for standard input, or, where no file has that name, the words themselves. Unlikely characters are
-    often mistakes of spelling or of OCR, or just news to the model. The text is printed with them in colour, then a
-    line for each, with likelier characters and their probabilities. A cloze judge needs a model trained with
-    --bidirectional; --by forward does with any.
+    SOURCE is a file, a folder, a pattern, - for standard input, or a corpus name; words are given with --text. Unlikely
+    characters are often mistakes of spelling or of OCR, or just news to the model. The text is printed with them in
+    colour, then a line for each, with likelier characters and their probabilities.
 
     \b
-    chargen score checkpoints/novel "It was a dark adn stormy night."
+    chargen score checkpoints/novel --text "It was a dark adn stormy night."
     chargen score checkpoints/novel scanned.txt --threshold 0.001
     """
-    if (text is None) == (literal is None):
-        raise SettingError("what to judge? Give a TEXT, which may be a file, or words with --text")
+    if bool(sources) == (text is not None):
+        raise SettingError("what to judge? Give a SOURCE, or words with --text")
     file = read_model(model)
-    if by != "forward":
+    if by in ("cloze", "backward"):
         need_two_ways(file.config, f"{by} scoring")
-    words = literal
-    if words is None:
-        words = _read(text or "", ReadingConfig(encoding or file.reading.encoding, errors))
+    report = ReadingReport()
+    if text is None:
+        reading = replace(file.reading, encoding=encoding or file.reading.encoding, errors=errors)
+        text = "".join(read_text(_found(sources), reading, report=report))
     else:
         unused(("encoding", "errors"), "--text")
-    words = clean(words, file.reading)
-    with tqdm(total=len(words), unit="char", delay=1, leave=False, disable=None, file=STDERR) as bar:
+    text = clean(text, file.reading)
+    with tqdm(total=len(text), unit="char", delay=1, leave=False, disable=None, file=STDERR) as bar:
         found = score(
             file,
-            words,
+            text,
             by=by,
             threshold=threshold,
             num_alternatives=alternatives,
@@ -84,35 +85,43 @@ def command(
             device=device,
             progress=lambda done: bar.update(done - bar.n),
         )
+    new = unknown_characters(file.vocabulary, text)
+    unseen = [one for one in found if one.character in new]
     if as_json:
-        figures = {"by": by, "threshold": threshold, **_sums(found)}
+        counts = {"unknown": len(unseen), "replaced": report.replaced}
+        figures = {"by": found.by, "threshold": threshold, **_sums(found), **counts}
         click.echo(json.dumps({**figures, "characters": [asdict(one) for one in found]}))
         return
-    _print_text(found, by, threshold, file.vocabulary.raw)
-    _print_unlikely(found, by)
-    _tell_sums(found, by, threshold)
+    _print_text(found, file.vocabulary.raw)
+    _print_unlikely(found, new)
+    _tell_sums(found)
+    if unseen:
+        fate = "left out" if unseen[0].forward is None else "charged for their place among all others"
+        tell(f"note: {len(unseen):,} characters were never seen in training and are {fate}: {some_of(new)}")
+    if report.replaced:
+        tell(f"note: {report.replaced:,} bytes did not fit the encoding and became U+FFFD")
+    if report.passed_over:
+        tell(f"note: {len(report.passed_over):,} files that are no text, passed over")
 
 
-def _read(name: str, config: ReadingConfig) -> str:
-    """A file's text, or the words themselves."""
-    if name == "-" or (os.path.exists(name) and not os.path.isdir(name)):  # these never raise, unlike Path's
-        sources, _ = find_sources([name])
-        return "".join(read_text(sources, config))
-    if name and not any(character.isspace() for character in name) and ("/" in name or Path(name).suffix in FILE_LIKE):
-        raise DataError(f"no file {short(name)}; to judge these words themselves, give them with --text")
-    tell("no file has that name: judging the words themselves")
-    return name
+def _found(names: tuple[str, ...]) -> list[Source]:
+    try:
+        return find_sources(names)[0]
+    except DataError as error:
+        if all(name == "-" or os.path.lexists(name) for name in names):
+            raise
+        raise DataError(f"{error}; to judge the words themselves, give them with --text") from error
 
 
-def _print_text(found: list[CharacterScore], by: str, threshold: float, raw: bool) -> None:
+def _print_text(found: Scores, raw: bool) -> None:
     """The text, with unlikely characters in colour on a terminal; blanks among them as open boxes, to be seen."""
     writer = TextWriter(raw=raw)
     for one in found:
         if not one.unlikely:
             writer.write(one.character)
             continue
-        value = getattr(one, by)
-        color = "yellow" if value is not None and math.exp(value) > threshold / 10 else "red"
+        probability = one.probability(found.by)
+        color = "yellow" if probability is not None and probability > found.threshold / 10 else "red"
         if one.character in " \n" and writer.colors:
             writer.write("\u2423", color=color)
             writer.write(one.character.strip(" "))
@@ -123,14 +132,19 @@ def _print_text(found: list[CharacterScore], by: str, threshold: float, raw: boo
         click.echo()
 
 
-def _print_unlikely(found: list[CharacterScore], by: str) -> None:
-    """A line for each unlikely character."""
+def _print_unlikely(found: Scores, new: str) -> None:
+    """A line for each unlikely character.
+
+    Args:
+        new: characters that were never seen in training.
+    """
     line, column = 1, 0
     for one in found:
         column += 1
         if one.unlikely:
-            value = getattr(one, by)
-            told = "unknown to the model" if value is None else f"{math.exp(value):.2g}"
+            probability = one.probability(found.by)
+            told = "unknown to the model" if probability is None else f"{probability:.2g}"
+            told += ", never seen in training" if probability is not None and one.character in new else ""
             rather = ", ".join(f"{_shown(other)} {share:.2g}" for other, share in one.alternatives)
             told += f"; rather {rather}" if rather else ""
             click.echo(f"line {line}, column {column}: {_shown(one.character)} {told}")
@@ -142,7 +156,7 @@ def _shown(character: str) -> str:
     return visible(repr(character), newlines=True)
 
 
-def _sums(found: list[CharacterScore]) -> dict[str, float | int | None]:
+def _sums(found: Scores) -> dict[str, float | int | None]:
     """What each judge makes of the whole text."""
     scored = sum(one.forward is not None for one in found)
     totals: dict[str, float | int | None] = {"length": len(found), "scored": scored}
@@ -154,9 +168,10 @@ def _sums(found: list[CharacterScore]) -> dict[str, float | int | None]:
     return totals
 
 
-def _tell_sums(found: list[CharacterScore], by: str, threshold: float) -> None:
+def _tell_sums(found: Scores) -> None:
     totals = _sums(found)
-    tell(f"{totals['unlikely']:,} of {len(found):,} characters are unlikely: below {threshold:g} by {by}, or unknown")
+    below = f"below {found.threshold:g} by {found.by}, or unknown"
+    tell(f"{totals['unlikely']:,} of {len(found):,} characters are unlikely: {below}")
     for name in ("forward", "backward"):
         total = totals[f"log_prob_{name}"]
         if total is not None:

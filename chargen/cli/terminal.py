@@ -5,11 +5,16 @@ import os
 import shlex
 import sys
 import unicodedata
-from typing import TextIO, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
 from chargen.kernels import available
+from chargen.text.twins import advise
+
+if TYPE_CHECKING:
+    from chargen.text.vocabulary import Vocabulary
 
 _BYTES = {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}
 _HARMLESS = "\n\t\u200c\u200d"  # joiners are part of words in several scripts
@@ -47,7 +52,10 @@ def styled(text: str, color: str) -> str:
 class _Stderr:
     """Standard error that nobody may be reading any more: what cannot be told is dropped, and the work goes on."""
 
-    encoding = "utf-8"
+    @property
+    def encoding(self) -> str:
+        """The stream's encoding: bars are drawn with characters that it has."""
+        return sys.stderr.encoding or "utf-8"
 
     def write(self, text: str) -> int:
         """Write some text, or nothing."""
@@ -78,6 +86,13 @@ STDERR = _Stderr()
 def discard(stream: TextIO) -> None:
     """Send what a stream still holds, and all that comes, to nowhere: Python would complain of it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def escape_what_cannot_be_written() -> None:
+    """Let both outputs write an escape such as \\u2019 for a character that their encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
 
 
 def tell(text: str) -> None:
@@ -124,10 +139,46 @@ class TextWriter:
     def close(self) -> None:
         """End the text; on a terminal the prompt then stands on a line of its own."""
         if self.terminal:
-            ended = self._last == "\n" and not self._held
-            self.stream.write(visible(self._held) + ("" if ended else "\n"))
-            self._held, self._last = "", "\n"
+            self.end_line()
         self.stream.flush()
+
+    def end_line(self) -> None:
+        """End the line, unless it has just ended."""
+        ended = self._last == "\n" and not self._held
+        self.stream.write(visible(self._held) + ("" if ended else "\n"))
+        self.stream.flush()
+        self._held, self._last = "", "\n"
+
+
+def separate(writer: TextWriter, number: int, separator: str | None, headings: Sequence[str]) -> None:
+    """Part a text from the one before it, and say on standard error what it is.
+
+    Args:
+        number: of the text, from 0.
+        separator: what stands between two texts; None: NUL, which parts texts for xargs -0, sort -z and awk, or on a
+            terminal a blank line.
+        headings: a line each.
+    """
+    blank = writer.terminal and separator is None and number > 0
+    if blank:
+        writer.end_line()
+    elif number:
+        writer.write("\0" if separator is None else separator)
+    if blank and not headings:
+        writer.write("\n")
+    for line, heading in enumerate(headings):
+        tell("\n" * (blank and line == 0) + f"--- {heading} ---")
+
+
+def tell_of_bans(ban: str, vocabulary: "Vocabulary") -> None:
+    """Say which banned characters the model does not have anyway, and which were likely meant."""
+    known = set(vocabulary.characters)
+    places = [place for place, one in enumerate(ban) if one not in known and not vocabulary.byte_mode]
+    if places:
+        names = ", ".join(repr(ban[place]) for place in places[:5]) + " …" * (len(places) > 5)
+        advice = advise(ban, places[:5], known).removesuffix("; ")
+        words = f"note: the model does not have {names}: to ban that does nothing{'; ' * bool(advice)}{advice}"
+        tell(visible(words, newlines=True))
 
 
 def tell_of_kernels() -> None:

@@ -6,18 +6,22 @@ A model that reads both ways and is scored by a next-character loss can read the
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chargen.draws import Purpose, uniform
 from chargen.errors import NOT_FINITE, ChargenError, SettingError
+from chargen.model.config import ModelConfig
 from chargen.sampling.backend import new_stepper
 from chargen.sampling.cloze import NumpyCloze
 from chargen.sampling.stepper import NumpyStepper, Stepper
 from chargen.settings import whole
-from chargen.storage.model_file import ModelFile, build_model, read_model
+from chargen.storage.model_file import ModelFile, as_model_file, build_model, check_char_model
+
+if TYPE_CHECKING:
+    from chargen.model.language_model import CharModel
 
 Predict = Callable[[NDArray[np.int64]], NDArray[Any]]
 """Ids (T,) -> logits (T, V), of which row t predicts ids[t]."""
@@ -93,22 +97,28 @@ def _checked(logits: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return logits
 
 
-def check(model: ModelFile | str | os.PathLike[str]) -> list[Check]:
+def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check]:
     """Check every prediction a model makes: in one go, in windows with carried state, step by step and compiled.
 
     A model of a single character has nothing to check.
 
     Args:
-        model: what `read_model` returned, or the path of a model file or a run folder.
+        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
 
     Raises ChargenError where predictions are not finite.
     """
-    model = model if isinstance(model, ModelFile) else read_model(model)
-    config, size = model.config, len(model.vocabulary)
+    if isinstance(model, (ModelFile, str, os.PathLike)):
+        model = as_model_file(model)
+        arrays, counts, torch_model = model.arrays, model.counts, build_model(model)
+    else:
+        from chargen.model.arrays import weights_of
+
+        check_char_model(model)
+        arrays, counts, torch_model = weights_of(model), np.ones(model.vocabulary_size, np.int64), model
+    config, size = model.config, len(counts)
     if size < 2:
         return []
-    first = np.log(np.maximum(model.counts, 1e-9))
-    torch_model = build_model(model)
+    first = np.log(np.maximum(counts, 1e-9))
 
     def in_windows(prediction: str, window: int) -> Predict:
         from chargen.model.both_ways import read_both_ways
@@ -128,10 +138,10 @@ def check(model: ModelFile | str | os.PathLike[str]) -> list[Check]:
             continue
         paths = {"whole sequence": in_windows(prediction, LENGTH), "in windows": in_windows(prediction, WINDOW)}
         if prediction == "cloze":
-            paths["step by step"] = _cloze_by_steps(model, first)
+            paths["step by step"] = _cloze_by_steps(config, arrays, first)
         else:
-            paths["step by step"] = stepped(NumpyStepper(config, model.arrays, prediction), prediction)
-            paths["compiled"] = stepped(new_stepper(config, model.arrays, "cpu", prediction), prediction)
+            paths["step by step"] = stepped(NumpyStepper(config, arrays, prediction), prediction)
+            paths["compiled"] = stepped(new_stepper(config, arrays, "cpu", prediction), prediction)
         found += [
             Check(prediction, path, tuple(check_causality(predict, size, sees))) for path, predict in paths.items()
         ]
@@ -154,9 +164,9 @@ def _step_through(
     return np.array(logits)[order], np.array(outputs)[order]
 
 
-def _cloze_by_steps(model: ModelFile, first: NDArray[Any]) -> Predict:
-    steppers = {name: NumpyStepper(model.config, model.arrays, name) for name in model.config.directions}
-    cloze = NumpyCloze(model.arrays)
+def _cloze_by_steps(config: ModelConfig, arrays: dict[str, NDArray[Any]], first: NDArray[Any]) -> Predict:
+    steppers = {name: NumpyStepper(config, arrays, name) for name in config.directions}
+    cloze = NumpyCloze(arrays)
 
     def predict(ids: NDArray[np.int64]) -> NDArray[Any]:
         forward, left = _step_through(steppers["forward"], ids, "forward", first)

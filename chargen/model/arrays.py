@@ -12,8 +12,8 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def weights_of(model: nn.Module) -> Arrays:
-    """A copy of the weights."""
-    return {name: weight.detach().cpu().numpy().copy() for name, weight in model.named_parameters()}
+    """A copy of the weights, in float32."""
+    return {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.named_parameters()}
 
 
 def set_weights(model: nn.Module, weights: Mapping[str, NDArray[Any]]) -> None:

@@ -1,7 +1,7 @@
 """Where products run, and in which precision."""
 
 import contextlib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,29 @@ def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
     return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """The context in which products run in bf16, or nothing for fp32."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+@contextlib.contextmanager
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
+    """The context in which products run in bf16, or in float32 as it is."""
+    with float32_products(precision, device):
+        if precision == "fp32":
+            yield
+        else:
+            with torch.autocast(device.type, torch.bfloat16):
+                yield
+
+
+@contextlib.contextmanager
+def float32_products(precision: str, device: torch.device) -> Iterator[None]:
+    """Within, a GPU must not round the factors of products in fp32 to TF32, whatever torch's own flags say."""
+    if precision != "fp32" or device.type != "cuda":
+        yield
+        return
+    backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed

@@ -21,8 +21,41 @@ class Noise:
     seed: int
     step: int
 
+    def kept(self, values: Tensor, rate: float, layer: int) -> Tensor:
+        """What stays of values, bool, where no compiled kernel draws it."""
+        mask = torch.empty(values.shape, dtype=torch.bool, device=values.device)
+        self.draw(mask, rate, layer)
+        return mask
 
-def drop(values: Tensor, rate: float, noise: Noise | None, layer: int) -> Tensor:
+    def draw(self, mask: Tensor, rate: float, layer: int) -> None:
+        """Fill in a mask."""
+        seed = integer(self.seed, layer, self.step, Purpose.DROPOUT)
+        mask.bernoulli_(1 - rate, generator=torch.Generator(mask.device).manual_seed(seed))
+
+
+class FixedMasks:
+    """Masks that stay where they are in memory and are drawn anew for each step: what a captured graph can read."""
+
+    def __init__(self) -> None:
+        self.masks: dict[int, tuple[Tensor, float]] = {}
+
+    def kept(self, values: Tensor, rate: float, layer: int) -> Tensor:
+        """The mask of a layer, made when it is first asked for."""
+        if layer not in self.masks:
+            self.masks[layer] = torch.ones(values.shape, dtype=torch.bool, device=values.device), rate
+        return self.masks[layer][0]
+
+    def redraw(self, noise: Noise) -> None:
+        """Fill in all masks for the step of `noise`."""
+        for layer, (mask, rate) in self.masks.items():
+            noise.draw(mask, rate, layer)
+
+
+Masks = Noise | FixedMasks
+"""Where a step's dropout masks come from."""
+
+
+def drop(values: Tensor, rate: float, noise: Masks | None, layer: int) -> Tensor:
     """Zero a share `rate` of values (B, T, F) and scale the rest by 1 / (1 - rate).
 
     Args:
@@ -30,12 +63,10 @@ def drop(values: Tensor, rate: float, noise: Noise | None, layer: int) -> Tensor
     """
     if noise is None or rate == 0:
         return values
-    if values.device.type == "cpu" and values.dtype in STORED and available():
+    if isinstance(noise, Noise) and values.device.type == "cpu" and values.dtype in STORED and available():
         dropped: Tensor = _Drop.apply(values, round(rate * 2**BITS), noise, layer)  # type: ignore[no-untyped-call]
         return dropped
-    generator = torch.Generator(values.device).manual_seed(integer(noise.seed, layer, noise.step, Purpose.DROPOUT))
-    kept = torch.rand(values.shape, generator=generator, device=values.device) >= rate
-    return values * kept / (1 - rate)
+    return values * noise.kept(values, rate, layer) / (1 - rate)
 
 
 class _Drop(torch.autograd.Function):

@@ -7,7 +7,7 @@ from chargen.draws import Purpose, integer
 from chargen.locks import Lock
 from chargen.model.cloze import Cloze
 from chargen.model.config import ModelConfig, check_direction
-from chargen.model.dropout import Noise, drop
+from chargen.model.dropout import Masks, drop
 from chargen.model.recurrent import State, new_layer, run_embedded, run_layer, zero_state
 
 BACKWARD_MASKS = 1000
@@ -58,14 +58,18 @@ class CharModel(nn.Module):
         return self.forward_layers if direction == "forward" else self.backward_layers
 
     def forward(
-        self, ids: Tensor, state: State | None = None, noise: Noise | None = None, direction: str = "forward"
+        self,
+        ids: Tensor,
+        state: State | None = None,
+        noise: Masks | None = None,
+        direction: str = "forward",
     ) -> tuple[Tensor, State]:
         """Predict the character that follows each of `ids` in its direction.
 
         Args:
             ids: (B, T), int64, in the order of reading: for "backward", the text's last character first.
             state: the state after the character read before them; None for an unknown context.
-            noise: the address of this step's dropout masks; without it nothing is dropped.
+            noise: this step's dropout masks, or their address; without it nothing is dropped.
             direction: "forward", or "backward" where the model is bidirectional.
 
         Returns:
@@ -75,7 +79,11 @@ class CharModel(nn.Module):
         return self.output(values), carried
 
     def read(
-        self, ids: Tensor, state: State | None = None, noise: Noise | None = None, direction: str = "forward"
+        self,
+        ids: Tensor,
+        state: State | None = None,
+        noise: Masks | None = None,
+        direction: str = "forward",
     ) -> tuple[Tensor, State]:
         """As `forward`, but the last layer's outputs (B, T, H) instead of logits."""
         config = self.config

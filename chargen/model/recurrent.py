@@ -1,5 +1,6 @@
 """One recurrent layer as a function `(input, state) -> (output, state)`; the same shape of state for LSTM and GRU."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -37,24 +38,68 @@ def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor
 
         return fast_recurrent.run(module, inputs, state, kind)
     if inputs.is_cuda and torch.is_autocast_enabled("cuda"):
-        # Autocast runs cuDNN's recurrent layers in fp16, whatever type it was asked for, and fp16 without a scaled loss
-        # loses small gradients. In fp32 they use TF32.
         with torch.autocast("cuda", enabled=False):
-            return run_plainly(module, inputs.float(), state)
+            return run_narrow(module, inputs, state)
     return run_plainly(module, inputs, state)
 
 
 def run_plainly(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """The same by torch's own modules."""
-    outputs: Tensor
-    carried: Any
-    if isinstance(module, nn.LSTM):
-        hidden, cell = state.unsqueeze(0).chunk(2, dim=2)
-        outputs, carried = module(inputs, (hidden.contiguous(), cell.contiguous()))
-        carried = torch.cat(carried, dim=2)
-    else:
-        outputs, carried = module(inputs, state.unsqueeze(0))
-    return outputs, carried.squeeze(0).float()
+    outputs, carried = module(inputs, _parts(module, state))
+    return outputs, _whole(carried)
+
+
+def run_narrow(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The same in cuDNN's kernels for bf16. Autocast itself would take fp16, whatever type it was asked for."""
+    cell: Any = type(module)
+    size, places = _layout(cell, module.input_size, module.hidden_size, inputs.device)
+    flat: tuple[Tensor, ...] = _Narrow.apply(size, places, *module.parameters())  # type: ignore[no-untyped-call]
+    run = torch._VF.lstm if type(module) is nn.LSTM else torch._VF.gru
+    hidden = _parts(module, state.bfloat16())
+    # No layer has dropout of its own; cuDNN must be told where a way back will be asked for.
+    outputs, *carried = run(inputs.bfloat16(), hidden, flat, True, 1, 0.0, torch.is_grad_enabled(), False, True)
+    return outputs, _whole(carried[0] if len(carried) == 1 else tuple(carried))
+
+
+def _parts(module: nn.RNNBase, state: Tensor) -> Any:
+    """A state (B, S) as torch's layers take it."""
+    if not isinstance(module, nn.LSTM):
+        return state.unsqueeze(0)
+    return tuple(part.contiguous() for part in state.unsqueeze(0).chunk(2, dim=2))
+
+
+def _whole(carried: Any) -> Tensor:
+    """Back from what torch's layers return."""
+    state: Tensor = torch.cat(carried, dim=2) if isinstance(carried, tuple) else carried
+    return state.squeeze(0).float()
+
+
+Places = tuple[tuple[Any, ...], ...]
+"""Size, strides and offset of each array of a layer in the one stretch of memory that cuDNN wants."""
+
+
+@cache
+def _layout(cell: Any, inputs: int, hidden: int, device: torch.device) -> tuple[int, Places]:
+    """How many numbers a layer's weights take in memory, and where each array lies; torch arranges no bf16 itself."""
+    module: nn.Module = cell(inputs, hidden, device="meta", dtype=torch.float16)
+    weights = list(module.to_empty(device=device).parameters())
+    size = weights[0].untyped_storage().nbytes() // weights[0].element_size()
+    return size, tuple((one.size(), one.stride(), one.storage_offset()) for one in weights)
+
+
+class _Narrow(torch.autograd.Function):
+    """Weights in bf16, as cuDNN wants them: in one stretch of memory."""
+
+    @staticmethod
+    def forward(ctx: Any, size: int, places: Places, *weights: Tensor) -> Any:
+        memory = torch.empty(size, dtype=torch.bfloat16, device=weights[0].device)
+        found = [memory.as_strided(*place) for place in places]
+        torch._foreach_copy_(found, weights)
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return None, None, *(gradient.float() for gradient in gradients)
 
 
 def run_embedded(module: nn.RNNBase, embedding: nn.Embedding, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,47 @@
 """Which ids may come next: bans, no repeated runs, no unknown symbol, and in bytes only valid UTF-8."""
 
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.errors import SettingError, told
+from chargen.sampling.choose import SampleConfig
+from chargen.text.reading import ReadingConfig, clean
+from chargen.text.twins import advise
 from chargen.text.vocabulary import Vocabulary
+
+
+def fitted(config: SampleConfig, vocabulary: Vocabulary, reading: ReadingConfig | None) -> SampleConfig:
+    """A config for a model, whose bans and stop texts are cleaned as the text that it learned.
+
+    Raises SettingError for a stop text that can never be written.
+    """
+    stops = tuple(clean(text, reading) for text in config.stop)
+    config = replace(config, ban=clean(config.ban, reading), stop=stops)
+    for text in stops:
+        if reason := _never(text, config, vocabulary):
+            raise SettingError(f"stop is {told(text)}, which is never written: {reason}", "stop")
+    return config
+
+
+def _never(text: str, config: SampleConfig, vocabulary: Vocabulary) -> str:
+    """Why a text can never be written, and what to do; nothing where it can."""
+    known = set(vocabulary.characters)
+    if vocabulary.byte_mode:
+        known = {character for character in text if not "\ud800" <= character <= "\udfff"}
+    for place, character in enumerate(text):
+        if character not in known:
+            advice = advise(text, [place], known) or "give a text without it"
+            return f"the model does not have {character!r} (U+{ord(character):04X}); {advice.removesuffix('; ')}"
+        if character in config.ban:
+            return f"ban forbids {character!r}; ban less, or give another stop text"
+    run = config.no_repeat
+    runs = [text[at : at + run] for at in range(len(text) + 1 - run)] if run else []
+    if len(runs) != len(set(runs)):
+        return f"no_repeat {run} forbids a run in it; raise no_repeat, or give another stop text"
+    return ""
 
 
 def utf8_range(partial: bytes) -> tuple[int, int]:
@@ -86,7 +122,7 @@ def repeats(before: str, text: str, length: int) -> frozenset[str]:
     if not length:
         return frozenset()
     whole = before + text
-    begun = whole[len(whole) + 1 - length :] if length > 1 else ""
+    begun = whole[1 - length :] if length > 1 else ""
     found = set()
     if len(begun) == length - 1:
         at = whole.find(begun)

@@ -1,21 +1,9 @@
 """Which stepper a model gets: compiled or in NumPy on the CPU, torch elsewhere."""
 
-from typing import TYPE_CHECKING, Union
-
 from chargen.kernels import available
 from chargen.model.config import ModelConfig
 from chargen.sampling.stepper import Arrays, NumpyStepper, Stepper
-from chargen.storage.model_file import ModelFile, new_model
-
-if TYPE_CHECKING:
-    from chargen.model.language_model import CharModel
-
-
-def arrays_of(model: Union[ModelFile, "CharModel"]) -> Arrays:
-    """A model's weights; a CharModel's are copied, so that training on does not change a sampler's text halfway."""
-    if isinstance(model, ModelFile):
-        return model.arrays
-    return {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.named_parameters()}
+from chargen.storage.model_file import new_model
 
 
 def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str = "forward") -> Stepper:

@@ -8,7 +8,7 @@ import math
 import os
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,22 @@ from numpy.typing import NDArray
 from chargen.draws import MAX_SEED, Purpose, integer, uniform
 from chargen.errors import NOT_FINITE, ChargenError, SettingError
 from chargen.model.config import need_two_ways
+from chargen.sampling.allowed import fitted
 from chargen.sampling.backend import new_stepper
 from chargen.sampling.choose import SampleConfig, draw, log_sum
 from chargen.sampling.enumeration import every_gap, few_enough
+from chargen.sampling.fresh import fresh
 from chargen.sampling.lookahead import CONTEXT, Lookahead
 from chargen.sampling.particles import effective_sample_size, find
 from chargen.sampling.prefixes import NONE_ALLOWED, Grower, Prefixes
 from chargen.sampling.stepper import State
 from chargen.settings import make_settings, whole
-from chargen.storage.model_file import ModelFile, read_model
+from chargen.storage.model_file import ModelFile, as_model_file
+from chargen.text.reading import clean
+from chargen.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from chargen.model.language_model import CharModel
 
 AFTER = 40
 """Characters behind a gap that its score looks at."""
@@ -96,39 +103,43 @@ class Filler:
     the power of 1 / temperature, and 0 takes the most likely ones that were found, with their shares at temperature 1.
 
     Args:
-        model: what `read_model` returned.
+        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
         config: how characters are chosen; or give its fields as keywords.
         particles: how many gaps are tried side by side where there are too many to score all.
         seed: 0 to 2**64 - 1; drawn by the system where None. `Filler.seed` tells it.
         unknown: what to do with characters of the text that the model does not know: "error", "skip" or "replace".
+        vocabulary: of a CharModel, which has none.
 
     Raises SettingError for a model that reads one way.
     """
 
     def __init__(
         self,
-        model: ModelFile,
+        model: "ModelFile | CharModel | str | os.PathLike[str]",
         config: SampleConfig | None = None,
         *,
         particles: int = PARTICLES,
         seed: int | None = None,
         unknown: str = "error",
+        vocabulary: Vocabulary | None = None,
         **settings: Any,
     ) -> None:
+        model = as_model_file(model, vocabulary)
         need_two_ways(model.config, "filling a gap")
         if config is not None and settings:
             raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
         self.model = model
-        self.config = config or make_settings(SampleConfig, settings)
+        self.config = fitted(config or make_settings(SampleConfig, settings), model.vocabulary, model.reading)
         self.particles = whole("particles", particles, 1, 100_000)
         self.seed = secrets.randbits(32) if seed is None else whole("seed", seed, 0, MAX_SEED)
         if unknown not in ("error", "skip", "replace"):
             raise SettingError(f"unknown is {unknown!r}: it must be error, skip or replace", "unknown")
         self.unknown = unknown
         self.vocabulary = model.vocabulary
-        self._first_logits = np.log(np.maximum(model.counts, 1e-9))[None]
         self._read: dict[str, tuple[NDArray[Any], State]] = {}
         self.forward = new_stepper(model.config, model.arrays, "cpu")
+        first_logits = np.log(np.maximum(model.counts, 1e-9))
+        self._fresh = fresh(self.forward, first_logits, self.vocabulary.encode(model.begin))
         self._backward = new_stepper(model.config, model.arrays, "cpu", "backward")
 
     def fill(
@@ -137,7 +148,8 @@ class Filler:
         """Fill one gap.
 
         Args:
-            before, after: the texts around it; empty means unknown context.
+            before, after: the texts around it, cleaned as the text that the model learned. Without one before it, a gap
+                begins a text, as what `sample` writes without a prime; without one after it, anything may follow.
             min_length, max_length: characters of the gap; all lengths are equally likely beforehand.
             num: how many alternatives; fewer where fewer were found.
             number: which gap of a text this is; each draws its own numbers.
@@ -152,10 +164,12 @@ class Filler:
             raise SettingError(
                 f"a gap of {shortest} to {longest} characters: give whole numbers from 0, the smaller first"
             )
+        before, after = clean(before, self.model.reading), clean(after, self.model.reading)
         seed = integer(self.seed, 0, number, Purpose.FILL)
         cold = self.config.temperature == 0
         power = 1.0 if cold else 1 / max(self.config.temperature, COLDEST)
-        grower = Grower(self.model, self.forward, self.config, before)
+        as_read = self.vocabulary.decode(self.vocabulary.encode(before, self.unknown)) if self.config.no_repeat else ""
+        grower = Grower(self.model, self.forward, self.config, as_read)
         self.vocabulary.encode(after, self.unknown)  # what is unknown is told, however far away
         after_ids = self.vocabulary.encode(after[:AFTER], self.unknown)
         root = self.read(before)
@@ -198,7 +212,7 @@ class Filler:
     def read(self, before: str) -> Prefixes:
         """The forward stack after the text before the gap: the empty prefix."""
         done = max((text for text in self._read if before.startswith(text)), key=len, default="")
-        logits, state = self._read.pop(done, (self._first_logits, self.forward.start(1)))
+        logits, state = self._read.pop(done, self._fresh)
         self._read[done] = logits, state  # lately used
         ids = self.vocabulary.encode(before[len(done) :], self.unknown)[None]
         logits, state = self.forward.read(ids, np.array([ids.shape[1]]), logits, state)
@@ -211,7 +225,7 @@ class Filler:
 
 
 def fill(
-    model: ModelFile | str | os.PathLike[str],
+    model: "ModelFile | CharModel | str | os.PathLike[str]",
     before: str,
     after: str,
     *,
@@ -227,14 +241,13 @@ def fill(
     """Fill the gap between two texts; see `Filler`, which does it more than once.
 
     Args:
-        model: what `read_model` returned, or the path of a model file or a run folder.
-        before, after: the texts around the gap; empty means unknown context.
+        model: as for `Filler`, whose other arguments may follow.
+        before, after: the texts around the gap, as for `Filler.fill`.
         length: characters of the gap, or min_length and max_length.
         num: how many alternatives.
 
     Raises SettingError for a one-way model or wrong lengths; else as `Filler.fill`.
     """
-    model = model if isinstance(model, ModelFile) else read_model(model)
     shortest, longest = gap_lengths(length, min_length, max_length)
     filler = Filler(model, config, particles=particles, seed=seed, **settings)
     return filler.fill(before, after, shortest, longest, num=num)

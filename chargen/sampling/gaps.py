@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from chargen.errors import DataError, SettingError
 from chargen.sampling.fill import Alternative, Fill, Filler
+from chargen.text.reading import clean
 
 MARKER = "___"
 
@@ -76,7 +77,7 @@ def fill_gaps(
     Args:
         progress: called after every gap.
     """
-    parts, lengths = template.parts, template.lengths
+    parts, lengths = [clean(part, filler.model.reading) for part in template.parts], template.lengths
     filler.vocabulary.encode("".join(parts), filler.unknown)  # what is unknown is told before any work
     first = filler.fill(parts[0], parts[1], *lengths[0], num=num)
     progress()

@@ -1,6 +1,7 @@
 """What a text behind a gap says about the characters in it: guesses that steer proposals and are never trusted."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ class Lookahead:
         counts = np.maximum(model.counts.astype(np.float64), 0.5)
         self.log_prior = np.log(counts / counts.sum())
         self.cloze = NumpyCloze(model.arrays)
+        # What follows `after` is not known: no text ends there.
+        model = replace(model, begin="")
         writer = Sampler(model, seed=seed, num=GUESSES, direction="backward", ban=ban, stepper=stepper)
         writer.feed_ids(after)
         # At distance d a guess has written the d characters next to the text behind; at distance 0 all are alike.

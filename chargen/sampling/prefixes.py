@@ -57,7 +57,7 @@ class Grower:
         model: the model.
         stepper: of its forward stack.
         config: which characters a gap may hold: as for `sample`, its filters at temperature 1.
-        before: the text before the gap, which no_repeat looks at as at a prime.
+        before: the text before the gap as the model reads it, which no_repeat looks at as at a prime.
     """
 
     def __init__(self, model: ModelFile, stepper: Stepper, config: SampleConfig, before: str = "") -> None:
@@ -68,7 +68,7 @@ class Grower:
         """Characters read by the forward stack so far, over all prefixes."""
         self._filters = config.top_k > 0 or config.top_p < 1 or config.min_p > 0
         self._always = Allowed(model.vocabulary, config.ban)
-        self._tail = before[len(before) + 1 - config.no_repeat :] if config.no_repeat > 1 else ""
+        self._tail = before[1 - config.no_repeat :] if config.no_repeat > 1 else ""
 
     def letters(self) -> int:
         """How many characters there are for a gap, or in bytes 256."""

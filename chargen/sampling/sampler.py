@@ -16,16 +16,19 @@ from chargen.draws import MAX_SEED
 from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError, short, told
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.locks import Lock
-from chargen.sampling.allowed import Allowed
-from chargen.sampling.backend import arrays_of, new_stepper
+from chargen.sampling.allowed import Allowed, fitted
+from chargen.sampling.backend import new_stepper
 from chargen.sampling.choose import SampleConfig
+from chargen.sampling.fresh import fresh
+from chargen.sampling.rounding import Rounding
 from chargen.sampling.rules import RuleTable
 from chargen.sampling.stepper import State, Stepper
-from chargen.sampling.stream import Stream
+from chargen.sampling.stream import TAIL, Stream, next_draws
 from chargen.sampling.written import Sample, Written
 from chargen.settings import make_settings, whole
 from chargen.storage import container
-from chargen.storage.model_file import ModelFile, read_model
+from chargen.storage.model_file import ModelFile, as_model_file
+from chargen.text.reading import ReadingConfig, clean
 from chargen.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -61,22 +64,28 @@ class Sampler:
     written, the seed, i and n. Threads take turns: what `generate` returns is one piece of the text, and iterations in
     several threads share it out among them.
 
+    What stands before all that is fed and written (backward: behind it) is the model's begin text, where it has one: a
+    text begins a line. So log-probabilities are those of `score`, and a sampler that is fed a text stands where the one
+    stood that wrote it.
+
     Args:
-        model: what `read_model` returned, or a CharModel together with its `vocabulary`.
+        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel together with its
+            `vocabulary`.
         config: how characters are chosen; or give its fields as keywords.
         num: how many samples are written side by side.
         seed: 0 to 2**64 - 1; drawn by the system where None. `Sampler.seed` tells it.
         device: "cpu" (NumPy), or a torch device such as "cuda"; wherever a CharModel is.
         direction: "backward" writes what comes before: text is fed and returned in reading order, but what is fed
             stands behind what is written next, so that generate(a + b) is the second text + the first.
-        vocabulary, counts: needed only with a CharModel; without counts the first character of a text without a prime
-            is drawn uniformly.
+        vocabulary, counts, reading, begin: only with a CharModel, which needs the vocabulary; the others are as in a
+            ModelFile. Without begin, the first character of a text without a prime is drawn by counts, or uniformly
+            without them; without `reading` texts are taken as they are.
         stepper: of this model and direction, to be shared by many samplers; instead of a device.
     """
 
     def __init__(
         self,
-        model: Union[ModelFile, "CharModel"],
+        model: Union[ModelFile, "CharModel", str, os.PathLike[str]],
         config: SampleConfig | None = None,
         *,
         num: int = 1,
@@ -85,29 +94,29 @@ class Sampler:
         direction: str = "forward",
         vocabulary: Vocabulary | None = None,
         counts: NDArray[np.int64] | None = None,
+        reading: ReadingConfig | None = None,
+        begin: str | None = None,
         stepper: Stepper | None = None,
         **settings: Any,
     ) -> None:
         if config is not None and settings:
             raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
-        self.config = config or make_settings(SampleConfig, settings)
+        config = config or make_settings(SampleConfig, settings)
         self.num = whole("num", num, 1, 1_000_000)
         self.seed = secrets.randbits(32) if seed is None else whole("seed", seed, 0, MAX_SEED)
-        if isinstance(model, ModelFile):
-            if vocabulary is not None or counts is not None:
-                raise SettingError("what read_model returns has its own vocabulary and counts: give none")
-            vocabulary, counts = model.vocabulary, model.counts
-        elif vocabulary is None or len(vocabulary) != model.vocabulary_size:
-            raise SettingError(f"give the vocabulary of this CharModel: it has {model.vocabulary_size} ids")
-        found = np.ones(len(vocabulary)) if counts is None else np.asarray(counts, np.float64)
-        if found.shape != (len(vocabulary),):
-            raise SettingError(f"counts have shape {found.shape}: the vocabulary has {len(vocabulary)} ids")
-        self.vocabulary = vocabulary
-        self._first_logits = np.log(np.maximum(found, 1e-9)).astype(np.float32)
+        if isinstance(model, (str, os.PathLike, ModelFile)) and (reading, begin) != (None, None):
+            raise SettingError("a model file has its own reading and begin: give none")
+        file = as_model_file(model, vocabulary, counts)
+        vocabulary, reading = file.vocabulary, reading or file.reading
+        begin = file.begin if begin is None else begin
+        self.vocabulary, self.reading = vocabulary, reading
+        self.config = fitted(config, vocabulary, reading)
+        self._first_logits = np.log(np.maximum(file.counts, 1e-9)).astype(np.float32)
         self.direction = direction
-        self.hidden_size = model.config.hidden_size
-        self.arrays = arrays_of(model)
-        self.stepper = stepper or new_stepper(model.config, self.arrays, device, direction)
+        self._begin = self._in_order(vocabulary.encode(begin or ""))
+        self.hidden_size = file.config.hidden_size
+        self.arrays = file.arrays
+        self.stepper = stepper or new_stepper(file.config, self.arrays, device, direction)
         self._rules = RuleTable(vocabulary, self.config.stop, self.config.no_repeat, direction == "backward")
         self._turn = Lock()
         self.reset()
@@ -125,38 +134,47 @@ class Sampler:
         **settings: Any,
     ) -> "Sampler":
         """A sampler for a model file or a run folder. Raises ModelFileError, SettingError."""
-        return cls(read_model(path), config, num=num, seed=seed, device=device, direction=direction, **settings)
+        return cls(path, config, num=num, seed=seed, device=device, direction=direction, **settings)
+
+    def __repr__(self) -> str:
+        shape, unit = self.stepper.config, f"{self.vocabulary.unit}s"
+        model = f"{shape.cell.upper()} {shape.num_layers} x {shape.hidden_size}, {len(self.vocabulary)} {unit}"
+        plain = asdict(SampleConfig())
+        chosen = {name: value for name, value in asdict(self.config).items() if value != plain[name]}
+        settings = {"num": self.num, "seed": self.seed, "direction": self.direction, **chosen}
+        words = ", ".join(f"{name}={told(value)}" for name, value in settings.items())
+        return f"Sampler({model}, {words}; {max(stream.draws for stream in self._streams):,} drawn)"
 
     @_in_turn
     def reset(self) -> None:
-        """Forget everything fed and written: unknown context, first draw."""
+        """Forget everything fed and written: only the begin text has been read, and the first draw comes next."""
         self._ahead: _Ahead | None = None
-        self._state = self.stepper.start(self.num)
-        self._logits = np.tile(self._first_logits, (self.num, 1))
-        self._streams = self._new_streams(self.seed)
+        logits, state = fresh(self.stepper, self._first_logits, self._begin)
+        self._logits = np.repeat(logits, self.num, axis=0)
+        self._state = tuple(np.repeat(layer, self.num, axis=0) for layer in state)
+        self._streams = self._new_streams()
 
-    def _new_streams(self, seed: int) -> list[Stream]:
+    def _new_streams(self) -> list[Stream]:
         rules = self.config.ban, self.config.no_repeat, self.direction == "backward"
-        return [Stream(Allowed(self.vocabulary, *rules), seed, row) for row in range(self.num)]
+        return [Stream(Allowed(self.vocabulary, *rules), row) for row in range(self.num)]
 
     @_in_turn
     def reseed(self, seed: int) -> None:
         """Go on from here with another seed; state and number of draws stay."""
         self.seed = whole("seed", seed, 0, MAX_SEED)
         self._settle()
-        for stream in self._streams:
-            stream.reseed(self.seed)
 
     def feed(self, text: str, unknown: str = "error") -> None:
         """Let every stream read `text` as if it had written it. It is not counted and not returned.
 
         Args:
+            text: cleaned as the text that the model learned; see `chargen.clean` where it comes in pieces.
             unknown: what to do with a character that the model does not know: "error", "skip" or "replace".
 
         Raises DataError naming unknown characters, ChargenError where a stream has written only a part of a character's
         bytes; then nothing has been fed.
         """
-        self.feed_ids(self.vocabulary.encode(text, unknown))
+        self.feed_ids(self.vocabulary.encode(clean(text, self.reading), unknown))
 
     @_in_turn
     def feed_ids(self, ids: NDArray[Any]) -> None:
@@ -184,22 +202,27 @@ class Sampler:
         """From the order of the text to that of reading, or back."""
         return text[::-1] if self.direction == "backward" else text
 
-    def write(self, length: int | None = None) -> Iterator[list[Written]]:
+    def write(self, length: int | None = None, *, rounded: bool = False) -> Iterator[list[Written]]:
         """Let every stream write `length` characters, or without end; yield turns: at most one character a stream.
 
         A stop text ends what a stream writes in this call; the next call goes on after it. A turn is yielded once the
         model has read it, so the iteration can be left at any time and taken up by another call.
 
+        Args:
+            rounded: go on from there to the end of a line (backward: to its beginning), or, where none comes soon, of a
+                word; a text that has neither just stops.
+
         Raises ChargenError where bans and no_repeat leave no character to write, or the model's numbers overflow.
         """
-        return self._write(None if length is None else whole("length", length, 0))
+        length = None if length is None else whole("length", length, 0)
+        return self._write(length, Rounding.of(self.vocabulary, self.config.ban) if rounded else Rounding())
 
-    def _write(self, length: int | None) -> Iterator[list[Written]]:
+    def _write(self, length: int | None, rounding: Rounding) -> Iterator[list[Written]]:
         written = [0] * self.num
         active = list(range(self.num)) if length != 0 else []
         turns, seconds = 1, 0.0
         while active:
-            left = turns if length is None else min(length - written[row] for row in active)
+            left = turns if length is None else min(length + rounding.most - written[row] for row in active)
             with self._turn:
                 begun = time.perf_counter()
                 ahead = self._ahead = self._write_ahead(active, min(turns, left))
@@ -215,10 +238,14 @@ class Sampler:
                     turn = self._take(ahead, number) if number else turn
                 for one in turn:
                     written[one.stream] += 1
-                    if one.stopped or written[one.stream] == length:
+                    if one.stopped or (
+                        length is not None and rounding.ends(one.character, written[one.stream] - length)
+                    ):
                         done.add(one.stream)
                 if turn:
                     yield turn
+                if done:  # what was written ahead is not theirs
+                    break
             active = [row for row in active if row not in done]
 
     def _write_ahead(self, rows: list[int], turns: int) -> "_Ahead":
@@ -228,7 +255,7 @@ class Sampler:
         before = self._logits[rows], tuple(layer[rows] for layer in self._state)
         rules, which = self._rules.of(streams)
         turns = self._rules.turns or turns
-        uniforms = np.stack([stream.uniforms(turns) for stream in streams])
+        uniforms = next_draws(self.seed, streams, turns)
         chunk = self.stepper.write(*before, uniforms, rules, which, self.config)
         # Where a row pauses or cannot write on, the others stop beside it: who writes in a turn must not depend on
         # chunks, and an error is told before any of them moves on.
@@ -303,23 +330,27 @@ class Sampler:
 
     def _generate_plainly(self, length: int) -> list[Sample]:
         """The same where every id is a character and none asks for attention: chunk by chunk."""
-        ids: list[list[int]] = [[] for _ in range(self.num)]
-        log_probs: list[list[float]] = [[] for _ in range(self.num)]
-        turns = 8
-        while len(ids[0]) < length:
+        ids, log_probs = np.empty((self.num, length), np.int64), np.empty((self.num, length))
+        turns, done = 8, 0
+        while done < length:
             begun = time.perf_counter()
-            ahead = self._ahead = self._write_ahead(list(range(self.num)), min(turns, length - len(ids[0])))
+            ahead = self._ahead = self._write_ahead(list(range(self.num)), min(turns, length - done))
             ahead.taken = len(ahead)
             # Compiled code cannot be interrupted.
             turns = max(1, min(MOST_TURNS, int(10 * HAND_OVER * len(ahead) / (time.perf_counter() - begun + 1e-9))))
+            last = ahead.ids[:, -TAIL:]
+            ends = self.vocabulary.decode(last.ravel())
             for row, stream in enumerate(self._streams):
                 stream.draws += len(ahead)
-                ids[row] += ahead.ids[row].tolist()
-                log_probs[row] += ahead.log_probs[row, : len(ahead)].tolist()
-        texts = [self.vocabulary.decode(np.array(row, np.int64)) for row in ids]
+                stream.keep(ends[row * last.shape[1] : (row + 1) * last.shape[1]])
+            ids[:, done : done + len(ahead)] = ahead.ids
+            log_probs[:, done : done + len(ahead)] = ahead.log_probs[:, : len(ahead)]
+            done += len(ahead)
+        joined = self.vocabulary.decode(ids.ravel())
+        texts = [joined[first : first + length] for first in range(0, self.num * length, max(length, 1))]
         return [
             Sample(self._in_order(text), tuple(self._in_order(values)), stopped=False)
-            for text, values in zip(texts, log_probs, strict=True)
+            for text, values in zip(texts or [""] * self.num, log_probs.tolist(), strict=True)
         ]
 
     def _single(self, asked: str, instead: str) -> None:
@@ -384,7 +415,7 @@ class Sampler:
             seed = description["seed"]
             if type(seed) is not int or not 0 <= seed <= MAX_SEED:
                 raise ValueError(f"seed {told(seed)}")
-            streams = self._new_streams(seed)
+            streams = self._new_streams()
             for stream, described in zip(streams, description["streams"], strict=True):
                 stream.restore(described)
             state = tuple(arrays[f"state.{layer}"].copy() for layer in range(len(arrays) - 1))

@@ -1,16 +1,19 @@
 """Where one sample stands beside the model's state: its draws, its unfinished character, what it must not write."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chargen.draws import Purpose, uniform
+from chargen.kernels import available
 from chargen.sampling.allowed import Allowed, utf8_before, utf8_length, utf8_next, utf8_unfinished
 from chargen.text.vocabulary import Vocabulary
 
-_AHEAD = 1024
+TAIL = 32
+"""Characters written last that are kept: a stop text that is given later may begin in them."""
 
 
 class Stream:
@@ -18,33 +21,16 @@ class Stream:
 
     Args:
         allowed: the rules for its next character, with what they remember.
-        seed, index: with the number of draws so far, the address of its next draw.
+        index: with the seed and the number of draws so far, the address of its next draw.
     """
 
-    def __init__(self, allowed: Allowed, seed: int, index: int) -> None:
+    def __init__(self, allowed: Allowed, index: int) -> None:
         self.allowed = allowed
-        self.seed = seed
         self.index = index
         self.draws = 0
         self.partial = b""
         self.log_prob = 0.0
         self.tail = ""
-        self._ahead = np.zeros(0)
-        self._ahead_from = 0
-
-    def uniforms(self, count: int) -> NDArray[np.float64]:
-        """The numbers (count,) of the next draws; many are computed at once, which changes no number."""
-        at = self.draws - self._ahead_from
-        if not 0 <= at <= len(self._ahead) - count:
-            self._ahead_from, at = self.draws, 0
-            numbers = np.arange(self.draws, self.draws + max(count, _AHEAD), dtype=np.uint64)
-            self._ahead = uniform(self.seed, self.index, numbers, Purpose.SAMPLE)
-        return self._ahead[at : at + count]
-
-    def reseed(self, seed: int) -> None:
-        """Draw from another seed from now on."""
-        self.seed = seed
-        self._ahead = np.zeros(0)
 
     def finish(self, one: int, vocabulary: Vocabulary) -> str:
         """The character that the drawn id completes, or nothing while bytes are missing."""
@@ -66,11 +52,15 @@ class Stream:
 
     def stops(self, character: str, stop: tuple[str, ...]) -> bool:
         """True where a stop text ends with the character just written; what it took is not matched again."""
-        self.tail = (self.tail + character)[-max(map(len, stop), default=1) :]
+        self.keep(character, max(map(len, stop), default=0))
         if any(self.tail.endswith(text[::-1] if self.allowed.backward else text) for text in stop):
             self.tail = ""
             return True
         return False
+
+    def keep(self, text: str, longest: int = 0) -> None:
+        """Note text that was written, for stop texts: the longest one's length of it, or more."""
+        self.tail = (self.tail + text)[-max(longest, TAIL) :]
 
     def describe(self) -> dict[str, Any]:
         """The stored form."""
@@ -112,3 +102,16 @@ class Stream:
         if described["no_repeat"] == self.allowed.no_repeat:
             self.allowed.recent = described["recent"]
             self.allowed.followers.update((run, set(ends)) for run, ends in described["followers"].items())
+
+
+def next_draws(seed: int, streams: Sequence[Stream], turns: int) -> NDArray[np.float64]:
+    """The numbers (R, T) that the next characters of each stream are drawn with."""
+    index = np.array([stream.index for stream in streams], np.uint64)
+    first = np.array([stream.draws for stream in streams], np.uint64)
+    if not available():
+        return uniform(seed, index[:, None], first[:, None] + np.arange(turns, dtype=np.uint64), Purpose.SAMPLE)
+    from chargen.kernels.uniforms import uniforms
+
+    out = np.empty((len(streams), turns))
+    uniforms(np.uint64(seed), index, first, np.uint64(Purpose.SAMPLE), out)
+    return out

@@ -14,6 +14,7 @@ from torch import Tensor
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.locks import Lock
 from chargen.model.config import check_direction
+from chargen.model.device import float32_products
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.rules import Rules
 from chargen.sampling.stepper import Chunk, State, Stepper, check_ids
@@ -71,7 +72,7 @@ class TorchStepper(Stepper):
             given, number = self._there(ids, torch.int64), self._there(np.asarray(counts), torch.int64)
             found, carried = self._there(logits), tuple(self._there(layer) for layer in state)
             if rows and turns and (np.asarray(counts) == turns).all():
-                with _full_precision():
+                with float32_products("fp32", self.model.device):
                     for first in range(0, turns, PIECE):
                         values, carried = self.model.read(
                             given[:, first : first + PIECE], carried, direction=self.direction
@@ -102,13 +103,6 @@ class TorchStepper(Stepper):
 
     def _there(self, values: NDArray[Any], kind: torch.dtype = torch.float32) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.model.device, kind)
-
-
-def _full_precision() -> Any:
-    """Recurrent layers of cuDNN without TF32, as the steps that write."""
-    now = torch.backends.cudnn
-    kept = {name: getattr(now, name) for name in ("enabled", "benchmark", "deterministic")}
-    return now.flags(**kept, allow_tf32=False)
 
 
 class _Turns:
@@ -199,26 +193,28 @@ class _Turns:
         self.counts.add_(writes)
         logits, state = self.stepper.advance(chosen, self.state)
         for place, new in ((self.logits, logits), *zip(self.state, state, strict=True)):
-            place.copy_(torch.where(writes[:, None], new, place))
+            torch.where(writes[:, None], new, place, out=place)
         following = self.follow[self.mask_of.clamp(min=0), chosen]
-        self.mask_of.copy_(torch.where(writes, following, self.mask_of))
+        torch.where(writes, following, self.mask_of, out=self.mask_of)
         self.active.copy_(writes & (self.mask_of >= 0) & ~self.pause[chosen])
         self.turn.add_(1)
 
     def _note(self, table: Tensor, rows: Tensor, values: Tensor) -> None:
-        """Values of some rows in this turn's column."""
-        at = self.turn.expand(len(rows))[:, None]
-        table.scatter_(1, at, torch.where(rows, values, table.gather(1, at)[:, 0])[:, None])
+        """Values of some rows in this turn's column, where nothing stands yet."""
+        table.index_copy_(1, self.turn, torch.where(rows, values, 0)[:, None])
 
 
 def choose_rows(scores: Tensor, allowed: Tensor, uniforms: Tensor, config: SampleConfig) -> Tensor:
     """What `choose` finds in each row: scores (R, V), allowed (R, V) and draws (R, 1) -> ids (R,)."""
     size = scores.shape[1]
     scores = scores.masked_fill(~allowed, -torch.inf)
-    top, best = scores.max(1, keepdim=True)[0], scores.argmax(1)
+    top, best = scores.max(1, keepdim=True)
     if config.temperature == 0:
-        return best
-    weights = ((scores - top) / config.temperature).exp()
+        return best[:, 0]
+    weights = scores - top
+    if config.temperature != 1:
+        weights /= config.temperature
+    weights.exp_()
     if 0 < config.top_k < size or config.top_p < 1:
         order = scores.sort(dim=1, descending=True, stable=True).indices
         kept = weights.gather(1, order)
@@ -235,4 +231,4 @@ def choose_rows(scores: Tensor, allowed: Tensor, uniforms: Tensor, config: Sampl
     running = weights.cumsum(1)
     chosen = (running <= uniforms * running[:, -1:]).sum(1).clamp(max=size - 1)
     # A sum in parallel may grow, by rounding, where nothing is added: what has no weight is not chosen.
-    return torch.where(weights.gather(1, chosen[:, None])[:, 0] > 0, chosen, best)
+    return torch.where(weights.gather(1, chosen[:, None])[:, 0] > 0, chosen, best[:, 0])

@@ -22,7 +22,13 @@ class Written:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one stream wrote in one call: text, the log-probability of each character, whether a stop text ended it."""
+    """What one stream wrote in one call.
+
+    Args:
+        text: it.
+        log_probs: the model's own log-probability of each character, in nats, before temperature and filters.
+        stopped: whether a stop text ended it.
+    """
 
     text: str
     log_probs: tuple[float, ...]

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.errors import ModelFileError, SettingError, short, told
-from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.settings import make_settings
 from chargen.storage import container
 from chargen.storage.quantize import SCALE, as_float32, kind_of
+from chargen.text.begin import can_begin
 from chargen.text.reading import RAW, ReadingConfig
 from chargen.text.vocabulary import Vocabulary
 
@@ -37,8 +38,11 @@ class ModelFile:
         arrays: weights by name, as `parameter_shapes` says; float32, or as `quantize` makes them.
         counts: how often each id occurred in training, (V,): the first character of a text without a prime.
         reading: how its text was read, so that another text can be read alike.
-        training: what training reached: steps, losses, settings; never a clock or a path.
+        training: what training reached: steps, losses, settings, and the names of its texts; never a path, and how long
+            it took only where its budget was in minutes.
         sha256: the file's checksum; empty where there is no file yet.
+        begin: the begin text: a line end, which a fresh state reads first, forward and, as what stands behind a text,
+            backward; empty where the training text had no lines.
     """
 
     config: ModelConfig
@@ -48,6 +52,21 @@ class ModelFile:
     reading: ReadingConfig = field(default_factory=ReadingConfig)
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    begin: str = ""
+
+    def __repr__(self) -> str:
+        config, training = self.config, self.training
+        kind = kind_of(self.arrays)
+        parts = [
+            f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}",
+            *(["both ways"] if config.bidirectional else []),
+            f"{len(self.vocabulary):,} {self.vocabulary.unit}s",
+            f"{parameter_count(config, len(self.vocabulary)):,} parameters{f' in {kind}' if kind else ''}",
+            # What a file says of its training may be anything.
+            *([f"step {training['step']:,}"] if isinstance(training.get("step"), int) else []),
+            *([f"valid loss {loss:.4f} nats"] if isinstance(loss := training.get("valid_loss"), float) else []),
+        ]
+        return f"ModelFile({', '.join(parts)})"
 
     def describe(self) -> dict[str, Any]:
         """The description as stored, without the checksum."""
@@ -61,6 +80,7 @@ class ModelFile:
             "counts": [int(count) for count in self.counts],
             "reading": {name: value for name, value in asdict(self.reading).items() if value is not None},
             "training": self.training,
+            **({"begin": self.begin} if self.begin else {}),
         }
 
 
@@ -68,7 +88,7 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     """Write one model file, durably; two equal models give identical files.
 
     Raises ChargenError where the disk refuses; ValueError, and the old file stays, for weights that are not finite or
-    not those of `model.config`.
+    not those of `model.config`, and for a begin text that the model does not know.
     """
     shapes = {name: array.shape for name, array in model.arrays.items()}
     if shapes != _stored_shapes(model.config, model.vocabulary, kind_of(model.arrays)):
@@ -76,6 +96,8 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     if model.vocabulary.raw != (model.reading.encoding == RAW):
         raise ValueError(f"its reading has encoding {model.reading.encoding}: raw goes with a vocabulary of raw bytes")
     _check_weights(model.arrays, kind_of(model.arrays))
+    if not can_begin(model.vocabulary, model.begin):
+        raise ValueError(f"begin is {told(model.begin)}: it is no short text of known characters")
     container.save(path, model.arrays, model.describe(), smaller=_advice(model.vocabulary))
 
 
@@ -112,6 +134,8 @@ def _check_weights(arrays: Mapping[str, NDArray[Any]], kind: str) -> None:
 
 def model_path(path: str | os.PathLike[str]) -> Path:
     """The model file meant by a path: itself, or the one in a run folder. Raises ModelFileError where there is none."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise SettingError(f"path is {told(path)}: it must be a path, a str or a Path", "path")
     given = Path(path)
     if os.path.isdir(given):
         given = given / FILE_NAME
@@ -158,13 +182,66 @@ def _parse(description: Mapping[str, Any]) -> dict[str, Any]:
     training = description["training"]
     if not isinstance(training, dict):
         raise ModelFileError("its training summary is not a table")
+    begin = description.get("begin", "")
+    if not can_begin(vocabulary, begin):
+        raise ModelFileError("its begin text is no short text of its own characters")
     return {
         "config": config,
         "vocabulary": vocabulary,
         "counts": np.array(counts, np.int64),
         "reading": reading,
         "training": training,
+        "begin": begin,
     }
+
+
+def as_model_file(
+    model: "ModelFile | CharModel | str | os.PathLike[str]",
+    vocabulary: Vocabulary | None = None,
+    counts: NDArray[np.int64] | None = None,
+) -> ModelFile:
+    """A model as `read_model` returns it, however it is given.
+
+    Args:
+        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        vocabulary, counts: of a CharModel, which has none; all characters are as frequent where counts are left out.
+
+    Raises SettingError for anything else, or where a vocabulary is missing or needless; ModelFileError as `read_model`.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        model = read_model(model)
+    if isinstance(model, ModelFile):
+        if vocabulary is not None or counts is not None:
+            raise SettingError("a model file has its own vocabulary and counts: give none")
+        return model
+    from chargen.model.arrays import weights_of
+
+    vocabulary = vocabulary_of(model, vocabulary)
+    size = len(vocabulary)
+    counts = np.ones(size, np.int64) if counts is None else np.asarray(counts)
+    if counts.shape != (size,):
+        raise SettingError(f"counts have shape {counts.shape}: the vocabulary has {size} ids")
+    return ModelFile(model.config, vocabulary, weights_of(model), counts)
+
+
+def check_char_model(model: Any) -> None:
+    """Raise SettingError for what is no model."""
+    from chargen.model.language_model import CharModel
+
+    if not isinstance(model, CharModel):
+        raise SettingError(
+            f"model is {told(model)}: it must be the path of a model file or a run folder, what read_model returned, "
+            "or a CharModel",
+            "model",
+        )
+
+
+def vocabulary_of(model: "CharModel", vocabulary: Vocabulary | None) -> Vocabulary:
+    """The vocabulary given with a CharModel. Raises SettingError where it does not fit, or that is no model."""
+    check_char_model(model)
+    if not isinstance(vocabulary, Vocabulary) or len(vocabulary) != model.vocabulary_size:
+        raise SettingError(f"give the vocabulary of this CharModel: it has {model.vocabulary_size} ids", "vocabulary")
+    return vocabulary
 
 
 def load_model(path: str | os.PathLike[str], device: str = "cpu") -> "CharModel":

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.errors import DataError, ModelFileError, SettingError, short, told
-from chargen.settings import make_settings, setting
+from chargen.settings import check_text, make_settings, setting
 from chargen.text.cache import ROLES, EncodedText, EncodingConfig, ProgressBar, encode_sources, open_entry
 from chargen.text.reading import RAW, ReadingReport, clean, find_sources
 from chargen.text.repeats import blocks_of, count_blocks
@@ -68,6 +68,16 @@ class Corpus:
     hidden: int = 0
     known: Vocabulary | None = None
 
+    def __repr__(self) -> str:
+        vocabulary = self.vocabulary
+        parts = {name: len(getattr(self, name)) for name in ROLES}
+        told = ", ".join(f"{name} {size:,}" for name, size in parts.items() if size or name != "test")
+        what = f"{sum(parts.values()):,} bytes"
+        if vocabulary.unit == "character":
+            different = len(vocabulary.characters) + len(vocabulary.folded)
+            what = f"{sum(parts.values()):,} characters, {different:,} different"
+        return f"Corpus({what}: {told})"
+
     @classmethod
     def from_files(
         cls,
@@ -116,7 +126,7 @@ class Corpus:
     ) -> "Corpus":
         """The same from a text in memory, without a cache; for examples, tests and notebooks."""
         config = _one_config(config, settings)
-        text = clean(text, config)
+        text = clean(check_text("text", text), config)
         raw = config.encoding == RAW
         if not raw and any("\ud800" <= character <= "\udfff" for character in set(text)):
             raise DataError("the text holds a lone surrogate, which is not a character")
@@ -264,8 +274,16 @@ def _one_config(config: CorpusConfig | None, settings: dict[str, Any]) -> Corpus
     return config or make_settings(CorpusConfig, settings)
 
 
-def _as_list(names: Names) -> list[str]:
-    return [os.fspath(names)] if isinstance(names, (str, os.PathLike)) else [os.fspath(name) for name in names]
+def _as_list(names: Any) -> list[str]:
+    given = [names] if isinstance(names, (str, os.PathLike)) else names
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        given = [given]
+    found = []
+    for name in given:
+        if not isinstance(name, (str, os.PathLike)):
+            raise SettingError(f"{told(name)} must be the name of a text, a str or a Path; give one, or a list of such")
+        found.append(os.fspath(name))
+    return found
 
 
 def _absolute(names: Iterable[str]) -> list[str]:

@@ -239,11 +239,15 @@ def read_text(
     return normalized(text) if config.normalize == "NFC" else text
 
 
-def clean(text: str, config: ReadingConfig) -> str:
-    """A text in memory, with line ends and normal form as `config` says.
+def clean(text: str, config: ReadingConfig | None) -> str:
+    """A text in memory as training would have read it: with line ends and normal form as `config` says; None: as it is.
 
-    Where that reads raw bytes, the text's UTF-8, with a character for each byte. Raises DataError for what has none.
+    Whatever takes a model and a text does this for each call. Where a text comes in pieces, clean it whole first: a cut
+    between a letter and its accent, or between CR and LF, would part them. Where training read raw bytes, the text's
+    UTF-8, with a character for each byte; raises DataError for what has none.
     """
+    if config is None:
+        return text
     if config.newline == "lf":
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if config.encoding == RAW:

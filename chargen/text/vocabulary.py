@@ -5,6 +5,7 @@ from the same vocabulary, which gives the same ids a hundred times faster and in
 """
 
 import json
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.errors import DataError, ModelFileError, short
+from chargen.settings import check_text
+from chargen.text.twins import advise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -87,6 +90,21 @@ class Vocabulary:
         """The id that stands for every folded character, or None where nothing was folded."""
         return len(self.characters) if self.folded else None
 
+    @property
+    def folded_nats(self) -> float:
+        """What a folded character costs beside the unknown symbol; 0 where nothing was folded.
+
+        The symbol's probability is shared out equally among the F folded characters and one more, which is any other
+        code point: ln(F + 1). So the probabilities of all 1,114,112 code points (lone surrogates too, which a Python
+        text may hold) sum to one; and next to nothing is taken from the folded ones, which are all that training meets.
+        """
+        return math.log(len(self.folded) + 1) if self.folded else 0.0
+
+    @property
+    def unseen_nats(self) -> float:
+        """What a character that was never seen costs beside the unknown symbol: its share, and its place there."""
+        return self.folded_nats + math.log(CODE_POINTS - len(self.characters) - len(self.folded))
+
     def __len__(self) -> int:
         return 256 if self.byte_mode else len(self.characters) + bool(self.folded)
 
@@ -126,6 +144,7 @@ class Vocabulary:
         """
         if unknown not in ("error", "skip", "replace"):
             raise ValueError(f"unknown is {unknown!r}: it must be error, skip or replace")
+        check_text("text", text)
         if self.unit == "byte":
             errors = "surrogateescape" if self.raw else "strict"
             try:
@@ -149,13 +168,15 @@ class Vocabulary:
 
     def _explain_unknown(self, text: str, missing: NDArray[np.bool_], unknown: str) -> str:
         places = np.flatnonzero(missing)
-        distinct = sorted({text[place] for place in places})
+        first = {text[place]: int(place) for place in places[::-1]}
+        distinct = sorted(first)
         names = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in distinct[:5])
         more = f" and {len(distinct) - 5} more" if len(distinct) > 5 else ""
         if unknown == "replace":
             advice = "the model has no unknown symbol to replace them with: leave them out with --unknown skip"
         else:
-            advice = "--unknown skip leaves them out; a model trained with --unit byte knows every text"
+            twins = advise(text, [first[character] for character in distinct[:5]], set(self.characters))
+            advice = f"{twins}--unknown skip leaves them out; a model trained with --unit byte knows every text"
         return f"unknown to the model: {names}{more}, first at position {places[0]}; {advice}"
 
     def decode(self, ids: NDArray[Any]) -> str:

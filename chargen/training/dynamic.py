@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from chargen.errors import DataError
 from chargen.model.arrays import weights_of
-from chargen.model.device import autocast
+from chargen.model.device import autocast, float32_products
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
 from chargen.model.recurrent import State, detach
 from chargen.storage.model_file import ModelFile, build_model
+from chargen.text.reading import clean
 from chargen.text.vocabulary import Vocabulary
 from chargen.training.evaluate import Loss, first_counted, folding_nats, total
 
@@ -55,7 +56,7 @@ class Reader:
 
     Args:
         model: stays as it is.
-        usual: what `usual_gradients` found, for each weight.
+        usual: what `usual_gradients` found, for each weight; zeros for those that this direction does not learn.
         direction: "backward" reads from the end; that stack learns, and what both share.
     """
 
@@ -69,10 +70,15 @@ class Reader:
         direction: str = "forward",
     ) -> None:
         self.model = copy.deepcopy(model)
+        for module in self.model.modules():
+            if isinstance(module, nn.RNNBase):
+                module.flatten_parameters()  # a copy's weights no longer lie in one stretch, as a GPU wants them
         self.vocabulary, self.rates, self.precision, self.direction = vocabulary, rates, precision, direction
         self.weights = list(self.model.parameters())
         self.trained = [weight.detach().clone() for weight in self.weights]
-        mean = float(sum(size.double().sum() for size in usual)) / sum(size.numel() for size in usual)
+        learned = [size for size in usual if size.any()]  # not the other stack, and not the cloze layer
+        total_size = sum(float(size.double().sum()) for size in learned)
+        mean = total_size / sum(size.numel() for size in learned) if learned else 1.0
         self.divisors = [size + FLOOR * mean for size in usual]
         self.pulls = [(rates.decay * size / mean).clamp(max=1) for size in usual]
 
@@ -83,7 +89,8 @@ class Reader:
         """
         found = _segments(self.model, self.vocabulary, ids, self.precision, self.direction)
         for targets, nats, gradients in found:
-            yield Loss(nats + folding_nats(self.vocabulary, targets), self.vocabulary.count_characters(targets))
+            characters = self.vocabulary.count_characters(targets)
+            yield Loss(nats + folding_nats(self.vocabulary, targets), characters, targets.size)
             self._learn(gradients)
 
     @torch.no_grad()
@@ -155,7 +162,7 @@ def adapted(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, direct
     characters.
     """
     model, vocabulary = build_model(file), file.vocabulary
-    ids = vocabulary.encode(text, "skip" if vocabulary.unknown_id is None else "replace")
+    ids = vocabulary.encode(clean(text, file.reading), "skip" if vocabulary.unknown_id is None else "replace")
     usual = usual_gradients(model, vocabulary, ids, direction=direction)
     reader = Reader(model, vocabulary, usual, rates, direction=direction)
     for _ in range(times):
@@ -184,6 +191,7 @@ def _segments(
         with autocast(precision, model.device):
             values, after = model.read(given[:, begin - 1 : end - 1], state, direction=direction)
             loss = cross_entropy(values, model.output, given[:, begin:end])
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        with float32_products(precision, model.device):
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         state = detach(after)
         yield ids[begin:end], loss.item() * (end - begin), gradients

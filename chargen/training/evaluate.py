@@ -1,19 +1,23 @@
 """The loss on a text: every character counted once, with carried state, divided by what was counted."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from chargen.errors import NOT_FINITE, ChargenError, DataError
-from chargen.model.device import autocast
+from chargen.model.device import autocast, pick_device
 from chargen.model.language_model import CharModel
 from chargen.model.loss import costs
-from chargen.text.vocabulary import CODE_POINTS, Vocabulary
+from chargen.settings import check_text
+from chargen.storage.model_file import ModelFile, as_model_file, build_model, vocabulary_of
+from chargen.text.reading import ReadingConfig, clean
+from chargen.text.vocabulary import Vocabulary
 
 WARM = 500
 MAX_ROWS = 32
@@ -22,10 +26,17 @@ WINDOW = 256
 
 @dataclass(frozen=True)
 class Loss:
-    """A sum of nats over a number of characters. Each is exact, so sums of parts are sums of wholes."""
+    """A sum of nats over a number of characters. Each is exact, so sums of parts are sums of wholes.
+
+    Args:
+        nats: their cost together.
+        characters: how many begin in what was scored.
+        ids: how many ids that was: as many, or its bytes.
+    """
 
     nats: float
     characters: int
+    ids: int = 0
 
     @property
     def mean(self) -> float:
@@ -51,8 +62,8 @@ def loss_windows(
 
     Args:
         ids: (N,), in the order of the text; N >= 2.
-        vocabulary: says whether ids are bytes, so that characters are counted where they begin, and how many characters
-            share the unknown symbol: each costs ln of that number more, for its place among them.
+        vocabulary: says whether ids are bytes, so that characters are counted where they begin, and what the characters
+            cost that share the unknown symbol (`Vocabulary.folded_nats`).
         limit: score about this many ids, in evenly spaced stretches that depend on N and `limit` only.
         rows: how many rows; by default one per 1,000 ids scored, at most 32.
         direction: "forward", or "backward" where the model is bidirectional.
@@ -84,9 +95,10 @@ def loss_windows(
         scored = targets[counted].numpy()
         nats = float(each.cpu().double().sum())
         if vocabulary is None:
-            yield Loss(nats, scored.size)
+            yield Loss(nats, scored.size, scored.size)
         else:
-            yield Loss(nats + folding_nats(vocabulary, scored), vocabulary.count_characters(scored))
+            characters = vocabulary.count_characters(scored)
+            yield Loss(nats + folding_nats(vocabulary, scored), characters, scored.size)
 
 
 def first_counted(ids: NDArray[Any], byte_mode: bool, backward: bool = False) -> int:
@@ -98,10 +110,10 @@ def first_counted(ids: NDArray[Any], byte_mode: bool, backward: bool = False) ->
 
 
 def folding_nats(vocabulary: Vocabulary, targets: NDArray[Any]) -> float:
-    """What the folded characters among `targets` cost beside the unknown symbol: ln(how many share it) each."""
+    """What unknown symbols among `targets` cost beside themselves, each taken for a folded character."""
     if vocabulary.unknown_id is None:
         return 0.0
-    return int(np.count_nonzero(targets == vocabulary.unknown_id)) * math.log(len(vocabulary.folded))
+    return int(np.count_nonzero(targets == vocabulary.unknown_id)) * vocabulary.folded_nats
 
 
 def evaluate_ids(model: CharModel, ids: NDArray[Any], **options: Any) -> Loss:
@@ -112,7 +124,8 @@ def evaluate_ids(model: CharModel, ids: NDArray[Any], **options: Any) -> Loss:
 def total(parts: Iterable[Loss]) -> Loss:
     """The loss of the whole from those of its parts."""
     found = list(parts)
-    return Loss(math.fsum(part.nats for part in found), sum(part.characters for part in found))
+    characters, ids = sum(part.characters for part in found), sum(part.ids for part in found)
+    return Loss(math.fsum(part.nats for part in found), characters, ids)
 
 
 @dataclass(frozen=True)
@@ -123,9 +136,9 @@ class Evaluation:
         characters: how many were counted.
         bytes: how many bytes of UTF-8 they take.
         nats: their cost together.
-        folded: how many of them share the unknown symbol, each charged for its place among those it stands for.
-        unseen: how many the model has never met, each charged for its place among all other code points.
-        skipped: how many were left out on request.
+        folded: how many of them share the unknown symbol, each charged its share of it (`Vocabulary.folded_nats`).
+        unseen: how many the model has never met, each charged alike (`Vocabulary.unseen_nats`).
+        skipped: how many unknown ones were left out, where there is no symbol or on request.
     """
 
     characters: int
@@ -155,56 +168,112 @@ class Evaluation:
         """E to the nats per character: how many equally likely characters would be as hard."""
         return math.exp(min(self.nats_per_character, 700))
 
+    def __repr__(self) -> str:
+        counts = {"folded": self.folded, "unseen": self.unseen, "skipped": self.skipped}
+        more = "".join(f", {count:,} {name}" for name, count in counts.items() if count)
+        return (
+            f"Evaluation({self.nats_per_character:.4f} nats, {self.bits_per_character:.4f} bits per character, "
+            f"{self.bits_per_byte:.4f} bits per byte, perplexity {self.perplexity:.4f}, "
+            f"on {self.characters:,} characters{more})"
+        )
 
+
+@overload
 def evaluate(
-    model: CharModel,
-    vocabulary: Vocabulary,
+    model: ModelFile | str | os.PathLike[str],
     text: str,
+    /,
     *,
-    unknown: str = "error",
+    unknown: str | None = None,
     rows: int | None = None,
     precision: str = "fp32",
     direction: str = "forward",
+    device: str = "cpu",
+) -> Evaluation: ...
+
+
+@overload
+def evaluate(
+    model: CharModel | ModelFile | str | os.PathLike[str],
+    vocabulary: Vocabulary | None = None,
+    text: str | None = None,
+    *,
+    unknown: str | None = None,
+    rows: int | None = None,
+    precision: str = "fp32",
+    direction: str = "forward",
+    device: str = "cpu",
+    reading: ReadingConfig | None = None,
+    pieces: Callable[[NDArray[Any]], Iterable[Loss]] | None = None,
+) -> Evaluation: ...
+
+
+def evaluate(
+    model: CharModel | ModelFile | str | os.PathLike[str],
+    vocabulary: Vocabulary | str | None = None,
+    text: str | None = None,
+    *,
+    unknown: str | None = None,
+    rows: int | None = None,
+    precision: str = "fp32",
+    direction: str = "forward",
+    device: str = "cpu",
+    reading: ReadingConfig | None = None,
     pieces: Callable[[NDArray[Any]], Iterable[Loss]] | None = None,
 ) -> Evaluation:
-    """Score a text whole.
+    """Score a text whole: `evaluate(path, text)`, or `evaluate(model, vocabulary, text)` with a CharModel.
 
-    A folded character costs -ln p(unknown) + ln(number of folded characters); one never seen costs
-    -ln p(unknown) + ln(1,114,112 - V), where the model has an unknown symbol.
+    With characters folded into an unknown symbol, it is a proper code still: see `Vocabulary.folded_nats`.
 
     Args:
-        unknown: where it has none: "error", or "skip" such characters and count them.
+        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        vocabulary: of a CharModel; the others have their own.
+        unknown: what to do with characters that the model has never seen: "error", "skip" them and count them, or
+            "replace" them by the unknown symbol; by default "replace" where there is one, else "skip".
         direction: "backward" reads from the end and predicts each character from those behind it.
+        device: "cpu", "cuda", "mps" or "auto"; a CharModel computes where it is.
+        reading: how a CharModel's text was read: this one is cleaned alike; None: it is taken as it is. A file says so.
         pieces: scores the ids instead of `loss_windows`, as `dynamic.Reader.losses` does.
 
     Raises DataError for unknown characters or a text of fewer than two characters, SettingError for a direction that
     the model does not read in.
     """
-    replace = vocabulary.unknown_id is not None
-    ids = vocabulary.encode(text, "replace" if replace else unknown)
+    if text is None and not isinstance(vocabulary, Vocabulary):
+        vocabulary, text = None, vocabulary
+    assert not isinstance(vocabulary, str)
+    text = check_text("text", text)
+    if isinstance(model, CharModel):
+        vocabulary = vocabulary_of(model, vocabulary)
+    else:
+        file = as_model_file(model, vocabulary)
+        reading = reading or file.reading
+        model, vocabulary = build_model(file, str(pick_device(device))), file.vocabulary
+    text = clean(text, reading)
+    symbol = vocabulary.unknown_id
+    unknown = unknown or ("skip" if symbol is None else "replace")
+    ids = vocabulary.encode(text, unknown)
     kept = text
-    if vocabulary.byte_mode and unknown == "skip":
-        kept = text.encode("utf-8", "ignore").decode()
-    elif not vocabulary.byte_mode and len(ids) < len(text):
-        known = set(vocabulary.characters)
+    if unknown == "skip":
+        known = {*vocabulary.characters, *vocabulary.folded}
         kept = "".join(character for character in text if character in known)
+        kept = text.encode("utf-8", "ignore").decode() if vocabulary.byte_mode else kept
+    skipped = len(text) - len(kept)
+    if len(kept) < 2 <= len(text):
+        raise DataError(
+            f"scoring needs at least 2 characters that the model knows, found {len(kept)}; {skipped:,} unknown ones "
+            "were left out"
+        )
     options: dict[str, Any] = {"vocabulary": vocabulary, "rows": rows, "precision": precision, "direction": direction}
     loss = total(pieces(ids) if pieces else loss_windows(model, ids, **options))
-    backward = direction == "backward"
-    counted, scored = (kept[:-1], ids[:-1]) if backward else (kept[1:], ids[1:])
+    counted, scored = (kept[:-1], ids[:-1]) if direction == "backward" else (kept[1:], ids[1:])
     folded = unseen = 0
-    if replace:
+    if symbol is not None:
         rare = set(vocabulary.folded)
         folded = sum(character in rare for character in counted)
-        unseen = int(np.count_nonzero(scored == vocabulary.unknown_id)) - folded
-    # The loss has charged every unknown symbol as a folded character; one never seen has more places to be.
-    beyond = math.log(CODE_POINTS - len(vocabulary)) - math.log(max(len(vocabulary.folded), 1))
-    nats = loss.nats + unseen * beyond
-    size = len(counted.encode("utf-8", "surrogatepass"))
-    if vocabulary.raw:
-        size = len(scored)
-    elif vocabulary.byte_mode:
-        size = len(ids) - first_counted(ids[::-1] if backward else ids, True, backward)
+        unseen = int(np.count_nonzero(scored == symbol)) - folded
+    # The loss has charged every unknown symbol as a folded character.
+    nats = loss.nats + unseen * (vocabulary.unseen_nats - vocabulary.folded_nats)
+    size = loss.ids if vocabulary.unit == "byte" else len(counted.encode("utf-8", "surrogatepass"))
     if not math.isfinite(nats):
         raise ChargenError(NOT_FINITE)
-    return Evaluation(loss.characters, size, nats, folded, unseen, len(text) - len(kept))
+    return Evaluation(loss.characters, size, nats, folded, unseen, skipped)

@@ -1,6 +1,7 @@
 """A run between two steps: all it is made of, how it is saved, and how it is taken up again."""
 
 import math
+import os
 import time
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -11,14 +12,16 @@ from torch.nn import Parameter
 
 from chargen.batches import BackwardBatches, Batches, ConsecutiveBatches, RandomBatches
 from chargen.durable import make_folder, remove_leftovers
-from chargen.errors import Diverged, ModelFileError, SettingError, WriteError
+from chargen.errors import Diverged, ModelFileError, SettingError, WriteError, short
 from chargen.model.arrays import Arrays, set_weights, weights_of
 from chargen.model.config import ModelConfig
 from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
+from chargen.model.recurrent import zero_state
 from chargen.storage.model_file import FILE_NAME, ModelFile, check_characters, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
+from chargen.text.begin import begin_text
 from chargen.text.corpus import Corpus
 from chargen.text.reading import ReadingConfig
 from chargen.training.budget import Budget
@@ -35,6 +38,8 @@ MAX_FAILED_SAVES = 3
 """In a row; then the run stops, with what the last good one holds."""
 AHEAD = 16
 """Steps that a GPU is given before the host asks how they went."""
+NAMES = 5
+"""Texts that a model file names."""
 SUBSET = 24_000
 """Ids of the fixed part of the validation text that is scored while training."""
 SUBSET_SHARE = 0.03
@@ -129,6 +134,15 @@ class Run:
         self._failed_saves = 0
         self.warning = ""
 
+    def make_places(self, rows: int) -> None:
+        """Make what a step reads and writes before the first one: the carried state, and AdamW's moments."""
+        for direction in self.batches:
+            self.hidden.setdefault(direction, zero_state(self.model_config, rows, self.device))
+        for weight in self.model.parameters():
+            if not self.optimizer.state[weight]:
+                moments = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+                self.optimizer.state[weight] = {"step": torch.zeros((), device=self.device), **moments}
+
     @classmethod
     def resume(
         cls,
@@ -171,7 +185,7 @@ class Run:
         return found.config == self.model_config and found.vocabulary == self.corpus.vocabulary
 
     def _summary(self, step: int) -> dict[str, Any]:
-        """What the model file says of its training: no clock, no path."""
+        """What the model file says of its training: no path, and no clock but that of a budget in minutes."""
         corpus = asdict(self.corpus.config)
         # A part that is a text of its own is no fraction of the training text.
         corpus |= {f"{role}_fraction": 0.0 for role in ("valid", "test") if self.corpus.sources[role]}
@@ -179,6 +193,8 @@ class Run:
             "step": step,
             "epoch": step / self.batches["forward"].steps_per_epoch,
             "precision": self.precision,
+            "sources": _names(self.corpus),
+            **({"seconds": round(self.budget.seconds(), 1)} if self.config.minutes else {}),
             "settings": {**asdict(self.config), **{name: corpus[name] for name in sorted(corpus)}},
             **({"init": self.origin} if self.origin else {}),
         }
@@ -195,6 +211,7 @@ class Run:
             self.corpus.counts,
             reading,
             self._summary(self.counters.step) if summary is None else summary,
+            begin=begin_text(self.corpus.vocabulary, self.corpus.counts),
         )
 
     def save(self) -> None:
@@ -271,6 +288,17 @@ class Run:
         )
 
 
+def _names(corpus: Corpus) -> dict[str, list[str]]:
+    """What the texts of each role are called, without their folders; of many texts the first five."""
+    found = {}
+    for role, sources in corpus.sources.items():
+        names = [os.path.basename(os.path.normpath(one)) if one != "-" else "standard input" for one in sources]
+        more = [f"and {len(names) - NAMES:,} more"] if len(names) > NAMES else []
+        if names:
+            found[role] = [short(name, 100) for name in names[:NAMES]] + more
+    return found
+
+
 def _freeze(model: CharModel, layers: int) -> None:
     """Let the lowest recurrent layers of each stack stay as they are."""
     if layers > model.config.num_layers:
@@ -298,7 +326,8 @@ def _adamw(model: CharModel, config: TrainConfig) -> torch.optim.AdamW:
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, fused=model.device.type in ("cpu", "cuda", "mps"))
+    kind = model.device.type
+    return torch.optim.AdamW(groups, lr=config.lr, fused=kind in ("cpu", "cuda", "mps"), capturable=kind == "cuda")
 
 
 def _batches(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) -> dict[str, Batches]:

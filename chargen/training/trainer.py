@@ -16,15 +16,16 @@ from chargen.batches import Batch
 from chargen.draws import Purpose, uniform
 from chargen.errors import NOT_FINITE, Diverged
 from chargen.model.arrays import set_weights, weights_of
-from chargen.model.device import autocast, to_device
-from chargen.model.dropout import Noise
+from chargen.model.device import autocast, float32_products, to_device
+from chargen.model.dropout import Masks, Noise
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
 from chargen.model.recurrent import State, detach, keep_rows
 from chargen.storage.model_file import FILE_NAME, save_model
 from chargen.storage.run_state import save_run_state
+from chargen.training.captured import CapturedStep, Figures, Given
 from chargen.training.cloze import cloze_loss, even_windows
-from chargen.training.evaluate import Loss, folding_nats, loss_windows
+from chargen.training.evaluate import Loss, folding_nats, loss_windows, total
 from chargen.training.metrics import due
 from chargen.training.progress import Progress
 from chargen.training.run import MAX_BAD_STEPS, SUBSET, Run
@@ -81,7 +82,7 @@ class Trainer(Run):
 
         Raises Diverged after three steps in a row whose loss or gradient is not finite; they are never applied.
         """
-        config, counters, model = self.config, self.counters, self.model
+        config, counters = self.config, self.counters
         counters.complete = False
         self.metrics.cut()
         if self.out and counters.step == 0:
@@ -91,39 +92,13 @@ class Trainer(Run):
             begun = time.monotonic()
             rate = learning_rate(config, counters.step, self.budget.share())
             batches = {direction: batches.batch(counters.step) for direction, batches in self.batches.items()}
-            losses: dict[str, Tensor] = {}
-            norms: dict[str, Tensor] = {}
-            hidden: dict[str, State] = {}
-
-            for direction, batch in batches.items():
-                targets = to_device(batch.targets, self.device)
-                with autocast(self.precision, self.device):
-                    values, hidden[direction] = model.read(
-                        to_device(batch.inputs, self.device),
-                        self._carried(direction, batch),
-                        Noise(config.seed, counters.step),
-                        direction,
-                    )
-                    losses[direction] = cross_entropy(values, model.output, targets)
-                norms[direction] = self._add_gradient(losses[direction], direction)
-            cloze_characters = 0
-            if self.cloze and self.cloze.due(counters.step):
-                with autocast(self.precision, self.device):
-                    losses["cloze"], cloze_characters = self.cloze.loss(model, counters.step)
-                norms["cloze"] = self._add_gradient(losses["cloze"], "cloze")
-                if not (math.isfinite(losses["cloze"].item()) and math.isfinite(norms["cloze"].item())):
-                    # The cloze layer may harm nothing but itself.
-                    del losses["cloze"], norms["cloze"]
-                    cloze_characters = 0
-                    for weight in self.parts["cloze"]:
-                        weight.grad = None
-
-            figures = torch.stack([*losses.values(), *norms.values()]).detach()
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self._apply(torch.isfinite(figures).all(), hidden)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.pending.append(_Step(batches, tuple(losses), figures, rate, cloze_characters))
+                group["lr"] = self._rate(rate)
+            given = {direction: self._on_device(direction, batch) for direction, batch in batches.items()}
+            learns_cloze = self.cloze is not None and self.cloze.due(counters.step)
+            step = self.step if learns_cloze or self.captured is None else self.captured
+            names, figures, cloze_characters = step(given, Noise(config.seed, counters.step))
+            self.pending.append(_Step(batches, names, figures, rate, cloze_characters))
             counters.step += 1
             # The first one tells how fast it goes.
             if len(self.pending) >= self.ahead or self._due() or not self.budget.train_steps:
@@ -146,16 +121,55 @@ class Trainer(Run):
     def _set_up(self, *arguments: Any) -> None:
         super()._set_up(*arguments)
         self.pending: list[_Step] = []
+        self.captured = CapturedStep(self) if self.device.type == "cuda" else None
 
-    def _carried(self, direction: str, batch: Batch) -> State | None:
-        """The state of the rows that continue; the others start fresh, and a few that could continue with them."""
-        if direction not in self.hidden:
-            return None
+    def step(self, given: dict[str, Given], noise: Masks) -> Figures:
+        """Learn from a minibatch of each direction: forward, loss, backward, clip, update."""
+        losses, norms, hidden = self.gradients(given, noise)
+        cloze_characters = 0
+        if self.cloze and self.cloze.due(self.counters.step):
+            with autocast(self.precision, self.device):
+                losses["cloze"], cloze_characters = self.cloze.loss(self.model, self.counters.step)
+            norms["cloze"] = self._add_gradient(losses["cloze"], "cloze")
+            if not (math.isfinite(losses["cloze"].item()) and math.isfinite(norms["cloze"].item())):
+                # The cloze layer may harm nothing but itself.
+                del losses["cloze"], norms["cloze"]
+                cloze_characters = 0
+                for weight in self.parts["cloze"]:
+                    weight.grad = None
+
+        figures = torch.stack([*losses.values(), *norms.values()]).detach()
+        self._apply(torch.isfinite(figures).all(), hidden)
+        self.optimizer.zero_grad(set_to_none=True)
+        return tuple(losses), figures, cloze_characters
+
+    def gradients(
+        self, given: dict[str, Given], noise: Masks
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, State]]:
+        """Forward, loss, backward and clip for each direction: its loss, its gradient's norm, the state after it."""
+        losses: dict[str, Tensor] = {}
+        norms: dict[str, Tensor] = {}
+        hidden: dict[str, State] = {}
+        for direction, (inputs, targets, kept) in given.items():
+            before = self.hidden.get(direction)
+            state = None if before is None else keep_rows(before, kept)
+            with autocast(self.precision, self.device):
+                values, hidden[direction] = self.model.read(inputs, state, noise, direction)
+                losses[direction] = cross_entropy(values, self.model.output, targets)
+            norms[direction] = self._add_gradient(losses[direction], direction)
+        return losses, norms, hidden
+
+    def _on_device(self, direction: str, batch: Batch) -> Given:
+        """A minibatch there, and which rows go on from the state before: all that can but for a few, drawn anew."""
         size = len(batch.continues)
         rows = np.arange(size) + size * (direction == "backward")
         drawn = uniform(self.config.seed, rows, self.counters.step, Purpose.FRESH)
         kept = batch.continues & (drawn >= self.config.state_reset)
-        return keep_rows(self.hidden[direction], to_device(kept, self.device))
+        return to_device(batch.inputs, self.device), to_device(batch.targets, self.device), to_device(kept, self.device)
+
+    def _rate(self, rate: float) -> float | Tensor:
+        """A learning rate as the optimizer takes it: where a graph is replayed, in a place that it can read."""
+        return rate if self.captured is None else self.captured.rate.fill_(rate)
 
     def _add_gradient(self, loss: Tensor, part: str) -> Tensor:
         """Add the gradient of a loss, clipped by its own norm, to what the weights have; return the norm before."""
@@ -163,7 +177,8 @@ class Trainer(Run):
         before = [weight.grad for weight in weights]
         for weight in weights:
             weight.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        with float32_products(self.precision, self.device):
+            loss.backward()  # type: ignore[no-untyped-call]
         norm = clip_grad_norm_(weights, self.config.clip_norm or math.inf)
         for weight, gradient in zip(weights, before, strict=True):
             if gradient is not None:
@@ -187,9 +202,9 @@ class Trainer(Run):
         self.optimizer.found_inf = 1 - good.float()  # type: ignore[attr-defined]
         self.optimizer.step()
         for direction, state in hidden.items():
-            before = self.hidden.get(direction) or tuple(torch.zeros_like(layer) for layer in state)
-            kept = (torch.where(good, *pair) for pair in zip(detach(state), before, strict=True))
-            self.hidden[direction] = tuple(kept)
+            before = self.hidden.setdefault(direction, tuple(torch.zeros_like(layer) for layer in state))
+            for place, new in zip(before, detach(state), strict=True):
+                place.copy_(torch.where(good, new, place))
 
     def _settle(self) -> None:
         """Learn from the device how the steps went that are not counted yet, and count them.
@@ -329,7 +344,7 @@ class Trainer(Run):
             for part in loss_windows(model, ids, **options, direction=direction):
                 parts.append(part)
                 yield self._progress(doing)
-            found[direction] = Loss(math.fsum(part.nats for part in parts), sum(part.characters for part in parts))
+            found[direction] = total(parts)
         if self.cloze:
             parts = []
             for windows in even_windows(ids, size // 4):
@@ -382,6 +397,8 @@ class Trainer(Run):
                     f"{name}_characters": losses["forward"].characters,
                     f"{name}_whole": limit is None,
                 }
+                if self.corpus.vocabulary.unit == "byte":
+                    self.summary[f"{name}_bytes"] = losses["forward"].ids
                 self.summary |= self._named(name, losses) if self.cloze else {}
         counters.complete = True
         if self.out:

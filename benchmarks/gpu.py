@@ -1,0 +1,325 @@
+"""Whether chargen is right on a card, and how fast: one command, under eight minutes.
+
+    bash benchmarks/gpu.sh OUT tinyshakespeare.txt
+
+Parts run one after the other, each in a process and a time limit of its own; each writes OUT/PART.json as its figures
+come, and what it says to OUT/log.txt. A part that fails stops no other. Figures that are compared are medians of
+interleaved runs.
+"""
+
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from benchmarks.common import CELLS, LETTERS, interleaved, machine, new_file, timed
+from benchmarks.sampling import PlainSampler
+from benchmarks.training import chargen_steps, plain_steps, random_text, speed_of
+from chargen import Corpus, ModelConfig, Sampler, TrainConfig, Trainer
+from chargen.sampling.torch_stepper import TorchStepper
+from chargen.storage.model_file import build_model
+from chargen.training.sizing import time_reference
+
+Row = dict[str, Any]
+PRECISIONS = "fp32", "bf16"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a part is given.
+
+    Args:
+        device: "cuda" or "cpu".
+        small: whether this is a rehearsal: everything, tiny.
+        text: a file to learn, or the name of a corpus.
+        more: whether the longer parts are wanted.
+    """
+
+    device: str
+    small: bool
+    text: str
+    more: bool
+
+    @property
+    def seconds(self) -> float:
+        """How long a figure is measured at a time."""
+        return 0.02 if self.small else 0.25
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Layers and hidden units."""
+        return ((2, 16),) if self.small else ((2, 512), (3, 1024))
+
+
+def correctness(task: Task) -> Iterator[Row]:
+    """The tests of the suite that need a card."""
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "--durations=5"]
+    files = ["tests/test_gpu.py", "-k", "not 3 and not both and not 32"] if task.small else ["tests/test_gpu.py"]
+    # Other versions may warn of other things: shown, and no failure.
+    words += ["-o", "filterwarnings=default", *files]
+    environment = os.environ | {"CHARGEN_TEST_DEVICE": task.device}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    print(done.stdout[-200_000:], done.stderr[-20_000:])
+    lines = done.stdout.splitlines()
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    yield {"exit": done.returncode, "result": lines[-1] if lines else "", "failed": failed}
+
+
+def quality(task: Task) -> Iterator[Row]:
+    """What `chargen train` makes of a text in a minute, sizes chosen by itself; with `--more`, in three."""
+    minutes = [0.05] if task.small else [1, 3] if task.more else [1]
+    for budget in minutes:
+        yield trained(task, "--minutes", str(budget))
+    if task.more:
+        for rows in (16,) if task.small else (64, 128, 256, 512):
+            yield trained(task, "--minutes", str(minutes[0]), "--batch-size", str(rows))
+
+
+def trained(task: Task, *options: str) -> Row:
+    """The end of a run of the command: loss on the whole validation part (a tenth), steps, settings, seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "chargen", "train", task.text, "--out", f"{folder}/run", "--preview", "0"]
+        words += ["--device", task.device, *options]
+        begun = time.perf_counter()
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - begun
+        print(done.stdout, done.stderr)
+        if done.returncode:
+            return {"options": options, "exit": done.returncode, "error": done.stderr[-2000:]}
+        lines = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
+        words = [sys.executable, "-m", "chargen", "info", f"{folder}/run", "--json"]
+        info = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    last, speeds = lines[-1], [line["chars_per_second"] for line in lines[:-1] if line["chars_per_second"]]
+    kept = {name: last[name] for name in ("valid_loss", "step", "epoch")}
+    return {"options": options, "wall_seconds": seconds, **kept, "chars_per_second": speeds[-1:], "model": info}
+
+
+def precisions(task: Task) -> Iterator[Row]:
+    """What rounding costs: losses on the whole validation part after equally many steps, and how long these took."""
+    corpus = Corpus.from_files(task.text)
+    size, steps, rows = (16, 20, 4) if task.small else (384, 1000, 64)
+    for precision, cell in itertools.product(PRECISIONS, CELLS):
+        settings = TrainConfig(
+            steps=steps, eval_every=10**9, batch_size=rows, precision=precision, device=task.device, weight_decay=0.5
+        )
+        yield attempted({"cell": cell, "precision": precision}, learned, corpus, ModelConfig(cell, 2, size), settings)
+
+
+def learned(corpus: Corpus, config: ModelConfig, settings: TrainConfig) -> Row:
+    """The end of a run: its loss, its steps, and the seconds that went into them."""
+    trainer = Trainer(corpus, config, settings)
+    for _ in trainer.run():
+        pass
+    counters, seconds = trainer.counters, trainer.budget.train_seconds
+    loss = {name: value for name, value in trainer.summary.items() if name.startswith("valid")}
+    return loss | {"steps": counters.step, "applied": counters.applied, "seconds": seconds}
+
+
+def attempted(labels: Row, job: Callable[..., Row], *arguments: Any) -> Row:
+    """What a job finds, or its traceback: one that fails must not stop the next."""
+    try:
+        return labels | job(*arguments)
+    except Exception:
+        return labels | {"error": traceback.format_exc()}
+
+
+def sampling(task: Task) -> Iterator[Row]:
+    """Characters per second: the plain loop's, chargen's, of the latter without its graph, and of its chunks alone."""
+    bandwidth = copying(task)
+    for cell, (layers, hidden) in itertools.product(CELLS, task.shapes[:1]):
+        file = new_file(cell, layers, hidden, LETTERS)
+        network = build_model(file, task.device)
+        for streams in (1, 64) if task.small else (1, 64, 4096):
+            sampler = Sampler(file, seed=1, num=streams, stepper=TorchStepper(network))
+            jobs = {
+                "plain": timed(PlainSampler(file, streams, task.device).write, 2, task.seconds),
+                "chargen": timed(sampler.generate_all, 16 if task.small else 512, task.seconds),
+            }
+            for job in jobs.values():
+                job()
+            found = {name: speed * streams for name, speed in interleaved(jobs, 3).items()}
+            read = sum(array.nbytes for name, array in file.arrays.items() if "weight" in name and "embed" not in name)
+            share = read * found["chargen"] / streams / bandwidth
+            yield {"cell": cell, "layers": layers, "hidden": hidden, "streams": streams, **found, "bandwidth": share}
+
+
+def copying(task: Task) -> float:
+    """Bytes a second that the device reads."""
+    values = torch.ones(10**6 if task.small else 10**9, dtype=torch.float32, device=task.device)
+    job = timed(lambda times: [values.sum() for _ in range(times)][-1].item(), 2, task.seconds)
+    job()
+    return statistics.median(job() for _ in range(3)) * values.nbytes
+
+
+def training(task: Task) -> Iterator[Row]:
+    """Characters per second of training steps: the plain loop's, layers in one module or in a row, and chargen's."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # the plain loops in "TF32"
+    corpus = random_text(LETTERS)
+    yield {"reference": vars(time_reference(LETTERS, {"device": task.device}, 4 * task.seconds))}
+    batches = (4,) if task.small else (64, 128, 256, 512) if task.more else (64, 128, 256)
+    length = 16 if task.small else 128
+    half = torch.float16 if task.device == "cuda" else torch.bfloat16
+    for (layers, hidden), rows, cell in itertools.product(task.shapes, batches, CELLS):
+        config, batch = ModelConfig(cell, layers, hidden), (rows, length)
+        steps: dict[str, Callable[[], Iterator[Any]]] = {
+            "plain tf32": partial(plain_steps, config, batch, corpus, None, task.device),
+            "plain half": partial(plain_steps, config, batch, corpus, half, task.device),
+            "in a row half": partial(plain_steps, config, batch, corpus, half, task.device, in_a_row=True),
+        }
+        steps |= {name: partial(chargen_steps, config, batch, corpus, name, task.device) for name in PRECISIONS}
+        labels = {"cell": cell, "layers": layers, "hidden": hidden, "rows": rows}
+        yield attempted(labels, speeds, steps, batch, task)
+        if rows == 128 and task.device == "cuda":
+            yield attempted(labels, lambda steps=steps: {"kernels": slowest_kernels(steps["bf16"]())})
+
+
+def speeds(steps: dict[str, Callable[[], Iterator[Any]]], batch: tuple[int, int], task: Task) -> Row:
+    """Characters per second of steps, all by turns."""
+    number = {name: 2 if task.small else 16 if name in PRECISIONS else 6 for name in steps}
+    jobs = {name: speed_of(taken(), batch, number[name]) for name, taken in steps.items()}
+    for job in jobs.values():
+        job()
+    return interleaved(jobs, 2)
+
+
+def slowest_kernels(steps: Iterator[Any]) -> list[tuple[str, float]]:
+    """Names and milliseconds of the kernels in which a step spends most time."""
+    for _ in range(20):
+        next(steps)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        for _ in range(16):
+            next(steps)
+        torch.cuda.synchronize()
+    events = sorted(profiler.key_averages(), key=lambda event: -event.self_device_time_total)
+    return [(event.key[:120], event.self_device_time_total / 16e3) for event in events[:8]]
+
+
+def cores(task: Task) -> Iterator[Row]:
+    """Training and sampling on the machine's processor, with one thread and more, beside the plain loop."""
+    for threads in (1, 2) if task.small else (1, 4, 16):
+        words = [sys.executable, "-m", "benchmarks.gpu", "--cores", *(["--rehearse"] if task.small else [])]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        print(done.stderr)
+        for line in done.stdout.splitlines():
+            yield {"threads": threads, **json.loads(line)}
+
+
+def on_these_cores(task: Task) -> Iterator[Row]:
+    """What `cores` measures with one number of threads."""
+    corpus = random_text(LETTERS)
+    hidden, length = (16, 16) if task.small else (384, 128)
+    config = ModelConfig(cell="gru", num_layers=2, hidden_size=hidden)
+    for rows in (32, 128):
+        batch = rows, length
+        steps = {
+            "plain fp32": plain_steps(config, batch, corpus),
+            "plain bf16": plain_steps(config, batch, corpus, torch.bfloat16),
+            "chargen": chargen_steps(config, batch, corpus, "auto"),
+        }
+        jobs = {name: speed_of(taken, batch) for name, taken in steps.items()}
+        for job in jobs.values():
+            job()
+        yield {"training": rows, **interleaved(jobs, 3)}
+    file = new_file("gru", 2, hidden, LETTERS)
+    for streams in (1, 64):
+        jobs = {
+            "plain": timed(PlainSampler(file, streams).write, 2, task.seconds),
+            "chargen": timed(Sampler(file, seed=1, num=streams).generate_all, 32, task.seconds),
+        }
+        for job in jobs.values():
+            job()
+        yield {"streams": streams, **{name: speed * streams for name, speed in interleaved(jobs, 3).items()}}
+
+
+PARTS: dict[str, tuple[Callable[[Task], Iterator[Row]], int, int]] = {
+    "correctness": (correctness, 100, 100),
+    "quality": (quality, 90, 510),
+    "precisions": (precisions, 60, 60),
+    "sampling": (sampling, 40, 40),
+    "training": (training, 120, 180),
+    "cores": (cores, 70, 70),
+}
+"""Each with its seconds, and those with `--more`; the most valuable first."""
+
+
+def run_part(name: str, task: Task, out: Path) -> None:
+    """Write a part's figures as they come."""
+    rows: list[Row] = []
+    for row in PARTS[name][0](task):
+        rows.append(row)
+        (out / f"{name}.json").write_text(json.dumps({"machine": described(task), "rows": rows}, indent=1) + "\n")
+        print(name, json.dumps(row)[:1500])
+
+
+def described(task: Task) -> Row:
+    """Where this was measured."""
+    there = machine() | {"device": task.device, "cores": os.cpu_count(), "rehearsal": task.small}
+    if task.device == "cuda":
+        there |= {"card": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+        there |= {"cudnn": torch.backends.cudnn.version()}
+    return there
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path), default=Path("build/gpu/out"))
+@click.argument("text", default="python")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
+@click.option("--rehearse", is_flag=True, help="Everything, tiny: to see that it would run.")
+@click.option("--more", is_flag=True, help="The longer figures too.")
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only this; may be given several times.")
+@click.option("--inside", is_flag=True, hidden=True)
+@click.option("--cores", "inside_cores", is_flag=True, hidden=True)
+def main(
+    out: Path,
+    text: str,
+    device: str,
+    rehearse: bool,
+    more: bool,
+    parts: tuple[str, ...],
+    inside: bool,
+    inside_cores: bool,
+) -> None:
+    """Measure into OUT what a card makes of chargen; TEXT is what it learns."""
+    task = Task(device, rehearse, text, more)
+    if inside_cores:
+        for row in on_these_cores(task):
+            print(json.dumps(row), flush=True)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    if inside:
+        run_part(parts[0], task, out)
+        return
+    failed = []
+    with open(out / "log.txt", "w") as log:
+        for name in parts or PARTS:
+            words = [sys.executable, "-m", "benchmarks.gpu", str(out), text, "--device", device, "--part", name]
+            words += ["--inside"] + ["--rehearse"] * rehearse + ["--more"] * more
+            begun = time.perf_counter()
+            try:
+                code: int | str = subprocess.run(
+                    words, stdout=log, stderr=log, timeout=PARTS[name][1 + more], check=False
+                ).returncode
+            except subprocess.TimeoutExpired:
+                code = "out of time"
+            failed += [name] * (code != 0)
+            click.echo(f"{name}: {code or 'done'}, {time.perf_counter() - begun:.0f} s")
+    click.echo(f"figures in {out}")
+    raise SystemExit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
