@@ -432,7 +432,7 @@ class Trainer(Run):
                     f"{name}_characters": losses["forward"].characters,
                     f"{name}_whole": limit is None,
                 }
-                if self.corpus.vocabulary.byte_mode:
+                if self.corpus.vocabulary.unit == "byte":
                     self.summary[f"{name}_bytes"] = losses["forward"].ids
                 self.summary |= self._named(name, losses) if self.cloze else {}
         counters.complete = True
