@@ -55,7 +55,7 @@ def test_any_file_trains_and_is_written_scored_and_evaluated_as_bytes(run: Run) 
     code, _, told = run("train", "any.bin", "--unit", "byte", "--encoding", "raw", "--out", "m", *QUICK)
     assert code == 0, told
     assert f"any.bin: 3,000 bytes, {len(set(ANY))} distinct, 1 file (train 2,700, valid 300)" in told
-    assert "on the whole validation text: 299 " in told
+    assert "on the whole validation text: 299 characters, 299 bytes" in told
     assert read_model("m").reading == ReadingConfig(encoding="raw")
     code, out, _ = run("sample", "m", "--length", "500", "--seed", "1", "--prime-file", "any.bin", "--no-echo")
     assert (code, len(out)) == (0, 500)
@@ -109,8 +109,9 @@ def test_stops_and_bans_of_raw_bytes() -> None:
     stop = next(text[at : at + 2] for at in range(500, 2000) if min(text[at : at + 2]) > "\x7f")
     stopped = Sampler(file, seed=4, stop=(stop,)).generate(2000)
     assert stopped == text[: text.index(stop) + 2]
-    banned = Sampler(file, seed=4, ban=clean("é", file.reading), no_repeat=3).generate(2000)
+    banned = Sampler(file, seed=4, ban="é", stop=("ab",), no_repeat=3).generate(2000)
     assert not {"\udcc3"} & set(banned)
+    assert len(Sampler(file, seed=4, stop=("é",)).generate(300)) == 300
 
 
 def test_a_model_of_utf_8_still_writes_no_broken_character(run: Run) -> None:
