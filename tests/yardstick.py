@@ -10,7 +10,7 @@ from chargen.storage import container
 
 HANG = 600
 """Seconds after which what is waited for is given up. No bound on speed: only what hangs ever takes them."""
-LONG = 10
+LONG = 5
 """How many times as long as parsing the largest header, with nothing checked, reading any file may take."""
 _LARGEST = "[" + "[]," * (container.MAX_HEADER // 3 - 1) + "[]]"
 
