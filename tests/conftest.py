@@ -1,6 +1,8 @@
 """What all tests share: reproducible hypothesis, a cache of their own, a small model to look at."""
 
+import gc
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small models on busy machines want one thread
@@ -33,12 +35,19 @@ settings.load_profile("chargen")
 def warm_kernels() -> None:
     """Commands say when they compile: on a new machine that would stand between what tests look at."""
     Sampler(small_model(), seed=0).generate(1)
+    gc.freeze()  # all that is loaded and collected by now stays: looking through it again takes much of the time
+
+
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the caches of all tests are: to number thousands of folders, pytest looks through them for each."""
+    return tmp_path_factory.mktemp("caches")
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads or writes the cache of the person who runs it."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = Path(tempfile.mkdtemp(dir=caches))
     monkeypatch.setenv("CHARGEN_CACHE", str(folder))
     return folder
 

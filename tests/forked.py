@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from yardstick import HANG
+
 _SERVER = """
-import json, os, sys, threading, time
+import json, os, sys, threading
 from chargen.cli.main import main
 import chargen.cli.train, chargen.training.trainer, chargen.sampling.decoder, chargen.model.fast_recurrent, torch, tqdm
 for line in sys.stdin:
@@ -38,7 +40,7 @@ for line in sys.stdin:
         sys.stderr.flush()
         os._exit(code or 0)
     print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), time.monotonic(), flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -80,8 +82,8 @@ class Commands:
             sent = time.monotonic()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal)
-        code, ended = self.server.stdout.readline().split()
-        return int(code), (self.folder / "err").read_text(), float(ended) - sent
+        code = int(self.server.stdout.readline())
+        return code, (self.folder / "err").read_text(), time.monotonic() - sent
 
 
 @contextlib.contextmanager
@@ -93,4 +95,4 @@ def commands(folder: Path, warm: bool = False) -> Iterator[Commands]:
         yield Commands(server, folder)
         assert server.stdin
         server.stdin.close()
-        server.wait(60)
+        server.wait(HANG)

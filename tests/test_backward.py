@@ -12,14 +12,16 @@ import pytest
 from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_sampler import cuts, primes, seeds
+from test_stepper import some_ids, walk
 
-from chargen.draws import MAX_SEED, Purpose, uniform
+from chargen.draws import Purpose, uniform
 from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
 from chargen.sampling.allowed import Allowed, utf8_before, utf8_capacity_before
 from chargen.sampling.backend import new_stepper
 from chargen.sampling.choose import choose, log_softmax
 from chargen.sampling.sampler import Sampler
-from chargen.sampling.stepper import NumpyStepper, State
+from chargen.sampling.stepper import NumpyStepper
 from chargen.sampling.torch_stepper import TorchStepper
 from chargen.storage import container
 from chargen.storage.model_file import ModelFile, build_model, save_model
@@ -45,9 +47,6 @@ choices = st.fixed_dictionaries(
         "no_repeat": st.integers(3, 5),
     },
 )
-primes = st.text("abcdefgh \n", max_size=8)
-seeds = st.integers(0, MAX_SEED)
-cuts = st.lists(st.integers(0, 9), min_size=1, max_size=5)
 
 
 @cache
@@ -513,20 +512,6 @@ def test_no_repeat_counts_whole_characters_in_bytes() -> None:
 
 
 # Steppers.
-
-
-def walk(stepper: Any, ids: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
-    """Logits (R, T, V) after each of ids (R, T), and the last state."""
-    state = stepper.start(len(ids)) if state is None else state
-    logits = []
-    for column in ids.T:
-        one, state = stepper.step(column, state)
-        logits.append(one)
-    return np.stack(logits, axis=1), state
-
-
-def some_ids(rows: int, length: int, size: int) -> np.ndarray:
-    return np.random.default_rng(rows * 1000 + length).integers(0, size, (rows, length))
 
 
 def bf16(file: ModelFile) -> ModelFile:

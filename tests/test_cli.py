@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +21,12 @@ import pytest
 from conftest import small_model
 from test_resume import assert_same_runs
 from test_terminal import Terminal
+from yardstick import HANG
 
 from chargen import __version__
 from chargen.cli import info
 from chargen.cli.main import COMMANDS, main
+from chargen.model.language_model import CharModel
 from chargen.sampling.choose import WRITING
 from chargen.sampling.rounding import LINE, WORD
 from chargen.sampling.sampler import Sampler
@@ -341,37 +344,14 @@ def test_streams_texts_from_standard_input() -> None:
     assert one_line(err.decode())
 
 
-def test_a_signal_saves_and_the_resumed_run_ends_as_the_unbroken_one(tmp_path) -> None:
-    (tmp_path / "text.txt").write_text(TEXT)
-    settings = ["text.txt", "--steps", "400", "--eval-every", "50", *QUICK]
-    whole = command("train", *settings, "--out", "whole", cwd=tmp_path)
-    broken = command("train", *settings, "--out", "broken", cwd=tmp_path)
-    metrics = tmp_path / "broken" / "metrics.jsonl"
-    wait_for(metrics, broken)
-    broken.send_signal(signal.SIGTERM)
-    _, err = broken.communicate(timeout=300)
-    assert broken.returncode == 143, err.decode()
-    assert "go on with: chargen train --resume broken" in err.decode()
-    assert (tmp_path / "broken" / FILE_NAME).exists()
-    resumed = command("train", "--resume", "broken", cwd=tmp_path)
-    _, err = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, err.decode()
-    whole.communicate(timeout=300)
-    assert (tmp_path / "whole" / FILE_NAME).read_bytes() == (tmp_path / "broken" / FILE_NAME).read_bytes()
-    again = command("train", "--resume", "broken", cwd=tmp_path)
-    _, err = again.communicate(timeout=300)
-    assert again.returncode == 2
-    assert b"give a larger --steps" in err
-
-
 def test_a_second_signal_exits_at_once_and_harms_nothing(tmp_path) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
-    process = command("train", "text.txt", "--steps", "100000", "--out", "run", *QUICK, cwd=tmp_path)
+    process = command("train", "text.txt", "--steps", "1000000000", "--out", "run", *QUICK, cwd=tmp_path)
     metrics = tmp_path / "run" / "metrics.jsonl"
     wait_for(metrics, process)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=300)
+    process.communicate(timeout=HANG)
     assert process.returncode in (130, 143)
     if (tmp_path / "run" / FILE_NAME).exists():
         read_model(tmp_path / "run")
@@ -379,21 +359,26 @@ def test_a_second_signal_exits_at_once_and_harms_nothing(tmp_path) -> None:
 
 def test_two_runs_never_share_a_folder(tmp_path) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
-    first = command("train", "text.txt", "--steps", "100000", "--out", "run", *QUICK, cwd=tmp_path)
+    first = command("train", "text.txt", "--steps", "1000000000", "--out", "run", *QUICK, cwd=tmp_path)
     metrics = tmp_path / "run" / "metrics.jsonl"
     wait_for(metrics, first)
     second = command("train", "text.txt", "--steps", "1", "--out", "run", *QUICK, cwd=tmp_path)
-    _, err = second.communicate(timeout=300)
+    _, err = second.communicate(timeout=HANG)
     first.send_signal(signal.SIGTERM)
-    first.communicate(timeout=300)
+    first.communicate(timeout=HANG)
     assert second.returncode in (1, 2)
     assert one_line(err.decode().splitlines(keepends=True)[-1])
 
 
 def wait_for(metrics: Path, process: subprocess.Popen[bytes]) -> None:
     """Until the run has written its first line."""
-    end = time.monotonic() + 300
-    while not (metrics.exists() and metrics.stat().st_size > 0):
+    wait_until(lambda: metrics.exists() and metrics.stat().st_size > 0, process)
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Until something has happened in a process that goes on."""
+    end = time.monotonic() + HANG
+    while not happened():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -587,25 +572,42 @@ def test_info_tells_what_is_in_a_file(run, model) -> None:
     assert found["config"]["num_layers"] == 2
 
 
-def test_minutes_are_wall_clock_from_the_start_of_the_process(tmp_path) -> None:
-    (tmp_path / "text.txt").write_text(TEXT)
-    started = time.monotonic()
-    process = command("train", "text.txt", "--minutes", "0.15", "--out", "run", *QUICK, cwd=tmp_path)
-    _, err = process.communicate(timeout=120)
-    spent = time.monotonic() - started
-    assert process.returncode == 0, err.decode()
-    # 9 s asked. Wide, since the machine may be busy; below it says that the budget was used, not cut short.
-    assert 6 < spent < 30, err.decode()
-    assert (tmp_path / "run" / FILE_NAME).exists()
+def test_minutes_are_wall_clock_from_the_start_of_the_process(run, monkeypatch) -> None:
+    """On a clock of our own: the process was a minute old, and every step and window of a validation takes a second."""
+    ticks, now = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]), [1000.0]
+    born = ticks / os.sysconf("SC_CLK_TCK")
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.clock_gettime", lambda clock: {time.CLOCK_BOOTTIME: born + 60}[clock])
+    read = CharModel.read
+
+    def slow(*arguments: object, **options: object) -> object:
+        now[0] += 1
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(CharModel, "read", slow)
+    assert (
+        run("train", "text.txt", "--minutes", 2, "--eval-every", 40, "--dropout", 0, "--weight-decay", 0, *QUICK).code
+        == 0
+    )
+    assert 45 < now[0] - 1000 <= 61
+    assert 20 < read_model("checkpoints/text").training["step"] < 59
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs to see that a process waits")
 def test_a_signal_ends_a_wait_for_standard_input(tmp_path) -> None:
     process = command("train", "-", "--steps", "1", *QUICK, cwd=tmp_path, stdin=subprocess.PIPE)
-    time.sleep(1.5)
+    process.stdin.write(TEXT.encode() * 100)  # more than a pipe holds: when that is taken, it is being read
+    process.stdin.flush()
+    wait_until(lambda: state(process) == "S", process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
+    assert process.wait(timeout=HANG) == 143
     process.communicate()
     assert not (tmp_path / "checkpoints").exists()
+
+
+def state(process: subprocess.Popen[bytes]) -> str:
+    """R where it runs, S where it waits for something."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_a_full_device_is_one_line(model) -> None:
@@ -619,6 +621,7 @@ def test_a_full_device_is_one_line(model) -> None:
 
 
 def test_eval_with_a_model_that_learns_while_it_reads(run, tmp_path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT[:1200])
     run("train", "text.txt", "--steps", 10, *QUICK)
     words = "eval", "checkpoints/text", "text.txt", "--part", "valid"
     plain = json.loads(run(*words, "--json").out)
@@ -626,12 +629,12 @@ def test_eval_with_a_model_that_learns_while_it_reads(run, tmp_path) -> None:
     assert found["static_nats_per_character"] == plain["nats_per_character"]
     assert found["characters"] == plain["characters"]
     assert found["nats_per_character"] < plain["nats_per_character"]
-    assert found["dynamic"]["tail"] == len(TEXT) * 9 // 10
+    assert found["dynamic"]["tail"] == 1200 * 9 // 10
     assert found["dynamic"]["lr"] > 0
     assert json.loads(run(*words, "--json").out) == plain
-    (tmp_path / "other.txt").write_text(TEXT[:1000][::-1])
+    (tmp_path / "other.txt").write_text(TEXT[:500][::-1])
     tuned = json.loads(run("eval", "checkpoints/text", "text.txt", "--dynamic", "--tune", "other.txt", "--json").out)
-    assert tuned["dynamic"]["tail"] == 1000
+    assert tuned["dynamic"]["tail"] == 500
     told = run(*words, "--dynamic")
     assert f"{found['nats_per_character']:.4f} nats per character" in told.out
     assert f"dynamic evaluation: {plain['nats_per_character']:.4f} nats without" in told.err
@@ -815,7 +818,7 @@ def test_training_goes_on_when_nobody_reads_what_it_says(tmp_path) -> None:
     process = command("train", "text.txt", "--steps", "60", "--eval-every", "5", "--out", "run", *QUICK, cwd=tmp_path)
     process.stderr.close()
     process.stdout.close()
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=HANG) == 0
     assert read_model(tmp_path / "run").training["valid_whole"] is True
 
 
@@ -942,7 +945,7 @@ def test_a_state_is_saved_though_nobody_reads_the_text(tmp_path: Path, more: lis
     with command(*words, cwd=tmp_path) as process:
         assert process.stdout
         process.stdout.close()
-        assert process.wait(timeout=300) == 0
+        assert process.wait(timeout=HANG) == 0
     sampler = Sampler(read_model(tmp_path / "m"), num=3 if "--num" in more else 1)
     sampler.load_state(tmp_path / "state")
     assert len(sampler.generate_all(5)[0].text) == 5

@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_corpus import parts
 
 from chargen.errors import ChargenError, DataError
 from chargen.text import cache, reading
 from chargen.text.corpus import Corpus
 from chargen.text.vocabulary import Vocabulary
-
-
-def parts(corpus: Corpus) -> tuple[str, str, str]:
-    return tuple(corpus.vocabulary.decode(part) for part in (corpus.train, corpus.valid, corpus.test))
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yardstick import HANG
 
 import chargen
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE, compiled, decode, pointwise, threads
@@ -923,7 +924,7 @@ def run_python(code: str, *, folder: Path | None = None, **environment: str) -> 
     """What a fresh process prints that starts in a folder."""
     given_ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
     command = [sys.executable, "-W", "error", "-c", code]
-    result = subprocess.run(command, env=given_, cwd=folder, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, env=given_, cwd=folder, capture_output=True, text=True, timeout=HANG)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

@@ -21,6 +21,7 @@ from unittest import mock
 import click
 import pytest
 from conftest import small_model
+from yardstick import HANG
 
 from chargen.cli.main import COMMANDS, cli, main
 from chargen.model.config import ModelConfig
@@ -34,7 +35,6 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="the traps are links,
 
 NAMES = [name for group in COMMANDS.values() for name in group]
 CONFIGS = [CorpusConfig, ModelConfig, TrainConfig, SampleConfig]
-SECONDS = 300
 SIZES = [pytest.param(100, 3, id="some"), pytest.param(1000, 30, id="a thousand", marks=pytest.mark.slow)]
 """How many cases of anything at all, and how many wrong values for each option."""
 SMALL_RUN = ["--hidden-size", "4", "--embedding-size", "3", "--batch-size", "2", "--seq-length", "4", "--preview", "0",
@@ -171,10 +171,10 @@ def alarm() -> Iterator[None]:
     """Raise TooLong where a command does not end."""
 
     def ring(number: int, frame: object) -> None:
-        raise TooLong(f"not done after {SECONDS} s")
+        raise TooLong(f"not done after {HANG} s")
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(SECONDS)
+    signal.alarm(HANG)
     try:
         yield
     finally:

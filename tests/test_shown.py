@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from conftest import small_model
+from yardstick import HANG
 
 from chargen.storage import container
 from chargen.storage.model_file import FILE_NAME, ModelFile, save_model
@@ -124,7 +125,7 @@ def command(world: Path) -> Iterator[Command]:
     def run(*arguments: object) -> Shown:
         end = secrets.token_hex(8)
         os.write(writing, json.dumps([end, [str(one) for one in arguments]]).encode() + b"\n")
-        sent, until = b"", time.monotonic() + 300
+        sent, until = b"", time.monotonic() + HANG
         while not (found := re.search(rf"{end} (\d+);$".encode(), sent)):
             assert time.monotonic() < until, sent
             if select.select([ours], [], [], 1)[0]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from test_resume import assert_same_runs
 
 from chargen.cli.main import main
 from chargen.cli.signals import stop_on_signals
+from chargen.places import cache_folder
 from chargen.storage import container
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
@@ -29,8 +31,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 SMALL = ["--hidden-size", "12", "--embedding-size", "6", "--num-layers", "1", "--batch-size", "4", "--seq-length", "8"]
 SMALL += ["--dropout", "0.1", "--weight-decay", "0.3", "--lr", "0.01", "--precision", "fp32", "--preview", "0"]
 OFTEN = ["--eval-every", "40", "--save-minutes", "0.0002"]
-SOON = 2.5
-"""Seconds: two, and something for a step and a save."""
 
 
 def text(characters: int) -> str:
@@ -52,13 +52,14 @@ def check_whole(folder: Path) -> int:
 @pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])
 def test_kills_leave_a_run_that_goes_on_byte_for_byte(kills: int, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(text(4000))
-    moments, places, killed = random.Random(kills), set(), 0
+    moments, places, killed, tries = random.Random(kills), set(), 0, 0
     settings = [*SMALL, *OFTEN, "--steps", "300"]
     run = tmp_path / "run"
     with commands(tmp_path, warm=True) as server:
         code, err, longest = server.run("train", "text.txt", *settings, "--out", "whole")
         assert code == 0, err
-        while killed < kills:
+        while killed < kills or len(places) <= kills / 10:
+            assert (tries := tries + 1) < 100 * kills, "too few kills come while there is something to lose"
             resumes = (run / STATE_NAME).exists()
             arguments = ["--resume", "run"] if resumes else ["text.txt", *settings, "--out", "run"]
             code, err, _ = server.run("train", *arguments, after=longest * moments.random(), signal=signal.SIGKILL)
@@ -69,41 +70,66 @@ def test_kills_leave_a_run_that_goes_on_byte_for_byte(kills: int, tmp_path: Path
             if code != -signal.SIGKILL:
                 assert_same_runs(tmp_path / "whole", run)
                 shutil.rmtree(run)
-    assert len(places) > kills / 10, "too few kills came while there was something to lose"
+
+
+class Interrupting:
+    """Counts the Python calls of a command while it catches signals, and may send one in the middle of them.
+
+    Args:
+        at: the call at which a signal comes.
+    """
+
+    def __init__(self, at: int | None = None, kind: int = 0) -> None:
+        self.at, self.kind, self.calls = at, kind, 0
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and getattr(signal.getsignal(signal.SIGTERM), "__name__", "") == "handle":
+            self.calls += 1
+            if self.calls == self.at:
+                os.kill(os.getpid(), self.kind)
+
+    def run(self, *arguments: str) -> object:
+        """The exit code of a command."""
+        sys.setprofile(self)
+        try:
+            main(list(arguments))
+        except SystemExit as error:
+            return error.code
+        finally:
+            sys.setprofile(None)
+        raise AssertionError("a command exits")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signals", [100])
-def test_a_request_to_stop_is_followed_soon_with_all_saved(signals: int, tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text(text(200_000))
-    settings = [*SMALL, "--steps", "200", "--eval-every", "50", "--valid-fraction", "0.3"]
-    moments = random.Random(signals)
-    with commands(tmp_path, warm=True) as server:
-        code, err, longest = server.run("train", "text.txt", *settings, "--out", "whole")
-        assert code == 0, err
-        for number in range(signals):
-            shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-            shutil.rmtree(tmp_path / "run", ignore_errors=True)
-            kind, expected = ((signal.SIGINT, 130), (signal.SIGTERM, 143))[number % 2]
-            # Even shares of the time, in random places, so that each part of a run meets some.
-            after = longest * (number + moments.random()) / signals
-            arguments = ["text.txt", *settings, "--out", "run"]
-            code, err, seconds = server.run("train", *arguments, after=after, signal=kind)
-            assert "Traceback" not in err, err
-            if code == 0 or (code == -kind and not err):
-                continue  # it came too late, or before the command had begun and taken signals over
-            assert code == expected, err
-            assert seconds < SOON, f"{seconds:.1f} s after {after:.2f} of {longest:.2f} s: {err}"
-            word = "interrupted" if kind == signal.SIGINT else "terminated"
-            assert err.splitlines()[-1].startswith(f"chargen: {word}")
-            if (tmp_path / "run").exists():
-                assert (
-                    f"{word} at step {check_whole(tmp_path / 'run'):,}; go on with: chargen train --resume run" in err
-                )
-                if number % 4 < 2:
-                    code, err, _ = server.run("train", "--resume", "run")
-                    assert code == 0, err
-                    assert_same_runs(tmp_path / "whole", tmp_path / "run")
+def test_a_request_to_stop_is_followed_soon_with_all_saved(
+    signals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text(text(20_000))
+    monkeypatch.chdir(tmp_path)
+    settings = ["train", "text.txt", *SMALL, "--steps", "200", "--eval-every", "50", "--valid-fraction", "0.3"]
+    moments, whole = random.Random(signals), Interrupting()
+    assert Interrupting().run(*settings, "--steps", "2") == 0  # what is loaded now is loaded no more
+    assert whole.run(*settings, "--out", "whole") == 0
+    for number in range(signals):
+        shutil.rmtree(cache_folder(), ignore_errors=True)
+        shutil.rmtree("run", ignore_errors=True)
+        capsys.readouterr()
+        kind, code, word = ((signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"))[number % 2]
+        # Even shares of the calls, in random places, so that each part of a run meets some.
+        broken = Interrupting(1 + int(whole.calls * (number + moments.random()) / signals), kind)
+        ended, err = broken.run(*settings, "--out", "run"), capsys.readouterr().err
+        assert broken.calls - broken.at < whole.calls / 20, f"it went on after call {broken.at:,}: {err}"
+        if ended == 0:
+            continue  # it came too late
+        assert ended == code
+        assert "Traceback" not in err
+        assert err.splitlines()[-1].startswith(f"chargen: {word}")
+        if Path("run").exists():
+            assert f"{word} at step {check_whole(Path('run')):,}; go on with: chargen train --resume run" in err
+            if number % 4 < 2:
+                assert Interrupting().run("train", "--resume", "run") == 0
+                assert_same_runs(tmp_path / "whole", tmp_path / "run")
 
 
 PLACES = {

@@ -240,7 +240,7 @@ def test_the_reference_is_timed_on_the_device_and_in_the_precision_that_are_give
     monkeypatch.setattr(kernels, "fast_bf16", lambda: True)
     monkeypatch.setattr(units, "amx", lambda: matrix)
     found = time_reference(30, {"precision": precision, "device": "cpu", "lr": 1.0}, seconds=0.01)
-    assert 0 < found.seconds < 0.1
+    assert found.seconds > 0
     assert found.steepness == STEEPNESS[precision if matrix else in_vectors]
 
 

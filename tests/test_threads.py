@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from conftest import small_model
+from yardstick import HANG
 
 from chargen.kernels import available, threads
 from chargen.model import language_model
@@ -198,7 +199,7 @@ def test_a_child_process_goes_on_though_a_thread_of_its_parent_held_a_lock(what:
     begun.wait()
     child = os.fork()
     if child == 0:
-        signal.alarm(5)
+        signal.alarm(HANG)
         with lock:
             os._exit(0)
     end.set()

@@ -560,7 +560,7 @@ def test_each_direction_carries_its_own_state_and_some_of_its_rows_begin_afresh(
 
 
 def test_both_directions_and_the_cloze_layer_learn(tmp_path):
-    trainer = Trainer(corpus(), SMALL, config(steps=150, lr=0.03), tmp_path)
+    trainer = Trainer(corpus(), SMALL, config(steps=70, lr=0.03), tmp_path)
     first = next(progress for progress in trainer.run() if progress.doing == "training")
     finish(trainer)
     assert set(first.train_losses) == {"forward", "backward", "cloze"}

@@ -44,10 +44,11 @@ def test_bytes_know_every_text(text: str):
     assert vocabulary.count_characters(ids) == len(text)
 
 
-def test_each_code_point_has_its_own_id():
-    text = "".join(map(chr, [*range(0xD800), *range(0xE000, CODE_POINTS)]))
+@pytest.mark.parametrize("every", [31, pytest.param(1, marks=pytest.mark.slow)])
+def test_each_code_point_has_its_own_id(every: int):
+    text = "".join(map(chr, [*range(0, 0xD800, every), *range(0xE000, CODE_POINTS, every)]))
     vocabulary = vocabulary_of(text)
-    np.testing.assert_array_equal(vocabulary.encode(text), np.arange(CODE_POINTS - 0x800))
+    np.testing.assert_array_equal(vocabulary.encode(text), np.arange(len(text)))
     assert vocabulary.decode(vocabulary.encode(text)) == text
 
 

@@ -192,14 +192,14 @@ def _run_folder(folder: Path) -> Iterator[Path]:
 
 
 def _remove_if_empty(folders: list[Path]) -> None:
-    """Leave nothing behind of a run that never began."""
+    """Leave nothing behind of a run that never began. No folder is listed: there may be no memory left for that."""
     for folder in folders:
-        left = list(folder.iterdir()) if folder.is_dir() else []
-        if all(entry.name in (".lock", "metrics.jsonl") and entry.stat().st_size == 0 for entry in left):
-            for entry in left:
-                entry.unlink()
+        for file in (folder / "metrics.jsonl", folder / ".lock"):
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                if file.stat().st_size == 0 and not (folder / STATE_NAME).exists():
+                    file.unlink()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _free_folder(source: str, overwrite: bool) -> Path:
