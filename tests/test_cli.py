@@ -135,7 +135,7 @@ def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
         (["train", "text.txt", "--cell", "rnn"], 2, "rnn"),
         (["train", "text.txt", "--encoding", "klingon"], 2, "klingon"),
         (["train", "text.txt", "--hiden-size", "3"], 2, "--hidden-size"),
-        (["sample", "model", "--temprature", "3"], 2, "'--temperature'"),
+        (["sample", "model", "--temprature", "3"], 2, "'--temperature'?"),
         (["trian", "text.txt"], 2, "there is no command 'trian'; did you mean train?"),
         (["smaple"], 2, "there is no command 'smaple'; did you mean sample?"),
         (["xyzzy"], 2, "there is no command 'xyzzy'; there are train, sample, fill, eval, score, check, info, export"),
@@ -283,7 +283,7 @@ def test_info_says_from_what_when_and_how_long_a_model_was_trained(run, tmp_path
     written = time.strftime("%Y-%m-%d %H:%M", time.localtime(1_000_000_000))
     assert re.search(rf"^written +{written}$", shown, re.MULTILINE)
     last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
-    assert re.search(rf"^reached +step 7, epoch {last['epoch']:.2f}, in {last['seconds']:.0f} s$", shown, re.MULTILINE)
+    assert re.search(rf"^reached +step 7, epoch {last['epoch']:.2f}, in [\d a-z]+$", shown, re.MULTILINE)
     assert "lr 0.00333333," in shown
     assert not re.search(r"\d\.\d{9}", shown)
     found = json.loads(run("info", "run", "--json").out)
@@ -298,7 +298,7 @@ def test_info_says_from_what_when_and_how_long_a_model_was_trained(run, tmp_path
     assert run(*train, "--minutes", 0.02, "--out", "timed").code == 0
     os.rename(tmp_path / "timed" / FILE_NAME, tmp_path / "alone.safetensors")
     assert re.search(
-        r"^reached +step [\d,]+, epoch [\d.]+, in \d+ s$", run("info", "alone.safetensors").out, re.MULTILINE
+        r"^reached +step [\d,]+, epoch [\d.]+, in [\d a-z]+$", run("info", "alone.safetensors").out, re.MULTILINE
     )
 
 
@@ -668,7 +668,8 @@ def test_rates_are_not_chosen_on_what_is_scored(run, tmp_path) -> None:
     words = "eval", "trained", "text.txt", "--part", "valid", "--dynamic", "--json"
     assert run(*words, "--tune", "start.txt").code == 0
     assert run(*words, "--tune", "text.txt").code == 2
-    assert run(*words, "--tune", "start.txt", "--tune", "part.txt").code == 2
+    (tmp_path / "later.txt").write_text(text[2000:4000])
+    assert run(*words, "--tune", "start.txt", "--tune", "later.txt").code == 2
 
 
 def test_a_prime_that_is_learned_shapes_what_follows(run, tmp_path, model) -> None:
@@ -699,14 +700,14 @@ def test_every_command_can_be_quiet_and_help_is_short(run, name) -> None:
 
 
 def test_a_quiet_command_tells_warnings_and_errors_only(run, model, tmp_path) -> None:
-    (tmp_path / "long.txt").write_text(TEXT * 40)
+    (tmp_path / "long.txt").write_text("".join(f"{number * 7919 % 10007} of {number}\n" for number in range(10_000)))
     words = ["--steps", 6, "--eval-every", 1, "--preview", 50, "--quiet", *QUICK[:-2]]
     quiet = run("train", "long.txt", *words)
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
     few = run("train", "text.txt", *words)
     assert few.code == 0
-    assert few.err.startswith("warning: 2,844 characters to learn from are few")
-    assert few.err.count("\n") == 1
+    assert "warning: 2,844 characters to learn from are few" in few.err
+    assert all(line.startswith("warning: ") for line in few.err.splitlines())
     again = run("train", "--resume", "checkpoints/long", "-q", "--steps", 7)
     assert (again.code, again.err) == (0, "")
     assert run("train", "--resume", "checkpoints/long", "-q").err.startswith("chargen: checkpoints/long is complete")

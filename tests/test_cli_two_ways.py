@@ -421,7 +421,7 @@ def test_a_text_is_judged_from_files_from_a_pipe_and_as_it_stands(run: Run, tmp_
     expected = json.loads(run("score", "two", "--text", text, "--json").out)
     assert json.loads(run("score", "two", "file.txt", "--json").out) == expected
     assert json.loads(run("score", "two", "-", "--json", stdin=text.encode()).out) == expected
-    for name, part in (("1.txt", text[:4]), ("2.txt", text[4:])):
+    for name, part in (("1.txt", text[:8]), ("2.txt", text[8:])):
         (tmp_path / "folder" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "folder" / name).write_text(part)
     for sources in (["folder"], ["folder/*.txt"], ["folder/1.txt", "folder/2.txt"]):

@@ -94,7 +94,7 @@ def test_a_role_with_sources_of_its_own_takes_no_share(tmp_path: Path):
     cut = {"valid_fraction": 0.2, "test_fraction": 0.1}
     assert parts(Corpus.from_files(train, **cut)) == ("abcdefg", "hi", "j")
     assert parts(Corpus.from_files(train, valid=valid, **cut)) == ("abcdefghi", "vvv", "j")
-    assert parts(Corpus.from_files(train, test=[test, valid], **cut)) == ("abcdefgh", "ij", "eeeeevvv")
+    assert parts(Corpus.from_files(train, test=[test, valid], **cut)) == ("abcdefgh", "ij", "eeeee\nvvv")
     corpus = Corpus.from_files(train, valid=valid, test=test, **cut)
     assert parts(corpus) == ("abcdefghij", "vvv", "eeeee")
     assert corpus.vocabulary.characters == "abcdefghijv"
@@ -240,6 +240,63 @@ def test_a_pipe_that_is_still_there_is_not_waited_for(tmp_path: Path):
     seeker.start()
     seeker.join(5)
     assert found == [parts(corpus)]
+
+
+def test_files_are_joined_as_between_says(tmp_path: Path):
+    for name in "abc":
+        (tmp_path / name).write_text(name.upper())
+    for options, wanted in (({}, "A\nB\nC"), ({"between": ""}, "ABC"), ({"between": "|"}, "A|B|C")):
+        corpus = Corpus.from_files(tmp_path, valid_fraction=0, **options)
+        assert parts(corpus)[0] == wanted
+        assert corpus.report.joined == (2 if len(wanted) == 5 else 0)
+        assert parts(again(corpus)) == parts(corpus)
+    files = [tmp_path / "a", tmp_path / "b"]
+    assert parts(Corpus.from_files(files, valid=files)) == ("A\nB", "A\nB", "")
+
+
+ANY = b"\xff\0\xc3\xa9\r\n" + bytes(range(256))
+
+
+@given(st.binary(max_size=300), fractions)
+def test_raw_bytes_are_cut_anywhere_and_kept(content: bytes, thousandths: tuple[int, int]):
+    valid, test = thousandths
+    options = {"unit": "byte", "encoding": "raw", "valid_fraction": valid / 1000, "test_fraction": test / 1000}
+    corpus = Corpus.from_text(content.decode("utf-8", "surrogateescape"), **options)
+    assert b"".join(part.tobytes() for part in (corpus.train, corpus.valid, corpus.test)) == content
+    assert len(corpus.train) == len(content) * (1000 - valid - test) // 1000
+
+
+def test_a_raw_corpus_comes_from_a_file_the_cache_and_a_description(tmp_path: Path, own_cache: Path):
+    (tmp_path / "x").write_bytes(ANY)
+    first, second = (Corpus.from_files(tmp_path / "x", unit="byte", encoding="raw") for _ in range(2))
+    for corpus in (first, second, again(second)):
+        assert corpus.train.tobytes() + corpus.valid.tobytes() == ANY
+        assert corpus.vocabulary.raw
+        assert corpus.occurring == 256
+    (tmp_path / "x").unlink()
+    assert again(first).vocabulary == first.vocabulary
+
+
+def test_raw_needs_bytes():
+    with pytest.raises(SettingError, match="encoding is raw: it needs unit byte, not character") as caught:
+        CorpusConfig(encoding="raw")
+    assert caught.value.setting == "encoding"
+
+
+@pytest.mark.parametrize("unit", ["character", "byte"])
+def test_what_occurs_is_counted_in_all_parts(unit: str):
+    corpus = Corpus.from_text("aaaaaaaab" + "é", unit=unit, valid_fraction=0.1, test_fraction=0.1)
+    assert corpus.occurring == (4 if unit == "byte" else 3)
+    assert Corpus.from_text("aaabc", min_count=2).occurring == 3
+    known = Corpus.from_text("xyz").vocabulary
+    assert Corpus.from_text("ab", known=known).occurring == 2
+
+
+def test_a_run_of_a_version_that_joined_files_otherwise_is_told(poem: Path):
+    described = Corpus.from_files(poem).describe()
+    del described["config"]["between"]
+    with pytest.raises(DataError, match="begun by an earlier version"):
+        Corpus.from_description({**described, "key": "0" * 64})
 
 
 def test_a_corpus_shows_itself_in_one_line() -> None:

@@ -41,7 +41,7 @@ def test_a_second_reading_comes_from_the_cache(poem: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "options",
     [{"encoding": "latin-1"}, {"errors": "replace"}, {"newline": "lf"}, {"normalize": "NFC"}, {"unit": "byte"},
-     {"min_count": 2}],
+     {"min_count": 2}, {"between": ""}],
 )  # fmt: skip
 def test_the_cache_dies_with_any_option_that_shapes_the_ids(poem: Path, options: dict[str, Any]):
     steps: list[str] = []

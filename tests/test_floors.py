@@ -34,6 +34,7 @@ GUARDED = {
     "tqdm": {"cli/"},
     "filelock": {"durable.py"},
     "platformdirs": {"places.py"},
+    "zstandard": {"text/unpack.py"},
     "numba": {"kernels/"},
     "llvmlite": {"kernels/"},
     "torch": {"model/", "training/", "storage/model_file.py", "sampling/torch_stepper.py"},

@@ -1,11 +1,15 @@
 """One file is the whole model: read without torch, checked before it is believed, the same bytes for the same model."""
 
 import dataclasses
+import gzip
+import io
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +25,7 @@ from chargen.storage import container
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, load_model, model_path, read_model, save_model
 from chargen.storage.quantize import quantize
 from chargen.text.reading import ReadingConfig
-from chargen.text.vocabulary import Vocabulary
+from chargen.text.vocabulary import RAW_BYTES, Vocabulary
 
 GOLDEN = Path(__file__).parent / "golden" / "model.safetensors"
 GOLDEN_IDS = [0, 3, 1, 4, 2, 2]
@@ -356,6 +360,74 @@ def test_more_characters_than_a_header_holds_are_told_in_one_line_and_the_file_s
     with pytest.raises(SettingError, match=told):
         save_model(tmp_path / "m", file)
     assert (tmp_path / "m").read_bytes() == before
+
+
+def test_raw_bytes_come_back_and_only_with_a_reading_that_says_so(tmp_path):
+    raw = dataclasses.replace(
+        small_model(unit="byte"), vocabulary=Vocabulary(RAW_BYTES, unit="byte"), reading=ReadingConfig("raw")
+    )
+    save_model(tmp_path / "m", raw)
+    found = read_model(tmp_path / "m")
+    assert found.vocabulary.raw
+    assert found.vocabulary == raw.vocabulary
+    assert found.reading == raw.reading
+    for vocabulary, encoding in ((raw.vocabulary, "utf-8"), (Vocabulary(unit="byte"), "raw")):
+        with pytest.raises(ValueError, match="raw goes with"):
+            save_model(tmp_path / "m", dataclasses.replace(raw, vocabulary=vocabulary, reading=ReadingConfig(encoding)))
+
+
+def test_what_stands_between_files_is_stored_only_where_it_was_chosen(tmp_path):
+    """So that versions that know of no such setting read all other models."""
+    for between in (None, "", "|"):
+        file = dataclasses.replace(golden_model(), reading=ReadingConfig(between=between))
+        assert ("between" in file.describe()["reading"]) == (between is not None)
+        save_model(tmp_path / "m", file)
+        assert read_model(tmp_path / "m").reading == file.reading
+
+
+def zipped(*names):
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"content")
+    return held.getvalue()
+
+
+OTHERS = {
+    "text": (("Call me Ishmael.\n" * 9).encode(), "it is a text; chargen train makes a model of one"),
+    "russian": (("Все счастливые семьи\n" * 9).encode(), "it is a text; chargen train makes a model of one"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2\nsize 270\n", "a Git LFS pointer.*lfs pull"),
+    "html": (b"\n<!DOCTYPE html>\n<html><head><title>Not found</title>", "it is an HTML page"),
+    "pt": (zipped("archive/data.pkl", "archive/data/0"), r"it is a PyTorch file \(\.pt\)$"),
+    "pickle": (pickle.dumps({"weights": [1.0] * 9}), "it is a pickle$"),
+    "zip": (zipped("model.safetensors"), "it is an archive; unpack it first"),
+    "gz": (gzip.compress(b"model", mtime=0), "it is a file packed with gzip; unpack it first"),
+    "pdf": (b"%PDF-1.7\n", "it is a PDF document"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(99), "it is a picture$"),
+    "noise": (b"\xff" * 8 + bytes(range(256)) * 9, "it is no model file$"),
+    "utf-16": ("\ufeffCall me Ishmael.".encode("utf-16-le") * 9, "it is no model file$"),
+    "short": (b"hello", "5 bytes are too few$"),
+    "empty": (b"", "0 bytes are too few$"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_file_that_is_something_else_is_called_what_it_is(tmp_path, name):
+    content, words = OTHERS[name]
+    (tmp_path / "m").write_bytes(content)
+    with pytest.raises(ModelFileError, match=f"m is not a good model file: .*{words}") as caught:
+        read_model(tmp_path / "m")
+    assert caught.value.exit_code == 4
+    assert "header" not in str(caught.value)
+
+
+def test_a_damaged_model_is_called_nothing_else(tmp_path):
+    save_model(tmp_path / "m", small_model())
+    whole = (tmp_path / "m").read_bytes()
+    for at in (3, 8, 9, 40, len(whole) - 1):
+        (tmp_path / "m").write_bytes(whole[:at] + bytes([whole[at] ^ 0x21]) + whole[at + 1 :])
+        with pytest.raises(ModelFileError, match=r"header|checksum|damaged|chargen did not write it"):
+            read_model(tmp_path / "m")
 
 
 def test_a_model_file_shows_itself_in_one_line():

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +27,10 @@ texts = st.text(st.one_of(st.sampled_from(TRICKY), st.characters(codec="utf-8"))
 sizes = st.sampled_from([1, 2, 3, 7, 1 << 20])
 
 
+def cut(content: bytes, size: int) -> Iterator[bytes]:
+    return (content[at : at + size] for at in range(0, len(content), size))
+
+
 def read(*contents: bytes, size: int = 1 << 20, report: ReadingReport | None = None, **config: Any) -> str:
     """The text of files that hold `contents`, read in blocks of `size` bytes."""
     held = {f"file{number}": content for number, content in enumerate(contents)}
@@ -35,7 +39,7 @@ def read(*contents: bytes, size: int = 1 << 20, report: ReadingReport | None = N
             [Source(name, Path(name)) for name in held],
             ReadingConfig(**config),
             report=report,
-            blocks=lambda source: (held[source.name][at : at + size] for at in range(0, len(held[source.name]), size)),
+            files=lambda source: [(source.name, cut(held[source.name], size))],
         )
     )
 
@@ -59,7 +63,7 @@ def test_blocks_of_a_real_file_join_without_a_seam(
     path = tmp_path / f"x{suffix}"
     content = "é\r\n漢e\u0301\r\r\n😀\r".encode()
     path.write_bytes(gzip.compress(content) if suffix else content)
-    blocks = list(reading.read_bytes(Source("x", path)))
+    blocks = [block for file in reading.read_files(Source("x", path)) for block in file.blocks]
     assert max(map(len, blocks)) <= size
     assert "".join(read_text(find_sources([path])[0], ReadingConfig(newline="lf", normalize="NFC"))) == "é\n漢é\n\n😀\n"
 
@@ -103,7 +107,7 @@ def test_a_mark_that_decomposes_to_marks_is_joined(right: str):
 def test_a_byte_order_mark_is_removed_once_per_file(mark: bytes, encoding: str, size: int):
     kept = "\ufeff" * (len(mark) // 3 - 1)
     contents = [mark + b"a", b"b" + mark, mark + b"c"]
-    assert read(*contents, size=size, encoding=encoding) == f"{kept}ab\ufeff{kept}{kept}c"
+    assert read(*contents, size=size, encoding=encoding, between="") == f"{kept}ab\ufeff{kept}{kept}c"
 
 
 def test_a_line_end_is_no_line_end_with_the_next_file():
@@ -144,7 +148,10 @@ def test_a_bad_byte_is_named_by_file_line_and_offset(size: int, bad: bytes):
         line, offset = 1 + before.count("\n"), len(before.encode())
         assert str(caught.value).startswith(f"file1: line {line}, offset {offset}: bytes {bad[:1].hex()}")
         assert "are not utf-8" in str(caught.value)
-        assert str(caught.value).endswith("give --encoding NAME (cp1252, latin-1, gb18030 …) or --errors replace")
+        assert str(caught.value).endswith(
+            "give --encoding NAME (cp1252, latin-1, gb18030 …) or --errors replace; "
+            "--unit byte --encoding raw learns any bytes"
+        )
 
 
 @pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
@@ -331,3 +338,89 @@ def test_what_is_no_text_encoding_is_refused(name: str):
 def test_an_encoding_of_host_names_is_refused(name: str):
     with pytest.raises(SettingError):
         ReadingConfig(encoding=name)
+
+
+def test_a_file_that_is_no_text_is_named_or_passed_over(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("text\n")
+    (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4\n...")
+    (tmp_path / "c").write_bytes(b"some text, then \0" + bytes(range(256)) * 9)
+    for name, words in (
+        ("b.pdf", r"is a PDF document; .*pdftotext"),
+        ("c", r"is no text: \d+ % .* control characters; "),
+    ):
+        for encoding in ("utf-8", "latin-1"):
+            with pytest.raises(DataError, match=words) as caught:
+                text_of(tmp_path / name, encoding=encoding)
+            assert caught.value.exit_code == 3
+    report = ReadingReport()
+    sources, _ = find_sources([tmp_path])
+    assert "".join(read_text(sources, ReadingConfig(encoding="latin-1"), report=report)) == "text\n"
+    assert report.passed_over == [f"{tmp_path}/b.pdf (a PDF document)", f"{tmp_path}/c (no text)"]
+    assert report.files == 1
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(DataError, match=r"no text among 2 files: .*b\.pdf \(a PDF document\), .*c \(no text\)"):
+        text_of(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-16"])
+def test_utf_16_and_32_without_their_mark_are_told(tmp_path: Path, encoding: str):
+    text = "Сейчас, or now, is a text\n"
+    (tmp_path / "x.txt").write_bytes(text.encode(encoding))
+    for read_as in ("utf-8", "latin-1", "cp1251"):
+        for name in (tmp_path, tmp_path / "x.txt"):
+            with pytest.raises(
+                DataError, match=rf"x\.txt is text in {encoding}, not in {read_as}: give --encoding {encoding}$"
+            ):
+                text_of(name, encoding=read_as)
+    assert text_of(tmp_path / "x.txt", encoding=encoding) == text
+
+
+def test_raw_takes_any_file_as_it_is(tmp_path: Path):
+    for content in (bytes(range(256)) * 20, b"\xff\xfea\0", codecs.BOM_UTF8 + b"a\r\n", b"PK\3\4 no zip", b"\xc3\xa9"):
+        (tmp_path / "x").write_bytes(content)
+        report = ReadingReport()
+        (text,) = read_text(find_sources([tmp_path / "x"])[0], ReadingConfig(encoding="raw"), report=report)
+        assert text.encode("ascii", "surrogateescape") == content
+        assert len(text) == report.bytes == len(content)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"\xff"))
+    assert text_of(tmp_path / "x.gz", encoding="raw") == "\udcff"
+
+
+def test_raw_bytes_have_no_normal_form():
+    with pytest.raises(SettingError, match="raw bytes have no normal form"):
+        ReadingConfig(encoding="raw", normalize="NFC")
+
+
+@given(texts)
+def test_a_raw_text_in_memory_is_its_utf_8_a_character_a_byte(text: str):
+    found = clean(text, ReadingConfig(encoding="raw"))
+    assert found.encode("ascii", "surrogateescape") == text.encode()
+    assert clean(found, ReadingConfig(encoding="raw")) == found
+
+
+def test_a_raw_text_cannot_hold_what_is_no_byte():
+    with pytest.raises(DataError, match="lone surrogate, position 1"):
+        clean("a\ud800", ReadingConfig(encoding="raw"))
+
+
+BORDERS = [
+    ([b"a", b"b"], {}, "a\nb"),
+    ([b"a\n", b"b\r\n", b"c\r", "d\u2028".encode(), b"e"], {}, "a\nb\r\nc\rd\u2028e"),
+    ([b"a", b"", b"", b"b", b""], {}, "a\nb"),
+    ([b"", b"a"], {}, "a"),
+    ([b"a\r", b"b"], {"newline": "lf"}, "a\nb"),
+    ([b"a", b"b\n", b"c"], {"between": ""}, "ab\nc"),
+    ([b"a", b"b\n", b"", b"c"], {"between": "\r\n--\r\n", "newline": "lf"}, "a\n--\nb\n\n--\nc"),
+    ([b"a", "\u0301".encode()], {"between": "e", "normalize": "NFC"}, "aé"),
+    ([b"\xff", b"\xfe\n", b"c"], {"encoding": "raw"}, "\udcff\n\udcfe\nc"),
+    ([b"a", b"b"], {"encoding": "raw", "between": "é"}, "a\udcc3\udca9b"),
+]
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+@pytest.mark.parametrize(("contents", "config", "wanted"), BORDERS)
+def test_what_stands_between_two_files(contents: list[bytes], config: dict[str, Any], wanted: str, size: int):
+    report = ReadingReport()
+    assert read(*contents, size=size, report=report, **config) == wanted
+    assert report.joined <= len(contents) - 1
+    assert bool(report.joined) == (wanted != read(*contents, **{**config, "between": ""}))

@@ -95,7 +95,8 @@ def test_state_reset_is_the_share_of_rows_that_begin_afresh(share: float) -> Non
 def test_state_reset_begins_some_rows_afresh_and_only_those() -> None:
     trainer = Trainer(corpus(), SMALL, config(steps=2, batch_size=64, state_reset=0.25))
     next(iter(trainer.run()))
-    state = trainer._carried("forward", trainer.batches["forward"].batch(1))
+    *_, kept = trainer._on_device("forward", trainer.batches["forward"].batch(1))
+    state = trainer._carried("forward", kept)
     before = trainer.hidden["forward"][0]
     fresh = [not bool(row.any()) for row in state[0]]
     assert 6 <= sum(fresh) <= 28

@@ -507,7 +507,7 @@ def test_a_step_follows_the_gradients_of_both_losses_each_clipped_alone(batching
         model, expected, lengths = copy.deepcopy(trainer.model), {}, []
         for direction in DIRECTIONS:
             batch = trainer.batches[direction].batch(step)
-            state = trainer._carried(direction, batch)
+            state = trainer._carried(direction, trainer._on_device(direction, batch)[2])
             logits, _ = model(torch.from_numpy(batch.inputs), state, Noise(0, step), direction)
             loss = cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.targets).flatten())
             moved = ("embedding.", "output.", f"{direction}_layers.")
@@ -546,7 +546,7 @@ def test_each_direction_carries_its_own_state_and_some_of_its_rows_begin_afresh(
     next(iter(trainer.run()))
     assert list(trainer.hidden) == ["forward", "backward"]
     for direction, first in (("forward", 0), ("backward", 64)):
-        state = trainer._carried(direction, trainer.batches[direction].batch(1))
+        state = trainer._carried(direction, trainer._on_device(direction, trainer.batches[direction].batch(1))[2])
         kept = uniform(0, np.arange(first, first + 64), 1, Purpose.FRESH) >= 0.25
         assert 0 < kept.sum() < 64
         for layer, before in zip(state, trainer.hidden[direction], strict=True):

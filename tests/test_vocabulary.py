@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chargen.errors import DataError, ModelFileError
-from chargen.text.vocabulary import CODE_POINTS, UNKNOWN, Vocabulary, count_code_points
+from chargen.text.vocabulary import CODE_POINTS, RAW_BYTES, UNKNOWN, Vocabulary, count_code_points
 
 texts = st.text(
     st.one_of(st.characters(codec="utf-8"), st.sampled_from("ab<unk>\n\r\t \0é漢😀\u0301\ufeff\ufffd\u2028\U0010ffff"))
@@ -253,3 +253,36 @@ def test_a_hostile_description_is_refused_or_usable(vocabulary: Vocabulary, spoi
         return
     assert Vocabulary.from_description(read.describe()) == read
     assert read.decode(read.encode(read.characters)) == read.characters
+
+
+@given(st.binary(max_size=200))
+def test_raw_bytes_are_characters(content: bytes):
+    vocabulary = Vocabulary.from_counts(np.zeros(1, np.int64), unit="byte", raw=True)
+    text = content.decode("ascii", "surrogateescape")
+    ids = vocabulary.encode(text)
+    assert ids.tobytes() == vocabulary.encode(content.decode("utf-8", "surrogateescape")).tobytes() == content
+    assert vocabulary.decode(ids) == text
+    assert vocabulary.count_characters(ids) == len(text) == len(content)
+    assert [vocabulary.characters[one] for one in ids] == list(text)
+
+
+def test_raw_bytes_are_stored_as_bytes_and_are_others_than_those_of_utf_8():
+    raw, utf8 = Vocabulary(RAW_BYTES, unit="byte"), Vocabulary(unit="byte")
+    assert raw.describe() == utf8.describe()
+    assert Vocabulary.from_description(raw.describe(), raw=True) == raw
+    assert Vocabulary.from_description(raw.describe()) == utf8 != raw
+    assert (raw.raw, raw.byte_mode, len(raw), raw.dtype) == (True, False, 256, np.uint8)
+    assert (utf8.raw, utf8.byte_mode) == (False, True)
+    assert raw.tokenizer().encode("é").ids == raw.encode("é").tolist() == [0xC3, 0xA9]
+    with pytest.raises(ModelFileError, match="raw bytes are no characters"):
+        Vocabulary.from_description(Vocabulary("ab").describe(), raw=True)
+    for wrong in (RAW_BYTES[1:], "ab"):
+        with pytest.raises(ValueError, match="no characters of its own"):
+            Vocabulary(wrong, unit="byte")
+
+
+def test_a_surrogate_that_is_no_byte_is_refused_or_skipped():
+    raw = Vocabulary(RAW_BYTES, unit="byte")
+    with pytest.raises(DataError, match="position 1, is no character"):
+        raw.encode("a\ud800\udc80")
+    assert raw.encode("a\ud800\udc80\udc7f", "skip").tolist() == [ord("a"), 0x80]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
 from chargen.text.cache import ROLES
 from chargen.text.corpus import CorpusConfig, split
-from chargen.text.reading import ReadingConfig, ReadingReport, find_sources, read_text
+from chargen.text.reading import ReadingConfig, ReadingReport, clean, find_sources, read_text
 from chargen.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -78,13 +78,13 @@ def command(
     file = read_model(model)
     if direction == "backward":
         need_two_ways(file.config, "--direction backward")
-    reading = ReadingConfig(encoding or file.reading.encoding, errors, file.reading.newline, file.reading.normalize)
+    reading = replace(file.reading, encoding=encoding or file.reading.encoding, errors=errors)
     if tune and not dynamic:
         raise SettingError("--tune says what --dynamic chooses its rates on: give both")
     report = ReadingReport()
-    whole = _read(sources, reading, report)
+    whole = clean(_read(sources, reading, report), file.reading)
     text = _part(whole, part, file)
-    tail = _tail(whole, text, part, file, _read(tune, reading, ReadingReport())) if dynamic else ""
+    tail = _tail(whole, text, part, file, clean(_read(tune, reading, ReadingReport()), file.reading)) if dynamic else ""
     from chargen.model.device import pick_device, pick_precision
     from chargen.training.evaluate import evaluate
 
@@ -113,6 +113,7 @@ def command(
         "unseen": result.unseen,
         "skipped": result.skipped,
         "replaced": report.replaced,
+        "passed_over": len(report.passed_over),
         "part": part,
         "direction": direction,
         "precision": chosen,
@@ -148,6 +149,7 @@ def _print(result: "Evaluation", figures: dict[str, Any], name: str, new: str) -
         (result.unseen, f"characters never seen in training, charged for their place among all others: {new}"),
         (result.skipped, f"characters never seen in training and left out{f': {new}' * bool(new)}"),
         (figures["replaced"], "bytes that did not fit the encoding and became U+FFFD"),
+        (figures["passed_over"], "files that are no text, passed over"),
     ):
         if count:
             tell(f"note: {count:,} {words}")

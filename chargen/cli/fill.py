@@ -117,7 +117,7 @@ def command(
     total = 1 + num * (len(template.lengths) - 1)
     bar = Bar(total=total, unit="gap", delay=1)
     with stop_on_signals(), bar:
-        writer = TextWriter()
+        writer = TextWriter(raw=file.vocabulary.raw)
         fills: tuple[Fill, ...] = ()
         count = 0
         for number, one in enumerate(fill_gaps(filler, template, num, bar.update)):

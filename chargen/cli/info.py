@@ -45,7 +45,7 @@ def command(model: Path, as_json: bool) -> None:
                     "config": asdict(file.config),
                     "unit": vocabulary.unit,
                     "vocabulary_size": len(vocabulary),
-                    "characters": vocabulary.characters,
+                    "characters": "" if vocabulary.raw else vocabulary.characters,
                     "folded": vocabulary.folded,
                     "trained_on": int(file.counts.sum()),
                     "seconds": seconds,
@@ -56,7 +56,7 @@ def command(model: Path, as_json: bool) -> None:
         )
         return
     config, training = file.config, file.training
-    unit = "bytes" if vocabulary.byte_mode else "characters"
+    unit = f"{vocabulary.unit}s"
     rows = {
         "file": f"{path}, {size:,} bytes",
         "written": _written(path, "%Y-%m-%d %H:%M", time.localtime),
@@ -67,7 +67,7 @@ def command(model: Path, as_json: bool) -> None:
         + (f", weights in {kind_of(file.arrays)}" if kind_of(file.arrays) else ""),
         "vocabulary": f"{len(vocabulary):,} {unit}"
         + (f", {len(vocabulary.folded):,} folded" if vocabulary.folded else ""),
-        "most common": "" if vocabulary.byte_mode else _most_common(vocabulary.characters, file.counts.tolist()),
+        "most common": "" if vocabulary.unit == "byte" else _most_common(vocabulary.characters, file.counts.tolist()),
         "trained on": f"{int(file.counts.sum()):,} {unit}{_sources(training)}",
         "reached": f"step {training.get('step')}, epoch {_rounded(training.get('epoch'), '.2f')}"
         + (f", in {_duration(seconds)}" if seconds is not None else ""),

@@ -22,6 +22,8 @@ FEW_STEPS = 1_000
 """From then on a model is as good as its text and size let it be, whatever its loss."""
 BABBLE = 0.75
 """Losses above this share of the entropy of single characters belong to models that do not write words yet."""
+REPEATED, REPEATED_ITSELF = 0.1, 0.3
+"""Shares of a part that are worth a warning: texts of their own accord reach 2 %."""
 
 
 def say(text: str) -> None:
@@ -32,16 +34,19 @@ def say(text: str) -> None:
 def tell_corpus(corpus: Corpus, name: str) -> None:
     """How large the text is, how it is cut, and what reading met."""
     vocabulary, report = corpus.vocabulary, corpus.report
-    unit = "bytes" if vocabulary.byte_mode else "characters"
+    unit = f"{vocabulary.unit}s"
     total = len(corpus.train) + len(corpus.valid) + len(corpus.test)
     parts = [f"train {len(corpus.train):,}", f"valid {len(corpus.valid):,}", f"test {len(corpus.test):,}"]
     parts = parts if len(corpus.test) else parts[:2]
-    distinct = len(vocabulary.characters) + len(vocabulary.folded) if not vocabulary.byte_mode else 256
     files = f"{report.files} file{'s' * (report.files != 1)}"
-    say(f"text     {name}: {total:,} {unit}, {distinct:,} distinct, {files} ({', '.join(parts)})")
+    if report.joined and corpus.config.between is None:
+        files += f", {report.joined:,} line end{'s' * (report.joined != 1)} added between them"
+    elif report.joined:
+        files += f", {corpus.config.between!r} between them"
+    say(f"text     {name}: {total:,} {unit}, {corpus.occurring:,} distinct, {files} ({', '.join(parts)})")
     if vocabulary.folded:
         say(f"         {len(vocabulary.folded):,} rare characters share one unknown symbol")
-    elif not vocabulary.byte_mode and len(vocabulary) >= MANY:
+    elif vocabulary.unit == "character" and len(vocabulary) >= MANY:
         rare, least = _rare(corpus.counts)
         if 2 * rare >= len(vocabulary):
             say(
@@ -50,12 +55,34 @@ def tell_corpus(corpus: Corpus, name: str) -> None:
             )
     if report.replaced:
         say(f"warning: {report.replaced:,} bytes did not fit the encoding and became U+FFFD")
+    if report.passed_over:
+        files = f"{len(report.passed_over):,} file" + "s" * (len(report.passed_over) != 1)
+        named = ", ".join(report.passed_over[:3]) + " …" * (len(report.passed_over) > 3)
+        say(f"note: {files} passed over as no text: {named}")
     if corpus.hidden:
         say(f"note: {corpus.hidden:,} hidden files, hidden folders, links to folders or run folders were not read")
-    if report.carriage_returns and corpus.config.newline == "keep":
+    if report.carriage_returns and corpus.config.newline == "keep" and not vocabulary.raw:
         say(f"note: {report.carriage_returns:,} carriage returns are learned as characters; --newline lf makes them LF")
     if len(corpus.valid) < 2:
         say("warning: too little text to validate on: the last weights are kept, not the best")
+    _warn_of_parts(corpus)
+
+
+def _warn_of_parts(corpus: Corpus) -> None:
+    """What makes a validation loss other than it looks."""
+    for role, word in (("valid", "validation"), ("test", "test")):
+        if (share := corpus.repeated[role]) >= REPEATED:
+            before = "in an earlier part" if role == "test" else "in the training text"
+            say(
+                f"warning: {share:.0%} of the {word} text stands {before} too: its loss tells what was learned by heart"
+            )
+    if (share := corpus.repeated["train"]) >= REPEATED_ITSELF:
+        say(f"warning: {share:.0%} of the training text stands there twice: is a file given twice?")
+    if corpus.sorted_lines:
+        say(
+            "warning: the lines are sorted, so the validation part, at the end, holds other words than the training "
+            "part, and its loss is too high: shuffle them first (shuf)"
+        )
 
 
 def _rare(counts: NDArray[np.int64]) -> tuple[int, int]:
@@ -92,7 +119,7 @@ def tell_origin(trainer: "Trainer", path: Path | None) -> None:
     """What a model takes over from another."""
     new = trainer.origin["new"]
     added = f"; {len(new):,} new: {some_of(new, 10)}" if new else ", none new"
-    unit = "bytes" if trainer.corpus.vocabulary.byte_mode else "characters"
+    unit = f"{trainer.corpus.vocabulary.unit}s"
     say(f"start    from {path}: {trainer.origin['characters']:,} {unit} known{added}")
 
 
@@ -118,7 +145,7 @@ def tell_result(trainer: "Trainer", spent: str = "") -> None:
     """
     out = as_argument(trainer.out)
     summary = trainer.summary
-    unit = "byte" if trainer.corpus.vocabulary.byte_mode else "character"  # of which cloze speaks
+    unit = trainer.corpus.vocabulary.unit  # of which cloze speaks
     for name, word in (("valid", "validation"), ("test", "test")):
         if f"{name}_loss" in summary:
             whole = "the whole" if summary[f"{name}_whole"] else "an evenly spaced part (time was short) of the"

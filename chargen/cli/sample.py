@@ -38,7 +38,8 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
         help=f"Characters to write beside the prime.  [default: {LENGTH}, rounded up to a line or word]")  # fmt: skip
 @option("--prime", group="Text", metavar="TEXT", help="Text to go on from.")
 @option("--prime-file", group="Text", metavar="FILE", help="The same from a file, of any length; - is standard input.")
-@option("--encoding", group="Text", default="utf-8", metavar="TEXT", show_default=True, help="Encoding of that file.")
+@option("--encoding", group="Text", metavar="TEXT",
+        help="Encoding of that file.  [default: utf-8, or raw where the model was trained so]")  # fmt: skip
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit it.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
@@ -78,7 +79,7 @@ def command(
     length: int | None,
     prime: str | None,
     prime_file: str | None,
-    encoding: str,
+    encoding: str | None,
     errors: str,
     unknown: str,
     adapt: int,
@@ -116,6 +117,7 @@ def command(
     file = read_model(model)
     if prime_file is not None:
         sources, _ = find_sources([prime_file])
+        encoding = encoding or ("raw" if file.vocabulary.raw else "utf-8")
         prime = "".join(read_text(sources, ReadingConfig(encoding, errors)))
     text = clean(prime or "", file.reading)
     if reverse:
@@ -142,7 +144,7 @@ def command(
         tell(f"seed {sampler.seed}")
     with stop_on_signals() as stop:
         stop.deferred = True  # the state may be wanted
-        writer = TextWriter()
+        writer = TextWriter(raw=file.vocabulary.raw)
         samples = _Samples(num, text if echo else "", writer, form, reverse, separator)
         # Text is shown as it comes, unless its last character comes first.
         wanted, rounded = (LENGTH, True) if length is None else (length, False)

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -16,7 +16,7 @@ from chargen.errors import DataError, SettingError
 from chargen.insight.score import JUDGES, Scores, score
 from chargen.model.config import need_two_ways
 from chargen.storage.model_file import read_model
-from chargen.text.reading import ReadingConfig, ReadingReport, Source, clean, find_sources, read_text
+from chargen.text.reading import ReadingReport, Source, clean, find_sources, read_text
 
 
 @click.command("score", cls=GroupedCommand, short_help="Judge every character of a text.")
@@ -69,11 +69,11 @@ def command(
         need_two_ways(file.config, f"{by} scoring")
     report = ReadingReport()
     if text is None:
-        reading = ReadingConfig(encoding or file.reading.encoding, errors, file.reading.newline, file.reading.normalize)
+        reading = replace(file.reading, encoding=encoding or file.reading.encoding, errors=errors)
         text = "".join(read_text(_found(sources), reading, report=report))
     else:
         unused(("encoding", "errors"), "--text")
-        text = clean(text, file.reading)
+    text = clean(text, file.reading)
     with Bar(total=len(text), unit="char", delay=1) as bar:
         found = score(
             file,
@@ -92,7 +92,7 @@ def command(
         figures = {"by": found.by, "threshold": threshold, **_sums(found), **counts}
         click.echo(json.dumps({**figures, "characters": [asdict(one) for one in found]}))
         return
-    _print_text(found)
+    _print_text(found, file.vocabulary.raw)
     _print_unlikely(found, new)
     _tell_sums(found)
     if unseen:
@@ -100,6 +100,8 @@ def command(
         tell(f"note: {len(unseen):,} characters were never seen in training and are {fate}: {some_of(new)}")
     if report.replaced:
         tell(f"note: {report.replaced:,} bytes did not fit the encoding and became U+FFFD")
+    if report.passed_over:
+        tell(f"note: {len(report.passed_over):,} files that are no text, passed over")
 
 
 def _found(names: tuple[str, ...]) -> list[Source]:
@@ -111,9 +113,9 @@ def _found(names: tuple[str, ...]) -> list[Source]:
         raise DataError(f"{error}; to judge the words themselves, give them with --text") from error
 
 
-def _print_text(found: Scores) -> None:
+def _print_text(found: Scores, raw: bool) -> None:
     """The text, with unlikely characters in colour on a terminal; blanks among them as open boxes, to be seen."""
-    writer = TextWriter()
+    writer = TextWriter(raw=raw)
     for one in found:
         if not one.unlikely:
             writer.write(one.character)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from chargen.kernels.compiled import Compiling
     from chargen.text.vocabulary import Vocabulary
 
+_BYTES = {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}
 _HARMLESS = "\n\t\u200c\u200d"  # joiners are part of words in several scripts
 _COMMAND = re.compile(r"(?:^|(?<= ))chargen [a-z]+ .*$")
 _LABEL = re.compile(r"\S+ {2,}|\S{8} | +")
@@ -203,10 +204,12 @@ class TextWriter:
 
     Args:
         stream: standard output, by default.
+        raw: whether lone surrogates are bytes, which a pipe gets as they are.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, raw: bool = False) -> None:
         self.stream = stream or sys.stdout
+        self.raw = raw
         self.terminal = self.stream.isatty()
         self.colors = self.terminal and not os.environ.get("NO_COLOR")
         reconfigure = getattr(self.stream, "reconfigure", None)
@@ -214,7 +217,8 @@ class TextWriter:
             if self.terminal:
                 reconfigure(errors="backslashreplace")
             else:
-                reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+                errors = "surrogateescape" if raw else "backslashreplace"
+                reconfigure(encoding="utf-8", errors=errors, newline="\n")
         self._held = ""
         self._last = "\n"
 
@@ -227,7 +231,7 @@ class TextWriter:
         if text.endswith("\r"):
             text, self._held = text[:-1], "\r"
         self._last = text[-1:] or self._last
-        shown = visible(text)
+        shown = visible(text.translate(_BYTES) if self.raw else text)
         self.stream.write(styled(shown, color) if color and shown and self.colors else shown)
         self.stream.flush()
 

@@ -80,8 +80,9 @@ def command(
 ) -> None:
     """Learn a text and save a model.
 
-    SOURCE is a file (also .gz, .bz2, .xz), a folder, a pattern, - for standard input, or a corpus name: python is the
-    standard library's own source code. The run folder holds model.safetensors (the best model) and metrics.jsonl.
+    SOURCE is a file (also .gz, .bz2, .xz, .zst, .tar, .zip), a folder, a pattern, - for standard input, or a corpus
+    name: python is the standard library's own source code. The run folder holds model.safetensors (the best model) and
+    metrics.jsonl.
 
     \b
     chargen train novel.txt --minutes 10
@@ -230,7 +231,8 @@ def _sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], pres
 
 def _as_in(file: ModelFile) -> dict[str, Any]:
     """How the text of a model was read, so that the next one is read alike."""
-    return {"unit": file.vocabulary.unit, "newline": file.reading.newline, "normalize": file.reading.normalize}
+    raw = {"encoding": "raw"} if file.vocabulary.raw else {}
+    return raw | {"unit": file.vocabulary.unit, "newline": file.reading.newline, "normalize": file.reading.normalize}
 
 
 def _resumed(

@@ -146,7 +146,7 @@ class Allowed:
     def __init__(self, vocabulary: Vocabulary, ban: str = "", no_repeat: int = 0, backward: bool = False) -> None:
         self.vocabulary = vocabulary
         self.backward = backward
-        self.ban = frozenset(character for character in ban if not "\ud800" <= character <= "\udfff")
+        self.ban = frozenset(one for one in ban if vocabulary.raw or not "\ud800" <= one <= "\udfff")
         self.no_repeat = no_repeat
         self.recent = ""
         self.followers: defaultdict[str, set[str]] = defaultdict(set)

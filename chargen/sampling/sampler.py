@@ -137,7 +137,7 @@ class Sampler:
         return cls(path, config, num=num, seed=seed, device=device, direction=direction, **settings)
 
     def __repr__(self) -> str:
-        shape, unit = self.stepper.config, "bytes" if self.vocabulary.byte_mode else "characters"
+        shape, unit = self.stepper.config, f"{self.vocabulary.unit}s"
         model = f"{shape.cell.upper()} {shape.num_layers} x {shape.hidden_size}, {len(self.vocabulary)} {unit}"
         plain = asdict(SampleConfig())
         chosen = {name: value for name, value in asdict(self.config).items() if value != plain[name]}

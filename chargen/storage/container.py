@@ -8,6 +8,7 @@ own digits taken as zeros. The checksum detects damage; it does not authenticate
 anew. So everything is checked before it is believed, and nothing in a file is ever run.
 """
 
+import codecs
 import hashlib
 import json
 import math
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from chargen.durable import write_durably
 from chargen.errors import ModelFileError, SettingError, WriteError, short, told
+from chargen.text.file_kind import LOOK, no_text
 
 KEY = "chargen"
 ZEROS = "0" * 64
@@ -125,7 +127,28 @@ def load(
     try:
         return unpack(data, kind, expected_shapes, max_header)
     except ModelFileError as error:
-        raise ModelFileError(f"{path} is not a good {kind} file: {error}") from error
+        what = _other_kind(data[:LOOK]) or error
+        raise ModelFileError(f"{path} is not a good {kind} file: {what}") from error
+
+
+def _other_kind(start: bytes) -> str:
+    """What a file is that is none of ours, and what to do; "" where it may be a damaged one."""
+    if start.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+        return "it is an HTML page, such as a server sends in place of a file; fetch the file itself"
+    small = int.from_bytes(start[:8], "little") < 1 << 32
+    if len(start) < 8 or (small and start[8:9] == b"{"):
+        return ""
+    what, advice = no_text(start, "latin-1") or ("", "")
+    if what and not what.startswith("no text"):
+        return f"it is {what}" + f"; {advice}" * bool(advice)
+    if small or what:  # what is small may be a header's size
+        return "" if small else "it is no model file"
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return ""
+    plain = all(character.isprintable() or character.isspace() for character in text[:1000])
+    return "it is a text; chargen train makes a model of one" if plain else ""
 
 
 def is_kind(path: str | os.PathLike[str], kind: str, max_header: int = MAX_HEADER) -> bool:

@@ -15,7 +15,7 @@ from chargen.settings import make_settings
 from chargen.storage import container
 from chargen.storage.quantize import SCALE, as_float32, kind_of
 from chargen.text.begin import can_begin
-from chargen.text.reading import ReadingConfig
+from chargen.text.reading import RAW, ReadingConfig
 from chargen.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class ModelFile:
         parts = [
             f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}",
             *(["both ways"] if config.bidirectional else []),
-            f"{len(self.vocabulary):,} {'bytes' if self.vocabulary.byte_mode else 'characters'}",
+            f"{len(self.vocabulary):,} {self.vocabulary.unit}s",
             f"{parameter_count(config, len(self.vocabulary)):,} parameters{f' in {kind}' if kind else ''}",
             # What a file says of its training may be anything.
             *([f"step {training['step']:,}"] if isinstance(training.get("step"), int) else []),
@@ -78,7 +78,7 @@ class ModelFile:
             "config": asdict(self.config),
             "vocabulary": self.vocabulary.describe(),
             "counts": [int(count) for count in self.counts],
-            "reading": {name: getattr(self.reading, name) for name in ReadingConfig.__dataclass_fields__},
+            "reading": {name: value for name, value in asdict(self.reading).items() if value is not None},
             "training": self.training,
             **({"begin": self.begin} if self.begin else {}),
         }
@@ -93,6 +93,8 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     shapes = {name: array.shape for name, array in model.arrays.items()}
     if shapes != _stored_shapes(model.config, model.vocabulary, kind_of(model.arrays)):
         raise ValueError("the weights' names and shapes are not those of the model's config")
+    if model.vocabulary.raw != (model.reading.encoding == RAW):
+        raise ValueError(f"its reading has encoding {model.reading.encoding}: raw goes with a vocabulary of raw bytes")
     _check_weights(model.arrays, kind_of(model.arrays))
     if not can_begin(model.vocabulary, model.begin):
         raise ValueError(f"begin is {told(model.begin)}: it is no short text of known characters")
@@ -171,7 +173,7 @@ def _parse(description: Mapping[str, Any]) -> dict[str, Any]:
     container.check_format(description, FORMAT)
     config = make_settings(ModelConfig, description["config"])
     reading = make_settings(ReadingConfig, description["reading"])
-    vocabulary = Vocabulary.from_description(description["vocabulary"])
+    vocabulary = Vocabulary.from_description(description["vocabulary"], raw=reading.encoding == RAW)
     counts = description["counts"]
     if not isinstance(counts, list) or len(counts) != len(vocabulary):
         raise ModelFileError(f"its character counts do not fit its {len(vocabulary)} characters")

@@ -9,9 +9,9 @@ import shutil
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,11 @@ from chargen.durable import sync_folder, why, write_durably
 from chargen.errors import ChargenError, DataError, SettingError, WriteError
 from chargen.places import cache_folder
 from chargen.settings import setting
-from chargen.text.reading import ReadingConfig, ReadingReport, Source, read_bytes, read_text
+from chargen.text.reading import BLOCK, RAW, ReadingConfig, ReadingReport, Source, read_text, text_files
 from chargen.text.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_points
 
 ROLES = ("train", "valid", "test")
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 CHANGED = "a source changed while it was read; run the command again when it is complete"
 ProgressBar = Callable[[str, int, int | None], None]
 
@@ -40,6 +40,8 @@ class EncodingConfig(ReadingConfig):
         super().__post_init__()
         if self.unit == "byte" and self.min_count > 1:
             raise SettingError(f"min_count is {self.min_count}: bytes are never folded, so it must be 1", "min_count")
+        if self.encoding == RAW and self.unit != "byte":
+            raise SettingError(f"encoding is raw: it needs unit byte, not {self.unit}", "encoding")
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +139,8 @@ class _Encoder:
         self.progress = progress
         self.known = known
         self.spooled: dict[int, Path] = {}
+        self.files = dict.fromkeys(ROLES, 0)
+        self.passed_over: list[str] = []
         self.size: int | None = None
 
     def make_entry(self) -> tuple[EncodedText | None, str]:
@@ -162,6 +166,8 @@ class _Encoder:
             if isinstance(error, OSError):
                 what = f"cannot write the cache {self.cache}: {why(error, self.cache)}"
             raise ChargenError(f"{what}; set CHARGEN_CACHE to a folder with room") from error
+        if text is not None:
+            text.report.passed_over = self.passed_over
         return text, entry.name
 
     def _remove_abandoned(self) -> None:
@@ -171,37 +177,52 @@ class _Encoder:
                 if time.time() - left.stat().st_mtime > 86400:
                     shutil.rmtree(left, ignore_errors=True)
 
+    def _spool(self, work: Path) -> None:
+        """Copy what can be read only once."""
+        copying = _Pass("copying", self)
+        for source in (source for role in ROLES for source in self.sources[role] if source.once):
+            stream = source.open()
+            self.spooled[id(source)] = work / f"spool{len(self.spooled)}"
+            with open(self.spooled[id(source)], "wb") as spool:
+                for block in copying.blocks(_read(source, stream)):
+                    spool.write(block)
+            if source.path is not None:
+                stream.close()
+
     def _read_once(self, work: Path) -> str:
-        """The hash of every source's bytes; what can be read only once is spooled on the way."""
-        watch = _Pass("reading", self)
-        for number, source in enumerate(source for role in ROLES for source in self.sources[role]):
-            if source.once:
-                self.spooled[id(source)] = work / f"spool{number}"
-                with open(work / f"spool{number}", "wb") as spool:
-                    for block in watch.blocks(source, read_bytes(source)):
-                        spool.write(block)
-            else:
-                for _ in watch.blocks(source, read_bytes(source)):
-                    pass
-        self.size = watch.done
+        """The hash of every text's bytes."""
+        self._spool(work)
+        watch, report = _Pass("reading", self), ReadingReport()
+        for role in ROLES:
+            for source in self.sources[role]:
+                for _, blocks in self._files(watch, source, report):
+                    self.files[role] += 1
+                    for _ in blocks:
+                        pass
+        report.files = sum(self.files.values())
+        report.check_files()
+        self.size, self.passed_over = watch.done, report.passed_over
         return watch.digest.hexdigest()
 
     def _key(self, content: str) -> str:
         """Names content, roles and every option that shapes the ids."""
         options = {field.name: getattr(self.config, field.name) for field in fields(EncodingConfig)}
-        roles = [len(self.sources[role]) for role in ROLES]
+        roles = [self.files[role] for role in ROLES]
         named = [CACHE_FORMAT, content, roles, options, unicodedata.unidata_version]
         if self.known is not None:
             named += [self.known.characters, self.known.folded]
         described = json.dumps(named, sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()
 
-    def _texts(self, watch: "_Pass", role: str, report: ReadingReport) -> Iterator[str]:
-        def blocks(source: Source) -> Iterator[bytes]:
-            spool = self.spooled.get(id(source))
-            return watch.blocks(source, read_bytes(Source(source.name, spool) if spool else source))
+    def _files(self, watch: "_Pass", source: Source, report: ReadingReport) -> Iterator[tuple[str, Iterator[bytes]]]:
+        spool = self.spooled.get(id(source))
+        for name, blocks in text_files(replace(source, path=spool) if spool else source, self.config, report):
+            yield name, watch.blocks(blocks)
 
-        return read_text(self.sources[role], self.config, report=report, blocks=blocks)
+    def _texts(self, watch: "_Pass", role: str, report: ReadingReport) -> Iterator[str]:
+        return read_text(
+            self.sources[role], self.config, report=report, files=lambda source: self._files(watch, source, report)
+        )
 
     def _encode(self, work: Path, content: str) -> None:
         """Two more passes: count the characters, then write the ids. The bytes must stay what was hashed."""
@@ -213,10 +234,11 @@ class _Encoder:
                 found = count_code_points(text)
                 counts[: len(found)] += found
         counting.check(content)
-        if counts[0xD800:0xE000].any():
+        raw = self.config.encoding == RAW
+        if counts[0xD800:0xE000].any() and not raw:
             raise DataError(f"the text holds a lone surrogate, which is not a character (in {self.config.encoding})")
         vocabulary = Vocabulary.from_counts(
-            counts, unit=self.config.unit, min_count=self.config.min_count, known=self.known
+            counts, unit=self.config.unit, raw=raw, min_count=self.config.min_count, known=self.known
         )
         if not vocabulary.characters and vocabulary.folded:
             raise DataError(f"no character occurs {self.config.min_count} times: choose a smaller --min-count")
@@ -243,7 +265,7 @@ class _Encoder:
             "folded": vocabulary.folded,
             "sizes": sizes,
             "unit": vocabulary.unit,
-            "report": asdict(report),
+            "report": asdict(replace(report, passed_over=[])),
         }
         stored["sha256"] = _sealed(digest, stored)
         write_durably(work / "corpus.json", [json.dumps(stored).encode()])
@@ -258,7 +280,8 @@ class _Pass:
         self.done = 0
         self.digest = hashlib.sha256()
 
-    def blocks(self, source: Source, blocks: Iterable[bytes]) -> Iterator[bytes]:
+    def blocks(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same blocks of one text."""
         size = 0
         for block in blocks:
             size += len(block)
@@ -271,3 +294,11 @@ class _Pass:
     def check(self, content: str) -> None:
         if self.digest.hexdigest() != content:
             raise DataError(CHANGED)
+
+
+def _read(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
+    try:
+        while block := stream.read(BLOCK):
+            yield block
+    except OSError as error:
+        raise DataError(f"cannot read {source.name}: {error.strerror or error}") from error

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from chargen.errors import DataError, ModelFileError, SettingError, short, told
 from chargen.settings import check_text, make_settings, setting
 from chargen.text.cache import ROLES, EncodedText, EncodingConfig, ProgressBar, encode_sources, open_entry
-from chargen.text.reading import ReadingReport, clean, find_sources
+from chargen.text.reading import RAW, ReadingReport, clean, find_sources
+from chargen.text.repeats import blocks_of, count_blocks
+from chargen.text.sorted_lines import LINES, are_sorted, sample_lines
 from chargen.text.vocabulary import Vocabulary, count_code_points
 
 Names = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -71,7 +73,7 @@ class Corpus:
         parts = {name: len(getattr(self, name)) for name in ROLES}
         told = ", ".join(f"{name} {size:,}" for name, size in parts.items() if size or name != "test")
         what = f"{sum(parts.values()):,} bytes"
-        if not vocabulary.byte_mode:
+        if vocabulary.unit == "character":
             different = len(vocabulary.characters) + len(vocabulary.folded)
             what = f"{sum(parts.values()):,} characters, {different:,} different"
         return f"Corpus({what}: {told})"
@@ -125,10 +127,11 @@ class Corpus:
         """The same from a text in memory, without a cache; for examples, tests and notebooks."""
         config = _one_config(config, settings)
         text = clean(check_text("text", text), config)
-        if any("\ud800" <= character <= "\udfff" for character in set(text)):
+        raw = config.encoding == RAW
+        if not raw and any("\ud800" <= character <= "\udfff" for character in set(text)):
             raise DataError("the text holds a lone surrogate, which is not a character")
         counts = count_code_points(text)
-        vocabulary = Vocabulary.from_counts(counts, unit=config.unit, min_count=config.min_count, known=known)
+        vocabulary = Vocabulary.from_counts(counts, unit=config.unit, raw=raw, min_count=config.min_count, known=known)
         ids = vocabulary.encode(text)
         named = [asdict(config), text] + ([known.characters, known.folded] if known is not None else [])
         key = hashlib.sha256(json.dumps(named).encode()).hexdigest()
@@ -196,6 +199,10 @@ class Corpus:
             return cls._from_encoded(text, key, config, sources, known=known)
         corpus = cls.from_files(train, valid=valid, test=test, config=config, progress=progress, known=known)
         if corpus.key != key:
+            if "between" not in described["config"]:
+                raise DataError(
+                    "this run was begun by an earlier version, which joined files otherwise; start a new run"
+                )
             some = ", ".join(named[:3]) + " …" * (len(named) > 3)
             if moved:
                 raise DataError(f"the text in {some} is not the one that this run learned; name that, unchanged")
@@ -213,10 +220,42 @@ class Corpus:
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """How often each id occurs in the training part, (V,)."""
-        counts = np.zeros(len(self.vocabulary), np.int64)
-        for start in range(0, len(self.train), 1 << 24):
-            counts += np.bincount(self.train[start : start + (1 << 24)], minlength=len(counts))
-        return counts
+        return _count(self.train, len(self.vocabulary))
+
+    @cached_property
+    def occurring(self) -> int:
+        """How many different characters, or bytes, occur in all parts; folded ones count each."""
+        counts = self.counts + _count(self.valid, len(self.vocabulary)) + _count(self.test, len(self.vocabulary))
+        unknown = self.vocabulary.unknown_id
+        return int(np.count_nonzero(counts[:unknown])) + len(self.vocabulary.folded)
+
+    @cached_property
+    def repeated(self) -> dict[str, float]:
+        """For "valid" and "test", the share that stands in an earlier part too; for "train", what stands there twice.
+
+        Estimated from up to 1,000 blocks of 200 ids. Near 1 for a text in two roles, or given twice.
+        """
+        blocks = {role: blocks_of(getattr(self, role)) for role in ROLES}
+        counts = count_blocks(np.concatenate([blocks[role] for role in ROLES]), self.train)
+        train, valid, test = np.split(counts, np.cumsum([len(blocks[role]) for role in ROLES])[:2])
+        found = {"train": train > 1, "valid": valid > 0, "test": test + count_blocks(blocks["test"], self.valid) > 0}
+        return {role: float(again.mean()) if len(again) else 0.0 for role, again in found.items()}
+
+    @cached_property
+    def sorted_lines(self) -> bool:
+        """True where the validation part was cut off the end of a sorted list: it holds other beginnings of lines."""
+        if self.sources["valid"] or not len(self.valid):
+            return False
+        share = len(self.valid) / (len(self.train) + len(self.valid))
+        parts = (self.train, round(LINES * (1 - share))), (self.valid, round(LINES * share))
+        return are_sorted([line for ids, count in parts for line in sample_lines(ids, self.vocabulary, count)])
+
+
+def _count(ids: NDArray[Any], size: int) -> NDArray[np.int64]:
+    counts = np.zeros(size, np.int64)
+    for start in range(0, len(ids), 1 << 24):
+        counts += np.bincount(ids[start : start + (1 << 24)], minlength=size)
+    return counts
 
 
 def split(

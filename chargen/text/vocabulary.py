@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 UNITS = ("character", "byte")
 UNKNOWN = "<unk>"
 CODE_POINTS = 0x110000
+RAW_BYTES = "".join(map(chr, (*range(0x80), *range(0xDC80, 0xDD00))))
+"""The 256 bytes, each a character as Python's surrogateescape writes it."""
 Ids = NDArray[np.unsignedinteger[Any]]
 
 
@@ -29,7 +31,7 @@ class Vocabulary:
     """What a model can read and write: V ids, sorted by code point (or the 256 byte values).
 
     Args:
-        characters: the known characters, sorted and distinct; empty for bytes.
+        characters: the known characters, sorted and distinct; for bytes of UTF-8 empty, for raw bytes `RAW_BYTES`.
         folded: rare characters that all share one unknown symbol, whose id is the last one.
         unit: "character" or "byte". A byte vocabulary knows every text.
     """
@@ -38,9 +40,9 @@ class Vocabulary:
         for given in (characters, folded):
             if list(given) != sorted(set(given)):
                 raise ValueError("a vocabulary's characters must be sorted and distinct")
-        if unit not in UNITS or (unit == "byte" and (characters or folded)):
+        if unit not in UNITS or (unit == "byte" and (characters not in ("", RAW_BYTES) or folded)):
             raise ValueError(f"unit is {unit!r}: a byte vocabulary has no characters of its own")
-        if any("\ud800" <= character <= "\udfff" for character in characters + folded):
+        if unit == "character" and any("\ud800" <= character <= "\udfff" for character in characters + folded):
             raise ValueError("a lone surrogate is not a character")
         if set(characters) & set(folded):
             raise ValueError("a folded character is also a known one")
@@ -54,16 +56,18 @@ class Vocabulary:
         counts: NDArray[np.int64],
         *,
         unit: str = "character",
+        raw: bool = False,
         min_count: int = 1,
         known: "Vocabulary | None" = None,
     ) -> "Vocabulary":
         """The vocabulary of a text in which code point c occurs counts[c] times; rarer than `min_count` is folded.
 
         Args:
+            raw: whether bytes are bytes of anything, not of UTF-8.
             known: what it knows besides, however rare it is here.
         """
         if unit == "byte":
-            return cls(unit=unit)
+            return cls(RAW_BYTES if raw else "", unit=unit)
         kept = set(_from_code_points(np.flatnonzero(counts >= max(min_count, 1))))
         folded = set(_from_code_points(np.flatnonzero((counts > 0) & (counts < min_count))))
         if known is not None:
@@ -73,8 +77,13 @@ class Vocabulary:
 
     @property
     def byte_mode(self) -> bool:
-        """True where an id is a byte of UTF-8, not a character."""
-        return self.unit == "byte"
+        """True where an id is a byte of UTF-8, and a character may take several."""
+        return self.unit == "byte" and not self.characters
+
+    @property
+    def raw(self) -> bool:
+        """True where an id is a byte of anything: each is a character of `RAW_BYTES`."""
+        return self.unit == "byte" and bool(self.characters)
 
     @property
     def unknown_id(self) -> int | None:
@@ -100,7 +109,7 @@ class Vocabulary:
         return 256 if self.byte_mode else len(self.characters) + bool(self.folded)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and self.describe() == other.describe()
+        return isinstance(other, Vocabulary) and (self.describe(), self.raw) == (other.describe(), other.raw)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -124,7 +133,8 @@ class Vocabulary:
         return table
 
     def encode(self, text: str, unknown: str = "error") -> Ids:
-        """Text -> ids (N,). In characters, len(ids) == len(text).
+        """Text -> ids (N,). In characters, len(ids) == len(text). In bytes, the text's UTF-8; raw, with what
+        surrogateescape has made of other bytes.
 
         Args:
             unknown: what to do with a character the vocabulary has never seen: "error", "skip" it, or "replace" it by
@@ -135,13 +145,15 @@ class Vocabulary:
         if unknown not in ("error", "skip", "replace"):
             raise ValueError(f"unknown is {unknown!r}: it must be error, skip or replace")
         check_text("text", text)
-        if self.byte_mode:
+        if self.unit == "byte":
+            errors = "surrogateescape" if self.raw else "strict"
             try:
-                return np.frombuffer(text.encode(), np.uint8)
+                return np.frombuffer(text.encode("utf-8", errors), np.uint8)
             except UnicodeEncodeError as error:
                 if unknown != "skip":
                     raise DataError(f"a lone surrogate, position {error.start}, is no character") from error
-                return np.frombuffer(text.encode("utf-8", "ignore"), np.uint8)
+            known = (one for one in text if not "\ud800" <= one <= "\udfff" or (self.raw and one in RAW_BYTES))
+            return np.frombuffer("".join(known).encode("utf-8", errors), np.uint8)
         codes = _code_points(text)
         ids = self._table[np.minimum(codes, len(self._table) - 1)]
         missing = ids < 0
@@ -171,6 +183,8 @@ class Vocabulary:
         """Ids (N,) -> text; an unknown symbol and broken UTF-8 become U+FFFD, which no sampler ever writes."""
         if self.byte_mode:
             return np.asarray(ids, np.uint8).tobytes().decode("utf-8", "replace")
+        if self.raw:
+            return np.asarray(ids, np.uint8).tobytes().decode("ascii", "surrogateescape")
         codes = _code_points(self.characters + ("\ufffd" if self.folded else ""))
         return _from_code_points(codes[np.asarray(ids, np.intp)])
 
@@ -183,12 +197,12 @@ class Vocabulary:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
         names = list(self.characters) + [UNKNOWN] * bool(self.folded)
-        if self.byte_mode:
+        if self.unit == "byte":
             names = _byte_names()
         vocabulary = {name: number for number, name in enumerate(names)}
         unknown = UNKNOWN if self.folded else None
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=unknown, fuse_unk=False))
-        if self.byte_mode:
+        if self.unit == "byte":
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
             tokenizer.decoder = decoders.ByteLevel()
         else:
@@ -200,8 +214,11 @@ class Vocabulary:
         return {"unit": self.unit, "folded": self.folded, "tokenizer": json.loads(self.tokenizer().to_str())}
 
     @classmethod
-    def from_description(cls, described: Any) -> "Vocabulary":
+    def from_description(cls, described: Any, raw: bool = False) -> "Vocabulary":
         """Rebuild what `describe` stored. The data is hostile until checked; `tokenizers` never parses it.
+
+        Args:
+            raw: whether its bytes are bytes of anything, which the description does not say.
 
         Raises ModelFileError where it is not a vocabulary of single characters with ids in code point order.
         """
@@ -217,7 +234,9 @@ class Vocabulary:
             if unit == "byte":
                 if ordered != _byte_names():
                     raise ValueError("a byte vocabulary must hold the 256 bytes in order")
-                return cls(folded=folded, unit=unit)
+                return cls(RAW_BYTES if raw else "", folded=folded, unit=unit)
+            if raw:
+                raise ValueError("raw bytes are no characters")
             if folded and (not ordered or ordered.pop() != UNKNOWN):
                 raise ValueError("the unknown symbol is not the last id")
             if any(len(name) != 1 for name in ordered):

@@ -273,7 +273,7 @@ def evaluate(
         unseen = int(np.count_nonzero(scored == symbol)) - folded
     # The loss has charged every unknown symbol as a folded character.
     nats = loss.nats + unseen * (vocabulary.unseen_nats - vocabulary.folded_nats)
-    size = loss.ids if vocabulary.byte_mode else len(counted.encode("utf-8", "surrogatepass"))
+    size = loss.ids if vocabulary.unit == "byte" else len(counted.encode("utf-8", "surrogatepass"))
     if not math.isfinite(nats):
         raise ChargenError(NOT_FINITE)
     return Evaluation(loss.characters, size, nats, folded, unseen, skipped)

@@ -45,7 +45,7 @@ def take_over(file: ModelFile, config: ModelConfig, vocabulary: Vocabulary, fres
     if before.unit != vocabulary.unit:
         raise SettingError(f"unit is {vocabulary.unit!r}, but the model to start from reads {before.unit}s", "unit")
     places = np.arange(size)
-    if not before.byte_mode:
+    if before.unit == "character":
         if not set(before.characters) <= set(vocabulary.characters) or (before.folded and not vocabulary.folded):
             raise SettingError("the corpus was made without the vocabulary of the model to start from: give known=")
         if before.characters:
@@ -54,7 +54,8 @@ def take_over(file: ModelFile, config: ModelConfig, vocabulary: Vocabulary, fres
             places[-1] = len(vocabulary) - 1
     old = weights_of(build_model(file))
     rows = {name: _rows(old[name], fresh[name], places) for name in BY_CHARACTER if name in old}
-    return TakenOver(old | rows, size, "".join(sorted(set(vocabulary.characters) - set(before.characters))))
+    new = set(vocabulary.characters) - set(before.characters) if before.unit == "character" else ()
+    return TakenOver(old | rows, size, "".join(sorted(new)))
 
 
 def _check_shape(file: ModelFile, config: ModelConfig) -> None:

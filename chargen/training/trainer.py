@@ -186,13 +186,16 @@ class Trainer(Run):
         norms: dict[str, Tensor] = {}
         hidden: dict[str, State] = {}
         for direction, (inputs, targets, kept) in given.items():
-            before = self.hidden.get(direction)
-            state = None if before is None else keep_rows(before, kept)
+            state = self._carried(direction, kept)
             with autocast(self.precision, self.device):
                 values, hidden[direction] = self.model.read(inputs, state, noise, direction)
                 losses[direction] = cross_entropy(values, self.model.output, targets)
             norms[direction] = self._add_gradient(losses[direction], direction)
         return losses, norms, hidden
+
+    def _carried(self, direction: str, kept: Tensor) -> State | None:
+        """The state of the rows that go on; the others start fresh."""
+        return keep_rows(self.hidden[direction], kept) if direction in self.hidden else None
 
     def _on_device(self, direction: str, batch: Batch) -> Given:
         """A minibatch there, and which rows go on from the state before: all that can but for a few, drawn anew."""
@@ -432,7 +435,7 @@ class Trainer(Run):
                     f"{name}_characters": losses["forward"].characters,
                     f"{name}_whole": limit is None,
                 }
-                if self.corpus.vocabulary.byte_mode:
+                if self.corpus.vocabulary.unit == "byte":
                     self.summary[f"{name}_bytes"] = losses["forward"].ids
                 self.summary |= self._named(name, losses) if self.cloze else {}
         counters.complete = True

@@ -1,0 +1,123 @@
+"""What a corpus knows of its parts: what stands in two of them, and whether they were cut from a sorted list."""
+
+import random
+from calendar import month_abbr
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from chargen.text import repeats
+from chargen.text.corpus import Corpus
+
+
+def story(seed: int, lines: int = 300) -> str:
+    """Some text that repeats nothing of any length."""
+    chance = random.Random(seed)
+    words = ["".join(chance.choices("etaoinshrdlu", k=chance.randint(1, 9))) for _ in range(2000)]
+    return "".join(" ".join(chance.choices(words, k=9)).capitalize() + ".\n" for _ in range(lines))
+
+
+@pytest.mark.parametrize("unit", ["character", "byte"])
+def test_a_text_in_two_roles_is_found_wherever_it_stands(tmp_path: Path, unit: str):
+    for name in "abcd":
+        (tmp_path / name).write_text(story(ord(name)))
+    a, b, c, d = (tmp_path / name for name in "abcd")
+    (tmp_path / "inside").write_text(story(99)[:777] + a.read_text()[1234:] + story(98)[:777])
+
+    def repeated(sources: Any, **roles: Any) -> dict[str, float]:
+        return Corpus.from_files(sources, unit=unit, **roles).repeated
+
+    assert repeated([a, b], valid=c, test=d) == {"train": 0, "valid": 0, "test": 0}
+    assert repeated([a, b]) == {"train": 0, "valid": 0, "test": 0}
+    assert repeated([a, b], valid=b)["valid"] == 1
+    assert repeated([b, a], valid=c, test=[c, a]) == {"train": 0, "valid": 0, "test": pytest.approx(1, abs=0.02)}
+    twice = repeated([a, a])
+    assert twice["valid"] == 1
+    assert 0.85 < twice["train"] < 0.92
+    assert repeated([a, b, a], valid=c)["train"] == pytest.approx(2 / 3, abs=0.03)
+    assert 0.85 < repeated([a, b], valid=tmp_path / "inside")["valid"] < 0.97
+    assert 0.85 < repeated(tmp_path / "inside", valid=a)["valid"] < 0.97
+
+
+def test_what_texts_repeat_of_their_own_accord_is_no_repetition():
+    chance = random.Random(3)
+    times = (f"2026-11-27 10:{n // 60:02}:{n % 60:02}" for n in range(3000))
+    log = "".join(f"{time} host kernel: device eth{chance.randint(0, 3)} is up again\n" for time in times)
+    poem = "".join(story(n, 4) + "And so say all of us, and so say all of us!\n\n" for n in range(100))
+    for text in (log, poem, story(1)):
+        assert max(Corpus.from_text(text).repeated.values()) < 0.05
+
+
+def test_short_texts_are_not_judged():
+    assert Corpus.from_text("abc" * 60).repeated == {"train": 0, "valid": 0, "test": 0}
+    assert Corpus.from_text("").repeated == {"train": 0, "valid": 0, "test": 0}
+
+
+def test_blocks_are_counted_in_flat_memory_across_all_borders(monkeypatch: pytest.MonkeyPatch):
+    ids = np.random.default_rng(0).integers(0, 90, 5000).astype(np.uint8)
+    for chunk in (1, 7, 250, 4801, 1 << 16):
+        monkeypatch.setattr(repeats, "_CHUNK", chunk)
+        blocks = repeats.blocks_of(ids[1000:3000])
+        assert len(blocks) == repeats.BLOCKS
+        assert repeats.count_blocks(blocks, ids).tolist() == [1] * len(blocks)
+        assert repeats.count_blocks(blocks, np.concatenate([ids[::-1], ids, ids])).tolist() == [2] * len(blocks)
+        assert not repeats.count_blocks(blocks, ids[:1100]).any()
+
+
+def names(seed: int, count: int = 1520) -> list[str]:
+    chance = random.Random(seed)
+    found: set[str] = set()
+    while len(found) < count:
+        name = chance.choice("ABCDEFGHIJKLMNOPQRSTUVWYZ") + "".join(
+            chance.choices("aeioulnrst", k=chance.randint(2, 8))
+        )
+        found.add(name if chance.random() < 0.9 else f"de {name}")
+    return sorted(found, key=str.casefold)
+
+
+SHUFFLED = random.Random(5).sample(names(0), 1520)
+MONTHS = [
+    f"{month} {day:2} 10:{minute:02}:00 host sshd: accepted"
+    for month in month_abbr[1:]
+    for day in range(1, 29)
+    for minute in range(0, 60, 7)
+]
+LISTS: dict[str, tuple[list[str], bool]] = {
+    "names": (names(0), True),
+    "names, capitals first": (sorted(names(0)), True),
+    "names, the wrong way round": (names(0)[::-1], True),
+    "names, one in fifty out of place": ([name if n % 50 else "Marla" for n, name in enumerate(names(0))], True),
+    "a table": ([f"{name},{n * 7919 % 1000},x" for n, name in enumerate(names(2))], True),
+    "paths": ([f"src/{a}/{b}.py" for a in names(3, 40) for b in names(4, 25)], True),
+    "names, shuffled": (SHUFFLED, False),
+    "two lists": (names(0, 700) + names(1, 700), False),
+    "few names": (names(0, 60), False),
+    "one line over and over": (["again"] * 2000, False),
+    "a novel": (story(7, 2000).split("\n"), False),
+    "code": ([f"{'    ' * (n % 3)}{word} = {n}" for n, word in enumerate(SHUFFLED)], False),
+    "a log": ([f"2026-11-{n // 50 + 1:02} {n % 24:02}:00 {name}" for n, name in enumerate(SHUFFLED[:1400])], False),
+    "a log of a year": (MONTHS, False),
+    "a log of a month": (MONTHS[:250], False),
+    "seconds": ([f"[{1764235629 + 13 * n}] {name}" for n, name in enumerate(SHUFFLED)], False),
+    "rows": ([f'{{"time": "10:{n // 60:02}:{n % 60:02}", "by": "{name}"}}' for n, name in enumerate(SHUFFLED)], False),
+    "verses": ([f"Gen {n // 31 + 1}:{n % 31 + 1} {name}" for n, name in enumerate(SHUFFLED)], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ["character", "byte"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("name", LISTS)
+def test_a_sorted_list_is_known_from_all_other_texts(name: str, end: str, unit: str):
+    lines, wanted = LISTS[name]
+    assert Corpus.from_text(end.join(lines) + end, unit=unit).sorted_lines is wanted
+
+
+def test_a_sorted_list_does_no_harm_without_a_part_cut_from_its_end(tmp_path: Path):
+    (tmp_path / "x").write_text("\n".join(names(0)))
+    assert Corpus.from_files(tmp_path / "x").sorted_lines
+    assert not Corpus.from_files(tmp_path / "x", valid_fraction=0).sorted_lines
+    assert not Corpus.from_files(tmp_path / "x", valid=tmp_path / "x").sorted_lines
+    assert not Corpus.from_text("").sorted_lines
+    assert not Corpus.from_text("abc" * 999).sorted_lines
