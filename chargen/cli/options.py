@@ -216,7 +216,7 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
     if path is None:
         return
     try:
-        settings = tomllib.loads(path.read_text("utf-8"))
+        settings = tomllib.loads(path.read_bytes().decode("utf-8"))  # as they are: a lone CR ends no line in TOML
     except (OSError, ValueError, RecursionError) as error:
         raise SettingError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     ctx.meta["config"] = path
