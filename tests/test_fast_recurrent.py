@@ -991,7 +991,7 @@ def bf16(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return found
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.integers(1, 70), st.integers(1, 130), st.integers(1, 100), st.integers(0, 99))
 def test_products_in_units_vectors_pairs_and_plain_loops_are_exact_but_for_the_order_of_sums(
     rows: int, inputs: int, outputs: int, seed: int
