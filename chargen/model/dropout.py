@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chargen.draws import Purpose, integer
+from chargen.draws import MAX_SEED, Purpose, integer
+from chargen.errors import SettingError, told
 from chargen.kernels import available
+from chargen.model.arguments import FLOATS, check_tensor, in_memory
 from chargen.model.device import STORED, memory
+from chargen.settings import whole
 
 BITS = 16
 """Of a mask's random numbers: a rate is rounded to a multiple of 2**-16."""
@@ -21,16 +24,25 @@ class Noise:
     seed: int
     step: int
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", whole("seed", self.seed, 0, MAX_SEED))
+        object.__setattr__(self, "step", whole("step", self.step, 0))
+
 
 def drop(values: Tensor, rate: float, noise: Noise | None, layer: int) -> Tensor:
     """Zero a share `rate` of values (B, T, F) and scale the rest by 1 / (1 - rate).
 
     Args:
         layer: which of a step's masks; a part of the address.
+
+    Raises ArgumentError where values are none such, SettingError for a rate that is not 0 to below 1.
     """
-    if noise is None or rate == 0:
+    check_tensor("values", values, FLOATS, "B, T, F")
+    if not 0 <= rate < 1:
+        raise SettingError(f"dropout is {told(rate)}: it must be at least 0 and less than 1", "dropout")
+    if noise is None or rate == 0 or values.is_meta:
         return values
-    if values.device.type == "cpu" and values.dtype in STORED and available():
+    if values.dtype in STORED and in_memory(values) and available():
         dropped: Tensor = _Drop.apply(values, round(rate * 2**BITS), noise, layer)  # type: ignore[no-untyped-call]
         return dropped
     generator = torch.Generator(values.device).manual_seed(integer(noise.seed, layer, noise.step, Purpose.DROPOUT))
@@ -48,7 +60,8 @@ class _Drop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return _apply(gradients[0], *ctx.address), None, None, None
+        # The same function of the gradient, which has a gradient in its turn.
+        return _Drop.apply(gradients[0], *ctx.address), None, None, None  # type: ignore[no-untyped-call]
 
 
 def _apply(values: Tensor, limit: int, noise: Noise, layer: int) -> Tensor:

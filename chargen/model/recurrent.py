@@ -5,7 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chargen.errors import ArgumentError
 from chargen.kernels import available, fast_bf16
+from chargen.model.arguments import (
+    FLOATS,
+    INTEGERS,
+    check_device,
+    check_shape,
+    check_tensor,
+    in_memory,
+    product_type,
+    read_ids,
+    read_state,
+)
 from chargen.model.config import ModelConfig
 
 FEWEST_ROWS = 8
@@ -31,8 +43,21 @@ def new_layer(config: ModelConfig, layer: int) -> nn.RNNBase:
 
 
 def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Run a layer over inputs (B, T, F) from state (B, S): outputs (B, T, H) and the state after the last of them."""
-    if kind := _compiled(inputs, len(inputs)):
+    """Run a layer over inputs (B, T, F) from state (B, S): outputs (B, T, H) and the state after the last of them.
+
+    Args:
+        module: as `new_layer` makes it.
+
+    Raises ArgumentError where module, inputs or state do not fit each other.
+    """
+    weights = _weights(module)
+    check_tensor("inputs", inputs, FLOATS, "B, T, F")
+    check_shape("inputs", inputs, (*inputs.shape[:2], module.input_size))
+    check_device("inputs", inputs, weights[0].device)
+    state = read_state("state", state, len(inputs), _state_size(module), weights[1])
+    if not inputs.shape[1]:
+        return inputs.new_zeros(len(inputs), 0, module.hidden_size), state
+    if kind := _compiled(weights, inputs, len(inputs), state):
         from chargen.model import fast_recurrent
 
         return fast_recurrent.run(module, inputs, state, kind)
@@ -48,39 +73,78 @@ def run_plainly(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tens
     """The same by torch's own modules."""
     outputs: Tensor
     carried: Any
+    weight: Any = module.weight_hh_l0
+    kind = torch.promote_types(weight.dtype, torch.float32)
+    state = state.to(weight.dtype)
+    if product_type(inputs) == inputs.dtype:
+        inputs = inputs.to(weight.dtype)
     if isinstance(module, nn.LSTM):
         hidden, cell = state.unsqueeze(0).chunk(2, dim=2)
         outputs, carried = module(inputs, (hidden.contiguous(), cell.contiguous()))
         carried = torch.cat(carried, dim=2)
     else:
-        outputs, carried = module(inputs, state.unsqueeze(0))
-    return outputs, carried.squeeze(0).float()
+        outputs, carried = module(inputs, state.unsqueeze(0).contiguous())
+    return outputs, carried.squeeze(0).to(kind)
 
 
 def run_embedded(module: nn.RNNBase, embedding: nn.Embedding, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """`run_layer` over `embedding(ids)`, ids (B, T); with a product for each different character where that is less."""
+    """`run_layer` over `embedding(ids)`, ids (B, T); with a product for each different character where that is less.
+
+    Raises ArgumentError as `run_layer`, and on a CPU for an id that is not in the table.
+    """
+    check_tensor("ids", ids, INTEGERS, "B, T")
     (rows, size), number = embedding.weight.shape, ids.numel()
     # Three products with what is read: each id's, or each row's, which one more with ids makes of the gradients.
     fewer = rows * (3 * size + number) <= number * 3 * size
-    if fewer and (kind := _compiled(embedding.weight, len(ids))):
-        from chargen.model import fast_recurrent
+    if ids.device.type == "cpu":
+        ids = read_ids("ids", ids, rows, embedding.weight.device)
+    if fewer and size == module.input_size:
+        weights = _weights(module)
+        state = read_state("state", state, len(ids), _state_size(module), weights[1])
+        if kind := _compiled(weights, embedding.weight, len(ids), state, ids):
+            from chargen.model import fast_recurrent
 
-        return fast_recurrent.run(module, embedding.weight, state, kind, ids)
+            return fast_recurrent.run(module, embedding.weight, state, kind, ids)
     return run_layer(module, embedding(ids), state)
 
 
-def _compiled(inputs: Tensor, rows: int) -> torch.dtype | None:
-    """What compiled kernels would multiply to run a layer; None where torch's modules run it."""
-    if inputs.device.type != "cpu" or rows < FEWEST_ROWS or not available():
+def _weights(module: nn.RNNBase) -> tuple[Tensor, ...]:
+    """A layer's weights. Raises ArgumentError for a module that is none of ours."""
+    if not isinstance(module, (nn.LSTM, nn.GRU)):
+        raise ArgumentError(f"the layer is of type {type(module).__name__}: it must be an nn.LSTM or nn.GRU")
+    if module.num_layers != 1 or module.bidirectional or not (module.bias and module.batch_first) or module.proj_size:
+        raise ArgumentError(f"the layer is {module}: it must have one layer and direction, biases, batch_first=True")
+    weights = tuple(getattr(module, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    gates = (4 if isinstance(module, nn.LSTM) else 3) * module.hidden_size
+    shapes = (gates, module.input_size), (gates, module.hidden_size), (gates,), (gates,)
+    for weight, shape in zip(weights, shapes, strict=True):
+        check_shape("a weight of the layer", weight, shape)
+    return weights
+
+
+def _state_size(module: nn.RNNBase) -> int:
+    return module.hidden_size * (2 if isinstance(module, nn.LSTM) else 1)
+
+
+def _compiled(weights: tuple[Tensor, ...], inputs: Tensor, rows: int, *beside: Tensor) -> torch.dtype | None:
+    """What compiled kernels would multiply to run a layer; None where torch's modules run it.
+
+    Args:
+        beside: what else they would read.
+    """
+    if rows < FEWEST_ROWS or not all(map(in_memory, (inputs, *weights, *beside))) or not available():
+        return None
+    if any(weight.dtype != torch.float32 for weight in weights):
         return None
     if torch.is_autocast_enabled("cpu"):
-        return torch.bfloat16 if fast_bf16() else None
+        return torch.bfloat16 if fast_bf16() and product_type(inputs) == torch.bfloat16 else None
     return torch.float32 if inputs.dtype == torch.float32 else None
 
 
 def zero_state(config: ModelConfig, rows: int, device: torch.device) -> State:
     """The state of an unknown context for `rows` rows."""
-    return tuple(torch.zeros(rows, config.state_size, device=device) for _ in range(config.num_layers))
+    shape = rows, config.state_size
+    return tuple(torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(config.num_layers))
 
 
 def keep_rows(state: State, continues: Tensor) -> State:

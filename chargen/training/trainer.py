@@ -96,15 +96,14 @@ class Trainer(Run):
             hidden: dict[str, State] = {}
 
             for direction, batch in batches.items():
-                targets = to_device(batch.targets, self.device)
                 with autocast(self.precision, self.device):
                     values, hidden[direction] = model.read(
-                        to_device(batch.inputs, self.device),
+                        torch.from_numpy(batch.inputs),
                         self._carried(direction, batch),
                         Noise(config.seed, counters.step),
                         direction,
                     )
-                    losses[direction] = cross_entropy(values, model.output, targets)
+                    losses[direction] = cross_entropy(values, model.output, torch.from_numpy(batch.targets))
                 norms[direction] = self._add_gradient(losses[direction], direction)
             cloze_characters = 0
             if self.cloze and self.cloze.due(counters.step):
