@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Union
 
 from chargen.kernels import available
 from chargen.model.config import ModelConfig
-from chargen.sampling.stepper import Arrays, NumpyStepper, Stepper
+from chargen.sampling.arguments import Arrays
+from chargen.sampling.stepper import NumpyStepper, Stepper
 from chargen.storage.model_file import ModelFile, new_model
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.sampling.stepper import Arrays
+from chargen.errors import ArgumentError
+from chargen.sampling.arguments import Arrays, checked
 from chargen.storage.quantize import as_float32
 
 
@@ -14,13 +15,17 @@ class NumpyCloze:
 
     Args:
         arrays: a bidirectional model's weights by name.
+
+    Raises ArgumentError where there are none such.
     """
 
     def __init__(self, arrays: Arrays) -> None:
-        self.left, self.right, self.right_bias, self.output, self.bias = (
-            as_float32(arrays, f"cloze.{name}")
-            for name in ("left.weight", "right.weight", "right.bias", "output.weight", "output.bias")
-        )
+        names = [
+            f"cloze.{name}" for name in ("left.weight", "right.weight", "right.bias", "output.weight", "output.bias")
+        ]
+        if missing := [name for name in names if name not in arrays]:
+            raise ArgumentError(f"weights {missing[0]} are missing: needed are those of a bidirectional model")
+        self.left, self.right, self.right_bias, self.output, self.bias = (as_float32(arrays, name) for name in names)
 
     def logits(
         self, left: NDArray[Any], right: NDArray[Any], forward: NDArray[Any], backward: NDArray[Any]
@@ -30,7 +35,13 @@ class NumpyCloze:
         Args:
             left, forward: the forward stack's outputs (R, H) and logits (R, V) after the character before.
             right, backward: the backward stack's (M, H) and (M, V) after the character behind.
+
+        Raises ArgumentError where they do not fit.
         """
+        size, hidden = len(self.bias), self.left.shape[1]
+        left, right = (checked("outputs", each, (None, hidden), np.float32) for each in (left, right))
+        forward = checked("forward logits", forward, (len(left), size), np.float32)
+        backward = checked("backward logits", backward, (len(right), size), np.float32)
         mixed = (left @ self.left.T)[:, None] + (right @ self.right.T + self.right_bias)
         logits: NDArray[Any] = np.tanh(mixed) @ self.output.T + self.bias + forward[:, None] + backward
         return logits
