@@ -12,6 +12,7 @@ ROOT = Path(chargen.__file__).parent
 ROOMS = {
     "errors": 0,
     "settings": 0,
+    "arguments": 0,
     "draws": 0,
     "places": 0,
     "locks": 0,

@@ -49,7 +49,8 @@ def check_tensor(name: str, values: Any, kinds: tuple[torch.dtype, ...], dimensi
     Args:
         dimensions: their letters, such as "B, T"; "..." stands for any number of them.
     """
-    needed = f"needed is a tensor ({dimensions}) of {'whole numbers' if kinds is INTEGERS else 'floats'}"
+    words = {INTEGERS: "whole numbers", FLOATS: "floats"}.get(kinds, "true or false")
+    needed = f"needed is a tensor ({dimensions}) of {words}"
     if not isinstance(values, Tensor):
         raise ArgumentError(f"{name} {_verb(name, 'is')} of type {type(values).__name__}: {needed}")
     letters = dimensions.split(", ")
@@ -93,13 +94,13 @@ def read_ids(name: str, ids: Tensor, size: int, device: torch.device) -> Tensor:
         low, high = (int(end(ends.numpy())) for end in (np.min, np.max))
         if low < 0 or high >= size:
             raise ArgumentError(f"{name} are {low} to {high}: they must be 0 to {size - 1}")
-    ids = _for_gradients(ids).to(torch.int64)
+    ids = for_gradients(ids).to(torch.int64)
     if ids.device == device:
         return ids
     return to_device(ids.numpy(), device) if in_memory(ids) else ids.to(device)
 
 
-def _for_gradients(values: Tensor) -> Tensor:
+def for_gradients(values: Tensor) -> Tensor:
     """What was made in inference mode, so that a gradient may need it."""
     if transformed() or not values.is_inference() or torch.is_inference_mode_enabled():
         return values
@@ -110,6 +111,18 @@ def _can_be_asked(ids: Tensor) -> bool:
     if transformed() or type(ids) is not Tensor or ids.is_meta:
         return False
     return not (ids.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def read_floats(name: str, values: Any, dimensions: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Floats as a layer with the weights `like` reads them.
+
+    Raises ArgumentError where they have another shape, or are no floats of that device.
+    """
+    check_tensor(name, values, FLOATS, dimensions)
+    check_shape(name, values, shape)
+    check_device(name, values, like.device)
+    found = for_gradients(values)
+    return found if product_type(found) != found.dtype else found.to(like.dtype)
 
 
 def read_state(name: str, state: Any, rows: int, size: int, like: Tensor) -> Tensor:
@@ -127,4 +140,4 @@ def read_state(name: str, state: Any, rows: int, size: int, like: Tensor) -> Ten
         raise ArgumentError(f"{name} {found}: needed is ({rows}, {size}), which is {words}")
     check_tensor(name, state, FLOATS, "B, S")
     check_device(name, state, like.device)
-    return _for_gradients(state).to(torch.promote_types(like.dtype, torch.float32))
+    return for_gradients(state).to(torch.promote_types(like.dtype, torch.float32))

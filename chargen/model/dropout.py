@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from chargen.draws import MAX_SEED, Purpose, integer
-from chargen.errors import SettingError, told
+from chargen.errors import ArgumentError, SettingError, told
 from chargen.kernels import available
 from chargen.model.arguments import FLOATS, check_tensor, in_memory
 from chargen.model.device import STORED, memory
@@ -40,6 +40,9 @@ def drop(values: Tensor, rate: float, noise: Noise | None, layer: int) -> Tensor
     check_tensor("values", values, FLOATS, "B, T, F")
     if not 0 <= rate < 1:
         raise SettingError(f"dropout is {told(rate)}: it must be at least 0 and less than 1", "dropout")
+    if noise is not None and not isinstance(noise, Noise):
+        raise ArgumentError(f"noise is of type {type(noise).__name__}: it must be a Noise, or None")
+    layer = whole("layer", layer, 0, 2**32 - 1)
     if noise is None or rate == 0 or values.is_meta:
         return values
     if values.dtype in STORED and in_memory(values) and available():

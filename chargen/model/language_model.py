@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from chargen.draws import MAX_SEED, Purpose, integer
 from chargen.errors import ArgumentError
 from chargen.locks import Lock
-from chargen.model.arguments import FLOATS, INTEGERS, check_device, check_shape, check_tensor, read_ids, read_state
+from chargen.model.arguments import FLOATS, INTEGERS, check_tensor, read_floats, read_ids, read_state
 from chargen.model.cloze import Cloze
 from chargen.model.config import ModelConfig, check_direction, need_two_ways
 from chargen.model.dropout import Noise, drop
@@ -98,8 +98,6 @@ class CharModel(nn.Module):
         check_tensor("ids", ids, INTEGERS, "B, T")
         ids = read_ids("ids", ids, self.vocabulary_size, self.device)
         state = zero_state(config, len(ids), self.device) if state is None else self._state(state, len(ids))
-        if noise is not None and not isinstance(noise, Noise):
-            raise ArgumentError(f"noise is of type {type(noise).__name__}: it must be a Noise, or None")
         carried = []
         for layer, module in enumerate(stack):
             if layer == 0 and (noise is None or config.layer_dropout(0) == 0):
@@ -136,9 +134,11 @@ class CharModel(nn.Module):
         Raises ArgumentError where they do not fit, SettingError for a model that reads one way.
         """
         need_two_ways(self.config, "predicting from both sides")
-        for name, values in (("left", left), ("right", right)):
-            check_tensor(name, values, FLOATS, "..., H")
-            check_shape(name, values, (*left.shape[:-1], self.config.hidden_size))
-            check_device(name, values, self.device)
+        weight = self.output.weight
+        check_tensor("left", left, FLOATS, "..., H")
+        shape = (*left.shape[:-1], self.config.hidden_size)
+        left, right = (
+            read_floats(name, values, "..., H", shape, weight) for name, values in (("left", left), ("right", right))
+        )
         logits: Tensor = self.cloze(left, right, self.output(left) + self.output(right))
         return logits

@@ -17,6 +17,7 @@ from chargen.model.arguments import (
     check_device,
     check_shape,
     check_tensor,
+    for_gradients,
     in_memory,
     product_type,
     read_ids,
@@ -107,7 +108,7 @@ def _flat(values: Tensor, fixed: Fixed | None) -> tuple[Tensor, Fixed | None]:
     if fixed:
         beside, weight, bias = (one.detach() for one in fixed)
         fixed = beside.reshape(-1, beside.shape[-1]).to(kind), weight.to(kind), bias
-    return values.reshape(-1, values.shape[-1]).to(kind), fixed
+    return for_gradients(values).reshape(-1, values.shape[-1]).to(kind), fixed
 
 
 def _blocks(values: Tensor, weight: Tensor, bias: Tensor, fixed: Fixed | None) -> Iterator[tuple[slice, Tensor]]:

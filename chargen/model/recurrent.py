@@ -13,12 +13,14 @@ from chargen.model.arguments import (
     check_device,
     check_shape,
     check_tensor,
+    for_gradients,
     in_memory,
     product_type,
     read_ids,
     read_state,
 )
 from chargen.model.config import ModelConfig
+from chargen.settings import whole
 
 FEWEST_ROWS = 8
 """Below this, compiled layers would mostly multiply zeros."""
@@ -54,6 +56,7 @@ def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor
     check_tensor("inputs", inputs, FLOATS, "B, T, F")
     check_shape("inputs", inputs, (*inputs.shape[:2], module.input_size))
     check_device("inputs", inputs, weights[0].device)
+    inputs = for_gradients(inputs)
     state = read_state("state", state, len(inputs), _state_size(module), weights[1])
     if not inputs.shape[1]:
         return inputs.new_zeros(len(inputs), 0, module.hidden_size), state
@@ -98,6 +101,7 @@ def run_embedded(module: nn.RNNBase, embedding: nn.Embedding, ids: Tensor, state
     fewer = rows * (3 * size + number) <= number * 3 * size
     if ids.device.type == "cpu":
         ids = read_ids("ids", ids, rows, embedding.weight.device)
+    check_device("ids", ids, embedding.weight.device)
     if fewer and size == module.input_size:
         weights = _weights(module)
         state = read_state("state", state, len(ids), _state_size(module), weights[1])
@@ -143,12 +147,16 @@ def _compiled(weights: tuple[Tensor, ...], inputs: Tensor, rows: int, *beside: T
 
 def zero_state(config: ModelConfig, rows: int, device: torch.device) -> State:
     """The state of an unknown context for `rows` rows."""
-    shape = rows, config.state_size
+    shape = whole("rows", rows, 0), config.state_size
     return tuple(torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(config.num_layers))
 
 
 def keep_rows(state: State, continues: Tensor) -> State:
-    """The state of the rows that continue (B,) bool; the others start fresh."""
+    """The state of the rows that continue (B,) bool; the others start fresh. Raises ArgumentError."""
+    check_tensor("continues", continues, (torch.bool,), "B")
+    for layer in state:
+        check_shape("continues", continues, (len(layer),))
+        check_device("continues", continues, layer.device)
     return tuple(torch.where(continues[:, None], layer, torch.zeros_like(layer)) for layer in state)
 
 

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Union
 
 from chargen.kernels import available
 from chargen.model.config import ModelConfig
-from chargen.sampling.arguments import Arrays
 from chargen.sampling.stepper import NumpyStepper, Stepper
 from chargen.storage.model_file import ModelFile, new_model
+from chargen.storage.weights import Arrays
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel

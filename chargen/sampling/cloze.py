@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import ArgumentError
-from chargen.sampling.arguments import Arrays, checked
+from chargen.arguments import checked
 from chargen.storage.quantize import as_float32
+from chargen.storage.weights import Arrays, fitting_array
 
 
 class NumpyCloze:
@@ -20,12 +20,17 @@ class NumpyCloze:
     """
 
     def __init__(self, arrays: Arrays) -> None:
-        names = [
-            f"cloze.{name}" for name in ("left.weight", "right.weight", "right.bias", "output.weight", "output.bias")
-        ]
-        if missing := [name for name in names if name not in arrays]:
-            raise ArgumentError(f"weights {missing[0]} are missing: needed are those of a bidirectional model")
-        self.left, self.right, self.right_bias, self.output, self.bias = (as_float32(arrays, name) for name in names)
+        size = len(fitting_array(arrays, "cloze.output.bias", (None,)))
+        inner, hidden = fitting_array(arrays, "cloze.left.weight", (None, None)).shape
+        shapes = {
+            "left.weight": (inner, hidden), "right.weight": (inner, hidden), "right.bias": (inner,),
+            "output.weight": (size, inner), "output.bias": (size,),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            fitting_array(arrays, f"cloze.{name}", shape)
+        self.left, self.right, self.right_bias, self.output, self.bias = (
+            as_float32(arrays, f"cloze.{name}") for name in shapes
+        )
 
     def logits(
         self, left: NDArray[Any], right: NDArray[Any], forward: NDArray[Any], backward: NDArray[Any]

@@ -11,22 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.arguments import fitting, within
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.model.config import ModelConfig
 from chargen.sampling.arguments import (
     check_config,
-    fitting,
     fitting_reading,
     fitting_rules,
     fitting_state,
     fitting_uniforms,
-    fitting_weights,
-    within,
 )
 from chargen.sampling.choose import SampleConfig, choose, log_softmax
 from chargen.sampling.rules import Rules
 from chargen.settings import whole
 from chargen.storage.quantize import as_float32
+from chargen.storage.weights import fitting_stack
 
 State = tuple[NDArray[np.float32], ...]
 """One array (R, S) per layer, as in the torch model."""
@@ -159,7 +158,7 @@ class NumpyStepper(Stepper):
     """
 
     def __init__(self, config: ModelConfig, arrays: dict[str, NDArray[Any]], direction: str = "forward") -> None:
-        arrays = fitting_weights(config, arrays, direction)
+        arrays = fitting_stack(config, arrays, direction)
         super().__init__(config, len(arrays["output.bias"]))
         self.embedding = as_float32(arrays, "embedding.weight")
         self.output = as_float32(arrays, config.output_table), as_float32(arrays, "output.bias")

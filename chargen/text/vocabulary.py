@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import DataError, ModelFileError, short
+from chargen.arguments import checked, within
+from chargen.errors import ArgumentError, DataError, ModelFileError, short
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -116,6 +117,8 @@ class Vocabulary:
         """
         if unknown not in ("error", "skip", "replace"):
             raise ValueError(f"unknown is {unknown!r}: it must be error, skip or replace")
+        if not isinstance(text, str):
+            raise ArgumentError(f"text is of type {type(text).__name__}: it must be a str")
         if self.byte_mode:
             try:
                 return np.frombuffer(text.encode(), np.uint8)
@@ -148,6 +151,8 @@ class Vocabulary:
 
     def decode(self, ids: NDArray[Any]) -> str:
         """Ids (N,) -> text; an unknown symbol and broken UTF-8 become U+FFFD, which no sampler ever writes."""
+        ids = checked("ids", ids, (None,), np.int64)
+        within("ids", ids, 0, len(self))
         if self.byte_mode:
             return np.asarray(ids, np.uint8).tobytes().decode("utf-8", "replace")
         codes = _code_points(self.characters + ("\ufffd" if self.folded else ""))
@@ -155,6 +160,7 @@ class Vocabulary:
 
     def count_characters(self, ids: NDArray[Any]) -> int:
         """How many characters begin in `ids`: all of them, or the bytes that are no continuation."""
+        ids = np.asarray(ids)
         return int(np.count_nonzero((ids & 0xC0) != 0x80)) if self.byte_mode else int(ids.size)
 
     def tokenizer(self) -> "Tokenizer":

@@ -13,6 +13,7 @@ from chargen.errors import NOT_FINITE, ChargenError, DataError
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
 from chargen.model.loss import costs
+from chargen.settings import whole
 from chargen.text.vocabulary import CODE_POINTS, Vocabulary
 
 WARM = 500
@@ -64,7 +65,7 @@ def loss_windows(
     size = len(ids) - first
     if size < 1:
         raise DataError(f"scoring needs at least 2 characters, found {len(ids)} ids; give more text")
-    rows = rows or max(1, min(MAX_ROWS, min(size, limit or size) // 1000))
+    rows = whole("rows", rows or max(1, min(MAX_ROWS, min(size, limit or size) // 1000)), 1)
     borders = first + np.arange(rows + 1) * size // rows
     begin, end = borders[:-1], borders[1:]
     if limit is not None and limit < size:
