@@ -22,11 +22,17 @@ def fitting(name: str, values: Any, shape: tuple[int | None, ...], kind: Any) ->
 
     Raises ArgumentError where they have another shape, or are no such numbers.
     """
-    if type(values) is np.ndarray and values.dtype == kind and values.flags.carray and values.shape == shape:
+    if type(values) is np.ndarray and values.dtype == kind and values.shape == shape and _in_order(values):
         return values
     found = checked(name, values, shape, kind)
     with np.errstate(over="ignore"):  # the caller looks at what comes of it
-        return np.require(found, kind, ("C", "W", "A"))
+        found = np.asarray(found, kind)
+    return found if _in_order(found) else np.array(found, order="C")
+
+
+def _in_order(values: NDArray[Any]) -> bool:
+    """Whether that is memory in order that may be written; what has one row only might still step backwards."""
+    return values.flags.carray and min(values.strides, default=0) >= 0
 
 
 def checked(name: str, values: Any, shape: tuple[int | None, ...], kind: Any) -> NDArray[Any]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -354,3 +355,10 @@ def test_more_characters_than_a_header_holds_are_told_in_one_line_and_the_file_s
     with pytest.raises(SettingError, match=told):
         save_model(tmp_path / "m", file)
     assert (tmp_path / "m").read_bytes() == before
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "", None, 1.5, "cpu:x"])
+def test_a_device_that_is_not_there_is_named(device: Any) -> None:
+    with pytest.raises(SettingError, match="device is") as error:
+        build_model(small_model(), device)
+    assert "\n" not in str(error.value)

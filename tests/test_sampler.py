@@ -450,3 +450,12 @@ def test_the_golden_text_of_a_seed(cell: str, unit: str) -> None:
     sampler = Sampler(fixed_model(cell, vocabulary), seed=12345, num=2, temperature=0.9, top_p=0.98)
     sampler.feed("once a node")
     assert [sample.text for sample in sampler.generate_all(24)] == GOLDEN[cell, unit]
+
+
+@pytest.mark.parametrize("settings_", [{}, {"stop": ("a",)}, {"no_repeat": 3}])
+def test_a_text_without_a_length_is_refused_by_every_way_to_write_it_whole(settings_: dict[str, Any]) -> None:
+    sampler = Sampler(small_model(), seed=1, **settings_)
+    for call in (sampler.generate, sampler.generate_all):
+        for wrong in (None, -1, 1.5, "9"):
+            with pytest.raises(SettingError, match="length is"):
+                call(wrong)  # type: ignore[operator]

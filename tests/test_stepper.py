@@ -17,6 +17,7 @@ from chargen.sampling.choose import SampleConfig
 from chargen.sampling.cloze import NumpyCloze
 from chargen.sampling.decoder import Decoder
 from chargen.sampling.rules import Rules
+from chargen.sampling.sampler import Sampler
 from chargen.sampling.stepper import NumpyStepper, State, Stepper
 from chargen.sampling.torch_stepper import TorchStepper
 from chargen.storage.model_file import ModelFile, build_model
@@ -261,9 +262,10 @@ def test_what_does_not_fit_is_refused_in_the_same_line_by_every_stepper(method: 
         assert "\n" not in told.pop()
 
 
+@pytest.mark.parametrize("rows", [1, R])
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("method", USED)
-def test_arrays_of_any_layout_and_type_give_the_same(cell: str, method: str) -> None:
+def test_arrays_of_any_layout_and_type_give_the_same(cell: str, method: str, rows: int) -> None:
     def spread(array: Any) -> Any:
         """The same numbers, every second one of an array."""
         wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
@@ -276,12 +278,12 @@ def test_arrays_of_any_layout_and_type_give_the_same(cell: str, method: str) -> 
         return array
 
     changes: list[Callable[[Any], Any]] = [
-        spread, read_only, np.asfortranarray, lambda array: array[::-1][::-1], torch.from_numpy,
+        spread, read_only, np.asfortranarray, lambda array: array[::-1].copy()[::-1], torch.from_numpy,
         lambda array: array.tolist(),
         lambda array: array.astype({"i": np.int32, "f": np.float64, "b": bool}[array.dtype.kind]),
         lambda array: array.astype(array.dtype.newbyteorder()),
     ]  # fmt: skip
-    given_ = fitting()
+    given_ = fitting(rows)
     if method == "step":
         given_["ids"] = given_["ids"][:, 0]
     given_["state"] = tuple(layer[:, : {"lstm": 24, "gru": 12}[cell]].copy() for layer in given_["state"])
@@ -357,3 +359,9 @@ def test_a_cloze_layer_in_numpy_reads_only_what_fits_it() -> None:
                 cloze.logits(*given_)
     with pytest.raises(ArgumentError, match=r"cloze\.output\.bias are missing"):
         NumpyCloze(small_model().arrays)
+
+
+def test_a_model_without_memory_writes_nothing() -> None:
+    file = small_model()
+    with pytest.raises(ArgumentError, match="the model is on meta"):
+        Sampler(build_model(file, "meta"), vocabulary=file.vocabulary)

@@ -29,11 +29,14 @@ def transformed() -> bool:
     )
 
 
-def in_memory(values: Tensor) -> bool:
-    """Whether a tensor is plain memory of the host, which compiled code can read."""
-    if transformed() or type(values) not in (Tensor, nn.Parameter):
+def in_memory(*tensors: Tensor) -> bool:
+    """Whether tensors are plain memory of the host, which compiled code can read."""
+    if transformed():
         return False
-    return values.device.type == "cpu" and values.layout == torch.strided and not values.is_neg()
+    return all(
+        type(each) in (Tensor, nn.Parameter) and each.is_cpu and each.layout == torch.strided and not each.is_neg()
+        for each in tensors
+    )
 
 
 def product_type(values: Tensor) -> torch.dtype:
@@ -49,16 +52,18 @@ def check_tensor(name: str, values: Any, kinds: tuple[torch.dtype, ...], dimensi
     Args:
         dimensions: their letters, such as "B, T"; "..." stands for any number of them.
     """
-    words = {INTEGERS: "whole numbers", FLOATS: "floats"}.get(kinds, "true or false")
-    needed = f"needed is a tensor ({dimensions}) of {words}"
+
+    def needed() -> str:
+        words = {INTEGERS: "whole numbers", FLOATS: "floats"}.get(kinds, "true or false")
+        return f"needed is a tensor ({dimensions}) of {words}"
+
     if not isinstance(values, Tensor):
-        raise ArgumentError(f"{name} {_verb(name, 'is')} of type {type(values).__name__}: {needed}")
-    letters = dimensions.split(", ")
-    more = values.dim() - len(letters)
-    fits = more >= -1 if letters[0] == "..." else more == 0
+        raise ArgumentError(f"{name} {_verb(name, 'is')} of type {type(values).__name__}: {needed()}")
+    more = values.dim() - dimensions.count(",") - 1
+    fits = more >= -1 if dimensions[0] == "." else more == 0
     if values.dtype not in kinds or values.layout != torch.strided or not fits:
         shape = f"shape {tuple(values.shape)} and type {values.dtype}"
-        raise ArgumentError(f"{name} {_verb(name, 'has')} {shape}: {needed}")
+        raise ArgumentError(f"{name} {_verb(name, 'has')} {shape}: {needed()}")
 
 
 def check_shape(name: str, values: Tensor, shape: tuple[int, ...]) -> None:
@@ -140,4 +145,9 @@ def read_state(name: str, state: Any, rows: int, size: int, like: Tensor) -> Ten
         raise ArgumentError(f"{name} {found}: needed is ({rows}, {size}), which is {words}")
     check_tensor(name, state, FLOATS, "B, S")
     check_device(name, state, like.device)
-    return for_gradients(state).to(torch.promote_types(like.dtype, torch.float32))
+    return for_gradients(state).to(carried_type(like))
+
+
+def carried_type(weight: Tensor) -> torch.dtype:
+    """The type in which the state of a layer with such weights is carried."""
+    return torch.promote_types(weight.dtype, torch.float32)

@@ -101,11 +101,11 @@ class CharModel(nn.Module):
         carried = []
         for layer, module in enumerate(stack):
             if layer == 0 and (noise is None or config.layer_dropout(0) == 0):
-                values, after = run_embedded(module, self.embedding, ids, state[0])  # type: ignore[arg-type]
+                values, after = run_embedded(module, self.embedding, ids, state[0], fits=True)  # type: ignore[arg-type]
             else:
                 values = self.embedding(ids) if layer == 0 else values
                 values = drop(values, config.layer_dropout(layer), noise, first + layer)
-                values, after = run_layer(module, values, state[layer])  # type: ignore[arg-type]
+                values, after = run_layer(module, values, state[layer], fits=True)  # type: ignore[arg-type]
             carried.append(after)
         last = config.num_layers
         values = drop(values, config.layer_dropout(last), noise, first + last)

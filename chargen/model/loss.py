@@ -198,7 +198,7 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Tensor:
         targets = targets.contiguous()
-        if values.dtype in STORED and fixed is None and available() and all(map(in_memory, (values, weight, targets))):
+        if values.dtype in STORED and fixed is None and in_memory(values, weight, targets) and available():
             loss, *gradients = _compiled(values, weight, bias, targets)
         else:
             loss, *gradients = _plain(values, weight, bias, targets, fixed)

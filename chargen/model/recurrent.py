@@ -10,6 +10,7 @@ from chargen.kernels import available, fast_bf16
 from chargen.model.arguments import (
     FLOATS,
     INTEGERS,
+    carried_type,
     check_device,
     check_shape,
     check_tensor,
@@ -44,23 +45,25 @@ def new_layer(config: ModelConfig, layer: int) -> nn.RNNBase:
     return module
 
 
-def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor, *, fits: bool = False) -> tuple[Tensor, Tensor]:
     """Run a layer over inputs (B, T, F) from state (B, S): outputs (B, T, H) and the state after the last of them.
 
     Args:
         module: as `new_layer` makes it.
+        fits: where it is known already that these fit each other.
 
-    Raises ArgumentError where module, inputs or state do not fit each other.
+    Raises ArgumentError where they do not.
     """
-    weights = _weights(module)
-    check_tensor("inputs", inputs, FLOATS, "B, T, F")
-    check_shape("inputs", inputs, (*inputs.shape[:2], module.input_size))
-    check_device("inputs", inputs, weights[0].device)
-    inputs = for_gradients(inputs)
-    state = read_state("state", state, len(inputs), _state_size(module), weights[1])
+    if not fits:
+        weights = _weights(module)
+        check_tensor("inputs", inputs, FLOATS, "B, T, F")
+        check_shape("inputs", inputs, (*inputs.shape[:2], module.input_size))
+        check_device("inputs", inputs, weights[0].device)
+        inputs = for_gradients(inputs)
+        state = read_state("state", state, len(inputs), _state_size(module), weights[1])
     if not inputs.shape[1]:
         return inputs.new_zeros(len(inputs), 0, module.hidden_size), state
-    if kind := _compiled(weights, inputs, len(inputs), state):
+    if kind := _compiled(module, inputs, len(inputs), state):
         from chargen.model import fast_recurrent
 
         return fast_recurrent.run(module, inputs, state, kind)
@@ -77,9 +80,8 @@ def run_plainly(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tens
     outputs: Tensor
     carried: Any
     weight: Any = module.weight_hh_l0
-    kind = torch.promote_types(weight.dtype, torch.float32)
     state = state.to(weight.dtype)
-    if product_type(inputs) == inputs.dtype:
+    if inputs.dtype != weight.dtype and product_type(inputs) == inputs.dtype:
         inputs = inputs.to(weight.dtype)
     if isinstance(module, nn.LSTM):
         hidden, cell = state.unsqueeze(0).chunk(2, dim=2)
@@ -87,29 +89,27 @@ def run_plainly(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tens
         carried = torch.cat(carried, dim=2)
     else:
         outputs, carried = module(inputs, state.unsqueeze(0).contiguous())
-    return outputs, carried.squeeze(0).to(kind)
+    return outputs, carried.squeeze(0).to(carried_type(weight))
 
 
-def run_embedded(module: nn.RNNBase, embedding: nn.Embedding, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """`run_layer` over `embedding(ids)`, ids (B, T); with a product for each different character where that is less.
-
-    Raises ArgumentError as `run_layer`, and on a CPU for an id that is not in the table.
-    """
-    check_tensor("ids", ids, INTEGERS, "B, T")
+def run_embedded(
+    module: nn.RNNBase, embedding: nn.Embedding, ids: Tensor, state: Tensor, *, fits: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`run_layer` over `embedding(ids)`, ids (B, T); with a product for each different character where that is less."""
+    if not fits:
+        check_tensor("ids", ids, INTEGERS, "B, T")
+        ids = read_ids("ids", ids, len(embedding.weight), embedding.weight.device)
     (rows, size), number = embedding.weight.shape, ids.numel()
     # Three products with what is read: each id's, or each row's, which one more with ids makes of the gradients.
     fewer = rows * (3 * size + number) <= number * 3 * size
-    if ids.device.type == "cpu":
-        ids = read_ids("ids", ids, rows, embedding.weight.device)
-    check_device("ids", ids, embedding.weight.device)
-    if fewer and size == module.input_size:
-        weights = _weights(module)
-        state = read_state("state", state, len(ids), _state_size(module), weights[1])
-        if kind := _compiled(weights, embedding.weight, len(ids), state, ids):
+    if fewer and len(ids) >= FEWEST_ROWS and size == module.input_size:
+        if not fits:
+            state = read_state("state", state, len(ids), _state_size(module), _weights(module)[1])
+        if kind := _compiled(module, embedding.weight, len(ids), state, ids):
             from chargen.model import fast_recurrent
 
             return fast_recurrent.run(module, embedding.weight, state, kind, ids)
-    return run_layer(module, embedding(ids), state)
+    return run_layer(module, embedding(ids), state, fits=fits)
 
 
 def _weights(module: nn.RNNBase) -> tuple[Tensor, ...]:
@@ -130,13 +130,13 @@ def _state_size(module: nn.RNNBase) -> int:
     return module.hidden_size * (2 if isinstance(module, nn.LSTM) else 1)
 
 
-def _compiled(weights: tuple[Tensor, ...], inputs: Tensor, rows: int, *beside: Tensor) -> torch.dtype | None:
+def _compiled(module: nn.RNNBase, inputs: Tensor, rows: int, *beside: Tensor) -> torch.dtype | None:
     """What compiled kernels would multiply to run a layer; None where torch's modules run it.
 
     Args:
         beside: what else they would read.
     """
-    if rows < FEWEST_ROWS or not all(map(in_memory, (inputs, *weights, *beside))) or not available():
+    if rows < FEWEST_ROWS or not in_memory(inputs, *beside, *(weights := _weights(module))) or not available():
         return None
     if any(weight.dtype != torch.float32 for weight in weights):
         return None

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Union
 
+from chargen.errors import ArgumentError
 from chargen.kernels import available
 from chargen.model.config import ModelConfig
 from chargen.sampling.stepper import NumpyStepper, Stepper
@@ -16,6 +17,8 @@ def arrays_of(model: Union[ModelFile, "CharModel"]) -> Arrays:
     """A model's weights; a CharModel's are copied, so that training on does not change a sampler's text halfway."""
     if isinstance(model, ModelFile):
         return model.arrays
+    if model.device.type == "meta":
+        raise ArgumentError("the model is on meta: it has no weights to write with; make it on another device")
     return {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.named_parameters()}
 
 

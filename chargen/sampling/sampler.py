@@ -293,8 +293,9 @@ class Sampler:
     @_in_turn
     def generate_all(self, length: int) -> list[Sample]:
         """The next `length` characters of every sample."""
+        length = whole("length", length, 0)  # None would have no end
         if not (self.vocabulary.byte_mode or self.config.stop or self.config.no_repeat):
-            return self._generate_plainly(whole("length", length, 0))
+            return self._generate_plainly(length)
         texts: list[list[Written]] = [[] for _ in range(self.num)]
         for turn in self.write(length):
             for written in turn:

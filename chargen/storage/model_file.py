@@ -180,7 +180,11 @@ def build_model(file: ModelFile, device: str = "cpu") -> "CharModel":
 
 
 def new_model(config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArray[Any]], device: str) -> "CharModel":
-    """A torch model with these weights, copied, in float32. Raises ArgumentError where they are not such a model's."""
+    """A torch model with these weights, copied, in float32. Raises ArgumentError where they are not such a
+    model's, SettingError for a device that is not there.
+    """
+    import torch
+
     from chargen.model.arrays import set_weights
     from chargen.model.language_model import CharModel
 
@@ -191,4 +195,9 @@ def new_model(config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArr
         )
     model = CharModel(config, vocabulary_size)
     set_weights(model, {name: as_float32(arrays, name) for name, _ in model.named_parameters()})
-    return model.to(device)
+    try:
+        return model.to(torch.device(device))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # none such, or not in this torch
+        raise SettingError(f"device is {told(device)}: {short(error, 200)}", "device") from error
