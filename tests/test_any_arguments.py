@@ -255,14 +255,14 @@ def by_torch(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @cache
-def file(cell: str, bidirectional: bool, unit: str = "character", folded: str = "") -> Any:
-    return small_model(cell, bidirectional=bidirectional, unit=unit, folded=folded, scale=1.0)
+def file(cell: str, bidirectional: bool, unit: str = "character", hidden_size: int = 12) -> Any:
+    return small_model(cell, bidirectional=bidirectional, unit=unit, hidden_size=hidden_size, scale=1.0)
 
 
 @cache
-def torch_model(cell: str, tie_weights: bool, dropout: float, kind: torch.dtype, device: str) -> Any:
+def torch_model(cell: str, tie_weights: bool, dropout: float, kind: torch.dtype, device: str, hidden_size: int) -> Any:
     config = chargen.ModelConfig(
-        cell, 2, 12, None if tie_weights else 8, dropout, bidirectional=True, tie_weights=tie_weights
+        cell, 2, hidden_size, None if tie_weights else 8, dropout, bidirectional=True, tie_weights=tie_weights
     )
     return chargen.CharModel(config, 10).to(kind).to(device)
 
@@ -284,13 +284,13 @@ class Calls:
         rare = self.random.random() < 0.2
         kind = self.odd.pick(FLOATS) if rare else torch.float32
         device = "meta" if self.random.random() < 0.05 else "cpu"
-        chosen = self.odd.pick(["gru", "lstm"]), bool(self.random.integers(2)), self.odd.pick([0.0, 0.5]), kind, device
-        return torch_model(*chosen)
+        cell, dropout, hidden = self.odd.pick(["gru", "lstm"]), self.odd.pick([0.0, 0.5]), self.odd.pick([12, 32])
+        return torch_model(cell, bool(self.random.integers(2)), dropout, kind, device, hidden)
 
     def file(self, both: bool | None = None) -> Any:
         both = bool(self.random.integers(2)) if both is None else both
         unit = self.odd.pick(["character", "character", "byte"])
-        return file(self.odd.pick(["gru", "lstm"]), both, unit)
+        return file(self.odd.pick(["gru", "lstm"]), both, unit, self.odd.pick([12, 64]))
 
     def rows(self) -> int:
         return int(self.odd.pick([1, 3, 8, 9, 33]))
@@ -341,30 +341,26 @@ class Calls:
 
     def between(self) -> Call:
         model, rows = self.model(), self.rows()
-        return Call(
-            lambda left, right: model.between(left, right),
-            {"left": self.floats(rows, 12), "right": self.floats(rows, 12)},
-        )
+        left, right = (self.floats(rows, model.config.hidden_size) for _ in range(2))
+        return Call(lambda left, right: model.between(left, right), {"left": left, "right": right})
 
     def layer(self) -> Call:
-        cell, rows = self.odd.pick(["gru", "lstm"]), self.rows()
-        module = new_layer(chargen.ModelConfig(cell, 1, 12, 8), 0)
-        width = 24 if cell == "lstm" else 12
-        arguments = {"module": module, "inputs": self.floats(rows, 4, 8), "state": self.floats(rows, width)}
+        cell, rows, hidden = self.odd.pick(["gru", "lstm"]), self.rows(), self.odd.pick([12, 32])
+        config = chargen.ModelConfig(cell, 1, hidden, 8)
+        state = self.floats(rows, config.state_size)
+        arguments = {"module": new_layer(config, 0), "inputs": self.floats(rows, 4, 8), "state": state}
         return Call(run_layer, arguments, by_torch(run_layer))
 
     def embedded_layer(self) -> Call:
-        cell, rows = self.odd.pick(["gru", "lstm"]), self.rows()
-        module, table = new_layer(chargen.ModelConfig(cell, 1, 12, 8), 0), nn.Embedding(10, 8)
-        arguments = {
-            "ids": torch.from_numpy(self.ids(rows, 6)),
-            "state": self.floats(rows, 24 if cell == "lstm" else 12),
-        }
+        cell, rows, hidden = self.odd.pick(["gru", "lstm"]), self.rows(), self.odd.pick([12, 32])
+        config = chargen.ModelConfig(cell, 1, hidden, 8)
+        module, table = new_layer(config, 0), nn.Embedding(10, 8)
 
         def run(ids: Any, state: Any) -> Any:
             return run_embedded(module, table, ids, state)
 
-        return Call(run, arguments, by_torch(run))
+        ids = torch.from_numpy(self.ids(rows, 6))
+        return Call(run, {"ids": ids, "state": self.floats(rows, config.state_size)}, by_torch(run))
 
     def loss(self) -> Call:
         rows, output = self.rows(), nn.Linear(12, 10)
@@ -531,7 +527,11 @@ class Calls:
 
         def reference(ids: Any) -> str:
             numbers = np.asarray(ids)
-            if numbers.ndim != 1 or numbers.dtype == bool or not np.isin(numbers, np.arange(len(one))).all():
+            if (
+                numbers.ndim != 1
+                or (numbers.size and numbers.dtype.kind not in "iu")
+                or not np.isin(numbers, np.arange(len(one))).all()
+            ):
                 raise ValueError("no ids")
             if one.byte_mode:
                 return bytes(numbers.tolist()).decode("utf-8", "replace")

@@ -573,3 +573,17 @@ def test_between_wants_two_directions_and_their_outputs():
     for left, right in (((2, 5), (2, 6)), ((2, 6), (1, 6)), ((2, 6), (6,))):
         with pytest.raises(ArgumentError):
             model.between(torch.zeros(left), torch.zeros(right))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_parts_of_another_model_are_never_read_beyond_their_end(cell):
+    """What does not fit into a model is torch's to refuse; compiled code does not read it."""
+    other = CharModel(ModelConfig(cell, 2, 40, 5), V - 3)
+    for place, rows in ((0, FEW), (0, MANY), (1, FEW), (1, MANY)):
+        model = new_model(cell)
+        model.forward_layers[place] = other.forward_layers[place]
+        with pytest.raises(RuntimeError):
+            model(some_ids(rows, 20))
+    model = new_model(cell)
+    model.embedding = other.embedding
+    refused(lambda rows: model(torch.full((rows, 20), V - 1)))

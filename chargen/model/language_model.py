@@ -96,7 +96,7 @@ class CharModel(nn.Module):
         first = 0 if direction == "forward" else BACKWARD_MASKS
         stack = self.stack(direction)
         check_tensor("ids", ids, INTEGERS, "B, T")
-        ids = read_ids("ids", ids, self.vocabulary_size, self.device)
+        ids = read_ids("ids", ids, len(self.embedding.weight), self.device)
         state = zero_state(config, len(ids), self.device) if state is None else self._state(state, len(ids))
         carried = []
         for layer, module in enumerate(stack):

@@ -79,6 +79,7 @@ def _checked(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | 
     if not isinstance(output, nn.Linear) or output.bias is None:
         raise ArgumentError(f"output is {short(output)}: it must be an nn.Linear with a bias")
     size, inputs = output.weight.shape
+    check_shape("output.bias", output.bias, (size,))
     check_tensor("values", values, FLOATS, "..., H")
     check_shape("values", values, (*values.shape[:-1], inputs))
     check_device("values", values, output.weight.device)

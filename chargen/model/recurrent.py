@@ -130,14 +130,12 @@ def _state_size(module: nn.RNNBase) -> int:
     return module.hidden_size * (2 if isinstance(module, nn.LSTM) else 1)
 
 
-def _compiled(module: nn.RNNBase, inputs: Tensor, rows: int, *beside: Tensor) -> torch.dtype | None:
-    """What compiled kernels would multiply to run a layer; None where torch's modules run it.
-
-    Args:
-        beside: what else they would read.
-    """
-    if rows < FEWEST_ROWS or not in_memory(inputs, *beside, *(weights := _weights(module))) or not available():
+def _compiled(module: nn.RNNBase, inputs: Tensor, rows: int, state: Tensor, *ids: Tensor) -> torch.dtype | None:
+    """What compiled kernels would multiply to run a layer; None where torch's modules run it, or refuse to."""
+    if rows < FEWEST_ROWS or not in_memory(inputs, state, *ids, *(weights := _weights(module))) or not available():
         return None
+    if inputs.shape[-1] != module.input_size or state.shape != (rows, _state_size(module)):
+        return None  # somebody has put another layer into a model
     if any(weight.dtype != torch.float32 for weight in weights):
         return None
     if torch.is_autocast_enabled("cpu"):
