@@ -12,7 +12,7 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.errors import ArgumentError, ChargenError
+from chargen.errors import ArgumentError, ChargenError, SettingError
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.cloze import NumpyCloze
 from chargen.sampling.decoder import Decoder
@@ -365,3 +365,10 @@ def test_a_model_without_memory_writes_nothing() -> None:
     file = small_model()
     with pytest.raises(ArgumentError, match="the model is on meta"):
         Sampler(build_model(file, "meta"), vocabulary=file.vocabulary)
+
+
+@pytest.mark.parametrize("other", [{"characters": "abc"}, {"hidden_size": 40}, {"num_layers": 1}, {"cell": "gru"}])
+def test_a_sampler_takes_no_stepper_of_another_model(other: dict[str, Any]) -> None:
+    file = small_model(**other)
+    with pytest.raises(SettingError, match="stepper is of another model"):
+        Sampler(small_model(), seed=1, stepper=Decoder(file.config, file.arrays))

@@ -107,6 +107,8 @@ class Sampler:
         self.direction = direction
         self.hidden_size = model.config.hidden_size
         self.arrays = arrays_of(model)
+        if stepper and (stepper.config, stepper.size) != (model.config, len(vocabulary)):
+            raise SettingError("stepper is of another model: make one of this model's config and weights", "stepper")
         self.stepper = stepper or new_stepper(model.config, self.arrays, device, direction)
         self._rules = RuleTable(vocabulary, self.config.stop, self.config.no_repeat, direction == "backward")
         self._turn = Lock()
@@ -229,7 +231,7 @@ class Sampler:
         rules, which = self._rules.of(streams)
         turns = self._rules.turns or turns
         uniforms = np.stack([stream.uniforms(turns) for stream in streams])
-        chunk = self.stepper.write(*before, uniforms, rules, which, self.config)
+        chunk = self.stepper.write(*before, uniforms, rules, which, self.config, fits=True)
         # Where a row pauses or cannot write on, the others stop beside it: who writes in a turn must not depend on
         # chunks, and an error is told before any of them moves on.
         counts = chunk.counts.tolist()
@@ -396,7 +398,8 @@ class Sampler:
             raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {short(error, 200)}") from error
         self._ahead = None
         self.seed, self._streams = seed, streams
-        self._logits, self._state = arrays["logits"].copy(), state
+        with np.errstate(over="ignore"):  # whoever writes next looks at them
+            self._logits, self._state = arrays["logits"].astype(np.float32), state
 
 
 @dataclass(eq=False)

@@ -67,7 +67,7 @@ class Stepper(ABC):
 
     def write(
         self, logits: NDArray[Any], state: State, uniforms: NDArray[np.float64], rules: Rules,
-        mask_of: NDArray[np.int64], config: SampleConfig,
+        mask_of: NDArray[np.int64], config: SampleConfig, *, fits: bool = False,
     ) -> "Chunk":  # fmt: skip
         """Each row writes an id for each of its uniforms (R, T), or fewer where the rules stop it.
 
@@ -75,12 +75,15 @@ class Stepper(ABC):
             logits, state: where the rows stand.
             uniforms: from 0 to below 1.
             mask_of: (R,), which mask holds for each row's first id.
+            fits: where it is known already that all this fits: to look takes as long as to write two characters.
         """
-        logits = fitting("logits", logits, (None, self.size), np.float32)
-        uniforms = fitting_uniforms(uniforms, len(logits))
-        rules, mask_of = fitting_rules(rules, mask_of, len(logits), uniforms.shape[1], self.size)
-        check_config(config)
-        return self._write(logits, fitting_state(self.config, state, len(logits)), uniforms, rules, mask_of, config)
+        if not fits:
+            logits = fitting("logits", logits, (None, self.size), np.float32)
+            uniforms = fitting_uniforms(uniforms, len(logits))
+            rules, mask_of = fitting_rules(rules, mask_of, len(logits), uniforms.shape[1], self.size)
+            check_config(config)
+            state = fitting_state(self.config, state, len(logits))
+        return self._write(logits, state, uniforms, rules, mask_of, config)
 
     @abstractmethod
     def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:
