@@ -6,6 +6,7 @@ save, and neither chunking, batching nor the number of processes can change a re
 """
 
 import enum
+import operator
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint
 
 
 def _words(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDArray[np.uint64]:
+    seed = operator.index(seed)
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed is {seed}: it must be from 0 to {MAX_SEED}")
     index_, n_ = np.broadcast_arrays(np.asarray(index, np.uint64), np.asarray(n, np.uint64))

@@ -29,6 +29,10 @@ class SettingError(ChargenError):
         self.setting = setting
 
 
+class ArgumentError(ChargenError, ValueError):
+    """What a function was called with does not fit it: a value, a shape, a type or a device."""
+
+
 class DataError(ChargenError):
     """A text cannot be read, or holds too little, or holds what the model does not know."""
 

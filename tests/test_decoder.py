@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from yardstick import HANG
 
 import chargen
+from chargen.errors import ArgumentError
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE, compiled, decode, pointwise, threads
 from chargen.kernels.products import WIDTH, add_products, pack
 from chargen.kernels.units import amx
@@ -513,7 +514,7 @@ def test_any_top_k_that_the_settings_allow_can_be_used() -> None:
 
 def test_an_id_that_the_model_does_not_have_is_refused_and_nothing_is_fed() -> None:
     sampler, twin = (Sampler(model("gru", 1, 12), seed=1) for _ in range(2))
-    with pytest.raises(IndexError):
+    with pytest.raises(ArgumentError):
         sampler.feed_ids(np.array([31]))
     assert sampler.generate(20) == twin.generate(20)
 

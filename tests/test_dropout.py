@@ -1,5 +1,6 @@
 """Compiled dropout masks: Philox of their address, the same on the way back, for any threads and memory order."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen.draws import Purpose, philox
+from chargen.errors import ArgumentError, SettingError
 from chargen.kernels import threads
 from chargen.kernels.dropout import GROUP
 from chargen.model import dropout
 from chargen.model.dropout import Noise, drop
+
+NOISE = Noise(1, 2)
 
 
 def by_hand(shape: tuple[int, int, int], rate: float, noise: Noise, layer: int) -> torch.Tensor:
@@ -98,3 +102,25 @@ def test_without_numba_masks_come_from_torch(monkeypatch: pytest.MonkeyPatch) ->
     found = drop(values, 0.25, Noise(1, 2), 3)
     assert (found == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
     assert torch.equal(found, drop(values, 0.25, Noise(1, 2), 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_mask_of_a_gradient_of_a_gradient_is_the_same(dtype: torch.dtype) -> None:
+    values, passed = torch.ones(3, 4, 50, dtype=dtype, requires_grad=True), drop(torch.ones(3, 4, 50), 0.5, NOISE, 3)
+    (first,) = torch.autograd.grad(drop(values, 0.5, NOISE, 3).pow(2).sum(), values, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), values)
+    assert torch.equal(second.float(), 2 * passed.pow(2))
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_what_cannot_be_dropped_from_is_refused(available: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dropout, "available", lambda: available)
+    for values in (torch.ones(3), torch.ones(3, 4), torch.ones(3, 4, 5, dtype=torch.long), None):
+        with pytest.raises(ArgumentError, match=r"^values "):
+            drop(values, 0.5, NOISE, 3)  # type: ignore[arg-type]
+    for rate in (1.0, -0.1, math.nan, 2.0):
+        with pytest.raises(SettingError, match="dropout is"):
+            drop(torch.ones(3, 4, 5), rate, NOISE, 3)
+    for address in ((-1, 0), (0, -1), (2**64, 0), (0.5, 0), ("1", 0)):
+        with pytest.raises(SettingError):
+            Noise(*address)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ ROOT = Path(chargen.__file__).parent
 ROOMS = {
     "errors": 0,
     "settings": 0,
+    "arguments": 0,
     "draws": 0,
     "places": 0,
     "locks": 0,
@@ -110,7 +111,17 @@ def test_no_file_loads_torch_before_it_is_needed() -> None:
     """Only modules that are about torch import it at the top."""
     about = {
         f"model/{name}.py"
-        for name in ("arrays", "device", "dropout", "recurrent", "loss", "language_model", "cloze", "both_ways")
+        for name in (
+            "arguments",
+            "arrays",
+            "device",
+            "dropout",
+            "recurrent",
+            "loss",
+            "language_model",
+            "cloze",
+            "both_ways",
+        )
     }
     about |= {"model/fast_recurrent.py", "sampling/torch_stepper.py"}
     about |= {f"training/{name}.py" for name in ("trainer", "run", "cloze", "evaluate", "dynamic", "snapshot")}

@@ -1,16 +1,21 @@
 """The model: causal, whole or in pieces, rows apart, first weights and dropout masks fixed by their addresses."""
 
+import copy
+import re
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chargen.errors import ArgumentError, ChargenError
 from chargen.model import recurrent
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.model.dropout import Noise, drop
 from chargen.model.language_model import CharModel
-from chargen.model.recurrent import detach, keep_rows
+from chargen.model.loss import cross_entropy
+from chargen.model.recurrent import detach, keep_rows, new_layer, run_layer
 
 V = 7
 KINDS = [(cell, layers) for cell in ("lstm", "gru") for layers in (1, 2, 3)]
@@ -258,3 +263,352 @@ def test_layers_in_narrow_numbers_are_near_the_reference(cell, monkeypatch):
     for one, other in zip(*found, strict=True):
         assert other.dtype == torch.float32
         assert (one - other).norm() < 0.02 * one.norm()
+
+
+# What does not fit is refused in the same line for every number of rows; what fits works for every number of rows.
+
+FEW, MANY = 3, 9
+"""Rows that torch's own layers read, and rows that compiled ones read."""
+
+
+def refused(call, rows=(FEW, MANY)):
+    """The one line in which each number of rows is refused, shapes aside."""
+    told = set()
+    for number in rows:
+        with pytest.raises(ArgumentError) as error:
+            call(number)
+        line = str(error.value)
+        assert "\n" not in line
+        assert isinstance(error.value, ChargenError)
+        told.add(re.sub(r"\([\d, ]*\)", "(shape)", line))
+    assert len(told) == 1
+    return told.pop()
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("wrong", [V, -1, -100, 10**8, -(2**40)])
+def test_an_id_that_the_model_does_not_have_is_refused(cell, direction, wrong):
+    model = new_model(cell, bidirectional=True)
+    for kind in (torch.int64, torch.int32):
+        for place in ((0, 0), (-1, -1)):
+
+            def call(rows, place=place, kind=kind):
+                ids = some_ids(rows, 5)
+                ids[place] = wrong
+                return model(ids.to(kind), direction=direction)
+
+            if abs(wrong) < 2**31 or kind == torch.int64:
+                assert f"they must be 0 to {V - 1}" in refused(call)
+
+
+@pytest.mark.parametrize("input_dropout", [0.0, 0.5])
+def test_ids_are_refused_with_and_without_dropout_on_the_input(input_dropout):
+    model = new_model(input_dropout=input_dropout)
+    assert "0 to 6" in refused(lambda rows: model(torch.full((rows, 4), V), None, NOISE))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda ids: ids.float(), lambda ids: ids.bool(), lambda ids: ids.numpy(), lambda ids: ids.tolist(),
+        lambda ids: ids[0], lambda ids: ids[None], lambda ids: ids[0, 0], lambda ids: None, lambda ids: ids.to("meta"),
+        lambda ids: ids.to_sparse(),
+    ],
+)  # fmt: skip
+def test_ids_of_another_type_shape_or_device_are_refused(wrong):
+    model = new_model()
+    assert refused(lambda rows: model(wrong(some_ids(rows, 5)))).startswith("ids ")
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16])
+def test_ids_may_be_whole_numbers_of_any_type(kind):
+    model = new_model()
+    for rows in (FEW, MANY):
+        ids = some_ids(rows, 5)
+        assert torch.equal(logits_of(model, ids.to(kind)), logits_of(model, ids))
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_reading_nothing_changes_nothing(cell, rows):
+    model = new_model(cell)
+    _, state = model(some_ids(rows, 5))
+    logits, after = model(some_ids(rows, 5)[:, :0], state)
+    assert logits.shape == (rows, 0, V)
+    assert all(map(torch.equal, state, after))
+    logits, after = model(some_ids(rows, 5)[:0])
+    assert logits.shape == (0, 5, V)
+    assert [len(layer) for layer in after] == [0, 0]
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda state: tuple(layer[:-1] for layer in state),
+        lambda state: tuple(torch.cat([layer, layer]) for layer in state),
+        lambda state: tuple(layer[:1] for layer in state),
+        lambda state: tuple(layer[:, :-1] for layer in state),
+        lambda state: tuple(torch.cat([layer, layer], 1) for layer in state),
+        lambda state: tuple(layer[None] for layer in state),
+        lambda state: (torch.stack([layer[:, :6] for layer in state]),) * 2,  # torch's own (h, c)
+        lambda state: state[:1],
+        lambda state: (*state, state[0]),
+        lambda state: (),
+        lambda state: (state[0], None),
+        lambda state: tuple(layer.numpy() for layer in state),
+        lambda state: tuple(layer.long() for layer in state),
+        lambda state: tuple(layer.to(torch.complex64) for layer in state),
+        lambda state: tuple(layer.to("meta") for layer in state),
+        lambda state: tuple(layer.to_sparse() for layer in state),
+        lambda state: dict(enumerate(state)),
+        lambda state: state[0],
+        lambda state: 0,
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(cell, direction, wrong):
+    model = new_model(cell, bidirectional=True)
+
+    def call(rows):
+        ids = some_ids(rows, 5)
+        with torch.no_grad():
+            _, state = model(ids, direction=direction)
+            return model(ids, wrong(state), direction=direction)
+
+    assert refused(call).startswith("state")
+
+
+def test_a_shorter_last_batch_does_not_take_the_state_of_the_batch_before():
+    model = CharModel(ModelConfig(hidden_size=64), 62)
+    _, state = model(torch.zeros(16, 32, dtype=torch.long))
+    with pytest.raises(ArgumentError, match=r"^state\[0\] has shape \(16, 64\): needed is \(12, 64\)"):
+        model(torch.zeros(12, 32, dtype=torch.long), state)
+
+
+@every_kind
+@pytest.mark.parametrize("rows", [FEW, MANY])
+def test_a_state_in_any_layout_and_type_of_floats_is_read(cell, layers, rows):
+    model, ids = new_model(cell, layers), some_ids(rows, 5)
+    with torch.no_grad():
+        _, state = model(ids)
+        expected = model(ids, state)[0]
+        for other in (
+            list(state),
+            tuple(layer.t().contiguous().t() for layer in state),
+            tuple(torch.stack([layer, layer], 2)[:, :, 0] for layer in state),
+            tuple(layer.double() for layer in state),
+            torch.stack(state),
+        ):
+            assert (model(ids, other)[0] - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("rows", [FEW, MANY])
+def test_what_was_made_in_inference_mode_can_be_learned_from(cell, rows):
+    model = new_model(cell)
+    with torch.inference_mode():
+        ids = some_ids(rows, 5).clone()
+        _, state = model(ids)
+    values, _ = model.read(ids, state)
+    cross_entropy(values, model.output, ids).backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_model_in_another_type_reads_and_learns_alike_for_any_number_of_rows(cell, kind):
+    model, ids = new_model(cell, scale=1.0), some_ids(MANY, 5)
+    other = copy.deepcopy(model).to(kind)
+    error = {torch.float64: 1e-6, torch.float16: 1e-2, torch.bfloat16: 0.1}[kind]
+    expected = logits_of(model, ids)
+    for rows in (FEW, MANY):
+        logits, state = other(ids[:rows, :2])
+        more, state = other(ids[:rows, 2:], state)
+        assert logits.dtype == kind
+        assert {layer.dtype for layer in state} == {torch.promote_types(kind, torch.float32)}
+        assert (torch.cat([logits, more], 1) - expected[:rows]).abs().max() < error
+        other.zero_grad()
+        values, _ = other.read(ids[:rows])
+        loss = cross_entropy(values, other.output, ids[:rows])
+        loss.backward()
+        assert loss.dtype == torch.promote_types(kind, torch.float32)
+        assert all(weight.grad.dtype == kind for weight in other.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [other(ids[:rows])[0][0].float() for rows in (FEW, MANY)]
+    assert (found[0] - found[1]).abs().max() < 0.1
+    assert (found[0] - expected[0]).abs().max() < 0.2
+
+
+def test_products_in_float64_have_its_precision():
+    model, ids = new_model(scale=1.0).double(), some_ids(MANY, 5)
+    values, _ = model.read(ids)
+    expected = torch.nn.functional.cross_entropy(model.output(values).flatten(0, 1), ids.flatten())
+    wanted = torch.autograd.grad(expected, list(model.parameters()), retain_graph=True)
+    loss = cross_entropy(values, model.output, ids)
+    found = torch.autograd.grad(loss, list(model.parameters()))
+    assert abs(loss.item() - expected.item()) < 1e-12
+    assert all((one - other).abs().max() < 1e-12 for one, other in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("tie", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_second_gradient_and_a_gradient_of_a_gradient_do_not_depend_on_the_number_of_rows(cell, tie):
+    """Rows that are all the same have the same mean loss, however many they are."""
+    config = ModelConfig(cell, 2, 6, None if tie else 5, dropout=0.0, tie_weights=tie)
+    model, found = CharModel(config, V), []
+    weights = list(model.parameters())
+    for rows in (FEW, MANY):
+        ids = some_ids(1, 6).expand(rows, 6)
+        values, _ = model.read(ids[:, :-1])
+        loss = cross_entropy(values, model.output, ids[:, 1:])
+        first = torch.autograd.grad(loss, weights, retain_graph=True)
+        second = torch.autograd.grad(loss, weights, retain_graph=True)
+        assert all(map(torch.equal, first, second))
+        third = torch.autograd.grad(loss, weights, create_graph=True)
+        of_gradient = torch.autograd.grad(sum(one.pow(2).sum() for one in third), weights)
+        found.append([*first, *third, *of_gradient])
+        assert sum(one.abs().sum() for one in of_gradient) > 1e-3
+    for one, other in zip(*found, strict=True):
+        assert (one - other).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_gradient_of_a_gradient_is_what_finite_differences_say(cell):
+    """By dropout too: its masks are the same on the way back and forth."""
+    model, ids = new_model(cell, scale=1.0, dropout=0.5), some_ids(MANY, 4)
+    weights = list(model.parameters())
+
+    def gradient(create):
+        values, _ = model.read(ids, None, NOISE)
+        return torch.autograd.grad(cross_entropy(values, model.output, ids), weights, create_graph=create)
+
+    step = [torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) for weight in weights]
+    along = sum((one * other).sum() for one, other in zip(gradient(True), step, strict=True))
+    product = torch.autograd.grad(along, weights)
+    sides = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for weight, other in zip(weights, step, strict=True):
+                weight += sign * 1e-3 * other
+        sides.append(gradient(False))
+        with torch.no_grad():
+            for weight, other in zip(weights, step, strict=True):
+                weight -= sign * 1e-3 * other
+    for exact, plus, minus in zip(product, *sides, strict=True):
+        assert (exact - (plus - minus) / 2e-3).norm() <= 0.02 * exact.norm() + 1e-4
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_copy_says_the_same_before_and_after_a_gradient(cell, rows):
+    model, ids = new_model(cell, bidirectional=True), some_ids(rows, 5)
+    first = copy.deepcopy(model)
+    values, _ = model.read(ids)
+    cross_entropy(values, model.output, ids).backward()
+    second = copy.deepcopy(model)
+    for other in (first, second):
+        assert torch.equal(logits_of(other, ids), logits_of(model, ids))
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_weights_without_a_gradient_get_none_and_the_others_get_theirs(cell, rows):
+    model, ids = new_model(cell), some_ids(rows, 5)
+
+    def gradients():
+        model.zero_grad()
+        values, _ = model.read(ids)
+        cross_entropy(values, model.output, ids).backward()
+        return {name: weight.grad for name, weight in model.named_parameters()}
+
+    whole = gradients()
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("forward_layers.1" in name or "hh" in name)
+    for name, gradient in gradients().items():
+        wanted = "forward_layers.1" in name or "hh" in name
+        assert (gradient - whole[name]).abs().max() < 1e-5 if wanted else gradient is None
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    assert not model(ids)[0].requires_grad
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes")  # what torch says of its own layers
+@pytest.mark.parametrize("rows", [FEW, MANY])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_what_torch_traces_or_transforms_is_what_it_would_be_for_few_rows(cell, rows):
+    model, ids = new_model(cell), some_ids(rows, 5)
+    expected = logits_of(model, ids)
+    for strict in (False, True):
+        exported = torch.export.export(model, (ids,), strict=strict).module()
+        assert (exported(ids)[0] - expected).abs().max() < 1e-5
+    weights = dict(model.named_parameters())
+
+    def loss(weights):
+        return torch.func.functional_call(model, weights, (ids,))[0].pow(2).mean()
+
+    found = torch.func.grad(loss)(weights)
+    wanted = torch.autograd.grad(model(ids)[0].pow(2).mean(), list(weights.values()))
+    assert all((found[name] - one).abs().max() < 1e-4 for name, one in zip(weights, wanted, strict=True))
+
+
+def test_a_model_without_memory_tells_its_shapes():
+    model = new_model().to("meta")
+    for rows in (FEW, MANY):
+        ids = some_ids(rows, 5).to("meta")
+        values, state = model.read(ids, None, NOISE)
+        loss = cross_entropy(values, model.output, ids)
+        loss.backward()
+        assert values.shape == (rows, 5, 6)
+        assert loss.device.type == state[0].device.type == "meta"
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_layer_reads_only_what_fits_it(cell):
+    module = new_layer(ModelConfig(cell, 1, 6, 5), 0)
+    width = {"lstm": 12, "gru": 6}[cell]
+    assert run_layer(module, torch.zeros(MANY, 4, 5), torch.zeros(MANY, width))[0].shape == (MANY, 4, 6)
+    for inputs, state in (((4, 6), (width,)), ((4, 4), (width,)), ((4, 5), (width + 1,)), ((5,), (width,))):
+        refused(lambda rows, inputs=inputs, state=state: run_layer(
+            module, torch.zeros(rows, *inputs), torch.zeros(rows, *state)
+        ))  # fmt: skip
+    refused(lambda rows: run_layer(module, torch.zeros(rows, 4, 5), torch.zeros(rows - 1, width)))
+    refused(lambda rows: run_layer(module, torch.zeros(rows, 4, 5, dtype=torch.int64), torch.zeros(rows, width)))
+    kind = type(module)
+    for other in (
+        kind(5, 6), kind(5, 6, 2, batch_first=True), kind(5, 6, bias=False, batch_first=True),
+        kind(5, 6, batch_first=True, bidirectional=True), torch.nn.RNN(5, 6, batch_first=True), torch.nn.Linear(5, 6),
+    ):  # fmt: skip
+        refused(lambda rows, other=other: run_layer(other, torch.zeros(rows, 4, 5), torch.zeros(rows, width)))
+    module.weight_hh_l0 = torch.nn.Parameter(torch.zeros(3, 3))
+    refused(lambda rows: run_layer(module, torch.zeros(rows, 4, 5), torch.zeros(rows, width)))
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "7", None, 2**40])
+def test_a_vocabulary_size_that_is_none_is_refused(wrong):
+    with pytest.raises(ChargenError, match="vocabulary_size"):
+        CharModel(ModelConfig(), wrong)
+
+
+def test_between_wants_two_directions_and_their_outputs():
+    with pytest.raises(ChargenError, match="both ways"):
+        new_model().between(torch.zeros(2, 6), torch.zeros(2, 6))
+    model = new_model(bidirectional=True)
+    for left, right in (((2, 5), (2, 6)), ((2, 6), (1, 6)), ((2, 6), (6,))):
+        with pytest.raises(ArgumentError):
+            model.between(torch.zeros(left), torch.zeros(right))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_parts_of_another_model_are_never_read_beyond_their_end(cell):
+    """What does not fit into a model is torch's to refuse; compiled code does not read it."""
+    other = CharModel(ModelConfig(cell, 2, 40, 5), V - 3)
+    for place, rows in ((0, FEW), (0, MANY), (1, FEW), (1, MANY)):
+        model = new_model(cell)
+        model.forward_layers[place] = other.forward_layers[place]
+        with pytest.raises(RuntimeError):
+            model(some_ids(rows, 20))
+    model = new_model(cell)
+    model.embedding = other.embedding
+    refused(lambda rows: model(torch.full((rows, 20), V - 1)))

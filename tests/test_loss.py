@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from chargen.errors import ArgumentError
 from chargen.kernels import threads
 from chargen.model import loss
 from chargen.model.loss import costs, cross_entropy
@@ -213,3 +214,114 @@ def test_a_value_that_is_not_finite_shows_in_compiled_losses(value, kind):
     with torch.autocast("cpu", torch.bfloat16, enabled=kind == BF16):
         result = cross_entropy(values.requires_grad_(), output, torch.zeros(40, dtype=torch.long))
     assert not torch.isfinite(result)
+
+
+def every_path(values, output, targets, fixed=None):
+    """Every way to compute a loss: compiled, plainly, without gradients, each target's own."""
+
+    def plainly():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loss, "available", lambda: False)
+            return cross_entropy(values, output, targets, fixed)
+
+    def without_gradients():
+        with torch.no_grad():
+            return cross_entropy(values, output, targets, fixed)
+
+    yield lambda: cross_entropy(values, output, targets, fixed)
+    yield plainly
+    yield without_gradients
+    yield lambda: costs(values, output, targets, fixed)
+
+
+@pytest.mark.parametrize("rows", [2, 40])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda targets: targets + 7, lambda targets: targets - 1, lambda targets: torch.full_like(targets, -100),
+        lambda targets: torch.full_like(targets, 10**8), lambda targets: targets[:-1], lambda targets: targets[:, :-1],
+        lambda targets: targets.flatten(), lambda targets: targets[..., None], lambda targets: targets[:1],
+        lambda targets: targets.float(), lambda targets: targets.bool(), lambda targets: targets.numpy(),
+        lambda targets: targets.to("meta"), lambda targets: None,
+    ],
+)  # fmt: skip
+def test_targets_that_do_not_fit_are_refused_in_the_same_line_by_every_path(rows, wrong):
+    values, output = torch.randn(rows, 3, 4), layer(4, 7)
+    targets = torch.arange(rows * 3).reshape(rows, 3) % 7
+    told = set()
+    for path in every_path(values, output, wrong(targets)):
+        with pytest.raises(ArgumentError) as error:
+            path()
+        told.add(str(error.value))
+    assert len(told) == 1
+    assert told.pop().startswith("targets ")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda values: values[..., :-1], lambda values: values.long(), lambda values: values[0, 0, 0],
+        lambda values: values.numpy(), lambda values: values.to("meta"), lambda values: None,
+    ],
+)  # fmt: skip
+def test_values_that_do_not_fit_are_refused(wrong):
+    values, output, targets = torch.randn(9, 3, 4), layer(4, 7), torch.zeros(9, 3, dtype=torch.long)
+    for path in every_path(wrong(values), output, targets):
+        with pytest.raises(ArgumentError, match=r"^values "):
+            path()
+
+
+def test_an_output_layer_or_something_fixed_that_does_not_fit_is_refused():
+    values, targets = torch.randn(9, 4), torch.zeros(9, dtype=torch.long)
+    for output in (torch.nn.Linear(4, 7, bias=False), torch.nn.Identity(), None):
+        with pytest.raises(ArgumentError, match=r"^output is"):
+            cross_entropy(values, output, targets)
+    fits = torch.zeros(9, 5), torch.zeros(7, 5), torch.zeros(7)
+    cross_entropy(values, layer(4, 7), targets, fits)
+    for place, shape in ((0, (8, 5)), (0, (9, 4)), (1, (6, 5)), (2, (8,)), (2, (7, 1))):
+        fixed = [*fits[:place], torch.zeros(shape), *fits[place + 1 :]]
+        for path in every_path(values, layer(4, 7), targets, tuple(fixed)):
+            with pytest.raises(ArgumentError, match=r"^fixed "):
+                path()
+    with pytest.raises(ArgumentError, match=r"^fixed is"):
+        cross_entropy(values, layer(4, 7), targets, fits[:2])
+
+
+def test_the_mean_of_nothing_is_refused_by_every_path():
+    values, output, targets = torch.randn(0, 3, 4), layer(4, 7), torch.zeros(0, 3, dtype=torch.long)
+    for path in list(every_path(values, output, targets))[:3]:
+        with pytest.raises(ArgumentError, match="no targets"):
+            path()
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8, torch.int64])
+def test_targets_of_any_type_and_layout_cost_the_same(kind):
+    values, output = torch.randn(9, 6, 4), layer(4, 7)
+    targets = torch.arange(54).reshape(9, 6) % 7
+    wide = torch.zeros(9, 12, dtype=kind)
+    wide[:, ::2] = targets.to(kind)
+    for other in (targets.to(kind), wide[:, ::2], targets.t().contiguous().t().to(kind)):
+        assert cross_entropy(values, output, other).item() == cross_entropy(values, output, targets).item()
+    flat = torch.zeros(108, dtype=torch.long)
+    flat[::2] = targets.flatten()
+    assert cross_entropy(values.flatten(0, 1), output, flat[::2]).item() == pytest.approx(
+        cross_entropy(values, output, targets).item(), abs=1e-6
+    )
+
+
+def test_torchs_own_defaults_change_nothing():
+    values, output, targets = torch.randn(40, 4), layer(4, 7), torch.zeros(40, dtype=torch.long)
+
+    def gradients():
+        leaves = values.clone().requires_grad_(), output.weight, output.bias
+        result = cross_entropy(leaves[0], output, targets)
+        return [result, *torch.autograd.grad(result, leaves)]
+
+    expected = gradients()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert all(map(torch.equal, gradients(), expected))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        assert all(map(torch.equal, gradients(), expected))

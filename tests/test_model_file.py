@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -449,3 +450,10 @@ def test_what_is_no_path_is_named_as_such(path):
     for function in (read_model, load_model, model_path):
         with pytest.raises(SettingError, match=rf"path is {re.escape(repr(path))}: it must be a path, a str or a Path"):
             function(path)
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "", None, 1.5, "cpu:x"])
+def test_a_device_that_is_not_there_is_named(device: Any) -> None:
+    with pytest.raises(SettingError, match="device is") as error:
+        build_model(small_model(), device)
+    assert "\n" not in str(error.value)

@@ -483,3 +483,12 @@ def test_a_sampler_and_a_filler_take_a_model_however_it_is_given(tmp_path):
     gaps = [fill(file, "ab", "cd", length=3, seed=1), fill(tmp_path, "ab", "cd", length=3, seed=1)]
     gaps.append(fill(network, "ab", "cd", length=3, seed=1, vocabulary=file.vocabulary))
     assert gaps[0] == gaps[1] == gaps[2]
+
+
+@pytest.mark.parametrize("settings_", [{}, {"stop": ("a",)}, {"no_repeat": 3}])
+def test_a_text_without_a_length_is_refused_by_every_way_to_write_it_whole(settings_: dict[str, Any]) -> None:
+    sampler = Sampler(small_model(), seed=1, **settings_)
+    for call in (sampler.generate, sampler.generate_all):
+        for wrong in (None, -1, 1.5, "9"):
+            with pytest.raises(SettingError, match="length is"):
+                call(wrong)  # type: ignore[operator]

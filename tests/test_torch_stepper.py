@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_decoder import CELLS, DIRECTIONS, ODD, apart, chunk_to_write, chunks, configs, free, random_seeds, same
 
+from chargen.errors import ArgumentError
 from chargen.kernels import NOT_FINITE
 from chargen.sampling import torch_stepper
 from chargen.sampling.choose import SampleConfig, choose
@@ -120,5 +121,5 @@ def test_a_turn_asks_the_host_nothing(monkeypatch):
 def test_an_id_that_the_model_does_not_have_is_refused():
     ours, _ = both("gru")
     for one in (-1, 31):
-        with pytest.raises(IndexError, match="the model has 31"):
+        with pytest.raises(ArgumentError, match="needed is 0 to below 31"):
             ours.step(np.array([0, one]), ours.start(2))

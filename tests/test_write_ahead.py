@@ -434,10 +434,10 @@ class Counting(NumpyStepper):
         self.asked.append(("read", int(counts.max())))
         return super().read(ids, counts, logits, state)
 
-    def write(self, logits: Any, state: Any, uniforms: Any, *rest: Any) -> Chunk:
+    def write(self, logits: Any, state: Any, uniforms: Any, *rest: Any, **named: Any) -> Chunk:
         self.asked.append(("write", uniforms.shape[1]))
         self.now += self.seconds * uniforms.shape[1]
-        return super().write(logits, state, uniforms, *rest)
+        return super().write(logits, state, uniforms, *rest, **named)
 
 
 def test_chunks_grow_up_to_the_largest() -> None:

@@ -66,6 +66,7 @@ def check_causality(
     """
     if sees not in SEES:
         raise SettingError(f"sees is {sees!r}: it must be one of {', '.join(SEES)}", "sees")
+    vocabulary_size = whole("vocabulary_size", vocabulary_size, 0)
     if vocabulary_size < 2:
         raise SettingError("a model of a single character predicts nothing: there is nothing to check")
     length = whole("length", length, 2, 1_000_000)

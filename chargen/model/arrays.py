@@ -8,11 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from chargen.errors import ArgumentError
+
 Arrays = dict[str, NDArray[Any]]
 
 
 def weights_of(model: nn.Module) -> Arrays:
-    """A copy of the weights, in float32."""
+    """A copy of the weights, in float32. Raises ArgumentError for a model on the device meta, which has none."""
+    if any(weight.is_meta for weight in model.parameters()):
+        raise ArgumentError("the model is on meta: it has no weights to copy; make it on another device")
     return {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.named_parameters()}
 
 

@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from chargen.arguments import fitting, within
 from chargen.model.language_model import CharModel
 from chargen.model.recurrent import State
+from chargen.settings import whole
 
 WINDOW = 256
 
@@ -44,9 +46,15 @@ def read_both_ways(
         ids: (N,), in the order of the text.
         first_logits: (V,), for the character that nothing is known about.
         window: characters read at a time.
+
+    Raises ArgumentError where ids or logits do not fit the model.
     """
+    ids = fitting("ids", ids, (None,), np.int64)
+    within("ids", ids, 0, model.vocabulary_size)
+    first_logits = fitting("first_logits", first_logits, (model.vocabulary_size,), np.float32)
+    window = whole("window", window, 1)
     borders = [*range(0, len(ids), window), len(ids)]
-    unknown = torch.from_numpy(first_logits.astype(np.float32)).to(model.device)
+    unknown = torch.from_numpy(first_logits).to(model.device)
     both = model.config.bidirectional
     # The state after all that stands behind a window; None behind the last one.
     behind: dict[int, State | None] = {len(ids): None}
@@ -98,7 +106,7 @@ def _from_both_sides(
 
 
 def _row(model: CharModel, ids: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(ids.astype(np.int64))[None].to(model.device)
+    return torch.from_numpy(ids)[None].to(model.device)
 
 
 def _shifted(carried: State | None, values: Tensor) -> Tensor:

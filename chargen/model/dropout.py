@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chargen.draws import Purpose, integer
+from chargen.draws import MAX_SEED, Purpose, integer
+from chargen.errors import ArgumentError, SettingError, told
 from chargen.kernels import available
+from chargen.model.arguments import FLOATS, check_tensor, in_memory
 from chargen.model.device import STORED, memory
+from chargen.settings import whole
 
 BITS = 16
 """Of a mask's random numbers: a rate is rounded to a multiple of 2**-16."""
@@ -20,6 +23,10 @@ class Noise:
 
     seed: int
     step: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", whole("seed", self.seed, 0, MAX_SEED))
+        object.__setattr__(self, "step", whole("step", self.step, 0))
 
     def kept(self, values: Tensor, rate: float, layer: int) -> Tensor:
         """What stays of values, bool, where no compiled kernel draws it."""
@@ -60,10 +67,18 @@ def drop(values: Tensor, rate: float, noise: Masks | None, layer: int) -> Tensor
 
     Args:
         layer: which of a step's masks; a part of the address.
+
+    Raises ArgumentError where values are none such, SettingError for a rate that is not 0 to below 1.
     """
-    if noise is None or rate == 0:
+    check_tensor("values", values, FLOATS, "B, T, F")
+    if not 0 <= rate < 1:
+        raise SettingError(f"dropout is {told(rate)}: it must be at least 0 and less than 1", "dropout")
+    if noise is not None and not isinstance(noise, Masks):
+        raise ArgumentError(f"noise is of type {type(noise).__name__}: it must be a Noise, or None")
+    layer = whole("layer", layer, 0, 2**32 - 1)
+    if noise is None or rate == 0 or values.is_meta:
         return values
-    if isinstance(noise, Noise) and values.device.type == "cpu" and values.dtype in STORED and available():
+    if isinstance(noise, Noise) and values.dtype in STORED and in_memory(values) and available():
         dropped: Tensor = _Drop.apply(values, round(rate * 2**BITS), noise, layer)  # type: ignore[no-untyped-call]
         return dropped
     return values * noise.kept(values, rate, layer) / (1 - rate)
@@ -79,7 +94,8 @@ class _Drop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return _apply(gradients[0], *ctx.address), None, None, None
+        # The same function of the gradient, which has a gradient in its turn.
+        return _Drop.apply(gradients[0], *ctx.address), None, None, None  # type: ignore[no-untyped-call]
 
 
 def _apply(values: Tensor, limit: int, noise: Noise, layer: int) -> Tensor:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from chargen.kernels import packing
@@ -34,14 +33,12 @@ def run(
     Where `ids` (B, T) are given, inputs are their rows in a table (V, F), and products are made once for each row.
     """
     size, padded, lstm = module.hidden_size, kernels.pad(module.hidden_size), isinstance(module, nn.LSTM)
-    weights: list[Tensor] = [
-        module.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    ]
+    weights: list[Tensor] = [getattr(module, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
     state = state.float()
     if padded > size:
         # Units with weights and states of zero stay at zero.
         weights = [_fill(weight, size, padded, weight is weights[1]) for weight in weights]
-        state = functional.pad(state.view(len(state), -1, size), (0, padded - size)).flatten(1)
+        state = functional.pad(state.reshape(len(state), -1, size), (0, padded - size)).flatten(1)
     by_time = (inputs if ids is not None else inputs.transpose(0, 1)).to(kind).contiguous()
     which = None if ids is None else ids.t().contiguous()
     layer: Any = _Lstm if lstm else _Gru
@@ -53,7 +50,7 @@ def run(
 
 def _fill(weight: Tensor, size: int, padded: int, both: bool) -> Tensor:
     """Zeros for more units in each gate, and in what a recurrent weight is multiplied by."""
-    by_gate = weight.view(-1, size, *weight.shape[1:])
+    by_gate = weight.reshape(-1, size, *weight.shape[1:])
     more = (0, padded - size)
     ends = more if weight.dim() == 1 else (*(more if both else (0, 0)), *more)
     return functional.pad(by_gate, ends).flatten(0, 1)
@@ -144,37 +141,20 @@ def _from_blocks(found: NDArray[np.float32], rows: slice, values: Tensor) -> Non
 
 class _Lstm(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, inputs: Tensor, which: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor,
-        bias_hh: Tensor, state: Tensor,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        (turns, rows), size = (inputs if which is None else which).shape[:2], weight_hh.shape[1]
-        by_unit = _by_unit(weight_ih, size, inputs.dtype)
-        entering, chosen, gates = _entering(inputs, which, by_unit)
-        outputs, cells = _with_first(turns, state[:, :size], inputs.dtype), _with_first(turns, state[:, size:])
-        hidden = state[:, :size].clone(memory_format=torch.contiguous_format)
-        packed = _pack(weight_hh, inputs.dtype, packing.pack_forward, size, 4 * size)
-        arrays = (
-            packed, (bias_ih + bias_hh).detach().numpy(), memory(entering), chosen, memory(gates), hidden.numpy(),
-            cells.numpy(), memory(outputs[1:]),
-        )  # fmt: skip
-
-        def run(part: _Part) -> None:
-            sums = aligned((2, 4, SIDE, SIDE), np.float32)
-            kernels.lstm_forward(SETTINGS, *arrays, part.rows.start, part.rows.stop, part.left, sums, *part.units)
-
-        _in_threads(run, packed, rows, size, size)
-        ctx.save_for_backward(inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, cells)
-        return outputs[1:], torch.cat([hidden, cells[turns]], dim=1)
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        results, kept = _run_lstm(*arguments)
+        ctx.save_for_backward(*arguments, *kept)
+        return results
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, cells = _once(ctx)
+        if torch.is_grad_enabled():
+            return _by_torch(ctx, gradients)
+        inputs, which, weight_ih, weight_hh, by_unit, gates, outputs, cells = _kept(ctx, _run_lstm)
         (turns, rows), size = gradients[0].shape[:2], weight_hh.shape[1]
         of_outputs, after = gradients[0].to(inputs.dtype).contiguous(), gradients[1].float()
         dh, dc = (part.clone(memory_format=torch.contiguous_format) for part in after.chunk(2, dim=1))
-        transposed = _transposed(4 * size, turns * rows, inputs.dtype)
+        transposed = _transposed(4 * size, turns * rows, inputs)
         packed = _pack(weight_hh, inputs.dtype, packing.pack_backward, 4 * size, size)
         arrays = packed, memory(gates), cells.numpy(), memory(of_outputs), dc.numpy(), memory(transposed)
 
@@ -188,40 +168,46 @@ class _Lstm(torch.autograd.Function):
         return of_inputs, None, of_ih.float(), of_hh.float(), bias, bias, torch.cat([dh, dc], dim=1)
 
 
+def _run_lstm(
+    inputs: Tensor, which: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor,
+    state: Tensor,
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:  # fmt: skip
+    """Outputs and the state after, and what the way back needs besides."""
+    (turns, rows), size = (inputs if which is None else which).shape[:2], weight_hh.shape[1]
+    by_unit = _by_unit(weight_ih, size, inputs.dtype)
+    entering, chosen, gates = _entering(inputs, which, by_unit)
+    outputs, cells = _with_first(turns, state[:, :size], inputs.dtype), _with_first(turns, state[:, size:])
+    hidden = state[:, :size].clone(memory_format=torch.contiguous_format)
+    packed = _pack(weight_hh, inputs.dtype, packing.pack_forward, size, 4 * size)
+    arrays = (
+        packed, (bias_ih + bias_hh).detach().numpy(), memory(entering), chosen, memory(gates), hidden.numpy(),
+        cells.numpy(), memory(outputs[1:]),
+    )  # fmt: skip
+
+    def run(part: _Part) -> None:
+        sums = aligned((2, 4, SIDE, SIDE), np.float32)
+        kernels.lstm_forward(SETTINGS, *arrays, part.rows.start, part.rows.stop, part.left, sums, *part.units)
+
+    _in_threads(run, packed, rows, size, size)
+    return (outputs[1:], torch.cat([hidden, cells[turns]], dim=1)), (by_unit, gates, outputs, cells)
+
+
 class _Gru(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, inputs: Tensor, which: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor,
-        bias_hh: Tensor, state: Tensor,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        (turns, rows), size = (inputs if which is None else which).shape[:2], weight_hh.shape[1]
-        by_unit = _by_unit(weight_ih, size, inputs.dtype)
-        entering, chosen, gates = _entering(inputs, which, by_unit)
-        outputs, inner = _with_first(turns, state, inputs.dtype), inputs.new_empty(turns, rows, size)
-        hidden, bias = state.clone(memory_format=torch.contiguous_format), bias_ih.detach().clone()
-        bias[: 2 * size] += bias_hh.detach()[: 2 * size]
-        packed = _pack(weight_hh, inputs.dtype, packing.pack_forward, size, 3 * size)
-        arrays = (
-            packed, bias.numpy(), bias_hh.detach()[2 * size :].numpy(), memory(entering), chosen, memory(gates),
-            hidden.numpy(), memory(outputs[1:]), memory(inner),
-        )  # fmt: skip
-
-        def run(part: _Part) -> None:
-            sums = aligned((2, 3, SIDE, SIDE), np.float32)
-            kernels.gru_forward(SETTINGS, *arrays, part.rows.start, part.rows.stop, part.left, sums, *part.units)
-
-        _in_threads(run, packed, rows, size, size)
-        ctx.save_for_backward(inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, inner)
-        return outputs[1:], hidden
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        results, kept = _run_gru(*arguments)
+        ctx.save_for_backward(*arguments, *kept)
+        return results
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        inputs, which, by_unit, weight_ih, weight_hh, gates, outputs, inner = _once(ctx)
+        if torch.is_grad_enabled():
+            return _by_torch(ctx, gradients)
+        inputs, which, weight_ih, weight_hh, by_unit, gates, outputs, inner = _kept(ctx, _run_gru)
         (turns, rows), size = gradients[0].shape[:2], weight_hh.shape[1]
         of_outputs, after = gradients[0].to(inputs.dtype).contiguous(), gradients[1].float()
-        dh, direct = after.clone(memory_format=torch.contiguous_format), torch.zeros(rows, size)
-        transposed = _transposed(4 * size, turns * rows, inputs.dtype)
+        dh, direct = after.clone(memory_format=torch.contiguous_format), torch.zeros_like(after)
+        transposed = _transposed(4 * size, turns * rows, inputs)
         packed = _pack(weight_hh, inputs.dtype, packing.pack_backward, 3 * size, size)
         arrays = (
             packed, memory(gates), memory(inner), memory(outputs[:-1]), memory(of_outputs), direct.numpy(),
@@ -243,36 +229,92 @@ class _Gru(torch.autograd.Function):
         return of_inputs, None, of_ih.float(), of_hh.float(), of_bias_ih, bias[size:], dh + direct
 
 
-def _once(ctx: Any) -> tuple[Any, ...]:
-    """What the forward pass kept; gates are overwritten by their gradients, so only once."""
+def _run_gru(
+    inputs: Tensor, which: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor,
+    state: Tensor,
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:  # fmt: skip
+    """As `_run_lstm`."""
+    (turns, rows), size = (inputs if which is None else which).shape[:2], weight_hh.shape[1]
+    by_unit = _by_unit(weight_ih, size, inputs.dtype)
+    entering, chosen, gates = _entering(inputs, which, by_unit)
+    outputs, inner = _with_first(turns, state, inputs.dtype), inputs.new_empty(turns, rows, size)
+    hidden = state.clone(memory_format=torch.contiguous_format)
+    bias, inside = (each.detach().clone(memory_format=torch.contiguous_format) for each in (bias_ih, bias_hh))
+    bias[: 2 * size] += inside[: 2 * size]
+    packed = _pack(weight_hh, inputs.dtype, packing.pack_forward, size, 3 * size)
+    arrays = (
+        packed, bias.numpy(), inside[2 * size :].numpy(), memory(entering), chosen, memory(gates), hidden.numpy(),
+        memory(outputs[1:]), memory(inner),
+    )  # fmt: skip
+
+    def run(part: _Part) -> None:
+        sums = aligned((2, 3, SIDE, SIDE), np.float32)
+        kernels.gru_forward(SETTINGS, *arrays, part.rows.start, part.rows.stop, part.left, sums, *part.units)
+
+    _in_threads(run, packed, rows, size, size)
+    return (outputs[1:], hidden), (by_unit, gates, outputs, inner)
+
+
+def _kept(ctx: Any, run: Callable[..., tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]]) -> tuple[Any, ...]:
+    """Inputs, which of them, their weights and the recurrent ones, and what `run` keeps for the way back.
+
+    Gates are overwritten by their gradients: where a graph is used once more, they are computed once more.
+    """
+    arguments, kept = ctx.saved_tensors[:_ARGUMENTS], ctx.saved_tensors[_ARGUMENTS:]
     if getattr(ctx, "used", False):
-        raise RuntimeError("a compiled layer's gradient can be taken once: run the forward pass again")
+        _, kept = run(*arguments)
     ctx.used = True
-    saved: tuple[Any, ...] = ctx.saved_tensors
-    return saved
+    return *arguments[:4], *kept
+
+
+def _by_torch(ctx: Any, gradients: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    """The gradients by torch's own layer in float32, which can be differentiated again."""
+    # Aliases: what one of them was made of another one before, such as a state, is not counted here.
+    given: Any = [each if each is None else each.view_as(each) for each in ctx.saved_tensors[:_ARGUMENTS]]
+    inputs, which, weight_ih, weight_hh, bias_ih, bias_hh, state = given
+    with torch.autocast("cpu", enabled=False):
+        read = (inputs if which is None else inputs[which]).float()
+        weights, size = [weight_ih, weight_hh, bias_ih, bias_hh], weight_hh.shape[1]
+        options = True, 1, 0.0, False, False, False
+        if len(weight_hh) == 4 * size:
+            first = [part.contiguous() for part in state[None].chunk(2, 2)]
+            outputs, hidden, cells = torch.lstm(read, first, weights, *options)
+            after = torch.cat([hidden, cells], 2)
+        else:
+            outputs, after = torch.gru(read, state[None], weights, *options)
+        wanted = [each for each, needed in zip(given, ctx.needs_input_grad, strict=True) if needed]
+        found = torch.autograd.grad(
+            [outputs.to(inputs.dtype), after[0]], wanted, gradients, create_graph=True, materialize_grads=True
+        )
+    each = iter(found)
+    return tuple(next(each) if needed else None for needed in ctx.needs_input_grad)
+
+
+_ARGUMENTS = 7
+"""Of each function: inputs, which of them, four weights, and the state before."""
 
 
 def _with_first(turns: int, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Room for what is before (B, H) and after each of T characters (T + 1, B, H)."""
-    room = torch.empty(turns + 1, *values.shape, dtype=dtype)
+    room = values.new_empty(turns + 1, *values.shape, dtype=dtype)
     room[0] = values
     return room
 
 
 def _by_unit(weight_ih: Tensor, size: int, kind: torch.dtype) -> Tensor:
     """Weights of inputs (gates H, F), for every 32 units those of all gates together."""
-    by_gate = weight_ih.detach().view(-1, size // SIDE, SIDE, weight_ih.shape[1])
+    by_gate = weight_ih.detach().reshape(-1, size // SIDE, SIDE, weight_ih.shape[1])
     return by_gate.transpose(0, 1).to(kind, memory_format=torch.contiguous_format).flatten(0, 2)
 
 
-def _transposed(size: int, columns: int, kind: torch.dtype) -> Tensor:
-    """Room for a matrix (N, T B): of float32 by columns, of bf16 by rows.
+def _transposed(size: int, columns: int, like: Tensor) -> Tensor:
+    """Room for a matrix (N, T B) of the type of another: of float32 by columns, of bf16 by rows.
 
     Rows do not lie a power of two apart: these would share one place of a cache.
     """
-    if kind == torch.float32:
-        return torch.empty(columns, size).t()
-    room = torch.empty(size, columns + 2 * SIDE, dtype=kind)
+    if like.dtype == torch.float32:
+        return like.new_empty(columns, size).t()
+    room = like.new_empty(size, columns + 2 * SIDE)
     room[:, columns:] = 0  # torch's product multiplies some of what is between rows by zero, and it might be NaN
     return room[:, :columns]
 
@@ -311,7 +353,7 @@ def _sums(transposed: Tensor) -> Tensor:
     """Sums over time and rows (N,) of what is transposed (N, T B)."""
     if transposed.dtype == torch.float32:
         return transposed.sum(1)
-    bits, found = memory(transposed), torch.empty(len(transposed))
+    bits, found = memory(transposed), transposed.new_empty(len(transposed), dtype=torch.float32)
     out = found.numpy()
     share(lambda part: kernels.sums_over_time(bits, part.start, part.stop, out), len(bits), SIDE)
     return found

@@ -7,10 +7,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from chargen.errors import ArgumentError, short
 from chargen.kernels import available
+from chargen.model.arguments import (
+    FLOATS,
+    INTEGERS,
+    check_device,
+    check_shape,
+    check_tensor,
+    for_gradients,
+    in_memory,
+    product_type,
+    read_ids,
+    transformed,
+)
 from chargen.model.device import STORED, memory
 
 BLOCK = {"cpu": 2**21, "cuda": 2**25, "compiled": 2**24}
@@ -24,52 +36,100 @@ Fixed = tuple[Tensor, Tensor, Tensor]
 def cross_entropy(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None = None) -> Tensor:
     """The mean of -ln p(target) in nats: `functional.cross_entropy(output(values), targets)`, in blocks.
 
-    Its gradient is computed in the same pass and kept, so that only one block of logits is ever alive.
+    Its gradient is computed in the same pass and kept, so that only one block of logits is ever alive. No target is
+    passed over, whatever its value: leave out what is not to count.
 
     Args:
         values: (..., H), what the output layer is applied to.
-        targets: (...), int64.
+        targets: (...), whole numbers from 0 to V - 1. On the host they are checked there and moved, so that a GPU need
+            not be waited for.
+
+    Raises ArgumentError where these do not fit each other, or there are no targets.
     """
+    targets = _checked(values, output, targets, fixed)
+    if not targets.numel():
+        raise ArgumentError(f"targets have shape {tuple(targets.shape)}: the mean over no targets is no number")
     if not torch.is_grad_enabled():
-        return costs(values, output, targets, fixed).mean()
+        return _costs(values, output, targets, fixed).mean()
     if fixed is None and values.dim() == 3 and values.transpose(0, 1).is_contiguous():
         values, targets = values.transpose(0, 1), targets.transpose(0, 1)  # as they lie in memory: nothing is copied
     flat, given = _flat(values, fixed)
-    loss: Tensor = _Loss.apply(flat, output.weight, output.bias, targets.flatten(), given)  # type: ignore[no-untyped-call]
-    return loss
+    loss: Any = _whole if transformed() else _Loss.apply
+    found: Tensor = loss(flat, output.weight, output.bias, targets.flatten(), given)
+    return found
+
+
+def costs(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None = None) -> Tensor:
+    """Each -ln p(target) in nats (N,), in float32 or float64; arguments and errors as for `cross_entropy`."""
+    return _costs(values, output, _checked(values, output, targets, fixed), fixed)
 
 
 @torch.no_grad()
-def costs(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None = None) -> Tensor:
-    """Each -ln p(target) in nats (N,), float32; arguments as for `cross_entropy`."""
+def _costs(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None) -> Tensor:
     flat, given = _flat(values, fixed)
     wanted = targets.flatten()
-    found = [flat.new_zeros(0, dtype=torch.float32)]
+    found = [flat.new_zeros(0, dtype=_wide(flat))]
     for part, logits in _blocks(flat, output.weight, output.bias, given):
         found.append(functional.cross_entropy(logits, wanted[part], reduction="none"))
     return torch.cat(found)
 
 
+def _checked(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None) -> Tensor:
+    """The targets where the values are. Raises ArgumentError where anything does not fit."""
+    if not isinstance(output, nn.Linear) or output.bias is None:
+        raise ArgumentError(f"output is {short(output)}: it must be an nn.Linear with a bias")
+    size, inputs = output.weight.shape
+    check_shape("output.bias", output.bias, (size,))
+    check_tensor("values", values, FLOATS, "..., H")
+    check_shape("values", values, (*values.shape[:-1], inputs))
+    check_device("values", values, output.weight.device)
+    check_tensor("targets", targets, INTEGERS, "...")
+    check_shape("targets", targets, tuple(values.shape[:-1]))
+    if fixed is not None:
+        if not isinstance(fixed, tuple) or len(fixed) != 3:
+            raise ArgumentError(f"fixed is of type {type(fixed).__name__}: needed are values, weights and biases")
+        for name, each, letters in zip(("values", "weights", "biases"), fixed, ("..., H'", "V, H'", "V"), strict=True):
+            check_tensor(f"fixed {name}", each, FLOATS, letters)
+            check_device(f"fixed {name}", each, values.device)
+        beside, weight, bias = fixed
+        check_shape("fixed values", beside, (*values.shape[:-1], beside.shape[-1]))
+        check_shape("fixed weights", weight, (size, beside.shape[-1]))
+        check_shape("fixed biases", bias, (size,))
+    return read_ids("targets", targets, size, values.device)
+
+
+def _wide(values: Tensor) -> torch.dtype:
+    """The type of logits and of what they cost."""
+    return torch.promote_types(values.dtype, torch.float32)
+
+
 def _flat(values: Tensor, fixed: Fixed | None) -> tuple[Tensor, Fixed | None]:
     """As matrices, in the type that products are to be computed in."""
-    device = values.device.type
-    kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else values.dtype
+    kind = product_type(values)
     if fixed:
         beside, weight, bias = (one.detach() for one in fixed)
-        fixed = beside.flatten(0, -2).to(kind), weight.to(kind), bias
-    return values.flatten(0, -2).to(kind), fixed
+        fixed = beside.reshape(-1, beside.shape[-1]).to(kind), weight.to(kind), bias
+    return for_gradients(values).reshape(-1, values.shape[-1]).to(kind), fixed
 
 
 def _blocks(values: Tensor, weight: Tensor, bias: Tensor, fixed: Fixed | None) -> Iterator[tuple[slice, Tensor]]:
-    """Some rows at a time, and their logits in float32."""
+    """Some rows at a time, and their logits in float32, or in float64 where the values are."""
     size = max(1, BLOCK.get(values.device.type, BLOCK["cpu"]) // len(weight))
     narrow = weight.detach().to(values.dtype).t()
     for first in range(0, len(values), size):
         part = slice(first, min(first + size, len(values)))
-        logits = (values[part] @ narrow).float() + bias.detach()
+        logits = (values[part] @ narrow).to(_wide(values)) + bias.detach().to(_wide(values))
         if fixed:
-            logits += (fixed[0][part] @ fixed[1].t()).float() + fixed[2]
+            logits += (fixed[0][part] @ fixed[1].t()).to(_wide(values)) + fixed[2]
         yield part, logits
+
+
+def _whole(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Tensor:
+    """The loss by torch's own functions, with all logits at once: what can be traced, and differentiated twice."""
+    logits = (values @ weight.to(values.dtype).t()).to(_wide(values)) + bias
+    if fixed:
+        logits = logits + (fixed[0] @ fixed[1].t()).to(_wide(values)) + fixed[2]
+    return functional.cross_entropy(logits, targets)
 
 
 Found = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -78,7 +138,7 @@ Found = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def _plain(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Found:
     """Loss and gradients, on any device."""
-    nats = torch.zeros((), device=values.device)
+    nats = values.new_zeros((), dtype=_wide(values))
     of_values, of_weight, of_bias = torch.empty_like(values), torch.zeros_like(weight), torch.zeros_like(bias)
     narrow, share = weight.to(values.dtype), 1 / max(len(values), 1)
     for part, logits in _blocks(values, weight, bias, fixed):
@@ -103,13 +163,14 @@ def _compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
 
     (rows, inputs), size = values.shape, len(weight)
     padded = -(-size // SIDE) * SIDE
-    narrow = torch.zeros(padded, inputs, dtype=values.dtype)
+    narrow = values.new_zeros(padded, inputs)
     narrow[:size] = weight
-    biases = torch.full((padded,), -1e30)  # no p is left for what is not there
+    biases = values.new_full((padded,), -1e30, dtype=torch.float32)  # no p is left for what is not there
     biases[:size] = bias
-    of_values, of_weight, of_bias = torch.empty_like(values), torch.zeros(padded, inputs), torch.zeros(padded)
+    of_values, of_weight = torch.empty_like(values), biases.new_zeros(padded, inputs)
+    of_bias = torch.zeros_like(biases)
     block = max(1, BLOCK["compiled"] // padded // TOGETHER) * TOGETHER
-    nats, logits = np.zeros(rows), torch.empty(min(block, rows), padded, dtype=values.dtype)
+    nats, logits = np.zeros(rows), values.new_empty(min(block, rows), padded)
     for first in range(0, rows, block):
         part = slice(first, min(first + block, rows))
         error = logits[: part.stop - part.start]
@@ -117,7 +178,7 @@ def _compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
         of_bias += _to_errors(error, biases, targets[part], 1 / rows, nats[part])
         torch.mm(error, narrow, out=of_values[part])
         of_weight += error.t() @ values[part]
-    return torch.tensor(nats.mean(), dtype=torch.float32), of_values, of_weight[:size], of_bias[:size]
+    return biases.new_tensor(nats.mean()), of_values, of_weight[:size], of_bias[:size]
 
 
 def _to_errors(logits: Tensor, bias: Tensor, targets: Tensor, each: float, nats: NDArray[np.float64]) -> Tensor:
@@ -125,7 +186,7 @@ def _to_errors(logits: Tensor, bias: Tensor, targets: Tensor, each: float, nats:
     from chargen.kernels.softmax import TOGETHER, loss_and_error
     from chargen.kernels.threads import share
 
-    totals = torch.empty(-(-len(logits) // TOGETHER), logits.shape[1])
+    totals = bias.new_empty(-(-len(logits) // TOGETHER), logits.shape[1])
     bits, biases, wanted, sums = memory(logits), bias.numpy(), targets.numpy(), totals.numpy()
     share(
         lambda groups: loss_and_error(bits, biases, wanted, each, nats, sums, groups.start, groups.stop),
@@ -137,18 +198,24 @@ def _to_errors(logits: Tensor, bias: Tensor, targets: Tensor, each: float, nats:
 class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Tensor:
-        if values.dtype in STORED and values.device.type == "cpu" and fixed is None and available():
+        targets = targets.contiguous()
+        if values.dtype in STORED and fixed is None and in_memory(values, weight, targets) and available():
             loss, *gradients = _compiled(values, weight, bias, targets)
         else:
             loss, *gradients = _plain(values, weight, bias, targets, fixed)
-        ctx.save_for_backward(*gradients)
+        ctx.save_for_backward(*gradients, values, weight, bias, targets, *(fixed or ()))
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        of_values, of_weight, of_bias = ctx.saved_tensors
+        of_values, of_weight, of_bias, *given, targets = ctx.saved_tensors[:7]
         gradient = gradients[0]
+        if torch.is_grad_enabled():  # it may be differentiated again
+            values, weight, bias = aliases = [each.view_as(each) for each in given]  # values may be made of the weights
+            wanted = [each for each, needed in zip(aliases, ctx.needs_input_grad, strict=False) if needed]
+            loss = _whole(values, weight, bias, targets, ctx.saved_tensors[7:])
+            found = iter(torch.autograd.grad(loss, wanted, gradient, create_graph=True))
+            return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
         if gradient.device.type == "cpu" and gradient.item() == 1:  # a GPU would have to be waited for
             return of_values, of_weight, of_bias, None, None
         return of_values * gradient.to(of_values.dtype), of_weight * gradient, of_bias * gradient, None, None

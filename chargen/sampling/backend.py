@@ -2,8 +2,9 @@
 
 from chargen.kernels import available
 from chargen.model.config import ModelConfig
-from chargen.sampling.stepper import Arrays, NumpyStepper, Stepper
+from chargen.sampling.stepper import NumpyStepper, Stepper
 from chargen.storage.model_file import new_model
+from chargen.storage.weights import Arrays
 
 
 def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str = "forward") -> Stepper:

@@ -1,7 +1,6 @@
 """Compiled steps: whole chunks of characters are read or written outside the interpreter."""
 
 import time
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +11,12 @@ from chargen.kernels.products import WIDTH, pack
 from chargen.kernels.threads import Faster, share, threads, together
 from chargen.kernels.tiles import SETTINGS, SIDE, aligned
 from chargen.kernels.units import amx
-from chargen.model.config import ModelConfig, check_direction
+from chargen.model.config import ModelConfig
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.rules import Rules
-from chargen.sampling.stepper import Arrays, Chunk, State, Stepper, check_ids
+from chargen.sampling.stepper import Chunk, State, Stepper
 from chargen.storage.quantize import SCALE, as_float32
+from chargen.storage.weights import Arrays, fitting_stack
 
 Floats = NDArray[np.float32]
 NO_RULES = Rules(np.zeros((1, 1), bool), np.zeros((1, 1), np.int64), np.zeros(1, bool))
@@ -38,8 +38,8 @@ class Decoder(Stepper):
     """
 
     def __init__(self, config: ModelConfig, arrays: Arrays, direction: str = "forward") -> None:
-        check_direction(config, direction)
-        super().__init__(config)
+        arrays = fitting_stack(config, arrays, direction)
+        super().__init__(config, len(arrays["output.bias"]))
         gates = (4 if config.cell == "lstm" else 3) * config.hidden_size
         padded = -(-gates // WIDTH) * WIDTH
         scale_in, scale, bias = (np.zeros((config.num_layers, padded), np.float32) for _ in range(3))
@@ -65,7 +65,7 @@ class Decoder(Stepper):
                 parts.append(pack_weights(stored[f"{name}weight_ih_l0"]).ravel())
             parts.append(pack_weights(stored[f"{name}weight_hh_l0"]).ravel())
         parts.append(pack_weights(stored[config.output_table]).ravel())
-        size = len(arrays["output.bias"])
+        size = self.size
         head_scale, head_bias = _scale(arrays, config.output_table), as_float32(arrays, "output.bias")
         head_scale, head_bias = (np.pad(one, (0, -size % WIDTH)) for one in (head_scale, head_bias))
         # What layer 0 makes of a character is the same wherever it stands.
@@ -78,42 +78,35 @@ class Decoder(Stepper):
         self._model = (
             lstm, units, config.hidden_size, weights, table, scale_in, scale, bias, new_bias, head_scale, head_bias
         )  # fmt: skip
-        self._size = size
         large = weights.nbytes >= FAR and config.hidden_size % WIDTH == 0
         self._team = min(threads(), config.hidden_size // WIDTH) if large else 1
         self._faster = Faster()  # with the team, for a single row
 
-    def step(self, ids: NDArray[Any], state: State) -> tuple[Floats, State]:
-        """Ids (R,) -> logits (R, V) and the new state."""
-        return self.read(ids[:, None], np.ones(len(ids), np.int64), np.zeros((len(ids), self._size), np.float32), state)
+    def _step(self, ids: NDArray[np.int64], state: State) -> tuple[Floats, State]:
+        logits = np.zeros((len(ids), self.size), np.float32)
+        return self._read(ids[:, None], np.ones(len(ids), np.int64), logits, state)
 
-    def read(
-        self, ids: NDArray[Any], counts: NDArray[np.int64], logits: NDArray[Any], state: State
+    def _read(
+        self, ids: NDArray[np.int64], counts: NDArray[np.int64], logits: Floats, state: State
     ) -> tuple[Floats, State]:
-        """As the reference. Raises IndexError for an id that the model does not have."""
-        check_ids(ids, counts, self._size)
         which = np.zeros(len(ids), np.int64)
         chunk = self._run(logits, state, ids, counts, False, np.zeros((len(ids), 1)), NO_RULES, which, SampleConfig())
         return chunk.logits, chunk.state
 
-    def write(
-        self, logits: NDArray[Any], state: State, uniforms: NDArray[np.float64], rules: Rules,
-        mask_of: NDArray[np.int64], config: SampleConfig,
+    def _write(
+        self, logits: Floats, state: State, uniforms: NDArray[np.float64], rules: Rules, mask_of: NDArray[np.int64],
+        config: SampleConfig,
     ) -> Chunk:  # fmt: skip
-        """As the reference."""
         ids, counts = np.zeros(uniforms.shape, np.int64), np.zeros(len(uniforms), np.int64)
         return self._run(logits, state, ids, counts, True, uniforms, rules, mask_of, config)
 
     def _run(
-        self, logits: NDArray[Any], state: State, ids: NDArray[Any], counts: NDArray[np.int64], write: bool,
+        self, logits: Floats, state: State, ids: NDArray[np.int64], counts: NDArray[np.int64], write: bool,
         uniforms: NDArray[np.float64], rules: Rules, mask_of: NDArray[np.int64], config: SampleConfig,
     ) -> Chunk:  # fmt: skip
-        ids = np.ascontiguousarray(ids, np.int64)
-        with np.errstate(over="ignore"):
-            logits = np.array(logits, np.float32)
-        after = tuple(layer.copy() for layer in state)
-        counts, log_probs = counts.astype(np.int64), np.zeros(ids.shape)
-        choice = config.temperature, min(config.top_k, self._size), config.top_p, config.min_p
+        logits, after = logits.copy(), tuple(layer.copy() for layer in state)
+        counts, mask_of, log_probs = counts.copy(), mask_of.copy(), np.zeros(ids.shape)
+        choice = config.temperature, min(config.top_k, self.size), config.top_p, config.min_p
 
         def run(rows: slice) -> None:
             part = np.stack([layer[rows] for layer in after])
@@ -124,7 +117,7 @@ class Decoder(Stepper):
             )  # fmt: skip
             arguments = (
                 self._model, logits[rows], part, ids[rows], log_probs[rows], counts[rows], write, uniforms[rows],
-                rules.masks, mask_of[rows].astype(np.int64), rules.follow, rules.pause, *choice,
+                rules.masks, mask_of[rows], rules.follow, rules.pause, *choice,
             )  # fmt: skip
             timed = self._team > 1 and len(ids) == 1 and ids.shape[1] >= MEASURED
             way, begun = timed and self._faster.choose(), time.perf_counter()

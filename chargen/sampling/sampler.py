@@ -116,6 +116,8 @@ class Sampler:
         self._begin = self._in_order(vocabulary.encode(begin or ""))
         self.hidden_size = file.config.hidden_size
         self.arrays = file.arrays
+        if stepper and (stepper.config, stepper.size) != (file.config, len(vocabulary)):
+            raise SettingError("stepper is of another model: make one of this model's config and weights", "stepper")
         self.stepper = stepper or new_stepper(file.config, self.arrays, device, direction)
         self._rules = RuleTable(vocabulary, self.config.stop, self.config.no_repeat, direction == "backward")
         self._turn = Lock()
@@ -256,7 +258,7 @@ class Sampler:
         rules, which = self._rules.of(streams)
         turns = self._rules.turns or turns
         uniforms = next_draws(self.seed, streams, turns)
-        chunk = self.stepper.write(*before, uniforms, rules, which, self.config)
+        chunk = self.stepper.write(*before, uniforms, rules, which, self.config, fits=True)
         # Where a row pauses or cannot write on, the others stop beside it: who writes in a turn must not depend on
         # chunks, and an error is told before any of them moves on.
         counts = chunk.counts.tolist()
@@ -320,8 +322,9 @@ class Sampler:
     @_in_turn
     def generate_all(self, length: int) -> list[Sample]:
         """The next `length` characters of every sample."""
+        length = whole("length", length, 0)  # None would have no end
         if not (self.vocabulary.byte_mode or self.config.stop or self.config.no_repeat):
-            return self._generate_plainly(whole("length", length, 0))
+            return self._generate_plainly(length)
         texts: list[list[Written]] = [[] for _ in range(self.num)]
         for turn in self.write(length):
             for written in turn:
@@ -426,7 +429,8 @@ class Sampler:
             raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {short(error, 200)}") from error
         self._ahead = None
         self.seed, self._streams = seed, streams
-        self._logits, self._state = arrays["logits"].copy(), state
+        with np.errstate(over="ignore"):  # whoever writes next looks at them
+            self._logits, self._state = arrays["logits"].astype(np.float32), state
 
 
 @dataclass(eq=False)

@@ -11,13 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.arguments import fitting, within
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
-from chargen.model.config import ModelConfig, check_direction
+from chargen.model.config import ModelConfig
+from chargen.sampling.arguments import (
+    check_config,
+    fitting_reading,
+    fitting_rules,
+    fitting_state,
+    fitting_uniforms,
+)
 from chargen.sampling.choose import SampleConfig, choose, log_softmax
 from chargen.sampling.rules import Rules
+from chargen.settings import whole
 from chargen.storage.quantize import as_float32
+from chargen.storage.weights import fitting_stack
 
-Arrays = dict[str, NDArray[Any]]
 State = tuple[NDArray[np.float32], ...]
 """One array (R, S) per layer, as in the torch model."""
 
@@ -25,41 +34,74 @@ State = tuple[NDArray[np.float32], ...]
 class Stepper(ABC):
     """What a sampler needs of a model.
 
+    Whatever the way to compute, what does not fit the model is an ArgumentError: ids that it does not have, or arrays
+    of another shape or type than is said here.
+
     Args:
         config: the model's shape.
+        size: V.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, size: int) -> None:
         self.config = config
+        self.size = size
 
     def start(self, rows: int) -> State:
         """The state of an unknown context: zeros, one array (R, S) per layer."""
-        return tuple(np.zeros((rows, self.config.state_size), np.float32) for _ in range(self.config.num_layers))
+        shape = whole("rows", rows, 0), self.config.state_size
+        return tuple(np.zeros(shape, np.float32) for _ in range(self.config.num_layers))
 
-    @abstractmethod
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """Ids (R,) and the state before them -> logits (R, V) for what follows, and the state after them."""
+        ids = fitting("ids", ids, (None,), np.int64)
+        within("ids", ids, 0, self.size)
+        return self._step(ids, fitting_state(self.config, state, len(ids)))
 
     def read(
         self, ids: NDArray[Any], counts: NDArray[np.int64], logits: NDArray[Any], state: State
     ) -> tuple[NDArray[np.float32], State]:
         """Each row reads the first `counts` (R,) of its ids (R, T); rows that read none keep logits and state."""
-        logits, state = np.array(logits, np.float32), tuple(layer.copy() for layer in state)
-        for turn in range(ids.shape[1]):
-            self._step_some(np.flatnonzero(counts > turn), ids[:, turn], logits, state)
-        return logits, state
+        ids, counts = fitting_reading(ids, counts, self.size)
+        logits = fitting("logits", logits, (len(ids), self.size), np.float32)
+        return self._read(ids, counts, logits, fitting_state(self.config, state, len(ids)))
 
     def write(
         self, logits: NDArray[Any], state: State, uniforms: NDArray[np.float64], rules: Rules,
-        mask_of: NDArray[np.int64], config: SampleConfig,
+        mask_of: NDArray[np.int64], config: SampleConfig, *, fits: bool = False,
     ) -> "Chunk":  # fmt: skip
         """Each row writes an id for each of its uniforms (R, T), or fewer where the rules stop it.
 
         Args:
             logits, state: where the rows stand.
+            uniforms: from 0 to below 1.
             mask_of: (R,), which mask holds for each row's first id.
+            fits: where it is known already that all this fits: to look takes as long as to write two characters.
         """
-        logits, state = np.array(logits, np.float32), tuple(layer.copy() for layer in state)
+        if not fits:
+            logits = fitting("logits", logits, (None, self.size), np.float32)
+            uniforms = fitting_uniforms(uniforms, len(logits))
+            rules, mask_of = fitting_rules(rules, mask_of, len(logits), uniforms.shape[1], self.size)
+            check_config(config)
+            state = fitting_state(self.config, state, len(logits))
+        return self._write(logits, state, uniforms, rules, mask_of, config)
+
+    @abstractmethod
+    def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:
+        """As `step`, with what fits; so below."""
+
+    def _read(
+        self, ids: NDArray[np.int64], counts: NDArray[np.int64], logits: NDArray[np.float32], state: State
+    ) -> tuple[NDArray[np.float32], State]:
+        logits, state = logits.copy(), tuple(layer.copy() for layer in state)
+        for turn in range(ids.shape[1]):
+            self._step_some(np.flatnonzero(counts > turn), ids[:, turn], logits, state)
+        return logits, state
+
+    def _write(
+        self, logits: NDArray[np.float32], state: State, uniforms: NDArray[np.float64], rules: Rules,
+        mask_of: NDArray[np.int64], config: SampleConfig,
+    ) -> "Chunk":  # fmt: skip
+        logits, state = logits.copy(), tuple(layer.copy() for layer in state)
         ids, log_probs = np.zeros(uniforms.shape, np.int64), np.zeros(uniforms.shape)
         counts, mask_of = np.zeros(len(ids), np.int64), mask_of.copy()
         active = np.arange(len(ids))
@@ -83,16 +125,9 @@ class Stepper(ABC):
     def _step_some(self, rows: NDArray[np.int64], ids: NDArray[Any], logits: NDArray[Any], state: State) -> None:
         """Let some rows read, changing their logits and state."""
         if len(rows):
-            logits[rows], after = self.step(ids[rows], tuple(layer[rows] for layer in state))
+            logits[rows], after = self._step(ids[rows], tuple(layer[rows] for layer in state))
             for layer, new in zip(state, after, strict=True):
                 layer[rows] = new
-
-
-def check_ids(ids: NDArray[Any], counts: NDArray[np.int64], size: int) -> None:
-    """Raises IndexError where rows are to read an id that a model with `size` ids does not have."""
-    given = ids[np.arange(ids.shape[1]) < np.asarray(counts)[:, None]]
-    if given.size and not 0 <= given.min() <= given.max() < size:
-        raise IndexError(f"ids are {given.min()} to {given.max()}: the model has {size}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +161,8 @@ class NumpyStepper(Stepper):
     """
 
     def __init__(self, config: ModelConfig, arrays: dict[str, NDArray[Any]], direction: str = "forward") -> None:
-        check_direction(config, direction)
-        super().__init__(config)
+        arrays = fitting_stack(config, arrays, direction)
+        super().__init__(config, len(arrays["output.bias"]))
         self.embedding = as_float32(arrays, "embedding.weight")
         self.output = as_float32(arrays, config.output_table), as_float32(arrays, "output.bias")
         self.layers = [
@@ -139,8 +174,7 @@ class NumpyStepper(Stepper):
         ]
         self._step_layer = _lstm if config.cell == "lstm" else _gru
 
-    def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
-        """Ids (R,) -> logits (R, V) and the new state."""
+    def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:
         after = tuple(np.empty_like(layer) for layer in state)
         weight, bias = self.output
         logits = np.empty((len(ids), len(bias)), np.float32)

@@ -17,7 +17,7 @@ from chargen.model.config import check_direction
 from chargen.model.device import float32_products
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.rules import Rules
-from chargen.sampling.stepper import Chunk, State, Stepper, check_ids
+from chargen.sampling.stepper import Chunk, State, Stepper
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
@@ -35,7 +35,7 @@ class TorchStepper(Stepper):
 
     def __init__(self, model: "CharModel", direction: str = "forward") -> None:
         check_direction(model.config, direction)
-        super().__init__(model.config)
+        super().__init__(model.config, model.vocabulary_size)
         self.model = model
         self.layers = [
             tuple(module.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
@@ -45,13 +45,12 @@ class TorchStepper(Stepper):
         self._turns: _Turns | None = None
         self._one_writer = Lock()
 
-    def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
-        """Ids (R,) -> logits (R, V) and the new state."""
-        logits = np.zeros((len(ids), self.model.vocabulary_size), np.float32)
-        return self.read(ids[:, None], np.ones(len(ids), np.int64), logits, state)
+    def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:
+        logits = np.zeros((len(ids), self.size), np.float32)
+        return self._read(ids[:, None], np.ones(len(ids), np.int64), logits, state)
 
     def advance(self, ids: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The same on the device."""
+        """As `step`, on the device, with what fits."""
         values, after = self.model.embedding(ids), []
         for layer, weights in zip(state, self.layers, strict=True):
             if self.config.cell == "lstm":
@@ -62,12 +61,11 @@ class TorchStepper(Stepper):
                 after.append(values)
         return self.model.output(values).float(), tuple(after)
 
-    def read(
-        self, ids: NDArray[Any], counts: NDArray[np.int64], logits: NDArray[Any], state: State
+    def _read(
+        self, ids: NDArray[np.int64], counts: NDArray[np.int64], logits: NDArray[np.float32], state: State
     ) -> tuple[NDArray[np.float32], State]:
-        """As the reference; where all rows read as many, in one go."""
+        """Where all rows read as many, in one go."""
         rows, turns = ids.shape
-        check_ids(ids, counts, self.model.vocabulary_size)  # a GPU would give up its whole context
         with torch.inference_mode():
             given, number = self._there(ids, torch.int64), self._there(np.asarray(counts), torch.int64)
             found, carried = self._there(logits), tuple(self._there(layer) for layer in state)
@@ -81,16 +79,15 @@ class TorchStepper(Stepper):
             else:
                 for turn in range(turns):
                     reads = (number > turn)[:, None]
-                    new, after = self.advance(given[:, turn].clamp(0, self.model.vocabulary_size - 1), carried)
+                    new, after = self.advance(given[:, turn].clamp(0, self.size - 1), carried)
                     found = torch.where(reads, new, found)
                     carried = tuple(torch.where(reads, *pair) for pair in zip(after, carried, strict=True))
             return found.cpu().numpy(), tuple(layer.float().cpu().numpy() for layer in carried)
 
-    def write(
-        self, logits: NDArray[Any], state: State, uniforms: NDArray[np.float64], rules: Rules,
+    def _write(
+        self, logits: NDArray[np.float32], state: State, uniforms: NDArray[np.float64], rules: Rules,
         mask_of: NDArray[np.int64], config: SampleConfig,
     ) -> Chunk:  # fmt: skip
-        """As the reference."""
         rows, turns = uniforms.shape
         with self._one_writer, torch.inference_mode():
             # Room for a power of two, so that rows that end, or a new mask, need no other graph.

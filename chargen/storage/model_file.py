@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import ModelFileError, SettingError, short, told
+from chargen.arguments import checked
+from chargen.errors import ArgumentError, ModelFileError, SettingError, short, told
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.settings import make_settings
 from chargen.storage import container
 from chargen.storage.quantize import SCALE, as_float32, kind_of
+from chargen.storage.weights import fitting_weights
 from chargen.text.begin import can_begin
 from chargen.text.reading import RAW, ReadingConfig
 from chargen.text.vocabulary import Vocabulary
@@ -90,8 +92,10 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     Raises ChargenError where the disk refuses; ValueError, and the old file stays, for weights that are not finite or
     not those of `model.config`, and for a begin text that the model does not know.
     """
-    shapes = {name: array.shape for name, array in model.arrays.items()}
-    if shapes != _stored_shapes(model.config, model.vocabulary, kind_of(model.arrays)):
+    checked("counts", model.counts, (len(model.vocabulary),), np.int64)
+    arrays = isinstance(model.arrays, dict) and all(isinstance(array, np.ndarray) for array in model.arrays.values())
+    shapes = {name: array.shape for name, array in model.arrays.items()} if arrays else {}
+    if not arrays or shapes != _stored_shapes(model.config, model.vocabulary, kind_of(model.arrays)):
         raise ValueError("the weights' names and shapes are not those of the model's config")
     if model.vocabulary.raw != (model.reading.encoding == RAW):
         raise ValueError(f"its reading has encoding {model.reading.encoding}: raw goes with a vocabulary of raw bytes")
@@ -255,10 +259,24 @@ def build_model(file: ModelFile, device: str = "cpu") -> "CharModel":
 
 
 def new_model(config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArray[Any]], device: str) -> "CharModel":
-    """A torch model with these weights, copied, in float32."""
+    """A torch model with these weights, copied, in float32. Raises ArgumentError where they are not such a
+    model's, SettingError for a device that is not there.
+    """
+    import torch
+
     from chargen.model.arrays import set_weights
     from chargen.model.language_model import CharModel
 
+    arrays = fitting_weights(config, arrays)
+    if len(arrays["output.bias"]) != vocabulary_size:
+        raise ArgumentError(
+            f"weights of a model of {len(arrays['output.bias'])} ids: the vocabulary has {vocabulary_size}"
+        )
     model = CharModel(config, vocabulary_size)
     set_weights(model, {name: as_float32(arrays, name) for name, _ in model.named_parameters()})
-    return model.to(device)
+    try:
+        return model.to(torch.device(device))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # none such, or not in this torch
+        raise SettingError(f"device is {told(device)}: {short(error, 200)}", "device") from error

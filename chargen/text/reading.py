@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from chargen.errors import DataError, SettingError
-from chargen.settings import check_settings, setting
+from chargen.settings import check_settings, check_text, setting
 from chargen.text.catalogue import CATALOGUE
 from chargen.text.file_kind import LOOK, no_text, wide_encoding
 from chargen.text.unpack import File, files_in, look
@@ -246,8 +246,11 @@ def clean(text: str, config: ReadingConfig | None) -> str:
     between a letter and its accent, or between CR and LF, would part them. Where training read raw bytes, the text's
     UTF-8, with a character for each byte; raises DataError for what has none.
     """
+    check_text("text", text)
     if config is None:
         return text
+    if not isinstance(config, ReadingConfig):
+        raise SettingError(f"config is of type {type(config).__name__}: it must be a ReadingConfig, or None", "config")
     if config.newline == "lf":
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if config.encoding == RAW:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.arguments import checked, within
 from chargen.errors import DataError, ModelFileError, short
 from chargen.settings import check_text
 from chargen.text.twins import advise
@@ -181,6 +182,8 @@ class Vocabulary:
 
     def decode(self, ids: NDArray[Any]) -> str:
         """Ids (N,) -> text; an unknown symbol and broken UTF-8 become U+FFFD, which no sampler ever writes."""
+        ids = checked("ids", ids, (None,), np.int64)
+        within("ids", ids, 0, len(self))
         if self.byte_mode:
             return np.asarray(ids, np.uint8).tobytes().decode("utf-8", "replace")
         if self.raw:
@@ -190,6 +193,7 @@ class Vocabulary:
 
     def count_characters(self, ids: NDArray[Any]) -> int:
         """How many characters begin in `ids`: all of them, or the bytes that are no continuation."""
+        ids = np.asarray(ids)
         return int(np.count_nonzero((ids & 0xC0) != 0x80)) if self.byte_mode else int(ids.size)
 
     def tokenizer(self) -> "Tokenizer":

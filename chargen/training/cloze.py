@@ -57,7 +57,7 @@ def cloze_loss(model: CharModel, windows: NDArray[np.int64]) -> tuple[Tensor, in
     Its gradient reaches the cloze layer only. A position t counts where EDGE <= t < W - EDGE, from forward state t - 1
     and backward state t + 1.
     """
-    ids = torch.from_numpy(windows).to(model.device)
+    ids = torch.from_numpy(windows)
     width = ids.shape[1]
     with torch.no_grad():
         left, _ = model.read(ids)

@@ -14,7 +14,7 @@ from chargen.errors import NOT_FINITE, ChargenError, DataError
 from chargen.model.device import autocast, pick_device
 from chargen.model.language_model import CharModel
 from chargen.model.loss import costs
-from chargen.settings import check_text
+from chargen.settings import check_text, whole
 from chargen.storage.model_file import ModelFile, as_model_file, build_model, vocabulary_of
 from chargen.text.reading import ReadingConfig, clean
 from chargen.text.vocabulary import Vocabulary
@@ -75,7 +75,7 @@ def loss_windows(
     size = len(ids) - first
     if size < 1:
         raise DataError(f"scoring needs at least 2 characters, found {len(ids)} ids; give more text")
-    rows = rows or max(1, min(MAX_ROWS, min(size, limit or size) // 1000))
+    rows = whole("rows", rows or max(1, min(MAX_ROWS, min(size, limit or size) // 1000)), 1)
     borders = first + np.arange(rows + 1) * size // rows
     begin, end = borders[:-1], borders[1:]
     if limit is not None and limit < size:
