@@ -941,7 +941,7 @@ from chargen.sampling.sampler import Sampler
 sampler = Sampler.from_file({str(tmp_path / "m")!r}, seed=5, num=2)
 print(type(sampler.stepper).__name__, [sample.text for sample in sampler.generate_all(40)])
 assert "chargen.sampling.decoder" not in sys.modules
-main(["sample", {str(tmp_path / "m")!r}, "--seed", "5", "--length", "40"])
+main(["sample", {str(tmp_path / "m")!r}, "--seed", "5", "--length", "40", "--temperature", "1"])
 """
     texts = [sample.text for sample in Sampler(file, seed=5, num=2).generate_all(40)]
     assert run_python(code) == f"NumpyStepper {texts}\n{texts[0]}"

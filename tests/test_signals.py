@@ -133,7 +133,7 @@ def test_a_request_to_stop_is_followed_soon_with_all_saved(
 
 
 PLACES = {
-    "reading": (cache, "read_bytes"),
+    "reading": (cache, "text_files"),
     "encoding": (cache, "count_code_points"),
     "a step": (trainer, "learning_rate"),
     "a window": (trainer, "loss_windows"),
