@@ -124,7 +124,38 @@ def test_a_small_text_is_read_more_often_since_that_makes_few_steps(text):
     found = chosen(text, minutes=60).training
     assert found.epochs is not None
     steps = found.epochs * text / (found.batch_size * found.seq_length)
-    assert 1_200 <= steps < 1_300
+    assert 1_500 <= steps < (1_600 if found.epochs > PASSES else 2 * 1_500)
+
+
+@pytest.mark.parametrize("vocabulary", [2, 65, 150, 500, 1_000, 3_041, 8_753])
+@pytest.mark.parametrize("text", [50_000, 300_000, 10**6, 10**8])
+@pytest.mark.parametrize("budget", [{"minutes": 1.0}, {"minutes": 10.0}, {"epochs": 0.5}, {"epochs": 30.0}])
+def test_windows_are_as_long_as_a_budget_of_enough_steps_allows(vocabulary, text, budget):
+    found = choose(text, vocabulary, {}, budget, speed=Speed(SECONDS))
+    wanted = min(3_000, max(1_500, 3 * vocabulary))
+    epochs = sizing.trained(found.model, TrainConfig(**budget), text, vocabulary, Speed(SECONDS)) / text
+    ids = text * (min(epochs, PASSES) if "minutes" in budget else epochs)
+    rows, length = found.training.batch_size, found.training.seq_length
+    assert (rows, length) == (32, length)
+    assert length in (32, 64, 128)
+    assert length == 128 or ids / (rows * 2 * length) < wanted
+    assert length == 32 or ids / (rows * length) >= wanted
+
+
+def test_a_japanese_novel_in_three_minutes_gets_short_windows():
+    """328,721 characters, 3,041 different, on a machine that makes 718 steps of 32 x 128 in that time."""
+    seconds = 180 * sizing.USED / (718 * 32 * 128)
+    found = choose(295_849, 3_041, {"hidden_size": 256}, {"minutes": 3.0}, speed=Speed(seconds))
+    assert (found.training.batch_size, found.training.seq_length) == (32, 32)
+    assert (
+        choose(10**6, 65, {"hidden_size": 256}, {"minutes": 3.0}, speed=Speed(seconds / 3)).training.seq_length == 128
+    )
+
+
+@pytest.mark.parametrize("given_", [{"seq_length": 128}, {"batch_size": 32}, {"steps": 100}])
+def test_windows_that_are_given_and_steps_that_are_given_stay(given_):
+    found = choose(60_000, 3_000, {}, {"epochs": 1.0} | given_ if "steps" not in given_ else given_)
+    assert found.training.seq_length == 128
 
 
 def test_a_budget_that_was_counted_is_not_cut():
@@ -178,7 +209,7 @@ def test_the_last_line_says_how_many_steps_there_will_be(text, minutes, given_tr
 def test_steps_that_are_given_are_exact_and_no_speed_gives_no_steps():
     assert choose(10**6, 65, {}, {"steps": 1_234}).reasons[-1].endswith("; 1,234 steps")
     assert choose(10**6, 65, {}, {"steps": 1}).reasons[-1].endswith("; 1 step")
-    assert choose(409_600, 65, {}, {"epochs": 2.5}).reasons[-1].endswith("; some 250 steps")
+    assert choose(4_096_000, 65, {}, {"epochs": 2.5}).reasons[-1].endswith("; some 2,500 steps")
     untimed = choose(10**6, 65, {"hidden_size": 64, "dropout": 0.0}, {"minutes": 3.0, "weight_decay": 0.0})
     assert not any("steps" in reason for reason in untimed.reasons)
 
@@ -301,9 +332,9 @@ def test_the_command_says_what_it_chose_and_warns_of_a_small_text(run, monkeypat
     assert re.search(
         r"^         dropout 0[.\d]*, weight decay [\d.]+: the text will be read [\d.]+ times$", told, re.MULTILINE
     )
-    assert "         4 rows of 128 characters at a peak rate of 0.004" in told
-    assert len(timed) == 1
-    assert timed[0][1]["device"] == "cpu"
+    assert "         4 rows of 32 characters at a peak rate of 0.004" in told
+    assert [given[1].get("seq_length") for given in timed] == [None, 32], "once more, with what was chosen"
+    assert [given[1]["device"] for given in timed] == ["cpu", "cpu"]
     file = read_model("checkpoints/text")
     assert file.config.hidden_size == 64
     assert file.training["settings"]["batch_size"] == 4
@@ -336,7 +367,8 @@ def test_a_run_that_was_cut_says_so_and_can_be_given_more(run, monkeypatch):
     monkeypatch.setattr(train, "time_reference", lambda *given: Speed(1e-7))
     size = "--hidden-size", 8, "--seq-length", 8, "--batch-size", 1
     monkeypatch.setattr(sizing, "PASSES", 2)
-    monkeypatch.setattr(sizing, "STEPS", 3)
+    monkeypatch.setattr(sizing, "FEWEST_STEPS", 3)
+    monkeypatch.setattr(sizing, "STEPS_FOR_EACH", 0)
     code, told = run("text.txt", "--minutes", 60, *size, "--out", "run")
     assert code == 0
     assert "the text will be read 2.0 times, some 0.1 of 60 minutes: more would only teach it by heart" in told

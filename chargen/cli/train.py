@@ -221,9 +221,15 @@ def _sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], pres
             f"{SMALL_TEXT:,} and more teach it better"
         )
     wanted = {"hidden_size", "dropout", "weight_decay"} - {*model, *training}
-    if wanted and ("minutes" in training or not {"steps", "epochs"} & training.keys()):
+    timed = wanted and ("minutes" in training or not {"steps", "epochs"} & training.keys())
+    if timed:
         speed = time_reference(size, training)
     sizes = choose(text, size, model, training, unit=unit, preset=preset, speed=speed)
+    found = {name: getattr(sizes.training, name) for name in ("batch_size", "seq_length")}
+    if timed and found["seq_length"] < training.get("seq_length", TrainConfig().seq_length):
+        # Short windows take more time for each character.
+        again = training | found
+        sizes = choose(text, size, model, again, unit=unit, preset=preset, speed=time_reference(size, again))
     for number, reason in enumerate(sizes.reasons):
         say(f"{'' if number else 'chosen':9}{reason}")
     return sizes

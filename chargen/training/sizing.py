@@ -21,10 +21,18 @@ PRESETS = {"small": 128, "medium": 384, "large": 1024}
 """Hidden units."""
 PER_WEIGHT = 3.5
 """Characters trained for each recurrent weight, at least: larger models would not get far enough in the budget."""
-PASSES, STEPS = 40, 1_200
-"""How often a text is read, or how many steps are made, at most in a budget of minutes, whichever is more: from then on
-it is only learned by heart.
+PASSES = 40
+"""How often a text is read, at most, in a budget of minutes that has made these steps: from then on it is only learned by
+heart.
 """
+FEWEST_STEPS, MOST_STEPS, STEPS_FOR_EACH = 1_500, 3_000, 3
+"""Steps that a budget should allow: so many for each different character, within these bounds. Where there would be fewer,
+windows are shortened; from then on more steps gain less than shorter windows take in time.
+"""
+MATTER = "device", "precision", "batch_size", "seq_length"
+"""What a reference's time depends on, of the training settings."""
+SHORTEST = 32
+"""Characters of the shortest windows: gradients flow no farther. Fewer rows instead did not learn better."""
 MANY = 1_000
 """Different characters from which on embedding and output layer are one table: two learn each from too few examples."""
 SMALL_TEXT = 100_000
@@ -81,10 +89,10 @@ def choose(
         speed: what `time_reference` found; for a budget in minutes only, which is cut where it would do harm.
     """
     config, given = make_settings(ModelConfig, model), make_settings(TrainConfig, training)
-    if not {"batch_size", "seq_length"} & training.keys():
+    free = not {"batch_size", "seq_length"} & training.keys()
+    if free:
         rows, length = minibatch(text, given.batch_size, given.seq_length)
         given = replace(given, batch_size=rows, seq_length=length)
-    tokens = given.batch_size * given.seq_length
     reasons: list[str] = []
     shape: list[str] = []
     if not {"tie_weights", "embedding_size"} & model.keys():
@@ -100,8 +108,14 @@ def choose(
     if shape:
         reasons.append("; ".join(shape))
     epochs = trained(config, given, text, vocabulary, speed) / max(text, 1)
-    most, enough = max(PASSES, math.ceil(STEPS * tokens / max(text, 1))), ""
-    if epochs > most and given.epochs is None and given.steps is None:
+    timed = given.epochs is None and given.steps is None
+    wanted = min(MOST_STEPS, max(FEWEST_STEPS, STEPS_FOR_EACH * vocabulary))
+    if free and given.steps is None:
+        ids = text * (min(epochs, PASSES) if timed else epochs)
+        given = replace(given, seq_length=window(ids / given.batch_size, wanted, given.seq_length))
+    tokens = given.batch_size * given.seq_length
+    most, enough = max(PASSES, math.ceil(wanted * tokens / max(text, 1))), ""
+    if epochs > most and timed:
         minutes = given.minutes or DEFAULT_MINUTES
         needed = max(0.1, minutes * most / epochs)
         enough = f", some {needed:.1f} of {minutes:g} minutes: more would only teach it by heart"
@@ -216,8 +230,21 @@ def minibatch(text: int, rows: int, length: int) -> tuple[int, int]:
     return rows, length
 
 
+def window(characters: float, steps: int, length: int) -> int:
+    """The longest window, of `length` and its halves, that makes so many steps of the characters a row reads."""
+    while length > SHORTEST and characters < steps * length:
+        length //= 2
+    return length
+
+
 def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 1.0) -> Speed:
-    """How fast the reference model is trained: the trainer's own steps, on random text."""
+    """How fast the reference model is trained: the trainer's own steps, on random text of as many characters.
+
+    Args:
+        vocabulary: how many different ones.
+        training: settings of the machine and the minibatch, by name; others are ignored.
+        seconds: how long to look.
+    """
     from chargen.kernels import fast_bf16
     from chargen.kernels.units import amx
     from chargen.text.corpus import Corpus
@@ -225,7 +252,7 @@ def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 1
 
     draws = np.random.default_rng(0).integers(0, max(2, vocabulary), 40_000)
     corpus = Corpus.from_text("".join(map(chr, draws + 0x20000)), valid_fraction=0.0)
-    machine = {name: value for name, value in training.items() if name in ("device", "precision")}
+    machine = {name: value for name, value in training.items() if name in MATTER}
     config = TrainConfig(steps=10**6, eval_every=10**9, log_every=10**9, **machine)
     trainer = Trainer(corpus, REFERENCE, config)
     steps = trainer.run()
