@@ -22,7 +22,7 @@ PRESETS = {"small": 128, "medium": 384, "large": 1024}
 PER_WEIGHT = 3.5
 """Characters trained for each recurrent weight, at least: larger models would not get far enough in the budget."""
 PASSES = 40
-"""How often a text is read, at most, in a budget of minutes that made enough steps: then it is only learned by heart."""
+"""How often a text is read, at most, in a budget of minutes with enough steps: then it is only learned by heart."""
 FEWEST_STEPS, MOST_STEPS, STEPS_FOR_EACH = 1_500, 3_000, 3
 """Steps that are enough: so many for each different character, within these bounds. Where there would be fewer, windows
 are shortened; from then on more steps gain less than shorter windows take in time.
