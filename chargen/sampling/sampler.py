@@ -423,14 +423,14 @@ class Sampler:
                 stream.restore(described)
             state = tuple(arrays[f"state.{layer}"].copy() for layer in range(len(arrays) - 1))
             for array, dtype in ((arrays["logits"], np.float64), *((layer, np.float32) for layer in state)):
-                if array.dtype != dtype or not np.isfinite(array).all():
-                    raise ValueError("numbers that are not finite, or of another type")
+                with np.errstate(over="ignore"):  # logits are stored in float64, and were float32
+                    if array.dtype != dtype or not np.isfinite(array.astype(np.float32)).all():
+                        raise ValueError("numbers that are not finite, or of another type")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError, RecursionError) as error:
             raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {short(error, 200)}") from error
         self._ahead = None
         self.seed, self._streams = seed, streams
-        with np.errstate(over="ignore"):  # whoever writes next looks at them
-            self._logits, self._state = arrays["logits"].astype(np.float32), state
+        self._logits, self._state = arrays["logits"].astype(np.float32), state
 
 
 @dataclass(eq=False)
