@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "ArgumentError": "chargen.errors",
     "ChargenError": "chargen.errors",
     "Corpus": "chargen.text.corpus",
     "CorpusConfig": "chargen.text.corpus",
@@ -37,7 +38,7 @@ __all__ = ["__version__", *_WHERE]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from chargen.batches import ConsecutiveBatches, RandomBatches
-    from chargen.errors import ChargenError
+    from chargen.errors import ArgumentError, ChargenError
     from chargen.insight.causality import check, check_causality
     from chargen.insight.score import score
     from chargen.model.config import ModelConfig

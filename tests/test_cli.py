@@ -756,7 +756,7 @@ def test_a_model_that_can_write_is_not_said_to_be_unable(run, tmp_path, unit) ->
 def test_resume_says_what_it_changes(run) -> None:
     run("train", "text.txt", "--steps", 2, *QUICK)
     told = run("train", "--resume", "checkpoints/text", "--steps", 3, "--lr", "0.001", "--preview", 0)
-    assert "changed  steps: 2 before, 3 from here on" in told.err
+    assert "changed  steps: 2 before, 3 in all" in told.err
     assert "changed  lr: 0.004 before, 0.001 from here on" in told.err
     kept = next(line for line in told.err.splitlines() if line.startswith("kept     "))
     assert "hidden_size 12, dropout 0, weight_decay 0.3, batch_size 4, seq_length 8: chosen or given" in kept

@@ -522,7 +522,7 @@ def test_a_one_way_model_judges_forward(run: Run) -> None:
         (["two", "--text", "aXb", "--unknown", "replace"], 3, "no unknown symbol"),
         (["two", "bad.txt"], 3, "bad.txt"),
         (["two"], 2, "what to judge?"),
-        (["two", "abc", "--text", "abc"], 2, "what to judge?"),
+        (["two", "abc", "--text", "abc"], 2, "two texts to judge: give one"),
         (["two", "--text", "abc", "--errors", "replace"], 2, "--errors does nothing with --text"),
         (["two", "--text", "abc", "--by", "left"], 2, "left"),
         (["two", "--text", "abc", "--threshold", "2"], 2, "--threshold"),

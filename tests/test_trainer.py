@@ -420,3 +420,18 @@ def test_a_step_that_is_counted_later_asks_the_host_nothing(monkeypatch: pytest.
     monkeypatch.undo()
     assert trainer.counters.step == 2
     assert len(trainer.pending) == 1  # the first one was counted at once
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("novel.txt",), "corpus is of type str: it must be a Corpus"),
+        ((None,), "corpus is of type NoneType: it must be a Corpus"),
+        ((corpus(), TrainConfig(steps=3)), "model_config is of type TrainConfig: it must be a ModelConfig"),
+        ((corpus(), SMALL, {"steps": 3}), "config is of type dict: it must be a TrainConfig"),
+        ((corpus(), SMALL, config(), 3), "out is of type int: it must be a path"),
+    ],
+)
+def test_what_is_no_part_of_a_run_is_named(arguments: tuple[object, ...], words: str) -> None:
+    with pytest.raises(SettingError, match=f"^{words}$"):
+        Trainer(*arguments)

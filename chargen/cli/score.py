@@ -62,7 +62,9 @@ def command(
     chargen score checkpoints/novel --text "It was a dark adn stormy night."
     chargen score checkpoints/novel scanned.txt --threshold 0.001
     """
-    if bool(sources) == (text is not None):
+    if sources and text is not None:
+        raise SettingError("--text and a SOURCE are two texts to judge: give one")
+    if not sources and text is None:
         raise SettingError("what to judge? Give a SOURCE, or words with --text")
     file = read_model(model)
     if by in ("cloze", "backward"):

@@ -263,7 +263,7 @@ def separate(writer: TextWriter, number: int, separator: str | None, headings: S
         writer.end_line()
     elif number:
         writer.write("\0" if separator is None else separator)
-    if blank and not headings:
+    if blank and (quiet() or not headings):
         writer.write("\n")
     for line, heading in enumerate(headings):
         tell("\n" * (blank and line == 0) + f"--- {heading} ---")

@@ -131,6 +131,11 @@ def command(
             corpus = Corpus.from_files(
                 sources, valid=valid, test=test, config=corpus_config, progress=bar.show, known=known
             )
+        if len(corpus.train) < 2:
+            found = (
+                f"{' '.join(sources)}: training needs at least 2 {corpus.vocabulary.unit}s, found {len(corpus.train)}"
+            )
+            raise DataError(f"{found}; give more text, or a smaller --valid-fraction")
         tell_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
         spent.mark("reading the text")
         if device == "cpu":
@@ -293,7 +298,8 @@ def _tell_changes(trainer: "Trainer", before: dict[str, Any]) -> None:
     for name in now:
         if name in changed:
             was, new = ("none" if value is None else value for value in (before.get(name), now[name]))
-            say(f"changed  {name}: {was} before, {new} from here on")
+            much = "in all" if name in ("minutes", "epochs", "steps") else "from here on"
+            say(f"changed  {name}: {was} before, {new} {much}")
     if changed & {"minutes", "epochs", "steps"}:
         settings = asdict(trainer.model_config) | now
         kept = ", ".join(f"{name} {settings[name]:g}" for name in CHOSEN if name not in changed)

@@ -22,7 +22,9 @@ class SampleConfig:
     min_p: float = setting(0.0, "drop characters below this share of the most likely one's probability", low=0, high=1)
     ban: str = setting("", "characters never to write")
     no_repeat: int = setting(0, "never complete a run of N characters already written; 0 is off", low=0)
-    stop: tuple[str, ...] = setting((), "stop after writing this text; may be given several times")
+    stop: tuple[str, ...] = setting(
+        (), "stop after writing this text; may be given several times (a line end is $'\\n' in most shells)"
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)

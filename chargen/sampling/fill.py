@@ -262,7 +262,7 @@ def gap_lengths(length: int | None, min_length: int | None, max_length: int | No
     if length is not None:
         return (whole("length", length, 0, LONGEST),) * 2
     if max_length is None:
-        raise SettingError("how long is the gap? Give length, or min_length and max_length", "length")
+        raise SettingError("how long is the gap? Give its length, or a max_length", "length")
     return min_length or 0, max_length
 
 

@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import asdict, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any, Self
 
 import torch
@@ -63,6 +64,14 @@ class Run:
         started: float | None = None,
         overwrite: bool = False,
     ) -> None:
+        for name, value, kind in (
+            ("corpus", corpus, Corpus), ("model_config", model_config, ModelConfig), ("config", config, TrainConfig),
+            ("init", init, ModelFile),
+        ):  # fmt: skip
+            if not isinstance(value, kind) and (value is not None or name == "corpus"):
+                raise SettingError(f"{name} is of type {type(value).__name__}: it must be a {kind.__name__}", name)
+        if not isinstance(out, (str, Path, NoneType)):
+            raise SettingError(f"out is of type {type(out).__name__}: it must be a path", "out")
         out = Path(out) if out is not None else None
         if out:
             check_free(out, overwrite)
