@@ -26,6 +26,7 @@ from yardstick import HANG
 from chargen import __version__
 from chargen.cli import info
 from chargen.cli.main import COMMANDS, main
+from chargen.cli.report import in_bits
 from chargen.model.language_model import CharModel
 from chargen.sampling.choose import WRITING
 from chargen.sampling.rounding import LINE, WORD
@@ -327,6 +328,19 @@ def test_metrics_that_say_nothing_of_time_are_passed_over(run, model, line) -> N
     (model / "metrics.jsonl").write_bytes(line)
     assert run("info", "model").code == 0
     assert json.loads(run("info", "model", "--json").out)["seconds"] is None
+
+
+@pytest.mark.parametrize("counts", [(10**400, 10**400), (-5, 7), (10**400, 3), (9, 3), ("9", 9)])
+def test_info_says_nothing_of_bytes_that_cannot_be(counts) -> None:
+    summary = dict(zip(("valid_characters", "valid_bytes"), counts, strict=True))
+    assert in_bits({"valid_loss": 2.0, **summary}, "valid") == "2.0000 nats, 2.8854 bits per character"
+
+
+def test_a_name_with_a_line_end_makes_no_line_of_its_own(run, tmp_path) -> None:
+    (tmp_path / "b\nsaved    all is good.txt").write_text("".join(f"{n * 7919 % 1009} of {n}\n" for n in range(200)))
+    told = run("train", "b\nsaved    all is good.txt", "--out", "run", *QUICK)
+    assert told.code == 0
+    assert not any(line.startswith("saved    all") for line in told.err.splitlines())
 
 
 def test_a_file_of_an_impossible_date_has_none(run, model, monkeypatch) -> None:

@@ -1,8 +1,10 @@
 """Bytes of anything: any file trains, and the same bytes are written, scored and evaluated."""
 
+import gzip
 import io
 import json
 import random
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from chargen.cli.terminal import TextWriter
 from chargen.errors import SettingError
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile, read_model
+from chargen.text.corpus import Corpus
 from chargen.text.reading import ReadingConfig, clean
 from chargen.text.vocabulary import RAW_BYTES, Vocabulary
 
@@ -145,3 +148,25 @@ def test_a_raw_model_cannot_begin_another_one_of_characters(run: Run) -> None:
     assert (code, "encoding is raw" in told) == (2, True)
     with pytest.raises(SettingError):
         Sampler(model(), vocabulary=Vocabulary(unit="byte"))
+
+
+@pytest.mark.parametrize("name", ["packed.gz", "named.gz", "named.xz", "packed.zip"])
+def test_raw_bytes_are_those_of_the_file_whatever_it_is_called(tmp_path, name):
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        archive.writestr("text.txt", "abc" * 999)
+    packed = {"packed.gz": gzip.compress(b"abc" * 999, mtime=0), "packed.zip": held.getvalue()}
+    content = packed.get(name, bytes(range(256)))
+    (tmp_path / name).write_bytes(content)
+    corpus = Corpus.from_files(tmp_path / name, unit="byte", encoding="raw", valid_fraction=0.0)
+    assert corpus.vocabulary.decode(corpus.train).encode("utf-8", "surrogateescape") == content
+
+
+def test_a_prime_file_is_read_as_the_text_was(tmp_path, monkeypatch, capsys):
+    (tmp_path / "text.txt").write_bytes("Ein schöner Tag für Ärzte.\n".encode("cp1252") * 40)
+    monkeypatch.chdir(tmp_path)
+    words = ["--encoding", "cp1252", "--steps", "2", "--hidden-size", "8", "--batch-size", "2", "--seq-length", "8"]
+    for arguments in (["train", "text.txt", *words, "-q"], ["sample", "checkpoints/text", "--prime-file", "text.txt"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0, capsys.readouterr().err

@@ -28,7 +28,7 @@ REPEATED, REPEATED_ITSELF = 0.1, 0.3
 
 def say(text: str) -> None:
     """Tell a line in which nothing can steer the terminal."""
-    tell(visible(text))
+    tell(visible(text, newlines=True))
 
 
 def tell_corpus(corpus: Corpus, name: str) -> None:
@@ -132,7 +132,7 @@ def in_bits(summary: dict[str, Any], name: str) -> str:
     loss = summary[f"{name}_loss"]
     words = f"{loss:.4f} nats, {loss / math.log(2):.4f} bits per character"
     characters, size = (summary.get(f"{name}_{unit}") for unit in ("characters", "bytes"))
-    if isinstance(size, int) and isinstance(characters, int) and size > 0:
+    if isinstance(size, int) and isinstance(characters, int) and 0 < characters <= size <= 2**53:
         words += f", {loss * characters / size / math.log(2):.4f} bits per byte"
     return words
 

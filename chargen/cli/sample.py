@@ -39,7 +39,7 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 @option("--prime", group="Text", metavar="TEXT", help="Text to go on from.")
 @option("--prime-file", group="Text", metavar="FILE", help="The same from a file, of any length; - is standard input.")
 @option("--encoding", group="Text", metavar="TEXT",
-        help="Encoding of that file.  [default: utf-8, or raw where the model was trained so]")  # fmt: skip
+        help="Encoding of that file.  [default: as in training]")  # fmt: skip
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit it.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
@@ -117,8 +117,7 @@ def command(
     file = read_model(model)
     if prime_file is not None:
         sources, _ = find_sources([prime_file])
-        encoding = encoding or ("raw" if file.vocabulary.raw else "utf-8")
-        prime = "".join(read_text(sources, ReadingConfig(encoding, errors)))
+        prime = "".join(read_text(sources, ReadingConfig(encoding or file.reading.encoding, errors)))
     text = clean(prime or "", file.reading)
     if reverse:
         need_two_ways(file.config, "--reverse")

@@ -68,24 +68,6 @@ def _split_in_units(
 
 
 @compiled
-def multiply_split_plainly(
-    inputs: Floats, rows: int, packed: Bits, at: int, first: int, last: int, high: Bits, low: Bits, out: Floats,
-    settings: NDArray[np.uint8],
-) -> None:  # fmt: skip
-    """The same in plain loops, slowly."""
-    size = inputs.shape[1]
-    for row in range(rows):
-        out[row, first * 2 * SIDE : last * 2 * SIDE] = 0
-        for k in range(size):
-            high[row, k] = round_to_bits(inputs[row, k])
-            low[row, k] = round_to_bits(inputs[row, k] - from_bits(high[row, k]))
-            value = from_bits(high[row, k]) + from_bits(low[row, k])
-            for n in range(first * 2 * SIDE, last * 2 * SIDE):
-                place = at + ((n // SIDE * size // 2 + k // 2) * SIDE + n % SIDE) * 2 + k % 2
-                out[row, n] += value * from_bits(packed[place])
-
-
-@compiled
 def _no_units(
     inputs: Floats, rows: int, packed: Bits, at: int, first: int, last: int, high: Bits, low: Bits, out: Floats,
     settings: NDArray[np.uint8],

@@ -202,7 +202,8 @@ def check_format(description: Mapping[str, Any], known: int) -> None:
     """Raise ModelFileError where a description has another format number than the one this version reads."""
     found = description["format"]
     if type(found) is not int or found != known:
-        raise ModelFileError(f"format {told(found)} is not known to this version (it reads {known})")
+        words = f"format {told(found)} is not known to this version (it reads {known}): another one wrote it"
+        raise ModelFileError(words)
 
 
 def _header(data: bytes, max_header: int) -> tuple[dict[str, Any], int]:

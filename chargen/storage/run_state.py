@@ -14,7 +14,8 @@ from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.settings import make_settings, whole
 from chargen.storage import container
 
-FORMAT = 1
+FORMAT = 2
+"""1 was 0.1.0's, which had other counters."""
 KIND = "run"
 FILE_NAME = "state.safetensors"
 

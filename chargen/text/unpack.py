@@ -74,7 +74,7 @@ def files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: bo
 
 def _files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool) -> Iterator[File]:
     start, _ = look(_blocks(stream, min(block, LOOK)))
-    packed = _CLAIMS.get(suffix, packing(start) if archives else "")
+    packed = _CLAIMS.get(suffix, packing(start)) if archives else ""
     if packed:
         again = _Replayed(start, stream)
         unpacked = _zstd(again, name) if packed == "zstd" else _blocks(_OPENERS[packed](again), block)
