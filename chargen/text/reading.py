@@ -36,7 +36,10 @@ _RUN_FILE = "state.safetensors"
 class ReadingConfig:
     """How bytes become text."""
 
-    encoding: str = setting("utf-8", "encoding of the text files; raw, with bytes as the unit, takes any file as it is")
+    encoding: str = setting(
+        "utf-8",
+        "encoding of the text files; raw, with bytes as the unit, takes any file as it is, .gz and the like unpacked",
+    )
     errors: str = setting("strict", "a byte that does not fit the encoding stops, or becomes U+FFFD and is counted",
                           choices=("strict", "replace"))  # fmt: skip
     newline: str = setting("keep", "line ends: as they are, or every CR LF and CR becomes LF", choices=("keep", "lf"))

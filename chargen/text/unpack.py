@@ -74,7 +74,10 @@ def files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: bo
 
 def _files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool) -> Iterator[File]:
     start, _ = look(_blocks(stream, min(block, LOOK)))
-    packed = _CLAIMS.get(suffix, packing(start)) if archives else ""
+    claimed, found = _CLAIMS.get(suffix, ""), packing(start)
+    packed = claimed or found
+    if not archives and claimed != found:  # only what is named and made so
+        packed = ""
     if packed:
         again = _Replayed(start, stream)
         unpacked = _zstd(again, name) if packed == "zstd" else _blocks(_OPENERS[packed](again), block)
