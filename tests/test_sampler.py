@@ -1,6 +1,7 @@
 """Ids to text: two calls write what one call would have written, whatever was cut, saved or written beside it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
@@ -492,3 +493,9 @@ def test_a_text_without_a_length_is_refused_by_every_way_to_write_it_whole(setti
         for wrong in (None, -1, 1.5, "9"):
             with pytest.raises(SettingError, match="length is"):
                 call(wrong)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("counts", [3, np.ones(2, np.int64), np.ones((10, 1), np.int64)])
+def test_counts_of_a_file_put_together_by_hand_are_looked_at(counts):
+    with pytest.raises(SettingError, match="counts have shape"):
+        Sampler(replace(small_model(), counts=counts), seed=1)
