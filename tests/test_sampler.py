@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen.draws import MAX_SEED, Purpose, uniform
-from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
+from chargen.errors import ArgumentError, ChargenError, DataError, ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.sampling.allowed import Allowed, utf8_length
 from chargen.sampling.choose import SampleConfig, choose, log_softmax
@@ -499,3 +499,11 @@ def test_a_text_without_a_length_is_refused_by_every_way_to_write_it_whole(setti
 def test_counts_of_a_file_put_together_by_hand_are_looked_at(counts):
     with pytest.raises(SettingError, match="counts have shape"):
         Sampler(replace(small_model(), counts=counts), seed=1)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("ids", [np.int64(2), 3, None, [[1, 2]], [1.5]])
+def test_ids_to_feed_are_looked_at(ids, direction):
+    sampler = Sampler(small_model(bidirectional=True), seed=1, direction=direction)
+    with pytest.raises(ArgumentError, match=r"^ids of "):
+        sampler.feed_ids(ids)

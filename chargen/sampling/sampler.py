@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.arguments import checked
 from chargen.draws import MAX_SEED
 from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError, short, told
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
@@ -183,8 +184,8 @@ class Sampler:
 
     @_in_turn
     def feed_ids(self, ids: NDArray[Any]) -> None:
-        """The same with ids (N,), in the order of the text."""
-        ids = self._in_order(ids)
+        """The same with ids (N,), in the order of the text. Raises ArgumentError for what is none."""
+        ids = self._in_order(checked("ids", ids, (None,), np.int64))
         if not len(ids):
             return
         if any(stream.partial for stream in self._streams):
