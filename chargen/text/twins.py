@@ -26,7 +26,7 @@ def twin(text: str, place: int, known: Collection[str]) -> tuple[str, str]:
         whole = unicodedata.normalize("NFC", pair)
         return (pair, whole) if whole in known else (character, "")
     for candidate in _candidates(character):
-        if candidate and set(candidate) <= set(known):
+        if candidate and all(part in known for part in candidate):
             return character, candidate
     return character, ""
 

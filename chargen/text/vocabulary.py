@@ -169,14 +169,13 @@ class Vocabulary:
 
     def _explain_unknown(self, text: str, missing: NDArray[np.bool_], unknown: str) -> str:
         places = np.flatnonzero(missing)
-        first = {text[place]: int(place) for place in places[::-1]}
-        distinct = sorted(first)
-        names = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in distinct[:5])
-        more = f" and {len(distinct) - 5} more" if len(distinct) > 5 else ""
+        codes, first = np.unique(_code_points(text)[places], return_index=True)
+        names = ", ".join(f"{chr(code)!r} (U+{code:04X})" for code in codes[:5].tolist())
+        more = f" and {len(codes) - 5} more" if len(codes) > 5 else ""
         if unknown == "replace":
             advice = "the model has no unknown symbol to replace them with: leave them out with --unknown skip"
         else:
-            twins = advise(text, [first[character] for character in distinct[:5]], set(self.characters))
+            twins = advise(text, places[first[:5]].tolist(), set(self.characters))
             advice = f"{twins}--unknown skip leaves them out; a model trained with --unit byte knows every text"
         return f"unknown to the model: {names}{more}, first at position {places[0]}; {advice}"
 
