@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from chargen.draws import MAX_SEED, Purpose, uniform
 from chargen.errors import ArgumentError, ChargenError, DataError, ModelFileError, SettingError
+from chargen.insight.score import score
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.sampling.allowed import Allowed, utf8_length
 from chargen.sampling.choose import SampleConfig, choose, log_softmax
@@ -24,6 +25,7 @@ from chargen.sampling.stepper import NumpyStepper
 from chargen.storage import container
 from chargen.storage.model_file import ModelFile, build_model, save_model
 from chargen.text.vocabulary import Vocabulary
+from chargen.training.evaluate import evaluate
 
 model = cache(small_model)
 kinds = st.sampled_from([("lstm", "character"), ("gru", "character"), ("lstm", "byte"), ("gru", "byte")])
@@ -497,8 +499,9 @@ def test_a_text_without_a_length_is_refused_by_every_way_to_write_it_whole(setti
 
 @pytest.mark.parametrize("counts", [3, np.ones(2, np.int64), np.ones((10, 1), np.int64)])
 def test_counts_of_a_file_put_together_by_hand_are_looked_at(counts):
-    with pytest.raises(SettingError, match="counts have shape"):
-        Sampler(replace(small_model(), counts=counts), seed=1)
+    for read in (Sampler, lambda file: score(file, "ab"), lambda file: evaluate(file, "ab")):
+        with pytest.raises(ArgumentError, match=r"^counts of shape"):
+            read(replace(small_model(), counts=counts))
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])

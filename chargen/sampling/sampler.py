@@ -112,10 +112,7 @@ class Sampler:
         begin = file.begin if begin is None else begin
         self.vocabulary, self.reading = vocabulary, reading
         self.config = fitted(config, vocabulary, reading)
-        found = np.asarray(file.counts, np.float64)
-        if found.shape != (len(vocabulary),):
-            raise SettingError(f"counts have shape {found.shape}: the vocabulary has {len(vocabulary)} ids", "counts")
-        self._first_logits = np.log(np.maximum(found, 1e-9)).astype(np.float32)
+        self._first_logits = np.log(np.maximum(file.counts, 1e-9)).astype(np.float32)
         self.direction = direction
         self._begin = self._in_order(vocabulary.encode(begin or ""))
         self.hidden_size = file.config.hidden_size

@@ -217,6 +217,7 @@ def as_model_file(
     if isinstance(model, ModelFile):
         if vocabulary is not None or counts is not None:
             raise SettingError("a model file has its own vocabulary and counts: give none")
+        checked("counts", model.counts, (len(model.vocabulary),), np.int64)
         return model
     from chargen.model.arrays import weights_of
 
