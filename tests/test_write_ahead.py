@@ -59,7 +59,7 @@ def model(script: str = "", cell: str = "lstm") -> ModelFile:
     """A model of characters, or of bytes that mostly make the characters of a script."""
     file = small_model(cell, unit="byte" if script else "character", scale=1.5 if script else 3.0, bidirectional=True)
     if script:
-        likely = np.bincount([*SCRIPTS[script].encode()], minlength=256).astype(np.float32)
+        likely = np.bincount([*SCRIPTS[script].encode()], minlength=256)
         bias = file.arrays["output.bias"] + 3 + np.log(likely + 0.005)
         file = replace(file, arrays={**file.arrays, "output.bias": bias.astype(np.float32)}, counts=1 + 9 * likely)
     return file
