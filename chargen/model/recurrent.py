@@ -26,7 +26,7 @@ from chargen.model.device import one_thread
 from chargen.settings import whole
 
 FEWEST_ROWS = 8
-"""Below this, compiled layers mostly multiply zeros. A GRU's are still faster in bf16, for which torch has no kernel."""
+"""Below this, compiled layers mostly multiply zeros. In bf16 a GRU's are faster still: torch has none."""
 SMALL = 512
 """Hidden units, at most, of a layer whose few rows one thread computes sooner than two meet on a busy machine."""
 State = tuple[Tensor, ...]
