@@ -20,7 +20,7 @@ class Counters:
             since_backward_…, since_cloze_… for the rest of it.
         cloze_applied: steps at which the cloze layer learned.
         grad_norm, lr: of the last step.
-        best_loss, best_step, evaluations_since_best: the validation's memory. validated_step: when it last was.
+        best_loss, best_step, evaluations_since_best: the validation's memory.
         seconds: spent; eval_seconds, evaluated: spent on, and ids scored by, validation: its speed.
         metrics_bytes: the metrics' size. hidden: whether there is a carried state. complete: whether the run is over.
     """
@@ -43,7 +43,6 @@ class Counters:
     best_loss: float | None = None
     best_step: int | None = None
     evaluations_since_best: int = 0
-    validated_step: int = 0
     seconds: float = 0.0
     eval_seconds: float = 0.0
     evaluated: int = 0

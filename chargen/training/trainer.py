@@ -314,7 +314,7 @@ class Trainer(Run):
                 self.best = weights_of(self.model)
             else:
                 counters.evaluations_since_best += 1
-            counters.validated_step = counters.step
+            self._validated = counters.step
         counters.logged_step = counters.step
         if not writes:
             return losses
@@ -414,7 +414,7 @@ class Trainer(Run):
             self.save()
         valid_limit, test_limit = self.budget.end_limits()
         best, best_step = self.best, counters.best_step
-        if counters.best_loss is not None and counters.step != counters.validated_step:
+        if counters.best_loss is not None and counters.step != self._validated:
             last = yield from self._score(self.model, self.corpus.valid, SUBSET, "finishing")
             if self._mean(last) < counters.best_loss:
                 best = None
