@@ -60,7 +60,7 @@ def tell_corpus(corpus: Corpus, name: str) -> None:
         named = ", ".join(report.passed_over[:3]) + " …" * (len(report.passed_over) > 3)
         say(f"note: {files} passed over as no text: {named}")
     if corpus.hidden:
-        say(f"note: {corpus.hidden:,} hidden files, hidden folders, links to folders or run folders were not read")
+        say(f"note: {corpus.hidden:,} hidden files, hidden folders, links to folders or files of runs were not read")
     if report.carriage_returns and corpus.config.newline == "keep" and not vocabulary.raw:
         say(f"note: {report.carriage_returns:,} carriage returns are learned as characters; --newline lf makes them LF")
     if len(corpus.valid) < 2:

@@ -29,7 +29,8 @@ BLOCK = 1 << 20
 RAW = "raw"
 """The encoding that is none: each byte is a character, as Python's surrogateescape writes it (U+DC80 to U+DCFF where it
 is not ASCII)."""
-_RUN_FILE = "state.safetensors"
+RUN_FILES = ("state.safetensors", "model.safetensors", "metrics.jsonl")
+"""What a run leaves in its folder, the first of them always: no texts, though other files beside them may be."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ class ReadingReport:
 def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source], int]:
     """Expand files, folders (recursively, sorted), patterns, `-` and corpus names; an existing path wins over a name.
 
-    Returns the sources in order, and how many hidden files, hidden folders, links to folders and
-    run folders were left out.
+    Returns the sources in order, and how many hidden files, hidden folders, links to folders and files of runs were
+    left out.
     Raises DataError where a name leads to nothing.
     """
     sources: list[Source] = []
@@ -134,7 +135,7 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
         elif os.path.isdir(name):
             found, skipped = _files_below(path)
             if not found:
-                raise DataError(f"folder {name} holds no files ({skipped} hidden ones are not read)")
+                raise DataError(f"folder {name} holds no files ({skipped} hidden ones or files of runs are not read)")
             sources += [Source(str(file), file, named=False) for file in found]
             hidden += skipped
         elif os.path.exists(name):
@@ -158,10 +159,9 @@ def _files_below(folder: Path) -> tuple[list[Path], int]:
         raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
 
     for root, folders, files in os.walk(folder, onerror=refuse):
-        if _RUN_FILE in files:  # a run's own folder is not its text
-            hidden += 1
-            folders.clear()
-            continue
+        if RUN_FILES[0] in files:
+            hidden += sum(name in RUN_FILES for name in files)
+            files = [name for name in files if name not in RUN_FILES]
         hidden += sum(name.startswith(".") for name in (*folders, *files))
         hidden += sum(not name.startswith(".") and os.path.islink(os.path.join(root, name)) for name in folders)
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -203,7 +203,7 @@ def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> 
         if raw:
             yield file.name, file.blocks
             continue
-        what, advice, blocks = file.why_not, "", file.blocks
+        what, advice, blocks = file.why_not, file.advice, file.blocks
         if not what:
             start, blocks = look(file.blocks)
             start = start[:LOOK]
