@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from conftest import small_model
@@ -26,6 +28,7 @@ from yardstick import HANG
 from chargen import __version__
 from chargen.cli import info
 from chargen.cli.main import COMMANDS, main
+from chargen.cli.options import PATH
 from chargen.cli.report import in_bits
 from chargen.model.language_model import CharModel
 from chargen.sampling.choose import WRITING
@@ -49,6 +52,8 @@ QUICK = [
     "--preview",
     "0",
 ]
+
+COMMANDS_OF_A_MODEL = ("sample", "fill", "eval", "score", "check", "info")
 
 
 class Result:
@@ -536,7 +541,7 @@ def test_sample_is_cooler_than_a_sampler_and_says_so(run, model) -> None:
     warm = run("sample", model, "--seed", 1, "--length", 200, "--temperature", 1, "--min-p", 0).out
     assert warm == Sampler(file, seed=1).generate(200)
     assert f"default: {WRITING['temperature']:g}" in " ".join(run("sample", "--help").out.split())
-    assert "default: 1;" in " ".join(run("fill", "--help").out.split())
+    assert "[default: 1; at least 0]" in " ".join(run("fill", "--help").out.split())
 
 
 def test_help_says_of_what_the_log_probabilities_are(run) -> None:
@@ -858,6 +863,43 @@ def test_a_run_does_not_read_its_own_folder(run, tmp_path) -> None:
     assert run("train", "texts", "--steps", 2, "--out", "texts/run", *QUICK).code == 0
     resumed = run("train", "--resume", "texts/run", "--steps", 3, "--preview", 0)
     assert resumed.code == 0, resumed.err
+
+
+def test_a_run_in_the_folder_of_its_texts_hides_none_of_them(run, tmp_path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/text.txt").write_text(TEXT)
+    assert run("train", "texts", "--steps", 2, "--out", "texts", *QUICK).code == 0
+    resumed = run("train", "--resume", "texts", "--steps", 3, "--preview", 0)
+    assert resumed.code == 0, resumed.err
+    again = run("train", "texts", "--steps", 2, *QUICK)
+    assert again.code == 0, again.err
+    assert f"texts: {len(TEXT):,} characters" in again.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["train", "text.txt", "--out", ""], "--out"),
+        (["train", "--resume", ""], "--resume"),
+        (["train", "text.txt", "--init-from", ""], "--init-from"),
+        (["train", "text.txt", "--config", ""], "--config"),
+        (["train", "text.txt", "--config", "out.toml"], "out.toml: out"),
+        (["sample", "model", "--state-in", ""], "--state-in"),
+        (["sample", "model", "--state-out", ""], "--state-out"),
+        (["export", "model", "", "--quantize", "int8"], "OUT"),
+        *(([name, ""] + ["x"] * (name == "eval"), "MODEL") for name in COMMANDS_OF_A_MODEL),
+    ],
+)
+def test_an_empty_path_is_not_the_folder_that_one_is_in(run, model, tmp_path, arguments, name) -> None:
+    (tmp_path / "out.toml").write_text("out = ''")
+    refused = run(*arguments)
+    assert (refused.code, refused.out, refused.err) == (2, "", f"chargen: {name} is '': it must be a path\n")
+
+
+def test_every_path_is_of_the_type_that_refuses_an_empty_one() -> None:
+    for name in (name for group in COMMANDS.values() for name in group):
+        for parameter in importlib.import_module(f"chargen.cli.{name}").command.params:
+            assert not isinstance(parameter.type, click.Path) or parameter.type is PATH, (name, parameter.name)
 
 
 def test_a_state_never_replaces_another_file(run, model, tmp_path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from chargen.cli.options import GroupedCommand, option
+from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.terminal import styled, tell_of_kernels
 from chargen.errors import ModelFileError
 from chargen.insight.causality import check
@@ -16,7 +16,7 @@ SEEN = {"forward": "what stands before", "backward": "what stands behind", "cloz
 
 
 @click.command("check", cls=GroupedCommand, short_help="Check what a model's predictions see.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
 def command(model: Path, as_json: bool) -> None:
     """Check what a model's predictions see.

@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from chargen.cli.bars import Bar
-from chargen.cli.options import GroupedCommand, option
+from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.report import some_of, unknown_characters
 from chargen.cli.terminal import tell, tell_of_kernels, visible
 from chargen.errors import ModelFileError, SettingError
@@ -34,7 +34,7 @@ PIECE = 500
 
 
 @click.command("eval", cls=GroupedCommand, short_help="Score a text with a model.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @option("--part", group="Text", type=click.Choice(["all", *ROLES]), default="all", show_default=True,
         help="Score only this part, cut as in the training of MODEL.")  # fmt: skip
@@ -45,12 +45,12 @@ PIECE = 500
         "training part, or of --tune.")  # fmt: skip
 @option("--tune", group="Text", multiple=True, metavar="SOURCE",
         help="Choose the rates of --dynamic on the end of this text, which is not the scored one.")  # fmt: skip
-@option("--encoding", group="Text", metavar="TEXT", help="Encoding of the text.  [default: as in training]")
+@option("--encoding", group="Text", metavar="TEXT", help="Encoding of the text.", shown_default="as in training")
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit the encoding.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]),
-        help="What to do with characters that the model has never seen.  [default: replace them by the unknown symbol "
-        "where the model has one, else skip and count them]")  # fmt: skip
+        help="What to do with characters that the model has never seen.",
+        shown_default="the unknown symbol where the model has one, else skip and count them")  # fmt: skip
 @option("--precision", group="Machine", type=click.Choice(["fp32", "bf16", "auto"]), default="fp32", show_default=True,
         help="Of matrix products.")  # fmt: skip
 @option("--device", group="Machine", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",

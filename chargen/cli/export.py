@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from chargen.cli.options import GroupedCommand, option
+from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.terminal import tell, visible
 from chargen.errors import DataError, SettingError
 from chargen.storage.container import is_kind
@@ -26,8 +26,8 @@ OTHERS = {
 
 
 @click.command("export", cls=GroupedCommand, short_help="Write a model file in fewer bits.")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
+@click.argument("out", type=PATH)
 @option("--quantize", "kind", group="Form", type=click.Choice(KINDS), required=True,
         help="int8 with a scale for each row: a quarter of the size. bf16: half of it.")  # fmt: skip
 def command(model: Path, out: Path, kind: str) -> None:

@@ -10,6 +10,7 @@ import click
 
 from chargen.cli.bars import Bar
 from chargen.cli.options import (
+    PATH,
     GroupedCommand,
     command_line_wins,
     config_option,
@@ -30,27 +31,28 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 
 
 @click.command("fill", cls=GroupedCommand, short_help="Write what stands between two texts.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.argument("source", required=False)
 @option("--before", group="Text", metavar="TEXT", help="Text before the gap; without it the gap begins a text.")
 @option("--after", group="Text", metavar="TEXT", help="Text behind the gap; without it anything may follow.")
 @option("--length", group="Text", type=click.IntRange(0), metavar="N", help="Characters of a gap.")
-@option("--min-length", group="Text", type=click.IntRange(0), metavar="N", help="Or at least so many  [default: 0],")
-@option("--max-length", group="Text", type=click.IntRange(0), metavar="N", help="and at most so many.")
+@option("--min-length", group="Text", type=click.IntRange(0), metavar="N", help="Or at least so many.",
+        shown_default="0")  # fmt: skip
+@option("--max-length", group="Text", type=click.IntRange(0), metavar="N", help="And at most so many.")
 @option("--marker", group="Text", default=MARKER, metavar="TEXT", show_default=True,
         help="What marks a gap in SOURCE; followed by {5} or {3-8} it says the gap's own length.")  # fmt: skip
-@option("--encoding", group="Text", metavar="TEXT", help="Encoding of SOURCE.  [default: as in training]")
+@option("--encoding", group="Text", metavar="TEXT", help="Encoding of SOURCE.", shown_default="as in training")
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit it.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
         help="What to do with a character of the text that the model does not know.")  # fmt: skip
-@option("--echo/--no-echo", group="Text", default=True, help="Print the text around the gaps too.  [default: yes]")
+@option("--echo/--no-echo", group="Text", default=True, help="Print the text around the gaps too.", shown_default="yes")
 @option("--num", group="Text", type=click.IntRange(1, 1_000_000), default=1, metavar="N", show_default=True,
         help="Alternatives to write, all different, with their scores.")  # fmt: skip
 @option("--separator", group="Text", metavar="TEXT",
-        help="Between alternatives.  [default: NUL, as for xargs -0; on a terminal a blank line]")  # fmt: skip
+        help="Between alternatives.", shown_default="NUL, as for xargs -0; on a terminal a blank line")  # fmt: skip
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
-        help="Same seed, same text.  [default: another one each time, told on standard error]")  # fmt: skip
+        help="Same seed, same text.", shown_default="another one each time, told on standard error")  # fmt: skip
 @option("--particles", group="Text", type=click.IntRange(1, 100_000), default=PARTICLES, metavar="N",
         show_default=True, help="Gaps tried side by side where there are too many to score all.")  # fmt: skip
 @settings_options(SampleConfig, "Choice of characters")
@@ -85,7 +87,7 @@ def command(
     characters act as in chargen sample, but --temperature acts on the whole gap, and --stop ends it.
 
     \b
-    chargen fill checkpoints/novel --before "It was a dark and " --after " night" --max-length 12 --num 5
+    chargen fill checkpoints/novel --before "It was a dark and " --after " night" --length 6
     chargen fill checkpoints/novel letter.txt --length 8
     """
     given = {"length": length, "min_length": min_length, "max_length": max_length}

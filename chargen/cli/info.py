@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from chargen.cli.options import GroupedCommand, option
+from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.report import in_bits
 from chargen.cli.terminal import visible
 from chargen.model.config import DIRECTIONS, parameter_count
@@ -20,7 +20,7 @@ from chargen.training.metrics import FILE_NAME as METRICS_NAME
 
 
 @click.command("info", cls=GroupedCommand, short_help="Tell what is in a model file.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
 def command(model: Path, as_json: bool) -> None:
     """Tell what is in a model file: shape, vocabulary, what training reached. MODEL is a file or a run folder.

@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from chargen import __version__
+from chargen.cli.help import Context
 from chargen.cli.terminal import discard, escape_what_cannot_be_written, styled, tell, visible
 from chargen.errors import ChargenError, SettingError, told
 
@@ -36,6 +37,8 @@ OUT_OF_MEMORY = ("allocate memory", "out of memory", "failed to map segment", "c
 
 class _Commands(click.Group):
     """Imports a subcommand only when it is asked for, so that help answers at once."""
+
+    context_class = Context
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for group in COMMANDS.values() for name in group]
@@ -78,8 +81,8 @@ def cli() -> None:
     """Learn a text, one character at a time, and write more of it.
 
     \b
-    chargen train my.txt --minutes 5        learn my.txt
-    chargen sample checkpoints/my           write text like it
+    chargen train my.txt --minutes 5
+    chargen sample checkpoints/my
 
     MODEL is a model file or the folder of a run. Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 bad model,
     5 training diverged, 129 hung up, 130 interrupted, 143 terminated.

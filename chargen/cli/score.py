@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from chargen.cli.bars import Bar
-from chargen.cli.options import GroupedCommand, option, unused
+from chargen.cli.options import PATH, GroupedCommand, option, unused
 from chargen.cli.report import some_of, unknown_characters
 from chargen.cli.terminal import TextWriter, tell, visible
 from chargen.errors import DataError, SettingError
@@ -20,18 +20,18 @@ from chargen.text.reading import ReadingReport, Source, clean, find_sources, rea
 
 
 @click.command("score", cls=GroupedCommand, short_help="Judge every character of a text.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
 @option("--text", group="Text", metavar="TEXT", help="Judge these words, instead of a SOURCE.")
-@option("--encoding", group="Text", metavar="TEXT", help="Encoding of SOURCE.  [default: as in training]")
+@option("--encoding", group="Text", metavar="TEXT", help="Encoding of SOURCE.", shown_default="as in training")
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit it.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]),
-        help="What to do with characters that the model has never seen; they are flagged.  [default: replace them by "
-        "the unknown symbol where the model has one, else skip them]")  # fmt: skip
+        help="What to do with characters that the model has never seen; they are flagged.",
+        shown_default="the unknown symbol where the model has one, else skip them")  # fmt: skip
 @option("--by", group="Judge", type=click.Choice(JUDGES),
-        help="Who judges: cloze sees all other characters, forward those before, backward those behind.  "
-        "[default: cloze for a model trained with --bidirectional, else forward]")  # fmt: skip
+        help="Who judges: cloze sees all other characters, forward those before, backward those behind.",
+        shown_default="cloze for a model trained with --bidirectional, else forward")  # fmt: skip
 @option("--threshold", group="Judge", type=click.FloatRange(0, 1), default=0.01, show_default=True, metavar="P",
         help="Characters of a probability below this are unlikely.")  # fmt: skip
 @option("--alternatives", group="Judge", type=click.IntRange(0, 1_000_000), default=3, show_default=True, metavar="N",
@@ -59,7 +59,7 @@ def command(
     colour, then a line for each, with likelier characters and their probabilities.
 
     \b
-    chargen score checkpoints/novel --text "It was a dark adn stormy night."
+    chargen score checkpoints/novel --text "a dark adn stormy night"
     chargen score checkpoints/novel scanned.txt --threshold 0.001
     """
     if sources and text is not None:

@@ -13,6 +13,7 @@ import click
 
 from chargen.cli.bars import ReadingBar, TrainingBar
 from chargen.cli.options import (
+    PATH,
     GroupedCommand,
     command_line_wins,
     config_option,
@@ -46,23 +47,23 @@ CHOSEN = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_len
 
 @click.command("train", cls=GroupedCommand, short_help="Learn a text and save a model.")
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
-@option("--out", group="Files", type=click.Path(path_type=Path), metavar="DIR",
-        help="Run folder.  [default: checkpoints/NAME]")  # fmt: skip
+@option("--out", group="Files", type=PATH, metavar="DIR",
+        help="Run folder.", shown_default="checkpoints/NAME")  # fmt: skip
 @option("--overwrite", group="Files", is_flag=True,
         help="Replace the run in DIR: it stays until the new one saves what it has learned.")  # fmt: skip
 @option("--valid", group="Files", multiple=True, metavar="SOURCE", help="Validate on this text instead of a part.")
 @option("--test", group="Files", multiple=True, metavar="SOURCE", help="Test on this text instead of a part.")
-@option("--resume", group="Files", type=click.Path(path_type=Path), metavar="DIR",
+@option("--resume", group="Files", type=PATH, metavar="DIR",
         help="Go on with the run in DIR as if it had not stopped; budget and intervals may change. SOURCE, --valid and "
         "--test say where its text lies now, if not where it was.")  # fmt: skip
-@option("--init-from", group="Files", type=click.Path(path_type=Path), metavar="MODEL",
+@option("--init-from", group="Files", type=PATH, metavar="MODEL",
         help="Start from this model: shape and characters are kept, and new characters get a place.")  # fmt: skip
 @config_option
 @option("--preview", group="Files", type=click.IntRange(0), default=200, metavar="N", show_default=True,
         help="Characters to write now and then while training; 0 for none.")  # fmt: skip
 @option("--preset", group="Model", type=click.Choice(tuple(PRESETS)),
         help="Hidden units: " + ", ".join(f"{size} ({name})" for name, size in PRESETS.items()) + "; the rest is "
-        "chosen to fit.  [default: all sizes chosen from text, budget and the machine's speed]")  # fmt: skip
+        "chosen to fit.", shown_default="all sizes chosen from text, budget and the machine's speed")  # fmt: skip
 @settings_options(CorpusConfig, "Text")
 @settings_options(ModelConfig, "Model", chosen=("hidden_size", "tie_weights", "dropout"))
 @settings_options(TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr", "weight_decay"))
