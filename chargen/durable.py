@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from chargen.errors import ChargenError, WriteError
+from chargen.errors import ChargenError, WriteError, amount
 
 _TEMPORARY = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
 
@@ -70,7 +70,7 @@ def why(error: OSError, folder: Path, size: int | None = None) -> str:
 
 
 def _measured(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 10**6 else f"{size:,} bytes"
+    return f"{size / 1e6:,.1f} MB" if size >= 10**6 else amount(size, "byte")
 
 
 def make_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ import click
 
 from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.terminal import styled, tell_of_kernels
-from chargen.errors import ModelFileError
+from chargen.errors import ModelFileError, amount
 from chargen.insight.causality import check
 from chargen.storage.model_file import model_path, read_model
 
@@ -42,5 +42,5 @@ def command(model: Path, as_json: bool) -> None:
                 click.echo(f"    and {len(one.violations) - 5} more")
     failed = sum(bool(one.violations) for one in found)
     if failed:
-        told = f"{failed} of {len(found)} ways to predict leak or are blind"
+        told = f"of {amount(len(found), 'way')} to predict, leaking or blind: {failed}"
         raise ModelFileError(f"{path}: {told}; trust no figures of it")

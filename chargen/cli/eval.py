@@ -14,7 +14,7 @@ from chargen.cli.bars import Bar
 from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.report import some_of, unknown_characters
 from chargen.cli.terminal import tell, tell_of_kernels, visible
-from chargen.errors import ModelFileError, SettingError
+from chargen.errors import ModelFileError, SettingError, amount
 from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
 from chargen.text.cache import ROLES
@@ -135,24 +135,24 @@ def _print(result: "Evaluation", figures: dict[str, Any], name: str, new: str) -
     click.echo(f"{result.perplexity:.4f} perplexity")
     direction = figures["direction"]
     tell(
-        f"{name} ({figures['part']}): {result.characters:,} characters counted, {result.bytes:,} bytes; the "
-        f"{'last' if direction == 'backward' else 'first'} character is context; "
+        f"{name} ({figures['part']}): {amount(result.characters, 'character')} counted, "
+        f"{amount(result.bytes, 'byte')}; the {'last' if direction == 'backward' else 'first'} character is context; "
         f"{direction}, {figures['precision']} on {figures['device']}"
     )
     if rates := figures.get("dynamic"):
         tell(
             f"dynamic evaluation: {figures['static_nats_per_character']:.4f} nats without; lr {rates['lr']:g} and "
-            f"decay {rates['decay']:g} were best on the last {rates['tail']:,} characters of other text"
+            f"decay {rates['decay']:g} were best on the last {amount(rates['tail'], 'character')} of other text"
         )
-    for count, words in (
-        (result.folded, "rare characters, each charged for its share of the unknown symbol"),
-        (result.unseen, f"characters never seen in training, charged for their place among all others: {new}"),
-        (result.skipped, f"characters never seen in training and left out{f': {new}' * bool(new)}"),
-        (figures["replaced"], "bytes that did not fit the encoding and became U+FFFD"),
-        (figures["passed_over"], "files that are no text, passed over"),
+    for count, noun, words in (
+        (result.folded, "rare character", "charged for a share of the unknown symbol"),
+        (result.unseen, "character", f"never seen in training, charged for the place among all others: {new}"),
+        (result.skipped, "character", f"never seen in training and left out{f': {new}' * bool(new)}"),
+        (figures["replaced"], "byte", "did not fit the encoding and became U+FFFD"),
+        (figures["passed_over"], "file", "passed over as no text"),
     ):
         if count:
-            tell(f"note: {count:,} {words}")
+            tell(f"note: {amount(count, noun)} {words}")
 
 
 def _read(sources: tuple[str, ...], reading: ReadingConfig, report: ReadingReport) -> str:

@@ -7,7 +7,7 @@ import click
 
 from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.terminal import tell, visible
-from chargen.errors import DataError, SettingError
+from chargen.errors import DataError, SettingError, amount
 from chargen.storage.container import is_kind
 from chargen.storage.model_file import KIND, model_path, read_model, save_model
 from chargen.storage.quantize import KINDS, quantize
@@ -50,5 +50,5 @@ def command(model: Path, out: Path, kind: str) -> None:
         if out.suffix.lower() in endings:
             raise SettingError(f"{out} would not be {other}: export writes model files, named .safetensors")
     save_model(out, replace(file, arrays=quantize(file.arrays, kind)))
-    sizes = f"{out.stat().st_size:,} bytes, {out.stat().st_size / path.stat().st_size:.0%}"
+    sizes = f"{amount(out.stat().st_size, 'byte')}, {out.stat().st_size / path.stat().st_size:.0%}"
     tell(visible(f"{out}: {sizes} of {path}", newlines=True))

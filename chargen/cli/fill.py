@@ -22,7 +22,7 @@ from chargen.cli.options import (
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_kernels
 from chargen.draws import MAX_SEED
-from chargen.errors import SettingError
+from chargen.errors import SettingError, amount
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.fill import PARTICLES, Fill, Filler, gap_lengths
 from chargen.sampling.gaps import MARKER, Filled, Template, fill_gaps
@@ -134,7 +134,7 @@ def command(
     _tell_search(fills)
     if count < num:
         advice = "there are no more" if fills[0].exact else "raise --particles, or allow more"
-        tell(f"note: {count} different gaps were found, not {num}; {advice}")
+        tell(f"note: {amount(count, 'different gap')} found, not {num}; {advice}")
 
 
 def _write(writer: TextWriter, filled: Filled, parts: tuple[str, ...], echo: bool) -> None:
@@ -163,11 +163,13 @@ def _tell_search(fills: tuple[Fill, ...]) -> None:
     for at, fill in enumerate(fills, start=1):
         which = f"gap {at}: " if len(fills) > 1 else ""
         if fill.exact:
-            tell(f"{which}exact: all {fill.found:,} possible gaps were scored")
+            tell(f"{which}exact: {amount(fill.found, 'possible gap')}, all scored")
         else:
             size = fill.effective_sample_size
             advice = "; raise --particles for a better search" if size < fill.particles / 10 else ""
-            told = f"{fill.found:,} different gaps found, effective sample size {size:.1f} of {fill.particles:,}"
+            told = (
+                f"{amount(fill.found, 'different gap')} found, effective sample size {size:.1f} of {fill.particles:,}"
+            )
             tell(which + told + advice)
 
 

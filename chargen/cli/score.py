@@ -12,7 +12,7 @@ from chargen.cli.bars import Bar
 from chargen.cli.options import PATH, GroupedCommand, option, unused
 from chargen.cli.report import some_of, unknown_characters
 from chargen.cli.terminal import TextWriter, tell, visible
-from chargen.errors import DataError, SettingError
+from chargen.errors import DataError, SettingError, amount
 from chargen.insight.score import JUDGES, Scores, score
 from chargen.model.config import need_two_ways
 from chargen.storage.model_file import read_model
@@ -98,12 +98,12 @@ def command(
     _print_unlikely(found, new)
     _tell_sums(found)
     if unseen:
-        fate = "left out" if unseen[0].forward is None else "charged for their place among all others"
-        tell(f"note: {len(unseen):,} characters were never seen in training and are {fate}: {some_of(new)}")
+        fate = "left out" if unseen[0].forward is None else "charged for the place among all others"
+        tell(f"note: {amount(len(unseen), 'character')} never seen in training and {fate}: {some_of(new)}")
     if report.replaced:
-        tell(f"note: {report.replaced:,} bytes did not fit the encoding and became U+FFFD")
+        tell(f"note: {amount(report.replaced, 'byte')} did not fit the encoding and became U+FFFD")
     if report.passed_over:
-        tell(f"note: {len(report.passed_over):,} files that are no text, passed over")
+        tell(f"note: {amount(len(report.passed_over), 'file')} passed over as no text")
 
 
 def _found(names: tuple[str, ...]) -> list[Source]:
@@ -173,7 +173,7 @@ def _sums(found: Scores) -> dict[str, float | int | None]:
 def _tell_sums(found: Scores) -> None:
     totals = _sums(found)
     below = f"below {found.threshold:g} by {found.by}, or unknown"
-    tell(f"{totals['unlikely']:,} of {len(found):,} characters are unlikely: {below}")
+    tell(f"{totals['unlikely']:,} of {amount(len(found), 'character')} unlikely: {below}")
     for name in ("forward", "backward"):
         total = totals[f"log_prob_{name}"]
         if total is not None:

@@ -26,7 +26,7 @@ from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.spent import Spent
 from chargen.cli.terminal import as_argument, tell_of_kernels
 from chargen.durable import locked, make_folder
-from chargen.errors import DataError, ModelFileError, SettingError, WriteError
+from chargen.errors import DataError, ModelFileError, SettingError, WriteError, amount
 from chargen.model.config import ModelConfig
 from chargen.settings import make_settings
 from chargen.storage.model_file import ModelFile, read_model
@@ -223,7 +223,7 @@ def _sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], pres
     text, size, unit, speed = len(corpus.train), len(corpus.vocabulary), corpus.vocabulary.unit, Speed()
     if text < SMALL_TEXT:
         say(
-            f"warning: {text:,} {unit}s to learn from are few: the model will rather learn them by heart; "
+            f"warning: {amount(text, unit)} to learn from are few: the model will rather learn them by heart; "
             f"{SMALL_TEXT:,} and more teach it better"
         )
     wanted = {"hidden_size", "dropout", "weight_decay"} - {*model, *training}
@@ -310,26 +310,28 @@ def _tell_changes(trainer: "Trainer", before: dict[str, Any]) -> None:
 def _nothing_left(trainer: "Trainer") -> str:
     config, counters = trainer.config, trainer.counters
     if trainer.out_of_patience:
-        return f"{trainer.out} stopped early after {config.patience} validations without a best: raise --patience"
+        validations = amount(config.patience, "validation")
+        return f"{trainer.out} stopped early after {validations} without a best: raise --patience"
     if trainer.budget.steps is not None and counters.step >= trainer.budget.steps:
-        unit, used = ("epochs", config.epochs) if config.epochs else ("steps", float(counters.step))
+        unit, used = ("epoch", config.epochs) if config.epochs else ("step", counters.step)
         return (
-            f"{trainer.out} is complete: its budget is used after {used:,.10g} {unit}; give a larger --{unit} to go on"
+            f"{trainer.out} is complete: its budget is used after {amount(used, unit)}; "
+            f"give a larger --{unit}s to go on"
         )
     used, kept, least = (
         seconds / 60
         for seconds in (trainer.budget.seconds(), trainer.budget.end_seconds(), trainer.budget.used_seconds())
     )
     return (
-        f"{trainer.out} is complete: its budget is used after {used:,.2f} of {config.minutes:g} minutes, as {kept:.2f} "
-        "are kept back for its end (scoring the whole splits, saving); "
+        f"{trainer.out} is complete: its budget is used after {used:,.2f} of {amount(config.minutes or 0, 'minute')}, "
+        f"as {kept:.2f} are kept back for its end (scoring the whole splits, saving); "
         f"give --minutes {math.ceil(100 * least + 1) / 100:g} or more to go on"
     )
 
 
 def _train(trainer: "Trainer", stop: StopRequest, preview: int, spent: Spent) -> None:
     machine, out = trainer.machine(), as_argument(trainer.out)
-    threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+    threads = amount(machine["threads"], "thread")
     say(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
     spent.mark("starting")
     stop.deferred = True

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from chargen.arguments import checked
 from chargen.draws import MAX_SEED
-from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError, short, told
+from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError, amount, short, told
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.locks import Lock
 from chargen.sampling.allowed import Allowed, fitted
@@ -140,8 +140,8 @@ class Sampler:
         return cls(path, config, num=num, seed=seed, device=device, direction=direction, **settings)
 
     def __repr__(self) -> str:
-        shape, unit = self.stepper.config, f"{self.vocabulary.unit}s"
-        model = f"{shape.cell.upper()} {shape.num_layers} x {shape.hidden_size}, {len(self.vocabulary)} {unit}"
+        shape, size = self.stepper.config, amount(len(self.vocabulary), self.vocabulary.unit)
+        model = f"{shape.cell.upper()} {shape.num_layers} x {shape.hidden_size}, {size}"
         plain = asdict(SampleConfig())
         chosen = {name: value for name, value in asdict(self.config).items() if value != plain[name]}
         settings = {"num": self.num, "seed": self.seed, "direction": self.direction, **chosen}
@@ -283,8 +283,9 @@ class Sampler:
         if code == NO_NUMBERS:
             return NOT_FINITE
         return (
-            f"sample {row}: ban and no_repeat {self.config.no_repeat} forbid all {len(self.vocabulary)} ids "
-            f"after {self._streams[row].draws} draws; ban less, or raise no_repeat"
+            f"sample {row}: ban and no_repeat {self.config.no_repeat} forbid all "
+            f"{amount(len(self.vocabulary), 'id')} after {amount(self._streams[row].draws, 'draw')}; "
+            "ban less, or raise no_repeat"
         )
 
     def _take(self, ahead: "_Ahead", number: int) -> list[Written]:
@@ -410,7 +411,7 @@ class Sampler:
                 raise ModelFileError("it was saved by a sampler that writes in the other direction")
             if description["num"] != self.num:
                 held = short(description["num"], 20)
-                raise ModelFileError(f"it holds {held} samples; ask for as many (--num {held})")
+                raise ModelFileError(f"its number of samples is {held}; ask for as many (--num {held})")
             shapes = {f"state.{layer}": array.shape for layer, array in enumerate(self.stepper.start(self.num))}
             return shapes | {"logits": (self.num, len(self.vocabulary))}
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.durable import write_durably
-from chargen.errors import ModelFileError, SettingError, WriteError, short, told
+from chargen.errors import ModelFileError, SettingError, WriteError, amount, short, told
 from chargen.text.file_kind import LOOK, no_text
 
 KEY = "chargen"
@@ -65,7 +65,7 @@ def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any], max
     data = b"".join(arrays[name].tobytes() for name in order)
     unsigned = _head(entries, description, ZEROS)
     if (size := len(unsigned) - 8) > max_header:
-        raise SettingError(f"its description takes {size:,} bytes, more than {max_header:,}")
+        raise SettingError(f"its description takes {amount(size, 'byte')}, more than {max_header:,}")
     return _head(entries, description, hashlib.sha256(unsigned + data).hexdigest()) + data
 
 
@@ -190,11 +190,11 @@ def unpack(
             raise ModelFileError(f"array {name} has another shape than its settings say, {shape}")
         size = dtype.itemsize * math.prod(shape)
         if _offsets(entry) != (end, end + size) or start + end + size > len(data):
-            raise ModelFileError(f"array {name} does not lie where {size} bytes of it must")
+            raise ModelFileError(f"array {name} does not lie where {amount(size, 'byte')} of it must")
         arrays[name] = np.frombuffer(data, dtype, math.prod(shape), start + end).reshape(shape)
         end += size
     if start + end != len(data):
-        raise ModelFileError(f"{len(data) - start - end} bytes follow the last array")
+        raise ModelFileError(f"{amount(len(data) - start - end, 'byte')} behind the last array")
     return arrays, description
 
 
@@ -209,11 +209,11 @@ def check_format(description: Mapping[str, Any], known: int) -> None:
 def _header(data: bytes, max_header: int) -> tuple[dict[str, Any], int]:
     """The parsed header and where the arrays begin."""
     if len(data) < 8:
-        raise ModelFileError(f"{len(data)} bytes are too few")
+        raise ModelFileError(f"it is too short: {amount(len(data), 'byte')}")
     (size,) = struct.unpack("<Q", data[:8])
     if size > min(len(data) - 8, max_header):
-        most = f", or the {max_header} that are read" * (size > max_header)
-        raise ModelFileError(f"a header of {size} bytes does not fit its {len(data)} bytes{most}")
+        most = f", or the {max_header:,} that are read" * (size > max_header)
+        raise ModelFileError(f"a header of {amount(size, 'byte')} does not fit its {amount(len(data), 'byte')}{most}")
     try:
         header = _parse(data[8 : 8 + size].decode())
     except (ValueError, RecursionError) as error:

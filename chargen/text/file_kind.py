@@ -10,6 +10,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from chargen.errors import amount
+
 LOOK = 1 << 16
 """How many first bytes are looked at."""
 FEWEST = 32
@@ -143,7 +145,7 @@ def no_text(start: bytes, encoding: str) -> tuple[str, str] | None:
     many = kinds >= KINDS and share * kinds >= SHARE_OF_KINDS and not _decodes(start, "utf-8")
     if len(odd) < FEWEST or not (share >= SHARE or many):
         return None
-    return f"no text: {100 * share:.0f} % of its first {len(text):,} characters are control characters", ""
+    return f"no text: {100 * share:.0f} % of its first {amount(len(text), 'character')} are control characters", ""
 
 
 def wide_encoding(start: bytes, encoding: str) -> str:

@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from chargen.errors import DataError, SettingError
+from chargen.errors import DataError, SettingError, amount
 from chargen.settings import check_settings, check_text, setting
 from chargen.text.catalogue import CATALOGUE
 from chargen.text.file_kind import LOOK, no_text, wide_encoding
@@ -112,7 +112,7 @@ class ReadingReport:
         """Raise DataError where all files were passed over."""
         if self.passed_over and not self.files:
             some = ", ".join(self.passed_over[:3]) + " …" * (len(self.passed_over) > 3)
-            raise DataError(f"no text among {len(self.passed_over):,} files: {some}")
+            raise DataError(f"no text among {amount(len(self.passed_over), 'file')}: {some}")
 
 
 def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source], int]:
@@ -135,7 +135,7 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
         elif os.path.isdir(name):
             found, skipped = _files_below(path)
             if not found:
-                raise DataError(f"folder {name} holds no files ({skipped} hidden ones or files of runs are not read)")
+                raise DataError(f"folder {name} holds no files ({skipped} hidden, linked or of a run)")
             sources += [Source(str(file), file, named=False) for file in found]
             hidden += skipped
         elif os.path.exists(name):

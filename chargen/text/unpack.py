@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, TypeVar, cast
 
-from chargen.errors import DataError
+from chargen.errors import DataError, amount
 from chargen.text.file_kind import LOOK, is_tar, is_zip, packing, zipped_kind
 
 ROOM, RATIO = 1 << 26, 1000
@@ -184,7 +184,7 @@ class _Headers:
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= MOST_HEADER:
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
+            raise tarfile.ReadError(f"a header of {amount(size, 'byte')}")
         return self.stream.read(size)
 
 
