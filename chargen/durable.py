@@ -73,6 +73,12 @@ def _measured(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 10**6 else amount(size, "byte")
 
 
+def blocked(path: Path) -> str:
+    """Why no file can be at `path`: another one is where a folder above it must be. Nothing where none is."""
+    above = next((parent for parent in Path(os.path.abspath(path)).parents if os.path.lexists(parent)), None)
+    return "" if above is None or above.is_dir() else f"{os.path.relpath(above)} is no folder"
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, that a crash cannot take away. Raises OSError."""
     if not folder.is_dir():

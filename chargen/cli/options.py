@@ -2,9 +2,9 @@
 
 import contextlib
 import dataclasses
-import difflib
 import math
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from chargen.cli.help import Context
 from chargen.cli.terminal import be_quiet
 from chargen.errors import SettingError, told
+from chargen.nearest import did_you_mean, similar_path
 from chargen.settings import KINDS, describe_range, setting_types
 
 Settings = TypeVar("Settings")
@@ -37,22 +38,36 @@ PATH = _Path(path_type=Path)
 """The type of every option and argument that is a path."""
 
 
+_SIGNS = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
+"""What stands between two texts may be given with these behind a backslash, as for xargs and paste."""
+
+
 class GroupedOption(click.Option):
     """An option that stands under a heading of its own in help, and whose refusals say what it may be.
 
     Args:
         range: in words, where its type does not know it.
         shown_default: the default in words, where the value itself does not say it.
+        escapes: whether \\n in it is a line end.
     """
 
     def __init__(
-        self, *args: Any, group: str = "Options", range: str = "", shown_default: str = "", **kwargs: Any
+        self,
+        *args: Any,
+        group: str = "Options",
+        range: str = "",
+        shown_default: str = "",
+        escapes: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.escapes = escapes
         self.group = group
         self.range = range
         self.shown_default = shown_default or (str(self.default) if self.show_default else "")
         self.allowed = "text"
+        if escapes:
+            self.range = r"\n is a line end, \t a tab"
         if isinstance(self.type, click.Choice):
             self.metavar = self.metavar or "|".join(self.type.choices)
             self.allowed = "one of " + ", ".join(self.type.choices)
@@ -78,6 +93,8 @@ class GroupedOption(click.Option):
             raise SettingError(f"{self.opts[0]} is {told(value)}: it must be {self.allowed}", self.name) from error
         if isinstance(found, float) and math.isnan(found):
             raise SettingError(f"{self.opts[0]} is {found}: it must be {self.allowed}", self.name)
+        if self.escapes and isinstance(found, str):
+            return re.sub(r"\\([ntr0\\])", lambda match: _SIGNS[match[1]], found)
         return found
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
@@ -156,6 +173,7 @@ def settings_options(
     leave_out: tuple[str, ...] = (),
     chosen: tuple[str, ...] = (),
     defaults: Mapping[str, Any] | None = None,
+    escapes: tuple[str, ...] = (),
 ) -> Callable[[Function], Function]:
     """One option per field of a settings dataclass. Its default is None: the dataclass knows the real one.
 
@@ -163,6 +181,7 @@ def settings_options(
         leave_out: fields that get no option.
         chosen: fields whose default the command chooses to fit.
         defaults: those of the command, where they are not those of the dataclass.
+        escapes: fields in which \\n is a line end.
     """
 
     def decorate(function: Function) -> Function:
@@ -184,6 +203,7 @@ def settings_options(
                 group=group,
                 type=choice or kind,
                 default=None,
+                escapes=field.name in escapes,
                 help=metadata["help"][0].upper() + metadata["help"][1:] + ".",
                 multiple=many,
                 metavar=metavar,
@@ -242,7 +262,8 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
     try:
         settings = tomllib.loads(path.read_bytes().decode("utf-8"))  # as they are: a lone CR ends no line in TOML
     except (OSError, ValueError, RecursionError) as error:
-        raise SettingError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        meant = "" if path.exists() else similar_path(path)
+        raise SettingError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}{meant}") from error
     ctx.meta["config"] = path
     known = {
         (one.name if isinstance(one, click.Argument) else one.opts[0].lstrip("-").replace("-", "_")): one
@@ -253,8 +274,7 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
     for written, value in settings.items():
         name = written.replace("-", "_")
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            raise SettingError(f"{path}: no setting {told(written)}" + (f"; did you mean {close[0]}?" if close else ""))
+            raise SettingError(f"{path}: no setting {told(written)}{did_you_mean(name, known)}")
         found[known[name].name] = _check_toml(path, written, value, known[name])
     ctx.default_map = found
 

@@ -28,6 +28,8 @@ from chargen.cli.terminal import as_argument, tell_of_kernels
 from chargen.durable import locked, make_folder
 from chargen.errors import DataError, ModelFileError, SettingError, WriteError, amount
 from chargen.model.config import ModelConfig
+from chargen.nearest import similar_path
+from chargen.places import CHECKPOINTS
 from chargen.settings import make_settings
 from chargen.storage.model_file import ModelFile, read_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
@@ -40,7 +42,6 @@ from chargen.training.sizing import PRESETS, SMALL_TEXT, Sizes, Speed, choose, t
 if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
 
-CHECKPOINTS = Path("checkpoints")
 CHOSEN = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_length")
 """What is chosen to fit text and budget when a run begins."""
 
@@ -64,7 +65,7 @@ CHOSEN = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_len
 @option("--preset", group="Model", type=click.Choice(tuple(PRESETS)),
         help="Hidden units: " + ", ".join(f"{size} ({name})" for name, size in PRESETS.items()) + "; the rest is "
         "chosen to fit.", shown_default="all sizes chosen from text, budget and the machine's speed")  # fmt: skip
-@settings_options(CorpusConfig, "Text")
+@settings_options(CorpusConfig, "Text", escapes=("between",))
 @settings_options(ModelConfig, "Model", chosen=("hidden_size", "tie_weights", "dropout"))
 @settings_options(TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr", "weight_decay"))
 def command(
@@ -116,8 +117,7 @@ def command(
         for role, names in (("valid", valid), ("test", test)):
             if names and values[f"{role}_fraction"] is not None:
                 raise SettingError(f"--{role} and --{role}-fraction are two ways to say one thing: give one")
-        if out or overwrite:
-            check_free(out or _free_folder(sources[0], overwrite), overwrite)
+        check_free(out or _free_folder(sources[0], overwrite), overwrite)
         init = read_model(init_from) if init_from is not None else None
         given_model = (asdict(init.config) if init else {}) | given_settings(ModelConfig, values)
         given_training = given_settings(TrainConfig, values)
@@ -167,6 +167,9 @@ def process_started() -> float:
 
 def _existing(folder: Path) -> Path:
     if not can_be_resumed(folder):
+        if not folder.exists():
+            meant = similar_path(folder, CHECKPOINTS)
+            raise ModelFileError(f"no run folder {folder}{meant or '; chargen train SOURCE makes one'}")
         raise ModelFileError(f"{folder} holds no {STATE_NAME} to resume; chargen train SOURCE makes a run folder")
     return folder
 

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Union
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from chargen.arguments import checked
 from chargen.draws import MAX_SEED
+from chargen.durable import blocked
 from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError, amount, short, told
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.locks import Lock
@@ -368,14 +370,20 @@ class Sampler:
         self._settle()
         return self._state[-1][:, : self.hidden_size], self._logits
 
+    def check_state_path(self, path: str | os.PathLike[str]) -> None:
+        """Raise ChargenError where `save_state` would not write to `path`, before there is anything to save."""
+        if os.path.exists(path) and not container.is_kind(path, STATE_KIND, self._max_header()):
+            raise ChargenError(f"{path} is not a sampler state and is not overwritten; choose another file")
+        if reason := blocked(Path(path)):
+            raise ChargenError(f"cannot write {path}: {reason}; choose another file")
+
     @_in_turn
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Save where every stream stands, so that `load_state` lets the text go on as if nothing had happened.
 
         Raises ChargenError where the disk refuses, or where `path` holds something else.
         """
-        if os.path.exists(path) and not container.is_kind(path, STATE_KIND, self._max_header()):
-            raise ChargenError(f"{path} is not a sampler state and is not overwritten; choose another file")
+        self.check_state_path(path)
         self._settle()
         arrays = {f"state.{layer}": array for layer, array in enumerate(self._state)}
         arrays |= {"logits": self._logits.astype(np.float64)}

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from chargen.durable import write_durably
 from chargen.errors import ModelFileError, SettingError, WriteError, amount, short, told
+from chargen.nearest import similar_path
 from chargen.text.file_kind import LOOK, no_text
 
 KEY = "chargen"
@@ -120,19 +121,20 @@ def load(
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):
-            raise ModelFileError(f"cannot read {path}: it is no file")
+            raise ModelFileError(f"cannot read {path}: it is {'a folder' if os.path.isdir(path) else 'no file'}")
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
+        meant = similar_path(path) if isinstance(error, FileNotFoundError) else ""
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}{meant}") from error
     try:
         return unpack(data, kind, expected_shapes, max_header)
     except ModelFileError as error:
-        what = _other_kind(data[:LOOK]) or error
+        what = _other_kind(data[:LOOK], kind) or error
         raise ModelFileError(f"{path} is not a good {kind} file: {what}") from error
 
 
-def _other_kind(start: bytes) -> str:
-    """What a file is that is none of ours, and what to do; "" where it may be a damaged one."""
+def _other_kind(start: bytes, kind: str) -> str:
+    """What a file is that is none of this kind, and what to do; "" where it may be a damaged one."""
     if start.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
         return "it is an HTML page, such as a server sends in place of a file; fetch the file itself"
     small = int.from_bytes(start[:8], "little") < 1 << 32
@@ -148,7 +150,7 @@ def _other_kind(start: bytes) -> str:
     except UnicodeDecodeError:
         return ""
     plain = all(character.isprintable() or character.isspace() for character in text[:1000])
-    return "it is a text; chargen train makes a model of one" if plain else ""
+    return ("it is a text" + "; chargen train makes a model of one" * (kind == "model")) if plain else ""
 
 
 def is_kind(path: str | os.PathLike[str], kind: str, max_header: int = MAX_HEADER) -> bool:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from chargen.arguments import checked
 from chargen.errors import ArgumentError, ModelFileError, SettingError, amount, short, told
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
+from chargen.nearest import similar_path
+from chargen.places import CHECKPOINTS
 from chargen.settings import make_settings
 from chargen.storage import container
 from chargen.storage.quantize import SCALE, as_float32, kind_of
@@ -146,7 +148,8 @@ def model_path(path: str | os.PathLike[str]) -> Path:
         if not given.exists():
             raise ModelFileError(f"folder {path} holds no {FILE_NAME}; train one with chargen train … --out {path}")
     if not os.path.isfile(given):  # never raises, unlike Path.is_file
-        raise ModelFileError(f"no model file or run folder {short(path, 200)}; chargen train makes one")
+        advice = similar_path(path, CHECKPOINTS) or "; chargen train makes one"
+        raise ModelFileError(f"no model file or run folder {short(path, 200)}{advice}")
     return given
 
 

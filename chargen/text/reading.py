@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from chargen.errors import DataError, SettingError, amount
+from chargen.nearest import did_you_mean, similar_path
 from chargen.settings import check_settings, check_text, setting
 from chargen.text.catalogue import CATALOGUE
 from chargen.text.file_kind import LOOK, no_text, wide_encoding
@@ -146,7 +147,10 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
             matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
             if not matches:
                 corpora = ", ".join(CATALOGUE)
-                raise DataError(f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora})")
+                meant = similar_path(name) or did_you_mean(name, CATALOGUE)
+                raise DataError(
+                    f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora}){meant}"
+                )
             sources += [Source(match, Path(match)) for match in matches]
     return sources, hidden
 
