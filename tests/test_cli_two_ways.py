@@ -260,7 +260,7 @@ def test_text_goes_to_one_stream_and_scores_to_the_other(run: Run) -> None:
     assert len(set(texts)) == 3
     number = r"-?\d+\.\d\d"
     told = rf"score {number} \({number} for the gap, {number} for what follows\), probability \S+"
-    assert re.findall(rf"--- ([123]) of 3: {told} ---", several.err) == ["1", "2", "3"]
+    assert re.findall(rf"^([123]) of 3: {told}$", several.err, re.MULTILINE) == ["1", "2", "3"]
     assert "score" not in several.out
     assert run(*arguments, "--seed", 1, "--no-echo").out == alone.out[3:5]
     assert run(*arguments, "--seed", 1, "--num", 3, "--separator", " | ").out == " | ".join(texts)
@@ -283,14 +283,21 @@ def test_several_texts_on_a_terminal_stand_apart(on_terminal: Callable[..., str]
 
 
 @pytest.mark.parametrize("before", ["", "abc"])
-def test_headings_are_alike_and_go_to_standard_error(run: Run, before: str) -> None:
+def test_headings_go_to_standard_error_where_the_text_goes_to_a_terminal(
+    run: Run, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ["--length", 2, "--seed", 1, "--num", 3]
     sampled = run("sample", "two", "--prime", before, *arguments)
     reverse = run("sample", "two", "--reverse", "--prime", before, *arguments)
     filled = run("fill", "two", "--before", before, *arguments)
-    for result in (sampled, reverse, filled):
-        assert re.findall(r"^--- (\d) of 3(?:: score.*)? ---$", result.err, re.MULTILINE) == ["1", "2", "3"]
-        assert "---" not in result.out
+    assert sampled.err == reverse.err == "", "in a pipe they would stand without their texts"
+    assert re.findall(r"^(\d) of 3: score", filled.err, re.MULTILINE) == ["1", "2", "3"], "but scores are news"
+    for words in (["sample", "two"], ["sample", "two", "--reverse"], ["fill", "two"]):
+        option = ["--before" if words[0] == "fill" else "--prime", before]
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", Terminal())
+            told = run(*words, *option, *arguments).err
+        assert re.findall(r"^--- (\d) of 3(?:: score.*)? ---$", told, re.MULTILINE) == ["1", "2", "3"]
 
 
 def test_particles_say_how_good_the_search_was(run: Run) -> None:

@@ -10,14 +10,17 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from conftest import small_model
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.cli import bars
+from chargen.cli import terminal as terminal_module
 from chargen.cli.bars import Bar, TrainingBar
 from chargen.cli.help import continued
 from chargen.cli.main import COMMANDS, main
 from chargen.cli.terminal import cells, columns, fold, tell, tell_above, wrap
+from chargen.storage.model_file import save_model
 
 fcntl = pytest.importorskip("fcntl")
 termios = pytest.importorskip("termios")
@@ -244,3 +247,18 @@ def test_an_example_is_the_same_command_at_any_width(width: int) -> None:
     assert all(len(row) <= max(width, 35) for row in rows)
     assert shlex.split("\n".join(rows).replace("\\\n", "")) == shlex.split(command)
     assert any('--before "It was - a --dark "' in row for row in rows)
+
+
+@pytest.mark.parametrize("name", ["info", "check"])
+def test_tables_fit_a_narrow_terminal(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model("model.safetensors", small_model())
+    monkeypatch.setattr(terminal_module, "columns", lambda stream=None: 39)
+    with pytest.raises(SystemExit) as ended:
+        main([name, "model.safetensors"])
+    assert ended.value.code == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert any(row.startswith("  ") for row in rows)
+    assert [row for row in rows if len(row) > 39 and " " in row.strip()] == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from chargen.cli.options import PATH, GroupedCommand, option
-from chargen.cli.terminal import styled, tell_of_kernels
+from chargen.cli.terminal import show, styled, tell_of_kernels
 from chargen.errors import ModelFileError, amount
 from chargen.insight.causality import check
 from chargen.storage.model_file import model_path, read_model
@@ -35,7 +35,7 @@ def command(model: Path, as_json: bool) -> None:
     else:
         for one in found:
             result = styled("FAILED", "red") if one.violations else styled("ok", "green")
-            click.echo(f"{one.prediction:9} {one.path:15} sees {SEEN[one.prediction]} only: {result}")
+            show(f"{one.prediction:9} {one.path:15} sees {SEEN[one.prediction]} only: {result}")
             for line in one.violations[:5]:
                 click.echo(f"    {line}")
             if len(one.violations) > 5:

@@ -20,7 +20,7 @@ from chargen.cli.options import (
     unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_kernels
+from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_escapes, tell_of_kernels
 from chargen.draws import MAX_SEED
 from chargen.errors import SettingError, amount
 from chargen.sampling.choose import SampleConfig
@@ -49,7 +49,7 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 @option("--echo/--no-echo", group="Text", default=True, help="Print the text around the gaps too.", shown_default="yes")
 @option("--num", group="Text", type=click.IntRange(1, 1_000_000), default=1, metavar="N", show_default=True,
         help="Alternatives to write, all different, with their scores.")  # fmt: skip
-@option("--separator", group="Text", metavar="TEXT",
+@option("--separator", group="Text", escapes=True, metavar="TEXT",
         help="Between alternatives.", shown_default="NUL, as for xargs -0; on a terminal a blank line")  # fmt: skip
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
         help="Same seed, same text.", shown_default="another one each time, told on standard error")  # fmt: skip
@@ -104,6 +104,8 @@ def command(
     tell_of_kernels()
     filler = Filler(file, config, particles=particles, seed=seed, unknown=unknown)
     tell_of_bans(filler.config.ban, file.vocabulary)
+    texts = {"--stop": config.stop, "--ban": [config.ban], "--before": [before or ""], "--after": [after or ""]}
+    tell_of_escapes(file.vocabulary, texts)
     if source is not None:
         sources, _ = find_sources([source])
         reading = ReadingConfig(encoding or file.reading.encoding, errors)
@@ -128,7 +130,10 @@ def command(
             if form == "jsonl":
                 writer.write(json.dumps(_described(number, filler.seed, one)) + "\n")
                 continue
-            separate(writer, number, separator, _scores(number, one, num) if num > 1 or sys.stderr.isatty() else [])
+            scores = _scores(number, one, num) if num > 1 or sys.stderr.isatty() else []
+            separate(writer, number, separator, scores)
+            if scores and not writer.terminal:
+                tell("\n".join(scores))
             _write(writer, one, template.parts if echo else ("",) * len(template.parts), echo)
         writer.close()
     _tell_search(fills)

@@ -19,7 +19,7 @@ from chargen.cli.options import (
     unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_kernels
+from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_escapes, tell_of_kernels
 from chargen.draws import MAX_SEED
 from chargen.errors import ChargenError, SettingError
 from chargen.model.config import need_two_ways
@@ -53,7 +53,7 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 @option("--echo/--no-echo", group="Text", default=True, help="Print the prime with the text.", shown_default="yes")
 @option("--num", group="Text", type=click.IntRange(1), default=1, metavar="N", show_default=True,
         help="Samples to write side by side.")  # fmt: skip
-@option("--separator", group="Text", metavar="TEXT",
+@option("--separator", group="Text", escapes=True, metavar="TEXT",
         help="Between samples.", shown_default="NUL, as for xargs -0; on a terminal a blank line")  # fmt: skip
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
         help="Same seed, same text.", shown_default="another one each time, told on standard error")  # fmt: skip
@@ -107,6 +107,7 @@ def command(
     chosen = {"prime": prime, "prime_file": prime_file}
     command_line_wins(("prime", "prime_file"), chosen)
     prime, prime_file = chosen["prime"], chosen["prime_file"]
+    literal = prime or ""
     config = SampleConfig(**{**WRITING, **given_settings(SampleConfig, values)})
     if prime is not None and prime_file is not None:
         raise SettingError("--prime and --prime-file contradict each other: give one")
@@ -133,7 +134,10 @@ def command(
     if device == "cpu":
         tell_of_kernels()
     sampler = Sampler(file, config, num=num, seed=seed, device=device, direction=direction)
+    if state_out is not None:
+        sampler.check_state_path(state_out)
     tell_of_bans(sampler.config.ban, file.vocabulary)
+    tell_of_escapes(file.vocabulary, {"--stop": config.stop, "--ban": [config.ban], "--prime": [literal]})
     if state_in is not None:
         sampler.load_state(state_in)
         if seed is not None:

@@ -11,7 +11,7 @@ import click
 from chargen.cli.bars import Bar
 from chargen.cli.options import PATH, GroupedCommand, option, unused
 from chargen.cli.report import some_of, unknown_characters
-from chargen.cli.terminal import TextWriter, tell, visible
+from chargen.cli.terminal import TextWriter, show, tell, tell_of_escapes, visible
 from chargen.errors import DataError, SettingError, amount
 from chargen.insight.score import JUDGES, Scores, score
 from chargen.model.config import need_two_ways
@@ -75,6 +75,7 @@ def command(
         text = "".join(read_text(_found(sources), reading, report=report))
     else:
         unused(("encoding", "errors"), "--text")
+        tell_of_escapes(file.vocabulary, {"--text": [text]})
     text = clean(text, file.reading)
     with Bar(total=len(text), unit="char", delay=1) as bar:
         found = score(
@@ -149,7 +150,7 @@ def _print_unlikely(found: Scores, new: str) -> None:
             told += ", never seen in training" if probability is not None and one.character in new else ""
             rather = ", ".join(f"{_shown(other)} {share:.2g}" for other, share in one.alternatives)
             told += f"; rather {rather}" if rather else ""
-            click.echo(f"line {line}, column {column}: {_shown(one.character)} {told}")
+            show(f"line {line}, column {column}: {_shown(one.character)} {told}")
         if one.character == "\n":
             line, column = line + 1, 0
 
