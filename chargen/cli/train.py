@@ -117,7 +117,8 @@ def command(
         for role, names in (("valid", valid), ("test", test)):
             if names and values[f"{role}_fraction"] is not None:
                 raise SettingError(f"--{role} and --{role}-fraction are two ways to say one thing: give one")
-        check_free(out or _free_folder(sources[0], overwrite), overwrite)
+        if out or overwrite:
+            check_free(out or _free_folder(sources[0], overwrite), overwrite)
         init = read_model(init_from) if init_from is not None else None
         given_model = (asdict(init.config) if init else {}) | given_settings(ModelConfig, values)
         given_training = given_settings(TrainConfig, values)
