@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from chargen.arguments import checked
 from chargen.draws import Purpose, uniform
-from chargen.errors import DataError
+from chargen.errors import DataError, amount
 from chargen.settings import whole
 
 MAX_STEP = 2**40
@@ -113,8 +113,8 @@ class RandomBatches:
                 else "give more text"
             )
             raise DataError(
-                f"random windows of {seq_length} need at least {seq_length + 1} characters of training text, "
-                f"found {len(ids)}; {advice}"
+                f"random windows of {seq_length} need at least {amount(seq_length + 1, 'character')} of training "
+                f"text, found {len(ids)}; {advice}"
             )
         self.ids = ids
         self.seq_length = seq_length

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from chargen.errors import ChargenError, WriteError
+from chargen.errors import ChargenError, WriteError, amount
 
 _TEMPORARY = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
 
@@ -70,7 +70,13 @@ def why(error: OSError, folder: Path, size: int | None = None) -> str:
 
 
 def _measured(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 10**6 else f"{size:,} bytes"
+    return f"{size / 1e6:,.1f} MB" if size >= 10**6 else amount(size, "byte")
+
+
+def blocked(path: Path) -> str:
+    """Why no file can be at `path`: another one is where a folder above it must be. Nothing where none is."""
+    above = next((parent for parent in Path(os.path.abspath(path)).parents if os.path.lexists(parent)), None)
+    return "" if above is None or above.is_dir() else f"{os.path.relpath(above)} is no folder"
 
 
 def make_folder(folder: Path) -> None:

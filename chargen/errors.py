@@ -74,3 +74,13 @@ def short(value: object, length: int = 60, write: Callable[[object], str] = str)
 def told(value: object) -> str:
     """A setting's value, in one line."""
     return short(value, 200, repr)
+
+
+def amount(number: float, noun: str, plural: str = "") -> str:
+    """A number of things, in words: 1 file, 2,000 files, 1.5 minutes.
+
+    Args:
+        plural: of the noun, where it does not just end in s.
+    """
+    digits = f"{number:,.10g}" if isinstance(number, float) else f"{number:,}"
+    return f"{digits} {noun if number == 1 else plural or noun + 's'}"

@@ -1,9 +1,12 @@
-"""Where chargen keeps what it can make again."""
+"""Where chargen keeps what it makes."""
 
 import os
 from pathlib import Path
 
 import platformdirs
+
+CHECKPOINTS = Path("checkpoints")
+"""Where run folders are made, unless another place is named."""
 
 
 def cache_folder() -> Path:

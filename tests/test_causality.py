@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from chargen import check, check_causality
 from chargen.cli.main import main
-from chargen.errors import SettingError
+from chargen.errors import SettingError, amount
 from chargen.insight.causality import LENGTH
 from chargen.model.config import ModelConfig
 from chargen.sampling.cloze import NumpyCloze
@@ -402,7 +402,7 @@ def test_the_command_refuses_a_blind_model_in_one_line(
         assert captured.err.startswith("chargen: ")
         assert captured.err.count("\n") == 1
         number = 11 if bidirectional else 4
-        assert f"{number} of {number} ways to predict leak or are blind" in captured.err
+        assert f"of {amount(number, 'way')} to predict, leaking or blind: {number};" in captured.err
         if arguments:
             assert all(one["violations"] for one in json.loads(captured.out)["checks"])
         else:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from conftest import small_model
@@ -26,6 +28,7 @@ from yardstick import HANG
 from chargen import __version__
 from chargen.cli import info
 from chargen.cli.main import COMMANDS, main
+from chargen.cli.options import PATH
 from chargen.cli.report import in_bits
 from chargen.model.language_model import CharModel
 from chargen.sampling.choose import WRITING
@@ -49,6 +52,8 @@ QUICK = [
     "--preview",
     "0",
 ]
+
+COMMANDS_OF_A_MODEL = ("sample", "fill", "eval", "score", "check", "info")
 
 
 class Result:
@@ -507,13 +512,46 @@ def test_samples_in_a_pipe_can_be_told_from_text(run, model) -> None:
     lines = [json.loads(line)["text"] for line in run(*arguments, "--num", 3, "--format", "jsonl").out.splitlines()]
     several = run(*arguments, "--num", 3)
     assert several.out.split("\0") == ["abc" + text for text in lines]
-    assert several.err == "".join(f"--- {number} of 3 ---\n" for number in (1, 2, 3))
+    assert several.err == "", "headings would stand without their texts"
     assert run(*arguments, "--num", 3, "--separator", "\n===\n").out.split("\n===\n") == several.out.split("\0")
     assert run(*arguments, "--num", 3, "--separator", "").out == several.out.replace("\0", "")
     assert run(*arguments, "--separator", "|").out == "abc" + lines[0]
     refused = run(*arguments, "--separator", "|", "--format", "jsonl")
     assert (refused.code, refused.out) == (2, "")
     assert "--separator does nothing with --format jsonl" in refused.err
+
+
+def test_a_separator_may_hold_escapes_as_shells_hand_them_over(run, model) -> None:
+    arguments = ["sample", model, "--length", 9, "--seed", 5, "--num", 3]
+    texts = run(*arguments).out.split("\0")
+    for given, written in ((r"\n---\n", "\n---\n"), (r"\t\0\\n\d", "\t\0\\n\\d"), ("\n", "\n")):
+        assert run(*arguments, "--separator", given).out == written.join(texts)
+    fill_help, sample_help, train_help = (run(name, "--help").out for name in ("fill", "sample", "train"))
+    for shown in (fill_help, sample_help, train_help):
+        assert r"\n is a line end, \t a tab]" in " ".join(shown.split())
+
+
+def test_what_stands_between_files_may_hold_escapes_too(run, tmp_path) -> None:
+    (tmp_path / "more.txt").write_text(TEXT)
+    assert run("train", "text.txt", "more.txt", "--between", r"\t\n", "--steps", 2, *QUICK).code == 0
+    assert "\t" in read_model("checkpoints/text").vocabulary.characters
+
+
+@pytest.mark.parametrize("options", [["--stop", r"\n\n"], ["--prime", r"a\n"]])
+def test_a_literal_line_end_is_told_where_the_model_has_no_backslash(run, model, options) -> None:
+    refused = run("sample", model, *options)
+    assert refused.code in (2, 3)
+    assert one_line(refused.err)
+    assert r"write a line end as $'\n', in most shells" in refused.err
+
+
+def test_a_literal_line_end_is_noted_where_the_model_has_backslashes(run, tmp_path) -> None:
+    save_model("code/model.safetensors", small_model(characters="".join(sorted("abn\\ewli \n"))))
+    arguments = ["sample", "code", "--length", 9, "--seed", 1]
+    note = r"note: --stop has a backslash and n, not a line end, which is $'\n' in most shells" + "\n"
+    assert note in run(*arguments, "--stop", r"\n\n").err
+    assert run(*arguments, "--stop", r"\newline", "--stop", "\n").err == ""
+    assert note.replace("--stop", "--ban") in run(*arguments, "--ban", r"\n").err
 
 
 def test_a_text_that_nobody_gave_a_length_ends_with_a_line_or_a_word(run, model) -> None:
@@ -536,7 +574,7 @@ def test_sample_is_cooler_than_a_sampler_and_says_so(run, model) -> None:
     warm = run("sample", model, "--seed", 1, "--length", 200, "--temperature", 1, "--min-p", 0).out
     assert warm == Sampler(file, seed=1).generate(200)
     assert f"default: {WRITING['temperature']:g}" in " ".join(run("sample", "--help").out.split())
-    assert "default: 1;" in " ".join(run("fill", "--help").out.split())
+    assert "[default: 1; at least 0]" in " ".join(run("fill", "--help").out.split())
 
 
 def test_help_says_of_what_the_log_probabilities_are(run) -> None:
@@ -860,6 +898,43 @@ def test_a_run_does_not_read_its_own_folder(run, tmp_path) -> None:
     assert resumed.code == 0, resumed.err
 
 
+def test_a_run_in_the_folder_of_its_texts_hides_none_of_them(run, tmp_path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/text.txt").write_text(TEXT)
+    assert run("train", "texts", "--steps", 2, "--out", "texts", *QUICK).code == 0
+    resumed = run("train", "--resume", "texts", "--steps", 3, "--preview", 0)
+    assert resumed.code == 0, resumed.err
+    again = run("train", "texts", "--steps", 2, *QUICK)
+    assert again.code == 0, again.err
+    assert f"texts: {len(TEXT):,} characters" in again.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["train", "text.txt", "--out", ""], "--out"),
+        (["train", "--resume", ""], "--resume"),
+        (["train", "text.txt", "--init-from", ""], "--init-from"),
+        (["train", "text.txt", "--config", ""], "--config"),
+        (["train", "text.txt", "--config", "out.toml"], "out.toml: out"),
+        (["sample", "model", "--state-in", ""], "--state-in"),
+        (["sample", "model", "--state-out", ""], "--state-out"),
+        (["export", "model", "", "--quantize", "int8"], "OUT"),
+        *(([name, ""] + ["x"] * (name == "eval"), "MODEL") for name in COMMANDS_OF_A_MODEL),
+    ],
+)
+def test_an_empty_path_is_not_the_folder_that_one_is_in(run, model, tmp_path, arguments, name) -> None:
+    (tmp_path / "out.toml").write_text("out = ''")
+    refused = run(*arguments)
+    assert (refused.code, refused.out, refused.err) == (2, "", f"chargen: {name} is '': it must be a path\n")
+
+
+def test_every_path_is_of_the_type_that_refuses_an_empty_one() -> None:
+    for name in (name for group in COMMANDS.values() for name in group):
+        for parameter in importlib.import_module(f"chargen.cli.{name}").command.params:
+            assert not isinstance(parameter.type, click.Path) or parameter.type is PATH, (name, parameter.name)
+
+
 def test_a_state_never_replaces_another_file(run, model, tmp_path) -> None:
     before = (model / FILE_NAME).read_bytes()
     for target in (model / FILE_NAME, tmp_path / "text.txt", "/dev/null"):
@@ -870,6 +945,69 @@ def test_a_state_never_replaces_another_file(run, model, tmp_path) -> None:
     assert Path("/dev/null").is_char_device()
     for _ in range(2):
         assert run("sample", model, "--length", 3, "--seed", 1, "--state-out", "state").code == 0
+
+
+@pytest.mark.parametrize("target", ["text.txt", "text.txt/state", "model", "model/model.safetensors", "/dev/null"])
+def test_a_state_that_cannot_be_saved_is_refused_before_anything_is_written(run, model, target) -> None:
+    refused = run("sample", model, "--length", 3, "--state-out", target)
+    assert (refused.code, refused.out) == (1, "")
+    assert one_line(refused.err)
+    assert "choose another file" in refused.err
+
+
+@pytest.mark.parametrize("folder", ["text.txt", "text.txt/run"])
+def test_a_run_folder_that_cannot_be_is_refused_before_the_text_is_read(run, monkeypatch, folder) -> None:
+    monkeypatch.setattr("chargen.text.corpus.Corpus.from_files", None)
+    refused = run("train", "text.txt", "--out", folder)
+    assert (refused.code, refused.err) == (
+        2, f"chargen: cannot make the run folder {folder}: text.txt is no folder; choose another place\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("text.txt", "text.txt is not a good sampler state file: it is a text\n"),
+        ("model", "cannot read model: it is a folder\n"),
+        ("model/model.safetensors", "it is a file of another kind, 'model'\n"),
+        ("text.tx", "cannot read text.tx: No such file or directory; did you mean text.txt?\n"),
+    ],
+)
+def test_what_is_no_state_is_called_what_it_is(run, model, name, words) -> None:
+    refused = run("sample", model, "--length", 3, "--state-in", name)
+    assert (refused.code, refused.out) == (4, "")
+    assert one_line(refused.err)
+    assert refused.err.endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["train", "txet.txt"], "text.txt"),
+        (["train", "text"], "text.txt"),
+        (["train", "pyhton"], "python"),
+        (["train", "text.txt", "--valid", "books/on.txt"], "books/one.txt"),
+        (["train", "boosk/noe.txt"], "books/one.txt"),
+        (["train", "--resume", "modle"], "model"),
+        (["train", "text.txt", "--init-from", "modle"], "model"),
+        (["train", "text.txt", "--config", "text.tml"], "text.toml"),
+        (["sample", "modle"], "model"),
+        (["sample", "model/model.safetensor"], "model/model.safetensors"),
+        (["sample", "novel"], "checkpoints/novel"),
+        (["sample", "model", "--prime-file", "txet.txt"], "text.txt"),
+        (["eval", "model", "txet.txt"], "text.txt"),
+        (["info", "modle"], "model"),
+    ],
+)
+def test_a_name_mistyped_is_suggested(run, model, tmp_path, arguments, meant) -> None:
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books/one.txt").write_text(TEXT)
+    (tmp_path / "text.toml").write_text("")
+    shutil.copytree(model, tmp_path / "checkpoints/novel")
+    refused = run(*arguments)
+    assert refused.code in (2, 3, 4)
+    assert one_line(refused.err)
+    assert refused.err.endswith(f"; did you mean {meant}?\n")
 
 
 def test_what_was_written_before_a_dead_end_is_printed(run, model) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from yardstick import is_read_soon
 
-from chargen.errors import ModelFileError, SettingError
+from chargen.errors import ModelFileError, SettingError, amount
 from chargen.storage import container
 
 KIND = "test"
@@ -260,7 +260,7 @@ WORDS = {
     "side of 10^9": "array x has another shape than its settings say, (2,)",
     "gap before": "array x does not lie where 8 bytes of it must",
     "second array cut": "array y does not lie where 8 bytes of it must",
-    "data too long": "8 bytes follow the last array",
+    "data too long": "8 bytes behind the last array",
     "extra array": "its arrays do not fit its settings (y, 1 in all)",
     "another kind": "it is a file of another kind, 'run'",
     "no kind": "it is a file of another kind, None",
@@ -281,7 +281,7 @@ def headed(head):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"1234567", "7 bytes are too few"),
+        (b"1234567", "it is too short: 7 bytes"),
         (bytes(8), "its header is not JSON (Expecting value: line 1 column 1 (char 0))"),
         (struct.pack("<Q", 3) + b"{}", "a header of 3 bytes does not fit its 10 bytes"),
         (headed(b"[]"), "its header is not a table of arrays"),
@@ -304,7 +304,7 @@ def test_arrays_follow_each_other_and_nothing_follows_the_last():
     text = json.dumps({name: header[name] for name in header if name != "__metadata__"})
     for more in (1, 7, 100):
         longer = signed({}, text, data[-size:] + bytes(more))
-        assert complaint(longer, shapes_of(arrays)) == f"{more} bytes follow the last array"
+        assert complaint(longer, shapes_of(arrays)) == f"{amount(more, 'byte')} behind the last array"
 
 
 def test_a_file_says_of_what_kind_it_is(tmp_path):
@@ -332,7 +332,7 @@ def test_no_header_is_written_that_could_not_be_read_again(tmp_path):
     with pytest.raises(SettingError) as caught:
         container.pack({}, description, size - 1)
     assert str(caught.value) == words
-    with pytest.raises(ModelFileError, match=f"a header of {size} bytes does not fit"):
+    with pytest.raises(ModelFileError, match=f"a header of {size:,} bytes does not fit"):
         container.unpack(data, KIND, lambda _: {}, size - 1)
     with pytest.raises(SettingError) as caught:
         container.save(tmp_path / "f", {}, description, smaller="say less", max_header=size - 1)
@@ -345,11 +345,11 @@ def test_no_header_is_written_that_could_not_be_read_again(tmp_path):
 
 @pytest.mark.parametrize("size", [2**63, 2**64 - 1, 10**9, container.MAX_HEADER + 1])
 def test_a_header_that_claims_to_be_huge_is_refused(size):
-    assert f"{size}" in complaint(struct.pack("<Q", size) + signed({})[8:])
+    assert f"{size:,}" in complaint(struct.pack("<Q", size) + signed({})[8:])
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [(1_000_000, "its header is not JSON"), (1_000_001, "a header of 1000001 bytes does not fit")]
+    ("size", "words"), [(1_000_000, "its header is not JSON"), (1_000_001, "a header of 1,000,001 bytes does not fit")]
 )
 def test_a_header_of_a_million_bytes_is_the_largest_that_is_looked_at(size, words):
     assert complaint(headed(b" " * size)).startswith(words)
@@ -410,5 +410,5 @@ def test_messages_name_the_file(tmp_path):
     with pytest.raises(ModelFileError, match=r"^cannot read .*absent: No such file or directory$"):
         container.load(tmp_path / "absent", KIND, lambda _: {})
     (tmp_path / "short").write_bytes(b"1234")
-    with pytest.raises(ModelFileError, match=r"short is not a good test file: 4 bytes are too few"):
+    with pytest.raises(ModelFileError, match=r"short is not a good test file: it is too short: 4 bytes"):
         container.load(tmp_path / "short", KIND, lambda _: {})

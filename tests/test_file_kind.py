@@ -100,6 +100,7 @@ NONE: dict[str, tuple[Callable[[], bytes], str]] = {
     "numbers": (lambda: b"".join(n.to_bytes(4, "little") for n in range(1000)), "no text: "),
     "gzip": (lambda: gzip.compress(b"text"), "a file packed with gzip"),
     "pdf": (lambda: b"%PDF-1.7\n%\xe2\xe3\n1 0 obj <<>>", "a PDF document"),
+    "rtf": (lambda: b"{\\rtf1\\ansi Call me Ishmael.\\par\n" * 9 + b"}", "an RTF document"),
     "docx": (lambda: zipped(("[Content_Types].xml", b"<x/>"), ("word/document.xml", b"<x/>")), "an office document"),
     "odt": (lambda: zipped(("mimetype", b"application/vnd.oasis.opendocument.text")), "an office document"),
     "epub": (lambda: zipped(("mimetype", b"application/epub+zip")), "an EPUB book"),

@@ -15,6 +15,7 @@ ROOMS = {
     "arguments": 0,
     "draws": 0,
     "places": 0,
+    "nearest": 0,
     "locks": 0,
     "kernels": 0,
     "durable": 0,

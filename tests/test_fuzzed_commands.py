@@ -391,7 +391,7 @@ def flaws(end: Ended) -> list[str]:
     if end.code and not re.match(r"chargen: .*\w", end.last):
         found.append("the last line does not say what is wrong")
     named = re.match(r"chargen: (?:any.toml: )?(--[\w-]+) is ", end.last)
-    if end.command in NAMES and named and named[1] not in map(called, options_of(end.command)):
+    if end.command in NAMES and named and not any(named[1] in one.opts for one in command_of(end.command).params):
         found.append(f"{end.command} has no option {named[1]}")
     return found
 

@@ -407,8 +407,8 @@ OTHERS = {
     "picture": (b"\x89PNG\r\n\x1a\n" + bytes(99), "it is a picture$"),
     "noise": (b"\xff" * 8 + bytes(range(256)) * 9, "it is no model file$"),
     "utf-16": ("\ufeffCall me Ishmael.".encode("utf-16-le") * 9, "it is no model file$"),
-    "short": (b"hello", "5 bytes are too few$"),
-    "empty": (b"", "0 bytes are too few$"),
+    "short": (b"hello", "it is too short: 5 bytes$"),
+    "empty": (b"", "it is too short: 0 bytes$"),
 }  # fmt: skip
 
 

@@ -20,7 +20,17 @@ from hypothesis import strategies as st
 
 from chargen.errors import DataError, SettingError
 from chargen.text import reading
-from chargen.text.reading import ReadingConfig, ReadingReport, Source, clean, find_sources, normalized, read_text
+from chargen.text.reading import (
+    RUN_FILES,
+    ReadingConfig,
+    ReadingReport,
+    Source,
+    clean,
+    find_sources,
+    normalized,
+    read_text,
+)
+from chargen.training import run_folder
 
 TRICKY = "ea\r\n\ufeff\ufffd漢😀\u0301\u0323\u0327\u0345\u1100\u1161\u11a8가\u0f71\u0f72\u09c7\u09be"
 texts = st.text(st.one_of(st.sampled_from(TRICKY), st.characters(codec="utf-8")))
@@ -207,7 +217,8 @@ def test_a_packed_file_cut_anywhere_is_damaged(tmp_path: Path, suffix: str):
     packed, path = PACKERS[suffix](b"hello"), tmp_path / f"x{suffix}"
     for size in range(1, len(packed)):
         path.write_bytes(packed[:size])
-        with pytest.raises(DataError, match=rf"cannot read .*x\{suffix}"):
+        words = "it is cut off .*; take a fresh copy$" if size > 10 else ""
+        with pytest.raises(DataError, match=rf"cannot read .*x\{suffix}: {words}"):
             text_of(path)
 
 
@@ -218,6 +229,15 @@ def test_a_file_that_only_claims_to_be_packed_is_damaged(tmp_path: Path, suffix:
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"cannot read .*x\{suffix}"):
         text_of(path)
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_file_whose_name_says_another_packing_is_told_so(tmp_path: Path, suffix: str):
+    other = next(name for name in PACKERS if name != suffix)
+    for content, words in ((b"text\n" * 9, "not packed with"), (PACKERS[other](b"text"), "packed with [a-z0-9]*, not")):
+        (tmp_path / f"x{suffix}").write_bytes(content)
+        with pytest.raises(DataError, match=rf"x\{suffix}: it is {words} .*, as its name says; give it another name$"):
+            text_of(tmp_path / f"x{suffix}")
 
 
 @pytest.fixture
@@ -233,6 +253,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_is_read_recursively_in_sorted_order(folder: Path):
     assert text_of(folder) == "a.txt\na/z.txt\nb.txt\nc/d/e.md\n"
     assert text_of("b.txt", "a") == "b.txt\na/z.txt\n"
+
+
+def test_a_run_in_a_folder_hides_its_own_files_only(folder: Path):
+    assert set(RUN_FILES) == set(run_folder.FILES)
+    assert RUN_FILES[0] == run_folder.FILES[0]
+    (folder / "c/metrics.jsonl").write_text("no run\n")
+    for name in RUN_FILES:
+        (folder / "a" / name).write_text(name)
+    assert text_of(folder) == "a.txt\na/z.txt\nb.txt\nc/d/e.md\nno run\n"
+    assert find_sources(["a"])[1] == 4
 
 
 def test_hidden_files_are_left_out_and_counted(folder: Path):

@@ -256,7 +256,6 @@ def test_an_archive_with_any_byte_changed_is_read_or_refused(tmp_path: Path, suf
 @pytest.mark.parametrize(
     ("members", "words"),
     [
-        ({"A/a.xml": b"<a/>", "[Content_Types].xml": b"<x/>", "word/b.xml": b"<c/>"}, "part of a document"),
         ({"a.png": NO_TEXT["cover.png"]}, "a picture"),
         ({"inner.gz": gzip.compress(b"text")}, "packed with gzip"),
         ({"inner.tar": tar(SMALL)}, "an archive"),
@@ -268,6 +267,25 @@ def test_an_archive_without_text_says_what_it_holds(tmp_path: Path, members: Mem
         text_of(tmp_path / "x.zip")
     (tmp_path / "x.txt").write_bytes(b"text")
     assert text_of(tmp_path) == "text"
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"A/a.xml": b"<a/>", "[Content_Types].xml": b"<x/>", "word/b.xml": b"<c/>"}, "an office document"),
+        ({"a.xhtml": b"<a/>", "META-INF/container.xml": b"<x/>"}, "an EPUB book"),
+        ({"a.xml": b"<a/>", "META-INF/manifest.xml": b"<x/>"}, "an office document"),
+        ({"a.txt": b"text", "META-INF/MANIFEST.MF": b"x"}, "a Java archive"),
+    ],
+)
+def test_a_document_is_named_whatever_the_order_of_its_members(tmp_path: Path, members: Members, words: str):
+    (tmp_path / "x.zip").write_bytes(zipped(members))
+    with pytest.raises(DataError, match=rf"x\.zip is {words}.*; (save|turn) it"):
+        text_of(tmp_path / "x.zip")
+    (tmp_path / "x.txt").write_bytes(b"text")
+    report = ReadingReport()
+    assert text_of(tmp_path, report=report) == "text"
+    assert words in report.passed_over[0]
 
 
 def test_a_member_under_a_password_is_passed_over(tmp_path: Path):

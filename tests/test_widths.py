@@ -3,19 +3,24 @@
 import contextlib
 import os
 import re
+import shlex
 import struct
 import threading
 import unicodedata
 from pathlib import Path
 
 import pytest
+from conftest import small_model
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.cli import bars
+from chargen.cli import terminal as terminal_module
 from chargen.cli.bars import Bar, TrainingBar
-from chargen.cli.main import main
+from chargen.cli.help import continued
+from chargen.cli.main import COMMANDS, main
 from chargen.cli.terminal import cells, columns, fold, tell, tell_above, wrap
+from chargen.storage.model_file import save_model
 
 fcntl = pytest.importorskip("fcntl")
 termios = pytest.importorskip("termios")
@@ -211,3 +216,49 @@ def test_a_command_stays_whole_where_a_row_holds_it() -> None:
     assert wrap(line, 30).split("\n")[-1] == "  sample checkpoints/novel"
     assert cells("時代") == 4
     assert cells("e\u0301") == 1
+
+
+def help_of(name: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit) as ended:
+        main([*name.split(), "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["", *(name for group in COMMANDS.values() for name in group)])
+def test_help_fits_the_terminal_and_cuts_no_word(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = help_of(name, 100, capsys, monkeypatch).split()
+    for width in (40, 60, 80, 100):
+        shown = help_of(name, width, capsys, monkeypatch)
+        assert max(map(len, shown.splitlines())) <= width
+        assert [word for word in shown.split() if word != "\\"] == [word for word in words if word != "\\"]
+        below_usage = " ".join(shown.partition("\n\n")[2].split())
+        assert not re.search(r"\][.,;]|\] \[|x[<>]=", below_usage), "one pair of brackets, ranges in words"
+        assert not re.search(r"\S  +\[", shown), "one blank before them"
+
+
+@pytest.mark.parametrize("width", range(20, 80, 7))
+def test_an_example_is_the_same_command_at_any_width(width: int) -> None:
+    command = 'chargen fill checkpoints/novel --before "It was - a --dark " --after x --overwrite -n 3 a.txt'
+    rows = continued(command, width)
+    assert all(len(row) <= max(width, 35) for row in rows)
+    assert shlex.split("\n".join(rows).replace("\\\n", "")) == shlex.split(command)
+    assert any('--before "It was - a --dark "' in row for row in rows)
+
+
+@pytest.mark.parametrize("name", ["info", "check"])
+def test_tables_fit_a_narrow_terminal(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model("model.safetensors", small_model())
+    monkeypatch.setattr(terminal_module, "columns", lambda stream=None: 39)
+    with pytest.raises(SystemExit) as ended:
+        main([name, "model.safetensors"])
+    assert ended.value.code == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert any(row.startswith("  ") for row in rows)
+    assert [row for row in rows if len(row) > 39 and " " in row.strip()] == []

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from chargen.cli.options import GroupedCommand, option
-from chargen.cli.terminal import styled, tell_of_kernels
-from chargen.errors import ModelFileError
+from chargen.cli.options import PATH, GroupedCommand, option
+from chargen.cli.terminal import show, styled, tell_of_kernels
+from chargen.errors import ModelFileError, amount
 from chargen.insight.causality import check
 from chargen.storage.model_file import model_path, read_model
 
@@ -16,7 +16,7 @@ SEEN = {"forward": "what stands before", "backward": "what stands behind", "cloz
 
 
 @click.command("check", cls=GroupedCommand, short_help="Check what a model's predictions see.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
 def command(model: Path, as_json: bool) -> None:
     """Check what a model's predictions see.
@@ -35,12 +35,12 @@ def command(model: Path, as_json: bool) -> None:
     else:
         for one in found:
             result = styled("FAILED", "red") if one.violations else styled("ok", "green")
-            click.echo(f"{one.prediction:9} {one.path:15} sees {SEEN[one.prediction]} only: {result}")
+            show(f"{one.prediction:9} {one.path:15} sees {SEEN[one.prediction]} only: {result}")
             for line in one.violations[:5]:
                 click.echo(f"    {line}")
             if len(one.violations) > 5:
                 click.echo(f"    and {len(one.violations) - 5} more")
     failed = sum(bool(one.violations) for one in found)
     if failed:
-        told = f"{failed} of {len(found)} ways to predict leak or are blind"
+        told = f"of {amount(len(found), 'way')} to predict, leaking or blind: {failed}"
         raise ModelFileError(f"{path}: {told}; trust no figures of it")

@@ -11,10 +11,10 @@ import click
 import numpy as np
 
 from chargen.cli.bars import Bar
-from chargen.cli.options import GroupedCommand, option
+from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.report import some_of, unknown_characters
 from chargen.cli.terminal import tell, tell_of_kernels, visible
-from chargen.errors import ModelFileError, SettingError
+from chargen.errors import ModelFileError, SettingError, amount
 from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
 from chargen.text.cache import ROLES
@@ -34,7 +34,7 @@ PIECE = 500
 
 
 @click.command("eval", cls=GroupedCommand, short_help="Score a text with a model.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @option("--part", group="Text", type=click.Choice(["all", *ROLES]), default="all", show_default=True,
         help="Score only this part, cut as in the training of MODEL.")  # fmt: skip
@@ -45,12 +45,12 @@ PIECE = 500
         "training part, or of --tune.")  # fmt: skip
 @option("--tune", group="Text", multiple=True, metavar="SOURCE",
         help="Choose the rates of --dynamic on the end of this text, which is not the scored one.")  # fmt: skip
-@option("--encoding", group="Text", metavar="TEXT", help="Encoding of the text.  [default: as in training]")
+@option("--encoding", group="Text", metavar="TEXT", help="Encoding of the text.", shown_default="as in training")
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit the encoding.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]),
-        help="What to do with characters that the model has never seen.  [default: replace them by the unknown symbol "
-        "where the model has one, else skip and count them]")  # fmt: skip
+        help="What to do with characters that the model has never seen.",
+        shown_default="the unknown symbol where the model has one, else skip and count them")  # fmt: skip
 @option("--precision", group="Machine", type=click.Choice(["fp32", "bf16", "auto"]), default="fp32", show_default=True,
         help="Of matrix products.")  # fmt: skip
 @option("--device", group="Machine", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
@@ -135,24 +135,24 @@ def _print(result: "Evaluation", figures: dict[str, Any], name: str, new: str) -
     click.echo(f"{result.perplexity:.4f} perplexity")
     direction = figures["direction"]
     tell(
-        f"{name} ({figures['part']}): {result.characters:,} characters counted, {result.bytes:,} bytes; the "
-        f"{'last' if direction == 'backward' else 'first'} character is context; "
+        f"{name} ({figures['part']}): {amount(result.characters, 'character')} counted, "
+        f"{amount(result.bytes, 'byte')}; the {'last' if direction == 'backward' else 'first'} character is context; "
         f"{direction}, {figures['precision']} on {figures['device']}"
     )
     if rates := figures.get("dynamic"):
         tell(
             f"dynamic evaluation: {figures['static_nats_per_character']:.4f} nats without; lr {rates['lr']:g} and "
-            f"decay {rates['decay']:g} were best on the last {rates['tail']:,} characters of other text"
+            f"decay {rates['decay']:g} were best on the last {amount(rates['tail'], 'character')} of other text"
         )
-    for count, words in (
-        (result.folded, "rare characters, each charged for its share of the unknown symbol"),
-        (result.unseen, f"characters never seen in training, charged for their place among all others: {new}"),
-        (result.skipped, f"characters never seen in training and left out{f': {new}' * bool(new)}"),
-        (figures["replaced"], "bytes that did not fit the encoding and became U+FFFD"),
-        (figures["passed_over"], "files that are no text, passed over"),
+    for count, noun, words in (
+        (result.folded, "rare character", "charged for a share of the unknown symbol"),
+        (result.unseen, "character", f"never seen in training, charged for the place among all others: {new}"),
+        (result.skipped, "character", f"never seen in training and left out{f': {new}' * bool(new)}"),
+        (figures["replaced"], "byte", "did not fit the encoding and became U+FFFD"),
+        (figures["passed_over"], "file", "passed over as no text"),
     ):
         if count:
-            tell(f"note: {count:,} {words}")
+            tell(f"note: {amount(count, noun)} {words}")
 
 
 def _read(sources: tuple[str, ...], reading: ReadingConfig, report: ReadingReport) -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from chargen.cli.options import GroupedCommand, option
+from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.terminal import tell, visible
-from chargen.errors import DataError, SettingError
+from chargen.errors import DataError, SettingError, amount
 from chargen.storage.container import is_kind
 from chargen.storage.model_file import KIND, model_path, read_model, save_model
 from chargen.storage.quantize import KINDS, quantize
@@ -26,8 +26,8 @@ OTHERS = {
 
 
 @click.command("export", cls=GroupedCommand, short_help="Write a model file in fewer bits.")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
+@click.argument("out", type=PATH)
 @option("--quantize", "kind", group="Form", type=click.Choice(KINDS), required=True,
         help="int8 with a scale for each row: a quarter of the size. bf16: half of it.")  # fmt: skip
 def command(model: Path, out: Path, kind: str) -> None:
@@ -50,5 +50,5 @@ def command(model: Path, out: Path, kind: str) -> None:
         if out.suffix.lower() in endings:
             raise SettingError(f"{out} would not be {other}: export writes model files, named .safetensors")
     save_model(out, replace(file, arrays=quantize(file.arrays, kind)))
-    sizes = f"{out.stat().st_size:,} bytes, {out.stat().st_size / path.stat().st_size:.0%}"
+    sizes = f"{amount(out.stat().st_size, 'byte')}, {out.stat().st_size / path.stat().st_size:.0%}"
     tell(visible(f"{out}: {sizes} of {path}", newlines=True))

@@ -10,6 +10,7 @@ import click
 
 from chargen.cli.bars import Bar
 from chargen.cli.options import (
+    PATH,
     GroupedCommand,
     command_line_wins,
     config_option,
@@ -19,9 +20,9 @@ from chargen.cli.options import (
     unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_kernels
+from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_escapes, tell_of_kernels
 from chargen.draws import MAX_SEED
-from chargen.errors import SettingError
+from chargen.errors import SettingError, amount
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.fill import PARTICLES, Fill, Filler, gap_lengths
 from chargen.sampling.gaps import MARKER, Filled, Template, fill_gaps
@@ -30,27 +31,28 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 
 
 @click.command("fill", cls=GroupedCommand, short_help="Write what stands between two texts.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.argument("source", required=False)
 @option("--before", group="Text", metavar="TEXT", help="Text before the gap; without it the gap begins a text.")
 @option("--after", group="Text", metavar="TEXT", help="Text behind the gap; without it anything may follow.")
 @option("--length", group="Text", type=click.IntRange(0), metavar="N", help="Characters of a gap.")
-@option("--min-length", group="Text", type=click.IntRange(0), metavar="N", help="Or at least so many  [default: 0],")
-@option("--max-length", group="Text", type=click.IntRange(0), metavar="N", help="and at most so many.")
+@option("--min-length", group="Text", type=click.IntRange(0), metavar="N", help="Or at least so many.",
+        shown_default="0")  # fmt: skip
+@option("--max-length", group="Text", type=click.IntRange(0), metavar="N", help="And at most so many.")
 @option("--marker", group="Text", default=MARKER, metavar="TEXT", show_default=True,
         help="What marks a gap in SOURCE; followed by {5} or {3-8} it says the gap's own length.")  # fmt: skip
-@option("--encoding", group="Text", metavar="TEXT", help="Encoding of SOURCE.  [default: as in training]")
+@option("--encoding", group="Text", metavar="TEXT", help="Encoding of SOURCE.", shown_default="as in training")
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit it.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
         help="What to do with a character of the text that the model does not know.")  # fmt: skip
-@option("--echo/--no-echo", group="Text", default=True, help="Print the text around the gaps too.  [default: yes]")
+@option("--echo/--no-echo", group="Text", default=True, help="Print the text around the gaps too.", shown_default="yes")
 @option("--num", group="Text", type=click.IntRange(1, 1_000_000), default=1, metavar="N", show_default=True,
         help="Alternatives to write, all different, with their scores.")  # fmt: skip
-@option("--separator", group="Text", metavar="TEXT",
-        help="Between alternatives.  [default: NUL, as for xargs -0; on a terminal a blank line]")  # fmt: skip
+@option("--separator", group="Text", escapes=True, metavar="TEXT",
+        help="Between alternatives.", shown_default="NUL, as for xargs -0; on a terminal a blank line")  # fmt: skip
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
-        help="Same seed, same text.  [default: another one each time, told on standard error]")  # fmt: skip
+        help="Same seed, same text.", shown_default="another one each time, told on standard error")  # fmt: skip
 @option("--particles", group="Text", type=click.IntRange(1, 100_000), default=PARTICLES, metavar="N",
         show_default=True, help="Gaps tried side by side where there are too many to score all.")  # fmt: skip
 @settings_options(SampleConfig, "Choice of characters")
@@ -85,7 +87,7 @@ def command(
     characters act as in chargen sample, but --temperature acts on the whole gap, and --stop ends it.
 
     \b
-    chargen fill checkpoints/novel --before "It was a dark and " --after " night" --max-length 12 --num 5
+    chargen fill checkpoints/novel --before "It was a dark and " --after " night" --length 6
     chargen fill checkpoints/novel letter.txt --length 8
     """
     given = {"length": length, "min_length": min_length, "max_length": max_length}
@@ -102,6 +104,8 @@ def command(
     tell_of_kernels()
     filler = Filler(file, config, particles=particles, seed=seed, unknown=unknown)
     tell_of_bans(filler.config.ban, file.vocabulary)
+    texts = {"--stop": config.stop, "--ban": [config.ban], "--before": [before or ""], "--after": [after or ""]}
+    tell_of_escapes(file.vocabulary, texts)
     if source is not None:
         sources, _ = find_sources([source])
         reading = ReadingConfig(encoding or file.reading.encoding, errors)
@@ -126,13 +130,16 @@ def command(
             if form == "jsonl":
                 writer.write(json.dumps(_described(number, filler.seed, one)) + "\n")
                 continue
-            separate(writer, number, separator, _scores(number, one, num) if num > 1 or sys.stderr.isatty() else [])
+            scores = _scores(number, one, num) if num > 1 or sys.stderr.isatty() else []
+            separate(writer, number, separator, scores)
+            if scores and not writer.terminal:
+                tell("\n".join(scores))
             _write(writer, one, template.parts if echo else ("",) * len(template.parts), echo)
         writer.close()
     _tell_search(fills)
     if count < num:
         advice = "there are no more" if fills[0].exact else "raise --particles, or allow more"
-        tell(f"note: {count} different gaps were found, not {num}; {advice}")
+        tell(f"note: {amount(count, 'different gap')} found, not {num}; {advice}")
 
 
 def _write(writer: TextWriter, filled: Filled, parts: tuple[str, ...], echo: bool) -> None:
@@ -161,11 +168,13 @@ def _tell_search(fills: tuple[Fill, ...]) -> None:
     for at, fill in enumerate(fills, start=1):
         which = f"gap {at}: " if len(fills) > 1 else ""
         if fill.exact:
-            tell(f"{which}exact: all {fill.found:,} possible gaps were scored")
+            tell(f"{which}exact: {amount(fill.found, 'possible gap')}, all scored")
         else:
             size = fill.effective_sample_size
             advice = "; raise --particles for a better search" if size < fill.particles / 10 else ""
-            told = f"{fill.found:,} different gaps found, effective sample size {size:.1f} of {fill.particles:,}"
+            told = (
+                f"{amount(fill.found, 'different gap')} found, effective sample size {size:.1f} of {fill.particles:,}"
+            )
             tell(which + told + advice)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from chargen.cli.options import GroupedCommand, option
+from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.report import in_bits
-from chargen.cli.terminal import visible
+from chargen.cli.terminal import show, visible
+from chargen.errors import amount
 from chargen.model.config import DIRECTIONS, parameter_count
 from chargen.storage.model_file import FILE_NAME, model_path, read_model
 from chargen.storage.quantize import kind_of
@@ -20,7 +21,7 @@ from chargen.training.metrics import FILE_NAME as METRICS_NAME
 
 
 @click.command("info", cls=GroupedCommand, short_help="Tell what is in a model file.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
 def command(model: Path, as_json: bool) -> None:
     """Tell what is in a model file: shape, vocabulary, what training reached. MODEL is a file or a run folder.
@@ -56,19 +57,18 @@ def command(model: Path, as_json: bool) -> None:
         )
         return
     config, training = file.config, file.training
-    unit = f"{vocabulary.unit}s"
     rows = {
-        "file": f"{path}, {size:,} bytes",
+        "file": f"{path}, {amount(size, 'byte')}",
         "written": _written(path, "%Y-%m-%d %H:%M", time.localtime),
         "sha256": file.sha256,
         "model": f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}, "
         f"embedding {config.input_size}{' (tied)' * config.tie_weights}, {parameters:,} parameters, "
         f"{'reads both ways' if config.bidirectional else 'reads forward'}"
         + (f", weights in {kind_of(file.arrays)}" if kind_of(file.arrays) else ""),
-        "vocabulary": f"{len(vocabulary):,} {unit}"
+        "vocabulary": amount(len(vocabulary), vocabulary.unit)
         + (f", {len(vocabulary.folded):,} folded" if vocabulary.folded else ""),
         "most common": "" if vocabulary.unit == "byte" else _most_common(vocabulary.characters, file.counts.tolist()),
-        "trained on": f"{int(file.counts.sum()):,} {unit}{_sources(training)}",
+        "trained on": amount(int(file.counts.sum()), vocabulary.unit) + _sources(training),
         "reached": f"step {training.get('step')}, epoch {_rounded(training.get('epoch'), '.2f')}"
         + (f", in {_duration(seconds)}" if seconds is not None else ""),
     }
@@ -86,7 +86,7 @@ def command(model: Path, as_json: bool) -> None:
         )
     for name, value in rows.items():
         if value:
-            click.echo(f"{name:12} {visible(str(value), newlines=True)}")
+            show(f"{name:12} {visible(str(value), newlines=True)}")
 
 
 def _written(path: Path, form: str, clock: Callable[[float], time.struct_time]) -> str:

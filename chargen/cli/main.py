@@ -1,6 +1,5 @@
 """The command `chargen`: finds the subcommand, and turns every error into one line and an exit code."""
 
-import difflib
 import importlib
 import os
 import sys
@@ -10,8 +9,10 @@ from typing import NoReturn
 import click
 
 from chargen import __version__
+from chargen.cli.help import Context
 from chargen.cli.terminal import discard, escape_what_cannot_be_written, styled, tell, visible
 from chargen.errors import ChargenError, SettingError, told
+from chargen.nearest import did_you_mean
 
 # OpenMP's threads wait for each other by spinning. On cores shared with other programs that made training up to ten
 # times slower; a short spin costs nothing on idle cores. It must be set before torch is loaded.
@@ -37,6 +38,8 @@ OUT_OF_MEMORY = ("allocate memory", "out of memory", "failed to map segment", "c
 class _Commands(click.Group):
     """Imports a subcommand only when it is asked for, so that help answers at once."""
 
+    context_class = Context
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for group in COMMANDS.values() for name in group]
 
@@ -53,9 +56,8 @@ class _Commands(click.Group):
         """The command that is meant; one that is not there is told, with the nearest."""
         commands = self.list_commands(ctx)
         if args[0] not in commands and not ctx.resilient_parsing:
-            close = difflib.get_close_matches(args[0], commands, n=1)
-            advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(commands)}"
-            raise SettingError(f"there is no command {told(args[0])}; {advice}")
+            advice = did_you_mean(args[0], commands) or f"; there are {', '.join(commands)}"
+            raise SettingError(f"there is no command {told(args[0])}{advice}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
@@ -78,8 +80,8 @@ def cli() -> None:
     """Learn a text, one character at a time, and write more of it.
 
     \b
-    chargen train my.txt --minutes 5        learn my.txt
-    chargen sample checkpoints/my           write text like it
+    chargen train my.txt --minutes 5
+    chargen sample checkpoints/my
 
     MODEL is a model file or the folder of a run. Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 bad model,
     5 training diverged, 129 hung up, 130 interrupted, 143 terminated.

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
-import difflib
 import math
+import os
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,40 +13,88 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from chargen.cli.help import Context
 from chargen.cli.terminal import be_quiet
 from chargen.errors import SettingError, told
+from chargen.nearest import did_you_mean, similar_path
 from chargen.settings import KINDS, describe_range, setting_types
 
 Settings = TypeVar("Settings")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class _Path(click.Path):
+    """A path; an empty one would be the folder that the command was called in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path. Raises SettingError for an empty one."""
+        if param is not None and not os.fspath(value):
+            name = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
+            raise SettingError(f"{name} is '': it must be a path", param.name)
+        return super().convert(value, param, ctx)
+
+
+PATH = _Path(path_type=Path)
+"""The type of every option and argument that is a path."""
+
+
+_SIGNS = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
+"""What stands between two texts may be given with these behind a backslash, as for xargs and paste."""
+
+
 class GroupedOption(click.Option):
     """An option that stands under a heading of its own in help, and whose refusals say what it may be.
 
     Args:
-        allowed: its range in words, where its type does not know it.
+        range: in words, where its type does not know it.
+        shown_default: the default in words, where the value itself does not say it.
+        escapes: whether \\n in it is a line end.
     """
 
-    def __init__(self, *args: Any, group: str = "Options", allowed: str = "", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        group: str = "Options",
+        range: str = "",
+        shown_default: str = "",
+        escapes: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.escapes = escapes
         self.group = group
-        self.allowed = allowed
+        self.range = range
+        self.shown_default = shown_default or (str(self.default) if self.show_default else "")
+        self.allowed = "text"
+        if escapes:
+            self.range = r"\n is a line end, \t a tab"
         if isinstance(self.type, click.Choice):
-            self.allowed = "one of " + ", ".join(map(str, self.type.choices))
-        elif isinstance(self.type, click.IntRange | click.FloatRange):
-            ends = {"low": self.type.min, "high": self.type.max, "above": None, "below": None}
-            self.allowed = _in_words(int if isinstance(self.type, click.IntRange) else float, {"choices": (), **ends})
+            self.metavar = self.metavar or "|".join(self.type.choices)
+            self.allowed = "one of " + ", ".join(self.type.choices)
+        elif isinstance(self.type, click.types.IntParamType | click.types.FloatParamType):
+            if isinstance(self.type, click.IntRange | click.FloatRange):
+                ends = {"low": self.type.min, "high": self.type.max, "above": None, "below": None}
+                self.range = describe_range({"choices": (), **ends})
+            kind = int if isinstance(self.type, click.types.IntParamType) else float
+            self.allowed = f"{KINDS[kind]}, {self.range}"
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Its names, and its help with default and range."""
+        record = super().get_help_record(ctx)
+        notes = [f"default: {self.shown_default}"] if self.shown_default else []
+        notes += [note for note in (self.range, "required" * self.required) if note]
+        return record and (record[0], f"{self.help} [{'; '.join(notes)}]" if notes else self.help or "")
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """The value as its type; a refusal says what is allowed."""
         try:
             found = super().type_cast_value(ctx, value)
         except (click.BadParameter, OverflowError, ValueError) as error:
-            allowed = self.allowed or "text"
-            raise SettingError(f"{self.opts[0]} is {told(value)}: it must be {allowed}", self.name) from error
+            raise SettingError(f"{self.opts[0]} is {told(value)}: it must be {self.allowed}", self.name) from error
         if isinstance(found, float) and math.isnan(found):
             raise SettingError(f"{self.opts[0]} is {found}: it must be {self.allowed}", self.name)
+        if self.escapes and isinstance(found, str):
+            return re.sub(r"\\([ntr0\\])", lambda match: _SIGNS[match[1]], found)
         return found
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
@@ -53,11 +102,7 @@ class GroupedOption(click.Option):
         try:
             return super().process_value(ctx, value)
         except click.MissingParameter as error:
-            raise SettingError(f"{self.opts[0]} is missing: it must be {self.allowed or 'text'}", self.name) from error
-
-
-def _in_words(kind: type, metadata: Mapping[str, Any]) -> str:
-    return f"{KINDS[kind]}, {describe_range(metadata)}"
+            raise SettingError(f"{self.opts[0]} is missing: it must be {self.allowed}", self.name) from error
 
 
 SHORT = {"--temperature": "-t", "--num": "-n"}
@@ -66,6 +111,8 @@ SHORT = {"--temperature": "-t", "--num": "-n"}
 
 class GroupedCommand(click.Command):
     """A command whose help lists its options by group, and which can be quiet."""
+
+    context_class = Context
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -126,6 +173,7 @@ def settings_options(
     leave_out: tuple[str, ...] = (),
     chosen: tuple[str, ...] = (),
     defaults: Mapping[str, Any] | None = None,
+    escapes: tuple[str, ...] = (),
 ) -> Callable[[Function], Function]:
     """One option per field of a settings dataclass. Its default is None: the dataclass knows the real one.
 
@@ -133,6 +181,7 @@ def settings_options(
         leave_out: fields that get no option.
         chosen: fields whose default the command chooses to fit.
         defaults: those of the command, where they are not those of the dataclass.
+        escapes: fields in which \\n is a line end.
     """
 
     def decorate(function: Function) -> Function:
@@ -144,27 +193,22 @@ def settings_options(
             name = field.name.replace("_", "-")
             metadata = field.metadata
             default = (defaults or {}).get(field.name, field.default)
-            shown = [] if default in (None, (), "") else [f"default: {_shown(default)}"]
-            shown = ["default: chosen to fit"] if field.name in chosen else shown
-            if kind in (int, float):
-                shown.append(describe_range(metadata))
-            text = metadata["help"][0].upper() + metadata["help"][1:] + "."
-            text += f"  [{'; '.join(shown)}]" if shown else ""
+            shown = "" if default in (None, (), "") else _shown(default)
             names = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
             choice = click.Choice(metadata["choices"], case_sensitive=False) if metadata["choices"] else None
-            metavar = None if kind is bool else {int: "N", float: "X", str: "TEXT"}[kind]
-            if choice:
-                metavar = "|".join(metadata["choices"])
+            metavar = None if kind is bool or choice else {int: "N", float: "X", str: "TEXT"}[kind]
             function = option(
                 names,
                 field.name,
                 group=group,
                 type=choice or kind,
                 default=None,
-                help=text,
+                escapes=field.name in escapes,
+                help=metadata["help"][0].upper() + metadata["help"][1:] + ".",
                 multiple=many,
                 metavar=metavar,
-                allowed=_in_words(kind, metadata) if kind in (int, float) else "",
+                range=describe_range(metadata) if kind in (int, float) else "",
+                shown_default="chosen to fit" if field.name in chosen else shown,
             )(function)
         return function
 
@@ -204,7 +248,7 @@ def config_option(function: Function) -> Function:
     return option(
         "--config",
         group="Files",
-        type=click.Path(path_type=Path),
+        type=PATH,
         is_eager=True,
         expose_value=False,
         callback=_load_config,
@@ -218,7 +262,8 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
     try:
         settings = tomllib.loads(path.read_bytes().decode("utf-8"))  # as they are: a lone CR ends no line in TOML
     except (OSError, ValueError, RecursionError) as error:
-        raise SettingError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        meant = "" if path.exists() else similar_path(path)
+        raise SettingError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}{meant}") from error
     ctx.meta["config"] = path
     known = {
         (one.name if isinstance(one, click.Argument) else one.opts[0].lstrip("-").replace("-", "_")): one
@@ -229,8 +274,7 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
     for written, value in settings.items():
         name = written.replace("-", "_")
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            raise SettingError(f"{path}: no setting {told(written)}" + (f"; did you mean {close[0]}?" if close else ""))
+            raise SettingError(f"{path}: no setting {told(written)}{did_you_mean(name, known)}")
         found[known[name].name] = _check_toml(path, written, value, known[name])
     ctx.default_map = found
 
@@ -241,7 +285,7 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
     if many and not isinstance(value, list):
         value = [value]
     flag = isinstance(parameter, click.Option) and parameter.is_flag
-    allowed = parameter.allowed if isinstance(parameter, GroupedOption) else ""
+    allowed = parameter.allowed if isinstance(parameter, GroupedOption) else KINDS[str]
     wanted: tuple[type, ...] = (str,)
     if flag:
         wanted = (bool,)
@@ -251,7 +295,7 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
         wanted = (int, float)
     for one in value if many else [value]:
         if not isinstance(one, wanted) or (isinstance(one, bool) and not flag):
-            raise SettingError(f"{path}: {name} is {told(one)}: it must be {allowed or KINDS[wanted[-1]]}")
+            raise SettingError(f"{path}: {name} is {told(one)}: it must be {KINDS[wanted[-1]] if flag else allowed}")
         if isinstance(one, int) and one.bit_length() > 10_000:
             raise SettingError(f"{path}: {name} is {told(one)}: it must be {allowed}")
     return value

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.cli.terminal import as_argument, tell, visible
+from chargen.errors import amount
 from chargen.model.config import ModelConfig, parameter_count
 from chargen.text.corpus import Corpus
 from chargen.text.vocabulary import Vocabulary
@@ -34,18 +35,18 @@ def say(text: str) -> None:
 def tell_corpus(corpus: Corpus, name: str) -> None:
     """How large the text is, how it is cut, and what reading met."""
     vocabulary, report = corpus.vocabulary, corpus.report
-    unit = f"{vocabulary.unit}s"
     total = len(corpus.train) + len(corpus.valid) + len(corpus.test)
     parts = [f"train {len(corpus.train):,}", f"valid {len(corpus.valid):,}", f"test {len(corpus.test):,}"]
     parts = parts if len(corpus.test) else parts[:2]
-    files = f"{report.files} file{'s' * (report.files != 1)}"
+    files = amount(report.files, "file")
     if report.joined and corpus.config.between is None:
-        files += f", {report.joined:,} line end{'s' * (report.joined != 1)} added between them"
+        files += f", {amount(report.joined, 'line end')} added between them"
     elif report.joined:
         files += f", {corpus.config.between!r} between them"
-    say(f"text     {name}: {total:,} {unit}, {corpus.occurring:,} distinct, {files} ({', '.join(parts)})")
+    size = amount(total, vocabulary.unit)
+    say(f"text     {name}: {size}, {corpus.occurring:,} distinct, {files} ({', '.join(parts)})")
     if vocabulary.folded:
-        say(f"         {len(vocabulary.folded):,} rare characters share one unknown symbol")
+        say(f"         one unknown symbol for {amount(len(vocabulary.folded), 'rare character')}")
     elif vocabulary.unit == "character" and len(vocabulary) >= MANY:
         rare, least = _rare(corpus.counts)
         if 2 * rare >= len(vocabulary):
@@ -54,15 +55,17 @@ def tell_corpus(corpus: Corpus, name: str) -> None:
                 f"--min-count {least} would fold them into one, and training would be faster"
             )
     if report.replaced:
-        say(f"warning: {report.replaced:,} bytes did not fit the encoding and became U+FFFD")
+        say(f"warning: {amount(report.replaced, 'byte')} did not fit the encoding and became U+FFFD")
     if report.passed_over:
-        files = f"{len(report.passed_over):,} file" + "s" * (len(report.passed_over) != 1)
+        files = amount(len(report.passed_over), "file")
         named = ", ".join(report.passed_over[:3]) + " …" * (len(report.passed_over) > 3)
         say(f"note: {files} passed over as no text: {named}")
     if corpus.hidden:
-        say(f"note: {corpus.hidden:,} hidden files, hidden folders, links to folders or run folders were not read")
+        entries = amount(corpus.hidden, "entry", "entries")
+        say(f"note: {entries} not read: hidden files and folders, links to folders, files of runs")
     if report.carriage_returns and corpus.config.newline == "keep" and not vocabulary.raw:
-        say(f"note: {report.carriage_returns:,} carriage returns are learned as characters; --newline lf makes them LF")
+        returns = amount(report.carriage_returns, "carriage return")
+        say(f"note: {returns} among the characters to learn; with --newline lf every line ends with LF")
     if len(corpus.valid) < 2:
         say("warning: too little text to validate on: the last weights are kept, not the best")
     _warn_of_parts(corpus)
@@ -119,8 +122,8 @@ def tell_origin(trainer: "Trainer", path: Path | None) -> None:
     """What a model takes over from another."""
     new = trainer.origin["new"]
     added = f"; {len(new):,} new: {some_of(new, 10)}" if new else ", none new"
-    unit = f"{trainer.corpus.vocabulary.unit}s"
-    say(f"start    from {path}: {trainer.origin['characters']:,} {unit} known{added}")
+    known = amount(trainer.origin["characters"], trainer.corpus.vocabulary.unit)
+    say(f"start    from {path}: {known} known{added}")
 
 
 def in_bits(summary: dict[str, Any], name: str) -> str:
@@ -149,9 +152,9 @@ def tell_result(trainer: "Trainer", spent: str = "") -> None:
     for name, word in (("valid", "validation"), ("test", "test")):
         if f"{name}_loss" in summary:
             whole = "the whole" if summary[f"{name}_whole"] else "an evenly spaced part (time was short) of the"
-            counts = f"{summary[f'{name}_characters']:,} characters"
+            counts = amount(summary[f"{name}_characters"], "character")
             if f"{name}_bytes" in summary:
-                counts += f", {summary[f'{name}_bytes']:,} bytes"
+                counts += f", {amount(summary[f'{name}_bytes'], 'byte')}"
             say(f"{name:8} {in_bits(summary, name)}, on {whole} {word} text: {counts}")
             if f"{name}_loss_backward" in summary:
                 forward, backward = summary[f"{name}_loss_forward"], summary[f"{name}_loss_backward"]
@@ -164,12 +167,12 @@ def tell_result(trainer: "Trainer", spent: str = "") -> None:
                     )
                 )
     if trainer.out_of_patience:
-        say(f"stopped  early: {trainer.config.patience} validations without a new best")
+        say(f"stopped  early: {amount(trainer.config.patience, 'validation')} without a new best")
     if spent:
         say(f"time     {spent}")
     if _cannot_write(trainer):
         say(
-            f"note: after {summary['step']:,} step{'s' * (summary['step'] != 1)} the model cannot write yet: it knows "
+            f"note: after {amount(summary['step'], 'step')} the model cannot write yet: it knows "
             "little more than how often each character occurs; give it more time, or a smaller model"
         )
     say(f"saved    {trainer.out}/model.safetensors (step {summary['step']:,}); now: chargen sample {out}")

@@ -9,6 +9,7 @@ import click
 
 from chargen.cli.bars import Bar
 from chargen.cli.options import (
+    PATH,
     GroupedCommand,
     command_line_wins,
     config_option,
@@ -18,7 +19,7 @@ from chargen.cli.options import (
     unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_kernels
+from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_escapes, tell_of_kernels
 from chargen.draws import MAX_SEED
 from chargen.errors import ChargenError, SettingError
 from chargen.model.config import need_two_ways
@@ -33,13 +34,14 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 
 
 @click.command("sample", cls=GroupedCommand, short_help="Write text with a model.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @option("--length", group="Text", type=click.IntRange(0), metavar="N",
-        help=f"Characters to write beside the prime.  [default: {LENGTH}, rounded up to a line or word]")  # fmt: skip
+        help="Characters to write beside the prime.",
+        shown_default=f"{LENGTH}, rounded up to a line or word")  # fmt: skip
 @option("--prime", group="Text", metavar="TEXT", help="Text to go on from.")
 @option("--prime-file", group="Text", metavar="FILE", help="The same from a file, of any length; - is standard input.")
 @option("--encoding", group="Text", metavar="TEXT",
-        help="Encoding of that file.  [default: as in training]")  # fmt: skip
+        help="Encoding of that file.", shown_default="as in training")  # fmt: skip
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit it.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
@@ -48,23 +50,21 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
         help="Learn from the prime first, N times over, in a copy of the model: it shapes what follows.")  # fmt: skip
 @option("--reverse", group="Text", is_flag=True,
         help="Write what comes before the prime; for a model trained with --bidirectional.")  # fmt: skip
-@option("--echo/--no-echo", group="Text", default=True, help="Print the prime with the text.  [default: yes]")
+@option("--echo/--no-echo", group="Text", default=True, help="Print the prime with the text.", shown_default="yes")
 @option("--num", group="Text", type=click.IntRange(1), default=1, metavar="N", show_default=True,
         help="Samples to write side by side.")  # fmt: skip
-@option("--separator", group="Text", metavar="TEXT",
-        help="Between samples.  [default: NUL, as for xargs -0; on a terminal a blank line]")  # fmt: skip
+@option("--separator", group="Text", escapes=True, metavar="TEXT",
+        help="Between samples.", shown_default="NUL, as for xargs -0; on a terminal a blank line")  # fmt: skip
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
-        help="Same seed, same text.  [default: another one each time, told on standard error]")  # fmt: skip
+        help="Same seed, same text.", shown_default="another one each time, told on standard error")  # fmt: skip
 @settings_options(SampleConfig, "Choice of characters", defaults=WRITING)
 @option("--quantize", group="Files", type=click.Choice(KINDS), metavar="KIND",
         help="Round the weights first, as chargen export does; int8 is the fastest.")  # fmt: skip
 @option("--format", "form", group="Files", type=click.Choice(["text", "jsonl"]), default="text", show_default=True,
         help="jsonl: one JSON object a sample, with the model's log-probability of each character in nats, before "
         "temperature and filters.")  # fmt: skip
-@option("--state-in", group="Files", type=click.Path(path_type=Path), help="Go on from a saved state.")
-@option(
-    "--state-out", group="Files", type=click.Path(path_type=Path), help="Save the state at the end, to go on tomorrow."
-)
+@option("--state-in", group="Files", type=PATH, help="Go on from a saved state.")
+@option("--state-out", group="Files", type=PATH, help="Save the state at the end, to go on tomorrow.")
 @option(
     "--device",
     group="Files",
@@ -102,11 +102,12 @@ def command(
     \b
     chargen sample checkpoints/novel --length 2000 --temperature 0.8
     chargen sample checkpoints/novel --prime "It was a" --num 3
-    chargen sample checkpoints/novel --reverse --prime "and they lived happily ever after."
+    chargen sample checkpoints/novel --reverse --prime "ever after."
     """
     chosen = {"prime": prime, "prime_file": prime_file}
     command_line_wins(("prime", "prime_file"), chosen)
     prime, prime_file = chosen["prime"], chosen["prime_file"]
+    literal = prime or ""
     config = SampleConfig(**{**WRITING, **given_settings(SampleConfig, values)})
     if prime is not None and prime_file is not None:
         raise SettingError("--prime and --prime-file contradict each other: give one")
@@ -133,7 +134,10 @@ def command(
     if device == "cpu":
         tell_of_kernels()
     sampler = Sampler(file, config, num=num, seed=seed, device=device, direction=direction)
+    if state_out is not None:
+        sampler.check_state_path(state_out)
     tell_of_bans(sampler.config.ban, file.vocabulary)
+    tell_of_escapes(file.vocabulary, {"--stop": config.stop, "--ban": [config.ban], "--prime": [literal]})
     if state_in is not None:
         sampler.load_state(state_in)
         if seed is not None:

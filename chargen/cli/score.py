@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 
 from chargen.cli.bars import Bar
-from chargen.cli.options import GroupedCommand, option, unused
+from chargen.cli.options import PATH, GroupedCommand, option, unused
 from chargen.cli.report import some_of, unknown_characters
-from chargen.cli.terminal import TextWriter, tell, visible
-from chargen.errors import DataError, SettingError
+from chargen.cli.terminal import TextWriter, show, tell, tell_of_escapes, visible
+from chargen.errors import DataError, SettingError, amount
 from chargen.insight.score import JUDGES, Scores, score
 from chargen.model.config import need_two_ways
 from chargen.storage.model_file import read_model
@@ -20,18 +20,18 @@ from chargen.text.reading import ReadingReport, Source, clean, find_sources, rea
 
 
 @click.command("score", cls=GroupedCommand, short_help="Judge every character of a text.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
 @option("--text", group="Text", metavar="TEXT", help="Judge these words, instead of a SOURCE.")
-@option("--encoding", group="Text", metavar="TEXT", help="Encoding of SOURCE.  [default: as in training]")
+@option("--encoding", group="Text", metavar="TEXT", help="Encoding of SOURCE.", shown_default="as in training")
 @option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
         help="What to do with bytes that do not fit it.")  # fmt: skip
 @option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]),
-        help="What to do with characters that the model has never seen; they are flagged.  [default: replace them by "
-        "the unknown symbol where the model has one, else skip them]")  # fmt: skip
+        help="What to do with characters that the model has never seen; they are flagged.",
+        shown_default="the unknown symbol where the model has one, else skip them")  # fmt: skip
 @option("--by", group="Judge", type=click.Choice(JUDGES),
-        help="Who judges: cloze sees all other characters, forward those before, backward those behind.  "
-        "[default: cloze for a model trained with --bidirectional, else forward]")  # fmt: skip
+        help="Who judges: cloze sees all other characters, forward those before, backward those behind.",
+        shown_default="cloze for a model trained with --bidirectional, else forward")  # fmt: skip
 @option("--threshold", group="Judge", type=click.FloatRange(0, 1), default=0.01, show_default=True, metavar="P",
         help="Characters of a probability below this are unlikely.")  # fmt: skip
 @option("--alternatives", group="Judge", type=click.IntRange(0, 1_000_000), default=3, show_default=True, metavar="N",
@@ -59,7 +59,7 @@ def command(
     colour, then a line for each, with likelier characters and their probabilities.
 
     \b
-    chargen score checkpoints/novel --text "It was a dark adn stormy night."
+    chargen score checkpoints/novel --text "a dark adn stormy night"
     chargen score checkpoints/novel scanned.txt --threshold 0.001
     """
     if sources and text is not None:
@@ -75,6 +75,7 @@ def command(
         text = "".join(read_text(_found(sources), reading, report=report))
     else:
         unused(("encoding", "errors"), "--text")
+        tell_of_escapes(file.vocabulary, {"--text": [text]})
     text = clean(text, file.reading)
     with Bar(total=len(text), unit="char", delay=1) as bar:
         found = score(
@@ -98,12 +99,12 @@ def command(
     _print_unlikely(found, new)
     _tell_sums(found)
     if unseen:
-        fate = "left out" if unseen[0].forward is None else "charged for their place among all others"
-        tell(f"note: {len(unseen):,} characters were never seen in training and are {fate}: {some_of(new)}")
+        fate = "left out" if unseen[0].forward is None else "charged for the place among all others"
+        tell(f"note: {amount(len(unseen), 'character')} never seen in training and {fate}: {some_of(new)}")
     if report.replaced:
-        tell(f"note: {report.replaced:,} bytes did not fit the encoding and became U+FFFD")
+        tell(f"note: {amount(report.replaced, 'byte')} did not fit the encoding and became U+FFFD")
     if report.passed_over:
-        tell(f"note: {len(report.passed_over):,} files that are no text, passed over")
+        tell(f"note: {amount(len(report.passed_over), 'file')} passed over as no text")
 
 
 def _found(names: tuple[str, ...]) -> list[Source]:
@@ -149,7 +150,7 @@ def _print_unlikely(found: Scores, new: str) -> None:
             told += ", never seen in training" if probability is not None and one.character in new else ""
             rather = ", ".join(f"{_shown(other)} {share:.2g}" for other, share in one.alternatives)
             told += f"; rather {rather}" if rather else ""
-            click.echo(f"line {line}, column {column}: {_shown(one.character)} {told}")
+            show(f"line {line}, column {column}: {_shown(one.character)} {told}")
         if one.character == "\n":
             line, column = line + 1, 0
 
@@ -173,7 +174,7 @@ def _sums(found: Scores) -> dict[str, float | int | None]:
 def _tell_sums(found: Scores) -> None:
     totals = _sums(found)
     below = f"below {found.threshold:g} by {found.by}, or unknown"
-    tell(f"{totals['unlikely']:,} of {len(found):,} characters are unlikely: {below}")
+    tell(f"{totals['unlikely']:,} of {amount(len(found), 'character')} unlikely: {below}")
     for name in ("forward", "backward"):
         total = totals[f"log_prob_{name}"]
         if total is not None:

@@ -6,13 +6,13 @@ import re
 import shlex
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
 from chargen.kernels import available
-from chargen.text.twins import advise
+from chargen.text.twins import ESCAPES, advise
 
 if TYPE_CHECKING:
     from chargen.kernels.compiled import Compiling
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _BYTES = {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}
 _HARMLESS = "\n\t\u200c\u200d"  # joiners are part of words in several scripts
 _COMMAND = re.compile(r"(?:^|(?<= ))chargen [a-z]+ .*$")
+_ESCAPE = re.compile(r"\\[ntr](?![a-z])")  # no command of LaTeX, such as \newline
 _LABEL = re.compile(r"\S+ {2,}|\S{8} | +")
 
 
@@ -155,15 +156,12 @@ def escape_what_cannot_be_written() -> None:
             reconfigure(errors="backslashreplace")
 
 
-def columns() -> int | None:
-    """How many columns the terminal on standard error has by now, but the last, where some begin a new line; or None.
-
-    None where it is no terminal.
-    """
-    if not STDERR.isatty():
+def columns(stream: "TextIO | _Stderr" = STDERR) -> int | None:
+    """How many columns a terminal has by now, but the last, where some begin a new line; None where it is none."""
+    if not stream.isatty():
         return None
     try:
-        found = os.get_terminal_size(STDERR.fileno()).columns
+        found = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         found = 0
     return max(found or 80, 20) - 1
@@ -193,9 +191,14 @@ def tell(text: str, *, whole: bool = False) -> None:
     click.echo(text if whole else _fitting(text), file=cast(TextIO, STDERR))
 
 
-def _fitting(text: str) -> str:
+def show(line: str) -> None:
+    """Print a line of a table on standard output, in rows that fit a terminal."""
+    click.echo(_fitting(line, sys.stdout))
+
+
+def _fitting(text: str, stream: "TextIO | _Stderr" = STDERR) -> str:
     """The text in rows that a terminal holds; as it is where there is none."""
-    width = columns()
+    width = columns(stream)
     return text if width is None else "\n".join(wrap(line, width) for line in text.split("\n"))
 
 
@@ -250,7 +253,7 @@ class TextWriter:
 
 
 def separate(writer: TextWriter, number: int, separator: str | None, headings: Sequence[str]) -> None:
-    """Part a text from the one before it, and say on standard error what it is.
+    """Part a text from the one before it, and where it goes to a terminal, say on standard error what it is.
 
     Args:
         number: of the text, from 0.
@@ -265,7 +268,7 @@ def separate(writer: TextWriter, number: int, separator: str | None, headings: S
         writer.write("\0" if separator is None else separator)
     if blank and (quiet() or not headings):
         writer.write("\n")
-    for line, heading in enumerate(headings):
+    for line, heading in enumerate(headings if writer.terminal else ()):
         tell("\n" * (blank and line == 0) + f"--- {heading} ---")
 
 
@@ -278,6 +281,20 @@ def tell_of_bans(ban: str, vocabulary: "Vocabulary") -> None:
         advice = advise(ban, places[:5], known).removesuffix("; ")
         words = f"note: the model does not have {names}: to ban that does nothing{'; ' * bool(advice)}{advice}"
         tell(visible(words, newlines=True))
+
+
+def tell_of_escapes(vocabulary: "Vocabulary", texts: Mapping[str, Iterable[str]]) -> None:
+    """Say where a text holds a backslash and an n, which is rarely meant; a model without backslashes refuses it.
+
+    Args:
+        texts: by the names of their options.
+    """
+    if not vocabulary.byte_mode and "\\" not in vocabulary.characters:
+        return
+    for name, given in texts.items():
+        for escape in {match[0]: None for text in given for match in _ESCAPE.finditer(text)}:
+            what = f"{name} has a backslash and {escape[1]}"
+            tell(f"note: {what}, not {ESCAPES[escape][1]}, which is $'{escape}' in most shells")
 
 
 def tell_of_kernels() -> "Compiling | None":

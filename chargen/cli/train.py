@@ -13,6 +13,7 @@ import click
 
 from chargen.cli.bars import ReadingBar, TrainingBar
 from chargen.cli.options import (
+    PATH,
     GroupedCommand,
     command_line_wins,
     config_option,
@@ -25,8 +26,10 @@ from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.spent import Spent
 from chargen.cli.terminal import as_argument, tell_of_kernels
 from chargen.durable import locked, make_folder
-from chargen.errors import DataError, ModelFileError, SettingError, WriteError
+from chargen.errors import DataError, ModelFileError, SettingError, WriteError, amount
 from chargen.model.config import ModelConfig
+from chargen.nearest import similar_path
+from chargen.places import CHECKPOINTS
 from chargen.settings import make_settings
 from chargen.storage.model_file import ModelFile, read_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
@@ -39,31 +42,30 @@ from chargen.training.sizing import PRESETS, SMALL_TEXT, Sizes, Speed, choose, t
 if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
 
-CHECKPOINTS = Path("checkpoints")
 CHOSEN = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_length")
 """What is chosen to fit text and budget when a run begins."""
 
 
 @click.command("train", cls=GroupedCommand, short_help="Learn a text and save a model.")
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
-@option("--out", group="Files", type=click.Path(path_type=Path), metavar="DIR",
-        help="Run folder.  [default: checkpoints/NAME]")  # fmt: skip
+@option("--out", group="Files", type=PATH, metavar="DIR",
+        help="Run folder.", shown_default="checkpoints/NAME")  # fmt: skip
 @option("--overwrite", group="Files", is_flag=True,
         help="Replace the run in DIR: it stays until the new one saves what it has learned.")  # fmt: skip
 @option("--valid", group="Files", multiple=True, metavar="SOURCE", help="Validate on this text instead of a part.")
 @option("--test", group="Files", multiple=True, metavar="SOURCE", help="Test on this text instead of a part.")
-@option("--resume", group="Files", type=click.Path(path_type=Path), metavar="DIR",
+@option("--resume", group="Files", type=PATH, metavar="DIR",
         help="Go on with the run in DIR as if it had not stopped; budget and intervals may change. SOURCE, --valid and "
         "--test say where its text lies now, if not where it was.")  # fmt: skip
-@option("--init-from", group="Files", type=click.Path(path_type=Path), metavar="MODEL",
+@option("--init-from", group="Files", type=PATH, metavar="MODEL",
         help="Start from this model: shape and characters are kept, and new characters get a place.")  # fmt: skip
 @config_option
 @option("--preview", group="Files", type=click.IntRange(0), default=200, metavar="N", show_default=True,
         help="Characters to write now and then while training; 0 for none.")  # fmt: skip
 @option("--preset", group="Model", type=click.Choice(tuple(PRESETS)),
         help="Hidden units: " + ", ".join(f"{size} ({name})" for name, size in PRESETS.items()) + "; the rest is "
-        "chosen to fit.  [default: all sizes chosen from text, budget and the machine's speed]")  # fmt: skip
-@settings_options(CorpusConfig, "Text")
+        "chosen to fit.", shown_default="all sizes chosen from text, budget and the machine's speed")  # fmt: skip
+@settings_options(CorpusConfig, "Text", escapes=("between",))
 @settings_options(ModelConfig, "Model", chosen=("hidden_size", "tie_weights", "dropout"))
 @settings_options(TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr", "weight_decay"))
 def command(
@@ -166,6 +168,9 @@ def process_started() -> float:
 
 def _existing(folder: Path) -> Path:
     if not can_be_resumed(folder):
+        if not folder.exists():
+            meant = similar_path(folder, CHECKPOINTS)
+            raise ModelFileError(f"no run folder {folder}{meant or '; chargen train SOURCE makes one'}")
         raise ModelFileError(f"{folder} holds no {STATE_NAME} to resume; chargen train SOURCE makes a run folder")
     return folder
 
@@ -222,7 +227,7 @@ def _sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], pres
     text, size, unit, speed = len(corpus.train), len(corpus.vocabulary), corpus.vocabulary.unit, Speed()
     if text < SMALL_TEXT:
         say(
-            f"warning: {text:,} {unit}s to learn from are few: the model will rather learn them by heart; "
+            f"warning: {amount(text, unit)} to learn from are few: the model will rather learn them by heart; "
             f"{SMALL_TEXT:,} and more teach it better"
         )
     wanted = {"hidden_size", "dropout", "weight_decay"} - {*model, *training}
@@ -309,26 +314,28 @@ def _tell_changes(trainer: "Trainer", before: dict[str, Any]) -> None:
 def _nothing_left(trainer: "Trainer") -> str:
     config, counters = trainer.config, trainer.counters
     if trainer.out_of_patience:
-        return f"{trainer.out} stopped early after {config.patience} validations without a best: raise --patience"
+        validations = amount(config.patience, "validation")
+        return f"{trainer.out} stopped early after {validations} without a best: raise --patience"
     if trainer.budget.steps is not None and counters.step >= trainer.budget.steps:
-        unit, used = ("epochs", config.epochs) if config.epochs else ("steps", float(counters.step))
+        unit, used = ("epoch", config.epochs) if config.epochs else ("step", counters.step)
         return (
-            f"{trainer.out} is complete: its budget is used after {used:,.10g} {unit}; give a larger --{unit} to go on"
+            f"{trainer.out} is complete: its budget is used after {amount(used, unit)}; "
+            f"give a larger --{unit}s to go on"
         )
     used, kept, least = (
         seconds / 60
         for seconds in (trainer.budget.seconds(), trainer.budget.end_seconds(), trainer.budget.used_seconds())
     )
     return (
-        f"{trainer.out} is complete: its budget is used after {used:,.2f} of {config.minutes:g} minutes, as {kept:.2f} "
-        "are kept back for its end (scoring the whole splits, saving); "
+        f"{trainer.out} is complete: its budget is used after {used:,.2f} of {amount(config.minutes or 0, 'minute')}, "
+        f"as {kept:.2f} are kept back for its end (scoring the whole splits, saving); "
         f"give --minutes {math.ceil(100 * least + 1) / 100:g} or more to go on"
     )
 
 
 def _train(trainer: "Trainer", stop: StopRequest, preview: int, spent: Spent) -> None:
     machine, out = trainer.machine(), as_argument(trainer.out)
-    threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+    threads = amount(machine["threads"], "thread")
     say(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
     spent.mark("starting")
     stop.deferred = True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import NOT_FINITE, ChargenError, DataError, SettingError
+from chargen.errors import NOT_FINITE, ChargenError, DataError, SettingError, amount
 from chargen.model.config import need_two_ways
 from chargen.sampling.choose import log_softmax
 from chargen.settings import check_text, whole
@@ -87,7 +87,7 @@ class Scores(list[CharacterScore]):
 
     def _summary(self) -> str:
         unlikely = sum(one.unlikely for one in self)
-        return f"{unlikely:,} of {len(self):,} characters unlikely by {self.by}, below {self.threshold:g}"
+        return f"{unlikely:,} of {amount(len(self), 'character')} unlikely by {self.by}, below {self.threshold:g}"
 
     def _html(self, one: CharacterScore) -> str:
         character = one.character

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.draws import MAX_SEED, Purpose, integer, uniform
-from chargen.errors import NOT_FINITE, ChargenError, SettingError
+from chargen.errors import NOT_FINITE, ChargenError, SettingError, amount
 from chargen.model.config import need_two_ways
 from chargen.sampling.allowed import fitted
 from chargen.sampling.backend import new_stepper
@@ -162,7 +162,7 @@ class Filler:
         lengths = range(shortest, longest + 1)
         if not lengths:
             raise SettingError(
-                f"a gap of {shortest} to {longest} characters: give whole numbers from 0, the smaller first"
+                f"a gap of {shortest} to {amount(longest, 'character')}: give whole numbers from 0, the smaller first"
             )
         before, after = clean(before, self.model.reading), clean(after, self.model.reading)
         seed = integer(self.seed, 0, number, Purpose.FILL)

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Union
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from chargen.arguments import checked
 from chargen.draws import MAX_SEED
-from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError, short, told
+from chargen.durable import blocked
+from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError, amount, short, told
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.locks import Lock
 from chargen.sampling.allowed import Allowed, fitted
@@ -140,8 +142,8 @@ class Sampler:
         return cls(path, config, num=num, seed=seed, device=device, direction=direction, **settings)
 
     def __repr__(self) -> str:
-        shape, unit = self.stepper.config, f"{self.vocabulary.unit}s"
-        model = f"{shape.cell.upper()} {shape.num_layers} x {shape.hidden_size}, {len(self.vocabulary)} {unit}"
+        shape, size = self.stepper.config, amount(len(self.vocabulary), self.vocabulary.unit)
+        model = f"{shape.cell.upper()} {shape.num_layers} x {shape.hidden_size}, {size}"
         plain = asdict(SampleConfig())
         chosen = {name: value for name, value in asdict(self.config).items() if value != plain[name]}
         settings = {"num": self.num, "seed": self.seed, "direction": self.direction, **chosen}
@@ -283,8 +285,9 @@ class Sampler:
         if code == NO_NUMBERS:
             return NOT_FINITE
         return (
-            f"sample {row}: ban and no_repeat {self.config.no_repeat} forbid all {len(self.vocabulary)} ids "
-            f"after {self._streams[row].draws} draws; ban less, or raise no_repeat"
+            f"sample {row}: ban and no_repeat {self.config.no_repeat} forbid all "
+            f"{amount(len(self.vocabulary), 'id')} after {amount(self._streams[row].draws, 'draw')}; "
+            "ban less, or raise no_repeat"
         )
 
     def _take(self, ahead: "_Ahead", number: int) -> list[Written]:
@@ -367,14 +370,20 @@ class Sampler:
         self._settle()
         return self._state[-1][:, : self.hidden_size], self._logits
 
+    def check_state_path(self, path: str | os.PathLike[str]) -> None:
+        """Raise ChargenError where `save_state` would not write to `path`, before there is anything to save."""
+        if os.path.exists(path) and not container.is_kind(path, STATE_KIND, self._max_header()):
+            raise ChargenError(f"{path} is not a sampler state and is not overwritten; choose another file")
+        if reason := blocked(Path(path)):
+            raise ChargenError(f"cannot write {path}: {reason}; choose another file")
+
     @_in_turn
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Save where every stream stands, so that `load_state` lets the text go on as if nothing had happened.
 
         Raises ChargenError where the disk refuses, or where `path` holds something else.
         """
-        if os.path.exists(path) and not container.is_kind(path, STATE_KIND, self._max_header()):
-            raise ChargenError(f"{path} is not a sampler state and is not overwritten; choose another file")
+        self.check_state_path(path)
         self._settle()
         arrays = {f"state.{layer}": array for layer, array in enumerate(self._state)}
         arrays |= {"logits": self._logits.astype(np.float64)}
@@ -410,7 +419,7 @@ class Sampler:
                 raise ModelFileError("it was saved by a sampler that writes in the other direction")
             if description["num"] != self.num:
                 held = short(description["num"], 20)
-                raise ModelFileError(f"it holds {held} samples; ask for as many (--num {held})")
+                raise ModelFileError(f"its number of samples is {held}; ask for as many (--num {held})")
             shapes = {f"state.{layer}": array.shape for layer, array in enumerate(self.stepper.start(self.num))}
             return shapes | {"logits": (self.num, len(self.vocabulary))}
 

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.durable import write_durably
-from chargen.errors import ModelFileError, SettingError, WriteError, short, told
+from chargen.errors import ModelFileError, SettingError, WriteError, amount, short, told
+from chargen.nearest import similar_path
 from chargen.text.file_kind import LOOK, no_text
 
 KEY = "chargen"
@@ -65,7 +66,7 @@ def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any], max
     data = b"".join(arrays[name].tobytes() for name in order)
     unsigned = _head(entries, description, ZEROS)
     if (size := len(unsigned) - 8) > max_header:
-        raise SettingError(f"its description takes {size:,} bytes, more than {max_header:,}")
+        raise SettingError(f"its description takes {amount(size, 'byte')}, more than {max_header:,}")
     return _head(entries, description, hashlib.sha256(unsigned + data).hexdigest()) + data
 
 
@@ -120,19 +121,20 @@ def load(
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):
-            raise ModelFileError(f"cannot read {path}: it is no file")
+            raise ModelFileError(f"cannot read {path}: it is {'a folder' if os.path.isdir(path) else 'no file'}")
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
+        meant = similar_path(path) if isinstance(error, FileNotFoundError) else ""
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}{meant}") from error
     try:
         return unpack(data, kind, expected_shapes, max_header)
     except ModelFileError as error:
-        what = _other_kind(data[:LOOK]) or error
+        what = _other_kind(data[:LOOK], kind) or error
         raise ModelFileError(f"{path} is not a good {kind} file: {what}") from error
 
 
-def _other_kind(start: bytes) -> str:
-    """What a file is that is none of ours, and what to do; "" where it may be a damaged one."""
+def _other_kind(start: bytes, kind: str) -> str:
+    """What a file is that is none of this kind, and what to do; "" where it may be a damaged one."""
     if start.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
         return "it is an HTML page, such as a server sends in place of a file; fetch the file itself"
     small = int.from_bytes(start[:8], "little") < 1 << 32
@@ -148,7 +150,7 @@ def _other_kind(start: bytes) -> str:
     except UnicodeDecodeError:
         return ""
     plain = all(character.isprintable() or character.isspace() for character in text[:1000])
-    return "it is a text; chargen train makes a model of one" if plain else ""
+    return ("it is a text" + "; chargen train makes a model of one" * (kind == "model")) if plain else ""
 
 
 def is_kind(path: str | os.PathLike[str], kind: str, max_header: int = MAX_HEADER) -> bool:
@@ -190,11 +192,11 @@ def unpack(
             raise ModelFileError(f"array {name} has another shape than its settings say, {shape}")
         size = dtype.itemsize * math.prod(shape)
         if _offsets(entry) != (end, end + size) or start + end + size > len(data):
-            raise ModelFileError(f"array {name} does not lie where {size} bytes of it must")
+            raise ModelFileError(f"array {name} does not lie where {amount(size, 'byte')} of it must")
         arrays[name] = np.frombuffer(data, dtype, math.prod(shape), start + end).reshape(shape)
         end += size
     if start + end != len(data):
-        raise ModelFileError(f"{len(data) - start - end} bytes follow the last array")
+        raise ModelFileError(f"{amount(len(data) - start - end, 'byte')} behind the last array")
     return arrays, description
 
 
@@ -209,11 +211,11 @@ def check_format(description: Mapping[str, Any], known: int) -> None:
 def _header(data: bytes, max_header: int) -> tuple[dict[str, Any], int]:
     """The parsed header and where the arrays begin."""
     if len(data) < 8:
-        raise ModelFileError(f"{len(data)} bytes are too few")
+        raise ModelFileError(f"it is too short: {amount(len(data), 'byte')}")
     (size,) = struct.unpack("<Q", data[:8])
     if size > min(len(data) - 8, max_header):
-        most = f", or the {max_header} that are read" * (size > max_header)
-        raise ModelFileError(f"a header of {size} bytes does not fit its {len(data)} bytes{most}")
+        most = f", or the {max_header:,} that are read" * (size > max_header)
+        raise ModelFileError(f"a header of {amount(size, 'byte')} does not fit its {amount(len(data), 'byte')}{most}")
     try:
         header = _parse(data[8 : 8 + size].decode())
     except (ValueError, RecursionError) as error:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.arguments import checked
-from chargen.errors import ArgumentError, ModelFileError, SettingError, short, told
+from chargen.errors import ArgumentError, ModelFileError, SettingError, amount, short, told
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
+from chargen.nearest import similar_path
+from chargen.places import CHECKPOINTS
 from chargen.settings import make_settings
 from chargen.storage import container
 from chargen.storage.quantize import SCALE, as_float32, kind_of
@@ -62,7 +64,7 @@ class ModelFile:
         parts = [
             f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}",
             *(["both ways"] if config.bidirectional else []),
-            f"{len(self.vocabulary):,} {self.vocabulary.unit}s",
+            amount(len(self.vocabulary), self.vocabulary.unit),
             f"{parameter_count(config, len(self.vocabulary)):,} parameters{f' in {kind}' if kind else ''}",
             # What a file says of its training may be anything.
             *([f"step {training['step']:,}"] if isinstance(training.get("step"), int) else []),
@@ -110,11 +112,11 @@ def check_characters(vocabulary: Vocabulary, counts: NDArray[np.int64]) -> None:
     described = {"vocabulary": vocabulary.describe(), "counts": [int(count) for count in counts]}
     if (size := container.header_size(described)) > ROOM:
         more = f"more than {ROOM:,}; {_advice(vocabulary)}"
-        raise SettingError(f"the characters take {size:,} bytes of a model file's header, {more}")
+        raise SettingError(f"the characters take {amount(size, 'byte')} of a model file's header, {more}")
 
 
 def _advice(vocabulary: Vocabulary) -> str:
-    return f"fold some of the {len(vocabulary):,} characters with --min-count, or train with --unit byte"
+    return f"fold some of the {amount(len(vocabulary), 'character')} with --min-count, or train with --unit byte"
 
 
 def _stored_shapes(config: ModelConfig, vocabulary: Vocabulary, kind: str) -> dict[str, tuple[int, ...]]:
@@ -146,7 +148,8 @@ def model_path(path: str | os.PathLike[str]) -> Path:
         if not given.exists():
             raise ModelFileError(f"folder {path} holds no {FILE_NAME}; train one with chargen train … --out {path}")
     if not os.path.isfile(given):  # never raises, unlike Path.is_file
-        raise ModelFileError(f"no model file or run folder {short(path, 200)}; chargen train makes one")
+        advice = similar_path(path, CHECKPOINTS) or "; chargen train makes one"
+        raise ModelFileError(f"no model file or run folder {short(path, 200)}{advice}")
     return given
 
 
@@ -180,7 +183,7 @@ def _parse(description: Mapping[str, Any]) -> dict[str, Any]:
     vocabulary = Vocabulary.from_description(description["vocabulary"], raw=reading.encoding == RAW)
     counts = description["counts"]
     if not isinstance(counts, list) or len(counts) != len(vocabulary):
-        raise ModelFileError(f"its character counts do not fit its {len(vocabulary)} characters")
+        raise ModelFileError(f"its character counts do not fit its {amount(len(vocabulary), 'character')}")
     if not all(type(count) is int and count >= 0 for count in counts) or not 0 < sum(counts) < 2**63:
         raise ModelFileError("its character counts are not counts")
     training = description["training"]
@@ -225,7 +228,7 @@ def as_model_file(
     size = len(vocabulary)
     counts = np.ones(size, np.int64) if counts is None else np.asarray(counts)
     if counts.shape != (size,):
-        raise SettingError(f"counts have shape {counts.shape}: the vocabulary has {size} ids")
+        raise SettingError(f"counts have shape {counts.shape}: the vocabulary has {amount(size, 'id')}")
     return ModelFile(model.config, vocabulary, weights_of(model), counts)
 
 
@@ -245,7 +248,9 @@ def vocabulary_of(model: "CharModel", vocabulary: Vocabulary | None) -> Vocabula
     """The vocabulary given with a CharModel. Raises SettingError where it does not fit, or that is no model."""
     check_char_model(model)
     if not isinstance(vocabulary, Vocabulary) or len(vocabulary) != model.vocabulary_size:
-        raise SettingError(f"give the vocabulary of this CharModel: it has {model.vocabulary_size} ids", "vocabulary")
+        raise SettingError(
+            f"give the vocabulary of this CharModel: it has {amount(model.vocabulary_size, 'id')}", "vocabulary"
+        )
     return vocabulary
 
 
@@ -271,7 +276,7 @@ def new_model(config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArr
     arrays = fitting_weights(config, arrays)
     if len(arrays["output.bias"]) != vocabulary_size:
         raise ArgumentError(
-            f"weights of a model of {len(arrays['output.bias'])} ids: the vocabulary has {vocabulary_size}"
+            f"weights of a model of {amount(len(arrays['output.bias']), 'id')}: the vocabulary has {vocabulary_size}"
         )
     model = CharModel(config, vocabulary_size)
     set_weights(model, {name: as_float32(arrays, name) for name, _ in model.named_parameters()})

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import DataError, ModelFileError, SettingError, short, told
+from chargen.errors import DataError, ModelFileError, SettingError, amount, short, told
 from chargen.settings import check_text, make_settings, setting
 from chargen.text.cache import ROLES, EncodedText, EncodingConfig, ProgressBar, encode_sources, open_entry
 from chargen.text.reading import RAW, ReadingReport, clean, find_sources
@@ -72,10 +72,10 @@ class Corpus:
         vocabulary = self.vocabulary
         parts = {name: len(getattr(self, name)) for name in ROLES}
         told = ", ".join(f"{name} {size:,}" for name, size in parts.items() if size or name != "test")
-        what = f"{sum(parts.values()):,} bytes"
+        what = amount(sum(parts.values()), "byte")
         if vocabulary.unit == "character":
             different = len(vocabulary.characters) + len(vocabulary.folded)
-            what = f"{sum(parts.values()):,} characters, {different:,} different"
+            what = f"{amount(sum(parts.values()), 'character')}, {different:,} different"
         return f"Corpus({what}: {told})"
 
     @classmethod

@@ -8,6 +8,9 @@ import codecs
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
+
+from chargen.errors import amount
 
 LOOK = 1 << 16
 """How many first bytes are looked at."""
@@ -27,10 +30,11 @@ _PACKED = {
     "xz": (b"\xfd7zXZ\0",),
     "zstd": (b"\x28\xb5\x2f\xfd", *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))),
 }
-_AS_TEXT = "turn it into text first"
+_AS_TEXT, _SAVE = "turn it into text first", "save it as plain text first"
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"%PDF-", "a PDF document", f"{_AS_TEXT}, as pdftotext does"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", "save it as plain text first"),
+    (b"{\\rtf", "an RTF document", _SAVE),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", _SAVE),
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself", "git lfs pull brings that"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
     (b"Rar!\x1a\x07", "a RAR archive", "unpack it first"),
@@ -48,6 +52,23 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\xca\xfe\xba\xbe", "a program", ""),
     (b"\0asm", "a program", ""),
 )
+_EPUB = "an EPUB book", f"{_AS_TEXT}, as pandoc -t plain does"
+_OFFICE = "an office document (.docx, .odt and the like)", _SAVE
+_MEMBERS = {
+    "META-INF/container.xml": _EPUB,
+    "META-INF/manifest.xml": _OFFICE,
+    "[Content_Types].xml": _OFFICE,
+    "META-INF/MANIFEST.MF": ("a Java archive", _AS_TEXT),
+}
+"""What a zip archive is by a member, wherever that stands."""
+_FIRST_MEMBERS = (
+    ("mimetype$", _OFFICE),
+    (r"\[Content_Types\]|_rels/|docProps/", _OFFICE),
+    (r".*/(data\.pkl|\.format_version|byteorder)$", ("a PyTorch file (.pt)", "")),
+    (r".*\.npy$", ("a NumPy archive", _AS_TEXT)),
+    ("META-INF/", ("an EPUB book or a Java archive", _AS_TEXT)),
+)
+"""What it is by its first member."""
 
 
 def packing(start: bytes) -> str:
@@ -69,21 +90,27 @@ def is_zip(start: bytes) -> bool:
     return start.startswith((b"PK\x03\x04", b"PK\x05\x06")) and not _zipped(start)
 
 
+def zipped_kind(members: Sequence[str], content: bytes = b"") -> tuple[str, str] | None:
+    """What a zip archive is instead of an archive of files, and what to do.
+
+    Args:
+        members: their names, or the first one alone where no more is known.
+        content: how the first one begins.
+    """
+    first = members[0] if members else ""
+    if first == "mimetype" and b"epub" in content:
+        return _EPUB
+    by_member = (kind for name, kind in _MEMBERS.items() if name in members)
+    by_first = (kind for pattern, kind in _FIRST_MEMBERS if re.match(pattern, first, re.DOTALL))
+    return next(by_member, None) or next(by_first, None)
+
+
 def _zipped(start: bytes) -> tuple[str, str] | None:
-    """What a zip archive really is, and what to do."""
+    """What the start of a zip archive tells of it."""
+    if not start.startswith(b"PK\x03\x04"):
+        return None
     first = start[30 : 30 + int.from_bytes(start[26:28], "little")]
-    content = start[30 + len(first) :][:100]
-    if first == b"mimetype" and b"epub" in content:
-        return "an EPUB book", f"{_AS_TEXT}, as pandoc -t plain does"
-    if first == b"mimetype" or first.startswith((b"[Content_Types]", b"_rels/", b"docProps/")):
-        return "an office document (.docx, .odt and the like)", "save it as plain text first"
-    if first.endswith((b"/data.pkl", b"/.format_version", b"/byteorder")):
-        return "a PyTorch file (.pt)", ""
-    if first.endswith(b".npy"):
-        return "a NumPy archive", _AS_TEXT
-    if first.startswith(b"META-INF/"):
-        return "an EPUB book or a Java archive", _AS_TEXT
-    return None
+    return zipped_kind([first.decode("latin-1")], start[30 + len(first) :][:100])
 
 
 def no_text(start: bytes, encoding: str) -> tuple[str, str] | None:
@@ -93,9 +120,8 @@ def no_text(start: bytes, encoding: str) -> tuple[str, str] | None:
         start: its first bytes, up to `LOOK`.
         encoding: what it would be read as.
     """
-    if start.startswith(b"PK\x03\x04") and (kind := _zipped(start)):
-        return kind
-    if kind := next(((what, advice) for mark, what, advice in _SIGNATURES if start.startswith(mark)), None):
+    signed = ((what, advice) for mark, what, advice in _SIGNATURES if start.startswith(mark))
+    if kind := _zipped(start) or next(signed, None):
         return kind
     if start[:4] == b"RIFF" and start[8:12] in (b"WAVE", b"AVI ", b"WEBP"):
         return "a sound, a film or a picture", ""
@@ -119,7 +145,7 @@ def no_text(start: bytes, encoding: str) -> tuple[str, str] | None:
     many = kinds >= KINDS and share * kinds >= SHARE_OF_KINDS and not _decodes(start, "utf-8")
     if len(odd) < FEWEST or not (share >= SHARE or many):
         return None
-    return f"no text: {100 * share:.0f} % of its first {len(text):,} characters are control characters", ""
+    return f"no text: {100 * share:.0f} % of its first {amount(len(text), 'character')} are control characters", ""
 
 
 def wide_encoding(start: bytes, encoding: str) -> str:

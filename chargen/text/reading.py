@@ -19,7 +19,8 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from chargen.errors import DataError, SettingError
+from chargen.errors import DataError, SettingError, amount
+from chargen.nearest import did_you_mean, similar_path
 from chargen.settings import check_settings, check_text, setting
 from chargen.text.catalogue import CATALOGUE
 from chargen.text.file_kind import LOOK, no_text, wide_encoding
@@ -29,7 +30,8 @@ BLOCK = 1 << 20
 RAW = "raw"
 """The encoding that is none: each byte is a character, as Python's surrogateescape writes it (U+DC80 to U+DCFF where it
 is not ASCII)."""
-_RUN_FILE = "state.safetensors"
+RUN_FILES = ("state.safetensors", "model.safetensors", "metrics.jsonl")
+"""What a run leaves in its folder, the first of them always: no texts, though other files beside them may be."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,14 @@ class ReadingReport:
         """Raise DataError where all files were passed over."""
         if self.passed_over and not self.files:
             some = ", ".join(self.passed_over[:3]) + " …" * (len(self.passed_over) > 3)
-            raise DataError(f"no text among {len(self.passed_over):,} files: {some}")
+            raise DataError(f"no text among {amount(len(self.passed_over), 'file')}: {some}")
 
 
 def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source], int]:
     """Expand files, folders (recursively, sorted), patterns, `-` and corpus names; an existing path wins over a name.
 
-    Returns the sources in order, and how many hidden files, hidden folders, links to folders and
-    run folders were left out.
+    Returns the sources in order, and how many hidden files, hidden folders, links to folders and files of runs were
+    left out.
     Raises DataError where a name leads to nothing.
     """
     sources: list[Source] = []
@@ -134,7 +136,7 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
         elif os.path.isdir(name):
             found, skipped = _files_below(path)
             if not found:
-                raise DataError(f"folder {name} holds no files ({skipped} hidden ones are not read)")
+                raise DataError(f"folder {name} holds no files ({skipped} hidden, linked or of a run)")
             sources += [Source(str(file), file, named=False) for file in found]
             hidden += skipped
         elif os.path.exists(name):
@@ -145,7 +147,10 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
             matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
             if not matches:
                 corpora = ", ".join(CATALOGUE)
-                raise DataError(f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora})")
+                meant = similar_path(name) or did_you_mean(name, CATALOGUE)
+                raise DataError(
+                    f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora}){meant}"
+                )
             sources += [Source(match, Path(match)) for match in matches]
     return sources, hidden
 
@@ -158,10 +163,9 @@ def _files_below(folder: Path) -> tuple[list[Path], int]:
         raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
 
     for root, folders, files in os.walk(folder, onerror=refuse):
-        if _RUN_FILE in files:  # a run's own folder is not its text
-            hidden += 1
-            folders.clear()
-            continue
+        if RUN_FILES[0] in files:
+            hidden += sum(name in RUN_FILES for name in files)
+            files = [name for name in files if name not in RUN_FILES]
         hidden += sum(name.startswith(".") for name in (*folders, *files))
         hidden += sum(not name.startswith(".") and os.path.islink(os.path.join(root, name)) for name in folders)
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -203,7 +207,7 @@ def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> 
         if raw:
             yield file.name, file.blocks
             continue
-        what, advice, blocks = file.why_not, "", file.blocks
+        what, advice, blocks = file.why_not, file.advice, file.blocks
         if not what:
             start, blocks = look(file.blocks)
             start = start[:LOOK]

@@ -11,6 +11,8 @@ ALIKE = (
     "\n\r\u2028\u2029\u0085",
 )
 """Apostrophes, quotation marks, dashes, blanks, line ends; the likeliest of each first."""
+ESCAPES = {r"\n": ("\n", "a line end"), r"\t": ("\t", "a tab"), r"\r": ("\r", "a carriage return")}
+"""What was meant where a shell has handed over a backslash and a letter."""
 _WIDER = 0xFEE0
 """From an ASCII character to its full-width form."""
 
@@ -47,6 +49,14 @@ def _candidates(character: str) -> Iterator[str]:
 
 def advise(text: str, places: Collection[int], known: Collection[str]) -> str:
     """What to write instead of the unknown characters at some places, as a part of a message; or nothing."""
-    found = dict(twin(text, place, known) for place in places)
-    meant = ", ".join(f"{instead!r} for {character!r}" for character, instead in found.items() if instead)
-    return f"write {meant}; " if meant else ""
+    meant = {}
+    for place in places:
+        escape = text[place : place + 2]
+        character, name = ESCAPES.get(escape, ("", ""))
+        if character and character in known:
+            meant[escape] = f"{name} as $'{escape}', in most shells"
+            continue
+        character, instead = twin(text, place, known)
+        if instead:
+            meant[character] = f"{instead!r} for {character!r}"
+    return f"write {', '.join(meant.values())}; " if meant else ""

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, TypeVar, cast
 
-from chargen.errors import DataError
-from chargen.text.file_kind import LOOK, is_tar, is_zip, packing
+from chargen.errors import DataError, amount
+from chargen.text.file_kind import LOOK, is_tar, is_zip, packing, zipped_kind
 
 ROOM, RATIO = 1 << 26, 1000
 """A file may unpack to 64 MiB, or to a thousand times its own size; logs packed well reach some hundred times."""
@@ -31,9 +31,8 @@ MOST_HEADER = 1 << 20
 """Bytes of one header of a tar archive: a long name."""
 _CLAIMS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 _OPENERS: dict[str, Callable[[Any], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
-_DOCUMENTS = {"[Content_Types].xml", "META-INF/container.xml", "META-INF/manifest.xml", "META-INF/MANIFEST.MF"}
 _DAMAGE = (
-    OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError,
+    OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError,
     struct.error, ValueError, OverflowError, LookupError, RuntimeError,
 )  # fmt: skip
 
@@ -48,13 +47,15 @@ class File:
         name: for messages.
         blocks: its bytes, to be read before the next file is asked for.
         member: whether it lies in an archive.
-        why_not: why it is not read, where it is not.
+        why_not: what it is instead of a text, or why it is not read.
+        advice: what to do then.
     """
 
     name: str
     blocks: Iterator[bytes]
     member: bool = False
     why_not: str = ""
+    advice: str = ""
 
 
 def files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool = True) -> Iterator[File]:
@@ -75,6 +76,9 @@ def files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: bo
 def _files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool) -> Iterator[File]:
     start, _ = look(_blocks(stream, min(block, LOOK)))
     claimed, found = _CLAIMS.get(suffix, ""), packing(start)
+    if archives and start and claimed not in ("", found):
+        what = f"packed with {found}, not" if found else "not packed"
+        raise DataError(f"cannot read {name}: it is {what} with {claimed}, as its name says; give it another name")
     packed = claimed or found
     if not archives and claimed != found:  # only what is named and made so
         packed = ""
@@ -96,10 +100,14 @@ def _files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: b
         whole: IO[bytes] = stream if seekable else held
         size = whole.seek(0, io.SEEK_END)
         whole.seek(0)
-        members = _tar_members(whole, size, block) if is_tar(start) else _zip_members(whole, block)
-        read = _Total(name, lambda: size)
+        tar = is_tar(start)
         # Of members of one name the last one counts, as where they are unpacked.
+        members = _tar_members(whole, size, block) if tar else _zip_members(whole, block)
         last = {member: (contents, why_not) for member, contents, why_not in members}
+        if not tar and (kind := zipped_kind(list(last))):
+            yield File(name, iter(()), False, *kind)
+            return
+        read = _Total(name, lambda: size)
         for member, (contents, why_not) in sorted(last.items()):
             full = f"{name}: {member}"
             yield File(full, _naming(full, read.of(contents())), True, why_not or _hidden(member))
@@ -131,7 +139,7 @@ def _tar_members(whole: IO[bytes], size: int, block: int) -> Iterator[Member]:
             yield member.name, contents, "" if regular else "a link or a device"
         whole.seek(archive.offset)
         if whole.read(512).strip(b"\0"):
-            raise EOFError("a header of the archive is damaged")
+            raise OSError("a header of the archive is damaged")
 
 
 def _stretch(whole: IO[bytes], at: int, length: int, block: int) -> Iterator[bytes]:
@@ -148,12 +156,10 @@ def _zip_members(whole: IO[bytes], block: int) -> Iterator[Member]:
     """The members of a zip archive, whatever their order. Directories are none."""
     archive = zipfile.ZipFile(whole)
     _check_number(len(archive.infolist()))
-    infos = [info for info in archive.infolist() if not info.is_dir()]
-    document = not _DOCUMENTS.isdisjoint(info.filename for info in infos)
-    for info in infos:
-        why_not = "part of a document or a program" if document else ""
-        if info.flag_bits & 1:
-            why_not = "under a password"
+    for info in archive.infolist():
+        if info.is_dir():
+            continue
+        why_not = "under a password" if info.flag_bits & 1 else ""
         if stat.S_ISLNK(info.external_attr >> 16):
             why_not = "a link"
 
@@ -178,7 +184,7 @@ class _Headers:
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= MOST_HEADER:
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
+            raise tarfile.ReadError(f"a header of {amount(size, 'byte')}")
         return self.stream.read(size)
 
 
@@ -237,6 +243,8 @@ def _naming(name: str, parts: Iterator[_T]) -> Iterator[_T]:
             part = next(parts)
         except StopIteration:
             return
+        except EOFError as error:
+            raise DataError(f"cannot read {name}: it is cut off ({error}); take a fresh copy") from error
         except _DAMAGE as error:
             raise DataError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
         yield part

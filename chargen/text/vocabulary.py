@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.arguments import checked, within
-from chargen.errors import DataError, ModelFileError, short
+from chargen.errors import DataError, ModelFileError, amount, short
 from chargen.settings import check_text
 from chargen.text.twins import advise
 
@@ -115,7 +115,7 @@ class Vocabulary:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Vocabulary({len(self)} ids, unit={self.unit!r}, folded={len(self.folded)})"
+        return f"Vocabulary({amount(len(self), 'id')}, unit={self.unit!r}, folded={len(self.folded)})"
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from chargen.errors import DataError
+from chargen.errors import DataError, amount
 from chargen.model.arrays import weights_of
 from chargen.model.device import autocast, float32_products
 from chargen.model.language_model import CharModel
@@ -179,7 +179,9 @@ def _segments(
     ids = ids[::-1] if backward else ids
     first = first_counted(ids, vocabulary.byte_mode, backward)
     if len(ids) <= first:
-        raise DataError(f"learning from a text needs at least 2 characters, found {len(ids)} ids; give more text")
+        raise DataError(
+            f"learning from a text needs at least 2 characters, found {amount(len(ids), 'id')}; give more text"
+        )
     given = torch.from_numpy(ids.astype(np.int64)).to(model.device)[None]
     weights: list[Parameter] = list(model.parameters())
     state: State | None = None

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from chargen.errors import NOT_FINITE, ChargenError, DataError
+from chargen.errors import NOT_FINITE, ChargenError, DataError, amount
 from chargen.model.device import autocast, pick_device
 from chargen.model.language_model import CharModel
 from chargen.model.loss import costs
@@ -74,7 +74,7 @@ def loss_windows(
     first = first_counted(ids, byte_mode, backward)
     size = len(ids) - first
     if size < 1:
-        raise DataError(f"scoring needs at least 2 characters, found {len(ids)} ids; give more text")
+        raise DataError(f"scoring needs at least 2 characters, found {amount(len(ids), 'id')}; give more text")
     rows = whole("rows", rows or max(1, min(MAX_ROWS, min(size, limit or size) // 1000)), 1)
     borders = first + np.arange(rows + 1) * size // rows
     begin, end = borders[:-1], borders[1:]
@@ -174,7 +174,7 @@ class Evaluation:
         return (
             f"Evaluation({self.nats_per_character:.4f} nats, {self.bits_per_character:.4f} bits per character, "
             f"{self.bits_per_byte:.4f} bits per byte, perplexity {self.perplexity:.4f}, "
-            f"on {self.characters:,} characters{more})"
+            f"on {amount(self.characters, 'character')}{more})"
         )
 
 
@@ -260,8 +260,8 @@ def evaluate(
     skipped = len(text) - len(kept)
     if len(kept) < 2 <= len(text):
         raise DataError(
-            f"scoring needs at least 2 characters that the model knows, found {len(kept)}; {skipped:,} unknown ones "
-            "were left out"
+            f"scoring needs at least 2 characters that the model knows, found {len(kept)}; "
+            f"{amount(skipped, 'unknown one')} left out"
         )
     options: dict[str, Any] = {"vocabulary": vocabulary, "rows": rows, "precision": precision, "direction": direction}
     loss = total(pieces(ids) if pieces else loss_windows(model, ids, **options))

@@ -13,7 +13,7 @@ from torch.nn import Parameter
 
 from chargen.batches import BackwardBatches, Batches, ConsecutiveBatches, RandomBatches
 from chargen.durable import make_folder, remove_leftovers
-from chargen.errors import Diverged, ModelFileError, SettingError, WriteError, short
+from chargen.errors import Diverged, ModelFileError, SettingError, WriteError, amount, short
 from chargen.model.arrays import Arrays, set_weights, weights_of
 from chargen.model.config import ModelConfig
 from chargen.model.device import pick_device, pick_precision
@@ -334,7 +334,9 @@ def _names(corpus: Corpus) -> dict[str, list[str]]:
 def _freeze(model: CharModel, layers: int) -> None:
     """Let the lowest recurrent layers of each stack stay as they are."""
     if layers > model.config.num_layers:
-        raise SettingError(f"freeze is {layers}, but there are {model.config.num_layers} recurrent layers", "freeze")
+        raise SettingError(
+            f"freeze is {layers}, but the model has {amount(model.config.num_layers, 'recurrent layer')}", "freeze"
+        )
     for direction in model.config.directions:
         for layer in model.stack(direction)[:layers]:
             layer.requires_grad_(False)

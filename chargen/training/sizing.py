@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from chargen.errors import amount
 from chargen.model.config import GATES, ModelConfig
 from chargen.settings import make_settings
 from chargen.training.config import DEFAULT_MINUTES, TrainConfig
@@ -100,9 +101,9 @@ def choose(
             config, why = replace(config, hidden_size=PRESETS[preset]), f"preset {preset}"
         else:
             config, why = largest(config, lambda one: trained(one, given, text, vocabulary, speed), text, unit)
-        shape.append(f"{config.hidden_size} hidden units: {why}")
+        shape.append(f"{amount(config.hidden_size, 'hidden unit')}: {why}")
     if config.tie_weights and "tie_weights" not in model:
-        shape.append(f"tied weights: {vocabulary:,} different {unit}s")
+        shape.append(f"tied weights: {amount(vocabulary, f'different {unit}')}")
     if shape:
         reasons.append("; ".join(shape))
     epochs = trained(config, given, text, vocabulary, speed) / max(text, 1)
@@ -116,7 +117,7 @@ def choose(
     if epochs > most and timed:
         minutes = given.minutes or DEFAULT_MINUTES
         needed = max(0.1, minutes * most / epochs)
-        enough = f", some {needed:.1f} of {minutes:g} minutes: more would only teach it by heart"
+        enough = f", some {needed:.1f} of {amount(minutes, 'minute')}: more would only teach it by heart"
         epochs, given = most, replace(given, epochs=float(most))
     pressure = epochs * work(config) / max(text, 1)
     held = []
@@ -137,8 +138,8 @@ def choose(
         given = replace(given, lr=rate(config.hidden_size))
     if not {"lr", "batch_size", "seq_length"} <= training.keys():
         reasons.append(
-            f"{given.batch_size} rows of {given.seq_length} {unit}s at a peak rate of {given.lr:g}: "
-            f"{config.hidden_size} hidden units, {text:,} {unit}s"
+            f"{amount(given.batch_size, 'row')} of {amount(given.seq_length, unit)} at a peak rate of {given.lr:g}: "
+            f"{amount(config.hidden_size, 'hidden unit')}, {amount(text, unit)}"
         )
     steps = epochs * text / tokens
     if reasons and math.isfinite(steps):
@@ -150,9 +151,9 @@ def told_steps(steps: float, *, exact: bool = False) -> str:
     """How many steps there will be; in two figures where that is an estimate."""
     steps = max(1, math.ceil(steps - 1e-9))
     if exact:
-        return f"{steps:,} step{'s' * (steps != 1)}"
+        return amount(steps, "step")
     unit = 10 ** max(0, len(str(steps)) - 2)
-    return f"some {round(steps / unit) * unit:,} steps"
+    return f"some {amount(round(steps / unit) * unit, 'step')}"
 
 
 def trained(config: ModelConfig, training: TrainConfig, text: int, vocabulary: int, speed: Speed) -> float:
@@ -180,7 +181,7 @@ def largest(
     in_time = ([one for one in sizes if reach(one) >= PER_WEIGHT * work(one)] or sizes[:1])[-1]
     by_text = ([one for one in sizes if work(one) <= good_for(text)] or sizes[:1])[-1]
     if work(by_text) < work(in_time):
-        return by_text, f"the most that is good for {text:,} {unit}s, {work(by_text):,} recurrent weights"
+        return by_text, f"the most that is good for {amount(text, unit)}, {work(by_text):,} recurrent weights"
     return (
         in_time,
         f"the largest that trains {PER_WEIGHT:g} {unit}s for each of its {work(in_time):,} recurrent weights",

@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from chargen.batches import Batch
 from chargen.draws import Purpose, uniform
-from chargen.errors import NOT_FINITE, Diverged, short
+from chargen.errors import NOT_FINITE, Diverged, amount, short
 from chargen.model.arrays import set_weights, weights_of
 from chargen.model.device import autocast, float32_products, to_device
 from chargen.model.dropout import Masks, Noise
@@ -90,7 +90,7 @@ class Trainer(Run):
         ways = ", both ways" if shape.bidirectional else ""
         told = {
             "model": f"{shape.cell.upper()} {shape.num_layers} x {shape.hidden_size}{ways}",
-            "text": f"{len(self.corpus.train):,} {vocabulary.unit}s, {len(vocabulary):,} different",
+            "text": f"{amount(len(self.corpus.train), vocabulary.unit)}, {len(vocabulary):,} different",
             "step": f"{counters.step:,}" + ("" if self.budget.steps is None else f" of {self.budget.steps:,}"),
         }
         if self.config.minutes is not None:
