@@ -473,12 +473,30 @@ def test_layers_are_compiled_where_that_is_faster_and_torch_runs_the_others(
 
     assert run()
     assert run(rows=8)
-    assert not run(rows=7)
+    assert run(rows=7) == run(rows=1) == (cell.name == "gru" and cell.kind == BF16), "torch has no GRU in bf16"
     assert not run(kind=torch.float64), "what has weights in float64 is torch's, whatever autocast makes of inputs"
     monkeypatch.setattr(recurrent, "fast_bf16", lambda: False)
     assert run() == (cell.kind == FP32), "bf16 without units for it is slower than float32"
     monkeypatch.setattr(recurrent, "available", lambda: False)
     assert not run()
+
+
+@pytest.mark.parametrize(("rows", "hidden", "number"), [(1, 12, 1), (7, 512, 1), (7, 513, 3), (8, 12, 3)])
+def test_torch_computes_few_rows_of_a_small_layer_in_one_thread(
+    rows: int, hidden: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine threads that meet at every character mostly wait; afterwards torch has as many as before."""
+    seen: list[int] = []
+    monkeypatch.setattr(recurrent, "available", lambda: False)
+    given, before = case(CELLS[0], rows, 2, 10, hidden), torch.get_num_threads()
+    given.module.register_forward_hook(lambda *ignored: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(3)
+    try:
+        recurrent.run_layer(given.module, given.inputs, given.state)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [number]
 
 
 # Gradients.

@@ -291,6 +291,23 @@ def test_a_pause_while_the_reference_is_timed_does_not_count(monkeypatch):
     assert found.seconds * 32 * 128 == pytest.approx(0.1)
 
 
+def test_timing_the_reference_takes_little_of_the_time_on_a_slow_machine(monkeypatch):
+    """Steps of 3 s: once warm, one is enough; of 0.9 s, three."""
+    for step, enough in ((3.0, 1), (0.9, 3)):
+        clock = [0.0]
+
+        def run(trainer, clock=clock, step=step):
+            while True:
+                clock[0] += step
+                yield
+
+        monkeypatch.setattr(Trainer, "run", run)
+        monkeypatch.setattr(sizing.time, "perf_counter", lambda clock=clock: clock[0])
+        found = time_reference(30, {"precision": "fp32", "device": "cpu"})
+        assert found.seconds * 32 * 128 == pytest.approx(step)
+        assert clock[0] == pytest.approx((2 + enough) * step)
+
+
 def test_the_steeper_the_smaller():
     sizes = [
         choose(10**7, 65, {}, {"minutes": 60.0}, speed=Speed(4e-5, steepness)).model.hidden_size

@@ -306,6 +306,33 @@ def test_minutes_end_a_run_and_reserve_time_for_its_end(monkeypatch: pytest.Monk
     assert trainer.summary["valid_characters"] > 1000
 
 
+@pytest.mark.parametrize("every", [None, 10])
+def test_minutes_hold_where_validating_becomes_slow(monkeypatch: pytest.MonkeyPatch, every: int | None) -> None:
+    """On a clock of our own: a step takes a second, a window of a validation too, and 20 when other programs begin."""
+    now, validated = [0.0], [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    settings = config(steps=None, minutes=10, eval_every=every, batch_size=32, seq_length=16)
+    trainer = Trainer(corpus(), SMALL, settings, started=0.0)
+    read = trainer.model.read
+
+    def slow(*arguments: object, **options: object) -> object:
+        validates = torch.is_inference_mode_enabled()
+        seconds = 20 if validates and now[0] > 300 else 1
+        now[0] += seconds
+        validated[0] += seconds * validates
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(trainer.model, "read", slow)
+    steps = [progress.step for progress in trainer.run() if progress.doing == "training" and progress.valid_loss]
+    assert all(step % trainer.eval_every == 0 for step in steps)
+    assert len(steps) > 5
+    assert 500 < now[0] <= 601
+    if every is None:
+        assert validated[0] / now[0] < 0.3
+    else:
+        assert steps == list(range(10, steps[-1] + 1, 10)), "who says how often is obeyed"
+
+
 @pytest.mark.parametrize(("minutes", "steps", "last"), [(2, 20, 20), (2, 10**6, None), (10**6, 20, 20)])
 def test_of_two_budgets_the_one_that_is_used_first_ends_the_run(
     monkeypatch: pytest.MonkeyPatch, minutes: float, steps: int, last: int | None

@@ -52,6 +52,17 @@ def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
 
 
 @contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, torch computes in this thread alone: none waits for another one's core at every character."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
+
+
+@contextlib.contextmanager
 def autocast(precision: str, device: torch.device) -> Iterator[None]:
     """The context in which products run in bf16, or in float32 as it is."""
     with float32_products(precision, device):

@@ -9,6 +9,8 @@ from chargen.training.counters import Counters
 
 END_SHARE = 0.035
 """The most of a time budget that the whole splits may take at the end; validating while training takes about 1.5 %."""
+MOST_VALIDATING = 0.2
+"""The most of a time budget that validating while training may take, on a machine that is slow at it."""
 
 
 class Budget:
@@ -46,6 +48,8 @@ class Budget:
         self.train_steps = 0
         self.train_targets = 0
         self.train_characters = 0
+        self._latest_speed = math.inf
+        self._rested_at = -math.inf
         self._offset = counters.seconds - started
 
     def seconds(self) -> float:
@@ -84,6 +88,17 @@ class Budget:
             total = self.seconds() + self.end_seconds(total)
         return total
 
+    def scored(self, ids: int, seconds: float) -> None:
+        """Learn how long it has just taken to score so many ids."""
+        self.counters.evaluated += ids
+        self.counters.eval_seconds += seconds
+        self._latest_speed = ids / max(seconds, 1e-9)
+        self._rested_at = time.monotonic() + seconds * (1 / MOST_VALIDATING - 1)
+
+    def may_validate(self) -> bool:
+        """False where a validation now would take more than its share of a time budget."""
+        return self.total_seconds is None or time.monotonic() >= self._rested_at
+
     def end_limits(self, total: float | None = None) -> tuple[int | None, int | None]:
         """How many ids of the validation and test parts can be scored at the end; None is all of them.
 
@@ -101,8 +116,8 @@ class Budget:
         return first, second
 
     def _eval_speed(self) -> float:
-        """Ids scored per second; before the first validation, twice the speed of training."""
+        """Ids scored per second, lately or in all, whichever is slower; before any, twice the speed of training."""
         counters = self.counters
         if counters.evaluated and counters.eval_seconds:
-            return counters.evaluated / counters.eval_seconds
+            return min(self._latest_speed, counters.evaluated / counters.eval_seconds)
         return 2 * self.train_targets / self.train_seconds if self.train_seconds else 0.0

@@ -139,6 +139,7 @@ class Run:
         self.metrics = Metrics(out, counters.metrics_bytes)
         self.summary: dict[str, Any] = {}
         self._last_loss = math.nan
+        self._validated: int | None = None  # the latest step, of this process
         self._last_losses: dict[str, float] = {}
         self._saved_best: int | None = None
         self._last_save = time.monotonic()

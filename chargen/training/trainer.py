@@ -302,7 +302,9 @@ class Trainer(Run):
         if not self._due():
             return losses
         self._settle()
-        if self._validation_due():
+        validates = self._validation_due()
+        writes = self._line_due(validates)
+        if validates:
             losses = yield from self._score(self.model, self.corpus.valid, SUBSET, "validating")
             if not math.isfinite(self._mean(losses)):
                 losses = {}  # overflowing weights: it says nothing, and the next steps decide whether the run goes on
@@ -312,8 +314,9 @@ class Trainer(Run):
                 self.best = weights_of(self.model)
             else:
                 counters.evaluations_since_best += 1
+            self._validated = counters.step
         counters.logged_step = counters.step
-        if not self._line_due():
+        if not writes:
             return losses
         self.metrics.write(self._line(losses))
         counters.since_nats = counters.since_backward_nats = counters.since_cloze_nats = counters.since_seconds = 0.0
@@ -321,16 +324,20 @@ class Trainer(Run):
         return losses
 
     def _validation_due(self) -> bool:
-        return self.validates and self.counters.step % self.eval_every == 0
+        """True at multiples of `eval_every`; where that is the usual one, of those that a time budget has time for."""
+        if not self.validates or self.counters.step % self.eval_every:
+            return False
+        return self.config.eval_every is not None or self.budget.may_validate()
 
     def _due(self) -> bool:
         """True where this step's figures are to be written, and are not yet."""
         step = self.counters.step
-        return self.counters.logged_step != step and (self._validation_due() or self._line_due())
+        validates = self._validation_due()
+        return self.counters.logged_step != step and (validates or self._line_due(validates))
 
-    def _line_due(self) -> bool:
+    def _line_due(self, validates: bool) -> bool:
         step = self.counters.step
-        return due(step, self.config.log_every) or (self._validation_due() and due(step, self.eval_every))
+        return due(step, self.config.log_every) or (validates and due(step, self.eval_every))
 
     def _line(self, valid: Losses) -> dict[str, Any]:
         """A line of metrics; where the model is bidirectional, with the parts of both losses behind."""
@@ -393,8 +400,7 @@ class Trainer(Run):
             cloze = Loss(sum(part.nats for part in parts), sum(part.characters for part in parts))
             if parts and math.isfinite(cloze.nats):
                 found["cloze"] = cloze
-        self.counters.eval_seconds += time.monotonic() - begun
-        self.counters.evaluated += size
+        self.budget.scored(size, time.monotonic() - begun)
         return found
 
     def _finish(self) -> Iterator[Progress]:
@@ -408,7 +414,7 @@ class Trainer(Run):
             self.save()
         valid_limit, test_limit = self.budget.end_limits()
         best, best_step = self.best, counters.best_step
-        if counters.best_loss is not None and counters.step % self.eval_every:
+        if counters.best_loss is not None and counters.step != self._validated:
             last = yield from self._score(self.model, self.corpus.valid, SUBSET, "finishing")
             if self._mean(last) < counters.best_loss:
                 best = None
