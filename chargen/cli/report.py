@@ -23,7 +23,7 @@ FEW_STEPS = 1_000
 BABBLE = 0.75
 """Losses above this share of the entropy of single characters belong to models that do not write words yet."""
 REPEATED, REPEATED_ITSELF = 0.1, 0.3
-"""Shares of a part that are worth a warning: texts of their own accord reach 2 %."""
+"""Shares of a part that are worth a warning: texts of their own accord reach 2 %, some logs more."""
 
 
 def say(text: str) -> None:
