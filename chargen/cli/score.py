@@ -5,6 +5,7 @@ import math
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,7 +14,7 @@ from chargen.cli.options import GroupedCommand, option, unused
 from chargen.cli.report import some_of, unknown_characters
 from chargen.cli.terminal import TextWriter, tell, visible
 from chargen.errors import DataError, SettingError
-from chargen.insight.score import JUDGES, Scores, score
+from chargen.insight.score import JUDGES, CharacterScore, Scores, escaped_byte, quoted, score
 from chargen.model.config import need_two_ways
 from chargen.storage.model_file import read_model
 from chargen.text.reading import ReadingReport, Source, clean, find_sources, read_text
@@ -92,7 +93,7 @@ def command(
     if as_json:
         counts = {"unknown": len(unseen), "replaced": report.replaced}
         figures = {"by": found.by, "threshold": threshold, **_sums(found), **counts}
-        click.echo(json.dumps({**figures, "characters": [asdict(one) for one in found]}))
+        click.echo(json.dumps({**figures, "characters": [_described(one) for one in found]}))
         return
     _print_text(found, file.vocabulary.raw)
     _print_unlikely(found, new)
@@ -155,7 +156,13 @@ def _print_unlikely(found: Scores, new: str) -> None:
 
 
 def _shown(character: str) -> str:
-    return visible(repr(character), newlines=True)
+    return visible(quoted(character), newlines=True)
+
+
+def _described(one: CharacterScore) -> dict[str, Any]:
+    """A score as JSON has it, where a lone surrogate would be no text."""
+    alternatives = [(escaped_byte(other), share) for other, share in one.alternatives]
+    return {**asdict(one), "character": escaped_byte(one.character), "alternatives": alternatives}
 
 
 def _sums(found: Scores) -> dict[str, float | int | None]:

@@ -94,7 +94,7 @@ class Scores(list[CharacterScore]):
         if not one.unlikely:
             return _escaped(character)
         probability = one.probability(self.by)
-        rather = ", ".join(f"{other!r} {share:.2g}" for other, share in one.alternatives)
+        rather = ", ".join(f"{quoted(other)} {share:.2g}" for other, share in one.alternatives)
         title = "unknown to the model" if probability is None else f"{probability:.2g}"
         title += f"; rather {rather}" if rather else ""
         color = "khaki" if probability is not None and probability > self.threshold / 10 else "lightsalmon"
@@ -106,7 +106,19 @@ def _escaped(character: str) -> str:
     """A character that is no markup, and hides or reorders nothing; joiners are parts of words in several scripts."""
     if character.isprintable() or character in "\n\t\u200c\u200d":
         return html.escape(character)
-    return character.encode("unicode_escape").decode()
+    return quoted(character)[1:-1]
+
+
+def escaped_byte(character: str) -> str:
+    """A byte that is no character, as surrogateescape writes it, as `\\xff`; any other character as it is."""
+    byte = ord(character) - 0xDC00
+    return f"\\x{byte:02x}" if 0x80 <= byte < 0x100 else character
+
+
+def quoted(character: str) -> str:
+    """A character in quotes, as an escape where it cannot be seen."""
+    escaped = escaped_byte(character)
+    return repr(character) if escaped == character else f"'{escaped}'"
 
 
 def score(

@@ -169,7 +169,7 @@ def _check_number(members: int) -> None:
 
 
 class _Directory:
-    """What `zipfile` reads an archive through: it takes the directory at a gulp, and then a second for 30,000 members."""
+    """What `zipfile` reads an archive through: the whole directory at once, then each member for long."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
