@@ -17,10 +17,9 @@ from chargen.draws import MAX_SEED, Purpose, integer, uniform
 from chargen.errors import NOT_FINITE, ChargenError, SettingError
 from chargen.model.config import need_two_ways
 from chargen.sampling.allowed import fitted
-from chargen.sampling.backend import new_stepper
+from chargen.sampling.backend import fresh, new_stepper
 from chargen.sampling.choose import SampleConfig, draw, in_words, log_sum
 from chargen.sampling.enumeration import every_gap, few_enough
-from chargen.sampling.fresh import fresh
 from chargen.sampling.lookahead import CONTEXT, Lookahead
 from chargen.sampling.particles import effective_sample_size, find
 from chargen.sampling.prefixes import NONE_ALLOWED, Grower, Prefixes

@@ -18,9 +18,8 @@ from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, 
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.locks import Lock
 from chargen.sampling.allowed import Allowed, fitted
-from chargen.sampling.backend import new_stepper
+from chargen.sampling.backend import fresh, new_stepper
 from chargen.sampling.choose import SampleConfig, in_words
-from chargen.sampling.fresh import fresh
 from chargen.sampling.rounding import Rounding
 from chargen.sampling.rules import RuleTable
 from chargen.sampling.stepper import State, Stepper
