@@ -1,5 +1,6 @@
 """What `chargen train` tells of the text, the model and the result, on standard error."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,9 +111,7 @@ def some_of(characters: str, most: int = 5) -> str:
 
 def unknown_characters(vocabulary: Vocabulary, text: str) -> str:
     """The characters of a text that a vocabulary has never seen, each once, in order; of bytes only half characters."""
-    if vocabulary.byte_mode:
-        return "".join(sorted(one for one in set(text) if "\ud800" <= one <= "\udfff"))
-    return "".join(sorted(set(text) - {*vocabulary.characters, *vocabulary.folded}))
+    return "".join(sorted(set(itertools.compress(text, ~vocabulary.knows(text)))))
 
 
 def tell_origin(trainer: "Trainer", path: Path | None) -> None:
