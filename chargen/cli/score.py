@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,21 @@ import click
 
 from chargen.cli.bars import Bar
 from chargen.cli.options import GroupedCommand, option, unused
-from chargen.cli.report import some_of, unknown_characters
+from chargen.cli.report import unknown_characters
 from chargen.cli.terminal import TextWriter, tell, visible
+from chargen.cli.texts import read_alike, tell_of_text, text_options
 from chargen.errors import DataError, SettingError
 from chargen.insight.score import JUDGES, CharacterScore, Scores, escaped_byte, quoted, score
 from chargen.model.config import need_two_ways
 from chargen.storage.model_file import read_model
-from chargen.text.reading import ReadingReport, Source, clean, find_sources, read_text
+from chargen.text.reading import ReadingReport, Source, clean, find_sources
 
 
 @click.command("score", cls=GroupedCommand, short_help="Judge every character of a text.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
 @option("--text", group="Text", metavar="TEXT", help="Judge these words, instead of a SOURCE.")
-@option("--encoding", group="Text", metavar="TEXT", help="Encoding of SOURCE.  [default: as in training]")
-@option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
-        help="What to do with bytes that do not fit it.")  # fmt: skip
-@option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]),
-        help="What to do with characters that the model has never seen; they are flagged.  [default: replace them by "
-        "the unknown symbol where the model has one, else skip them]")  # fmt: skip
+@text_options("SOURCE")
 @option("--by", group="Judge", type=click.Choice(JUDGES),
         help="Who judges: cloze sees all other characters, forward those before, backward those behind.  "
         "[default: cloze for a model trained with --bidirectional, else forward]")  # fmt: skip
@@ -72,11 +68,10 @@ def command(
         need_two_ways(file.config, f"{by} scoring")
     report = ReadingReport()
     if text is None:
-        reading = replace(file.reading, encoding=encoding or file.reading.encoding, errors=errors)
-        text = "".join(read_text(_found(sources), reading, report=report))
+        text = read_alike(_found(sources), file, encoding, errors, report)
     else:
         unused(("encoding", "errors"), "--text")
-    text = clean(text, file.reading)
+        text = clean(text, file.reading)
     with Bar(total=len(text), unit="char", delay=1) as bar:
         found = score(
             file,
@@ -98,13 +93,8 @@ def command(
     _print_text(found, file.vocabulary.raw)
     _print_unlikely(found, new)
     _tell_sums(found)
-    if unseen:
-        fate = "left out" if unseen[0].forward is None else "charged for their place among all others"
-        tell(f"note: {len(unseen):,} characters were never seen in training and are {fate}: {some_of(new)}")
-    if report.replaced:
-        tell(f"note: {report.replaced:,} bytes did not fit the encoding and became U+FFFD")
-    if report.passed_over:
-        tell(f"note: {len(report.passed_over):,} files that are no text, passed over")
+    left_out = sum(one.forward is None for one in unseen)
+    tell_of_text(report, new, len(unseen) - left_out, left_out)
 
 
 def _found(names: tuple[str, ...]) -> list[Source]:
