@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_MULTIPLIER_0 = np.uint64(0xD2511F53)
-_MULTIPLIER_1 = np.uint64(0xCD9E8D57)
-_WEYL_0 = 0x9E3779B9
-_WEYL_1 = 0xBB67AE85
+MULTIPLIERS, WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
+"""Philox's constants, of 32 bits."""
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 
@@ -41,14 +39,14 @@ def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint
     x0, x1, x2, x3 = (counter[..., word] for word in range(4))
     key_0, key_1 = key
     for _ in range(10):
-        product_0, product_1 = _MULTIPLIER_0 * x0, _MULTIPLIER_1 * x2
+        product_0, product_1 = np.uint64(MULTIPLIERS[0]) * x0, np.uint64(MULTIPLIERS[1]) * x2
         x0, x1, x2, x3 = (
             (product_1 >> _32) ^ x1 ^ np.uint64(key_0),
             product_1 & _LOW,
             (product_0 >> _32) ^ x3 ^ np.uint64(key_1),
             product_0 & _LOW,
         )
-        key_0, key_1 = (key_0 + _WEYL_0) & 0xFFFFFFFF, (key_1 + _WEYL_1) & 0xFFFFFFFF
+        key_0, key_1 = (key_0 + WEYL[0]) & 0xFFFFFFFF, (key_1 + WEYL[1]) & 0xFFFFFFFF
     return np.stack([x0, x1, x2, x3], axis=-1)
 
 

@@ -578,7 +578,7 @@ def test_unknown_characters_are_flagged_and_counted(run: Run, tmp_path: Path) ->
     shown = run("score", "folded", "--text", "axbé", "--threshold", 0)
     (unseen,) = (one.probability("forward") for one in score(folded, "axbé")[3:])
     assert shown.out == f"axbé\nline 1, column 4: 'é' {unseen:.2g}, never seen in training\n"
-    assert "note: 1 character never seen in training and charged for the place among all others: 'é'\n" in shown.err
+    assert "note: 1 character never seen in training, charged for the place among all others: 'é'\n" in shown.err
     assert json.loads(run("score", "folded", "--text", "axbé", "--json").out)["unknown"] == 1
 
 

@@ -50,6 +50,45 @@ def test_what_texts_repeat_of_their_own_accord_is_no_repetition():
         assert max(Corpus.from_text(text).repeated.values()) < 0.05
 
 
+def log(kind: str, count: int) -> str:
+    """A text that repeats itself, of so many lines or a tenth as many reports."""
+    chance = random.Random(count)
+    lines = story(6, 30).splitlines(keepends=True)
+    reports = [story(100 + n, 20) for n in range(10)]
+    if kind == "one line":
+        return lines[0] * count
+    if kind == "few kinds of lines":
+        return "".join(chance.choices(lines[:8], k=count))
+    if kind == "a sign of life":
+        return "".join("all is well\n" if chance.random() < 0.9 else chance.choice(lines) for _ in range(count))
+    if kind == "a table over and over":
+        return "".join(lines) * (count // len(lines))
+    return "".join(chance.choice(reports) + f"--- {n} ---\n" for n in range(count // 10))
+
+
+@pytest.mark.parametrize("count", [1500, 6000])
+@pytest.mark.parametrize(
+    "kind", ["one line", "few kinds of lines", "a sign of life", "a table over and over", "reports"]
+)
+def test_a_text_that_repeats_itself_is_no_copy(kind: str, count: int):
+    text = log(kind, count)
+    assert max(Corpus.from_text(text, test_fraction=0.1).repeated.values()) < 0.05
+
+
+@pytest.mark.parametrize("times", [2, 3, 8])
+@pytest.mark.parametrize("kind", ["a sign of life", "a novel"])
+def test_a_text_that_is_there_more_than_once_is_found_though_it_repeats_itself_too(kind: str, times: int):
+    text = story(1, 600) + (log(kind, 600) if kind != "a novel" else "")
+    repeated = Corpus.from_text(text * times, test_fraction=0.1).repeated
+    assert min(repeated.values()) > 0.3
+
+
+def test_copies_of_many_small_files_are_found():
+    poems = [story(n, 45) for n in range(50)]
+    repeated = Corpus.from_text("".join(poem + poem for poem in poems)).repeated
+    assert repeated["train"] > 0.8
+
+
 def test_short_texts_are_not_judged():
     assert Corpus.from_text("abc" * 60).repeated == {"train": 0, "valid": 0, "test": 0}
     assert Corpus.from_text("").repeated == {"train": 0, "valid": 0, "test": 0}
@@ -92,7 +131,14 @@ LISTS: dict[str, tuple[list[str], bool]] = {
     "a table": ([f"{name},{n * 7919 % 1000},x" for n, name in enumerate(names(2))], True),
     "paths": ([f"src/{a}/{b}.py" for a in names(3, 40) for b in names(4, 25)], True),
     "names, shuffled": (SHUFFLED, False),
-    "two lists": (names(0, 700) + names(1, 700), False),
+    "two lists": (names(0, 700) + names(1, 700), True),
+    "two lists, a long one and a short one": (names(0, 1200) + names(1, 400), True),
+    "three lists, down": ([name for n in range(3) for name in names(n, 400)[::-1]], True),
+    "lists of a day each": ([name for n in range(90) for name in names(n, 20)], False),
+    "ten lists": ([name for n in range(10) for name in names(n, 150)], False),
+    "a list behind other lines": (SHUFFLED[:1000] + names(1, 500), True),
+    "a list before other lines": (names(1, 1000) + SHUFFLED[:500], False),
+    "a few lines": (story(5, 110).split("\n"), False),
     "few names": (names(0, 60), False),
     "one line over and over": (["again"] * 2000, False),
     "a novel": (story(7, 2000).split("\n"), False),
@@ -107,7 +153,7 @@ LISTS: dict[str, tuple[list[str], bool]] = {
 
 
 @pytest.mark.parametrize("unit", ["character", "byte"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("name", LISTS)
 def test_a_sorted_list_is_known_from_all_other_texts(name: str, end: str, unit: str):
     lines, wanted = LISTS[name]

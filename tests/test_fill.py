@@ -795,3 +795,11 @@ def test_weights_too_large_to_compute_with_are_told() -> None:
     file.arrays["output.bias"][:2] = np.inf
     with pytest.raises(ChargenError, match="not finite"):
         fill(file, "ab", "cd", length=3, seed=1)
+
+
+def test_a_filler_says_in_one_line_what_matters() -> None:
+    filler = Filler(model(), seed=7, particles=50, temperature=0.5, unknown="skip")
+    shape = f"{model().config.cell.upper()} {model().config.num_layers} x {model().config.hidden_size}"
+    settings_ = "particles=50, seed=7, unknown='skip', temperature=0.5"
+    assert repr(filler) == f"Filler({shape}, {len(model().vocabulary)} characters, {settings_})"
+    assert len(repr(Filler(model(), ban="x" * 10_000))) < 350

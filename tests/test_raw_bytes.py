@@ -1,9 +1,11 @@
 """Bytes of anything: any file trains, and the same bytes are written, scored and evaluated."""
 
 import gzip
+import html
 import io
 import json
 import random
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +17,9 @@ from conftest import small_model
 from chargen.cli.main import main
 from chargen.cli.terminal import TextWriter
 from chargen.errors import SettingError
+from chargen.insight.score import score
 from chargen.sampling.sampler import Sampler
-from chargen.storage.model_file import ModelFile, read_model
+from chargen.storage.model_file import ModelFile, read_model, save_model
 from chargen.text.corpus import Corpus
 from chargen.text.reading import ReadingConfig, clean
 from chargen.text.vocabulary import RAW_BYTES, Vocabulary
@@ -140,6 +143,31 @@ def test_a_terminal_shows_bytes_as_escapes_and_a_pipe_gets_them(monkeypatch: pyt
             writer.close()
         assert terminal.getvalue() == shown + "\n"
         assert pipe.getvalue() == piped
+
+
+def test_scores_show_bytes_as_escapes_and_their_json_is_text(run: Run) -> None:
+    save_model("m", model())
+    Path("some.bin").write_bytes(b"\xff\x80\\\x1b\xc3\xa9")
+    words = "score", "m", "some.bin", "--threshold", "1", "--alternatives", "200"
+    code, out, _ = run(*words)
+    lines = out.decode("utf-8", "surrogateescape").splitlines()[1:]
+    assert (code, len(lines)) == (0, 6)
+    shown = [line.partition(": ")[2].split()[0] for line in lines]
+    assert shown == [r"'\xff'", r"'\x80'", r"'\\'", r"'\x1b'", r"'\xc3'", r"'\xa9'"]
+    assert re.search(r", '\\x[89a-f][0-9a-f]' 0\.", "".join(lines))
+    assert r"\udc" not in "".join(lines)
+    code, out, _ = run(*words, "--json")
+    assert b"\\ud" not in out
+    characters = json.loads(out)["characters"]
+    assert [one["character"] for one in characters] == [r"\xff", r"\x80", "\\", "\x1b", r"\xc3", r"\xa9"]
+    assert {1, 4} == {len(other) for one in characters for other, _ in one["alternatives"]}
+
+
+def test_a_notebook_shows_bytes_as_escapes() -> None:
+    shown = score(model(), "a\udcff", threshold=1, num_alternatives=250)._repr_html_()
+    assert r">\xff</span>" in shown
+    assert re.search(r", '\\x[89a-f][0-9a-f]' 0\.", html.unescape(shown))
+    assert r"\udc" not in shown
 
 
 def test_a_raw_model_cannot_begin_another_one_of_characters(run: Run) -> None:

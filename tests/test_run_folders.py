@@ -329,6 +329,14 @@ def test_a_run_in_the_way_is_told_before_any_work(
     assert contents(here / "run") == old
 
 
+def test_what_cannot_be_resumed_is_not_advised_to_be(
+    here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "run" / "state.safetensors").unlink()
+    code, said = train(capsys)
+    assert (code, "already holds a run: choose another --out, or" in said) == (2, True)
+
+
 def test_a_run_is_replaced_and_nothing_else(
     here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -430,6 +438,23 @@ def test_a_kill_in_the_midst_of_replacing_leaves_one_of_both_runs(
         assert seed_of(moment) in (5, 0)
         assert not [path.name for path in moment.iterdir() if path.name.startswith(".repl")]
         assert (moment / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", ["info", "sample"])
+@pytest.mark.parametrize("place", [".", ".replaced", ".replacing"])
+def test_a_run_without_a_model_as_yet_is_called_so(
+    place: str, command: str, here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "run" / place).mkdir(exist_ok=True)
+    os.replace(here / "run/state.safetensors", here / "run" / place / "state.safetensors")
+    os.replace(here / "run/model.safetensors", here / "run" / place / ("x" if place == "." else "model.safetensors"))
+    code, said = run(capsys, command, "run")
+    assert code == 4
+    assert said == (
+        "chargen: the run in run has no model yet: its first save writes one, so wait; resume it if it was stopped"
+    )
+    assert run(capsys, "train", "--resume", "run", "--steps", "8", "--preview", "0")[0] == 0
+    assert run(capsys, command, "run")[0] == 0
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "metrics.jsonl"])

@@ -213,6 +213,19 @@ def test_members_are_limited_in_number(tmp_path: Path, monkeypatch: pytest.Monke
             text_of(tmp_path / "x")
 
 
+@pytest.mark.parametrize("number", [9, 1])
+def test_a_zip_of_too_many_members_is_refused_before_they_are_looked_at(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    content = bytearray(zipped({f"{n}": b"text" for n in range(9)}))
+    content[-14:-10] = 2 * number.to_bytes(2, "little")  # what its end says of their number
+    (tmp_path / "x").write_bytes(content)
+    monkeypatch.setattr(unpack, "MOST_MEMBERS", 8)
+    monkeypatch.setattr(zipfile, "ZipInfo", lambda *_: pytest.fail("a member was looked at"))
+    with pytest.raises(DataError, match="more than 8 members"):
+        text_of(tmp_path / "x")
+
+
 def test_a_header_of_a_tar_may_not_be_huge(tmp_path: Path):
     for kind in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE):
         info = tarfile.TarInfo("x")

@@ -287,3 +287,17 @@ def test_a_surrogate_that_is_no_byte_is_refused_or_skipped():
     with pytest.raises(DataError, match="position 1, is no character"):
         raw.encode("a\ud800\udc80")
     assert raw.encode("a\ud800\udc80\udc7f", "skip").tolist() == [ord("a"), 0x80]
+
+
+def test_a_vocabulary_says_what_it_knows_and_what_other_characters_cost() -> None:
+    folding = Vocabulary("ab", folded="xy")
+    nats = [0, folding.folded_nats, folding.unseen_nats, folding.unseen_nats, 0]
+    assert folding.knows("axé\ud800b").tolist() == [True, True, False, False, True]
+    assert folding.place_nats("axé\ud800b").tolist() == nats
+    for vocabulary in (Vocabulary("ab"), Vocabulary(unit="byte"), Vocabulary(RAW_BYTES, unit="byte"), Vocabulary()):
+        text = "aé\udcff\U0010ffff"
+        known = [character in vocabulary.characters for character in text]
+        known = [True, True, False, True] if vocabulary.byte_mode else known
+        assert vocabulary.knows(text).tolist() == known
+        assert not vocabulary.place_nats(text).any()
+        assert vocabulary.knows("").tolist() == []

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,15 @@ import numpy as np
 
 from chargen.cli.bars import Bar
 from chargen.cli.options import PATH, GroupedCommand, option
-from chargen.cli.report import some_of, unknown_characters
+from chargen.cli.report import unknown_characters
 from chargen.cli.terminal import tell, tell_of_kernels, visible
+from chargen.cli.texts import read_alike, tell_of_text, text_options
 from chargen.errors import ModelFileError, SettingError, amount
 from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
 from chargen.text.cache import ROLES
 from chargen.text.corpus import CorpusConfig, split
-from chargen.text.reading import ReadingConfig, ReadingReport, clean, find_sources, read_text
+from chargen.text.reading import ReadingReport, find_sources
 from chargen.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -45,12 +46,7 @@ PIECE = 500
         "training part, or of --tune.")  # fmt: skip
 @option("--tune", group="Text", multiple=True, metavar="SOURCE",
         help="Choose the rates of --dynamic on the end of this text, which is not the scored one.")  # fmt: skip
-@option("--encoding", group="Text", metavar="TEXT", help="Encoding of the text.", shown_default="as in training")
-@option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
-        help="What to do with bytes that do not fit the encoding.")  # fmt: skip
-@option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]),
-        help="What to do with characters that the model has never seen.",
-        shown_default="the unknown symbol where the model has one, else skip and count them")  # fmt: skip
+@text_options("the text")
 @option("--precision", group="Machine", type=click.Choice(["fp32", "bf16", "auto"]), default="fp32", show_default=True,
         help="Of matrix products.")  # fmt: skip
 @option("--device", group="Machine", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
@@ -78,13 +74,13 @@ def command(
     file = read_model(model)
     if direction == "backward":
         need_two_ways(file.config, "--direction backward")
-    reading = replace(file.reading, encoding=encoding or file.reading.encoding, errors=errors)
     if tune and not dynamic:
         raise SettingError("--tune says what --dynamic chooses its rates on: give both")
     report = ReadingReport()
-    whole = clean(_read(sources, reading, report), file.reading)
+    whole = read_alike(find_sources(sources)[0], file, encoding, errors, report)
     text = _part(whole, part, file)
-    tail = _tail(whole, text, part, file, clean(_read(tune, reading, ReadingReport()), file.reading)) if dynamic else ""
+    other = read_alike(find_sources(tune)[0], file, encoding, errors)
+    tail = _tail(whole, text, part, file, other) if dynamic else ""
     from chargen.model.device import pick_device, pick_precision
     from chargen.training.evaluate import evaluate
 
@@ -123,11 +119,11 @@ def command(
     if as_json:
         click.echo(json.dumps(figures))
         return
-    new = some_of(unknown_characters(file.vocabulary, text))
-    _print(result, figures, visible(" ".join(sources), newlines=True), new)
+    _print(result, figures, visible(" ".join(sources), newlines=True))
+    tell_of_text(report, unknown_characters(file.vocabulary, text), result.unseen, result.skipped)
 
 
-def _print(result: "Evaluation", figures: dict[str, Any], name: str, new: str) -> None:
+def _print(result: "Evaluation", figures: dict[str, Any], name: str) -> None:
     """The figures on standard output, and what they are of on standard error."""
     click.echo(f"{result.nats_per_character:.4f} nats per character")
     click.echo(f"{result.bits_per_character:.4f} bits per character")
@@ -144,19 +140,8 @@ def _print(result: "Evaluation", figures: dict[str, Any], name: str, new: str) -
             f"dynamic evaluation: {figures['static_nats_per_character']:.4f} nats without; lr {rates['lr']:g} and "
             f"decay {rates['decay']:g} were best on the last {amount(rates['tail'], 'character')} of other text"
         )
-    for count, noun, words in (
-        (result.folded, "rare character", "charged for a share of the unknown symbol"),
-        (result.unseen, "character", f"never seen in training, charged for the place among all others: {new}"),
-        (result.skipped, "character", f"never seen in training and left out{f': {new}' * bool(new)}"),
-        (figures["replaced"], "byte", "did not fit the encoding and became U+FFFD"),
-        (figures["passed_over"], "file", "passed over as no text"),
-    ):
-        if count:
-            tell(f"note: {amount(count, noun)} {words}")
-
-
-def _read(sources: tuple[str, ...], reading: ReadingConfig, report: ReadingReport) -> str:
-    return "".join(read_text(find_sources(sources)[0], reading, report=report)) if sources else ""
+    if result.folded:
+        tell(f"note: {amount(result.folded, 'rare character')} charged for a share of the unknown symbol")
 
 
 def _tail(whole: str, text: str, part: str, file: ModelFile, other: str) -> str:

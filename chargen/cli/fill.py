@@ -21,13 +21,14 @@ from chargen.cli.options import (
 )
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_escapes, tell_of_kernels
+from chargen.cli.texts import read_alike, text_options
 from chargen.draws import MAX_SEED
 from chargen.errors import SettingError, amount
 from chargen.sampling.choose import SampleConfig
 from chargen.sampling.fill import PARTICLES, Fill, Filler, gap_lengths
 from chargen.sampling.gaps import MARKER, Filled, Template, fill_gaps
 from chargen.storage.model_file import read_model
-from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
+from chargen.text.reading import clean, find_sources
 
 
 @click.command("fill", cls=GroupedCommand, short_help="Write what stands between two texts.")
@@ -41,11 +42,7 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
 @option("--max-length", group="Text", type=click.IntRange(0), metavar="N", help="And at most so many.")
 @option("--marker", group="Text", default=MARKER, metavar="TEXT", show_default=True,
         help="What marks a gap in SOURCE; followed by {5} or {3-8} it says the gap's own length.")  # fmt: skip
-@option("--encoding", group="Text", metavar="TEXT", help="Encoding of SOURCE.", shown_default="as in training")
-@option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
-        help="What to do with bytes that do not fit it.")  # fmt: skip
-@option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
-        help="What to do with a character of the text that the model does not know.")  # fmt: skip
+@text_options("SOURCE", strict=True)
 @option("--echo/--no-echo", group="Text", default=True, help="Print the text around the gaps too.", shown_default="yes")
 @option("--num", group="Text", type=click.IntRange(1, 1_000_000), default=1, metavar="N", show_default=True,
         help="Alternatives to write, all different, with their scores.")  # fmt: skip
@@ -107,9 +104,7 @@ def command(
     texts = {"--stop": config.stop, "--ban": [config.ban], "--before": [before or ""], "--after": [after or ""]}
     tell_of_escapes(file.vocabulary, texts)
     if source is not None:
-        sources, _ = find_sources([source])
-        reading = ReadingConfig(encoding or file.reading.encoding, errors)
-        text = clean("".join(read_text(sources, reading)), file.reading)
+        text = read_alike(find_sources([source])[0], file, encoding, errors)
         template = Template.parse(text, clean(marker, file.reading), lengths)
     else:
         unused(("encoding", "errors", "marker"), "--before and --after")

@@ -1,5 +1,6 @@
 """What `chargen train` tells of the text, the model and the result, on standard error."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ FEW_STEPS = 1_000
 BABBLE = 0.75
 """Losses above this share of the entropy of single characters belong to models that do not write words yet."""
 REPEATED, REPEATED_ITSELF = 0.1, 0.3
-"""Shares of a part that are worth a warning: texts of their own accord reach 2 %."""
+"""Shares of a part that are worth a warning: texts of their own accord reach 2 %, some logs more."""
 
 
 def say(text: str) -> None:
@@ -113,9 +114,7 @@ def some_of(characters: str, most: int = 5) -> str:
 
 def unknown_characters(vocabulary: Vocabulary, text: str) -> str:
     """The characters of a text that a vocabulary has never seen, each once, in order; of bytes only half characters."""
-    if vocabulary.byte_mode:
-        return "".join(sorted(one for one in set(text) if "\ud800" <= one <= "\udfff"))
-    return "".join(sorted(set(text) - {*vocabulary.characters, *vocabulary.folded}))
+    return "".join(sorted(set(itertools.compress(text, ~vocabulary.knows(text)))))
 
 
 def tell_origin(trainer: "Trainer", path: Path | None) -> None:

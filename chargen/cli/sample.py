@@ -20,6 +20,7 @@ from chargen.cli.options import (
 )
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_escapes, tell_of_kernels
+from chargen.cli.texts import read_alike, text_options
 from chargen.draws import MAX_SEED
 from chargen.errors import ChargenError, SettingError
 from chargen.model.config import need_two_ways
@@ -30,7 +31,7 @@ from chargen.sampling.written import Sample, Written
 from chargen.storage.model_file import read_model
 from chargen.storage.quantize import KINDS
 from chargen.storage.quantize import quantize as quantized
-from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
+from chargen.text.reading import clean, find_sources
 
 
 @click.command("sample", cls=GroupedCommand, short_help="Write text with a model.")
@@ -40,12 +41,7 @@ from chargen.text.reading import ReadingConfig, clean, find_sources, read_text
         shown_default=f"{LENGTH}, rounded up to a line or word")  # fmt: skip
 @option("--prime", group="Text", metavar="TEXT", help="Text to go on from.")
 @option("--prime-file", group="Text", metavar="FILE", help="The same from a file, of any length; - is standard input.")
-@option("--encoding", group="Text", metavar="TEXT",
-        help="Encoding of that file.", shown_default="as in training")  # fmt: skip
-@option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
-        help="What to do with bytes that do not fit it.")  # fmt: skip
-@option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), default="error", show_default=True,
-        help="What to do with a character of the prime that the model does not know.")  # fmt: skip
+@text_options("that file", strict=True)
 @option("--adapt", group="Text", type=click.IntRange(0), default=0, metavar="N",
         help="Learn from the prime first, N times over, in a copy of the model: it shapes what follows.")  # fmt: skip
 @option("--reverse", group="Text", is_flag=True,
@@ -116,10 +112,9 @@ def command(
     if device not in ("cpu", "cuda", "mps"):
         raise SettingError(f"--device is {device!r}: it must be cpu, cuda or mps", "device")
     file = read_model(model)
-    if prime_file is not None:
-        sources, _ = find_sources([prime_file])
-        prime = "".join(read_text(sources, ReadingConfig(encoding or file.reading.encoding, errors)))
     text = clean(prime or "", file.reading)
+    if prime_file is not None:
+        text = read_alike(find_sources([prime_file])[0], file, encoding, errors)
     if reverse:
         need_two_ways(file.config, "--reverse")
     direction = "backward" if reverse else "forward"

@@ -3,32 +3,29 @@
 import json
 import math
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from chargen.cli.bars import Bar
 from chargen.cli.options import PATH, GroupedCommand, option, unused
-from chargen.cli.report import some_of, unknown_characters
+from chargen.cli.report import unknown_characters
 from chargen.cli.terminal import TextWriter, show, tell, tell_of_escapes, visible
+from chargen.cli.texts import read_alike, tell_of_text, text_options
 from chargen.errors import DataError, SettingError, amount
-from chargen.insight.score import JUDGES, Scores, score
+from chargen.insight.score import JUDGES, CharacterScore, Scores, escaped_byte, quoted, score
 from chargen.model.config import need_two_ways
 from chargen.storage.model_file import read_model
-from chargen.text.reading import ReadingReport, Source, clean, find_sources, read_text
+from chargen.text.reading import ReadingReport, Source, clean, find_sources
 
 
 @click.command("score", cls=GroupedCommand, short_help="Judge every character of a text.")
 @click.argument("model", type=PATH)
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
 @option("--text", group="Text", metavar="TEXT", help="Judge these words, instead of a SOURCE.")
-@option("--encoding", group="Text", metavar="TEXT", help="Encoding of SOURCE.", shown_default="as in training")
-@option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
-        help="What to do with bytes that do not fit it.")  # fmt: skip
-@option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]),
-        help="What to do with characters that the model has never seen; they are flagged.",
-        shown_default="the unknown symbol where the model has one, else skip them")  # fmt: skip
+@text_options("SOURCE")
 @option("--by", group="Judge", type=click.Choice(JUDGES),
         help="Who judges: cloze sees all other characters, forward those before, backward those behind.",
         shown_default="cloze for a model trained with --bidirectional, else forward")  # fmt: skip
@@ -71,12 +68,11 @@ def command(
         need_two_ways(file.config, f"{by} scoring")
     report = ReadingReport()
     if text is None:
-        reading = replace(file.reading, encoding=encoding or file.reading.encoding, errors=errors)
-        text = "".join(read_text(_found(sources), reading, report=report))
+        text = read_alike(_found(sources), file, encoding, errors, report)
     else:
         unused(("encoding", "errors"), "--text")
         tell_of_escapes(file.vocabulary, {"--text": [text]})
-    text = clean(text, file.reading)
+        text = clean(text, file.reading)
     with Bar(total=len(text), unit="char", delay=1) as bar:
         found = score(
             file,
@@ -93,18 +89,13 @@ def command(
     if as_json:
         counts = {"unknown": len(unseen), "replaced": report.replaced}
         figures = {"by": found.by, "threshold": threshold, **_sums(found), **counts}
-        click.echo(json.dumps({**figures, "characters": [asdict(one) for one in found]}))
+        click.echo(json.dumps({**figures, "characters": [_described(one) for one in found]}))
         return
     _print_text(found, file.vocabulary.raw)
     _print_unlikely(found, new)
     _tell_sums(found)
-    if unseen:
-        fate = "left out" if unseen[0].forward is None else "charged for the place among all others"
-        tell(f"note: {amount(len(unseen), 'character')} never seen in training and {fate}: {some_of(new)}")
-    if report.replaced:
-        tell(f"note: {amount(report.replaced, 'byte')} did not fit the encoding and became U+FFFD")
-    if report.passed_over:
-        tell(f"note: {amount(len(report.passed_over), 'file')} passed over as no text")
+    left_out = sum(one.forward is None for one in unseen)
+    tell_of_text(report, new, len(unseen) - left_out, left_out)
 
 
 def _found(names: tuple[str, ...]) -> list[Source]:
@@ -156,7 +147,13 @@ def _print_unlikely(found: Scores, new: str) -> None:
 
 
 def _shown(character: str) -> str:
-    return visible(repr(character), newlines=True)
+    return visible(quoted(character), newlines=True)
+
+
+def _described(one: CharacterScore) -> dict[str, Any]:
+    """A score as JSON has it, where a lone surrogate would be no text."""
+    alternatives = [(escaped_byte(other), share) for other, share in one.alternatives]
+    return {**asdict(one), "character": escaped_byte(one.character), "alternatives": alternatives}
 
 
 def _sums(found: Scores) -> dict[str, float | int | None]:

@@ -33,10 +33,11 @@ from chargen.places import CHECKPOINTS
 from chargen.settings import make_settings
 from chargen.storage.model_file import ModelFile, read_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
+from chargen.storage.run_state import can_be_resumed
 from chargen.text.corpus import Corpus, CorpusConfig
 from chargen.training.config import TrainConfig
 from chargen.training.memory import keep_memory
-from chargen.training.run_folder import can_be_resumed, check_free, recover
+from chargen.training.run_folder import check_free, recover
 from chargen.training.sizing import PRESETS, SMALL_TEXT, Sizes, Speed, choose, time_reference
 
 if TYPE_CHECKING:

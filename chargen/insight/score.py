@@ -94,7 +94,7 @@ class Scores(list[CharacterScore]):
         if not one.unlikely:
             return _escaped(character)
         probability = one.probability(self.by)
-        rather = ", ".join(f"{other!r} {share:.2g}" for other, share in one.alternatives)
+        rather = ", ".join(f"{quoted(other)} {share:.2g}" for other, share in one.alternatives)
         title = "unknown to the model" if probability is None else f"{probability:.2g}"
         title += f"; rather {rather}" if rather else ""
         color = "khaki" if probability is not None and probability > self.threshold / 10 else "lightsalmon"
@@ -106,7 +106,19 @@ def _escaped(character: str) -> str:
     """A character that is no markup, and hides or reorders nothing; joiners are parts of words in several scripts."""
     if character.isprintable() or character in "\n\t\u200c\u200d":
         return html.escape(character)
-    return character.encode("unicode_escape").decode()
+    return quoted(character)[1:-1]
+
+
+def escaped_byte(character: str) -> str:
+    """A byte that is no character, as surrogateescape writes it, as `\\xff`; any other character as it is."""
+    byte = ord(character) - 0xDC00
+    return f"\\x{byte:02x}" if 0x80 <= byte < 0x100 else character
+
+
+def quoted(character: str) -> str:
+    """A character in quotes, as an escape where it cannot be seen."""
+    escaped = escaped_byte(character)
+    return repr(character) if escaped == character else f"'{escaped}'"
 
 
 def score(
@@ -169,9 +181,8 @@ def score(
         owners = np.pad(owners, len(begin), constant_values=len(text))
     size = np.bincount(owners, minlength=len(text) + 1)
     limit = math.log(threshold) if threshold else -math.inf
-    seen = {*vocabulary.characters, *vocabulary.folded}
-    unseen = np.array([not vocabulary.byte_mode and character not in seen for character in text], bool)
-    extra = np.append(_place_nats(vocabulary, text, unseen), 0.0)
+    unseen = ~vocabulary.knows(text)
+    extra = np.append(vocabulary.place_nats(text), 0.0)
     judges = JUDGES if model.config.bidirectional else ("forward",)
     sums = {name: np.zeros(len(text) + 1) for name in judges}
     alternatives: dict[int, tuple[tuple[str, float], ...]] = {}
@@ -217,17 +228,7 @@ def _owners(model: ModelFile, text: str, unknown: str) -> NDArray[np.int64]:
         return np.repeat(np.arange(len(text)), [len(one.encode("utf-8", "ignore")) for one in text])
     if unknown != "skip":
         return np.arange(len(text))
-    known = set(model.vocabulary.characters) | set(model.vocabulary.folded)
-    return np.array([place for place, character in enumerate(text) if character in known], np.int64)
-
-
-def _place_nats(vocabulary: Vocabulary, text: str, unseen: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """What each character costs beside the unknown symbol that stands for it, as in `evaluate`."""
-    if vocabulary.unknown_id is None:
-        return np.zeros(len(text))
-    rare = set(vocabulary.folded)
-    folded = np.array([character in rare for character in text], bool)
-    return folded * vocabulary.folded_nats + unseen * vocabulary.unseen_nats
+    return np.flatnonzero(model.vocabulary.knows(text))
 
 
 def _likelier(

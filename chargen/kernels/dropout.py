@@ -7,6 +7,7 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
+from chargen.draws import MULTIPLIERS, WEYL
 from chargen.kernels.compiled import compiled, native
 from chargen.kernels.vectors import BYTES, LANES, Vector, letter, load_vector, store_vector
 
@@ -14,7 +15,6 @@ GROUP = 512
 """Values that are computed together: 8 numbers of 16 bits from each of 64 Philox counters."""
 _RUN = 128
 """Values whose numbers come from the same word of the counters."""
-_MULTIPLIERS, _WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
 _INT16, _INT32, _INT64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _WORDS, _LONGS = ir.VectorType(_INT32, LANES), ir.VectorType(_INT64, LANES)
 
@@ -46,7 +46,7 @@ def _drop(
         keys = halves(key)
         for _ in range(10):
             products = [
-                builder.mul(builder.zext(x[2 * place], _LONGS), _LONGS([_MULTIPLIERS[place]] * LANES))
+                builder.mul(builder.zext(x[2 * place], _LONGS), _LONGS([MULTIPLIERS[place]] * LANES))
                 for place in range(2)
             ]
             high = [builder.trunc(builder.lshr(each, _LONGS([32] * LANES)), _WORDS) for each in products]
@@ -56,7 +56,7 @@ def _drop(
                 builder.xor(builder.xor(high[1], x[1]), wide[0]), low[1],
                 builder.xor(builder.xor(high[0], x[3]), wide[1]), low[0],
             ]  # fmt: skip
-            keys = [builder.add(each, _INT32(weyl)) for each, weyl in zip(keys, _WEYL, strict=True)]
+            keys = [builder.add(each, _INT32(weyl)) for each, weyl in zip(keys, WEYL, strict=True)]
         most = builder.sitofp(builder.sub(_INT64(2**16), limit), ir.FloatType())
         scale = Vector(builder, spread(builder.fdiv(ir.FloatType()(2.0**16), most), ir.FloatType()))
         wide_limit = spread(builder.trunc(limit, _INT32), _INT32)

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.draws import MULTIPLIERS, WEYL
 from chargen.kernels.compiled import compiled
 
 _LOW, _32, _21, _11 = (np.uint64(number) for number in (0xFFFFFFFF, 32, 21, 11))
-_MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_WEYL_0, _WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+_MULTIPLIER_0, _MULTIPLIER_1, _WEYL_0, _WEYL_1 = (np.uint64(number) for number in MULTIPLIERS + WEYL)
 
 
 @compiled

@@ -1,13 +1,15 @@
 """Logits -> one id. Pure functions of one row, so that a sample never depends on the samples beside it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import SettingError
+from chargen.errors import SettingError, amount, told
+from chargen.model.config import ModelConfig
 from chargen.settings import check_settings, setting
+from chargen.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ class SampleConfig:
 
 WRITING = {"temperature": 0.8}
 """What `chargen sample` writes with by default, as measured in benchmarks/README.md; a Sampler draws from the model."""
+
+
+def in_words(model: ModelConfig, vocabulary: Vocabulary, settings: dict[str, Any], config: SampleConfig) -> str:
+    """A model and how text is drawn from it, for a person: of `config` what differs from a plain draw."""
+    plain = asdict(SampleConfig())
+    chosen = {name: value for name, value in asdict(config).items() if value != plain[name]}
+    words = ", ".join(f"{name}={told(value)}" for name, value in {**settings, **chosen}.items())
+    shape = f"{model.cell.upper()} {model.num_layers} x {model.hidden_size}"
+    return f"{shape}, {amount(len(vocabulary), vocabulary.unit)}, {words}"
 
 
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:

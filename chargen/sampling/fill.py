@@ -17,10 +17,9 @@ from chargen.draws import MAX_SEED, Purpose, integer, uniform
 from chargen.errors import NOT_FINITE, ChargenError, SettingError, amount
 from chargen.model.config import need_two_ways
 from chargen.sampling.allowed import fitted
-from chargen.sampling.backend import new_stepper
-from chargen.sampling.choose import SampleConfig, draw, log_sum
+from chargen.sampling.backend import fresh, new_stepper
+from chargen.sampling.choose import SampleConfig, draw, in_words, log_sum
 from chargen.sampling.enumeration import every_gap, few_enough
-from chargen.sampling.fresh import fresh
 from chargen.sampling.lookahead import CONTEXT, Lookahead
 from chargen.sampling.particles import effective_sample_size, find
 from chargen.sampling.prefixes import NONE_ALLOWED, Grower, Prefixes
@@ -141,6 +140,10 @@ class Filler:
         first_logits = np.log(np.maximum(model.counts, 1e-9))
         self._fresh = fresh(self.forward, first_logits, self.vocabulary.encode(model.begin))
         self._backward = new_stepper(model.config, model.arrays, "cpu", "backward")
+
+    def __repr__(self) -> str:
+        settings = {"particles": self.particles, "seed": self.seed, "unknown": self.unknown}
+        return f"Filler({in_words(self.model.config, self.vocabulary, settings, self.config)})"
 
     def fill(
         self, before: str, after: str, min_length: int, max_length: int | None = None, *, num: int = 1, number: int = 0

@@ -20,9 +20,8 @@ from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, 
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.locks import Lock
 from chargen.sampling.allowed import Allowed, fitted
-from chargen.sampling.backend import new_stepper
-from chargen.sampling.choose import SampleConfig
-from chargen.sampling.fresh import fresh
+from chargen.sampling.backend import fresh, new_stepper
+from chargen.sampling.choose import SampleConfig, in_words
 from chargen.sampling.rounding import Rounding
 from chargen.sampling.rules import RuleTable
 from chargen.sampling.stepper import State, Stepper
@@ -142,13 +141,9 @@ class Sampler:
         return cls(path, config, num=num, seed=seed, device=device, direction=direction, **settings)
 
     def __repr__(self) -> str:
-        shape, size = self.stepper.config, amount(len(self.vocabulary), self.vocabulary.unit)
-        model = f"{shape.cell.upper()} {shape.num_layers} x {shape.hidden_size}, {size}"
-        plain = asdict(SampleConfig())
-        chosen = {name: value for name, value in asdict(self.config).items() if value != plain[name]}
-        settings = {"num": self.num, "seed": self.seed, "direction": self.direction, **chosen}
-        words = ", ".join(f"{name}={told(value)}" for name, value in settings.items())
-        return f"Sampler({model}, {words}; {max(stream.draws for stream in self._streams):,} drawn)"
+        settings = {"num": self.num, "seed": self.seed, "direction": self.direction}
+        words = in_words(self.stepper.config, self.vocabulary, settings, self.config)
+        return f"Sampler({words}; {max(stream.draws for stream in self._streams):,} drawn)"
 
     @_in_turn
     def reset(self) -> None:

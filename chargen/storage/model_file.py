@@ -17,6 +17,7 @@ from chargen.places import CHECKPOINTS
 from chargen.settings import make_settings
 from chargen.storage import container
 from chargen.storage.quantize import SCALE, as_float32, kind_of
+from chargen.storage.run_state import can_be_resumed
 from chargen.storage.weights import fitting_weights
 from chargen.text.begin import can_begin
 from chargen.text.reading import RAW, ReadingConfig
@@ -145,6 +146,10 @@ def model_path(path: str | os.PathLike[str]) -> Path:
     given = Path(path)
     if os.path.isdir(given):
         given = given / FILE_NAME
+        if not given.exists() and can_be_resumed(given.parent):
+            raise ModelFileError(
+                f"the run in {path} has no model yet: its first save writes one, so wait; resume it if it was stopped"
+            )
         if not given.exists():
             raise ModelFileError(f"folder {path} holds no {FILE_NAME}; train one with chargen train … --out {path}")
     if not os.path.isfile(given):  # never raises, unlike Path.is_file

@@ -18,6 +18,10 @@ FORMAT = 2
 """1 was 0.1.0's, which had other counters."""
 KIND = "run"
 FILE_NAME = "state.safetensors"
+ASIDE, MOVING = ".replaced", ".replacing"
+"""A folder within, where the older run's files are while a new run saves for the first time; and its name while only
+some of them are there, and those beside it are that run's too.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +38,16 @@ class RunState:
     arrays: dict[str, NDArray[Any]]
     progress: dict[str, Any]
     settings: dict[str, Any]
+
+
+def places_of_a_run(folder: Path) -> tuple[Path, ...]:
+    """Where the files of a run, or of one that is being replaced, may be."""
+    return folder, folder / ASIDE, folder / MOVING
+
+
+def can_be_resumed(folder: Path) -> bool:
+    """True where there is a run's state, perhaps of one that was about to be replaced."""
+    return any((place / FILE_NAME).is_file() for place in places_of_a_run(folder))
 
 
 def save_run_state(folder: str | os.PathLike[str], state: RunState) -> None:

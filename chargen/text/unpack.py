@@ -154,8 +154,7 @@ def _stretch(whole: IO[bytes], at: int, length: int, block: int) -> Iterator[byt
 
 def _zip_members(whole: IO[bytes], block: int) -> Iterator[Member]:
     """The members of a zip archive, whatever their order. Directories are none."""
-    archive = zipfile.ZipFile(whole)
-    _check_number(len(archive.infolist()))
+    archive = zipfile.ZipFile(cast(Any, _Directory(whole)))
     for info in archive.infolist():
         if info.is_dir():
             continue
@@ -173,6 +172,19 @@ def _zip_members(whole: IO[bytes], block: int) -> Iterator[Member]:
 def _check_number(members: int) -> None:
     if members > MOST_MEMBERS:
         raise OSError(f"it holds more than {MOST_MEMBERS:,} members; unpack it first")
+
+
+class _Directory:
+    """What `zipfile` reads an archive through: the whole directory at once, then each member for long."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        content = self.stream.read(size)
+        _check_number(content.count(b"PK\1\2"))  # with which each member's entry begins
+        return content
 
 
 class _Headers:

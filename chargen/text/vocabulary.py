@@ -133,6 +133,20 @@ class Vocabulary:
             table[folded] = self.unknown_id
         return table
 
+    def knows(self, text: str) -> NDArray[np.bool_]:
+        """Which characters of a text have an id, (N,): of their own, as bytes, or with the folded ones."""
+        codes = _code_points(text)
+        if self.byte_mode:
+            return (codes < 0xD800) | (codes > 0xDFFF)
+        return self._table[np.minimum(codes, len(self._table) - 1)] >= 0
+
+    def place_nats(self, text: str) -> NDArray[np.float64]:
+        """What each character of a text costs beside the unknown symbol that stands for it, (N,); 0 for all others."""
+        if self.unknown_id is None:
+            return np.zeros(len(text))
+        folded = self.encode(text, "replace") == self.unknown_id
+        return np.where(self.knows(text), folded * self.folded_nats, self.unseen_nats)
+
     def encode(self, text: str, unknown: str = "error") -> Ids:
         """Text -> ids (N,). In characters, len(ids) == len(text). In bytes, the text's UTF-8; raw, with what
         surrogateescape has made of other bytes.

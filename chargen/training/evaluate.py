@@ -1,5 +1,6 @@
 """The loss on a text: every character counted once, with carried state, divided by what was counted."""
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -254,9 +255,7 @@ def evaluate(
     ids = vocabulary.encode(text, unknown)
     kept = text
     if unknown == "skip":
-        known = {*vocabulary.characters, *vocabulary.folded}
-        kept = "".join(character for character in text if character in known)
-        kept = text.encode("utf-8", "ignore").decode() if vocabulary.byte_mode else kept
+        kept = "".join(itertools.compress(text, vocabulary.knows(text)))
     skipped = len(text) - len(kept)
     if len(kept) < 2 <= len(text):
         raise DataError(
@@ -264,13 +263,12 @@ def evaluate(
             f"{amount(skipped, 'unknown one')} left out"
         )
     options: dict[str, Any] = {"vocabulary": vocabulary, "rows": rows, "precision": precision, "direction": direction}
-    loss = total(pieces(ids) if pieces else loss_windows(model, ids, **options))
+    loss = total(pieces(ids)) if pieces else evaluate_ids(model, ids, **options)
     counted, scored = (kept[:-1], ids[:-1]) if direction == "backward" else (kept[1:], ids[1:])
     folded = unseen = 0
     if symbol is not None:
-        rare = set(vocabulary.folded)
-        folded = sum(character in rare for character in counted)
-        unseen = int(np.count_nonzero(scored == symbol)) - folded
+        unseen = int(np.count_nonzero(~vocabulary.knows(counted)))
+        folded = int(np.count_nonzero(scored == symbol)) - unseen
     # The loss has charged every unknown symbol as a folded character.
     nats = loss.nats + unseen * (vocabulary.unseen_nats - vocabulary.folded_nats)
     size = loss.ids if vocabulary.unit == "byte" else len(counted.encode("utf-8", "surrogatepass"))

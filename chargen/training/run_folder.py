@@ -9,21 +9,17 @@ from chargen.durable import blocked, make_folder
 from chargen.errors import ModelFileError, SettingError
 from chargen.storage.model_file import FILE_NAME as MODEL_NAME
 from chargen.storage.model_file import read_model
+from chargen.storage.run_state import ASIDE, MOVING, can_be_resumed, places_of_a_run, read_run_state
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
-from chargen.storage.run_state import read_run_state
 from chargen.training.metrics import FILE_NAME as METRICS_NAME
 
 FILES = (STATE_NAME, MODEL_NAME, METRICS_NAME)
 """The state is the last that a save writes and the first that is put aside: where it is, its run is whole."""
-ASIDE, MOVING = ".replaced", ".replacing"
-"""A folder within, where the older run's files are while a new run saves for the first time; and its name while only
-some of them are there, and those beside it are that run's too.
-"""
 
 
 def holds_a_run(folder: Path) -> bool:
     """True where a new run would overwrite what an older one left."""
-    files = (place / name for place in _places(folder) for name in FILES)
+    files = (place / name for place in places_of_a_run(folder) for name in FILES)
     return any(file.exists() and file.stat().st_size > 0 for file in files)
 
 
@@ -34,11 +30,11 @@ def check_free(folder: Path, overwrite: bool = False) -> None:
     if not holds_a_run(folder):
         return
     if not overwrite:
+        go_on = "go on with --resume, " if can_be_resumed(folder) else ""
         raise SettingError(
-            f"{folder} already holds a run: go on with --resume, choose another --out, or replace it with --overwrite",
-            "out",
+            f"{folder} already holds a run: {go_on}choose another --out, or replace it with --overwrite", "out"
         )
-    if not any(map(_is_a_run, _places(folder))):
+    if not any(map(_is_a_run, places_of_a_run(folder))):
         raise SettingError(
             f"{folder} holds no run of chargen's, but {', '.join(_names_in(folder))}: choose another --out", "out"
         )
@@ -84,17 +80,8 @@ def _remove(aside: Path) -> None:
         aside.rmdir()
 
 
-def _places(folder: Path) -> tuple[Path, ...]:
-    return folder, folder / ASIDE, folder / MOVING
-
-
 def _names_in(folder: Path) -> list[str]:
     return [name for name in FILES if os.path.lexists(folder / name)]
-
-
-def can_be_resumed(folder: Path) -> bool:
-    """True where there is a run's state, perhaps of one that was about to be replaced."""
-    return any((place / STATE_NAME).is_file() for place in _places(folder))
 
 
 def _is_a_run(folder: Path) -> bool:
