@@ -32,12 +32,14 @@ import chargen
 from chargen import Corpus, ModelConfig, Sampler, TrainConfig, Trainer, evaluate, fill, read_model, score
 
 GOLDEN = Path(__file__).parent / "golden" / "0.1.0"
-CLOCKS = {"seconds", "chars_per_second", "metrics_bytes", "train_seconds", "since_seconds", "eval_seconds"}
+CLOCKS = {"seconds", "seconds_left", "chars_per_second", "train_seconds", "since_seconds", "eval_seconds"}
+CLOCKS |= {"metrics_bytes", "sha256"}  # they contain clocks
 MASKED = [
     (re.compile(r"\d+(\.\d+)? ?(ms|s|seconds?|minutes?|hours?)\b"), "CLOCK"),
     (re.compile(r"[\d,.]+[kM]? ?(characters|bytes) a second"), "SPEED"),
-    (re.compile(r"[\d,.]+[kM]? ?(characters|bytes|steps)/s"), "SPEED"),
-    (re.compile(r"\d{4}-\d{2}-\d{2}( \d{2}:\d{2})?"), "DATE"),
+    (re.compile(r"[\d,.]+[kM]? ?(characters|chars|bytes|steps)/s"), "SPEED"),
+    (re.compile(r"[\d:]+ left"), "CLOCK"),
+    (re.compile(r"\d{4}-\d{2}-\d{2}([ T][\d:+]+)?"), "DATE"),
     (re.compile(r'"(seconds|modified|date)": [^,}]+'), "CLOCK"),
     (re.compile(r"torch \d[\w.+]*"), "TORCH"),
 ]
