@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from chargen import CharModel, ModelConfig
+from chargen.data.vocabulary import Vocabulary
 from chargen.kernels.threads import threads
 from chargen.storage.model_file import ModelFile
-from chargen.text.vocabulary import Vocabulary
 
 CELLS = ("lstm", "gru")
 LETTERS = 65

@@ -29,9 +29,9 @@ from benchmarks.common import CELLS, LETTERS, interleaved, machine, new_file, ti
 from benchmarks.sampling import PlainSampler
 from benchmarks.training import chargen_steps, plain_steps, random_text, speed_of
 from chargen import Corpus, ModelConfig, Sampler, TrainConfig, Trainer
-from chargen.sampling.torch_stepper import TorchStepper
+from chargen.decoding.torch_engine import TorchStepper
 from chargen.storage.model_file import build_model
-from chargen.training.sizing import time_reference
+from chargen.training.autosize import time_reference
 
 Row = dict[str, Any]
 PRECISIONS = "fp32", "bf16"

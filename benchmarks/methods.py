@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chargen import Trainer
-from chargen.batches import Batch
+from chargen.data.batches import Batch
+from chargen.evaluation.loss import evaluate_ids
 from chargen.model.dropout import Noise, drop
-from chargen.model.recurrent import State, run_layer, zero_state
-from chargen.training.evaluate import evaluate_ids
+from chargen.model.layers import State, run_layer, zero_state
 
 
 class Plain(Trainer):

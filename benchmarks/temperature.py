@@ -8,8 +8,8 @@ import sys
 from itertools import product
 
 from chargen import Sampler
-from chargen.sampling.choose import SampleConfig
-from chargen.text.reading import find_sources, read_text
+from chargen.data.reading import find_sources, read_text
+from chargen.decoding.choose import SampleConfig
 
 CHOICES = [*product((1.0, 0.9, 0.8, 0.7, 0.6, 0.5), (0.0,)), *product((1.0, 0.9, 0.8, 0.7), (0.05,)), (1.0, 0.1)]
 NUM, LENGTH, RUN = 32, 2_000, 20

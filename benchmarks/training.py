@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from benchmarks.common import CELLS, interleaved, vocabulary
 from chargen import Corpus, ModelConfig, TrainConfig, Trainer
-from chargen.model import recurrent
+from chargen.model import layers
 from chargen.model.device import pick_precision
 from chargen.training.memory import keep_memory
 
@@ -267,5 +267,5 @@ def batch_of(config: ModelConfig) -> tuple[int, int]:
 
 def recurrent_weights(config: ModelConfig) -> list[torch.Tensor]:
     """What every character is multiplied by in the recurrent layers."""
-    made = [recurrent.new_layer(config, layer) for layer in range(config.num_layers)]
+    made = [layers.new_layer(config, layer) for layer in range(config.num_layers)]
     return [weight for module in made for weight in module.parameters() if weight.dim() == 2]

@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from benchmarks.common import machine
 from chargen import Corpus, Filler, ModelConfig, TrainConfig, Trainer, read_model
-from chargen.sampling.fill import AFTER
-from chargen.sampling.lookahead import GUESSES, HORIZON
-from chargen.sampling.particles import find
-from chargen.sampling.prefixes import Grower
+from chargen.infill.fill import AFTER
+from chargen.infill.lookahead import GUESSES, HORIZON
+from chargen.infill.particles import find
+from chargen.infill.prefixes import Grower
 from chargen.storage.model_file import build_model
 
 CONTEXT = 300
@@ -100,7 +100,7 @@ def train(corpus: Corpus, config: ModelConfig, steps: int, seed: int, folder: Pa
 
 def accuracy(corpus: Corpus, folder: Path) -> dict:
     """Share of the validation part's characters that are the likeliest prediction, and nats, with carried state."""
-    from chargen.model.both_ways import read_both_ways
+    from chargen.evaluation.both_ways import read_both_ways
 
     found = {}
     for name, folder_name in (("one way", "one"), ("both ways", "both")):

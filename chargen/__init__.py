@@ -11,47 +11,47 @@ __version__ = "0.1.0"
 _WHERE = {
     "ArgumentError": "chargen.errors",
     "ChargenError": "chargen.errors",
-    "Corpus": "chargen.text.corpus",
-    "CorpusConfig": "chargen.text.corpus",
-    "Vocabulary": "chargen.text.vocabulary",
-    "clean": "chargen.text.reading",
-    "ConsecutiveBatches": "chargen.batches",
-    "RandomBatches": "chargen.batches",
+    "Corpus": "chargen.data.corpus",
+    "CorpusConfig": "chargen.data.corpus",
+    "Vocabulary": "chargen.data.vocabulary",
+    "clean": "chargen.data.reading",
+    "ConsecutiveBatches": "chargen.data.batches",
+    "RandomBatches": "chargen.data.batches",
     "ModelConfig": "chargen.model.config",
     "CharModel": "chargen.model.language_model",
     "ModelFile": "chargen.storage.model_file",
     "load_model": "chargen.storage.model_file",
     "read_model": "chargen.storage.model_file",
     "save_model": "chargen.storage.model_file",
-    "SampleConfig": "chargen.sampling.choose",
+    "SampleConfig": "chargen.decoding.choose",
     "Sampler": "chargen.sampling.sampler",
-    "Filler": "chargen.sampling.fill",
-    "fill": "chargen.sampling.fill",
-    "score": "chargen.insight.score",
-    "check": "chargen.insight.causality",
-    "check_causality": "chargen.insight.causality",
+    "Filler": "chargen.infill.fill",
+    "fill": "chargen.infill.fill",
+    "score": "chargen.evaluation.per_character",
+    "check": "chargen.evaluation.causality",
+    "check_causality": "chargen.evaluation.causality",
     "TrainConfig": "chargen.training.config",
     "Trainer": "chargen.training.trainer",
-    "evaluate": "chargen.training.evaluate",
+    "evaluate": "chargen.evaluation.loss",
 }
 __all__ = ["__version__", *_WHERE]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from chargen.batches import ConsecutiveBatches, RandomBatches
+    from chargen.data.batches import ConsecutiveBatches, RandomBatches
+    from chargen.data.corpus import Corpus, CorpusConfig
+    from chargen.data.reading import clean
+    from chargen.data.vocabulary import Vocabulary
+    from chargen.decoding.choose import SampleConfig
     from chargen.errors import ArgumentError, ChargenError
-    from chargen.insight.causality import check, check_causality
-    from chargen.insight.score import score
+    from chargen.evaluation.causality import check, check_causality
+    from chargen.evaluation.loss import evaluate
+    from chargen.evaluation.per_character import score
+    from chargen.infill.fill import Filler, fill
     from chargen.model.config import ModelConfig
     from chargen.model.language_model import CharModel
-    from chargen.sampling.choose import SampleConfig
-    from chargen.sampling.fill import Filler, fill
     from chargen.sampling.sampler import Sampler
     from chargen.storage.model_file import ModelFile, load_model, read_model, save_model
-    from chargen.text.corpus import Corpus, CorpusConfig
-    from chargen.text.reading import clean
-    from chargen.text.vocabulary import Vocabulary
     from chargen.training.config import TrainConfig
-    from chargen.training.evaluate import evaluate
     from chargen.training.trainer import Trainer
 
 

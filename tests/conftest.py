@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from chargen.places import cache_folder
+from chargen.cache_folder import cache_folder
 
 # Every test has a cache of its own, but kernels are compiled once for all.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "kernels"))
 
+from chargen.data.vocabulary import Vocabulary
 from chargen.model.config import ModelConfig
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile
-from chargen.text.vocabulary import Vocabulary
 
 settings.register_profile(
     "chargen",

@@ -14,7 +14,8 @@ from yardstick import HANG
 _SERVER = """
 import json, os, sys, threading
 from chargen.cli.main import main
-import chargen.cli.train, chargen.training.trainer, chargen.sampling.decoder, chargen.model.fast_recurrent, torch, tqdm
+import chargen.cli.train, chargen.training.trainer, chargen.decoding.compiled_engine, chargen.model.compiled_layers
+import torch, tqdm
 for line in sys.stdin:
     arguments, folder, err, room = json.loads(line)
     child = os.fork()

@@ -29,25 +29,25 @@ from conftest import small_model
 from torch import nn
 
 import chargen
-from chargen.batches import BackwardBatches
-from chargen.draws import Purpose, integer, uniform
+from chargen.data.batches import BackwardBatches
+from chargen.data.reading import ReadingConfig
+from chargen.decoding.choose import choose, draw, log_softmax, probabilities
+from chargen.decoding.cloze import NumpyCloze
+from chargen.decoding.compiled_engine import Decoder
+from chargen.decoding.numpy_engine import Chunk, NumpyStepper
+from chargen.decoding.pick_engine import new_stepper
+from chargen.decoding.torch_engine import TorchStepper, choose_rows
 from chargen.errors import ChargenError
-from chargen.model import dropout, loss, recurrent
-from chargen.model.both_ways import read_both_ways
+from chargen.evaluation.both_ways import read_both_ways
+from chargen.model import dropout, layers, loss
 from chargen.model.cloze import Cloze
 from chargen.model.dropout import Noise, drop
+from chargen.model.layers import detach, keep_rows, new_layer, run_embedded, run_layer, zero_state
 from chargen.model.loss import costs, cross_entropy
-from chargen.model.recurrent import detach, keep_rows, new_layer, run_embedded, run_layer, zero_state
-from chargen.sampling.backend import new_stepper
-from chargen.sampling.choose import choose, draw, log_softmax, probabilities
-from chargen.sampling.cloze import NumpyCloze
-from chargen.sampling.decoder import Decoder
+from chargen.rng import Purpose, integer, uniform
 from chargen.sampling.rules import Rules
-from chargen.sampling.stepper import Chunk, NumpyStepper
-from chargen.sampling.torch_stepper import TorchStepper, choose_rows
 from chargen.storage.model_file import build_model
 from chargen.storage.quantize import quantize
-from chargen.text.reading import ReadingConfig
 
 CALLS = 10_000
 """Of the long test."""
@@ -242,7 +242,7 @@ class Call:
 def plainly() -> Iterator[None]:
     """Without compiled code."""
     with contextlib.ExitStack() as patches:
-        for module in (recurrent, loss, dropout):
+        for module in (layers, loss, dropout):
             patches.enter_context(mock.patch.object(module, "available", return_value=False))
         yield
 

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from test_sampler import cuts, primes, seeds
 from test_stepper import some_ids, walk
 
-from chargen.draws import Purpose, uniform
+from chargen.data.vocabulary import Vocabulary
+from chargen.decoding.choose import choose, log_softmax
+from chargen.decoding.numpy_engine import NumpyStepper
+from chargen.decoding.pick_engine import new_stepper
+from chargen.decoding.torch_engine import TorchStepper
 from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
+from chargen.rng import Purpose, uniform
 from chargen.sampling.allowed import Allowed, utf8_before, utf8_capacity_before
-from chargen.sampling.backend import new_stepper
-from chargen.sampling.choose import choose, log_softmax
 from chargen.sampling.sampler import Sampler
-from chargen.sampling.stepper import NumpyStepper
-from chargen.sampling.torch_stepper import TorchStepper
-from chargen.storage import container
+from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model, save_model
-from chargen.text.vocabulary import Vocabulary
 
 CELLS = ("lstm", "gru")
 DIRECTIONS = ("forward", "backward")
@@ -345,14 +345,14 @@ def test_a_state_of_the_other_direction_is_refused(tmp_path: Path) -> None:
 def test_a_state_from_before_there_were_two_directions_is_a_forward_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, file = container.save, one_way(two_way(), "forward")
+    save, file = tensor_file.save, one_way(two_way(), "forward")
     plain = Sampler(file, seed=1)
     plain.generate(5)
 
     def save_as_once(path: Path, arrays: Any, description: dict[str, Any], **limits: Any) -> None:
         save(path, arrays, {name: value for name, value in description.items() if name != "direction"}, **limits)
 
-    monkeypatch.setattr(container, "save", save_as_once)
+    monkeypatch.setattr(tensor_file, "save", save_as_once)
     plain.save_state(tmp_path / "state")
     again = Sampler(file)
     again.load_state(tmp_path / "state")

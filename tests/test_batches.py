@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.batches import Batch, ConsecutiveBatches, RandomBatches
-from chargen.draws import Purpose, uniform
+from chargen.data.batches import Batch, ConsecutiveBatches, RandomBatches
 from chargen.errors import DataError
+from chargen.rng import Purpose, uniform
 
 seeds = st.integers(0, 2**64 - 1)
 

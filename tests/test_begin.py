@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen import Corpus, Sampler, TrainConfig, Trainer, fill, read_model, save_model, score
+from chargen.data.begin import LONGEST_BEGIN, begin_text
+from chargen.data.vocabulary import Vocabulary, count_code_points
+from chargen.decoding.numpy_engine import NumpyStepper
 from chargen.errors import ModelFileError, SettingError
+from chargen.infill.fill import Filler
 from chargen.model.config import ModelConfig
-from chargen.sampling.fill import Filler
-from chargen.sampling.stepper import NumpyStepper
-from chargen.storage import container
+from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model
-from chargen.text.begin import LONGEST_BEGIN, begin_text
-from chargen.text.vocabulary import Vocabulary, count_code_points
 
 units = st.sampled_from(["character", "byte"])
 directions = st.sampled_from(["forward", "backward"])
@@ -160,7 +160,7 @@ def test_a_begin_text_that_is_none_is_refused(tmp_path: Path, unit: str, begin: 
     file = model(unit)
     if unit == "byte" and begin == "z":
         begin = "zz\udfff"
-    container.save(tmp_path / "m", file.arrays, {**file.describe(), "begin": begin})
+    tensor_file.save(tmp_path / "m", file.arrays, {**file.describe(), "begin": begin})
     with pytest.raises(ModelFileError, match="begin text is no short text of its own characters") as error:
         read_model(tmp_path / "m")
     assert len(str(error.value).splitlines()) == 1

@@ -17,13 +17,13 @@ from torch.nn import functional
 
 from chargen import check, check_causality
 from chargen.cli.main import main
+from chargen.data.corpus import Corpus
+from chargen.decoding.cloze import NumpyCloze
+from chargen.decoding.numpy_engine import NumpyStepper
 from chargen.errors import SettingError, amount
-from chargen.insight.causality import LENGTH
+from chargen.evaluation.causality import LENGTH
 from chargen.model.config import ModelConfig
-from chargen.sampling.cloze import NumpyCloze
-from chargen.sampling.stepper import NumpyStepper
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, save_model
-from chargen.text.corpus import Corpus
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
 

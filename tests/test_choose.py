@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chargen.decoding.choose import SampleConfig, choose, draw, log_softmax, log_sum, probabilities
 from chargen.errors import SettingError
-from chargen.sampling.choose import SampleConfig, choose, draw, log_softmax, log_sum, probabilities
 
 HAND = np.log(np.array([0.1, 0.4, 0.2, 0.3]))
 temperatures = st.sampled_from([0.0, 5e-324, 1e-300, 1e-6, 0.3, 1.0, 2.5, 1e6, 1e308])

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 import chargen
 from chargen import Sampler, clean, evaluate, fill, score
+from chargen.data.reading import ReadingConfig
+from chargen.decoding.choose import SampleConfig
 from chargen.errors import DataError, SettingError
-from chargen.sampling.choose import SampleConfig
-from chargen.sampling.fill import Filler
-from chargen.sampling.gaps import Template, fill_gaps
+from chargen.evaluation.dynamic import adapted
+from chargen.infill.fill import Filler
+from chargen.infill.template import Template, fill_gaps
 from chargen.storage.model_file import ModelFile, build_model
-from chargen.text.reading import ReadingConfig
-from chargen.training.dynamic import adapted
 
 LETTERS = "\n abcde\u00e9\uac00"
 READING = ReadingConfig(newline="lf", normalize="NFC")

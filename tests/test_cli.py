@@ -30,8 +30,8 @@ from chargen.cli import info
 from chargen.cli.main import COMMANDS, main
 from chargen.cli.options import PATH
 from chargen.cli.report import in_bits
+from chargen.decoding.choose import WRITING
 from chargen.model.language_model import CharModel
-from chargen.sampling.choose import WRITING
 from chargen.sampling.rounding import LINE, WORD
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
@@ -957,7 +957,7 @@ def test_a_state_that_cannot_be_saved_is_refused_before_anything_is_written(run,
 
 @pytest.mark.parametrize("folder", ["text.txt", "text.txt/run"])
 def test_a_run_folder_that_cannot_be_is_refused_before_the_text_is_read(run, monkeypatch, folder) -> None:
-    monkeypatch.setattr("chargen.text.corpus.Corpus.from_files", None)
+    monkeypatch.setattr("chargen.data.corpus.Corpus.from_files", None)
     refused = run("train", "text.txt", "--out", folder)
     assert (refused.code, refused.err) == (
         2, f"chargen: cannot make the run folder {folder}: text.txt is no folder; choose another place\n"

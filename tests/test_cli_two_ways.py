@@ -21,8 +21,8 @@ from conftest import small_model
 
 from chargen import Filler, evaluate, score
 from chargen.cli.main import main
+from chargen.data.reading import ReadingConfig
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, read_model, save_model
-from chargen.text.reading import ReadingConfig
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea.\n" * 20
 QUICK = ["--steps", "3", "--hidden-size", "12", "--embedding-size", "6", "--batch-size", "4", "--seq-length", "8",

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from chargen.data import reading
+from chargen.data.corpus import Corpus, CorpusConfig, split
+from chargen.data.reading import clean
 from chargen.errors import DataError, SettingError
-from chargen.text import reading
-from chargen.text.corpus import Corpus, CorpusConfig, split
-from chargen.text.reading import clean
 
 texts = st.text(st.one_of(st.sampled_from("aab\r\né\u0301漢😀\ufffd"), st.characters(codec="utf-8")))
 fractions = st.tuples(st.integers(0, 1000), st.integers(0, 1000)).filter(lambda pair: sum(pair) < 1000)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from test_corpus import parts
 
+from chargen.data import corpus_cache, reading
+from chargen.data.corpus import Corpus
+from chargen.data.vocabulary import Vocabulary
 from chargen.errors import ChargenError, DataError
-from chargen.text import cache, reading
-from chargen.text.corpus import Corpus
-from chargen.text.vocabulary import Vocabulary
 
 
 @pytest.fixture
@@ -191,13 +191,13 @@ def test_what_an_entry_needs_is_counted_before_it_is_written(
     tmp_path: Path, unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: dict[str, Any] = {}
-    real = cache.write_durably
+    real = corpus_cache.write_durably
 
     def watched(path: Path, blocks: Any, size: int | None = None) -> None:
         sizes[path.name] = size
         real(path, blocks, size)
 
-    monkeypatch.setattr(cache, "write_durably", watched)
+    monkeypatch.setattr(corpus_cache, "write_durably", watched)
     edges = "\0\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U0010ffff"
     (tmp_path / "text.txt").write_text((edges + "abc") * 30, encoding="utf-8")
     corpus = Corpus.from_files(tmp_path / "text.txt", cache=tmp_path / "cache", unit=unit)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chargen.text import repeats
-from chargen.text.corpus import Corpus
+from chargen.data import repeats
+from chargen.data.corpus import Corpus
 
 
 def story(seed: int, lines: int = 300) -> str:

@@ -13,7 +13,7 @@ from test_resume import assert_same_runs, config, corpus, metrics, model, whole
 
 from chargen import durable
 from chargen.errors import ChargenError
-from chargen.storage import container
+from chargen.storage import tensor_file
 from chargen.storage.model_file import FILE_NAME as MODEL_NAME
 from chargen.storage.model_file import read_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
@@ -136,9 +136,9 @@ def unfinished(self: Metrics) -> int:
 def naive(what: str) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         if what == "straight to its name":
-            patch.setattr(container, "write_durably", straight)
+            patch.setattr(tensor_file, "write_durably", straight)
         elif what == "renamed before it is synced":
-            patch.setattr(container, "write_durably", unsynced)
+            patch.setattr(tensor_file, "write_durably", unsynced)
         elif what == "folder not synced":
             patch.setattr(durable, "sync_folder", nothing)
         elif what == "folders above not synced":

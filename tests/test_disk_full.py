@@ -13,11 +13,11 @@ from test_resume import assert_same_runs, config, corpus, model, whole
 
 from chargen import durable
 from chargen.cli.main import main
+from chargen.data import corpus_cache
 from chargen.durable import write_durably
 from chargen.errors import WriteError
 from chargen.storage.model_file import read_model
 from chargen.storage.run_state import read_run_state
-from chargen.text import cache
 from chargen.training import metrics as metrics_module
 from chargen.training.progress import Progress
 from chargen.training.run import MAX_FAILED_SAVES
@@ -68,7 +68,7 @@ class _Limited:
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Room:
     found = Room()
-    for module in (durable, metrics_module, cache):
+    for module in (durable, metrics_module, corpus_cache):
         monkeypatch.setattr(module, "open", found.open, raising=False)
     return found
 

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.draws import Purpose, philox
 from chargen.errors import ArgumentError, SettingError
 from chargen.kernels import threads
 from chargen.kernels.dropout import GROUP
 from chargen.model import dropout
 from chargen.model.dropout import Noise, drop
+from chargen.rng import Purpose, philox
 
 NOISE = Noise(1, 2)
 

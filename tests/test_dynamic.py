@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from chargen.errors import DataError
-from chargen.storage.model_file import build_model
-from chargen.training import dynamic
-from chargen.training.dynamic import (
+from chargen.evaluation import dynamic
+from chargen.evaluation.dynamic import (
     ADAPT,
     DECAYS,
     FLOOR,
@@ -27,7 +26,8 @@ from chargen.training.dynamic import (
     choose_rates,
     usual_gradients,
 )
-from chargen.training.evaluate import evaluate, evaluate_ids
+from chargen.evaluation.loss import evaluate, evaluate_ids
+from chargen.storage.model_file import build_model
 
 STILL = Rates(0.0, 0.0)
 WORDS = "bad cab face\nhead bead\n"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.text.file_kind import LOOK, is_tar, is_zip, no_text, packing, wide_encoding
+from chargen.data.file_kind import LOOK, is_tar, is_zip, no_text, packing, wide_encoding
 
 TEXTS = {
     "english": ("It was the best of times, it was the worst of times.\r\n", ["utf-8", "cp037", "utf-7"]),

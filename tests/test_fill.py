@@ -12,18 +12,18 @@ import pytest
 import torch
 from conftest import small_model
 
+from chargen.decoding.choose import SampleConfig, log_softmax, log_sum
+from chargen.decoding.numpy_engine import NumpyStepper
+from chargen.decoding.pick_engine import new_stepper
 from chargen.errors import ChargenError, DataError, SettingError
-from chargen.sampling import enumeration
-from chargen.sampling import lookahead as looking
+from chargen.infill import enumeration
+from chargen.infill import lookahead as looking
+from chargen.infill.fill import Alternative, Fill, Filler, fill, gap_lengths
+from chargen.infill.lookahead import GUESSES, Lookahead
+from chargen.infill.particles import Found, _systematic, find
+from chargen.infill.prefixes import Grower, Prefixes
 from chargen.sampling.allowed import Allowed
-from chargen.sampling.backend import new_stepper
-from chargen.sampling.choose import SampleConfig, log_softmax, log_sum
-from chargen.sampling.fill import Alternative, Fill, Filler, fill, gap_lengths
-from chargen.sampling.lookahead import GUESSES, Lookahead
-from chargen.sampling.particles import Found, _systematic, find
-from chargen.sampling.prefixes import Grower, Prefixes
 from chargen.sampling.sampler import Sampler
-from chargen.sampling.stepper import NumpyStepper
 from chargen.sampling.stream import Stream
 from chargen.storage.model_file import ModelFile, build_model, save_model
 

@@ -24,11 +24,11 @@ from conftest import small_model
 from yardstick import HANG
 
 from chargen.cli.main import COMMANDS, cli, main
+from chargen.data.corpus import CorpusConfig
+from chargen.decoding.choose import SampleConfig
 from chargen.model.config import ModelConfig
-from chargen.sampling.choose import SampleConfig
 from chargen.settings import describe_range
 from chargen.storage.model_file import FILE_NAME, save_model
-from chargen.text.corpus import CorpusConfig
 from chargen.training.config import TrainConfig
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the traps are links, devices and odd file names")

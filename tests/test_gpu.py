@@ -12,19 +12,19 @@ import torch
 from conftest import small_model
 from test_resume import assert_same_runs, config, corpus, model, run_until, two_ways
 
+from chargen.decoding import torch_engine
+from chargen.decoding.choose import SampleConfig
+from chargen.decoding.torch_engine import TorchStepper
+from chargen.evaluation.dynamic import Rates, Reader, usual_gradients
+from chargen.evaluation.loss import evaluate, total
 from chargen.model.config import ModelConfig
 from chargen.model.device import autocast
 from chargen.model.dropout import Noise, drop
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
-from chargen.sampling import torch_stepper
-from chargen.sampling.choose import SampleConfig
 from chargen.sampling.sampler import Sampler
-from chargen.sampling.torch_stepper import TorchStepper
 from chargen.storage.model_file import ModelFile, build_model
 from chargen.storage.quantize import quantize
-from chargen.training.dynamic import Rates, Reader, usual_gradients
-from chargen.training.evaluate import evaluate, total
 from chargen.training.trainer import Trainer
 
 NAME = os.environ.get("CHARGEN_TEST_DEVICE", "cuda")
@@ -180,7 +180,7 @@ def test_a_captured_graph_writes_what_the_loop_writes(cell: str, settings: dict,
     chunks = []
     for captured in (True, False):
         if not captured:
-            monkeypatch.setattr(torch_stepper._Turns, "_capture", lambda self: None)
+            monkeypatch.setattr(torch_engine._Turns, "_capture", lambda self: None)
         stepper = TorchStepper(network)
         sampler = Sampler(network, SampleConfig(**settings), vocabulary=file_of(cell).vocabulary, stepper=stepper)
         rules, which = sampler._rules.of(sampler._streams)

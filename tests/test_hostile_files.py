@@ -27,15 +27,15 @@ from yardstick import is_read_soon
 
 from chargen.cli.main import main
 from chargen.cli.terminal import visible
+from chargen.data.corpus import Corpus
 from chargen.errors import ChargenError, ModelFileError
 from chargen.model.config import ModelConfig
 from chargen.sampling.sampler import STATE_KIND, Sampler
-from chargen.storage import container
+from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, read_model, save_model
 from chargen.storage.quantize import SCALE, quantize
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
-from chargen.text.corpus import Corpus
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
 
@@ -150,7 +150,7 @@ class Draft:
     """
 
     def __init__(self, arrays: dict[str, Any], description: dict[str, Any]) -> None:
-        self.description = json.loads(container.canonical(description))
+        self.description = json.loads(tensor_file.canonical(description))
         self.lay(dict(arrays))
         self.edit_inner: Callable[[str], str] = str
         self.edit_outer: Callable[[str], str] = str
@@ -159,19 +159,19 @@ class Draft:
 
     def lay(self, arrays: dict[str, Any]) -> None:
         """Take other arrays."""
-        packed = container.pack(arrays, {})
+        packed = tensor_file.pack(arrays, {})
         start = 8 + struct.unpack("<Q", packed[:8])[0]
         self.arrays, self.entries, self.body = arrays, json.loads(packed[8:start]), packed[start:]
         del self.entries["__metadata__"]
 
     def signed(self) -> bytes:
         """The file, with a right checksum whatever else is wrong."""
-        inner = f'{{"sha256":"{container.ZEROS}",{self.edit_inner(written(self.description)[1:])}'
-        outer = written({"__metadata__": {container.KEY: inner}, **self.entries})
+        inner = f'{{"sha256":"{tensor_file.ZEROS}",{self.edit_inner(written(self.description)[1:])}'
+        outer = written({"__metadata__": {tensor_file.KEY: inner}, **self.entries})
         head = self.edit_head(self.edit_outer(outer).encode("utf-8", "surrogatepass"))
         whole = struct.pack("<Q", len(head) if self.size is None else self.size) + head + self.body
         digest = hashlib.sha256(whole).hexdigest()
-        return whole.replace(container._signature(container.ZEROS), container._signature(digest), 1)
+        return whole.replace(tensor_file._signature(tensor_file.ZEROS), tensor_file._signature(digest), 1)
 
 
 @functools.cache
@@ -361,7 +361,7 @@ def add_empty_arrays(draw: Random, draft: Draft) -> None:
 
 
 def change_size(draw: Random, draft: Draft) -> None:
-    draft.size = draw.choice([0, 1, 7, 2**32, 2**63, 2**64 - 1, 10**9, container.MAX_HEADER, draw.randrange(6000)])
+    draft.size = draw.choice([0, 1, 7, 2**32, 2**63, 2**64 - 1, 10**9, tensor_file.MAX_HEADER, draw.randrange(6000)])
 
 
 def change_end(draw: Random, draft: Draft) -> None:
@@ -586,7 +586,7 @@ def test_a_sampler_state_changed_and_signed_anew_is_refused_or_goes_on(tmp_path:
         sampler.save_state(path)
         shapes = {f"state.{layer}": part.shape for layer, part in enumerate(sampler._state)}
         shapes["logits"] = sampler._logits.shape
-        arrays, description = container.load(path, STATE_KIND, lambda _, shapes=shapes: shapes)
+        arrays, description = tensor_file.load(path, STATE_KIND, lambda _, shapes=shapes: shapes)
         drafts.append((arrays, {key: value for key, value in description.items() if key != "sha256"}))
     for number, which, data in mutants(ANY + OF_STREAMS, kind, count, drafts):
         path.write_bytes(data)
@@ -669,10 +669,10 @@ def test_a_vocabulary_of_a_hundred_thousand_characters_is_refused_at_once(tmp_pa
 def test_the_largest_header_that_is_parsed_takes_little_memory(tmp_path: Path, piece: str) -> None:
     draft = Draft(models()[0].arrays, models()[0].describe())
     draft.description["training"] = {"a": "@"}
-    pieces = (container.MAX_HEADER - 10_000) // (len(json.dumps(piece)) - 1)
+    pieces = (tensor_file.MAX_HEADER - 10_000) // (len(json.dumps(piece)) - 1)
     draft.edit_inner = lambda text: text.replace('"@"', "[" + ",".join([piece] * pieces) + "]")
     (tmp_path / "m").write_bytes(draft.signed())
-    assert (tmp_path / "m").stat().st_size > container.MAX_HEADER - 20_000
+    assert (tmp_path / "m").stat().st_size > tensor_file.MAX_HEADER - 20_000
     assert isinstance(attacked(tmp_path / "m", lambda: read_model(tmp_path / "m")), ModelFile)
 
 
@@ -711,7 +711,7 @@ def test_a_state_that_no_sampler_saved_is_refused(tmp_path: Path, number: int, w
     before = path.read_bytes()
     sampler.load_state(path)
     shapes = {f"state.{layer}": part.shape for layer, part in enumerate(sampler._state)}
-    arrays, description = container.load(path, STATE_KIND, lambda _: shapes | {"logits": sampler._logits.shape})
+    arrays, description = tensor_file.load(path, STATE_KIND, lambda _: shapes | {"logits": sampler._logits.shape})
     draft = Draft(arrays, {key: value for key, value in description.items() if key != "sha256"})
     CHANGED[what](draft)
     path.write_bytes(draft.signed())

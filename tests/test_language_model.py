@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen.errors import ArgumentError, ChargenError
-from chargen.model import recurrent
+from chargen.model import layers
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.model.dropout import Noise, drop
 from chargen.model.language_model import CharModel
+from chargen.model.layers import detach, keep_rows, new_layer, run_layer
 from chargen.model.loss import cross_entropy
-from chargen.model.recurrent import detach, keep_rows, new_layer, run_layer
 
 V = 7
 KINDS = [(cell, layers) for cell in ("lstm", "gru") for layers in (1, 2, 3)]
@@ -244,16 +244,16 @@ def test_layers_of_one_step_have_different_masks():
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_layers_in_narrow_numbers_are_near_the_reference(cell, monkeypatch):
     """The kernels of a GPU take weights in one stretch of memory; here they lie one behind the other."""
-    module = recurrent.new_layer(ModelConfig(cell=cell, num_layers=1, hidden_size=20, embedding_size=12), 0)
-    _, places = recurrent._layout(type(module), 12, 20, torch.device("cpu"))
+    module = layers.new_layer(ModelConfig(cell=cell, num_layers=1, hidden_size=20, embedding_size=12), 0)
+    _, places = layers._layout(type(module), 12, 20, torch.device("cpu"))
     assert [place[0] for place in places] == [weight.shape for weight in module.parameters()]
     offsets = np.cumsum([0, *(weight.numel() for weight in module.parameters())]).tolist()
     places = tuple((place[0], place[1], offset) for place, offset in zip(places, offsets[:-1], strict=True))
-    monkeypatch.setattr(recurrent, "_layout", lambda *arguments: (offsets[-1], places))
+    monkeypatch.setattr(layers, "_layout", lambda *arguments: (offsets[-1], places))
     torch.manual_seed(0)
     inputs, state = torch.randn(5, 9, 12), torch.randn(5, 20 if cell == "gru" else 40) / 2
     found = []
-    for run in (recurrent.run_plainly, recurrent.run_narrow):
+    for run in (layers.run_plainly, layers.run_narrow):
         outputs, after = run(module, inputs, state)
         module.zero_grad()
         (outputs.float().square().sum() + after.sum()).backward()

@@ -20,13 +20,13 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chargen.data.reading import ReadingConfig
+from chargen.data.vocabulary import RAW_BYTES, Vocabulary
 from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_shapes
-from chargen.storage import container
+from chargen.storage import tensor_file
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, load_model, model_path, read_model, save_model
 from chargen.storage.quantize import quantize
-from chargen.text.reading import ReadingConfig
-from chargen.text.vocabulary import RAW_BYTES, Vocabulary
 
 GOLDEN = Path(__file__).parent / "golden" / "model.safetensors"
 GOLDEN_IDS = [0, 3, 1, 4, 2, 2]
@@ -87,7 +87,7 @@ def changed_file(path, change, file=None):
     file = file or small_model(num_layers=1, hidden_size=3)
     description = file.describe()
     change(description)
-    container.save(path, file.arrays, description)
+    tensor_file.save(path, file.arrays, description)
     return path
 
 
@@ -341,7 +341,7 @@ def test_folded_characters_that_are_no_text_are_refused(tmp_path, folded):
 
 def test_weights_of_another_type_are_refused(tmp_path):
     file = small_model(num_layers=1)
-    container.save(tmp_path / "m", {name: a.astype("f8") for name, a in file.arrays.items()}, file.describe())
+    tensor_file.save(tmp_path / "m", {name: a.astype("f8") for name, a in file.arrays.items()}, file.describe())
     assert "is float64: weights are float32, bf16 bits in uint16" in complaint(tmp_path / "m")
 
 

@@ -11,10 +11,10 @@ import torch
 from test_resume import assert_same_runs, config, corpus, model, run_until, two_ways
 
 from chargen.errors import Diverged
+from chargen.evaluation.loss import Loss
 from chargen.storage.model_file import read_model
 from chargen.storage.run_state import read_run_state
 from chargen.training import trainer as module
-from chargen.training.evaluate import Loss
 from chargen.training.run import MAX_BAD_STEPS
 from chargen.training.trainer import Trainer
 

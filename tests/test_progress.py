@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chargen.data.corpus import Corpus
 from chargen.model.config import ModelConfig
-from chargen.text.corpus import Corpus
 from chargen.training.config import TrainConfig
 from chargen.training.progress import Progress
 from chargen.training.trainer import Trainer

@@ -13,10 +13,10 @@ from hypothesis.extra import numpy as hnp
 
 from chargen import Sampler, evaluate, fill, score
 from chargen.cli.main import main
+from chargen.decoding.numpy_engine import NumpyStepper
+from chargen.decoding.pick_engine import new_stepper
 from chargen.errors import ModelFileError, SettingError
-from chargen.sampling.backend import new_stepper
-from chargen.sampling.stepper import NumpyStepper
-from chargen.storage import container
+from chargen.storage import tensor_file
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, read_model, save_model
 from chargen.storage.quantize import KINDS, SCALE, as_float32, kind_of, quantize
 
@@ -170,7 +170,7 @@ def test_only_float_models_are_rounded() -> None:
 
 def broken(tmp_path: Path, change: dict[str, np.ndarray], description: dict[str, str]) -> Path:
     file = model("int8")
-    container.save(tmp_path / "bad", {**file.arrays, **change}, {**file.describe(), **description})
+    tensor_file.save(tmp_path / "bad", {**file.arrays, **change}, {**file.describe(), **description})
     return tmp_path / "bad"
 
 

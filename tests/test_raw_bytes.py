@@ -16,13 +16,13 @@ from conftest import small_model
 
 from chargen.cli.main import main
 from chargen.cli.terminal import TextWriter
+from chargen.data.corpus import Corpus
+from chargen.data.reading import ReadingConfig, clean
+from chargen.data.vocabulary import RAW_BYTES, Vocabulary
 from chargen.errors import SettingError
-from chargen.insight.score import score
+from chargen.evaluation.per_character import score
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile, read_model, save_model
-from chargen.text.corpus import Corpus
-from chargen.text.reading import ReadingConfig, clean
-from chargen.text.vocabulary import RAW_BYTES, Vocabulary
 
 ANY = random.Random(0).randbytes(3000)
 QUICK = ["--steps", "2", "--hidden-size", "12", "--embedding-size", "6", "--batch-size", "4", "--seq-length", "8",

@@ -18,9 +18,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chargen.errors import DataError, SettingError
-from chargen.text import reading
-from chargen.text.reading import (
+from chargen.data import reading
+from chargen.data.reading import (
     RUN_FILES,
     ReadingConfig,
     ReadingReport,
@@ -30,6 +29,7 @@ from chargen.text.reading import (
     normalized,
     read_text,
 )
+from chargen.errors import DataError, SettingError
 from chargen.training import run_folder
 
 TRICKY = "ea\r\n\ufeff\ufffd漢😀\u0301\u0323\u0327\u0345\u1100\u1161\u11a8가\u0f71\u0f72\u09c7\u09be"
@@ -346,7 +346,7 @@ def test_standard_input_cannot_be_named_twice():
 def test_the_locale_does_not_matter(tmp_path: Path):
     (tmp_path / "x.txt").write_bytes("é漢".encode())
     program = (
-        "import locale; from chargen.text.reading import *; sources, _ = find_sources(['x.txt']);"
+        "import locale; from chargen.data.reading import *; sources, _ = find_sources(['x.txt']);"
         "print(locale.getpreferredencoding(), ascii(''.join(read_text(sources))))"
     )
     environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from chargen.data.corpus import Corpus
 from chargen.errors import DataError, ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_shapes
-from chargen.storage import container
+from chargen.storage import tensor_file
 from chargen.storage.model_file import read_model
 from chargen.storage.run_state import FILE_NAME, RunState, read_run_state, save_run_state
-from chargen.text.corpus import Corpus
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
 from chargen.training.trainer import Trainer
@@ -444,7 +444,7 @@ def test_a_folder_without_a_state_is_told_how_to_start(tmp_path: Path) -> None:
 def test_a_state_of_another_format_is_refused(number: object, tmp_path: Path) -> None:
     state = bare_state(model("gru", 1))
     described = {"kind": "run", "format": number, "progress": state.progress, "settings": state.settings}
-    container.save(tmp_path / FILE_NAME, state.arrays, described)
+    tensor_file.save(tmp_path / FILE_NAME, state.arrays, described)
     with pytest.raises(ModelFileError, match=rf"format {number!r} is not known to this version \(it reads 2\)"):
         read_run_state(tmp_path)
 

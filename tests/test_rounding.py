@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen import Sampler
+from chargen.data.vocabulary import Vocabulary
 from chargen.sampling.rounding import LINE, WORD, Rounding
 from chargen.storage.model_file import ModelFile
-from chargen.text.vocabulary import Vocabulary
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

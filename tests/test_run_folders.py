@@ -14,12 +14,12 @@ from test_durable import HOLDER, kill, start
 
 from chargen import durable
 from chargen.cli.main import main
+from chargen.data.corpus import Corpus
 from chargen.errors import WriteError
 from chargen.model.config import ModelConfig
-from chargen.storage import container
+from chargen.storage import tensor_file
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from chargen.storage.run_state import read_run_state
-from chargen.text.corpus import Corpus
 from chargen.training import metrics
 from chargen.training.config import TrainConfig
 from chargen.training.run_folder import check_free, recover
@@ -465,7 +465,7 @@ def test_what_is_no_run_is_never_replaced(name: str, what: str, here: Path, caps
         (here / "run" / name).mkdir()
         (here / "run" / name / "thesis.txt").write_text("mine")
     else:
-        (here / "run" / name).write_bytes(container.pack({"x": np.zeros(3, np.float32)}, {"kind": "a bert"}))
+        (here / "run" / name).write_bytes(tensor_file.pack({"x": np.zeros(3, np.float32)}, {"kind": "a bert"}))
     before = contents(here / "run")
     code, said = train(capsys, "--overwrite")
     assert code == 2

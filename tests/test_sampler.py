@@ -13,19 +13,19 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.draws import MAX_SEED, Purpose, uniform
+from chargen.data.vocabulary import Vocabulary
+from chargen.decoding.choose import SampleConfig, choose, log_softmax
+from chargen.decoding.numpy_engine import NumpyStepper
 from chargen.errors import ArgumentError, ChargenError, DataError, ModelFileError, SettingError
-from chargen.insight.score import score
+from chargen.evaluation.loss import evaluate
+from chargen.evaluation.per_character import score
+from chargen.infill.fill import fill
 from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.rng import MAX_SEED, Purpose, uniform
 from chargen.sampling.allowed import Allowed, utf8_length
-from chargen.sampling.choose import SampleConfig, choose, log_softmax
-from chargen.sampling.fill import fill
 from chargen.sampling.sampler import Sampler
-from chargen.sampling.stepper import NumpyStepper
-from chargen.storage import container
+from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model, save_model
-from chargen.text.vocabulary import Vocabulary
-from chargen.training.evaluate import evaluate
 
 model = cache(small_model)
 kinds = st.sampled_from([("lstm", "character"), ("gru", "character"), ("lstm", "byte"), ("gru", "byte")])
@@ -299,7 +299,7 @@ def test_a_state_of_many_samples_or_of_a_long_text_is_saved_and_loaded(
     first, second = (Sampler(small_model(), seed=1, **settings) for _ in range(2))
     first.generate_all(45_000 // first.num)
     first.save_state(tmp_path / "state")
-    assert (tmp_path / "state").stat().st_size > container.MAX_HEADER
+    assert (tmp_path / "state").stat().st_size > tensor_file.MAX_HEADER
     first.save_state(tmp_path / "state")  # it knows its own
     second.load_state(tmp_path / "state")
     assert second.generate_all(3) == first.generate_all(3)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chargen.data.corpus import CorpusConfig
+from chargen.data.reading import ReadingConfig
+from chargen.decoding.choose import SampleConfig
 from chargen.errors import SettingError
 from chargen.model.config import ModelConfig
-from chargen.sampling.choose import SampleConfig
 from chargen.settings import check_settings, describe_range, resumable_settings, setting, setting_types
-from chargen.text.corpus import CorpusConfig
-from chargen.text.reading import ReadingConfig
 from chargen.training.config import TrainConfig
 
 CONFIGS = [ModelConfig, TrainConfig, CorpusConfig, ReadingConfig, SampleConfig]

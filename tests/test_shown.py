@@ -19,7 +19,7 @@ import pytest
 from conftest import small_model
 from yardstick import HANG
 
-from chargen.storage import container
+from chargen.storage import tensor_file
 from chargen.storage.model_file import FILE_NAME, ModelFile, save_model
 
 pty = pytest.importorskip("pty")
@@ -269,10 +269,10 @@ def test_a_warning_above_a_bar(command: Command, world: Path) -> None:
 
 def damaged(world: Path) -> None:
     """Files that say who knows what."""
-    (world / "kind.safetensors").write_bytes(container.pack({}, {"kind": NAMES[0], "format": 1}))
+    (world / "kind.safetensors").write_bytes(tensor_file.pack({}, {"kind": NAMES[0], "format": 1}))
     odd = model_of("ab").describe()
     odd["config"][NAMES[0]] = odd["config"].pop("cell")
-    (world / "odd.safetensors").write_bytes(container.pack(model_of("ab").arrays, odd))
+    (world / "odd.safetensors").write_bytes(tensor_file.pack(model_of("ab").arrays, odd))
     (world / "key.toml").write_text(f"{json.dumps(NAMES[1][:30])} = 1")
     (world / "value.toml").write_text(f"seed = {json.dumps(NAMES[1][:30])}")
     (world / "raw.toml").write_text(f"seed = 1\n{NAMES[0]}", "utf-8")

@@ -16,14 +16,14 @@ from conftest import small_model
 from forked import commands
 from test_resume import assert_same_runs
 
+from chargen.cache_folder import cache_folder
 from chargen.cli.main import main
 from chargen.cli.signals import stop_on_signals
-from chargen.places import cache_folder
-from chargen.storage import container
+from chargen.data import corpus_cache
+from chargen.storage import tensor_file
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import read_run_state
-from chargen.text import cache
 from chargen.training import trainer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -133,11 +133,11 @@ def test_a_request_to_stop_is_followed_soon_with_all_saved(
 
 
 PLACES = {
-    "reading": (cache, "text_files"),
-    "encoding": (cache, "count_code_points"),
+    "reading": (corpus_cache, "text_files"),
+    "encoding": (corpus_cache, "count_code_points"),
     "a step": (trainer, "learning_rate"),
     "a window": (trainer, "loss_windows"),
-    "a save": (container, "pack"),
+    "a save": (tensor_file, "pack"),
 }
 
 

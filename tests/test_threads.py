@@ -15,13 +15,13 @@ import pytest
 from conftest import small_model
 from yardstick import HANG
 
+from chargen.decoding.pick_engine import new_stepper
+from chargen.decoding.torch_engine import TorchStepper
 from chargen.kernels import available, threads
 from chargen.model import language_model
 from chargen.model.config import ModelConfig
 from chargen.model.language_model import CharModel
-from chargen.sampling.backend import new_stepper
 from chargen.sampling.sampler import Sampler
-from chargen.sampling.torch_stepper import TorchStepper
 from chargen.storage.model_file import build_model
 
 THREADS = 4

@@ -12,16 +12,16 @@ from test_resume import assert_same_runs, run_until
 
 from chargen import Corpus, ModelConfig, Sampler, TrainConfig, Trainer, save_model
 from chargen.cli.main import main
+from chargen.decoding.numpy_engine import NumpyStepper
+from chargen.decoding.pick_engine import new_stepper
+from chargen.decoding.torch_engine import TorchStepper
 from chargen.errors import SettingError
 from chargen.model.config import parameter_count, parameter_shapes
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
-from chargen.sampling.backend import new_stepper
-from chargen.sampling.stepper import NumpyStepper
-from chargen.sampling.torch_stepper import TorchStepper
 from chargen.storage.model_file import build_model, read_model
 from chargen.storage.quantize import as_float32, quantize
-from chargen.training.sizing import MANY, choose
+from chargen.training.autosize import MANY, choose
 
 KINDS = [(cell, both) for cell in ("lstm", "gru") for both in (False, True)]
 TEXT = "A tale of two tables, told by one: the table that reads is the table that writes. " * 40

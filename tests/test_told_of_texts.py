@@ -9,7 +9,7 @@ import pytest
 from test_corpus_parts import names, story
 
 from chargen.cli.report import tell_corpus
-from chargen.text.corpus import Corpus
+from chargen.data.corpus import Corpus
 
 Told = Callable[..., str]
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from chargen.data.corpus import Corpus
 from chargen.errors import DataError, Diverged, SettingError
+from chargen.evaluation.loss import evaluate, evaluate_ids
 from chargen.model.config import ModelConfig
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import load_model, read_model
-from chargen.text.corpus import Corpus
 from chargen.training.config import TrainConfig
-from chargen.training.evaluate import evaluate, evaluate_ids
 from chargen.training.memory import estimate_memory
 from chargen.training.trainer import Trainer
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chargen.data.twins import ALIKE, advise, twin
+from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError
-from chargen.text.twins import ALIKE, advise, twin
-from chargen.text.vocabulary import Vocabulary
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

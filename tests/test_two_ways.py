@@ -15,19 +15,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from chargen.batches import BackwardBatches, RandomBatches
-from chargen.draws import Purpose, uniform
+from chargen.data.batches import BackwardBatches, RandomBatches
+from chargen.data.corpus import Corpus
+from chargen.data.vocabulary import CODE_POINTS, Vocabulary
 from chargen.errors import DataError, SettingError
+from chargen.evaluation.loss import evaluate, evaluate_ids
 from chargen.model import loss as loss_module
 from chargen.model.config import DIRECTIONS, ModelConfig, parameter_count, parameter_shapes
 from chargen.model.dropout import Noise
 from chargen.model.language_model import CharModel
+from chargen.rng import Purpose, uniform
 from chargen.storage.model_file import build_model, load_model, read_model
-from chargen.text.corpus import Corpus
-from chargen.text.vocabulary import CODE_POINTS, Vocabulary
-from chargen.training.cloze import CHARACTERS_SHARE, EDGE, ROWS, WINDOW, ClozeTask, cloze_loss, even_windows
+from chargen.training.cloze_task import CHARACTERS_SHARE, EDGE, ROWS, WINDOW, ClozeTask, cloze_loss, even_windows
 from chargen.training.config import TrainConfig
-from chargen.training.evaluate import evaluate, evaluate_ids
 from chargen.training.trainer import Trainer
 
 V = 7

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from chargen.data import unpack
+from chargen.data.corpus import Corpus
+from chargen.data.reading import ReadingConfig, ReadingReport, find_sources, read_text
 from chargen.errors import DataError
-from chargen.text import unpack
-from chargen.text.corpus import Corpus
-from chargen.text.reading import ReadingConfig, ReadingReport, find_sources, read_text
 
 FOLDER = {
     "b.txt": "béta\r\n".encode(),

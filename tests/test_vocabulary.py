@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from chargen.data.vocabulary import CODE_POINTS, RAW_BYTES, UNKNOWN, Vocabulary, count_code_points
 from chargen.errors import DataError, ModelFileError
-from chargen.text.vocabulary import CODE_POINTS, RAW_BYTES, UNKNOWN, Vocabulary, count_code_points
 
 texts = st.text(
     st.one_of(st.characters(codec="utf-8"), st.sampled_from("ab<unk>\n\r\t \0é漢😀\u0301\ufeff\ufffd\u2028\U0010ffff"))

@@ -14,18 +14,18 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.draws import MAX_SEED
+from chargen.data.vocabulary import Vocabulary
+from chargen.decoding.choose import SampleConfig
+from chargen.decoding.numpy_engine import Chunk, NumpyStepper
 from chargen.errors import NOT_FINITE, ChargenError, SettingError
+from chargen.rng import MAX_SEED
 from chargen.sampling import sampler as sampling
 from chargen.sampling.allowed import Allowed, fitted
-from chargen.sampling.choose import SampleConfig
 from chargen.sampling.rules import RuleTable
+from chargen.sampling.sample import Sample, Written
 from chargen.sampling.sampler import Sampler
-from chargen.sampling.stepper import Chunk, NumpyStepper
 from chargen.sampling.stream import Stream
-from chargen.sampling.written import Sample, Written
 from chargen.storage.model_file import ModelFile
-from chargen.text.vocabulary import Vocabulary
 
 DIRECTIONS = ("forward", "backward")
 BYTES = Vocabulary(unit="byte")

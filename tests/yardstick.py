@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-from chargen.storage import container
+from chargen.storage import tensor_file
 
 HANG = 600
 """Seconds after which what is waited for is given up. No bound on speed: only what hangs ever takes them."""
 LONG = 5
 """How many times as long as parsing the largest header, with nothing checked, reading any file may take."""
-_LARGEST = "[" + "[]," * (container.MAX_HEADER // 3 - 1) + "[]]"
+_LARGEST = "[" + "[]," * (tensor_file.MAX_HEADER // 3 - 1) + "[]]"
 
 
 def spent(work: Callable[[], object]) -> float:

@@ -158,8 +158,8 @@ class TrainingBar:
         return f"{loss:.3f} ({loss / math.log(2):.3f} bits/char)"
 
     def _write_preview(self, step: int) -> None:
+        from chargen.decoding.numpy_engine import NumpyStepper
         from chargen.sampling.sampler import Sampler
-        from chargen.sampling.stepper import NumpyStepper
 
         model = self.trainer.model_file()
         # On a new machine the faster steps would have to be compiled first: for a few characters, out of the budget.

@@ -9,7 +9,7 @@ import click
 from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.terminal import show, styled, tell_of_kernels
 from chargen.errors import ModelFileError, amount
-from chargen.insight.causality import check
+from chargen.evaluation.causality import check
 from chargen.storage.model_file import model_path, read_model
 
 SEEN = {"forward": "what stands before", "backward": "what stands behind", "cloze": "both sides"}

@@ -15,18 +15,18 @@ from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.report import unknown_characters
 from chargen.cli.terminal import tell, tell_of_kernels, visible
 from chargen.cli.texts import read_alike, tell_of_text, text_options
+from chargen.data.corpus import CorpusConfig, split
+from chargen.data.corpus_cache import ROLES
+from chargen.data.reading import ReadingReport, find_sources
+from chargen.data.vocabulary import Vocabulary
 from chargen.errors import ModelFileError, SettingError, amount
 from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
-from chargen.text.cache import ROLES
-from chargen.text.corpus import CorpusConfig, split
-from chargen.text.reading import ReadingReport, find_sources
-from chargen.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from chargen.evaluation.dynamic import Reader
+    from chargen.evaluation.loss import Evaluation, Loss
     from chargen.model.language_model import CharModel
-    from chargen.training.dynamic import Reader
-    from chargen.training.evaluate import Evaluation, Loss
 
 TAIL = 10_000
 """Characters of other text on which the rates of dynamic evaluation are chosen."""
@@ -81,8 +81,8 @@ def command(
     text = _part(whole, part, file)
     other = read_alike(find_sources(tune)[0], file, encoding, errors)
     tail = _tail(whole, text, part, file, other) if dynamic else ""
+    from chargen.evaluation.loss import evaluate
     from chargen.model.device import pick_device, pick_precision
-    from chargen.training.evaluate import evaluate
 
     place = pick_device(device)
     if place.type == "cpu":
@@ -165,7 +165,7 @@ def _overlap(other: str, text: str) -> bool:
 
 def _reader(model: "CharModel", vocabulary: Vocabulary, tail: str, precision: str, direction: str) -> "Reader":
     """Who reads with the rates that are best on the tail."""
-    from chargen.training.dynamic import TRIES, Reader, choose_rates, usual_gradients
+    from chargen.evaluation.dynamic import TRIES, Reader, choose_rates, usual_gradients
 
     ids = vocabulary.encode(tail, "skip" if vocabulary.unknown_id is None else "replace")
     usual = usual_gradients(model, vocabulary, ids, precision, direction)

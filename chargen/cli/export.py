@@ -8,9 +8,9 @@ import click
 from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.terminal import tell, visible
 from chargen.errors import DataError, SettingError, amount
-from chargen.storage.container import is_kind
 from chargen.storage.model_file import KIND, model_path, read_model, save_model
 from chargen.storage.quantize import KINDS, quantize
+from chargen.storage.tensor_file import is_kind
 
 OTHERS = {
     "ONNX": (".onnx",),

@@ -22,13 +22,13 @@ from chargen.cli.options import (
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_escapes, tell_of_kernels
 from chargen.cli.texts import read_alike, text_options
-from chargen.draws import MAX_SEED
+from chargen.data.reading import clean, find_sources
+from chargen.decoding.choose import SampleConfig
 from chargen.errors import SettingError, amount
-from chargen.sampling.choose import SampleConfig
-from chargen.sampling.fill import PARTICLES, Fill, Filler, gap_lengths
-from chargen.sampling.gaps import MARKER, Filled, Template, fill_gaps
+from chargen.infill.fill import PARTICLES, Fill, Filler, gap_lengths
+from chargen.infill.template import MARKER, Filled, Template, fill_gaps
+from chargen.rng import MAX_SEED
 from chargen.storage.model_file import read_model
-from chargen.text.reading import clean, find_sources
 
 
 @click.command("fill", cls=GroupedCommand, short_help="Write what stands between two texts.")

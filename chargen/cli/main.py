@@ -12,7 +12,7 @@ from chargen import __version__
 from chargen.cli.help import Context
 from chargen.cli.terminal import discard, escape_what_cannot_be_written, styled, tell, visible
 from chargen.errors import ChargenError, SettingError, told
-from chargen.nearest import did_you_mean
+from chargen.suggestions import did_you_mean
 
 # OpenMP's threads wait for each other by spinning. On cores shared with other programs that made training up to ten
 # times slower; a short spin costs nothing on idle cores. It must be set before torch is loaded.

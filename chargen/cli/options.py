@@ -16,8 +16,8 @@ from click.core import ParameterSource
 from chargen.cli.help import Context
 from chargen.cli.terminal import be_quiet
 from chargen.errors import SettingError, told
-from chargen.nearest import did_you_mean, similar_path
 from chargen.settings import KINDS, describe_range, setting_types
+from chargen.suggestions import did_you_mean, similar_path
 
 Settings = TypeVar("Settings")
 Function = TypeVar("Function", bound=Callable[..., Any])

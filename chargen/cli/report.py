@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.cli.terminal import as_argument, tell, visible
+from chargen.data.corpus import Corpus
+from chargen.data.vocabulary import Vocabulary
 from chargen.errors import amount
 from chargen.model.config import ModelConfig, parameter_count
-from chargen.text.corpus import Corpus
-from chargen.text.vocabulary import Vocabulary
+from chargen.training.autosize import MANY
 from chargen.training.config import TrainConfig
 from chargen.training.memory import estimate_memory
-from chargen.training.sizing import MANY
 
 if TYPE_CHECKING:
     from chargen.training.trainer import Trainer

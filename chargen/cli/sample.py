@@ -21,17 +21,17 @@ from chargen.cli.options import (
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_escapes, tell_of_kernels
 from chargen.cli.texts import read_alike, text_options
-from chargen.draws import MAX_SEED
+from chargen.data.reading import clean, find_sources
+from chargen.decoding.choose import WRITING, SampleConfig
 from chargen.errors import ChargenError, SettingError
 from chargen.model.config import need_two_ways
-from chargen.sampling.choose import WRITING, SampleConfig
+from chargen.rng import MAX_SEED
 from chargen.sampling.rounding import LENGTH
+from chargen.sampling.sample import Sample, Written
 from chargen.sampling.sampler import Sampler
-from chargen.sampling.written import Sample, Written
 from chargen.storage.model_file import read_model
 from chargen.storage.quantize import KINDS
 from chargen.storage.quantize import quantize as quantized
-from chargen.text.reading import clean, find_sources
 
 
 @click.command("sample", cls=GroupedCommand, short_help="Write text with a model.")
@@ -121,7 +121,7 @@ def command(
     if adapt:
         if not text:
             raise SettingError("--adapt learns from the prime: give --prime or --prime-file")
-        from chargen.training.dynamic import adapted
+        from chargen.evaluation.dynamic import adapted
 
         file = adapted(file, text, adapt, direction=direction)
     if quantize:

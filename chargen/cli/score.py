@@ -14,11 +14,11 @@ from chargen.cli.options import PATH, GroupedCommand, option, unused
 from chargen.cli.report import unknown_characters
 from chargen.cli.terminal import TextWriter, show, tell, tell_of_escapes, visible
 from chargen.cli.texts import read_alike, tell_of_text, text_options
+from chargen.data.reading import ReadingReport, Source, clean, find_sources
 from chargen.errors import DataError, SettingError, amount
-from chargen.insight.score import JUDGES, CharacterScore, Scores, escaped_byte, quoted, score
+from chargen.evaluation.per_character import JUDGES, CharacterScore, Scores, escaped_byte, quoted, score
 from chargen.model.config import need_two_ways
 from chargen.storage.model_file import read_model
-from chargen.text.reading import ReadingReport, Source, clean, find_sources
 
 
 @click.command("score", cls=GroupedCommand, short_help="Judge every character of a text.")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
+from chargen.data.twins import ESCAPES, advise
 from chargen.kernels import available
-from chargen.text.twins import ESCAPES, advise
 
 if TYPE_CHECKING:
+    from chargen.data.vocabulary import Vocabulary
     from chargen.kernels.compiled import Compiling
-    from chargen.text.vocabulary import Vocabulary
 
 _BYTES = {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}
 _HARMLESS = "\n\t\u200c\u200d"  # joiners are part of words in several scripts

@@ -8,9 +8,9 @@ import click
 from chargen.cli.options import Function, option
 from chargen.cli.report import some_of
 from chargen.cli.terminal import tell
+from chargen.data.reading import ReadingReport, Source, clean, read_text
 from chargen.errors import amount
 from chargen.storage.model_file import ModelFile
-from chargen.text.reading import ReadingReport, Source, clean, read_text
 
 _LENIENT = "the unknown symbol where the model has one, else skip and count them"
 

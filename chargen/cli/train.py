@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chargen.cache_folder import CHECKPOINTS
 from chargen.cli.bars import ReadingBar, TrainingBar
 from chargen.cli.options import (
     PATH,
@@ -25,20 +26,19 @@ from chargen.cli.report import say, tell_corpus, tell_model, tell_origin, tell_r
 from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.spent import Spent
 from chargen.cli.terminal import as_argument, tell_of_kernels
+from chargen.data.corpus import Corpus, CorpusConfig
 from chargen.durable import locked, make_folder
 from chargen.errors import DataError, ModelFileError, SettingError, WriteError, amount
 from chargen.model.config import ModelConfig
-from chargen.nearest import similar_path
-from chargen.places import CHECKPOINTS
 from chargen.settings import make_settings
 from chargen.storage.model_file import ModelFile, read_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import can_be_resumed
-from chargen.text.corpus import Corpus, CorpusConfig
+from chargen.suggestions import similar_path
+from chargen.training.autosize import PRESETS, SMALL_TEXT, Sizes, Speed, choose, time_reference
 from chargen.training.config import TrainConfig
 from chargen.training.memory import keep_memory
 from chargen.training.run_folder import check_free, recover
-from chargen.training.sizing import PRESETS, SMALL_TEXT, Sizes, Speed, choose, time_reference
 
 if TYPE_CHECKING:
     from chargen.training.trainer import Trainer

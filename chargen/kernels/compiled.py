@@ -15,8 +15,8 @@ from numba.core import event
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
+from chargen.cache_folder import cache_folder
 from chargen.kernels.units import amx
-from chargen.places import cache_folder
 
 _config: Any = numba.config
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -7,9 +7,9 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from chargen.draws import MULTIPLIERS, WEYL
 from chargen.kernels.compiled import compiled, native
 from chargen.kernels.vectors import BYTES, LANES, Vector, letter, load_vector, store_vector
+from chargen.rng import MULTIPLIERS, WEYL
 
 GROUP = 512
 """Values that are computed together: 8 numbers of 16 bits from each of 64 Philox counters."""

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.draws import MULTIPLIERS, WEYL
 from chargen.kernels.compiled import compiled
+from chargen.rng import MULTIPLIERS, WEYL
 
 _LOW, _32, _21, _11 = (np.uint64(number) for number in (0xFFFFFFFF, 32, 21, 11))
 _MULTIPLIER_0, _MULTIPLIER_1, _WEYL_0, _WEYL_1 = (np.uint64(number) for number in MULTIPLIERS + WEYL)

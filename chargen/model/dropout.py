@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chargen.draws import MAX_SEED, Purpose, integer
 from chargen.errors import ArgumentError, SettingError, told
 from chargen.kernels import available
 from chargen.model.arguments import FLOATS, check_tensor, in_memory
 from chargen.model.device import STORED, memory
+from chargen.rng import MAX_SEED, Purpose, integer
 from chargen.settings import whole
 
 BITS = 16

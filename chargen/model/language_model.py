@@ -5,14 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chargen.draws import MAX_SEED, Purpose, integer
 from chargen.errors import ArgumentError
 from chargen.locks import Lock
 from chargen.model.arguments import FLOATS, INTEGERS, check_tensor, read_floats, read_ids, read_state
 from chargen.model.cloze import Cloze
 from chargen.model.config import ModelConfig, check_direction, need_two_ways
 from chargen.model.dropout import Masks, drop
-from chargen.model.recurrent import State, new_layer, run_embedded, run_layer, zero_state
+from chargen.model.layers import State, new_layer, run_embedded, run_layer, zero_state
+from chargen.rng import MAX_SEED, Purpose, integer
 from chargen.settings import whole
 
 BACKWARD_MASKS = 1000

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.data.reading import ReadingConfig, clean
+from chargen.data.twins import advise
+from chargen.data.vocabulary import Vocabulary
+from chargen.decoding.choose import SampleConfig
 from chargen.errors import SettingError, told
-from chargen.sampling.choose import SampleConfig
-from chargen.text.reading import ReadingConfig, clean
-from chargen.text.twins import advise
-from chargen.text.vocabulary import Vocabulary
 
 
 def fitted(config: SampleConfig, vocabulary: Vocabulary, reading: ReadingConfig | None) -> SampleConfig:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from chargen.text.vocabulary import Vocabulary
+from chargen.data.vocabulary import Vocabulary
 
 LENGTH = 500
 """Characters of a text that nobody gave a length."""

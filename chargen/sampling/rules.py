@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.data.vocabulary import Vocabulary
 from chargen.sampling.allowed import utf8_unfinished
 from chargen.sampling.stream import Stream
-from chargen.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,24 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.arguments import checked
-from chargen.draws import MAX_SEED
+from chargen.data.reading import ReadingConfig, clean
+from chargen.data.vocabulary import Vocabulary
+from chargen.decoding.choose import SampleConfig, in_words
+from chargen.decoding.numpy_engine import State, Stepper
+from chargen.decoding.pick_engine import fresh, new_stepper
 from chargen.durable import blocked
 from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError, amount, short, told
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.locks import Lock
+from chargen.rng import MAX_SEED
 from chargen.sampling.allowed import Allowed, fitted
-from chargen.sampling.backend import fresh, new_stepper
-from chargen.sampling.choose import SampleConfig, in_words
 from chargen.sampling.rounding import Rounding
 from chargen.sampling.rules import RuleTable
-from chargen.sampling.stepper import State, Stepper
+from chargen.sampling.sample import Sample, Written
 from chargen.sampling.stream import TAIL, Stream, next_draws
-from chargen.sampling.written import Sample, Written
 from chargen.settings import make_settings, whole
-from chargen.storage import container
+from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, as_model_file
-from chargen.text.reading import ReadingConfig, clean
-from chargen.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
@@ -367,7 +367,7 @@ class Sampler:
 
     def check_state_path(self, path: str | os.PathLike[str]) -> None:
         """Raise ChargenError where `save_state` would not write to `path`, before there is anything to save."""
-        if os.path.exists(path) and not container.is_kind(path, STATE_KIND, self._max_header()):
+        if os.path.exists(path) and not tensor_file.is_kind(path, STATE_KIND, self._max_header()):
             raise ChargenError(f"{path} is not a sampler state and is not overwritten; choose another file")
         if reason := blocked(Path(path)):
             raise ChargenError(f"cannot write {path}: {reason}; choose another file")
@@ -393,11 +393,11 @@ class Sampler:
             "streams": [stream.describe() for stream in self._streams],
         }
         advice = "so much text without repetition cannot be remembered: write less of it, or without no_repeat"
-        container.save(path, arrays, description, smaller=advice, max_header=self._max_header())
+        tensor_file.save(path, arrays, description, smaller=advice, max_header=self._max_header())
 
     def _max_header(self) -> int:
         """What a state of this sampler may need; a hostile one may take up to 44 times as much memory."""
-        return container.MAX_HEADER + MAX_STREAM * self.num + MAX_STREAMS * bool(self.config.no_repeat)
+        return tensor_file.MAX_HEADER + MAX_STREAM * self.num + MAX_STREAMS * bool(self.config.no_repeat)
 
     @_in_turn
     def load_state(self, path: str | os.PathLike[str]) -> None:
@@ -406,8 +406,8 @@ class Sampler:
         Raises ModelFileError where the state is damaged or belongs to another model.
         """
 
-        def expected(description: dict[str, Any]) -> container.Shapes:
-            container.check_format(description, STATE_FORMAT)
+        def expected(description: dict[str, Any]) -> tensor_file.Shapes:
+            tensor_file.check_format(description, STATE_FORMAT)
             if description["weights"] != _digest(self.arrays):
                 raise ModelFileError("it was saved with another model")
             if description.get("direction", "forward") != self.direction:
@@ -418,7 +418,7 @@ class Sampler:
             shapes = {f"state.{layer}": array.shape for layer, array in enumerate(self.stepper.start(self.num))}
             return shapes | {"logits": (self.num, len(self.vocabulary))}
 
-        arrays, description = container.load(path, STATE_KIND, expected, self._max_header())
+        arrays, description = tensor_file.load(path, STATE_KIND, expected, self._max_header())
         try:
             seed = description["seed"]
             if type(seed) is not int or not 0 <= seed <= MAX_SEED:

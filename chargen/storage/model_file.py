@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.arguments import checked
+from chargen.cache_folder import CHECKPOINTS
+from chargen.data.begin import can_begin
+from chargen.data.reading import RAW, ReadingConfig
+from chargen.data.vocabulary import Vocabulary
 from chargen.errors import ArgumentError, ModelFileError, SettingError, amount, short, told
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
-from chargen.nearest import similar_path
-from chargen.places import CHECKPOINTS
 from chargen.settings import make_settings
-from chargen.storage import container
+from chargen.storage import tensor_file
+from chargen.storage.fitting_weights import fitting_weights
 from chargen.storage.quantize import SCALE, as_float32, kind_of
 from chargen.storage.run_state import can_be_resumed
-from chargen.storage.weights import fitting_weights
-from chargen.text.begin import can_begin
-from chargen.text.reading import RAW, ReadingConfig
-from chargen.text.vocabulary import Vocabulary
+from chargen.suggestions import similar_path
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 KIND = "model"
 FILE_NAME = "model.safetensors"
-ROOM = container.MAX_HEADER - 50_000
+ROOM = tensor_file.MAX_HEADER - 50_000
 """Bytes of a header that characters may take."""
 
 
@@ -105,13 +105,13 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     _check_weights(model.arrays, kind_of(model.arrays))
     if not can_begin(model.vocabulary, model.begin):
         raise ValueError(f"begin is {told(model.begin)}: it is no short text of known characters")
-    container.save(path, model.arrays, model.describe(), smaller=_advice(model.vocabulary))
+    tensor_file.save(path, model.arrays, model.describe(), smaller=_advice(model.vocabulary))
 
 
 def check_characters(vocabulary: Vocabulary, counts: NDArray[np.int64]) -> None:
     """Raise SettingError where a model file has no room for a vocabulary, and for what training will tell of itself."""
     described = {"vocabulary": vocabulary.describe(), "counts": [int(count) for count in counts]}
-    if (size := container.header_size(described)) > ROOM:
+    if (size := tensor_file.header_size(described)) > ROOM:
         more = f"more than {ROOM:,}; {_advice(vocabulary)}"
         raise SettingError(f"the characters take {amount(size, 'byte')} of a model file's header, {more}")
 
@@ -166,14 +166,14 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
     file = model_path(path)
     parsed: dict[str, Any] = {}
 
-    def expected(description: dict[str, Any]) -> container.Shapes:
+    def expected(description: dict[str, Any]) -> tensor_file.Shapes:
         parsed.update(_parse(description))
         kind = description.get("quantize", "")
         if kind not in ("", "int8"):
             raise ModelFileError(f"weights in {told(kind)} are not known to this version")
         return _stored_shapes(parsed["config"], parsed["vocabulary"], kind)
 
-    arrays, description = container.load(file, KIND, expected)
+    arrays, description = tensor_file.load(file, KIND, expected)
     try:
         _check_weights(arrays, description.get("quantize", ""))
     except ValueError as error:
@@ -182,7 +182,7 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
 
 
 def _parse(description: Mapping[str, Any]) -> dict[str, Any]:
-    container.check_format(description, FORMAT)
+    tensor_file.check_format(description, FORMAT)
     config = make_settings(ModelConfig, description["config"])
     reading = make_settings(ReadingConfig, description["reading"])
     vocabulary = Vocabulary.from_description(description["vocabulary"], raw=reading.encoding == RAW)
@@ -227,7 +227,7 @@ def as_model_file(
             raise SettingError("a model file has its own vocabulary and counts: give none")
         checked("counts", model.counts, (len(model.vocabulary),), np.int64)
         return model
-    from chargen.model.arrays import weights_of
+    from chargen.model.weights import weights_of
 
     vocabulary = vocabulary_of(model, vocabulary)
     size = len(vocabulary)
@@ -275,8 +275,8 @@ def new_model(config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArr
     """
     import torch
 
-    from chargen.model.arrays import set_weights
     from chargen.model.language_model import CharModel
+    from chargen.model.weights import set_weights
 
     arrays = fitting_weights(config, arrays)
     if len(arrays["output.bias"]) != vocabulary_size:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from chargen.errors import ModelFileError
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.settings import make_settings, whole
-from chargen.storage import container
+from chargen.storage import tensor_file
 
 FORMAT = 2
 """1 was 0.1.0's, which had other counters."""
@@ -54,7 +54,7 @@ def save_run_state(folder: str | os.PathLike[str], state: RunState) -> None:
     """Write the state durably into a run folder."""
     description = {"kind": KIND, "format": FORMAT, "progress": state.progress, "settings": state.settings}
     advice = "give a folder instead of its files"
-    container.save(Path(folder) / FILE_NAME, state.arrays, description, smaller=advice)
+    tensor_file.save(Path(folder) / FILE_NAME, state.arrays, description, smaller=advice)
 
 
 def read_run_state(folder: str | os.PathLike[str]) -> RunState:
@@ -67,7 +67,7 @@ def read_run_state(folder: str | os.PathLike[str]) -> RunState:
         raise ModelFileError(
             f"no {FILE_NAME} in {folder}: there is nothing to resume; start with chargen train SOURCE --out DIR"
         )
-    arrays, description = container.load(path, KIND, _expected)
+    arrays, description = tensor_file.load(path, KIND, _expected)
     for name, array in arrays.items():
         if array.dtype != np.float32 or not np.isfinite(array).all():
             raise ModelFileError(f"{path}: array {name} is not finite float32")
@@ -75,7 +75,7 @@ def read_run_state(folder: str | os.PathLike[str]) -> RunState:
 
 
 def _expected(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    container.check_format(description, FORMAT)
+    tensor_file.check_format(description, FORMAT)
     settings, progress = description["settings"], description["progress"]
     config = make_settings(ModelConfig, settings["model"])
     for name in ("corpus", "training", "machine"):

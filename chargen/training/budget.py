@@ -3,7 +3,7 @@
 import math
 import time
 
-from chargen.batches import Batches
+from chargen.data.batches import Batches
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from chargen.draws import MAX_SEED
 from chargen.errors import ModelFileError, SettingError
+from chargen.rng import MAX_SEED
 from chargen.settings import changed_settings, check_settings, make_settings, resumable_settings, setting
 
 DEFAULT_MINUTES = 5.0

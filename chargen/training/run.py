@@ -11,25 +11,25 @@ from typing import Any, Self
 import torch
 from torch.nn import Parameter
 
-from chargen.batches import BackwardBatches, Batches, ConsecutiveBatches, RandomBatches
+from chargen.data.batches import BackwardBatches, Batches, ConsecutiveBatches, RandomBatches
+from chargen.data.begin import begin_text
+from chargen.data.corpus import Corpus
+from chargen.data.reading import ReadingConfig
 from chargen.durable import make_folder, remove_leftovers
 from chargen.errors import Diverged, ModelFileError, SettingError, WriteError, amount, short
-from chargen.model.arrays import Arrays, set_weights, weights_of
 from chargen.model.config import ModelConfig
 from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
-from chargen.model.recurrent import zero_state
+from chargen.model.layers import zero_state
+from chargen.model.weights import Arrays, set_weights, weights_of
 from chargen.storage.model_file import FILE_NAME, ModelFile, check_characters, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
-from chargen.text.begin import begin_text
-from chargen.text.corpus import Corpus
-from chargen.text.reading import ReadingConfig
 from chargen.training.budget import Budget
-from chargen.training.cloze import ClozeTask
+from chargen.training.cloze_task import ClozeTask
 from chargen.training.config import TrainConfig, changed_config
 from chargen.training.counters import Counters
-from chargen.training.finetune import take_over
+from chargen.training.init_from import take_over
 from chargen.training.metrics import Metrics
 from chargen.training.run_folder import check_free, holds_a_run, recover, replacing
 from chargen.training.snapshot import Hidden, capture, restore

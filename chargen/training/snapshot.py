@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from chargen.model.arrays import Arrays, set_weights, weights_of
 from chargen.model.language_model import CharModel
-from chargen.model.recurrent import State
+from chargen.model.layers import State
+from chargen.model.weights import Arrays, set_weights, weights_of
 from chargen.storage.run_state import hidden_name
 
 Hidden = dict[str, State]

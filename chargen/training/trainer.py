@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from chargen.batches import Batch
-from chargen.draws import Purpose, uniform
+from chargen.data.batches import Batch
 from chargen.errors import NOT_FINITE, Diverged, amount, short
-from chargen.model.arrays import set_weights, weights_of
+from chargen.evaluation.loss import Loss, folding_nats, loss_windows, total
 from chargen.model.device import autocast, float32_products, to_device
 from chargen.model.dropout import Masks, Noise
 from chargen.model.language_model import CharModel
+from chargen.model.layers import State, detach, keep_rows
 from chargen.model.loss import cross_entropy
-from chargen.model.recurrent import State, detach, keep_rows
+from chargen.model.weights import set_weights, weights_of
+from chargen.rng import Purpose, uniform
 from chargen.storage.model_file import FILE_NAME, save_model
 from chargen.storage.run_state import save_run_state
-from chargen.training.captured import CapturedStep, Figures, Given
-from chargen.training.cloze import cloze_loss, even_windows
-from chargen.training.evaluate import Loss, folding_nats, loss_windows, total
+from chargen.training.cloze_task import cloze_loss, even_windows
+from chargen.training.cuda_graph import CapturedStep, Figures, Given
 from chargen.training.metrics import due
 from chargen.training.progress import Progress, as_table
 from chargen.training.run import MAX_BAD_STEPS, SUBSET, Run

@@ -1,0 +1,297 @@
+"""A text as ids in three parts: to learn from, to validate on, to test on."""
+
+import glob
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.data.corpus_cache import ROLES, EncodedText, EncodingConfig, ProgressBar, encode_sources, open_entry
+from chargen.data.reading import RAW, ReadingReport, clean, find_sources
+from chargen.data.repeats import copied
+from chargen.data.sorted_lines import are_sorted
+from chargen.data.vocabulary import Vocabulary, count_code_points
+from chargen.errors import DataError, ModelFileError, SettingError, amount, short, told
+from chargen.settings import check_text, make_settings, setting
+
+Names = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class CorpusConfig(EncodingConfig):
+    """How a text becomes ids, and which part of it is for what."""
+
+    valid_fraction: float = setting(0.1, "share of the text, after the training part, that validates", low=0, below=1)
+    test_fraction: float = setting(0.0, "share of the text, at its end, that tests", low=0, below=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise SettingError(
+                f"valid_fraction {self.valid_fraction} + test_fraction {self.test_fraction} leave nothing to train on",
+                "valid_fraction",
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """A vocabulary and three arrays of ids that follow one another and never overlap.
+
+    Args:
+        vocabulary: covers all three.
+        train, valid, test: ids (N,), uint8, uint16 or uint32, usually mapped from the cache.
+        key: names the content and every option that shaped it; equal keys mean equal ids.
+        config: the options.
+        sources: for each role, the names it was read from, as absolute paths; empty for a text given in memory.
+        report: what reading met.
+        hidden: files and folders that were passed over.
+        known: the vocabulary of a model to start from, which this one's holds.
+    """
+
+    vocabulary: Vocabulary
+    train: NDArray[Any]
+    valid: NDArray[Any]
+    test: NDArray[Any]
+    key: str
+    config: CorpusConfig
+    sources: dict[str, list[str]]
+    report: ReadingReport
+    hidden: int = 0
+    known: Vocabulary | None = None
+
+    def __repr__(self) -> str:
+        vocabulary = self.vocabulary
+        parts = {name: len(getattr(self, name)) for name in ROLES}
+        told = ", ".join(f"{name} {size:,}" for name, size in parts.items() if size or name != "test")
+        what = amount(sum(parts.values()), "byte")
+        if vocabulary.unit == "character":
+            different = len(vocabulary.characters) + len(vocabulary.folded)
+            what = f"{amount(sum(parts.values()), 'character')}, {different:,} different"
+        return f"Corpus({what}: {told})"
+
+    @classmethod
+    def from_files(
+        cls,
+        sources: Names,
+        *,
+        valid: Names = (),
+        test: Names = (),
+        config: CorpusConfig | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        progress: ProgressBar | None = None,
+        known: Vocabulary | None = None,
+        **settings: Any,
+    ) -> "Corpus":
+        """Read files, folders, patterns, `-` or a corpus name; cut validation and test parts off, or read them apart.
+
+        A fraction applies only to a role that has no sources of its own.
+
+        Args:
+            cache: the folder for encoded texts; by default $CHARGEN_CACHE or the system's place for caches.
+            progress: called as (what, bytes done, bytes in all or None) after every block.
+            known: the vocabulary of a model to start from, whose characters have ids whether they occur or not.
+            settings: fields of CorpusConfig, where no `config` is given.
+
+        Raises DataError for a text that cannot be read, SettingError for a setting out of range.
+        """
+        config = _one_config(config, settings)
+        if not _as_list(sources):
+            raise DataError("no text to learn: name a file, a folder, a pattern or a corpus")
+        names = {role: _as_list(given) for role, given in zip(ROLES, (sources, valid, test), strict=True)}
+        found = {role: find_sources(given) for role, given in names.items()}
+        if sum(name == "-" for given in names.values() for name in given) > 1:
+            raise DataError("standard input can be read only once; name - once")
+        text, key = encode_sources(
+            {role: files for role, (files, _) in found.items()},
+            config,
+            Path(cache) if cache is not None else None,
+            progress or (lambda what, done, total: None),
+            known,
+        )
+        absolute = {role: _absolute(given) for role, given in names.items()}
+        return cls._from_encoded(text, key, config, absolute, sum(hidden for _, hidden in found.values()), known)
+
+    @classmethod
+    def from_text(
+        cls, text: str, *, config: CorpusConfig | None = None, known: Vocabulary | None = None, **settings: Any
+    ) -> "Corpus":
+        """The same from a text in memory, without a cache; for examples, tests and notebooks."""
+        config = _one_config(config, settings)
+        text = clean(check_text("text", text), config)
+        raw = config.encoding == RAW
+        if not raw and any("\ud800" <= character <= "\udfff" for character in set(text)):
+            raise DataError("the text holds a lone surrogate, which is not a character")
+        counts = count_code_points(text)
+        vocabulary = Vocabulary.from_counts(counts, unit=config.unit, raw=raw, min_count=config.min_count, known=known)
+        ids = vocabulary.encode(text)
+        named = [asdict(config), text] + ([known.characters, known.folded] if known is not None else [])
+        key = hashlib.sha256(json.dumps(named).encode()).hexdigest()
+        sources: dict[str, list[str]] = {role: [] for role in ROLES}
+        parts = split(ids, config, vocabulary.byte_mode)
+        return cls(vocabulary, *parts, key, config, sources, ReadingReport(), known=known)
+
+    @classmethod
+    def _from_encoded(
+        cls,
+        text: EncodedText,
+        key: str,
+        config: CorpusConfig,
+        sources: dict[str, list[str]],
+        hidden: int = 0,
+        known: Vocabulary | None = None,
+    ) -> "Corpus":
+        """Cut the train sources by fractions, for every role that has no sources of its own."""
+        own, valid, test = text.parts
+        train, cut_valid, cut_test = split(
+            own,
+            config,
+            text.vocabulary.byte_mode,
+            keep_valid=bool(sources["valid"]),
+            keep_test=bool(sources["test"]),
+        )
+        parts = train, valid if sources["valid"] else cut_valid, test if sources["test"] else cut_test
+        return cls(text.vocabulary, *parts, key, config, sources, text.report, hidden, known)
+
+    @classmethod
+    def from_description(
+        cls,
+        described: dict[str, Any],
+        progress: ProgressBar | None = None,
+        elsewhere: Mapping[str, Names] | None = None,
+    ) -> "Corpus":
+        """Read again what `describe` named: from its sources, or from the cache where they are gone (standard input).
+
+        Args:
+            elsewhere: for roles whose text lies in another place by now ("train", "valid", "test"), where.
+
+        Raises DataError where the text is gone or no longer the same, ModelFileError for what `describe` never says.
+        """
+        moved = {role: _as_list(given) for role, given in (elsewhere or {}).items() if _as_list(given)}
+        try:
+            config, sources, key = (
+                make_settings(CorpusConfig, described["config"]),
+                described["sources"],
+                described["key"],
+            )
+            known = Vocabulary(**described["known"]) if "known" in described else None
+            train, valid, test = ({**sources, **moved}[role] for role in ROLES)
+            named = [os.fspath(name) for given in (train, valid, test) for name in given]
+            if not re.fullmatch("[0-9a-f]{64}", key):
+                raise ValueError(f"key {told(key)}")
+        except (KeyError, TypeError, ValueError, AttributeError, SettingError) as error:
+            raise ModelFileError(f"the run does not remember its text as chargen does: {short(error, 200)}") from error
+        try:
+            if not named or any(source.once for source in find_sources(named)[0]):
+                raise DataError("the text of this run was given once and is no longer in the cache; start a new run")
+        except DataError:
+            text = None if moved else open_entry(key)
+            if text is None:
+                raise
+            return cls._from_encoded(text, key, config, sources, known=known)
+        corpus = cls.from_files(train, valid=valid, test=test, config=config, progress=progress, known=known)
+        if corpus.key != key:
+            if "between" not in described["config"]:
+                raise DataError(
+                    "this run was begun by an earlier version, which joined files otherwise; start a new run"
+                )
+            some = ", ".join(named[:3]) + " …" * (len(named) > 3)
+            if moved:
+                raise DataError(f"the text in {some} is not the one that this run learned; name that, unchanged")
+            raise DataError(f"the text of this run has changed ({some}); restore it, or start a new run")
+        return corpus
+
+    def describe(self) -> dict[str, Any]:
+        """What a run must remember to find this corpus again and to know that it is the same."""
+        described = {"key": self.key, "config": asdict(self.config), "sources": self.sources}
+        if self.known is not None:
+            known = self.known
+            described["known"] = {"characters": known.characters, "folded": known.folded, "unit": known.unit}
+        return described
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """How often each id occurs in the training part, (V,)."""
+        return _count(self.train, len(self.vocabulary))
+
+    @cached_property
+    def occurring(self) -> int:
+        """How many different characters, or bytes, occur in all parts; folded ones count each."""
+        counts = self.counts + _count(self.valid, len(self.vocabulary)) + _count(self.test, len(self.vocabulary))
+        unknown = self.vocabulary.unknown_id
+        return int(np.count_nonzero(counts[:unknown])) + len(self.vocabulary.folded)
+
+    @cached_property
+    def repeated(self) -> dict[str, float]:
+        """For "valid" and "test", the share that is copied in an earlier part; for "train", what stands there twice.
+
+        Near 1 for a text in two roles, or given twice; 0 for a text that only repeats itself.
+        """
+        return dict(zip(ROLES, copied([self.train, self.valid, self.test]), strict=True))
+
+    @cached_property
+    def sorted_lines(self) -> bool:
+        """True where the validation part was cut off the end of a sorted list: it holds other beginnings of lines."""
+        return not self.sources["valid"] and are_sorted(self.train, self.valid, self.vocabulary)
+
+
+def _count(ids: NDArray[Any], size: int) -> NDArray[np.int64]:
+    counts = np.zeros(size, np.int64)
+    for start in range(0, len(ids), 1 << 24):
+        counts += np.bincount(ids[start : start + (1 << 24)], minlength=size)
+    return counts
+
+
+def split(
+    ids: NDArray[Any], config: CorpusConfig, byte_mode: bool, *, keep_valid: bool = False, keep_test: bool = False
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Cut ids (N,) into train = floor(N (1 - v - t)), valid, test, in this order, exactly (decimal fractions).
+
+    In bytes, a border inside a character moves back to the character's first byte.
+    """
+    valid, test = (Fraction(str(value)) for value in (config.valid_fraction, config.test_fraction))
+    valid, test = Fraction(0) if keep_valid else valid, Fraction(0) if keep_test else test
+    borders = [int(len(ids) * (1 - valid - test)), int(len(ids) * (1 - test))]
+    if byte_mode:
+        borders = [_character_start(ids, border) for border in borders]
+    return ids[: borders[0]], ids[borders[0] : borders[1]], ids[borders[1] :]
+
+
+def _character_start(ids: NDArray[Any], border: int) -> int:
+    while 0 < border < len(ids) and ids[border] & 0xC0 == 0x80:
+        border -= 1
+    return border
+
+
+def _one_config(config: CorpusConfig | None, settings: dict[str, Any]) -> CorpusConfig:
+    if config is not None and settings:
+        raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
+    return config or make_settings(CorpusConfig, settings)
+
+
+def _as_list(names: Any) -> list[str]:
+    given = [names] if isinstance(names, (str, os.PathLike)) else names
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        given = [given]
+    found = []
+    for name in given:
+        if not isinstance(name, (str, os.PathLike)):
+            raise SettingError(f"{told(name)} must be the name of a text, a str or a Path; give one, or a list of such")
+        found.append(os.fspath(name))
+    return found
+
+
+def _absolute(names: Iterable[str]) -> list[str]:
+    """Names that mean the same from another folder: paths and patterns absolute, `-` and corpus names as they are."""
+    return [
+        os.path.abspath(name) if (name != "-" and os.path.exists(name)) or glob.has_magic(name) else name
+        for name in names
+    ]

@@ -1,0 +1,286 @@
+"""Characters <-> ids.
+
+The stored form is a `tokenizers` file that any other program can use; bulk work goes through a NumPy table built
+from the same vocabulary, which gives the same ids a hundred times faster and in flat memory.
+"""
+
+import json
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.arguments import checked, within
+from chargen.data.twins import advise
+from chargen.errors import DataError, ModelFileError, amount, short
+from chargen.settings import check_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+UNITS = ("character", "byte")
+UNKNOWN = "<unk>"
+CODE_POINTS = 0x110000
+RAW_BYTES = "".join(map(chr, (*range(0x80), *range(0xDC80, 0xDD00))))
+"""The 256 bytes, each a character as Python's surrogateescape writes it."""
+Ids = NDArray[np.unsignedinteger[Any]]
+
+
+class Vocabulary:
+    """What a model can read and write: V ids, sorted by code point (or the 256 byte values).
+
+    Args:
+        characters: the known characters, sorted and distinct; for bytes of UTF-8 empty, for raw bytes `RAW_BYTES`.
+        folded: rare characters that all share one unknown symbol, whose id is the last one.
+        unit: "character" or "byte". A byte vocabulary knows every text.
+    """
+
+    def __init__(self, characters: str = "", *, folded: str = "", unit: str = "character") -> None:
+        for given in (characters, folded):
+            if list(given) != sorted(set(given)):
+                raise ValueError("a vocabulary's characters must be sorted and distinct")
+        if unit not in UNITS or (unit == "byte" and (characters not in ("", RAW_BYTES) or folded)):
+            raise ValueError(f"unit is {unit!r}: a byte vocabulary has no characters of its own")
+        if unit == "character" and any("\ud800" <= character <= "\udfff" for character in characters + folded):
+            raise ValueError("a lone surrogate is not a character")
+        if set(characters) & set(folded):
+            raise ValueError("a folded character is also a known one")
+        self.characters = characters
+        self.folded = folded
+        self.unit = unit
+
+    @classmethod
+    def from_counts(
+        cls,
+        counts: NDArray[np.int64],
+        *,
+        unit: str = "character",
+        raw: bool = False,
+        min_count: int = 1,
+        known: "Vocabulary | None" = None,
+    ) -> "Vocabulary":
+        """The vocabulary of a text in which code point c occurs counts[c] times; rarer than `min_count` is folded.
+
+        Args:
+            raw: whether bytes are bytes of anything, not of UTF-8.
+            known: what it knows besides, however rare it is here.
+        """
+        if unit == "byte":
+            return cls(RAW_BYTES if raw else "", unit=unit)
+        kept = set(_from_code_points(np.flatnonzero(counts >= max(min_count, 1))))
+        folded = set(_from_code_points(np.flatnonzero((counts > 0) & (counts < min_count))))
+        if known is not None:
+            kept |= set(known.characters)
+            folded |= set(known.folded)
+        return cls("".join(sorted(kept)), folded="".join(sorted(folded - kept)))
+
+    @property
+    def byte_mode(self) -> bool:
+        """True where an id is a byte of UTF-8, and a character may take several."""
+        return self.unit == "byte" and not self.characters
+
+    @property
+    def raw(self) -> bool:
+        """True where an id is a byte of anything: each is a character of `RAW_BYTES`."""
+        return self.unit == "byte" and bool(self.characters)
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id that stands for every folded character, or None where nothing was folded."""
+        return len(self.characters) if self.folded else None
+
+    @property
+    def folded_nats(self) -> float:
+        """What a folded character costs beside the unknown symbol; 0 where nothing was folded.
+
+        The symbol's probability is shared out equally among the F folded characters and one more, which is any other
+        code point: ln(F + 1). So the probabilities of all 1,114,112 code points (lone surrogates too, which a Python
+        text may hold) sum to one; and next to nothing is taken from the folded ones, which are all that training meets.
+        """
+        return math.log(len(self.folded) + 1) if self.folded else 0.0
+
+    @property
+    def unseen_nats(self) -> float:
+        """What a character that was never seen costs beside the unknown symbol: its share, and its place there."""
+        return self.folded_nats + math.log(CODE_POINTS - len(self.characters) - len(self.folded))
+
+    def __len__(self) -> int:
+        return 256 if self.byte_mode else len(self.characters) + bool(self.folded)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and (self.describe(), self.raw) == (other.describe(), other.raw)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({amount(len(self), 'id')}, unit={self.unit!r}, folded={len(self.folded)})"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The smallest unsigned type that holds every id."""
+        return np.dtype(np.min_scalar_type(max(len(self) - 1, 0)))
+
+    @cached_property
+    def _table(self) -> NDArray[np.int32]:
+        """Code point -> id, -1 where unknown; one entry beyond the highest known code point catches the rest."""
+        known, folded = _code_points(self.characters), _code_points(self.folded)
+        highest = max((*known[-1:], *folded[-1:], 0))
+        table = np.full(int(highest) + 2, -1, np.int32)
+        table[known] = np.arange(len(known), dtype=np.int32)
+        if self.unknown_id is not None:
+            table[folded] = self.unknown_id
+        return table
+
+    def knows(self, text: str) -> NDArray[np.bool_]:
+        """Which characters of a text have an id, (N,): of their own, as bytes, or with the folded ones."""
+        codes = _code_points(text)
+        if self.byte_mode:
+            return (codes < 0xD800) | (codes > 0xDFFF)
+        return self._table[np.minimum(codes, len(self._table) - 1)] >= 0
+
+    def place_nats(self, text: str) -> NDArray[np.float64]:
+        """What each character of a text costs beside the unknown symbol that stands for it, (N,); 0 for all others."""
+        if self.unknown_id is None:
+            return np.zeros(len(text))
+        folded = self.encode(text, "replace") == self.unknown_id
+        return np.where(self.knows(text), folded * self.folded_nats, self.unseen_nats)
+
+    def encode(self, text: str, unknown: str = "error") -> Ids:
+        """Text -> ids (N,). In characters, len(ids) == len(text). In bytes, the text's UTF-8; raw, with what
+        surrogateescape has made of other bytes.
+
+        Args:
+            unknown: what to do with a character the vocabulary has never seen: "error", "skip" it, or "replace" it by
+                the unknown symbol (where there is one).
+
+        Raises DataError naming the characters and where they stand.
+        """
+        if unknown not in ("error", "skip", "replace"):
+            raise ValueError(f"unknown is {unknown!r}: it must be error, skip or replace")
+        check_text("text", text)
+        if self.unit == "byte":
+            errors = "surrogateescape" if self.raw else "strict"
+            try:
+                return np.frombuffer(text.encode("utf-8", errors), np.uint8)
+            except UnicodeEncodeError as error:
+                if unknown != "skip":
+                    raise DataError(f"a lone surrogate, position {error.start}, is no character") from error
+            known = (one for one in text if not "\ud800" <= one <= "\udfff" or (self.raw and one in RAW_BYTES))
+            return np.frombuffer("".join(known).encode("utf-8", errors), np.uint8)
+        codes = _code_points(text)
+        ids = self._table[np.minimum(codes, len(self._table) - 1)]
+        missing = ids < 0
+        if missing.any():
+            if unknown == "skip":
+                ids = ids[~missing]
+            elif unknown == "replace" and self.unknown_id is not None:
+                ids = np.where(missing, self.unknown_id, ids)
+            else:
+                raise DataError(self._explain_unknown(text, missing, unknown))
+        return ids.astype(self.dtype)
+
+    def _explain_unknown(self, text: str, missing: NDArray[np.bool_], unknown: str) -> str:
+        places = np.flatnonzero(missing)
+        codes, first = np.unique(_code_points(text)[places], return_index=True)
+        names = ", ".join(f"{chr(code)!r} (U+{code:04X})" for code in codes[:5].tolist())
+        more = f" and {len(codes) - 5} more" if len(codes) > 5 else ""
+        if unknown == "replace":
+            advice = "the model has no unknown symbol to replace them with: leave them out with --unknown skip"
+        else:
+            twins = advise(text, places[first[:5]].tolist(), set(self.characters))
+            advice = f"{twins}--unknown skip leaves them out; a model trained with --unit byte knows every text"
+        return f"unknown to the model: {names}{more}, first at position {places[0]}; {advice}"
+
+    def decode(self, ids: NDArray[Any]) -> str:
+        """Ids (N,) -> text; an unknown symbol and broken UTF-8 become U+FFFD, which no sampler ever writes."""
+        ids = checked("ids", ids, (None,), np.int64)
+        within("ids", ids, 0, len(self))
+        if self.byte_mode:
+            return np.asarray(ids, np.uint8).tobytes().decode("utf-8", "replace")
+        if self.raw:
+            return np.asarray(ids, np.uint8).tobytes().decode("ascii", "surrogateescape")
+        codes = _code_points(self.characters + ("\ufffd" if self.folded else ""))
+        return _from_code_points(codes[np.asarray(ids, np.intp)])
+
+    def count_characters(self, ids: NDArray[Any]) -> int:
+        """How many characters begin in `ids`: all of them, or the bytes that are no continuation."""
+        ids = np.asarray(ids)
+        return int(np.count_nonzero((ids & 0xC0) != 0x80)) if self.byte_mode else int(ids.size)
+
+    def tokenizer(self) -> "Tokenizer":
+        """The same vocabulary as a `tokenizers.Tokenizer`, with the same ids, for other programs."""
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+        names = list(self.characters) + [UNKNOWN] * bool(self.folded)
+        if self.unit == "byte":
+            names = _byte_names()
+        vocabulary = {name: number for number, name in enumerate(names)}
+        unknown = UNKNOWN if self.folded else None
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=unknown, fuse_unk=False))
+        if self.unit == "byte":
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+            tokenizer.decoder = decoders.ByteLevel()
+        else:
+            tokenizer.decoder = decoders.Fuse()
+        return tokenizer
+
+    def describe(self) -> dict[str, Any]:
+        """The stored form: {"unit", "folded", "tokenizer": the tokenizers file as plain data}."""
+        return {"unit": self.unit, "folded": self.folded, "tokenizer": json.loads(self.tokenizer().to_str())}
+
+    @classmethod
+    def from_description(cls, described: Any, raw: bool = False) -> "Vocabulary":
+        """Rebuild what `describe` stored. The data is hostile until checked; `tokenizers` never parses it.
+
+        Args:
+            raw: whether its bytes are bytes of anything, which the description does not say.
+
+        Raises ModelFileError where it is not a vocabulary of single characters with ids in code point order.
+        """
+        try:
+            unit, folded = described["unit"], described["folded"]
+            model = described["tokenizer"]["model"]
+            stored, merges = model["vocab"], model["merges"]
+            if not isinstance(stored, dict) or not isinstance(folded, str):
+                raise ValueError("characters and ids are not a table, or the folded characters are not text")
+            ordered = sorted(stored, key=stored.__getitem__)
+            if merges or model["type"] != "BPE" or [stored[name] for name in ordered] != list(range(len(ordered))):
+                raise ValueError("ids are not 0, 1, 2 …")
+            if unit == "byte":
+                if ordered != _byte_names():
+                    raise ValueError("a byte vocabulary must hold the 256 bytes in order")
+                return cls(RAW_BYTES if raw else "", folded=folded, unit=unit)
+            if raw:
+                raise ValueError("raw bytes are no characters")
+            if folded and (not ordered or ordered.pop() != UNKNOWN):
+                raise ValueError("the unknown symbol is not the last id")
+            if any(len(name) != 1 for name in ordered):
+                raise ValueError("a token is not a single character")
+            return cls("".join(ordered), folded=folded, unit=unit)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ModelFileError(f"the stored vocabulary is not one that chargen wrote: {short(error, 200)}") from error
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _from_code_points(codes: NDArray[Any]) -> str:
+    return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+
+def count_code_points(text: str) -> NDArray[np.int64]:
+    """How often each code point occurs in `text`, up to the highest one there."""
+    return np.bincount(_code_points(text))
+
+
+def _byte_names() -> list[str]:
+    """The printable stand-ins that byte-level tokenizers use: visible Latin-1 as itself, the rest from U+0100 on."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    names, spare = [], 0x100
+    for byte in range(256):
+        names.append(chr(byte if byte in visible else spare))
+        spare += byte not in visible
+    return names

@@ -1,0 +1,1 @@
+"""Logits and a state -> the next id."""

@@ -1,0 +1,62 @@
+"""Whether what a stepper is called with fits its model: compiled code must touch nothing that is not its own."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.arguments import fitting, within
+from chargen.decoding.choose import SampleConfig
+from chargen.errors import ArgumentError
+from chargen.model.config import ModelConfig
+from chargen.sampling.rules import Rules
+
+
+def fitting_state(config: ModelConfig, state: Any, rows: int) -> tuple[NDArray[np.float32], ...]:
+    """A state, one (R, S) a layer, in float32. Raises ArgumentError where it is not this model's."""
+    if not isinstance(state, (tuple, list)) or len(state) != config.num_layers:
+        found = f"state of {len(state)} parts" if isinstance(state, (tuple, list)) else "state that is no tuple"
+        raise ArgumentError(
+            f"{found}: needed are {config.num_layers}, one ({rows}, {config.state_size}) for each layer"
+        )
+    shape = rows, config.state_size
+    return tuple(fitting(f"state[{layer}]", part, shape, np.float32) for layer, part in enumerate(state))
+
+
+def fitting_reading(ids: Any, counts: Any, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids (R, T), and how many of them each row reads (R,). Raises ArgumentError for one that the model does not have.
+
+    What stands behind the ids that a row reads is nobody's.
+    """
+    ids = fitting("ids", ids, (None, None), np.int64)
+    counts = fitting("counts", counts, (len(ids),), np.int64)
+    within("counts", counts, 0, ids.shape[1] + 1)
+    within("ids", ids[np.arange(ids.shape[1]) < counts[:, None]], 0, size)
+    return ids, counts
+
+
+def fitting_rules(rules: Any, mask_of: Any, rows: int, turns: int, size: int) -> tuple[Rules, NDArray[np.int64]]:
+    """Rules, and which mask holds for each row (R,). Raises ArgumentError where they do not fit."""
+    if not isinstance(rules, Rules):
+        raise ArgumentError(f"rules of type {type(rules).__name__}: needed are Rules")
+    masks = fitting("masks", rules.masks, (None, size), np.bool_)
+    follow = fitting("follow", rules.follow, masks.shape, np.int64)
+    pause = fitting("pause", rules.pause, (size,), np.bool_)
+    mask_of = fitting("mask_of", mask_of, (rows,), np.int64)
+    within("mask_of", mask_of, 0, len(masks))
+    if turns > 1:
+        within("follow", follow, -np.inf, len(masks))
+    return Rules(masks, follow, pause), mask_of
+
+
+def fitting_uniforms(uniforms: Any, rows: int) -> NDArray[np.float64]:
+    """Draws (R, T). Raises ArgumentError where they are not from 0 to below 1."""
+    found = fitting("uniforms", uniforms, (rows, None), np.float64)
+    within("uniforms", found, 0, 1)
+    return found
+
+
+def check_config(config: Any) -> None:
+    """Raise ArgumentError where that is no SampleConfig."""
+    if not isinstance(config, SampleConfig):
+        raise ArgumentError(f"config of type {type(config).__name__}: needed is a SampleConfig")

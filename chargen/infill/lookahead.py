@@ -1,0 +1,120 @@
+"""What a text behind a gap says about the characters in it: guesses that steer proposals and are never trusted."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.decoding.choose import log_softmax, log_sum
+from chargen.decoding.cloze import NumpyCloze
+from chargen.decoding.numpy_engine import Stepper
+from chargen.infill.prefixes import Prefixes
+from chargen.sampling.sampler import Sampler
+from chargen.storage.model_file import ModelFile
+
+GUESSES = 24
+MOST_NUMBERS = 2**22
+"""Of a block of prefixes, guesses and ids; more prefixes are judged block by block."""
+HORIZON = 64
+"""Characters from the text behind up to which guesses reach."""
+CONTEXT = 500
+"""Characters behind the gap that the backward stack reads before it guesses."""
+
+
+class Lookahead:
+    """Ways back from the text behind a gap, written by the backward stack; each is a right context for every distance.
+
+    The match of a left and a right context is p(left, right) / p(left) p(right), were they independent given the
+    character between them: the sum of p(x | left) p(x | right) / p(x).
+
+    Args:
+        model: a bidirectional model.
+        after: ids (A,) of the text behind the gap, at least one.
+        length: the longest gap, in characters.
+        seed: fixes the guesses.
+        stepper: of the backward stack.
+        ban: characters that no gap holds.
+    """
+
+    def __init__(
+        self, model: ModelFile, after: NDArray[Any], length: int, seed: int, stepper: Stepper, ban: str = ""
+    ) -> None:
+        self.size = model.config.hidden_size
+        self.byte_mode = model.vocabulary.byte_mode
+        self.horizon = min(length, HORIZON)
+        counts = np.maximum(model.counts.astype(np.float64), 0.5)
+        self.log_prior = np.log(counts / counts.sum())
+        self.cloze = NumpyCloze(model.arrays)
+        # What follows `after` is not known: no text ends there.
+        model = replace(model, begin="")
+        writer = Sampler(model, seed=seed, num=GUESSES, direction="backward", ban=ban, stepper=stepper)
+        writer.feed_ids(after)
+        # At distance d a guess has written the d characters next to the text behind; at distance 0 all are alike.
+        self.logits = np.empty((self.horizon, GUESSES, len(counts)), np.float32)
+        self.hidden = np.empty((self.horizon, GUESSES, self.size), np.float32)
+        distances = [0] * GUESSES
+        self._keep(writer, range(GUESSES), distances)
+        for _ in range(self.horizon - 1):
+            rows = [one.stream for turn in writer.write(1) for one in turn]
+            for row in rows:
+                distances[row] += 1
+            self._keep(writer, rows, distances)
+
+    def _keep(self, writer: Sampler, rows: Iterable[int], distances: list[int]) -> None:
+        hidden, logits = writer.position()
+        for row in rows:
+            self.hidden[distances[row], row] = hidden[row]
+            self.logits[distances[row], row] = logits[row]
+
+    def meet(self, logits: NDArray[Any], first: int) -> NDArray[np.float64]:
+        """How well whole gaps meet the text behind, by its first id: log p(first | left) - log p(first), (R,)."""
+        met: NDArray[np.float64] = log_softmax(logits)[:, first] - self.log_prior[first]
+        return met
+
+    def judge(self, prefixes: Prefixes, distance: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Guess the next id and how well each prefix meets the text behind.
+
+        Args:
+            prefixes: R left contexts, none inside a character.
+            distance: characters between the next one and the text behind, below the horizon.
+
+        Returns:
+            Log-probabilities (R, V) of the next id; and (R,), the log of the mean match over all guesses.
+        """
+        size = len(prefixes.texts)
+        rows = max(1, MOST_NUMBERS // (GUESSES * len(self.log_prior)))
+        parts = [
+            self._judge(prefixes.take(range(first, min(first + rows, size))), distance)
+            for first in range(0, size, rows)
+        ]
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    def _judge(self, prefixes: Prefixes, distance: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        guesses = slice(0, 1) if distance == 0 else slice(None)
+        right = self.logits[distance, guesses]
+        together = log_softmax(prefixes.logits)[:, None] + self._log_ratio(log_softmax(right))
+        matches = log_sum(together)
+        mean = log_sum(matches) - np.log(matches.shape[1])
+        weights = matches - log_sum(matches)[:, None]
+        if self.byte_mode:  # the cloze layer speaks of bytes between bytes, not of a character's first one
+            guessed = together - matches[..., None]
+        else:
+            left = prefixes.state[-1][:, : self.size]
+            guessed = log_softmax(self.cloze.logits(left, self.hidden[distance, guesses], prefixes.logits, right))
+        return log_sum(weights[..., None] + guessed, axis=1), mean
+
+    def _log_ratio(self, backward: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log p(x | right) - log p(x) for each guess and id (M, V).
+
+        In bytes, a character's last byte is what the backward stack foretells and its first one what is asked for: all
+        first bytes of longer characters share the odds of a continuation byte.
+        """
+        if not self.byte_mode:
+            ratio: NDArray[np.float64] = backward - self.log_prior
+            return ratio
+        ratio = np.zeros_like(backward)
+        ratio[:, :0x80] = backward[:, :0x80] - self.log_prior[:0x80]
+        ratio[:, 0xC2:] = (log_sum(backward[:, 0x80:0xC0]) - log_sum(self.log_prior[0xC2:]))[:, None]
+        return ratio

@@ -1,0 +1,129 @@
+"""Beginnings of gaps, all different, and how they grow: a text that several particles share is read only once."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.decoding.choose import SampleConfig, log_softmax, probabilities
+from chargen.decoding.numpy_engine import State, Stepper
+from chargen.errors import NOT_FINITE, ChargenError
+from chargen.sampling.allowed import Allowed, repeats, utf8_length
+from chargen.storage.model_file import ModelFile
+
+ROWS = 512
+NONE_ALLOWED = "no gap is allowed: bans, filters, no_repeat or stop texts forbid them all; forbid less"
+
+
+@dataclass(frozen=True, eq=False)
+class Prefixes:
+    """R beginnings of a gap.
+
+    Args:
+        texts: their characters.
+        partials: in bytes, the unfinished character of each; empty otherwise.
+        log_probs: (R,), log p(text | before) of the forward stack, in nats.
+        logits, state: the forward stack's after each, (R, V) and one (R, S) a layer.
+    """
+
+    texts: list[str]
+    partials: list[bytes]
+    log_probs: NDArray[np.float64]
+    logits: NDArray[Any]
+    state: State
+
+    def take(self, rows: Any) -> "Prefixes":
+        """Some of them."""
+        texts, partials = [self.texts[row] for row in rows], [self.partials[row] for row in rows]
+        state = tuple(layer[rows] for layer in self.state)
+        return Prefixes(texts, partials, self.log_probs[rows], self.logits[rows], state)
+
+    def join(self, other: "Prefixes") -> "Prefixes":
+        """These, and others behind them."""
+        return Prefixes(
+            self.texts + other.texts,
+            self.partials + other.partials,
+            np.concatenate([self.log_probs, other.log_probs]),
+            np.concatenate([self.logits, other.logits]),
+            tuple(np.concatenate(pair) for pair in zip(self.state, other.state, strict=True)),
+        )
+
+
+class Grower:
+    """Grows prefixes with a model's forward stack.
+
+    Args:
+        model: the model.
+        stepper: of its forward stack.
+        config: which characters a gap may hold: as for `sample`, its filters at temperature 1.
+        before: the text before the gap as the model reads it, which no_repeat looks at as at a prime.
+    """
+
+    def __init__(self, model: ModelFile, stepper: Stepper, config: SampleConfig, before: str = "") -> None:
+        self.vocabulary = model.vocabulary
+        self.stepper = stepper
+        self.config = replace(config, temperature=1.0)
+        self.steps = 0
+        """Characters read by the forward stack so far, over all prefixes."""
+        self._filters = config.top_k > 0 or config.top_p < 1 or config.min_p > 0
+        self._always = Allowed(model.vocabulary, config.ban)
+        self._tail = before[1 - config.no_repeat :] if config.no_repeat > 1 else ""
+
+    def letters(self) -> int:
+        """How many characters there are for a gap, or in bytes 256."""
+        return int(self._always.mask().sum())
+
+    def allowed(self, prefixes: Prefixes) -> NDArray[np.bool_]:
+        """The ids (R, V) that may come next; a row may be all False."""
+        masks = np.empty((len(prefixes.texts), len(self.vocabulary)), bool)
+        if not self.config.no_repeat and not self.vocabulary.byte_mode:
+            masks[:] = self._always.mask()
+        else:
+            for row, (text, partial) in enumerate(zip(prefixes.texts, prefixes.partials, strict=True)):
+                masks[row] = self._always.mask(partial, repeats(self._tail, text, self.config.no_repeat))
+        for row in range(len(masks)) if self._filters else ():
+            if masks[row].any():
+                masks[row] = probabilities(prefixes.logits[row], masks[row], self.config) > 0
+        return masks
+
+    def grow(self, prefixes: Prefixes, rows: NDArray[np.int64], ids: NDArray[np.int64]) -> Prefixes:
+        """The prefixes `rows`, each with one more id."""
+        log_probs = prefixes.log_probs[rows] + log_softmax(prefixes.logits)[rows, ids]
+        texts, partials = [], []
+        for row, one in zip(rows.tolist(), ids.tolist(), strict=True):
+            text, partial = prefixes.texts[row], prefixes.partials[row]
+            if not self.vocabulary.byte_mode:
+                text += self.vocabulary.characters[one]
+            elif len(partial := partial + bytes([one])) == utf8_length(partial[0]):
+                text, partial = text + partial.decode(), b""
+            texts.append(text)
+            partials.append(partial)
+        logits, state = self._step(ids, tuple(layer[rows] for layer in prefixes.state))
+        return Prefixes(texts, partials, log_probs, logits, state)
+
+    def ended(self, prefixes: Prefixes) -> NDArray[np.bool_]:
+        """Where a stop text has just been written (R,): nothing may follow it."""
+        return np.array(
+            [bool(text) and not partial and text.endswith(self.config.stop)
+             for text, partial in zip(prefixes.texts, prefixes.partials, strict=True)], bool,
+        )  # fmt: skip
+
+    def follow(self, prefixes: Prefixes, ids: NDArray[Any]) -> NDArray[np.float64]:
+        """The log-probability (R,) of a text's ids behind each prefix."""
+        total = np.zeros(len(prefixes.texts))
+        for first in range(0, len(total), ROWS):  # memory for a large vocabulary
+            rows = slice(first, first + ROWS)
+            logits, state = prefixes.logits[rows], tuple(layer[rows] for layer in prefixes.state)
+            for at, one in enumerate(ids):
+                total[rows] += log_softmax(logits)[:, one]
+                if at + 1 < len(ids):
+                    logits, state = self._step(np.full(len(logits), one), state)
+        return total
+
+    def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:
+        self.steps += len(ids)
+        logits, after = self.stepper.step(ids, state)
+        if not np.isfinite(logits).all():
+            raise ChargenError(NOT_FINITE)
+        return logits, after

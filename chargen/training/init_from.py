@@ -1,0 +1,78 @@
+"""What a model takes over from one that was trained before, on a text with other characters."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.data.vocabulary import Vocabulary
+from chargen.errors import SettingError
+from chargen.model.config import ModelConfig
+from chargen.model.weights import Arrays, weights_of
+from chargen.storage.model_file import ModelFile, build_model
+
+BY_CHARACTER = ("embedding.weight", "output.weight", "output.bias", "cloze.output.weight", "cloze.output.bias")
+"""Arrays with a row for each id."""
+
+
+@dataclass(frozen=True)
+class TakenOver:
+    """A model's first weights.
+
+    Args:
+        weights: every array, by name.
+        known: how many ids are taken over.
+        new: characters that it meets for the first time.
+    """
+
+    weights: Arrays
+    known: int
+    new: str
+
+
+def take_over(file: ModelFile, config: ModelConfig, vocabulary: Vocabulary, fresh: Arrays) -> TakenOver:
+    """The weights of `file`, with rows of `fresh` for new characters; their output biases are the least there is.
+
+    Args:
+        config, vocabulary: of the new model; the vocabulary knows at least what the old one knew.
+        fresh: untrained weights of the new model.
+
+    Raises SettingError where the shapes differ or a character would be lost.
+    """
+    _check_shape(file, config)
+    before, size = file.vocabulary, len(file.vocabulary)
+    if before.unit != vocabulary.unit:
+        raise SettingError(f"unit is {vocabulary.unit!r}, but the model to start from reads {before.unit}s", "unit")
+    places = np.arange(size)
+    if before.unit == "character":
+        if not set(before.characters) <= set(vocabulary.characters) or (before.folded and not vocabulary.folded):
+            raise SettingError("the corpus was made without the vocabulary of the model to start from: give known=")
+        if before.characters:
+            places[: len(before.characters)] = vocabulary.encode(before.characters)
+        if before.folded:
+            places[-1] = len(vocabulary) - 1
+    old = weights_of(build_model(file))
+    rows = {name: _rows(old[name], fresh[name], places) for name in BY_CHARACTER if name in old}
+    new = set(vocabulary.characters) - set(before.characters) if before.unit == "character" else ()
+    return TakenOver(old | rows, size, "".join(sorted(new)))
+
+
+def _check_shape(file: ModelFile, config: ModelConfig) -> None:
+    """Raise SettingError where a model of this shape cannot start from the file's weights."""
+    for name in ("cell", "num_layers", "hidden_size", "embedding_size", "tie_weights", "bidirectional"):
+        read = "input_size" if name == "embedding_size" else name  # which it may leave open
+        asked, there = getattr(config, read), getattr(file.config, read)
+        if asked != there:
+            raise SettingError(
+                f"{name} is {asked!r}, but the model to start from has {there!r}: leave it out, or train from nothing",
+                name,
+            )
+
+
+def _rows(old: NDArray[Any], fresh: NDArray[Any], places: NDArray[np.intp]) -> NDArray[Any]:
+    found = fresh.copy()
+    if fresh.ndim == 1:
+        found[:] = old.min()
+    found[places] = old
+    return found

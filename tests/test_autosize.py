@@ -1,0 +1,421 @@
+"""Sizes that choose themselves: what is given stays, more time or text makes no smaller model, reasons are told."""
+
+import itertools
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chargen import ModelConfig, TrainConfig, kernels
+from chargen.cli import report, train
+from chargen.cli.main import main
+from chargen.errors import SettingError
+from chargen.kernels import units
+from chargen.model.config import parameter_shapes
+from chargen.storage.model_file import read_model
+from chargen.training import autosize
+from chargen.training.autosize import (
+    PASSES,
+    PER_WEIGHT,
+    PRESETS,
+    SIZES,
+    STEEPNESS,
+    Speed,
+    choose,
+    dropout,
+    good_for,
+    minibatch,
+    rate,
+    time_reference,
+    weight_decay,
+    work,
+)
+from chargen.training.trainer import Trainer
+
+SECONDS = 8e-6
+"""For a character, on two cores with matrix units."""
+
+
+def chosen(
+    text=1_000_000, minutes=3.0, seconds=SECONDS, model=None, vocabulary=65, preset=None, unit="character", **training
+):
+    budget = {} if {"steps", "epochs"} & training.keys() else {"minutes": minutes}
+    return choose(text, vocabulary, model or {}, budget | training, unit=unit, preset=preset, speed=Speed(seconds))
+
+
+def test_a_small_a_usual_and_a_large_text_each_get_something_sensible():
+    tiny, usual, huge = chosen(1_800), chosen(), chosen(90_000_000)
+    assert tiny.model.hidden_size == SIZES[0]
+    assert tiny.training.batch_size * tiny.training.seq_length * 4 <= 1_800
+    assert tiny.model.dropout == 0.3
+    assert 256 <= usual.model.hidden_size <= 640
+    assert 0.05 <= usual.model.dropout <= 0.2
+    assert (usual.training.batch_size, usual.training.seq_length) == (32, 128)
+    assert huge.model.hidden_size == usual.model.hidden_size, "time decides"
+    assert huge.model.dropout == 0
+    assert huge.training.weight_decay < usual.training.weight_decay < tiny.training.weight_decay <= 1
+
+
+@settings(max_examples=200)
+@given(
+    st.integers(100, 10**9),
+    st.integers(2, 100_000),
+    st.floats(0.1, 10_000),
+    st.floats(1e-7, 1e-3),
+    st.sampled_from(["lstm", "gru"]),
+    st.integers(1, 4),
+)
+def test_more_time_text_or_speed_never_makes_a_smaller_model(text, vocabulary, minutes, seconds, cell, layers):
+    model = {"cell": cell, "num_layers": layers}
+    given_ = {"text": text, "vocabulary": vocabulary, "minutes": minutes, "seconds": seconds, "model": model}
+    base = chosen(**given_).model
+    assert base.hidden_size in SIZES
+    assert (base.cell, base.num_layers) == (cell, layers)
+    assert 0 <= base.dropout <= 0.3
+    for more in ({"text": 3 * text}, {"minutes": 3 * minutes}, {"seconds": seconds / 3}):
+        assert chosen(**given_ | more).model.hidden_size >= base.hidden_size
+
+
+@pytest.mark.parametrize("budget", [{"steps": 1000}, {"epochs": 9.5}])
+def test_steps_and_epochs_need_no_clock(budget):
+    found = chosen(seconds=math.nan, **budget)
+    trained = 1000 * 32 * 128 if "steps" in budget else 9_500_000
+    weights = work(found.model)
+    assert trained >= PER_WEIGHT * weights
+    assert weights <= good_for(1_000_000)
+    larger = ModelConfig(hidden_size=SIZES[SIZES.index(found.model.hidden_size) + 1])
+    assert trained < PER_WEIGHT * work(larger)
+    assert found.training.minutes is None
+
+
+def test_what_is_given_stays():
+    model = {"cell": "lstm", "num_layers": 3, "hidden_size": 100, "dropout": 0.0, "embedding_size": 10}
+    training = {"batch_size": 7, "seq_length": 9, "lr": 0.1, "minutes": 2.0, "weight_decay": 0.2}
+    found = choose(10_000, 50, model, training)
+    assert found.model == ModelConfig(**model)
+    assert found.training == TrainConfig(**training)
+    assert found.reasons == ()
+    assert chosen(2_000, batch_size=64).training.batch_size == 64
+    assert chosen(lr=0.5).training.lr == 0.5
+    assert chosen(weight_decay=0.0).training.weight_decay == 0
+    assert chosen(model={"dropout": 0.45}).model.dropout == 0.45
+
+
+def test_a_text_is_not_read_so_often_that_it_is_learned_by_heart():
+    hour, minutes = chosen(minutes=60), chosen(minutes=3)
+    assert (hour.training.epochs, hour.training.minutes) == (PASSES, 60)
+    assert (minutes.training.epochs, minutes.training.minutes) == (None, 3)
+    told = hour.reasons[1]
+    assert f"the text will be read {PASSES}.0 times, some " in told
+    assert "of 60 minutes: more would only teach it by heart" in told
+    assert chosen(minutes=600).model == hour.model, "what a longer budget would not use changes nothing"
+    assert chosen(minutes=600).training.weight_decay == hour.training.weight_decay
+    some = re.search(r"some ([.\d]+) of", told)
+    assert some
+    assert chosen(minutes=0.9 * float(some[1])).training.epochs is None
+    assert chosen(minutes=1.1 * float(some[1])).training.epochs == PASSES
+
+
+@pytest.mark.parametrize("text", [2_000, 20_000, 100_000])
+def test_a_small_text_is_read_more_often_since_that_makes_few_steps(text):
+    found = chosen(text, minutes=60).training
+    assert found.epochs is not None
+    steps = found.epochs * text / (found.batch_size * found.seq_length)
+    assert 1_500 <= steps < (1_600 if found.epochs > PASSES else 2 * 1_500)
+
+
+@pytest.mark.parametrize("vocabulary", [2, 65, 150, 500, 1_000, 3_041, 8_753])
+@pytest.mark.parametrize("text", [50_000, 300_000, 10**6, 10**8])
+@pytest.mark.parametrize("budget", [{"minutes": 1.0}, {"minutes": 10.0}, {"epochs": 0.5}, {"epochs": 30.0}])
+def test_windows_are_as_long_as_a_budget_of_enough_steps_allows(vocabulary, text, budget):
+    found = choose(text, vocabulary, {}, budget, speed=Speed(SECONDS))
+    wanted = min(3_000, max(1_500, 3 * vocabulary))
+    epochs = autosize.trained(found.model, TrainConfig(**budget), text, vocabulary, Speed(SECONDS)) / text
+    ids = text * (min(epochs, PASSES) if "minutes" in budget else epochs)
+    rows, length = found.training.batch_size, found.training.seq_length
+    assert (rows, length) == (32, length)
+    assert length in (32, 64, 128)
+    assert length == 128 or ids / (rows * 2 * length) < wanted
+    assert length == 32 or ids / (rows * length) >= wanted
+
+
+def test_a_japanese_novel_in_three_minutes_gets_short_windows():
+    """328,721 characters, 3,041 different, on a machine that makes 718 steps of 32 x 128 in that time."""
+    seconds = 180 * autosize.USED / (718 * 32 * 128)
+    found = choose(295_849, 3_041, {"hidden_size": 256}, {"minutes": 3.0}, speed=Speed(seconds))
+    assert (found.training.batch_size, found.training.seq_length) == (32, 32)
+    assert (
+        choose(10**6, 65, {"hidden_size": 256}, {"minutes": 3.0}, speed=Speed(seconds / 3)).training.seq_length == 128
+    )
+
+
+@pytest.mark.parametrize("given_", [{"seq_length": 128}, {"batch_size": 32}, {"steps": 100}])
+def test_windows_that_are_given_and_steps_that_are_given_stay(given_):
+    found = choose(60_000, 3_000, {}, {"epochs": 1.0} | given_ if "steps" not in given_ else given_)
+    assert found.training.seq_length == 128
+
+
+def test_a_budget_that_was_counted_is_not_cut():
+    for budget in ({"steps": 10**6}, {"epochs": 500.0}):
+        found = chosen(minutes=60, seconds=math.nan, **budget)
+        assert found.training.minutes is None
+        assert {name: getattr(found.training, name) for name in budget} == budget
+        both = choose(10**6, 65, {}, budget | {"minutes": 3.0}, speed=Speed(SECONDS))
+        assert {name: getattr(both.training, name) for name in budget} == budget
+        assert both.model == chosen(minutes=3).model, "the clock ends it first"
+    fewer = choose(10**6, 65, {}, {"steps": 100, "minutes": 3.0}, speed=Speed(SECONDS))
+    assert fewer.model == chosen(steps=100, seconds=math.nan).model, "the count ends it first"
+    untimed = chosen(model={"hidden_size": 512, "dropout": 0.0}, weight_decay=0.0, minutes=1e6, seconds=math.nan)
+    assert untimed.training.epochs is None
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_a_size_and_the_rest_is_chosen(preset):
+    found = chosen(preset=preset)
+    assert found.model.hidden_size == PRESETS[preset]
+    assert found.training.lr == rate(PRESETS[preset])
+    assert f"preset {preset}" in found.reasons[0]
+
+
+def test_three_lines_say_what_and_why():
+    size, drop, batch = chosen().reasons
+    assert size.startswith(f"{chosen().model.hidden_size} hidden units: the largest that trains")
+    told = f"dropout {chosen().model.dropout:g}, weight decay {chosen().training.weight_decay:g}: the text will be read"
+    assert told in drop
+    assert chosen(model={"dropout": 0.1}).reasons[1].startswith("weight decay")
+    assert "32 rows of 128 characters at a peak rate of" in batch
+    assert "the most that is good for 30,000 characters, " in chosen(30_000, minutes=60).reasons[0]
+
+
+@given(
+    st.integers(1_000, 10**7), st.floats(0.1, 100), st.sampled_from([{}, {"lr": 1e-3}, {"lr": 1e-3, "batch_size": 8}])
+)
+def test_the_last_line_says_how_many_steps_there_will_be(text, minutes, given_training):
+    found = chosen(text, minutes=minutes, **given_training)
+    told = re.search(r"; some ([\d,]+) steps$", found.reasons[-1])
+    assert not any(" steps" in reason for reason in found.reasons[:-1])
+    rows = found.training.batch_size * found.training.seq_length
+    if found.training.epochs is None:
+        slower = (work(found.model, 65) / work(autosize.REFERENCE, 65)) ** STEEPNESS["bf16"]
+        steps = 60 * minutes * autosize.USED / (SECONDS * slower) / rows
+    else:
+        steps = found.training.epochs * text / rows
+    assert int(told[1].replace(",", "")) == pytest.approx(steps, rel=0.06, abs=1)
+
+
+def test_steps_that_are_given_are_exact_and_no_speed_gives_no_steps():
+    assert choose(10**6, 65, {}, {"steps": 1_234}).reasons[-1].endswith("; 1,234 steps")
+    assert choose(10**6, 65, {}, {"steps": 1}).reasons[-1].endswith("; 1 step")
+    assert choose(4_096_000, 65, {}, {"epochs": 2.5}).reasons[-1].endswith("; some 2,500 steps")
+    untimed = choose(10**6, 65, {"hidden_size": 64, "dropout": 0.0}, {"minutes": 3.0, "weight_decay": 0.0})
+    assert not any("steps" in reason for reason in untimed.reasons)
+
+
+def test_bytes_are_called_bytes():
+    told = [*chosen(unit="byte").reasons, *chosen(30_000, minutes=60, unit="byte", vocabulary=2_000).reasons]
+    assert "32 rows of 128 bytes" in told[2]
+    assert "bytes for each of its" in told[0]
+    assert " recurrent weights; tied weights: 2,000 different bytes" in told[3]
+    assert not any("character" in line for line in told)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_work_is_what_a_character_is_multiplied_by(cell, layers, bidirectional):
+    config = ModelConfig(cell, layers, 24, 10, bidirectional=bidirectional)
+    shapes = parameter_shapes(config, 50)
+    recurrent = sum(math.prod(shape) for name, shape in shapes.items() if "_layers." in name and len(shape) == 2)
+    assert work(config) == recurrent
+    assert work(config, 50) == recurrent + math.prod(shapes["output.weight"])
+
+
+def test_dropout_rises_with_pressure_and_stays_small():
+    values = [dropout(2.0**power) for power in range(-5, 20)]
+    assert values == sorted(values)
+    assert (values[0], values[-1]) == (0, 0.3)
+    assert dropout(0) == 0
+
+
+def test_weight_decay_rises_with_pressure_within_its_bounds():
+    values = [weight_decay(2.0**power) for power in range(-5, 20)]
+    assert values == sorted(values)
+    assert (values[0], values[-1]) == (0.3, 1)
+    assert weight_decay(0) == 0.3
+
+
+def test_the_rate_falls_with_the_size():
+    rates = [rate(size) for size in SIZES]
+    assert rates == sorted(rates, reverse=True)
+    assert (rates[0], rate(384), rate(1536)) == (4e-3, 4e-3, 2e-3)
+
+
+@given(st.integers(0, 10**7))
+def test_a_text_has_four_windows_for_each_row_where_it_can(text):
+    rows, length = minibatch(text, 32, 128)
+    assert 4 <= rows <= 32
+    assert 16 <= length <= 128
+    assert text >= 4 * rows * length or (rows, length) == (4, 16)
+    if text >= 4 * 32 * 128:
+        assert (rows, length) == (32, 128)
+
+
+@pytest.mark.parametrize("matrix", [False, True])
+@pytest.mark.parametrize(("precision", "in_vectors"), [("fp32", "fp32"), ("bf16", "bf16 in vectors")])
+def test_the_reference_is_timed_on_the_device_and_in_the_precision_that_are_given(
+    precision, in_vectors, matrix, monkeypatch
+):
+    monkeypatch.setattr(kernels, "fast_bf16", lambda: True)
+    monkeypatch.setattr(units, "amx", lambda: matrix)
+    found = time_reference(30, {"precision": precision, "device": "cpu", "lr": 1.0}, seconds=0.01)
+    assert found.seconds > 0
+    assert found.steepness == STEEPNESS[precision if matrix else in_vectors]
+
+
+def test_a_pause_while_the_reference_is_timed_does_not_count(monkeypatch):
+    """Steps of 0.1 s, every other one interrupted for 0.3 s."""
+    taken = itertools.cycle([0.1, 0.4])
+    clock = [0.0]
+
+    def run(trainer):
+        while True:
+            clock[0] += next(taken)
+            yield
+
+    monkeypatch.setattr(Trainer, "run", run)
+    monkeypatch.setattr(autosize.time, "perf_counter", lambda: clock[0])
+    found = time_reference(30, {"precision": "fp32", "device": "cpu"}, seconds=4)
+    assert found.seconds * 32 * 128 == pytest.approx(0.1)
+
+
+def test_timing_the_reference_takes_little_of_the_time_on_a_slow_machine(monkeypatch):
+    """Steps of 3 s: once warm, one is enough; of 0.9 s, three."""
+    for step, enough in ((3.0, 1), (0.9, 3)):
+        clock = [0.0]
+
+        def run(trainer, clock=clock, step=step):
+            while True:
+                clock[0] += step
+                yield
+
+        monkeypatch.setattr(Trainer, "run", run)
+        monkeypatch.setattr(autosize.time, "perf_counter", lambda clock=clock: clock[0])
+        found = time_reference(30, {"precision": "fp32", "device": "cpu"})
+        assert found.seconds * 32 * 128 == pytest.approx(step)
+        assert clock[0] == pytest.approx((2 + enough) * step)
+
+
+def test_the_steeper_the_smaller():
+    sizes = [
+        choose(10**7, 65, {}, {"minutes": 60.0}, speed=Speed(4e-5, steepness)).model.hidden_size
+        for steepness in (0.75, 0.87, 1.2)
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1]
+
+
+def test_a_device_that_is_not_there_is_told():
+    with pytest.raises(SettingError, match="tpu"):
+        time_reference(30, {"device": "tpu"}, seconds=0.01)
+
+
+# The command.
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("the cat sat on the mat and the dog on the log\n" * 50)
+
+    def run_command(*arguments):
+        with pytest.raises(SystemExit) as exit_info:
+            main(["train", *map(str, arguments), "--precision", "fp32", "--preview", "0"])
+        captured = capsys.readouterr()
+        return exit_info.value.code, captured.err
+
+    return run_command
+
+
+def test_the_command_says_what_it_chose_and_warns_of_a_small_text(run, monkeypatch):
+    timed = []
+    monkeypatch.setattr(train, "time_reference", lambda *given: timed.append(given) or Speed(1e-3))
+    code, told = run("text.txt", "--minutes", "0.02", "--device", "cpu")
+    assert code == 0
+    assert "warning: 2,070 characters to learn from are few" in told
+    assert "chosen   64 hidden units: the largest that trains 3.5 characters" in told
+    assert re.search(
+        r"^         dropout 0[.\d]*, weight decay [\d.]+: the text will be read [\d.]+ times$", told, re.MULTILINE
+    )
+    assert "         4 rows of 32 characters at a peak rate of 0.004" in told
+    assert [given[1].get("seq_length") for given in timed] == [None, 32], "once more, with what was chosen"
+    assert [given[1]["device"] for given in timed] == ["cpu", "cpu"]
+    file = read_model("checkpoints/text")
+    assert file.config.hidden_size == 64
+    assert file.training["settings"]["batch_size"] == 4
+
+
+def test_nothing_is_timed_where_no_minutes_are_given_or_all_is(run, monkeypatch):
+    def never(*given):
+        raise AssertionError("timed")
+
+    monkeypatch.setattr(train, "time_reference", never)
+    assert run("text.txt", "--steps", 2)[0] == 0
+    told = run("text.txt", "--minutes", "0.01", "--hidden-size", 8, "--dropout", 0.2, "--preset", "small")
+    assert told[0] == 2
+    assert "--preset" in told[1]
+    assert run("text.txt", "--minutes", "0.01", "--hidden-size", 8, "--dropout", 0.2, "--weight-decay", 0)[0] == 0
+    assert run("text.txt", "--steps", 1, "--preset", "small")[0] == 0
+    assert read_model("checkpoints/text-3").config.hidden_size == 128
+
+
+def test_a_resumed_run_keeps_what_was_chosen(run):
+    run("text.txt", "--steps", 2, "--out", "run")
+    before = read_model("run")
+    assert run("--resume", "run", "--steps", 4)[0] == 0
+    after = read_model("run")
+    assert after.config == before.config
+    assert after.training["settings"]["lr"] == before.training["settings"]["lr"]
+
+
+def test_a_run_that_was_cut_says_so_and_can_be_given_more(run, monkeypatch):
+    monkeypatch.setattr(train, "time_reference", lambda *given: Speed(1e-7))
+    size = "--hidden-size", 8, "--seq-length", 8, "--batch-size", 1
+    monkeypatch.setattr(autosize, "PASSES", 2)
+    monkeypatch.setattr(autosize, "FEWEST_STEPS", 3)
+    monkeypatch.setattr(autosize, "STEPS_FOR_EACH", 0)
+    code, told = run("text.txt", "--minutes", 60, *size, "--out", "run")
+    assert code == 0
+    assert "the text will be read 2.0 times, some 0.1 of 60 minutes: more would only teach it by heart" in told
+    assert read_model("run").training["epoch"] <= 2.01
+    code, told = run("--resume", "run")
+    assert code == 2
+    assert "its budget is used after 2 epochs; give a larger --epochs to go on" in told
+    assert run("--resume", "run", "--epochs", 2.1)[0] == 0
+    assert read_model("run").training["settings"]["minutes"] is None
+
+
+@pytest.mark.parametrize(("text", "words"), [(10**8, "3.3 % of the text will be read"), (10**6, "be read 3.3 times")])
+def test_a_text_too_long_for_the_budget_is_read_in_part(text, words):
+    found = choose(text, 65, {"hidden_size": 128}, {"steps": 800}, speed=Speed())
+    assert any(words in reason for reason in found.reasons), found.reasons
+
+
+@pytest.mark.parametrize(("singles", "told"), [(1200, True), (700, False)])
+def test_many_rare_characters_are_told_with_what_would_fold_them(singles, told, tmp_path, monkeypatch, capsys):
+    """900 characters that occur often, and others once each."""
+    monkeypatch.chdir(tmp_path)
+    often = "".join(map(chr, range(0x4E00, 0x4E00 + 900))) * 1500
+    rare = "".join(map(chr, range(0x7000, 0x7000 + singles)))
+    (tmp_path / "text.txt").write_text(often[: len(often) // 2] + rare + often[len(often) // 2 :], "utf-8")
+    with pytest.raises(SystemExit):
+        main(["train", "text.txt", "--steps", "1", "--hidden-size", "2", "--seq-length", "8", "--preview", "0"])
+    words = f"note: {singles:,} of these characters make up a thousandth of the text; --min-count "
+    assert (words in capsys.readouterr().err) is told
+
+
+def test_the_rarest_thousandth():
+    assert report._rare(np.array([1] * 5 + [2, 1000, 8000])) == (6, 1000)
+    assert report._rare(np.array([500, 500])) == (0, 500)

@@ -1,0 +1,1307 @@
+"""Compiled recurrent layers: near to torch's, in bf16 very near to a slow emulation, exact where promised.
+
+Bits that must not depend on how a window is cut, on the other rows, or on the number of threads are compared as bits.
+"""
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import pairwise, product
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from chargen.kernels import bits as numbers
+from chargen.kernels import packing, squares, threads, tiles
+from chargen.kernels import recurrent as kernels
+from chargen.kernels.compiled import PAIRS, compiled, inlined
+from chargen.kernels.vectors import transpose
+from chargen.model import compiled_layers, layers
+
+BF16, FP32 = torch.bfloat16, torch.float32
+ROWS, TURNS, INPUTS, HIDDEN = (8, 9, 31, 33, 64), (1, 2, 17), (1, 10, 33), (1, 12, 32, 40, 96)
+V = 11
+Run = Callable[[nn.RNNBase, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Cell(NamedTuple):
+    """A kind of layer: its name, and the type of its products."""
+
+    name: str
+    kind: torch.dtype
+
+    @property
+    def error(self) -> float:
+        """How far from exact ones results may be."""
+        return 0.01 if self.kind == BF16 else 1e-5
+
+
+CELLS = tuple(Cell(name, kind) for name in ("lstm", "gru") for kind in (BF16, FP32))
+every_cell = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.name}-{str(cell.kind)[6:]}")
+every_cell_in_bf16 = pytest.mark.parametrize("cell", [Cell("lstm", BF16), Cell("gru", BF16)], ids=["lstm", "gru"])
+sizes = st.tuples(*map(st.sampled_from, (CELLS, ROWS, TURNS, INPUTS, HIDDEN)))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer, what it reads (B, T, F) and starts from (B, S), and the gradients that come back to it."""
+
+    module: nn.RNNBase
+    inputs: Tensor
+    state: Tensor
+    gradient: Tensor
+    after: Tensor
+    kind: torch.dtype
+
+
+def fast(given: Case, ids: Tensor | None = None) -> Run:
+    """What is tested, in the type of the case."""
+    return lambda module, inputs, state: compiled_layers.run(module, inputs, state, given.kind, ids)
+
+
+def plain(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by torch's modules."""
+    return layers.run_plainly(module, inputs, state)
+
+
+def case(
+    cell: Cell, rows: int = 9, turns: int = 5, inputs: int = 10, hidden: int = 12, *, seed: int = 0, scale: float = 1.0
+) -> Case:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = (nn.LSTM if cell.name == "lstm" else nn.GRU)(inputs, hidden, batch_first=True)
+        with torch.no_grad():
+            for weight in module.parameters():
+                weight *= scale
+        width = hidden * (2 if cell.name == "lstm" else 1)
+        shapes = (rows, turns, inputs), (rows, width), (rows, turns, hidden), (rows, width)
+        return Case(module, *(torch.randn(*shape) for shape in shapes), cell.kind)
+
+
+def parameters(module: nn.RNNBase) -> list[Tensor]:
+    return [module.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+
+
+def forward(given: Case, run: Run | None = None) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        outputs, after = (run or fast(given))(given.module, given.inputs, given.state)
+    return outputs, after
+
+
+def everything(given: Case, run: Run | None = None) -> dict[str, Tensor]:
+    """Outputs, the state after, and all gradients, by name; all in float32."""
+    inputs, state = given.inputs.clone().requires_grad_(), given.state.clone().requires_grad_()
+    outputs, after = (run or fast(given))(given.module, inputs, state)
+    leaves = [inputs, *parameters(given.module), state]
+    gradients = torch.autograd.grad([outputs, after], leaves, [given.gradient.to(outputs.dtype), given.after])
+    names = ("inputs", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "state")
+    found = {"outputs": outputs.detach().float(), "after": after.detach()}
+    return found | {f"of {name}": value for name, value in zip(names, gradients, strict=True)}
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def rounded(values: Tensor) -> Tensor:
+    return values.detach().bfloat16().float()
+
+
+def emulate_lstm(given: Case) -> dict[str, Tensor]:
+    """The kernel's arithmetic in float32, rounded to bf16 where the kernel rounds."""
+    weight_ih, weight_hh = (rounded(weight) for weight in parameters(given.module)[:2])
+    bias = sum(parameters(given.module)[2:]).detach()
+    inputs = rounded(given.inputs)
+    h, c = given.state.chunk(2, 1)
+    entering = rounded(inputs @ weight_ih.t())
+    hiddens, cells, gates = [h], [c], []
+    for turn in range(inputs.shape[1]):
+        i, f, g, o = (entering[:, turn] + bias + rounded(h) @ weight_hh.t()).chunk(4, 1)
+        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+        c = f * c + i * g
+        h = o * c.tanh()
+        hiddens.append(h)
+        cells.append(c)
+        gates.append(rounded(torch.cat([i, f, g, o], 1)))
+    dh, dc = given.after.chunk(2, 1)
+    bias_gradient, found = torch.zeros_like(bias), []
+    for turn in range(inputs.shape[1] - 1, -1, -1):
+        i, f, g, o = gates[turn].chunk(4, 1)
+        dh = dh + rounded(given.gradient[:, turn])
+        tanh = cells[turn + 1].tanh()
+        dc = dc + dh * o * (1 - tanh * tanh)
+        d = torch.cat(
+            [dc * i * g * (1 - i), dc * f * cells[turn] * (1 - f), dc * i * (1 - g * g), dh * tanh * o * (1 - o)], 1
+        )
+        dc = dc * f
+        bias_gradient = bias_gradient + rounded(d).sum(0)
+        found.insert(0, rounded(d))
+        dh = rounded(d) @ weight_hh
+    sums, before = torch.stack(found, 1), rounded(torch.stack(hiddens[:-1], 1))
+    return {
+        "outputs": rounded(torch.stack(hiddens[1:], 1)),
+        "after": torch.cat([h, c], 1),
+        "of inputs": rounded(sums @ weight_ih),
+        "of weight_ih": rounded(sums.flatten(0, 1).t() @ inputs.flatten(0, 1)),
+        "of weight_hh": rounded(sums.flatten(0, 1).t() @ before.flatten(0, 1)),
+        "of bias_ih": bias_gradient,
+        "of bias_hh": bias_gradient,
+        "of state": torch.cat([dh, dc], 1),
+    }
+
+
+def emulate_gru(given: Case) -> dict[str, Tensor]:
+    """The same for the other cell. Its state is rounded where a gradient needs it, but not inside the recurrence."""
+    weight_ih, weight_hh = (rounded(weight) for weight in parameters(given.module)[:2])
+    bias_ih, bias_hh = (bias.detach() for bias in parameters(given.module)[2:])
+    inputs, h, size = rounded(given.inputs), given.state, given.state.shape[1]
+    entering = rounded(inputs @ weight_ih.t())
+    hiddens, inners, gates = [h], [], []
+    for turn in range(inputs.shape[1]):
+        carried = rounded(h) @ weight_hh.t() + bias_hh
+        r, z = (entering[:, turn] + bias_ih + carried)[:, : 2 * size].sigmoid().chunk(2, 1)
+        inner = carried[:, 2 * size :]
+        n = (entering[:, turn, 2 * size :] + bias_ih[2 * size :] + r * inner).tanh()
+        h = (1 - z) * n + z * h
+        hiddens.append(h)
+        inners.append(rounded(inner))
+        gates.append(rounded(torch.cat([r, z, n], 1)))
+    dh = given.after
+    found: list[Tensor] = []
+    found_inside: list[Tensor] = []
+    bias_gradient, inner_gradient = torch.zeros_like(bias_ih), torch.zeros(size)
+    for turn in range(inputs.shape[1] - 1, -1, -1):
+        r, z, n = gates[turn].chunk(3, 1)
+        before = rounded(hiddens[turn])
+        dh = dh + rounded(given.gradient[:, turn])
+        dn, dz = dh * (1 - z) * (1 - n * n), dh * (before - n) * z * (1 - z)
+        inside = dn * r
+        d = torch.cat([inside * inners[turn] * (1 - r), dz, dn], 1)
+        bias_gradient = bias_gradient + rounded(d).sum(0)
+        inner_gradient = inner_gradient + rounded(inside).sum(0)
+        found.insert(0, rounded(d))
+        found_inside.insert(0, rounded(inside))
+        dh = dh * z + torch.cat([rounded(d)[:, : 2 * size], rounded(inside)], 1) @ weight_hh
+    sums, before = torch.stack(found, 1), rounded(torch.stack(hiddens[:-1], 1))
+    inside = torch.cat([sums[..., : 2 * size], torch.stack(found_inside, 1)], 2)
+    return {
+        "outputs": rounded(torch.stack(hiddens[1:], 1)),
+        "after": h,
+        "of inputs": rounded(sums @ weight_ih),
+        "of weight_ih": rounded(sums.flatten(0, 1).t() @ inputs.flatten(0, 1)),
+        "of weight_hh": rounded(inside.flatten(0, 1).t() @ before.flatten(0, 1)),
+        "of bias_ih": bias_gradient,
+        "of bias_hh": torch.cat([bias_gradient[: 2 * size], inner_gradient]),
+        "of state": dh,
+    }
+
+
+def emulate(given: Case) -> dict[str, Tensor]:
+    return (emulate_lstm if isinstance(given.module, nn.LSTM) else emulate_gru)(given)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Rows and characters of every layer that the fast path computes: here on machines without matrix units too."""
+    found: list[tuple[int, int]] = []
+    run_fast = compiled_layers.run
+
+    def run(
+        module: nn.RNNBase, inputs: Tensor, state: Tensor, kind: torch.dtype, ids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        rows, turns = (inputs if ids is None else ids).shape[:2]
+        found.append((rows, turns))
+        return run_fast(module, inputs, state, kind, ids)
+
+    monkeypatch.setattr(compiled_layers, "run", run)
+    monkeypatch.setattr(layers, "fast_bf16", lambda: True)
+    return found
+
+
+@pytest.fixture
+def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Compute in so many threads from now on, however few rows that leaves to each."""
+    pools: list[ThreadPoolExecutor] = []
+
+    def use(number: int) -> None:
+        pools.append(ThreadPoolExecutor(number))
+        for module in (threads, compiled_layers):
+            monkeypatch.setattr(module, "threads", lambda: number)
+        monkeypatch.setattr(threads, "_pool", lambda: pools[-1])
+        monkeypatch.setattr(compiled_layers, "ROWS", 1)
+        compiled_layers._faster.cache_clear()
+
+    yield use
+    for pool in pools:
+        pool.shutdown()
+
+
+@pytest.fixture
+def dirty_memory() -> Iterator[None]:
+    """New tensors that nobody fills hold NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+# Values.
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@every_cell
+def test_everything_is_near_to_the_plain_layer_in_fp32(cell: Cell, rows: int) -> None:
+    for turns, inputs, hidden in product(TURNS, INPUTS, HIDDEN):
+        given = case(cell, rows, turns, inputs, hidden, seed=rows)
+        found, expected = everything(given), everything(given, plain)
+        far = {name: distance(found[name], expected[name]) for name in found}
+        if hidden == 1:  # sums of few numbers may nearly vanish: look at all gradients together
+            far = {name: value for name, value in far.items() if not name.startswith("of")}
+            parts = [torch.cat([one[name].flatten() for name in one if name not in far]) for one in (found, expected)]
+            far["gradients"] = distance(*parts)
+        assert max(far.values()) < cell.error * (1 if hidden > 1 else 3), (turns, inputs, hidden, far)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@every_cell_in_bf16
+def test_everything_is_very_near_to_an_emulation_that_rounds_where_the_kernel_does(cell: Cell, rows: int) -> None:
+    """Sums in another order turn the rounding of some values; half of the sizes are spared and agree as float32 do."""
+    far: dict[str, list[float]] = {}
+    for turns, inputs, hidden in product(TURNS, INPUTS, HIDDEN):
+        given = case(cell, rows, turns, inputs, hidden, seed=rows)
+        found, expected = everything(given), emulate(given)
+        assert found.keys() == expected.keys()
+        for name, value in found.items():
+            far.setdefault(name, []).append(distance(value, expected[name]))
+    for name, values in far.items():
+        exact = name in ("outputs", "after", "of bias_ih", "of bias_hh", "of state")
+        assert max(values) < (5e-4 if exact else 2e-3), name
+        assert np.median(values) < 1e-6, name
+
+
+@every_cell
+def test_large_weights_saturate_as_in_the_plain_layer(cell: Cell) -> None:
+    given = case(cell, 9, 3, 10, 12, scale=100.0)
+    (found, after), (expected, _) = forward(given), forward(given, plain)
+    assert found.isfinite().all()
+    assert after.isfinite().all()
+    assert ((found - expected).abs() < 0.01).float().mean() > 0.9
+    gone = replace(given, inputs=1e30 * given.inputs)
+    assert all(value.isfinite().all() for name, value in everything(gone).items() if name != "of weight_ih")
+    assert (forward(gone)[0].float() - forward(gone, plain)[0]).abs().max() < 0.01
+
+
+@every_cell
+def test_types_and_shapes_are_those_of_the_plain_layer_but_outputs_have_the_type_of_products(cell: Cell) -> None:
+    given = case(cell, 9, 4, 10, 12)
+    outputs, after = forward(given)
+    assert outputs.dtype == cell.kind
+    assert after.dtype == torch.float32
+    expected, expected_after = forward(given, plain)
+    assert outputs.shape == expected.shape
+    assert after.shape == expected_after.shape == given.state.shape
+
+
+@every_cell
+def test_the_last_output_is_the_state_after_rounded(cell: Cell) -> None:
+    outputs, after = forward(case(cell, 9, 4, 10, 12))
+    assert torch.equal(outputs[:, -1], after[:, :12].to(cell.kind))
+
+
+@every_cell_in_bf16
+def test_inputs_in_bf16_are_taken_as_they_are(cell: Cell) -> None:
+    given = case(cell)
+    same = replace(given, inputs=given.inputs.bfloat16())
+    assert all(map(torch.equal, forward(given), forward(same)))
+    first, second = everything(given), everything(same)
+    assert second["of inputs"].dtype == torch.bfloat16
+    assert same_bits(first, {name: value.float() for name, value in second.items()})
+
+
+@every_cell
+def test_arrays_laid_out_otherwise_give_the_same_bits(cell: Cell) -> None:
+    given = case(cell)
+
+    def turned(values: Tensor) -> Tensor:
+        found = values.transpose(0, 1).contiguous().transpose(0, 1)
+        assert not found.is_contiguous()
+        return found
+
+    parts = {name: turned(getattr(given, name)) for name in ("inputs", "state", "gradient", "after")}
+    assert same_bits(everything(given), everything(replace(given, **parts)))
+    spread = [
+        one.expand_as(values) for one, values in ((torch.ones(()), given.gradient), (torch.ones(()), given.after))
+    ]
+    filled = [torch.ones_like(given.gradient), torch.ones_like(given.after)]
+    assert same_bits(*(everything(replace(given, gradient=first, after=second)) for first, second in (spread, filled)))
+
+
+@every_cell
+def test_nothing_that_is_given_is_changed(cell: Cell) -> None:
+    given = case(cell)
+    given = replace(given, inputs=given.inputs.to(cell.kind).transpose(0, 1).contiguous().transpose(0, 1))
+    given = replace(given, gradient=given.gradient.to(cell.kind).transpose(0, 1).contiguous().transpose(0, 1))
+    held = [*parameters(given.module), given.inputs, given.state, given.gradient, given.after]
+    before = [one.detach().clone() for one in held]
+    outputs, after = fast(given)(given.module, given.inputs, given.state)
+    results = [outputs.detach().clone(), after.detach().clone()]
+    torch.autograd.backward([outputs, after], [given.gradient, given.after])
+    assert all(map(torch.equal, held, before))
+    assert all(map(torch.equal, [outputs, after], results))
+
+
+@every_cell
+def test_no_memory_is_read_before_it_is_written(cell: Cell, request: pytest.FixtureRequest) -> None:
+    clean = [everything(case(cell, rows, 3, 10, hidden)) for rows, hidden in ((9, 12), (33, 40))]
+    request.getfixturevalue("dirty_memory")
+    dirty = [everything(case(cell, rows, 3, 10, hidden)) for rows, hidden in ((9, 12), (33, 40))]
+    assert all(map(same_bits, clean, dirty))
+
+
+# A table of inputs.
+
+
+def from_table(given: Case, size: int, seed: int = 0) -> tuple[Case, Tensor]:
+    """The same layer over rows (B, T) of a table (V, F); one row of the table is never read, one is read often."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        table = torch.randn(size, given.inputs.shape[2])
+        ids = torch.randint(1, size, given.inputs.shape[:2])
+        ids[:, 0] = 1
+    return replace(given, inputs=table), ids
+
+
+def table_and_rows(given: Case, size: int) -> list[dict[str, Tensor]]:
+    """Everything found by reading a table, and by reading its rows; gradients of the table in both."""
+    given, ids = from_table(given, size)
+    runs: list[Run] = [
+        fast(given, ids),
+        lambda module, table, state: fast(given)(module, nn.functional.embedding(ids, table), state),
+    ]
+    return [everything(given, run) for run in runs]
+
+
+@pytest.mark.parametrize("size", [2, 31, 32, 65])
+@every_cell
+def test_a_table_gives_what_its_rows_give(cell: Cell, size: int) -> None:
+    for rows, turns, inputs, hidden in product((8, 33), (1, 5), (10, 33), (12, 64)):
+        found, expected = table_and_rows(case(cell, rows, turns, inputs, hidden), size)
+        assert found.keys() == expected.keys()
+        for name in found:
+            limit = cell.error if name in ("of inputs", "of weight_ih") else 1e-5
+            assert distance(found[name], expected[name]) < limit, (rows, turns, inputs, hidden, name)
+        assert found["of inputs"].shape == (size, inputs)
+        assert not found["of inputs"][0].any(), "nobody read this row"
+
+
+@every_cell
+def test_a_table_gives_what_the_plain_layer_gives_in_fp32(cell: Cell) -> None:
+    given, ids = from_table(case(cell, 33, 6, 10, 40), 7)
+    found = everything(given, fast(given, ids))
+    expected = everything(given, lambda module, table, state: plain(module, nn.functional.embedding(ids, table), state))
+    assert all(distance(found[name], expected[name]) < cell.error for name in found)
+
+
+@every_cell
+def test_a_table_in_any_layout_of_ids_gives_the_same_bits_and_reads_no_memory_before_it_is_written(
+    cell: Cell, request: pytest.FixtureRequest
+) -> None:
+    given, ids = from_table(case(cell, 9, 3, 10, 40), 7)
+    turned = ids.t().contiguous().t()
+    clean, other = (everything(given, fast(given, ids)) for ids in (ids, turned))
+    request.getfixturevalue("dirty_memory")
+    dirty = everything(given, fast(given, ids))
+    assert same_bits(clean, other)
+    assert same_bits(clean, dirty)
+
+
+@every_cell
+def test_the_first_layer_reads_a_table_where_that_is_less_to_multiply(
+    cell: Cell, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, ids = from_table(case(cell, 9, 5, 10, 12), 7)
+    seen: list[bool] = []
+    run = compiled_layers.run
+
+    def watched(
+        module: nn.RNNBase, inputs: Tensor, state: Tensor, kind: torch.dtype, ids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        seen.append(ids is not None)
+        assert kind == cell.kind
+        return run(module, inputs, state, kind, ids)
+
+    monkeypatch.setattr(compiled_layers, "run", watched)
+    for size in (18, 19):  # 3 * 10 for each of 45 ids; for each row 3 * 10 and 45
+        embedding = nn.Embedding(size, 10)
+        with torch.autocast("cpu", torch.bfloat16, enabled=cell.kind == BF16):
+            found, after = layers.run_embedded(given.module, embedding, ids, given.state)
+            expected, expected_after = layers.run_layer(given.module, embedding(ids), given.state)
+        assert distance(found.detach().float(), expected.detach().float()) < 1e-5
+        assert distance(after.detach(), expected_after.detach()) < 1e-5
+    assert seen == [True, False, False, False]
+    assert calls == [(9, 5)] * 4
+
+
+@every_cell
+def test_layers_are_compiled_where_that_is_faster_and_torch_runs_the_others(
+    cell: Cell, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(rows: int = 9, kind: torch.dtype = FP32) -> bool:
+        given, before = case(cell, rows, 4, 10, 12), len(calls)
+        module = given.module.to(kind)
+        with torch.autocast("cpu", torch.bfloat16, enabled=cell.kind == BF16):
+            outputs, after = layers.run_layer(module, given.inputs.to(kind), given.state.to(kind))
+        assert outputs.shape == given.gradient.shape
+        assert after.dtype == torch.promote_types(kind, FP32)
+        return len(calls) > before
+
+    assert run()
+    assert run(rows=8)
+    assert run(rows=7) == run(rows=1) == (cell.name == "gru" and cell.kind == BF16), "torch has no GRU in bf16"
+    assert not run(kind=torch.float64), "what has weights in float64 is torch's, whatever autocast makes of inputs"
+    monkeypatch.setattr(layers, "fast_bf16", lambda: False)
+    assert run() == (cell.kind == FP32), "bf16 without units for it is slower than float32"
+    monkeypatch.setattr(layers, "available", lambda: False)
+    assert not run()
+
+
+@pytest.mark.parametrize(("rows", "hidden", "number"), [(1, 12, 1), (7, 512, 1), (7, 513, 3), (8, 12, 3)])
+def test_torch_computes_few_rows_of_a_small_layer_in_one_thread(
+    rows: int, hidden: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine threads that meet at every character mostly wait; afterwards torch has as many as before."""
+    seen: list[int] = []
+    monkeypatch.setattr(layers, "available", lambda: False)
+    given, before = case(CELLS[0], rows, 2, 10, hidden), torch.get_num_threads()
+    given.module.register_forward_hook(lambda *ignored: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(3)
+    try:
+        layers.run_layer(given.module, given.inputs, given.state)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [number]
+
+
+# Gradients.
+
+
+@every_cell
+def test_no_gradient_gives_none(cell: Cell) -> None:
+    given = case(cell)
+    nothing = replace(given, gradient=torch.zeros_like(given.gradient), after=torch.zeros_like(given.after))
+    assert not any(value.any() for name, value in everything(nothing).items() if name.startswith("of"))
+
+
+@every_cell
+@pytest.mark.parametrize("part", ["gradient", "after"])
+def test_gradients_flow_from_outputs_and_from_the_state_after(cell: Cell, part: str) -> None:
+    given = case(cell, 9, 5, 10, 12)
+    given = replace(given, **{part: torch.zeros_like(getattr(given, part))})
+    found, expected = everything(given), everything(given, plain)
+    for name in found:
+        assert found[name].any()
+        assert distance(found[name], expected[name]) < 1.5 * cell.error, name
+
+
+@every_cell
+def test_what_nobody_asks_for_counts_as_a_gradient_of_zero(cell: Cell) -> None:
+    given = case(cell)
+    for part, other in (("gradient", "after"), ("after", "gradient")):
+        expected = everything(replace(given, **{other: torch.zeros_like(getattr(given, other))}))
+        state = given.state.clone().requires_grad_()
+        result = fast(given)(given.module, given.inputs, state)[part == "after"]
+        (found,) = torch.autograd.grad(result, state, getattr(given, part).to(result.dtype))
+        assert torch.equal(found, expected["of state"])
+
+
+@every_cell
+@pytest.mark.parametrize("factor", [2.0, -0.25, 1024.0])
+def test_gradients_are_proportional_to_what_comes_in(cell: Cell, factor: float) -> None:
+    """Bit for bit, for powers of two: loss scales lose nothing."""
+    given = case(cell, 31, 6, 10, 40)
+    once = everything(given)
+    scaled = everything(replace(given, gradient=factor * given.gradient, after=factor * given.after))
+    assert all(torch.equal(scaled[name], factor * once[name]) for name in once if name.startswith("of"))
+
+
+@every_cell
+def test_the_gradient_of_a_sum_is_the_sum_of_gradients(cell: Cell) -> None:
+    given, other = case(cell, 31, 6, 10, 40), case(cell, 31, 6, 10, 40, seed=1)
+    moved = replace(given, gradient=other.gradient, after=other.after)
+    both = replace(given, gradient=given.gradient + other.gradient, after=given.after + other.after)
+    first, second, found = everything(given), everything(moved), everything(both)
+    far = {name: distance(found[name], first[name] + second[name]) for name in found if name.startswith("of")}
+    assert max(far.values()) < cell.error
+
+
+@every_cell
+def test_gradients_cross_the_border_between_two_windows(cell: Cell) -> None:
+    given = case(cell, 31, 6, 10, 40)
+
+    def in_two(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        first, between = fast(given)(module, inputs[:, :2], state)
+        second, after = fast(given)(module, inputs[:, 2:], between)
+        return torch.cat([first, second], 1), after
+
+    whole, parts = everything(given), everything(given, in_two)
+    # A GRU's gradient needs the hidden state before, which is carried in fp32 and kept in bf16.
+    names = ["outputs", "after", "of inputs", "of state"] if cell.name == "lstm" else ["outputs", "after"]
+    assert all(torch.equal(whole[name], parts[name]) for name in names)
+    assert all(distance(parts[name], whole[name]) < cell.error for name in whole)
+
+
+@every_cell
+def test_no_gradient_reaches_an_input_behind_the_output(cell: Cell) -> None:
+    given = case(cell, 9, 6, 10, 12)
+    for at in range(6):
+        gradient = torch.zeros_like(given.gradient)
+        gradient[:, at] = given.gradient[:, at]
+        found = everything(replace(given, gradient=gradient, after=torch.zeros_like(given.after)))["of inputs"]
+        assert not found[:, at + 1 :].any()
+        assert found[:, : at + 1].abs().amax(2).all()
+
+
+@every_cell
+def test_gradients_of_a_row_come_from_that_row_only(cell: Cell) -> None:
+    given = case(cell, 9, 4, 10, 12)
+    gradient, after = torch.zeros_like(given.gradient), torch.zeros_like(given.after)
+    gradient[5], after[5] = given.gradient[5], given.after[5]
+    found, whole = everything(replace(given, gradient=gradient, after=after)), everything(given)
+    for name in ("of inputs", "of state"):
+        assert torch.equal(found[name][5], whole[name][5])
+        assert not found[name][:5].any()
+        assert not found[name][6:].any()
+
+
+@every_cell
+@pytest.mark.parametrize("hidden", [12, 32])
+@pytest.mark.parametrize("table", [False, True])
+def test_a_gradient_of_a_gradient_is_that_of_the_plain_layer(cell: Cell, hidden: int, table: bool) -> None:
+    """Over two windows, so that a state is made of the same weights: what comes by it is counted once."""
+    given, ids = case(cell, turns=3, hidden=hidden), None
+    if table:
+        given, ids = from_table(given, 7)
+    found = []
+    for run in (fast(given, ids), plain):
+        inputs, state = given.inputs.clone().requires_grad_(), given.state.clone().requires_grad_()
+        leaves = [inputs, *parameters(given.module), state]
+        read = inputs[ids] if table and run is plain else inputs
+        outputs, after = run(given.module, read, state)
+        again, last = run(given.module, read, after)
+        cost = outputs.float().pow(2).mean() + again.float().pow(3).mean() + last.sin().mean()
+        first = torch.autograd.grad(cost, leaves, create_graph=True)
+        found.append([*first, *torch.autograd.grad(sum((one.pow(2).sum() for one in first), cost), leaves)])
+    for ours, theirs in zip(*found, strict=True):
+        assert distance(ours.detach(), theirs.detach()) < (0.05 if cell.kind == BF16 else 1e-4)
+
+
+@every_cell
+@pytest.mark.parametrize("table", [False, True])
+def test_a_second_pass_over_a_kept_graph_gives_the_same_gradient(cell: Cell, table: bool) -> None:
+    given, ids = case(cell), None
+    if table:
+        given, ids = from_table(given, 7)
+    inputs, state = given.inputs.clone().requires_grad_(), given.state.clone().requires_grad_()
+    results = fast(given, ids)(given.module, inputs, state)
+    leaves = [inputs, *parameters(given.module), state]
+    gradients = given.gradient.to(cell.kind), given.after
+    first, second, third = (torch.autograd.grad(results, leaves, gradients, retain_graph=True) for _ in range(3))
+    assert all(map(torch.equal, first, second))
+    assert all(map(torch.equal, first, third))
+
+
+@every_cell
+def test_torchs_own_defaults_change_nothing(cell: Cell) -> None:
+    expected = everything(case(cell))
+    given = case(cell)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert same_bits(everything(given), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        assert same_bits(everything(given), expected)
+
+
+@every_cell
+def test_weights_changed_between_forward_and_backward_are_noticed(cell: Cell) -> None:
+    given = case(cell, hidden=32)
+    outputs, _ = fast(given)(given.module, given.inputs, given.state)
+    with torch.no_grad():
+        given.module.get_parameter("weight_hh_l0").mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs.float().sum().backward()
+
+
+@every_cell
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh"])
+def test_weights_that_were_filled_up_may_change_the_gradient_is_that_of_the_ones_before(cell: Cell, name: str) -> None:
+    found = []
+    for change in (False, True):
+        given = case(cell, hidden=12)
+        outputs, _ = fast(given)(given.module, given.inputs, given.state)
+        if change:
+            with torch.no_grad():
+                given.module.get_parameter(f"{name}_l0").mul_(2)
+        outputs.float().sum().backward()
+        found.append([parameter.grad for parameter in given.module.parameters()])
+    assert all(map(torch.equal, *found))
+
+
+# What depends on what.
+
+
+@settings(max_examples=40)
+@given(sizes, st.lists(st.integers(1, 16), max_size=3), st.integers(0, 99))
+def test_in_pieces_and_in_one_go_are_the_same_bits(
+    size: tuple[Cell, int, int, int, int], cuts: list[int], seed: int
+) -> None:
+    given = case(*size, seed=seed)
+    whole, end = forward(given)
+    borders = sorted({0, size[2], *(cut for cut in cuts if cut < size[2])})
+    pieces, state = [], given.state
+    for begin, stop in pairwise(borders):
+        piece, state = forward(replace(given, inputs=given.inputs[:, begin:stop], state=state))
+        pieces.append(piece)
+    assert torch.equal(torch.cat(pieces, 1), whole)
+    assert torch.equal(state, end)
+
+
+@settings(max_examples=40)
+@given(sizes, st.integers(0, 99))
+def test_rows_in_another_order_have_the_same_bits(size: tuple[Cell, int, int, int, int], seed: int) -> None:
+    given = case(*size, seed=seed)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(size[1]))
+    parts = {name: getattr(given, name)[order] for name in ("inputs", "state", "gradient", "after")}
+    moved = replace(given, **parts)
+    found, expected = everything(moved), everything(given)
+    for name in ("outputs", "after", "of inputs", "of state"):
+        # Products of float32 over inputs are torch's, who may compute the last rows in another way.
+        same = torch.equal if size[0].kind == BF16 else torch.allclose
+        assert same(found[name], expected[name][order]), name
+    assert all(distance(found[name], expected[name]) < 0.004 for name in expected if name.startswith("of bias"))
+
+
+@settings(max_examples=40)
+@given(sizes, st.integers(0, 63), st.integers(0, 99))
+def test_a_row_has_the_same_bits_whatever_the_others_are(
+    size: tuple[Cell, int, int, int, int], row: int, seed: int
+) -> None:
+    given, others = case(*size, seed=seed), case(*size, seed=seed + 1)
+    row %= size[1]
+    parts = {}
+    for name in ("inputs", "state", "gradient", "after"):
+        parts[name] = getattr(others, name).clone()
+        parts[name][row] = getattr(given, name)[row]
+    found, expected = everything(replace(given, **parts)), everything(given)
+    for name in ("outputs", "after", "of inputs", "of state"):
+        assert torch.equal(found[name][row], expected[name][row])
+        assert not torch.equal(found[name], expected[name])
+
+
+@every_cell
+def test_an_input_changes_its_own_output_and_later_ones_and_none_before(cell: Cell) -> None:
+    given = case(cell, 9, 7, 10, 12, scale=2.0)
+    outputs, end = forward(given)
+    for at in range(7):
+        inputs = given.inputs.clone()
+        inputs[:, at] += 1
+        changed, after = forward(replace(given, inputs=inputs))
+        assert torch.equal(changed[:, :at], outputs[:, :at])
+        assert (changed[:, at:] != outputs[:, at:]).any(2).all()
+        assert (after != end).any(1).all()
+
+
+@every_cell
+def test_every_part_of_a_state_reaches_the_first_output_of_its_row(cell: Cell) -> None:
+    given = case(cell, 9, 2, 10, 12, scale=2.0)
+    outputs, _ = forward(given)
+    for part in range(given.state.shape[1]):
+        state = given.state.clone()
+        state[4, part] += 2
+        changed, _ = forward(replace(given, state=state))
+        assert (changed[4, 0] != outputs[4, 0]).any()
+        assert torch.equal(changed[:4], outputs[:4])
+        assert torch.equal(changed[5:], outputs[5:])
+
+
+# Threads.
+
+
+@pytest.mark.parametrize("size", [(8, 3, 10, 12), (31, 4, 33, 40), (64, 2, 1, 96), (33, 17, 10, 1), (9, 5, 10, 160)])
+@every_cell
+def test_the_number_of_threads_changes_no_bit(
+    cell: Cell, size: tuple[int, int, int, int], use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, blocks = case(cell, *size), -(-size[3] // tiles.SIDE)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(size[0]))
+    moved = replace(given, inputs=given.inputs[order], state=given.state[order])
+    seen = watch(cell, monkeypatch)
+    expected = everything(given)
+    assert [part[:4] for part in seen] == [(0, size[0], 0, blocks)] * 2
+    for number in (1, 2, 3, 5):
+        use_threads(number)
+        seen.clear()
+        assert same_bits(everything(given), expected)
+        computed = np.zeros((size[0], blocks), int)
+        for first, last, begin, end, members in seen:
+            computed[first:last, begin:end] += 1
+            assert members == (len(seen) / 2 if (first, last) == (0, size[0]) else 1)
+        assert (computed == 2).all(), "once forward, once backward"
+        assert len(seen) in (2 * number, 2 * min(number, blocks))
+        outputs, after = forward(moved)
+        assert torch.equal(outputs.float(), expected["outputs"][order])
+        assert torch.equal(after, expected["after"][order])
+
+
+Seen = tuple[int, int, int, int, int]
+
+
+def watch(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
+    """From which to which row and 32 units each thread computes, and how many threads compute units of these rows."""
+    seen: list[Seen] = []
+    for name in (f"{cell.name}_forward", f"{cell.name}_backward"):
+        monkeypatch.setattr(kernels, name, partial(watched, getattr(kernels, name), seen))
+    return seen
+
+
+def watched(kernel: Callable[..., None], seen: list[Seen], *arguments: Any) -> None:
+    first, last, _left, _sums, begin, end, members, _counter = arguments[-8:]
+    seen.append((first, last, begin, end, members))
+    kernel(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("rows", "hidden", "number", "expected"),
+    [
+        (64, 128, 2, {(0, 32, 0, 4, 1), (32, 64, 0, 4, 1)}),  # no zeros either way: rows, since nobody waits then
+        (32, 128, 2, {(0, 32, 0, 2, 2), (0, 32, 2, 4, 2)}),  # 16 rows for each would be filled up to 32
+        (32, 160, 2, {(0, 32, 0, 2, 2), (0, 32, 2, 5, 2)}),
+        (32, 32, 2, {(0, 16, 0, 1, 1), (16, 32, 0, 1, 1)}),  # units of one tile cannot be shared out
+        (8, 96, 2, {(0, 8, 0, 1, 2), (0, 8, 1, 3, 2)}),
+        (50, 128, 2, {(0, 25, 0, 4, 1), (25, 50, 0, 4, 1)}),
+        (96, 128, 2, {(0, 96, 0, 2, 2), (0, 96, 2, 4, 2)}),  # 48 rows for each would be filled up to 64
+        (64, 128, 4, {(0, 64, part, part + 1, 4) for part in range(4)}),
+        (33, 96, 1, {(0, 33, 0, 3, 1)}),
+    ],
+)
+@every_cell
+def test_threads_share_out_rows_or_units_so_that_the_fewest_zeros_are_multiplied(
+    cell: Cell,
+    rows: int,
+    hidden: int,
+    number: int,
+    expected: set[Seen],
+    use_threads: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fewest = compiled_layers.ROWS
+    use_threads(number)
+    monkeypatch.setattr(compiled_layers, "ROWS", fewest)
+    seen = watch(cell, monkeypatch)
+    forward(case(cell, rows, 2, 10, hidden))
+    assert len(seen) == len(expected)
+    assert set(seen) == expected
+
+
+@every_cell
+def test_units_are_shared_out_only_while_that_is_faster(
+    cell: Cell, use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_threads(2)
+    chosen, told = iter([True, False, False, True]), []
+    monkeypatch.setattr(threads.Faster, "choose", lambda self: next(chosen))
+    monkeypatch.setattr(threads.Faster, "took", lambda self, way, seconds: told.append((way, seconds > 0)))
+    seen = watch(cell, monkeypatch)
+    given = case(cell, 9, 3, 10, 96)
+    first, second = everything(given), everything(given)
+    assert same_bits(first, second)
+    assert [members for *_, members in seen] == [2, 2, 1, 1, 1, 1, 2, 2]
+    assert told == [(True, True), (False, True), (False, True), (True, True)]
+
+
+def test_the_faster_way_is_taken_and_the_other_one_tried_for_a_hundredth_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(threads, "time", SimpleNamespace(monotonic=lambda: now))
+    faster, ways = threads.Faster(), []
+
+    def compute(times: int, seconds: dict[bool, float]) -> float:
+        nonlocal now
+        spent = 0.0
+        for _ in range(times):
+            way = faster.choose()
+            ways.append(way)
+            now += seconds[way]
+            spent += seconds[way] * (not way)
+            faster.took(way, seconds[way])
+        return spent
+
+    compute(2, {True: 1.0, False: 2.0})
+    assert ways == [True, False]
+    spent = compute(10_000, {True: 1.0, False: 2.0})
+    assert 0.005 < spent / 10_000 < 0.011
+    before = now
+    compute(3, {True: 50.0, False: 2.0})  # the machine gets busy: at once the other way
+    assert ways[-2:] == [False, False]
+    compute(20_000, {True: 50.0, False: 2.0})
+    assert ways[-20_000:].count(True) * 50 < 0.02 * (now - before)
+    compute(5_000, {True: 1.0, False: 2.0})  # and when it is at rest again, back
+    assert ways[-1]
+    assert ways[-1000:].count(False) < 10
+
+
+def test_ways_are_compared_by_what_they_take_for_the_same_size() -> None:
+    faster = threads.Faster()
+    faster.took(True, 10.0, 100)
+    faster.took(False, 1.0, 5)
+    assert faster.choose() is True
+    faster.took(True, 1.0, 1)
+    assert faster.choose() is False
+
+
+@every_cell
+def test_the_number_of_threads_of_torch_changes_no_bit_either(cell: Cell) -> None:
+    given, before = case(cell, 33, 17, 10, 40), torch.get_num_threads()
+    expected = everything(given)
+    try:
+        for number in (2, 3):
+            torch.set_num_threads(number)
+            assert same_bits(everything(given), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+@every_cell
+def test_layers_may_run_in_several_threads_at_once(cell: Cell, use_threads: Callable[[int], None]) -> None:
+    use_threads(2)
+    given = [case(cell, 9, 5, 10, 12, seed=seed) for seed in range(8)]
+    expected = [everything(one) for one in given]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            assert all(map(same_bits, pool.map(everything, given), expected))
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 100), st.integers(1, 40), st.integers(1, 7))
+def test_rows_are_shared_out_evenly_each_once_and_never_too_few(rows: int, at_least: int, number: int) -> None:
+    found: list[slice] = []
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(number) as pool:
+        patch.setattr(threads, "threads", lambda: number)
+        patch.setattr(threads, "_pool", lambda: pool)
+        threads.share(found.append, rows, at_least)
+    found.sort(key=lambda part: part.start)
+    assert [row for part in found for row in range(part.start, part.stop)] == list(range(rows))
+    lengths = [part.stop - part.start for part in found]
+    assert max(lengths) - min(lengths) <= 1
+    assert len(found) == min(number, max(1, rows // at_least))
+    assert len(found) == 1 or min(lengths) >= at_least
+
+
+def test_shared_rows_run_at_the_same_time_and_errors_are_passed_on(use_threads: Callable[[int], None]) -> None:
+    use_threads(3)
+    barrier = threading.Barrier(3)
+    threads.share(lambda part: barrier.wait(30) and None, 9)
+
+    def fail(part: slice) -> None:
+        if part.start:
+            raise ValueError(f"row {part.start}")
+
+    with pytest.raises(ValueError, match="row 3"):
+        threads.share(fail, 9)
+
+
+@pytest.mark.parametrize(("given", "expected"), [("3", 3), ("1", 1), ("0", 0), ("", 0), ("two", 0), ("-2", 0)])
+def test_the_number_of_threads_is_what_openmp_was_told_or_the_cores_there_are(
+    given: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {4, 5, 6, 7, 9}, raising=False)
+    assert threads.threads.__wrapped__() == (expected or 5)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert threads.threads.__wrapped__() == 5
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert threads.threads.__wrapped__() == 1
+
+
+# Products and bits.
+
+
+class Products(NamedTuple):
+    """A way to multiply, and the type that factors are stored in."""
+
+    multiply: Any
+    dtype: Any
+
+    def rounded(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        return bf16(values) if self.dtype == np.uint16 else values.astype(np.float64)
+
+
+UNITS, VECTORS = Products(squares.multiply, np.uint16), Products(squares.multiply, np.float32)
+PLAIN = Products(inlined(squares.multiply_plainly), np.uint16)
+IN_PAIRS = [Products(inlined(squares.multiply_in_pairs), np.uint16)] if PAIRS else []
+WAYS = (UNITS, PLAIN, VECTORS, *IN_PAIRS)
+
+
+def stored_as(dtype: Any, values: NDArray[np.float32]) -> NDArray[Any]:
+    return numbers.to_bits(values) if dtype == np.uint16 else values
+
+
+def left_side(values: NDArray[np.float32], dtype: Any) -> NDArray[Any]:
+    """A left side (M, K) as (K / 32, M, 32)."""
+    found = tiles.aligned((values.shape[1] // 32, len(values), 32), dtype)
+    found[:] = stored_as(dtype, values).reshape(len(values), -1, 32).transpose(1, 0, 2)
+    return found
+
+
+def right_side(weights: NDArray[np.float32], dtype: Any) -> NDArray[Any]:
+    """Weights (K, N), filled up, as products want them."""
+    if dtype == np.uint16:
+        return packing.pack(weights)
+    inputs, outputs = weights.shape
+    padded = np.zeros((kernels.pad(inputs), kernels.pad(outputs)), np.float32)
+    padded[:inputs, :outputs] = weights
+    found = tiles.aligned((padded.shape[1] // 32, len(padded), 32), np.float32)
+    found[:] = padded.reshape(len(padded), -1, 32).transpose(1, 0, 2)
+    return found
+
+
+@cache
+def run(multiply: Callable[..., Any]) -> Callable[..., int]:
+    """All blocks of a product."""
+
+    @compiled
+    def whole(left: Any, packed: Any, out: Any, units: Any, filled: int) -> int:
+        blocks, rows, _ = left.shape
+        line = 32 * left.itemsize
+        tiles.use_units(units)
+        due = 7  # of a step: it stays what it is
+        for row in range(0, rows, 32):
+            squares = np.empty((len(packed) + 1) * 1024, np.float32)
+            begin = (-squares.ctypes.data % 64) // 4
+            square, reached, steps, size = 0, 0, len(packed) * blocks, 1
+            while steps:  # 1, 2, 3 and so on at a time
+                number = min(size, steps)
+                square, reached, due = multiply(
+                    packed, left.ctypes.data + row * line, rows * line, packed.ctypes.data, blocks * 32 * line,
+                    squares.ctypes.data + begin * 4, blocks, min(32, filled - row), square, reached, 32 * number + due,
+                )  # fmt: skip
+                steps, size = steps - number, size + 1
+            for column in range(len(packed)):
+                square_at = begin + column * 1024
+                out[column, row : row + 32] = squares[square_at : square_at + 1024].reshape((32, 32))
+        tiles.leave_units()
+        return due
+
+    found: Callable[..., int] = whole
+    return found
+
+
+def product_of(way: Products, left: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float32]:
+    """A product (M, N), whatever the sizes."""
+    (rows, inputs), outputs = left.shape, weights.shape[1]
+    filled = np.zeros((kernels.pad(rows), kernels.pad(inputs)), np.float32)
+    filled[:rows, :inputs] = left
+    out = tiles.aligned((kernels.pad(outputs) // tiles.SIDE, len(filled), tiles.SIDE), np.float32)
+    out[:] = np.nan
+    sides = left_side(filled, way.dtype), right_side(weights, way.dtype)
+    assert run(way.multiply)(*sides, out, tiles.SETTINGS, rows) == 7
+    whole: NDArray[np.float32] = out.transpose(1, 0, 2).reshape(len(filled), -1)
+    assert not whole[rows:].any()
+    assert not np.nan_to_num(whole[:, outputs:]).any()
+    return whole[:rows, :outputs]
+
+
+def bf16(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = torch.from_numpy(values).bfloat16().double().numpy()
+    return found
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 70), st.integers(1, 130), st.integers(1, 100), st.integers(0, 99))
+def test_products_in_units_vectors_pairs_and_plain_loops_are_exact_but_for_the_order_of_sums(
+    rows: int, inputs: int, outputs: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    left = random.standard_normal((rows, inputs), np.float32)
+    weights = random.standard_normal((inputs, outputs), np.float32)
+    for way in WAYS:
+        found, exact = product_of(way, left, weights), way.rounded(left) @ way.rounded(weights)
+        assert (abs(found - exact) <= 1e-6 * (abs(way.rounded(left)) @ abs(way.rounded(weights)))).all()
+        if way is not PLAIN:
+            assert (product_of(way, left[rows // 2 :], weights) == found[rows // 2 :]).all()
+
+
+def test_products_of_small_whole_numbers_are_exact() -> None:
+    random = np.random.default_rng(0)
+    left, weights = (random.integers(-9, 10, shape).astype(np.float32) for shape in ((33, 96), (96, 65)))
+    for way in WAYS:
+        assert (product_of(way, left, weights) == left @ weights).all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_product_passes_on_what_is_not_finite_and_to_its_row_or_column_only(value: float) -> None:
+    random = np.random.default_rng(0)
+    for way in WAYS:
+        left, weights = random.standard_normal((40, 64), np.float32), random.standard_normal((64, 40), np.float32)
+        left[35, 60] = value
+        found = np.isfinite(product_of(way, left, weights))
+        assert not found[35].any()
+        assert found[:35].all()
+        assert found[36:].all()
+    for way in () if math.isnan(value) else (UNITS, VECTORS, *IN_PAIRS):
+        kept = right_side(random.standard_normal((64, 64), np.float32), way.dtype)
+        kept[(0,) * kept.ndim] = stored_as(way.dtype, np.float32([value]))[0]
+        out = tiles.aligned((2, 32, 32), np.float32)
+        run(way.multiply)(left_side(np.ones((32, 64), np.float32), way.dtype), kept, out, tiles.SETTINGS, 32)
+        assert (out[0, :, 0] == value).all()
+        assert np.isfinite(out[0, :, 1:]).all()
+        assert np.isfinite(out[1]).all()
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 100), st.integers(1, 100))
+def test_packed_weights_lie_in_blocks_of_columns_and_pairs_of_inputs(inputs: int, outputs: int) -> None:
+    weights = np.random.default_rng(0).standard_normal((inputs, outputs), np.float32)
+    packed = packing.pack(weights)
+    assert packed.shape == (kernels.pad(outputs) // 32, kernels.pad(inputs) // 2, 32, 2)
+    assert packed.flags.c_contiguous
+    assert packed.ctypes.data % 64 == 0
+    k, n = np.indices(weights.shape)
+    assert (packed[n // 32, k // 2, n % 32, k % 2] == numbers.to_bits(weights)).all()
+    packed[n // 32, k // 2, n % 32, k % 2] = 0
+    assert not packed.any()
+
+
+@pytest.mark.parametrize("hidden", [32, 64, 96])
+@pytest.mark.parametrize("gates", [3, 4])
+def test_a_layer_packs_its_weights_as_the_products_want_them(gates: int, hidden: int) -> None:
+    weights = torch.randn(gates * hidden, hidden, generator=torch.Generator().manual_seed(0))
+    for kernel, sizes, expected in (
+        (packing.pack_forward, (hidden, gates * hidden), packing.pack(weights.numpy().T)),
+        (packing.pack_backward, (gates * hidden, hidden), packing.pack(weights.numpy())),
+    ):
+        found = compiled_layers._pack(weights, BF16, kernel, *sizes)
+        assert found.flags.c_contiguous
+        assert found.ctypes.data % 64 == 0
+        assert (found == expected).all()
+    for kernel, turned in ((packing.pack_forward, weights.t()), (packing.pack_backward, weights)):
+        found = compiled_layers._pack(weights, FP32, kernel, *turned.shape)
+        assert found.flags.c_contiguous
+        assert found.ctypes.data % 64 == 0
+        assert (found == right_side(turned.numpy(), np.float32)).all()
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 3))
+def test_sums_over_time_are_those_of_float32(rows: int, columns: int, more: int) -> None:
+    values = torch.randn(rows, columns * 7 + more, generator=torch.Generator().manual_seed(rows)).bfloat16()
+    apart = torch.full((rows, values.shape[1] + 5), math.nan, dtype=torch.bfloat16)
+    apart[:, : values.shape[1]] = values
+    for one in (values, apart[:, : values.shape[1]]):
+        torch.testing.assert_close(compiled_layers._sums(one), values.float().sum(1), atol=1e-4, rtol=1e-5)
+    assert torch.equal(compiled_layers._sums(values.float()), values.float().sum(1))
+
+
+@compiled
+def transpose_once(source: Any, target: Any, count: int) -> None:
+    transpose(source, source.ctypes.data, target.ctypes.data, target.strides[0], count)
+
+
+@pytest.mark.parametrize("count", [1, 7, 31, 32])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_square_is_transposed_and_nothing_beside_it_is_touched(count: int, dtype: Any) -> None:
+    source = np.arange(1024, dtype=dtype).reshape(32, 32)
+    target = np.full((34, 50), 7777, dtype)
+    transpose_once(source, target[1:33, 3 : 3 + count], count)
+    assert (target[1:33, 3 : 3 + count] == source.T[:, :count]).all()
+    target[1:33, 3 : 3 + count] = 7777
+    assert (target == 7777).all()
+
+
+@given(st.integers(1, 10**6))
+def test_sizes_are_filled_up_to_the_next_multiple_of_32(size: int) -> None:
+    assert kernels.pad(size) % 32 == 0
+    assert size <= kernels.pad(size) < size + 32
+
+
+HIGH = np.arange(2**16, dtype=np.uint32) << 16
+EDGES = np.concatenate([HIGH | low for low in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF)]).view(np.float32)
+"""Around every bf16 number: itself, all ties, and what lies right beside them; subnormals, infinities and NaN too."""
+
+
+def as_torch_rounds(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    found: NDArray[np.uint16] = torch.from_numpy(values).bfloat16().view(torch.uint16).numpy()
+    return found
+
+
+@compiled
+def stored(values: Any, dtype: Any = np.uint16) -> Any:
+    found = np.empty(len(values), dtype)
+    for n in range(len(values)):
+        found[n] = numbers.stored(found, values[n])
+    return found
+
+
+@compiled
+def loaded(elements: Any) -> Any:
+    values = np.empty(len(elements), np.float32)
+    for n in range(len(elements)):
+        values[n] = numbers.number(elements[n])
+    return values
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32))
+def test_numbers_are_rounded_as_torch_rounds_them(seed: int) -> None:
+    drawn = np.random.default_rng(seed).integers(0, 2**32, 10_000, np.uint32).view(np.float32)
+    for values in (drawn, EDGES):
+        finite, no_number = np.isfinite(values), np.isnan(values)
+        assert (stored(values)[~no_number] == as_torch_rounds(values)[~no_number]).all()
+        assert (numbers.to_bits(values[finite]) == as_torch_rounds(values[finite])).all()
+        assert np.isnan(loaded(stored(values))[no_number]).all()
+        assert (loaded(stored(values, np.float32)).view(np.uint32) == values.view(np.uint32)).all()
+
+
+def test_bf16_bits_are_the_upper_half_of_a_float32() -> None:
+    assert (loaded(np.arange(2**16, dtype=np.uint16)).view(np.uint32) == HIGH).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "bits"),
+    [
+        (1.0, 0x3F80),
+        (1 + 2**-8, 0x3F80),  # a tie, to even
+        (1 + 3 * 2**-8, 0x3F82),  # a tie, to even upwards
+        (1 + 2**-8 + 2**-23, 0x3F81),
+        (-0.0, 0x8000),
+        (2.0**-133, 0x0001),  # the smallest subnormal
+        (2.0**-134, 0x0000),
+        (3 * 2.0**-134, 0x0002),
+        (3.4028234e38, 0x7F80),  # the largest float32 is nearer to infinity
+        (3.3895314e38, 0x7F7F),
+        (-math.inf, 0xFF80),
+    ],
+)
+def test_examples_of_rounding(value: float, bits: int) -> None:
+    values = np.array([value], np.float32)
+    assert stored(values)[0] == bits
+    if math.isfinite(value):
+        assert numbers.to_bits(values)[0] == bits
+
+
+# What is not finite.
+
+
+@every_cell
+@pytest.mark.parametrize("at", [0, 3, 5])
+def test_a_nan_in_an_input_reaches_all_that_its_row_gives_from_then_on_and_nothing_else(cell: Cell, at: int) -> None:
+    given = case(cell, 33, 6, 10, 40)
+    inputs = given.inputs.clone()
+    inputs[17, at, 4] = math.nan
+    found, clean = everything(replace(given, inputs=inputs)), everything(given)
+    assert found["outputs"][17, at:].isnan().all()
+    assert found["after"][17].isnan().all()
+    assert torch.equal(found["outputs"][17, :at], clean["outputs"][17, :at])
+    others = torch.arange(33) != 17
+    for name in ("outputs", "after", "of inputs", "of state"):
+        assert torch.equal(found[name][others], clean[name][others])
+    for name in ("of weight_ih", "of weight_hh", "of bias_ih", "of bias_hh"):
+        assert found[name].isnan().any(), name
+
+
+@every_cell
+def test_a_nan_in_a_state_reaches_its_row_and_no_other(cell: Cell) -> None:
+    given = case(cell, 9, 3, 10, 12)
+    clean, _ = forward(given)
+    others = torch.arange(9) != 4
+    for part in range(given.state.shape[1]):
+        state = given.state.clone()
+        state[4, part] = math.nan
+        outputs, after = forward(replace(given, state=state))
+        assert outputs[4, 0].isnan().any()
+        assert outputs[4, 1:].isnan().all()
+        assert after[4].isnan().all()
+        assert torch.equal(outputs[others], clean[others])
+
+
+@every_cell
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias_ih", "bias_hh"])
+def test_a_nan_in_any_weight_reaches_every_row(cell: Cell, name: str) -> None:
+    for gate in range(4 if cell.name == "lstm" else 3):
+        given = case(cell, 9, 3, 10, 12)
+        with torch.no_grad():
+            given.module.get_parameter(f"{name}_l0")[12 * gate + 7] = math.nan
+        found = everything(given)
+        assert found["outputs"][:, 0, 7].isnan().all()
+        assert found["outputs"][:, 1:].isnan().all()
+        assert found["after"].isnan().any(1).all()
+        for part in ("of inputs", "of state"):
+            assert found[part].isnan().flatten(1).any(1).all(), part
+        for part in ("of weight_ih", "of weight_hh", "of bias_ih", "of bias_hh"):
+            assert found[part].isnan().any(), part
+
+
+@every_cell
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("at", [0, 2, "after"])
+def test_a_gradient_that_is_not_finite_reaches_its_row_before_and_all_weights(
+    cell: Cell, value: float, at: int | str
+) -> None:
+    given = case(cell, 33, 4, 10, 40)
+    gradient, after = given.gradient.clone(), given.after.clone()
+    if isinstance(at, int):
+        gradient[20, at, 3] = value
+    else:
+        after[20, 3] = value
+    found, clean = everything(replace(given, gradient=gradient, after=after)), everything(given)
+    end = at + 1 if isinstance(at, int) else 4
+    assert not found["of inputs"][20, :end].isfinite().any()
+    assert torch.equal(found["of inputs"][20, end:], clean["of inputs"][20, end:])
+    assert not found["of state"][20].isfinite().all()
+    others = torch.arange(33) != 20
+    for name in ("of inputs", "of state"):
+        assert torch.equal(found[name][others], clean[name][others])
+    for name in ("of weight_ih", "of weight_hh", "of bias_ih", "of bias_hh"):
+        assert not found[name].isfinite().all(), name
+
+
+@every_cell
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 3.4e38])
+@pytest.mark.parametrize("part", ["inputs", "state", "weight_ih", "weight_hh", "bias_ih", "bias_hh"])
+def test_what_infinity_makes_not_finite_in_the_plain_layer_is_not_finite_here(
+    cell: Cell, value: float, part: str
+) -> None:
+    """Where gates saturate, both go on with finite numbers."""
+    for at in range(12 * (4 if cell.name == "lstm" else 3)):
+        given = case(cell, 9, 4, 10, 12, seed=at)
+        with torch.no_grad():
+            if part in ("inputs", "state"):
+                getattr(given, part)[4].view(-1)[at % getattr(given, part)[4].numel()] = value
+            else:
+                given.module.get_parameter(f"{part}_l0").data[at] = value
+        found, expected = everything(given), everything(given, plain)
+        bad = ~found["outputs"].isfinite().all(2), ~expected["outputs"].isfinite().all(2)
+        assert (bad[0] | ~bad[1]).all()
+        assert (~found["after"].isfinite().all(1) | expected["after"].isfinite().all(1)).all()
+        for name in found if math.isinf(value) or cell.kind == BF16 else ():  # the largest float32 overflows or not
+            assert expected[name].isfinite().all() or not found[name].isfinite().all(), (at, name)

@@ -1,0 +1,88 @@
+"""What is around a captured step, with a stand-in for the graph: a replay is the same step on the same places."""
+
+import pytest
+import torch
+from test_resume import assert_same_runs, config, corpus, long_rows, model, run_until, two_ways
+
+from chargen.model import dropout
+from chargen.training.cuda_graph import CapturedStep
+from chargen.training.trainer import Trainer
+
+
+class Replayed(CapturedStep):
+    """Each replay takes the step once more, on what lies in the places then."""
+
+    def _record(self):
+        trainer, captured = self.trainer, self
+        trainer.gradients(self.given, self.masks)  # as a graph is warmed
+        trainer.optimizer.zero_grad(set_to_none=True)
+
+        class Graph:
+            def replay(self):
+                captured.names, captured.figures, _ = trainer.step(captured.given, captured.masks)
+
+        return Graph()
+
+
+@pytest.fixture
+def plain_dropout(monkeypatch):
+    """Masks as a GPU draws them."""
+    monkeypatch.setattr(dropout, "available", lambda: False)
+
+
+def run_of(shape, settings, folder, captured, stop=None):
+    """A run that gives its device sixteen steps at a time, resumed where `stop` says so."""
+
+    def prepared(trainer):
+        trainer.ahead = 16
+        trainer.captured = Replayed(trainer) if captured else None
+        if captured:
+            trainer.captured.rate = trainer.captured.rate.double()  # as exact as the rate that is not in a tensor
+        return trainer
+
+    trainer = prepared(Trainer(corpus(), shape, settings, folder))
+    if stop is not None:
+        run_until(trainer, stop)
+        trainer = prepared(Trainer.resume(folder, corpus()))
+    list(trainer.run())
+    return trainer
+
+
+@pytest.mark.usefixtures("plain_dropout")
+@pytest.mark.parametrize("shape", [model("lstm", 2), model("gru", 1, input_dropout=0.1), two_ways("gru", 1)])
+@pytest.mark.parametrize("batching", ["consecutive", "random"])
+def test_a_replayed_run_is_the_run(shape, batching, tmp_path):
+    settings = config(batching=batching, steps=20, state_reset=0.3)
+    trainer = run_of(shape, settings, tmp_path / "replayed", captured=True)
+    run_of(shape, settings, tmp_path / "plain", captured=False)
+    run_of(shape, settings, tmp_path / "resumed", captured=True, stop=9)
+    assert_same_runs(tmp_path / "plain", tmp_path / "replayed")
+    assert_same_runs(tmp_path / "plain", tmp_path / "resumed")
+    assert trainer.captured.graph is not None
+
+
+@pytest.mark.usefixtures("plain_dropout")
+def test_steps_of_the_cloze_layer_are_taken_beside_the_graph(tmp_path):
+    shape, settings = two_ways("gru", 1), long_rows(steps=20)
+    trainer = run_of(shape, settings, tmp_path / "replayed", captured=True)
+    run_of(shape, settings, tmp_path / "plain", captured=False)
+    assert_same_runs(tmp_path / "plain", tmp_path / "replayed")
+    assert 0 < trainer.counters.cloze_applied < 20
+
+
+@pytest.mark.usefixtures("plain_dropout")
+def test_what_a_graph_reads_and_writes_stays_where_it_is():
+    trainer = Trainer(corpus(), model("lstm", 2), config(steps=12))
+    trainer.ahead, trainer.captured = 16, Replayed(trainer)
+
+    def places():
+        moments = [moment for moments in trainer.optimizer.state.values() for moment in moments.values()]
+        carried = [layer for state in trainer.hidden.values() for layer in state]
+        given = [each for values in trainer.captured.given.values() for each in values]
+        masks = [mask for mask, _ in trainer.captured.masks.masks.values()]
+        rates = [group["lr"] for group in trainer.optimizer.param_groups]
+        return [each.data_ptr() for each in (*trainer.model.parameters(), *moments, *carried, *given, *masks, *rates)]
+
+    found = [places() for progress in trainer.run() if progress.doing == "training"]
+    assert all(each == found[0] for each in found)
+    assert torch.is_tensor(trainer.optimizer.param_groups[0]["lr"])
