@@ -36,6 +36,7 @@ from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.compiled_engine import Decoder
 from chargen.decoding.numpy_engine import Chunk, NumpyStepper
 from chargen.decoding.pick_engine import new_stepper
+from chargen.decoding.rules import Rules
 from chargen.decoding.torch_engine import TorchStepper, choose_rows
 from chargen.errors import ChargenError
 from chargen.evaluation.both_ways import read_both_ways
@@ -45,7 +46,6 @@ from chargen.model.dropout import Noise, drop
 from chargen.model.layers import detach, keep_rows, new_layer, run_embedded, run_layer, zero_state
 from chargen.model.loss import costs, cross_entropy
 from chargen.rng import Purpose, integer, uniform
-from chargen.sampling.rules import Rules
 from chargen.storage.model_file import build_model
 from chargen.storage.quantize import quantize
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from test_sampler import cuts, primes, seeds
 from test_stepper import some_ids, walk
 
+from chargen.data.utf8 import utf8_before, utf8_capacity_before
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import choose, log_softmax
 from chargen.decoding.numpy_engine import NumpyStepper
@@ -22,7 +23,7 @@ from chargen.decoding.pick_engine import new_stepper
 from chargen.decoding.torch_engine import TorchStepper
 from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
 from chargen.rng import Purpose, uniform
-from chargen.sampling.allowed import Allowed, utf8_before, utf8_capacity_before
+from chargen.sampling.constraints import Allowed
 from chargen.sampling.sampler import Sampler
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model, save_model

@@ -26,12 +26,12 @@ from chargen.decoding import compiled_engine, pick_engine
 from chargen.decoding.choose import SampleConfig, choose, log_softmax, probabilities
 from chargen.decoding.compiled_engine import Decoder
 from chargen.decoding.numpy_engine import Chunk, NumpyStepper, State, Stepper
+from chargen.decoding.rules import Rules
 from chargen.errors import ArgumentError
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE, compiled, decode, pointwise, threads
 from chargen.kernels.products import WIDTH, add_products, pack
 from chargen.kernels.units import amx
 from chargen.model.config import ModelConfig
-from chargen.sampling.rules import Rules
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile, save_model
 from chargen.storage.quantize import as_float32, quantize

@@ -22,7 +22,7 @@ from chargen.infill.fill import Alternative, Fill, Filler, fill, gap_lengths
 from chargen.infill.lookahead import GUESSES, Lookahead
 from chargen.infill.particles import Found, _systematic, find
 from chargen.infill.prefixes import Grower, Prefixes
-from chargen.sampling.allowed import Allowed
+from chargen.sampling.constraints import Allowed
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stream import Stream
 from chargen.storage.model_file import ModelFile, build_model, save_model

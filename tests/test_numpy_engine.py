@@ -16,9 +16,9 @@ from chargen.decoding.choose import SampleConfig
 from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.compiled_engine import Decoder
 from chargen.decoding.numpy_engine import NumpyStepper, State, Stepper
+from chargen.decoding.rules import Rules
 from chargen.decoding.torch_engine import TorchStepper
 from chargen.errors import ArgumentError, ChargenError, SettingError
-from chargen.sampling.rules import Rules
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile, build_model
 from chargen.storage.quantize import quantize

@@ -13,6 +13,7 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chargen.data.utf8 import utf8_length
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, choose, log_softmax
 from chargen.decoding.numpy_engine import NumpyStepper
@@ -22,7 +23,7 @@ from chargen.evaluation.per_character import score
 from chargen.infill.fill import fill
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.rng import MAX_SEED, Purpose, uniform
-from chargen.sampling.allowed import Allowed, utf8_length
+from chargen.sampling.constraints import Allowed
 from chargen.sampling.sampler import Sampler
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model, save_model

@@ -20,8 +20,8 @@ from chargen.decoding.numpy_engine import Chunk, NumpyStepper
 from chargen.errors import NOT_FINITE, ChargenError, SettingError
 from chargen.rng import MAX_SEED
 from chargen.sampling import sampler as sampling
-from chargen.sampling.allowed import Allowed, fitted
-from chargen.sampling.rules import RuleTable
+from chargen.sampling.constraints import Allowed, fitted
+from chargen.sampling.rule_table import RuleTable
 from chargen.sampling.sample import Sample, Written
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stream import Stream

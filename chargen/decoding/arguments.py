@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from chargen.arguments import fitting, within
 from chargen.decoding.choose import SampleConfig
+from chargen.decoding.rules import Rules
 from chargen.errors import ArgumentError
 from chargen.model.config import ModelConfig
-from chargen.sampling.rules import Rules
 
 
 def fitting_state(config: ModelConfig, state: Any, rows: int) -> tuple[NDArray[np.float32], ...]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.numpy_engine import Chunk, State, Stepper
+from chargen.decoding.rules import Rules
 from chargen.kernels.decode import read_or_write
 from chargen.kernels.packing import pack_rows
 from chargen.kernels.products import WIDTH, pack
@@ -14,7 +15,6 @@ from chargen.kernels.threads import Faster, share, threads, together
 from chargen.kernels.tiles import SETTINGS, SIDE, aligned
 from chargen.kernels.units import amx
 from chargen.model.config import ModelConfig
-from chargen.sampling.rules import Rules
 from chargen.storage.fitting_weights import Arrays, fitting_stack
 from chargen.storage.quantize import SCALE, as_float32
 

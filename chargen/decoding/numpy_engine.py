@@ -20,9 +20,9 @@ from chargen.decoding.arguments import (
     fitting_uniforms,
 )
 from chargen.decoding.choose import SampleConfig, choose, log_softmax
+from chargen.decoding.rules import Rules
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.model.config import ModelConfig
-from chargen.sampling.rules import Rules
 from chargen.settings import whole
 from chargen.storage.fitting_weights import fitting_stack
 from chargen.storage.quantize import as_float32

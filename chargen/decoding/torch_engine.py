@@ -13,11 +13,11 @@ from torch import Tensor
 
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.numpy_engine import Chunk, State, Stepper
+from chargen.decoding.rules import Rules
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.locks import Lock
 from chargen.model.config import check_direction
 from chargen.model.device import float32_products
-from chargen.sampling.rules import Rules
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel

@@ -25,7 +25,7 @@ from chargen.infill.particles import effective_sample_size, find
 from chargen.infill.prefixes import NONE_ALLOWED, Grower, Prefixes
 from chargen.model.config import need_two_ways
 from chargen.rng import MAX_SEED, Purpose, integer, uniform
-from chargen.sampling.allowed import fitted
+from chargen.sampling.constraints import fitted
 from chargen.settings import make_settings, whole
 from chargen.storage.model_file import ModelFile, as_model_file
 

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.data.utf8 import utf8_length
 from chargen.decoding.choose import SampleConfig, log_softmax, probabilities
 from chargen.decoding.numpy_engine import State, Stepper
 from chargen.errors import NOT_FINITE, ChargenError
-from chargen.sampling.allowed import Allowed, repeats, utf8_length
+from chargen.sampling.constraints import Allowed, repeats
 from chargen.storage.model_file import ModelFile
 
 ROWS = 512

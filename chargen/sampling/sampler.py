@@ -24,9 +24,9 @@ from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, 
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.locks import Lock
 from chargen.rng import MAX_SEED
-from chargen.sampling.allowed import Allowed, fitted
+from chargen.sampling.constraints import Allowed, fitted
 from chargen.sampling.rounding import Rounding
-from chargen.sampling.rules import RuleTable
+from chargen.sampling.rule_table import RuleTable
 from chargen.sampling.sample import Sample, Written
 from chargen.sampling.stream import TAIL, Stream, next_draws
 from chargen.settings import make_settings, whole

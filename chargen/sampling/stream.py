@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.data.utf8 import utf8_before, utf8_length, utf8_next, utf8_unfinished
 from chargen.data.vocabulary import Vocabulary
 from chargen.kernels import available
 from chargen.rng import Purpose, uniform
-from chargen.sampling.allowed import Allowed, utf8_before, utf8_length, utf8_next, utf8_unfinished
+from chargen.sampling.constraints import Allowed
 
 TAIL = 32
 """Characters written last that are kept: a stop text that is given later may begin in them."""

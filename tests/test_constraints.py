@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chargen.data.utf8 import utf8_capacity, utf8_length, utf8_next
 from chargen.data.vocabulary import Vocabulary
-from chargen.sampling.allowed import Allowed, utf8_capacity, utf8_length, utf8_next
+from chargen.sampling.constraints import Allowed
 
 BYTES = Vocabulary(unit="byte")
 CHARACTERS = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
