@@ -16,7 +16,7 @@ from torch.nn import functional
 from chargen import Trainer
 from chargen.data.batches import Batch
 from chargen.evaluation.loss import evaluate_ids
-from chargen.model.dropout import Noise, drop
+from chargen.model.dropout import DropoutKey, drop
 from chargen.model.layers import State, run_layer, zero_state
 
 
@@ -56,10 +56,10 @@ class Changed(Plain):
     def first(self, rows: int) -> State:
         return zero_state(self.model_config, rows, self.device)
 
-    def embed(self, ids: Tensor, noise: Noise | None) -> Tensor:
+    def embed(self, ids: Tensor, noise: DropoutKey | None) -> Tensor:
         return self.model.embedding(ids)
 
-    def drop(self, values: Tensor, noise: Noise | None, layer: int) -> Tensor:
+    def drop(self, values: Tensor, noise: DropoutKey | None, layer: int) -> Tensor:
         return drop(values, self.model_config.dropout, noise, layer)
 
     def layer(self, number: int, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ class Changed(Plain):
         return values
 
     def read(
-        self, ids: Tensor, state: State | None = None, noise: Noise | None = None, direction: str = "forward"
+        self, ids: Tensor, state: State | None = None, noise: DropoutKey | None = None, direction: str = "forward"
     ) -> tuple[Tensor, State]:
         state = self.first(len(ids)) if state is None else state
         values, carried = self.embed(ids, noise), []
@@ -109,7 +109,7 @@ class Deeper(Residual):
 class LockedDropout(Changed):
     """Gal and Ghahramani, 2016: one mask for a whole window."""
 
-    def drop(self, values: Tensor, noise: Noise | None, layer: int) -> Tensor:
+    def drop(self, values: Tensor, noise: DropoutKey | None, layer: int) -> Tensor:
         rate = self.model_config.dropout
         if noise is None or not rate:
             return values
@@ -122,7 +122,7 @@ class DroppedEmbeddings(Changed):
 
     share = 0.05
 
-    def embed(self, ids: Tensor, noise: Noise | None) -> Tensor:
+    def embed(self, ids: Tensor, noise: DropoutKey | None) -> Tensor:
         table = self.model.embedding.weight
         if noise is not None:
             kept = torch.rand(len(table), 1, generator=self.generator) >= self.share
@@ -138,7 +138,7 @@ class UnknownSymbols(Changed):
     def add(self) -> None:
         self.model.unknown = nn.Parameter(torch.randn(self.model_config.input_size))
 
-    def embed(self, ids: Tensor, noise: Noise | None) -> Tensor:
+    def embed(self, ids: Tensor, noise: DropoutKey | None) -> Tensor:
         values = self.model.embedding(ids)
         if noise is None:
             return values
@@ -190,7 +190,7 @@ class Penalties(Changed):
 
     large, changing = 1.0, 1.0
 
-    def drop(self, values: Tensor, noise: Noise | None, layer: int) -> Tensor:
+    def drop(self, values: Tensor, noise: DropoutKey | None, layer: int) -> Tensor:
         dropped = super().drop(values, noise, layer)
         if noise is not None and layer == self.model_config.num_layers:
             large = 2 * self.large / dropped.numel() * dropped.detach()

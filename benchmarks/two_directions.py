@@ -25,7 +25,7 @@ from benchmarks.common import machine
 from chargen import Corpus, Filler, ModelConfig, TrainConfig, Trainer, read_model
 from chargen.infill.fill import AFTER
 from chargen.infill.lookahead import GUESSES, HORIZON
-from chargen.infill.particles import find
+from chargen.infill.particles import run_smc
 from chargen.infill.prefixes import Grower
 from chargen.storage.model_file import build_model
 
@@ -146,7 +146,7 @@ def compare(task: tuple[str, str, int, int]) -> dict[str, float]:
         grower = Grower(filler.model, filler.forward, filler.config)
         ids = filler.vocabulary.encode(after[:AFTER])
         root = filler.read(before)
-        plain = find(grower, root, None, ids, range(length, length + 1), particles, number)
+        plain = run_smc(grower, root, None, ids, range(length, length + 1), particles, number)
         if grower.steps >= wanted or particles >= MOST_PARTICLES:
             break
         particles = min(MOST_PARTICLES, int(particles * np.clip(wanted / grower.steps, 1.1, 4)) + 1)

@@ -49,7 +49,9 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes], size: i
             raise
     except OSError as error:
         unchanged = "; the previous file is unchanged" * before
-        raise WriteError(f"cannot write {target}: {why(error, target.parent, size)}{unchanged}") from error
+        raise WriteError(
+            f"cannot write {target}: {describe_os_error(error, target.parent, size)}{unchanged}"
+        ) from error
     try:
         sync_folder(target.parent)
     except OSError as error:
@@ -57,7 +59,7 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes], size: i
         raise WriteError(f"{target} is written, but its folder cannot be synced ({reason})") from error
 
 
-def why(error: OSError, folder: Path, size: int | None = None) -> str:
+def describe_os_error(error: OSError, folder: Path, size: int | None = None) -> str:
     """What the system says of a write that failed; of a full disk also what was needed, and how much is free."""
     reason = str(error.strerror or error)
     facts = []

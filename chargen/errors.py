@@ -61,7 +61,7 @@ class Stopped(ChargenError):
         self.exit_code = exit_code
 
 
-def short(value: object, length: int = 60, write: Callable[[object], str] = str) -> str:
+def truncate(value: object, length: int = 60, write: Callable[[object], str] = str) -> str:
     """A value as a message may show it: what a file or a person gives does not decide how long the message is."""
     try:
         text = write(value)
@@ -71,9 +71,9 @@ def short(value: object, length: int = 60, write: Callable[[object], str] = str)
     return "\\n".join(text.splitlines())
 
 
-def told(value: object) -> str:
+def repr_short(value: object) -> str:
     """A setting's value, in one line."""
-    return short(value, 200, repr)
+    return truncate(value, 200, repr)
 
 
 def amount(number: float, noun: str, plural: str = "") -> str:

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chargen.errors import SettingError, told
+from chargen.errors import SettingError, repr_short
 
 Settings = typing.TypeVar("Settings")
 
@@ -95,7 +95,7 @@ def check_settings(instance: Any) -> None:
         if value is None and optional:
             continue
         if many and not isinstance(value, (tuple, list)):
-            raise SettingError(f"{field.name} is {told(value)}: it must be a list", field.name)
+            raise SettingError(f"{field.name} is {repr_short(value)}: it must be a list", field.name)
         checked = [_check_value(field.name, one, kind, field.metadata) for one in (value if many else [value])]
         object.__setattr__(instance, field.name, tuple(checked) if many else checked[0])
 
@@ -105,7 +105,7 @@ def _check_value(name: str, value: Any, kind: type, metadata: Mapping[str, Any])
         whole = int(value)  # NumPy's whole numbers too
         value = float(whole) if kind is float and abs(whole) < 2**1000 else whole
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise SettingError(f"{name} is {told(value)}: it must be {KINDS[kind]}", name)
+        raise SettingError(f"{name} is {repr_short(value)}: it must be {KINDS[kind]}", name)
     if isinstance(value, float) and not math.isfinite(value):
         ends = describe_range(metadata)
         raise SettingError(f"{name} is {value}: it must be finite{f', {ends}' * (ends != 'finite')}", name)
@@ -119,7 +119,7 @@ def _check_value(name: str, value: Any, kind: type, metadata: Mapping[str, Any])
             or (below is not None and value >= below)
         )
     if wrong:
-        raise SettingError(f"{name} is {told(value)}: it must be {describe_range(metadata)}", name)
+        raise SettingError(f"{name} is {repr_short(value)}: it must be {describe_range(metadata)}", name)
     return value
 
 
@@ -143,12 +143,12 @@ def check_text(name: str, value: Any) -> str:
     return value
 
 
-def whole(name: str, value: Any, low: int, high: int = 2**64 - 1) -> int:
+def check_int(name: str, value: Any, low: int, high: int = 2**64 - 1) -> int:
     """A whole number in a range, of any integer type. Raises SettingError."""
     try:
         number = operator.index(value)
     except TypeError as error:
-        raise SettingError(f"{name} is {told(value)}: it must be a whole number", name) from error
+        raise SettingError(f"{name} is {repr_short(value)}: it must be a whole number", name) from error
     if number < low or number > high:
-        raise SettingError(f"{name} is {told(value)}: it must be {low:,} to {high:,}", name)
+        raise SettingError(f"{name} is {repr_short(value)}: it must be {low:,} to {high:,}", name)
     return number

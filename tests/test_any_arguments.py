@@ -42,8 +42,8 @@ from chargen.errors import ChargenError
 from chargen.evaluation.both_ways import read_both_ways
 from chargen.model import dropout, layers, loss
 from chargen.model.cloze import Cloze
-from chargen.model.dropout import Noise, drop
-from chargen.model.layers import detach, keep_rows, new_layer, run_embedded, run_layer, zero_state
+from chargen.model.dropout import DropoutKey, drop
+from chargen.model.layers import detach, new_layer, reset_rows, run_embedded, run_layer, zero_state
 from chargen.model.loss import costs, cross_entropy
 from chargen.rng import Purpose, integer, uniform
 from chargen.storage.model_file import build_model
@@ -104,7 +104,7 @@ class Odd:
                 changed[name] = self.change(value[name])
             return changed
         if isinstance(value, Rules):
-            name = self.pick(["masks", "follow", "pause"])
+            name = self.pick(["masks", "next_mask", "stop_after"])
             return replace(value, **{name: self.change(getattr(value, name))})
         return self.pick(THINGS)
 
@@ -334,7 +334,7 @@ class Calls:
         if state and model.device.type == "meta":
             state = tuple(part.to("meta") for part in state)
         ids = torch.from_numpy(self.ids(rows, int(self.random.integers(0, 7))))
-        noise = Noise(3, 4) if self.random.random() < 0.2 else None
+        noise = DropoutKey(3, 4) if self.random.random() < 0.2 else None
         reference = None if noise and model.config.dropout else by_torch(read)
         arguments = {"ids": ids, "state": state, "noise": noise, "direction": self.odd.pick(["forward", "backward"])}
         narrow = mode == "autocast" or next(model.parameters()).dtype in (torch.float16, torch.bfloat16)
@@ -397,17 +397,17 @@ class Calls:
         return Call(costs, arguments, reference, 0.1)
 
     def drop(self) -> Call:
-        arguments = {"values": self.floats(self.rows(), 3, 12), "rate": 0.5, "noise": Noise(1, 2), "layer": 1}
+        arguments = {"values": self.floats(self.rows(), 3, 12), "rate": 0.5, "noise": DropoutKey(1, 2), "layer": 1}
         return Call(drop, arguments)
 
     def noise(self) -> Call:
-        return Call(Noise, {"seed": 1, "step": 2})
+        return Call(DropoutKey, {"seed": 1, "step": 2})
 
     def states(self) -> Call:
         config = chargen.ModelConfig("gru", 2, 12)
 
         def run(rows: Any, kept: Any) -> Any:
-            return detach(keep_rows(zero_state(config, rows, torch.device("cpu")), kept))
+            return detach(reset_rows(zero_state(config, rows, torch.device("cpu")), kept))
 
         return Call(run, {"rows": 3, "kept": torch.tensor([True, False, True])}, small=("rows",))
 
@@ -452,7 +452,7 @@ class Calls:
             config = chargen.SampleConfig(temperature=self.odd.pick([0.0, 1.0]), top_k=self.odd.pick([0, 3]))
             arguments = {
                 "logits": self.floats(rows, size).numpy(), "state": state, "rules": rules, "config": config,
-                "uniforms": self.random.random((rows, turns)), "mask_of": self.random.integers(0, 2, rows),
+                "uniforms": self.random.random((rows, turns)), "mask_index": self.random.integers(0, 2, rows),
             }  # fmt: skip
         return Call(getattr(ours, method), arguments, getattr(theirs, method))
 

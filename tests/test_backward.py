@@ -23,7 +23,7 @@ from chargen.decoding.pick_engine import new_stepper
 from chargen.decoding.torch_engine import TorchStepper
 from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
 from chargen.rng import Purpose, uniform
-from chargen.sampling.constraints import Allowed
+from chargen.sampling.constraints import Constraints
 from chargen.sampling.sampler import Sampler
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model, save_model
@@ -78,7 +78,7 @@ def by_hand(kind: Kind, sampler: Sampler, index: int, prime: str) -> Iterator[tu
     """The slow twin: characters from the last to the first, nothing carried but a loop's variables."""
     file = two_way(*kind)
     stepper = NumpyStepper(file.config, file.arrays, "backward")
-    rules = Allowed(file.vocabulary, sampler.config.ban, sampler.config.no_repeat, backward=True)
+    rules = Constraints(file.vocabulary, sampler.config.ban, sampler.config.no_repeat, backward=True)
     logits, state, draws, partial, total = np.log(file.counts)[None], stepper.start(1), 0, b"", 0.0
     for one in reversed(file.vocabulary.encode(prime).tolist()):
         logits, state = stepper.step(np.array([one]), state)
@@ -449,7 +449,7 @@ def test_as_many_characters_end_with_a_suffix_as_python_knows() -> None:
 
 @given(st.integers(0, 2**32), st.text(max_size=20))
 def test_any_walk_along_the_mask_is_valid_utf8_without_the_banned(seed: int, ban: str) -> None:
-    rules, random = Allowed(BYTES, ban, backward=True), np.random.default_rng(seed)
+    rules, random = Constraints(BYTES, ban, backward=True), np.random.default_rng(seed)
     written, partial = b"", b""
     while len(written) < 60 or partial:
         byte = bytes([int(random.choice(np.flatnonzero(rules.mask(partial))))])
@@ -474,10 +474,10 @@ def ending(suffix: bytes) -> list[str]:
 def test_a_byte_is_closed_where_all_that_it_can_complete_is_banned(suffix: bytes) -> None:
     members = ending(suffix)
     assert len(members) == utf8_capacity_before(suffix)
-    closed = Allowed(BYTES, "".join(members), backward=True)
+    closed = Constraints(BYTES, "".join(members), backward=True)
     assert not closed.mask(suffix[1:])[suffix[0]]
     assert closed.mask(suffix[1:]).sum() == len(utf8_before(suffix[1:])) - 1
-    spared = Allowed(BYTES, "".join(members[:-1]), backward=True)
+    spared = Constraints(BYTES, "".join(members[:-1]), backward=True)
     assert spared.mask(suffix[1:])[suffix[0]]
     partial = suffix
     while 0x80 <= partial[0] < 0xC0:
@@ -491,7 +491,7 @@ def test_a_byte_is_closed_where_all_that_it_can_complete_is_banned(suffix: bytes
 def test_bans_close_exactly_the_bytes_that_no_spared_character_needs(suffix: bytes, data: st.DataObject) -> None:
     members = ending(suffix)
     spared = set(data.draw(st.lists(st.sampled_from(members), max_size=4)))
-    rules = Allowed(BYTES, "".join(set(members) - spared) + "a", backward=True)
+    rules = Constraints(BYTES, "".join(set(members) - spared) + "a", backward=True)
     for partial in {suffix, *(one.encode()[-3:] for one in spared)}:
         if 0x80 <= partial[0] < 0xC0:
             expected = {one.encode()[-1 - len(partial)] for one in spared if one.encode().endswith(partial)}
@@ -501,7 +501,7 @@ def test_bans_close_exactly_the_bytes_that_no_spared_character_needs(suffix: byt
 
 
 def test_no_repeat_counts_whole_characters_in_bytes() -> None:
-    rules = Allowed(BYTES, no_repeat=1, backward=True)
+    rules = Constraints(BYTES, no_repeat=1, backward=True)
     members = ending(b"\x9f\x98\x80")
     assert "\U0001f600" in members
     for character in members:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from chargen.data.utf8 import utf8_capacity, utf8_length, utf8_next
 from chargen.data.vocabulary import Vocabulary
-from chargen.sampling.constraints import Allowed
+from chargen.sampling.constraints import Constraints
 
 BYTES = Vocabulary(unit="byte")
 CHARACTERS = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
@@ -36,7 +36,7 @@ def test_the_next_bytes_are_those_python_accepts_after_every_prefix(prefixes: di
     following: dict[bytes, list[int]] = {}
     for prefix in prefixes:
         following.setdefault(prefix[:-1], []).append(prefix[-1])
-    rules = Allowed(BYTES)
+    rules = Constraints(BYTES)
     assert set(following) == {b""} | {prefix for prefix in prefixes if len(prefix) < utf8_length(prefix[0])}
     for partial, expected in following.items():
         assert utf8_next(partial) == sorted(expected), partial
@@ -51,7 +51,7 @@ def test_a_prefix_begins_as_many_characters_as_python_knows(prefixes: dict[bytes
 
 @given(st.integers(0, 2**32), st.text(max_size=20))
 def test_any_walk_along_the_mask_is_valid_utf8_without_the_banned(seed: int, ban: str) -> None:
-    rules, random = Allowed(BYTES, ban), np.random.default_rng(seed)
+    rules, random = Constraints(BYTES, ban), np.random.default_rng(seed)
     written, partial = b"", b""
     while len(written) < 60 or partial:
         byte = int(random.choice(np.flatnonzero(rules.mask(partial))))
@@ -72,9 +72,9 @@ def family(prefix: bytes) -> str:
 @pytest.mark.parametrize("prefix", [b"\xc3", b"\xe2\x80", b"\xe2", b"\xed", b"\xe0", b"\xf0\x9f\x98"])
 def test_a_wholly_banned_family_closes_the_prefix_that_leads_only_there(prefix: bytes) -> None:
     members = family(prefix)
-    assert not Allowed(BYTES, members).mask(prefix[:-1])[prefix[-1]]
-    assert not Allowed(BYTES, members).mask(prefix).any()
-    spared = Allowed(BYTES, members[:-1])
+    assert not Constraints(BYTES, members).mask(prefix[:-1])[prefix[-1]]
+    assert not Constraints(BYTES, members).mask(prefix).any()
+    spared = Constraints(BYTES, members[:-1])
     assert spared.mask(prefix[:-1])[prefix[-1]]
     partial = prefix
     while len(partial) < utf8_length(prefix[0]):
@@ -84,24 +84,24 @@ def test_a_wholly_banned_family_closes_the_prefix_that_leads_only_there(prefix: 
 
 
 def test_all_two_byte_characters_banned_close_all_their_lead_bytes() -> None:
-    mask = Allowed(BYTES, "".join(map(chr, range(0x80, 0x800)))).mask()
+    mask = Constraints(BYTES, "".join(map(chr, range(0x80, 0x800)))).mask()
     assert np.flatnonzero(mask).tolist() == [*range(0x80), *range(0xE0, 0xF5)]
 
 
 def test_a_ban_of_everything_leaves_nothing() -> None:
-    assert not Allowed(BYTES, CHARACTERS).mask().any()
-    assert not Allowed(Vocabulary("abc"), "abcd").mask().any()
+    assert not Constraints(BYTES, CHARACTERS).mask().any()
+    assert not Constraints(Vocabulary("abc"), "abcd").mask().any()
 
 
 def test_the_unknown_symbol_is_never_allowed() -> None:
     vocabulary = Vocabulary("abc", folded="xyz")
-    for rules in (Allowed(vocabulary), Allowed(vocabulary, "b"), Allowed(vocabulary, "b", 1)):
+    for rules in (Constraints(vocabulary), Constraints(vocabulary, "b"), Constraints(vocabulary, "b", 1)):
         rules.wrote("a")
         mask = rules.mask()
         assert len(mask) == 4
         assert not mask[vocabulary.unknown_id]
         assert mask[2]
-    assert Allowed(vocabulary, "bx").mask().tolist() == [True, False, True, False]
+    assert Constraints(vocabulary, "bx").mask().tolist() == [True, False, True, False]
 
 
 def forbidden_by_hand(history: list[tuple[str, bool]], run: int) -> set[str]:
@@ -121,7 +121,7 @@ events = st.lists(st.tuples(st.text("abc", max_size=5), st.booleans()), max_size
 @given(events, st.integers(0, 5))
 def test_no_repeat_forbids_what_a_search_through_the_text_forbids(events: list[tuple[str, bool]], run: int) -> None:
     vocabulary = Vocabulary("abc", folded="xy")
-    rules, bytewise = Allowed(vocabulary, no_repeat=run), Allowed(BYTES, no_repeat=run)
+    rules, bytewise = Constraints(vocabulary, no_repeat=run), Constraints(BYTES, no_repeat=run)
     history: list[tuple[str, bool]] = []
     for text, fed in events:
         if fed:
@@ -137,7 +137,7 @@ def test_no_repeat_forbids_what_a_search_through_the_text_forbids(events: list[t
 
 
 def test_no_repeat_counts_whole_characters_in_bytes() -> None:
-    rules = Allowed(BYTES, no_repeat=1)
+    rules = Constraints(BYTES, no_repeat=1)
     for character in family(b"\xc3")[:-1]:
         rules.wrote(character)
     assert rules.mask()[0xC3]
@@ -151,7 +151,7 @@ def test_no_repeat_counts_whole_characters_in_bytes() -> None:
 @given(st.sampled_from(range(1, 4)), st.integers(0, 2**32))
 def test_a_text_written_under_no_repeat_holds_no_run_twice(run: int, seed: int) -> None:
     vocabulary, random = Vocabulary("abcd"), np.random.default_rng(seed)
-    rules, written = Allowed(vocabulary, no_repeat=run), ""
+    rules, written = Constraints(vocabulary, no_repeat=run), ""
     while rules.mask().any() and len(written) < 300:
         character = vocabulary.characters[int(random.choice(np.flatnonzero(rules.mask())))]
         rules.wrote(character)
@@ -163,7 +163,7 @@ def test_a_text_written_under_no_repeat_holds_no_run_twice(run: int, seed: int) 
 
 
 def test_a_mask_handed_out_does_not_change_later() -> None:
-    rules = Allowed(Vocabulary("abc"), no_repeat=1)
+    rules = Constraints(Vocabulary("abc"), no_repeat=1)
     before = rules.mask()
     rules.wrote("a")
     assert rules.mask().tolist() == [False, True, True]
@@ -171,4 +171,4 @@ def test_a_mask_handed_out_does_not_change_later() -> None:
 
 
 def test_a_ban_of_a_lone_surrogate_bans_nothing_in_bytes() -> None:
-    assert np.array_equal(Allowed(BYTES, "\udcffa").mask(), Allowed(BYTES, "a").mask())
+    assert np.array_equal(Constraints(BYTES, "\udcffa").mask(), Constraints(BYTES, "a").mask())

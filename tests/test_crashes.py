@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forgetful import Disk, put
+from crashing_disk import Disk, put
 from test_resume import assert_same_runs, config, corpus, metrics, model, whole
 
 from chargen import durable

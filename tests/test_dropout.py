@@ -13,13 +13,13 @@ from chargen.errors import ArgumentError, SettingError
 from chargen.kernels import threads
 from chargen.kernels.dropout import GROUP
 from chargen.model import dropout
-from chargen.model.dropout import Noise, drop
+from chargen.model.dropout import DropoutKey, drop
 from chargen.rng import Purpose, philox
 
-NOISE = Noise(1, 2)
+NOISE = DropoutKey(1, 2)
 
 
-def by_hand(shape: tuple[int, int, int], rate: float, noise: Noise, layer: int) -> torch.Tensor:
+def by_hand(shape: tuple[int, int, int], rate: float, noise: DropoutKey, layer: int) -> torch.Tensor:
     """Which values (B, T, F) are kept: groups of 512 in order of time, word j of 64 counters after word j - 1."""
     rows, turns, size = shape
     groups = -(-rows * turns * size // GROUP)
@@ -44,7 +44,7 @@ sizes = st.tuples(st.integers(1, 9), st.integers(1, 30), st.integers(1, 70))
 def test_masks_are_philox_of_their_address(
     shape: tuple[int, int, int], rate: float, seed: int, step: int, layer: int
 ) -> None:
-    noise = Noise(seed, step)
+    noise = DropoutKey(seed, step)
     kept = by_hand(shape, rate, noise, layer)
     scale = 65536 / (65536 - round(rate * 65536))
     for dtype in (torch.float32, torch.bfloat16):
@@ -58,7 +58,7 @@ def test_masks_are_philox_of_their_address(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_gradient_is_dropped_where_the_value_was(dtype: torch.dtype) -> None:
     values = torch.ones(5, 40, 30, dtype=dtype, requires_grad=True)
-    found = drop(values, 0.3, Noise(1, 2), 3)
+    found = drop(values, 0.3, DropoutKey(1, 2), 3)
     found.backward(torch.full_like(found, 2.0))
     assert torch.equal(values.grad, 2 * found.detach())
 
@@ -68,7 +68,7 @@ def test_memory_order_changes_nothing(dtype: torch.dtype) -> None:
     values = torch.randn(7, 33, 20).to(dtype)
     other = values.transpose(0, 1).contiguous().transpose(0, 1)
     assert not other.is_contiguous()
-    assert torch.equal(*(drop(one, 0.5, Noise(1, 2), 3) for one in (values, other)))
+    assert torch.equal(*(drop(one, 0.5, DropoutKey(1, 2), 3) for one in (values, other)))
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_number_of_threads_changes_nothing(pools: pytest.MonkeyPatch) -> Non
     for number in (1, 2, 3):
         pools.setattr(threads, "threads", lambda number=number: number)
         threads._pool.cache_clear()
-        found.append(drop(values, 0.5, Noise(1, 2), 3))
+        found.append(drop(values, 0.5, DropoutKey(1, 2), 3))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
@@ -91,17 +91,17 @@ def test_the_number_of_threads_changes_nothing(pools: pytest.MonkeyPatch) -> Non
 def test_a_non_finite_value_stays_one_where_it_is_kept() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         for value in (torch.nan, torch.inf):
-            found = drop(torch.full((4, 4, 100), value, dtype=dtype), 0.5, Noise(1, 2), 3)
-            kept = by_hand((4, 4, 100), 0.5, Noise(1, 2), 3)
+            found = drop(torch.full((4, 4, 100), value, dtype=dtype), 0.5, DropoutKey(1, 2), 3)
+            kept = by_hand((4, 4, 100), 0.5, DropoutKey(1, 2), 3)
             assert torch.equal(torch.isfinite(found), ~kept)
 
 
 def test_without_numba_masks_come_from_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dropout, "available", lambda: False)
     values = torch.ones(10, 40, 100)
-    found = drop(values, 0.25, Noise(1, 2), 3)
+    found = drop(values, 0.25, DropoutKey(1, 2), 3)
     assert (found == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
-    assert torch.equal(found, drop(values, 0.25, Noise(1, 2), 3))
+    assert torch.equal(found, drop(values, 0.25, DropoutKey(1, 2), 3))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -123,4 +123,4 @@ def test_what_cannot_be_dropped_from_is_refused(available: bool, monkeypatch: py
             drop(torch.ones(3, 4, 5), rate, NOISE, 3)
     for address in ((-1, 0), (0, -1), (2**64, 0), (0.5, 0), ("1", 0)):
         with pytest.raises(SettingError):
-            Noise(*address)  # type: ignore[arg-type]
+            DropoutKey(*address)  # type: ignore[arg-type]

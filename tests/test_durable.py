@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from chargen import durable
-from chargen.durable import locked, make_folder, remove_leftovers, sync_folder, why, write_durably
+from chargen.durable import describe_os_error, locked, make_folder, remove_leftovers, sync_folder, write_durably
 from chargen.errors import ChargenError, WriteError
 
 SIZE = 1 << 20
@@ -138,14 +138,14 @@ def test_a_disk_that_fills_while_writing_keeps_the_old_file(tmp_path):
 def test_a_full_disk_says_what_is_needed_and_what_is_free(tmp_path, monkeypatch, size, needed):
     monkeypatch.setattr(durable.shutil, "disk_usage", lambda folder: SimpleNamespace(free=len(str(folder))))
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert why(error, tmp_path, size) == f"{error.strerror} ({needed}{len(str(tmp_path))} bytes free)"
+    assert describe_os_error(error, tmp_path, size) == f"{error.strerror} ({needed}{len(str(tmp_path))} bytes free)"
 
 
 def test_a_disk_that_cannot_be_measured_and_other_errors_give_the_reason_alone(tmp_path):
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert why(error, tmp_path / "gone", 5) == f"{error.strerror} (5 bytes needed)"
-    assert why(OSError(errno.EACCES, "Permission denied"), tmp_path, 5) == "Permission denied"
-    assert why(OSError("something odd"), tmp_path, 5) == "something odd"
+    assert describe_os_error(error, tmp_path / "gone", 5) == f"{error.strerror} (5 bytes needed)"
+    assert describe_os_error(OSError(errno.EACCES, "Permission denied"), tmp_path, 5) == "Permission denied"
+    assert describe_os_error(OSError("something odd"), tmp_path, 5) == "something odd"
 
 
 def test_what_a_killed_writer_would_leave_is_removed(tmp_path):

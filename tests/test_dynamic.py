@@ -20,11 +20,11 @@ from chargen.evaluation.dynamic import (
     RATES,
     SEGMENT,
     TRIES,
+    DynamicEvaluator,
     Rates,
-    Reader,
     adapted,
     choose_rates,
-    usual_gradients,
+    rms_gradients,
 )
 from chargen.evaluation.loss import evaluate, evaluate_ids
 from chargen.storage.model_file import build_model
@@ -38,8 +38,8 @@ def parts(text, cell="lstm", rates=STILL, **shape):
     file = small_model(cell, **shape)
     model, vocabulary = build_model(file), file.vocabulary
     ids = vocabulary.encode(text)
-    usual = usual_gradients(model, vocabulary, ids)
-    return model, vocabulary, ids, Reader(model, vocabulary, usual, rates)
+    usual = rms_gradients(model, vocabulary, ids)
+    return model, vocabulary, ids, DynamicEvaluator(model, vocabulary, usual, rates)
 
 
 def random_text(size, seed=0, characters="abcdefgh \n"):
@@ -62,12 +62,12 @@ def test_nothing_is_learned_from_before_it_is_scored(rates):
     text = random_text(4 * SEGMENT)
     model, vocabulary, ids, reader = parts(text, rates=rates)
     losses = [loss.nats for loss in reader.losses(ids)]
-    usual = usual_gradients(model, vocabulary, ids)
+    usual = rms_gradients(model, vocabulary, ids)
     for changed in range(1, 4):
         other = ids.copy()
         at = 1 + changed * SEGMENT
         other[at:] = vocabulary.encode(random_text(len(ids) - at, seed=changed))
-        found = [loss.nats for loss in Reader(model, vocabulary, usual, rates).losses(other)]
+        found = [loss.nats for loss in DynamicEvaluator(model, vocabulary, usual, rates).losses(other)]
         assert found[:changed] == losses[:changed]
         assert found[changed] != losses[changed]
 
@@ -89,7 +89,7 @@ def test_weights_follow_the_published_rule(cell):
     """Step by step with PyTorch's own loss, from formulas (5) to (7) of the paper."""
     text, rates = random_text(3 * SEGMENT + 1), Rates(0.02, 0.3)
     model, vocabulary, ids, reader = parts(text, cell, rates)
-    usual = usual_gradients(model, vocabulary, ids)
+    usual = rms_gradients(model, vocabulary, ids)
     mean = torch.cat([size.flatten() for size in usual]).mean()
     slow, state = copy.deepcopy(model), None
     given = torch.from_numpy(ids.astype(np.int64))
@@ -120,7 +120,7 @@ def test_usual_gradients_are_the_root_of_the_mean_square_over_segments():
         state = tuple(layer.detach() for layer in state)
         cost = functional.cross_entropy(logits[0], given[begin + 1 : begin + 1 + inputs.shape[1]])
         squares.append([one.square() for one in torch.autograd.grad(cost, list(model.parameters()))])
-    for found, *each in zip(usual_gradients(model, vocabulary, ids), *squares, strict=True):
+    for found, *each in zip(rms_gradients(model, vocabulary, ids), *squares, strict=True):
         torch.testing.assert_close(found, (sum(each) / len(each)).sqrt(), atol=1e-7, rtol=1e-4)
 
 
@@ -128,7 +128,7 @@ def test_a_pull_of_one_brings_the_trained_weights_back_at_every_step():
     text = random_text(4 * SEGMENT)
     model, vocabulary, ids, _ = parts(text)
     usual = [torch.ones_like(weight) for weight in model.parameters()]
-    reader = Reader(model, vocabulary, usual, Rates(0.5, 7.0))
+    reader = DynamicEvaluator(model, vocabulary, usual, Rates(0.5, 7.0))
     nats = sum(loss.nats for loss in reader.losses(ids))
     assert nats == pytest.approx(evaluate_ids(model, ids, vocabulary=vocabulary, rows=1).nats, rel=1e-5)
     assert all(map(torch.equal, reader.model.parameters(), model.parameters()))
@@ -147,7 +147,7 @@ def test_bytes_are_scored_but_characters_are_counted(text):
     file = small_model(unit="byte", scale=1.0)
     model, vocabulary = build_model(file), file.vocabulary
     usual = [torch.ones_like(weight) for weight in model.parameters()]
-    reader = Reader(model, vocabulary, usual, STILL)
+    reader = DynamicEvaluator(model, vocabulary, usual, STILL)
     found = evaluate(model, vocabulary, text, pieces=reader.losses)
     expected = evaluate(model, vocabulary, text, rows=1)
     assert (found.characters, found.bytes) == (expected.characters, expected.bytes) == (len(text) - 1, found.bytes)
@@ -159,7 +159,7 @@ def test_folded_and_unseen_characters_pay_for_their_place():
     model, vocabulary = build_model(file), file.vocabulary
     usual = [torch.ones_like(weight) for weight in model.parameters()]
     text = "abxcay?bad\n" * 9
-    found = evaluate(model, vocabulary, text, pieces=Reader(model, vocabulary, usual, STILL).losses)
+    found = evaluate(model, vocabulary, text, pieces=DynamicEvaluator(model, vocabulary, usual, STILL).losses)
     expected = evaluate(model, vocabulary, text, rows=1)
     assert (found.folded, found.unseen) == (expected.folded, expected.unseen) == (18, 9)
     assert found.nats == pytest.approx(expected.nats, rel=1e-5)
@@ -167,7 +167,7 @@ def test_folded_and_unseen_characters_pay_for_their_place():
 
 def test_the_best_rates_are_chosen_each_tried_as_a_reader_would_and_the_model_stays():
     model, vocabulary, ids, _ = parts(WORDS * 8, "gru")
-    usual = usual_gradients(model, vocabulary, ids)
+    usual = rms_gradients(model, vocabulary, ids)
     before = copy.deepcopy(model.state_dict())
     tried = {}
     chosen = choose_rates(model, vocabulary, ids, usual, tried=tried.__setitem__)
@@ -178,14 +178,14 @@ def test_the_best_rates_are_chosen_each_tried_as_a_reader_would_and_the_model_st
     assert list(tried)[len(RATES) :] == [Rates(best.lr, decay) for decay in DECAYS[1:]]
     assert tried[chosen] == min(tried.values())
     for rates, loss in tried.items():
-        losses = list(Reader(model, vocabulary, usual, rates).losses(ids))
+        losses = list(DynamicEvaluator(model, vocabulary, usual, rates).losses(ids))
         assert loss == pytest.approx(sum(one.nats for one in losses) / (len(ids) - 1))
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
 def test_rates_that_break_the_model_are_not_chosen(monkeypatch):
     model, vocabulary, ids, _ = parts(WORDS * 4)
-    usual = usual_gradients(model, vocabulary, ids)
+    usual = rms_gradients(model, vocabulary, ids)
     monkeypatch.setattr(dynamic, "RATES", (math.inf, 1e-4))
     assert choose_rates(model, vocabulary, ids, usual).lr == 1e-4
     monkeypatch.setattr(dynamic, "RATES", (math.inf,))
@@ -196,20 +196,20 @@ def test_rates_that_break_the_model_are_not_chosen(monkeypatch):
 @pytest.mark.parametrize(("direction", "other"), [("forward", "backward"), ("backward", "forward")])
 def test_one_stack_of_two_learns_and_the_other_rests(direction, other):
     model, vocabulary, ids, _ = parts(random_text(100), bidirectional=True)
-    usual = usual_gradients(model, vocabulary, ids, direction=direction)
-    reader = Reader(model, vocabulary, usual, Rates(0.01, 0.1), direction=direction)
+    usual = rms_gradients(model, vocabulary, ids, direction=direction)
+    reader = DynamicEvaluator(model, vocabulary, usual, Rates(0.01, 0.1), direction=direction)
     assert math.isfinite(sum(loss.nats for loss in reader.losses(ids)))
     for (name, found), trained in zip(reader.model.named_parameters(), model.parameters(), strict=True):
         rests = name.startswith((f"{other}_layers", "cloze"))
         assert torch.equal(found, trained) == rests, name
-    still = Reader(model, vocabulary, usual, STILL, direction=direction)
+    still = DynamicEvaluator(model, vocabulary, usual, STILL, direction=direction)
     expected = evaluate_ids(model, ids, vocabulary=vocabulary, rows=1, direction=direction)
     assert sum(loss.nats for loss in still.losses(ids)) == pytest.approx(expected.nats, rel=1e-5)
     text = "日é" * 20
     file = small_model(unit="byte", scale=1.0, bidirectional=True)
     model = build_model(file)
     usual = [torch.ones_like(one) for one in model.parameters()]
-    reader = Reader(model, file.vocabulary, usual, STILL, direction=direction)
+    reader = DynamicEvaluator(model, file.vocabulary, usual, STILL, direction=direction)
     found = evaluate(model, file.vocabulary, text, direction=direction, pieces=reader.losses)
     expected = evaluate(model, file.vocabulary, text, direction=direction, rows=1)
     assert (found.characters, found.bytes) == (expected.characters, expected.bytes)
@@ -226,8 +226,8 @@ def test_a_stack_of_two_learns_as_it_would_alone(cell):
     found = []
     for file in (one, two):
         model, ids = build_model(file), file.vocabulary.encode(text)
-        usual = usual_gradients(model, file.vocabulary, ids)
-        found.append([loss.nats for loss in Reader(model, file.vocabulary, usual, rates).losses(ids)])
+        usual = rms_gradients(model, file.vocabulary, ids)
+        found.append([loss.nats for loss in DynamicEvaluator(model, file.vocabulary, usual, rates).losses(ids)])
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
@@ -235,7 +235,7 @@ def test_a_text_of_one_character_has_nothing_to_learn_from():
     model, vocabulary, ids, reader = parts("a" * 50, characters="a", rates=Rates(0.01, 0.05))
     assert [loss.nats for loss in reader.losses(ids)] == pytest.approx([0, 0], abs=1e-4)
     assert all(weight.isfinite().all() for weight in reader.model.parameters())
-    choose_rates(model, vocabulary, ids, usual_gradients(model, vocabulary, ids))
+    choose_rates(model, vocabulary, ids, rms_gradients(model, vocabulary, ids))
 
 
 @pytest.mark.parametrize("times", [0, 1, 3])
@@ -245,7 +245,7 @@ def test_an_adapted_model_is_what_a_reader_has_become(times):
     before = {name: array.copy() for name, array in file.arrays.items()}
     found = adapted(file, "z" + WORDS * 3, times)
     ids = vocabulary.encode(WORDS * 3)
-    reader = Reader(model, vocabulary, usual_gradients(model, vocabulary, ids), ADAPT)
+    reader = DynamicEvaluator(model, vocabulary, rms_gradients(model, vocabulary, ids), ADAPT)
     for _ in range(times):
         list(reader.losses(ids))
     for name, weight in reader.model.state_dict().items():
@@ -261,4 +261,4 @@ def test_a_text_too_short_is_an_error_in_words(unit, text):
     file = small_model(unit=unit)
     model = build_model(file)
     with pytest.raises(DataError, match="at least 2 characters"):
-        usual_gradients(model, file.vocabulary, file.vocabulary.encode(text))
+        rms_gradients(model, file.vocabulary, file.vocabulary.encode(text))

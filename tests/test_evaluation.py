@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chargen.data.vocabulary import CODE_POINTS, Vocabulary
 from chargen.errors import DataError, SettingError
 from chargen.evaluation.loss import (
-    WARM,
+    WARMUP,
     evaluate,
     evaluate_ids,
     loss_windows,
@@ -96,9 +96,9 @@ def test_a_row_is_warmed_on_exactly_the_500_characters_before_it():
     model, ids = build_model(small_model()), some_ids(1201, 10)
     middle = 1 + 1200 // 2
     first = slow_costs(model, ids[:middle]).sum()
-    second = slow_costs(model, ids[middle - WARM - 1 :])[WARM:].sum()
+    second = slow_costs(model, ids[middle - WARMUP - 1 :])[WARMUP:].sum()
     assert evaluate_ids(model, ids, rows=2).nats == pytest.approx(first + second, rel=1e-6)
-    assert WARM == 500
+    assert WARMUP == 500
 
 
 def rhymes(length):

@@ -20,9 +20,9 @@ from chargen.infill import enumeration
 from chargen.infill import lookahead as looking
 from chargen.infill.fill import Alternative, Fill, Filler, fill, gap_lengths
 from chargen.infill.lookahead import GUESSES, Lookahead
-from chargen.infill.particles import Found, _systematic, find
+from chargen.infill.particles import Found, _systematic, run_smc
 from chargen.infill.prefixes import Grower, Prefixes
-from chargen.sampling.constraints import Allowed
+from chargen.sampling.constraints import Constraints
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stream import Stream
 from chargen.storage.model_file import ModelFile, build_model, save_model
@@ -190,7 +190,7 @@ def test_no_repeat_is_that_of_a_sampler_that_was_fed_the_text_before(before: str
     found = Filler(file, seed=0, no_repeat=run, unknown=unknown).fill(before, "", 5, num=ALL)
     allowed = set()
     for letters in product("\n abc", repeat=5):
-        stream = Stream(Allowed(file.vocabulary, no_repeat=run), 0)
+        stream = Stream(Constraints(file.vocabulary, no_repeat=run), 0)
         stream.allowed.read(before.replace("X", ""))
         for letter in letters:
             one = file.vocabulary.characters.index(letter)
@@ -281,7 +281,7 @@ def find_by(
         backward = new_stepper(file.config, file.arrays, "cpu", "backward")
         ahead = Lookahead(file, file.vocabulary.encode(after), high, seed, backward, config.ban)
     grower, power = Grower(file, new_stepper(file.config, file.arrays, "cpu"), config, before), 1 / config.temperature
-    return find(grower, root_of(file, before), ahead, after_ids, range(low, high + 1), particles, seed, power)
+    return run_smc(grower, root_of(file, before), ahead, after_ids, range(low, high + 1), particles, seed, power)
 
 
 def close(found: tuple[dict[str, float], float], exact: Fill) -> None:
@@ -690,7 +690,7 @@ def test_what_a_judge_says_is_a_distribution_and_a_mean_match(unit: str) -> None
     ahead, prefixes = look(file, "ab", ["a", "b", "cd"], "cab", 6)
     assert ahead.horizon == 6
     for distance in range(6):
-        guessed, match = ahead.judge(prefixes, distance)
+        guessed, match = ahead.propose(prefixes, distance)
         assert guessed.shape == (3, len(file.vocabulary))
         assert match.shape == (3,)
         assert np.exp(guessed).sum(axis=1) == pytest.approx(np.ones(3))
@@ -707,7 +707,7 @@ def test_next_to_the_text_behind_a_guess_is_the_cloze_prediction() -> None:
     file = model("lstm", num_layers=2)
     torch_model, encode = build_model(file), file.vocabulary.encode
     ahead, prefixes = look(file, "ab", ["", "c", "da"], "c ab", 4)
-    guessed, _ = ahead.judge(prefixes, 0)
+    guessed, _ = ahead.propose(prefixes, 0)
     with torch.inference_mode():
         behind = torch.from_numpy(encode("c ab")[::-1].astype(np.int64))[None]
         right = torch_model.read(behind, direction="backward")[0][:, -1]
@@ -718,7 +718,7 @@ def test_next_to_the_text_behind_a_guess_is_the_cloze_prediction() -> None:
     first = int(encode("c")[0])
     share = file.counts[first] / file.counts.sum()
     expected = log_softmax(prefixes.logits)[:, first] - np.log(share)
-    assert ahead.meet(prefixes.logits, first) == pytest.approx(expected)
+    assert ahead.log_match(prefixes.logits, first) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("unit", ["character", "byte"])

@@ -15,11 +15,11 @@ from test_resume import assert_same_runs, config, corpus, model, run_until, two_
 from chargen.decoding import torch_engine
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.torch_engine import TorchStepper
-from chargen.evaluation.dynamic import Rates, Reader, usual_gradients
+from chargen.evaluation.dynamic import DynamicEvaluator, Rates, rms_gradients
 from chargen.evaluation.loss import evaluate, total
 from chargen.model.config import ModelConfig
 from chargen.model.device import autocast
-from chargen.model.dropout import Noise, drop
+from chargen.model.dropout import DropoutKey, drop
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
 from chargen.sampling.sampler import Sampler
@@ -105,10 +105,11 @@ def test_a_captured_step_is_the_step() -> None:
 
 def test_a_dropout_mask_repeats_for_one_address_and_for_no_other() -> None:
     values = torch.ones(8, 50, 64, device=DEVICE)
-    one = drop(values, 0.3, Noise(1, 2), 3)
-    assert torch.equal(one, drop(values, 0.3, Noise(1, 2), 3))
-    assert not any(torch.equal(one, drop(values, 0.3, *other)) for other in [(Noise(2, 2), 3), (Noise(1, 3), 3)])
-    assert not torch.equal(one, drop(values, 0.3, Noise(1, 2), 4))
+    one = drop(values, 0.3, DropoutKey(1, 2), 3)
+    assert torch.equal(one, drop(values, 0.3, DropoutKey(1, 2), 3))
+    others = [(DropoutKey(2, 2), 3), (DropoutKey(1, 3), 3)]
+    assert not any(torch.equal(one, drop(values, 0.3, *other)) for other in others)
+    assert not torch.equal(one, drop(values, 0.3, DropoutKey(1, 2), 4))
     assert abs(float((one == 0).float().mean()) - 0.3) < 0.02
 
 
@@ -216,7 +217,7 @@ def test_a_text_is_worth_as_much_as_on_a_cpu(cell: str) -> None:
     found = []
     for name in ("cpu", NAME):
         network = build_model(file, name)
-        usual = usual_gradients(network, file.vocabulary, ids)
-        reader = Reader(network, file.vocabulary, usual, Rates(1e-3, 2e-3))
+        usual = rms_gradients(network, file.vocabulary, ids)
+        reader = DynamicEvaluator(network, file.vocabulary, usual, Rates(1e-3, 2e-3))
         found.append([evaluate(network, file.vocabulary, TEXT).nats, total(reader.losses(ids)).nats])
     assert np.abs(np.subtract(*found)).max() < 1e-4 * len(TEXT)

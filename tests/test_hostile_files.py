@@ -26,7 +26,7 @@ from conftest import small_model
 from yardstick import is_read_soon
 
 from chargen.cli.main import main
-from chargen.cli.terminal import visible
+from chargen.cli.terminal import escape_control
 from chargen.data.corpus import Corpus
 from chargen.errors import ChargenError, ModelFileError
 from chargen.model.config import ModelConfig
@@ -69,7 +69,7 @@ def check_line(message: str) -> None:
     """One short line, of which nothing could steer a terminal."""
     assert len(message) <= LENGTH
     assert len(message.splitlines()) == 1
-    assert all(unicodedata.category(sign) not in ("Cc", "Cs") for sign in visible(message, newlines=True))
+    assert all(unicodedata.category(sign) not in ("Cc", "Cs") for sign in escape_control(message, newlines=True))
 
 
 def attacked(path: Path, read: Callable[[], Any], times: int = 1) -> Any:

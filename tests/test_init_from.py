@@ -15,7 +15,7 @@ from chargen.errors import SettingError
 from chargen.model.weights import weights_of
 from chargen.storage.model_file import FILE_NAME, build_model
 from chargen.storage.quantize import quantize
-from chargen.training.init_from import BY_CHARACTER, take_over
+from chargen.training.init_from import BY_CHARACTER, init_from
 
 TEXT = "bad cab face head\n" * 60
 OTHER = "big zebra, bad äpfel\n" * 60
@@ -138,7 +138,7 @@ def test_all_rows_by_character_are_named():
     file = small_model(bidirectional=True)
     sizes = {name for name, array in file.arrays.items() if len(array) == len(file.vocabulary)}
     assert set(BY_CHARACTER) == sizes
-    found = take_over(file, file.config, file.vocabulary, weights_of(build_model(file)))
+    found = init_from(file, file.config, file.vocabulary, weights_of(build_model(file)))
     assert all(np.array_equal(found.weights[name], array) for name, array in file.arrays.items())
 
 

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from chargen.errors import ArgumentError, ChargenError
 from chargen.model import layers
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
-from chargen.model.dropout import Noise, drop
+from chargen.model.dropout import DropoutKey, drop
 from chargen.model.language_model import CharModel
-from chargen.model.layers import detach, keep_rows, new_layer, run_layer
+from chargen.model.layers import detach, new_layer, reset_rows, run_layer
 from chargen.model.loss import cross_entropy
 
 V = 7
 KINDS = [(cell, layers) for cell in ("lstm", "gru") for layers in (1, 2, 3)]
 every_kind = pytest.mark.parametrize(("cell", "layers"), KINDS)
-NOISE = Noise(seed=5, step=9)
+NOISE = DropoutKey(seed=5, step=9)
 
 
 def new_model(cell="lstm", layers=2, *, seed=0, scale=2.5, hidden=6, **options):
@@ -106,7 +106,7 @@ def test_no_state_is_a_state_of_zeros(cell, layers):
 def test_rows_that_do_not_continue_start_fresh():
     model, ids = new_model(), some_ids(3, 4)
     _, state = model(ids)
-    kept = keep_rows(state, torch.tensor([True, False, True]))
+    kept = reset_rows(state, torch.tensor([True, False, True]))
     fresh, carried, mixed = logits_of(model, ids), logits_of(model, ids, state), logits_of(model, ids, kept)
     assert torch.equal(mixed[[0, 2]], carried[[0, 2]])
     assert torch.equal(mixed[1], fresh[1])
@@ -170,11 +170,12 @@ def test_a_mask_is_fixed_by_seed_step_and_layer_and_by_nothing_else(seed, step, 
     values = torch.ones(4, 8, 16)
     torch.manual_seed(step % 1000)
     before = torch.random.get_rng_state()
-    mask = drop(values, 0.5, Noise(seed, step), layer)
+    mask = drop(values, 0.5, DropoutKey(seed, step), layer)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(1)
-    assert torch.equal(mask, drop(values * 3, 0.5, Noise(seed, step), layer) / 3)
-    others = [(Noise((seed + 1) % 2**64, step), layer), (Noise(seed, step + 1), layer), (Noise(seed, step), layer + 1)]
+    assert torch.equal(mask, drop(values * 3, 0.5, DropoutKey(seed, step), layer) / 3)
+    others = [(DropoutKey((seed + 1) % 2**64, step), layer), (DropoutKey(seed, step + 1), layer)]
+    others += [(DropoutKey(seed, step), layer + 1)]
     for noise, place in others:
         assert not torch.equal(mask, drop(values, 0.5, noise, place))
 

@@ -10,7 +10,7 @@ from test_resume import config, corpus, metrics, model
 
 from chargen.errors import WriteError
 from chargen.training import metrics as module
-from chargen.training.metrics import LINES, Metrics, due
+from chargen.training.metrics import LINES, Metrics, is_logged_step
 from chargen.training.trainer import Trainer
 
 
@@ -20,7 +20,7 @@ def lines(path: Path) -> list[int]:
 
 @pytest.mark.parametrize("every", [1, 3, 20])
 def test_at_first_every_multiple_has_a_line(every: int) -> None:
-    steps = [step for step in range(every * LINES) if due(step, every)]
+    steps = [step for step in range(every * LINES) if is_logged_step(step, every)]
     assert steps == list(range(0, every * LINES, every))
 
 
@@ -31,13 +31,13 @@ def test_each_doubling_of_the_steps_brings_as_many_lines(
     first, interval = every * LINES << (doublings - 1), every << doublings
     step = first + (line % (LINES // 2)) * interval
     assert first <= step < 2 * first
-    assert due(step, every)
-    assert not due(step + data.draw(st.integers(1, interval - 1)), every)
+    assert is_logged_step(step, every)
+    assert not is_logged_step(step + data.draw(st.integers(1, interval - 1)), every)
 
 
 def test_a_day_of_tiny_steps_has_few_lines() -> None:
     steps = 86_400_000
-    assert sum(due(step, 20) for step in range(0, steps, 20)) < 35_000
+    assert sum(is_logged_step(step, 20) for step in range(0, steps, 20)) < 35_000
 
 
 def test_a_long_run_is_thinned_and_still_validates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,8 +185,9 @@ def fitting(rows: int = R) -> dict[str, Any]:
     return {
         "ids": random.integers(0, V, (rows, T)), "counts": np.arange(rows) % (T + 1), "state": state,
         "logits": random.normal(size=(rows, V)).astype(np.float32), "uniforms": random.random((rows, T)),
-        "masks": random.random((2, V)) < 0.9, "follow": random.integers(-1, 2, (2, V)), "pause": np.zeros(V, bool),
-        "mask_of": random.integers(0, 2, rows), "config": SampleConfig(),
+        "masks": random.random((2, V)) < 0.9, "next_mask": random.integers(-1, 2, (2, V)),
+        "stop_after": np.zeros(V, bool),
+        "mask_index": random.integers(0, 2, rows), "config": SampleConfig(),
     }  # fmt: skip
 
 
@@ -198,10 +199,10 @@ def call(stepper: Stepper, method: str, given_: dict[str, Any]) -> list[np.ndarr
     if method == "read":
         logits, state = stepper.read(*(given_[name] for name in ("ids", "counts", "logits", "state")))
         return [logits, *state]
-    rules = Rules(given_["masks"], given_["follow"], given_["pause"])
-    names = "logits", "state", "uniforms", "mask_of", "config"
-    logits, state, uniforms, mask_of, config = (given_[name] for name in names)
-    chunk = stepper.write(logits, state, uniforms, rules, mask_of, config)
+    rules = Rules(given_["masks"], given_["next_mask"], given_["stop_after"])
+    names = "logits", "state", "uniforms", "mask_index", "config"
+    logits, state, uniforms, mask_index, config = (given_[name] for name in names)
+    chunk = stepper.write(logits, state, uniforms, rules, mask_index, config)
     return [chunk.logits, *chunk.state, chunk.ids, chunk.log_probs, chunk.counts]
 
 
@@ -228,16 +229,16 @@ WRONG: list[tuple[str, Callable[[Any], Any]]] = [
     ("uniforms", lambda uniforms: uniforms[:-1]),
     ("masks", lambda masks: masks[:, :-1]), ("masks", lambda masks: masks.astype(int)),
     ("masks", lambda masks: masks[0]), ("masks", lambda masks: masks[:0]), ("masks", lambda masks: masks[:1]),
-    ("follow", lambda follow: follow + 2), ("follow", lambda follow: follow[:1]),
-    ("follow", lambda follow: follow[:, :-1]), ("follow", lambda follow: follow * 1.0),
-    ("pause", lambda pause: pause[:-1]), ("pause", lambda pause: pause.astype(int)),
-    ("mask_of", lambda mask_of: mask_of + 2), ("mask_of", lambda mask_of: mask_of - 2),
-    ("mask_of", lambda mask_of: mask_of[:-1]), ("mask_of", lambda mask_of: mask_of.astype(float)),
+    ("next_mask", lambda follow: follow + 2), ("next_mask", lambda follow: follow[:1]),
+    ("next_mask", lambda follow: follow[:, :-1]), ("next_mask", lambda follow: follow * 1.0),
+    ("stop_after", lambda pause: pause[:-1]), ("stop_after", lambda pause: pause.astype(int)),
+    ("mask_index", lambda mask_index: mask_index + 2), ("mask_index", lambda mask_index: mask_index - 2),
+    ("mask_index", lambda mask_index: mask_index[:-1]), ("mask_index", lambda mask_index: mask_index.astype(float)),
     ("config", lambda config: None), ("config", lambda config: {"temperature": 1}),
 ]  # fmt: skip
 USED = {
     "step": {"ids", "state"}, "read": {"ids", "counts", "logits", "state"},
-    "write": {"logits", "state", "uniforms", "masks", "follow", "pause", "mask_of", "config"},
+    "write": {"logits", "state", "uniforms", "masks", "next_mask", "stop_after", "mask_index", "config"},
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import small_model
-from forked import Commands, commands
+from fork_server import Commands, commands
 from test_resume import assert_same_runs
 from test_signals import SMALL, check_whole, text
 

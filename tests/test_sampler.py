@@ -23,7 +23,7 @@ from chargen.evaluation.per_character import score
 from chargen.infill.fill import fill
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.rng import MAX_SEED, Purpose, uniform
-from chargen.sampling.constraints import Allowed
+from chargen.sampling.constraints import Constraints
 from chargen.sampling.sampler import Sampler
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model, save_model
@@ -52,7 +52,7 @@ def new(kind: tuple[str, str] = ("lstm", "character"), **given: Any) -> Sampler:
 
 def by_hand(file: ModelFile, config: SampleConfig, seed: int, index: int, prime: str) -> Iterator[tuple[str, float]]:
     """The slow twin: one stream of characters with their log-probabilities, nothing carried but a loop's variables."""
-    stepper, rules = NumpyStepper(file.config, file.arrays), Allowed(file.vocabulary, config.ban, config.no_repeat)
+    stepper, rules = NumpyStepper(file.config, file.arrays), Constraints(file.vocabulary, config.ban, config.no_repeat)
     logits, state, draws, partial, total = np.log(file.counts)[None], stepper.start(1), 0, b"", 0.0
     for one in file.vocabulary.encode(prime):
         logits, state = stepper.step(np.array([one]), state)

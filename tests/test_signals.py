@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import small_model
-from forked import commands
+from fork_server import commands
 from test_resume import assert_same_runs
 
 from chargen.cache_folder import cache_folder

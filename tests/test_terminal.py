@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tqdm import tqdm
 
 from chargen.cli import main
-from chargen.cli.terminal import STDERR, TextWriter, visible
+from chargen.cli.terminal import STDERR, TextWriter, escape_control
 from chargen.storage.model_file import save_model
 
 CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
@@ -54,9 +54,9 @@ def harmful(text: str) -> set[str]:
 
 @given(anything)
 def test_what_is_shown_holds_no_control_character(text: str) -> None:
-    assert not harmful(visible(text))
-    assert not harmful(visible(text, newlines=True))
-    assert not set("\n\t") & set(visible(text, newlines=True))
+    assert not harmful(escape_control(text))
+    assert not harmful(escape_control(text, newlines=True))
+    assert not set("\n\t") & set(escape_control(text, newlines=True))
 
 
 @given(st.lists(anything))
@@ -69,7 +69,7 @@ def test_the_cut_changes_nothing(text: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
     borders = [0, *cuts, len(text)]
     pieces = [text[first:last] for first, last in pairwise(borders)]
-    assert typed(*pieces, ".") == typed(text, ".") == visible(text + ".")
+    assert typed(*pieces, ".") == typed(text, ".") == escape_control(text + ".")
 
 
 def test_every_control_bidi_and_format_character_becomes_its_escape() -> None:
@@ -77,7 +77,7 @@ def test_every_control_bidi_and_format_character_becomes_its_escape() -> None:
     hidden = {*CONTROLS, *BIDI, *formats, "\u2028", "\u2029", "\ufeff", "\U000e0041"} - set("\u200c\u200d")
     assert len(CONTROLS) == 63
     for character in hidden:
-        shown = visible(f"a{character}b")
+        shown = escape_control(f"a{character}b")
         assert shown == f"a{character.encode('unicode_escape').decode()}b"
         assert shown.isascii()
         assert shown.isprintable()
@@ -96,27 +96,27 @@ def test_every_control_bidi_and_format_character_becomes_its_escape() -> None:
     ],
 )
 def test_worked_examples(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert escape_control(text) == shown
 
 
 @pytest.mark.parametrize("text", ["a\nb\tc\n", "می\u200cخواهم", "👩\u200d👩\u200d👧", "naïve 漢字 ~", "a\\x1b", ""])
 def test_line_ends_tabs_joiners_and_letters_stay(text: str) -> None:
-    assert visible(text) == text
+    assert escape_control(text) == text
     assert typed(text) == text
 
 
 @given(st.text(st.characters(categories=["L", "M", "N", "P", "S"]) | st.sampled_from(" \n\t")))
 def test_what_is_visible_is_shown_as_it_is(text: str) -> None:
-    assert visible(text) == text
+    assert escape_control(text) == text
 
 
 def test_newlines_and_tabs_are_escaped_where_asked() -> None:
-    assert visible("a\r\nb\tc\u2028", newlines=True) == r"a\r\nb\tc\u2028"
+    assert escape_control("a\r\nb\tc\u2028", newlines=True) == r"a\r\nb\tc\u2028"
 
 
 def test_a_carriage_return_passes_before_a_line_feed_only() -> None:
-    assert visible("a\r\nb") == "a\nb"
-    assert visible("a\rb\r\r\n\r") == "a\\rb\\r\n\\r"
+    assert escape_control("a\r\nb") == "a\nb"
+    assert escape_control("a\rb\r\r\n\r") == "a\\rb\\r\n\\r"
     assert typed("a\r", "\nb") == "a\nb"
     assert typed("a\r", "b") == "a\\rb"
     assert typed("a\r", "", "\r", "\n") == "a\\r\n"

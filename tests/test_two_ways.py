@@ -22,7 +22,7 @@ from chargen.errors import DataError, SettingError
 from chargen.evaluation.loss import evaluate, evaluate_ids
 from chargen.model import loss as loss_module
 from chargen.model.config import DIRECTIONS, ModelConfig, parameter_count, parameter_shapes
-from chargen.model.dropout import Noise
+from chargen.model.dropout import DropoutKey
 from chargen.model.language_model import CharModel
 from chargen.rng import Purpose, uniform
 from chargen.storage.model_file import build_model, load_model, read_model
@@ -31,7 +31,7 @@ from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
 
 V = 7
-NOISE = Noise(seed=5, step=9)
+NOISE = DropoutKey(seed=5, step=9)
 KINDS = list(product(("lstm", "gru"), (1, 2, 3)))
 every_kind = pytest.mark.parametrize(("cell", "layers"), KINDS)
 every_direction = pytest.mark.parametrize("direction", DIRECTIONS)
@@ -238,7 +238,7 @@ def test_masks_are_addressed_and_leave_torchs_generator_alone(direction):
     assert torch.equal(torch.random.get_rng_state(), place)
     torch.manual_seed(2)
     assert torch.equal(logits_of(model, ids, direction, NOISE), before)
-    for other in (Noise(5, 10), Noise(6, 9), None):
+    for other in (DropoutKey(5, 10), DropoutKey(6, 9), None):
         assert not torch.equal(logits_of(model, ids, direction, other), before)
 
 
@@ -508,7 +508,7 @@ def test_a_step_follows_the_gradients_of_both_losses_each_clipped_alone(batching
         for direction in DIRECTIONS:
             batch = trainer.batches[direction].batch(step)
             state = trainer._carried(direction, trainer._on_device(direction, batch)[2])
-            logits, _ = model(torch.from_numpy(batch.inputs), state, Noise(0, step), direction)
+            logits, _ = model(torch.from_numpy(batch.inputs), state, DropoutKey(0, step), direction)
             loss = cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.targets).flatten())
             moved = ("embedding.", "output.", f"{direction}_layers.")
             named = {name: weight for name, weight in model.named_parameters() if name.startswith(moved)}
@@ -531,7 +531,7 @@ def test_the_losses_of_a_step_are_those_of_its_two_batches():
     expected = {}
     for direction in DIRECTIONS:
         batch = trainer.batches[direction].batch(0)
-        logits, _ = trainer.model(torch.from_numpy(batch.inputs), None, Noise(0, 0), direction)
+        logits, _ = trainer.model(torch.from_numpy(batch.inputs), None, DropoutKey(0, 0), direction)
         p = torch.log_softmax(logits.double(), -1)
         targets = [(i, j, batch.targets[i, j]) for i in range(4) for j in range(32)]
         expected[direction] = -np.mean([p[i, j, id_].item() for i, j, id_ in targets])
@@ -554,7 +554,7 @@ def test_each_direction_carries_its_own_state_and_some_of_its_rows_begin_afresh(
             assert torch.equal(layer, before * torch.from_numpy(kept)[:, None])
         inputs = torch.from_numpy(trainer.batches[direction].batch(0).inputs)
         fresh = CharModel(SMALL, len(trainer.corpus.vocabulary))
-        _, expected = fresh(inputs, None, Noise(0, 0), direction)
+        _, expected = fresh(inputs, None, DropoutKey(0, 0), direction)
         for layer, wanted in zip(trainer.hidden[direction], expected, strict=True):
             assert (layer - wanted).abs().max() < 1e-6
 

@@ -19,7 +19,7 @@ from chargen.cli import terminal as terminal_module
 from chargen.cli.bars import Bar, TrainingBar
 from chargen.cli.help import continued
 from chargen.cli.main import COMMANDS, main
-from chargen.cli.terminal import cells, columns, fold, tell, tell_above, wrap
+from chargen.cli.terminal import cells, columns, fold, log, tell_above, wrap
 from chargen.storage.model_file import save_model
 
 fcntl = pytest.importorskip("fcntl")
@@ -179,7 +179,7 @@ def test_a_terminal_that_does_not_know_its_width_has_the_usual_one() -> None:
         assert columns() == 79
         terminal.resize(40)
         assert columns() == 39
-        tell("warning: " + "so many words " * 9)
+        log("warning: " + "so many words " * 9)
     assert terminal.screen.wraps == 0
     assert [len(row) > 25 for row in terminal.screen.rows] == [True] * 4 + [False] * 2
 

@@ -20,9 +20,9 @@ from chargen.decoding.numpy_engine import Chunk, NumpyStepper
 from chargen.errors import NOT_FINITE, ChargenError, SettingError
 from chargen.rng import MAX_SEED
 from chargen.sampling import sampler as sampling
-from chargen.sampling.constraints import Allowed, fitted
+from chargen.sampling.constraints import Constraints, fitted
 from chargen.sampling.rule_table import RuleTable
-from chargen.sampling.sample import Sample, Written
+from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stream import Stream
 from chargen.storage.model_file import ModelFile
@@ -115,7 +115,7 @@ operations = st.lists(
 def transcript(sampler: Sampler, uses: list[Any], folder: Path) -> list[Any]:
     """What every use returned, with the place where the sampler stood at the end."""
     found: list[Any] = []
-    iterations: list[Iterator[list[Written]]] = []
+    iterations: list[Iterator[list[Character]]] = []
     saved = folder / "state"
     saved.unlink(missing_ok=True)
     for use, *values in uses:
@@ -462,7 +462,7 @@ def test_what_is_wanted_whole_is_written_in_few_chunks_and_equals_what_is_handed
         stepper = Counting(model(), direction=direction)
         found = new(stepper=stepper, num=num, direction=direction).generate_all(500)
         assert [size for _, size in stepper.asked] == [8, 256, 236]
-        turns: list[list[Written]] = [[] for _ in range(num)]
+        turns: list[list[Character]] = [[] for _ in range(num)]
         twin = new(stepper=Counting(model(), direction=direction), num=num, direction=direction)
         for one in chain.from_iterable(twin.write(500)):
             turns[one.stream].append(one)
@@ -515,8 +515,8 @@ def broken(character: str = "d") -> ModelFile:
     return file
 
 
-def until_error(sampler: Sampler) -> tuple[list[list[Written]], str]:
-    turns: list[list[Written]] = []
+def until_error(sampler: Sampler) -> tuple[list[list[Character]], str]:
+    turns: list[list[Character]] = []
     with pytest.raises(ChargenError) as raised:
         turns.extend(islice(sampler.write(), 3000))
     return turns, str(raised.value)
@@ -588,7 +588,7 @@ def test_a_ban_of_all_is_told_at_once(num: int) -> None:
 
 def reachable(backward: bool, random: np.random.Generator) -> list[bytes]:
     """Unfinished characters: all of one byte, many of two, some of three."""
-    rules, found = Allowed(BYTES, backward=backward), [b""]
+    rules, found = Constraints(BYTES, backward=backward), [b""]
     level = [b""]
     for most in (100, 250, 80):
         longer = []
@@ -610,7 +610,7 @@ def test_tables_are_the_rules_after_every_unfinished_character(backward: bool, b
     partials = reachable(backward, random)
     assert {len(partial) for partial in partials} == {0, 1, 2, 3}
     table = RuleTable(BYTES, (), 0, backward)
-    streams = [Stream(Allowed(BYTES, ban, 0, backward), row) for row in range(len(partials))]
+    streams = [Stream(Constraints(BYTES, ban, 0, backward), row) for row in range(len(partials))]
     rules, which = None, None
     for stream, at in zip(streams, random.permutation(len(partials)), strict=True):  # whatever comes first
         stream.partial = partials[at]
@@ -620,31 +620,31 @@ def test_tables_are_the_rules_after_every_unfinished_character(backward: bool, b
     assert which is not None
     places = {stream.partial: int(at) for stream, at in zip(streams, which, strict=True)}
     assert sorted(places.values()) == list(range(len(rules.masks))) == list(range(len(partials)))
-    assert not rules.pause.any()
+    assert not rules.stop_after.any()
     for partial, at in places.items():
-        mask = Allowed(BYTES, ban, 0, backward).mask(partial)
+        mask = Constraints(BYTES, ban, 0, backward).mask(partial)
         assert np.array_equal(rules.masks[at], mask)
         for byte in np.flatnonzero(mask):
-            stream = Stream(Allowed(BYTES, ban, 0, backward), 0)
+            stream = Stream(Constraints(BYTES, ban, 0, backward), 0)
             stream.partial = partial
             finished = stream.finish(int(byte), BYTES)
-            assert rules.follow[at, byte] == places.get(stream.partial, -1)
-            assert not finished or rules.follow[at, byte] == places[b""]
+            assert rules.next_mask[at, byte] == places.get(stream.partial, -1)
+            assert not finished or rules.next_mask[at, byte] == places[b""]
 
 
 def test_a_table_of_characters_has_one_row() -> None:
     vocabulary = Vocabulary("abcdé", folded="xy")
-    streams = [Stream(Allowed(vocabulary, "b"), row) for row in range(3)]
+    streams = [Stream(Constraints(vocabulary, "b"), row) for row in range(3)]
     table = RuleTable(vocabulary, ("ca", "é", "b", "cxa", "ax", "Z"), 0, False)
     for number in (3, 1):
         rules, which = table.of(streams[:number])
         assert np.array_equal(rules.masks, streams[0].allowed.mask()[None])
-        assert not rules.follow.any()
+        assert not rules.next_mask.any()
         assert which.tolist() == [0] * number
-    assert rules.pause.tolist() == [True, True, False, False, True, True]
+    assert rules.stop_after.tolist() == [True, True, False, False, True, True]
     assert table.turns is None
     backward = RuleTable(vocabulary, ("ca", "é"), 0, True)
-    assert backward.of(streams)[0].pause.tolist() == [False, False, True, False, True, False]
+    assert backward.of(streams)[0].stop_after.tolist() == [False, False, True, False, True, False]
 
 
 @pytest.mark.parametrize(("backward", "bytes_"), [(False, b"b\xa9\xac\x80"), (True, b"a\xc3\xe2\xf0")])
@@ -652,8 +652,8 @@ def test_in_bytes_a_stream_pauses_behind_the_byte_that_ends_a_stop_text(backward
     table = RuleTable(
         BYTES, ("ab", "éé", "€€€€€a€" if backward else "a€€€€€€", "😀x" if backward else "x😀"), 0, backward
     )
-    rules, _ = table.of([Stream(Allowed(BYTES, backward=backward), 0)])
-    assert sorted(np.flatnonzero(rules.pause)) == sorted(bytes_)
+    rules, _ = table.of([Stream(Constraints(BYTES, backward=backward), 0)])
+    assert sorted(np.flatnonzero(rules.stop_after)) == sorted(bytes_)
 
 
 @settings(max_examples=40)

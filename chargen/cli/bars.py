@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from chargen.cli.terminal import STDERR, cells, columns, fold, quiet, tell_above, visible
+from chargen.cli.terminal import STDERR, cells, columns, escape_control, fold, quiet, tell_above
 
 if TYPE_CHECKING:
     from chargen.training.progress import Progress
@@ -109,7 +109,9 @@ class TrainingBar:
         step, now = progress.step, time.monotonic()
         if progress.warning != self._warned:
             self._warned = progress.warning
-            tell_above(visible(f"warning: {self._warned}" if self._warned else "saved: the disk takes files again"))
+            tell_above(
+                escape_control(f"warning: {self._warned}" if self._warned else "saved: the disk takes files again")
+            )
         if progress.doing != "training" or step == self._told:
             return
         if progress.valid_loss is not None or now - self._told_at > TELL_SECONDS:
@@ -166,7 +168,7 @@ class TrainingBar:
         sampler = Sampler(model, seed=step, temperature=0.8, stepper=NumpyStepper(model.config, model.arrays))
         tell_above(f"  step {step:,} writes:")
         width = columns()
-        for line in visible(sampler.generate(self.preview)).split("\n"):
+        for line in escape_control(sampler.generate(self.preview)).split("\n"):
             rows = [line] if width is None else fold(line.expandtabs(4), width - 4)
             # A bar begins each line that the model has begun.
             tell_above("\n".join(f"  {' ' if number else '|'} {row}" for number, row in enumerate(rows)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from chargen.cli.options import PATH, GroupedCommand, option
-from chargen.cli.terminal import show, styled, tell_of_kernels
+from chargen.cli.terminal import log_compiling, show, styled
 from chargen.errors import ModelFileError, amount
 from chargen.evaluation.causality import check
 from chargen.storage.model_file import model_path, read_model
@@ -26,7 +26,7 @@ def command(model: Path, as_json: bool) -> None:
     windows with carried state, step by step, and compiled as sample does. Exit code 4 if one leaks or is blind.
     """
     path = model_path(model)
-    tell_of_kernels()
+    log_compiling()
     found = check(read_model(path))
     if as_json:
         click.echo(json.dumps({"path": str(path), "checks": [asdict(one) for one in found]}))

@@ -13,7 +13,7 @@ import numpy as np
 from chargen.cli.bars import Bar
 from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.report import unknown_characters
-from chargen.cli.terminal import tell, tell_of_kernels, visible
+from chargen.cli.terminal import escape_control, log, log_compiling
 from chargen.cli.texts import read_alike, tell_of_text, text_options
 from chargen.data.corpus import CorpusConfig, split
 from chargen.data.corpus_cache import ROLES
@@ -24,7 +24,7 @@ from chargen.model.config import DIRECTIONS, need_two_ways
 from chargen.storage.model_file import ModelFile, build_model, read_model
 
 if TYPE_CHECKING:
-    from chargen.evaluation.dynamic import Reader
+    from chargen.evaluation.dynamic import DynamicEvaluator
     from chargen.evaluation.loss import Evaluation, Loss
     from chargen.model.language_model import CharModel
 
@@ -86,7 +86,7 @@ def command(
 
     place = pick_device(device)
     if place.type == "cpu":
-        tell_of_kernels()
+        log_compiling()
     chosen = pick_precision(precision, place)
     loaded = build_model(file, str(place))
     result = evaluate(loaded, file.vocabulary, text, unknown=unknown, precision=chosen, direction=direction)
@@ -119,7 +119,7 @@ def command(
     if as_json:
         click.echo(json.dumps(figures))
         return
-    _print(result, figures, visible(" ".join(sources), newlines=True))
+    _print(result, figures, escape_control(" ".join(sources), newlines=True))
     tell_of_text(report, unknown_characters(file.vocabulary, text), result.unseen, result.skipped)
 
 
@@ -130,18 +130,18 @@ def _print(result: "Evaluation", figures: dict[str, Any], name: str) -> None:
     click.echo(f"{result.bits_per_byte:.4f} bits per byte")
     click.echo(f"{result.perplexity:.4f} perplexity")
     direction = figures["direction"]
-    tell(
+    log(
         f"{name} ({figures['part']}): {amount(result.characters, 'character')} counted, "
         f"{amount(result.bytes, 'byte')}; the {'last' if direction == 'backward' else 'first'} character is context; "
         f"{direction}, {figures['precision']} on {figures['device']}"
     )
     if rates := figures.get("dynamic"):
-        tell(
+        log(
             f"dynamic evaluation: {figures['static_nats_per_character']:.4f} nats without; lr {rates['lr']:g} and "
             f"decay {rates['decay']:g} were best on the last {amount(rates['tail'], 'character')} of other text"
         )
     if result.folded:
-        tell(f"note: {amount(result.folded, 'rare character')} charged for a share of the unknown symbol")
+        log(f"note: {amount(result.folded, 'rare character')} charged for a share of the unknown symbol")
 
 
 def _tail(whole: str, text: str, part: str, file: ModelFile, other: str) -> str:
@@ -163,18 +163,20 @@ def _overlap(other: str, text: str) -> bool:
     return text in other or other in text or any(piece in text for piece in pieces)
 
 
-def _reader(model: "CharModel", vocabulary: Vocabulary, tail: str, precision: str, direction: str) -> "Reader":
+def _reader(
+    model: "CharModel", vocabulary: Vocabulary, tail: str, precision: str, direction: str
+) -> "DynamicEvaluator":
     """Who reads with the rates that are best on the tail."""
-    from chargen.evaluation.dynamic import TRIES, Reader, choose_rates, usual_gradients
+    from chargen.evaluation.dynamic import TRIES, DynamicEvaluator, choose_rates, rms_gradients
 
     ids = vocabulary.encode(tail, "skip" if vocabulary.unknown_id is None else "replace")
-    usual = usual_gradients(model, vocabulary, ids, precision, direction)
+    usual = rms_gradients(model, vocabulary, ids, precision, direction)
     with Bar(desc="choosing rates", total=TRIES, unit="try", delay=1) as bar:
         rates = choose_rates(model, vocabulary, ids, usual, precision, direction, lambda *found: bar.update())
-    return Reader(model, vocabulary, usual, rates, precision, direction)
+    return DynamicEvaluator(model, vocabulary, usual, rates, precision, direction)
 
 
-def _with_bar(reader: "Reader", size: int, ids: Any) -> Iterator["Loss"]:
+def _with_bar(reader: "DynamicEvaluator", size: int, ids: Any) -> Iterator["Loss"]:
     with Bar(desc="scoring", total=size, unit="char", delay=1) as bar:
         for loss in reader.losses(ids):
             bar.update(loss.characters)

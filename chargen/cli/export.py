@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from chargen.cli.options import PATH, GroupedCommand, option
-from chargen.cli.terminal import tell, visible
+from chargen.cli.terminal import escape_control, log
 from chargen.errors import DataError, SettingError, amount
 from chargen.storage.model_file import KIND, model_path, read_model, save_model
 from chargen.storage.quantize import KINDS, quantize
@@ -51,4 +51,4 @@ def command(model: Path, out: Path, kind: str) -> None:
             raise SettingError(f"{out} would not be {other}: export writes model files, named .safetensors")
     save_model(out, replace(file, arrays=quantize(file.arrays, kind)))
     sizes = f"{amount(out.stat().st_size, 'byte')}, {out.stat().st_size / path.stat().st_size:.0%}"
-    tell(visible(f"{out}: {sizes} of {path}", newlines=True))
+    log(escape_control(f"{out}: {sizes} of {path}", newlines=True))

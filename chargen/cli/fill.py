@@ -20,7 +20,7 @@ from chargen.cli.options import (
     unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_escapes, tell_of_kernels
+from chargen.cli.terminal import TextWriter, log, log_compiling, separate, tell_of_bans, tell_of_escapes
 from chargen.cli.texts import read_alike, text_options
 from chargen.data.reading import clean, find_sources
 from chargen.decoding.choose import SampleConfig
@@ -98,7 +98,7 @@ def command(
         raise SettingError("nothing to fill: give --before and --after, or a SOURCE with gaps")
     lengths = gap_lengths(**given) if source is None or any(one is not None for one in given.values()) else None
     file = read_model(model)
-    tell_of_kernels()
+    log_compiling()
     filler = Filler(file, config, particles=particles, seed=seed, unknown=unknown)
     tell_of_bans(filler.config.ban, file.vocabulary)
     texts = {"--stop": config.stop, "--ban": [config.ban], "--before": [before or ""], "--after": [after or ""]}
@@ -112,7 +112,7 @@ def command(
         parts = clean(before or "", file.reading), clean(after or "", file.reading)
         template = Template(parts, (lengths,))
     if seed is None:
-        tell(f"seed {filler.seed}")
+        log(f"seed {filler.seed}")
     total = 1 + num * (len(template.lengths) - 1)
     bar = Bar(total=total, unit="gap", delay=1)
     with stop_on_signals(), bar:
@@ -128,13 +128,13 @@ def command(
             scores = _scores(number, one, num) if num > 1 or sys.stderr.isatty() else []
             separate(writer, number, separator, scores)
             if scores and not writer.terminal:
-                tell("\n".join(scores))
+                log("\n".join(scores))
             _write(writer, one, template.parts if echo else ("",) * len(template.parts), echo)
         writer.close()
     _tell_search(fills)
     if count < num:
         advice = "there are no more" if fills[0].exact else "raise --particles, or allow more"
-        tell(f"note: {amount(count, 'different gap')} found, not {num}; {advice}")
+        log(f"note: {amount(count, 'different gap')} found, not {num}; {advice}")
 
 
 def _write(writer: TextWriter, filled: Filled, parts: tuple[str, ...], echo: bool) -> None:
@@ -163,14 +163,14 @@ def _tell_search(fills: tuple[Fill, ...]) -> None:
     for at, fill in enumerate(fills, start=1):
         which = f"gap {at}: " if len(fills) > 1 else ""
         if fill.exact:
-            tell(f"{which}exact: {amount(fill.found, 'possible gap')}, all scored")
+            log(f"{which}exact: {amount(fill.found, 'possible gap')}, all scored")
         else:
             size = fill.effective_sample_size
             advice = "; raise --particles for a better search" if size < fill.particles / 10 else ""
             told = (
                 f"{amount(fill.found, 'different gap')} found, effective sample size {size:.1f} of {fill.particles:,}"
             )
-            tell(which + told + advice)
+            log(which + told + advice)
 
 
 def _described(number: int, seed: int, filled: Filled) -> dict[str, Any]:

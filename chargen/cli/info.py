@@ -12,7 +12,7 @@ import click
 
 from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.report import in_bits
-from chargen.cli.terminal import show, visible
+from chargen.cli.terminal import escape_control, show
 from chargen.errors import amount
 from chargen.model.config import DIRECTIONS, parameter_count
 from chargen.storage.model_file import FILE_NAME, model_path, read_model
@@ -86,7 +86,7 @@ def command(model: Path, as_json: bool) -> None:
         )
     for name, value in rows.items():
         if value:
-            show(f"{name:12} {visible(str(value), newlines=True)}")
+            show(f"{name:12} {escape_control(str(value), newlines=True)}")
 
 
 def _written(path: Path, form: str, clock: Callable[[float], time.struct_time]) -> str:

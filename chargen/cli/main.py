@@ -10,8 +10,8 @@ import click
 
 from chargen import __version__
 from chargen.cli.help import Context
-from chargen.cli.terminal import discard, escape_what_cannot_be_written, styled, tell, visible
-from chargen.errors import ChargenError, SettingError, told
+from chargen.cli.terminal import discard, escape_control, escape_what_cannot_be_written, log, styled
+from chargen.errors import ChargenError, SettingError, repr_short
 from chargen.suggestions import did_you_mean
 
 # OpenMP's threads wait for each other by spinning. On cores shared with other programs that made training up to ten
@@ -57,7 +57,7 @@ class _Commands(click.Group):
         commands = self.list_commands(ctx)
         if args[0] not in commands and not ctx.resilient_parsing:
             advice = did_you_mean(args[0], commands) or f"; there are {', '.join(commands)}"
-            raise SettingError(f"there is no command {told(args[0])}{advice}")
+            raise SettingError(f"there is no command {repr_short(args[0])}{advice}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
-        tell(error.format_message())
+        log(error.format_message())
         sys.exit(2)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
@@ -140,5 +140,5 @@ def _open_missing_streams() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    tell(f"{styled('chargen:', 'red')} {visible(message, newlines=True)}", whole=True)
+    log(f"{styled('chargen:', 'red')} {escape_control(message, newlines=True)}", whole=True)
     sys.exit(code)

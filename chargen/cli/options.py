@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from chargen.cli.help import Context
 from chargen.cli.terminal import be_quiet
-from chargen.errors import SettingError, told
+from chargen.errors import SettingError, repr_short
 from chargen.settings import KINDS, describe_range, setting_types
 from chargen.suggestions import did_you_mean, similar_path
 
@@ -90,7 +90,9 @@ class GroupedOption(click.Option):
         try:
             found = super().type_cast_value(ctx, value)
         except (click.BadParameter, OverflowError, ValueError) as error:
-            raise SettingError(f"{self.opts[0]} is {told(value)}: it must be {self.allowed}", self.name) from error
+            raise SettingError(
+                f"{self.opts[0]} is {repr_short(value)}: it must be {self.allowed}", self.name
+            ) from error
         if isinstance(found, float) and math.isnan(found):
             raise SettingError(f"{self.opts[0]} is {found}: it must be {self.allowed}", self.name)
         if self.escapes and isinstance(found, str):
@@ -274,7 +276,7 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
     for written, value in settings.items():
         name = written.replace("-", "_")
         if name not in known:
-            raise SettingError(f"{path}: no setting {told(written)}{did_you_mean(name, known)}")
+            raise SettingError(f"{path}: no setting {repr_short(written)}{did_you_mean(name, known)}")
         found[known[name].name] = _check_toml(path, written, value, known[name])
     ctx.default_map = found
 
@@ -295,7 +297,9 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
         wanted = (int, float)
     for one in value if many else [value]:
         if not isinstance(one, wanted) or (isinstance(one, bool) and not flag):
-            raise SettingError(f"{path}: {name} is {told(one)}: it must be {KINDS[wanted[-1]] if flag else allowed}")
+            raise SettingError(
+                f"{path}: {name} is {repr_short(one)}: it must be {KINDS[wanted[-1]] if flag else allowed}"
+            )
         if isinstance(one, int) and one.bit_length() > 10_000:
-            raise SettingError(f"{path}: {name} is {told(one)}: it must be {allowed}")
+            raise SettingError(f"{path}: {name} is {repr_short(one)}: it must be {allowed}")
     return value

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.cli.terminal import as_argument, tell, visible
+from chargen.cli.terminal import as_argument, escape_control, log
 from chargen.data.corpus import Corpus
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import amount
@@ -30,7 +30,7 @@ REPEATED, REPEATED_ITSELF = 0.1, 0.3
 
 def say(text: str) -> None:
     """Tell a line in which nothing can steer the terminal."""
-    tell(visible(text, newlines=True))
+    log(escape_control(text, newlines=True))
 
 
 def tell_corpus(corpus: Corpus, name: str) -> None:

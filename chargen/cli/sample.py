@@ -19,7 +19,7 @@ from chargen.cli.options import (
     unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import TextWriter, separate, tell, tell_of_bans, tell_of_escapes, tell_of_kernels
+from chargen.cli.terminal import TextWriter, log, log_compiling, separate, tell_of_bans, tell_of_escapes
 from chargen.cli.texts import read_alike, text_options
 from chargen.data.reading import clean, find_sources
 from chargen.decoding.choose import WRITING, SampleConfig
@@ -27,7 +27,7 @@ from chargen.errors import ChargenError, SettingError
 from chargen.model.config import need_two_ways
 from chargen.rng import MAX_SEED
 from chargen.sampling.rounding import LENGTH
-from chargen.sampling.sample import Sample, Written
+from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import read_model
 from chargen.storage.quantize import KINDS
@@ -127,7 +127,7 @@ def command(
     if quantize:
         file = replace(file, arrays=quantized(file.arrays, quantize))
     if device == "cpu":
-        tell_of_kernels()
+        log_compiling()
     sampler = Sampler(file, config, num=num, seed=seed, device=device, direction=direction)
     if state_out is not None:
         sampler.check_state_path(state_out)
@@ -139,7 +139,7 @@ def command(
             sampler.reseed(seed)
     sampler.feed(text, unknown)
     if seed is None and state_in is None:
-        tell(f"seed {sampler.seed}")
+        log(f"seed {sampler.seed}")
     with stop_on_signals() as stop:
         stop.deferred = True  # the state may be wanted
         writer = TextWriter(raw=file.vocabulary.raw)
@@ -185,7 +185,7 @@ class _Samples:
         self.echo = echo
         self.num = num
         self.reverse = reverse
-        self.kept: list[list[Written]] = [[] for _ in range(num)]
+        self.kept: list[list[Character]] = [[] for _ in range(num)]
         if not reverse:
             self._head(0)
 
@@ -194,7 +194,7 @@ class _Samples:
             separate(self.writer, number, self.separator, [f"{number + 1} of {self.num}"] if self.num > 1 else [])
             self.writer.write("" if self.reverse else self.echo)
 
-    def add(self, written: Written) -> None:
+    def add(self, written: Character) -> None:
         """Take one character of one sample."""
         if self.form == "text" and written.stream == 0 and not self.reverse:
             self.writer.write(written.character)

@@ -12,7 +12,7 @@ import click
 from chargen.cli.bars import Bar
 from chargen.cli.options import PATH, GroupedCommand, option, unused
 from chargen.cli.report import unknown_characters
-from chargen.cli.terminal import TextWriter, show, tell, tell_of_escapes, visible
+from chargen.cli.terminal import TextWriter, escape_control, log, show, tell_of_escapes
 from chargen.cli.texts import read_alike, tell_of_text, text_options
 from chargen.data.reading import ReadingReport, Source, clean, find_sources
 from chargen.errors import DataError, SettingError, amount
@@ -147,7 +147,7 @@ def _print_unlikely(found: Scores, new: str) -> None:
 
 
 def _shown(character: str) -> str:
-    return visible(quoted(character), newlines=True)
+    return escape_control(quoted(character), newlines=True)
 
 
 def _described(one: CharacterScore) -> dict[str, Any]:
@@ -171,12 +171,12 @@ def _sums(found: Scores) -> dict[str, float | int | None]:
 def _tell_sums(found: Scores) -> None:
     totals = _sums(found)
     below = f"below {found.threshold:g} by {found.by}, or unknown"
-    tell(f"{totals['unlikely']:,} of {amount(len(found), 'character')} unlikely: {below}")
+    log(f"{totals['unlikely']:,} of {amount(len(found), 'character')} unlikely: {below}")
     for name in ("forward", "backward"):
         total = totals[f"log_prob_{name}"]
         if total is not None:
             mean = abs(total) / sum(one.forward is not None for one in found)
-            tell(f"{name}: {mean:.4f} nats, {mean / math.log(2):.4f} bits per character")
+            log(f"{name}: {mean:.4f} nats, {mean / math.log(2):.4f} bits per character")
     pseudo = totals["pseudo_log_likelihood"]
     if pseudo is not None:
-        tell(f"cloze: pseudo-log-likelihood {pseudo:.2f} nats, not to be compared with the two")
+        log(f"cloze: pseudo-log-likelihood {pseudo:.2f} nats, not to be compared with the two")

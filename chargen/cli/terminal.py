@@ -30,7 +30,7 @@ def as_argument(path: object) -> str:
     return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
-def visible(text: str, *, newlines: bool = False) -> str:
+def escape_control(text: str, *, newlines: bool = False) -> str:
     """The text with control, bidirectional and other invisible characters as escapes such as \\x1b and \\u202e.
 
     Line ends and tabs stay, line ends only where `newlines` is False; so does a carriage return before a line feed.
@@ -181,7 +181,7 @@ def quiet() -> bool:
     return ctx is not None and bool(ctx.meta.get(_QUIET))
 
 
-def tell(text: str, *, whole: bool = False) -> None:
+def log(text: str, *, whole: bool = False) -> None:
     """Say something on standard error, in rows that fit the terminal; an error stays whole, however long its line.
 
     A quiet command says it only where it is a warning or an error.
@@ -234,7 +234,7 @@ class TextWriter:
         if text.endswith("\r"):
             text, self._held = text[:-1], "\r"
         self._last = text[-1:] or self._last
-        shown = visible(text.translate(_BYTES) if self.raw else text)
+        shown = escape_control(text.translate(_BYTES) if self.raw else text)
         self.stream.write(styled(shown, color) if color and shown and self.colors else shown)
         self.stream.flush()
 
@@ -247,7 +247,7 @@ class TextWriter:
     def end_line(self) -> None:
         """End the line, unless it has just ended."""
         ended = self._last == "\n" and not self._held
-        self.stream.write(visible(self._held) + ("" if ended else "\n"))
+        self.stream.write(escape_control(self._held) + ("" if ended else "\n"))
         self.stream.flush()
         self._held, self._last = "", "\n"
 
@@ -269,7 +269,7 @@ def separate(writer: TextWriter, number: int, separator: str | None, headings: S
     if blank and (quiet() or not headings):
         writer.write("\n")
     for line, heading in enumerate(headings if writer.terminal else ()):
-        tell("\n" * (blank and line == 0) + f"--- {heading} ---")
+        log("\n" * (blank and line == 0) + f"--- {heading} ---")
 
 
 def tell_of_bans(ban: str, vocabulary: "Vocabulary") -> None:
@@ -280,7 +280,7 @@ def tell_of_bans(ban: str, vocabulary: "Vocabulary") -> None:
         names = ", ".join(repr(ban[place]) for place in places[:5]) + " …" * (len(places) > 5)
         advice = advise(ban, places[:5], known).removesuffix("; ")
         words = f"note: the model does not have {names}: to ban that does nothing{'; ' * bool(advice)}{advice}"
-        tell(visible(words, newlines=True))
+        log(escape_control(words, newlines=True))
 
 
 def tell_of_escapes(vocabulary: "Vocabulary", texts: Mapping[str, Iterable[str]]) -> None:
@@ -294,16 +294,16 @@ def tell_of_escapes(vocabulary: "Vocabulary", texts: Mapping[str, Iterable[str]]
     for name, given in texts.items():
         for escape in {match[0]: None for text in given for match in _ESCAPE.finditer(text)}:
             what = f"{name} has a backslash and {escape[1]}"
-            tell(f"note: {what}, not {ESCAPES[escape][1]}, which is $'{escape}' in most shells")
+            log(f"note: {what}, not {ESCAPES[escape][1]}, which is $'{escape}' in most shells")
 
 
-def tell_of_kernels() -> "Compiling | None":
+def log_compiling() -> "Compiling | None":
     """Say why a command is slow: without numba all the time, with it while something is compiled for this machine.
 
     Returns who knows how long that took.
     """
     if not available():
-        tell("note: without the package numba this is slower")
+        log("note: without the package numba this is slower")
         return None
     from chargen.kernels.compiled import when_compiling
 

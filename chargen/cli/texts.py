@@ -7,7 +7,7 @@ import click
 
 from chargen.cli.options import Function, option
 from chargen.cli.report import some_of
-from chargen.cli.terminal import tell
+from chargen.cli.terminal import log
 from chargen.data.reading import ReadingReport, Source, clean, read_text
 from chargen.errors import amount
 from chargen.storage.model_file import ModelFile
@@ -48,4 +48,4 @@ def tell_of_text(report: ReadingReport, new: str, charged: int, left_out: int) -
         (len(report.passed_over), "file", "passed over as no text"),
     ):
         if count:
-            tell(f"note: {amount(count, noun)} {words}")
+            log(f"note: {amount(count, noun)} {words}")

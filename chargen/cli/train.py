@@ -25,7 +25,7 @@ from chargen.cli.options import (
 from chargen.cli.report import say, tell_corpus, tell_model, tell_origin, tell_result
 from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.spent import Spent
-from chargen.cli.terminal import as_argument, tell_of_kernels
+from chargen.cli.terminal import as_argument, log_compiling
 from chargen.data.corpus import Corpus, CorpusConfig
 from chargen.durable import locked, make_folder
 from chargen.errors import DataError, ModelFileError, SettingError, WriteError, amount
@@ -142,7 +142,7 @@ def command(
         tell_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
         spent.mark("reading the text")
         if device == "cpu":
-            spent.compiling = tell_of_kernels()
+            spent.compiling = log_compiling()
         sizes = _sizes(corpus, given_model, given_training, preset)
         spent.mark("timing this machine")
         tell_model(corpus, sizes.model, sizes.training)
@@ -282,7 +282,7 @@ def _resumed(
     spent.mark("reading the text")
     trainer = Trainer.resume(folder, corpus, changes=changes, started=started)
     if trainer.device.type == "cpu":
-        spent.compiling = tell_of_kernels()
+        spent.compiling = log_compiling()
     say(f"resume   {folder} at step {trainer.counters.step:,}, after {trainer.counters.seconds:,.0f} s")
     for role, names in elsewhere.items():
         if names:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from chargen.arguments import checked
 from chargen.errors import DataError, amount
 from chargen.rng import Purpose, uniform
-from chargen.settings import whole
+from chargen.settings import check_int
 
 MAX_STEP = 2**40
 """So many no run makes, and positions stay in 64 bits."""
@@ -63,7 +63,7 @@ class ConsecutiveBatches:
         self, ids: NDArray[Any], batch_size: int, seq_length: int, seed: int = 0, rows: range | None = None
     ) -> None:
         ids = checked("ids", ids, (None,), np.int64)
-        batch_size, seq_length = whole("batch_size", batch_size, 1), whole("seq_length", seq_length, 1)
+        batch_size, seq_length = check_int("batch_size", batch_size, 1), check_int("seq_length", seq_length, 1)
         if len(ids) < 2:
             raise DataError(
                 f"training needs at least 2 characters, found {len(ids)}; give more text, or a smaller --valid-fraction"
@@ -78,7 +78,7 @@ class ConsecutiveBatches:
 
     def batch(self, step: int) -> Batch:
         """The batch of `step`, counted from 0; only the first one starts fresh."""
-        step = whole("step", step, 0, MAX_STEP)
+        step = check_int("step", step, 0, MAX_STEP)
         first = (self.starts + step * self.seq_length - 1)[:, None]
         window = _gather(self.ids, (first + np.arange(self.seq_length + 1)) % len(self.ids))
         return Batch(window[:, :-1], window[:, 1:], np.full(len(first), step > 0))
@@ -105,7 +105,7 @@ class RandomBatches:
         purpose: Purpose = Purpose.WINDOW,
     ) -> None:
         ids = checked("ids", ids, (None,), np.int64)
-        batch_size, seq_length = whole("batch_size", batch_size, 1), whole("seq_length", seq_length, 1)
+        batch_size, seq_length = check_int("batch_size", batch_size, 1), check_int("seq_length", seq_length, 1)
         if len(ids) < seq_length + 1:
             advice = (
                 f"choose --seq-length {len(ids) - 1} or less, or --batching consecutive"
@@ -130,7 +130,7 @@ class RandomBatches:
 
     def windows(self, step: int) -> NDArray[np.int64]:
         """The windows (B, T + 1) of `step`, of which `batch` makes inputs and targets."""
-        step = whole("step", step, 0, MAX_STEP)
+        step = check_int("step", step, 0, MAX_STEP)
         places = len(self.ids) - self.seq_length
         first = (uniform(self.seed, self.rows, step, self.purpose) * places).astype(np.int64)[:, None]
         return _gather(self.ids, first + np.arange(self.seq_length + 1))

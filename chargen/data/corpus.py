@@ -20,7 +20,7 @@ from chargen.data.reading import RAW, ReadingReport, clean, find_sources
 from chargen.data.repeats import copied
 from chargen.data.sorted_lines import are_sorted
 from chargen.data.vocabulary import Vocabulary, count_code_points
-from chargen.errors import DataError, ModelFileError, SettingError, amount, short, told
+from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
 from chargen.settings import check_text, make_settings, setting
 
 Names = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -186,9 +186,11 @@ class Corpus:
             train, valid, test = ({**sources, **moved}[role] for role in ROLES)
             named = [os.fspath(name) for given in (train, valid, test) for name in given]
             if not re.fullmatch("[0-9a-f]{64}", key):
-                raise ValueError(f"key {told(key)}")
+                raise ValueError(f"key {repr_short(key)}")
         except (KeyError, TypeError, ValueError, AttributeError, SettingError) as error:
-            raise ModelFileError(f"the run does not remember its text as chargen does: {short(error, 200)}") from error
+            raise ModelFileError(
+                f"the run does not remember its text as chargen does: {truncate(error, 200)}"
+            ) from error
         try:
             if not named or any(source.once for source in find_sources(named)[0]):
                 raise DataError("the text of this run was given once and is no longer in the cache; start a new run")
@@ -284,7 +286,9 @@ def _as_list(names: Any) -> list[str]:
     found = []
     for name in given:
         if not isinstance(name, (str, os.PathLike)):
-            raise SettingError(f"{told(name)} must be the name of a text, a str or a Path; give one, or a list of such")
+            raise SettingError(
+                f"{repr_short(name)} must be the name of a text, a str or a Path; give one, or a list of such"
+            )
         found.append(os.fspath(name))
     return found
 

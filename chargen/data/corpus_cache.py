@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from chargen.cache_folder import cache_folder
 from chargen.data.reading import BLOCK, RAW, ReadingConfig, ReadingReport, Source, read_text, text_files
 from chargen.data.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_points
-from chargen.durable import sync_folder, why, write_durably
+from chargen.durable import describe_os_error, sync_folder, write_durably
 from chargen.errors import ChargenError, DataError, SettingError, WriteError
 from chargen.settings import setting
 
@@ -164,7 +164,7 @@ class _Encoder:
         except (OSError, WriteError) as error:
             what = str(error)
             if isinstance(error, OSError):
-                what = f"cannot write the cache {self.cache}: {why(error, self.cache)}"
+                what = f"cannot write the cache {self.cache}: {describe_os_error(error, self.cache)}"
             raise ChargenError(f"{what}; set CHARGEN_CACHE to a folder with room") from error
         if text is not None:
             text.report.passed_over = self.passed_over

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from chargen.arguments import checked, within
 from chargen.data.twins import advise
-from chargen.errors import DataError, ModelFileError, amount, short
+from chargen.errors import DataError, ModelFileError, amount, truncate
 from chargen.settings import check_text
 
 if TYPE_CHECKING:
@@ -260,7 +260,9 @@ class Vocabulary:
                 raise ValueError("a token is not a single character")
             return cls("".join(ordered), folded=folded, unit=unit)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise ModelFileError(f"the stored vocabulary is not one that chargen wrote: {short(error, 200)}") from error
+            raise ModelFileError(
+                f"the stored vocabulary is not one that chargen wrote: {truncate(error, 200)}"
+            ) from error
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

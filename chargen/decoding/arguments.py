@@ -35,18 +35,18 @@ def fitting_reading(ids: Any, counts: Any, size: int) -> tuple[NDArray[np.int64]
     return ids, counts
 
 
-def fitting_rules(rules: Any, mask_of: Any, rows: int, turns: int, size: int) -> tuple[Rules, NDArray[np.int64]]:
+def fitting_rules(rules: Any, mask_index: Any, rows: int, turns: int, size: int) -> tuple[Rules, NDArray[np.int64]]:
     """Rules, and which mask holds for each row (R,). Raises ArgumentError where they do not fit."""
     if not isinstance(rules, Rules):
         raise ArgumentError(f"rules of type {type(rules).__name__}: needed are Rules")
     masks = fitting("masks", rules.masks, (None, size), np.bool_)
-    follow = fitting("follow", rules.follow, masks.shape, np.int64)
-    pause = fitting("pause", rules.pause, (size,), np.bool_)
-    mask_of = fitting("mask_of", mask_of, (rows,), np.int64)
-    within("mask_of", mask_of, 0, len(masks))
+    next_mask = fitting("next_mask", rules.next_mask, masks.shape, np.int64)
+    stop_after = fitting("stop_after", rules.stop_after, (size,), np.bool_)
+    mask_index = fitting("mask_index", mask_index, (rows,), np.int64)
+    within("mask_index", mask_index, 0, len(masks))
     if turns > 1:
-        within("follow", follow, -np.inf, len(masks))
-    return Rules(masks, follow, pause), mask_of
+        within("next_mask", next_mask, -np.inf, len(masks))
+    return Rules(masks, next_mask, stop_after), mask_index
 
 
 def fitting_uniforms(uniforms: Any, rows: int) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.data.vocabulary import Vocabulary
-from chargen.errors import SettingError, amount, told
+from chargen.errors import SettingError, amount, repr_short
 from chargen.model.config import ModelConfig
 from chargen.settings import check_settings, setting
 
@@ -42,7 +42,7 @@ def in_words(model: ModelConfig, vocabulary: Vocabulary, settings: dict[str, Any
     """A model and how text is drawn from it, for a person: of `config` what differs from a plain draw."""
     plain = asdict(SampleConfig())
     chosen = {name: value for name, value in asdict(config).items() if value != plain[name]}
-    words = ", ".join(f"{name}={told(value)}" for name, value in {**settings, **chosen}.items())
+    words = ", ".join(f"{name}={repr_short(value)}" for name, value in {**settings, **chosen}.items())
     shape = f"{model.cell.upper()} {model.num_layers} x {model.hidden_size}"
     return f"{shape}, {amount(len(vocabulary), vocabulary.unit)}, {words}"
 

@@ -94,18 +94,18 @@ class Decoder(Stepper):
         return chunk.logits, chunk.state
 
     def _write(
-        self, logits: Floats, state: State, uniforms: NDArray[np.float64], rules: Rules, mask_of: NDArray[np.int64],
+        self, logits: Floats, state: State, uniforms: NDArray[np.float64], rules: Rules, mask_index: NDArray[np.int64],
         config: SampleConfig,
     ) -> Chunk:  # fmt: skip
         ids, counts = np.zeros(uniforms.shape, np.int64), np.zeros(len(uniforms), np.int64)
-        return self._run(logits, state, ids, counts, True, uniforms, rules, mask_of, config)
+        return self._run(logits, state, ids, counts, True, uniforms, rules, mask_index, config)
 
     def _run(
         self, logits: Floats, state: State, ids: NDArray[np.int64], counts: NDArray[np.int64], write: bool,
-        uniforms: NDArray[np.float64], rules: Rules, mask_of: NDArray[np.int64], config: SampleConfig,
+        uniforms: NDArray[np.float64], rules: Rules, mask_index: NDArray[np.int64], config: SampleConfig,
     ) -> Chunk:  # fmt: skip
         logits, after = logits.copy(), tuple(layer.copy() for layer in state)
-        counts, mask_of, log_probs = counts.copy(), mask_of.copy(), np.zeros(ids.shape)
+        counts, mask_index, log_probs = counts.copy(), mask_index.copy(), np.zeros(ids.shape)
         choice = config.temperature, min(config.top_k, self.size), config.top_p, config.min_p
 
         def run(rows: slice) -> None:
@@ -117,7 +117,7 @@ class Decoder(Stepper):
             )  # fmt: skip
             arguments = (
                 self._model, logits[rows], part, ids[rows], log_probs[rows], counts[rows], write, uniforms[rows],
-                rules.masks, mask_of[rows], rules.follow, rules.pause, *choice,
+                rules.masks, mask_index[rows], rules.next_mask, rules.stop_after, *choice,
             )  # fmt: skip
             timed = self._team > 1 and len(ids) == 1 and ids.shape[1] >= MEASURED
             way, begun = timed and self._faster.choose(), time.perf_counter()

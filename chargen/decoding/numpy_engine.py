@@ -23,7 +23,7 @@ from chargen.decoding.choose import SampleConfig, choose, log_softmax
 from chargen.decoding.rules import Rules
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.model.config import ModelConfig
-from chargen.settings import whole
+from chargen.settings import check_int
 from chargen.storage.fitting_weights import fitting_stack
 from chargen.storage.quantize import as_float32
 
@@ -48,7 +48,7 @@ class Stepper(ABC):
 
     def start(self, rows: int) -> State:
         """The state of an unknown context: zeros, one array (R, S) per layer."""
-        shape = whole("rows", rows, 0), self.config.state_size
+        shape = check_int("rows", rows, 0), self.config.state_size
         return tuple(np.zeros(shape, np.float32) for _ in range(self.config.num_layers))
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
@@ -67,23 +67,23 @@ class Stepper(ABC):
 
     def write(
         self, logits: NDArray[Any], state: State, uniforms: NDArray[np.float64], rules: Rules,
-        mask_of: NDArray[np.int64], config: SampleConfig, *, fits: bool = False,
+        mask_index: NDArray[np.int64], config: SampleConfig, *, fits: bool = False,
     ) -> "Chunk":  # fmt: skip
         """Each row writes an id for each of its uniforms (R, T), or fewer where the rules stop it.
 
         Args:
             logits, state: where the rows stand.
             uniforms: from 0 to below 1.
-            mask_of: (R,), which mask holds for each row's first id.
+            mask_index: (R,), which mask holds for each row's first id.
             fits: where it is known already that all this fits: to look takes as long as to write two characters.
         """
         if not fits:
             logits = fitting("logits", logits, (None, self.size), np.float32)
             uniforms = fitting_uniforms(uniforms, len(logits))
-            rules, mask_of = fitting_rules(rules, mask_of, len(logits), uniforms.shape[1], self.size)
+            rules, mask_index = fitting_rules(rules, mask_index, len(logits), uniforms.shape[1], self.size)
             check_config(config)
             state = fitting_state(self.config, state, len(logits))
-        return self._write(logits, state, uniforms, rules, mask_of, config)
+        return self._write(logits, state, uniforms, rules, mask_index, config)
 
     @abstractmethod
     def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:
@@ -99,15 +99,15 @@ class Stepper(ABC):
 
     def _write(
         self, logits: NDArray[np.float32], state: State, uniforms: NDArray[np.float64], rules: Rules,
-        mask_of: NDArray[np.int64], config: SampleConfig,
+        mask_index: NDArray[np.int64], config: SampleConfig,
     ) -> "Chunk":  # fmt: skip
         logits, state = logits.copy(), tuple(layer.copy() for layer in state)
         ids, log_probs = np.zeros(uniforms.shape, np.int64), np.zeros(uniforms.shape)
-        counts, mask_of = np.zeros(len(ids), np.int64), mask_of.copy()
+        counts, mask_index = np.zeros(len(ids), np.int64), mask_index.copy()
         active = np.arange(len(ids))
         for turn in range(uniforms.shape[1]):
             for row in active:
-                allowed = rules.masks[mask_of[row]]
+                allowed = rules.masks[mask_index[row]]
                 if not np.isfinite(logits[row]).all():
                     ids[row, turn] = NOT_FINITE
                 elif not allowed.any():
@@ -116,10 +116,10 @@ class Stepper(ABC):
                     one = ids[row, turn] = choose(logits[row], allowed, uniforms[row, turn], config)
                     log_probs[row, turn] = log_softmax(logits[row])[one]
                     counts[row] += 1
-                    mask_of[row] = rules.follow[mask_of[row], one]
+                    mask_index[row] = rules.next_mask[mask_index[row], one]
             written = active[ids[active, turn] >= 0]
             self._step_some(written, ids[:, turn], logits, state)
-            active = written[(mask_of[written] >= 0) & ~rules.pause[ids[written, turn]]]
+            active = written[(mask_index[written] >= 0) & ~rules.stop_after[ids[written, turn]]]
         return Chunk(logits, state, ids, log_probs, counts)
 
     def _step_some(self, rows: NDArray[np.int64], ids: NDArray[Any], logits: NDArray[Any], state: State) -> None:

@@ -12,10 +12,10 @@ class Rules:
 
     Args:
         masks: (M, V), the ids allowed where one thing or another has been written.
-        follow: (M, V), which mask holds after an id; below zero where that is not known, and the row pauses.
-        pause: (V,), ids behind which a row pauses.
+        next_mask: (M, V), which mask holds after an id; below zero where that is not known, and the row stops.
+        stop_after: (V,), ids behind which a row stops.
     """
 
     masks: NDArray[np.bool_]
-    follow: NDArray[np.int64]
-    pause: NDArray[np.bool_]
+    next_mask: NDArray[np.int64]
+    stop_after: NDArray[np.bool_]

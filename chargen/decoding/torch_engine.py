@@ -86,7 +86,7 @@ class TorchStepper(Stepper):
 
     def _write(
         self, logits: NDArray[np.float32], state: State, uniforms: NDArray[np.float64], rules: Rules,
-        mask_of: NDArray[np.int64], config: SampleConfig,
+        mask_index: NDArray[np.int64], config: SampleConfig,
     ) -> Chunk:  # fmt: skip
         rows, turns = uniforms.shape
         with self._one_writer, torch.inference_mode():
@@ -96,7 +96,7 @@ class TorchStepper(Stepper):
             if self._turns is None or self._turns.kind != kind:
                 self._turns = None  # free its memory first
                 self._turns = _Turns(weakref.proxy(self), *kind)
-            return self._turns.run(logits, state, uniforms, rules, mask_of)
+            return self._turns.run(logits, state, uniforms, rules, mask_index)
 
     def _there(self, values: NDArray[Any], kind: torch.dtype = torch.float32) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.model.device, kind)
@@ -121,9 +121,9 @@ class _Turns:
         self.state = tuple(torch.zeros(rows, stepper.config.state_size, **options) for _ in stepper.layers)
         self.uniforms = torch.zeros(rows, turns, dtype=self.real, **options)
         self.masks = torch.ones(masks, size, dtype=torch.bool, **options)
-        self.follow = torch.zeros(masks, size, dtype=torch.int64, **options)
-        self.pause = torch.zeros(size, dtype=torch.bool, **options)
-        self.mask_of, self.counts = (torch.zeros(rows, dtype=torch.int64, **options) for _ in range(2))
+        self.next_mask = torch.zeros(masks, size, dtype=torch.int64, **options)
+        self.stop_after = torch.zeros(size, dtype=torch.bool, **options)
+        self.mask_index, self.counts = (torch.zeros(rows, dtype=torch.int64, **options) for _ in range(2))
         self.active = torch.zeros(rows, dtype=torch.bool, **options)
         self.ids = torch.zeros(rows, turns, dtype=torch.int64, **options)
         self.log_probs = torch.zeros(rows, turns, dtype=self.real, **options)
@@ -146,13 +146,14 @@ class _Turns:
 
     def run(
         self, logits: NDArray[Any], state: State, uniforms: NDArray[np.float64], rules: Rules,
-        mask_of: NDArray[np.int64],
+        mask_index: NDArray[np.int64],
     ) -> Chunk:  # fmt: skip
         """Write a chunk."""
         rows, turns = uniforms.shape
-        given = [logits, *state, uniforms, rules.masks, rules.follow, rules.pause, mask_of]
+        given = [logits, *state, uniforms, rules.masks, rules.next_mask, rules.stop_after, mask_index]
         places = [
-            self.logits, *self.state, self.uniforms[:, :turns], self.masks, self.follow, self.pause, self.mask_of
+            self.logits, *self.state, self.uniforms[:, :turns], self.masks, self.next_mask, self.stop_after,
+            self.mask_index,
         ]  # fmt: skip
         with np.errstate(over="ignore"):
             for place, values in zip(places, given, strict=True):
@@ -177,7 +178,7 @@ class _Turns:
 
     def _turn(self) -> None:
         """Let every row that may write on choose an id and read it. Changes its tensors in place and asks nothing."""
-        allowed = self.masks[self.mask_of.clamp(min=0)]
+        allowed = self.masks[self.mask_index.clamp(min=0)]
         finite, some = torch.isfinite(self.logits).all(1), allowed.any(1)
         writes = self.active & finite & some
         scores = self.logits.to(self.real)
@@ -191,9 +192,9 @@ class _Turns:
         logits, state = self.stepper.advance(chosen, self.state)
         for place, new in ((self.logits, logits), *zip(self.state, state, strict=True)):
             torch.where(writes[:, None], new, place, out=place)
-        following = self.follow[self.mask_of.clamp(min=0), chosen]
-        torch.where(writes, following, self.mask_of, out=self.mask_of)
-        self.active.copy_(writes & (self.mask_of >= 0) & ~self.pause[chosen])
+        following = self.next_mask[self.mask_index.clamp(min=0), chosen]
+        torch.where(writes, following, self.mask_index, out=self.mask_index)
+        self.active.copy_(writes & (self.mask_index >= 0) & ~self.stop_after[chosen])
         self.turn.add_(1)
 
     def _note(self, table: Tensor, rows: Tensor, values: Tensor) -> None:

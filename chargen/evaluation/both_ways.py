@@ -13,7 +13,7 @@ from torch import Tensor
 from chargen.arguments import fitting, within
 from chargen.model.language_model import CharModel
 from chargen.model.layers import State
-from chargen.settings import whole
+from chargen.settings import check_int
 
 WINDOW = 256
 
@@ -52,7 +52,7 @@ def read_both_ways(
     ids = fitting("ids", ids, (None,), np.int64)
     within("ids", ids, 0, model.vocabulary_size)
     first_logits = fitting("first_logits", first_logits, (model.vocabulary_size,), np.float32)
-    window = whole("window", window, 1)
+    window = check_int("window", window, 1)
     borders = [*range(0, len(ids), window), len(ids)]
     unknown = torch.from_numpy(first_logits).to(model.device)
     both = model.config.bidirectional

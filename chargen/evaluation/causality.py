@@ -17,7 +17,7 @@ from chargen.decoding.pick_engine import new_stepper
 from chargen.errors import NOT_FINITE, ChargenError, SettingError
 from chargen.model.config import ModelConfig
 from chargen.rng import Purpose, uniform
-from chargen.settings import whole
+from chargen.settings import check_int
 from chargen.storage.model_file import ModelFile, as_model_file, build_model, check_char_model
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ def check_causality(
     """
     if sees not in SEES:
         raise SettingError(f"sees is {sees!r}: it must be one of {', '.join(SEES)}", "sees")
-    vocabulary_size = whole("vocabulary_size", vocabulary_size, 0)
+    vocabulary_size = check_int("vocabulary_size", vocabulary_size, 0)
     if vocabulary_size < 2:
         raise SettingError("a model of a single character predicts nothing: there is nothing to check")
-    length = whole("length", length, 2, 1_000_000)
+    length = check_int("length", length, 2, 1_000_000)
     draws = uniform(seed, np.arange(2)[:, None], np.arange(length), Purpose.CHECK)
     text = (draws[0] * vocabulary_size).astype(np.int64)
     # Another character at every position, however it is drawn.

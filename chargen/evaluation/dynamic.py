@@ -19,7 +19,7 @@ from torch.nn import Parameter
 from chargen.data.reading import clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError, amount
-from chargen.evaluation.loss import Loss, first_counted, folding_nats, total
+from chargen.evaluation.loss import Loss, first_scored, folding_nats, total
 from chargen.model.device import autocast, float32_products
 from chargen.model.language_model import CharModel
 from chargen.model.layers import State, detach
@@ -51,7 +51,7 @@ class Rates:
 ADAPT = Rates(1e-4, 0.0)
 
 
-class Reader:
+class DynamicEvaluator:
     """A copy of a model that reads a text, and learns from every segment after it is scored.
 
     Args:
@@ -102,7 +102,7 @@ class Reader:
                 weight.lerp_(trained, pull)
 
 
-def usual_gradients(
+def rms_gradients(
     model: CharModel,
     vocabulary: Vocabulary,
     ids: NDArray[Any],
@@ -139,7 +139,7 @@ def choose_rates(
     found: dict[Rates, float] = {}
 
     def read(rates: Rates) -> None:
-        reader = Reader(model, vocabulary, usual, rates, precision, direction)
+        reader = DynamicEvaluator(model, vocabulary, usual, rates, precision, direction)
         loss = total(reader.losses(ids)).mean
         found[rates] = loss if math.isfinite(loss) else math.inf
         tried(rates, loss)
@@ -163,8 +163,8 @@ def adapted(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, direct
     """
     model, vocabulary = build_model(file), file.vocabulary
     ids = vocabulary.encode(clean(text, file.reading), "skip" if vocabulary.unknown_id is None else "replace")
-    usual = usual_gradients(model, vocabulary, ids, direction=direction)
-    reader = Reader(model, vocabulary, usual, rates, direction=direction)
+    usual = rms_gradients(model, vocabulary, ids, direction=direction)
+    reader = DynamicEvaluator(model, vocabulary, usual, rates, direction=direction)
     for _ in range(times):
         for _ in reader.losses(ids):
             pass
@@ -177,7 +177,7 @@ def _segments(
     """Segments of a text with their nats, and the gradients of their means. Weights may change between two of them."""
     backward = direction == "backward"
     ids = ids[::-1] if backward else ids
-    first = first_counted(ids, vocabulary.byte_mode, backward)
+    first = first_scored(ids, vocabulary.byte_mode, backward)
     if len(ids) <= first:
         raise DataError(
             f"learning from a text needs at least 2 characters, found {amount(len(ids), 'id')}; give more text"

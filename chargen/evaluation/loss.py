@@ -17,10 +17,10 @@ from chargen.errors import NOT_FINITE, ChargenError, DataError, amount
 from chargen.model.device import autocast, pick_device
 from chargen.model.language_model import CharModel
 from chargen.model.loss import costs
-from chargen.settings import check_text, whole
+from chargen.settings import check_int, check_text
 from chargen.storage.model_file import ModelFile, as_model_file, build_model, vocabulary_of
 
-WARM = 500
+WARMUP = 500
 MAX_ROWS = 32
 WINDOW = 256
 
@@ -72,16 +72,16 @@ def loss_windows(
     byte_mode = vocabulary is not None and vocabulary.byte_mode
     backward = direction == "backward"
     ids = ids[::-1] if backward else ids
-    first = first_counted(ids, byte_mode, backward)
+    first = first_scored(ids, byte_mode, backward)
     size = len(ids) - first
     if size < 1:
         raise DataError(f"scoring needs at least 2 characters, found {amount(len(ids), 'id')}; give more text")
-    rows = whole("rows", rows or max(1, min(MAX_ROWS, min(size, limit or size) // 1000)), 1)
+    rows = check_int("rows", rows or max(1, min(MAX_ROWS, min(size, limit or size) // 1000)), 1)
     borders = first + np.arange(rows + 1) * size // rows
     begin, end = borders[:-1], borders[1:]
     if limit is not None and limit < size:
         end = np.minimum(end, begin + max(1, limit // rows))
-    warm = np.maximum(begin - WARM, 1)
+    warm = np.maximum(begin - WARMUP, 1)
     state = None
     for offset in range(0, int((end - warm).max()), WINDOW):
         targets_at = warm[:, None] + offset + np.arange(WINDOW)
@@ -102,7 +102,7 @@ def loss_windows(
             yield Loss(nats + folding_nats(vocabulary, scored), characters, scored.size)
 
 
-def first_counted(ids: NDArray[Any], byte_mode: bool, backward: bool = False) -> int:
+def first_scored(ids: NDArray[Any], byte_mode: bool, backward: bool = False) -> int:
     """Where the second character begins, in the order of reading: backward, a character ends with its lead byte."""
     at = 1
     while byte_mode and at < len(ids) and ids[at - backward] & 0xC0 == 0x80:
@@ -234,7 +234,7 @@ def evaluate(
         direction: "backward" reads from the end and predicts each character from those behind it.
         device: "cpu", "cuda", "mps" or "auto"; a CharModel computes where it is.
         reading: how a CharModel's text was read: this one is cleaned alike; None: it is taken as it is. A file says so.
-        pieces: scores the ids instead of `loss_windows`, as `dynamic.Reader.losses` does.
+        pieces: scores the ids instead of `loss_windows`, as `dynamic.DynamicEvaluator.losses` does.
 
     Raises DataError for unknown characters or a text of fewer than two characters, SettingError for a direction that
     the model does not read in.

@@ -15,7 +15,7 @@ from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import log_softmax
 from chargen.errors import NOT_FINITE, ChargenError, DataError, SettingError, amount
 from chargen.model.config import need_two_ways
-from chargen.settings import check_text, whole
+from chargen.settings import check_int, check_text
 from chargen.storage.model_file import ModelFile, as_model_file, build_model
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def score(
     """
     model = as_model_file(model, vocabulary, counts)
     check_text("text", text)
-    num_alternatives = whole("num_alternatives", num_alternatives, 0)
+    num_alternatives = check_int("num_alternatives", num_alternatives, 0)
     by = by or ("cloze" if model.config.bidirectional else "forward")
     if by not in JUDGES:
         raise SettingError(f"by is {by!r}: it must be one of {', '.join(JUDGES)}", "by")

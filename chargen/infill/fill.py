@@ -21,12 +21,12 @@ from chargen.decoding.pick_engine import fresh, new_stepper
 from chargen.errors import NOT_FINITE, ChargenError, SettingError, amount
 from chargen.infill.enumeration import every_gap, few_enough
 from chargen.infill.lookahead import CONTEXT, Lookahead
-from chargen.infill.particles import effective_sample_size, find
+from chargen.infill.particles import effective_sample_size, run_smc
 from chargen.infill.prefixes import NONE_ALLOWED, Grower, Prefixes
 from chargen.model.config import need_two_ways
 from chargen.rng import MAX_SEED, Purpose, integer, uniform
 from chargen.sampling.constraints import fitted
-from chargen.settings import make_settings, whole
+from chargen.settings import check_int, make_settings
 from chargen.storage.model_file import ModelFile, as_model_file
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ class Filler:
             raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
         self.model = model
         self.config = fitted(config or make_settings(SampleConfig, settings), model.vocabulary, model.reading)
-        self.particles = whole("particles", particles, 1, 100_000)
-        self.seed = secrets.randbits(32) if seed is None else whole("seed", seed, 0, MAX_SEED)
+        self.particles = check_int("particles", particles, 1, 100_000)
+        self.seed = secrets.randbits(32) if seed is None else check_int("seed", seed, 0, MAX_SEED)
         if unknown not in ("error", "skip", "replace"):
             raise SettingError(f"unknown is {unknown!r}: it must be error, skip or replace", "unknown")
         self.unknown = unknown
@@ -159,9 +159,9 @@ class Filler:
 
         Raises DataError for characters that the model does not know, ChargenError where no gap is allowed.
         """
-        num = whole("num", num, 1, 1_000_000)
-        shortest = whole("min_length", min_length, 0, LONGEST)
-        longest = whole("max_length", shortest if max_length is None else max_length, 0, LONGEST)
+        num = check_int("num", num, 1, 1_000_000)
+        shortest = check_int("min_length", min_length, 0, LONGEST)
+        longest = check_int("max_length", shortest if max_length is None else max_length, 0, LONGEST)
         lengths = range(shortest, longest + 1)
         if not lengths:
             raise SettingError(
@@ -182,7 +182,7 @@ class Filler:
         exact = lengths.stop == 1 or (not self.vocabulary.byte_mode and few_enough(letters, lengths))
         if exact:
             gaps = every_gap(grower, root, lengths)
-            log_after = grower.follow(gaps, after_ids)
+            log_after = grower.next_mask(gaps, after_ids)
             log_shares = power * (gaps.log_probs + log_after) - math.log(len(lengths))
             log_evidence = float(log_sum(log_shares))
             size = effective_sample_size(log_shares)
@@ -194,7 +194,7 @@ class Filler:
                 behind = self.vocabulary.encode(after[:CONTEXT], self.unknown)
                 lookahead = Lookahead(self.model, behind, lengths.stop - 1, seed, self._backward, self.config.ban)
             search = SEARCH_POWER if cold else min(power, SEARCH_POWER)
-            found = find(grower, root, lookahead, after_ids, lengths, self.particles, seed, power, search)
+            found = run_smc(grower, root, lookahead, after_ids, lengths, self.particles, seed, power, search)
             gaps, log_after, log_evidence = found.gaps, found.log_after, found.log_evidence
             size = effective_sample_size(found.log_weights)
             log_shares = np.full(len(gaps.texts), -np.inf)
@@ -263,7 +263,7 @@ def gap_lengths(length: int | None, min_length: int | None, max_length: int | No
             "length and min_length or max_length contradict each other: give one or the others", "length"
         )
     if length is not None:
-        return (whole("length", length, 0, LONGEST),) * 2
+        return (check_int("length", length, 0, LONGEST),) * 2
     if max_length is None:
         raise SettingError("how long is the gap? Give its length, or a max_length", "length")
     return min_length or 0, max_length

@@ -68,12 +68,12 @@ class Lookahead:
             self.hidden[distances[row], row] = hidden[row]
             self.logits[distances[row], row] = logits[row]
 
-    def meet(self, logits: NDArray[Any], first: int) -> NDArray[np.float64]:
+    def log_match(self, logits: NDArray[Any], first: int) -> NDArray[np.float64]:
         """How well whole gaps meet the text behind, by its first id: log p(first | left) - log p(first), (R,)."""
         met: NDArray[np.float64] = log_softmax(logits)[:, first] - self.log_prior[first]
         return met
 
-    def judge(self, prefixes: Prefixes, distance: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def propose(self, prefixes: Prefixes, distance: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Guess the next id and how well each prefix meets the text behind.
 
         Args:

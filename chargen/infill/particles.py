@@ -13,7 +13,7 @@ from chargen.infill.lookahead import Lookahead
 from chargen.infill.prefixes import NONE_ALLOWED, Grower, Prefixes
 from chargen.rng import Purpose, uniform
 
-DEFENCE = 0.05
+FORWARD_SHARE = 0.05
 """Share of the forward stack's own prediction in every proposal, which bounds the weights."""
 _RESAMPLE = 2**30
 
@@ -36,7 +36,7 @@ class Found:
     log_evidence: float
 
 
-def find(
+def run_smc(
     grower: Grower,
     root: Prefixes,
     lookahead: Lookahead | None,
@@ -71,7 +71,7 @@ def find(
     log_weights = -np.log(np.bincount(length - lengths.start)[length - lengths.start] * len(lengths) / particles)
     match = np.zeros(particles)
     if lookahead:
-        match[left == 0] = lookahead.meet(root.logits, after[0])
+        match[left == 0] = lookahead.log_match(root.logits, after[0])
         log_weights[left == 0] += search * match[left == 0]
     log_evidence = 0.0
     growing, at = root, np.zeros(particles, np.int64)
@@ -119,7 +119,7 @@ def find(
             gap[finished] = len(done.texts) + end.reshape(-1)
             meets = np.zeros(len(ends))
             if lookahead:
-                meets = lookahead.meet(growing.logits[ends], after[0])
+                meets = lookahead.log_match(growing.logits[ends], after[0])
             log_weights[finished] += search * (meets[end.reshape(-1)] - match[finished])
             match[finished] = meets[end.reshape(-1)]
             done = done.join(growing.take(ends))
@@ -128,7 +128,7 @@ def find(
         raise ChargenError(NONE_ALLOWED)
     used, place = np.unique(gap[alive], return_inverse=True)
     gaps = done.take(used)
-    log_after = grower.follow(gaps, after)
+    log_after = grower.next_mask(gaps, after)
     place = place.reshape(-1)
     log_weights = log_weights[alive] + search * (log_after[place] - match[alive])
     log_weights += (power - search) * (gaps.log_probs + log_after)[place]
@@ -155,8 +155,8 @@ def _propose(
         match[inside] = np.nan
         for left in np.unique(pairs[1, ~inside & (pairs[1] <= lookahead.horizon)]):
             of = np.flatnonzero(~inside & (pairs[1] == left))
-            guessed, match[of] = lookahead.judge(growing.take(pairs[0, of]), int(left) - 1)
-            log_q[of] = np.logaddexp(np.log1p(-DEFENCE) + guessed, np.log(DEFENCE) + log_q[of])
+            guessed, match[of] = lookahead.propose(growing.take(pairs[0, of]), int(left) - 1)
+            log_q[of] = np.logaddexp(np.log1p(-FORWARD_SHARE) + guessed, np.log(FORWARD_SHARE) + log_q[of])
     log_q = np.where(grower.allowed(growing)[pairs[0]], power * log_q, -np.inf)
     total = log_sum(log_q)
     return log_q - np.where(np.isfinite(total), total, 0)[:, None], match

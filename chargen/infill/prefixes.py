@@ -10,7 +10,7 @@ from chargen.data.utf8 import utf8_length
 from chargen.decoding.choose import SampleConfig, log_softmax, probabilities
 from chargen.decoding.numpy_engine import State, Stepper
 from chargen.errors import NOT_FINITE, ChargenError
-from chargen.sampling.constraints import Allowed, repeats
+from chargen.sampling.constraints import Constraints, repeats
 from chargen.storage.model_file import ModelFile
 
 ROWS = 512
@@ -68,7 +68,7 @@ class Grower:
         self.steps = 0
         """Characters read by the forward stack so far, over all prefixes."""
         self._filters = config.top_k > 0 or config.top_p < 1 or config.min_p > 0
-        self._always = Allowed(model.vocabulary, config.ban)
+        self._always = Constraints(model.vocabulary, config.ban)
         self._tail = before[1 - config.no_repeat :] if config.no_repeat > 1 else ""
 
     def letters(self) -> int:
@@ -110,7 +110,7 @@ class Grower:
              for text, partial in zip(prefixes.texts, prefixes.partials, strict=True)], bool,
         )  # fmt: skip
 
-    def follow(self, prefixes: Prefixes, ids: NDArray[Any]) -> NDArray[np.float64]:
+    def next_mask(self, prefixes: Prefixes, ids: NDArray[Any]) -> NDArray[np.float64]:
         """The log-probability (R,) of a text's ids behind each prefix."""
         total = np.zeros(len(prefixes.texts))
         for first in range(0, len(total), ROWS):  # memory for a large vocabulary

@@ -17,7 +17,7 @@ from chargen.kernels import packing
 from chargen.kernels import recurrent as kernels
 from chargen.kernels.threads import Faster, share, threads, together
 from chargen.kernels.tiles import SETTINGS, SIDE, aligned
-from chargen.model.device import memory
+from chargen.model.device import numpy_view
 
 ROWS = 16
 """Fewer rows are not worth a thread of their own."""
@@ -60,7 +60,7 @@ def _pack(weights: Tensor, kind: torch.dtype, kernel: Callable[..., None], input
     """Weights as the right side (inputs, outputs) of a product, blocks of 32 columns one after the other."""
     if kind == torch.float32:
         right = weights.detach() if len(weights) == inputs else weights.detach().t()
-        return memory(right.reshape(inputs, -1, SIDE).transpose(0, 1).contiguous())
+        return numpy_view(right.reshape(inputs, -1, SIDE).transpose(0, 1).contiguous())
     packed = aligned((outputs // SIDE, inputs // 2, SIDE, 2), np.uint16)
     values = weights.detach().contiguous().numpy()
     share(lambda part: kernel(values, part.start, part.stop, packed), len(packed))
@@ -156,7 +156,7 @@ class _Lstm(torch.autograd.Function):
         dh, dc = (part.clone(memory_format=torch.contiguous_format) for part in after.chunk(2, dim=1))
         transposed = _transposed(4 * size, turns * rows, inputs)
         packed = _pack(weight_hh, inputs.dtype, packing.pack_backward, 4 * size, size)
-        arrays = packed, memory(gates), cells.numpy(), memory(of_outputs), dc.numpy(), memory(transposed)
+        arrays = packed, numpy_view(gates), cells.numpy(), numpy_view(of_outputs), dc.numpy(), numpy_view(transposed)
 
         def run(part: _Part) -> None:
             kernels.lstm_backward(SETTINGS, *arrays, part.rows.start, part.rows.stop, part.left, part.sums, *part.units)
@@ -180,8 +180,8 @@ def _run_lstm(
     hidden = state[:, :size].clone(memory_format=torch.contiguous_format)
     packed = _pack(weight_hh, inputs.dtype, packing.pack_forward, size, 4 * size)
     arrays = (
-        packed, (bias_ih + bias_hh).detach().numpy(), memory(entering), chosen, memory(gates), hidden.numpy(),
-        cells.numpy(), memory(outputs[1:]),
+        packed, (bias_ih + bias_hh).detach().numpy(), numpy_view(entering), chosen, numpy_view(gates), hidden.numpy(),
+        cells.numpy(), numpy_view(outputs[1:]),
     )  # fmt: skip
 
     def run(part: _Part) -> None:
@@ -210,8 +210,8 @@ class _Gru(torch.autograd.Function):
         transposed = _transposed(4 * size, turns * rows, inputs)
         packed = _pack(weight_hh, inputs.dtype, packing.pack_backward, 3 * size, size)
         arrays = (
-            packed, memory(gates), memory(inner), memory(outputs[:-1]), memory(of_outputs), direct.numpy(),
-            memory(transposed),
+            packed, numpy_view(gates), numpy_view(inner), numpy_view(outputs[:-1]), numpy_view(of_outputs),
+            direct.numpy(), numpy_view(transposed),
         )  # fmt: skip
 
         def run(part: _Part) -> None:
@@ -243,8 +243,8 @@ def _run_gru(
     bias[: 2 * size] += inside[: 2 * size]
     packed = _pack(weight_hh, inputs.dtype, packing.pack_forward, size, 3 * size)
     arrays = (
-        packed, bias.numpy(), inside[2 * size :].numpy(), memory(entering), chosen, memory(gates), hidden.numpy(),
-        memory(outputs[1:]), memory(inner),
+        packed, bias.numpy(), inside[2 * size :].numpy(), numpy_view(entering), chosen, numpy_view(gates),
+        hidden.numpy(), numpy_view(outputs[1:]), numpy_view(inner),
     )  # fmt: skip
 
     def run(part: _Part) -> None:
@@ -353,7 +353,7 @@ def _sums(transposed: Tensor) -> Tensor:
     """Sums over time and rows (N,) of what is transposed (N, T B)."""
     if transposed.dtype == torch.float32:
         return transposed.sum(1)
-    bits, found = memory(transposed), transposed.new_empty(len(transposed), dtype=torch.float32)
+    bits, found = numpy_view(transposed), transposed.new_empty(len(transposed), dtype=torch.float32)
     out = found.numpy()
     share(lambda part: kernels.sums_over_time(bits, part.start, part.stop, out), len(bits), SIDE)
     return found

@@ -39,7 +39,7 @@ STORED = torch.float32, torch.bfloat16
 """Types that compiled kernels read and write."""
 
 
-def memory(values: torch.Tensor) -> NDArray[Any]:
+def numpy_view(values: torch.Tensor) -> NDArray[Any]:
     """The memory of a tensor of such a type on a CPU; bf16, which NumPy does not have, as bits."""
     found: NDArray[Any] = (values.view(torch.uint16) if values.dtype == torch.bfloat16 else values).numpy()
     return found

@@ -13,7 +13,7 @@ from chargen.model.config import ModelConfig, check_direction, need_two_ways
 from chargen.model.dropout import Masks, drop
 from chargen.model.layers import State, new_layer, run_embedded, run_layer, zero_state
 from chargen.rng import MAX_SEED, Purpose, integer
-from chargen.settings import whole
+from chargen.settings import check_int
 
 BACKWARD_MASKS = 1000
 """Where the backward stack's dropout masks are addressed; there are at most 64 layers."""
@@ -43,9 +43,9 @@ class CharModel(nn.Module):
         if not isinstance(config, ModelConfig):
             raise ArgumentError(f"config is of type {type(config).__name__}: it must be a ModelConfig")
         self.config = config
-        self.vocabulary_size = vocabulary_size = whole("vocabulary_size", vocabulary_size, 1, MAX_SIZE)
+        self.vocabulary_size = vocabulary_size = check_int("vocabulary_size", vocabulary_size, 1, MAX_SIZE)
         with _ONE_GENERATOR, torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(integer(whole("seed", seed, 0, MAX_SEED), 0, 0, Purpose.INITIALIZE))
+            torch.default_generator.manual_seed(integer(check_int("seed", seed, 0, MAX_SEED), 0, 0, Purpose.INITIALIZE))
             self.embedding = nn.Embedding(vocabulary_size, config.input_size)
             self.forward_layers = nn.ModuleList(new_layer(config, layer) for layer in range(config.num_layers))
             self.output = nn.Linear(config.hidden_size, vocabulary_size)

@@ -23,7 +23,7 @@ from chargen.model.arguments import (
 )
 from chargen.model.config import ModelConfig
 from chargen.model.device import one_thread
-from chargen.settings import whole
+from chargen.settings import check_int
 
 FEWEST_ROWS = 8
 """Below this, compiled layers mostly multiply zeros. In bf16 a GRU's are faster still: torch has none."""
@@ -201,11 +201,11 @@ def _compiled(module: nn.RNNBase, inputs: Tensor, rows: int, state: Tensor, *ids
 
 def zero_state(config: ModelConfig, rows: int, device: torch.device) -> State:
     """The state of an unknown context for `rows` rows."""
-    shape = whole("rows", rows, 0), config.state_size
+    shape = check_int("rows", rows, 0), config.state_size
     return tuple(torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(config.num_layers))
 
 
-def keep_rows(state: State, continues: Tensor) -> State:
+def reset_rows(state: State, continues: Tensor) -> State:
     """The state of the rows that continue (B,) bool; the others start fresh. Raises ArgumentError."""
     check_tensor("continues", continues, (torch.bool,), "B")
     for layer in state:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chargen.errors import ArgumentError, short
+from chargen.errors import ArgumentError, truncate
 from chargen.kernels import available
 from chargen.model.arguments import (
     FLOATS,
@@ -23,7 +23,7 @@ from chargen.model.arguments import (
     read_ids,
     transformed,
 )
-from chargen.model.device import STORED, memory
+from chargen.model.device import STORED, numpy_view
 
 BLOCK = {"cpu": 2**21, "cuda": 2**25, "compiled": 2**24}
 """Logits at once: few for plain passes over them, which want a CPU's cache; enough to fill a GPU; compiled code reads
@@ -77,7 +77,7 @@ def _costs(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | No
 def _checked(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None) -> Tensor:
     """The targets where the values are. Raises ArgumentError where anything does not fit."""
     if not isinstance(output, nn.Linear) or output.bias is None:
-        raise ArgumentError(f"output is {short(output)}: it must be an nn.Linear with a bias")
+        raise ArgumentError(f"output is {truncate(output)}: it must be an nn.Linear with a bias")
     size, inputs = output.weight.shape
     check_shape("output.bias", output.bias, (size,))
     check_tensor("values", values, FLOATS, "..., H")
@@ -187,7 +187,7 @@ def _to_errors(logits: Tensor, bias: Tensor, targets: Tensor, each: float, nats:
     from chargen.kernels.threads import share
 
     totals = bias.new_empty(-(-len(logits) // TOGETHER), logits.shape[1])
-    bits, biases, wanted, sums = memory(logits), bias.numpy(), targets.numpy(), totals.numpy()
+    bits, biases, wanted, sums = numpy_view(logits), bias.numpy(), targets.numpy(), totals.numpy()
     share(
         lambda groups: loss_and_error(bits, biases, wanted, each, nats, sums, groups.start, groups.stop),
         len(totals),

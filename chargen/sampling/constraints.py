@@ -11,7 +11,7 @@ from chargen.data.twins import advise
 from chargen.data.utf8 import utf8_before, utf8_capacity, utf8_capacity_before, utf8_next
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig
-from chargen.errors import SettingError, told
+from chargen.errors import SettingError, repr_short
 
 
 def fitted(config: SampleConfig, vocabulary: Vocabulary, reading: ReadingConfig | None) -> SampleConfig:
@@ -23,7 +23,7 @@ def fitted(config: SampleConfig, vocabulary: Vocabulary, reading: ReadingConfig 
     config = replace(config, ban=clean(config.ban, reading), stop=stops)
     for text in stops:
         if reason := _never(text, config, vocabulary):
-            raise SettingError(f"stop is {told(text)}, which is never written: {reason}", "stop")
+            raise SettingError(f"stop is {repr_short(text)}, which is never written: {reason}", "stop")
     return config
 
 
@@ -66,7 +66,7 @@ def repeats(before: str, text: str, length: int) -> frozenset[str]:
     return frozenset(found)
 
 
-class Allowed:
+class Constraints:
     """The rules for one stream of text.
 
     Args:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Written:
+class Character:
     """One character that one stream wrote.
 
     Args:
@@ -35,7 +35,7 @@ class Sample:
     stopped: bool
 
     @classmethod
-    def of(cls, turn: list[Written], backward: bool = False) -> "Sample":
+    def of(cls, turn: list[Character], backward: bool = False) -> "Sample":
         """Put the characters of one stream together, in the order of the text."""
         stopped = bool(turn) and turn[-1].stopped
         if backward:

@@ -20,16 +20,25 @@ from chargen.decoding.choose import SampleConfig, in_words
 from chargen.decoding.numpy_engine import State, Stepper
 from chargen.decoding.pick_engine import fresh, new_stepper
 from chargen.durable import blocked
-from chargen.errors import NOT_FINITE, ChargenError, DataError, ModelFileError, SettingError, amount, short, told
+from chargen.errors import (
+    NOT_FINITE,
+    ChargenError,
+    DataError,
+    ModelFileError,
+    SettingError,
+    amount,
+    repr_short,
+    truncate,
+)
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.locks import Lock
 from chargen.rng import MAX_SEED
-from chargen.sampling.constraints import Allowed, fitted
+from chargen.sampling.constraints import Constraints, fitted
 from chargen.sampling.rounding import Rounding
 from chargen.sampling.rule_table import RuleTable
-from chargen.sampling.sample import Sample, Written
+from chargen.sampling.sample import Character, Sample
 from chargen.sampling.stream import TAIL, Stream, next_draws
-from chargen.settings import make_settings, whole
+from chargen.settings import check_int, make_settings
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, as_model_file
 
@@ -104,8 +113,8 @@ class Sampler:
         if config is not None and settings:
             raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
         config = config or make_settings(SampleConfig, settings)
-        self.num = whole("num", num, 1, 1_000_000)
-        self.seed = secrets.randbits(32) if seed is None else whole("seed", seed, 0, MAX_SEED)
+        self.num = check_int("num", num, 1, 1_000_000)
+        self.seed = secrets.randbits(32) if seed is None else check_int("seed", seed, 0, MAX_SEED)
         if isinstance(model, (str, os.PathLike, ModelFile)) and (reading, begin) != (None, None):
             raise SettingError("a model file has its own reading and begin: give none")
         file = as_model_file(model, vocabulary, counts)
@@ -148,7 +157,7 @@ class Sampler:
     @_in_turn
     def reset(self) -> None:
         """Forget everything fed and written: only the begin text has been read, and the first draw comes next."""
-        self._ahead: _Ahead | None = None
+        self._ahead: _Chunk | None = None
         logits, state = fresh(self.stepper, self._first_logits, self._begin)
         self._logits = np.repeat(logits, self.num, axis=0)
         self._state = tuple(np.repeat(layer, self.num, axis=0) for layer in state)
@@ -156,13 +165,13 @@ class Sampler:
 
     def _new_streams(self) -> list[Stream]:
         rules = self.config.ban, self.config.no_repeat, self.direction == "backward"
-        return [Stream(Allowed(self.vocabulary, *rules), row) for row in range(self.num)]
+        return [Stream(Constraints(self.vocabulary, *rules), row) for row in range(self.num)]
 
     @_in_turn
     def reseed(self, seed: int) -> None:
         """Go on from here with another seed; state and number of draws stay."""
-        self.seed = whole("seed", seed, 0, MAX_SEED)
-        self._settle()
+        self.seed = check_int("seed", seed, 0, MAX_SEED)
+        self._rewind()
 
     def feed(self, text: str, unknown: str = "error") -> None:
         """Let every stream read `text` as if it had written it. It is not counted and not returned.
@@ -184,7 +193,7 @@ class Sampler:
             return
         if any(stream.partial for stream in self._streams):
             raise ChargenError("a sample is inside a character: let it write on before feeding more")
-        self._settle()
+        self._rewind()
         # While no stream has written, all are alike: read once, then copy.
         rows = 1 if all(not stream.draws for stream in self._streams) else self.num
         given, counts = np.tile(ids, (rows, 1)), np.full(rows, len(ids))
@@ -202,7 +211,7 @@ class Sampler:
         """From the order of the text to that of reading, or back."""
         return text[::-1] if self.direction == "backward" else text
 
-    def write(self, length: int | None = None, *, rounded: bool = False) -> Iterator[list[Written]]:
+    def write(self, length: int | None = None, *, rounded: bool = False) -> Iterator[list[Character]]:
         """Let every stream write `length` characters, or without end; yield turns: at most one character a stream.
 
         A stop text ends what a stream writes in this call; the next call goes on after it. A turn is yielded once the
@@ -214,10 +223,10 @@ class Sampler:
 
         Raises ChargenError where bans and no_repeat leave no character to write, or the model's numbers overflow.
         """
-        length = None if length is None else whole("length", length, 0)
+        length = None if length is None else check_int("length", length, 0)
         return self._write(length, Rounding.of(self.vocabulary, self.config.ban) if rounded else Rounding())
 
-    def _write(self, length: int | None, rounding: Rounding) -> Iterator[list[Written]]:
+    def _write(self, length: int | None, rounding: Rounding) -> Iterator[list[Character]]:
         written = [0] * self.num
         active = list(range(self.num)) if length != 0 else []
         turns, seconds = 1, 0.0
@@ -227,7 +236,7 @@ class Sampler:
                 begun = time.perf_counter()
                 ahead = self._ahead = self._write_ahead(active, min(turns, left))
                 seconds = (time.perf_counter() - begun + 1e-9) / len(ahead)
-                turn = self._take(ahead, 0)
+                turn = self._commit(ahead, 0)
             turns = max(1, min(2 * len(ahead), MOST_TURNS, int(HAND_OVER / seconds)))
             done: set[int] = set()
             for number in range(len(ahead)):
@@ -235,7 +244,7 @@ class Sampler:
                     if number and self._ahead is not ahead:  # somebody else has used this sampler meanwhile
                         turns = 1  # and will again: what they take away need not be written first
                         break
-                    turn = self._take(ahead, number) if number else turn
+                    turn = self._commit(ahead, number) if number else turn
                 for one in turn:
                     written[one.stream] += 1
                     if one.stopped or (
@@ -248,9 +257,9 @@ class Sampler:
                     break
             active = [row for row in active if row not in done]
 
-    def _write_ahead(self, rows: list[int], turns: int) -> "_Ahead":
+    def _write_ahead(self, rows: list[int], turns: int) -> "_Chunk":
         """Let rows write; what they wrote counts only as it is taken. Raises ChargenError where one cannot write."""
-        self._settle()
+        self._rewind()
         streams = [self._streams[row] for row in rows]
         before = self._logits[rows], tuple(layer[rows] for layer in self._state)
         rules, which = self._rules.of(streams)
@@ -263,12 +272,12 @@ class Sampler:
         limit, first = min((count, row) for row, count in enumerate(counts))
         if limit == 0:
             raise ChargenError(self._why_not(rows[first], int(chunk.ids[first, 0])))
-        self._put(rows, chunk.logits, chunk.state)
-        return _Ahead(
+        self._set_rows(rows, chunk.logits, chunk.state)
+        return _Chunk(
             rows, *before, chunk.ids[:, :limit], chunk.log_probs, np.minimum(counts, limit), whole=limit == max(counts)
         )
 
-    def _put(self, rows: list[int], logits: NDArray[Any], state: State) -> None:
+    def _set_rows(self, rows: list[int], logits: NDArray[Any], state: State) -> None:
         """Let rows stand elsewhere; the other rows stay as they are."""
         if len(rows) == self.num:
             self._logits, self._state = logits, state
@@ -285,7 +294,7 @@ class Sampler:
             "ban less, or raise no_repeat"
         )
 
-    def _take(self, ahead: "_Ahead", number: int) -> list[Written]:
+    def _commit(self, ahead: "_Chunk", number: int) -> list[Character]:
         """Count what was written ahead in a turn as written."""
         ahead.taken = number + 1
         turn = []
@@ -296,16 +305,16 @@ class Sampler:
                 stream.log_prob += float(ahead.log_probs[at, number])
                 if character := stream.finish(int(ahead.ids[at, number]), self.vocabulary):
                     stopped = stream.stops(character, self.config.stop)
-                    turn.append(Written(row, character, stream.take_log_prob(), stopped))
+                    turn.append(Character(row, character, stream.take_log_prob(), stopped))
         return turn
 
-    def _settle(self) -> None:
+    def _rewind(self) -> None:
         """Stand where the text that was handed over ends: what was written ahead of it is forgotten."""
         ahead = self._ahead
         if ahead is not None and not (ahead.whole and ahead.taken == len(ahead)):
             counts = np.minimum(ahead.counts, ahead.taken)
             logits, state = self.stepper.read(ahead.ids, counts, ahead.logits, ahead.state)
-            self._put(ahead.rows, logits, state)
+            self._set_rows(ahead.rows, logits, state)
         self._ahead = None
 
     def stream(self, length: int | None = None) -> Iterator[str]:
@@ -321,10 +330,10 @@ class Sampler:
     @_in_turn
     def generate_all(self, length: int) -> list[Sample]:
         """The next `length` characters of every sample."""
-        length = whole("length", length, 0)  # None would have no end
+        length = check_int("length", length, 0)  # None would have no end
         if not (self.vocabulary.byte_mode or self.config.stop or self.config.no_repeat):
             return self._generate_plainly(length)
-        texts: list[list[Written]] = [[] for _ in range(self.num)]
+        texts: list[list[Character]] = [[] for _ in range(self.num)]
         for turn in self.write(length):
             for written in turn:
                 texts[written.stream].append(written)
@@ -362,7 +371,7 @@ class Sampler:
     @_in_turn
     def position(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Where every sample stands: the last layer's output (num, H) and the logits (num, V) of what comes next."""
-        self._settle()
+        self._rewind()
         return self._state[-1][:, : self.hidden_size], self._logits
 
     def check_state_path(self, path: str | os.PathLike[str]) -> None:
@@ -379,7 +388,7 @@ class Sampler:
         Raises ChargenError where the disk refuses, or where `path` holds something else.
         """
         self.check_state_path(path)
-        self._settle()
+        self._rewind()
         arrays = {f"state.{layer}": array for layer, array in enumerate(self._state)}
         arrays |= {"logits": self._logits.astype(np.float64)}
         description = {
@@ -413,7 +422,7 @@ class Sampler:
             if description.get("direction", "forward") != self.direction:
                 raise ModelFileError("it was saved by a sampler that writes in the other direction")
             if description["num"] != self.num:
-                held = short(description["num"], 20)
+                held = truncate(description["num"], 20)
                 raise ModelFileError(f"its number of samples is {held}; ask for as many (--num {held})")
             shapes = {f"state.{layer}": array.shape for layer, array in enumerate(self.stepper.start(self.num))}
             return shapes | {"logits": (self.num, len(self.vocabulary))}
@@ -422,7 +431,7 @@ class Sampler:
         try:
             seed = description["seed"]
             if type(seed) is not int or not 0 <= seed <= MAX_SEED:
-                raise ValueError(f"seed {told(seed)}")
+                raise ValueError(f"seed {repr_short(seed)}")
             streams = self._new_streams()
             for stream, described in zip(streams, description["streams"], strict=True):
                 stream.restore(described)
@@ -432,14 +441,14 @@ class Sampler:
                     if array.dtype != dtype or not np.isfinite(array.astype(np.float32)).all():
                         raise ValueError("numbers that are not finite, or of another type")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError, RecursionError) as error:
-            raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {short(error, 200)}") from error
+            raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {truncate(error, 200)}") from error
         self._ahead = None
         self.seed, self._streams = seed, streams
         self._logits, self._state = arrays["logits"].astype(np.float32), state
 
 
 @dataclass(eq=False)
-class _Ahead:
+class _Chunk:
     """What rows have written ahead of what was handed over, and where they stood before.
 
     Args:

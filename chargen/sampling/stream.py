@@ -11,7 +11,7 @@ from chargen.data.utf8 import utf8_before, utf8_length, utf8_next, utf8_unfinish
 from chargen.data.vocabulary import Vocabulary
 from chargen.kernels import available
 from chargen.rng import Purpose, uniform
-from chargen.sampling.constraints import Allowed
+from chargen.sampling.constraints import Constraints
 
 TAIL = 32
 """Characters written last that are kept: a stop text that is given later may begin in them."""
@@ -25,7 +25,7 @@ class Stream:
         index: with the seed and the number of draws so far, the address of its next draw.
     """
 
-    def __init__(self, allowed: Allowed, index: int) -> None:
+    def __init__(self, allowed: Constraints, index: int) -> None:
         self.allowed = allowed
         self.index = index
         self.draws = 0

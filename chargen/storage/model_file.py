@@ -14,7 +14,7 @@ from chargen.cache_folder import CHECKPOINTS
 from chargen.data.begin import can_begin
 from chargen.data.reading import RAW, ReadingConfig
 from chargen.data.vocabulary import Vocabulary
-from chargen.errors import ArgumentError, ModelFileError, SettingError, amount, short, told
+from chargen.errors import ArgumentError, ModelFileError, SettingError, amount, repr_short, truncate
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.settings import make_settings
 from chargen.storage import tensor_file
@@ -104,7 +104,7 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
         raise ValueError(f"its reading has encoding {model.reading.encoding}: raw goes with a vocabulary of raw bytes")
     _check_weights(model.arrays, kind_of(model.arrays))
     if not can_begin(model.vocabulary, model.begin):
-        raise ValueError(f"begin is {told(model.begin)}: it is no short text of known characters")
+        raise ValueError(f"begin is {repr_short(model.begin)}: it is no short text of known characters")
     tensor_file.save(path, model.arrays, model.describe(), smaller=_advice(model.vocabulary))
 
 
@@ -142,7 +142,7 @@ def _check_weights(arrays: Mapping[str, NDArray[Any]], kind: str) -> None:
 def model_path(path: str | os.PathLike[str]) -> Path:
     """The model file meant by a path: itself, or the one in a run folder. Raises ModelFileError where there is none."""
     if not isinstance(path, (str, os.PathLike)):
-        raise SettingError(f"path is {told(path)}: it must be a path, a str or a Path", "path")
+        raise SettingError(f"path is {repr_short(path)}: it must be a path, a str or a Path", "path")
     given = Path(path)
     if os.path.isdir(given):
         given = given / FILE_NAME
@@ -154,7 +154,7 @@ def model_path(path: str | os.PathLike[str]) -> Path:
             raise ModelFileError(f"folder {path} holds no {FILE_NAME}; train one with chargen train … --out {path}")
     if not os.path.isfile(given):  # never raises, unlike Path.is_file
         advice = similar_path(path, CHECKPOINTS) or "; chargen train makes one"
-        raise ModelFileError(f"no model file or run folder {short(path, 200)}{advice}")
+        raise ModelFileError(f"no model file or run folder {truncate(path, 200)}{advice}")
     return given
 
 
@@ -170,7 +170,7 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
         parsed.update(_parse(description))
         kind = description.get("quantize", "")
         if kind not in ("", "int8"):
-            raise ModelFileError(f"weights in {told(kind)} are not known to this version")
+            raise ModelFileError(f"weights in {repr_short(kind)} are not known to this version")
         return _stored_shapes(parsed["config"], parsed["vocabulary"], kind)
 
     arrays, description = tensor_file.load(file, KIND, expected)
@@ -243,8 +243,8 @@ def check_char_model(model: Any) -> None:
 
     if not isinstance(model, CharModel):
         raise SettingError(
-            f"model is {told(model)}: it must be the path of a model file or a run folder, what read_model returned, "
-            "or a CharModel",
+            f"model is {repr_short(model)}: it must be the path of a model file or a run folder, what read_model "
+            "returned, or a CharModel",
             "model",
         )
 
@@ -290,4 +290,4 @@ def new_model(config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArr
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # none such, or not in this torch
-        raise SettingError(f"device is {told(device)}: {short(error, 200)}", "device") from error
+        raise SettingError(f"device is {repr_short(device)}: {truncate(error, 200)}", "device") from error

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from chargen.errors import ModelFileError
 from chargen.model.config import ModelConfig, parameter_shapes
-from chargen.settings import make_settings, whole
+from chargen.settings import check_int, make_settings
 from chargen.storage import tensor_file
 
 FORMAT = 2
@@ -80,11 +80,11 @@ def _expected(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     config = make_settings(ModelConfig, settings["model"])
     for name in ("corpus", "training", "machine"):
         dict(**settings[name])
-    shapes = parameter_shapes(config, whole("vocabulary_size", settings["vocabulary_size"], 1))
+    shapes = parameter_shapes(config, check_int("vocabulary_size", settings["vocabulary_size"], 1))
     parts = ["weights", "first", "second"] + ["best"] * bool(progress["best_step"] is not None)
     expected = {f"{part}.{name}": shape for part in parts for name, shape in shapes.items()}
     if progress["hidden"]:
-        rows = whole("batch_size", settings["training"]["batch_size"], 1)
+        rows = check_int("batch_size", settings["training"]["batch_size"], 1)
         for direction in config.directions:
             prefix = hidden_name(direction)
             expected |= {f"{prefix}.{layer}": (rows, config.state_size) for layer in range(config.num_layers)}

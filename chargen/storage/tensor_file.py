@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from chargen.data.file_kind import LOOK, no_text
 from chargen.durable import write_durably
-from chargen.errors import ModelFileError, SettingError, WriteError, amount, short, told
+from chargen.errors import ModelFileError, SettingError, WriteError, amount, repr_short, truncate
 from chargen.suggestions import similar_path
 
 KEY = "chargen"
@@ -173,19 +173,19 @@ def unpack(
     description = _description(header)
     _check_signature(data[:start], data, description)
     if description.get("kind") != kind:
-        raise ModelFileError(f"it is a file of another kind, {short(description.get('kind'), write=repr)}")
+        raise ModelFileError(f"it is a file of another kind, {truncate(description.get('kind'), write=repr)}")
     try:
         expected = expected_shapes(description)
     except SettingError as error:
-        raise ModelFileError(short(error, 200)) from error
+        raise ModelFileError(truncate(error, 200)) from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise ModelFileError(f"its description is incomplete: {type(error).__name__} {short(error)}") from error
+        raise ModelFileError(f"its description is incomplete: {type(error).__name__} {truncate(error)}") from error
     arrays: Arrays = {}
     end = 0
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     if entries.keys() != expected.keys():
         odd = sorted(entries.keys() ^ expected.keys())
-        raise ModelFileError(f"its arrays do not fit its settings ({short(odd[0])}, {len(odd)} in all)")
+        raise ModelFileError(f"its arrays do not fit its settings ({truncate(odd[0])}, {len(odd)} in all)")
     for name, entry in sorted(entries.items(), key=lambda item: _offsets(item[1])):
         dtype, shape = _type(entry), tuple(expected[name])
         if entry.get("shape") != list(shape) or any(type(side) is not int for side in entry["shape"]):
@@ -204,7 +204,7 @@ def check_format(description: Mapping[str, Any], known: int) -> None:
     """Raise ModelFileError where a description has another format number than the one this version reads."""
     found = description["format"]
     if type(found) is not int or found != known:
-        words = f"format {told(found)} is not known to this version (it reads {known}): another one wrote it"
+        words = f"format {repr_short(found)} is not known to this version (it reads {known}): another one wrote it"
         raise ModelFileError(words)
 
 
@@ -219,7 +219,7 @@ def _header(data: bytes, max_header: int) -> tuple[dict[str, Any], int]:
     try:
         header = _parse(data[8 : 8 + size].decode())
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"its header is not JSON ({short(error)})") from error
+        raise ModelFileError(f"its header is not JSON ({truncate(error)})") from error
     if not isinstance(header, dict) or not all(isinstance(entry, dict) for entry in header.values()):
         raise ModelFileError("its header is not a table of arrays")
     return header, 8 + size
@@ -232,7 +232,7 @@ def _parse(text: str) -> Any:
 
 def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise ValueError(f"{short(text)} is too large")
+        raise ValueError(f"{truncate(text)} is too large")
     return value
 
 
@@ -253,7 +253,7 @@ def _description(header: dict[str, Any]) -> dict[str, Any]:
     except KeyError as error:
         raise ModelFileError("chargen did not write it") from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"its description is not JSON ({short(error)})") from error
+        raise ModelFileError(f"its description is not JSON ({truncate(error)})") from error
     if not isinstance(description, dict):
         raise ModelFileError("its description is not a table")
     return description

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from chargen.errors import ModelFileError, told
+from chargen.errors import ModelFileError, repr_short
 from chargen.settings import setting_types
 
 MOST = 2**53
@@ -63,5 +63,5 @@ class Counters:
             if type(value) is not kind and not (optional and value is None):
                 raise ModelFileError(f"the state's {name} is not a number that a run counts; take a fresh copy")
             if isinstance(value, int) and not 0 <= value <= MOST:
-                raise ModelFileError(f"the state's {name} is {told(value)}: a run counts from 0 to {MOST:,}")
+                raise ModelFileError(f"the state's {name} is {repr_short(value)}: a run counts from 0 to {MOST:,}")
         return cls(**stored)

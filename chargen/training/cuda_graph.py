@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from chargen.model.dropout import FixedMasks, Masks, Noise
+from chargen.model.dropout import DropoutKey, FixedMasks, Masks
 
 Given = tuple[Tensor, Tensor, Tensor]
 """Inputs and targets (B, T), and which rows go on from the state before (B,), on the device."""
@@ -52,7 +52,7 @@ class CapturedStep:
         self.given: dict[str, Given] = {}
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, given: dict[str, Given], noise: Noise) -> Figures:
+    def __call__(self, given: dict[str, Given], noise: DropoutKey) -> Figures:
         """Take a step."""
         if self.graph is None:
             self._prepare(given)

@@ -31,7 +31,7 @@ class TakenOver:
     new: str
 
 
-def take_over(file: ModelFile, config: ModelConfig, vocabulary: Vocabulary, fresh: Arrays) -> TakenOver:
+def init_from(file: ModelFile, config: ModelConfig, vocabulary: Vocabulary, fresh: Arrays) -> TakenOver:
     """The weights of `file`, with rows of `fresh` for new characters; their output biases are the least there is.
 
     Args:

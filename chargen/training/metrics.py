@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from chargen.durable import SameFolder, why
+from chargen.durable import SameFolder, describe_os_error
 from chargen.errors import WriteError
 
 FILE_NAME = "metrics.jsonl"
@@ -15,7 +15,7 @@ LINES = 5_000
 """Lines at the interval that was asked for. Then it doubles as the steps do: some 2,500 more for each doubling."""
 
 
-def due(step: int, every: int) -> bool:
+def is_logged_step(step: int, every: int) -> bool:
     """True where a line is due for a step: at multiples of `every`, or of twice, four times … as much as steps grow."""
     return step % (every << (step // (every * LINES)).bit_length()) == 0
 
@@ -72,4 +72,6 @@ class Metrics:
                     os.fsync(file.fileno())
                 self.size, self.waiting = file.tell(), b""
         except OSError as error:
-            raise WriteError(f"cannot write {self.path}: {why(error, self.path.parent, len(self.waiting))}") from error
+            raise WriteError(
+                f"cannot write {self.path}: {describe_os_error(error, self.path.parent, len(self.waiting))}"
+            ) from error

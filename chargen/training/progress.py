@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from chargen.errors import short
+from chargen.errors import truncate
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Progress:
                 named = ", ".join(f"{part} {value:.4f}" for part, value in parts.items())
                 told[name] = f"{loss:.4f}" + (f" ({named})" if named else "")
         told[self.doing] = f"{100 * self.share:.0f} %"
-        return told | ({"warning": short(self.warning, 200)} if self.warning else {})
+        return told | ({"warning": truncate(self.warning, 200)} if self.warning else {})
 
 
 def as_table(told: Mapping[str, str]) -> str:

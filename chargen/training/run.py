@@ -16,7 +16,7 @@ from chargen.data.begin import begin_text
 from chargen.data.corpus import Corpus
 from chargen.data.reading import ReadingConfig
 from chargen.durable import make_folder, remove_leftovers
-from chargen.errors import Diverged, ModelFileError, SettingError, WriteError, amount, short
+from chargen.errors import Diverged, ModelFileError, SettingError, WriteError, amount, truncate
 from chargen.model.config import ModelConfig
 from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
@@ -29,7 +29,7 @@ from chargen.training.budget import Budget
 from chargen.training.cloze_task import ClozeTask
 from chargen.training.config import TrainConfig, changed_config
 from chargen.training.counters import Counters
-from chargen.training.init_from import take_over
+from chargen.training.init_from import init_from
 from chargen.training.metrics import Metrics
 from chargen.training.run_folder import check_free, holds_a_run, recover, replacing
 from chargen.training.snapshot import Hidden, capture, restore
@@ -84,7 +84,7 @@ class Run:
         self._set_up(corpus, model_config, config or TrainConfig(), out, Counters(), started)
         self.metrics.held = self.replaces = bool(out and holds_a_run(out))
         if init:
-            found = take_over(init, model_config, corpus.vocabulary, weights_of(self.model))
+            found = init_from(init, model_config, corpus.vocabulary, weights_of(self.model))
             set_weights(self.model, found.weights)
             self.origin |= {"step": init.training.get("step"), "characters": found.known, "new": found.new}
 
@@ -327,7 +327,7 @@ def _names(corpus: Corpus) -> dict[str, list[str]]:
         names = [os.path.basename(os.path.normpath(one)) if one != "-" else "standard input" for one in sources]
         more = [f"and {len(names) - NAMES:,} more"] if len(names) > NAMES else []
         if names:
-            found[role] = [short(name, 100) for name in names[:NAMES]] + more
+            found[role] = [truncate(name, 100) for name in names[:NAMES]] + more
     return found
 
 

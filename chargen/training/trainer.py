@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from chargen.data.batches import Batch
-from chargen.errors import NOT_FINITE, Diverged, amount, short
+from chargen.errors import NOT_FINITE, Diverged, amount, truncate
 from chargen.evaluation.loss import Loss, folding_nats, loss_windows, total
 from chargen.model.device import autocast, float32_products, to_device
-from chargen.model.dropout import Masks, Noise
+from chargen.model.dropout import DropoutKey, Masks
 from chargen.model.language_model import CharModel
-from chargen.model.layers import State, detach, keep_rows
+from chargen.model.layers import State, detach, reset_rows
 from chargen.model.loss import cross_entropy
 from chargen.model.weights import set_weights, weights_of
 from chargen.rng import Purpose, uniform
@@ -26,7 +26,7 @@ from chargen.storage.model_file import FILE_NAME, save_model
 from chargen.storage.run_state import save_run_state
 from chargen.training.cloze_task import cloze_loss, even_windows
 from chargen.training.cuda_graph import CapturedStep, Figures, Given
-from chargen.training.metrics import due
+from chargen.training.metrics import is_logged_step
 from chargen.training.progress import Progress, as_table
 from chargen.training.run import MAX_BAD_STEPS, SUBSET, Run
 from chargen.training.schedule import learning_rate
@@ -97,7 +97,7 @@ class Trainer(Run):
             told["minutes"] = f"{self.budget.seconds() / 60:.1f} of {self.config.minutes:g}"
         if counters.best_loss is not None:
             told["best"] = f"{counters.best_loss:.4f} nats at step {counters.best_step:,}"
-        return told | {"in": "memory only" if self.out is None else short(self.out, 200)}
+        return told | {"in": "memory only" if self.out is None else truncate(self.out, 200)}
 
     @property
     def finished(self) -> bool:
@@ -132,7 +132,7 @@ class Trainer(Run):
             given = {direction: self._on_device(direction, batch) for direction, batch in batches.items()}
             learns_cloze = self.cloze is not None and self.cloze.due(counters.step)
             step = self.step if learns_cloze or self.captured is None else self.captured
-            names, figures, cloze_characters = step(given, Noise(config.seed, counters.step))
+            names, figures, cloze_characters = step(given, DropoutKey(config.seed, counters.step))
             self.pending.append(_Step(batches, names, figures, rate, cloze_characters))
             counters.step += 1
             # The first one tells how fast it goes.
@@ -195,7 +195,7 @@ class Trainer(Run):
 
     def _carried(self, direction: str, kept: Tensor) -> State | None:
         """The state of the rows that go on; the others start fresh."""
-        return keep_rows(self.hidden[direction], kept) if direction in self.hidden else None
+        return reset_rows(self.hidden[direction], kept) if direction in self.hidden else None
 
     def _on_device(self, direction: str, batch: Batch) -> Given:
         """A minibatch there, and which rows go on from the state before: all that can but for a few, drawn anew."""
@@ -337,7 +337,7 @@ class Trainer(Run):
 
     def _line_due(self, validates: bool) -> bool:
         step = self.counters.step
-        return due(step, self.config.log_every) or (validates and due(step, self.eval_every))
+        return is_logged_step(step, self.config.log_every) or (validates and is_logged_step(step, self.eval_every))
 
     def _line(self, valid: Losses) -> dict[str, Any]:
         """A line of metrics; where the model is bidirectional, with the parts of both losses behind."""
