@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 MULTIPLIERS, WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
 """Philox's constants, of 32 bits."""
-_LOW = np.uint64(0xFFFFFFFF)
-_32 = np.uint64(32)
+_LOW = 0xFFFFFFFF
 
 MAX_SEED = 2**64 - 1
 
@@ -36,18 +35,23 @@ class Purpose(enum.IntEnum):
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
     """Philox4x32-10: counter (..., 4) of 32-bit words in uint64 -> four random 32-bit words (..., 4)."""
-    x0, x1, x2, x3 = (counter[..., word] for word in range(4))
-    key_0, key_1 = key
+    flat = counter.reshape(-1, 4)  # with a dimension: of 64-bit scalars and Python's integers NumPy 1 makes floats
+    x0, x1, x2, x3 = flat.T
+    return np.stack(_rounds(x0, x1, x2, x3, *key), axis=-1).reshape(counter.shape)
+
+
+def _rounds(x0: Any, x1: Any, x2: Any, x3: Any, key_0: int, key_1: int) -> tuple[Any, Any, Any, Any]:
+    """Of Python's integers, or of arrays (N,) of 64 bits."""
     for _ in range(10):
-        product_0, product_1 = np.uint64(MULTIPLIERS[0]) * x0, np.uint64(MULTIPLIERS[1]) * x2
+        product_0, product_1 = MULTIPLIERS[0] * x0, MULTIPLIERS[1] * x2
         x0, x1, x2, x3 = (
-            (product_1 >> _32) ^ x1 ^ np.uint64(key_0),
+            (product_1 >> 32) ^ x1 ^ key_0,
             product_1 & _LOW,
-            (product_0 >> _32) ^ x3 ^ np.uint64(key_1),
+            (product_0 >> 32) ^ x3 ^ key_1,
             product_0 & _LOW,
         )
-        key_0, key_1 = (key_0 + WEYL[0]) & 0xFFFFFFFF, (key_1 + WEYL[1]) & 0xFFFFFFFF
-    return np.stack([x0, x1, x2, x3], axis=-1)
+        key_0, key_1 = (key_0 + WEYL[0]) & _LOW, (key_1 + WEYL[1]) & _LOW
+    return x0, x1, x2, x3
 
 
 def _words(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDArray[np.uint64]:
@@ -55,8 +59,9 @@ def _words(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDArr
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed is {seed}: it must be from 0 to {MAX_SEED}")
     index_, n_ = np.broadcast_arrays(np.asarray(index, np.uint64), np.asarray(n, np.uint64))
-    counter = np.stack([n_ & _LOW, n_ >> _32, index_, np.full_like(n_, int(purpose))], axis=-1)
-    return philox(counter, (seed & 0xFFFFFFFF, seed >> 32))
+    low, high = n_ & np.uint64(_LOW), n_ >> np.uint64(32)
+    counter = np.stack([low, high, index_, np.full_like(n_, int(purpose))], axis=-1)
+    return philox(counter, (seed & _LOW, seed >> 32))
 
 
 def uniform(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDArray[np.float64]:
@@ -81,3 +86,10 @@ def integer(seed: int, index: int, n: int, purpose: Purpose) -> int:
     """
     words: Any = _words(seed, index, n, purpose)
     return (int(words[0]) << 31) ^ int(words[1])
+
+
+def key(seed: int, index: int, n: int, purpose: Purpose) -> tuple[int, int]:
+    """A key for `philox`, two 32-bit words keyed like `uniform`: for draws whose own address takes a whole counter."""
+    # Asked for at every step of each layer: NumPy would take ten times as long for a single counter.
+    first, second, _, _ = _rounds(n & _LOW, n >> 32, index, int(purpose), seed & _LOW, seed >> 32)
+    return first, second

@@ -401,7 +401,7 @@ class Calls:
         return Call(drop, arguments)
 
     def noise(self) -> Call:
-        return Call(DropoutKey, {"seed": 1, "step": 2})
+        return Call(DropoutKey, {"seed": 1, "step": 2, "first_row": 3})
 
     def states(self) -> Call:
         config = chargen.ModelConfig("gru", 2, 12)

@@ -113,7 +113,7 @@ def test_compiling_is_told_once_and_only_where_something_is_compiled() -> None:
 @pytest.mark.parametrize(
     ("kernel", "types"),
     [
-        (drop, (*[Bits[::1]] * 2, *[int64] * 7)),
+        (drop, (*[Bits[::1]] * 2, *[int64] * 9)),
         (
             loss_and_error,
             (Bits[:, ::1], float32[::1], int64[::1], float64, float64[::1], float32[:, ::1], *[int64] * 2),

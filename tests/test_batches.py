@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.data.batches import Batch, ConsecutiveBatches, RandomBatches
+from chargen.data.batches import Batch, ConsecutiveBatches, RandomBatches, draw_resets
 from chargen.errors import DataError
 from chargen.rng import Purpose, uniform
 
@@ -145,6 +145,15 @@ def test_an_epoch_of_random_windows_is_as_long_as_one_of_consecutive_rows(rows: 
     length = window + more
     found = RandomBatches(np.arange(length), rows, window).steps_per_epoch
     assert found == ConsecutiveBatches(np.arange(length), rows, window).steps_per_epoch == length / (rows * window)
+
+
+@given(st.integers(0, 6), st.integers(1, 7), seeds, st.integers(0, 2**40), st.sampled_from(["forward", "backward"]))
+def test_rows_are_reset_whichever_process_has_them(first: int, rows: int, seed: int, step: int, direction: str) -> None:
+    part = range(first, min(first + rows, 7))
+    drawn = [draw_resets(0.5, seed, step, each, 7, direction).tolist() for each in (range(7), part)]
+    assert drawn[1] == drawn[0][part.start : part.stop]
+    index = np.arange(7) + (7 if direction == "backward" else 0)
+    assert drawn[0] == (uniform(seed, index, step, Purpose.FRESH) < 0.5).tolist()
 
 
 @pytest.mark.parametrize("kind", [ConsecutiveBatches, RandomBatches])

@@ -1,4 +1,4 @@
-"""Compiled dropout masks: Philox of their address, the same on the way back, for any threads and memory order."""
+"""Dropout masks: Philox of their address, the same on the way back, for any rows beside, threads and memory order."""
 
 import math
 from collections.abc import Iterator
@@ -8,51 +8,140 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_rng import slow_philox
 
 from chargen.errors import ArgumentError, SettingError
 from chargen.kernels import threads
-from chargen.kernels.dropout import GROUP
 from chargen.model import dropout
 from chargen.model.dropout import DropoutKey, drop
-from chargen.rng import Purpose, philox
+from chargen.rng import Purpose, key
 
 NOISE = DropoutKey(1, 2)
 
 
+def number_of(seed: int, step: int, layer: int, row: int, position: int, hidden_unit: int) -> int:
+    """The 16 bits that decide whether a value stays."""
+    counter = [hidden_unit // 8, position, row, Purpose.DROPOUT]
+    words = slow_philox(counter, list(key(seed, layer, step, Purpose.DROPOUT)))
+    word, half = divmod(hidden_unit % 8, 2)
+    return words[word] >> 16 * half & 0xFFFF
+
+
 def by_hand(shape: tuple[int, int, int], rate: float, noise: DropoutKey, layer: int) -> torch.Tensor:
-    """Which values (B, T, F) are kept: groups of 512 in order of time, word j of 64 counters after word j - 1."""
-    rows, turns, size = shape
-    groups = -(-rows * turns * size // GROUP)
-    at = np.arange(groups * 64, dtype=np.uint64) + np.uint64((noise.step << 24) % 2**64)
-    places = [
-        at & np.uint64(0xFFFFFFFF),
-        at >> np.uint64(32),
-        np.full_like(at, layer),
-        np.full_like(at, Purpose.DROPOUT),
-    ]
-    words = philox(np.stack(places, -1), (noise.seed & 0xFFFFFFFF, noise.seed >> 32)).astype(np.uint32)
-    numbers = np.ascontiguousarray(words.reshape(groups, 64, 4).transpose(0, 2, 1)).view(np.uint16).ravel()
-    kept = numbers[: rows * turns * size] >= round(rate * 65536)
-    return torch.from_numpy(kept.reshape(turns, rows, size)).transpose(0, 1)
+    """Which values (B, T, F) stay, one after the other."""
+    numbers = np.empty(shape, np.int64)
+    for row, position, hidden_unit in np.ndindex(shape):
+        address = noise.first_row + row, position, hidden_unit
+        numbers[row, position, hidden_unit] = number_of(noise.seed, noise.step, layer, *address)
+    return torch.from_numpy(numbers >= round(rate * 65536))
 
 
-sizes = st.tuples(st.integers(1, 9), st.integers(1, 30), st.integers(1, 70))
+def mask_index(shape: tuple[int, ...], noise: DropoutKey, layer: int = 3, rate: float = 0.5) -> torch.Tensor:
+    return drop(torch.ones(shape), rate, noise, layer) != 0
 
 
-@settings(max_examples=60)
-@given(sizes, st.sampled_from([0.1, 0.5, 0.97]), st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(0, 1064))
+sizes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.one_of(st.integers(1, 40), st.sampled_from([128, 136])))
+rates = st.sampled_from([2**-16, 0.1, 0.5, 0.97, 1 - 2**-16])
+first_rows = st.one_of(st.integers(0, 40), st.just(2**32 - 5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, rates, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 1064), first_rows)
 def test_masks_are_philox_of_their_address(
-    shape: tuple[int, int, int], rate: float, seed: int, step: int, layer: int
+    shape: tuple[int, int, int], rate: float, seed: int, step: int, layer: int, first_row: int
 ) -> None:
-    noise = DropoutKey(seed, step)
+    noise = DropoutKey(seed, step, first_row)
     kept = by_hand(shape, rate, noise, layer)
     scale = 65536 / (65536 - round(rate * 65536))
     for dtype in (torch.float32, torch.bfloat16):
         values = torch.linspace(1, 2, kept.numel()).reshape(shape).to(dtype)
-        found = drop(values, rate, noise, layer)
-        assert found.dtype == dtype
+        dropped = drop(values, rate, noise, layer)
+        assert dropped.dtype == dtype
         expected = torch.where(kept, (values.float() * scale).to(dtype), torch.zeros((), dtype=dtype))
-        assert torch.equal(found, expected)
+        assert torch.equal(dropped, expected)
+    for dtype in (torch.float64, torch.float16):
+        assert torch.equal(drop(torch.ones(shape, dtype=dtype), rate, noise, layer) != 0, kept)
+    assert torch.equal(noise.kept(torch.ones(shape), rate, layer), kept)
+
+
+@settings(max_examples=40)
+@given(st.data(), st.integers(1, 12), st.integers(1, 12), st.integers(1, 300), st.booleans())
+def test_a_row_has_its_mask_beside_any_rows_and_in_a_longer_window(
+    data: st.DataObject, rows: int, positions: int, size: int, compiled: bool
+) -> None:
+    first = data.draw(st.integers(0, rows - 1))
+    stop, end = data.draw(st.integers(first + 1, rows)), data.draw(st.integers(1, positions))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dropout, "available", lambda: compiled)
+        whole = mask_index((rows, positions, size), DropoutKey(7, 8))
+        part = mask_index((stop - first, end, size), DropoutKey(7, 8, first))
+        wide = mask_index((rows, positions, size + 9), DropoutKey(7, 8))
+    assert torch.equal(part, whole[first:stop, :end])
+    assert torch.equal(wide[..., :size], whole)
+
+
+def test_processes_that_share_the_rows_of_a_step_have_the_masks_of_a_single_one() -> None:
+    single = mask_index((32, 64, 96), NOISE)
+    halves = [mask_index((16, 64, 96), DropoutKey(1, 2, first_row)) for first_row in (0, 16)]
+    assert torch.equal(torch.cat(halves), single)
+    assert not torch.equal(*halves)
+
+
+def test_masks_of_other_addresses_are_independent() -> None:
+    shape = 40, 50, 104
+    here = mask_index(shape, NOISE)
+    others = {
+        "seed": mask_index(shape, DropoutKey(2, 2)),
+        "high half of the seed": mask_index(shape, DropoutKey(1 + 2**32, 2)),
+        "step": mask_index(shape, DropoutKey(1, 3)),
+        "step after 2**40": mask_index(shape, DropoutKey(1, 2 + 2**40)),
+        "layer": mask_index(shape, NOISE, 4),
+        "row": mask_index(shape, DropoutKey(1, 2, 40)),
+        "position": here.roll(1, 1),
+        "row of the same process": here.roll(1, 0),
+        "hidden unit": here.roll(1, 2),
+        "other half of a word": here.reshape(40, 50, 52, 2).flip(3).reshape(shape),
+        "counter": here.roll(8, 2),
+    }
+    for name, other in others.items():
+        assert other.float().mean().item() == pytest.approx(0.5, abs=0.006), name  # 208,000 values: 5 deviations
+        assert (here == other).float().mean().item() == pytest.approx(0.5, abs=0.006), name
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.8])
+def test_the_share_that_is_dropped_is_the_rate(rate: float) -> None:
+    for mask in (mask_index((50, 40, 100), NOISE, 3, rate), by_hand((10, 10, 30), rate, NOISE, 3)):
+        deviation = math.sqrt(rate * (1 - rate) / mask.numel())
+        assert (~mask).float().mean().item() == pytest.approx(rate, abs=5 * deviation)
+
+
+def test_masks_never_return() -> None:
+    """A step of 1,024 x 128 x 1,024 has 2**24 counters: neither those further nor the next step's are the same."""
+    shape, rows = (1, 128, 1024), (0, 1, 1023, 1024, 2**17, 2**24, 2**31, 2**32 - 1)
+    masks = [mask_index(shape, DropoutKey(1, step, row)) for step in (2, 3) for row in rows]
+    masks += mask_index((1, 2**16, 8), NOISE).reshape(4, *shape)
+    masks += mask_index((1, 1, 2**19), NOISE).reshape(4, *shape)
+    for place, mask in enumerate(masks):
+        for other in masks[:place]:
+            assert (mask == other).float().mean().item() == pytest.approx(0.5, abs=0.008)  # 131,072 values
+
+
+def test_more_rows_than_there_are_addresses_are_refused() -> None:
+    assert drop(torch.ones(2, 1, 1), 0.5, DropoutKey(1, 2, 2**32 - 2), 3).shape == (2, 1, 1)
+    for values, first_row in ((torch.ones(2, 1, 1), 2**32 - 1), (torch.ones(1).expand(1, 2**32 + 1, 1), 0)):
+        with pytest.raises(ArgumentError, match=r"^rows end at [\d,]+, positions at [\d,]+: masks have 4,294,967,296"):
+            drop(values, 0.5, DropoutKey(1, 2, first_row), 3)
+
+
+@pytest.mark.parametrize("rate", [0.0, 2**-18])
+def test_a_rate_that_rounds_to_zero_drops_nothing(rate: float) -> None:
+    values = torch.randn(3, 4, 5)
+    assert torch.equal(drop(values, rate, NOISE, 3), values)
+
+
+def test_nothing_is_dropped_from_nothing() -> None:
+    for shape in ((0, 3, 4), (3, 0, 4), (3, 4, 0)):
+        assert drop(torch.ones(shape), 0.5, NOISE, 3).shape == shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -96,12 +185,15 @@ def test_a_non_finite_value_stays_one_where_it_is_kept() -> None:
             assert torch.equal(torch.isfinite(found), ~kept)
 
 
-def test_without_numba_masks_come_from_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_numba_masks_are_the_same(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.ones(10, 40, 100, dtype=dtype, requires_grad=True)
+    compiled = drop(values, 0.25, NOISE, 3)
     monkeypatch.setattr(dropout, "available", lambda: False)
-    values = torch.ones(10, 40, 100)
-    found = drop(values, 0.25, DropoutKey(1, 2), 3)
-    assert (found == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
-    assert torch.equal(found, drop(values, 0.25, DropoutKey(1, 2), 3))
+    plain = drop(values, 0.25, NOISE, 3)
+    plain.sum().backward()
+    assert torch.equal(plain.detach(), compiled.detach())
+    assert torch.equal(values.grad, plain.detach())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -121,6 +213,7 @@ def test_what_cannot_be_dropped_from_is_refused(available: bool, monkeypatch: py
     for rate in (1.0, -0.1, math.nan, 2.0):
         with pytest.raises(SettingError, match="dropout is"):
             drop(torch.ones(3, 4, 5), rate, NOISE, 3)
-    for address in ((-1, 0), (0, -1), (2**64, 0), (0.5, 0), ("1", 0)):
+    places = (0, 0, -1), (0, 0, 2**32), (0, 0, 0.5)
+    for address in ((-1, 0), (0, -1), (2**64, 0), (0, 2**64), (0.5, 0), ("1", 0), *places):
         with pytest.raises(SettingError):
             DropoutKey(*address)  # type: ignore[arg-type]

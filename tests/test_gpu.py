@@ -107,7 +107,7 @@ def test_a_dropout_mask_repeats_for_one_address_and_for_no_other() -> None:
     values = torch.ones(8, 50, 64, device=DEVICE)
     one = drop(values, 0.3, DropoutKey(1, 2), 3)
     assert torch.equal(one, drop(values, 0.3, DropoutKey(1, 2), 3))
-    others = [(DropoutKey(2, 2), 3), (DropoutKey(1, 3), 3)]
+    others = [(DropoutKey(2, 2), 3), (DropoutKey(1, 3), 3), (DropoutKey(1, 2, 5), 3)]
     assert not any(torch.equal(one, drop(values, 0.3, *other)) for other in others)
     assert not torch.equal(one, drop(values, 0.3, DropoutKey(1, 2), 4))
     assert abs(float((one == 0).float().mean()) - 0.3) < 0.02

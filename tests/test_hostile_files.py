@@ -35,6 +35,7 @@ from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, read_model, save_model
 from chargen.storage.quantize import SCALE, quantize
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
+from chargen.storage.run_state import FORMAT as STATE_FORMAT
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
@@ -609,7 +610,7 @@ def test_a_sampler_state_changed_and_signed_anew_is_refused_or_goes_on(tmp_path:
 @pytest.mark.parametrize("kind", ANY + HEAVY, ids=lambda kind: kind.__name__)
 def test_a_run_state_changed_and_signed_anew_is_refused_or_read(tmp_path: Path, run_folder: Path, kind, count) -> None:
     state = read_run_state(run_folder)
-    described = {"kind": "run", "format": 1, "progress": state.progress, "settings": state.settings}
+    described = {"kind": "run", "format": STATE_FORMAT, "progress": state.progress, "settings": state.settings}
     for number, _, data in mutants(ANY, kind, count, [(state.arrays, described)]):
         (tmp_path / STATE_NAME).write_bytes(data)
         try:

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chargen.kernels.uniforms import uniforms
-from chargen.rng import MAX_SEED, Purpose, integer, philox, uniform
+from chargen.rng import MAX_SEED, Purpose, integer, key, philox, uniform
 
 seeds = st.integers(0, MAX_SEED)
 indices = st.integers(0, 2**32 - 1)
@@ -33,8 +33,10 @@ def words(text: str) -> list[int]:
     ],
 )
 def test_philox_gives_the_known_answers_of_random123(counter: str, key: str, expected: str) -> None:
-    answer = philox(np.array(words(counter), np.uint64), (words(key)[0], words(key)[1]))
+    keys = words(key)[0], words(key)[1]
+    answer = philox(np.array(words(counter), np.uint64), keys)
     assert answer.tolist() == words(expected)
+    assert philox(np.array([words(counter)] * 3, np.uint64), keys).tolist() == [words(expected)] * 3
 
 
 def slow_philox(counter: list[int], key: list[int]) -> list[int]:
@@ -58,6 +60,7 @@ def test_a_uniform_is_philox_of_its_address(seed: int, index: int, n: int, purpo
     first, second, _, _ = slow_philox([n & low, n >> 32, index, int(purpose)], [seed & low, seed >> 32])
     assert float(uniform(seed, index, n, purpose)) == ((first << 32 | second) >> 11) / 2**53
     assert integer(seed, index, n, purpose) == (first << 31) ^ second
+    assert key(seed, index, n, purpose) == (first, second)
 
 
 def test_uniforms_are_the_golden_ones() -> None:

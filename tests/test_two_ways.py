@@ -324,6 +324,14 @@ def test_cloze_windows_are_a_pure_function_of_seed_and_step(length, trained, see
     assert found.tolist() == [list(range(start, start + window)) for start in starts]
 
 
+def test_processes_share_the_cloze_windows_of_a_step():
+    ids, settings = np.arange(1000), config(batch_size=64, seq_length=20)
+    whole = ClozeTask(ids, settings)
+    parts = [ClozeTask(ids, settings, rows) for rows in (range(3), range(3, 10))]
+    assert [part.every for part in parts] == [whole.every] * 2
+    assert np.array_equal(np.concatenate([part.batches.windows(4) for part in parts]), whole.batches.windows(4))
+
+
 def test_cloze_windows_are_not_those_of_training():
     ids = np.arange(10**6)
     task = ClozeTask(ids, config(batch_size=256, seq_length=WINDOW))
@@ -557,6 +565,28 @@ def test_each_direction_carries_its_own_state_and_some_of_its_rows_begin_afresh(
         _, expected = fresh(inputs, None, DropoutKey(0, 0), direction)
         for layer, wanted in zip(trainer.hidden[direction], expected, strict=True):
             assert (layer - wanted).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("batching", ["consecutive", "random"])
+def test_two_processes_that_share_the_rows_have_the_gradient_of_one(batching):
+    """The rows that are drawn anew and the dropout masks are those of the same rows."""
+    settings = config(batch_size=6, batching=batching, clip_norm=0, state_reset=0.5)
+    trainers = [Trainer(corpus(), SMALL, settings) for _ in range(3)]
+    state = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (6, SMALL.state_size)).astype(np.float32))
+    gradients = []
+    for trainer, rows in zip(trainers, (range(6), range(2), range(2, 6)), strict=True):
+        trainer.take_rows(rows)
+        trainer.counters.step = 3
+        for direction, batches in trainer.batches.items():
+            trainer.hidden[direction] = (state[rows.start : rows.stop],) * SMALL.num_layers
+            assert len(batches.batch(3).inputs) == len(rows)
+        batches = {direction: batches.batch(3) for direction, batches in trainer.batches.items()}
+        trainer.gradients({name: trainer._on_device(name, batch) for name, batch in batches.items()}, trainer.noise())
+        weights = [weight for direction in DIRECTIONS for weight in trainer.parts[direction]]
+        gradients.append(torch.cat([weight.grad.flatten() for weight in weights]))
+    whole, third, rest = gradients
+    assert (third / 3 + rest * 2 / 3 - whole).abs().max() < 1e-6
+    assert (third - whole).abs().max() > 1e-3
 
 
 def test_both_directions_and_the_cloze_layer_learn(tmp_path):

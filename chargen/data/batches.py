@@ -136,6 +136,22 @@ class RandomBatches:
         return _gather(self.ids, first + np.arange(self.seq_length + 1))
 
 
+def draw_resets(
+    share: float, seed: int, step: int, rows: range, batch_size: int, direction: str = "forward"
+) -> NDArray[np.bool_]:
+    """Which rows start from a fresh state at a step although their text goes on: (len(rows),), a share of them.
+
+    Args:
+        share: 0 to 1.
+        seed, step: of the run.
+        rows: their numbers among the rows of all processes.
+        batch_size: B, over all processes.
+        direction: "backward" draws others.
+    """
+    index = np.array(rows, np.int64) + batch_size * (direction == "backward")
+    return uniform(seed, index, step, Purpose.FRESH) < share
+
+
 class BackwardBatches:
     """The windows of other batches, each read from its end: what random mode gives to a backward stack."""
 

@@ -14,8 +14,8 @@ from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.settings import check_int, make_settings
 from chargen.storage import tensor_file
 
-FORMAT = 2
-"""1 was 0.1.0's, which had other counters."""
+FORMAT = 3
+"""1 was 0.1.0's, which had other counters; in 2 dropout masks had other addresses."""
 KIND = "run"
 FILE_NAME = "state.safetensors"
 ASIDE, MOVING = ".replaced", ".replacing"
@@ -75,7 +75,7 @@ def read_run_state(folder: str | os.PathLike[str]) -> RunState:
 
 
 def _expected(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    tensor_file.check_format(description, FORMAT)
+    tensor_file.check_format(description, FORMAT, ", and a run resumes only with the version that wrote it")
     settings, progress = description["settings"], description["progress"]
     config = make_settings(ModelConfig, settings["model"])
     for name in ("corpus", "training", "machine"):

@@ -200,11 +200,17 @@ def unpack(
     return arrays, description
 
 
-def check_format(description: Mapping[str, Any], known: int) -> None:
-    """Raise ModelFileError where a description has another format number than the one this version reads."""
+def check_format(description: Mapping[str, Any], known: int, more: str = "") -> None:
+    """Raise ModelFileError where a description has another format number than the one this version reads.
+
+    Args:
+        more: what follows from it, at the end of the line.
+    """
     found = description["format"]
     if type(found) is not int or found != known:
-        words = f"format {repr_short(found)} is not known to this version (it reads {known}): another one wrote it"
+        words = (
+            f"format {repr_short(found)} is not known to this version (it reads {known}): another one wrote it{more}"
+        )
         raise ModelFileError(words)
 
 

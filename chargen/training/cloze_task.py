@@ -27,10 +27,15 @@ ROWS = 32
 class ClozeTask:
     """When the cloze layer learns, and from which windows: both are pure functions of the step.
 
+    Args:
+        ids: the text (N,).
+        config: of the run; its batch_size is B over all processes, and so is the number of windows.
+        rows: which of a step's windows this process takes; all by default.
+
     Raises DataError where the text is too short for a single position.
     """
 
-    def __init__(self, ids: NDArray[Any], config: TrainConfig) -> None:
+    def __init__(self, ids: NDArray[Any], config: TrainConfig, rows: range | None = None) -> None:
         window = min(WINDOW, len(ids))
         if window < 2 * EDGE + 1:
             raise DataError(
@@ -38,9 +43,9 @@ class ClozeTask:
                 "give more text, or train one way"
             )
         trained = config.batch_size * config.seq_length
-        rows = max(1, trained // window)
-        self.every = math.ceil(rows * window / (CHARACTERS_SHARE * trained))
-        self.batches = RandomBatches(ids, rows, window - 1, config.seed, purpose=Purpose.CLOZE)
+        windows = max(1, trained // window)
+        self.every = math.ceil(windows * window / (CHARACTERS_SHARE * trained))
+        self.batches = RandomBatches(ids, windows, window - 1, config.seed, rows, Purpose.CLOZE)
 
     def due(self, step: int) -> bool:
         """True for the steps at which the layer learns."""

@@ -19,6 +19,7 @@ from chargen.durable import make_folder, remove_leftovers
 from chargen.errors import Diverged, ModelFileError, SettingError, WriteError, amount, truncate
 from chargen.model.config import ModelConfig
 from chargen.model.device import pick_device, pick_precision
+from chargen.model.dropout import DropoutKey
 from chargen.model.language_model import CharModel
 from chargen.model.layers import zero_state
 from chargen.model.weights import Arrays, set_weights, weights_of
@@ -105,7 +106,7 @@ class Run:
             out,
             counters,
         )
-        self.batches = _batches(corpus, model_config, config)
+        self.take_rows(range(config.batch_size))
         self.cloze = ClozeTask(corpus.train, config) if model_config.bidirectional else None
         self.device = pick_device(config.device)
         self.ahead = AHEAD if self.device.type == "cuda" else 1
@@ -146,6 +147,15 @@ class Run:
         self._failed_saves = 0
         self.warning = ""
         self.replaces = False
+
+    def take_rows(self, rows: range) -> None:
+        """Choose the rows of each minibatch that this process computes, by their numbers among those of all."""
+        self.rows = rows
+        self.batches = _batches(self.corpus, self.model_config, self.config, rows)
+
+    def noise(self) -> DropoutKey:
+        """The address of this step's dropout masks."""
+        return DropoutKey(self.config.seed, self.counters.step, self.rows.start)
 
     def make_places(self, rows: int) -> None:
         """Make what a step reads and writes before the first one: the carried state, and AdamW's moments."""
@@ -358,9 +368,9 @@ def _adamw(model: CharModel, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, fused=kind in ("cpu", "cuda", "mps"), capturable=kind == "cuda")
 
 
-def _batches(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) -> dict[str, Batches]:
-    """What each direction reads: its own position in the text, or the same random windows from either end."""
-    size = config.batch_size, config.seq_length, config.seed
+def _batches(corpus: Corpus, model_config: ModelConfig, config: TrainConfig, rows: range) -> dict[str, Batches]:
+    """What each direction reads in these rows: its own position in the text, or the same random windows, either way."""
+    size = config.batch_size, config.seq_length, config.seed, rows
     if config.batching == "random":
         windows = RandomBatches(corpus.train, *size)
         found: dict[str, Batches] = {"forward": windows, "backward": BackwardBatches(windows)}

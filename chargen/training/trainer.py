@@ -6,22 +6,20 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from chargen.data.batches import Batch
+from chargen.data.batches import Batch, draw_resets
 from chargen.errors import NOT_FINITE, Diverged, amount, truncate
 from chargen.evaluation.loss import Loss, folding_nats, loss_windows, total
 from chargen.model.device import autocast, float32_products, to_device
-from chargen.model.dropout import DropoutKey, Masks
+from chargen.model.dropout import Masks
 from chargen.model.language_model import CharModel
 from chargen.model.layers import State, detach, reset_rows
 from chargen.model.loss import cross_entropy
 from chargen.model.weights import set_weights, weights_of
-from chargen.rng import Purpose, uniform
 from chargen.storage.model_file import FILE_NAME, save_model
 from chargen.storage.run_state import save_run_state
 from chargen.training.cloze_task import cloze_loss, even_windows
@@ -132,7 +130,7 @@ class Trainer(Run):
             given = {direction: self._on_device(direction, batch) for direction, batch in batches.items()}
             learns_cloze = self.cloze is not None and self.cloze.due(counters.step)
             step = self.step if learns_cloze or self.captured is None else self.captured
-            names, figures, cloze_characters = step(given, DropoutKey(config.seed, counters.step))
+            names, figures, cloze_characters = step(given, self.noise())
             self.pending.append(_Step(batches, names, figures, rate, cloze_characters))
             counters.step += 1
             # The first one tells how fast it goes.
@@ -199,10 +197,9 @@ class Trainer(Run):
 
     def _on_device(self, direction: str, batch: Batch) -> Given:
         """A minibatch there, and which rows go on from the state before: all that can but for a few, drawn anew."""
-        size = len(batch.continues)
-        rows = np.arange(size) + size * (direction == "backward")
-        drawn = uniform(self.config.seed, rows, self.counters.step, Purpose.FRESH)
-        kept = batch.continues & (drawn >= self.config.state_reset)
+        config = self.config
+        address = config.seed, self.counters.step, self.rows, config.batch_size, direction
+        kept = batch.continues & ~draw_resets(config.state_reset, *address)
         return to_device(batch.inputs, self.device), to_device(batch.targets, self.device), to_device(kept, self.device)
 
     def _rate(self, rate: float) -> float | Tensor:
