@@ -12,8 +12,8 @@ import pytest
 from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_sampler import cuts, primes, seeds
 from test_numpy_engine import some_ids, walk
+from test_sampler import cuts, primes, seeds
 
 from chargen.data.utf8 import utf8_before, utf8_capacity_before
 from chargen.data.vocabulary import Vocabulary

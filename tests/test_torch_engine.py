@@ -6,7 +6,18 @@ import torch
 from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_compiled_engine import CELLS, DIRECTIONS, ODD, apart, chunk_to_write, chunks, configs, free, random_seeds, same
+from test_compiled_engine import (
+    CELLS,
+    DIRECTIONS,
+    ODD,
+    apart,
+    chunk_to_write,
+    chunks,
+    configs,
+    free,
+    random_seeds,
+    same,
+)
 
 from chargen.decoding import torch_engine
 from chargen.decoding.choose import SampleConfig, choose

@@ -110,7 +110,7 @@ def drop(values: Tensor, rate: float, noise: Masks | None, layer: int) -> Tensor
     if not 0 <= rate < 1:
         raise SettingError(f"dropout is {repr_short(rate)}: it must be at least 0 and less than 1", "dropout")
     if noise is not None and not isinstance(noise, Masks):
-        raise ArgumentError(f"noise is of type {type(noise).__name__}: it must be a Noise, or None")
+        raise ArgumentError(f"noise is of type {type(noise).__name__}: it must be a DropoutKey, or None")
     layer = check_int("layer", layer, 0, 2**32 - 1)
     limit = round(rate * 2**BITS)
     if noise is None or limit == 0 or values.is_meta or not values.numel():
