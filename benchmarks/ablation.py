@@ -15,8 +15,8 @@ from typing import Any
 import click
 
 from benchmarks.common import machine
-from benchmarks.methods import METHODS, summary
-from chargen import Corpus, ModelConfig, TrainConfig
+from benchmarks.methods import METHODS, make_trainer, summary
+from chargen import Corpus, TrainConfig
 
 TRAIN = 100_000
 
@@ -48,7 +48,7 @@ def main(
         for seed in map(int, seeds.split(",")):
             kind, begun = METHODS[name], time.monotonic()
             config = TrainConfig(**training, seed=seed, eval_every=10**9)
-            trainer = kind(corpus, ModelConfig(**model, **kind.settings), config)
+            trainer = make_trainer(kind, corpus, model, config)
             for _ in trainer.run():
                 pass
             seconds = time.monotonic() - begun

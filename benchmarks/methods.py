@@ -1,4 +1,4 @@
-"""Methods that were tried for better text, each as what it changes in the trainer.
+"""Methods that were tried for better text, each as a network and an optimizer that the trainer is given.
 
 None of them is in the package but weight decay, dropout, tied weights and the spared embedding; `benchmarks.ablation`
 compares them, and `benchmarks/README.md` has what came out.
@@ -13,57 +13,51 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chargen import Trainer
-from chargen.data.batches import Batch
+from chargen import CharModel, Corpus, ModelConfig, TrainConfig, Trainer
 from chargen.evaluation.loss import evaluate_ids
 from chargen.model.dropout import DropoutKey, drop
 from chargen.model.layers import State, run_layer, zero_state
+from chargen.training.train_step import adamw
 
 
-class Plain(Trainer):
+class Plain(CharModel):
     """Nothing changed."""
 
     settings: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Of the model, where they are other ones."""
 
-    def losses(self) -> dict[str, float]:
+    def optimizer(self, config: TrainConfig) -> torch.optim.Optimizer:
+        return adamw(self, config)
+
+    def losses(self, trainer: Trainer) -> dict[str, float]:
         """Of the last weights on the whole validation part, by what distinguishes them."""
-        return {"": self.summary["valid_loss"]}
+        return {"": trainer.summary["valid_loss"]}
 
 
 class Changed(Plain):
     """What the model does, in pieces that a method may replace."""
 
-    def _set_up(self, *arguments: Any) -> None:
-        super()._set_up(*arguments)
-        self.generator = torch.Generator().manual_seed(self.config.seed)
-        before = set(self.model.parameters())
+    def __init__(self, config: ModelConfig, vocabulary_size: int, seed: int = 0) -> None:
+        super().__init__(config, vocabulary_size, seed)
+        self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
+            torch.manual_seed(seed)
             self.add()
-        new = [weight for weight in self.model.parameters() if weight not in before]
-        if new:
-            decayed = [weight for weight in new if weight.ndim > 1]
-            others = [weight for weight in new if weight.ndim == 1]
-            self.optimizer.add_param_group({"params": decayed, "weight_decay": self.config.weight_decay})
-            self.optimizer.add_param_group({"params": others, "weight_decay": 0.0})
-            self.parts["forward"] += new
-        self.model.read = self.read
 
     def add(self) -> None:
         """Give the model what else it needs."""
 
     def first(self, rows: int) -> State:
-        return zero_state(self.model_config, rows, self.device)
+        return zero_state(self.config, rows, self.device)
 
     def embed(self, ids: Tensor, noise: DropoutKey | None) -> Tensor:
-        return self.model.embedding(ids)
+        return self.embedding(ids)
 
     def drop(self, values: Tensor, noise: DropoutKey | None, layer: int) -> Tensor:
-        return drop(values, self.model_config.dropout, noise, layer)
+        return drop(values, self.config.dropout, noise, layer)
 
     def layer(self, number: int, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        return run_layer(self.model.forward_layers[number], values, state)
+        return run_layer(self.forward_layers[number], values, state)
 
     def join(self, layer: int, before: Tensor, values: Tensor) -> Tensor:
         """What goes on, from what was before a layer and what came out of it."""
@@ -74,23 +68,23 @@ class Changed(Plain):
     ) -> tuple[Tensor, State]:
         state = self.first(len(ids)) if state is None else state
         values, carried = self.embed(ids, noise), []
-        for layer in range(self.model_config.num_layers):
+        for layer in range(self.config.num_layers):
             entering = self.drop(values, noise, layer) if layer else values
-            found, after = self.layer(layer, entering, state[layer])
-            values = self.join(layer, values, found)
+            outputs, after = self.layer(layer, entering, state[layer])
+            values = self.join(layer, values, outputs)
             carried.append(after)
-        return self.drop(values, noise, self.model_config.num_layers), tuple(carried)
+        return self.drop(values, noise, self.config.num_layers), tuple(carried)
 
 
 class LayerNorm(Changed):
     """Ba, Kiros and Hinton, 2016: on the output of each layer."""
 
     def add(self) -> None:
-        size = self.model_config.hidden_size
-        self.model.norms = nn.ModuleList(nn.LayerNorm(size) for _ in range(self.model_config.num_layers))
+        size = self.config.hidden_size
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for _ in range(self.config.num_layers))
 
     def join(self, layer: int, before: Tensor, values: Tensor) -> Tensor:
-        return self.model.norms[layer](values)
+        return self.norms[layer](values)
 
 
 class Residual(Changed):
@@ -110,7 +104,7 @@ class LockedDropout(Changed):
     """Gal and Ghahramani, 2016: one mask for a whole window."""
 
     def drop(self, values: Tensor, noise: DropoutKey | None, layer: int) -> Tensor:
-        rate = self.model_config.dropout
+        rate = self.config.dropout
         if noise is None or not rate:
             return values
         kept = torch.rand(len(values), 1, values.shape[2], generator=self.generator) >= rate
@@ -123,7 +117,7 @@ class DroppedEmbeddings(Changed):
     share = 0.05
 
     def embed(self, ids: Tensor, noise: DropoutKey | None) -> Tensor:
-        table = self.model.embedding.weight
+        table = self.embedding.weight
         if noise is not None:
             kept = torch.rand(len(table), 1, generator=self.generator) >= self.share
             table = table * kept / (1 - self.share)
@@ -136,32 +130,33 @@ class UnknownSymbols(Changed):
     share = 0.02
 
     def add(self) -> None:
-        self.model.unknown = nn.Parameter(torch.randn(self.model_config.input_size))
+        self.unknown = nn.Parameter(torch.randn(self.config.input_size))
 
     def embed(self, ids: Tensor, noise: DropoutKey | None) -> Tensor:
-        values = self.model.embedding(ids)
+        values = self.embedding(ids)
         if noise is None:
             return values
         unknown = torch.rand(*ids.shape, 1, generator=self.generator) < self.share
-        return torch.where(unknown, self.model.unknown, values)
+        return torch.where(unknown, self.unknown, values)
 
 
 class LearnedStart(Changed):
     """The state of an unknown context is learned."""
 
     def add(self) -> None:
-        config = self.model_config
-        self.model.start = nn.ParameterList(torch.zeros(config.state_size) for _ in range(config.num_layers))
+        config = self.config
+        self.start = nn.ParameterList(torch.zeros(config.state_size) for _ in range(config.num_layers))
 
     def first(self, rows: int) -> State:
-        return tuple(layer.expand(rows, -1) for layer in self.model.start)
+        return tuple(layer.expand(rows, -1) for layer in self.start)
 
-    def _carried(self, direction: str, batch: Batch) -> State | None:
-        state = super()._carried(direction, batch)
-        if state is None:
-            return None
-        fresh = (state[0] == 0).all(1, keepdim=True)
-        return tuple(torch.where(fresh, start, layer) for start, layer in zip(self.model.start, state, strict=True))
+    def read(
+        self, ids: Tensor, state: State | None = None, noise: DropoutKey | None = None, direction: str = "forward"
+    ) -> tuple[Tensor, State]:
+        if state is not None:
+            fresh = (state[0] == 0).all(1, keepdim=True)
+            state = tuple(torch.where(fresh, start, layer) for start, layer in zip(self.start, state, strict=True))
+        return super().read(ids, state, noise, direction)
 
 
 class DropConnect(Changed):
@@ -169,20 +164,32 @@ class DropConnect(Changed):
 
     share = 0.1
 
-    def _carried(self, direction: str, batch: Batch) -> State | None:
-        self.whole = {}
-        for module in self.model.forward_layers:
+    def add(self) -> None:
+        self.whole: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
+
+    def optimizer(self, config: TrainConfig) -> torch.optim.Optimizer:
+        optimizer = super().optimizer(config)
+        optimizer.register_step_pre_hook(lambda *arguments: self.restore())
+        return optimizer
+
+    def read(
+        self, ids: Tensor, state: State | None = None, noise: DropoutKey | None = None, direction: str = "forward"
+    ) -> tuple[Tensor, State]:
+        self.restore()
+        for module in self.forward_layers if noise is not None else ():
             weight = module.weight_hh_l0
             mask = (torch.rand(weight.shape, generator=self.generator) >= self.share) / (1 - self.share)
             self.whole[weight] = weight.data.clone(), mask
             weight.data *= mask
-        return super()._carried(direction, batch)
+        return super().read(ids, state, noise, direction)
 
-    def _apply(self, good: Tensor, hidden: dict[str, State]) -> None:
+    def restore(self) -> None:
+        """Put the weights back; where they are missing they have no gradient."""
         for weight, (whole, mask) in self.whole.items():
             weight.data.copy_(whole)
-            weight.grad *= mask
-        super()._apply(good, hidden)
+            if weight.grad is not None:
+                weight.grad *= mask
+        self.whole = {}
 
 
 class Penalties(Changed):
@@ -192,7 +199,7 @@ class Penalties(Changed):
 
     def drop(self, values: Tensor, noise: DropoutKey | None, layer: int) -> Tensor:
         dropped = super().drop(values, noise, layer)
-        if noise is not None and layer == self.model_config.num_layers:
+        if noise is not None and layer == self.config.num_layers:
             large = 2 * self.large / dropped.numel() * dropped.detach()
             steps = values.detach()[:, 1:] - values.detach()[:, :-1]
             steps *= 2 * self.changing / steps.numel()
@@ -207,39 +214,42 @@ class Averages(Changed):
 
     horizons = (0.02, 0.06, 0.15)
 
-    def add(self) -> None:
-        self.means = {
-            share: [torch.zeros_like(weight) for weight in self.model.parameters()] for share in self.horizons
-        }
+    def optimizer(self, config: TrainConfig) -> torch.optim.Optimizer:
+        optimizer = super().optimizer(config)
+        self.shares = [1 / (share * config.steps) for share in self.horizons]
+        self.means = [[torch.zeros_like(weight) for weight in self.parameters()] for _ in self.horizons]
+        optimizer.register_step_post_hook(lambda *arguments: self.average())
+        return optimizer
 
-    def _apply(self, good: Tensor, hidden: dict[str, State]) -> None:
-        super()._apply(good, hidden)
-        for share, means in self.means.items():
-            torch._foreach_lerp_(means, list(self.model.parameters()), 1 / (share * self.config.steps))
+    def average(self) -> None:
+        with torch.no_grad():
+            for share, means in zip(self.shares, self.means, strict=True):
+                torch._foreach_lerp_(means, list(self.parameters()), share)
 
-    def losses(self) -> dict[str, float]:
-        found = super().losses()
-        weights = [weight.detach().clone() for weight in self.model.parameters()]
-        for share, means in self.means.items():
-            full = 1 - (1 - 1 / (share * self.config.steps)) ** self.counters.step
+    def losses(self, trainer: Trainer) -> dict[str, float]:
+        losses = super().losses(trainer)
+        weights = [weight.detach().clone() for weight in self.parameters()]
+        for horizon, share, means in zip(self.horizons, self.shares, self.means, strict=True):
+            full = 1 - (1 - share) ** trainer.counters.step
             self.put([mean / full for mean in means])
-            found[f"{share:.0%}"] = evaluate_ids(self.model, self.corpus.valid, precision=self.precision).mean
+            losses[f"{horizon:.0%}"] = evaluate_ids(self, trainer.corpus.valid, precision=trainer.precision).mean
         self.put(weights)
-        return found
+        return losses
 
     def put(self, values: list[Tensor]) -> None:
-        for weight, value in zip(self.model.parameters(), values, strict=True):
+        for weight, value in zip(self.parameters(), values, strict=True):
             weight.data.copy_(value)
 
 
 class DecayedEmbedding(Changed):
     """Weight decay on the embedding too."""
 
-    def add(self) -> None:
-        table = self.model.embedding.weight
-        decayed, others = self.optimizer.param_groups
-        others["params"] = [weight for weight in others["params"] if weight is not table]
+    def optimizer(self, config: TrainConfig) -> torch.optim.Optimizer:
+        optimizer, table = super().optimizer(config), self.embedding.weight
+        decayed, spared = optimizer.param_groups
+        spared["params"] = [weight for weight in spared["params"] if weight is not table]
         decayed["params"].append(table)
+        return optimizer
 
 
 class Muon(Changed):
@@ -247,12 +257,13 @@ class Muon(Changed):
 
     decay = 0.1
 
-    def add(self) -> None:
-        matrices = [weight for weight in self.model.forward_layers.parameters() if weight.ndim > 1]
-        for group in self.optimizer.param_groups:
-            group["params"] = [one for one in group["params"] if not any(one is matrix for matrix in matrices)]
+    def optimizer(self, config: TrainConfig) -> torch.optim.Optimizer:
+        matrices = [weight for weight in self.forward_layers.parameters() if weight.ndim > 1]
+        others = super().optimizer(config)
+        for group in others.param_groups:
+            group["params"] = [weight for weight in group["params"] if not any(weight is matrix for matrix in matrices)]
         muon = torch.optim.Muon(matrices, weight_decay=self.decay, adjust_lr_fn="match_rms_adamw")
-        self.optimizer = _Both(self.optimizer, muon)
+        return _Both(others, muon)
 
 
 class _Both:
@@ -280,17 +291,13 @@ class MinGru(Changed):
     settings = MappingProxyType({"num_layers": 4})
 
     def add(self) -> None:
-        config = self.model_config
+        config = self.config
         sizes = [config.input_size] + [config.hidden_size] * (config.num_layers - 1)
-        before = set(self.model.forward_layers.parameters())
-        self.model.forward_layers = nn.ModuleList(nn.Linear(size, 2 * config.hidden_size) for size in sizes)
-        self.model.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
-        for group in self.optimizer.param_groups:
-            group["params"] = [one for one in group["params"] if one not in before]
-        self.parts["forward"] = [one for one in self.parts["forward"] if one not in before]
+        self.forward_layers = nn.ModuleList(nn.Linear(size, 2 * config.hidden_size) for size in sizes)
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
 
     def layer(self, number: int, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        z, new = self.model.forward_layers[number](self.model.norms[number](values)).float().chunk(2, 2)
+        z, new = self.forward_layers[number](self.norms[number](values)).float().chunk(2, 2)
         z = z.sigmoid()
         z, new = (values.transpose(0, 1).contiguous() for values in (z, new))
         outputs = _Scan.apply(1 - z, z * new, state).transpose(0, 1)
@@ -331,18 +338,18 @@ class Mogrifier(Changed):
     rounds = 4
 
     def add(self) -> None:
-        config = self.model_config
-        self.model.turns = nn.ModuleList()
+        config = self.config
+        self.turns = nn.ModuleList()
         for layer in range(config.num_layers):
             sizes = config.hidden_size, config.hidden_size if layer else config.input_size
-            self.model.turns.append(nn.ModuleList(nn.Linear(*sizes[:: (-1) ** turn]) for turn in range(self.rounds)))
+            self.turns.append(nn.ModuleList(nn.Linear(*sizes[:: (-1) ** turn]) for turn in range(self.rounds)))
 
     def layer(self, number: int, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        of_input, of_state, bias_input, bias_state = self.model.forward_layers[number].parameters()
+        of_input, of_state, bias_input, bias_state = self.forward_layers[number].parameters()
         outputs = []
         for value in values.unbind(1):
             kept = state
-            for turn, scale in enumerate(self.model.turns[number]):
+            for turn, scale in enumerate(self.turns[number]):
                 if turn % 2:
                     state = 2 * scale(value).sigmoid() * state
                 else:
@@ -382,7 +389,15 @@ METHODS: dict[str, type[Plain]] = {
 }
 
 
-def summary(trainer: Plain, ids: np.ndarray) -> dict[str, float]:
+def make_trainer(method: type[Plain], corpus: Corpus, model: dict[str, Any], config: TrainConfig) -> Trainer:
+    """A trainer of a method's network, by its optimizer."""
+    shape = ModelConfig(**model, **method.settings)
+    network = method(shape, len(corpus.vocabulary), config.seed)
+    return Trainer(corpus, shape, config, model=network, optimizer=method.optimizer)
+
+
+def summary(trainer: Trainer, ids: np.ndarray) -> dict[str, float]:
     """The losses of a trained model, and that on some ids of the training part."""
     train = evaluate_ids(trainer.model, ids, precision=trainer.precision).mean
-    return {**{f"valid {name}".strip(): loss for name, loss in trainer.losses().items()}, "train": train}
+    losses = trainer.model.losses(trainer)
+    return {**{f"valid {name}".strip(): loss for name, loss in losses.items()}, "train": train}

@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from benchmarks.methods import METHODS, Changed, Plain, _Scan, summary
-from chargen import CharModel, Corpus, ModelConfig, TrainConfig
+from benchmarks.methods import METHODS, Changed, Plain, _Scan, make_trainer, summary
+from chargen import CharModel, Corpus, TrainConfig, Trainer
 
 TEXT = "the quick brown fox jumps over the lazy dog and the cat sat on the mat. " * 40
 SAME = {"averages"}
 """What changes nothing while training."""
 
 
-def trained(kind: type[Plain], steps: int = 8, **settings: float) -> Plain:
+def trained(kind: type[Plain], steps: int = 8, **settings: float) -> Trainer:
     corpus = Corpus.from_text(TEXT, valid_fraction=0.1)
     small = {"batch_size": 8, "seq_length": 16, "warmup": 0, "state_reset": 0.5, "precision": "fp32"}
     config = TrainConfig(steps=steps, eval_every=10**9, **small, **settings)
-    trainer = kind(corpus, ModelConfig(hidden_size=16, dropout=0.2, **kind.settings), config)
+    trainer = make_trainer(kind, corpus, {"hidden_size": 16, "dropout": 0.2}, config)
     for _ in trainer.run():
         pass
     return trainer
@@ -48,9 +48,9 @@ def test_a_method_changes_something_and_carries_its_state(name, plain):
         second, after = model.read(ids[:, 11:], between)
     assert torch.allclose(torch.cat([first, second], 1), whole, atol=1e-5)
     assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(state, after, strict=True))
-    in_steps = {id(weight) for group in trainer.optimizer.param_groups for weight in group["params"]}
+    in_steps = {id(weight) for group in trainer.state.optimizer.param_groups for weight in group["params"]}
     assert in_steps == {id(weight) for weight in model.parameters()}
-    assert {id(weight) for weight in trainer.parts["forward"]} == in_steps
+    assert {id(weight) for weight in trainer.state.weights["forward"]} == in_steps
 
 
 def test_new_weights_learn():

@@ -143,7 +143,7 @@ def naive(what: str) -> Any:
             patch.setattr(durable, "sync_folder", nothing)
         elif what == "folders above not synced":
             patch.setattr(durable, "make_folder", lambda folder: folder.mkdir(parents=True, exist_ok=True))
-            patch.setattr("chargen.training.run.make_folder", durable.make_folder)
+            patch.setattr("chargen.training.setup.make_folder", durable.make_folder)
         elif what == "metrics not synced":
             patch.setattr(Metrics, "sync", unfinished)
         yield

@@ -1,5 +1,7 @@
 """What is around a captured step, with a stand-in for the graph: a replay is the same step on the same places."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from test_resume import assert_same_runs, config, corpus, long_rows, model, run_until, two_ways
@@ -12,16 +14,10 @@ from chargen.training.trainer import Trainer
 class Replayed(CapturedStep):
     """Each replay takes the step once more, on what lies in the places then."""
 
-    def _record(self):
-        trainer, captured = self.trainer, self
-        trainer.gradients(self.given, self.masks)  # as a graph is warmed
-        trainer.optimizer.zero_grad(set_to_none=True)
-
-        class Graph:
-            def replay(self):
-                captured.names, captured.figures, _ = trainer.step(captured.given, captured.masks)
-
-        return Graph()
+    def _record(self, state):
+        self.step.gradients(state, self.minibatches, self.masks)  # as a graph is warmed
+        state.optimizer.zero_grad(set_to_none=True)
+        return SimpleNamespace(replay=lambda: self._learn(state))
 
 
 @pytest.fixture
@@ -35,9 +31,10 @@ def run_of(shape, settings, folder, captured, stop=None):
 
     def prepared(trainer):
         trainer.ahead = 16
-        trainer.captured = Replayed(trainer) if captured else None
+        trainer.train_step.on_device = True
         if captured:
-            trainer.captured.rate = trainer.captured.rate.double()  # as exact as the rate that is not in a tensor
+            trainer.train_step = Replayed(trainer.train_step, trainer.device)
+            trainer.train_step.lr = trainer.train_step.lr.double()  # as exact as the rate that is not in a tensor
         return trainer
 
     trainer = prepared(Trainer(corpus(), shape, settings, folder))
@@ -58,7 +55,7 @@ def test_a_replayed_run_is_the_run(shape, batching, tmp_path):
     run_of(shape, settings, tmp_path / "resumed", captured=True, stop=9)
     assert_same_runs(tmp_path / "plain", tmp_path / "replayed")
     assert_same_runs(tmp_path / "plain", tmp_path / "resumed")
-    assert trainer.captured.graph is not None
+    assert trainer.train_step.graph is not None
 
 
 @pytest.mark.usefixtures("plain_dropout")
@@ -73,16 +70,17 @@ def test_steps_of_the_cloze_layer_are_taken_beside_the_graph(tmp_path):
 @pytest.mark.usefixtures("plain_dropout")
 def test_what_a_graph_reads_and_writes_stays_where_it_is():
     trainer = Trainer(corpus(), model("lstm", 2), config(steps=12))
-    trainer.ahead, trainer.captured = 16, Replayed(trainer)
+    trainer.ahead, trainer.train_step.on_device = 16, True
+    captured = trainer.train_step = Replayed(trainer.train_step, trainer.device)
 
     def places():
-        moments = [moment for moments in trainer.optimizer.state.values() for moment in moments.values()]
-        carried = [layer for state in trainer.hidden.values() for layer in state]
-        given = [each for values in trainer.captured.given.values() for each in values]
-        masks = [mask for mask, _ in trainer.captured.masks.masks.values()]
-        rates = [group["lr"] for group in trainer.optimizer.param_groups]
+        moments = [moment for moments in trainer.state.optimizer.state.values() for moment in moments.values()]
+        carried = [layer for state in trainer.state.hidden.values() for layer in state]
+        given = [each for values in captured.minibatches.values() for each in values]
+        masks = [mask for mask, _ in captured.masks.masks.values()]
+        rates = [group["lr"] for group in trainer.state.optimizer.param_groups]
         return [each.data_ptr() for each in (*trainer.model.parameters(), *moments, *carried, *given, *masks, *rates)]
 
     found = [places() for progress in trainer.run() if progress.doing == "training"]
     assert all(each == found[0] for each in found)
-    assert torch.is_tensor(trainer.optimizer.param_groups[0]["lr"])
+    assert torch.is_tensor(trainer.state.optimizer.param_groups[0]["lr"])

@@ -19,8 +19,8 @@ from chargen.errors import WriteError
 from chargen.storage.model_file import read_model
 from chargen.storage.run_state import read_run_state
 from chargen.training import metrics as metrics_module
+from chargen.training.checkpoint import MAX_FAILED_SAVES
 from chargen.training.progress import Progress
-from chargen.training.run import MAX_FAILED_SAVES
 from chargen.training.trainer import Trainer
 
 SHAPE = model("gru", 1)
@@ -152,9 +152,12 @@ def test_a_failed_save_is_tried_again_when_the_next_one_is_due(
 ) -> None:
     trainer = Trainer(corpus(), SHAPE, config(save_minutes=5.5 / 60), tmp_path)
     monkeypatch.setattr(time, "monotonic", lambda: float(trainer.counters.step))  # a second for a step
-    trainer._last_save = 0.0
+    trainer.checkpointer._last_save = 0.0
     tried = []
-    monkeypatch.setattr(trainer, "save", lambda: tried.append(trainer.counters.step) or Trainer.save(trainer))
+    save = trainer.checkpointer.save
+    monkeypatch.setattr(
+        trainer.checkpointer, "save", lambda *state: tried.append(trainer.counters.step) or save(*state)
+    )
     for _ in train(trainer, room, range(9, 20)):
         pass
     assert [step for step in tried if 0 < step < 24] == [6, 12, 18]
@@ -247,17 +250,17 @@ def test_a_run_whose_folder_is_gone_stops_each_time_it_is_entered(tmp_path: Path
 
 
 def test_a_good_save_takes_the_warning_back_and_brings_the_model(room: Room, tmp_path: Path) -> None:
-    trainer = Trainer(corpus(), SHAPE, config(save_minutes=1e9, eval_every=6), tmp_path / "run")
+    trainer = Trainer(corpus(), SHAPE, config(save_minutes=1e-9, eval_every=6), tmp_path / "run")
     for progress in trainer.run():
         if progress.step == 6 and progress.doing == "training":
             trainer.save()
             room.left = 0
-            trainer.try_to_save()
-            assert trainer.warning
+            trainer.checkpointer.save_if_due(trainer.state, trainer.validator.best)
+            assert trainer.checkpointer.warning
             room.left = None
             os.unlink(tmp_path / "run" / "model.safetensors")
             trainer.save()
-            assert trainer.warning == ""
+            assert trainer.checkpointer.warning == ""
             read_model(tmp_path / "run")
             break
 

@@ -25,6 +25,7 @@ from chargen.model.loss import cross_entropy
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile, build_model
 from chargen.storage.quantize import quantize
+from chargen.training.cuda_graph import CapturedStep
 from chargen.training.trainer import Trainer
 
 NAME = os.environ.get("CHARGEN_TEST_DEVICE", "cuda")
@@ -95,10 +96,10 @@ def test_a_captured_step_is_the_step() -> None:
     for captured in (True, False):
         settings = config(device=NAME, batch_size=8, seq_length=16, steps=30)
         trainer = Trainer(corpus(), model("lstm", 2), settings)
-        if not captured:
-            trainer.captured = None
+        if not captured and NAME != "cpu":
+            trainer.train_step = trainer.train_step.step
         list(trainer.run())
-        assert captured == (trainer.captured is not None) or NAME == "cpu"
+        assert captured == isinstance(trainer.train_step, CapturedStep) or NAME == "cpu"
         found.append(torch.cat([weight.detach().flatten() for weight in trainer.model.parameters()]).cpu())
     assert (found[0] - found[1]).abs().max() < 1e-4
 
@@ -153,8 +154,10 @@ def test_every_precision_learns(cell: str, precision: str) -> None:
 def test_a_step_that_is_not_finite_never_happened(captured: bool) -> None:
     trainer = Trainer(corpus(), model("gru", 1), config(device=NAME, steps=9))
     trainer.ahead = 16
-    if not captured:
-        trainer.captured = None
+    if NAME == "cpu":
+        trainer.train_step.on_device = True
+    elif not captured:
+        trainer.train_step = trainer.train_step.step
     weight, kept = trainer.model.get_parameter("output.bias"), {}
     for progress in trainer.run():
         if progress.doing != "training":
@@ -165,7 +168,7 @@ def test_a_step_that_is_not_finite_never_happened(captured: bool) -> None:
         if progress.step == 5:
             weight.data.copy_(whole)
         kept[progress.step] = [
-            one.detach().clone() for one in (*trainer.model.parameters(), *trainer.hidden["forward"])
+            one.detach().clone() for one in (*trainer.model.parameters(), *trainer.state.hidden["forward"])
         ]
     assert all(torch.equal(*pair) for pair in zip(kept[3], kept[5], strict=True) if not pair[0].isnan().any())
     assert not any(torch.equal(*pair) for pair in zip(kept[5], kept[6], strict=True))

@@ -66,8 +66,8 @@ def test_new_characters_begin_as_in_a_fresh_model_but_unlikely():
     for name in ("embedding.weight", "output.weight"):
         assert np.array_equal(weights[name][new], fresh[name][new])
     assert (weights["output.bias"][new] == file.arrays["output.bias"].min()).all()
-    assert trainer.origin["new"] == ",ilprzä"
-    assert trainer.origin["characters"] == len(file.vocabulary)
+    assert trainer.checkpointer.origin["new"] == ",ilprzä"
+    assert trainer.checkpointer.origin["characters"] == len(file.vocabulary)
 
 
 def test_a_text_without_new_characters_is_scored_as_by_the_model_itself():
@@ -75,7 +75,7 @@ def test_a_text_without_new_characters_is_scored_as_by_the_model_itself():
     trainer = started(file, TEXT)
     assert trainer.corpus.vocabulary == file.vocabulary
     assert all(map(np.array_equal, weights_of(trainer.model).values(), weights_of(build_model(file)).values()))
-    assert trainer.origin["new"] == ""
+    assert trainer.checkpointer.origin["new"] == ""
     found = evaluate(trainer.model, trainer.corpus.vocabulary, TEXT)
     assert found == evaluate(build_model(file), file.vocabulary, TEXT)
 

@@ -14,8 +14,8 @@ from chargen.errors import Diverged
 from chargen.evaluation.loss import Loss
 from chargen.storage.model_file import read_model
 from chargen.storage.run_state import read_run_state
-from chargen.training import trainer as module
-from chargen.training.run import MAX_BAD_STEPS
+from chargen.training import validator as module
+from chargen.training.train_step import MAX_BAD_STEPS
 from chargen.training.trainer import Trainer
 
 BAD = (math.nan, math.inf, -math.inf)
@@ -32,10 +32,10 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 def poison(monkeypatch: pytest.MonkeyPatch, trainer: Trainer, what: str, steps: range, value: float) -> None:
     """Let the loss, or a gradient, hold a value that is not finite at some steps."""
-    real_entropy = module.cross_entropy
+    cross_entropy = trainer.train_step.loss
 
     def entropy(*arguments: Any, **named: Any) -> torch.Tensor:
-        loss = real_entropy(*arguments, **named)
+        loss = cross_entropy(*arguments, **named)
         if trainer.counters.step in steps and torch.is_grad_enabled():
             if what == "loss":
                 return loss * value
@@ -52,7 +52,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, trainer: Trainer, what: str, steps: 
     if what == "one number":
         trainer.model.get_parameter("output.bias").register_hook(one_number)
     else:
-        monkeypatch.setattr(module, "cross_entropy", entropy)
+        monkeypatch.setattr(trainer.train_step, "loss", entropy)
 
 
 @pytest.mark.parametrize("shape", [model("gru", 1), model("lstm", 1), two_ways("gru", 1)], ids=["gru", "lstm", "two"])
@@ -65,7 +65,7 @@ def test_a_bad_step_is_not_applied_and_the_run_goes_on(
     poison(monkeypatch, trainer, what, range(step, step + 1), BAD[step % 3])
     before = {0: (weights(trainer), {})}
     for progress in trainer.run():
-        before[progress.step] = weights(trainer), dict(trainer.hidden)
+        before[progress.step] = weights(trainer), dict(trainer.state.hidden)
     assert same(before[step][0], before[step + 1][0]), "the step has moved a weight"
     assert before[step][1].keys() == before[step + 1][1].keys()
     for direction, state in before[step][1].items():

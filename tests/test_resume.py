@@ -243,7 +243,10 @@ def without(state: RunState, what: str) -> RunState:
     for name, array in state.arrays.items():
         if name.startswith(what + "."):
             arrays[name] = 0 * array
-    if what in progress and what != "hidden":
+    if what.startswith("since_n") or what.startswith("since_c"):
+        sums, _, loss = what.partition(".")
+        progress[sums] = {**progress[sums], loss: type(progress[sums][loss])()}
+    elif what in progress and what != "hidden":
         progress[what] = {"applied": 1, "best_loss": 9.0, "evaluations_since_best": 49}.get(
             what, type(progress[what])()
         )
@@ -262,8 +265,11 @@ CLOCKS_AND_DERIVED = COUNTER_CLOCKS - {"metrics_bytes"} | {
 }
 COMPONENTS = ["weights", "first", "second", "best", "hidden"]
 COMPONENTS += [field.name for field in fields(Counters) if field.name not in CLOCKS_AND_DERIVED]
+SUMS = [field for field in COMPONENTS if field in ("since_nats", "since_characters")]
+COMPONENTS = [field for field in COMPONENTS if field not in SUMS]
+COMPONENTS += [f"{field}.{loss}" for field in SUMS for loss in ("forward", "backward", "cloze")]
 # What only a run in two ways counts and carries; the rest of its state is stored as that of any other.
-OF_TWO_WAYS = [name for name in COMPONENTS if name.startswith(("since_backward", "since_cloze", "cloze"))]
+OF_TWO_WAYS = [name for name in COMPONENTS if name.startswith("cloze") or name.endswith((".backward", ".cloze"))]
 OF_TWO_WAYS += ["hidden", "hidden_backward"]
 OF_TWO_WAYS += [f"{part}.{name}" for part in ("weights", "first", "second") for name in ("backward_layers", "cloze")]
 
@@ -282,8 +288,8 @@ def test_leaving_out_any_component_is_noticed(what: str, shape: ModelConfig, tmp
         pass
     stop = 13 if what.startswith("since") else 12  # 12 has just written a line of metrics
     trainer = Trainer(worse, shape, train, tmp_path / "parts")
-    if trainer.cloze and what.startswith("since_cloze"):  # the layer has just learned, and a line is still to come
-        stop = next(step for step in range(6, 24) if trainer.cloze.due(step - 1) and step % 3 and step % 4)
+    if what.startswith("since") and what.endswith(".cloze"):  # the layer has just learned, a line is still to come
+        stop = next(step for step in range(6, 24) if trainer.train_step.cloze.due(step - 1) and step % 3 and step % 4)
     run_until(trainer, stop)
     state = read_run_state(tmp_path / "parts")
     assert 0 < state.progress["best_step"] < stop
@@ -321,7 +327,7 @@ def test_a_new_learning_rate_keeps_the_moments(tmp_path: Path) -> None:
     assert resumed.config.steps is None
     for old, new in zip(trainer.model.parameters(), resumed.model.parameters(), strict=True):
         for key in ("step", "exp_avg", "exp_avg_sq"):
-            assert torch.equal(trainer.optimizer.state[old][key], resumed.optimizer.state[new][key])
+            assert torch.equal(trainer.state.optimizer.state[old][key], resumed.state.optimizer.state[new][key])
 
 
 def test_another_corpus_is_refused(tmp_path: Path) -> None:

@@ -369,11 +369,11 @@ def test_a_run_is_not_lost_before_the_new_one_has_something(
     if what == "reading":
         (here / "text.txt").write_bytes(b"\xff")
     elif what == "diverging":
-        monkeypatch.setattr("chargen.training.trainer.MAX_BAD_STEPS", 0)
+        monkeypatch.setattr("chargen.training.train_log.MAX_BAD_STEPS", 0)
     elif what == "saving the model":
-        monkeypatch.setattr("chargen.training.run.save_model", refusing)
+        monkeypatch.setattr("chargen.training.checkpoint.save_model", refusing)
     elif what == "saving the state":
-        monkeypatch.setattr("chargen.training.run.save_run_state", refusing)
+        monkeypatch.setattr("chargen.training.checkpoint.save_run_state", refusing)
     else:
         monkeypatch.setattr("chargen.training.trainer.learning_rate", refusing)
     code, said = train(capsys, "--overwrite", "--save-minutes", "1e-9", "--log-every", "1")
@@ -392,7 +392,7 @@ def test_a_save_that_fails_at_first_loses_no_line(
         calls.append(arguments)
         (refusing if len(calls) in (1, 2) else real)(*arguments)
 
-    monkeypatch.setattr("chargen.training.run.save_model", sometimes)
+    monkeypatch.setattr("chargen.training.checkpoint.save_model", sometimes)
     assert train(capsys, "--overwrite", "--save-minutes", "1e-9", "--log-every", "1")[0] == 0
     assert [json.loads(line)["step"] for line in (here / "run/metrics.jsonl").read_text().splitlines()] == [
         1,

@@ -24,7 +24,7 @@ from chargen.storage import tensor_file
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import read_run_state
-from chargen.training import trainer
+from chargen.training import trainer, validator
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -136,7 +136,7 @@ PLACES = {
     "reading": (corpus_cache, "text_files"),
     "encoding": (corpus_cache, "count_code_points"),
     "a step": (trainer, "learning_rate"),
-    "a window": (trainer, "loss_windows"),
+    "a window": (validator, "loss_windows"),
     "a save": (tensor_file, "pack"),
 }
 

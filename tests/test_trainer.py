@@ -12,10 +12,12 @@ from chargen.data.corpus import Corpus
 from chargen.errors import DataError, Diverged, SettingError
 from chargen.evaluation.loss import evaluate, evaluate_ids
 from chargen.model.config import ModelConfig
+from chargen.model.layers import reset_rows
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import load_model, read_model
 from chargen.training.config import TrainConfig
 from chargen.training.memory import estimate_memory
+from chargen.training.train_step import TrainState, TrainStep
 from chargen.training.trainer import Trainer
 
 SMALL = ModelConfig(num_layers=1, hidden_size=16, embedding_size=8, dropout=0.0)
@@ -67,7 +69,7 @@ def test_weight_decay_shrinks_matrices_and_neither_biases_nor_rows_of_characters
         found.append([float(one.detach().norm()) for one in (layer.weight_hh_l0, trainer.model.output.weight)])
     free, decayed = np.array(found)
     assert (decayed < 0.9 * free).all()
-    groups = trainer.optimizer.param_groups
+    groups = trainer.state.optimizer.param_groups
     assert sorted(len(group["params"]) for group in groups) == [3, 4]
     assert {weight.ndim for group in groups if group["weight_decay"] for weight in group["params"]} == {2}
 
@@ -86,7 +88,7 @@ def test_state_reset_is_the_share_of_rows_that_begin_afresh(share: float) -> Non
     trainer = Trainer(corpus(), SMALL, config(steps=3, state_reset=share))
     run = iter(trainer.run())
     next(run)
-    batch, carried = trainer.batches["forward"].batch(1), trainer.hidden["forward"] if share == 0 else None
+    batch, carried = trainer.batches["forward"].batch(1), trainer.state.hidden["forward"] if share == 0 else None
     logits, _ = trainer.model(torch.from_numpy(batch.inputs), carried)
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.targets).flatten()).item()
     assert next(run).train_loss == pytest.approx(expected, abs=1e-6)
@@ -95,9 +97,10 @@ def test_state_reset_is_the_share_of_rows_that_begin_afresh(share: float) -> Non
 def test_state_reset_begins_some_rows_afresh_and_only_those() -> None:
     trainer = Trainer(corpus(), SMALL, config(steps=2, batch_size=64, state_reset=0.25))
     next(iter(trainer.run()))
-    *_, kept = trainer._on_device("forward", trainer.batches["forward"].batch(1))
-    state = trainer._carried("forward", kept)
-    before = trainer.hidden["forward"][0]
+    batches = {"forward": trainer.batches["forward"].batch(1)}
+    *_, continues = trainer.train_step.minibatches(trainer.state, batches)["forward"]
+    state = reset_rows(trainer.state.hidden["forward"], continues)
+    before = trainer.state.hidden["forward"][0]
     fresh = [not bool(row.any()) for row in state[0]]
     assert 6 <= sum(fresh) <= 28
     assert all(torch.equal(row, old) for row, old, new in zip(state[0], before, fresh, strict=True) if not new)
@@ -165,8 +168,8 @@ def test_the_test_part_is_scored_once_with_the_best_weights(tmp_path: Path) -> N
     data = corpus(valid_fraction=0.1, test_fraction=0.1)
     trainer = Trainer(data, SMALL, config(), tmp_path)
     scored = []
-    score = trainer._score
-    trainer._score = lambda model, ids, *rest: scored.append(ids) or score(model, ids, *rest)
+    score = trainer.validator.score
+    trainer.validator.score = lambda model, ids, *rest: scored.append(ids) or score(model, ids, *rest)
     for _ in trainer.run():
         pass
     assert sum(ids is data.test for ids in scored) == 1
@@ -181,14 +184,14 @@ def test_a_step_that_is_not_finite_is_not_applied(where: str, monkeypatch: pytes
     run = iter(trainer.run())
     next(run)
     before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
-    hidden = trainer.hidden
+    hidden = trainer.state.hidden
     break_once(trainer, where, monkeypatch, times=1)
     progress = next(run)
     assert math.isnan(progress.train_loss)
     assert trainer.counters.step == 2
     assert trainer.counters.applied == 1
     assert all(torch.equal(before[name], weight) for name, weight in trainer.model.state_dict().items())
-    assert trainer.hidden is hidden
+    assert trainer.state.hidden is hidden
     for progress in run:
         assert math.isfinite(progress.train_loss)
     assert trainer.counters.applied == 5
@@ -324,7 +327,7 @@ def test_minutes_hold_where_validating_becomes_slow(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(trainer.model, "read", slow)
     steps = [progress.step for progress in trainer.run() if progress.doing == "training" and progress.valid_loss]
-    assert all(step % trainer.eval_every == 0 for step in steps)
+    assert all(step % trainer.validator.every == 0 for step in steps)
     assert len(steps) > 5
     assert 500 < now[0] <= 601
     if every is None:
@@ -395,16 +398,17 @@ def test_steps_that_are_counted_later_are_the_same_steps(
 ) -> None:
     """As on a GPU, which is given more steps before it says how the first ones went."""
     small = ModelConfig(cell=cell, num_layers=2, hidden_size=8, embedding_size=4, bidirectional=cell == "gru")
-    plain = Trainer._add_gradient
+    plain = TrainStep._add_gradient
 
-    def spoiled(self: Trainer, loss: torch.Tensor, part: str) -> torch.Tensor:
-        return plain(self, loss * math.nan if self.counters.step in broken and part == "forward" else loss, part)
+    def spoiled(self: TrainStep, state: TrainState, loss: torch.Tensor, name: str) -> torch.Tensor:
+        spoils = state.step in broken and name == "forward"
+        return plain(self, state, loss * math.nan if spoils else loss, name)
 
-    monkeypatch.setattr(Trainer, "_add_gradient", spoiled)
+    monkeypatch.setattr(TrainStep, "_add_gradient", spoiled)
     found = {}
     for ahead in (1, 4):
         trainer = Trainer(corpus(), small, config(steps=19, eval_every=6, log_every=7), tmp_path / str(ahead))
-        trainer.ahead = ahead
+        trainer.ahead, trainer.train_step.on_device = ahead, ahead > 1
         outstanding = 0
         for _ in trainer.run():
             outstanding = max(outstanding, len(trainer.pending))
@@ -420,7 +424,7 @@ def test_steps_that_are_counted_later_are_the_same_steps(
 
 def test_three_broken_steps_stop_a_run_that_counts_later_too() -> None:
     trainer = Trainer(corpus(), SMALL, config(steps=50))
-    trainer.ahead = 8
+    trainer.ahead, trainer.train_step.on_device = 8, True
     with torch.no_grad():
         trainer.model.output.bias[0] = math.nan
     with pytest.raises(Diverged, match="3 times in a row"):
@@ -430,7 +434,7 @@ def test_three_broken_steps_stop_a_run_that_counts_later_too() -> None:
 
 def test_a_step_that_is_counted_later_asks_the_host_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(corpus(), SMALL, config(steps=50))
-    trainer.ahead = 100
+    trainer.ahead, trainer.train_step.on_device = 100, True
     run = trainer.run()
     next(run)
     # What the CPU alone asks: whether a gradient is one.

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from chargen.data.batches import BackwardBatches, RandomBatches
+from chargen.data.batches import BackwardBatches, RandomBatches, make_batches
 from chargen.data.corpus import Corpus
 from chargen.data.vocabulary import CODE_POINTS, Vocabulary
 from chargen.errors import DataError, SettingError
@@ -24,10 +24,12 @@ from chargen.model import loss as loss_module
 from chargen.model.config import DIRECTIONS, ModelConfig, parameter_count, parameter_shapes
 from chargen.model.dropout import DropoutKey
 from chargen.model.language_model import CharModel
+from chargen.model.layers import reset_rows
 from chargen.rng import Purpose, uniform
 from chargen.storage.model_file import build_model, load_model, read_model
 from chargen.training.cloze_task import CHARACTERS_SHARE, EDGE, ROWS, WINDOW, ClozeTask, cloze_loss, even_windows
 from chargen.training.config import TrainConfig
+from chargen.training.train_step import TrainStep
 from chargen.training.trainer import Trainer
 
 V = 7
@@ -308,7 +310,7 @@ def test_random_windows_are_read_from_both_ends():
 def test_a_one_way_run_reads_one_way():
     trainer = Trainer(corpus(), ModelConfig(num_layers=1, hidden_size=4, embedding_size=3), config())
     assert list(trainer.batches) == ["forward"]
-    assert trainer.cloze is None
+    assert trainer.train_step.cloze is None
 
 
 @settings(max_examples=25)
@@ -498,7 +500,7 @@ def clipped(loss, named, limit):
 @pytest.mark.parametrize("batching", ["consecutive", "random"])
 def test_a_step_follows_the_gradients_of_both_losses_each_clipped_alone(batching, clip_norm):
     trainer = Trainer(corpus(), SMALL, config(batching=batching, clip_norm=clip_norm, state_reset=0.3))
-    real, expected, steps = trainer.optimizer.step, {}, []
+    real, expected, steps = trainer.state.optimizer.step, {}, []
 
     def watched():
         for name, weight in trainer.model.named_parameters():
@@ -509,13 +511,13 @@ def test_a_step_follows_the_gradients_of_both_losses_each_clipped_alone(batching
         steps.append(trainer.counters.step)
         real()
 
-    trainer.optimizer.step = watched
+    trainer.state.optimizer.step = watched
     run = iter(trainer.run())
     for step in range(8):
         model, expected, lengths = copy.deepcopy(trainer.model), {}, []
         for direction in DIRECTIONS:
             batch = trainer.batches[direction].batch(step)
-            state = trainer._carried(direction, trainer._on_device(direction, batch)[2])
+            state = carried(trainer, direction, step)
             logits, _ = model(torch.from_numpy(batch.inputs), state, DropoutKey(0, step), direction)
             loss = cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.targets).flatten())
             moved = ("embedding.", "output.", f"{direction}_layers.")
@@ -524,8 +526,8 @@ def test_a_step_follows_the_gradients_of_both_losses_each_clipped_alone(batching
             lengths.append(length)
             for name, gradient in gradients.items():
                 expected[name] = expected.get(name, 0) + gradient
-        if trainer.cloze.due(step):
-            loss, _ = trainer.cloze.loss(model, step)
+        if trainer.train_step.cloze.due(step):
+            loss, _ = trainer.train_step.cloze.loss(model, step)
             named = {name: weight for name, weight in model.named_parameters() if name.startswith("cloze.")}
             expected |= clipped(loss, named, clip_norm)[0]
         next(progress for progress in run if progress.doing == "training")
@@ -543,7 +545,7 @@ def test_the_losses_of_a_step_are_those_of_its_two_batches():
         p = torch.log_softmax(logits.double(), -1)
         targets = [(i, j, batch.targets[i, j]) for i in range(4) for j in range(32)]
         expected[direction] = -np.mean([p[i, j, id_].item() for i, j, id_ in targets])
-    expected["cloze"] = trainer.cloze.loss(trainer.model, 0)[0].item()
+    expected["cloze"] = trainer.train_step.cloze.loss(trainer.model, 0)[0].item()
     progress = next(progress for progress in trainer.run() if progress.doing == "training")
     assert dict(progress.train_losses) == pytest.approx(expected, abs=1e-6)
     assert progress.train_loss == pytest.approx((expected["forward"] + expected["backward"]) / 2, abs=1e-6)
@@ -552,19 +554,26 @@ def test_the_losses_of_a_step_are_those_of_its_two_batches():
 def test_each_direction_carries_its_own_state_and_some_of_its_rows_begin_afresh():
     trainer = Trainer(corpus(), SMALL, config(batch_size=64, seq_length=4, state_reset=0.25))
     next(iter(trainer.run()))
-    assert list(trainer.hidden) == ["forward", "backward"]
+    assert list(trainer.state.hidden) == ["forward", "backward"]
     for direction, first in (("forward", 0), ("backward", 64)):
-        state = trainer._carried(direction, trainer._on_device(direction, trainer.batches[direction].batch(1))[2])
+        state = carried(trainer, direction, 1)
         kept = uniform(0, np.arange(first, first + 64), 1, Purpose.FRESH) >= 0.25
         assert 0 < kept.sum() < 64
-        for layer, before in zip(state, trainer.hidden[direction], strict=True):
+        for layer, before in zip(state, trainer.state.hidden[direction], strict=True):
             assert not layer.requires_grad
             assert torch.equal(layer, before * torch.from_numpy(kept)[:, None])
         inputs = torch.from_numpy(trainer.batches[direction].batch(0).inputs)
         fresh = CharModel(SMALL, len(trainer.corpus.vocabulary))
         _, expected = fresh(inputs, None, DropoutKey(0, 0), direction)
-        for layer, wanted in zip(trainer.hidden[direction], expected, strict=True):
+        for layer, wanted in zip(trainer.state.hidden[direction], expected, strict=True):
             assert (layer - wanted).abs().max() < 1e-6
+
+
+def carried(trainer, direction, step):
+    """The state that a direction's rows start from at a step."""
+    batches = {direction: trainer.batches[direction].batch(step)}
+    *_, continues = trainer.train_step.minibatches(trainer.state, batches)[direction]
+    return reset_rows(trainer.state.hidden[direction], continues) if trainer.state.hidden else None
 
 
 @pytest.mark.parametrize("batching", ["consecutive", "random"])
@@ -575,14 +584,15 @@ def test_two_processes_that_share_the_rows_have_the_gradient_of_one(batching):
     state = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (6, SMALL.state_size)).astype(np.float32))
     gradients = []
     for trainer, rows in zip(trainers, (range(6), range(2), range(2, 6)), strict=True):
-        trainer.take_rows(rows)
-        trainer.counters.step = 3
-        for direction, batches in trainer.batches.items():
-            trainer.hidden[direction] = (state[rows.start : rows.stop],) * SMALL.num_layers
-            assert len(batches.batch(3).inputs) == len(rows)
-        batches = {direction: batches.batch(3) for direction, batches in trainer.batches.items()}
-        trainer.gradients({name: trainer._on_device(name, batch) for name, batch in batches.items()}, trainer.noise())
-        weights = [weight for direction in DIRECTIONS for weight in trainer.parts[direction]]
+        step, trainer.state.step = TrainStep(settings, rows=rows), 3
+        size = settings.batch_size, settings.seq_length, settings.seed
+        by_direction = make_batches(trainer.corpus.train, DIRECTIONS, batching, *size, rows)
+        batches = {direction: batches.batch(3) for direction, batches in by_direction.items()}
+        for direction, batch in batches.items():
+            trainer.state.hidden[direction] = (state[rows.start : rows.stop],) * SMALL.num_layers
+            assert len(batch.inputs) == len(rows)
+        step.gradients(trainer.state, step.minibatches(trainer.state, batches), step.key(trainer.state))
+        weights = [weight for direction in DIRECTIONS for weight in trainer.state.weights[direction]]
         gradients.append(torch.cat([weight.grad.flatten() for weight in weights]))
     whole, third, rest = gradients
     assert (third / 3 + rest * 2 / 3 - whole).abs().max() < 1e-6
@@ -606,7 +616,7 @@ def test_both_directions_and_the_cloze_layer_learn(tmp_path):
 def until_cloze_is_due(trainer):
     """Train until the next step is one at which the cloze layer learns, not for the first time."""
     run: Iterator = iter(trainer.run())
-    while not (trainer.counters.step and trainer.cloze.due(trainer.counters.step)):
+    while not (trainer.counters.step and trainer.train_step.cloze.due(trainer.counters.step)):
         next(run)
     return run
 
@@ -627,8 +637,8 @@ def test_a_step_one_direction_of_which_is_not_finite_is_not_applied_at_all(part,
     trainer = Trainer(corpus(), SMALL, config(steps=12, eval_every=100))
     run = until_cloze_is_due(trainer)
     before, counters = weights_of(trainer.model), copy.deepcopy(trainer.counters)
-    moments = copy.deepcopy(trainer.optimizer.state_dict()["state"])
-    hidden = {direction: [layer.clone() for layer in state] for direction, state in trainer.hidden.items()}
+    moments = copy.deepcopy(trainer.state.optimizer.state_dict()["state"])
+    hidden = {direction: [layer.clone() for layer in state] for direction, state in trainer.state.hidden.items()}
     read = CharModel.read
 
     def broken(self, ids, state=None, noise=None, direction="forward"):
@@ -643,11 +653,11 @@ def test_a_step_one_direction_of_which_is_not_finite_is_not_applied_at_all(part,
     assert dict(progress.train_losses) == {}
     assert all(torch.equal(before[name], weight) for name, weight in trainer.model.state_dict().items())
     assert all(weight.grad is None for weight in trainer.model.parameters())
-    for number, moment in trainer.optimizer.state_dict()["state"].items():
+    for number, moment in trainer.state.optimizer.state_dict()["state"].items():
         assert all(torch.equal(moment[key], moments[number][key]) for key in moment)
-    assert list(trainer.hidden) == list(hidden)
+    assert list(trainer.state.hidden) == list(hidden)
     for direction, state in hidden.items():
-        assert all(torch.equal(one, other) for one, other in zip(state, trainer.hidden[direction], strict=True))
+        assert all(torch.equal(one, other) for one, other in zip(state, trainer.state.hidden[direction], strict=True))
     assert trainer.counters.bad_steps == 1
     for name in vars(counters):
         if name not in ("step", "bad_steps", "since_seconds", "logged_step") and not name.startswith("since_"):

@@ -119,9 +119,9 @@ def unknown_characters(vocabulary: Vocabulary, text: str) -> str:
 
 def tell_origin(trainer: "Trainer", path: Path | None) -> None:
     """What a model takes over from another."""
-    new = trainer.origin["new"]
+    new = trainer.checkpointer.origin["new"]
     added = f"; {len(new):,} new: {some_of(new, 10)}" if new else ", none new"
-    known = amount(trainer.origin["characters"], trainer.corpus.vocabulary.unit)
+    known = amount(trainer.checkpointer.origin["characters"], trainer.corpus.vocabulary.unit)
     say(f"start    from {path}: {known} known{added}")
 
 
@@ -165,7 +165,7 @@ def tell_result(trainer: "Trainer", spent: str = "") -> None:
                         else ""
                     )
                 )
-    if trainer.out_of_patience:
+    if trainer.validator.out_of_patience:
         say(f"stopped  early: {amount(trainer.config.patience, 'validation')} without a new best")
     if spent:
         say(f"time     {spent}")

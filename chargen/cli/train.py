@@ -288,7 +288,7 @@ def _resumed(
         if names:
             say(f"text     {role}: the same as before, now in {', '.join(names)}")
     _tell_changes(trainer, state.settings["training"])
-    for name, now in trainer.machine().items():
+    for name, now in trainer.checkpointer.machine(trainer.device).items():
         was = state.settings["machine"].get(name)
         if was != now:
             say(f"warning: {name} was {was} and is {now}: the run goes on, but not byte for byte as it would have")
@@ -314,7 +314,7 @@ def _tell_changes(trainer: "Trainer", before: dict[str, Any]) -> None:
 
 def _nothing_left(trainer: "Trainer") -> str:
     config, counters = trainer.config, trainer.counters
-    if trainer.out_of_patience:
+    if trainer.validator.out_of_patience:
         validations = amount(config.patience, "validation")
         return f"{trainer.out} stopped early after {validations} without a best: raise --patience"
     if trainer.budget.steps is not None and counters.step >= trainer.budget.steps:
@@ -335,7 +335,7 @@ def _nothing_left(trainer: "Trainer") -> str:
 
 
 def _train(trainer: "Trainer", stop: StopRequest, preview: int, spent: Spent) -> None:
-    machine, out = trainer.machine(), as_argument(trainer.out)
+    machine, out = trainer.checkpointer.machine(trainer.device), as_argument(trainer.out)
     threads = amount(machine["threads"], "thread")
     say(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
     spent.mark("starting")
@@ -349,7 +349,7 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int, spent: Spent) ->
         if stop and not trainer.counters.complete:
             trainer.save()
     except WriteError as error:
-        kept = trainer.out is not None and (trainer.out / STATE_NAME).exists() and not trainer.replaces
+        kept = trainer.out is not None and (trainer.out / STATE_NAME).exists() and not trainer.checkpointer.replaces
         advice = f"make room and go on with: chargen train --resume {out}" if kept else "choose another --out"
         raise WriteError(f"{error}; {advice}") from error
     if stop and not trainer.counters.complete:

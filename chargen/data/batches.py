@@ -4,6 +4,7 @@ Letters: B rows, T characters per row, N characters of the text. A batch is defi
 takes only some of them (`rows`) sees exactly those rows of the same batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -167,3 +168,32 @@ class BackwardBatches:
 
 def _gather(ids: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[np.int64]:
     return ids[positions].astype(np.int64)
+
+
+def make_batches(
+    ids: NDArray[Any],
+    directions: Sequence[str],
+    batching: str,
+    batch_size: int,
+    seq_length: int,
+    seed: int = 0,
+    rows: range | None = None,
+) -> dict[str, Batches]:
+    """What each direction reads: its own position in the text, or the same random windows from either end.
+
+    Args:
+        ids: the training part (N,).
+        directions: of the model.
+        batching: "consecutive" or "random".
+        batch_size: B, over all processes.
+        seq_length: T.
+        seed: of the run.
+        rows: those wanted here, by their numbers among the rows of all processes; all by default.
+    """
+    size = batch_size, seq_length, seed, rows
+    if batching == "random":
+        windows = RandomBatches(ids, *size)
+        by_direction: dict[str, Batches] = {"forward": windows, "backward": BackwardBatches(windows)}
+    else:
+        by_direction = {"forward": ConsecutiveBatches(ids, *size), "backward": ConsecutiveBatches(ids[::-1], *size)}
+    return {direction: by_direction[direction] for direction in directions}

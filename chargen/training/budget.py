@@ -56,6 +56,12 @@ class Budget:
         """Spent by the run so far, in this process and in those it was resumed from."""
         return time.monotonic() + self._offset
 
+    def trained(self, seconds: float) -> None:
+        """Learn how long a step has taken."""
+        self.counters.since_seconds += seconds
+        self.train_seconds += seconds
+        self.train_steps += 1
+
     def share(self) -> float:
         """The share used: of the steps, or of the minutes without what the end will take; the larger one of both."""
         shares = [] if self.steps is None else [self.counters.step / self.steps]

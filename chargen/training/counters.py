@@ -1,9 +1,10 @@
 """What a run counts. Everything here is stored with its state, and everything that decides how it goes on is here."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from chargen.errors import ModelFileError, repr_short
+from chargen.model.config import DIRECTIONS
 from chargen.settings import setting_types
 
 MOST = 2**53
@@ -14,15 +15,26 @@ class Counters:
     """A run's figures at the border of a step. Fields in seconds are clocks: they steer time budgets only.
 
     Args:
-        step: steps done; applied: of these, the ones whose gradient was finite; bad_steps: not finite in a row, lately.
-        trained: targets seen. logged_step: the latest step at which a validation or a line of metrics was due.
-        since_nats, since_characters, since_seconds: summed since that line; of a bidirectional model forward, and
-            since_backward_…, since_cloze_… for the rest of it.
-        cloze_applied: steps at which the cloze layer learned.
-        grad_norm, lr: of the last step.
-        best_loss, best_step, evaluations_since_best: the validation's memory.
-        seconds: spent; eval_seconds, evaluated: spent on, and ids scored by, validation: its speed.
-        metrics_bytes: the metrics' size. hidden: whether there is a carried state. complete: whether the run is over.
+        step: optimizer steps.
+        applied: of these, the ones whose figures were finite.
+        cloze_applied: of these, the ones at which the cloze layer learned.
+        bad_steps: steps in a row, lately, that were not finite.
+        trained: targets seen.
+        logged_step: the latest step at which a validation or a line of metrics was due.
+        since_nats: summed since that line, by loss: "forward", "backward", "cloze".
+        since_characters: likewise; of cloze, ids.
+        since_seconds: likewise.
+        grad_norm: of the latest step.
+        lr: likewise.
+        best_loss: of the validations so far.
+        best_step: when that was.
+        evaluations_since_best: validations since then.
+        seconds: spent.
+        eval_seconds: spent on scoring.
+        evaluated: ids scored in that time.
+        metrics_bytes: size of the metrics.
+        hidden: whether there is a carried state.
+        complete: whether the run is over.
     """
 
     step: int = 0
@@ -30,13 +42,9 @@ class Counters:
     bad_steps: int = 0
     trained: int = 0
     logged_step: int = 0
-    since_nats: float = 0.0
-    since_characters: int = 0
+    since_nats: dict[str, float] = field(default_factory=dict)
+    since_characters: dict[str, int] = field(default_factory=dict)
     since_seconds: float = 0.0
-    since_backward_nats: float = 0.0
-    since_backward_characters: int = 0
-    since_cloze_nats: float = 0.0
-    since_cloze_characters: int = 0
     cloze_applied: int = 0
     grad_norm: float = 0.0
     lr: float = 0.0
@@ -50,18 +58,42 @@ class Counters:
     hidden: bool = False
     complete: bool = False
 
+    def add(self, name: str, nats: float, characters: int) -> None:
+        """Add a loss to the sums."""
+        self.since_nats[name] = self.since_nats.get(name, 0.0) + nats
+        self.since_characters[name] = self.since_characters.get(name, 0) + characters
+
+    def begin_sums(self) -> None:
+        """Begin new sums."""
+        self.since_nats, self.since_characters, self.since_seconds = {}, {}, 0.0
+
     @classmethod
     def from_stored(cls, stored: Any) -> "Counters":
-        """Take over stored figures. Raises ModelFileError where they are not what a run counts."""
-        kinds = setting_types(cls)
-        if not isinstance(stored, dict) or stored.keys() != {field.name for field in fields(cls)}:
+        """Take over stored figures.
+
+        Raises:
+            ModelFileError: where they are not what a run counts.
+        """
+        if not isinstance(stored, dict) or stored.keys() != {each.name for each in fields(cls)}:
             raise ModelFileError(
                 "the state's counters are not those of this version: resume with the one that wrote it"
             )
+        kinds, by_loss = setting_types(cls), {"since_nats": float, "since_characters": int}
         for name, value in stored.items():
-            kind, optional, _ = kinds[name]
-            if type(value) is not kind and not (optional and value is None):
-                raise ModelFileError(f"the state's {name} is not a number that a run counts; take a fresh copy")
-            if isinstance(value, int) and not 0 <= value <= MOST:
-                raise ModelFileError(f"the state's {name} is {repr_short(value)}: a run counts from 0 to {MOST:,}")
+            if name in by_loss:
+                if not isinstance(value, dict) or not value.keys() <= {*DIRECTIONS, "cloze"}:
+                    raise ModelFileError(f"the state's {name} is not by loss; take a fresh copy")
+                for number in value.values():
+                    _check(name, number, by_loss[name])
+            elif value is not None or not kinds[name][1]:
+                _check(name, value, kinds[name][0])
+        if stored["since_nats"].keys() != stored["since_characters"].keys():
+            raise ModelFileError("the state's sums are of other losses than its counts; take a fresh copy")
         return cls(**stored)
+
+
+def _check(name: str, value: Any, kind: type) -> None:
+    if type(value) is not kind:
+        raise ModelFileError(f"the state's {name} is not a number that a run counts; take a fresh copy")
+    if isinstance(value, int) and not 0 <= value <= MOST:
+        raise ModelFileError(f"the state's {name} is {repr_short(value)}: a run counts from 0 to {MOST:,}")

@@ -3,82 +3,82 @@
 A step of recurrent layers is some thousand small kernels; starting them takes longer than running them.
 """
 
-import weakref
-from typing import Any, Protocol
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from chargen.model.dropout import DropoutKey, FixedMasks, Masks
+from chargen.data.batches import Batch
+from chargen.model.dropout import FixedMasks
+from chargen.model.layers import zero_state
+from chargen.training.train_step import Minibatch, StepReport, TrainState, TrainStep
 
-Given = tuple[Tensor, Tensor, Tensor]
-"""Inputs and targets (B, T), and which rows go on from the state before (B,), on the device."""
-Figures = tuple[tuple[str, ...], Tensor, int]
-"""Names of a step's losses; these losses and the norms of their gradients, on the device; and how many characters the
-cloze layer has learned from.
-"""
-WARM = 2
-"""Ways forward and back before a graph is captured, in which libraries set themselves up."""
-
-
-class Learner(Protocol):
-    """What a trainer does at a step."""
-
-    device: torch.device
-    optimizer: torch.optim.AdamW
-
-    def step(self, given: dict[str, Given], noise: Masks) -> Figures:
-        """Forward, loss, backward, clip, update."""
-
-    def gradients(self, given: dict[str, Given], noise: Masks) -> Any:
-        """The same without the update."""
-
-    def make_places(self, rows: int) -> None:
-        """Make what a step reads and writes before the first one."""
+WARMUP = 2
+"""Forward and backward passes before a graph is captured, in which libraries set themselves up."""
 
 
 class CapturedStep:
-    """`Trainer.step` without a cloze task, recorded once: calling it replays the graph on what it is given.
+    """A `TrainStep` recorded once and replayed at each call; steps at which the cloze layer learns are made plainly.
 
     Args:
-        trainer: on a CUDA device. What its step reads and writes stays where it is in memory from now on: weights,
-            moments, carried state, learning rate.
+        step: what to record. What it reads and writes stays where it is in memory from then on: weights, moments,
+            carried state, learning rate. So a captured step has one state.
+        device: a CUDA device.
     """
 
-    def __init__(self, trainer: Learner) -> None:
-        self.trainer = weakref.proxy(trainer)
-        self.rate = torch.zeros((), device=trainer.device)
+    def __init__(self, step: TrainStep, device: torch.device) -> None:
+        self.step = step
+        self.lr = torch.zeros((), device=device)
         self.masks = FixedMasks()
-        self.given: dict[str, Given] = {}
+        self.minibatches: dict[str, Minibatch] = {}
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, given: dict[str, Given], noise: DropoutKey) -> Figures:
-        """Take a step."""
-        if self.graph is None:
-            self._prepare(given)
-            self.graph = self._record()
-        for direction, places in self.given.items():
-            for place, values in zip(places, given[direction], strict=True):
-                place.copy_(values)
-        self.masks.redraw(noise)
-        self.graph.replay()
-        return self.names, self.figures.clone(), 0
+    def __call__(self, state: TrainState, batches: Mapping[str, Batch], lr: float) -> StepReport:
+        """Make a step: as `TrainStep`."""
+        self.lr.fill_(lr)
+        for group in state.optimizer.param_groups:
+            group["lr"] = self.lr
+        minibatches, key = self.step.minibatches(state, batches), self.step.key(state)
+        if self.step.learns_cloze(state):
+            names, figures, cloze_targets = self.step.learn(state, minibatches, key)
+        else:
+            if self.graph is None:
+                self._make_places(state, minibatches)
+                self.graph = self._record(state)
+            for direction, places in self.minibatches.items():
+                for place, values in zip(places, minibatches[direction], strict=True):
+                    place.copy_(values)
+            self.masks.redraw(key)
+            self.graph.replay()
+            names, figures, cloze_targets = self.names, self.figures.clone(), 0
+        state.step += 1
+        return StepReport(batches, names, figures, lr, cloze_targets)
 
-    def _prepare(self, given: dict[str, Given]) -> None:
-        """Places for all that changes from step to step."""
-        for direction, (inputs, targets, kept) in given.items():
-            self.given[direction] = inputs.clone(), targets.clone(), kept.clone()
-            self.trainer.make_places(len(inputs))
+    def _make_places(self, state: TrainState, minibatches: Mapping[str, Minibatch]) -> None:
+        """Make what a step reads and writes: minibatches, the carried state, AdamW's moments."""
+        for direction, (inputs, targets, continues) in minibatches.items():
+            self.minibatches[direction] = inputs.clone(), targets.clone(), continues.clone()
+            state.hidden.setdefault(direction, zero_state(state.model.config, len(inputs), state.model.device))
+        for weight in state.model.parameters():
+            if not state.optimizer.state[weight]:
+                moments = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+                state.optimizer.state[weight] = {"step": torch.zeros((), device=weight.device), **moments}
 
-    def _record(self) -> torch.cuda.CUDAGraph:
+    def _record(self, state: TrainState) -> torch.cuda.CUDAGraph:
         aside: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            for _ in range(WARM):
-                self.trainer.gradients(self.given, self.masks)
-                self.trainer.optimizer.zero_grad(set_to_none=True)
+            for _ in range(WARMUP):
+                self.step.gradients(state, self.minibatches, self.masks)
+                state.optimizer.zero_grad(set_to_none=True)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self.names, self.figures, _ = self.trainer.step(self.given, self.masks)
+            self._learn(state)
         return graph
+
+    def _learn(self, state: TrainState) -> None:
+        """The step itself, on the places; its figures lie in a place too."""
+        self.names: tuple[str, ...]
+        self.figures: Tensor
+        self.names, self.figures, _ = self.step.learn(state, self.minibatches, self.masks, cloze=False)

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.data.vocabulary import Vocabulary
-from chargen.errors import SettingError
+from chargen.errors import SettingError, amount
 from chargen.model.config import ModelConfig
+from chargen.model.language_model import CharModel
 from chargen.model.weights import Arrays, weights_of
 from chargen.storage.model_file import ModelFile, build_model
 
@@ -56,6 +57,25 @@ def init_from(file: ModelFile, config: ModelConfig, vocabulary: Vocabulary, fres
     rows = {name: _rows(old[name], fresh[name], places) for name in BY_CHARACTER if name in old}
     new = set(vocabulary.characters) - set(before.characters) if before.unit == "character" else ()
     return TakenOver(old | rows, size, "".join(sorted(new)))
+
+
+def freeze(model: CharModel, layers: int) -> None:
+    """Let the lowest recurrent layers of each stack stay as they are.
+
+    Args:
+        model: is changed.
+        layers: how many.
+
+    Raises:
+        SettingError: where the model has fewer.
+    """
+    if layers > model.config.num_layers:
+        raise SettingError(
+            f"freeze is {layers}, but the model has {amount(model.config.num_layers, 'recurrent layer')}", "freeze"
+        )
+    for direction in model.config.directions:
+        for layer in model.stack(direction)[:layers]:
+            layer.requires_grad_(False)
 
 
 def _check_shape(file: ModelFile, config: ModelConfig) -> None:

@@ -2,10 +2,16 @@
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
-from chargen.errors import truncate
+from chargen.errors import amount, truncate
+
+if TYPE_CHECKING:
+    from chargen.training.trainer import Trainer
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,41 @@ class Progress:
                 told[name] = f"{loss:.4f}" + (f" ({named})" if named else "")
         told[self.doing] = f"{100 * self.share:.0f} %"
         return told | ({"warning": truncate(self.warning, 200)} if self.warning else {})
+
+
+def tell_while(work: Generator[None, None, Result], make: Callable[[], Progress]) -> Generator[Progress, None, Result]:
+    """Yield progress while something is done in pieces.
+
+    Args:
+        work: yields between pieces.
+        make: makes a Progress of the moment.
+
+    Returns:
+        What `work` returns.
+    """
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        yield make()
+
+
+def describe_run(trainer: "Trainer") -> dict[str, str]:
+    """What matters of a run, by name."""
+    shape, counters, vocabulary = trainer.model_config, trainer.counters, trainer.corpus.vocabulary
+    ways = ", both ways" if shape.bidirectional else ""
+    described = {
+        "model": f"{shape.cell.upper()} {shape.num_layers} x {shape.hidden_size}{ways}",
+        "text": f"{amount(len(trainer.corpus.train), vocabulary.unit)}, {len(vocabulary):,} different",
+        "step": f"{counters.step:,}" + ("" if trainer.budget.steps is None else f" of {trainer.budget.steps:,}"),
+    }
+    if trainer.config.minutes is not None:
+        described["minutes"] = f"{trainer.budget.seconds() / 60:.1f} of {trainer.config.minutes:g}"
+    if counters.best_loss is not None:
+        described["best"] = f"{counters.best_loss:.4f} nats at step {counters.best_step:,}"
+    return described | {"in": "memory only" if trainer.out is None else truncate(trainer.out, 200)}
 
 
 def as_table(told: Mapping[str, str]) -> str:

@@ -1,0 +1,297 @@
+"""What a run leaves on the disk: the order of its files, failed saves, and exact resume from them."""
+
+import os
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from chargen.data.begin import begin_text
+from chargen.data.corpus import Corpus
+from chargen.data.reading import ReadingConfig
+from chargen.errors import Diverged, ModelFileError, WriteError, truncate
+from chargen.model.config import ModelConfig
+from chargen.model.language_model import CharModel
+from chargen.model.weights import Arrays, set_weights, weights_of
+from chargen.storage.model_file import FILE_NAME, ModelFile, read_model, save_model
+from chargen.storage.run_state import FILE_NAME as STATE_NAME
+from chargen.storage.run_state import RunState, hidden_name, save_run_state
+from chargen.training.budget import Budget
+from chargen.training.config import TrainConfig
+from chargen.training.counters import Counters
+from chargen.training.metrics import Metrics
+from chargen.training.run_folder import replacing
+from chargen.training.train_step import MAX_BAD_STEPS, Hidden, TrainState
+
+MAX_FAILED_SAVES = 3
+"""In a row; then the run stops, with what the last good one holds."""
+NAMES = 5
+"""Texts that a model file names."""
+
+
+class Checkpointer:
+    """Saves a run, and its best model, into a folder.
+
+    Args:
+        out: the run folder; None where nothing is saved.
+        corpus, model_config, config: what the run was given.
+        precision: of matrix products.
+        steps_per_epoch: with a fraction.
+        counters: the run's.
+        budget: learns how long a save takes.
+        metrics: whose lines are put on the disk with each save.
+        replaces: whether the folder holds an older run, until the first save.
+    """
+
+    def __init__(
+        self,
+        out: Path | None,
+        corpus: Corpus,
+        model_config: ModelConfig,
+        config: TrainConfig,
+        precision: str,
+        steps_per_epoch: float,
+        counters: Counters,
+        budget: Budget,
+        metrics: Metrics,
+        replaces: bool = False,
+    ) -> None:
+        self.out = out
+        self.corpus = corpus
+        self.model_config = model_config
+        self.config = config
+        self.precision = precision
+        self.steps_per_epoch = steps_per_epoch
+        self.counters = counters
+        self.budget = budget
+        self.metrics = metrics
+        self.replaces = metrics.held = replaces
+        self.origin: dict[str, Any] = {}
+        """What the model that training started from was, if one."""
+        self.warning = ""
+        """Why the latest save failed, while the run goes on without it."""
+        self._saved_best: int | None = None
+        self._last_save = time.monotonic()
+        self._failed_saves = 0
+
+    def save(self, state: TrainState, best: Arrays | None) -> None:
+        """Save the run at this step, and the best model so far (this one, before the first validation).
+
+        Raises:
+            Diverged: where a weight is not finite; then nothing is saved.
+            WriteError: where the disk refuses.
+        """
+        assert self.out is not None, "a Trainer without a run folder saves nothing"
+        if not all(bool(torch.isfinite(weight).all()) for weight in state.model.parameters()):
+            raise Diverged(self.divergence())
+        began = time.monotonic()
+        if self.replaces:
+            lines = self.metrics.size, self.metrics.waiting
+            try:
+                with replacing(self.out):
+                    self._write(self.out, state, best)
+            except BaseException:
+                self.metrics.size, self.metrics.waiting = lines
+                raise
+            self.metrics.held = self.replaces = False
+        else:
+            self._write(self.out, state, best)
+        self._last_save = time.monotonic()
+        self._failed_saves, self.warning = 0, ""
+        self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - began)
+
+    def save_if_due(self, state: TrainState, best: Arrays | None) -> None:
+        """Save every few minutes; where the disk refuses the run goes on, with a warning, and tries again later.
+
+        Raises:
+            WriteError: when it has refused three times in a row.
+        """
+        if self.out is None or time.monotonic() - self._last_save <= 60 * self.config.save_minutes:
+            return
+        try:
+            self.save(state, best)
+        except WriteError as error:
+            self._failed_saves += 1
+            self._last_save = time.monotonic()
+            if self._failed_saves >= MAX_FAILED_SAVES:
+                raise WriteError(f"{error}; that was save {self._failed_saves} in a row that failed") from error
+            self.warning = (
+                f"save {self._failed_saves} of {MAX_FAILED_SAVES} failed at step {self.counters.step:,}, "
+                f"training goes on: {error}; make room, or put the run folder back"
+            )
+
+    def save_end(self, state: TrainState, best: Arrays | None, model: ModelFile, line: dict[str, Any]) -> None:
+        """Save a finished run: its model, the last line of metrics, its state."""
+        assert self.out is not None
+        self.metrics.sync()
+        # The state last: a kill before it leaves a run that ends again, and its metrics are cut before they go on.
+        save_model(self.out / FILE_NAME, model)
+        self.metrics.write(line)
+        self.metrics.sync()
+        self.counters.seconds = self.budget.seconds()
+        save_run_state(self.out, self._run_state(state, best))
+
+    def _write(self, out: Path, state: TrainState, best: Arrays | None) -> None:
+        """Put lines of metrics, model and state on the disk."""
+        counters = self.counters
+        counters.seconds, counters.metrics_bytes = self.budget.seconds(), self.metrics.sync()
+        counters.complete = False
+        # The model first: a kill in between leaves a state whose next steps make the same model again. At the start the
+        # state first: a model alone could not be resumed.
+        if counters.step == 0:
+            save_run_state(out, self._run_state(state, best))
+        if best is None or counters.best_step != self._saved_best or not (out / FILE_NAME).exists():
+            summary = self.summary(counters.step if counters.best_step is None else counters.best_step)
+            if counters.best_loss is not None:
+                summary |= {"valid_loss": counters.best_loss, "valid_whole": False}
+            save_model(out / FILE_NAME, self.model_file(weights_of(state.model) if best is None else best, summary))
+            self._saved_best = counters.best_step
+        save_run_state(out, self._run_state(state, best))
+
+    def model_file(self, weights: Arrays, summary: dict[str, Any] | None = None) -> ModelFile:
+        """A model file as a value.
+
+        Args:
+            weights: by name.
+            summary: what it says of its training; that of this step by default.
+        """
+        corpus = self.corpus
+        reading = ReadingConfig(**{field.name: getattr(corpus.config, field.name) for field in fields(ReadingConfig)})
+        summary = self.summary(self.counters.step) if summary is None else summary
+        begin = begin_text(corpus.vocabulary, corpus.counts)
+        return ModelFile(self.model_config, corpus.vocabulary, weights, corpus.counts, reading, summary, begin=begin)
+
+    def summary(self, step: int) -> dict[str, Any]:
+        """What a model file says of its training: no path, and no clock but that of a budget in minutes."""
+        corpus = asdict(self.corpus.config)
+        # A part that is a text of its own is no fraction of the training text.
+        corpus |= {f"{role}_fraction": 0.0 for role in ("valid", "test") if self.corpus.sources[role]}
+        return {
+            "step": step,
+            "epoch": step / self.steps_per_epoch,
+            "precision": self.precision,
+            "sources": _source_names(self.corpus),
+            **({"seconds": round(self.budget.seconds(), 1)} if self.config.minutes else {}),
+            "settings": {**asdict(self.config), **{name: corpus[name] for name in sorted(corpus)}},
+            **({"init": self.origin} if self.origin else {}),
+        }
+
+    def machine(self, device: torch.device) -> dict[str, Any]:
+        """What a byte-exact resume needs to find unchanged."""
+        return {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": device.type,
+            "precision": self.precision,
+        }
+
+    def divergence(self) -> str:
+        """What is said of a run that diverged."""
+        saved = self.out and not self.replaces and (self.out / STATE_NAME).exists()
+        kept = f"; the last good state is in {self.out}" if saved else ""
+        return (
+            f"training diverged at step {self.counters.step}: loss or gradient not finite {MAX_BAD_STEPS} times "
+            f"in a row{kept}; try a lower --lr than {self.config.lr:g}"
+        )
+
+    def resume(self, stored: RunState, state: TrainState) -> Arrays | None:
+        """Put what a run's state holds into `state`.
+
+        Returns:
+            The best weights so far.
+        """
+        self.origin = stored.settings.get("init", {})
+        # What the folder's model file holds is at least as good as this best, and stays until a better one comes.
+        self._saved_best = self.counters.best_step if self._holds_its_model() else None
+        state.step = self.counters.step
+        state.hidden, best = restore(
+            stored.arrays, self.counters.applied, self.counters.cloze_applied, state.model, state.optimizer
+        )
+        return best
+
+    def _holds_its_model(self) -> bool:
+        """Whether the folder's model can be read, and is of this shape and these characters."""
+        assert self.out is not None
+        try:
+            file = read_model(self.out)
+        except ModelFileError:
+            return False
+        return file.config == self.model_config and file.vocabulary == self.corpus.vocabulary
+
+    def _run_state(self, state: TrainState, best: Arrays | None) -> RunState:
+        self.counters.hidden = bool(state.hidden)
+        settings = {
+            "model": asdict(self.model_config),
+            "training": asdict(self.config),
+            "corpus": self.corpus.describe(),
+            "vocabulary_size": len(self.corpus.vocabulary),
+            "machine": self.machine(state.model.device),
+            **({"init": self.origin} if self.origin else {}),
+        }
+        return RunState(capture(state, best), asdict(self.counters), settings)
+
+
+def capture(state: TrainState, best: Arrays | None) -> Arrays:
+    """Every array of a run between two steps, by name; AdamW's moments are zeros before the first step."""
+    arrays = {f"weights.{name}": array for name, array in weights_of(state.model).items()}
+    arrays |= {f"best.{name}": array for name, array in (best or {}).items()}
+    for direction, layers in state.hidden.items():
+        prefix = hidden_name(direction)
+        arrays |= {f"{prefix}.{number}": layer.cpu().numpy() for number, layer in enumerate(layers)}
+    for name, weight in state.model.named_parameters():
+        moments = state.optimizer.state[weight]
+        for part, key in (("first", "exp_avg"), ("second", "exp_avg_sq")):
+            moment = moments.get(key)
+            arrays[f"{part}.{name}"] = np.zeros(weight.shape, np.float32) if moment is None else moment.cpu().numpy()
+    return arrays
+
+
+def restore(
+    arrays: Arrays, applied: int, cloze_applied: int, model: CharModel, optimizer: torch.optim.Optimizer
+) -> tuple[Hidden, Arrays | None]:
+    """Put what `capture` took into model and optimizer.
+
+    Args:
+        arrays: by name.
+        applied: steps that the optimizer has made, for the stacks.
+        cloze_applied: and for the cloze layer.
+        model: whose weights are set.
+        optimizer: whose moments are set.
+
+    Returns:
+        The carried state, and the best weights so far.
+    """
+    parts: dict[str, Arrays] = {}
+    for name, array in arrays.items():
+        part, _, rest = name.partition(".")
+        parts.setdefault(part, {})[rest] = array.copy()
+    set_weights(model, parts["weights"])
+    for name, weight in model.named_parameters():
+        steps = cloze_applied if name.startswith("cloze.") else applied
+        if not steps:
+            continue
+        optimizer.state[weight] = {
+            "step": torch.tensor(float(steps), device=weight.device),  # where fused AdamW keeps it
+            "exp_avg": torch.from_numpy(parts["first"][name]).to(weight.device),
+            "exp_avg_sq": torch.from_numpy(parts["second"][name]).to(weight.device),
+        }
+    hidden: Hidden = {}
+    for direction in model.config.directions:
+        if stored := parts.get(hidden_name(direction)):
+            layers = (torch.from_numpy(stored[str(number)]) for number in range(len(stored)))
+            hidden[direction] = tuple(layer.to(model.device) for layer in layers)
+    return hidden, parts.get("best")
+
+
+def _source_names(corpus: Corpus) -> dict[str, list[str]]:
+    """What the texts of each role are called, without their folders; of many texts the first five."""
+    names_by_role = {}
+    for role, sources in corpus.sources.items():
+        names = [os.path.basename(os.path.normpath(name)) if name != "-" else "standard input" for name in sources]
+        more = [f"and {len(names) - NAMES:,} more"] if len(names) > NAMES else []
+        if names:
+            names_by_role[role] = [truncate(name, 100) for name in names[:NAMES]] + more
+    return names_by_role

@@ -1,0 +1,169 @@
+"""Puts a run together from its settings: a new one, or one that was saved."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import torch
+
+from chargen.data.batches import Batches, make_batches
+from chargen.data.corpus import Corpus
+from chargen.durable import make_folder, remove_leftovers
+from chargen.errors import SettingError
+from chargen.model.config import ModelConfig
+from chargen.model.device import pick_device, pick_precision
+from chargen.model.language_model import CharModel
+from chargen.model.loss import cross_entropy
+from chargen.model.weights import set_weights, weights_of
+from chargen.storage.model_file import ModelFile, check_characters
+from chargen.storage.run_state import read_run_state
+from chargen.training.budget import Budget
+from chargen.training.checkpoint import Checkpointer
+from chargen.training.cloze_task import ClozeTask
+from chargen.training.config import TrainConfig, changed_config
+from chargen.training.counters import Counters
+from chargen.training.cuda_graph import CapturedStep
+from chargen.training.init_from import freeze, init_from
+from chargen.training.metrics import Metrics
+from chargen.training.run_folder import check_free, holds_a_run, recover
+from chargen.training.train_log import TrainLog
+from chargen.training.train_step import LossFunction, StepReport, TrainState, TrainStep, adamw
+from chargen.training.validator import SUBSET, Validator, scored_sizes
+
+AHEAD = 16
+"""Steps that a GPU is given before the host asks how they went."""
+MakeOptimizer = Callable[[CharModel, TrainConfig], torch.optim.Optimizer]
+
+
+@dataclass(eq=False)
+class Setup:
+    """The parts of a run.
+
+    Args:
+        corpus: what is learned.
+        model_config: the model's shape.
+        config: the budget and the method.
+        out: the run folder, or None.
+        counters: what is counted.
+        device: where the model computes.
+        precision: of matrix products, "fp32" or "bf16".
+        ahead: steps that may be under way at once.
+        batches: of each direction; a function of the step.
+        state: what a step changes.
+        train_step: makes a step.
+        budget: how much of it is used.
+        validator: scores, and keeps the best weights.
+        metrics: where lines go.
+        log: counts steps and writes lines.
+        checkpointer: saves.
+    """
+
+    corpus: Corpus
+    model_config: ModelConfig
+    config: TrainConfig
+    out: Path | None
+    counters: Counters
+    device: torch.device
+    precision: str
+    ahead: int
+    batches: dict[str, Batches]
+    state: TrainState
+    train_step: Callable[..., StepReport]
+    budget: Budget
+    validator: Validator
+    metrics: Metrics
+    log: TrainLog
+    checkpointer: Checkpointer
+
+
+def new_run(
+    corpus: Corpus,
+    model_config: ModelConfig | None,
+    config: TrainConfig | None,
+    out: str | Path | None,
+    init: ModelFile | None,
+    started: float | None,
+    overwrite: bool,
+    model: CharModel | None,
+    optimizer: MakeOptimizer,
+    loss: LossFunction,
+) -> Setup:
+    """The parts of a new run; arguments as for Trainer."""
+    for name, value, kind in (
+        ("corpus", corpus, Corpus), ("model_config", model_config, ModelConfig), ("config", config, TrainConfig),
+        ("init", init, ModelFile), ("model", model, CharModel),
+    ):  # fmt: skip
+        if not isinstance(value, kind) and (value is not None or name == "corpus"):
+            raise SettingError(f"{name} is of type {type(value).__name__}: it must be a {kind.__name__}", name)
+    if not isinstance(out, (str, Path, NoneType)):
+        raise SettingError(f"out is of type {type(out).__name__}: it must be a path", "out")
+    out = Path(out) if out is not None else None
+    if out:
+        check_free(out, overwrite)
+        recover(out)
+        check_characters(corpus.vocabulary, corpus.counts)
+    if config and config.freeze and not init:
+        raise SettingError("freeze keeps layers of a model to start from: give that one, or 0", "freeze")
+    shape = model_config or (model.config if model else init.config if init else ModelConfig())
+    setup = compose(corpus, shape, config or TrainConfig(), out, Counters(), started, model, optimizer, loss)
+    setup.metrics.held = setup.checkpointer.replaces = bool(out and holds_a_run(out))
+    if init:
+        start = init_from(init, shape, corpus.vocabulary, weights_of(setup.state.model))
+        set_weights(setup.state.model, start.weights)
+        setup.checkpointer.origin |= {"step": init.training.get("step"), "characters": start.known, "new": start.new}
+    return setup
+
+
+def saved_run(folder: Path, corpus: Corpus | None, changes: dict[str, Any], started: float | None) -> Setup:
+    """The parts of a run that was saved, as they were; arguments as for `Trainer.resume`."""
+    recover(folder)
+    stored = read_run_state(folder)
+    config = changed_config(stored.settings, changes)
+    corpus = corpus or Corpus.from_description(stored.settings["corpus"])
+    if corpus.describe() != {**stored.settings["corpus"], "sources": corpus.sources}:
+        raise SettingError(f"the corpus is not the one that the run in {folder} was trained on; start a new run")
+    counters, shape = Counters.from_stored(stored.progress), ModelConfig(**stored.settings["model"])
+    setup = compose(corpus, shape, config, folder, counters, started)
+    setup.validator.best = setup.checkpointer.resume(stored, setup.state)
+    return setup
+
+
+def compose(
+    corpus: Corpus,
+    model_config: ModelConfig,
+    config: TrainConfig,
+    out: Path | None,
+    counters: Counters,
+    started: float | None = None,
+    model: CharModel | None = None,
+    optimizer: MakeOptimizer = adamw,
+    loss: LossFunction = cross_entropy,
+) -> Setup:
+    """Put parts together that know each other."""
+    device = pick_device(config.device)
+    precision, on_gpu = pick_precision(config.precision, device), device.type == "cuda"
+    ahead = AHEAD if on_gpu else 1
+    size = config.batch_size, config.seq_length, config.seed
+    batches = make_batches(corpus.train, model_config.directions, config.batching, *size)
+    cloze = ClozeTask(corpus.train, config) if model_config.bidirectional else None
+    model = (model or CharModel(model_config, len(corpus.vocabulary), config.seed)).to(device)
+    freeze(model, config.freeze)
+    state = TrainState(model, optimizer(model, config))
+    step = TrainStep(config, precision, cloze, loss, on_device=on_gpu)
+    sizes = scored_sizes(corpus)
+    started = time.monotonic() if started is None else started
+    budget = Budget(config, batches["forward"], counters, started, sizes, min(SUBSET, sizes[0]), ahead)
+    validator = Validator(corpus, config, precision, budget, counters)
+    if out:
+        make_folder(out)
+        remove_leftovers(out)
+    metrics, epoch = Metrics(out, counters.metrics_bytes), batches["forward"].steps_per_epoch
+    log = TrainLog(config, corpus.vocabulary, model_config.directions, epoch, counters, budget, metrics)
+    checkpointer = Checkpointer(out, corpus, model_config, config, precision, epoch, counters, budget, metrics)
+    return Setup(
+        corpus, model_config, config, out, counters, device, precision, ahead, batches, state,
+        CapturedStep(step, device) if on_gpu else step, budget, validator, metrics, log, checkpointer,
+    )  # fmt: skip

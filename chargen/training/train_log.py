@@ -1,0 +1,163 @@
+"""What training tells: sums over steps since the last line of metrics, that line, and a Progress for every step."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from chargen.data.vocabulary import Vocabulary
+from chargen.evaluation.loss import Loss, folding_nats
+from chargen.training.budget import Budget
+from chargen.training.config import TrainConfig
+from chargen.training.counters import Counters
+from chargen.training.losses import Losses, mean_loss, named_losses
+from chargen.training.metrics import Metrics, is_logged_step
+from chargen.training.progress import Progress
+from chargen.training.train_step import MAX_BAD_STEPS, StepReport, read_figures
+
+
+class TrainLog:
+    """Counts steps and writes lines of metrics.
+
+    Args:
+        config: how often a line is written.
+        vocabulary: counts characters among ids.
+        directions: of the model.
+        steps_per_epoch: with a fraction.
+        counters: the run's, which this changes.
+        budget: the run's.
+        metrics: where lines go.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        vocabulary: Vocabulary,
+        directions: tuple[str, ...],
+        steps_per_epoch: float,
+        counters: Counters,
+        budget: Budget,
+        metrics: Metrics,
+    ) -> None:
+        self.config = config
+        self.vocabulary = vocabulary
+        self.directions = directions
+        self.steps_per_epoch = steps_per_epoch
+        self.counters = counters
+        self.budget = budget
+        self.metrics = metrics
+        self.losses: dict[str, float] = {}
+        """Of the latest step, in nats per character; none where it was not finite."""
+
+    def count(self, reports: Iterable[StepReport]) -> bool:
+        """Count steps. A step that was not finite never happened, except that its text was passed over.
+
+        Returns:
+            Whether training has diverged: too many steps in a row were not finite.
+        """
+        counters, diverged, reports = self.counters, False, list(reports)
+        for report, (losses, norms) in zip(reports, read_figures(reports), strict=True):
+            if all(map(math.isfinite, (*losses.values(), *norms.values()))):
+                counters.bad_steps = 0
+                counters.applied += 1
+                counters.cloze_applied += report.cloze_targets > 0
+                counters.lr = report.lr
+                counters.grad_norm = math.hypot(*(norms[direction] for direction in report.batches))
+                self._add(report, losses)
+            else:
+                counters.bad_steps += 1
+                self.losses = {}
+            diverged = diverged or counters.bad_steps >= MAX_BAD_STEPS
+        return diverged
+
+    def _add(self, report: StepReport, losses: dict[str, float]) -> None:
+        counters, budget = self.counters, self.budget
+        self.losses = dict(losses)
+        for direction, batch in report.batches.items():
+            characters = self.vocabulary.count_characters(batch.targets)
+            nats = losses[direction] * batch.targets.size + folding_nats(self.vocabulary, batch.targets)
+            self.losses[direction] = nats / max(characters, 1)
+            counters.add(direction, nats, characters)
+        if report.cloze_targets:
+            counters.add("cloze", losses["cloze"] * report.cloze_targets, report.cloze_targets)
+        targets = report.batches["forward"].targets
+        counters.trained += targets.size
+        budget.train_targets += targets.size
+        budget.train_characters += self.vocabulary.count_characters(targets)
+
+    def line_due(self, validates: bool, eval_every: int) -> bool:
+        """Whether this step has a line of metrics.
+
+        Args:
+            validates: whether it is validated.
+            eval_every: steps between validations.
+        """
+        step = self.counters.step
+        return is_logged_step(step, self.config.log_every) or (validates and is_logged_step(step, eval_every))
+
+    def write_line(self, valid: Losses) -> None:
+        """Write a line of metrics, and begin new sums."""
+        self.metrics.write(self.line(valid))
+        self.counters.begin_sums()
+
+    def line(self, valid: Losses, test: Losses | None = None) -> dict[str, Any]:
+        """A line of metrics; of a bidirectional model with every loss by name behind."""
+        counters, two_ways = self.counters, len(self.directions) > 1
+        train = {
+            name: Loss(counters.since_nats[name], characters)
+            for name, characters in counters.since_characters.items()
+            if characters
+        }
+        line = {
+            "step": counters.step,
+            "epoch": self.epoch,
+            "seconds": round(self.budget.seconds(), 3),
+            "train_loss": mean_loss(train) if "forward" in train else None,
+            "valid_loss": mean_loss(valid) if valid else None,
+            "lr": counters.lr,
+            "grad_norm": counters.grad_norm,
+            "chars_per_second": round(self._forward_characters / max(counters.since_seconds, 1e-9), 1),
+        }
+        for role, losses in (("train", train), ("valid", valid)) if two_ways else ():
+            line |= {f"{role}_loss_{name}": None for name in self.directions} | {f"{role}_cloze": None}
+            line |= named_losses(role, losses)
+        if test:
+            line |= {"test_loss": mean_loss(test)} | (named_losses("test", test) if two_ways else {})
+        return line
+
+    def progress(
+        self, doing: str, valid: Losses | None = None, test: Losses | None = None, warning: str = ""
+    ) -> Progress:
+        """Where the run stands, with the losses that this moment brings."""
+        counters, budget, two_ways = self.counters, self.budget, len(self.directions) > 1
+        speed = self._forward_characters / counters.since_seconds if counters.since_seconds else 0.0
+        if not speed and budget.train_seconds:
+            speed = budget.train_characters / budget.train_seconds
+        train = [self.losses[direction] for direction in self.directions if direction in self.losses]
+        by_name = [{name: loss.mean for name, loss in (losses or {}).items()} for losses in (valid, test)]
+        return Progress(
+            step=counters.step,
+            epoch=self.epoch,
+            seconds=budget.seconds(),
+            train_loss=sum(train) / len(train) if train else math.nan,
+            valid_loss=mean_loss(valid) if valid else None,
+            test_loss=mean_loss(test) if test else None,
+            lr=counters.lr,
+            grad_norm=counters.grad_norm,
+            chars_per_second=speed,
+            share=min(1.0, budget.share()),
+            seconds_left=budget.seconds_left(),
+            doing=doing,
+            train_losses=self.losses if two_ways else {},
+            valid_losses=by_name[0] if two_ways else {},
+            test_losses=by_name[1] if two_ways else {},
+            warning=warning,
+        )
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training text so far."""
+        return self.counters.step / self.steps_per_epoch
+
+    @property
+    def _forward_characters(self) -> int:
+        return self.counters.since_characters.get("forward", 0)

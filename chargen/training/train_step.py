@@ -1,0 +1,247 @@
+"""One optimizer step: forward, loss, gradients, clip, check, update. What it changes is a `TrainState`."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.nn.utils import clip_grad_norm_
+
+from chargen.data.batches import Batch, draw_resets
+from chargen.model.config import DIRECTIONS
+from chargen.model.device import autocast, float32_products, to_device
+from chargen.model.dropout import DropoutKey, Masks
+from chargen.model.language_model import CharModel
+from chargen.model.layers import State, detach, reset_rows
+from chargen.model.loss import cross_entropy
+from chargen.training.cloze_task import ClozeTask
+from chargen.training.config import TrainConfig
+
+MAX_BAD_STEPS = 3
+"""Steps in a row whose loss or gradient is not finite: then training has diverged."""
+Hidden = dict[str, State]
+"""The carried state of each direction; empty where there is none."""
+LossFunction = Callable[[Tensor, nn.Linear, Tensor], Tensor]
+"""Values before the output layer (B, T, H), that layer, targets (B, T) -> the mean loss, a scalar."""
+Minibatch = tuple[Tensor, Tensor, Tensor]
+"""Inputs and targets (B, T), and which rows go on from the carried state (B,), on the model's device."""
+
+
+@dataclass(eq=False)
+class TrainState:
+    """What an optimizer step changes.
+
+    Args:
+        model: the network.
+        optimizer: moves its weights.
+        hidden: the carried state of each direction.
+        step: optimizer steps made; those that were not finite count.
+    """
+
+    model: CharModel
+    optimizer: torch.optim.Optimizer
+    hidden: Hidden = field(default_factory=dict)
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.weights = weights_by_loss(self.model)
+
+
+@dataclass(frozen=True, eq=False)
+class StepReport:
+    """What a step found. On a GPU its figures may still be under way.
+
+    Args:
+        batches: what it learned from, by direction.
+        names: of its losses: "forward", "backward", "cloze".
+        figures: (2 N,), its N losses in nats per id, then the norms of their gradients, on the device.
+        lr: the learning rate.
+        cloze_targets: positions that the cloze layer learned from.
+    """
+
+    batches: Mapping[str, Batch]
+    names: tuple[str, ...]
+    figures: Tensor
+    lr: float
+    cloze_targets: int = 0
+
+
+class TrainStep:
+    """Learns from a minibatch of each direction; each call is an optimizer step.
+
+    Args:
+        config: seed, clipping and resets.
+        precision: of matrix products, "fp32" or "bf16".
+        cloze: when the cloze layer learns, and from what; None where the model has none.
+        loss: of one direction.
+        rows: the rows that are computed here, by their numbers among those of all processes; all by default.
+        on_device: the device decides whether an update is finite, so that the host need not wait for it.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        precision: str = "fp32",
+        cloze: ClozeTask | None = None,
+        loss: LossFunction = cross_entropy,
+        rows: range | None = None,
+        on_device: bool = False,
+    ) -> None:
+        self.config = config
+        self.precision = precision
+        self.cloze = cloze
+        self.loss = loss
+        self.rows = range(config.batch_size) if rows is None else rows
+        self.on_device = on_device
+
+    def __call__(self, state: TrainState, batches: Mapping[str, Batch], lr: float) -> StepReport:
+        """Make a step.
+
+        Args:
+            state: is changed.
+            batches: by direction.
+            lr: the learning rate.
+        """
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        names, figures, cloze_targets = self.learn(state, self.minibatches(state, batches), self.key(state))
+        state.step += 1
+        return StepReport(batches, names, figures, lr, cloze_targets)
+
+    def key(self, state: TrainState) -> DropoutKey:
+        """The address of the step's dropout masks."""
+        return DropoutKey(self.config.seed, state.step, self.rows.start)
+
+    def minibatches(self, state: TrainState, batches: Mapping[str, Batch]) -> dict[str, Minibatch]:
+        """The batches on the model's device. All rows go on that can, but for a few that are drawn to start fresh."""
+        config, device = self.config, state.model.device
+        on_device = {}
+        for direction, batch in batches.items():
+            address = config.seed, state.step, self.rows, config.batch_size, direction
+            continues = batch.continues & ~draw_resets(config.state_reset, *address)
+            inputs, targets = to_device(batch.inputs, device), to_device(batch.targets, device)
+            on_device[direction] = inputs, targets, to_device(continues, device)
+        return on_device
+
+    def learn(
+        self, state: TrainState, minibatches: Mapping[str, Minibatch], masks: Masks, cloze: bool = True
+    ) -> tuple[tuple[str, ...], Tensor, int]:
+        """Forward, loss, gradients, clip and update.
+
+        Args:
+            cloze: whether the cloze layer learns where its time has come.
+
+        Returns:
+            What a StepReport has: names, figures and cloze targets.
+        """
+        losses, norms, hidden = self.gradients(state, minibatches, masks)
+        cloze_targets = 0
+        if cloze and self.learns_cloze(state):
+            cloze_targets = self._cloze_gradient(state, losses, norms)
+        figures = torch.stack([*losses.values(), *norms.values()]).detach()
+        self._update(state, hidden, torch.isfinite(figures).all())
+        state.optimizer.zero_grad(set_to_none=True)
+        return tuple(losses), figures, cloze_targets
+
+    def gradients(
+        self, state: TrainState, minibatches: Mapping[str, Minibatch], masks: Masks
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Hidden]:
+        """Forward, loss, gradients and clip for each direction.
+
+        Returns:
+            Each direction's loss, its gradient's norm, and the state after its text.
+        """
+        losses: dict[str, Tensor] = {}
+        norms: dict[str, Tensor] = {}
+        hidden: Hidden = {}
+        for direction, (inputs, targets, continues) in minibatches.items():
+            before = reset_rows(state.hidden[direction], continues) if direction in state.hidden else None
+            with autocast(self.precision, state.model.device):
+                values, hidden[direction] = state.model.read(inputs, before, masks, direction)
+                losses[direction] = self.loss(values, state.model.output, targets)
+            norms[direction] = self._add_gradient(state, losses[direction], direction)
+        return losses, norms, hidden
+
+    def learns_cloze(self, state: TrainState) -> bool:
+        """Whether the cloze layer learns at this step."""
+        return self.cloze is not None and self.cloze.due(state.step)
+
+    def _cloze_gradient(self, state: TrainState, losses: dict[str, Tensor], norms: dict[str, Tensor]) -> int:
+        """The cloze layer's gradient; where it is not finite, none: the layer may harm nothing but itself."""
+        assert self.cloze is not None
+        with autocast(self.precision, state.model.device):
+            loss, targets = self.cloze.loss(state.model, state.step)
+        norm = self._add_gradient(state, loss, "cloze")
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            for weight in state.weights["cloze"]:
+                weight.grad = None
+            return 0
+        losses["cloze"], norms["cloze"] = loss, norm
+        return targets
+
+    def _add_gradient(self, state: TrainState, loss: Tensor, name: str) -> Tensor:
+        """Add a loss's gradient, clipped by its own norm, to what the weights have; return the norm before."""
+        weights = state.weights[name]
+        before = [weight.grad for weight in weights]
+        for weight in weights:
+            weight.grad = None
+        with float32_products(self.precision, state.model.device):
+            loss.backward()  # type: ignore[no-untyped-call]
+        norm = clip_grad_norm_(weights, self.config.clip_norm or math.inf)
+        for weight, gradient in zip(weights, before, strict=True):
+            if gradient is not None:
+                assert weight.grad is not None
+                weight.grad += gradient
+        return norm
+
+    def _update(self, state: TrainState, hidden: Hidden, finite: Tensor) -> None:
+        """Move the weights and carry the state on where all figures are finite; otherwise leave both as they were."""
+        if not self.on_device:
+            if finite:
+                state.optimizer.step()
+                state.hidden = {direction: detach(layers) for direction, layers in hidden.items()}
+            return
+        state.optimizer.found_inf = 1 - finite.float()  # type: ignore[attr-defined]
+        state.optimizer.step()
+        for direction, layers in hidden.items():
+            places = state.hidden.setdefault(direction, tuple(torch.zeros_like(layer) for layer in layers))
+            for place, layer in zip(places, detach(layers), strict=True):
+                place.copy_(torch.where(finite, layer, place))
+
+
+def read_figures(reports: Iterable[StepReport]) -> list[tuple[dict[str, float], dict[str, float]]]:
+    """The losses of each step and the norms of their gradients, by name; a GPU is waited for once."""
+    reports = list(reports)
+    if not reports:
+        return []
+    figures = iter(torch.cat([report.figures for report in reports]).tolist())
+    return [tuple({name: next(figures) for name in report.names} for _ in range(2)) for report in reports]  # type: ignore[misc]
+
+
+def weights_by_loss(model: CharModel) -> dict[str, list[Parameter]]:
+    """The weights that each loss moves: all but the other direction's stack and the cloze layer, or that layer."""
+    stacks = {direction: f"{direction}_layers" for direction in DIRECTIONS}
+    named = [(name.split(".")[0], weight) for name, weight in model.named_parameters()]
+    weights = {}
+    for direction in model.config.directions:
+        others = {"cloze", *stacks.values()} - {stacks[direction]}
+        weights[direction] = [weight for module, weight in named if module not in others]
+    return weights | {"cloze": [weight for module, weight in named if module == "cloze"]}
+
+
+def adamw(model: CharModel, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, 2019), fused where there is one.
+
+    Biases are not decayed, nor is the embedding: a row learns only where its character is read, and would fade between.
+    """
+    table = model.embedding.weight
+    decayed = [weight for weight in model.parameters() if weight.ndim > 1 and weight is not table]
+    spared = [weight for weight in model.parameters() if weight.ndim == 1 or weight is table]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    kind = model.device.type
+    return torch.optim.AdamW(groups, lr=config.lr, fused=kind in ("cpu", "cuda", "mps"), capturable=kind == "cuda")

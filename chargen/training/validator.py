@@ -1,0 +1,165 @@
+"""When a run is validated and on what, and its best weights so far."""
+
+import copy
+import math
+import time
+from collections.abc import Generator
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from chargen.data.corpus import Corpus
+from chargen.errors import NOT_FINITE, Diverged
+from chargen.evaluation.loss import Loss, loss_windows, total
+from chargen.model.device import autocast
+from chargen.model.language_model import CharModel
+from chargen.model.weights import Arrays, set_weights, weights_of
+from chargen.training.budget import Budget
+from chargen.training.cloze_task import cloze_loss, even_windows
+from chargen.training.config import TrainConfig
+from chargen.training.counters import Counters
+from chargen.training.losses import Losses, mean_loss, named_losses
+
+SUBSET = 24_000
+"""Ids of the fixed part of the validation text that is scored while training."""
+SUBSET_SHARE = 0.03
+"""By default, ids scored per id trained: scoring with its warm-up costs half of training, so 1.5 % of the time."""
+Scoring = Generator[None, None, Losses]
+"""Yields between windows, so that the caller may look at a clock; returns the losses."""
+
+
+def scored_sizes(corpus: Corpus) -> tuple[int, int]:
+    """Ids of the validation part and of the test part; 0 where there is too little to score."""
+    count = corpus.vocabulary.count_characters
+    first, second = (len(ids) if len(ids) > 1 and count(ids) > 1 else 0 for ids in (corpus.valid, corpus.test))
+    return first, second
+
+
+class Validator:
+    """Scores a model on the parts that it does not learn, and keeps the best weights.
+
+    Args:
+        corpus: its parts.
+        config: how often.
+        precision: of matrix products.
+        budget: learns how long scoring takes, and says whether there is time for it.
+        counters: the run's; best loss and step, and validations since.
+    """
+
+    def __init__(self, corpus: Corpus, config: TrainConfig, precision: str, budget: Budget, counters: Counters) -> None:
+        self.corpus = corpus
+        self.config = config
+        self.precision = precision
+        self.budget = budget
+        self.counters = counters
+        self.sizes = scored_sizes(corpus)
+        # By default as often as the subset's cost allows: it depends on text and batch only, never on the budget.
+        targets = config.batch_size * config.seq_length
+        self.every = config.eval_every or max(10, math.ceil(min(len(corpus.valid), SUBSET) / (SUBSET_SHARE * targets)))
+        self.best: Arrays | None = None
+        self._last_step: int | None = None
+
+    @property
+    def out_of_patience(self) -> bool:
+        """True where too many validations in a row brought no new best."""
+        return 0 < self.config.patience <= self.counters.evaluations_since_best
+
+    def due(self, step: int) -> bool:
+        """True at multiples of `every`; where that is the usual one, of those that a time budget has time for."""
+        if not self.sizes[0] or step % self.every:
+            return False
+        return self.config.eval_every is not None or self.budget.may_validate()
+
+    def score(self, model: CharModel, ids: NDArray[Any], limit: int | None) -> Scoring:
+        """The losses on ids (N,), or on `limit` of them.
+
+        Cloze on a quarter as many, from fresh states, in nats per id: of a byte, or of an unknown symbol as it is.
+        """
+        losses: Losses = {}
+        began = time.monotonic()
+        size = min(len(ids), limit or len(ids))
+        options: dict[str, Any] = {"vocabulary": self.corpus.vocabulary, "limit": limit, "precision": self.precision}
+        for direction in model.config.directions:
+            windows = []
+            for window in loss_windows(model, ids, **options, direction=direction):
+                windows.append(window)
+                yield
+            losses[direction] = total(windows)
+        if model.config.bidirectional:
+            cloze = []
+            for rows in even_windows(ids, size // 4):
+                with torch.inference_mode(), autocast(self.precision, model.device):
+                    loss, count = cloze_loss(model, rows)
+                cloze.append(Loss(loss.item() * count, count))
+                yield
+            whole = Loss(sum(part.nats for part in cloze), sum(part.characters for part in cloze))
+            if cloze and math.isfinite(whole.nats):
+                losses["cloze"] = whole
+        self.budget.scored(size, time.monotonic() - began)
+        return losses
+
+    def validate(self, model: CharModel) -> Scoring:
+        """Score the subset, and keep the weights where they are the best so far.
+
+        Returns:
+            The losses; none where they are not finite: the next steps decide whether the run goes on.
+        """
+        counters = self.counters
+        losses = yield from self.score(model, self.corpus.valid, SUBSET)
+        self._last_step = counters.step
+        if not math.isfinite(mean_loss(losses)):
+            losses = {}
+        loss = mean_loss(losses) if losses else None
+        if loss is not None and (counters.best_loss is None or loss < counters.best_loss):
+            counters.best_loss, counters.best_step, counters.evaluations_since_best = loss, counters.step, 0
+            self.best = weights_of(model)
+        else:
+            counters.evaluations_since_best += 1
+        return losses
+
+    def choose(self, model: CharModel) -> Generator[None, None, tuple[CharModel, int]]:
+        """At the end of a run: the best model and its step; the last weights take part, validated or not."""
+        counters, best = self.counters, self.best
+        if counters.best_loss is not None and counters.step not in (self._last_step, counters.best_step):
+            last = yield from self.score(model, self.corpus.valid, SUBSET)
+            if mean_loss(last) < counters.best_loss:
+                best = None
+        if best is None:
+            return model, counters.step
+        assert counters.best_step is not None
+        chosen = copy.deepcopy(model)
+        set_weights(chosen, best)
+        return chosen, counters.best_step
+
+    def score_whole(
+        self, model: CharModel, limits: tuple[int | None, int | None]
+    ) -> Generator[None, None, tuple[dict[str, Losses], dict[str, Any]]]:
+        """Score the whole validation and test parts, or `limits` ids of them where time is short.
+
+        Returns:
+            The losses by part, "valid" and "test", and what the model file says of them.
+
+        Raises:
+            Diverged: where they are not finite.
+        """
+        losses: dict[str, Losses] = {"valid": {}, "test": {}}
+        figures: dict[str, Any] = {}
+        parts = self.corpus.valid, self.corpus.test
+        for part, ids, size, limit in zip(losses, parts, self.sizes, limits, strict=True):
+            if not size:
+                continue
+            losses[part] = yield from self.score(model, ids, limit)
+            if not math.isfinite(mean_loss(losses[part])):
+                raise Diverged(NOT_FINITE)
+            counted = losses[part]["forward"]
+            figures |= {
+                f"{part}_loss": mean_loss(losses[part]),
+                f"{part}_characters": counted.characters,
+                f"{part}_whole": limit is None,
+            }
+            if self.corpus.vocabulary.unit == "byte":
+                figures[f"{part}_bytes"] = counted.ids
+            if model.config.bidirectional:
+                figures |= named_losses(part, losses[part])
+        return losses, figures
