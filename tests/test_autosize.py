@@ -13,7 +13,7 @@ from chargen import ModelConfig, TrainConfig, kernels
 from chargen.cli import report, train
 from chargen.cli.main import main
 from chargen.errors import SettingError
-from chargen.kernels import units
+from chargen.kernels import cpu_features
 from chargen.model.config import parameter_shapes
 from chargen.storage.model_file import read_model
 from chargen.training import autosize
@@ -36,7 +36,7 @@ from chargen.training.autosize import (
 from chargen.training.trainer import Trainer
 
 SECONDS = 8e-6
-"""For a character, on two cores with matrix units."""
+"""For a character, on two cores with matrix cpu_features."""
 
 
 def chosen(
@@ -269,7 +269,7 @@ def test_the_reference_is_timed_on_the_device_and_in_the_precision_that_are_give
     precision, in_vectors, matrix, monkeypatch
 ):
     monkeypatch.setattr(kernels, "fast_bf16", lambda: True)
-    monkeypatch.setattr(units, "amx", lambda: matrix)
+    monkeypatch.setattr(cpu_features, "amx", lambda: matrix)
     found = time_reference(30, {"precision": precision, "device": "cpu", "lr": 1.0}, seconds=0.01)
     assert found.seconds > 0
     assert found.steepness == STEEPNESS[precision if matrix else in_vectors]

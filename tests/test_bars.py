@@ -18,10 +18,10 @@ from chargen.cli import bars
 from chargen.cli.spent import Spent
 from chargen.cli.terminal import STDERR, tell_above
 from chargen.data.corpus import Corpus
-from chargen.kernels.compiled import when_compiling
+from chargen.kernels.cross_entropy import loss_and_error
 from chargen.kernels.dropout import drop
-from chargen.kernels.recurrent import sums_over_time
-from chargen.kernels.softmax import loss_and_error
+from chargen.kernels.jit import when_compiling
+from chargen.kernels.train_rnn import sums_over_time
 from chargen.model.config import ModelConfig
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer

@@ -28,9 +28,9 @@ from chargen.decoding.compiled_engine import Decoder
 from chargen.decoding.numpy_engine import Chunk, NumpyStepper, State, Stepper
 from chargen.decoding.rules import Rules
 from chargen.errors import ArgumentError
-from chargen.kernels import NONE_ALLOWED, NOT_FINITE, compiled, decode, pointwise, threads
-from chargen.kernels.products import WIDTH, add_products, pack
-from chargen.kernels.units import amx
+from chargen.kernels import NONE_ALLOWED, NOT_FINITE, decode_gates, decode_step, jit, threads
+from chargen.kernels.cpu_features import amx
+from chargen.kernels.decode_matmul import WIDTH, add_products, pack
 from chargen.model.config import ModelConfig
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile, save_model
@@ -277,7 +277,7 @@ def test_bits_do_not_depend_on_the_threads_that_share_a_row(
     for number in (1, 2, 3):
         ran = use_threads(number)
         monkeypatch.setattr(case.stepper, "_team", number)
-        monkeypatch.setattr(case.stepper._faster, "choose", lambda: True)
+        monkeypatch.setattr(case.stepper._tuner, "choose", lambda: True)
         chunk = case.write()
         assert len(set(ran)) == len(ran) == number
         assert bits(chunk, 0) == bits(alone, 0)
@@ -301,11 +301,11 @@ def test_a_team_is_as_large_as_was_fastest_last(monkeypatch: pytest.MonkeyPatch)
     case = Case("gru", 192, 1, 25, 1, "float32")
     case.rules = free(31)
     chosen, told, ways = [], [], iter([True, False, True])
-    monkeypatch.setattr(compiled_engine, "together", lambda run, members: chosen.append(members) or run(0))
+    monkeypatch.setattr(compiled_engine, "run_team", lambda run, members: chosen.append(members) or run(0))
     monkeypatch.setattr(compiled_engine, "read_or_write", lambda *given_: None)
     monkeypatch.setattr(case.stepper, "_team", 4)
-    monkeypatch.setattr(case.stepper._faster, "choose", lambda: next(ways))
-    monkeypatch.setattr(case.stepper._faster, "took", lambda *given_: told.append(given_))
+    monkeypatch.setattr(case.stepper._tuner, "choose", lambda: next(ways))
+    monkeypatch.setattr(case.stepper._tuner, "record", lambda *given_: told.append(given_))
     for _ in range(3):
         case.write()
     assert chosen == [4, 1, 4]
@@ -320,14 +320,14 @@ def test_several_rows_short_chunks_and_small_models_have_no_team(
     case = Case("gru", 192, rows, turns, 1, "float32")
     case.rules = free(31)
     chosen = []
-    monkeypatch.setattr(compiled_engine, "together", lambda run, members: chosen.append(members) or run(0))
+    monkeypatch.setattr(compiled_engine, "run_team", lambda run, members: chosen.append(members) or run(0))
     monkeypatch.setattr(compiled_engine, "read_or_write", lambda *given_: None)
     monkeypatch.setattr(case.stepper, "_team", team)
-    monkeypatch.setattr(case.stepper._faster, "choose", lambda: True)
-    before = dict(case.stepper._faster.seconds)
+    monkeypatch.setattr(case.stepper._tuner, "choose", lambda: True)
+    before = dict(case.stepper._tuner.seconds)
     case.write()
     assert set(chosen) == {1}
-    assert case.stepper._faster.seconds == before
+    assert case.stepper._tuner.seconds == before
 
 
 def test_an_error_in_a_thread_is_raised(
@@ -527,7 +527,7 @@ def pick(
 ) -> tuple[int, float]:
     scratch = np.full(len(logits), np.nan) if scratch is None else scratch
     choice = config.temperature, config.top_k, config.top_p, config.min_p
-    return decode.pick(logits, allowed, uniform, *choice, scratch)
+    return decode_step.pick(logits, allowed, uniform, *choice, scratch)
 
 
 @st.composite
@@ -680,46 +680,46 @@ GRID = np.unique(
 
 def test_exp_is_within_two_units_in_the_last_place() -> None:
     inside = GRID[np.abs(GRID) <= 87]
-    found, exact = each(pointwise.exp, inside), np.exp(inside.astype(np.float64))
+    found, exact = each(decode_gates.exp, inside), np.exp(inside.astype(np.float64))
     assert (np.abs(found - exact) / np.spacing(exact.astype(np.float32))).max() < 2
-    assert pointwise.exp(np.float32(0)) == pointwise.exp(np.float32(-0.0)) == 1
+    assert decode_gates.exp(np.float32(0)) == decode_gates.exp(np.float32(-0.0)) == 1
 
 
 def test_exp_beyond_its_limits_is_what_it_is_there() -> None:
     for sign in (-1, 1):
-        limit = pointwise.exp(np.float32(87 * sign))
+        limit = decode_gates.exp(np.float32(87 * sign))
         beyond = sign * np.array([np.nextafter(np.float32(87), np.float32(88)), 88, 89, 1e3, 3e38, np.inf], np.float32)
-        assert np.array_equal(each(pointwise.exp, beyond), np.full(6, limit))
+        assert np.array_equal(each(decode_gates.exp, beyond), np.full(6, limit))
         assert limit == pytest.approx(math.exp(87 * sign), rel=3e-7)
-        assert limit != pointwise.exp(np.nextafter(np.float32(87 * sign), np.float32(0)))
+        assert limit != decode_gates.exp(np.nextafter(np.float32(87 * sign), np.float32(0)))
 
 
 def test_sigmoid_and_tanh_are_those_of_float64() -> None:
     exact = GRID.astype(np.float64)
     sigmoids = 1 / (1 + np.exp(-np.maximum(exact, -700)))
-    found = each(pointwise.sigmoid, GRID)
+    found = each(decode_gates.sigmoid, GRID)
     assert np.abs(found - sigmoids).max() < 1e-7
     assert (np.abs(found - sigmoids) / sigmoids)[GRID >= -87].max() < 3e-7
     assert ((found >= 0) & (found <= 1)).all()
-    found = each(pointwise.tanh, GRID)
+    found = each(decode_gates.tanh, GRID)
     assert np.abs(found - np.tanh(exact)).max() < 2e-7
     assert (np.abs(found) <= 1).all()
-    assert pointwise.sigmoid(np.float32(0)) == 0.5
-    assert pointwise.tanh(np.float32(0)) == 0
+    assert decode_gates.sigmoid(np.float32(0)) == 0.5
+    assert decode_gates.tanh(np.float32(0)) == 0
 
 
 def test_infinities_saturate_and_what_is_no_number_stays_none() -> None:
     infinity, nothing = np.float32(np.inf), np.float32(np.nan)
-    assert pointwise.tanh(infinity) == pointwise.sigmoid(infinity) == 1
-    assert pointwise.tanh(-infinity) == -1
-    assert 0 <= pointwise.sigmoid(-infinity) < 2e-38
-    for function in (pointwise.exp, pointwise.sigmoid, pointwise.tanh):
+    assert decode_gates.tanh(infinity) == decode_gates.sigmoid(infinity) == 1
+    assert decode_gates.tanh(-infinity) == -1
+    assert 0 <= decode_gates.sigmoid(-infinity) < 2e-38
+    for function in (decode_gates.exp, decode_gates.sigmoid, decode_gates.tanh):
         assert np.isnan(function(nothing))
         assert np.isnan(function(-nothing))
     many = np.full(37, np.nan, np.float32)  # whole vectors and a rest
-    pointwise.tanhs(many)
+    decode_gates.tanhs(many)
     assert np.isnan(many).all()
-    pointwise.sigmoids(many)
+    decode_gates.sigmoids(many)
     assert np.isnan(many).all()
 
 
@@ -740,10 +740,10 @@ def test_activations_are_the_same_bits_on_every_machine_alone_and_in_vectors() -
     one = np.float32(1)
     with np.errstate(over="ignore"):
         exps, doubled = exp_by_hand(GRID), exp_by_hand(np.float32(2) * GRID)
-    assert each(pointwise.exp, GRID).tobytes() == exps.tobytes()
+    assert each(decode_gates.exp, GRID).tobytes() == exps.tobytes()
     for alone, together, expected in (
-        (pointwise.sigmoid, pointwise.sigmoids, one / (one + exp_by_hand(-GRID))),
-        (pointwise.tanh, pointwise.tanhs, one - np.float32(2) / (one + doubled)),
+        (decode_gates.sigmoid, decode_gates.sigmoids, one / (one + exp_by_hand(-GRID))),
+        (decode_gates.tanh, decode_gates.tanhs, one - np.float32(2) / (one + doubled)),
     ):
         assert each(alone, GRID).tobytes() == expected.tobytes()
         for size in (1, 15, 16, 17, len(GRID)):
@@ -769,7 +769,7 @@ def test_gates_with_scales_are_those_of_float64(size: int, first: int, last: int
     before, out_before = state.copy(), out.copy()
     joined = (entering.astype(np.float64) * scale_in + carried * scale + bias)[: 4 * size].reshape(4, size)
     cell = sigmoid(joined[1]) * state[size:] + sigmoid(joined[0]) * np.tanh(joined[2])
-    pointwise.lstm(entering.copy(), carried.copy(), scale_in, scale, bias, first, last, state, out)
+    decode_gates.lstm(entering.copy(), carried.copy(), scale_in, scale, bias, first, last, state, out)
     assert np.abs(out - sigmoid(joined[3]) * np.tanh(cell))[units].max() < 2e-6
     assert np.abs(state[size:] - cell)[units].max() < 2e-6
     others = np.setdiff1d(np.arange(size), np.arange(first, last))
@@ -782,7 +782,7 @@ def test_gates_with_scales_are_those_of_float64(size: int, first: int, last: int
     entered = (entering.astype(np.float64) * scale_in)[: 3 * size].reshape(3, size)
     reset, update = (sigmoid(entered[gate] + inside[gate] + outside[gate]) for gate in (0, 1))
     new = np.tanh(entered[2] + outside[2] + reset * (inside[2] + new_bias))
-    pointwise.gru(entering.copy(), carried.copy(), scale_in, scale, bias, new_bias, first, last, hidden, out)
+    decode_gates.gru(entering.copy(), carried.copy(), scale_in, scale, bias, new_bias, first, last, hidden, out)
     assert np.abs(out - (1 - update) * new - update * hidden)[units].max() < 2e-6
     assert np.array_equal(out[others], out_before[others])
     assert np.array_equal(hidden, before)
@@ -918,7 +918,7 @@ def test_uses_of_a_decoder_share_one_compiled_function_for_each_kind_of_weights(
             case.stepper.step(np.zeros(rows, np.int64), case.state)
         for given_ in ({}, {"temperature": 0, "top_k": 3}, {"no_repeat": 3, "ban": "a"}, {"num": 3, "stop": ("a",)}):
             Sampler(model("lstm", 2, 12, stored), seed=1, **given_).generate_all(20)
-    assert len(decode.read_or_write.signatures) == len(STORED)
+    assert len(decode_step.read_or_write.signatures) == len(STORED)
 
 
 def run_python(code: str, *, folder: Path | None = None, **environment: str) -> str:
@@ -947,7 +947,7 @@ main(["sample", {str(tmp_path / "m")!r}, "--seed", "5", "--length", "40", "--tem
     assert run_python(code) == f"NumpyStepper {texts}\n{texts[0]}"
 
 
-SIGMOID = "import numpy; from chargen.kernels import pointwise; print(pointwise.sigmoid(numpy.float32(1)))"
+SIGMOID = "import numpy; from chargen.kernels import decode_gates; print(decode_gates.sigmoid(numpy.float32(1)))"
 
 
 def machine_code(folder: Path) -> dict[Path, tuple[int, int]]:
@@ -974,10 +974,10 @@ def test_machine_code_that_a_crash_has_cut_is_compiled_again(
 
     def run() -> tuple[int, int]:
         """The result, and how many times machine code was taken from the cache."""
-        new: Any = compiled.compiled(function)
+        new: Any = jit.compiled(function)
         return new(5), sum(new.stats.cache_hits.values())
 
-    monkeypatch.setattr(compiled, "PLACE", str(tmp_path))
+    monkeypatch.setattr(jit, "PLACE", str(tmp_path))
     assert [run(), run()] == [(16, 0), (16, 1)]
     (path,) = tmp_path.rglob(pattern)
     damage(path)
@@ -988,7 +988,7 @@ def test_kernels_are_compiled_once_for_all_processes(tmp_path: Path) -> None:
     assert float(run_python(SIGMOID, NUMBA_CACHE_DIR=str(tmp_path))) == pytest.approx(0.7310586, abs=1e-7)
     first = machine_code(tmp_path)
     assert len(first) >= 4
-    assert {path.relative_to(tmp_path).parts[0] for path in first} == {Path(compiled.PLACE).name}
+    assert {path.relative_to(tmp_path).parts[0] for path in first} == {Path(jit.PLACE).name}
     run_python(SIGMOID, NUMBA_CACHE_DIR=str(tmp_path))
     assert machine_code(tmp_path) == first
 
@@ -996,7 +996,7 @@ def test_kernels_are_compiled_once_for_all_processes(tmp_path: Path) -> None:
 def test_kernels_are_kept_in_the_cache_of_chargen(own_cache: Path) -> None:
     run_python("import os; os.environ.pop('NUMBA_CACHE_DIR', None); " + SIGMOID, CHARGEN_CACHE=str(own_cache))
     assert {path.relative_to(own_cache).parts[:2] for path in machine_code(own_cache)} == {
-        ("kernels", Path(compiled.PLACE).name)
+        ("kernels", Path(jit.PLACE).name)
     }
 
 
@@ -1004,7 +1004,7 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     """What this process has compiled, a sampler in another finds."""
     save_model(tmp_path / "m", model("gru", 2, 12))
     code = f"""
-from chargen.kernels.decode import read_or_write
+from chargen.kernels.decode_step import read_or_write
 from chargen.sampling.sampler import Sampler
 print(len(Sampler.from_file({str(tmp_path / "m")!r}, seed=1, num=2).generate_all(30)))
 print(sum(read_or_write.stats.cache_misses.values()))
@@ -1014,14 +1014,14 @@ print(sum(read_or_write.stats.cache_misses.values()))
 
 
 def test_a_change_of_any_kernel_is_another_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in Path(compiled.__file__).parent.glob("*.py"):
+    for path in Path(jit.__file__).parent.glob("*.py"):
         shutil.copy(path, tmp_path)
-    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
-    assert compiled._place() == compiled.PLACE
+    monkeypatch.setattr(jit, "__file__", str(tmp_path / "jit.py"))
+    assert jit._place() == jit.PLACE
     for path in sorted(tmp_path.glob("*.py")):
-        before = compiled._place()
+        before = jit._place()
         path.write_text(path.read_text() + "\n")
-        assert compiled._place() != before
+        assert jit._place() != before
 
 
 def copied_package(folder: Path) -> dict[str, str]:
@@ -1046,5 +1046,5 @@ def test_where_the_cache_cannot_be_written_nothing_is_kept_beside_the_sources(tm
 
 
 def test_the_setting_of_numba_is_given_back() -> None:
-    code = "import numba; numba.config.CACHE_DIR = 'mine'; import chargen.kernels.decode; print(numba.config.CACHE_DIR)"
+    code = "from numba import config as c; c.CACHE_DIR = 'mine'; import chargen.kernels.decode_step; print(c.CACHE_DIR)"
     assert run_python(code).split() == ["mine"]

@@ -22,11 +22,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from chargen.kernels import bits as numbers
-from chargen.kernels import packing, squares, threads, tiles
-from chargen.kernels import recurrent as kernels
-from chargen.kernels.compiled import PAIRS, compiled, inlined
-from chargen.kernels.vectors import transpose
+from chargen.kernels import amx, bf16, bf16_ir, matmul_blocks, threads, train_rnn
+from chargen.kernels.cpu_features import bf16_pairs
+from chargen.kernels.jit import compiled, inlined
+from chargen.kernels.simd import transpose
 from chargen.model import compiled_layers, layers
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -245,7 +244,7 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Non
             monkeypatch.setattr(module, "threads", lambda: number)
         monkeypatch.setattr(threads, "_pool", lambda: pools[-1])
         monkeypatch.setattr(compiled_layers, "ROWS", 1)
-        compiled_layers._faster.cache_clear()
+        compiled_layers._tuner.cache_clear()
 
     yield use
     for pool in pools:
@@ -750,7 +749,7 @@ def test_every_part_of_a_state_reaches_the_first_output_of_its_row(cell: Cell) -
 def test_the_number_of_threads_changes_no_bit(
     cell: Cell, size: tuple[int, int, int, int], use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given, blocks = case(cell, *size), -(-size[3] // tiles.SIDE)
+    given, blocks = case(cell, *size), -(-size[3] // amx.SIDE)
     order = torch.from_numpy(np.random.default_rng(0).permutation(size[0]))
     moved = replace(given, inputs=given.inputs[order], state=given.state[order])
     seen = watch(cell, monkeypatch)
@@ -777,15 +776,16 @@ Seen = tuple[int, int, int, int, int]
 def watch(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
     """From which to which row and 32 units each thread computes, and how many threads compute units of these rows."""
     seen: list[Seen] = []
-    for name in (f"{cell.name}_forward", f"{cell.name}_backward"):
-        monkeypatch.setattr(kernels, name, partial(watched, getattr(kernels, name), seen))
+    name = f"{cell.name.upper()}_KERNELS"
+    kernels = getattr(compiled_layers, name)
+    forward, backward = (partial(watched, kernel, seen) for kernel in (kernels.forward, kernels.backward))
+    monkeypatch.setattr(compiled_layers, name, kernels._replace(forward=forward, backward=backward))
     return seen
 
 
-def watched(kernel: Callable[..., None], seen: list[Seen], *arguments: Any) -> None:
-    first, last, _left, _sums, begin, end, members, _counter = arguments[-8:]
-    seen.append((first, last, begin, end, members))
-    kernel(*arguments)
+def watched(kernel: Callable[..., None], seen: list[Seen], config: Any, layer: Any, part: train_rnn.Part) -> None:
+    seen.append((part.first, part.last, part.begin, part.end, part.members))
+    kernel(config, layer, part)
 
 
 @pytest.mark.parametrize(
@@ -803,7 +803,7 @@ def watched(kernel: Callable[..., None], seen: list[Seen], *arguments: Any) -> N
     ],
 )
 @every_cell
-def test_threads_share_out_rows_or_units_so_that_the_fewest_zeros_are_multiplied(
+def test_threads_share_out_rows_or_hidden_units_so_that_the_fewest_zeros_are_multiplied(
     cell: Cell,
     rows: int,
     hidden: int,
@@ -822,13 +822,13 @@ def test_threads_share_out_rows_or_units_so_that_the_fewest_zeros_are_multiplied
 
 
 @every_cell
-def test_units_are_shared_out_only_while_that_is_faster(
+def test_hidden_units_are_shared_out_only_while_that_is_faster(
     cell: Cell, use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_threads(2)
     chosen, told = iter([True, False, False, True]), []
-    monkeypatch.setattr(threads.Faster, "choose", lambda self: next(chosen))
-    monkeypatch.setattr(threads.Faster, "took", lambda self, way, seconds: told.append((way, seconds > 0)))
+    monkeypatch.setattr(threads.AutoTuner, "choose", lambda self: next(chosen))
+    monkeypatch.setattr(threads.AutoTuner, "record", lambda self, way, seconds: told.append((way, seconds > 0)))
     seen = watch(cell, monkeypatch)
     given = case(cell, 9, 3, 10, 96)
     first, second = everything(given), everything(given)
@@ -842,17 +842,17 @@ def test_the_faster_way_is_taken_and_the_other_one_tried_for_a_hundredth_of_the_
 ) -> None:
     now = 0.0
     monkeypatch.setattr(threads, "time", SimpleNamespace(monotonic=lambda: now))
-    faster, ways = threads.Faster(), []
+    tuner, ways = threads.AutoTuner(), []
 
     def compute(times: int, seconds: dict[bool, float]) -> float:
         nonlocal now
         spent = 0.0
         for _ in range(times):
-            way = faster.choose()
+            way = tuner.choose()
             ways.append(way)
             now += seconds[way]
             spent += seconds[way] * (not way)
-            faster.took(way, seconds[way])
+            tuner.record(way, seconds[way])
         return spent
 
     compute(2, {True: 1.0, False: 2.0})
@@ -870,12 +870,12 @@ def test_the_faster_way_is_taken_and_the_other_one_tried_for_a_hundredth_of_the_
 
 
 def test_ways_are_compared_by_what_they_take_for_the_same_size() -> None:
-    faster = threads.Faster()
-    faster.took(True, 10.0, 100)
-    faster.took(False, 1.0, 5)
-    assert faster.choose() is True
-    faster.took(True, 1.0, 1)
-    assert faster.choose() is False
+    tuner = threads.AutoTuner()
+    tuner.record(True, 10.0, 100)
+    tuner.record(False, 1.0, 5)
+    assert tuner.choose() is True
+    tuner.record(True, 1.0, 1)
+    assert tuner.choose() is False
 
 
 @every_cell
@@ -907,7 +907,7 @@ def test_rows_are_shared_out_evenly_each_once_and_never_too_few(rows: int, at_le
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(number) as pool:
         patch.setattr(threads, "threads", lambda: number)
         patch.setattr(threads, "_pool", lambda: pool)
-        threads.share(found.append, rows, at_least)
+        threads.parallel_for(found.append, rows, at_least)
     found.sort(key=lambda part: part.start)
     assert [row for part in found for row in range(part.start, part.stop)] == list(range(rows))
     lengths = [part.stop - part.start for part in found]
@@ -919,14 +919,14 @@ def test_rows_are_shared_out_evenly_each_once_and_never_too_few(rows: int, at_le
 def test_shared_rows_run_at_the_same_time_and_errors_are_passed_on(use_threads: Callable[[int], None]) -> None:
     use_threads(3)
     barrier = threading.Barrier(3)
-    threads.share(lambda part: barrier.wait(30) and None, 9)
+    threads.parallel_for(lambda part: barrier.wait(30) and None, 9)
 
     def fail(part: slice) -> None:
         if part.start:
             raise ValueError(f"row {part.start}")
 
     with pytest.raises(ValueError, match="row 3"):
-        threads.share(fail, 9)
+        threads.parallel_for(fail, 9)
 
 
 @pytest.mark.parametrize(("given", "expected"), [("3", 3), ("1", 1), ("0", 0), ("", 0), ("two", 0), ("-2", 0)])
@@ -953,34 +953,45 @@ class Products(NamedTuple):
     dtype: Any
 
     def rounded(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
-        return bf16(values) if self.dtype == np.uint16 else values.astype(np.float64)
+        return rounded_to_bf16(values) if self.dtype == np.uint16 else values.astype(np.float64)
 
 
-UNITS, VECTORS = Products(squares.multiply, np.uint16), Products(squares.multiply, np.float32)
-PLAIN = Products(inlined(squares.multiply_plainly), np.uint16)
-IN_PAIRS = [Products(inlined(squares.multiply_in_pairs), np.uint16)] if PAIRS else []
-WAYS = (UNITS, PLAIN, VECTORS, *IN_PAIRS)
+TILES, VECTORS = Products(matmul_blocks.matmul_steps, np.uint16), Products(matmul_blocks.matmul_steps, np.float32)
+PLAIN = Products(inlined(matmul_blocks.steps_in_loops), np.uint16)
+IN_PAIRS = [Products(inlined(matmul_blocks.steps_in_pairs), np.uint16)] if bf16_pairs() else []
+WAYS = (TILES, PLAIN, VECTORS, *IN_PAIRS)
 
 
 def stored_as(dtype: Any, values: NDArray[np.float32]) -> NDArray[Any]:
-    return numbers.to_bits(values) if dtype == np.uint16 else values
+    return bf16.to_bits(values) if dtype == np.uint16 else values
 
 
 def left_side(values: NDArray[np.float32], dtype: Any) -> NDArray[Any]:
     """A left side (M, K) as (K / 32, M, 32)."""
-    found = tiles.aligned((values.shape[1] // 32, len(values), 32), dtype)
+    found = amx.aligned((values.shape[1] // 32, len(values), 32), dtype)
     found[:] = stored_as(dtype, values).reshape(len(values), -1, 32).transpose(1, 0, 2)
+    return found
+
+
+def packed_plainly(weights: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """(K, N) -> bf16 bits (N / 32, K / 2, 32, 2), filled up with zeros to multiples of 32."""
+    inputs, outputs = weights.shape
+    padded = np.zeros((train_rnn.pad(inputs), train_rnn.pad(outputs)), np.float32)
+    padded[:inputs, :outputs] = weights
+    packed = bf16.to_bits(padded).reshape(len(padded) // 2, 2, -1, 32).transpose(2, 0, 3, 1)
+    found = amx.aligned(packed.shape, np.uint16)
+    found[:] = packed
     return found
 
 
 def right_side(weights: NDArray[np.float32], dtype: Any) -> NDArray[Any]:
     """Weights (K, N), filled up, as products want them."""
     if dtype == np.uint16:
-        return packing.pack(weights)
+        return packed_plainly(weights)
     inputs, outputs = weights.shape
-    padded = np.zeros((kernels.pad(inputs), kernels.pad(outputs)), np.float32)
+    padded = np.zeros((train_rnn.pad(inputs), train_rnn.pad(outputs)), np.float32)
     padded[:inputs, :outputs] = weights
-    found = tiles.aligned((padded.shape[1] // 32, len(padded), 32), np.float32)
+    found = amx.aligned((padded.shape[1] // 32, len(padded), 32), np.float32)
     found[:] = padded.reshape(len(padded), -1, 32).transpose(1, 0, 2)
     return found
 
@@ -990,10 +1001,10 @@ def run(multiply: Callable[..., Any]) -> Callable[..., int]:
     """All blocks of a product."""
 
     @compiled
-    def whole(left: Any, packed: Any, out: Any, units: Any, filled: int) -> int:
+    def whole(left: Any, packed: Any, out: Any, config: Any, filled: int) -> int:
         blocks, rows, _ = left.shape
         line = 32 * left.itemsize
-        tiles.use_units(units)
+        amx.configure_tiles(config)
         due = 7  # of a step: it stays what it is
         for row in range(0, rows, 32):
             squares = np.empty((len(packed) + 1) * 1024, np.float32)
@@ -1009,7 +1020,7 @@ def run(multiply: Callable[..., Any]) -> Callable[..., int]:
             for column in range(len(packed)):
                 square_at = begin + column * 1024
                 out[column, row : row + 32] = squares[square_at : square_at + 1024].reshape((32, 32))
-        tiles.leave_units()
+        amx.release_tiles()
         return due
 
     found: Callable[..., int] = whole
@@ -1019,26 +1030,26 @@ def run(multiply: Callable[..., Any]) -> Callable[..., int]:
 def product_of(way: Products, left: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float32]:
     """A product (M, N), whatever the sizes."""
     (rows, inputs), outputs = left.shape, weights.shape[1]
-    filled = np.zeros((kernels.pad(rows), kernels.pad(inputs)), np.float32)
+    filled = np.zeros((train_rnn.pad(rows), train_rnn.pad(inputs)), np.float32)
     filled[:rows, :inputs] = left
-    out = tiles.aligned((kernels.pad(outputs) // tiles.SIDE, len(filled), tiles.SIDE), np.float32)
+    out = amx.aligned((train_rnn.pad(outputs) // amx.SIDE, len(filled), amx.SIDE), np.float32)
     out[:] = np.nan
     sides = left_side(filled, way.dtype), right_side(weights, way.dtype)
-    assert run(way.multiply)(*sides, out, tiles.SETTINGS, rows) == 7
+    assert run(way.multiply)(*sides, out, amx.TILE_CONFIG, rows) == 7
     whole: NDArray[np.float32] = out.transpose(1, 0, 2).reshape(len(filled), -1)
     assert not whole[rows:].any()
     assert not np.nan_to_num(whole[:, outputs:]).any()
     return whole[:rows, :outputs]
 
 
-def bf16(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def rounded_to_bf16(values: NDArray[np.float32]) -> NDArray[np.float64]:
     found: NDArray[np.float64] = torch.from_numpy(values).bfloat16().double().numpy()
     return found
 
 
 @settings(max_examples=15)
 @given(st.integers(1, 70), st.integers(1, 130), st.integers(1, 100), st.integers(0, 99))
-def test_products_in_units_vectors_pairs_and_plain_loops_are_exact_but_for_the_order_of_sums(
+def test_products_in_tiles_vectors_pairs_and_plain_loops_are_exact_but_for_the_order_of_sums(
     rows: int, inputs: int, outputs: int, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
@@ -1068,11 +1079,11 @@ def test_a_product_passes_on_what_is_not_finite_and_to_its_row_or_column_only(va
         assert not found[35].any()
         assert found[:35].all()
         assert found[36:].all()
-    for way in () if math.isnan(value) else (UNITS, VECTORS, *IN_PAIRS):
+    for way in () if math.isnan(value) else (TILES, VECTORS, *IN_PAIRS):
         kept = right_side(random.standard_normal((64, 64), np.float32), way.dtype)
         kept[(0,) * kept.ndim] = stored_as(way.dtype, np.float32([value]))[0]
-        out = tiles.aligned((2, 32, 32), np.float32)
-        run(way.multiply)(left_side(np.ones((32, 64), np.float32), way.dtype), kept, out, tiles.SETTINGS, 32)
+        out = amx.aligned((2, 32, 32), np.float32)
+        run(way.multiply)(left_side(np.ones((32, 64), np.float32), way.dtype), kept, out, amx.TILE_CONFIG, 32)
         assert (out[0, :, 0] == value).all()
         assert np.isfinite(out[0, :, 1:]).all()
         assert np.isfinite(out[1]).all()
@@ -1082,30 +1093,27 @@ def test_a_product_passes_on_what_is_not_finite_and_to_its_row_or_column_only(va
 @given(st.integers(1, 100), st.integers(1, 100))
 def test_packed_weights_lie_in_blocks_of_columns_and_pairs_of_inputs(inputs: int, outputs: int) -> None:
     weights = np.random.default_rng(0).standard_normal((inputs, outputs), np.float32)
-    packed = packing.pack(weights)
-    assert packed.shape == (kernels.pad(outputs) // 32, kernels.pad(inputs) // 2, 32, 2)
+    packed = packed_plainly(weights)
+    assert packed.shape == (train_rnn.pad(outputs) // 32, train_rnn.pad(inputs) // 2, 32, 2)
     assert packed.flags.c_contiguous
     assert packed.ctypes.data % 64 == 0
     k, n = np.indices(weights.shape)
-    assert (packed[n // 32, k // 2, n % 32, k % 2] == numbers.to_bits(weights)).all()
+    assert (packed[n // 32, k // 2, n % 32, k % 2] == bf16.to_bits(weights)).all()
     packed[n // 32, k // 2, n % 32, k % 2] = 0
     assert not packed.any()
 
 
 @pytest.mark.parametrize("hidden", [32, 64, 96])
-@pytest.mark.parametrize("gates", [3, 4])
+@pytest.mark.parametrize("gates", [1, 3, 4])
 def test_a_layer_packs_its_weights_as_the_products_want_them(gates: int, hidden: int) -> None:
     weights = torch.randn(gates * hidden, hidden, generator=torch.Generator().manual_seed(0))
-    for kernel, sizes, expected in (
-        (packing.pack_forward, (hidden, gates * hidden), packing.pack(weights.numpy().T)),
-        (packing.pack_backward, (gates * hidden, hidden), packing.pack(weights.numpy())),
-    ):
-        found = compiled_layers._pack(weights, BF16, kernel, *sizes)
+    for transposed, expected in ((True, packed_plainly(weights.numpy().T)), (False, packed_plainly(weights.numpy()))):
+        found = compiled_layers._pack(weights, BF16, transposed=transposed)
         assert found.flags.c_contiguous
         assert found.ctypes.data % 64 == 0
         assert (found == expected).all()
-    for kernel, turned in ((packing.pack_forward, weights.t()), (packing.pack_backward, weights)):
-        found = compiled_layers._pack(weights, FP32, kernel, *turned.shape)
+    for transposed, turned in ((True, weights.t()), (False, weights)):
+        found = compiled_layers._pack(weights, FP32, transposed=transposed)
         assert found.flags.c_contiguous
         assert found.ctypes.data % 64 == 0
         assert (found == right_side(turned.numpy(), np.float32)).all()
@@ -1140,8 +1148,8 @@ def test_a_square_is_transposed_and_nothing_beside_it_is_touched(count: int, dty
 
 @given(st.integers(1, 10**6))
 def test_sizes_are_filled_up_to_the_next_multiple_of_32(size: int) -> None:
-    assert kernels.pad(size) % 32 == 0
-    assert size <= kernels.pad(size) < size + 32
+    assert train_rnn.pad(size) % 32 == 0
+    assert size <= train_rnn.pad(size) < size + 32
 
 
 HIGH = np.arange(2**16, dtype=np.uint32) << 16
@@ -1158,7 +1166,7 @@ def as_torch_rounds(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 def stored(values: Any, dtype: Any = np.uint16) -> Any:
     found = np.empty(len(values), dtype)
     for n in range(len(values)):
-        found[n] = numbers.stored(found, values[n])
+        found[n] = bf16_ir.to_stored(found, values[n])
     return found
 
 
@@ -1166,7 +1174,7 @@ def stored(values: Any, dtype: Any = np.uint16) -> Any:
 def loaded(elements: Any) -> Any:
     values = np.empty(len(elements), np.float32)
     for n in range(len(elements)):
-        values[n] = numbers.number(elements[n])
+        values[n] = bf16_ir.to_float(elements[n])
     return values
 
 
@@ -1177,7 +1185,7 @@ def test_numbers_are_rounded_as_torch_rounds_them(seed: int) -> None:
     for values in (drawn, EDGES):
         finite, no_number = np.isfinite(values), np.isnan(values)
         assert (stored(values)[~no_number] == as_torch_rounds(values)[~no_number]).all()
-        assert (numbers.to_bits(values[finite]) == as_torch_rounds(values[finite])).all()
+        assert (bf16.to_bits(values[finite]) == as_torch_rounds(values[finite])).all()
         assert np.isnan(loaded(stored(values))[no_number]).all()
         assert (loaded(stored(values, np.float32)).view(np.uint32) == values.view(np.uint32)).all()
 
@@ -1206,7 +1214,7 @@ def test_examples_of_rounding(value: float, bits: int) -> None:
     values = np.array([value], np.float32)
     assert stored(values)[0] == bits
     if math.isfinite(value):
-        assert numbers.to_bits(values)[0] == bits
+        assert bf16.to_bits(values)[0] == bits
 
 
 # What is not finite.

@@ -177,7 +177,7 @@ def test_a_copy_of_a_sampler_goes_on_by_itself(copied: Callable[[Sampler], Sampl
 
 
 FORKED = {
-    "a team": lambda: threads._ONE_TEAM,
+    "a team": lambda: threads.TEAM_LOCK,
     "first weights": lambda: language_model._ONE_GENERATOR,
     "a sampler": lambda: Sampler(small_model())._turn,
 }

@@ -16,7 +16,7 @@ from chargen.kernels import available
 
 if TYPE_CHECKING:
     from chargen.data.vocabulary import Vocabulary
-    from chargen.kernels.compiled import Compiling
+    from chargen.kernels.jit import Compiling
 
 _BYTES = {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}
 _HARMLESS = "\n\t\u200c\u200d"  # joiners are part of words in several scripts
@@ -305,7 +305,7 @@ def log_compiling() -> "Compiling | None":
     if not available():
         log("note: without the package numba this is slower")
         return None
-    from chargen.kernels.compiled import when_compiling
+    from chargen.kernels.jit import when_compiling
 
     when = when_compiling(lambda: tell_above("compiling inner loops for this machine; it takes some seconds"))
     return click.get_current_context().with_resource(when)

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.numpy_engine import Chunk, State, Stepper
 from chargen.decoding.rules import Rules
-from chargen.kernels.decode import read_or_write
+from chargen.kernels.amx import SIDE, TILE_CONFIG, aligned
+from chargen.kernels.cpu_features import amx
+from chargen.kernels.decode_matmul import WIDTH, pack
+from chargen.kernels.decode_step import Choice, Team, Weights, read_or_write
 from chargen.kernels.packing import pack_rows
-from chargen.kernels.products import WIDTH, pack
-from chargen.kernels.threads import Faster, share, threads, together
-from chargen.kernels.tiles import SETTINGS, SIDE, aligned
-from chargen.kernels.units import amx
+from chargen.kernels.threads import AutoTuner, parallel_for, run_team, threads
 from chargen.model.config import ModelConfig
 from chargen.storage.fitting_weights import Arrays, fitting_stack
 from chargen.storage.quantize import SCALE, as_float32
@@ -47,9 +47,9 @@ class Decoder(Stepper):
         stored = arrays
         if len({array.dtype for array in arrays.values() if array.ndim == 2}) > 1:
             stored = {name: as_float32(arrays, name) for name in arrays}  # a file that somebody put together
-        # bf16 weights are multiplied in matrix units where there are such, whatever the number of rows.
-        in_units = amx() and stored[config.output_table].dtype == np.uint16 and config.hidden_size % SIDE == 0
-        pack_weights = pack_rows if in_units else pack
+        # bf16 weights are multiplied in tiles where there is AMX, whatever the number of rows.
+        in_tiles = amx() and stored[config.output_table].dtype == np.uint16 and config.hidden_size % SIDE == 0
+        pack_weights = pack_rows if in_tiles else pack
         parts = []
         for layer in range(config.num_layers):
             name = f"{direction}_layers.{layer}."
@@ -67,20 +67,21 @@ class Decoder(Stepper):
         parts.append(pack_weights(stored[config.output_table]).ravel())
         size = self.size
         head_scale, head_bias = _scale(arrays, config.output_table), as_float32(arrays, "output.bias")
-        head_scale, head_bias = (np.pad(one, (0, -size % WIDTH)) for one in (head_scale, head_bias))
+        head_scale, head_bias = (np.pad(values, (0, -size % WIDTH)) for values in (head_scale, head_bias))
         # What layer 0 makes of a character is the same wherever it stands.
         inputs = as_float32(arrays, f"{direction}_layers.0.weight_ih_l0")
         with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the logits
             table = as_float32(arrays, "embedding.weight") @ inputs.T
         weights = aligned((sum(map(len, parts)),), parts[0].dtype)
         np.concatenate(parts, out=weights)
-        lstm, units = config.cell == "lstm", SETTINGS if in_units else SETTINGS[:0]
-        self._model = (
-            lstm, units, config.hidden_size, weights, table, scale_in, scale, bias, new_bias, head_scale, head_bias
+        tile_config = TILE_CONFIG if in_tiles else TILE_CONFIG[:0]
+        self._weights = Weights(
+            config.cell == "lstm", tile_config, config.hidden_size, weights, table, scale_in, scale, bias, new_bias,
+            head_scale, head_bias,
         )  # fmt: skip
         large = weights.nbytes >= FAR and config.hidden_size % WIDTH == 0
         self._team = min(threads(), config.hidden_size // WIDTH) if large else 1
-        self._faster = Faster()  # with the team, for a single row
+        self._tuner = AutoTuner()  # with the team, for a single row
 
     def _step(self, ids: NDArray[np.int64], state: State) -> tuple[Floats, State]:
         logits = np.zeros((len(ids), self.size), np.float32)
@@ -106,33 +107,34 @@ class Decoder(Stepper):
     ) -> Chunk:  # fmt: skip
         logits, after = logits.copy(), tuple(layer.copy() for layer in state)
         counts, mask_index, log_probs = counts.copy(), mask_index.copy(), np.zeros(ids.shape)
-        choice = config.temperature, min(config.top_k, self.size), config.top_p, config.min_p
+        choice = Choice(
+            rules.masks, rules.next_mask, rules.stop_after, config.temperature, min(config.top_k, self.size),
+            config.top_p, config.min_p,
+        )  # fmt: skip
 
         def run(rows: slice) -> None:
             part = np.stack([layer[rows] for layer in after])
             size = rows.stop - rows.start
-            shared = (
-                np.zeros(1, np.int64), np.zeros(size + 1, np.int64),
-                np.empty((2, size, self.config.hidden_size), np.float32),
-            )  # fmt: skip
+            counter, active = np.zeros(1, np.int64), np.zeros(size + 1, np.int64)
+            outputs = np.empty((2, size, self.config.hidden_size), np.float32)
             arguments = (
-                self._model, logits[rows], part, ids[rows], log_probs[rows], counts[rows], write, uniforms[rows],
-                rules.masks, mask_index[rows], rules.next_mask, rules.stop_after, *choice,
+                self._weights, logits[rows], part, ids[rows], log_probs[rows], counts[rows], write, uniforms[rows],
+                mask_index[rows], choice,
             )  # fmt: skip
             timed = self._team > 1 and len(ids) == 1 and ids.shape[1] >= MEASURED
-            way, begun = timed and self._faster.choose(), time.perf_counter()
-            members = self._team if way else 1
-            together(lambda member: read_or_write(*arguments, member, members, shared), members)
+            by_team, begun = timed and self._tuner.choose(), time.perf_counter()
+            members = self._team if by_team else 1
+            run_team(lambda member: read_or_write(*arguments, Team(member, members, counter, active, outputs)), members)
             if timed:
-                self._faster.took(way, time.perf_counter() - begun, ids.shape[1])
+                self._tuner.record(by_team, time.perf_counter() - begun, ids.shape[1])
             for layer, new in zip(after, part, strict=True):
                 layer[rows] = new
 
-        share(run, len(ids))
+        parallel_for(run, len(ids))
         return Chunk(logits, after, ids, log_probs, counts)
 
 
 def _scale(arrays: Arrays, name: str) -> Floats:
     """What the sums of each row of weights (N,) are multiplied by."""
-    found: Floats = arrays.get(name + SCALE, np.ones(len(arrays[name]), np.float32))
-    return found
+    scales: Floats = arrays.get(name + SCALE, np.ones(len(arrays[name]), np.float32))
+    return scales

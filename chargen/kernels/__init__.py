@@ -10,7 +10,7 @@ NONE_ALLOWED, NOT_FINITE = -1, -2
 def available() -> bool:
     """Whether there is a numba, and one that fits this NumPy. Without it everything works, slower."""
     try:
-        import chargen.kernels.compiled  # noqa: F401
+        import chargen.kernels.jit  # noqa: F401
     except ImportError:
         return False
     return True
@@ -21,7 +21,6 @@ def fast_bf16() -> bool:
     """Whether compiled kernels multiply bf16 faster than float32."""
     if not available():
         return False
-    from chargen.kernels.compiled import PAIRS
-    from chargen.kernels.units import amx
+    from chargen.kernels.cpu_features import amx, bf16_pairs
 
-    return PAIRS or amx()
+    return bf16_pairs() or amx()

@@ -7,8 +7,8 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from chargen.kernels.compiled import compiled, native
-from chargen.kernels.vectors import BYTES, LANES, Vector, letter, load_vector, store_vector
+from chargen.kernels.jit import compiled, native
+from chargen.kernels.simd import BYTES, LANES, Vector, letter, load_vector, store_vector
 from chargen.rng import MULTIPLIERS, WEYL
 
 BLOCK = 8 * LANES

@@ -1,4 +1,4 @@
-"""Weights as the right side of products in tiles."""
+"""Weights as the right side of products of blocks, bf16 in pairs."""
 
 from typing import Any
 
@@ -7,28 +7,13 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from chargen.kernels.bits import Bits, to_bits
-from chargen.kernels.compiled import compiled, native
-from chargen.kernels.tiles import SIDE, aligned
-from chargen.kernels.vectors import LANES, load_vector, rounded, transposed
+from chargen.kernels.amx import SIDE
+from chargen.kernels.bf16 import Bits
+from chargen.kernels.jit import compiled, native
+from chargen.kernels.simd import LANES, load_vector, rounded, transposed
 
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 _PAIRS = ir.VectorType(_INT32, LANES)
-
-
-def pack(weights: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """(K, N) -> bf16 bits (N / 32, K / 2, 32, 2), rounded to nearest, filled up with zeros to multiples of 32.
-
-    The obvious way; `pack_forward` and `pack_backward` do the same to recurrent weights at every step of training.
-    """
-    inputs, outputs = weights.shape
-    padded = np.zeros((-(-inputs // SIDE) * SIDE, -(-outputs // SIDE) * SIDE), np.float32)
-    padded[:inputs, :outputs] = weights
-    bits = to_bits(padded)
-    packed = bits.reshape(len(bits) // 2, 2, -1, SIDE).transpose(2, 0, 3, 1)
-    found = aligned(packed.shape, np.uint16)
-    found[:] = packed
-    return found
 
 
 def pack_rows(bits: Bits) -> Bits:
@@ -81,7 +66,7 @@ def _transpose_pairs(typing_context: Any, source: Any, step: Any, target: Any, t
 
 @compiled
 def pack_forward(weights: NDArray[np.float32], first: int, last: int, packed: Bits) -> None:
-    """Weights (N, K) as `tiles.pack` packs their transpose: the blocks of 32 columns from `first` up to `last`."""
+    """The transpose of weights (N, K) -> bf16 bits (N / 32, K / 2, 32, 2): the blocks from `first` up to `last`."""
     inputs = weights.shape[1]
     for block in range(first, last):
         for half in range(0, SIDE, LANES):
@@ -93,7 +78,7 @@ def pack_forward(weights: NDArray[np.float32], first: int, last: int, packed: Bi
 
 @compiled
 def pack_backward(weights: NDArray[np.float32], first: int, last: int, packed: Bits) -> None:
-    """Weights (K, N) as `tiles.pack` packs them: the blocks of 32 columns from `first` up to `last`."""
+    """Weights (K, N) -> bf16 bits (N / 32, K / 2, 32, 2): the blocks from `first` up to `last`."""
     inputs, outputs = weights.shape
     for block in range(first, last):
         for pair in range(inputs // 2):

@@ -1,4 +1,4 @@
-"""Rows shared out among threads: each computes its own from beginning to end, so threads never wait for each other."""
+"""Work in threads: parts that have nothing to do with each other, or members of a team that wait for each other."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from itertools import pairwise
 from chargen.locks import Lock
 
 
-def share(run: Callable[[slice], None], rows: int, at_least: int = 1) -> None:
+def parallel_for(run: Callable[[slice], None], rows: int, at_least: int = 1) -> None:
     """Run `rows` rows in as many threads as there are cores, or fewer where that leaves a thread too few.
 
     Args:
@@ -25,19 +25,19 @@ def share(run: Callable[[slice], None], rows: int, at_least: int = 1) -> None:
     list(_pool().map(run, [slice(*pair) for pair in pairwise(borders)]))
 
 
-def together(run: Callable[[int], None], members: int) -> None:
+def run_team(run: Callable[[int], None], members: int) -> None:
     """Run as members 0 to `members` - 1, all at the same time; one team after the other."""
     if members == 1:
         run(0)
         return
-    with _ONE_TEAM:
+    with TEAM_LOCK:
         others = [_pool().submit(run, member) for member in range(1, members)]
         run(0)
         for other in others:
             other.result()
 
 
-class Faster:
+class AutoTuner:
     """Which of two ways of computing the same is faster at the moment.
 
     On cores that other programs use, threads that meet several times a step wait for each other more than they compute.
@@ -55,7 +55,7 @@ class Faster:
         best = self.seconds[True] <= self.seconds[False]
         return best if time.monotonic() < self.again else not best
 
-    def took(self, way: bool, seconds: float, size: int = 1) -> None:
+    def record(self, way: bool, seconds: float, size: int = 1) -> None:
         """Remember how long a way has just taken for something of this size."""
         self.seconds[way] = seconds / size
         if self.seconds[way] >= self.seconds.get(not way, 0.0):
@@ -65,13 +65,13 @@ class Faster:
 @cache
 def threads() -> int:
     """How many threads may compute: $OMP_NUM_THREADS, or the cores that this process may use."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    if given.isdigit() and int(given):
-        return int(given)
+    setting = os.environ.get("OMP_NUM_THREADS", "")
+    if setting.isdigit() and int(setting):
+        return int(setting)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_ONE_TEAM = Lock()
+TEAM_LOCK = Lock()
 """Two teams, each with members that wait for a thread of the pool, would wait for ever."""
 
 

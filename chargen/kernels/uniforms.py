@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.kernels.compiled import compiled
+from chargen.kernels.jit import compiled
 from chargen.rng import MULTIPLIERS, WEYL
 
 _LOW, _32, _21, _11 = (np.uint64(number) for number in (0xFFFFFFFF, 32, 21, 11))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from chargen.errors import SettingError
 from chargen.kernels import fast_bf16
-from chargen.kernels.units import amx
+from chargen.kernels.cpu_features import amx
 
 
 def pick_device(name: str) -> torch.device:

@@ -140,7 +140,7 @@ class _Drop(torch.autograd.Function):
 
 def _apply(values: Tensor, limit: int, noise: DropoutKey, layer: int) -> Tensor:
     from chargen.kernels import dropout as kernels
-    from chargen.kernels.threads import share
+    from chargen.kernels.threads import parallel_for
 
     rows, _, size = values.shape
     by_time = values.detach().transpose(0, 1)  # as the compiled layers have it: nothing is copied then
@@ -153,5 +153,5 @@ def _apply(values: Tensor, limit: int, noise: DropoutKey, layer: int) -> Tensor:
     def run(blocks: slice) -> None:
         kernels.drop(before, after, blocks.start, blocks.stop, limit, *address)
 
-    share(run, -(-len(before) // kernels.BLOCK), at_least=256)
+    parallel_for(run, -(-len(before) // kernels.BLOCK), at_least=256)
     return (dropped[..., :size] if padding else dropped).transpose(0, 1)

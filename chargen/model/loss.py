@@ -158,8 +158,8 @@ def _plain(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed:
 
 def _compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Found:
     """The same on a CPU, where passing over the logits would take longer than their products."""
-    from chargen.kernels.softmax import TOGETHER
-    from chargen.kernels.tiles import SIDE
+    from chargen.kernels.amx import SIDE
+    from chargen.kernels.cross_entropy import GROUP
 
     (rows, inputs), size = values.shape, len(weight)
     padded = -(-size // SIDE) * SIDE
@@ -169,7 +169,7 @@ def _compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
     biases[:size] = bias
     of_values, of_weight = torch.empty_like(values), biases.new_zeros(padded, inputs)
     of_bias = torch.zeros_like(biases)
-    block = max(1, BLOCK["compiled"] // padded // TOGETHER) * TOGETHER
+    block = max(1, BLOCK["compiled"] // padded // GROUP) * GROUP
     nats, logits = np.zeros(rows), values.new_empty(min(block, rows), padded)
     for first in range(0, rows, block):
         part = slice(first, min(first + block, rows))
@@ -183,12 +183,12 @@ def _compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
 
 def _to_errors(logits: Tensor, bias: Tensor, targets: Tensor, each: float, nats: NDArray[np.float64]) -> Tensor:
     """Turn logits (N, V) into their gradient, fill in `nats` (N,); returns the gradient of the bias."""
-    from chargen.kernels.softmax import TOGETHER, loss_and_error
-    from chargen.kernels.threads import share
+    from chargen.kernels.cross_entropy import GROUP, loss_and_error
+    from chargen.kernels.threads import parallel_for
 
-    totals = bias.new_empty(-(-len(logits) // TOGETHER), logits.shape[1])
+    totals = bias.new_empty(-(-len(logits) // GROUP), logits.shape[1])
     bits, biases, wanted, sums = numpy_view(logits), bias.numpy(), targets.numpy(), totals.numpy()
-    share(
+    parallel_for(
         lambda groups: loss_and_error(bits, biases, wanted, each, nats, sums, groups.start, groups.stop),
         len(totals),
     )

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.errors import SettingError
+from chargen.kernels.bf16 import to_bits, to_floats
 
 KINDS = ("int8", "bf16")
 SCALE = ".scale"
@@ -34,10 +35,10 @@ def quantize(arrays: Mapping[str, NDArray[Any]], kind: str) -> dict[str, NDArray
         if array.ndim != 2:
             continue
         if kind == "bf16":
-            bits = np.ascontiguousarray(array).view(np.uint32)
-            rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+            rounded = to_bits(array)
+            shortened = (np.ascontiguousarray(array).view(np.uint32) >> 16).astype(np.uint16)
             # The largest numbers would round to infinity.
-            result[name] = np.where((rounded & 0x7F80) == 0x7F80, (bits >> 16).astype(np.uint16), rounded)
+            result[name] = np.where((rounded & 0x7F80) == 0x7F80, shortened, rounded)
             continue
         scale = np.abs(array).max(axis=1, initial=0).astype(np.float32) / np.float32(LARGEST)
         scale[scale == 0] = 1
@@ -56,7 +57,7 @@ def as_float32(arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.floa
     """Stored weights as float32."""
     array = arrays[name]
     if array.dtype == np.uint16:
-        return (array.astype(np.uint32) << 16).view(np.float32)
+        return to_floats(array)
     if array.dtype == np.int8:
         with np.errstate(over="ignore"):  # the caller looks at what comes of it
             scaled: NDArray[np.float32] = array * arrays[name + SCALE][:, None]

@@ -246,7 +246,7 @@ def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 1
     """
     from chargen.data.corpus import Corpus
     from chargen.kernels import fast_bf16
-    from chargen.kernels.units import amx
+    from chargen.kernels.cpu_features import amx
     from chargen.training.trainer import Trainer
 
     draws = np.random.default_rng(0).integers(0, max(2, vocabulary), 40_000)

@@ -13,7 +13,8 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from chargen.kernels.compiled import compiled, native
+from chargen.kernels.bf16_ir import widen
+from chargen.kernels.jit import compiled, native
 
 WIDTH = 64
 LANES = 16
@@ -37,13 +38,13 @@ def pack(weights: NDArray[Any]) -> NDArray[Any]:
 
 def _load(builder: Any, dtype: Any, pointer: Any) -> Any:
     """Sixteen weights as floats: float32, bf16 bits in uint16, or int8."""
-    found = builder.load(pointer, typ=ir.VectorType(_STORED[dtype], LANES))
-    found.align = dtype.bitwidth // 8
+    loaded = builder.load(pointer, typ=ir.VectorType(_STORED[dtype], LANES))
+    loaded.align = dtype.bitwidth // 8
     if dtype == types.uint16:
-        return builder.bitcast(builder.shl(builder.zext(found, _INTS), ir.Constant(_INTS, [16] * LANES)), _FLOATS)
+        return widen(builder, loaded)
     if dtype == types.int8:
-        return builder.sitofp(builder.sext(found, _INTS), _FLOATS)
-    return found
+        return builder.sitofp(builder.sext(loaded, _INTS), _FLOATS)
+    return loaded
 
 
 def _block(rows: int) -> Callable[..., None]:
@@ -52,7 +53,7 @@ def _block(rows: int) -> Callable[..., None]:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        arrays = [context.make_array(signature.args[one])(context, builder, arguments[one]).data for one in (0, 2, 5)]
+        arrays = [context.make_array(signature.args[n])(context, builder, arguments[n]).data for n in (0, 2, 5)]
         weight_at, input_at, input_step, out_at, out_step, count = (arguments[at] for at in (1, 3, 4, 6, 7, 8))
         dtype = signature.args[0].dtype
 
@@ -75,7 +76,7 @@ def _block(rows: int) -> Callable[..., None]:
             ]
             for row in range(rows)
         ]
-        targets = [pointer for each in outs for pointer in each]
+        targets = [pointer for row in outs for pointer in row]
         first = []
         for pointer in targets:
             loaded = builder.load(pointer, typ=_FLOATS)
@@ -101,8 +102,8 @@ def _block(rows: int) -> Callable[..., None]:
         ]
         changed = []
         for row in range(rows):
-            one = builder.load(place(inputs[row], ir.FloatType(), at), typ=ir.FloatType())
-            spread = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), one, ir.IntType(32)(0))
+            value = builder.load(place(inputs[row], ir.FloatType(), at), typ=ir.FloatType())
+            spread = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.IntType(32)(0))
             zeros = ir.Constant(_INTS, [0] * LANES)
             spread = builder.shuffle_vector(spread, spread, zeros)
             for part, weight in enumerate(parts):
@@ -128,7 +129,7 @@ def _block(rows: int) -> Callable[..., None]:
     return result
 
 
-_add_one, _add_four = _block(1), _block(4)
+_add_row, _add_four_rows = _block(1), _block(4)
 
 
 @compiled
@@ -154,11 +155,11 @@ def add_products(
             place = at + (block * size + begin) * WIDTH
             row = 0
             while row < rows:
-                given, target = row * step + begin, row * out_step + block * WIDTH
+                source, target = row * step + begin, row * out_step + block * WIDTH
                 if row + 4 <= rows:
-                    _add_four(weights, place, flat, given, step, flat_out, target, out_step, count)
+                    _add_four_rows(weights, place, flat, source, step, flat_out, target, out_step, count)
                     row += 4
                 else:
-                    _add_one(weights, place, flat, given, step, flat_out, target, out_step, count)
+                    _add_row(weights, place, flat, source, step, flat_out, target, out_step, count)
                     row += 1
             begin += count

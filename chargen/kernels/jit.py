@@ -10,20 +10,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from llvmlite import binding
 from numba.core import event
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 from chargen.cache_folder import cache_folder
-from chargen.kernels.units import amx
+from chargen.kernels.cpu_features import amx
 
 _config: Any = numba.config
 Function = TypeVar("Function", bound=Callable[..., Any])
-FEATURES = frozenset((_config.CPU_FEATURES or binding.get_host_cpu_features().flatten()).split(","))
-"""What the processor can do, as LLVM calls it: "+avx2"."""
-PAIRS = {"+avx512f", "+avx512bw", "+avx512bf16"} <= FEATURES
-"""Whether vector units round to bf16 and multiply pairs of it."""
 
 
 def _place() -> str:
@@ -40,16 +35,18 @@ def _place() -> str:
 def compiled(function: Function) -> Function:
     """Compile a function when it is first called, without the interpreter's lock, with IEEE arithmetic as written.
 
-    Not for a function made by another one around what it calls: it would be compiled anew in every process.
+    A function that another one makes around what it calls would be compiled anew in every process: see `named`.
     """
-    if not _writable(Path(PLACE)):
-        return _compile(function, cache=False)  # in every process; numba's own folders miss changes of other files
-    before = _config.CACHE_DIR
-    try:
-        _config.CACHE_DIR = PLACE
-        return _compile(function, cache=True)
-    finally:
-        _config.CACHE_DIR = before
+    return _compile(function)
+
+
+def named(name: str, function: Function) -> Function:
+    """Compile a function that another one makes, and keep its machine code under a name.
+
+    The name must tell which of all that it makes this is; without one, nothing is kept.
+    """
+    function.__name__ = function.__qualname__ = name or function.__name__
+    return _compile(function, name, keep=bool(name))
 
 
 def when_compiling(call: Callable[[], None]) -> AbstractContextManager["Compiling"]:
@@ -102,16 +99,34 @@ def native(function: Callable[..., Any]) -> Any:
     return intrinsic(function)
 
 
-def _compile(function: Function, *, cache: bool) -> Function:
-    result: Any = numba.njit(function, nogil=True, error_model="numpy")
-    if cache:
-        result._cache = _Cache(function)  # type: ignore[no-untyped-call]  # as `cache=True` does with numba's own
-    found: Function = result
-    return found
+def _compile(function: Function, name: str = "", *, keep: bool = True) -> Function:
+    dispatcher: Any = numba.njit(function, nogil=True, error_model="numpy")
+    if keep and _writable(Path(PLACE)):  # elsewhere in every process; numba's own folders miss changes of other files
+        before = _config.CACHE_DIR
+        try:
+            _config.CACHE_DIR = PLACE
+            dispatcher._cache = _Cache(function, name)  # as `cache=True` does with numba's own
+        finally:
+            _config.CACHE_DIR = before
+    result: Function = dispatcher
+    return result
 
 
 class _Cache(FunctionCache):
-    """Numba's cache, but what a crash has left empty or half written is compiled anew."""
+    """Numba's cache, but what a crash has left empty or half written is compiled anew.
+
+    Args:
+        name: in place of what a function has from the one that made it.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self.name = name
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        if self.name:
+            return sig, codegen.magic_tuple(), self.name
+        return super()._index_key(sig, codegen)  # type: ignore[no-untyped-call]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Machine code for these types, or None."""

@@ -1,4 +1,4 @@
-"""The matrix units that some processors have (AMX): squares of bf16 multiplied into sums in float32."""
+"""AMX: tiles, registers of 16 by 64 bytes, which some processors multiply in bf16 into sums in float32."""
 
 import math
 from typing import Any
@@ -8,26 +8,26 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from chargen.kernels.compiled import compiled, native
-from chargen.kernels.units import amx
+from chargen.kernels.cpu_features import amx
+from chargen.kernels.jit import compiled, native
 
 SIDE = 32
-"""Rows and columns that are multiplied at once: two tiles each way. Sizes are filled up to multiples of it."""
+"""Rows and columns of a block, which is multiplied at once: two tiles each way. Sizes are filled up to multiples."""
 
 _types: Any = types
 _BYTE, _INT64, _POINTER = ir.IntType(8), ir.IntType(64), ir.PointerType()
 
 
-def _settings() -> NDArray[np.uint8]:
+def _tile_config() -> NDArray[np.uint8]:
     """Eight tiles of 16 rows of 64 bytes (Intel's manual, volume 1, 18.3)."""
-    found = np.zeros(64, np.uint8)
-    found[0] = 1
-    found[16:32].view(np.uint16)[:] = 64
-    found[48:56] = 16
-    return found
+    config = np.zeros(64, np.uint8)
+    config[0] = 1
+    config[16:32].view(np.uint16)[:] = 64
+    config[48:56] = 16
+    return config
 
 
-SETTINGS = _settings()
+TILE_CONFIG = _tile_config()
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -35,28 +35,28 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     raw = np.zeros(size + 64, np.uint8)
     first = -raw.ctypes.data % 64
-    found: NDArray[Any] = raw[first : first + size].view(dtype).reshape(shape)
-    return found
+    array: NDArray[Any] = raw[first : first + size].view(dtype).reshape(shape)
+    return array
 
 
 def _call(builder: Any, name: str, kinds: list[Any], arguments: list[Any]) -> None:
-    found = builder.module.globals.get(name)
-    function = found or ir.Function(builder.module, ir.FunctionType(ir.VoidType(), kinds), name)
+    declared = builder.module.globals.get(name)
+    function = declared or ir.Function(builder.module, ir.FunctionType(ir.VoidType(), kinds), name)
     builder.call(function, arguments)
 
 
-def load_tile(builder: Any, number: int, address: Any, more: int, step: Any) -> None:
+def load_tile(builder: Any, tile: int, address: Any, more: int, step: Any) -> None:
     """Fill a tile with 16 rows of 64 bytes that begin `more` bytes behind an address, `step` bytes apart."""
     at = builder.inttoptr(builder.add(address, _INT64(more)), _POINTER)
     step = _INT64(step) if isinstance(step, int) else step
-    _call(builder, "llvm.x86.tileloadd64", [_BYTE, _POINTER, _INT64], [_BYTE(number), at, step])
+    _call(builder, "llvm.x86.tileloadd64", [_BYTE, _POINTER, _INT64], [_BYTE(tile), at, step])
 
 
-def store_tile(builder: Any, number: int, address: Any, more: int, step: Any) -> None:
-    """The way back."""
+def store_tile(builder: Any, tile: int, address: Any, more: int, step: Any) -> None:
+    """Store a tile as 16 rows of 64 bytes."""
     at = builder.inttoptr(builder.add(address, _INT64(more)), _POINTER)
     step = _INT64(step) if isinstance(step, int) else step
-    _call(builder, "llvm.x86.tilestored64", [_BYTE, _POINTER, _INT64], [_BYTE(number), at, step])
+    _call(builder, "llvm.x86.tilestored64", [_BYTE, _POINTER, _INT64], [_BYTE(tile), at, step])
 
 
 def multiply_tiles(builder: Any, sums: int, left: int, right: int) -> None:
@@ -85,20 +85,20 @@ def _release(typing_context: Any) -> Any:
 
 
 @native
-def start_in_units(typing_context: Any, out: Any) -> Any:
-    """Tiles 0 to 3 hold sums of zero. `out` is where they are to go, which the plain twin needs."""
+def zero_tiles(typing_context: Any, out: Any) -> Any:
+    """Tiles 0 to 3 hold sums of zero. `out` is where they are to go, which other ways to multiply need."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        for number in range(4):
-            _call(builder, "llvm.x86.tilezero", [_BYTE], [_BYTE(number)])
+        for tile in range(4):
+            _call(builder, "llvm.x86.tilezero", [_BYTE], [_BYTE(tile)])
         return context.get_dummy_value()
 
     return types.void(types.intp), generate
 
 
 @native
-def advance_in_units(typing_context: Any, left: Any, packed: Any, out: Any) -> Any:
-    """Tiles 4 and 5 hold the left side, 6 and 7 the right side."""
+def multiply_into_tiles(typing_context: Any, left: Any, packed: Any, out: Any) -> Any:
+    """Sums (32, 32) in tiles 0 to 3 += left (32, 32), which tiles 4 and 5 hold, times packed (32, 32) in 6 and 7."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         left, packed, _ = arguments
@@ -106,44 +106,45 @@ def advance_in_units(typing_context: Any, left: Any, packed: Any, out: Any) -> A
         load_tile(builder, 5, left, 32 * SIDE, 2 * SIDE)
         load_tile(builder, 6, packed, 0, 4 * SIDE)
         load_tile(builder, 7, packed, 2 * SIDE, 4 * SIDE)
-        for number in range(4):
-            multiply_tiles(builder, number, 4 + number // 2, 6 + number % 2)
+        for tile in range(4):
+            multiply_tiles(builder, tile, 4 + tile // 2, 6 + tile % 2)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 3), generate
 
 
 @native
-def end_in_units(typing_context: Any, out: Any) -> Any:
-    """Tiles 0 to 3 as a square."""
+def store_tiles(typing_context: Any, out: Any) -> Any:
+    """Write tiles 0 to 3 as a block (32, 32)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        for number in range(4):
-            more = 64 * SIDE * (number // 2) + 2 * SIDE * (number % 2)
-            store_tile(builder, number, arguments[0], more, 4 * SIDE)
+        for tile in range(4):
+            more = 64 * SIDE * (tile // 2) + 2 * SIDE * (tile % 2)
+            store_tile(builder, tile, arguments[0], more, 4 * SIDE)
         return context.get_dummy_value()
 
     return types.void(types.intp), generate
 
 
 @compiled
-def _use_units(settings: NDArray[np.uint8]) -> None:
-    _configure(settings.ctypes.data)
+def _configure_tiles(config: NDArray[np.uint8]) -> None:
+    _configure(config.ctypes.data)
 
 
 @compiled
-def _leave_units() -> None:
+def _release_tiles() -> None:
     _release()
 
 
 @compiled
-def _nothing_to_use(settings: NDArray[np.uint8]) -> None:
+def _no_tiles(config: NDArray[np.uint8]) -> None:
     return
 
 
 @compiled
-def _nothing_to_leave() -> None:
+def _no_tiles_to_release() -> None:
     return
 
 
-use_units, leave_units = (_use_units, _leave_units) if amx() else (_nothing_to_use, _nothing_to_leave)
+configure_tiles, release_tiles = (_configure_tiles, _release_tiles) if amx() else (_no_tiles, _no_tiles_to_release)
+"""Before the first product and after the last of a thread: `configure_tiles(TILE_CONFIG)`."""

@@ -5,13 +5,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.kernels.bits import Stored, number, stored
-from chargen.kernels.compiled import compiled
-from chargen.kernels.tiles import SIDE
-from chargen.kernels.vectors import Values, exp, fuse, maximum, width
+from chargen.kernels.amx import SIDE
+from chargen.kernels.bf16 import Floats, Stored
+from chargen.kernels.bf16_ir import to_float, to_stored
+from chargen.kernels.jit import compiled
+from chargen.kernels.simd import Values, address, exp, fuse, itemsize, maximum
 
-Floats = NDArray[np.float32]
-TOGETHER = 32
+GROUP = 32
 """Rows whose gradients of the bias are added up in one place, whatever thread computes them."""
 _APART = 4
 """Blocks that are reduced apart from each other, so that none waits for the one before."""
@@ -23,9 +23,9 @@ def _power(logit: Values, bias: Values, top: Values) -> Values:
 
 
 _top = fuse(lambda top, logit, bias: (maximum(top, logit + bias),), "fwf", "f")
-_exps = fuse(lambda total, *place: (total + _power(*place), _power(*place)), "fwff", "ff")
+_exps = fuse(lambda total, *logit: (total + _power(*logit), _power(*logit)), "fwff", "ff")
 _add = fuse(lambda total, more: (total + more,), "ff", "f")
-_largest = fuse(lambda one, other: (maximum(one, other),), "ff", "f")
+_largest = fuse(lambda first, second: (maximum(first, second),), "ff", "f")
 _errors = fuse(lambda power, scale, total: (power * scale, total + power * scale), "fff", "wf")
 
 
@@ -45,22 +45,22 @@ def loss_and_error(
         first, last: from which to which 32 rows.
     """
     rows, size = logits.shape
-    one = width(logits)
+    width = itemsize(logits)
     blocks = size // SIDE
     apart = min(_APART, blocks)
-    logits_at, bias_at = logits.ctypes.data, bias.ctypes.data
+    logits_at, bias_at = address(logits, 0), address(bias, 0)
     powers, many, spread = np.empty(size, np.float32), np.empty(_APART * SIDE, np.float32), np.empty(SIDE, np.float32)
     powers_at, many_at, spread_at = powers.ctypes.data, many.ctypes.data, spread.ctypes.data
     for group in range(first, last):
         totals[group] = 0
         totals_at = totals.ctypes.data + group * size * 4
-        for row in range(group * TOGETHER, min((group + 1) * TOGETHER, rows)):
-            row_at, target = logits_at + row * size * one, targets[row]
-            of_target = np.float64(number(logits[row, target])) + np.float64(bias[target])
+        for row in range(group * GROUP, min((group + 1) * GROUP, rows)):
+            row_at, target = logits_at + row * size * width, targets[row]
+            of_target = np.float64(to_float(logits[row, target])) + np.float64(bias[target])
             many[:] = np.float32(-1e38)
             for block in range(blocks):
                 place = many_at + block % apart * SIDE * 4
-                _top(logits, (place, row_at + block * SIDE * one, bias_at + block * SIDE * 4, place))
+                _top(logits, (place, row_at + block * SIDE * width, bias_at + block * SIDE * 4, place))
             for block in range(1, apart):
                 _largest(logits, (many_at, many_at + block * SIDE * 4, many_at))
             top = many[0]
@@ -70,7 +70,7 @@ def loss_and_error(
             for block in range(blocks):
                 place = many_at + block % apart * SIDE * 4
                 at = block * SIDE
-                _exps(logits, (place, row_at + at * one, bias_at + at * 4, spread_at, place, powers_at + at * 4))
+                _exps(logits, (place, row_at + at * width, bias_at + at * 4, spread_at, place, powers_at + at * 4))
             for block in range(1, apart):
                 _add(logits, (many_at, many_at + block * SIDE * 4, many_at))
             total = np.float32(0)
@@ -81,6 +81,6 @@ def loss_and_error(
             spread[:] = scale
             for block in range(blocks):
                 at, total_at = block * SIDE, totals_at + block * SIDE * 4
-                _errors(logits, (powers_at + at * 4, spread_at, total_at, row_at + at * one, total_at))
-            logits[row, target] = stored(logits, np.float32(powers[target] * scale - np.float32(share)))
+                _errors(logits, (powers_at + at * 4, spread_at, total_at, row_at + at * width, total_at))
+            logits[row, target] = to_stored(logits, np.float32(powers[target] * scale - np.float32(share)))
             totals[group, target] -= np.float32(share)

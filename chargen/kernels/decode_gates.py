@@ -1,4 +1,4 @@
-"""Gates and activations of one row, in loops that become vector code, which a library's exp would prevent."""
+"""Gates and activations of a single row, in loops that become vector code, which a library's exp would prevent."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from chargen.kernels.compiled import compiled, native
+from chargen.kernels.jit import compiled, native
 
 _LOG2_E = np.float32(1.4426950408889634)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # ln 2 in two parts; the first has few bits
@@ -60,7 +60,7 @@ def tanh(x: np.float32) -> np.float32:
 
 
 @compiled
-def _join(
+def _add_up(
     entering: NDArray[np.float32], carried: NDArray[np.float32], scale_in: NDArray[np.float32],
     scale: NDArray[np.float32], bias: NDArray[np.float32],
 ) -> None:  # fmt: skip
@@ -83,16 +83,16 @@ def tanhs(values: NDArray[np.float32]) -> None:
 
 
 @compiled
-def mix(
-    first: NDArray[np.float32], weight: NDArray[np.float32], other: NDArray[np.float32], to: NDArray[np.float32]
+def update_cell(
+    enter: NDArray[np.float32], new: NDArray[np.float32], forget: NDArray[np.float32], cell: NDArray[np.float32]
 ) -> None:
-    """To = first * weight + other * to."""
-    for j in range(len(to)):
-        to[j] = first[j] * weight[j] + other[j] * to[j]
+    """Cell = enter * new + forget * cell."""
+    for j in range(len(cell)):
+        cell[j] = enter[j] * new[j] + forget[j] * cell[j]
 
 
 @compiled
-def leave(gate: NDArray[np.float32], cell: NDArray[np.float32], hidden: NDArray[np.float32]) -> None:
+def gated_tanh(gate: NDArray[np.float32], cell: NDArray[np.float32], hidden: NDArray[np.float32]) -> None:
     """Hidden = gate * tanh(cell)."""
     for j in range(len(hidden)):
         hidden[j] = gate[j] * tanh(cell[j])
@@ -127,24 +127,24 @@ def lstm(
     scale: NDArray[np.float32], bias: NDArray[np.float32], first: int, last: int, state: NDArray[np.float32],
     hidden: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """An LSTM's units from `first` up to `last`, from sums over inputs and over the state before, which are used up.
+    """An LSTM's hidden units from `first` up to `last`, from sums over inputs and over the state, which are used up.
 
     Args:
         entering, carried: (at least 4 H,), the sums; scale_in, scale, bias: of them.
         state: (2 H,), whose cells are updated.
-        hidden: (H,), the outputs, of which these units' are filled.
+        hidden: (H,), the outputs, of which these hidden units' are filled.
     """
     size = len(hidden)
     for gate in range(4):
         part = slice(gate * size + first, gate * size + last)
-        _join(entering[part], carried[part], scale_in[part], scale[part], bias[part])
+        _add_up(entering[part], carried[part], scale_in[part], scale[part], bias[part])
         if gate == 2:
             tanhs(entering[part])
         else:
             sigmoids(entering[part])
     forget, new = entering[size + first : size + last], entering[2 * size + first : 2 * size + last]
-    mix(entering[first:last], new, forget, state[size + first : size + last])
-    leave(entering[3 * size + first : 3 * size + last], state[size + first : size + last], hidden[first:last])
+    update_cell(entering[first:last], new, forget, state[size + first : size + last])
+    gated_tanh(entering[3 * size + first : 3 * size + last], state[size + first : size + last], hidden[first:last])
 
 
 @compiled
@@ -153,11 +153,11 @@ def gru(
     scale: NDArray[np.float32], bias: NDArray[np.float32], new_bias: NDArray[np.float32], first: int, last: int,
     state: NDArray[np.float32], hidden: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """A GRU's units alike: sums (at least 3 H,); `new_bias` (H,) is inside the reset; `state` (H,) is that before."""
+    """A GRU's hidden units: sums (at least 3 H,); `new_bias` (H,) is inside the reset; `state` (H,) is that before."""
     size = len(hidden)
     for gate in range(2):
         part = slice(gate * size + first, gate * size + last)
-        _join(entering[part], carried[part], scale_in[part], scale[part], bias[part])
+        _add_up(entering[part], carried[part], scale_in[part], scale[part], bias[part])
         sigmoids(entering[part])
     new = slice(2 * size + first, 2 * size + last)
     _reset(entering[first:last], carried[new], scale[new], new_bias[first:last])

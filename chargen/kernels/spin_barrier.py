@@ -1,4 +1,4 @@
-"""Threads that compute parts of the same step and meet after each."""
+"""Where threads that compute parts of the same step wait for each other."""
 
 import os
 from typing import Any
@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from chargen.kernels.compiled import compiled, native
+from chargen.kernels.jit import compiled, native
 
 _INT64 = ir.IntType(64)
 SPINS = 5_000
@@ -27,8 +27,8 @@ def _arrive(typing_context: Any, counter: Any) -> Any:
 
 
 @native
-def _look(typing_context: Any, counter: Any) -> Any:
-    """The number, with all that threads wrote before they added to it."""
+def _load(typing_context: Any, counter: Any) -> Any:
+    """That number, with all that threads wrote before they added to it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -38,25 +38,25 @@ def _look(typing_context: Any, counter: Any) -> Any:
 
 
 @native
-def _yield(typing_context: Any) -> Any:
+def _yield_core(typing_context: Any) -> Any:
     """Let another thread have this core."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if os.name == "posix":
             kind = ir.FunctionType(ir.IntType(32), [])
-            found = builder.module.globals.get("sched_yield")
-            builder.call(found or ir.Function(builder.module, kind, "sched_yield"), [])
+            declared = builder.module.globals.get("sched_yield")
+            builder.call(declared or ir.Function(builder.module, kind, "sched_yield"), [])
         return context.get_dummy_value()
 
     return types.void(), generate
 
 
 @compiled
-def meet(counter: NDArray[np.int64], goal: int) -> None:
-    """Wait until `goal` threads in all have come here. They spin: a step is shorter than waking a thread takes."""
+def wait_for_all(counter: NDArray[np.int64], goal: int) -> None:
+    """Wait until threads have come here `goal` times. They spin: a step is shorter than waking a thread takes."""
     _arrive(counter)
-    turns = 0
-    while _look(counter) < goal:
-        turns += 1
-        if turns > SPINS:
-            _yield()  # the core may be what another one is waiting for
+    spins = 0
+    while _load(counter) < goal:
+        spins += 1
+        if spins > SPINS:
+            _yield_core()  # the core may be what another thread is waiting for

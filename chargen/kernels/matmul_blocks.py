@@ -1,4 +1,4 @@
-"""Products of squares of 32 by 32 numbers: of bf16 in matrix units, of bf16 or float32 in vector units, or in loops."""
+"""Products of blocks of 32 by 32 numbers: of bf16 in tiles (AMX), of bf16 or float32 in vectors, or in plain loops."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,13 +7,13 @@ from llvmlite import ir
 from numba import carray, types  # type: ignore[attr-defined]
 from numba.extending import overload
 
-from chargen.kernels.bits import from_bits
-from chargen.kernels.compiled import FEATURES, PAIRS, compiled, inlined, native
-from chargen.kernels.tiles import SIDE, advance_in_units, end_in_units, start_in_units
-from chargen.kernels.units import amx
-from chargen.kernels.vectors import LANES, BFloat, declared
+from chargen.kernels.amx import SIDE, multiply_into_tiles, store_tiles, zero_tiles
+from chargen.kernels.bf16_ir import from_bits
+from chargen.kernels.cpu_features import amx, bf16_pairs, llvm_features
+from chargen.kernels.jit import compiled, inlined, native
+from chargen.kernels.simd import LANES, BFloat, declared
 
-ROWS = 16 if "+avx512f" in FEATURES else 4
+ROWS = 16 if "+avx512f" in llvm_features() else 4
 """Whose sums with 16 columns stay in registers."""
 _AT_ONCE = 4
 """Inputs, or pairs of them, that are multiplied without a jump."""
@@ -38,19 +38,19 @@ _shorts, _floats = (_pointer_to(_types.CPointer(kind)) for kind in (types.uint16
 
 
 @compiled
-def _start_in_memory(out: int) -> None:
+def _zero_block(out: int) -> None:
     carray(_floats(out), (SIDE, SIDE))[:] = 0
 
 
 @compiled
-def _advance_plainly(left: int, packed: int, out: int, rows: int) -> None:
+def _multiply_in_loops(left: int, packed: int, out: int, rows: int) -> None:
     values, weights = carray(_shorts(left), (SIDE, SIDE)), carray(_shorts(packed), (SIDE // 2, SIDE, 2))
-    found = carray(_floats(out), (SIDE, SIDE))
+    sums = carray(_floats(out), (SIDE, SIDE))
     for row in range(SIDE):
         for k in range(SIDE):
             value = from_bits(values[row, k])
             for n in range(SIDE):
-                found[row, n] += value * from_bits(weights[k // 2, n, k % 2])
+                sums[row, n] += value * from_bits(weights[k // 2, n, k % 2])
 
 
 def _adding_rows(pairs: bool) -> Any:
@@ -67,13 +67,13 @@ def _adding_rows(pairs: bool) -> Any:
             return builder.inttoptr(builder.add(address, _INT64(more)), _POINTER)
 
         def load(kind: Any, pointer: Any) -> Any:
-            found = builder.load(pointer, typ=kind)
-            found.align = 4
-            return found
+            loaded = builder.load(pointer, typ=kind)
+            loaded.align = 4
+            return loaded
 
-        def added(one: Any, weight: Any, total: Any) -> Any:
+        def added(value: Any, weight: Any, total: Any) -> Any:
             """A sum and the products of a number, or a pair, with 16."""
-            spread = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), one, ir.IntType(32)(0))
+            spread = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.IntType(32)(0))
             spread = builder.shuffle_vector(spread, spread, ir.VectorType(ir.IntType(32), LANES)([0] * LANES))
             if not pairs:
                 fused = declared(builder, f"llvm.fma.v{LANES}f32", ir.FunctionType(_FLOATS, [_FLOATS] * 3))
@@ -114,80 +114,80 @@ _add_rows, _add_pairs = _adding_rows(pairs=False), _adding_rows(pairs=True)
 
 
 @compiled
-def _advance_in_vectors(left: int, packed: int, out: int, rows: int) -> None:
+def _multiply_in_vectors(left: int, packed: int, out: int, rows: int) -> None:
     for column in range(0, SIDE, LANES):
         for row in range(0, min(rows, SIDE), ROWS):
             _add_rows(left + row * SIDE * 4, packed + column * 4, out + (row * SIDE + column) * 4)
 
 
 @compiled
-def _advance_in_pairs(left: int, packed: int, out: int, rows: int) -> None:
+def _multiply_in_pairs(left: int, packed: int, out: int, rows: int) -> None:
     for column in range(0, SIDE, LANES):
         for row in range(0, min(rows, SIDE), ROWS):
             _add_pairs(left + row * SIDE * 2, packed + column * 4, out + (row * SIDE + column) * 4)
 
 
 @inlined
-def _advance_in_units(left: int, packed: int, out: int, rows: int) -> None:
-    advance_in_units(left, packed, out)
+def _multiply_in_tiles(left: int, packed: int, out: int, rows: int) -> None:
+    multiply_into_tiles(left, packed, out)
 
 
 @compiled
-def _end_in_memory(out: int) -> None:
+def _leave_block(out: int) -> None:
     return
 
 
-def _multiplying(start: Any, advance: Any, end: Any, width: int) -> Callable[..., tuple[int, int, int]]:
-    def multiply(
+def _resumable(zero: Any, multiply: Any, finish: Any, width: int) -> Callable[..., tuple[int, int, int]]:
+    def matmul_steps(
         like: Any, left: int, apart: int, packed: int, next_packed: int, out: int, inputs: int, rows: int,
-        square: int, at: int, due: int,
+        block: int, step: int, due: int,
     ) -> tuple[int, int, int]:  # fmt: skip
         while due >= SIDE:
-            target = out + square * SIDE * SIDE * 4
-            if at == 0:
-                start(target)
-            advance(left + at * apart, packed + square * next_packed + at * SIDE * SIDE * width, target, rows)
-            at += 1
-            if at == inputs:
-                end(target)
-                square, at = square + 1, 0
+            target = out + block * SIDE * SIDE * 4
+            if step == 0:
+                zero(target)
+            multiply(left + step * apart, packed + block * next_packed + step * SIDE * SIDE * width, target, rows)
+            step += 1
+            if step == inputs:
+                finish(target)
+                block, step = block + 1, 0
             due -= SIDE
-        return square, at, due
+        return block, step, due
 
-    return multiply
-
-
-multiply_in_units = _multiplying(start_in_units, _advance_in_units, end_in_units, 2)
-multiply_in_vectors = _multiplying(_start_in_memory, _advance_in_vectors, _end_in_memory, 4)
-multiply_in_pairs = _multiplying(_start_in_memory, _advance_in_pairs, _end_in_memory, 2)
-multiply_plainly = _multiplying(_start_in_memory, _advance_plainly, _end_in_memory, 2)
+    return matmul_steps
 
 
-def multiply(
-    like: Any, left: int, apart: int, packed: int, next_packed: int, out: int, inputs: int, rows: int, square: int,
-    at: int, due: int,
+steps_in_tiles = _resumable(zero_tiles, _multiply_in_tiles, store_tiles, 2)
+steps_in_vectors = _resumable(_zero_block, _multiply_in_vectors, _leave_block, 4)
+steps_in_pairs = _resumable(_zero_block, _multiply_in_pairs, _leave_block, 2)
+steps_in_loops = _resumable(_zero_block, _multiply_in_loops, _leave_block, 2)
+
+
+def matmul_steps(
+    like: Any, left: int, apart: int, packed: int, next_packed: int, out: int, inputs: int, rows: int, block: int,
+    step: int, due: int,
 ) -> tuple[int, int, int]:  # fmt: skip
-    """Some steps of products out (S, 32, 32) = left (32, 32 K) times S blocks of weights (32 K, 32), by addresses.
+    """Some steps of products out (S, 32, 32) = left (32, 32 K) times S columns of weights (32 K, 32), by addresses.
 
-    Matrix units work beside vector units, so a caller had better do something else between two calls. There are K steps
-    for each of the S squares; begin at square 0, step 0, and go on where the call before says that it ended. `due`
-    counts 32nds of a step; those that make no whole one are handed back. Other products may not come in between.
+    Tiles are multiplied beside vector instructions, so a caller had better do something else between two calls. Each of
+    the S blocks takes K steps; begin at block 0, step 0, and go on where the call before says that it ended. `due`
+    counts 32nds of a step; those that make no whole step are handed back. Other products may not come in between.
 
-    `left` are K squares that begin `apart` bytes from each other, of which only the first `rows` rows need be computed;
-    `packed` is a block of packed weights, and the other blocks begin `next_packed` bytes from each other; `out` are
+    `left` are K blocks that begin `apart` bytes from each other, of which only the first `rows` rows need be computed;
+    `packed` is a column of packed weights, and the other columns begin `next_packed` bytes from each other; `out` are
     float32. All begin at a cache line. `like` is an array of the type of the factors: float32, or bits of bf16.
-    Between `use_units(SETTINGS)` and `leave_units()`, for compiled code only.
+    Between `configure_tiles(TILE_CONFIG)` and `release_tiles()`, for compiled code only.
     """
     raise NotImplementedError
 
 
-@overload(multiply, inline="always")
-def _multiply(
-    like: Any, left: int, apart: int, packed: int, next_packed: int, out: int, inputs: int, rows: int, square: int,
-    at: int, due: int,
+@overload(matmul_steps, inline="always")
+def _matmul_steps(
+    like: Any, left: int, apart: int, packed: int, next_packed: int, out: int, inputs: int, rows: int, block: int,
+    step: int, due: int,
 ) -> Any:  # fmt: skip
     if like.dtype == types.float32:
-        return multiply_in_vectors
+        return steps_in_vectors
     if amx():
-        return multiply_in_units
-    return multiply_in_pairs if PAIRS else multiply_plainly
+        return steps_in_tiles
+    return steps_in_pairs if bf16_pairs() else steps_in_loops

@@ -6,14 +6,16 @@ needs is read before its results are written, so nothing has to be proved, and n
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 
-from chargen.kernels.compiled import FEATURES, PAIRS, native
+from chargen.kernels.bf16_ir import narrow, widen
+from chargen.kernels.cpu_features import bf16_pairs, llvm_features
+from chargen.kernels.jit import native
 
 LANES = 16
 SIZE = 32
@@ -63,34 +65,31 @@ class Vector:
 
     __radd__, __rmul__ = __add__, __mul__
 
-    def bits(self) -> Any:
-        """As whole numbers of 32 bits."""
-        return self.builder.bitcast(self.value, _INTS)
-
-    def _limited(self, limit: float) -> "Vector":
+    def clamp(self, limit: float) -> "Vector":
         """From -limit to limit; a NaN stays one."""
-        found = self
+        value = self.value
         for sign, word in ((-1, "<"), (1, ">")):
-            beyond = self.builder.fcmp_ordered(word, found.value, self.of(sign * limit).value)
-            found = Vector(self.builder, self.builder.select(beyond, self.of(sign * limit).value, found.value))
-        return found
+            edge = self.of(sign * limit).value
+            value = self.builder.select(self.builder.fcmp_ordered(word, value, edge), edge, value)
+        return Vector(self.builder, value)
 
     def exp(self, limit: float = 87) -> "Vector":
-        """As `pointwise.exp`."""
+        """As `decode_gates.exp`."""
         builder = self.builder
-        x = self._limited(limit)
+        x = self.clamp(limit)
         shifted = x * math.log2(math.e) + 1.5 * 2**23
         whole = shifted - 1.5 * 2**23
         r = (x - whole * 0.693359375) - whole * -2.12194440e-4
         series = self.of(1 / math.factorial(7))
         for degree in range(6, -1, -1):
             series = series * r + 1 / math.factorial(degree)
-        power = builder.shl(builder.add(shifted.bits(), _INTS([127] * LANES)), _INTS([23] * LANES))
+        exponent = builder.add(builder.bitcast(shifted.value, _INTS), _INTS([127] * LANES))
+        power = builder.shl(exponent, _INTS([23] * LANES))
         return series * Vector(builder, builder.bitcast(power, _FLOATS))
 
     def reciprocal(self) -> "Vector":
         """1 / self for numbers from 1 to 2**126, within 2 units in the last place."""
-        if "+avx512f" not in FEATURES:
+        if "+avx512f" not in llvm_features():
             return Vector(self.builder, self.builder.fdiv(self.of(1).value, self.value))
         # A division takes eight times as long as an estimate, which one step of Newton's method makes exact enough.
         mask = ir.IntType(16)
@@ -110,12 +109,12 @@ def exp(x: Values, limit: float = 87) -> Values:
     return x.exp(limit) if isinstance(x, Vector) else np.exp(x.clip(-limit, limit))
 
 
-def maximum(one: Values, other: Values) -> Values:
-    """The larger ones; where one is no number, the other."""
-    if not isinstance(one, Vector):
-        return np.fmax(one, other)
-    larger = one.builder.fcmp_ordered(">", other.value, one.value)
-    return Vector(one.builder, one.builder.select(larger, other.value, one.value))
+def maximum(first: Values, second: Values) -> Values:
+    """The larger ones; where either is no number, the other."""
+    if not isinstance(first, Vector):
+        return np.fmax(first, second)
+    larger = first.builder.fcmp_ordered(">", second.value, first.value)
+    return Vector(first.builder, first.builder.select(larger, second.value, first.value))
 
 
 def sigmoid(x: Values) -> Values:
@@ -131,16 +130,13 @@ def tanh(x: Values) -> Values:
 def load_vector(builder: Any, kind: str, address: Any) -> Vector:
     """Sixteen numbers at an address: "f", float32, or "b", bf16."""
     pointer = builder.inttoptr(address, _POINTER)
-    found = builder.load(pointer, typ=_FLOATS if kind == "f" else _SHORTS)
-    found.align = BYTES[kind]
-    if kind == "b":
-        wide = builder.shl(builder.zext(found, _INTS), _INTS([16] * LANES))
-        return Vector(builder, builder.bitcast(wide, _FLOATS))
-    return Vector(builder, found)
+    loaded = builder.load(pointer, typ=_FLOATS if kind == "f" else _SHORTS)
+    loaded.align = BYTES[kind]
+    return Vector(builder, widen(builder, loaded) if kind == "b" else loaded)
 
 
 def store_vector(builder: Any, kind: str, vector: Vector, address: Any) -> None:
-    """The same way back."""
+    """Store sixteen numbers at an address."""
     value = rounded(vector) if kind == "b" else vector.value
     builder.store(value, builder.inttoptr(address, _POINTER)).align = BYTES[kind]
 
@@ -148,45 +144,59 @@ def store_vector(builder: Any, kind: str, vector: Vector, address: Any) -> None:
 def rounded(vector: Vector) -> Any:
     """Bits of bf16, rounded to nearest, ties to even."""
     builder = vector.builder
-    if PAIRS:  # such a processor has an instruction for it, which takes the smallest numbers for zero
+    if bf16_pairs():  # such a processor has an instruction for it, which takes the smallest numbers for zero
         kind = ir.FunctionType(ir.VectorType(BFloat(), LANES), [_FLOATS])
         function = declared(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", kind)
         return builder.bitcast(builder.call(function, [vector.value]), _SHORTS)
-    bits = vector.bits()
-    odd = builder.and_(builder.lshr(bits, _INTS([16] * LANES)), _INTS([1] * LANES))
-    whole = builder.add(bits, builder.add(odd, _INTS([0x7FFF] * LANES)))
-    short = builder.trunc(builder.lshr(whole, _INTS([16] * LANES)), _SHORTS)
-    nan = builder.fcmp_unordered("uno", vector.value, vector.value)
-    return builder.select(nan, _SHORTS([0x7FC0] * LANES), short)
+    return narrow(builder, vector.value)
 
 
-def fuse(formula: Callable[..., tuple[Values, ...]], reads: str, writes: str) -> Any:
+def fuse(formula: Callable[..., Any], reads: Sequence[str], writes: Sequence[str]) -> Any:
     """Make a formula a function for compiled code: it works on 32 elements from each of some addresses on.
 
-    Its arguments are an array, and the addresses as one tuple: first those of what is read, then those of what is
-    written.
+    It is called with an array and a tuple of places, first those of what is read, then those of what is written. A
+    place is an address; for a group of several vectors, the address of the first and the bytes from one to the next.
 
     Args:
-        formula: a function of as many vectors as `reads` has letters that returns as many as `writes` has.
-        reads, writes: "f" for float32, "w" for what the array holds: float32 or bits of bf16.
+        formula: has an argument for each group that is read and a result for each that is written: a vector, or a tuple
+            where a group has not just one.
+        reads, writes: groups, each with a letter for every vector: "f" for float32, "w" for what the array holds,
+            float32 or bits of bf16.
     """
 
-    def run(typing_context: Any, like: Any, addresses: Any) -> Any:
-        kinds = (reads + writes).replace("w", letter(like))
+    def run(typing_context: Any, like: Any, places: Any) -> Any:
+        groups = [group.replace("w", letter(like)) for group in (*reads, *writes)]
+        apart = [isinstance(place, _types.BaseTuple) for place in places]
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            given = [builder.extract_value(arguments[1], at) for at in range(len(kinds))]
-            for first in range(0, SIZE, LANES):
-                places = [
+            addresses = []
+            for at, group in enumerate(groups):
+                place = builder.extract_value(arguments[1], at)
+                begin, step = (
+                    (builder.extract_value(place, part) for part in (0, 1)) if apart[at] else (place, _INT64(0))
+                )
+                addresses.append([builder.add(begin, builder.mul(step, _INT64(index))) for index in range(len(group))])
+
+            def vectors(at: int, first: int) -> list[tuple[str, Any]]:
+                """The kind and the address of each vector of a group."""
+                return [
                     (kind, builder.add(address, _INT64(first * BYTES[kind])))
-                    for kind, address in zip(kinds, given, strict=True)
+                    for kind, address in zip(groups[at], addresses[at], strict=True)
                 ]
-                found = formula(*(load_vector(builder, *place) for place in places[: len(reads)]))
-                for (kind, at), vector in zip(places[len(reads) :], found, strict=True):
-                    store_vector(builder, kind, vector, at)
+
+            for first in range(0, SIZE, LANES):
+                values = [
+                    tuple(load_vector(builder, *vector) for vector in vectors(at, first)) for at in range(len(reads))
+                ]
+                results = formula(*(group[0] if len(group) == 1 else group for group in values))
+                for at, result in enumerate(results, len(reads)):
+                    parts = result if isinstance(result, tuple) else (result,)
+                    for (kind, address), part in zip(vectors(at, first), parts, strict=True):
+                        store_vector(builder, kind, part, address)
             return context.get_dummy_value()
 
-        return types.void(like, _types.UniTuple(types.intp, len(kinds))), generate
+        places = [_types.UniTuple(types.intp, 2) if pair else types.intp for pair in apart]
+        return types.void(like, _types.BaseTuple.from_types(places)), generate
 
     return native(run)
 
@@ -197,16 +207,28 @@ def letter(array: Any) -> str:
 
 
 @native
-def floats(typing_context: Any, array: Any) -> Any:
+def is_float32(typing_context: Any, array: Any) -> Any:
     """Whether an array's elements are float32, as a constant."""
-    found = letter(array) == "f"
-    return types.boolean(array), lambda context, builder, signature, arguments: ir.IntType(1)(found)
+    known = letter(array) == "f"
+    return types.boolean(array), lambda context, builder, signature, arguments: ir.IntType(1)(known)
 
 
 @native
-def width(typing_context: Any, array: Any) -> Any:
+def itemsize(typing_context: Any, array: Any) -> Any:
     """Bytes of an array's elements, as a constant."""
-    return types.intp(array), lambda context, builder, signature, arguments: _INT64(BYTES[letter(array)])
+    return types.intp(array), lambda context, builder, signature, arguments: _INT64(array.dtype.bitwidth // 8)
+
+
+@native
+def address(typing_context: Any, array: Any, index: Any) -> Any:
+    """Where an element of an array is in memory, its elements counted as they lie there."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        offset = builder.mul(arguments[1], _INT64(array.dtype.bitwidth // 8))
+        return builder.add(builder.ptrtoint(data, _INT64), offset)
+
+    return types.intp(array, types.intp), generate
 
 
 def transposed(builder: Any, rows: list[Any]) -> list[Any]:
@@ -214,12 +236,12 @@ def transposed(builder: Any, rows: list[Any]) -> list[Any]:
 
     Blocks beside the diagonal change places: halves of the matrix, then halves of these, and so on.
     """
-    number, lanes, rows = len(rows), ir.VectorType(ir.IntType(32), len(rows)), list(rows)
-    side = number // 2
+    count, lanes, rows = len(rows), ir.VectorType(ir.IntType(32), len(rows)), list(rows)
+    side = count // 2
     while side:
-        upper = lanes([lane if not lane & side else number + lane - side for lane in range(number)])
-        lower = lanes([lane + side if not lane & side else number + lane for lane in range(number)])
-        for row in range(number):
+        upper = lanes([lane if not lane & side else count + lane - side for lane in range(count)])
+        lower = lanes([lane + side if not lane & side else count + lane for lane in range(count)])
+        for row in range(count):
             if not row & side:
                 pair = rows[row], rows[row + side]
                 rows[row], rows[row + side] = (builder.shuffle_vector(*pair, mask) for mask in (upper, lower))

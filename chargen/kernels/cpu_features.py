@@ -1,0 +1,38 @@
+"""Which instructions this process may use."""
+
+import ctypes
+import platform
+import sys
+from functools import cache
+from typing import Any
+
+NEEDED = {"amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512_bf16"}
+"""What a processor must have for AMX: tiles, and the vector instructions that fill and empty them."""
+_ARCH_PRCTL, _PERMIT, _TILE_DATA = 158, 0x1023, 18  # the call, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+
+
+@cache
+def amx() -> bool:
+    """Whether this process may use AMX with bf16: a Linux kernel must be asked for permission."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    with open("/proc/cpuinfo") as file:
+        flags: set[str] = next((set(line.split()) for line in file if line.startswith("flags")), set())
+    if not flags >= NEEDED:
+        return False
+    return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _PERMIT, _TILE_DATA) == 0)
+
+
+@cache
+def llvm_features() -> frozenset[str]:
+    """What the processor can do, as LLVM calls it: "+avx2"."""
+    import numba
+    from llvmlite import binding
+
+    config: Any = numba.config
+    return frozenset((config.CPU_FEATURES or binding.get_host_cpu_features().flatten()).split(","))
+
+
+def bf16_pairs() -> bool:
+    """Whether vector instructions round to bf16 and multiply pairs of it."""
+    return {"+avx512f", "+avx512bw", "+avx512bf16"} <= llvm_features()
