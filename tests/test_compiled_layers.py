@@ -693,8 +693,8 @@ def test_rows_in_another_order_have_the_same_bits(size: tuple[Cell, int, int, in
     found, expected = everything(moved), everything(given)
     for name in ("outputs", "after", "of inputs", "of state"):
         # Products of float32 over inputs are torch's, who may compute the last rows in another way.
-        same = torch.equal if size[0].kind == BF16 else torch.allclose
-        assert same(found[name], expected[name][order]), name
+        error = (found[name] - expected[name][order]).abs().max()
+        assert error <= (0 if size[0].kind == BF16 else 1e-5), name
     assert all(distance(found[name], expected[name]) < 0.004 for name in expected if name.startswith("of bias"))
 
 

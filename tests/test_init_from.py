@@ -159,7 +159,7 @@ def test_frozen_layers_stay_and_the_others_learn(freeze):
 
 
 def test_more_layers_than_there_are_cannot_be_frozen_and_nothing_without_a_model():
-    with pytest.raises(SettingError, match="freeze is 3, but there are 2"):
+    with pytest.raises(SettingError, match="freeze is 3, but the model has 2"):
         started(small_model(), config=replace(QUICK, freeze=3))
     with pytest.raises(SettingError, match="model to start from"):
         Trainer(Corpus.from_text(TEXT), ModelConfig(hidden_size=8), replace(QUICK, freeze=1))
@@ -227,7 +227,7 @@ def test_the_text_is_read_as_the_model_was(run):
     [
         (["other.txt", "--init-from", "nowhere"], 4, "nowhere"),
         (["other.txt", "--init-from", "old", "--hidden-size", "16"], 2, "--hidden-size is 16, but the model"),
-        (["other.txt", "--init-from", "old", "--freeze", "3"], 2, "--freeze is 3, but there are 2"),
+        (["other.txt", "--init-from", "old", "--freeze", "3"], 2, "--freeze is 3, but the model has 2"),
         (["other.txt", "--freeze", "1"], 2, "--freeze keeps layers"),
         (["--resume", "old", "--init-from", "old"], 2, "--init-from cannot be given with --resume"),
         (["--resume", "old", "--preset", "small"], 2, "--preset cannot be given with --resume"),
