@@ -13,7 +13,7 @@ _KINDS: dict[Any, tuple[str, str]] = {
 }  # fmt: skip
 
 
-def fitting(name: str, values: Any, shape: tuple[int | None, ...], kind: Any) -> NDArray[Any]:
+def as_array(name: str, values: Any, shape: tuple[int | None, ...], kind: Any) -> NDArray[Any]:
     """Values as memory in order, of one type, that may be written. They are copied only where they are not.
 
     Args:
@@ -24,7 +24,7 @@ def fitting(name: str, values: Any, shape: tuple[int | None, ...], kind: Any) ->
     """
     if type(values) is np.ndarray and values.dtype == kind and values.shape == shape and _in_order(values):
         return values
-    found = checked(name, values, shape, kind)
+    found = check_array(name, values, shape, kind)
     with np.errstate(over="ignore"):  # the caller looks at what comes of it
         found = np.asarray(found, kind)
     return found if _in_order(found) else np.array(found, order="C")
@@ -35,7 +35,7 @@ def _in_order(values: NDArray[Any]) -> bool:
     return values.flags.carray and min(values.strides, default=0) >= 0
 
 
-def checked(name: str, values: Any, shape: tuple[int | None, ...], kind: Any) -> NDArray[Any]:
+def check_array(name: str, values: Any, shape: tuple[int | None, ...], kind: Any) -> NDArray[Any]:
     """Values as an array, of whatever type and layout. Raises ArgumentError as `fitting`."""
     letters, words = _KINDS[kind]
     needed = "(" + ", ".join("any" if size is None else str(size) for size in shape) + f") of {words}"
@@ -51,7 +51,7 @@ def checked(name: str, values: Any, shape: tuple[int | None, ...], kind: Any) ->
     return found
 
 
-def within(name: str, values: NDArray[Any], low: float, below: float) -> None:
+def check_range(name: str, values: NDArray[Any], low: float, below: float) -> None:
     """Raise ArgumentError where a number is beyond, or none."""
     if values.size and not (low <= values.min() and values.max() < below):
         raise ArgumentError(f"{name} from {values.min()} to {values.max()}: needed is {low} to below {below}")

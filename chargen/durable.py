@@ -75,7 +75,7 @@ def _measured(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 10**6 else amount(size, "byte")
 
 
-def blocked(path: Path) -> str:
+def explain_blocked_path(path: Path) -> str:
     """Why no file can be at `path`: another one is where a folder above it must be. Nothing where none is."""
     above = next((parent for parent in Path(os.path.abspath(path)).parents if os.path.lexists(parent)), None)
     return "" if above is None or above.is_dir() else f"{os.path.relpath(above)} is no folder"
@@ -90,7 +90,7 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-class SameFolder:
+class FolderGuard:
     """A folder that is written by its name for as long as that names the same folder.
 
     While it is held open, the system gives its number to no other one.
@@ -140,7 +140,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; the lock dies with the process. Raises ChargenError where another holds it."""
     path = folder / ".lock"
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):

@@ -16,7 +16,7 @@ class WriteError(ChargenError):
     """The disk refused a file; the one that was there before is unchanged, and a run may go on without it."""
 
 
-NOT_FINITE = "the model's predictions are not finite: its weights are too large to compute with"
+NOT_FINITE_MESSAGE = "the model's predictions are not finite: its weights are too large to compute with"
 
 
 class SettingError(ChargenError):

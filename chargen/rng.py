@@ -79,7 +79,7 @@ def uniform(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDAr
     return result
 
 
-def integer(seed: int, index: int, n: int, purpose: Purpose) -> int:
+def generator_seed(seed: int, index: int, n: int, purpose: Purpose) -> int:
     """A whole number of 63 random bits, keyed like `uniform`: the seed of a library's own generator.
 
     torch's generator on the CPU looks at the low 32 bits only.
@@ -88,7 +88,7 @@ def integer(seed: int, index: int, n: int, purpose: Purpose) -> int:
     return (int(words[0]) << 31) ^ int(words[1])
 
 
-def key(seed: int, index: int, n: int, purpose: Purpose) -> tuple[int, int]:
+def philox_key(seed: int, index: int, n: int, purpose: Purpose) -> tuple[int, int]:
     """A key for `philox`, two 32-bit words keyed like `uniform`: for draws whose own address takes a whole counter."""
     # Asked for at every step of each layer: NumPy would take ten times as long for a single counter.
     first, second, _, _ = _rounds(n & _LOW, n >> 32, index, int(purpose), seed & _LOW, seed >> 32)

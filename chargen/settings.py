@@ -67,7 +67,7 @@ def make_settings(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
     return cls(**values)
 
 
-KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+TYPE_NAMES: dict[type, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 def describe_range(metadata: Mapping[str, Any]) -> str:
@@ -105,7 +105,7 @@ def _check_value(name: str, value: Any, kind: type, metadata: Mapping[str, Any])
         whole = int(value)  # NumPy's whole numbers too
         value = float(whole) if kind is float and abs(whole) < 2**1000 else whole
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise SettingError(f"{name} is {repr_short(value)}: it must be {KINDS[kind]}", name)
+        raise SettingError(f"{name} is {repr_short(value)}: it must be {TYPE_NAMES[kind]}", name)
     if isinstance(value, float) and not math.isfinite(value):
         ends = describe_range(metadata)
         raise SettingError(f"{name} is {value}: it must be finite{f', {ends}' * (ends != 'finite')}", name)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-MOST = 10_000
+MAX_NAMES = 10_000
 """Names of a folder that are looked at: comparing takes some microseconds each."""
 
 
@@ -37,6 +37,6 @@ def _nearest(path: Path) -> Path | None:
     import difflib
 
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in itertools.islice(entries, MOST) if not entry.name.startswith(".")]
+        names = [entry.name for entry in itertools.islice(entries, MAX_NAMES) if not entry.name.startswith(".")]
     close = difflib.get_close_matches(path.name, names, n=1)
     return folder / close[0] if close else None

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen import Corpus, Sampler, TrainConfig, Trainer, fill, read_model, save_model, score
-from chargen.data.begin import LONGEST_BEGIN, begin_text
+from chargen.data.begin import MAX_BEGIN_LENGTH, begin_text
 from chargen.data.vocabulary import Vocabulary, count_code_points
 from chargen.decoding.numpy_engine import NumpyStepper
 from chargen.errors import ModelFileError, SettingError
@@ -144,14 +144,14 @@ def test_a_state_saved_before_there_was_a_begin_text_goes_on(tmp_path: Path) -> 
 # In the file
 
 
-@pytest.mark.parametrize("begin", ["\n", "\r\n", "", "a" * LONGEST_BEGIN])
+@pytest.mark.parametrize("begin", ["\n", "\r\n", "", "a" * MAX_BEGIN_LENGTH])
 def test_it_comes_back_from_the_file(tmp_path: Path, begin: str) -> None:
     save_model(tmp_path / "m", model(begin=begin))
     assert read_model(tmp_path / "m").begin == begin
     assert ("begin" in model(begin=begin).describe()) == bool(begin)
 
 
-HOSTILE: list[Any] = ["z", "a" * (LONGEST_BEGIN + 1), 1, None, ["\n"], {"a": 1}, True, "\ud800", "a" * 10**5]
+HOSTILE: list[Any] = ["z", "a" * (MAX_BEGIN_LENGTH + 1), 1, None, ["\n"], {"a": 1}, True, "\ud800", "a" * 10**5]
 
 
 @pytest.mark.parametrize("begin", HOSTILE, ids=lambda value: ascii(value)[:20])

@@ -75,7 +75,7 @@ def test_bytes_are_cut_between_characters_at_most_three_before_the_share(text: s
 def test_a_file_and_a_text_in_memory_give_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, unit: str, options: dict[str, Any], block: int
 ):
-    monkeypatch.setattr(reading, "BLOCK", block)
+    monkeypatch.setattr(reading, "BLOCK_SIZE", block)
     path = tmp_path / "x.txt"
     path.write_bytes(text.encode())
     options = {**options, "unit": unit, "valid_fraction": 0.2, "test_fraction": 0.1}

@@ -112,7 +112,7 @@ def test_a_damaged_cache_entry_is_built_again(poem: Path, own_cache: Path, damag
 
 
 def test_progress_ends_at_the_whole_three_times(poem: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reading, "BLOCK", 300)
+    monkeypatch.setattr(reading, "BLOCK_SIZE", 300)
     steps: list[tuple[str, int, int | None]] = []
     Corpus.from_files([poem, poem], progress=lambda *step: steps.append(step))
     size = 2 * poem.stat().st_size

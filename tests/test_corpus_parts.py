@@ -98,8 +98,8 @@ def test_blocks_are_counted_in_flat_memory_across_all_borders(monkeypatch: pytes
     ids = np.random.default_rng(0).integers(0, 90, 5000).astype(np.uint8)
     for chunk in (1, 7, 250, 4801, 1 << 16):
         monkeypatch.setattr(repeats, "_CHUNK", chunk)
-        blocks = repeats.blocks_of(ids[1000:3000])
-        assert len(blocks) == repeats.BLOCKS
+        blocks = repeats.hash_blocks(ids[1000:3000])
+        assert len(blocks) == repeats.MAX_BLOCKS
         assert repeats.count_blocks(blocks, ids).tolist() == [1] * len(blocks)
         assert repeats.count_blocks(blocks, np.concatenate([ids[::-1], ids, ids])).tolist() == [2] * len(blocks)
         assert not repeats.count_blocks(blocks, ids[:1100]).any()

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from chargen import durable
-from chargen.durable import describe_os_error, locked, make_folder, remove_leftovers, sync_folder, write_durably
+from chargen.durable import describe_os_error, lock_folder, make_folder, remove_leftovers, sync_folder, write_durably
 from chargen.errors import ChargenError, WriteError
 
 SIZE = 1 << 20
@@ -29,8 +29,8 @@ for version in range(10**9):
 HOLDER = """
 import sys
 from pathlib import Path
-from chargen.durable import locked
-with locked(Path(sys.argv[1])):
+from chargen.durable import lock_folder
+with lock_folder(Path(sys.argv[1])):
     print("ready", flush=True)
     sys.stdin.read()
 """
@@ -262,22 +262,22 @@ def test_a_folder_is_held_by_one_process_and_the_lock_dies_with_it(tmp_path, mon
     try:
         with (
             pytest.raises(ChargenError, match=r"is in use by another chargen train; .* another --out"),
-            locked(tmp_path),
+            lock_folder(tmp_path),
         ):
             pass
     finally:
         kill(holder)
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits for the lock"))
-    with locked(tmp_path):
-        with pytest.raises(ChargenError, match="in use") as caught, locked(tmp_path):
+    with lock_folder(tmp_path):
+        with pytest.raises(ChargenError, match="in use") as caught, lock_folder(tmp_path):
             pass
         assert not isinstance(caught.value, WriteError), "a run may go on without a file, but not without its folder"
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
 def test_the_lock_is_given_back_after_an_error(tmp_path):
-    with pytest.raises(KeyError), locked(tmp_path):
+    with pytest.raises(KeyError), lock_folder(tmp_path):
         raise KeyError
     holder = start(HOLDER, tmp_path)
     kill(holder)
@@ -286,7 +286,7 @@ def test_the_lock_is_given_back_after_an_error(tmp_path):
 def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     words = r"^cannot write in .*/file: (File exists|Not a directory); choose another --out$"
-    with pytest.raises(ChargenError, match=words), locked(tmp_path / "file"):
+    with pytest.raises(ChargenError, match=words), lock_folder(tmp_path / "file"):
         pass
 
 

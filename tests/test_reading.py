@@ -26,7 +26,7 @@ from chargen.data.reading import (
     Source,
     clean,
     find_sources,
-    normalized,
+    normalize_blocks,
     read_text,
 )
 from chargen.errors import DataError, SettingError
@@ -69,7 +69,7 @@ def test_the_size_of_a_block_does_not_matter(text: str, encoding: str, size: int
 def test_blocks_of_a_real_file_join_without_a_seam(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, suffix: str
 ):
-    monkeypatch.setattr(reading, "BLOCK", size)
+    monkeypatch.setattr(reading, "BLOCK_SIZE", size)
     path = tmp_path / f"x{suffix}"
     content = "é\r\n漢e\u0301\r\r\n😀\r".encode()
     path.write_bytes(gzip.compress(content) if suffix else content)
@@ -82,7 +82,7 @@ def test_blocks_of_a_real_file_join_without_a_seam(
 @example(["\u1100", "\u1161", "\u11a8\u09c7", "\u09be"])
 @example(["e\u0323", "\u0301\u0327", "b"])
 def test_nfc_in_blocks_is_nfc_of_the_whole(blocks: list[str]):
-    assert "".join(normalized(blocks)) == unicodedata.normalize("NFC", "".join(blocks))
+    assert "".join(normalize_blocks(blocks)) == unicodedata.normalize("NFC", "".join(blocks))
 
 
 LEFT = ["e", "e\u0323", "\u1100", "가", "\u0f40\u0f71", "\u09c7", "\u0345"]
@@ -96,7 +96,7 @@ def lost_compositions() -> set[str]:
         if unicodedata.category(right) in ("Cn", "Co", "Cs") or 0xAC04 < code < 0xD7A4 or 0x3400 < code < 0xA000:
             continue
         for left in LEFT + ["X\u0f72"] * bool(unicodedata.decomposition(right)):
-            if "".join(normalized([left, right])) != unicodedata.normalize("NFC", left + right):
+            if "".join(normalize_blocks([left, right])) != unicodedata.normalize("NFC", left + right):
                 lost.add(right)
     return lost
 
@@ -108,7 +108,7 @@ def test_no_character_changes_with_the_border_before_it():
 @pytest.mark.parametrize("right", "\u0f73\u0f75\u0f81")
 def test_a_mark_that_decomposes_to_marks_is_joined(right: str):
     left = "\u0f40\u0f74" if right == "\u0f73" else "\u0f40\u0f80"
-    assert "".join(normalized([left, right])) == unicodedata.normalize("NFC", left + right)
+    assert "".join(normalize_blocks([left, right])) == unicodedata.normalize("NFC", left + right)
 
 
 @pytest.mark.parametrize("mark", [codecs.BOM_UTF8, codecs.BOM_UTF8 * 2])
@@ -333,7 +333,7 @@ def test_an_existing_path_wins_over_a_corpus_and_over_a_pattern(folder: Path):
 def test_a_dash_is_standard_input(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\xef\xbb\xbfh\xc3\xa9")))
     sources, _ = find_sources(["-"])
-    assert sources[0].once
+    assert sources[0].is_stream
     assert "".join(read_text(sources)) == "hé"
     assert not sys.stdin.buffer.closed
 

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chargen.kernels.uniforms import uniforms
-from chargen.rng import MAX_SEED, Purpose, integer, key, philox, uniform
+from chargen.rng import MAX_SEED, Purpose, generator_seed, philox, philox_key, uniform
 
 seeds = st.integers(0, MAX_SEED)
 indices = st.integers(0, 2**32 - 1)
@@ -59,8 +59,8 @@ def test_a_uniform_is_philox_of_its_address(seed: int, index: int, n: int, purpo
     low = 2**32 - 1
     first, second, _, _ = slow_philox([n & low, n >> 32, index, int(purpose)], [seed & low, seed >> 32])
     assert float(uniform(seed, index, n, purpose)) == ((first << 32 | second) >> 11) / 2**53
-    assert integer(seed, index, n, purpose) == (first << 31) ^ second
-    assert key(seed, index, n, purpose) == (first, second)
+    assert generator_seed(seed, index, n, purpose) == (first << 31) ^ second
+    assert philox_key(seed, index, n, purpose) == (first, second)
 
 
 def test_uniforms_are_the_golden_ones() -> None:
@@ -68,7 +68,7 @@ def test_uniforms_are_the_golden_ones() -> None:
     drawn = uniform(0, 0, np.arange(4), Purpose.SAMPLE).tolist()
     assert drawn == GOLDEN_SEED_0
     assert float(uniform(MAX_SEED, 2**32 - 1, 2**64 - 1, Purpose.WINDOW)) == GOLDEN_LAST
-    assert integer(7, 1, 2, Purpose.DROPOUT) == GOLDEN_INTEGER
+    assert generator_seed(7, 1, 2, Purpose.DROPOUT) == GOLDEN_INTEGER
     assert [int(purpose) for purpose in Purpose] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
 
 

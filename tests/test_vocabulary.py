@@ -293,11 +293,11 @@ def test_a_vocabulary_says_what_it_knows_and_what_other_characters_cost() -> Non
     folding = Vocabulary("ab", folded="xy")
     nats = [0, folding.folded_nats, folding.unseen_nats, folding.unseen_nats, 0]
     assert folding.knows("axé\ud800b").tolist() == [True, True, False, False, True]
-    assert folding.place_nats("axé\ud800b").tolist() == nats
+    assert folding.extra_nats("axé\ud800b").tolist() == nats
     for vocabulary in (Vocabulary("ab"), Vocabulary(unit="byte"), Vocabulary(RAW_BYTES, unit="byte"), Vocabulary()):
         text = "aé\udcff\U0010ffff"
         known = [character in vocabulary.characters for character in text]
         known = [True, True, False, True] if vocabulary.byte_mode else known
         assert vocabulary.knows(text).tolist() == known
-        assert not vocabulary.place_nats(text).any()
+        assert not vocabulary.extra_nats(text).any()
         assert vocabulary.knows("").tolist() == []

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import checked
+from chargen.arguments import check_array
 from chargen.errors import DataError, amount
 from chargen.rng import Purpose, uniform
 from chargen.settings import check_int
@@ -62,7 +62,7 @@ class ConsecutiveBatches:
     def __init__(
         self, ids: NDArray[Any], batch_size: int, seq_length: int, seed: int = 0, rows: range | None = None
     ) -> None:
-        ids = checked("ids", ids, (None,), np.int64)
+        ids = check_array("ids", ids, (None,), np.int64)
         batch_size, seq_length = check_int("batch_size", batch_size, 1), check_int("seq_length", seq_length, 1)
         if len(ids) < 2:
             raise DataError(
@@ -104,7 +104,7 @@ class RandomBatches:
         rows: range | None = None,
         purpose: Purpose = Purpose.WINDOW,
     ) -> None:
-        ids = checked("ids", ids, (None,), np.int64)
+        ids = check_array("ids", ids, (None,), np.int64)
         batch_size, seq_length = check_int("batch_size", batch_size, 1), check_int("seq_length", seq_length, 1)
         if len(ids) < seq_length + 1:
             advice = (

@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 
 from chargen.data.vocabulary import Vocabulary
 
-LONGEST_LINES = 10_000
+MAX_LINE_LENGTH = 10_000
 """Characters a line, on average: a text of longer ones has no lines."""
-LONGEST_BEGIN = 16
+MAX_BEGIN_LENGTH = 16
 """Characters."""
 
 
@@ -19,7 +19,7 @@ def begin_text(vocabulary: Vocabulary, counts: NDArray[Any]) -> str:
         counts: how often each id occurs in it, (V,).
     """
     feeds, returns = (_count(vocabulary, counts, character) for character in "\n\r")
-    if LONGEST_LINES * max(feeds, returns) < counts.sum():
+    if MAX_LINE_LENGTH * max(feeds, returns) < counts.sum():
         return ""
     if 2 * returns <= feeds:
         return "\n"
@@ -32,9 +32,9 @@ def _count(vocabulary: Vocabulary, counts: NDArray[Any], character: str) -> int:
     return int(counts[vocabulary.encode(character)[0]])
 
 
-def can_begin(vocabulary: Vocabulary, begin: Any) -> bool:
+def is_begin_text(vocabulary: Vocabulary, begin: Any) -> bool:
     """Whether something is a begin text that a model of this vocabulary can read."""
-    if not isinstance(begin, str) or len(begin) > LONGEST_BEGIN:
+    if not isinstance(begin, str) or len(begin) > MAX_BEGIN_LENGTH:
         return False
     if vocabulary.byte_mode:
         return not any("\ud800" <= character <= "\udfff" for character in begin)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from chargen.data.corpus_cache import ROLES, EncodedText, EncodingConfig, ProgressBar, encode_sources, open_entry
 from chargen.data.reading import RAW, ReadingReport, clean, find_sources
-from chargen.data.repeats import copied
+from chargen.data.repeats import copied_shares
 from chargen.data.sorted_lines import are_sorted
 from chargen.data.vocabulary import Vocabulary, count_code_points
 from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
@@ -192,7 +192,7 @@ class Corpus:
                 f"the run does not remember its text as chargen does: {truncate(error, 200)}"
             ) from error
         try:
-            if not named or any(source.once for source in find_sources(named)[0]):
+            if not named or any(source.is_stream for source in find_sources(named)[0]):
                 raise DataError("the text of this run was given once and is no longer in the cache; start a new run")
         except DataError:
             text = None if moved else open_entry(key)
@@ -237,7 +237,7 @@ class Corpus:
 
         Near 1 for a text in two roles, or given twice; 0 for a text that only repeats itself.
         """
-        return dict(zip(ROLES, copied([self.train, self.valid, self.test]), strict=True))
+        return dict(zip(ROLES, copied_shares([self.train, self.valid, self.test]), strict=True))
 
     @cached_property
     def sorted_lines(self) -> bool:

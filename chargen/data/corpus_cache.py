@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.cache_folder import cache_folder
-from chargen.data.reading import BLOCK, RAW, ReadingConfig, ReadingReport, Source, read_text, text_files
+from chargen.data.reading import BLOCK_SIZE, RAW, ReadingConfig, ReadingReport, Source, read_text, text_files
 from chargen.data.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_points
 from chargen.durable import describe_os_error, sync_folder, write_durably
 from chargen.errors import ChargenError, DataError, SettingError, WriteError
@@ -25,7 +25,7 @@ from chargen.settings import setting
 
 ROLES = ("train", "valid", "test")
 CACHE_FORMAT = 2
-CHANGED = "a source changed while it was read; run the command again when it is complete"
+SOURCE_CHANGED = "a source changed while it was read; run the command again when it is complete"
 ProgressBar = Callable[[str, int, int | None], None]
 
 
@@ -180,7 +180,7 @@ class _Encoder:
     def _spool(self, work: Path) -> None:
         """Copy what can be read only once."""
         copying = _Pass("copying", self)
-        for source in (source for role in ROLES for source in self.sources[role] if source.once):
+        for source in (source for role in ROLES for source in self.sources[role] if source.is_stream):
             stream = source.open()
             self.spooled[id(source)] = work / f"spool{len(self.spooled)}"
             with open(self.spooled[id(source)], "wb") as spool:
@@ -250,7 +250,7 @@ class _Encoder:
                     try:
                         ids = vocabulary.encode(text)
                     except DataError as error:
-                        raise DataError(CHANGED) from error
+                        raise DataError(SOURCE_CHANGED) from error
                     sizes[number] += len(ids)
                     digest.update(ids.data)
                     yield ids.tobytes()
@@ -293,12 +293,12 @@ class _Pass:
 
     def check(self, content: str) -> None:
         if self.digest.hexdigest() != content:
-            raise DataError(CHANGED)
+            raise DataError(SOURCE_CHANGED)
 
 
 def _read(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
     try:
-        while block := stream.read(BLOCK):
+        while block := stream.read(BLOCK_SIZE):
             yield block
     except OSError as error:
         raise DataError(f"cannot read {source.name}: {error.strerror or error}") from error

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from chargen.errors import amount
 
-LOOK = 1 << 16
+PEEK_SIZE = 1 << 16
 """How many first bytes are looked at."""
 FEWEST = 32
 """Control characters below this number prove nothing."""
@@ -71,7 +71,7 @@ _FIRST_MEMBERS = (
 """What it is by its first member."""
 
 
-def packing(start: bytes) -> str:
+def detect_packing(start: bytes) -> str:
     """How a file is packed: "gzip", "bzip2", "xz", "zstd", or "" where it is not."""
     return next((name for name, marks in _PACKED.items() if start.startswith(marks)), "")
 
@@ -90,7 +90,7 @@ def is_zip(start: bytes) -> bool:
     return start.startswith((b"PK\x03\x04", b"PK\x05\x06")) and not _zipped(start)
 
 
-def zipped_kind(members: Sequence[str], content: bytes = b"") -> tuple[str, str] | None:
+def classify_zip(members: Sequence[str], content: bytes = b"") -> tuple[str, str] | None:
     """What a zip archive is instead of an archive of files, and what to do.
 
     Args:
@@ -110,10 +110,10 @@ def _zipped(start: bytes) -> tuple[str, str] | None:
     if not start.startswith(b"PK\x03\x04"):
         return None
     first = start[30 : 30 + int.from_bytes(start[26:28], "little")]
-    return zipped_kind([first.decode("latin-1")], start[30 + len(first) :][:100])
+    return classify_zip([first.decode("latin-1")], start[30 + len(first) :][:100])
 
 
-def no_text(start: bytes, encoding: str) -> tuple[str, str] | None:
+def describe_non_text(start: bytes, encoding: str) -> tuple[str, str] | None:
     """What a file is instead of text, and what to do; None for a text, or where too little speaks against it.
 
     Args:
@@ -131,8 +131,8 @@ def no_text(start: bytes, encoding: str) -> tuple[str, str] | None:
         return "a pickle", ""
     if start[8:10] == b'{"' and 2 <= int.from_bytes(start[:8], "little") < 1 << 32:
         return "a file of weights (safetensors)", ""
-    if packing(start):
-        return f"a file packed with {packing(start)}", "unpack it first"
+    if detect_packing(start):
+        return f"a file packed with {detect_packing(start)}", "unpack it first"
     if is_tar(start) or is_zip(start):
         return "an archive", "unpack it first"
     try:
@@ -148,7 +148,7 @@ def no_text(start: bytes, encoding: str) -> tuple[str, str] | None:
     return f"no text: {100 * share:.0f} % of its first {amount(len(text), 'character')} are control characters", ""
 
 
-def wide_encoding(start: bytes, encoding: str) -> str:
+def detect_wide_encoding(start: bytes, encoding: str) -> str:
     """The encoding of a text in UTF-16 or UTF-32 that would be read as another; "" for any other text.
 
     Without a byte order mark it shows in this: decoded, it holds blanks, line ends or punctuation, nothing odd, and

@@ -19,14 +19,14 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from chargen.data.file_kind import LOOK, no_text, wide_encoding
+from chargen.data.file_kind import PEEK_SIZE, describe_non_text, detect_wide_encoding
 from chargen.data.named_corpora import CATALOGUE
-from chargen.data.unpack import File, files_in, look
+from chargen.data.unpack import File, peek, unpack_files
 from chargen.errors import DataError, SettingError, amount
 from chargen.settings import check_settings, check_text, setting
 from chargen.suggestions import did_you_mean, similar_path
 
-BLOCK = 1 << 20
+BLOCK_SIZE = 1 << 20
 RAW = "raw"
 """The encoding that is none: each byte is a character, as Python's surrogateescape writes it (U+DC80 to U+DCFF where it
 is not ASCII)."""
@@ -79,7 +79,7 @@ class Source:
     named: bool = True
 
     @property
-    def once(self) -> bool:
+    def is_stream(self) -> bool:
         """True where the bytes can be read only once: standard input, a pipe."""
         return self.path is None or not self.path.is_file()
 
@@ -185,7 +185,9 @@ def read_files(source: Source, raw: bool = False) -> Iterator[File]:
     """
     stream = source.open()
     try:
-        yield from files_in(source.name, stream, source.path.suffix if source.path else "", BLOCK, archives=not raw)
+        yield from unpack_files(
+            source.name, stream, source.path.suffix if source.path else "", BLOCK_SIZE, archives=not raw
+        )
     finally:
         if source.path is not None:
             stream.close()
@@ -209,11 +211,11 @@ def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> 
             continue
         what, advice, blocks = file.why_not, file.advice, file.blocks
         if not what:
-            start, blocks = look(file.blocks)
-            start = start[:LOOK]
-            if wide := wide_encoding(start, config.encoding):
+            start, blocks = peek(file.blocks)
+            start = start[:PEEK_SIZE]
+            if wide := detect_wide_encoding(start, config.encoding):
                 raise DataError(f"{file.name} is text in {wide}, not in {config.encoding}: give --encoding {wide}")
-            what, advice = no_text(start, config.encoding) or ("", "")
+            what, advice = describe_non_text(start, config.encoding) or ("", "")
         if not what:
             texts += 1
             yield file.name, blocks
@@ -243,7 +245,7 @@ def read_text(
     config = config or ReadingConfig()
     report = report if report is not None else ReadingReport()
     text = _decoded_files(sources, config, report, files or functools.partial(text_files, config=config, report=report))
-    return normalized(text) if config.normalize == "NFC" else text
+    return normalize_blocks(text) if config.normalize == "NFC" else text
 
 
 def clean(text: str, config: ReadingConfig | None) -> str:
@@ -362,7 +364,7 @@ def _bad_bytes(name: str, error: UnicodeDecodeError, encoding: str, start: int, 
     )
 
 
-def normalized(blocks: Iterable[str]) -> Iterator[str]:
+def normalize_blocks(blocks: Iterable[str]) -> Iterator[str]:
     """The NFC form of the whole text, block by block: each cut lies where no composition can cross it."""
     held = ""
     for block in blocks:

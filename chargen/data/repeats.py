@@ -14,7 +14,7 @@ LENGTH, LONG = 200, 1000
 """Ids of a block, and of one that only a copy has."""
 MOST = 10
 """Places where a copy stands; what stands in more is of a kind with them."""
-BLOCKS = 1000
+MAX_BLOCKS = 1000
 _CHUNK = 1 << 16
 _BASE = 0x9E3779B97F4A7C15
 """Of the polynomial that is a block's hash, modulo 2**64; odd, so that it has an inverse."""
@@ -23,7 +23,7 @@ Hashes = NDArray[np.uint64]
 _NONE: Hashes = np.zeros(0, np.uint64)
 
 
-def copied(parts: Sequence[NDArray[Any]]) -> list[float]:
+def copied_shares(parts: Sequence[NDArray[Any]]) -> list[float]:
     """The share of each part, ids (N,), that is copied in earlier parts; of the first one, what stands there twice.
 
     Estimated from up to 1,000 blocks of 200 ids. 0 for a text that only repeats itself, and where N < 200.
@@ -38,7 +38,7 @@ def copied(parts: Sequence[NDArray[Any]]) -> list[float]:
 
 def _shares(parts: Sequence[NDArray[Any]], places: Sequence[int], length: int) -> list[float]:
     """The share of blocks of some parts that stand in earlier ones, in some places only; all in one pass for each."""
-    blocks = [blocks_of(parts[place], length) for place in places]
+    blocks = [hash_blocks(parts[place], length) for place in places]
     counts = [np.zeros(len(each), np.int64) for each in blocks]
     for at, text in enumerate(parts):
         wanted = [number for number, place in enumerate(places) if at < max(place, 1)]
@@ -50,12 +50,12 @@ def _shares(parts: Sequence[NDArray[Any]], places: Sequence[int], length: int) -
     return [float(each.mean()) if len(each) else 0.0 for each in copies]
 
 
-def blocks_of(ids: NDArray[Any], length: int = LENGTH) -> Hashes:
+def hash_blocks(ids: NDArray[Any], length: int = LENGTH) -> Hashes:
     """The hashes of up to 1,000 evenly spaced blocks of ids (N,); none where N < length."""
     last = len(ids) - length
     if last < 0:
         return _NONE
-    starts = np.unique(np.linspace(0, last, BLOCKS).astype(np.int64))
+    starts = np.unique(np.linspace(0, last, MAX_BLOCKS).astype(np.int64))
     return np.concatenate([_hashes(ids[start : start + length], length) for start in starts])
 
 

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, TypeVar, cast
 
-from chargen.data.file_kind import LOOK, is_tar, is_zip, packing, zipped_kind
+from chargen.data.file_kind import PEEK_SIZE, classify_zip, detect_packing, is_tar, is_zip
 from chargen.errors import DataError, amount
 
-ROOM, RATIO = 1 << 26, 1000
+ALLOWED_SIZE, ALLOWED_RATIO = 1 << 26, 1000
 """A file may unpack to 64 MiB, or to a thousand times its own size; logs packed well reach some hundred times."""
-MOST_MEMBERS = 200_000
-MOST_HEADER = 1 << 20
+MAX_MEMBERS = 200_000
+MAX_HEADER_SIZE = 1 << 20
 """Bytes of one header of a tar archive: a long name."""
 _CLAIMS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 _OPENERS: dict[str, Callable[[Any], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
@@ -58,7 +58,7 @@ class File:
     advice: str = ""
 
 
-def files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool = True) -> Iterator[File]:
+def unpack_files(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool = True) -> Iterator[File]:
     """The files in a stream of bytes: one, unpacked where it is packed; or those of an archive, sorted by name.
 
     Args:
@@ -74,8 +74,8 @@ def files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: bo
 
 
 def _files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool) -> Iterator[File]:
-    start, _ = look(_blocks(stream, min(block, LOOK)))
-    claimed, found = _CLAIMS.get(suffix, ""), packing(start)
+    start, _ = peek(_blocks(stream, min(block, PEEK_SIZE)))
+    claimed, found = _CLAIMS.get(suffix, ""), detect_packing(start)
     if archives and start and claimed not in ("", found):
         what = f"packed with {found}, not" if found else "not packed"
         raise DataError(f"cannot read {name}: it is {what} with {claimed}, as its name says; give it another name")
@@ -85,7 +85,7 @@ def _files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: b
     if packed:
         again = _Replayed(start, stream)
         unpacked = _zstd(again, name) if packed == "zstd" else _blocks(_OPENERS[packed](again), block)
-        start, blocks = look(_Total(name, lambda: again.count).of(unpacked))
+        start, blocks = peek(_Total(name, lambda: again.count).of(unpacked))
     else:
         first = (start[at : at + block] for at in range(0, len(start), block))
         blocks = itertools.chain(first, _blocks(stream, block))
@@ -104,7 +104,7 @@ def _files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: b
         # Of members of one name the last one counts, as where they are unpacked.
         members = _tar_members(whole, size, block) if tar else _zip_members(whole, block)
         last = {member: (contents, why_not) for member, contents, why_not in members}
-        if not tar and (kind := zipped_kind(list(last))):
+        if not tar and (kind := classify_zip(list(last))):
             yield File(name, iter(()), False, *kind)
             return
         read = _Total(name, lambda: size)
@@ -170,8 +170,8 @@ def _zip_members(whole: IO[bytes], block: int) -> Iterator[Member]:
 
 
 def _check_number(members: int) -> None:
-    if members > MOST_MEMBERS:
-        raise OSError(f"it holds more than {MOST_MEMBERS:,} members; unpack it first")
+    if members > MAX_MEMBERS:
+        raise OSError(f"it holds more than {MAX_MEMBERS:,} members; unpack it first")
 
 
 class _Directory:
@@ -195,7 +195,7 @@ class _Headers:
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= MOST_HEADER:
+        if not 0 <= size <= MAX_HEADER_SIZE:
             raise tarfile.ReadError(f"a header of {amount(size, 'byte')}")
         return self.stream.read(size)
 
@@ -240,9 +240,9 @@ class _Total:
         """The same blocks, as long as they stay within what is allowed."""
         for block in blocks:
             self.total += len(block)
-            if self.total > ROOM and self.total > RATIO * self.packed():
+            if self.total > ALLOWED_SIZE and self.total > ALLOWED_RATIO * self.packed():
                 raise DataError(
-                    f"{self.name} unpacks to more than {RATIO:,} times its size, which no text does: "
+                    f"{self.name} unpacks to more than {ALLOWED_RATIO:,} times its size, which no text does: "
                     "unpack it yourself, and look"
                 )
             yield block
@@ -262,11 +262,11 @@ def _naming(name: str, parts: Iterator[_T]) -> Iterator[_T]:
         yield part
 
 
-def look(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+def peek(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     """The first bytes, `LOOK` of them or some more or all there are; and all blocks."""
     read: list[bytes] = []
     size = 0
-    while size < LOOK and (block := next(blocks, b"")):
+    while size < PEEK_SIZE and (block := next(blocks, b"")):
         read.append(block)
         size += len(block)
     return b"".join(read), itertools.chain(read, blocks)

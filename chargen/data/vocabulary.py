@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import checked, within
-from chargen.data.twins import advise
+from chargen.arguments import check_array, check_range
+from chargen.data.lookalikes import suggest_lookalikes
 from chargen.errors import DataError, ModelFileError, amount, truncate
 from chargen.settings import check_text
 
@@ -140,7 +140,7 @@ class Vocabulary:
             return (codes < 0xD800) | (codes > 0xDFFF)
         return self._table[np.minimum(codes, len(self._table) - 1)] >= 0
 
-    def place_nats(self, text: str) -> NDArray[np.float64]:
+    def extra_nats(self, text: str) -> NDArray[np.float64]:
         """What each character of a text costs beside the unknown symbol that stands for it, (N,); 0 for all others."""
         if self.unknown_id is None:
             return np.zeros(len(text))
@@ -189,14 +189,14 @@ class Vocabulary:
         if unknown == "replace":
             advice = "the model has no unknown symbol to replace them with: leave them out with --unknown skip"
         else:
-            twins = advise(text, places[first[:5]].tolist(), set(self.characters))
+            twins = suggest_lookalikes(text, places[first[:5]].tolist(), set(self.characters))
             advice = f"{twins}--unknown skip leaves them out; a model trained with --unit byte knows every text"
         return f"unknown to the model: {names}{more}, first at position {places[0]}; {advice}"
 
     def decode(self, ids: NDArray[Any]) -> str:
         """Ids (N,) -> text; an unknown symbol and broken UTF-8 become U+FFFD, which no sampler ever writes."""
-        ids = checked("ids", ids, (None,), np.int64)
-        within("ids", ids, 0, len(self))
+        ids = check_array("ids", ids, (None,), np.int64)
+        check_range("ids", ids, 0, len(self))
         if self.byte_mode:
             return np.asarray(ids, np.uint8).tobytes().decode("utf-8", "replace")
         if self.raw:

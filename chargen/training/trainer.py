@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from chargen.data.batches import Batch, draw_resets
-from chargen.errors import NOT_FINITE, Diverged, amount, truncate
+from chargen.errors import NOT_FINITE_MESSAGE, Diverged, amount, truncate
 from chargen.evaluation.loss import Loss, folding_nats, loss_windows, total
 from chargen.model.device import autocast, float32_products, to_device
 from chargen.model.dropout import Masks
@@ -431,7 +431,7 @@ class Trainer(Run):
             if size:
                 losses = yield from self._score(judged, ids, limit, "finishing")
                 if not math.isfinite(self._mean(losses)):
-                    raise Diverged(NOT_FINITE)
+                    raise Diverged(NOT_FINITE_MESSAGE)
                 scored[name] = losses
                 self.summary |= {
                     f"{name}_loss": self._mean(losses),

@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Collection, Iterator
 
-ALIKE = (
+LOOKALIKES = (
     "'\u2019\u2018\u201b\u2032\u02bc\u00b4`",
     '"\u201d\u201c\u201e\u201f\u2033\u00ab\u00bb',
     "-\u2013\u2014\u2010\u2011\u2012\u2015\u2212",
@@ -17,7 +17,7 @@ _WIDER = 0xFEE0
 """From an ASCII character to its full-width form."""
 
 
-def twin(text: str, place: int, known: Collection[str]) -> tuple[str, str]:
+def find_lookalike(text: str, place: int, known: Collection[str]) -> tuple[str, str]:
     """An unknown character of a text, and the known characters that were likely meant, or nothing.
 
     A combining mark is taken together with the letter before it.
@@ -34,7 +34,7 @@ def twin(text: str, place: int, known: Collection[str]) -> tuple[str, str]:
 
 
 def _candidates(character: str) -> Iterator[str]:
-    for alike in ALIKE:
+    for alike in LOOKALIKES:
         if character in alike:
             yield from alike
     for form in ("NFC", "NFD", "NFKC"):
@@ -47,7 +47,7 @@ def _candidates(character: str) -> Iterator[str]:
     yield "".join(part for part in parts if not unicodedata.combining(part))
 
 
-def advise(text: str, places: Collection[int], known: Collection[str]) -> str:
+def suggest_lookalikes(text: str, places: Collection[int], known: Collection[str]) -> str:
     """What to write instead of the unknown characters at some places, as a part of a message; or nothing."""
     meant = {}
     for place in places:
@@ -56,7 +56,7 @@ def advise(text: str, places: Collection[int], known: Collection[str]) -> str:
         if character and character in known:
             meant[escape] = f"{name} as $'{escape}', in most shells"
             continue
-        character, instead = twin(text, place, known)
+        character, instead = find_lookalike(text, place, known)
         if instead:
             meant[character] = f"{instead!r} for {character!r}"
     return f"write {', '.join(meant.values())}; " if meant else ""
