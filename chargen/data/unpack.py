@@ -1,8 +1,8 @@
 """Packed files and archives -> the bytes of the files in them.
 
-An archive may come from anybody. Only the contents of its regular members are read: their names sort them and stand in
-messages, and nothing is ever written where a name, a link or a device points. What unpacks to more than any text does
-is refused.
+An archive may be hostile. Only the contents of its regular members are read. Their names sort them and stand in
+messages; nothing is ever written where a name, a link or a device points. A file that unpacks to more than any text
+does is refused.
 """
 
 import bz2
@@ -25,13 +25,14 @@ from chargen.data.file_kind import PEEK_SIZE, classify_zip, detect_packing, is_t
 from chargen.errors import DataError, amount
 
 ALLOWED_SIZE, ALLOWED_RATIO = 1 << 26, 1000
-"""A file may unpack to 64 MiB, or to a thousand times its own size; logs packed well reach some hundred times."""
+"""A file may unpack to 64 MiB, or to a thousand times its own size; well packed logs reach some hundred times."""
 MAX_MEMBERS = 200_000
+"""Members of an archive."""
 MAX_HEADER_SIZE = 1 << 20
-"""Bytes of one header of a tar archive: a long name."""
-_CLAIMS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
+"""Bytes of a header of a tar archive, which may hold a long name."""
+_PACKING_BY_SUFFIX = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 _OPENERS: dict[str, Callable[[Any], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
-_DAMAGE = (
+_DAMAGE_ERRORS = (
     OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError,
     struct.error, ValueError, OverflowError, LookupError, RuntimeError,
 )  # fmt: skip
@@ -41,92 +42,93 @@ _T = TypeVar("_T")
 
 @dataclass
 class File:
-    """A file that a source holds: the source itself, or a member of an archive.
+    """A file of a source: the source itself, or a member of an archive.
 
     Args:
         name: for messages.
-        blocks: its bytes, to be read before the next file is asked for.
-        member: whether it lies in an archive.
-        why_not: what it is instead of a text, or why it is not read.
-        advice: what to do then.
+        blocks: its bytes, to be read before the next file is requested.
+        member: whether it is a member of an archive.
+        problem: what it is instead of a readable file, such as "a link"; "" for a readable one.
+        advice: what to do about the problem.
     """
 
     name: str
     blocks: Iterator[bytes]
     member: bool = False
-    why_not: str = ""
+    problem: str = ""
     advice: str = ""
 
 
 def unpack_files(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool = True) -> Iterator[File]:
-    """The files in a stream of bytes: one, unpacked where it is packed; or those of an archive, sorted by name.
+    """Unpack the files in a stream of bytes: the stream itself, or the members of an archive, sorted by name.
 
     Args:
         name: for messages.
         stream: closed by the caller.
-        suffix: of its name; .gz, .bz2, .xz and .zst must be what they say.
+        suffix: of its name; after .gz, .bz2, .xz and .zst the content must be packed so.
         block: bytes to read at a time.
         archives: whether packed files and archives are recognised by content; else by those suffixes alone.
 
-    Raises DataError naming the file where it is damaged or unpacks to more than it may.
+    Raises:
+        DataError: naming the file, where it is damaged or unpacks to more than it may.
     """
-    return _naming(name, _files_in(name, stream, suffix, block, archives))
+    return _name_errors(name, _unpack_files(name, stream, suffix, block, archives))
 
 
-def _files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool) -> Iterator[File]:
-    start, _ = peek(_blocks(stream, min(block, PEEK_SIZE)))
-    claimed, found = _CLAIMS.get(suffix, ""), detect_packing(start)
-    if archives and start and claimed not in ("", found):
-        what = f"packed with {found}, not" if found else "not packed"
-        raise DataError(f"cannot read {name}: it is {what} with {claimed}, as its name says; give it another name")
-    packed = claimed or found
-    if not archives and claimed != found:  # only what is named and made so
-        packed = ""
-    if packed:
-        again = _Replayed(start, stream)
-        unpacked = _zstd(again, name) if packed == "zstd" else _blocks(_OPENERS[packed](again), block)
-        start, blocks = peek(_Total(name, lambda: again.count).of(unpacked))
+def _unpack_files(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool) -> Iterator[File]:
+    start, _ = peek(_read_blocks(stream, min(block, PEEK_SIZE)))
+    claimed, detected = _PACKING_BY_SUFFIX.get(suffix, ""), detect_packing(start)
+    if archives and start and claimed not in ("", detected):
+        actual = f"packed with {detected}, not" if detected else "not packed"
+        raise DataError(f"cannot read {name}: it is {actual} with {claimed}, as its name says; give it another name")
+    packing = claimed or detected
+    if not archives and claimed != detected:  # a file is unpacked only where both agree
+        packing = ""
+    if packing:
+        packed = _Replayed(start, stream)
+        unpacked = _unpack_zstd(packed, name) if packing == "zstd" else _read_blocks(_OPENERS[packing](packed), block)
+        start, blocks = peek(_SizeLimit(name, lambda: packed.count).check(unpacked))
     else:
-        first = (start[at : at + block] for at in range(0, len(start), block))
-        blocks = itertools.chain(first, _blocks(stream, block))
+        start_blocks = (start[at : at + block] for at in range(0, len(start), block))
+        blocks = itertools.chain(start_blocks, _read_blocks(stream, block))
     if not archives or not (is_tar(start) or is_zip(start)):
-        yield File(name, _naming(name, blocks))
+        yield File(name, _name_errors(name, blocks))
         return
-    with tempfile.TemporaryFile() as held:
-        seekable = not packed and stream.seekable()
+    with tempfile.TemporaryFile() as copy:
+        seekable = not packing and stream.seekable()
         if not seekable:
-            for one in blocks:
-                held.write(one)
-        whole: IO[bytes] = stream if seekable else held
-        size = whole.seek(0, io.SEEK_END)
-        whole.seek(0)
+            copy.writelines(blocks)
+        archive: IO[bytes] = stream if seekable else copy
+        size = archive.seek(0, io.SEEK_END)
+        archive.seek(0)
         tar = is_tar(start)
-        # Of members of one name the last one counts, as where they are unpacked.
-        members = _tar_members(whole, size, block) if tar else _zip_members(whole, block)
-        last = {member: (contents, why_not) for member, contents, why_not in members}
-        if not tar and (kind := classify_zip(list(last))):
+        # Of members of the same name the last one counts, as in programs that write them to a disk.
+        members = _tar_members(archive, size, block) if tar else _zip_members(archive, block)
+        by_name = {member: (contents, problem) for member, contents, problem in members}
+        if not tar and (kind := classify_zip(list(by_name))):
             yield File(name, iter(()), False, *kind)
             return
-        read = _Total(name, lambda: size)
-        for member, (contents, why_not) in sorted(last.items()):
-            full = f"{name}: {member}"
-            yield File(full, _naming(full, read.of(contents())), True, why_not or _hidden(member))
+        limit = _SizeLimit(name, lambda: size)
+        for member, (contents, problem) in sorted(by_name.items()):
+            full_name = f"{name}: {member}"
+            yield File(full_name, _name_errors(full_name, limit.check(contents())), True, problem or _hidden(member))
 
 
 def _hidden(member: str) -> str:
-    """Why a member is not read whose name, or folder, says that it is no text of its own; as in folders."""
+    """The problem of a member whose name, or folder, is hidden as it would be in a folder."""
     hidden = any((part[:1] == "." and part != "..") or part == "__MACOSX" for part in PurePosixPath(member).parts)
     return "hidden" if hidden else ""
 
 
 Member = tuple[str, Callable[[], Iterator[bytes]], str]
+"""Its name, what reads its content, and the problem that prevents that."""
 
 
-def _tar_members(whole: IO[bytes], size: int, block: int) -> Iterator[Member]:
-    """The members of a tar archive, whatever their order. Directories are none."""
-    with tarfile.open(fileobj=cast(Any, _Headers(whole)), mode="r:") as archive:
+def _tar_members(archive: IO[bytes], size: int, block: int) -> Iterator[Member]:
+    """The members of a tar archive but its directories, in the order of the archive."""
+    with tarfile.open(fileobj=cast(Any, _TarReader(archive)), mode="r:") as headers:
         for count in itertools.count():
-            if (member := archive.next()) is None:
+            if (member := headers.next()) is None:
                 break
             _check_number(count)
             if member.isdir():
@@ -134,39 +136,39 @@ def _tar_members(whole: IO[bytes], size: int, block: int) -> Iterator[Member]:
             regular = member.isreg() and not member.issparse()
 
             def contents(at: int = member.offset_data, length: int = member.size) -> Iterator[bytes]:
-                return _stretch(whole, at, length, block)
+                return _read_range(archive, at, length, block)
 
             yield member.name, contents, "" if regular else "a link or a device"
-        whole.seek(archive.offset)
-        if whole.read(512).strip(b"\0"):
+        archive.seek(headers.offset)
+        if archive.read(512).strip(b"\0"):
             raise OSError("a header of the archive is damaged")
 
 
-def _stretch(whole: IO[bytes], at: int, length: int, block: int) -> Iterator[bytes]:
+def _read_range(archive: IO[bytes], at: int, length: int, block: int) -> Iterator[bytes]:
     while length > 0:
-        whole.seek(at)
-        content = whole.read(min(block, length))
+        archive.seek(at)
+        content = archive.read(min(block, length))
         if not content:
             raise EOFError("the archive ends within it")
         at, length = at + len(content), length - len(content)
         yield content
 
 
-def _zip_members(whole: IO[bytes], block: int) -> Iterator[Member]:
-    """The members of a zip archive, whatever their order. Directories are none."""
-    archive = zipfile.ZipFile(cast(Any, _Directory(whole)))
-    for info in archive.infolist():
+def _zip_members(archive: IO[bytes], block: int) -> Iterator[Member]:
+    """The members of a zip archive but its directories, in the order of the archive."""
+    directory = zipfile.ZipFile(cast(Any, _ZipReader(archive)))
+    for info in directory.infolist():
         if info.is_dir():
             continue
-        why_not = "under a password" if info.flag_bits & 1 else ""
+        problem = "under a password" if info.flag_bits & 1 else ""
         if stat.S_ISLNK(info.external_attr >> 16):
-            why_not = "a link"
+            problem = "a link"
 
         def contents(info: zipfile.ZipInfo = info) -> Iterator[bytes]:
-            with archive.open(info) as stream:
-                yield from _blocks(stream, block)
+            with directory.open(info) as stream:
+                yield from _read_blocks(stream, block)
 
-        yield info.filename, contents, why_not
+        yield info.filename, contents, problem
 
 
 def _check_number(members: int) -> None:
@@ -174,8 +176,8 @@ def _check_number(members: int) -> None:
         raise OSError(f"it holds more than {MAX_MEMBERS:,} members; unpack it first")
 
 
-class _Directory:
-    """What `zipfile` reads an archive through: the whole directory at once, then each member for long."""
+class _ZipReader:
+    """The archive as `zipfile` reads it; refuses a directory, which is read at once, of too many members."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
@@ -183,12 +185,12 @@ class _Directory:
 
     def read(self, size: int = -1) -> bytes:
         content = self.stream.read(size)
-        _check_number(content.count(b"PK\1\2"))  # with which each member's entry begins
+        _check_number(content.count(b"PK\1\2"))  # the entry of each member begins so
         return content
 
 
-class _Headers:
-    """What `tarfile` may read of an archive: headers, none of which is large."""
+class _TarReader:
+    """The archive as `tarfile` reads it, header by header; refuses large headers."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
@@ -201,11 +203,11 @@ class _Headers:
 
 
 class _Replayed(io.RawIOBase):
-    """A stream whose first bytes were read already; counts what is read of it.
+    """A stream read from its start again, although its first bytes were read; counts the bytes read again.
 
     Args:
-        start: those bytes.
-        stream: the rest.
+        start: the bytes that were read.
+        stream: continues after them.
     """
 
     def __init__(self, start: bytes, stream: IO[bytes]) -> None:
@@ -223,24 +225,24 @@ class _Replayed(io.RawIOBase):
         return len(content)
 
 
-class _Total:
-    """Counts what a packed file, or all members of an archive, unpack to.
+class _SizeLimit:
+    """Limits the size that a packed file, or all members of an archive together, may unpack to.
 
     Args:
         name: for messages.
-        packed: how many bytes they took so far.
+        packed_size: returns how many packed bytes were read so far.
     """
 
-    def __init__(self, name: str, packed: Callable[[], int]) -> None:
+    def __init__(self, name: str, packed_size: Callable[[], int]) -> None:
         self.name = name
-        self.packed = packed
+        self.packed_size = packed_size
         self.total = 0
 
-    def of(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same blocks, as long as they stay within what is allowed."""
+    def check(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """The blocks; raises DataError where they exceed the limit."""
         for block in blocks:
             self.total += len(block)
-            if self.total > ALLOWED_SIZE and self.total > ALLOWED_RATIO * self.packed():
+            if self.total > ALLOWED_SIZE and self.total > ALLOWED_RATIO * self.packed_size():
                 raise DataError(
                     f"{self.name} unpacks to more than {ALLOWED_RATIO:,} times its size, which no text does: "
                     "unpack it yourself, and look"
@@ -248,50 +250,57 @@ class _Total:
             yield block
 
 
-def _naming(name: str, parts: Iterator[_T]) -> Iterator[_T]:
-    """The same parts; damage is told with the file's name."""
+def _name_errors(name: str, items: Iterator[_T]) -> Iterator[_T]:
+    """The items; errors of reading them become a DataError with the file's name."""
     while True:
         try:
-            part = next(parts)
+            item = next(items)
         except StopIteration:
             return
         except EOFError as error:
             raise DataError(f"cannot read {name}: it is cut off ({error}); take a fresh copy") from error
-        except _DAMAGE as error:
+        except _DAMAGE_ERRORS as error:
             raise DataError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
-        yield part
+        yield item
 
 
 def peek(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The first bytes, `LOOK` of them or some more or all there are; and all blocks."""
-    read: list[bytes] = []
+    """Read the first bytes without consuming them.
+
+    Args:
+        blocks: of a file.
+
+    Returns:
+        At least `PEEK_SIZE` bytes, or all where there are fewer; and all blocks, the first ones included.
+    """
+    first_blocks: list[bytes] = []
     size = 0
     while size < PEEK_SIZE and (block := next(blocks, b"")):
-        read.append(block)
+        first_blocks.append(block)
         size += len(block)
-    return b"".join(read), itertools.chain(read, blocks)
+    return b"".join(first_blocks), itertools.chain(first_blocks, blocks)
 
 
-def _blocks(stream: Any, size: int) -> Iterator[bytes]:
+def _read_blocks(stream: Any, size: int) -> Iterator[bytes]:
     while block := stream.read(size):
         yield block
 
 
-def _zstd(stream: Any, name: str) -> Iterator[bytes]:
-    """The bytes of zstd frames. A kilobyte at a time, since nothing else bounds what it unpacks to (32 MB)."""
+def _unpack_zstd(stream: Any, name: str) -> Iterator[bytes]:
+    """The bytes of zstd frames, read by the kilobyte: that alone limits what is unpacked at once (to 32 MB)."""
     try:
         import zstandard
     except ImportError as error:
         raise DataError(f"{name} is packed with zstd, which one more package reads: pip install zstandard") from error
     try:
-        frame, left = zstandard.ZstdDecompressor().decompressobj(), b""
+        frame, packed = zstandard.ZstdDecompressor().decompressobj(), b""
         begun = False
-        while left or (left := stream.read(1024)):
+        while packed or (packed := stream.read(1024)):
             if frame.eof:
                 frame = zstandard.ZstdDecompressor().decompressobj()
-            if content := frame.decompress(left):
+            if content := frame.decompress(packed):
                 yield content
-            left, begun = frame.unused_data, True
+            packed, begun = frame.unused_data, True
         if begun and not frame.eof:
             raise EOFError("it ends within a frame")
     except zstandard.ZstdError as error:
