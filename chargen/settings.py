@@ -68,8 +68,8 @@ def setting_types(cls: type) -> dict[str, tuple[type, bool, bool]]:
         optional = isinstance(hint, types.UnionType)
         if optional:
             hint = next(part for part in typing.get_args(hint) if part is not type(None))
-        many = typing.get_origin(hint) is tuple
-        by_name[name] = (typing.get_args(hint)[0] if many else hint, optional, many)
+        is_tuple = typing.get_origin(hint) is tuple
+        by_name[name] = (typing.get_args(hint)[0] if is_tuple else hint, optional, is_tuple)
     return by_name
 
 
@@ -121,15 +121,15 @@ def check_settings(instance: Any) -> None:
     """
     field_types = setting_types(type(instance))
     for field in dataclasses.fields(instance):
-        plain_type, optional, many = field_types[field.name]
+        plain_type, optional, is_tuple = field_types[field.name]
         value = getattr(instance, field.name)
         if value is None and optional:
             continue
-        if many and not isinstance(value, (tuple, list)):
+        if is_tuple and not isinstance(value, (tuple, list)):
             raise SettingError(f"{field.name} is {repr_short(value)}: it must be a list", field.name)
-        items = value if many else [value]
+        items = value if is_tuple else [value]
         checked = [_check_value(field.name, item, plain_type, field.metadata) for item in items]
-        object.__setattr__(instance, field.name, tuple(checked) if many else checked[0])
+        object.__setattr__(instance, field.name, tuple(checked) if is_tuple else checked[0])
 
 
 def _check_value(name: str, value: Any, plain_type: type, metadata: Mapping[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.corpus_cache import ROLES, EncodedText, EncodingConfig, ProgressBar, encode_sources, open_entry
+from chargen.data.corpus_cache import ROLES, EncodedText, EncodingConfig, ProgressCallback, encode_sources, open_entry
 from chargen.data.reading import RAW, ReadingReport, clean, find_sources
 from chargen.data.repeats import copied_shares
 from chargen.data.sorted_lines import are_sorted
@@ -23,7 +23,7 @@ from chargen.data.vocabulary import Vocabulary, count_code_points
 from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
 from chargen.settings import check_text, make_settings, setting
 
-Names = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+SourceNames = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Corpus:
         config: the options.
         sources: for each role, the names it was read from, as absolute paths; empty for a text from memory.
         report: what reading met.
-        hidden: how many hidden or linked entries of folders, and files of runs, were not read.
+        hidden_entries: how many hidden or linked entries of folders, and files of runs, were not read.
         known: the vocabulary of a model to start from, all of which `vocabulary` contains.
     """
 
@@ -67,7 +67,7 @@ class Corpus:
     config: CorpusConfig
     sources: dict[str, list[str]]
     report: ReadingReport
-    hidden: int = 0
+    hidden_entries: int = 0
     known: Vocabulary | None = None
 
     def __repr__(self) -> str:
@@ -83,13 +83,13 @@ class Corpus:
     @classmethod
     def from_files(
         cls,
-        sources: Names,
+        sources: SourceNames,
         *,
-        valid: Names = (),
-        test: Names = (),
+        valid: SourceNames = (),
+        test: SourceNames = (),
         config: CorpusConfig | None = None,
         cache: str | os.PathLike[str] | None = None,
-        progress: ProgressBar | None = None,
+        progress: ProgressCallback | None = None,
         known: Vocabulary | None = None,
         **settings: Any,
     ) -> "Corpus":
@@ -125,7 +125,7 @@ class Corpus:
             known,
         )
         absolute = {role: _absolute(role_names) for role, role_names in names.items()}
-        return cls._from_encoded(text, key, config, absolute, sum(hidden for _, hidden in expanded.values()), known)
+        return cls._from_encoded(text, key, config, absolute, sum(count for _, count in expanded.values()), known)
 
     @classmethod
     def from_text(
@@ -164,27 +164,24 @@ class Corpus:
         key: str,
         config: CorpusConfig,
         sources: dict[str, list[str]],
-        hidden: int = 0,
+        hidden_entries: int = 0,
         known: Vocabulary | None = None,
     ) -> "Corpus":
         """Split the train sources by fractions, for every role that has no sources of its own."""
         encoded, valid, test = text.parts
+        has_valid, has_test = bool(sources["valid"]), bool(sources["test"])
         train, split_valid, split_test = split(
-            encoded,
-            config,
-            text.vocabulary.byte_mode,
-            keep_valid=bool(sources["valid"]),
-            keep_test=bool(sources["test"]),
+            encoded, config, text.vocabulary.byte_mode, keep_valid=has_valid, keep_test=has_test
         )
-        parts = train, valid if sources["valid"] else split_valid, test if sources["test"] else split_test
-        return cls(text.vocabulary, *parts, key, config, sources, text.report, hidden, known)
+        parts = train, valid if has_valid else split_valid, test if has_test else split_test
+        return cls(text.vocabulary, *parts, key, config, sources, text.report, hidden_entries, known)
 
     @classmethod
     def from_description(
         cls,
         described: dict[str, Any],
-        progress: ProgressBar | None = None,
-        elsewhere: Mapping[str, Names] | None = None,
+        progress: ProgressCallback | None = None,
+        elsewhere: Mapping[str, SourceNames] | None = None,
     ) -> "Corpus":
         """Read a described corpus again: from its sources or, where they are gone (standard input), from the cache.
 
@@ -259,7 +256,7 @@ class Corpus:
 
     @cached_property
     def repeated(self) -> dict[str, float]:
-        """The share of "valid" and "test" that is copied in an earlier part, and of "train" that stands in it twice.
+        """The share of "valid" and "test" that is copied in an earlier part, and of "train" that occurs in it twice.
 
         Near 1 for a text that is named in two roles, or twice in one; 0 for a text that only repeats itself.
         """

@@ -31,7 +31,7 @@ ROLES = ("train", "valid", "test")
 CACHE_FORMAT = 2
 """A part of every key: raised when entries of earlier versions are to be made anew."""
 SOURCE_CHANGED = "a source changed while it was read; run the command again when it is complete"
-ProgressBar = Callable[[str, int, int | None], None]
+ProgressCallback = Callable[[str, int, int | None], None]
 """Called as (activity, bytes done, bytes in total or None)."""
 
 
@@ -105,7 +105,7 @@ def encode_sources(
     sources: dict[str, list[Source]],
     config: EncodingConfig,
     folder: Path | None,
-    progress: ProgressBar,
+    progress: ProgressCallback,
     known: Vocabulary | None = None,
 ) -> tuple[EncodedText, str]:
     """Encode the sources of each role, or open the cache entry where they are encoded already.
@@ -153,7 +153,7 @@ class _Encoder:
         sources: dict[str, list[Source]],
         config: EncodingConfig,
         cache: Path,
-        progress: ProgressBar,
+        progress: ProgressCallback,
         known: Vocabulary | None,
     ) -> None:
         self.sources = sources
@@ -173,11 +173,11 @@ class _Encoder:
             work_folder.mkdir(parents=True)
             self._remove_abandoned()
             try:
-                content = self._hash_sources(work_folder)
-                entry = self.cache / self._key(content)
+                content_hash = self._hash_sources(work_folder)
+                entry = self.cache / self._key(content_hash)
                 text = open_entry(entry.name, self.cache)
                 if text is None:
-                    self._encode(work_folder, content)
+                    self._encode(work_folder, content_hash)
                     for spool in self.spooled.values():
                         spool.unlink()
                     _install(work_folder, entry)
@@ -227,11 +227,11 @@ class _Encoder:
         self.size, self.passed_over = reading.done, report.passed_over
         return reading.digest.hexdigest()
 
-    def _key(self, content: str) -> str:
+    def _key(self, content_hash: str) -> str:
         """The hash of content, roles and every option that shapes the ids."""
         options = {field.name: getattr(self.config, field.name) for field in fields(EncodingConfig)}
         roles = [self.files[role] for role in ROLES]
-        identity = [CACHE_FORMAT, content, roles, options, unicodedata.unidata_version]
+        identity = [CACHE_FORMAT, content_hash, roles, options, unicodedata.unidata_version]
         if self.known is not None:
             identity += [self.known.characters, self.known.folded]
         described = json.dumps(identity, sort_keys=True)
@@ -249,7 +249,7 @@ class _Encoder:
             self.sources[role], self.config, report=report, files=partial(self._open_files, reading, report)
         )
 
-    def _encode(self, work_folder: Path, content: str) -> None:
+    def _encode(self, work_folder: Path, content_hash: str) -> None:
         """Count the characters, then write the ids; raises DataError where the bytes are no longer those hashed."""
         counts = np.zeros(CODE_POINTS, np.int64)
         report = ReadingReport()
@@ -258,7 +258,7 @@ class _Encoder:
             for text in self._read_text(counting, role, report):
                 block_counts = count_code_points(text)
                 counts[: len(block_counts)] += block_counts
-        counting.check(content)
+        counting.check(content_hash)
         raw = self.config.encoding == RAW
         if counts[0xD800:0xE000].any() and not raw:
             raise DataError(f"the text holds a lone surrogate, which is not a character (in {self.config.encoding})")
@@ -279,7 +279,7 @@ class _Encoder:
                     sizes[part] += len(ids)
                     digest.update(ids.data)
                     yield ids.tobytes()
-            encoding.check(content)
+            encoding.check(content_hash)
 
         # A byte vocabulary writes one byte more from each of these code points on.
         longer_from = (0x80, 0x800, 0x10000) if vocabulary.byte_mode else ()
@@ -316,9 +316,9 @@ class _Pass:
             yield block
         self.digest.update(f"\0{size}\0".encode())
 
-    def check(self, content: str) -> None:
+    def check(self, content_hash: str) -> None:
         """Raise DataError where the bytes of this pass have another hash."""
-        if self.digest.hexdigest() != content:
+        if self.digest.hexdigest() != content_hash:
             raise DataError(SOURCE_CHANGED)
 
 

@@ -162,8 +162,8 @@ def describe_non_text(start: bytes, encoding: str) -> tuple[str, str] | None:
         return None
     controls = _CONTROL.findall(text)
     share = len(controls) / max(len(text), 1)
-    kinds = len(set(controls))
-    many_kinds = kinds >= MIN_KINDS and share * kinds >= MAX_SHARE_TIMES_KINDS and not _decodes(start, "utf-8")
+    num_kinds = len(set(controls))
+    many_kinds = num_kinds >= MIN_KINDS and share * num_kinds >= MAX_SHARE_TIMES_KINDS and not _decodes(start, "utf-8")
     if len(controls) < MIN_CONTROLS or not (share >= MAX_SHARE or many_kinds):
         return None
     return f"no text: {100 * share:.0f} % of its first {amount(len(text), 'character')} are control characters", ""

@@ -63,7 +63,7 @@ def suggest_lookalikes(text: str, positions: Collection[int], known: Collection[
         known: characters that the model knows.
 
     Returns:
-        A part of a message, such as "write 'é' for 'è'; "; or "" where nothing similar is known.
+        A part of a message, such as "write '-' for '–'; "; or "" where nothing similar is known.
     """
     advice = {}
     for position in positions:

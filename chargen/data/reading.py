@@ -435,7 +435,7 @@ def normalize_blocks(blocks: Iterable[str]) -> Iterator[str]:
     pending = ""
     for block in blocks:
         pending += block
-        cut = next((at for at in range(len(pending) - 1, 0, -1) if _is_boundary(pending[at])), 0)
+        cut = next((i for i in range(len(pending) - 1, 0, -1) if _is_boundary(pending[i])), 0)
         if cut:
             yield unicodedata.normalize("NFC", pending[:cut])
             pending = pending[cut:]

@@ -35,24 +35,24 @@ def copied_shares(parts: Sequence[NDArray[Any]]) -> list[float]:
         0 for a text that only repeats itself, and where N < 200.
     """
     shares = _copied_shares(parts, range(len(parts)), BLOCK_LENGTH)
-    for part in np.flatnonzero(shares).tolist():
-        length = min(LONG_BLOCK_LENGTH, max(BLOCK_LENGTH, len(parts[part]) // 4))
-        if _copied_shares(parts, [part], length)[0] < shares[part] / 2:
-            shares[part] = 0.0
+    for index in np.flatnonzero(shares).tolist():
+        length = min(LONG_BLOCK_LENGTH, max(BLOCK_LENGTH, len(parts[index]) // 4))
+        if _copied_shares(parts, [index], length)[0] < shares[index] / 2:
+            shares[index] = 0.0
     return shares
 
 
 def _copied_shares(parts: Sequence[NDArray[Any]], selected: Sequence[int], length: int) -> list[float]:
     """The share of the blocks of each selected part that are copied; each text is read once for all of them."""
-    blocks = {part: hash_blocks(parts[part], length) for part in selected}
-    counts = {part: np.zeros(len(hashes), np.int64) for part, hashes in blocks.items()}
-    for number, ids in enumerate(parts):
-        later = [part for part in selected if number < max(part, 1)]
-        sums = count_blocks(np.concatenate([blocks[part] for part in later] or [_NO_HASHES]), ids, length)
-        for part in later:
-            counts[part] += sums[: len(blocks[part])]
-            sums = sums[len(blocks[part]) :]
-    copies = [(counts[part] > (part == 0)) & (counts[part] <= MAX_OCCURRENCES) for part in selected]
+    blocks = {index: hash_blocks(parts[index], length) for index in selected}
+    counts = {index: np.zeros(len(hashes), np.int64) for index, hashes in blocks.items()}
+    for earlier, ids in enumerate(parts):
+        later = [index for index in selected if earlier < max(index, 1)]  # the first part is compared with itself
+        occurrences = count_blocks(np.concatenate([blocks[index] for index in later] or [_NO_HASHES]), ids, length)
+        for index in later:
+            counts[index] += occurrences[: len(blocks[index])]
+            occurrences = occurrences[len(blocks[index]) :]
+    copies = [(counts[index] > (index == 0)) & (counts[index] <= MAX_OCCURRENCES) for index in selected]
     return [float(is_copied.mean()) if len(is_copied) else 0.0 for is_copied in copies]
 
 

@@ -59,24 +59,24 @@ class File:
     advice: str = ""
 
 
-def unpack_files(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool = True) -> Iterator[File]:
+def unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, archives: bool = True) -> Iterator[File]:
     """Unpack the files in a stream of bytes: the stream itself, or the members of an archive, sorted by name.
 
     Args:
         name: for messages.
         stream: closed by the caller.
         suffix: of its name; after .gz, .bz2, .xz and .zst the content must be packed so.
-        block: bytes to read at a time.
+        block_size: bytes to read at a time.
         archives: whether packed files and archives are recognised by content; else by those suffixes alone.
 
     Raises:
         DataError: naming the file, where it is damaged or unpacks to more than it may.
     """
-    return _name_errors(name, _unpack_files(name, stream, suffix, block, archives))
+    return _name_errors(name, _unpack_files(name, stream, suffix, block_size, archives))
 
 
-def _unpack_files(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool) -> Iterator[File]:
-    start, _ = peek(_read_blocks(stream, min(block, PEEK_SIZE)))
+def _unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, archives: bool) -> Iterator[File]:
+    start, _ = peek(_read_blocks(stream, min(block_size, PEEK_SIZE)))
     claimed, detected = _PACKING_BY_SUFFIX.get(suffix, ""), detect_packing(start)
     if archives and start and claimed not in ("", detected):
         actual = f"packed with {detected}, not" if detected else "not packed"
@@ -86,11 +86,11 @@ def _unpack_files(name: str, stream: IO[bytes], suffix: str, block: int, archive
         packing = ""
     if packing:
         packed = _Replayed(start, stream)
-        unpacked = _unpack_zstd(packed, name) if packing == "zstd" else _read_blocks(_OPENERS[packing](packed), block)
-        start, blocks = peek(_SizeLimit(name, lambda: packed.count).check(unpacked))
+        content = _read_zstd(packed, name) if packing == "zstd" else _read_blocks(_OPENERS[packing](packed), block_size)
+        start, blocks = peek(_SizeLimit(name, lambda: packed.count).check(content))
     else:
-        start_blocks = (start[at : at + block] for at in range(0, len(start), block))
-        blocks = itertools.chain(start_blocks, _read_blocks(stream, block))
+        start_blocks = (start[offset : offset + block_size] for offset in range(0, len(start), block_size))
+        blocks = itertools.chain(start_blocks, _read_blocks(stream, block_size))
     if not archives or not (is_tar(start) or is_zip(start)):
         yield File(name, _name_errors(name, blocks))
         return
@@ -103,15 +103,15 @@ def _unpack_files(name: str, stream: IO[bytes], suffix: str, block: int, archive
         archive.seek(0)
         tar = is_tar(start)
         # Of members of the same name the last one counts, as in programs that write them to a disk.
-        members = _tar_members(archive, size, block) if tar else _zip_members(archive, block)
-        by_name = {member: (contents, problem) for member, contents, problem in members}
+        members = _tar_members(archive, size, block_size) if tar else _zip_members(archive, block_size)
+        by_name = {member: (read_content, problem) for member, read_content, problem in members}
         if not tar and (kind := classify_zip(list(by_name))):
             yield File(name, iter(()), False, *kind)
             return
         limit = _SizeLimit(name, lambda: size)
-        for member, (contents, problem) in sorted(by_name.items()):
-            full_name = f"{name}: {member}"
-            yield File(full_name, _name_errors(full_name, limit.check(contents())), True, problem or _hidden(member))
+        for member, (read_content, problem) in sorted(by_name.items()):
+            label = f"{name}: {member}"
+            yield File(label, _name_errors(label, limit.check(read_content())), True, problem or _hidden(member))
 
 
 def _hidden(member: str) -> str:
@@ -124,7 +124,7 @@ Member = tuple[str, Callable[[], Iterator[bytes]], str]
 """Its name, what reads its content, and the problem that prevents that."""
 
 
-def _tar_members(archive: IO[bytes], size: int, block: int) -> Iterator[Member]:
+def _tar_members(archive: IO[bytes], size: int, block_size: int) -> Iterator[Member]:
     """The members of a tar archive but its directories, in the order of the archive."""
     with tarfile.open(fileobj=cast(Any, _TarReader(archive)), mode="r:") as headers:
         for count in itertools.count():
@@ -135,26 +135,26 @@ def _tar_members(archive: IO[bytes], size: int, block: int) -> Iterator[Member]:
                 continue
             regular = member.isreg() and not member.issparse()
 
-            def contents(at: int = member.offset_data, length: int = member.size) -> Iterator[bytes]:
-                return _read_range(archive, at, length, block)
+            def read_content(offset: int = member.offset_data, length: int = member.size) -> Iterator[bytes]:
+                return _read_range(archive, offset, length, block_size)
 
-            yield member.name, contents, "" if regular else "a link or a device"
+            yield member.name, read_content, "" if regular else "a link or a device"
         archive.seek(headers.offset)
         if archive.read(512).strip(b"\0"):
             raise OSError("a header of the archive is damaged")
 
 
-def _read_range(archive: IO[bytes], at: int, length: int, block: int) -> Iterator[bytes]:
+def _read_range(archive: IO[bytes], offset: int, length: int, block_size: int) -> Iterator[bytes]:
     while length > 0:
-        archive.seek(at)
-        content = archive.read(min(block, length))
+        archive.seek(offset)
+        content = archive.read(min(block_size, length))
         if not content:
             raise EOFError("the archive ends within it")
-        at, length = at + len(content), length - len(content)
+        offset, length = offset + len(content), length - len(content)
         yield content
 
 
-def _zip_members(archive: IO[bytes], block: int) -> Iterator[Member]:
+def _zip_members(archive: IO[bytes], block_size: int) -> Iterator[Member]:
     """The members of a zip archive but its directories, in the order of the archive."""
     directory = zipfile.ZipFile(cast(Any, _ZipReader(archive)))
     for info in directory.infolist():
@@ -164,11 +164,11 @@ def _zip_members(archive: IO[bytes], block: int) -> Iterator[Member]:
         if stat.S_ISLNK(info.external_attr >> 16):
             problem = "a link"
 
-        def contents(info: zipfile.ZipInfo = info) -> Iterator[bytes]:
+        def read_content(info: zipfile.ZipInfo = info) -> Iterator[bytes]:
             with directory.open(info) as stream:
-                yield from _read_blocks(stream, block)
+                yield from _read_blocks(stream, block_size)
 
-        yield info.filename, contents, problem
+        yield info.filename, read_content, problem
 
 
 def _check_number(members: int) -> None:
@@ -286,7 +286,7 @@ def _read_blocks(stream: Any, size: int) -> Iterator[bytes]:
         yield block
 
 
-def _unpack_zstd(stream: Any, name: str) -> Iterator[bytes]:
+def _read_zstd(stream: Any, name: str) -> Iterator[bytes]:
     """The bytes of zstd frames, read by the kilobyte: that alone limits what is unpacked at once (to 32 MB)."""
     try:
         import zstandard
