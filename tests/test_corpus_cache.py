@@ -52,7 +52,7 @@ def test_the_cache_dies_with_the_text_its_cut_into_files_and_its_roles(tmp_path:
     for name, text in (("a", "xy"), ("b", "xyx"), ("c", "y"), ("d", "xyxy"), ("e", "")):
         (tmp_path / name).write_text(text)
     names = [["a"], ["b"], ["a", "a"], ["d"], ["b", "c"], ["d", "e"]]
-    keys = [Corpus.from_files([tmp_path / name for name in given]).key for given in names]
+    keys = [Corpus.from_files([tmp_path / name for name in sources]).key for sources in names]
     keys += [Corpus.from_files(tmp_path / "a", valid=tmp_path / "a").key]
     keys += [Corpus.from_files(tmp_path / "a", test=tmp_path / "a").key]
     assert len(set(keys)) == len(keys)

@@ -58,9 +58,9 @@ def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path):
         writer = start(WRITER, target)
         time.sleep(moments.random() * 0.02)
         kill(writer)
-        found = target.read_bytes()
-        assert len(found) == SIZE
-        assert found == found[:1] * SIZE
+        content = target.read_bytes()
+        assert len(content) == SIZE
+        assert content == content[:1] * SIZE
         halves += len(os.listdir(tmp_path)) > 1
         remove_leftovers(tmp_path)
         assert os.listdir(tmp_path) == ["model"]
@@ -151,12 +151,12 @@ def test_a_disk_that_cannot_be_measured_and_other_errors_give_the_reason_alone(t
 def test_what_a_killed_writer_would_leave_is_removed(tmp_path):
     def blocks():
         yield b"new"
-        left.extend(os.listdir(tmp_path))
+        leftovers.extend(os.listdir(tmp_path))
 
-    left = []
+    leftovers = []
     write_durably(tmp_path / "f", blocks())
-    assert len(left) == 1
-    (tmp_path / left[0]).write_bytes(b"new")
+    assert len(leftovers) == 1
+    (tmp_path / leftovers[0]).write_bytes(b"new")
     remove_leftovers(tmp_path)
     assert os.listdir(tmp_path) == ["f"]
 
@@ -233,7 +233,7 @@ def test_the_umask_is_honoured(tmp_path, mask):
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path):
-    left = [".model.safetensors.0123456789abcdef.tmp", ".a.b.ffffffffffffffff.tmp"]
+    leftovers = [".model.safetensors.0123456789abcdef.tmp", ".a.b.ffffffffffffffff.tmp"]
     kept = ["model.tmp", ".model.tmp", ".lock", "metrics.jsonl", "a.0123456789abcdef.tmp", ".a.0123456789ABCDEF.tmp"]
     kept += [
         ".a.0123.tmp",
@@ -242,13 +242,13 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path):
         ".a.0123456789abcdef0.tmp",
         "..0123456789abcdef.tmp",
     ]
-    for name in left + kept:
+    for name in leftovers + kept:
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / left[0]).write_bytes(b"")
+    (tmp_path / "sub" / leftovers[0]).write_bytes(b"")
     remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted([*kept, "sub"])
-    assert os.listdir(tmp_path / "sub") == [left[0]]
+    assert os.listdir(tmp_path / "sub") == [leftovers[0]]
 
 
 def test_a_folder_named_like_a_leftover_is_let_be(tmp_path):

@@ -121,9 +121,9 @@ NONE: dict[str, tuple[Callable[[], bytes], str]] = {
 @pytest.mark.parametrize("encoding", READ_AS)
 def test_what_is_no_text_is_named(name: str, encoding: str):
     content, words = NONE[name]
-    found = describe_non_text(content(), encoding)
-    assert found is not None
-    assert found[0].startswith(words)
+    described = describe_non_text(content(), encoding)
+    assert described is not None
+    assert described[0].startswith(words)
 
 
 @given(st.integers(0, 2**32), st.integers(700, 5000))

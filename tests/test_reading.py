@@ -59,9 +59,11 @@ def read(*contents: bytes, size: int = 1 << 20, report: ReadingReport | None = N
 @example("\ufeff\ufeffa\r\n\r", "utf-8", 1, "lf", "none")
 def test_the_size_of_a_block_does_not_matter(text: str, encoding: str, size: int, newline: str, normalize: str):
     marked = encoding in ("utf-16", "utf-32", "utf-8-sig")
-    wanted = clean(text if marked else text.removeprefix("\ufeff"), ReadingConfig(newline=newline, normalize=normalize))
+    expected = clean(
+        text if marked else text.removeprefix("\ufeff"), ReadingConfig(newline=newline, normalize=normalize)
+    )
     content = text.encode(encoding)
-    assert read(content, size=size, encoding=encoding, newline=newline, normalize=normalize) == wanted
+    assert read(content, size=size, encoding=encoding, newline=newline, normalize=normalize) == expected
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -139,8 +141,8 @@ def test_replacements_are_counted_exactly(pieces: list[bytes], size: int, encodi
     calls = []
     codecs.register_error("chargen-test", lambda error: (calls.append(error) or "\ufffd", error.end))
     content, report = b"".join(pieces), ReadingReport()
-    wanted = content.decode(encoding, "chargen-test").removeprefix("\ufeff")
-    assert read(content, size=size, encoding=encoding, errors="replace", report=report) == wanted
+    expected = content.decode(encoding, "chargen-test").removeprefix("\ufeff")
+    assert read(content, size=size, encoding=encoding, errors="replace", report=report) == expected
     assert (report.replaced, report.bytes) == (len(calls), len(content))
 
 
@@ -423,9 +425,9 @@ def test_raw_bytes_have_no_normal_form():
 
 @given(texts)
 def test_a_raw_text_in_memory_is_its_utf_8_a_character_a_byte(text: str):
-    found = clean(text, ReadingConfig(encoding="raw"))
-    assert found.encode("ascii", "surrogateescape") == text.encode()
-    assert clean(found, ReadingConfig(encoding="raw")) == found
+    cleaned = clean(text, ReadingConfig(encoding="raw"))
+    assert cleaned.encode("ascii", "surrogateescape") == text.encode()
+    assert clean(cleaned, ReadingConfig(encoding="raw")) == cleaned
 
 
 def test_a_raw_text_cannot_hold_what_is_no_byte():
@@ -448,9 +450,9 @@ BORDERS = [
 
 
 @pytest.mark.parametrize("size", [1, 2, 100])
-@pytest.mark.parametrize(("contents", "config", "wanted"), BORDERS)
-def test_what_stands_between_two_files(contents: list[bytes], config: dict[str, Any], wanted: str, size: int):
+@pytest.mark.parametrize(("contents", "config", "expected"), BORDERS)
+def test_what_stands_between_two_files(contents: list[bytes], config: dict[str, Any], expected: str, size: int):
     report = ReadingReport()
-    assert read(*contents, size=size, report=report, **config) == wanted
+    assert read(*contents, size=size, report=report, **config) == expected
     assert report.joined <= len(contents) - 1
-    assert bool(report.joined) == (wanted != read(*contents, **{**config, "between": ""}))
+    assert bool(report.joined) == (expected != read(*contents, **{**config, "between": ""}))

@@ -109,11 +109,11 @@ def test_an_archive_on_standard_input_is_read_alike(
             return not pipe
 
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Stream(content)))
-    wanted = text_of(write_folder(tmp_path / "x", FOLDER))
-    assert text_of("-") == wanted
+    expected = text_of(write_folder(tmp_path / "x", FOLDER))
+    assert text_of("-") == expected
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Stream(content)))
     corpus = Corpus.from_files("-", valid_fraction=0)
-    assert corpus.vocabulary.decode(corpus.train) == wanted
+    assert corpus.vocabulary.decode(corpus.train) == expected
 
 
 def test_a_packed_text_needs_no_suffix(tmp_path: Path):
@@ -170,7 +170,7 @@ def test_names_links_and_devices_lead_nowhere(
     monkeypatch.chdir(tmp_path / "deep/in/here")
     before, report = sorted(tmp_path.rglob("*")), ReadingReport()
     assert text_of("x", report=report) == "text\n" * len(SNEAKY)
-    assert all(one.endswith(("(a link or a device)", "(a link)")) for one in report.passed_over)
+    assert all(entry.endswith(("(a link or a device)", "(a link)")) for entry in report.passed_over)
     assert len(report.passed_over) == (5 if archive is hostile_tar else 1)
     assert sorted(tmp_path.rglob("*")) == before
 
