@@ -117,7 +117,7 @@ class Corpus:
         expanded = {role: find_sources(role_names) for role, role_names in names.items()}
         if sum(role_names.count("-") for role_names in names.values()) > 1:
             raise DataError("standard input can be read only once; name - once")
-        text, key = encode_sources(
+        encoded, key = encode_sources(
             {role: role_sources for role, (role_sources, _) in expanded.items()},
             config,
             Path(cache) if cache is not None else None,
@@ -125,7 +125,7 @@ class Corpus:
             known,
         )
         absolute = {role: _absolute(role_names) for role, role_names in names.items()}
-        return cls._from_encoded(text, key, config, absolute, sum(count for _, count in expanded.values()), known)
+        return cls._from_encoded(encoded, key, config, absolute, sum(count for _, count in expanded.values()), known)
 
     @classmethod
     def from_text(
@@ -151,8 +151,8 @@ class Corpus:
         counts = count_code_points(text)
         vocabulary = Vocabulary.from_counts(counts, unit=config.unit, raw=raw, min_count=config.min_count, known=known)
         ids = vocabulary.encode(text)
-        named = [asdict(config), text] + ([known.characters, known.folded] if known is not None else [])
-        key = hashlib.sha256(json.dumps(named).encode()).hexdigest()
+        identity = [asdict(config), text] + ([known.characters, known.folded] if known is not None else [])
+        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         sources: dict[str, list[str]] = {role: [] for role in ROLES}
         parts = split(ids, config, vocabulary.byte_mode)
         return cls(vocabulary, *parts, key, config, sources, ReadingReport(), known=known)
@@ -160,7 +160,7 @@ class Corpus:
     @classmethod
     def _from_encoded(
         cls,
-        text: EncodedText,
+        encoded: EncodedText,
         key: str,
         config: CorpusConfig,
         sources: dict[str, list[str]],
@@ -168,13 +168,13 @@ class Corpus:
         known: Vocabulary | None = None,
     ) -> "Corpus":
         """Split the train sources by fractions, for every role that has no sources of its own."""
-        encoded, valid, test = text.parts
+        ids, valid, test = encoded.parts
         has_valid, has_test = bool(sources["valid"]), bool(sources["test"])
         train, split_valid, split_test = split(
-            encoded, config, text.vocabulary.byte_mode, keep_valid=has_valid, keep_test=has_test
+            ids, config, encoded.vocabulary.byte_mode, keep_valid=has_valid, keep_test=has_test
         )
         parts = train, valid if has_valid else split_valid, test if has_test else split_test
-        return cls(text.vocabulary, *parts, key, config, sources, text.report, hidden_entries, known)
+        return cls(encoded.vocabulary, *parts, key, config, sources, encoded.report, hidden_entries, known)
 
     @classmethod
     def from_description(
@@ -214,10 +214,10 @@ class Corpus:
             if not names or any(source.is_stream for source in find_sources(names)[0]):
                 raise DataError("the text of this run was given once and is no longer in the cache; start a new run")
         except DataError:
-            text = None if moved else open_entry(key)
-            if text is None:
+            encoded = None if moved else open_entry(key)
+            if encoded is None:
                 raise
-            return cls._from_encoded(text, key, config, sources, known=known)
+            return cls._from_encoded(encoded, key, config, sources, known=known)
         corpus = cls.from_files(train, valid=valid, test=test, config=config, progress=progress, known=known)
         if corpus.key != key:
             if "between" not in described["config"]:

@@ -125,10 +125,10 @@ def encode_sources(
         ChargenError: where the cache cannot be written.
     """
     encoder = _Encoder(sources, config, folder or cache_folder(), progress, known)
-    text, key = encoder.make_entry()
-    if text is None:
+    encoded, key = encoder.make_entry()
+    if encoded is None:
         raise ChargenError(f"{encoder.cache / key} vanished from the cache while it was read; run the command again")
-    return text, key
+    return encoded, key
 
 
 def _install(work_folder: Path, entry: Path) -> None:
@@ -175,13 +175,13 @@ class _Encoder:
             try:
                 content_hash = self._hash_sources(work_folder)
                 entry = self.cache / self._key(content_hash)
-                text = open_entry(entry.name, self.cache)
-                if text is None:
+                encoded = open_entry(entry.name, self.cache)
+                if encoded is None:
                     self._encode(work_folder, content_hash)
                     for spool in self.spooled.values():
                         spool.unlink()
                     _install(work_folder, entry)
-                    text = open_entry(entry.name, self.cache)
+                    encoded = open_entry(entry.name, self.cache)
             finally:
                 shutil.rmtree(work_folder, ignore_errors=True)
         except (OSError, WriteError) as error:
@@ -189,9 +189,9 @@ class _Encoder:
             if isinstance(error, OSError):
                 reason = f"cannot write the cache {self.cache}: {describe_os_error(error, self.cache)}"
             raise ChargenError(f"{reason}; set CHARGEN_CACHE to a folder with room") from error
-        if text is not None:
-            text.report.passed_over = self.passed_over
-        return text, entry.name
+        if encoded is not None:
+            encoded.report.passed_over = self.passed_over
+        return encoded, entry.name
 
     def _remove_abandoned(self) -> None:
         """Remove unfinished entries of processes that were killed at least a day ago."""

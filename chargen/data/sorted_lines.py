@@ -46,10 +46,10 @@ def _sample_lines(ids: NDArray[Any], vocabulary: Vocabulary) -> list[str]:
     """The beginnings of up to 500 evenly spaced lines of a text (N,), in its order."""
     line_ends = [vocabulary.encode(end, "skip") for end in "\n\r"]  # a lone CR ends a line where no LF is near
     starts = set()
-    for at in np.unique(np.linspace(0, max(len(ids) - 1, 0), MAX_LINES).astype(np.int64)).tolist():
-        end = _find_line_end(ids[at : at + 10 * MAX_LENGTH], line_ends)
+    for position in np.unique(np.linspace(0, max(len(ids) - 1, 0), MAX_LINES).astype(np.int64)).tolist():
+        end = _find_line_end(ids[position : position + 10 * MAX_LENGTH], line_ends)
         if end is not None:
-            starts.add(at + end + 1)
+            starts.add(position + end + 1)
     lines = []
     for start in sorted(starts):
         line = ids[start : start + MAX_LENGTH]
@@ -79,8 +79,8 @@ def _distance(train: list[str], valid: list[str]) -> float:
 
 def _are_numbered(lines: list[str]) -> bool:
     """True where the first difference of most lines from the next line is a digit."""
-    num_digits = 0
+    num_numbered = 0
     for line, next_line in itertools.pairwise(lines):
         differing = next(((a, b) for a, b in zip(line, next_line, strict=False) if a != b), ("", ""))
-        num_digits += any(map(str.isdigit, differing))
-    return num_digits > len(lines) / 2
+        num_numbered += any(map(str.isdigit, differing))
+    return num_numbered > len(lines) / 2
