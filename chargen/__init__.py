@@ -1,6 +1,6 @@
 """chargen: learn a text, one character at a time, and write more of it.
 
-Names are imported when they are first used, so that what needs no torch never loads it.
+A name is imported when it is first used, so that programs that need no torch never load it.
 """
 
 import importlib
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_WHERE = {
+_MODULES = {
     "ArgumentError": "chargen.errors",
     "ChargenError": "chargen.errors",
     "Corpus": "chargen.data.corpus",
@@ -34,7 +34,7 @@ _WHERE = {
     "Trainer": "chargen.training.trainer",
     "evaluate": "chargen.evaluation.loss",
 }
-__all__ = ["__version__", *_WHERE]  # noqa: PLE0604
+__all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from chargen.data.batches import ConsecutiveBatches, RandomBatches
@@ -56,9 +56,9 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module 'chargen' has no attribute {name!r}")
-    return getattr(importlib.import_module(_WHERE[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

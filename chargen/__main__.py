@@ -1,4 +1,4 @@
-"""`python -m chargen` is `chargen`."""
+"""Runs the command `chargen` as `python -m chargen`."""
 
 import signal
 
@@ -6,7 +6,7 @@ from chargen.cli.signals import interrupt
 
 
 def main() -> None:
-    """Load the command and run it."""
+    """Load the command line and run it; Ctrl-C is handled even while it loads."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
     from chargen.cli.main import main as run

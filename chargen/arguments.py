@@ -1,4 +1,4 @@
-"""Whether an array that somebody gives is what a function needs. What does not fit is told in one line."""
+"""Checks of arrays that callers pass in. A misfit is an ArgumentError of one line."""
 
 from typing import Any
 
@@ -7,51 +7,78 @@ from numpy.typing import NDArray
 
 from chargen.errors import ArgumentError
 
-_KINDS: dict[Any, tuple[str, str]] = {
+_ACCEPTED: dict[Any, tuple[str, str]] = {
     np.int64: ("iu", "whole numbers"), np.float32: ("fiu", "numbers"), np.float64: ("fiu", "numbers"),
     np.bool_: ("b", "true or false"),
 }  # fmt: skip
+"""For each dtype that may be asked for: the kinds of dtype (NumPy's letters) that are converted, and their name."""
 
 
-def fitting(name: str, values: Any, shape: tuple[int | None, ...], kind: Any) -> NDArray[Any]:
-    """Values as memory in order, of one type, that may be written. They are copied only where they are not.
+def as_array(name: str, values: Any, shape: tuple[int | None, ...], dtype: Any) -> NDArray[Any]:
+    """Return values as a writable C-contiguous array; they are copied only where they are not one already.
 
     Args:
-        shape: None where any number fits.
-        kind: np.int64, np.float32, np.float64 or np.bool_.
+        name: of the argument, for messages.
+        values: an array, or what NumPy makes one of.
+        shape: the shape needed; None where any size fits.
+        dtype: np.int64, np.float32, np.float64 or np.bool_.
 
-    Raises ArgumentError where they have another shape, or are no such numbers.
+    Returns:
+        An array of exactly that shape and dtype.
+
+    Raises:
+        ArgumentError: where the values have another shape, or are no such numbers.
     """
-    if type(values) is np.ndarray and values.dtype == kind and values.shape == shape and _in_order(values):
+    if type(values) is np.ndarray and values.dtype == dtype and values.shape == shape and _is_plain(values):
         return values
-    found = checked(name, values, shape, kind)
-    with np.errstate(over="ignore"):  # the caller looks at what comes of it
-        found = np.asarray(found, kind)
-    return found if _in_order(found) else np.array(found, order="C")
+    array = check_array(name, values, shape, dtype)
+    with np.errstate(over="ignore"):  # the caller checks for infinities
+        array = np.asarray(array, dtype)
+    return array if _is_plain(array) else np.array(array, order="C")
 
 
-def _in_order(values: NDArray[Any]) -> bool:
-    """Whether that is memory in order that may be written; what has one row only might still step backwards."""
-    return values.flags.carray and min(values.strides, default=0) >= 0
+def _is_plain(array: NDArray[Any]) -> bool:
+    """Whether an array is writable and C-contiguous, without a negative stride, which one row alone may have."""
+    return array.flags.carray and min(array.strides, default=0) >= 0
 
 
-def checked(name: str, values: Any, shape: tuple[int | None, ...], kind: Any) -> NDArray[Any]:
-    """Values as an array, of whatever type and layout. Raises ArgumentError as `fitting`."""
-    letters, words = _KINDS[kind]
+def check_array(name: str, values: Any, shape: tuple[int | None, ...], dtype: Any) -> NDArray[Any]:
+    """Return values as an array of the shape needed; its dtype and layout stay what they are.
+
+    Args:
+        name: of the argument, for messages.
+        values: an array, or what NumPy makes one of.
+        shape: the shape needed; None where any size fits.
+        dtype: np.int64, np.float32, np.float64 or np.bool_: what the numbers must be convertible to.
+
+    Raises:
+        ArgumentError: where the values have another shape, or are no such numbers.
+    """
+    kinds, words = _ACCEPTED[dtype]
     needed = "(" + ", ".join("any" if size is None else str(size) for size in shape) + f") of {words}"
     try:
-        found = np.asarray(values)
+        array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ArgumentError(f"{name} of type {type(values).__name__}: needed is {needed}") from error
-    fits = found.ndim == len(shape) and all(
-        wanted in (None, size) for size, wanted in zip(found.shape, shape, strict=True)
+    fits = array.ndim == len(shape) and all(
+        needed_size in (None, size) for size, needed_size in zip(array.shape, shape, strict=True)
     )
-    if not fits or (found.size and found.dtype.kind not in letters):
-        raise ArgumentError(f"{name} of shape {found.shape} and type {found.dtype}: needed is {needed}")
-    return found
+    if not fits or (array.size and array.dtype.kind not in kinds):
+        raise ArgumentError(f"{name} of shape {array.shape} and type {array.dtype}: needed is {needed}")
+    return array
 
 
-def within(name: str, values: NDArray[Any], low: float, below: float) -> None:
-    """Raise ArgumentError where a number is beyond, or none."""
+def check_range(name: str, values: NDArray[Any], low: float, below: float) -> None:
+    """Check that all numbers of an array are in a range.
+
+    Args:
+        name: of the argument, for messages.
+        values: the numbers, of any shape.
+        low: the least allowed number.
+        below: what every number must be less than.
+
+    Raises:
+        ArgumentError: where a number is outside the range, or NaN.
+    """
     if values.size and not (low <= values.min() and values.max() < below):
         raise ArgumentError(f"{name} from {values.min()} to {values.max()}: needed is {low} to below {below}")

@@ -10,5 +10,9 @@ CHECKPOINTS = Path("checkpoints")
 
 
 def cache_folder() -> Path:
-    """Encoded texts and compiled kernels: $CHARGEN_CACHE, or the system's place for caches. It may be deleted."""
+    """Return the folder for encoded texts and compiled kernels. It may be deleted at any time.
+
+    Returns:
+        $CHARGEN_CACHE, or else the system's place for caches.
+    """
     return Path(os.environ.get("CHARGEN_CACHE") or platformdirs.user_cache_dir("chargen", appauthor=False))

@@ -1,6 +1,6 @@
-"""Files written so that a kill at any instant leaves either the old file or the new one, whole.
+"""Files written so that a kill at any instant leaves either the complete old file or the complete new one.
 
-A temporary file in the same folder, fsync, rename, fsync of the folder. The umask is honoured.
+The order is: a temporary file in the same folder, fsync, rename, fsync of the folder. The umask is honoured.
 """
 
 import contextlib
@@ -20,16 +20,20 @@ _TEMPORARY = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
 
 
 def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes], size: int | None = None) -> None:
-    """Write `blocks` to `path`: when this returns the file is on the disk, and at no moment is `path` half written.
+    """Write a file: when this returns it is on the disk, and at no moment is it half written.
 
     Args:
-        size: of all blocks, in bytes, for the message; a sequence's is known.
+        path: the file; where it is a link, the file that it leads to.
+        blocks: its content.
+        size: bytes of all blocks, for the message; of a sequence it is computed.
 
-    Raises WriteError with the path and the reason (disk full, no permission); the previous file is then untouched.
+    Raises:
+        WriteError: with the path and the reason (disk full, no permission). The previous file is then untouched,
+            unless the message says that the new one is written.
     """
     target = Path(os.path.realpath(path))  # a link stays a link
-    before = os.path.exists(target)
-    if before and not os.path.isfile(target):
+    exists = os.path.exists(target)
+    if exists and not os.path.isfile(target):
         raise WriteError(f"cannot write {path}: there is something else than a file")
     if isinstance(blocks, Sequence):
         size = sum(map(len, blocks))
@@ -48,7 +52,7 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes], size: i
                 temporary.unlink()
             raise
     except OSError as error:
-        unchanged = "; the previous file is unchanged" * before
+        unchanged = "; the previous file is unchanged" * exists
         raise WriteError(
             f"cannot write {target}: {describe_os_error(error, target.parent, size)}{unchanged}"
         ) from error
@@ -60,29 +64,49 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes], size: i
 
 
 def describe_os_error(error: OSError, folder: Path, size: int | None = None) -> str:
-    """What the system says of a write that failed; of a full disk also what was needed, and how much is free."""
+    """Say why a write failed, as part of a message; of a full disk also the size needed and what is free.
+
+    Args:
+        error: what the system raised.
+        folder: where the file was to be.
+        size: bytes of the file, where known.
+    """
     reason = str(error.strerror or error)
     facts = []
     if error.errno in (errno.ENOSPC, errno.EDQUOT) and size is not None:
-        facts.append(f"{_measured(size)} needed")
+        facts.append(f"{_format_size(size)} needed")
     if error.errno == errno.ENOSPC:
         with contextlib.suppress(OSError):
-            facts.append(f"{_measured(shutil.disk_usage(folder).free)} free")
+            facts.append(f"{_format_size(shutil.disk_usage(folder).free)} free")
     return reason + f" ({', '.join(facts)})" * bool(facts)
 
 
-def _measured(size: int) -> str:
+def _format_size(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 10**6 else amount(size, "byte")
 
 
-def blocked(path: Path) -> str:
-    """Why no file can be at `path`: another one is where a folder above it must be. Nothing where none is."""
-    above = next((parent for parent in Path(os.path.abspath(path)).parents if os.path.lexists(parent)), None)
-    return "" if above is None or above.is_dir() else f"{os.path.relpath(above)} is no folder"
+def explain_blocked_path(path: Path) -> str:
+    """Say why no file can be at a path, as part of a message: a file is where a folder above it must be.
+
+    Args:
+        path: where a file is to be.
+
+    Returns:
+        The reason, or "" where there is none.
+    """
+    nearest = next((parent for parent in Path(os.path.abspath(path)).parents if os.path.lexists(parent)), None)
+    return "" if nearest is None or nearest.is_dir() else f"{os.path.relpath(nearest)} is no folder"
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, that a crash cannot take away. Raises OSError."""
+    """Make a folder, and those above it; when this returns a crash cannot take them away.
+
+    Args:
+        folder: may exist already.
+
+    Raises:
+        OSError: where the system refuses.
+    """
     if not folder.is_dir():
         if folder.parent != folder:
             make_folder(folder.parent)
@@ -90,23 +114,33 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-class SameFolder:
-    """A folder that is written by its name for as long as that names the same folder.
+class FolderGuard:
+    """Notices when the folder at a path is replaced by another one.
 
-    While it is held open, the system gives its number to no other one.
+    The folder is held open, so that the system gives its inode number to no other.
+
+    Args:
+        path: the folder.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
         if hasattr(os, "O_DIRECTORY"):
-            with contextlib.suppress(OSError):  # it can be written, but not read: then nobody can tell
+            with contextlib.suppress(
+                OSError
+            ):  # a folder may be writable, but not readable: then only its absence is noticed
                 self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
     def check(self) -> None:
-        """Raise OSError where it is gone, WriteError where another one has taken its place."""
-        found = os.stat(self.path)
-        if self._descriptor is not None and not os.path.samestat(found, os.fstat(self._descriptor)):
+        """Check that the path still leads to the folder.
+
+        Raises:
+            OSError: where the folder is gone.
+            WriteError: where another folder is in its place.
+        """
+        status = os.stat(self.path)
+        if self._descriptor is not None and not os.path.samestat(status, os.fstat(self._descriptor)):
             raise WriteError(f"cannot write into {self.path}: it is another folder than the one that this run began in")
 
     def __del__(self) -> None:
@@ -115,9 +149,15 @@ class SameFolder:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the folder's entries on the disk, where that can be done.
+    """Put the entries of a folder on the disk, where that is possible.
 
-    Windows opens no folder, nor is one opened by who may write but not read there; some file systems sync none.
+    It is not on Windows, in a folder that this process may not read, and on file systems that sync no folders.
+
+    Args:
+        folder: must exist.
+
+    Raises:
+        OSError: where the disk refuses.
     """
     if not hasattr(os, "O_DIRECTORY"):
         return
@@ -133,15 +173,26 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that a killed writer left in `folder`; call it while holding the folder's lock."""
+    """Remove temporary files that a killed writer left behind.
+
+    Args:
+        folder: the caller holds its lock.
+    """
     for entry in folder.iterdir():
         if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
             entry.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; the lock dies with the process. Raises ChargenError where another holds it."""
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder for this process while the context lasts; the lock dies with the process.
+
+    Args:
+        folder: must exist.
+
+    Raises:
+        ChargenError: where another process holds the lock, or none can be made.
+    """
     path = folder / ".lock"
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
         raise ChargenError(f"{path} is not a lock that chargen made; choose another --out")

@@ -1,4 +1,4 @@
-"""Every error a user can meet, each with the exit code of the command that meets it.
+"""Every error that chargen raises on purpose, each with the exit code of the command that it ends.
 
 A message is one line: what was wrong, with the values, and what to do.
 """
@@ -13,14 +13,19 @@ class ChargenError(Exception):
 
 
 class WriteError(ChargenError):
-    """The disk refused a file; the one that was there before is unchanged, and a run may go on without it."""
+    """A file could not be written; the previous one is unchanged, and a run may continue without it."""
 
 
-NOT_FINITE = "the model's predictions are not finite: its weights are too large to compute with"
+NOT_FINITE_MESSAGE = "the model's predictions are not finite: its weights are too large to compute with"
 
 
 class SettingError(ChargenError):
-    """A setting is out of its range or contradicts another; `setting` is its name, where one is to blame."""
+    """A setting is out of its range or contradicts another.
+
+    Args:
+        message: one line.
+        setting: its name, where a single setting is wrong.
+    """
 
     exit_code = 2
 
@@ -30,11 +35,11 @@ class SettingError(ChargenError):
 
 
 class ArgumentError(ChargenError, ValueError):
-    """What a function was called with does not fit it: a value, a shape, a type or a device."""
+    """An argument of a function has a wrong value, shape, type or device."""
 
 
 class DataError(ChargenError):
-    """A text cannot be read, or holds too little, or holds what the model does not know."""
+    """A text cannot be read, is too short, or holds characters that the model does not know."""
 
     exit_code = 3
 
@@ -52,7 +57,12 @@ class Diverged(ChargenError):
 
 
 class Stopped(ChargenError):
-    """A signal asked the command to stop; what was under way has been saved."""
+    """A signal asked the command to stop; its work has been saved.
+
+    Args:
+        message: one line.
+        exit_code: 130 after an interrupt, 143 after a termination.
+    """
 
     exit_code = 130
 
@@ -62,24 +72,36 @@ class Stopped(ChargenError):
 
 
 def truncate(value: object, length: int = 60, write: Callable[[object], str] = str) -> str:
-    """A value as a message may show it: what a file or a person gives does not decide how long the message is."""
+    """Format a value for a message, in one line of limited length, whatever a file or a person put into it.
+
+    Args:
+        value: anything.
+        length: characters to keep.
+        write: formats it, such as `repr`.
+    """
     try:
         text = write(value)
-    except (RecursionError, ValueError):  # tables in tables, or thousands of digits
+    except (RecursionError, ValueError):  # deeply nested tables, or thousands of digits
         return f"of type {type(value).__name__}, too large to show"
     text = text if len(text) <= length else f"{text[:length]}…"
     return "\\n".join(text.splitlines())
 
 
 def repr_short(value: object) -> str:
-    """A setting's value, in one line."""
+    """Format a value for a message as Python writes it, in one line of at most about 200 characters.
+
+    Args:
+        value: anything.
+    """
     return truncate(value, 200, repr)
 
 
 def amount(number: float, noun: str, plural: str = "") -> str:
-    """A number of things, in words: 1 file, 2,000 files, 1.5 minutes.
+    """Format a number of things: 1 file, 2,000 files, 1.5 minutes.
 
     Args:
+        number: how many.
+        noun: the singular.
         plural: of the noun, where it does not just end in s.
     """
     digits = f"{number:,.10g}" if isinstance(number, float) else f"{number:,}"

@@ -3,36 +3,36 @@
 import os
 import threading
 import weakref
-from types import TracebackType
 
 
 class Lock:
-    """Lets one thread in, which may come in again. A copy has a lock of its own, and so has a forked child.
+    """A reentrant lock for threads, used as a context manager. A copy of it, or a forked child, has a lock of its own.
 
-    In a child the thread that held the lock does not exist, and would never let go.
+    In a child the thread that held the lock does not exist, and would never release it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        _ALL.add(self)
+        _LOCKS.add(self)
 
     def __enter__(self) -> None:
         self._lock.acquire()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._lock.release()
 
     def __reduce__(self) -> tuple[type["Lock"], tuple[()]]:
         return Lock, ()
 
 
-_ALL: "weakref.WeakSet[Lock]" = weakref.WeakSet()
+_LOCKS: "weakref.WeakSet[Lock]" = weakref.WeakSet()
+"""Every lock of this process."""
 
 
-def _in_a_child() -> None:
-    for lock in _ALL:
+def _renew_locks() -> None:
+    for lock in _LOCKS:
         lock._lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_a_child)
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -1,4 +1,4 @@
-"""Randomness that is addressed, not consumed: a draw is a pure function of what it is for.
+"""Randomness that is addressed, not consumed: a draw is a pure function of its address.
 
 Every random number in chargen is Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random
 numbers: as easy as 1, 2, 3", 2011) of (seed, index, n, purpose), so no generator has a state to
@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 MULTIPLIERS, WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
-"""Philox's constants, of 32 bits."""
+"""Constants of Philox, 32 bits each."""
 _LOW = 0xFFFFFFFF
+"""Mask of the low 32 bits."""
 
 MAX_SEED = 2**64 - 1
 
 
 class Purpose(enum.IntEnum):
-    """What a draw is for; draws for different purposes are independent. The numbers are part of the promise."""
+    """What a draw is for. Draws for different purposes are independent; the numbers never change."""
 
     INITIALIZE = 0
     PHASE = 1
@@ -34,14 +35,22 @@ class Purpose(enum.IntEnum):
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
-    """Philox4x32-10: counter (..., 4) of 32-bit words in uint64 -> four random 32-bit words (..., 4)."""
-    flat = counter.reshape(-1, 4)  # with a dimension: of 64-bit scalars and Python's integers NumPy 1 makes floats
+    """Compute Philox4x32-10 for each counter.
+
+    Args:
+        counter: (..., 4), 32-bit words in uint64.
+        key: two 32-bit words.
+
+    Returns:
+        Four random 32-bit words for each counter, (..., 4), in uint64.
+    """
+    flat = counter.reshape(-1, 4)  # arrays even of one counter: NumPy 1 makes floats of uint64 scalars and integers
     x0, x1, x2, x3 = flat.T
     return np.stack(_rounds(x0, x1, x2, x3, *key), axis=-1).reshape(counter.shape)
 
 
 def _rounds(x0: Any, x1: Any, x2: Any, x3: Any, key_0: int, key_1: int) -> tuple[Any, Any, Any, Any]:
-    """Of Python's integers, or of arrays (N,) of 64 bits."""
+    """The ten rounds, on Python's integers or on arrays (N,) of uint64."""
     for _ in range(10):
         product_0, product_1 = MULTIPLIERS[0] * x0, MULTIPLIERS[1] * x2
         x0, x1, x2, x3 = (
@@ -54,7 +63,8 @@ def _rounds(x0: Any, x1: Any, x2: Any, x3: Any, key_0: int, key_1: int) -> tuple
     return x0, x1, x2, x3
 
 
-def _words(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDArray[np.uint64]:
+def _random_words(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDArray[np.uint64]:
+    """Four random 32-bit words for each address, (..., 4)."""
     seed = operator.index(seed)
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed is {seed}: it must be from 0 to {MAX_SEED}")
@@ -65,31 +75,50 @@ def _words(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDArr
 
 
 def uniform(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1) with 53 random bits, keyed by (seed, index, n, purpose).
+    """Draw uniform numbers in [0, 1) with 53 random bits, addressed by (seed, index, n, purpose).
 
     Args:
         seed: 0 to 2**64 - 1.
         index: which sample or row, below 2**32; broadcast with `n`.
         n: which draw of that sample or row, below 2**64.
         purpose: what the draw is for.
+
+    Returns:
+        One number for each `index` and `n`, of their common shape.
     """
-    words = _words(seed, index, n, purpose)
+    words = _random_words(seed, index, n, purpose)
     bits = (words[..., 0] << np.uint64(21)) ^ (words[..., 1] >> np.uint64(11))
     result: NDArray[np.float64] = bits.astype(np.float64) * 2.0**-53
     return result
 
 
-def integer(seed: int, index: int, n: int, purpose: Purpose) -> int:
-    """A whole number of 63 random bits, keyed like `uniform`: the seed of a library's own generator.
+def generator_seed(seed: int, index: int, n: int, purpose: Purpose) -> int:
+    """Draw the seed for another library's generator: 63 random bits, addressed by (seed, index, n, purpose).
 
-    torch's generator on the CPU looks at the low 32 bits only.
+    torch's generator on the CPU uses the low 32 bits only.
+
+    Args:
+        seed: 0 to 2**64 - 1.
+        index: which sample or row, below 2**32.
+        n: which draw of that sample or row, below 2**64.
+        purpose: what the draw is for.
     """
-    words: Any = _words(seed, index, n, purpose)
+    words: Any = _random_words(seed, index, n, purpose)
     return (int(words[0]) << 31) ^ int(words[1])
 
 
-def key(seed: int, index: int, n: int, purpose: Purpose) -> tuple[int, int]:
-    """A key for `philox`, two 32-bit words keyed like `uniform`: for draws whose own address takes a whole counter."""
-    # Asked for at every step of each layer: NumPy would take ten times as long for a single counter.
+def philox_key(seed: int, index: int, n: int, purpose: Purpose) -> tuple[int, int]:
+    """Draw a key for `philox`, for draws whose address fills a counter of their own.
+
+    Args:
+        seed: 0 to 2**64 - 1.
+        index: such as a layer, below 2**32.
+        n: such as a step, below 2**64.
+        purpose: what the draws are for.
+
+    Returns:
+        Two random 32-bit words, a function of (seed, index, n, purpose).
+    """
+    # Called in every step for each layer; for a single counter NumPy takes ten times as long.
     first, second, _, _ = _rounds(n & _LOW, n >> 32, index, int(purpose), seed & _LOW, seed >> 32)
     return first, second

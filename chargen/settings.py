@@ -1,4 +1,4 @@
-"""A setting is written once: name, type, default, range and help, in a frozen dataclass beside its use.
+"""Settings: fields of frozen dataclasses that hold name, type, default, range and help in one place.
 
 The command line derives its options from these fields, and every dataclass checks its own values.
 """
@@ -28,9 +28,17 @@ def setting(
     choices: Sequence[str] = (),
     resumable: bool = False,
 ) -> Any:
-    """A dataclass field with its range (`low`, `high` inclusive; `above`, `below` exclusive) and its help.
+    """Make a dataclass field that knows its range and its help.
 
-    `resumable` marks what a resumed run may change without becoming another run.
+    Args:
+        default: its value where none is chosen.
+        help: one line.
+        low: the least allowed number.
+        high: the largest allowed number.
+        above: what a number must be more than.
+        below: what a number must be less than.
+        choices: the allowed texts.
+        resumable: whether a resumed run may change it.
     """
     return dataclasses.field(
         default=default,
@@ -47,19 +55,34 @@ def setting(
 
 
 def setting_types(cls: type) -> dict[str, tuple[type, bool, bool]]:
-    """For each field of `cls`: its plain type, whether it may be None, and whether it is a tuple of that type."""
-    found = {}
+    """Read the types of a settings dataclass.
+
+    Args:
+        cls: the dataclass.
+
+    Returns:
+        For each field: its plain type, whether it may be None, and whether it is a tuple of that type.
+    """
+    by_name = {}
     for name, hint in typing.get_type_hints(cls).items():
         optional = isinstance(hint, types.UnionType)
         if optional:
             hint = next(part for part in typing.get_args(hint) if part is not type(None))
-        many = typing.get_origin(hint) is tuple
-        found[name] = (typing.get_args(hint)[0] if many else hint, optional, many)
-    return found
+        is_tuple = typing.get_origin(hint) is tuple
+        by_name[name] = (typing.get_args(hint)[0] if is_tuple else hint, optional, is_tuple)
+    return by_name
 
 
 def make_settings(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """A settings dataclass from values by name, such as keywords or a stored table. Raises SettingError."""
+    """Make a settings dataclass.
+
+    Args:
+        cls: the dataclass.
+        values: by name, such as keywords or a stored table.
+
+    Raises:
+        SettingError: where a name is unknown or a value is not allowed.
+    """
     known = {field.name for field in dataclasses.fields(typing.cast(Any, cls))}
     for name in values:
         if name not in known:
@@ -67,11 +90,15 @@ def make_settings(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
     return cls(**values)
 
 
-KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+TYPE_NAMES: dict[type, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 def describe_range(metadata: Mapping[str, Any]) -> str:
-    """The allowed values in words, such as "at least 1" or "one of lstm, gru"."""
+    """Say which values are allowed, such as "at least 1" or "one of lstm, gru".
+
+    Args:
+        metadata: of a dataclass field that `setting` made.
+    """
     if metadata["choices"]:
         return "one of " + ", ".join(metadata["choices"])
     if metadata["low"] is not None and metadata["high"] is not None:
@@ -84,28 +111,34 @@ def describe_range(metadata: Mapping[str, Any]) -> str:
 
 
 def check_settings(instance: Any) -> None:
-    """Check every field of a settings dataclass against its type and range; whole numbers become floats where asked.
+    """Check every field of a settings dataclass against its type and range.
 
-    Raises SettingError naming the setting, its value and the range.
+    Args:
+        instance: the dataclass; whole numbers in fields of floats become floats, lists become tuples.
+
+    Raises:
+        SettingError: naming the setting, its value and the range.
     """
-    kinds = setting_types(type(instance))
+    field_types = setting_types(type(instance))
     for field in dataclasses.fields(instance):
-        kind, optional, many = kinds[field.name]
+        plain_type, optional, is_tuple = field_types[field.name]
         value = getattr(instance, field.name)
         if value is None and optional:
             continue
-        if many and not isinstance(value, (tuple, list)):
+        if is_tuple and not isinstance(value, (tuple, list)):
             raise SettingError(f"{field.name} is {repr_short(value)}: it must be a list", field.name)
-        checked = [_check_value(field.name, one, kind, field.metadata) for one in (value if many else [value])]
-        object.__setattr__(instance, field.name, tuple(checked) if many else checked[0])
+        items = value if is_tuple else [value]
+        checked = [_check_value(field.name, item, plain_type, field.metadata) for item in items]
+        object.__setattr__(instance, field.name, tuple(checked) if is_tuple else checked[0])
 
 
-def _check_value(name: str, value: Any, kind: type, metadata: Mapping[str, Any]) -> Any:
-    if kind in (int, float) and not isinstance(value, bool) and isinstance(value, numbers.Integral):
-        whole = int(value)  # NumPy's whole numbers too
-        value = float(whole) if kind is float and abs(whole) < 2**1000 else whole
-    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise SettingError(f"{name} is {repr_short(value)}: it must be {KINDS[kind]}", name)
+def _check_value(name: str, value: Any, plain_type: type, metadata: Mapping[str, Any]) -> Any:
+    """The value, as its type where a whole number stands for it; raises SettingError."""
+    if plain_type in (int, float) and not isinstance(value, bool) and isinstance(value, numbers.Integral):
+        value = int(value)  # NumPy's integers too
+        value = float(value) if plain_type is float and abs(value) < 2**1000 else value
+    if not isinstance(value, plain_type) or (plain_type is not bool and isinstance(value, bool)):
+        raise SettingError(f"{name} is {repr_short(value)}: it must be {TYPE_NAMES[plain_type]}", name)
     if isinstance(value, float) and not math.isfinite(value):
         ends = describe_range(metadata)
         raise SettingError(f"{name} is {value}: it must be finite{f', {ends}' * (ends != 'finite')}", name)
@@ -124,19 +157,38 @@ def _check_value(name: str, value: Any, kind: type, metadata: Mapping[str, Any])
 
 
 def changed_settings(instance: Any) -> str:
-    """A settings dataclass as Python writes it, without what is as by default."""
+    """Format a settings dataclass as Python writes it, without fields that have their default.
+
+    Args:
+        instance: the dataclass.
+    """
     values = ((field, getattr(instance, field.name)) for field in dataclasses.fields(instance))
     named = (f"{field.name}={value!r}" for field, value in values if value != field.default)
     return f"{type(instance).__name__}({', '.join(named)})"
 
 
 def resumable_settings(cls: type) -> set[str]:
-    """The names of the settings of `cls` that a resumed run may change."""
+    """List the settings that a resumed run may change.
+
+    Args:
+        cls: a settings dataclass.
+
+    Returns:
+        Their names.
+    """
     return {field.name for field in dataclasses.fields(cls) if field.metadata["resumable"]}
 
 
 def check_text(name: str, value: Any) -> str:
-    """A text. Raises SettingError for anything but a str."""
+    """Return a value that must be a str.
+
+    Args:
+        name: of the argument, for messages.
+        value: the text.
+
+    Raises:
+        SettingError: for anything but a str.
+    """
     if not isinstance(value, str):
         advice = f"; decode it first, as in {name}.decode()" if isinstance(value, (bytes, bytearray)) else ""
         raise SettingError(f"{name} is of type {type(value).__name__}: it must be a str{advice}", name)
@@ -144,7 +196,17 @@ def check_text(name: str, value: Any) -> str:
 
 
 def check_int(name: str, value: Any, low: int, high: int = 2**64 - 1) -> int:
-    """A whole number in a range, of any integer type. Raises SettingError."""
+    """Return a whole number, of any integer type, as an int.
+
+    Args:
+        name: of the setting or argument, for messages.
+        value: the number.
+        low: the least allowed.
+        high: the largest allowed.
+
+    Raises:
+        SettingError: where it is no whole number, or out of range.
+    """
     try:
         number = operator.index(value)
     except TypeError as error:

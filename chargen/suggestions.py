@@ -1,4 +1,4 @@
-"""What was likely meant by a name that is not there."""
+"""Suggestions for names and paths that do not exist."""
 
 import contextlib
 import itertools
@@ -6,29 +6,45 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-MOST = 10_000
-"""Names of a folder that are looked at: comparing takes some microseconds each."""
+MAX_NAMES = 10_000
+"""Names of a folder that are compared; each takes some microseconds."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """A question for the end of a message, "; did you mean train?"; or nothing where no choice is near."""
+    """Suggest the choice that is most similar to a name.
+
+    Args:
+        name: what was asked for.
+        choices: what exists.
+
+    Returns:
+        The end of a message, such as "; did you mean train?"; or "" where no choice is similar.
+    """
     import difflib
 
-    close = difflib.get_close_matches(name, choices, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    matches = difflib.get_close_matches(name, choices, n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
-def similar_path(path: str | os.PathLike[str], *elsewhere: Path) -> str:
-    """The same question for a path that leads nowhere, of what is there; or elsewhere, where that has its very name."""
+def similar_path(path: str | os.PathLike[str], *folders: Path) -> str:
+    """Suggest an existing path for a missing one: the same name in one of some folders, or the most similar path.
+
+    Args:
+        path: what was asked for.
+        folders: where the path may be meant to begin.
+
+    Returns:
+        The end of a message, such as "; did you mean runs/shakespeare?"; or "" where nothing is similar.
+    """
     with contextlib.suppress(OSError, ValueError):
-        there = (place / path for place in elsewhere if (place / path).exists())
-        if near := next(there, None) or _nearest(Path(path)):
-            return f"; did you mean {near}?"
+        same_name = (folder / path for folder in folders if (folder / path).exists())
+        if suggestion := next(same_name, None) or _nearest(Path(path)):
+            return f"; did you mean {suggestion}?"
     return ""
 
 
 def _nearest(path: Path) -> Path | None:
-    """The path itself where it is there; else the one whose parts are nearest, one by one."""
+    """The path itself where it exists; else the one whose parts are most similar, part by part."""
     if path.exists() or path.parent == path:
         return path
     folder = _nearest(path.parent)
@@ -37,6 +53,6 @@ def _nearest(path: Path) -> Path | None:
     import difflib
 
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in itertools.islice(entries, MOST) if not entry.name.startswith(".")]
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return folder / close[0] if close else None
+        names = [entry.name for entry in itertools.islice(entries, MAX_NAMES) if not entry.name.startswith(".")]
+    matches = difflib.get_close_matches(path.name, names, n=1)
+    return folder / matches[0] if matches else None

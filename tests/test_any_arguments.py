@@ -45,7 +45,7 @@ from chargen.model.cloze import Cloze
 from chargen.model.dropout import DropoutKey, drop
 from chargen.model.layers import detach, new_layer, reset_rows, run_embedded, run_layer, zero_state
 from chargen.model.loss import costs, cross_entropy
-from chargen.rng import Purpose, integer, uniform
+from chargen.rng import Purpose, generator_seed, uniform
 from chargen.storage.model_file import build_model
 from chargen.storage.quantize import quantize
 
@@ -563,7 +563,7 @@ class Calls:
     def draws(self) -> Call:
         def run(seed: Any, n: Any) -> Any:
             assert 0 <= uniform(seed, 1, n, Purpose.SAMPLE) < 1
-            return integer(seed, 1, n, Purpose.SAMPLE)
+            return generator_seed(seed, 1, n, Purpose.SAMPLE)
 
         return Call(run, {"seed": 1, "n": 2}, fixed=("n",))
 

@@ -24,11 +24,11 @@ def counts_after(batches: ConsecutiveBatches, length: int, steps: int) -> np.nda
     return np.bincount(targets, minlength=length)
 
 
-def same(one: Batch, other: Batch) -> bool:
+def are_equal(batch: Batch, other: Batch) -> bool:
     return (
-        np.array_equal(one.inputs, other.inputs)
-        and np.array_equal(one.targets, other.targets)
-        and np.array_equal(one.continues, other.continues)
+        np.array_equal(batch.inputs, other.inputs)
+        and np.array_equal(batch.targets, other.targets)
+        and np.array_equal(batch.continues, other.continues)
     )
 
 
@@ -121,7 +121,7 @@ def test_a_batch_depends_on_its_step_alone(kind: type, order: list[int], seed: i
     ids = np.arange(50)
     used = kind(ids, 3, 4, seed)
     for step in order:
-        assert same(used.batch(step), kind(ids, 3, 4, seed).batch(step))
+        assert are_equal(used.batch(step), kind(ids, 3, 4, seed).batch(step))
 
 
 @pytest.mark.parametrize("kind", [ConsecutiveBatches, RandomBatches])
@@ -130,27 +130,31 @@ def test_some_rows_are_those_rows_of_the_whole_batch(kind: type, borders: tuple[
     ids, rows = np.arange(53), range(*borders)
     for step in (0, 1, 17):
         whole, part = kind(ids, 7, 5, seed).batch(step), kind(ids, 7, 5, seed, rows).batch(step)
-        assert same(part, Batch(*(array[rows.start : rows.stop] for array in vars(whole).values())))
+        assert are_equal(part, Batch(*(array[rows.start : rows.stop] for array in vars(whole).values())))
     assert kind(ids, 7, 5, seed, rows).steps_per_epoch == kind(ids, 7, 5, seed).steps_per_epoch
 
 
 @pytest.mark.parametrize("kind", [ConsecutiveBatches, RandomBatches])
 def test_without_a_seed_it_is_0(kind: type) -> None:
     ids = np.arange(1000)
-    assert same(kind(ids, 3, 4).batch(5), kind(ids, 3, 4, 0).batch(5))
+    assert are_equal(kind(ids, 3, 4).batch(5), kind(ids, 3, 4, 0).batch(5))
 
 
 @given(st.integers(1, 9), st.integers(1, 13), st.integers(1, 60))
 def test_an_epoch_of_random_windows_is_as_long_as_one_of_consecutive_rows(rows: int, window: int, more: int) -> None:
     length = window + more
-    found = RandomBatches(np.arange(length), rows, window).steps_per_epoch
-    assert found == ConsecutiveBatches(np.arange(length), rows, window).steps_per_epoch == length / (rows * window)
+    steps_per_epoch = RandomBatches(np.arange(length), rows, window).steps_per_epoch
+    assert (
+        steps_per_epoch
+        == ConsecutiveBatches(np.arange(length), rows, window).steps_per_epoch
+        == length / (rows * window)
+    )
 
 
 @given(st.integers(0, 6), st.integers(1, 7), seeds, st.integers(0, 2**40), st.sampled_from(["forward", "backward"]))
 def test_rows_are_reset_whichever_process_has_them(first: int, rows: int, seed: int, step: int, direction: str) -> None:
     part = range(first, min(first + rows, 7))
-    drawn = [draw_resets(0.5, seed, step, each, 7, direction).tolist() for each in (range(7), part)]
+    drawn = [draw_resets(0.5, seed, step, rows, 7, direction).tolist() for rows in (range(7), part)]
     assert drawn[1] == drawn[0][part.start : part.stop]
     index = np.arange(7) + (7 if direction == "backward" else 0)
     assert drawn[0] == (uniform(seed, index, step, Purpose.FRESH) < 0.5).tolist()
@@ -185,8 +189,8 @@ def test_a_random_window_starts_where_the_formula_says(
     def expected(purpose: Purpose) -> list[int]:
         return [int(float(uniform(seed, row, step, purpose)) * places) for row in range(3)]
 
-    found = RandomBatches(text, 3, window, seed, purpose=purpose)
-    assert found.windows(step)[:, 0].tolist() == expected(purpose)
+    batches = RandomBatches(text, 3, window, seed, purpose=purpose)
+    assert batches.windows(step)[:, 0].tolist() == expected(purpose)
     assert RandomBatches(text, 3, window, seed).windows(step)[:, 0].tolist() == expected(Purpose.WINDOW)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen import Corpus, Sampler, TrainConfig, Trainer, fill, read_model, save_model, score
-from chargen.data.begin import LONGEST_BEGIN, begin_text
+from chargen.data.begin import MAX_BEGIN_LENGTH, begin_text
 from chargen.data.vocabulary import Vocabulary, count_code_points
 from chargen.decoding.numpy_engine import NumpyStepper
 from chargen.errors import ModelFileError, SettingError
@@ -44,22 +44,22 @@ def test_a_fresh_sampler_has_read_the_begin_text_and_nothing_of_it_counts(
 ) -> None:
     """Forward it stands before the prime, backward behind it."""
     config: dict[str, Any] = {"seed": 1, "num": num, "direction": direction, "no_repeat": 4, "stop": (begin + "b",)}
-    ours, plain = Sampler(model(unit, begin), **config), Sampler(model(unit, ""), **config)
+    with_begin, plain = Sampler(model(unit, begin), **config), Sampler(model(unit, ""), **config)
     plain.feed(begin)
     for stream in plain._streams:
         stream.allowed.recent = ""  # nor may what is written not repeat it
-    for sampler in (ours, plain):
+    for sampler in (with_begin, plain):
         sampler.feed(prime)
-    assert written(ours) == written(plain)
-    ours.reset()
+    assert written(with_begin) == written(plain)
+    with_begin.reset()
     plain.reset()
     plain.feed(begin)
-    assert ours.position()[1].tobytes() == plain.position()[1].tobytes()
+    assert with_begin.position()[1].tobytes() == plain.position()[1].tobytes()
 
 
 @settings(max_examples=30)
 @given(units, directions, begins, primes, st.integers(0, 9))
-def test_a_sampler_that_is_fed_a_text_stands_where_the_one_does_that_wrote_it(
+def test_a_sampler_that_is_fed_a_text_has_the_state_of_the_sampler_that_wrote_it(
     unit: str, direction: str, begin: str, prime: str, length: int
 ) -> None:
     wrote, read = (Sampler(model(unit, begin), seed=2, direction=direction) for _ in range(2))
@@ -79,19 +79,19 @@ def test_log_probabilities_of_a_sample_are_those_of_its_score(
     sampler.feed(prime)
     (sample,) = sampler.generate_all(10)
     text = sample.text + prime if direction == "backward" else prime + sample.text
-    scores = [getattr(one, direction) for one in score(file, text)]
+    scores = [getattr(character, direction) for character in score(file, text)]
     assert len(scores) == len(text)
-    found = scores[: len(sample.text)] if direction == "backward" else scores[len(prime) :]
-    assert found == pytest.approx(sample.log_probs, abs=1e-4)
+    sampled = scores[: len(sample.text)] if direction == "backward" else scores[len(prime) :]
+    assert sampled == pytest.approx(sample.log_probs, abs=1e-4)
 
 
 def test_both_ends_of_a_text_are_judged_between_the_begin_texts() -> None:
     file = model()
     inside, whole = score(file, "ab c"), score(replace(file, begin=""), "\nab c\n")
-    for ours, theirs in zip(inside, whole[1:-1], strict=True):
+    for inner, plain in zip(inside, whole[1:-1], strict=True):
         for judge in ("forward", "backward", "cloze"):
-            assert getattr(ours, judge) == pytest.approx(getattr(theirs, judge), abs=1e-5)
-        assert ours.alternatives == pytest.approx(theirs.alternatives) or ours.unlikely
+            assert getattr(inner, judge) == pytest.approx(getattr(plain, judge), abs=1e-5)
+        assert inner.alternatives == pytest.approx(plain.alternatives) or inner.unlikely
     assert score(file, "") == []
     done: list[int] = []
     score(file, "ab c" * 200, progress=done.append)
@@ -105,7 +105,7 @@ def test_a_gap_has_before_it_what_a_sample_has(unit: str, before: str) -> None:
     file = model(unit)
     (gap,) = fill(file, before, "", length=3, seed=0, num=1).alternatives
     scores = score(file, before + gap.text)[len(before) :]
-    assert sum(one.forward or 0.0 for one in scores) == pytest.approx(gap.log_prob, abs=1e-4)
+    assert sum(character.forward or 0.0 for character in scores) == pytest.approx(gap.log_prob, abs=1e-4)
 
 
 def test_guesses_from_behind_a_gap_do_not_know_where_the_text_ends() -> None:
@@ -144,14 +144,14 @@ def test_a_state_saved_before_there_was_a_begin_text_goes_on(tmp_path: Path) -> 
 # In the file
 
 
-@pytest.mark.parametrize("begin", ["\n", "\r\n", "", "a" * LONGEST_BEGIN])
+@pytest.mark.parametrize("begin", ["\n", "\r\n", "", "a" * MAX_BEGIN_LENGTH])
 def test_it_comes_back_from_the_file(tmp_path: Path, begin: str) -> None:
     save_model(tmp_path / "m", model(begin=begin))
     assert read_model(tmp_path / "m").begin == begin
     assert ("begin" in model(begin=begin).describe()) == bool(begin)
 
 
-HOSTILE: list[Any] = ["z", "a" * (LONGEST_BEGIN + 1), 1, None, ["\n"], {"a": 1}, True, "\ud800", "a" * 10**5]
+HOSTILE: list[Any] = ["z", "a" * (MAX_BEGIN_LENGTH + 1), 1, None, ["\n"], {"a": 1}, True, "\ud800", "a" * 10**5]
 
 
 @pytest.mark.parametrize("begin", HOSTILE, ids=lambda value: ascii(value)[:20])
@@ -173,7 +173,7 @@ def test_a_folded_character_is_no_begin_text(tmp_path: Path) -> None:
         save_model(tmp_path / "m", replace(small_model(folded="xyz"), begin="x"))
 
 
-# Which one a text has
+# The begin text of a training text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Text -> ids: cut where promised, the same however it is read, found again by its description."""
+"""Text -> ids: cut where promised, the same however it is read, read again from its description."""
 
 import io
 import json
@@ -75,7 +75,7 @@ def test_bytes_are_cut_between_characters_at_most_three_before_the_share(text: s
 def test_a_file_and_a_text_in_memory_give_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, unit: str, options: dict[str, Any], block: int
 ):
-    monkeypatch.setattr(reading, "BLOCK", block)
+    monkeypatch.setattr(reading, "BLOCK_SIZE", block)
     path = tmp_path / "x.txt"
     path.write_bytes(text.encode())
     options = {**options, "unit": unit, "valid_fraction": 0.2, "test_fraction": 0.1}
@@ -162,7 +162,7 @@ def test_standard_input_is_named_once_in_all_roles(poem: Path, monkeypatch: pyte
     assert sys.stdin.buffer.read() == b"hello"
 
 
-def again(corpus: Corpus) -> Corpus:
+def read_again(corpus: Corpus) -> Corpus:
     """What a run that remembers `corpus` finds."""
     return Corpus.from_description(json.loads(json.dumps(corpus.describe())))
 
@@ -174,8 +174,8 @@ def test_a_description_leads_back_from_any_folder_and_without_the_cache(
     corpus = Corpus.from_files("poem.txt", valid="*.txt", test="poem.txt", test_fraction=0.3)
     monkeypatch.chdir("/")
     for _ in ("cached", "not cached"):
-        found = again(corpus)
-        assert (parts(found), found.key, found.config) == (parts(corpus), corpus.key, corpus.config)
+        reread = read_again(corpus)
+        assert (parts(reread), reread.key, reread.config) == (parts(corpus), corpus.key, corpus.config)
         shutil.rmtree(own_cache / corpus.key)
 
 
@@ -183,19 +183,19 @@ def test_a_changed_text_is_refused_and_a_lost_one_comes_from_the_cache(poem: Pat
     corpus, content = Corpus.from_files(poem), poem.read_bytes()
     poem.write_bytes(content + b"!")
     with pytest.raises(DataError, match=r"has changed \(.*poem\.txt\)"):
-        again(corpus)
+        read_again(corpus)
     poem.unlink()
-    assert parts(again(corpus)) == parts(corpus)
+    assert parts(read_again(corpus)) == parts(corpus)
     shutil.rmtree(own_cache / corpus.key)
     with pytest.raises(DataError, match=r"poem\.txt"):
-        again(corpus)
+        read_again(corpus)
 
 
 def test_a_text_changed_into_an_unreadable_one_is_refused(poem: Path):
     corpus = Corpus.from_files(poem)
     poem.write_bytes(b"\xff")
     with pytest.raises(DataError):
-        again(corpus)
+        read_again(corpus)
 
 
 def test_a_text_given_once_is_found_in_the_cache_or_refused(own_cache: Path, monkeypatch: pytest.MonkeyPatch):
@@ -203,11 +203,11 @@ def test_a_text_given_once_is_found_in_the_cache_or_refused(own_cache: Path, mon
     corpus = Corpus.from_files("-")
     assert "".join(parts(corpus)) == "héllo"
     assert sorted(os.listdir(own_cache / corpus.key)) == ["corpus.json", "ids"]
-    assert parts(again(corpus)) == parts(corpus)
+    assert parts(read_again(corpus)) == parts(corpus)
     shutil.rmtree(own_cache / corpus.key)
     for lost in (corpus, Corpus.from_text("abc")):
         with pytest.raises(DataError, match="given once and is no longer in the cache"):
-            again(lost)
+            read_again(lost)
 
 
 def test_standard_input_is_never_a_file_named_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -215,10 +215,10 @@ def test_standard_input_is_never_a_file_named_dash(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     Path("-").write_text("other")
     corpus = Corpus.from_files("-")
-    assert parts(again(corpus)) == parts(corpus)
+    assert parts(read_again(corpus)) == parts(corpus)
 
 
-def writing(path: Path) -> Path:
+def make_pipe(path: Path) -> Path:
     """A pipe to which somebody writes once."""
     os.mkfifo(path)
     threading.Thread(target=path.write_bytes, args=(b"abcabc",), daemon=True).start()
@@ -226,30 +226,30 @@ def writing(path: Path) -> Path:
 
 
 def test_a_pipe_is_read_once_and_found_in_the_cache_when_it_is_gone(tmp_path: Path):
-    pipe = writing(tmp_path / "pipe")
+    pipe = make_pipe(tmp_path / "pipe")
     corpus = Corpus.from_files(pipe, valid_fraction=0)
     assert parts(corpus) == ("abcabc", "", "")
     pipe.unlink()
-    assert parts(again(corpus)) == ("abcabc", "", "")
+    assert parts(read_again(corpus)) == ("abcabc", "", "")
 
 
 def test_a_pipe_that_is_still_there_is_not_waited_for(tmp_path: Path):
-    pipe = writing(tmp_path / "pipe")
-    corpus, found = Corpus.from_files(pipe), []
-    seeker = threading.Thread(target=lambda: found.append(parts(again(corpus))), daemon=True)
-    seeker.start()
-    seeker.join(5)
-    assert found == [parts(corpus)]
+    pipe = make_pipe(tmp_path / "pipe")
+    corpus, reread = Corpus.from_files(pipe), []
+    reader = threading.Thread(target=lambda: reread.append(parts(read_again(corpus))), daemon=True)
+    reader.start()
+    reader.join(5)
+    assert reread == [parts(corpus)]
 
 
 def test_files_are_joined_as_between_says(tmp_path: Path):
     for name in "abc":
         (tmp_path / name).write_text(name.upper())
-    for options, wanted in (({}, "A\nB\nC"), ({"between": ""}, "ABC"), ({"between": "|"}, "A|B|C")):
+    for options, expected in (({}, "A\nB\nC"), ({"between": ""}, "ABC"), ({"between": "|"}, "A|B|C")):
         corpus = Corpus.from_files(tmp_path, valid_fraction=0, **options)
-        assert parts(corpus)[0] == wanted
-        assert corpus.report.joined == (2 if len(wanted) == 5 else 0)
-        assert parts(again(corpus)) == parts(corpus)
+        assert parts(corpus)[0] == expected
+        assert corpus.report.joined == (2 if len(expected) == 5 else 0)
+        assert parts(read_again(corpus)) == parts(corpus)
     files = [tmp_path / "a", tmp_path / "b"]
     assert parts(Corpus.from_files(files, valid=files)) == ("A\nB", "A\nB", "")
 
@@ -269,12 +269,12 @@ def test_raw_bytes_are_cut_anywhere_and_kept(content: bytes, thousandths: tuple[
 def test_a_raw_corpus_comes_from_a_file_the_cache_and_a_description(tmp_path: Path, own_cache: Path):
     (tmp_path / "x").write_bytes(ANY)
     first, second = (Corpus.from_files(tmp_path / "x", unit="byte", encoding="raw") for _ in range(2))
-    for corpus in (first, second, again(second)):
+    for corpus in (first, second, read_again(second)):
         assert corpus.train.tobytes() + corpus.valid.tobytes() == ANY
         assert corpus.vocabulary.raw
         assert corpus.occurring == 256
     (tmp_path / "x").unlink()
-    assert again(first).vocabulary == first.vocabulary
+    assert read_again(first).vocabulary == first.vocabulary
 
 
 def test_raw_needs_bytes():

@@ -52,7 +52,7 @@ def test_the_cache_dies_with_the_text_its_cut_into_files_and_its_roles(tmp_path:
     for name, text in (("a", "xy"), ("b", "xyx"), ("c", "y"), ("d", "xyxy"), ("e", "")):
         (tmp_path / name).write_text(text)
     names = [["a"], ["b"], ["a", "a"], ["d"], ["b", "c"], ["d", "e"]]
-    keys = [Corpus.from_files([tmp_path / name for name in given]).key for given in names]
+    keys = [Corpus.from_files([tmp_path / name for name in sources]).key for sources in names]
     keys += [Corpus.from_files(tmp_path / "a", valid=tmp_path / "a").key]
     keys += [Corpus.from_files(tmp_path / "a", test=tmp_path / "a").key]
     assert len(set(keys)) == len(keys)
@@ -112,7 +112,7 @@ def test_a_damaged_cache_entry_is_built_again(poem: Path, own_cache: Path, damag
 
 
 def test_progress_ends_at_the_whole_three_times(poem: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reading, "BLOCK", 300)
+    monkeypatch.setattr(reading, "BLOCK_SIZE", 300)
     steps: list[tuple[str, int, int | None]] = []
     Corpus.from_files([poem, poem], progress=lambda *step: steps.append(step))
     size = 2 * poem.stat().st_size

@@ -98,8 +98,8 @@ def test_blocks_are_counted_in_flat_memory_across_all_borders(monkeypatch: pytes
     ids = np.random.default_rng(0).integers(0, 90, 5000).astype(np.uint8)
     for chunk in (1, 7, 250, 4801, 1 << 16):
         monkeypatch.setattr(repeats, "_CHUNK", chunk)
-        blocks = repeats.blocks_of(ids[1000:3000])
-        assert len(blocks) == repeats.BLOCKS
+        blocks = repeats.hash_blocks(ids[1000:3000])
+        assert len(blocks) == repeats.MAX_BLOCKS
         assert repeats.count_blocks(blocks, ids).tolist() == [1] * len(blocks)
         assert repeats.count_blocks(blocks, np.concatenate([ids[::-1], ids, ids])).tolist() == [2] * len(blocks)
         assert not repeats.count_blocks(blocks, ids[:1100]).any()
@@ -107,13 +107,13 @@ def test_blocks_are_counted_in_flat_memory_across_all_borders(monkeypatch: pytes
 
 def names(seed: int, count: int = 1520) -> list[str]:
     chance = random.Random(seed)
-    found: set[str] = set()
-    while len(found) < count:
+    distinct: set[str] = set()
+    while len(distinct) < count:
         name = chance.choice("ABCDEFGHIJKLMNOPQRSTUVWYZ") + "".join(
             chance.choices("aeioulnrst", k=chance.randint(2, 8))
         )
-        found.add(name if chance.random() < 0.9 else f"de {name}")
-    return sorted(found, key=str.casefold)
+        distinct.add(name if chance.random() < 0.9 else f"de {name}")
+    return sorted(distinct, key=str.casefold)
 
 
 SHUFFLED = random.Random(5).sample(names(0), 1520)
@@ -156,8 +156,8 @@ LISTS: dict[str, tuple[list[str], bool]] = {
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("name", LISTS)
 def test_a_sorted_list_is_known_from_all_other_texts(name: str, end: str, unit: str):
-    lines, wanted = LISTS[name]
-    assert Corpus.from_text(end.join(lines) + end, unit=unit).sorted_lines is wanted
+    lines, expected = LISTS[name]
+    assert Corpus.from_text(end.join(lines) + end, unit=unit).sorted_lines is expected
 
 
 def test_a_sorted_list_does_no_harm_without_a_part_cut_from_its_end(tmp_path: Path):

@@ -14,7 +14,7 @@ from chargen.errors import ArgumentError, SettingError
 from chargen.kernels import threads
 from chargen.model import dropout
 from chargen.model.dropout import DropoutKey, drop
-from chargen.rng import Purpose, key
+from chargen.rng import Purpose, philox_key
 
 NOISE = DropoutKey(1, 2)
 
@@ -22,7 +22,7 @@ NOISE = DropoutKey(1, 2)
 def number_of(seed: int, step: int, layer: int, row: int, position: int, hidden_unit: int) -> int:
     """The 16 bits that decide whether a value stays."""
     counter = [hidden_unit // 8, position, row, Purpose.DROPOUT]
-    words = slow_philox(counter, list(key(seed, layer, step, Purpose.DROPOUT)))
+    words = slow_philox(counter, list(philox_key(seed, layer, step, Purpose.DROPOUT)))
     word, half = divmod(hidden_unit % 8, 2)
     return words[word] >> 16 * half & 0xFFFF
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from chargen import durable
-from chargen.durable import describe_os_error, locked, make_folder, remove_leftovers, sync_folder, write_durably
+from chargen.durable import describe_os_error, lock_folder, make_folder, remove_leftovers, sync_folder, write_durably
 from chargen.errors import ChargenError, WriteError
 
 SIZE = 1 << 20
@@ -29,8 +29,8 @@ for version in range(10**9):
 HOLDER = """
 import sys
 from pathlib import Path
-from chargen.durable import locked
-with locked(Path(sys.argv[1])):
+from chargen.durable import lock_folder
+with lock_folder(Path(sys.argv[1])):
     print("ready", flush=True)
     sys.stdin.read()
 """
@@ -58,9 +58,9 @@ def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path):
         writer = start(WRITER, target)
         time.sleep(moments.random() * 0.02)
         kill(writer)
-        found = target.read_bytes()
-        assert len(found) == SIZE
-        assert found == found[:1] * SIZE
+        content = target.read_bytes()
+        assert len(content) == SIZE
+        assert content == content[:1] * SIZE
         halves += len(os.listdir(tmp_path)) > 1
         remove_leftovers(tmp_path)
         assert os.listdir(tmp_path) == ["model"]
@@ -151,12 +151,12 @@ def test_a_disk_that_cannot_be_measured_and_other_errors_give_the_reason_alone(t
 def test_what_a_killed_writer_would_leave_is_removed(tmp_path):
     def blocks():
         yield b"new"
-        left.extend(os.listdir(tmp_path))
+        leftovers.extend(os.listdir(tmp_path))
 
-    left = []
+    leftovers = []
     write_durably(tmp_path / "f", blocks())
-    assert len(left) == 1
-    (tmp_path / left[0]).write_bytes(b"new")
+    assert len(leftovers) == 1
+    (tmp_path / leftovers[0]).write_bytes(b"new")
     remove_leftovers(tmp_path)
     assert os.listdir(tmp_path) == ["f"]
 
@@ -233,7 +233,7 @@ def test_the_umask_is_honoured(tmp_path, mask):
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path):
-    left = [".model.safetensors.0123456789abcdef.tmp", ".a.b.ffffffffffffffff.tmp"]
+    leftovers = [".model.safetensors.0123456789abcdef.tmp", ".a.b.ffffffffffffffff.tmp"]
     kept = ["model.tmp", ".model.tmp", ".lock", "metrics.jsonl", "a.0123456789abcdef.tmp", ".a.0123456789ABCDEF.tmp"]
     kept += [
         ".a.0123.tmp",
@@ -242,13 +242,13 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path):
         ".a.0123456789abcdef0.tmp",
         "..0123456789abcdef.tmp",
     ]
-    for name in left + kept:
+    for name in leftovers + kept:
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / left[0]).write_bytes(b"")
+    (tmp_path / "sub" / leftovers[0]).write_bytes(b"")
     remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted([*kept, "sub"])
-    assert os.listdir(tmp_path / "sub") == [left[0]]
+    assert os.listdir(tmp_path / "sub") == [leftovers[0]]
 
 
 def test_a_folder_named_like_a_leftover_is_let_be(tmp_path):
@@ -262,22 +262,22 @@ def test_a_folder_is_held_by_one_process_and_the_lock_dies_with_it(tmp_path, mon
     try:
         with (
             pytest.raises(ChargenError, match=r"is in use by another chargen train; .* another --out"),
-            locked(tmp_path),
+            lock_folder(tmp_path),
         ):
             pass
     finally:
         kill(holder)
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits for the lock"))
-    with locked(tmp_path):
-        with pytest.raises(ChargenError, match="in use") as caught, locked(tmp_path):
+    with lock_folder(tmp_path):
+        with pytest.raises(ChargenError, match="in use") as caught, lock_folder(tmp_path):
             pass
         assert not isinstance(caught.value, WriteError), "a run may go on without a file, but not without its folder"
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
 def test_the_lock_is_given_back_after_an_error(tmp_path):
-    with pytest.raises(KeyError), locked(tmp_path):
+    with pytest.raises(KeyError), lock_folder(tmp_path):
         raise KeyError
     holder = start(HOLDER, tmp_path)
     kill(holder)
@@ -286,7 +286,7 @@ def test_the_lock_is_given_back_after_an_error(tmp_path):
 def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     words = r"^cannot write in .*/file: (File exists|Not a directory); choose another --out$"
-    with pytest.raises(ChargenError, match=words), locked(tmp_path / "file"):
+    with pytest.raises(ChargenError, match=words), lock_folder(tmp_path / "file"):
         pass
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.data.file_kind import LOOK, is_tar, is_zip, no_text, packing, wide_encoding
+from chargen.data.file_kind import PEEK_SIZE, describe_non_text, detect_packing, detect_wide_encoding, is_tar, is_zip
 
 TEXTS = {
     "english": ("It was the best of times, it was the worst of times.\r\n", ["utf-8", "cp037", "utf-7"]),
@@ -42,8 +42,8 @@ def test_a_text_in_its_own_encoding_or_read_as_another_is_a_text(name: str, enco
     for times in (1, 3, 300):
         content = (TEXTS[name][0] * times).encode(encoding)
         for read_as in {encoding, "latin-1", "utf-8"} if encoding != "cp037" else {encoding}:
-            assert no_text(content, read_as) is None
-            assert wide_encoding(content, read_as) == ""
+            assert describe_non_text(content, read_as) is None
+            assert detect_wide_encoding(content, read_as) == ""
 
 
 MARKED: dict[str, str] = {
@@ -69,7 +69,7 @@ MARKED: dict[str, str] = {
 def test_a_text_may_hold_control_characters(name: str):
     for encoding in ("utf-8", "latin-1"):
         content = MARKED[name].encode()
-        assert (no_text(content, encoding), wide_encoding(content, encoding)) == (None, "")
+        assert (describe_non_text(content, encoding), detect_wide_encoding(content, encoding)) == (None, "")
 
 
 def noise(size: int) -> bytes:
@@ -121,35 +121,35 @@ NONE: dict[str, tuple[Callable[[], bytes], str]] = {
 @pytest.mark.parametrize("encoding", READ_AS)
 def test_what_is_no_text_is_named(name: str, encoding: str):
     content, words = NONE[name]
-    found = no_text(content(), encoding)
-    assert found is not None
-    assert found[0].startswith(words)
+    described = describe_non_text(content(), encoding)
+    assert described is not None
+    assert described[0].startswith(words)
 
 
 @given(st.integers(0, 2**32), st.integers(700, 5000))
 def test_noise_is_never_a_text(seed: int, size: int):
     content = random.Random(seed).randbytes(size)
     for encoding in READ_AS:
-        assert no_text(content, encoding) is not None
-        assert wide_encoding(content, encoding) == ""
+        assert describe_non_text(content, encoding) is not None
+        assert detect_wide_encoding(content, encoding) == ""
 
 
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 def test_wide_text_is_recognised_without_its_mark_and_with_it(name: str, encoding: str):
     for times in (1, 2, 300):
-        content = (TEXTS[name][0] * times).encode(encoding)[:LOOK]
+        content = (TEXTS[name][0] * times).encode(encoding)[:PEEK_SIZE]
         mark = "\ufeff".encode(encoding)
         for read_as in READ_AS:
-            assert wide_encoding(content, read_as) == encoding
-            assert wide_encoding(mark + content, read_as) == encoding[:6]
+            assert detect_wide_encoding(content, read_as) == encoding
+            assert detect_wide_encoding(mark + content, read_as) == encoding[:6]
         for read_as in ("utf-16", "utf-32", encoding):
-            assert wide_encoding(content, read_as) == ""
+            assert detect_wide_encoding(content, read_as) == ""
 
 
 def test_what_looks_a_little_like_wide_text_is_none():
     for content in (b"abc\0def\0ghi\0" * 50, b"a \0b" * 8 + b"plain text", "é \0à".encode("latin-1") * 9, b"\0 " * 3):
-        assert wide_encoding(content, "latin-1") == ""
+        assert detect_wide_encoding(content, "latin-1") == ""
 
 
 def test_packing_and_archives_are_known_by_content(tmp_path: Path):
@@ -166,5 +166,5 @@ def test_packing_and_archives_are_known_by_content(tmp_path: Path):
     assert is_zip(zipped(("a.txt", b"text")))
     assert is_zip(zipped())
     assert not is_zip(b"PK is short for Phil Katz")
-    assert packing(b"BZh is no signature") == packing(b"") == ""
-    assert packing(gzip.compress(b"")) == "gzip"
+    assert detect_packing(b"BZh is no signature") == detect_packing(b"") == ""
+    assert detect_packing(gzip.compress(b"")) == "gzip"

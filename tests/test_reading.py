@@ -26,7 +26,7 @@ from chargen.data.reading import (
     Source,
     clean,
     find_sources,
-    normalized,
+    normalize_blocks,
     read_text,
 )
 from chargen.errors import DataError, SettingError
@@ -59,9 +59,11 @@ def read(*contents: bytes, size: int = 1 << 20, report: ReadingReport | None = N
 @example("\ufeff\ufeffa\r\n\r", "utf-8", 1, "lf", "none")
 def test_the_size_of_a_block_does_not_matter(text: str, encoding: str, size: int, newline: str, normalize: str):
     marked = encoding in ("utf-16", "utf-32", "utf-8-sig")
-    wanted = clean(text if marked else text.removeprefix("\ufeff"), ReadingConfig(newline=newline, normalize=normalize))
+    expected = clean(
+        text if marked else text.removeprefix("\ufeff"), ReadingConfig(newline=newline, normalize=normalize)
+    )
     content = text.encode(encoding)
-    assert read(content, size=size, encoding=encoding, newline=newline, normalize=normalize) == wanted
+    assert read(content, size=size, encoding=encoding, newline=newline, normalize=normalize) == expected
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -69,7 +71,7 @@ def test_the_size_of_a_block_does_not_matter(text: str, encoding: str, size: int
 def test_blocks_of_a_real_file_join_without_a_seam(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, suffix: str
 ):
-    monkeypatch.setattr(reading, "BLOCK", size)
+    monkeypatch.setattr(reading, "BLOCK_SIZE", size)
     path = tmp_path / f"x{suffix}"
     content = "é\r\n漢e\u0301\r\r\n😀\r".encode()
     path.write_bytes(gzip.compress(content) if suffix else content)
@@ -82,7 +84,7 @@ def test_blocks_of_a_real_file_join_without_a_seam(
 @example(["\u1100", "\u1161", "\u11a8\u09c7", "\u09be"])
 @example(["e\u0323", "\u0301\u0327", "b"])
 def test_nfc_in_blocks_is_nfc_of_the_whole(blocks: list[str]):
-    assert "".join(normalized(blocks)) == unicodedata.normalize("NFC", "".join(blocks))
+    assert "".join(normalize_blocks(blocks)) == unicodedata.normalize("NFC", "".join(blocks))
 
 
 LEFT = ["e", "e\u0323", "\u1100", "가", "\u0f40\u0f71", "\u09c7", "\u0345"]
@@ -96,7 +98,7 @@ def lost_compositions() -> set[str]:
         if unicodedata.category(right) in ("Cn", "Co", "Cs") or 0xAC04 < code < 0xD7A4 or 0x3400 < code < 0xA000:
             continue
         for left in LEFT + ["X\u0f72"] * bool(unicodedata.decomposition(right)):
-            if "".join(normalized([left, right])) != unicodedata.normalize("NFC", left + right):
+            if "".join(normalize_blocks([left, right])) != unicodedata.normalize("NFC", left + right):
                 lost.add(right)
     return lost
 
@@ -108,7 +110,7 @@ def test_no_character_changes_with_the_border_before_it():
 @pytest.mark.parametrize("right", "\u0f73\u0f75\u0f81")
 def test_a_mark_that_decomposes_to_marks_is_joined(right: str):
     left = "\u0f40\u0f74" if right == "\u0f73" else "\u0f40\u0f80"
-    assert "".join(normalized([left, right])) == unicodedata.normalize("NFC", left + right)
+    assert "".join(normalize_blocks([left, right])) == unicodedata.normalize("NFC", left + right)
 
 
 @pytest.mark.parametrize("mark", [codecs.BOM_UTF8, codecs.BOM_UTF8 * 2])
@@ -139,8 +141,8 @@ def test_replacements_are_counted_exactly(pieces: list[bytes], size: int, encodi
     calls = []
     codecs.register_error("chargen-test", lambda error: (calls.append(error) or "\ufffd", error.end))
     content, report = b"".join(pieces), ReadingReport()
-    wanted = content.decode(encoding, "chargen-test").removeprefix("\ufeff")
-    assert read(content, size=size, encoding=encoding, errors="replace", report=report) == wanted
+    expected = content.decode(encoding, "chargen-test").removeprefix("\ufeff")
+    assert read(content, size=size, encoding=encoding, errors="replace", report=report) == expected
     assert (report.replaced, report.bytes) == (len(calls), len(content))
 
 
@@ -333,7 +335,7 @@ def test_an_existing_path_wins_over_a_corpus_and_over_a_pattern(folder: Path):
 def test_a_dash_is_standard_input(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\xef\xbb\xbfh\xc3\xa9")))
     sources, _ = find_sources(["-"])
-    assert sources[0].once
+    assert sources[0].is_stream
     assert "".join(read_text(sources)) == "hé"
     assert not sys.stdin.buffer.closed
 
@@ -423,9 +425,9 @@ def test_raw_bytes_have_no_normal_form():
 
 @given(texts)
 def test_a_raw_text_in_memory_is_its_utf_8_a_character_a_byte(text: str):
-    found = clean(text, ReadingConfig(encoding="raw"))
-    assert found.encode("ascii", "surrogateescape") == text.encode()
-    assert clean(found, ReadingConfig(encoding="raw")) == found
+    cleaned = clean(text, ReadingConfig(encoding="raw"))
+    assert cleaned.encode("ascii", "surrogateescape") == text.encode()
+    assert clean(cleaned, ReadingConfig(encoding="raw")) == cleaned
 
 
 def test_a_raw_text_cannot_hold_what_is_no_byte():
@@ -448,9 +450,9 @@ BORDERS = [
 
 
 @pytest.mark.parametrize("size", [1, 2, 100])
-@pytest.mark.parametrize(("contents", "config", "wanted"), BORDERS)
-def test_what_stands_between_two_files(contents: list[bytes], config: dict[str, Any], wanted: str, size: int):
+@pytest.mark.parametrize(("contents", "config", "expected"), BORDERS)
+def test_what_stands_between_two_files(contents: list[bytes], config: dict[str, Any], expected: str, size: int):
     report = ReadingReport()
-    assert read(*contents, size=size, report=report, **config) == wanted
+    assert read(*contents, size=size, report=report, **config) == expected
     assert report.joined <= len(contents) - 1
-    assert bool(report.joined) == (wanted != read(*contents, **{**config, "between": ""}))
+    assert bool(report.joined) == (expected != read(*contents, **{**config, "between": ""}))

@@ -37,10 +37,10 @@ class Example:
         check_settings(self)
 
 
-def refusal(**given):
+def refusal(**values):
     with pytest.raises(SettingError) as caught:
-        Example(**given)
-    (name,) = given
+        Example(**values)
+    (name,) = values
     message = str(caught.value)
     assert caught.value.setting == name
     assert caught.value.exit_code == 2

@@ -109,11 +109,11 @@ def test_an_archive_on_standard_input_is_read_alike(
             return not pipe
 
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Stream(content)))
-    wanted = text_of(write_folder(tmp_path / "x", FOLDER))
-    assert text_of("-") == wanted
+    expected = text_of(write_folder(tmp_path / "x", FOLDER))
+    assert text_of("-") == expected
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Stream(content)))
     corpus = Corpus.from_files("-", valid_fraction=0)
-    assert corpus.vocabulary.decode(corpus.train) == wanted
+    assert corpus.vocabulary.decode(corpus.train) == expected
 
 
 def test_a_packed_text_needs_no_suffix(tmp_path: Path):
@@ -170,7 +170,7 @@ def test_names_links_and_devices_lead_nowhere(
     monkeypatch.chdir(tmp_path / "deep/in/here")
     before, report = sorted(tmp_path.rglob("*")), ReadingReport()
     assert text_of("x", report=report) == "text\n" * len(SNEAKY)
-    assert all(one.endswith(("(a link or a device)", "(a link)")) for one in report.passed_over)
+    assert all(entry.endswith(("(a link or a device)", "(a link)")) for entry in report.passed_over)
     assert len(report.passed_over) == (5 if archive is hostile_tar else 1)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -191,24 +191,24 @@ def test_what_unpacks_to_more_than_any_text_is_refused_before_it_is_all_there(
 ):
     (tmp_path / "x").write_bytes(BOMBS[name]())
     assert text_of(tmp_path / "x").count("a") % len(LONG) == 0
-    monkeypatch.setattr(unpack, "ROOM", 100_000)
-    monkeypatch.setattr(unpack, "RATIO", 50)
+    monkeypatch.setattr(unpack, "ALLOWED_SIZE", 100_000)
+    monkeypatch.setattr(unpack, "ALLOWED_RATIO", 50)
     with pytest.raises(DataError, match=r"x unpacks to more than 50 times its size"):
         text_of(tmp_path / "x")
 
 
 def test_a_small_file_may_unpack_to_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "x").write_bytes(gzip.compress(LONG))
-    monkeypatch.setattr(unpack, "RATIO", 1)
+    monkeypatch.setattr(unpack, "ALLOWED_RATIO", 1)
     assert len(text_of(tmp_path / "x")) == len(LONG)
 
 
 def test_members_are_limited_in_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for make in (tar, zipped):
         (tmp_path / "x").write_bytes(make({f"{n}": b"text" for n in range(9)}))
-        monkeypatch.setattr(unpack, "MOST_MEMBERS", 9)
+        monkeypatch.setattr(unpack, "MAX_MEMBERS", 9)
         assert text_of(tmp_path / "x").count("text") == 9
-        monkeypatch.setattr(unpack, "MOST_MEMBERS", 7)
+        monkeypatch.setattr(unpack, "MAX_MEMBERS", 7)
         with pytest.raises(DataError, match="more than 7 members"):
             text_of(tmp_path / "x")
 
@@ -220,7 +220,7 @@ def test_a_zip_of_too_many_members_is_refused_before_they_are_looked_at(
     content = bytearray(zipped({f"{n}": b"text" for n in range(9)}))
     content[-14:-10] = 2 * number.to_bytes(2, "little")  # what its end says of their number
     (tmp_path / "x").write_bytes(content)
-    monkeypatch.setattr(unpack, "MOST_MEMBERS", 8)
+    monkeypatch.setattr(unpack, "MAX_MEMBERS", 8)
     monkeypatch.setattr(zipfile, "ZipInfo", lambda *_: pytest.fail("a member was looked at"))
     with pytest.raises(DataError, match="more than 8 members"):
         text_of(tmp_path / "x")
@@ -341,7 +341,7 @@ def test_zstd_cut_anywhere_is_damaged(tmp_path: Path, zstd: Any):
 def test_zstd_is_counted_whatever_size_it_declares(tmp_path: Path, zstd: Any, monkeypatch: pytest.MonkeyPatch):
     for options in ({}, {"write_content_size": False}):
         (tmp_path / "x").write_bytes(zstd.ZstdCompressor(**options).compress(b"a" * 5_000_000))
-        monkeypatch.setattr(unpack, "ROOM", 1_000_000)
+        monkeypatch.setattr(unpack, "ALLOWED_SIZE", 1_000_000)
         with pytest.raises(DataError, match="unpacks to more than 1,000 times"):
             text_of(tmp_path / "x")
 
@@ -355,7 +355,7 @@ def test_zstd_without_its_package_says_which_one(tmp_path: Path, monkeypatch: py
 
 def test_blocks_are_small_whatever_a_file_holds(tmp_path: Path) -> None:
     def sizes(stream: Any, suffix: str) -> Iterator[int]:
-        for file in unpack.files_in("x", stream, suffix, 1000):
+        for file in unpack.unpack_files("x", stream, suffix, 1000):
             yield from map(len, file.blocks)
 
     for content in (LONG, gzip.compress(LONG), tar({"a": LONG}, "gz"), zipped({"a": LONG})):

@@ -119,8 +119,8 @@ def test_skip_leaves_out_exactly_the_unknown(known: str, text: str):
 @given(texts)
 def test_replace_writes_the_unknown_symbol(text: str):
     vocabulary = Vocabulary("abc", folded="é")
-    wanted = ["abc".find(character) if character in "abc" else 3 for character in text]
-    assert vocabulary.encode(text, unknown="replace").tolist() == wanted
+    expected = ["abc".find(character) if character in "abc" else 3 for character in text]
+    assert vocabulary.encode(text, unknown="replace").tolist() == expected
 
 
 def test_replace_without_an_unknown_symbol_says_what_to_do():
@@ -264,7 +264,7 @@ def test_raw_bytes_are_characters(content: bytes):
     assert ids.tobytes() == vocabulary.encode(content.decode("utf-8", "surrogateescape")).tobytes() == content
     assert vocabulary.decode(ids) == text
     assert vocabulary.count_characters(ids) == len(text) == len(content)
-    assert [vocabulary.characters[one] for one in ids] == list(text)
+    assert [vocabulary.characters[id_] for id_ in ids] == list(text)
 
 
 def test_raw_bytes_are_stored_as_bytes_and_are_others_than_those_of_utf_8():
@@ -293,11 +293,11 @@ def test_a_vocabulary_says_what_it_knows_and_what_other_characters_cost() -> Non
     folding = Vocabulary("ab", folded="xy")
     nats = [0, folding.folded_nats, folding.unseen_nats, folding.unseen_nats, 0]
     assert folding.knows("axé\ud800b").tolist() == [True, True, False, False, True]
-    assert folding.place_nats("axé\ud800b").tolist() == nats
+    assert folding.extra_nats("axé\ud800b").tolist() == nats
     for vocabulary in (Vocabulary("ab"), Vocabulary(unit="byte"), Vocabulary(RAW_BYTES, unit="byte"), Vocabulary()):
         text = "aé\udcff\U0010ffff"
         known = [character in vocabulary.characters for character in text]
         known = [True, True, False, True] if vocabulary.byte_mode else known
         assert vocabulary.knows(text).tolist() == known
-        assert not vocabulary.place_nats(text).any()
+        assert not vocabulary.extra_nats(text).any()
         assert vocabulary.knows("").tolist() == []

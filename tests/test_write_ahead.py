@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.numpy_engine import Chunk, NumpyStepper
-from chargen.errors import NOT_FINITE, ChargenError, SettingError
+from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError
 from chargen.rng import MAX_SEED
 from chargen.sampling import sampler as sampling
 from chargen.sampling.constraints import Constraints, fitted
@@ -533,7 +533,7 @@ def test_numbers_that_overflow_inside_a_chunk_are_told_behind_all_text_before_th
     def run(seed: int) -> tuple[Any, ...]:
         sampler = Sampler(file, seed=seed, num=num)
         turns, error = until_error(sampler)
-        assert error == NOT_FINITE
+        assert error == NOT_FINITE_MESSAGE
         last = {one.stream: one.character for one in turns[-1]}
         assert len(last) == num
         assert "d" in last.values()
@@ -541,7 +541,7 @@ def test_numbers_that_overflow_inside_a_chunk_are_told_behind_all_text_before_th
         stand, where = untold(sampler), place(sampler)
         assert all(stream["draws"] == len(turns) for stream in stand)
         for _ in range(2):  # telling it moves nobody
-            assert until_error(sampler) == ([], NOT_FINITE)
+            assert until_error(sampler) == ([], NOT_FINITE_MESSAGE)
             assert (untold(sampler), place(sampler)) == (stand, where)
         return turns, stand, where
 

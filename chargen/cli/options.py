@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from chargen.cli.help import Context
 from chargen.cli.terminal import be_quiet
 from chargen.errors import SettingError, repr_short
-from chargen.settings import KINDS, describe_range, setting_types
+from chargen.settings import TYPE_NAMES, describe_range, setting_types
 from chargen.suggestions import did_you_mean, similar_path
 
 Settings = TypeVar("Settings")
@@ -76,7 +76,7 @@ class GroupedOption(click.Option):
                 ends = {"low": self.type.min, "high": self.type.max, "above": None, "below": None}
                 self.range = describe_range({"choices": (), **ends})
             kind = int if isinstance(self.type, click.types.IntParamType) else float
-            self.allowed = f"{KINDS[kind]}, {self.range}"
+            self.allowed = f"{TYPE_NAMES[kind]}, {self.range}"
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Its names, and its help with default and range."""
@@ -287,7 +287,7 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
     if many and not isinstance(value, list):
         value = [value]
     flag = isinstance(parameter, click.Option) and parameter.is_flag
-    allowed = parameter.allowed if isinstance(parameter, GroupedOption) else KINDS[str]
+    allowed = parameter.allowed if isinstance(parameter, GroupedOption) else TYPE_NAMES[str]
     wanted: tuple[type, ...] = (str,)
     if flag:
         wanted = (bool,)
@@ -298,7 +298,7 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
     for one in value if many else [value]:
         if not isinstance(one, wanted) or (isinstance(one, bool) and not flag):
             raise SettingError(
-                f"{path}: {name} is {repr_short(one)}: it must be {KINDS[wanted[-1]] if flag else allowed}"
+                f"{path}: {name} is {repr_short(one)}: it must be {TYPE_NAMES[wanted[-1]] if flag else allowed}"
             )
         if isinstance(one, int) and one.bit_length() > 10_000:
             raise SettingError(f"{path}: {name} is {repr_short(one)}: it must be {allowed}")

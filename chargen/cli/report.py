@@ -61,8 +61,8 @@ def tell_corpus(corpus: Corpus, name: str) -> None:
         files = amount(len(report.passed_over), "file")
         named = ", ".join(report.passed_over[:3]) + " …" * (len(report.passed_over) > 3)
         say(f"note: {files} passed over as no text: {named}")
-    if corpus.hidden:
-        entries = amount(corpus.hidden, "entry", "entries")
+    if corpus.hidden_entries:
+        entries = amount(corpus.hidden_entries, "entry", "entries")
         say(f"note: {entries} not read: hidden files and folders, links to folders, files of runs")
     if report.carriage_returns and corpus.config.newline == "keep" and not vocabulary.raw:
         returns = amount(report.carriage_returns, "carriage return")

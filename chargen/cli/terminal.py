@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
-from chargen.data.twins import ESCAPES, advise
+from chargen.data.lookalikes import ESCAPES, suggest_lookalikes
 from chargen.kernels import available
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ def tell_of_bans(ban: str, vocabulary: "Vocabulary") -> None:
     places = [place for place, one in enumerate(ban) if one not in known and not vocabulary.byte_mode]
     if places:
         names = ", ".join(repr(ban[place]) for place in places[:5]) + " …" * (len(places) > 5)
-        advice = advise(ban, places[:5], known).removesuffix("; ")
+        advice = suggest_lookalikes(ban, places[:5], known).removesuffix("; ")
         words = f"note: the model does not have {names}: to ban that does nothing{'; ' * bool(advice)}{advice}"
         log(escape_control(words, newlines=True))
 

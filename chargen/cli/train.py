@@ -27,7 +27,7 @@ from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.spent import Spent
 from chargen.cli.terminal import as_argument, log_compiling
 from chargen.data.corpus import Corpus, CorpusConfig
-from chargen.durable import locked, make_folder
+from chargen.durable import lock_folder, make_folder
 from chargen.errors import DataError, ModelFileError, SettingError, WriteError, amount
 from chargen.model.config import ModelConfig
 from chargen.settings import make_settings
@@ -110,7 +110,7 @@ def command(
                 if value:
                     raise SettingError(f"{name} cannot be given with --resume: the run remembers its own")
             elsewhere = {"train": sources, "valid": valid, "test": test}
-            with locked(_existing(resume)):
+            with lock_folder(_existing(resume)):
                 _train(_resumed(resume, values, elsewhere, started, spent), stop, preview, spent)
             return
         if not sources:
@@ -195,7 +195,7 @@ def _run_folder(folder: Path) -> Iterator[Path]:
             raise SettingError(
                 f"cannot make the run folder {folder}: {error.strerror}; choose another --out"
             ) from error
-        with locked(folder):
+        with lock_folder(folder):
             yield folder
     except BaseException:
         _remove_if_empty(made)

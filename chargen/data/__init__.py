@@ -1,1 +1,1 @@
-"""Files to clean text, clean text to ids, ids on disk."""
+"""Files -> clean text -> ids -> ids on disk -> batches."""

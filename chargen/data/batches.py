@@ -11,23 +11,23 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import checked
+from chargen.arguments import check_array
 from chargen.errors import DataError, amount
 from chargen.rng import Purpose, uniform
 from chargen.settings import check_int
 
 MAX_STEP = 2**40
-"""So many no run makes, and positions stay in 64 bits."""
+"""More than any run makes; positions stay in 64 bits."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One minibatch.
+    """The inputs and targets of a step.
 
     Args:
         inputs: ids (B, T), int64.
         targets: ids (B, T), int64; each is the character after its input.
-        continues: (B,), True where the row goes on where it stopped in the step before, so its state is carried.
+        continues: (B,), True where a row continues the same row of the step before, so that its state is carried.
     """
 
     inputs: NDArray[np.int64]
@@ -36,19 +36,25 @@ class Batch:
 
 
 class Batches(Protocol):
-    """What a trainer needs: how many steps see every character once, and the batch of a step."""
+    """The batches of a text: what a trainer needs of any way to cut them."""
 
     steps_per_epoch: float
+    """How many steps have as many targets as the text has characters."""
 
     def batch(self, step: int) -> Batch:
-        """The batch of `step`, counted from 0."""
+        """Return the batch of a step.
+
+        Args:
+            step: counted from 0.
+        """
 
 
 class ConsecutiveBatches:
-    """Every row reads its own stretch of the text in order, then runs on into the next row's, around the end.
+    """Batches in which every row reads its own part of the text in order, then continues into the next row's part.
 
-    Row i's j-th target in batch k is position (phase + floor(i N / B) + k T + j) mod N, the phase drawn once from the
-    seed. So no tail is lost, and after any step the target counts of two positions differ by at most one.
+    The text is a ring. Row i's j-th target in batch k is position (phase + floor(i N / B) + k T + j) mod N, the phase
+    drawn once from the seed. So every character is used, and after any step the target counts of two positions differ
+    by at most one.
 
     Args:
         ids: the text (N,), N >= 2.
@@ -57,13 +63,14 @@ class ConsecutiveBatches:
         seed: fixes the phase.
         rows: which rows this process takes; all by default.
 
-    Raises DataError where the text is too short.
+    Raises:
+        DataError: where the text is too short.
     """
 
     def __init__(
         self, ids: NDArray[Any], batch_size: int, seq_length: int, seed: int = 0, rows: range | None = None
     ) -> None:
-        ids = checked("ids", ids, (None,), np.int64)
+        ids = check_array("ids", ids, (None,), np.int64)
         batch_size, seq_length = check_int("batch_size", batch_size, 1), check_int("seq_length", seq_length, 1)
         if len(ids) < 2:
             raise DataError(
@@ -73,12 +80,16 @@ class ConsecutiveBatches:
         self.seq_length = seq_length
         self.steps_per_epoch = len(ids) / (batch_size * seq_length)
         phase = int(uniform(seed, 0, 0, Purpose.PHASE) * len(ids))
-        wanted = range(batch_size) if rows is None else rows
-        # Python's integers: i N may exceed 64 bits only for texts nobody has, but a row's start must be exact.
-        self.starts = np.array([phase + row * len(ids) // batch_size for row in wanted], np.int64)
+        rows = range(batch_size) if rows is None else rows
+        # In Python's integers, so that a start is exact even where i N exceeds 64 bits.
+        self.starts = np.array([phase + row * len(ids) // batch_size for row in rows], np.int64)
 
     def batch(self, step: int) -> Batch:
-        """The batch of `step`, counted from 0; only the first one starts fresh."""
+        """Return the batch of a step; rows of all steps but the first continue.
+
+        Args:
+            step: counted from 0.
+        """
         step = check_int("step", step, 0, MAX_STEP)
         first = (self.starts + step * self.seq_length - 1)[:, None]
         window = _gather(self.ids, (first + np.arange(self.seq_length + 1)) % len(self.ids))
@@ -86,14 +97,20 @@ class ConsecutiveBatches:
 
 
 class RandomBatches:
-    """Every row is a window drawn anew; all N - T windows are equally likely, the first and the last included.
+    """Batches in which every row is a window of the text, drawn anew in each step.
+
+    All N - T windows are equally likely, the first and the last included.
 
     Args:
         ids: the text (N,), N >= T + 1.
-        batch_size, seq_length, seed, rows: as for ConsecutiveBatches.
-        purpose: what the windows are for; other purposes get other windows.
+        batch_size: B, over all processes.
+        seq_length: T.
+        seed: fixes which windows are drawn.
+        rows: which rows this process takes; all by default.
+        purpose: what the windows are for; other purposes draw other windows.
 
-    Raises DataError where the text is too short.
+    Raises:
+        DataError: where the text is too short.
     """
 
     def __init__(
@@ -105,7 +122,7 @@ class RandomBatches:
         rows: range | None = None,
         purpose: Purpose = Purpose.WINDOW,
     ) -> None:
-        ids = checked("ids", ids, (None,), np.int64)
+        ids = check_array("ids", ids, (None,), np.int64)
         batch_size, seq_length = check_int("batch_size", batch_size, 1), check_int("seq_length", seq_length, 1)
         if len(ids) < seq_length + 1:
             advice = (
@@ -125,43 +142,66 @@ class RandomBatches:
         self.rows = np.array(range(batch_size) if rows is None else rows, np.int64)
 
     def batch(self, step: int) -> Batch:
-        """The batch of `step`, counted from 0; every row starts fresh."""
+        """Return the batch of a step; no row continues.
+
+        Args:
+            step: counted from 0.
+        """
         window = self.windows(step)
         return Batch(window[:, :-1], window[:, 1:], np.zeros(len(window), bool))
 
     def windows(self, step: int) -> NDArray[np.int64]:
-        """The windows (B, T + 1) of `step`, of which `batch` makes inputs and targets."""
+        """Return the windows of a step.
+
+        Args:
+            step: counted from 0.
+
+        Returns:
+            Ids (B, T + 1): the inputs of `batch` and, one position later, its targets.
+        """
         step = check_int("step", step, 0, MAX_STEP)
-        places = len(self.ids) - self.seq_length
-        first = (uniform(self.seed, self.rows, step, self.purpose) * places).astype(np.int64)[:, None]
+        num_windows = len(self.ids) - self.seq_length
+        first = (uniform(self.seed, self.rows, step, self.purpose) * num_windows).astype(np.int64)[:, None]
         return _gather(self.ids, first + np.arange(self.seq_length + 1))
 
 
 def draw_resets(
     share: float, seed: int, step: int, rows: range, batch_size: int, direction: str = "forward"
 ) -> NDArray[np.bool_]:
-    """Which rows start from a fresh state at a step although their text goes on: (len(rows),), a share of them.
+    """Draw the rows that start from a fresh state at a step although their text continues.
 
     Args:
-        share: 0 to 1.
-        seed, step: of the run.
+        share: the probability of each row, 0 to 1.
+        seed: of the run.
+        step: counted from 0.
         rows: their numbers among the rows of all processes.
         batch_size: B, over all processes.
-        direction: "backward" draws others.
+        direction: "forward" or "backward"; each draws its own rows.
+
+    Returns:
+        (len(rows),), True where a row is reset.
     """
     index = np.array(rows, np.int64) + batch_size * (direction == "backward")
     return uniform(seed, index, step, Purpose.FRESH) < share
 
 
 class BackwardBatches:
-    """The windows of other batches, each read from its end: what random mode gives to a backward stack."""
+    """Batches read from the end, for the backward stack where windows are drawn at random.
+
+    Args:
+        batches: what the forward stack reads.
+    """
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
         self.steps_per_epoch = batches.steps_per_epoch
 
     def batch(self, step: int) -> Batch:
-        """The batch of `step`; a target is the character before its input in the text."""
+        """Return the batch of a step; a target is the character before its input in the text.
+
+        Args:
+            step: counted from 0.
+        """
         batch = self.batches.batch(step)
         return Batch(batch.targets[:, ::-1].copy(), batch.inputs[:, ::-1].copy(), batch.continues)
 

@@ -1,4 +1,4 @@
-"""The begin text: what a state that knows nothing reads first, so that a text begins where a line does."""
+"""The begin text: what a fresh state reads first, so that a text begins where a line begins."""
 
 from typing import Any
 
@@ -6,24 +6,28 @@ from numpy.typing import NDArray
 
 from chargen.data.vocabulary import Vocabulary
 
-LONGEST_LINES = 10_000
-"""Characters a line, on average: a text of longer ones has no lines."""
-LONGEST_BEGIN = 16
-"""Characters."""
+MAX_LINE_LENGTH = 10_000
+"""Characters per line, on average: a text of longer lines counts as one without lines."""
+MAX_BEGIN_LENGTH = 16
+"""Characters of a begin text."""
 
 
 def begin_text(vocabulary: Vocabulary, counts: NDArray[Any]) -> str:
-    """The line end of a text, or nothing where it has no lines.
+    """Choose the begin text of a model from its training text.
 
     Args:
-        counts: how often each id occurs in it, (V,).
+        vocabulary: V ids.
+        counts: how often each id occurs in the text, (V,).
+
+    Returns:
+        The usual line end of the text, or "" where it has no lines.
     """
-    feeds, returns = (_count(vocabulary, counts, character) for character in "\n\r")
-    if LONGEST_LINES * max(feeds, returns) < counts.sum():
+    line_feeds, carriage_returns = (_count(vocabulary, counts, character) for character in "\n\r")
+    if MAX_LINE_LENGTH * max(line_feeds, carriage_returns) < counts.sum():
         return ""
-    if 2 * returns <= feeds:
+    if 2 * carriage_returns <= line_feeds:
         return "\n"
-    return "\r\n" if 2 * feeds >= returns else "\r"
+    return "\r\n" if 2 * line_feeds >= carriage_returns else "\r"
 
 
 def _count(vocabulary: Vocabulary, counts: NDArray[Any], character: str) -> int:
@@ -32,9 +36,14 @@ def _count(vocabulary: Vocabulary, counts: NDArray[Any], character: str) -> int:
     return int(counts[vocabulary.encode(character)[0]])
 
 
-def can_begin(vocabulary: Vocabulary, begin: Any) -> bool:
-    """Whether something is a begin text that a model of this vocabulary can read."""
-    if not isinstance(begin, str) or len(begin) > LONGEST_BEGIN:
+def is_begin_text(vocabulary: Vocabulary, begin: Any) -> bool:
+    """Whether a value is a begin text that a model of this vocabulary can read.
+
+    Args:
+        vocabulary: of the model.
+        begin: what a model file holds.
+    """
+    if not isinstance(begin, str) or len(begin) > MAX_BEGIN_LENGTH:
         return False
     if vocabulary.byte_mode:
         return not any("\ud800" <= character <= "\udfff" for character in begin)

@@ -1,4 +1,4 @@
-"""A text as ids in three parts: to learn from, to validate on, to test on."""
+"""A text as ids in three parts: train, valid and test."""
 
 import glob
 import hashlib
@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.corpus_cache import ROLES, EncodedText, EncodingConfig, ProgressBar, encode_sources, open_entry
+from chargen.data.corpus_cache import ROLES, EncodedText, EncodingConfig, ProgressCallback, encode_sources, open_entry
 from chargen.data.reading import RAW, ReadingReport, clean, find_sources
-from chargen.data.repeats import copied
+from chargen.data.repeats import copied_shares
 from chargen.data.sorted_lines import are_sorted
 from chargen.data.vocabulary import Vocabulary, count_code_points
 from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
 from chargen.settings import check_text, make_settings, setting
 
-Names = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+SourceNames = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
 class CorpusConfig(EncodingConfig):
-    """How a text becomes ids, and which part of it is for what."""
+    """How a text becomes ids, and how it is split into train, valid and test."""
 
     valid_fraction: float = setting(0.1, "share of the text, after the training part, that validates", low=0, below=1)
     test_fraction: float = setting(0.0, "share of the text, at its end, that tests", low=0, below=1)
@@ -47,14 +47,16 @@ class Corpus:
     """A vocabulary and three arrays of ids that follow one another and never overlap.
 
     Args:
-        vocabulary: covers all three.
-        train, valid, test: ids (N,), uint8, uint16 or uint32, usually mapped from the cache.
-        key: names the content and every option that shaped it; equal keys mean equal ids.
+        vocabulary: covers all three parts.
+        train: ids (N,), uint8, uint16 or uint32, usually mapped from the cache.
+        valid: ids of the validation part, of the same type.
+        test: ids of the test part, of the same type.
+        key: a hash of the content and of every option that shaped the ids; equal keys mean equal ids.
         config: the options.
-        sources: for each role, the names it was read from, as absolute paths; empty for a text given in memory.
+        sources: for each role, the names it was read from, as absolute paths; empty for a text from memory.
         report: what reading met.
-        hidden: files and folders that were passed over.
-        known: the vocabulary of a model to start from, which this one's holds.
+        hidden_entries: how many hidden or linked entries of folders, and files of runs, were not read.
+        known: the vocabulary of a model to start from, all of which `vocabulary` contains.
     """
 
     vocabulary: Vocabulary
@@ -65,67 +67,83 @@ class Corpus:
     config: CorpusConfig
     sources: dict[str, list[str]]
     report: ReadingReport
-    hidden: int = 0
+    hidden_entries: int = 0
     known: Vocabulary | None = None
 
     def __repr__(self) -> str:
         vocabulary = self.vocabulary
         parts = {name: len(getattr(self, name)) for name in ROLES}
-        told = ", ".join(f"{name} {size:,}" for name, size in parts.items() if size or name != "test")
-        what = amount(sum(parts.values()), "byte")
+        sizes = ", ".join(f"{name} {size:,}" for name, size in parts.items() if size or name != "test")
+        total = amount(sum(parts.values()), "byte")
         if vocabulary.unit == "character":
             different = len(vocabulary.characters) + len(vocabulary.folded)
-            what = f"{amount(sum(parts.values()), 'character')}, {different:,} different"
-        return f"Corpus({what}: {told})"
+            total = f"{amount(sum(parts.values()), 'character')}, {different:,} different"
+        return f"Corpus({total}: {sizes})"
 
     @classmethod
     def from_files(
         cls,
-        sources: Names,
+        sources: SourceNames,
         *,
-        valid: Names = (),
-        test: Names = (),
+        valid: SourceNames = (),
+        test: SourceNames = (),
         config: CorpusConfig | None = None,
         cache: str | os.PathLike[str] | None = None,
-        progress: ProgressBar | None = None,
+        progress: ProgressCallback | None = None,
         known: Vocabulary | None = None,
         **settings: Any,
     ) -> "Corpus":
-        """Read files, folders, patterns, `-` or a corpus name; cut validation and test parts off, or read them apart.
-
-        A fraction applies only to a role that has no sources of its own.
+        """Read and encode texts, or map them from the cache where they are encoded already.
 
         Args:
+            sources: files, folders, patterns, `-` (standard input) or names of corpora.
+            valid: sources of the validation part; without them it is cut off `sources` by `valid_fraction`.
+            test: sources of the test part; without them it is cut off `sources` by `test_fraction`.
+            config: how the text becomes ids.
             cache: the folder for encoded texts; by default $CHARGEN_CACHE or the system's place for caches.
-            progress: called as (what, bytes done, bytes in all or None) after every block.
+            progress: called as (activity, bytes done, bytes in total or None) after every block.
             known: the vocabulary of a model to start from, whose characters have ids whether they occur or not.
-            settings: fields of CorpusConfig, where no `config` is given.
+            settings: fields of CorpusConfig, instead of `config`.
 
-        Raises DataError for a text that cannot be read, SettingError for a setting out of range.
+        Raises:
+            DataError: where a text cannot be read.
+            SettingError: where a setting is out of range.
+            ChargenError: where the cache cannot be written.
         """
-        config = _one_config(config, settings)
+        config = _resolve_config(config, settings)
         if not _as_list(sources):
             raise DataError("no text to learn: name a file, a folder, a pattern or a corpus")
-        names = {role: _as_list(given) for role, given in zip(ROLES, (sources, valid, test), strict=True)}
-        found = {role: find_sources(given) for role, given in names.items()}
-        if sum(name == "-" for given in names.values() for name in given) > 1:
+        names = {role: _as_list(values) for role, values in zip(ROLES, (sources, valid, test), strict=True)}
+        expanded = {role: find_sources(role_names) for role, role_names in names.items()}
+        if sum(role_names.count("-") for role_names in names.values()) > 1:
             raise DataError("standard input can be read only once; name - once")
-        text, key = encode_sources(
-            {role: files for role, (files, _) in found.items()},
+        encoded, key = encode_sources(
+            {role: role_sources for role, (role_sources, _) in expanded.items()},
             config,
             Path(cache) if cache is not None else None,
-            progress or (lambda what, done, total: None),
+            progress or (lambda activity, done, total: None),
             known,
         )
-        absolute = {role: _absolute(given) for role, given in names.items()}
-        return cls._from_encoded(text, key, config, absolute, sum(hidden for _, hidden in found.values()), known)
+        absolute = {role: _absolute(role_names) for role, role_names in names.items()}
+        return cls._from_encoded(encoded, key, config, absolute, sum(count for _, count in expanded.values()), known)
 
     @classmethod
     def from_text(
         cls, text: str, *, config: CorpusConfig | None = None, known: Vocabulary | None = None, **settings: Any
     ) -> "Corpus":
-        """The same from a text in memory, without a cache; for examples, tests and notebooks."""
-        config = _one_config(config, settings)
+        """Encode a text in memory, without a cache; for examples, tests and notebooks.
+
+        Args:
+            text: all three parts.
+            config: how the text becomes ids.
+            known: the vocabulary of a model to start from, whose characters have ids whether they occur or not.
+            settings: fields of CorpusConfig, instead of `config`.
+
+        Raises:
+            DataError: where the text holds a lone surrogate.
+            SettingError: where a setting is out of range, or the text is no str.
+        """
+        config = _resolve_config(config, settings)
         text = clean(check_text("text", text), config)
         raw = config.encoding == RAW
         if not raw and any("\ud800" <= character <= "\udfff" for character in set(text)):
@@ -133,8 +151,8 @@ class Corpus:
         counts = count_code_points(text)
         vocabulary = Vocabulary.from_counts(counts, unit=config.unit, raw=raw, min_count=config.min_count, known=known)
         ids = vocabulary.encode(text)
-        named = [asdict(config), text] + ([known.characters, known.folded] if known is not None else [])
-        key = hashlib.sha256(json.dumps(named).encode()).hexdigest()
+        identity = [asdict(config), text] + ([known.characters, known.folded] if known is not None else [])
+        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         sources: dict[str, list[str]] = {role: [] for role in ROLES}
         parts = split(ids, config, vocabulary.byte_mode)
         return cls(vocabulary, *parts, key, config, sources, ReadingReport(), known=known)
@@ -142,40 +160,41 @@ class Corpus:
     @classmethod
     def _from_encoded(
         cls,
-        text: EncodedText,
+        encoded: EncodedText,
         key: str,
         config: CorpusConfig,
         sources: dict[str, list[str]],
-        hidden: int = 0,
+        hidden_entries: int = 0,
         known: Vocabulary | None = None,
     ) -> "Corpus":
-        """Cut the train sources by fractions, for every role that has no sources of its own."""
-        own, valid, test = text.parts
-        train, cut_valid, cut_test = split(
-            own,
-            config,
-            text.vocabulary.byte_mode,
-            keep_valid=bool(sources["valid"]),
-            keep_test=bool(sources["test"]),
+        """Split the train sources by fractions, for every role that has no sources of its own."""
+        ids, valid, test = encoded.parts
+        has_valid, has_test = bool(sources["valid"]), bool(sources["test"])
+        train, split_valid, split_test = split(
+            ids, config, encoded.vocabulary.byte_mode, keep_valid=has_valid, keep_test=has_test
         )
-        parts = train, valid if sources["valid"] else cut_valid, test if sources["test"] else cut_test
-        return cls(text.vocabulary, *parts, key, config, sources, text.report, hidden, known)
+        parts = train, valid if has_valid else split_valid, test if has_test else split_test
+        return cls(encoded.vocabulary, *parts, key, config, sources, encoded.report, hidden_entries, known)
 
     @classmethod
     def from_description(
         cls,
         described: dict[str, Any],
-        progress: ProgressBar | None = None,
-        elsewhere: Mapping[str, Names] | None = None,
+        progress: ProgressCallback | None = None,
+        elsewhere: Mapping[str, SourceNames] | None = None,
     ) -> "Corpus":
-        """Read again what `describe` named: from its sources, or from the cache where they are gone (standard input).
+        """Read a described corpus again: from its sources or, where they are gone (standard input), from the cache.
 
         Args:
-            elsewhere: for roles whose text lies in another place by now ("train", "valid", "test"), where.
+            described: what `describe` returned, perhaps damaged since.
+            progress: called as (activity, bytes done, bytes in total or None) after every block.
+            elsewhere: new sources for roles whose text was moved, by "train", "valid" or "test".
 
-        Raises DataError where the text is gone or no longer the same, ModelFileError for what `describe` never says.
+        Raises:
+            DataError: where the text is gone or no longer the same.
+            ModelFileError: where `described` is not what `describe` returns.
         """
-        moved = {role: _as_list(given) for role, given in (elsewhere or {}).items() if _as_list(given)}
+        moved = {role: _as_list(names) for role, names in (elsewhere or {}).items() if _as_list(names)}
         try:
             config, sources, key = (
                 make_settings(CorpusConfig, described["config"]),
@@ -184,7 +203,7 @@ class Corpus:
             )
             known = Vocabulary(**described["known"]) if "known" in described else None
             train, valid, test = ({**sources, **moved}[role] for role in ROLES)
-            named = [os.fspath(name) for given in (train, valid, test) for name in given]
+            names = [os.fspath(name) for role_names in (train, valid, test) for name in role_names]
             if not re.fullmatch("[0-9a-f]{64}", key):
                 raise ValueError(f"key {repr_short(key)}")
         except (KeyError, TypeError, ValueError, AttributeError, SettingError) as error:
@@ -192,27 +211,31 @@ class Corpus:
                 f"the run does not remember its text as chargen does: {truncate(error, 200)}"
             ) from error
         try:
-            if not named or any(source.once for source in find_sources(named)[0]):
+            if not names or any(source.is_stream for source in find_sources(names)[0]):
                 raise DataError("the text of this run was given once and is no longer in the cache; start a new run")
         except DataError:
-            text = None if moved else open_entry(key)
-            if text is None:
+            encoded = None if moved else open_entry(key)
+            if encoded is None:
                 raise
-            return cls._from_encoded(text, key, config, sources, known=known)
+            return cls._from_encoded(encoded, key, config, sources, known=known)
         corpus = cls.from_files(train, valid=valid, test=test, config=config, progress=progress, known=known)
         if corpus.key != key:
             if "between" not in described["config"]:
                 raise DataError(
                     "this run was begun by an earlier version, which joined files otherwise; start a new run"
                 )
-            some = ", ".join(named[:3]) + " …" * (len(named) > 3)
+            listed = ", ".join(names[:3]) + " …" * (len(names) > 3)
             if moved:
-                raise DataError(f"the text in {some} is not the one that this run learned; name that, unchanged")
-            raise DataError(f"the text of this run has changed ({some}); restore it, or start a new run")
+                raise DataError(f"the text in {listed} is not the one that this run learned; name that, unchanged")
+            raise DataError(f"the text of this run has changed ({listed}); restore it, or start a new run")
         return corpus
 
     def describe(self) -> dict[str, Any]:
-        """What a run must remember to find this corpus again and to know that it is the same."""
+        """Describe this corpus, so that a run can find it again and notice a change.
+
+        Returns:
+            JSON data for `from_description`: its key, config and sources.
+        """
         described = {"key": self.key, "config": asdict(self.config), "sources": self.sources}
         if self.known is not None:
             known = self.known
@@ -226,22 +249,22 @@ class Corpus:
 
     @cached_property
     def occurring(self) -> int:
-        """How many different characters, or bytes, occur in all parts; folded ones count each."""
+        """How many different characters, or bytes, occur in all parts, folded characters included."""
         counts = self.counts + _count(self.valid, len(self.vocabulary)) + _count(self.test, len(self.vocabulary))
         unknown = self.vocabulary.unknown_id
         return int(np.count_nonzero(counts[:unknown])) + len(self.vocabulary.folded)
 
     @cached_property
     def repeated(self) -> dict[str, float]:
-        """For "valid" and "test", the share that is copied in an earlier part; for "train", what stands there twice.
+        """The share of "valid" and "test" that is copied in an earlier part, and of "train" that occurs in it twice.
 
-        Near 1 for a text in two roles, or given twice; 0 for a text that only repeats itself.
+        Near 1 for a text that is named in two roles, or twice in one; 0 for a text that only repeats itself.
         """
-        return dict(zip(ROLES, copied([self.train, self.valid, self.test]), strict=True))
+        return dict(zip(ROLES, copied_shares([self.train, self.valid, self.test]), strict=True))
 
     @cached_property
     def sorted_lines(self) -> bool:
-        """True where the validation part was cut off the end of a sorted list: it holds other beginnings of lines."""
+        """True where the validation part is the end of a sorted list, whose lines begin like none in training."""
         return not self.sources["valid"] and are_sorted(self.train, self.valid, self.vocabulary)
 
 
@@ -255,9 +278,17 @@ def _count(ids: NDArray[Any], size: int) -> NDArray[np.int64]:
 def split(
     ids: NDArray[Any], config: CorpusConfig, byte_mode: bool, *, keep_valid: bool = False, keep_test: bool = False
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Cut ids (N,) into train = floor(N (1 - v - t)), valid, test, in this order, exactly (decimal fractions).
+    """Split ids into train, of floor(N (1 - v - t)) ids, valid and test, in this order; fractions are exact decimals.
 
-    In bytes, a border inside a character moves back to the character's first byte.
+    Args:
+        ids: of the text (N,).
+        config: holds v, `valid_fraction`, and t, `test_fraction`.
+        byte_mode: whether ids are bytes of UTF-8: then a border inside a character moves back to its first byte.
+        keep_valid: treat v as 0, as validation has sources of its own.
+        keep_test: treat t as 0, as the test has sources of its own.
+
+    Returns:
+        The ids of train, valid and test.
     """
     valid, test = (Fraction(str(value)) for value in (config.valid_fraction, config.test_fraction))
     valid, test = Fraction(0) if keep_valid else valid, Fraction(0) if keep_test else test
@@ -273,24 +304,24 @@ def _character_start(ids: NDArray[Any], border: int) -> int:
     return border
 
 
-def _one_config(config: CorpusConfig | None, settings: dict[str, Any]) -> CorpusConfig:
+def _resolve_config(config: CorpusConfig | None, settings: dict[str, Any]) -> CorpusConfig:
     if config is not None and settings:
         raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
     return config or make_settings(CorpusConfig, settings)
 
 
 def _as_list(names: Any) -> list[str]:
-    given = [names] if isinstance(names, (str, os.PathLike)) else names
-    if isinstance(given, bytes) or not isinstance(given, Iterable):
-        given = [given]
-    found = []
-    for name in given:
+    """One name or several, as a list of str; raises SettingError for what is no name."""
+    if isinstance(names, (str, os.PathLike, bytes)) or not isinstance(names, Iterable):
+        names = [names]
+    listed = []
+    for name in names:
         if not isinstance(name, (str, os.PathLike)):
             raise SettingError(
                 f"{repr_short(name)} must be the name of a text, a str or a Path; give one, or a list of such"
             )
-        found.append(os.fspath(name))
-    return found
+        listed.append(os.fspath(name))
+    return listed
 
 
 def _absolute(names: Iterable[str]) -> list[str]:

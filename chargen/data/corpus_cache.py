@@ -1,4 +1,7 @@
-"""Encoded texts on disk, named after content and options: a text is encoded once, in flat memory, then only mapped."""
+"""A cache of encoded texts on disk, each named by a hash of its content and options.
+
+A text is encoded once, in memory that does not grow with it; from then on its ids are mapped from the disk.
+"""
 
 import contextlib
 import hashlib
@@ -10,6 +13,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.cache_folder import cache_folder
-from chargen.data.reading import BLOCK, RAW, ReadingConfig, ReadingReport, Source, read_text, text_files
+from chargen.data.reading import BLOCK_SIZE, RAW, Blocks, ReadingConfig, ReadingReport, Source, read_text, text_files
 from chargen.data.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_points
 from chargen.durable import describe_os_error, sync_folder, write_durably
 from chargen.errors import ChargenError, DataError, SettingError, WriteError
@@ -25,8 +29,10 @@ from chargen.settings import setting
 
 ROLES = ("train", "valid", "test")
 CACHE_FORMAT = 2
-CHANGED = "a source changed while it was read; run the command again when it is complete"
-ProgressBar = Callable[[str, int, int | None], None]
+"""A part of every key: raised when entries of earlier versions are to be made anew."""
+SOURCE_CHANGED = "a source changed while it was read; run the command again when it is complete"
+ProgressCallback = Callable[[str, int, int | None], None]
+"""Called as (activity, bytes done, bytes in total or None)."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,11 @@ class EncodingConfig(ReadingConfig):
 
 @dataclass(frozen=True, eq=False)
 class EncodedText:
-    """What an entry of the cache holds.
+    """The content of a cache entry.
 
     Args:
         vocabulary: covers all parts.
-        parts: ids (N,) of the train, valid and test sources, mapped from the disk.
+        parts: ids (N,) of the train, the valid and the test sources, mapped from the disk.
         report: what reading met.
     """
 
@@ -60,77 +66,94 @@ class EncodedText:
 
 
 def open_entry(key: str, folder: Path | None = None) -> EncodedText | None:
-    """The encoded text of that key, or None where it is not in the cache or not whole."""
+    """Open an entry of the cache.
+
+    Args:
+        key: of the entry.
+        folder: of the cache; by default `cache_folder()`.
+
+    Returns:
+        The encoded text, or None where there is no such entry or it is damaged.
+    """
     entry = (folder or cache_folder()) / key
     try:
         stored = json.loads((entry / "corpus.json").read_text("utf-8"))
         vocabulary = Vocabulary(stored["characters"], folded=stored["folded"], unit=stored["unit"])
-        first, second, third = stored["sizes"]
-        total = first + second + third
-        if (entry / "ids").stat().st_size != total * vocabulary.dtype.itemsize or min(first, second, third) < 0:
+        train_size, valid_size, test_size = stored["sizes"]
+        total = train_size + valid_size + test_size
+        if (entry / "ids").stat().st_size != total * vocabulary.dtype.itemsize or min(stored["sizes"]) < 0:
             return None
         ids: NDArray[Any] = np.zeros(0, vocabulary.dtype)
         if total:
             ids = np.memmap(entry / "ids", vocabulary.dtype, "r", shape=(total,))
-        if stored.pop("sha256") != _sealed(hashlib.sha256(ids.data), stored):
+        if stored.pop("sha256") != _checksum(hashlib.sha256(ids.data), stored):
             return None
-        train, valid, test = np.split(ids, [first, first + second])
+        train, valid, test = np.split(ids, [train_size, train_size + valid_size])
         return EncodedText(vocabulary, (train, valid, test), ReadingReport(**stored["report"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _sealed(ids: "hashlib._Hash", stored: dict[str, Any]) -> str:
-    """The checksum of an entry's ids and its description: a disk may give back other bytes than it was given."""
-    whole = ids.copy()
-    whole.update(json.dumps(stored, sort_keys=True).encode())
-    return whole.hexdigest()
+def _checksum(ids_digest: "hashlib._Hash", stored: dict[str, Any]) -> str:
+    """The checksum of an entry's ids and its description: a disk may return other bytes than were written to it."""
+    digest = ids_digest.copy()
+    digest.update(json.dumps(stored, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def encode_sources(
     sources: dict[str, list[Source]],
     config: EncodingConfig,
     folder: Path | None,
-    progress: ProgressBar,
+    progress: ProgressCallback,
     known: Vocabulary | None = None,
 ) -> tuple[EncodedText, str]:
-    """Encode the sources of each role, or find them encoded. Returns the text and its key.
+    """Encode the sources of each role, or open the cache entry where they are encoded already.
 
     Args:
-        known: characters that have ids whether they occur or not.
+        sources: by role.
+        config: how the text becomes ids.
+        folder: of the cache; by default `cache_folder()`.
+        progress: called after every block.
+        known: a vocabulary whose characters have ids whether they occur or not.
 
-    Raises DataError for what cannot be read, ChargenError where the cache cannot be written.
+    Returns:
+        The encoded text and the key of its entry.
+
+    Raises:
+        DataError: where a source cannot be read.
+        ChargenError: where the cache cannot be written.
     """
     encoder = _Encoder(sources, config, folder or cache_folder(), progress, known)
-    text, key = encoder.make_entry()
-    if text is None:
+    encoded, key = encoder.make_entry()
+    if encoded is None:
         raise ChargenError(f"{encoder.cache / key} vanished from the cache while it was read; run the command again")
-    return text, key
+    return encoded, key
 
 
-def _install(work: Path, entry: Path) -> None:
-    """Move a finished entry into its place. Another process may have been faster; a damaged one is moved away."""
+def _install(work_folder: Path, entry: Path) -> None:
+    """Move a finished entry to its place; another process may have been faster, a damaged entry is replaced."""
     try:
-        os.replace(work, entry)
+        os.replace(work_folder, entry)
     except OSError:
         if open_entry(entry.name, entry.parent) is not None:
             return
-        damaged = work.with_name(f"{secrets.token_hex(8)}.tmp")
+        damaged = work_folder.with_name(f"{secrets.token_hex(8)}.tmp")
         os.replace(entry, damaged)
-        os.replace(work, entry)
+        os.replace(work_folder, entry)
         shutil.rmtree(damaged, ignore_errors=True)
     sync_folder(entry.parent)
 
 
 class _Encoder:
-    """One trip from sources to a cache entry: hash the bytes; where they are new, count characters, then write ids."""
+    """Makes the cache entry of sources: hashes the bytes and, where they are new, counts characters and writes ids."""
 
     def __init__(
         self,
         sources: dict[str, list[Source]],
         config: EncodingConfig,
         cache: Path,
-        progress: ProgressBar,
+        progress: ProgressCallback,
         known: Vocabulary | None,
     ) -> None:
         self.sources = sources
@@ -144,96 +167,98 @@ class _Encoder:
         self.size: int | None = None
 
     def make_entry(self) -> tuple[EncodedText | None, str]:
-        """The encoded text and its key, after making its entry where there is no whole one."""
-        work = self.cache / f"{secrets.token_hex(8)}.tmp"
+        """The encoded text and its key, after making its entry where there is none or a damaged one."""
+        work_folder = self.cache / f"{secrets.token_hex(8)}.tmp"
         try:
-            work.mkdir(parents=True)
+            work_folder.mkdir(parents=True)
             self._remove_abandoned()
             try:
-                content = self._read_once(work)
-                entry = self.cache / self._key(content)
-                text = open_entry(entry.name, self.cache)
-                if text is None:
-                    self._encode(work, content)
+                content_hash = self._hash_sources(work_folder)
+                entry = self.cache / self._key(content_hash)
+                encoded = open_entry(entry.name, self.cache)
+                if encoded is None:
+                    self._encode(work_folder, content_hash)
                     for spool in self.spooled.values():
                         spool.unlink()
-                    _install(work, entry)
-                    text = open_entry(entry.name, self.cache)
+                    _install(work_folder, entry)
+                    encoded = open_entry(entry.name, self.cache)
             finally:
-                shutil.rmtree(work, ignore_errors=True)
+                shutil.rmtree(work_folder, ignore_errors=True)
         except (OSError, WriteError) as error:
-            what = str(error)
+            reason = str(error)
             if isinstance(error, OSError):
-                what = f"cannot write the cache {self.cache}: {describe_os_error(error, self.cache)}"
-            raise ChargenError(f"{what}; set CHARGEN_CACHE to a folder with room") from error
-        if text is not None:
-            text.report.passed_over = self.passed_over
-        return text, entry.name
+                reason = f"cannot write the cache {self.cache}: {describe_os_error(error, self.cache)}"
+            raise ChargenError(f"{reason}; set CHARGEN_CACHE to a folder with room") from error
+        if encoded is not None:
+            encoded.report.passed_over = self.passed_over
+        return encoded, entry.name
 
     def _remove_abandoned(self) -> None:
-        """Remove what processes killed at least a day ago left half made."""
-        for left in self.cache.glob(f"{'[0-9a-f]' * 16}.tmp"):
+        """Remove unfinished entries of processes that were killed at least a day ago."""
+        for abandoned in self.cache.glob(f"{'[0-9a-f]' * 16}.tmp"):
             with contextlib.suppress(FileNotFoundError):  # another process may remove it too
-                if time.time() - left.stat().st_mtime > 86400:
-                    shutil.rmtree(left, ignore_errors=True)
+                if time.time() - abandoned.stat().st_mtime > 86400:
+                    shutil.rmtree(abandoned, ignore_errors=True)
 
-    def _spool(self, work: Path) -> None:
-        """Copy what can be read only once."""
+    def _spool(self, work_folder: Path) -> None:
+        """Copy sources that can be read only once."""
         copying = _Pass("copying", self)
-        for source in (source for role in ROLES for source in self.sources[role] if source.once):
+        for source in (source for role in ROLES for source in self.sources[role] if source.is_stream):
             stream = source.open()
-            self.spooled[id(source)] = work / f"spool{len(self.spooled)}"
+            self.spooled[id(source)] = work_folder / f"spool{len(self.spooled)}"
             with open(self.spooled[id(source)], "wb") as spool:
-                for block in copying.blocks(_read(source, stream)):
+                for block in copying.watch(_read_blocks(source, stream)):
                     spool.write(block)
             if source.path is not None:
                 stream.close()
 
-    def _read_once(self, work: Path) -> str:
-        """The hash of every text's bytes."""
-        self._spool(work)
-        watch, report = _Pass("reading", self), ReadingReport()
+    def _hash_sources(self, work_folder: Path) -> str:
+        """The hash of the bytes of all texts."""
+        self._spool(work_folder)
+        reading, report = _Pass("reading", self), ReadingReport()
         for role in ROLES:
             for source in self.sources[role]:
-                for _, blocks in self._files(watch, source, report):
+                for _, blocks in self._open_files(reading, report, source):
                     self.files[role] += 1
                     for _ in blocks:
                         pass
         report.files = sum(self.files.values())
         report.check_files()
-        self.size, self.passed_over = watch.done, report.passed_over
-        return watch.digest.hexdigest()
+        self.size, self.passed_over = reading.done, report.passed_over
+        return reading.digest.hexdigest()
 
-    def _key(self, content: str) -> str:
-        """Names content, roles and every option that shapes the ids."""
+    def _key(self, content_hash: str) -> str:
+        """The hash of content, roles and every option that shapes the ids."""
         options = {field.name: getattr(self.config, field.name) for field in fields(EncodingConfig)}
         roles = [self.files[role] for role in ROLES]
-        named = [CACHE_FORMAT, content, roles, options, unicodedata.unidata_version]
+        identity = [CACHE_FORMAT, content_hash, roles, options, unicodedata.unidata_version]
         if self.known is not None:
-            named += [self.known.characters, self.known.folded]
-        described = json.dumps(named, sort_keys=True)
+            identity += [self.known.characters, self.known.folded]
+        described = json.dumps(identity, sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()
 
-    def _files(self, watch: "_Pass", source: Source, report: ReadingReport) -> Iterator[tuple[str, Iterator[bytes]]]:
+    def _open_files(self, reading: "_Pass", report: ReadingReport, source: Source) -> Iterator[tuple[str, Blocks]]:
+        """The name and the bytes of each text of a source."""
         spool = self.spooled.get(id(source))
         for name, blocks in text_files(replace(source, path=spool) if spool else source, self.config, report):
-            yield name, watch.blocks(blocks)
+            yield name, reading.watch(blocks)
 
-    def _texts(self, watch: "_Pass", role: str, report: ReadingReport) -> Iterator[str]:
+    def _read_text(self, reading: "_Pass", role: str, report: ReadingReport) -> Iterator[str]:
+        """The text of a role, block by block."""
         return read_text(
-            self.sources[role], self.config, report=report, files=lambda source: self._files(watch, source, report)
+            self.sources[role], self.config, report=report, files=partial(self._open_files, reading, report)
         )
 
-    def _encode(self, work: Path, content: str) -> None:
-        """Two more passes: count the characters, then write the ids. The bytes must stay what was hashed."""
+    def _encode(self, work_folder: Path, content_hash: str) -> None:
+        """Count the characters, then write the ids; raises DataError where the bytes are no longer those hashed."""
         counts = np.zeros(CODE_POINTS, np.int64)
         report = ReadingReport()
         counting, encoding = _Pass("counting", self), _Pass("encoding", self)
         for role in ROLES:
-            for text in self._texts(counting, role, report):
-                found = count_code_points(text)
-                counts[: len(found)] += found
-        counting.check(content)
+            for text in self._read_text(counting, role, report):
+                block_counts = count_code_points(text)
+                counts[: len(block_counts)] += block_counts
+        counting.check(content_hash)
         raw = self.config.encoding == RAW
         if counts[0xD800:0xE000].any() and not raw:
             raise DataError(f"the text holds a lone surrogate, which is not a character (in {self.config.encoding})")
@@ -244,22 +269,22 @@ class _Encoder:
             raise DataError(f"no character occurs {self.config.min_count} times: choose a smaller --min-count")
         sizes, digest = [0, 0, 0], hashlib.sha256()
 
-        def encoded() -> Iterator[bytes]:
-            for number, role in enumerate(ROLES):
-                for text in self._texts(encoding, role, ReadingReport()):
+        def encode_blocks() -> Iterator[bytes]:
+            for part, role in enumerate(ROLES):
+                for text in self._read_text(encoding, role, ReadingReport()):
                     try:
                         ids = vocabulary.encode(text)
                     except DataError as error:
-                        raise DataError(CHANGED) from error
-                    sizes[number] += len(ids)
+                        raise DataError(SOURCE_CHANGED) from error
+                    sizes[part] += len(ids)
                     digest.update(ids.data)
                     yield ids.tobytes()
-            encoding.check(content)
+            encoding.check(content_hash)
 
         # A byte vocabulary writes one byte more from each of these code points on.
-        longer = (0x80, 0x800, 0x10000) if vocabulary.byte_mode else ()
-        size = sum(int(counts[first:].sum()) for first in (0, *longer)) * vocabulary.dtype.itemsize
-        write_durably(work / "ids", encoded(), size)
+        longer_from = (0x80, 0x800, 0x10000) if vocabulary.byte_mode else ()
+        size = sum(int(counts[first:].sum()) for first in (0, *longer_from)) * vocabulary.dtype.itemsize
+        write_durably(work_folder / "ids", encode_blocks(), size)
         stored = {
             "characters": vocabulary.characters,
             "folded": vocabulary.folded,
@@ -267,38 +292,39 @@ class _Encoder:
             "unit": vocabulary.unit,
             "report": asdict(replace(report, passed_over=[])),
         }
-        stored["sha256"] = _sealed(digest, stored)
-        write_durably(work / "corpus.json", [json.dumps(stored).encode()])
+        stored["sha256"] = _checksum(digest, stored)
+        write_durably(work_folder / "corpus.json", [json.dumps(stored).encode()])
 
 
 class _Pass:
-    """One pass over all bytes: shows progress, and hashes, so that a text that changes meanwhile is noticed."""
+    """A pass over all bytes: reports progress, and hashes them, so that a text that changes meanwhile is noticed."""
 
-    def __init__(self, what: str, encoder: _Encoder) -> None:
-        self.what = what
+    def __init__(self, activity: str, encoder: _Encoder) -> None:
+        self.activity = activity
         self.encoder = encoder
         self.done = 0
         self.digest = hashlib.sha256()
 
-    def blocks(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same blocks of one text."""
+    def watch(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """The blocks of a text, counted and hashed as they pass."""
         size = 0
         for block in blocks:
             size += len(block)
             self.done += len(block)
             self.digest.update(block)
-            self.encoder.progress(self.what, self.done, self.encoder.size)
+            self.encoder.progress(self.activity, self.done, self.encoder.size)
             yield block
         self.digest.update(f"\0{size}\0".encode())
 
-    def check(self, content: str) -> None:
-        if self.digest.hexdigest() != content:
-            raise DataError(CHANGED)
+    def check(self, content_hash: str) -> None:
+        """Raise DataError where the bytes of this pass have another hash."""
+        if self.digest.hexdigest() != content_hash:
+            raise DataError(SOURCE_CHANGED)
 
 
-def _read(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
+def _read_blocks(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
     try:
-        while block := stream.read(BLOCK):
+        while block := stream.read(BLOCK_SIZE):
             yield block
     except OSError as error:
         raise DataError(f"cannot read {source.name}: {error.strerror or error}") from error

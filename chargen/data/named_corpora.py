@@ -1,4 +1,4 @@
-"""Corpora known by name. A name leads to files that are already on the machine; nothing is downloaded."""
+"""Corpora known by name. A name stands for files that are already on the machine; nothing is downloaded."""
 
 import os
 import sysconfig
@@ -8,18 +8,23 @@ from pathlib import Path
 from chargen.errors import DataError
 
 PYTHON_BYTES = 4_000_000
-_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+"""Bytes of the corpus python, at most."""
+_EXCLUDED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 
 
 def python_sources(limit: int = PYTHON_BYTES) -> list[Path]:
-    """The standard library's own Python files without its tests: modules before packages, sorted, the first 4 MB.
+    """List the Python files of the standard library without its tests: modules before packages, sorted.
 
-    Whole files only, at most `limit` bytes together. Raises DataError where this Python carries no sources.
+    Args:
+        limit: bytes of all files together; only complete files are taken.
+
+    Raises:
+        DataError: where this Python comes without sources.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     files = []
     for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if name not in _LEFT_OUT]
+        folders[:] = [name for name in folders if name not in _EXCLUDED]
         files += [Path(folder, name) for name in names if name.endswith(".py")]
     chosen: list[Path] = []
     total = 0

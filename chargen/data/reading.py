@@ -1,8 +1,8 @@
 """Files, folders, patterns, standard input and named corpora -> blocks of clean text.
 
-Nothing is guessed and nothing is dropped silently: a byte that does not fit the encoding is an error that names it, or,
-with errors="replace", becomes U+FFFD and is counted; what is no text is an error, or, in a folder or an archive, passed
-over and told.
+Nothing is guessed and nothing is dropped silently. A byte that does not fit the encoding is an error that names it or,
+with errors="replace", becomes U+FFFD and is counted. A file that is no text is an error or, in a folder or an archive,
+skipped and reported.
 """
 
 import codecs
@@ -19,19 +19,21 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from chargen.data.file_kind import LOOK, no_text, wide_encoding
+from chargen.data.file_kind import PEEK_SIZE, describe_non_text, detect_wide_encoding
 from chargen.data.named_corpora import CATALOGUE
-from chargen.data.unpack import File, files_in, look
+from chargen.data.unpack import File, peek, unpack_files
 from chargen.errors import DataError, SettingError, amount
 from chargen.settings import check_settings, check_text, setting
 from chargen.suggestions import did_you_mean, similar_path
 
-BLOCK = 1 << 20
+BLOCK_SIZE = 1 << 20
+"""Bytes read at a time."""
 RAW = "raw"
-"""The encoding that is none: each byte is a character, as Python's surrogateescape writes it (U+DC80 to U+DCFF where it
-is not ASCII)."""
+"""An encoding in which a byte is a character, as Python's surrogateescape writes it (not ASCII: U+DC80 to U+DCFF)."""
 RUN_FILES = ("state.safetensors", "model.safetensors", "metrics.jsonl")
-"""What a run leaves in its folder, the first of them always: no texts, though other files beside them may be."""
+"""Files of a run, of which its folder always holds the first: they are no texts, though files beside them may be."""
+
+Blocks = Iterator[bytes]
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Source:
 
     Args:
         name: for messages.
-        path: where it is; None for standard input.
-        named: whether a person named it; a file that was found in a folder is passed over where it is no text.
+        path: None for standard input.
+        named: whether a person named it; a file of a named folder is skipped where it is no text.
     """
 
     name: str
@@ -79,12 +81,19 @@ class Source:
     named: bool = True
 
     @property
-    def once(self) -> bool:
+    def is_stream(self) -> bool:
         """True where the bytes can be read only once: standard input, a pipe."""
         return self.path is None or not self.path.is_file()
 
     def open(self) -> IO[bytes]:
-        """The bytes as they lie there."""
+        """Open the source for reading.
+
+        Returns:
+            Its bytes, still packed where they are packed. The caller closes it where `path` is not None.
+
+        Raises:
+            DataError: where it cannot be read.
+        """
         if self.path is None:
             return sys.stdin.buffer
         try:
@@ -95,9 +104,13 @@ class Source:
 
 @dataclass
 class ReadingReport:
-    """What reading met: filled in while the text is read.
+    """Counts of what was read, filled in while the text is read.
 
     Args:
+        files: texts.
+        bytes: of all texts, unpacked.
+        replaced: U+FFFD in place of bytes that did not fit the encoding.
+        carriage_returns: of the texts, before line ends are changed.
         joined: how often something was put between two files.
         passed_over: names of files that are no text, each with what it is.
     """
@@ -110,22 +123,33 @@ class ReadingReport:
     passed_over: list[str] = field(default_factory=list)
 
     def check_files(self) -> None:
-        """Raise DataError where all files were passed over."""
+        """Check that something was read.
+
+        Raises:
+            DataError: where no file was a text.
+        """
         if self.passed_over and not self.files:
-            some = ", ".join(self.passed_over[:3]) + " …" * (len(self.passed_over) > 3)
-            raise DataError(f"no text among {amount(len(self.passed_over), 'file')}: {some}")
+            listed = ", ".join(self.passed_over[:3]) + " …" * (len(self.passed_over) > 3)
+            raise DataError(f"no text among {amount(len(self.passed_over), 'file')}: {listed}")
 
 
 def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source], int]:
-    """Expand files, folders (recursively, sorted), patterns, `-` and corpus names; an existing path wins over a name.
+    """Expand names to the files that they stand for.
 
-    Returns the sources in order, and how many hidden files, hidden folders, links to folders and files of runs were
-    left out.
-    Raises DataError where a name leads to nothing.
+    Args:
+        names: files, folders (taken recursively, sorted), patterns, `-` (standard input) or names of corpora; where a
+            path and a corpus have the same name, the path is taken.
+
+    Returns:
+        The sources in order, and how many hidden files, hidden folders, links to folders and files of runs are not
+        among them.
+
+    Raises:
+        DataError: where a name leads to no file.
     """
     sources: list[Source] = []
     hidden = 0
-    for name in (os.fspath(given) for given in names):
+    for name in (os.fspath(name) for name in names):
         path = Path(name)
         if not name:
             raise DataError("an empty name is no file; give a file, a folder, a pattern or a corpus")
@@ -134,10 +158,10 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
                 raise DataError("standard input can be read only once; name - once")
             sources.append(Source("standard input", None))
         elif os.path.isdir(name):
-            found, skipped = _files_below(path)
-            if not found:
+            files, skipped = _list_files(path)
+            if not files:
                 raise DataError(f"folder {name} holds no files ({skipped} hidden, linked or of a run)")
-            sources += [Source(str(file), file, named=False) for file in found]
+            sources += [Source(str(file), file, named=False) for file in files]
             hidden += skipped
         elif os.path.exists(name):
             sources.append(Source(name, path))
@@ -147,16 +171,17 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
             matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
             if not matches:
                 corpora = ", ".join(CATALOGUE)
-                meant = similar_path(name) or did_you_mean(name, CATALOGUE)
+                advice = similar_path(name) or did_you_mean(name, CATALOGUE)
                 raise DataError(
-                    f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora}){meant}"
+                    f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora}){advice}"
                 )
             sources += [Source(match, Path(match)) for match in matches]
     return sources, hidden
 
 
-def _files_below(folder: Path) -> tuple[list[Path], int]:
-    found: list[Path] = []
+def _list_files(folder: Path) -> tuple[list[Path], int]:
+    """The files below a folder, sorted, and how many hidden or linked entries and files of runs are not among them."""
+    listed: list[Path] = []
     hidden = 0
 
     def refuse(error: OSError) -> None:
@@ -173,58 +198,69 @@ def _files_below(folder: Path) -> tuple[list[Path], int]:
             if not file.exists():
                 raise DataError(f"cannot read {file}: it is a link that leads nowhere")
             if file.is_file():
-                found.append(file)
-    return sorted(found, key=lambda path: path.as_posix()), hidden
+                listed.append(file)
+    return sorted(listed, key=lambda path: path.as_posix()), hidden
 
 
 def read_files(source: Source, raw: bool = False) -> Iterator[File]:
-    """The files that a source holds, unpacked: itself, or the members of an archive. Raises DataError for damage.
+    """Unpack the files of a source: the source itself, or the members of an archive.
 
     Args:
-        raw: take archives as the bytes they are.
+        source: one file, or standard input.
+        raw: whether an archive is read as the bytes it consists of.
+
+    Raises:
+        DataError: where the source is damaged.
     """
     stream = source.open()
     try:
-        yield from files_in(source.name, stream, source.path.suffix if source.path else "", BLOCK, archives=not raw)
+        suffix = source.path.suffix if source.path else ""
+        yield from unpack_files(source.name, stream, suffix, BLOCK_SIZE, archives=not raw)
     finally:
         if source.path is not None:
             stream.close()
 
 
-Blocks = Iterator[bytes]
-
-
 def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> Iterator[tuple[str, Blocks]]:
-    """The name and the bytes of each text that a source holds; what is no text goes to `report.passed_over`.
+    """Open the texts of a source.
 
-    Raises DataError, saying what it is, for a named source that is no text or holds none, and for UTF-16 and UTF-32
-    that would be read as another encoding.
+    Args:
+        source: one file, an archive or standard input.
+        config: how bytes become text.
+        report: gets the files that are no texts.
+
+    Returns:
+        The name and the bytes of each text.
+
+    Raises:
+        DataError: where a named source is no text or holds none, saying what it is; and for UTF-16 and UTF-32 that
+            would be read in another encoding.
     """
     raw = config.encoding == RAW
-    passed: list[str] = []
-    texts = 0
+    skipped: list[str] = []
+    num_texts = 0
     for file in read_files(source, raw):
         if raw:
             yield file.name, file.blocks
             continue
-        what, advice, blocks = file.why_not, file.advice, file.blocks
-        if not what:
-            start, blocks = look(file.blocks)
-            start = start[:LOOK]
-            if wide := wide_encoding(start, config.encoding):
+        problem, advice, blocks = file.problem, file.advice, file.blocks
+        if not problem:
+            start, blocks = peek(file.blocks)
+            start = start[:PEEK_SIZE]
+            if wide := detect_wide_encoding(start, config.encoding):
                 raise DataError(f"{file.name} is text in {wide}, not in {config.encoding}: give --encoding {wide}")
-            what, advice = no_text(start, config.encoding) or ("", "")
-        if not what:
-            texts += 1
+            problem, advice = describe_non_text(start, config.encoding) or ("", "")
+        if not problem:
+            num_texts += 1
             yield file.name, blocks
         elif source.named and not file.member:
             advice = advice or "give a text, or learn its bytes with --unit byte --encoding raw"
-            raise DataError(f"{file.name} is {what}; {advice}")
+            raise DataError(f"{file.name} is {problem}; {advice}")
         else:
-            passed.append(f"{file.name} ({what.split(':')[0]})")
-    if source.named and passed and not texts:
-        raise DataError(f"{source.name} holds no text: {', '.join(passed[:3])}{' …' * (len(passed) > 3)}")
-    report.passed_over += passed
+            skipped.append(f"{file.name} ({problem.split(':')[0]})")
+    if source.named and skipped and not num_texts:
+        raise DataError(f"{source.name} holds no text: {', '.join(skipped[:3])}{' …' * (len(skipped) > 3)}")
+    report.passed_over += skipped
 
 
 def read_text(
@@ -234,24 +270,45 @@ def read_text(
     report: ReadingReport | None = None,
     files: Callable[[Source], Iterable[tuple[str, Iterable[bytes]]]] | None = None,
 ) -> Iterator[str]:
-    """The text of all sources, one after the other, in blocks of any size; memory does not grow with the text.
+    """Read the text of all sources, one after the other; memory does not grow with the text.
 
-    Each file's byte order mark is removed once, and `config.between` stands between two files. `report` is filled in
-    while reading; `files` says where a source's texts come from. Raises DataError naming file, line, offset and bytes
-    where the encoding does not fit, and as `text_files`.
+    Each file's byte order mark is removed once, and `config.between` stands between two files.
+
+    Args:
+        sources: in order.
+        config: how bytes become text.
+        report: filled in while the text is read.
+        files: returns the name and the bytes of each text of a source; by default `text_files`.
+
+    Returns:
+        Blocks of text, of any size.
+
+    Raises:
+        DataError: where bytes do not fit the encoding, naming file, line, offset and bytes; where a file cannot be
+            read; and where a named source is no text.
     """
     config = config or ReadingConfig()
     report = report if report is not None else ReadingReport()
-    text = _decoded_files(sources, config, report, files or functools.partial(text_files, config=config, report=report))
-    return normalized(text) if config.normalize == "NFC" else text
+    text = _decode_files(sources, config, report, files or functools.partial(text_files, config=config, report=report))
+    return normalize_blocks(text) if config.normalize == "NFC" else text
 
 
 def clean(text: str, config: ReadingConfig | None) -> str:
-    """A text in memory as training would have read it: with line ends and normal form as `config` says; None: as it is.
+    """Change line ends and normal form of a text in memory as training did when it read its files.
 
-    Whatever takes a model and a text does this for each call. Where a text comes in pieces, clean it whole first: a cut
-    between a letter and its accent, or between CR and LF, would part them. Where training read raw bytes, the text's
-    UTF-8, with a character for each byte; raises DataError for what has none.
+    Every function that takes a model and a text does this. A text that is to be fed in parts must be cleaned before it
+    is cut: a cut between a letter and its accent, or between CR and LF, would separate them.
+
+    Args:
+        text: from anywhere.
+        config: of the training text; None leaves a text as it is.
+
+    Returns:
+        The text; where training read raw bytes, its UTF-8 with a character for each byte.
+
+    Raises:
+        SettingError: where the text is no str, or the config no ReadingConfig.
+        DataError: where raw bytes are needed and the text holds a lone surrogate, which has none.
     """
     check_text("text", text)
     if config is None:
@@ -268,63 +325,66 @@ def clean(text: str, config: ReadingConfig | None) -> str:
     return unicodedata.normalize("NFC", text) if config.normalize == "NFC" else text
 
 
-def _decoded_files(
+def _decode_files(
     sources: Sequence[Source],
     config: ReadingConfig,
     report: ReadingReport,
     files: Callable[[Source], Iterable[tuple[str, Iterable[bytes]]]],
 ) -> Iterator[str]:
-    last = ""
+    """The text of all sources, before normalization."""
+    last_character = ""
     for name, blocks in chain.from_iterable(map(files, sources)):
         report.files += 1
-        begun = False
-        for text in _with_line_ends(_without_mark(_decoded(name, blocks, config, report), config), config, report):
-            if not begun and last and (between := _between(last, config)):
+        at_start = True
+        texts = _remove_mark(_decode(name, blocks, config, report), config)
+        for text in _convert_line_ends(texts, config, report):
+            if at_start and last_character and (separator := _separator(last_character, config)):
                 report.joined += 1
-                yield between
-            begun, last = True, text[-1]
+                yield separator
+            at_start, last_character = False, text[-1]
             yield text
     report.check_files()
 
 
-def _between(last: str, config: ReadingConfig) -> str:
-    """What stands between two files, the first of which ends with the character `last`."""
+def _separator(last_character: str, config: ReadingConfig) -> str:
+    """What stands between two files, the first of which ends with a character."""
     if config.between is None:
-        return "" if last in "\r\n\u0085\u2028\u2029" else "\n"
+        return "" if last_character in "\r\n\u0085\u2028\u2029" else "\n"
     return clean(config.between, config)
 
 
-def _with_line_ends(texts: Iterable[str], config: ReadingConfig, report: ReadingReport) -> Iterator[str]:
+def _convert_line_ends(texts: Iterable[str], config: ReadingConfig, report: ReadingReport) -> Iterator[str]:
     """A file's blocks without empty ones, with line ends as `config` says."""
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     for text in texts:
         report.carriage_returns += text.count("\r")
-        if whole := newlines.decode(text) if config.newline == "lf" else text:
-            yield whole
+        if converted := newlines.decode(text) if config.newline == "lf" else text:
+            yield converted
     if config.newline == "lf" and (rest := newlines.decode("", final=True)):
         yield rest
 
 
-def _without_mark(texts: Iterable[str], config: ReadingConfig) -> Iterator[str]:
+def _remove_mark(texts: Iterable[str], config: ReadingConfig) -> Iterator[str]:
     """Remove one byte order mark, unless the codec has already taken it."""
-    taken = config.encoding == RAW or codecs.lookup(config.encoding).name in ("utf-16", "utf-32")
-    start = True
+    by_codec = config.encoding == RAW or codecs.lookup(config.encoding).name in ("utf-16", "utf-32")
+    at_start = True
     for text in texts:
-        yield text.removeprefix("\ufeff") if start and not taken else text
-        start = start and not text
+        yield text.removeprefix("\ufeff") if at_start and not by_codec else text
+        at_start = at_start and not text
 
 
-def _decoded(name: str, blocks: Iterable[bytes], config: ReadingConfig, report: ReadingReport) -> Iterator[str]:
+def _decode(name: str, blocks: Iterable[bytes], config: ReadingConfig, report: ReadingReport) -> Iterator[str]:
+    """The text of a file, block by block; raises DataError where bytes do not fit the encoding."""
     if config.encoding == RAW:
         for block in blocks:
             report.bytes += len(block)
             yield block.decode("ascii", "surrogateescape")
         return
-    # The mark is removed by us: the codec loses count of its bytes, and drops half a mark silently.
-    marked = codecs.lookup(config.encoding).name == "utf-8-sig"
-    new_decoder = codecs.getincrementaldecoder("utf-8" if marked else config.encoding)
+    # The mark is removed later: the codec utf-8-sig does not count its bytes, and drops half a mark silently.
+    with_mark = codecs.lookup(config.encoding).name == "utf-8-sig"
+    new_decoder = codecs.getincrementaldecoder("utf-8" if with_mark else config.encoding)
     decoder = new_decoder(config.errors)
-    without = new_decoder("ignore")
+    ignoring_decoder = new_decoder("ignore")
     offset, line = 0, 1
     for block in chain(blocks, (b"",)):
         final = not block
@@ -343,7 +403,7 @@ def _decoded(name: str, blocks: Iterable[bytes], config: ReadingConfig, report: 
             raise _bad_bytes(name, error, config.encoding, offset - len(pending), line) from error
         if config.errors == "replace":
             # "ignore" drops exactly what "replace" marks, so the lengths differ by the number of replacements.
-            report.replaced += len(text) - len(without.decode(block, final))
+            report.replaced += len(text) - len(ignoring_decoder.decode(block, final))
         offset += len(block)
         report.bytes += len(block)
         line += text.count("\n")
@@ -351,6 +411,7 @@ def _decoded(name: str, blocks: Iterable[bytes], config: ReadingConfig, report: 
 
 
 def _bad_bytes(name: str, error: UnicodeDecodeError, encoding: str, start: int, line: int) -> DataError:
+    """The error for bytes that do not fit the encoding."""
     wrong = error.object[error.start : error.start + 4]
     advice = "--encoding NAME (cp1252, latin-1, gb18030 …)"
     if start == 0 and codecs.lookup(encoding).name == "utf-8" and error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -362,31 +423,38 @@ def _bad_bytes(name: str, error: UnicodeDecodeError, encoding: str, start: int, 
     )
 
 
-def normalized(blocks: Iterable[str]) -> Iterator[str]:
-    """The NFC form of the whole text, block by block: each cut lies where no composition can cross it."""
-    held = ""
+def normalize_blocks(blocks: Iterable[str]) -> Iterator[str]:
+    """Convert a text to NFC, block by block; it is cut only where no composition can cross.
+
+    Args:
+        blocks: of a text.
+
+    Returns:
+        Blocks of other sizes, which together are the NFC form of the complete text.
+    """
+    pending = ""
     for block in blocks:
-        held += block
-        cut = next((at for at in range(len(held) - 1, 0, -1) if _starts_afresh(held[at])), 0)
+        pending += block
+        cut = next((i for i in range(len(pending) - 1, 0, -1) if _is_boundary(pending[i])), 0)
         if cut:
-            yield unicodedata.normalize("NFC", held[:cut])
-            held = held[cut:]
-    yield unicodedata.normalize("NFC", held)
+            yield unicodedata.normalize("NFC", pending[:cut])
+            pending = pending[cut:]
+    yield unicodedata.normalize("NFC", pending)
 
 
-def _starts_afresh(character: str) -> bool:
-    """True where `character` neither joins nor reorders with what stands before it, under NFC."""
-    return character < "\u0300" or (not unicodedata.combining(character) and character not in _seconds())
+def _is_boundary(character: str) -> bool:
+    """True where a character neither composes nor reorders with what stands before it, under NFC."""
+    return character < "\u0300" or (not unicodedata.combining(character) and character not in _second_parts())
 
 
 @functools.cache
-def _seconds() -> frozenset[str]:
+def _second_parts() -> frozenset[str]:
     """Characters that can be the second part of a composition: from the decompositions, and the Hangul jamo."""
-    found = set(map(chr, (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))))
+    characters = set(map(chr, (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))))
     for code in range(sys.maxunicode + 1):
         parts = unicodedata.decomposition(chr(code)).split()
         if len(parts) == 2 and not parts[0].startswith("<"):
-            found.add(chr(int(parts[1], 16)))
+            characters.add(chr(int(parts[1], 16)))
             if unicodedata.combining(chr(int(parts[0], 16))):  # U+0F73, U+0F75, U+0F81: two marks in one
-                found.add(chr(code))
-    return frozenset(found)
+                characters.add(chr(code))
+    return frozenset(characters)

@@ -1,7 +1,7 @@
-"""How much of a text stands in another one, or twice in itself: the same file in two roles, or given twice.
+"""Copies: how much of a text occurs in another one, or twice in itself, as where a file is named in two roles.
 
-A block is found wherever it stands, so what was cut, joined or moved is found too. Texts that repeat themselves, such
-as logs, are no copies: what they repeat stands there many times, or ends soon, with a line or a report.
+Blocks are compared wherever they are, so text that was cut, joined or moved counts too. Texts that repeat themselves,
+such as logs, are no copies: what they repeat occurs many times, or is short, such as a line or a report.
 """
 
 from collections.abc import Sequence
@@ -10,76 +10,96 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LENGTH, LONG = 200, 1000
-"""Ids of a block, and of one that only a copy has."""
-MOST = 10
-"""Places where a copy stands; what stands in more is of a kind with them."""
-BLOCKS = 1000
+BLOCK_LENGTH, LONG_BLOCK_LENGTH = 200, 1000
+"""Ids of a block, and of one so long that only copies contain it."""
+MAX_OCCURRENCES = 10
+"""A block that occurs more often is a repetition, not a copy."""
+MAX_BLOCKS = 1000
+"""Blocks of a text that are compared."""
 _CHUNK = 1 << 16
 _BASE = 0x9E3779B97F4A7C15
-"""Of the polynomial that is a block's hash, modulo 2**64; odd, so that it has an inverse."""
+"""Base of the polynomial that is the hash of a block, modulo 2**64; odd, so that it has an inverse."""
 
 Hashes = NDArray[np.uint64]
-_NONE: Hashes = np.zeros(0, np.uint64)
+_NO_HASHES: Hashes = np.zeros(0, np.uint64)
 
 
-def copied(parts: Sequence[NDArray[Any]]) -> list[float]:
-    """The share of each part, ids (N,), that is copied in earlier parts; of the first one, what stands there twice.
+def copied_shares(parts: Sequence[NDArray[Any]]) -> list[float]:
+    """Estimate how much of each part is copied, from up to 1,000 blocks of 200 ids.
 
-    Estimated from up to 1,000 blocks of 200 ids. 0 for a text that only repeats itself, and where N < 200.
+    Args:
+        parts: ids (N,) each.
+
+    Returns:
+        For each part the share that also occurs in earlier parts; for the first one, the share that occurs in it twice.
+        0 for a text that only repeats itself, and where N < 200.
     """
-    found = _shares(parts, range(len(parts)), LENGTH)
-    for place in np.flatnonzero(found).tolist():
-        length = min(LONG, max(LENGTH, len(parts[place]) // 4))
-        if _shares(parts, [place], length)[0] < found[place] / 2:
-            found[place] = 0.0
-    return found
+    shares = _copied_shares(parts, range(len(parts)), BLOCK_LENGTH)
+    for index in np.flatnonzero(shares).tolist():
+        length = min(LONG_BLOCK_LENGTH, max(BLOCK_LENGTH, len(parts[index]) // 4))
+        if _copied_shares(parts, [index], length)[0] < shares[index] / 2:
+            shares[index] = 0.0
+    return shares
 
 
-def _shares(parts: Sequence[NDArray[Any]], places: Sequence[int], length: int) -> list[float]:
-    """The share of blocks of some parts that stand in earlier ones, in some places only; all in one pass for each."""
-    blocks = [blocks_of(parts[place], length) for place in places]
-    counts = [np.zeros(len(each), np.int64) for each in blocks]
-    for at, text in enumerate(parts):
-        wanted = [number for number, place in enumerate(places) if at < max(place, 1)]
-        sums = count_blocks(np.concatenate([blocks[number] for number in wanted] or [_NONE]), text, length)
-        for number in wanted:
-            counts[number] += sums[: len(blocks[number])]
-            sums = sums[len(blocks[number]) :]
-    copies = [(each > (place == 0)) & (each <= MOST) for each, place in zip(counts, places, strict=True)]
-    return [float(each.mean()) if len(each) else 0.0 for each in copies]
+def _copied_shares(parts: Sequence[NDArray[Any]], selected: Sequence[int], length: int) -> list[float]:
+    """The share of the blocks of each selected part that are copied; each text is read once for all of them."""
+    blocks = {index: hash_blocks(parts[index], length) for index in selected}
+    counts = {index: np.zeros(len(hashes), np.int64) for index, hashes in blocks.items()}
+    for earlier, ids in enumerate(parts):
+        later = [index for index in selected if earlier < max(index, 1)]  # the first part is compared with itself
+        occurrences = count_blocks(np.concatenate([blocks[index] for index in later] or [_NO_HASHES]), ids, length)
+        for index in later:
+            counts[index] += occurrences[: len(blocks[index])]
+            occurrences = occurrences[len(blocks[index]) :]
+    copies = [(counts[index] > (index == 0)) & (counts[index] <= MAX_OCCURRENCES) for index in selected]
+    return [float(is_copied.mean()) if len(is_copied) else 0.0 for is_copied in copies]
 
 
-def blocks_of(ids: NDArray[Any], length: int = LENGTH) -> Hashes:
-    """The hashes of up to 1,000 evenly spaced blocks of ids (N,); none where N < length."""
+def hash_blocks(ids: NDArray[Any], length: int = BLOCK_LENGTH) -> Hashes:
+    """Hash up to 1,000 evenly spaced blocks of a text.
+
+    Args:
+        ids: of the text (N,).
+        length: ids of a block.
+
+    Returns:
+        The hashes (P,); none where N < length.
+    """
     last = len(ids) - length
     if last < 0:
-        return _NONE
-    starts = np.unique(np.linspace(0, last, BLOCKS).astype(np.int64))
+        return _NO_HASHES
+    starts = np.unique(np.linspace(0, last, MAX_BLOCKS).astype(np.int64))
     return np.concatenate([_hashes(ids[start : start + length], length) for start in starts])
 
 
-def count_blocks(blocks: Hashes, ids: NDArray[Any], length: int = LENGTH) -> NDArray[np.int64]:
-    """How often each block (P,) stands in ids (N,). Memory does not grow with N."""
-    wanted, which = np.unique(blocks, return_inverse=True)
-    counts = np.zeros(len(wanted), np.int64)
-    if not len(wanted):
+def count_blocks(blocks: Hashes, ids: NDArray[Any], length: int = BLOCK_LENGTH) -> NDArray[np.int64]:
+    """Count how often blocks occur in a text. Memory does not grow with N.
+
+    Args:
+        blocks: hashes (P,).
+        ids: of the text (N,).
+        length: ids of a block.
+
+    Returns:
+        The number of occurrences of each block (P,).
+    """
+    distinct, index = np.unique(blocks, return_inverse=True)
+    counts = np.zeros(len(distinct), np.int64)
+    if not len(distinct):
         return counts
-    likely = np.zeros(1 << 16, bool)  # most blocks are out by their first bits
-    likely[wanted >> np.uint64(48)] = True
+    likely = np.zeros(1 << 16, bool)  # the first bits already exclude most hashes
+    likely[distinct >> np.uint64(48)] = True
     for start in range(0, len(ids) - length + 1, _CHUNK):
         hashes = _hashes(ids[start : start + _CHUNK + length - 1], length)
         hashes = hashes[likely[hashes >> np.uint64(48)]]
-        places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
-        counts += np.bincount(places[wanted[places] == hashes], minlength=len(wanted))
-    return counts[which]
+        nearest = np.minimum(np.searchsorted(distinct, hashes), len(distinct) - 1)
+        counts += np.bincount(nearest[distinct[nearest] == hashes], minlength=len(distinct))
+    return counts[index]
 
 
 def _hashes(ids: NDArray[Any], length: int) -> Hashes:
-    """The hashes of all blocks in ids (N,), (N - length + 1,).
-
-    Differences of one running sum, brought to the same power.
-    """
+    """The hashes of all blocks in ids (N,), (N - length + 1,): differences of a running sum, scaled to one power."""
     powers = _powers(_BASE, len(ids))
     sums = np.zeros(len(ids) + 1, np.uint64)
     np.cumsum((ids.astype(np.uint64) + np.uint64(1)) * powers, out=sums[1:])

@@ -1,8 +1,8 @@
 """Packed files and archives -> the bytes of the files in them.
 
-An archive may come from anybody. Only the contents of its regular members are read: their names sort them and stand in
-messages, and nothing is ever written where a name, a link or a device points. What unpacks to more than any text does
-is refused.
+An archive may be hostile. Only the contents of its regular members are read. Their names sort them and stand in
+messages; nothing is ever written where a name, a link or a device points. A file that unpacks to more than any text
+does is refused.
 """
 
 import bz2
@@ -21,17 +21,18 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, TypeVar, cast
 
-from chargen.data.file_kind import LOOK, is_tar, is_zip, packing, zipped_kind
+from chargen.data.file_kind import PEEK_SIZE, classify_zip, detect_packing, is_tar, is_zip
 from chargen.errors import DataError, amount
 
-ROOM, RATIO = 1 << 26, 1000
-"""A file may unpack to 64 MiB, or to a thousand times its own size; logs packed well reach some hundred times."""
-MOST_MEMBERS = 200_000
-MOST_HEADER = 1 << 20
-"""Bytes of one header of a tar archive: a long name."""
-_CLAIMS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
+ALLOWED_SIZE, ALLOWED_RATIO = 1 << 26, 1000
+"""A file may unpack to 64 MiB, or to a thousand times its own size; well packed logs reach some hundred times."""
+MAX_MEMBERS = 200_000
+"""Members of an archive."""
+MAX_HEADER_SIZE = 1 << 20
+"""Bytes of a header of a tar archive, which may hold a long name."""
+_PACKING_BY_SUFFIX = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 _OPENERS: dict[str, Callable[[Any], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
-_DAMAGE = (
+_DAMAGE_ERRORS = (
     OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError,
     struct.error, ValueError, OverflowError, LookupError, RuntimeError,
 )  # fmt: skip
@@ -41,141 +42,142 @@ _T = TypeVar("_T")
 
 @dataclass
 class File:
-    """A file that a source holds: the source itself, or a member of an archive.
+    """A file of a source: the source itself, or a member of an archive.
 
     Args:
         name: for messages.
-        blocks: its bytes, to be read before the next file is asked for.
-        member: whether it lies in an archive.
-        why_not: what it is instead of a text, or why it is not read.
-        advice: what to do then.
+        blocks: its bytes, to be read before the next file is requested.
+        member: whether it is a member of an archive.
+        problem: what it is instead of a readable file, such as "a link"; "" for a readable one.
+        advice: what to do about the problem.
     """
 
     name: str
     blocks: Iterator[bytes]
     member: bool = False
-    why_not: str = ""
+    problem: str = ""
     advice: str = ""
 
 
-def files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool = True) -> Iterator[File]:
-    """The files in a stream of bytes: one, unpacked where it is packed; or those of an archive, sorted by name.
+def unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, archives: bool = True) -> Iterator[File]:
+    """Unpack the files in a stream of bytes: the stream itself, or the members of an archive, sorted by name.
 
     Args:
         name: for messages.
         stream: closed by the caller.
-        suffix: of its name; .gz, .bz2, .xz and .zst must be what they say.
-        block: bytes to read at a time.
+        suffix: of its name; after .gz, .bz2, .xz and .zst the content must be packed so.
+        block_size: bytes to read at a time.
         archives: whether packed files and archives are recognised by content; else by those suffixes alone.
 
-    Raises DataError naming the file where it is damaged or unpacks to more than it may.
+    Raises:
+        DataError: naming the file, where it is damaged or unpacks to more than it may.
     """
-    return _naming(name, _files_in(name, stream, suffix, block, archives))
+    return _name_errors(name, _unpack_files(name, stream, suffix, block_size, archives))
 
 
-def _files_in(name: str, stream: IO[bytes], suffix: str, block: int, archives: bool) -> Iterator[File]:
-    start, _ = look(_blocks(stream, min(block, LOOK)))
-    claimed, found = _CLAIMS.get(suffix, ""), packing(start)
-    if archives and start and claimed not in ("", found):
-        what = f"packed with {found}, not" if found else "not packed"
-        raise DataError(f"cannot read {name}: it is {what} with {claimed}, as its name says; give it another name")
-    packed = claimed or found
-    if not archives and claimed != found:  # only what is named and made so
-        packed = ""
-    if packed:
-        again = _Replayed(start, stream)
-        unpacked = _zstd(again, name) if packed == "zstd" else _blocks(_OPENERS[packed](again), block)
-        start, blocks = look(_Total(name, lambda: again.count).of(unpacked))
+def _unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, archives: bool) -> Iterator[File]:
+    start, _ = peek(_read_blocks(stream, min(block_size, PEEK_SIZE)))
+    claimed, detected = _PACKING_BY_SUFFIX.get(suffix, ""), detect_packing(start)
+    if archives and start and claimed not in ("", detected):
+        actual = f"packed with {detected}, not" if detected else "not packed"
+        raise DataError(f"cannot read {name}: it is {actual} with {claimed}, as its name says; give it another name")
+    packing = claimed or detected
+    if not archives and claimed != detected:  # a file is unpacked only where both agree
+        packing = ""
+    if packing:
+        packed = _Replayed(start, stream)
+        content = _read_zstd(packed, name) if packing == "zstd" else _read_blocks(_OPENERS[packing](packed), block_size)
+        start, blocks = peek(_SizeLimit(name, lambda: packed.count).check(content))
     else:
-        first = (start[at : at + block] for at in range(0, len(start), block))
-        blocks = itertools.chain(first, _blocks(stream, block))
+        start_blocks = (start[offset : offset + block_size] for offset in range(0, len(start), block_size))
+        blocks = itertools.chain(start_blocks, _read_blocks(stream, block_size))
     if not archives or not (is_tar(start) or is_zip(start)):
-        yield File(name, _naming(name, blocks))
+        yield File(name, _name_errors(name, blocks))
         return
-    with tempfile.TemporaryFile() as held:
-        seekable = not packed and stream.seekable()
+    with tempfile.TemporaryFile() as copy:
+        seekable = not packing and stream.seekable()
         if not seekable:
-            for one in blocks:
-                held.write(one)
-        whole: IO[bytes] = stream if seekable else held
-        size = whole.seek(0, io.SEEK_END)
-        whole.seek(0)
+            copy.writelines(blocks)
+        archive: IO[bytes] = stream if seekable else copy
+        size = archive.seek(0, io.SEEK_END)
+        archive.seek(0)
         tar = is_tar(start)
-        # Of members of one name the last one counts, as where they are unpacked.
-        members = _tar_members(whole, size, block) if tar else _zip_members(whole, block)
-        last = {member: (contents, why_not) for member, contents, why_not in members}
-        if not tar and (kind := zipped_kind(list(last))):
+        # Of members of the same name the last one counts, as in programs that write them to a disk.
+        members = _tar_members(archive, size, block_size) if tar else _zip_members(archive, block_size)
+        by_name = {member: (read_content, problem) for member, read_content, problem in members}
+        if not tar and (kind := classify_zip(list(by_name))):
             yield File(name, iter(()), False, *kind)
             return
-        read = _Total(name, lambda: size)
-        for member, (contents, why_not) in sorted(last.items()):
-            full = f"{name}: {member}"
-            yield File(full, _naming(full, read.of(contents())), True, why_not or _hidden(member))
+        limit = _SizeLimit(name, lambda: size)
+        for member, (read_content, problem) in sorted(by_name.items()):
+            label = f"{name}: {member}"
+            yield File(label, _name_errors(label, limit.check(read_content())), True, problem or _hidden(member))
 
 
 def _hidden(member: str) -> str:
-    """Why a member is not read whose name, or folder, says that it is no text of its own; as in folders."""
+    """The problem of a member whose name, or folder, is hidden as it would be in a folder."""
     hidden = any((part[:1] == "." and part != "..") or part == "__MACOSX" for part in PurePosixPath(member).parts)
     return "hidden" if hidden else ""
 
 
 Member = tuple[str, Callable[[], Iterator[bytes]], str]
+"""Its name, what reads its content, and the problem that prevents that."""
 
 
-def _tar_members(whole: IO[bytes], size: int, block: int) -> Iterator[Member]:
-    """The members of a tar archive, whatever their order. Directories are none."""
-    with tarfile.open(fileobj=cast(Any, _Headers(whole)), mode="r:") as archive:
+def _tar_members(archive: IO[bytes], size: int, block_size: int) -> Iterator[Member]:
+    """The members of a tar archive but its directories, in the order of the archive."""
+    with tarfile.open(fileobj=cast(Any, _TarReader(archive)), mode="r:") as headers:
         for count in itertools.count():
-            if (member := archive.next()) is None:
+            if (member := headers.next()) is None:
                 break
             _check_number(count)
             if member.isdir():
                 continue
             regular = member.isreg() and not member.issparse()
 
-            def contents(at: int = member.offset_data, length: int = member.size) -> Iterator[bytes]:
-                return _stretch(whole, at, length, block)
+            def read_content(offset: int = member.offset_data, length: int = member.size) -> Iterator[bytes]:
+                return _read_range(archive, offset, length, block_size)
 
-            yield member.name, contents, "" if regular else "a link or a device"
-        whole.seek(archive.offset)
-        if whole.read(512).strip(b"\0"):
+            yield member.name, read_content, "" if regular else "a link or a device"
+        archive.seek(headers.offset)
+        if archive.read(512).strip(b"\0"):
             raise OSError("a header of the archive is damaged")
 
 
-def _stretch(whole: IO[bytes], at: int, length: int, block: int) -> Iterator[bytes]:
+def _read_range(archive: IO[bytes], offset: int, length: int, block_size: int) -> Iterator[bytes]:
     while length > 0:
-        whole.seek(at)
-        content = whole.read(min(block, length))
+        archive.seek(offset)
+        content = archive.read(min(block_size, length))
         if not content:
             raise EOFError("the archive ends within it")
-        at, length = at + len(content), length - len(content)
+        offset, length = offset + len(content), length - len(content)
         yield content
 
 
-def _zip_members(whole: IO[bytes], block: int) -> Iterator[Member]:
-    """The members of a zip archive, whatever their order. Directories are none."""
-    archive = zipfile.ZipFile(cast(Any, _Directory(whole)))
-    for info in archive.infolist():
+def _zip_members(archive: IO[bytes], block_size: int) -> Iterator[Member]:
+    """The members of a zip archive but its directories, in the order of the archive."""
+    directory = zipfile.ZipFile(cast(Any, _ZipReader(archive)))
+    for info in directory.infolist():
         if info.is_dir():
             continue
-        why_not = "under a password" if info.flag_bits & 1 else ""
+        problem = "under a password" if info.flag_bits & 1 else ""
         if stat.S_ISLNK(info.external_attr >> 16):
-            why_not = "a link"
+            problem = "a link"
 
-        def contents(info: zipfile.ZipInfo = info) -> Iterator[bytes]:
-            with archive.open(info) as stream:
-                yield from _blocks(stream, block)
+        def read_content(info: zipfile.ZipInfo = info) -> Iterator[bytes]:
+            with directory.open(info) as stream:
+                yield from _read_blocks(stream, block_size)
 
-        yield info.filename, contents, why_not
+        yield info.filename, read_content, problem
 
 
 def _check_number(members: int) -> None:
-    if members > MOST_MEMBERS:
-        raise OSError(f"it holds more than {MOST_MEMBERS:,} members; unpack it first")
+    if members > MAX_MEMBERS:
+        raise OSError(f"it holds more than {MAX_MEMBERS:,} members; unpack it first")
 
 
-class _Directory:
-    """What `zipfile` reads an archive through: the whole directory at once, then each member for long."""
+class _ZipReader:
+    """The archive as `zipfile` reads it; refuses a directory, which is read at once, of too many members."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
@@ -183,29 +185,29 @@ class _Directory:
 
     def read(self, size: int = -1) -> bytes:
         content = self.stream.read(size)
-        _check_number(content.count(b"PK\1\2"))  # with which each member's entry begins
+        _check_number(content.count(b"PK\1\2"))  # the entry of each member begins so
         return content
 
 
-class _Headers:
-    """What `tarfile` may read of an archive: headers, none of which is large."""
+class _TarReader:
+    """The archive as `tarfile` reads it, header by header; refuses large headers."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= MOST_HEADER:
+        if not 0 <= size <= MAX_HEADER_SIZE:
             raise tarfile.ReadError(f"a header of {amount(size, 'byte')}")
         return self.stream.read(size)
 
 
 class _Replayed(io.RawIOBase):
-    """A stream whose first bytes were read already; counts what is read of it.
+    """A stream read from its start again, although its first bytes were read; counts the bytes read again.
 
     Args:
-        start: those bytes.
-        stream: the rest.
+        start: the bytes that were read.
+        stream: continues after them.
     """
 
     def __init__(self, start: bytes, stream: IO[bytes]) -> None:
@@ -223,75 +225,82 @@ class _Replayed(io.RawIOBase):
         return len(content)
 
 
-class _Total:
-    """Counts what a packed file, or all members of an archive, unpack to.
+class _SizeLimit:
+    """Limits the size that a packed file, or all members of an archive together, may unpack to.
 
     Args:
         name: for messages.
-        packed: how many bytes they took so far.
+        packed_size: returns how many packed bytes were read so far.
     """
 
-    def __init__(self, name: str, packed: Callable[[], int]) -> None:
+    def __init__(self, name: str, packed_size: Callable[[], int]) -> None:
         self.name = name
-        self.packed = packed
+        self.packed_size = packed_size
         self.total = 0
 
-    def of(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same blocks, as long as they stay within what is allowed."""
+    def check(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """The blocks; raises DataError where they exceed the limit."""
         for block in blocks:
             self.total += len(block)
-            if self.total > ROOM and self.total > RATIO * self.packed():
+            if self.total > ALLOWED_SIZE and self.total > ALLOWED_RATIO * self.packed_size():
                 raise DataError(
-                    f"{self.name} unpacks to more than {RATIO:,} times its size, which no text does: "
+                    f"{self.name} unpacks to more than {ALLOWED_RATIO:,} times its size, which no text does: "
                     "unpack it yourself, and look"
                 )
             yield block
 
 
-def _naming(name: str, parts: Iterator[_T]) -> Iterator[_T]:
-    """The same parts; damage is told with the file's name."""
+def _name_errors(name: str, items: Iterator[_T]) -> Iterator[_T]:
+    """The items; errors of reading them become a DataError with the file's name."""
     while True:
         try:
-            part = next(parts)
+            item = next(items)
         except StopIteration:
             return
         except EOFError as error:
             raise DataError(f"cannot read {name}: it is cut off ({error}); take a fresh copy") from error
-        except _DAMAGE as error:
+        except _DAMAGE_ERRORS as error:
             raise DataError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
-        yield part
+        yield item
 
 
-def look(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The first bytes, `LOOK` of them or some more or all there are; and all blocks."""
-    read: list[bytes] = []
+def peek(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """Read the first bytes without consuming them.
+
+    Args:
+        blocks: of a file.
+
+    Returns:
+        At least `PEEK_SIZE` bytes, or all where there are fewer; and all blocks, the first ones included.
+    """
+    first_blocks: list[bytes] = []
     size = 0
-    while size < LOOK and (block := next(blocks, b"")):
-        read.append(block)
+    while size < PEEK_SIZE and (block := next(blocks, b"")):
+        first_blocks.append(block)
         size += len(block)
-    return b"".join(read), itertools.chain(read, blocks)
+    return b"".join(first_blocks), itertools.chain(first_blocks, blocks)
 
 
-def _blocks(stream: Any, size: int) -> Iterator[bytes]:
+def _read_blocks(stream: Any, size: int) -> Iterator[bytes]:
     while block := stream.read(size):
         yield block
 
 
-def _zstd(stream: Any, name: str) -> Iterator[bytes]:
-    """The bytes of zstd frames. A kilobyte at a time, since nothing else bounds what it unpacks to (32 MB)."""
+def _read_zstd(stream: Any, name: str) -> Iterator[bytes]:
+    """The bytes of zstd frames, read by the kilobyte: that alone limits what is unpacked at once (to 32 MB)."""
     try:
         import zstandard
     except ImportError as error:
         raise DataError(f"{name} is packed with zstd, which one more package reads: pip install zstandard") from error
     try:
-        frame, left = zstandard.ZstdDecompressor().decompressobj(), b""
+        frame, packed = zstandard.ZstdDecompressor().decompressobj(), b""
         begun = False
-        while left or (left := stream.read(1024)):
+        while packed or (packed := stream.read(1024)):
             if frame.eof:
                 frame = zstandard.ZstdDecompressor().decompressobj()
-            if content := frame.decompress(left):
+            if content := frame.decompress(packed):
                 yield content
-            left, begun = frame.unused_data, True
+            packed, begun = frame.unused_data, True
         if begun and not frame.eof:
             raise EOFError("it ends within a frame")
     except zstandard.ZstdError as error:

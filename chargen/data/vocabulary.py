@@ -1,7 +1,7 @@
 """Characters <-> ids.
 
-The stored form is a `tokenizers` file that any other program can use; bulk work goes through a NumPy table built
-from the same vocabulary, which gives the same ids a hundred times faster and in flat memory.
+The stored form is a `tokenizers` file that any other program can use. Texts are encoded through a NumPy table of the
+same vocabulary, which gives the same ids a hundred times faster and in memory that does not grow with its size.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import checked, within
-from chargen.data.twins import advise
+from chargen.arguments import check_array, check_range
+from chargen.data.lookalikes import suggest_lookalikes
 from chargen.errors import DataError, ModelFileError, amount, truncate
 from chargen.settings import check_text
 
@@ -24,22 +24,25 @@ UNITS = ("character", "byte")
 UNKNOWN = "<unk>"
 CODE_POINTS = 0x110000
 RAW_BYTES = "".join(map(chr, (*range(0x80), *range(0xDC80, 0xDD00))))
-"""The 256 bytes, each a character as Python's surrogateescape writes it."""
+"""The 256 bytes, each as the character that Python's surrogateescape writes for it."""
 Ids = NDArray[np.unsignedinteger[Any]]
 
 
 class Vocabulary:
-    """What a model can read and write: V ids, sorted by code point (or the 256 byte values).
+    """What a model can read and write: V ids of characters, sorted by code point, or of the 256 bytes.
 
     Args:
         characters: the known characters, sorted and distinct; for bytes of UTF-8 empty, for raw bytes `RAW_BYTES`.
-        folded: rare characters that all share one unknown symbol, whose id is the last one.
-        unit: "character" or "byte". A byte vocabulary knows every text.
+        folded: rare characters that share one unknown symbol, whose id is the last one.
+        unit: "character" or "byte": what an id stands for. A byte vocabulary knows every text.
+
+    Raises:
+        ValueError: where the characters do not fit together or the unit.
     """
 
     def __init__(self, characters: str = "", *, folded: str = "", unit: str = "character") -> None:
-        for given in (characters, folded):
-            if list(given) != sorted(set(given)):
+        for text in (characters, folded):
+            if list(text) != sorted(set(text)):
                 raise ValueError("a vocabulary's characters must be sorted and distinct")
         if unit not in UNITS or (unit == "byte" and (characters not in ("", RAW_BYTES) or folded)):
             raise ValueError(f"unit is {unit!r}: a byte vocabulary has no characters of its own")
@@ -61,11 +64,14 @@ class Vocabulary:
         min_count: int = 1,
         known: "Vocabulary | None" = None,
     ) -> "Vocabulary":
-        """The vocabulary of a text in which code point c occurs counts[c] times; rarer than `min_count` is folded.
+        """Make the vocabulary of a text.
 
         Args:
-            raw: whether bytes are bytes of anything, not of UTF-8.
-            known: what it knows besides, however rare it is here.
+            counts: how often each code point occurs in the text.
+            unit: "character" or "byte".
+            raw: whether the bytes are any bytes, not UTF-8.
+            min_count: characters that occur less often are folded.
+            known: a vocabulary whose characters are included, however rare they are in the text.
         """
         if unit == "byte":
             return cls(RAW_BYTES if raw else "", unit=unit)
@@ -78,12 +84,12 @@ class Vocabulary:
 
     @property
     def byte_mode(self) -> bool:
-        """True where an id is a byte of UTF-8, and a character may take several."""
+        """True where an id is a byte of UTF-8; a character may consist of several."""
         return self.unit == "byte" and not self.characters
 
     @property
     def raw(self) -> bool:
-        """True where an id is a byte of anything: each is a character of `RAW_BYTES`."""
+        """True where an id is any byte, written as a character of `RAW_BYTES`."""
         return self.unit == "byte" and bool(self.characters)
 
     @property
@@ -93,17 +99,20 @@ class Vocabulary:
 
     @property
     def folded_nats(self) -> float:
-        """What a folded character costs beside the unknown symbol; 0 where nothing was folded.
+        """The nats that a folded character costs in addition to the unknown symbol; 0 where nothing was folded.
 
-        The symbol's probability is shared out equally among the F folded characters and one more, which is any other
-        code point: ln(F + 1). So the probabilities of all 1,114,112 code points (lone surrogates too, which a Python
-        text may hold) sum to one; and next to nothing is taken from the folded ones, which are all that training meets.
+        The probability of the symbol is divided equally among the F folded characters and one more, which stands for
+        all other code points: ln(F + 1). So the probabilities of all 1,114,112 code points (including lone surrogates,
+        which a Python text may hold) sum to one, and the folded characters, the only ones in training, lose little.
         """
         return math.log(len(self.folded) + 1) if self.folded else 0.0
 
     @property
     def unseen_nats(self) -> float:
-        """What a character that was never seen costs beside the unknown symbol: its share, and its place there."""
+        """The nats that a character that was never seen costs in addition to the unknown symbol.
+
+        All code points neither known nor folded share the probability of one folded character equally.
+        """
         return self.folded_nats + math.log(CODE_POINTS - len(self.characters) - len(self.folded))
 
     def __len__(self) -> int:
@@ -124,7 +133,7 @@ class Vocabulary:
 
     @cached_property
     def _table(self) -> NDArray[np.int32]:
-        """Code point -> id, -1 where unknown; one entry beyond the highest known code point catches the rest."""
+        """Code point -> id, -1 where unknown; the last entry is for all code points above the highest known one."""
         known, folded = _code_points(self.characters), _code_points(self.folded)
         highest = max((*known[-1:], *folded[-1:], 0))
         table = np.full(int(highest) + 2, -1, np.int32)
@@ -134,28 +143,47 @@ class Vocabulary:
         return table
 
     def knows(self, text: str) -> NDArray[np.bool_]:
-        """Which characters of a text have an id, (N,): of their own, as bytes, or with the folded ones."""
+        """Find the characters that have an id: their own, that of the unknown symbol as folded ones, or as bytes.
+
+        Args:
+            text: of N characters.
+
+        Returns:
+            (N,), True where a character has an id.
+        """
         codes = _code_points(text)
         if self.byte_mode:
             return (codes < 0xD800) | (codes > 0xDFFF)
         return self._table[np.minimum(codes, len(self._table) - 1)] >= 0
 
-    def place_nats(self, text: str) -> NDArray[np.float64]:
-        """What each character of a text costs beside the unknown symbol that stands for it, (N,); 0 for all others."""
+    def extra_nats(self, text: str) -> NDArray[np.float64]:
+        """Return the nats that characters cost in addition to the unknown symbol that stands for them.
+
+        Args:
+            text: of N characters.
+
+        Returns:
+            (N,), 0 for characters that have an id of their own.
+        """
         if self.unknown_id is None:
             return np.zeros(len(text))
         folded = self.encode(text, "replace") == self.unknown_id
         return np.where(self.knows(text), folded * self.folded_nats, self.unseen_nats)
 
     def encode(self, text: str, unknown: str = "error") -> Ids:
-        """Text -> ids (N,). In characters, len(ids) == len(text). In bytes, the text's UTF-8; raw, with what
-        surrogateescape has made of other bytes.
+        """Convert a text to ids.
 
         Args:
-            unknown: what to do with a character the vocabulary has never seen: "error", "skip" it, or "replace" it by
-                the unknown symbol (where there is one).
+            text: raw bytes are the characters of `RAW_BYTES`.
+            unknown: what to do with a character that has no id: "error", "skip" it, or "replace" it by the unknown
+                symbol (where there is one).
 
-        Raises DataError naming the characters and where they stand.
+        Returns:
+            Ids (N,): of the characters, as many as the text has unless some are skipped; or the bytes of its UTF-8.
+
+        Raises:
+            DataError: naming the characters that have no id and where they are.
+            ValueError: where `unknown` is none of these words.
         """
         if unknown not in ("error", "skip", "replace"):
             raise ValueError(f"unknown is {unknown!r}: it must be error, skip or replace")
@@ -167,8 +195,8 @@ class Vocabulary:
             except UnicodeEncodeError as error:
                 if unknown != "skip":
                     raise DataError(f"a lone surrogate, position {error.start}, is no character") from error
-            known = (one for one in text if not "\ud800" <= one <= "\udfff" or (self.raw and one in RAW_BYTES))
-            return np.frombuffer("".join(known).encode("utf-8", errors), np.uint8)
+            kept = (char for char in text if not "\ud800" <= char <= "\udfff" or (self.raw and char in RAW_BYTES))
+            return np.frombuffer("".join(kept).encode("utf-8", errors), np.uint8)
         codes = _code_points(text)
         ids = self._table[np.minimum(codes, len(self._table) - 1)]
         missing = ids < 0
@@ -182,21 +210,32 @@ class Vocabulary:
         return ids.astype(self.dtype)
 
     def _explain_unknown(self, text: str, missing: NDArray[np.bool_], unknown: str) -> str:
-        places = np.flatnonzero(missing)
-        codes, first = np.unique(_code_points(text)[places], return_index=True)
+        """The message for characters without an id."""
+        positions = np.flatnonzero(missing)
+        codes, first = np.unique(_code_points(text)[positions], return_index=True)
         names = ", ".join(f"{chr(code)!r} (U+{code:04X})" for code in codes[:5].tolist())
         more = f" and {len(codes) - 5} more" if len(codes) > 5 else ""
         if unknown == "replace":
             advice = "the model has no unknown symbol to replace them with: leave them out with --unknown skip"
         else:
-            twins = advise(text, places[first[:5]].tolist(), set(self.characters))
-            advice = f"{twins}--unknown skip leaves them out; a model trained with --unit byte knows every text"
-        return f"unknown to the model: {names}{more}, first at position {places[0]}; {advice}"
+            lookalikes = suggest_lookalikes(text, positions[first[:5]].tolist(), set(self.characters))
+            advice = f"{lookalikes}--unknown skip leaves them out; a model trained with --unit byte knows every text"
+        return f"unknown to the model: {names}{more}, first at position {positions[0]}; {advice}"
 
     def decode(self, ids: NDArray[Any]) -> str:
-        """Ids (N,) -> text; an unknown symbol and broken UTF-8 become U+FFFD, which no sampler ever writes."""
-        ids = checked("ids", ids, (None,), np.int64)
-        within("ids", ids, 0, len(self))
+        """Convert ids to a text.
+
+        Args:
+            ids: (N,), 0 to V - 1.
+
+        Returns:
+            The text, with U+FFFD for the unknown symbol and for broken UTF-8; no sampler writes either.
+
+        Raises:
+            ArgumentError: where the ids have another shape, type or range.
+        """
+        ids = check_array("ids", ids, (None,), np.int64)
+        check_range("ids", ids, 0, len(self))
         if self.byte_mode:
             return np.asarray(ids, np.uint8).tobytes().decode("utf-8", "replace")
         if self.raw:
@@ -205,18 +244,22 @@ class Vocabulary:
         return _from_code_points(codes[np.asarray(ids, np.intp)])
 
     def count_characters(self, ids: NDArray[Any]) -> int:
-        """How many characters begin in `ids`: all of them, or the bytes that are no continuation."""
+        """Count the characters that begin in some ids: bytes that continue a character are not counted.
+
+        Args:
+            ids: (N,).
+        """
         ids = np.asarray(ids)
         return int(np.count_nonzero((ids & 0xC0) != 0x80)) if self.byte_mode else int(ids.size)
 
     def tokenizer(self) -> "Tokenizer":
-        """The same vocabulary as a `tokenizers.Tokenizer`, with the same ids, for other programs."""
+        """Make a `tokenizers.Tokenizer` with the same ids, for other programs."""
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
         names = list(self.characters) + [UNKNOWN] * bool(self.folded)
         if self.unit == "byte":
             names = _byte_names()
-        vocabulary = {name: number for number, name in enumerate(names)}
+        vocabulary = {name: id_ for id_, name in enumerate(names)}
         unknown = UNKNOWN if self.folded else None
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=unknown, fuse_unk=False))
         if self.unit == "byte":
@@ -227,17 +270,23 @@ class Vocabulary:
         return tokenizer
 
     def describe(self) -> dict[str, Any]:
-        """The stored form: {"unit", "folded", "tokenizer": the tokenizers file as plain data}."""
+        """Describe the vocabulary as JSON data, which model files store.
+
+        Returns:
+            {"unit", "folded", "tokenizer": the content of the `tokenizers` file}.
+        """
         return {"unit": self.unit, "folded": self.folded, "tokenizer": json.loads(self.tokenizer().to_str())}
 
     @classmethod
     def from_description(cls, described: Any, raw: bool = False) -> "Vocabulary":
-        """Rebuild what `describe` stored. The data is hostile until checked; `tokenizers` never parses it.
+        """Make a vocabulary from its description. The data may be hostile; `tokenizers` never parses it.
 
         Args:
-            raw: whether its bytes are bytes of anything, which the description does not say.
+            described: what `describe` returned.
+            raw: whether its bytes are any bytes, which the description does not say.
 
-        Raises ModelFileError where it is not a vocabulary of single characters with ids in code point order.
+        Raises:
+            ModelFileError: where it does not describe a vocabulary of single characters, with ids in code point order.
         """
         try:
             unit, folded = described["unit"], described["folded"]
@@ -274,15 +323,22 @@ def _from_code_points(codes: NDArray[Any]) -> str:
 
 
 def count_code_points(text: str) -> NDArray[np.int64]:
-    """How often each code point occurs in `text`, up to the highest one there."""
+    """Count how often each code point occurs in a text.
+
+    Args:
+        text: any.
+
+    Returns:
+        Counts up to the highest code point of the text.
+    """
     return np.bincount(_code_points(text))
 
 
 def _byte_names() -> list[str]:
-    """The printable stand-ins that byte-level tokenizers use: visible Latin-1 as itself, the rest from U+0100 on."""
+    """The printable names that byte-level tokenizers use: visible Latin-1 as itself, the rest from U+0100 on."""
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    names, spare = [], 0x100
+    names, next_code = [], 0x100
     for byte in range(256):
-        names.append(chr(byte if byte in visible else spare))
-        spare += byte not in visible
+        names.append(chr(byte if byte in visible else next_code))
+        next_code += byte not in visible
     return names

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import fitting, within
+from chargen.arguments import as_array, check_range
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.rules import Rules
 from chargen.errors import ArgumentError
@@ -20,7 +20,7 @@ def fitting_state(config: ModelConfig, state: Any, rows: int) -> tuple[NDArray[n
             f"{found}: needed are {config.num_layers}, one ({rows}, {config.state_size}) for each layer"
         )
     shape = rows, config.state_size
-    return tuple(fitting(f"state[{layer}]", part, shape, np.float32) for layer, part in enumerate(state))
+    return tuple(as_array(f"state[{layer}]", part, shape, np.float32) for layer, part in enumerate(state))
 
 
 def fitting_reading(ids: Any, counts: Any, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -28,10 +28,10 @@ def fitting_reading(ids: Any, counts: Any, size: int) -> tuple[NDArray[np.int64]
 
     What stands behind the ids that a row reads is nobody's.
     """
-    ids = fitting("ids", ids, (None, None), np.int64)
-    counts = fitting("counts", counts, (len(ids),), np.int64)
-    within("counts", counts, 0, ids.shape[1] + 1)
-    within("ids", ids[np.arange(ids.shape[1]) < counts[:, None]], 0, size)
+    ids = as_array("ids", ids, (None, None), np.int64)
+    counts = as_array("counts", counts, (len(ids),), np.int64)
+    check_range("counts", counts, 0, ids.shape[1] + 1)
+    check_range("ids", ids[np.arange(ids.shape[1]) < counts[:, None]], 0, size)
     return ids, counts
 
 
@@ -39,20 +39,20 @@ def fitting_rules(rules: Any, mask_index: Any, rows: int, turns: int, size: int)
     """Rules, and which mask holds for each row (R,). Raises ArgumentError where they do not fit."""
     if not isinstance(rules, Rules):
         raise ArgumentError(f"rules of type {type(rules).__name__}: needed are Rules")
-    masks = fitting("masks", rules.masks, (None, size), np.bool_)
-    next_mask = fitting("next_mask", rules.next_mask, masks.shape, np.int64)
-    stop_after = fitting("stop_after", rules.stop_after, (size,), np.bool_)
-    mask_index = fitting("mask_index", mask_index, (rows,), np.int64)
-    within("mask_index", mask_index, 0, len(masks))
+    masks = as_array("masks", rules.masks, (None, size), np.bool_)
+    next_mask = as_array("next_mask", rules.next_mask, masks.shape, np.int64)
+    stop_after = as_array("stop_after", rules.stop_after, (size,), np.bool_)
+    mask_index = as_array("mask_index", mask_index, (rows,), np.int64)
+    check_range("mask_index", mask_index, 0, len(masks))
     if turns > 1:
-        within("next_mask", next_mask, -np.inf, len(masks))
+        check_range("next_mask", next_mask, -np.inf, len(masks))
     return Rules(masks, next_mask, stop_after), mask_index
 
 
 def fitting_uniforms(uniforms: Any, rows: int) -> NDArray[np.float64]:
     """Draws (R, T). Raises ArgumentError where they are not from 0 to below 1."""
-    found = fitting("uniforms", uniforms, (rows, None), np.float64)
-    within("uniforms", found, 0, 1)
+    found = as_array("uniforms", uniforms, (rows, None), np.float64)
+    check_range("uniforms", found, 0, 1)
     return found
 
 

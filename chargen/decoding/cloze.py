@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import checked
+from chargen.arguments import check_array
 from chargen.storage.fitting_weights import Arrays, fitting_array
 from chargen.storage.quantize import as_float32
 
@@ -44,9 +44,9 @@ class NumpyCloze:
         Raises ArgumentError where they do not fit.
         """
         size, hidden = len(self.bias), self.left.shape[1]
-        left, right = (checked("outputs", each, (None, hidden), np.float32) for each in (left, right))
-        forward = checked("forward logits", forward, (len(left), size), np.float32)
-        backward = checked("backward logits", backward, (len(right), size), np.float32)
+        left, right = (check_array("outputs", each, (None, hidden), np.float32) for each in (left, right))
+        forward = check_array("forward logits", forward, (len(left), size), np.float32)
+        backward = check_array("backward logits", backward, (len(right), size), np.float32)
         mixed = (left @ self.left.T)[:, None] + (right @ self.right.T + self.right_bias)
         logits: NDArray[Any] = np.tanh(mixed) @ self.output.T + self.bias + forward[:, None] + backward
         return logits

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import fitting, within
+from chargen.arguments import as_array, check_range
 from chargen.decoding.arguments import (
     check_config,
     fitting_reading,
@@ -53,8 +53,8 @@ class Stepper(ABC):
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """Ids (R,) and the state before them -> logits (R, V) for what follows, and the state after them."""
-        ids = fitting("ids", ids, (None,), np.int64)
-        within("ids", ids, 0, self.size)
+        ids = as_array("ids", ids, (None,), np.int64)
+        check_range("ids", ids, 0, self.size)
         return self._step(ids, fitting_state(self.config, state, len(ids)))
 
     def read(
@@ -62,7 +62,7 @@ class Stepper(ABC):
     ) -> tuple[NDArray[np.float32], State]:
         """Each row reads the first `counts` (R,) of its ids (R, T); rows that read none keep logits and state."""
         ids, counts = fitting_reading(ids, counts, self.size)
-        logits = fitting("logits", logits, (len(ids), self.size), np.float32)
+        logits = as_array("logits", logits, (len(ids), self.size), np.float32)
         return self._read(ids, counts, logits, fitting_state(self.config, state, len(ids)))
 
     def write(
@@ -78,7 +78,7 @@ class Stepper(ABC):
             fits: where it is known already that all this fits: to look takes as long as to write two characters.
         """
         if not fits:
-            logits = fitting("logits", logits, (None, self.size), np.float32)
+            logits = as_array("logits", logits, (None, self.size), np.float32)
             uniforms = fitting_uniforms(uniforms, len(logits))
             rules, mask_index = fitting_rules(rules, mask_index, len(logits), uniforms.shape[1], self.size)
             check_config(config)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chargen.arguments import fitting, within
+from chargen.arguments import as_array, check_range
 from chargen.model.language_model import CharModel
 from chargen.model.layers import State
 from chargen.settings import check_int
@@ -49,9 +49,9 @@ def read_both_ways(
 
     Raises ArgumentError where ids or logits do not fit the model.
     """
-    ids = fitting("ids", ids, (None,), np.int64)
-    within("ids", ids, 0, model.vocabulary_size)
-    first_logits = fitting("first_logits", first_logits, (model.vocabulary_size,), np.float32)
+    ids = as_array("ids", ids, (None,), np.int64)
+    check_range("ids", ids, 0, model.vocabulary_size)
+    first_logits = as_array("first_logits", first_logits, (model.vocabulary_size,), np.float32)
     window = check_int("window", window, 1)
     borders = [*range(0, len(ids), window), len(ids)]
     unknown = torch.from_numpy(first_logits).to(model.device)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.numpy_engine import NumpyStepper, Stepper
 from chargen.decoding.pick_engine import new_stepper
-from chargen.errors import NOT_FINITE, ChargenError, SettingError
+from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError
 from chargen.model.config import ModelConfig
 from chargen.rng import Purpose, uniform
 from chargen.settings import check_int
@@ -94,7 +94,7 @@ def _checked(logits: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     if logits.shape != shape:
         raise SettingError(f"predict gives logits of shape {logits.shape}: it must be {shape}", "predict")
     if not np.isfinite(logits).all():
-        raise ChargenError(NOT_FINITE)
+        raise ChargenError(NOT_FINITE_MESSAGE)
     return logits
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from chargen.data.reading import ReadingConfig, clean
 from chargen.data.vocabulary import Vocabulary
-from chargen.errors import NOT_FINITE, ChargenError, DataError, amount
+from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, DataError, amount
 from chargen.model.device import autocast, pick_device
 from chargen.model.language_model import CharModel
 from chargen.model.loss import costs
@@ -273,5 +273,5 @@ def evaluate(
     nats = loss.nats + unseen * (vocabulary.unseen_nats - vocabulary.folded_nats)
     size = loss.ids if vocabulary.unit == "byte" else len(counted.encode("utf-8", "surrogatepass"))
     if not math.isfinite(nats):
-        raise ChargenError(NOT_FINITE)
+        raise ChargenError(NOT_FINITE_MESSAGE)
     return Evaluation(loss.characters, size, nats, folded, unseen, skipped)

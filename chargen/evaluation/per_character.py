@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from chargen.data.reading import clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import log_softmax
-from chargen.errors import NOT_FINITE, ChargenError, DataError, SettingError, amount
+from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, DataError, SettingError, amount
 from chargen.model.config import need_two_ways
 from chargen.settings import check_int, check_text
 from chargen.storage.model_file import ModelFile, as_model_file, build_model
@@ -182,7 +182,7 @@ def score(
     size = np.bincount(owners, minlength=len(text) + 1)
     limit = math.log(threshold) if threshold else -math.inf
     unseen = ~vocabulary.knows(text)
-    extra = np.append(vocabulary.place_nats(text), 0.0)
+    extra = np.append(vocabulary.extra_nats(text), 0.0)
     judges = JUDGES if model.config.bidirectional else ("forward",)
     sums = {name: np.zeros(len(text) + 1) for name in judges}
     alternatives: dict[int, tuple[tuple[str, float], ...]] = {}
@@ -192,7 +192,7 @@ def score(
         for name in judges:
             logits = getattr(window, name)
             if not np.isfinite(logits).all():
-                raise ChargenError(NOT_FINITE)
+                raise ChargenError(NOT_FINITE_MESSAGE)
             log_probs = log_softmax(logits)
             found = log_probs[np.arange(len(own)), own] - extra[here]
             np.add.at(sums[name], here, found)

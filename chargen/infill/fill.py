@@ -18,13 +18,13 @@ from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, draw, in_words, log_sum
 from chargen.decoding.numpy_engine import State
 from chargen.decoding.pick_engine import fresh, new_stepper
-from chargen.errors import NOT_FINITE, ChargenError, SettingError, amount
+from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError, amount
 from chargen.infill.enumeration import every_gap, few_enough
 from chargen.infill.lookahead import CONTEXT, Lookahead
 from chargen.infill.particles import effective_sample_size, run_smc
 from chargen.infill.prefixes import NONE_ALLOWED, Grower, Prefixes
 from chargen.model.config import need_two_ways
-from chargen.rng import MAX_SEED, Purpose, integer, uniform
+from chargen.rng import MAX_SEED, Purpose, generator_seed, uniform
 from chargen.sampling.constraints import fitted
 from chargen.settings import check_int, make_settings
 from chargen.storage.model_file import ModelFile, as_model_file
@@ -168,7 +168,7 @@ class Filler:
                 f"a gap of {shortest} to {amount(longest, 'character')}: give whole numbers from 0, the smaller first"
             )
         before, after = clean(before, self.model.reading), clean(after, self.model.reading)
-        seed = integer(self.seed, 0, number, Purpose.FILL)
+        seed = generator_seed(self.seed, 0, number, Purpose.FILL)
         cold = self.config.temperature == 0
         power = 1.0 if cold else 1 / max(self.config.temperature, COLDEST)
         as_read = self.vocabulary.decode(self.vocabulary.encode(before, self.unknown)) if self.config.no_repeat else ""
@@ -220,7 +220,7 @@ class Filler:
         ids = self.vocabulary.encode(before[len(done) :], self.unknown)[None]
         logits, state = self.forward.read(ids, np.array([ids.shape[1]]), logits, state)
         if not np.isfinite(logits).all():
-            raise ChargenError(NOT_FINITE)
+            raise ChargenError(NOT_FINITE_MESSAGE)
         self._read[before] = logits, state
         while len(self._read) > REMEMBERED:
             del self._read[next(iter(self._read))]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from chargen.data.utf8 import utf8_length
 from chargen.decoding.choose import SampleConfig, log_softmax, probabilities
 from chargen.decoding.numpy_engine import State, Stepper
-from chargen.errors import NOT_FINITE, ChargenError
+from chargen.errors import NOT_FINITE_MESSAGE, ChargenError
 from chargen.sampling.constraints import Constraints, repeats
 from chargen.storage.model_file import ModelFile
 
@@ -126,5 +126,5 @@ class Grower:
         self.steps += len(ids)
         logits, after = self.stepper.step(ids, state)
         if not np.isfinite(logits).all():
-            raise ChargenError(NOT_FINITE)
+            raise ChargenError(NOT_FINITE_MESSAGE)
         return logits, after

@@ -18,7 +18,7 @@ from chargen.errors import ArgumentError, SettingError, repr_short
 from chargen.kernels import available
 from chargen.model.arguments import FLOATS, check_tensor, in_memory
 from chargen.model.device import STORED, numpy_view
-from chargen.rng import MAX_SEED, Purpose, integer, key, philox
+from chargen.rng import MAX_SEED, Purpose, generator_seed, philox, philox_key
 from chargen.settings import check_int
 
 BITS = 16
@@ -50,7 +50,7 @@ class DropoutKey:
 
     def key(self, layer: int) -> tuple[int, int]:
         """The key of a layer's masks."""
-        return key(self.seed, layer, self.step, Purpose.DROPOUT)
+        return philox_key(self.seed, layer, self.step, Purpose.DROPOUT)
 
     def kept(self, values: Tensor, rate: float, layer: int) -> Tensor:
         """What stays of values (B, T, F), bool, where no compiled kernel draws it."""
@@ -65,7 +65,7 @@ class DropoutKey:
         first row): what processes draw is independent, but not what a single one would have drawn.
         """
         if mask.device.type != "cpu":
-            seed = integer(self.seed, layer, self.step, Purpose.DROPOUT) ^ self.first_row
+            seed = generator_seed(self.seed, layer, self.step, Purpose.DROPOUT) ^ self.first_row
             mask.bernoulli_(1 - rate, generator=torch.Generator(mask.device).manual_seed(seed))
             return
         rows, positions, size = mask.shape

@@ -12,7 +12,7 @@ from chargen.model.cloze import Cloze
 from chargen.model.config import ModelConfig, check_direction, need_two_ways
 from chargen.model.dropout import Masks, drop
 from chargen.model.layers import State, new_layer, run_embedded, run_layer, zero_state
-from chargen.rng import MAX_SEED, Purpose, integer
+from chargen.rng import MAX_SEED, Purpose, generator_seed
 from chargen.settings import check_int
 
 BACKWARD_MASKS = 1000
@@ -45,7 +45,9 @@ class CharModel(nn.Module):
         self.config = config
         self.vocabulary_size = vocabulary_size = check_int("vocabulary_size", vocabulary_size, 1, MAX_SIZE)
         with _ONE_GENERATOR, torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(integer(check_int("seed", seed, 0, MAX_SEED), 0, 0, Purpose.INITIALIZE))
+            torch.default_generator.manual_seed(
+                generator_seed(check_int("seed", seed, 0, MAX_SEED), 0, 0, Purpose.INITIALIZE)
+            )
             self.embedding = nn.Embedding(vocabulary_size, config.input_size)
             self.forward_layers = nn.ModuleList(new_layer(config, layer) for layer in range(config.num_layers))
             self.output = nn.Linear(config.hidden_size, vocabulary_size)

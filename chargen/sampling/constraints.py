@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.data.lookalikes import suggest_lookalikes
 from chargen.data.reading import ReadingConfig, clean
-from chargen.data.twins import advise
 from chargen.data.utf8 import utf8_before, utf8_capacity, utf8_capacity_before, utf8_next
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig
@@ -34,7 +34,7 @@ def _never(text: str, config: SampleConfig, vocabulary: Vocabulary) -> str:
         known = {character for character in text if not "\ud800" <= character <= "\udfff"}
     for place, character in enumerate(text):
         if character not in known:
-            advice = advise(text, [place], known) or "give a text without it"
+            advice = suggest_lookalikes(text, [place], known) or "give a text without it"
             return f"the model does not have {character!r} (U+{ord(character):04X}); {advice.removesuffix('; ')}"
         if character in config.ban:
             return f"ban forbids {character!r}; ban less, or give another stop text"

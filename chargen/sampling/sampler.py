@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import checked
+from chargen.arguments import check_array
 from chargen.data.reading import ReadingConfig, clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, in_words
 from chargen.decoding.numpy_engine import State, Stepper
 from chargen.decoding.pick_engine import fresh, new_stepper
-from chargen.durable import blocked
+from chargen.durable import explain_blocked_path
 from chargen.errors import (
-    NOT_FINITE,
+    NOT_FINITE_MESSAGE,
     ChargenError,
     DataError,
     ModelFileError,
@@ -188,7 +188,7 @@ class Sampler:
     @_in_turn
     def feed_ids(self, ids: NDArray[Any]) -> None:
         """The same with ids (N,), in the order of the text. Raises ArgumentError for what is none."""
-        ids = self._in_order(checked("ids", ids, (None,), np.int64))
+        ids = self._in_order(check_array("ids", ids, (None,), np.int64))
         if not len(ids):
             return
         if any(stream.partial for stream in self._streams):
@@ -287,7 +287,7 @@ class Sampler:
 
     def _why_not(self, row: int, code: int) -> str:
         if code == NO_NUMBERS:
-            return NOT_FINITE
+            return NOT_FINITE_MESSAGE
         return (
             f"sample {row}: ban and no_repeat {self.config.no_repeat} forbid all "
             f"{amount(len(self.vocabulary), 'id')} after {amount(self._streams[row].draws, 'draw')}; "
@@ -378,7 +378,7 @@ class Sampler:
         """Raise ChargenError where `save_state` would not write to `path`, before there is anything to save."""
         if os.path.exists(path) and not tensor_file.is_kind(path, STATE_KIND, self._max_header()):
             raise ChargenError(f"{path} is not a sampler state and is not overwritten; choose another file")
-        if reason := blocked(Path(path)):
+        if reason := explain_blocked_path(Path(path)):
             raise ChargenError(f"cannot write {path}: {reason}; choose another file")
 
     @_in_turn

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import checked
+from chargen.arguments import check_array
 from chargen.errors import ArgumentError
 from chargen.model.config import ModelConfig, check_direction, parameter_shapes
 from chargen.storage.quantize import SCALE
@@ -39,7 +39,7 @@ def fitting_array(arrays: Mapping[str, Any], name: str, shape: tuple[int | None,
     if array is None or kind is None or not (quantized or kind.kind == "f"):
         found = "missing" if array is None else f"of type {kind or type(array).__name__}"
         raise ArgumentError(f"weights {name} are {found}: needed are float32, bf16 bits in uint16, or int8 with scales")
-    checked(f"weights {name}", array, shape, np.int64 if quantized else np.float32)
+    check_array(f"weights {name}", array, shape, np.int64 if quantized else np.float32)
     if kind == np.int8:
         fitting_array(arrays, name + SCALE, shape[:1])
     if not len(array):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import checked
+from chargen.arguments import check_array
 from chargen.cache_folder import CHECKPOINTS
-from chargen.data.begin import can_begin
+from chargen.data.begin import is_begin_text
 from chargen.data.reading import RAW, ReadingConfig
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import ArgumentError, ModelFileError, SettingError, amount, repr_short, truncate
@@ -95,7 +95,7 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     Raises ChargenError where the disk refuses; ValueError, and the old file stays, for weights that are not finite or
     not those of `model.config`, and for a begin text that the model does not know.
     """
-    checked("counts", model.counts, (len(model.vocabulary),), np.int64)
+    check_array("counts", model.counts, (len(model.vocabulary),), np.int64)
     arrays = isinstance(model.arrays, dict) and all(isinstance(array, np.ndarray) for array in model.arrays.values())
     shapes = {name: array.shape for name, array in model.arrays.items()} if arrays else {}
     if not arrays or shapes != _stored_shapes(model.config, model.vocabulary, kind_of(model.arrays)):
@@ -103,7 +103,7 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     if model.vocabulary.raw != (model.reading.encoding == RAW):
         raise ValueError(f"its reading has encoding {model.reading.encoding}: raw goes with a vocabulary of raw bytes")
     _check_weights(model.arrays, kind_of(model.arrays))
-    if not can_begin(model.vocabulary, model.begin):
+    if not is_begin_text(model.vocabulary, model.begin):
         raise ValueError(f"begin is {repr_short(model.begin)}: it is no short text of known characters")
     tensor_file.save(path, model.arrays, model.describe(), smaller=_advice(model.vocabulary))
 
@@ -195,7 +195,7 @@ def _parse(description: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(training, dict):
         raise ModelFileError("its training summary is not a table")
     begin = description.get("begin", "")
-    if not can_begin(vocabulary, begin):
+    if not is_begin_text(vocabulary, begin):
         raise ModelFileError("its begin text is no short text of its own characters")
     return {
         "config": config,
@@ -225,7 +225,7 @@ def as_model_file(
     if isinstance(model, ModelFile):
         if vocabulary is not None or counts is not None:
             raise SettingError("a model file has its own vocabulary and counts: give none")
-        checked("counts", model.counts, (len(model.vocabulary),), np.int64)
+        check_array("counts", model.counts, (len(model.vocabulary),), np.int64)
         return model
     from chargen.model.weights import weights_of
 

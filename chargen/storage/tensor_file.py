@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.file_kind import LOOK, no_text
+from chargen.data.file_kind import PEEK_SIZE, describe_non_text
 from chargen.durable import write_durably
 from chargen.errors import ModelFileError, SettingError, WriteError, amount, repr_short, truncate
 from chargen.suggestions import similar_path
@@ -129,7 +129,7 @@ def load(
     try:
         return unpack(data, kind, expected_shapes, max_header)
     except ModelFileError as error:
-        what = _other_kind(data[:LOOK], kind) or error
+        what = _other_kind(data[:PEEK_SIZE], kind) or error
         raise ModelFileError(f"{path} is not a good {kind} file: {what}") from error
 
 
@@ -140,7 +140,7 @@ def _other_kind(start: bytes, kind: str) -> str:
     small = int.from_bytes(start[:8], "little") < 1 << 32
     if len(start) < 8 or (small and start[8:9] == b"{"):
         return ""
-    what, advice = no_text(start, "latin-1") or ("", "")
+    what, advice = describe_non_text(start, "latin-1") or ("", "")
     if what and not what.startswith("no text"):
         return f"it is {what}" + f"; {advice}" * bool(advice)
     if small or what:  # what is small may be a header's size

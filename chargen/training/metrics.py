@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from chargen.durable import SameFolder, describe_os_error
+from chargen.durable import FolderGuard, describe_os_error
 from chargen.errors import WriteError
 
 FILE_NAME = "metrics.jsonl"
@@ -30,7 +30,7 @@ class Metrics:
 
     def __init__(self, folder: Path | None, size: int = 0) -> None:
         self.path = folder / FILE_NAME if folder else None
-        self.folder = SameFolder(folder) if folder else None
+        self.folder = FolderGuard(folder) if folder else None
         self.size = size
         self.waiting = b""
         self.held = False

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from chargen.durable import blocked, make_folder
+from chargen.durable import explain_blocked_path, make_folder
 from chargen.errors import ModelFileError, SettingError
 from chargen.storage.model_file import FILE_NAME as MODEL_NAME
 from chargen.storage.model_file import read_model
@@ -25,7 +25,7 @@ def holds_a_run(folder: Path) -> bool:
 
 def check_free(folder: Path, overwrite: bool = False) -> None:
     """Raise SettingError where a folder cannot be or holds a run; with `overwrite`, where its files are no run's."""
-    if reason := blocked(folder / STATE_NAME):
+    if reason := explain_blocked_path(folder / STATE_NAME):
         raise SettingError(f"cannot make the run folder {folder}: {reason}; choose another place", "out")
     if not holds_a_run(folder):
         return

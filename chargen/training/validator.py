@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from chargen.data.corpus import Corpus
-from chargen.errors import NOT_FINITE, Diverged
+from chargen.errors import NOT_FINITE_MESSAGE, Diverged
 from chargen.evaluation.loss import Loss, loss_windows, total
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
@@ -151,7 +151,7 @@ class Validator:
                 continue
             losses[part] = yield from self.score(model, ids, limit)
             if not math.isfinite(mean_loss(losses[part])):
-                raise Diverged(NOT_FINITE)
+                raise Diverged(NOT_FINITE_MESSAGE)
             counted = losses[part]["forward"]
             figures |= {
                 f"{part}_loss": mean_loss(losses[part]),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.data.twins import ALIKE, advise, twin
+from chargen.data.lookalikes import LOOKALIKES, find_lookalike, suggest_lookalikes
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError
 
@@ -43,12 +43,12 @@ def test_the_likely_twin_is_offered_before_skipping(text: str, known: str, inste
 def test_where_nothing_is_alike_nothing_is_offered() -> None:
     with pytest.raises(DataError, match=r"first at position 1; --unknown skip"):
         Vocabulary("ab").encode("a\u5b57b")
-    assert advise("\u0301a", [0], "a") == advise("x\u0301", [1], "x") == ""
+    assert suggest_lookalikes("\u0301a", [0], "a") == suggest_lookalikes("x\u0301", [1], "x") == ""
 
 
 @given(st.characters(), st.sets(st.characters(exclude_categories=["Cs"]), max_size=8))
 def test_a_twin_is_made_of_known_characters_only(character: str, known: set[str]) -> None:
-    unknown, instead = twin("a" + character, 1, known - {character})
+    unknown, instead = find_lookalike("a" + character, 1, known - {character})
     assert set(instead) <= known - {character}
     assert unknown in (character, "a" + character)
 
@@ -58,8 +58,8 @@ def test_every_form_of_a_letter_leads_to_the_one_that_is_known(letter: str) -> N
     for form in ("NFC", "NFD"):
         known = set(unicodedata.normalize(form, letter))
         for other in (unicodedata.normalize("NFC", letter), letter.upper()):
-            assert other in known or set(twin(other, 0, known)[1]) <= known != set()
+            assert other in known or set(find_lookalike(other, 0, known)[1]) <= known != set()
 
 
 def test_no_character_is_in_two_groups() -> None:
-    assert len(set("".join(ALIKE))) == len("".join(ALIKE))
+    assert len(set("".join(LOOKALIKES))) == len("".join(LOOKALIKES))
