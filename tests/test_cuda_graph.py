@@ -7,6 +7,7 @@ import torch
 from test_resume import assert_same_runs, config, corpus, long_rows, model, run_until, two_ways
 
 from chargen.model import dropout
+from chargen.storage.run_state import read_run_state
 from chargen.training.cuda_graph import CapturedStep
 from chargen.training.trainer import Trainer
 
@@ -84,3 +85,11 @@ def test_what_a_graph_reads_and_writes_stays_where_it_is():
     found = [places() for progress in trainer.run() if progress.doing == "training"]
     assert all(each == found[0] for each in found)
     assert torch.is_tensor(trainer.state.optimizer.param_groups[0]["lr"])
+
+
+def test_steps_under_way_are_counted_before_a_save(tmp_path):
+    trainer = Trainer(corpus(), model("gru", 1), config(steps=20, save_minutes=1e-9), tmp_path)
+    trainer.ahead, trainer.train_step.on_device = 16, True
+    next(progress for progress in trainer.run() if progress.step == 5)
+    counted = read_run_state(tmp_path).progress
+    assert counted["step"] == counted["applied"] == 5

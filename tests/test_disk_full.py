@@ -21,6 +21,7 @@ from chargen.storage.run_state import read_run_state
 from chargen.training import metrics as metrics_module
 from chargen.training.checkpoint import MAX_FAILED_SAVES
 from chargen.training.progress import Progress
+from chargen.training.train_step import StepReport, TrainState, TrainStep
 from chargen.training.trainer import Trainer
 
 SHAPE = model("gru", 1)
@@ -250,12 +251,12 @@ def test_a_run_whose_folder_is_gone_stops_each_time_it_is_entered(tmp_path: Path
 
 
 def test_a_good_save_takes_the_warning_back_and_brings_the_model(room: Room, tmp_path: Path) -> None:
-    trainer = Trainer(corpus(), SHAPE, config(save_minutes=1e-9, eval_every=6), tmp_path / "run")
+    trainer = Trainer(corpus(), SHAPE, config(save_minutes=1e9, eval_every=6), tmp_path / "run")
     for progress in trainer.run():
         if progress.step == 6 and progress.doing == "training":
             trainer.save()
             room.left = 0
-            trainer.checkpointer.save_if_due(trainer.state, trainer.validator.best)
+            trainer.checkpointer.try_to_save(trainer.state, trainer.validator.best)
             assert trainer.checkpointer.warning
             room.left = None
             os.unlink(tmp_path / "run" / "model.safetensors")
@@ -273,14 +274,14 @@ def test_the_command_says_what_it_needs_and_how_to_go_on(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text(TEXT)
-    real_step = Trainer._apply
+    real_step = TrainStep.__call__
 
-    def fill(self: Trainer, *arguments: Any) -> None:
-        real_step(self, *arguments)
-        if self.counters.step == 5:
+    def fill(self: TrainStep, state: TrainState, *arguments: Any) -> StepReport:
+        if state.step == 5:
             room.left = 100
+        return real_step(self, state, *arguments)
 
-    monkeypatch.setattr(Trainer, "_apply", fill)
+    monkeypatch.setattr(TrainStep, "__call__", fill)
     arguments = ["train", "text.txt", "--steps", "50", "--save-minutes", "1e-9", "--out", "a run", *SMALL]
     with pytest.raises(SystemExit) as exit_:
         main(arguments)

@@ -77,6 +77,19 @@ class Checkpointer:
         self._last_save = time.monotonic()
         self._failed_saves = 0
 
+    def begin(self, state: TrainState) -> None:
+        """Begin or go on. From here on the run can be resumed, and a full disk is known before the work.
+
+        Raises:
+            WriteError: where the disk refuses.
+        """
+        self.counters.complete = False
+        if self.replaces:
+            return
+        self.metrics.cut()
+        if self.out and state.step == 0:
+            self.save(state, None)
+
     def save(self, state: TrainState, best: Arrays | None) -> None:
         """Save the run at this step, and the best model so far (this one, before the first validation).
 
@@ -103,14 +116,16 @@ class Checkpointer:
         self._failed_saves, self.warning = 0, ""
         self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - began)
 
-    def save_if_due(self, state: TrainState, best: Arrays | None) -> None:
-        """Save every few minutes; where the disk refuses the run goes on, with a warning, and tries again later.
+    def due(self) -> bool:
+        """Whether the latest save is as old as it may be."""
+        return self.out is not None and time.monotonic() - self._last_save > 60 * self.config.save_minutes
+
+    def try_to_save(self, state: TrainState, best: Arrays | None) -> None:
+        """Save; where the disk refuses the run goes on, with a warning, and tries again when the next save is due.
 
         Raises:
             WriteError: when it has refused three times in a row.
         """
-        if self.out is None or time.monotonic() - self._last_save <= 60 * self.config.save_minutes:
-            return
         try:
             self.save(state, best)
         except WriteError as error:

@@ -73,12 +73,15 @@ class Progress:
         return told | ({"warning": truncate(self.warning, 200)} if self.warning else {})
 
 
-def tell_while(work: Generator[None, None, Result], make: Callable[[], Progress]) -> Generator[Progress, None, Result]:
+def tell_while(
+    work: Generator[None, None, Result], make: Callable[[str], Progress], doing: str
+) -> Generator[Progress, None, Result]:
     """Yield progress while something is done in pieces.
 
     Args:
         work: yields between pieces.
         make: makes a Progress of the moment.
+        doing: what is done, "validating" or "finishing".
 
     Returns:
         What `work` returns.
@@ -89,7 +92,7 @@ def tell_while(work: Generator[None, None, Result], make: Callable[[], Progress]
         except StopIteration as end:
             result: Result = end.value
             return result
-        yield make()
+        yield make(doing)
 
 
 def describe_run(trainer: "Trainer") -> dict[str, str]:

@@ -14,7 +14,7 @@ from chargen.model.weights import weights_of
 from chargen.storage.model_file import ModelFile
 from chargen.training.config import TrainConfig
 from chargen.training.losses import Losses
-from chargen.training.progress import Progress, Result, as_table, describe_run, tell_while
+from chargen.training.progress import Progress, as_table, describe_run, tell_while
 from chargen.training.schedule import learning_rate
 from chargen.training.setup import MakeOptimizer, Setup, new_run, saved_run
 from chargen.training.train_step import LossFunction, StepReport, adamw
@@ -57,25 +57,19 @@ class Trainer:
         self._take(new_run(corpus, model_config, config, out, init, started, overwrite, model, optimizer, loss))
 
     def _take(self, setup: Setup) -> None:
-        self.corpus, self.model_config, self.config, self.out = (
-            setup.corpus, setup.model_config, setup.config, setup.out
-        )  # fmt: skip
+        self.corpus, self.model_config, self.config = setup.corpus, setup.model_config, setup.config
         self.device, self.precision, self.batches = setup.device, setup.precision, setup.batches
         self.state, self.train_step, self.ahead = setup.state, setup.train_step, setup.ahead
         self.counters, self.budget, self.validator = setup.counters, setup.budget, setup.validator
-        self.metrics, self.log, self.checkpointer = setup.metrics, setup.log, setup.checkpointer
+        self.log, self.checkpointer, self.out = setup.log, setup.checkpointer, setup.out
         self.pending: list[StepReport] = []
         self.summary: dict[str, Any] = {}
 
     @classmethod
     def resume(
-        cls,
-        folder: str | Path,
-        corpus: Corpus | None = None,
-        *,
-        changes: dict[str, Any] | None = None,
-        started: float | None = None,
-    ) -> Self:
+        cls, folder: str | Path, corpus: Corpus | None = None, *,
+        changes: dict[str, Any] | None = None, started: float | None = None,
+    ) -> Self:  # fmt: skip
         """Go on with a run as if it had never stopped.
 
         Args:
@@ -100,11 +94,7 @@ class Trainer:
             Diverged: after three steps in a row whose loss or gradient is not finite; they are never applied.
         """
         state, counters, checkpointer = self.state, self.counters, self.checkpointer
-        counters.complete = False
-        if not checkpointer.replaces:
-            self.metrics.cut()
-        if self.out and state.step == 0 and not checkpointer.replaces:
-            self.save()  # from here on the run can be resumed, and a full disk is known before the work
+        checkpointer.begin(state)
         valid = yield from self._measure()
         if valid:
             yield self._progress("validating", valid)
@@ -119,26 +109,19 @@ class Trainer:
                 self._count_steps()
             self.budget.trained(time.monotonic() - began)
             valid = yield from self._measure()
-            checkpointer.save_if_due(state, self.validator.best)
+            if checkpointer.due():
+                self._count_steps()
+                checkpointer.try_to_save(state, self.validator.best)
             yield self._progress("training", valid)
         yield from self._finish()
 
     def save(self) -> None:
-        """Save the run at this step, and the best model so far.
-
-        Raises:
-            Diverged: where a weight is not finite; then nothing is saved.
-            WriteError: where the disk refuses.
-        """
+        """Save the run at this step, and the best model so far; see `Checkpointer.save`."""
         self._count_steps()
         self.checkpointer.save(self.state, self.validator.best)
 
     def _measure(self) -> Generator[Progress, None, Losses]:
-        """Where this step is due for it: validate, and write a line of metrics. Done at most once for a step.
-
-        Returns:
-            What the validation found; nothing where there was none.
-        """
+        """Where this step is due for it, validate and write a line of metrics; return what the validation found."""
         if not self._due():
             return {}
         self._count_steps()
@@ -146,7 +129,7 @@ class Trainer:
         validates = self.validator.due(self.state.step)
         writes = self.log.line_due(validates, self.validator.every)
         if validates:
-            losses = yield from self._tell_while(self.validator.validate(self.model), "validating")
+            losses = yield from tell_while(self.validator.validate(self.model), self._progress, "validating")
         self.counters.logged_step = self.state.step
         if writes:
             self.log.write_line(losses)
@@ -173,9 +156,9 @@ class Trainer:
         if self.out:
             self.save()
         limits = self.budget.end_limits()
-        best, step = yield from self._tell_while(self.validator.choose(self.model), "finishing")
+        best, step = yield from tell_while(self.validator.choose(self.model), self._progress, "finishing")
         self.summary = self.checkpointer.summary(step)
-        losses, figures = yield from self._tell_while(self.validator.score_whole(best, limits), "finishing")
+        losses, figures = yield from tell_while(self.validator.score_whole(best, limits), self._progress, "finishing")
         self.summary |= figures
         self.counters.complete = True
         if self.out:
@@ -183,9 +166,6 @@ class Trainer:
             line = {**self.log.line(losses["valid"], losses["test"]), "final": True}
             self.checkpointer.save_end(self.state, self.validator.best, file, line)
         yield self._progress("finishing", losses["valid"], losses["test"])
-
-    def _tell_while(self, work: Generator[None, None, Result], doing: str) -> Generator[Progress, None, Result]:
-        return tell_while(work, lambda: self._progress(doing))
 
     def _progress(self, doing: str, valid: Losses | None = None, test: Losses | None = None) -> Progress:
         return self.log.progress(doing, valid, test, self.checkpointer.warning)
