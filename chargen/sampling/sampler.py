@@ -1,13 +1,11 @@
 """Ids -> text, with the hidden state carried from call to call."""
 
 import functools
-import hashlib
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Union
 
 import numpy as np
@@ -19,17 +17,7 @@ from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, in_words
 from chargen.decoding.numpy_engine import State, Stepper
 from chargen.decoding.pick_engine import fresh, new_stepper
-from chargen.durable import blocked
-from chargen.errors import (
-    NOT_FINITE,
-    ChargenError,
-    DataError,
-    ModelFileError,
-    SettingError,
-    amount,
-    repr_short,
-    truncate,
-)
+from chargen.errors import NOT_FINITE, ChargenError, SettingError, amount
 from chargen.kernels import NOT_FINITE as NO_NUMBERS
 from chargen.locks import Lock
 from chargen.rng import MAX_SEED
@@ -37,9 +25,9 @@ from chargen.sampling.constraints import Constraints, fitted
 from chargen.sampling.rounding import Rounding
 from chargen.sampling.rule_table import RuleTable
 from chargen.sampling.sample import Character, Sample
+from chargen.sampling.sampler_state import SamplerState, check_state_path, load_state, max_header, save_state
 from chargen.sampling.stream import TAIL, Stream, next_draws
 from chargen.settings import check_int, make_settings
-from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, as_model_file
 
 if TYPE_CHECKING:
@@ -47,11 +35,6 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-STATE_FORMAT = 1
-STATE_KIND = "sampler state"
-MAX_STREAM = 1_000
-MAX_STREAMS = 50_000_000
-"""Bytes of a state's header: for each sample, and for what all of them remember that must not repeat themselves."""
 MOST_TURNS = 256
 HAND_OVER = 0.05
 """Seconds of writing after which text is handed over."""
@@ -375,76 +358,46 @@ class Sampler:
         return self._state[-1][:, : self.hidden_size], self._logits
 
     def check_state_path(self, path: str | os.PathLike[str]) -> None:
-        """Raise ChargenError where `save_state` would not write to `path`, before there is anything to save."""
-        if os.path.exists(path) and not tensor_file.is_kind(path, STATE_KIND, self._max_header()):
-            raise ChargenError(f"{path} is not a sampler state and is not overwritten; choose another file")
-        if reason := blocked(Path(path)):
-            raise ChargenError(f"cannot write {path}: {reason}; choose another file")
+        """Make sure that `save_state` can write to a path, before there is anything to save.
+
+        Args:
+            path: where the state would be written.
+
+        Raises:
+            ChargenError: `path` holds something else, or the disk refuses.
+        """
+        check_state_path(path, max_header(self.num, self.config.no_repeat))
 
     @_in_turn
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Save where every stream stands, so that `load_state` lets the text go on as if nothing had happened.
 
-        Raises ChargenError where the disk refuses, or where `path` holds something else.
+        Args:
+            path: where to write; another sampler state there is replaced.
+
+        Raises:
+            ChargenError: the disk refuses, or `path` holds something else.
         """
         self.check_state_path(path)
         self._rewind()
-        arrays = {f"state.{layer}": array for layer, array in enumerate(self._state)}
-        arrays |= {"logits": self._logits.astype(np.float64)}
-        description = {
-            "kind": STATE_KIND,
-            "format": STATE_FORMAT,
-            "direction": self.direction,
-            "weights": _digest(self.arrays),
-            "seed": self.seed,
-            "num": self.num,
-            "config": {**asdict(self.config), "stop": list(self.config.stop)},
-            "streams": [stream.describe() for stream in self._streams],
-        }
-        advice = "so much text without repetition cannot be remembered: write less of it, or without no_repeat"
-        tensor_file.save(path, arrays, description, smaller=advice, max_header=self._max_header())
-
-    def _max_header(self) -> int:
-        """What a state of this sampler may need; a hostile one may take up to 44 times as much memory."""
-        return tensor_file.MAX_HEADER + MAX_STREAM * self.num + MAX_STREAMS * bool(self.config.no_repeat)
+        state = SamplerState(self.seed, self._streams, self._logits, self._state)
+        save_state(path, state, self.arrays, self.direction, self.config)
 
     @_in_turn
     def load_state(self, path: str | os.PathLike[str]) -> None:
         """Go on where `save_state` left off: the streams, their seed and their draws. This sampler's config stays.
 
-        Raises ModelFileError where the state is damaged or belongs to another model.
+        Args:
+            path: a file that `save_state` wrote.
+
+        Raises:
+            ModelFileError: the state is damaged or belongs to another model.
         """
-
-        def expected(description: dict[str, Any]) -> tensor_file.Shapes:
-            tensor_file.check_format(description, STATE_FORMAT)
-            if description["weights"] != _digest(self.arrays):
-                raise ModelFileError("it was saved with another model")
-            if description.get("direction", "forward") != self.direction:
-                raise ModelFileError("it was saved by a sampler that writes in the other direction")
-            if description["num"] != self.num:
-                held = truncate(description["num"], 20)
-                raise ModelFileError(f"its number of samples is {held}; ask for as many (--num {held})")
-            shapes = {f"state.{layer}": array.shape for layer, array in enumerate(self.stepper.start(self.num))}
-            return shapes | {"logits": (self.num, len(self.vocabulary))}
-
-        arrays, description = tensor_file.load(path, STATE_KIND, expected, self._max_header())
-        try:
-            seed = description["seed"]
-            if type(seed) is not int or not 0 <= seed <= MAX_SEED:
-                raise ValueError(f"seed {repr_short(seed)}")
-            streams = self._new_streams()
-            for stream, described in zip(streams, description["streams"], strict=True):
-                stream.restore(described)
-            state = tuple(arrays[f"state.{layer}"].copy() for layer in range(len(arrays) - 1))
-            for array, dtype in ((arrays["logits"], np.float64), *((layer, np.float32) for layer in state)):
-                with np.errstate(over="ignore"):  # logits are stored in float64, and were float32
-                    if array.dtype != dtype or not np.isfinite(array.astype(np.float32)).all():
-                        raise ValueError("numbers that are not finite, or of another type")
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError, RecursionError) as error:
-            raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {truncate(error, 200)}") from error
+        fresh_state = SamplerState(self.seed, self._new_streams(), self._logits, self._state)
+        limit = max_header(self.num, self.config.no_repeat)
+        loaded = load_state(path, fresh_state, self.arrays, self.direction, limit)
         self._ahead = None
-        self.seed, self._streams = seed, streams
-        self._logits, self._state = arrays["logits"].astype(np.float32), state
+        self.seed, self._streams, self._logits, self._state = loaded.seed, loaded.streams, loaded.logits, loaded.layers
 
 
 @dataclass(eq=False)
@@ -470,14 +423,6 @@ class _Chunk:
 
     def __len__(self) -> int:
         return int(self.ids.shape[1])
-
-
-def _digest(arrays: dict[str, NDArray[Any]]) -> str:
-    """Names the weights that a state belongs to."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(name.encode() + arrays[name].tobytes())
-    return digest.hexdigest()
 
 
 def _with_rows(old: NDArray[Any], rows: list[int], new: NDArray[Any]) -> NDArray[Any]:
