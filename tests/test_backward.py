@@ -82,7 +82,7 @@ def by_hand(kind: Kind, sampler: Sampler, index: int, prime: str) -> Iterator[tu
     logits, state, draws, partial, total = np.log(file.counts)[None], stepper.start(1), 0, b"", 0.0
     for one in reversed(file.vocabulary.encode(prime).tolist()):
         logits, state = stepper.step(np.array([one]), state)
-    rules.read(prime[::-1])
+    rules.note_read(prime[::-1])
     while True:
         one = choose(
             logits[0], rules.mask(partial), float(uniform(sampler.seed, index, draws, Purpose.SAMPLE)), sampler.config
@@ -95,7 +95,7 @@ def by_hand(kind: Kind, sampler: Sampler, index: int, prime: str) -> Iterator[tu
             character = partial.decode()
         except UnicodeDecodeError:
             continue
-        rules.wrote(character)
+        rules.note_written(character)
         yield character, total
         partial, total = b"", 0.0
 
@@ -366,7 +366,7 @@ def test_bytes_are_written_as_whole_characters(cell: str) -> None:
     for prime in ("", "a\u20ac\U0001f600", "\u00e9"):
         sampler.feed(prime)
         for stream in sampler._streams if len(prime) > 1 else ():
-            assert stream.allowed.recent == prime[1::-1]  # what the next run is counted with
+            assert stream.constraints.recent == prime[1::-1]  # what the next run is counted with
         samples = sampler.generate_all(8)
         assert all(len(sample.text) == len(sample.log_probs) == 8 for sample in samples)
         assert {len(one.encode()) for sample in samples for one in sample.text} == {1, 2, 3, 4}
@@ -507,7 +507,7 @@ def test_no_repeat_counts_whole_characters_in_bytes() -> None:
     for character in members:
         assert rules.mask(b"\x98\x80")[0x9F]
         assert rules.mask(b"\x9f\x98\x80")[character.encode()[0]]
-        rules.wrote(character)
+        rules.note_written(character)
         assert not rules.mask(b"\x9f\x98\x80")[character.encode()[0]]
     assert not rules.mask(b"\x98\x80")[0x9F]
 

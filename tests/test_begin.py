@@ -47,7 +47,7 @@ def test_a_fresh_sampler_has_read_the_begin_text_and_nothing_of_it_counts(
     ours, plain = Sampler(model(unit, begin), **config), Sampler(model(unit, ""), **config)
     plain.feed(begin)
     for stream in plain._streams:
-        stream.allowed.recent = ""  # nor may what is written not repeat it
+        stream.constraints.recent = ""  # nor may what is written not repeat it
     for sampler in (ours, plain):
         sampler.feed(prime)
     assert written(ours) == written(plain)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.decoding.choose import SampleConfig, choose, draw, log_softmax, log_sum, probabilities
+from chargen.decoding.choose import SampleConfig, choose, draw, log_softmax, log_sum_exp, probabilities
 from chargen.errors import SettingError
 
 HAND = np.log(np.array([0.1, 0.4, 0.2, 0.3]))
@@ -200,9 +200,9 @@ def test_every_row_has_a_log_sum_of_its_own_at_any_height(rows: list[tuple[float
         top = max(row)
         total = math.fsum(math.exp(value - top) for value in row) if top > -math.inf else 0
         expected.append(top + math.log(total) if total else -math.inf)
-    assert log_sum(values).tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
-    assert log_sum(values.T, axis=0).tolist() == log_sum(values.T[..., None], axis=0).ravel().tolist()
-    assert log_sum(values.T, axis=0) == pytest.approx(log_sum(values), rel=1e-12, abs=1e-12)
+    assert log_sum_exp(values).tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    assert log_sum_exp(values.T, axis=0).tolist() == log_sum_exp(values.T[..., None], axis=0).ravel().tolist()
+    assert log_sum_exp(values.T, axis=0) == pytest.approx(log_sum_exp(values), rel=1e-12, abs=1e-12)
 
 
 @given(rows_of)

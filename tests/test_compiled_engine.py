@@ -276,7 +276,7 @@ def test_bits_do_not_depend_on_the_threads_that_share_a_row(
     read_alone = case.read(alone.ids, counts)
     for number in (1, 2, 3):
         ran = use_threads(number)
-        monkeypatch.setattr(case.stepper, "_team", number)
+        monkeypatch.setattr(case.stepper, "_team_size", number)
         monkeypatch.setattr(case.stepper._faster, "choose", lambda: True)
         chunk = case.write()
         assert len(set(ran)) == len(ran) == number
@@ -289,12 +289,12 @@ def test_bits_do_not_depend_on_the_threads_that_share_a_row(
 def test_a_large_model_has_a_team_for_a_single_row(monkeypatch: pytest.MonkeyPatch) -> None:
     file, odd = model("gru", 1, 192), model("gru", 1, 300)
     monkeypatch.setattr(compiled_engine, "threads", lambda: 2)
-    assert Decoder(file.config, file.arrays)._team == 1
-    monkeypatch.setattr(compiled_engine, "FAR", 4 * 192 * 192 * 3)
+    assert Decoder(file.config, file.arrays)._team_size == 1
+    monkeypatch.setattr(compiled_engine, "TEAM_BYTES", 4 * 192 * 192 * 3)
     for number, most in ((1, 1), (2, 2), (3, 3), (8, 3)):
         monkeypatch.setattr(compiled_engine, "threads", lambda number=number: number)
-        assert Decoder(file.config, file.arrays)._team == most
-        assert Decoder(odd.config, odd.arrays)._team == 1
+        assert Decoder(file.config, file.arrays)._team_size == most
+        assert Decoder(odd.config, odd.arrays)._team_size == 1
 
 
 def test_a_team_is_as_large_as_was_fastest_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +303,7 @@ def test_a_team_is_as_large_as_was_fastest_last(monkeypatch: pytest.MonkeyPatch)
     chosen, told, ways = [], [], iter([True, False, True])
     monkeypatch.setattr(compiled_engine, "together", lambda run, members: chosen.append(members) or run(0))
     monkeypatch.setattr(compiled_engine, "read_or_write", lambda *given_: None)
-    monkeypatch.setattr(case.stepper, "_team", 4)
+    monkeypatch.setattr(case.stepper, "_team_size", 4)
     monkeypatch.setattr(case.stepper._faster, "choose", lambda: next(ways))
     monkeypatch.setattr(case.stepper._faster, "took", lambda *given_: told.append(given_))
     for _ in range(3):
@@ -313,7 +313,9 @@ def test_a_team_is_as_large_as_was_fastest_last(monkeypatch: pytest.MonkeyPatch)
     assert all(seconds > 0 for _, seconds, _ in told)
 
 
-@pytest.mark.parametrize(("rows", "turns", "team"), [(2, 25, 4), (1, compiled_engine.MEASURED - 1, 4), (1, 25, 1)])
+@pytest.mark.parametrize(
+    ("rows", "turns", "team"), [(2, 25, 4), (1, compiled_engine.MIN_TIMED_LENGTH - 1, 4), (1, 25, 1)]
+)
 def test_several_rows_short_chunks_and_small_models_have_no_team(
     rows: int, turns: int, team: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,7 +324,7 @@ def test_several_rows_short_chunks_and_small_models_have_no_team(
     chosen = []
     monkeypatch.setattr(compiled_engine, "together", lambda run, members: chosen.append(members) or run(0))
     monkeypatch.setattr(compiled_engine, "read_or_write", lambda *given_: None)
-    monkeypatch.setattr(case.stepper, "_team", team)
+    monkeypatch.setattr(case.stepper, "_team_size", team)
     monkeypatch.setattr(case.stepper._faster, "choose", lambda: True)
     before = dict(case.stepper._faster.seconds)
     case.write()

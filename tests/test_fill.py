@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import small_model
 
-from chargen.decoding.choose import SampleConfig, log_softmax, log_sum
+from chargen.decoding.choose import SampleConfig, log_softmax, log_sum_exp
 from chargen.decoding.numpy_engine import NumpyStepper
 from chargen.decoding.pick_engine import new_stepper
 from chargen.errors import ChargenError, DataError, SettingError
@@ -20,7 +20,7 @@ from chargen.infill import enumeration
 from chargen.infill import lookahead as looking
 from chargen.infill.fill import Alternative, Fill, Filler, fill, gap_lengths
 from chargen.infill.lookahead import GUESSES, Lookahead
-from chargen.infill.particles import Found, _systematic, run_smc
+from chargen.infill.particles import Particles, _systematic, run_smc
 from chargen.infill.prefixes import Grower, Prefixes
 from chargen.sampling.constraints import Constraints
 from chargen.sampling.sampler import Sampler
@@ -55,7 +55,7 @@ def model(cell: str = "lstm", unit: str = "character", *, num_layers: int = 1, s
 
 @pytest.fixture
 def particles_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enumeration, "MOST_SCORED", 0)
+    monkeypatch.setattr(enumeration, "MAX_GAPS", 0)
 
 
 def refused(before: str, gap: str, logits: list[np.ndarray], file: ModelFile, config: SampleConfig) -> bool:
@@ -114,7 +114,7 @@ def by_brute_force(
             logits, state = stepper.step(np.array([one]), state)
         found[gap] = float(log_prob), float(log_after)
     log_shares = power * np.array([sum(logs) for logs in found.values()]) - np.log(len(lengths))
-    log_evidence = float(log_sum(log_shares))
+    log_evidence = float(log_sum_exp(log_shares))
     shares = np.exp(log_shares - log_evidence).tolist()
     return {gap: (*logs, share) for (gap, logs), share in zip(found.items(), shares, strict=True)}, log_evidence
 
@@ -191,12 +191,12 @@ def test_no_repeat_is_that_of_a_sampler_that_was_fed_the_text_before(before: str
     allowed = set()
     for letters in product("\n abc", repeat=5):
         stream = Stream(Constraints(file.vocabulary, no_repeat=run), 0)
-        stream.allowed.read(before.replace("X", ""))
+        stream.constraints.note_read(before.replace("X", ""))
         for letter in letters:
             one = file.vocabulary.characters.index(letter)
-            if not stream.allowed.mask()[one]:
+            if not stream.constraints.mask()[one]:
                 break
-            stream.finish(one, file.vocabulary)
+            stream.add_id(one, file.vocabulary)
         else:
             allowed.add("".join(letters))
     assert set(table(found)) == allowed
@@ -223,7 +223,7 @@ def averages_to_one(ratios: np.ndarray, most: float) -> None:
 def test_the_evidence_of_particles_is_unbiased(monkeypatch: pytest.MonkeyPatch) -> None:
     file, given = model(), ("ba d", "cab ", 5)
     exact = Filler(file, seed=0).fill(*given)
-    monkeypatch.setattr(enumeration, "MOST_SCORED", 0)
+    monkeypatch.setattr(enumeration, "MAX_GAPS", 0)
     ratios = evidences(file, exact, 200, *given, particles=40)
     assert ratios.std() > 0.05  # or nothing has been estimated
     averages_to_one(ratios, 0.1)
@@ -233,7 +233,7 @@ def test_the_evidence_of_particles_is_unbiased(monkeypatch: pytest.MonkeyPatch) 
 def test_particles_agree_with_enumeration(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     file, given = model("gru"), ("ba", "cd", 2, 4)
     exact = Filler(file, seed=0, **config).fill(*given, num=ALL)
-    monkeypatch.setattr(enumeration, "MOST_SCORED", 0)
+    monkeypatch.setattr(enumeration, "MAX_GAPS", 0)
     averages_to_one(evidences(file, exact, 25, *given, particles=400, **config), 0.15)
     found = Filler(file, seed=5, particles=1500, **config).fill(*given, num=ALL)
     compare(found, exact)
@@ -257,7 +257,7 @@ def weighted(
 ) -> tuple[dict[str, float], float]:
     """By particles: the share of their weight that each gap has, and their effective sample size."""
     found = find_by(file, before, after, low, high, particles, seed, True, **config)
-    weights = np.exp(found.log_weights - log_sum(found.log_weights))
+    weights = np.exp(found.log_weights - log_sum_exp(found.log_weights))
     shares = np.bincount(found.gap, weights, len(found.gaps.texts)).tolist()
     assert len(set(found.gaps.texts)) == len(found.gaps.texts)
     return dict(zip(found.gaps.texts, shares, strict=True)), float(1 / (weights**2).sum())
@@ -273,7 +273,7 @@ def find_by(
     seed: int,
     steered: bool,
     **given: Any,
-) -> Found:
+) -> Particles:
     """What `find` finds for a gap, with guesses to steer it or without."""
     config, after_ids = SampleConfig(**given), file.vocabulary.encode(after[:40])
     ahead = None
@@ -309,7 +309,7 @@ def test_many_particles_have_the_marginals_of_the_target(
 ) -> None:
     file = model(cell)
     exact = fill(file, before, after, length=5, seed=0, num=ALL)
-    monkeypatch.setattr(enumeration, "MOST_SCORED", 0)
+    monkeypatch.setattr(enumeration, "MAX_GAPS", 0)
     found = fill(file, before, after, length=5, seed=1, particles=4000, num=ALL)
     assert not found.exact
     assert found.particles == 4000
@@ -326,7 +326,7 @@ def test_many_particles_have_the_marginals_of_the_target(
 def test_a_gap_beyond_the_reach_of_guesses_is_unbiased_too(lookahead_of: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file, given = model(), ("b", "da", 3, 5)
     exact = Filler(file, seed=0).fill(*given)
-    monkeypatch.setattr(enumeration, "MOST_SCORED", 0)
+    monkeypatch.setattr(enumeration, "MAX_GAPS", 0)
     monkeypatch.setattr(looking, "HORIZON", 2)
     if lookahead_of == "none":
         ratios = np.exp([blind(file, *given, 300, seed) - exact.log_evidence for seed in range(40)])
@@ -413,7 +413,7 @@ def test_a_single_particle_is_enough() -> None:
 @pytest.fixture(params=["exact", "particles"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "particles":
-        monkeypatch.setattr(enumeration, "MOST_SCORED", 0)
+        monkeypatch.setattr(enumeration, "MAX_GAPS", 0)
     return request.param
 
 
@@ -644,7 +644,7 @@ def test_in_bytes_the_evidence_is_that_of_a_walk_by_hand(lengths: range, top_k: 
     assert max(len(character.encode()) for gap in gaps for character in gap) > 2
     assert len({len(gap.encode()) for gap in gaps}) > 2
     logs = {gap: log_prob + scores_by_hand(file, BEFORE, gap, AFTER)[1] for gap, log_prob in gaps.items()}
-    log_evidence = float(log_sum(np.array(list(logs.values())) / 4 - np.log(len(lengths))))
+    log_evidence = float(log_sum_exp(np.array(list(logs.values())) / 4 - np.log(len(lengths))))
     filler = Filler(file, seed=1, particles=120, **config)
     found = [filler.fill(*given, number=number) for number in range(25)]
     ratios = np.exp([one.log_evidence - log_evidence for one in found])

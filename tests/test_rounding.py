@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chargen import Sampler
 from chargen.data.vocabulary import Vocabulary
-from chargen.sampling.rounding import LINE, WORD, Rounding
+from chargen.sampling.rounding import MAX_LINE, MAX_WORD, Rounding
 from chargen.storage.model_file import ModelFile
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -62,9 +62,9 @@ def test_texts_end_where_lines_or_words_do(
         return
     given_: dict[str, Any] = {"seed": 1, "num": num, "direction": direction, "ban": ban}
     file = model(characters, often=often)
-    line = LINE * ("\n" in set(characters) - set(ban))
-    word = WORD * bool(set(characters) & set(" \t") - set(ban))
-    plain = [sample.text for sample in Sampler(file, **given_).generate_all(length + LINE + WORD + 1)]
+    line = MAX_LINE * ("\n" in set(characters) - set(ban))
+    word = MAX_WORD * bool(set(characters) & set(" \t") - set(ban))
+    plain = [sample.text for sample in Sampler(file, **given_).generate_all(length + MAX_LINE + MAX_WORD + 1)]
     plain = [text[::-1] for text in plain] if direction == "backward" else plain
     assert texts(Sampler(file, **given_), length) == [by_hand(text, length, line, word) for text in plain]
 
@@ -72,8 +72,8 @@ def test_texts_end_where_lines_or_words_do(
 def test_in_bytes_characters_are_counted() -> None:
     file = model(LETTERS, "byte")
     (text,) = texts(Sampler(file, seed=1), 20)
-    assert 20 <= len(text) <= 20 + LINE + WORD
-    assert text == by_hand(Sampler(file, seed=1).generate(20 + LINE + WORD + 1), 20, LINE, WORD)
+    assert 20 <= len(text) <= 20 + MAX_LINE + MAX_WORD
+    assert text == by_hand(Sampler(file, seed=1).generate(20 + MAX_LINE + MAX_WORD + 1), 20, MAX_LINE, MAX_WORD)
 
 
 def test_a_state_stands_where_the_rounded_text_ends() -> None:
@@ -104,5 +104,11 @@ def test_without_rounding_a_text_ends_at_its_length(more: int) -> None:
 def test_what_ends_lines_and_words_is_what_a_model_can_write() -> None:
     known = [Vocabulary(""), Vocabulary("\n"), Vocabulary("\u3000"), Vocabulary("\n "), Vocabulary(unit="byte")]
     found = [Rounding.of(one, "") for one in known]
-    assert found == [Rounding(), Rounding(LINE), Rounding(0, WORD), Rounding(LINE, WORD), Rounding(LINE, WORD)]
+    assert found == [
+        Rounding(),
+        Rounding(MAX_LINE),
+        Rounding(0, MAX_WORD),
+        Rounding(MAX_LINE, MAX_WORD),
+        Rounding(MAX_LINE, MAX_WORD),
+    ]
     assert Rounding.of(known[-1], "\n ") == Rounding()

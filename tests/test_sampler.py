@@ -56,7 +56,7 @@ def by_hand(file: ModelFile, config: SampleConfig, seed: int, index: int, prime:
     logits, state, draws, partial, total = np.log(file.counts)[None], stepper.start(1), 0, b"", 0.0
     for one in file.vocabulary.encode(prime):
         logits, state = stepper.step(np.array([one]), state)
-    rules.read(prime)
+    rules.note_read(prime)
     while True:
         number = float(uniform(seed, index, draws, Purpose.SAMPLE))
         one = choose(logits[0], rules.mask(partial), number, config)
@@ -65,7 +65,7 @@ def by_hand(file: ModelFile, config: SampleConfig, seed: int, index: int, prime:
         draws += 1
         partial += bytes([one]) if file.vocabulary.byte_mode else file.vocabulary.characters[one].encode()
         if len(partial) == utf8_length(partial[0]):
-            rules.wrote(partial.decode())
+            rules.note_written(partial.decode())
             yield partial.decode(), total
             partial, total = b"", 0.0
 

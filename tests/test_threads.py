@@ -172,14 +172,14 @@ def test_a_copy_of_a_sampler_goes_on_by_itself(copied: Callable[[Sampler], Sampl
     sampler = Sampler(file, seed=5, stepper=stepper)
     sampler.feed("abc")
     branch = copied(sampler)
-    with sampler._turn:
+    with sampler._lock:
         assert at_once(lambda: branch.generate(50)) == [Sampler.generate(sampler, 50)]
 
 
 FORKED = {
     "a team": lambda: threads._ONE_TEAM,
     "first weights": lambda: language_model._ONE_GENERATOR,
-    "a sampler": lambda: Sampler(small_model())._turn,
+    "a sampler": lambda: Sampler(small_model())._lock,
 }
 
 

@@ -98,13 +98,13 @@ def test_a_sampler_writes_the_same_text_on_a_torch_device(settings_):
 
 def test_memory_is_made_once_for_chunks_of_any_length_and_anew_for_other_rules(monkeypatch):
     made = []
-    plain = torch_engine._Turns
+    plain = torch_engine._Writer
 
     def watched(*arguments):
         made.append(arguments[1:])
         return plain(*arguments)
 
-    monkeypatch.setattr(torch_engine, "_Turns", watched)
+    monkeypatch.setattr(torch_engine, "_Writer", watched)
     ours, theirs = both("gru")
     for rows, turns, config in ((2, 3, {}), (2, 200, {}), (2, 300, {}), (2, 3, {"top_k": 1}), (3, 3, {"top_k": 1})):
         uniforms = np.random.default_rng(0).random((rows, turns))
@@ -116,7 +116,7 @@ def test_memory_is_made_once_for_chunks_of_any_length_and_anew_for_other_rules(m
 def test_a_turn_asks_the_host_nothing(monkeypatch):
     """What a graph could not hold: numbers that are brought back to the host."""
     ours, _ = both("lstm")
-    turns = torch_engine._Turns(ours, 3, 1, 256, SampleConfig(top_p=0.9, top_k=20, min_p=0.01))
+    writer = torch_engine._Writer(ours, 3, 1, 256, SampleConfig(top_p=0.9, top_k=20, min_p=0.01))
 
     def refuse(*_, **__):
         raise AssertionError("asked the host")
@@ -124,9 +124,9 @@ def test_a_turn_asks_the_host_nothing(monkeypatch):
     for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "nonzero"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     with torch.inference_mode():
-        turns._turn()
+        writer._time_step()
     monkeypatch.undo()
-    assert int(turns.turn) == 1
+    assert int(writer.column) == 1
 
 
 def test_an_id_that_the_model_does_not_have_is_refused():

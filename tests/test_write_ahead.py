@@ -20,7 +20,7 @@ from chargen.decoding.numpy_engine import Chunk, NumpyStepper
 from chargen.errors import NOT_FINITE, ChargenError, SettingError
 from chargen.rng import MAX_SEED
 from chargen.sampling import sampler as sampling
-from chargen.sampling.constraints import Constraints, fitted
+from chargen.sampling.constraints import Constraints, fit_config
 from chargen.sampling.rule_table import RuleTable
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
@@ -30,7 +30,7 @@ from chargen.storage.model_file import ModelFile
 DIRECTIONS = ("forward", "backward")
 BYTES = Vocabulary(unit="byte")
 CHUNKS = [(1, 10.0), (3, 10.0), (256, 10.0), (256, 0.0)]
-"""MOST_TURNS and HAND_OVER; the first, one character at a time, is what the others are compared with."""
+"""MAX_CHUNK and CHUNK_SECONDS; the first, one character at a time, is what the others are compared with."""
 SCRIPTS = {
     "latin": "abcdefgh éèü",
     "cyrillic": "абвгдежз и",
@@ -68,13 +68,13 @@ def model(script: str = "", cell: str = "lstm") -> ModelFile:
 @pytest.fixture(autouse=True)
 def large_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine is."""
-    monkeypatch.setattr(sampling, "HAND_OVER", 10.0)
+    monkeypatch.setattr(sampling, "CHUNK_SECONDS", 10.0)
 
 
 def in_chunks(chunks: tuple[int, float], run: Callable[[], Any]) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "MOST_TURNS", chunks[0])
-        patch.setattr(sampling, "HAND_OVER", chunks[1])
+        patch.setattr(sampling, "MAX_CHUNK", chunks[0])
+        patch.setattr(sampling, "CHUNK_SECONDS", chunks[1])
         return run()
 
 
@@ -87,7 +87,7 @@ def possible(stop: tuple[str, ...], script: str, config: dict[str, Any]) -> tupl
     kept = []
     for text in stop:
         with contextlib.suppress(SettingError):
-            fitted(SampleConfig(stop=(text,), **config), model(script).vocabulary, None)
+            fit_config(SampleConfig(stop=(text,), **config), model(script).vocabulary, None)
             kept.append(text)
     return tuple(kept)
 
@@ -124,8 +124,8 @@ def transcript(sampler: Sampler, uses: list[Any], folder: Path) -> list[Any]:
             iterations.append(sampler.write(length))
             found.append(list(islice(iterations[-1], count)))
         elif use == "resume" and iterations:
-            which, count = values
-            found.append(list(islice(iterations[which % len(iterations)], count)))
+            index, count = values
+            found.append(list(islice(iterations[index % len(iterations)], count)))
         elif use == "generate":
             found.append(sampler.generate_all(values[0]))
         elif use == "feed":
@@ -450,7 +450,7 @@ def test_chunks_grow_up_to_the_largest() -> None:
     ("seconds", "sizes"), [(0.008, [1, 2, 4, 6, 6, 6, 5]), (0.02, [1, *[2] * 14, 1]), (1.0, [1] * 30)]
 )
 def test_text_is_handed_over_in_time(monkeypatch: pytest.MonkeyPatch, seconds: float, sizes: list[int]) -> None:
-    monkeypatch.setattr(sampling, "HAND_OVER", 0.05)
+    monkeypatch.setattr(sampling, "CHUNK_SECONDS", 0.05)
     stepper = Counting(model(), seconds)
     monkeypatch.setattr(sampling, "time", stepper)
     assert len(list(new(stepper=stepper).stream(30))) == 30
@@ -596,7 +596,7 @@ def reachable(backward: bool, random: np.random.Generator) -> list[bytes]:
             for byte in np.flatnonzero(rules.mask(partial)):
                 stream = Stream(rules, 0)
                 stream.partial = partial
-                if not stream.finish(int(byte), BYTES):
+                if not stream.add_id(int(byte), BYTES):
                     longer.append(stream.partial)
         level = [longer[at] for at in random.permutation(len(longer))[:most]]
         found += level
@@ -611,14 +611,14 @@ def test_tables_are_the_rules_after_every_unfinished_character(backward: bool, b
     assert {len(partial) for partial in partials} == {0, 1, 2, 3}
     table = RuleTable(BYTES, (), 0, backward)
     streams = [Stream(Constraints(BYTES, ban, 0, backward), row) for row in range(len(partials))]
-    rules, which = None, None
+    rules, mask_index = None, None
     for stream, at in zip(streams, random.permutation(len(partials)), strict=True):  # whatever comes first
         stream.partial = partials[at]
     for begin in range(0, len(streams), 97):
-        rules, which = table.of(streams[: begin + 97])
+        rules, mask_index = table.rules_for(streams[: begin + 97])
     assert rules is not None
-    assert which is not None
-    places = {stream.partial: int(at) for stream, at in zip(streams, which, strict=True)}
+    assert mask_index is not None
+    places = {stream.partial: int(at) for stream, at in zip(streams, mask_index, strict=True)}
     assert sorted(places.values()) == list(range(len(rules.masks))) == list(range(len(partials)))
     assert not rules.stop_after.any()
     for partial, at in places.items():
@@ -627,7 +627,7 @@ def test_tables_are_the_rules_after_every_unfinished_character(backward: bool, b
         for byte in np.flatnonzero(mask):
             stream = Stream(Constraints(BYTES, ban, 0, backward), 0)
             stream.partial = partial
-            finished = stream.finish(int(byte), BYTES)
+            finished = stream.add_id(int(byte), BYTES)
             assert rules.next_mask[at, byte] == places.get(stream.partial, -1)
             assert not finished or rules.next_mask[at, byte] == places[b""]
 
@@ -637,14 +637,14 @@ def test_a_table_of_characters_has_one_row() -> None:
     streams = [Stream(Constraints(vocabulary, "b"), row) for row in range(3)]
     table = RuleTable(vocabulary, ("ca", "é", "b", "cxa", "ax", "Z"), 0, False)
     for number in (3, 1):
-        rules, which = table.of(streams[:number])
-        assert np.array_equal(rules.masks, streams[0].allowed.mask()[None])
+        rules, mask_index = table.rules_for(streams[:number])
+        assert np.array_equal(rules.masks, streams[0].constraints.mask()[None])
         assert not rules.next_mask.any()
-        assert which.tolist() == [0] * number
+        assert mask_index.tolist() == [0] * number
     assert rules.stop_after.tolist() == [True, True, False, False, True, True]
-    assert table.turns is None
+    assert table.max_ids is None
     backward = RuleTable(vocabulary, ("ca", "é"), 0, True)
-    assert backward.of(streams)[0].stop_after.tolist() == [False, False, True, False, True, False]
+    assert backward.rules_for(streams)[0].stop_after.tolist() == [False, False, True, False, True, False]
 
 
 @pytest.mark.parametrize(("backward", "bytes_"), [(False, b"b\xa9\xac\x80"), (True, b"a\xc3\xe2\xf0")])
@@ -652,7 +652,7 @@ def test_in_bytes_a_stream_pauses_behind_the_byte_that_ends_a_stop_text(backward
     table = RuleTable(
         BYTES, ("ab", "éé", "€€€€€a€" if backward else "a€€€€€€", "😀x" if backward else "x😀"), 0, backward
     )
-    rules, _ = table.of([Stream(Constraints(BYTES, backward=backward), 0)])
+    rules, _ = table.rules_for([Stream(Constraints(BYTES, backward=backward), 0)])
     assert sorted(np.flatnonzero(rules.stop_after)) == sorted(bytes_)
 
 
@@ -665,10 +665,10 @@ def test_with_no_repeat_every_stream_has_its_own_mask(
 ) -> None:
     sampler = new(script, num=num, seed=seed, direction=direction, no_repeat=2, ban=ban)
     table = RuleTable(sampler.vocabulary, (), 2, direction == "backward")
-    assert table.turns == 1
+    assert table.max_ids == 1
     turns = sampler.write()
     for _ in range(12):
-        rules, which = table.of(sampler._streams)
-        for stream, at in zip(sampler._streams, which, strict=True):
-            assert np.array_equal(rules.masks[at], stream.allowed.mask(stream.partial))
+        rules, mask_index = table.rules_for(sampler._streams)
+        for stream, at in zip(sampler._streams, mask_index, strict=True):
+            assert np.array_equal(rules.masks[at], stream.constraints.mask(stream.partial))
         next(turns)
