@@ -79,10 +79,10 @@ def test_log_probabilities_of_a_sample_are_those_of_its_score(
     sampler.feed(prime)
     (sample,) = sampler.generate_all(10)
     text = sample.text + prime if direction == "backward" else prime + sample.text
-    scores = [getattr(one, direction) for one in score(file, text)]
+    scores = [getattr(character, direction) for character in score(file, text)]
     assert len(scores) == len(text)
-    found = scores[: len(sample.text)] if direction == "backward" else scores[len(prime) :]
-    assert found == pytest.approx(sample.log_probs, abs=1e-4)
+    expected_scores = scores[: len(sample.text)] if direction == "backward" else scores[len(prime) :]
+    assert expected_scores == pytest.approx(sample.log_probs, abs=1e-4)
 
 
 def test_both_ends_of_a_text_are_judged_between_the_begin_texts() -> None:
@@ -105,7 +105,7 @@ def test_a_gap_has_before_it_what_a_sample_has(unit: str, before: str) -> None:
     file = model(unit)
     (gap,) = fill(file, before, "", length=3, seed=0, num=1).alternatives
     scores = score(file, before + gap.text)[len(before) :]
-    assert sum(one.forward or 0.0 for one in scores) == pytest.approx(gap.log_prob, abs=1e-4)
+    assert sum(character.forward or 0.0 for character in scores) == pytest.approx(gap.log_prob, abs=1e-4)
 
 
 def test_guesses_from_behind_a_gap_do_not_know_where_the_text_ends() -> None:

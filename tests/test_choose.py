@@ -65,8 +65,8 @@ def test_a_huge_temperature_is_even(temperature: float) -> None:
 @pytest.mark.parametrize(("temperature", "power"), [(0.5, 2), (2.0, 0.5), (1.0, 1)])
 def test_temperature_is_a_power_of_the_probabilities(temperature: float, power: float) -> None:
     expected = np.exp(HAND) ** power
-    found = probabilities(HAND, None, SampleConfig(temperature=temperature))
-    assert found == pytest.approx(expected / expected.sum(), rel=1e-12)
+    distribution = probabilities(HAND, None, SampleConfig(temperature=temperature))
+    assert distribution == pytest.approx(expected / expected.sum(), rel=1e-12)
 
 
 def test_temperature_0_takes_the_most_likely_allowed_and_of_equals_the_lowest_id() -> None:
@@ -149,7 +149,7 @@ def test_a_draw_is_the_inverse_of_the_running_sum_in_id_order() -> None:
     distribution = np.array([0.25, 0, 0.5, 0.25, 0])
     below = np.nextafter
     borders = [(0.0, 0), (below(0.25, 0), 0), (0.25, 2), (below(0.75, 0), 2), (0.75, 3), (1 - 2**-53, 3)]
-    assert [draw(distribution, uniform) for uniform, _ in borders] == [one for _, one in borders]
+    assert [draw(distribution, uniform) for uniform, _ in borders] == [expected for _, expected in borders]
     assert draw(np.array([0, 0, 1.0, 0]), 0.0) == 2
 
 

@@ -51,7 +51,7 @@ def test_every_call_takes_a_text_as_training_would_have_read_it(text: str, other
     assert score(file, text) == score(file, done)
     if len(done) > 1:
         network = build_model(file)
-        ours, theirs = (evaluate(network, file.vocabulary, one, reading=READING) for one in (text, done))
+        ours, theirs = (evaluate(network, file.vocabulary, variant, reading=READING) for variant in (text, done))
         assert ours == theirs
     config = {"length": 1, "seed": 0}
     assert fill(file, text, other, **config) == fill(file, done, clean(other, READING), **config)
@@ -91,8 +91,8 @@ def test_a_model_that_says_nothing_of_its_reading_gets_texts_as_they_are() -> No
     file = model()
     network = build_model(file)
     plain = Sampler(network, vocabulary=file.vocabulary, seed=0)
-    told = Sampler(network, vocabulary=file.vocabulary, reading=READING, seed=0)
-    told.feed("\r\n")
+    cleaning = Sampler(network, vocabulary=file.vocabulary, reading=READING, seed=0)
+    cleaning.feed("\r\n")
     with pytest.raises(DataError, match="U\\+000D"):
         plain.feed("\r\n")
     with pytest.raises(DataError, match="U\\+000D"):
@@ -111,7 +111,7 @@ def test_a_text_in_pieces_is_cleaned_whole_first() -> None:
     assert whole.generate(20) == pieces.generate(20)
 
 
-# A stop text that cannot be written is told
+# A stop text that cannot be written is an error
 
 
 @pytest.mark.parametrize(

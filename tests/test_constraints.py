@@ -133,7 +133,9 @@ def test_no_repeat_forbids_what_a_search_through_the_text_forbids(events: list[t
         history += [(character, not fed) for character in text]
         forbidden = forbidden_by_hand(history, run)
         assert rules.mask().tolist() == [character not in forbidden for character in "abc"] + [False]
-        assert set(b"abc") - set(np.flatnonzero(bytewise.mask()).tolist()) == {ord(one) for one in forbidden}
+        assert set(b"abc") - set(np.flatnonzero(bytewise.mask()).tolist()) == {
+            ord(character) for character in forbidden
+        }
 
 
 def test_no_repeat_counts_whole_characters_in_bytes() -> None:

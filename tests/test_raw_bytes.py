@@ -58,10 +58,10 @@ def as_bytes(text: str) -> bytes:
 
 
 def test_any_file_trains_and_is_written_scored_and_evaluated_as_bytes(run: Run) -> None:
-    code, _, told = run("train", "any.bin", "--unit", "byte", "--encoding", "raw", "--out", "m", *QUICK)
-    assert code == 0, told
-    assert f"any.bin: 3,000 bytes, {len(set(ANY))} distinct, 1 file (train 2,700, valid 300)" in told
-    assert "on the whole validation text: 299 characters, 299 bytes" in told
+    code, _, stderr = run("train", "any.bin", "--unit", "byte", "--encoding", "raw", "--out", "m", *QUICK)
+    assert code == 0, stderr
+    assert f"any.bin: 3,000 bytes, {len(set(ANY))} distinct, 1 file (train 2,700, valid 300)" in stderr
+    assert "on the whole validation text: 299 characters, 299 bytes" in stderr
     assert read_model("m").reading == ReadingConfig(encoding="raw")
     code, out, _ = run("sample", "m", "--length", "500", "--seed", "1", "--prime-file", "any.bin", "--no-echo")
     assert (code, len(out)) == (0, 500)
@@ -71,28 +71,28 @@ def test_any_file_trains_and_is_written_scored_and_evaluated_as_bytes(run: Run) 
     assert echoed == ANY + out
     code, out, _ = run("sample", "m", "--length", "3", "--prime", "é")
     assert (len(out), out[:2]) == (5, "é".encode())
-    code, out, told = run("eval", "m", "any.bin", "--part", "valid", "--json")
+    code, out, stderr = run("eval", "m", "any.bin", "--part", "valid", "--json")
     figures = json.loads(out)
     assert (code, figures["characters"], figures["bytes"]) == (0, 299, 299)
     assert figures["bits_per_byte"] == figures["bits_per_character"]
-    code, out, told = run("score", "m", "any.bin", "--by", "forward", "--threshold", "0")
-    assert (code, out.startswith(ANY)) == (0, True), told
+    code, out, stderr = run("score", "m", "any.bin", "--by", "forward", "--threshold", "0")
+    assert (code, out.startswith(ANY)) == (0, True), stderr
     code, out, _ = run("info", "m")
     assert "256 bytes" in out.decode()
-    code, _, told = run("train", "any.bin", "--init-from", "m", "--out", "n", *QUICK[:2], *QUICK[6:])
-    assert (code, "256 bytes known, none new" in told) == (0, True), told
+    code, _, stderr = run("train", "any.bin", "--init-from", "m", "--out", "n", *QUICK[:2], *QUICK[6:])
+    assert (code, "256 bytes known, none new" in stderr) == (0, True), stderr
 
 
 def test_what_does_not_fit_an_encoding_is_told_of_raw(run: Run) -> None:
-    code, _, told = run("train", "any.bin", *QUICK)
+    code, _, stderr = run("train", "any.bin", *QUICK)
     assert code == 3
-    assert "learn its bytes with --unit byte --encoding raw" in told
+    assert "learn its bytes with --unit byte --encoding raw" in stderr
     Path("old.txt").write_bytes("é and è and ê\n".encode("latin-1") * 99)
-    code, _, told = run("train", "old.txt", *QUICK)
+    code, _, stderr = run("train", "old.txt", *QUICK)
     assert code == 3
-    assert "--unit byte --encoding raw learns any bytes" in told
-    code, _, told = run("train", "any.bin", "--encoding", "raw", *QUICK)
-    assert (code, "--encoding is raw: it needs unit byte" in told) == (2, True)
+    assert "--unit byte --encoding raw learns any bytes" in stderr
+    code, _, stderr = run("train", "any.bin", "--encoding", "raw", *QUICK)
+    assert (code, "--encoding is raw: it needs unit byte" in stderr) == (2, True)
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
@@ -159,8 +159,8 @@ def test_scores_show_bytes_as_escapes_and_their_json_is_text(run: Run) -> None:
     code, out, _ = run(*words, "--json")
     assert b"\\ud" not in out
     characters = json.loads(out)["characters"]
-    assert [one["character"] for one in characters] == [r"\xff", r"\x80", "\\", "\x1b", r"\xc3", r"\xa9"]
-    assert {1, 4} == {len(other) for one in characters for other, _ in one["alternatives"]}
+    assert [entry["character"] for entry in characters] == [r"\xff", r"\x80", "\\", "\x1b", r"\xc3", r"\xa9"]
+    assert {1, 4} == {len(other) for entry in characters for other, _ in entry["alternatives"]}
 
 
 def test_a_notebook_shows_bytes_as_escapes() -> None:
@@ -172,8 +172,8 @@ def test_a_notebook_shows_bytes_as_escapes() -> None:
 
 def test_a_raw_model_cannot_begin_another_one_of_characters(run: Run) -> None:
     assert run("train", "any.bin", "--unit", "byte", "--encoding", "raw", "--out", "m", *QUICK)[0] == 0
-    code, _, told = run("train", "any.bin", "--init-from", "m", "--unit", "character", *QUICK[:2])
-    assert (code, "encoding is raw" in told) == (2, True)
+    code, _, stderr = run("train", "any.bin", "--init-from", "m", "--unit", "character", *QUICK[:2])
+    assert (code, "encoding is raw" in stderr) == (2, True)
     with pytest.raises(SettingError):
         Sampler(model(), vocabulary=Vocabulary(unit="byte"))
 

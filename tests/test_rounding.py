@@ -1,4 +1,4 @@
-"""A text that nobody gave a length ends with a line or a word; one with a length has it."""
+"""A text without a length ends with a line or a word; a text with a length has that length."""
 
 from functools import cache
 from typing import Any
@@ -20,19 +20,19 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 def model(characters: str, unit: str = "character", often: str = "") -> ModelFile:
     """A model that writes some characters rarely, so that lines and words are long, or often."""
     file = small_model(characters=characters, unit=unit, scale=1.0, bidirectional=True)
-    for one in "\n ":
-        if unit == "byte" or one in file.vocabulary.characters:
-            file.arrays["output.bias"][file.vocabulary.encode(one)] += 2.0 if one in often else -3.0
+    for character in "\n ":
+        if unit == "byte" or character in file.vocabulary.characters:
+            file.arrays["output.bias"][file.vocabulary.encode(character)] += 2.0 if character in often else -3.0
     return file
 
 
 def texts(sampler: Sampler, length: int) -> list[str]:
     """In the order of writing."""
-    found = [""] * sampler.num
-    for turn in sampler.write(length, rounded=True):
-        for one in turn:
-            found[one.stream] += one.character
-    return found
+    written = [""] * sampler.num
+    for characters in sampler.write(length, rounded=True):
+        for character in characters:
+            written[character.stream] += character.character
+    return written
 
 
 def by_hand(text: str, length: int, line: int, word: int) -> str:
@@ -94,17 +94,17 @@ def test_a_stop_text_and_a_length_are_as_ever() -> None:
     assert texts(Sampler(file, seed=1), 0) == [""]
 
 
-@pytest.mark.parametrize("more", [0, 5])
-def test_without_rounding_a_text_ends_at_its_length(more: int) -> None:
+@pytest.mark.parametrize("excess", [0, 5])
+def test_without_rounding_a_text_ends_at_its_length(excess: int) -> None:
     assert [Rounding().ends("a", at) for at in (-2, -1, 0)] == [False, False, True]
-    ends = [Rounding(2, 2).ends(one, more) for one in "a\n "]
-    assert ends == ([False, True, False] if more == 0 else [False, True, True])
+    ends = [Rounding(2, 2).ends(character, excess) for character in "a\n "]
+    assert ends == ([False, True, False] if excess == 0 else [False, True, True])
 
 
 def test_what_ends_lines_and_words_is_what_a_model_can_write() -> None:
     known = [Vocabulary(""), Vocabulary("\n"), Vocabulary("\u3000"), Vocabulary("\n "), Vocabulary(unit="byte")]
-    found = [Rounding.of(one, "") for one in known]
-    assert found == [
+    roundings = [Rounding.of(vocabulary, "") for vocabulary in known]
+    assert roundings == [
         Rounding(),
         Rounding(MAX_LINE),
         Rounding(0, MAX_WORD),
