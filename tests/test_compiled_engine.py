@@ -24,7 +24,7 @@ from yardstick import HANG
 import chargen
 from chargen.decoding import compiled_engine, pick_engine
 from chargen.decoding.choose import SampleConfig, choose, log_softmax, probabilities
-from chargen.decoding.compiled_engine import Decoder
+from chargen.decoding.compiled_engine import CompiledStepper
 from chargen.decoding.numpy_engine import Chunk, NumpyStepper, State, Stepper
 from chargen.decoding.rules import Rules
 from chargen.errors import ArgumentError
@@ -65,9 +65,9 @@ def model(
 
 
 @cache
-def both(*given_: Any, direction: str = "forward", **more: Any) -> tuple[Decoder, NumpyStepper]:
+def both(*given_: Any, direction: str = "forward", **more: Any) -> tuple[CompiledStepper, NumpyStepper]:
     file = model(*given_, **more)
-    return Decoder(file.config, file.arrays, direction), NumpyStepper(file.config, file.arrays, direction)
+    return CompiledStepper(file.config, file.arrays, direction), NumpyStepper(file.config, file.arrays, direction)
 
 
 def walk(stepper: Stepper, ids: np.ndarray) -> tuple[np.ndarray, State]:
@@ -108,7 +108,7 @@ def test_bf16_weights_are_the_same_numbers_with_and_without_matrix_units(
     expected, expected_state = walk(NumpyStepper(file.config, file.arrays), ids)
     for units in {False, amx()}:
         monkeypatch.setattr(compiled_engine, "amx", lambda units=units: units)
-        logits, state = walk(Decoder(file.config, file.arrays), ids)
+        logits, state = walk(CompiledStepper(file.config, file.arrays), ids)
         assert np.abs(logits - expected).max() < CLOSE
         assert apart(state, expected_state) < CLOSE
 
@@ -289,12 +289,12 @@ def test_bits_do_not_depend_on_the_threads_that_share_a_row(
 def test_a_large_model_has_a_team_for_a_single_row(monkeypatch: pytest.MonkeyPatch) -> None:
     file, odd = model("gru", 1, 192), model("gru", 1, 300)
     monkeypatch.setattr(compiled_engine, "threads", lambda: 2)
-    assert Decoder(file.config, file.arrays)._team_size == 1
+    assert CompiledStepper(file.config, file.arrays)._team_size == 1
     monkeypatch.setattr(compiled_engine, "TEAM_BYTES", 4 * 192 * 192 * 3)
     for number, most in ((1, 1), (2, 2), (3, 3), (8, 3)):
         monkeypatch.setattr(compiled_engine, "threads", lambda number=number: number)
-        assert Decoder(file.config, file.arrays)._team_size == most
-        assert Decoder(odd.config, odd.arrays)._team_size == 1
+        assert CompiledStepper(file.config, file.arrays)._team_size == most
+        assert CompiledStepper(odd.config, odd.arrays)._team_size == 1
 
 
 def test_a_team_is_as_large_as_was_fastest_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -438,7 +438,7 @@ def test_numbers_that_overflow_stop_their_own_row_only(cell: str) -> None:
     logits = random.normal(size=(9, 31)).astype(np.float32)
     ours, theirs = (
         stepper.write(logits, stepper.start(9), uniforms, free(31), mask_index, SampleConfig())
-        for stepper in (Decoder(file.config, file.arrays), NumpyStepper(file.config, file.arrays))
+        for stepper in (CompiledStepper(file.config, file.arrays), NumpyStepper(file.config, file.arrays))
     )
     same(ours, theirs)
     reached = [row.tolist().index(NOT_FINITE) if NOT_FINITE in row else 30 for row in ours.ids]
@@ -481,7 +481,7 @@ def test_one_lstm_step_by_hand() -> None:
         "output.weight": [[1.0], [-2.0]],
         "output.bias": [0.25, 0.5],
     }
-    stepper = Decoder(config, {name: np.array(value, np.float32) for name, value in arrays.items()})
+    stepper = CompiledStepper(config, {name: np.array(value, np.float32) for name, value in arrays.items()})
     logits, (after,) = stepper.step(np.array([1]), (np.array([[0.5, -0.5]], np.float32),))
     enter, forget, new, leave = 1.56, 2.72, 3.88, 5.04
     enter, forget, leave = (1 / (1 + math.exp(-gate)) for gate in (enter, forget, leave))
@@ -494,7 +494,7 @@ def test_one_lstm_step_by_hand() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_weights_that_are_too_large_saturate_without_a_warning(cell: str) -> None:
     file = model(cell, 2, 12, scale=1e4)
-    logits, state = walk(Decoder(file.config, file.arrays), np.arange(16).reshape(2, 8))
+    logits, state = walk(CompiledStepper(file.config, file.arrays), np.arange(16).reshape(2, 8))
     assert np.isfinite(logits).all()
     assert all(np.isfinite(layer).all() for layer in state)
 
@@ -505,7 +505,7 @@ def test_biases_whose_sum_overflows_give_no_warning() -> None:
         file.arrays[f"forward_layers.0.bias_{name}_l0"][:] = 3e38
     ids = np.arange(16).reshape(2, 8)
     expected, _ = walk(NumpyStepper(file.config, file.arrays), ids)
-    assert np.abs(walk(Decoder(file.config, file.arrays), ids)[0] - expected).max() < CLOSE
+    assert np.abs(walk(CompiledStepper(file.config, file.arrays), ids)[0] - expected).max() < CLOSE
 
 
 def test_any_top_k_that_the_settings_allow_can_be_used() -> None:
@@ -907,8 +907,8 @@ def test_long_texts_are_those_of_the_numpy_stepper(
 
 def test_a_model_on_the_cpu_is_stepped_by_compiled_code() -> None:
     file = model("gru", 1, 12)
-    assert type(pick_engine.new_stepper(file.config, file.arrays, "cpu", "backward")) is Decoder
-    assert type(Sampler(file).stepper) is Decoder
+    assert type(pick_engine.new_stepper(file.config, file.arrays, "cpu", "backward")) is CompiledStepper
+    assert type(Sampler(file).stepper) is CompiledStepper
 
 
 def test_uses_of_a_decoder_share_one_compiled_function_for_each_kind_of_weights() -> None:

@@ -184,7 +184,7 @@ def test_a_captured_graph_writes_what_the_loop_writes(cell: str, settings: dict,
             monkeypatch.setattr(torch_engine._Writer, "_capture", lambda self: None)
         stepper = TorchStepper(network)
         sampler = Sampler(network, SampleConfig(**settings), vocabulary=file_of(cell).vocabulary, stepper=stepper)
-        rules, mask_index = sampler._rules.rules_for(sampler._streams)
+        rules, mask_index = sampler._rule_table.rules_for(sampler._streams)
         random = np.random.default_rng(0)
         logits = random.normal(size=(rows, size)).astype(np.float32)
         uniforms = random.random((rows, length))

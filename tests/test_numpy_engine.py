@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.cloze import NumpyCloze
-from chargen.decoding.compiled_engine import Decoder
+from chargen.decoding.compiled_engine import CompiledStepper
 from chargen.decoding.numpy_engine import NumpyStepper, State, Stepper
 from chargen.decoding.rules import Rules
 from chargen.decoding.torch_engine import TorchStepper
@@ -175,7 +175,11 @@ V, R, T = 10, 3, 4
 @cache
 def every_stepper(cell: str = "lstm") -> tuple[Stepper, ...]:
     file = small_model(cell)
-    return NumpyStepper(file.config, file.arrays), Decoder(file.config, file.arrays), TorchStepper(build_model(file))
+    return (
+        NumpyStepper(file.config, file.arrays),
+        CompiledStepper(file.config, file.arrays),
+        TorchStepper(build_model(file)),
+    )
 
 
 def fitting(rows: int = R) -> dict[str, Any]:
@@ -305,7 +309,7 @@ def test_weights_that_are_not_those_of_the_model_are_refused_by_every_stepper(ce
     file = small_model(cell, bidirectional=True)
     arrays = file.arrays if kind == "float32" else quantize(file.arrays, kind)
     for direction in file.config.directions:
-        for make in (NumpyStepper, Decoder):
+        for make in (NumpyStepper, CompiledStepper):
             make(file.config, arrays, direction)
             for name in arrays:
                 other = "backward" if direction == "forward" else "forward"
@@ -329,7 +333,7 @@ def test_weights_in_float64_and_in_any_layout_are_read() -> None:
     file = small_model()
     other = {name: np.asfortranarray(array.astype(np.float64)) for name, array in file.arrays.items()}
     ids = some_ids(3, 5, V)
-    for make in (NumpyStepper, Decoder):
+    for make in (NumpyStepper, CompiledStepper):
         expected, _ = walk(make(file.config, file.arrays), ids)
         assert np.array_equal(walk(make(file.config, other), ids)[0], expected)
 
@@ -337,16 +341,16 @@ def test_weights_in_float64_and_in_any_layout_are_read() -> None:
 def test_other_things_than_models_have_no_stepper() -> None:
     file = small_model()
     for config, arrays in ((None, file.arrays), (file.config, None), (file.config, {}), ("lstm", file.arrays)):
-        for make in (NumpyStepper, Decoder):
+        for make in (NumpyStepper, CompiledStepper):
             with pytest.raises(ArgumentError):
                 make(config, arrays)  # type: ignore[arg-type]
     for direction in ("backward", "up", None):
-        for make in (NumpyStepper, Decoder):
+        for make in (NumpyStepper, CompiledStepper):
             with pytest.raises(ChargenError):
                 make(file.config, file.arrays, direction)  # type: ignore[arg-type]
     empty = replace(file, arrays={name: array[:0] for name, array in file.arrays.items()})
     with pytest.raises(ArgumentError):
-        Decoder(file.config, empty.arrays)
+        CompiledStepper(file.config, empty.arrays)
 
 
 def test_a_cloze_layer_in_numpy_reads_only_what_fits_it() -> None:
@@ -372,4 +376,4 @@ def test_a_model_without_memory_writes_nothing() -> None:
 def test_a_sampler_takes_no_stepper_of_another_model(other: dict[str, Any]) -> None:
     file = small_model(**other)
     with pytest.raises(SettingError, match="stepper is of another model"):
-        Sampler(small_model(), seed=1, stepper=Decoder(file.config, file.arrays))
+        Sampler(small_model(), seed=1, stepper=CompiledStepper(file.config, file.arrays))

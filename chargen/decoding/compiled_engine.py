@@ -1,4 +1,4 @@
-"""The compiled engine: whole chunks of ids are read or written outside the interpreter."""
+"""The compiled stepper: whole chunks of ids are read or written outside the interpreter."""
 
 import time
 
@@ -27,7 +27,7 @@ MIN_TIMED_LENGTH = 8
 """Ids of the shortest chunk whose time says which number of threads is faster."""
 
 
-class Decoder(Stepper):
+class CompiledStepper(Stepper):
     """The model's equations, compiled; logits agree with those of NumpyStepper to 1e-5.
 
     An output is summed in one order whatever the number of rows, so text does not depend on the rows beside it. Rows

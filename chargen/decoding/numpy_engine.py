@@ -1,4 +1,4 @@
-"""One time step, `(ids, state) -> (logits, state)`, and whole chunks of them: the interface, and NumPy's engine.
+"""One time step, `(ids, state) -> (logits, state)`, and whole chunks of them: the interface, and its NumPy version.
 
 The NumPy stepper is the reference: every row is computed alone, by the same operations in the same order, so that its
 logits do not depend on how many rows there are.

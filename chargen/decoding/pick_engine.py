@@ -30,9 +30,9 @@ def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str
     if device == "cpu":
         if not available():
             return NumpyStepper(config, arrays, direction)
-        from chargen.decoding.compiled_engine import Decoder
+        from chargen.decoding.compiled_engine import CompiledStepper
 
-        return Decoder(config, arrays, direction)
+        return CompiledStepper(config, arrays, direction)
     from chargen.decoding.torch_engine import TorchStepper
     from chargen.model.device import pick_device
 

@@ -1,4 +1,4 @@
-"""The torch engine: whole chunks on the model's device; the host neither chooses nor waits between two ids.
+"""The torch stepper: whole chunks on the model's device; the host neither chooses nor waits between two ids.
 
 On a GPU one time step, from logits to the next logits, is captured in a CUDA graph and replayed for every id.
 """

@@ -120,7 +120,7 @@ class Sampler:
         if stepper and (stepper.config, stepper.size) != (model_file.config, len(vocabulary)):
             raise SettingError("stepper is of another model: make one of this model's config and weights", "stepper")
         self.stepper = stepper or new_stepper(model_file.config, self.arrays, device, direction)
-        self._rules = RuleTable(vocabulary, self.config.stop, self.config.no_repeat, direction == "backward")
+        self._rule_table = RuleTable(vocabulary, self.config.stop, self.config.no_repeat, direction == "backward")
         self._lock = Lock()
         self.reset()
 
@@ -291,8 +291,8 @@ class Sampler:
         self._rewind()
         streams = [self._streams[row] for row in rows]
         before = self._logits[rows], tuple(layer[rows] for layer in self._state)
-        rules, mask_index = self._rules.rules_for(streams)
-        uniforms = next_draws(self.seed, streams, self._rules.max_ids or size)
+        rules, mask_index = self._rule_table.rules_for(streams)
+        uniforms = next_draws(self.seed, streams, self._rule_table.max_ids or size)
         written = self.stepper.write(*before, uniforms, rules, mask_index, self.config, fits=True)
         # Where a row stops or cannot write on, the chunk ends for all: which characters come together must not depend
         # on the size of chunks, and an error must come before any row moves on.
