@@ -25,7 +25,7 @@ from chargen.sampling.constraints import Constraints, fit_config
 from chargen.sampling.rounding import Rounding
 from chargen.sampling.rule_table import RuleTable
 from chargen.sampling.sample import Character, Sample
-from chargen.sampling.sampler_state import SamplerState, check_state_path, load_state, max_header, save_state
+from chargen.sampling.sampler_state import SamplerState, check_state_path, load_state, save_state
 from chargen.sampling.stream import MIN_TAIL, Stream, next_draws
 from chargen.settings import check_int, make_settings
 from chargen.storage.model_file import ModelFile, as_model_file
@@ -449,7 +449,7 @@ class Sampler:
         Raises:
             ChargenError: `path` holds something else, or the disk refuses.
         """
-        check_state_path(path, max_header(self.num, self.config.no_repeat))
+        check_state_path(path, self._snapshot(self._streams))
 
     @_locked
     def save_state(self, path: str | os.PathLike[str]) -> None:
@@ -463,8 +463,7 @@ class Sampler:
         """
         self.check_state_path(path)
         self._rewind()
-        state = SamplerState(self.seed, self._streams, self._logits, self._state)
-        save_state(path, state, self.arrays, self.direction, self.config)
+        save_state(path, self._snapshot(self._streams))
 
     @_locked
     def load_state(self, path: str | os.PathLike[str]) -> None:
@@ -476,11 +475,12 @@ class Sampler:
         Raises:
             ModelFileError: the state is damaged or belongs to another model.
         """
-        fresh_state = SamplerState(self.seed, self._new_streams(), self._logits, self._state)
-        limit = max_header(self.num, self.config.no_repeat)
-        loaded = load_state(path, fresh_state, self.arrays, self.direction, limit)
+        loaded = load_state(path, self._snapshot(self._new_streams()))
         self._chunk = None
         self.seed, self._streams, self._logits, self._state = loaded.seed, loaded.streams, loaded.logits, loaded.layers
+
+    def _snapshot(self, streams: list[Stream]) -> SamplerState:
+        return SamplerState(self.arrays, self.direction, self.config, self.seed, streams, self._logits, self._state)
 
 
 @dataclass(eq=False)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,63 +21,61 @@ from chargen.storage import tensor_file
 STATE_FORMAT = 1
 STATE_KIND = "sampler state"
 MAX_STREAM = 1_000
+"""Bytes of a file's header for each stream."""
 MAX_STREAMS = 50_000_000
-"""Bytes of a state's header: for each sample, and for what all of them remember that must not repeat themselves."""
+"""Bytes of a file's header for the runs that all streams together remember, where they must not repeat themselves."""
 
 
 @dataclass(frozen=True, eq=False)
 class SamplerState:
-    """Where every stream of a sampler stands.
+    """Where every stream of a sampler stands, and what it belongs to.
 
     Args:
-        seed: the seed of their draws.
+        weights: the model's arrays by name; a file holds their digest.
+        direction: the direction in which the streams are written.
+        config: how characters are chosen; a file holds it for whoever reads the file.
+        seed: the seed of all draws.
         streams: R streams, each with its draws, its unfinished character and what it must not write.
         logits: (R, V), for the next id of each.
         layers: the model's state, one (R, S) a layer.
     """
 
+    weights: Mapping[str, NDArray[Any]]
+    direction: str
+    config: SampleConfig
     seed: int
     streams: list[Stream]
     logits: NDArray[np.float32]
     layers: State
 
+    @property
+    def max_header(self) -> int:
+        """The bytes that the header of a file may take; a hostile one may take up to 44 times as much memory."""
+        return tensor_file.MAX_HEADER + MAX_STREAM * len(self.streams) + MAX_STREAMS * bool(self.config.no_repeat)
 
-def max_header(num: int, no_repeat: int) -> int:
-    """The bytes that the header of a state may take; a hostile one may take up to 44 times as much memory."""
-    return tensor_file.MAX_HEADER + MAX_STREAM * num + MAX_STREAMS * bool(no_repeat)
 
-
-def check_state_path(path: str | os.PathLike[str], header_limit: int) -> None:
+def check_state_path(path: str | os.PathLike[str], state: SamplerState) -> None:
     """Make sure that a state can be written to a path.
 
     Args:
         path: where the state would be written.
-        header_limit: the bytes that a header there may take.
+        state: a state of as many streams and the same config.
 
     Raises:
         ChargenError: `path` holds something else, or the disk refuses.
     """
-    if os.path.exists(path) and not tensor_file.is_kind(path, STATE_KIND, header_limit):
+    if os.path.exists(path) and not tensor_file.is_kind(path, STATE_KIND, state.max_header):
         raise ChargenError(f"{path} is not a sampler state and is not overwritten; choose another file")
     if reason := blocked(Path(path)):
         raise ChargenError(f"cannot write {path}: {reason}; choose another file")
 
 
-def save_state(
-    path: str | os.PathLike[str],
-    state: SamplerState,
-    weights: Mapping[str, NDArray[Any]],
-    direction: str,
-    config: SampleConfig,
-) -> None:
+def save_state(path: str | os.PathLike[str], state: SamplerState) -> None:
     """Write a state, durably.
 
     Args:
         path: where to write; another state there is replaced.
         state: what to save.
-        weights: the model's arrays by name; their digest goes into the file.
-        direction: the direction in which the streams are written.
-        config: how characters are chosen, for whoever reads the file.
 
     Raises:
         ChargenError: the disk refuses, or the streams remember more than a file may hold.
@@ -87,33 +85,23 @@ def save_state(
     description = {
         "kind": STATE_KIND,
         "format": STATE_FORMAT,
-        "direction": direction,
-        "weights": _digest(weights),
+        "direction": state.direction,
+        "weights": _digest(state.weights),
         "seed": state.seed,
         "num": len(state.streams),
-        "config": {**asdict(config), "stop": list(config.stop)},
+        "config": {**asdict(state.config), "stop": list(state.config.stop)},
         "streams": [stream.describe() for stream in state.streams],
     }
     advice = "so much text without repetition cannot be remembered: write less of it, or without no_repeat"
-    header_limit = max_header(len(state.streams), config.no_repeat)
-    tensor_file.save(path, arrays, description, smaller=advice, max_header=header_limit)
+    tensor_file.save(path, arrays, description, smaller=advice, max_header=state.max_header)
 
 
-def load_state(
-    path: str | os.PathLike[str],
-    fresh: SamplerState,
-    weights: Mapping[str, NDArray[Any]],
-    direction: str,
-    header_limit: int,
-) -> SamplerState:
+def load_state(path: str | os.PathLike[str], fresh: SamplerState) -> SamplerState:
     """Read and check a state.
 
     Args:
         path: the file.
-        fresh: a state of the same shapes, whose streams have written nothing; they take over what the file says.
-        weights: the model's arrays by name.
-        direction: the direction in which the streams are written.
-        header_limit: the bytes that the file's header may take.
+        fresh: what the file must belong to; its streams have written nothing and take over what the file says.
 
     Returns:
         The state, with the streams of `fresh`.
@@ -121,36 +109,34 @@ def load_state(
     Raises:
         ModelFileError: the file is damaged, or belongs to another model, direction or number of samples.
     """
-    num = len(fresh.streams)
 
     def expected(description: dict[str, Any]) -> tensor_file.Shapes:
         tensor_file.check_format(description, STATE_FORMAT)
-        if description["weights"] != _digest(weights):
+        if description["weights"] != _digest(fresh.weights):
             raise ModelFileError("it was saved with another model")
-        if description.get("direction", "forward") != direction:
+        if description.get("direction", "forward") != fresh.direction:
             raise ModelFileError("it was saved by a sampler that writes in the other direction")
-        if description["num"] != num:
+        if description["num"] != len(fresh.streams):
             held = truncate(description["num"], 20)
             raise ModelFileError(f"its number of samples is {held}; ask for as many (--num {held})")
-        return {f"state.{layer}": array.shape for layer, array in enumerate(fresh.layers)} | {
-            "logits": fresh.logits.shape
-        }
+        shapes = {f"state.{layer}": array.shape for layer, array in enumerate(fresh.layers)}
+        return shapes | {"logits": fresh.logits.shape}
 
-    arrays, description = tensor_file.load(path, STATE_KIND, expected, header_limit)
+    arrays, description = tensor_file.load(path, STATE_KIND, expected, fresh.max_header)
     try:
         seed = description["seed"]
         if type(seed) is not int or not 0 <= seed <= MAX_SEED:
             raise ValueError(f"seed {repr_short(seed)}")
         for stream, described in zip(fresh.streams, description["streams"], strict=True):
             stream.restore(described)
-        layers = tuple(arrays[f"state.{layer}"].copy() for layer in range(len(arrays) - 1))
+        layers = tuple(arrays[f"state.{layer}"].copy() for layer in range(len(fresh.layers)))
         for array, dtype in ((arrays["logits"], np.float64), *((layer, np.float32) for layer in layers)):
             with np.errstate(over="ignore"):  # logits are stored in float64, and were float32
                 if array.dtype != dtype or not np.isfinite(array.astype(np.float32)).all():
                     raise ValueError("numbers that are not finite, or of another type")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError, RecursionError) as error:
         raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {truncate(error, 200)}") from error
-    return SamplerState(seed, fresh.streams, arrays["logits"].astype(np.float32), layers)
+    return replace(fresh, seed=seed, logits=arrays["logits"].astype(np.float32), layers=layers)
 
 
 def _digest(weights: Mapping[str, NDArray[Any]]) -> str:
