@@ -38,13 +38,13 @@ WRITING_DEFAULTS = {"temperature": 0.8}
 """The defaults of `chargen sample`, as measured in benchmarks/README.md; a Sampler draws from the model."""
 
 
-def summarize(model: ModelConfig, vocabulary: Vocabulary, settings: dict[str, Any], config: SampleConfig) -> str:
-    """Say in one line what draws text from what model.
+def summarize(model: ModelConfig, vocabulary: Vocabulary, own: dict[str, Any], config: SampleConfig) -> str:
+    """Describe in one line a model and how text is drawn from it.
 
     Args:
         model: the model's shape.
         vocabulary: the model's.
-        settings: what the caller adds, by name.
+        own: the caller's own settings by name, shown first.
         config: how characters are chosen; what differs from a plain draw is shown.
 
     Returns:
@@ -52,7 +52,7 @@ def summarize(model: ModelConfig, vocabulary: Vocabulary, settings: dict[str, An
     """
     defaults = asdict(SampleConfig())
     changed = {name: value for name, value in asdict(config).items() if value != defaults[name]}
-    values = ", ".join(f"{name}={repr_short(value)}" for name, value in {**settings, **changed}.items())
+    values = ", ".join(f"{name}={repr_short(value)}" for name, value in {**own, **changed}.items())
     shape = f"{model.cell.upper()} {model.num_layers} x {model.hidden_size}"
     return f"{shape}, {amount(len(vocabulary), vocabulary.unit)}, {values}"
 

@@ -114,7 +114,7 @@ class CompiledStepper(Stepper):
         def run(rows: slice) -> None:
             rows_state = np.stack([layer[rows] for layer in after])
             size = rows.stop - rows.start
-            scratch = (
+            shared = (
                 np.zeros(1, np.int64), np.zeros(size + 1, np.int64),
                 np.empty((2, size, self.config.hidden_size), np.float32),
             )  # fmt: skip
@@ -125,7 +125,7 @@ class CompiledStepper(Stepper):
             timed = self._team_size > 1 and len(ids) == 1 and ids.shape[1] >= MIN_TIMED_LENGTH
             as_team, start = timed and self._faster.choose(), time.perf_counter()
             members = self._team_size if as_team else 1
-            together(lambda member: read_or_write(*arguments, member, members, scratch), members)
+            together(lambda member: read_or_write(*arguments, member, members, shared), members)
             if timed:
                 self._faster.took(as_team, time.perf_counter() - start, ids.shape[1])
             for layer, new in zip(after, rows_state, strict=True):

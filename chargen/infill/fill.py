@@ -147,8 +147,8 @@ class Filler:
         self._backward = new_stepper(model.config, model.arrays, "cpu", "backward")
 
     def __repr__(self) -> str:
-        settings = {"particles": self.particles, "seed": self.seed, "unknown": self.unknown}
-        return f"Filler({summarize(self.model.config, self.vocabulary, settings, self.config)})"
+        own = {"particles": self.particles, "seed": self.seed, "unknown": self.unknown}
+        return f"Filler({summarize(self.model.config, self.vocabulary, own, self.config)})"
 
     def fill(
         self, before: str, after: str, min_length: int, max_length: int | None = None, *, num: int = 1, number: int = 0

@@ -157,8 +157,8 @@ class Sampler:
         return cls(path, config, num=num, seed=seed, device=device, direction=direction, **settings)
 
     def __repr__(self) -> str:
-        settings = {"num": self.num, "seed": self.seed, "direction": self.direction}
-        summary = summarize(self.stepper.config, self.vocabulary, settings, self.config)
+        own = {"num": self.num, "seed": self.seed, "direction": self.direction}
+        summary = summarize(self.stepper.config, self.vocabulary, own, self.config)
         return f"Sampler({summary}; {max(stream.draws for stream in self._streams):,} drawn)"
 
     @_locked
@@ -171,8 +171,10 @@ class Sampler:
         self._streams = self._new_streams()
 
     def _new_streams(self) -> list[Stream]:
-        settings = self.config.ban, self.config.no_repeat, self.direction == "backward"
-        return [Stream(Constraints(self.vocabulary, *settings), row) for row in range(self.num)]
+        config, backward = self.config, self.direction == "backward"
+        return [
+            Stream(Constraints(self.vocabulary, config.ban, config.no_repeat, backward), row) for row in range(self.num)
+        ]
 
     @_locked
     def reseed(self, seed: int) -> None:
@@ -480,6 +482,7 @@ class Sampler:
         self.seed, self._streams, self._logits, self._state = loaded.seed, loaded.streams, loaded.logits, loaded.layers
 
     def _snapshot(self, streams: list[Stream]) -> SamplerState:
+        """The state of this sampler with some streams."""
         return SamplerState(self.arrays, self.direction, self.config, self.seed, streams, self._logits, self._state)
 
 
