@@ -145,7 +145,7 @@ def compare(task: tuple[str, str, int, int]) -> dict[str, float]:
         begun = time.monotonic()
         grower = Grower(filler.model, filler.forward, filler.config)
         ids = filler.vocabulary.encode(after[:AFTER])
-        root = filler.read(before)
+        root = filler.read_before(before)
         plain = run_smc(grower, root, None, ids, range(length, length + 1), particles, number)
         if grower.steps >= wanted or particles >= MOST_PARTICLES:
             break

@@ -33,7 +33,7 @@ from chargen.data.batches import BackwardBatches
 from chargen.data.reading import ReadingConfig
 from chargen.decoding.choose import choose, draw, log_softmax, probabilities
 from chargen.decoding.cloze import NumpyCloze
-from chargen.decoding.compiled_engine import Decoder
+from chargen.decoding.compiled_engine import CompiledStepper
 from chargen.decoding.numpy_engine import Chunk, NumpyStepper
 from chargen.decoding.pick_engine import new_stepper
 from chargen.decoding.rules import Rules
@@ -432,7 +432,7 @@ class Calls:
         reference = NumpyStepper(one.config, arrays, direction)
         if arrays is one.arrays and self.random.random() < 0.3:
             return TorchStepper(build_model(one), direction), reference, direction
-        return Decoder(one.config, arrays, direction), reference, direction
+        return CompiledStepper(one.config, arrays, direction), reference, direction
 
     def stepper(self) -> Call:
         one, rows, turns = self.file(), self.rows(), int(self.random.integers(0, 5))

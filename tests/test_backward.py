@@ -70,7 +70,7 @@ def new(kind: Kind = ("lstm", 2, "character"), **given_: Any) -> Sampler:
 
 
 def in_order(direction: str, texts: list[str]) -> str:
-    """What calls wrote one after the other, as one text."""
+    """What calls wrote, as a single text."""
     return "".join(reversed(texts) if direction == "backward" else texts)
 
 
@@ -80,22 +80,24 @@ def by_hand(kind: Kind, sampler: Sampler, index: int, prime: str) -> Iterator[tu
     stepper = NumpyStepper(file.config, file.arrays, "backward")
     rules = Constraints(file.vocabulary, sampler.config.ban, sampler.config.no_repeat, backward=True)
     logits, state, draws, partial, total = np.log(file.counts)[None], stepper.start(1), 0, b"", 0.0
-    for one in reversed(file.vocabulary.encode(prime).tolist()):
-        logits, state = stepper.step(np.array([one]), state)
-    rules.read(prime[::-1])
+    for read_id in reversed(file.vocabulary.encode(prime).tolist()):
+        logits, state = stepper.step(np.array([read_id]), state)
+    rules.note_read(prime[::-1])
     while True:
-        one = choose(
+        read_id = choose(
             logits[0], rules.mask(partial), float(uniform(sampler.seed, index, draws, Purpose.SAMPLE)), sampler.config
         )
-        total += log_softmax(logits[0])[one]
-        logits, state = stepper.step(np.array([one]), state)
+        total += log_softmax(logits[0])[read_id]
+        logits, state = stepper.step(np.array([read_id]), state)
         draws += 1
-        partial = (bytes([one]) if file.vocabulary.byte_mode else file.vocabulary.characters[one].encode()) + partial
+        partial = (
+            bytes([read_id]) if file.vocabulary.byte_mode else file.vocabulary.characters[read_id].encode()
+        ) + partial
         try:
             character = partial.decode()
         except UnicodeDecodeError:
             continue
-        rules.wrote(character)
+        rules.note_written(character)
         yield character, total
         partial, total = b"", 0.0
 
@@ -160,9 +162,9 @@ def test_pieces_are_the_whole(
     assert [len(text) for text in expected] == [sum(pieces)] * num
     written = [[sample.text for sample in cut.generate_all(piece)] for piece in pieces]
     assert [in_order(direction, [texts[row] for texts in written]) for row in range(num)] == expected
-    # Turns come one by one, the last character of the text first; leaving them halfway loses nothing.
-    turns = chain.from_iterable([*islice(left.write(), sum(pieces) // 2), *left.write(sum(pieces))])
-    begun = [[one.character for one in turns if one.stream == 0]]
+    # Characters come one by one, the last of the text first; leaving them halfway loses nothing.
+    characters = chain.from_iterable([*islice(left.write(), sum(pieces) // 2), *left.write(sum(pieces))])
+    begun = [[character.character for character in characters if character.stream == 0]]
     assert in_order(direction, begun[0][: sum(pieces)]) == expected[0]
 
 
@@ -366,10 +368,10 @@ def test_bytes_are_written_as_whole_characters(cell: str) -> None:
     for prime in ("", "a\u20ac\U0001f600", "\u00e9"):
         sampler.feed(prime)
         for stream in sampler._streams if len(prime) > 1 else ():
-            assert stream.allowed.recent == prime[1::-1]  # what the next run is counted with
+            assert stream.constraints.recent == prime[1::-1]  # what the next run is counted with
         samples = sampler.generate_all(8)
         assert all(len(sample.text) == len(sample.log_probs) == 8 for sample in samples)
-        assert {len(one.encode()) for sample in samples for one in sample.text} == {1, 2, 3, 4}
+        assert {len(character.encode()) for sample in samples for character in sample.text} == {1, 2, 3, 4}
 
 
 def test_a_model_that_reads_one_way_says_how_to_get_one_that_reads_both(tmp_path: Path) -> None:
@@ -409,11 +411,11 @@ def test_a_file_and_a_torch_model_write_what_the_arrays_write(tmp_path: Path) ->
 @cache
 def encodings() -> dict[int, np.ndarray]:
     """By number of bytes, every character's UTF-8 as Python writes it, (N, bytes)."""
-    found = {}
+    characters = {}
     for first, last, length in ((0, 0x80, 1), (0x80, 0x800, 2), (0x800, 0x10000, 3), (0x10000, 0x110000, 4)):
         text = "".join(chr(code) for code in range(first, last) if not 0xD800 <= code < 0xE000)
-        found[length] = np.frombuffer(text.encode(), np.uint8).reshape(-1, length)
-    return found
+        characters[length] = np.frombuffer(text.encode(), np.uint8).reshape(-1, length)
+    return characters
 
 
 @cache
@@ -462,12 +464,12 @@ def test_any_walk_along_the_mask_is_valid_utf8_without_the_banned(seed: int, ban
 @cache
 def ending(suffix: bytes) -> list[str]:
     """All characters whose UTF-8 ends with `suffix`."""
-    found = []
+    characters = []
     for length, encoded in encodings().items():
         if length >= len(suffix):
             ends = (encoded[:, length - len(suffix) :] == np.frombuffer(suffix, np.uint8)).all(axis=1)
-            found += list(encoded[ends].tobytes().decode())
-    return found
+            characters += list(encoded[ends].tobytes().decode())
+    return characters
 
 
 @pytest.mark.parametrize("suffix", [b"\xa9", b"\x82\xac", b"\x9f\x98\x80", b"\xc3\xa9", b"\xe2\x82\xac", b"a"])
@@ -492,9 +494,11 @@ def test_bans_close_exactly_the_bytes_that_no_spared_character_needs(suffix: byt
     members = ending(suffix)
     spared = set(data.draw(st.lists(st.sampled_from(members), max_size=4)))
     rules = Constraints(BYTES, "".join(set(members) - spared) + "a", backward=True)
-    for partial in {suffix, *(one.encode()[-3:] for one in spared)}:
+    for partial in {suffix, *(character.encode()[-3:] for character in spared)}:
         if 0x80 <= partial[0] < 0xC0:
-            expected = {one.encode()[-1 - len(partial)] for one in spared if one.encode().endswith(partial)}
+            expected = {
+                character.encode()[-1 - len(partial)] for character in spared if character.encode().endswith(partial)
+            }
             assert set(np.flatnonzero(rules.mask(partial)).tolist()) == expected
     assert rules.mask(suffix[1:])[suffix[0]] == bool(spared)
     assert not rules.mask()[ord("a")]
@@ -507,7 +511,7 @@ def test_no_repeat_counts_whole_characters_in_bytes() -> None:
     for character in members:
         assert rules.mask(b"\x98\x80")[0x9F]
         assert rules.mask(b"\x9f\x98\x80")[character.encode()[0]]
-        rules.wrote(character)
+        rules.note_written(character)
         assert not rules.mask(b"\x9f\x98\x80")[character.encode()[0]]
     assert not rules.mask(b"\x98\x80")[0x9F]
 
@@ -572,7 +576,7 @@ def test_a_rows_logits_are_the_same_bits_whatever_stands_beside_it(cell: str, hi
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_step_of_many_rows_changes_nothing_it_was_given(cell: str) -> None:
+def test_a_step_of_many_rows_changes_none_of_its_arguments(cell: str) -> None:
     file = two_way(cell)
     stepper = new_stepper(file.config, file.arrays, "cpu", "backward")
     for rows in (2, 32):
@@ -581,7 +585,7 @@ def test_a_step_of_many_rows_changes_nothing_it_was_given(cell: str) -> None:
         first, after = stepper.step(ids, state)
         assert np.array_equal(first, stepper.step(ids, state)[0])
         assert all(np.array_equal(layer, copy) for layer, copy in zip(state, copies, strict=True))
-        assert not any(np.shares_memory(one, other) for one, other in zip(state, after, strict=True))
+        assert not any(np.shares_memory(layer, changed) for layer, changed in zip(state, after, strict=True))
         assert ids.tolist() == [row % 10 for row in range(rows)]
 
 

@@ -44,22 +44,22 @@ def test_a_fresh_sampler_has_read_the_begin_text_and_nothing_of_it_counts(
 ) -> None:
     """Forward it stands before the prime, backward behind it."""
     config: dict[str, Any] = {"seed": 1, "num": num, "direction": direction, "no_repeat": 4, "stop": (begin + "b",)}
-    with_begin, plain = Sampler(model(unit, begin), **config), Sampler(model(unit, ""), **config)
+    ours, plain = Sampler(model(unit, begin), **config), Sampler(model(unit, ""), **config)
     plain.feed(begin)
     for stream in plain._streams:
-        stream.allowed.recent = ""  # nor may what is written not repeat it
-    for sampler in (with_begin, plain):
+        stream.constraints.recent = ""  # nor may what is written not repeat it
+    for sampler in (ours, plain):
         sampler.feed(prime)
-    assert written(with_begin) == written(plain)
-    with_begin.reset()
+    assert written(ours) == written(plain)
+    ours.reset()
     plain.reset()
     plain.feed(begin)
-    assert with_begin.position()[1].tobytes() == plain.position()[1].tobytes()
+    assert ours.position()[1].tobytes() == plain.position()[1].tobytes()
 
 
 @settings(max_examples=30)
 @given(units, directions, begins, primes, st.integers(0, 9))
-def test_a_sampler_that_is_fed_a_text_has_the_state_of_the_sampler_that_wrote_it(
+def test_a_sampler_that_is_fed_a_text_stands_where_the_one_does_that_wrote_it(
     unit: str, direction: str, begin: str, prime: str, length: int
 ) -> None:
     wrote, read = (Sampler(model(unit, begin), seed=2, direction=direction) for _ in range(2))
@@ -81,17 +81,17 @@ def test_log_probabilities_of_a_sample_are_those_of_its_score(
     text = sample.text + prime if direction == "backward" else prime + sample.text
     scores = [getattr(character, direction) for character in score(file, text)]
     assert len(scores) == len(text)
-    sampled = scores[: len(sample.text)] if direction == "backward" else scores[len(prime) :]
-    assert sampled == pytest.approx(sample.log_probs, abs=1e-4)
+    expected_scores = scores[: len(sample.text)] if direction == "backward" else scores[len(prime) :]
+    assert expected_scores == pytest.approx(sample.log_probs, abs=1e-4)
 
 
 def test_both_ends_of_a_text_are_judged_between_the_begin_texts() -> None:
     file = model()
     inside, whole = score(file, "ab c"), score(replace(file, begin=""), "\nab c\n")
-    for inner, plain in zip(inside, whole[1:-1], strict=True):
+    for ours, theirs in zip(inside, whole[1:-1], strict=True):
         for judge in ("forward", "backward", "cloze"):
-            assert getattr(inner, judge) == pytest.approx(getattr(plain, judge), abs=1e-5)
-        assert inner.alternatives == pytest.approx(plain.alternatives) or inner.unlikely
+            assert getattr(ours, judge) == pytest.approx(getattr(theirs, judge), abs=1e-5)
+        assert ours.alternatives == pytest.approx(theirs.alternatives) or ours.unlikely
     assert score(file, "") == []
     done: list[int] = []
     score(file, "ab c" * 200, progress=done.append)
@@ -173,7 +173,7 @@ def test_a_folded_character_is_no_begin_text(tmp_path: Path) -> None:
         save_model(tmp_path / "m", replace(small_model(folded="xyz"), begin="x"))
 
 
-# The begin text of a training text
+# Which one a text has
 
 
 @pytest.mark.parametrize(

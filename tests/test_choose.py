@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.decoding.choose import SampleConfig, choose, draw, log_softmax, log_sum, probabilities
+from chargen.decoding.choose import SampleConfig, choose, draw, log_softmax, log_sum_exp, probabilities
 from chargen.errors import SettingError
 
 HAND = np.log(np.array([0.1, 0.4, 0.2, 0.3]))
@@ -65,8 +65,8 @@ def test_a_huge_temperature_is_even(temperature: float) -> None:
 @pytest.mark.parametrize(("temperature", "power"), [(0.5, 2), (2.0, 0.5), (1.0, 1)])
 def test_temperature_is_a_power_of_the_probabilities(temperature: float, power: float) -> None:
     expected = np.exp(HAND) ** power
-    found = probabilities(HAND, None, SampleConfig(temperature=temperature))
-    assert found == pytest.approx(expected / expected.sum(), rel=1e-12)
+    distribution = probabilities(HAND, None, SampleConfig(temperature=temperature))
+    assert distribution == pytest.approx(expected / expected.sum(), rel=1e-12)
 
 
 def test_temperature_0_takes_the_most_likely_allowed_and_of_equals_the_lowest_id() -> None:
@@ -149,7 +149,7 @@ def test_a_draw_is_the_inverse_of_the_running_sum_in_id_order() -> None:
     distribution = np.array([0.25, 0, 0.5, 0.25, 0])
     below = np.nextafter
     borders = [(0.0, 0), (below(0.25, 0), 0), (0.25, 2), (below(0.75, 0), 2), (0.75, 3), (1 - 2**-53, 3)]
-    assert [draw(distribution, uniform) for uniform, _ in borders] == [one for _, one in borders]
+    assert [draw(distribution, uniform) for uniform, _ in borders] == [expected for _, expected in borders]
     assert draw(np.array([0, 0, 1.0, 0]), 0.0) == 2
 
 
@@ -200,9 +200,9 @@ def test_every_row_has_a_log_sum_of_its_own_at_any_height(rows: list[tuple[float
         top = max(row)
         total = math.fsum(math.exp(value - top) for value in row) if top > -math.inf else 0
         expected.append(top + math.log(total) if total else -math.inf)
-    assert log_sum(values).tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
-    assert log_sum(values.T, axis=0).tolist() == log_sum(values.T[..., None], axis=0).ravel().tolist()
-    assert log_sum(values.T, axis=0) == pytest.approx(log_sum(values), rel=1e-12, abs=1e-12)
+    assert log_sum_exp(values).tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    assert log_sum_exp(values.T, axis=0).tolist() == log_sum_exp(values.T[..., None], axis=0).ravel().tolist()
+    assert log_sum_exp(values.T, axis=0) == pytest.approx(log_sum_exp(values), rel=1e-12, abs=1e-12)
 
 
 @given(rows_of)

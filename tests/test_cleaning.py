@@ -51,8 +51,8 @@ def test_every_call_takes_a_text_as_training_would_have_read_it(text: str, other
     assert score(file, text) == score(file, done)
     if len(done) > 1:
         network = build_model(file)
-        raw, cleaned = (evaluate(network, file.vocabulary, form, reading=READING) for form in (text, done))
-        assert raw == cleaned
+        ours, theirs = (evaluate(network, file.vocabulary, variant, reading=READING) for variant in (text, done))
+        assert ours == theirs
     config = {"length": 1, "seed": 0}
     assert fill(file, text, other, **config) == fill(file, done, clean(other, READING), **config)
 
@@ -66,14 +66,14 @@ def test_a_ban_of_a_decomposed_letter_bans_the_letter() -> None:
         assert gap.text == "e"
 
 
-@pytest.mark.parametrize(("stop", "meant"), [("e\u0301", "\u00e9"), ("\r\n", "\n"), ("\u1100\u1161", "\uac00")])
+@pytest.mark.parametrize(("given_", "meant"), [("e\u0301", "\u00e9"), ("\r\n", "\n"), ("\u1100\u1161", "\uac00")])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_a_stop_text_fires_in_any_form(stop: str, meant: str, direction: str) -> None:
-    text = written(model(), stop=(stop,), direction=direction)
+def test_a_stop_text_fires_in_any_form(given_: str, meant: str, direction: str) -> None:
+    text = written(model(), stop=(given_,), direction=direction)
     assert text == written(model(), stop=(meant,), direction=direction)
     assert 0 < len(text) < 200
     assert (text[0] if direction == "backward" else text[-1]) == meant
-    assert Filler(model(), stop=(stop,)).config.stop == (meant,)
+    assert Filler(model(), stop=(given_,)).config.stop == (meant,)
 
 
 def test_the_text_around_gaps_is_given_back_as_it_was_read() -> None:
@@ -83,8 +83,8 @@ def test_the_text_around_gaps_is_given_back_as_it_was_read() -> None:
 
 
 def test_what_a_model_learns_before_it_writes_is_cleaned() -> None:
-    raw, cleaned = (adapted(model(), text, 1) for text in ("abe\u0301\r\nab", "ab\u00e9\nab"))
-    assert all((raw.arrays[name] == cleaned.arrays[name]).all() for name in cleaned.arrays)
+    ours, theirs = (adapted(model(), text, 1) for text in ("abe\u0301\r\nab", "ab\u00e9\nab"))
+    assert all((ours.arrays[name] == theirs.arrays[name]).all() for name in theirs.arrays)
 
 
 def test_a_model_that_says_nothing_of_its_reading_gets_texts_as_they_are() -> None:

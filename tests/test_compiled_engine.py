@@ -24,7 +24,7 @@ from yardstick import HANG
 import chargen
 from chargen.decoding import compiled_engine, pick_engine
 from chargen.decoding.choose import SampleConfig, choose, log_softmax, probabilities
-from chargen.decoding.compiled_engine import Decoder
+from chargen.decoding.compiled_engine import CompiledStepper
 from chargen.decoding.numpy_engine import Chunk, NumpyStepper, State, Stepper
 from chargen.decoding.rules import Rules
 from chargen.errors import ArgumentError
@@ -65,22 +65,22 @@ def model(
 
 
 @cache
-def both(*given_: Any, direction: str = "forward", **more: Any) -> tuple[Decoder, NumpyStepper]:
+def both(*given_: Any, direction: str = "forward", **more: Any) -> tuple[CompiledStepper, NumpyStepper]:
     file = model(*given_, **more)
-    return Decoder(file.config, file.arrays, direction), NumpyStepper(file.config, file.arrays, direction)
+    return CompiledStepper(file.config, file.arrays, direction), NumpyStepper(file.config, file.arrays, direction)
 
 
 def walk(stepper: Stepper, ids: np.ndarray) -> tuple[np.ndarray, State]:
     """Logits (R, T, V) after each of ids (R, T), and the last state."""
     state, logits = stepper.start(len(ids)), []
     for column in ids.T:
-        one, state = stepper.step(column, state)
-        logits.append(one)
+        output, state = stepper.step(column, state)
+        logits.append(output)
     return np.stack(logits, axis=1), state
 
 
-def apart(one: State, other: State) -> float:
-    return max(float(np.abs(a - b).max(initial=0)) for a, b in zip(one, other, strict=True))
+def apart(ours: State, theirs: State) -> float:
+    return max(float(np.abs(a - b).max(initial=0)) for a, b in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -108,7 +108,7 @@ def test_bf16_weights_are_the_same_numbers_with_and_without_matrix_units(
     expected, expected_state = walk(NumpyStepper(file.config, file.arrays), ids)
     for units in {False, amx()}:
         monkeypatch.setattr(compiled_engine, "amx", lambda units=units: units)
-        logits, state = walk(Decoder(file.config, file.arrays), ids)
+        logits, state = walk(CompiledStepper(file.config, file.arrays), ids)
         assert np.abs(logits - expected).max() < CLOSE
         assert apart(state, expected_state) < CLOSE
 
@@ -135,25 +135,25 @@ class Case:
     """Rows that stand somewhere, and their draws."""
 
     def __init__(
-        self, cell: str, hidden: int, rows: int, turns: int, layers: int = 2, stored: str = "float32", seed: int = 0
+        self, cell: str, hidden: int, rows: int, length: int, layers: int = 2, stored: str = "float32", seed: int = 0
     ) -> None:
         self.stepper, _ = both(cell, layers, hidden, stored)
         random = np.random.default_rng(seed)
         self.logits = random.normal(size=(rows, 31)).astype(np.float32)
         self.state = tuple(random.normal(size=part.shape).astype(np.float32) / 3 for part in self.stepper.start(rows))
-        self.uniforms = random.random((rows, turns))
+        self.uniforms = random.random((rows, length))
         self.rules = free(31, (3, 17))
         self.rows = np.arange(rows)
 
-    def write(self, rows: Any = None, turns: slice = slice(None), after: Chunk | None = None) -> Chunk:
-        """Let some rows write some turns, from the beginning or after another chunk of theirs."""
+    def write(self, rows: Any = None, columns: slice = slice(None), after: Chunk | None = None) -> Chunk:
+        """Let some rows write some columns, from the beginning or after another chunk of theirs."""
         rows = self.rows if rows is None else np.atleast_1d(rows)
         logits, state = self.logits[rows], tuple(part[rows] for part in self.state)
         if after is not None:
             logits, state = after.logits, after.state
-        which = np.zeros(len(rows), np.int64)
-        uniforms = np.ascontiguousarray(self.uniforms[rows][:, turns])
-        return self.stepper.write(logits, state, uniforms, self.rules, which, SampleConfig())
+        mask_index = np.zeros(len(rows), np.int64)
+        uniforms = np.ascontiguousarray(self.uniforms[rows][:, columns])
+        return self.stepper.write(logits, state, uniforms, self.rules, mask_index, SampleConfig())
 
     def read(self, ids: np.ndarray, counts: np.ndarray, rows: Any = None) -> tuple[np.ndarray, State]:
         rows = self.rows if rows is None else np.atleast_1d(rows)
@@ -204,7 +204,7 @@ def test_pieces_of_a_chunk_are_the_chunk(cell: str, hidden: int, pieces: list[in
     ids, log_probs = [], []
     borders = np.cumsum([0, *pieces])
     for begin, end in pairwise(borders):
-        part = case.write(turns=slice(begin, end), after=part)
+        part = case.write(columns=slice(begin, end), after=part)
         ids.append(part.ids)
         log_probs.append(part.log_probs)
     assert part is not None
@@ -276,7 +276,7 @@ def test_bits_do_not_depend_on_the_threads_that_share_a_row(
     read_alone = case.read(alone.ids, counts)
     for number in (1, 2, 3):
         ran = use_threads(number)
-        monkeypatch.setattr(case.stepper, "_team", number)
+        monkeypatch.setattr(case.stepper, "_team_size", number)
         monkeypatch.setattr(case.stepper._tuner, "choose", lambda: True)
         chunk = case.write()
         assert len(set(ran)) == len(ran) == number
@@ -289,40 +289,42 @@ def test_bits_do_not_depend_on_the_threads_that_share_a_row(
 def test_a_large_model_has_a_team_for_a_single_row(monkeypatch: pytest.MonkeyPatch) -> None:
     file, odd = model("gru", 1, 192), model("gru", 1, 300)
     monkeypatch.setattr(compiled_engine, "threads", lambda: 2)
-    assert Decoder(file.config, file.arrays)._team == 1
-    monkeypatch.setattr(compiled_engine, "FAR", 4 * 192 * 192 * 3)
+    assert CompiledStepper(file.config, file.arrays)._team_size == 1
+    monkeypatch.setattr(compiled_engine, "TEAM_BYTES", 4 * 192 * 192 * 3)
     for number, most in ((1, 1), (2, 2), (3, 3), (8, 3)):
         monkeypatch.setattr(compiled_engine, "threads", lambda number=number: number)
-        assert Decoder(file.config, file.arrays)._team == most
-        assert Decoder(odd.config, odd.arrays)._team == 1
+        assert CompiledStepper(file.config, file.arrays)._team_size == most
+        assert CompiledStepper(odd.config, odd.arrays)._team_size == 1
 
 
 def test_a_team_is_as_large_as_was_fastest_last(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("gru", 192, 1, 25, 1, "float32")
     case.rules = free(31)
-    chosen, told, ways = [], [], iter([True, False, True])
+    chosen, timings, choices = [], [], iter([True, False, True])
     monkeypatch.setattr(compiled_engine, "run_team", lambda run, members: chosen.append(members) or run(0))
     monkeypatch.setattr(compiled_engine, "read_or_write", lambda *given_: None)
-    monkeypatch.setattr(case.stepper, "_team", 4)
-    monkeypatch.setattr(case.stepper._tuner, "choose", lambda: next(ways))
-    monkeypatch.setattr(case.stepper._tuner, "record", lambda *given_: told.append(given_))
+    monkeypatch.setattr(case.stepper, "_team_size", 4)
+    monkeypatch.setattr(case.stepper._tuner, "choose", lambda: next(choices))
+    monkeypatch.setattr(case.stepper._tuner, "record", lambda *given_: timings.append(given_))
     for _ in range(3):
         case.write()
     assert chosen == [4, 1, 4]
-    assert [(way, size) for way, _, size in told] == [(True, 25), (False, 25), (True, 25)]
-    assert all(seconds > 0 for _, seconds, _ in told)
+    assert [(way, size) for way, _, size in timings] == [(True, 25), (False, 25), (True, 25)]
+    assert all(seconds > 0 for _, seconds, _ in timings)
 
 
-@pytest.mark.parametrize(("rows", "turns", "team"), [(2, 25, 4), (1, compiled_engine.MEASURED - 1, 4), (1, 25, 1)])
+@pytest.mark.parametrize(
+    ("rows", "length", "team"), [(2, 25, 4), (1, compiled_engine.MIN_TIMED_LENGTH - 1, 4), (1, 25, 1)]
+)
 def test_several_rows_short_chunks_and_small_models_have_no_team(
-    rows: int, turns: int, team: int, monkeypatch: pytest.MonkeyPatch
+    rows: int, length: int, team: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = Case("gru", 192, rows, turns, 1, "float32")
+    case = Case("gru", 192, rows, length, 1, "float32")
     case.rules = free(31)
     chosen = []
     monkeypatch.setattr(compiled_engine, "run_team", lambda run, members: chosen.append(members) or run(0))
     monkeypatch.setattr(compiled_engine, "read_or_write", lambda *given_: None)
-    monkeypatch.setattr(case.stepper, "_team", team)
+    monkeypatch.setattr(case.stepper, "_team_size", team)
     monkeypatch.setattr(case.stepper._tuner, "choose", lambda: True)
     before = dict(case.stepper._tuner.seconds)
     case.write()
@@ -340,19 +342,19 @@ def test_an_error_in_a_thread_is_raised(
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_nothing_given_is_changed_or_kept(cell: str) -> None:
+def test_no_argument_is_changed_or_kept(cell: str) -> None:
     case = Case(cell, 12, 3, 6)
     case.rules = Rules(np.ones((2, 31), bool), np.ones((2, 31), np.int64), np.zeros(31, bool))
-    counts, which = np.array([2, 0, 6]), np.zeros(3, np.int64)
+    counts, mask_index = np.array([2, 0, 6]), np.zeros(3, np.int64)
     ids = np.arange(18).reshape(3, 6)
-    given_ = [case.logits, *case.state, case.uniforms, counts, which, ids]
+    given_ = [case.logits, *case.state, case.uniforms, counts, mask_index, ids]
     copies = [array.copy() for array in given_]
-    chunk = case.stepper.write(case.logits, case.state, case.uniforms, case.rules, which, SampleConfig())
+    chunk = case.stepper.write(case.logits, case.state, case.uniforms, case.rules, mask_index, SampleConfig())
     read = case.stepper.read(ids, counts, case.logits, case.state)
     step = case.stepper.step(ids[:, 0], case.state)
     assert all(np.array_equal(array, copy) for array, copy in zip(given_, copies, strict=True))
     made = [chunk.logits, *chunk.state, chunk.ids, chunk.counts, read[0], *read[1], step[0], *step[1]]
-    assert not any(np.shares_memory(one, other) for one in made for other in given_)
+    assert not any(np.shares_memory(output, argument) for output in made for argument in given_)
 
 
 # Whole chunks against the reference
@@ -363,12 +365,12 @@ def same(ours: Chunk, theirs: Chunk) -> None:
     assert ours.counts.tolist() == theirs.counts.tolist()
     assert np.abs(ours.log_probs - theirs.log_probs).max(initial=0) < CLOSE
     assert np.allclose(ours.logits, theirs.logits, rtol=0, atol=CLOSE, equal_nan=True)
-    for one, other in zip(ours.state, theirs.state, strict=True):
-        assert np.allclose(one, other, rtol=0, atol=CLOSE, equal_nan=True)
+    for ours_layer, theirs_layer in zip(ours.state, theirs.state, strict=True):
+        assert np.allclose(ours_layer, theirs_layer, rtol=0, atol=CLOSE, equal_nan=True)
 
 
 def chunk_to_write(
-    stepper: Stepper, config: SampleConfig, seed: int, rows: int, turns: int, number: int, allowed: float,
+    stepper: Stepper, config: SampleConfig, seed: int, rows: int, length: int, number: int, allowed: float,
     paused: float, unknown: float, broken: bool,
 ) -> tuple[Any, ...]:  # fmt: skip
     """Arguments for `write`: random logits and states, and rules with `number` masks; shares are of ids."""
@@ -381,7 +383,7 @@ def chunk_to_write(
     if broken:
         logits[random.integers(rows), random.integers(31)] = random.choice([np.inf, -np.inf, np.nan])
     state = tuple(random.normal(size=part.shape).astype(np.float32) / 3 for part in stepper.start(rows))
-    return logits, state, random.random((rows, turns)), rules, random.integers(0, number, rows), config
+    return logits, state, random.random((rows, length)), rules, random.integers(0, number, rows), config
 
 
 chunks = (
@@ -396,11 +398,11 @@ chunks = (
     st.sampled_from(CELLS), st.sampled_from([1, 2, 3]), st.sampled_from(STORED), st.sampled_from(DIRECTIONS), *chunks
 )
 def test_a_chunk_is_what_the_reference_writes(
-    cell: str, layers: int, stored: str, direction: str, config: SampleConfig, seed: int, rows: int, turns: int,
+    cell: str, layers: int, stored: str, direction: str, config: SampleConfig, seed: int, rows: int, length: int,
     number: int, allowed: float, paused: float, unknown: float, broken: bool,
 ) -> None:  # fmt: skip
     ours, theirs = both(cell, layers, 12, stored, 1.5, direction=direction)
-    given_ = chunk_to_write(theirs, config, seed, rows, turns, number, allowed, paused, unknown, broken)
+    given_ = chunk_to_write(theirs, config, seed, rows, length, number, allowed, paused, unknown, broken)
     same(ours.write(*given_), theirs.write(*given_))
 
 
@@ -416,12 +418,12 @@ def test_rows_stop_where_their_rules_or_numbers_stop_them() -> None:
         logits[1, 30] = np.nan
         logits[4, 9] = 5
         rules = Rules(masks, follow, pause)
-        which, uniforms = np.array([0, 1, 1, 2, 3]), np.full((5, 3), 0.3)
-        chunk = stepper.write(logits, stepper.start(5), uniforms, rules, which, SampleConfig())
+        mask_index, uniforms = np.array([0, 1, 1, 2, 3]), np.full((5, 3), 0.3)
+        chunk = stepper.write(logits, stepper.start(5), uniforms, rules, mask_index, SampleConfig())
         assert chunk.ids[:, :2].tolist() == [[NONE_ALLOWED, 0], [NOT_FINITE, 0], [7, 7], [8, 0], [9, NONE_ALLOWED]]
         assert chunk.counts.tolist() == [0, 0, 3, 1, 1]
         pause[7] = True
-        paused = stepper.write(logits, stepper.start(5), uniforms, rules, which, SampleConfig())
+        paused = stepper.write(logits, stepper.start(5), uniforms, rules, mask_index, SampleConfig())
         assert paused.ids[2].tolist() == [7, 0, 0]
         assert paused.counts.tolist() == [0, 0, 1, 1, 1]
 
@@ -432,11 +434,11 @@ def test_numbers_that_overflow_stop_their_own_row_only(cell: str) -> None:
     file = small_model(cell, characters=ODD, scale=1.0)
     file.arrays["embedding.weight"][5] = np.inf
     random = np.random.default_rng(0)
-    uniforms, which = random.random((9, 30)), np.zeros(9, np.int64)
+    uniforms, mask_index = random.random((9, 30)), np.zeros(9, np.int64)
     logits = random.normal(size=(9, 31)).astype(np.float32)
     ours, theirs = (
-        stepper.write(logits, stepper.start(9), uniforms, free(31), which, SampleConfig())
-        for stepper in (Decoder(file.config, file.arrays), NumpyStepper(file.config, file.arrays))
+        stepper.write(logits, stepper.start(9), uniforms, free(31), mask_index, SampleConfig())
+        for stepper in (CompiledStepper(file.config, file.arrays), NumpyStepper(file.config, file.arrays))
     )
     same(ours, theirs)
     reached = [row.tolist().index(NOT_FINITE) if NOT_FINITE in row else 30 for row in ours.ids]
@@ -452,22 +454,22 @@ def test_numbers_that_overflow_stop_their_own_row_only(cell: str) -> None:
 def test_reading_is_what_the_reference_reads(cell: str, layers: int, seed: int, lengths: list[int]) -> None:
     ours, theirs = both(cell, layers, 12, "float32", 1.5)
     random, counts = np.random.default_rng(seed), np.array(lengths, np.int64)
-    rows, turns = len(lengths), max(lengths, default=0)
-    ids = random.integers(0, 31, (rows, turns))
-    ids[np.arange(turns) >= counts[:, None]] = NOT_FINITE  # what stands behind what is to be read is nobody's
+    rows, length = len(lengths), max(lengths, default=0)
+    ids = random.integers(0, 31, (rows, length))
+    ids[np.arange(length) >= counts[:, None]] = NOT_FINITE  # behind the ids that are read anything may stand
     logits = random.normal(size=(rows, 31)).astype(np.float32)
     state = tuple(random.normal(size=part.shape).astype(np.float32) / 3 for part in ours.start(rows))
-    found, after = ours.read(ids, counts, logits, state)
+    logits_read, after = ours.read(ids, counts, logits, state)
     expected, expected_after = theirs.read(ids, counts, logits, state)
-    assert np.abs(found - expected).max(initial=0) < CLOSE
+    assert np.abs(logits_read - expected).max(initial=0) < CLOSE
     assert apart(after, expected_after) < CLOSE
     for row in np.flatnonzero(counts == 0):
-        assert found[row].tobytes() == logits[row].tobytes()
-        assert all(one[row].tobytes() == before[row].tobytes() for one, before in zip(after, state, strict=True))
+        assert logits_read[row].tobytes() == logits[row].tobytes()
+        assert all(layer[row].tobytes() == before[row].tobytes() for layer, before in zip(after, state, strict=True))
 
 
 def test_one_lstm_step_by_hand() -> None:
-    """One unit, one number per character, every weight written out."""
+    """One hidden unit, one number per character, every weight written out."""
     config = ModelConfig(cell="lstm", num_layers=1, hidden_size=1, embedding_size=8)
     layer = "forward_layers.0."
     arrays: dict[str, Any] = {
@@ -479,7 +481,7 @@ def test_one_lstm_step_by_hand() -> None:
         "output.weight": [[1.0], [-2.0]],
         "output.bias": [0.25, 0.5],
     }
-    stepper = Decoder(config, {name: np.array(value, np.float32) for name, value in arrays.items()})
+    stepper = CompiledStepper(config, {name: np.array(value, np.float32) for name, value in arrays.items()})
     logits, (after,) = stepper.step(np.array([1]), (np.array([[0.5, -0.5]], np.float32),))
     enter, forget, new, leave = 1.56, 2.72, 3.88, 5.04
     enter, forget, leave = (1 / (1 + math.exp(-gate)) for gate in (enter, forget, leave))
@@ -492,7 +494,7 @@ def test_one_lstm_step_by_hand() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_weights_that_are_too_large_saturate_without_a_warning(cell: str) -> None:
     file = model(cell, 2, 12, scale=1e4)
-    logits, state = walk(Decoder(file.config, file.arrays), np.arange(16).reshape(2, 8))
+    logits, state = walk(CompiledStepper(file.config, file.arrays), np.arange(16).reshape(2, 8))
     assert np.isfinite(logits).all()
     assert all(np.isfinite(layer).all() for layer in state)
 
@@ -503,7 +505,7 @@ def test_biases_whose_sum_overflows_give_no_warning() -> None:
         file.arrays[f"forward_layers.0.bias_{name}_l0"][:] = 3e38
     ids = np.arange(16).reshape(2, 8)
     expected, _ = walk(NumpyStepper(file.config, file.arrays), ids)
-    assert np.abs(walk(Decoder(file.config, file.arrays), ids)[0] - expected).max() < CLOSE
+    assert np.abs(walk(CompiledStepper(file.config, file.arrays), ids)[0] - expected).max() < CLOSE
 
 
 def test_any_top_k_that_the_settings_allow_can_be_used() -> None:
@@ -545,18 +547,18 @@ def choices(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, SampleConfig]:
 
 @settings(max_examples=400)
 @given(choices(), st.floats(0, 1, exclude_max=True))
-def test_what_is_picked_is_what_choose_finds(case: tuple[np.ndarray, np.ndarray, SampleConfig], uniform: float) -> None:
+def test_the_id_picked_is_that_of_choose(case: tuple[np.ndarray, np.ndarray, SampleConfig], uniform: float) -> None:
     logits, allowed, config = case
     distribution = probabilities(logits, allowed, config)
     running = np.cumsum(distribution)
     for place in (0.0, uniform, LAST):
-        found, log_prob = pick(logits, allowed, place, config)
-        assert allowed[found]
-        assert distribution[found] > 0
+        picked, log_prob = pick(logits, allowed, place, config)
+        assert allowed[picked]
+        assert distribution[picked] > 0
         # Within rounding of a border the two sums may fall on its two sides.
         if np.abs(running[:-1] - place).min(initial=1) > 1e-12 or place == 0:
-            assert found == choose(logits, allowed, place, config)
-        assert log_prob == pytest.approx(log_softmax(logits)[found], rel=1e-13, abs=1e-13)
+            assert picked == choose(logits, allowed, place, config)
+        assert log_prob == pytest.approx(log_softmax(logits)[picked], rel=1e-13, abs=1e-13)
 
 
 @given(st.integers(1, 40), random_seeds, st.sampled_from([1.0, 0.7, 3.0]), st.floats(0, 1, exclude_max=True))
@@ -567,8 +569,8 @@ def test_one_allowed_id_is_always_picked(size: int, seed: int, temperature: floa
     allowed[only] = True
     for place in (0.0, uniform, LAST):
         for config in (SampleConfig(temperature=temperature), SampleConfig(0.0), SampleConfig(top_k=3, min_p=0.5)):
-            found, log_prob = pick(logits, allowed, place, config)
-            assert found == only
+            picked, log_prob = pick(logits, allowed, place, config)
+            assert picked == only
             assert log_prob == pytest.approx(log_softmax(logits)[only], rel=1e-13, abs=1e-13)
 
 
@@ -598,11 +600,11 @@ def test_a_huge_vocabulary_is_picked_from(config: SampleConfig) -> None:
     allowed = random.random(size) < 0.8
     running = np.cumsum(probabilities(logits, allowed, config))
     for uniform in (0.0, *random.random(5), LAST):
-        found, log_prob = pick(logits, allowed, uniform, config)
-        assert log_prob == pytest.approx(log_softmax(logits)[found], rel=1e-12)
+        picked, log_prob = pick(logits, allowed, uniform, config)
+        assert log_prob == pytest.approx(log_softmax(logits)[picked], rel=1e-12)
         if 0 < uniform < LAST:
             assert np.abs(running - uniform).min() > 1e-10
-        assert found == choose(logits, allowed, uniform, config)
+        assert picked == choose(logits, allowed, uniform, config)
 
 
 def test_draws_at_a_border_go_to_the_next_id() -> None:
@@ -611,7 +613,7 @@ def test_draws_at_a_border_go_to_the_next_id() -> None:
     even, allowed = np.zeros(4, np.float32), np.array([True, False, True, True])
     borders = [(0.0, 0), (below(0.25, 0), 0), (0.25, 1), (0.5, 2), (below(0.75, 0), 2), (0.75, 3), (LAST, 3)]
     assert [pick(even, ~np.zeros(4, bool), uniform, SampleConfig())[0] for uniform, _ in borders] == [
-        one for _, one in borders
+        expected for _, expected in borders
     ]
     assert [pick(even, allowed, uniform, SampleConfig())[0] for uniform in (0.0, 0.3, 0.4, 0.6, 0.7)] == [0, 0, 2, 2, 3]
     assert pick(logits, np.array([False, True, True, True, True]), 0.0, SampleConfig())[0] == 1
@@ -642,7 +644,7 @@ def test_ties_go_to_the_lower_id() -> None:
 def test_evenly_spread_uniforms_meet_the_probabilities(config: SampleConfig) -> None:
     random = np.random.default_rng(2)
     logits, allowed = random.normal(size=20).astype(np.float32) * 2, random.random(20) < 0.7
-    allowed[np.argmax(logits)] = False  # the rest is told by the most likely that is allowed
+    allowed[np.argmax(logits)] = False  # the rest is relative to the most likely that is allowed
     count, scratch = 4000, np.empty(20)
     drawn = [pick(logits, allowed, (place + 0.5) / count, config, scratch)[0] for place in range(count)]
     shares = np.bincount(drawn, minlength=20) / count
@@ -680,8 +682,8 @@ GRID = np.unique(
 
 def test_exp_is_within_two_units_in_the_last_place() -> None:
     inside = GRID[np.abs(GRID) <= 87]
-    found, exact = each(decode_gates.exp, inside), np.exp(inside.astype(np.float64))
-    assert (np.abs(found - exact) / np.spacing(exact.astype(np.float32))).max() < 2
+    results, exact = each(decode_gates.exp, inside), np.exp(inside.astype(np.float64))
+    assert (np.abs(results - exact) / np.spacing(exact.astype(np.float32))).max() < 2
     assert decode_gates.exp(np.float32(0)) == decode_gates.exp(np.float32(-0.0)) == 1
 
 
@@ -697,13 +699,13 @@ def test_exp_beyond_its_limits_is_what_it_is_there() -> None:
 def test_sigmoid_and_tanh_are_those_of_float64() -> None:
     exact = GRID.astype(np.float64)
     sigmoids = 1 / (1 + np.exp(-np.maximum(exact, -700)))
-    found = each(decode_gates.sigmoid, GRID)
-    assert np.abs(found - sigmoids).max() < 1e-7
-    assert (np.abs(found - sigmoids) / sigmoids)[GRID >= -87].max() < 3e-7
-    assert ((found >= 0) & (found <= 1)).all()
-    found = each(decode_gates.tanh, GRID)
-    assert np.abs(found - np.tanh(exact)).max() < 2e-7
-    assert (np.abs(found) <= 1).all()
+    results = each(decode_gates.sigmoid, GRID)
+    assert np.abs(results - sigmoids).max() < 1e-7
+    assert (np.abs(results - sigmoids) / sigmoids)[GRID >= -87].max() < 3e-7
+    assert ((results >= 0) & (results <= 1)).all()
+    results = each(decode_gates.tanh, GRID)
+    assert np.abs(results - np.tanh(exact)).max() < 2e-7
+    assert (np.abs(results) <= 1).all()
     assert decode_gates.sigmoid(np.float32(0)) == 0.5
     assert decode_gates.tanh(np.float32(0)) == 0
 
@@ -737,13 +739,13 @@ def exp_by_hand(x: np.ndarray) -> np.ndarray:
 
 def test_activations_are_the_same_bits_on_every_machine_alone_and_in_vectors() -> None:
     """Nothing is fused, reordered or left to a library: the bits are those of the operations as they are written."""
-    one = np.float32(1)
+    unity = np.float32(1)
     with np.errstate(over="ignore"):
         exps, doubled = exp_by_hand(GRID), exp_by_hand(np.float32(2) * GRID)
     assert each(decode_gates.exp, GRID).tobytes() == exps.tobytes()
     for alone, together, expected in (
-        (decode_gates.sigmoid, decode_gates.sigmoids, one / (one + exp_by_hand(-GRID))),
-        (decode_gates.tanh, decode_gates.tanhs, one - np.float32(2) / (one + doubled)),
+        (decode_gates.sigmoid, decode_gates.sigmoids, unity / (unity + exp_by_hand(-GRID))),
+        (decode_gates.tanh, decode_gates.tanhs, unity - np.float32(2) / (unity + doubled)),
     ):
         assert each(alone, GRID).tobytes() == expected.tobytes()
         for size in (1, 15, 16, 17, len(GRID)):
@@ -905,8 +907,8 @@ def test_long_texts_are_those_of_the_numpy_stepper(
 
 def test_a_model_on_the_cpu_is_stepped_by_compiled_code() -> None:
     file = model("gru", 1, 12)
-    assert type(pick_engine.new_stepper(file.config, file.arrays, "cpu", "backward")) is Decoder
-    assert type(Sampler(file).stepper) is Decoder
+    assert type(pick_engine.new_stepper(file.config, file.arrays, "cpu", "backward")) is CompiledStepper
+    assert type(Sampler(file).stepper) is CompiledStepper
 
 
 def test_uses_of_a_decoder_share_one_compiled_function_for_each_kind_of_weights() -> None:

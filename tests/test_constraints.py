@@ -96,7 +96,7 @@ def test_a_ban_of_everything_leaves_nothing() -> None:
 def test_the_unknown_symbol_is_never_allowed() -> None:
     vocabulary = Vocabulary("abc", folded="xyz")
     for rules in (Constraints(vocabulary), Constraints(vocabulary, "b"), Constraints(vocabulary, "b", 1)):
-        rules.wrote("a")
+        rules.note_written("a")
         mask = rules.mask()
         assert len(mask) == 4
         assert not mask[vocabulary.unknown_id]
@@ -125,24 +125,26 @@ def test_no_repeat_forbids_what_a_search_through_the_text_forbids(events: list[t
     history: list[tuple[str, bool]] = []
     for text, fed in events:
         if fed:
-            rules.read(text)
-            bytewise.read(text)
+            rules.note_read(text)
+            bytewise.note_read(text)
         for character in "" if fed else text:
-            rules.wrote(character)
-            bytewise.wrote(character)
+            rules.note_written(character)
+            bytewise.note_written(character)
         history += [(character, not fed) for character in text]
         forbidden = forbidden_by_hand(history, run)
         assert rules.mask().tolist() == [character not in forbidden for character in "abc"] + [False]
-        assert set(b"abc") - set(np.flatnonzero(bytewise.mask()).tolist()) == {ord(one) for one in forbidden}
+        assert set(b"abc") - set(np.flatnonzero(bytewise.mask()).tolist()) == {
+            ord(character) for character in forbidden
+        }
 
 
 def test_no_repeat_counts_whole_characters_in_bytes() -> None:
     rules = Constraints(BYTES, no_repeat=1)
     for character in family(b"\xc3")[:-1]:
-        rules.wrote(character)
+        rules.note_written(character)
     assert rules.mask()[0xC3]
     assert np.flatnonzero(rules.mask(b"\xc3")).tolist() == [0xBF]
-    rules.wrote("ÿ")
+    rules.note_written("ÿ")
     assert not rules.mask()[0xC3]
     assert rules.mask()[0xC4]
 
@@ -154,7 +156,7 @@ def test_a_text_written_under_no_repeat_holds_no_run_twice(run: int, seed: int) 
     rules, written = Constraints(vocabulary, no_repeat=run), ""
     while rules.mask().any() and len(written) < 300:
         character = vocabulary.characters[int(random.choice(np.flatnonzero(rules.mask())))]
-        rules.wrote(character)
+        rules.note_written(character)
         written += character
     runs = [written[at : at + run] for at in range(len(written) - run + 1)]
     assert len(runs) == len(set(runs))
@@ -165,7 +167,7 @@ def test_a_text_written_under_no_repeat_holds_no_run_twice(run: int, seed: int) 
 def test_a_mask_handed_out_does_not_change_later() -> None:
     rules = Constraints(Vocabulary("abc"), no_repeat=1)
     before = rules.mask()
-    rules.wrote("a")
+    rules.note_written("a")
     assert rules.mask().tolist() == [False, True, True]
     assert before.tolist() == [True, True, True]
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import small_model
 
-from chargen.decoding.choose import SampleConfig, log_softmax, log_sum
+from chargen.decoding.choose import SampleConfig, log_softmax, log_sum_exp
 from chargen.decoding.numpy_engine import NumpyStepper
 from chargen.decoding.pick_engine import new_stepper
 from chargen.errors import ChargenError, DataError, SettingError
@@ -20,7 +20,7 @@ from chargen.infill import enumeration
 from chargen.infill import lookahead as looking
 from chargen.infill.fill import Alternative, Fill, Filler, fill, gap_lengths
 from chargen.infill.lookahead import GUESSES, Lookahead
-from chargen.infill.particles import Found, _systematic, run_smc
+from chargen.infill.particles import Particles, _systematic, run_smc
 from chargen.infill.prefixes import Grower, Prefixes
 from chargen.sampling.constraints import Constraints
 from chargen.sampling.sampler import Sampler
@@ -34,7 +34,7 @@ LETTERS = " abcd"
 
 @cache
 def model(cell: str = "lstm", unit: str = "character", *, num_layers: int = 1, scale: float = 1.5) -> ModelFile:
-    """A small two-way model whose cloze layer knows nothing and says much."""
+    """A small two-way model whose cloze layer has random weights, so that its proposals are wrong."""
     file = small_model(
         cell,
         num_layers=num_layers,
@@ -55,7 +55,7 @@ def model(cell: str = "lstm", unit: str = "character", *, num_layers: int = 1, s
 
 @pytest.fixture
 def particles_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enumeration, "MOST_SCORED", 0)
+    monkeypatch.setattr(enumeration, "MAX_GAPS", 0)
 
 
 def refused(before: str, gap: str, logits: list[np.ndarray], file: ModelFile, config: SampleConfig) -> bool:
@@ -66,7 +66,7 @@ def refused(before: str, gap: str, logits: list[np.ndarray], file: ModelFile, co
         return True
     if any(gap[:end].endswith(stop) for end in range(len(gap)) for stop in config.stop):
         return True
-    for at, one in enumerate(file.vocabulary.encode(gap)):
+    for at, letter_id in enumerate(file.vocabulary.encode(gap)):
         # A run may begin in the text before, as in a prime, but one that ends there has not been written.
         here, closed = start + at, set()
         if run and here >= run - 1:
@@ -80,7 +80,7 @@ def refused(before: str, gap: str, logits: list[np.ndarray], file: ModelFile, co
         reached = np.cumsum(odds[kept])
         kept = [number for number, below in zip(kept, reached - odds[kept], strict=True)
                 if config.top_p == 1 or below < config.top_p * reached[-1]]  # fmt: skip
-        if one not in kept or odds[one] < config.min_p * odds[kept[0]]:
+        if letter_id not in kept or odds[letter_id] < config.min_p * odds[kept[0]]:
             return True
     return False
 
@@ -93,8 +93,8 @@ def by_brute_force(
     power = 1 / (config.temperature or 0.5)
     stepper, encode = NumpyStepper(file.config, file.arrays), file.vocabulary.encode
     logits, state = np.log(file.counts)[None], stepper.start(1)
-    for one in encode(before):
-        logits, state = stepper.step(np.array([one]), state)
+    for read_id in encode(before):
+        logits, state = stepper.step(np.array([read_id]), state)
     known = {"": (logits, state)}
 
     def after_text(text: str) -> tuple[np.ndarray, Any]:
@@ -102,26 +102,26 @@ def by_brute_force(
             known[text] = stepper.step(np.array([encode(text[-1])[0]]), after_text(text[:-1])[1])
         return known[text]
 
-    found = {}
+    gaps = {}
     for gap in ("".join(letters) for length in lengths for letters in product(LETTERS, repeat=length)):
         before_each = [after_text(gap[:at])[0][0] for at in range(len(gap))]
         if refused(before, gap, before_each, file, config):
             continue
-        log_prob = sum(log_softmax(one)[encode(letter)[0]] for one, letter in zip(before_each, gap, strict=True))
+        log_prob = sum(log_softmax(logits)[encode(letter)[0]] for logits, letter in zip(before_each, gap, strict=True))
         (logits, state), log_after = after_text(gap), 0.0
-        for one in encode(after[:40]):
-            log_after += log_softmax(logits[0])[one]
-            logits, state = stepper.step(np.array([one]), state)
-        found[gap] = float(log_prob), float(log_after)
-    log_shares = power * np.array([sum(logs) for logs in found.values()]) - np.log(len(lengths))
-    log_evidence = float(log_sum(log_shares))
+        for read_id in encode(after[:40]):
+            log_after += log_softmax(logits[0])[read_id]
+            logits, state = stepper.step(np.array([read_id]), state)
+        gaps[gap] = float(log_prob), float(log_after)
+    log_shares = power * np.array([sum(logs) for logs in gaps.values()]) - np.log(len(lengths))
+    log_evidence = float(log_sum_exp(log_shares))
     shares = np.exp(log_shares - log_evidence).tolist()
-    return {gap: (*logs, share) for (gap, logs), share in zip(found.items(), shares, strict=True)}, log_evidence
+    return {gap: (*logs, share) for (gap, logs), share in zip(gaps.items(), shares, strict=True)}, log_evidence
 
 
-def table(found: Fill) -> dict[str, Alternative]:
-    assert len({one.text for one in found.alternatives}) == len(found.alternatives)
-    return {one.text: one for one in found.alternatives}
+def table(filled: Fill) -> dict[str, Alternative]:
+    assert len({alternative.text for alternative in filled.alternatives}) == len(filled.alternatives)
+    return {alternative.text: alternative for alternative in filled.alternatives}
 
 
 def in_one_line(error: pytest.ExceptionInfo[Exception]) -> bool:
@@ -136,22 +136,22 @@ def in_one_line(error: pytest.ExceptionInfo[Exception]) -> bool:
 )
 def test_enumeration_is_brute_force_with_the_plain_stepper(cell: str, before: str, after: str, length: int) -> None:
     file = model(cell)
-    found = fill(file, before, after, length=length, seed=0, num=ALL)
+    filled = fill(file, before, after, length=length, seed=0, num=ALL)
     expected, log_evidence = by_brute_force(file, before, after, range(length, length + 1))
-    assert found.exact
-    assert found.found == len(found.alternatives) == len(expected) == 5**length
-    assert found.particles == 0
-    assert found.log_evidence == pytest.approx(log_evidence, abs=1e-4)
-    assert found.steps == sum(5**grown for grown in range(1, length + 1)) + max(0, len(after) - 1) * 5**length
-    for text, one in table(found).items():
+    assert filled.exact
+    assert filled.found == len(filled.alternatives) == len(expected) == 5**length
+    assert filled.particles == 0
+    assert filled.log_evidence == pytest.approx(log_evidence, abs=1e-4)
+    assert filled.steps == sum(5**grown for grown in range(1, length + 1)) + max(0, len(after) - 1) * 5**length
+    for text, alternative in table(filled).items():
         log_prob, log_after, share = expected[text]
-        assert one.log_prob == pytest.approx(log_prob, abs=1e-4)
-        assert one.log_prob_after == pytest.approx(log_after, abs=1e-4)
-        assert one.probability == pytest.approx(share, rel=1e-3, abs=1e-12)
-        assert one.score == one.log_prob + one.log_prob_after
-    assert found.most_likely.text == max(expected, key=lambda gap: sum(expected[gap][:2]))
-    assert sum(one.probability for one in found.alternatives) == pytest.approx(1)
-    assert found.effective_sample_size == pytest.approx(1 / sum(share**2 for *_, share in expected.values()), rel=1e-3)
+        assert alternative.log_prob == pytest.approx(log_prob, abs=1e-4)
+        assert alternative.log_prob_after == pytest.approx(log_after, abs=1e-4)
+        assert alternative.probability == pytest.approx(share, rel=1e-3, abs=1e-12)
+        assert alternative.score == alternative.log_prob + alternative.log_prob_after
+    assert filled.most_likely.text == max(expected, key=lambda gap: sum(expected[gap][:2]))
+    assert sum(alternative.probability for alternative in filled.alternatives) == pytest.approx(1)
+    assert filled.effective_sample_size == pytest.approx(1 / sum(share**2 for *_, share in expected.values()), rel=1e-3)
 
 
 CONFIGS: list[dict[str, Any]] = [
@@ -172,13 +172,13 @@ CONFIGS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_filters_are_those_of_a_loop_by_hand(config: dict[str, Any]) -> None:
     file = model()
-    found = fill(file, "ba", "cd", min_length=2, max_length=4, seed=0, num=ALL, **config)
+    filled = fill(file, "ba", "cd", min_length=2, max_length=4, seed=0, num=ALL, **config)
     expected, log_evidence = by_brute_force(file, "ba", "cd", range(2, 5), SampleConfig(**config))
-    assert found.exact
-    assert set(table(found)) == set(expected)
-    assert found.log_evidence == pytest.approx(log_evidence, abs=1e-4)
-    for text, one in table(found).items():
-        assert one.probability == pytest.approx(expected[text][2], rel=1e-3, abs=1e-12)
+    assert filled.exact
+    assert set(table(filled)) == set(expected)
+    assert filled.log_evidence == pytest.approx(log_evidence, abs=1e-4)
+    for text, alternative in table(filled).items():
+        assert alternative.probability == pytest.approx(expected[text][2], rel=1e-3, abs=1e-12)
 
 
 @pytest.mark.parametrize(("before", "unknown"), [("", "error"), ("a", "error"), ("ab", "error"), ("abca", "error"),
@@ -187,31 +187,31 @@ def test_filters_are_those_of_a_loop_by_hand(config: dict[str, Any]) -> None:
 def test_no_repeat_is_that_of_a_sampler_that_was_fed_the_text_before(before: str, unknown: str, run: int) -> None:
     """A gap is allowed where a sampler may write it, character by character."""
     file = small_model(num_layers=1, hidden_size=4, characters="\n abc", bidirectional=True)
-    found = Filler(file, seed=0, no_repeat=run, unknown=unknown).fill(before, "", 5, num=ALL)
+    filled = Filler(file, seed=0, no_repeat=run, unknown=unknown).fill(before, "", 5, num=ALL)
     allowed = set()
     for letters in product("\n abc", repeat=5):
         stream = Stream(Constraints(file.vocabulary, no_repeat=run), 0)
-        stream.allowed.read(before.replace("X", ""))
+        stream.constraints.note_read(before.replace("X", ""))
         for letter in letters:
-            one = file.vocabulary.characters.index(letter)
-            if not stream.allowed.mask()[one]:
+            letter_id = file.vocabulary.characters.index(letter)
+            if not stream.constraints.mask()[letter_id]:
                 break
-            stream.finish(one, file.vocabulary)
+            stream.add_id(letter_id, file.vocabulary)
         else:
             allowed.add("".join(letters))
-    assert set(table(found)) == allowed
+    assert set(table(filled)) == allowed
     assert (before, run) != ("ab", 4) or len(allowed) == 3103
 
 
 # Many gaps: particles, against enumeration.
 
 
-def evidences(file: ModelFile, exact: Fill, seeds: int, *given: Any, **settings: Any) -> np.ndarray:
+def evidences(file: ModelFile, exact: Fill, seeds: int, *arguments: Any, **settings: Any) -> np.ndarray:
     """For many draws, the estimated evidence over the exact one."""
     filler = Filler(file, seed=0, **settings)
-    found = [filler.fill(*given, number=number) for number in range(seeds)]
-    assert not any(one.exact for one in found)
-    return np.exp([one.log_evidence - exact.log_evidence for one in found])
+    fills = [filler.fill(*arguments, number=number) for number in range(seeds)]
+    assert not any(filled.exact for filled in fills)
+    return np.exp([filled.log_evidence - exact.log_evidence for filled in fills])
 
 
 def averages_to_one(ratios: np.ndarray, most: float) -> None:
@@ -221,49 +221,49 @@ def averages_to_one(ratios: np.ndarray, most: float) -> None:
 
 
 def test_the_evidence_of_particles_is_unbiased(monkeypatch: pytest.MonkeyPatch) -> None:
-    file, given = model(), ("ba d", "cab ", 5)
-    exact = Filler(file, seed=0).fill(*given)
-    monkeypatch.setattr(enumeration, "MOST_SCORED", 0)
-    ratios = evidences(file, exact, 200, *given, particles=40)
+    file, arguments = model(), ("ba d", "cab ", 5)
+    exact = Filler(file, seed=0).fill(*arguments)
+    monkeypatch.setattr(enumeration, "MAX_GAPS", 0)
+    ratios = evidences(file, exact, 200, *arguments, particles=40)
     assert ratios.std() > 0.05  # or nothing has been estimated
     averages_to_one(ratios, 0.1)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_particles_agree_with_enumeration(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    file, given = model("gru"), ("ba", "cd", 2, 4)
-    exact = Filler(file, seed=0, **config).fill(*given, num=ALL)
-    monkeypatch.setattr(enumeration, "MOST_SCORED", 0)
-    averages_to_one(evidences(file, exact, 25, *given, particles=400, **config), 0.15)
-    found = Filler(file, seed=5, particles=1500, **config).fill(*given, num=ALL)
-    compare(found, exact)
-    close(weighted(file, *given, 1500, 5, **config), exact)
+    file, arguments = model("gru"), ("ba", "cd", 2, 4)
+    exact = Filler(file, seed=0, **config).fill(*arguments, num=ALL)
+    monkeypatch.setattr(enumeration, "MAX_GAPS", 0)
+    averages_to_one(evidences(file, exact, 25, *arguments, particles=400, **config), 0.15)
+    filled = Filler(file, seed=5, particles=1500, **config).fill(*arguments, num=ALL)
+    compare(filled, exact)
+    close(weighted(file, *arguments, 1500, 5, **config), exact)
 
 
-def compare(found: Fill, exact: Fill) -> None:
+def compare(filled: Fill, exact: Fill) -> None:
     """Particles against all gaps: the same scores, and probabilities but for the estimated evidence."""
-    expected, ours = table(exact), table(found)
-    assert found.found == len(ours) <= exact.found
-    assert found.log_evidence == pytest.approx(exact.log_evidence, abs=0.2)
-    for text, one in ours.items():
-        assert one.log_prob == pytest.approx(expected[text].log_prob, abs=1e-5)
-        assert one.log_prob_after == pytest.approx(expected[text].log_prob_after, abs=1e-5)
-        share = expected[text].probability * np.exp(exact.log_evidence - found.log_evidence)
-        assert one.probability == pytest.approx(min(share, 1), rel=1e-3)
+    expected, ours = table(exact), table(filled)
+    assert filled.found == len(ours) <= exact.found
+    assert filled.log_evidence == pytest.approx(exact.log_evidence, abs=0.2)
+    for text, alternative in ours.items():
+        assert alternative.log_prob == pytest.approx(expected[text].log_prob, abs=1e-5)
+        assert alternative.log_prob_after == pytest.approx(expected[text].log_prob_after, abs=1e-5)
+        share = expected[text].probability * np.exp(exact.log_evidence - filled.log_evidence)
+        assert alternative.probability == pytest.approx(min(share, 1), rel=1e-3)
 
 
 def weighted(
     file: ModelFile, before: str, after: str, low: int, high: int, particles: int, seed: int, **config: Any
 ) -> tuple[dict[str, float], float]:
     """By particles: the share of their weight that each gap has, and their effective sample size."""
-    found = find_by(file, before, after, low, high, particles, seed, True, **config)
-    weights = np.exp(found.log_weights - log_sum(found.log_weights))
-    shares = np.bincount(found.gap, weights, len(found.gaps.texts)).tolist()
-    assert len(set(found.gaps.texts)) == len(found.gaps.texts)
-    return dict(zip(found.gaps.texts, shares, strict=True)), float(1 / (weights**2).sum())
+    result = particles_for(file, before, after, low, high, particles, seed, True, **config)
+    weights = np.exp(result.log_weights - log_sum_exp(result.log_weights))
+    shares = np.bincount(result.gap, weights, len(result.gaps.texts)).tolist()
+    assert len(set(result.gaps.texts)) == len(result.gaps.texts)
+    return dict(zip(result.gaps.texts, shares, strict=True)), float(1 / (weights**2).sum())
 
 
-def find_by(
+def particles_for(
     file: ModelFile,
     before: str,
     after: str,
@@ -272,10 +272,10 @@ def find_by(
     particles: int,
     seed: int,
     steered: bool,
-    **given: Any,
-) -> Found:
-    """What `find` finds for a gap, with guesses to steer it or without."""
-    config, after_ids = SampleConfig(**given), file.vocabulary.encode(after[:40])
+    **settings: Any,
+) -> Particles:
+    """Particles for a gap, with guesses to steer them or without."""
+    config, after_ids = SampleConfig(**settings), file.vocabulary.encode(after[:40])
     ahead = None
     if steered and after:
         backward = new_stepper(file.config, file.arrays, "cpu", "backward")
@@ -284,10 +284,10 @@ def find_by(
     return run_smc(grower, root_of(file, before), ahead, after_ids, range(low, high + 1), particles, seed, power)
 
 
-def close(found: tuple[dict[str, float], float], exact: Fill) -> None:
+def close(particle_shares: tuple[dict[str, float], float], exact: Fill) -> None:
     """The shares of particles are probabilities, to within what so many of them can tell."""
-    shares, size = found
-    expected = {one.text: one.probability for one in exact.alternatives}
+    shares, size = particle_shares
+    expected = {alternative.text: alternative.probability for alternative in exact.alternatives}
     assert size > 100
     assert set(shares) <= set(expected)
     for text, probability in expected.items():
@@ -309,29 +309,29 @@ def test_many_particles_have_the_marginals_of_the_target(
 ) -> None:
     file = model(cell)
     exact = fill(file, before, after, length=5, seed=0, num=ALL)
-    monkeypatch.setattr(enumeration, "MOST_SCORED", 0)
-    found = fill(file, before, after, length=5, seed=1, particles=4000, num=ALL)
-    assert not found.exact
-    assert found.particles == 4000
-    assert found.effective_sample_size > 1000
-    compare(found, exact)
+    monkeypatch.setattr(enumeration, "MAX_GAPS", 0)
+    filled = fill(file, before, after, length=5, seed=1, particles=4000, num=ALL)
+    assert not filled.exact
+    assert filled.particles == 4000
+    assert filled.effective_sample_size > 1000
+    compare(filled, exact)
     close(weighted(file, before, after, 5, 5, 4000, 1), exact)
-    assert found.log_evidence == pytest.approx(exact.log_evidence, abs=0.1)
-    likely = max(found.alternatives, key=lambda one: one.score)
-    assert found.most_likely == likely
+    assert filled.log_evidence == pytest.approx(exact.log_evidence, abs=0.1)
+    likely = max(filled.alternatives, key=lambda alternative: alternative.score)
+    assert filled.most_likely == likely
     assert likely.score == pytest.approx(exact.most_likely.score, abs=1e-4)
 
 
 @pytest.mark.parametrize("lookahead_of", ["some distances", "none"])
 def test_a_gap_beyond_the_reach_of_guesses_is_unbiased_too(lookahead_of: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, given = model(), ("b", "da", 3, 5)
-    exact = Filler(file, seed=0).fill(*given)
-    monkeypatch.setattr(enumeration, "MOST_SCORED", 0)
+    file, arguments = model(), ("b", "da", 3, 5)
+    exact = Filler(file, seed=0).fill(*arguments)
+    monkeypatch.setattr(enumeration, "MAX_GAPS", 0)
     monkeypatch.setattr(looking, "HORIZON", 2)
     if lookahead_of == "none":
-        ratios = np.exp([blind(file, *given, 300, seed) - exact.log_evidence for seed in range(40)])
+        ratios = np.exp([blind(file, *arguments, 300, seed) - exact.log_evidence for seed in range(40)])
     else:
-        ratios = evidences(file, exact, 60, *given, particles=64)
+        ratios = evidences(file, exact, 60, *arguments, particles=64)
     averages_to_one(ratios, 0.15)
 
 
@@ -343,8 +343,8 @@ def test_lengths_weigh_alike_whatever_number_of_particles_each_has(high: int) ->
     assert len(expected) == high + 1
     for particles in (high + 1, high + 2, 7):
         filler = Filler(model(), seed=1, particles=particles, ban=" bcd")
-        found = [filler.fill("b", "cd", 0, high, number=number).log_evidence for number in range(50)]
-        ratios = np.exp(np.array(found) - log_evidence)
+        evidences = [filler.fill("b", "cd", 0, high, number=number).log_evidence for number in range(50)]
+        ratios = np.exp(np.array(evidences) - log_evidence)
         assert abs(ratios.mean() - 1) < 4 * ratios.std() / np.sqrt(50) + 1e-5
 
 
@@ -364,22 +364,22 @@ def root_of(file: ModelFile, before: str) -> Prefixes:
     """The empty prefix behind a text, by hand."""
     stepper = NumpyStepper(file.config, file.arrays)
     logits, state = np.log(file.counts)[None], stepper.start(1)
-    for one in file.vocabulary.encode(before):
-        logits, state = stepper.step(np.array([one]), state)
+    for read_id in file.vocabulary.encode(before):
+        logits, state = stepper.step(np.array([read_id]), state)
     return Prefixes([""], [b""], np.zeros(1), logits, state)
 
 
 def blind(file: ModelFile, before: str, after: str, low: int, high: int, particles: int, seed: int) -> float:
-    """The log evidence by particles that nothing steers."""
-    return find_by(file, before, after, low, high, particles, seed, False).log_evidence
+    """The log evidence of particles that nothing steers."""
+    return particles_for(file, before, after, low, high, particles, seed, False).log_evidence
 
 
 @pytest.mark.usefixtures("particles_only")
 def test_where_nothing_follows_all_particles_weigh_the_same() -> None:
-    found = fill(model(), "ab", "", length=6, seed=1)
-    assert found.effective_sample_size == pytest.approx(128)
-    assert found.log_evidence == pytest.approx(0, abs=1e-9)
-    assert all(one.log_prob_after == 0 for one in found.alternatives)
+    filled = fill(model(), "ab", "", length=6, seed=1)
+    assert filled.effective_sample_size == pytest.approx(128)
+    assert filled.log_evidence == pytest.approx(0, abs=1e-9)
+    assert all(alternative.log_prob_after == 0 for alternative in filled.alternatives)
     assert fill(model(), "ab", "", min_length=3, max_length=6, seed=1).effective_sample_size == pytest.approx(128)
     warm = fill(model(), "ab", "", length=6, seed=1, temperature=2)
     assert 1 <= warm.effective_sample_size < 128 - 1e-6
@@ -387,21 +387,21 @@ def test_where_nothing_follows_all_particles_weigh_the_same() -> None:
 
 @pytest.mark.usefixtures("particles_only")
 def test_a_gap_that_meets_a_rare_text_is_found_by_looking_ahead() -> None:
-    """One letter in the gap must be the one that the text behind all but asks for; guesses make no other than it."""
+    """The text behind all but asks for one letter in the gap; all guesses write it."""
     sizes = []
     for seed in range(5):
-        found = fill(model(), "ab", "cab ", length=7, seed=seed, particles=64)
-        sizes.append(found.effective_sample_size)
-        assert 1 <= found.effective_sample_size <= 64
-        assert found.found <= 64
+        filled = fill(model(), "ab", "cab ", length=7, seed=seed, particles=64)
+        sizes.append(filled.effective_sample_size)
+        assert 1 <= filled.effective_sample_size <= 64
+        assert filled.found <= 64
     assert len(set(sizes)) == 5
 
 
 @pytest.mark.usefixtures("particles_only")
 def test_a_single_particle_is_enough() -> None:
-    found = fill(model(), "ab", "cd", length=4, seed=1, particles=1, num=5)
-    assert found.effective_sample_size == pytest.approx(1)
-    assert found.alternatives == (found.most_likely,)
+    filled = fill(model(), "ab", "cd", length=4, seed=1, particles=1, num=5)
+    assert filled.effective_sample_size == pytest.approx(1)
+    assert filled.alternatives == (filled.most_likely,)
     few = Filler(model(), seed=1, particles=2, temperature=0.05)
     shares = [few.fill("ab", "cd", 2, number=number).most_likely.probability for number in range(60)]
     assert 0 < min(shares) < max(shares) <= 1
@@ -413,19 +413,19 @@ def test_a_single_particle_is_enough() -> None:
 @pytest.fixture(params=["exact", "particles"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "particles":
-        monkeypatch.setattr(enumeration, "MOST_SCORED", 0)
+        monkeypatch.setattr(enumeration, "MAX_GAPS", 0)
     return request.param
 
 
 def test_texts_of_any_length_may_stand_around_the_gap(either_way: str) -> None:
     for before in ("", "ab" * 30):
         for after in ("", "d", "dc" * 19 + "b", "dc" * 20, "dc" * 20 + "b", "dcb" * 300):
-            found = fill(model(), before, after, min_length=1, max_length=3, seed=1, num=3, particles=24)
-            assert found.exact == (either_way == "exact")
-            assert {len(one.text) for one in found.alternatives} <= {1, 2, 3}
-            one = found.alternatives[0]
-            expected = scores_by_hand(model(), before, one.text, after)
-            assert (one.log_prob, one.log_prob_after) == pytest.approx(expected, abs=1e-4)
+            filled = fill(model(), before, after, min_length=1, max_length=3, seed=1, num=3, particles=24)
+            assert filled.exact == (either_way == "exact")
+            assert {len(alternative.text) for alternative in filled.alternatives} <= {1, 2, 3}
+            alternative = filled.alternatives[0]
+            expected = scores_by_hand(model(), before, alternative.text, after)
+            assert (alternative.log_prob, alternative.log_prob_after) == pytest.approx(expected, abs=1e-4)
     # 40 characters behind the gap count, and no more.
     after = "dc" * 20
     nearer, further = (fill(model(), "a", after + rest, length=2, seed=1, num=9) for rest in ("", "bbb"))
@@ -439,20 +439,20 @@ def scores_by_hand(file: ModelFile, before: str, gap: str, after: str) -> tuple[
     logits, state = np.log(file.counts)[None], stepper.start(1)
     for text in (before, gap, after[:40]):
         totals.append(0.0)
-        for one in file.vocabulary.encode(text):
-            totals[-1] += log_softmax(logits[0])[one]
-            logits, state = stepper.step(np.array([one]), state)
+        for read_id in file.vocabulary.encode(text):
+            totals[-1] += log_softmax(logits[0])[read_id]
+            logits, state = stepper.step(np.array([read_id]), state)
     return totals[1], totals[2]
 
 
 def test_a_gap_of_no_characters(either_way: str) -> None:
     for before, after in (("ab", "cd"), ("", "cd"), ("ab", ""), ("", "")):
-        found = fill(model(), before, after, length=0, seed=1, num=5)
-        (one,) = found.alternatives
-        assert (one.text, one.log_prob, one.probability, found.found) == ("", 0, 1, 1)
-        assert one.log_prob_after == pytest.approx(scores_by_hand(model(), before, "", after)[1], abs=1e-4)
-        assert found.log_evidence == pytest.approx(one.log_prob_after)
-        assert found.exact
+        filled = fill(model(), before, after, length=0, seed=1, num=5)
+        (alternative,) = filled.alternatives
+        assert (alternative.text, alternative.log_prob, alternative.probability, filled.found) == ("", 0, 1, 1)
+        assert alternative.log_prob_after == pytest.approx(scores_by_hand(model(), before, "", after)[1], abs=1e-4)
+        assert filled.log_evidence == pytest.approx(alternative.log_prob_after)
+        assert filled.exact
         mixed = fill(model(), before, after, max_length=2, seed=1, num=ALL, particles=300)
         assert mixed.exact == (either_way == "exact")
         assert "" in table(mixed)
@@ -464,7 +464,7 @@ def test_alternatives_are_distinct_and_the_first_ones_do_not_depend_on_their_num
         assert run.alternatives == runs[3].alternatives[:num]
         assert run.most_likely == runs[3].most_likely
     assert len(table(runs[3])) == len(runs[3].alternatives) == runs[3].found
-    best = max(runs[3].alternatives, key=lambda one: one.score)
+    best = max(runs[3].alternatives, key=lambda alternative: alternative.score)
     assert runs[3].most_likely == best
 
 
@@ -491,10 +491,10 @@ def test_temperature_0_takes_the_most_likely_gaps(either_way: str) -> None:
         expected, _ = by_brute_force(file, before, after, range(3, 4))
         ranked = sorted(expected, key=lambda gap: -sum(expected[gap][:2]))
         differ += ranked[:3] != sorted(expected, key=lambda gap: -expected[gap][0])[:3]
-        found = fill(file, before, after, length=3, seed=1, num=3, temperature=0, particles=1000)
-        assert [one.text for one in found.alternatives] == ranked[:3]
-        assert found.alternatives[0] == found.most_likely
-        assert found.exact == (either_way == "exact")
+        filled = fill(file, before, after, length=3, seed=1, num=3, temperature=0, particles=1000)
+        assert [alternative.text for alternative in filled.alternatives] == ranked[:3]
+        assert filled.alternatives[0] == filled.most_likely
+        assert filled.exact == (either_way == "exact")
     assert differ
 
 
@@ -521,9 +521,9 @@ def test_no_gap_allowed_is_explained_in_one_line(either_way: str) -> None:
             fill(model(), "ab", "cd", length=length, seed=1, **config)
         assert in_one_line(error)
     # Where some length is allowed, it is the one that is found.
-    found = fill(model(), "ab", "cd", min_length=3, max_length=5, seed=1, num=ALL, no_repeat=1, ban="d")
-    assert {len(one.text) for one in found.alternatives} == {3, 4}
-    assert found.exact == (either_way == "exact")
+    filled = fill(model(), "ab", "cd", min_length=3, max_length=5, seed=1, num=ALL, no_repeat=1, ban="d")
+    assert {len(alternative.text) for alternative in filled.alternatives} == {3, 4}
+    assert filled.exact == (either_way == "exact")
 
 
 def test_a_ban_of_all_characters_leaves_the_empty_gap() -> None:
@@ -535,10 +535,10 @@ def test_a_ban_of_all_characters_leaves_the_empty_gap() -> None:
 def test_a_folded_character_is_never_written_but_may_stand_around_the_gap(either_way: str) -> None:
     file = small_model(characters=LETTERS, folded="xyz", bidirectional=True)
     file.arrays["output.bias"][-1] += 5
-    found = fill(file, "axb", "yzc", length=3, seed=1, num=ALL)
-    assert found.exact == (either_way == "exact")
-    assert found.found > 3
-    assert set("".join(one.text for one in found.alternatives)) <= set(LETTERS)
+    filled = fill(file, "axb", "yzc", length=3, seed=1, num=ALL)
+    assert filled.exact == (either_way == "exact")
+    assert filled.found > 3
+    assert set("".join(alternative.text for alternative in filled.alternatives)) <= set(LETTERS)
 
 
 def test_a_gap_from_a_file_from_bits_and_with_a_config_is_the_same(either_way: str, tmp_path: Path) -> None:
@@ -559,21 +559,21 @@ def test_a_filler_may_fill_many_gaps_and_none_changes_another(either_way: str) -
     filler = Filler(model(), seed=1, particles=20)
     texts = ["ab", "abc", "", "abcd", "b", "ab", *("abcd"[at % 4] * 3 for at in range(9)), "abc", "d" * 50, "ab"]
     for number, before in enumerate(texts):
-        found = filler.fill(before, "cd", 3, num=2, number=number)
-        assert found == Filler(model(), seed=1, particles=20).fill(before, "cd", 3, num=2, number=number)
-        assert found.exact == (either_way == "exact")
+        filled = filler.fill(before, "cd", 3, num=2, number=number)
+        assert filled == Filler(model(), seed=1, particles=20).fill(before, "cd", 3, num=2, number=number)
+        assert filled.exact == (either_way == "exact")
 
 
 # Long gaps.
 
 
 def test_a_gap_longer_than_the_guesses_reach() -> None:
-    found = fill(model(), "ab", "cd", length=70, seed=1, num=2, particles=16)
-    assert not found.exact
-    assert [len(one.text) for one in found.alternatives] == [70] * len(found.alternatives)
-    for one in found.alternatives:
-        assert (one.log_prob, one.log_prob_after) == pytest.approx(
-            scores_by_hand(model(), "ab", one.text, "cd"), abs=1e-3
+    filled = fill(model(), "ab", "cd", length=70, seed=1, num=2, particles=16)
+    assert not filled.exact
+    assert [len(alternative.text) for alternative in filled.alternatives] == [70] * len(filled.alternatives)
+    for alternative in filled.alternatives:
+        assert (alternative.log_prob, alternative.log_prob_after) == pytest.approx(
+            scores_by_hand(model(), "ab", alternative.text, "cd"), abs=1e-3
         )
     mixed = fill(model(), "ab", "cd", min_length=62, max_length=67, seed=1, particles=12, no_repeat=4)
     assert 62 <= len(mixed.most_likely.text) <= 67
@@ -593,20 +593,20 @@ def whole_characters(text: str, length: int) -> bool:
 def test_in_bytes_a_gap_is_whole_characters(cell: str) -> None:
     file, sizes = model(cell, "byte", scale=1.0), set()
     for before, after, length in ((BEFORE, AFTER, 3), ("", AFTER, 1), (BEFORE, "", 2), (BEFORE, "\u20ac" * 45, 2)):
-        found = fill(file, before, after, length=length, seed=1, num=ALL, particles=40, no_repeat=2)
-        assert not found.exact
-        assert 1 <= found.effective_sample_size <= 40
-        assert len(table(found)) == found.found
-        for one in found.alternatives:
-            assert whole_characters(one.text, length)
-            sizes |= {len(character.encode()) for character in one.text}
-        for one in found.alternatives[:2]:
-            expected = scores_by_hand(file, before, one.text, after)
-            assert (one.log_prob, one.log_prob_after) == pytest.approx(expected, abs=1e-4)
+        filled = fill(file, before, after, length=length, seed=1, num=ALL, particles=40, no_repeat=2)
+        assert not filled.exact
+        assert 1 <= filled.effective_sample_size <= 40
+        assert len(table(filled)) == filled.found
+        for alternative in filled.alternatives:
+            assert whole_characters(alternative.text, length)
+            sizes |= {len(character.encode()) for character in alternative.text}
+        for alternative in filled.alternatives[:2]:
+            expected = scores_by_hand(file, before, alternative.text, after)
+            assert (alternative.log_prob, alternative.log_prob_after) == pytest.approx(expected, abs=1e-4)
     assert sizes == {1, 2, 3, 4}
     assert fill(file, BEFORE, AFTER, length=0, seed=1).alternatives[0].text == ""
-    banned = fill(file, BEFORE, AFTER, length=2, seed=1, num=ALL, particles=40, ban=found.alternatives[0].text)
-    assert not set("".join(one.text for one in banned.alternatives)) & set(found.alternatives[0].text)
+    banned = fill(file, BEFORE, AFTER, length=2, seed=1, num=ALL, particles=40, ban=filled.alternatives[0].text)
+    assert not set("".join(alternative.text for alternative in banned.alternatives)) & set(filled.alternatives[0].text)
 
 
 def byte_gaps(file: ModelFile, before: str, lengths: range, top_k: int) -> Iterator[tuple[str, float]]:
@@ -639,20 +639,20 @@ def byte_gaps(file: ModelFile, before: str, lengths: range, top_k: int) -> Itera
 @pytest.mark.parametrize(("lengths", "top_k"), [(range(1, 2), 4), (range(3), 2)])
 def test_in_bytes_the_evidence_is_that_of_a_walk_by_hand(lengths: range, top_k: int) -> None:
     file, config = model("lstm", "byte"), {"top_k": top_k, "temperature": 4}  # which evens gaps out
-    given = BEFORE, AFTER, lengths.start, lengths.stop - 1
+    arguments = BEFORE, AFTER, lengths.start, lengths.stop - 1
     gaps = dict(byte_gaps(file, BEFORE, lengths, top_k))
     assert max(len(character.encode()) for gap in gaps for character in gap) > 2
     assert len({len(gap.encode()) for gap in gaps}) > 2
     logs = {gap: log_prob + scores_by_hand(file, BEFORE, gap, AFTER)[1] for gap, log_prob in gaps.items()}
-    log_evidence = float(log_sum(np.array(list(logs.values())) / 4 - np.log(len(lengths))))
+    log_evidence = float(log_sum_exp(np.array(list(logs.values())) / 4 - np.log(len(lengths))))
     filler = Filler(file, seed=1, particles=120, **config)
-    found = [filler.fill(*given, number=number) for number in range(25)]
-    ratios = np.exp([one.log_evidence - log_evidence for one in found])
+    fills = [filler.fill(*arguments, number=number) for number in range(25)]
+    ratios = np.exp([filled.log_evidence - log_evidence for filled in fills])
     assert ratios.std() > 0.001
     averages_to_one(ratios, 0.2)
-    for gap, one in table(Filler(file, seed=1, particles=600, **config).fill(*given, num=ALL)).items():
-        assert one.score == pytest.approx(logs[gap], abs=1e-4)
-    shares, size = weighted(file, *given, 600, 1, **config)
+    for gap, alternative in table(Filler(file, seed=1, particles=600, **config).fill(*arguments, num=ALL)).items():
+        assert alternative.score == pytest.approx(logs[gap], abs=1e-4)
+    shares, size = weighted(file, *arguments, 600, 1, **config)
     for gap, log in logs.items():
         share = np.exp(log / 4 - log_evidence) / len(lengths)
         assert abs(shares.get(gap, 0) - share) < 5 * np.sqrt(share / size) + 8 / size
@@ -664,28 +664,28 @@ def test_in_bytes_guesses_change_the_evidence_by_chance_only() -> None:
     steered = np.array([filler.fill(BEFORE, AFTER, 1, 2, number=number).log_evidence for number in range(20)])
     unsteered = np.array([blind(file, BEFORE, AFTER, 1, 2, 600, seed) for seed in range(20)])
     top = unsteered.max()
-    one, other = np.exp(steered - top), np.exp(unsteered - top)
-    error = np.sqrt(one.var() / len(one) + other.var() / len(other))
-    assert error < 0.1 * other.mean()
-    assert abs(one.mean() - other.mean()) < 4 * error
+    with_guesses, without = np.exp(steered - top), np.exp(unsteered - top)
+    error = np.sqrt(with_guesses.var() / len(with_guesses) + without.var() / len(without))
+    assert error < 0.1 * without.mean()
+    assert abs(with_guesses.mean() - without.mean()) < 4 * error
 
 
 # The guesses.
 
 
 def look(file: ModelFile, before: str, gaps: list[str], after: str, length: int) -> tuple[Lookahead, Prefixes]:
-    """A lookahead, and prefixes to judge."""
+    """A lookahead, and prefixes to propose ids for."""
     prefixes = [root_of(file, before + gap) for gap in gaps]
     joined = prefixes[0]
-    for one in prefixes[1:]:
-        joined = joined.join(one)
+    for prefix in prefixes[1:]:
+        joined = joined.join(prefix)
     ids = file.vocabulary.encode(after)
     ahead = Lookahead(file, ids, length, 7, new_stepper(file.config, file.arrays, "cpu", "backward"))
     return ahead, joined
 
 
 @pytest.mark.parametrize("unit", ["character", "byte"])
-def test_what_a_judge_says_is_a_distribution_and_a_mean_match(unit: str) -> None:
+def test_a_proposal_is_a_distribution_and_a_mean_match(unit: str) -> None:
     file = model("gru", unit, num_layers=2)
     ahead, prefixes = look(file, "ab", ["a", "b", "cd"], "cab", 6)
     assert ahead.horizon == 6
@@ -732,8 +732,8 @@ def test_guesses_are_what_the_backward_sampler_writes(unit: str) -> None:
     for guess in (0, 5, GUESSES - 1):
         for distance in range(4):
             logits, state = None, stepper.start(1)
-            for one in file.vocabulary.encode(texts[guess][3 - distance :] + "cab")[::-1]:
-                logits, state = stepper.step(np.array([one]), state)
+            for read_id in file.vocabulary.encode(texts[guess][3 - distance :] + "cab")[::-1]:
+                logits, state = stepper.step(np.array([read_id]), state)
             assert np.abs(ahead.logits[distance, guess] - logits[0]).max() < 1e-5
             assert np.abs(ahead.hidden[distance, guess] - state[-1][0, :8]).max() < 1e-5
 
@@ -754,7 +754,7 @@ def test_a_one_way_model_says_how_to_get_one_that_reads_both(tmp_path: Path) -> 
         assert in_one_line(error)
 
 
-def test_wrong_lengths_and_settings_are_told() -> None:
+def test_wrong_lengths_and_settings_are_errors() -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"length": -1}, "length is -1: it must be 0 to 100,000"),
         ({"min_length": -2, "max_length": 3}, "min_length is -2: it must be 0 to 100,000"),
@@ -770,9 +770,9 @@ def test_wrong_lengths_and_settings_are_told() -> None:
         ({"length": 3, "top_p": 2}, "top_p is 2.0"),
         ({"length": 3, "config": SampleConfig(), "top_k": 2}, "give top_k in the config or beside it, not both"),
     ]
-    for given, message in wrong:
+    for settings, message in wrong:
         with pytest.raises(SettingError, match=message) as error:
-            fill(model(), "ab", "cd", **given)
+            fill(model(), "ab", "cd", **settings)
         assert in_one_line(error)
     assert gap_lengths(3, None, None) == (3, 3)
     assert gap_lengths(None, None, 4) == (0, 4)
@@ -790,7 +790,7 @@ def test_unknown_characters_are_named(either_way: str) -> None:
     assert Filler(model(), seed=1, unknown="skip").fill("ab", "Z", 2).alternatives[0].log_prob_after == 0
 
 
-def test_weights_too_large_to_compute_with_are_told() -> None:
+def test_weights_too_large_to_compute_with_are_an_error() -> None:
     file = small_model(bidirectional=True)
     file.arrays["output.bias"][:2] = np.inf
     with pytest.raises(ChargenError, match="not finite"):

@@ -179,20 +179,20 @@ def test_a_step_that_is_not_finite_never_happened(captured: bool) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_captured_graph_writes_what_the_loop_writes(cell: str, settings: dict, monkeypatch) -> None:
     network = build_model(file_of(cell), NAME)
-    rows, turns, size = 5, 90, network.vocabulary_size
+    rows, length, size = 5, 90, network.vocabulary_size
     random = np.random.default_rng(0)
     chunks = []
     for captured in (True, False):
         if not captured:
-            monkeypatch.setattr(torch_engine._Turns, "_capture", lambda self: None)
+            monkeypatch.setattr(torch_engine._Writer, "_capture", lambda self: None)
         stepper = TorchStepper(network)
         sampler = Sampler(network, SampleConfig(**settings), vocabulary=file_of(cell).vocabulary, stepper=stepper)
-        rules, which = sampler._rules.of(sampler._streams)
+        rules, mask_index = sampler._rule_table.rules_for(sampler._streams)
         random = np.random.default_rng(0)
         logits = random.normal(size=(rows, size)).astype(np.float32)
-        uniforms = random.random((rows, turns))
-        chunk = stepper.write(logits, stepper.start(rows), uniforms, rules, np.repeat(which, rows), sampler.config)
-        assert captured == (stepper._turns.graph is not None) or NAME == "cpu"
+        uniforms = random.random((rows, length))
+        chunk = stepper.write(logits, stepper.start(rows), uniforms, rules, np.repeat(mask_index, rows), sampler.config)
+        assert captured == (stepper._writer.graph is not None) or NAME == "cpu"
         chunks.append(chunk)
     assert np.array_equal(chunks[0].ids, chunks[1].ids)
     assert np.array_equal(chunks[0].logits, chunks[1].logits)

@@ -30,7 +30,8 @@ from chargen.cli.terminal import escape_control
 from chargen.data.corpus import Corpus
 from chargen.errors import ChargenError, ModelFileError
 from chargen.model.config import ModelConfig
-from chargen.sampling.sampler import STATE_KIND, Sampler
+from chargen.sampling.sampler import Sampler
+from chargen.sampling.sampler_state import STATE_KIND
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, read_model, save_model
 from chargen.storage.quantize import SCALE, quantize

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.cloze import NumpyCloze
-from chargen.decoding.compiled_engine import Decoder
+from chargen.decoding.compiled_engine import CompiledStepper
 from chargen.decoding.numpy_engine import NumpyStepper, State, Stepper
 from chargen.decoding.rules import Rules
 from chargen.decoding.torch_engine import TorchStepper
@@ -36,8 +36,8 @@ def walk(stepper: Stepper, ids: np.ndarray, state: State | None = None) -> tuple
     state = stepper.start(len(ids)) if state is None else state
     logits = []
     for column in ids.T:
-        one, state = stepper.step(column, state)
-        logits.append(one)
+        output, state = stepper.step(column, state)
+        logits.append(output)
     return np.stack(logits, axis=1), state
 
 
@@ -71,12 +71,12 @@ def test_both_steppers_agree_and_take_over_each_others_state(cell: str) -> None:
     assert np.abs(np.concatenate([there, back], axis=1) - expected).max() < 1e-5
     again, _ = walk(theirs, ids[:, 10:], walk(ours, ids[:, :10])[1])
     assert np.abs(again - expected[:, 10:]).max() < 1e-5
-    for one, other in zip(last, end, strict=True):
-        assert one.dtype == other.dtype == np.float32
-        assert np.abs(one - other).max() < 1e-5
-    for one, other in zip(ours.start(5), theirs.start(5), strict=True):
-        assert np.array_equal(one, other)
-        assert not one.any()
+    for array, other in zip(last, end, strict=True):
+        assert array.dtype == other.dtype == np.float32
+        assert np.abs(array - other).max() < 1e-5
+    for array, other in zip(ours.start(5), theirs.start(5), strict=True):
+        assert np.array_equal(array, other)
+        assert not array.any()
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -109,7 +109,7 @@ def test_rows_never_mix(order: list[int], cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_step_changes_nothing_it_was_given(cell: str) -> None:
+def test_a_step_changes_none_of_its_arguments(cell: str) -> None:
     model = small_model(cell)
     for stepper in (numpy_stepper(model), TorchStepper(build_model(model))):
         _, state = walk(stepper, some_ids(2, 3, len(model.vocabulary)))
@@ -119,7 +119,7 @@ def test_a_step_changes_nothing_it_was_given(cell: str) -> None:
         second, _ = stepper.step(ids, state)
         assert np.array_equal(first, second)
         assert all(np.array_equal(layer, copy) for layer, copy in zip(state, copies, strict=True))
-        assert not any(np.shares_memory(one, other) for one, other in zip(state, after, strict=True))
+        assert not any(np.shares_memory(array, other) for array, other in zip(state, after, strict=True))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -143,7 +143,7 @@ def test_large_weights_saturate_without_a_warning(cell: str) -> None:
 
 
 def test_one_lstm_step_by_hand() -> None:
-    """One unit, one number per character, every weight written out."""
+    """One hidden unit, one number per character, every weight written out."""
     config = small_model(num_layers=1, hidden_size=1).config
     layer = "forward_layers.0."
     arrays = {
@@ -175,7 +175,11 @@ V, R, T = 10, 3, 4
 @cache
 def every_stepper(cell: str = "lstm") -> tuple[Stepper, ...]:
     file = small_model(cell)
-    return NumpyStepper(file.config, file.arrays), Decoder(file.config, file.arrays), TorchStepper(build_model(file))
+    return (
+        NumpyStepper(file.config, file.arrays),
+        CompiledStepper(file.config, file.arrays),
+        TorchStepper(build_model(file)),
+    )
 
 
 def fitting(rows: int = R) -> dict[str, Any]:
@@ -254,13 +258,13 @@ def test_what_does_not_fit_is_refused_in_the_same_line_by_every_stepper(method: 
         if method == "read" and name == "ids":
             given_["counts"][:] = T
         given_[name] = change(given_[name])
-        told = set()
+        messages = set()
         for stepper in every_stepper():
             with pytest.raises(ArgumentError) as error:
                 call(stepper, method, given_)
-            told.add(str(error.value))
-        assert len(told) == 1, (method, name, told)
-        assert "\n" not in told.pop()
+            messages.add(str(error.value))
+        assert len(messages) == 1, (method, name, messages)
+        assert "\n" not in messages.pop()
 
 
 @pytest.mark.parametrize("rows", [1, R])
@@ -295,8 +299,8 @@ def test_arrays_of_any_layout_and_type_give_the_same(cell: str, method: str, row
             for name in USED[method] - {"config"}:
                 value = given_[name]
                 other[name] = tuple(map(change, value)) if name == "state" else change(value)
-            found = call(stepper, method, other)
-            assert all(np.array_equal(one, two) for one, two in zip(found, expected, strict=True))
+            results = call(stepper, method, other)
+            assert all(np.array_equal(ours, theirs) for ours, theirs in zip(results, expected, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["float32", "bf16", "int8"])
@@ -305,7 +309,7 @@ def test_weights_that_are_not_those_of_the_model_are_refused_by_every_stepper(ce
     file = small_model(cell, bidirectional=True)
     arrays = file.arrays if kind == "float32" else quantize(file.arrays, kind)
     for direction in file.config.directions:
-        for make in (NumpyStepper, Decoder):
+        for make in (NumpyStepper, CompiledStepper):
             make(file.config, arrays, direction)
             for name in arrays:
                 other = "backward" if direction == "forward" else "forward"
@@ -329,7 +333,7 @@ def test_weights_in_float64_and_in_any_layout_are_read() -> None:
     file = small_model()
     other = {name: np.asfortranarray(array.astype(np.float64)) for name, array in file.arrays.items()}
     ids = some_ids(3, 5, V)
-    for make in (NumpyStepper, Decoder):
+    for make in (NumpyStepper, CompiledStepper):
         expected, _ = walk(make(file.config, file.arrays), ids)
         assert np.array_equal(walk(make(file.config, other), ids)[0], expected)
 
@@ -337,16 +341,16 @@ def test_weights_in_float64_and_in_any_layout_are_read() -> None:
 def test_other_things_than_models_have_no_stepper() -> None:
     file = small_model()
     for config, arrays in ((None, file.arrays), (file.config, None), (file.config, {}), ("lstm", file.arrays)):
-        for make in (NumpyStepper, Decoder):
+        for make in (NumpyStepper, CompiledStepper):
             with pytest.raises(ArgumentError):
                 make(config, arrays)  # type: ignore[arg-type]
     for direction in ("backward", "up", None):
-        for make in (NumpyStepper, Decoder):
+        for make in (NumpyStepper, CompiledStepper):
             with pytest.raises(ChargenError):
                 make(file.config, file.arrays, direction)  # type: ignore[arg-type]
     empty = replace(file, arrays={name: array[:0] for name, array in file.arrays.items()})
     with pytest.raises(ArgumentError):
-        Decoder(file.config, empty.arrays)
+        CompiledStepper(file.config, empty.arrays)
 
 
 def test_a_cloze_layer_in_numpy_reads_only_what_fits_it() -> None:
@@ -372,4 +376,4 @@ def test_a_model_without_memory_writes_nothing() -> None:
 def test_a_sampler_takes_no_stepper_of_another_model(other: dict[str, Any]) -> None:
     file = small_model(**other)
     with pytest.raises(SettingError, match="stepper is of another model"):
-        Sampler(small_model(), seed=1, stepper=Decoder(file.config, file.arrays))
+        Sampler(small_model(), seed=1, stepper=CompiledStepper(file.config, file.arrays))

@@ -1,4 +1,4 @@
-"""A text that nobody gave a length ends with a line or a word; one with a length has it."""
+"""A text without a length ends with a line or a word; a text with a length has that length."""
 
 from functools import cache
 from typing import Any
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chargen import Sampler
 from chargen.data.vocabulary import Vocabulary
-from chargen.sampling.rounding import LINE, WORD, Rounding
+from chargen.sampling.rounding import MAX_LINE, MAX_WORD, Rounding
 from chargen.storage.model_file import ModelFile
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -20,19 +20,19 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 def model(characters: str, unit: str = "character", often: str = "") -> ModelFile:
     """A model that writes some characters rarely, so that lines and words are long, or often."""
     file = small_model(characters=characters, unit=unit, scale=1.0, bidirectional=True)
-    for one in "\n ":
-        if unit == "byte" or one in file.vocabulary.characters:
-            file.arrays["output.bias"][file.vocabulary.encode(one)] += 2.0 if one in often else -3.0
+    for character in "\n ":
+        if unit == "byte" or character in file.vocabulary.characters:
+            file.arrays["output.bias"][file.vocabulary.encode(character)] += 2.0 if character in often else -3.0
     return file
 
 
 def texts(sampler: Sampler, length: int) -> list[str]:
     """In the order of writing."""
-    found = [""] * sampler.num
-    for turn in sampler.write(length, rounded=True):
-        for one in turn:
-            found[one.stream] += one.character
-    return found
+    written = [""] * sampler.num
+    for characters in sampler.write(length, rounded=True):
+        for character in characters:
+            written[character.stream] += character.character
+    return written
 
 
 def by_hand(text: str, length: int, line: int, word: int) -> str:
@@ -62,9 +62,9 @@ def test_texts_end_where_lines_or_words_do(
         return
     given_: dict[str, Any] = {"seed": 1, "num": num, "direction": direction, "ban": ban}
     file = model(characters, often=often)
-    line = LINE * ("\n" in set(characters) - set(ban))
-    word = WORD * bool(set(characters) & set(" \t") - set(ban))
-    plain = [sample.text for sample in Sampler(file, **given_).generate_all(length + LINE + WORD + 1)]
+    line = MAX_LINE * ("\n" in set(characters) - set(ban))
+    word = MAX_WORD * bool(set(characters) & set(" \t") - set(ban))
+    plain = [sample.text for sample in Sampler(file, **given_).generate_all(length + MAX_LINE + MAX_WORD + 1)]
     plain = [text[::-1] for text in plain] if direction == "backward" else plain
     assert texts(Sampler(file, **given_), length) == [by_hand(text, length, line, word) for text in plain]
 
@@ -72,8 +72,8 @@ def test_texts_end_where_lines_or_words_do(
 def test_in_bytes_characters_are_counted() -> None:
     file = model(LETTERS, "byte")
     (text,) = texts(Sampler(file, seed=1), 20)
-    assert 20 <= len(text) <= 20 + LINE + WORD
-    assert text == by_hand(Sampler(file, seed=1).generate(20 + LINE + WORD + 1), 20, LINE, WORD)
+    assert 20 <= len(text) <= 20 + MAX_LINE + MAX_WORD
+    assert text == by_hand(Sampler(file, seed=1).generate(20 + MAX_LINE + MAX_WORD + 1), 20, MAX_LINE, MAX_WORD)
 
 
 def test_a_state_stands_where_the_rounded_text_ends() -> None:
@@ -94,15 +94,21 @@ def test_a_stop_text_and_a_length_are_as_ever() -> None:
     assert texts(Sampler(file, seed=1), 0) == [""]
 
 
-@pytest.mark.parametrize("more", [0, 5])
-def test_without_rounding_a_text_ends_at_its_length(more: int) -> None:
+@pytest.mark.parametrize("excess", [0, 5])
+def test_without_rounding_a_text_ends_at_its_length(excess: int) -> None:
     assert [Rounding().ends("a", at) for at in (-2, -1, 0)] == [False, False, True]
-    ends = [Rounding(2, 2).ends(one, more) for one in "a\n "]
-    assert ends == ([False, True, False] if more == 0 else [False, True, True])
+    ends = [Rounding(2, 2).ends(character, excess) for character in "a\n "]
+    assert ends == ([False, True, False] if excess == 0 else [False, True, True])
 
 
 def test_what_ends_lines_and_words_is_what_a_model_can_write() -> None:
     known = [Vocabulary(""), Vocabulary("\n"), Vocabulary("\u3000"), Vocabulary("\n "), Vocabulary(unit="byte")]
-    found = [Rounding.of(one, "") for one in known]
-    assert found == [Rounding(), Rounding(LINE), Rounding(0, WORD), Rounding(LINE, WORD), Rounding(LINE, WORD)]
+    roundings = [Rounding.of(vocabulary, "") for vocabulary in known]
+    assert roundings == [
+        Rounding(),
+        Rounding(MAX_LINE),
+        Rounding(0, MAX_WORD),
+        Rounding(MAX_LINE, MAX_WORD),
+        Rounding(MAX_LINE, MAX_WORD),
+    ]
     assert Rounding.of(known[-1], "\n ") == Rounding()

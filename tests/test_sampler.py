@@ -46,26 +46,26 @@ seeds = st.integers(0, MAX_SEED)
 cuts = st.lists(st.integers(0, 9), min_size=1, max_size=5)
 
 
-def new(kind: tuple[str, str] = ("lstm", "character"), **given: Any) -> Sampler:
-    return Sampler(model(kind[0], unit=kind[1]), **{"seed": 1, **given})
+def new(kind: tuple[str, str] = ("lstm", "character"), **settings: Any) -> Sampler:
+    return Sampler(model(kind[0], unit=kind[1]), **{"seed": 1, **settings})
 
 
 def by_hand(file: ModelFile, config: SampleConfig, seed: int, index: int, prime: str) -> Iterator[tuple[str, float]]:
     """The slow twin: one stream of characters with their log-probabilities, nothing carried but a loop's variables."""
     stepper, rules = NumpyStepper(file.config, file.arrays), Constraints(file.vocabulary, config.ban, config.no_repeat)
     logits, state, draws, partial, total = np.log(file.counts)[None], stepper.start(1), 0, b"", 0.0
-    for one in file.vocabulary.encode(prime):
-        logits, state = stepper.step(np.array([one]), state)
-    rules.read(prime)
+    for read_id in file.vocabulary.encode(prime):
+        logits, state = stepper.step(np.array([read_id]), state)
+    rules.note_read(prime)
     while True:
         number = float(uniform(seed, index, draws, Purpose.SAMPLE))
-        one = choose(logits[0], rules.mask(partial), number, config)
-        total += log_softmax(logits[0])[one]
-        logits, state = stepper.step(np.array([one]), state)
+        read_id = choose(logits[0], rules.mask(partial), number, config)
+        total += log_softmax(logits[0])[read_id]
+        logits, state = stepper.step(np.array([read_id]), state)
         draws += 1
-        partial += bytes([one]) if file.vocabulary.byte_mode else file.vocabulary.characters[one].encode()
+        partial += bytes([read_id]) if file.vocabulary.byte_mode else file.vocabulary.characters[read_id].encode()
         if len(partial) == utf8_length(partial[0]):
-            rules.wrote(partial.decode())
+            rules.note_written(partial.decode())
             yield partial.decode(), total
             partial, total = b"", 0.0
 
@@ -282,15 +282,15 @@ def test_a_loaded_state_goes_on_identically(
 
 def test_a_state_can_stand_inside_a_character(tmp_path: Path) -> None:
     """Stream 0 is left after its first character, while another has written only a part of one."""
-    found = 0
+    inside = 0
     for seed in range(10):
         first, second = (new(("lstm", "byte"), num=3, seed=seed) for _ in range(2))
         next(first.write())
-        found += any(stream.partial for stream in first._streams)
+        inside += any(stream.partial for stream in first._streams)
         first.save_state(tmp_path / "state")
         second.load_state(tmp_path / "state")
         assert second.generate_all(3) == first.generate_all(3)
-    assert found
+    assert inside
 
 
 @pytest.mark.parametrize("settings", [{"num": 4000}, {"no_repeat": 12}])
@@ -342,19 +342,19 @@ def test_reset_forgets_everything() -> None:
 
 
 def test_reseed_goes_on_with_the_draws_of_the_other_seed() -> None:
-    one, other = new(seed=1), new(seed=2)
-    for sampler in (one, other):
+    first, second = new(seed=1), new(seed=2)
+    for sampler in (first, second):
         sampler.feed("abc")
         sampler.generate(5)
-    one.reset()
-    one.feed("abc")
-    begun = one.generate(5)
-    one.reseed(2)
+    first.reset()
+    first.feed("abc")
+    begun = first.generate(5)
+    first.reseed(2)
     twin = new(seed=1)
     twin.feed("abc")
     assert twin.generate(5) == begun
-    assert one.seed == 2
-    assert one.generate(30) != twin.generate(30)
+    assert first.seed == 2
+    assert first.generate(30) != twin.generate(30)
     certain = [new(temperature=0), new(temperature=0)]
     certain[0].reseed(99)
     assert certain[0].generate(20) == certain[1].generate(20)
@@ -432,7 +432,7 @@ def test_a_torch_model_writes_what_its_file_writes(tmp_path: Path) -> None:
     ]
     assert len({door.generate(60) for door in doors}) == 1
     uniform_start = Sampler(build_model(file), seed=0, num=900, vocabulary=file.vocabulary).generate_all(1)
-    counts = [[sample.text for sample in uniform_start].count(one) for one in file.vocabulary.characters]
+    counts = [[sample.text for sample in uniform_start].count(character) for character in file.vocabulary.characters]
     assert max(abs(count - 90) for count in counts) < 40
 
 
@@ -473,8 +473,8 @@ def test_a_sampler_and_a_filler_take_a_model_however_it_is_given(tmp_path):
     save_model(tmp_path / "model.safetensors", file)
     network = build_model(file)
     texts = [
-        Sampler(model, seed=1, **given).generate(30)
-        for model, given in [
+        Sampler(model, seed=1, **arguments).generate(30)
+        for model, arguments in [
             (file, {}),
             (tmp_path, {}),
             (str(tmp_path / "model.safetensors"), {}),

@@ -37,7 +37,7 @@ def length_of(low: int, high: int | None) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "parts", "found"),
+    ("text", "parts", "lengths"),
     [
         ("___", ("", ""), ((1, 2),)),
         ("a___b", ("a", "b"), ((1, 2),)),
@@ -60,8 +60,8 @@ def length_of(low: int, high: int | None) -> str:
         ("line\n___\nline", ("line\n", "\nline"), ((1, 2),)),
     ],
 )
-def test_worked_examples(text: str, parts: tuple[str, ...], found: tuple[tuple[int, int], ...]) -> None:
-    assert Template.parse(text, lengths=(1, 2)) == Template(parts, found)
+def test_worked_examples(text: str, parts: tuple[str, ...], lengths: tuple[tuple[int, int], ...]) -> None:
+    assert Template.parse(text, lengths=(1, 2)) == Template(parts, lengths)
 
 
 @given(
@@ -81,9 +81,9 @@ def test_a_text_is_taken_apart_as_it_was_put_together(parts: list[str], own: lis
 
 @given(markers, st.lists(st.text("xyz{5}", max_size=4), min_size=2, max_size=4))
 def test_any_text_may_mark_gaps_and_means_itself(marker: str, parts: list[str]) -> None:
-    found = Template.parse(marker.join(f"\0{part}" for part in parts), marker, (3, 4))
-    assert found.parts == tuple(f"\0{part}" for part in parts)
-    assert found.lengths == ((3, 4),) * (len(parts) - 1)
+    parsed = Template.parse(marker.join(f"\0{part}" for part in parts), marker, (3, 4))
+    assert parsed.parts == tuple(f"\0{part}" for part in parts)
+    assert parsed.lengths == ((3, 4),) * (len(parts) - 1)
 
 
 @pytest.mark.parametrize("marker", [".*", "[gap]", "a|b", "(?", "\\", "$", "^", "{}", "{5}", "**", "\n"])
@@ -121,9 +121,9 @@ def test_lengths_need_no_default_where_all_gaps_say_theirs() -> None:
 # What is filled in.
 
 
-def together(one: Filled, template: Template) -> str:
+def together(filled: Filled, template: Template) -> str:
     pieces = [template.parts[0]]
-    for gap, part in zip(one.gaps, template.parts[1:], strict=True):
+    for gap, part in zip(filled.gaps, template.parts[1:], strict=True):
         pieces += [gap.text, part]
     return "".join(pieces)
 
@@ -139,24 +139,24 @@ def test_texts_keep_their_parts_and_differ_in_the_first_gap(
     parts: list[str], ranges: list[tuple[int, int]], num: int, seed: int
 ) -> None:
     template = Template(tuple(parts), tuple((low, low + more) for low, more in ranges[: len(parts) - 1]))
-    found = list(fill_gaps(filler(seed=seed), template, num))
-    assert 1 <= len(found) <= num
-    for one in found:
-        assert one.text == together(one, template)
-        assert len(one.gaps) == len(one.fills) == len(template.lengths)
-        for gap, (low, high) in zip(one.gaps, template.lengths, strict=True):
+    results = list(fill_gaps(filler(seed=seed), template, num))
+    assert 1 <= len(results) <= num
+    for filled in results:
+        assert filled.text == together(filled, template)
+        assert len(filled.gaps) == len(filled.fills) == len(template.lengths)
+        for gap, (low, high) in zip(filled.gaps, template.lengths, strict=True):
             assert low <= len(gap.text) <= high
             assert set(gap.text) <= set(LETTERS)
-    assert len({one.gaps[0].text for one in found}) == len(found)
+    assert len({filled.gaps[0].text for filled in results}) == len(results)
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
 @pytest.mark.parametrize("length", ["{2}", "{7}"], ids=["exact", "particles"])
 def test_the_first_ones_are_the_same_however_many_are_wanted(length: str, temperature: float) -> None:
     template = Template.parse(f"ab ___{length} c ___{length}d")
-    found = {num: list(fill_gaps(filler(temperature=temperature), template, num)) for num in (1, 2, 5)}
-    assert [len(each) for each in found.values()] == [1, 2, 5]
-    texts = {num: [one.text for one in each] for num, each in found.items()}
+    results = {num: list(fill_gaps(filler(temperature=temperature), template, num)) for num in (1, 2, 5)}
+    assert [len(ways) for ways in results.values()] == [1, 2, 5]
+    texts = {num: [filled.text for filled in ways] for num, ways in results.items()}
     assert texts[1] == texts[5][:1]
     assert texts[2] == texts[5][:2]
     assert len(set(texts[5])) == 5
@@ -164,19 +164,19 @@ def test_the_first_ones_are_the_same_however_many_are_wanted(length: str, temper
 
 def test_each_gap_is_filled_between_what_was_written_and_the_next_gap() -> None:
     template, writer = Template.parse("ab ___{2}cd___{1-2} a___{6}b"), filler()
-    for way, one in enumerate(fill_gaps(writer, template, 3)):
-        assert one.gaps[0] == writer.fill("ab ", "cd", 2, num=3).alternatives[way]
-        second = writer.fill(f"ab {one.gaps[0].text}cd", " a", 1, 2, number=(1 << 32) + way)
-        third = writer.fill(f"ab {one.gaps[0].text}cd{one.gaps[1].text} a", "b", 6, number=(2 << 32) + way)
-        assert one.gaps[1:] == (second.alternatives[0], third.alternatives[0])
-        assert one.fills[1:] == (second, third)
+    for way, filled in enumerate(fill_gaps(writer, template, 3)):
+        assert filled.gaps[0] == writer.fill("ab ", "cd", 2, num=3).alternatives[way]
+        second = writer.fill(f"ab {filled.gaps[0].text}cd", " a", 1, 2, number=(1 << 32) + way)
+        third = writer.fill(f"ab {filled.gaps[0].text}cd{filled.gaps[1].text} a", "b", 6, number=(2 << 32) + way)
+        assert filled.gaps[1:] == (second.alternatives[0], third.alternatives[0])
+        assert filled.fills[1:] == (second, third)
 
 
 def test_gaps_of_one_text_draw_numbers_of_their_own() -> None:
     """With the same surroundings they would else all be filled alike."""
     template = Template(("a", "a", "a", "a", "a"), ((3, 3),) * 4)
-    (one,) = fill_gaps(filler(), template)
-    assert len({gap.text for gap in one.gaps}) > 1
+    (filled,) = fill_gaps(filler(), template)
+    assert len({gap.text for gap in filled.gaps}) > 1
 
 
 def test_the_same_seed_writes_the_same_text_again_and_another_another() -> None:
@@ -187,14 +187,14 @@ def test_the_same_seed_writes_the_same_text_again_and_another_another() -> None:
 
 
 @pytest.mark.parametrize(("num", "gaps"), [(1, 1), (1, 3), (4, 1), (4, 3)])
-def test_progress_is_told_after_every_gap(num: int, gaps: int) -> None:
+def test_progress_is_reported_after_every_gap(num: int, gaps: int) -> None:
     calls: list[int] = []
     template = Template(("a",) * (gaps + 1), ((1, 1),) * gaps)
-    found = fill_gaps(filler(), template, num, lambda: calls.append(1))
+    results = fill_gaps(filler(), template, num, lambda: calls.append(1))
     assert calls == []
-    next(found)
+    next(results)
     assert len(calls) == gaps
-    rest = list(found)
+    rest = list(results)
     assert len(rest) == num - 1
     assert len(calls) == 1 + num * (gaps - 1)
 
@@ -202,8 +202,8 @@ def test_progress_is_told_after_every_gap(num: int, gaps: int) -> None:
 def test_fewer_ways_are_returned_where_there_are_fewer() -> None:
     calls: list[int] = []
     template = Template(("a", "b", "c"), ((1, 1), (1, 1)))
-    found = list(fill_gaps(filler(), template, 100, lambda: calls.append(1)))
-    assert sorted(one.gaps[0].text for one in found) == sorted(LETTERS)
+    results = list(fill_gaps(filler(), template, 100, lambda: calls.append(1)))
+    assert sorted(filled.gaps[0].text for filled in results) == sorted(LETTERS)
     assert len(calls) == 1 + len(LETTERS)
     assert len(list(fill_gaps(filler(), Template(("a", "a", "a"), ((0, 0), (3, 3))), 5))) == 1
 
@@ -225,15 +225,15 @@ def test_what_the_model_does_not_know_and_what_is_forbidden_is_an_error() -> Non
 
 
 def test_what_is_left_out_or_replaced_stays_in_the_text() -> None:
-    (one,) = fill_gaps(filler(unknown="skip"), Template.parse("aé___{2}éb"))
-    assert (one.text[:2], one.text[4:]) == ("aé", "éb")
+    (filled,) = fill_gaps(filler(unknown="skip"), Template.parse("aé___{2}éb"))
+    assert (filled.text[:2], filled.text[4:]) == ("aé", "éb")
     (plain,) = fill_gaps(filler(), Template.parse("a___{2}b"))
-    assert one.gaps == plain.gaps
+    assert filled.gaps == plain.gaps
 
 
 def test_bytes_are_filled_too() -> None:
     template = Template.parse("é___{3}字___{1-2}")
     writer = Filler(model("byte"), seed=1, particles=16)
-    for one in fill_gaps(writer, template, 2):
-        assert one.text == together(one, template)
-        assert len(one.gaps[0].text) == 3
+    for filled in fill_gaps(writer, template, 2):
+        assert filled.text == together(filled, template)
+        assert len(filled.gaps[0].text) == 3

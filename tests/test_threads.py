@@ -51,8 +51,8 @@ def at_once(*works: Callable[[], object]) -> list[object]:
 
 def test_models_that_are_made_in_threads_have_the_weights_of_their_seed() -> None:
     def first_weights(seed: int) -> list[bytes]:
-        found = CharModel(ModelConfig(hidden_size=64), 50, seed)
-        return [weight.detach().numpy().tobytes() for weight in found.parameters()]
+        network = CharModel(ModelConfig(hidden_size=64), 50, seed)
+        return [weight.detach().numpy().tobytes() for weight in network.parameters()]
 
     alone = [first_weights(seed) for seed in range(THREADS)]
     for _ in range(10):
@@ -91,9 +91,9 @@ def test_a_sampler_used_from_threads_writes_whole_pieces_of_one_text(stop: tuple
     alone = Sampler(small_model(), seed=5, stop=stop)
     expected = [alone.generate(50) for _ in range(PIECES * THREADS)]
     shared = Sampler(small_model(), seed=5, stop=stop)
-    found = at_once(*[lambda: pieces(shared)] * THREADS)
-    assert sorted(piece for one in found for piece in one) == sorted(expected)  # type: ignore[attr-defined]
-    order = [[expected.index(piece) for piece in one] for one in found if len(set(expected)) == len(expected)]  # type: ignore[attr-defined]
+    texts = at_once(*[lambda: pieces(shared)] * THREADS)
+    assert sorted(piece for written in texts for piece in written) == sorted(expected)  # type: ignore[attr-defined]
+    order = [[expected.index(piece) for piece in written] for written in texts if len(set(expected)) == len(expected)]  # type: ignore[attr-defined]
     assert all(places == sorted(places) for places in order)
 
 
@@ -101,15 +101,15 @@ def test_iterations_in_threads_share_a_text_out_among_them() -> None:
     length = 200
     expected = Sampler(small_model(), seed=5).generate(length * THREADS)
     shared = Sampler(small_model(), seed=5)
-    found = at_once(*[lambda: "".join(shared.stream(length))] * THREADS)
-    assert [len(text) for text in found] == [length] * THREADS  # type: ignore[arg-type]
-    assert sorted("".join(found)) == sorted(expected)  # type: ignore[arg-type]
-    for text in found:
+    texts = at_once(*[lambda: "".join(shared.stream(length))] * THREADS)
+    assert [len(text) for text in texts] == [length] * THREADS  # type: ignore[arg-type]
+    assert sorted("".join(texts)) == sorted(expected)  # type: ignore[arg-type]
+    for text in texts:
         rest = iter(expected)
         assert all(character in rest for character in text), "in the order of the text"  # type: ignore[attr-defined]
 
 
-def test_one_iteration_in_two_threads_says_no_or_takes_turns() -> None:
+def test_one_iteration_in_two_threads_refuses_or_shares_the_text_out() -> None:
     sampler = Sampler(small_model(), seed=5)
     characters = sampler.stream(3000)
 
@@ -122,9 +122,9 @@ def test_one_iteration_in_two_threads_says_no_or_takes_turns() -> None:
             assert "already executing" in str(error)  # noqa: PT017
         return taken
 
-    found = at_once(take, take)
+    texts = at_once(take, take)
     expected = Sampler(small_model(), seed=5).generate(3000)
-    assert sorted(expected) == sorted(character for one in found for character in one)  # type: ignore[attr-defined]
+    assert sorted(expected) == sorted(character for written in texts for character in written)  # type: ignore[attr-defined]
 
 
 def test_feeding_and_writing_in_threads_end_in_a_state_that_one_thread_could_have_made() -> None:
@@ -150,10 +150,10 @@ def test_iterations_in_threads_do_not_throw_away_what_others_wrote(
     shared = Sampler(small_model(), seed=5)
     real = shared._write_ahead
 
-    def write_ahead(rows: list[int], turns: int) -> object:
+    def write_ahead(rows: list[int], size: int) -> object:
         nonlocal computed
-        computed += turns
-        return real(rows, turns)
+        computed += size
+        return real(rows, size)
 
     def stream() -> None:
         for _ in shared.stream(length):
@@ -172,14 +172,14 @@ def test_a_copy_of_a_sampler_goes_on_by_itself(copied: Callable[[Sampler], Sampl
     sampler = Sampler(file, seed=5, stepper=stepper)
     sampler.feed("abc")
     branch = copied(sampler)
-    with sampler._turn:
+    with sampler._lock:
         assert at_once(lambda: branch.generate(50)) == [Sampler.generate(sampler, 50)]
 
 
 FORKED = {
     "a team": lambda: threads.TEAM_LOCK,
     "first weights": lambda: language_model._ONE_GENERATOR,
-    "a sampler": lambda: Sampler(small_model())._turn,
+    "a sampler": lambda: Sampler(small_model())._lock,
 }
 
 

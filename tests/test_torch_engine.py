@@ -1,4 +1,4 @@
-"""Whole chunks on a torch device write what the reference writes. A GPU only repeats the same turn by itself."""
+"""Whole chunks on a torch device write what the reference writes. A GPU only repeats the same time step by itself."""
 
 import numpy as np
 import pytest
@@ -37,11 +37,11 @@ def both(cell, layers=2, direction="forward", characters=ODD):
 @settings(max_examples=150)
 @given(st.sampled_from(CELLS), st.sampled_from([1, 2, 3]), st.sampled_from(DIRECTIONS), *chunks)
 def test_a_chunk_is_what_the_reference_writes(
-    cell, layers, direction, config, seed, rows, turns, number, allowed, paused, unknown, broken
+    cell, layers, direction, config, seed, rows, length, number, allowed, paused, unknown, broken
 ):
     ours, theirs = both(cell, layers, direction)
     for again in range(2):  # the second time in the same memory
-        given_ = chunk_to_write(theirs, config, seed + again, rows, turns, number, allowed, paused, unknown, broken)
+        given_ = chunk_to_write(theirs, config, seed + again, rows, length, number, allowed, paused, unknown, broken)
         same(ours.write(*given_), theirs.write(*given_))
 
 
@@ -50,14 +50,14 @@ def test_a_chunk_is_what_the_reference_writes(
 def test_reading_is_what_the_reference_reads(cell, layers, seed, lengths):
     ours, theirs = both(cell, layers)
     random, counts = np.random.default_rng(seed), np.array(lengths, np.int64)
-    rows, turns = len(lengths), max(lengths, default=0)
-    ids = random.integers(0, 31, (rows, turns))
-    ids[np.arange(turns) >= counts[:, None]] = NOT_FINITE
+    rows, length = len(lengths), max(lengths, default=0)
+    ids = random.integers(0, 31, (rows, length))
+    ids[np.arange(length) >= counts[:, None]] = NOT_FINITE
     logits = random.normal(size=(rows, 31)).astype(np.float32)
     state = tuple(random.normal(size=part.shape).astype(np.float32) / 3 for part in ours.start(rows))
-    found, after = ours.read(ids, counts, logits, state)
+    logits_read, after = ours.read(ids, counts, logits, state)
     expected, expected_after = theirs.read(ids, counts, logits, state)
-    assert np.abs(found - expected).max(initial=0) < 1e-5
+    assert np.abs(logits_read - expected).max(initial=0) < 1e-5
     assert apart(after, expected_after) < 1e-5
 
 
@@ -68,8 +68,8 @@ def test_rows_that_read_as_many_are_read_in_one_go(cell, direction, monkeypatch)
     monkeypatch.setattr(ours, "advance", None)
     ids = np.random.default_rng(0).integers(0, 31, (3, 20))
     given_ = ids, np.full(3, 20), np.zeros((3, 31), np.float32), theirs.start(3)
-    (found, after), (expected, expected_after) = ours.read(*given_), theirs.read(*given_)
-    assert np.abs(found - expected).max() < 1e-5
+    (logits_read, after), (expected, expected_after) = ours.read(*given_), theirs.read(*given_)
+    assert np.abs(logits_read - expected).max() < 1e-5
     assert apart(after, expected_after) < 1e-5
 
 
@@ -81,8 +81,8 @@ def test_every_row_is_chosen_as_choose_does(config, seed, size, uniform):
     allowed = random.random((4, size)) < 0.7
     allowed[np.arange(4), random.integers(size, size=4)] = True
     uniforms = np.array([uniform, 0.0, 0.37, 1 - 2**-53])
-    found = choose_rows(*map(torch.from_numpy, (logits, allowed, uniforms[:, None])), config)
-    assert found.tolist() == [choose(*row, config) for row in zip(logits, allowed, uniforms, strict=True)]
+    chosen = choose_rows(*map(torch.from_numpy, (logits, allowed, uniforms[:, None])), config)
+    assert chosen.tolist() == [choose(*row, config) for row in zip(logits, allowed, uniforms, strict=True)]
 
 
 @pytest.mark.parametrize("settings_", [{}, {"top_k": 5, "min_p": 0.01}, {"no_repeat": 4}, {"stop": ("e",)}])
@@ -93,30 +93,32 @@ def test_a_sampler_writes_the_same_text_on_a_torch_device(settings_):
     for sampler in (plain, other):
         sampler.feed("abc")
     for length in (1, 50, 300):
-        assert [one.text for one in plain.generate_all(length)] == [one.text for one in other.generate_all(length)]
+        assert [sample.text for sample in plain.generate_all(length)] == [
+            sample.text for sample in other.generate_all(length)
+        ]
 
 
 def test_memory_is_made_once_for_chunks_of_any_length_and_anew_for_other_rules(monkeypatch):
     made = []
-    plain = torch_engine._Turns
+    plain = torch_engine._Writer
 
     def watched(*arguments):
         made.append(arguments[1:])
         return plain(*arguments)
 
-    monkeypatch.setattr(torch_engine, "_Turns", watched)
+    monkeypatch.setattr(torch_engine, "_Writer", watched)
     ours, theirs = both("gru")
-    for rows, turns, config in ((2, 3, {}), (2, 200, {}), (2, 300, {}), (2, 3, {"top_k": 1}), (3, 3, {"top_k": 1})):
-        uniforms = np.random.default_rng(0).random((rows, turns))
+    for rows, length, config in ((2, 3, {}), (2, 200, {}), (2, 300, {}), (2, 3, {"top_k": 1}), (3, 3, {"top_k": 1})):
+        uniforms = np.random.default_rng(0).random((rows, length))
         given_ = np.zeros((rows, 31), np.float32), ours.start(rows), uniforms, free(31), np.zeros(rows, np.int64)
         same(ours.write(*given_, SampleConfig(**config)), theirs.write(*given_, SampleConfig(**config)))
-    assert [one[:3] for one in made] == [(2, 1, 256), (2, 1, 300), (2, 1, 256), (4, 1, 256)]
+    assert [room[:3] for room in made] == [(2, 1, 256), (2, 1, 300), (2, 1, 256), (4, 1, 256)]
 
 
-def test_a_turn_asks_the_host_nothing(monkeypatch):
+def test_a_time_step_asks_the_host_nothing(monkeypatch):
     """What a graph could not hold: numbers that are brought back to the host."""
     ours, _ = both("lstm")
-    turns = torch_engine._Turns(ours, 3, 1, 256, SampleConfig(top_p=0.9, top_k=20, min_p=0.01))
+    writer = torch_engine._Writer(ours, 3, 1, 256, SampleConfig(top_p=0.9, top_k=20, min_p=0.01))
 
     def refuse(*_, **__):
         raise AssertionError("asked the host")
@@ -124,13 +126,13 @@ def test_a_turn_asks_the_host_nothing(monkeypatch):
     for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "nonzero"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     with torch.inference_mode():
-        turns._turn()
+        writer._time_step()
     monkeypatch.undo()
-    assert int(turns.turn) == 1
+    assert int(writer.column) == 1
 
 
 def test_an_id_that_the_model_does_not_have_is_refused():
     ours, _ = both("gru")
-    for one in (-1, 31):
+    for wrong in (-1, 31):
         with pytest.raises(ArgumentError, match="needed is 0 to below 31"):
-            ours.step(np.array([0, one]), ours.start(2))
+            ours.step(np.array([0, wrong]), ours.start(2))

@@ -1,4 +1,4 @@
-"""Chunks written ahead are nobody's business: every use of a sampler finds it where the text handed over ends."""
+"""Chunks written ahead are invisible: whatever is done with a sampler, it goes on where the yielded text ends."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from chargen.decoding.numpy_engine import Chunk, NumpyStepper
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError
 from chargen.rng import MAX_SEED
 from chargen.sampling import sampler as sampling
-from chargen.sampling.constraints import Constraints, fitted
+from chargen.sampling.constraints import Constraints, fit_config
 from chargen.sampling.rule_table import RuleTable
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
@@ -30,7 +30,7 @@ from chargen.storage.model_file import ModelFile
 DIRECTIONS = ("forward", "backward")
 BYTES = Vocabulary(unit="byte")
 CHUNKS = [(1, 10.0), (3, 10.0), (256, 10.0), (256, 0.0)]
-"""MOST_TURNS and HAND_OVER; the first, one character at a time, is what the others are compared with."""
+"""MAX_CHUNK and CHUNK_SECONDS; the first, one character at a time, is what the others are compared with."""
 SCRIPTS = {
     "latin": "abcdefgh éèü",
     "cyrillic": "абвгдежз и",
@@ -68,13 +68,13 @@ def model(script: str = "", cell: str = "lstm") -> ModelFile:
 @pytest.fixture(autouse=True)
 def large_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine is."""
-    monkeypatch.setattr(sampling, "HAND_OVER", 10.0)
+    monkeypatch.setattr(sampling, "CHUNK_SECONDS", 10.0)
 
 
 def in_chunks(chunks: tuple[int, float], run: Callable[[], Any]) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "MOST_TURNS", chunks[0])
-        patch.setattr(sampling, "HAND_OVER", chunks[1])
+        patch.setattr(sampling, "MAX_CHUNK", chunks[0])
+        patch.setattr(sampling, "CHUNK_SECONDS", chunks[1])
         return run()
 
 
@@ -87,7 +87,7 @@ def possible(stop: tuple[str, ...], script: str, config: dict[str, Any]) -> tupl
     kept = []
     for text in stop:
         with contextlib.suppress(SettingError):
-            fitted(SampleConfig(stop=(text,), **config), model(script).vocabulary, None)
+            fit_config(SampleConfig(stop=(text,), **config), model(script).vocabulary, None)
             kept.append(text)
     return tuple(kept)
 
@@ -114,7 +114,7 @@ operations = st.lists(
 
 def transcript(sampler: Sampler, uses: list[Any], folder: Path) -> list[Any]:
     """What every use returned, with the place where the sampler stood at the end."""
-    found: list[Any] = []
+    results: list[Any] = []
     iterations: list[Iterator[list[Character]]] = []
     saved = folder / "state"
     saved.unlink(missing_ok=True)
@@ -122,27 +122,27 @@ def transcript(sampler: Sampler, uses: list[Any], folder: Path) -> list[Any]:
         if use == "write":
             length, count = values
             iterations.append(sampler.write(length))
-            found.append(list(islice(iterations[-1], count)))
+            results.append(list(islice(iterations[-1], count)))
         elif use == "resume" and iterations:
-            which, count = values
-            found.append(list(islice(iterations[which % len(iterations)], count)))
+            index, count = values
+            results.append(list(islice(iterations[index % len(iterations)], count)))
         elif use == "generate":
-            found.append(sampler.generate_all(values[0]))
+            results.append(sampler.generate_all(values[0]))
         elif use == "feed":
             sampler.feed(values[0])
         elif use == "reseed":
             sampler.reseed(values[0])
         elif use == "position":
-            found.append(place(sampler))
+            results.append(place(sampler))
         elif use == "save":
             sampler.save_state(saved)
-            found.append(saved.read_bytes())
+            results.append(saved.read_bytes())
         elif use == "load" and saved.exists():
             sampler.load_state(saved)
         elif use == "reset":
             sampler.reset()
     sampler.save_state(saved)
-    return [*found, saved.read_bytes(), place(sampler), sampler.generate_all(5)]
+    return [*results, saved.read_bytes(), place(sampler), sampler.generate_all(5)]
 
 
 @settings(max_examples=60)
@@ -157,7 +157,7 @@ def transcript(sampler: Sampler, uses: list[Any], folder: Path) -> list[Any]:
 def test_one_stream_is_used_as_if_nothing_was_written_ahead(
     tmp_path: Path, script: str, direction: str, config: Any, seed: int, stop: tuple[str, ...], uses: list[Any]
 ) -> None:
-    expected, *found = (
+    expected, *others = (
         in_chunks(
             chunks,
             lambda: transcript(
@@ -168,8 +168,8 @@ def test_one_stream_is_used_as_if_nothing_was_written_ahead(
         )
         for chunks in CHUNKS
     )
-    for one in found:
-        assert one == expected
+    for other in others:
+        assert other == expected
 
 
 @settings(max_examples=60)
@@ -177,17 +177,17 @@ def test_one_stream_is_used_as_if_nothing_was_written_ahead(
 def test_many_streams_are_used_as_if_nothing_was_written_ahead(
     tmp_path: Path, direction: str, config: Any, seed: int, num: int, uses: list[Any]
 ) -> None:
-    expected, *found = (
+    expected, *others = (
         in_chunks(chunks, lambda: transcript(new(seed=seed, direction=direction, num=num, **config), uses, tmp_path))
         for chunks in CHUNKS
     )
-    for one in found:
-        assert one == expected
+    for other in others:
+        assert other == expected
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("script", ["", "cyrillic"])
-def test_leaving_after_any_number_of_turns_is_having_written_no_more(
+def test_leaving_after_any_number_of_characters_is_having_written_no_more(
     tmp_path: Path, script: str, direction: str
 ) -> None:
     """Up to and beyond the borders of the first chunks, whose sizes are 1, 2, 4, 8 …"""
@@ -199,13 +199,13 @@ def test_leaving_after_any_number_of_turns_is_having_written_no_more(
         lambda sampler: sampler.save_state(tmp_path / "state"),
         lambda sampler: list(islice(sampler.stream(), 3)),
     ]
-    for turns in (*range(17), 30, 31, 32):
+    for count in (*range(17), 30, 31, 32):
         for number, use in enumerate(uses):
             left, unbroken = new(script, direction=direction), new(script, direction=direction)
             kept = left.write() if number % 2 else left.stream()
-            begun = list(islice(chain.from_iterable(kept), turns))
-            text = "".join(one if isinstance(one, str) else one.character for one in begun)
-            expected = unbroken.generate(turns)
+            begun = list(islice(chain.from_iterable(kept), count))
+            text = "".join(written if isinstance(written, str) else written.character for written in begun)
+            expected = unbroken.generate(count)
             assert text == (expected[::-1] if direction == "backward" else expected)
             assert use(left) == use(unbroken)
             assert place(left) == place(unbroken)
@@ -213,12 +213,12 @@ def test_leaving_after_any_number_of_turns_is_having_written_no_more(
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_two_iterations_take_turns(direction: str) -> None:
+def test_two_iterations_share_the_text_out(direction: str) -> None:
     plain = "".join(new(direction=direction).stream(60))
     sampler = new(direction=direction)
     first, second, text = sampler.stream(), sampler.stream(40), ""
-    for one, other in [(5, 1), (1, 7), (0, 3), (9, 0), (6, 6), (2, 9)]:
-        text += "".join(islice(first, one)) + "".join(islice(second, other))
+    for some, others in [(5, 1), (1, 7), (0, 3), (9, 0), (6, 6), (2, 9)]:
+        text += "".join(islice(first, some)) + "".join(islice(second, others))
     assert len(text) == 49
     assert plain.startswith(text)
     rest = "".join(second) + "".join(islice(first, 40))  # 14 of the second's 40 are left
@@ -236,7 +236,9 @@ def test_a_state_loaded_inside_an_iteration_is_where_it_goes_on(tmp_path: Path) 
     before = list(islice(iteration, 11))
     sampler.load_state(tmp_path / "state")
     after = list(islice(iteration, 11))
-    assert [[one.character for one in turn] for turn in after] == [[one.character for one in turn] for turn in before]
+    assert [[written.character for written in column] for column in after] == [
+        [written.character for written in column] for column in before
+    ]
     assert len(list(iteration)) == 8  # of its own 30
     twin.load_state(tmp_path / "state")
     twin.generate_all(19)
@@ -260,26 +262,26 @@ def test_a_long_text_is_the_same_in_chunks_of_any_size(direction: str) -> None:
         sampler = new(num=2, direction=direction)
         return [sampler.generate_all(400), sampler.generate_all(200), place(sampler)]
 
-    expected, *found = (in_chunks(chunks, write) for chunks in [*CHUNKS, (2, 10.0), (1000, 10.0)])
-    assert all(one == expected for one in found)
+    expected, *others = (in_chunks(chunks, write) for chunks in [*CHUNKS, (2, 10.0), (1000, 10.0)])
+    assert all(other == expected for other in others)
 
 
 # Several streams that stop
 
 
-def turns_by_hand(plain: str, sizes: list[int], stop: list[str]) -> list[tuple[str, bool]]:
+def samples_by_hand(plain: str, sizes: list[int], stop: list[str]) -> list[tuple[str, bool]]:
     """The slow twin: `plain`, in the order of writing, cut into calls, each ended by its size or a stop text."""
-    at, unmatched, turns = 0, "", []
+    at, unmatched, samples = 0, "", []
     for size in sizes:
         text, stopped = "", False
         while len(text) < size and not stopped:
             text += plain[at]
             unmatched += plain[at]
             at += 1
-            if stopped := any(unmatched.endswith(one) for one in stop):
+            if stopped := any(unmatched.endswith(text_end) for text_end in stop):
                 unmatched = ""
-        turns.append((text, stopped))
-    return turns
+        samples.append((text, stopped))
+    return samples
 
 
 @settings(max_examples=75)
@@ -288,7 +290,7 @@ def turns_by_hand(plain: str, sizes: list[int], stop: list[str]) -> list[tuple[s
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 40), st.integers(1, 4)), max_size=3),
     st.lists(st.sampled_from([0, 1, 2, 3, 9, 30]), min_size=1, max_size=4), st.sampled_from(CHUNKS),
 )  # fmt: skip
-def test_stop_texts_end_turns_wherever_chunks_end(
+def test_stop_texts_end_samples_wherever_chunks_end(
     script: str, direction: str, config: Any, seed: int, num: int, places: Any, sizes: list[int], chunks: Any
 ) -> None:
     given_ = {"seed": seed, "num": num, "direction": direction, **config}
@@ -299,16 +301,16 @@ def test_stop_texts_end_turns_wherever_chunks_end(
     samples = in_chunks(CHUNKS[0], lambda: new(script, **given_).generate_all(max(sum(sizes), 50)))
     plain = [in_order(sample.text) for sample in samples]
     stop = [plain[row % num][begin : begin + size] for row, begin, size in places]
-    stop = [one for one in stop if one]
+    stop = [text for text in stop if text]
     sampler = new(script, stop=(*map(in_order, stop), "hgfedc"), **given_)
     calls = in_chunks(chunks, lambda: [sampler.generate_all(size) for size in sizes])
     for row in range(num):
         written = [(in_order(call[row].text), call[row].stopped) for call in calls]
-        assert written == turns_by_hand(plain[row], sizes, stop)
+        assert written == samples_by_hand(plain[row], sizes, stop)
         log_probs = [sample.log_probs[:: -1 if direction == "backward" else 1] for sample in (c[row] for c in calls)]
         expected = samples[row].log_probs[:: -1 if direction == "backward" else 1]
-        found = [*chain.from_iterable(log_probs)]
-        assert found == [*expected[: len(found)]]
+        committed = [*chain.from_iterable(log_probs)]
+        assert committed == [*expected[: len(committed)]]
 
 
 @settings(max_examples=60)
@@ -322,7 +324,7 @@ def test_stop_texts_end_turns_wherever_chunks_end(
     st.sampled_from([(), ("a", "и", "是不")]),
 )
 def test_leaving_many_streams_loses_nothing_of_any(
-    script: str, direction: str, config: Any, seed: int, num: int, turns: int, stop: tuple[str, ...]
+    script: str, direction: str, config: Any, seed: int, num: int, count: int, stop: tuple[str, ...]
 ) -> None:
     given_ = {"seed": seed, "num": num, "direction": direction, **config}
     try:
@@ -331,11 +333,11 @@ def test_leaving_many_streams_loses_nothing_of_any(
         return
     sampler = new(script, stop=possible(stop, script, config), **given_)
     texts = [""] * num
-    for one in chain.from_iterable(islice(sampler.write(), turns)):
-        texts[one.stream] += one.character
+    for written in chain.from_iterable(islice(sampler.write(), count)):
+        texts[written.stream] += written.character
     place(sampler)
-    for one in chain.from_iterable(islice(sampler.write(), 5)):
-        texts[one.stream] += one.character
+    for written in chain.from_iterable(islice(sampler.write(), 5)):
+        texts[written.stream] += written.character
     for row, sample in enumerate(sampler.generate_all(9)):
         texts[row] += sample.text[::-1] if direction == "backward" else sample.text
         whole = plain[row][::-1] if direction == "backward" else plain[row]
@@ -347,7 +349,7 @@ DOORS: dict[str, Callable[[Sampler, int], str]] = {
     "generate_all": lambda sampler, length: sampler.generate_all(length)[0].text,
     "stream": lambda sampler, length: in_order(sampler, list(sampler.stream(length))),
     "write": lambda sampler, length: in_order(
-        sampler, [one.character for turn in sampler.write(length) for one in turn]
+        sampler, [written.character for column in sampler.write(length) for written in column]
     ),
     "a stream that is left": lambda sampler, length: in_order(sampler, list(islice(sampler.stream(), length))),
     "one by one": lambda sampler, length: in_order(sampler, [sampler.generate(1) for _ in range(length)]),
@@ -379,16 +381,16 @@ def test_a_state_is_the_same_by_every_door(
     chunks: tuple[int, float],
 ) -> None:
     """The text and every byte of the saved state."""
-    found = {}
+    results = {}
     for name, door in DOORS.items():
         sampler = new(script, direction=direction, seed=seed, stop=possible(stop, script, config), **config)
         sampler.feed("ba")
         if stop and name in ("a stream that is left", "one by one"):
-            length = min(length, len(found["generate"][0]))  # the others end where a stop text does
+            length = min(length, len(results["generate"][0]))  # the others end where a stop text does
         text = in_chunks(chunks, lambda door=door, new=sampler, most=length: door(new, most))
         sampler.save_state(tmp_path / name)
-        found[name] = text, (tmp_path / name).read_bytes()
-    assert len(set(found.values())) == 1
+        results[name] = text, (tmp_path / name).read_bytes()
+    assert len(set(results.values())) == 1
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -407,19 +409,19 @@ def test_a_stop_text_may_begin_in_what_was_written_without_one(tmp_path: Path, d
 
 
 @pytest.mark.parametrize(("script", "stop"), [("", ("ab", "dd")), ("emoji", ())])
-def test_who_writes_in_a_turn_does_not_depend_on_chunks(script: str, stop: tuple[str, ...]) -> None:
-    """So what is saved after so many turns would depend on how fast the machine is."""
-    expected, *found = (
+def test_which_characters_come_together_does_not_depend_on_chunks(script: str, stop: tuple[str, ...]) -> None:
+    """Otherwise what is saved after so many characters would depend on how fast the machine is."""
+    expected, *others = (
         in_chunks(chunks, lambda: list(islice(new(script, num=3, stop=stop).write(), 20))) for chunks in CHUNKS
     )
-    assert all(one == expected for one in found)
+    assert all(other == expected for other in others)
 
 
 # What a stepper is asked
 
 
 class Counting(NumpyStepper):
-    """Tells what it was asked, on a clock of its own on which a turn takes a while."""
+    """Records its calls, on a clock of its own on which a time step takes a while."""
 
     def __init__(self, file: ModelFile, seconds: float = 0.0, direction: str = "forward") -> None:
         super().__init__(file.config, file.arrays, direction)
@@ -443,14 +445,14 @@ class Counting(NumpyStepper):
 def test_chunks_grow_up_to_the_largest() -> None:
     stepper = Counting(model())
     assert len(list(new(stepper=stepper).stream(1100))) == 1100
-    assert stepper.asked == [("write", turns) for turns in (1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256, 77)]
+    assert stepper.asked == [("write", length) for length in (1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256, 77)]
 
 
 @pytest.mark.parametrize(
     ("seconds", "sizes"), [(0.008, [1, 2, 4, 6, 6, 6, 5]), (0.02, [1, *[2] * 14, 1]), (1.0, [1] * 30)]
 )
 def test_text_is_handed_over_in_time(monkeypatch: pytest.MonkeyPatch, seconds: float, sizes: list[int]) -> None:
-    monkeypatch.setattr(sampling, "HAND_OVER", 0.05)
+    monkeypatch.setattr(sampling, "CHUNK_SECONDS", 0.05)
     stepper = Counting(model(), seconds)
     monkeypatch.setattr(sampling, "time", stepper)
     assert len(list(new(stepper=stepper).stream(30))) == 30
@@ -460,13 +462,13 @@ def test_text_is_handed_over_in_time(monkeypatch: pytest.MonkeyPatch, seconds: f
 def test_what_is_wanted_whole_is_written_in_few_chunks_and_equals_what_is_handed_over() -> None:
     for num, direction in ((1, "forward"), (3, "backward")):
         stepper = Counting(model(), direction=direction)
-        found = new(stepper=stepper, num=num, direction=direction).generate_all(500)
+        samples = new(stepper=stepper, num=num, direction=direction).generate_all(500)
         assert [size for _, size in stepper.asked] == [8, 256, 236]
-        turns: list[list[Character]] = [[] for _ in range(num)]
+        texts: list[list[Character]] = [[] for _ in range(num)]
         twin = new(stepper=Counting(model(), direction=direction), num=num, direction=direction)
-        for one in chain.from_iterable(twin.write(500)):
-            turns[one.stream].append(one)
-        assert [Sample.of(turn, direction == "backward") for turn in turns] == found
+        for written in chain.from_iterable(twin.write(500)):
+            texts[written.stream].append(written)
+        assert [Sample.of(text, direction == "backward") for text in texts] == samples
 
 
 def test_only_what_was_written_ahead_is_read_again(tmp_path: Path) -> None:
@@ -491,7 +493,7 @@ def test_with_no_repeat_nothing_is_written_ahead() -> None:
     assert stepper.asked == [("write", 1)] * 9
 
 
-def test_an_interrupt_while_settling_loses_no_place() -> None:
+def test_an_interrupt_while_rewinding_loses_no_place() -> None:
     class Interrupted(NumpyStepper):
         def read(self, *given_: Any) -> Any:
             type(self).read = NumpyStepper.read  # type: ignore[method-assign]
@@ -516,71 +518,71 @@ def broken(character: str = "d") -> ModelFile:
 
 
 def until_error(sampler: Sampler) -> tuple[list[list[Character]], str]:
-    turns: list[list[Character]] = []
+    columns: list[list[Character]] = []
     with pytest.raises(ChargenError) as raised:
-        turns.extend(islice(sampler.write(), 3000))
-    return turns, str(raised.value)
+        columns.extend(islice(sampler.write(), 3000))
+    return columns, str(raised.value)
 
 
-def untold(sampler: Sampler) -> list[dict[str, Any]]:
+def described(sampler: Sampler) -> list[dict[str, Any]]:
     return [stream.describe() for stream in sampler._streams]
 
 
 @pytest.mark.parametrize("num", [1, 2, 4])
-def test_numbers_that_overflow_inside_a_chunk_are_told_behind_all_text_before_them(num: int) -> None:
+def test_numbers_that_overflow_inside_a_chunk_are_an_error_behind_all_text_before_them(num: int) -> None:
     file = broken()
 
     def run(seed: int) -> tuple[Any, ...]:
         sampler = Sampler(file, seed=seed, num=num)
-        turns, error = until_error(sampler)
+        columns, error = until_error(sampler)
         assert error == NOT_FINITE_MESSAGE
-        last = {one.stream: one.character for one in turns[-1]}
+        last = {written.stream: written.character for written in columns[-1]}
         assert len(last) == num
         assert "d" in last.values()
-        assert not any(one.character == "d" for one in chain.from_iterable(turns[:-1]))
-        stand, where = untold(sampler), place(sampler)
-        assert all(stream["draws"] == len(turns) for stream in stand)
-        for _ in range(2):  # telling it moves nobody
+        assert not any(written.character == "d" for written in chain.from_iterable(columns[:-1]))
+        stand, where = described(sampler), place(sampler)
+        assert all(stream["draws"] == len(columns) for stream in stand)
+        for _ in range(2):  # the error changes nothing
             assert until_error(sampler) == ([], NOT_FINITE_MESSAGE)
-            assert (untold(sampler), place(sampler)) == (stand, where)
-        return turns, stand, where
+            assert (described(sampler), place(sampler)) == (stand, where)
+        return columns, stand, where
 
     lengths = set()
     for seed in range(12):
-        expected, *found = (in_chunks(chunks, lambda seed=seed: run(seed)) for chunks in CHUNKS)
-        assert all(one == expected for one in found)
+        expected, *others = (in_chunks(chunks, lambda seed=seed: run(seed)) for chunks in CHUNKS)
+        assert all(other == expected for other in others)
         lengths.add(len(expected[0]))
     assert len(lengths) > 3
 
 
 @pytest.mark.parametrize("num", [1, 3])
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_rules_that_forbid_all_are_told_behind_all_text_before_them(num: int, direction: str) -> None:
+def test_rules_that_forbid_all_are_an_error_behind_all_text_before_them(num: int, direction: str) -> None:
     expected = None
     for chunks in CHUNKS:
         sampler = new(num=num, direction=direction, no_repeat=2, ban="defgh \n")
-        turns, error = in_chunks(chunks, lambda sampler=sampler: until_error(sampler))
-        stand, where = untold(sampler), place(sampler)
-        assert 3 <= len(turns) <= 10  # of 9 runs of 2 of 3 characters
-        assert all(len(turn) == num for turn in turns)
-        assert error.endswith(f"forbid all 10 ids after {len(turns)} draws; ban less, or raise no_repeat")
+        columns, error = in_chunks(chunks, lambda sampler=sampler: until_error(sampler))
+        stand, where = described(sampler), place(sampler)
+        assert 3 <= len(columns) <= 10  # of 9 runs of 2 of 3 characters
+        assert all(len(column) == num for column in columns)
+        assert error.endswith(f"forbid all 10 ids after {len(columns)} draws; ban less, or raise no_repeat")
         for _ in range(2):
             assert until_error(sampler) == ([], error)
-            assert (untold(sampler), place(sampler)) == (stand, where)
-        expected = expected or (turns, error, stand, where)
-        assert (turns, error, stand, where) == expected
+            assert (described(sampler), place(sampler)) == (stand, where)
+        expected = expected or (columns, error, stand, where)
+        assert (columns, error, stand, where) == expected
 
 
 @pytest.mark.parametrize("num", [1, 3])
-def test_a_ban_of_all_is_told_at_once(num: int) -> None:
+def test_a_ban_of_all_is_an_error_at_once(num: int) -> None:
     for script, ban in (("", "abcdefgh \n"), ("", "abcdefgh \nz")):
         sampler = new(script, num=num, ban=ban)
-        before = untold(sampler), place(sampler)
+        before = described(sampler), place(sampler)
         assert until_error(sampler) == (
             [],
             "sample 0: ban and no_repeat 0 forbid all 10 ids after 0 draws; ban less, or raise no_repeat",
         )
-        assert (untold(sampler), place(sampler)) == before
+        assert (described(sampler), place(sampler)) == before
 
 
 # Rules as tables
@@ -588,7 +590,7 @@ def test_a_ban_of_all_is_told_at_once(num: int) -> None:
 
 def reachable(backward: bool, random: np.random.Generator) -> list[bytes]:
     """Unfinished characters: all of one byte, many of two, some of three."""
-    rules, found = Constraints(BYTES, backward=backward), [b""]
+    rules, partials = Constraints(BYTES, backward=backward), [b""]
     level = [b""]
     for most in (100, 250, 80):
         longer = []
@@ -596,11 +598,11 @@ def reachable(backward: bool, random: np.random.Generator) -> list[bytes]:
             for byte in np.flatnonzero(rules.mask(partial)):
                 stream = Stream(rules, 0)
                 stream.partial = partial
-                if not stream.finish(int(byte), BYTES):
+                if not stream.add_id(int(byte), BYTES):
                     longer.append(stream.partial)
         level = [longer[at] for at in random.permutation(len(longer))[:most]]
-        found += level
-    return found
+        partials += level
+    return partials
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -611,14 +613,14 @@ def test_tables_are_the_rules_after_every_unfinished_character(backward: bool, b
     assert {len(partial) for partial in partials} == {0, 1, 2, 3}
     table = RuleTable(BYTES, (), 0, backward)
     streams = [Stream(Constraints(BYTES, ban, 0, backward), row) for row in range(len(partials))]
-    rules, which = None, None
+    rules, mask_index = None, None
     for stream, at in zip(streams, random.permutation(len(partials)), strict=True):  # whatever comes first
         stream.partial = partials[at]
     for begin in range(0, len(streams), 97):
-        rules, which = table.of(streams[: begin + 97])
+        rules, mask_index = table.rules_for(streams[: begin + 97])
     assert rules is not None
-    assert which is not None
-    places = {stream.partial: int(at) for stream, at in zip(streams, which, strict=True)}
+    assert mask_index is not None
+    places = {stream.partial: int(at) for stream, at in zip(streams, mask_index, strict=True)}
     assert sorted(places.values()) == list(range(len(rules.masks))) == list(range(len(partials)))
     assert not rules.stop_after.any()
     for partial, at in places.items():
@@ -627,7 +629,7 @@ def test_tables_are_the_rules_after_every_unfinished_character(backward: bool, b
         for byte in np.flatnonzero(mask):
             stream = Stream(Constraints(BYTES, ban, 0, backward), 0)
             stream.partial = partial
-            finished = stream.finish(int(byte), BYTES)
+            finished = stream.add_id(int(byte), BYTES)
             assert rules.next_mask[at, byte] == places.get(stream.partial, -1)
             assert not finished or rules.next_mask[at, byte] == places[b""]
 
@@ -637,14 +639,14 @@ def test_a_table_of_characters_has_one_row() -> None:
     streams = [Stream(Constraints(vocabulary, "b"), row) for row in range(3)]
     table = RuleTable(vocabulary, ("ca", "é", "b", "cxa", "ax", "Z"), 0, False)
     for number in (3, 1):
-        rules, which = table.of(streams[:number])
-        assert np.array_equal(rules.masks, streams[0].allowed.mask()[None])
+        rules, mask_index = table.rules_for(streams[:number])
+        assert np.array_equal(rules.masks, streams[0].constraints.mask()[None])
         assert not rules.next_mask.any()
-        assert which.tolist() == [0] * number
+        assert mask_index.tolist() == [0] * number
     assert rules.stop_after.tolist() == [True, True, False, False, True, True]
-    assert table.turns is None
+    assert table.max_ids is None
     backward = RuleTable(vocabulary, ("ca", "é"), 0, True)
-    assert backward.of(streams)[0].stop_after.tolist() == [False, False, True, False, True, False]
+    assert backward.rules_for(streams)[0].stop_after.tolist() == [False, False, True, False, True, False]
 
 
 @pytest.mark.parametrize(("backward", "bytes_"), [(False, b"b\xa9\xac\x80"), (True, b"a\xc3\xe2\xf0")])
@@ -652,7 +654,7 @@ def test_in_bytes_a_stream_pauses_behind_the_byte_that_ends_a_stop_text(backward
     table = RuleTable(
         BYTES, ("ab", "éé", "€€€€€a€" if backward else "a€€€€€€", "😀x" if backward else "x😀"), 0, backward
     )
-    rules, _ = table.of([Stream(Constraints(BYTES, backward=backward), 0)])
+    rules, _ = table.rules_for([Stream(Constraints(BYTES, backward=backward), 0)])
     assert sorted(np.flatnonzero(rules.stop_after)) == sorted(bytes_)
 
 
@@ -665,10 +667,10 @@ def test_with_no_repeat_every_stream_has_its_own_mask(
 ) -> None:
     sampler = new(script, num=num, seed=seed, direction=direction, no_repeat=2, ban=ban)
     table = RuleTable(sampler.vocabulary, (), 2, direction == "backward")
-    assert table.turns == 1
-    turns = sampler.write()
+    assert table.max_ids == 1
+    writing = sampler.write()
     for _ in range(12):
-        rules, which = table.of(sampler._streams)
-        for stream, at in zip(sampler._streams, which, strict=True):
-            assert np.array_equal(rules.masks[at], stream.allowed.mask(stream.partial))
-        next(turns)
+        rules, mask_index = table.rules_for(sampler._streams)
+        for stream, at in zip(sampler._streams, mask_index, strict=True):
+            assert np.array_equal(rules.masks[at], stream.constraints.mask(stream.partial))
+        next(writing)

@@ -22,11 +22,11 @@ from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import TextWriter, log, log_compiling, separate, tell_of_bans, tell_of_escapes
 from chargen.cli.texts import read_alike, text_options
 from chargen.data.reading import clean, find_sources
-from chargen.decoding.choose import WRITING, SampleConfig
+from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import ChargenError, SettingError
 from chargen.model.config import need_two_ways
 from chargen.rng import MAX_SEED
-from chargen.sampling.rounding import LENGTH
+from chargen.sampling.rounding import DEFAULT_LENGTH
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import read_model
@@ -38,7 +38,7 @@ from chargen.storage.quantize import quantize as quantized
 @click.argument("model", type=PATH)
 @option("--length", group="Text", type=click.IntRange(0), metavar="N",
         help="Characters to write beside the prime.",
-        shown_default=f"{LENGTH}, rounded up to a line or word")  # fmt: skip
+        shown_default=f"{DEFAULT_LENGTH}, rounded up to a line or word")  # fmt: skip
 @option("--prime", group="Text", metavar="TEXT", help="Text to go on from.")
 @option("--prime-file", group="Text", metavar="FILE", help="The same from a file, of any length; - is standard input.")
 @text_options("that file", strict=True)
@@ -53,7 +53,7 @@ from chargen.storage.quantize import quantize as quantized
         help="Between samples.", shown_default="NUL, as for xargs -0; on a terminal a blank line")  # fmt: skip
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
         help="Same seed, same text.", shown_default="another one each time, told on standard error")  # fmt: skip
-@settings_options(SampleConfig, "Choice of characters", defaults=WRITING)
+@settings_options(SampleConfig, "Choice of characters", defaults=WRITING_DEFAULTS)
 @option("--quantize", group="Files", type=click.Choice(KINDS), metavar="KIND",
         help="Round the weights first, as chargen export does; int8 is the fastest.")  # fmt: skip
 @option("--format", "form", group="Files", type=click.Choice(["text", "jsonl"]), default="text", show_default=True,
@@ -104,7 +104,7 @@ def command(
     command_line_wins(("prime", "prime_file"), chosen)
     prime, prime_file = chosen["prime"], chosen["prime_file"]
     literal = prime or ""
-    config = SampleConfig(**{**WRITING, **given_settings(SampleConfig, values)})
+    config = SampleConfig(**{**WRITING_DEFAULTS, **given_settings(SampleConfig, values)})
     if prime is not None and prime_file is not None:
         raise SettingError("--prime and --prime-file contradict each other: give one")
     if form == "jsonl":
@@ -145,7 +145,7 @@ def command(
         writer = TextWriter(raw=file.vocabulary.raw)
         samples = _Samples(num, text if echo else "", writer, form, reverse, separator)
         # Text is shown as it comes, unless its last character comes first.
-        wanted, rounded = (LENGTH, True) if length is None else (length, False)
+        wanted, rounded = (DEFAULT_LENGTH, True) if length is None else (length, False)
         bar = Bar(total=wanted, unit="char", delay=1, disable=None if reverse else True)
         try:
             for turn in sampler.write(wanted, rounded=rounded):

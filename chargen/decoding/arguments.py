@@ -1,4 +1,4 @@
-"""Whether what a stepper is called with fits its model: compiled code must touch nothing that is not its own."""
+"""Checks of a stepper's arguments: compiled code must not touch memory that is not its own."""
 
 from typing import Any
 
@@ -12,21 +12,40 @@ from chargen.errors import ArgumentError
 from chargen.model.config import ModelConfig
 
 
-def fitting_state(config: ModelConfig, state: Any, rows: int) -> tuple[NDArray[np.float32], ...]:
-    """A state, one (R, S) a layer, in float32. Raises ArgumentError where it is not this model's."""
+def check_state(config: ModelConfig, state: Any, rows: int) -> tuple[NDArray[np.float32], ...]:
+    """Check a model's state.
+
+    Args:
+        config: the model's shape.
+        state: one array (R, S) a layer.
+        rows: R.
+
+    Returns:
+        The state in float32.
+
+    Raises:
+        ArgumentError: it is not a state of this model.
+    """
     if not isinstance(state, (tuple, list)) or len(state) != config.num_layers:
-        found = f"state of {len(state)} parts" if isinstance(state, (tuple, list)) else "state that is no tuple"
-        raise ArgumentError(
-            f"{found}: needed are {config.num_layers}, one ({rows}, {config.state_size}) for each layer"
-        )
+        what = f"state of {len(state)} parts" if isinstance(state, (tuple, list)) else "state that is no tuple"
+        raise ArgumentError(f"{what}: needed are {config.num_layers}, one ({rows}, {config.state_size}) for each layer")
     shape = rows, config.state_size
-    return tuple(as_array(f"state[{layer}]", part, shape, np.float32) for layer, part in enumerate(state))
+    return tuple(as_array(f"state[{layer}]", values, shape, np.float32) for layer, values in enumerate(state))
 
 
-def fitting_reading(ids: Any, counts: Any, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids (R, T), and how many of them each row reads (R,). Raises ArgumentError for one that the model does not have.
+def check_ids(ids: Any, counts: Any, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Check ids that rows read.
 
-    What stands behind the ids that a row reads is nobody's.
+    Args:
+        ids: (R, T); behind the ids that a row reads anything may stand.
+        counts: (R,), how many ids each row reads.
+        size: V.
+
+    Returns:
+        Ids and counts as whole numbers.
+
+    Raises:
+        ArgumentError: the shapes do not fit, or an id is not one of the model's.
     """
     ids = as_array("ids", ids, (None, None), np.int64)
     counts = as_array("counts", counts, (len(ids),), np.int64)
@@ -35,8 +54,22 @@ def fitting_reading(ids: Any, counts: Any, size: int) -> tuple[NDArray[np.int64]
     return ids, counts
 
 
-def fitting_rules(rules: Any, mask_index: Any, rows: int, turns: int, size: int) -> tuple[Rules, NDArray[np.int64]]:
-    """Rules, and which mask holds for each row (R,). Raises ArgumentError where they do not fit."""
+def check_rules(rules: Any, mask_index: Any, rows: int, length: int, size: int) -> tuple[Rules, NDArray[np.int64]]:
+    """Check the rules for what rows write.
+
+    Args:
+        rules: the rules.
+        mask_index: (R,), the number of the mask that holds for each row's first id.
+        rows: R.
+        length: T, ids that each row writes at most.
+        size: V.
+
+    Returns:
+        The rules and the mask index.
+
+    Raises:
+        ArgumentError: shapes do not fit, or an index is that of no mask.
+    """
     if not isinstance(rules, Rules):
         raise ArgumentError(f"rules of type {type(rules).__name__}: needed are Rules")
     masks = as_array("masks", rules.masks, (None, size), np.bool_)
@@ -44,19 +77,37 @@ def fitting_rules(rules: Any, mask_index: Any, rows: int, turns: int, size: int)
     stop_after = as_array("stop_after", rules.stop_after, (size,), np.bool_)
     mask_index = as_array("mask_index", mask_index, (rows,), np.int64)
     check_range("mask_index", mask_index, 0, len(masks))
-    if turns > 1:
+    if length > 1:
         check_range("next_mask", next_mask, -np.inf, len(masks))
     return Rules(masks, next_mask, stop_after), mask_index
 
 
-def fitting_uniforms(uniforms: Any, rows: int) -> NDArray[np.float64]:
-    """Draws (R, T). Raises ArgumentError where they are not from 0 to below 1."""
-    found = as_array("uniforms", uniforms, (rows, None), np.float64)
-    check_range("uniforms", found, 0, 1)
-    return found
+def check_uniforms(uniforms: Any, rows: int) -> NDArray[np.float64]:
+    """Check the uniforms that rows draw with.
+
+    Args:
+        uniforms: (R, T).
+        rows: R.
+
+    Returns:
+        The uniforms in float64.
+
+    Raises:
+        ArgumentError: the shape does not fit, or a number is not from 0 to below 1.
+    """
+    values = as_array("uniforms", uniforms, (rows, None), np.float64)
+    check_range("uniforms", values, 0, 1)
+    return values
 
 
 def check_config(config: Any) -> None:
-    """Raise ArgumentError where that is no SampleConfig."""
+    """Check how ids are chosen.
+
+    Args:
+        config: must be a SampleConfig.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
     if not isinstance(config, SampleConfig):
         raise ArgumentError(f"config of type {type(config).__name__}: needed is a SampleConfig")

@@ -34,31 +34,56 @@ class SampleConfig:
             raise SettingError("stop is '': an empty text ends nothing; leave it out", "stop")
 
 
-WRITING = {"temperature": 0.8}
-"""What `chargen sample` writes with by default, as measured in benchmarks/README.md; a Sampler draws from the model."""
+WRITING_DEFAULTS = {"temperature": 0.8}
+"""The defaults of `chargen sample`, as measured in benchmarks/README.md; a Sampler draws from the model."""
 
 
-def in_words(model: ModelConfig, vocabulary: Vocabulary, settings: dict[str, Any], config: SampleConfig) -> str:
-    """A model and how text is drawn from it, for a person: of `config` what differs from a plain draw."""
-    plain = asdict(SampleConfig())
-    chosen = {name: value for name, value in asdict(config).items() if value != plain[name]}
-    words = ", ".join(f"{name}={repr_short(value)}" for name, value in {**settings, **chosen}.items())
+def summarize(model: ModelConfig, vocabulary: Vocabulary, own: dict[str, Any], config: SampleConfig) -> str:
+    """Describe in one line a model and how text is drawn from it.
+
+    Args:
+        model: the model's shape.
+        vocabulary: the model's.
+        own: the caller's own settings by name, shown first.
+        config: how characters are chosen; what differs from a plain draw is shown.
+
+    Returns:
+        The line.
+    """
+    defaults = asdict(SampleConfig())
+    changed = {name: value for name, value in asdict(config).items() if value != defaults[name]}
+    values = ", ".join(f"{name}={repr_short(value)}" for name, value in {**own, **changed}.items())
     shape = f"{model.cell.upper()} {model.num_layers} x {model.hidden_size}"
-    return f"{shape}, {amount(len(vocabulary), vocabulary.unit)}, {words}"
+    return f"{shape}, {amount(len(vocabulary), vocabulary.unit)}, {values}"
 
 
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Log-probabilities (..., V) in nats."""
+    """The log-probabilities of logits.
+
+    Args:
+        logits: (..., V).
+
+    Returns:
+        (..., V) in float64, in nats.
+    """
     values = logits.astype(np.float64)
-    return values - log_sum(values)[..., None]
+    return values - log_sum_exp(values)[..., None]
 
 
-def log_sum(values: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-    """The log of the sum of exponentials along an axis; -inf where all values are."""
-    top = np.max(values, axis=axis, keepdims=True)
-    top = np.where(np.isfinite(top), top, 0)
+def log_sum_exp(values: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    """The log of the sum of exponentials along an axis.
+
+    Args:
+        values: any shape.
+        axis: the axis that is summed over.
+
+    Returns:
+        One dimension fewer; -inf where all values are -inf.
+    """
+    largest = np.max(values, axis=axis, keepdims=True)
+    largest = np.where(np.isfinite(largest), largest, 0)
     with np.errstate(divide="ignore"):
-        result: NDArray[np.float64] = np.log(np.exp(values - top).sum(axis=axis)) + np.squeeze(top, axis)
+        result: NDArray[np.float64] = np.log(np.exp(values - largest).sum(axis=axis)) + np.squeeze(largest, axis)
     return result
 
 
@@ -73,6 +98,10 @@ def probabilities(
     Args:
         logits: (V,), finite or -inf.
         allowed: (V,) bool, at least one True; None allows all.
+        config: temperature and filters; by default a plain draw.
+
+    Returns:
+        (V,) in float64.
     """
     config = config or SampleConfig()
     scores = logits.astype(np.float64)
@@ -80,9 +109,9 @@ def probabilities(
         scores = np.where(allowed, scores, -np.inf)
     best = int(np.argmax(scores))
     if config.temperature == 0:
-        certain = np.zeros(len(scores))
-        certain[best] = 1
-        return certain
+        one_hot = np.zeros(len(scores))
+        one_hot[best] = 1
+        return one_hot
     with np.errstate(over="ignore"):  # a tiny temperature sends all others to -inf, its right limit
         weights = np.exp((scores - scores[best]) / config.temperature)
     if 0 < config.top_k < len(weights) or config.top_p < 1:
@@ -91,8 +120,8 @@ def probabilities(
         if config.top_k:
             keep = min(keep, config.top_k)
         if config.top_p < 1:
-            reached = np.cumsum(weights[order[:keep]])
-            keep = min(keep, int(np.searchsorted(reached, config.top_p * reached[-1])) + 1)
+            cumulated = np.cumsum(weights[order[:keep]])
+            keep = min(keep, int(np.searchsorted(cumulated, config.top_p * cumulated[-1])) + 1)
         weights[order[keep:]] = 0
     if config.min_p > 0:
         weights[weights < config.min_p] = 0  # the most likely has weight 1
@@ -101,13 +130,31 @@ def probabilities(
 
 
 def draw(distribution: NDArray[np.float64], uniform: float) -> int:
-    """The id at which the distribution's running sum, in id order, first exceeds `uniform` in [0, 1)."""
-    running = np.cumsum(distribution)
-    return int(np.searchsorted(running, uniform * running[-1], side="right"))
+    """Draw an id by inverse CDF: the first at which the running sum, in id order, exceeds the uniform.
+
+    Args:
+        distribution: (V,), probabilities or weights.
+        uniform: from 0 to below 1.
+
+    Returns:
+        The id.
+    """
+    cumulated = np.cumsum(distribution)
+    return int(np.searchsorted(cumulated, uniform * cumulated[-1], side="right"))
 
 
 def choose(
     logits: NDArray[Any], allowed: NDArray[np.bool_] | None, uniform: float, config: SampleConfig | None = None
 ) -> int:
-    """The id that `uniform` in [0, 1) draws from logits (V,) under the rules of `config`."""
+    """Draw an id from logits.
+
+    Args:
+        logits: (V,), finite or -inf.
+        allowed: (V,) bool, at least one True; None allows all.
+        uniform: from 0 to below 1.
+        config: temperature and filters; by default a plain draw.
+
+    Returns:
+        The id.
+    """
     return draw(probabilities(logits, allowed, config), uniform)

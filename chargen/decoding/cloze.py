@@ -1,4 +1,4 @@
-"""The cloze layer in NumPy: what stands between two contexts, one of each stack."""
+"""The cloze layer in NumPy: which character stands between two contexts, one of each stack."""
 
 from typing import Any
 
@@ -11,20 +11,21 @@ from chargen.storage.quantize import as_float32
 
 
 class NumpyCloze:
-    """As `chargen.model.cloze`: logits are forward + backward + O tanh(A left + B right + b) + c.
+    """The model's cloze layer: logits are forward + backward + O tanh(A left + B right + b) + c.
 
     Args:
         arrays: a bidirectional model's weights by name.
 
-    Raises ArgumentError where there are none such.
+    Raises:
+        ArgumentError: the weights of the layer are missing, or of other shapes.
     """
 
     def __init__(self, arrays: Arrays) -> None:
         size = len(fitting_array(arrays, "cloze.output.bias", (None,)))
-        inner, hidden = fitting_array(arrays, "cloze.left.weight", (None, None)).shape
+        cloze_size, hidden_size = fitting_array(arrays, "cloze.left.weight", (None, None)).shape
         shapes = {
-            "left.weight": (inner, hidden), "right.weight": (inner, hidden), "right.bias": (inner,),
-            "output.weight": (size, inner), "output.bias": (size,),
+            "left.weight": (cloze_size, hidden_size), "right.weight": (cloze_size, hidden_size),
+            "right.bias": (cloze_size,), "output.weight": (size, cloze_size), "output.bias": (size,),
         }  # fmt: skip
         for name, shape in shapes.items():
             fitting_array(arrays, f"cloze.{name}", shape)
@@ -35,18 +36,24 @@ class NumpyCloze:
     def logits(
         self, left: NDArray[Any], right: NDArray[Any], forward: NDArray[Any], backward: NDArray[Any]
     ) -> NDArray[Any]:
-        """Logits (R, M, V) for every pair of R left and M right contexts.
+        """Compute the logits for every pair of a left and a right context.
 
         Args:
-            left, forward: the forward stack's outputs (R, H) and logits (R, V) after the character before.
-            right, backward: the backward stack's (M, H) and (M, V) after the character behind.
+            left: the forward stack's outputs (R, H) after the character before.
+            right: the backward stack's outputs (M, H) after the character behind.
+            forward: the forward stack's logits (R, V) after the character before.
+            backward: the backward stack's logits (M, V) after the character behind.
 
-        Raises ArgumentError where they do not fit.
+        Returns:
+            Logits (R, M, V).
+
+        Raises:
+            ArgumentError: a shape or a type does not fit.
         """
-        size, hidden = len(self.bias), self.left.shape[1]
-        left, right = (check_array("outputs", each, (None, hidden), np.float32) for each in (left, right))
+        size, hidden_size = len(self.bias), self.left.shape[1]
+        left, right = (check_array("outputs", outputs, (None, hidden_size), np.float32) for outputs in (left, right))
         forward = check_array("forward logits", forward, (len(left), size), np.float32)
         backward = check_array("backward logits", backward, (len(right), size), np.float32)
-        mixed = (left @ self.left.T)[:, None] + (right @ self.right.T + self.right_bias)
-        logits: NDArray[Any] = np.tanh(mixed) @ self.output.T + self.bias + forward[:, None] + backward
+        hidden = (left @ self.left.T)[:, None] + (right @ self.right.T + self.right_bias)
+        logits: NDArray[Any] = np.tanh(hidden) @ self.output.T + self.bias + forward[:, None] + backward
         return logits

@@ -1,4 +1,4 @@
-"""Compiled steps: whole chunks of characters are read or written outside the interpreter."""
+"""The compiled stepper: whole chunks of ids are read or written outside the interpreter."""
 
 import time
 
@@ -20,21 +20,23 @@ from chargen.storage.quantize import SCALE, as_float32
 
 Floats = NDArray[np.float32]
 NO_RULES = Rules(np.zeros((1, 1), bool), np.zeros((1, 1), np.int64), np.zeros(1, bool))
-"""For rows that only read."""
-FAR = 2**21
-"""Bytes of weights from which threads share the steps of a single row."""
-MEASURED = 8
-"""Characters that tell how fast it goes."""
+"""Rules for rows that only read."""
+TEAM_BYTES = 2**21
+"""Bytes of weights from which several threads share the time steps of a single row."""
+MIN_TIMED_LENGTH = 8
+"""Ids of the shortest chunk whose time says which number of threads is faster."""
 
 
-class Decoder(Stepper):
-    """The equations of NumpyStepper, compiled; agrees with it to 1e-5.
+class CompiledStepper(Stepper):
+    """The model's equations, compiled; logits agree with those of NumpyStepper to 1e-5.
 
     An output is summed in one order whatever the number of rows, so text does not depend on the rows beside it. Rows
     are shared out among threads, each for a whole chunk, so threads never wait for each other within it.
 
     Args:
-        config, arrays, direction: as for NumpyStepper.
+        config: the model's shape.
+        arrays: its weights by name, in float32 or quantized.
+        direction: the stack that is computed; ids come in the order of its reading.
     """
 
     def __init__(self, config: ModelConfig, arrays: Arrays, direction: str = "forward") -> None:
@@ -47,10 +49,10 @@ class Decoder(Stepper):
         stored = arrays
         if len({array.dtype for array in arrays.values() if array.ndim == 2}) > 1:
             stored = {name: as_float32(arrays, name) for name in arrays}  # a file that somebody put together
-        # bf16 weights are multiplied in tiles where there is AMX, whatever the number of rows.
-        in_tiles = amx() and stored[config.output_table].dtype == np.uint16 and config.hidden_size % SIDE == 0
-        pack_weights = pack_rows if in_tiles else pack
-        parts = []
+        # bf16 weights are multiplied in the processor's tile registers where it has them, whatever the number of rows.
+        use_amx = amx() and stored[config.output_table].dtype == np.uint16 and config.hidden_size % SIDE == 0
+        pack_weights = pack_rows if use_amx else pack
+        packed = []
         for layer in range(config.num_layers):
             name = f"{direction}_layers.{layer}."
             bias_ih, bias_hh = (as_float32(arrays, f"{name}bias_{part}_l0") for part in ("ih", "hh"))
@@ -59,28 +61,28 @@ class Decoder(Stepper):
             if config.cell == "gru":
                 bias[layer, 2 * config.hidden_size : gates] = bias_ih[2 * config.hidden_size :]
                 new_bias[layer] = bias_hh[2 * config.hidden_size :]
-            scale[layer, :gates] = _scale(arrays, f"{name}weight_hh_l0")
-            scale_in[layer, :gates] = _scale(arrays, f"{name}weight_ih_l0") if layer else 1
+            scale[layer, :gates] = _row_scales(arrays, f"{name}weight_hh_l0")
+            scale_in[layer, :gates] = _row_scales(arrays, f"{name}weight_ih_l0") if layer else 1
             if layer:
-                parts.append(pack_weights(stored[f"{name}weight_ih_l0"]).ravel())
-            parts.append(pack_weights(stored[f"{name}weight_hh_l0"]).ravel())
-        parts.append(pack_weights(stored[config.output_table]).ravel())
+                packed.append(pack_weights(stored[f"{name}weight_ih_l0"]).ravel())
+            packed.append(pack_weights(stored[f"{name}weight_hh_l0"]).ravel())
+        packed.append(pack_weights(stored[config.output_table]).ravel())
         size = self.size
-        head_scale, head_bias = _scale(arrays, config.output_table), as_float32(arrays, "output.bias")
+        head_scale, head_bias = _row_scales(arrays, config.output_table), as_float32(arrays, "output.bias")
         head_scale, head_bias = (np.pad(values, (0, -size % WIDTH)) for values in (head_scale, head_bias))
-        # What layer 0 makes of a character is the same wherever it stands.
-        inputs = as_float32(arrays, f"{direction}_layers.0.weight_ih_l0")
+        # Layer 0 sees only the embedding, so its products are one table with a row for each id.
+        weight_ih = as_float32(arrays, f"{direction}_layers.0.weight_ih_l0")
         with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the logits
-            table = as_float32(arrays, "embedding.weight") @ inputs.T
-        weights = aligned((sum(map(len, parts)),), parts[0].dtype)
-        np.concatenate(parts, out=weights)
-        tile_config = TILE_CONFIG if in_tiles else TILE_CONFIG[:0]
+            table = as_float32(arrays, "embedding.weight") @ weight_ih.T
+        weights = aligned((sum(map(len, packed)),), packed[0].dtype)
+        np.concatenate(packed, out=weights)
+        tile_config = TILE_CONFIG if use_amx else TILE_CONFIG[:0]
         self._weights = Weights(
             config.cell == "lstm", tile_config, config.hidden_size, weights, table, scale_in, scale, bias, new_bias,
             head_scale, head_bias,
         )  # fmt: skip
-        large = weights.nbytes >= FAR and config.hidden_size % WIDTH == 0
-        self._team = min(threads(), config.hidden_size // WIDTH) if large else 1
+        large = weights.nbytes >= TEAM_BYTES and config.hidden_size % WIDTH == 0
+        self._team_size = min(threads(), config.hidden_size // WIDTH) if large else 1
         self._tuner = AutoTuner()  # with the team, for a single row
 
     def _step(self, ids: NDArray[np.int64], state: State) -> tuple[Floats, State]:
@@ -90,8 +92,8 @@ class Decoder(Stepper):
     def _read(
         self, ids: NDArray[np.int64], counts: NDArray[np.int64], logits: Floats, state: State
     ) -> tuple[Floats, State]:
-        which = np.zeros(len(ids), np.int64)
-        chunk = self._run(logits, state, ids, counts, False, np.zeros((len(ids), 1)), NO_RULES, which, SampleConfig())
+        mask_index, uniforms = np.zeros(len(ids), np.int64), np.zeros((len(ids), 1))
+        chunk = self._run(logits, state, ids, counts, False, uniforms, NO_RULES, mask_index, SampleConfig())
         return chunk.logits, chunk.state
 
     def _write(
@@ -113,28 +115,28 @@ class Decoder(Stepper):
         )  # fmt: skip
 
         def run(rows: slice) -> None:
-            part = np.stack([layer[rows] for layer in after])
+            rows_state = np.stack([layer[rows] for layer in after])
             size = rows.stop - rows.start
             counter, active = np.zeros(1, np.int64), np.zeros(size + 1, np.int64)
             outputs = np.empty((2, size, self.config.hidden_size), np.float32)
             arguments = (
-                self._weights, logits[rows], part, ids[rows], log_probs[rows], counts[rows], write, uniforms[rows],
-                mask_index[rows], choice,
+                self._weights, logits[rows], rows_state, ids[rows], log_probs[rows], counts[rows], write,
+                uniforms[rows], mask_index[rows], choice,
             )  # fmt: skip
-            timed = self._team > 1 and len(ids) == 1 and ids.shape[1] >= MEASURED
+            timed = self._team_size > 1 and len(ids) == 1 and ids.shape[1] >= MIN_TIMED_LENGTH
             by_team, begun = timed and self._tuner.choose(), time.perf_counter()
-            members = self._team if by_team else 1
+            members = self._team_size if by_team else 1
             run_team(lambda member: read_or_write(*arguments, Team(member, members, counter, active, outputs)), members)
             if timed:
                 self._tuner.record(by_team, time.perf_counter() - begun, ids.shape[1])
-            for layer, new in zip(after, part, strict=True):
+            for layer, new in zip(after, rows_state, strict=True):
                 layer[rows] = new
 
         parallel_for(run, len(ids))
         return Chunk(logits, after, ids, log_probs, counts)
 
 
-def _scale(arrays: Arrays, name: str) -> Floats:
-    """What the sums of each row of weights (N,) are multiplied by."""
+def _row_scales(arrays: Arrays, name: str) -> Floats:
+    """The factors (N,) of the sums of N rows of weights: 1 where they are not int8."""
     scales: Floats = arrays.get(name + SCALE, np.ones(len(arrays[name]), np.float32))
     return scales

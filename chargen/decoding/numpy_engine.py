@@ -1,4 +1,4 @@
-"""One character further: `(ids, state) -> (logits, state)`, and chunks of characters.
+"""One time step, `(ids, state) -> (logits, state)`, and whole chunks of them: the interface, and its NumPy version.
 
 The NumPy stepper is the reference: every row is computed alone, by the same operations in the same order, so that its
 logits do not depend on how many rows there are.
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from chargen.arguments import as_array, check_range
 from chargen.decoding.arguments import (
     check_config,
-    fitting_reading,
-    fitting_rules,
-    fitting_state,
-    fitting_uniforms,
+    check_ids,
+    check_rules,
+    check_state,
+    check_uniforms,
 )
 from chargen.decoding.choose import SampleConfig, choose, log_softmax
 from chargen.decoding.rules import Rules
@@ -32,10 +32,7 @@ State = tuple[NDArray[np.float32], ...]
 
 
 class Stepper(ABC):
-    """What a sampler needs of a model.
-
-    Whatever the way to compute, what does not fit the model is an ArgumentError: ids that it does not have, or arrays
-    of another shape or type than is said here.
+    """Computes what a sampler needs of a model. The public methods check their arguments; `_step` and the like do not.
 
     Args:
         config: the model's shape.
@@ -47,54 +44,97 @@ class Stepper(ABC):
         self.size = size
 
     def start(self, rows: int) -> State:
-        """The state of an unknown context: zeros, one array (R, S) per layer."""
+        """Make the state of an unknown context.
+
+        Args:
+            rows: R.
+
+        Returns:
+            Zeros, one array (R, S) per layer.
+
+        Raises:
+            SettingError: `rows` is no number from 0.
+        """
         shape = check_int("rows", rows, 0), self.config.state_size
         return tuple(np.zeros(shape, np.float32) for _ in range(self.config.num_layers))
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
-        """Ids (R,) and the state before them -> logits (R, V) for what follows, and the state after them."""
+        """Let each row read one id.
+
+        Args:
+            ids: (R,).
+            state: before the ids, one (R, S) per layer.
+
+        Returns:
+            Logits (R, V) for what follows, and the state after the ids.
+
+        Raises:
+            ArgumentError: an id is not one of the model's, or a shape or a type does not fit.
+        """
         ids = as_array("ids", ids, (None,), np.int64)
         check_range("ids", ids, 0, self.size)
-        return self._step(ids, fitting_state(self.config, state, len(ids)))
+        return self._step(ids, check_state(self.config, state, len(ids)))
 
     def read(
         self, ids: NDArray[Any], counts: NDArray[np.int64], logits: NDArray[Any], state: State
     ) -> tuple[NDArray[np.float32], State]:
-        """Each row reads the first `counts` (R,) of its ids (R, T); rows that read none keep logits and state."""
-        ids, counts = fitting_reading(ids, counts, self.size)
+        """Let each row read some ids; rows that read none keep logits and state.
+
+        Args:
+            ids: (R, T).
+            counts: (R,), how many of its first ids a row reads.
+            logits: (R, V), before the ids.
+            state: before the ids, one (R, S) per layer.
+
+        Returns:
+            Logits (R, V) for what follows, and the state after the ids.
+
+        Raises:
+            ArgumentError: an id is not one of the model's, or a shape or a type does not fit.
+        """
+        ids, counts = check_ids(ids, counts, self.size)
         logits = as_array("logits", logits, (len(ids), self.size), np.float32)
-        return self._read(ids, counts, logits, fitting_state(self.config, state, len(ids)))
+        return self._read(ids, counts, logits, check_state(self.config, state, len(ids)))
 
     def write(
         self, logits: NDArray[Any], state: State, uniforms: NDArray[np.float64], rules: Rules,
         mask_index: NDArray[np.int64], config: SampleConfig, *, fits: bool = False,
     ) -> "Chunk":  # fmt: skip
-        """Each row writes an id for each of its uniforms (R, T), or fewer where the rules stop it.
+        """Let each row write an id for each of its uniforms, or fewer where the rules stop it.
 
         Args:
-            logits, state: where the rows stand.
-            uniforms: from 0 to below 1.
-            mask_index: (R,), which mask holds for each row's first id.
-            fits: where it is known already that all this fits: to look takes as long as to write two characters.
+            logits: (R, V), for each row's first id.
+            state: one (R, S) per layer.
+            uniforms: (R, T), from 0 to below 1.
+            rules: which ids are allowed, and where rows stop.
+            mask_index: (R,), the number of the mask that holds for each row's first id.
+            config: how an id is chosen.
+            fits: True where the arguments are known to fit: the checks take as long as writing two ids.
+
+        Returns:
+            What the rows wrote.
+
+        Raises:
+            ArgumentError: a shape, a type or a value does not fit.
         """
         if not fits:
             logits = as_array("logits", logits, (None, self.size), np.float32)
-            uniforms = fitting_uniforms(uniforms, len(logits))
-            rules, mask_index = fitting_rules(rules, mask_index, len(logits), uniforms.shape[1], self.size)
+            uniforms = check_uniforms(uniforms, len(logits))
+            rules, mask_index = check_rules(rules, mask_index, len(logits), uniforms.shape[1], self.size)
             check_config(config)
-            state = fitting_state(self.config, state, len(logits))
+            state = check_state(self.config, state, len(logits))
         return self._write(logits, state, uniforms, rules, mask_index, config)
 
     @abstractmethod
     def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:
-        """As `step`, with what fits; so below."""
+        """Let each row read one id (R,); arguments are not checked."""
 
     def _read(
         self, ids: NDArray[np.int64], counts: NDArray[np.int64], logits: NDArray[np.float32], state: State
     ) -> tuple[NDArray[np.float32], State]:
         logits, state = logits.copy(), tuple(layer.copy() for layer in state)
-        for turn in range(ids.shape[1]):
-            self._step_some(np.flatnonzero(counts > turn), ids[:, turn], logits, state)
+        for column in range(ids.shape[1]):
+            self._step_rows(np.flatnonzero(counts > column), ids[:, column], logits, state)
         return logits, state
 
     def _write(
@@ -105,25 +145,25 @@ class Stepper(ABC):
         ids, log_probs = np.zeros(uniforms.shape, np.int64), np.zeros(uniforms.shape)
         counts, mask_index = np.zeros(len(ids), np.int64), mask_index.copy()
         active = np.arange(len(ids))
-        for turn in range(uniforms.shape[1]):
+        for column in range(uniforms.shape[1]):
             for row in active:
                 allowed = rules.masks[mask_index[row]]
                 if not np.isfinite(logits[row]).all():
-                    ids[row, turn] = NOT_FINITE
+                    ids[row, column] = NOT_FINITE
                 elif not allowed.any():
-                    ids[row, turn] = NONE_ALLOWED
+                    ids[row, column] = NONE_ALLOWED
                 else:
-                    one = ids[row, turn] = choose(logits[row], allowed, uniforms[row, turn], config)
-                    log_probs[row, turn] = log_softmax(logits[row])[one]
+                    chosen = ids[row, column] = choose(logits[row], allowed, uniforms[row, column], config)
+                    log_probs[row, column] = log_softmax(logits[row])[chosen]
                     counts[row] += 1
-                    mask_index[row] = rules.next_mask[mask_index[row], one]
-            written = active[ids[active, turn] >= 0]
-            self._step_some(written, ids[:, turn], logits, state)
-            active = written[(mask_index[written] >= 0) & ~rules.stop_after[ids[written, turn]]]
+                    mask_index[row] = rules.next_mask[mask_index[row], chosen]
+            written = active[ids[active, column] >= 0]
+            self._step_rows(written, ids[:, column], logits, state)
+            active = written[(mask_index[written] >= 0) & ~rules.stop_after[ids[written, column]]]
         return Chunk(logits, state, ids, log_probs, counts)
 
-    def _step_some(self, rows: NDArray[np.int64], ids: NDArray[Any], logits: NDArray[Any], state: State) -> None:
-        """Let some rows read, changing their logits and state."""
+    def _step_rows(self, rows: NDArray[np.int64], ids: NDArray[Any], logits: NDArray[Any], state: State) -> None:
+        """Let some rows read one id each; their logits and state are changed in place."""
         if len(rows):
             logits[rows], after = self._step(ids[rows], tuple(layer[rows] for layer in state))
             for layer, new in zip(state, after, strict=True):
@@ -135,9 +175,11 @@ class Chunk:
     """What rows wrote.
 
     Args:
-        logits, state: (R, V) and one (R, S) per layer, after it.
-        ids, log_probs: (R, T), and the model's log-probability of each in nats, before temperature and filters.
-        counts: (R,), how many of them a row wrote. Where it could not write on, the next id is `NONE_ALLOWED` or
+        logits: (R, V), after the last id.
+        state: one (R, S) per layer, after the last id.
+        ids: (R, T).
+        log_probs: (R, T), the model's log-probability of each id in nats, before temperature and filters.
+        counts: (R,), how many ids a row wrote. Where it could not write on, the next id is `NONE_ALLOWED` or
             `NOT_FINITE`.
     """
 
@@ -157,7 +199,7 @@ class NumpyStepper(Stepper):
     Args:
         config: the model's shape.
         arrays: its weights by name, in float32 or quantized.
-        direction: which of its stacks; ids come in the order of its reading.
+        direction: the stack that is computed; ids come in the order of its reading.
     """
 
     def __init__(self, config: ModelConfig, arrays: dict[str, NDArray[Any]], direction: str = "forward") -> None:
@@ -179,8 +221,8 @@ class NumpyStepper(Stepper):
         weight, bias = self.output
         logits = np.empty((len(ids), len(bias)), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # the sampler looks at the logits
-            for row, one in enumerate(ids):
-                values = self.embedding[one]
+            for row, read_id in enumerate(ids):
+                values = self.embedding[read_id]
                 for layer, weights in enumerate(self.layers):
                     after[layer][row] = self._step_layer(values, state[layer][row], *weights)
                     values = after[layer][row, : self.config.hidden_size]
@@ -199,15 +241,15 @@ def _sigmoid(values: Vector) -> Vector:
 def _lstm(x: Vector, state: Vector, weight_ih: Vector, weight_hh: Vector, bias_ih: Vector, bias_hh: Vector) -> Vector:
     size = len(state) // 2
     gates = weight_ih @ x + bias_ih + weight_hh @ state[:size] + bias_hh
-    enter, forget, leave = (_sigmoid(gates[at * size : (at + 1) * size]) for at in (0, 1, 3))
-    cell = forget * state[size:] + enter * np.tanh(gates[2 * size : 3 * size])
-    return np.concatenate([leave * np.tanh(cell), cell])
+    input_gate, forget_gate, output_gate = (_sigmoid(gates[gate * size : (gate + 1) * size]) for gate in (0, 1, 3))
+    cell = forget_gate * state[size:] + input_gate * np.tanh(gates[2 * size : 3 * size])
+    return np.concatenate([output_gate * np.tanh(cell), cell])
 
 
 def _gru(x: Vector, state: Vector, weight_ih: Vector, weight_hh: Vector, bias_ih: Vector, bias_hh: Vector) -> Vector:
     size = len(state)
-    inputs, carried = weight_ih @ x + bias_ih, weight_hh @ state + bias_hh
-    reset, update = (_sigmoid(inputs[at : at + size] + carried[at : at + size]) for at in (0, size))
-    new = np.tanh(inputs[2 * size :] + reset * carried[2 * size :])
+    from_input, from_state = weight_ih @ x + bias_ih, weight_hh @ state + bias_hh
+    reset, update = (_sigmoid(from_input[at : at + size] + from_state[at : at + size]) for at in (0, size))
+    new = np.tanh(from_input[2 * size :] + reset * from_state[2 * size :])
     after: Vector = (np.float32(1) - update) * new + update * state
     return after

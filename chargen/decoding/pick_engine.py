@@ -1,4 +1,4 @@
-"""Which stepper a model gets, compiled or in NumPy on the CPU, torch elsewhere; and where a sample begins on it."""
+"""Which stepper a model gets: compiled or NumPy on the CPU, torch elsewhere."""
 
 from typing import Any
 
@@ -13,16 +13,26 @@ from chargen.storage.model_file import new_model
 
 
 def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str = "forward") -> Stepper:
-    """A stepper of one direction: for the CPU compiled, or in NumPy where numba is not there; else in torch.
+    """Make the fastest stepper for a model: on the CPU the compiled one, or NumPy without numba; elsewhere torch.
 
-    Raises SettingError where the device or the direction is not there.
+    Args:
+        config: the model's shape.
+        arrays: its weights by name.
+        device: "cpu", or a torch device.
+        direction: the stack that it steps.
+
+    Returns:
+        The stepper.
+
+    Raises:
+        SettingError: the machine does not have the device, or the model does not have the direction.
     """
     if device == "cpu":
         if not available():
             return NumpyStepper(config, arrays, direction)
-        from chargen.decoding.compiled_engine import Decoder
+        from chargen.decoding.compiled_engine import CompiledStepper
 
-        return Decoder(config, arrays, direction)
+        return CompiledStepper(config, arrays, direction)
     from chargen.decoding.torch_engine import TorchStepper
     from chargen.model.device import pick_device
 
@@ -30,12 +40,16 @@ def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str
     return TorchStepper(new_model(config, size, arrays, str(pick_device(device))), direction)
 
 
-def fresh(stepper: Stepper, first_logits: NDArray[Any], begin: NDArray[Any]) -> tuple[NDArray[Any], State]:
-    """Logits (1, V) and state, one row, of a sample that has read the begin text, or nothing.
+def read_begin(stepper: Stepper, first_logits: NDArray[Any], begin: NDArray[Any]) -> tuple[NDArray[Any], State]:
+    """Let a fresh row read the begin text.
 
     Args:
-        first_logits: (V,), for a character that nothing is known about.
-        begin: ids of the begin text, in the order of reading; may be none.
+        stepper: the model's.
+        first_logits: (V,), for a character of which nothing is known.
+        begin: ids (N,) of the begin text, in the order of reading; may be none.
+
+    Returns:
+        Logits (1, V) for what follows, and the state, one (1, S) a layer.
     """
     logits, state = first_logits[None], stepper.start(1)
     return stepper.read(begin[None], np.array([len(begin)]), logits, state) if len(begin) else (logits, state)

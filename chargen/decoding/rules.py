@@ -1,4 +1,4 @@
-"""The rules for the next id, as tables that compiled code can follow."""
+"""The rules for the next id, as tables that compiled code can read."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,10 @@ class Rules:
     """What rows may write next.
 
     Args:
-        masks: (M, V), the ids allowed where one thing or another has been written.
-        next_mask: (M, V), which mask holds after an id; below zero where that is not known, and the row stops.
-        stop_after: (V,), ids behind which a row stops.
+        masks: (M, V), M sets of allowed ids; at any time one of them holds for a row.
+        next_mask: (M, V), the number of the mask that holds after an id; below zero where there is none yet, and the
+            row stops.
+        stop_after: (V,), the ids behind which a row stops.
     """
 
     masks: NDArray[np.bool_]

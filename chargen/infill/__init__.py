@@ -1,1 +1,1 @@
-"""What stands between two texts."""
+"""Gaps between two texts, filled with a bidirectional model."""

@@ -3,39 +3,55 @@
 import numpy as np
 
 from chargen.errors import ChargenError
-from chargen.infill.prefixes import NONE_ALLOWED, Grower, Prefixes
+from chargen.infill.prefixes import NO_GAP_ALLOWED, Grower, Prefixes
 
-MOST_SCORED = 10_000
-"""Up to so many gaps are scored one and all."""
+MAX_GAPS = 10_000
+"""Up to so many gaps are all scored."""
 
 
-def few_enough(letters: int, lengths: range) -> bool:
-    """True where there are at most MOST_SCORED gaps of these lengths.
+def can_enumerate(num_ids: int, lengths: range) -> bool:
+    """Whether there are at most MAX_GAPS gaps.
 
     Args:
-        letters: how many ids a gap may hold.
+        num_ids: how many different ids a gap may hold.
+        lengths: the gap's possible lengths in ids.
+
+    Returns:
+        True where all of them can be scored.
     """
-    total, of_length = 0, 1
+    total, with_length = 0, 1
     for length in range(lengths.stop):
-        total += of_length * (length >= lengths.start)
-        of_length = min(of_length * letters, MOST_SCORED + 1)
-        if total > MOST_SCORED or not of_length:
+        total += with_length * (length >= lengths.start)
+        with_length = min(with_length * num_ids, MAX_GAPS + 1)
+        if total > MAX_GAPS or not with_length:
             break
-    return total <= MOST_SCORED
+    return total <= MAX_GAPS
 
 
-def every_gap(grower: Grower, root: Prefixes, lengths: range) -> Prefixes:
-    """Every allowed gap. Raises ChargenError where there is none."""
-    found = root.take([0] if 0 in lengths else [])
-    growing = root
+def enumerate_gaps(grower: Grower, root: Prefixes, lengths: range) -> Prefixes:
+    """Write every allowed gap.
+
+    Args:
+        grower: grows the gaps.
+        root: the empty prefix, after the text before the gap.
+        lengths: the gap's possible lengths in ids.
+
+    Returns:
+        The gaps, shorter ones first.
+
+    Raises:
+        ChargenError: no gap is allowed.
+    """
+    gaps = root.take([0] if 0 in lengths else [])
+    prefixes = root
     for length in range(1, lengths.stop):
-        growing = growing.take(np.flatnonzero(~grower.ended(growing)))  # nothing follows a stop text
-        rows, ids = np.nonzero(grower.allowed(growing))
+        prefixes = prefixes.take(np.flatnonzero(~grower.ended(prefixes)))  # nothing follows a stop text
+        rows, ids = np.nonzero(grower.allowed(prefixes))
         if not len(rows):
             break
-        growing = grower.grow(growing, rows, ids)
+        prefixes = grower.grow(prefixes, rows, ids)
         if length in lengths:
-            found = found.join(growing)
-    if not found.texts:
-        raise ChargenError(NONE_ALLOWED)
-    return found
+            gaps = gaps.join(prefixes)
+    if not gaps.texts:
+        raise ChargenError(NO_GAP_ALLOWED)
+    return gaps

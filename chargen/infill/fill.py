@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from chargen.data.reading import clean
 from chargen.data.vocabulary import Vocabulary
-from chargen.decoding.choose import SampleConfig, draw, in_words, log_sum
+from chargen.decoding.choose import SampleConfig, draw, log_sum_exp, summarize
 from chargen.decoding.numpy_engine import State
-from chargen.decoding.pick_engine import fresh, new_stepper
+from chargen.decoding.pick_engine import new_stepper, read_begin
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError, amount
-from chargen.infill.enumeration import every_gap, few_enough
+from chargen.infill.enumeration import can_enumerate, enumerate_gaps
 from chargen.infill.lookahead import CONTEXT, Lookahead
 from chargen.infill.particles import effective_sample_size, run_smc
-from chargen.infill.prefixes import NONE_ALLOWED, Grower, Prefixes
+from chargen.infill.prefixes import NO_GAP_ALLOWED, Grower, Prefixes
 from chargen.model.config import need_two_ways
 from chargen.rng import MAX_SEED, Purpose, generator_seed, uniform
-from chargen.sampling.constraints import fitted
+from chargen.sampling.constraints import fit_config
 from chargen.settings import check_int, make_settings
 from chargen.storage.model_file import ModelFile, as_model_file
 
@@ -35,14 +35,16 @@ if TYPE_CHECKING:
 AFTER = 40
 """Characters behind a gap that its score looks at."""
 PARTICLES = 128
-LONGEST = 100_000
-COLDEST = 1e-6
+MAX_LENGTH = 100_000
+"""Characters of a gap."""
+MIN_TEMPERATURE = 1e-6
 """Temperatures between 0 and this count as this."""
 SEARCH_POWER = 2.0
-"""Particles at low temperatures look for gaps at 1 / 2: colder, they would all follow the first good one."""
-REMEMBERED = 8
+"""The highest power, 1 / temperature, at which particles look for gaps: colder, all would follow the first good one."""
+MAX_CACHED = 8
 """Texts before gaps whose state is kept: the next gap of a text goes on from there."""
 _ALTERNATIVE = 2**31
+"""The index of the first alternative's draw; those below are draws of particles."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Alternative:
     """One way to fill a gap.
 
     Args:
-        text: the gap's.
+        text: what stands in the gap.
         log_prob: log p(gap | before) of the forward stack, in nats.
         log_prob_after: log p(after[:40] | before, gap), in nats; 0 where nothing follows.
         probability: its share of the target: exact, or by the estimated evidence.
@@ -69,11 +71,11 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Fill:
-    """What was found for one gap.
+    """The alternatives for one gap, and how good their figures are.
 
     Args:
         alternatives: distinct; the first is a draw from the target, each further one a draw from what is left of it.
-        most_likely: the one of the highest score among all that were found.
+        most_likely: the alternative of the highest score among all that were scored.
         exact: whether every possible gap was scored.
         effective_sample_size: how many independent draws from the target the weighted particles are worth; where
             exact, how many equally likely gaps there might as well be.
@@ -99,7 +101,7 @@ class Filler:
 
     Bans, no_repeat, top-k, top-p and min-p say which characters a gap may hold, as they do for `sample` at temperature
     1, and a stop text may stand at a gap's end only. Temperature acts on whole gaps: they are drawn from the target to
-    the power of 1 / temperature, and 0 takes the most likely ones that were found, with their shares at temperature 1.
+    the power of 1 / temperature, and 0 takes the most likely of those scored, with their shares at temperature 1.
 
     Args:
         model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
@@ -108,8 +110,11 @@ class Filler:
         seed: 0 to 2**64 - 1; drawn by the system where None. `Filler.seed` tells it.
         unknown: what to do with characters of the text that the model does not know: "error", "skip" or "replace".
         vocabulary: of a CharModel, which has none.
+        **settings: fields of `config`.
 
-    Raises SettingError for a model that reads one way.
+    Raises:
+        SettingError: the model reads one way only, or a setting is out of its range.
+        ModelFileError: the model file is missing or damaged.
     """
 
     def __init__(
@@ -128,22 +133,22 @@ class Filler:
         if config is not None and settings:
             raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
         self.model = model
-        self.config = fitted(config or make_settings(SampleConfig, settings), model.vocabulary, model.reading)
+        self.config = fit_config(config or make_settings(SampleConfig, settings), model.vocabulary, model.reading)
         self.particles = check_int("particles", particles, 1, 100_000)
         self.seed = secrets.randbits(32) if seed is None else check_int("seed", seed, 0, MAX_SEED)
         if unknown not in ("error", "skip", "replace"):
             raise SettingError(f"unknown is {unknown!r}: it must be error, skip or replace", "unknown")
         self.unknown = unknown
         self.vocabulary = model.vocabulary
-        self._read: dict[str, tuple[NDArray[Any], State]] = {}
+        self._states: dict[str, tuple[NDArray[Any], State]] = {}
         self.forward = new_stepper(model.config, model.arrays, "cpu")
         first_logits = np.log(np.maximum(model.counts, 1e-9))
-        self._fresh = fresh(self.forward, first_logits, self.vocabulary.encode(model.begin))
+        self._begin = read_begin(self.forward, first_logits, self.vocabulary.encode(model.begin))
         self._backward = new_stepper(model.config, model.arrays, "cpu", "backward")
 
     def __repr__(self) -> str:
-        settings = {"particles": self.particles, "seed": self.seed, "unknown": self.unknown}
-        return f"Filler({in_words(self.model.config, self.vocabulary, settings, self.config)})"
+        own = {"particles": self.particles, "seed": self.seed, "unknown": self.unknown}
+        return f"Filler({summarize(self.model.config, self.vocabulary, own, self.config)})"
 
     def fill(
         self, before: str, after: str, min_length: int, max_length: int | None = None, *, num: int = 1, number: int = 0
@@ -151,17 +156,25 @@ class Filler:
         """Fill one gap.
 
         Args:
-            before, after: the texts around it, cleaned as the text that the model learned. Without one before it, a gap
-                begins a text, as what `sample` writes without a prime; without one after it, anything may follow.
-            min_length, max_length: characters of the gap; all lengths are equally likely beforehand.
-            num: how many alternatives; fewer where fewer were found.
-            number: which gap of a text this is; each draws its own numbers.
+            before: the text before the gap, cleaned here as the text that the model learned; where it is empty, the gap
+                begins a text, as what `sample` writes without a prime.
+            after: the text behind the gap, cleaned likewise; where it is empty, anything may follow.
+            min_length: characters of the shortest gap; all lengths are equally likely beforehand.
+            max_length: characters of the longest gap; None takes `min_length`.
+            num: how many alternatives; fewer where there are fewer gaps.
+            number: of the gap in a text with several; each number has its own draws.
 
-        Raises DataError for characters that the model does not know, ChargenError where no gap is allowed.
+        Returns:
+            The alternatives and their figures.
+
+        Raises:
+            DataError: the model does not know some characters.
+            SettingError: the lengths contradict each other, or need more particles.
+            ChargenError: no gap is allowed, or the model's numbers overflow.
         """
         num = check_int("num", num, 1, 1_000_000)
-        shortest = check_int("min_length", min_length, 0, LONGEST)
-        longest = check_int("max_length", shortest if max_length is None else max_length, 0, LONGEST)
+        shortest = check_int("min_length", min_length, 0, MAX_LENGTH)
+        longest = check_int("max_length", shortest if max_length is None else max_length, 0, MAX_LENGTH)
         lengths = range(shortest, longest + 1)
         if not lengths:
             raise SettingError(
@@ -169,61 +182,70 @@ class Filler:
             )
         before, after = clean(before, self.model.reading), clean(after, self.model.reading)
         seed = generator_seed(self.seed, 0, number, Purpose.FILL)
-        cold = self.config.temperature == 0
-        power = 1.0 if cold else 1 / max(self.config.temperature, COLDEST)
+        greedy = self.config.temperature == 0
+        power = 1.0 if greedy else 1 / max(self.config.temperature, MIN_TEMPERATURE)
         as_read = self.vocabulary.decode(self.vocabulary.encode(before, self.unknown)) if self.config.no_repeat else ""
         grower = Grower(self.model, self.forward, self.config, as_read)
-        self.vocabulary.encode(after, self.unknown)  # what is unknown is told, however far away
+        self.vocabulary.encode(after, self.unknown)  # unknown characters are an error, however far away
         after_ids = self.vocabulary.encode(after[:AFTER], self.unknown)
-        root = self.read(before)
-        letters = grower.letters()
-        if not letters and shortest:
-            raise ChargenError(NONE_ALLOWED)
-        exact = lengths.stop == 1 or (not self.vocabulary.byte_mode and few_enough(letters, lengths))
+        root = self.read_before(before)
+        num_ids = grower.num_ids()
+        if not num_ids and shortest:
+            raise ChargenError(NO_GAP_ALLOWED)
+        exact = lengths.stop == 1 or (not self.vocabulary.byte_mode and can_enumerate(num_ids, lengths))
         if exact:
-            gaps = every_gap(grower, root, lengths)
-            log_after = grower.next_mask(gaps, after_ids)
+            gaps = enumerate_gaps(grower, root, lengths)
+            log_after = grower.log_prob_after(gaps, after_ids)
             log_shares = power * (gaps.log_probs + log_after) - math.log(len(lengths))
-            log_evidence = float(log_sum(log_shares))
+            log_evidence = float(log_sum_exp(log_shares))
             size = effective_sample_size(log_shares)
         else:
             if len(lengths) > self.particles:
                 raise SettingError(f"particles is {self.particles}: {len(lengths)} lengths need as many", "particles")
             lookahead = None
             if len(after_ids):
-                behind = self.vocabulary.encode(after[:CONTEXT], self.unknown)
-                lookahead = Lookahead(self.model, behind, lengths.stop - 1, seed, self._backward, self.config.ban)
-            search = SEARCH_POWER if cold else min(power, SEARCH_POWER)
-            found = run_smc(grower, root, lookahead, after_ids, lengths, self.particles, seed, power, search)
-            gaps, log_after, log_evidence = found.gaps, found.log_after, found.log_evidence
-            size = effective_sample_size(found.log_weights)
+                context = self.vocabulary.encode(after[:CONTEXT], self.unknown)
+                lookahead = Lookahead(self.model, context, lengths.stop - 1, seed, self._backward, self.config.ban)
+            search = SEARCH_POWER if greedy else min(power, SEARCH_POWER)
+            result = run_smc(grower, root, lookahead, after_ids, lengths, self.particles, seed, power, search)
+            gaps, log_after, log_evidence = result.gaps, result.log_after, result.log_evidence
+            size = effective_sample_size(result.log_weights)
             log_shares = np.full(len(gaps.texts), -np.inf)
-            np.logaddexp.at(log_shares, found.gap, found.log_weights)
+            np.logaddexp.at(log_shares, result.gap, result.log_weights)
         log_target = power * (gaps.log_probs + log_after) - math.log(len(lengths)) - log_evidence
         probabilities = np.exp(np.minimum(log_target, 0))  # an estimated evidence may be too small
-        options = [
-            Alternative(text, float(prob), float(follows), float(probability))
-            for text, prob, follows, probability in zip(
-                gaps.texts, gaps.log_probs, log_after, probabilities, strict=True
-            )
+        candidates = [
+            Alternative(text, *map(float, figures))
+            for text, *figures in zip(gaps.texts, gaps.log_probs, log_after, probabilities, strict=True)
         ]
-        ranked = sorted(options, key=lambda one: (-one.score, one.text))
-        chosen = ranked[:num] if cold else _draws(options, log_shares, num, seed)
+        ranked = sorted(candidates, key=lambda candidate: (-candidate.score, candidate.text))
+        chosen = ranked[:num] if greedy else _draw_alternatives(candidates, log_shares, num, seed)
         particles = 0 if exact else self.particles
-        return Fill(tuple(chosen), ranked[0], exact, size, particles, len(options), log_evidence, grower.steps)
+        return Fill(tuple(chosen), ranked[0], exact, size, particles, len(candidates), log_evidence, grower.steps)
 
-    def read(self, before: str) -> Prefixes:
-        """The forward stack after the text before the gap: the empty prefix."""
-        done = max((text for text in self._read if before.startswith(text)), key=len, default="")
-        logits, state = self._read.pop(done, self._fresh)
-        self._read[done] = logits, state  # lately used
-        ids = self.vocabulary.encode(before[len(done) :], self.unknown)[None]
+    def read_before(self, before: str) -> Prefixes:
+        """Let the forward stack read the text before a gap, or what is new of it.
+
+        Args:
+            before: the text, cleaned.
+
+        Returns:
+            The empty prefix behind it.
+
+        Raises:
+            DataError: the model does not know some characters.
+            ChargenError: the model's numbers overflow.
+        """
+        known = max((text for text in self._states if before.startswith(text)), key=len, default="")
+        logits, state = self._states.pop(known, self._begin)
+        self._states[known] = logits, state  # used last, dropped last
+        ids = self.vocabulary.encode(before[len(known) :], self.unknown)[None]
         logits, state = self.forward.read(ids, np.array([ids.shape[1]]), logits, state)
         if not np.isfinite(logits).all():
             raise ChargenError(NOT_FINITE_MESSAGE)
-        self._read[before] = logits, state
-        while len(self._read) > REMEMBERED:
-            del self._read[next(iter(self._read))]
+        self._states[before] = logits, state
+        while len(self._states) > MAX_CACHED:
+            del self._states[next(iter(self._states))]
         return Prefixes([""], [b""], np.zeros(1), logits, state)
 
 
@@ -241,15 +263,29 @@ def fill(
     config: SampleConfig | None = None,
     **settings: Any,
 ) -> Fill:
-    """Fill the gap between two texts; see `Filler`, which does it more than once.
+    """Fill the gap between two texts. A `Filler` fills several with one model and keeps what it has read.
 
     Args:
-        model: as for `Filler`, whose other arguments may follow.
-        before, after: the texts around the gap, as for `Filler.fill`.
-        length: characters of the gap, or min_length and max_length.
-        num: how many alternatives.
+        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        before: the text before the gap; where it is empty, the gap begins a text.
+        after: the text behind the gap; where it is empty, anything may follow.
+        length: characters of the gap; instead of min_length and max_length.
+        min_length: characters of the shortest gap; 0 where None.
+        max_length: characters of the longest gap; all lengths are equally likely beforehand.
+        num: how many alternatives; fewer where there are fewer gaps.
+        seed: 0 to 2**64 - 1; drawn by the system where None.
+        particles: how many gaps are tried side by side where there are too many to score all.
+        config: how characters are chosen; or give its fields as keywords.
+        **settings: fields of `config`, and further arguments of `Filler`.
 
-    Raises SettingError for a one-way model or wrong lengths; else as `Filler.fill`.
+    Returns:
+        The alternatives and their figures.
+
+    Raises:
+        SettingError: the model reads one way only, or a setting or length is wrong.
+        ModelFileError: the model file is missing or damaged.
+        DataError: the model does not know some characters.
+        ChargenError: no gap is allowed, or the model's numbers overflow.
     """
     shortest, longest = gap_lengths(length, min_length, max_length)
     filler = Filler(model, config, particles=particles, seed=seed, **settings)
@@ -257,29 +293,43 @@ def fill(
 
 
 def gap_lengths(length: int | None, min_length: int | None, max_length: int | None) -> tuple[int, int]:
-    """The shortest and the longest gap that settings ask for. Raises SettingError where they contradict each other."""
+    """Work out the lengths of a gap from settings of which some are missing.
+
+    Args:
+        length: characters of the gap; instead of the others.
+        min_length: characters of the shortest gap; 0 where None.
+        max_length: characters of the longest gap.
+
+    Returns:
+        The shortest and the longest length.
+
+    Raises:
+        SettingError: the settings contradict each other, or none is given.
+    """
     if length is not None and (min_length is not None or max_length is not None):
         raise SettingError(
             "length and min_length or max_length contradict each other: give one or the others", "length"
         )
     if length is not None:
-        return (check_int("length", length, 0, LONGEST),) * 2
+        return (check_int("length", length, 0, MAX_LENGTH),) * 2
     if max_length is None:
         raise SettingError("how long is the gap? Give its length, or a max_length", "length")
     return min_length or 0, max_length
 
 
-def _draws(options: list[Alternative], log_shares: NDArray[np.float64], num: int, seed: int) -> list[Alternative]:
+def _draw_alternatives(
+    candidates: list[Alternative], log_shares: NDArray[np.float64], num: int, seed: int
+) -> list[Alternative]:
     """Draw by weight, without putting back.
 
     A particle's weight stands for all gaps that it might have been, its probability for itself.
     """
-    order = sorted(range(len(options)), key=lambda one: options[one].text)
-    left = log_shares[order]
+    order = sorted(range(len(candidates)), key=lambda index: candidates[index].text)
+    log_weights = log_shares[order]
     chosen = []
-    for number in range(min(num, int(np.isfinite(left).sum()))):
-        shares = np.exp(left - left.max())
-        one = draw(shares, float(uniform(seed, _ALTERNATIVE + number, 0, Purpose.FILL)))
-        chosen.append(options[order[one]])
-        left[one] = -np.inf
+    for number in range(min(num, int(np.isfinite(log_weights).sum()))):
+        weights = np.exp(log_weights - log_weights.max())
+        index = draw(weights, float(uniform(seed, _ALTERNATIVE + number, 0, Purpose.FILL)))
+        chosen.append(candidates[order[index]])
+        log_weights[index] = -np.inf
     return chosen

@@ -1,4 +1,4 @@
-"""Beginnings of gaps, all different, and how they grow: a text that several particles share is read only once."""
+"""Beginnings of gaps, all different, and how they grow: what several particles have in common is read only once."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,11 +10,11 @@ from chargen.data.utf8 import utf8_length
 from chargen.decoding.choose import SampleConfig, log_softmax, probabilities
 from chargen.decoding.numpy_engine import State, Stepper
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError
-from chargen.sampling.constraints import Constraints, repeats
+from chargen.sampling.constraints import Constraints, repeating_characters
 from chargen.storage.model_file import ModelFile
 
 ROWS = 512
-NONE_ALLOWED = "no gap is allowed: bans, filters, no_repeat or stop texts forbid them all; forbid less"
+NO_GAP_ALLOWED = "no gap is allowed: bans, filters, no_repeat or stop texts forbid them all; forbid less"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,8 @@ class Prefixes:
         texts: their characters.
         partials: in bytes, the unfinished character of each; empty otherwise.
         log_probs: (R,), log p(text | before) of the forward stack, in nats.
-        logits, state: the forward stack's after each, (R, V) and one (R, S) a layer.
+        logits: (R, V), the forward stack's after each.
+        state: one (R, S) a layer, the forward stack's after each.
     """
 
     texts: list[str]
@@ -35,13 +36,27 @@ class Prefixes:
     state: State
 
     def take(self, rows: Any) -> "Prefixes":
-        """Some of them."""
+        """Take some of them.
+
+        Args:
+            rows: their numbers, in the order wanted; one may come twice.
+
+        Returns:
+            The prefixes.
+        """
         texts, partials = [self.texts[row] for row in rows], [self.partials[row] for row in rows]
         state = tuple(layer[rows] for layer in self.state)
         return Prefixes(texts, partials, self.log_probs[rows], self.logits[rows], state)
 
     def join(self, other: "Prefixes") -> "Prefixes":
-        """These, and others behind them."""
+        """Put other prefixes behind these.
+
+        Args:
+            other: of the same model.
+
+        Returns:
+            All of them.
+        """
         return Prefixes(
             self.texts + other.texts,
             self.partials + other.partials,
@@ -57,7 +72,7 @@ class Grower:
     Args:
         model: the model.
         stepper: of its forward stack.
-        config: which characters a gap may hold: as for `sample`, its filters at temperature 1.
+        config: bans, no_repeat, stop texts and filters for a gap's characters; its temperature counts as 1.
         before: the text before the gap as the model reads it, which no_repeat looks at as at a prime.
     """
 
@@ -68,35 +83,52 @@ class Grower:
         self.steps = 0
         """Characters read by the forward stack so far, over all prefixes."""
         self._filters = config.top_k > 0 or config.top_p < 1 or config.min_p > 0
-        self._always = Constraints(model.vocabulary, config.ban)
+        self._constraints = Constraints(model.vocabulary, config.ban)
         self._tail = before[1 - config.no_repeat :] if config.no_repeat > 1 else ""
 
-    def letters(self) -> int:
-        """How many characters there are for a gap, or in bytes 256."""
-        return int(self._always.mask().sum())
+    def num_ids(self) -> int:
+        """The number of ids that a gap may begin with when nothing is repeated or filtered."""
+        return int(self._constraints.mask().sum())
 
     def allowed(self, prefixes: Prefixes) -> NDArray[np.bool_]:
-        """The ids (R, V) that may come next; a row may be all False."""
+        """Find the ids that may come next.
+
+        Args:
+            prefixes: R prefixes.
+
+        Returns:
+            (R, V) bool; a row may be all False.
+        """
         masks = np.empty((len(prefixes.texts), len(self.vocabulary)), bool)
         if not self.config.no_repeat and not self.vocabulary.byte_mode:
-            masks[:] = self._always.mask()
+            masks[:] = self._constraints.mask()
         else:
             for row, (text, partial) in enumerate(zip(prefixes.texts, prefixes.partials, strict=True)):
-                masks[row] = self._always.mask(partial, repeats(self._tail, text, self.config.no_repeat))
+                repeating = repeating_characters(self._tail, text, self.config.no_repeat)
+                masks[row] = self._constraints.mask(partial, repeating)
         for row in range(len(masks)) if self._filters else ():
             if masks[row].any():
                 masks[row] = probabilities(prefixes.logits[row], masks[row], self.config) > 0
         return masks
 
     def grow(self, prefixes: Prefixes, rows: NDArray[np.int64], ids: NDArray[np.int64]) -> Prefixes:
-        """The prefixes `rows`, each with one more id."""
+        """Append an id to prefixes.
+
+        Args:
+            prefixes: R prefixes.
+            rows: (K,), which of them grow; one may grow in several ways.
+            ids: (K,), what is appended to each.
+
+        Returns:
+            K prefixes.
+        """
         log_probs = prefixes.log_probs[rows] + log_softmax(prefixes.logits)[rows, ids]
         texts, partials = [], []
-        for row, one in zip(rows.tolist(), ids.tolist(), strict=True):
+        for row, appended in zip(rows.tolist(), ids.tolist(), strict=True):
             text, partial = prefixes.texts[row], prefixes.partials[row]
             if not self.vocabulary.byte_mode:
-                text += self.vocabulary.characters[one]
-            elif len(partial := partial + bytes([one])) == utf8_length(partial[0]):
+                text += self.vocabulary.characters[appended]
+            elif len(partial := partial + bytes([appended])) == utf8_length(partial[0]):
                 text, partial = text + partial.decode(), b""
             texts.append(text)
             partials.append(partial)
@@ -104,22 +136,37 @@ class Grower:
         return Prefixes(texts, partials, log_probs, logits, state)
 
     def ended(self, prefixes: Prefixes) -> NDArray[np.bool_]:
-        """Where a stop text has just been written (R,): nothing may follow it."""
+        """Find prefixes that end with a stop text: nothing may follow them.
+
+        Args:
+            prefixes: R prefixes.
+
+        Returns:
+            (R,) bool.
+        """
         return np.array(
             [bool(text) and not partial and text.endswith(self.config.stop)
              for text, partial in zip(prefixes.texts, prefixes.partials, strict=True)], bool,
         )  # fmt: skip
 
-    def next_mask(self, prefixes: Prefixes, ids: NDArray[Any]) -> NDArray[np.float64]:
-        """The log-probability (R,) of a text's ids behind each prefix."""
+    def log_prob_after(self, prefixes: Prefixes, ids: NDArray[Any]) -> NDArray[np.float64]:
+        """Compute how likely a text is behind each prefix.
+
+        Args:
+            prefixes: R prefixes.
+            ids: (A,), of the text.
+
+        Returns:
+            (R,), log p(text | before, prefix) in nats.
+        """
         total = np.zeros(len(prefixes.texts))
         for first in range(0, len(total), ROWS):  # memory for a large vocabulary
             rows = slice(first, first + ROWS)
             logits, state = prefixes.logits[rows], tuple(layer[rows] for layer in prefixes.state)
-            for at, one in enumerate(ids):
-                total[rows] += log_softmax(logits)[:, one]
-                if at + 1 < len(ids):
-                    logits, state = self._step(np.full(len(logits), one), state)
+            for position, read_id in enumerate(ids):
+                total[rows] += log_softmax(logits)[:, read_id]
+                if position + 1 < len(ids):
+                    logits, state = self._step(np.full(len(logits), read_id), state)
         return total
 
     def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:

@@ -1,4 +1,4 @@
-"""Texts with several gaps: each is filled in turn, with what stands before it, filled, and what follows to the next."""
+"""Texts with several gaps, filled from left to right: between the filled text before and the text up to the next."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -28,17 +28,24 @@ class Template:
         """Find the gaps in a text. A marker may be followed by its own length, as in ___{5} or ___{3-8}.
 
         Args:
+            text: the text.
+            marker: what marks a gap.
             lengths: the shortest and longest length of gaps that do not say theirs.
 
-        Raises DataError where there is no gap, SettingError where a length is missing or the marker empty.
+        Returns:
+            The text around the gaps, and their lengths.
+
+        Raises:
+            DataError: there is no gap.
+            SettingError: a length is missing, or the marker is empty.
         """
         if not marker:
             raise SettingError("marker is '': give some text that marks the gaps", "marker")
-        found = re.split(re.escape(marker) + r"(?:\{(\d{1,9})(?:-(\d{1,9}))?\})?", text)
-        parts, shortest, longest = found[::3], found[1::3], found[2::3]
+        pieces = re.split(re.escape(marker) + r"(?:\{(\d{1,9})(?:-(\d{1,9}))?\})?", text)
+        parts, shortest, longest = pieces[::3], pieces[1::3], pieces[2::3]
         if len(parts) == 1:
             raise DataError(f"no gap in the text: mark it with {marker}, or give another --marker")
-        own = []
+        gap_lengths = []
         for number, (low, high) in enumerate(zip(shortest, longest, strict=True), start=1):
             if low is None and lengths is None:
                 raise SettingError(
@@ -48,8 +55,8 @@ class Template:
                 )
             if low is not None and high is not None and int(low) > int(high):
                 raise SettingError(f"gap {number} is {marker}{{{low}-{high}}}: the smaller length comes first")
-            own.append((int(low), int(high or low)) if low is not None else lengths)
-        return cls(tuple(parts), tuple(one for one in own if one is not None))
+            gap_lengths.append((int(low), int(high or low)) if low is not None else lengths)
+        return cls(tuple(parts), tuple(pair for pair in gap_lengths if pair is not None))
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,8 @@ class Filled:
 
     Args:
         text: all of it.
-        gaps: what stands in each gap.
-        fills: how each was found.
+        gaps: what each gap is filled with.
+        fills: the whole result for each gap.
     """
 
     text: str
@@ -70,15 +77,23 @@ class Filled:
 def fill_gaps(
     filler: Filler, template: Template, num: int = 1, progress: Callable[[], object] = lambda: None
 ) -> Iterator[Filled]:
-    """Fill every gap of a text from left to right, in `num` ways that differ in the first gap.
-
-    Fewer are returned where fewer ways to fill the first gap were found. The i-th is the same whatever `num` is.
+    """Fill every gap of a text from left to right, in several ways that differ in the first gap.
 
     Args:
+        filler: fills each gap.
+        template: the text with gaps.
+        num: how many ways; the i-th is the same whatever `num` is.
         progress: called after every gap.
+
+    Returns:
+        An iterator over the filled texts; fewer where there are fewer ways to fill the first gap.
+
+    Raises:
+        DataError: the model does not know some characters of the text.
+        ChargenError: a gap is not allowed any text.
     """
     parts, lengths = [clean(part, filler.model.reading) for part in template.parts], template.lengths
-    filler.vocabulary.encode("".join(parts), filler.unknown)  # what is unknown is told before any work
+    filler.vocabulary.encode("".join(parts), filler.unknown)  # unknown characters are an error before any work
     first = filler.fill(parts[0], parts[1], *lengths[0], num=num)
     progress()
     for way, alternative in enumerate(first.alternatives):

@@ -14,63 +14,76 @@ from chargen.decoding.choose import SampleConfig
 from chargen.errors import SettingError, repr_short
 
 
-def fitted(config: SampleConfig, vocabulary: Vocabulary, reading: ReadingConfig | None) -> SampleConfig:
-    """A config for a model, whose bans and stop texts are cleaned as the text that it learned.
+def fit_config(config: SampleConfig, vocabulary: Vocabulary, reading: ReadingConfig | None) -> SampleConfig:
+    """Clean bans and stop texts as the text that a model learned.
 
-    Raises SettingError for a stop text that can never be written.
+    Args:
+        config: as asked for.
+        vocabulary: the model's.
+        reading: how the model's text was cleaned.
+
+    Returns:
+        The config with cleaned bans and stop texts.
+
+    Raises:
+        SettingError: a stop text can never be written.
     """
     stops = tuple(clean(text, reading) for text in config.stop)
     config = replace(config, ban=clean(config.ban, reading), stop=stops)
     for text in stops:
-        if reason := _never(text, config, vocabulary):
+        if reason := _explain_impossible(text, config, vocabulary):
             raise SettingError(f"stop is {repr_short(text)}, which is never written: {reason}", "stop")
     return config
 
 
-def _never(text: str, config: SampleConfig, vocabulary: Vocabulary) -> str:
+def _explain_impossible(text: str, config: SampleConfig, vocabulary: Vocabulary) -> str:
     """Why a text can never be written, and what to do; nothing where it can."""
     known = set(vocabulary.characters)
     if vocabulary.byte_mode:
         known = {character for character in text if not "\ud800" <= character <= "\udfff"}
-    for place, character in enumerate(text):
+    for position, character in enumerate(text):
         if character not in known:
-            advice = suggest_lookalikes(text, [place], known) or "give a text without it"
+            advice = suggest_lookalikes(text, [position], known) or "give a text without it"
             return f"the model does not have {character!r} (U+{ord(character):04X}); {advice.removesuffix('; ')}"
         if character in config.ban:
             return f"ban forbids {character!r}; ban less, or give another stop text"
-    run = config.no_repeat
-    runs = [text[at : at + run] for at in range(len(text) + 1 - run)] if run else []
+    length = config.no_repeat
+    runs = [text[start : start + length] for start in range(len(text) + 1 - length)] if length else []
     if len(runs) != len(set(runs)):
-        return f"no_repeat {run} forbids a run in it; raise no_repeat, or give another stop text"
+        return f"no_repeat {length} forbids a run in it; raise no_repeat, or give another stop text"
     return ""
 
 
-def repeats(before: str, text: str, length: int) -> frozenset[str]:
-    """The characters that would complete a run of `length` characters that `text` holds already.
+def repeating_characters(before: str, text: str, length: int) -> frozenset[str]:
+    """Find the characters that would complete a run of `length` characters that a text holds already.
 
     Args:
-        before: what stands before it: runs may begin there, but none counts that ends there.
-        length: of a run; 0 is off.
+        before: the text before it: runs may begin there, but none counts that ends there.
+        text: the text that goes on.
+        length: characters of a run; 0 is off.
+
+    Returns:
+        The characters that must not come next.
     """
     if not length:
         return frozenset()
-    whole = before + text
-    begun = whole[1 - length :] if length > 1 else ""
-    found = set()
-    if len(begun) == length - 1:
-        at = whole.find(begun)
-        while 0 <= at < len(whole) - len(begun):
-            if at + len(begun) >= len(before):
-                found.add(whole[at + len(begun)])
-            at = whole.find(begun, at + 1)
-    return frozenset(found)
+    joined = before + text
+    unfinished = joined[1 - length :] if length > 1 else ""
+    last_characters = set()
+    if len(unfinished) == length - 1:
+        start = joined.find(unfinished)
+        while 0 <= start < len(joined) - len(unfinished):
+            if start + len(unfinished) >= len(before):
+                last_characters.add(joined[start + len(unfinished)])
+            start = joined.find(unfinished, start + 1)
+    return frozenset(last_characters)
 
 
 class Constraints:
     """The rules for one stream of text.
 
     Args:
-        vocabulary: whose ids are asked about.
+        vocabulary: the model's.
         ban: characters never to write.
         no_repeat: never complete a run of this many characters that the stream has already written; 0 is off.
         backward: whether the stream is written from its end.
@@ -79,65 +92,76 @@ class Constraints:
     def __init__(self, vocabulary: Vocabulary, ban: str = "", no_repeat: int = 0, backward: bool = False) -> None:
         self.vocabulary = vocabulary
         self.backward = backward
-        self.ban = frozenset(one for one in ban if vocabulary.raw or not "\ud800" <= one <= "\udfff")
+        self.ban = frozenset(character for character in ban if vocabulary.raw or not "\ud800" <= character <= "\udfff")
         self.no_repeat = no_repeat
         self.recent = ""
         self.followers: defaultdict[str, set[str]] = defaultdict(set)
-        self._always = np.ones(len(vocabulary), bool)
+        self._base_mask = np.ones(len(vocabulary), bool)
+        """Of characters: all but the banned ones and the unknown symbol."""
         if not vocabulary.byte_mode:
-            self._always[
-                [number for number, character in enumerate(vocabulary.characters) if character in self.ban]
-            ] = False
+            banned = [index for index, character in enumerate(vocabulary.characters) if character in self.ban]
+            self._base_mask[banned] = False
             if vocabulary.unknown_id is not None:
-                self._always[vocabulary.unknown_id] = False
+                self._base_mask[vocabulary.unknown_id] = False
 
-    def read(self, text: str) -> None:
-        """Note text that was fed, not written: it is context for later runs, but none of its own runs count."""
+    def note_read(self, text: str) -> None:
+        """Note text that was fed, not written: later runs may begin in it, but none of its own runs count.
+
+        Args:
+            text: in the order of reading.
+        """
         if self.no_repeat > 1:
             self.recent = (self.recent + text)[1 - self.no_repeat :]
 
-    def wrote(self, character: str) -> None:
-        """Note a character that the stream wrote."""
+    def note_written(self, character: str) -> None:
+        """Note a character that the stream wrote: it may complete a run.
+
+        Args:
+            character: the character.
+        """
         if self.no_repeat:
             if len(self.recent) == self.no_repeat - 1:
                 self.followers[self.recent].add(character)
-            self.read(character)
+            self.note_read(character)
 
-    def mask(self, partial: bytes = b"", also: frozenset[str] = frozenset()) -> NDArray[np.bool_]:
-        """The allowed ids (V,); all False where every way on is forbidden.
+    def mask(self, partial: bytes = b"", extra_ban: frozenset[str] = frozenset()) -> NDArray[np.bool_]:
+        """Find the ids that may come next.
 
         Args:
-            also: characters that are forbidden here besides.
             partial: in bytes, the unfinished character so far, in the order of the text.
+            extra_ban: characters that are forbidden here only.
+
+        Returns:
+            (V,) bool; all False where no character is allowed.
         """
-        forbidden = self._repeats() | also
+        forbidden = self._repeating() | extra_ban
         if self.vocabulary.byte_mode:
             return self._byte_mask(partial, self.ban | forbidden)
         if not forbidden:
-            return self._always
-        mask = self._always.copy()
+            return self._base_mask
+        mask = self._base_mask.copy()
         mask[self.vocabulary.encode("".join(forbidden))] = False
         return mask
 
-    def _repeats(self) -> set[str]:
+    def _repeating(self) -> set[str]:
         """The characters that would complete a run already written."""
         if not self.no_repeat or len(self.recent) < self.no_repeat - 1:
             return set()
         return self.followers.get(self.recent, set())
 
     def _byte_mask(self, partial: bytes, forbidden: frozenset[str]) -> NDArray[np.bool_]:
-        """A byte is forbidden where every character that it can still become is."""
+        """The bytes that may follow: not those of which every completion is forbidden."""
         mask = np.zeros(256, bool)
         mask[utf8_before(partial) if self.backward else utf8_next(partial)] = True
-        used: defaultdict[int, int] = defaultdict(int)
+        forbidden_count: defaultdict[int, int] = defaultdict(int)
         for character in forbidden:
             encoded = character.encode()
             if self.backward and encoded.endswith(partial):
-                used[encoded[-1 - len(partial)]] += 1
+                forbidden_count[encoded[-1 - len(partial)]] += 1
             elif not self.backward and encoded.startswith(partial):
-                used[encoded[len(partial)]] += 1
-        for byte, count in used.items():
-            one = bytes([byte])
-            if count == (utf8_capacity_before(one + partial) if self.backward else utf8_capacity(partial + one)):
+                forbidden_count[encoded[len(partial)]] += 1
+        for byte, count in forbidden_count.items():
+            first = bytes([byte])
+            if count == (utf8_capacity_before(first + partial) if self.backward else utf8_capacity(partial + first)):
                 mask[byte] = False
         return mask

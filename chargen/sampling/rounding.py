@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from chargen.data.vocabulary import Vocabulary
 
-LENGTH = 500
-"""Characters of a text that nobody gave a length."""
-LINE = 120
-"""Characters more in which a line may end."""
-WORD = 40
-"""Characters more, after that, in which a word may end."""
+DEFAULT_LENGTH = 500
+"""Characters of a text where no length is asked for."""
+MAX_LINE = 120
+"""Characters beyond the length in which the end of a line is looked for."""
+MAX_WORD = 40
+"""Characters beyond those in which the end of a word is looked for."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Rounding:
     """How far a text may go on beyond its length.
 
     Args:
-        line, word: characters more in which the end of a line is looked for, and after that any blank.
+        line: characters beyond the length in which the end of a line is looked for.
+        word: characters beyond those in which any blank is looked for.
     """
 
     line: int = 0
@@ -25,17 +26,34 @@ class Rounding:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, ban: str) -> "Rounding":
-        """Lines and words are waited for where a model can write what ends them."""
-        written = set("\n " if vocabulary.byte_mode else vocabulary.characters) - set(ban)
-        return cls(LINE * ("\n" in written), WORD * any(one.isspace() for one in written - {"\n"}))
+        """Look for ends of lines and words where a model can write what ends them.
+
+        Args:
+            vocabulary: the model's.
+            ban: characters that are never written.
+
+        Returns:
+            A rounding that waits for nothing that cannot come.
+        """
+        writable = set("\n " if vocabulary.byte_mode else vocabulary.characters) - set(ban)
+        has_blank = any(character.isspace() for character in writable - {"\n"})
+        return cls(MAX_LINE * ("\n" in writable), MAX_WORD * has_blank)
 
     @property
-    def most(self) -> int:
-        """Characters more than the length."""
+    def max_excess(self) -> int:
+        """The characters that a text may be longer than its length."""
         return self.line + self.word
 
-    def ends(self, character: str, more: int) -> bool:
-        """Whether a text that is `more` characters longer than its length, below zero where shorter, ends with this."""
-        if more < 0:
+    def ends(self, character: str, excess: int) -> bool:
+        """Whether a text ends with a character.
+
+        Args:
+            character: the last one so far.
+            excess: characters that the text is longer than its length; below zero where it is shorter.
+
+        Returns:
+            True where the text is long enough and ends a line or a word, or may not grow.
+        """
+        if excess < 0:
             return False
-        return more == self.most or character == "\n" or (more >= self.line and character.isspace())
+        return excess == self.max_excess or character == "\n" or (excess >= self.line and character.isspace())

@@ -1,4 +1,4 @@
-"""The rules for the next id as tables, so that a whole chunk can be written without asking."""
+"""The constraints of streams as tables, so that a stepper can write a whole chunk without asking for each id."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +10,14 @@ from chargen.sampling.stream import Stream
 
 
 class RuleTable:
-    """The rules of streams that differ only in where they stand.
+    """The tables of streams with the same bans, stop texts, no_repeat and direction.
 
     Characters have one mask. Bytes have one for each unfinished character, added when a stream first comes there. With
     no_repeat, masks hold for one id only.
 
     Args:
         vocabulary: the model's.
-        stop: texts that end a stream's turn: the streams stop behind the id they end with (backward: begin with).
+        stop: texts that end what a stream writes: it stops behind the id that they end with (backward: begin with).
         no_repeat: as in `SampleConfig`.
         backward: whether the streams are written from their end.
     """
@@ -25,37 +25,46 @@ class RuleTable:
     def __init__(self, vocabulary: Vocabulary, stop: tuple[str, ...], no_repeat: int, backward: bool) -> None:
         self.vocabulary = vocabulary
         self.backward = backward
-        self.turns = 1 if no_repeat else None
-        """For how many ids the rules hold; None: until a stream pauses."""
+        self.max_ids = 1 if no_repeat else None
+        """For how many ids the rules hold; None: until a stream stops."""
         size = len(vocabulary)
         self._stop_after = np.zeros(size, bool)
         for text in stop:
-            last = vocabulary.encode(text[0] if backward else text[-1], "skip")
-            self._stop_after[last[:1] if backward else last[-1:]] = True
-        self._places: dict[bytes, int] = {}
+            ids = vocabulary.encode(text[0] if backward else text[-1], "skip")
+            self._stop_after[ids[:1] if backward else ids[-1:]] = True
+        self._mask_index: dict[bytes, int] = {}
         self._masks = np.zeros((0, size), bool)
         self._next_mask = np.zeros((0, size), np.int64)
 
-    def of(self, streams: list[Stream]) -> tuple[Rules, NDArray[np.int64]]:
-        """The rules, and which mask holds for each stream (R,)."""
-        if self.turns:
-            masks = np.stack([stream.allowed.mask(stream.partial) for stream in streams])
-            return Rules(masks, np.zeros(masks.shape, np.int64), self._stop_after), np.arange(len(streams))
-        allowed = streams[0].allowed
-        for partial in (b"", *(stream.partial for stream in streams)):
-            if partial not in self._places:
-                self._add(partial, allowed.mask(partial))
-        which = np.array([self._places[stream.partial] for stream in streams])
-        return Rules(self._masks, self._next_mask, self._stop_after), which
+    def rules_for(self, streams: list[Stream]) -> tuple[Rules, NDArray[np.int64]]:
+        """Make the tables for what streams write next.
 
-    def _add(self, partial: bytes, mask: NDArray[np.bool_]) -> None:
-        place = self._places[partial] = len(self._masks)
+        Args:
+            streams: R streams.
+
+        Returns:
+            The rules, and the number of the mask that holds for each stream's next id (R,).
+        """
+        if self.max_ids:
+            masks = np.stack([stream.constraints.mask(stream.partial) for stream in streams])
+            return Rules(masks, np.zeros(masks.shape, np.int64), self._stop_after), np.arange(len(streams))
+        constraints = streams[0].constraints
+        for partial in (b"", *(stream.partial for stream in streams)):
+            if partial not in self._mask_index:
+                self._add_mask(partial, constraints.mask(partial))
+        mask_index = np.array([self._mask_index[stream.partial] for stream in streams])
+        return Rules(self._masks, self._next_mask, self._stop_after), mask_index
+
+    def _add_mask(self, partial: bytes, mask: NDArray[np.bool_]) -> None:
+        """Append the mask of an unfinished character, and link it with those that lead to it and on from it."""
+        index = self._mask_index[partial] = len(self._masks)
         next_mask = np.zeros(len(mask), np.int64)
         if self.vocabulary.byte_mode:
-            longer = [bytes([byte]) + partial if self.backward else partial + bytes([byte]) for byte in range(256)]
-            next_mask[:] = [self._places.get(one if utf8_unfinished(one) else b"", -1) for one in longer]
+            for value in range(256):
+                longer = bytes([value]) + partial if self.backward else partial + bytes([value])
+                next_mask[value] = self._mask_index.get(longer if utf8_unfinished(longer) else b"", -1)
         self._masks = np.concatenate([self._masks, mask[None]])
         self._next_mask = np.concatenate([self._next_mask, next_mask[None]])
         shorter, byte = (partial[1:], partial[:1]) if self.backward else (partial[:-1], partial[-1:])
-        if byte and shorter in self._places:
-            self._next_mask[self._places[shorter], byte[0]] = place
+        if byte and shorter in self._mask_index:
+            self._next_mask[self._mask_index[shorter], byte[0]] = index

@@ -8,10 +8,10 @@ class Character:
     """One character that one stream wrote.
 
     Args:
-        stream: which sample, from 0.
+        stream: the number of the sample, from 0.
         character: the character.
         log_prob: the model's own log-probability of it, in nats, before temperature and filters.
-        stopped: True where a stop text ends with it, and with it the stream's turn.
+        stopped: True where a stop text ends with it: the stream writes no more in this call.
     """
 
     stream: int
@@ -25,7 +25,7 @@ class Sample:
     """What one stream wrote in one call.
 
     Args:
-        text: it.
+        text: the characters, in the order of the text.
         log_probs: the model's own log-probability of each character, in nats, before temperature and filters.
         stopped: whether a stop text ended it.
     """
@@ -35,9 +35,18 @@ class Sample:
     stopped: bool
 
     @classmethod
-    def of(cls, turn: list[Character], backward: bool = False) -> "Sample":
-        """Put the characters of one stream together, in the order of the text."""
-        stopped = bool(turn) and turn[-1].stopped
+    def of(cls, characters: list[Character], backward: bool = False) -> "Sample":
+        """Put the characters of one stream together.
+
+        Args:
+            characters: in the order of writing.
+            backward: whether they were written from the end of the text.
+
+        Returns:
+            The sample, in the order of the text.
+        """
+        stopped = bool(characters) and characters[-1].stopped
         if backward:
-            turn = turn[::-1]
-        return cls("".join(written.character for written in turn), tuple(written.log_prob for written in turn), stopped)
+            characters = characters[::-1]
+        text = "".join(character.character for character in characters)
+        return cls(text, tuple(character.log_prob for character in characters), stopped)

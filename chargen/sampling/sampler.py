@@ -1,13 +1,11 @@
 """Ids -> text, with the hidden state carried from call to call."""
 
 import functools
-import hashlib
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Union
 
 import numpy as np
@@ -16,30 +14,20 @@ from numpy.typing import NDArray
 from chargen.arguments import check_array
 from chargen.data.reading import ReadingConfig, clean
 from chargen.data.vocabulary import Vocabulary
-from chargen.decoding.choose import SampleConfig, in_words
+from chargen.decoding.choose import SampleConfig, summarize
 from chargen.decoding.numpy_engine import State, Stepper
-from chargen.decoding.pick_engine import fresh, new_stepper
-from chargen.durable import explain_blocked_path
-from chargen.errors import (
-    NOT_FINITE_MESSAGE,
-    ChargenError,
-    DataError,
-    ModelFileError,
-    SettingError,
-    amount,
-    repr_short,
-    truncate,
-)
-from chargen.kernels import NOT_FINITE as NO_NUMBERS
+from chargen.decoding.pick_engine import new_stepper, read_begin
+from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError, amount
+from chargen.kernels import NOT_FINITE as NOT_FINITE_CODE
 from chargen.locks import Lock
 from chargen.rng import MAX_SEED
-from chargen.sampling.constraints import Constraints, fitted
+from chargen.sampling.constraints import Constraints, fit_config
 from chargen.sampling.rounding import Rounding
 from chargen.sampling.rule_table import RuleTable
 from chargen.sampling.sample import Character, Sample
-from chargen.sampling.stream import TAIL, Stream, next_draws
+from chargen.sampling.sampler_state import SamplerState, check_state_path, load_state, save_state
+from chargen.sampling.stream import MIN_TAIL, Stream, next_draws
 from chargen.settings import check_int, make_settings
-from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, as_model_file
 
 if TYPE_CHECKING:
@@ -47,37 +35,32 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-STATE_FORMAT = 1
-STATE_KIND = "sampler state"
-MAX_STREAM = 1_000
-MAX_STREAMS = 50_000_000
-"""Bytes of a state's header: for each sample, and for what all of them remember that must not repeat themselves."""
-MOST_TURNS = 256
-HAND_OVER = 0.05
-"""Seconds of writing after which text is handed over."""
+MAX_CHUNK = 256
+"""Ids that a stream writes ahead at most."""
+CHUNK_SECONDS = 0.05
+"""Seconds that the writing of a chunk should take, so that text comes steadily."""
 
 
-def _in_turn(method: Callable[Concatenate["Sampler", _P], _R]) -> Callable[Concatenate["Sampler", _P], _R]:
-    """A method that no two threads are in at the same time."""
+def _locked(method: Callable[Concatenate["Sampler", _P], _R]) -> Callable[Concatenate["Sampler", _P], _R]:
+    """Let only one thread at a time into a method."""
 
     @functools.wraps(method)
-    def alone(self: "Sampler", /, *arguments: _P.args, **named: _P.kwargs) -> _R:
-        with self._turn:
-            return method(self, *arguments, **named)
+    def locked(self: "Sampler", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with self._lock:
+            return method(self, *args, **kwargs)
 
-    return alone
+    return locked
 
 
 class Sampler:
     """Writes text with a model, carrying its state: two calls write what one call would have written.
 
     Sample i is the same whatever `num` is, and the n-th character of a sample depends only on what was fed and
-    written, the seed, i and n. Threads take turns: what `generate` returns is one piece of the text, and iterations in
-    several threads share it out among them.
+    written, the seed, i and n. Threads may share a sampler: what `generate` returns is a contiguous piece of the text,
+    and iterations in several threads share the text out among them.
 
-    What stands before all that is fed and written (backward: behind it) is the model's begin text, where it has one: a
-    text begins a line. So log-probabilities are those of `score`, and a sampler that is fed a text stands where the one
-    stood that wrote it.
+    A fresh sampler has read the model's begin text, where the model has one: a text begins a line (backward: ends one).
+    So log-probabilities are those of `score`, and a sampler that is fed a text has the state of the one that wrote it.
 
     Args:
         model: the path of a model file or a run folder, what `read_model` returned, or a CharModel together with its
@@ -88,10 +71,17 @@ class Sampler:
         device: "cpu" (NumPy), or a torch device such as "cuda"; wherever a CharModel is.
         direction: "backward" writes what comes before: text is fed and returned in reading order, but what is fed
             stands behind what is written next, so that generate(a + b) is the second text + the first.
-        vocabulary, counts, reading, begin: only with a CharModel, which needs the vocabulary; the others are as in a
-            ModelFile. Without begin, the first character of a text without a prime is drawn by counts, or uniformly
-            without them; without `reading` texts are taken as they are.
+        vocabulary: only with a CharModel, which needs it.
+        counts: only with a CharModel: the first character of a text without prime and begin text is drawn by these
+            counts of ids (V,), or uniformly without them.
+        reading: only with a CharModel: how texts are cleaned; without it they are taken as they are.
+        begin: only with a CharModel: the text that a fresh sampler has read.
         stepper: of this model and direction, to be shared by many samplers; instead of a device.
+        **settings: fields of `config`.
+
+    Raises:
+        SettingError: a setting is out of its range or contradicts another.
+        ModelFileError: the model file is missing or damaged.
     """
 
     def __init__(
@@ -117,21 +107,21 @@ class Sampler:
         self.seed = secrets.randbits(32) if seed is None else check_int("seed", seed, 0, MAX_SEED)
         if isinstance(model, (str, os.PathLike, ModelFile)) and (reading, begin) != (None, None):
             raise SettingError("a model file has its own reading and begin: give none")
-        file = as_model_file(model, vocabulary, counts)
-        vocabulary, reading = file.vocabulary, reading or file.reading
-        begin = file.begin if begin is None else begin
+        model_file = as_model_file(model, vocabulary, counts)
+        vocabulary, reading = model_file.vocabulary, reading or model_file.reading
+        begin = model_file.begin if begin is None else begin
         self.vocabulary, self.reading = vocabulary, reading
-        self.config = fitted(config, vocabulary, reading)
-        self._first_logits = np.log(np.maximum(file.counts, 1e-9)).astype(np.float32)
+        self.config = fit_config(config, vocabulary, reading)
+        self._first_logits = np.log(np.maximum(model_file.counts, 1e-9)).astype(np.float32)
         self.direction = direction
-        self._begin = self._in_order(vocabulary.encode(begin or ""))
-        self.hidden_size = file.config.hidden_size
-        self.arrays = file.arrays
-        if stepper and (stepper.config, stepper.size) != (file.config, len(vocabulary)):
+        self._begin = self._flip_if_backward(vocabulary.encode(begin or ""))
+        self.hidden_size = model_file.config.hidden_size
+        self.arrays = model_file.arrays
+        if stepper and (stepper.config, stepper.size) != (model_file.config, len(vocabulary)):
             raise SettingError("stepper is of another model: make one of this model's config and weights", "stepper")
-        self.stepper = stepper or new_stepper(file.config, self.arrays, device, direction)
-        self._rules = RuleTable(vocabulary, self.config.stop, self.config.no_repeat, direction == "backward")
-        self._turn = Lock()
+        self.stepper = stepper or new_stepper(model_file.config, self.arrays, device, direction)
+        self._rule_table = RuleTable(vocabulary, self.config.stop, self.config.no_repeat, direction == "backward")
+        self._lock = Lock()
         self.reset()
 
     @classmethod
@@ -146,30 +136,56 @@ class Sampler:
         direction: str = "forward",
         **settings: Any,
     ) -> "Sampler":
-        """A sampler for a model file or a run folder. Raises ModelFileError, SettingError."""
+        """Make a sampler for a model file or a run folder.
+
+        Args:
+            path: of the file or the folder.
+            config: how characters are chosen; or give its fields as keywords.
+            num: how many samples are written side by side.
+            seed: 0 to 2**64 - 1; drawn by the system where None.
+            device: "cpu" (NumPy), or a torch device such as "cuda".
+            direction: "forward", or "backward" to write what comes before.
+            **settings: fields of `config`.
+
+        Returns:
+            The sampler, which has read the model's begin text.
+
+        Raises:
+            ModelFileError: the file is missing or damaged.
+            SettingError: a setting is out of its range or contradicts another.
+        """
         return cls(path, config, num=num, seed=seed, device=device, direction=direction, **settings)
 
     def __repr__(self) -> str:
-        settings = {"num": self.num, "seed": self.seed, "direction": self.direction}
-        words = in_words(self.stepper.config, self.vocabulary, settings, self.config)
-        return f"Sampler({words}; {max(stream.draws for stream in self._streams):,} drawn)"
+        own = {"num": self.num, "seed": self.seed, "direction": self.direction}
+        summary = summarize(self.stepper.config, self.vocabulary, own, self.config)
+        return f"Sampler({summary}; {max(stream.draws for stream in self._streams):,} drawn)"
 
-    @_in_turn
+    @_locked
     def reset(self) -> None:
         """Forget everything fed and written: only the begin text has been read, and the first draw comes next."""
-        self._ahead: _Chunk | None = None
-        logits, state = fresh(self.stepper, self._first_logits, self._begin)
+        self._chunk: _Chunk | None = None
+        logits, state = read_begin(self.stepper, self._first_logits, self._begin)
         self._logits = np.repeat(logits, self.num, axis=0)
         self._state = tuple(np.repeat(layer, self.num, axis=0) for layer in state)
         self._streams = self._new_streams()
 
     def _new_streams(self) -> list[Stream]:
-        rules = self.config.ban, self.config.no_repeat, self.direction == "backward"
-        return [Stream(Constraints(self.vocabulary, *rules), row) for row in range(self.num)]
+        config, backward = self.config, self.direction == "backward"
+        return [
+            Stream(Constraints(self.vocabulary, config.ban, config.no_repeat, backward), row) for row in range(self.num)
+        ]
 
-    @_in_turn
+    @_locked
     def reseed(self, seed: int) -> None:
-        """Go on from here with another seed; state and number of draws stay."""
+        """Go on from here with another seed; state and number of draws stay.
+
+        Args:
+            seed: 0 to 2**64 - 1.
+
+        Raises:
+            SettingError: the seed is out of its range.
+        """
         self.seed = check_int("seed", seed, 0, MAX_SEED)
         self._rewind()
 
@@ -177,51 +193,63 @@ class Sampler:
         """Let every stream read `text` as if it had written it. It is not counted and not returned.
 
         Args:
-            text: cleaned as the text that the model learned; see `chargen.clean` where it comes in pieces.
+            text: cleaned here as the text that the model learned; a text in pieces goes through `chargen.clean` first.
             unknown: what to do with a character that the model does not know: "error", "skip" or "replace".
 
-        Raises DataError naming unknown characters, ChargenError where a stream has written only a part of a character's
-        bytes; then nothing has been fed.
+        Raises:
+            DataError: the model does not know some characters, which are named; nothing has been fed.
+            ChargenError: a stream has written only a part of a character's bytes; nothing has been fed.
         """
         self.feed_ids(self.vocabulary.encode(clean(text, self.reading), unknown))
 
-    @_in_turn
+    @_locked
     def feed_ids(self, ids: NDArray[Any]) -> None:
-        """The same with ids (N,), in the order of the text. Raises ArgumentError for what is none."""
-        ids = self._in_order(check_array("ids", ids, (None,), np.int64))
+        """Let every stream read ids as if it had written them.
+
+        Args:
+            ids: (N,), in the order of the text.
+
+        Raises:
+            ArgumentError: `ids` are no whole numbers, or not those of this model.
+            ChargenError: a stream has written only a part of a character's bytes; nothing has been fed.
+        """
+        ids = self._flip_if_backward(check_array("ids", ids, (None,), np.int64))
         if not len(ids):
             return
         if any(stream.partial for stream in self._streams):
             raise ChargenError("a sample is inside a character: let it write on before feeding more")
         self._rewind()
-        # While no stream has written, all are alike: read once, then copy.
+        # While no stream has written, all are equal: one reads, the others get a copy.
         rows = 1 if all(not stream.draws for stream in self._streams) else self.num
-        given, counts = np.tile(ids, (rows, 1)), np.full(rows, len(ids))
-        logits, state = self.stepper.read(
-            given, counts, self._logits[:rows], tuple(part[:rows] for part in self._state)
-        )
+        counts, state = np.full(rows, len(ids)), tuple(layer[:rows] for layer in self._state)
+        logits, state = self.stepper.read(np.tile(ids, (rows, 1)), counts, self._logits[:rows], state)
         self._logits = np.repeat(logits, self.num // rows, axis=0)
         self._state = tuple(np.repeat(layer, self.num // rows, axis=0) for layer in state)
-        read_text = self._in_order(self.vocabulary.decode(self._in_order(ids)))
+        text = self._flip_if_backward(self.vocabulary.decode(self._flip_if_backward(ids)))
         for stream in self._streams:
-            stream.allowed.read(read_text)
+            stream.constraints.note_read(text)
             stream.tail = ""
 
-    def _in_order(self, text: Any) -> Any:
-        """From the order of the text to that of reading, or back."""
-        return text[::-1] if self.direction == "backward" else text
+    def _flip_if_backward(self, values: Any) -> Any:
+        """Turn the order of the text into the model's order of reading, or back."""
+        return values[::-1] if self.direction == "backward" else values
 
     def write(self, length: int | None = None, *, rounded: bool = False) -> Iterator[list[Character]]:
-        """Let every stream write `length` characters, or without end; yield turns: at most one character a stream.
+        """Let every stream write; at most one character a stream comes at a time.
 
-        A stop text ends what a stream writes in this call; the next call goes on after it. A turn is yielded once the
-        model has read it, so the iteration can be left at any time and taken up by another call.
+        A stop text ends what a stream writes in this call; the next call goes on after it. Characters are yielded once
+        the model has read them, so the iteration can be left at any time and taken up by another call.
 
         Args:
+            length: characters for each stream; None is without end.
             rounded: go on from there to the end of a line (backward: to its beginning), or, where none comes soon, of a
                 word; a text that has neither just stops.
 
-        Raises ChargenError where bans and no_repeat leave no character to write, or the model's numbers overflow.
+        Returns:
+            An iterator over lists of characters, each from another stream.
+
+        Raises:
+            ChargenError: bans and no_repeat leave no character to write, or the model's numbers overflow.
         """
         length = None if length is None else check_int("length", length, 0)
         return self._write(length, Rounding.of(self.vocabulary, self.config.ban) if rounded else Rounding())
@@ -229,64 +257,66 @@ class Sampler:
     def _write(self, length: int | None, rounding: Rounding) -> Iterator[list[Character]]:
         written = [0] * self.num
         active = list(range(self.num)) if length != 0 else []
-        turns, seconds = 1, 0.0
+        size = 1
         while active:
-            left = turns if length is None else min(length + rounding.most - written[row] for row in active)
-            with self._turn:
-                begun = time.perf_counter()
-                ahead = self._ahead = self._write_ahead(active, min(turns, left))
-                seconds = (time.perf_counter() - begun + 1e-9) / len(ahead)
-                turn = self._commit(ahead, 0)
-            turns = max(1, min(2 * len(ahead), MOST_TURNS, int(HAND_OVER / seconds)))
-            done: set[int] = set()
-            for number in range(len(ahead)):
-                with self._turn:
-                    if number and self._ahead is not ahead:  # somebody else has used this sampler meanwhile
-                        turns = 1  # and will again: what they take away need not be written first
-                        break
-                    turn = self._commit(ahead, number) if number else turn
-                for one in turn:
-                    written[one.stream] += 1
-                    if one.stopped or (
-                        length is not None and rounding.ends(one.character, written[one.stream] - length)
+            if length is not None:
+                size = min(size, *(length + rounding.max_excess - written[row] for row in active))
+            with self._lock:
+                start = time.perf_counter()
+                chunk = self._chunk = self._write_ahead(active, size)
+                seconds = (time.perf_counter() - start + 1e-9) / len(chunk)
+                characters = self._commit(chunk, 0)
+            size = max(1, min(2 * len(chunk), MAX_CHUNK, int(CHUNK_SECONDS / seconds)))
+            ended: set[int] = set()
+            for column in range(len(chunk)):
+                if column:
+                    with self._lock:
+                        if self._chunk is not chunk:  # another thread or call has used this sampler meanwhile
+                            size = 1  # and will again: a longer chunk would be thrown away
+                            break
+                        characters = self._commit(chunk, column)
+                for character in characters:
+                    row = character.stream
+                    written[row] += 1
+                    if character.stopped or (
+                        length is not None and rounding.ends(character.character, written[row] - length)
                     ):
-                        done.add(one.stream)
-                if turn:
-                    yield turn
-                if done:  # what was written ahead is not theirs
+                        ended.add(row)
+                if characters:
+                    yield characters
+                if ended:  # the rest of the chunk is not part of their text
                     break
-            active = [row for row in active if row not in done]
+            active = [row for row in active if row not in ended]
 
-    def _write_ahead(self, rows: list[int], turns: int) -> "_Chunk":
-        """Let rows write; what they wrote counts only as it is taken. Raises ChargenError where one cannot write."""
+    def _write_ahead(self, rows: list[int], size: int) -> "_Chunk":
+        """Let rows write up to `size` ids each, which count only once they are committed."""
         self._rewind()
         streams = [self._streams[row] for row in rows]
         before = self._logits[rows], tuple(layer[rows] for layer in self._state)
-        rules, which = self._rules.of(streams)
-        turns = self._rules.turns or turns
-        uniforms = next_draws(self.seed, streams, turns)
-        chunk = self.stepper.write(*before, uniforms, rules, which, self.config, fits=True)
-        # Where a row pauses or cannot write on, the others stop beside it: who writes in a turn must not depend on
-        # chunks, and an error is told before any of them moves on.
-        counts = chunk.counts.tolist()
-        limit, first = min((count, row) for row, count in enumerate(counts))
+        rules, mask_index = self._rule_table.rules_for(streams)
+        uniforms = next_draws(self.seed, streams, self._rule_table.max_ids or size)
+        written = self.stepper.write(*before, uniforms, rules, mask_index, self.config, fits=True)
+        # Where a row stops or cannot write on, the chunk ends for all: which characters come together must not depend
+        # on the size of chunks, and an error must come before any row moves on.
+        counts = written.counts.tolist()
+        limit, first = min((count, index) for index, count in enumerate(counts))
         if limit == 0:
-            raise ChargenError(self._why_not(rows[first], int(chunk.ids[first, 0])))
-        self._set_rows(rows, chunk.logits, chunk.state)
-        return _Chunk(
-            rows, *before, chunk.ids[:, :limit], chunk.log_probs, np.minimum(counts, limit), whole=limit == max(counts)
-        )
+            raise ChargenError(self._explain_stuck(rows[first], int(written.ids[first, 0])))
+        self._set_rows(rows, written.logits, written.state)
+        ids, complete = written.ids[:, :limit], limit == max(counts)
+        return _Chunk(rows, *before, ids, written.log_probs, np.minimum(counts, limit), complete)
 
     def _set_rows(self, rows: list[int], logits: NDArray[Any], state: State) -> None:
-        """Let rows stand elsewhere; the other rows stay as they are."""
+        """Replace logits and state of some rows."""
         if len(rows) == self.num:
             self._logits, self._state = logits, state
             return
-        self._logits = _with_rows(self._logits, rows, logits)
-        self._state = tuple(_with_rows(old, rows, new) for old, new in zip(self._state, state, strict=True))
+        self._logits = _replace_rows(self._logits, rows, logits)
+        self._state = tuple(_replace_rows(old, rows, new) for old, new in zip(self._state, state, strict=True))
 
-    def _why_not(self, row: int, code: int) -> str:
-        if code == NO_NUMBERS:
+    def _explain_stuck(self, row: int, code: int) -> str:
+        """Why a row cannot write, as a message."""
+        if code == NOT_FINITE_CODE:
             return NOT_FINITE_MESSAGE
         return (
             f"sample {row}: ban and no_repeat {self.config.no_repeat} forbid all "
@@ -294,169 +324,181 @@ class Sampler:
             "ban less, or raise no_repeat"
         )
 
-    def _commit(self, ahead: "_Chunk", number: int) -> list[Character]:
-        """Count what was written ahead in a turn as written."""
-        ahead.taken = number + 1
-        turn = []
-        for at, row in enumerate(ahead.rows):
-            if number < ahead.counts[at]:
+    def _commit(self, chunk: "_Chunk", column: int) -> list[Character]:
+        """Count a column of ids that were written ahead as written; return the characters that they complete."""
+        chunk.committed = column + 1
+        characters = []
+        for index, row in enumerate(chunk.rows):
+            if column < chunk.counts[index]:
                 stream = self._streams[row]
                 stream.draws += 1
-                stream.log_prob += float(ahead.log_probs[at, number])
-                if character := stream.finish(int(ahead.ids[at, number]), self.vocabulary):
-                    stopped = stream.stops(character, self.config.stop)
-                    turn.append(Character(row, character, stream.take_log_prob(), stopped))
-        return turn
+                stream.log_prob += float(chunk.log_probs[index, column])
+                if character := stream.add_id(int(chunk.ids[index, column]), self.vocabulary):
+                    stopped = stream.check_stop(character, self.config.stop)
+                    characters.append(Character(row, character, stream.pop_log_prob(), stopped))
+        return characters
 
     def _rewind(self) -> None:
-        """Stand where the text that was handed over ends: what was written ahead of it is forgotten."""
-        ahead = self._ahead
-        if ahead is not None and not (ahead.whole and ahead.taken == len(ahead)):
-            counts = np.minimum(ahead.counts, ahead.taken)
-            logits, state = self.stepper.read(ahead.ids, counts, ahead.logits, ahead.state)
-            self._set_rows(ahead.rows, logits, state)
-        self._ahead = None
+        """Go back to where the committed text ends: what was written ahead of it is forgotten."""
+        chunk = self._chunk
+        if chunk is not None and not (chunk.complete and chunk.committed == len(chunk)):
+            counts = np.minimum(chunk.counts, chunk.committed)
+            logits, state = self.stepper.read(chunk.ids, counts, chunk.logits, chunk.state)
+            self._set_rows(chunk.rows, logits, state)
+        self._chunk = None
 
     def stream(self, length: int | None = None) -> Iterator[str]:
-        """The characters of a single sample, one by one, as they are written: backward, the text's last one first."""
-        self._single("stream", "write")
-        return (written.character for turn in self.write(length) for written in turn)
+        """Yield the characters of a single sample as they are written: backward, the text's last one first.
+
+        Args:
+            length: in characters; None is without end.
+
+        Returns:
+            An iterator over single characters.
+
+        Raises:
+            SettingError: this sampler writes several samples.
+            ChargenError: bans and no_repeat leave no character to write, or the model's numbers overflow.
+        """
+        self._check_single("stream", "write")
+        return (character.character for characters in self.write(length) for character in characters)
 
     def generate(self, length: int) -> str:
-        """The next `length` characters of a single sample, or fewer where a stop text ends it."""
-        self._single("generate", "generate_all")
+        """Write the next characters of a single sample.
+
+        Args:
+            length: in characters.
+
+        Returns:
+            The text, shorter where a stop text ends it.
+
+        Raises:
+            SettingError: this sampler writes several samples.
+            ChargenError: bans and no_repeat leave no character to write, or the model's numbers overflow.
+        """
+        self._check_single("generate", "generate_all")
         return self.generate_all(length)[0].text
 
-    @_in_turn
+    @_locked
     def generate_all(self, length: int) -> list[Sample]:
-        """The next `length` characters of every sample."""
+        """Write the next characters of every sample.
+
+        Args:
+            length: of each, in characters.
+
+        Returns:
+            What each stream has written in this call, shorter where a stop text ended it.
+
+        Raises:
+            ChargenError: bans and no_repeat leave no character to write, or the model's numbers overflow.
+        """
         length = check_int("length", length, 0)  # None would have no end
         if not (self.vocabulary.byte_mode or self.config.stop or self.config.no_repeat):
-            return self._generate_plainly(length)
+            return self._generate_in_chunks(length)
         texts: list[list[Character]] = [[] for _ in range(self.num)]
-        for turn in self.write(length):
-            for written in turn:
-                texts[written.stream].append(written)
+        for characters in self.write(length):
+            for character in characters:
+                texts[character.stream].append(character)
         return [Sample.of(text, self.direction == "backward") for text in texts]
 
-    def _generate_plainly(self, length: int) -> list[Sample]:
-        """The same where every id is a character and none asks for attention: chunk by chunk."""
+    def _generate_in_chunks(self, length: int) -> list[Sample]:
+        """Commit whole chunks: for models whose ids are characters, where no stop text and no run is looked for."""
         ids, log_probs = np.empty((self.num, length), np.int64), np.empty((self.num, length))
-        turns, done = 8, 0
-        while done < length:
-            begun = time.perf_counter()
-            ahead = self._ahead = self._write_ahead(list(range(self.num)), min(turns, length - done))
-            ahead.taken = len(ahead)
+        size, written = 8, 0
+        while written < length:
+            start = time.perf_counter()
+            chunk = self._chunk = self._write_ahead(list(range(self.num)), min(size, length - written))
+            chunk.committed = len(chunk)
             # Compiled code cannot be interrupted.
-            turns = max(1, min(MOST_TURNS, int(10 * HAND_OVER * len(ahead) / (time.perf_counter() - begun + 1e-9))))
-            last = ahead.ids[:, -TAIL:]
-            ends = self.vocabulary.decode(last.ravel())
+            size = max(1, min(MAX_CHUNK, int(10 * CHUNK_SECONDS * len(chunk) / (time.perf_counter() - start + 1e-9))))
+            last = chunk.ids[:, -MIN_TAIL:]
+            tails = self.vocabulary.decode(last.ravel())
             for row, stream in enumerate(self._streams):
-                stream.draws += len(ahead)
-                stream.keep(ends[row * last.shape[1] : (row + 1) * last.shape[1]])
-            ids[:, done : done + len(ahead)] = ahead.ids
-            log_probs[:, done : done + len(ahead)] = ahead.log_probs[:, : len(ahead)]
-            done += len(ahead)
+                stream.draws += len(chunk)
+                stream.extend_tail(tails[row * last.shape[1] : (row + 1) * last.shape[1]])
+            ids[:, written : written + len(chunk)] = chunk.ids
+            log_probs[:, written : written + len(chunk)] = chunk.log_probs[:, : len(chunk)]
+            written += len(chunk)
         joined = self.vocabulary.decode(ids.ravel())
         texts = [joined[first : first + length] for first in range(0, self.num * length, max(length, 1))]
         return [
-            Sample(self._in_order(text), tuple(self._in_order(values)), stopped=False)
+            Sample(self._flip_if_backward(text), tuple(self._flip_if_backward(values)), stopped=False)
             for text, values in zip(texts or [""] * self.num, log_probs.tolist(), strict=True)
         ]
 
-    def _single(self, asked: str, instead: str) -> None:
+    def _check_single(self, method: str, alternative: str) -> None:
         if self.num != 1:
-            raise SettingError(f"{asked} is for one sample and this Sampler writes {self.num}: call {instead}", "num")
+            raise SettingError(
+                f"{method} is for one sample and this Sampler writes {self.num}: call {alternative}", "num"
+            )
 
-    @_in_turn
+    @_locked
     def position(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Where every sample stands: the last layer's output (num, H) and the logits (num, V) of what comes next."""
+        """Tell where every sample stands.
+
+        Returns:
+            The last layer's output (num, H), and the logits (num, V) of what comes next.
+        """
         self._rewind()
         return self._state[-1][:, : self.hidden_size], self._logits
 
     def check_state_path(self, path: str | os.PathLike[str]) -> None:
-        """Raise ChargenError where `save_state` would not write to `path`, before there is anything to save."""
-        if os.path.exists(path) and not tensor_file.is_kind(path, STATE_KIND, self._max_header()):
-            raise ChargenError(f"{path} is not a sampler state and is not overwritten; choose another file")
-        if reason := explain_blocked_path(Path(path)):
-            raise ChargenError(f"cannot write {path}: {reason}; choose another file")
+        """Make sure that `save_state` can write to a path, before there is anything to save.
 
-    @_in_turn
+        Args:
+            path: where the state would be written.
+
+        Raises:
+            ChargenError: `path` holds something else, or the disk refuses.
+        """
+        check_state_path(path, self._snapshot(self._streams))
+
+    @_locked
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Save where every stream stands, so that `load_state` lets the text go on as if nothing had happened.
 
-        Raises ChargenError where the disk refuses, or where `path` holds something else.
+        Args:
+            path: where to write; another sampler state there is replaced.
+
+        Raises:
+            ChargenError: the disk refuses, or `path` holds something else.
         """
         self.check_state_path(path)
         self._rewind()
-        arrays = {f"state.{layer}": array for layer, array in enumerate(self._state)}
-        arrays |= {"logits": self._logits.astype(np.float64)}
-        description = {
-            "kind": STATE_KIND,
-            "format": STATE_FORMAT,
-            "direction": self.direction,
-            "weights": _digest(self.arrays),
-            "seed": self.seed,
-            "num": self.num,
-            "config": {**asdict(self.config), "stop": list(self.config.stop)},
-            "streams": [stream.describe() for stream in self._streams],
-        }
-        advice = "so much text without repetition cannot be remembered: write less of it, or without no_repeat"
-        tensor_file.save(path, arrays, description, smaller=advice, max_header=self._max_header())
+        save_state(path, self._snapshot(self._streams))
 
-    def _max_header(self) -> int:
-        """What a state of this sampler may need; a hostile one may take up to 44 times as much memory."""
-        return tensor_file.MAX_HEADER + MAX_STREAM * self.num + MAX_STREAMS * bool(self.config.no_repeat)
-
-    @_in_turn
+    @_locked
     def load_state(self, path: str | os.PathLike[str]) -> None:
         """Go on where `save_state` left off: the streams, their seed and their draws. This sampler's config stays.
 
-        Raises ModelFileError where the state is damaged or belongs to another model.
+        Args:
+            path: a file that `save_state` wrote.
+
+        Raises:
+            ModelFileError: the state is damaged or belongs to another model.
         """
+        loaded = load_state(path, self._snapshot(self._new_streams()))
+        self._chunk = None
+        self.seed, self._streams, self._logits, self._state = loaded.seed, loaded.streams, loaded.logits, loaded.layers
 
-        def expected(description: dict[str, Any]) -> tensor_file.Shapes:
-            tensor_file.check_format(description, STATE_FORMAT)
-            if description["weights"] != _digest(self.arrays):
-                raise ModelFileError("it was saved with another model")
-            if description.get("direction", "forward") != self.direction:
-                raise ModelFileError("it was saved by a sampler that writes in the other direction")
-            if description["num"] != self.num:
-                held = truncate(description["num"], 20)
-                raise ModelFileError(f"its number of samples is {held}; ask for as many (--num {held})")
-            shapes = {f"state.{layer}": array.shape for layer, array in enumerate(self.stepper.start(self.num))}
-            return shapes | {"logits": (self.num, len(self.vocabulary))}
-
-        arrays, description = tensor_file.load(path, STATE_KIND, expected, self._max_header())
-        try:
-            seed = description["seed"]
-            if type(seed) is not int or not 0 <= seed <= MAX_SEED:
-                raise ValueError(f"seed {repr_short(seed)}")
-            streams = self._new_streams()
-            for stream, described in zip(streams, description["streams"], strict=True):
-                stream.restore(described)
-            state = tuple(arrays[f"state.{layer}"].copy() for layer in range(len(arrays) - 1))
-            for array, dtype in ((arrays["logits"], np.float64), *((layer, np.float32) for layer in state)):
-                with np.errstate(over="ignore"):  # logits are stored in float64, and were float32
-                    if array.dtype != dtype or not np.isfinite(array.astype(np.float32)).all():
-                        raise ValueError("numbers that are not finite, or of another type")
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError, RecursionError) as error:
-            raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {truncate(error, 200)}") from error
-        self._ahead = None
-        self.seed, self._streams = seed, streams
-        self._logits, self._state = arrays["logits"].astype(np.float32), state
+    def _snapshot(self, streams: list[Stream]) -> SamplerState:
+        """The state of this sampler with some streams."""
+        return SamplerState(self.arrays, self.direction, self.config, self.seed, streams, self._logits, self._state)
 
 
 @dataclass(eq=False)
 class _Chunk:
-    """What rows have written ahead of what was handed over, and where they stood before.
+    """Ids that rows have written ahead of the committed text.
 
     Args:
-        rows: which samples.
-        logits, state: before.
-        ids, log_probs: (R, T); counts: (R,), how many of them each row wrote.
-        whole: whether they wrote nothing more.
-        taken: how many turns have been handed over.
+        rows: R samples.
+        logits: (R, V), before the chunk.
+        state: one (R, S) a layer, before the chunk.
+        ids: (R, T).
+        log_probs: (R, T), in nats.
+        counts: (R,), how many ids each row wrote.
+        complete: whether no row wrote more ids than are here.
+        committed: how many columns count as written.
     """
 
     rows: list[int]
@@ -465,22 +507,14 @@ class _Chunk:
     ids: NDArray[np.int64]
     log_probs: NDArray[np.float64]
     counts: NDArray[np.int64]
-    whole: bool
-    taken: int = 0
+    complete: bool
+    committed: int = 0
 
     def __len__(self) -> int:
         return int(self.ids.shape[1])
 
 
-def _digest(arrays: dict[str, NDArray[Any]]) -> str:
-    """Names the weights that a state belongs to."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(name.encode() + arrays[name].tobytes())
-    return digest.hexdigest()
-
-
-def _with_rows(old: NDArray[Any], rows: list[int], new: NDArray[Any]) -> NDArray[Any]:
+def _replace_rows(old: NDArray[Any], rows: list[int], new: NDArray[Any]) -> NDArray[Any]:
     changed = old.copy()
     changed[rows] = new
     return changed

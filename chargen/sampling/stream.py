@@ -13,82 +13,109 @@ from chargen.kernels import available
 from chargen.rng import Purpose, uniform
 from chargen.sampling.constraints import Constraints
 
-TAIL = 32
-"""Characters written last that are kept: a stop text that is given later may begin in them."""
+MIN_TAIL = 32
+"""Characters written last that are kept at least: a later call may have a longer stop text that begins in them."""
 
 
 class Stream:
     """One sample's own position.
 
     Args:
-        allowed: the rules for its next character, with what they remember.
-        index: with the seed and the number of draws so far, the address of its next draw.
+        constraints: which characters may come next, with the runs that they remember.
+        index: with the seed and the number of draws so far, the address of the sample's next draw.
     """
 
-    def __init__(self, allowed: Constraints, index: int) -> None:
-        self.allowed = allowed
+    def __init__(self, constraints: Constraints, index: int) -> None:
+        self.constraints = constraints
         self.index = index
         self.draws = 0
         self.partial = b""
         self.log_prob = 0.0
         self.tail = ""
 
-    def finish(self, one: int, vocabulary: Vocabulary) -> str:
-        """The character that the drawn id completes, or nothing while bytes are missing."""
+    def add_id(self, drawn: int, vocabulary: Vocabulary) -> str:
+        """Note an id that the stream wrote.
+
+        Args:
+            drawn: the id.
+            vocabulary: the model's.
+
+        Returns:
+            The character that the id completes; "" while bytes are missing.
+        """
         if not vocabulary.byte_mode:
-            character = vocabulary.characters[one]
+            character = vocabulary.characters[drawn]
         else:
-            byte = bytes([one])
-            self.partial = byte + self.partial if self.allowed.backward else self.partial + byte
+            byte = bytes([drawn])
+            self.partial = byte + self.partial if self.constraints.backward else self.partial + byte
             if utf8_unfinished(self.partial):
                 return ""
             character, self.partial = self.partial.decode(), b""
-        self.allowed.wrote(character)
+        self.constraints.note_written(character)
         return character
 
-    def take_log_prob(self) -> float:
-        """The log-probability of the character just finished, over all its draws."""
-        taken, self.log_prob = self.log_prob, 0.0
-        return taken
+    def pop_log_prob(self) -> float:
+        """The log-probability of the character just completed, in nats, over all its draws; the sum begins anew."""
+        log_prob, self.log_prob = self.log_prob, 0.0
+        return log_prob
 
-    def stops(self, character: str, stop: tuple[str, ...]) -> bool:
-        """True where a stop text ends with the character just written; what it took is not matched again."""
-        self.keep(character, max(map(len, stop), default=0))
-        if any(self.tail.endswith(text[::-1] if self.allowed.backward else text) for text in stop):
+    def check_stop(self, character: str, stop: tuple[str, ...]) -> bool:
+        """Note a character that was written, and see whether a stop text ends with it.
+
+        Args:
+            character: the character.
+            stop: the stop texts, in the order of the text.
+
+        Returns:
+            Whether one ends with it; its characters are not matched again.
+        """
+        self.extend_tail(character, max(map(len, stop), default=0))
+        if any(self.tail.endswith(text[::-1] if self.constraints.backward else text) for text in stop):
             self.tail = ""
             return True
         return False
 
-    def keep(self, text: str, longest: int = 0) -> None:
-        """Note text that was written, for stop texts: the longest one's length of it, or more."""
-        self.tail = (self.tail + text)[-max(longest, TAIL) :]
+    def extend_tail(self, text: str, longest_stop: int = 0) -> None:
+        """Remember the end of what was written, in which stop texts are looked for.
+
+        Args:
+            text: what was written, in the order of writing.
+            longest_stop: characters of the longest stop text; as many are kept, or more.
+        """
+        self.tail = (self.tail + text)[-max(longest_stop, MIN_TAIL) :]
 
     def describe(self) -> dict[str, Any]:
-        """The stored form."""
+        """The stream as values of JSON, as a saved state holds it."""
         return {
             "draws": self.draws,
             "partial": self.partial.hex(),
             "log_prob": self.log_prob,
             "tail": self.tail,
-            "no_repeat": self.allowed.no_repeat,
-            "recent": self.allowed.recent,
-            "followers": {run: "".join(sorted(ends)) for run, ends in self.allowed.followers.items()},
+            "no_repeat": self.constraints.no_repeat,
+            "recent": self.constraints.recent,
+            "followers": {run: "".join(sorted(ends)) for run, ends in self.constraints.followers.items()},
         }
 
     def restore(self, described: dict[str, Any]) -> None:
         """Take over what `describe` stored. Runs written under another `no_repeat` are not known under this one.
 
-        Raises KeyError, TypeError or ValueError where the data is not what `describe` wrote.
+        Args:
+            described: what a saved state holds; checked here.
+
+        Raises:
+            KeyError: an entry is missing.
+            TypeError: an entry has another type.
+            ValueError: an entry has a value that no stream of this model can have.
         """
         draws, partial = described["draws"], bytes.fromhex(described["partial"])
-        written = [described["tail"], *described["followers"].values()]
+        texts = [described["tail"], *described["followers"].values()]
         log_prob = float(described["log_prob"])
         if type(draws) is not int or not 0 <= draws < 2**63 or not math.isfinite(log_prob):
             raise ValueError("a stream's position is not one that chargen wrote")
-        vocabulary = self.allowed.vocabulary
+        vocabulary = self.constraints.vocabulary
         if len(partial) > 3:
             possible = False
-        elif self.allowed.backward:
+        elif self.constraints.backward:
             possible = all(partial[at] in utf8_before(partial[at + 1 :]) for at in range(len(partial)))
             possible = possible and b"\x80" <= partial[:1] < b"\xc0"
         else:
@@ -96,23 +123,32 @@ class Stream:
             possible = possible and (not partial or len(partial) < utf8_length(partial[0]))
         if partial and not (vocabulary.byte_mode and possible):
             raise ValueError("a stream's unfinished character is none")
-        for text in written:
+        for text in texts:
             vocabulary.encode(text)
         vocabulary.encode(described["recent"].replace("\ufffd", ""))  # how folded characters of a prime are remembered
         self.draws, self.partial, self.tail, self.log_prob = draws, partial, described["tail"], log_prob
-        if described["no_repeat"] == self.allowed.no_repeat:
-            self.allowed.recent = described["recent"]
-            self.allowed.followers.update((run, set(ends)) for run, ends in described["followers"].items())
+        if described["no_repeat"] == self.constraints.no_repeat:
+            self.constraints.recent = described["recent"]
+            self.constraints.followers.update((run, set(ends)) for run, ends in described["followers"].items())
 
 
-def next_draws(seed: int, streams: Sequence[Stream], turns: int) -> NDArray[np.float64]:
-    """The numbers (R, T) that the next characters of each stream are drawn with."""
+def next_draws(seed: int, streams: Sequence[Stream], count: int) -> NDArray[np.float64]:
+    """The uniforms that streams draw their next ids with.
+
+    Args:
+        seed: of all draws.
+        streams: R streams.
+        count: T, draws of each.
+
+    Returns:
+        Numbers (R, T) from 0 to below 1.
+    """
     index = np.array([stream.index for stream in streams], np.uint64)
     first = np.array([stream.draws for stream in streams], np.uint64)
     if not available():
-        return uniform(seed, index[:, None], first[:, None] + np.arange(turns, dtype=np.uint64), Purpose.SAMPLE)
+        return uniform(seed, index[:, None], first[:, None] + np.arange(count, dtype=np.uint64), Purpose.SAMPLE)
     from chargen.kernels.uniforms import uniforms
 
-    out = np.empty((len(streams), turns))
+    out = np.empty((len(streams), count))
     uniforms(np.uint64(seed), index, first, np.uint64(Purpose.SAMPLE), out)
     return out
