@@ -61,7 +61,7 @@ def test_masks_are_philox_of_their_address(
         assert torch.equal(dropped, expected)
     for dtype in (torch.float64, torch.float16):
         assert torch.equal(drop(torch.ones(shape, dtype=dtype), rate, noise, layer) != 0, kept)
-    assert torch.equal(noise.kept(torch.ones(shape), rate, layer), kept)
+    assert torch.equal(noise.get_mask(torch.ones(shape), rate, layer), kept)
 
 
 @settings(max_examples=40)

@@ -246,15 +246,15 @@ def test_layers_of_one_step_have_different_masks():
 def test_layers_in_narrow_numbers_are_near_the_reference(cell, monkeypatch):
     """The kernels of a GPU take weights in one stretch of memory; here they lie one behind the other."""
     module = layers.new_layer(ModelConfig(cell=cell, num_layers=1, hidden_size=20, embedding_size=12), 0)
-    _, places = layers._layout(type(module), 12, 20, torch.device("cpu"))
+    _, places = layers._memory_layout(type(module), 12, 20, torch.device("cpu"))
     assert [place[0] for place in places] == [weight.shape for weight in module.parameters()]
     offsets = np.cumsum([0, *(weight.numel() for weight in module.parameters())]).tolist()
     places = tuple((place[0], place[1], offset) for place, offset in zip(places, offsets[:-1], strict=True))
-    monkeypatch.setattr(layers, "_layout", lambda *arguments: (offsets[-1], places))
+    monkeypatch.setattr(layers, "_memory_layout", lambda *arguments: (offsets[-1], places))
     torch.manual_seed(0)
     inputs, state = torch.randn(5, 9, 12), torch.randn(5, 20 if cell == "gru" else 40) / 2
     found = []
-    for run in (layers.run_plainly, layers.run_narrow):
+    for run in (layers.run_torch, layers.run_cudnn_bf16):
         outputs, after = run(module, inputs, state)
         module.zero_grad()
         (outputs.float().square().sum() + after.sum()).backward()
