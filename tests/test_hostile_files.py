@@ -151,7 +151,7 @@ class Draft:
     """
 
     def __init__(self, arrays: dict[str, Any], description: dict[str, Any]) -> None:
-        self.description = json.loads(tensor_file.canonical(description))
+        self.description = json.loads(tensor_file.canonical_json(description))
         self.lay(dict(arrays))
         self.edit_inner: Callable[[str], str] = str
         self.edit_outer: Callable[[str], str] = str
@@ -172,7 +172,7 @@ class Draft:
         head = self.edit_head(self.edit_outer(outer).encode("utf-8", "surrogatepass"))
         whole = struct.pack("<Q", len(head) if self.size is None else self.size) + head + self.body
         digest = hashlib.sha256(whole).hexdigest()
-        return whole.replace(tensor_file._signature(tensor_file.ZEROS), tensor_file._signature(digest), 1)
+        return whole.replace(tensor_file._digest_field(tensor_file.ZEROS), tensor_file._digest_field(digest), 1)
 
 
 @functools.cache

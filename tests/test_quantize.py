@@ -18,7 +18,7 @@ from chargen.decoding.pick_engine import new_stepper
 from chargen.errors import ModelFileError, SettingError
 from chargen.storage import tensor_file
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, read_model, save_model
-from chargen.storage.quantize import KINDS, SCALE, as_float32, kind_of, quantize
+from chargen.storage.quantize import QUANTIZATIONS, SCALE, as_float32, quantization_of, quantize
 
 TEXT = "abcdefgh \nhgfedcba abc"
 
@@ -47,7 +47,7 @@ def test_int8_is_within_half_a_step_of_each_row_and_bf16_within_its_precision(
     assert (np.abs(as_float32(short, "w") - weights) <= 2.0**-8 * np.abs(weights) + 1e-38).all()
     for found in (whole, short):
         assert found["bias"] is arrays["bias"]
-    assert [kind_of(one) for one in (arrays, whole, short)] == ["", "int8", "bf16"]
+    assert [quantization_of(one) for one in (arrays, whole, short)] == ["", "int8", "bf16"]
 
 
 def test_worked_example() -> None:
@@ -94,11 +94,11 @@ def test_a_scale_that_is_too_large_gives_infinities_for_the_caller_to_find() -> 
     assert as_float32(stored, "w").tolist() == [[np.inf, -np.inf, float(np.float32(3e38)), 0]]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUANTIZATIONS)
 def test_a_table_without_numbers_is_rounded_to_one(kind: str) -> None:
     found = quantize({"w": np.zeros((2, 0), np.float32)}, kind)
     assert found["w"].shape == as_float32(found, "w").shape == (2, 0)
-    assert kind_of(found) == kind
+    assert quantization_of(found) == kind
 
 
 def test_the_largest_number_stays_finite_in_bf16() -> None:
@@ -108,7 +108,7 @@ def test_the_largest_number_stays_finite_in_bf16() -> None:
     assert np.abs(found).min() > 3e38
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUANTIZATIONS)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_the_decoder_agrees_with_the_reference_on_rounded_weights(kind: str, cell: str, direction: str) -> None:
@@ -125,7 +125,7 @@ def test_the_decoder_agrees_with_the_reference_on_rounded_weights(kind: str, cel
     assert np.abs(plain.step(ids[:, 0], plain.start(3))[0] - slow.step(ids[:, 0], slow.start(3))[0]).max() > 1e-5
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUANTIZATIONS)
 def test_a_file_is_smaller_and_read_as_it_was_written(kind: str, tmp_path: Path) -> None:
     letters = "".join(map(chr, range(200, 300)))
     plain = small_model(hidden_size=64, characters=letters, bidirectional=True)
@@ -138,12 +138,12 @@ def test_a_file_is_smaller_and_read_as_it_was_written(kind: str, tmp_path: Path)
     found = read_model(tmp_path)
     assert found.arrays.keys() == file.arrays.keys()
     assert all(np.array_equal(found.arrays[name], array) for name, array in file.arrays.items())
-    assert kind_of(found.arrays) == kind
+    assert quantization_of(found.arrays) == kind
     save_model(tmp_path / "again", found)
     assert (tmp_path / "again").read_bytes() == (tmp_path / FILE_NAME).read_bytes()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUANTIZATIONS)
 def test_everything_works_with_a_rounded_model(kind: str) -> None:
     file = model(kind)
     for direction in ("forward", "backward"):
@@ -163,7 +163,7 @@ def test_only_float_models_are_rounded() -> None:
     with pytest.raises(SettingError, match="quantize is 'int4': it must be one of int8, bf16") as raised:
         quantize(model().arrays, "int4")
     assert raised.value.setting == "quantize"
-    for kind in KINDS:
+    for kind in QUANTIZATIONS:
         with pytest.raises(SettingError, match=f"in {kind} already"):
             quantize(model(kind).arrays, "int8")
 
@@ -211,7 +211,7 @@ def run(*arguments: object) -> object:
     return exit_info.value.code
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUANTIZATIONS)
 def test_export_writes_what_sample_rounds(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model(tmp_path / "run" / FILE_NAME, model())
     assert run("export", tmp_path / "run", tmp_path / "small", "--quantize", kind) == 0

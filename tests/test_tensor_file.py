@@ -48,7 +48,7 @@ def signed(description, header=None, data=EIGHT):
     head = ("{" + meta + ("," if len(outer) > 2 else "") + outer[1:]).encode()
     whole = struct.pack("<Q", len(head)) + head + data
     digest = hashlib.sha256(whole).hexdigest()
-    return whole.replace(tensor_file._signature(tensor_file.ZEROS), tensor_file._signature(digest), 1)
+    return whole.replace(tensor_file._digest_field(tensor_file.ZEROS), tensor_file._digest_field(digest), 1)
 
 
 def unpack(data, shapes=None):
@@ -104,17 +104,17 @@ def test_the_description_is_readable_with_safetensors_alone(tmp_path):
 
 @given(descriptions)
 def test_canonical_json_is_one_sorted_ascii_line(description):
-    text = tensor_file.canonical(description)
+    text = tensor_file.canonical_json(description)
     assert json.loads(text) == description
     assert text.isascii()
     assert "\n" not in text
-    assert text == tensor_file.canonical(dict(reversed(description.items())))
+    assert text == tensor_file.canonical_json(dict(reversed(description.items())))
 
 
 def test_canonical_json_has_no_spaces_and_refuses_nan():
-    assert tensor_file.canonical({"b": [1, 2], "a": None}) == '{"a":null,"b":[1,2]}'
+    assert tensor_file.canonical_json({"b": [1, 2], "a": None}) == '{"a":null,"b":[1,2]}'
     with pytest.raises(ValueError, match="JSON"):
-        tensor_file.canonical({"loss": float("nan")})
+        tensor_file.canonical_json({"loss": float("nan")})
 
 
 def test_strided_arrays_keep_their_values():

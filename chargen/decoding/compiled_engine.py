@@ -15,8 +15,8 @@ from chargen.kernels.threads import Faster, share, threads, together
 from chargen.kernels.tiles import SETTINGS, SIDE, aligned
 from chargen.kernels.units import amx
 from chargen.model.config import ModelConfig
-from chargen.storage.fitting_weights import Arrays, fitting_stack
 from chargen.storage.quantize import SCALE, as_float32
+from chargen.storage.weight_checks import Arrays, as_stack_weights
 
 Floats = NDArray[np.float32]
 NO_RULES = Rules(np.zeros((1, 1), bool), np.zeros((1, 1), np.int64), np.zeros(1, bool))
@@ -38,7 +38,7 @@ class Decoder(Stepper):
     """
 
     def __init__(self, config: ModelConfig, arrays: Arrays, direction: str = "forward") -> None:
-        arrays = fitting_stack(config, arrays, direction)
+        arrays = as_stack_weights(config, arrays, direction)
         super().__init__(config, len(arrays["output.bias"]))
         gates = (4 if config.cell == "lstm" else 3) * config.hidden_size
         padded = -(-gates // WIDTH) * WIDTH

@@ -18,7 +18,7 @@ from chargen.model.device import autocast, pick_device
 from chargen.model.language_model import CharModel
 from chargen.model.loss import costs
 from chargen.settings import check_int, check_text
-from chargen.storage.model_file import ModelFile, as_model_file, build_model, vocabulary_of
+from chargen.storage.model_file import ModelFile, as_model_file, build_model, check_vocabulary
 
 WARMUP = 500
 MAX_ROWS = 32
@@ -244,7 +244,7 @@ def evaluate(
     assert not isinstance(vocabulary, str)
     text = check_text("text", text)
     if isinstance(model, CharModel):
-        vocabulary = vocabulary_of(model, vocabulary)
+        vocabulary = check_vocabulary(model, vocabulary)
     else:
         file = as_model_file(model, vocabulary)
         reading = reading or file.reading

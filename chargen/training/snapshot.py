@@ -6,7 +6,7 @@ import torch
 from chargen.model.language_model import CharModel
 from chargen.model.layers import State
 from chargen.model.weights import Arrays, set_weights, weights_of
-from chargen.storage.run_state import hidden_name
+from chargen.storage.run_state import hidden_prefix
 
 Hidden = dict[str, State]
 """The carried state of each direction; empty where there is none."""
@@ -17,7 +17,7 @@ def capture(model: CharModel, optimizer: torch.optim.Optimizer, hidden: Hidden, 
     arrays = {f"weights.{name}": array for name, array in weights_of(model).items()}
     arrays |= {f"best.{name}": array for name, array in (best or {}).items()}
     for direction, state in hidden.items():
-        prefix = hidden_name(direction)
+        prefix = hidden_prefix(direction)
         arrays |= {f"{prefix}.{layer}": array.cpu().numpy() for layer, array in enumerate(state)}
     for name, weight in model.named_parameters():
         moments = optimizer.state[weight]
@@ -51,7 +51,7 @@ def restore(
         }
     carried = {}
     for direction in model.config.directions:
-        if hidden := parts.get(hidden_name(direction)):
+        if hidden := parts.get(hidden_prefix(direction)):
             layers = (torch.from_numpy(hidden[str(layer)]) for layer in range(len(hidden)))
             carried[direction] = tuple(layer.to(model.device) for layer in layers)
     return carried, parts.get("best")
