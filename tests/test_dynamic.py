@@ -22,7 +22,7 @@ from chargen.evaluation.dynamic import (
     TRIES,
     DynamicEvaluator,
     Rates,
-    adapted,
+    adapt_model,
     choose_rates,
     rms_gradients,
 )
@@ -170,7 +170,7 @@ def test_the_best_rates_are_chosen_each_tried_as_a_reader_would_and_the_model_st
     usual = rms_gradients(model, vocabulary, ids)
     before = copy.deepcopy(model.state_dict())
     tried = {}
-    chosen = choose_rates(model, vocabulary, ids, usual, tried=tried.__setitem__)
+    chosen = choose_rates(model, vocabulary, ids, usual, report=tried.__setitem__)
     assert len(tried) == TRIES
     first = list(tried)[: len(RATES)]
     assert first == [Rates(lr, DECAYS[0]) for lr in RATES]
@@ -243,7 +243,7 @@ def test_an_adapted_model_is_what_a_reader_has_become(times):
     file = small_model()
     model, vocabulary = build_model(file), file.vocabulary
     before = {name: array.copy() for name, array in file.arrays.items()}
-    found = adapted(file, "z" + WORDS * 3, times)
+    found = adapt_model(file, "z" + WORDS * 3, times)
     ids = vocabulary.encode(WORDS * 3)
     reader = DynamicEvaluator(model, vocabulary, rms_gradients(model, vocabulary, ids), ADAPT)
     for _ in range(times):

@@ -121,9 +121,9 @@ def command(
     if adapt:
         if not text:
             raise SettingError("--adapt learns from the prime: give --prime or --prime-file")
-        from chargen.evaluation.dynamic import adapted
+        from chargen.evaluation.dynamic import adapt_model
 
-        file = adapted(file, text, adapt, direction=direction)
+        file = adapt_model(file, text, adapt, direction=direction)
     if quantize:
         file = replace(file, arrays=quantized(file.arrays, quantize))
     if device == "cpu":

@@ -41,7 +41,7 @@ class ModelFile:
         config: the model's shape.
         vocabulary: the characters, or bytes, that ids stand for.
         arrays: weights by the names of `parameter_shapes`, float32 or quantized.
-        counts: (V,), how often each id occurred in training; a text without a prime starts with a draw from them.
+        counts: (V,), how often each id occurred in training; without a begin text, they give a text's first id.
         reading: how the training text was read, so that other texts are read alike.
         training: steps, losses, settings, and the names of the texts; no path, and seconds only where the budget was
             in minutes.

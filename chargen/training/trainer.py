@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from chargen.data.batches import Batch, draw_resets
 from chargen.errors import NOT_FINITE, Diverged, amount, truncate
-from chargen.evaluation.loss import Loss, folding_nats, loss_windows, total
+from chargen.evaluation.loss import Loss, folding_nats, loss_windows, sum_losses
 from chargen.model.device import autocast, float32_products, to_device
 from chargen.model.dropout import Masks
 from chargen.model.language_model import CharModel
@@ -386,7 +386,7 @@ class Trainer(Run):
             for part in loss_windows(model, ids, **options, direction=direction):
                 parts.append(part)
                 yield self._progress(doing)
-            found[direction] = total(parts)
+            found[direction] = sum_losses(parts)
         if self.cloze:
             parts = []
             for windows in even_windows(ids, size // 4):
