@@ -77,9 +77,9 @@ def corpus(text=TEXT, **chosen):
 
 def places(length):
     """A text that is its own positions: every character occurs once, and its id is where it stands."""
-    found = Corpus.from_text("".join(map(chr, range(0x4E00, 0x4E00 + length))), valid_fraction=0)
-    assert found.train.tolist() == list(range(length))
-    return found
+    corpus_ = Corpus.from_text("".join(map(chr, range(0x4E00, 0x4E00 + length))), valid_fraction=0)
+    assert corpus_.train.tolist() == list(range(length))
+    return corpus_
 
 
 def finish(trainer):
@@ -107,21 +107,22 @@ def test_the_shapes_known_without_torch_are_those_of_the_model(cell, layers, hid
 @pytest.mark.parametrize("hidden", [3, 128, 200])
 @every_kind
 def test_a_second_stack_and_the_cloze_layer_are_all_that_is_added(cell, layers, hidden):
-    one, two = (ModelConfig(cell, layers, hidden, 4, bidirectional=both) for both in (False, True))
-    stack = sum(weight.numel() for weight in CharModel(one, V).forward_layers.parameters())
+    one_way, two_way = (ModelConfig(cell, layers, hidden, 4, bidirectional=both) for both in (False, True))
+    stack = sum(weight.numel() for weight in CharModel(one_way, V).forward_layers.parameters())
     units = min(hidden, 128)
     cloze = 2 * units * hidden + units + V * units + V
-    assert parameter_count(two, V) - parameter_count(one, V) == stack + cloze
-    names = list(parameter_shapes(two, V))
-    assert names[: len(parameter_shapes(one, V))] == list(parameter_shapes(one, V))
+    assert parameter_count(two_way, V) - parameter_count(one_way, V) == stack + cloze
+    names = list(parameter_shapes(two_way, V))
+    assert names[: len(parameter_shapes(one_way, V))] == list(parameter_shapes(one_way, V))
 
 
 @every_kind
 def test_what_both_kinds_of_model_have_starts_with_the_same_weights(cell, layers):
-    one, two = (CharModel(ModelConfig(cell, layers, 6, 5, bidirectional=both), V, seed=3) for both in (False, True))
-    started = two.state_dict()
-    assert all(torch.equal(started[name], weight) for name, weight in one.state_dict().items())
-    for ahead, behind in zip(two.forward_layers.parameters(), two.backward_layers.parameters(), strict=True):
+    configs = [ModelConfig(cell, layers, 6, 5, bidirectional=both) for both in (False, True)]
+    one_way, two_way = (CharModel(config, V, seed=3) for config in configs)
+    started = two_way.state_dict()
+    assert all(torch.equal(started[name], weight) for name, weight in one_way.state_dict().items())
+    for ahead, behind in zip(two_way.forward_layers.parameters(), two_way.backward_layers.parameters(), strict=True):
         assert ahead.shape == behind.shape
         assert ahead.ndim == 1 or not torch.equal(ahead, behind)
 
@@ -169,15 +170,15 @@ def test_backward_is_what_a_one_way_model_with_the_same_weights_makes_of_the_ids
 def test_whole_and_in_pieces_with_carried_state_agree(kind, direction, rows, length, data):
     model, ids = new_model(*kind), some_ids(rows, length)
     with torch.inference_mode():
-        whole, end = model(ids, direction=direction)
+        expected, expected_state = model(ids, direction=direction)
         pieces, state, at = [], None, 0
         while at < length:
             size = data.draw(st.integers(1, length - at))
             logits, state = model(ids[:, at : at + size], state, direction=direction)
             pieces.append(logits)
             at += size
-    assert (torch.cat(pieces, 1) - whole).abs().max() < 1e-6
-    assert all((one - other).abs().max() < 1e-6 for one, other in zip(state, end, strict=True))
+    assert (torch.cat(pieces, 1) - expected).abs().max() < 1e-6
+    assert all((a - b).abs().max() < 1e-6 for a, b in zip(state, expected_state, strict=True))
 
 
 @pytest.mark.parametrize("direction", ["sideways", "", "Forward", None])
@@ -223,10 +224,10 @@ def test_no_mask_of_one_direction_is_a_mask_of_the_other():
     model = CharModel(shape, V)
     masks = [mask for direction in DIRECTIONS for mask in dropped_in(model, direction, NOISE)]
     assert len(masks) == 8
-    for at, one in enumerate(masks):
-        assert 0.4 < one.float().mean() < 0.6
+    for at, mask in enumerate(masks):
+        assert 0.4 < mask.float().mean() < 0.6
         for other in masks[:at]:
-            assert 0.4 < (one == other).float().mean() < 0.6
+            assert 0.4 < (mask == other).float().mean() < 0.6
 
 
 @every_direction
@@ -252,13 +253,13 @@ def test_the_cloze_layer_starts_as_the_product_of_the_two_predictions():
 def test_the_cloze_layer_is_its_formula(cell, layers):
     model = new_model(cell, layers)
     left, right = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0))
-    found = model.between(left, right).detach().numpy()
+    logits = model.between(left, right).detach().numpy()
     w = {name: weight.detach().double().numpy() for name, weight in model.named_parameters()}
     left, right = left.double().numpy(), right.double().numpy()
     inner = left @ w["cloze.left.weight"].T + right @ w["cloze.right.weight"].T + w["cloze.right.bias"]
     expected = (left + right) @ w["output.weight"].T + 2 * w["output.bias"]
     expected += np.tanh(inner) @ w["cloze.output.weight"].T + w["cloze.output.bias"]
-    assert found == pytest.approx(expected, abs=1e-4)
+    assert logits == pytest.approx(expected, abs=1e-4)
 
 
 # What each direction reads
@@ -266,18 +267,18 @@ def test_the_cloze_layer_is_its_formula(cell, layers):
 
 @settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 30), st.integers(0, 2**64 - 1), st.integers(0, 2**40))
-def test_backward_batches_are_the_same_windows_read_from_their_end(window, more, seed, step):
-    ahead = RandomBatches(np.arange(window + more), 5, window, seed)
+def test_backward_batches_are_the_same_windows_read_from_their_end(window, surplus, seed, step):
+    ahead = RandomBatches(np.arange(window + surplus), 5, window, seed)
     behind = BackwardBatches(ahead)
-    one, other = ahead.batch(step), behind.batch(step)
+    forward, backward = ahead.batch(step), behind.batch(step)
     assert behind.steps_per_epoch == ahead.steps_per_epoch
     for row in range(5):
-        whole = [*one.inputs[row], one.targets[row, -1]]
-        assert [*other.inputs[row], other.targets[row, -1]] == whole[::-1]
-    assert np.array_equal(other.inputs - 1, other.targets)
-    assert other.continues.tolist() == one.continues.tolist() == [False] * 5
-    assert other.inputs.dtype == other.targets.dtype == np.int64
-    torch.from_numpy(other.inputs), torch.from_numpy(other.targets)  # which takes no negative strides
+        row_ids = [*forward.inputs[row], forward.targets[row, -1]]
+        assert [*backward.inputs[row], backward.targets[row, -1]] == row_ids[::-1]
+    assert np.array_equal(backward.inputs - 1, backward.targets)
+    assert backward.continues.tolist() == forward.continues.tolist() == [False] * 5
+    assert backward.inputs.dtype == backward.targets.dtype == np.int64
+    torch.from_numpy(backward.inputs), torch.from_numpy(backward.targets)  # which takes no negative strides
 
 
 @settings(max_examples=20)
@@ -319,17 +320,17 @@ def test_cloze_windows_are_a_pure_function_of_seed_and_step(length, trained, see
     window = min(length, WINDOW)
     rows = max(1, 3 * trained // window)
     task.batches.windows(step + 3)
-    found = task.batches.windows(step)
+    windows = task.batches.windows(step)
     starts = [int(uniform(seed, row, step, Purpose.CLOZE) * (length - window + 1)) for row in range(rows)]
-    assert found.tolist() == [list(range(start, start + window)) for start in starts]
+    assert windows.tolist() == [list(range(start, start + window)) for start in starts]
 
 
 def test_processes_share_the_cloze_windows_of_a_step():
     ids, settings = np.arange(1000), config(batch_size=64, seq_length=20)
-    whole = ClozeTask(ids, settings)
+    single = ClozeTask(ids, settings)
     parts = [ClozeTask(ids, settings, rows) for rows in (range(3), range(3, 10))]
-    assert [part.every for part in parts] == [whole.every] * 2
-    assert np.array_equal(np.concatenate([part.batches.windows(4) for part in parts]), whole.batches.windows(4))
+    assert [part.every for part in parts] == [single.every] * 2
+    assert np.array_equal(np.concatenate([part.batches.windows(4) for part in parts]), single.batches.windows(4))
 
 
 def test_cloze_windows_are_not_those_of_training():
@@ -383,14 +384,14 @@ def test_windows_to_validate_on_are_even_and_no_more_than_asked_for(length, size
         assert blocks == []
         return
     assert [len(block) for block in blocks[:-1]] == [ROWS] * (len(blocks) - 1)
-    found = np.concatenate(blocks)
-    assert found.shape == (max(1, min(size, length) // window), window)
-    assert len(blocks) == math.ceil(len(found) / ROWS)
-    assert found.dtype == np.int64
-    assert np.array_equal(found, found[:, :1] + np.arange(window))
-    assert found[0, 0] == 0
-    assert len(found) == 1 or found[-1, -1] == length - 1
-    assert len(found) == 1 or np.ptp(np.diff(found[:, 0])) <= 1
+    windows = np.concatenate(blocks)
+    assert windows.shape == (max(1, min(size, length) // window), window)
+    assert len(blocks) == math.ceil(len(windows) / ROWS)
+    assert windows.dtype == np.int64
+    assert np.array_equal(windows, windows[:, :1] + np.arange(window))
+    assert windows[0, 0] == 0
+    assert len(windows) == 1 or windows[-1, -1] == length - 1
+    assert len(windows) == 1 or np.ptp(np.diff(windows[:, 0])) <= 1
 
 
 # What the cloze layer learns
@@ -466,7 +467,7 @@ def test_the_gradient_of_the_cloze_loss_reaches_the_cloze_layer_only(cell, layer
 def test_the_stacks_learn_the_same_whether_the_cloze_layer_learns_or_not(clip_norm, monkeypatch):
     due = [step for step in range(10) if ClozeTask(corpus().train, config()).due(step)]
     assert len(due) == 2
-    found = []
+    results = []
     for learns in (True, False):
         if not learns:
             monkeypatch.setattr(ClozeTask, "due", lambda self, step: False)
@@ -474,13 +475,13 @@ def test_the_stacks_learn_the_same_whether_the_cloze_layer_learns_or_not(clip_no
         losses = [dict(progress.train_losses) for progress in trainer.run() if progress.doing == "training"]
         assert trainer.counters.cloze_applied == (2 if learns else 0)
         assert [step for step, loss in enumerate(losses) if "cloze" in loss] == (due if learns else [])
-        found.append(([(loss["forward"], loss["backward"]) for loss in losses], weights_of(trainer.model)))
-    (one_losses, one), (other_losses, other) = found
-    assert one_losses == other_losses
-    for name, weight in one.items():
-        assert torch.equal(weight, other[name]) is not name.startswith("cloze."), name
+        results.append(([(loss["forward"], loss["backward"]) for loss in losses], weights_of(trainer.model)))
+    (losses_with_cloze, weights_with_cloze), (losses_without, weights_without) = results
+    assert losses_with_cloze == losses_without
+    for name, weight in weights_with_cloze.items():
+        assert torch.equal(weight, weights_without[name]) is not name.startswith("cloze."), name
     fresh = CharModel(SMALL, len(corpus().vocabulary)).state_dict()
-    assert all(torch.equal(other[name], fresh[name]) for name in fresh if name.startswith("cloze."))
+    assert all(torch.equal(weights_without[name], fresh[name]) for name in fresh if name.startswith("cloze."))
 
 
 # Training
@@ -563,8 +564,8 @@ def test_each_direction_carries_its_own_state_and_some_of_its_rows_begin_afresh(
         inputs = torch.from_numpy(trainer.batches[direction].batch(0).inputs)
         fresh = CharModel(SMALL, len(trainer.corpus.vocabulary))
         _, expected = fresh(inputs, None, DropoutKey(0, 0), direction)
-        for layer, wanted in zip(trainer.hidden[direction], expected, strict=True):
-            assert (layer - wanted).abs().max() < 1e-6
+        for layer, expected_layer in zip(trainer.hidden[direction], expected, strict=True):
+            assert (layer - expected_layer).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("batching", ["consecutive", "random"])
@@ -584,9 +585,9 @@ def test_two_processes_that_share_the_rows_have_the_gradient_of_one(batching):
         trainer.gradients({name: trainer._on_device(name, batch) for name, batch in batches.items()}, trainer.noise())
         weights = [weight for direction in DIRECTIONS for weight in trainer.parts[direction]]
         gradients.append(torch.cat([weight.grad.flatten() for weight in weights]))
-    whole, third, rest = gradients
-    assert (third / 3 + rest * 2 / 3 - whole).abs().max() < 1e-6
-    assert (third - whole).abs().max() > 1e-3
+    gradient, third, rest = gradients
+    assert (third / 3 + rest * 2 / 3 - gradient).abs().max() < 1e-6
+    assert (third - gradient).abs().max() > 1e-3
 
 
 def test_both_directions_and_the_cloze_layer_learn(tmp_path):
@@ -647,7 +648,7 @@ def test_a_step_one_direction_of_which_is_not_finite_is_not_applied_at_all(part,
         assert all(torch.equal(moment[key], moments[number][key]) for key in moment)
     assert list(trainer.hidden) == list(hidden)
     for direction, state in hidden.items():
-        assert all(torch.equal(one, other) for one, other in zip(state, trainer.hidden[direction], strict=True))
+        assert all(torch.equal(layer, kept) for layer, kept in zip(state, trainer.hidden[direction], strict=True))
     assert trainer.counters.bad_steps == 1
     for name in vars(counters):
         if name not in ("step", "bad_steps", "since_seconds", "logged_step") and not name.startswith("since_"):
@@ -658,7 +659,7 @@ def test_a_step_one_direction_of_which_is_not_finite_is_not_applied_at_all(part,
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_cloze_loss_that_is_not_finite_harms_nothing_but_the_cloze_layer(where, monkeypatch):
-    found = []
+    results = []
     for breaks in (False, True):
         trainer = Trainer(corpus(), SMALL, config(steps=12, eval_every=100))
         run = until_cloze_is_due(trainer)
@@ -678,8 +679,8 @@ def test_a_cloze_loss_that_is_not_finite_harms_nothing_but_the_cloze_layer(where
             assert torch.equal(weight, before[name]) is still, name
         one_way = [(progress.train_losses["forward"], progress.train_losses["backward"]) for progress in run]
         ends = {name: weight for name, weight in weights_of(trainer.model).items() if "cloze" not in name}
-        found.append((one_way, ends))
-    (losses, weights), (other_losses, other_weights) = found
+        results.append((one_way, ends))
+    (losses, weights), (other_losses, other_weights) = results
     assert losses == other_losses
     assert all(torch.equal(weight, other_weights[name]) for name, weight in weights.items())
 
@@ -702,9 +703,9 @@ def test_metrics_name_the_losses_of_both_directions_and_of_cloze(tmp_path):
             steps.append(dict(progress.train_losses))
             if progress.step % 5 == 0:
                 valid[progress.step] = (progress.valid_loss, dict(progress.valid_losses))
-    found, last = [line for line in lines(tmp_path) if "final" not in line], 0
-    assert [line["step"] for line in found] == [4, 5, 8, 10, 12]
-    for line in found:
+    metrics, last = [line for line in lines(tmp_path) if "final" not in line], 0
+    assert [line["step"] for line in metrics] == [4, 5, 8, 10, 12]
+    for line in metrics:
         assert line.keys() >= TWO_WAY_KEYS
         since = steps[last : line["step"]]
         for name in DIRECTIONS:
@@ -720,7 +721,7 @@ def test_metrics_name_the_losses_of_both_directions_and_of_cloze(tmp_path):
             assert (line["valid_loss_forward"], line["valid_loss_backward"]) == (parts["forward"], parts["backward"])
             assert line["valid_cloze"] == parts["cloze"]
         last = line["step"]
-    assert {line["train_cloze"] is None for line in found} == {True, False}
+    assert {line["train_cloze"] is None for line in metrics} == {True, False}
     assert set(valid) == {5, 10}
 
 
@@ -795,9 +796,9 @@ def test_the_loss_of_folded_characters_is_the_one_that_evaluate_finds_in_either_
     trainer = finish(Trainer(data, SMALL, config(steps=3), tmp_path))
     text = rare[len(data.train) :]
     for name in DIRECTIONS:
-        found = evaluate(load_model(tmp_path), data.vocabulary, text, direction=name)
-        assert found.folded > 10
-        assert trainer.summary[f"valid_loss_{name}"] == pytest.approx(found.nats_per_character, abs=1e-5)
+        evaluation = evaluate(load_model(tmp_path), data.vocabulary, text, direction=name)
+        assert evaluation.folded > 10
+        assert trainer.summary[f"valid_loss_{name}"] == pytest.approx(evaluation.nats_per_character, abs=1e-5)
 
 
 # Scoring backward
@@ -830,40 +831,40 @@ def test_scoring_backward_agrees_with_one_character_at_a_time(length, rows, cell
 def test_scoring_backward_carries_its_state_over_many_windows():
     model = build_model(small_model(bidirectional=True))
     ids = np.random.default_rng(0).integers(0, 10, 900).astype(np.uint8)
-    one, other = (evaluate_ids(model, ids, rows=1, direction=direction) for direction in ("backward", "forward"))
-    assert one.mean == pytest.approx(np.mean(slow_costs(model, ids)), abs=1e-4)
-    assert other.mean == pytest.approx(np.mean(slow_costs(model, ids, "forward")), abs=1e-4)
-    assert abs(one.mean - other.mean) > 0.01
+    backward, forward = (evaluate_ids(model, ids, rows=1, direction=direction) for direction in ("backward", "forward"))
+    assert backward.mean == pytest.approx(np.mean(slow_costs(model, ids)), abs=1e-4)
+    assert forward.mean == pytest.approx(np.mean(slow_costs(model, ids, "forward")), abs=1e-4)
+    assert abs(backward.mean - forward.mean) > 0.01
 
 
 def test_more_rows_cost_little():
     model = build_model(small_model(bidirectional=True, scale=1.5))
     ids = np.random.default_rng(0).integers(0, 10, 4000).astype(np.uint8)
-    whole = evaluate_ids(model, ids, rows=1, direction="backward")
+    uncut = evaluate_ids(model, ids, rows=1, direction="backward")
     for rows in (None, 3, 8):
         cut = evaluate_ids(model, ids, rows=rows, direction="backward")
-        assert cut.characters == whole.characters == 3999
-        assert cut.mean == pytest.approx(whole.mean, abs=1e-4)
+        assert cut.characters == uncut.characters == 3999
+        assert cut.mean == pytest.approx(uncut.mean, abs=1e-4)
 
 
 @settings(max_examples=25)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=2, max_size=30), st.none() | st.integers(1, 9))
 def test_bytes_are_scored_backward_but_characters_are_counted(text, rows):
     model = build_model(small_model(unit="byte", bidirectional=True))
-    found = evaluate(model, Vocabulary(unit="byte"), text, rows=rows, direction="backward")
+    evaluation = evaluate(model, Vocabulary(unit="byte"), text, rows=rows, direction="backward")
     counted = text[:-1].encode()
-    assert (found.characters, found.bytes) == (len(text) - 1, len(counted))
+    assert (evaluation.characters, evaluation.bytes) == (len(text) - 1, len(counted))
     expected = slow_costs(model, text.encode())[-len(counted) :]
-    assert found.nats == pytest.approx(math.fsum(expected), rel=1e-5, abs=1e-4)
+    assert evaluation.nats == pytest.approx(math.fsum(expected), rel=1e-5, abs=1e-4)
 
 
 @pytest.mark.parametrize(("text", "uncounted"), [("éa字", 3), ("字éa", 1), ("é字é", 2), ("a😀", 4)])
 def test_the_last_character_of_a_text_is_read_but_not_counted(text, uncounted):
     model = build_model(small_model(unit="byte", bidirectional=True))
-    found = evaluate(model, Vocabulary(unit="byte"), text, direction="backward")
+    evaluation = evaluate(model, Vocabulary(unit="byte"), text, direction="backward")
     costs = slow_costs(model, text.encode())
-    assert (found.characters, found.bytes) == (len(text) - 1, len(text.encode()) - uncounted)
-    assert found.nats == pytest.approx(math.fsum(costs[uncounted - 1 :]), rel=1e-5)
+    assert (evaluation.characters, evaluation.bytes) == (len(text) - 1, len(text.encode()) - uncounted)
+    assert evaluation.nats == pytest.approx(math.fsum(costs[uncounted - 1 :]), rel=1e-5)
 
 
 def test_one_character_of_many_bytes_is_too_short_either_way():
@@ -878,14 +879,14 @@ def test_one_character_of_many_bytes_is_too_short_either_way():
 def test_folded_and_unseen_characters_pay_for_their_place_backward(text):
     file = small_model(characters="abc", folded="xyz", bidirectional=True)
     model = build_model(file)
-    found = evaluate(model, file.vocabulary, text, direction="backward")
+    evaluation = evaluate(model, file.vocabulary, text, direction="backward")
     folded = sum(character in "xyz" for character in text[:-1])
     unseen = sum(character in "é字" for character in text[:-1])
     nats = math.fsum(slow_costs(model, ["abc".find(character) % 4 for character in text]))
     nats += folded * math.log(4) + unseen * (math.log(4) + math.log(CODE_POINTS - 6))
-    assert (found.folded, found.unseen, found.characters) == (folded, unseen, len(text) - 1)
-    assert found.bytes == len(text[:-1].encode())
-    assert found.nats == pytest.approx(nats, rel=1e-5, abs=1e-4)
+    assert (evaluation.folded, evaluation.unseen, evaluation.characters) == (folded, unseen, len(text) - 1)
+    assert evaluation.bytes == len(text[:-1].encode())
+    assert evaluation.nats == pytest.approx(nats, rel=1e-5, abs=1e-4)
 
 
 def test_unknown_characters_are_left_out_of_a_backward_score():

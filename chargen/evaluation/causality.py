@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Predict = Callable[[NDArray[np.int64]], NDArray[Any]]
 """Ids (T,) -> logits (T, V), of which row t predicts ids[t]."""
-SEEN_WORDS = {
+SEEN = {
     "before": "the characters before it",
     "after": "the characters behind it",
     "both": "all characters but itself",
@@ -73,8 +73,8 @@ def check_causality(
         SettingError: an argument is out of range, or `predict` returns another shape.
         ChargenError: predictions are not finite.
     """
-    if sees not in SEEN_WORDS:
-        raise SettingError(f"sees is {sees!r}: it must be one of {', '.join(SEEN_WORDS)}", "sees")
+    if sees not in SEEN:
+        raise SettingError(f"sees is {sees!r}: it must be one of {', '.join(SEEN)}", "sees")
     vocabulary_size = check_int("vocabulary_size", vocabulary_size, 0)
     if vocabulary_size < 2:
         raise SettingError("a model of a single character predicts nothing: there is nothing to check")
@@ -84,19 +84,18 @@ def check_causality(
     # A different character at every position, whatever the draw.
     changed = (text + 1 + (draws[1] * (vocabulary_size - 1)).astype(np.int64)) % vocabulary_size
     expected = _check_logits(predict(text), (length, vocabulary_size))
-    violations = []
+    lines = []
     positions = np.arange(length)
     for t in range(length):
         hidden = {"before": positions >= t, "after": positions <= t, "both": positions == t}[sees]
         if not np.array_equal(_check_logits(predict(np.where(hidden, changed, text)), expected.shape)[t], expected[t]):
-            words = SEEN_WORDS[sees]
-            violations.append(f"the prediction of character {t} moves with what it may not see: it sees {words} only")
+            lines.append(f"the prediction of character {t} moves with what it may not see: it sees {SEEN[sees]} only")
         for near in {"before": [t - 1], "after": [t + 1], "both": [t - 1, t + 1]}[sees]:
             if 0 <= near < length:
                 logits = _check_logits(predict(np.where(positions == near, changed, text)), expected.shape)
                 if np.array_equal(logits[t], expected[t]):
-                    violations.append(f"the prediction of character {t} does not move with character {near}, beside it")
-    return violations
+                    lines.append(f"the prediction of character {t} does not move with character {near}, beside it")
+    return lines
 
 
 def _check_logits(logits: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -220,9 +220,8 @@ def score(
             np.add.at(sums[name], window_positions, values)
             if name == by:
                 for row in np.flatnonzero((values < limit) & (num_ids[window_positions] == 1)):
-                    own_id, value = int(window_ids[row]), values[row]
-                    likelier = _likelier_characters(vocabulary, log_probs[row], own_id, value, num_alternatives)
-                    alternatives[int(window_positions[row])] = likelier
+                    arguments = vocabulary, log_probs[row], int(window_ids[row]), values[row], num_alternatives
+                    alternatives[int(window_positions[row])] = _likelier_characters(*arguments)
         progress(min(int(window_positions[-1]) + 1, len(text)))
     scores = Scores(by=by, threshold=threshold)
     for at, character in enumerate(text):

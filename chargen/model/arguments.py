@@ -184,11 +184,9 @@ def read_state(name: str, state: Any, rows: int, size: int, weight: Tensor) -> T
         ArgumentError: it is no tensor of floats of this shape on the device of the weight.
     """
     if not isinstance(state, Tensor) or state.shape != (rows, size):
-        actual = (
-            f"has shape {tuple(state.shape)}" if isinstance(state, Tensor) else f"is of type {type(state).__name__}"
-        )
+        wrong = f"has shape {tuple(state.shape)}" if isinstance(state, Tensor) else f"is of type {type(state).__name__}"
         words = "(B, H) of a GRU, (B, 2 H) of an LSTM: h, then c"
-        raise ArgumentError(f"{name} {actual}: needed is ({rows}, {size}), which is {words}")
+        raise ArgumentError(f"{name} {wrong}: needed is ({rows}, {size}), which is {words}")
     check_tensor(name, state, FLOATS, "B, S")
     check_device(name, state, weight.device)
     return as_normal_tensor(state).to(state_dtype(weight))

@@ -182,8 +182,7 @@ def _drop_compiled(values: Tensor, limit: int, noise: DropoutKey, layer: int) ->
     by_time = functional.pad(by_time, (0, padding)) if padding else by_time.contiguous()
     dropped = torch.empty_like(by_time)
     source, target = numpy_view(by_time.flatten()), numpy_view(dropped.flatten())
-    groups = (size + padding) // NUMBERS_PER_COUNTER
-    address = *noise.key(layer), int(Purpose.DROPOUT), groups, rows, noise.first_row
+    address = *noise.key(layer), int(Purpose.DROPOUT), by_time.shape[2] // NUMBERS_PER_COUNTER, rows, noise.first_row
 
     def run(blocks: slice) -> None:
         kernels.drop(source, target, blocks.start, blocks.stop, limit, *address)

@@ -110,10 +110,9 @@ def _check(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | No
     if fixed is not None:
         if not isinstance(fixed, tuple) or len(fixed) != 3:
             raise ArgumentError(f"fixed is of type {type(fixed).__name__}: needed are values, weights and biases")
-        names, dimensions = ("values", "weights", "biases"), ("..., H'", "V, H'", "V")
-        for name, tensor, letters in zip(names, fixed, dimensions, strict=True):
-            check_tensor(f"fixed {name}", tensor, FLOATS, letters)
-            check_device(f"fixed {name}", tensor, values.device)
+        for name, part, letters in zip(("values", "weights", "biases"), fixed, ("..., H'", "V, H'", "V"), strict=True):
+            check_tensor(f"fixed {name}", part, FLOATS, letters)
+            check_device(f"fixed {name}", part, values.device)
         fixed_values, weight, bias = fixed
         check_shape("fixed values", fixed_values, (*values.shape[:-1], fixed_values.shape[-1]))
         check_shape("fixed weights", weight, (size, fixed_values.shape[-1]))
@@ -219,8 +218,7 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Tensor:
         targets = targets.contiguous()
-        plain = fixed is None and is_host_memory(values, weight, targets)
-        if values.dtype in KERNEL_DTYPES and plain and available():
+        if values.dtype in KERNEL_DTYPES and fixed is None and is_host_memory(values, weight, targets) and available():
             loss, *gradients = _loss_compiled(values, weight, bias, targets)
         else:
             loss, *gradients = _loss_in_blocks(values, weight, bias, targets, fixed)

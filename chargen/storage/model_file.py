@@ -61,13 +61,12 @@ class ModelFile:
 
     def __repr__(self) -> str:
         config, training = self.config, self.training
-        quantization = quantization_of(self.arrays)
+        weights = quantization_of(self.arrays)
         parts = [
             f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}",
             *(["both ways"] if config.bidirectional else []),
             amount(len(self.vocabulary), self.vocabulary.unit),
-            f"{parameter_count(config, len(self.vocabulary)):,} parameters"
-            + f" in {quantization}" * bool(quantization),
+            f"{parameter_count(config, len(self.vocabulary)):,} parameters" + f" in {weights}" * bool(weights),
             # The training summary of a file may hold anything.
             *([f"step {training['step']:,}"] if isinstance(training.get("step"), int) else []),
             *([f"valid loss {loss:.4f} nats"] if isinstance(loss := training.get("valid_loss"), float) else []),
@@ -365,10 +364,5 @@ def new_model(config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArr
         return model.to(torch.device(device))
     except torch.OutOfMemoryError:
         raise
-    except (
-        RuntimeError,
-        AssertionError,
-        TypeError,
-        NotImplementedError,
-    ) as error:  # torch raises each of these for an unknown or missing device
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # unknown, or not in this torch
         raise SettingError(f"device is {repr_short(device)}: {truncate(error, 200)}", "device") from error

@@ -286,9 +286,7 @@ def _read_header(data: bytes, max_header: int) -> tuple[dict[str, Any], int]:
 
 def _parse_json(text: str) -> Any:
     """Parse JSON, but refuse a name that occurs twice, NaN and infinities; ValueError or RecursionError."""
-    return json.loads(
-        text, object_pairs_hook=_refuse_duplicates, parse_float=_parse_finite, parse_constant=_refuse_constant
-    )
+    return json.loads(text, object_pairs_hook=_to_table, parse_float=_parse_finite, parse_constant=_refuse_constant)
 
 
 def _parse_finite(text: str) -> float:
@@ -297,7 +295,7 @@ def _parse_finite(text: str) -> float:
     return value
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _to_table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
         raise ValueError("a name occurs twice")

@@ -70,10 +70,8 @@ def as_weight(arrays: Mapping[str, Any], name: str, shape: tuple[int | None, ...
     dtype = array.dtype if isinstance(array, np.ndarray) else None
     quantized = dtype == np.uint16 or (dtype == np.int8 and len(shape) == 2)
     if array is None or dtype is None or not (quantized or dtype.kind == "f"):
-        actual = "missing" if array is None else f"of type {dtype or type(array).__name__}"
-        raise ArgumentError(
-            f"weights {name} are {actual}: needed are float32, bf16 bits in uint16, or int8 with scales"
-        )
+        wrong = "missing" if array is None else f"of type {dtype or type(array).__name__}"
+        raise ArgumentError(f"weights {name} are {wrong}: needed are float32, bf16 bits in uint16, or int8 with scales")
     checked(f"weights {name}", array, shape, np.int64 if quantized else np.float32)
     if dtype == np.int8:
         as_weight(arrays, name + SCALE, shape[:1])
