@@ -80,7 +80,7 @@ class Odd:
         return values[int(self.random.integers(len(values)))]
 
     def change(self, value: Any, small: bool = False) -> Any:
-        """Something else that somebody might give.
+        """Change a value into another one that a caller might pass.
 
         Args:
             small: whether large numbers would take memory or time.
@@ -156,7 +156,7 @@ class Odd:
         return None
 
     def filled(self, value: torch.Tensor, size: int) -> torch.Tensor:
-        """Some numbers are others."""
+        """Change some numbers."""
         number = self.pick([-1, -100, 2**31, 10**8, 127, 31, 10, 11, -(2**62)])
         if value.is_floating_point():
             number = self.pick([math.nan, math.inf, -math.inf, 1e30, -1e30, 1e-40])
@@ -240,7 +240,7 @@ class Call:
 
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
-    """Without compiled code."""
+    """A context in which nothing compiled runs."""
     with contextlib.ExitStack() as patches:
         for module in (layers, loss, dropout):
             patches.enter_context(mock.patch.object(module, "available", return_value=False))
@@ -623,7 +623,7 @@ class Calls:
         return Call(run, {"vocabulary": stored.vocabulary, "counts": stored.counts}, fixed=("vocabulary",))
 
     def model_of_arrays(self) -> Call:
-        """A model that somebody puts together, saved or written with."""
+        """A ModelFile made by hand, which is saved or writes a text."""
         stored = self.file()
         way = self.odd.pick(["save", "write", "torch"])
 
@@ -735,7 +735,7 @@ KINDS = sorted(name for name in vars(Calls) if not name.startswith("_") and name
 
 
 def outcome(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[str, Any]:
-    """What a call came to: an answer, or what it was refused with."""
+    """The outcome of a call: its answer, or the error that refused it."""
     try:
         return "answer", function(**arguments)
     except BaseException as error:  # KeyboardInterrupt too: nobody is there to press a key
@@ -743,7 +743,7 @@ def outcome(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[st
 
 
 def complaint(actual: tuple[str, Any], reference: tuple[str, Any] | None, close: float) -> str:
-    """What is wrong with an outcome, or nothing."""
+    """What is wrong with an outcome; empty where nothing is."""
     kind, answer = actual
     if kind == "error":
         line = str(answer)
@@ -761,7 +761,7 @@ def complaint(actual: tuple[str, Any], reference: tuple[str, Any] | None, close:
 
 
 def difference(actual: Any, expected: Any, close: float) -> str:
-    """How an answer differs from the one that is right."""
+    """How an answer differs from the expected one; empty where it does not."""
     if isinstance(actual, Chunk):
         actual, expected = (
             (part.ids, part.counts, part.log_probs, part.logits, *part.state) for part in (actual, expected)
@@ -790,7 +790,7 @@ def difference(actual: Any, expected: Any, close: float) -> str:
 
 
 def shown(value: Any) -> str:
-    """An argument, in short."""
+    """An argument as a log shows it."""
     if isinstance(value, (torch.Tensor, np.ndarray)):
         end = "" if 0 in value.shape or getattr(value, "is_meta", False) else f" {str(value).split(chr(10))[0][:40]}"
         return f"{type(value).__name__}{tuple(value.shape)} {value.dtype}{end}"
@@ -802,7 +802,7 @@ def shown(value: Any) -> str:
 
 
 def main(first: int, last: int) -> int:
-    """Make some calls; print what is wrong. The last line before a crash tells the call."""
+    """Make calls, and print what is wrong; the last line before a crash describes the call."""
     warnings.simplefilter("ignore")
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -843,7 +843,7 @@ def finite(value: Any) -> bool:
 
 
 def copied(value: Any) -> Any:
-    """So that neither call sees what the other has changed."""
+    """A copy, so that a call does not see what another call has changed."""
     try:
         return copy.deepcopy(value) if isinstance(value, (np.ndarray, tuple, list, dict)) else value
     except (RuntimeError, TypeError):

@@ -61,7 +61,7 @@ class Naive(nn.Module):
 
 
 def naive(num_layers: int, half: str = "both", size: int = SIZE) -> Predict:
-    """Its next-character predictions; of a half alone, the other half's outputs weigh nothing."""
+    """The trap's next-character predictions; with one half, the weights of the other half's outputs are zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         model = Naive(size, num_layers, HIDDEN)
@@ -89,7 +89,7 @@ def outputs(file: ModelFile, ids: np.ndarray, direction: str) -> tuple[np.ndarra
 
 
 def moved(rows: np.ndarray, by: int) -> np.ndarray:
-    """Row t becomes that of t - by; zeros come in."""
+    """Shift rows by a number of places, and fill up with zeros."""
     empty = np.zeros_like(rows[: abs(by)])
     return np.concatenate([empty, rows[: len(rows) - by]]) if by >= 0 else np.concatenate([rows[-by:], empty])
 
@@ -165,7 +165,7 @@ def test_the_same_seed_looks_at_the_same_texts() -> None:
 @settings(max_examples=20)
 @given(st.integers(2, 300), st.sampled_from(["before", "after", "both"]), seeds)
 def test_each_text_differs_from_the_first_wherever_it_should(size: int, sees: str, seed: int) -> None:
-    """Were a hidden character replaced by itself, a leak could pass."""
+    """If a hidden character were replaced by itself, a leak could pass."""
     texts: list[np.ndarray] = []
 
     def predict(ids: np.ndarray) -> np.ndarray:
@@ -291,7 +291,7 @@ def test_a_leak_of_a_single_bit_is_found(at: int, sees: str) -> None:
 
 
 def test_a_prediction_may_reuse_its_array() -> None:
-    """What was predicted first must be kept, or a leak would be compared with itself."""
+    """The first prediction must be copied: predictors may overwrite the array that they return."""
     room = np.zeros((LENGTH, SIZE))
 
     def predict(ids: np.ndarray) -> np.ndarray:
@@ -355,7 +355,7 @@ def test_a_single_character_leaves_nothing_to_check(size: int) -> None:
 
 
 def zeroed(file: ModelFile, *names: str) -> ModelFile:
-    """The model with all weights zero, or those whose names begin so."""
+    """The model with all weights zero, or those with a prefix."""
     for name, array in file.arrays.items():
         if name.startswith(names or ""):
             file.arrays[name] = np.zeros_like(array)

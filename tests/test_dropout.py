@@ -1,4 +1,4 @@
-"""Dropout masks: Philox of their address, the same on the way back, for any rows beside, threads and memory order."""
+"""Dropout masks: Philox of their address, equal in both passes, for any other rows, threads and order in memory."""
 
 import math
 from collections.abc import Iterator

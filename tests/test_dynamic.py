@@ -34,12 +34,12 @@ WORDS = "bad cab face\nhead bead\n"
 
 
 def parts(text, cell="lstm", rates=STILL, **shape):
-    """A model, its vocabulary, the ids of a text, and a reader with those rates."""
+    """A model, its vocabulary, the ids of a text, and an evaluator with these rates."""
     file = small_model(cell, **shape)
     model, vocabulary = build_model(file), file.vocabulary
     ids = vocabulary.encode(text)
-    usual = rms_gradients(model, vocabulary, ids)
-    return model, vocabulary, ids, DynamicEvaluator(model, vocabulary, usual, rates)
+    rms = rms_gradients(model, vocabulary, ids)
+    return model, vocabulary, ids, DynamicEvaluator(model, vocabulary, rms, rates)
 
 
 def random_text(size, seed=0, characters="abcdefgh \n"):
@@ -49,8 +49,8 @@ def random_text(size, seed=0, characters="abcdefgh \n"):
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("size", [2, SEGMENT, SEGMENT + 1, SEGMENT + 2, 3 * SEGMENT + 5])
 def test_a_reader_that_does_not_learn_scores_as_ever(cell, size):
-    model, vocabulary, ids, reader = parts(random_text(size), cell)
-    losses = list(reader.losses(ids))
+    model, vocabulary, ids, evaluator = parts(random_text(size), cell)
+    losses = list(evaluator.losses(ids))
     expected = evaluate_ids(model, ids, vocabulary=vocabulary, rows=1)
     assert sum(loss.characters for loss in losses) == expected.characters == size - 1
     assert sum(loss.nats for loss in losses) == pytest.approx(expected.nats, rel=1e-5)
@@ -60,27 +60,27 @@ def test_a_reader_that_does_not_learn_scores_as_ever(cell, size):
 @pytest.mark.parametrize("rates", [Rates(0.01, 0.0), Rates(0.01, 0.05)])
 def test_nothing_is_learned_from_before_it_is_scored(rates):
     text = random_text(4 * SEGMENT)
-    model, vocabulary, ids, reader = parts(text, rates=rates)
-    losses = [loss.nats for loss in reader.losses(ids)]
-    usual = rms_gradients(model, vocabulary, ids)
+    model, vocabulary, ids, evaluator = parts(text, rates=rates)
+    losses = [loss.nats for loss in evaluator.losses(ids)]
+    rms = rms_gradients(model, vocabulary, ids)
     for changed in range(1, 4):
         other = ids.copy()
         at = 1 + changed * SEGMENT
         other[at:] = vocabulary.encode(random_text(len(ids) - at, seed=changed))
-        changed_losses = [loss.nats for loss in DynamicEvaluator(model, vocabulary, usual, rates).losses(other)]
+        changed_losses = [loss.nats for loss in DynamicEvaluator(model, vocabulary, rms, rates).losses(other)]
         assert changed_losses[:changed] == losses[:changed]
         assert changed_losses[changed] != losses[changed]
 
 
 def test_the_model_that_is_given_stays_as_it_is_even_when_left_in_the_middle():
-    model, _, ids, reader = parts(random_text(200), rates=Rates(0.1, 0.01))
+    model, _, ids, evaluator = parts(random_text(200), rates=Rates(0.1, 0.01))
     before = copy.deepcopy(model.state_dict())
-    scored = reader.losses(ids)
+    scored = evaluator.losses(ids)
     next(scored)
     next(scored)
     scored.close()
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
-    assert any(not torch.equal(weight, before[name]) for name, weight in reader.model.state_dict().items())
+    assert any(not torch.equal(weight, before[name]) for name, weight in evaluator.model.state_dict().items())
     assert all(weight.grad is None for weight in model.parameters())
 
 
@@ -88,12 +88,12 @@ def test_the_model_that_is_given_stays_as_it_is_even_when_left_in_the_middle():
 def test_weights_follow_the_published_rule(cell):
     """Step by step with PyTorch's own loss, from formulas (5) to (7) of the paper."""
     text, rates = random_text(3 * SEGMENT + 1), Rates(0.02, 0.3)
-    model, vocabulary, ids, reader = parts(text, cell, rates)
-    usual = rms_gradients(model, vocabulary, ids)
-    mean = torch.cat([size.flatten() for size in usual]).mean()
+    model, vocabulary, ids, evaluator = parts(text, cell, rates)
+    rms = rms_gradients(model, vocabulary, ids)
+    mean = torch.cat([size.flatten() for size in rms]).mean()
     slow, state = copy.deepcopy(model), None
     inputs = torch.from_numpy(ids.astype(np.int64))
-    losses = list(reader.losses(ids))
+    losses = list(evaluator.losses(ids))
     for number, loss in enumerate(losses):
         begin = number * SEGMENT
         logits, state = slow(inputs[None, begin : begin + SEGMENT], state)
@@ -103,11 +103,11 @@ def test_weights_follow_the_published_rule(cell):
         gradients = torch.autograd.grad(cost, list(slow.parameters()))
         with torch.no_grad():
             for slow_weight, gradient, size, start in zip(
-                slow.parameters(), gradients, usual, model.parameters(), strict=True
+                slow.parameters(), gradients, rms, model.parameters(), strict=True
             ):
                 slow_weight -= rates.lr * gradient / (size + FLOOR * mean)
                 slow_weight += (rates.decay * size / mean).clamp(max=1) * (start - slow_weight)
-    for weight, expected in zip(reader.model.parameters(), slow.parameters(), strict=True):
+    for weight, expected in zip(evaluator.model.parameters(), slow.parameters(), strict=True):
         torch.testing.assert_close(weight, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -127,16 +127,16 @@ def test_usual_gradients_are_the_root_of_the_mean_square_over_segments():
 def test_a_pull_of_one_brings_the_trained_weights_back_at_every_step():
     text = random_text(4 * SEGMENT)
     model, vocabulary, ids, _ = parts(text)
-    usual = [torch.ones_like(weight) for weight in model.parameters()]
-    reader = DynamicEvaluator(model, vocabulary, usual, Rates(0.5, 7.0))
-    nats = sum(loss.nats for loss in reader.losses(ids))
+    rms = [torch.ones_like(weight) for weight in model.parameters()]
+    evaluator = DynamicEvaluator(model, vocabulary, rms, Rates(0.5, 7.0))
+    nats = sum(loss.nats for loss in evaluator.losses(ids))
     assert nats == pytest.approx(evaluate_ids(model, ids, vocabulary=vocabulary, rows=1).nats, rel=1e-5)
-    assert all(map(torch.equal, reader.model.parameters(), model.parameters()))
+    assert all(map(torch.equal, evaluator.model.parameters(), model.parameters()))
 
 
 def test_a_text_that_repeats_itself_gets_easier_to_read():
-    model, vocabulary, ids, reader = parts(WORDS * 80, rates=Rates(0.003, 0.0), scale=1.0, hidden_size=24)
-    losses = [loss.mean for loss in reader.losses(ids)]
+    model, vocabulary, ids, evaluator = parts(WORDS * 80, rates=Rates(0.003, 0.0), scale=1.0, hidden_size=24)
+    losses = [loss.mean for loss in evaluator.losses(ids)]
     static = evaluate_ids(model, ids, vocabulary=vocabulary, rows=1).mean
     assert np.mean(losses[-5:]) < 0.5 * static
 
@@ -146,9 +146,9 @@ def test_a_text_that_repeats_itself_gets_easier_to_read():
 def test_bytes_are_scored_but_characters_are_counted(text):
     file = small_model(unit="byte", scale=1.0)
     model, vocabulary = build_model(file), file.vocabulary
-    usual = [torch.ones_like(weight) for weight in model.parameters()]
-    reader = DynamicEvaluator(model, vocabulary, usual, STILL)
-    actual = evaluate(model, vocabulary, text, scorer=reader.losses)
+    rms = [torch.ones_like(weight) for weight in model.parameters()]
+    evaluator = DynamicEvaluator(model, vocabulary, rms, STILL)
+    actual = evaluate(model, vocabulary, text, scorer=evaluator.losses)
     expected = evaluate(model, vocabulary, text, rows=1)
     assert (actual.characters, actual.bytes) == (expected.characters, expected.bytes) == (len(text) - 1, actual.bytes)
     assert actual.nats == pytest.approx(expected.nats, rel=1e-5)
@@ -157,9 +157,9 @@ def test_bytes_are_scored_but_characters_are_counted(text):
 def test_folded_and_unseen_characters_pay_for_their_place():
     file = small_model(folded="xyz")
     model, vocabulary = build_model(file), file.vocabulary
-    usual = [torch.ones_like(weight) for weight in model.parameters()]
+    rms = [torch.ones_like(weight) for weight in model.parameters()]
     text = "abxcay?bad\n" * 9
-    actual = evaluate(model, vocabulary, text, scorer=DynamicEvaluator(model, vocabulary, usual, STILL).losses)
+    actual = evaluate(model, vocabulary, text, scorer=DynamicEvaluator(model, vocabulary, rms, STILL).losses)
     expected = evaluate(model, vocabulary, text, rows=1)
     assert (actual.folded, actual.unseen) == (expected.folded, expected.unseen) == (18, 9)
     assert actual.nats == pytest.approx(expected.nats, rel=1e-5)
@@ -167,10 +167,10 @@ def test_folded_and_unseen_characters_pay_for_their_place():
 
 def test_the_best_rates_are_chosen_each_tried_as_a_reader_would_and_the_model_stays():
     model, vocabulary, ids, _ = parts(WORDS * 8, "gru")
-    usual = rms_gradients(model, vocabulary, ids)
+    rms = rms_gradients(model, vocabulary, ids)
     before = copy.deepcopy(model.state_dict())
     tried = {}
-    chosen = choose_rates(model, vocabulary, ids, usual, report=tried.__setitem__)
+    chosen = choose_rates(model, vocabulary, ids, rms, report=tried.__setitem__)
     assert len(tried) == TRIES
     first = list(tried)[: len(RATES)]
     assert first == [Rates(lr, DECAYS[0]) for lr in RATES]
@@ -178,39 +178,39 @@ def test_the_best_rates_are_chosen_each_tried_as_a_reader_would_and_the_model_st
     assert list(tried)[len(RATES) :] == [Rates(best.lr, decay) for decay in DECAYS[1:]]
     assert tried[chosen] == min(tried.values())
     for rates, loss in tried.items():
-        losses = list(DynamicEvaluator(model, vocabulary, usual, rates).losses(ids))
+        losses = list(DynamicEvaluator(model, vocabulary, rms, rates).losses(ids))
         assert loss == pytest.approx(sum(segment.nats for segment in losses) / (len(ids) - 1))
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
 def test_rates_that_break_the_model_are_not_chosen(monkeypatch):
     model, vocabulary, ids, _ = parts(WORDS * 4)
-    usual = rms_gradients(model, vocabulary, ids)
+    rms = rms_gradients(model, vocabulary, ids)
     monkeypatch.setattr(dynamic, "RATES", (math.inf, 1e-4))
-    assert choose_rates(model, vocabulary, ids, usual).lr == 1e-4
+    assert choose_rates(model, vocabulary, ids, rms).lr == 1e-4
     monkeypatch.setattr(dynamic, "RATES", (math.inf,))
     with pytest.raises(DataError, match="finite loss"):
-        choose_rates(model, vocabulary, ids, usual)
+        choose_rates(model, vocabulary, ids, rms)
 
 
 @pytest.mark.parametrize(("direction", "other"), [("forward", "backward"), ("backward", "forward")])
 def test_one_stack_of_two_learns_and_the_other_rests(direction, other):
     model, vocabulary, ids, _ = parts(random_text(100), bidirectional=True)
-    usual = rms_gradients(model, vocabulary, ids, direction=direction)
-    reader = DynamicEvaluator(model, vocabulary, usual, Rates(0.01, 0.1), direction=direction)
-    assert math.isfinite(sum(loss.nats for loss in reader.losses(ids)))
-    for (name, weight), trained in zip(reader.model.named_parameters(), model.parameters(), strict=True):
+    rms = rms_gradients(model, vocabulary, ids, direction=direction)
+    evaluator = DynamicEvaluator(model, vocabulary, rms, Rates(0.01, 0.1), direction=direction)
+    assert math.isfinite(sum(loss.nats for loss in evaluator.losses(ids)))
+    for (name, weight), trained in zip(evaluator.model.named_parameters(), model.parameters(), strict=True):
         rests = name.startswith((f"{other}_layers", "cloze"))
         assert torch.equal(weight, trained) == rests, name
-    still = DynamicEvaluator(model, vocabulary, usual, STILL, direction=direction)
+    still = DynamicEvaluator(model, vocabulary, rms, STILL, direction=direction)
     expected = evaluate_ids(model, ids, vocabulary=vocabulary, rows=1, direction=direction)
     assert sum(loss.nats for loss in still.losses(ids)) == pytest.approx(expected.nats, rel=1e-5)
     text = "日é" * 20
     file = small_model(unit="byte", scale=1.0, bidirectional=True)
     model = build_model(file)
-    usual = [torch.ones_like(weight) for weight in model.parameters()]
-    reader = DynamicEvaluator(model, file.vocabulary, usual, STILL, direction=direction)
-    evaluation = evaluate(model, file.vocabulary, text, direction=direction, scorer=reader.losses)
+    rms = [torch.ones_like(weight) for weight in model.parameters()]
+    evaluator = DynamicEvaluator(model, file.vocabulary, rms, STILL, direction=direction)
+    evaluation = evaluate(model, file.vocabulary, text, direction=direction, scorer=evaluator.losses)
     expected = evaluate(model, file.vocabulary, text, direction=direction, rows=1)
     assert (evaluation.characters, evaluation.bytes) == (expected.characters, expected.bytes)
     assert evaluation.nats == pytest.approx(expected.nats, rel=1e-5)
@@ -218,7 +218,7 @@ def test_one_stack_of_two_learns_and_the_other_rests(direction, other):
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_stack_of_two_learns_as_it_would_alone(cell):
-    """What never gets a gradient says nothing of how large gradients usually are."""
+    """Weights that get no gradient do not count for the mean RMS gradient."""
     two_way = small_model(cell, bidirectional=True)
     one_way = small_model(cell)
     one_way.arrays.update({name: two_way.arrays[name] for name in one_way.arrays})
@@ -226,15 +226,15 @@ def test_a_stack_of_two_learns_as_it_would_alone(cell):
     nats = []
     for file in (one_way, two_way):
         model, ids = build_model(file), file.vocabulary.encode(text)
-        usual = rms_gradients(model, file.vocabulary, ids)
-        nats.append([loss.nats for loss in DynamicEvaluator(model, file.vocabulary, usual, rates).losses(ids)])
+        rms = rms_gradients(model, file.vocabulary, ids)
+        nats.append([loss.nats for loss in DynamicEvaluator(model, file.vocabulary, rms, rates).losses(ids)])
     assert nats[0] == pytest.approx(nats[1], rel=1e-6)
 
 
 def test_a_text_of_one_character_has_nothing_to_learn_from():
-    model, vocabulary, ids, reader = parts("a" * 50, characters="a", rates=Rates(0.01, 0.05))
-    assert [loss.nats for loss in reader.losses(ids)] == pytest.approx([0, 0], abs=1e-4)
-    assert all(weight.isfinite().all() for weight in reader.model.parameters())
+    model, vocabulary, ids, evaluator = parts("a" * 50, characters="a", rates=Rates(0.01, 0.05))
+    assert [loss.nats for loss in evaluator.losses(ids)] == pytest.approx([0, 0], abs=1e-4)
+    assert all(weight.isfinite().all() for weight in evaluator.model.parameters())
     choose_rates(model, vocabulary, ids, rms_gradients(model, vocabulary, ids))
 
 
@@ -245,10 +245,10 @@ def test_an_adapted_model_is_what_a_reader_has_become(times):
     before = {name: array.copy() for name, array in file.arrays.items()}
     adapted = adapt_model(file, "z" + WORDS * 3, times)
     ids = vocabulary.encode(WORDS * 3)
-    reader = DynamicEvaluator(model, vocabulary, rms_gradients(model, vocabulary, ids), ADAPT)
+    evaluator = DynamicEvaluator(model, vocabulary, rms_gradients(model, vocabulary, ids), ADAPT)
     for _ in range(times):
-        list(reader.losses(ids))
-    for name, weight in reader.model.state_dict().items():
+        list(evaluator.losses(ids))
+    for name, weight in evaluator.model.state_dict().items():
         assert np.array_equal(adapted.arrays[name], weight.numpy())
         assert np.array_equal(file.arrays[name], before[name])
     assert (adapted.config, adapted.vocabulary) == (file.config, file.vocabulary)

@@ -46,7 +46,7 @@ def costs_of(model):
 
 @torch.inference_mode()
 def slow_costs(model, ids):
-    """The cost of every id but the first, one row and one id at a time: the obvious twin of `loss_windows`."""
+    """The cost of every id but the first, one row and one id at a time: the slow form of `loss_windows`."""
     state, costs = None, []
     for here, following in pairwise(ids):
         logits, state = model(torch.tensor([[int(here)]]), state)

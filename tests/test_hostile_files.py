@@ -51,30 +51,30 @@ Random = random.Random
 
 
 def answer(read: Callable[[], Any]) -> Any:
-    """What was read, or the error in which it was refused: one harmless line."""
+    """The value that was read, or the error that refused it, after a check of its message."""
     try:
         return read()
     except ModelFileError as raised:
         refusal = raised
-    check_told(refusal, 4)
+    check_refusal(refusal, 4)
     return refusal
 
 
-def check_told(error: ChargenError, code: int) -> None:
-    """An error in one line, with this exit code."""
+def check_refusal(error: ChargenError, code: int) -> None:
+    """Check that an error has one line and this exit code."""
     assert error.exit_code == code
     check_line(str(error))
 
 
 def check_line(message: str) -> None:
-    """One short line, of which nothing could steer a terminal."""
+    """Check that a message is one short line without control characters."""
     assert len(message) <= LENGTH
     assert len(message.splitlines()) == 1
     assert all(unicodedata.category(sign) not in ("Cc", "Cs") for sign in escape_control(message, newlines=True))
 
 
 def attacked(path: Path, read: Callable[[], Any], times: int = 1) -> Any:
-    """The same, soon, and in little memory beside so many times the file's size."""
+    """Read a file, and check that this takes little time, and little memory beyond `times` the file's size."""
     assert is_read_soon(lambda: answer(read))
     tracemalloc.start()
     try:
@@ -87,7 +87,7 @@ def attacked(path: Path, read: Callable[[], Any], times: int = 1) -> Any:
 
 
 def can_be_used(file: ModelFile, path: Path) -> None:
-    """By luck a mutant is a good file: then it can be saved again, and written with or told why not."""
+    """Check a mutant that is a good file by luck: it can be saved again, and writes a text or says why not."""
     characters = file.vocabulary.characters
     assert characters.encode().decode() == file.vocabulary.decode(file.vocabulary.encode(characters)) == characters
     assert (file.counts >= 0).all()
@@ -99,22 +99,22 @@ def can_be_used(file: ModelFile, path: Path) -> None:
     try:
         assert len(Sampler(file, seed=1).generate(5)) == 5
     except ChargenError as error:
-        check_told(error, 1)
+        check_refusal(error, 1)
 
 
 def goes_on(sampler: Sampler) -> None:
-    """By luck a changed state is one: then its text goes on, or what keeps it from that is told."""
+    """Check a changed state that is good by luck: its text goes on, or an error says why not."""
     assert all(np.isfinite(part).all() for part in sampler.position())
     try:
         samples = sampler.generate_all(3)
         assert all(math.isfinite(log_prob) for sample in samples for log_prob in sample.log_probs)
     except ChargenError as error:
-        check_told(error, 1)
+        check_refusal(error, 1)
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Run a command in this process, in a folder of its own with text.txt; its exit code, output and errors."""
+    """Run a command in this process, in a folder of its own with text.txt; return its exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("abc def gh\n" * 40)
 
@@ -143,7 +143,7 @@ def written(value: Any) -> str:
 
 
 class Draft:
-    """A file that can be changed piece by piece, and is signed when all is done.
+    """A file that can be changed part by part, and gets its checksum at the end.
 
     Args:
         arrays: by name; what `lay` put into entries and body.
@@ -159,7 +159,7 @@ class Draft:
         self.size: int | None = None
 
     def lay(self, arrays: dict[str, Any]) -> None:
-        """Take other arrays."""
+        """Replace the arrays."""
         packed = tensor_file.pack(arrays, {})
         start = 8 + struct.unpack("<Q", packed[:8])[0]
         self.arrays, self.entries, self.body = arrays, json.loads(packed[8:start]), packed[start:]
@@ -194,7 +194,7 @@ def models() -> list[ModelFile]:
 
 @functools.cache
 def states() -> dict[int, Sampler]:
-    """By the number of their model, samplers that stand in the midst of a text, one of them inside a character."""
+    """Samplers by the number of their model; all are in the middle of a text, and one is inside a character."""
     samplers = {number: Sampler(models()[number], seed=3, num=1 + number, no_repeat=3) for number in (0, 1)}
     samplers[3] = Sampler(models()[3], seed=3, direction="backward")
     for sampler in samplers.values():
@@ -230,7 +230,7 @@ DEPTHS = (3, 100, 500, 900, 100_000)
 
 
 def hostile(draw: Random) -> Any:
-    """A value that was never meant."""
+    """A value that no field should hold."""
     kind = draw.randrange(8)
     if kind == 0:
         return f"@{draw.choice(['lists', 'tables'])} {draw.choice(DEPTHS)}@"
@@ -242,7 +242,7 @@ def hostile(draw: Random) -> Any:
 
 
 def somewhere(draw: Random, table: Any) -> tuple[Any, Any]:
-    """A place in nested tables and lists: what holds it, and its key there."""
+    """A random place in nested tables and lists: its container, and its key there."""
     while True:
         key = draw.choice(list(table)) if isinstance(table, dict) else draw.randrange(len(table))
         inside = table[key]
@@ -317,7 +317,7 @@ def change_offsets(draw: Random, draft: Draft) -> None:
 
 
 def change_type(draw: Random, draft: Draft) -> None:
-    """The right bytes under a wrong name, or a wrong type in its right place."""
+    """Give an array a wrong type: in its entry only, or in entry and bytes."""
     name = draw.choice(list(draft.entries))
     if draw.random() < 0.5:
         draft.entries[name]["dtype"] = draw.choice(["F64", "F32", "BF16", "I8", "F16", "U8", "I64", "f4", "", "F32 "])
@@ -341,7 +341,7 @@ def name_twice(draw: Random, draft: Draft) -> None:
 
 
 def change_arrays(draw: Random, draft: Draft) -> None:
-    """Whole arrays less, more, or under another's name."""
+    """Remove, add or exchange arrays."""
     arrays, (name, other_name) = dict(draft.arrays), draw.sample(list(draft.arrays), 2)
     kind = draw.randrange(4)
     if kind == 0:
@@ -379,7 +379,7 @@ def change_weights(draw: Random, draft: Draft) -> None:
 
 
 def splice(draw: Random, draft: Draft) -> None:
-    """Pieces of the JSON out, in, or in another place."""
+    """Remove, insert or move parts of the JSON."""
 
     def spliced(text: str) -> str:
         for _ in range(draw.randint(1, 4)):
@@ -396,7 +396,7 @@ def splice(draw: Random, draft: Draft) -> None:
 
 
 def change_bytes(draw: Random, draft: Draft) -> None:
-    """Not JSON in UTF-8."""
+    """Replace the JSON by bytes that are no JSON in UTF-8."""
 
     def changed(head: bytes) -> bytes:
         at = draw.randrange(200, len(head))
@@ -437,7 +437,7 @@ def change_reading(draw: Random, draft: Draft) -> None:
 
 
 def change_scales(draw: Random, draft: Draft) -> None:
-    """Of int8, or claimed of others."""
+    """Change the scales of int8, or claim int8 for other weights."""
     draft.description["quantize"] = draw.choice(["int8", "int8", "bf16", "int4", "", None, 8, ["int8"], "q" * 1000])
     arrays = dict(draft.arrays)
     for name in [name for name in arrays if name.endswith(SCALE)] or [next(iter(arrays)) + SCALE]:
@@ -495,7 +495,7 @@ def change_stream(draw: Random, draft: Draft) -> None:
 
 
 def change_state(draw: Random, draft: Draft) -> None:
-    """Numbers of another type, or too large for the one they become."""
+    """Replace numbers by others of another type, or too large for the type they become."""
     name = draw.choice(list(draft.arrays))
     number = draw.choice([1e300, -1e300, 3e38, 1, 100])
     with np.errstate(all="ignore"):
@@ -514,7 +514,7 @@ OF_STREAMS = [change_stream, change_state]
 
 
 def mutants(kinds: list[Any], kind: Any, count: int, drafts: list[tuple[dict[str, Any], dict[str, Any]]]):
-    """Changed in one way, and now and then in another one first: number, of which draft, and bytes."""
+    """Yield mutants of drafts, some of them changed twice: number, index of the draft, and bytes."""
     for number in range(max(1, count // 10) if kind in HEAVY else count):
         draw = Random(f"{kind.__name__} {number}")
         index = draw.randrange(len(drafts))
@@ -635,7 +635,7 @@ DEEP = {
 
 
 def too_deep(depth: int) -> bool:
-    """Whether Python itself gives up."""
+    """Whether Python's own parser refuses."""
     try:
         json.loads("[" * depth + "]" * depth)
     except RecursionError:

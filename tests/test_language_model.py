@@ -477,7 +477,7 @@ def test_a_second_gradient_and_a_gradient_of_a_gradient_do_not_depend_on_the_num
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_gradient_of_a_gradient_is_what_finite_differences_say(cell):
-    """By dropout too: its masks are the same on the way back and forth."""
+    """Dropout is part of the model: its masks are the same in the forward and the backward pass."""
     model, ids = new_model(cell, scale=1.0, dropout=0.5), some_ids(MANY, 4)
     weights = list(model.parameters())
 

@@ -40,7 +40,7 @@ SMALL = ModelConfig(num_layers=2, hidden_size=10, embedding_size=6, dropout=0.2,
 
 
 def new_model(cell="lstm", layers=2, *, seed=0, hidden=6, scale=2.5, **options):
-    """A model in two ways whose weights are large enough that every input shows, the cloze layer's last ones too."""
+    """A bidirectional model with weights so large that every input shows, also in the cloze layer."""
     model = CharModel(ModelConfig(cell, layers, hidden, 5, **{"bidirectional": True, **options}), V, seed)
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def own_layers(model, direction):
 
 
 def config(**chosen):
-    """Wide enough for the cloze layer to learn within a few steps, at some and not at others."""
+    """Settings with which the cloze layer learns at some of a few steps and not at others."""
     usual = {"steps": 12, "batch_size": 4, "seq_length": 32, "lr": 0.01, "warmup": 2, "precision": "fp32",
              "eval_every": 5, "log_every": 4}  # fmt: skip
     return TrainConfig(**{**usual, **chosen})
@@ -76,7 +76,7 @@ def corpus(text=TEXT, **chosen):
 
 
 def places(length):
-    """A text that is its own positions: every character occurs once, and its id is where it stands."""
+    """A text in which every character occurs once, and its id is its position."""
     corpus_ = Corpus.from_text("".join(map(chr, range(0x4E00, 0x4E00 + length))), valid_fraction=0)
     assert corpus_.train.tolist() == list(range(length))
     return corpus_
@@ -205,7 +205,7 @@ def test_a_one_way_model_does_not_read_backward_and_says_how_to_get_one_that_doe
 
 
 def dropped_in(model, direction, noise):
-    """Which units each place of a stack lacks, from input to output."""
+    """Which hidden units are dropped before each layer of a stack and before the output."""
     seen = []
 
     def watch(module, inputs):
@@ -399,7 +399,7 @@ def test_windows_to_validate_on_are_even_and_no_more_than_asked_for(length, size
 
 @torch.inference_mode()
 def slow_cloze_costs(model, window):
-    """The cost of every character that counts, from states read one id at a time: the obvious twin of `cloze_loss`."""
+    """The cost of every character that counts, from states read one id at a time: the slow form of `cloze_loss`."""
     after: dict[str, dict[int, torch.Tensor]] = {"forward": {}, "backward": {}}
     for direction, order in (("forward", range(len(window))), ("backward", reversed(range(len(window))))):
         state = None
@@ -488,7 +488,7 @@ def test_the_stacks_learn_the_same_whether_the_cloze_layer_learns_or_not(clip_no
 
 
 def clipped(loss, named, limit):
-    """The gradient of a loss by name, no longer than the limit, and how long it was."""
+    """The gradient of a loss by name, clipped to a norm, and its norm before."""
     gradients = torch.autograd.grad(loss, list(named.values()))
     length = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients))
     factor = min(1.0, limit / length) if limit else 1.0
@@ -806,7 +806,7 @@ def test_the_loss_of_folded_characters_is_the_one_that_evaluate_finds_in_either_
 
 @torch.inference_mode()
 def slow_costs(model, ids, direction="backward"):
-    """The cost of every id but the first that is read, one at a time, in the order of reading."""
+    """The cost of every id but the first one read, id by id, in the order of reading."""
     order = [int(id_) for id_ in (ids[::-1] if direction == "backward" else ids)]
     state, costs = None, []
     for at in range(1, len(order)):
