@@ -7,10 +7,14 @@ from chargen.errors import SettingError
 from chargen.settings import check_settings, setting
 
 GATES = {"lstm": 4, "gru": 3}
+"""Gates of a cell: its weights have so many times H rows."""
 STATES = {"lstm": 2, "gru": 1}
+"""Vectors (H,) in the state of a cell: h, and c where there are two."""
 DIRECTIONS = ("forward", "backward")
 CLOZE_SIZE = 128
+"""The most hidden units that a cloze layer has."""
 EMBEDDING_SIZE = 128
+"""E by default."""
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,8 @@ def cross_entropy(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fix
     if not torch.is_grad_enabled():
         return _unchecked_costs(values, output, targets, fixed).mean()
     if fixed is None and values.dim() == 3 and values.transpose(0, 1).is_contiguous():
-        values, targets = (
-            values.transpose(0, 1),
-            targets.transpose(0, 1),
-        )  # their order in memory: flattening copies nothing
+        # Time by rows is their order in memory: flattening copies nothing.
+        values, targets = values.transpose(0, 1), targets.transpose(0, 1)
     values, fixed = _flatten(values, fixed)
     compute: Any = _loss_by_torch if is_transforming() else _Loss.apply
     loss: Tensor = compute(values, output.weight, output.bias, targets.flatten(), fixed)
@@ -197,6 +195,7 @@ def _loss_compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor
         rows = slice(first, min(first + block, number))
         logits = memory[: rows.stop - rows.start]
         torch.mm(values[rows], padded_weight.t(), out=logits)
+        # From here on, `logits` hold their gradient.
         grad_bias += _to_gradient(logits, padded_bias, targets[rows], 1 / number, nats[rows])
         torch.mm(logits, padded_weight, out=grad_values[rows])
         grad_weight += logits.t() @ values[rows]
