@@ -80,7 +80,7 @@ class Odd:
         return values[int(self.random.integers(len(values)))]
 
     def change(self, value: Any, small: bool = False) -> Any:
-        """Something else that somebody might give.
+        """Change a value into another one that a caller might pass.
 
         Args:
             small: whether large numbers would take memory or time.
@@ -156,7 +156,7 @@ class Odd:
         return None
 
     def filled(self, value: torch.Tensor, size: int) -> torch.Tensor:
-        """Some numbers are others."""
+        """Change some numbers."""
         number = self.pick([-1, -100, 2**31, 10**8, 127, 31, 10, 11, -(2**62)])
         if value.is_floating_point():
             number = self.pick([math.nan, math.inf, -math.inf, 1e30, -1e30, 1e-40])
@@ -174,13 +174,13 @@ class Odd:
         def number() -> Any:
             other = value.copy()
             if other.size:
-                odd = {
+                odd_values = {
                     "i": [-1, 10**9, -(2**62), 10, 31],
                     "b": [True],
                     "u": [200],
                     "f": [math.nan, math.inf, 1e30, 1.0],
                 }
-                other.flat[int(self.random.integers(other.size))] = self.pick(odd.get(other.dtype.kind, [0]))
+                other.flat[int(self.random.integers(other.size))] = self.pick(odd_values.get(other.dtype.kind, [0]))
             return other
 
         def read_only() -> Any:
@@ -240,7 +240,7 @@ class Call:
 
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
-    """Without compiled code."""
+    """A context in which nothing compiled runs."""
     with contextlib.ExitStack() as patches:
         for module in (layers, loss, dropout):
             patches.enter_context(mock.patch.object(module, "available", return_value=False))
@@ -370,10 +370,10 @@ class Calls:
 
         def run(values: Any, output: Any, targets: Any, fixed: Any) -> Any:
             with torch.set_grad_enabled(grad):
-                found = cross_entropy(values, output, targets, fixed)
+                mean_loss = cross_entropy(values, output, targets, fixed)
                 if grad:
-                    return found, *torch.autograd.grad(found, list(output.parameters()))
-                return found
+                    return mean_loss, *torch.autograd.grad(mean_loss, list(output.parameters()))
+                return mean_loss
 
         arguments = {
             "values": self.floats(rows, 3, 12), "output": output, "targets": torch.from_numpy(self.ids(rows, 3)),
@@ -387,8 +387,8 @@ class Calls:
         def reference(values: Any, output: Any, targets: Any) -> Any:
             with torch.no_grad():
                 logits = output(values.to(output.weight.dtype) if values.is_floating_point() else None)
-                whole = not targets.is_floating_point() and targets.dtype != torch.bool
-                if targets.shape != logits.shape[:-1] or not whole or (targets < 0).any():
+                are_integers = not targets.is_floating_point() and targets.dtype != torch.bool
+                if targets.shape != logits.shape[:-1] or not are_integers or (targets < 0).any():
                     raise ValueError("other targets")
                 return nn.functional.cross_entropy(logits.flatten(0, -2), targets.long().flatten(), reduction="none")
 
@@ -412,39 +412,39 @@ class Calls:
         return Call(run, {"rows": 3, "kept": torch.tensor([True, False, True])}, small=("rows",))
 
     def both_ways(self) -> Call:
-        one = self.file()
-        model = build_model(one)
+        stored = self.file()
+        model = build_model(stored)
         ids = self.ids(int(self.odd.pick([2, 7, 30])), size=10)
 
         def run(ids: Any, first_logits: Any, window: Any) -> Any:
             return [part.forward for part in read_both_ways(model, ids, first_logits, window)]
 
-        arguments = {"ids": ids, "first_logits": np.zeros(len(one.vocabulary)), "window": 5}
+        arguments = {"ids": ids, "first_logits": np.zeros(len(stored.vocabulary)), "window": 5}
         return Call(run, arguments, by_torch(run), small=("window",))
 
     # Steppers
 
-    def steppers(self, one: Any) -> tuple[Any, Callable[..., Any], Any]:
-        arrays = one.arrays
+    def steppers(self, stored: Any) -> tuple[Any, Callable[..., Any], Any]:
+        arrays = stored.arrays
         if self.random.random() < 0.3:
             arrays = quantize(arrays, self.odd.pick(["int8", "bf16"]))
-        direction = self.odd.pick(one.config.directions)
-        reference = NumpyStepper(one.config, arrays, direction)
-        if arrays is one.arrays and self.random.random() < 0.3:
-            return TorchStepper(build_model(one), direction), reference, direction
-        return CompiledStepper(one.config, arrays, direction), reference, direction
+        direction = self.odd.pick(stored.config.directions)
+        reference = NumpyStepper(stored.config, arrays, direction)
+        if arrays is stored.arrays and self.random.random() < 0.3:
+            return TorchStepper(build_model(stored), direction), reference, direction
+        return CompiledStepper(stored.config, arrays, direction), reference, direction
 
     def stepper(self) -> Call:
-        one, rows, turns = self.file(), self.rows(), int(self.random.integers(0, 5))
-        ours, theirs, _ = self.steppers(one)
-        size = len(one.vocabulary)
-        state = tuple(self.floats(rows, one.config.state_size).numpy() / 3 for _ in range(2))
+        stored, rows, positions = self.file(), self.rows(), int(self.random.integers(0, 5))
+        fast, slow, _ = self.steppers(stored)
+        size = len(stored.vocabulary)
+        state = tuple(self.floats(rows, stored.config.state_size).numpy() / 3 for _ in range(2))
         method = self.odd.pick(["step", "read", "write"])
         arguments: dict[str, Any] = {"ids": self.ids(rows, size=size), "state": state}
         if method == "read":
-            counts = self.random.integers(0, turns + 1, rows)
+            counts = self.random.integers(0, positions + 1, rows)
             logits = np.zeros((rows, size), np.float32)
-            ids = self.ids(rows, turns, size=size)
+            ids = self.ids(rows, positions, size=size)
             arguments = {"ids": ids, "counts": counts, "logits": logits, "state": state}
         if method == "write":
             masks, follow = self.random.random((2, size)) < 0.9, self.random.integers(-1, 2, (2, size))
@@ -452,12 +452,12 @@ class Calls:
             config = chargen.SampleConfig(temperature=self.odd.pick([0.0, 1.0]), top_k=self.odd.pick([0, 3]))
             arguments = {
                 "logits": self.floats(rows, size).numpy(), "state": state, "rules": rules, "config": config,
-                "uniforms": self.random.random((rows, turns)), "mask_index": self.random.integers(0, 2, rows),
+                "uniforms": self.random.random((rows, positions)), "mask_index": self.random.integers(0, 2, rows),
             }  # fmt: skip
-        return Call(getattr(ours, method), arguments, getattr(theirs, method))
+        return Call(getattr(fast, method), arguments, getattr(slow, method))
 
     def new_stepper(self) -> Call:
-        one = self.file()
+        stored = self.file()
 
         def make(config: Any, arrays: Any, device: Any, direction: Any) -> Any:
             return new_stepper(config, arrays, device, direction).step(np.array([1, 2]), state)
@@ -465,19 +465,20 @@ class Calls:
         def reference(config: Any, arrays: Any, device: Any, direction: Any) -> Any:
             return NumpyStepper(config, arrays, direction).step(np.array([1, 2]), state)
 
-        state = NumpyStepper(one.config, one.arrays).start(2)
-        arrays = quantize(one.arrays, self.odd.pick(["int8", "bf16"])) if self.random.random() < 0.4 else one.arrays
+        state = NumpyStepper(stored.config, stored.arrays).start(2)
+        quantizes = self.random.random() < 0.4
+        arrays = quantize(stored.arrays, self.odd.pick(["int8", "bf16"])) if quantizes else stored.arrays
         arguments = {
-            "config": one.config,
+            "config": stored.config,
             "arrays": arrays,
             "device": "cpu",
-            "direction": self.odd.pick(one.config.directions),
+            "direction": self.odd.pick(stored.config.directions),
         }
         return Call(make, arguments, reference, fixed=("device",))
 
     def cloze(self) -> Call:
-        one = file("gru", True)
-        layer = Cloze(one.config, 10)
+        stored = file("gru", True)
+        layer = Cloze(stored.config, 10)
         arrays = {f"cloze.{name}": weight.detach().numpy() for name, weight in layer.named_parameters()}
         left, right, forward, backward = (self.floats(*shape).numpy() for shape in ((2, 12), (3, 12), (2, 10), (3, 10)))
 
@@ -492,7 +493,7 @@ class Calls:
         config = chargen.SampleConfig(top_k=4, top_p=0.9, min_p=0.01)
 
         def on_a_device(logits: Any, allowed: Any, uniform: Any) -> Any:
-            rows = (torch.from_numpy(each)[None] for each in (logits, allowed))
+            rows = (torch.from_numpy(array)[None] for array in (logits, allowed))
             return int(choose_rows(*rows, torch.tensor([[uniform]]), config))
 
         def at_once(logits: Any, allowed: Any, uniform: Any) -> Any:
@@ -513,16 +514,16 @@ class Calls:
 
     def vocabulary_of_counts(self) -> Call:
         arguments = {"counts": np.bincount([97, 98, 98]), "unit": self.odd.pick(["character", "byte"]), "min_count": 2}
-        return Call(lambda **given: len(chargen.Vocabulary.from_counts(**given)), arguments)
+        return Call(lambda **options: len(chargen.Vocabulary.from_counts(**options)), arguments)
 
     def encode(self) -> Call:
-        one = self.odd.pick(
+        stored = self.odd.pick(
             [chargen.Vocabulary("abc"), chargen.Vocabulary("abc", folded="xy"), chargen.Vocabulary(unit="byte")]
         )
-        return Call(one.encode, {"text": "abc", "unknown": self.odd.pick(["error", "skip", "replace"])})
+        return Call(stored.encode, {"text": "abc", "unknown": self.odd.pick(["error", "skip", "replace"])})
 
     def decode(self) -> Call:
-        one = self.odd.pick(
+        stored = self.odd.pick(
             [chargen.Vocabulary("abc"), chargen.Vocabulary("abc", folded="xy"), chargen.Vocabulary(unit="byte")]
         )
 
@@ -531,18 +532,18 @@ class Calls:
             if (
                 numbers.ndim != 1
                 or (numbers.size and numbers.dtype.kind not in "iu")
-                or not np.isin(numbers, np.arange(len(one))).all()
+                or not np.isin(numbers, np.arange(len(stored))).all()
             ):
                 raise ValueError("no ids")
-            if one.byte_mode:
+            if stored.byte_mode:
                 return bytes(numbers.tolist()).decode("utf-8", "replace")
-            return "".join((one.characters + "\ufffd" * bool(one.folded))[number] for number in numbers.tolist())
+            return "".join((stored.characters + "\ufffd" * bool(stored.folded))[number] for number in numbers.tolist())
 
-        return Call(one.decode, {"ids": self.ids(5, size=3)}, reference)
+        return Call(stored.decode, {"ids": self.ids(5, size=3)}, reference)
 
     def count(self) -> Call:
-        one = self.odd.pick([chargen.Vocabulary("abc"), chargen.Vocabulary(unit="byte")])
-        return Call(one.count_characters, {"ids": self.ids(5, size=3)})
+        stored = self.odd.pick([chargen.Vocabulary("abc"), chargen.Vocabulary(unit="byte")])
+        return Call(stored.count_characters, {"ids": self.ids(5, size=3)})
 
     def batches(self) -> Call:
         kind = self.odd.pick([chargen.ConsecutiveBatches, chargen.RandomBatches])
@@ -577,57 +578,57 @@ class Calls:
         kind = self.odd.pick([chargen.ModelConfig, chargen.TrainConfig, chargen.SampleConfig, chargen.CorpusConfig])
         plain = kind()
         names = self.random.permutation(sorted(plain.__dataclass_fields__))[:3]
-        return Call(lambda **given: repr(kind(**given)), {name: getattr(plain, name) for name in names})
+        return Call(lambda **options: repr(kind(**options)), {name: getattr(plain, name) for name in names})
 
     # Writing and judging
 
     def sampler(self) -> Call:
-        one = self.file()
-        direction = self.odd.pick(one.config.directions)
+        stored = self.file()
+        direction = self.odd.pick(stored.config.directions)
         method = self.odd.pick(["generate", "feed", "feed_ids", "stream", "reseed", "all", "position"])
 
-        def run(num: Any, seed: Any, given: Any, length: Any, **settings: Any) -> Any:
-            sampler = chargen.Sampler(one, num=num, seed=seed, direction=direction, **settings)
+        def run(num: Any, seed: Any, value: Any, length: Any, **settings: Any) -> Any:
+            sampler = chargen.Sampler(stored, num=num, seed=seed, direction=direction, **settings)
             if method in ("feed", "feed_ids", "reseed"):
-                getattr(sampler, method)(given)
+                getattr(sampler, method)(value)
             if method == "stream":
                 return list(itertools.islice(sampler.stream(length), 9))  # None has no end
             if method == "position":
                 return sampler.position()
             if method == "generate":
                 return sampler.generate(length)
-            return [each.text for each in sampler.generate_all(length)]
+            return [sample.text for sample in sampler.generate_all(length)]
 
-        given: Any = {"feed": "abc", "feed_ids": self.ids(5, size=len(one.vocabulary)), "reseed": 4}.get(method, 0)
+        value: Any = {"feed": "abc", "feed_ids": self.ids(5, size=len(stored.vocabulary)), "reseed": 4}.get(method, 0)
         settings = dict(
             [self.odd.pick([("temperature", 0.5), ("top_k", 3), ("no_repeat", 3), ("stop", ("a",)), ("ban", "b")])]
         )
-        arguments = {"num": 1 if method in ("stream", "generate") else 2, "seed": 1, "given": given, "length": 6}
+        arguments = {"num": 1 if method in ("stream", "generate") else 2, "seed": 1, "value": value, "length": 6}
 
-        def reference(**given_: Any) -> Any:
-            stepper = NumpyStepper(one.config, one.arrays, direction)
+        def reference(**options: Any) -> Any:
+            stepper = NumpyStepper(stored.config, stored.arrays, direction)
             with mock.patch("chargen.sampling.sampler.new_stepper", return_value=stepper):
-                answer = run(**given_)
-            return answer if given_["seed"] is not None else None  # then any text is right
+                answer = run(**options)
+            return answer if options["seed"] is not None else None  # then any text is right
 
         return Call(run, arguments | settings, reference, small=("num", "length", "no_repeat"))
 
     def sampler_of_model(self) -> Call:
-        one = self.file()
-        model = build_model(one)
+        stored = self.file()
+        model = build_model(stored)
 
         def run(vocabulary: Any, counts: Any) -> Any:
             return chargen.Sampler(model, seed=1, vocabulary=vocabulary, counts=counts).generate(5)
 
-        return Call(run, {"vocabulary": one.vocabulary, "counts": one.counts}, fixed=("vocabulary",))
+        return Call(run, {"vocabulary": stored.vocabulary, "counts": stored.counts}, fixed=("vocabulary",))
 
     def model_of_arrays(self) -> Call:
-        """A model that somebody puts together, saved or written with."""
-        one = self.file()
+        """A ModelFile made by hand, which is saved or writes a text."""
+        stored = self.file()
         way = self.odd.pick(["save", "write", "torch"])
 
         def run(arrays: Any, counts: Any) -> Any:
-            model = replace(one, arrays=arrays, counts=counts)
+            model = replace(stored, arrays=arrays, counts=counts)
             if way == "save":
                 chargen.save_model(self.folder / "made.safetensors", model)
                 return chargen.load_model(self.folder / "made.safetensors").vocabulary_size
@@ -635,7 +636,7 @@ class Calls:
                 return build_model(model).vocabulary_size
             return len(chargen.Sampler(model, seed=1).generate(5))
 
-        return Call(run, {"arrays": one.arrays, "counts": one.counts})
+        return Call(run, {"arrays": stored.arrays, "counts": stored.counts})
 
     def files(self) -> Call:
         path = self.folder / "model.safetensors"
@@ -647,40 +648,40 @@ class Calls:
         return Call(lambda path: kind(path), {"path": str(path)})
 
     def fill(self) -> Call:
-        one = file(self.odd.pick(["gru", "lstm"]), True)
+        stored = file(self.odd.pick(["gru", "lstm"]), True)
 
-        def run(**given: Any) -> Any:
-            return chargen.fill(one, **given, particles=8).alternatives[0].text
+        def run(**options: Any) -> Any:
+            return chargen.fill(stored, **options, particles=8).alternatives[0].text
 
         arguments = {"before": "abc", "after": "ab", "length": 2, "num": 1, "seed": 1}
         return Call(run, arguments, small=("length", "num"))
 
     def filler(self) -> Call:
-        one = file("gru", True)
+        stored = file("gru", True)
 
         def run(particles: Any, seed: Any, shortest: Any, longest: Any) -> Any:
-            return chargen.Filler(one, particles=particles, seed=seed).fill("ab", "c", shortest, longest).exact
+            return chargen.Filler(stored, particles=particles, seed=seed).fill("ab", "c", shortest, longest).exact
 
         return Call(
             run, {"particles": 8, "seed": 1, "shortest": 1, "longest": 2}, small=("shortest", "longest", "particles")
         )
 
     def score(self) -> Call:
-        one = self.file(True)
+        stored = self.file(True)
 
-        def run(**given: Any) -> Any:
-            return [each.forward for each in chargen.score(one, **given)]
+        def run(**options: Any) -> Any:
+            return [score.forward for score in chargen.score(stored, **options)]
 
         by = self.odd.pick(["cloze", "forward"])
         arguments = {"text": "abc\n", "by": by, "threshold": 0.01, "num_alternatives": 2, "unknown": "error"}
         return Call(run, arguments, by_torch(run))
 
     def evaluate(self) -> Call:
-        one = self.file()
-        model = build_model(one)
+        stored = self.file()
+        model = build_model(stored)
 
-        def run(**given: Any) -> Any:
-            return chargen.evaluate(model, one.vocabulary, **given).nats
+        def run(**options: Any) -> Any:
+            return chargen.evaluate(model, stored.vocabulary, **options).nats
 
         arguments = {"text": "abcabc\n" * 3, "unknown": "error", "rows": self.odd.pick([1, 9]), "direction": "forward"}
         return Call(run, arguments, by_torch(run), small=("rows",))
@@ -693,13 +694,13 @@ class Calls:
 
         arguments = {"vocabulary_size": 10, "sees": "before", "length": 4, "seed": 1}
         return Call(
-            lambda **given: chargen.check_causality(predict, **given), arguments, small=("length", "vocabulary_size")
+            lambda **chosen: chargen.check_causality(predict, **chosen), arguments, small=("length", "vocabulary_size")
         )
 
     def check(self) -> Call:
-        one = small_model("gru", hidden_size=4, num_layers=1, scale=1.0)
+        stored = small_model("gru", hidden_size=4, num_layers=1, scale=1.0)
         return (
-            Call(lambda model: len(chargen.check(model)), {"model": one})
+            Call(lambda model: len(chargen.check(model)), {"model": stored})
             if self.random.random() < 0.2
             else self.score()
         )
@@ -734,74 +735,74 @@ KINDS = sorted(name for name in vars(Calls) if not name.startswith("_") and name
 
 
 def outcome(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[str, Any]:
-    """What a call came to: an answer, or what it was refused with."""
+    """The outcome of a call: its answer, or the error that refused it."""
     try:
         return "answer", function(**arguments)
     except BaseException as error:  # KeyboardInterrupt too: nobody is there to press a key
         return "error", error
 
 
-def complaint(ours: tuple[str, Any], theirs: tuple[str, Any] | None, close: float) -> str:
-    """What is wrong with an outcome, or nothing."""
-    kind, found = ours
+def complaint(actual: tuple[str, Any], reference: tuple[str, Any] | None, close: float) -> str:
+    """What is wrong with an outcome; empty where nothing is."""
+    kind, answer = actual
     if kind == "error":
-        line = str(found)
-        if not isinstance(found, (ChargenError, TypeError, ValueError)) or isinstance(found, UnicodeError):
-            return f"{type(found).__name__}: {line[:300]}"
+        line = str(answer)
+        if not isinstance(answer, (ChargenError, TypeError, ValueError)) or isinstance(answer, UnicodeError):
+            return f"{type(answer).__name__}: {line[:300]}"
         if len(line.splitlines()) != 1 or len(line) > 600:
-            return f"not one line: {type(found).__name__}: {line[:300]!r}"
-        if theirs and theirs[0] == "answer":
+            return f"not one line: {type(answer).__name__}: {line[:300]!r}"
+        if reference and reference[0] == "answer":
             return f"refused, though the reference gives an answer: {line}"
-    elif theirs:
-        if theirs[0] == "error":
-            return f"an answer, though the reference refuses: {type(theirs[1]).__name__}: {theirs[1]}"
-        return difference(found, theirs[1], close)
+    elif reference:
+        if reference[0] == "error":
+            return f"an answer, though the reference refuses: {type(reference[1]).__name__}: {reference[1]}"
+        return difference(answer, reference[1], close)
     return ""
 
 
-def difference(found: Any, expected: Any, close: float) -> str:
-    """How an answer differs from the one that is right."""
-    if isinstance(found, Chunk):
-        found, expected = (
-            (each.ids, each.counts, each.log_probs, each.logits, *each.state) for each in (found, expected)
+def difference(actual: Any, expected: Any, close: float) -> str:
+    """How an answer differs from the expected one; empty where it does not."""
+    if isinstance(actual, Chunk):
+        actual, expected = (
+            (part.ids, part.counts, part.log_probs, part.logits, *part.state) for part in (actual, expected)
         )
-    if isinstance(found, (tuple, list)) and not all(isinstance(each, (str, float, int)) for each in found):
-        if len(found) != len(expected):
-            return f"{len(found)} parts, not {len(expected)}"
-        return next((told for pair in zip(found, expected, strict=True) if (told := difference(*pair, close))), "")
+    if isinstance(actual, (tuple, list)) and not all(isinstance(part, (str, float, int)) for part in actual):
+        if len(actual) != len(expected):
+            return f"{len(actual)} parts, not {len(expected)}"
+        return next((words for pair in zip(actual, expected, strict=True) if (words := difference(*pair, close))), "")
     if expected is None:
         return ""
-    if isinstance(found, str) or found is None:
-        return "" if found == expected else f"{found!r}, not {expected!r}"
-    if isinstance(found, torch.Tensor):
-        if found.is_meta:
-            return "" if found.shape == expected.shape else f"shape {found.shape}, not {expected.shape}"
-        found, expected = (each.detach().double().numpy() for each in (found, expected))
-    if isinstance(found, list) and found and isinstance(found[0], str):
-        return "" if found == expected else f"{found!r}, not {expected!r}"
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    if found.shape != expected.shape:
-        return f"shape {found.shape}, not {expected.shape}"
+    if isinstance(actual, str) or actual is None:
+        return "" if actual == expected else f"{actual!r}, not {expected!r}"
+    if isinstance(actual, torch.Tensor):
+        if actual.is_meta:
+            return "" if actual.shape == expected.shape else f"shape {actual.shape}, not {expected.shape}"
+        actual, expected = (part.detach().double().numpy() for part in (actual, expected))
+    if isinstance(actual, list) and actual and isinstance(actual[0], str):
+        return "" if actual == expected else f"{actual!r}, not {expected!r}"
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    if actual.shape != expected.shape:
+        return f"shape {actual.shape}, not {expected.shape}"
     size = np.maximum(1, np.abs(np.where(np.isfinite(expected), expected, 1)))
-    if not np.allclose(found / size, expected / size, rtol=0, atol=close, equal_nan=True):
-        return f"{found.ravel()[:4]}, not {expected.ravel()[:4]}"
+    if not np.allclose(actual / size, expected / size, rtol=0, atol=close, equal_nan=True):
+        return f"{actual.ravel()[:4]}, not {expected.ravel()[:4]}"
     return ""
 
 
 def shown(value: Any) -> str:
-    """An argument, in short."""
+    """An argument as a log shows it."""
     if isinstance(value, (torch.Tensor, np.ndarray)):
         end = "" if 0 in value.shape or getattr(value, "is_meta", False) else f" {str(value).split(chr(10))[0][:40]}"
         return f"{type(value).__name__}{tuple(value.shape)} {value.dtype}{end}"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {shown(each)}" for name, each in value.items()) + "}"
-    if isinstance(value, (tuple, list)) and not all(isinstance(each, (int, str, float)) for each in value):
+        return "{" + ", ".join(f"{name}: {shown(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, (tuple, list)) and not all(isinstance(part, (int, str, float)) for part in value):
         return f"{type(value).__name__}[" + ", ".join(map(shown, value)) + "]"
     return repr(value)[:80]
 
 
 def main(first: int, last: int) -> int:
-    """Make some calls; print what is wrong. The last line before a crash tells the call."""
+    """Make calls, and print what is wrong; the last line before a crash describes the call."""
     warnings.simplefilter("ignore")
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -814,17 +815,17 @@ def main(first: int, last: int) -> int:
             free = [name for name in arguments if name not in call.fixed]
             for name in random.permutation(free)[: int(odd.pick([0, 1, 1, 1, 2]))]:
                 arguments[name] = odd.change(arguments[name], name in call.small)
-            told = f"{number} {kind}({', '.join(f'{name}={shown(value)}' for name, value in arguments.items())})"
-            print(told, file=sys.stderr, flush=True)
-            theirs_arguments = {name: copied(value) for name, value in arguments.items()} if call.reference else {}
+            description = f"{number} {kind}({', '.join(f'{name}={shown(value)}' for name, value in arguments.items())})"
+            print(description, file=sys.stderr, flush=True)
+            reference_arguments = {name: copied(value) for name, value in arguments.items()} if call.reference else {}
             with contextlib.redirect_stdout(io.StringIO()):
-                ours = outcome(call.function, arguments)
-                theirs = outcome(call.reference, theirs_arguments) if call.reference else None
-            if theirs and ours[0] == theirs[0] == "answer" and not finite(arguments):
-                theirs = None  # what infinity makes of a sum depends on its order
-            if wrong := complaint(ours, theirs, call.close):
+                actual = outcome(call.function, arguments)
+                reference = outcome(call.reference, reference_arguments) if call.reference else None
+            if reference and actual[0] == reference[0] == "answer" and not finite(arguments):
+                reference = None  # what infinity makes of a sum depends on its order
+            if wrong := complaint(actual, reference, call.close):
                 bad += 1
-                print(f"{told}\n    {wrong}", flush=True)
+                print(f"{description}\n    {wrong}", flush=True)
     return bad
 
 
@@ -842,7 +843,7 @@ def finite(value: Any) -> bool:
 
 
 def copied(value: Any) -> Any:
-    """So that neither call sees what the other has changed."""
+    """A copy, so that a call does not see what another call has changed."""
     try:
         return copy.deepcopy(value) if isinstance(value, (np.ndarray, tuple, list, dict)) else value
     except (RuntimeError, TypeError):
@@ -872,7 +873,7 @@ def test_some_hundred_calls_are_answered_rightly_or_refused_in_one_line(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_ten_thousand_calls_are_answered_rightly_or_refused_in_one_line(part: int, tmp_path: Path) -> None:
-    first, last = (FEW + CALLS * one // PARTS for one in (part, part + 1))
+    first, last = (FEW + CALLS * number // PARTS for number in (part, part + 1))
     assert run(first, last, tmp_path, threads=1 + part % 2) == ""
 
 

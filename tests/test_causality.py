@@ -61,7 +61,7 @@ class Naive(nn.Module):
 
 
 def naive(num_layers: int, half: str = "both", size: int = SIZE) -> Predict:
-    """Its next-character predictions; of a half alone, the other half's outputs weigh nothing."""
+    """The trap's next-character predictions; with one half, the weights of the other half's outputs are zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         model = Naive(size, num_layers, HIDDEN)
@@ -79,17 +79,17 @@ def naive(num_layers: int, half: str = "both", size: int = SIZE) -> Predict:
 def outputs(file: ModelFile, ids: np.ndarray, direction: str) -> tuple[np.ndarray, np.ndarray]:
     """Outputs (T, H) and logits (T, V) after each character was read, in the order of the text."""
     stepper = NumpyStepper(file.config, file.arrays, direction)
-    state, found, logits = stepper.start(1), [], []
-    for one in ids if direction == "forward" else ids[::-1]:
-        row, state = stepper.step(np.array([one]), state)
+    state, rows, logits = stepper.start(1), [], []
+    for character_id in ids if direction == "forward" else ids[::-1]:
+        row, state = stepper.step(np.array([character_id]), state)
         logits.append(row[0])
-        found.append(state[-1][0, :HIDDEN])
+        rows.append(state[-1][0, :HIDDEN])
     order = 1 if direction == "forward" else -1
-    return np.array(found)[::order], np.array(logits)[::order]
+    return np.array(rows)[::order], np.array(logits)[::order]
 
 
 def moved(rows: np.ndarray, by: int) -> np.ndarray:
-    """Row t becomes that of t - by; zeros come in."""
+    """Shift rows by a number of places, and fill up with zeros."""
     empty = np.zeros_like(rows[: abs(by)])
     return np.concatenate([empty, rows[: len(rows) - by]]) if by >= 0 else np.concatenate([rows[-by:], empty])
 
@@ -105,7 +105,7 @@ def by_hand(file: ModelFile, sees: str, left: int = 1, right: int = 1) -> Predic
         others, behind = (moved(rows, -right) for rows in outputs(file, ids, "backward"))
         if sees == "after":
             return behind
-        contexts = ((one[t : t + 1] for one in (values, others, logits, behind)) for t in range(len(ids)))
+        contexts = ((array[t : t + 1] for array in (values, others, logits, behind)) for t in range(len(ids)))
         return np.array([cloze.logits(*context)[0, 0] for context in contexts])
 
     return predict
@@ -119,26 +119,26 @@ def by_hand(file: ModelFile, sees: str, left: int = 1, right: int = 1) -> Predic
 @pytest.mark.parametrize("kind", [{}, {"folded": "xyz"}, {"unit": "byte"}], ids=["character", "folded", "byte"])
 def test_every_configuration_passes(cell: str, num_layers: int, kind: dict[str, str]) -> None:
     for file in (two_way(cell, num_layers, **kind), small_model(cell, num_layers=num_layers, **kind)):
-        found = check(file)
-        assert [one for one in found if one.violations] == []
-        ways = {(one.prediction, one.path) for one in found}
+        results = check(file)
+        assert [result for result in results if result.violations] == []
+        ways = {(result.prediction, result.path) for result in results}
         everywhere = {"whole sequence", "in windows", "step by step", "compiled"}
         expected = {("forward", path) for path in everywhere}
         if file.config.bidirectional:
             expected |= {("backward", path) for path in everywhere} | {("cloze", path) for path in everywhere}
             expected -= {("cloze", "compiled")}
         assert ways == expected
-        assert len(found) == len(expected)
+        assert len(results) == len(expected)
 
 
 def test_a_model_of_two_characters_passes() -> None:
-    assert not any(one.violations for one in check(two_way(characters="ab")))
+    assert not any(result.violations for result in check(two_way(characters="ab")))
 
 
 def test_a_cloze_layer_that_has_learnt_nothing_yet_passes() -> None:
     file = small_model(bidirectional=True)
     assert not file.arrays["cloze.output.weight"].any()
-    assert not any(one.violations for one in check(file))
+    assert not any(result.violations for result in check(file))
 
 
 @settings(max_examples=10)
@@ -165,7 +165,7 @@ def test_the_same_seed_looks_at_the_same_texts() -> None:
 @settings(max_examples=20)
 @given(st.integers(2, 300), st.sampled_from(["before", "after", "both"]), seeds)
 def test_each_text_differs_from_the_first_wherever_it_should(size: int, sees: str, seed: int) -> None:
-    """Were a hidden character replaced by itself, a leak could pass."""
+    """If a hidden character were replaced by itself, a leak could pass."""
     texts: list[np.ndarray] = []
 
     def predict(ids: np.ndarray) -> np.ndarray:
@@ -178,8 +178,8 @@ def test_each_text_differs_from_the_first_wherever_it_should(size: int, sees: st
     for at in range(len(first)):
         hidden = {"before": range(at, LENGTH), "after": range(at + 1), "both": range(at, at + 1)}[sees]
         assert tuple(hidden) in changed
-        beside = {"before": [at - 1], "after": [at + 1], "both": [at - 1, at + 1]}[sees]
-        assert all((near,) in changed for near in beside if 0 <= near < LENGTH)
+        neighbours = {"before": [at - 1], "after": [at + 1], "both": [at - 1, at + 1]}[sees]
+        assert all((near,) in changed for near in neighbours if 0 <= near < LENGTH)
 
 
 # What cheats is caught.
@@ -187,9 +187,9 @@ def test_each_text_differs_from_the_first_wherever_it_should(size: int, sees: st
 
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_a_naive_two_way_lstm_is_caught(num_layers: int) -> None:
-    found = check_causality(naive(num_layers), SIZE, "before")
-    assert any("moves with what it may not see: it sees the characters before it only" in line for line in found)
-    assert len(found) == LENGTH - 1  # everywhere but at the first character, of which it says nothing
+    violations = check_causality(naive(num_layers), SIZE, "before")
+    assert any("moves with what it may not see: it sees the characters before it only" in line for line in violations)
+    assert len(violations) == LENGTH - 1  # everywhere but at the first character, of which it says nothing
 
 
 def test_the_forward_half_alone_is_honest_with_one_layer_and_leaks_with_two() -> None:
@@ -208,9 +208,9 @@ def test_the_forward_half_alone_is_honest_with_one_layer_and_leaks_with_two() ->
 def test_an_off_by_one_prediction_reads_its_own_answer_and_is_caught(
     cell: str, sees: str, left: int, right: int
 ) -> None:
-    found = check_causality(by_hand(two_way(cell, 1), sees, left, right), SIZE, sees)
+    lines = check_causality(by_hand(two_way(cell, 1), sees, left, right), SIZE, sees)
     caught = {
-        at for at in range(LENGTH) if any(f"of character {at} moves with what it may not" in one for one in found)
+        at for at in range(LENGTH) if any(f"of character {at} moves with what it may not" in line for line in lines)
     }
     assert caught >= set(range(1, LENGTH - 1))
 
@@ -229,25 +229,25 @@ def test_a_prediction_that_reads_the_other_side_is_caught(sees: str) -> None:
 def test_a_prediction_that_overlooks_its_neighbour_is_caught(
     sees: str, left: int, right: int, unseen: list[int]
 ) -> None:
-    found = check_causality(by_hand(two_way(), sees, left, right), SIZE, sees)
+    violations = check_causality(by_hand(two_way(), sees, left, right), SIZE, sees)
     expected = [(at, at + step) for at in range(LENGTH) for step in unseen if 0 <= at + step < LENGTH]
-    assert found == [
+    assert violations == [
         f"the prediction of character {at} does not move with character {near}, beside it" for at, near in expected
     ]
 
 
 @pytest.mark.parametrize("sees", ["before", "after"])
 def test_a_cloze_prediction_from_one_side_only_is_caught(sees: str) -> None:
-    found = check_causality(by_hand(two_way(), sees), SIZE, "both")
-    assert len(found) == LENGTH - 1
-    assert all("does not move" in line for line in found)
+    violations = check_causality(by_hand(two_way(), sees), SIZE, "both")
+    assert len(violations) == LENGTH - 1
+    assert all("does not move" in line for line in violations)
 
 
 @pytest.mark.parametrize(("sees", "lines"), [("before", 15), ("after", 15), ("both", 30)])
 def test_a_constant_prediction_is_caught_as_blind(sees: str, lines: int) -> None:
-    found = check_causality(lambda ids: np.ones((len(ids), SIZE)), SIZE, sees)
-    assert len(found) == lines
-    assert all("does not move" in line for line in found)
+    violations = check_causality(lambda ids: np.ones((len(ids), SIZE)), SIZE, sees)
+    assert len(violations) == lines
+    assert all("does not move" in line for line in violations)
 
 
 @settings(max_examples=30)
@@ -261,10 +261,10 @@ def test_a_leak_at_one_place_is_found_there_and_nowhere_else(at: int, source: in
         logits[at, 3] += 1e-3 * (1 + ids[source])
         return logits
 
-    found = check_causality(leaking, SIZE, sees, seed=seed)
+    violations = check_causality(leaking, SIZE, sees, seed=seed)
     line = f"the prediction of character {at} moves with what it may not see"
-    assert len(found) == (not may)
-    assert all(one.startswith(line) for one in found)
+    assert len(violations) == (not may)
+    assert all(violation.startswith(line) for violation in violations)
 
 
 LEAKING = two_way("gru", 1)
@@ -291,7 +291,7 @@ def test_a_leak_of_a_single_bit_is_found(at: int, sees: str) -> None:
 
 
 def test_a_prediction_may_reuse_its_array() -> None:
-    """What was predicted first must be kept, or a leak would be compared with itself."""
+    """The first prediction must be copied: predictors may overwrite the array that they return."""
     room = np.zeros((LENGTH, SIZE))
 
     def predict(ids: np.ndarray) -> np.ndarray:
@@ -305,7 +305,7 @@ def test_a_prediction_may_reuse_its_array() -> None:
 
 
 def random_text(length: int) -> str:
-    return "".join("abcdefghijklmnop"[one] for one in np.random.default_rng(5).integers(0, 16, length))
+    return "".join("abcdefghijklmnop"[index] for index in np.random.default_rng(5).integers(0, 16, length))
 
 
 def test_on_random_characters_the_naive_loss_is_far_too_good_and_chargens_is_not(tmp_path: Path) -> None:
@@ -331,9 +331,9 @@ def test_on_random_characters_the_naive_loss_is_far_too_good_and_chargens_is_not
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     for name in ("train_loss", "valid_loss"):
         for key in (name, f"{name}_forward", f"{name}_backward", name.replace("loss", "cloze")):
-            told = [line[key] for line in lines if line[key] is not None]
-            assert told, key
-            assert all(2.7 < loss < 3.0 for loss in told), key
+            losses = [line[key] for line in lines if line[key] is not None]
+            assert losses, key
+            assert all(2.7 < loss < 3.0 for loss in losses), key
     for key in ("valid_loss_forward", "valid_loss_backward", "valid_cloze"):
         assert trainer.summary[key] > best - 0.01, key
 
@@ -355,7 +355,7 @@ def test_a_single_character_leaves_nothing_to_check(size: int) -> None:
 
 
 def zeroed(file: ModelFile, *names: str) -> ModelFile:
-    """The model with all weights zero, or those whose names begin so."""
+    """The model with all weights zero, or those with a prefix."""
     for name, array in file.arrays.items():
         if name.startswith(names or ""):
             file.arrays[name] = np.zeros_like(array)
@@ -363,10 +363,10 @@ def zeroed(file: ModelFile, *names: str) -> ModelFile:
 
 
 def test_a_model_that_is_all_zero_is_blind_everywhere() -> None:
-    found = check(zeroed(small_model(bidirectional=True)))
-    assert len(found) == 11
-    assert all(one.violations for one in found)
-    assert all("does not move" in line for one in found for line in one.violations)
+    results = check(zeroed(small_model(bidirectional=True)))
+    assert len(results) == 11
+    assert all(result.violations for result in results)
+    assert all("does not move" in line for result in results for line in result.violations)
 
 
 @pytest.mark.parametrize(
@@ -375,8 +375,8 @@ def test_a_model_that_is_all_zero_is_blind_everywhere() -> None:
 )
 def test_only_what_a_dead_part_makes_is_blind(name: str, blind: set[str]) -> None:
     """Without its correction the cloze prediction is still the product of the two others."""
-    found = check(zeroed(two_way(), name))
-    assert {one.prediction for one in found if one.violations} == blind
+    results = check(zeroed(two_way(), name))
+    assert {result.prediction for result in results if result.violations} == blind
 
 
 def test_a_model_is_a_path_or_a_model_file_or_a_charmodel(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_the_command_refuses_a_blind_model_in_one_line(
         number = 11 if bidirectional else 4
         assert f"of {amount(number, 'way')} to predict, leaking or blind: {number};" in captured.err
         if arguments:
-            assert all(one["violations"] for one in json.loads(captured.out)["checks"])
+            assert all(result["violations"] for result in json.loads(captured.out)["checks"])
         else:
             assert captured.out.count("FAILED") == number
             assert "and 10 more" in captured.out

@@ -15,7 +15,7 @@ from chargen import Sampler, clean, evaluate, fill, score
 from chargen.data.reading import ReadingConfig
 from chargen.decoding.choose import SampleConfig
 from chargen.errors import DataError, SettingError
-from chargen.evaluation.dynamic import adapted
+from chargen.evaluation.dynamic import adapt_model
 from chargen.infill.fill import Filler
 from chargen.infill.template import Template, fill_gaps
 from chargen.storage.model_file import ModelFile, build_model
@@ -83,7 +83,7 @@ def test_the_text_around_gaps_is_given_back_as_it_was_read() -> None:
 
 
 def test_what_a_model_learns_before_it_writes_is_cleaned() -> None:
-    ours, theirs = (adapted(model(), text, 1) for text in ("abe\u0301\r\nab", "ab\u00e9\nab"))
+    ours, theirs = (adapt_model(model(), text, 1) for text in ("abe\u0301\r\nab", "ab\u00e9\nab"))
     assert all((ours.arrays[name] == theirs.arrays[name]).all() for name in theirs.arrays)
 
 

@@ -35,7 +35,7 @@ from chargen.model.language_model import CharModel
 from chargen.sampling.rounding import MAX_LINE, MAX_WORD
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
-from chargen.storage.quantize import kind_of
+from chargen.storage.quantize import quantization_of
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea.\n" * 40
 QUICK = [
@@ -1022,7 +1022,7 @@ def test_what_was_written_before_a_dead_end_is_printed(run, model) -> None:
 )
 def test_a_model_is_exported_to_any_name_that_promises_no_other_format(run, model, name) -> None:
     assert run("export", "model", name, "--quantize", "int8").code == 0
-    assert kind_of(read_model(name).arrays) == "int8"
+    assert quantization_of(read_model(name).arrays) == "int8"
 
 
 def test_nothing_is_left_in_a_folder_that_is_no_run(run, tmp_path) -> None:

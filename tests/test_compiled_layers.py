@@ -71,7 +71,7 @@ def fast(given: Case, ids: Tensor | None = None) -> Run:
 
 def plain(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """The same by torch's modules."""
-    return layers.run_plainly(module, inputs, state)
+    return layers.run_torch(module, inputs, state)
 
 
 def case(

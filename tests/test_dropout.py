@@ -1,4 +1,4 @@
-"""Dropout masks: Philox of their address, the same on the way back, for any rows beside, threads and memory order."""
+"""Dropout masks: Philox of their address, equal in both passes, for any other rows, threads and order in memory."""
 
 import math
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def test_masks_are_philox_of_their_address(
         assert torch.equal(dropped, expected)
     for dtype in (torch.float64, torch.float16):
         assert torch.equal(drop(torch.ones(shape, dtype=dtype), rate, noise, layer) != 0, kept)
-    assert torch.equal(noise.kept(torch.ones(shape), rate, layer), kept)
+    assert torch.equal(noise.get_mask(torch.ones(shape), rate, layer), kept)
 
 
 @settings(max_examples=40)
@@ -73,11 +73,11 @@ def test_a_row_has_its_mask_beside_any_rows_and_in_a_longer_window(
     stop, end = data.draw(st.integers(first + 1, rows)), data.draw(st.integers(1, positions))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dropout, "available", lambda: compiled)
-        whole = mask_index((rows, positions, size), DropoutKey(7, 8))
-        part = mask_index((stop - first, end, size), DropoutKey(7, 8, first))
-        wide = mask_index((rows, positions, size + 9), DropoutKey(7, 8))
-    assert torch.equal(part, whole[first:stop, :end])
-    assert torch.equal(wide[..., :size], whole)
+        mask = mask_index((rows, positions, size), DropoutKey(7, 8))
+        part_mask = mask_index((stop - first, end, size), DropoutKey(7, 8, first))
+        wide_mask = mask_index((rows, positions, size + 9), DropoutKey(7, 8))
+    assert torch.equal(part_mask, mask[first:stop, :end])
+    assert torch.equal(wide_mask[..., :size], mask)
 
 
 def test_processes_that_share_the_rows_of_a_step_have_the_masks_of_a_single_one() -> None:
@@ -147,9 +147,9 @@ def test_nothing_is_dropped_from_nothing() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_gradient_is_dropped_where_the_value_was(dtype: torch.dtype) -> None:
     values = torch.ones(5, 40, 30, dtype=dtype, requires_grad=True)
-    found = drop(values, 0.3, DropoutKey(1, 2), 3)
-    found.backward(torch.full_like(found, 2.0))
-    assert torch.equal(values.grad, 2 * found.detach())
+    dropped = drop(values, 0.3, DropoutKey(1, 2), 3)
+    dropped.backward(torch.full_like(dropped, 2.0))
+    assert torch.equal(values.grad, 2 * dropped.detach())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -157,7 +157,7 @@ def test_memory_order_changes_nothing(dtype: torch.dtype) -> None:
     values = torch.randn(7, 33, 20).to(dtype)
     other = values.transpose(0, 1).contiguous().transpose(0, 1)
     assert not other.is_contiguous()
-    assert torch.equal(*(drop(one, 0.5, DropoutKey(1, 2), 3) for one in (values, other)))
+    assert torch.equal(*(drop(tensor, 0.5, DropoutKey(1, 2), 3) for tensor in (values, other)))
 
 
 @pytest.fixture
@@ -168,21 +168,21 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 def test_the_number_of_threads_changes_nothing(pools: pytest.MonkeyPatch) -> None:
-    values, found = torch.randn(16, 64, 200), []
+    values, results = torch.randn(16, 64, 200), []
     for number in (1, 2, 3):
         pools.setattr(threads, "threads", lambda number=number: number)
         threads._pool.cache_clear()
-        found.append(drop(values, 0.5, DropoutKey(1, 2), 3))
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], found[2])
+        results.append(drop(values, 0.5, DropoutKey(1, 2), 3))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 def test_a_non_finite_value_stays_one_where_it_is_kept() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         for value in (torch.nan, torch.inf):
-            found = drop(torch.full((4, 4, 100), value, dtype=dtype), 0.5, DropoutKey(1, 2), 3)
+            dropped = drop(torch.full((4, 4, 100), value, dtype=dtype), 0.5, DropoutKey(1, 2), 3)
             kept = by_hand((4, 4, 100), 0.5, DropoutKey(1, 2), 3)
-            assert torch.equal(torch.isfinite(found), ~kept)
+            assert torch.equal(torch.isfinite(dropped), ~kept)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -46,7 +46,7 @@ def costs_of(model):
 
 @torch.inference_mode()
 def slow_costs(model, ids):
-    """The cost of every id but the first, one row and one id at a time: the obvious twin of `loss_windows`."""
+    """The cost of every id but the first, one row and one id at a time: the slow form of `loss_windows`."""
     state, costs = None, []
     for here, following in pairwise(ids):
         logits, state = model(torch.tensor([[int(here)]]), state)
@@ -123,12 +123,12 @@ def test_rows_cost_less_than_a_thousandth_of_a_nat_on_a_trained_model():
         loss.backward()
         optimizer.step()
         state = tuple(layer.detach() for layer in state)
-    whole = evaluate_ids(model, ids, rows=1)
-    assert whole.mean < 0.6 * math.log(len(vocabulary)), "not trained: the test shows nothing"
+    uncut = evaluate_ids(model, ids, rows=1)
+    assert uncut.mean < 0.6 * math.log(len(vocabulary)), "not trained: the test shows nothing"
     for rows in (None, 8, 32):
         cut = evaluate_ids(model, ids, rows=rows)
-        assert cut.characters == whole.characters == len(text) - 1
-        assert abs(cut.mean - whole.mean) < 0.001
+        assert cut.characters == uncut.characters == len(text) - 1
+        assert abs(cut.mean - uncut.mean) < 0.001
 
 
 @settings(max_examples=40)
@@ -139,9 +139,9 @@ def test_a_limit_scores_evenly_spaced_stretches(length, limit, rows):
     loss = evaluate_ids(model, ids, limit=limit, rows=rows)
     total = length - 1
     used = rows or max(1, min(32, min(total, limit) // 1000))
-    each = total if limit >= total else limit // used
+    stretch = total if limit >= total else limit // used
     begins = [1 + row * total // used for row in range(used + 1)]
-    scored = [place for a, b in pairwise(begins) for place in range(a, min(b, a + each))]
+    scored = [place for begin, end in pairwise(begins) for place in range(begin, min(end, begin + stretch))]
     assert loss.characters == len(scored)
     assert loss.nats == pytest.approx(costs_of(model)[ids[scored]].sum(), rel=1e-6)
     assert loss.characters <= limit
@@ -150,9 +150,9 @@ def test_a_limit_scores_evenly_spaced_stretches(length, limit, rows):
 
 def test_a_limit_always_scores_the_same():
     model, ids = build_model(small_model()), some_ids(5000, 10)
-    one, other = (evaluate_ids(model, ids, limit=2000) for _ in range(2))
-    assert one == other
-    assert one.characters == 2000
+    first, second = (evaluate_ids(model, ids, limit=2000) for _ in range(2))
+    assert first == second
+    assert first.characters == 2000
     assert evaluate_ids(model, ids, limit=10**9) == evaluate_ids(model, ids)
 
 
@@ -216,7 +216,7 @@ def test_a_model_with_folding_is_a_proper_code(folded, before):
         "folded": folded[:: 1 + len(folded) // 20],
         "unseen": "é字😀\0\U0010ffff\udfff",
     }
-    costs = {kind: [cost(one) for one in some] for kind, some in members.items()}
+    costs = {kind: [cost(character) for character in some] for kind, some in members.items()}
     for some in costs.values():
         assert some == pytest.approx([some[0]] * len(some), abs=1e-5)
     assert sum(kinds[kind] * math.exp(-some[0]) for kind, some in costs.items()) == pytest.approx(1, abs=1e-5)

@@ -28,8 +28,8 @@ def test_it_writes_the_same_text_from_the_start_and_from_a_state(name: str, tmp_
     assert [sample.text for sample in sampler.generate_all(16)] == EXPECTED[name]["texts"]
     stored = Sampler(model, seed=0, num=2, temperature=0.9, top_p=0.98)
     stored.load_state(FOLDER / f"{name}.state")
-    for each in (sampler, stored):
-        assert [sample.text for sample in each.generate_all(16)] == EXPECTED[name]["then"]
+    for resumed in (sampler, stored):
+        assert [sample.text for sample in resumed.generate_all(16)] == EXPECTED[name]["then"]
 
 
 def test_it_judges_a_text_the_same(name: str) -> None:

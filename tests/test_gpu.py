@@ -16,7 +16,7 @@ from chargen.decoding import torch_engine
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.torch_engine import TorchStepper
 from chargen.evaluation.dynamic import DynamicEvaluator, Rates, rms_gradients
-from chargen.evaluation.loss import evaluate, total
+from chargen.evaluation.loss import evaluate, sum_losses
 from chargen.model.config import ModelConfig
 from chargen.model.device import autocast
 from chargen.model.dropout import DropoutKey, drop
@@ -222,5 +222,5 @@ def test_a_text_is_worth_as_much_as_on_a_cpu(cell: str) -> None:
         network = build_model(file, name)
         usual = rms_gradients(network, file.vocabulary, ids)
         reader = DynamicEvaluator(network, file.vocabulary, usual, Rates(1e-3, 2e-3))
-        found.append([evaluate(network, file.vocabulary, TEXT).nats, total(reader.losses(ids)).nats])
+        found.append([evaluate(network, file.vocabulary, TEXT).nats, sum_losses(reader.losses(ids)).nats])
     assert np.abs(np.subtract(*found)).max() < 1e-4 * len(TEXT)

@@ -52,43 +52,43 @@ Random = random.Random
 
 
 def answer(read: Callable[[], Any]) -> Any:
-    """What was read, or the error in which it was refused: one harmless line."""
+    """The value that was read, or the error that refused it, after a check of its message."""
     try:
         return read()
-    except ModelFileError as error:
-        found = error
-    check_told(found, 4)
-    return found
+    except ModelFileError as raised:
+        refusal = raised
+    check_refusal(refusal, 4)
+    return refusal
 
 
-def check_told(error: ChargenError, code: int) -> None:
-    """An error in one line, with this exit code."""
+def check_refusal(error: ChargenError, code: int) -> None:
+    """Check that an error has one line and this exit code."""
     assert error.exit_code == code
     check_line(str(error))
 
 
 def check_line(message: str) -> None:
-    """One short line, of which nothing could steer a terminal."""
+    """Check that a message is one short line without control characters."""
     assert len(message) <= LENGTH
     assert len(message.splitlines()) == 1
     assert all(unicodedata.category(sign) not in ("Cc", "Cs") for sign in escape_control(message, newlines=True))
 
 
 def attacked(path: Path, read: Callable[[], Any], times: int = 1) -> Any:
-    """The same, soon, and in little memory beside so many times the file's size."""
+    """Read a file, and check that this takes little time, and little memory beyond `times` the file's size."""
     assert is_read_soon(lambda: answer(read))
     tracemalloc.start()
     try:
-        found = answer(read)
+        result = answer(read)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak <= times * path.stat().st_size + ROOM
-    return found
+    return result
 
 
 def can_be_used(file: ModelFile, path: Path) -> None:
-    """By luck a mutant is a good file: then it can be saved again, and written with or told why not."""
+    """Check a mutant that is a good file by luck: it can be saved again, and writes a text or says why not."""
     characters = file.vocabulary.characters
     assert characters.encode().decode() == file.vocabulary.decode(file.vocabulary.encode(characters)) == characters
     assert (file.counts >= 0).all()
@@ -100,30 +100,30 @@ def can_be_used(file: ModelFile, path: Path) -> None:
     try:
         assert len(Sampler(file, seed=1).generate(5)) == 5
     except ChargenError as error:
-        check_told(error, 1)
+        check_refusal(error, 1)
 
 
 def goes_on(sampler: Sampler) -> None:
-    """By luck a changed state is one: then its text goes on, or what keeps it from that is told."""
+    """Check a changed state that is good by luck: its text goes on, or an error says why not."""
     assert all(np.isfinite(part).all() for part in sampler.position())
     try:
         samples = sampler.generate_all(3)
-        assert all(math.isfinite(one) for sample in samples for one in sample.log_probs)
+        assert all(math.isfinite(log_prob) for sample in samples for log_prob in sample.log_probs)
     except ChargenError as error:
-        check_told(error, 1)
+        check_refusal(error, 1)
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Run a command in this process, in a folder of its own with text.txt; its exit code, output and errors."""
+    """Run a command in this process, in a folder of its own with text.txt; return its exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("abc def gh\n" * 40)
 
     def run_command(*arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as exit_info:
             main([str(argument) for argument in arguments])
-        told = capsys.readouterr()
-        return exit_info.value.code, told.out, told.err
+        captured = capsys.readouterr()
+        return exit_info.value.code, captured.out, captured.err
 
     return run_command
 
@@ -144,7 +144,7 @@ def written(value: Any) -> str:
 
 
 class Draft:
-    """A file that can be changed piece by piece, and is signed when all is done.
+    """A file that can be changed part by part, and gets its checksum at the end.
 
     Args:
         arrays: by name; what `lay` put into entries and body.
@@ -152,7 +152,7 @@ class Draft:
     """
 
     def __init__(self, arrays: dict[str, Any], description: dict[str, Any]) -> None:
-        self.description = json.loads(tensor_file.canonical(description))
+        self.description = json.loads(tensor_file.canonical_json(description))
         self.lay(dict(arrays))
         self.edit_inner: Callable[[str], str] = str
         self.edit_outer: Callable[[str], str] = str
@@ -160,7 +160,7 @@ class Draft:
         self.size: int | None = None
 
     def lay(self, arrays: dict[str, Any]) -> None:
-        """Take other arrays."""
+        """Replace the arrays."""
         packed = tensor_file.pack(arrays, {})
         start = 8 + struct.unpack("<Q", packed[:8])[0]
         self.arrays, self.entries, self.body = arrays, json.loads(packed[8:start]), packed[start:]
@@ -171,40 +171,40 @@ class Draft:
         inner = f'{{"sha256":"{tensor_file.ZEROS}",{self.edit_inner(written(self.description)[1:])}'
         outer = written({"__metadata__": {tensor_file.KEY: inner}, **self.entries})
         head = self.edit_head(self.edit_outer(outer).encode("utf-8", "surrogatepass"))
-        whole = struct.pack("<Q", len(head) if self.size is None else self.size) + head + self.body
-        digest = hashlib.sha256(whole).hexdigest()
-        return whole.replace(tensor_file._signature(tensor_file.ZEROS), tensor_file._signature(digest), 1)
+        unsigned = struct.pack("<Q", len(head) if self.size is None else self.size) + head + self.body
+        digest = hashlib.sha256(unsigned).hexdigest()
+        return unsigned.replace(tensor_file._digest_field(tensor_file.ZEROS), tensor_file._digest_field(digest), 1)
 
 
 @functools.cache
 def models() -> list[ModelFile]:
     """Good files of all kinds, each of a few thousand bytes."""
     small: dict[str, Any] = {"num_layers": 1, "hidden_size": 5}
-    found = [
+    files = [
         small_model(**small),
         small_model("gru", **small, characters="abcdefgh", folded="xyz"),
         small_model("gru", **small, unit="byte"),
         small_model(**small, bidirectional=True),
         small_model(num_layers=2, hidden_size=4, tie_weights=True),
     ]
-    found += [dataclasses.replace(found[0], arrays=quantize(found[0].arrays, kind)) for kind in ("int8", "bf16")]
+    files += [dataclasses.replace(files[0], arrays=quantize(files[0].arrays, kind)) for kind in ("int8", "bf16")]
     settings = {"lr": 0.004, "seed": 0, "valid_fraction": 0.1, "test_fraction": 0.0}
     training = {"step": 12, "epoch": 0.5, "valid_loss": 1.5, "valid_whole": True, "settings": settings}
-    return [dataclasses.replace(file, training=training) for file in found]
+    return [dataclasses.replace(file, training=training) for file in files]
 
 
 @functools.cache
 def states() -> dict[int, Sampler]:
-    """By the number of their model, samplers that stand in the midst of a text, one of them inside a character."""
-    found = {number: Sampler(models()[number], seed=3, num=1 + number, no_repeat=3) for number in (0, 1)}
-    found[3] = Sampler(models()[3], seed=3, direction="backward")
-    for sampler in found.values():
+    """Samplers by the number of their model; all are in the middle of a text, and one is inside a character."""
+    samplers = {number: Sampler(models()[number], seed=3, num=1 + number, no_repeat=3) for number in (0, 1)}
+    samplers[3] = Sampler(models()[3], seed=3, direction="backward")
+    for sampler in samplers.values():
         next(sampler.write())
     for seed in range(100):
-        found[2] = Sampler(models()[2], seed=seed, num=3, no_repeat=2)
-        next(found[2].write())
-        if any(stream.partial for stream in found[2]._streams):
-            return found
+        samplers[2] = Sampler(models()[2], seed=seed, num=3, no_repeat=2)
+        next(samplers[2].write())
+        if any(stream.partial for stream in samplers[2]._streams):
+            return samplers
     raise AssertionError("no sampler stands inside a character")
 
 
@@ -231,7 +231,7 @@ DEPTHS = (3, 100, 500, 900, 100_000)
 
 
 def hostile(draw: Random) -> Any:
-    """A value that was never meant."""
+    """A value that no field should hold."""
     kind = draw.randrange(8)
     if kind == 0:
         return f"@{draw.choice(['lists', 'tables'])} {draw.choice(DEPTHS)}@"
@@ -243,7 +243,7 @@ def hostile(draw: Random) -> Any:
 
 
 def somewhere(draw: Random, table: Any) -> tuple[Any, Any]:
-    """A place in nested tables and lists: what holds it, and its key there."""
+    """A random place in nested tables and lists: its container, and its key there."""
     while True:
         key = draw.choice(list(table)) if isinstance(table, dict) else draw.randrange(len(table))
         inside = table[key]
@@ -267,8 +267,8 @@ def change_number(draw: Random, draft: Draft) -> None:
 
 
 def swap_values(draw: Random, draft: Draft) -> None:
-    (one, key), (other, name) = (somewhere(draw, draft.description) for _ in range(2))
-    one[key], other[name] = json.loads(json.dumps([other[name], one[key]]))
+    (table, key), (other_table, name) = (somewhere(draw, draft.description) for _ in range(2))
+    table[key], other_table[name] = json.loads(json.dumps([other_table[name], table[key]]))
 
 
 def drop_key(draw: Random, draft: Draft) -> None:
@@ -318,7 +318,7 @@ def change_offsets(draw: Random, draft: Draft) -> None:
 
 
 def change_type(draw: Random, draft: Draft) -> None:
-    """The right bytes under a wrong name, or a wrong type in its right place."""
+    """Give an array a wrong type: in its entry only, or in entry and bytes."""
     name = draw.choice(list(draft.entries))
     if draw.random() < 0.5:
         draft.entries[name]["dtype"] = draw.choice(["F64", "F32", "BF16", "I8", "F16", "U8", "I64", "f4", "", "F32 "])
@@ -342,17 +342,17 @@ def name_twice(draw: Random, draft: Draft) -> None:
 
 
 def change_arrays(draw: Random, draft: Draft) -> None:
-    """Whole arrays less, more, or under another's name."""
-    arrays, (one, other) = dict(draft.arrays), draw.sample(list(draft.arrays), 2)
+    """Remove, add or exchange arrays."""
+    arrays, (name, other_name) = dict(draft.arrays), draw.sample(list(draft.arrays), 2)
     kind = draw.randrange(4)
     if kind == 0:
-        del arrays[one]
+        del arrays[name]
     elif kind == 1:
-        arrays[draw.choice([one + SCALE, "", "\n", "k" * 1000, "\ud800", "more"])] = arrays[other]
+        arrays[draw.choice([name + SCALE, "", "\n", "k" * 1000, "\ud800", "more"])] = arrays[other_name]
     elif kind == 2:
-        arrays[one], arrays[other] = arrays[other], arrays[one]
+        arrays[name], arrays[other_name] = arrays[other_name], arrays[name]
     else:
-        arrays[one] = arrays[one][: draw.randrange(len(arrays[one]))]
+        arrays[name] = arrays[name][: draw.randrange(len(arrays[name]))]
     draft.lay(arrays)
 
 
@@ -380,7 +380,7 @@ def change_weights(draw: Random, draft: Draft) -> None:
 
 
 def splice(draw: Random, draft: Draft) -> None:
-    """Pieces of the JSON out, in, or in another place."""
+    """Remove, insert or move parts of the JSON."""
 
     def spliced(text: str) -> str:
         for _ in range(draw.randint(1, 4)):
@@ -397,7 +397,7 @@ def splice(draw: Random, draft: Draft) -> None:
 
 
 def change_bytes(draw: Random, draft: Draft) -> None:
-    """Not JSON in UTF-8."""
+    """Replace the JSON by bytes that are no JSON in UTF-8."""
 
     def changed(head: bytes) -> bytes:
         at = draw.randrange(200, len(head))
@@ -438,7 +438,7 @@ def change_reading(draw: Random, draft: Draft) -> None:
 
 
 def change_scales(draw: Random, draft: Draft) -> None:
-    """Of int8, or claimed of others."""
+    """Change the scales of int8, or claim int8 for other weights."""
     draft.description["quantize"] = draw.choice(["int8", "int8", "bf16", "int4", "", None, 8, ["int8"], "q" * 1000])
     arrays = dict(draft.arrays)
     for name in [name for name in arrays if name.endswith(SCALE)] or [next(iter(arrays)) + SCALE]:
@@ -452,15 +452,15 @@ def change_vocabulary(draw: Random, draft: Draft) -> None:
     stored = draft.description["vocabulary"]
     model = stored["tokenizer"]["model"]
     names = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    more = [chr(0x4E00 + number) for number in range(20_000)]
+    many = [chr(0x4E00 + number) for number in range(20_000)]
     twice = [draw.choice(names) for _ in names]
-    vocabularies: list[Any] = [draw.sample(names, len(names)), twice, [*names[:-1], "\udfff"], [], more, ["<unk>"]]
+    vocabularies: list[Any] = [draw.sample(names, len(names)), twice, [*names[:-1], "\udfff"], [], many, ["<unk>"]]
     vocabularies += [[*names[:-1], "ab"], [""], [str(number) for number in range(len(names))], names[:-1]]
-    vocabularies = [{name: number for number, name in enumerate(one)} for one in vocabularies]
+    vocabularies = [{name: number for number, name in enumerate(vocabulary)} for vocabulary in vocabularies]
     numbers = [0.5, -1, 2**63, True, None, "0", [0], "@lists 900@"]
     vocabularies += [dict.fromkeys(names, number) for number in numbers] + [names, None, "ab", 5, [["a", 0]]]
     vocabularies += [{name: float(number) for number, name in enumerate(names)}]
-    foldings: list[Any] = [names[0], "aab", "ba", "\udfff", "".join(more), "a" * 100_000, names, 5, None, "xyz", "\0"]
+    foldings: list[Any] = [names[0], "aab", "ba", "\udfff", "".join(many), "a" * 100_000, names, 5, None, "xyz", "\0"]
     units = ["byte", "character", "word", "", None, 5, ["byte"], "u" * 100_000, "\n\x1b", "@lists 400@"]
     kind = draw.randrange(5)
     if kind == 0:
@@ -496,7 +496,7 @@ def change_stream(draw: Random, draft: Draft) -> None:
 
 
 def change_state(draw: Random, draft: Draft) -> None:
-    """Numbers of another type, or too large for the one they become."""
+    """Replace numbers by others of another type, or too large for the type they become."""
     name = draw.choice(list(draft.arrays))
     number = draw.choice([1e300, -1e300, 3e38, 1, 100])
     with np.errstate(all="ignore"):
@@ -515,22 +515,22 @@ OF_STREAMS = [change_stream, change_state]
 
 
 def mutants(kinds: list[Any], kind: Any, count: int, drafts: list[tuple[dict[str, Any], dict[str, Any]]]):
-    """Changed in one way, and now and then in another one first: number, of which draft, and bytes."""
+    """Yield mutants of drafts, some of them changed twice: number, index of the draft, and bytes."""
     for number in range(max(1, count // 10) if kind in HEAVY else count):
         draw = Random(f"{kind.__name__} {number}")
-        which = draw.randrange(len(drafts))
-        draft = Draft(*drafts[which])
+        index = draw.randrange(len(drafts))
+        draft = Draft(*drafts[index])
         try:
             if draw.random() < 0.25 and kind not in REFUSED:
                 draw.choice(kinds)(draw, draft)
             kind(draw, draft)
             data = draft.signed()
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError):  # the first broke what this needs
-            draft = Draft(*drafts[which])
+            draft = Draft(*drafts[index])
             kind(draw, draft)
             data = draft.signed()
-        if kind not in REFUSED or data != Draft(*drafts[which]).signed():
-            yield number, which, data
+        if kind not in REFUSED or data != Draft(*drafts[index]).signed():
+            yield number, index, data
 
 
 # The attacks.
@@ -543,9 +543,9 @@ def test_a_model_file_cut_at_any_byte_is_refused(tmp_path: Path, number: int) ->
     size = path.stat().st_size
     assert size <= 32_000
     assert isinstance(answer(lambda: read_model(path)), ModelFile)
-    for left in reversed(range(size)):
-        os.truncate(path, left)
-        assert isinstance(answer(lambda: read_model(path)), ModelFileError), left
+    for cut_size in reversed(range(size)):
+        os.truncate(path, cut_size)
+        assert isinstance(answer(lambda: read_model(path)), ModelFileError), cut_size
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -570,10 +570,10 @@ def test_a_model_file_changed_and_signed_anew_is_refused_or_can_be_used(tmp_path
     for number, _, data in mutants(ANY + OF_MODELS, kind, count, drafts):
         path.write_bytes(data)
         try:
-            found = attacked(path, lambda: read_model(path))
-            if isinstance(found, ModelFile):
+            result = attacked(path, lambda: read_model(path))
+            if isinstance(result, ModelFile):
                 assert kind not in REFUSED
-                can_be_used(found, tmp_path / "again")
+                can_be_used(result, tmp_path / "again")
                 assert run("info", "m")[0] == 0
         except Exception as error:
             error.add_note(f"mutant {number}")
@@ -590,11 +590,11 @@ def test_a_sampler_state_changed_and_signed_anew_is_refused_or_goes_on(tmp_path:
         shapes["logits"] = sampler._logits.shape
         arrays, description = tensor_file.load(path, STATE_KIND, lambda _, shapes=shapes: shapes)
         drafts.append((arrays, {key: value for key, value in description.items() if key != "sha256"}))
-    for number, which, data in mutants(ANY + OF_STREAMS, kind, count, drafts):
+    for number, index, data in mutants(ANY + OF_STREAMS, kind, count, drafts):
         path.write_bytes(data)
-        like = states()[which]
+        like = states()[index]
         sampler = Sampler(
-            models()[which], like.config, num=like.num, seed=1, direction=like.direction, stepper=like.stepper
+            models()[index], like.config, num=like.num, seed=1, direction=like.direction, stepper=like.stepper
         )
         try:
             # Where runs must not be repeated, a state has no small limit.
@@ -615,10 +615,10 @@ def test_a_run_state_changed_and_signed_anew_is_refused_or_read(tmp_path: Path, 
     for number, _, data in mutants(ANY, kind, count, [(state.arrays, described)]):
         (tmp_path / STATE_NAME).write_bytes(data)
         try:
-            found = attacked(tmp_path / STATE_NAME, lambda: read_run_state(tmp_path))
-            if isinstance(found, RunState):
+            result = attacked(tmp_path / STATE_NAME, lambda: read_run_state(tmp_path))
+            if isinstance(result, RunState):
                 assert kind not in REFUSED
-                assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in found.arrays.values())
+                assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in result.arrays.values())
         except Exception as error:
             error.add_note(f"mutant {number}")
             raise
@@ -636,7 +636,7 @@ DEEP = {
 
 
 def too_deep(depth: int) -> bool:
-    """Whether Python itself gives up."""
+    """Whether Python's own parser refuses."""
     try:
         json.loads("[" * depth + "]" * depth)
     except RecursionError:
@@ -652,8 +652,8 @@ def test_what_is_just_not_too_deep_to_be_parsed_is_not_too_deep_to_be_refused(tm
             draft = Draft(models()[0].arrays, models()[0].describe())
             DEEP[place](draft.description, f"@{form} {depth}@")
             path.write_bytes(draft.signed())
-            found = answer(lambda: read_model(path))
-            assert place == "training" or isinstance(found, ModelFileError)
+            result = answer(lambda: read_model(path))
+            assert place == "training" or isinstance(result, ModelFileError)
 
 
 def test_a_vocabulary_of_a_hundred_thousand_characters_is_refused_at_once(tmp_path: Path) -> None:

@@ -58,15 +58,15 @@ def test_a_logit_depends_on_the_ids_up_to_its_own_and_on_no_later_one(cell, laye
 def test_whole_and_in_pieces_with_carried_state_agree(kind, rows, length, data):
     model, ids = new_model(*kind), some_ids(rows, length)
     with torch.inference_mode():
-        whole, end = model(ids)
+        expected, expected_state = model(ids)
         pieces, state, at = [], None, 0
         while at < length:
             size = data.draw(st.integers(1, length - at))
             logits, state = model(ids[:, at : at + size], state)
             pieces.append(logits)
             at += size
-    assert (torch.cat(pieces, 1) - whole).abs().max() < 1e-6
-    assert all((one - other).abs().max() < 1e-6 for one, other in zip(state, end, strict=True))
+    assert (torch.cat(pieces, 1) - expected).abs().max() < 1e-6
+    assert all((a - b).abs().max() < 1e-6 for a, b in zip(state, expected_state, strict=True))
 
 
 @every_kind
@@ -246,24 +246,24 @@ def test_layers_of_one_step_have_different_masks():
 def test_layers_in_narrow_numbers_are_near_the_reference(cell, monkeypatch):
     """The kernels of a GPU take weights in one stretch of memory; here they lie one behind the other."""
     module = layers.new_layer(ModelConfig(cell=cell, num_layers=1, hidden_size=20, embedding_size=12), 0)
-    _, places = layers._layout(type(module), 12, 20, torch.device("cpu"))
-    assert [place[0] for place in places] == [weight.shape for weight in module.parameters()]
+    _, layout = layers._memory_layout(type(module), 12, 20, torch.device("cpu"))
+    assert [place[0] for place in layout] == [weight.shape for weight in module.parameters()]
     offsets = np.cumsum([0, *(weight.numel() for weight in module.parameters())]).tolist()
-    places = tuple((place[0], place[1], offset) for place, offset in zip(places, offsets[:-1], strict=True))
-    monkeypatch.setattr(layers, "_layout", lambda *arguments: (offsets[-1], places))
+    layout = tuple((place[0], place[1], offset) for place, offset in zip(layout, offsets[:-1], strict=True))
+    monkeypatch.setattr(layers, "_memory_layout", lambda *arguments: (offsets[-1], layout))
     torch.manual_seed(0)
     inputs, state = torch.randn(5, 9, 12), torch.randn(5, 20 if cell == "gru" else 40) / 2
-    found = []
-    for run in (layers.run_plainly, layers.run_narrow):
+    results = []
+    for run in (layers.run_torch, layers.run_cudnn_bf16):
         outputs, after = run(module, inputs, state)
         module.zero_grad()
         (outputs.float().square().sum() + after.sum()).backward()
-        found.append([outputs.float(), after, *(weight.grad for weight in module.parameters())])
+        results.append([outputs.float(), after, *(weight.grad for weight in module.parameters())])
         with torch.no_grad():
             assert torch.allclose(run(module, inputs, state)[0], outputs, atol=1e-2)
-    for one, other in zip(*found, strict=True):
-        assert other.dtype == torch.float32
-        assert (one - other).norm() < 0.02 * one.norm()
+    for expected, actual in zip(*results, strict=True):
+        assert actual.dtype == torch.float32
+        assert (expected - actual).norm() < 0.02 * expected.norm()
 
 
 # What does not fit is refused in the same line for every number of rows; what fits works for every number of rows.
@@ -274,16 +274,16 @@ FEW, MANY = 3, 9
 
 def refused(call, rows=(FEW, MANY)):
     """The one line in which each number of rows is refused, shapes aside."""
-    told = set()
+    messages = set()
     for number in rows:
         with pytest.raises(ArgumentError) as error:
             call(number)
         line = str(error.value)
         assert "\n" not in line
         assert isinstance(error.value, ChargenError)
-        told.add(re.sub(r"\([\d, ]*\)", "(shape)", line))
-    assert len(told) == 1
-    return told.pop()
+        messages.add(re.sub(r"\([\d, ]*\)", "(shape)", line))
+    assert len(messages) == 1
+    return messages.pop()
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
@@ -426,10 +426,10 @@ def test_a_model_in_another_type_reads_and_learns_alike_for_any_number_of_rows(c
     expected = logits_of(model, ids)
     for rows in (FEW, MANY):
         logits, state = other(ids[:rows, :2])
-        more, state = other(ids[:rows, 2:], state)
+        later_logits, state = other(ids[:rows, 2:], state)
         assert logits.dtype == kind
         assert {layer.dtype for layer in state} == {torch.promote_types(kind, torch.float32)}
-        assert (torch.cat([logits, more], 1) - expected[:rows]).abs().max() < error
+        assert (torch.cat([logits, later_logits], 1) - expected[:rows]).abs().max() < error
         other.zero_grad()
         values, _ = other.read(ids[:rows])
         loss = cross_entropy(values, other.output, ids[:rows])
@@ -437,20 +437,20 @@ def test_a_model_in_another_type_reads_and_learns_alike_for_any_number_of_rows(c
         assert loss.dtype == torch.promote_types(kind, torch.float32)
         assert all(weight.grad.dtype == kind for weight in other.parameters())
     with torch.autocast("cpu", torch.bfloat16):
-        found = [other(ids[:rows])[0][0].float() for rows in (FEW, MANY)]
-    assert (found[0] - found[1]).abs().max() < 0.1
-    assert (found[0] - expected[0]).abs().max() < 0.2
+        logits_by_rows = [other(ids[:rows])[0][0].float() for rows in (FEW, MANY)]
+    assert (logits_by_rows[0] - logits_by_rows[1]).abs().max() < 0.1
+    assert (logits_by_rows[0] - expected[0]).abs().max() < 0.2
 
 
 def test_products_in_float64_have_its_precision():
     model, ids = new_model(scale=1.0).double(), some_ids(MANY, 5)
     values, _ = model.read(ids)
     expected = torch.nn.functional.cross_entropy(model.output(values).flatten(0, 1), ids.flatten())
-    wanted = torch.autograd.grad(expected, list(model.parameters()), retain_graph=True)
+    expected_gradients = torch.autograd.grad(expected, list(model.parameters()), retain_graph=True)
     loss = cross_entropy(values, model.output, ids)
-    found = torch.autograd.grad(loss, list(model.parameters()))
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
     assert abs(loss.item() - expected.item()) < 1e-12
-    assert all((one - other).abs().max() < 1e-12 for one, other in zip(found, wanted, strict=True))
+    assert all((a - b).abs().max() < 1e-12 for a, b in zip(gradients, expected_gradients, strict=True))
 
 
 @pytest.mark.parametrize("tie", [False, True])
@@ -458,7 +458,7 @@ def test_products_in_float64_have_its_precision():
 def test_a_second_gradient_and_a_gradient_of_a_gradient_do_not_depend_on_the_number_of_rows(cell, tie):
     """Rows that are all the same have the same mean loss, however many they are."""
     config = ModelConfig(cell, 2, 6, None if tie else 5, dropout=0.0, tie_weights=tie)
-    model, found = CharModel(config, V), []
+    model, results = CharModel(config, V), []
     weights = list(model.parameters())
     for rows in (FEW, MANY):
         ids = some_ids(1, 6).expand(rows, 6)
@@ -468,16 +468,16 @@ def test_a_second_gradient_and_a_gradient_of_a_gradient_do_not_depend_on_the_num
         second = torch.autograd.grad(loss, weights, retain_graph=True)
         assert all(map(torch.equal, first, second))
         third = torch.autograd.grad(loss, weights, create_graph=True)
-        of_gradient = torch.autograd.grad(sum(one.pow(2).sum() for one in third), weights)
-        found.append([*first, *third, *of_gradient])
-        assert sum(one.abs().sum() for one in of_gradient) > 1e-3
-    for one, other in zip(*found, strict=True):
-        assert (one - other).abs().max() < 1e-5
+        of_gradient = torch.autograd.grad(sum(gradient.pow(2).sum() for gradient in third), weights)
+        results.append([*first, *third, *of_gradient])
+        assert sum(gradient.abs().sum() for gradient in of_gradient) > 1e-3
+    for gradient, other in zip(*results, strict=True):
+        assert (gradient - other).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_gradient_of_a_gradient_is_what_finite_differences_say(cell):
-    """By dropout too: its masks are the same on the way back and forth."""
+    """Dropout is part of the model: its masks are the same in the forward and the backward pass."""
     model, ids = new_model(cell, scale=1.0, dropout=0.5), some_ids(MANY, 4)
     weights = list(model.parameters())
 
@@ -486,7 +486,7 @@ def test_a_gradient_of_a_gradient_is_what_finite_differences_say(cell):
         return torch.autograd.grad(cross_entropy(values, model.output, ids), weights, create_graph=create)
 
     step = [torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) for weight in weights]
-    along = sum((one * other).sum() for one, other in zip(gradient(True), step, strict=True))
+    along = sum((values * other).sum() for values, other in zip(gradient(True), step, strict=True))
     product = torch.autograd.grad(along, weights)
     sides = []
     for sign in (1, -1):
@@ -524,12 +524,12 @@ def test_weights_without_a_gradient_get_none_and_the_others_get_theirs(cell, row
         cross_entropy(values, model.output, ids).backward()
         return {name: weight.grad for name, weight in model.named_parameters()}
 
-    whole = gradients()
+    all_gradients = gradients()
     for name, weight in model.named_parameters():
         weight.requires_grad_("forward_layers.1" in name or "hh" in name)
     for name, gradient in gradients().items():
-        wanted = "forward_layers.1" in name or "hh" in name
-        assert (gradient - whole[name]).abs().max() < 1e-5 if wanted else gradient is None
+        is_needed = "forward_layers.1" in name or "hh" in name
+        assert (gradient - all_gradients[name]).abs().max() < 1e-5 if is_needed else gradient is None
     for weight in model.parameters():
         weight.requires_grad_(False)
     assert not model(ids)[0].requires_grad
@@ -549,9 +549,9 @@ def test_what_torch_traces_or_transforms_is_what_it_would_be_for_few_rows(cell, 
     def loss(weights):
         return torch.func.functional_call(model, weights, (ids,))[0].pow(2).mean()
 
-    found = torch.func.grad(loss)(weights)
-    wanted = torch.autograd.grad(model(ids)[0].pow(2).mean(), list(weights.values()))
-    assert all((found[name] - one).abs().max() < 1e-4 for name, one in zip(weights, wanted, strict=True))
+    gradients = torch.func.grad(loss)(weights)
+    expected = torch.autograd.grad(model(ids)[0].pow(2).mean(), list(weights.values()))
+    assert all((gradients[name] - other).abs().max() < 1e-4 for name, other in zip(weights, expected, strict=True))
 
 
 def test_a_model_without_memory_tells_its_shapes():

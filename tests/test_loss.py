@@ -21,7 +21,7 @@ def layer(inputs, size):
 
 def compare(values, output, targets, fixed=None, block=2**21, tolerance=1e-6):
     """Loss and gradients in blocks beside those of one product."""
-    found = []
+    results = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(loss.BLOCK, "cpu", block)
         for in_blocks in (True, False):
@@ -35,21 +35,21 @@ def compare(values, output, targets, fixed=None, block=2**21, tolerance=1e-6):
                     logits = logits + fixed[0] @ fixed[1].t() + fixed[2]
                 result = functional.cross_entropy(logits.flatten(0, -2), targets.flatten())
             (3 * result).backward()
-            found.append([result.detach(), values.grad, output.weight.grad, output.bias.grad])
-    for fast, plain in zip(*found, strict=True):
-        torch.testing.assert_close(fast, plain, atol=tolerance, rtol=1e-5)
+            results.append([result.detach(), values.grad, output.weight.grad, output.bias.grad])
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, atol=tolerance, rtol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.integers(1, 5), turns=st.integers(1, 7), inputs=st.integers(1, 9), size=st.integers(1, 40),
-    block=st.integers(1, 300), seed=st.integers(0, 9), scale=st.sampled_from([0.1, 1.0, 30.0]), beside=st.booleans(),
+    rows=st.integers(1, 5), positions=st.integers(1, 7), inputs=st.integers(1, 9), size=st.integers(1, 40),
+    block=st.integers(1, 300), seed=st.integers(0, 9), scale=st.sampled_from([0.1, 1.0, 30.0]), has_fixed=st.booleans(),
 )  # fmt: skip
-def test_blocks_agree_with_one_product(rows, turns, inputs, size, block, seed, scale, beside):
+def test_blocks_agree_with_one_product(rows, positions, inputs, size, block, seed, scale, has_fixed):
     torch.manual_seed(seed)
-    fixed = (torch.randn(rows, turns, 4), torch.randn(size, 4), torch.randn(size)) if beside else None
-    targets = torch.randint(size, (rows, turns))
-    compare(scale * torch.randn(rows, turns, inputs), layer(inputs, size), targets, fixed, block, 2e-5)
+    fixed = (torch.randn(rows, positions, 4), torch.randn(size, 4), torch.randn(size)) if has_fixed else None
+    targets = torch.randint(size, (rows, positions))
+    compare(scale * torch.randn(rows, positions, inputs), layer(inputs, size), targets, fixed, block, 2e-5)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
@@ -76,18 +76,18 @@ def test_costs_are_each_characters():
     expected = functional.cross_entropy(output(values), targets, reduction="none")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(loss.BLOCK, "cpu", 30)
-        found = costs(values, output, targets)
-        torch.testing.assert_close(found, expected.detach(), atol=1e-6, rtol=1e-6)
+        nats = costs(values, output, targets)
+        torch.testing.assert_close(nats, expected.detach(), atol=1e-6, rtol=1e-6)
         with torch.inference_mode():
             torch.testing.assert_close(cross_entropy(values, output, targets), expected.mean(), atol=1e-6, rtol=1e-6)
     assert costs(values[:0], output, targets[:0]).shape == (0,)
 
 
 def test_no_gradient_enters_what_is_fixed():
-    beside, weight, bias = (torch.randn(shape, requires_grad=True) for shape in ((5, 4), (7, 4), (7,)))
+    values, weight, bias = (torch.randn(shape, requires_grad=True) for shape in ((5, 4), (7, 4), (7,)))
     output = layer(3, 7)
-    cross_entropy(torch.randn(5, 3), output, torch.zeros(5, dtype=torch.long), (beside, weight, bias)).backward()
-    assert beside.grad is weight.grad is bias.grad is None
+    cross_entropy(torch.randn(5, 3), output, torch.zeros(5, dtype=torch.long), (values, weight, bias)).backward()
+    assert values.grad is weight.grad is bias.grad is None
     assert output.weight.grad is not None
 
 
@@ -145,7 +145,7 @@ def both(kind, rows, inputs, size, block, seed=0, scale=1.0):
     values = (scale * torch.randn(rows, inputs, generator=generator)).to(kind).requires_grad_()
     targets = torch.randint(size, (rows,), generator=generator)
     output = layer(inputs, size)
-    found = []
+    results = []
     for compiled in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loss, "available", lambda compiled=compiled: compiled)
@@ -155,26 +155,26 @@ def both(kind, rows, inputs, size, block, seed=0, scale=1.0):
             with torch.autocast("cpu", torch.bfloat16, enabled=kind == BF16):
                 result = cross_entropy(values, output, targets)
             result.backward()
-            found.append([result.detach(), values.grad.float(), output.weight.grad, output.bias.grad])
-    return found
+            results.append([result.detach(), values.grad.float(), output.weight.grad, output.bias.grad])
+    return results
 
 
 @settings(max_examples=60, deadline=None)
 @given(kinds, st.integers(1, 100), st.integers(1, 20), st.integers(1, 100), st.integers(1, 9000), st.integers(0, 9))
 def test_compiled_and_plain_losses_agree(kind, rows, inputs, size, block, seed):
     torch.manual_seed(seed)
-    ours, theirs = both(kind, rows, inputs, size, block, seed)
-    assert abs(ours[0] - theirs[0]) < 1e-5 * max(1, abs(theirs[0]))
-    for one, other in zip(ours[1:], theirs[1:], strict=True):
-        assert (one - other).norm() <= error_of(kind) * other.norm() + 1e-6
-    torch.testing.assert_close(ours[3], theirs[3], atol=1e-6, rtol=1e-4)
+    compiled, plain = both(kind, rows, inputs, size, block, seed)
+    assert abs(compiled[0] - plain[0]) < 1e-5 * max(1, abs(plain[0]))
+    for gradient, expected in zip(compiled[1:], plain[1:], strict=True):
+        assert (gradient - expected).norm() <= error_of(kind) * expected.norm() + 1e-6
+    torch.testing.assert_close(compiled[3], plain[3], atol=1e-6, rtol=1e-4)
 
 
 @every_kind
 def test_compiled_losses_of_large_logits(kind):
-    ours, theirs = both(kind, 40, 8, 70, 9000, scale=1e4)
-    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=0)
-    assert (ours[2] - theirs[2]).norm() <= error_of(kind) * theirs[2].norm()
+    compiled, plain = both(kind, 40, 8, 70, 9000, scale=1e4)
+    torch.testing.assert_close(compiled[0], plain[0], rtol=1e-5, atol=0)
+    assert (compiled[2] - plain[2]).norm() <= error_of(kind) * plain[2].norm()
 
 
 def test_no_gradient_is_subnormal():
@@ -185,8 +185,10 @@ def test_no_gradient_is_subnormal():
         output.bias[7] = -1e4
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        plain = loss._to_errors
-        patch.setattr(loss, "_to_errors", lambda logits, *rest: (plain(logits, *rest), seen.append(logits.clone()))[0])
+        plain = loss._to_gradient
+        patch.setattr(
+            loss, "_to_gradient", lambda logits, *rest: (plain(logits, *rest), seen.append(logits.clone()))[0]
+        )
         cross_entropy(values, output, torch.zeros(4096, dtype=torch.long))
     (errors,) = seen
     assert errors.shape == (4096, 64)
@@ -195,14 +197,14 @@ def test_no_gradient_is_subnormal():
 
 @every_kind
 def test_the_number_of_threads_changes_no_bit(monkeypatch, pools, kind):
-    found = []
+    results = []
     for number in (1, 2, 3):
         monkeypatch.setattr(threads, "threads", lambda number=number: number)
         threads._pool.cache_clear()
         torch.manual_seed(0)
-        found.append(both(kind, 200, 8, 40, 90 * 64)[0])
-    for other in found[1:]:
-        assert all(map(torch.equal, found[0], other))
+        results.append(both(kind, 200, 8, 40, 90 * 64)[0])
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -248,13 +250,13 @@ def every_path(values, output, targets, fixed=None):
 def test_targets_that_do_not_fit_are_refused_in_the_same_line_by_every_path(rows, wrong):
     values, output = torch.randn(rows, 3, 4), layer(4, 7)
     targets = torch.arange(rows * 3).reshape(rows, 3) % 7
-    told = set()
+    messages = set()
     for path in every_path(values, output, wrong(targets)):
         with pytest.raises(ArgumentError) as error:
             path()
-        told.add(str(error.value))
-    assert len(told) == 1
-    assert told.pop().startswith("targets ")
+        messages.add(str(error.value))
+    assert len(messages) == 1
+    assert messages.pop().startswith("targets ")
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,10 @@ def reference_logits(file, ids):
     return np.array(rows)
 
 
-def same(one, other):
-    return one.describe() == other.describe() and all(
-        np.array_equal(one.arrays[name], other.arrays[name]) and one.arrays[name].dtype == other.arrays[name].dtype
-        for name in one.arrays | other.arrays
+def same(file, other):
+    return file.describe() == other.describe() and all(
+        np.array_equal(file.arrays[name], other.arrays[name]) and file.arrays[name].dtype == other.arrays[name].dtype
+        for name in file.arrays | other.arrays
     )
 
 
@@ -133,9 +133,9 @@ def test_a_model_comes_back_from_its_file_alone(tmp_path, cell, layers, hidden, 
     arrays = {name: draws.standard_normal(shape).astype("f4") for name, shape in shapes.items()}
     file = ModelFile(config, vocabulary, arrays, np.arange(len(vocabulary)) + 1, training=training)
     save_model(tmp_path / "m", file)
-    found = read_model(tmp_path / "m")
-    assert same(found, file)
-    assert found.vocabulary == vocabulary
+    loaded = read_model(tmp_path / "m")
+    assert same(loaded, file)
+    assert loaded.vocabulary == vocabulary
     model = load_model(tmp_path / "m")
     assert all(torch.equal(weight, torch.from_numpy(arrays[name])) for name, weight in model.state_dict().items())
 
@@ -163,9 +163,9 @@ def test_loading_never_touches_trained_biases(tmp_path):
         if "bias" in name:
             array[:] = np.linspace(-3, 0.5, array.size, dtype="f4")
     save_model(tmp_path / "m", file)
-    found = load_model(tmp_path / "m").state_dict()
+    weights = load_model(tmp_path / "m").state_dict()
     for name, array in file.arrays.items():
-        assert torch.equal(found[name], torch.from_numpy(array)), name
+        assert torch.equal(weights[name], torch.from_numpy(array)), name
 
 
 def test_a_model_is_built_where_it_is_asked_for(tmp_path):
@@ -327,9 +327,9 @@ def test_a_description_that_is_wrong_is_refused_in_words(tmp_path, words, change
 def test_counts_may_be_0_and_as_large_as_their_sum_can_be(tmp_path):
     counts = [2**63 - 1 - 2**60, 2**60] + [0] * 8
     changed_file(tmp_path / "m", lambda d: d.update(counts=counts))
-    found = read_model(tmp_path / "m").counts
-    assert found.dtype == np.int64
-    assert found.tolist() == counts
+    read_counts = read_model(tmp_path / "m").counts
+    assert read_counts.dtype == np.int64
+    assert read_counts.tolist() == counts
 
 
 @pytest.mark.parametrize("folded", [["x", "y"], ["xx", "yyy"]])
@@ -357,8 +357,8 @@ def test_more_characters_than_a_header_holds_are_told_in_one_line_and_the_file_s
     save_model(tmp_path / "m", small_model())
     before = (tmp_path / "m").read_bytes()
     file = small_model(num_layers=1, hidden_size=2, characters="".join(map(chr, range(0x20000, 0x20000 + 60_000))))
-    told = r"cannot write .*m: its description takes [0-9,]+ bytes, more than 1,000,000; fold .* 60,000 .*--min-count"
-    with pytest.raises(SettingError, match=told):
+    line = r"cannot write .*m: its description takes [0-9,]+ bytes, more than 1,000,000; fold .* 60,000 .*--min-count"
+    with pytest.raises(SettingError, match=line):
         save_model(tmp_path / "m", file)
     assert (tmp_path / "m").read_bytes() == before
 
@@ -368,10 +368,10 @@ def test_raw_bytes_come_back_and_only_with_a_reading_that_says_so(tmp_path):
         small_model(unit="byte"), vocabulary=Vocabulary(RAW_BYTES, unit="byte"), reading=ReadingConfig("raw")
     )
     save_model(tmp_path / "m", raw)
-    found = read_model(tmp_path / "m")
-    assert found.vocabulary.raw
-    assert found.vocabulary == raw.vocabulary
-    assert found.reading == raw.reading
+    loaded = read_model(tmp_path / "m")
+    assert loaded.vocabulary.raw
+    assert loaded.vocabulary == raw.vocabulary
+    assert loaded.reading == raw.reading
     for vocabulary, encoding in ((raw.vocabulary, "utf-8"), (Vocabulary(unit="byte"), "raw")):
         with pytest.raises(ValueError, match="raw goes with"):
             save_model(tmp_path / "m", dataclasses.replace(raw, vocabulary=vocabulary, reading=ReadingConfig(encoding)))
@@ -424,9 +424,9 @@ def test_a_file_that_is_something_else_is_called_what_it_is(tmp_path, name):
 
 def test_a_damaged_model_is_called_nothing_else(tmp_path):
     save_model(tmp_path / "m", small_model())
-    whole = (tmp_path / "m").read_bytes()
-    for at in (3, 8, 9, 40, len(whole) - 1):
-        (tmp_path / "m").write_bytes(whole[:at] + bytes([whole[at] ^ 0x21]) + whole[at + 1 :])
+    content = (tmp_path / "m").read_bytes()
+    for at in (3, 8, 9, 40, len(content) - 1):
+        (tmp_path / "m").write_bytes(content[:at] + bytes([content[at] ^ 0x21]) + content[at + 1 :])
         with pytest.raises(ModelFileError, match=r"header|checksum|damaged|chargen did not write it"):
             read_model(tmp_path / "m")
 

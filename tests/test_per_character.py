@@ -54,43 +54,45 @@ def model(cell: str = "lstm", unit: str = "character", ways: str = "two") -> Mod
 
 def text_of(unit: str, length: int, seed: int = 0) -> str:
     letters = {"byte": "ab é字😀\n", "folded": LETTERS + FOLDED, "character": LETTERS}[unit]
-    return "".join(letters[one] for one in np.random.default_rng(seed).integers(0, len(letters), length))
+    return "".join(letters[letter] for letter in np.random.default_rng(seed).integers(0, len(letters), length))
 
 
 def by_hand(file: ModelFile, ids: np.ndarray) -> dict[str, np.ndarray]:
     """The log-probability of every id (N,) by each judge, one step after the other."""
-    found = {}
+    log_probs = {}
     share = np.log(file.counts / file.counts.sum())[None]
     logits, outputs = {}, {}
     for direction in file.config.directions:
         stepper = NumpyStepper(file.config, file.arrays, direction)
         row, state = share, stepper.start(1)
         rows, values = [], []
-        for one in ids if direction == "forward" else ids[::-1]:
+        for character_id in ids if direction == "forward" else ids[::-1]:
             rows.append(row)
             values.append(state[-1][:, : file.config.hidden_size])
-            row, state = stepper.step(np.array([one]), state)
+            row, state = stepper.step(np.array([character_id]), state)
         order = 1 if direction == "forward" else -1
         logits[direction], outputs[direction] = rows[::order], values[::order]
-        found[direction] = np.array([log_softmax(row[0])[one] for row, one in zip(logits[direction], ids, strict=True)])
+        log_probs[direction] = np.array(
+            [log_softmax(row[0])[at] for row, at in zip(logits[direction], ids, strict=True)]
+        )
     if file.config.bidirectional:
         cloze = NumpyCloze(file.arrays)
         judged = []
-        for at, one in enumerate(ids):
+        for at, character_id in enumerate(ids):
             if at == 0:
-                judged.append(found["backward"][0])
+                judged.append(log_probs["backward"][0])
             elif at == len(ids) - 1:
-                judged.append(found["forward"][-1])
+                judged.append(log_probs["forward"][-1])
             else:
                 left, right = outputs["forward"][at], outputs["backward"][at]
                 row = cloze.logits(left, right, logits["forward"][at], logits["backward"][at])[0, 0]
-                judged.append(log_softmax(row)[one])
-        found["cloze"] = np.array(judged)
-    return found
+                judged.append(log_softmax(row)[character_id])
+        log_probs["cloze"] = np.array(judged)
+    return log_probs
 
 
 def values(scores: list[CharacterScore], judge: str) -> list[float]:
-    return [getattr(one, judge) for one in scores]
+    return [getattr(entry, judge) for entry in scores]
 
 
 def judges_of(file: ModelFile) -> tuple[str, ...]:
@@ -108,19 +110,19 @@ def test_scores_are_those_of_a_loop_over_states(cell: str, unit: str, length: in
     for ways in ("two", "one") if length <= WINDOW else ("two",):
         file, text = model(cell, unit, ways), text_of(unit, length)
         scores = score(file, text, by=default_judge(file), num_alternatives=0)
-        assert "".join(one.character for one in scores) == text
+        assert "".join(entry.character for entry in scores) == text
         ids = file.vocabulary.encode(text)
-        sizes = [len(one.encode()) for one in text] if unit == "byte" else [1] * len(text)
+        sizes = [len(character.encode()) for character in text] if unit == "byte" else [1] * len(text)
         owners = np.repeat(np.arange(len(text)), sizes)
-        share = np.array([math.log(4) if one in FOLDED and unit == "folded" else 0.0 for one in text])
+        share = np.array([math.log(4) * (character in FOLDED and unit == "folded") for character in text])
         for judge, log_probs in by_hand(file, ids).items():
             expected = np.bincount(owners, log_probs, len(text)) - share
-            told = [at for at, size in enumerate(sizes) if judge != "cloze" or size == 1]
-            found = [getattr(scores[at], judge) for at in told]
-            assert found == pytest.approx(expected[told], abs=1e-4), judge
-            assert {getattr(scores[at], judge) for at in set(range(len(text))) - set(told)} <= {None}
+            scored = [at for at, size in enumerate(sizes) if judge != "cloze" or size == 1]
+            actual = [getattr(scores[at], judge) for at in scored]
+            assert actual == pytest.approx(expected[scored], abs=1e-4), judge
+            assert {getattr(scores[at], judge) for at in set(range(len(text))) - set(scored)} <= {None}
         if ways == "one":
-            assert {one.backward for one in scores} | {one.cloze for one in scores} <= {None}
+            assert {score.backward for score in scores} | {score.cloze for score in scores} <= {None}
 
 
 def test_the_window_is_where_the_lengths_above_look_for_its_border() -> None:
@@ -133,14 +135,14 @@ def test_windows_change_nothing(kind: Kind, length: int, window: int) -> None:
     file = model(*kind)
     ids = file.vocabulary.encode(text_of(kind[1], length))
     torch_model, first = build_model(file), np.log(file.counts)
-    (whole,) = read_both_ways(torch_model, ids, first, window=len(ids))
+    (single_window,) = read_both_ways(torch_model, ids, first, window=len(ids))
     parts = list(read_both_ways(torch_model, ids, first, window=window))
     assert [part.start for part in parts] == list(range(0, len(ids), window))
     for judge in JUDGES:
         if judge in judges_of(file):
             joined = np.concatenate([getattr(part, judge) for part in parts])
             assert joined.shape == (len(ids), len(file.vocabulary))
-            np.testing.assert_allclose(joined, getattr(whole, judge), rtol=0, atol=1e-5)
+            np.testing.assert_allclose(joined, getattr(single_window, judge), rtol=0, atol=1e-5)
         else:
             assert all(getattr(part, judge) is None for part in parts)
 
@@ -158,7 +160,7 @@ def test_no_window_border_lets_a_prediction_see_more_or_less(window: int) -> Non
     for judge, sees in (("forward", "before"), ("backward", "after"), ("cloze", "both")):
 
         def predict(ids: np.ndarray, judge: str = judge) -> np.ndarray:
-            return np.concatenate([getattr(one, judge) for one in read_both_ways(torch_model, ids, first, window)])
+            return np.concatenate([getattr(part, judge) for part in read_both_ways(torch_model, ids, first, window)])
 
         assert check_causality(predict, len(file.vocabulary), sees) == []
 
@@ -177,8 +179,8 @@ def test_sums_of_folded_and_unseen_characters_are_those_of_evaluate(cell: str, t
     scores = score(file, text, by=direction, unknown="replace")
     result = evaluate(build_model(file), file.vocabulary, text, direction=direction)
     edge = -1 if direction == "backward" else 0
-    one = file.vocabulary.encode(text[edge], "replace")[0]
-    first = math.log(file.counts[one] / file.counts.sum())
+    edge_id = file.vocabulary.encode(text[edge], "replace")[0]
+    first = math.log(file.counts[edge_id] / file.counts.sum())
     first -= math.log(4) if text[edge] in FOLDED + "é字" else 0
     first -= math.log(CODE_POINTS - 13) if text[edge] in "é字" else 0
     assert values(scores, direction)[edge] == pytest.approx(first, abs=1e-5)
@@ -189,7 +191,7 @@ def test_sums_of_folded_and_unseen_characters_are_those_of_evaluate(cell: str, t
 @pytest.mark.parametrize("unit", ["character", "byte"])
 def test_sums_are_those_of_evaluate(unit: str, direction: str) -> None:
     file, text = model("gru", unit), text_of(unit, 400, 3)
-    nats = [-one for one in values(score(file, text, by=direction), direction)]
+    nats = [-log_prob for log_prob in values(score(file, text, by=direction), direction)]
     result = evaluate(build_model(file), file.vocabulary, text, direction=direction)
     counted = nats[:-1] if direction == "backward" else nats[1:]
     assert math.fsum(counted) == pytest.approx(result.nats, rel=1e-5)
@@ -199,7 +201,7 @@ def test_sums_are_those_of_evaluate(unit: str, direction: str) -> None:
 def test_an_unseen_character_pays_for_its_place_in_all_three() -> None:
     """In the same place two characters without an id of their own differ by ln(places) only."""
     file, beyond = model("lstm", "folded"), math.log(CODE_POINTS - 13)
-    folded, unseen = (score(file, f"abx{one}cd", unknown="replace") for one in "y字")
+    folded, unseen = (score(file, f"abx{character}cd", unknown="replace") for character in "y字")
     for judge in JUDGES:
         differences = np.subtract(values(folded, judge), values(unseen, judge))
         assert differences == pytest.approx([0, 0, 0, beyond, 0, 0], abs=1e-9)
@@ -229,18 +231,18 @@ def test_the_edges_are_judged_by_what_there_is(kind: Kind, length: int, seed: in
 @pytest.mark.parametrize("text", ["a", "h", "x"])
 def test_a_single_character_is_judged_by_the_counts(text: str) -> None:
     file = model("lstm", "folded")
-    (found,) = score(file, text)
+    (entry,) = score(file, text)
     at = file.vocabulary.encode(text)[0]
     expected = math.log(file.counts[at] / file.counts.sum() / (4 if text == "x" else 1))
-    assert [found.forward, found.backward, found.cloze] == pytest.approx([expected] * 3, abs=1e-5)
+    assert [entry.forward, entry.backward, entry.cloze] == pytest.approx([expected] * 3, abs=1e-5)
 
 
 def test_a_character_that_was_never_counted_is_not_impossible() -> None:
     file = small_model(bidirectional=True)
     file.counts[2] = 0
-    (found,) = score(file, file.vocabulary.characters[2])
-    assert found.forward == pytest.approx(math.log(1e-9 / file.counts.sum()), abs=1e-5)
-    assert found.unlikely
+    (entry,) = score(file, file.vocabulary.characters[2])
+    assert entry.forward == pytest.approx(math.log(1e-9 / file.counts.sum()), abs=1e-5)
+    assert entry.unlikely
 
 
 # What is unlikely, and what the judge would rather read.
@@ -261,30 +263,30 @@ def test_unlikely_is_below_the_threshold_and_alternatives_are_likelier(
     by = by if kind[2] == "two" else "forward"
     scores = score(file, text, by=by, threshold=threshold, num_alternatives=num, unknown="skip")
     known = set(text) if kind[1] == "byte" else set(file.vocabulary.characters + file.vocabulary.folded)
-    alone = [one for one in scores if one.character in known]
-    assert [one.character for one in scores] == list(text)
-    for one in scores:
-        if one.character not in known:
-            assert one == CharacterScore(one.character, None, None, None, unlikely=True, alternatives=())
+    known_scores = [entry for entry in scores if entry.character in known]
+    assert [entry.character for entry in scores] == list(text)
+    for entry in scores:
+        if entry.character not in known:
+            assert entry == CharacterScore(entry.character, None, None, None, unlikely=True, alternatives=())
             continue
-        judges = [by] if getattr(one, by) is not None else ["forward", "backward"]
-        chance = math.exp(max(getattr(one, name) for name in judges))
-        assert one.unlikely == (chance < threshold) or chance == pytest.approx(threshold, rel=1e-12)
-        shares = [share for _, share in one.alternatives]
-        names = [name for name, _ in one.alternatives]
+        judges = [by] if getattr(entry, by) is not None else ["forward", "backward"]
+        chance = math.exp(max(getattr(entry, name) for name in judges))
+        assert entry.unlikely == (chance < threshold) or chance == pytest.approx(threshold, rel=1e-12)
+        shares = [share for _, share in entry.alternatives]
+        names = [name for name, _ in entry.alternatives]
         assert len(names) == len(set(names)) <= num
-        assert one.character not in names
+        assert entry.character not in names
         assert all(share > chance for share in shares)
         assert shares == sorted(shares, reverse=True)
         assert sum(shares) <= 1 + 1e-9
         assert all(len(name) == 1 for name in names)
         assert set(names) <= set(map(chr, range(128)) if kind[1] == "byte" else file.vocabulary.characters)
-        if not one.unlikely:
+        if not entry.unlikely:
             assert names == []
     # What is skipped is in nobody's context.
-    left = "".join(one.character for one in alone)
-    again = score(file, left, by=by, threshold=threshold, num_alternatives=num)
-    assert again == alone
+    known_text = "".join(entry.character for entry in known_scores)
+    again = score(file, known_text, by=by, threshold=threshold, num_alternatives=num)
+    assert again == known_scores
 
 
 @pytest.mark.parametrize("unit", ["character", "folded"])
@@ -294,28 +296,28 @@ def test_alternatives_are_the_likeliest_there_are(unit: str, by: str) -> None:
     torch_model, names = build_model(file), file.vocabulary.characters
     (window,) = read_both_ways(torch_model, file.vocabulary.encode(text), np.log(file.counts))
     for num in (0, 1, 3, 20):
-        for at, one in enumerate(score(file, text, by=by, threshold=1, num_alternatives=num)):
+        for at, entry in enumerate(score(file, text, by=by, threshold=1, num_alternatives=num)):
             row = log_softmax(getattr(window, by)[at])
             own = row[file.vocabulary.encode(text[at])[0]] - (math.log(4) if text[at] in FOLDED else 0)
             shares = {name: math.exp(value) for name, value in zip(names, row, strict=False) if value > own}
             better = sorted(shares, key=lambda name: -shares[name])[:num]
-            assert [name for name, _ in one.alternatives] == better
-            assert [share for _, share in one.alternatives] == pytest.approx([shares[name] for name in better])
+            assert [name for name, _ in entry.alternatives] == better
+            assert [share for _, share in entry.alternatives] == pytest.approx([shares[name] for name in better])
 
 
 @pytest.mark.parametrize("by", JUDGES)
 def test_a_threshold_of_0_flags_nothing_and_of_1_everything(by: str) -> None:
     file, text = model(), text_of("character", 100)
-    assert not any(one.unlikely for one in score(file, text, by=by, threshold=0))
-    assert all(one.unlikely for one in score(file, text, by=by, threshold=1))
-    assert {one.alternatives for one in score(file, text, by=by, threshold=0)} == {()}
+    assert not any(entry.unlikely for entry in score(file, text, by=by, threshold=0))
+    assert all(entry.unlikely for entry in score(file, text, by=by, threshold=1))
+    assert {entry.alternatives for entry in score(file, text, by=by, threshold=0)} == {()}
 
 
 def test_who_judges_moves_no_figure() -> None:
     file, text = model(), text_of("character", 300)
-    found = [score(file, text, by=by) for by in JUDGES]
+    all_scores = [score(file, text, by=by) for by in JUDGES]
     for judge in JUDGES:
-        assert len({tuple(values(one, judge)) for one in found}) == 1
+        assert len({tuple(values(scores, judge)) for scores in all_scores}) == 1
 
 
 def test_a_character_of_several_bytes_is_the_sum_of_its_bytes_and_gets_no_alternatives() -> None:
@@ -329,13 +331,13 @@ def test_a_character_of_several_bytes_is_the_sum_of_its_bytes_and_gets_no_altern
     assert scores[1].unlikely
     assert scores[1].alternatives == ()
     assert scores[0].alternatives
-    assert all(name.isascii() for one in scores for name, _ in one.alternatives)
+    assert all(name.isascii() for entry in scores for name, _ in entry.alternatives)
 
 
 def test_where_bytes_have_no_cloze_score_both_directions_must_find_a_character_unlikely() -> None:
     file = model("gru", "byte")
     (_, middle, _) = score(file, "a字b")
-    low, high = sorted(math.exp(one) for one in (middle.forward, middle.backward))
+    low, high = sorted(math.exp(log_prob) for log_prob in (middle.forward, middle.backward))
     for threshold, expected in ((low * 0.99, False), (math.sqrt(low * high), False), (high * 1.01, True)):
         assert score(file, "a字b", threshold=threshold)[1].unlikely is expected
         for by in ("forward", "backward"):
@@ -354,11 +356,11 @@ def test_unknown_characters_stop_or_are_flagged_or_replaced() -> None:
             score(file, "aéb", unknown="error")
     with pytest.raises(DataError, match="no unknown symbol"):
         score(plain, "aéb", unknown="replace")
-    found = score(plain, "éaéébé", unknown="skip", threshold=0)
-    assert [one.forward is None for one in found] == [True, False, True, True, False, True]
-    assert [one.unlikely for one in found] == [True, False, True, True, False, True]
-    assert [one for one in found if one.forward is not None] == score(plain, "ab", threshold=0)
-    assert score(plain, "é字", unknown="skip") == [CharacterScore(one, None, None, None, True, ()) for one in "é字"]
+    scores = score(plain, "éaéébé", unknown="skip", threshold=0)
+    assert [score.forward is None for score in scores] == [True, False, True, True, False, True]
+    assert [score.unlikely for score in scores] == [True, False, True, True, False, True]
+    assert [score for score in scores if score.forward is not None] == score(plain, "ab", threshold=0)
+    assert score(plain, "é字", unknown="skip") == [CharacterScore(sign, None, None, None, True, ()) for sign in "é字"]
     assert score(folded, "aéb", unknown="replace")[1].forward is not None
 
 
@@ -367,17 +369,17 @@ def test_unknown_characters_are_flagged_by_default() -> None:
     assert score(plain, "éaébé") == score(plain, "éaébé", unknown="skip")
     assert score(folded, "éaxbé") == score(folded, "éaxbé", unknown="replace")
     for file in (plain, folded):
-        assert [one.unlikely for one in score(file, "éaxbé", threshold=0)][::4] == [True, True]
+        assert [entry.unlikely for entry in score(file, "éaxbé", threshold=0)][::4] == [True, True]
     assert score(model("lstm", "byte"), "a\ud800b")[1].forward is None
 
 
 def test_cloze_judges_where_the_model_has_it_and_else_what_stands_before() -> None:
     text = text_of("character", 60)
     for ways, by in (("two", "cloze"), ("one", "forward")):
-        found = score(model("lstm", "character", ways), text, threshold=0.2)
-        assert found == score(model("lstm", "character", ways), text, by=by, threshold=0.2)
-        assert (found.by, found.threshold) == (by, 0.2)
-        assert any(one.unlikely for one in found)
+        scores = score(model("lstm", "character", ways), text, threshold=0.2)
+        assert scores == score(model("lstm", "character", ways), text, by=by, threshold=0.2)
+        assert (scores.by, scores.threshold) == (by, 0.2)
+        assert any(entry.unlikely for entry in scores)
 
 
 @pytest.mark.parametrize("ways", ["one", "two"])
@@ -415,43 +417,42 @@ def test_what_is_no_text_is_named_as_such(text: Any) -> None:
 
 def test_scores_show_themselves_in_one_line() -> None:
     file, text = model(), text_of("character", 500)
-    found = score(file, text)
-    shown = repr(found)
+    scores = score(file, text)
+    shown = repr(scores)
     assert shown.startswith(f"Scores({text[:40]!r}…: ")
-    unlikely = sum(one.unlikely for one in found)
+    unlikely = sum(entry.unlikely for entry in scores)
     assert f"{unlikely} of 500 characters unlikely by cloze, below 0.01" in shown
-    assert f"forward {-np.mean(values(found, 'forward')):.4f} nats per character" in shown
+    assert f"forward {-np.mean(values(scores, 'forward')):.4f} nats per character" in shown
     assert len(shown) < 200
     assert "\n" not in shown
     assert repr(score(file, "")) == "Scores('': 0 of 0 characters unlikely by cloze, below 0.01)"
 
 
 HOSTILE = '<script>alert(\'"&")</script> \x1b[2J\u202e\ud800 é\n'
+JOINERS = "\n\t\u200c\u200d"
 
 
 @given(st.text(st.sampled_from(HOSTILE + "ab") | st.characters(), max_size=60), st.sampled_from([0.0, 0.05, 1.0]))
 @settings(max_examples=60)
 def test_a_notebook_shows_the_text_and_nothing_in_it_is_markup(text: str, threshold: float) -> None:
     file = small_model(characters="".join(set(HOSTILE) - set("\ud800é")), bidirectional=True)
-    found = score(file, text, threshold=threshold)
-    shown = found._repr_html_()
+    scores = score(file, text, threshold=threshold)
+    shown = scores._repr_html_()
     parser = Spans()
     parser.feed(shown)
     parser.close()
     assert parser.tags <= {"pre", "span", "div"}
     assert not any(
-        one in shown
-        for one in text
-        if unicodedata.category(one) in ("Cc", "Cf", "Cs") and one not in "\n\t\u200c\u200d"
+        sign in shown for sign in text if unicodedata.category(sign) in ("Cc", "Cf", "Cs") and sign not in JOINERS
     )
     plain = "".join(
-        one if one.isprintable() or one in "\n\t\u200c\u200d" else one.encode("unicode_escape").decode() for one in text
+        sign if sign.isprintable() or sign in JOINERS else sign.encode("unicode_escape").decode() for sign in text
     )
     assert parser.text.replace("\u2423\n", "\n").replace("\u2423", " ") == plain.replace("\u2423", " ")
-    assert len(parser.titles) == sum(one.unlikely for one in found)
-    for title, one in zip(parser.titles, (one for one in found if one.unlikely), strict=True):
-        assert ("unknown" in title) == (one.forward is None)
-        assert all(repr(other) in title for other, _ in one.alternatives)
+    unlikely = [score for score in scores if score.unlikely]
+    for title, entry in zip(parser.titles, unlikely, strict=True):
+        assert ("unknown" in title) == (entry.forward is None)
+        assert all(repr(other) in title for other, _ in entry.alternatives)
 
 
 def test_a_long_text_is_shown_in_part_and_that_is_said() -> None:
@@ -494,9 +495,9 @@ def test_half_a_character_in_bytes_is_an_error(unknown: str) -> None:
 
 def test_half_a_character_in_bytes_is_flagged_where_unknown_ones_are_skipped() -> None:
     file = model("lstm", "byte")
-    found = score(file, "a\ud800b", unknown="skip")
-    assert found[1] == CharacterScore("\ud800", None, None, None, unlikely=True, alternatives=())
-    assert found[::2] == score(file, "ab")
+    scores = score(file, "a\ud800b", unknown="skip")
+    assert scores[1] == CharacterScore("\ud800", None, None, None, unlikely=True, alternatives=())
+    assert scores[::2] == score(file, "ab")
 
 
 # One-way models, settings, progress.
@@ -511,7 +512,8 @@ def test_a_one_way_model_judges_forward_only(by: str) -> None:
     assert "chargen train SOURCE --bidirectional" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert all(
-        one.forward is not None and one.backward is one.cloze is None for one in score(file, "abc", by="forward")
+        entry.forward is not None and entry.backward is entry.cloze is None
+        for entry in score(file, "abc", by="forward")
     )
 
 
@@ -571,18 +573,18 @@ def test_the_cloze_layer_in_numpy_is_the_one_in_torch(
     with torch.inference_mode():
         pairs = torch.from_numpy(left)[:, None].expand(-1, columns, -1), torch.from_numpy(right).expand(rows, -1, -1)
         expected = torch_model.between(*pairs).numpy()
-        forward, backward = (torch_model.output(torch.from_numpy(one)).numpy() for one in (left, right))
-    found = NumpyCloze(file.arrays).logits(left, right, forward, backward)
-    assert found.shape == (rows, columns, len(file.vocabulary))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        forward, backward = (torch_model.output(torch.from_numpy(outputs)).numpy() for outputs in (left, right))
+    logits = NumpyCloze(file.arrays).logits(left, right, forward, backward)
+    assert logits.shape == (rows, columns, len(file.vocabulary))
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
 
 
 def test_a_model_in_bf16_is_scored_as_its_own_rounded_weights() -> None:
     file, text = model(), text_of("character", 50)
     bits = rough(file)
     rounded = {name: (array.astype(np.uint32) << 16).view(np.float32) for name, array in bits.items()}
-    found, expected = (
+    scores, expected = (
         score(ModelFile(file.config, file.vocabulary, arrays, file.counts), text) for arrays in (bits, rounded)
     )
-    assert found == expected
-    assert values(found, "cloze") != values(score(file, text), "cloze")
+    assert scores == expected
+    assert values(scores, "cloze") != values(score(file, text), "cloze")

@@ -46,9 +46,9 @@ def signed(description, header=None, data=EIGHT):
     outer = entries if isinstance(entries, str) else json.dumps(entries)
     meta = '"__metadata__":' + json.dumps({tensor_file.KEY: inner})
     head = ("{" + meta + ("," if len(outer) > 2 else "") + outer[1:]).encode()
-    whole = struct.pack("<Q", len(head)) + head + data
-    digest = hashlib.sha256(whole).hexdigest()
-    return whole.replace(tensor_file._signature(tensor_file.ZEROS), tensor_file._signature(digest), 1)
+    unsigned = struct.pack("<Q", len(head)) + head + data
+    digest = hashlib.sha256(unsigned).hexdigest()
+    return unsigned.replace(tensor_file._digest_field(tensor_file.ZEROS), tensor_file._digest_field(digest), 1)
 
 
 def unpack(data, shapes=None):
@@ -58,12 +58,12 @@ def unpack(data, shapes=None):
 @settings(max_examples=60)
 @given(arrays_of, descriptions)
 def test_what_is_packed_comes_back_whole(arrays, description):
-    found, described = unpack(tensor_file.pack(arrays, {**description, "kind": KIND}), shapes_of(arrays))
-    assert found.keys() == arrays.keys()
+    unpacked, described = unpack(tensor_file.pack(arrays, {**description, "kind": KIND}), shapes_of(arrays))
+    assert unpacked.keys() == arrays.keys()
     for name, array in arrays.items():
-        assert found[name].dtype == array.dtype
-        assert found[name].shape == array.shape
-        assert found[name].tobytes() == array.tobytes()
+        assert unpacked[name].dtype == array.dtype
+        assert unpacked[name].shape == array.shape
+        assert unpacked[name].tobytes() == array.tobytes()
     digest = described.pop("sha256")
     assert len(digest) == 64
     assert described == {**description, "kind": KIND}
@@ -81,12 +81,12 @@ def test_equal_content_gives_equal_bytes_in_any_order(arrays, description):
 @given(arrays_of, descriptions)
 def test_the_safetensors_library_reads_the_file_and_finds_each_array_aligned(arrays, description):
     data = tensor_file.pack(arrays, description)
-    found = dict(safetensors.deserialize(data))
-    assert found.keys() == arrays.keys()
+    entries = dict(safetensors.deserialize(data))
+    assert entries.keys() == arrays.keys()
     for name, array in arrays.items():
-        assert found[name]["dtype"] == TYPES[array.dtype.str]
-        assert tuple(found[name]["shape"]) == array.shape
-        assert bytes(found[name]["data"]) == array.tobytes()
+        assert entries[name]["dtype"] == TYPES[array.dtype.str]
+        assert tuple(entries[name]["shape"]) == array.shape
+        assert bytes(entries[name]["data"]) == array.tobytes()
     (size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + size])
     assert size % 8 == 0
@@ -97,30 +97,30 @@ def test_the_description_is_readable_with_safetensors_alone(tmp_path):
     tensor_file.save(tmp_path / "f", {"x": np.ones(2, "f4")}, {"kind": KIND, "n": 1})
     with safetensors.safe_open(tmp_path / "f", "np") as file:
         described = json.loads(file.metadata()["chargen"])
-    whole = (tmp_path / "f").read_bytes()
-    zeroed = whole.replace(described["sha256"].encode(), b"0" * 64)
+    content = (tmp_path / "f").read_bytes()
+    zeroed = content.replace(described["sha256"].encode(), b"0" * 64)
     assert described == {"kind": KIND, "n": 1, "sha256": hashlib.sha256(zeroed).hexdigest()}
 
 
 @given(descriptions)
 def test_canonical_json_is_one_sorted_ascii_line(description):
-    text = tensor_file.canonical(description)
+    text = tensor_file.canonical_json(description)
     assert json.loads(text) == description
     assert text.isascii()
     assert "\n" not in text
-    assert text == tensor_file.canonical(dict(reversed(description.items())))
+    assert text == tensor_file.canonical_json(dict(reversed(description.items())))
 
 
 def test_canonical_json_has_no_spaces_and_refuses_nan():
-    assert tensor_file.canonical({"b": [1, 2], "a": None}) == '{"a":null,"b":[1,2]}'
+    assert tensor_file.canonical_json({"b": [1, 2], "a": None}) == '{"a":null,"b":[1,2]}'
     with pytest.raises(ValueError, match="JSON"):
-        tensor_file.canonical({"loss": float("nan")})
+        tensor_file.canonical_json({"loss": float("nan")})
 
 
 def test_strided_arrays_keep_their_values():
     array = np.arange(12, dtype="<f4").reshape(3, 4).T[::2]
-    found, _ = unpack(tensor_file.pack({"x": array}, {"kind": KIND}), {"x": array.shape})
-    assert (found["x"] == array).all()
+    unpacked, _ = unpack(tensor_file.pack({"x": array}, {"kind": KIND}), {"x": array.shape})
+    assert (unpacked["x"] == array).all()
 
 
 @pytest.mark.parametrize("dtype", ["f2", "i4", "i8", "u1", "u4", "bool", "c8", ">f4", ">f8", ">u2", "U1", "O"])
@@ -131,8 +131,8 @@ def test_a_type_that_could_not_be_read_back_is_refused_when_written(dtype):
 
 def test_a_description_may_hold_sixty_four_zeros_of_its_own():
     description = {"kind": KIND, "base": {"sha256": tensor_file.ZEROS}}
-    _, found = unpack(tensor_file.pack({}, description), {})
-    assert found["base"] == description["base"]
+    _, unpacked = unpack(tensor_file.pack({}, description), {})
+    assert unpacked["base"] == description["base"]
 
 
 def test_every_truncation_and_every_extension_is_detected():
@@ -302,9 +302,9 @@ def test_arrays_follow_each_other_and_nothing_follows_the_last():
     size = sum(array.nbytes for array in arrays.values())
     header = json.loads(data[8:-size])
     text = json.dumps({name: header[name] for name in header if name != "__metadata__"})
-    for more in (1, 7, 100):
-        longer = signed({}, text, data[-size:] + bytes(more))
-        assert complaint(longer, shapes_of(arrays)) == f"{amount(more, 'byte')} behind the last array"
+    for surplus in (1, 7, 100):
+        longer = signed({}, text, data[-size:] + bytes(surplus))
+        assert complaint(longer, shapes_of(arrays)) == f"{amount(surplus, 'byte')} behind the last array"
 
 
 def test_a_file_says_of_what_kind_it_is(tmp_path):

@@ -178,7 +178,7 @@ def test_a_copy_of_a_sampler_goes_on_by_itself(copied: Callable[[Sampler], Sampl
 
 FORKED = {
     "a team": lambda: threads.TEAM_LOCK,
-    "first weights": lambda: language_model._ONE_GENERATOR,
+    "first weights": lambda: language_model._GENERATOR_LOCK,
     "a sampler": lambda: Sampler(small_model())._lock,
 }
 

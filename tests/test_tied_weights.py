@@ -93,11 +93,11 @@ def test_files_and_steppers_agree(cell: str, both: bool, kind: str, tmp_path: Pa
         for stepper in steppers:
             state = stepper.start(3)
             for column in ids.T:
-                found, state = stepper.step(column, state)
-            logits.append(found)
+                step_logits, state = stepper.step(column, state)
+            logits.append(step_logits)
         expected, _ = model(torch.from_numpy(ids), direction=direction)
-        for found in logits:
-            np.testing.assert_allclose(found, expected[:, -1].detach().numpy(), atol=2e-5)
+        for step_logits in logits:
+            np.testing.assert_allclose(step_logits, expected[:, -1].detach().numpy(), atol=2e-5)
 
 
 def test_a_model_in_training_writes_what_its_file_writes() -> None:
@@ -160,8 +160,8 @@ def test_commands_train_tell_and_start_from_a_tied_model(
     assert "embedding 16 (tied)" in capsys.readouterr().out
     Path("text").write_text(TEXT + "XYZ")
     assert run(["train", "text", "--out", "next", "--init-from", "run", *usual]) == 0
-    told = capsys.readouterr().err
-    assert "3 new: 'X', 'Y', 'Z'" in told
+    messages = capsys.readouterr().err
+    assert "3 new: 'X', 'Y', 'Z'" in messages
     before, after = read_model("run"), read_model("next")
     assert after.config.tie_weights
     assert len(after.vocabulary) == len(before.vocabulary) + 3

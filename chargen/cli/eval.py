@@ -95,7 +95,7 @@ def command(
         learned["static_nats_per_character"] = result.nats_per_character
         reader = _reader(loaded, file.vocabulary, tail, chosen, direction)
         pieces = partial(_with_bar, reader, len(text))
-        result = evaluate(loaded, file.vocabulary, text, unknown=unknown, direction=direction, pieces=pieces)
+        result = evaluate(loaded, file.vocabulary, text, unknown=unknown, direction=direction, scorer=pieces)
         learned["dynamic"] = {**asdict(reader.rates), "tail": len(tail)}
     figures: dict[str, Any] = {
         "nats_per_character": result.nats_per_character,

@@ -9,7 +9,7 @@ from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.terminal import escape_control, log
 from chargen.errors import DataError, SettingError, amount
 from chargen.storage.model_file import KIND, model_path, read_model, save_model
-from chargen.storage.quantize import KINDS, quantize
+from chargen.storage.quantize import QUANTIZATIONS, quantize
 from chargen.storage.tensor_file import is_kind
 
 OTHERS = {
@@ -28,7 +28,7 @@ OTHERS = {
 @click.command("export", cls=GroupedCommand, short_help="Write a model file in fewer bits.")
 @click.argument("model", type=PATH)
 @click.argument("out", type=PATH)
-@option("--quantize", "kind", group="Form", type=click.Choice(KINDS), required=True,
+@option("--quantize", "kind", group="Form", type=click.Choice(QUANTIZATIONS), required=True,
         help="int8 with a scale for each row: a quarter of the size. bf16: half of it.")  # fmt: skip
 def command(model: Path, out: Path, kind: str) -> None:
     """Write the model MODEL to the file OUT, its weights in fewer bits: smaller, and faster to sample from.

@@ -16,7 +16,7 @@ from chargen.cli.terminal import escape_control, show
 from chargen.errors import amount
 from chargen.model.config import DIRECTIONS, parameter_count
 from chargen.storage.model_file import FILE_NAME, model_path, read_model
-from chargen.storage.quantize import kind_of
+from chargen.storage.quantize import quantization_of
 from chargen.training.metrics import FILE_NAME as METRICS_NAME
 
 
@@ -42,7 +42,7 @@ def command(model: Path, as_json: bool) -> None:
                     "written": _written(path, "%Y-%m-%dT%H:%M:%S+00:00", time.gmtime) or None,
                     "sha256": file.sha256,
                     "parameters": parameters,
-                    "quantized": kind_of(file.arrays),
+                    "quantized": quantization_of(file.arrays),
                     "config": asdict(file.config),
                     "unit": vocabulary.unit,
                     "vocabulary_size": len(vocabulary),
@@ -64,7 +64,7 @@ def command(model: Path, as_json: bool) -> None:
         "model": f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}, "
         f"embedding {config.input_size}{' (tied)' * config.tie_weights}, {parameters:,} parameters, "
         f"{'reads both ways' if config.bidirectional else 'reads forward'}"
-        + (f", weights in {kind_of(file.arrays)}" if kind_of(file.arrays) else ""),
+        + (f", weights in {quantization_of(file.arrays)}" if quantization_of(file.arrays) else ""),
         "vocabulary": amount(len(vocabulary), vocabulary.unit)
         + (f", {len(vocabulary.folded):,} folded" if vocabulary.folded else ""),
         "most common": "" if vocabulary.unit == "byte" else _most_common(vocabulary.characters, file.counts.tolist()),

@@ -30,7 +30,7 @@ from chargen.sampling.rounding import DEFAULT_LENGTH
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import read_model
-from chargen.storage.quantize import KINDS
+from chargen.storage.quantize import QUANTIZATIONS
 from chargen.storage.quantize import quantize as quantized
 
 
@@ -54,7 +54,7 @@ from chargen.storage.quantize import quantize as quantized
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
         help="Same seed, same text.", shown_default="another one each time, told on standard error")  # fmt: skip
 @settings_options(SampleConfig, "Choice of characters", defaults=WRITING_DEFAULTS)
-@option("--quantize", group="Files", type=click.Choice(KINDS), metavar="KIND",
+@option("--quantize", group="Files", type=click.Choice(QUANTIZATIONS), metavar="KIND",
         help="Round the weights first, as chargen export does; int8 is the fastest.")  # fmt: skip
 @option("--format", "form", group="Files", type=click.Choice(["text", "jsonl"]), default="text", show_default=True,
         help="jsonl: one JSON object a sample, with the model's log-probability of each character in nats, before "
@@ -121,9 +121,9 @@ def command(
     if adapt:
         if not text:
             raise SettingError("--adapt learns from the prime: give --prime or --prime-file")
-        from chargen.evaluation.dynamic import adapted
+        from chargen.evaluation.dynamic import adapt_model
 
-        file = adapted(file, text, adapt, direction=direction)
+        file = adapt_model(file, text, adapt, direction=direction)
     if quantize:
         file = replace(file, arrays=quantized(file.arrays, quantize))
     if device == "cpu":

@@ -16,7 +16,7 @@ from chargen.cli.terminal import TextWriter, escape_control, log, show, tell_of_
 from chargen.cli.texts import read_alike, tell_of_text, text_options
 from chargen.data.reading import ReadingReport, Source, clean, find_sources
 from chargen.errors import DataError, SettingError, amount
-from chargen.evaluation.per_character import JUDGES, CharacterScore, Scores, escaped_byte, quoted, score
+from chargen.evaluation.per_character import JUDGES, CharacterScore, Scores, escape_byte, quote, score
 from chargen.model.config import need_two_ways
 from chargen.storage.model_file import read_model
 
@@ -147,13 +147,13 @@ def _print_unlikely(found: Scores, new: str) -> None:
 
 
 def _shown(character: str) -> str:
-    return escape_control(quoted(character), newlines=True)
+    return escape_control(quote(character), newlines=True)
 
 
 def _described(one: CharacterScore) -> dict[str, Any]:
     """A score as JSON has it, where a lone surrogate would be no text."""
-    alternatives = [(escaped_byte(other), share) for other, share in one.alternatives]
-    return {**asdict(one), "character": escaped_byte(one.character), "alternatives": alternatives}
+    alternatives = [(escape_byte(other), share) for other, share in one.alternatives]
+    return {**asdict(one), "character": escape_byte(one.character), "alternatives": alternatives}
 
 
 def _sums(found: Scores) -> dict[str, float | int | None]:

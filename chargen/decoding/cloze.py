@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.arguments import check_array
-from chargen.storage.fitting_weights import Arrays, fitting_array
 from chargen.storage.quantize import as_float32
+from chargen.storage.weight_checks import Arrays, as_weight
 
 
 class NumpyCloze:
@@ -21,14 +21,14 @@ class NumpyCloze:
     """
 
     def __init__(self, arrays: Arrays) -> None:
-        size = len(fitting_array(arrays, "cloze.output.bias", (None,)))
-        cloze_size, hidden_size = fitting_array(arrays, "cloze.left.weight", (None, None)).shape
+        size = len(as_weight(arrays, "cloze.output.bias", (None,)))
+        cloze_size, hidden_size = as_weight(arrays, "cloze.left.weight", (None, None)).shape
         shapes = {
             "left.weight": (cloze_size, hidden_size), "right.weight": (cloze_size, hidden_size),
             "right.bias": (cloze_size,), "output.weight": (size, cloze_size), "output.bias": (size,),
         }  # fmt: skip
         for name, shape in shapes.items():
-            fitting_array(arrays, f"cloze.{name}", shape)
+            as_weight(arrays, f"cloze.{name}", shape)
         self.left, self.right, self.right_bias, self.output, self.bias = (
             as_float32(arrays, f"cloze.{name}") for name in shapes
         )

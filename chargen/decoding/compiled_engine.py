@@ -15,8 +15,8 @@ from chargen.kernels.decode_step import Choice, Team, Weights, read_or_write
 from chargen.kernels.packing import pack_rows
 from chargen.kernels.threads import AutoTuner, parallel_for, run_team, threads
 from chargen.model.config import ModelConfig
-from chargen.storage.fitting_weights import Arrays, fitting_stack
 from chargen.storage.quantize import SCALE, as_float32
+from chargen.storage.weight_checks import Arrays, as_stack_weights
 
 Floats = NDArray[np.float32]
 NO_RULES = Rules(np.zeros((1, 1), bool), np.zeros((1, 1), np.int64), np.zeros(1, bool))
@@ -40,7 +40,7 @@ class CompiledStepper(Stepper):
     """
 
     def __init__(self, config: ModelConfig, arrays: Arrays, direction: str = "forward") -> None:
-        arrays = fitting_stack(config, arrays, direction)
+        arrays = as_stack_weights(config, arrays, direction)
         super().__init__(config, len(arrays["output.bias"]))
         gates = (4 if config.cell == "lstm" else 3) * config.hidden_size
         padded = -(-gates // WIDTH) * WIDTH

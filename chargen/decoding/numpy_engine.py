@@ -24,8 +24,8 @@ from chargen.decoding.rules import Rules
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.model.config import ModelConfig
 from chargen.settings import check_int
-from chargen.storage.fitting_weights import fitting_stack
 from chargen.storage.quantize import as_float32
+from chargen.storage.weight_checks import as_stack_weights
 
 State = tuple[NDArray[np.float32], ...]
 """One array (R, S) per layer, as in the torch model."""
@@ -203,7 +203,7 @@ class NumpyStepper(Stepper):
     """
 
     def __init__(self, config: ModelConfig, arrays: dict[str, NDArray[Any]], direction: str = "forward") -> None:
-        arrays = fitting_stack(config, arrays, direction)
+        arrays = as_stack_weights(config, arrays, direction)
         super().__init__(config, len(arrays["output.bias"]))
         self.embedding = as_float32(arrays, "embedding.weight")
         self.output = as_float32(arrays, config.output_table), as_float32(arrays, "output.bias")

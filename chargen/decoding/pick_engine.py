@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from chargen.decoding.numpy_engine import NumpyStepper, State, Stepper
 from chargen.kernels import available
 from chargen.model.config import ModelConfig
-from chargen.storage.fitting_weights import Arrays
 from chargen.storage.model_file import new_model
+from chargen.storage.weight_checks import Arrays
 
 
 def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str = "forward") -> Stepper:

@@ -1,4 +1,4 @@
-"""What a model says of every character of a text: from before and, where it reads both ways, from behind too."""
+"""Predictions of every character of a text: forward and, with a bidirectional model, backward and from both sides."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,12 +20,13 @@ WINDOW = 256
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """Logits (n, V) for the characters from `start` on; each row speaks of one character and has not seen it.
+    """Logits (n, V) for n characters of a text; each row predicts a character without having seen it.
 
     Args:
-        start: the first character's position.
-        forward, backward, cloze: from the characters before, from those behind, from all others. None where the model
-            reads forward only.
+        start: the position of the first of them.
+        forward: from the characters before.
+        backward: from the characters behind; None where the model reads forward only.
+        cloze: from all other characters; None where the model reads forward only.
     """
 
     start: int
@@ -37,85 +38,95 @@ class Window:
 def read_both_ways(
     model: CharModel, ids: NDArray[Any], first_logits: NDArray[Any], window: int = WINDOW
 ) -> Iterator[Window]:
-    """Read a text with carried state, forward and, where the model can, backward.
+    """Predict every character of a text with carried state, forward and, where the model can, backward and cloze.
 
-    A first pass from the end keeps the backward state at the windows' borders only. The cloze prediction of the first
-    character is the backward one and that of the last the forward one, since there is only one side to see.
+    A first pass from the end stores the backward state at the borders of windows only. The cloze prediction of the
+    first character is the backward one, and that of the last is the forward one, since they have one side only.
 
     Args:
+        model: the model.
         ids: (N,), in the order of the text.
-        first_logits: (V,), for the character that nothing is known about.
+        first_logits: (V,), for a character with an unknown context: forward the first one, backward the last one.
         window: characters read at a time.
 
-    Raises ArgumentError where ids or logits do not fit the model.
+    Yields:
+        The predictions of a window, in the order of the text.
+
+    Raises:
+        ArgumentError: ids or logits do not fit the model.
+        SettingError: `window` is no whole number from 1.
     """
     ids = as_array("ids", ids, (None,), np.int64)
     check_range("ids", ids, 0, model.vocabulary_size)
     first_logits = as_array("first_logits", first_logits, (model.vocabulary_size,), np.float32)
     window = check_int("window", window, 1)
     borders = [*range(0, len(ids), window), len(ids)]
-    unknown = torch.from_numpy(first_logits).to(model.device)
-    both = model.config.bidirectional
-    # The state after all that stands behind a window; None behind the last one.
-    behind: dict[int, State | None] = {len(ids): None}
-    for begin, end in reversed(list(pairwise(borders[1:]))) if both else ():
-        behind[begin] = _carry_back(model, ids[begin:end], behind[end])
-    before: State | None = None
+    first = torch.from_numpy(first_logits).to(model.device)
+    bidirectional = model.config.bidirectional
+    # The backward state at each border, after all characters behind it; None at the end of the text.
+    backward_states: dict[int, State | None] = {len(ids): None}
+    for begin, end in reversed(list(pairwise(borders[1:]))) if bidirectional else ():
+        backward_states[begin] = _read_backward(model, ids[begin:end], backward_states[end])
+    state: State | None = None
     for begin, end in pairwise(borders):
-        if both:
-            logits, before = _from_both_sides(model, ids[begin:end], before, behind.pop(end), unknown)
+        if bidirectional:
+            logits, state = _predict_both_ways(model, ids[begin:end], state, backward_states.pop(end), first)
         else:
-            logits, before = _from_before(model, ids[begin:end], before, unknown)
+            logits, state = _predict_forward(model, ids[begin:end], state, first)
         yield Window(begin, *logits)
 
 
 @torch.inference_mode()
-def _carry_back(model: CharModel, ids: NDArray[Any], behind: State | None) -> State:
-    return model.read(_row(model, ids).flip(1), behind, direction="backward")[1]
+def _read_backward(model: CharModel, ids: NDArray[Any], state: State | None) -> State:
+    """The backward state before a window, from the one behind it."""
+    return model.read(_to_row(model, ids).flip(1), state, direction="backward")[1]
 
 
 Logits = tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32] | None]
+"""Forward, backward and cloze, (n, V) each."""
 
 
 @torch.inference_mode()
-def _from_before(model: CharModel, ids: NDArray[Any], before: State | None, unknown: Tensor) -> tuple[Logits, State]:
-    values, after = model.read(_row(model, ids), before)
-    forward = model.output(_shifted(before, values))
-    if before is None:
-        forward[0] = unknown
-    return (_numpy(forward), None, None), after
+def _predict_forward(model: CharModel, ids: NDArray[Any], state: State | None, first: Tensor) -> tuple[Logits, State]:
+    """The logits for a window, and the state after it."""
+    values, new_state = model.read(_to_row(model, ids), state)
+    forward = model.output(_shift(state, values))
+    if state is None:
+        forward[0] = first
+    return (_to_numpy(forward), None, None), new_state
 
 
 @torch.inference_mode()
-def _from_both_sides(
-    model: CharModel, ids: NDArray[Any], before: State | None, behind: State | None, unknown: Tensor
+def _predict_both_ways(
+    model: CharModel, ids: NDArray[Any], state: State | None, backward_state: State | None, first: Tensor
 ) -> tuple[Logits, State]:
-    row = _row(model, ids)
-    values, after = model.read(row, before)
-    left = _shifted(before, values)
-    values, _ = model.read(row.flip(1), behind, direction="backward")
-    right = _shifted(behind, values).flip(0)
+    """The logits for a window, and the forward state after it."""
+    row = _to_row(model, ids)
+    values, new_state = model.read(row, state)
+    left = _shift(state, values)
+    values, _ = model.read(row.flip(1), backward_state, direction="backward")
+    right = _shift(backward_state, values).flip(0)
     forward, backward, cloze = model.output(left), model.output(right), model.between(left, right)
-    if before is None:
-        forward[0], cloze[0] = unknown, backward[0]
-    if behind is None:
-        backward[-1], cloze[-1] = unknown, forward[-1]
-        if before is None:
+    if state is None:
+        forward[0], cloze[0] = first, backward[0]
+    if backward_state is None:
+        backward[-1], cloze[-1] = first, forward[-1]
+        if state is None:
             cloze[0] = backward[0]
-    return (_numpy(forward), _numpy(backward), _numpy(cloze)), after
+    return (_to_numpy(forward), _to_numpy(backward), _to_numpy(cloze)), new_state
 
 
-def _row(model: CharModel, ids: NDArray[Any]) -> Tensor:
+def _to_row(model: CharModel, ids: NDArray[Any]) -> Tensor:
     return torch.from_numpy(ids)[None].to(model.device)
 
 
-def _shifted(carried: State | None, values: Tensor) -> Tensor:
-    """What was known before each character: the carried output, then all of `values` (1, n, H) but the last; (n, H)."""
+def _shift(state: State | None, values: Tensor) -> Tensor:
+    """The outputs (n, H) before each character: that of the carried state, then `values` (1, n, H) without the last."""
     size = values.shape[2]
-    first = values.new_zeros(1, size) if carried is None else carried[-1][:, :size].to(values.dtype)
+    first = values.new_zeros(1, size) if state is None else state[-1][:, :size].to(values.dtype)
     return torch.cat([first, values[0, :-1]])
 
 
-def _numpy(logits: Tensor) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = logits.float().cpu().numpy()
-    return found
+def _to_numpy(logits: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = logits.float().cpu().numpy()
+    return array

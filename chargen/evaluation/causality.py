@@ -1,6 +1,6 @@
-"""Is a prediction honest? It must not move with what it may not see, and must move with what it may.
+"""The causality check: a prediction must not depend on what it may not see, and must depend on what it may.
 
-A model that reads both ways and is scored by a next-character loss can read the answer; this is how that is caught.
+A bidirectional model that is scored by a next-character loss may have read the answer; this check detects it.
 """
 
 import os
@@ -25,23 +25,25 @@ if TYPE_CHECKING:
 
 Predict = Callable[[NDArray[np.int64]], NDArray[Any]]
 """Ids (T,) -> logits (T, V), of which row t predicts ids[t]."""
-SEES = {
+SEEN = {
     "before": "the characters before it",
     "after": "the characters behind it",
     "both": "all characters but itself",
 }
 LENGTH = 16
+"""Characters of the random text."""
 WINDOW = 5
+"""Characters read at a time where a text is read in windows."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What the check of one way to predict found.
+    """The result of checking a prediction that was computed in some way.
 
     Args:
         prediction: "forward", "backward" or "cloze".
-        path: how it was computed.
-        violations: one line each; empty where all is well.
+        path: the way it was computed.
+        violations: a line for each; empty for a causal prediction.
     """
 
     prediction: str
@@ -52,44 +54,51 @@ class Check:
 def check_causality(
     predict: Predict, vocabulary_size: int, sees: str, *, length: int = LENGTH, seed: int = 0
 ) -> list[str]:
-    """Check that predictions see exactly what they may; return one line for each violation.
+    """Check that predictions depend on what they may see, and on nothing else.
 
-    For each position t of a random text: changing all that the prediction of x[t] may not see must leave it as it was,
-    bit for bit; changing the nearest character that it may see must move it.
+    For each position t of a random text: changing all that the prediction of x[t] may not see must leave it equal, bit
+    for bit; changing the nearest character that it may see must change it.
 
     Args:
         predict: ids (T,) -> logits (T, V), of which row t predicts ids[t]; always called with the same T.
         vocabulary_size: V, at least 2.
         sees: "before" (a forward prediction: x[:t]), "after" (backward: x[t+1:]) or "both" (cloze: all but x[t]).
-        length: T.
-        seed: fixes the texts.
+        length: T, at least 2.
+        seed: fixes the random text.
+
+    Returns:
+        A line for each violation.
+
+    Raises:
+        SettingError: an argument is out of range, or `predict` returns another shape.
+        ChargenError: predictions are not finite.
     """
-    if sees not in SEES:
-        raise SettingError(f"sees is {sees!r}: it must be one of {', '.join(SEES)}", "sees")
+    if sees not in SEEN:
+        raise SettingError(f"sees is {sees!r}: it must be one of {', '.join(SEEN)}", "sees")
     vocabulary_size = check_int("vocabulary_size", vocabulary_size, 0)
     if vocabulary_size < 2:
         raise SettingError("a model of a single character predicts nothing: there is nothing to check")
     length = check_int("length", length, 2, 1_000_000)
     draws = uniform(seed, np.arange(2)[:, None], np.arange(length), Purpose.CHECK)
     text = (draws[0] * vocabulary_size).astype(np.int64)
-    # Another character at every position, however it is drawn.
-    other = (text + 1 + (draws[1] * (vocabulary_size - 1)).astype(np.int64)) % vocabulary_size
-    expected = _checked(predict(text), (length, vocabulary_size))
-    found = []
-    for at in range(length):
-        places = np.arange(length)
-        hidden = {"before": places >= at, "after": places <= at, "both": places == at}[sees]
-        if not np.array_equal(_checked(predict(np.where(hidden, other, text)), expected.shape)[at], expected[at]):
-            found.append(f"the prediction of character {at} moves with what it may not see: it sees {SEES[sees]} only")
-        for near in {"before": [at - 1], "after": [at + 1], "both": [at - 1, at + 1]}[sees]:
+    # A different character at every position, whatever the draw.
+    changed = (text + 1 + (draws[1] * (vocabulary_size - 1)).astype(np.int64)) % vocabulary_size
+    expected = _check_logits(predict(text), (length, vocabulary_size))
+    lines = []
+    positions = np.arange(length)
+    for t in range(length):
+        hidden = {"before": positions >= t, "after": positions <= t, "both": positions == t}[sees]
+        if not np.array_equal(_check_logits(predict(np.where(hidden, changed, text)), expected.shape)[t], expected[t]):
+            lines.append(f"the prediction of character {t} moves with what it may not see: it sees {SEEN[sees]} only")
+        for near in {"before": [t - 1], "after": [t + 1], "both": [t - 1, t + 1]}[sees]:
             if 0 <= near < length:
-                moved = _checked(predict(np.where(places == near, other, text)), expected.shape)
-                if np.array_equal(moved[at], expected[at]):
-                    found.append(f"the prediction of character {at} does not move with character {near}, beside it")
-    return found
+                logits = _check_logits(predict(np.where(positions == near, changed, text)), expected.shape)
+                if np.array_equal(logits[t], expected[t]):
+                    lines.append(f"the prediction of character {t} does not move with character {near}, beside it")
+    return lines
 
 
-def _checked(logits: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+def _check_logits(logits: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     logits = np.array(logits)
     if logits.shape != shape:
         raise SettingError(f"predict gives logits of shape {logits.shape}: it must be {shape}", "predict")
@@ -99,14 +108,18 @@ def _checked(logits: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check]:
-    """Check every prediction a model makes: in one go, in windows with carried state, step by step and compiled.
-
-    A model of a single character has nothing to check.
+    """Check all predictions of a model, computed at once, in windows with carried state, id by id and compiled.
 
     Args:
         model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
 
-    Raises ChargenError where predictions are not finite.
+    Returns:
+        A result for each prediction and each way to compute it; none for a model of a single character.
+
+    Raises:
+        SettingError: it is no model.
+        ModelFileError: there is no model file, or it is damaged or contradicts itself.
+        ChargenError: predictions are not finite.
     """
     if isinstance(model, (ModelFile, str, os.PathLike)):
         model = as_model_file(model)
@@ -119,59 +132,60 @@ def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check
     config, size = model.config, len(counts)
     if size < 2:
         return []
-    first = np.log(np.maximum(counts, 1e-9))
+    first_logits = np.log(np.maximum(counts, 1e-9))
 
-    def in_windows(prediction: str, window: int) -> Predict:
+    def by_windows(prediction: str, window: int) -> Predict:
         from chargen.evaluation.both_ways import read_both_ways
 
         def predict(ids: NDArray[np.int64]) -> NDArray[Any]:
-            parts = read_both_ways(torch_model, ids, first, window)
-            return np.concatenate([getattr(part, prediction) for part in parts])
+            windows = read_both_ways(torch_model, ids, first_logits, window)
+            return np.concatenate([getattr(logits, prediction) for logits in windows])
 
         return predict
 
-    def stepped(stepper: Stepper, direction: str) -> Predict:
-        return lambda ids: _step_through(stepper, ids, direction, first)[0]
+    def by_ids(stepper: Stepper, direction: str) -> Predict:
+        return lambda ids: _read_by_ids(stepper, ids, direction, first_logits)[0]
 
-    found = []
+    results = []
     for prediction, sees in (("forward", "before"), ("backward", "after"), ("cloze", "both")):
         if prediction != "forward" and not config.bidirectional:
             continue
-        paths = {"whole sequence": in_windows(prediction, LENGTH), "in windows": in_windows(prediction, WINDOW)}
+        paths = {"whole sequence": by_windows(prediction, LENGTH), "in windows": by_windows(prediction, WINDOW)}
         if prediction == "cloze":
-            paths["step by step"] = _cloze_by_steps(config, arrays, first)
+            paths["step by step"] = _cloze_by_ids(config, arrays, first_logits)
         else:
-            paths["step by step"] = stepped(NumpyStepper(config, arrays, prediction), prediction)
-            paths["compiled"] = stepped(new_stepper(config, arrays, "cpu", prediction), prediction)
-        found += [
+            paths["step by step"] = by_ids(NumpyStepper(config, arrays, prediction), prediction)
+            paths["compiled"] = by_ids(new_stepper(config, arrays, "cpu", prediction), prediction)
+        results += [
             Check(prediction, path, tuple(check_causality(predict, size, sees))) for path, predict in paths.items()
         ]
-    return found
+    return results
 
 
-def _step_through(
-    stepper: Stepper, ids: NDArray[np.int64], direction: str, first: NDArray[Any]
+def _read_by_ids(
+    stepper: Stepper, ids: NDArray[np.int64], direction: str, first_logits: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Logits (T, V) for every character, and the outputs (T, H) they were made of; those of the first one are zero."""
+    """Logits (T, V) for every character, and the outputs (T, H) before it; zeros before the first one read."""
     backward = direction == "backward"
     state = stepper.start(1)
     size = stepper.config.hidden_size
-    logits, outputs = [first], [np.zeros(size, np.float32)]
-    for one in ids[:0:-1] if backward else ids[:-1]:
-        row, state = stepper.step(np.full(1, one), state)
-        logits.append(row[0])
+    logits, outputs = [first_logits], [np.zeros(size, np.float32)]
+    for character_id in ids[:0:-1] if backward else ids[:-1]:
+        next_logits, state = stepper.step(np.full(1, character_id), state)
+        logits.append(next_logits[0])
         outputs.append(state[-1][0, :size])
     order = slice(None, None, -1 if backward else 1)
     return np.array(logits)[order], np.array(outputs)[order]
 
 
-def _cloze_by_steps(config: ModelConfig, arrays: dict[str, NDArray[Any]], first: NDArray[Any]) -> Predict:
+def _cloze_by_ids(config: ModelConfig, arrays: dict[str, NDArray[Any]], first_logits: NDArray[Any]) -> Predict:
+    """The cloze predictions of two engines that read id by id."""
     steppers = {name: NumpyStepper(config, arrays, name) for name in config.directions}
     cloze = NumpyCloze(arrays)
 
     def predict(ids: NDArray[np.int64]) -> NDArray[Any]:
-        forward, left = _step_through(steppers["forward"], ids, "forward", first)
-        backward, right = _step_through(steppers["backward"], ids, "backward", first)
+        forward, left = _read_by_ids(steppers["forward"], ids, "forward", first_logits)
+        backward, right = _read_by_ids(steppers["backward"], ids, "backward", first_logits)
         rows = [cloze.logits(left[t : t + 1], right[t : t + 1], forward[t : t + 1], backward[t : t + 1])[0, 0]
                 for t in range(1, len(ids) - 1)]  # fmt: skip
         return np.array([backward[0], *rows, forward[-1]])

@@ -1,4 +1,4 @@
-"""The shape of a model, known without torch: settings, the name and shape of every array, the size."""
+"""The shape of a model, without torch: its settings, the name and shape of every array, the number of parameters."""
 
 import math
 from dataclasses import dataclass
@@ -7,10 +7,14 @@ from chargen.errors import SettingError
 from chargen.settings import check_settings, setting
 
 GATES = {"lstm": 4, "gru": 3}
+"""Gates of a cell: its weights have so many times H rows."""
 STATES = {"lstm": 2, "gru": 1}
+"""Vectors (H,) in the state of a cell: h, and c where there are two."""
 DIRECTIONS = ("forward", "backward")
 CLOZE_SIZE = 128
+"""The most hidden units that a cloze layer has."""
 EMBEDDING_SIZE = 128
+"""E by default."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,12 @@ class ModelConfig:
 
     @property
     def output_table(self) -> str:
-        """Under which name the output layer's weights are found."""
+        """The name of the array that holds the output layer's weights."""
         return "embedding.weight" if self.tie_weights else "output.weight"
 
     @property
     def directions(self) -> tuple[str, ...]:
-        """The ways it reads: "forward", and "backward" where it is bidirectional."""
+        """The directions it reads in: "forward", and "backward" where it is bidirectional."""
         return DIRECTIONS if self.bidirectional else DIRECTIONS[:1]
 
     @property
@@ -64,7 +68,7 @@ class ModelConfig:
         return STATES[self.cell] * self.hidden_size
 
     def layer_dropout(self, layer: int) -> float:
-        """The dropout rate on what enters `layer`; layer L is the output."""
+        """The dropout rate on the input of a layer; "layer" L is the output layer."""
         if layer == 0:
             return self.input_dropout
         if layer == self.num_layers and self.output_dropout is not None:
@@ -73,9 +77,13 @@ class ModelConfig:
 
 
 def parameter_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every array of a model, in the order of its parameters.
+    """The name and shape of every array of a model, in the order of its parameters.
 
-    Gate rows stand in PyTorch's order: LSTM input, forget, cell, output; GRU reset, update, new.
+    Gates are in PyTorch's order: LSTM input, forget, cell, output; GRU reset, update, new.
+
+    Args:
+        config: the model's shape.
+        vocabulary_size: V.
     """
     rows = GATES[config.cell] * config.hidden_size
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary_size, config.input_size)}
@@ -87,7 +95,7 @@ def parameter_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tup
             shapes[f"{name}.weight_hh_l0"] = (rows, config.hidden_size)
             shapes[f"{name}.bias_ih_l0"] = (rows,)
             shapes[f"{name}.bias_hh_l0"] = (rows,)
-        if direction == "forward":  # where one-way files have them
+        if direction == "forward":  # their place in one-way files
             if not config.tie_weights:
                 shapes["output.weight"] = (vocabulary_size, config.hidden_size)
             shapes["output.bias"] = (vocabulary_size,)
@@ -101,7 +109,15 @@ def parameter_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tup
 
 
 def check_direction(config: ModelConfig, direction: str) -> None:
-    """Raise SettingError where `direction` is none, or not one that the model reads in."""
+    """Check that a model reads in a direction.
+
+    Args:
+        config: the model's shape.
+        direction: "forward" or "backward".
+
+    Raises:
+        SettingError: it is no direction, or not one that the model reads in.
+    """
     if direction not in DIRECTIONS:
         raise SettingError(f"direction is {direction!r}: it must be one of {', '.join(DIRECTIONS)}", "direction")
     if direction not in config.directions:
@@ -109,7 +125,15 @@ def check_direction(config: ModelConfig, direction: str) -> None:
 
 
 def need_two_ways(config: ModelConfig, what: str) -> None:
-    """Raise SettingError where a model reads one way only and `what` needs both."""
+    """Check that a model is bidirectional.
+
+    Args:
+        config: the model's shape.
+        what: what needs both directions, for the message.
+
+    Raises:
+        SettingError: the model reads forward only.
+    """
     if not config.bidirectional:
         raise SettingError(
             f"{what} needs a model that reads both ways, and this one reads forward only; train one with "
@@ -118,5 +142,10 @@ def need_two_ways(config: ModelConfig, what: str) -> None:
 
 
 def parameter_count(config: ModelConfig, vocabulary_size: int) -> int:
-    """How many numbers a model learns."""
+    """The number of a model's parameters.
+
+    Args:
+        config: the model's shape.
+        vocabulary_size: V.
+    """
     return sum(math.prod(shape) for shape in parameter_shapes(config, vocabulary_size).values())

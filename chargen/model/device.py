@@ -1,4 +1,4 @@
-"""Where products run, and in which precision."""
+"""Devices, the precision of products on them, and tensors as NumPy arrays."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,18 +14,30 @@ from chargen.kernels.cpu_features import amx
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a setting: auto takes cuda, then mps, then cpu. Raises SettingError where it is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    """The device that a setting names.
+
+    Args:
+        name: "cpu", "cuda", "mps", or "auto": the first of cuda, mps and cpu that is there.
+
+    Raises:
+        SettingError: this machine or this torch has no such device.
+    """
+    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        name = next(device for device in ("cuda", "mps", "cpu") if there[device])
-    if not there.get(name, False):
-        found = ", ".join(device for device, present in there.items() if present)
-        raise SettingError(f"device is {name!r}: this machine and this torch have {found}", "device")
+        name = next(device for device in ("cuda", "mps", "cpu") if usable[device])
+    if not usable.get(name, False):
+        names = ", ".join(device for device, is_usable in usable.items() if is_usable)
+        raise SettingError(f"device is {name!r}: this machine and this torch have {names}", "device")
     return torch.device(name)
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """The precision of a setting: auto takes bf16 where the hardware multiplies it faster than fp32."""
+    """The precision that a setting names.
+
+    Args:
+        name: "fp32", "bf16", or "auto": bf16 where the hardware multiplies it faster than fp32.
+        device: where products run.
+    """
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -35,25 +47,25 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "bf16" if fast else "fp32"
 
 
-STORED = torch.float32, torch.bfloat16
+KERNEL_DTYPES = torch.float32, torch.bfloat16
 """Types that compiled kernels read and write."""
 
 
 def numpy_view(values: torch.Tensor) -> NDArray[Any]:
-    """The memory of a tensor of such a type on a CPU; bf16, which NumPy does not have, as bits."""
-    found: NDArray[Any] = (values.view(torch.uint16) if values.dtype == torch.bfloat16 else values).numpy()
-    return found
+    """A tensor on a CPU as a NumPy array that shares its memory; bf16, which NumPy does not have, as bits in uint16."""
+    array: NDArray[Any] = (values.view(torch.uint16) if values.dtype == torch.bfloat16 else values).numpy()
+    return array
 
 
 def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """The same numbers there; a GPU takes them while the host goes on."""
-    found = torch.from_numpy(np.ascontiguousarray(values))
-    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
+    """Copy an array to a device; the host does not wait for a GPU."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Within, torch computes in this thread alone: none waits for another one's core at every character."""
+    """A context in which torch computes in the calling thread alone, so that it never waits for a busy core."""
     number = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -64,7 +76,12 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def autocast(precision: str, device: torch.device) -> Iterator[None]:
-    """The context in which products run in bf16, or in float32 as it is."""
+    """A context in which products run in a precision.
+
+    Args:
+        precision: "bf16" or "fp32".
+        device: where they run.
+    """
     with float32_products(precision, device):
         if precision == "fp32":
             yield
@@ -75,16 +92,21 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def float32_products(precision: str, device: torch.device) -> Iterator[None]:
-    """Within, a GPU must not round the factors of products in fp32 to TF32, whatever torch's own flags say."""
+    """A context in which a GPU does not round the factors of fp32 products to TF32, whatever torch's flags say.
+
+    Args:
+        precision: "fp32"; any other one changes nothing.
+        device: where products run; any other than a CUDA device changes nothing.
+    """
     if precision != "fp32" or device.type != "cuda":
         yield
         return
     backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [backend.allow_tf32 for backend in backends]
+    flags = [backend.allow_tf32 for backend in backends]
     for backend in backends:
         backend.allow_tf32 = False
     try:
         yield
     finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
+        for backend, flag in zip(backends, flags, strict=True):
+            backend.allow_tf32 = flag

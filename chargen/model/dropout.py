@@ -1,7 +1,8 @@
 """Dropout whose masks are addressed, so that no random state needs saving.
 
-Whether a value stays is a function of (seed, step, layer, global row, position, hidden unit): of nothing else in the
-minibatch, so that a row's mask is the same beside whatever other rows, in whichever process, and in a longer window.
+Whether a value is kept is a function of (seed, step, layer, global row, position, hidden unit) and of nothing else: a
+row has the same mask beside any other rows, in any process, and in a longer window.
+
 Hidden unit u has the (u mod 8)-th of the eight 16-bit numbers that Philox makes of the counter
 (u // 8, position, global row, DROPOUT), lower halves of words first; the key is Philox of (seed, layer, step, DROPOUT).
 """
@@ -16,27 +17,27 @@ from torch.nn import functional
 
 from chargen.errors import ArgumentError, SettingError, repr_short
 from chargen.kernels import available
-from chargen.model.arguments import FLOATS, check_tensor, in_memory
-from chargen.model.device import STORED, numpy_view
+from chargen.model.arguments import FLOATS, check_tensor, is_host_memory
+from chargen.model.device import KERNEL_DTYPES, numpy_view
 from chargen.rng import MAX_SEED, Purpose, generator_seed, philox, philox_key
 from chargen.settings import check_int
 
-BITS = 16
-"""Of a mask's random numbers: a rate is rounded to a multiple of 2**-16."""
-NUMBERS = 8
-"""Of such that a counter makes."""
-MOST = 2**32
-"""Rows of all processes, and positions: each has a word of the counter."""
+MASK_BITS = 16
+"""Bits of each random number of a mask: a rate is rounded to a multiple of 2**-16."""
+NUMBERS_PER_COUNTER = 8
+"""Random numbers of MASK_BITS bits that Philox makes of one counter."""
+MAX_ADDRESSES = 2**32
+"""The limit for global rows, and for positions: each has a 32-bit word of the counter."""
 
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """The address of one training step's masks. A model called without it drops nothing: there is no mode to forget.
+    """The address of one optimizer step's masks. A model that is called without it drops nothing, in any mode.
 
     Args:
         seed: 0 to 2**64 - 1.
-        step: which optimizer step, below 2**64.
-        first_row: the number, among the rows of all processes, of the first one that the model is called with.
+        step: the number of the optimizer step, below 2**64.
+        first_row: the global number, over all processes, of the first row that the model is called with.
     """
 
     seed: int
@@ -46,65 +47,97 @@ class DropoutKey:
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", check_int("seed", self.seed, 0, MAX_SEED))
         object.__setattr__(self, "step", check_int("step", self.step, 0, 2**64 - 1))
-        object.__setattr__(self, "first_row", check_int("first_row", self.first_row, 0, MOST - 1))
+        object.__setattr__(self, "first_row", check_int("first_row", self.first_row, 0, MAX_ADDRESSES - 1))
 
     def key(self, layer: int) -> tuple[int, int]:
-        """The key of a layer's masks."""
+        """The Philox key of a layer's masks."""
         return philox_key(self.seed, layer, self.step, Purpose.DROPOUT)
 
-    def kept(self, values: Tensor, rate: float, layer: int) -> Tensor:
-        """What stays of values (B, T, F), bool, where no compiled kernel draws it."""
+    def get_mask(self, values: Tensor, rate: float, layer: int) -> Tensor:
+        """Draw a mask without compiled kernels.
+
+        Args:
+            values: (B, T, F), what it is for.
+            rate: the share to drop.
+            layer: a part of the address.
+
+        Returns:
+            (B, T, F) bool, true where a value is kept.
+        """
         mask = torch.empty(values.shape, dtype=torch.bool, device=values.device)
         self.draw(mask, rate, layer)
         return mask
 
     def draw(self, mask: Tensor, rate: float, layer: int) -> None:
-        """Fill in a mask (B, T, F).
+        """Fill in a mask.
 
-        Only the host looks at each address. Another device draws the whole mask at once from (seed, step, layer,
-        first row): what processes draw is independent, but not what a single one would have drawn.
+        Only a mask on the host has a number for each address. On another device the whole mask is drawn at once from
+        (seed, step, layer, first row): the masks of several processes are independent, but not those of a single one.
+
+        Args:
+            mask: (B, T, F) bool, filled with true where a value is kept.
+            rate: the share to drop.
+            layer: a part of the address.
         """
         if mask.device.type != "cpu":
             seed = generator_seed(self.seed, layer, self.step, Purpose.DROPOUT) ^ self.first_row
             mask.bernoulli_(1 - rate, generator=torch.Generator(mask.device).manual_seed(seed))
             return
         rows, positions, size = mask.shape
-        for row in range(rows):  # one at a time: the numbers take 32 times the memory of the mask
-            words = (np.arange(-(-size // NUMBERS)), np.arange(positions)[:, None], self.first_row + row)
+        for row in range(rows):  # row by row: the numbers take 32 times the memory of the mask
+            words = (np.arange(-(-size // NUMBERS_PER_COUNTER)), np.arange(positions)[:, None], self.first_row + row)
             counter = np.stack(np.broadcast_arrays(*words, int(Purpose.DROPOUT)), -1).astype(np.uint64)
             numbers = philox(counter, self.key(layer)).astype("<u4").view("<u2").reshape(positions, -1)
-            mask[row] = torch.from_numpy(numbers[:, :size] >= round(rate * 2**BITS))
+            mask[row] = torch.from_numpy(numbers[:, :size] >= round(rate * 2**MASK_BITS))
 
 
 class FixedMasks:
-    """Masks that stay where they are in memory and are drawn anew for each step: what a captured graph can read."""
+    """Masks at fixed places in memory, which a captured CUDA graph can read; they are redrawn before each step."""
 
     def __init__(self) -> None:
         self.masks: dict[int, tuple[Tensor, float]] = {}
 
-    def kept(self, values: Tensor, rate: float, layer: int) -> Tensor:
-        """The mask of a layer, made when it is first asked for."""
+    def get_mask(self, values: Tensor, rate: float, layer: int) -> Tensor:
+        """The mask of a layer; the first call makes it, with nothing dropped.
+
+        Args:
+            values: (B, T, F), what it is for.
+            rate: the share to drop, kept for `redraw`.
+            layer: a part of the address.
+
+        Returns:
+            (B, T, F) bool, true where a value is kept.
+        """
         if layer not in self.masks:
             self.masks[layer] = torch.ones(values.shape, dtype=torch.bool, device=values.device), rate
         return self.masks[layer][0]
 
     def redraw(self, noise: DropoutKey) -> None:
-        """Fill in all masks for the step of `noise`."""
+        """Fill in all masks for an optimizer step.
+
+        Args:
+            noise: the address of the step's masks.
+        """
         for layer, (mask, rate) in self.masks.items():
             noise.draw(mask, rate, layer)
 
 
 Masks = DropoutKey | FixedMasks
-"""Where a step's dropout masks come from."""
+"""The source of an optimizer step's dropout masks."""
 
 
 def drop(values: Tensor, rate: float, noise: Masks | None, layer: int) -> Tensor:
-    """Zero a share `rate` of values (B, T, F) and scale the rest by 1 / (1 - rate).
+    """Zero a share of the values and scale the others by 1 / (1 - rate).
 
     Args:
-        layer: which of a step's masks; a part of the address.
+        values: (B, T, F) floats.
+        rate: the share to zero, 0 to below 1.
+        noise: the masks, or their address; None drops nothing.
+        layer: the number of the mask within the step; a part of its address.
 
-    Raises ArgumentError where values are none such, SettingError for a rate that is not 0 to below 1.
+    Raises:
+        ArgumentError: values or noise have another type or shape, or there are more rows or positions than addresses.
+        SettingError: the rate or the layer is out of range.
     """
     check_tensor("values", values, FLOATS, "B, T, F")
     if not 0 <= rate < 1:
@@ -112,46 +145,47 @@ def drop(values: Tensor, rate: float, noise: Masks | None, layer: int) -> Tensor
     if noise is not None and not isinstance(noise, Masks):
         raise ArgumentError(f"noise is of type {type(noise).__name__}: it must be a DropoutKey, or None")
     layer = check_int("layer", layer, 0, 2**32 - 1)
-    limit = round(rate * 2**BITS)
+    limit = round(rate * 2**MASK_BITS)
     if noise is None or limit == 0 or values.is_meta or not values.numel():
         return values
-    first, (rows, positions, _) = getattr(noise, "first_row", 0), values.shape
-    if max(first + rows, positions) > MOST:
-        raise ArgumentError(f"rows end at {first + rows:,}, positions at {positions:,}: masks have {MOST:,} of each")
-    if isinstance(noise, DropoutKey) and values.dtype in STORED and in_memory(values) and available():
+    end, positions = getattr(noise, "first_row", 0) + values.shape[0], values.shape[1]
+    if max(end, positions) > MAX_ADDRESSES:
+        raise ArgumentError(f"rows end at {end:,}, positions at {positions:,}: masks have {MAX_ADDRESSES:,} of each")
+    if isinstance(noise, DropoutKey) and values.dtype in KERNEL_DTYPES and is_host_memory(values) and available():
         dropped: Tensor = _Drop.apply(values, limit, noise, layer)  # type: ignore[no-untyped-call]
         return dropped
-    return values * noise.kept(values, rate, layer) / (1 - rate)
+    return values * noise.get_mask(values, rate, layer) / (1 - rate)
 
 
 class _Drop(torch.autograd.Function):
-    """Masks that are computed where they are applied, on the way back once more; none is kept."""
+    """Dropout that computes its mask where it applies it, in the forward and in the backward pass, and stores none."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, limit: int, noise: DropoutKey, layer: int) -> Tensor:
         ctx.address = limit, noise, layer
-        return _apply(values, limit, noise, layer)
+        return _drop_compiled(values, limit, noise, layer)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        # The same function of the gradient, which has a gradient in its turn.
+        # The gradient goes through the same function, so that it can be differentiated again.
         return _Drop.apply(gradients[0], *ctx.address), None, None, None  # type: ignore[no-untyped-call]
 
 
-def _apply(values: Tensor, limit: int, noise: DropoutKey, layer: int) -> Tensor:
+def _drop_compiled(values: Tensor, limit: int, noise: DropoutKey, layer: int) -> Tensor:
+    """Apply a mask to values (B, T, F) with compiled kernels; numbers below `limit` drop a value."""
     from chargen.kernels import dropout as kernels
     from chargen.kernels.threads import parallel_for
 
     rows, _, size = values.shape
-    by_time = values.detach().transpose(0, 1)  # as the compiled layers have it: nothing is copied then
-    padding = -size % NUMBERS
+    by_time = values.detach().transpose(0, 1)  # (T, B, F) is how compiled layers lay values out: no copy is needed
+    padding = -size % NUMBERS_PER_COUNTER
     by_time = functional.pad(by_time, (0, padding)) if padding else by_time.contiguous()
     dropped = torch.empty_like(by_time)
-    before, after = (numpy_view(each.flatten()) for each in (by_time, dropped))
-    address = *noise.key(layer), int(Purpose.DROPOUT), (size + padding) // NUMBERS, rows, noise.first_row
+    source, target = numpy_view(by_time.flatten()), numpy_view(dropped.flatten())
+    address = *noise.key(layer), int(Purpose.DROPOUT), by_time.shape[2] // NUMBERS_PER_COUNTER, rows, noise.first_row
 
     def run(blocks: slice) -> None:
-        kernels.drop(before, after, blocks.start, blocks.stop, limit, *address)
+        kernels.drop(source, target, blocks.start, blocks.stop, limit, *address)
 
-    parallel_for(run, -(-len(before) // kernels.BLOCK), at_least=256)
+    parallel_for(run, -(-len(source) // kernels.BLOCK), at_least=256)
     return (dropped[..., :size] if padding else dropped).transpose(0, 1)

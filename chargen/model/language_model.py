@@ -1,4 +1,4 @@
-"""Ids -> logits. The model never sees a character."""
+"""The language model: ids in, logits out. It never sees a character."""
 
 from typing import Any
 
@@ -16,26 +16,26 @@ from chargen.rng import MAX_SEED, Purpose, generator_seed
 from chargen.settings import check_int
 
 BACKWARD_MASKS = 1000
-"""Where the backward stack's dropout masks are addressed; there are at most 64 layers."""
+"""The first layer address of the backward stack's dropout masks; a stack has at most 64 layers."""
 
 MAX_SIZE = 0x110000
-"""There are so many code points, and fewer bytes."""
+"""The largest vocabulary: all code points of Unicode."""
 
-_ONE_GENERATOR = Lock()
-"""First weights are drawn from torch's own generator, which all threads share."""
+_GENERATOR_LOCK = Lock()
+"""Initial weights are drawn from torch's default generator, which all threads share."""
 
 
 class CharModel(nn.Module):
     """Embedding, L one-layer recurrent modules, output layer; where bidirectional, a second stack and a cloze layer.
 
-    A logit at position t depends on ids[:, : t + 1] and the state only, and rows never mix. The two stacks share
-    embedding and output layer and nothing else: neither ever reads what the other has read. Embedding and output layer
-    may be one table (Press and Wolf, "Using the output embedding to improve language models", 2017).
+    A logit at position t depends on ids[:, : t + 1] and the state only, and rows never mix. The two stacks share the
+    embedding and the output layer and nothing else: neither reads what the other has read. Embedding and output layer
+    may share one table (Press and Wolf, "Using the output embedding to improve language models", 2017).
 
     Args:
-        config: the shape.
+        config: the model's shape.
         vocabulary_size: V.
-        seed: fixes the first weights, whatever torch's own generator does.
+        seed: fixes the initial weights, whatever the state of torch's default generator.
     """
 
     def __init__(self, config: ModelConfig, vocabulary_size: int, seed: int = 0) -> None:
@@ -44,7 +44,7 @@ class CharModel(nn.Module):
             raise ArgumentError(f"config is of type {type(config).__name__}: it must be a ModelConfig")
         self.config = config
         self.vocabulary_size = vocabulary_size = check_int("vocabulary_size", vocabulary_size, 1, MAX_SIZE)
-        with _ONE_GENERATOR, torch.random.fork_rng(devices=[]):
+        with _GENERATOR_LOCK, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(
                 generator_seed(check_int("seed", seed, 0, MAX_SEED), 0, 0, Purpose.INITIALIZE)
             )
@@ -52,7 +52,7 @@ class CharModel(nn.Module):
             self.forward_layers = nn.ModuleList(new_layer(config, layer) for layer in range(config.num_layers))
             self.output = nn.Linear(config.hidden_size, vocabulary_size)
             if config.tie_weights:
-                with torch.no_grad():  # logits of the size that untied ones begin with
+                with torch.no_grad():  # logits then start as small as those of untied weights
                     self.embedding.weight.mul_(config.hidden_size**-0.5)
                 self.output.weight = self.embedding.weight
             if config.bidirectional:
@@ -61,11 +61,18 @@ class CharModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.output.weight.device
 
     def stack(self, direction: str) -> nn.ModuleList:
-        """The recurrent layers that read "forward" or "backward". Raises SettingError where there are none such."""
+        """The recurrent layers of a direction.
+
+        Args:
+            direction: "forward", or "backward" where the model is bidirectional.
+
+        Raises:
+            SettingError: the model does not read in this direction.
+        """
         check_direction(self.config, direction)
         return self.forward_layers if direction == "forward" else self.backward_layers
 
@@ -76,23 +83,24 @@ class CharModel(nn.Module):
         noise: Masks | None = None,
         direction: str = "forward",
     ) -> tuple[Tensor, State]:
-        """Predict the character that follows each of `ids` in its direction.
+        """Predict the character that follows each id in the direction of reading.
 
         Args:
             ids: (B, T), whole numbers from 0 to V - 1 in the order of reading: for "backward", the text's last
-                character first. On the host they are checked there and moved to the weights, so that a GPU need not be
-                waited for.
+                character first. Ids on the host are checked there and then moved, so that nothing waits for a GPU.
             state: the state after the character read before them; None for an unknown context.
-            noise: this step's dropout masks, or their address; without it nothing is dropped.
+            noise: this step's dropout masks, or their address; None drops nothing.
             direction: "forward", or "backward" where the model is bidirectional.
 
         Returns:
-            Logits (B, T, V) and the state after the last id, to be passed on.
+            Logits (B, T, V) and the state after the last id.
 
-        Raises ArgumentError where ids or state do not fit the model, SettingError for a direction that it lacks.
+        Raises:
+            ArgumentError: ids or state do not fit the model.
+            SettingError: the model does not read in this direction.
         """
-        values, carried = self.read(ids, state, noise, direction)
-        return self.output(values), carried
+        values, new_state = self.read(ids, state, noise, direction)
+        return self.output(values), new_state
 
     def read(
         self,
@@ -101,47 +109,67 @@ class CharModel(nn.Module):
         noise: Masks | None = None,
         direction: str = "forward",
     ) -> tuple[Tensor, State]:
-        """As `forward`, but the last layer's outputs (B, T, H) instead of logits."""
+        """Compute the last layer's outputs, from which the output layer makes logits.
+
+        Args:
+            ids: (B, T), whole numbers from 0 to V - 1 in the order of reading: for "backward", the text's last
+                character first.
+            state: the state after the character read before them; None for an unknown context.
+            noise: this step's dropout masks, or their address; None drops nothing.
+            direction: "forward", or "backward" where the model is bidirectional.
+
+        Returns:
+            Outputs (B, T, H), after dropout, and the state after the last id.
+
+        Raises:
+            ArgumentError: ids or state do not fit the model.
+            SettingError: the model does not read in this direction.
+        """
         config = self.config
-        first = 0 if direction == "forward" else BACKWARD_MASKS
+        first_mask = 0 if direction == "forward" else BACKWARD_MASKS
         stack = self.stack(direction)
         check_tensor("ids", ids, INTEGERS, "B, T")
         ids = read_ids("ids", ids, len(self.embedding.weight), self.device)
-        state = zero_state(config, len(ids), self.device) if state is None else self._state(state, len(ids))
-        carried = []
+        state = zero_state(config, len(ids), self.device) if state is None else self._check_state(state, len(ids))
+        new_state = []
         for layer, module in enumerate(stack):
             if layer == 0 and (noise is None or config.layer_dropout(0) == 0):
-                values, after = run_embedded(module, self.embedding, ids, state[0], fits=True)  # type: ignore[arg-type]
+                values, layer_state = run_embedded(module, self.embedding, ids, state[0], fits=True)  # type: ignore[arg-type]
             else:
                 values = self.embedding(ids) if layer == 0 else values
-                values = drop(values, config.layer_dropout(layer), noise, first + layer)
-                values, after = run_layer(module, values, state[layer], fits=True)  # type: ignore[arg-type]
-            carried.append(after)
-        last = config.num_layers
-        values = drop(values, config.layer_dropout(last), noise, first + last)
-        return values, tuple(carried)
+                values = drop(values, config.layer_dropout(layer), noise, first_mask + layer)
+                values, layer_state = run_layer(module, values, state[layer], fits=True)  # type: ignore[arg-type]
+            new_state.append(layer_state)
+        output_layer = config.num_layers
+        values = drop(values, config.layer_dropout(output_layer), noise, first_mask + output_layer)
+        return values, tuple(new_state)
 
-    def _state(self, state: Any, rows: int) -> State:
-        """A state that somebody gives. Raises ArgumentError where it is not this model's."""
+    def _check_state(self, state: Any, rows: int) -> State:
+        """Check a caller's state, and convert it to the types in which layers carry it."""
         config = self.config
         if isinstance(state, Tensor) and state.dim() == 3:
             state = tuple(state)
         if not isinstance(state, (tuple, list)) or len(state) != config.num_layers:
-            found = f"has {len(state)} parts" if isinstance(state, (tuple, list)) else "is no tuple of tensors"
-            raise ArgumentError(f"state {found}: needed are {config.num_layers}, one (B, S) for each layer")
+            actual = f"has {len(state)} parts" if isinstance(state, (tuple, list)) else "is no tuple of tensors"
+            raise ArgumentError(f"state {actual}: needed are {config.num_layers}, one (B, S) for each layer")
         return tuple(
-            read_state(f"state[{layer}]", part, rows, config.state_size, self.output.weight)
-            for layer, part in enumerate(state)
+            read_state(f"state[{layer}]", layer_state, rows, config.state_size, self.output.weight)
+            for layer, layer_state in enumerate(state)
         )
 
     def between(self, left: Tensor, right: Tensor) -> Tensor:
-        """The cloze prediction: logits (..., V) of the character between two contexts. A bidirectional model's only.
+        """Predict the character between two contexts (the cloze prediction) with a bidirectional model.
 
         Args:
-            left: what `read` gave forward (..., H) at the character before.
-            right: what `read` gave backward (..., H) at the character behind.
+            left: (..., H), what `read` returned for "forward" at the character before.
+            right: (..., H), what `read` returned for "backward" at the character behind.
 
-        Raises ArgumentError where they do not fit, SettingError for a model that reads one way.
+        Returns:
+            Logits (..., V).
+
+        Raises:
+            ArgumentError: the two are no floats of this shape on the device of the weights.
+            SettingError: the model reads forward only.
         """
         need_two_ways(self.config, "predicting from both sides")
         weight = self.output.weight

@@ -1,4 +1,4 @@
-"""One recurrent layer as a function `(input, state) -> (output, state)`; the same shape of state for LSTM and GRU."""
+"""One recurrent layer as a function `(input, state) -> (output, state)`; its state is one tensor for LSTM and GRU."""
 
 from functools import cache
 from typing import Any
@@ -11,32 +11,37 @@ from chargen.kernels import available, fast_bf16
 from chargen.model.arguments import (
     FLOATS,
     INTEGERS,
-    carried_type,
+    as_normal_tensor,
     check_device,
     check_shape,
     check_tensor,
-    for_gradients,
-    in_memory,
-    product_type,
+    is_host_memory,
+    product_dtype,
     read_ids,
     read_state,
+    state_dtype,
 )
 from chargen.model.config import ModelConfig
 from chargen.model.device import one_thread
 from chargen.settings import check_int
 
-FEWEST_ROWS = 8
-"""Below this, compiled layers mostly multiply zeros. In bf16 a GRU's are faster still: torch has none."""
-SMALL = 512
-"""Hidden units, at most, of a layer whose few rows one thread computes sooner than two meet on a busy machine."""
+MIN_COMPILED_ROWS = 8
+"""With fewer rows, compiled layers mostly multiply zeros; only a GRU in bf16, which torch lacks, is still faster."""
+MAX_ONE_THREAD_SIZE = 512
+"""Hidden units up to which one thread computes few rows sooner than two threads synchronize on a busy machine."""
 State = tuple[Tensor, ...]
-"""One array (B, S) per layer: S = H for GRU (h), 2 H for LSTM (h, then c). None stands for an unknown context."""
+"""One tensor (B, S) per layer: S = H for GRU (h), 2 H for LSTM (h, then c). None stands for an unknown context."""
 
 
 def new_layer(config: ModelConfig, layer: int) -> nn.RNNBase:
-    """A fresh one-layer module. An LSTM's forget gates start open (Jozefowicz et al., 2015): bias_ih 1, bias_hh 0.
+    """A one-layer module with initial weights.
 
-    This happens here only, never when weights are loaded.
+    An LSTM's forget gates start open, with bias_ih 1 and bias_hh 0 (Jozefowicz, Zaremba and Sutskever, "An empirical
+    exploration of recurrent network architectures", 2015).
+
+    Args:
+        config: the model's shape.
+        layer: the number of the layer, from 0.
     """
     inputs = config.hidden_size if layer else config.input_size
     if config.cell == "gru":
@@ -50,95 +55,119 @@ def new_layer(config: ModelConfig, layer: int) -> nn.RNNBase:
 
 
 def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor, *, fits: bool = False) -> tuple[Tensor, Tensor]:
-    """Run a layer over inputs (B, T, F) from state (B, S): outputs (B, T, H) and the state after the last of them.
+    """Run a layer in the fastest way that there is for its size, type and device.
 
     Args:
-        module: as `new_layer` makes it.
-        fits: where it is known already that these fit each other.
+        module: a layer as `new_layer` makes it.
+        inputs: (B, T, F) floats.
+        state: (B, S), the state before the first input.
+        fits: whether it is known already that the arguments fit each other; they are then not checked.
 
-    Raises ArgumentError where they do not.
+    Returns:
+        Outputs (B, T, H) and the state (B, S) after the last input.
+
+    Raises:
+        ArgumentError: the arguments do not fit each other.
     """
     if not fits:
         weights = _weights(module)
         check_tensor("inputs", inputs, FLOATS, "B, T, F")
         check_shape("inputs", inputs, (*inputs.shape[:2], module.input_size))
         check_device("inputs", inputs, weights[0].device)
-        inputs = for_gradients(inputs)
+        inputs = as_normal_tensor(inputs)
         state = read_state("state", state, len(inputs), _state_size(module), weights[1])
     if not inputs.shape[1]:
         return inputs.new_zeros(len(inputs), 0, module.hidden_size), state
-    if kind := _compiled(module, inputs, len(inputs), state):
+    if dtype := _compiled_dtype(module, inputs, len(inputs), state):
         from chargen.model import compiled_layers
 
-        return compiled_layers.run(module, inputs, state, kind)
+        return compiled_layers.run(module, inputs, state, dtype)
     if inputs.is_cuda and torch.is_autocast_enabled("cuda"):
         with torch.autocast("cuda", enabled=False):
-            return run_narrow(module, inputs, state)
-    if len(inputs) < FEWEST_ROWS and module.hidden_size <= SMALL and in_memory(inputs, state):
+            return run_cudnn_bf16(module, inputs, state)
+    if len(inputs) < MIN_COMPILED_ROWS and module.hidden_size <= MAX_ONE_THREAD_SIZE and is_host_memory(inputs, state):
         with one_thread():
-            return run_plainly(module, inputs, state)
-    return run_plainly(module, inputs, state)
+            return run_torch(module, inputs, state)
+    return run_torch(module, inputs, state)
 
 
-def run_plainly(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """The same by torch's own modules."""
+def run_torch(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a layer with torch's own module.
+
+    Args:
+        module: a layer as `new_layer` makes it.
+        inputs: (B, T, F) floats.
+        state: (B, S), the state before the first input.
+
+    Returns:
+        Outputs (B, T, H) and the state (B, S) after the last input.
+    """
     weight: Any = module.weight_hh_l0
     state = state.to(weight.dtype)
-    if inputs.dtype != weight.dtype and product_type(inputs) == inputs.dtype:
+    if inputs.dtype != weight.dtype and product_dtype(inputs) == inputs.dtype:
         inputs = inputs.to(weight.dtype)
-    outputs, carried = module(inputs, _parts(module, state))
-    return outputs, _whole(module, carried)
+    outputs, hidden = module(inputs, _split_state(module, state))
+    return outputs, _join_state(module, hidden)
 
 
-def run_narrow(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """The same in cuDNN's kernels for bf16. Autocast itself would take fp16, whatever type it was asked for."""
+def run_cudnn_bf16(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a layer with cuDNN's kernels for bf16; torch's autocast would use fp16, whatever type it was asked for.
+
+    Args:
+        module: a layer as `new_layer` makes it.
+        inputs: (B, T, F) floats.
+        state: (B, S), the state before the first input.
+
+    Returns:
+        Outputs (B, T, H) in bf16 and the state (B, S) after the last input.
+    """
     cell: Any = type(module)
-    size, places = _layout(cell, module.input_size, module.hidden_size, inputs.device)
-    flat: tuple[Tensor, ...] = _Narrow.apply(size, places, *module.parameters())  # type: ignore[no-untyped-call]
+    size, layout = _memory_layout(cell, module.input_size, module.hidden_size, inputs.device)
+    weights: tuple[Tensor, ...] = _Bf16Weights.apply(size, layout, *module.parameters())  # type: ignore[no-untyped-call]
     run = torch._VF.lstm if type(module) is nn.LSTM else torch._VF.gru
-    hidden = _parts(module, state.bfloat16())
-    # No layer has dropout of its own; cuDNN must be told where a way back will be asked for.
-    outputs, *carried = run(inputs.bfloat16(), hidden, flat, True, 1, 0.0, torch.is_grad_enabled(), False, True)
-    return outputs, _whole(module, carried[0] if len(carried) == 1 else tuple(carried))
+    hidden = _split_state(module, state.bfloat16())
+    # Layers have no dropout of their own; cuDNN needs to know whether a backward pass may follow.
+    outputs, *after = run(inputs.bfloat16(), hidden, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True)
+    return outputs, _join_state(module, after[0] if len(after) == 1 else tuple(after))
 
 
-def _parts(module: nn.RNNBase, state: Tensor) -> Any:
-    """A state (B, S) as torch's layers take it."""
+def _split_state(module: nn.RNNBase, state: Tensor) -> Any:
+    """Convert a state (B, S) to the form of torch's layers: h (1, B, H) for a GRU, (h, c) for an LSTM."""
     parts = tuple(
         part.contiguous() for part in state.unsqueeze(0).chunk(2 if isinstance(module, nn.LSTM) else 1, dim=2)
     )
     return parts if len(parts) == 2 else parts[0]
 
 
-def _whole(module: nn.RNNBase, carried: Any) -> Tensor:
-    """Back from what torch's layers return."""
-    state: Tensor = torch.cat(carried, dim=2) if isinstance(carried, tuple) else carried
+def _join_state(module: nn.RNNBase, hidden: Any) -> Tensor:
+    """Convert h (1, B, H), or (h, c), as torch's layers return them, to a state (B, S)."""
+    state: Tensor = torch.cat(hidden, dim=2) if isinstance(hidden, tuple) else hidden
     weight: Any = module.weight_hh_l0
-    return state.squeeze(0).to(carried_type(weight))
+    return state.squeeze(0).to(state_dtype(weight))
 
 
-Places = tuple[tuple[Any, ...], ...]
-"""Size, strides and offset of each array of a layer in the one stretch of memory that cuDNN wants."""
+Layout = tuple[tuple[Any, ...], ...]
+"""The size, strides and offset of each weight of a layer in the one block of memory that cuDNN needs."""
 
 
 @cache
-def _layout(cell: Any, inputs: int, hidden: int, device: torch.device) -> tuple[int, Places]:
-    """How many numbers a layer's weights take in memory, and where each array lies; torch arranges no bf16 itself."""
-    module: nn.Module = cell(inputs, hidden, device="meta", dtype=torch.float16)
+def _memory_layout(cell: Any, input_size: int, hidden_size: int, device: torch.device) -> tuple[int, Layout]:
+    """How many numbers a layer's weights take in memory, and the layout, taken from fp16: torch has none for bf16."""
+    module: nn.Module = cell(input_size, hidden_size, device="meta", dtype=torch.float16)
     weights = list(module.to_empty(device=device).parameters())
     size = weights[0].untyped_storage().nbytes() // weights[0].element_size()
-    return size, tuple((one.size(), one.stride(), one.storage_offset()) for one in weights)
+    return size, tuple((weight.size(), weight.stride(), weight.storage_offset()) for weight in weights)
 
 
-class _Narrow(torch.autograd.Function):
-    """Weights in bf16, as cuDNN wants them: in one stretch of memory."""
+class _Bf16Weights(torch.autograd.Function):
+    """Copies of weights in bf16, in the one block of memory that cuDNN needs."""
 
     @staticmethod
-    def forward(ctx: Any, size: int, places: Places, *weights: Tensor) -> Any:
+    def forward(ctx: Any, size: int, layout: Layout, *weights: Tensor) -> Any:
         memory = torch.empty(size, dtype=torch.bfloat16, device=weights[0].device)
-        found = [memory.as_strided(*place) for place in places]
-        torch._foreach_copy_(found, weights)
-        return tuple(found)
+        copies = [memory.as_strided(*place) for place in layout]
+        torch._foreach_copy_(copies, weights)
+        return tuple(copies)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -148,25 +177,40 @@ class _Narrow(torch.autograd.Function):
 def run_embedded(
     module: nn.RNNBase, embedding: nn.Embedding, ids: Tensor, state: Tensor, *, fits: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """`run_layer` over `embedding(ids)`, ids (B, T); with a product for each different character where that is less."""
+    """Run a layer over the embeddings of ids; where that is less work, products are made per character, not per id.
+
+    Args:
+        module: a layer as `new_layer` makes it.
+        embedding: the table (V, E).
+        ids: (B, T), whole numbers from 0 to V - 1.
+        state: (B, S), the state before the first id.
+        fits: whether it is known already that the arguments fit each other; they are then not checked.
+
+    Returns:
+        Outputs (B, T, H) and the state (B, S) after the last id.
+
+    Raises:
+        ArgumentError: the arguments do not fit each other.
+    """
     if not fits:
         check_tensor("ids", ids, INTEGERS, "B, T")
         ids = read_ids("ids", ids, len(embedding.weight), embedding.weight.device)
-    (rows, size), number = embedding.weight.shape, ids.numel()
-    # Three products with what is read: each id's, or each row's, which one more with ids makes of the gradients.
-    fewer = rows * (3 * size + number) <= number * 3 * size
-    if fewer and len(ids) >= FEWEST_ROWS and size == module.input_size:
+    (vocabulary_size, size), number = embedding.weight.shape, ids.numel()
+    # Inputs enter three products. They have one row per id; or one per character, and then the gradients of the ids
+    # are summed by a further product with their one-hot vectors.
+    fewer = vocabulary_size * (3 * size + number) <= number * 3 * size
+    if fewer and len(ids) >= MIN_COMPILED_ROWS and size == module.input_size:
         if not fits:
             state = read_state("state", state, len(ids), _state_size(module), _weights(module)[1])
-        if kind := _compiled(module, embedding.weight, len(ids), state, ids):
+        if dtype := _compiled_dtype(module, embedding.weight, len(ids), state, ids):
             from chargen.model import compiled_layers
 
-            return compiled_layers.run(module, embedding.weight, state, kind, ids)
+            return compiled_layers.run(module, embedding.weight, state, dtype, ids)
     return run_layer(module, embedding(ids), state, fits=fits)
 
 
 def _weights(module: nn.RNNBase) -> tuple[Tensor, ...]:
-    """A layer's weights. Raises ArgumentError for a module that is none of ours."""
+    """A layer's weights, checked: other modules than `new_layer` makes are refused."""
     if not isinstance(module, (nn.LSTM, nn.GRU)):
         raise ArgumentError(f"the layer is of type {type(module).__name__}: it must be an nn.LSTM or nn.GRU")
     if module.num_layers != 1 or module.bidirectional or not (module.bias and module.batch_first) or module.proj_size:
@@ -183,30 +227,44 @@ def _state_size(module: nn.RNNBase) -> int:
     return module.hidden_size * (2 if isinstance(module, nn.LSTM) else 1)
 
 
-def _compiled(module: nn.RNNBase, inputs: Tensor, rows: int, state: Tensor, *ids: Tensor) -> torch.dtype | None:
-    """What compiled kernels would multiply to run a layer; None where torch's modules run it, or refuse to."""
-    narrow = torch.is_autocast_enabled("cpu")
-    if rows < FEWEST_ROWS and not (narrow and isinstance(module, nn.GRU)):
+def _compiled_dtype(module: nn.RNNBase, inputs: Tensor, rows: int, state: Tensor, *ids: Tensor) -> torch.dtype | None:
+    """The type of products where compiled kernels run a layer; None where torch's module runs it, or refuses to."""
+    autocast = torch.is_autocast_enabled("cpu")
+    if rows < MIN_COMPILED_ROWS and not (autocast and isinstance(module, nn.GRU)):
         return None
-    if not in_memory(inputs, state, *ids, *(weights := _weights(module))) or not available():
+    if not is_host_memory(inputs, state, *ids, *(weights := _weights(module))) or not available():
         return None
     if inputs.shape[-1] != module.input_size or state.shape != (rows, _state_size(module)):
-        return None  # somebody has put another layer into a model
+        return None  # the layer of a model was replaced
     if any(weight.dtype != torch.float32 for weight in weights):
         return None
-    if narrow:
-        return torch.bfloat16 if fast_bf16() and product_type(inputs) == torch.bfloat16 else None
+    if autocast:
+        return torch.bfloat16 if fast_bf16() and product_dtype(inputs) == torch.bfloat16 else None
     return torch.float32 if inputs.dtype == torch.float32 else None
 
 
 def zero_state(config: ModelConfig, rows: int, device: torch.device) -> State:
-    """The state of an unknown context for `rows` rows."""
+    """The state of an unknown context: zeros (B, S) for each layer.
+
+    Args:
+        config: the model's shape.
+        rows: B.
+        device: where the state is made.
+    """
     shape = check_int("rows", rows, 0), config.state_size
     return tuple(torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(config.num_layers))
 
 
 def reset_rows(state: State, continues: Tensor) -> State:
-    """The state of the rows that continue (B,) bool; the others start fresh. Raises ArgumentError."""
+    """Set the state of the rows that do not continue to zero.
+
+    Args:
+        state: a state of B rows.
+        continues: (B,) bool, true for the rows that keep their state.
+
+    Raises:
+        ArgumentError: `continues` has another type, shape or device.
+    """
     check_tensor("continues", continues, (torch.bool,), "B")
     for layer in state:
         check_shape("continues", continues, (len(layer),))
@@ -215,5 +273,5 @@ def reset_rows(state: State, continues: Tensor) -> State:
 
 
 def detach(state: State) -> State:
-    """The same state, cut from the graph: gradients end at the window's border (truncated backpropagation)."""
+    """Detach a state from the graph, so that gradients end at the window's border (truncated backpropagation)."""
     return tuple(layer.detach() for layer in state)

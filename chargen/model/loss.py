@@ -1,4 +1,4 @@
-"""The output layer and its loss in blocks of characters: logits of a large vocabulary never lie in memory whole."""
+"""The output layer and its loss in blocks of characters, so that the logits of a large vocabulary fit in memory."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,68 +14,88 @@ from chargen.kernels import available
 from chargen.model.arguments import (
     FLOATS,
     INTEGERS,
+    as_normal_tensor,
     check_device,
     check_shape,
     check_tensor,
-    for_gradients,
-    in_memory,
-    product_type,
+    is_host_memory,
+    is_transforming,
+    product_dtype,
     read_ids,
-    transformed,
 )
-from chargen.model.device import STORED, numpy_view
+from chargen.model.device import KERNEL_DTYPES, numpy_view
 
 BLOCK = {"cpu": 2**21, "cuda": 2**25, "compiled": 2**24}
-"""Logits at once: few for plain passes over them, which want a CPU's cache; enough to fill a GPU; compiled code reads
-each row once, and products like to be large.
+"""Logits in a block: on a CPU they should fit its cache; on a GPU they should fill it; compiled code reads each row
+once and gains from large products.
 """
 Fixed = tuple[Tensor, Tensor, Tensor]
-"""Values (..., H'), weights (V, H') and a bias (V,) that add to the logits, and that no gradient enters."""
+"""Values (..., H'), weights (V, H') and a bias (V,) whose product adds to the logits; they get no gradient."""
 
 
 def cross_entropy(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None = None) -> Tensor:
-    """The mean of -ln p(target) in nats: `functional.cross_entropy(output(values), targets)`, in blocks.
+    """Compute the mean of -ln p(target), `functional.cross_entropy(output(values), targets)`, in blocks.
 
-    Its gradient is computed in the same pass and kept, so that only one block of logits is ever alive. No target is
-    passed over, whatever its value: leave out what is not to count.
+    Its gradient is computed in the same pass and stored, so that only one block of logits exists at a time. Every
+    target counts; there is no index to ignore.
 
     Args:
-        values: (..., H), what the output layer is applied to.
-        targets: (...), whole numbers from 0 to V - 1. On the host they are checked there and moved, so that a GPU need
-            not be waited for.
+        values: (..., H) floats, the input of the output layer.
+        output: the output layer, with a bias.
+        targets: (...), whole numbers from 0 to V - 1. Targets on the host are checked there and then moved, so that
+            nothing waits for a GPU.
+        fixed: what adds to the logits and gets no gradient.
 
-    Raises ArgumentError where these do not fit each other, or there are no targets.
+    Returns:
+        The loss in nats per target, a scalar.
+
+    Raises:
+        ArgumentError: the arguments do not fit each other, or there are no targets.
     """
-    targets = _checked(values, output, targets, fixed)
+    targets = _check(values, output, targets, fixed)
     if not targets.numel():
         raise ArgumentError(f"targets have shape {tuple(targets.shape)}: the mean over no targets is no number")
     if not torch.is_grad_enabled():
-        return _costs(values, output, targets, fixed).mean()
+        return _unchecked_costs(values, output, targets, fixed).mean()
     if fixed is None and values.dim() == 3 and values.transpose(0, 1).is_contiguous():
-        values, targets = values.transpose(0, 1), targets.transpose(0, 1)  # as they lie in memory: nothing is copied
-    flat, given = _flat(values, fixed)
-    loss: Any = _whole if transformed() else _Loss.apply
-    found: Tensor = loss(flat, output.weight, output.bias, targets.flatten(), given)
-    return found
+        # Time by rows is their order in memory: flattening copies nothing.
+        values, targets = values.transpose(0, 1), targets.transpose(0, 1)
+    values, fixed = _flatten(values, fixed)
+    compute: Any = _loss_by_torch if is_transforming() else _Loss.apply
+    loss: Tensor = compute(values, output.weight, output.bias, targets.flatten(), fixed)
+    return loss
 
 
 def costs(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None = None) -> Tensor:
-    """Each -ln p(target) in nats (N,), in float32 or float64; arguments and errors as for `cross_entropy`."""
-    return _costs(values, output, _checked(values, output, targets, fixed), fixed)
+    """Compute -ln p(target) of each target, without gradients, in blocks.
+
+    Args:
+        values: (..., H) floats, the input of the output layer.
+        output: the output layer, with a bias.
+        targets: (...), whole numbers from 0 to V - 1.
+        fixed: what adds to the logits.
+
+    Returns:
+        (N,) in nats, for the flattened targets; float64 where the values are, else float32.
+
+    Raises:
+        ArgumentError: the arguments do not fit each other.
+    """
+    return _unchecked_costs(values, output, _check(values, output, targets, fixed), fixed)
 
 
 @torch.no_grad()
-def _costs(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None) -> Tensor:
-    flat, given = _flat(values, fixed)
-    wanted = targets.flatten()
-    found = [flat.new_zeros(0, dtype=_wide(flat))]
-    for part, logits in _blocks(flat, output.weight, output.bias, given):
-        found.append(functional.cross_entropy(logits, wanted[part], reduction="none"))
-    return torch.cat(found)
+def _unchecked_costs(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None) -> Tensor:
+    values, fixed = _flatten(values, fixed)
+    targets = targets.flatten()
+    nats = [values.new_zeros(0, dtype=_logits_dtype(values))]
+    for rows, logits in _blocks(values, output.weight, output.bias, fixed):
+        nats.append(functional.cross_entropy(logits, targets[rows], reduction="none"))
+    return torch.cat(nats)
 
 
-def _checked(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None) -> Tensor:
-    """The targets where the values are. Raises ArgumentError where anything does not fit."""
+def _check(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None) -> Tensor:
+    """Check all arguments, and move the targets to the device of the values."""
     if not isinstance(output, nn.Linear) or output.bias is None:
         raise ArgumentError(f"output is {truncate(output)}: it must be an nn.Linear with a bias")
     size, inputs = output.weight.shape
@@ -88,110 +108,108 @@ def _checked(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | 
     if fixed is not None:
         if not isinstance(fixed, tuple) or len(fixed) != 3:
             raise ArgumentError(f"fixed is of type {type(fixed).__name__}: needed are values, weights and biases")
-        for name, each, letters in zip(("values", "weights", "biases"), fixed, ("..., H'", "V, H'", "V"), strict=True):
-            check_tensor(f"fixed {name}", each, FLOATS, letters)
-            check_device(f"fixed {name}", each, values.device)
-        beside, weight, bias = fixed
-        check_shape("fixed values", beside, (*values.shape[:-1], beside.shape[-1]))
-        check_shape("fixed weights", weight, (size, beside.shape[-1]))
+        for name, part, letters in zip(("values", "weights", "biases"), fixed, ("..., H'", "V, H'", "V"), strict=True):
+            check_tensor(f"fixed {name}", part, FLOATS, letters)
+            check_device(f"fixed {name}", part, values.device)
+        fixed_values, weight, bias = fixed
+        check_shape("fixed values", fixed_values, (*values.shape[:-1], fixed_values.shape[-1]))
+        check_shape("fixed weights", weight, (size, fixed_values.shape[-1]))
         check_shape("fixed biases", bias, (size,))
     return read_ids("targets", targets, size, values.device)
 
 
-def _wide(values: Tensor) -> torch.dtype:
-    """The type of logits and of what they cost."""
+def _logits_dtype(values: Tensor) -> torch.dtype:
+    """The type of logits and losses: float32, or float64 where the values are."""
     return torch.promote_types(values.dtype, torch.float32)
 
 
-def _flat(values: Tensor, fixed: Fixed | None) -> tuple[Tensor, Fixed | None]:
-    """As matrices, in the type that products are to be computed in."""
-    kind = product_type(values)
+def _flatten(values: Tensor, fixed: Fixed | None) -> tuple[Tensor, Fixed | None]:
+    """Reshape values to matrices, in the type that products are computed in."""
+    dtype = product_dtype(values)
     if fixed:
-        beside, weight, bias = (one.detach() for one in fixed)
-        fixed = beside.reshape(-1, beside.shape[-1]).to(kind), weight.to(kind), bias
-    return for_gradients(values).reshape(-1, values.shape[-1]).to(kind), fixed
+        fixed_values, weight, bias = (tensor.detach() for tensor in fixed)
+        fixed = fixed_values.reshape(-1, fixed_values.shape[-1]).to(dtype), weight.to(dtype), bias
+    return as_normal_tensor(values).reshape(-1, values.shape[-1]).to(dtype), fixed
 
 
 def _blocks(values: Tensor, weight: Tensor, bias: Tensor, fixed: Fixed | None) -> Iterator[tuple[slice, Tensor]]:
-    """Some rows at a time, and their logits in float32, or in float64 where the values are."""
-    size = max(1, BLOCK.get(values.device.type, BLOCK["cpu"]) // len(weight))
-    narrow = weight.detach().to(values.dtype).t()
+    """Yield blocks of rows with their logits."""
+    dtype, size = _logits_dtype(values), max(1, BLOCK.get(values.device.type, BLOCK["cpu"]) // len(weight))
+    transposed = weight.detach().to(values.dtype).t()
     for first in range(0, len(values), size):
-        part = slice(first, min(first + size, len(values)))
-        logits = (values[part] @ narrow).to(_wide(values)) + bias.detach().to(_wide(values))
+        rows = slice(first, min(first + size, len(values)))
+        logits = (values[rows] @ transposed).to(dtype) + bias.detach().to(dtype)
         if fixed:
-            logits += (fixed[0][part] @ fixed[1].t()).to(_wide(values)) + fixed[2]
-        yield part, logits
+            logits += (fixed[0][rows] @ fixed[1].t()).to(dtype) + fixed[2]
+        yield rows, logits
 
 
-def _whole(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Tensor:
-    """The loss by torch's own functions, with all logits at once: what can be traced, and differentiated twice."""
-    logits = (values @ weight.to(values.dtype).t()).to(_wide(values)) + bias
+def _loss_by_torch(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Tensor:
+    """The loss by torch's own functions with all logits at once, which can be traced and differentiated twice."""
+    logits = (values @ weight.to(values.dtype).t()).to(_logits_dtype(values)) + bias
     if fixed:
-        logits = logits + (fixed[0] @ fixed[1].t()).to(_wide(values)) + fixed[2]
+        logits = logits + (fixed[0] @ fixed[1].t()).to(_logits_dtype(values)) + fixed[2]
     return functional.cross_entropy(logits, targets)
 
 
-Found = tuple[Tensor, Tensor, Tensor, Tensor]
-"""The mean cost, and the gradients of values, weights and bias."""
+LossAndGrads = tuple[Tensor, Tensor, Tensor, Tensor]
+"""The mean loss, and the gradients of values, weights and bias."""
 
 
-def _plain(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Found:
-    """Loss and gradients, on any device."""
-    nats = values.new_zeros((), dtype=_wide(values))
-    of_values, of_weight, of_bias = torch.empty_like(values), torch.zeros_like(weight), torch.zeros_like(bias)
-    narrow, share = weight.to(values.dtype), 1 / max(len(values), 1)
-    for part, logits in _blocks(values, weight, bias, fixed):
-        wanted = targets[part, None]
+def _loss_in_blocks(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> LossAndGrads:
+    """Loss and gradients by torch's functions, on any device."""
+    nats = values.new_zeros((), dtype=_logits_dtype(values))
+    grad_values, grad_weight, grad_bias = torch.empty_like(values), torch.zeros_like(weight), torch.zeros_like(bias)
+    cast_weight, scale = weight.to(values.dtype), 1 / max(len(values), 1)
+    for rows, logits in _blocks(values, weight, bias, fixed):
+        columns = targets[rows, None]
         logits -= logits.logsumexp(1, keepdim=True)
-        nats -= logits.gather(1, wanted).sum()
+        nats -= logits.gather(1, columns).sum()
         # The gradient of the logits: p, and p - 1 at the target.
         logits.exp_()
-        logits.scatter_add_(1, wanted, logits.new_full((1, 1), -1).expand_as(wanted))
-        logits *= share
-        of_bias += logits.sum(0)
-        error = logits.to(values.dtype)
-        torch.mm(error, narrow, out=of_values[part])
-        of_weight += error.t() @ values[part]
-    return nats * share, of_values, of_weight, of_bias
+        logits.scatter_add_(1, columns, logits.new_full((1, 1), -1).expand_as(columns))
+        logits *= scale
+        grad_bias += logits.sum(0)
+        grad_logits = logits.to(values.dtype)
+        torch.mm(grad_logits, cast_weight, out=grad_values[rows])
+        grad_weight += grad_logits.t() @ values[rows]
+    return nats * scale, grad_values, grad_weight, grad_bias
 
 
-def _compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Found:
-    """The same on a CPU, where passing over the logits would take longer than their products."""
+def _loss_compiled(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> LossAndGrads:
+    """Loss and gradients by compiled code: on a CPU, torch's passes over the logits take longer than their products."""
     from chargen.kernels.amx import SIDE
     from chargen.kernels.cross_entropy import GROUP
 
-    (rows, inputs), size = values.shape, len(weight)
-    padded = -(-size // SIDE) * SIDE
-    narrow = values.new_zeros(padded, inputs)
-    narrow[:size] = weight
-    biases = values.new_full((padded,), -1e30, dtype=torch.float32)  # no p is left for what is not there
-    biases[:size] = bias
-    of_values, of_weight = torch.empty_like(values), biases.new_zeros(padded, inputs)
-    of_bias = torch.zeros_like(biases)
-    block = max(1, BLOCK["compiled"] // padded // GROUP) * GROUP
-    nats, logits = np.zeros(rows), values.new_empty(min(block, rows), padded)
-    for first in range(0, rows, block):
-        part = slice(first, min(first + block, rows))
-        error = logits[: part.stop - part.start]
-        torch.mm(values[part], narrow.t(), out=error)
-        of_bias += _to_errors(error, biases, targets[part], 1 / rows, nats[part])
-        torch.mm(error, narrow, out=of_values[part])
-        of_weight += error.t() @ values[part]
-    return biases.new_tensor(nats.mean()), of_values, of_weight[:size], of_bias[:size]
+    (number, inputs), size = values.shape, len(weight)
+    padded_size = -(-size // SIDE) * SIDE
+    padded_weight = values.new_zeros(padded_size, inputs)
+    padded_weight[:size] = weight
+    padded_bias = values.new_full((padded_size,), -1e30, dtype=torch.float32)  # gives the padding a p of zero
+    padded_bias[:size] = bias
+    grad_values, grad_weight = torch.empty_like(values), padded_bias.new_zeros(padded_size, inputs)
+    grad_bias = torch.zeros_like(padded_bias)
+    block = max(1, BLOCK["compiled"] // padded_size // GROUP) * GROUP
+    nats, memory = np.zeros(number), values.new_empty(min(block, number), padded_size)
+    for first in range(0, number, block):
+        rows = slice(first, min(first + block, number))
+        logits = memory[: rows.stop - rows.start]
+        torch.mm(values[rows], padded_weight.t(), out=logits)
+        # From here on, `logits` hold their gradient.
+        grad_bias += _to_gradient(logits, padded_bias, targets[rows], 1 / number, nats[rows])
+        torch.mm(logits, padded_weight, out=grad_values[rows])
+        grad_weight += logits.t() @ values[rows]
+    return padded_bias.new_tensor(nats.mean()), grad_values, grad_weight[:size], grad_bias[:size]
 
 
-def _to_errors(logits: Tensor, bias: Tensor, targets: Tensor, each: float, nats: NDArray[np.float64]) -> Tensor:
-    """Turn logits (N, V) into their gradient, fill in `nats` (N,); returns the gradient of the bias."""
+def _to_gradient(logits: Tensor, bias: Tensor, targets: Tensor, scale: float, nats: NDArray[np.float64]) -> Tensor:
+    """Replace logits (N, V) by their scaled gradient, fill in `nats` (N,), and return the gradient of the bias."""
     from chargen.kernels.cross_entropy import GROUP, loss_and_error
     from chargen.kernels.threads import parallel_for
 
     totals = bias.new_empty(-(-len(logits) // GROUP), logits.shape[1])
-    bits, biases, wanted, sums = numpy_view(logits), bias.numpy(), targets.numpy(), totals.numpy()
-    parallel_for(
-        lambda groups: loss_and_error(bits, biases, wanted, each, nats, sums, groups.start, groups.stop),
-        len(totals),
-    )
+    arrays = numpy_view(logits), bias.numpy(), targets.numpy(), scale, nats, totals.numpy()
+    parallel_for(lambda groups: loss_and_error(*arrays, groups.start, groups.stop), len(totals))
     return totals.sum(0)
 
 
@@ -199,23 +217,24 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Tensor:
         targets = targets.contiguous()
-        if values.dtype in STORED and fixed is None and in_memory(values, weight, targets) and available():
-            loss, *gradients = _compiled(values, weight, bias, targets)
+        if values.dtype in KERNEL_DTYPES and fixed is None and is_host_memory(values, weight, targets) and available():
+            loss, *gradients = _loss_compiled(values, weight, bias, targets)
         else:
-            loss, *gradients = _plain(values, weight, bias, targets, fixed)
+            loss, *gradients = _loss_in_blocks(values, weight, bias, targets, fixed)
         ctx.save_for_backward(*gradients, values, weight, bias, targets, *(fixed or ()))
         return loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        of_values, of_weight, of_bias, *given, targets = ctx.saved_tensors[:7]
+        grad_values, grad_weight, grad_bias, *inputs, targets = ctx.saved_tensors[:7]
         gradient = gradients[0]
-        if torch.is_grad_enabled():  # it may be differentiated again
-            values, weight, bias = aliases = [each.view_as(each) for each in given]  # values may be made of the weights
-            wanted = [each for each, needed in zip(aliases, ctx.needs_input_grad, strict=False) if needed]
-            loss = _whole(values, weight, bias, targets, ctx.saved_tensors[7:])
-            found = iter(torch.autograd.grad(loss, wanted, gradient, create_graph=True))
-            return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
-        if gradient.device.type == "cpu" and gradient.item() == 1:  # a GPU would have to be waited for
-            return of_values, of_weight, of_bias, None, None
-        return of_values * gradient.to(of_values.dtype), of_weight * gradient, of_bias * gradient, None, None
+        if torch.is_grad_enabled():  # the gradient may be differentiated again
+            # Aliases, because the values may have been computed from the weights.
+            values, weight, bias = aliases = [tensor.view_as(tensor) for tensor in inputs]
+            needed = [alias for alias, is_needed in zip(aliases, ctx.needs_input_grad, strict=False) if is_needed]
+            loss = _loss_by_torch(values, weight, bias, targets, ctx.saved_tensors[7:])
+            grads = iter(torch.autograd.grad(loss, needed, gradient, create_graph=True))
+            return tuple(next(grads) if is_needed else None for is_needed in ctx.needs_input_grad)
+        if gradient.device.type == "cpu" and gradient.item() == 1:  # the host would have to wait for a GPU
+            return grad_values, grad_weight, grad_bias, None, None
+        return grad_values * gradient.to(grad_values.dtype), grad_weight * gradient, grad_bias * gradient, None, None

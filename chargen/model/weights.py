@@ -1,4 +1,4 @@
-"""A model's weights to named NumPy arrays and back."""
+"""A model's weights as named NumPy arrays."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,26 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def weights_of(model: nn.Module) -> Arrays:
-    """A copy of the weights, in float32. Raises ArgumentError for a model on the device meta, which has none."""
+    """Copy a model's weights to float32 arrays by name.
+
+    Args:
+        model: the model.
+
+    Raises:
+        ArgumentError: the model is on the device meta, where it has no weights.
+    """
     if any(weight.is_meta for weight in model.parameters()):
         raise ArgumentError("the model is on meta: it has no weights to copy; make it on another device")
     return {name: weight.detach().cpu().float().numpy().copy() for name, weight in model.named_parameters()}
 
 
 def set_weights(model: nn.Module, weights: Mapping[str, NDArray[Any]]) -> None:
-    """Copy weights into a model; the arrays may be read-only."""
+    """Copy weights into a model.
+
+    Args:
+        model: the model.
+        weights: an array for each parameter, by name; they may be read-only.
+    """
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(torch.from_numpy(np.array(weights[name])))

@@ -1,4 +1,4 @@
-"""One model file holds everything: weights, settings, vocabulary, character counts, what training reached."""
+"""The model file, which holds everything: weights, settings, vocabulary, character counts, results of training."""
 
 import os
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from chargen.errors import ArgumentError, ModelFileError, SettingError, amount, 
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.settings import make_settings
 from chargen.storage import tensor_file
-from chargen.storage.fitting_weights import fitting_weights
-from chargen.storage.quantize import SCALE, as_float32, kind_of
+from chargen.storage.quantize import SCALE, as_float32, quantization_of
 from chargen.storage.run_state import can_be_resumed
+from chargen.storage.weight_checks import as_weights
 from chargen.suggestions import similar_path
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 KIND = "model"
 FILE_NAME = "model.safetensors"
-ROOM = tensor_file.MAX_HEADER - 50_000
-"""Bytes of a header that characters may take."""
+MAX_CHARACTERS = tensor_file.MAX_HEADER - 50_000
+"""Bytes of a header that the vocabulary and its counts may take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +39,15 @@ class ModelFile:
 
     Args:
         config: the model's shape.
-        vocabulary: its characters.
-        arrays: weights by name, as `parameter_shapes` says; float32, or as `quantize` makes them.
-        counts: how often each id occurred in training, (V,): the first character of a text without a prime.
-        reading: how its text was read, so that another text can be read alike.
-        training: what training reached: steps, losses, settings, and the names of its texts; never a path, and how long
-            it took only where its budget was in minutes.
+        vocabulary: the characters, or bytes, that ids stand for.
+        arrays: weights by the names of `parameter_shapes`, float32 or quantized.
+        counts: (V,), how often each id occurred in training; without a begin text, they give a text's first id.
+        reading: how the training text was read, so that other texts are read alike.
+        training: steps, losses, settings, and the names of the texts; no path, and seconds only where the budget was
+            in minutes.
         sha256: the file's checksum; empty where there is no file yet.
-        begin: the begin text: a line end, which a fresh state reads first, forward and, as what stands behind a text,
-            backward; empty where the training text had no lines.
+        begin: the begin text, a line end, which a fresh state reads first, before a text or, backward, behind it;
+            empty where the training text had no lines.
     """
 
     config: ModelConfig
@@ -61,25 +61,25 @@ class ModelFile:
 
     def __repr__(self) -> str:
         config, training = self.config, self.training
-        kind = kind_of(self.arrays)
+        weights = quantization_of(self.arrays)
         parts = [
             f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}",
             *(["both ways"] if config.bidirectional else []),
             amount(len(self.vocabulary), self.vocabulary.unit),
-            f"{parameter_count(config, len(self.vocabulary)):,} parameters{f' in {kind}' if kind else ''}",
-            # What a file says of its training may be anything.
+            f"{parameter_count(config, len(self.vocabulary)):,} parameters" + f" in {weights}" * bool(weights),
+            # The training summary of a file may hold anything.
             *([f"step {training['step']:,}"] if isinstance(training.get("step"), int) else []),
             *([f"valid loss {loss:.4f} nats"] if isinstance(loss := training.get("valid_loss"), float) else []),
         ]
         return f"ModelFile({', '.join(parts)})"
 
     def describe(self) -> dict[str, Any]:
-        """The description as stored, without the checksum."""
-        kind = kind_of(self.arrays)
+        """The file's description, without the checksum."""
+        quantization = quantization_of(self.arrays)
         return {
             "kind": KIND,
             "format": FORMAT,
-            **({"quantize": kind} if kind == "int8" else {}),
+            **({"quantize": quantization} if quantization == "int8" else {}),
             "config": asdict(self.config),
             "vocabulary": self.vocabulary.describe(),
             "counts": [int(count) for count in self.counts],
@@ -90,48 +90,64 @@ class ModelFile:
 
 
 def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
-    """Write one model file, durably; two equal models give identical files.
+    """Write a model file durably; equal models give identical files.
 
-    Raises ChargenError where the disk refuses; ValueError, and the old file stays, for weights that are not finite or
-    not those of `model.config`, and for a begin text that the model does not know.
+    Args:
+        path: the file.
+        model: what to write.
+
+    Raises:
+        WriteError: the disk refuses the file, or the path is a link to a file of another kind.
+        SettingError: the description is too large for the file's header.
+        ValueError: weights are not finite or not those of `model.config`, or counts, reading or begin text do not fit
+            the vocabulary. The old file stays.
     """
     check_array("counts", model.counts, (len(model.vocabulary),), np.int64)
-    arrays = isinstance(model.arrays, dict) and all(isinstance(array, np.ndarray) for array in model.arrays.values())
-    shapes = {name: array.shape for name, array in model.arrays.items()} if arrays else {}
-    if not arrays or shapes != _stored_shapes(model.config, model.vocabulary, kind_of(model.arrays)):
+    valid = isinstance(model.arrays, dict) and all(isinstance(array, np.ndarray) for array in model.arrays.values())
+    shapes = {name: array.shape for name, array in model.arrays.items()} if valid else {}
+    if not valid or shapes != _stored_shapes(model.config, model.vocabulary, quantization_of(model.arrays)):
         raise ValueError("the weights' names and shapes are not those of the model's config")
     if model.vocabulary.raw != (model.reading.encoding == RAW):
         raise ValueError(f"its reading has encoding {model.reading.encoding}: raw goes with a vocabulary of raw bytes")
-    _check_weights(model.arrays, kind_of(model.arrays))
+    _check_weights(model.arrays, quantization_of(model.arrays))
     if not is_begin_text(model.vocabulary, model.begin):
         raise ValueError(f"begin is {repr_short(model.begin)}: it is no short text of known characters")
-    tensor_file.save(path, model.arrays, model.describe(), smaller=_advice(model.vocabulary))
+    tensor_file.save(path, model.arrays, model.describe(), smaller=_advise_smaller(model.vocabulary))
 
 
 def check_characters(vocabulary: Vocabulary, counts: NDArray[np.int64]) -> None:
-    """Raise SettingError where a model file has no room for a vocabulary, and for what training will tell of itself."""
-    described = {"vocabulary": vocabulary.describe(), "counts": [int(count) for count in counts]}
-    if (size := tensor_file.header_size(described)) > ROOM:
-        more = f"more than {ROOM:,}; {_advice(vocabulary)}"
-        raise SettingError(f"the characters take {amount(size, 'byte')} of a model file's header, {more}")
+    """Check that a model file's header has room for a vocabulary beside the settings and the training summary.
+
+    Args:
+        vocabulary: the vocabulary.
+        counts: (V,), how often each id occurs.
+
+    Raises:
+        SettingError: the vocabulary is too large.
+    """
+    description = {"vocabulary": vocabulary.describe(), "counts": [int(count) for count in counts]}
+    if (size := tensor_file.header_size(description)) > MAX_CHARACTERS:
+        limit = f"more than {MAX_CHARACTERS:,}; {_advise_smaller(vocabulary)}"
+        raise SettingError(f"the characters take {amount(size, 'byte')} of a model file's header, {limit}")
 
 
-def _advice(vocabulary: Vocabulary) -> str:
+def _advise_smaller(vocabulary: Vocabulary) -> str:
     return f"fold some of the {amount(len(vocabulary), 'character')} with --min-count, or train with --unit byte"
 
 
-def _stored_shapes(config: ModelConfig, vocabulary: Vocabulary, kind: str) -> dict[str, tuple[int, ...]]:
+def _stored_shapes(config: ModelConfig, vocabulary: Vocabulary, quantization: str) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every array of a model file."""
     shapes = parameter_shapes(config, len(vocabulary))
-    if kind == "int8":
+    if quantization == "int8":
         shapes |= {name + SCALE: shape[:1] for name, shape in shapes.items() if len(shape) == 2}
     return shapes
 
 
-def _check_weights(arrays: Mapping[str, NDArray[Any]], kind: str) -> None:
-    """Raise ValueError where an array has a type that weights do not have in this form, or is not finite."""
+def _check_weights(arrays: Mapping[str, NDArray[Any]], quantization: str) -> None:
+    """Check that every array has a type of this quantization and is finite; ValueError otherwise."""
     for name, array in arrays.items():
-        whole = kind == "int8" and array.ndim == 2
-        allowed = [np.int8] if whole else [np.float32] if name.endswith(SCALE) else [np.float32, np.uint16]
+        is_int8 = quantization == "int8" and array.ndim == 2
+        allowed = [np.int8] if is_int8 else [np.float32] if name.endswith(SCALE) else [np.float32, np.uint16]
         if array.dtype not in allowed:
             raise ValueError(f"{name} is {array.dtype}: weights are float32, bf16 bits in uint16, or int8 with scales")
         finite = (array & 0x7F80) != 0x7F80 if array.dtype == np.uint16 else np.isfinite(array)
@@ -140,40 +156,53 @@ def _check_weights(arrays: Mapping[str, NDArray[Any]], kind: str) -> None:
 
 
 def model_path(path: str | os.PathLike[str]) -> Path:
-    """The model file meant by a path: itself, or the one in a run folder. Raises ModelFileError where there is none."""
+    """Find the model file that a path stands for.
+
+    Args:
+        path: a model file or a run folder.
+
+    Raises:
+        SettingError: it is no path.
+        ModelFileError: there is no model file.
+    """
     if not isinstance(path, (str, os.PathLike)):
         raise SettingError(f"path is {repr_short(path)}: it must be a path, a str or a Path", "path")
-    given = Path(path)
-    if os.path.isdir(given):
-        given = given / FILE_NAME
-        if not given.exists() and can_be_resumed(given.parent):
+    file = Path(path)
+    if os.path.isdir(file):
+        file = file / FILE_NAME
+        if not file.exists() and can_be_resumed(file.parent):
             raise ModelFileError(
                 f"the run in {path} has no model yet: its first save writes one, so wait; resume it if it was stopped"
             )
-        if not given.exists():
+        if not file.exists():
             raise ModelFileError(f"folder {path} holds no {FILE_NAME}; train one with chargen train … --out {path}")
-    if not os.path.isfile(given):  # never raises, unlike Path.is_file
+    if not os.path.isfile(file):  # never raises, unlike Path.is_file
         advice = similar_path(path, CHECKPOINTS) or "; chargen train makes one"
         raise ModelFileError(f"no model file or run folder {truncate(path, 200)}{advice}")
-    return given
+    return file
 
 
 def read_model(path: str | os.PathLike[str]) -> ModelFile:
-    """Read and check a model file (or a run folder's) in NumPy alone. Nothing in the file is ever run.
+    """Read and check a model file without torch. Nothing in the file is ever run.
 
-    Raises ModelFileError in one line for anything that is not a whole and consistent model file.
+    Args:
+        path: a model file or a run folder.
+
+    Raises:
+        SettingError: it is no path.
+        ModelFileError: there is no model file, or it is damaged or contradicts itself.
     """
     file = model_path(path)
     parsed: dict[str, Any] = {}
 
-    def expected(description: dict[str, Any]) -> tensor_file.Shapes:
-        parsed.update(_parse(description))
-        kind = description.get("quantize", "")
-        if kind not in ("", "int8"):
-            raise ModelFileError(f"weights in {repr_short(kind)} are not known to this version")
-        return _stored_shapes(parsed["config"], parsed["vocabulary"], kind)
+    def expected_shapes(description: dict[str, Any]) -> tensor_file.Shapes:
+        parsed.update(_parse_description(description))
+        quantization = description.get("quantize", "")
+        if quantization not in ("", "int8"):
+            raise ModelFileError(f"weights in {repr_short(quantization)} are not known to this version")
+        return _stored_shapes(parsed["config"], parsed["vocabulary"], quantization)
 
-    arrays, description = tensor_file.load(file, KIND, expected)
+    arrays, description = tensor_file.load(file, KIND, expected_shapes)
     try:
         _check_weights(arrays, description.get("quantize", ""))
     except ValueError as error:
@@ -181,7 +210,8 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
     return ModelFile(arrays=arrays, sha256=description["sha256"], **parsed)
 
 
-def _parse(description: Mapping[str, Any]) -> dict[str, Any]:
+def _parse_description(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a ModelFile that its description holds."""
     tensor_file.check_format(description, FORMAT)
     config = make_settings(ModelConfig, description["config"])
     reading = make_settings(ReadingConfig, description["reading"])
@@ -212,13 +242,16 @@ def as_model_file(
     vocabulary: Vocabulary | None = None,
     counts: NDArray[np.int64] | None = None,
 ) -> ModelFile:
-    """A model as `read_model` returns it, however it is given.
+    """Convert any form of a model to a ModelFile.
 
     Args:
         model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
-        vocabulary, counts: of a CharModel, which has none; all characters are as frequent where counts are left out.
+        vocabulary: the vocabulary of a CharModel, which has none of its own.
+        counts: (V,), how often each id of a CharModel occurs; without them all are taken to be equally frequent.
 
-    Raises SettingError for anything else, or where a vocabulary is missing or needless; ModelFileError as `read_model`.
+    Raises:
+        SettingError: it is no model, or vocabulary or counts are missing, needless, or do not fit it.
+        ModelFileError: there is no model file, or it is damaged or contradicts itself.
     """
     if isinstance(model, (str, os.PathLike)):
         model = read_model(model)
@@ -229,7 +262,7 @@ def as_model_file(
         return model
     from chargen.model.weights import weights_of
 
-    vocabulary = vocabulary_of(model, vocabulary)
+    vocabulary = check_vocabulary(model, vocabulary)
     size = len(vocabulary)
     counts = np.ones(size, np.int64) if counts is None else np.asarray(counts)
     if counts.shape != (size,):
@@ -238,7 +271,14 @@ def as_model_file(
 
 
 def check_char_model(model: Any) -> None:
-    """Raise SettingError for what is no model."""
+    """Check that a value is a CharModel.
+
+    Args:
+        model: the value.
+
+    Raises:
+        SettingError: it is none.
+    """
     from chargen.model.language_model import CharModel
 
     if not isinstance(model, CharModel):
@@ -249,8 +289,16 @@ def check_char_model(model: Any) -> None:
         )
 
 
-def vocabulary_of(model: "CharModel", vocabulary: Vocabulary | None) -> Vocabulary:
-    """The vocabulary given with a CharModel. Raises SettingError where it does not fit, or that is no model."""
+def check_vocabulary(model: "CharModel", vocabulary: Vocabulary | None) -> Vocabulary:
+    """Check that a CharModel comes with its vocabulary, and return the vocabulary.
+
+    Args:
+        model: the model.
+        vocabulary: the vocabulary.
+
+    Raises:
+        SettingError: the model is no CharModel, or the vocabulary is missing or has another size.
+    """
     check_char_model(model)
     if not isinstance(vocabulary, Vocabulary) or len(vocabulary) != model.vocabulary_size:
         raise SettingError(
@@ -260,25 +308,52 @@ def vocabulary_of(model: "CharModel", vocabulary: Vocabulary | None) -> Vocabula
 
 
 def load_model(path: str | os.PathLike[str], device: str = "cpu") -> "CharModel":
-    """Read a model file and build the torch model, on `device`. Raises as `read_model`."""
+    """Read a model file and build the torch model.
+
+    Args:
+        path: a model file or a run folder.
+        device: the device of the model, in torch's words.
+
+    Raises:
+        SettingError: it is no path, or this torch has no such device.
+        ModelFileError: there is no model file, or it is damaged or contradicts itself.
+    """
     return build_model(read_model(path), device)
 
 
 def build_model(file: ModelFile, device: str = "cpu") -> "CharModel":
-    """The torch model of what `read_model` returned."""
+    """Build the torch model of a model file.
+
+    Args:
+        file: what `read_model` returned.
+        device: the device of the model, in torch's words.
+
+    Raises:
+        ArgumentError: the arrays are not the weights of the model.
+        SettingError: this torch has no such device.
+    """
     return new_model(file.config, len(file.vocabulary), file.arrays, device)
 
 
 def new_model(config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArray[Any]], device: str) -> "CharModel":
-    """A torch model with these weights, copied, in float32. Raises ArgumentError where they are not such a
-    model's, SettingError for a device that is not there.
+    """Build a torch model with copies of weights, in float32.
+
+    Args:
+        config: the model's shape.
+        vocabulary_size: V.
+        arrays: weights by name, quantized or not.
+        device: the device of the model, in torch's words.
+
+    Raises:
+        ArgumentError: the arrays are not the weights of such a model.
+        SettingError: this torch has no such device.
     """
     import torch
 
     from chargen.model.language_model import CharModel
     from chargen.model.weights import set_weights
 
-    arrays = fitting_weights(config, arrays)
+    arrays = as_weights(config, arrays)
     if len(arrays["output.bias"]) != vocabulary_size:
         raise ArgumentError(
             f"weights of a model of {amount(len(arrays['output.bias']), 'id')}: the vocabulary has {vocabulary_size}"
@@ -289,5 +364,5 @@ def new_model(config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArr
         return model.to(torch.device(device))
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # none such, or not in this torch
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # unknown, or not in this torch
         raise SettingError(f"device is {repr_short(device)}: {truncate(error, 200)}", "device") from error

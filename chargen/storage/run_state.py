@@ -1,4 +1,4 @@
-"""What a run must remember to go on as if it had never stopped: one file, written whole or not at all."""
+"""The state from which a run resumes as if it had never stopped: one file, written completely or not at all."""
 
 import os
 from collections.abc import Mapping
@@ -15,24 +15,24 @@ from chargen.settings import check_int, make_settings
 from chargen.storage import tensor_file
 
 FORMAT = 3
-"""1 was 0.1.0's, which had other counters; in 2 dropout masks had other addresses."""
+"""Format 1, of version 0.1.0, has other counters; in format 2, dropout masks have other addresses."""
 KIND = "run"
 FILE_NAME = "state.safetensors"
-ASIDE, MOVING = ".replaced", ".replacing"
-"""A folder within, where the older run's files are while a new run saves for the first time; and its name while only
-some of them are there, and those beside it are that run's too.
+REPLACED_FOLDER, REPLACING_FOLDER = ".replaced", ".replacing"
+"""The subfolder that holds an older run's files until the new run has saved; and its name while only some of the files
+have been moved, so that those still outside it belong to the older run, too.
 """
 
 
 @dataclass(frozen=True, eq=False)
 class RunState:
-    """A run at the border of a step.
+    """A run between two optimizer steps.
 
     Args:
-        arrays: "weights.NAME", "best.NAME" (once there is a best), "first.NAME" and "second.NAME" (AdamW's moments),
-            "hidden.LAYER" and "hidden_backward.LAYER" (B, S) (where state is carried).
-        progress: counters and figures at that step; see Trainer.
-        settings: the resolved settings, and where the corpus is.
+        arrays: "weights.NAME"; "first.NAME" and "second.NAME", AdamW's moments; "best.NAME", the best weights, once
+            there are any; "hidden.LAYER" and "hidden_backward.LAYER" (B, S), where state is carried.
+        progress: the counters and figures of training.
+        settings: the resolved settings, and the place of the corpus.
     """
 
     arrays: dict[str, NDArray[Any]]
@@ -40,18 +40,35 @@ class RunState:
     settings: dict[str, Any]
 
 
-def places_of_a_run(folder: Path) -> tuple[Path, ...]:
-    """Where the files of a run, or of one that is being replaced, may be."""
-    return folder, folder / ASIDE, folder / MOVING
+def folders_of_run(folder: Path) -> tuple[Path, ...]:
+    """The folders that may hold the files of a run, or of an older run that it is replacing.
+
+    Args:
+        folder: the run folder.
+    """
+    return folder, folder / REPLACED_FOLDER, folder / REPLACING_FOLDER
 
 
 def can_be_resumed(folder: Path) -> bool:
-    """True where there is a run's state, perhaps of one that was about to be replaced."""
-    return any((place / FILE_NAME).is_file() for place in places_of_a_run(folder))
+    """Whether there is the state of a run, or of an older run that was being replaced.
+
+    Args:
+        folder: the run folder.
+    """
+    return any((place / FILE_NAME).is_file() for place in folders_of_run(folder))
 
 
 def save_run_state(folder: str | os.PathLike[str], state: RunState) -> None:
-    """Write the state durably into a run folder."""
+    """Write the state durably into a run folder.
+
+    Args:
+        folder: the run folder.
+        state: the state.
+
+    Raises:
+        WriteError: the disk refuses the file.
+        SettingError: the settings are too large for the file's header.
+    """
     description = {"kind": KIND, "format": FORMAT, "progress": state.progress, "settings": state.settings}
     advice = "give a folder instead of its files"
     tensor_file.save(Path(folder) / FILE_NAME, state.arrays, description, smaller=advice)
@@ -60,21 +77,26 @@ def save_run_state(folder: str | os.PathLike[str], state: RunState) -> None:
 def read_run_state(folder: str | os.PathLike[str]) -> RunState:
     """Read and check the state in a run folder.
 
-    Raises ModelFileError where there is none, or where it is damaged or does not fit its own settings.
+    Args:
+        folder: the run folder.
+
+    Raises:
+        ModelFileError: there is no state, or it is damaged or does not fit its own settings.
     """
     path = Path(folder) / FILE_NAME
     if not path.exists():
         raise ModelFileError(
             f"no {FILE_NAME} in {folder}: there is nothing to resume; start with chargen train SOURCE --out DIR"
         )
-    arrays, description = tensor_file.load(path, KIND, _expected)
+    arrays, description = tensor_file.load(path, KIND, _expected_shapes)
     for name, array in arrays.items():
         if array.dtype != np.float32 or not np.isfinite(array).all():
             raise ModelFileError(f"{path}: array {name} is not finite float32")
     return RunState(arrays, description["progress"], description["settings"])
 
 
-def _expected(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _expected_shapes(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every array that a state with this description holds."""
     tensor_file.check_format(description, FORMAT, ", and a run resumes only with the version that wrote it")
     settings, progress = description["settings"], description["progress"]
     config = make_settings(ModelConfig, settings["model"])
@@ -86,11 +108,15 @@ def _expected(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     if progress["hidden"]:
         rows = check_int("batch_size", settings["training"]["batch_size"], 1)
         for direction in config.directions:
-            prefix = hidden_name(direction)
+            prefix = hidden_prefix(direction)
             expected |= {f"{prefix}.{layer}": (rows, config.state_size) for layer in range(config.num_layers)}
     return expected
 
 
-def hidden_name(direction: str) -> str:
-    """Under which name a direction's carried state is stored."""
+def hidden_prefix(direction: str) -> str:
+    """The prefix of the names of the arrays that hold a direction's carried state.
+
+    Args:
+        direction: "forward" or "backward".
+    """
     return "hidden" if direction == "forward" else "hidden_backward"

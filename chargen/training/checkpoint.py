@@ -18,7 +18,7 @@ from chargen.model.language_model import CharModel
 from chargen.model.weights import Arrays, set_weights, weights_of
 from chargen.storage.model_file import FILE_NAME, ModelFile, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
-from chargen.storage.run_state import RunState, hidden_name, save_run_state
+from chargen.storage.run_state import RunState, hidden_prefix, save_run_state
 from chargen.training.budget import Budget
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
@@ -254,7 +254,7 @@ def capture(state: TrainState, best: Arrays | None) -> Arrays:
     arrays = {f"weights.{name}": array for name, array in weights_of(state.model).items()}
     arrays |= {f"best.{name}": array for name, array in (best or {}).items()}
     for direction, layers in state.hidden.items():
-        prefix = hidden_name(direction)
+        prefix = hidden_prefix(direction)
         arrays |= {f"{prefix}.{number}": layer.cpu().numpy() for number, layer in enumerate(layers)}
     for name, weight in state.model.named_parameters():
         moments = state.optimizer.state[weight]
@@ -295,7 +295,7 @@ def restore(
         }
     hidden: Hidden = {}
     for direction in model.config.directions:
-        if stored := parts.get(hidden_name(direction)):
+        if stored := parts.get(hidden_prefix(direction)):
             layers = (torch.from_numpy(stored[str(number)]) for number in range(len(stored)))
             hidden[direction] = tuple(layer.to(model.device) for layer in layers)
     return hidden, parts.get("best")

@@ -9,8 +9,8 @@ from chargen.durable import explain_blocked_path, make_folder
 from chargen.errors import ModelFileError, SettingError
 from chargen.storage.model_file import FILE_NAME as MODEL_NAME
 from chargen.storage.model_file import read_model
-from chargen.storage.run_state import ASIDE, MOVING, can_be_resumed, places_of_a_run, read_run_state
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
+from chargen.storage.run_state import REPLACED_FOLDER, REPLACING_FOLDER, can_be_resumed, folders_of_run, read_run_state
 from chargen.training.metrics import FILE_NAME as METRICS_NAME
 
 FILES = (STATE_NAME, MODEL_NAME, METRICS_NAME)
@@ -19,7 +19,7 @@ FILES = (STATE_NAME, MODEL_NAME, METRICS_NAME)
 
 def holds_a_run(folder: Path) -> bool:
     """True where a new run would overwrite what an older one left."""
-    files = (place / name for place in places_of_a_run(folder) for name in FILES)
+    files = (place / name for place in folders_of_run(folder) for name in FILES)
     return any(file.exists() and file.stat().st_size > 0 for file in files)
 
 
@@ -34,7 +34,7 @@ def check_free(folder: Path, overwrite: bool = False) -> None:
         raise SettingError(
             f"{folder} already holds a run: {go_on}choose another --out, or replace it with --overwrite", "out"
         )
-    if not any(map(_is_a_run, places_of_a_run(folder))):
+    if not any(map(_is_a_run, folders_of_run(folder))):
         raise SettingError(
             f"{folder} holds no run of chargen's, but {', '.join(_names_in(folder))}: choose another --out", "out"
         )
@@ -43,34 +43,34 @@ def check_free(folder: Path, overwrite: bool = False) -> None:
 @contextlib.contextmanager
 def replacing(folder: Path) -> Iterator[None]:
     """While a new run saves for the first time, have the older one aside; where that fails, it is there again."""
-    make_folder(folder / MOVING)
+    make_folder(folder / REPLACING_FOLDER)
     for name in _names_in(folder):
-        os.replace(folder / name, folder / MOVING / name)
-    os.rename(folder / MOVING, folder / ASIDE)
+        os.replace(folder / name, folder / REPLACING_FOLDER / name)
+    os.rename(folder / REPLACING_FOLDER, folder / REPLACED_FOLDER)
     try:
         yield
     except BaseException:
         _put_back(folder)
         raise
-    _remove(folder / ASIDE)
+    _remove(folder / REPLACED_FOLDER)
 
 
 def recover(folder: Path) -> None:
     """End what a kill in the midst of `replacing` has left; call it while holding the folder's lock."""
-    if (folder / ASIDE).is_dir() and (folder / STATE_NAME).exists():
-        _remove(folder / ASIDE)
+    if (folder / REPLACED_FOLDER).is_dir() and (folder / STATE_NAME).exists():
+        _remove(folder / REPLACED_FOLDER)
     else:
         _put_back(folder)
 
 
 def _put_back(folder: Path) -> None:
-    if (folder / ASIDE).is_dir():
+    if (folder / REPLACED_FOLDER).is_dir():
         for name in _names_in(folder):
             (folder / name).unlink()
-        os.rename(folder / ASIDE, folder / MOVING)
-    for name in reversed(_names_in(folder / MOVING)):
-        os.replace(folder / MOVING / name, folder / name)
-    _remove(folder / MOVING)
+        os.rename(folder / REPLACED_FOLDER, folder / REPLACING_FOLDER)
+    for name in reversed(_names_in(folder / REPLACING_FOLDER)):
+        os.replace(folder / REPLACING_FOLDER / name, folder / name)
+    _remove(folder / REPLACING_FOLDER)
 
 
 def _remove(aside: Path) -> None:

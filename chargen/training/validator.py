@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from chargen.data.corpus import Corpus
 from chargen.errors import NOT_FINITE_MESSAGE, Diverged
-from chargen.evaluation.loss import Loss, loss_windows, total
+from chargen.evaluation.loss import Loss, loss_windows, sum_losses
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
 from chargen.model.weights import Arrays, set_weights, weights_of
@@ -85,7 +85,7 @@ class Validator:
             for window in loss_windows(model, ids, **options, direction=direction):
                 windows.append(window)
                 yield
-            losses[direction] = total(windows)
+            losses[direction] = sum_losses(windows)
         if model.config.bidirectional:
             cloze = []
             for rows in even_windows(ids, size // 4):
