@@ -18,20 +18,20 @@ from chargen.model.config import parameter_shapes
 from chargen.storage.model_file import read_model
 from chargen.training import autosize
 from chargen.training.autosize import (
-    PASSES,
-    PER_WEIGHT,
+    IDS_PER_WEIGHT,
+    MAX_EPOCHS,
     PRESETS,
     SIZES,
     STEEPNESS,
     Speed,
     choose,
-    dropout,
-    good_for,
-    minibatch,
-    rate,
+    choose_dropout,
+    choose_weight_decay,
+    count_weights,
+    fit_minibatch,
+    max_weights,
+    peak_lr,
     time_reference,
-    weight_decay,
-    work,
 )
 from chargen.training.trainer import Trainer
 
@@ -83,11 +83,11 @@ def test_more_time_text_or_speed_never_makes_a_smaller_model(text, vocabulary, m
 def test_steps_and_epochs_need_no_clock(budget):
     found = chosen(seconds=math.nan, **budget)
     trained = 1000 * 32 * 128 if "steps" in budget else 9_500_000
-    weights = work(found.model)
-    assert trained >= PER_WEIGHT * weights
-    assert weights <= good_for(1_000_000)
+    weights = count_weights(found.model)
+    assert trained >= IDS_PER_WEIGHT * weights
+    assert weights <= max_weights(1_000_000)
     larger = ModelConfig(hidden_size=SIZES[SIZES.index(found.model.hidden_size) + 1])
-    assert trained < PER_WEIGHT * work(larger)
+    assert trained < IDS_PER_WEIGHT * count_weights(larger)
     assert found.training.minutes is None
 
 
@@ -106,17 +106,17 @@ def test_what_is_given_stays():
 
 def test_a_text_is_not_read_so_often_that_it_is_learned_by_heart():
     hour, minutes = chosen(minutes=60), chosen(minutes=3)
-    assert (hour.training.epochs, hour.training.minutes) == (PASSES, 60)
+    assert (hour.training.epochs, hour.training.minutes) == (MAX_EPOCHS, 60)
     assert (minutes.training.epochs, minutes.training.minutes) == (None, 3)
     told = hour.reasons[1]
-    assert f"the text will be read {PASSES}.0 times, some " in told
+    assert f"the text will be read {MAX_EPOCHS}.0 times, some " in told
     assert "of 60 minutes: more would only teach it by heart" in told
     assert chosen(minutes=600).model == hour.model, "what a longer budget would not use changes nothing"
     assert chosen(minutes=600).training.weight_decay == hour.training.weight_decay
     some = re.search(r"some ([.\d]+) of", told)
     assert some
     assert chosen(minutes=0.9 * float(some[1])).training.epochs is None
-    assert chosen(minutes=1.1 * float(some[1])).training.epochs == PASSES
+    assert chosen(minutes=1.1 * float(some[1])).training.epochs == MAX_EPOCHS
 
 
 @pytest.mark.parametrize("text", [2_000, 20_000, 100_000])
@@ -124,7 +124,7 @@ def test_a_small_text_is_read_more_often_since_that_makes_few_steps(text):
     found = chosen(text, minutes=60).training
     assert found.epochs is not None
     steps = found.epochs * text / (found.batch_size * found.seq_length)
-    assert 1_500 <= steps < (1_600 if found.epochs > PASSES else 2 * 1_500)
+    assert 1_500 <= steps < (1_600 if found.epochs > MAX_EPOCHS else 2 * 1_500)
 
 
 @pytest.mark.parametrize("vocabulary", [2, 65, 150, 500, 1_000, 3_041, 8_753])
@@ -133,8 +133,8 @@ def test_a_small_text_is_read_more_often_since_that_makes_few_steps(text):
 def test_windows_are_as_long_as_a_budget_of_enough_steps_allows(vocabulary, text, budget):
     found = choose(text, vocabulary, {}, budget, speed=Speed(SECONDS))
     wanted = min(3_000, max(1_500, 3 * vocabulary))
-    epochs = autosize.trained(found.model, TrainConfig(**budget), text, vocabulary, Speed(SECONDS)) / text
-    ids = text * (min(epochs, PASSES) if "minutes" in budget else epochs)
+    epochs = autosize.reachable_ids(found.model, TrainConfig(**budget), text, vocabulary, Speed(SECONDS)) / text
+    ids = text * (min(epochs, MAX_EPOCHS) if "minutes" in budget else epochs)
     rows, length = found.training.batch_size, found.training.seq_length
     assert (rows, length) == (32, length)
     assert length in (32, 64, 128)
@@ -144,7 +144,7 @@ def test_windows_are_as_long_as_a_budget_of_enough_steps_allows(vocabulary, text
 
 def test_a_japanese_novel_in_three_minutes_gets_short_windows():
     """328,721 characters, 3,041 different, on a machine that makes 718 steps of 32 x 128 in that time."""
-    seconds = 180 * autosize.USED / (718 * 32 * 128)
+    seconds = 180 * autosize.TRAINING_SHARE / (718 * 32 * 128)
     found = choose(295_849, 3_041, {"hidden_size": 256}, {"minutes": 3.0}, speed=Speed(seconds))
     assert (found.training.batch_size, found.training.seq_length) == (32, 32)
     assert (
@@ -176,7 +176,7 @@ def test_a_budget_that_was_counted_is_not_cut():
 def test_a_preset_is_a_size_and_the_rest_is_chosen(preset):
     found = chosen(preset=preset)
     assert found.model.hidden_size == PRESETS[preset]
-    assert found.training.lr == rate(PRESETS[preset])
+    assert found.training.lr == peak_lr(PRESETS[preset])
     assert f"preset {preset}" in found.reasons[0]
 
 
@@ -199,8 +199,8 @@ def test_the_last_line_says_how_many_steps_there_will_be(text, minutes, given_tr
     assert not any(" steps" in reason for reason in found.reasons[:-1])
     rows = found.training.batch_size * found.training.seq_length
     if found.training.epochs is None:
-        slower = (work(found.model, 65) / work(autosize.REFERENCE, 65)) ** STEEPNESS["bf16"]
-        steps = 60 * minutes * autosize.USED / (SECONDS * slower) / rows
+        slower = (count_weights(found.model, 65) / count_weights(autosize.REFERENCE, 65)) ** STEEPNESS["bf16"]
+        steps = 60 * minutes * autosize.TRAINING_SHARE / (SECONDS * slower) / rows
     else:
         steps = found.training.epochs * text / rows
     assert int(told[1].replace(",", "")) == pytest.approx(steps, rel=0.06, abs=1)
@@ -229,33 +229,33 @@ def test_work_is_what_a_character_is_multiplied_by(cell, layers, bidirectional):
     config = ModelConfig(cell, layers, 24, 10, bidirectional=bidirectional)
     shapes = parameter_shapes(config, 50)
     recurrent = sum(math.prod(shape) for name, shape in shapes.items() if "_layers." in name and len(shape) == 2)
-    assert work(config) == recurrent
-    assert work(config, 50) == recurrent + math.prod(shapes["output.weight"])
+    assert count_weights(config) == recurrent
+    assert count_weights(config, 50) == recurrent + math.prod(shapes["output.weight"])
 
 
 def test_dropout_rises_with_pressure_and_stays_small():
-    values = [dropout(2.0**power) for power in range(-5, 20)]
+    values = [choose_dropout(2.0**power) for power in range(-5, 20)]
     assert values == sorted(values)
     assert (values[0], values[-1]) == (0, 0.3)
-    assert dropout(0) == 0
+    assert choose_dropout(0) == 0
 
 
 def test_weight_decay_rises_with_pressure_within_its_bounds():
-    values = [weight_decay(2.0**power) for power in range(-5, 20)]
+    values = [choose_weight_decay(2.0**power) for power in range(-5, 20)]
     assert values == sorted(values)
     assert (values[0], values[-1]) == (0.3, 1)
-    assert weight_decay(0) == 0.3
+    assert choose_weight_decay(0) == 0.3
 
 
 def test_the_rate_falls_with_the_size():
-    rates = [rate(size) for size in SIZES]
+    rates = [peak_lr(size) for size in SIZES]
     assert rates == sorted(rates, reverse=True)
-    assert (rates[0], rate(384), rate(1536)) == (4e-3, 4e-3, 2e-3)
+    assert (rates[0], peak_lr(384), peak_lr(1536)) == (4e-3, 4e-3, 2e-3)
 
 
 @given(st.integers(0, 10**7))
 def test_a_text_has_four_windows_for_each_row_where_it_can(text):
-    rows, length = minibatch(text, 32, 128)
+    rows, length = fit_minibatch(text, 32, 128)
     assert 4 <= rows <= 32
     assert 16 <= length <= 128
     assert text >= 4 * rows * length or (rows, length) == (4, 16)

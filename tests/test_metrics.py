@@ -10,7 +10,7 @@ from test_resume import config, corpus, metrics, model
 
 from chargen.errors import WriteError
 from chargen.training import metrics as module
-from chargen.training.metrics import LINES, Metrics, is_logged_step
+from chargen.training.metrics import MAX_LINES, Metrics, is_logged_step
 from chargen.training.trainer import Trainer
 
 
@@ -20,16 +20,16 @@ def lines(path: Path) -> list[int]:
 
 @pytest.mark.parametrize("every", [1, 3, 20])
 def test_at_first_every_multiple_has_a_line(every: int) -> None:
-    steps = [step for step in range(every * LINES) if is_logged_step(step, every)]
-    assert steps == list(range(0, every * LINES, every))
+    steps = [step for step in range(every * MAX_LINES) if is_logged_step(step, every)]
+    assert steps == list(range(0, every * MAX_LINES, every))
 
 
-@given(st.integers(1, 1000), st.integers(1, 40), st.integers(0, LINES - 1), st.data())
+@given(st.integers(1, 1000), st.integers(1, 40), st.integers(0, MAX_LINES - 1), st.data())
 def test_each_doubling_of_the_steps_brings_as_many_lines(
     every: int, doublings: int, line: int, data: st.DataObject
 ) -> None:
-    first, interval = every * LINES << (doublings - 1), every << doublings
-    step = first + (line % (LINES // 2)) * interval
+    first, interval = every * MAX_LINES << (doublings - 1), every << doublings
+    step = first + (line % (MAX_LINES // 2)) * interval
     assert first <= step < 2 * first
     assert is_logged_step(step, every)
     assert not is_logged_step(step + data.draw(st.integers(1, interval - 1)), every)

@@ -27,7 +27,7 @@ from chargen.model.language_model import CharModel
 from chargen.model.layers import reset_rows
 from chargen.rng import Purpose, uniform
 from chargen.storage.model_file import build_model, load_model, read_model
-from chargen.training.cloze_task import CHARACTERS_SHARE, EDGE, ROWS, WINDOW, ClozeTask, cloze_loss, even_windows
+from chargen.training.cloze_task import CHARACTERS_SHARE, MARGIN, ROWS, WINDOW, ClozeTask, cloze_loss, even_windows
 from chargen.training.config import TrainConfig
 from chargen.training.train_step import TrainStep
 from chargen.training.trainer import Trainer
@@ -381,7 +381,7 @@ def test_a_text_of_33_characters_is_long_enough(batching, tmp_path):
 @example(8320, 8320)
 def test_windows_to_validate_on_are_even_and_no_more_than_asked_for(length, size):
     window, blocks = min(length, WINDOW), list(even_windows(np.arange(length), size))
-    if length < 2 * EDGE + 1:
+    if length < 2 * MARGIN + 1:
         assert blocks == []
         return
     assert [len(block) for block in blocks[:-1]] == [ROWS] * (len(blocks) - 1)
@@ -409,7 +409,7 @@ def slow_cloze_costs(model, window):
             after[direction][t] = values[0, 0]
     costs = []
     for t in range(len(window)):
-        if t >= EDGE and t < len(window) - EDGE:
+        if t >= MARGIN and t < len(window) - MARGIN:
             logits = model.between(after["forward"][t - 1], after["backward"][t + 1])
             costs.append(-torch.log_softmax(logits.double(), 0)[int(window[t])].item())
     return costs
@@ -421,7 +421,7 @@ def test_the_cloze_loss_is_that_of_every_position_away_from_the_edges(cell, laye
     model, windows = new_model(cell, layers, dropout=0.5), some_ids(2, width).numpy()
     loss, count = cloze_loss(model, windows)
     costs = [cost for window in windows for cost in slow_cloze_costs(model, window)]
-    assert EDGE == 16
+    assert MARGIN == 16
     assert count == len(costs) == 2 * (width - 32)
     assert loss.item() == pytest.approx(np.mean(costs), abs=1e-5)
 
@@ -443,12 +443,12 @@ def test_a_cloze_prediction_sees_all_of_its_window_but_the_character_itself(cell
         changed[:, t] = (changed[:, t] + 3) % V
         cloze_loss(model, changed)
         moved = (seen[-1] - seen[0]).abs().amax(2)
-        assert moved.shape == (2, 39 - 2 * EDGE)
-        for at in range(EDGE, 39 - EDGE):
+        assert moved.shape == (2, 39 - 2 * MARGIN)
+        for at in range(MARGIN, 39 - MARGIN):
             if at == t:
-                assert (moved[:, at - EDGE] == 0).all()
+                assert (moved[:, at - MARGIN] == 0).all()
             elif abs(at - t) < 4:
-                assert (moved[:, at - EDGE] > 1e-6).all()
+                assert (moved[:, at - MARGIN] > 1e-6).all()
 
 
 @every_kind

@@ -13,7 +13,7 @@ from chargen.data.corpus import Corpus
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import amount
 from chargen.model.config import ModelConfig, parameter_count
-from chargen.training.autosize import MANY
+from chargen.training.autosize import MANY_CHARACTERS
 from chargen.training.config import TrainConfig
 from chargen.training.memory import estimate_memory
 
@@ -48,7 +48,7 @@ def tell_corpus(corpus: Corpus, name: str) -> None:
     say(f"text     {name}: {size}, {corpus.occurring:,} distinct, {files} ({', '.join(parts)})")
     if vocabulary.folded:
         say(f"         one unknown symbol for {amount(len(vocabulary.folded), 'rare character')}")
-    elif vocabulary.unit == "character" and len(vocabulary) >= MANY:
+    elif vocabulary.unit == "character" and len(vocabulary) >= MANY_CHARACTERS:
         rare, least = _rare(corpus.counts)
         if 2 * rare >= len(vocabulary):
             say(

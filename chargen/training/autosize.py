@@ -20,23 +20,23 @@ from chargen.training.config import DEFAULT_MINUTES, TrainConfig
 SIZES = (64, 96, 128, 192, 256, 384, 512, 640, 768, 1024)
 PRESETS = {"small": 128, "medium": 384, "large": 1024}
 """Hidden units."""
-PER_WEIGHT = 3.5
+IDS_PER_WEIGHT = 3.5
 """Characters trained for each recurrent weight, at least: larger models would not get far enough in the budget."""
-PASSES = 40
+MAX_EPOCHS = 40
 """How often a text is read, at most, in a budget of minutes with enough steps: then it is only learned by heart."""
 FEWEST_STEPS, MOST_STEPS, STEPS_FOR_EACH = 1_500, 3_000, 3
 """Steps that are enough: so many for each different character, within these bounds. Where there would be fewer, windows
 are shortened; from then on more steps gain less than shorter windows take in time.
 """
-MATTER = "device", "precision", "batch_size", "seq_length"
+TIMED_SETTINGS = "device", "precision", "batch_size", "seq_length"
 """What a reference's time depends on, of the training settings."""
-SHORTEST = 32
+MIN_SEQ_LENGTH = 32
 """Characters of the shortest windows: gradients flow no farther. Fewer rows instead did not learn better."""
-MANY = 1_000
+MANY_CHARACTERS = 1_000
 """Different characters from which on embedding and output layer are one table: two learn each from too few examples."""
 SMALL_TEXT = 100_000
 """Characters below which a text is too small to teach much."""
-USED = 0.95
+TRAINING_SHARE = 0.95
 """Share of a budget in minutes that goes into training steps."""
 REFERENCE = ModelConfig(cell="gru", num_layers=2, hidden_size=256)
 STEEPNESS = {"bf16": 0.75, "bf16 in vectors": 0.82, "fp32": 0.87, "cuda": 0.25}
@@ -58,7 +58,8 @@ class Sizes:
     """What was chosen, and why.
 
     Args:
-        model, training: complete settings.
+        model: complete settings.
+        training: complete settings.
         reasons: a line each for the size, dropout and weight decay, minibatch and rate; of what was chosen only.
     """
 
@@ -82,51 +83,59 @@ def choose(
     Args:
         text: ids of the training part.
         vocabulary: how many different ones there are.
-        model, training: what is given, by name.
+        model: settings of the model that are given, by name.
+        training: settings of training that are given, by name.
         unit: what the reasons call an id: "character" or "byte".
         preset: "small", "medium" or "large", whatever the budget.
         speed: what `time_reference` found; for a budget in minutes only, which is cut where it would do harm.
     """
-    config, given = make_settings(ModelConfig, model), make_settings(TrainConfig, training)
+    model_config, train_config = make_settings(ModelConfig, model), make_settings(TrainConfig, training)
     free = not {"batch_size", "seq_length"} & training.keys()
     if free:
-        rows, length = minibatch(text, given.batch_size, given.seq_length)
-        given = replace(given, batch_size=rows, seq_length=length)
+        rows, length = fit_minibatch(text, train_config.batch_size, train_config.seq_length)
+        train_config = replace(train_config, batch_size=rows, seq_length=length)
     reasons: list[str] = []
     shape: list[str] = []
     if not {"tie_weights", "embedding_size"} & model.keys():
-        config = replace(config, tie_weights=vocabulary >= MANY)
+        model_config = replace(model_config, tie_weights=vocabulary >= MANY_CHARACTERS)
     if "hidden_size" not in model:
         if preset:
-            config, why = replace(config, hidden_size=PRESETS[preset]), f"preset {preset}"
+            model_config, why = replace(model_config, hidden_size=PRESETS[preset]), f"preset {preset}"
         else:
-            config, why = largest(config, lambda one: trained(one, given, text, vocabulary, speed), text, unit)
-        shape.append(f"{amount(config.hidden_size, 'hidden unit')}: {why}")
-    if config.tie_weights and "tie_weights" not in model:
+            model_config, why = largest_model(
+                model_config,
+                lambda candidate: reachable_ids(candidate, train_config, text, vocabulary, speed),
+                text,
+                unit,
+            )
+        shape.append(f"{amount(model_config.hidden_size, 'hidden unit')}: {why}")
+    if model_config.tie_weights and "tie_weights" not in model:
         shape.append(f"tied weights: {amount(vocabulary, f'different {unit}')}")
     if shape:
         reasons.append("; ".join(shape))
-    epochs = trained(config, given, text, vocabulary, speed) / max(text, 1)
-    timed = given.epochs is None and given.steps is None
+    epochs = reachable_ids(model_config, train_config, text, vocabulary, speed) / max(text, 1)
+    timed = train_config.epochs is None and train_config.steps is None
     wanted = min(MOST_STEPS, max(FEWEST_STEPS, STEPS_FOR_EACH * vocabulary))
-    if free and given.steps is None:
-        ids = text * (min(epochs, PASSES) if timed else epochs)
-        given = replace(given, seq_length=window(ids / given.batch_size, wanted, given.seq_length))
-    tokens = given.batch_size * given.seq_length
-    most, enough = max(PASSES, math.ceil(wanted * tokens / max(text, 1))), ""
+    if free and train_config.steps is None:
+        ids = text * (min(epochs, MAX_EPOCHS) if timed else epochs)
+        train_config = replace(
+            train_config, seq_length=fit_window(ids / train_config.batch_size, wanted, train_config.seq_length)
+        )
+    tokens = train_config.batch_size * train_config.seq_length
+    most, enough = max(MAX_EPOCHS, math.ceil(wanted * tokens / max(text, 1))), ""
     if epochs > most and timed:
-        minutes = given.minutes or DEFAULT_MINUTES
+        minutes = train_config.minutes or DEFAULT_MINUTES
         needed = max(0.1, minutes * most / epochs)
         enough = f", some {needed:.1f} of {amount(minutes, 'minute')}: more would only teach it by heart"
-        epochs, given = most, replace(given, epochs=float(most))
-    pressure = epochs * work(config) / max(text, 1)
+        epochs, train_config = most, replace(train_config, epochs=float(most))
+    pressure = epochs * count_weights(model_config) / max(text, 1)
     held = []
     if "dropout" not in model:
-        config = replace(config, dropout=dropout(pressure))
-        held.append(f"dropout {config.dropout:g}")
+        model_config = replace(model_config, dropout=choose_dropout(pressure))
+        held.append(f"dropout {model_config.dropout:g}")
     if "weight_decay" not in training:
-        given = replace(given, weight_decay=weight_decay(pressure))
-        held.append(f"weight decay {given.weight_decay:g}")
+        train_config = replace(train_config, weight_decay=choose_weight_decay(pressure))
+        held.append(f"weight decay {train_config.weight_decay:g}")
     if held or enough:
         read = (
             f"the text will be read {epochs:,.1f} times"
@@ -135,19 +144,22 @@ def choose(
         )
         reasons.append(f"{', '.join(held) or 'budget'}: {read}{enough}")
     if "lr" not in training:
-        given = replace(given, lr=rate(config.hidden_size))
+        train_config = replace(train_config, lr=peak_lr(model_config.hidden_size))
     if not {"lr", "batch_size", "seq_length"} <= training.keys():
         reasons.append(
-            f"{amount(given.batch_size, 'row')} of {amount(given.seq_length, unit)} at a peak rate of {given.lr:g}: "
-            f"{amount(config.hidden_size, 'hidden unit')}, {amount(text, unit)}"
+            f"{amount(train_config.batch_size, 'row')} of {amount(train_config.seq_length, unit)} "
+            f"at a peak rate of {train_config.lr:g}: "
+            f"{amount(model_config.hidden_size, 'hidden unit')}, {amount(text, unit)}"
         )
     steps = epochs * text / tokens
     if reasons and math.isfinite(steps):
-        reasons[-1] += f"; {told_steps(steps, exact=given.steps is not None and given.minutes is None)}"
-    return Sizes(config, given, tuple(reasons))
+        reasons[-1] += (
+            f"; {describe_steps(steps, exact=train_config.steps is not None and train_config.minutes is None)}"
+        )
+    return Sizes(model_config, train_config, tuple(reasons))
 
 
-def told_steps(steps: float, *, exact: bool = False) -> str:
+def describe_steps(steps: float, *, exact: bool = False) -> str:
     """How many steps there will be; in two figures where that is an estimate."""
     steps = max(1, math.ceil(steps - 1e-9))
     if exact:
@@ -156,7 +168,7 @@ def told_steps(steps: float, *, exact: bool = False) -> str:
     return f"some {amount(round(steps / unit) * unit, 'step')}"
 
 
-def trained(config: ModelConfig, training: TrainConfig, text: int, vocabulary: int, speed: Speed) -> float:
+def reachable_ids(config: ModelConfig, training: TrainConfig, text: int, vocabulary: int, speed: Speed) -> float:
     """Ids that the budget trains: the smaller number, where there are two budgets."""
     counts: list[float] = []
     if training.steps is not None:
@@ -164,31 +176,34 @@ def trained(config: ModelConfig, training: TrainConfig, text: int, vocabulary: i
     if training.epochs is not None:
         counts.append(training.epochs * text)
     if not counts or (training.minutes is not None and speed.seconds > 0):
-        slower = math.pow(work(config, vocabulary) / work(REFERENCE, vocabulary), speed.steepness)
-        counts.append(60 * (training.minutes or DEFAULT_MINUTES) * USED / (speed.seconds * slower))
+        slower = math.pow(count_weights(config, vocabulary) / count_weights(REFERENCE, vocabulary), speed.steepness)
+        counts.append(60 * (training.minutes or DEFAULT_MINUTES) * TRAINING_SHARE / (speed.seconds * slower))
     return min(counts)
 
 
-def largest(
+def largest_model(
     config: ModelConfig, reach: Callable[[ModelConfig], float], text: int, unit: str
 ) -> tuple[ModelConfig, str]:
     """The largest of the models that get far enough in the budget and do not learn the text by heart; and why.
 
     Args:
+        config: the shape but for its hidden size.
         reach: how many ids the budget trains, of a model.
+        text: ids of the training part.
+        unit: what they are called.
     """
-    sizes = [replace(config, hidden_size=size) for size in SIZES]
-    in_time = ([one for one in sizes if reach(one) >= PER_WEIGHT * work(one)] or sizes[:1])[-1]
-    by_text = ([one for one in sizes if work(one) <= good_for(text)] or sizes[:1])[-1]
-    if work(by_text) < work(in_time):
-        return by_text, f"the most that is good for {amount(text, unit)}, {work(by_text):,} recurrent weights"
+    models = [replace(config, hidden_size=size) for size in SIZES]
+    in_time = ([model for model in models if reach(model) >= IDS_PER_WEIGHT * count_weights(model)] or models[:1])[-1]
+    by_text = ([model for model in models if count_weights(model) <= max_weights(text)] or models[:1])[-1]
+    if count_weights(by_text) < count_weights(in_time):
+        return by_text, f"the most that is good for {amount(text, unit)}, {count_weights(by_text):,} recurrent weights"
     return (
         in_time,
-        f"the largest that trains {PER_WEIGHT:g} {unit}s for each of its {work(in_time):,} recurrent weights",
+        f"the largest that trains {IDS_PER_WEIGHT:g} {unit}s for each of its {count_weights(in_time):,} recurrent weights",
     )
 
 
-def work(config: ModelConfig, vocabulary: int = 0) -> int:
+def count_weights(config: ModelConfig, vocabulary: int = 0) -> int:
     """Recurrent weights, and those of the output layer: what a character is multiplied by."""
     rows = GATES[config.cell] * config.hidden_size
     inputs = config.input_size + (config.num_layers - 1) * config.hidden_size
@@ -196,12 +211,12 @@ def work(config: ModelConfig, vocabulary: int = 0) -> int:
     return recurrent + vocabulary * config.hidden_size
 
 
-def good_for(text: int) -> float:
+def max_weights(text: int) -> float:
     """Recurrent weights, at most: larger models would learn a text by heart. They grow more slowly than the text."""
     return 26 * math.pow(text, 0.85)
 
 
-def dropout(pressure: float) -> float:
+def choose_dropout(pressure: float) -> float:
     """From none to three tenths: too much only slows learning down.
 
     Args:
@@ -210,17 +225,17 @@ def dropout(pressure: float) -> float:
     return round(min(0.3, max(0.0, 0.08 * math.log2(max(pressure, 1e-9) / 10))), 2)
 
 
-def weight_decay(pressure: float) -> float:
+def choose_weight_decay(pressure: float) -> float:
     """Three tenths where the text is read a few times, six and more where it could be learned by heart."""
     return round(min(1.0, max(0.3, 0.15 + 0.08 * math.log2(max(pressure, 1e-9)))), 2)
 
 
-def rate(hidden_size: int) -> float:
+def peak_lr(hidden_size: int) -> float:
     """The peak learning rate: less for larger models."""
     return float(f"{4e-3 * min(1.0, (384 / hidden_size) ** 0.5):.1e}")
 
 
-def minibatch(text: int, rows: int, length: int) -> tuple[int, int]:
+def fit_minibatch(text: int, rows: int, length: int) -> tuple[int, int]:
     """As many rows and characters, or fewer where the text is too short for 4 windows in each row."""
     while length > 16 and text < 4 * 4 * length:
         length //= 2
@@ -229,9 +244,9 @@ def minibatch(text: int, rows: int, length: int) -> tuple[int, int]:
     return rows, length
 
 
-def window(characters: float, steps: int, length: int) -> int:
+def fit_window(characters: float, steps: int, length: int) -> int:
     """The longest window, of `length` and its halves, that makes so many steps of the characters a row reads."""
-    while length > SHORTEST and characters < steps * length:
+    while length > MIN_SEQ_LENGTH and characters < steps * length:
         length //= 2
     return length
 
@@ -251,7 +266,7 @@ def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 1
 
     draws = np.random.default_rng(0).integers(0, max(2, vocabulary), 40_000)
     corpus = Corpus.from_text("".join(map(chr, draws + 0x20000)), valid_fraction=0.0)
-    machine = {name: value for name, value in training.items() if name in MATTER}
+    machine = {name: value for name, value in training.items() if name in TIMED_SETTINGS}
     config = TrainConfig(steps=10**6, eval_every=10**9, log_every=10**9, **machine)
     trainer = Trainer(corpus, REFERENCE, config)
     steps = trainer.run()
@@ -259,15 +274,15 @@ def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 1
         next(steps)
     times: list[float] = []
     while sum(times) < seconds or (len(times) < 3 and sum(times) < 2 * seconds):  # slow ones eat the budget
-        begun = time.perf_counter()
+        began = time.perf_counter()
         for _ in range(trainer.ahead):  # one of these waits for them all
             next(steps)
-        times.append((time.perf_counter() - begun) / trainer.ahead)
+        times.append((time.perf_counter() - began) / trainer.ahead)
     # Other programs and a process that is young only ever make steps slower.
-    each = float(np.percentile(times, 25)) / (config.batch_size * config.seq_length)
+    seconds_per_id = float(np.percentile(times, 25)) / (config.batch_size * config.seq_length)
     kind = trainer.precision
     if trainer.device.type == "cuda":
         kind = "cuda"
     elif kind == "bf16" and trainer.device.type == "cpu" and fast_bf16() and not amx():
         kind = "bf16 in vectors"
-    return Speed(each, STEEPNESS[kind])
+    return Speed(seconds_per_id, STEEPNESS[kind])

@@ -21,7 +21,8 @@ class Budget:
         batches: say how many steps are an epoch.
         counters: the run's.
         started: `time.monotonic()` when the clock of this process began.
-        end_sizes: ids of the validation and test parts, which are scored at the end; subset: of the part scored before.
+        end_sizes: ids of the validation and test parts, which are scored at the end.
+        subset: ids of the validation part that are scored while training.
         ahead: steps that may be under way at once.
     """
 

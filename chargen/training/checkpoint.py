@@ -23,7 +23,7 @@ from chargen.training.budget import Budget
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
 from chargen.training.metrics import Metrics
-from chargen.training.run_folder import replacing
+from chargen.training.run_folder import replace_run
 from chargen.training.train_step import MAX_BAD_STEPS, Hidden, TrainState
 
 MAX_FAILED_SAVES = 3
@@ -37,7 +37,9 @@ class Checkpointer:
 
     Args:
         out: the run folder; None where nothing is saved.
-        corpus, model_config, config: what the run was given.
+        corpus: what is learned.
+        model_config: the model's shape.
+        config: the budget and the method.
         precision: of matrix products.
         steps_per_epoch: with a fraction.
         counters: the run's.
@@ -104,7 +106,7 @@ class Checkpointer:
         if self.replaces:
             lines = self.metrics.size, self.metrics.waiting
             try:
-                with replacing(self.out):
+                with replace_run(self.out):
                     self._write(self.out, state, best)
             except BaseException:
                 self.metrics.size, self.metrics.waiting = lines

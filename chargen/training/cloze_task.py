@@ -17,7 +17,7 @@ from chargen.rng import Purpose
 from chargen.training.config import TrainConfig
 
 WINDOW = 128
-EDGE = 16
+MARGIN = 16
 """Positions nearer than this to a window's edge do not count: one of the two states there has read too little."""
 CHARACTERS_SHARE = 0.15
 """Characters read for the cloze layer per character trained on: 3 to 9 % of the time, most for large vocabularies."""
@@ -32,14 +32,15 @@ class ClozeTask:
         config: of the run; its batch_size is B over all processes, and so is the number of windows.
         rows: which of a step's windows this process takes; all by default.
 
-    Raises DataError where the text is too short for a single position.
+    Raises:
+        DataError: where the text is too short for a single position.
     """
 
     def __init__(self, ids: NDArray[Any], config: TrainConfig, rows: range | None = None) -> None:
         window = min(WINDOW, len(ids))
-        if window < 2 * EDGE + 1:
+        if window < 2 * MARGIN + 1:
             raise DataError(
-                f"a bidirectional model needs at least {2 * EDGE + 1} characters of training text, found {len(ids)}; "
+                f"a bidirectional model needs at least {2 * MARGIN + 1} characters of training text, found {len(ids)}; "
                 "give more text, or train one way"
             )
         trained = config.batch_size * config.seq_length
@@ -67,9 +68,9 @@ def cloze_loss(model: CharModel, windows: NDArray[np.int64]) -> tuple[Tensor, in
     with torch.no_grad():
         left, _ = model.read(ids)
         right, _ = model.read(ids.flip(1), direction="backward")
-        left = left[:, EDGE - 1 : width - EDGE - 1]
-        right = right.flip(1)[:, EDGE + 1 : width - EDGE + 1]
-    targets = ids[:, EDGE : width - EDGE]
+        left = left[:, MARGIN - 1 : width - MARGIN - 1]
+        right = right.flip(1)[:, MARGIN + 1 : width - MARGIN + 1]
+    targets = ids[:, MARGIN : width - MARGIN]
     one_way = left + right, model.output.weight, 2 * model.output.bias  # the sum of the logits that the two make alone
     hidden = model.cloze.hidden(left, right)
     loss = cross_entropy(hidden, model.cloze.output, targets, one_way)
@@ -82,7 +83,7 @@ def even_windows(ids: NDArray[Any], size: int) -> Iterator[NDArray[np.int64]]:
     There are none where ids are too few.
     """
     window = min(WINDOW, len(ids))
-    if window < 2 * EDGE + 1:
+    if window < 2 * MARGIN + 1:
         return
     rows = max(1, min(size, len(ids)) // window)
     starts = np.arange(rows) * (len(ids) - window) // max(rows - 1, 1)

@@ -69,7 +69,13 @@ class TrainConfig:
 def changed_config(settings: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
     """A stored run's training settings with changes that leave it the same run; a new budget replaces the old ones.
 
-    Raises SettingError for a change of model, corpus or batching, ModelFileError for stored settings that are none.
+    Args:
+        settings: the stored ones, of model, corpus and training.
+        changes: training settings, by name.
+
+    Raises:
+        SettingError: for a change of model, corpus or batching.
+        ModelFileError: for stored settings that are none.
     """
     try:
         make_settings(TrainConfig, settings["training"])

@@ -7,7 +7,7 @@ from chargen.errors import ModelFileError, repr_short
 from chargen.model.config import DIRECTIONS
 from chargen.settings import setting_types
 
-MOST = 2**53
+MAX_COUNT = 2**53
 
 
 @dataclass
@@ -22,10 +22,10 @@ class Counters:
         trained: targets seen.
         logged_step: the latest step at which a validation or a line of metrics was due.
         since_nats: summed since that line, by loss: "forward", "backward", "cloze".
-        since_characters: likewise; of cloze, ids.
-        since_seconds: likewise.
+        since_characters: trained since that line, by loss; of cloze, ids.
+        since_seconds: spent on steps since that line.
         grad_norm: of the latest step.
-        lr: likewise.
+        lr: of the latest step.
         best_loss: of the validations so far.
         best_step: when that was.
         evaluations_since_best: validations since then.
@@ -95,5 +95,5 @@ class Counters:
 def _check(name: str, value: Any, kind: type) -> None:
     if type(value) is not kind:
         raise ModelFileError(f"the state's {name} is not a number that a run counts; take a fresh copy")
-    if isinstance(value, int) and not 0 <= value <= MOST:
-        raise ModelFileError(f"the state's {name} is {repr_short(value)}: a run counts from 0 to {MOST:,}")
+    if isinstance(value, int) and not 0 <= value <= MAX_COUNT:
+        raise ModelFileError(f"the state's {name} is {repr_short(value)}: a run counts from 0 to {MAX_COUNT:,}")

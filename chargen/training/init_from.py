@@ -18,7 +18,7 @@ BY_CHARACTER = ("embedding.weight", "output.weight", "output.bias", "cloze.outpu
 
 
 @dataclass(frozen=True)
-class TakenOver:
+class StartWeights:
     """A model's first weights.
 
     Args:
@@ -32,14 +32,17 @@ class TakenOver:
     new: str
 
 
-def init_from(file: ModelFile, config: ModelConfig, vocabulary: Vocabulary, fresh: Arrays) -> TakenOver:
+def init_from(file: ModelFile, config: ModelConfig, vocabulary: Vocabulary, fresh: Arrays) -> StartWeights:
     """The weights of `file`, with rows of `fresh` for new characters; their output biases are the least there is.
 
     Args:
-        config, vocabulary: of the new model; the vocabulary knows at least what the old one knew.
+        file: the model to start from.
+        config: of the new model.
+        vocabulary: of the new model; it knows at least what the old one knew.
         fresh: untrained weights of the new model.
 
-    Raises SettingError where the shapes differ or a character would be lost.
+    Raises:
+        SettingError: where the shapes differ or a character would be lost.
     """
     _check_shape(file, config)
     before, size = file.vocabulary, len(file.vocabulary)
@@ -54,9 +57,9 @@ def init_from(file: ModelFile, config: ModelConfig, vocabulary: Vocabulary, fres
         if before.folded:
             places[-1] = len(vocabulary) - 1
     old = weights_of(build_model(file))
-    rows = {name: _rows(old[name], fresh[name], places) for name in BY_CHARACTER if name in old}
+    rows = {name: _copy_rows(old[name], fresh[name], places) for name in BY_CHARACTER if name in old}
     new = set(vocabulary.characters) - set(before.characters) if before.unit == "character" else ()
-    return TakenOver(old | rows, size, "".join(sorted(new)))
+    return StartWeights(old | rows, size, "".join(sorted(new)))
 
 
 def freeze(model: CharModel, layers: int) -> None:
@@ -90,9 +93,9 @@ def _check_shape(file: ModelFile, config: ModelConfig) -> None:
             )
 
 
-def _rows(old: NDArray[Any], fresh: NDArray[Any], places: NDArray[np.intp]) -> NDArray[Any]:
-    found = fresh.copy()
+def _copy_rows(old: NDArray[Any], fresh: NDArray[Any], places: NDArray[np.intp]) -> NDArray[Any]:
+    weights = fresh.copy()
     if fresh.ndim == 1:
-        found[:] = old.min()
-    found[places] = old
-    return found
+        weights[:] = old.min()
+    weights[places] = old
+    return weights

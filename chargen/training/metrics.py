@@ -11,13 +11,13 @@ from chargen.durable import FolderGuard, describe_os_error
 from chargen.errors import WriteError
 
 FILE_NAME = "metrics.jsonl"
-LINES = 5_000
+MAX_LINES = 5_000
 """Lines at the interval that was asked for. Then it doubles as the steps do: some 2,500 more for each doubling."""
 
 
 def is_logged_step(step: int, every: int) -> bool:
     """True where a line is due for a step: at multiples of `every`, or of twice, four times … as much as steps grow."""
-    return step % (every << (step // (every * LINES)).bit_length()) == 0
+    return step % (every << (step // (every * MAX_LINES)).bit_length()) == 0
 
 
 class Metrics:
@@ -37,7 +37,11 @@ class Metrics:
         """True while lines only wait, because the file is still another run's."""
 
     def cut(self) -> None:
-        """Begin to write: make the file, or cut off what does not belong to the run. Raises WriteError."""
+        """Begin to write: make the file, or cut off what does not belong to the run.
+
+        Raises:
+            WriteError: where the disk refuses.
+        """
         self._append(sync=False)
 
     def write(self, line: dict[str, Any]) -> None:
@@ -50,7 +54,14 @@ class Metrics:
                 self._append(sync=False)
 
     def sync(self) -> int:
-        """Put all lines on the disk and return their size in bytes, for the run's state. Raises WriteError."""
+        """Put all lines on the disk.
+
+        Returns:
+            Their size in bytes, for the run's state.
+
+        Raises:
+            WriteError: where the disk refuses.
+        """
         self._append(sync=True)
         return self.size
 

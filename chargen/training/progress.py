@@ -19,20 +19,24 @@ class Progress:
     """Where a run stands.
 
     Args:
-        step, epoch: done so far.
+        step: optimizer steps so far.
+        epoch: passes over the training text so far.
         seconds: spent by the run so far, resumed parts included.
         train_loss: nats per character over the last step (on a GPU, the last whose figures are there); NaN before the
             first, or where it was not finite. Of a bidirectional model the mean of both directions.
-        valid_loss: alike, where a validation has just ended, and in the last Progress of a run, where the best weights
-            were scored on the whole split; None everywhere else.
-        test_loss: alike, in the last Progress where there is a test part; None everywhere else.
-        lr, grad_norm: of the last step.
+        valid_loss: nats per character, where a validation has just ended, and in the last Progress of a run, where the
+            best weights were scored on the whole split; None everywhere else.
+        test_loss: nats per character, in the last Progress where there is a test part; None everywhere else.
+        lr: of the last step.
+        grad_norm: of the last step.
         chars_per_second: trained since the last line of metrics, validation apart.
         share: of the budget used, 0 to 1.
         seconds_left: until the budget is used, estimated.
         doing: "training", "validating" (a step's validation) or "finishing" (the whole splits at the end).
-        train_losses, valid_losses, test_losses: of a bidirectional model, where there is such a loss, "forward",
-            "backward" and, where it learned or was asked, "cloze"; empty otherwise.
+        train_losses: of a bidirectional model, where there is a train_loss, "forward", "backward" and, where the layer
+            learned, "cloze"; empty otherwise.
+        valid_losses: of a bidirectional model, where there is a valid_loss, by the same names; empty otherwise.
+        test_losses: of a bidirectional model, where there is a test_loss, by the same names; empty otherwise.
         warning: why the latest save failed, while the run goes on without it; empty where it did not.
     """
 
@@ -54,23 +58,23 @@ class Progress:
     warning: str = ""
 
     def __repr__(self) -> str:
-        return f"Progress({', '.join(f'{name} {value}' for name, value in self._told().items())})"
+        return f"Progress({', '.join(f'{name} {value}' for name, value in self._described().items())})"
 
     def _repr_html_(self) -> str:
-        return as_table(self._told())
+        return as_table(self._described())
 
-    def _told(self) -> dict[str, str]:
+    def _described(self) -> dict[str, str]:
         """What matters, by name; losses in nats per character."""
-        told = {"step": f"{self.step:,}", "epoch": f"{self.epoch:.2f}"}
+        described = {"step": f"{self.step:,}", "epoch": f"{self.epoch:.2f}"}
         if not math.isnan(self.train_loss):
-            told["train"] = f"{self.train_loss:.4f}"
+            described["train"] = f"{self.train_loss:.4f}"
         losses = {"valid": (self.valid_loss, self.valid_losses), "test": (self.test_loss, self.test_losses)}
         for name, (loss, parts) in losses.items():
             if loss is not None:
                 named = ", ".join(f"{part} {value:.4f}" for part, value in parts.items())
-                told[name] = f"{loss:.4f}" + (f" ({named})" if named else "")
-        told[self.doing] = f"{100 * self.share:.0f} %"
-        return told | ({"warning": truncate(self.warning, 200)} if self.warning else {})
+                described[name] = f"{loss:.4f}" + (f" ({named})" if named else "")
+        described[self.doing] = f"{100 * self.share:.0f} %"
+        return described | ({"warning": truncate(self.warning, 200)} if self.warning else {})
 
 
 def tell_while(
@@ -111,7 +115,9 @@ def describe_run(trainer: "Trainer") -> dict[str, str]:
     return described | {"in": "memory only" if trainer.out is None else truncate(trainer.out, 200)}
 
 
-def as_table(told: Mapping[str, str]) -> str:
+def as_table(described: Mapping[str, str]) -> str:
     """Figures by name, as a notebook shows them."""
-    rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(told[name])}</td></tr>" for name in told)
+    rows = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(described[name])}</td></tr>" for name in described
+    )
     return f"<table>{rows}</table>"

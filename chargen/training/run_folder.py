@@ -41,7 +41,7 @@ def check_free(folder: Path, overwrite: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def replacing(folder: Path) -> Iterator[None]:
+def replace_run(folder: Path) -> Iterator[None]:
     """While a new run saves for the first time, have the older one aside; where that fails, it is there again."""
     make_folder(folder / REPLACING_FOLDER)
     for name in _names_in(folder):
@@ -56,7 +56,7 @@ def replacing(folder: Path) -> Iterator[None]:
 
 
 def recover(folder: Path) -> None:
-    """End what a kill in the midst of `replacing` has left; call it while holding the folder's lock."""
+    """End what a kill in the midst of `replace_run` has left; call it while holding the folder's lock."""
     if (folder / REPLACED_FOLDER).is_dir() and (folder / STATE_NAME).exists():
         _remove(folder / REPLACED_FOLDER)
     else:

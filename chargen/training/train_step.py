@@ -131,6 +131,9 @@ class TrainStep:
         """Forward, loss, gradients, clip and update.
 
         Args:
+            state: is changed.
+            minibatches: by direction.
+            masks: where dropout masks come from.
             cloze: whether the cloze layer learns where its time has come.
 
         Returns:

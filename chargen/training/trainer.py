@@ -142,7 +142,7 @@ class Trainer:
         return due and self.counters.logged_step != self.state.step
 
     def _count_steps(self) -> None:
-        """Count the steps that are made but not counted; a GPU is waited for. Raises Diverged."""
+        """Count the steps that are made but not counted; a GPU is waited for."""
         pending, self.pending = self.pending, []
         if self.log.count(pending):
             raise Diverged(self.checkpointer.divergence())
@@ -185,7 +185,7 @@ class Trainer:
         return self.checkpointer.model_file(weights_of(self.model))
 
     def __len__(self) -> int:
-        """Steps of the budget. Raises TypeError where it is one of minutes only."""
+        """Steps of the budget; a TypeError where it is one of minutes only."""
         if self.budget.steps is None:
             raise TypeError("how many steps a budget in minutes has is not known beforehand; give steps or epochs")
         return self.budget.steps
