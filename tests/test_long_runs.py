@@ -52,7 +52,7 @@ def test_training_takes_no_more_memory_as_it_goes_on(
     steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A day of steps, of which each stands for a thousand: metrics are thinned as much sooner."""
-    monkeypatch.setattr(metrics, "LINES", 20)
+    monkeypatch.setattr(metrics, "MAX_LINES", 20)
     settings = config(steps=steps, log_every=1, eval_every=50, patience=0, schedule="constant", lr=1e-4)
     at_first = 0
     for progress in Trainer(corpus(), model(num_layers=1), settings, tmp_path).run():

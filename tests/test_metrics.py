@@ -41,7 +41,7 @@ def test_a_day_of_tiny_steps_has_few_lines() -> None:
 
 
 def test_a_long_run_is_thinned_and_still_validates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LINES", 4)
+    monkeypatch.setattr(module, "MAX_LINES", 4)
     trainer = Trainer(corpus(), model(num_layers=1), config(steps=48, log_every=1, eval_every=3, patience=0), tmp_path)
     validated = {progress.step for progress in trainer.run() if progress.doing == "validating"}
     found = metrics(tmp_path)[:-1]

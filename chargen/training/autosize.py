@@ -199,7 +199,8 @@ def largest_model(
         return by_text, f"the most that is good for {amount(text, unit)}, {count_weights(by_text):,} recurrent weights"
     return (
         in_time,
-        f"the largest that trains {IDS_PER_WEIGHT:g} {unit}s for each of its {count_weights(in_time):,} recurrent weights",
+        f"the largest that trains {IDS_PER_WEIGHT:g} {unit}s for each of its {count_weights(in_time):,} "
+        "recurrent weights",
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from chargen.data.begin import begin_text
 from chargen.data.corpus import Corpus
 from chargen.data.reading import ReadingConfig
-from chargen.errors import Diverged, ModelFileError, WriteError, truncate
+from chargen.errors import Diverged, ModelFileError, WriteError, amount, truncate
 from chargen.model.config import ModelConfig
 from chargen.model.language_model import CharModel
 from chargen.model.weights import Arrays, set_weights, weights_of
@@ -195,6 +195,21 @@ class Checkpointer:
             "settings": {**asdict(self.config), **{name: corpus[name] for name in sorted(corpus)}},
             **({"init": self.origin} if self.origin else {}),
         }
+
+    def describe(self) -> dict[str, str]:
+        """What matters of the run, by name, for a person."""
+        shape, counters, vocabulary = self.model_config, self.counters, self.corpus.vocabulary
+        ways = ", both ways" if shape.bidirectional else ""
+        described = {
+            "model": f"{shape.cell.upper()} {shape.num_layers} x {shape.hidden_size}{ways}",
+            "text": f"{amount(len(self.corpus.train), vocabulary.unit)}, {len(vocabulary):,} different",
+            "step": f"{counters.step:,}" + ("" if self.budget.steps is None else f" of {self.budget.steps:,}"),
+        }
+        if self.config.minutes is not None:
+            described["minutes"] = f"{self.budget.seconds() / 60:.1f} of {self.config.minutes:g}"
+        if counters.best_loss is not None:
+            described["best"] = f"{counters.best_loss:.4f} nats at step {counters.best_step:,}"
+        return described | {"in": "memory only" if self.out is None else truncate(self.out, 200)}
 
     def machine(self, device: torch.device) -> dict[str, Any]:
         """What a byte-exact resume needs to find unchanged."""

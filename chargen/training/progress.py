@@ -4,12 +4,9 @@ import html
 import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from chargen.errors import amount, truncate
-
-if TYPE_CHECKING:
-    from chargen.training.trainer import Trainer
+from chargen.errors import truncate
 
 Result = TypeVar("Result")
 
@@ -97,22 +94,6 @@ def tell_while(
             result: Result = end.value
             return result
         yield make(doing)
-
-
-def describe_run(trainer: "Trainer") -> dict[str, str]:
-    """What matters of a run, by name."""
-    shape, counters, vocabulary = trainer.model_config, trainer.counters, trainer.corpus.vocabulary
-    ways = ", both ways" if shape.bidirectional else ""
-    described = {
-        "model": f"{shape.cell.upper()} {shape.num_layers} x {shape.hidden_size}{ways}",
-        "text": f"{amount(len(trainer.corpus.train), vocabulary.unit)}, {len(vocabulary):,} different",
-        "step": f"{counters.step:,}" + ("" if trainer.budget.steps is None else f" of {trainer.budget.steps:,}"),
-    }
-    if trainer.config.minutes is not None:
-        described["minutes"] = f"{trainer.budget.seconds() / 60:.1f} of {trainer.config.minutes:g}"
-    if counters.best_loss is not None:
-        described["best"] = f"{counters.best_loss:.4f} nats at step {counters.best_step:,}"
-    return described | {"in": "memory only" if trainer.out is None else truncate(trainer.out, 200)}
 
 
 def as_table(described: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from chargen.model.weights import weights_of
 from chargen.storage.model_file import ModelFile
 from chargen.training.config import TrainConfig
 from chargen.training.losses import Losses
-from chargen.training.progress import Progress, as_table, describe_run, tell_while
+from chargen.training.progress import Progress, as_table, tell_while
 from chargen.training.schedule import learning_rate
 from chargen.training.setup import MakeOptimizer, Setup, new_run, saved_run
 from chargen.training.train_step import LossFunction, StepReport, adamw
@@ -194,7 +194,7 @@ class Trainer:
         return True
 
     def __repr__(self) -> str:
-        return f"Trainer({', '.join(f'{name} {value}' for name, value in describe_run(self).items())})"
+        return f"Trainer({', '.join(f'{name} {value}' for name, value in self.checkpointer.describe().items())})"
 
     def _repr_html_(self) -> str:
-        return as_table(describe_run(self))
+        return as_table(self.checkpointer.describe())
