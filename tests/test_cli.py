@@ -29,7 +29,7 @@ from chargen import __version__
 from chargen.cli import info
 from chargen.cli.main import COMMANDS, main
 from chargen.cli.options import PATH
-from chargen.cli.report import in_bits
+from chargen.cli.report import describe_loss
 from chargen.decoding.choose import WRITING
 from chargen.model.language_model import CharModel
 from chargen.sampling.rounding import LINE, WORD
@@ -338,7 +338,7 @@ def test_metrics_that_say_nothing_of_time_are_passed_over(run, model, line) -> N
 @pytest.mark.parametrize("counts", [(10**400, 10**400), (-5, 7), (10**400, 3), (9, 3), ("9", 9)])
 def test_info_says_nothing_of_bytes_that_cannot_be(counts) -> None:
     summary = dict(zip(("valid_characters", "valid_bytes"), counts, strict=True))
-    assert in_bits({"valid_loss": 2.0, **summary}, "valid") == "2.0000 nats, 2.8854 bits per character"
+    assert describe_loss({"valid_loss": 2.0, **summary}, "valid") == "2.0000 nats, 2.8854 bits per character"
 
 
 def test_a_name_with_a_line_end_makes_no_line_of_its_own(run, tmp_path) -> None:
@@ -791,7 +791,7 @@ def test_a_run_says_what_most_of_its_time_went_on_and_that_a_model_cannot_write_
     assert "note: after 3 steps the model cannot write yet" in plain.err
     assert "\ntime  " not in plain.err
     began = time.monotonic() - 600  # an hour of trying to load something
-    monkeypatch.setattr("chargen.cli.train.process_started", lambda: began)
+    monkeypatch.setattr("chargen.cli.train.process_start_time", lambda: began)
     slow = run(*words, "--minutes", 40)
     assert re.search(r"^time     \d+ s of 6\d\d were training; 6\d\d s starting", slow.err, re.M), slow.err
     assert "\ntime  " not in run(*words, "--minutes", 4_000).err
@@ -1052,7 +1052,7 @@ def test_what_a_library_raises_is_told_for_what_it_is(run, model, monkeypatch, e
         raise error
 
     monkeypatch.setattr(info, "read_model", failing)
-    monkeypatch.setattr("chargen.cli.main.discard", lambda stream: None)  # it would close the captured one
+    monkeypatch.setattr("chargen.cli.main.redirect_to_null", lambda stream: None)  # it would close the captured one
     result = run("info", "model")
     assert result.code == 1
     assert result.err.startswith(last)
@@ -1067,7 +1067,7 @@ def test_what_is_our_own_mistake_is_not_hidden(run, model, monkeypatch, error) -
         raise error
 
     monkeypatch.setattr(info, "read_model", failing)
-    monkeypatch.setattr("chargen.cli.main.discard", lambda stream: None)  # it would close the captured one
+    monkeypatch.setattr("chargen.cli.main.redirect_to_null", lambda stream: None)  # it would close the captured one
     with pytest.raises(type(error)):
         main(["info", str(model)])
 

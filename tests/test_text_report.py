@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_corpus_parts import names, story
 
-from chargen.cli.report import tell_corpus
+from chargen.cli.report import log_corpus
 from chargen.data.corpus import Corpus
 
 Told = Callable[..., str]
@@ -20,7 +20,7 @@ def told(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
 
     def tell(*sources: str, **options: object) -> str:
-        tell_corpus(Corpus.from_files(sources, **options), "it")  # type: ignore[arg-type]
+        log_corpus(Corpus.from_files(sources, **options), "it")  # type: ignore[arg-type]
         return capsys.readouterr().err
 
     return tell
