@@ -87,27 +87,27 @@ def test_what_is_not_training_is_told_where_it_is_more_than_a_fifth_of_a_budget(
     compiled = {0.0: "", 3.0: "6 s compiling (once per machine), ", 30.0: "60 s compiling (once per machine), "}[
         seconds
     ]
-    told = f"40 s of {whole:.0f} were training; {compiled}4 s timing this machine, 4 s scoring, 2 s starting"
+    line = f"40 s of {whole:.0f} were training; {compiled}4 s timing this machine, 4 s scoring, 2 s starting"
     assert spent.describe(5 * (whole - 40) + 1) == ""
-    assert spent.describe(5 * (whole - 40) - 1) == told
+    assert spent.describe(5 * (whole - 40) - 1) == line
     assert spent.describe(math.inf) == ""
 
 
 def test_compiling_is_told_once_and_only_where_something_is_compiled() -> None:
-    told: list[int] = []
-    with when_compiling(lambda: told.append(1)) as compiling:
+    calls: list[int] = []
+    with when_compiling(lambda: calls.append(1)) as compiling:
         twice = numba.njit(lambda x: 2 * x)
-        assert told == []
+        assert calls == []
         assert twice(2) == 4
-        assert told == [1]
+        assert calls == [1]
         assert twice(2.5) == 5
-        assert told == [1]
+        assert calls == [1]
     assert compiling.seconds > 0
-    with when_compiling(lambda: told.append(2)) as compiling:
+    with when_compiling(lambda: calls.append(2)) as compiling:
         assert twice(3) == 6
     assert compiling.seconds == 0
     assert numba.njit(lambda x: 3 * x)(1) == 3
-    assert told == [1]
+    assert calls == [1]
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,8 @@ def test_no_row_of_training_is_longer_than_the_terminal_is_wide(
     assert "warning: " in shown
     assert "chargen sample checkpoints/novel" in shown, "a command is there to be copied"
     assert "%" in terminal.got.decode(), "there was no bar"
-    for told in re.findall(r"loss \d[^)]*\)", terminal.got.decode()):
-        assert re.fullmatch(r"loss \d+\.\d+ \(\d+\.\d+ bits/char\)", told)
+    for figure in re.findall(r"loss \d[^)]*\)", terminal.got.decode()):
+        assert re.fullmatch(r"loss \d+\.\d+ \(\d+\.\d+ bits/char\)", figure)
 
 
 def test_no_row_is_too_long_while_the_window_is_resized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
