@@ -322,17 +322,17 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
         value = [value]
     flag = isinstance(parameter, click.Option) and parameter.is_flag
     allowed = parameter.allowed if isinstance(parameter, GroupedOption) else KINDS[str]
-    wanted: tuple[type, ...] = (str,)
+    types: tuple[type, ...] = (str,)
     if flag:
-        wanted = (bool,)
+        types = (bool,)
     elif isinstance(parameter.type, click.types.IntParamType):
-        wanted = (int,)
+        types = (int,)
     elif isinstance(parameter.type, click.types.FloatParamType):
-        wanted = (int, float)
+        types = (int, float)
     for item in value if is_list else [value]:
-        if not isinstance(item, wanted) or (isinstance(item, bool) and not flag):
+        if not isinstance(item, types) or (isinstance(item, bool) and not flag):
             raise SettingError(
-                f"{path}: {name} is {repr_short(item)}: it must be {KINDS[wanted[-1]] if flag else allowed}"
+                f"{path}: {name} is {repr_short(item)}: it must be {KINDS[types[-1]] if flag else allowed}"
             )
         if isinstance(item, int) and item.bit_length() > 10_000:
             raise SettingError(f"{path}: {name} is {repr_short(item)}: it must be {allowed}")

@@ -15,11 +15,11 @@ from chargen.storage.model_file import ModelFile
 _LENIENT = "the unknown symbol where the model has one, else skip and count them"
 
 
-def text_options(what: str, *, strict: bool = False) -> Callable[[Function], Function]:
+def text_options(name: str, *, strict: bool = False) -> Callable[[Function], Function]:
     """Make a decorator that adds --encoding, --errors and --unknown to a command.
 
     Args:
-        what: which text is read, in words.
+        name: of the text that is read, for help.
         strict: whether unknown characters are an error by default.
     """
 
@@ -30,7 +30,7 @@ def text_options(what: str, *, strict: bool = False) -> Callable[[Function], Fun
                           shown_default=None if strict else _LENIENT)(function)  # fmt: skip
         function = option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict",
                           show_default=True, help="What to do with bytes that do not fit it.")(function)  # fmt: skip
-        return option("--encoding", group="Text", metavar="TEXT", help=f"Encoding of {what}.",
+        return option("--encoding", group="Text", metavar="TEXT", help=f"Encoding of {name}.",
                       shown_default="as in training")(function)  # fmt: skip
 
     return decorate
