@@ -2,4 +2,4 @@
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # before torch is imported, as the command does it
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # before torch is imported; the command sets it too

@@ -3,7 +3,7 @@
     python -m benchmarks --out speed.json
 
 Everything is interleaved and repeated, and medians are given, because machines are noisy: trust the ratios. Baselines:
-(a) the loop that everybody writes, `nn.LSTM` or `nn.GRU` in fp32; (b) the same under bf16 autocast; (c) the machine's
+(a) the plain training loop, `nn.LSTM` or `nn.GRU` in fp32; (b) the same under bf16 autocast; (c) the machine's
 limit, measured in the same run: for training the peak of bf16 matrix products, at 6 floating-point operations for each
 weight and character; for sampling the speed at which the same bytes are read by as many threads.
 """
@@ -39,10 +39,10 @@ def main(parts: tuple[str, ...], repeats: int, shapes: tuple[str, ...], vocabula
     """Measure PARTS; all of them without any."""
     figures: dict[str, Any] = {"machine": machine()}
     click.echo(json.dumps(figures["machine"]))
-    wanted = [tuple(map(int, shape.split("x"))) for shape in shapes] or SHAPES
+    sizes = [tuple(map(int, shape.split("x"))) for shape in shapes] or SHAPES
     for name, part in PARTS.items():
         if not parts or name in parts:
-            figures[name] = part(wanted, repeats, vocabulary)
+            figures[name] = part(sizes, repeats, vocabulary)
             if out:
                 out.write_text(json.dumps(figures, indent=1) + "\n")
 

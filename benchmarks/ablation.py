@@ -19,6 +19,7 @@ from benchmarks.methods import METHODS, make_trainer, summary
 from chargen import Corpus, TrainConfig
 
 TRAIN = 100_000
+"""Characters of the training part that are scored."""
 
 
 @click.command()
@@ -44,7 +45,7 @@ def main(
     click.echo(f"{'changed':28}{'valid':>9}  seeds{'':17}{'train':>9}{'seconds':>9}")
     rows = figures["rows"] = []
     for name in methods or METHODS:
-        found: list[dict[str, float]] = []
+        runs: list[dict[str, float]] = []
         for seed in map(int, seeds.split(",")):
             kind, begun = METHODS[name], time.monotonic()
             config = TrainConfig(**training, seed=seed, eval_every=10**9)
@@ -52,15 +53,15 @@ def main(
             for _ in trainer.run():
                 pass
             seconds = time.monotonic() - begun
-            found.append({**summary(trainer, corpus.train[:TRAIN]), "seconds": seconds})
-        for key in (key for key in found[0] if key.startswith("valid")):
-            losses = [one[key] for one in found]
+            runs.append({**summary(trainer, corpus.train[:TRAIN]), "seconds": seconds})
+        for key in (key for key in runs[0] if key.startswith("valid")):
+            losses = [run[key] for run in runs]
             row = {"changed": name + key.removeprefix("valid"), "valid": losses}
-            row |= {other: statistics.mean(one[other] for one in found) for other in ("train", "seconds")}
+            row |= {figure: statistics.mean(run[figure] for run in runs) for figure in ("train", "seconds")}
             rows.append(row)
-            each = " ".join(f"{loss:.4f}" for loss in losses)
+            by_seed = " ".join(f"{loss:.4f}" for loss in losses)
             click.echo(
-                f"{row['changed']:28}{statistics.mean(losses):>9.4f}  {each:22}{row['train']:>9.3f}"
+                f"{row['changed']:28}{statistics.mean(losses):>9.4f}  {by_seed:22}{row['train']:>9.3f}"
                 f"{row['seconds']:>9.0f}"
             )
         if out:

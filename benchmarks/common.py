@@ -1,4 +1,4 @@
-"""What the benchmarks share: where they run, medians of interleaved jobs, models that nobody trained."""
+"""What the benchmarks share: the machine, medians of interleaved jobs, untrained models."""
 
 import platform
 import statistics
@@ -17,10 +17,11 @@ from chargen.storage.model_file import ModelFile
 
 CELLS = ("lstm", "gru")
 LETTERS = 65
+"""Characters of the default vocabulary."""
 
 
 def machine() -> dict[str, Any]:
-    """Where this was measured."""
+    """Describe the machine and the code that are measured."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     flags = torch.cpu.get_capabilities()
     return {
@@ -33,40 +34,40 @@ def machine() -> dict[str, Any]:
     }
 
 
-def interleaved(jobs: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """The median of what each job returns, all jobs by turns."""
-    found: dict[str, list[float]] = {name: [] for name in jobs}
+def run_interleaved(jobs: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """Run all jobs in rotation; return the median of what each returns."""
+    results: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(repeats):
         for name, job in jobs.items():
-            found[name].append(job())
-    return {name: statistics.median(values) for name, values in found.items()}
+            results[name].append(job())
+    return {name: statistics.median(values) for name, values in results.items()}
 
 
-def timed(job: Callable[[int], Any], start: int, seconds: float = 0.5) -> Callable[[], float]:
-    """A job that returns characters per second, for so many characters that it takes a while."""
-    number = start
+def speed_job(job: Callable[[int], Any], start: int, seconds: float = 0.5) -> Callable[[], float]:
+    """Make a job that measures characters per second, with enough characters to fill about that many seconds."""
+    length = start
 
     def run() -> float:
-        nonlocal number
+        nonlocal length
         while True:
             begun = time.perf_counter()
-            job(number)
-            spent = time.perf_counter() - begun
-            if spent > seconds / 2:
-                return number / spent
-            number *= 2
+            job(length)
+            duration = time.perf_counter() - begun
+            if duration > seconds / 2:
+                return length / duration
+            length *= 2
 
     return run
 
 
-def vocabulary(size: int) -> Vocabulary:
-    """So many characters, whatever they say."""
+def new_vocabulary(size: int) -> Vocabulary:
+    """Make a vocabulary of that many characters; which ones makes no difference."""
     return Vocabulary("".join(map(chr, range(0x4E00, 0x4E00 + size))))
 
 
-def new_file(cell: str, layers: int, hidden: int, size: int) -> ModelFile:
-    """A model that nobody trained: it is as fast as any."""
+def untrained_model(cell: str, layers: int, hidden: int, size: int) -> ModelFile:
+    """Make an untrained model: it is as fast as a trained one."""
     config = ModelConfig(cell=cell, num_layers=layers, hidden_size=hidden)
     model = CharModel(config, size)
     arrays = {name: weight.numpy() for name, weight in model.state_dict().items()}
-    return ModelFile(config, vocabulary(size), arrays, np.ones(size, np.int64))
+    return ModelFile(config, new_vocabulary(size), arrays, np.ones(size, np.int64))

@@ -25,9 +25,9 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.common import CELLS, LETTERS, interleaved, machine, new_file, timed
+from benchmarks.common import CELLS, LETTERS, machine, run_interleaved, speed_job, untrained_model
 from benchmarks.sampling import PlainSampler
-from benchmarks.training import chargen_steps, plain_steps, random_text, speed_of
+from benchmarks.training import chargen_steps, plain_steps, random_text, speed_of_steps
 from chargen import Corpus, ModelConfig, Sampler, TrainConfig, Trainer
 from chargen.decoding.torch_engine import TorchStepper
 from chargen.storage.model_file import build_model
@@ -39,7 +39,7 @@ PRECISIONS = "fp32", "bf16"
 
 @dataclass(frozen=True)
 class Task:
-    """What a part is given.
+    """What a part measures on and with.
 
     Args:
         device: "cuda" or "cpu".
@@ -55,17 +55,17 @@ class Task:
 
     @property
     def seconds(self) -> float:
-        """How long a figure is measured at a time."""
+        """Seconds of one measurement."""
         return 0.02 if self.small else 0.25
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
-        """Layers and hidden units."""
+        """Numbers of layers and of hidden units."""
         return ((2, 16),) if self.small else ((2, 512), (3, 1024))
 
 
 def correctness(task: Task) -> Iterator[Row]:
-    """The tests of the suite that need a card."""
+    """Run the tests that need a card."""
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "--durations=5"]
     files = ["tests/test_gpu.py", "-k", "not 3 and not both and not 32"] if task.small else ["tests/test_gpu.py"]
     # Other versions may warn of other things: shown, and no failure.
@@ -79,17 +79,17 @@ def correctness(task: Task) -> Iterator[Row]:
 
 
 def quality(task: Task) -> Iterator[Row]:
-    """What `chargen train` makes of a text in a minute, sizes chosen by itself; with `--more`, in three."""
+    """Train by the command for a minute, sizes chosen by itself; with `--more`, also for three."""
     minutes = [0.05] if task.small else [1, 3] if task.more else [1]
     for budget in minutes:
-        yield trained(task, "--minutes", str(budget))
+        yield train_by_command(task, "--minutes", str(budget))
     if task.more:
         for rows in (16,) if task.small else (64, 128, 256, 512):
-            yield trained(task, "--minutes", str(minutes[0]), "--batch-size", str(rows))
+            yield train_by_command(task, "--minutes", str(minutes[0]), "--batch-size", str(rows))
 
 
-def trained(task: Task, *options: str) -> Row:
-    """The end of a run of the command: loss on the whole validation part (a tenth), steps, settings, seconds."""
+def train_by_command(task: Task, *options: str) -> Row:
+    """Train by the command; return loss on the whole validation part (a tenth), steps, settings, seconds."""
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "chargen", "train", task.text, "--out", f"{folder}/run", "--preview", "0"]
         words += ["--device", task.device, *options]
@@ -102,24 +102,25 @@ def trained(task: Task, *options: str) -> Row:
         lines = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
         words = [sys.executable, "-m", "chargen", "info", f"{folder}/run", "--json"]
         info = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    last, speeds = lines[-1], [line["chars_per_second"] for line in lines[:-1] if line["chars_per_second"]]
-    kept = {name: last[name] for name in ("valid_loss", "step", "epoch")}
-    return {"options": options, "wall_seconds": seconds, **kept, "chars_per_second": speeds[-1:], "model": info}
+    speeds = [line["chars_per_second"] for line in lines[:-1] if line["chars_per_second"]]
+    final = {name: lines[-1][name] for name in ("valid_loss", "step", "epoch")}
+    return {"options": options, "wall_seconds": seconds, **final, "chars_per_second": speeds[-1:], "model": info}
 
 
 def precisions(task: Task) -> Iterator[Row]:
-    """What rounding costs: losses on the whole validation part after equally many steps, and how long these took."""
+    """Measure what rounding costs: losses on the whole validation part after equally many steps, and their seconds."""
     corpus = Corpus.from_files(task.text)
     size, steps, rows = (16, 20, 4) if task.small else (384, 1000, 64)
     for precision, cell in itertools.product(PRECISIONS, CELLS):
         settings = TrainConfig(
             steps=steps, eval_every=10**9, batch_size=rows, precision=precision, device=task.device, weight_decay=0.5
         )
-        yield attempted({"cell": cell, "precision": precision}, learned, corpus, ModelConfig(cell, 2, size), settings)
+        labels = {"cell": cell, "precision": precision}
+        yield attempt(labels, train_by_api, corpus, ModelConfig(cell, 2, size), settings)
 
 
-def learned(corpus: Corpus, config: ModelConfig, settings: TrainConfig) -> Row:
-    """The end of a run: its loss, its steps, and the seconds that went into them."""
+def train_by_api(corpus: Corpus, config: ModelConfig, settings: TrainConfig) -> Row:
+    """Train a model; return its loss, its steps, and the seconds that went into them."""
     trainer = Trainer(corpus, config, settings)
     for _ in trainer.run():
         pass
@@ -128,8 +129,8 @@ def learned(corpus: Corpus, config: ModelConfig, settings: TrainConfig) -> Row:
     return loss | {"steps": counters.step, "applied": counters.applied, "seconds": seconds}
 
 
-def attempted(labels: Row, job: Callable[..., Row], *arguments: Any) -> Row:
-    """What a job finds, or its traceback: one that fails must not stop the next."""
+def attempt(labels: Row, job: Callable[..., Row], *arguments: Any) -> Row:
+    """Run a job; return its figures, or its traceback: a failure must not stop the next job."""
     try:
         return labels | job(*arguments)
     except Exception:
@@ -137,35 +138,35 @@ def attempted(labels: Row, job: Callable[..., Row], *arguments: Any) -> Row:
 
 
 def sampling(task: Task) -> Iterator[Row]:
-    """Characters per second: the plain loop's, chargen's, of the latter without its graph, and of its chunks alone."""
-    bandwidth = copying(task)
+    """Measure characters per second of the plain loop and of chargen, and chargen's share of the bandwidth."""
+    bandwidth = measure_bandwidth(task)
     for cell, (layers, hidden) in itertools.product(CELLS, task.shapes[:1]):
-        file = new_file(cell, layers, hidden, LETTERS)
+        file = untrained_model(cell, layers, hidden, LETTERS)
         network = build_model(file, task.device)
         for streams in (1, 64) if task.small else (1, 64, 4096):
             sampler = Sampler(file, seed=1, num=streams, stepper=TorchStepper(network))
             jobs = {
-                "plain": timed(PlainSampler(file, streams, task.device).write, 2, task.seconds),
-                "chargen": timed(sampler.generate_all, 16 if task.small else 512, task.seconds),
+                "plain": speed_job(PlainSampler(file, streams, task.device).write, 2, task.seconds),
+                "chargen": speed_job(sampler.generate_all, 16 if task.small else 512, task.seconds),
             }
             for job in jobs.values():
                 job()
-            found = {name: speed * streams for name, speed in interleaved(jobs, 3).items()}
-            read = sum(array.nbytes for name, array in file.arrays.items() if "weight" in name and "embed" not in name)
-            share = read * found["chargen"] / streams / bandwidth
-            yield {"cell": cell, "layers": layers, "hidden": hidden, "streams": streams, **found, "bandwidth": share}
+            speeds = {name: speed * streams for name, speed in run_interleaved(jobs, 3).items()}
+            weights = [array for name, array in file.arrays.items() if "weight" in name and "embed" not in name]
+            share = sum(array.nbytes for array in weights) * speeds["chargen"] / streams / bandwidth
+            yield {"cell": cell, "layers": layers, "hidden": hidden, "streams": streams, **speeds, "bandwidth": share}
 
 
-def copying(task: Task) -> float:
-    """Bytes a second that the device reads."""
+def measure_bandwidth(task: Task) -> float:
+    """Measure the bytes that the device reads in a second."""
     values = torch.ones(10**6 if task.small else 10**9, dtype=torch.float32, device=task.device)
-    job = timed(lambda times: [values.sum() for _ in range(times)][-1].item(), 2, task.seconds)
+    job = speed_job(lambda times: [values.sum() for _ in range(times)][-1].item(), 2, task.seconds)
     job()
     return statistics.median(job() for _ in range(3)) * values.nbytes
 
 
 def training(task: Task) -> Iterator[Row]:
-    """Characters per second of training steps: the plain loop's, layers in one module or in a row, and chargen's."""
+    """Measure characters per second of training steps: plain loops, of one module and of several, and chargen."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # the plain loops in "TF32"
     corpus = random_text(LETTERS)
     yield {"reference": vars(time_reference(LETTERS, {"device": task.device}, 4 * task.seconds))}
@@ -181,22 +182,22 @@ def training(task: Task) -> Iterator[Row]:
         }
         steps |= {name: partial(chargen_steps, config, batch, corpus, name, task.device) for name in PRECISIONS}
         labels = {"cell": cell, "layers": layers, "hidden": hidden, "rows": rows}
-        yield attempted(labels, speeds, steps, batch, task)
+        yield attempt(labels, measure_speeds, steps, batch, task)
         if rows == 128 and task.device == "cuda":
-            yield attempted(labels, lambda steps=steps: {"kernels": slowest_kernels(steps["bf16"]())})
+            yield attempt(labels, lambda steps=steps: {"kernels": slowest_kernels(steps["bf16"]())})
 
 
-def speeds(steps: dict[str, Callable[[], Iterator[Any]]], batch: tuple[int, int], task: Task) -> Row:
-    """Characters per second of steps, all by turns."""
+def measure_speeds(steps: dict[str, Callable[[], Iterator[Any]]], batch: tuple[int, int], task: Task) -> Row:
+    """Measure characters per second of steps, all loops in rotation."""
     number = {name: 2 if task.small else 16 if name in PRECISIONS else 6 for name in steps}
-    jobs = {name: speed_of(taken(), batch, number[name]) for name, taken in steps.items()}
+    jobs = {name: speed_of_steps(start(), batch, number[name]) for name, start in steps.items()}
     for job in jobs.values():
         job()
-    return interleaved(jobs, 2)
+    return run_interleaved(jobs, 2)
 
 
 def slowest_kernels(steps: Iterator[Any]) -> list[tuple[str, float]]:
-    """Names and milliseconds of the kernels in which a step spends most time."""
+    """Name the kernels in which a step spends most time, with their milliseconds."""
     for _ in range(20):
         next(steps)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
@@ -208,7 +209,7 @@ def slowest_kernels(steps: Iterator[Any]) -> list[tuple[str, float]]:
 
 
 def cores(task: Task) -> Iterator[Row]:
-    """Training and sampling on the machine's processor, with one thread and more, beside the plain loop."""
+    """Measure training and sampling on the machine's processor, with several numbers of threads."""
     for threads in (1, 2) if task.small else (1, 4, 16):
         words = [sys.executable, "-m", "benchmarks.gpu", "--cores", *(["--rehearse"] if task.small else [])]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
@@ -218,8 +219,8 @@ def cores(task: Task) -> Iterator[Row]:
             yield {"threads": threads, **json.loads(line)}
 
 
-def on_these_cores(task: Task) -> Iterator[Row]:
-    """What `cores` measures with one number of threads."""
+def measure_cores(task: Task) -> Iterator[Row]:
+    """Measure training and sampling with this process's threads, beside the plain loop."""
     corpus = random_text(LETTERS)
     hidden, length = (16, 16) if task.small else (384, 128)
     config = ModelConfig(cell="gru", num_layers=2, hidden_size=hidden)
@@ -230,19 +231,19 @@ def on_these_cores(task: Task) -> Iterator[Row]:
             "plain bf16": plain_steps(config, batch, corpus, torch.bfloat16),
             "chargen": chargen_steps(config, batch, corpus, "auto"),
         }
-        jobs = {name: speed_of(taken, batch) for name, taken in steps.items()}
+        jobs = {name: speed_of_steps(iterator, batch) for name, iterator in steps.items()}
         for job in jobs.values():
             job()
-        yield {"training": rows, **interleaved(jobs, 3)}
-    file = new_file("gru", 2, hidden, LETTERS)
+        yield {"training": rows, **run_interleaved(jobs, 3)}
+    file = untrained_model("gru", 2, hidden, LETTERS)
     for streams in (1, 64):
         jobs = {
-            "plain": timed(PlainSampler(file, streams).write, 2, task.seconds),
-            "chargen": timed(Sampler(file, seed=1, num=streams).generate_all, 32, task.seconds),
+            "plain": speed_job(PlainSampler(file, streams).write, 2, task.seconds),
+            "chargen": speed_job(Sampler(file, seed=1, num=streams).generate_all, 32, task.seconds),
         }
         for job in jobs.values():
             job()
-        yield {"streams": streams, **{name: speed * streams for name, speed in interleaved(jobs, 3).items()}}
+        yield {"streams": streams, **{name: speed * streams for name, speed in run_interleaved(jobs, 3).items()}}
 
 
 PARTS: dict[str, tuple[Callable[[Task], Iterator[Row]], int, int]] = {
@@ -253,25 +254,26 @@ PARTS: dict[str, tuple[Callable[[Task], Iterator[Row]], int, int]] = {
     "training": (training, 120, 180),
     "cores": (cores, 70, 70),
 }
-"""Each with its seconds, and those with `--more`; the most valuable first."""
+"""Each with its time limit in seconds, and that with `--more`; the most valuable first."""
 
 
 def run_part(name: str, task: Task, out: Path) -> None:
-    """Write a part's figures as they come."""
+    """Run a part, and write its figures as they come."""
     rows: list[Row] = []
     for row in PARTS[name][0](task):
         rows.append(row)
-        (out / f"{name}.json").write_text(json.dumps({"machine": described(task), "rows": rows}, indent=1) + "\n")
+        figures = {"machine": describe_machine(task), "rows": rows}
+        (out / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
         print(name, json.dumps(row)[:1500])
 
 
-def described(task: Task) -> Row:
-    """Where this was measured."""
-    there = machine() | {"device": task.device, "cores": os.cpu_count(), "rehearsal": task.small}
+def describe_machine(task: Task) -> Row:
+    """Describe the machine, its card and the task."""
+    description = machine() | {"device": task.device, "cores": os.cpu_count(), "rehearsal": task.small}
     if task.device == "cuda":
-        there |= {"card": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
-        there |= {"cudnn": torch.backends.cudnn.version()}
-    return there
+        description |= {"card": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+        description |= {"cudnn": torch.backends.cudnn.version()}
+    return description
 
 
 @click.command()
@@ -296,7 +298,7 @@ def main(
     """Measure into OUT what a card makes of chargen; TEXT is what it learns."""
     task = Task(device, rehearse, text, more)
     if inside_cores:
-        for row in on_these_cores(task):
+        for row in measure_cores(task):
             print(json.dumps(row), flush=True)
         return
     out.mkdir(parents=True, exist_ok=True)

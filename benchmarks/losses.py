@@ -28,22 +28,22 @@ def main(text: Path, steps: int, seeds: int, out: Path | None) -> None:
     click.echo(json.dumps(figures))
     corpus = Corpus.from_files(text, valid_fraction=0.1)
     for cell in CELLS:
-        found: dict[str, list[float]] = {"fp32": [], "bf16": []}
+        losses: dict[str, list[float]] = {"fp32": [], "bf16": []}
         for seed in range(seeds):
-            for precision, losses in found.items():
-                losses.append(loss_after(corpus, cell, steps, seed, precision))
+            for precision, by_seed in losses.items():
+                by_seed.append(loss_after(corpus, cell, steps, seed, precision))
             click.echo(
-                f"{cell} seed {seed}: " + ", ".join(f"{name} {losses[-1]:.4f}" for name, losses in found.items())
+                f"{cell} seed {seed}: " + ", ".join(f"{name} {by_seed[-1]:.4f}" for name, by_seed in losses.items())
             )
-        mean = statistics.mean(found["bf16"]) - statistics.mean(found["fp32"])
-        figures[cell] = found | {"difference": mean}
-        click.echo(f"{cell}: bf16 minus fp32, mean of {seeds} seeds: {mean:+.4f} nats")
+        difference = statistics.mean(losses["bf16"]) - statistics.mean(losses["fp32"])
+        figures[cell] = losses | {"difference": difference}
+        click.echo(f"{cell}: bf16 minus fp32, mean of {seeds} seeds: {difference:+.4f} nats")
     if out:
         out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def loss_after(corpus: Corpus, cell: str, steps: int, seed: int, precision: str) -> float:
-    """Nats a character of the whole validation part."""
+    """Train a model; return its loss on the whole validation part, in nats a character."""
     config = ModelConfig(cell=cell, hidden_size=128)
     settings = TrainConfig(steps=steps, eval_every=10**9, batch_size=50, seq_length=50, precision=precision, seed=seed)
     trainer = Trainer(corpus, config, settings)

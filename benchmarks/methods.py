@@ -308,24 +308,24 @@ class MinGru(Changed):
 
 
 class _Scan(torch.autograd.Function):
-    """h[t] = kept[t] h[t - 1] + added[t], all (T, B, H), from a state (B, H): one by one, as a CPU likes it."""
+    """h[t] = kept[t] h[t - 1] + added[t], all (T, B, H), from a state (B, H): position by position."""
 
     @staticmethod
     def forward(ctx: Any, kept: Tensor, added: Tensor, state: Tensor) -> Tensor:
-        found = torch.empty(len(kept) + 1, *state.shape)
-        found[0] = state
-        for at in range(len(kept)):
-            torch.addcmul(added[at], kept[at], found[at], out=found[at + 1])
-        ctx.save_for_backward(kept, found)
-        return found[1:]
+        states = torch.empty(len(kept) + 1, *state.shape)
+        states[0] = state
+        for t in range(len(kept)):
+            torch.addcmul(added[t], kept[t], states[t], out=states[t + 1])
+        ctx.save_for_backward(kept, states)
+        return states[1:]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        kept, found = ctx.saved_tensors
+        kept, states = ctx.saved_tensors
         of_added = gradients[0].clone(memory_format=torch.contiguous_format)
-        for at in range(len(kept) - 1, 0, -1):
-            of_added[at - 1].addcmul_(kept[at], of_added[at])
-        return of_added * found[:-1], of_added, kept[0] * of_added[0]
+        for t in range(len(kept) - 1, 0, -1):
+            of_added[t - 1].addcmul_(kept[t], of_added[t])
+        return of_added * states[:-1], of_added, kept[0] * of_added[0]
 
 
 class Mogrifier(Changed):

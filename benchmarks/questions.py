@@ -28,8 +28,9 @@ POLICIES: dict[str, dict[str, Any]] = {
     "random": {"batching": "random"},
 }
 PRIME, FIRST = 500, 20
+"""Characters of a prime, and characters scored behind it."""
 BATCH = 4096
-"""Characters of a minibatch: rows times window."""
+"""Characters of a minibatch: rows times window length."""
 
 
 @click.command()
@@ -40,7 +41,7 @@ BATCH = 4096
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Write all figures to this JSON file.")
 def main(text: Path, characters: int, hidden_size: int, windows: str, seed: int, out: Path | None) -> None:
-    """Ask TEXT."""
+    """Answer the questions on TEXT."""
     figures: dict[str, Any] = {"text": text.name, "split": "90/10, in order", "characters": characters, **machine()}
     click.echo(json.dumps(figures))
     corpus = Corpus.from_files(text, valid_fraction=0.1)
@@ -52,7 +53,8 @@ def main(text: Path, characters: int, hidden_size: int, windows: str, seed: int,
         for width in map(int, windows.split(",")):
             for policy, settings in POLICIES.items():
                 row = {"cell": cell, "window": width, "state": policy}
-                row |= asked(corpus, ModelConfig(cell=cell, hidden_size=hidden_size), width, characters, seed, settings)
+                config = ModelConfig(cell=cell, hidden_size=hidden_size)
+                row |= train_and_score(corpus, config, width, characters, seed, settings)
                 rows.append(row)
                 click.echo(
                     f"{cell:6}{width:>8}{policy:>10}{row['carried']:>10.4f}{row['fresh']:>10.4f}"
@@ -62,15 +64,15 @@ def main(text: Path, characters: int, hidden_size: int, windows: str, seed: int,
                     out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def asked(
+def train_and_score(
     corpus: Corpus, config: ModelConfig, width: int, characters: int, seed: int, settings: dict[str, Any]
 ) -> dict[str, float]:
     """Train one model and score it in every way."""
     rows = BATCH // width
     steps = characters // (rows * width)
-    config_of_run = TrainConfig(steps=steps, batch_size=rows, seq_length=width, eval_every=10**9, seed=seed, **settings)
+    train_config = TrainConfig(steps=steps, batch_size=rows, seq_length=width, eval_every=10**9, seed=seed, **settings)
     begun = time.monotonic()
-    trainer = Trainer(corpus, config, config_of_run)
+    trainer = Trainer(corpus, config, train_config)
     for _ in trainer.run():
         pass
     seconds = time.monotonic() - begun
@@ -78,21 +80,21 @@ def asked(
     starts = np.arange(PRIME, len(valid) - FIRST, 200)
     return {
         "carried": trainer.summary["valid_loss"],
-        "fresh": mean_cost(trainer, windows_of(valid, np.arange(0, len(valid) - width - 1, width), width)),
-        "unprimed": mean_cost(trainer, windows_of(valid, starts, FIRST)),
-        "primed": mean_cost(trainer, windows_of(valid, starts - PRIME, PRIME + FIRST), PRIME),
+        "fresh": mean_cost(trainer, cut_windows(valid, np.arange(0, len(valid) - width - 1, width), width)),
+        "unprimed": mean_cost(trainer, cut_windows(valid, starts, FIRST)),
+        "primed": mean_cost(trainer, cut_windows(valid, starts - PRIME, PRIME + FIRST), PRIME),
         "seconds": seconds,
     }
 
 
-def windows_of(ids: np.ndarray, starts: np.ndarray, width: int) -> np.ndarray:
-    """Ids (N, W + 1) from each start."""
+def cut_windows(ids: np.ndarray, starts: np.ndarray, width: int) -> np.ndarray:
+    """Cut windows of ids, shape (N, width + 1), from each start."""
     return ids[starts[:, None] + np.arange(width + 1)].astype(np.int64)
 
 
 @torch.inference_mode()
 def mean_cost(trainer: Trainer, windows: np.ndarray, skipped: int = 0) -> float:
-    """Nats a character of windows that are read from a fresh state, the first `skipped` targets left out."""
+    """Score windows from a fresh state, in nats a character, without the first `skipped` targets of each."""
     total = 0.0
     for part in np.array_split(windows, max(1, len(windows) // 64)):
         ids = torch.from_numpy(part)

@@ -1,4 +1,4 @@
-"""Characters per second of training steps, their memory, and where their time goes."""
+"""Speed of training steps, their memory, and where their time goes."""
 
 import resource
 import subprocess
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.common import CELLS, interleaved, vocabulary
+from benchmarks.common import CELLS, new_vocabulary, run_interleaved
 from chargen import Corpus, ModelConfig, TrainConfig, Trainer
 from chargen.model import layers
 from chargen.model.device import pick_precision
@@ -23,9 +23,9 @@ from chargen.training.memory import keep_memory
 PRECISION = pick_precision("auto", torch.device("cpu"))
 KINDS = ("plain", "autocast", "chargen")
 CLOZE_EVERY = 7
-"""Steps from one in which the cloze layer learns to the next."""
+"""Every so many steps the cloze layer learns."""
 OWN_LAYERS = {"core": ("_Lstm", "_LstmBackward", "_Gru", "_GruBackward"), "dropout": ("_Drop", "_DropBackward")}
-"""What torch's profiler calls chargen's compiled layers."""
+"""Names of chargen's compiled layers in torch's profiler."""
 
 
 def plain_steps(
@@ -36,19 +36,26 @@ def plain_steps(
     device: str = "cpu",
     in_a_row: bool = False,
 ) -> Iterator[None]:
-    """The loop that everybody writes: AdamW, clipping, one window after the other with carried state.
+    """Run the plain training loop: AdamW, clipping, window after window with carried state.
 
     Args:
+        config: sizes of the model.
+        batch: rows and characters per row.
+        corpus: what is learned.
         half: the type of autocast; in float16 gradients are scaled.
-        in_a_row: one-layer modules in a row, with dropout between them, instead of one module of all layers.
+        device: "cpu" or "cuda".
+        in_a_row: whether one-layer modules in a row, with dropout between them, replace one module of all layers.
+
+    Yields:
+        None after each step.
     """
     torch.manual_seed(0)
-    rows, width = batch
+    rows, length = batch
     size, hidden, embedded = len(corpus.vocabulary), config.hidden_size, config.input_size
     kind = nn.LSTM if config.cell == "lstm" else nn.GRU
     if in_a_row:
         inputs = [embedded] + [hidden] * (config.num_layers - 1)
-        cores = [kind(one, hidden, batch_first=True) for one in inputs]
+        cores = [kind(width, hidden, batch_first=True) for width in inputs]
     else:
         cores = [kind(embedded, hidden, config.num_layers, batch_first=True, dropout=0.1)]
     model = nn.ModuleList([nn.Embedding(size, embedded), *cores, nn.Linear(hidden, size)]).to(device)
@@ -58,18 +65,17 @@ def plain_steps(
     scaler = torch.amp.GradScaler(device, enabled=half == torch.float16)
     states: list[Any] = [None] * len(layers)
     text = torch.from_numpy(corpus.train.astype(np.int64)).to(device)
-    stretch = text[: rows * (len(text) // rows)].view(rows, -1)
+    ids = text[: rows * (len(text) // rows)].view(rows, -1)
     while True:
-        for at in range(0, stretch.shape[1] - width - 1, width):
-            inputs, targets = stretch[:, at : at + width], stretch[:, at + 1 : at + width + 1]
+        for start in range(0, ids.shape[1] - length - 1, length):
+            inputs, targets = ids[:, start : start + length], ids[:, start + 1 : start + length + 1]
             with torch.autocast(device, half, enabled=half is not None):
                 values = embedding(inputs)
                 for number, layer in enumerate(layers):
                     values, state = layer(values, states[number])
                     values = functional.dropout(values, 0.1)
-                    states[number] = (
-                        state.detach() if isinstance(state, torch.Tensor) else tuple(one.detach() for one in state)
-                    )
+                    is_gru = isinstance(state, torch.Tensor)
+                    states[number] = state.detach() if is_gru else tuple(part.detach() for part in state)
                 logits = output(values)
             loss = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
             optimizer.zero_grad(set_to_none=True)
@@ -82,8 +88,8 @@ def plain_steps(
             yield
 
 
-def steps_of(kind: str, config: ModelConfig, batch: tuple[int, int], corpus: Corpus) -> Iterator[Any]:
-    """Steps of the plain loop in fp32 or under autocast, or of chargen's own trainer with all it does."""
+def new_steps(kind: str, config: ModelConfig, batch: tuple[int, int], corpus: Corpus) -> Iterator[Any]:
+    """Start a plain loop in fp32 or under autocast, or chargen's own trainer."""
     if kind != "chargen":
         return plain_steps(config, batch, corpus, torch.bfloat16 if kind == "autocast" else None)
     return chargen_steps(config, batch, corpus, PRECISION)
@@ -92,15 +98,15 @@ def steps_of(kind: str, config: ModelConfig, batch: tuple[int, int], corpus: Cor
 def chargen_steps(
     config: ModelConfig, batch: tuple[int, int], corpus: Corpus, precision: str, device: str = "cpu"
 ) -> Iterator[Any]:
-    """Steps of chargen's own trainer with all it does."""
+    """Run chargen's own trainer with all it does."""
     settings = TrainConfig(
         steps=10**6, eval_every=10**9, batch_size=batch[0], seq_length=batch[1], precision=precision, device=device
     )
     return iter(Trainer(corpus, config, settings).run())
 
 
-def speed_of(steps: Iterator[Any], batch: tuple[int, int], number: int = 1) -> Callable[[], float]:
-    """A job that takes so many steps and returns characters per second."""
+def speed_of_steps(steps: Iterator[Any], batch: tuple[int, int], number: int = 1) -> Callable[[], float]:
+    """Make a job that takes `number` steps and returns characters per second."""
 
     def run() -> float:
         begun = time.perf_counter()
@@ -113,8 +119,8 @@ def speed_of(steps: Iterator[Any], batch: tuple[int, int], number: int = 1) -> C
     return run
 
 
-def peak() -> float:
-    """Floating-point operations a second of the fastest product of three sizes, in the chosen precision."""
+def peak_speed() -> float:
+    """Measure floating-point operations a second of the fastest product of three sizes, in the chosen precision."""
     speeds, kind = [], torch.bfloat16 if PRECISION == "bf16" else torch.float32
     for rows, size in ((2048, 2048), (8192, 512), (1024, 4096)):
         left, right = (torch.randn(shape).to(kind) for shape in ((rows, size), (size, size)))
@@ -127,7 +133,7 @@ def peak() -> float:
 
 
 def training(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:
-    """Characters per second of training steps. Memory is kept as the command keeps it, for all."""
+    """Measure characters per second of training steps. All loops keep freed memory, as the command does."""
     keep_memory()
     rows = []
     corpus = random_text(size)
@@ -137,50 +143,49 @@ def training(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:
     )
     for config in configs(shapes):
         batch = batch_of(config)
-        jobs = {kind: speed_of(steps_of(kind, config, batch, corpus), batch) for kind in KINDS} | {"peak": peak}
+        jobs = {kind: speed_of_steps(new_steps(kind, config, batch, corpus), batch) for kind in KINDS}
+        jobs["peak"] = peak_speed
         for job in jobs.values():
             job()
             job()
-        found = interleaved(jobs, repeats if config.hidden_size > 512 else 3 * repeats)
+        speeds = run_interleaved(jobs, repeats if config.hidden_size > 512 else 3 * repeats)
         weights = sum(weight.numel() for weight in recurrent_weights(config)) + config.hidden_size * size
-        found["share"] = 6 * weights * found["chargen"] / found["peak"]
-        rows.append({**described(config), "vocabulary": size, "batch": batch, **found})
-        speeds = "".join(
-            f"{found[kind]:>11,.0f} ({found[kind] / found['plain']:4.2f})" for kind in ("autocast", "chargen")
-        )
+        share = 6 * weights * speeds["chargen"] / speeds["peak"]
+        rows.append({**shape_of(config), "vocabulary": size, "batch": batch, **speeds, "share": share})
+        columns = "".join(f"{speeds[kind]:>11,.0f} ({speeds[kind] / speeds['plain']:4.2f})" for kind in KINDS[1:])
         sizes = f"{batch[0]} x {batch[1]}"
-        click.echo(f"{name_of(config):16}{sizes:>10}{found['plain']:>12,.0f}{speeds}{found['share']:>18.0%}")
+        click.echo(f"{name_of(config):16}{sizes:>10}{speeds['plain']:>12,.0f}{columns}{share:>18.0%}")
     return rows
 
 
 def directions(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:
-    """How much longer a step takes that trains both directions, cloze steps included."""
+    """Measure how much longer a step takes that trains both directions, cloze steps included."""
     keep_memory()
     rows = []
     corpus = random_text(size)
     click.echo("training both directions, milliseconds a step (ratio to one direction), cloze steps included")
     for config in configs(shapes):
         batch = batch_of(config)
-        both = ModelConfig(**described(config), bidirectional=True)
-        steps = {name: steps_of("chargen", kind, batch, corpus) for name, kind in (("one", config), ("both", both))}
-        jobs = {name: speed_of(taken, batch, CLOZE_EVERY) for name, taken in steps.items()}
+        both = ModelConfig(**shape_of(config), bidirectional=True)
+        steps = {name: new_steps("chargen", kind, batch, corpus) for name, kind in (("one", config), ("both", both))}
+        jobs = {name: speed_of_steps(iterator, batch, CLOZE_EVERY) for name, iterator in steps.items()}
         for job in jobs.values():
             job()
-        found = {name: 1e3 * batch[0] * batch[1] / speed for name, speed in interleaved(jobs, repeats).items()}
-        rows.append({**described(config), "batch": batch, **found})
-        ratio = found["both"] / found["one"]
-        click.echo(f"{name_of(config):16}{found['one']:>10.1f}{found['both']:>10.1f} ({ratio:4.2f})")
+        times = {name: 1e3 * batch[0] * batch[1] / speed for name, speed in run_interleaved(jobs, repeats).items()}
+        rows.append({**shape_of(config), "batch": batch, **times})
+        ratio = times["both"] / times["one"]
+        click.echo(f"{name_of(config):16}{times['one']:>10.1f}{times['both']:>10.1f} ({ratio:4.2f})")
     return rows
 
 
 def profile(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:
-    """Shares of chargen's steps: recurrent layers, dropout, all the rest; where its compiled layers are used."""
+    """Measure shares of a chargen step: recurrent layers, dropout, the rest; where compiled layers are used."""
     keep_memory()
     rows = []
     corpus = random_text(size)
     click.echo("shares of a step: recurrent layers, dropout, all the rest")
     for config in configs(shapes):
-        steps = steps_of("chargen", config, batch_of(config), corpus)
+        steps = new_steps("chargen", config, batch_of(config), corpus)
         for _ in range(6):
             next(steps)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
@@ -194,43 +199,43 @@ def profile(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:
             for part, names in OWN_LAYERS.items()
         }
         shares["rest"] = 1 - sum(shares.values())
-        rows.append({**described(config), "milliseconds": 1e3 * total / 5 / repeats, **shares})
+        rows.append({**shape_of(config), "milliseconds": 1e3 * total / 5 / repeats, **shares})
         parts = "  ".join(f"{name} {share:.1%}" for name, share in shares.items())
         click.echo(f"{name_of(config):16}{parts}" if shares["core"] else "chargen's compiled layers are not used here")
     return rows
 
 
 def memory(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:
-    """Megabytes that ten steps of training take at most beside what was there before them."""
+    """Measure peak megabytes before and after ten steps of training."""
     rows = []
     click.echo(f"training, megabytes at most (in brackets, before the first step), {size} different characters")
     click.echo(f"{'':16}{'plain fp32':>20}{'bf16 autocast':>20}{'chargen':>20}")
     for config in configs(shapes):
-        row = described(config) | {"vocabulary": size}
+        row = shape_of(config) | {"vocabulary": size}
         for kind in KINDS:
-            code = f"import benchmarks.training as b; b.train_a_little({kind!r}, {described(config)!r}, {size})"
-            told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-            row[f"{kind}_before"], row[kind] = map(float, told.split()[-2:])
+            code = f"import benchmarks.training as b; b.train_a_little({kind!r}, {shape_of(config)!r}, {size})"
+            output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+            row[f"{kind}_before"], row[kind] = map(float, output.split()[-2:])
         rows.append(row)
-        kinds = "".join(f"{row[kind]:>12,.0f} ({row[f'{kind}_before']:.0f})" for kind in KINDS)
-        click.echo(f"{name_of(config):16}{kinds}")
+        columns = "".join(f"{row[kind]:>12,.0f} ({row[f'{kind}_before']:.0f})" for kind in KINDS)
+        click.echo(f"{name_of(config):16}{columns}")
     return rows
 
 
 def train_a_little(kind: str, sizes: dict[str, Any], size: int) -> None:
-    """Ten steps; print the process's peak before and after them, in megabytes."""
+    """Take ten steps; print the process's peak memory before and after them, in megabytes."""
     corpus, config = random_text(size), ModelConfig(**sizes)
     if kind == "chargen":
         keep_memory()
-    steps = steps_of(kind, config, batch_of(config), corpus)
-    before = peak_of_process()
+    steps = new_steps(kind, config, batch_of(config), corpus)
+    before = peak_memory()
     for _ in range(10):
         next(steps)
-    print(before, peak_of_process())
+    print(before, peak_memory())
 
 
-def peak_of_process() -> float:
-    """The most memory that this process has had, in megabytes."""
+def peak_memory() -> float:
+    """Read the peak memory of this process, in megabytes."""
     if sys.platform == "linux":  # where a child's ru_maxrss counts what its parent had
         words = Path("/proc/self/status").read_text().split()
         return int(words[words.index("VmHWM:") + 1]) / 1024
@@ -238,10 +243,10 @@ def peak_of_process() -> float:
 
 
 def random_text(size: int) -> Corpus:
-    """A text of a million characters to train on: what it says makes no difference here."""
-    letters = vocabulary(size).characters
+    """Make a text of a million random characters to train on: which text makes no difference to speed."""
+    letters = new_vocabulary(size).characters
     draws = np.random.default_rng(0).integers(0, size, 1_000_000)
-    return Corpus.from_text("".join(letters[one] for one in draws), valid_fraction=0.1)
+    return Corpus.from_text("".join(letters[draw] for draw in draws), valid_fraction=0.1)
 
 
 def configs(shapes: Any) -> list[ModelConfig]:
@@ -251,8 +256,8 @@ def configs(shapes: Any) -> list[ModelConfig]:
     ]
 
 
-def described(config: ModelConfig) -> dict[str, Any]:
-    """What tells a model of the benchmark from the others."""
+def shape_of(config: ModelConfig) -> dict[str, Any]:
+    """The settings in which models of the benchmark differ."""
     return {"cell": config.cell, "num_layers": config.num_layers, "hidden_size": config.hidden_size}
 
 
@@ -266,6 +271,6 @@ def batch_of(config: ModelConfig) -> tuple[int, int]:
 
 
 def recurrent_weights(config: ModelConfig) -> list[torch.Tensor]:
-    """What every character is multiplied by in the recurrent layers."""
-    made = [layers.new_layer(config, layer) for layer in range(config.num_layers)]
-    return [weight for module in made for weight in module.parameters() if weight.dim() == 2]
+    """The matrices of the recurrent layers."""
+    modules = [layers.new_layer(config, layer) for layer in range(config.num_layers)]
+    return [weight for module in modules for weight in module.parameters() if weight.dim() == 2]

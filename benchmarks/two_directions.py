@@ -6,7 +6,7 @@ Trains a one-way and a bidirectional model for the same number of steps on the f
 them on the last 10 %. Gaps are cut from that part. Sampling from the left may read as many characters with the forward
 stack as `fill` has read for gaps and guesses with both stacks, and reads common prefixes once as `fill` does.
 The texts around the gap (300 characters on either side) are read once by each and not counted, nor is the cloze layer's
-work; seconds tell of both.
+work; seconds count both.
 """
 
 import json
@@ -30,7 +30,8 @@ from chargen.infill.prefixes import Grower
 from chargen.storage.model_file import build_model
 
 CONTEXT = 300
-MOST_PARTICLES = 4_000
+"""Characters on either side of a gap."""
+MAX_PARTICLES = 4_000
 
 
 @click.command()
@@ -75,8 +76,9 @@ def main(
         figures["fill"] = {}
         for length in map(int, lengths.split(",")):
             rng = np.random.default_rng((seed, length))
-            places = rng.integers(CONTEXT, len(valid) - length - CONTEXT, gaps).tolist()
-            tasks = [(str(path), valid[at - CONTEXT : at + length + CONTEXT], length, n) for n, at in enumerate(places)]
+            starts = rng.integers(CONTEXT, len(valid) - length - CONTEXT, gaps).tolist()
+            texts = [valid[start - CONTEXT : start + length + CONTEXT] for start in starts]
+            tasks = [(str(path), text, length, number) for number, text in enumerate(texts)]
             with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
                 rows = list(tqdm(pool.map(compare, tasks, chunksize=5), total=gaps, disable=None, leave=False))
             figures["fill"][length] = summary(rows)
@@ -87,7 +89,7 @@ def main(
 
 
 def train(corpus: Corpus, config: ModelConfig, steps: int, seed: int, folder: Path) -> dict:
-    """Train a model, or take the one that is there; the losses are those of the whole validation part."""
+    """Train a model, or read it where it exists; return its losses on the whole validation part."""
     out = folder / ("both" if config.bidirectional else "one")
     begun = time.monotonic()
     if not (out / "model.safetensors").exists():
@@ -99,10 +101,10 @@ def train(corpus: Corpus, config: ModelConfig, steps: int, seed: int, folder: Pa
 
 
 def accuracy(corpus: Corpus, folder: Path) -> dict:
-    """Share of the validation part's characters that are the likeliest prediction, and nats, with carried state."""
+    """Measure how often the likeliest prediction is right in the validation part, and nats, with carried state."""
     from chargen.evaluation.both_ways import read_both_ways
 
-    found = {}
+    figures = {}
     for name, folder_name in (("one way", "one"), ("both ways", "both")):
         file = read_model(folder / folder_name)
         right: dict[str, list] = {}
@@ -118,11 +120,11 @@ def accuracy(corpus: Corpus, folder: Path) -> dict:
                     right.setdefault(judge, []).append(logits.argmax(axis=1) == ids)
                     nats.setdefault(judge, []).append(costs)
         for judge in right:
-            found[f"{name}, {judge}"] = {
+            figures[f"{name}, {judge}"] = {
                 "top_1": round(float(np.concatenate(right[judge]).mean()), 4),
                 "nats": round(float(np.concatenate(nats[judge]).mean()), 4),
             }
-    return found
+    return figures
 
 
 FILLERS: dict[str, Filler] = {}
@@ -140,16 +142,16 @@ def compare(task: tuple[str, str, int, int]) -> dict[str, float]:
     seconds = time.monotonic() - begun
     draw, most_likely = filled.alternatives[0], filled.most_likely
     backward_steps = 0 if filled.exact else GUESSES * (min(length, HORIZON) - 1)
-    particles, wanted = 64, filled.steps + backward_steps
+    particles, steps = 64, filled.steps + backward_steps
     while True:
         begun = time.monotonic()
         grower = Grower(filler.model, filler.forward, filler.config)
         ids = filler.vocabulary.encode(after[:AFTER])
         root = filler.read_before(before)
         plain = run_smc(grower, root, None, ids, range(length, length + 1), particles, number)
-        if grower.steps >= wanted or particles >= MOST_PARTICLES:
+        if grower.steps >= steps or particles >= MAX_PARTICLES:
             break
-        particles = min(MOST_PARTICLES, int(particles * np.clip(wanted / grower.steps, 1.1, 4)) + 1)
+        particles = min(MAX_PARTICLES, int(particles * np.clip(steps / grower.steps, 1.1, 4)) + 1)
     plain_seconds = time.monotonic() - begun
     best = int(plain.log_after.argmax())
     best_score = int((plain.gaps.log_probs + plain.log_after).argmax())
@@ -174,25 +176,25 @@ def compare(task: tuple[str, str, int, int]) -> dict[str, float]:
 
 
 def summary(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Means over the gaps; for the differences to best-of-K, and for best-of-K itself, the standard error too."""
+    """Average over the gaps; add the standard errors of best-of-K and of differences to it."""
     columns = {name: np.array([row[name] for row in rows], float) for name in rows[0]}
-    found = {name: round(float(values.mean()), 4) for name, values in columns.items()}
+    figures = {name: round(float(values.mean()), 4) for name, values in columns.items()}
     for name in ("fill", "most_likely"):
         difference = columns[name] - columns["best"]
-        found[f"{name}_minus_best"] = round(float(difference.mean()), 4)
-        found[f"{name}_minus_best_error"] = round(float(difference.std() / np.sqrt(len(rows))), 4)
-    found["best_error"] = round(float(columns["best"].std() / np.sqrt(len(rows))), 4)
-    return found
+        figures[f"{name}_minus_best"] = round(float(difference.mean()), 4)
+        figures[f"{name}_minus_best_error"] = round(float(difference.std() / np.sqrt(len(rows))), 4)
+    figures["best_error"] = round(float(columns["best"].std() / np.sqrt(len(rows))), 4)
+    return figures
 
 
-def table(found: dict[int, dict[str, float]]) -> str:
-    """The result for a reader."""
+def table(figures: dict[int, dict[str, float]]) -> str:
+    """Format the figures as a table for people."""
     lines = [
         "log p(after[:40] | before, gap) of the fills, nats; share of gaps recovered",
         f"{'gap':>4} {'fill':>8} {'likeliest':>9} {'plain':>8} {'best of K':>9} {'fill - best':>15} {'K':>6}"
         f" {'likeliest':>9} {'best of K':>9} {'plain':>7}",
     ]
-    for length, row in found.items():
+    for length, row in figures.items():
         difference = f"{row['fill_minus_best']:+.2f} ± {row['fill_minus_best_error']:.2f}"
         lines.append(
             f"{length:>4} {row['fill']:8.2f} {row['most_likely']:9.2f} {row['plain']:8.2f} {row['best']:9.2f}"

@@ -68,11 +68,11 @@ def check(
         if unit == "character":
             assert set(sample.text) <= set(KNOWN)
         written = sample.text[::-1] if reverse else sample.text
-        for one in stop:
-            end = one[::-1] if reverse else one
+        for end in stop:
+            end = end[::-1] if reverse else end
             assert end not in written[:-1] or not end, "it goes on behind a stop text"
         if sample.stopped:
-            assert any(written.endswith(one[::-1] if reverse else one) for one in stop)
+            assert any(written.endswith(end[::-1] if reverse else end) for end in stop)
 
 
 def check_stop(unit: str, reverse: bool, prime: str, ban: str, no_repeat: int, seed: int) -> None:

@@ -417,5 +417,5 @@ def test_many_rare_characters_are_told_with_what_would_fold_them(singles, told, 
 
 
 def test_the_rarest_thousandth():
-    assert report._rare(np.array([1] * 5 + [2, 1000, 8000])) == (6, 1000)
-    assert report._rare(np.array([500, 500])) == (0, 500)
+    assert report._count_rare(np.array([1] * 5 + [2, 1000, 8000])) == (6, 1000)
+    assert report._count_rare(np.array([500, 500])) == (0, 500)

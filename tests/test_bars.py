@@ -15,8 +15,8 @@ from test_terminal import Terminal
 from tqdm import tqdm
 
 from chargen.cli import bars
-from chargen.cli.spent import Spent
-from chargen.cli.terminal import STDERR, tell_above
+from chargen.cli.terminal import STDERR, log_above_bar
+from chargen.cli.time_spent import TimeSpent
 from chargen.data.corpus import Corpus
 from chargen.kernels.cross_entropy import loss_and_error
 from chargen.kernels.dropout import drop
@@ -44,7 +44,7 @@ def test_what_is_told_stands_above_the_bar_on_a_line_of_its_own() -> None:
         tqdm(total=10, file=STDERR, desc="reading", bar_format="{desc} {percentage:.0f}", mininterval=0) as bar,
     ):
         bar.update(5)
-        tell_above("something happened")
+        log_above_bar("something happened")
         bar.update(5)
         assert shown(terminal.getvalue()) == ["something happened", "reading 100"]
 
@@ -72,7 +72,7 @@ def test_what_is_not_training_is_told_where_it_is_more_than_a_fifth_of_a_budget(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    spent = Spent(98.0)
+    spent = TimeSpent(98.0)
     spent.mark("starting")
     spent.compiling = SimpleNamespace(seconds=0.0)
     now[0] += 4 + seconds
@@ -87,27 +87,27 @@ def test_what_is_not_training_is_told_where_it_is_more_than_a_fifth_of_a_budget(
     compiled = {0.0: "", 3.0: "6 s compiling (once per machine), ", 30.0: "60 s compiling (once per machine), "}[
         seconds
     ]
-    told = f"40 s of {whole:.0f} were training; {compiled}4 s timing this machine, 4 s scoring, 2 s starting"
-    assert spent.told(5 * (whole - 40) + 1) == ""
-    assert spent.told(5 * (whole - 40) - 1) == told
-    assert spent.told(math.inf) == ""
+    line = f"40 s of {whole:.0f} were training; {compiled}4 s timing this machine, 4 s scoring, 2 s starting"
+    assert spent.describe(5 * (whole - 40) + 1) == ""
+    assert spent.describe(5 * (whole - 40) - 1) == line
+    assert spent.describe(math.inf) == ""
 
 
 def test_compiling_is_told_once_and_only_where_something_is_compiled() -> None:
-    told: list[int] = []
-    with when_compiling(lambda: told.append(1)) as compiling:
+    calls: list[int] = []
+    with when_compiling(lambda: calls.append(1)) as compiling:
         twice = numba.njit(lambda x: 2 * x)
-        assert told == []
+        assert calls == []
         assert twice(2) == 4
-        assert told == [1]
+        assert calls == [1]
         assert twice(2.5) == 5
-        assert told == [1]
+        assert calls == [1]
     assert compiling.seconds > 0
-    with when_compiling(lambda: told.append(2)) as compiling:
+    with when_compiling(lambda: calls.append(2)) as compiling:
         assert twice(3) == 6
     assert compiling.seconds == 0
     assert numba.njit(lambda x: 3 * x)(1) == 3
-    assert told == [1]
+    assert calls == [1]
 
 
 @pytest.mark.parametrize(

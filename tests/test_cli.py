@@ -29,10 +29,10 @@ from chargen import __version__
 from chargen.cli import info
 from chargen.cli.main import COMMANDS, main
 from chargen.cli.options import PATH
-from chargen.cli.report import in_bits
-from chargen.decoding.choose import WRITING_DEFAULTS
+from chargen.cli.report import describe_loss
+from chargen.decoding.choose import WRITING
 from chargen.model.language_model import CharModel
-from chargen.sampling.rounding import MAX_LINE, MAX_WORD
+from chargen.sampling.rounding import LINE, WORD
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from chargen.storage.quantize import quantization_of
@@ -117,12 +117,12 @@ def test_the_same_name_twice_loses_nothing(run) -> None:
 
 def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
     trained = run("train", "text.txt", "--steps", 10, *QUICK)
-    told = float(re.search(r"valid +([\d.]+) nats, ([\d.]+) bits", trained.err)[1])
+    reported = float(re.search(r"valid +([\d.]+) nats, ([\d.]+) bits", trained.err)[1])
     size = len(TEXT) - len(TEXT) * 9 // 10
     assert f"on the whole validation text: {size - 1:,} characters" in trained.err
     scored = json.loads(run("eval", "checkpoints/text", "text.txt", "--part", "valid", "--json").out)
     assert scored["characters"] == size - 1
-    assert scored["nats_per_character"] == pytest.approx(told, abs=1e-3)
+    assert scored["nats_per_character"] == pytest.approx(reported, abs=1e-3)
     plain = run("eval", "checkpoints/text", "text.txt")
     assert "nats per character" in plain.out
     assert "bits per byte" in plain.out
@@ -256,12 +256,12 @@ def test_a_model_of_bytes_tells_its_losses_per_character_and_per_byte(run, tmp_p
     """Of a text whose characters have three bytes or one, as eval counts them."""
     text = "床前明月光，疑是地上霜。\nab 舉頭望明月\n" * 60
     (tmp_path / "poem.txt").write_text(text)
-    told = run("train", "poem.txt", "--unit", "byte", "--steps", 3, "--eval-every", 1, *QUICK).err
+    log = run("train", "poem.txt", "--unit", "byte", "--steps", 3, "--eval-every", 1, *QUICK).err
     # A border inside a character moves back to its first byte.
     cut = len(text.encode()[: len(text.encode()) * 9 // 10].decode(errors="ignore"))
     counted = text[cut + 1 :]
-    line = re.search(r"valid +([\d.]+) nats, ([\d.]+) bits per character, ([\d.]+) bits per byte, (.*)", told)
-    assert line, told
+    line = re.search(r"valid +([\d.]+) nats, ([\d.]+) bits per character, ([\d.]+) bits per byte, (.*)", log)
+    assert line, log
     assert line[4] == f"on the whole validation text: {len(counted):,} characters, {len(counted.encode()):,} bytes"
     scored = json.loads(run("eval", "checkpoints/poem", "poem.txt", "--part", "valid", "--json").out)
     for told_figure, key in zip(
@@ -272,14 +272,14 @@ def test_a_model_of_bytes_tells_its_losses_per_character_and_per_byte(run, tmp_p
     info = run("info", "checkpoints/poem").out
     assert f"{line[2]} bits per character, {line[3]} bits per byte" in info
     # The lines while it trains: losses as in the metrics, speed in characters as chars_per_second.
-    metrics = [json.loads(one) for one in (tmp_path / "checkpoints/poem/metrics.jsonl").read_text().splitlines()]
-    shown = re.findall(r"valid ([\d.]+) \(([\d.]+) bits/char\)  [\d,]+ chars/s", told)
+    metrics = [json.loads(line) for line in (tmp_path / "checkpoints/poem/metrics.jsonl").read_text().splitlines()]
+    shown = re.findall(r"valid ([\d.]+) \(([\d.]+) bits/char\)  [\d,]+ chars/s", log)
     assert len(shown) == 3
-    for (nats, bits), found in zip(shown, metrics, strict=False):
-        assert float(nats) == pytest.approx(found["valid_loss"], abs=1e-3)
-        assert float(bits) == pytest.approx(found["valid_loss"] / math.log(2), abs=1e-3)
-    assert "bits/byte" not in told
-    assert "bytes/s" not in told
+    for (nats, bits), row in zip(shown, metrics, strict=False):
+        assert float(nats) == pytest.approx(row["valid_loss"], abs=1e-3)
+        assert float(bits) == pytest.approx(row["valid_loss"] / math.log(2), abs=1e-3)
+    assert "bits/byte" not in log
+    assert "bytes/s" not in log
 
 
 def test_info_says_from_what_when_and_how_long_a_model_was_trained(run, tmp_path) -> None:
@@ -295,11 +295,11 @@ def test_info_says_from_what_when_and_how_long_a_model_was_trained(run, tmp_path
     assert re.search(rf"^reached +step 7, epoch {last['epoch']:.2f}, in [\d a-z]+$", shown, re.MULTILINE)
     assert "lr 0.00333333," in shown
     assert not re.search(r"\d\.\d{9}", shown)
-    found = json.loads(run("info", "run", "--json").out)
-    assert found["written"] == "2001-09-09T01:46:40+00:00"
-    assert found["seconds"] == last["seconds"]
-    assert found["training"]["sources"] == {"train": ["text.txt"], "valid": ["v.txt"]}
-    assert "seconds" not in found["training"], "a clock would make each file another one"
+    fields = json.loads(run("info", "run", "--json").out)
+    assert fields["written"] == "2001-09-09T01:46:40+00:00"
+    assert fields["seconds"] == last["seconds"]
+    assert fields["training"]["sources"] == {"train": ["text.txt"], "valid": ["v.txt"]}
+    assert "seconds" not in fields["training"], "a clock would make each file another one"
     # Without its run folder, a model of a budget in steps does not know how long it took; one of minutes does.
     os.rename(tmp_path / "run" / FILE_NAME, tmp_path / "alone.safetensors")
     assert re.search(r"^reached +step 7, epoch \d+\.\d\d$", run("info", "alone.safetensors").out, re.MULTILINE)
@@ -338,14 +338,14 @@ def test_metrics_that_say_nothing_of_time_are_passed_over(run, model, line) -> N
 @pytest.mark.parametrize("counts", [(10**400, 10**400), (-5, 7), (10**400, 3), (9, 3), ("9", 9)])
 def test_info_says_nothing_of_bytes_that_cannot_be(counts) -> None:
     summary = dict(zip(("valid_characters", "valid_bytes"), counts, strict=True))
-    assert in_bits({"valid_loss": 2.0, **summary}, "valid") == "2.0000 nats, 2.8854 bits per character"
+    assert describe_loss({"valid_loss": 2.0, **summary}, "valid") == "2.0000 nats, 2.8854 bits per character"
 
 
 def test_a_name_with_a_line_end_makes_no_line_of_its_own(run, tmp_path) -> None:
     (tmp_path / "b\nsaved    all is good.txt").write_text("".join(f"{n * 7919 % 1009} of {n}\n" for n in range(200)))
-    told = run("train", "b\nsaved    all is good.txt", "--out", "run", *QUICK)
-    assert told.code == 0
-    assert not any(line.startswith("saved    all") for line in told.err.splitlines())
+    result = run("train", "b\nsaved    all is good.txt", "--out", "run", *QUICK)
+    assert result.code == 0
+    assert not any(line.startswith("saved    all") for line in result.err.splitlines())
 
 
 def test_a_file_of_an_impossible_date_has_none(run, model, monkeypatch) -> None:
@@ -524,8 +524,8 @@ def test_samples_in_a_pipe_can_be_told_from_text(run, model) -> None:
 def test_a_separator_may_hold_escapes_as_shells_hand_them_over(run, model) -> None:
     arguments = ["sample", model, "--length", 9, "--seed", 5, "--num", 3]
     texts = run(*arguments).out.split("\0")
-    for given, written in ((r"\n---\n", "\n---\n"), (r"\t\0\\n\d", "\t\0\\n\\d"), ("\n", "\n")):
-        assert run(*arguments, "--separator", given).out == written.join(texts)
+    for typed, written in ((r"\n---\n", "\n---\n"), (r"\t\0\\n\d", "\t\0\\n\\d"), ("\n", "\n")):
+        assert run(*arguments, "--separator", typed).out == written.join(texts)
     fill_help, sample_help, train_help = (run(name, "--help").out for name in ("fill", "sample", "train"))
     for shown in (fill_help, sample_help, train_help):
         assert r"\n is a line end, \t a tab]" in " ".join(shown.split())
@@ -556,7 +556,7 @@ def test_a_literal_line_end_is_noted_where_the_model_has_backslashes(run, tmp_pa
 
 def test_a_text_that_nobody_gave_a_length_ends_with_a_line_or_a_word(run, model) -> None:
     text = run("sample", model, "--seed", 1).out
-    assert 500 <= len(text) <= 500 + MAX_LINE + MAX_WORD
+    assert 500 <= len(text) <= 500 + LINE + WORD
     assert text.endswith("\n")
     whole = run("sample", model, "--seed", 1, "--length", 1000).out
     assert text == whole[: whole.index("\n", 499) + 1]
@@ -570,10 +570,10 @@ def test_a_text_that_nobody_gave_a_length_ends_with_a_line_or_a_word(run, model)
 def test_sample_is_cooler_than_a_sampler_and_says_so(run, model) -> None:
     text = run("sample", model, "--seed", 1, "--length", 200).out
     file = read_model(model)
-    assert text == Sampler(file, seed=1, **WRITING_DEFAULTS).generate(200) != Sampler(file, seed=1).generate(200)
+    assert text == Sampler(file, seed=1, **WRITING).generate(200) != Sampler(file, seed=1).generate(200)
     warm = run("sample", model, "--seed", 1, "--length", 200, "--temperature", 1, "--min-p", 0).out
     assert warm == Sampler(file, seed=1).generate(200)
-    assert f"default: {WRITING_DEFAULTS['temperature']:g}" in " ".join(run("sample", "--help").out.split())
+    assert f"default: {WRITING['temperature']:g}" in " ".join(run("sample", "--help").out.split())
     assert "[default: 1; at least 0]" in " ".join(run("fill", "--help").out.split())
 
 
@@ -614,14 +614,14 @@ def test_stop_ends_the_text(run, model) -> None:
 
 
 def test_info_tells_what_is_in_a_file(run, model) -> None:
-    told = run("info", model)
-    assert told.code == 0
-    assert "LSTM 2 x 12" in told.out
-    assert "\x1b" not in told.out
-    found = json.loads(run("info", model, "--json").out)
-    assert found["sha256"] == read_model(model).sha256
-    assert found["parameters"] == sum(array.size for array in read_model(model).arrays.values())
-    assert found["config"]["num_layers"] == 2
+    result = run("info", model)
+    assert result.code == 0
+    assert "LSTM 2 x 12" in result.out
+    assert "\x1b" not in result.out
+    fields = json.loads(run("info", model, "--json").out)
+    assert fields["sha256"] == read_model(model).sha256
+    assert fields["parameters"] == sum(array.size for array in read_model(model).arrays.values())
+    assert fields["config"]["num_layers"] == 2
 
 
 def test_minutes_are_wall_clock_from_the_start_of_the_process(run, monkeypatch) -> None:
@@ -677,19 +677,19 @@ def test_eval_with_a_model_that_learns_while_it_reads(run, tmp_path) -> None:
     run("train", "text.txt", "--steps", 10, *QUICK)
     words = "eval", "checkpoints/text", "text.txt", "--part", "valid"
     plain = json.loads(run(*words, "--json").out)
-    found = json.loads(run(*words, "--dynamic", "--json").out)
-    assert found["static_nats_per_character"] == plain["nats_per_character"]
-    assert found["characters"] == plain["characters"]
-    assert found["nats_per_character"] < plain["nats_per_character"]
-    assert found["dynamic"]["tail"] == 1200 * 9 // 10
-    assert found["dynamic"]["lr"] > 0
+    figures = json.loads(run(*words, "--dynamic", "--json").out)
+    assert figures["static_nats_per_character"] == plain["nats_per_character"]
+    assert figures["characters"] == plain["characters"]
+    assert figures["nats_per_character"] < plain["nats_per_character"]
+    assert figures["dynamic"]["tail"] == 1200 * 9 // 10
+    assert figures["dynamic"]["lr"] > 0
     assert json.loads(run(*words, "--json").out) == plain
     (tmp_path / "other.txt").write_text(TEXT[:500][::-1])
     tuned = json.loads(run("eval", "checkpoints/text", "text.txt", "--dynamic", "--tune", "other.txt", "--json").out)
     assert tuned["dynamic"]["tail"] == 500
-    told = run(*words, "--dynamic")
-    assert f"{found['nats_per_character']:.4f} nats per character" in told.out
-    assert f"dynamic evaluation: {plain['nats_per_character']:.4f} nats without" in told.err
+    result = run(*words, "--dynamic")
+    assert f"{figures['nats_per_character']:.4f} nats per character" in result.out
+    assert f"dynamic evaluation: {plain['nats_per_character']:.4f} nats without" in result.err
 
 
 def test_rates_are_not_chosen_on_what_is_scored(run, tmp_path) -> None:
@@ -746,11 +746,11 @@ def test_eval_does_not_take_a_part_of_one_text_for_another(run, tmp_path) -> Non
 
 @pytest.mark.parametrize("name", [name for group in COMMANDS.values() for name in group])
 def test_every_command_can_be_quiet_and_help_is_short(run, name) -> None:
-    found = run(name, "-h")
-    assert found.code == 0
-    assert re.search("-q, --quiet +Tell nothing", found.out)
+    result = run(name, "-h")
+    assert result.code == 0
+    assert re.search("-q, --quiet +Tell nothing", result.out)
     for long, short in (("--temperature", "-t"), ("--num ", "-n")):
-        assert (f"{short}, {long}" in found.out) == (re.search(f" {long}", found.out) is not None)
+        assert (f"{short}, {long}" in result.out) == (re.search(f" {long}", result.out) is not None)
     assert run("-V").out == run("--version").out == f"chargen, version {__version__}\n"
 
 
@@ -791,7 +791,7 @@ def test_a_run_says_what_most_of_its_time_went_on_and_that_a_model_cannot_write_
     assert "note: after 3 steps the model cannot write yet" in plain.err
     assert "\ntime  " not in plain.err
     began = time.monotonic() - 600  # an hour of trying to load something
-    monkeypatch.setattr("chargen.cli.train.process_started", lambda: began)
+    monkeypatch.setattr("chargen.cli.train.process_start_time", lambda: began)
     slow = run(*words, "--minutes", 40)
     assert re.search(r"^time     \d+ s of 6\d\d were training; 6\d\d s starting", slow.err, re.M), slow.err
     assert "\ntime  " not in run(*words, "--minutes", 4_000).err
@@ -807,10 +807,10 @@ def test_a_model_that_can_write_is_not_said_to_be_unable(run, tmp_path, unit) ->
 
 def test_resume_says_what_it_changes(run) -> None:
     run("train", "text.txt", "--steps", 2, *QUICK)
-    told = run("train", "--resume", "checkpoints/text", "--steps", 3, "--lr", "0.001", "--preview", 0)
-    assert "changed  steps: 2 before, 3 in all" in told.err
-    assert "changed  lr: 0.004 before, 0.001 from here on" in told.err
-    kept = next(line for line in told.err.splitlines() if line.startswith("kept     "))
+    result = run("train", "--resume", "checkpoints/text", "--steps", 3, "--lr", "0.001", "--preview", 0)
+    assert "changed  steps: 2 before, 3 in all" in result.err
+    assert "changed  lr: 0.004 before, 0.001 from here on" in result.err
+    kept = next(line for line in result.err.splitlines() if line.startswith("kept     "))
     assert "hidden_size 12, dropout 0, weight_decay 0.3, batch_size 4, seq_length 8: chosen or given" in kept
     again = run("train", "--resume", "checkpoints/text", "--steps", 3, "--eval-every", 1)
     assert "changed  eval_every" in again.err
@@ -834,10 +834,10 @@ def test_a_text_that_lies_elsewhere_now_is_gone_on_with(run, tmp_path) -> None:
         assert other.code == 3
         assert "is not the one that this run learned" in other.err
     assert run(*words, "moved text.txt").code == 3, "the validation text is gone too"
-    found = run(*words, "moved text.txt", "--valid", "moved valid.txt")
-    assert found.code == 0, found.err
-    assert "text     train: the same as before, now in moved text.txt\n" in found.err
-    assert "text     valid: the same as before, now in moved valid.txt\n" in found.err
+    result = run(*words, "moved text.txt", "--valid", "moved valid.txt")
+    assert result.code == 0, result.err
+    assert "text     train: the same as before, now in moved text.txt\n" in result.err
+    assert "text     valid: the same as before, now in moved valid.txt\n" in result.err
     again = run("train", "--resume", "checkpoints/text", "--steps", 4, "--preview", 0)
     assert again.code == 0, "the run remembers the new place"
 
@@ -861,8 +861,8 @@ def test_what_is_kept_back_of_minutes_is_named(run, monkeypatch) -> None:
 def test_a_prime_file_may_be_in_another_encoding(run, model, tmp_path) -> None:
     (tmp_path / "prime.txt").write_bytes("é".encode("latin-1"))
     assert run("sample", model, "--prime-file", "prime.txt", "--seed", 1).code == 3
-    told = run("sample", model, "--prime-file", "prime.txt", "--encoding", "latin-1", "--seed", 1, "--length", 3)
-    assert told.out.startswith("é")
+    result = run("sample", model, "--prime-file", "prime.txt", "--encoding", "latin-1", "--seed", 1, "--length", 3)
+    assert result.out.startswith("é")
 
 
 def test_training_goes_on_when_nobody_reads_what_it_says(tmp_path) -> None:
@@ -1052,7 +1052,7 @@ def test_what_a_library_raises_is_told_for_what_it_is(run, model, monkeypatch, e
         raise error
 
     monkeypatch.setattr(info, "read_model", failing)
-    monkeypatch.setattr("chargen.cli.main.discard", lambda stream: None)  # it would close the captured one
+    monkeypatch.setattr("chargen.cli.main.redirect_to_null", lambda stream: None)  # it would close the captured one
     result = run("info", "model")
     assert result.code == 1
     assert result.err.startswith(last)
@@ -1067,7 +1067,7 @@ def test_what_is_our_own_mistake_is_not_hidden(run, model, monkeypatch, error) -
         raise error
 
     monkeypatch.setattr(info, "read_model", failing)
-    monkeypatch.setattr("chargen.cli.main.discard", lambda stream: None)  # it would close the captured one
+    monkeypatch.setattr("chargen.cli.main.redirect_to_null", lambda stream: None)  # it would close the captured one
     with pytest.raises(type(error)):
         main(["info", str(model)])
 

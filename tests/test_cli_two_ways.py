@@ -105,7 +105,7 @@ def without_colors(text: str) -> str:
 
 
 def harmful(text: str) -> set[str]:
-    return {one for one in text if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")} - {"\n", "\t"}
+    return {char for char in text if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")} - {"\n", "\t"}
 
 
 # Train, and look at what came of it.
@@ -116,20 +116,20 @@ def test_a_two_way_run_tells_the_losses_of_both_directions(run: Run, tmp_path: P
     assert trained.code == 0
     assert trained.out == ""
     assert ", both ways:" in trained.err
-    told = re.search(
+    losses = re.search(
         r"that is the mean of ([\d.]+) forward and ([\d.]+) backward; cloze on random windows ([\d.]+) nats",
         trained.err,
     )
     valid = re.search(r"valid +([\d.]+) nats", trained.err)
-    assert float(valid[1]) == pytest.approx((float(told[1]) + float(told[2])) / 2, abs=1e-4)
+    assert float(valid[1]) == pytest.approx((float(losses[1]) + float(losses[2])) / 2, abs=1e-4)
 
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     parts = {f"{split}_{part}" for split in ("train", "valid") for part in ("loss_forward", "loss_backward", "cloze")}
     for line in lines:
         usual = {"step", "epoch", "seconds", "train_loss", "valid_loss", "lr", "grad_norm", "chars_per_second"}
         assert usual | parts <= line.keys()
-    assert lines[-1]["valid_loss_forward"] == pytest.approx(float(told[1]), abs=1e-4)
-    assert lines[-1]["valid_cloze"] == pytest.approx(float(told[3]), abs=1e-4)
+    assert lines[-1]["valid_loss_forward"] == pytest.approx(float(losses[1]), abs=1e-4)
+    assert lines[-1]["valid_cloze"] == pytest.approx(float(losses[3]), abs=1e-4)
 
     info = run("info", "run")
     assert "reads both ways" in info.out
@@ -216,7 +216,7 @@ def test_several_samples_written_backward_each_end_with_the_prime(run: Run) -> N
         assert line["prime"] == "abc"
         assert len(line["text"]) == len(line["log_probs"]) == 20
         judged = score(small("abcdefgh \n", "two"), line["text"] + "abc", by="backward")
-        assert line["log_probs"] == pytest.approx([one.backward for one in judged[:-3]], abs=1e-4)
+        assert line["log_probs"] == pytest.approx([score.backward for score in judged[:-3]], abs=1e-4)
     forward = run("sample", "two", "--length", 5, "--seed", 1, "--format", "jsonl")
     assert "reverse" not in json.loads(forward.out)
 
@@ -259,8 +259,8 @@ def test_text_goes_to_one_stream_and_scores_to_the_other(run: Run) -> None:
     assert texts[0] == alone.out
     assert len(set(texts)) == 3
     number = r"-?\d+\.\d\d"
-    told = rf"score {number} \({number} for the gap, {number} for what follows\), probability \S+"
-    assert re.findall(rf"^([123]) of 3: {told}$", several.err, re.MULTILINE) == ["1", "2", "3"]
+    scores = rf"score {number} \({number} for the gap, {number} for what follows\), probability \S+"
+    assert re.findall(rf"^([123]) of 3: {scores}$", several.err, re.MULTILINE) == ["1", "2", "3"]
     assert "score" not in several.out
     assert run(*arguments, "--seed", 1, "--no-echo").out == alone.out[3:5]
     assert run(*arguments, "--seed", 1, "--num", 3, "--separator", " | ").out == " | ".join(texts)
@@ -278,8 +278,8 @@ def test_several_texts_on_a_terminal_stand_apart(on_terminal: Callable[..., str]
         shown = "".join(text + "\n" * (not text.endswith("\n")) for text in texts)
         assert without_colors(on_terminal(*arguments, "--num", 3)) == shown
         shown = "|".join(texts)
-        found = without_colors(on_terminal(*arguments, "--num", 3, "--separator", "|"))
-        assert found == shown + "\n" * (not shown.endswith("\n"))
+        uncolored = without_colors(on_terminal(*arguments, "--num", 3, "--separator", "|"))
+        assert uncolored == shown + "\n" * (not shown.endswith("\n"))
 
 
 @pytest.mark.parametrize("before", ["", "abc"])
@@ -296,8 +296,8 @@ def test_headings_go_to_standard_error_where_the_text_goes_to_a_terminal(
         option = ["--before" if words[0] == "fill" else "--prime", before]
         with monkeypatch.context() as patched:
             patched.setattr(sys, "stdout", Terminal())
-            told = run(*words, *option, *arguments).err
-        assert re.findall(r"^--- (\d) of 3(?:: score.*)? ---$", told, re.MULTILINE) == ["1", "2", "3"]
+            log = run(*words, *option, *arguments).err
+        assert re.findall(r"^--- (\d) of 3(?:: score.*)? ---$", log, re.MULTILINE) == ["1", "2", "3"]
 
 
 def test_particles_say_how_good_the_search_was(run: Run) -> None:
@@ -311,16 +311,16 @@ def test_gaps_in_json_lines_carry_their_scores(run: Run) -> None:
     lines = [json.loads(line) for line in run(*arguments, "--format", "jsonl").out.splitlines()]
     assert [line["alternative"] for line in lines] == [0, 1, 2, 3]
     expected = Filler(small("abcdefgh \n", "two"), seed=5).fill("ab ", " cd", 0, 2, num=4)
-    for line, one in zip(lines, expected.alternatives, strict=True):
+    for line, alternative in zip(lines, expected.alternatives, strict=True):
         assert line.keys() == {"alternative", "seed", "text", "gaps"}
-        assert (line["seed"], line["text"]) == (5, f"ab {one.text} cd")
+        assert (line["seed"], line["text"]) == (5, f"ab {alternative.text} cd")
         (gap,) = line["gaps"]
         assert gap == {
-            "text": one.text,
-            "log_prob": one.log_prob,
-            "log_prob_after": one.log_prob_after,
-            "probability": one.probability,
-            "score": one.log_prob + one.log_prob_after,
+            "text": alternative.text,
+            "log_prob": alternative.log_prob,
+            "log_prob_after": alternative.log_prob_after,
+            "probability": alternative.probability,
+            "score": alternative.log_prob + alternative.log_prob_after,
             "exact": True,
             "found": 111,
             "effective_sample_size": expected.effective_sample_size,
@@ -341,10 +341,10 @@ def test_a_seed_that_was_drawn_is_told_and_fills_alike(run: Run) -> None:
 def test_a_file_is_filled_where_it_is_marked(run: Run, tmp_path: Path) -> None:
     (tmp_path / "gaps.txt").write_text("ab ___{2} cd\n___ef")
     filled = run("fill", "two", "gaps.txt", "--length", 3, "--seed", 1)
-    found = re.fullmatch(r"ab ([a-h \n]{2}) cd\n([a-h \n]{3})ef", filled.out)
-    assert found
+    match = re.fullmatch(r"ab ([a-h \n]{2}) cd\n([a-h \n]{3})ef", filled.out)
+    assert match
     assert [line.split(":")[0] for line in filled.err.splitlines()] == ["gap 1", "gap 2"]
-    assert run("fill", "two", "gaps.txt", "--length", 3, "--seed", 1, "--no-echo").out == f"{found[1]}\n{found[2]}"
+    assert run("fill", "two", "gaps.txt", "--length", 3, "--seed", 1, "--no-echo").out == f"{match[1]}\n{match[2]}"
     from_pipe = run("fill", "two", "-", "--length", 3, "--seed", 1, stdin=b"ab ___{2} cd\n___ef")
     assert from_pipe.out == filled.out
     (tmp_path / "stars.txt").write_text("ab **{2} cd\n**ef")
@@ -459,19 +459,19 @@ def test_the_example_of_the_help_works_with_any_model(run: Run, ways: str) -> No
 def test_figures_are_those_of_the_function(run: Run, by: str) -> None:
     text = "abc deh fad"
     arguments = ["--by", by, "--threshold", 0.2, "--alternatives", 2, "--json"]
-    found = json.loads(run("score", "two", "--text", text, *arguments).out)
+    figures = json.loads(run("score", "two", "--text", text, *arguments).out)
     expected = score(small("abcdefgh \n", "two"), text, by=by, threshold=0.2, num_alternatives=2)
-    assert (found["by"], found["threshold"], found["length"]) == (by, 0.2, 11)
-    assert found["unlikely"] == sum(one.unlikely for one in expected) > 0
+    assert (figures["by"], figures["threshold"], figures["length"]) == (by, 0.2, 11)
+    assert figures["unlikely"] == sum(score.unlikely for score in expected) > 0
     for key, judge in (
         ("log_prob_forward", "forward"),
         ("log_prob_backward", "backward"),
         ("pseudo_log_likelihood", "cloze"),
     ):
-        assert found[key] == pytest.approx(sum(getattr(one, judge) for one in expected))
-    assert [one["character"] for one in found["characters"]] == list(text)
-    for told, one in zip(found["characters"], expected, strict=True):
-        assert told == {**asdict(one), "alternatives": [list(pair) for pair in one.alternatives]}
+        assert figures[key] == pytest.approx(sum(getattr(score, judge) for score in expected))
+    assert [score["character"] for score in figures["characters"]] == list(text)
+    for fields, char in zip(figures["characters"], expected, strict=True):
+        assert fields == {**asdict(char), "alternatives": [list(pair) for pair in char.alternatives]}
 
 
 def test_a_pseudo_likelihood_is_never_sold_as_bits_or_perplexity(run: Run) -> None:
@@ -488,7 +488,7 @@ def test_a_pseudo_likelihood_is_never_sold_as_bits_or_perplexity(run: Run) -> No
         "log_prob_forward", "log_prob_backward", "pseudo_log_likelihood",
     }  # fmt: skip
     for name in ("forward", "backward"):
-        mean = -sum(getattr(one, name) for one in score(small("abcdefgh \n", "two"), text)) / len(text)
+        mean = -sum(getattr(char, name) for char in score(small("abcdefgh \n", "two"), text)) / len(text)
         assert f"{name}: {mean:.4f} nats, {mean / math.log(2):.4f} bits per character" in shown.err
 
 
@@ -499,18 +499,18 @@ def test_the_text_comes_first_then_a_line_for_each_unlikely_character(run: Run) 
     assert shown.out.startswith(text)
     lines = shown.out[len(text) :].splitlines()
     places = [(1 + text[:at].count("\n"), at - text[:at].rfind("\n")) for at in range(len(text))]
-    unlikely = [(place, one) for place, one in zip(places, expected, strict=True) if one.unlikely]
+    unlikely = [(place, char) for place, char in zip(places, expected, strict=True) if char.unlikely]
     assert len(unlikely) == len(lines) > 1
-    for line, ((row, column), one) in zip(lines, unlikely, strict=True):
-        rather = ", ".join(f"{name!r} {share:.2g}" for name, share in one.alternatives)
-        assert line == f"line {row}, column {column}: {one.character!r} {math.exp(one.cloze):.2g}; rather {rather}"
+    for line, ((row, column), char) in zip(lines, unlikely, strict=True):
+        rather = ", ".join(f"{name!r} {share:.2g}" for name, share in char.alternatives)
+        assert line == f"line {row}, column {column}: {char.character!r} {math.exp(char.cloze):.2g}; rather {rather}"
     assert f"{len(lines)} of {len(text)} characters unlikely: below 0.1 by cloze, or unknown" in shown.err
     assert run("score", "two", "--text", "abc", "--threshold", 0).out == "abc\n"
 
 
 def test_a_one_way_model_judges_forward(run: Run) -> None:
-    found = json.loads(run("score", "one", "--text", "abc", "--by", "forward", "--json").out)
-    assert found["log_prob_backward"] is found["pseudo_log_likelihood"] is None
+    figures = json.loads(run("score", "one", "--text", "abc", "--by", "forward", "--json").out)
+    assert figures["log_prob_backward"] is figures["pseudo_log_likelihood"] is None
     shown = run("score", "one", "--text", "abc", "--by", "forward")
     assert shown.code == 0
     assert "backward" not in shown.err
@@ -554,8 +554,9 @@ def test_an_empty_text_is_no_error(run: Run, tmp_path: Path, arguments: list[str
     (tmp_path / "empty.txt").write_text("")
     shown = run("score", "two", *arguments)
     assert (shown.code, shown.out) == (0, "")
-    found = json.loads(run("score", "two", *arguments, "--json").out)
-    assert (found["length"], found["unlikely"], found["log_prob_forward"], found["characters"]) == (0, 0, None, [])
+    figures = json.loads(run("score", "two", *arguments, "--json").out)
+    keys = "length", "unlikely", "log_prob_forward", "characters"
+    assert [figures[key] for key in keys] == [0, 0, None, []]
 
 
 def test_unknown_characters_are_flagged_and_counted(run: Run, tmp_path: Path) -> None:
@@ -567,16 +568,16 @@ def test_unknown_characters_are_flagged_and_counted(run: Run, tmp_path: Path) ->
             "line 1, column 5: 'X' unknown to the model",
         ]
         assert "note: 3 characters never seen in training and left out: 'X', 'é'\n" in shown.err
-        found = json.loads(run("score", "two", "--text", "aXbéX", "--json", *options).out)
-        assert found["characters"][1]["cloze"] is None
-        assert (found["unknown"], found["scored"], found["length"]) == (3, 2, 5)
+        figures = json.loads(run("score", "two", "--text", "aXbéX", "--json", *options).out)
+        assert figures["characters"][1]["cloze"] is None
+        assert (figures["unknown"], figures["scored"], figures["length"]) == (3, 2, 5)
         alone = json.loads(run("score", "two", "--text", "ab", "--json").out)
-        assert found["log_prob_forward"] == alone["log_prob_forward"]
+        assert figures["log_prob_forward"] == alone["log_prob_forward"]
         assert alone["unknown"] == 0
     folded = small_model(characters="abcdefgh \n", folded="xyz", scale=1.5)
     save_model(tmp_path / "folded" / FILE_NAME, folded)
     shown = run("score", "folded", "--text", "axbé", "--threshold", 0)
-    (unseen,) = (one.probability("forward") for one in score(folded, "axbé")[3:])
+    (unseen,) = (char.probability("forward") for char in score(folded, "axbé")[3:])
     assert shown.out == f"axbé\nline 1, column 4: 'é' {unseen:.2g}, never seen in training\n"
     assert "note: 1 character never seen in training, charged for the place among all others: 'é'\n" in shown.err
     assert json.loads(run("score", "folded", "--text", "axbé", "--json").out)["unknown"] == 1
@@ -606,8 +607,8 @@ def test_a_character_of_several_bytes_is_not_called_unknown(run: Run, on_termina
 def test_a_mean_per_character_is_over_what_was_judged(run: Run) -> None:
     skipped, alone = (run("score", "two", "--text", text, "--unknown", "skip") for text in ("aXXXXb", "ab"))
     for direction in ("forward", "backward"):
-        told = [re.search(rf"^{direction}: .*$", one.err, re.MULTILINE)[0] for one in (skipped, alone)]
-        assert told[0] == told[1]
+        lines = [re.search(rf"^{direction}: .*$", result.err, re.MULTILINE)[0] for result in (skipped, alone)]
+        assert lines[0] == lines[1]
 
 
 def test_a_long_literal_is_judged_too(run: Run) -> None:
@@ -644,12 +645,12 @@ def test_what_is_coloured_is_what_is_unlikely(on_terminal: Any) -> None:
     text = "abc deh\nfad"
     shown = on_terminal("score", "two", "--text", text, "--threshold", 0.2)
     body = shown[: shown.index("line ")]
-    found = re.findall(r"\x1b\[3([13])m\x1b\[1m(.)\x1b\[0m", body)
-    expected = [one for one in score(small("abcdefgh \n", "two"), text, threshold=0.2) if one.unlikely]
-    assert [sign for _, sign in found] == [
-        one.character if one.character not in " \n" else "\u2423" for one in expected
+    marked = re.findall(r"\x1b\[3([13])m\x1b\[1m(.)\x1b\[0m", body)
+    expected = [char for char in score(small("abcdefgh \n", "two"), text, threshold=0.2) if char.unlikely]
+    assert [sign for _, sign in marked] == [
+        char.character if char.character not in " \n" else "\u2423" for char in expected
     ]
-    assert [color == "1" for color, _ in found] == [math.exp(one.cloze) <= 0.02 for one in expected]
+    assert [color == "1" for color, _ in marked] == [math.exp(char.cloze) <= 0.02 for char in expected]
     assert without_colors(body).replace("\u2423\n", "\n").replace("\u2423", " ") == text + "\n"
 
 
@@ -722,10 +723,10 @@ def test_check_says_ok_of_every_way_to_predict(run: Run) -> None:
     assert all(line.endswith(": ok") for line in lines)
     assert {line.split()[0] for line in lines} == {"forward", "backward", "cloze"}
     assert len(run("check", "one").out.splitlines()) == 4
-    found = json.loads(run("check", "two", "--json").out)
-    assert found["path"] == str(Path("two") / FILE_NAME)
-    assert [one.keys() for one in found["checks"]] == [{"prediction", "path", "violations"}] * 11
-    assert {tuple(one["violations"]) for one in found["checks"]} == {()}
+    figures = json.loads(run("check", "two", "--json").out)
+    assert figures["path"] == str(Path("two") / FILE_NAME)
+    assert [check.keys() for check in figures["checks"]] == [{"prediction", "path", "violations"}] * 11
+    assert {tuple(one["violations"]) for one in figures["checks"]} == {()}
     assert run("check", "nowhere").code == 4
 
 

@@ -160,10 +160,10 @@ def ended(*arguments: str, typed: bytes | None = b"") -> Ended:
         if sys.stdin is not stdin:
             sys.stdin.close()
         err.seek(0)
-        told = err.read().decode()
+        message = err.read().decode()
         stdout.detach()
         stderr.detach()
-    return Ended(arguments[0], code, told)
+    return Ended(arguments[0], code, message)
 
 
 @contextlib.contextmanager
@@ -183,19 +183,19 @@ def alarm() -> Iterator[None]:
 
 
 def command_of(name: str) -> click.Command:
-    found = cli.get_command(click.Context(cli), name)
-    assert found is not None
-    return found
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    return command
 
 
 def options_of(name: str) -> list[click.Option]:
     """All options of a command but those that act at once: --help, --config."""
-    return [one for one in command_of(name).params if isinstance(one, click.Option) and not one.is_eager]
+    return [param for param in command_of(name).params if isinstance(param, click.Option) and not param.is_eager]
 
 
 def called(option: click.Option) -> str:
     """The option's name as people write it."""
-    return next(one for one in option.opts if one.startswith("--"))
+    return next(name for name in option.opts if name.startswith("--"))
 
 
 def is_number(option: click.Parameter) -> bool:
@@ -214,14 +214,14 @@ def is_path(option: click.Parameter) -> bool:
 def allowed(option: click.Option) -> list[set[str]]:
     """What a refusal must say beside the name, each in one of some ways: every choice, or the range as help has it."""
     if isinstance(option.type, click.Choice):
-        return [{str(one)} for one in option.type.choices]
+        return [{str(choice)} for choice in option.type.choices]
     if not is_number(option):
         return []
     _, text = option.get_help_record(click.Context(cli)) or ("", "")
-    found = re.search(r"\[(?:[^\]]*; )?([^\]]+)\]$", text)
-    assert found, f"help tells no range of {called(option)}"
+    match = re.search(r"\[(?:[^\]]*; )?([^\]]+)\]$", text)
+    assert match, f"help tells no range of {called(option)}"
     nothing = {"choices": (), "low": None, "high": None, "above": None, "below": None}
-    return [{found[1], describe_range(nothing | bounds(option))}]
+    return [{match[1], describe_range(nothing | bounds(option))}]
 
 
 def bounds(option: click.Option) -> dict[str, Any]:
@@ -248,14 +248,14 @@ def inside(option: click.Option) -> list[str]:
 
 def outside(option: click.Option) -> list[str]:
     """Numbers that the range forbids, the nearest ones among them."""
-    rules, whole, found = bounds(option), is_whole(option), []
+    rules, whole, values = bounds(option), is_whole(option), []
     for key, way in (("low", -1), ("high", 1), ("above", -1), ("below", 1)):
         if (border := rules.get(key)) is None:
             continue
         near = border + way if whole else math.nextafter(border, way * math.inf)
-        found += [border if key in ("above", "below") else near, border + way * 10**30]
-        found.append(border + way * 10**400 if whole else border + way * 1e300)
-    return [str(one) for one in found]
+        values += [border if key in ("above", "below") else near, border + way * 10**30]
+        values.append(border + way * 10**400 if whole else border + way * 1e300)
+    return [str(value) for value in values]
 
 
 def right(option: click.Option, chance: random.Random) -> str:
@@ -293,7 +293,7 @@ def base(command: str, chance: random.Random, without: str | None = None) -> lis
     }.get(command, ["model"])
     group = next((group for group in EXCLUSIVE if without in group), {without})
     dropped = {"--" + name.replace("_", "-") for name in group if name}
-    return [one for before, one in zip(["", *words], words, strict=False) if not {before, one} & dropped]
+    return [word for before, word in zip(["", *words], words, strict=False) if not {before, word} & dropped]
 
 
 def any_line(chance: random.Random) -> tuple[list[str], dict[str, click.Option]]:
@@ -321,7 +321,7 @@ def any_line(chance: random.Random) -> tuple[list[str], dict[str, click.Option]]
 
 def quoted(text: str) -> str:
     """A text as TOML has it."""
-    return '"' + "".join(one if one.isalnum() else f"\\U{ord(one):08x}" for one in text) + '"'
+    return '"' + "".join(char if char.isalnum() else f"\\U{ord(char):08x}" for char in text) + '"'
 
 
 def right_in_a_file(option: click.Option, chance: random.Random) -> str:
@@ -349,7 +349,7 @@ def wrong_in_a_file(option: click.Option, chance: random.Random) -> str:
 
 def with_files() -> dict[str, list[click.Option]]:
     """The commands that take a settings file, and their other options."""
-    return {name: options_of(name) for name in NAMES if any("--config" in one.opts for one in command_of(name).params)}
+    return {name: options_of(name) for name in NAMES if any("--config" in p.opts for p in command_of(name).params)}
 
 
 def setting_line(option: click.Option, value: str, chance: random.Random) -> str:
@@ -384,27 +384,27 @@ def flaws(end: Ended) -> list[str]:
     """What is wrong with the end of a command, whatever it was asked."""
     if isinstance(end.code, str):
         return [end.code[-900:]]
-    found = [] if end.code in range(6) else [f"exit code {end.code}"]
-    raw = {one for one in end.err if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    wrongs = [] if end.code in range(6) else [f"exit code {end.code}"]
+    raw = {char for char in end.err if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
     if raw - set("\n\t\u200c\u200d"):
-        found.append(f"raw on standard error: {raw}")
+        wrongs.append(f"raw on standard error: {raw}")
     if end.code and not re.match(r"chargen: .*\w", end.last):
-        found.append("the last line does not say what is wrong")
+        wrongs.append("the last line does not say what is wrong")
     named = re.match(r"chargen: (?:any.toml: )?(--[\w-]+) is ", end.last)
-    if end.command in NAMES and named and not any(named[1] in one.opts for one in command_of(end.command).params):
-        found.append(f"{end.command} has no option {named[1]}")
-    return found
+    if end.command in NAMES and named and not any(named[1] in param.opts for param in command_of(end.command).params):
+        wrongs.append(f"{end.command} has no option {named[1]}")
+    return wrongs
 
 
 def unclear(end: Ended, option: click.Option, *places: str) -> list[str]:
     """What the refusal of a wrong value does not say: the option, its range or choices, and the `places`."""
-    found = flaws(end) or ([] if end.code == 2 else [f"exit code {end.code}"])
+    wrongs = flaws(end) or ([] if end.code == 2 else [f"exit code {end.code}"])
     name = called(option)[2:].replace("-", "[-_]")
-    if not found and not re.search(rf"(?:--|: ){name}\b", end.last):
-        found = [f"{called(option)} is not named"]
+    if not wrongs and not re.search(rf"(?:--|: ){name}\b", end.last):
+        wrongs = [f"{called(option)} is not named"]
     needed = [*allowed(option), *({place} for place in places)]
     missing = [" or ".join(sorted(words)) for words in needed if not any(word in end.last for word in words)]
-    return found or ([f"not told: {', '.join(missing)}"] if missing else [])
+    return wrongs or ([f"not told: {', '.join(missing)}"] if missing else [])
 
 
 def unnamed(end: Ended, data: bytes) -> list[str]:
@@ -416,15 +416,15 @@ def unnamed(end: Ended, data: bytes) -> list[str]:
     return []
 
 
-def report(found: list[tuple[Any, ...]], cases: int) -> str:
-    """The first of what was found."""
-    lines = [f"{number}: {given!r:.600}\n    {last!r:.300}\n    {wrongs}" for number, given, last, wrongs in found]
-    return f"{len(found)} of {cases} cases:\n" + "\n".join(lines[:12])
+def report(failures: list[tuple[Any, ...]], cases: int) -> str:
+    """The first of the failures."""
+    lines = [f"{number}: {words!r:.600}\n    {last!r:.300}\n    {wrongs}" for number, words, last, wrongs in failures]
+    return f"{len(failures)} of {cases} cases:\n" + "\n".join(lines[:12])
 
 
 @pytest.mark.parametrize(("many", "each"), SIZES)
 def test_a_random_command_line_ends_with_a_known_code_and_one_clear_line(many: int, each: int) -> None:
-    found = []
+    failures = []
     for number in range(many):
         chance = random.Random(f"line {number}")
         words, bad = any_line(chance)
@@ -435,14 +435,14 @@ def test_a_random_command_line_ends_with_a_known_code_and_one_clear_line(many: i
         for name, option in bad.items():
             if end.code == 2 and re.search(rf"{name}'?(:| is )", end.last):
                 wrongs += unclear(end, option)
-        found += [(number, words, end.last, wrongs)] if wrongs else []
-    assert not found, report(found, many)
+        failures += [(number, words, end.last, wrongs)] if wrongs else []
+    assert not failures, report(failures, many)
 
 
 @pytest.mark.parametrize(("many", "each"), SIZES)
 def test_a_wrong_value_is_refused_by_name_and_range(many: int, each: int) -> None:
-    found, cases = [], 0
-    for command, option in ((name, one) for name in NAMES for one in options_of(name)):
+    failures, cases = [], 0
+    for command, option in ((name, option) for name in NAMES for option in options_of(name)):
         chance = random.Random(f"{command} {option.name}")
         for value in ["nan"] * is_number(option) + [wrong(option, chance) for _ in range(each)]:
             if value is None:
@@ -450,28 +450,28 @@ def test_a_wrong_value_is_refused_by_name_and_range(many: int, each: int) -> Non
             words = [command, *base(command, chance), called(option), value]
             end, cases = ended(*words), cases + 1
             if wrongs := unclear(end, option):
-                found.append((cases, words, end.last, wrongs))
+                failures.append((cases, words, end.last, wrongs))
     assert cases > 50 * each
-    assert not found, report(found, cases)
+    assert not failures, report(failures, cases)
 
 
 @pytest.mark.parametrize("command", NAMES)
 def test_the_first_and_last_numbers_of_every_range_end_well_or_are_refused_clearly(command: str) -> None:
-    found = []
+    failures = []
     for option in filter(is_number, options_of(command)):
         assert isinstance(option, click.Option)
         for value in inside(option):
             words = [command, *base(command, random.Random(0), option.name), called(option), value]
             end = ended(*words)
             if wrongs := flaws(end):
-                found.append((value, words, end.last, wrongs))
-    assert not found, report(found, len(found))
+                failures.append((value, words, end.last, wrongs))
+    assert not failures, report(failures, len(failures))
 
 
 @pytest.mark.parametrize("command", sorted({*NAMES} - {"check"}))  # which takes its second, and reads as info does
 def test_every_odd_path_ends_well_or_is_refused_clearly(command: str) -> None:
-    found = []
-    arguments = [one.name or "" for one in command_of(command).params if isinstance(one, click.Argument)]
+    failures = []
+    arguments = [param.name or "" for param in command_of(command).params if isinstance(param, click.Argument)]
     usual = {"model": "model", "out": "small.safetensors", "source": "gaps.txt"}
     options = {"train": [*SMALL_RUN, "--steps", "2"], "export": ["--quantize", "int8"], "fill": ["--length", "2"]}
     for parameter in filter(is_path, command_of(command).params):
@@ -482,8 +482,8 @@ def test_every_odd_path_ends_well_or_is_refused_clearly(command: str) -> None:
                 words = [*base(command, random.Random(0)), parameter.opts[0], path]
             end = ended(command, *words, typed=b"abcdefgh \n")
             if wrongs := flaws(end):
-                found.append((path, words, end.last, wrongs))
-    assert not found, report(found, len(found))
+                failures.append((path, words, end.last, wrongs))
+    assert not failures, report(failures, len(failures))
 
 
 @pytest.mark.parametrize(
@@ -507,7 +507,7 @@ def test_more_than_any_machine_can_write_is_refused_by_the_name_that_was_given(w
 
 @pytest.mark.parametrize(("many", "each"), SIZES)
 def test_a_random_settings_file_ends_with_a_known_code_and_one_clear_line(many: int, each: int, world: Path) -> None:
-    options, found = with_files(), []
+    options, failures = with_files(), []
     assert {"train", "sample"} <= options.keys()
     for number in range(many):
         chance = random.Random(f"file {number}")
@@ -520,32 +520,32 @@ def test_a_random_settings_file_ends_with_a_known_code_and_one_clear_line(many: 
         wrongs = flaws(end) + (unnamed(end, data) if path == "any.toml" else [])
         if known and "no setting" in end.last:
             wrongs.append("an option's name is no key")
-        found += [(number, [command, path, data], end.last, wrongs)] if wrongs else []
-    assert not found, report(found, many)
+        failures += [(number, [command, path, data], end.last, wrongs)] if wrongs else []
+    assert not failures, report(failures, many)
 
 
 @pytest.mark.parametrize("command", with_files())
 def test_a_settings_file_that_nobody_expects_ends_with_a_known_code_and_one_clear_line(
     command: str, world: Path
 ) -> None:
-    found = []
+    failures = []
     for number, data in enumerate(ODD_FILES):
         (world / "any.toml").write_bytes(data)
         end = ended(command, *base(command, random.Random(number)), "--config", "any.toml")
         if wrongs := flaws(end) + unnamed(end, data):
-            found.append((number, data, end.last, wrongs))
-    assert not found, report(found, len(ODD_FILES))
+            failures.append((number, data, end.last, wrongs))
+    assert not failures, report(failures, len(ODD_FILES))
 
 
 @pytest.mark.parametrize(("many", "each"), SIZES)
 def test_a_wrong_value_in_a_file_is_refused_by_file_name_and_range(many: int, each: int, world: Path) -> None:
-    found, cases = [], 0
-    for command, option in ((name, one) for name, options in with_files().items() for one in options):
+    failures, cases = [], 0
+    for command, option in ((name, option) for name, options in with_files().items() for option in options):
         chance = random.Random(f"{command} {option.name}")
         for data in [setting_line(option, wrong_in_a_file(option, chance), chance) for _ in range(each)]:
             (world / "one.toml").write_text(data)
             end, cases = ended(command, *base(command, chance, option.name), "--config", "one.toml"), cases + 1
             if wrongs := unclear(end, option, "one.toml"):
-                found.append((cases, [command, data], end.last, wrongs))
+                failures.append((cases, [command, data], end.last, wrongs))
     assert cases > 50 * each
-    assert not found, report(found, cases)
+    assert not failures, report(failures, cases)

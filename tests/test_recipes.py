@@ -19,9 +19,9 @@ def test_a_recipe_is_understood(path: Path) -> None:
     for command in lines[0].split(" && "):
         program, name, *arguments = shlex.split(command)
         assert program == "chargen"
-        found = cli.get_command(click.Context(cli), name)
-        assert found is not None
-        found.make_context(name, arguments)  # raises on what it does not know
+        subcommand = cli.get_command(click.Context(cli), name)
+        assert subcommand is not None
+        subcommand.make_context(name, arguments)  # raises on what it does not know
 
 
 def test_every_recipe_is_in_the_table() -> None:

@@ -29,7 +29,7 @@ tty = pytest.importorskip("tty")
 PASSED = "\n\t\u200c\u200d"
 """What stays as it is: line ends, tabs, and joiners, which are parts of words."""
 KINDS = ("Cc", "Cf", "Zl", "Zp")
-HIDDEN = "".join(one for one in map(chr, range(0x110000)) if unicodedata.category(one) in KINDS and one not in PASSED)
+HIDDEN = "".join(c for c in map(chr, range(0x110000)) if unicodedata.category(c) in KINDS and c not in PASSED)
 NAMEABLE = HIDDEN.replace("\0", "")
 NAMES = [NAMEABLE[first : first + 50] for first in range(0, len(NAMEABLE), 50)]
 """File names, short enough for any disk, that hold all of them together."""
@@ -83,8 +83,8 @@ class Shown(NamedTuple):
 
     def raw(self) -> set[str]:
         """Every character that could steer or deceive; lone surrogates stand for bytes that are no UTF-8."""
-        found = {one for one in self.rest if unicodedata.category(one) in (*KINDS, "Cs")}
-        return found - set(PASSED)
+        harmful = {char for char in self.rest if unicodedata.category(char) in (*KINDS, "Cs")}
+        return harmful - set(PASSED)
 
 
 Command = Callable[..., Shown]
@@ -124,14 +124,14 @@ def command(world: Path) -> Iterator[Command]:
 
     def run(*arguments: object) -> Shown:
         end = secrets.token_hex(8)
-        os.write(writing, json.dumps([end, [str(one) for one in arguments]]).encode() + b"\n")
+        os.write(writing, json.dumps([end, [str(word) for word in arguments]]).encode() + b"\n")
         sent, until = b"", time.monotonic() + HANG
-        while not (found := re.search(rf"{end} (\d+);$".encode(), sent)):
+        while not (ended := re.search(rf"{end} (\d+);$".encode(), sent)):
             assert time.monotonic() < until, sent
             if select.select([ours], [], [], 1)[0]:
                 sent += os.read(ours, 1 << 16)
             assert process.poll() is None, sent
-        return Shown(int(found[1]), sent[: found.start()].decode(errors="surrogateescape"))
+        return Shown(int(ended[1]), sent[: ended.start()].decode(errors="surrogateescape"))
 
     yield run
     process.kill()
@@ -146,7 +146,7 @@ def model_of(characters: str) -> ModelFile:
 
 
 def escapes(characters: str) -> list[str]:
-    return [one.encode("unicode_escape").decode() for one in characters]
+    return [char.encode("unicode_escape").decode() for char in characters]
 
 
 def check(shown: Shown, characters: str = HIDDEN, code: int = 0) -> None:
@@ -161,8 +161,8 @@ def test_what_counts_as_raw_is_all_but_the_sequences_of_chargen_and_tqdm() -> No
     own = "\x1b[31m\x1b[1mred\x1b[0m\r  3%|#  | step 1\r          \rdone\n\ta\u200db"
     assert Shown(0, own).rest == "red  3%|#  | step 1done\n\ta\u200db"
     assert not Shown(0, own).raw()
-    for one in ["\r", "a\rb", "\x1b[2J", "\x1b[31m", "\x1b[A", "\x9b", "\udc9b", "\u202e", "\u2028", "\0", "\r 3%"]:
-        assert Shown(0, f"text{one}").raw(), repr(one)
+    for text in ["\r", "a\rb", "\x1b[2J", "\x1b[31m", "\x1b[A", "\x9b", "\udc9b", "\u202e", "\u2028", "\0", "\r 3%"]:
+        assert Shown(0, f"text{text}").raw(), repr(text)
     assert len(HIDDEN) > 200
 
 
@@ -234,8 +234,8 @@ def test_what_a_model_file_says_of_itself(command: Command, world: Path) -> None
     save_model(world / "said.safetensors", common)
     check(command("info", "said.safetensors"))
     check(command("info", "said.safetensors", "--json"), "")
-    told = command("info", "model").rest
-    assert escapes(HIDDEN)[-1] in re.search("^most common.*", told, re.M)[0]
+    description = command("info", "model").rest
+    assert escapes(HIDDEN)[-1] in re.search("^most common.*", description, re.M)[0]
 
 
 def test_a_text_that_is_learned(command: Command, world: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_text_that_is_learned(command: Command, world: Path) -> None:
     check(shown)
     text, _, written = shown.rest.partition("step 2 writes:")
     for part in (text, written):
-        assert not [one for one in escapes(NAMEABLE) if one not in part]
+        assert not [escape for escape in escapes(NAMEABLE) if escape not in part]
     assert "\r" in shown.text, "there is a bar"
     again = command("train", "--resume", f"{name}/run", "--steps", 6, "--preview", 0)
     check(again, NAMEABLE)
@@ -264,7 +264,7 @@ def test_a_warning_above_a_bar(command: Command, world: Path) -> None:
     check(shown, NAMEABLE, 1)
     before, warned, after = shown.rest.partition("warning: save 1 of")
     assert warned
-    assert not [one for one in escapes(NAMEABLE) if one not in before or one not in after]
+    assert not [escape for escape in escapes(NAMEABLE) if escape not in before or escape not in after]
 
 
 def damaged(world: Path) -> None:
@@ -317,8 +317,8 @@ ERRORS = [
 @pytest.mark.parametrize("arguments", ERRORS, ids=" ".join)
 def test_an_error(command: Command, world: Path, arguments: list[str]) -> None:
     damaged(world)
-    for name in [*NAMES, *NO_TEXT] if any("NAME" in one for one in arguments) else [""]:
-        shown = command(*(one.replace("NAME", f"no {name}") for one in arguments))
+    for name in [*NAMES, *NO_TEXT] if any("NAME" in word for word in arguments) else [""]:
+        shown = command(*(word.replace("NAME", f"no {name}") for word in arguments))
         check(shown, "", shown.code)
         assert shown.code in range(1, 6)
         last = shown.rest.splitlines()[-1]

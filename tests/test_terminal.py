@@ -48,7 +48,7 @@ def closed(*pieces: str) -> str:
 
 
 def harmful(text: str) -> set[str]:
-    hidden = {one for one in text if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    hidden = {char for char in text if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
     return hidden - set("\n\t\u200c\u200d")
 
 
@@ -73,7 +73,7 @@ def test_the_cut_changes_nothing(text: str, data: st.DataObject) -> None:
 
 
 def test_every_control_bidi_and_format_character_becomes_its_escape() -> None:
-    formats = [one for one in map(chr, range(0x110000)) if unicodedata.category(one) == "Cf"]
+    formats = [char for char in map(chr, range(0x110000)) if unicodedata.category(char) == "Cf"]
     hidden = {*CONTROLS, *BIDI, *formats, "\u2028", "\u2029", "\ufeff", "\U000e0041"} - set("\u200c\u200d")
     assert len(CONTROLS) == 63
     for character in hidden:
@@ -221,7 +221,7 @@ def test_an_output_of_any_encoding_takes_all_that_a_command_says(
         assert "Traceback" not in said
         if arguments == COMMANDS["info"][0] and name == "info":
             common = re.search("^most common (.*)", said, re.MULTILINE)
-            expected = [repr(one)[1:-1] if one == "\n" else one for one in LETTERS]
+            expected = [repr(letter)[1:-1] if letter == "\n" else letter for letter in LETTERS]
             shown = " ".join(expected).encode(written, "backslashreplace").decode(written)
             assert sorted(common[1].split()) == sorted(shown.split())
 

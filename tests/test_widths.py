@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from chargen.cli import bars
 from chargen.cli import terminal as terminal_module
 from chargen.cli.bars import Bar, TrainingBar
-from chargen.cli.help import continued
+from chargen.cli.help import break_command
 from chargen.cli.main import COMMANDS, main
-from chargen.cli.terminal import cells, columns, fold, log, tell_above, wrap
+from chargen.cli.terminal import cut_into_rows, display_width, log, log_above_bar, terminal_width, wrap
 from chargen.storage.model_file import save_model
 
 fcntl = pytest.importorskip("fcntl")
@@ -48,7 +48,7 @@ class Screen:
                 continue
             if piece.startswith("\x1b]"):
                 self.width = int(piece[2:-1])
-                while cells(self.rows[-1]) > self.width:
+                while display_width(self.rows[-1]) > self.width:
                     self.rows[-1] = self.rows[-1][:-1]
                 self.column = min(self.column, self.width - 1)
             elif piece == "\r":
@@ -130,8 +130,8 @@ def test_no_row_of_training_is_longer_than_the_terminal_is_wide(
     assert "warning: " in shown
     assert "chargen sample checkpoints/novel" in shown, "a command is there to be copied"
     assert "%" in terminal.got.decode(), "there was no bar"
-    for told in re.findall(r"loss \d[^)]*\)", terminal.got.decode()):
-        assert re.fullmatch(r"loss \d+\.\d+ \(\d+\.\d+ bits/char\)", told)
+    for figure in re.findall(r"loss \d[^)]*\)", terminal.got.decode()):
+        assert re.fullmatch(r"loss \d+\.\d+ \(\d+\.\d+ bits/char\)", figure)
 
 
 def test_no_row_is_too_long_while_the_window_is_resized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_every_bar_fits_and_leaves_nothing(desc: str, total: int | None) -> None
             terminal.resize(width)
             bar.update(12_345)
             if number % 2:
-                tell_above("compiling inner loops for this machine; it takes some seconds")
+                log_above_bar("compiling inner loops for this machine; it takes some seconds")
     assert terminal.screen.wraps == 0, terminal.screen.rows
     # Of a row that was cut when the window shrank, the last column may stay.
     assert len(terminal.screen.rows[-1].strip()) <= 1
@@ -168,17 +168,17 @@ def test_a_bar_that_is_not_shown_clears_nothing() -> None:
         terminal.stream.write("a text without a line end")
         bar.update()
         bar.clear()
-        tell_above("\nmore")
+        log_above_bar("\nmore")
     assert terminal.screen.rows[:2] == ["a text without a line end", "more"]
 
 
 def test_a_terminal_that_does_not_know_its_width_has_the_usual_one() -> None:
     with PseudoTerminal(80) as terminal:
-        assert columns() == 79
+        assert terminal_width() == 79
         terminal.resize(0)
-        assert columns() == 79
+        assert terminal_width() == 79
         terminal.resize(40)
-        assert columns() == 39
+        assert terminal_width() == 39
         log("warning: " + "so many words " * 9)
     assert terminal.screen.wraps == 0
     assert [len(row) > 25 for row in terminal.screen.rows] == [True] * 4 + [False] * 2
@@ -192,18 +192,18 @@ def test_a_wrapped_line_has_the_same_words_and_rows_that_fit(text: list[str], wi
     line = label + " ".join(text)
     rows = wrap(line, width).split("\n")
     assert " ".join(rows).split() == line.split()
-    assert all(cells(row) <= width or len(row.split()) <= 1 + bool(label.strip()) for row in rows)
+    assert all(display_width(row) <= width or len(row.split()) <= 1 + bool(label.strip()) for row in rows)
     assert rows[0].startswith(label)
     assert all(row.startswith("  ") for row in rows[1:])
-    assert rows == [line] or cells(line) > width
+    assert rows == [line] or display_width(line) > width
 
 
 @given(st.text(st.sampled_from("ab  時代é,")), st.integers(2, 60))
 def test_a_folded_line_fits_and_loses_nothing_but_spaces(line: str, width: int) -> None:
-    rows = fold(line, width)
-    assert all(cells(row) <= width for row in rows)
+    rows = cut_into_rows(line, width)
+    assert all(display_width(row) <= width for row in rows)
     assert "".join(rows).replace(" ", "") == line.replace(" ", "")
-    assert rows == [line] or cells(line) > width
+    assert rows == [line] or display_width(line) > width
 
 
 def test_a_command_stays_whole_where_a_row_holds_it() -> None:
@@ -214,8 +214,8 @@ def test_a_command_stays_whole_where_a_row_holds_it() -> None:
     ]
     assert wrap(line, 39).split("\n")[-2:] == ["  (step 2,126); now:", "  chargen sample checkpoints/novel"]
     assert wrap(line, 30).split("\n")[-1] == "  sample checkpoints/novel"
-    assert cells("時代") == 4
-    assert cells("e\u0301") == 1
+    assert display_width("時代") == 4
+    assert display_width("e\u0301") == 1
 
 
 def help_of(name: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -243,7 +243,7 @@ def test_help_fits_the_terminal_and_cuts_no_word(
 @pytest.mark.parametrize("width", range(20, 80, 7))
 def test_an_example_is_the_same_command_at_any_width(width: int) -> None:
     command = 'chargen fill checkpoints/novel --before "It was - a --dark " --after x --overwrite -n 3 a.txt'
-    rows = continued(command, width)
+    rows = break_command(command, width)
     assert all(len(row) <= max(width, 35) for row in rows)
     assert shlex.split("\n".join(rows).replace("\\\n", "")) == shlex.split(command)
     assert any('--before "It was - a --dark "' in row for row in rows)
@@ -255,7 +255,7 @@ def test_tables_fit_a_narrow_terminal(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save_model("model.safetensors", small_model())
-    monkeypatch.setattr(terminal_module, "columns", lambda stream=None: 39)
+    monkeypatch.setattr(terminal_module, "terminal_width", lambda stream=None: 39)
     with pytest.raises(SystemExit) as ended:
         main([name, "model.safetensors"])
     assert ended.value.code == 0

@@ -1,4 +1,4 @@
-"""Progress for people: bars on a terminal, a line now and then elsewhere, and a taste of what the model writes."""
+"""Progress for people: bars on a terminal, a line now and then elsewhere, and previews of what the model writes."""
 
 import math
 import time
@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from chargen.cli.terminal import STDERR, cells, columns, escape_control, fold, quiet, tell_above
+from chargen.cli.terminal import (
+    STDERR,
+    cut_into_rows,
+    display_width,
+    escape_control,
+    is_quiet,
+    log_above_bar,
+    terminal_width,
+)
 
 if TYPE_CHECKING:
     from chargen.training.progress import Progress
@@ -18,36 +26,42 @@ else:
     _Tqdm = tqdm
 
 PREVIEW_SECONDS = 20.0
-TELL_SECONDS = 60.0
-GRAPH = 20
-"""Columns of the bar itself, where there is room for all."""
+"""Least time between two previews."""
+LOG_SECONDS = 60.0
+"""Most time between two lines where no terminal shows the bar."""
+GRAPH_WIDTH = 20
+"""Columns of the bar itself, where the row has room for them."""
 
 
 class Bar(_Tqdm):
-    """A bar on standard error, where that is a terminal: one row of as many columns as it has at that moment."""
+    """A bar on standard error, where that is a terminal: one row, as wide as the terminal is at that moment.
+
+    Args:
+        **settings: of `tqdm`.
+    """
 
     def __init__(self, **settings: Any) -> None:
         settings = {"file": STDERR, "leave": False, "disable": None, **settings}
-        super().__init__(**settings | ({"disable": True} if quiet() else {}))
+        super().__init__(**settings | ({"disable": True} if is_quiet() else {}))
 
     @property
     def format_dict(self) -> Any:
-        """What tqdm makes the row of."""
-        return {**super().format_dict, "ncols": columns()}
+        """The values that tqdm formats the row from."""
+        return {**super().format_dict, "ncols": terminal_width()}
 
     @staticmethod
     def status_printer(file: Any) -> Callable[[str], None]:
-        """Who writes a row over the one before, with blanks as far as the terminal goes now and no farther."""
-        before = ""
+        """Make a function that writes a row over the last one, with blanks up to the terminal's present width."""
+        last = ""
 
-        def show(row: str) -> None:
-            nonlocal before
-            # Where there was no bar, what stands in this row is left alone.
-            file.write(f"\r{row}{' ' * ((columns() or 0) - cells(row))}" if row or before else "\r")
+        def write_row(row: str) -> None:
+            nonlocal last
+            # Before the first bar, the terminal's row holds other text, which must stay.
+            file.write(f"\r{row}{' ' * ((terminal_width() or 0) - display_width(row))}" if row or last else "\r")
             file.flush()
-            before = row
+            last = row
 
-        return show
+        return write_row
 
 
 class ReadingBar:
@@ -55,7 +69,7 @@ class ReadingBar:
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
-        self._what = ""
+        self._task = ""
 
     def __enter__(self) -> "ReadingBar":
         return self
@@ -64,12 +78,18 @@ class ReadingBar:
         if self._bar is not None:
             self._bar.close()
 
-    def show(self, what: str, done: int, total: int | None) -> None:
-        """Called after every block."""
-        if what != self._what or self._bar is None:
+    def show(self, task: str, done: int, total: int | None) -> None:
+        """Show how far a task is; called after every block.
+
+        Args:
+            task: one word.
+            done: bytes so far.
+            total: bytes in all, where known.
+        """
+        if task != self._task or self._bar is None:
             self.__exit__()
-            self._what = what
-            self._bar = Bar(desc=f"{what:8}", total=total, unit="B", unit_scale=True, delay=1)
+            self._task = task
+            self._bar = Bar(desc=f"{task:8}", total=total, unit="B", unit_scale=True, delay=1)
         self._bar.update(done - self._bar.n)
 
 
@@ -78,18 +98,18 @@ class TrainingBar:
 
     Args:
         trainer: the run.
-        preview: how many characters to write then; 0 for none.
+        preview: characters to write then; 0 for none.
     """
 
     def __init__(self, trainer: "Trainer", preview: int) -> None:
         self.trainer = trainer
-        self.preview = 0 if quiet() else preview
+        self.preview = 0 if is_quiet() else preview
         self._bar = Bar(total=100, bar_format="{percentage:3.0f}%  {desc}")
-        self._told = trainer.counters.logged_step
-        self._told_at = self._previewed = time.monotonic()
-        self._loss: float | None = None
-        self._valid = ""
-        self._warned = ""
+        self._logged_step = trainer.counters.logged_step
+        self._logged_at = self._previewed_at = time.monotonic()
+        self._mean_loss: float | None = None
+        self._validation = ""
+        self._warning = ""
 
     def __enter__(self) -> "TrainingBar":
         return self
@@ -98,65 +118,70 @@ class TrainingBar:
         self._bar.close()
 
     def show(self, progress: "Progress") -> None:
-        """Called after every step and every window of a validation."""
-        if progress.doing == "training" and not math.isnan(progress.train_loss):
-            # A running mean: single steps jump too much to read.
-            self._loss = progress.train_loss if self._loss is None else 0.95 * self._loss + 0.05 * progress.train_loss
-        if progress.valid_loss is not None:
-            self._valid = self._validation(progress.valid_loss, progress.valid_losses)
-        self._bar.n = 100 * progress.share
-        self._show_row(progress)
-        step, now = progress.step, time.monotonic()
-        if progress.warning != self._warned:
-            self._warned = progress.warning
-            tell_above(
-                escape_control(f"warning: {self._warned}" if self._warned else "saved: the disk takes files again")
-            )
-        if progress.doing != "training" or step == self._told:
-            return
-        if progress.valid_loss is not None or now - self._told_at > TELL_SECONDS:
-            self._told, self._told_at = step, now
-            if self._bar.disable:
-                tell_above(self._line(progress))
-            if self.preview and now - self._previewed > PREVIEW_SECONDS:
-                self._write_preview(step)
-                self._previewed = time.monotonic()
+        """Show how the run stands; called after every step and every window of a validation.
 
-    def _show_row(self, progress: "Progress") -> None:
-        """The bar's row: what matters most where not all has room."""
-        width = columns()
+        Args:
+            progress: of the run.
+        """
+        if progress.doing == "training" and not math.isnan(progress.train_loss):
+            # A running mean: losses of single steps jump too much to be read.
+            loss, mean = progress.train_loss, self._mean_loss
+            self._mean_loss = loss if mean is None else 0.95 * mean + 0.05 * loss
+        if progress.valid_loss is not None:
+            self._validation = self._format_validation(progress.valid_loss, progress.valid_losses)
+        self._bar.n = 100 * progress.share
+        self._set_row(progress)
+        step, time_now = progress.step, time.monotonic()
+        if progress.warning != self._warning:
+            self._warning = progress.warning
+            line = f"warning: {self._warning}" if self._warning else "saved: the disk takes files again"
+            log_above_bar(escape_control(line))
+        if progress.doing != "training" or step == self._logged_step:
+            return
+        if progress.valid_loss is not None or time_now - self._logged_at > LOG_SECONDS:
+            self._logged_step, self._logged_at = step, time_now
+            if self._bar.disable:
+                log_above_bar(self._format_progress(progress))
+            if self.preview and time_now - self._previewed_at > PREVIEW_SECONDS:
+                self._write_preview(step)
+                self._previewed_at = time.monotonic()
+
+    def _set_row(self, progress: "Progress") -> None:
+        """Set the bar's row: the figures that fit, and the graph where it fits too."""
+        width = terminal_width()
         if self._bar.disable or width is None:
             return
-        row = self._line(progress, width - len("100%  "))
-        graph = min(GRAPH, (width - len("100%|| ") - cells(row)) // 5 * 5)  # in fives: it moves less
+        row = self._format_progress(progress, width - len("100%  "))
+        # In steps of five columns, so that the bar moves less.
+        graph = min(GRAPH_WIDTH, (width - len("100%|| ") - display_width(row)) // 5 * 5)
         self._bar.bar_format = "{percentage:3.0f}%" + (f"|{{bar:{graph}}}| {{desc}}" if graph > 0 else "  {desc}")
         self._bar.set_description_str(row)
 
-    def _line(self, progress: "Progress", room: float = math.inf) -> str:
-        """How the run stands, in as many columns as there are: the most important figures of those that fit."""
-        left = progress.doing if progress.doing != "training" else f"{_clock(progress.seconds_left)} left"
-        valid, _, parts = self._valid.partition(" = ")
-        figures = [  # in their order on the row, each with its rank
+    def _format_progress(self, progress: "Progress", room: float = math.inf) -> str:
+        """Format how the run stands, with the most important figures that fit in `room` columns."""
+        remaining = progress.doing if progress.doing != "training" else f"{_format_clock(progress.seconds_left)} left"
+        valid, _, parts = self._validation.partition(" = ")
+        figures = [  # in their order on the row, each with its rank, 0 the most important
             (4, f"step {progress.step:,}"),
             (5, f"epoch {progress.epoch:.2f}"),
-            (0, "" if self._loss is None else f"loss {self._with_bits(self._loss)}"),
+            (0, "" if self._mean_loss is None else f"loss {self._format_loss(self._mean_loss)}"),
             (2, valid),
             (6, f"= {parts}" if parts else ""),
             (3, f"{progress.chars_per_second:,.0f} chars/s"),
-            (1, left),
+            (1, remaining),
         ]
         kept: list[tuple[int, str]] = []
         for figure in sorted(figure for figure in figures if figure[1]):
-            if cells("  ".join(text for _, text in [*kept, figure])) <= room:
+            if display_width("  ".join(text for _, text in [*kept, figure])) <= room:
                 kept.append(figure)
         return "  ".join(figure[1] for figure in figures if figure in kept)
 
-    def _validation(self, loss: float, parts: Mapping[str, float]) -> str:
-        """The latest validation's figures: they stay on the line until the next."""
-        of = f" = mean of forward {parts['forward']:.3f}, backward {parts['backward']:.3f}" if parts else ""
-        return f"valid {self._with_bits(loss)}{of}"
+    def _format_validation(self, loss: float, parts: Mapping[str, float]) -> str:
+        """Format the losses of a validation, which stay on the row until the next."""
+        mean = f" = mean of forward {parts['forward']:.3f}, backward {parts['backward']:.3f}" if parts else ""
+        return f"valid {self._format_loss(loss)}{mean}"
 
-    def _with_bits(self, loss: float) -> str:
+    def _format_loss(self, loss: float) -> str:
         return f"{loss:.3f} ({loss / math.log(2):.3f} bits/char)"
 
     def _write_preview(self, step: int) -> None:
@@ -164,17 +189,17 @@ class TrainingBar:
         from chargen.sampling.sampler import Sampler
 
         model = self.trainer.model_file()
-        # On a new machine the faster steps would have to be compiled first: for a few characters, out of the budget.
+        # The compiled engine might have to be compiled first, at the cost of the budget, for a few characters.
         sampler = Sampler(model, seed=step, temperature=0.8, stepper=NumpyStepper(model.config, model.arrays))
-        tell_above(f"  step {step:,} writes:")
-        width = columns()
+        log_above_bar(f"  step {step:,} writes:")
+        width = terminal_width()
         for line in escape_control(sampler.generate(self.preview)).split("\n"):
-            rows = [line] if width is None else fold(line.expandtabs(4), width - 4)
-            # A bar begins each line that the model has begun.
-            tell_above("\n".join(f"  {' ' if number else '|'} {row}" for number, row in enumerate(rows)))
+            rows = [line] if width is None else cut_into_rows(line.expandtabs(4), width - 4)
+            # "|" marks the lines of the model's text, blanks the rows that continue one.
+            log_above_bar("\n".join(f"  {' ' if number else '|'} {row}" for number, row in enumerate(rows)))
 
 
-def _clock(seconds: float) -> str:
+def _format_clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from chargen.cli.options import PATH, GroupedCommand, option
-from chargen.cli.terminal import log_compiling, show, styled
+from chargen.cli.terminal import colorize, log_compiling, print_line
 from chargen.errors import ModelFileError, amount
 from chargen.evaluation.causality import check
 from chargen.storage.model_file import model_path, read_model
@@ -27,20 +27,20 @@ def command(model: Path, as_json: bool) -> None:
     """
     path = model_path(model)
     log_compiling()
-    found = check(read_model(path))
+    results = check(read_model(path))
     if as_json:
-        click.echo(json.dumps({"path": str(path), "checks": [asdict(one) for one in found]}))
-    elif not found:
+        click.echo(json.dumps({"path": str(path), "checks": [asdict(result) for result in results]}))
+    elif not results:
         click.echo("nothing to check: the model knows one character only")
     else:
-        for one in found:
-            result = styled("FAILED", "red") if one.violations else styled("ok", "green")
-            show(f"{one.prediction:9} {one.path:15} sees {SEEN[one.prediction]} only: {result}")
-            for line in one.violations[:5]:
+        for result in results:
+            verdict = colorize("FAILED", "red") if result.violations else colorize("ok", "green")
+            print_line(f"{result.prediction:9} {result.path:15} sees {SEEN[result.prediction]} only: {verdict}")
+            for line in result.violations[:5]:
                 click.echo(f"    {line}")
-            if len(one.violations) > 5:
-                click.echo(f"    and {len(one.violations) - 5} more")
-    failed = sum(bool(one.violations) for one in found)
+            if len(result.violations) > 5:
+                click.echo(f"    and {len(result.violations) - 5} more")
+    failed = sum(bool(result.violations) for result in results)
     if failed:
-        told = f"of {amount(len(found), 'way')} to predict, leaking or blind: {failed}"
-        raise ModelFileError(f"{path}: {told}; trust no figures of it")
+        ways = amount(len(results), "way")
+        raise ModelFileError(f"{path}: of {ways} to predict, leaking or blind: {failed}; trust no figures of it")

@@ -12,9 +12,9 @@ import numpy as np
 
 from chargen.cli.bars import Bar
 from chargen.cli.options import PATH, GroupedCommand, option
-from chargen.cli.report import unknown_characters
-from chargen.cli.terminal import escape_control, log, log_compiling
-from chargen.cli.texts import read_alike, tell_of_text, text_options
+from chargen.cli.report import find_unknown_characters
+from chargen.cli.terminal import log, log_compiling
+from chargen.cli.texts import log_text_report, read_like_training_text, text_options
 from chargen.data.corpus import CorpusConfig, split
 from chargen.data.corpus_cache import ROLES
 from chargen.data.reading import ReadingReport, find_sources
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
 
 TAIL = 10_000
-"""Characters of other text on which the rates of dynamic evaluation are chosen."""
+"""Characters of tuning text on which the rates of dynamic evaluation are chosen."""
 PIECE = 500
 """Characters in a row that two texts have in common only where one was taken from the other."""
 
@@ -77,26 +77,26 @@ def command(
     if tune and not dynamic:
         raise SettingError("--tune says what --dynamic chooses its rates on: give both")
     report = ReadingReport()
-    whole = read_alike(find_sources(sources)[0], file, encoding, errors, report)
-    text = _part(whole, part, file)
-    other = read_alike(find_sources(tune)[0], file, encoding, errors)
-    tail = _tail(whole, text, part, file, other) if dynamic else ""
+    full_text = read_like_training_text(find_sources(sources)[0], file, encoding, errors, report)
+    text = _cut_part(full_text, part, file)
+    given_tuning = read_like_training_text(find_sources(tune)[0], file, encoding, errors)
+    tuning = _choose_tuning_text(full_text, text, part, file, given_tuning) if dynamic else ""
     from chargen.evaluation.loss import evaluate
     from chargen.model.device import pick_device, pick_precision
 
-    place = pick_device(device)
-    if place.type == "cpu":
+    torch_device = pick_device(device)
+    if torch_device.type == "cpu":
         log_compiling()
-    chosen = pick_precision(precision, place)
-    loaded = build_model(file, str(place))
-    result = evaluate(loaded, file.vocabulary, text, unknown=unknown, precision=chosen, direction=direction)
-    learned: dict[str, Any] = {}
+    precision = pick_precision(precision, torch_device)
+    network = build_model(file, str(torch_device))
+    result = evaluate(network, file.vocabulary, text, unknown=unknown, precision=precision, direction=direction)
+    dynamic_figures: dict[str, Any] = {}
     if dynamic:
-        learned["static_nats_per_character"] = result.nats_per_character
-        reader = _reader(loaded, file.vocabulary, tail, chosen, direction)
-        pieces = partial(_with_bar, reader, len(text))
-        result = evaluate(loaded, file.vocabulary, text, unknown=unknown, direction=direction, scorer=pieces)
-        learned["dynamic"] = {**asdict(reader.rates), "tail": len(tail)}
+        dynamic_figures["static_nats_per_character"] = result.nats_per_character
+        evaluator = _new_dynamic_evaluator(network, file.vocabulary, tuning, precision, direction)
+        pieces = partial(_losses_with_bar, evaluator, len(text))
+        result = evaluate(network, file.vocabulary, text, unknown=unknown, direction=direction, scorer=pieces)
+        dynamic_figures["dynamic"] = {**asdict(evaluator.rates), "tail": len(tuning)}
     figures: dict[str, Any] = {
         "nats_per_character": result.nats_per_character,
         "bits_per_character": result.bits_per_character,
@@ -112,19 +112,19 @@ def command(
         "passed_over": len(report.passed_over),
         "part": part,
         "direction": direction,
-        "precision": chosen,
-        "device": place.type,
-        **learned,
+        "precision": precision,
+        "device": torch_device.type,
+        **dynamic_figures,
     }
     if as_json:
         click.echo(json.dumps(figures))
         return
-    _print(result, figures, escape_control(" ".join(sources), newlines=True))
-    tell_of_text(report, unknown_characters(file.vocabulary, text), result.unseen, result.skipped)
+    _print_figures(result, figures, " ".join(sources))
+    log_text_report(report, find_unknown_characters(file.vocabulary, text), result.unseen, result.skipped)
 
 
-def _print(result: "Evaluation", figures: dict[str, Any], name: str) -> None:
-    """The figures on standard output, and what they are of on standard error."""
+def _print_figures(result: "Evaluation", figures: dict[str, Any], name: str) -> None:
+    """Print the figures, and log what they are of."""
     click.echo(f"{result.nats_per_character:.4f} nats per character")
     click.echo(f"{result.bits_per_character:.4f} bits per character")
     click.echo(f"{result.bits_per_byte:.4f} bits per byte")
@@ -144,47 +144,47 @@ def _print(result: "Evaluation", figures: dict[str, Any], name: str) -> None:
         log(f"note: {amount(result.folded, 'rare character')} charged for a share of the unknown symbol")
 
 
-def _tail(whole: str, text: str, part: str, file: ModelFile, other: str) -> str:
-    """What the rates of dynamic evaluation are chosen on: nothing that is scored, which is `text`."""
-    if not other and part in ("all", "train"):
+def _choose_tuning_text(full_text: str, text: str, part: str, file: ModelFile, given_tuning: str) -> str:
+    """Choose the text for the rates of dynamic evaluation: none that is scored, which is `text`."""
+    if not given_tuning and part in ("all", "train"):
         raise SettingError(
             "--dynamic chooses its rates on other text than it scores: score --part valid or test of the text that "
             "MODEL was trained on, or give --tune SOURCE"
         )
-    if other and _overlap(other, text):
+    if given_tuning and _texts_overlap(given_tuning, text):
         raise SettingError("--tune is part of the text that is scored, or holds it: choose rates on other text", "tune")
-    return (other or _part(whole, "train", file))[-TAIL:]
+    return (given_tuning or _cut_part(full_text, "train", file))[-TAIL:]
 
 
-def _overlap(other: str, text: str) -> bool:
-    """Whether one text holds the other, or some 1,000 characters of the tail of the first stand in the second."""
-    tail = other[-TAIL:]
-    pieces = (tail[at : at + PIECE] for at in range(0, len(tail) - PIECE + 1, PIECE))
-    return text in other or other in text or any(piece in text for piece in pieces)
+def _texts_overlap(tuning: str, text: str) -> bool:
+    """Tell whether one text holds the other, or the scored text a piece of the tuning text's tail."""
+    tail = tuning[-TAIL:]
+    pieces = (tail[start : start + PIECE] for start in range(0, len(tail) - PIECE + 1, PIECE))
+    return text in tuning or tuning in text or any(piece in text for piece in pieces)
 
 
-def _reader(
-    model: "CharModel", vocabulary: Vocabulary, tail: str, precision: str, direction: str
+def _new_dynamic_evaluator(
+    model: "CharModel", vocabulary: Vocabulary, tuning: str, precision: str, direction: str
 ) -> "DynamicEvaluator":
-    """Who reads with the rates that are best on the tail."""
+    """Make an evaluator with the rates that are best on the tuning text."""
     from chargen.evaluation.dynamic import TRIES, DynamicEvaluator, choose_rates, rms_gradients
 
-    ids = vocabulary.encode(tail, "skip" if vocabulary.unknown_id is None else "replace")
-    usual = rms_gradients(model, vocabulary, ids, precision, direction)
+    ids = vocabulary.encode(tuning, "skip" if vocabulary.unknown_id is None else "replace")
+    rms = rms_gradients(model, vocabulary, ids, precision, direction)
     with Bar(desc="choosing rates", total=TRIES, unit="try", delay=1) as bar:
-        rates = choose_rates(model, vocabulary, ids, usual, precision, direction, lambda *found: bar.update())
-    return DynamicEvaluator(model, vocabulary, usual, rates, precision, direction)
+        rates = choose_rates(model, vocabulary, ids, rms, precision, direction, lambda *_: bar.update())
+    return DynamicEvaluator(model, vocabulary, rms, rates, precision, direction)
 
 
-def _with_bar(reader: "DynamicEvaluator", size: int, ids: Any) -> Iterator["Loss"]:
-    with Bar(desc="scoring", total=size, unit="char", delay=1) as bar:
-        for loss in reader.losses(ids):
+def _losses_with_bar(evaluator: "DynamicEvaluator", total: int, ids: Any) -> Iterator["Loss"]:
+    with Bar(desc="scoring", total=total, unit="char", delay=1) as bar:
+        for loss in evaluator.losses(ids):
             bar.update(loss.characters)
             yield loss
 
 
-def _part(text: str, part: str, file: ModelFile) -> str:
-    """The part of a text that training called so."""
+def _cut_part(text: str, part: str, file: ModelFile) -> str:
+    """Cut the part of a text that has this name in training."""
     if part == "all":
         return text
     settings = file.training.get("settings", {})
@@ -199,5 +199,5 @@ def _part(text: str, part: str, file: ModelFile) -> str:
     if file.vocabulary.byte_mode:
         ids = split(file.vocabulary.encode(text), config, True)[ROLES.index(part)]
         return file.vocabulary.decode(ids)
-    places = split(np.arange(len(text)), config, False)[ROLES.index(part)]
-    return text[places[0] : places[-1] + 1] if len(places) else ""
+    positions = split(np.arange(len(text)), config, False)[ROLES.index(part)]
+    return text[positions[0] : positions[-1] + 1] if len(positions) else ""

@@ -6,13 +6,13 @@ from pathlib import Path
 import click
 
 from chargen.cli.options import PATH, GroupedCommand, option
-from chargen.cli.terminal import escape_control, log
+from chargen.cli.terminal import log
 from chargen.errors import DataError, SettingError, amount
 from chargen.storage.model_file import KIND, model_path, read_model, save_model
 from chargen.storage.quantize import QUANTIZATIONS, quantize
 from chargen.storage.tensor_file import is_kind
 
-OTHERS = {
+OTHER_FORMATS = {
     "ONNX": (".onnx",),
     "PyTorch": (".pt", ".pth", ".ckpt", ".bin"),
     "pickle": (".pkl", ".pickle"),
@@ -22,7 +22,7 @@ OTHERS = {
     "text": (".txt", ".json", ".html", ".csv", ".py"),
     "an archive": (".zip", ".gz", ".xz", ".bz2", ".zst", ".tar"),
 }
-"""Formats that a file's name may promise, and that are not written."""
+"""Formats that a file's name may promise, and that export does not write."""
 
 
 @click.command("export", cls=GroupedCommand, short_help="Write a model file in fewer bits.")
@@ -46,9 +46,9 @@ def command(model: Path, out: Path, kind: str) -> None:
         raise DataError(f"{out} is not a model file and is not overwritten; choose another name")
     if out.exists() and out.samefile(path):
         raise DataError(f"{out} is the model itself; choose another name")
-    for other, endings in OTHERS.items():
+    for name, endings in OTHER_FORMATS.items():
         if out.suffix.lower() in endings:
-            raise SettingError(f"{out} would not be {other}: export writes model files, named .safetensors")
+            raise SettingError(f"{out} would not be {name}: export writes model files, named .safetensors")
     save_model(out, replace(file, arrays=quantize(file.arrays, kind)))
     sizes = f"{amount(out.stat().st_size, 'byte')}, {out.stat().st_size / path.stat().st_size:.0%}"
-    log(escape_control(f"{out}: {sizes} of {path}", newlines=True))
+    log(f"{out}: {sizes} of {path}")

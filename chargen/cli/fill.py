@@ -12,16 +12,16 @@ from chargen.cli.bars import Bar
 from chargen.cli.options import (
     PATH,
     GroupedCommand,
-    command_line_wins,
     config_option,
-    given_settings,
     option,
+    prefer_command_line,
+    refuse_unused,
+    select_settings,
     settings_options,
-    unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import TextWriter, log, log_compiling, separate, tell_of_bans, tell_of_escapes
-from chargen.cli.texts import read_alike, text_options
+from chargen.cli.terminal import TextWriter, log, log_compiling, log_literal_escapes, log_unknown_bans, write_separator
+from chargen.cli.texts import read_like_training_text, text_options
 from chargen.data.reading import clean, find_sources
 from chargen.decoding.choose import SampleConfig
 from chargen.errors import SettingError, amount
@@ -87,27 +87,27 @@ def command(
     chargen fill checkpoints/novel --before "It was a dark and " --after " night" --length 6
     chargen fill checkpoints/novel letter.txt --length 8
     """
-    given = {"length": length, "min_length": min_length, "max_length": max_length}
-    command_line_wins(tuple(given), given)
+    limits = {"length": length, "min_length": min_length, "max_length": max_length}
+    prefer_command_line(tuple(limits), limits)
     if form == "jsonl":
-        unused(("separator",), "--format jsonl")
-    config = SampleConfig(**given_settings(SampleConfig, values))
+        refuse_unused(("separator",), "--format jsonl")
+    config = SampleConfig(**select_settings(SampleConfig, values))
     if source is not None and (before is not None or after is not None):
         raise SettingError("SOURCE and --before or --after contradict each other: give one way")
     if source is None and before is None and after is None:
         raise SettingError("nothing to fill: give --before and --after, or a SOURCE with gaps")
-    lengths = gap_lengths(**given) if source is None or any(one is not None for one in given.values()) else None
+    lengths = gap_lengths(**limits) if source is None or any(limit is not None for limit in limits.values()) else None
     file = read_model(model)
     log_compiling()
     filler = Filler(file, config, particles=particles, seed=seed, unknown=unknown)
-    tell_of_bans(filler.config.ban, file.vocabulary)
+    log_unknown_bans(filler.config.ban, file.vocabulary)
     texts = {"--stop": config.stop, "--ban": [config.ban], "--before": [before or ""], "--after": [after or ""]}
-    tell_of_escapes(file.vocabulary, texts)
+    log_literal_escapes(file.vocabulary, texts)
     if source is not None:
-        text = read_alike(find_sources([source])[0], file, encoding, errors)
+        text = read_like_training_text(find_sources([source])[0], file, encoding, errors)
         template = Template.parse(text, clean(marker, file.reading), lengths)
     else:
-        unused(("encoding", "errors", "marker"), "--before and --after")
+        refuse_unused(("encoding", "errors", "marker"), "--before and --after")
         assert lengths is not None
         parts = clean(before or "", file.reading), clean(after or "", file.reading)
         template = Template(parts, (lengths,))
@@ -119,26 +119,27 @@ def command(
         writer = TextWriter(raw=file.vocabulary.raw)
         fills: tuple[Fill, ...] = ()
         count = 0
-        for number, one in enumerate(fill_gaps(filler, template, num, bar.update)):
-            fills, count = fills or one.fills, number + 1
+        for number, filled in enumerate(fill_gaps(filler, template, num, bar.update)):
+            fills, count = fills or filled.fills, number + 1
             bar.clear()
             if form == "jsonl":
-                writer.write(json.dumps(_described(number, filler.seed, one)) + "\n")
+                writer.write(json.dumps(_to_json(number, filler.seed, filled)) + "\n")
                 continue
-            scores = _scores(number, one, num) if num > 1 or sys.stderr.isatty() else []
-            separate(writer, number, separator, scores)
+            scores = _describe_scores(number, filled, num) if num > 1 or sys.stderr.isatty() else []
+            write_separator(writer, number, separator, scores)
             if scores and not writer.terminal:
-                log("\n".join(scores))
-            _write(writer, one, template.parts if echo else ("",) * len(template.parts), echo)
+                for line in scores:
+                    log(line)
+            _write_filled(writer, filled, template.parts if echo else ("",) * len(template.parts), echo)
         writer.close()
-    _tell_search(fills)
+    _log_search(fills)
     if count < num:
         advice = "there are no more" if fills[0].exact else "raise --particles, or allow more"
         log(f"note: {amount(count, 'different gap')} found, not {num}; {advice}")
 
 
-def _write(writer: TextWriter, filled: Filled, parts: tuple[str, ...], echo: bool) -> None:
-    """The text, with its gaps in colour; or the gaps alone, a line each."""
+def _write_filled(writer: TextWriter, filled: Filled, parts: tuple[str, ...], echo: bool) -> None:
+    """Write the text with its gaps in colour, or the gaps alone, a line each."""
     for number, part in enumerate(parts):
         writer.write(part)
         if number < len(filled.gaps):
@@ -147,35 +148,34 @@ def _write(writer: TextWriter, filled: Filled, parts: tuple[str, ...], echo: boo
                 writer.write("\n")
 
 
-def _scores(number: int, filled: Filled, num: int) -> list[str]:
-    """A line for each gap."""
+def _describe_scores(number: int, filled: Filled, num: int) -> list[str]:
+    """Describe the scores of an alternative, a line for each gap."""
     lines = []
-    for at, gap in enumerate(filled.gaps, start=1):
-        which = f" gap {at}:" if len(filled.gaps) > 1 else ""
+    for index, gap in enumerate(filled.gaps, start=1):
+        label = f" gap {index}:" if len(filled.gaps) > 1 else ""
         lines.append(
-            f"{number + 1} of {num}:{which} score {gap.score:.2f} ({gap.log_prob:.2f} for the gap, "
+            f"{number + 1} of {num}:{label} score {gap.score:.2f} ({gap.log_prob:.2f} for the gap, "
             f"{gap.log_prob_after:.2f} for what follows), probability {gap.probability:.2g}"
         )
     return lines
 
 
-def _tell_search(fills: tuple[Fill, ...]) -> None:
-    for at, fill in enumerate(fills, start=1):
-        which = f"gap {at}: " if len(fills) > 1 else ""
+def _log_search(fills: tuple[Fill, ...]) -> None:
+    """Log how thorough the search was, a line for each gap."""
+    for index, fill in enumerate(fills, start=1):
+        label = f"gap {index}: " if len(fills) > 1 else ""
         if fill.exact:
-            log(f"{which}exact: {amount(fill.found, 'possible gap')}, all scored")
+            log(f"{label}exact: {amount(fill.found, 'possible gap')}, all scored")
         else:
             size = fill.effective_sample_size
             advice = "; raise --particles for a better search" if size < fill.particles / 10 else ""
-            told = (
-                f"{amount(fill.found, 'different gap')} found, effective sample size {size:.1f} of {fill.particles:,}"
-            )
-            log(which + told + advice)
+            gaps = amount(fill.found, "different gap")
+            log(f"{label}{gaps} found, effective sample size {size:.1f} of {fill.particles:,}{advice}")
 
 
-def _described(number: int, seed: int, filled: Filled) -> dict[str, Any]:
+def _to_json(number: int, seed: int, filled: Filled) -> dict[str, Any]:
     gaps = []
     for gap, fill in zip(filled.gaps, filled.fills, strict=True):
-        described = {**asdict(gap), "score": gap.score, "exact": fill.exact, "found": fill.found}
-        gaps.append({**described, "effective_sample_size": fill.effective_sample_size, "particles": fill.particles})
+        fields = {**asdict(gap), "score": gap.score, "exact": fill.exact, "found": fill.found}
+        gaps.append({**fields, "effective_sample_size": fill.effective_sample_size, "particles": fill.particles})
     return {"alternative": number, "seed": seed, "text": filled.text, "gaps": gaps}

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from chargen.cli.options import PATH, GroupedCommand, option
-from chargen.cli.report import in_bits
-from chargen.cli.terminal import escape_control, show
+from chargen.cli.report import describe_loss
+from chargen.cli.terminal import escape_control, print_line
 from chargen.errors import amount
 from chargen.model.config import DIRECTIONS, parameter_count
 from chargen.storage.model_file import FILE_NAME, model_path, read_model
@@ -32,14 +32,14 @@ def command(model: Path, as_json: bool) -> None:
     file = read_model(path)
     vocabulary, size = file.vocabulary, path.stat().st_size
     parameters = parameter_count(file.config, len(vocabulary))
-    seconds = _seconds(path, file.training)
+    seconds = _training_seconds(path, file.training)
     if as_json:
         click.echo(
             json.dumps(
                 {
                     "path": str(path),
                     "bytes": size,
-                    "written": _written(path, "%Y-%m-%dT%H:%M:%S+00:00", time.gmtime) or None,
+                    "written": _format_file_time(path, "%Y-%m-%dT%H:%M:%S+00:00", time.gmtime) or None,
                     "sha256": file.sha256,
                     "parameters": parameters,
                     "quantized": quantization_of(file.arrays),
@@ -59,7 +59,7 @@ def command(model: Path, as_json: bool) -> None:
     config, training = file.config, file.training
     rows = {
         "file": f"{path}, {amount(size, 'byte')}",
-        "written": _written(path, "%Y-%m-%d %H:%M", time.localtime),
+        "written": _format_file_time(path, "%Y-%m-%d %H:%M", time.localtime),
         "sha256": file.sha256,
         "model": f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}, "
         f"embedding {config.input_size}{' (tied)' * config.tie_weights}, {parameters:,} parameters, "
@@ -68,37 +68,37 @@ def command(model: Path, as_json: bool) -> None:
         "vocabulary": amount(len(vocabulary), vocabulary.unit)
         + (f", {len(vocabulary.folded):,} folded" if vocabulary.folded else ""),
         "most common": "" if vocabulary.unit == "byte" else _most_common(vocabulary.characters, file.counts.tolist()),
-        "trained on": amount(int(file.counts.sum()), vocabulary.unit) + _sources(training),
-        "reached": f"step {training.get('step')}, epoch {_rounded(training.get('epoch'), '.2f')}"
-        + (f", in {_duration(seconds)}" if seconds is not None else ""),
+        "trained on": amount(int(file.counts.sum()), vocabulary.unit) + _describe_sources(training),
+        "reached": f"step {training.get('step')}, epoch {_format_value(training.get('epoch'), '.2f')}"
+        + (f", in {_format_duration(seconds)}" if seconds is not None else ""),
     }
     for name in ("valid", "test"):
         loss = training.get(f"{name}_loss")
         if isinstance(loss, float):
-            whole = "the whole" if training.get(f"{name}_whole") else "a part of the"
-            rows[f"{name} loss"] = (f"{in_bits(training, name)}, on {whole} {name} text") + _by_direction(
+            share = "the whole" if training.get(f"{name}_whole") else "a part of the"
+            rows[f"{name} loss"] = (f"{describe_loss(training, name)}, on {share} {name} text") + _describe_directions(
                 training, name
             )
     settings = training.get("settings")
     if isinstance(settings, dict):
         rows["settings"] = ", ".join(
-            f"{name} {_rounded(value)}" for name, value in settings.items() if value is not None
+            f"{name} {_format_value(value)}" for name, value in settings.items() if value is not None
         )
     for name, value in rows.items():
         if value:
-            show(f"{name:12} {escape_control(str(value), newlines=True)}")
+            print_line(f"{name:12} {escape_control(str(value), newlines=True)}")
 
 
-def _written(path: Path, form: str, clock: Callable[[float], time.struct_time]) -> str:
-    """When the file was written last; nothing for a date that no calendar has."""
+def _format_file_time(path: Path, form: str, clock: Callable[[float], time.struct_time]) -> str:
+    """Format when the file was last written; empty for a date that no calendar has."""
     try:
         return time.strftime(form, clock(path.stat().st_mtime))
     except (OverflowError, ValueError, OSError):
         return ""
 
 
-def _seconds(path: Path, training: dict[str, Any]) -> float | None:
-    """How long training took: by the model file, else by the metrics in its run folder. Either may say anything."""
+def _training_seconds(path: Path, training: dict[str, Any]) -> float | None:
+    """Read how long training took, from the model file or else its run's metrics. Either may hold any value."""
     value = training.get("seconds")
     metrics = path.with_name(METRICS_NAME)
     if value is None and path.name == FILE_NAME and metrics.is_file():
@@ -109,36 +109,36 @@ def _seconds(path: Path, training: dict[str, Any]) -> float | None:
     return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e12 else None
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+def _format_duration(duration: float) -> str:
+    minutes, seconds = divmod(round(duration), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def _sources(training: dict[str, Any]) -> str:
-    """What the texts are called, where the model file says it."""
+def _describe_sources(training: dict[str, Any]) -> str:
+    """Name the texts, where the model file does."""
     sources = training.get("sources")
-    told = ""
+    description = ""
     for role, word in (("train", " of "), ("valid", ", validated on "), ("test", ", tested on ")):
         names = sources.get(role) if isinstance(sources, dict) else None
-        told += word + ", ".join(map(str, names)) if isinstance(names, list) else ""
-    return told
+        description += word + ", ".join(map(str, names)) if isinstance(names, list) else ""
+    return description
 
 
-def _rounded(value: Any, form: str = ".6g") -> str:
-    """A setting or a figure as a person reads it."""
+def _format_value(value: Any, form: str = ".6g") -> str:
+    """Format a setting or a figure for a person."""
     return f"{value:{form}}" if isinstance(value, float) else str(value)
 
 
-def _by_direction(training: dict[str, Any], name: str) -> str:
-    """Of which losses the mean was taken, where the model reads both ways."""
-    parts = [training.get(f"{name}_loss_{direction}") for direction in DIRECTIONS]
-    if not all(isinstance(part, float) for part in parts):
+def _describe_directions(training: dict[str, Any], name: str) -> str:
+    """Describe the losses of both directions, of which the loss is the mean, where the model reads both ways."""
+    losses = [training.get(f"{name}_loss_{direction}") for direction in DIRECTIONS]
+    if not all(isinstance(loss, float) for loss in losses):
         return ""
-    return f" (the mean of forward {parts[0]:.4f} and backward {parts[1]:.4f})"
+    return f" (the mean of forward {losses[0]:.4f} and backward {losses[1]:.4f})"
 
 
 def _most_common(characters: str, counts: list[int]) -> str:
-    """The twenty most common characters."""
+    """List the twenty most common characters."""
     ranked = sorted(zip(counts, characters, strict=False), key=lambda pair: (-pair[0], pair[1]))
     return " ".join(repr(character)[1:-1] if character.isspace() else character for _, character in ranked[:20])

@@ -10,7 +10,7 @@ import click
 
 from chargen import __version__
 from chargen.cli.help import Context
-from chargen.cli.terminal import discard, escape_control, escape_what_cannot_be_written, log, styled
+from chargen.cli.terminal import escape_unencodable, log, log_error, redirect_to_null
 from chargen.errors import ChargenError, SettingError, repr_short
 from chargen.suggestions import did_you_mean
 
@@ -30,9 +30,8 @@ COMMANDS = {
     "Files": {"info": "Tell what is in a model file.", "export": "Write a model file in fewer bits."},
 }
 
-
 OUT_OF_MEMORY = ("allocate memory", "out of memory", "failed to map segment", "can't start new thread", "bad_alloc")
-"""How libraries say it that do not raise MemoryError."""
+"""What libraries say of it that do not raise MemoryError."""
 
 
 class _Commands(click.Group):
@@ -53,7 +52,7 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that is meant; one that is not there is told, with the nearest."""
+        """Look up the command that is meant; an error for another name suggests the nearest."""
         commands = self.list_commands(ctx)
         if args[0] not in commands and not ctx.resilient_parsing:
             advice = did_you_mean(args[0], commands) or f"; there are {', '.join(commands)}"
@@ -65,7 +64,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            discard(sys.stdout)
+            redirect_to_null(sys.stdout)
             return 0
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -89,15 +88,23 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit."""
+    """Run the command line and exit.
+
+    Args:
+        arguments: the words behind `chargen`; those of this process by default.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
     _open_missing_streams()
-    escape_what_cannot_be_written()
+    escape_unencodable()
     try:
         code = cli.main(arguments, prog_name="chargen", standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
-        log(error.format_message())
+        for line in error.format_message().split("\n"):
+            log(line)
         sys.exit(2)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
@@ -113,24 +120,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise error.__cause__ from None
         _fail("interrupted", 130)
     except BrokenPipeError:
-        discard(sys.stdout)
+        redirect_to_null(sys.stdout)
         sys.exit(0)
     except (MemoryError, RuntimeError, ImportError, SystemError, OSError) as error:
-        discard(sys.stdout)
+        redirect_to_null(sys.stdout)
         number, name = getattr(error, "errno", None), getattr(error, "filename", None)
-        words = error.strerror if isinstance(error, OSError) and number else str(error)
-        if isinstance(error, MemoryError) or any(one in str(words).lower() for one in OUT_OF_MEMORY):
+        reason = error.strerror if isinstance(error, OSError) and number else str(error)
+        if isinstance(error, MemoryError) or any(phrase in str(reason).lower() for phrase in OUT_OF_MEMORY):
             _fail("out of memory; lower --batch-size, --seq-length, --hidden-size or --num, or free some memory", 1)
         if isinstance(error, OSError):
-            _fail(f"{name or 'output'}: {words}" if number else str(words), 1)
+            _fail(f"{name or 'output'}: {reason}" if number else str(reason), 1)
         if isinstance(error, RuntimeError) or str(getattr(error, "name", "")).startswith("chargen"):
             raise
-        # What is left of a library that could not have its memory.
+        # A library that got no memory while it was loaded fails in ways of its own.
         _fail(f"a package cannot be loaded: {error}; is there enough memory, and is it whole?", 1)
 
 
 def _open_missing_streams() -> None:
-    """Where the caller closed standard streams, open nothing in their place: no run file may become number 1 or 2."""
+    """Open the null device for standard streams that the caller closed: no run file may become descriptor 1 or 2."""
     while (number := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(number, True)
     os.close(number)
@@ -140,5 +147,5 @@ def _open_missing_streams() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    log(f"{styled('chargen:', 'red')} {escape_control(message, newlines=True)}", whole=True)
+    log_error(message)
     sys.exit(code)

@@ -14,20 +14,19 @@ import click
 from click.core import ParameterSource
 
 from chargen.cli.help import Context
-from chargen.cli.terminal import be_quiet
+from chargen.cli.terminal import set_quiet
 from chargen.errors import SettingError, repr_short
 from chargen.settings import TYPE_NAMES, describe_range, setting_types
 from chargen.suggestions import did_you_mean, similar_path
 
-Settings = TypeVar("Settings")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class _Path(click.Path):
-    """A path; an empty one would be the folder that the command was called in."""
+    """A path that is not empty: an empty one would be the folder that the command was called in."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path. Raises SettingError for an empty one."""
+        """Convert a word of the command line to a path."""
         if param is not None and not os.fspath(value):
             name = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
             raise SettingError(f"{name} is '': it must be a path", param.name)
@@ -37,18 +36,20 @@ class _Path(click.Path):
 PATH = _Path(path_type=Path)
 """The type of every option and argument that is a path."""
 
-
-_SIGNS = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
-"""What stands between two texts may be given with these behind a backslash, as for xargs and paste."""
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
+"""Characters by the letter that stands for them behind a backslash, as for xargs and paste."""
 
 
 class GroupedOption(click.Option):
-    """An option that stands under a heading of its own in help, and whose refusals say what it may be.
+    """An option that stands under a heading in help, and whose errors say which values are allowed.
 
     Args:
-        range: in words, where its type does not know it.
+        *args: of `click.Option`.
+        group: the heading.
+        range: the allowed values in words, where the type does not know them.
         shown_default: the default in words, where the value itself does not say it.
-        escapes: whether \\n in it is a line end.
+        escapes: whether \\n in a value is a line end.
+        **kwargs: of `click.Option`.
     """
 
     def __init__(
@@ -79,40 +80,45 @@ class GroupedOption(click.Option):
             self.allowed = f"{TYPE_NAMES[kind]}, {self.range}"
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Its names, and its help with default and range."""
+        """Describe the option for help: its names, and its text with default and range."""
         record = super().get_help_record(ctx)
         notes = [f"default: {self.shown_default}"] if self.shown_default else []
         notes += [note for note in (self.range, "required" * self.required) if note]
         return record and (record[0], f"{self.help} [{'; '.join(notes)}]" if notes else self.help or "")
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        """The value as its type; a refusal says what is allowed."""
+        """Convert a value to the option's type; an error says what is allowed."""
         try:
-            found = super().type_cast_value(ctx, value)
+            converted = super().type_cast_value(ctx, value)
         except (click.BadParameter, OverflowError, ValueError) as error:
             raise SettingError(
                 f"{self.opts[0]} is {repr_short(value)}: it must be {self.allowed}", self.name
             ) from error
-        if isinstance(found, float) and math.isnan(found):
-            raise SettingError(f"{self.opts[0]} is {found}: it must be {self.allowed}", self.name)
-        if self.escapes and isinstance(found, str):
-            return re.sub(r"\\([ntr0\\])", lambda match: _SIGNS[match[1]], found)
-        return found
+        if isinstance(converted, float) and math.isnan(converted):
+            raise SettingError(f"{self.opts[0]} is {converted}: it must be {self.allowed}", self.name)
+        if self.escapes and isinstance(converted, str):
+            return re.sub(r"\\([ntr0\\])", lambda match: _ESCAPES[match[1]], converted)
+        return converted
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
-        """The value, checked; one that must be given and is not is refused as a wrong one is."""
+        """Check a value; a missing one that is required is an error of the same form as a wrong one."""
         try:
             return super().process_value(ctx, value)
         except click.MissingParameter as error:
             raise SettingError(f"{self.opts[0]} is missing: it must be {self.allowed}", self.name) from error
 
 
-SHORT = {"--temperature": "-t", "--num": "-n"}
-"""Short names, alike in all commands."""
+SHORT_NAMES = {"--temperature": "-t", "--num": "-n"}
+"""Short names of options, the same in all commands."""
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists its options by group, and which can be quiet."""
+    """A command whose help lists options by group, and which has --quiet.
+
+    Args:
+        *args: of `click.Command`.
+        **kwargs: of `click.Command`.
+    """
 
     context_class = Context
 
@@ -124,19 +130,19 @@ class GroupedCommand(click.Command):
                 group="Other",
                 is_flag=True,
                 expose_value=False,
-                callback=be_quiet,
+                callback=set_quiet,
                 help="Tell nothing on standard error but warnings and errors.",
             )
         )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line."""
-        with _naming_file(ctx):
+        with _name_config_file(ctx):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with _naming_file(ctx):
+        with _name_config_file(ctx):
             return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -152,8 +158,8 @@ class GroupedCommand(click.Command):
 
 
 @contextlib.contextmanager
-def _naming_file(ctx: click.Context) -> Iterator[None]:
-    """Name the settings file where the setting to blame stands in one."""
+def _name_config_file(ctx: click.Context) -> Iterator[None]:
+    """Name the settings file in an error about a setting that comes from it."""
     try:
         yield
     except SettingError as error:
@@ -163,8 +169,14 @@ def _naming_file(ctx: click.Context) -> Iterator[None]:
 
 
 def option(*names: str, group: str, **kwargs: Any) -> Callable[[Function], Function]:
-    """A click option in a group, with its short name where it has one."""
-    names += tuple(SHORT[name] for name in names if name in SHORT)
+    """Make a decorator that adds an option in a group, with its short name where it has one.
+
+    Args:
+        *names: as `click.option` takes them.
+        group: the heading in help.
+        **kwargs: of `GroupedOption`.
+    """
+    names += tuple(SHORT_NAMES[name] for name in names if name in SHORT_NAMES)
     return click.option(*names, cls=GroupedOption, group=group, **kwargs)
 
 
@@ -172,15 +184,17 @@ def settings_options(
     cls: type,
     group: str,
     *,
-    leave_out: tuple[str, ...] = (),
     chosen: tuple[str, ...] = (),
     defaults: Mapping[str, Any] | None = None,
     escapes: tuple[str, ...] = (),
 ) -> Callable[[Function], Function]:
-    """One option per field of a settings dataclass. Its default is None: the dataclass knows the real one.
+    """Make a decorator that adds an option for each field of a settings dataclass.
+
+    The default of each is None: the dataclass knows the real one.
 
     Args:
-        leave_out: fields that get no option.
+        cls: the dataclass.
+        group: the heading in help.
         chosen: fields whose default the command chooses to fit.
         defaults: those of the command, where they are not those of the dataclass.
         escapes: fields in which \\n is a line end.
@@ -189,13 +203,11 @@ def settings_options(
     def decorate(function: Function) -> Function:
         kinds = setting_types(cls)
         for field in reversed(dataclasses.fields(cls)):
-            if field.name in leave_out:
-                continue
-            kind, _, many = kinds[field.name]
+            kind, _, is_tuple = kinds[field.name]
             name = field.name.replace("_", "-")
             metadata = field.metadata
             default = (defaults or {}).get(field.name, field.default)
-            shown = "" if default in (None, (), "") else _shown(default)
+            shown = "" if default in (None, (), "") else _format_default(default)
             names = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
             choice = click.Choice(metadata["choices"], case_sensitive=False) if metadata["choices"] else None
             metavar = None if kind is bool or choice else {int: "N", float: "X", str: "TEXT"}[kind]
@@ -207,7 +219,7 @@ def settings_options(
                 default=None,
                 escapes=field.name in escapes,
                 help=metadata["help"][0].upper() + metadata["help"][1:] + ".",
-                multiple=many,
+                multiple=is_tuple,
                 metavar=metavar,
                 range=describe_range(metadata) if kind in (int, float) else "",
                 shown_default="chosen to fit" if field.name in chosen else shown,
@@ -217,20 +229,30 @@ def settings_options(
     return decorate
 
 
-def _shown(value: Any) -> str:
+def _format_default(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def given_settings(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    """The settings of `cls` that a command line or a file gave."""
+def select_settings(cls: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Select the settings of a dataclass that a command line or a file sets.
+
+    Args:
+        cls: the dataclass.
+        values: of all options of a command, by name.
+    """
     names = [field.name for field in dataclasses.fields(cls)]
     return {name: values[name] for name in names if values.get(name) not in (None, ())}
 
 
-def command_line_wins(group: tuple[str, ...], values: dict[str, Any]) -> None:
-    """Among settings that exclude each other, what the command line gives drops what a file gave."""
+def prefer_command_line(group: tuple[str, ...], values: dict[str, Any]) -> None:
+    """Drop settings of a file that contradict the command line.
+
+    Args:
+        group: names of settings that exclude each other.
+        values: of the options, by name; those of the file become None where the command line sets one of the group.
+    """
     source = click.get_current_context().get_parameter_source
     if any(source(name) is ParameterSource.COMMANDLINE for name in group):
         for name in group:
@@ -238,15 +260,27 @@ def command_line_wins(group: tuple[str, ...], values: dict[str, Any]) -> None:
                 values[name] = None
 
 
-def unused(names: tuple[str, ...], given: str) -> None:
-    """Raise SettingError where the command line gives an option that would do nothing beside another."""
+def refuse_unused(names: tuple[str, ...], other: str) -> None:
+    """Refuse options of the command line that would do nothing beside another.
+
+    Args:
+        names: of these options.
+        other: the option beside which they do nothing, as a person types it.
+
+    Raises:
+        SettingError: where the command line has one of them.
+    """
     for name in names:
         if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise SettingError(f"--{name.replace('_', '-')} does nothing with {given}: leave one out")
+            raise SettingError(f"--{name.replace('_', '-')} does nothing with {other}: leave one out")
 
 
 def config_option(function: Function) -> Function:
-    """`--config FILE.toml`: settings by name, which the command line overrides and which override the defaults."""
+    """Add `--config FILE.toml`: settings by name, which the command line overrides and which override the defaults.
+
+    Args:
+        function: the command.
+    """
     return option(
         "--config",
         group="Files",
@@ -264,42 +298,42 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
     try:
         settings = tomllib.loads(path.read_bytes().decode("utf-8"))  # as they are: a lone CR ends no line in TOML
     except (OSError, ValueError, RecursionError) as error:
-        meant = "" if path.exists() else similar_path(path)
-        raise SettingError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}{meant}") from error
+        advice = "" if path.exists() else similar_path(path)
+        raise SettingError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}{advice}") from error
     ctx.meta["config"] = path
     known = {
-        (one.name if isinstance(one, click.Argument) else one.opts[0].lstrip("-").replace("-", "_")): one
-        for one in ctx.command.params
-        if one.name and one.name != "config"
+        (param.name if isinstance(param, click.Argument) else param.opts[0].lstrip("-").replace("-", "_")): param
+        for param in ctx.command.params
+        if param.name and param.name != "config"
     }
-    found = {}
-    for written, value in settings.items():
-        name = written.replace("-", "_")
+    defaults = {}
+    for key, value in settings.items():
+        name = key.replace("-", "_")
         if name not in known:
-            raise SettingError(f"{path}: no setting {repr_short(written)}{did_you_mean(name, known)}")
-        found[known[name].name] = _check_toml(path, written, value, known[name])
-    ctx.default_map = found
+            raise SettingError(f"{path}: no setting {repr_short(key)}{did_you_mean(name, known)}")
+        defaults[known[name].name] = _check_toml(path, key, value, known[name])
+    ctx.default_map = defaults
 
 
 def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -> Any:
-    """TOML's own types must fit: click would turn true into 1 and 3 into "3"."""
-    many = parameter.multiple or parameter.nargs == -1
-    if many and not isinstance(value, list):
+    """Check the type of a TOML value: click would turn true into 1 and 3 into "3"."""
+    is_list = parameter.multiple or parameter.nargs == -1
+    if is_list and not isinstance(value, list):
         value = [value]
     flag = isinstance(parameter, click.Option) and parameter.is_flag
     allowed = parameter.allowed if isinstance(parameter, GroupedOption) else TYPE_NAMES[str]
-    wanted: tuple[type, ...] = (str,)
+    types: tuple[type, ...] = (str,)
     if flag:
-        wanted = (bool,)
+        types = (bool,)
     elif isinstance(parameter.type, click.types.IntParamType):
-        wanted = (int,)
+        types = (int,)
     elif isinstance(parameter.type, click.types.FloatParamType):
-        wanted = (int, float)
-    for one in value if many else [value]:
-        if not isinstance(one, wanted) or (isinstance(one, bool) and not flag):
+        types = (int, float)
+    for item in value if is_list else [value]:
+        if not isinstance(item, types) or (isinstance(item, bool) and not flag):
             raise SettingError(
-                f"{path}: {name} is {repr_short(one)}: it must be {TYPE_NAMES[wanted[-1]] if flag else allowed}"
+                f"{path}: {name} is {repr_short(item)}: it must be {TYPE_NAMES[types[-1]] if flag else allowed}"
             )
-        if isinstance(one, int) and one.bit_length() > 10_000:
-            raise SettingError(f"{path}: {name} is {repr_short(one)}: it must be {allowed}")
+        if isinstance(item, int) and item.bit_length() > 10_000:
+            raise SettingError(f"{path}: {name} is {repr_short(item)}: it must be {allowed}")
     return value

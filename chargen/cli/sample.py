@@ -11,16 +11,16 @@ from chargen.cli.bars import Bar
 from chargen.cli.options import (
     PATH,
     GroupedCommand,
-    command_line_wins,
     config_option,
-    given_settings,
     option,
+    prefer_command_line,
+    refuse_unused,
+    select_settings,
     settings_options,
-    unused,
 )
 from chargen.cli.signals import stop_on_signals
-from chargen.cli.terminal import TextWriter, log, log_compiling, separate, tell_of_bans, tell_of_escapes
-from chargen.cli.texts import read_alike, text_options
+from chargen.cli.terminal import TextWriter, log, log_compiling, log_literal_escapes, log_unknown_bans, write_separator
+from chargen.cli.texts import read_like_training_text, text_options
 from chargen.data.reading import clean, find_sources
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import ChargenError, SettingError
@@ -31,7 +31,7 @@ from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import read_model
 from chargen.storage.quantize import QUANTIZATIONS
-from chargen.storage.quantize import quantize as quantized
+from chargen.storage.quantize import quantize as quantize_arrays
 
 
 @click.command("sample", cls=GroupedCommand, short_help="Write text with a model.")
@@ -100,21 +100,20 @@ def command(
     chargen sample checkpoints/novel --prime "It was a" --num 3
     chargen sample checkpoints/novel --reverse --prime "ever after."
     """
-    chosen = {"prime": prime, "prime_file": prime_file}
-    command_line_wins(("prime", "prime_file"), chosen)
-    prime, prime_file = chosen["prime"], chosen["prime_file"]
-    literal = prime or ""
-    config = SampleConfig(**{**WRITING_DEFAULTS, **given_settings(SampleConfig, values)})
+    primes = {"prime": prime, "prime_file": prime_file}
+    prefer_command_line(("prime", "prime_file"), primes)
+    prime, prime_file = primes["prime"], primes["prime_file"]
+    config = SampleConfig(**{**WRITING_DEFAULTS, **select_settings(SampleConfig, values)})
     if prime is not None and prime_file is not None:
         raise SettingError("--prime and --prime-file contradict each other: give one")
     if form == "jsonl":
-        unused(("separator",), "--format jsonl")
+        refuse_unused(("separator",), "--format jsonl")
     if device not in ("cpu", "cuda", "mps"):
         raise SettingError(f"--device is {device!r}: it must be cpu, cuda or mps", "device")
     file = read_model(model)
     text = clean(prime or "", file.reading)
     if prime_file is not None:
-        text = read_alike(find_sources([prime_file])[0], file, encoding, errors)
+        text = read_like_training_text(find_sources([prime_file])[0], file, encoding, errors)
     if reverse:
         need_two_ways(file.config, "--reverse")
     direction = "backward" if reverse else "forward"
@@ -125,14 +124,14 @@ def command(
 
         file = adapt_model(file, text, adapt, direction=direction)
     if quantize:
-        file = replace(file, arrays=quantized(file.arrays, quantize))
+        file = replace(file, arrays=quantize_arrays(file.arrays, quantize))
     if device == "cpu":
         log_compiling()
     sampler = Sampler(file, config, num=num, seed=seed, device=device, direction=direction)
     if state_out is not None:
         sampler.check_state_path(state_out)
-    tell_of_bans(sampler.config.ban, file.vocabulary)
-    tell_of_escapes(file.vocabulary, {"--stop": config.stop, "--ban": [config.ban], "--prime": [literal]})
+    log_unknown_bans(sampler.config.ban, file.vocabulary)
+    log_literal_escapes(file.vocabulary, {"--stop": config.stop, "--ban": [config.ban], "--prime": [prime or ""]})
     if state_in is not None:
         sampler.load_state(state_in)
         if seed is not None:
@@ -143,26 +142,26 @@ def command(
     with stop_on_signals() as stop:
         stop.deferred = True  # the state may be wanted
         writer = TextWriter(raw=file.vocabulary.raw)
-        samples = _Samples(num, text if echo else "", writer, form, reverse, separator)
-        # Text is shown as it comes, unless its last character comes first.
-        wanted, rounded = (DEFAULT_LENGTH, True) if length is None else (length, False)
-        bar = Bar(total=wanted, unit="char", delay=1, disable=None if reverse else True)
+        printer = _SamplePrinter(num, text if echo else "", writer, form, reverse, separator)
+        total, rounded = (DEFAULT_LENGTH, True) if length is None else (length, False)
+        # A reversed sample is printed at its end, as its last character comes first: only there is a bar of use.
+        bar = Bar(total=total, unit="char", delay=1, disable=None if reverse else True)
         try:
-            for turn in sampler.write(wanted, rounded=rounded):
-                for written in turn:
-                    samples.add(written)
+            for characters in sampler.write(total, rounded=rounded):
+                for character in characters:
+                    printer.add(character)
                 bar.update()
                 if stop:
                     break
             bar.close()
-            samples.close(sampler.seed, text)
-        except OSError:  # whoever reads has had enough, or the terminal is gone
+            printer.close(sampler.seed, text)
+        except OSError:  # the reader of a pipe has had enough, or the terminal is gone
             if state_out is not None:
                 sampler.save_state(state_out)
             raise
-        except ChargenError:  # nothing left to write: what was written is not lost
+        except ChargenError:  # no character is allowed next: what was written is printed
             bar.close()
-            samples.close(sampler.seed, text)
+            printer.close(sampler.seed, text)
             raise
     if state_out is not None:
         sampler.save_state(state_out)
@@ -170,11 +169,8 @@ def command(
         raise stop.error()
 
 
-class _Samples:
-    """Prints the first sample as it comes, the others after it, or all of them as JSON lines at the end.
-
-    Written backward, every sample is printed when it is done, and the prime behind it.
-    """
+class _SamplePrinter:
+    """Prints the first sample as it comes and the others after it; JSON lines and reversed samples all at the end."""
 
     def __init__(
         self, num: int, echo: str, writer: TextWriter, form: str, reverse: bool, separator: str | None
@@ -185,31 +181,32 @@ class _Samples:
         self.echo = echo
         self.num = num
         self.reverse = reverse
-        self.kept: list[list[Character]] = [[] for _ in range(num)]
+        self.held: list[list[Character]] = [[] for _ in range(num)]
         if not reverse:
-            self._head(0)
+            self._begin(0)
 
-    def _head(self, number: int) -> None:
+    def _begin(self, number: int) -> None:
         if self.form == "text":
-            separate(self.writer, number, self.separator, [f"{number + 1} of {self.num}"] if self.num > 1 else [])
+            headings = [f"{number + 1} of {self.num}"] if self.num > 1 else []
+            write_separator(self.writer, number, self.separator, headings)
             self.writer.write("" if self.reverse else self.echo)
 
-    def add(self, written: Character) -> None:
-        """Take one character of one sample."""
-        if self.form == "text" and written.stream == 0 and not self.reverse:
-            self.writer.write(written.character)
+    def add(self, character: Character) -> None:
+        """Print a character of a sample, or hold it back."""
+        if self.form == "text" and character.stream == 0 and not self.reverse:
+            self.writer.write(character.character)
         else:
-            self.kept[written.stream].append(written)
+            self.held[character.stream].append(character)
 
     def close(self, seed: int, prime: str) -> None:
-        """Print what is left."""
-        for number, turn in enumerate(self.kept):
-            sample = Sample.of(turn, self.reverse)
+        """Print the characters that were held back."""
+        for number, characters in enumerate(self.held):
+            sample = Sample.of(characters, self.reverse)
             if self.form == "jsonl":
                 line = {"sample": number, "seed": seed, "prime": prime, "text": sample.text, "stopped": sample.stopped}
                 line |= {"reverse": True} if self.reverse else {}
                 self.writer.write(json.dumps({**line, "log_probs": [round(p, 6) for p in sample.log_probs]}) + "\n")
             elif number or self.reverse:
-                self._head(number)
+                self._begin(number)
                 self.writer.write(sample.text + self.echo * self.reverse)
         self.writer.close()

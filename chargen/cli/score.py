@@ -10,13 +10,14 @@ from typing import Any
 import click
 
 from chargen.cli.bars import Bar
-from chargen.cli.options import PATH, GroupedCommand, option, unused
-from chargen.cli.report import unknown_characters
-from chargen.cli.terminal import TextWriter, escape_control, log, show, tell_of_escapes
-from chargen.cli.texts import read_alike, tell_of_text, text_options
+from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
+from chargen.cli.report import find_unknown_characters
+from chargen.cli.terminal import TextWriter, escape_control, log, log_literal_escapes, print_line
+from chargen.cli.texts import log_text_report, read_like_training_text, text_options
 from chargen.data.reading import ReadingReport, Source, clean, find_sources
 from chargen.errors import DataError, SettingError, amount
-from chargen.evaluation.per_character import JUDGES, CharacterScore, Scores, escape_byte, quote, score
+from chargen.evaluation.per_character import JUDGES, CharacterScore, Scores, escape_byte, quote
+from chargen.evaluation.per_character import score as score_text
 from chargen.model.config import need_two_ways
 from chargen.storage.model_file import read_model
 
@@ -68,13 +69,13 @@ def command(
         need_two_ways(file.config, f"{by} scoring")
     report = ReadingReport()
     if text is None:
-        text = read_alike(_found(sources), file, encoding, errors, report)
+        text = read_like_training_text(_find_text(sources), file, encoding, errors, report)
     else:
-        unused(("encoding", "errors"), "--text")
-        tell_of_escapes(file.vocabulary, {"--text": [text]})
+        refuse_unused(("encoding", "errors"), "--text")
+        log_literal_escapes(file.vocabulary, {"--text": [text]})
         text = clean(text, file.reading)
     with Bar(total=len(text), unit="char", delay=1) as bar:
-        found = score(
+        scores = score_text(
             file,
             text,
             by=by,
@@ -84,21 +85,22 @@ def command(
             device=device,
             progress=lambda done: bar.update(done - bar.n),
         )
-    new = unknown_characters(file.vocabulary, text)
-    unseen = [one for one in found if one.character in new]
+    unseen = find_unknown_characters(file.vocabulary, text)
+    unseen_scores = [score for score in scores if score.character in unseen]
     if as_json:
-        counts = {"unknown": len(unseen), "replaced": report.replaced}
-        figures = {"by": found.by, "threshold": threshold, **_sums(found), **counts}
-        click.echo(json.dumps({**figures, "characters": [_described(one) for one in found]}))
+        counts = {"unknown": len(unseen_scores), "replaced": report.replaced}
+        figures = {"by": scores.by, "threshold": threshold, **_total_scores(scores), **counts}
+        click.echo(json.dumps({**figures, "characters": [_to_json(score) for score in scores]}))
         return
-    _print_text(found, file.vocabulary.raw)
-    _print_unlikely(found, new)
-    _tell_sums(found)
-    left_out = sum(one.forward is None for one in unseen)
-    tell_of_text(report, new, len(unseen) - left_out, left_out)
+    _print_text(scores, file.vocabulary.raw)
+    _print_unlikely(scores, unseen)
+    _log_totals(scores)
+    left_out = sum(score.forward is None for score in unseen_scores)
+    log_text_report(report, unseen, len(unseen_scores) - left_out, left_out)
 
 
-def _found(names: tuple[str, ...]) -> list[Source]:
+def _find_text(names: tuple[str, ...]) -> list[Source]:
+    """Find the sources; an error about a missing one suggests --text."""
     try:
         return find_sources(names)[0]
     except DataError as error:
@@ -107,75 +109,72 @@ def _found(names: tuple[str, ...]) -> list[Source]:
         raise DataError(f"{error}; to judge the words themselves, give them with --text") from error
 
 
-def _print_text(found: Scores, raw: bool) -> None:
-    """The text, with unlikely characters in colour on a terminal; blanks among them as open boxes, to be seen."""
+def _print_text(scores: Scores, raw: bool) -> None:
+    """Print the text; on a terminal unlikely characters are in colour, blanks among them as open boxes, to be seen."""
     writer = TextWriter(raw=raw)
-    for one in found:
-        if not one.unlikely:
-            writer.write(one.character)
+    for score in scores:
+        if not score.unlikely:
+            writer.write(score.character)
             continue
-        probability = one.probability(found.by)
-        color = "yellow" if probability is not None and probability > found.threshold / 10 else "red"
-        if one.character in " \n" and writer.colors:
+        probability = score.probability(scores.by)
+        color = "yellow" if probability is not None and probability > scores.threshold / 10 else "red"
+        if score.character in " \n" and writer.colors:
             writer.write("\u2423", color=color)
-            writer.write(one.character.strip(" "))
+            writer.write(score.character.strip(" "))
         else:
-            writer.write(one.character, color=color)
+            writer.write(score.character, color=color)
     writer.close()
-    if not writer.terminal and found and found[-1].character != "\n":
+    if not writer.terminal and scores and scores[-1].character != "\n":
         click.echo()
 
 
-def _print_unlikely(found: Scores, new: str) -> None:
-    """A line for each unlikely character.
-
-    Args:
-        new: characters that were never seen in training.
-    """
+def _print_unlikely(scores: Scores, unseen: str) -> None:
+    """Print a line for each unlikely character; `unseen` are those that training never saw."""
     line, column = 1, 0
-    for one in found:
+    for score in scores:
         column += 1
-        if one.unlikely:
-            probability = one.probability(found.by)
-            told = "unknown to the model" if probability is None else f"{probability:.2g}"
-            told += ", never seen in training" if probability is not None and one.character in new else ""
-            rather = ", ".join(f"{_shown(other)} {share:.2g}" for other, share in one.alternatives)
-            told += f"; rather {rather}" if rather else ""
-            show(f"line {line}, column {column}: {_shown(one.character)} {told}")
-        if one.character == "\n":
+        if score.unlikely:
+            probability = score.probability(scores.by)
+            verdict = "unknown to the model" if probability is None else f"{probability:.2g}"
+            verdict += ", never seen in training" if probability is not None and score.character in unseen else ""
+            likelier = ", ".join(f"{_quote_visibly(character)} {p:.2g}" for character, p in score.alternatives)
+            verdict += f"; rather {likelier}" if likelier else ""
+            print_line(f"line {line}, column {column}: {_quote_visibly(score.character)} {verdict}")
+        if score.character == "\n":
             line, column = line + 1, 0
 
 
-def _shown(character: str) -> str:
+def _quote_visibly(character: str) -> str:
     return escape_control(quote(character), newlines=True)
 
 
-def _described(one: CharacterScore) -> dict[str, Any]:
-    """A score as JSON has it, where a lone surrogate would be no text."""
-    alternatives = [(escape_byte(other), share) for other, share in one.alternatives]
-    return {**asdict(one), "character": escape_byte(one.character), "alternatives": alternatives}
+def _to_json(score: CharacterScore) -> dict[str, Any]:
+    """Convert a score for JSON, where a lone surrogate would be no text."""
+    alternatives = [(escape_byte(character), probability) for character, probability in score.alternatives]
+    return {**asdict(score), "character": escape_byte(score.character), "alternatives": alternatives}
 
 
-def _sums(found: Scores) -> dict[str, float | int | None]:
-    """What each judge makes of the whole text."""
-    scored = sum(one.forward is not None for one in found)
-    totals: dict[str, float | int | None] = {"length": len(found), "scored": scored}
-    totals["unlikely"] = sum(one.unlikely for one in found)
+def _total_scores(scores: Scores) -> dict[str, float | int | None]:
+    """Count characters, and sum each judge's log-probabilities over the text."""
+    scored = sum(score.forward is not None for score in scores)
+    totals: dict[str, float | int | None] = {"length": len(scores), "scored": scored}
+    totals["unlikely"] = sum(score.unlikely for score in scores)
     keys = {"forward": "log_prob_forward", "backward": "log_prob_backward", "cloze": "pseudo_log_likelihood"}
     for name, key in keys.items():
-        values = [value for one in found if (value := getattr(one, name)) is not None]
+        values = [value for score in scores if (value := getattr(score, name)) is not None]
         totals[key] = math.fsum(values) if values else None
     return totals
 
 
-def _tell_sums(found: Scores) -> None:
-    totals = _sums(found)
-    below = f"below {found.threshold:g} by {found.by}, or unknown"
-    log(f"{totals['unlikely']:,} of {amount(len(found), 'character')} unlikely: {below}")
+def _log_totals(scores: Scores) -> None:
+    """Log how many characters are unlikely, and each judge's total."""
+    totals = _total_scores(scores)
+    reason = f"below {scores.threshold:g} by {scores.by}, or unknown"
+    log(f"{totals['unlikely']:,} of {amount(len(scores), 'character')} unlikely: {reason}")
     for name in ("forward", "backward"):
         total = totals[f"log_prob_{name}"]
         if total is not None:
-            mean = abs(total) / sum(one.forward is not None for one in found)
+            mean = abs(total) / sum(score.forward is not None for score in scores)
             log(f"{name}: {mean:.4f} nats, {mean / math.log(2):.4f} bits per character")
     pseudo = totals["pseudo_log_likelihood"]
     if pseudo is not None:

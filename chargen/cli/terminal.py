@@ -25,55 +25,79 @@ _ESCAPE = re.compile(r"\\[ntr](?![a-z])")  # no command of LaTeX, such as \newli
 _LABEL = re.compile(r"\S+ {2,}|\S{8} | +")
 
 
-def as_argument(path: object) -> str:
-    """A path as a shell takes it, and chargen for no option."""
+def quote_path(path: object) -> str:
+    """Write a path as one argument for a shell, which chargen does not take for an option.
+
+    Args:
+        path: anything whose `str` is a path.
+    """
     return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def escape_control(text: str, *, newlines: bool = False) -> str:
-    """The text with control, bidirectional and other invisible characters as escapes such as \\x1b and \\u202e.
+    """Replace control, bidirectional and other invisible characters by escapes such as \\x1b and \\u202e.
 
-    Line ends and tabs stay, line ends only where `newlines` is False; so does a carriage return before a line feed.
+    Args:
+        text: any text.
+        newlines: whether line ends and tabs become escapes too. Where not, a carriage return before a line feed is
+            dropped.
     """
     if text.isascii() and text.isprintable():
         return text
-    shown = []
-    for at, character in enumerate(text):
-        if character == "\r" and text[at + 1 : at + 2] == "\n" and not newlines:
+    escaped = []
+    for index, character in enumerate(text):
+        if character == "\r" and text[index + 1 : index + 2] == "\n" and not newlines:
             continue
-        hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _HARMLESS
-        if hidden or (newlines and character in "\n\t"):
-            shown.append(character.encode("unicode_escape").decode())
+        invisible = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _HARMLESS
+        if invisible or (newlines and character in "\n\t"):
+            escaped.append(character.encode("unicode_escape").decode())
         else:
-            shown.append(character)
-    return "".join(shown)
+            escaped.append(character)
+    return "".join(escaped)
 
 
-def styled(text: str, color: str) -> str:
-    """Text in a colour, for click.echo, which drops it where nobody looks on; as it is where NO_COLOR asks for that."""
+def colorize(text: str, color: str) -> str:
+    """Write text bold in a colour, for `click.echo`, which drops colours where the output is no terminal.
+
+    Args:
+        text: any text.
+        color: a name that click knows.
+
+    Returns:
+        The text as it is where the environment variable NO_COLOR is set.
+    """
     return text if os.environ.get("NO_COLOR") else click.style(text, fg=color, bold=True)
 
 
-def cells(text: str) -> int:
-    """How many columns of a terminal a text takes: two for a wide character, none for one that joins another."""
+def display_width(text: str) -> int:
+    """Count the columns that a text takes on a terminal.
+
+    Args:
+        text: a wide character takes two columns, a combining or invisible one none.
+    """
     if text.isascii():
         return len(text)
-    return sum(_cells(character) for character in text)
+    return sum(_character_width(character) for character in text)
 
 
-def _cells(character: str) -> int:
+def _character_width(character: str) -> int:
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def fold(line: str, width: int) -> list[str]:
-    """A line cut into rows of at most `width` columns, at least 2: at a space, or in a word where there is none."""
+def cut_into_rows(line: str, width: int) -> list[str]:
+    """Cut a line into rows: at a space, or within a word where there is none.
+
+    Args:
+        line: a text without line ends.
+        width: columns of a row, at least 2.
+    """
     rows = []
-    while cells(line) > width:
+    while display_width(line) > width:
         cut = used = 0
-        while used + _cells(line[cut]) <= width:
-            used += _cells(line[cut])
+        while used + _character_width(line[cut]) <= width:
+            used += _character_width(line[cut])
             cut += 1
         space = line.rfind(" ", 0, cut + 1)
         if not line[: max(space, 0)].strip():
@@ -86,32 +110,36 @@ def fold(line: str, width: int) -> list[str]:
 
 
 def wrap(line: str, width: int) -> str:
-    """A line broken at spaces, so that no row is wider; what follows hangs below what its label is of.
+    """Break a line at spaces, with later rows indented as far as its label.
 
-    A word that is wider, such as a path, stays whole, and so does a command at the end where a row holds it: both are
+    Nothing breaks a word that is wider than a row, such as a path, or a command at the end that fits in a row: both are
     there to be copied.
+
+    Args:
+        line: a text without line ends; it may hold escapes for colours, which take no columns.
+        width: columns of a row.
     """
     plain = click.unstyle(line)
-    if cells(plain) <= width:
+    if display_width(plain) <= width:
         return line
     label = _LABEL.match(plain)
     words, command = line.split(" "), _COMMAND.search(line)
-    whole = cells(command[0]) if command else 0
-    hang = len(label[0]) if label and max(3 * len(label[0]), len(label[0]) + whole) <= width else 2
-    if command and hang + whole <= width:
+    command_width = display_width(command[0]) if command else 0
+    indent = len(label[0]) if label and max(3 * len(label[0]), len(label[0]) + command_width) <= width else 2
+    if command and indent + command_width <= width:
         words = [*line[: command.start() - 1].split(" "), command[0]]
     rows, row = [], words[0]
     for word in words[1:]:
-        if cells(click.unstyle(f"{row} {word}")) <= width or not row.strip():
+        if display_width(click.unstyle(f"{row} {word}")) <= width or not row.strip():
             row += f" {word}"
         elif word:
             rows.append(row)
-            row = " " * hang + word
+            row = " " * indent + word
     return "\n".join([*rows, row])
 
 
 class _Stderr:
-    """Standard error that nobody may be reading any more: what cannot be told is dropped, and the work goes on."""
+    """Standard error that may have lost its reader: what cannot be written is dropped, and the work goes on."""
 
     @property
     def encoding(self) -> str:
@@ -119,91 +147,134 @@ class _Stderr:
         return sys.stderr.encoding or "utf-8"
 
     def write(self, text: str) -> int:
-        """Write some text, or nothing."""
+        """Write a text, or drop it."""
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Hand over what was written; once that fails, send the rest to nowhere."""
+        """Flush the stream; once that fails, send all that follows to the null device."""
         try:
             sys.stderr.flush()
         except OSError:
-            discard(sys.stderr)
+            redirect_to_null(sys.stderr)
 
     def isatty(self) -> bool:
-        """True where a person looks on."""
+        """Tell whether the stream is a terminal."""
         return sys.stderr.isatty()
 
     def fileno(self) -> int:
-        """The stream's number."""
+        """The stream's file descriptor."""
         return sys.stderr.fileno()
 
 
 STDERR = _Stderr()
-"""One for all: tqdm clears a bar before something else is written to the same stream."""
+"""A single object: tqdm clears a bar before something else is written to the same stream."""
 
 
-def discard(stream: TextIO) -> None:
-    """Send what a stream still holds, and all that comes, to nowhere: Python would complain of it at exit."""
+def redirect_to_null(stream: TextIO) -> None:
+    """Send what a stream still holds, and all that follows, to the null device: Python would complain of it at exit.
+
+    Args:
+        stream: an output of this process.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def escape_what_cannot_be_written() -> None:
+def escape_unencodable() -> None:
     """Let both outputs write an escape such as \\u2019 for a character that their encoding does not have."""
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
 
 
-def columns(stream: "TextIO | _Stderr" = STDERR) -> int | None:
-    """How many columns a terminal has by now, but the last, where some begin a new line; None where it is none."""
+def terminal_width(stream: "TextIO | _Stderr" = STDERR) -> int | None:
+    """Ask for the present width of a terminal.
+
+    Args:
+        stream: an output of this process.
+
+    Returns:
+        Its columns without the last, where some terminals begin a new line; None where the stream is no terminal.
+    """
     if not stream.isatty():
         return None
     try:
-        found = os.get_terminal_size(stream.fileno()).columns
+        width = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
-        found = 0
-    return max(found or 80, 20) - 1
+        width = 0
+    return max(width or 80, 20) - 1
 
 
 _QUIET = "chargen.quiet"
 
 
-def be_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    """From here on the command tells warnings and errors only."""
+def set_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Let the command log warnings and errors only: the callback of --quiet.
+
+    Args:
+        ctx: the command's context.
+        parameter: the option.
+        value: whether the option is there.
+    """
     ctx.meta[_QUIET] = value
 
 
-def quiet() -> bool:
-    """Whether the command was asked to be."""
+def is_quiet() -> bool:
+    """Tell whether the command runs with --quiet."""
     ctx = click.get_current_context(silent=True)
     return ctx is not None and bool(ctx.meta.get(_QUIET))
 
 
-def log(text: str, *, whole: bool = False) -> None:
-    """Say something on standard error, in rows that fit the terminal; an error stays whole, however long its line.
+def log(line: str) -> None:
+    """Write a line to standard error, escaped, in rows that fit the terminal; --quiet drops all but warnings.
 
-    A quiet command says it only where it is a warning or an error.
+    Args:
+        line: a warning begins with "warning:".
     """
-    if quiet() and not (whole or text.startswith("warning:")):
+    if not is_quiet() or line.startswith("warning:"):
+        click.echo(_fit(escape_control(line, newlines=True)), file=cast(TextIO, STDERR))
+
+
+def log_error(message: str) -> None:
+    """Write an error to standard error as one line, however long, escaped.
+
+    Args:
+        message: what is wrong and what to do.
+    """
+    click.echo(f"{colorize('chargen:', 'red')} {escape_control(message, newlines=True)}", file=cast(TextIO, STDERR))
+
+
+def log_above_bar(text: str) -> None:
+    """Write lines to standard error above a bar that stands there; --quiet drops all but warnings.
+
+    Args:
+        text: one line or more, already escaped; a warning begins with "warning:".
+    """
+    if is_quiet() and not text.startswith("warning:"):
         return
-    click.echo(text if whole else _fitting(text), file=cast(TextIO, STDERR))
+    from tqdm import tqdm
+
+    tqdm.write(_fit(text), file=STDERR)
 
 
-def show(line: str) -> None:
-    """Print a line of a table on standard output, in rows that fit a terminal."""
-    click.echo(_fitting(line, sys.stdout))
+def print_line(line: str) -> None:
+    """Print a line of a table on standard output, in rows that fit a terminal.
+
+    Args:
+        line: a text that is already escaped.
+    """
+    click.echo(_fit(line, sys.stdout))
 
 
-def _fitting(text: str, stream: "TextIO | _Stderr" = STDERR) -> str:
-    """The text in rows that a terminal holds; as it is where there is none."""
-    width = columns(stream)
+def _fit(text: str, stream: "TextIO | _Stderr" = STDERR) -> str:
+    """Break a text into rows of a terminal; leave it as it is where the stream is none."""
+    width = terminal_width(stream)
     return text if width is None else "\n".join(wrap(line, width) for line in text.split("\n"))
 
 
 class TextWriter:
-    """Writes text as it comes: on a terminal made visible, character by character; in a pipe raw, as UTF-8.
+    """Writes text as it comes: on a terminal escaped, character by character; in a pipe raw, as UTF-8.
 
     Args:
         stream: standard output, by default.
@@ -226,7 +297,12 @@ class TextWriter:
         self._last = "\n"
 
     def write(self, text: str, color: str | None = None) -> None:
-        """Write some text, on a terminal in a colour; a carriage return waits for what follows it."""
+        """Write a text; on a terminal a carriage return waits for the character behind it.
+
+        Args:
+            text: any text.
+            color: a name that click knows, used on a terminal only.
+        """
         if not self.terminal:
             self.stream.write(text)
             return
@@ -234,8 +310,8 @@ class TextWriter:
         if text.endswith("\r"):
             text, self._held = text[:-1], "\r"
         self._last = text[-1:] or self._last
-        shown = escape_control(text.translate(_BYTES) if self.raw else text)
-        self.stream.write(styled(shown, color) if color and shown and self.colors else shown)
+        escaped = escape_control(text.translate(_BYTES) if self.raw else text)
+        self.stream.write(colorize(escaped, color) if color and escaped and self.colors else escaped)
         self.stream.flush()
 
     def close(self) -> None:
@@ -252,13 +328,14 @@ class TextWriter:
         self._held, self._last = "", "\n"
 
 
-def separate(writer: TextWriter, number: int, separator: str | None, headings: Sequence[str]) -> None:
-    """Part a text from the one before it, and where it goes to a terminal, say on standard error what it is.
+def write_separator(writer: TextWriter, number: int, separator: str | None, headings: Sequence[str]) -> None:
+    """Separate a text from the one before it; on a terminal, log its headings.
 
     Args:
-        number: of the text, from 0.
-        separator: what stands between two texts; None: NUL, which parts texts for xargs -0, sort -z and awk, or on a
-            terminal a blank line.
+        writer: where the texts go.
+        number: index of the text, from 0.
+        separator: what stands between two texts; None: NUL, which separates texts for xargs -0, sort -z and awk, or on
+            a terminal a blank line.
         headings: a line each.
     """
     blank = writer.terminal and separator is None and number > 0
@@ -266,55 +343,54 @@ def separate(writer: TextWriter, number: int, separator: str | None, headings: S
         writer.end_line()
     elif number:
         writer.write("\0" if separator is None else separator)
-    if blank and (quiet() or not headings):
+    if blank and (is_quiet() or not headings):
         writer.write("\n")
-    for line, heading in enumerate(headings if writer.terminal else ()):
-        log("\n" * (blank and line == 0) + f"--- {heading} ---")
+    elif blank:
+        log("")
+    for heading in headings if writer.terminal else ():
+        log(f"--- {heading} ---")
 
 
-def tell_of_bans(ban: str, vocabulary: "Vocabulary") -> None:
-    """Say which banned characters the model does not have anyway, and which were likely meant."""
-    known = set(vocabulary.characters)
-    places = [place for place, one in enumerate(ban) if one not in known and not vocabulary.byte_mode]
-    if places:
-        names = ", ".join(repr(ban[place]) for place in places[:5]) + " …" * (len(places) > 5)
-        advice = suggest_lookalikes(ban, places[:5], known).removesuffix("; ")
-        words = f"note: the model does not have {names}: to ban that does nothing{'; ' * bool(advice)}{advice}"
-        log(escape_control(words, newlines=True))
-
-
-def tell_of_escapes(vocabulary: "Vocabulary", texts: Mapping[str, Iterable[str]]) -> None:
-    """Say where a text holds a backslash and an n, which is rarely meant; a model without backslashes refuses it.
+def log_unknown_bans(ban: str, vocabulary: "Vocabulary") -> None:
+    """Log which banned characters the model does not have anyway, and which were likely meant.
 
     Args:
+        ban: the banned characters.
+        vocabulary: of the model.
+    """
+    known = set(vocabulary.characters)
+    unknown = [index for index, character in enumerate(ban) if character not in known and not vocabulary.byte_mode]
+    if unknown:
+        names = ", ".join(repr(ban[index]) for index in unknown[:5]) + " …" * (len(unknown) > 5)
+        advice = suggest_lookalikes(ban, unknown[:5], known).removesuffix("; ")
+        log(f"note: the model does not have {names}: to ban that does nothing{'; ' * bool(advice)}{advice}")
+
+
+def log_literal_escapes(vocabulary: "Vocabulary", texts: Mapping[str, Iterable[str]]) -> None:
+    """Log where a text holds a backslash and an n, which is rarely meant; a model without backslashes refuses it.
+
+    Args:
+        vocabulary: of the model.
         texts: by the names of their options.
     """
     if not vocabulary.byte_mode and "\\" not in vocabulary.characters:
         return
-    for name, given in texts.items():
-        for escape in {match[0]: None for text in given for match in _ESCAPE.finditer(text)}:
-            what = f"{name} has a backslash and {escape[1]}"
-            log(f"note: {what}, not {ESCAPES[escape][1]}, which is $'{escape}' in most shells")
+    for name, values in texts.items():
+        for escape in {match[0]: None for text in values for match in _ESCAPE.finditer(text)}:
+            problem = f"{name} has a backslash and {escape[1]}"
+            log(f"note: {problem}, not {ESCAPES[escape][1]}, which is $'{escape}' in most shells")
 
 
 def log_compiling() -> "Compiling | None":
-    """Say why a command is slow: without numba all the time, with it while something is compiled for this machine.
+    """Log why a command is slow: always without numba; with it, once something is compiled for this machine.
 
-    Returns who knows how long that took.
+    Returns:
+        A clock of the seconds spent compiling; None without numba.
     """
     if not available():
         log("note: without the package numba this is slower")
         return None
     from chargen.kernels.jit import when_compiling
 
-    when = when_compiling(lambda: tell_above("compiling inner loops for this machine; it takes some seconds"))
+    when = when_compiling(lambda: log_above_bar("compiling inner loops for this machine; it takes some seconds"))
     return click.get_current_context().with_resource(when)
-
-
-def tell_above(text: str) -> None:
-    """As `tell`, above a bar that is shown there."""
-    if quiet() and not text.startswith("warning:"):
-        return
-    from tqdm import tqdm
-
-    tqdm.write(_fitting(text), file=STDERR)

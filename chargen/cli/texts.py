@@ -1,4 +1,4 @@
-"""Texts that a command reads beside a model: the options that say how, reading them, what is told of them."""
+"""Texts that a command reads beside a model: the options that say how, reading them, what is logged of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import click
 
 from chargen.cli.options import Function, option
-from chargen.cli.report import some_of
+from chargen.cli.report import list_characters
 from chargen.cli.terminal import log
 from chargen.data.reading import ReadingReport, Source, clean, read_text
 from chargen.errors import amount
@@ -15,35 +15,59 @@ from chargen.storage.model_file import ModelFile
 _LENIENT = "the unknown symbol where the model has one, else skip and count them"
 
 
-def text_options(what: str, *, strict: bool = False) -> Callable[[Function], Function]:
-    """--encoding, --errors and --unknown, for what is read; unknown characters stop a strict command by default."""
+def text_options(name: str, *, strict: bool = False) -> Callable[[Function], Function]:
+    """Make a decorator that adds --encoding, --errors and --unknown to a command.
 
-    def decorate(function: Function) -> Function:  # the last one first, as decorators are written
-        does = "What to do with characters that the model does not know."
-        function = option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]), help=does,
+    Args:
+        name: of the text that is read, for help.
+        strict: whether unknown characters are an error by default.
+    """
+
+    def decorate(function: Function) -> Function:  # the last option first, as decorators are written
+        function = option("--unknown", group="Text", type=click.Choice(["error", "skip", "replace"]),
+                          help="What to do with characters that the model does not know.",
                           default="error" if strict else None, show_default=strict,
                           shown_default=None if strict else _LENIENT)(function)  # fmt: skip
         function = option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict",
                           show_default=True, help="What to do with bytes that do not fit it.")(function)  # fmt: skip
-        return option("--encoding", group="Text", metavar="TEXT", help=f"Encoding of {what}.",
+        return option("--encoding", group="Text", metavar="TEXT", help=f"Encoding of {name}.",
                       shown_default="as in training")(function)  # fmt: skip
 
     return decorate
 
 
-def read_alike(
+def read_like_training_text(
     sources: Sequence[Source], file: ModelFile, encoding: str | None, errors: str, report: ReadingReport | None = None
 ) -> str:
-    """The text of some sources, read as the model's own text was but for what was asked for."""
+    """Read texts the way a model's training text was read.
+
+    Args:
+        sources: what to read, in order.
+        file: the model.
+        encoding: of the texts; None: that of the training text.
+        errors: what to do with bytes that do not fit it, "strict" or "replace".
+        report: counts what reading meets.
+
+    Returns:
+        All texts, joined.
+    """
     reading = replace(file.reading, encoding=encoding or file.reading.encoding, errors=errors)
     return clean("".join(read_text(sources, reading, report=report)), file.reading)
 
 
-def tell_of_text(report: ReadingReport, new: str, charged: int, left_out: int) -> None:
-    """What reading met, and what became of characters that were never seen in training, which `new` has once each."""
+def log_text_report(report: ReadingReport, unseen: str, charged: int, left_out: int) -> None:
+    """Log what reading met, and what became of characters that training never saw.
+
+    Args:
+        report: of the reading.
+        unseen: those characters, each once.
+        charged: how many of the text's characters were charged for one of all the characters there are.
+        left_out: how many were not scored.
+    """
+    names = list_characters(unseen)
     for count, noun, words in (
-        (charged, "character", f"never seen in training, charged for the place among all others: {some_of(new)}"),
-        (left_out, "character", f"never seen in training and left out: {some_of(new)}"),
+        (charged, "character", f"never seen in training, charged for the place among all others: {names}"),
+        (left_out, "character", f"never seen in training and left out: {names}"),
         (report.replaced, "byte", "did not fit the encoding and became U+FFFD"),
         (len(report.passed_over), "file", "passed over as no text"),
     ):

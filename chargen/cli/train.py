@@ -16,16 +16,16 @@ from chargen.cli.bars import ReadingBar, TrainingBar
 from chargen.cli.options import (
     PATH,
     GroupedCommand,
-    command_line_wins,
     config_option,
-    given_settings,
     option,
+    prefer_command_line,
+    select_settings,
     settings_options,
 )
-from chargen.cli.report import say, tell_corpus, tell_model, tell_origin, tell_result
+from chargen.cli.report import log_corpus, log_initialization, log_model, log_result
 from chargen.cli.signals import StopRequest, stop_on_signals
-from chargen.cli.spent import Spent
-from chargen.cli.terminal import as_argument, log_compiling
+from chargen.cli.terminal import log, log_compiling, quote_path
+from chargen.cli.time_spent import TimeSpent
 from chargen.data.corpus import Corpus, CorpusConfig
 from chargen.durable import lock_folder, make_folder
 from chargen.errors import DataError, ModelFileError, SettingError, WriteError, amount
@@ -43,8 +43,8 @@ from chargen.training.run_folder import check_free, recover
 if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
 
-CHOSEN = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_length")
-"""What is chosen to fit text and budget when a run begins."""
+CHOSEN_SETTINGS = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_length")
+"""Settings that are chosen to fit text and budget when a run begins."""
 
 
 @click.command("train", cls=GroupedCommand, short_help="Learn a text and save a model.")
@@ -92,26 +92,22 @@ def command(
     chargen train logs/ --unit byte --hidden-size 512 --epochs 3
     chargen train --resume checkpoints/novel --minutes 20
     """
-    started = process_started()
-    spent = Spent(started)
+    started = process_start_time()
+    time_spent = TimeSpent(started)
     keep_memory()
     values |= {"valid": valid, "test": test}
     for group in (("minutes", "epochs", "steps"), ("valid", "valid_fraction"), ("test", "test_fraction")):
-        command_line_wins(group, values)
+        prefer_command_line(group, values)
     valid, test = values.pop("valid") or (), values.pop("test") or ()
     with stop_on_signals() as stop:
         if resume is not None:
-            for name, value in {
-                "--out": out,
-                "--overwrite": overwrite,
-                "--init-from": init_from,
-                "--preset": preset,
-            }.items():
+            fixed = {"--out": out, "--overwrite": overwrite, "--init-from": init_from, "--preset": preset}
+            for name, value in fixed.items():
                 if value:
                     raise SettingError(f"{name} cannot be given with --resume: the run remembers its own")
-            elsewhere = {"train": sources, "valid": valid, "test": test}
-            with lock_folder(_existing(resume)):
-                _train(_resumed(resume, values, elsewhere, started, spent), stop, preview, spent)
+            moved = {"train": sources, "valid": valid, "test": test}
+            with lock_folder(_check_resumable(resume)):
+                _train(_resume(resume, values, moved, started, time_spent), stop, preview, time_spent)
             return
         if not sources:
             raise SettingError("no text to learn: give a SOURCE, such as a file, a folder, - or python")
@@ -121,44 +117,48 @@ def command(
         if out or overwrite:
             check_free(out or _free_folder(sources[0], overwrite), overwrite)
         init = read_model(init_from) if init_from is not None else None
-        given_model = (asdict(init.config) if init else {}) | given_settings(ModelConfig, values)
-        given_training = given_settings(TrainConfig, values)
-        if preset and "hidden_size" in given_model:
+        model_settings = (asdict(init.config) if init else {}) | select_settings(ModelConfig, values)
+        train_settings = select_settings(TrainConfig, values)
+        if preset and "hidden_size" in model_settings:
             raise SettingError("--preset says how many hidden units there are: leave it out, or --hidden-size")
-        device = _checked(given_model, given_training)
-        usual = _as_in(init) if init else {}
-        corpus_config = CorpusConfig(**(usual | given_settings(CorpusConfig, values)))
-        spent.mark("starting")
+        device = _check_settings(model_settings, train_settings)
+        defaults = _corpus_settings_of(init) if init else {}
+        corpus_config = CorpusConfig(**(defaults | select_settings(CorpusConfig, values)))
+        time_spent.mark("starting")
         with ReadingBar() as bar:
             known = init.vocabulary if init else None
             corpus = Corpus.from_files(
                 sources, valid=valid, test=test, config=corpus_config, progress=bar.show, known=known
             )
         if len(corpus.train) < 2:
-            found = (
-                f"{' '.join(sources)}: training needs at least 2 {corpus.vocabulary.unit}s, found {len(corpus.train)}"
+            raise DataError(
+                f"{' '.join(sources)}: training needs at least 2 {corpus.vocabulary.unit}s, found {len(corpus.train)}; "
+                "give more text, or a smaller --valid-fraction"
             )
-            raise DataError(f"{found}; give more text, or a smaller --valid-fraction")
-        tell_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
-        spent.mark("reading the text")
+        log_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
+        time_spent.mark("reading the text")
         if device == "cpu":
-            spent.compiling = log_compiling()
-        sizes = _sizes(corpus, given_model, given_training, preset)
-        spent.mark("timing this machine")
-        tell_model(corpus, sizes.model, sizes.training)
+            time_spent.compiling = log_compiling()
+        sizes = _choose_sizes(corpus, model_settings, train_settings, preset)
+        time_spent.mark("timing this machine")
+        log_model(corpus, sizes.model, sizes.training)
         from chargen.training.trainer import Trainer
 
-        with _run_folder(out or _free_folder(sources[0], overwrite)) as folder:
+        with _new_run_folder(out or _free_folder(sources[0], overwrite)) as folder:
             trainer = Trainer(
                 corpus, sizes.model, sizes.training, folder, init=init, started=started, overwrite=overwrite
             )
             if init:
-                tell_origin(trainer, init_from)
-            _train(trainer, stop, preview, spent)
+                log_initialization(trainer, init_from)
+            _train(trainer, stop, preview, time_spent)
 
 
-def process_started() -> float:
-    """`time.monotonic()` at the start of this process, as far as the system tells; now elsewhere."""
+def process_start_time() -> float:
+    """Find when this process started.
+
+    Returns:
+        What `time.monotonic()` was then; where the system does not tell, what it is at this moment.
+    """
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
@@ -167,17 +167,18 @@ def process_started() -> float:
     return time.monotonic() - max(0.0, age)
 
 
-def _existing(folder: Path) -> Path:
+def _check_resumable(folder: Path) -> Path:
+    """Return the folder of a run that can be resumed; raise ModelFileError for any other path."""
     if not can_be_resumed(folder):
         if not folder.exists():
-            meant = similar_path(folder, CHECKPOINTS)
-            raise ModelFileError(f"no run folder {folder}{meant or '; chargen train SOURCE makes one'}")
+            advice = similar_path(folder, CHECKPOINTS)
+            raise ModelFileError(f"no run folder {folder}{advice or '; chargen train SOURCE makes one'}")
         raise ModelFileError(f"{folder} holds no {STATE_NAME} to resume; chargen train SOURCE makes a run folder")
     return folder
 
 
-def _checked(model: dict[str, Any], training: dict[str, Any]) -> str:
-    """What kind of device the run will be on; what is wrong with the settings is told before the text is read."""
+def _check_settings(model: dict[str, Any], training: dict[str, Any]) -> str:
+    """Check settings before the text is read, and return the type of the device that the run will be on."""
     from chargen.model.device import pick_device
 
     make_settings(ModelConfig, model)
@@ -185,9 +186,9 @@ def _checked(model: dict[str, Any], training: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _run_folder(folder: Path) -> Iterator[Path]:
-    """A folder for a new run, held while it lasts; gone again where the run never began."""
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
+def _new_run_folder(folder: Path) -> Iterator[Path]:
+    """Make and lock the folder of a new run; remove it where the run fails before it has saved anything."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         try:
             make_folder(folder)
@@ -198,12 +199,12 @@ def _run_folder(folder: Path) -> Iterator[Path]:
         with lock_folder(folder):
             yield folder
     except BaseException:
-        _remove_if_empty(made)
+        _remove_if_empty(new)
         raise
 
 
 def _remove_if_empty(folders: list[Path]) -> None:
-    """Leave nothing behind of a run that never began. No folder is listed: there may be no memory left for that."""
+    """Remove what a run without saved files left behind. No folder is listed: that takes memory, which may be full."""
     for folder in folders:
         for file in (folder / "metrics.jsonl", folder / ".lock"):
             with contextlib.suppress(OSError):
@@ -214,119 +215,113 @@ def _remove_if_empty(folders: list[Path]) -> None:
 
 
 def _free_folder(source: str, overwrite: bool) -> Path:
-    """checkpoints/NAME, or NAME-2, NAME-3 … where there is a run of that name that is not to be replaced."""
+    """Choose checkpoints/NAME, or NAME-2, NAME-3 … where there is a run of that name that must stay."""
     name = "stdin" if source == "-" else Path(source).resolve().name.split(".")[0]
-    name = "".join(sign for sign in name if sign.isalnum() or sign in "-_ ") or "run"
+    name = "".join(character for character in name if character.isalnum() or character in "-_ ") or "run"
     number = 1
     while (folder := CHECKPOINTS / (name if number == 1 else f"{name}-{number}")).exists() and not overwrite:
         number += 1
     return folder
 
 
-def _sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], preset: str | None) -> Sizes:
-    """All settings, and a line for each that was chosen."""
-    text, size, unit, speed = len(corpus.train), len(corpus.vocabulary), corpus.vocabulary.unit, Speed()
-    if text < SMALL_TEXT:
-        say(
-            f"warning: {amount(text, unit)} to learn from are few: the model will rather learn them by heart; "
+def _choose_sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], preset: str | None) -> Sizes:
+    """Choose the settings that are open, and log a line for each."""
+    length, size, unit, speed = len(corpus.train), len(corpus.vocabulary), corpus.vocabulary.unit, Speed()
+    if length < SMALL_TEXT:
+        log(
+            f"warning: {amount(length, unit)} to learn from are few: the model will rather learn them by heart; "
             f"{SMALL_TEXT:,} and more teach it better"
         )
-    wanted = {"hidden_size", "dropout", "weight_decay"} - {*model, *training}
-    timed = wanted and ("minutes" in training or not {"steps", "epochs"} & training.keys())
+    open_settings = {"hidden_size", "dropout", "weight_decay"} - {*model, *training}
+    timed = open_settings and ("minutes" in training or not {"steps", "epochs"} & training.keys())
     if timed:
         speed = time_reference(size, training)
-    sizes = choose(text, size, model, training, unit=unit, preset=preset, speed=speed)
-    found = {name: getattr(sizes.training, name) for name in ("batch_size", "seq_length")}
-    if timed and found["seq_length"] < training.get("seq_length", TrainConfig().seq_length):
-        # Short windows take more time for each character.
-        again = training | found
-        sizes = choose(text, size, model, again, unit=unit, preset=preset, speed=time_reference(size, again))
+    sizes = choose(length, size, model, training, unit=unit, preset=preset, speed=speed)
+    shape = {name: getattr(sizes.training, name) for name in ("batch_size", "seq_length")}
+    if timed and shape["seq_length"] < training.get("seq_length", TrainConfig().seq_length):
+        # Shorter windows take more time for each character, so the speed is measured again.
+        training = training | shape
+        sizes = choose(length, size, model, training, unit=unit, preset=preset, speed=time_reference(size, training))
     for number, reason in enumerate(sizes.reasons):
-        say(f"{'' if number else 'chosen':9}{reason}")
+        log(f"{'' if number else 'chosen':9}{reason}")
     return sizes
 
 
-def _as_in(file: ModelFile) -> dict[str, Any]:
-    """How the text of a model was read, so that the next one is read alike."""
+def _corpus_settings_of(file: ModelFile) -> dict[str, Any]:
+    """Return the settings that read a text as the model's training text was read."""
     raw = {"encoding": "raw"} if file.vocabulary.raw else {}
     return raw | {"unit": file.vocabulary.unit, "newline": file.reading.newline, "normalize": file.reading.normalize}
 
 
-def _resumed(
-    folder: Path, values: dict[str, Any], elsewhere: dict[str, tuple[str, ...]], started: float, spent: Spent
+def _resume(
+    folder: Path, values: dict[str, Any], moved: dict[str, tuple[str, ...]], started: float, time_spent: TimeSpent
 ) -> "Trainer":
-    """The run in a folder, ready to go on; what is not as it was is told.
-
-    Args:
-        values: what is given, by name.
-        elsewhere: where the text of a role lies now, if not where it was.
-    """
+    """Load the run in a folder and log what has changed; `moved` has the new sources of each role, if any."""
     from chargen.storage.run_state import read_run_state
     from chargen.training.trainer import Trainer
 
     recover(folder)
     changes: dict[str, Any] = {}
     for cls in (CorpusConfig, ModelConfig, TrainConfig):
-        changes |= given_settings(cls, values)
+        changes |= select_settings(cls, values)
     state = read_run_state(folder)
-    spent.mark("starting")
+    time_spent.mark("starting")
     try:
         with ReadingBar() as bar:
-            corpus = Corpus.from_description(state.settings["corpus"], bar.show, elsewhere)
+            corpus = Corpus.from_description(state.settings["corpus"], bar.show, moved)
     except DataError as error:
-        if any(elsewhere.values()):
+        if any(moved.values()):
             raise
         raise DataError(
-            f"{error}; where that lies elsewhere now: chargen train --resume {as_argument(folder)} SOURCE"
+            f"{error}; where that lies elsewhere now: chargen train --resume {quote_path(folder)} SOURCE"
         ) from error
-    spent.mark("reading the text")
+    time_spent.mark("reading the text")
     trainer = Trainer.resume(folder, corpus, changes=changes, started=started)
     if trainer.device.type == "cpu":
-        spent.compiling = log_compiling()
-    say(f"resume   {folder} at step {trainer.counters.step:,}, after {trainer.counters.seconds:,.0f} s")
-    for role, names in elsewhere.items():
+        time_spent.compiling = log_compiling()
+    log(f"resume   {folder} at step {trainer.counters.step:,}, after {trainer.counters.seconds:,.0f} s")
+    for role, names in moved.items():
         if names:
-            say(f"text     {role}: the same as before, now in {', '.join(names)}")
-    _tell_changes(trainer, state.settings["training"])
-    for name, now in trainer.checkpointer.machine(trainer.device).items():
-        was = state.settings["machine"].get(name)
-        if was != now:
-            say(f"warning: {name} was {was} and is {now}: the run goes on, but not byte for byte as it would have")
+            log(f"text     {role}: the same as before, now in {', '.join(names)}")
+    _log_changes(trainer, state.settings["training"])
+    for name, new in trainer.checkpointer.machine(trainer.device).items():
+        old = state.settings["machine"].get(name)
+        if old != new:
+            log(f"warning: {name} was {old} and is {new}: the run goes on, but not byte for byte as it would have")
     if trainer.finished and trainer.counters.complete:
-        raise SettingError(_nothing_left(trainer))
+        raise SettingError(_describe_completion(trainer))
     return trainer
 
 
-def _tell_changes(trainer: "Trainer", before: dict[str, Any]) -> None:
-    """Which training settings are others now; and with another budget, which stay though the first one chose them."""
-    now = asdict(trainer.config)
-    changed = {name for name in now if before.get(name) != now[name]}
-    for name in now:
+def _log_changes(trainer: "Trainer", old_settings: dict[str, Any]) -> None:
+    """Log which training settings change; with a new budget also which stay that were chosen for the old one."""
+    new_settings = asdict(trainer.config)
+    changed = {name for name in new_settings if old_settings.get(name) != new_settings[name]}
+    for name in new_settings:
         if name in changed:
-            was, new = ("none" if value is None else value for value in (before.get(name), now[name]))
-            much = "in all" if name in ("minutes", "epochs", "steps") else "from here on"
-            say(f"changed  {name}: {was} before, {new} {much}")
+            old, new = ("none" if value is None else value for value in (old_settings.get(name), new_settings[name]))
+            extent = "in all" if name in ("minutes", "epochs", "steps") else "from here on"
+            log(f"changed  {name}: {old} before, {new} {extent}")
     if changed & {"minutes", "epochs", "steps"}:
-        settings = asdict(trainer.model_config) | now
-        kept = ", ".join(f"{name} {settings[name]:g}" for name in CHOSEN if name not in changed)
-        say(f"kept     {kept}: chosen or given for the first budget; only a new run chooses anew")
+        settings = asdict(trainer.model_config) | new_settings
+        kept = ", ".join(f"{name} {settings[name]:g}" for name in CHOSEN_SETTINGS if name not in changed)
+        log(f"kept     {kept}: chosen or given for the first budget; only a new run chooses anew")
 
 
-def _nothing_left(trainer: "Trainer") -> str:
+def _describe_completion(trainer: "Trainer") -> str:
+    """Say why a run is complete, and which option lets it go on."""
     config, counters = trainer.config, trainer.counters
     if trainer.validator.out_of_patience:
         validations = amount(config.patience, "validation")
         return f"{trainer.out} stopped early after {validations} without a best: raise --patience"
     if trainer.budget.steps is not None and counters.step >= trainer.budget.steps:
-        unit, used = ("epoch", config.epochs) if config.epochs else ("step", counters.step)
+        kind, used = ("epoch", config.epochs) if config.epochs else ("step", counters.step)
         return (
-            f"{trainer.out} is complete: its budget is used after {amount(used, unit)}; "
-            f"give a larger --{unit}s to go on"
+            f"{trainer.out} is complete: its budget is used after {amount(used, kind)}; "
+            f"give a larger --{kind}s to go on"
         )
-    used, kept, least = (
-        seconds / 60
-        for seconds in (trainer.budget.seconds(), trainer.budget.end_seconds(), trainer.budget.used_seconds())
-    )
+    budget = trainer.budget
+    used, kept, least = (seconds / 60 for seconds in (budget.seconds(), budget.end_seconds(), budget.used_seconds()))
     return (
         f"{trainer.out} is complete: its budget is used after {used:,.2f} of {amount(config.minutes or 0, 'minute')}, "
         f"as {kept:.2f} are kept back for its end (scoring the whole splits, saving); "
@@ -334,11 +329,12 @@ def _nothing_left(trainer: "Trainer") -> str:
     )
 
 
-def _train(trainer: "Trainer", stop: StopRequest, preview: int, spent: Spent) -> None:
-    machine, out = trainer.checkpointer.machine(trainer.device), as_argument(trainer.out)
+def _train(trainer: "Trainer", stop: StopRequest, preview: int, time_spent: TimeSpent) -> None:
+    """Run the training loop with a bar until its budget or a signal ends it; log the result."""
+    machine, out = trainer.checkpointer.machine(trainer.device), quote_path(trainer.out)
     threads = amount(machine["threads"], "thread")
-    say(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
-    spent.mark("starting")
+    log(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
+    time_spent.mark("starting")
     stop.deferred = True
     try:
         with TrainingBar(trainer, preview) as bar:
@@ -349,10 +345,14 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int, spent: Spent) ->
         if stop and not trainer.counters.complete:
             trainer.save()
     except WriteError as error:
-        kept = trainer.out is not None and (trainer.out / STATE_NAME).exists() and not trainer.checkpointer.replaces
-        advice = f"make room and go on with: chargen train --resume {out}" if kept else "choose another --out"
+        resumable = (
+            trainer.out is not None
+            and (trainer.out / STATE_NAME).exists()
+            and not trainer.checkpointer.replaces
+        )
+        advice = f"make room and go on with: chargen train --resume {out}" if resumable else "choose another --out"
         raise WriteError(f"{error}; {advice}") from error
     if stop and not trainer.counters.complete:
         raise stop.error(f" at step {trainer.counters.step:,}; go on with: chargen train --resume {out}")
-    spent.mark("scoring, saving and previews", trainer.budget.train_seconds)
-    tell_result(trainer, spent.told(60 * (trainer.config.minutes or math.inf)))
+    time_spent.mark("scoring, saving and previews", trainer.budget.train_seconds)
+    log_result(trainer, time_spent.describe(60 * (trainer.config.minutes or math.inf)))
