@@ -30,9 +30,9 @@ from chargen.cli import info
 from chargen.cli.main import COMMANDS, main
 from chargen.cli.options import PATH
 from chargen.cli.report import describe_loss
-from chargen.decoding.choose import WRITING
+from chargen.decoding.choose import WRITING_DEFAULTS
 from chargen.model.language_model import CharModel
-from chargen.sampling.rounding import LINE, WORD
+from chargen.sampling.rounding import MAX_LINE, MAX_WORD
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from chargen.storage.quantize import quantization_of
@@ -556,7 +556,7 @@ def test_a_literal_line_end_is_noted_where_the_model_has_backslashes(run, tmp_pa
 
 def test_a_text_that_nobody_gave_a_length_ends_with_a_line_or_a_word(run, model) -> None:
     text = run("sample", model, "--seed", 1).out
-    assert 500 <= len(text) <= 500 + LINE + WORD
+    assert 500 <= len(text) <= 500 + MAX_LINE + MAX_WORD
     assert text.endswith("\n")
     whole = run("sample", model, "--seed", 1, "--length", 1000).out
     assert text == whole[: whole.index("\n", 499) + 1]
@@ -570,10 +570,10 @@ def test_a_text_that_nobody_gave_a_length_ends_with_a_line_or_a_word(run, model)
 def test_sample_is_cooler_than_a_sampler_and_says_so(run, model) -> None:
     text = run("sample", model, "--seed", 1, "--length", 200).out
     file = read_model(model)
-    assert text == Sampler(file, seed=1, **WRITING).generate(200) != Sampler(file, seed=1).generate(200)
+    assert text == Sampler(file, seed=1, **WRITING_DEFAULTS).generate(200) != Sampler(file, seed=1).generate(200)
     warm = run("sample", model, "--seed", 1, "--length", 200, "--temperature", 1, "--min-p", 0).out
     assert warm == Sampler(file, seed=1).generate(200)
-    assert f"default: {WRITING['temperature']:g}" in " ".join(run("sample", "--help").out.split())
+    assert f"default: {WRITING_DEFAULTS['temperature']:g}" in " ".join(run("sample", "--help").out.split())
     assert "[default: 1; at least 0]" in " ".join(run("fill", "--help").out.split())
 
 
