@@ -167,3 +167,4 @@ def test_a_sorted_list_does_no_harm_without_a_part_cut_from_its_end(tmp_path: Pa
     assert not Corpus.from_files(tmp_path / "x", valid=tmp_path / "x").sorted_lines
     assert not Corpus.from_text("").sorted_lines
     assert not Corpus.from_text("abc" * 999).sorted_lines
+    assert not Corpus.from_text("\n".join(sorted(names(0))), valid_fraction=0.9995).sorted_lines

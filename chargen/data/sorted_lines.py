@@ -34,6 +34,8 @@ def are_sorted(train: NDArray[Any], valid: NDArray[Any], vocabulary: Vocabulary)
     """
     train_lines, valid_lines = (_sample_lines(ids, vocabulary) for ids in (train, valid))
     lines, border = train_lines + valid_lines, len(train_lines)
+    if not (train_lines and valid_lines):
+        return False
     if len(lines) < MIN_LINES or len(set(lines)) < len(lines) / 2 or _are_numbered(lines):
         return False
     return any(

@@ -23,12 +23,12 @@ class ModelConfig:
 
     cell: str = setting("gru", "kind of recurrent layer", choices=tuple(GATES))
     num_layers: int = setting(2, "recurrent layers, one on the other (L)", low=1, high=64)
-    hidden_size: int = setting(256, "units of a layer (H)", low=1, high=65536)
+    hidden_size: int = setting(256, "hidden units of a layer (H)", low=1, high=65536)
     embedding_size: int | None = setting(
         None, "numbers that stand for a character (E): 128, or H where weights are tied", low=1, high=65536
     )
-    dropout: float = setting(0.1, "share of units dropped between layers and on the output", low=0, below=1)
-    input_dropout: float = setting(0.0, "share of units dropped on the input of the first layer", low=0, below=1)
+    dropout: float = setting(0.1, "share of hidden units dropped between layers and on the output", low=0, below=1)
+    input_dropout: float = setting(0.0, "share of numbers dropped on the input of the first layer", low=0, below=1)
     output_dropout: float | None = setting(None, "share dropped on the output, where not as --dropout", low=0, below=1)
     bidirectional: bool = setting(False, "a second stack that reads backward: to write before a text, fill gaps, judge")
     tie_weights: bool = setting(False, "one table for embedding and output layer: best where characters are many")
