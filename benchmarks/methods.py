@@ -339,18 +339,18 @@ class Mogrifier(Changed):
 
     def add(self) -> None:
         config = self.config
-        self.turns = nn.ModuleList()
+        self.scalings = nn.ModuleList()
         for layer in range(config.num_layers):
             sizes = config.hidden_size, config.hidden_size if layer else config.input_size
-            self.turns.append(nn.ModuleList(nn.Linear(*sizes[:: (-1) ** turn]) for turn in range(self.rounds)))
+            self.scalings.append(nn.ModuleList(nn.Linear(*sizes[:: (-1) ** number]) for number in range(self.rounds)))
 
     def layer(self, number: int, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         of_input, of_state, bias_input, bias_state = self.forward_layers[number].parameters()
         outputs = []
         for value in values.unbind(1):
             kept = state
-            for turn, scale in enumerate(self.turns[number]):
-                if turn % 2:
+            for number_of_round, scale in enumerate(self.scalings[number]):
+                if number_of_round % 2:
                     state = 2 * scale(value).sigmoid() * state
                 else:
                     value = 2 * scale(state).sigmoid() * value

@@ -56,7 +56,7 @@ def test_a_method_changes_something_and_carries_its_state(name, plain):
 def test_new_weights_learn():
     parts = {
         "layer norm": "norms", "2 % unknown symbols": "unknown", "learned first state": "start",
-        "Mogrifier, four rounds": "turns",
+        "Mogrifier, four rounds": "scalings",
     }  # fmt: skip
     for name, part in parts.items():
         few, more = trained(METHODS[name], 1).model, trained(METHODS[name], 8).model
@@ -95,8 +95,8 @@ def test_the_scan_is_the_formula_and_its_gradient():
 def test_a_mogrifier_that_scales_by_one_is_a_gru():
     trainer = trained(METHODS["Mogrifier, four rounds"], 1)
     with torch.no_grad():
-        for turn in trainer.model.turns.parameters():
-            turn.zero_()
+        for weight in trainer.model.scalings.parameters():
+            weight.zero_()
         ids, model = torch.arange(24)[None] % 20, CharModel(trainer.model_config, trainer.model.vocabulary_size, 0)
         for name, weight in model.named_parameters():
             weight.copy_(trainer.model.get_parameter(name))
