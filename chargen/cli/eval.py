@@ -8,30 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from chargen.cli.bars import Bar
 from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.report import find_unknown_characters
 from chargen.cli.terminal import log, log_compiling
 from chargen.cli.texts import log_text_report, read_like_training_text, text_options
-from chargen.data.corpus import CorpusConfig, split
 from chargen.data.corpus_cache import ROLES
 from chargen.data.reading import ReadingReport, find_sources
 from chargen.data.vocabulary import Vocabulary
-from chargen.errors import ModelFileError, SettingError, amount
+from chargen.errors import SettingError, amount
+from chargen.evaluation.parts import choose_tuning_text, cut_part
 from chargen.model.config import DIRECTIONS, need_two_ways
-from chargen.storage.model_file import ModelFile, build_model, read_model
+from chargen.storage.model_file import build_model, read_model
 
 if TYPE_CHECKING:
     from chargen.evaluation.dynamic import DynamicEvaluator
     from chargen.evaluation.loss import Evaluation, Loss
     from chargen.model.language_model import CharModel
-
-TAIL = 10_000
-"""Characters of tuning text on which the rates of dynamic evaluation are chosen."""
-PIECE = 500
-"""Characters in a row that two texts have in common only where one was taken from the other."""
 
 
 @click.command("eval", cls=GroupedCommand, short_help="Score a text with a model.")
@@ -78,9 +72,9 @@ def command(
         raise SettingError("--tune says what --dynamic chooses its rates on: give both")
     report = ReadingReport()
     full_text = read_like_training_text(find_sources(sources)[0], file, encoding, errors, report)
-    text = _cut_part(full_text, part, file)
+    text = cut_part(full_text, part, file)
     given_tuning = read_like_training_text(find_sources(tune)[0], file, encoding, errors)
-    tuning = _choose_tuning_text(full_text, text, part, file, given_tuning) if dynamic else ""
+    tuning = choose_tuning_text(full_text, text, part, file, given_tuning) if dynamic else ""
     from chargen.evaluation.loss import evaluate
     from chargen.model.device import pick_device, pick_precision
 
@@ -144,25 +138,6 @@ def _print_figures(result: "Evaluation", figures: dict[str, Any], name: str) -> 
         log(f"note: {amount(result.folded, 'rare character')} charged for a share of the unknown symbol")
 
 
-def _choose_tuning_text(full_text: str, text: str, part: str, file: ModelFile, given_tuning: str) -> str:
-    """Choose the text for the rates of dynamic evaluation: none that is scored, which is `text`."""
-    if not given_tuning and part in ("all", "train"):
-        raise SettingError(
-            "--dynamic chooses its rates on other text than it scores: score --part valid or test of the text that "
-            "MODEL was trained on, or give --tune SOURCE"
-        )
-    if given_tuning and _texts_overlap(given_tuning, text):
-        raise SettingError("--tune is part of the text that is scored, or holds it: choose rates on other text", "tune")
-    return (given_tuning or _cut_part(full_text, "train", file))[-TAIL:]
-
-
-def _texts_overlap(tuning: str, text: str) -> bool:
-    """Tell whether one text holds the other, or the scored text a piece of the tuning text's tail."""
-    tail = tuning[-TAIL:]
-    pieces = (tail[start : start + PIECE] for start in range(0, len(tail) - PIECE + 1, PIECE))
-    return text in tuning or tuning in text or any(piece in text for piece in pieces)
-
-
 def _new_dynamic_evaluator(
     model: "CharModel", vocabulary: Vocabulary, tuning: str, precision: str, direction: str
 ) -> "DynamicEvaluator":
@@ -181,23 +156,3 @@ def _losses_with_bar(evaluator: "DynamicEvaluator", total: int, ids: Any) -> Ite
         for loss in evaluator.losses(ids):
             bar.update(loss.characters)
             yield loss
-
-
-def _cut_part(text: str, part: str, file: ModelFile) -> str:
-    """Cut the part of a text that has this name in training."""
-    if part == "all":
-        return text
-    settings = file.training.get("settings", {})
-    if not isinstance(settings, dict) or not {"valid_fraction", "test_fraction"} <= settings.keys():
-        raise SettingError("this model does not say how its text was cut: score a text of its own with --part all")
-    if part != "train" and settings[f"{part}_fraction"] == 0:
-        raise SettingError(f"no {part} part was cut from the text of this model: score a text with --part all")
-    try:
-        config = CorpusConfig(valid_fraction=settings["valid_fraction"], test_fraction=settings["test_fraction"])
-    except SettingError as error:
-        raise ModelFileError(f"this model says wrongly how its text was cut: {error}") from error
-    if file.vocabulary.byte_mode:
-        ids = split(file.vocabulary.encode(text), config, True)[ROLES.index(part)]
-        return file.vocabulary.decode(ids)
-    positions = split(np.arange(len(text)), config, False)[ROLES.index(part)]
-    return text[positions[0] : positions[-1] + 1] if len(positions) else ""

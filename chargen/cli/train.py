@@ -346,9 +346,7 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int, time_spent: Time
             trainer.save()
     except WriteError as error:
         resumable = (
-            trainer.out is not None
-            and (trainer.out / STATE_NAME).exists()
-            and not trainer.checkpointer.replaces
+            trainer.out is not None and (trainer.out / STATE_NAME).exists() and not trainer.checkpointer.replaces
         )
         advice = f"make room and go on with: chargen train --resume {out}" if resumable else "choose another --out"
         raise WriteError(f"{error}; {advice}") from error

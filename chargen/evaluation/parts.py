@@ -1,0 +1,73 @@
+"""Which part of a text is scored, and on which other text the rates of dynamic evaluation are chosen."""
+
+import numpy as np
+
+from chargen.data.corpus import CorpusConfig, split
+from chargen.data.corpus_cache import ROLES
+from chargen.errors import ModelFileError, SettingError
+from chargen.storage.model_file import ModelFile
+
+TAIL = 10_000
+"""Characters of tuning text on which the rates of dynamic evaluation are chosen."""
+PIECE = 500
+"""Characters in a row that two texts have in common only where one was taken from the other."""
+
+
+def cut_part(text: str, part: str, file: ModelFile) -> str:
+    """Cut the part of a text that has this name in training.
+
+    Args:
+        text: the whole.
+        part: "all", "train", "valid" or "test".
+        file: of the model, which says how its text was cut.
+
+    Raises:
+        SettingError: where there is no such part, or the file says nothing.
+        ModelFileError: where the file says it wrongly.
+    """
+    if part == "all":
+        return text
+    settings = file.training.get("settings", {})
+    if not isinstance(settings, dict) or not {"valid_fraction", "test_fraction"} <= settings.keys():
+        raise SettingError("this model does not say how its text was cut: score a text of its own with --part all")
+    if part != "train" and settings[f"{part}_fraction"] == 0:
+        raise SettingError(f"no {part} part was cut from the text of this model: score a text with --part all")
+    try:
+        config = CorpusConfig(valid_fraction=settings["valid_fraction"], test_fraction=settings["test_fraction"])
+    except SettingError as error:
+        raise ModelFileError(f"this model says wrongly how its text was cut: {error}") from error
+    if file.vocabulary.byte_mode:
+        ids = split(file.vocabulary.encode(text), config, True)[ROLES.index(part)]
+        return file.vocabulary.decode(ids)
+    positions = split(np.arange(len(text)), config, False)[ROLES.index(part)]
+    return text[positions[0] : positions[-1] + 1] if len(positions) else ""
+
+
+def choose_tuning_text(full_text: str, text: str, part: str, file: ModelFile, given_tuning: str) -> str:
+    """Choose the text for the rates of dynamic evaluation: the end of one that is not scored.
+
+    Args:
+        full_text: from which the scored text was cut.
+        text: the scored one.
+        part: which that is.
+        file: of the model.
+        given_tuning: the text that was given for it; empty where none was.
+
+    Raises:
+        SettingError: where there is no other text than the scored one.
+    """
+    if not given_tuning and part in ("all", "train"):
+        raise SettingError(
+            "--dynamic chooses its rates on other text than it scores: score --part valid or test of the text that "
+            "MODEL was trained on, or give --tune SOURCE"
+        )
+    if given_tuning and _texts_overlap(given_tuning, text):
+        raise SettingError("--tune is part of the text that is scored, or holds it: choose rates on other text", "tune")
+    return (given_tuning or cut_part(full_text, "train", file))[-TAIL:]
+
+
+def _texts_overlap(tuning: str, text: str) -> bool:
+    """Tell whether one text holds the other, or the scored text a piece of the tuning text's tail."""
+    tail = tuning[-TAIL:]
+    pieces = (tail[start : start + PIECE] for start in range(0, len(tail) - PIECE + 1, PIECE))
+    return text in tuning or tuning in text or any(piece in text for piece in pieces)
