@@ -20,7 +20,7 @@ import torch
 from benchmarks.common import CELLS, machine
 from chargen import Corpus, ModelConfig, TrainConfig, Trainer
 from chargen.model.device import autocast
-from chargen.model.loss import costs
+from chargen.model.loss import nats_per_target
 
 POLICIES: dict[str, dict[str, Any]] = {
     "carried": {"state_reset": 0.05},
@@ -100,7 +100,8 @@ def mean_cost(trainer: Trainer, windows: np.ndarray, skipped: int = 0) -> float:
         ids = torch.from_numpy(part)
         with autocast(trainer.precision, trainer.device):
             values, _ = trainer.model.read(ids[:, :-1])
-            total += costs(values[:, skipped:], trainer.model.output, ids[:, skipped + 1 :]).double().sum().item()
+            nats = nats_per_target(values[:, skipped:], trainer.model.output, ids[:, skipped + 1 :])
+            total += nats.double().sum().item()
     return total / (len(windows) * (windows.shape[1] - 1 - skipped))
 
 

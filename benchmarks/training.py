@@ -24,7 +24,7 @@ PRECISION = pick_precision("auto", torch.device("cpu"))
 KINDS = ("plain", "autocast", "chargen")
 CLOZE_EVERY = 7
 """Every so many steps the cloze layer learns."""
-OWN_LAYERS = {"core": ("_Lstm", "_LstmBackward", "_Gru", "_GruBackward"), "dropout": ("_Drop", "_DropBackward")}
+OWN_LAYERS = {"core": ("_Layer", "_LayerBackward"), "dropout": ("_Drop", "_DropBackward")}
 """Names of chargen's compiled layers in torch's profiler."""
 
 

@@ -28,7 +28,7 @@ class Purpose(enum.IntEnum):
     WINDOW = 2
     DROPOUT = 3
     SAMPLE = 4
-    FRESH = 5
+    RESET = 5
     CLOZE = 6
     FILL = 7
     CHECK = 8

@@ -44,7 +44,7 @@ from chargen.model import dropout, layers, loss
 from chargen.model.cloze import Cloze
 from chargen.model.dropout import DropoutKey, drop
 from chargen.model.layers import detach, new_layer, reset_rows, run_embedded, run_layer, zero_state
-from chargen.model.loss import costs, cross_entropy
+from chargen.model.loss import cross_entropy, nats_per_target
 from chargen.rng import Purpose, generator_seed, uniform
 from chargen.storage.model_file import build_model
 from chargen.storage.quantize import quantize
@@ -394,7 +394,7 @@ class Calls:
 
         targets = torch.from_numpy(self.ids(rows, 3))
         arguments = {"values": self.floats(rows, 3, 12), "output": output, "targets": targets}
-        return Call(costs, arguments, reference, 0.1)
+        return Call(nats_per_target, arguments, reference, 0.1)
 
     def drop(self) -> Call:
         arguments = {"values": self.floats(self.rows(), 3, 12), "rate": 0.5, "noise": DropoutKey(1, 2), "layer": 1}

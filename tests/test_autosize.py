@@ -24,8 +24,8 @@ from chargen.training.autosize import (
     SIZES,
     STEEPNESS,
     Speed,
-    choose,
     choose_dropout,
+    choose_sizes,
     choose_weight_decay,
     count_weights,
     fit_minibatch,
@@ -43,7 +43,8 @@ def chosen(
     text=1_000_000, minutes=3.0, seconds=SECONDS, model=None, vocabulary=65, preset=None, unit="character", **training
 ):
     budget = {} if {"steps", "epochs"} & training.keys() else {"minutes": minutes}
-    return choose(text, vocabulary, model or {}, budget | training, unit=unit, preset=preset, speed=Speed(seconds))
+    speed = Speed(seconds)
+    return choose_sizes(text, vocabulary, model or {}, budget | training, unit=unit, preset=preset, speed=speed)
 
 
 def test_a_small_a_usual_and_a_large_text_each_get_something_sensible():
@@ -94,7 +95,7 @@ def test_steps_and_epochs_need_no_clock(budget):
 def test_what_is_given_stays():
     model = {"cell": "lstm", "num_layers": 3, "hidden_size": 100, "dropout": 0.0, "embedding_size": 10}
     training = {"batch_size": 7, "seq_length": 9, "lr": 0.1, "minutes": 2.0, "weight_decay": 0.2}
-    found = choose(10_000, 50, model, training)
+    found = choose_sizes(10_000, 50, model, training)
     assert found.model == ModelConfig(**model)
     assert found.training == TrainConfig(**training)
     assert found.reasons == ()
@@ -131,7 +132,7 @@ def test_a_small_text_is_read_more_often_since_that_makes_few_steps(text):
 @pytest.mark.parametrize("text", [50_000, 300_000, 10**6, 10**8])
 @pytest.mark.parametrize("budget", [{"minutes": 1.0}, {"minutes": 10.0}, {"epochs": 0.5}, {"epochs": 30.0}])
 def test_windows_are_as_long_as_a_budget_of_enough_steps_allows(vocabulary, text, budget):
-    found = choose(text, vocabulary, {}, budget, speed=Speed(SECONDS))
+    found = choose_sizes(text, vocabulary, {}, budget, speed=Speed(SECONDS))
     wanted = min(3_000, max(1_500, 3 * vocabulary))
     epochs = autosize.reachable_ids(found.model, TrainConfig(**budget), text, vocabulary, Speed(SECONDS)) / text
     ids = text * (min(epochs, MAX_EPOCHS) if "minutes" in budget else epochs)
@@ -145,16 +146,17 @@ def test_windows_are_as_long_as_a_budget_of_enough_steps_allows(vocabulary, text
 def test_a_japanese_novel_in_three_minutes_gets_short_windows():
     """328,721 characters, 3,041 different, on a machine that makes 718 steps of 32 x 128 in that time."""
     seconds = 180 * autosize.TRAINING_SHARE / (718 * 32 * 128)
-    found = choose(295_849, 3_041, {"hidden_size": 256}, {"minutes": 3.0}, speed=Speed(seconds))
+    found = choose_sizes(295_849, 3_041, {"hidden_size": 256}, {"minutes": 3.0}, speed=Speed(seconds))
     assert (found.training.batch_size, found.training.seq_length) == (32, 32)
     assert (
-        choose(10**6, 65, {"hidden_size": 256}, {"minutes": 3.0}, speed=Speed(seconds / 3)).training.seq_length == 128
+        choose_sizes(10**6, 65, {"hidden_size": 256}, {"minutes": 3}, speed=Speed(seconds / 3)).training.seq_length
+        == 128
     )
 
 
 @pytest.mark.parametrize("given_", [{"seq_length": 128}, {"batch_size": 32}, {"steps": 100}])
 def test_windows_that_are_given_and_steps_that_are_given_stay(given_):
-    found = choose(60_000, 3_000, {}, {"epochs": 1.0} | given_ if "steps" not in given_ else given_)
+    found = choose_sizes(60_000, 3_000, {}, {"epochs": 1.0} | given_ if "steps" not in given_ else given_)
     assert found.training.seq_length == 128
 
 
@@ -163,10 +165,10 @@ def test_a_budget_that_was_counted_is_not_cut():
         found = chosen(minutes=60, seconds=math.nan, **budget)
         assert found.training.minutes is None
         assert {name: getattr(found.training, name) for name in budget} == budget
-        both = choose(10**6, 65, {}, budget | {"minutes": 3.0}, speed=Speed(SECONDS))
+        both = choose_sizes(10**6, 65, {}, budget | {"minutes": 3.0}, speed=Speed(SECONDS))
         assert {name: getattr(both.training, name) for name in budget} == budget
         assert both.model == chosen(minutes=3).model, "the clock ends it first"
-    fewer = choose(10**6, 65, {}, {"steps": 100, "minutes": 3.0}, speed=Speed(SECONDS))
+    fewer = choose_sizes(10**6, 65, {}, {"steps": 100, "minutes": 3.0}, speed=Speed(SECONDS))
     assert fewer.model == chosen(steps=100, seconds=math.nan).model, "the count ends it first"
     untimed = chosen(model={"hidden_size": 512, "dropout": 0.0}, weight_decay=0.0, minutes=1e6, seconds=math.nan)
     assert untimed.training.epochs is None
@@ -207,10 +209,10 @@ def test_the_last_line_says_how_many_steps_there_will_be(text, minutes, given_tr
 
 
 def test_steps_that_are_given_are_exact_and_no_speed_gives_no_steps():
-    assert choose(10**6, 65, {}, {"steps": 1_234}).reasons[-1].endswith("; 1,234 steps")
-    assert choose(10**6, 65, {}, {"steps": 1}).reasons[-1].endswith("; 1 step")
-    assert choose(4_096_000, 65, {}, {"epochs": 2.5}).reasons[-1].endswith("; some 2,500 steps")
-    untimed = choose(10**6, 65, {"hidden_size": 64, "dropout": 0.0}, {"minutes": 3.0, "weight_decay": 0.0})
+    assert choose_sizes(10**6, 65, {}, {"steps": 1_234}).reasons[-1].endswith("; 1,234 steps")
+    assert choose_sizes(10**6, 65, {}, {"steps": 1}).reasons[-1].endswith("; 1 step")
+    assert choose_sizes(4_096_000, 65, {}, {"epochs": 2.5}).reasons[-1].endswith("; some 2,500 steps")
+    untimed = choose_sizes(10**6, 65, {"hidden_size": 64, "dropout": 0.0}, {"minutes": 3.0, "weight_decay": 0.0})
     assert not any("steps" in reason for reason in untimed.reasons)
 
 
@@ -310,7 +312,7 @@ def test_timing_the_reference_takes_little_of_the_time_on_a_slow_machine(monkeyp
 
 def test_the_steeper_the_smaller():
     sizes = [
-        choose(10**7, 65, {}, {"minutes": 60.0}, speed=Speed(4e-5, steepness)).model.hidden_size
+        choose_sizes(10**7, 65, {}, {"minutes": 60.0}, speed=Speed(4e-5, steepness)).model.hidden_size
         for steepness in (0.75, 0.87, 1.2)
     ]
     assert sizes == sorted(sizes, reverse=True)
@@ -383,7 +385,7 @@ def test_a_resumed_run_keeps_what_was_chosen(run):
 def test_a_run_that_was_cut_says_so_and_can_be_given_more(run, monkeypatch):
     monkeypatch.setattr(train, "time_reference", lambda *given: Speed(1e-7))
     size = "--hidden-size", 8, "--seq-length", 8, "--batch-size", 1
-    monkeypatch.setattr(autosize, "PASSES", 2)
+    monkeypatch.setattr(autosize, "MAX_EPOCHS", 2)
     monkeypatch.setattr(autosize, "FEWEST_STEPS", 3)
     monkeypatch.setattr(autosize, "STEPS_FOR_EACH", 0)
     code, told = run("text.txt", "--minutes", 60, *size, "--out", "run")
@@ -399,7 +401,7 @@ def test_a_run_that_was_cut_says_so_and_can_be_given_more(run, monkeypatch):
 
 @pytest.mark.parametrize(("text", "words"), [(10**8, "3.3 % of the text will be read"), (10**6, "be read 3.3 times")])
 def test_a_text_too_long_for_the_budget_is_read_in_part(text, words):
-    found = choose(text, 65, {"hidden_size": 128}, {"steps": 800}, speed=Speed())
+    found = choose_sizes(text, 65, {"hidden_size": 128}, {"steps": 800}, speed=Speed())
     assert any(words in reason for reason in found.reasons), found.reasons
 
 

@@ -157,7 +157,7 @@ def test_rows_are_reset_whichever_process_has_them(first: int, rows: int, seed: 
     drawn = [draw_resets(0.5, seed, step, rows, 7, direction).tolist() for rows in (range(7), part)]
     assert drawn[1] == drawn[0][part.start : part.stop]
     index = np.arange(7) + (7 if direction == "backward" else 0)
-    assert drawn[0] == (uniform(seed, index, step, Purpose.FRESH) < 0.5).tolist()
+    assert drawn[0] == (uniform(seed, index, step, Purpose.RESET) < 0.5).tolist()
 
 
 @pytest.mark.parametrize("kind", [ConsecutiveBatches, RandomBatches])

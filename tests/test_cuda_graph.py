@@ -31,7 +31,7 @@ def run_of(shape, settings, folder, captured, stop=None):
     """A run that gives its device sixteen steps at a time, resumed where `stop` says so."""
 
     def prepared(trainer):
-        trainer.ahead = 16
+        trainer.max_pending = 16
         trainer.train_step.on_device = True
         if captured:
             trainer.train_step = Replayed(trainer.train_step, trainer.device)
@@ -71,7 +71,7 @@ def test_steps_of_the_cloze_layer_are_taken_beside_the_graph(tmp_path):
 @pytest.mark.usefixtures("plain_dropout")
 def test_what_a_graph_reads_and_writes_stays_where_it_is():
     trainer = Trainer(corpus(), model("lstm", 2), config(steps=12))
-    trainer.ahead, trainer.train_step.on_device = 16, True
+    trainer.max_pending, trainer.train_step.on_device = 16, True
     captured = trainer.train_step = Replayed(trainer.train_step, trainer.device)
 
     def places():
@@ -89,7 +89,7 @@ def test_what_a_graph_reads_and_writes_stays_where_it_is():
 
 def test_steps_under_way_are_counted_before_a_save(tmp_path):
     trainer = Trainer(corpus(), model("gru", 1), config(steps=20, save_minutes=1e-9), tmp_path)
-    trainer.ahead, trainer.train_step.on_device = 16, True
+    trainer.max_pending, trainer.train_step.on_device = 16, True
     next(progress for progress in trainer.run() if progress.step == 5)
     counted = read_run_state(tmp_path).progress
     assert counted["step"] == counted["applied"] == 5

@@ -153,7 +153,7 @@ def test_every_precision_learns(cell: str, precision: str) -> None:
 @pytest.mark.parametrize("captured", [True, False])
 def test_a_step_that_is_not_finite_never_happened(captured: bool) -> None:
     trainer = Trainer(corpus(), model("gru", 1), config(device=NAME, steps=9))
-    trainer.ahead = 16
+    trainer.max_pending = 16
     if NAME == "cpu":
         trainer.train_step.on_device = True
     elif not captured:

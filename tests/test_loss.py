@@ -12,7 +12,7 @@ from torch.nn import functional
 from chargen.errors import ArgumentError
 from chargen.kernels import threads
 from chargen.model import loss
-from chargen.model.loss import costs, cross_entropy
+from chargen.model.loss import cross_entropy, nats_per_target
 
 
 def layer(inputs, size):
@@ -76,11 +76,11 @@ def test_costs_are_each_characters():
     expected = functional.cross_entropy(output(values), targets, reduction="none")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(loss.BLOCK, "cpu", 30)
-        nats = costs(values, output, targets)
+        nats = nats_per_target(values, output, targets)
         torch.testing.assert_close(nats, expected.detach(), atol=1e-6, rtol=1e-6)
         with torch.inference_mode():
             torch.testing.assert_close(cross_entropy(values, output, targets), expected.mean(), atol=1e-6, rtol=1e-6)
-    assert costs(values[:0], output, targets[:0]).shape == (0,)
+    assert nats_per_target(values[:0], output, targets[:0]).shape == (0,)
 
 
 def test_no_gradient_enters_what_is_fixed():
@@ -117,7 +117,7 @@ def test_only_a_block_of_logits_is_alive(monkeypatch):
     monkeypatch.setattr(loss, "_blocks", watched)
     values, output = torch.randn(500, 4, requires_grad=True), layer(4, 90)
     cross_entropy(values, output, torch.zeros(500, dtype=torch.long)).backward()
-    costs(values, output, torch.zeros(500, dtype=torch.long))
+    nats_per_target(values, output, torch.zeros(500, dtype=torch.long))
     assert max(sizes) <= 1000
     assert sum(sizes) == 2 * 500 * 90
     assert min(sizes) > 0
@@ -233,7 +233,7 @@ def every_path(values, output, targets, fixed=None):
     yield lambda: cross_entropy(values, output, targets, fixed)
     yield plainly
     yield without_gradients
-    yield lambda: costs(values, output, targets, fixed)
+    yield lambda: nats_per_target(values, output, targets, fixed)
 
 
 @pytest.mark.parametrize("rows", [2, 40])

@@ -21,7 +21,7 @@ from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
 from chargen.storage.model_file import build_model, read_model
 from chargen.storage.quantize import as_float32, quantize
-from chargen.training.autosize import MANY_CHARACTERS, choose
+from chargen.training.autosize import MANY_CHARACTERS, choose_sizes
 
 KINDS = [(cell, both) for cell in ("lstm", "gru") for both in (False, True)]
 TEXT = "A tale of two tables, told by one: the table that reads is the table that writes. " * 40
@@ -130,17 +130,17 @@ def test_a_size_that_is_not_the_tables_is_refused() -> None:
 
 def test_many_different_characters_tie_the_weights() -> None:
     def chosen(vocabulary: int, **model: object) -> ModelConfig:
-        return choose(1_000_000, vocabulary, model, {"steps": 1000}).model
+        return choose_sizes(1_000_000, vocabulary, model, {"steps": 1000}).model
 
     assert chosen(MANY_CHARACTERS).tie_weights
     assert not chosen(MANY_CHARACTERS - 1).tie_weights
     assert chosen(65, tie_weights=True).tie_weights
     assert not chosen(MANY_CHARACTERS, tie_weights=False).tie_weights
     assert not chosen(MANY_CHARACTERS, embedding_size=30).tie_weights
-    reasons = choose(1_000_000, 8753, {}, {"steps": 1000}).reasons
+    reasons = choose_sizes(1_000_000, 8753, {}, {"steps": 1000}).reasons
     assert len(reasons) == 3
     assert "tied weights: 8,753 different characters" in reasons[0]
-    assert "tied" not in "".join(choose(1_000_000, 8753, {"tie_weights": True}, {"steps": 1000}).reasons)
+    assert "tied" not in "".join(choose_sizes(1_000_000, 8753, {"tie_weights": True}, {"steps": 1000}).reasons)
 
 
 def run(arguments: list[str]) -> object:

@@ -398,17 +398,17 @@ def test_steps_that_are_counted_later_are_the_same_steps(
 ) -> None:
     """As on a GPU, which is given more steps before it says how the first ones went."""
     small = ModelConfig(cell=cell, num_layers=2, hidden_size=8, embedding_size=4, bidirectional=cell == "gru")
-    plain = TrainStep._add_gradient
+    plain = TrainStep._backward_and_clip
 
     def spoiled(self: TrainStep, state: TrainState, loss: torch.Tensor, name: str) -> torch.Tensor:
         spoils = state.step in broken and name == "forward"
         return plain(self, state, loss * math.nan if spoils else loss, name)
 
-    monkeypatch.setattr(TrainStep, "_add_gradient", spoiled)
+    monkeypatch.setattr(TrainStep, "_backward_and_clip", spoiled)
     found = {}
     for ahead in (1, 4):
         trainer = Trainer(corpus(), small, config(steps=19, eval_every=6, log_every=7), tmp_path / str(ahead))
-        trainer.ahead, trainer.train_step.on_device = ahead, ahead > 1
+        trainer.max_pending, trainer.train_step.on_device = ahead, ahead > 1
         outstanding = 0
         for _ in trainer.run():
             outstanding = max(outstanding, len(trainer.pending))
@@ -424,7 +424,7 @@ def test_steps_that_are_counted_later_are_the_same_steps(
 
 def test_three_broken_steps_stop_a_run_that_counts_later_too() -> None:
     trainer = Trainer(corpus(), SMALL, config(steps=50))
-    trainer.ahead, trainer.train_step.on_device = 8, True
+    trainer.max_pending, trainer.train_step.on_device = 8, True
     with torch.no_grad():
         trainer.model.output.bias[0] = math.nan
     with pytest.raises(Diverged, match="3 times in a row"):
@@ -434,7 +434,7 @@ def test_three_broken_steps_stop_a_run_that_counts_later_too() -> None:
 
 def test_a_step_that_is_counted_later_asks_the_host_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(corpus(), SMALL, config(steps=50))
-    trainer.ahead, trainer.train_step.on_device = 100, True
+    trainer.max_pending, trainer.train_step.on_device = 100, True
     run = trainer.run()
     next(run)
     # What the CPU alone asks: whether a gradient is one.

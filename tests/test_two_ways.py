@@ -557,7 +557,7 @@ def test_each_direction_carries_its_own_state_and_some_of_its_rows_begin_afresh(
     assert list(trainer.state.hidden) == ["forward", "backward"]
     for direction, first in (("forward", 0), ("backward", 64)):
         state = carried(trainer, direction, 1)
-        kept = uniform(0, np.arange(first, first + 64), 1, Purpose.FRESH) >= 0.25
+        kept = uniform(0, np.arange(first, first + 64), 1, Purpose.RESET) >= 0.25
         assert 0 < kept.sum() < 64
         for layer, before in zip(state, trainer.state.hidden[direction], strict=True):
             assert not layer.requires_grad
@@ -591,7 +591,7 @@ def test_two_processes_that_share_the_rows_have_the_gradient_of_one(batching):
         for direction, batch in batches.items():
             trainer.state.hidden[direction] = (state[rows.start : rows.stop],) * SMALL.num_layers
             assert len(batch.inputs) == len(rows)
-        step.gradients(trainer.state, step.minibatches(trainer.state, batches), step.key(trainer.state))
+        step.gradients(trainer.state, step.minibatches(trainer.state, batches), step.dropout_key(trainer.state))
         weights = [weight for direction in DIRECTIONS for weight in trainer.state.weights[direction]]
         gradients.append(torch.cat([weight.grad.flatten() for weight in weights]))
     whole, third, rest = gradients

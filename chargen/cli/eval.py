@@ -19,7 +19,7 @@ from chargen.data.reading import ReadingReport, find_sources
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import SettingError, amount
 from chargen.evaluation.parts import choose_tuning_text, cut_part
-from chargen.model.config import DIRECTIONS, need_two_ways
+from chargen.model.config import DIRECTIONS, require_bidirectional
 from chargen.storage.model_file import build_model, read_model
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def command(
     """
     file = read_model(model)
     if direction == "backward":
-        need_two_ways(file.config, "--direction backward")
+        require_bidirectional(file.config, "--direction backward")
     if tune and not dynamic:
         raise SettingError("--tune says what --dynamic chooses its rates on: give both")
     report = ReadingReport()

@@ -24,7 +24,7 @@ from chargen.cli.texts import read_like_training_text, text_options
 from chargen.data.reading import clean, find_sources
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import ChargenError, SettingError
-from chargen.model.config import need_two_ways
+from chargen.model.config import require_bidirectional
 from chargen.rng import MAX_SEED
 from chargen.sampling.rounding import DEFAULT_LENGTH
 from chargen.sampling.sample import Character, Sample
@@ -115,7 +115,7 @@ def command(
     if prime_file is not None:
         text = read_like_training_text(find_sources([prime_file])[0], file, encoding, errors)
     if reverse:
-        need_two_ways(file.config, "--reverse")
+        require_bidirectional(file.config, "--reverse")
     direction = "backward" if reverse else "forward"
     if adapt:
         if not text:

@@ -18,7 +18,7 @@ from chargen.data.reading import ReadingReport, Source, clean, find_sources
 from chargen.errors import DataError, SettingError, amount
 from chargen.evaluation.per_character import JUDGES, CharacterScore, Scores, escape_byte, quote
 from chargen.evaluation.per_character import score as score_text
-from chargen.model.config import need_two_ways
+from chargen.model.config import require_bidirectional
 from chargen.storage.model_file import read_model
 
 
@@ -66,7 +66,7 @@ def command(
         raise SettingError("what to judge? Give a SOURCE, or words with --text")
     file = read_model(model)
     if by in ("cloze", "backward"):
-        need_two_ways(file.config, f"{by} scoring")
+        require_bidirectional(file.config, f"{by} scoring")
     report = ReadingReport()
     if text is None:
         text = read_like_training_text(_find_text(sources), file, encoding, errors, report)

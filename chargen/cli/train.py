@@ -35,7 +35,7 @@ from chargen.storage.model_file import ModelFile, read_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import can_be_resumed
 from chargen.suggestions import similar_path
-from chargen.training.autosize import PRESETS, SMALL_TEXT, Sizes, Speed, choose, time_reference
+from chargen.training.autosize import PRESETS, SMALL_TEXT, Sizes, Speed, choose_sizes, time_reference
 from chargen.training.config import TrainConfig
 from chargen.training.memory import keep_memory
 from chargen.training.run_folder import check_free, recover
@@ -236,12 +236,13 @@ def _choose_sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any
     timed = open_settings and ("minutes" in training or not {"steps", "epochs"} & training.keys())
     if timed:
         speed = time_reference(size, training)
-    sizes = choose(length, size, model, training, unit=unit, preset=preset, speed=speed)
+    sizes = choose_sizes(length, size, model, training, unit=unit, preset=preset, speed=speed)
     shape = {name: getattr(sizes.training, name) for name in ("batch_size", "seq_length")}
     if timed and shape["seq_length"] < training.get("seq_length", TrainConfig().seq_length):
         # Shorter windows take more time for each character, so the speed is measured again.
         training = training | shape
-        sizes = choose(length, size, model, training, unit=unit, preset=preset, speed=time_reference(size, training))
+        speed = time_reference(size, training)
+        sizes = choose_sizes(length, size, model, training, unit=unit, preset=preset, speed=speed)
     for number, reason in enumerate(sizes.reasons):
         log(f"{'' if number else 'chosen':9}{reason}")
     return sizes

@@ -182,7 +182,7 @@ def draw_resets(
         (len(rows),), True where a row is reset.
     """
     index = np.array(rows, np.int64) + batch_size * (direction == "backward")
-    return uniform(seed, index, step, Purpose.FRESH) < share
+    return uniform(seed, index, step, Purpose.RESET) < share
 
 
 class BackwardBatches:

@@ -31,7 +31,8 @@ class CompiledStepper(Stepper):
     """The model's equations, compiled; logits agree with those of NumpyStepper to 1e-5.
 
     An output is summed in one order whatever the number of rows, so text does not depend on the rows beside it. Rows
-    are shared out among threads, each for a whole chunk, so threads never wait for each other within it.
+    are shared out among threads, each for a whole chunk; the hidden units of a single row of a large model are shared
+    among threads that meet at a barrier.
 
     Args:
         config: the model's shape.

@@ -16,7 +16,7 @@ from chargen.data.vocabulary import Vocabulary
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, DataError, amount
 from chargen.model.device import autocast, pick_device
 from chargen.model.language_model import CharModel
-from chargen.model.loss import costs
+from chargen.model.loss import nats_per_target
 from chargen.settings import check_int, check_text
 from chargen.storage.model_file import ModelFile, as_model_file, build_model, check_vocabulary
 
@@ -103,7 +103,7 @@ def loss_windows(
         with torch.inference_mode(), autocast(precision, model.device):
             values, state = model.read(inputs, state, direction=direction)
             mask = is_scored.to(model.device)
-            nats_per_id = costs(values[mask], model.output, targets.to(model.device)[mask])
+            nats_per_id = nats_per_target(values[mask], model.output, targets.to(model.device)[mask])
         scored_ids = targets[is_scored].numpy()
         nats = float(nats_per_id.cpu().double().sum())
         if vocabulary is None:

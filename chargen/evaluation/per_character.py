@@ -14,7 +14,7 @@ from chargen.data.reading import clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import log_softmax
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, DataError, SettingError, amount
-from chargen.model.config import need_two_ways
+from chargen.model.config import require_bidirectional
 from chargen.settings import check_int, check_text
 from chargen.storage.model_file import ModelFile, as_model_file, build_model
 
@@ -190,7 +190,7 @@ def score(
     if not 0 <= threshold <= 1:
         raise SettingError(f"threshold is {threshold!r}: it must be 0 to 1", "threshold")
     if by != "forward":
-        need_two_ways(model.config, f"{by} scoring")
+        require_bidirectional(model.config, f"{by} scoring")
     vocabulary, text = model.vocabulary, clean(text, model.reading)
     unknown = unknown or ("skip" if vocabulary.unknown_id is None else "replace")
     ids = vocabulary.encode(text, unknown).astype(np.int64)

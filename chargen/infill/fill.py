@@ -23,7 +23,7 @@ from chargen.infill.enumeration import can_enumerate, enumerate_gaps
 from chargen.infill.lookahead import CONTEXT, Lookahead
 from chargen.infill.particles import effective_sample_size, run_smc
 from chargen.infill.prefixes import NO_GAP_ALLOWED, Grower, Prefixes
-from chargen.model.config import need_two_ways
+from chargen.model.config import require_bidirectional
 from chargen.rng import MAX_SEED, Purpose, generator_seed, uniform
 from chargen.sampling.constraints import fit_config
 from chargen.settings import check_int, make_settings
@@ -129,7 +129,7 @@ class Filler:
         **settings: Any,
     ) -> None:
         model = as_model_file(model, vocabulary)
-        need_two_ways(model.config, "filling a gap")
+        require_bidirectional(model.config, "filling a gap")
         if config is not None and settings:
             raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
         self.model = model

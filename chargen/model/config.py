@@ -121,10 +121,10 @@ def check_direction(config: ModelConfig, direction: str) -> None:
     if direction not in DIRECTIONS:
         raise SettingError(f"direction is {direction!r}: it must be one of {', '.join(DIRECTIONS)}", "direction")
     if direction not in config.directions:
-        need_two_ways(config, f"reading {direction}")
+        require_bidirectional(config, f"reading {direction}")
 
 
-def need_two_ways(config: ModelConfig, what: str) -> None:
+def require_bidirectional(config: ModelConfig, what: str) -> None:
     """Check that a model is bidirectional.
 
     Args:

@@ -49,7 +49,7 @@ class DropoutKey:
         object.__setattr__(self, "step", check_int("step", self.step, 0, 2**64 - 1))
         object.__setattr__(self, "first_row", check_int("first_row", self.first_row, 0, MAX_ADDRESSES - 1))
 
-    def key(self, layer: int) -> tuple[int, int]:
+    def philox_key(self, layer: int) -> tuple[int, int]:
         """The Philox key of a layer's masks."""
         return philox_key(self.seed, layer, self.step, Purpose.DROPOUT)
 
@@ -87,7 +87,7 @@ class DropoutKey:
         for row in range(rows):  # row by row: the numbers take 32 times the memory of the mask
             words = (np.arange(-(-size // NUMBERS_PER_COUNTER)), np.arange(positions)[:, None], self.first_row + row)
             counter = np.stack(np.broadcast_arrays(*words, int(Purpose.DROPOUT)), -1).astype(np.uint64)
-            numbers = philox(counter, self.key(layer)).astype("<u4").view("<u2").reshape(positions, -1)
+            numbers = philox(counter, self.philox_key(layer)).astype("<u4").view("<u2").reshape(positions, -1)
             mask[row] = torch.from_numpy(numbers[:, :size] >= round(rate * 2**MASK_BITS))
 
 
@@ -182,7 +182,8 @@ def _drop_compiled(values: Tensor, limit: int, noise: DropoutKey, layer: int) ->
     by_time = functional.pad(by_time, (0, padding)) if padding else by_time.contiguous()
     dropped = torch.empty_like(by_time)
     source, target = numpy_view(by_time.flatten()), numpy_view(dropped.flatten())
-    address = *noise.key(layer), int(Purpose.DROPOUT), by_time.shape[2] // NUMBERS_PER_COUNTER, rows, noise.first_row
+    counters = by_time.shape[2] // NUMBERS_PER_COUNTER
+    address = *noise.philox_key(layer), int(Purpose.DROPOUT), counters, rows, noise.first_row
 
     def run(blocks: slice) -> None:
         kernels.drop(source, target, blocks.start, blocks.stop, limit, *address)

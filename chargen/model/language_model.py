@@ -9,7 +9,7 @@ from chargen.errors import ArgumentError
 from chargen.locks import Lock
 from chargen.model.arguments import FLOATS, INTEGERS, check_tensor, read_floats, read_ids, read_state
 from chargen.model.cloze import Cloze
-from chargen.model.config import ModelConfig, check_direction, need_two_ways
+from chargen.model.config import ModelConfig, check_direction, require_bidirectional
 from chargen.model.dropout import Masks, drop
 from chargen.model.layers import State, new_layer, run_embedded, run_layer, zero_state
 from chargen.rng import MAX_SEED, Purpose, generator_seed
@@ -171,7 +171,7 @@ class CharModel(nn.Module):
             ArgumentError: the two are no floats of this shape on the device of the weights.
             SettingError: the model reads forward only.
         """
-        need_two_ways(self.config, "predicting from both sides")
+        require_bidirectional(self.config, "predicting from both sides")
         weight = self.output.weight
         check_tensor("left", left, FLOATS, "..., H")
         shape = (*left.shape[:-1], self.config.hidden_size)

@@ -66,7 +66,7 @@ def cross_entropy(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fix
     return loss
 
 
-def costs(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None = None) -> Tensor:
+def nats_per_target(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None = None) -> Tensor:
     """Compute -ln p(target) of each target, without gradients, in blocks.
 
     Args:

@@ -68,7 +68,7 @@ class Sampler:
         config: how characters are chosen; or give its fields as keywords.
         num: how many samples are written side by side.
         seed: 0 to 2**64 - 1; drawn by the system where None. `Sampler.seed` tells it.
-        device: "cpu" (NumPy), or a torch device such as "cuda"; wherever a CharModel is.
+        device: "cpu" (compiled; NumPy without numba), "cuda" or "mps"; a CharModel is copied there.
         direction: "backward" writes what comes before: text is fed and returned in reading order, but what is fed
             stands behind what is written next, so that generate(a + b) is the second text + the first.
         vocabulary: only with a CharModel, which needs it.
@@ -143,7 +143,7 @@ class Sampler:
             config: how characters are chosen; or give its fields as keywords.
             num: how many samples are written side by side.
             seed: 0 to 2**64 - 1; drawn by the system where None.
-            device: "cpu" (NumPy), or a torch device such as "cuda".
+            device: "cpu" (compiled; NumPy without numba), "cuda" or "mps".
             direction: "forward", or "backward" to write what comes before.
             **settings: fields of `config`.
 

@@ -68,7 +68,7 @@ class Sizes:
     reasons: tuple[str, ...]
 
 
-def choose(
+def choose_sizes(
     text: int,
     vocabulary: int,
     model: dict[str, Any],
@@ -121,8 +121,8 @@ def choose(
         train_config = replace(
             train_config, seq_length=fit_window(ids / train_config.batch_size, wanted, train_config.seq_length)
         )
-    tokens = train_config.batch_size * train_config.seq_length
-    most, enough = max(MAX_EPOCHS, math.ceil(wanted * tokens / max(text, 1))), ""
+    ids_per_step = train_config.batch_size * train_config.seq_length
+    most, enough = max(MAX_EPOCHS, math.ceil(wanted * ids_per_step / max(text, 1))), ""
     if epochs > most and timed:
         minutes = train_config.minutes or DEFAULT_MINUTES
         needed = max(0.1, minutes * most / epochs)
@@ -151,7 +151,7 @@ def choose(
             f"at a peak rate of {train_config.lr:g}: "
             f"{amount(model_config.hidden_size, 'hidden unit')}, {amount(text, unit)}"
         )
-    steps = epochs * text / tokens
+    steps = epochs * text / ids_per_step
     if reasons and math.isfinite(steps):
         reasons[-1] += (
             f"; {describe_steps(steps, exact=train_config.steps is not None and train_config.minutes is None)}"
@@ -271,14 +271,14 @@ def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 1
     config = TrainConfig(steps=10**6, eval_every=10**9, log_every=10**9, **machine)
     trainer = Trainer(corpus, REFERENCE, config)
     steps = trainer.run()
-    for _ in range(1 + trainer.ahead):  # the first compiles and warms
+    for _ in range(1 + trainer.max_pending):  # the first compiles and warms
         next(steps)
     times: list[float] = []
     while sum(times) < seconds or (len(times) < 3 and sum(times) < 2 * seconds):  # slow ones eat the budget
         began = time.perf_counter()
-        for _ in range(trainer.ahead):  # one of these waits for them all
+        for _ in range(trainer.max_pending):  # one of these waits for them all
             next(steps)
-        times.append((time.perf_counter() - began) / trainer.ahead)
+        times.append((time.perf_counter() - began) / trainer.max_pending)
     # Other programs and a process that is young only ever make steps slower.
     seconds_per_id = float(np.percentile(times, 25)) / (config.batch_size * config.seq_length)
     kind = trainer.precision

@@ -23,7 +23,7 @@ class Budget:
         started: `time.monotonic()` when the clock of this process began.
         end_sizes: ids of the validation and test parts, which are scored at the end.
         subset: ids of the validation part that are scored while training.
-        ahead: steps that may be under way at once.
+        max_pending: steps that may be under way at once.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Budget:
         started: float,
         end_sizes: tuple[int, int],
         subset: int,
-        ahead: int = 1,
+        max_pending: int = 1,
     ) -> None:
         self.steps = config.steps
         if config.epochs is not None:
@@ -43,7 +43,7 @@ class Budget:
         self.counters = counters
         self.end_sizes = end_sizes
         self.subset = subset
-        self.ahead = ahead
+        self.max_pending = max_pending
         self.save_seconds = 0.3
         self.train_seconds = 0.0
         self.train_steps = 0
@@ -86,7 +86,7 @@ class Budget:
             limit or size for limit, size in zip(self.end_limits(total), self.end_sizes, strict=True)
         )
         step = self.train_seconds / max(self.train_steps, 1)
-        return 2 * self.save_seconds + self.ahead * step + (1.2 * scored / speed if speed else 0)
+        return 2 * self.save_seconds + self.max_pending * step + (1.2 * scored / speed if speed else 0)
 
     def used_seconds(self) -> float:
         """The shortest time budget that is longer than what is spent, with what its end would take."""

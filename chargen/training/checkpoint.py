@@ -70,7 +70,7 @@ class Checkpointer:
         self.counters = counters
         self.budget = budget
         self.metrics = metrics
-        self.replaces = metrics.held = replaces
+        self.replaces = metrics.only_queues = replaces
         self.origin: dict[str, Any] = {}
         """What the model that training started from was, if one."""
         self.warning = ""
@@ -111,7 +111,7 @@ class Checkpointer:
             except BaseException:
                 self.metrics.size, self.metrics.waiting = lines
                 raise
-            self.metrics.held = self.replaces = False
+            self.metrics.only_queues = self.replaces = False
         else:
             self._write(self.out, state, best)
         self._last_save = time.monotonic()

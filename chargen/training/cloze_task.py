@@ -60,8 +60,8 @@ class ClozeTask:
 def cloze_loss(model: CharModel, windows: NDArray[np.int64]) -> tuple[Tensor, int]:
     """The mean cloze loss in nats per id on windows (B, W), both stacks starting fresh, and how many positions count.
 
-    Its gradient reaches the cloze layer only. A position t counts where EDGE <= t < W - EDGE, from forward state t - 1
-    and backward state t + 1.
+    Its gradient reaches the cloze layer only. A position t counts where MARGIN <= t < W - MARGIN, from forward
+    state t - 1 and backward state t + 1.
     """
     ids = torch.from_numpy(windows)
     width = ids.shape[1]

@@ -46,7 +46,7 @@ class TrainConfig:
     freeze: int = setting(0, "lowest recurrent layers that stay as they are, in a model that starts from another",
                           low=0, high=64)  # fmt: skip
     seed: int = setting(0, "fixes weights, batches and dropout", low=0, high=MAX_SEED)
-    eval_every: int | None = setting(None, "steps between validations; by default as often as 5 % of the time allows",
+    eval_every: int | None = setting(None, "steps between validations; by default they take some 2 % of the time",
                                      low=1, resumable=True)  # fmt: skip
     log_every: int = setting(20, "steps between lines of metrics.jsonl", low=1, resumable=True)
     save_minutes: float = setting(1.0, "minutes between saves of the run", above=0, resumable=True)

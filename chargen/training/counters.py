@@ -21,9 +21,9 @@ class Counters:
         bad_steps: steps in a row, lately, that were not finite.
         trained: targets seen.
         logged_step: the latest step at which a validation or a line of metrics was due.
-        since_nats: summed since that line, by loss: "forward", "backward", "cloze".
-        since_characters: trained since that line, by loss; of cloze, ids.
-        since_seconds: spent on steps since that line.
+        since_nats: summed since the latest line of metrics, by loss: "forward", "backward", "cloze".
+        since_characters: trained since the latest line of metrics, by loss; of cloze, ids.
+        since_seconds: spent on steps since the latest line of metrics.
         grad_norm: of the latest step.
         lr: of the latest step.
         best_loss: of the validations so far.

@@ -34,11 +34,11 @@ class CapturedStep:
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, state: TrainState, batches: Mapping[str, Batch], lr: float) -> StepReport:
-        """Make a step: as `TrainStep`."""
+        """Make an optimizer step: replay the graph, or learn plainly where the cloze layer takes part."""
         self.lr.fill_(lr)
         for group in state.optimizer.param_groups:
             group["lr"] = self.lr
-        minibatches, key = self.step.minibatches(state, batches), self.step.key(state)
+        minibatches, key = self.step.minibatches(state, batches), self.step.dropout_key(state)
         if self.step.learns_cloze(state):
             names, figures, cloze_targets = self.step.learn(state, minibatches, key)
         else:

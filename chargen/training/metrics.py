@@ -33,7 +33,7 @@ class Metrics:
         self.folder = FolderGuard(folder) if folder else None
         self.size = size
         self.waiting = b""
-        self.held = False
+        self.only_queues = False
         """True while lines only wait, because the file is still another run's."""
 
     def cut(self) -> None:
@@ -48,7 +48,7 @@ class Metrics:
         """Append one line; where the disk refuses, it waits for the next one, and for `sync` to complain."""
         if self.path:
             self.waiting += json.dumps(line).encode() + b"\n"
-            if self.held:
+            if self.only_queues:
                 return
             with contextlib.suppress(WriteError):
                 self._append(sync=False)

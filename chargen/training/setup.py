@@ -33,13 +33,13 @@ from chargen.training.train_log import TrainLog
 from chargen.training.train_step import LossFunction, StepReport, TrainState, TrainStep, adamw
 from chargen.training.validator import SUBSET, Validator, scored_sizes
 
-AHEAD = 16
+MAX_PENDING = 16
 """Steps that a GPU is given before the host asks how they went."""
 MakeOptimizer = Callable[[CharModel, TrainConfig], torch.optim.Optimizer]
 
 
 @dataclass(eq=False)
-class Setup:
+class RunParts:
     """The parts of a run.
 
     Args:
@@ -50,7 +50,7 @@ class Setup:
         counters: what is counted.
         device: where the model computes.
         precision: of matrix products, "fp32" or "bf16".
-        ahead: steps that may be under way at once.
+        max_pending: steps that may be under way at once.
         batches: of each direction; a function of the step.
         state: what a step changes.
         train_step: makes a step.
@@ -68,7 +68,7 @@ class Setup:
     counters: Counters
     device: torch.device
     precision: str
-    ahead: int
+    max_pending: int
     batches: dict[str, Batches]
     state: TrainState
     train_step: Callable[..., StepReport]
@@ -90,7 +90,7 @@ def new_run(
     model: CharModel | None,
     optimizer: MakeOptimizer,
     loss: LossFunction,
-) -> Setup:
+) -> RunParts:
     """The parts of a new run; arguments as for Trainer."""
     for name, value, kind in (
         ("corpus", corpus, Corpus), ("model_config", model_config, ModelConfig), ("config", config, TrainConfig),
@@ -108,8 +108,8 @@ def new_run(
     if config and config.freeze and not init:
         raise SettingError("freeze keeps layers of a model to start from: give that one, or 0", "freeze")
     shape = model_config or (model.config if model else init.config if init else ModelConfig())
-    setup = compose(corpus, shape, config or TrainConfig(), out, Counters(), started, model, optimizer, loss)
-    setup.metrics.held = setup.checkpointer.replaces = bool(out and holds_a_run(out))
+    setup = build_parts(corpus, shape, config or TrainConfig(), out, Counters(), started, model, optimizer, loss)
+    setup.metrics.only_queues = setup.checkpointer.replaces = bool(out and holds_a_run(out))
     if init:
         start = init_from(init, shape, corpus.vocabulary, weights_of(setup.state.model))
         set_weights(setup.state.model, start.weights)
@@ -117,7 +117,7 @@ def new_run(
     return setup
 
 
-def saved_run(folder: Path, corpus: Corpus | None, changes: dict[str, Any], started: float | None) -> Setup:
+def saved_run(folder: Path, corpus: Corpus | None, changes: dict[str, Any], started: float | None) -> RunParts:
     """The parts of a run that was saved, as they were; arguments as for `Trainer.resume`."""
     recover(folder)
     stored = read_run_state(folder)
@@ -126,12 +126,12 @@ def saved_run(folder: Path, corpus: Corpus | None, changes: dict[str, Any], star
     if corpus.describe() != {**stored.settings["corpus"], "sources": corpus.sources}:
         raise SettingError(f"the corpus is not the one that the run in {folder} was trained on; start a new run")
     counters, shape = Counters.from_stored(stored.progress), ModelConfig(**stored.settings["model"])
-    setup = compose(corpus, shape, config, folder, counters, started)
+    setup = build_parts(corpus, shape, config, folder, counters, started)
     setup.validator.best = setup.checkpointer.resume(stored, setup.state)
     return setup
 
 
-def compose(
+def build_parts(
     corpus: Corpus,
     model_config: ModelConfig,
     config: TrainConfig,
@@ -141,11 +141,11 @@ def compose(
     model: CharModel | None = None,
     optimizer: MakeOptimizer = adamw,
     loss: LossFunction = cross_entropy,
-) -> Setup:
-    """Put parts together that know each other."""
+) -> RunParts:
+    """Build all parts of a run."""
     device = pick_device(config.device)
     precision, on_gpu = pick_precision(config.precision, device), device.type == "cuda"
-    ahead = AHEAD if on_gpu else 1
+    max_pending = MAX_PENDING if on_gpu else 1
     size = config.batch_size, config.seq_length, config.seed
     batches = make_batches(corpus.train, model_config.directions, config.batching, *size)
     cloze = ClozeTask(corpus.train, config) if model_config.bidirectional else None
@@ -155,7 +155,7 @@ def compose(
     step = TrainStep(config, precision, cloze, loss, on_device=on_gpu)
     sizes = scored_sizes(corpus)
     started = time.monotonic() if started is None else started
-    budget = Budget(config, batches["forward"], counters, started, sizes, min(SUBSET, sizes[0]), ahead)
+    budget = Budget(config, batches["forward"], counters, started, sizes, min(SUBSET, sizes[0]), max_pending)
     validator = Validator(corpus, config, precision, budget, counters)
     if out:
         make_folder(out)
@@ -163,7 +163,7 @@ def compose(
     metrics, epoch = Metrics(out, counters.metrics_bytes), batches["forward"].steps_per_epoch
     log = TrainLog(config, corpus.vocabulary, model_config.directions, epoch, counters, budget, metrics)
     checkpointer = Checkpointer(out, corpus, model_config, config, precision, epoch, counters, budget, metrics)
-    return Setup(
-        corpus, model_config, config, out, counters, device, precision, ahead, batches, state,
+    return RunParts(
+        corpus, model_config, config, out, counters, device, precision, max_pending, batches, state,
         CapturedStep(step, device) if on_gpu else step, budget, validator, metrics, log, checkpointer,
     )  # fmt: skip

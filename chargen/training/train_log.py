@@ -48,7 +48,7 @@ class TrainLog:
         self.losses: dict[str, float] = {}
         """Of the latest step, in nats per character; none where it was not finite."""
 
-    def count(self, reports: Iterable[StepReport]) -> bool:
+    def record(self, reports: Iterable[StepReport]) -> bool:
         """Count steps. A step that was not finite never happened, except that its text was passed over.
 
         Returns:

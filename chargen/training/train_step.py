@@ -106,11 +106,11 @@ class TrainStep:
         """
         for group in state.optimizer.param_groups:
             group["lr"] = lr
-        names, figures, cloze_targets = self.learn(state, self.minibatches(state, batches), self.key(state))
+        names, figures, cloze_targets = self.learn(state, self.minibatches(state, batches), self.dropout_key(state))
         state.step += 1
         return StepReport(batches, names, figures, lr, cloze_targets)
 
-    def key(self, state: TrainState) -> DropoutKey:
+    def dropout_key(self, state: TrainState) -> DropoutKey:
         """The address of the step's dropout masks."""
         return DropoutKey(self.config.seed, state.step, self.rows.start)
 
@@ -164,7 +164,7 @@ class TrainStep:
             with autocast(self.precision, state.model.device):
                 values, hidden[direction] = state.model.read(inputs, before, masks, direction)
                 losses[direction] = self.loss(values, state.model.output, targets)
-            norms[direction] = self._add_gradient(state, losses[direction], direction)
+            norms[direction] = self._backward_and_clip(state, losses[direction], direction)
         return losses, norms, hidden
 
     def learns_cloze(self, state: TrainState) -> bool:
@@ -176,7 +176,7 @@ class TrainStep:
         assert self.cloze is not None
         with autocast(self.precision, state.model.device):
             loss, targets = self.cloze.loss(state.model, state.step)
-        norm = self._add_gradient(state, loss, "cloze")
+        norm = self._backward_and_clip(state, loss, "cloze")
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
             for weight in state.weights["cloze"]:
                 weight.grad = None
@@ -184,7 +184,7 @@ class TrainStep:
         losses["cloze"], norms["cloze"] = loss, norm
         return targets
 
-    def _add_gradient(self, state: TrainState, loss: Tensor, name: str) -> Tensor:
+    def _backward_and_clip(self, state: TrainState, loss: Tensor, name: str) -> Tensor:
         """Add a loss's gradient, clipped by its own norm, to what the weights have; return the norm before."""
         weights = state.weights[name]
         before = [weight.grad for weight in weights]
@@ -206,6 +206,7 @@ class TrainStep:
                 state.optimizer.step()
                 state.hidden = {direction: detach(layers) for direction, layers in hidden.items()}
             return
+        # Fused AdamW makes no step where this is not 0.
         state.optimizer.found_inf = 1 - finite.float()  # type: ignore[attr-defined]
         state.optimizer.step()
         for direction, layers in hidden.items():

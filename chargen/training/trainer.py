@@ -16,7 +16,7 @@ from chargen.training.config import TrainConfig
 from chargen.training.losses import Losses
 from chargen.training.progress import Progress, as_table, tell_while
 from chargen.training.schedule import learning_rate
-from chargen.training.setup import MakeOptimizer, Setup, new_run, saved_run
+from chargen.training.setup import MakeOptimizer, RunParts, new_run, saved_run
 from chargen.training.train_step import LossFunction, StepReport, adamw
 
 
@@ -54,12 +54,12 @@ class Trainer:
         optimizer: MakeOptimizer = adamw,
         loss: LossFunction = cross_entropy,
     ) -> None:
-        self._take(new_run(corpus, model_config, config, out, init, started, overwrite, model, optimizer, loss))
+        self._set_parts(new_run(corpus, model_config, config, out, init, started, overwrite, model, optimizer, loss))
 
-    def _take(self, setup: Setup) -> None:
+    def _set_parts(self, setup: RunParts) -> None:
         self.corpus, self.model_config, self.config = setup.corpus, setup.model_config, setup.config
         self.device, self.precision, self.batches = setup.device, setup.precision, setup.batches
-        self.state, self.train_step, self.ahead = setup.state, setup.train_step, setup.ahead
+        self.state, self.train_step, self.max_pending = setup.state, setup.train_step, setup.max_pending
         self.counters, self.budget, self.validator = setup.counters, setup.budget, setup.validator
         self.log, self.checkpointer, self.out = setup.log, setup.checkpointer, setup.out
         self.pending: list[StepReport] = []
@@ -84,7 +84,7 @@ class Trainer:
             DataError: where the text is gone or has changed.
         """
         trainer = cls.__new__(cls)
-        trainer._take(saved_run(Path(folder), corpus, changes or {}, started))
+        trainer._set_parts(saved_run(Path(folder), corpus, changes or {}, started))
         return trainer
 
     def run(self) -> Iterator[Progress]:
@@ -95,7 +95,7 @@ class Trainer:
         """
         state, counters, checkpointer = self.state, self.counters, self.checkpointer
         checkpointer.begin(state)
-        valid = yield from self._measure()
+        valid = yield from self._validate_and_log()
         if valid:
             yield self._progress("validating", valid)
         while not self.finished or state.step == 0:
@@ -104,27 +104,27 @@ class Trainer:
             lr = learning_rate(self.config, state.step, self.budget.share())
             self.pending.append(self.train_step(state, batches, lr))
             counters.step = state.step
-            # The first step tells how fast it goes.
-            if len(self.pending) >= self.ahead or self._due() or not self.budget.train_steps:
-                self._count_steps()
+            # The figures of the first step are read at once: the budget needs a speed.
+            if len(self.pending) >= self.max_pending or self._validates_or_logs() or not self.budget.train_steps:
+                self._read_reports()
             self.budget.trained(time.monotonic() - began)
-            valid = yield from self._measure()
+            valid = yield from self._validate_and_log()
             if checkpointer.due():
-                self._count_steps()
+                self._read_reports()
                 checkpointer.try_to_save(state, self.validator.best)
             yield self._progress("training", valid)
         yield from self._finish()
 
     def save(self) -> None:
         """Save the run at this step, and the best model so far; see `Checkpointer.save`."""
-        self._count_steps()
+        self._read_reports()
         self.checkpointer.save(self.state, self.validator.best)
 
-    def _measure(self) -> Generator[Progress, None, Losses]:
+    def _validate_and_log(self) -> Generator[Progress, None, Losses]:
         """Where this step is due for it, validate and write a line of metrics; return what the validation found."""
-        if not self._due():
+        if not self._validates_or_logs():
             return {}
-        self._count_steps()
+        self._read_reports()
         losses: Losses = {}
         validates = self.validator.due(self.state.step)
         writes = self.log.line_due(validates, self.validator.every)
@@ -135,16 +135,16 @@ class Trainer:
             self.log.write_line(losses)
         return losses
 
-    def _due(self) -> bool:
+    def _validates_or_logs(self) -> bool:
         """Whether this step's figures are to be written, and are not yet."""
         validates = self.validator.due(self.state.step)
         due = validates or self.log.line_due(validates, self.validator.every)
         return due and self.counters.logged_step != self.state.step
 
-    def _count_steps(self) -> None:
+    def _read_reports(self) -> None:
         """Count the steps that are made but not counted; a GPU is waited for."""
         pending, self.pending = self.pending, []
-        if self.log.count(pending):
+        if self.log.record(pending):
             raise Diverged(self.checkpointer.divergence())
 
     def _finish(self) -> Iterator[Progress]:
@@ -152,11 +152,11 @@ class Trainer:
 
         Nothing here changes what a longer run would do: its state is saved before, and its metrics end before.
         """
-        self._count_steps()
+        self._read_reports()
         if self.out:
             self.save()
         limits = self.budget.end_limits()
-        best, step = yield from tell_while(self.validator.choose(self.model), self._progress, "finishing")
+        best, step = yield from tell_while(self.validator.choose_best(self.model), self._progress, "finishing")
         self.summary = self.checkpointer.summary(step)
         losses, figures = yield from tell_while(self.validator.score_whole(best, limits), self._progress, "finishing")
         self.summary |= figures

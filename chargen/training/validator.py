@@ -54,7 +54,7 @@ class Validator:
         self.budget = budget
         self.counters = counters
         self.sizes = scored_sizes(corpus)
-        # By default as often as the subset's cost allows: it depends on text and batch only, never on the budget.
+        # By default as often as its cost allows: this depends on text and batch only; `due` may leave some out.
         targets = config.batch_size * config.seq_length
         self.every = config.eval_every or max(10, math.ceil(min(len(corpus.valid), SUBSET) / (SUBSET_SHARE * targets)))
         self.best: Arrays | None = None
@@ -118,7 +118,7 @@ class Validator:
             counters.evaluations_since_best += 1
         return losses
 
-    def choose(self, model: CharModel) -> Generator[None, None, tuple[CharModel, int]]:
+    def choose_best(self, model: CharModel) -> Generator[None, None, tuple[CharModel, int]]:
         """At the end of a run: the best model and its step; the last weights take part, validated or not."""
         counters, best = self.counters, self.best
         if counters.best_loss is not None and counters.step not in (self._last_step, counters.best_step):
