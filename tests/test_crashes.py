@@ -34,14 +34,14 @@ def run_on(disk: Disk) -> list[int]:
     promised: list[int] = []
     with disk.watch():
         trainer = Trainer(corpus(), SHAPE, SETTINGS, disk.root / "deep" / "run")
-        save = trainer.save
+        save = trainer.checkpointer.save
 
-        def save_and_promise() -> None:
-            save()
+        def save_and_promise(*arguments: Any) -> None:
+            save(*arguments)
             promised.append(trainer.counters.step)
             disk.mark()
 
-        trainer.save = save_and_promise  # type: ignore[method-assign]
+        trainer.checkpointer.save = save_and_promise  # type: ignore[method-assign]
         for progress in trainer.run():
             if progress.step in SAVED_AT and progress.doing == "training":
                 trainer.save()
