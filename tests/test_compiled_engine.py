@@ -979,7 +979,7 @@ def test_machine_code_that_a_crash_has_cut_is_compiled_again(
         new: Any = jit.compiled(function)
         return new(5), sum(new.stats.cache_hits.values())
 
-    monkeypatch.setattr(jit, "PLACE", str(tmp_path))
+    monkeypatch.setattr(jit, "MACHINE_CODE_FOLDER", str(tmp_path))
     assert [run(), run()] == [(16, 0), (16, 1)]
     (path,) = tmp_path.rglob(pattern)
     damage(path)
@@ -990,7 +990,7 @@ def test_kernels_are_compiled_once_for_all_processes(tmp_path: Path) -> None:
     assert float(run_python(SIGMOID, NUMBA_CACHE_DIR=str(tmp_path))) == pytest.approx(0.7310586, abs=1e-7)
     first = machine_code(tmp_path)
     assert len(first) >= 4
-    assert {path.relative_to(tmp_path).parts[0] for path in first} == {Path(jit.PLACE).name}
+    assert {path.relative_to(tmp_path).parts[0] for path in first} == {Path(jit.MACHINE_CODE_FOLDER).name}
     run_python(SIGMOID, NUMBA_CACHE_DIR=str(tmp_path))
     assert machine_code(tmp_path) == first
 
@@ -998,7 +998,7 @@ def test_kernels_are_compiled_once_for_all_processes(tmp_path: Path) -> None:
 def test_kernels_are_kept_in_the_cache_of_chargen(own_cache: Path) -> None:
     run_python("import os; os.environ.pop('NUMBA_CACHE_DIR', None); " + SIGMOID, CHARGEN_CACHE=str(own_cache))
     assert {path.relative_to(own_cache).parts[:2] for path in machine_code(own_cache)} == {
-        ("kernels", Path(jit.PLACE).name)
+        ("kernels", Path(jit.MACHINE_CODE_FOLDER).name)
     }
 
 
@@ -1019,11 +1019,11 @@ def test_a_change_of_any_kernel_is_another_place(tmp_path: Path, monkeypatch: py
     for path in Path(jit.__file__).parent.glob("*.py"):
         shutil.copy(path, tmp_path)
     monkeypatch.setattr(jit, "__file__", str(tmp_path / "jit.py"))
-    assert jit._place() == jit.PLACE
+    assert jit._machine_code_folder() == jit.MACHINE_CODE_FOLDER
     for path in sorted(tmp_path.glob("*.py")):
-        before = jit._place()
+        before = jit._machine_code_folder()
         path.write_text(path.read_text() + "\n")
-        assert jit._place() != before
+        assert jit._machine_code_folder() != before
 
 
 def copied_package(folder: Path) -> dict[str, str]:

@@ -243,7 +243,7 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Non
         for module in (threads, compiled_layers):
             monkeypatch.setattr(module, "threads", lambda: number)
         monkeypatch.setattr(threads, "_pool", lambda: pools[-1])
-        monkeypatch.setattr(compiled_layers, "ROWS", 1)
+        monkeypatch.setattr(compiled_layers, "MIN_ROWS", 1)
         compiled_layers._tuner.cache_clear()
 
     yield use
@@ -784,7 +784,7 @@ def watch(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
 
 
 def watched(kernel: Callable[..., None], seen: list[Seen], config: Any, layer: Any, part: train_rnn.Part) -> None:
-    seen.append((part.first, part.last, part.begin, part.end, part.members))
+    seen.append((part.start_row, part.stop_row, part.start_block, part.stop_block, part.members))
     kernel(config, layer, part)
 
 
@@ -812,9 +812,9 @@ def test_threads_share_out_rows_or_hidden_units_so_that_the_fewest_zeros_are_mul
     use_threads: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fewest = compiled_layers.ROWS
+    fewest = compiled_layers.MIN_ROWS
     use_threads(number)
-    monkeypatch.setattr(compiled_layers, "ROWS", fewest)
+    monkeypatch.setattr(compiled_layers, "MIN_ROWS", fewest)
     seen = watch(cell, monkeypatch)
     forward(case(cell, rows, 2, 10, hidden))
     assert len(seen) == len(expected)
@@ -902,18 +902,18 @@ def test_layers_may_run_in_several_threads_at_once(cell: Cell, use_threads: Call
 
 @settings(max_examples=60)
 @given(st.integers(1, 100), st.integers(1, 40), st.integers(1, 7))
-def test_rows_are_shared_out_evenly_each_once_and_never_too_few(rows: int, at_least: int, number: int) -> None:
+def test_rows_are_shared_out_evenly_each_once_and_never_too_few(rows: int, min_rows: int, number: int) -> None:
     found: list[slice] = []
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(number) as pool:
         patch.setattr(threads, "threads", lambda: number)
         patch.setattr(threads, "_pool", lambda: pool)
-        threads.parallel_for(found.append, rows, at_least)
+        threads.parallel_for(found.append, rows, min_rows)
     found.sort(key=lambda part: part.start)
     assert [row for part in found for row in range(part.start, part.stop)] == list(range(rows))
     lengths = [part.stop - part.start for part in found]
     assert max(lengths) - min(lengths) <= 1
-    assert len(found) == min(number, max(1, rows // at_least))
-    assert len(found) == 1 or min(lengths) >= at_least
+    assert len(found) == min(number, max(1, rows // min_rows))
+    assert len(found) == 1 or min(lengths) >= min_rows
 
 
 def test_shared_rows_run_at_the_same_time_and_errors_are_passed_on(use_threads: Callable[[int], None]) -> None:
@@ -956,9 +956,9 @@ class Products(NamedTuple):
         return rounded_to_bf16(values) if self.dtype == np.uint16 else values.astype(np.float64)
 
 
-TILES, VECTORS = Products(matmul_blocks.matmul_steps, np.uint16), Products(matmul_blocks.matmul_steps, np.float32)
-PLAIN = Products(inlined(matmul_blocks.steps_in_loops), np.uint16)
-IN_PAIRS = [Products(inlined(matmul_blocks.steps_in_pairs), np.uint16)] if bf16_pairs() else []
+TILES, VECTORS = Products(matmul_blocks.continue_matmul, np.uint16), Products(matmul_blocks.continue_matmul, np.float32)
+PLAIN = Products(inlined(matmul_blocks.continue_in_loops), np.uint16)
+IN_PAIRS = [Products(inlined(matmul_blocks.continue_in_pairs), np.uint16)] if bf16_pairs() else []
 WAYS = (TILES, PLAIN, VECTORS, *IN_PAIRS)
 
 
@@ -968,7 +968,7 @@ def stored_as(dtype: Any, values: NDArray[np.float32]) -> NDArray[Any]:
 
 def left_side(values: NDArray[np.float32], dtype: Any) -> NDArray[Any]:
     """A left side (M, K) as (K / 32, M, 32)."""
-    found = amx.aligned((values.shape[1] // 32, len(values), 32), dtype)
+    found = amx.aligned_zeros((values.shape[1] // 32, len(values), 32), dtype)
     found[:] = stored_as(dtype, values).reshape(len(values), -1, 32).transpose(1, 0, 2)
     return found
 
@@ -979,7 +979,7 @@ def packed_plainly(weights: NDArray[np.float32]) -> NDArray[np.uint16]:
     padded = np.zeros((train_rnn.pad(inputs), train_rnn.pad(outputs)), np.float32)
     padded[:inputs, :outputs] = weights
     packed = bf16.to_bits(padded).reshape(len(padded) // 2, 2, -1, 32).transpose(2, 0, 3, 1)
-    found = amx.aligned(packed.shape, np.uint16)
+    found = amx.aligned_zeros(packed.shape, np.uint16)
     found[:] = packed
     return found
 
@@ -991,7 +991,7 @@ def right_side(weights: NDArray[np.float32], dtype: Any) -> NDArray[Any]:
     inputs, outputs = weights.shape
     padded = np.zeros((train_rnn.pad(inputs), train_rnn.pad(outputs)), np.float32)
     padded[:inputs, :outputs] = weights
-    found = amx.aligned((padded.shape[1] // 32, len(padded), 32), np.float32)
+    found = amx.aligned_zeros((padded.shape[1] // 32, len(padded), 32), np.float32)
     found[:] = padded.reshape(len(padded), -1, 32).transpose(1, 0, 2)
     return found
 
@@ -1032,7 +1032,7 @@ def product_of(way: Products, left: NDArray[Any], weights: NDArray[Any]) -> NDAr
     (rows, inputs), outputs = left.shape, weights.shape[1]
     filled = np.zeros((train_rnn.pad(rows), train_rnn.pad(inputs)), np.float32)
     filled[:rows, :inputs] = left
-    out = amx.aligned((train_rnn.pad(outputs) // amx.SIDE, len(filled), amx.SIDE), np.float32)
+    out = amx.aligned_zeros((train_rnn.pad(outputs) // amx.SIDE, len(filled), amx.SIDE), np.float32)
     out[:] = np.nan
     sides = left_side(filled, way.dtype), right_side(weights, way.dtype)
     assert run(way.multiply)(*sides, out, amx.TILE_CONFIG, rows) == 7
@@ -1082,7 +1082,7 @@ def test_a_product_passes_on_what_is_not_finite_and_to_its_row_or_column_only(va
     for way in () if math.isnan(value) else (TILES, VECTORS, *IN_PAIRS):
         kept = right_side(random.standard_normal((64, 64), np.float32), way.dtype)
         kept[(0,) * kept.ndim] = stored_as(way.dtype, np.float32([value]))[0]
-        out = amx.aligned((2, 32, 32), np.float32)
+        out = amx.aligned_zeros((2, 32, 32), np.float32)
         run(way.multiply)(left_side(np.ones((32, 64), np.float32), way.dtype), kept, out, amx.TILE_CONFIG, 32)
         assert (out[0, :, 0] == value).all()
         assert np.isfinite(out[0, :, 1:]).all()
@@ -1108,12 +1108,12 @@ def test_packed_weights_lie_in_blocks_of_columns_and_pairs_of_inputs(inputs: int
 def test_a_layer_packs_its_weights_as_the_products_want_them(gates: int, hidden: int) -> None:
     weights = torch.randn(gates * hidden, hidden, generator=torch.Generator().manual_seed(0))
     for transposed, expected in ((True, packed_plainly(weights.numpy().T)), (False, packed_plainly(weights.numpy()))):
-        found = compiled_layers._pack(weights, BF16, transposed=transposed)
+        found = compiled_layers._pack_weights(weights, BF16, transposed=transposed)
         assert found.flags.c_contiguous
         assert found.ctypes.data % 64 == 0
         assert (found == expected).all()
     for transposed, turned in ((True, weights.t()), (False, weights)):
-        found = compiled_layers._pack(weights, FP32, transposed=transposed)
+        found = compiled_layers._pack_weights(weights, FP32, transposed=transposed)
         assert found.flags.c_contiguous
         assert found.ctypes.data % 64 == 0
         assert (found == right_side(turned.numpy(), np.float32)).all()
@@ -1126,8 +1126,8 @@ def test_sums_over_time_are_those_of_float32(rows: int, columns: int, more: int)
     apart = torch.full((rows, values.shape[1] + 5), math.nan, dtype=torch.bfloat16)
     apart[:, : values.shape[1]] = values
     for one in (values, apart[:, : values.shape[1]]):
-        torch.testing.assert_close(compiled_layers._sums(one), values.float().sum(1), atol=1e-4, rtol=1e-5)
-    assert torch.equal(compiled_layers._sums(values.float()), values.float().sum(1))
+        torch.testing.assert_close(compiled_layers._sum_rows(one), values.float().sum(1), atol=1e-4, rtol=1e-5)
+    assert torch.equal(compiled_layers._sum_rows(values.float()), values.float().sum(1))
 
 
 @compiled
