@@ -158,8 +158,8 @@ def drop(
     counters = np.empty((3, LANES), np.uint32)  # group of hidden units, position and row of each lane
     for lane in range(LANES):
         counter = start * LANES + lane
-        place = counter // groups
-        counters[0, lane], counters[1, lane], counters[2, lane] = counter % groups, place // rows, place % rows
+        row = counter // groups
+        counters[0, lane], counters[1, lane], counters[2, lane] = counter % groups, row // rows, row % rows
     # From one block to the next, each counter advances by 16 groups: so many positions, rows and groups.
     group_step, row_step, position_step = LANES % groups, LANES // groups % rows, LANES // groups // rows
     for block in range(start, stop):
@@ -167,11 +167,11 @@ def drop(
         remaining = min(BLOCK, len(values) - first_value)
         source, target = values.ctypes.data + first_value * width, out.ctypes.data + first_value * width
         if remaining < BLOCK:
-            for place in range(remaining):
-                buffer[place] = values[first_value + place]
+            for n in range(remaining):
+                buffer[n] = values[first_value + n]
             source = target = buffer.ctypes.data
         _drop_block(values, source, target, counters.ctypes.data, first_row, purpose, key_0, key_1, limit)
         if remaining < BLOCK:
-            for place in range(remaining):
-                out[first_value + place] = buffer[place]
+            for n in range(remaining):
+                out[first_value + n] = buffer[n]
         _advance_counters(counters.ctypes.data, groups, rows, group_step, row_step, position_step)

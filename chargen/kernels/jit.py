@@ -1,4 +1,4 @@
-"""How functions are compiled: once per machine, into chargen's cache."""
+"""Compiling functions, once per machine: machine code is kept in chargen's cache."""
 
 import contextlib
 import hashlib

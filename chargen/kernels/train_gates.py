@@ -26,8 +26,8 @@ class Cell(NamedTuple):
         kept: what the backward pass needs besides gates and states: "f", a second state in float32, which is part of
             the layer's state; "w", a number in the type of products; "", nothing.
         forward: the fused formula of the forward pass.
-        backward: the fused formula of the backward pass, with gradients of each hidden unit apart.
-        backward_by_columns: the fused formula of the backward pass, with all gradients in one group.
+        backward: the fused formula of the backward pass for bf16, whose gradients are transposed afterwards.
+        backward_by_columns: the fused formula of the backward pass for float32.
     """
 
     gates: int
