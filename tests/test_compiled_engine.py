@@ -754,7 +754,7 @@ def test_activations_are_the_same_bits_on_every_machine_alone_and_in_vectors() -
             assert values.tobytes() == expected[:size].tobytes()
 
 
-@pytest.mark.parametrize(("size", "first", "last"), [(1, 0, 1), (13, 0, 13), (64, 0, 64), (192, 64, 192), (40, 3, 21)])
+@pytest.mark.parametrize(("size", "start", "stop"), [(1, 0, 1), (13, 0, 13), (64, 0, 64), (192, 64, 192), (40, 3, 21)])
 def test_gates_with_scales_are_those_of_float64(size: int, start: int, stop: int) -> None:
     """Those of some hidden units; the others do not change."""
     random = np.random.default_rng(size)

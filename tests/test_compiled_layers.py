@@ -47,7 +47,7 @@ class Cell(NamedTuple):
 
 
 CELLS = tuple(Cell(name, dtype) for name in ("lstm", "gru") for dtype in (BF16, FP32))
-every_cell = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.name}-{str(cell.kind)[6:]}")
+every_cell = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.name}-{str(cell.dtype)[6:]}")
 every_cell_in_bf16 = pytest.mark.parametrize("cell", [Cell("lstm", BF16), Cell("gru", BF16)], ids=["lstm", "gru"])
 sizes = st.tuples(*map(st.sampled_from, (CELLS, ROWS, TIME_STEPS, INPUTS, HIDDEN)))
 
