@@ -65,8 +65,8 @@ def model(
 
 
 @cache
-def both(*given_: Any, direction: str = "forward", **more: Any) -> tuple[CompiledStepper, NumpyStepper]:
-    file = model(*given_, **more)
+def both(*arguments: Any, direction: str = "forward", **more: Any) -> tuple[CompiledStepper, NumpyStepper]:
+    file = model(*arguments, **more)
     return CompiledStepper(file.config, file.arrays, direction), NumpyStepper(file.config, file.arrays, direction)
 
 
@@ -231,10 +231,10 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], lis
         all_there = threading.Barrier(number)
         pools.append(pool)
 
-        def run(*given_: Any) -> None:
+        def run(*arguments: Any) -> None:
             ran.append(threading.current_thread().name)
             all_there.wait(30)
-            compiled_run(*given_)
+            compiled_run(*arguments)
 
         monkeypatch.setattr(threads, "threads", lambda: number)
         monkeypatch.setattr(threads, "_pool", lambda: pool)
@@ -302,10 +302,10 @@ def test_a_team_is_as_large_as_was_fastest_last(monkeypatch: pytest.MonkeyPatch)
     case.rules = free(31)
     chosen, timings, choices = [], [], iter([True, False, True])
     monkeypatch.setattr(compiled_engine, "run_team", lambda run, members: chosen.append(members) or run(0))
-    monkeypatch.setattr(compiled_engine, "read_or_write", lambda *given_: None)
+    monkeypatch.setattr(compiled_engine, "read_or_write", lambda *arguments: None)
     monkeypatch.setattr(case.stepper, "_team_size", 4)
     monkeypatch.setattr(case.stepper._tuner, "choose", lambda: next(choices))
-    monkeypatch.setattr(case.stepper._tuner, "record", lambda *given_: timings.append(given_))
+    monkeypatch.setattr(case.stepper._tuner, "record", lambda *arguments: timings.append(arguments))
     for _ in range(3):
         case.write()
     assert chosen == [4, 1, 4]
@@ -323,7 +323,7 @@ def test_several_rows_short_chunks_and_small_models_have_no_team(
     case.rules = free(31)
     chosen = []
     monkeypatch.setattr(compiled_engine, "run_team", lambda run, members: chosen.append(members) or run(0))
-    monkeypatch.setattr(compiled_engine, "read_or_write", lambda *given_: None)
+    monkeypatch.setattr(compiled_engine, "read_or_write", lambda *arguments: None)
     monkeypatch.setattr(case.stepper, "_team_size", team)
     monkeypatch.setattr(case.stepper._tuner, "choose", lambda: True)
     before = dict(case.stepper._tuner.seconds)
@@ -336,7 +336,7 @@ def test_an_error_in_a_thread_is_raised(
     use_threads: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_threads(2)
-    monkeypatch.setattr(compiled_engine, "read_or_write", lambda *given_: 1 / 0)
+    monkeypatch.setattr(compiled_engine, "read_or_write", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         Case("gru", 12, 4, 2).write()
 
@@ -347,14 +347,14 @@ def test_no_argument_is_changed_or_kept(cell: str) -> None:
     case.rules = Rules(np.ones((2, 31), bool), np.ones((2, 31), np.int64), np.zeros(31, bool))
     counts, mask_index = np.array([2, 0, 6]), np.zeros(3, np.int64)
     ids = np.arange(18).reshape(3, 6)
-    given_ = [case.logits, *case.state, case.uniforms, counts, mask_index, ids]
-    copies = [array.copy() for array in given_]
+    arguments = [case.logits, *case.state, case.uniforms, counts, mask_index, ids]
+    copies = [array.copy() for array in arguments]
     chunk = case.stepper.write(case.logits, case.state, case.uniforms, case.rules, mask_index, SampleConfig())
     read = case.stepper.read(ids, counts, case.logits, case.state)
     step = case.stepper.step(ids[:, 0], case.state)
-    assert all(np.array_equal(array, copy) for array, copy in zip(given_, copies, strict=True))
+    assert all(np.array_equal(array, copy) for array, copy in zip(arguments, copies, strict=True))
     made = [chunk.logits, *chunk.state, chunk.ids, chunk.counts, read[0], *read[1], step[0], *step[1]]
-    assert not any(np.shares_memory(output, argument) for output in made for argument in given_)
+    assert not any(np.shares_memory(output, argument) for output in made for argument in arguments)
 
 
 # Whole chunks against the reference
@@ -402,8 +402,8 @@ def test_a_chunk_is_what_the_reference_writes(
     number: int, allowed: float, paused: float, unknown: float, broken: bool,
 ) -> None:  # fmt: skip
     ours, theirs = both(cell, layers, 12, stored, 1.5, direction=direction)
-    given_ = chunk_to_write(theirs, config, seed, rows, length, number, allowed, paused, unknown, broken)
-    same(ours.write(*given_), theirs.write(*given_))
+    arguments = chunk_to_write(theirs, config, seed, rows, length, number, allowed, paused, unknown, broken)
+    same(ours.write(*arguments), theirs.write(*arguments))
 
 
 def test_rows_stop_where_their_rules_or_numbers_stop_them() -> None:
@@ -551,13 +551,13 @@ def test_the_id_picked_is_that_of_choose(case: tuple[np.ndarray, np.ndarray, Sam
     logits, allowed, config = case
     distribution = probabilities(logits, allowed, config)
     running = np.cumsum(distribution)
-    for place in (0.0, uniform, LAST):
-        picked, log_prob = pick(logits, allowed, place, config)
+    for point in (0.0, uniform, LAST):
+        picked, log_prob = pick(logits, allowed, point, config)
         assert allowed[picked]
         assert distribution[picked] > 0
         # Within rounding of a border the two sums may fall on its two sides.
-        if np.abs(running[:-1] - place).min(initial=1) > 1e-12 or place == 0:
-            assert picked == choose(logits, allowed, place, config)
+        if np.abs(running[:-1] - point).min(initial=1) > 1e-12 or point == 0:
+            assert picked == choose(logits, allowed, point, config)
         assert log_prob == pytest.approx(log_softmax(logits)[picked], rel=1e-13, abs=1e-13)
 
 
@@ -567,9 +567,9 @@ def test_one_allowed_id_is_always_picked(size: int, seed: int, temperature: floa
     logits, allowed = random.normal(size=size).astype(np.float32) * 30, np.zeros(size, bool)
     only = int(random.integers(size))
     allowed[only] = True
-    for place in (0.0, uniform, LAST):
+    for draw in (0.0, uniform, LAST):
         for config in (SampleConfig(temperature=temperature), SampleConfig(0.0), SampleConfig(top_k=3, min_p=0.5)):
-            picked, log_prob = pick(logits, allowed, place, config)
+            picked, log_prob = pick(logits, allowed, draw, config)
             assert picked == only
             assert log_prob == pytest.approx(log_softmax(logits)[only], rel=1e-13, abs=1e-13)
 
@@ -623,8 +623,8 @@ def test_ties_go_to_the_lower_id() -> None:
     even, all_ = np.zeros(6, np.float32), np.ones(6, bool)
     uniforms = (np.arange(600) + 0.5) / 600
 
-    def drawn(allowed: np.ndarray = all_, **given_: Any) -> list[int]:
-        return sorted({pick(even, allowed, uniform, SampleConfig(**given_))[0] for uniform in uniforms})
+    def drawn(allowed: np.ndarray = all_, **options: Any) -> list[int]:
+        return sorted({pick(even, allowed, uniform, SampleConfig(**options))[0] for uniform in uniforms})
 
     assert drawn(temperature=0) == [0]
     assert drawn(all_ & (np.arange(6) > 1), temperature=0) == [2]
@@ -646,7 +646,7 @@ def test_evenly_spread_uniforms_meet_the_probabilities(config: SampleConfig) -> 
     logits, allowed = random.normal(size=20).astype(np.float32) * 2, random.random(20) < 0.7
     allowed[np.argmax(logits)] = False  # the rest is relative to the most likely that is allowed
     count, scratch = 4000, np.empty(20)
-    drawn = [pick(logits, allowed, (place + 0.5) / count, config, scratch)[0] for place in range(count)]
+    drawn = [pick(logits, allowed, (number + 0.5) / count, config, scratch)[0] for number in range(count)]
     shares = np.bincount(drawn, minlength=20) / count
     assert np.abs(shares - probabilities(logits, allowed, config)).max() <= 1 / count
     assert drawn == sorted(drawn)
@@ -664,7 +664,7 @@ def test_scratch_of_an_earlier_choice_changes_nothing() -> None:
 # Activations
 
 
-def each(function: Callable[..., Any], values: np.ndarray) -> np.ndarray:
+def call_each(function: Callable[..., Any], values: np.ndarray) -> np.ndarray:
     return np.array([function(value) for value in values], np.float32)
 
 
@@ -682,7 +682,7 @@ GRID = np.unique(
 
 def test_exp_is_within_two_units_in_the_last_place() -> None:
     inside = GRID[np.abs(GRID) <= 87]
-    results, exact = each(decode_gates.exp, inside), np.exp(inside.astype(np.float64))
+    results, exact = call_each(decode_gates.exp, inside), np.exp(inside.astype(np.float64))
     assert (np.abs(results - exact) / np.spacing(exact.astype(np.float32))).max() < 2
     assert decode_gates.exp(np.float32(0)) == decode_gates.exp(np.float32(-0.0)) == 1
 
@@ -691,7 +691,7 @@ def test_exp_beyond_its_limits_is_what_it_is_there() -> None:
     for sign in (-1, 1):
         limit = decode_gates.exp(np.float32(87 * sign))
         beyond = sign * np.array([np.nextafter(np.float32(87), np.float32(88)), 88, 89, 1e3, 3e38, np.inf], np.float32)
-        assert np.array_equal(each(decode_gates.exp, beyond), np.full(6, limit))
+        assert np.array_equal(call_each(decode_gates.exp, beyond), np.full(6, limit))
         assert limit == pytest.approx(math.exp(87 * sign), rel=3e-7)
         assert limit != decode_gates.exp(np.nextafter(np.float32(87 * sign), np.float32(0)))
 
@@ -699,11 +699,11 @@ def test_exp_beyond_its_limits_is_what_it_is_there() -> None:
 def test_sigmoid_and_tanh_are_those_of_float64() -> None:
     exact = GRID.astype(np.float64)
     sigmoids = 1 / (1 + np.exp(-np.maximum(exact, -700)))
-    results = each(decode_gates.sigmoid, GRID)
+    results = call_each(decode_gates.sigmoid, GRID)
     assert np.abs(results - sigmoids).max() < 1e-7
     assert (np.abs(results - sigmoids) / sigmoids)[GRID >= -87].max() < 3e-7
     assert ((results >= 0) & (results <= 1)).all()
-    results = each(decode_gates.tanh, GRID)
+    results = call_each(decode_gates.tanh, GRID)
     assert np.abs(results - np.tanh(exact)).max() < 2e-7
     assert (np.abs(results) <= 1).all()
     assert decode_gates.sigmoid(np.float32(0)) == 0.5
@@ -726,14 +726,14 @@ def test_infinities_saturate_and_what_is_no_number_stays_none() -> None:
 
 
 def exp_by_hand(x: np.ndarray) -> np.ndarray:
-    """The same operations in NumPy, one after the other, each rounded to float32."""
+    """The operations of `decode_gates.exp` in NumPy, each rounded to float32."""
     x = np.clip(x, np.float32(-87), np.float32(87))
-    whole = np.rint(x * np.float32(1 / math.log(2)))
-    r = (x - whole * np.float32(0.693359375)) - whole * np.float32(-2.12194440e-4)
+    rounded = np.rint(x * np.float32(1 / math.log(2)))
+    r = (x - rounded * np.float32(0.693359375)) - rounded * np.float32(-2.12194440e-4)
     series = np.float32(1 / 5040)
     for factorial in (720, 120, 24, 6, 2, 1, 1):
         series = np.float32(1 / factorial) + r * series
-    result: np.ndarray = np.ldexp(series, whole.astype(np.int32))
+    result: np.ndarray = np.ldexp(series, rounded.astype(np.int32))
     return result
 
 
@@ -742,50 +742,54 @@ def test_activations_are_the_same_bits_on_every_machine_alone_and_in_vectors() -
     unity = np.float32(1)
     with np.errstate(over="ignore"):
         exps, doubled = exp_by_hand(GRID), exp_by_hand(np.float32(2) * GRID)
-    assert each(decode_gates.exp, GRID).tobytes() == exps.tobytes()
+    assert call_each(decode_gates.exp, GRID).tobytes() == exps.tobytes()
     for alone, together, expected in (
         (decode_gates.sigmoid, decode_gates.sigmoids, unity / (unity + exp_by_hand(-GRID))),
         (decode_gates.tanh, decode_gates.tanhs, unity - np.float32(2) / (unity + doubled)),
     ):
-        assert each(alone, GRID).tobytes() == expected.tobytes()
+        assert call_each(alone, GRID).tobytes() == expected.tobytes()
         for size in (1, 15, 16, 17, len(GRID)):
             values = GRID[:size].copy()
             together(values)
             assert values.tobytes() == expected[:size].tobytes()
 
 
-@pytest.mark.parametrize(("size", "first", "last"), [(1, 0, 1), (13, 0, 13), (64, 0, 64), (192, 64, 192), (40, 3, 21)])
-def test_gates_with_scales_are_those_of_float64(size: int, first: int, last: int) -> None:
-    """Of some units; the others are left alone."""
+@pytest.mark.parametrize(("size", "start", "stop"), [(1, 0, 1), (13, 0, 13), (64, 0, 64), (192, 64, 192), (40, 3, 21)])
+def test_gates_with_scales_are_those_of_float64(size: int, start: int, stop: int) -> None:
+    """Those of some hidden units; the others do not change."""
     random = np.random.default_rng(size)
-    units = slice(first, last)
+    part = slice(start, stop)
 
-    def some(*shape: int) -> np.ndarray:
+    def draw(*shape: int) -> np.ndarray:
         return random.normal(size=shape).astype(np.float32)
 
     def sigmoid(values: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-values.astype(np.float64)))
 
-    entering, carried, scale_in, scale, bias = (some(4 * size + 3) for _ in range(5))
-    state, out = some(2 * size), some(size)
+    input_sums, state_sums, input_scale, state_scale, bias = (draw(4 * size + 3) for _ in range(5))
+    state, out = draw(2 * size), draw(size)
     before, out_before = state.copy(), out.copy()
-    joined = (entering.astype(np.float64) * scale_in + carried * scale + bias)[: 4 * size].reshape(4, size)
-    cell = sigmoid(joined[1]) * state[size:] + sigmoid(joined[0]) * np.tanh(joined[2])
-    decode_gates.lstm(entering.copy(), carried.copy(), scale_in, scale, bias, first, last, state, out)
-    assert np.abs(out - sigmoid(joined[3]) * np.tanh(cell))[units].max() < 2e-6
-    assert np.abs(state[size:] - cell)[units].max() < 2e-6
-    others = np.setdiff1d(np.arange(size), np.arange(first, last))
+    gates = (input_sums.astype(np.float64) * input_scale + state_sums * state_scale + bias)[: 4 * size].reshape(4, size)
+    cell = sigmoid(gates[1]) * state[size:] + sigmoid(gates[0]) * np.tanh(gates[2])
+    decode_gates.lstm(input_sums.copy(), state_sums.copy(), input_scale, state_scale, bias, start, stop, state, out)
+    assert np.abs(out - sigmoid(gates[3]) * np.tanh(cell))[part].max() < 2e-6
+    assert np.abs(state[size:] - cell)[part].max() < 2e-6
+    others = np.setdiff1d(np.arange(size), np.arange(start, stop))
     assert np.array_equal(out[others], out_before[others])
     assert np.array_equal(state[size + others], before[size + others])
 
-    hidden, new_bias, out = some(size), some(size), some(size)
+    hidden, new_bias, out = draw(size), draw(size), draw(size)
     before, out_before = hidden.copy(), out.copy()
-    inside, outside = (part.astype(np.float64)[: 3 * size].reshape(3, size) for part in (carried * scale, bias))
-    entered = (entering.astype(np.float64) * scale_in)[: 3 * size].reshape(3, size)
-    reset, update = (sigmoid(entered[gate] + inside[gate] + outside[gate]) for gate in (0, 1))
-    new = np.tanh(entered[2] + outside[2] + reset * (inside[2] + new_bias))
-    decode_gates.gru(entering.copy(), carried.copy(), scale_in, scale, bias, new_bias, first, last, hidden, out)
-    assert np.abs(out - (1 - update) * new - update * hidden)[units].max() < 2e-6
+    scaled_state, biases = (
+        values.astype(np.float64)[: 3 * size].reshape(3, size) for values in (state_sums * state_scale, bias)
+    )
+    scaled_inputs = (input_sums.astype(np.float64) * input_scale)[: 3 * size].reshape(3, size)
+    reset, update = (sigmoid(scaled_inputs[gate] + scaled_state[gate] + biases[gate]) for gate in (0, 1))
+    new = np.tanh(scaled_inputs[2] + biases[2] + reset * (scaled_state[2] + new_bias))
+    decode_gates.gru(
+        input_sums.copy(), state_sums.copy(), input_scale, state_scale, bias, new_bias, start, stop, hidden, out
+    )
+    assert np.abs(out - (1 - update) * new - update * hidden)[part].max() < 2e-6
     assert np.array_equal(out[others], out_before[others])
     assert np.array_equal(hidden, before)
 
@@ -818,12 +822,12 @@ def fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 
 
 def multiply(
-    stored: np.ndarray, inputs: np.ndarray, rows: int, before: np.ndarray, blocks: tuple[int, int], at: int = 0
+    stored: np.ndarray, inputs: np.ndarray, rows: int, before: np.ndarray, blocks: tuple[int, int], offset: int = 0
 ) -> np.ndarray:
-    """`before` with the products of some blocks added, the weights packed behind `at` others."""
+    """`before` with the products of some blocks added; `offset` other weights stand before the packed ones."""
     out = before.copy()
-    flat = np.concatenate([np.full(at, 77, stored.dtype), pack(stored).ravel()])
-    add_products(flat, at, *blocks, inputs, rows, stored.shape[1], out)
+    flat = np.concatenate([np.full(offset, 77, stored.dtype), pack(stored).ravel()])
+    add_products(flat, offset, *blocks, inputs, rows, stored.shape[1], out)
     return out
 
 
@@ -833,7 +837,7 @@ def test_products_are_chains_of_fused_multiply_adds(dtype: str, size: int) -> No
     random = np.random.default_rng(size)
     for outputs in (1, 63, 64, 65, 130):
         stored, numbers = some_weights(dtype, random, outputs, size)
-        inputs = random.normal(size=(10, size + 3)).astype(np.float32)  # a step wider than what is read of it
+        inputs = random.normal(size=(10, size + 3)).astype(np.float32)  # rows are wider than what is read of them
         blocks = -(-outputs // WIDTH)
         width = blocks * WIDTH + 5
         before = random.normal(size=(10, width)).astype(np.float32)
@@ -841,20 +845,23 @@ def test_products_are_chains_of_fused_multiply_adds(dtype: str, size: int) -> No
         for k in range(size):
             chain = fused(np.broadcast_to(numbers[:, k], chain.shape), inputs[:, k : k + 1], chain)
         exact = before[:, :outputs] + inputs[:, :size].astype(np.float64) @ numbers.T
-        size_of = np.abs(before[:, :outputs]) + np.abs(inputs[:, :size]).astype(np.float64) @ np.abs(numbers.T)
+        magnitude = np.abs(before[:, :outputs]) + np.abs(inputs[:, :size]).astype(np.float64) @ np.abs(numbers.T)
         for rows in range(1, 10):
-            out = multiply(stored, inputs, rows, before, (0, blocks), at=rows * 3)
-            assert (np.abs(out[:rows, :outputs] - exact[:rows]) / size_of[:rows]).max() < 1e-6
+            out = multiply(stored, inputs, rows, before, (0, blocks), offset=rows * 3)
+            assert (np.abs(out[:rows, :outputs] - exact[:rows]) / magnitude[:rows]).max() < 1e-6
             assert out[:rows, :outputs].tobytes() == chain[:rows].tobytes()
-            # What is filled up is zeros, and nothing else is touched.
+            # Zeros are added in the padding, and nothing else is touched.
             assert np.array_equal(out[:rows, outputs:], before[:rows, outputs:])
             assert np.array_equal(out[rows:], before[rows:])
-        for first, last in ((0, 1), (blocks - 1, blocks), (blocks, blocks)):
-            some = multiply(stored, inputs, 6, before, (first, last))
-            there = slice(first * WIDTH, last * WIDTH)
-            assert some[:6, there].tobytes() == multiply(stored, inputs, 6, before, (0, blocks))[:6, there].tobytes()
-            some[:, there] = before[:, there]
-            assert np.array_equal(some, before)
+        for start, stop in ((0, 1), (blocks - 1, blocks), (blocks, blocks)):
+            out_part = multiply(stored, inputs, 6, before, (start, stop))
+            columns = slice(start * WIDTH, stop * WIDTH)
+            assert (
+                out_part[:6, columns].tobytes()
+                == multiply(stored, inputs, 6, before, (0, blocks))[:6, columns].tobytes()
+            )
+            out_part[:, columns] = before[:, columns]
+            assert np.array_equal(out_part, before)
 
 
 def test_products_of_whole_numbers_are_exact() -> None:
@@ -918,16 +925,16 @@ def test_uses_of_a_decoder_share_one_compiled_function_for_each_kind_of_weights(
             case.write()
             case.read(np.zeros((rows, 2), np.uint8), np.ones(rows, np.int32))
             case.stepper.step(np.zeros(rows, np.int64), case.state)
-        for given_ in ({}, {"temperature": 0, "top_k": 3}, {"no_repeat": 3, "ban": "a"}, {"num": 3, "stop": ("a",)}):
-            Sampler(model("lstm", 2, 12, stored), seed=1, **given_).generate_all(20)
+        for options in ({}, {"temperature": 0, "top_k": 3}, {"no_repeat": 3, "ban": "a"}, {"num": 3, "stop": ("a",)}):
+            Sampler(model("lstm", 2, 12, stored), seed=1, **options).generate_all(20)
     assert len(decode_step.read_or_write.signatures) == len(STORED)
 
 
 def run_python(code: str, *, folder: Path | None = None, **environment: str) -> str:
     """What a fresh process prints that starts in a folder."""
-    given_ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    whole_environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
     command = [sys.executable, "-W", "error", "-c", code]
-    result = subprocess.run(command, env=given_, cwd=folder, capture_output=True, text=True, timeout=HANG)
+    result = subprocess.run(command, env=whole_environment, cwd=folder, capture_output=True, text=True, timeout=HANG)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -979,7 +986,7 @@ def test_machine_code_that_a_crash_has_cut_is_compiled_again(
         new: Any = jit.compiled(function)
         return new(5), sum(new.stats.cache_hits.values())
 
-    monkeypatch.setattr(jit, "PLACE", str(tmp_path))
+    monkeypatch.setattr(jit, "MACHINE_CODE_FOLDER", str(tmp_path))
     assert [run(), run()] == [(16, 0), (16, 1)]
     (path,) = tmp_path.rglob(pattern)
     damage(path)
@@ -990,7 +997,7 @@ def test_kernels_are_compiled_once_for_all_processes(tmp_path: Path) -> None:
     assert float(run_python(SIGMOID, NUMBA_CACHE_DIR=str(tmp_path))) == pytest.approx(0.7310586, abs=1e-7)
     first = machine_code(tmp_path)
     assert len(first) >= 4
-    assert {path.relative_to(tmp_path).parts[0] for path in first} == {Path(jit.PLACE).name}
+    assert {path.relative_to(tmp_path).parts[0] for path in first} == {Path(jit.MACHINE_CODE_FOLDER).name}
     run_python(SIGMOID, NUMBA_CACHE_DIR=str(tmp_path))
     assert machine_code(tmp_path) == first
 
@@ -998,7 +1005,7 @@ def test_kernels_are_compiled_once_for_all_processes(tmp_path: Path) -> None:
 def test_kernels_are_kept_in_the_cache_of_chargen(own_cache: Path) -> None:
     run_python("import os; os.environ.pop('NUMBA_CACHE_DIR', None); " + SIGMOID, CHARGEN_CACHE=str(own_cache))
     assert {path.relative_to(own_cache).parts[:2] for path in machine_code(own_cache)} == {
-        ("kernels", Path(jit.PLACE).name)
+        ("kernels", Path(jit.MACHINE_CODE_FOLDER).name)
     }
 
 
@@ -1019,11 +1026,11 @@ def test_a_change_of_any_kernel_is_another_place(tmp_path: Path, monkeypatch: py
     for path in Path(jit.__file__).parent.glob("*.py"):
         shutil.copy(path, tmp_path)
     monkeypatch.setattr(jit, "__file__", str(tmp_path / "jit.py"))
-    assert jit._place() == jit.PLACE
+    assert jit._machine_code_folder() == jit.MACHINE_CODE_FOLDER
     for path in sorted(tmp_path.glob("*.py")):
-        before = jit._place()
+        before = jit._machine_code_folder()
         path.write_text(path.read_text() + "\n")
-        assert jit._place() != before
+        assert jit._machine_code_folder() != before
 
 
 def copied_package(folder: Path) -> dict[str, str]:

@@ -29,27 +29,27 @@ from chargen.kernels.simd import transpose
 from chargen.model import compiled_layers, layers
 
 BF16, FP32 = torch.bfloat16, torch.float32
-ROWS, TURNS, INPUTS, HIDDEN = (8, 9, 31, 33, 64), (1, 2, 17), (1, 10, 33), (1, 12, 32, 40, 96)
+ROWS, TIME_STEPS, INPUTS, HIDDEN = (8, 9, 31, 33, 64), (1, 2, 17), (1, 10, 33), (1, 12, 32, 40, 96)
 V = 11
 Run = Callable[[nn.RNNBase, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Cell(NamedTuple):
-    """A kind of layer: its name, and the type of its products."""
+    """A kind of layer: its name, and the type of the factors of its products."""
 
     name: str
-    kind: torch.dtype
+    dtype: torch.dtype
 
     @property
     def error(self) -> float:
         """How far from exact ones results may be."""
-        return 0.01 if self.kind == BF16 else 1e-5
+        return 0.01 if self.dtype == BF16 else 1e-5
 
 
-CELLS = tuple(Cell(name, kind) for name in ("lstm", "gru") for kind in (BF16, FP32))
-every_cell = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.name}-{str(cell.kind)[6:]}")
+CELLS = tuple(Cell(name, dtype) for name in ("lstm", "gru") for dtype in (BF16, FP32))
+every_cell = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.name}-{str(cell.dtype)[6:]}")
 every_cell_in_bf16 = pytest.mark.parametrize("cell", [Cell("lstm", BF16), Cell("gru", BF16)], ids=["lstm", "gru"])
-sizes = st.tuples(*map(st.sampled_from, (CELLS, ROWS, TURNS, INPUTS, HIDDEN)))
+sizes = st.tuples(*map(st.sampled_from, (CELLS, ROWS, TIME_STEPS, INPUTS, HIDDEN)))
 
 
 @dataclass(frozen=True)
@@ -61,21 +61,28 @@ class Case:
     state: Tensor
     gradient: Tensor
     after: Tensor
-    kind: torch.dtype
+    dtype: torch.dtype
 
 
-def fast(given: Case, ids: Tensor | None = None) -> Run:
+def fast(example: Case, ids: Tensor | None = None) -> Run:
     """What is tested, in the type of the case."""
-    return lambda module, inputs, state: compiled_layers.run(module, inputs, state, given.kind, ids)
+    return lambda module, inputs, state: compiled_layers.run(module, inputs, state, example.dtype, ids)
 
 
 def plain(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """The same by torch's modules."""
+    """Run torch's module."""
     return layers.run_torch(module, inputs, state)
 
 
 def case(
-    cell: Cell, rows: int = 9, turns: int = 5, inputs: int = 10, hidden: int = 12, *, seed: int = 0, scale: float = 1.0
+    cell: Cell,
+    rows: int = 9,
+    time_steps: int = 5,
+    inputs: int = 10,
+    hidden: int = 12,
+    *,
+    seed: int = 0,
+    scale: float = 1.0,
 ) -> Case:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -84,33 +91,33 @@ def case(
             for weight in module.parameters():
                 weight *= scale
         width = hidden * (2 if cell.name == "lstm" else 1)
-        shapes = (rows, turns, inputs), (rows, width), (rows, turns, hidden), (rows, width)
-        return Case(module, *(torch.randn(*shape) for shape in shapes), cell.kind)
+        shapes = (rows, time_steps, inputs), (rows, width), (rows, time_steps, hidden), (rows, width)
+        return Case(module, *(torch.randn(*shape) for shape in shapes), cell.dtype)
 
 
 def parameters(module: nn.RNNBase) -> list[Tensor]:
     return [module.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
 
 
-def forward(given: Case, run: Run | None = None) -> tuple[Tensor, Tensor]:
+def forward(example: Case, run: Run | None = None) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        outputs, after = (run or fast(given))(given.module, given.inputs, given.state)
+        outputs, after = (run or fast(example))(example.module, example.inputs, example.state)
     return outputs, after
 
 
-def everything(given: Case, run: Run | None = None) -> dict[str, Tensor]:
+def everything(example: Case, run: Run | None = None) -> dict[str, Tensor]:
     """Outputs, the state after, and all gradients, by name; all in float32."""
-    inputs, state = given.inputs.clone().requires_grad_(), given.state.clone().requires_grad_()
-    outputs, after = (run or fast(given))(given.module, inputs, state)
-    leaves = [inputs, *parameters(given.module), state]
-    gradients = torch.autograd.grad([outputs, after], leaves, [given.gradient.to(outputs.dtype), given.after])
+    inputs, state = example.inputs.clone().requires_grad_(), example.state.clone().requires_grad_()
+    outputs, after = (run or fast(example))(example.module, inputs, state)
+    leaves = [inputs, *parameters(example.module), state]
+    gradients = torch.autograd.grad([outputs, after], leaves, [example.gradient.to(outputs.dtype), example.after])
     names = ("inputs", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "state")
-    found = {"outputs": outputs.detach().float(), "after": after.detach()}
-    return found | {f"of {name}": value for name, value in zip(names, gradients, strict=True)}
+    actual = {"outputs": outputs.detach().float(), "after": after.detach()}
+    return actual | {f"of {name}": value for name, value in zip(names, gradients, strict=True)}
 
 
-def distance(found: Tensor, expected: Tensor) -> float:
-    return ((found - expected).norm() / expected.norm()).item()
+def distance(actual: Tensor, expected: Tensor) -> float:
+    return ((actual - expected).norm() / expected.norm()).item()
 
 
 def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -122,115 +129,115 @@ def rounded(values: Tensor) -> Tensor:
     return values.detach().bfloat16().float()
 
 
-def emulate_lstm(given: Case) -> dict[str, Tensor]:
+def emulate_lstm(example: Case) -> dict[str, Tensor]:
     """The kernel's arithmetic in float32, rounded to bf16 where the kernel rounds."""
-    weight_ih, weight_hh = (rounded(weight) for weight in parameters(given.module)[:2])
-    bias = sum(parameters(given.module)[2:]).detach()
-    inputs = rounded(given.inputs)
-    h, c = given.state.chunk(2, 1)
-    entering = rounded(inputs @ weight_ih.t())
+    weight_ih, weight_hh = (rounded(weight) for weight in parameters(example.module)[:2])
+    bias = sum(parameters(example.module)[2:]).detach()
+    inputs = rounded(example.inputs)
+    h, c = example.state.chunk(2, 1)
+    input_sums = rounded(inputs @ weight_ih.t())
     hiddens, cells, gates = [h], [c], []
-    for turn in range(inputs.shape[1]):
-        i, f, g, o = (entering[:, turn] + bias + rounded(h) @ weight_hh.t()).chunk(4, 1)
+    for t in range(inputs.shape[1]):
+        i, f, g, o = (input_sums[:, t] + bias + rounded(h) @ weight_hh.t()).chunk(4, 1)
         i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
         c = f * c + i * g
         h = o * c.tanh()
         hiddens.append(h)
         cells.append(c)
         gates.append(rounded(torch.cat([i, f, g, o], 1)))
-    dh, dc = given.after.chunk(2, 1)
-    bias_gradient, found = torch.zeros_like(bias), []
-    for turn in range(inputs.shape[1] - 1, -1, -1):
-        i, f, g, o = gates[turn].chunk(4, 1)
-        dh = dh + rounded(given.gradient[:, turn])
-        tanh = cells[turn + 1].tanh()
+    dh, dc = example.after.chunk(2, 1)
+    grad_bias, grad_sums = torch.zeros_like(bias), []
+    for t in range(inputs.shape[1] - 1, -1, -1):
+        i, f, g, o = gates[t].chunk(4, 1)
+        dh = dh + rounded(example.gradient[:, t])
+        tanh = cells[t + 1].tanh()
         dc = dc + dh * o * (1 - tanh * tanh)
-        d = torch.cat(
-            [dc * i * g * (1 - i), dc * f * cells[turn] * (1 - f), dc * i * (1 - g * g), dh * tanh * o * (1 - o)], 1
+        grads = torch.cat(
+            [dc * i * g * (1 - i), dc * f * cells[t] * (1 - f), dc * i * (1 - g * g), dh * tanh * o * (1 - o)], 1
         )
         dc = dc * f
-        bias_gradient = bias_gradient + rounded(d).sum(0)
-        found.insert(0, rounded(d))
-        dh = rounded(d) @ weight_hh
-    sums, before = torch.stack(found, 1), rounded(torch.stack(hiddens[:-1], 1))
+        grad_bias = grad_bias + rounded(grads).sum(0)
+        grad_sums.insert(0, rounded(grads))
+        dh = rounded(grads) @ weight_hh
+    sums, before = torch.stack(grad_sums, 1), rounded(torch.stack(hiddens[:-1], 1))
     return {
         "outputs": rounded(torch.stack(hiddens[1:], 1)),
         "after": torch.cat([h, c], 1),
         "of inputs": rounded(sums @ weight_ih),
         "of weight_ih": rounded(sums.flatten(0, 1).t() @ inputs.flatten(0, 1)),
         "of weight_hh": rounded(sums.flatten(0, 1).t() @ before.flatten(0, 1)),
-        "of bias_ih": bias_gradient,
-        "of bias_hh": bias_gradient,
+        "of bias_ih": grad_bias,
+        "of bias_hh": grad_bias,
         "of state": torch.cat([dh, dc], 1),
     }
 
 
-def emulate_gru(given: Case) -> dict[str, Tensor]:
-    """The same for the other cell. Its state is rounded where a gradient needs it, but not inside the recurrence."""
-    weight_ih, weight_hh = (rounded(weight) for weight in parameters(given.module)[:2])
-    bias_ih, bias_hh = (bias.detach() for bias in parameters(given.module)[2:])
-    inputs, h, size = rounded(given.inputs), given.state, given.state.shape[1]
-    entering = rounded(inputs @ weight_ih.t())
+def emulate_gru(example: Case) -> dict[str, Tensor]:
+    """The kernel's arithmetic in float32, rounded to bf16 where the kernel rounds: not the state that is carried on."""
+    weight_ih, weight_hh = (rounded(weight) for weight in parameters(example.module)[:2])
+    bias_ih, bias_hh = (bias.detach() for bias in parameters(example.module)[2:])
+    inputs, h, size = rounded(example.inputs), example.state, example.state.shape[1]
+    input_sums = rounded(inputs @ weight_ih.t())
     hiddens, inners, gates = [h], [], []
-    for turn in range(inputs.shape[1]):
-        carried = rounded(h) @ weight_hh.t() + bias_hh
-        r, z = (entering[:, turn] + bias_ih + carried)[:, : 2 * size].sigmoid().chunk(2, 1)
-        inner = carried[:, 2 * size :]
-        n = (entering[:, turn, 2 * size :] + bias_ih[2 * size :] + r * inner).tanh()
+    for t in range(inputs.shape[1]):
+        state_sums = rounded(h) @ weight_hh.t() + bias_hh
+        r, z = (input_sums[:, t] + bias_ih + state_sums)[:, : 2 * size].sigmoid().chunk(2, 1)
+        inner = state_sums[:, 2 * size :]
+        n = (input_sums[:, t, 2 * size :] + bias_ih[2 * size :] + r * inner).tanh()
         h = (1 - z) * n + z * h
         hiddens.append(h)
         inners.append(rounded(inner))
         gates.append(rounded(torch.cat([r, z, n], 1)))
-    dh = given.after
-    found: list[Tensor] = []
-    found_inside: list[Tensor] = []
-    bias_gradient, inner_gradient = torch.zeros_like(bias_ih), torch.zeros(size)
-    for turn in range(inputs.shape[1] - 1, -1, -1):
-        r, z, n = gates[turn].chunk(3, 1)
-        before = rounded(hiddens[turn])
-        dh = dh + rounded(given.gradient[:, turn])
+    dh = example.after
+    grad_sums: list[Tensor] = []
+    grad_inners: list[Tensor] = []
+    grad_bias, grad_inner_bias = torch.zeros_like(bias_ih), torch.zeros(size)
+    for t in range(inputs.shape[1] - 1, -1, -1):
+        r, z, n = gates[t].chunk(3, 1)
+        before = rounded(hiddens[t])
+        dh = dh + rounded(example.gradient[:, t])
         dn, dz = dh * (1 - z) * (1 - n * n), dh * (before - n) * z * (1 - z)
-        inside = dn * r
-        d = torch.cat([inside * inners[turn] * (1 - r), dz, dn], 1)
-        bias_gradient = bias_gradient + rounded(d).sum(0)
-        inner_gradient = inner_gradient + rounded(inside).sum(0)
-        found.insert(0, rounded(d))
-        found_inside.insert(0, rounded(inside))
-        dh = dh * z + torch.cat([rounded(d)[:, : 2 * size], rounded(inside)], 1) @ weight_hh
-    sums, before = torch.stack(found, 1), rounded(torch.stack(hiddens[:-1], 1))
-    inside = torch.cat([sums[..., : 2 * size], torch.stack(found_inside, 1)], 2)
+        grad_inner = dn * r
+        grads = torch.cat([grad_inner * inners[t] * (1 - r), dz, dn], 1)
+        grad_bias = grad_bias + rounded(grads).sum(0)
+        grad_inner_bias = grad_inner_bias + rounded(grad_inner).sum(0)
+        grad_sums.insert(0, rounded(grads))
+        grad_inners.insert(0, rounded(grad_inner))
+        dh = dh * z + torch.cat([rounded(grads)[:, : 2 * size], rounded(grad_inner)], 1) @ weight_hh
+    sums, before = torch.stack(grad_sums, 1), rounded(torch.stack(hiddens[:-1], 1))
+    grad_inner = torch.cat([sums[..., : 2 * size], torch.stack(grad_inners, 1)], 2)
     return {
         "outputs": rounded(torch.stack(hiddens[1:], 1)),
         "after": h,
         "of inputs": rounded(sums @ weight_ih),
         "of weight_ih": rounded(sums.flatten(0, 1).t() @ inputs.flatten(0, 1)),
-        "of weight_hh": rounded(inside.flatten(0, 1).t() @ before.flatten(0, 1)),
-        "of bias_ih": bias_gradient,
-        "of bias_hh": torch.cat([bias_gradient[: 2 * size], inner_gradient]),
+        "of weight_hh": rounded(grad_inner.flatten(0, 1).t() @ before.flatten(0, 1)),
+        "of bias_ih": grad_bias,
+        "of bias_hh": torch.cat([grad_bias[: 2 * size], grad_inner_bias]),
         "of state": dh,
     }
 
 
-def emulate(given: Case) -> dict[str, Tensor]:
-    return (emulate_lstm if isinstance(given.module, nn.LSTM) else emulate_gru)(given)
+def emulate(example: Case) -> dict[str, Tensor]:
+    return (emulate_lstm if isinstance(example.module, nn.LSTM) else emulate_gru)(example)
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Rows and characters of every layer that the fast path computes: here on machines without matrix units too."""
-    found: list[tuple[int, int]] = []
+    """Rows and characters of every layer that the fast path computes, here on machines without AMX too."""
+    seen: list[tuple[int, int]] = []
     run_fast = compiled_layers.run
 
     def run(
-        module: nn.RNNBase, inputs: Tensor, state: Tensor, kind: torch.dtype, ids: Tensor | None = None
+        module: nn.RNNBase, inputs: Tensor, state: Tensor, dtype: torch.dtype, ids: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        rows, turns = (inputs if ids is None else ids).shape[:2]
-        found.append((rows, turns))
-        return run_fast(module, inputs, state, kind, ids)
+        rows, time_steps = (inputs if ids is None else ids).shape[:2]
+        seen.append((rows, time_steps))
+        return run_fast(module, inputs, state, dtype, ids)
 
     monkeypatch.setattr(compiled_layers, "run", run)
     monkeypatch.setattr(layers, "fast_bf16", lambda: True)
-    return found
+    return seen
 
 
 @pytest.fixture
@@ -243,7 +250,7 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Non
         for module in (threads, compiled_layers):
             monkeypatch.setattr(module, "threads", lambda: number)
         monkeypatch.setattr(threads, "_pool", lambda: pools[-1])
-        monkeypatch.setattr(compiled_layers, "ROWS", 1)
+        monkeypatch.setattr(compiled_layers, "MIN_ROWS", 1)
         compiled_layers._tuner.cache_clear()
 
     yield use
@@ -266,15 +273,18 @@ def dirty_memory() -> Iterator[None]:
 @pytest.mark.parametrize("rows", ROWS)
 @every_cell
 def test_everything_is_near_to_the_plain_layer_in_fp32(cell: Cell, rows: int) -> None:
-    for turns, inputs, hidden in product(TURNS, INPUTS, HIDDEN):
-        given = case(cell, rows, turns, inputs, hidden, seed=rows)
-        found, expected = everything(given), everything(given, plain)
-        far = {name: distance(found[name], expected[name]) for name in found}
+    for time_steps, inputs, hidden in product(TIME_STEPS, INPUTS, HIDDEN):
+        example = case(cell, rows, time_steps, inputs, hidden, seed=rows)
+        actual, expected = everything(example), everything(example, plain)
+        far = {name: distance(actual[name], expected[name]) for name in actual}
         if hidden == 1:  # sums of few numbers may nearly vanish: look at all gradients together
             far = {name: value for name, value in far.items() if not name.startswith("of")}
-            parts = [torch.cat([one[name].flatten() for name in one if name not in far]) for one in (found, expected)]
+            parts = [
+                torch.cat([results[name].flatten() for name in results if name not in far])
+                for results in (actual, expected)
+            ]
             far["gradients"] = distance(*parts)
-        assert max(far.values()) < cell.error * (1 if hidden > 1 else 3), (turns, inputs, hidden, far)
+        assert max(far.values()) < cell.error * (1 if hidden > 1 else 3), (time_steps, inputs, hidden, far)
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -282,11 +292,11 @@ def test_everything_is_near_to_the_plain_layer_in_fp32(cell: Cell, rows: int) ->
 def test_everything_is_very_near_to_an_emulation_that_rounds_where_the_kernel_does(cell: Cell, rows: int) -> None:
     """Sums in another order turn the rounding of some values; half of the sizes are spared and agree as float32 do."""
     far: dict[str, list[float]] = {}
-    for turns, inputs, hidden in product(TURNS, INPUTS, HIDDEN):
-        given = case(cell, rows, turns, inputs, hidden, seed=rows)
-        found, expected = everything(given), emulate(given)
-        assert found.keys() == expected.keys()
-        for name, value in found.items():
+    for time_steps, inputs, hidden in product(TIME_STEPS, INPUTS, HIDDEN):
+        example = case(cell, rows, time_steps, inputs, hidden, seed=rows)
+        actual, expected = everything(example), emulate(example)
+        assert actual.keys() == expected.keys()
+        for name, value in actual.items():
             far.setdefault(name, []).append(distance(value, expected[name]))
     for name, values in far.items():
         exact = name in ("outputs", "after", "of bias_ih", "of bias_hh", "of state")
@@ -296,71 +306,74 @@ def test_everything_is_very_near_to_an_emulation_that_rounds_where_the_kernel_do
 
 @every_cell
 def test_large_weights_saturate_as_in_the_plain_layer(cell: Cell) -> None:
-    given = case(cell, 9, 3, 10, 12, scale=100.0)
-    (found, after), (expected, _) = forward(given), forward(given, plain)
-    assert found.isfinite().all()
+    example = case(cell, 9, 3, 10, 12, scale=100.0)
+    (actual, after), (expected, _) = forward(example), forward(example, plain)
+    assert actual.isfinite().all()
     assert after.isfinite().all()
-    assert ((found - expected).abs() < 0.01).float().mean() > 0.9
-    gone = replace(given, inputs=1e30 * given.inputs)
+    assert ((actual - expected).abs() < 0.01).float().mean() > 0.9
+    gone = replace(example, inputs=1e30 * example.inputs)
     assert all(value.isfinite().all() for name, value in everything(gone).items() if name != "of weight_ih")
     assert (forward(gone)[0].float() - forward(gone, plain)[0]).abs().max() < 0.01
 
 
 @every_cell
 def test_types_and_shapes_are_those_of_the_plain_layer_but_outputs_have_the_type_of_products(cell: Cell) -> None:
-    given = case(cell, 9, 4, 10, 12)
-    outputs, after = forward(given)
-    assert outputs.dtype == cell.kind
+    example = case(cell, 9, 4, 10, 12)
+    outputs, after = forward(example)
+    assert outputs.dtype == cell.dtype
     assert after.dtype == torch.float32
-    expected, expected_after = forward(given, plain)
+    expected, expected_after = forward(example, plain)
     assert outputs.shape == expected.shape
-    assert after.shape == expected_after.shape == given.state.shape
+    assert after.shape == expected_after.shape == example.state.shape
 
 
 @every_cell
 def test_the_last_output_is_the_state_after_rounded(cell: Cell) -> None:
     outputs, after = forward(case(cell, 9, 4, 10, 12))
-    assert torch.equal(outputs[:, -1], after[:, :12].to(cell.kind))
+    assert torch.equal(outputs[:, -1], after[:, :12].to(cell.dtype))
 
 
 @every_cell_in_bf16
 def test_inputs_in_bf16_are_taken_as_they_are(cell: Cell) -> None:
-    given = case(cell)
-    same = replace(given, inputs=given.inputs.bfloat16())
-    assert all(map(torch.equal, forward(given), forward(same)))
-    first, second = everything(given), everything(same)
+    example = case(cell)
+    same = replace(example, inputs=example.inputs.bfloat16())
+    assert all(map(torch.equal, forward(example), forward(same)))
+    first, second = everything(example), everything(same)
     assert second["of inputs"].dtype == torch.bfloat16
     assert same_bits(first, {name: value.float() for name, value in second.items()})
 
 
 @every_cell
 def test_arrays_laid_out_otherwise_give_the_same_bits(cell: Cell) -> None:
-    given = case(cell)
+    example = case(cell)
 
-    def turned(values: Tensor) -> Tensor:
-        found = values.transpose(0, 1).contiguous().transpose(0, 1)
-        assert not found.is_contiguous()
-        return found
+    def relaid(values: Tensor) -> Tensor:
+        result = values.transpose(0, 1).contiguous().transpose(0, 1)
+        assert not result.is_contiguous()
+        return result
 
-    parts = {name: turned(getattr(given, name)) for name in ("inputs", "state", "gradient", "after")}
-    assert same_bits(everything(given), everything(replace(given, **parts)))
+    parts = {name: relaid(getattr(example, name)) for name in ("inputs", "state", "gradient", "after")}
+    assert same_bits(everything(example), everything(replace(example, **parts)))
     spread = [
-        one.expand_as(values) for one, values in ((torch.ones(()), given.gradient), (torch.ones(()), given.after))
+        number.expand_as(values)
+        for number, values in ((torch.ones(()), example.gradient), (torch.ones(()), example.after))
     ]
-    filled = [torch.ones_like(given.gradient), torch.ones_like(given.after)]
-    assert same_bits(*(everything(replace(given, gradient=first, after=second)) for first, second in (spread, filled)))
+    filled = [torch.ones_like(example.gradient), torch.ones_like(example.after)]
+    assert same_bits(
+        *(everything(replace(example, gradient=first, after=second)) for first, second in (spread, filled))
+    )
 
 
 @every_cell
 def test_nothing_that_is_given_is_changed(cell: Cell) -> None:
-    given = case(cell)
-    given = replace(given, inputs=given.inputs.to(cell.kind).transpose(0, 1).contiguous().transpose(0, 1))
-    given = replace(given, gradient=given.gradient.to(cell.kind).transpose(0, 1).contiguous().transpose(0, 1))
-    held = [*parameters(given.module), given.inputs, given.state, given.gradient, given.after]
-    before = [one.detach().clone() for one in held]
-    outputs, after = fast(given)(given.module, given.inputs, given.state)
+    example = case(cell)
+    example = replace(example, inputs=example.inputs.to(cell.dtype).transpose(0, 1).contiguous().transpose(0, 1))
+    example = replace(example, gradient=example.gradient.to(cell.dtype).transpose(0, 1).contiguous().transpose(0, 1))
+    held = [*parameters(example.module), example.inputs, example.state, example.gradient, example.after]
+    before = [tensor.detach().clone() for tensor in held]
+    outputs, after = fast(example)(example.module, example.inputs, example.state)
     results = [outputs.detach().clone(), after.detach().clone()]
-    torch.autograd.backward([outputs, after], [given.gradient, given.after])
+    torch.autograd.backward([outputs, after], [example.gradient, example.after])
     assert all(map(torch.equal, held, before))
     assert all(map(torch.equal, [outputs, after], results))
 
@@ -376,56 +389,58 @@ def test_no_memory_is_read_before_it_is_written(cell: Cell, request: pytest.Fixt
 # A table of inputs.
 
 
-def from_table(given: Case, size: int, seed: int = 0) -> tuple[Case, Tensor]:
+def from_table(example: Case, size: int, seed: int = 0) -> tuple[Case, Tensor]:
     """The same layer over rows (B, T) of a table (V, F); one row of the table is never read, one is read often."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        table = torch.randn(size, given.inputs.shape[2])
-        ids = torch.randint(1, size, given.inputs.shape[:2])
+        table = torch.randn(size, example.inputs.shape[2])
+        ids = torch.randint(1, size, example.inputs.shape[:2])
         ids[:, 0] = 1
-    return replace(given, inputs=table), ids
+    return replace(example, inputs=table), ids
 
 
-def table_and_rows(given: Case, size: int) -> list[dict[str, Tensor]]:
-    """Everything found by reading a table, and by reading its rows; gradients of the table in both."""
-    given, ids = from_table(given, size)
+def table_and_rows(example: Case, size: int) -> list[dict[str, Tensor]]:
+    """All results of reading a table, and of reading its rows; both with the gradient of the table."""
+    example, ids = from_table(example, size)
     runs: list[Run] = [
-        fast(given, ids),
-        lambda module, table, state: fast(given)(module, nn.functional.embedding(ids, table), state),
+        fast(example, ids),
+        lambda module, table, state: fast(example)(module, nn.functional.embedding(ids, table), state),
     ]
-    return [everything(given, run) for run in runs]
+    return [everything(example, run) for run in runs]
 
 
 @pytest.mark.parametrize("size", [2, 31, 32, 65])
 @every_cell
 def test_a_table_gives_what_its_rows_give(cell: Cell, size: int) -> None:
-    for rows, turns, inputs, hidden in product((8, 33), (1, 5), (10, 33), (12, 64)):
-        found, expected = table_and_rows(case(cell, rows, turns, inputs, hidden), size)
-        assert found.keys() == expected.keys()
-        for name in found:
+    for rows, time_steps, inputs, hidden in product((8, 33), (1, 5), (10, 33), (12, 64)):
+        actual, expected = table_and_rows(case(cell, rows, time_steps, inputs, hidden), size)
+        assert actual.keys() == expected.keys()
+        for name in actual:
             limit = cell.error if name in ("of inputs", "of weight_ih") else 1e-5
-            assert distance(found[name], expected[name]) < limit, (rows, turns, inputs, hidden, name)
-        assert found["of inputs"].shape == (size, inputs)
-        assert not found["of inputs"][0].any(), "nobody read this row"
+            assert distance(actual[name], expected[name]) < limit, (rows, time_steps, inputs, hidden, name)
+        assert actual["of inputs"].shape == (size, inputs)
+        assert not actual["of inputs"][0].any(), "nobody read this row"
 
 
 @every_cell
 def test_a_table_gives_what_the_plain_layer_gives_in_fp32(cell: Cell) -> None:
-    given, ids = from_table(case(cell, 33, 6, 10, 40), 7)
-    found = everything(given, fast(given, ids))
-    expected = everything(given, lambda module, table, state: plain(module, nn.functional.embedding(ids, table), state))
-    assert all(distance(found[name], expected[name]) < cell.error for name in found)
+    example, ids = from_table(case(cell, 33, 6, 10, 40), 7)
+    actual = everything(example, fast(example, ids))
+    expected = everything(
+        example, lambda module, table, state: plain(module, nn.functional.embedding(ids, table), state)
+    )
+    assert all(distance(actual[name], expected[name]) < cell.error for name in actual)
 
 
 @every_cell
 def test_a_table_in_any_layout_of_ids_gives_the_same_bits_and_reads_no_memory_before_it_is_written(
     cell: Cell, request: pytest.FixtureRequest
 ) -> None:
-    given, ids = from_table(case(cell, 9, 3, 10, 40), 7)
-    turned = ids.t().contiguous().t()
-    clean, other = (everything(given, fast(given, ids)) for ids in (ids, turned))
+    example, ids = from_table(case(cell, 9, 3, 10, 40), 7)
+    relaid = ids.t().contiguous().t()
+    clean, other = (everything(example, fast(example, ids)) for ids in (ids, relaid))
     request.getfixturevalue("dirty_memory")
-    dirty = everything(given, fast(given, ids))
+    dirty = everything(example, fast(example, ids))
     assert same_bits(clean, other)
     assert same_bits(clean, dirty)
 
@@ -434,24 +449,24 @@ def test_a_table_in_any_layout_of_ids_gives_the_same_bits_and_reads_no_memory_be
 def test_the_first_layer_reads_a_table_where_that_is_less_to_multiply(
     cell: Cell, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given, ids = from_table(case(cell, 9, 5, 10, 12), 7)
+    example, ids = from_table(case(cell, 9, 5, 10, 12), 7)
     seen: list[bool] = []
     run = compiled_layers.run
 
     def watched(
-        module: nn.RNNBase, inputs: Tensor, state: Tensor, kind: torch.dtype, ids: Tensor | None = None
+        module: nn.RNNBase, inputs: Tensor, state: Tensor, dtype: torch.dtype, ids: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         seen.append(ids is not None)
-        assert kind == cell.kind
-        return run(module, inputs, state, kind, ids)
+        assert dtype == cell.dtype
+        return run(module, inputs, state, dtype, ids)
 
     monkeypatch.setattr(compiled_layers, "run", watched)
     for size in (18, 19):  # 3 * 10 for each of 45 ids; for each row 3 * 10 and 45
         embedding = nn.Embedding(size, 10)
-        with torch.autocast("cpu", torch.bfloat16, enabled=cell.kind == BF16):
-            found, after = layers.run_embedded(given.module, embedding, ids, given.state)
-            expected, expected_after = layers.run_layer(given.module, embedding(ids), given.state)
-        assert distance(found.detach().float(), expected.detach().float()) < 1e-5
+        with torch.autocast("cpu", torch.bfloat16, enabled=cell.dtype == BF16):
+            actual, after = layers.run_embedded(example.module, embedding, ids, example.state)
+            expected, expected_after = layers.run_layer(example.module, embedding(ids), example.state)
+        assert distance(actual.detach().float(), expected.detach().float()) < 1e-5
         assert distance(after.detach(), expected_after.detach()) < 1e-5
     assert seen == [True, False, False, False]
     assert calls == [(9, 5)] * 4
@@ -461,21 +476,21 @@ def test_the_first_layer_reads_a_table_where_that_is_less_to_multiply(
 def test_layers_are_compiled_where_that_is_faster_and_torch_runs_the_others(
     cell: Cell, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(rows: int = 9, kind: torch.dtype = FP32) -> bool:
-        given, before = case(cell, rows, 4, 10, 12), len(calls)
-        module = given.module.to(kind)
-        with torch.autocast("cpu", torch.bfloat16, enabled=cell.kind == BF16):
-            outputs, after = layers.run_layer(module, given.inputs.to(kind), given.state.to(kind))
-        assert outputs.shape == given.gradient.shape
-        assert after.dtype == torch.promote_types(kind, FP32)
+    def run(rows: int = 9, dtype: torch.dtype = FP32) -> bool:
+        example, before = case(cell, rows, 4, 10, 12), len(calls)
+        module = example.module.to(dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=cell.dtype == BF16):
+            outputs, after = layers.run_layer(module, example.inputs.to(dtype), example.state.to(dtype))
+        assert outputs.shape == example.gradient.shape
+        assert after.dtype == torch.promote_types(dtype, FP32)
         return len(calls) > before
 
     assert run()
     assert run(rows=8)
-    assert run(rows=7) == run(rows=1) == (cell.name == "gru" and cell.kind == BF16), "torch has no GRU in bf16"
-    assert not run(kind=torch.float64), "what has weights in float64 is torch's, whatever autocast makes of inputs"
+    assert run(rows=7) == run(rows=1) == (cell.name == "gru" and cell.dtype == BF16), "torch has no GRU in bf16"
+    assert not run(dtype=torch.float64), "what has weights in float64 is torch's, whatever autocast makes of inputs"
     monkeypatch.setattr(layers, "fast_bf16", lambda: False)
-    assert run() == (cell.kind == FP32), "bf16 without units for it is slower than float32"
+    assert run() == (cell.dtype == FP32), "bf16 without instructions for it is slower than float32"
     monkeypatch.setattr(layers, "available", lambda: False)
     assert not run()
 
@@ -487,11 +502,11 @@ def test_torch_computes_few_rows_of_a_small_layer_in_one_thread(
     """On a busy machine threads that meet at every character mostly wait; afterwards torch has as many as before."""
     seen: list[int] = []
     monkeypatch.setattr(layers, "available", lambda: False)
-    given, before = case(CELLS[0], rows, 2, 10, hidden), torch.get_num_threads()
-    given.module.register_forward_hook(lambda *ignored: seen.append(torch.get_num_threads()))
+    example, before = case(CELLS[0], rows, 2, 10, hidden), torch.get_num_threads()
+    example.module.register_forward_hook(lambda *ignored: seen.append(torch.get_num_threads()))
     torch.set_num_threads(3)
     try:
-        layers.run_layer(given.module, given.inputs, given.state)
+        layers.run_layer(example.module, example.inputs, example.state)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -503,63 +518,63 @@ def test_torch_computes_few_rows_of_a_small_layer_in_one_thread(
 
 @every_cell
 def test_no_gradient_gives_none(cell: Cell) -> None:
-    given = case(cell)
-    nothing = replace(given, gradient=torch.zeros_like(given.gradient), after=torch.zeros_like(given.after))
+    example = case(cell)
+    nothing = replace(example, gradient=torch.zeros_like(example.gradient), after=torch.zeros_like(example.after))
     assert not any(value.any() for name, value in everything(nothing).items() if name.startswith("of"))
 
 
 @every_cell
 @pytest.mark.parametrize("part", ["gradient", "after"])
 def test_gradients_flow_from_outputs_and_from_the_state_after(cell: Cell, part: str) -> None:
-    given = case(cell, 9, 5, 10, 12)
-    given = replace(given, **{part: torch.zeros_like(getattr(given, part))})
-    found, expected = everything(given), everything(given, plain)
-    for name in found:
-        assert found[name].any()
-        assert distance(found[name], expected[name]) < 1.5 * cell.error, name
+    example = case(cell, 9, 5, 10, 12)
+    example = replace(example, **{part: torch.zeros_like(getattr(example, part))})
+    actual, expected = everything(example), everything(example, plain)
+    for name in actual:
+        assert actual[name].any()
+        assert distance(actual[name], expected[name]) < 1.5 * cell.error, name
 
 
 @every_cell
 def test_what_nobody_asks_for_counts_as_a_gradient_of_zero(cell: Cell) -> None:
-    given = case(cell)
+    example = case(cell)
     for part, other in (("gradient", "after"), ("after", "gradient")):
-        expected = everything(replace(given, **{other: torch.zeros_like(getattr(given, other))}))
-        state = given.state.clone().requires_grad_()
-        result = fast(given)(given.module, given.inputs, state)[part == "after"]
-        (found,) = torch.autograd.grad(result, state, getattr(given, part).to(result.dtype))
-        assert torch.equal(found, expected["of state"])
+        expected = everything(replace(example, **{other: torch.zeros_like(getattr(example, other))}))
+        state = example.state.clone().requires_grad_()
+        result = fast(example)(example.module, example.inputs, state)[part == "after"]
+        (actual,) = torch.autograd.grad(result, state, getattr(example, part).to(result.dtype))
+        assert torch.equal(actual, expected["of state"])
 
 
 @every_cell
 @pytest.mark.parametrize("factor", [2.0, -0.25, 1024.0])
 def test_gradients_are_proportional_to_what_comes_in(cell: Cell, factor: float) -> None:
     """Bit for bit, for powers of two: loss scales lose nothing."""
-    given = case(cell, 31, 6, 10, 40)
-    once = everything(given)
-    scaled = everything(replace(given, gradient=factor * given.gradient, after=factor * given.after))
+    example = case(cell, 31, 6, 10, 40)
+    once = everything(example)
+    scaled = everything(replace(example, gradient=factor * example.gradient, after=factor * example.after))
     assert all(torch.equal(scaled[name], factor * once[name]) for name in once if name.startswith("of"))
 
 
 @every_cell
 def test_the_gradient_of_a_sum_is_the_sum_of_gradients(cell: Cell) -> None:
-    given, other = case(cell, 31, 6, 10, 40), case(cell, 31, 6, 10, 40, seed=1)
-    moved = replace(given, gradient=other.gradient, after=other.after)
-    both = replace(given, gradient=given.gradient + other.gradient, after=given.after + other.after)
-    first, second, found = everything(given), everything(moved), everything(both)
-    far = {name: distance(found[name], first[name] + second[name]) for name in found if name.startswith("of")}
+    example, other = case(cell, 31, 6, 10, 40), case(cell, 31, 6, 10, 40, seed=1)
+    moved = replace(example, gradient=other.gradient, after=other.after)
+    both = replace(example, gradient=example.gradient + other.gradient, after=example.after + other.after)
+    first, second, actual = everything(example), everything(moved), everything(both)
+    far = {name: distance(actual[name], first[name] + second[name]) for name in actual if name.startswith("of")}
     assert max(far.values()) < cell.error
 
 
 @every_cell
 def test_gradients_cross_the_border_between_two_windows(cell: Cell) -> None:
-    given = case(cell, 31, 6, 10, 40)
+    example = case(cell, 31, 6, 10, 40)
 
     def in_two(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        first, between = fast(given)(module, inputs[:, :2], state)
-        second, after = fast(given)(module, inputs[:, 2:], between)
+        first, between = fast(example)(module, inputs[:, :2], state)
+        second, after = fast(example)(module, inputs[:, 2:], between)
         return torch.cat([first, second], 1), after
 
-    whole, parts = everything(given), everything(given, in_two)
+    whole, parts = everything(example), everything(example, in_two)
     # A GRU's gradient needs the hidden state before, which is carried in fp32 and kept in bf16.
     names = ["outputs", "after", "of inputs", "of state"] if cell.name == "lstm" else ["outputs", "after"]
     assert all(torch.equal(whole[name], parts[name]) for name in names)
@@ -568,25 +583,25 @@ def test_gradients_cross_the_border_between_two_windows(cell: Cell) -> None:
 
 @every_cell
 def test_no_gradient_reaches_an_input_behind_the_output(cell: Cell) -> None:
-    given = case(cell, 9, 6, 10, 12)
+    example = case(cell, 9, 6, 10, 12)
     for at in range(6):
-        gradient = torch.zeros_like(given.gradient)
-        gradient[:, at] = given.gradient[:, at]
-        found = everything(replace(given, gradient=gradient, after=torch.zeros_like(given.after)))["of inputs"]
-        assert not found[:, at + 1 :].any()
-        assert found[:, : at + 1].abs().amax(2).all()
+        gradient = torch.zeros_like(example.gradient)
+        gradient[:, at] = example.gradient[:, at]
+        actual = everything(replace(example, gradient=gradient, after=torch.zeros_like(example.after)))["of inputs"]
+        assert not actual[:, at + 1 :].any()
+        assert actual[:, : at + 1].abs().amax(2).all()
 
 
 @every_cell
 def test_gradients_of_a_row_come_from_that_row_only(cell: Cell) -> None:
-    given = case(cell, 9, 4, 10, 12)
-    gradient, after = torch.zeros_like(given.gradient), torch.zeros_like(given.after)
-    gradient[5], after[5] = given.gradient[5], given.after[5]
-    found, whole = everything(replace(given, gradient=gradient, after=after)), everything(given)
+    example = case(cell, 9, 4, 10, 12)
+    gradient, after = torch.zeros_like(example.gradient), torch.zeros_like(example.after)
+    gradient[5], after[5] = example.gradient[5], example.after[5]
+    actual, whole = everything(replace(example, gradient=gradient, after=after)), everything(example)
     for name in ("of inputs", "of state"):
-        assert torch.equal(found[name][5], whole[name][5])
-        assert not found[name][:5].any()
-        assert not found[name][6:].any()
+        assert torch.equal(actual[name][5], whole[name][5])
+        assert not actual[name][:5].any()
+        assert not actual[name][6:].any()
 
 
 @every_cell
@@ -594,33 +609,33 @@ def test_gradients_of_a_row_come_from_that_row_only(cell: Cell) -> None:
 @pytest.mark.parametrize("table", [False, True])
 def test_a_gradient_of_a_gradient_is_that_of_the_plain_layer(cell: Cell, hidden: int, table: bool) -> None:
     """Over two windows, so that a state is made of the same weights: what comes by it is counted once."""
-    given, ids = case(cell, turns=3, hidden=hidden), None
+    example, ids = case(cell, time_steps=3, hidden=hidden), None
     if table:
-        given, ids = from_table(given, 7)
-    found = []
-    for run in (fast(given, ids), plain):
-        inputs, state = given.inputs.clone().requires_grad_(), given.state.clone().requires_grad_()
-        leaves = [inputs, *parameters(given.module), state]
-        read = inputs[ids] if table and run is plain else inputs
-        outputs, after = run(given.module, read, state)
-        again, last = run(given.module, read, after)
+        example, ids = from_table(example, 7)
+    results = []
+    for run in (fast(example, ids), plain):
+        inputs, state = example.inputs.clone().requires_grad_(), example.state.clone().requires_grad_()
+        leaves = [inputs, *parameters(example.module), state]
+        read_inputs = inputs[ids] if table and run is plain else inputs
+        outputs, after = run(example.module, read_inputs, state)
+        again, last = run(example.module, read_inputs, after)
         cost = outputs.float().pow(2).mean() + again.float().pow(3).mean() + last.sin().mean()
         first = torch.autograd.grad(cost, leaves, create_graph=True)
-        found.append([*first, *torch.autograd.grad(sum((one.pow(2).sum() for one in first), cost), leaves)])
-    for ours, theirs in zip(*found, strict=True):
-        assert distance(ours.detach(), theirs.detach()) < (0.05 if cell.kind == BF16 else 1e-4)
+        results.append([*first, *torch.autograd.grad(sum((gradient.pow(2).sum() for gradient in first), cost), leaves)])
+    for ours, theirs in zip(*results, strict=True):
+        assert distance(ours.detach(), theirs.detach()) < (0.05 if cell.dtype == BF16 else 1e-4)
 
 
 @every_cell
 @pytest.mark.parametrize("table", [False, True])
 def test_a_second_pass_over_a_kept_graph_gives_the_same_gradient(cell: Cell, table: bool) -> None:
-    given, ids = case(cell), None
+    example, ids = case(cell), None
     if table:
-        given, ids = from_table(given, 7)
-    inputs, state = given.inputs.clone().requires_grad_(), given.state.clone().requires_grad_()
-    results = fast(given, ids)(given.module, inputs, state)
-    leaves = [inputs, *parameters(given.module), state]
-    gradients = given.gradient.to(cell.kind), given.after
+        example, ids = from_table(example, 7)
+    inputs, state = example.inputs.clone().requires_grad_(), example.state.clone().requires_grad_()
+    results = fast(example, ids)(example.module, inputs, state)
+    leaves = [inputs, *parameters(example.module), state]
+    gradients = example.gradient.to(cell.dtype), example.after
     first, second, third = (torch.autograd.grad(results, leaves, gradients, retain_graph=True) for _ in range(3))
     assert all(map(torch.equal, first, second))
     assert all(map(torch.equal, first, third))
@@ -629,22 +644,22 @@ def test_a_second_pass_over_a_kept_graph_gives_the_same_gradient(cell: Cell, tab
 @every_cell
 def test_torchs_own_defaults_change_nothing(cell: Cell) -> None:
     expected = everything(case(cell))
-    given = case(cell)
+    example = case(cell)
     torch.set_default_dtype(torch.float64)
     try:
-        assert same_bits(everything(given), expected)
+        assert same_bits(everything(example), expected)
     finally:
         torch.set_default_dtype(torch.float32)
     with torch.device("meta"):
-        assert same_bits(everything(given), expected)
+        assert same_bits(everything(example), expected)
 
 
 @every_cell
 def test_weights_changed_between_forward_and_backward_are_noticed(cell: Cell) -> None:
-    given = case(cell, hidden=32)
-    outputs, _ = fast(given)(given.module, given.inputs, given.state)
+    example = case(cell, hidden=32)
+    outputs, _ = fast(example)(example.module, example.inputs, example.state)
     with torch.no_grad():
-        given.module.get_parameter("weight_hh_l0").mul_(2)
+        example.module.get_parameter("weight_hh_l0").mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         outputs.float().sum().backward()
 
@@ -652,16 +667,16 @@ def test_weights_changed_between_forward_and_backward_are_noticed(cell: Cell) ->
 @every_cell
 @pytest.mark.parametrize("name", ["weight_ih", "weight_hh"])
 def test_weights_that_were_filled_up_may_change_the_gradient_is_that_of_the_ones_before(cell: Cell, name: str) -> None:
-    found = []
+    gradients = []
     for change in (False, True):
-        given = case(cell, hidden=12)
-        outputs, _ = fast(given)(given.module, given.inputs, given.state)
+        example = case(cell, hidden=12)
+        outputs, _ = fast(example)(example.module, example.inputs, example.state)
         if change:
             with torch.no_grad():
-                given.module.get_parameter(f"{name}_l0").mul_(2)
+                example.module.get_parameter(f"{name}_l0").mul_(2)
         outputs.float().sum().backward()
-        found.append([parameter.grad for parameter in given.module.parameters()])
-    assert all(map(torch.equal, *found))
+        gradients.append([parameter.grad for parameter in example.module.parameters()])
+    assert all(map(torch.equal, *gradients))
 
 
 # What depends on what.
@@ -672,12 +687,12 @@ def test_weights_that_were_filled_up_may_change_the_gradient_is_that_of_the_ones
 def test_in_pieces_and_in_one_go_are_the_same_bits(
     size: tuple[Cell, int, int, int, int], cuts: list[int], seed: int
 ) -> None:
-    given = case(*size, seed=seed)
-    whole, end = forward(given)
+    example = case(*size, seed=seed)
+    whole, end = forward(example)
     borders = sorted({0, size[2], *(cut for cut in cuts if cut < size[2])})
-    pieces, state = [], given.state
+    pieces, state = [], example.state
     for begin, stop in pairwise(borders):
-        piece, state = forward(replace(given, inputs=given.inputs[:, begin:stop], state=state))
+        piece, state = forward(replace(example, inputs=example.inputs[:, begin:stop], state=state))
         pieces.append(piece)
     assert torch.equal(torch.cat(pieces, 1), whole)
     assert torch.equal(state, end)
@@ -686,16 +701,16 @@ def test_in_pieces_and_in_one_go_are_the_same_bits(
 @settings(max_examples=40)
 @given(sizes, st.integers(0, 99))
 def test_rows_in_another_order_have_the_same_bits(size: tuple[Cell, int, int, int, int], seed: int) -> None:
-    given = case(*size, seed=seed)
+    example = case(*size, seed=seed)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(size[1]))
-    parts = {name: getattr(given, name)[order] for name in ("inputs", "state", "gradient", "after")}
-    moved = replace(given, **parts)
-    found, expected = everything(moved), everything(given)
+    parts = {name: getattr(example, name)[order] for name in ("inputs", "state", "gradient", "after")}
+    moved = replace(example, **parts)
+    actual, expected = everything(moved), everything(example)
     for name in ("outputs", "after", "of inputs", "of state"):
         # Products of float32 over inputs are torch's, who may compute the last rows in another way.
-        error = (found[name] - expected[name][order]).abs().max()
-        assert error <= (0 if size[0].kind == BF16 else 1e-5), name
-    assert all(distance(found[name], expected[name]) < 0.004 for name in expected if name.startswith("of bias"))
+        error = (actual[name] - expected[name][order]).abs().max()
+        assert error <= (0 if size[0].dtype == BF16 else 1e-5), name
+    assert all(distance(actual[name], expected[name]) < 0.004 for name in expected if name.startswith("of bias"))
 
 
 @settings(max_examples=40)
@@ -703,26 +718,26 @@ def test_rows_in_another_order_have_the_same_bits(size: tuple[Cell, int, int, in
 def test_a_row_has_the_same_bits_whatever_the_others_are(
     size: tuple[Cell, int, int, int, int], row: int, seed: int
 ) -> None:
-    given, others = case(*size, seed=seed), case(*size, seed=seed + 1)
+    example, others = case(*size, seed=seed), case(*size, seed=seed + 1)
     row %= size[1]
     parts = {}
     for name in ("inputs", "state", "gradient", "after"):
         parts[name] = getattr(others, name).clone()
-        parts[name][row] = getattr(given, name)[row]
-    found, expected = everything(replace(given, **parts)), everything(given)
+        parts[name][row] = getattr(example, name)[row]
+    actual, expected = everything(replace(example, **parts)), everything(example)
     for name in ("outputs", "after", "of inputs", "of state"):
-        assert torch.equal(found[name][row], expected[name][row])
-        assert not torch.equal(found[name], expected[name])
+        assert torch.equal(actual[name][row], expected[name][row])
+        assert not torch.equal(actual[name], expected[name])
 
 
 @every_cell
 def test_an_input_changes_its_own_output_and_later_ones_and_none_before(cell: Cell) -> None:
-    given = case(cell, 9, 7, 10, 12, scale=2.0)
-    outputs, end = forward(given)
+    example = case(cell, 9, 7, 10, 12, scale=2.0)
+    outputs, end = forward(example)
     for at in range(7):
-        inputs = given.inputs.clone()
+        inputs = example.inputs.clone()
         inputs[:, at] += 1
-        changed, after = forward(replace(given, inputs=inputs))
+        changed, after = forward(replace(example, inputs=inputs))
         assert torch.equal(changed[:, :at], outputs[:, :at])
         assert (changed[:, at:] != outputs[:, at:]).any(2).all()
         assert (after != end).any(1).all()
@@ -730,12 +745,12 @@ def test_an_input_changes_its_own_output_and_later_ones_and_none_before(cell: Ce
 
 @every_cell
 def test_every_part_of_a_state_reaches_the_first_output_of_its_row(cell: Cell) -> None:
-    given = case(cell, 9, 2, 10, 12, scale=2.0)
-    outputs, _ = forward(given)
-    for part in range(given.state.shape[1]):
-        state = given.state.clone()
+    example = case(cell, 9, 2, 10, 12, scale=2.0)
+    outputs, _ = forward(example)
+    for part in range(example.state.shape[1]):
+        state = example.state.clone()
         state[4, part] += 2
-        changed, _ = forward(replace(given, state=state))
+        changed, _ = forward(replace(example, state=state))
         assert (changed[4, 0] != outputs[4, 0]).any()
         assert torch.equal(changed[:4], outputs[:4])
         assert torch.equal(changed[5:], outputs[5:])
@@ -749,16 +764,16 @@ def test_every_part_of_a_state_reaches_the_first_output_of_its_row(cell: Cell) -
 def test_the_number_of_threads_changes_no_bit(
     cell: Cell, size: tuple[int, int, int, int], use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given, blocks = case(cell, *size), -(-size[3] // amx.SIDE)
+    example, blocks = case(cell, *size), -(-size[3] // amx.SIDE)
     order = torch.from_numpy(np.random.default_rng(0).permutation(size[0]))
-    moved = replace(given, inputs=given.inputs[order], state=given.state[order])
+    moved = replace(example, inputs=example.inputs[order], state=example.state[order])
     seen = watch(cell, monkeypatch)
-    expected = everything(given)
+    expected = everything(example)
     assert [part[:4] for part in seen] == [(0, size[0], 0, blocks)] * 2
     for number in (1, 2, 3, 5):
         use_threads(number)
         seen.clear()
-        assert same_bits(everything(given), expected)
+        assert same_bits(everything(example), expected)
         computed = np.zeros((size[0], blocks), int)
         for first, last, begin, end, members in seen:
             computed[first:last, begin:end] += 1
@@ -774,7 +789,7 @@ Seen = tuple[int, int, int, int, int]
 
 
 def watch(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
-    """From which to which row and 32 units each thread computes, and how many threads compute units of these rows."""
+    """The rows and blocks of 32 hidden units of each thread, and how many threads compute blocks of these rows."""
     seen: list[Seen] = []
     name = f"{cell.name.upper()}_KERNELS"
     kernels = getattr(compiled_layers, name)
@@ -784,7 +799,7 @@ def watch(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
 
 
 def watched(kernel: Callable[..., None], seen: list[Seen], config: Any, layer: Any, part: train_rnn.Part) -> None:
-    seen.append((part.first, part.last, part.begin, part.end, part.members))
+    seen.append((part.start_row, part.stop_row, part.start_block, part.stop_block, part.members))
     kernel(config, layer, part)
 
 
@@ -792,9 +807,9 @@ def watched(kernel: Callable[..., None], seen: list[Seen], config: Any, layer: A
     ("rows", "hidden", "number", "expected"),
     [
         (64, 128, 2, {(0, 32, 0, 4, 1), (32, 64, 0, 4, 1)}),  # no zeros either way: rows, since nobody waits then
-        (32, 128, 2, {(0, 32, 0, 2, 2), (0, 32, 2, 4, 2)}),  # 16 rows for each would be filled up to 32
+        (32, 128, 2, {(0, 32, 0, 2, 2), (0, 32, 2, 4, 2)}),  # 16 rows for each would be padded to 32
         (32, 160, 2, {(0, 32, 0, 2, 2), (0, 32, 2, 5, 2)}),
-        (32, 32, 2, {(0, 16, 0, 1, 1), (16, 32, 0, 1, 1)}),  # units of one tile cannot be shared out
+        (32, 32, 2, {(0, 16, 0, 1, 1), (16, 32, 0, 1, 1)}),  # hidden units of a single block cannot be shared out
         (8, 96, 2, {(0, 8, 0, 1, 2), (0, 8, 1, 3, 2)}),
         (50, 128, 2, {(0, 25, 0, 4, 1), (25, 50, 0, 4, 1)}),
         (96, 128, 2, {(0, 96, 0, 2, 2), (0, 96, 2, 4, 2)}),  # 48 rows for each would be filled up to 64
@@ -812,9 +827,9 @@ def test_threads_share_out_rows_or_hidden_units_so_that_the_fewest_zeros_are_mul
     use_threads: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fewest = compiled_layers.ROWS
+    min_rows = compiled_layers.MIN_ROWS
     use_threads(number)
-    monkeypatch.setattr(compiled_layers, "ROWS", fewest)
+    monkeypatch.setattr(compiled_layers, "MIN_ROWS", min_rows)
     seen = watch(cell, monkeypatch)
     forward(case(cell, rows, 2, 10, hidden))
     assert len(seen) == len(expected)
@@ -826,15 +841,15 @@ def test_hidden_units_are_shared_out_only_while_that_is_faster(
     cell: Cell, use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_threads(2)
-    chosen, told = iter([True, False, False, True]), []
+    chosen, recorded = iter([True, False, False, True]), []
     monkeypatch.setattr(threads.AutoTuner, "choose", lambda self: next(chosen))
-    monkeypatch.setattr(threads.AutoTuner, "record", lambda self, way, seconds: told.append((way, seconds > 0)))
+    monkeypatch.setattr(threads.AutoTuner, "record", lambda self, way, seconds: recorded.append((way, seconds > 0)))
     seen = watch(cell, monkeypatch)
-    given = case(cell, 9, 3, 10, 96)
-    first, second = everything(given), everything(given)
+    example = case(cell, 9, 3, 10, 96)
+    first, second = everything(example), everything(example)
     assert same_bits(first, second)
     assert [members for *_, members in seen] == [2, 2, 1, 1, 1, 1, 2, 2]
-    assert told == [(True, True), (False, True), (False, True), (True, True)]
+    assert recorded == [(True, True), (False, True), (False, True), (True, True)]
 
 
 def test_the_faster_way_is_taken_and_the_other_one_tried_for_a_hundredth_of_the_time(
@@ -880,12 +895,12 @@ def test_ways_are_compared_by_what_they_take_for_the_same_size() -> None:
 
 @every_cell
 def test_the_number_of_threads_of_torch_changes_no_bit_either(cell: Cell) -> None:
-    given, before = case(cell, 33, 17, 10, 40), torch.get_num_threads()
-    expected = everything(given)
+    example, before = case(cell, 33, 17, 10, 40), torch.get_num_threads()
+    expected = everything(example)
     try:
         for number in (2, 3):
             torch.set_num_threads(number)
-            assert same_bits(everything(given), expected)
+            assert same_bits(everything(example), expected)
     finally:
         torch.set_num_threads(before)
 
@@ -893,27 +908,27 @@ def test_the_number_of_threads_of_torch_changes_no_bit_either(cell: Cell) -> Non
 @every_cell
 def test_layers_may_run_in_several_threads_at_once(cell: Cell, use_threads: Callable[[int], None]) -> None:
     use_threads(2)
-    given = [case(cell, 9, 5, 10, 12, seed=seed) for seed in range(8)]
-    expected = [everything(one) for one in given]
+    examples = [case(cell, 9, 5, 10, 12, seed=seed) for seed in range(8)]
+    expected = [everything(example) for example in examples]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
-            assert all(map(same_bits, pool.map(everything, given), expected))
+            assert all(map(same_bits, pool.map(everything, examples), expected))
 
 
 @settings(max_examples=60)
 @given(st.integers(1, 100), st.integers(1, 40), st.integers(1, 7))
-def test_rows_are_shared_out_evenly_each_once_and_never_too_few(rows: int, at_least: int, number: int) -> None:
-    found: list[slice] = []
+def test_rows_are_shared_out_evenly_each_once_and_never_too_few(rows: int, min_rows: int, number: int) -> None:
+    parts: list[slice] = []
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(number) as pool:
         patch.setattr(threads, "threads", lambda: number)
         patch.setattr(threads, "_pool", lambda: pool)
-        threads.parallel_for(found.append, rows, at_least)
-    found.sort(key=lambda part: part.start)
-    assert [row for part in found for row in range(part.start, part.stop)] == list(range(rows))
-    lengths = [part.stop - part.start for part in found]
+        threads.parallel_for(parts.append, rows, min_rows)
+    parts.sort(key=lambda part: part.start)
+    assert [row for part in parts for row in range(part.start, part.stop)] == list(range(rows))
+    lengths = [part.stop - part.start for part in parts]
     assert max(lengths) - min(lengths) <= 1
-    assert len(found) == min(number, max(1, rows // at_least))
-    assert len(found) == 1 or min(lengths) >= at_least
+    assert len(parts) == min(number, max(1, rows // min_rows))
+    assert len(parts) == 1 or min(lengths) >= min_rows
 
 
 def test_shared_rows_run_at_the_same_time_and_errors_are_passed_on(use_threads: Callable[[int], None]) -> None:
@@ -929,11 +944,11 @@ def test_shared_rows_run_at_the_same_time_and_errors_are_passed_on(use_threads: 
         threads.parallel_for(fail, 9)
 
 
-@pytest.mark.parametrize(("given", "expected"), [("3", 3), ("1", 1), ("0", 0), ("", 0), ("two", 0), ("-2", 0)])
+@pytest.mark.parametrize(("setting", "expected"), [("3", 3), ("1", 1), ("0", 0), ("", 0), ("two", 0), ("-2", 0)])
 def test_the_number_of_threads_is_what_openmp_was_told_or_the_cores_there_are(
-    given: str, expected: int, monkeypatch: pytest.MonkeyPatch
+    setting: str, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setenv("OMP_NUM_THREADS", setting)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {4, 5, 6, 7, 9}, raising=False)
     assert threads.threads.__wrapped__() == (expected or 5)
     monkeypatch.delenv("OMP_NUM_THREADS")
@@ -956,9 +971,9 @@ class Products(NamedTuple):
         return rounded_to_bf16(values) if self.dtype == np.uint16 else values.astype(np.float64)
 
 
-TILES, VECTORS = Products(matmul_blocks.matmul_steps, np.uint16), Products(matmul_blocks.matmul_steps, np.float32)
-PLAIN = Products(inlined(matmul_blocks.steps_in_loops), np.uint16)
-IN_PAIRS = [Products(inlined(matmul_blocks.steps_in_pairs), np.uint16)] if bf16_pairs() else []
+TILES, VECTORS = Products(matmul_blocks.continue_matmul, np.uint16), Products(matmul_blocks.continue_matmul, np.float32)
+PLAIN = Products(inlined(matmul_blocks.continue_in_loops), np.uint16)
+IN_PAIRS = [Products(inlined(matmul_blocks.continue_in_pairs), np.uint16)] if bf16_pairs() else []
 WAYS = (TILES, PLAIN, VECTORS, *IN_PAIRS)
 
 
@@ -968,9 +983,9 @@ def stored_as(dtype: Any, values: NDArray[np.float32]) -> NDArray[Any]:
 
 def left_side(values: NDArray[np.float32], dtype: Any) -> NDArray[Any]:
     """A left side (M, K) as (K / 32, M, 32)."""
-    found = amx.aligned((values.shape[1] // 32, len(values), 32), dtype)
-    found[:] = stored_as(dtype, values).reshape(len(values), -1, 32).transpose(1, 0, 2)
-    return found
+    blocks = amx.aligned_zeros((values.shape[1] // 32, len(values), 32), dtype)
+    blocks[:] = stored_as(dtype, values).reshape(len(values), -1, 32).transpose(1, 0, 2)
+    return blocks
 
 
 def packed_plainly(weights: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -979,9 +994,9 @@ def packed_plainly(weights: NDArray[np.float32]) -> NDArray[np.uint16]:
     padded = np.zeros((train_rnn.pad(inputs), train_rnn.pad(outputs)), np.float32)
     padded[:inputs, :outputs] = weights
     packed = bf16.to_bits(padded).reshape(len(padded) // 2, 2, -1, 32).transpose(2, 0, 3, 1)
-    found = amx.aligned(packed.shape, np.uint16)
-    found[:] = packed
-    return found
+    result = amx.aligned_zeros(packed.shape, np.uint16)
+    result[:] = packed
+    return result
 
 
 def right_side(weights: NDArray[np.float32], dtype: Any) -> NDArray[Any]:
@@ -991,9 +1006,9 @@ def right_side(weights: NDArray[np.float32], dtype: Any) -> NDArray[Any]:
     inputs, outputs = weights.shape
     padded = np.zeros((train_rnn.pad(inputs), train_rnn.pad(outputs)), np.float32)
     padded[:inputs, :outputs] = weights
-    found = amx.aligned((padded.shape[1] // 32, len(padded), 32), np.float32)
-    found[:] = padded.reshape(len(padded), -1, 32).transpose(1, 0, 2)
-    return found
+    result = amx.aligned_zeros((padded.shape[1] // 32, len(padded), 32), np.float32)
+    result[:] = padded.reshape(len(padded), -1, 32).transpose(1, 0, 2)
+    return result
 
 
 @cache
@@ -1001,50 +1016,51 @@ def run(multiply: Callable[..., Any]) -> Callable[..., int]:
     """All blocks of a product."""
 
     @compiled
-    def whole(left: Any, packed: Any, out: Any, config: Any, filled: int) -> int:
+    def multiply_all(left: Any, packed: Any, out: Any, config: Any, filled: int) -> int:
         blocks, rows, _ = left.shape
-        line = 32 * left.itemsize
+        row_bytes = 32 * left.itemsize
         amx.configure_tiles(config)
-        due = 7  # of a step: it stays what it is
+        budget = 7  # below 32: is handed back as it is
         for row in range(0, rows, 32):
-            squares = np.empty((len(packed) + 1) * 1024, np.float32)
-            begin = (-squares.ctypes.data % 64) // 4
-            square, reached, steps, size = 0, 0, len(packed) * blocks, 1
-            while steps:  # 1, 2, 3 and so on at a time
-                number = min(size, steps)
-                square, reached, due = multiply(
-                    packed, left.ctypes.data + row * line, rows * line, packed.ctypes.data, blocks * 32 * line,
-                    squares.ctypes.data + begin * 4, blocks, min(32, filled - row), square, reached, 32 * number + due,
+            memory = np.empty((len(packed) + 1) * 1024, np.float32)
+            first = (-memory.ctypes.data % 64) // 4
+            block, k, remaining, most = 0, 0, len(packed) * blocks, 1
+            while remaining:  # 1, 2, 3 and so on at a time
+                number = min(most, remaining)
+                block, k, budget = multiply(
+                    packed, left.ctypes.data + row * row_bytes, rows * row_bytes, packed.ctypes.data,
+                    blocks * 32 * row_bytes, memory.ctypes.data + first * 4, blocks, min(32, filled - row), block, k,
+                    32 * number + budget,
                 )  # fmt: skip
-                steps, size = steps - number, size + 1
+                remaining, most = remaining - number, most + 1
             for column in range(len(packed)):
-                square_at = begin + column * 1024
-                out[column, row : row + 32] = squares[square_at : square_at + 1024].reshape((32, 32))
+                begin = first + column * 1024
+                out[column, row : row + 32] = memory[begin : begin + 1024].reshape((32, 32))
         amx.release_tiles()
-        return due
+        return budget
 
-    found: Callable[..., int] = whole
-    return found
+    result: Callable[..., int] = multiply_all
+    return result
 
 
 def product_of(way: Products, left: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float32]:
     """A product (M, N), whatever the sizes."""
     (rows, inputs), outputs = left.shape, weights.shape[1]
-    filled = np.zeros((train_rnn.pad(rows), train_rnn.pad(inputs)), np.float32)
-    filled[:rows, :inputs] = left
-    out = amx.aligned((train_rnn.pad(outputs) // amx.SIDE, len(filled), amx.SIDE), np.float32)
+    padded = np.zeros((train_rnn.pad(rows), train_rnn.pad(inputs)), np.float32)
+    padded[:rows, :inputs] = left
+    out = amx.aligned_zeros((train_rnn.pad(outputs) // amx.SIDE, len(padded), amx.SIDE), np.float32)
     out[:] = np.nan
-    sides = left_side(filled, way.dtype), right_side(weights, way.dtype)
+    sides = left_side(padded, way.dtype), right_side(weights, way.dtype)
     assert run(way.multiply)(*sides, out, amx.TILE_CONFIG, rows) == 7
-    whole: NDArray[np.float32] = out.transpose(1, 0, 2).reshape(len(filled), -1)
-    assert not whole[rows:].any()
-    assert not np.nan_to_num(whole[:, outputs:]).any()
-    return whole[:rows, :outputs]
+    result: NDArray[np.float32] = out.transpose(1, 0, 2).reshape(len(padded), -1)
+    assert not result[rows:].any()
+    assert not np.nan_to_num(result[:, outputs:]).any()
+    return result[:rows, :outputs]
 
 
 def rounded_to_bf16(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = torch.from_numpy(values).bfloat16().double().numpy()
-    return found
+    result: NDArray[np.float64] = torch.from_numpy(values).bfloat16().double().numpy()
+    return result
 
 
 @settings(max_examples=15)
@@ -1056,10 +1072,10 @@ def test_products_in_tiles_vectors_pairs_and_plain_loops_are_exact_but_for_the_o
     left = random.standard_normal((rows, inputs), np.float32)
     weights = random.standard_normal((inputs, outputs), np.float32)
     for way in WAYS:
-        found, exact = product_of(way, left, weights), way.rounded(left) @ way.rounded(weights)
-        assert (abs(found - exact) <= 1e-6 * (abs(way.rounded(left)) @ abs(way.rounded(weights)))).all()
+        result, exact = product_of(way, left, weights), way.rounded(left) @ way.rounded(weights)
+        assert (abs(result - exact) <= 1e-6 * (abs(way.rounded(left)) @ abs(way.rounded(weights)))).all()
         if way is not PLAIN:
-            assert (product_of(way, left[rows // 2 :], weights) == found[rows // 2 :]).all()
+            assert (product_of(way, left[rows // 2 :], weights) == result[rows // 2 :]).all()
 
 
 def test_products_of_small_whole_numbers_are_exact() -> None:
@@ -1075,15 +1091,15 @@ def test_a_product_passes_on_what_is_not_finite_and_to_its_row_or_column_only(va
     for way in WAYS:
         left, weights = random.standard_normal((40, 64), np.float32), random.standard_normal((64, 40), np.float32)
         left[35, 60] = value
-        found = np.isfinite(product_of(way, left, weights))
-        assert not found[35].any()
-        assert found[:35].all()
-        assert found[36:].all()
+        is_finite = np.isfinite(product_of(way, left, weights))
+        assert not is_finite[35].any()
+        assert is_finite[:35].all()
+        assert is_finite[36:].all()
     for way in () if math.isnan(value) else (TILES, VECTORS, *IN_PAIRS):
-        kept = right_side(random.standard_normal((64, 64), np.float32), way.dtype)
-        kept[(0,) * kept.ndim] = stored_as(way.dtype, np.float32([value]))[0]
-        out = amx.aligned((2, 32, 32), np.float32)
-        run(way.multiply)(left_side(np.ones((32, 64), np.float32), way.dtype), kept, out, amx.TILE_CONFIG, 32)
+        packed = right_side(random.standard_normal((64, 64), np.float32), way.dtype)
+        packed[(0,) * packed.ndim] = stored_as(way.dtype, np.float32([value]))[0]
+        out = amx.aligned_zeros((2, 32, 32), np.float32)
+        run(way.multiply)(left_side(np.ones((32, 64), np.float32), way.dtype), packed, out, amx.TILE_CONFIG, 32)
         assert (out[0, :, 0] == value).all()
         assert np.isfinite(out[0, :, 1:]).all()
         assert np.isfinite(out[1]).all()
@@ -1108,26 +1124,26 @@ def test_packed_weights_lie_in_blocks_of_columns_and_pairs_of_inputs(inputs: int
 def test_a_layer_packs_its_weights_as_the_products_want_them(gates: int, hidden: int) -> None:
     weights = torch.randn(gates * hidden, hidden, generator=torch.Generator().manual_seed(0))
     for transposed, expected in ((True, packed_plainly(weights.numpy().T)), (False, packed_plainly(weights.numpy()))):
-        found = compiled_layers._pack(weights, BF16, transposed=transposed)
-        assert found.flags.c_contiguous
-        assert found.ctypes.data % 64 == 0
-        assert (found == expected).all()
-    for transposed, turned in ((True, weights.t()), (False, weights)):
-        found = compiled_layers._pack(weights, FP32, transposed=transposed)
-        assert found.flags.c_contiguous
-        assert found.ctypes.data % 64 == 0
-        assert (found == right_side(turned.numpy(), np.float32)).all()
+        packed = compiled_layers._pack_weights(weights, BF16, transposed=transposed)
+        assert packed.flags.c_contiguous
+        assert packed.ctypes.data % 64 == 0
+        assert (packed == expected).all()
+    for transposed, relaid in ((True, weights.t()), (False, weights)):
+        packed = compiled_layers._pack_weights(weights, FP32, transposed=transposed)
+        assert packed.flags.c_contiguous
+        assert packed.ctypes.data % 64 == 0
+        assert (packed == right_side(relaid.numpy(), np.float32)).all()
 
 
 @settings(max_examples=40)
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 3))
-def test_sums_over_time_are_those_of_float32(rows: int, columns: int, more: int) -> None:
-    values = torch.randn(rows, columns * 7 + more, generator=torch.Generator().manual_seed(rows)).bfloat16()
-    apart = torch.full((rows, values.shape[1] + 5), math.nan, dtype=torch.bfloat16)
-    apart[:, : values.shape[1]] = values
-    for one in (values, apart[:, : values.shape[1]]):
-        torch.testing.assert_close(compiled_layers._sums(one), values.float().sum(1), atol=1e-4, rtol=1e-5)
-    assert torch.equal(compiled_layers._sums(values.float()), values.float().sum(1))
+def test_sums_over_time_are_those_of_float32(rows: int, columns: int, rest: int) -> None:
+    values = torch.randn(rows, columns * 7 + rest, generator=torch.Generator().manual_seed(rows)).bfloat16()
+    padded = torch.full((rows, values.shape[1] + 5), math.nan, dtype=torch.bfloat16)
+    padded[:, : values.shape[1]] = values
+    for matrix in (values, padded[:, : values.shape[1]]):
+        torch.testing.assert_close(compiled_layers._sum_rows(matrix), values.float().sum(1), atol=1e-4, rtol=1e-5)
+    assert torch.equal(compiled_layers._sum_rows(values.float()), values.float().sum(1))
 
 
 @compiled
@@ -1158,16 +1174,16 @@ EDGES = np.concatenate([HIGH | low for low in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xF
 
 
 def as_torch_rounds(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    found: NDArray[np.uint16] = torch.from_numpy(values).bfloat16().view(torch.uint16).numpy()
-    return found
+    result: NDArray[np.uint16] = torch.from_numpy(values).bfloat16().view(torch.uint16).numpy()
+    return result
 
 
 @compiled
 def stored(values: Any, dtype: Any = np.uint16) -> Any:
-    found = np.empty(len(values), dtype)
+    bits = np.empty(len(values), dtype)
     for n in range(len(values)):
-        found[n] = bf16_ir.to_stored(found, values[n])
-    return found
+        bits[n] = bf16_ir.to_stored(bits, values[n])
+    return bits
 
 
 @compiled
@@ -1223,29 +1239,29 @@ def test_examples_of_rounding(value: float, bits: int) -> None:
 @every_cell
 @pytest.mark.parametrize("at", [0, 3, 5])
 def test_a_nan_in_an_input_reaches_all_that_its_row_gives_from_then_on_and_nothing_else(cell: Cell, at: int) -> None:
-    given = case(cell, 33, 6, 10, 40)
-    inputs = given.inputs.clone()
+    example = case(cell, 33, 6, 10, 40)
+    inputs = example.inputs.clone()
     inputs[17, at, 4] = math.nan
-    found, clean = everything(replace(given, inputs=inputs)), everything(given)
-    assert found["outputs"][17, at:].isnan().all()
-    assert found["after"][17].isnan().all()
-    assert torch.equal(found["outputs"][17, :at], clean["outputs"][17, :at])
+    actual, clean = everything(replace(example, inputs=inputs)), everything(example)
+    assert actual["outputs"][17, at:].isnan().all()
+    assert actual["after"][17].isnan().all()
+    assert torch.equal(actual["outputs"][17, :at], clean["outputs"][17, :at])
     others = torch.arange(33) != 17
     for name in ("outputs", "after", "of inputs", "of state"):
-        assert torch.equal(found[name][others], clean[name][others])
+        assert torch.equal(actual[name][others], clean[name][others])
     for name in ("of weight_ih", "of weight_hh", "of bias_ih", "of bias_hh"):
-        assert found[name].isnan().any(), name
+        assert actual[name].isnan().any(), name
 
 
 @every_cell
 def test_a_nan_in_a_state_reaches_its_row_and_no_other(cell: Cell) -> None:
-    given = case(cell, 9, 3, 10, 12)
-    clean, _ = forward(given)
+    example = case(cell, 9, 3, 10, 12)
+    clean, _ = forward(example)
     others = torch.arange(9) != 4
-    for part in range(given.state.shape[1]):
-        state = given.state.clone()
+    for part in range(example.state.shape[1]):
+        state = example.state.clone()
         state[4, part] = math.nan
-        outputs, after = forward(replace(given, state=state))
+        outputs, after = forward(replace(example, state=state))
         assert outputs[4, 0].isnan().any()
         assert outputs[4, 1:].isnan().all()
         assert after[4].isnan().all()
@@ -1256,17 +1272,17 @@ def test_a_nan_in_a_state_reaches_its_row_and_no_other(cell: Cell) -> None:
 @pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias_ih", "bias_hh"])
 def test_a_nan_in_any_weight_reaches_every_row(cell: Cell, name: str) -> None:
     for gate in range(4 if cell.name == "lstm" else 3):
-        given = case(cell, 9, 3, 10, 12)
+        example = case(cell, 9, 3, 10, 12)
         with torch.no_grad():
-            given.module.get_parameter(f"{name}_l0")[12 * gate + 7] = math.nan
-        found = everything(given)
-        assert found["outputs"][:, 0, 7].isnan().all()
-        assert found["outputs"][:, 1:].isnan().all()
-        assert found["after"].isnan().any(1).all()
+            example.module.get_parameter(f"{name}_l0")[12 * gate + 7] = math.nan
+        actual = everything(example)
+        assert actual["outputs"][:, 0, 7].isnan().all()
+        assert actual["outputs"][:, 1:].isnan().all()
+        assert actual["after"].isnan().any(1).all()
         for part in ("of inputs", "of state"):
-            assert found[part].isnan().flatten(1).any(1).all(), part
+            assert actual[part].isnan().flatten(1).any(1).all(), part
         for part in ("of weight_ih", "of weight_hh", "of bias_ih", "of bias_hh"):
-            assert found[part].isnan().any(), part
+            assert actual[part].isnan().any(), part
 
 
 @every_cell
@@ -1275,22 +1291,22 @@ def test_a_nan_in_any_weight_reaches_every_row(cell: Cell, name: str) -> None:
 def test_a_gradient_that_is_not_finite_reaches_its_row_before_and_all_weights(
     cell: Cell, value: float, at: int | str
 ) -> None:
-    given = case(cell, 33, 4, 10, 40)
-    gradient, after = given.gradient.clone(), given.after.clone()
+    example = case(cell, 33, 4, 10, 40)
+    gradient, after = example.gradient.clone(), example.after.clone()
     if isinstance(at, int):
         gradient[20, at, 3] = value
     else:
         after[20, 3] = value
-    found, clean = everything(replace(given, gradient=gradient, after=after)), everything(given)
+    actual, clean = everything(replace(example, gradient=gradient, after=after)), everything(example)
     end = at + 1 if isinstance(at, int) else 4
-    assert not found["of inputs"][20, :end].isfinite().any()
-    assert torch.equal(found["of inputs"][20, end:], clean["of inputs"][20, end:])
-    assert not found["of state"][20].isfinite().all()
+    assert not actual["of inputs"][20, :end].isfinite().any()
+    assert torch.equal(actual["of inputs"][20, end:], clean["of inputs"][20, end:])
+    assert not actual["of state"][20].isfinite().all()
     others = torch.arange(33) != 20
     for name in ("of inputs", "of state"):
-        assert torch.equal(found[name][others], clean[name][others])
+        assert torch.equal(actual[name][others], clean[name][others])
     for name in ("of weight_ih", "of weight_hh", "of bias_ih", "of bias_hh"):
-        assert not found[name].isfinite().all(), name
+        assert not actual[name].isfinite().all(), name
 
 
 @every_cell
@@ -1301,15 +1317,15 @@ def test_what_infinity_makes_not_finite_in_the_plain_layer_is_not_finite_here(
 ) -> None:
     """Where gates saturate, both go on with finite numbers."""
     for at in range(12 * (4 if cell.name == "lstm" else 3)):
-        given = case(cell, 9, 4, 10, 12, seed=at)
+        example = case(cell, 9, 4, 10, 12, seed=at)
         with torch.no_grad():
             if part in ("inputs", "state"):
-                getattr(given, part)[4].view(-1)[at % getattr(given, part)[4].numel()] = value
+                getattr(example, part)[4].view(-1)[at % getattr(example, part)[4].numel()] = value
             else:
-                given.module.get_parameter(f"{part}_l0").data[at] = value
-        found, expected = everything(given), everything(given, plain)
-        bad = ~found["outputs"].isfinite().all(2), ~expected["outputs"].isfinite().all(2)
+                example.module.get_parameter(f"{part}_l0").data[at] = value
+        actual, expected = everything(example), everything(example, plain)
+        bad = ~actual["outputs"].isfinite().all(2), ~expected["outputs"].isfinite().all(2)
         assert (bad[0] | ~bad[1]).all()
-        assert (~found["after"].isfinite().all(1) | expected["after"].isfinite().all(1)).all()
-        for name in found if math.isinf(value) or cell.kind == BF16 else ():  # the largest float32 overflows or not
-            assert expected[name].isfinite().all() or not found[name].isfinite().all(), (at, name)
+        assert (~actual["after"].isfinite().all(1) | expected["after"].isfinite().all(1)).all()
+        for name in actual if math.isinf(value) or cell.dtype == BF16 else ():  # the largest float32 overflows or not
+            assert expected[name].isfinite().all() or not actual[name].isfinite().all(), (at, name)

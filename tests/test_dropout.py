@@ -16,7 +16,7 @@ from chargen.model import dropout
 from chargen.model.dropout import DropoutKey, drop
 from chargen.rng import Purpose, philox_key
 
-NOISE = DropoutKey(1, 2)
+KEY = DropoutKey(1, 2)
 
 
 def number_of(seed: int, step: int, layer: int, row: int, position: int, hidden_unit: int) -> int:
@@ -27,8 +27,8 @@ def number_of(seed: int, step: int, layer: int, row: int, position: int, hidden_
     return words[word] >> 16 * half & 0xFFFF
 
 
-def by_hand(shape: tuple[int, int, int], rate: float, noise: DropoutKey, layer: int) -> torch.Tensor:
-    """Which values (B, T, F) stay, one after the other."""
+def draw_slowly(shape: tuple[int, int, int], rate: float, noise: DropoutKey, layer: int) -> torch.Tensor:
+    """The mask of values (B, T, F), computed number by number."""
     numbers = np.empty(shape, np.int64)
     for row, position, hidden_unit in np.ndindex(shape):
         address = noise.first_row + row, position, hidden_unit
@@ -36,7 +36,7 @@ def by_hand(shape: tuple[int, int, int], rate: float, noise: DropoutKey, layer: 
     return torch.from_numpy(numbers >= round(rate * 65536))
 
 
-def mask_index(shape: tuple[int, ...], noise: DropoutKey, layer: int = 3, rate: float = 0.5) -> torch.Tensor:
+def draw_mask(shape: tuple[int, ...], noise: DropoutKey, layer: int = 3, rate: float = 0.5) -> torch.Tensor:
     return drop(torch.ones(shape), rate, noise, layer) != 0
 
 
@@ -51,7 +51,7 @@ def test_masks_are_philox_of_their_address(
     shape: tuple[int, int, int], rate: float, seed: int, step: int, layer: int, first_row: int
 ) -> None:
     noise = DropoutKey(seed, step, first_row)
-    kept = by_hand(shape, rate, noise, layer)
+    kept = draw_slowly(shape, rate, noise, layer)
     scale = 65536 / (65536 - round(rate * 65536))
     for dtype in (torch.float32, torch.bfloat16):
         values = torch.linspace(1, 2, kept.numel()).reshape(shape).to(dtype)
@@ -73,30 +73,30 @@ def test_a_row_has_its_mask_beside_any_rows_and_in_a_longer_window(
     stop, end = data.draw(st.integers(first + 1, rows)), data.draw(st.integers(1, positions))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dropout, "available", lambda: compiled)
-        mask = mask_index((rows, positions, size), DropoutKey(7, 8))
-        part_mask = mask_index((stop - first, end, size), DropoutKey(7, 8, first))
-        wide_mask = mask_index((rows, positions, size + 9), DropoutKey(7, 8))
+        mask = draw_mask((rows, positions, size), DropoutKey(7, 8))
+        part_mask = draw_mask((stop - first, end, size), DropoutKey(7, 8, first))
+        wide_mask = draw_mask((rows, positions, size + 9), DropoutKey(7, 8))
     assert torch.equal(part_mask, mask[first:stop, :end])
     assert torch.equal(wide_mask[..., :size], mask)
 
 
 def test_processes_that_share_the_rows_of_a_step_have_the_masks_of_a_single_one() -> None:
-    single = mask_index((32, 64, 96), NOISE)
-    halves = [mask_index((16, 64, 96), DropoutKey(1, 2, first_row)) for first_row in (0, 16)]
+    single = draw_mask((32, 64, 96), KEY)
+    halves = [draw_mask((16, 64, 96), DropoutKey(1, 2, first_row)) for first_row in (0, 16)]
     assert torch.equal(torch.cat(halves), single)
     assert not torch.equal(*halves)
 
 
 def test_masks_of_other_addresses_are_independent() -> None:
     shape = 40, 50, 104
-    here = mask_index(shape, NOISE)
+    here = draw_mask(shape, KEY)
     others = {
-        "seed": mask_index(shape, DropoutKey(2, 2)),
-        "high half of the seed": mask_index(shape, DropoutKey(1 + 2**32, 2)),
-        "step": mask_index(shape, DropoutKey(1, 3)),
-        "step after 2**40": mask_index(shape, DropoutKey(1, 2 + 2**40)),
-        "layer": mask_index(shape, NOISE, 4),
-        "row": mask_index(shape, DropoutKey(1, 2, 40)),
+        "seed": draw_mask(shape, DropoutKey(2, 2)),
+        "high half of the seed": draw_mask(shape, DropoutKey(1 + 2**32, 2)),
+        "step": draw_mask(shape, DropoutKey(1, 3)),
+        "step after 2**40": draw_mask(shape, DropoutKey(1, 2 + 2**40)),
+        "layer": draw_mask(shape, KEY, 4),
+        "row": draw_mask(shape, DropoutKey(1, 2, 40)),
         "position": here.roll(1, 1),
         "row of the same process": here.roll(1, 0),
         "hidden unit": here.roll(1, 2),
@@ -110,7 +110,7 @@ def test_masks_of_other_addresses_are_independent() -> None:
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.8])
 def test_the_share_that_is_dropped_is_the_rate(rate: float) -> None:
-    for mask in (mask_index((50, 40, 100), NOISE, 3, rate), by_hand((10, 10, 30), rate, NOISE, 3)):
+    for mask in (draw_mask((50, 40, 100), KEY, 3, rate), draw_slowly((10, 10, 30), rate, KEY, 3)):
         deviation = math.sqrt(rate * (1 - rate) / mask.numel())
         assert (~mask).float().mean().item() == pytest.approx(rate, abs=5 * deviation)
 
@@ -118,9 +118,9 @@ def test_the_share_that_is_dropped_is_the_rate(rate: float) -> None:
 def test_masks_never_return() -> None:
     """A step of 1,024 x 128 x 1,024 has 2**24 counters: neither those further nor the next step's are the same."""
     shape, rows = (1, 128, 1024), (0, 1, 1023, 1024, 2**17, 2**24, 2**31, 2**32 - 1)
-    masks = [mask_index(shape, DropoutKey(1, step, row)) for step in (2, 3) for row in rows]
-    masks += mask_index((1, 2**16, 8), NOISE).reshape(4, *shape)
-    masks += mask_index((1, 1, 2**19), NOISE).reshape(4, *shape)
+    masks = [draw_mask(shape, DropoutKey(1, step, row)) for step in (2, 3) for row in rows]
+    masks += draw_mask((1, 2**16, 8), KEY).reshape(4, *shape)
+    masks += draw_mask((1, 1, 2**19), KEY).reshape(4, *shape)
     for place, mask in enumerate(masks):
         for other in masks[:place]:
             assert (mask == other).float().mean().item() == pytest.approx(0.5, abs=0.008)  # 131,072 values
@@ -136,12 +136,12 @@ def test_more_rows_than_there_are_addresses_are_refused() -> None:
 @pytest.mark.parametrize("rate", [0.0, 2**-18])
 def test_a_rate_that_rounds_to_zero_drops_nothing(rate: float) -> None:
     values = torch.randn(3, 4, 5)
-    assert torch.equal(drop(values, rate, NOISE, 3), values)
+    assert torch.equal(drop(values, rate, KEY, 3), values)
 
 
 def test_nothing_is_dropped_from_nothing() -> None:
     for shape in ((0, 3, 4), (3, 0, 4), (3, 4, 0)):
-        assert drop(torch.ones(shape), 0.5, NOISE, 3).shape == shape
+        assert drop(torch.ones(shape), 0.5, KEY, 3).shape == shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -181,16 +181,16 @@ def test_a_non_finite_value_stays_one_where_it_is_kept() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         for value in (torch.nan, torch.inf):
             dropped = drop(torch.full((4, 4, 100), value, dtype=dtype), 0.5, DropoutKey(1, 2), 3)
-            kept = by_hand((4, 4, 100), 0.5, DropoutKey(1, 2), 3)
+            kept = draw_slowly((4, 4, 100), 0.5, DropoutKey(1, 2), 3)
             assert torch.equal(torch.isfinite(dropped), ~kept)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_without_numba_masks_are_the_same(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.ones(10, 40, 100, dtype=dtype, requires_grad=True)
-    compiled = drop(values, 0.25, NOISE, 3)
+    compiled = drop(values, 0.25, KEY, 3)
     monkeypatch.setattr(dropout, "available", lambda: False)
-    plain = drop(values, 0.25, NOISE, 3)
+    plain = drop(values, 0.25, KEY, 3)
     plain.sum().backward()
     assert torch.equal(plain.detach(), compiled.detach())
     assert torch.equal(values.grad, plain.detach())
@@ -198,8 +198,8 @@ def test_without_numba_masks_are_the_same(dtype: torch.dtype, monkeypatch: pytes
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_mask_of_a_gradient_of_a_gradient_is_the_same(dtype: torch.dtype) -> None:
-    values, passed = torch.ones(3, 4, 50, dtype=dtype, requires_grad=True), drop(torch.ones(3, 4, 50), 0.5, NOISE, 3)
-    (first,) = torch.autograd.grad(drop(values, 0.5, NOISE, 3).pow(2).sum(), values, create_graph=True)
+    values, passed = torch.ones(3, 4, 50, dtype=dtype, requires_grad=True), drop(torch.ones(3, 4, 50), 0.5, KEY, 3)
+    (first,) = torch.autograd.grad(drop(values, 0.5, KEY, 3).pow(2).sum(), values, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), values)
     assert torch.equal(second.float(), 2 * passed.pow(2))
 
@@ -209,10 +209,10 @@ def test_what_cannot_be_dropped_from_is_refused(available: bool, monkeypatch: py
     monkeypatch.setattr(dropout, "available", lambda: available)
     for values in (torch.ones(3), torch.ones(3, 4), torch.ones(3, 4, 5, dtype=torch.long), None):
         with pytest.raises(ArgumentError, match=r"^values "):
-            drop(values, 0.5, NOISE, 3)  # type: ignore[arg-type]
+            drop(values, 0.5, KEY, 3)  # type: ignore[arg-type]
     for rate in (1.0, -0.1, math.nan, 2.0):
         with pytest.raises(SettingError, match="dropout is"):
-            drop(torch.ones(3, 4, 5), rate, NOISE, 3)
+            drop(torch.ones(3, 4, 5), rate, KEY, 3)
     places = (0, 0, -1), (0, 0, 2**32), (0, 0, 0.5)
     for address in ((-1, 0), (0, -1), (2**64, 0), (0, 2**64), (0.5, 0), ("1", 0), *places):
         with pytest.raises(SettingError):

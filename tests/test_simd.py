@@ -8,28 +8,28 @@ from chargen.kernels.bf16 import to_bits
 from chargen.kernels.jit import compiled
 from chargen.kernels.simd import fuse, sigmoid, tanh
 
-ONE = fuse(lambda x: (sigmoid(x), tanh(x), x, -1 * x + 0.5), "f", "ffwf")
+FUSED = fuse(lambda x: (sigmoid(x), tanh(x), x, -1 * x + 0.5), "f", "ffwf")
 
 
 @compiled
-def one(source, target, bits):
-    at = source.ctypes.data
-    ONE(bits, (at, target.ctypes.data, target.ctypes.data + 128, bits.ctypes.data, target.ctypes.data + 256))
+def run_fused(source, target, bits):
+    in_ptr = source.ctypes.data
+    FUSED(bits, (in_ptr, target.ctypes.data, target.ctypes.data + 128, bits.ctypes.data, target.ctypes.data + 256))
 
 
 def apply(values):
     target, bits = np.empty((3, 32), np.float32), np.empty(32, np.uint16)
-    one(values, target, bits)
+    run_fused(values, target, bits)
     return *target, bits
 
 
 @pytest.mark.parametrize("scale", [1e-6, 0.1, 1.0, 10.0, 60.0, 1e4, 3e38])
 def test_gates_are_exact_to_the_last_digits(scale):
     values = np.linspace(-scale, scale, 32, dtype=np.float32)
-    found_sigmoid, found_tanh, line, bits = apply(values)
+    sigmoids, tanhs, line, bits = apply(values)
     with np.errstate(over="ignore"):
-        np.testing.assert_allclose(found_sigmoid, 1 / (1 + np.exp(-values.astype(np.float64))), rtol=3e-7, atol=1e-37)
-    np.testing.assert_allclose(found_tanh, np.tanh(values.astype(np.float64)), atol=3e-7)
+        np.testing.assert_allclose(sigmoids, 1 / (1 + np.exp(-values.astype(np.float64))), rtol=3e-7, atol=1e-37)
+    np.testing.assert_allclose(tanhs, np.tanh(values.astype(np.float64)), atol=3e-7)
     assert (bits == to_bits(values)).all()
     np.testing.assert_allclose(line, 0.5 - values)
 
@@ -38,15 +38,15 @@ def test_gates_are_exact_to_the_last_digits(scale):
 def test_what_is_not_a_number_stays_so_and_touches_nothing_else(at):
     values = np.zeros(32, np.float32)
     values[at] = np.nan
-    for found in apply(values)[:2]:
-        assert np.isnan(found).nonzero()[0].tolist() == [at]
+    for result in apply(values)[:2]:
+        assert np.isnan(result).nonzero()[0].tolist() == [at]
     values[at] = np.inf
-    found_sigmoid, found_tanh, _, bits = apply(values)
-    assert (found_sigmoid[at], found_tanh[at], bits[at]) == (1, 1, 0x7F80)
+    sigmoids, tanhs, _, bits = apply(values)
+    assert (sigmoids[at], tanhs[at], bits[at]) == (1, 1, 0x7F80)
     values[at] = -np.inf
-    found_sigmoid, found_tanh, _, bits = apply(values)
-    assert (found_tanh[at], bits[at]) == (-1, 0xFF80)
-    assert found_sigmoid[at] < 1e-37
+    sigmoids, tanhs, _, bits = apply(values)
+    assert (tanhs[at], bits[at]) == (-1, 0xFF80)
+    assert sigmoids[at] < 1e-37
 
 
 FORMULAS = [
@@ -72,18 +72,18 @@ def test_each_formula_is_the_same_on_vectors_and_on_arrays(formula, reads, write
     expected = formula(*(tuple(group) if len(group) > 1 else group[0] for group in values))
     # Vectors of a group lie apart, wherever it is; where it is only one, its address is enough.
     run(arrays, tuple((int(group.ctypes.data), 128) if len(group) > 1 else int(group.ctypes.data) for group in groups))
-    for found, wanted in zip(groups[len(reads) :], expected, strict=True):
-        np.testing.assert_allclose(found, np.reshape(wanted, found.shape), atol=1e-6, rtol=1e-6)
+    for result, wanted in zip(groups[len(reads) :], expected, strict=True):
+        np.testing.assert_allclose(result, np.reshape(wanted, result.shape), atol=1e-6, rtol=1e-6)
 
 
 def test_a_group_may_be_of_any_size():
-    """Of no vector, of just one at a place with a step, and of several, backwards."""
-    fused = fuse(lambda none, one, many: (none, (one,), many[::-1]), ("", "f", "fff"), ("", "f", "www"))
+    """Of no vector, of a single one with a stride, and of several, backwards."""
+    fused = fuse(lambda none, single, many: (none, (single,), many[::-1]), ("", "f", "fff"), ("", "f", "www"))
 
     @compiled
     def run(source, target):
-        at, to = source.ctypes.data, target.ctypes.data
-        fused(target, ((at, 0), (at, 77), (at + 128, 128), (to, 0), to, (to + 384, -128)))
+        in_ptr, out_ptr = source.ctypes.data, target.ctypes.data
+        fused(target, ((in_ptr, 0), (in_ptr, 77), (in_ptr + 128, 128), (out_ptr, 0), out_ptr, (out_ptr + 384, -128)))
 
     source = np.random.default_rng(0).standard_normal((4, 32)).astype(np.float32)
     target = np.zeros((4, 32), np.float32)

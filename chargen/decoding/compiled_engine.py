@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.numpy_engine import Chunk, State, Stepper
 from chargen.decoding.rules import Rules
-from chargen.kernels.amx import SIDE, TILE_CONFIG, aligned
+from chargen.kernels.amx import SIDE, TILE_CONFIG, aligned_zeros
 from chargen.kernels.cpu_features import amx
 from chargen.kernels.decode_matmul import WIDTH, pack
 from chargen.kernels.decode_step import Choice, Team, Weights, read_or_write
@@ -75,7 +75,7 @@ class CompiledStepper(Stepper):
         weight_ih = as_float32(arrays, f"{direction}_layers.0.weight_ih_l0")
         with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the logits
             table = as_float32(arrays, "embedding.weight") @ weight_ih.T
-        weights = aligned((sum(map(len, packed)),), packed[0].dtype)
+        weights = aligned_zeros((sum(map(len, packed)),), packed[0].dtype)
         np.concatenate(packed, out=weights)
         tile_config = TILE_CONFIG if use_amx else TILE_CONFIG[:0]
         self._weights = Weights(

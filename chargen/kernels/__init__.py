@@ -1,14 +1,14 @@
-"""Compiled inner loops; the only place that imports numba. Each has a slow, obvious twin and a test of both."""
+"""Compiled inner loops; the only place that imports numba. Tests compare each with a slow, obvious version."""
 
 from functools import cache
 
 NONE_ALLOWED, NOT_FINITE = -1, -2
-"""What stands where an id should: every id is forbidden, or the logits are no numbers."""
+"""Codes in place of an id: every id is forbidden, or a logit is not finite."""
 
 
 @cache
 def available() -> bool:
-    """Whether there is a numba, and one that fits this NumPy. Without it everything works, slower."""
+    """Whether a numba that fits this NumPy is installed. Without it everything works, slower."""
     try:
         import chargen.kernels.jit  # noqa: F401
     except ImportError:

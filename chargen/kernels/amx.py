@@ -1,4 +1,4 @@
-"""AMX: tiles, registers of 16 by 64 bytes, which some processors multiply in bf16 into sums in float32."""
+"""AMX: registers of 16 by 64 bytes, called tiles; some processors multiply bf16 in them into sums in float32."""
 
 import math
 from typing import Any
@@ -12,14 +12,14 @@ from chargen.kernels.cpu_features import amx
 from chargen.kernels.jit import compiled, native
 
 SIDE = 32
-"""Rows and columns of a block, which is multiplied at once: two tiles each way. Sizes are filled up to multiples."""
+"""Rows and columns of a block: two tiles by two. Sizes are padded to multiples of it."""
 
 _types: Any = types
 _BYTE, _INT64, _POINTER = ir.IntType(8), ir.IntType(64), ir.PointerType()
 
 
 def _tile_config() -> NDArray[np.uint8]:
-    """Eight tiles of 16 rows of 64 bytes (Intel's manual, volume 1, 18.3)."""
+    """The configuration of eight tiles of 16 rows of 64 bytes (Intel's manual, volume 1, 18.3)."""
     config = np.zeros(64, np.uint8)
     config[0] = 1
     config[16:32].view(np.uint16)[:] = 64
@@ -30,43 +30,71 @@ def _tile_config() -> NDArray[np.uint8]:
 TILE_CONFIG = _tile_config()
 
 
-def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Zeros that begin at a cache line: a tile's rows that straddle two lines take twice as long."""
+def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Make an array of zeros that begins at a cache line: loading a tile's row from two lines takes twice as long.
+
+    Args:
+        shape: of the array.
+        dtype: of its elements.
+    """
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    raw = np.zeros(size + 64, np.uint8)
-    first = -raw.ctypes.data % 64
-    array: NDArray[Any] = raw[first : first + size].view(dtype).reshape(shape)
+    memory = np.zeros(size + 64, np.uint8)
+    begin = -memory.ctypes.data % 64
+    array: NDArray[Any] = memory[begin : begin + size].view(dtype).reshape(shape)
     return array
 
 
-def _call(builder: Any, name: str, kinds: list[Any], arguments: list[Any]) -> None:
+def _call(builder: Any, name: str, types_: list[Any], arguments: list[Any]) -> None:
     declared = builder.module.globals.get(name)
-    function = declared or ir.Function(builder.module, ir.FunctionType(ir.VoidType(), kinds), name)
+    function = declared or ir.Function(builder.module, ir.FunctionType(ir.VoidType(), types_), name)
     builder.call(function, arguments)
 
 
-def load_tile(builder: Any, tile: int, address: Any, more: int, step: Any) -> None:
-    """Fill a tile with 16 rows of 64 bytes that begin `more` bytes behind an address, `step` bytes apart."""
-    at = builder.inttoptr(builder.add(address, _INT64(more)), _POINTER)
-    step = _INT64(step) if isinstance(step, int) else step
-    _call(builder, "llvm.x86.tileloadd64", [_BYTE, _POINTER, _INT64], [_BYTE(tile), at, step])
+def load_tile(builder: Any, tile: int, address: Any, offset: int, stride: Any) -> None:
+    """Fill a tile with 16 rows of 64 bytes.
+
+    Args:
+        builder: llvmlite's.
+        tile: the number of the tile.
+        address: an integer in LLVM.
+        offset: bytes from the address to the first row.
+        stride: bytes from one row to the next, a number or an integer in LLVM.
+    """
+    pointer = builder.inttoptr(builder.add(address, _INT64(offset)), _POINTER)
+    stride = _INT64(stride) if isinstance(stride, int) else stride
+    _call(builder, "llvm.x86.tileloadd64", [_BYTE, _POINTER, _INT64], [_BYTE(tile), pointer, stride])
 
 
-def store_tile(builder: Any, tile: int, address: Any, more: int, step: Any) -> None:
-    """Store a tile as 16 rows of 64 bytes."""
-    at = builder.inttoptr(builder.add(address, _INT64(more)), _POINTER)
-    step = _INT64(step) if isinstance(step, int) else step
-    _call(builder, "llvm.x86.tilestored64", [_BYTE, _POINTER, _INT64], [_BYTE(tile), at, step])
+def store_tile(builder: Any, tile: int, address: Any, offset: int, stride: Any) -> None:
+    """Store a tile as 16 rows of 64 bytes.
+
+    Args:
+        builder: llvmlite's.
+        tile: the number of the tile.
+        address: an integer in LLVM.
+        offset: bytes from the address to the first row.
+        stride: bytes from one row to the next, a number or an integer in LLVM.
+    """
+    pointer = builder.inttoptr(builder.add(address, _INT64(offset)), _POINTER)
+    stride = _INT64(stride) if isinstance(stride, int) else stride
+    _call(builder, "llvm.x86.tilestored64", [_BYTE, _POINTER, _INT64], [_BYTE(tile), pointer, stride])
 
 
 def multiply_tiles(builder: Any, sums: int, left: int, right: int) -> None:
-    """Sums (16, 16) += left (16, 32) times right (32, 16)."""
+    """Add a product of tiles: sums (16, 16) += left (16, 32) times right (32, 16).
+
+    Args:
+        builder: llvmlite's.
+        sums: the number of a tile of float32.
+        left: the number of a tile of bf16.
+        right: the number of a tile of bf16, in pairs of inputs: (16, 16, 2).
+    """
     _call(builder, "llvm.x86.tdpbf16ps", [_BYTE] * 3, [_BYTE(sums), _BYTE(left), _BYTE(right)])
 
 
 @native
 def _configure(typing_context: Any, address: Any) -> Any:
-    """Say how large tiles are; each thread has tiles of its own."""
+    """Set the sizes of this thread's tiles."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _call(builder, "llvm.x86.ldtilecfg", [_POINTER], [builder.inttoptr(arguments[0], _POINTER)])
@@ -86,7 +114,12 @@ def _release(typing_context: Any) -> Any:
 
 @native
 def zero_tiles(typing_context: Any, out: Any) -> Any:
-    """Tiles 0 to 3 hold sums of zero. `out` is where they are to go, which other ways to multiply need."""
+    """Set the sums in tiles 0 to 3 to zero.
+
+    Args:
+        typing_context: numba's.
+        out: where the sums are to be stored; not used: functions that multiply without tiles need it.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         for tile in range(4):
@@ -98,7 +131,14 @@ def zero_tiles(typing_context: Any, out: Any) -> Any:
 
 @native
 def multiply_into_tiles(typing_context: Any, left: Any, packed: Any, out: Any) -> Any:
-    """Sums (32, 32) in tiles 0 to 3 += left (32, 32), which tiles 4 and 5 hold, times packed (32, 32) in 6 and 7."""
+    """Add a product of blocks to the sums (32, 32) in tiles 0 to 3.
+
+    Args:
+        typing_context: numba's.
+        left: the address of a block (32, 32) of bf16, loaded into tiles 4 and 5.
+        packed: the address of a block of packed weights (16, 32, 2), loaded into tiles 6 and 7.
+        out: not used: functions that multiply without tiles need it.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         left, packed, _ = arguments
@@ -115,12 +155,17 @@ def multiply_into_tiles(typing_context: Any, left: Any, packed: Any, out: Any) -
 
 @native
 def store_tiles(typing_context: Any, out: Any) -> Any:
-    """Write tiles 0 to 3 as a block (32, 32)."""
+    """Store the sums in tiles 0 to 3 as a block (32, 32) of float32.
+
+    Args:
+        typing_context: numba's.
+        out: the address of the block.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         for tile in range(4):
-            more = 64 * SIDE * (tile // 2) + 2 * SIDE * (tile % 2)
-            store_tile(builder, tile, arguments[0], more, 4 * SIDE)
+            offset = 64 * SIDE * (tile // 2) + 2 * SIDE * (tile % 2)
+            store_tile(builder, tile, arguments[0], offset, 4 * SIDE)
         return context.get_dummy_value()
 
     return types.void(types.intp), generate
@@ -147,4 +192,4 @@ def _no_tiles_to_release() -> None:
 
 
 configure_tiles, release_tiles = (_configure_tiles, _release_tiles) if amx() else (_no_tiles, _no_tiles_to_release)
-"""Before the first product and after the last of a thread: `configure_tiles(TILE_CONFIG)`."""
+"""Called before the first and after the last product of each thread: `configure_tiles(TILE_CONFIG)`."""

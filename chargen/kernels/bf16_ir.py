@@ -1,4 +1,4 @@
-"""bf16 numbers in machine code: rounding and widening, of a single number here and of vectors in `simd`."""
+"""bf16 numbers in machine code: rounding and widening, of single numbers and of vectors."""
 
 from typing import Any
 
@@ -9,30 +9,46 @@ from chargen.kernels.jit import native
 
 
 def narrow(builder: Any, value: Any) -> Any:
-    """A float32, or a vector of them -> bf16 bits, rounded to nearest, ties to even; a NaN stays one."""
+    """Round float32 to bf16 bits, to nearest, ties to even; a NaN stays a NaN.
+
+    Args:
+        builder: llvmlite's.
+        value: a float, or a vector of them, in LLVM.
+
+    Returns:
+        A 16-bit integer, or a vector of as many.
+    """
     lanes = getattr(value.type, "count", 0)
-    shorts, ints = (_of(ir.IntType(width), lanes) for width in (16, 32))
+    shorts, ints = (_with_lanes(ir.IntType(width), lanes) for width in (16, 32))
     bits = builder.bitcast(value, ints)
-    odd = builder.and_(builder.lshr(bits, _filled(ints, 16)), _filled(ints, 1))
-    rounded = builder.add(bits, builder.add(odd, _filled(ints, 0x7FFF)))
-    short = builder.trunc(builder.lshr(rounded, _filled(ints, 16)), shorts)
-    return builder.select(builder.fcmp_unordered("uno", value, value), _filled(shorts, 0x7FC0), short)
+    is_odd = builder.and_(builder.lshr(bits, _constant(ints, 16)), _constant(ints, 1))
+    rounded = builder.add(bits, builder.add(is_odd, _constant(ints, 0x7FFF)))
+    upper = builder.trunc(builder.lshr(rounded, _constant(ints, 16)), shorts)
+    return builder.select(builder.fcmp_unordered("uno", value, value), _constant(shorts, 0x7FC0), upper)
 
 
 def widen(builder: Any, bits: Any) -> Any:
-    """The way back."""
+    """Widen bf16 bits to float32, exactly.
+
+    Args:
+        builder: llvmlite's.
+        bits: a 16-bit integer, or a vector of them, in LLVM.
+
+    Returns:
+        A float, or a vector of as many.
+    """
     lanes = getattr(bits.type, "count", 0)
-    ints = _of(ir.IntType(32), lanes)
-    wide = builder.shl(builder.zext(bits, ints), _filled(ints, 16))
-    return builder.bitcast(wide, _of(ir.FloatType(), lanes))
+    ints = _with_lanes(ir.IntType(32), lanes)
+    shifted = builder.shl(builder.zext(bits, ints), _constant(ints, 16))
+    return builder.bitcast(shifted, _with_lanes(ir.FloatType(), lanes))
 
 
-def _of(element: Any, lanes: int) -> Any:
+def _with_lanes(element: Any, lanes: int) -> Any:
     return ir.VectorType(element, lanes) if lanes else element
 
 
-def _filled(kind: Any, value: int) -> Any:
-    return kind([value] * kind.count if hasattr(kind, "count") else value)
+def _constant(type_: Any, value: int) -> Any:
+    return type_([value] * type_.count if hasattr(type_, "count") else value)
 
 
 def _narrow(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -43,29 +59,50 @@ def _widen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return widen(builder, arguments[-1])
 
 
-def _same(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _return_last(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return arguments[-1]
 
 
 @native
 def from_bits(typing_context: Any, bits: Any) -> Any:
-    """The float32 of bf16 bits."""
+    """Widen bf16 bits to float32.
+
+    Args:
+        typing_context: numba's.
+        bits: uint16.
+    """
     return types.float32(types.uint16), _widen
 
 
 @native
 def round_to_bits(typing_context: Any, value: Any) -> Any:
-    """The bf16 bits of a float32, rounded to nearest, ties to even; a NaN stays one."""
+    """Round a float32 to bf16 bits, to nearest, ties to even; a NaN stays a NaN.
+
+    Args:
+        typing_context: numba's.
+        value: float32.
+    """
     return types.uint16(types.float32), _narrow
 
 
 @native
 def to_float(typing_context: Any, element: Any) -> Any:
-    """A stored element as float32."""
-    return types.float32(element), _same if element == types.float32 else _widen
+    """Convert an array's element to float32.
+
+    Args:
+        typing_context: numba's.
+        element: float32, or bits of bf16 in uint16.
+    """
+    return types.float32(element), _return_last if element == types.float32 else _widen
 
 
 @native
 def to_stored(typing_context: Any, array: Any, value: Any) -> Any:
-    """A float32 as an element of an array."""
-    return array.dtype(array, types.float32), _same if array.dtype == types.float32 else _narrow
+    """Convert a float32 to an element of an array.
+
+    Args:
+        typing_context: numba's.
+        array: of float32, or of bits of bf16 in uint16; only its type matters.
+        value: float32.
+    """
+    return array.dtype(array, types.float32), _return_last if array.dtype == types.float32 else _narrow

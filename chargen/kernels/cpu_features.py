@@ -1,4 +1,4 @@
-"""Which instructions this process may use."""
+"""The processor's instructions that this process may use."""
 
 import ctypes
 import platform
@@ -6,8 +6,8 @@ import sys
 from functools import cache
 from typing import Any
 
-NEEDED = {"amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512_bf16"}
-"""What a processor must have for AMX: tiles, and the vector instructions that fill and empty them."""
+AMX_FLAGS = {"amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512_bf16"}
+"""A processor's flags that AMX kernels need: tiles, and the vector instructions for what goes in and out."""
 _ARCH_PRCTL, _PERMIT, _TILE_DATA = 158, 0x1023, 18  # the call, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
 
 
@@ -18,14 +18,14 @@ def amx() -> bool:
         return False
     with open("/proc/cpuinfo") as file:
         flags: set[str] = next((set(line.split()) for line in file if line.startswith("flags")), set())
-    if not flags >= NEEDED:
+    if not flags >= AMX_FLAGS:
         return False
     return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _PERMIT, _TILE_DATA) == 0)
 
 
 @cache
 def llvm_features() -> frozenset[str]:
-    """What the processor can do, as LLVM calls it: "+avx2"."""
+    """Return the processor's features in LLVM's words, such as "+avx2"."""
     import numba
     from llvmlite import binding
 
@@ -34,5 +34,5 @@ def llvm_features() -> frozenset[str]:
 
 
 def bf16_pairs() -> bool:
-    """Whether vector instructions round to bf16 and multiply pairs of it."""
+    """Whether vector instructions can round to bf16 and multiply pairs of bf16 numbers."""
     return {"+avx512f", "+avx512bw", "+avx512bf16"} <= llvm_features()

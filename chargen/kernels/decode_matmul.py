@@ -1,4 +1,4 @@
-"""Rows times weights, each output summed in the order of its inputs, however many rows there are.
+"""Products of rows and packed weights, in which each output is summed in one order whatever the number of rows.
 
 Weights (N, K) are packed as (N / 64, K, 64), so that a block of 64 outputs stays in registers while its inputs pass.
 Every sum is a chain of fused multiply-adds from the first input to the last. So the bits of an output depend neither on
@@ -18,8 +18,8 @@ from chargen.kernels.jit import compiled, native
 
 WIDTH = 64
 LANES = 16
-CHUNK = 128
-"""Inputs that many rows multiply before the next ones: their weights stay in the fastest cache."""
+INPUTS_AT_ONCE = 128
+"""Inputs that several rows multiply before the next ones: their weights stay in the fastest cache."""
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTS = ir.VectorType(ir.IntType(32), LANES)
@@ -28,7 +28,14 @@ _STORED = {types.float32: ir.FloatType(), types.uint16: ir.IntType(16), types.in
 
 
 def pack(weights: NDArray[Any]) -> NDArray[Any]:
-    """(N, K) -> (ceil(N / 64), K, 64), filled up with zeros."""
+    """Pack weights as blocks of 64 outputs.
+
+    Args:
+        weights: (N, K), of any type.
+
+    Returns:
+        (ceil(N / 64), K, 64), padded with zeros.
+    """
     rows, inputs = weights.shape
     blocks = -(-rows // WIDTH)
     padded = np.zeros((blocks * WIDTH, inputs), weights.dtype)
@@ -37,7 +44,7 @@ def pack(weights: NDArray[Any]) -> NDArray[Any]:
 
 
 def _load(builder: Any, dtype: Any, pointer: Any) -> Any:
-    """Sixteen weights as floats: float32, bf16 bits in uint16, or int8."""
+    """Load sixteen weights (float32, bf16 bits in uint16, or int8) as a vector of float32."""
     loaded = builder.load(pointer, typ=ir.VectorType(_STORED[dtype], LANES))
     loaded.align = dtype.bitwidth // 8
     if dtype == types.uint16:
@@ -47,119 +54,123 @@ def _load(builder: Any, dtype: Any, pointer: Any) -> Any:
     return loaded
 
 
-def _block(rows: int) -> Callable[..., None]:
-    """A function that adds to `rows` rows of 64 outputs, in LLVM's own words: a compiler will not keep an array's
-    elements in registers.
+def _make_add_rows(rows: int) -> Callable[..., None]:
+    """Make a function that adds products to `rows` rows of 64 outputs.
+
+    It is written in LLVM's language: a compiler does not keep an array's elements in registers.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         arrays = [context.make_array(signature.args[n])(context, builder, arguments[n]).data for n in (0, 2, 5)]
-        weight_at, input_at, input_step, out_at, out_step, count = (arguments[at] for at in (1, 3, 4, 6, 7, 8))
+        first_weight, first_input, stride, first_out, out_stride, count = (arguments[n] for n in (1, 3, 4, 6, 7, 8))
         dtype = signature.args[0].dtype
 
-        def place(array: Any, kind: Any, at: Any) -> Any:
-            return builder.gep(array, [at], source_etype=kind)
+        def gep(array: Any, element_type: Any, index: Any) -> Any:
+            return builder.gep(array, [index], source_etype=element_type)
 
-        weights = place(arrays[0], _STORED[dtype], weight_at)
+        weights = gep(arrays[0], _STORED[dtype], first_weight)
         inputs = [
-            place(arrays[1], ir.FloatType(), builder.add(input_at, builder.mul(input_step, _INT64(row))))
+            gep(arrays[1], ir.FloatType(), builder.add(first_input, builder.mul(stride, _INT64(row))))
             for row in range(rows)
         ]
         outs = [
             [
-                place(
+                gep(
                     arrays[2],
                     ir.FloatType(),
-                    builder.add(out_at, builder.add(builder.mul(out_step, _INT64(row)), _INT64(part * LANES))),
+                    builder.add(first_out, builder.add(builder.mul(out_stride, _INT64(row)), _INT64(part * LANES))),
                 )
                 for part in range(WIDTH // LANES)
             ]
             for row in range(rows)
         ]
-        targets = [pointer for row in outs for pointer in row]
-        first = []
-        for pointer in targets:
+        out_pointers = [pointer for row in outs for pointer in row]
+        initial = []
+        for pointer in out_pointers:
             loaded = builder.load(pointer, typ=_FLOATS)
             loaded.align = 4
-            first.append(loaded)
-        before = builder.block
-        loop, after = builder.append_basic_block("inputs"), builder.append_basic_block("done")
+            initial.append(loaded)
+        entry = builder.block
+        loop, done = builder.append_basic_block("inputs"), builder.append_basic_block("done")
         builder.branch(loop)
         builder.position_at_end(loop)
-        at = builder.phi(_INT64)
-        at.add_incoming(_INT64(0), before)
+        k = builder.phi(_INT64)
+        k.add_incoming(_INT64(0), entry)
         sums = []
-        for value in first:
-            total = builder.phi(_FLOATS)
-            total.add_incoming(value, before)
-            sums.append(total)
-        name, kind = f"llvm.fma.v{LANES}f32", ir.FunctionType(_FLOATS, [_FLOATS] * 3)
-        fused = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        base = builder.mul(at, _INT64(WIDTH))
-        parts = [
-            _load(builder, dtype, place(weights, _STORED[dtype], builder.add(base, _INT64(part * LANES))))
+        for value in initial:
+            sum_ = builder.phi(_FLOATS)
+            sum_.add_incoming(value, entry)
+            sums.append(sum_)
+        name, fma_type = f"llvm.fma.v{LANES}f32", ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+        fma = builder.module.globals.get(name) or ir.Function(builder.module, fma_type, name)
+        row_weight = builder.mul(k, _INT64(WIDTH))
+        weight_vectors = [
+            _load(builder, dtype, gep(weights, _STORED[dtype], builder.add(row_weight, _INT64(part * LANES))))
             for part in range(WIDTH // LANES)
         ]
-        changed = []
+        new_sums = []
         for row in range(rows):
-            value = builder.load(place(inputs[row], ir.FloatType(), at), typ=ir.FloatType())
-            spread = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.IntType(32)(0))
-            zeros = ir.Constant(_INTS, [0] * LANES)
-            spread = builder.shuffle_vector(spread, spread, zeros)
-            for part, weight in enumerate(parts):
-                changed.append(builder.call(fused, [spread, weight, sums[row * len(parts) + part]]))
-        following = builder.add(at, _INT64(1))
-        at.add_incoming(following, loop)
-        for total, value in zip(sums, changed, strict=True):
-            total.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
-        builder.position_at_end(after)
-        for pointer, value in zip(targets, changed, strict=True):
+            value = builder.load(gep(inputs[row], ir.FloatType(), k), typ=ir.FloatType())
+            repeated = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.IntType(32)(0))
+            lane_zero = ir.Constant(_INTS, [0] * LANES)
+            repeated = builder.shuffle_vector(repeated, repeated, lane_zero)
+            for part, weight in enumerate(weight_vectors):
+                new_sums.append(builder.call(fma, [repeated, weight, sums[row * len(weight_vectors) + part]]))
+        next_k = builder.add(k, _INT64(1))
+        k.add_incoming(next_k, loop)
+        for sum_, value in zip(sums, new_sums, strict=True):
+            sum_.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", next_k, count), loop, done)
+        builder.position_at_end(done)
+        for pointer, value in zip(out_pointers, new_sums, strict=True):
             builder.store(value, builder.bitcast(pointer, _FLOATS.as_pointer())).align = 4
         return context.get_dummy_value()
 
-    def add_products(
-        typing_context: Any, weights: Any, weight_at: Any, inputs: Any, input_at: Any, input_step: Any, out: Any,
-        out_at: Any, out_step: Any, count: Any,
+    def add_rows(
+        typing_context: Any, weights: Any, first_weight: Any, inputs: Any, first_input: Any, stride: Any,
+        out: Any, first_out: Any, out_stride: Any, count: Any,
     ) -> Any:  # fmt: skip
-        places = types.intp, types.intp
-        return types.void(weights, types.intp, inputs, *places, out, *places, types.intp), generate
+        stretch = types.intp, types.intp
+        return types.void(weights, types.intp, inputs, *stretch, out, *stretch, types.intp), generate
 
-    result: Callable[..., None] = native(add_products)
+    result: Callable[..., None] = native(add_rows)
     return result
 
 
-_add_row, _add_four_rows = _block(1), _block(4)
+_add_row, _add_four_rows = _make_add_rows(1), _make_add_rows(4)
 
 
 @compiled
 def add_products(
-    weights: NDArray[Any], at: int, first: int, last: int, inputs: NDArray[Any], rows: int, size: int,
+    weights: NDArray[Any], offset: int, start: int, stop: int, inputs: NDArray[Any], rows: int, size: int,
     out: NDArray[Any],
 ) -> None:  # fmt: skip
-    """Add inputs (R, K) times packed weights to `out`, in the blocks of 64 columns from `first` up to `last`.
+    """Add the products of inputs and packed weights to some columns of an array.
 
     Args:
-        weights: flat, of which the packed ones begin `at`.
-        inputs: (at least `rows`, K), contiguous.
+        weights: flat; the packed weights of this product begin at `offset`.
+        offset: the index of the first weight.
+        start: the first block of 64 columns to compute.
+        stop: the block to stop before.
+        inputs: (at least R, K), contiguous float32.
         rows: R.
         size: K.
-        out: (at least `rows`, at least 64 `last`), contiguous.
+        out: (at least R, at least 64 `stop`), contiguous float32.
     """
-    step, out_step = inputs.shape[1], out.shape[1]
+    stride, out_stride = inputs.shape[1], out.shape[1]
     flat, flat_out = inputs.ravel(), out.ravel()
-    for block in range(first, last):
-        begin = 0
-        while begin < size:
-            count = size - begin if rows == 1 else min(CHUNK, size - begin)
-            place = at + (block * size + begin) * WIDTH
+    for block in range(start, stop):
+        first_input = 0
+        while first_input < size:
+            count = size - first_input if rows == 1 else min(INPUTS_AT_ONCE, size - first_input)
+            weight = offset + (block * size + first_input) * WIDTH
             row = 0
             while row < rows:
-                source, target = row * step + begin, row * out_step + block * WIDTH
+                source, target = row * stride + first_input, row * out_stride + block * WIDTH
                 if row + 4 <= rows:
-                    _add_four_rows(weights, place, flat, source, step, flat_out, target, out_step, count)
+                    _add_four_rows(weights, weight, flat, source, stride, flat_out, target, out_stride, count)
                     row += 4
                 else:
-                    _add_row(weights, place, flat, source, step, flat_out, target, out_step, count)
+                    _add_row(weights, weight, flat, source, stride, flat_out, target, out_stride, count)
                     row += 1
-            begin += count
+            first_input += count

@@ -1,4 +1,4 @@
-"""Reading and writing whole chunks of characters: a model's steps and the choice of characters, without Python."""
+"""Reading and writing whole chunks of ids outside the interpreter: a model's layers and the choice of ids."""
 
 from typing import Any, NamedTuple
 
@@ -18,16 +18,21 @@ Ids = NDArray[np.int64]
 
 
 class Weights(NamedTuple):
-    """A model as products want it.
+    """A model's weights, packed for products.
 
     Args:
-        is_lstm: which cell; config: `TILE_CONFIG`, or nothing where weights are not multiplied in tiles.
+        is_lstm: whether the cell is an LSTM's, not a GRU's.
+        config: `TILE_CONFIG`, or empty where weights are not multiplied in tiles.
         hidden: H.
-        packed: all weights, flat: of each layer the recurrent ones, before them those of its inputs but in the first.
-        table: (V, gates H), what the first layer makes of each character.
-        input_scales, scales, biases: (L, gates H filled up), of sums over inputs, over the state, and of both.
-        new_biases: (L, H), of a GRU's new state, inside the reset.
-        head_scales, head_biases: (V filled up,).
+        packed: all packed weights, flat: for each layer but the first those of its inputs, then the recurrent ones; at
+            the end those of the output layer.
+        table: (V, gates H), the first layer's sums over the inputs for each id.
+        input_scales: (L, gates H padded), factors of the sums over inputs.
+        state_scales: (L, gates H padded), factors of the sums over the state.
+        biases: (L, gates H padded), added to both.
+        new_biases: (L, H), added to the sums over the state that a GRU's reset gate multiplies.
+        head_scales: (V padded,), factors of the output layer's sums.
+        head_biases: (V padded,), added to them.
     """
 
     is_lstm: bool
@@ -36,7 +41,7 @@ class Weights(NamedTuple):
     packed: NDArray[Any]
     table: Floats
     input_scales: Floats
-    scales: Floats
+    state_scales: Floats
     biases: Floats
     new_biases: Floats
     head_scales: Floats
@@ -44,17 +49,22 @@ class Weights(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What may be written, and how: as in `Rules` and `SampleConfig`.
+    """The rules and settings by which ids are chosen.
 
     Args:
-        masks: (M, V), what is allowed after some id or other.
-        follow: (M, V), which mask holds after an id; below zero: unknown, the row stops behind this id.
-        pause: (V,), ids behind which a row stops.
+        masks: (M, V), M sets of allowed ids; at any time one of them holds for a row.
+        next_mask: (M, V), the number of the mask that holds after an id; below zero where there is none yet, and the
+            row stops.
+        stop_after: (V,), the ids behind which a row stops.
+        temperature: divides logits; 0 takes the most probable id.
+        top_k: how many of the most probable ids are kept; 0 keeps all.
+        top_p: the share of probability that the most probable ids that are kept have together.
+        min_p: the least probability of an id that is kept, as a share of the largest.
     """
 
     masks: NDArray[np.bool_]
-    follow: Ids
-    pause: NDArray[np.bool_]
+    next_mask: Ids
+    stop_after: NDArray[np.bool_]
     temperature: float
     top_k: int
     top_p: float
@@ -62,13 +72,14 @@ class Choice(NamedTuple):
 
 
 class Team(NamedTuple):
-    """Threads that share the hidden units of every layer; H is then a multiple of 64. All get the same arrays.
+    """A thread's place among those that share out the hidden units of every layer. All have the same arrays.
 
     Args:
-        member, members: which of how many.
-        counter: (1,), zero.
-        active: (R + 1,), the active rows, and last how many.
-        outputs: (2, R, H).
+        member: the thread's number, from 0.
+        members: how many threads there are; where more than one, H is a multiple of 64.
+        counter: (1,), zero; the barrier at which they wait.
+        active: (R + 1,), filled with the rows that read or write the current id; the last element is their number.
+        outputs: (2, R, H), filled with outputs of layers of even and odd numbers.
     """
 
     member: int
@@ -81,140 +92,146 @@ class Team(NamedTuple):
 @compiled
 def read_or_write(
     model: Weights, logits: Floats, state: Floats, ids: Ids, log_probs: NDArray[np.float64], counts: Ids, write: bool,
-    uniforms: NDArray[np.float64], mask_of: Ids, choice: Choice, team: Team,
+    uniforms: NDArray[np.float64], mask_index: Ids, choice: Choice, team: Team,
 ) -> None:  # fmt: skip
-    """Let R rows read the ids they are given, or write ids and read them; both for at most T characters.
+    """Let R rows read at most T ids each, or write and read them.
 
     Args:
-        logits, state: (R, V) and (L, R, S) before; changed into what they are after.
-        ids: (R, T), read or written.
-        log_probs: (R, T), of what was written, in nats.
-        counts: (R,) how many are to be read, or how many were written. A row that could not write has a code below zero
-            in `ids` behind its last one.
+        model: the packed weights.
+        logits: (R, V), those of the next id; updated.
+        state: (L, R, S), of all layers; updated.
+        ids: (R, T), to be read, or filled with what is written. Where a row cannot write, a code below zero
+            (`NOT_FINITE`, `NONE_ALLOWED`) stands behind its last id.
+        log_probs: (R, T), filled with the log-probabilities of what is written, in nats.
+        counts: (R,), how many ids are to be read; or zeros, which become the numbers of written ids.
         write: whether to write.
-        uniforms: (R, T), the draws.
-        mask_of: (R,), which mask holds.
+        uniforms: (R, T), draws from 0 to below 1, which choose the ids.
+        mask_index: (R,), the number of the mask that holds; updated.
+        choice: the rules and settings by which ids are chosen.
+        team: this thread's place among those that compute the same rows.
     """
     hidden, member, members, active = model.hidden, team.member, team.members, team.active
-    rows, steps = ids.shape
+    rows, time_steps = ids.shape
     layers = len(state)
     size, padded, padded_out = logits.shape[1], model.biases.shape[1], len(model.head_biases)
     gates = 4 if model.is_lstm else 3
-    # The hidden units, the columns of their gates, and the columns of logits that are this thread's.
-    first, last = hidden * member // members, hidden * (member + 1) // members
+    # This thread computes the hidden units from `start` up to `stop`, and some blocks of logits.
+    start, stop = hidden * member // members, hidden * (member + 1) // members
     if members > 1:
         blocks = hidden // WIDTH
-        first, last = blocks * member // members * WIDTH, blocks * (member + 1) // members * WIDTH
+        start, stop = blocks * member // members * WIDTH, blocks * (member + 1) // members * WIDTH
     head_blocks = padded_out // WIDTH
-    head_first, head_last = head_blocks * member // members, head_blocks * (member + 1) // members
-    filled = (rows + 15) // 16 * 16
-    inputs = np.empty((rows, hidden), np.float32)
-    entering, carried = np.empty((filled, padded), np.float32), np.empty((filled, padded), np.float32)
-    outputs = np.empty((filled, padded_out), np.float32)
-    room = np.zeros(2 * filled * hidden + 64, np.uint16)
-    begin = (-room.ctypes.data % 64) // 2
-    halves = room[begin : begin + 2 * filled * hidden].reshape((2, filled, hidden))
+    head_start, head_stop = head_blocks * member // members, head_blocks * (member + 1) // members
+    padded_rows = (rows + 15) // 16 * 16
+    hidden_rows = np.empty((rows, hidden), np.float32)
+    input_sums, state_sums = np.empty((padded_rows, padded), np.float32), np.empty((padded_rows, padded), np.float32)
+    outputs = np.empty((padded_rows, padded_out), np.float32)
+    # Room for the two bf16 halves of inputs, from a cache line on.
+    buffer = np.zeros(2 * padded_rows * hidden + 64, np.uint16)
+    aligned_start = (-buffer.ctypes.data % 64) // 2
+    halves = buffer[aligned_start : aligned_start + 2 * padded_rows * hidden].reshape((2, padded_rows, hidden))
     scratch = np.empty(size, np.float64)
     stopped = np.zeros(rows, np.bool_)
-    waited = 0
-    for step in range(steps):
-        number = 0
+    arrivals = 0
+    for t in range(time_steps):
+        count = 0
         if member == 0:
             for row in range(rows):
                 if write:
                     if stopped[row]:
                         continue
-                    allowed = choice.masks[mask_of[row]]
+                    allowed = choice.masks[mask_index[row]]
                     chosen, log_prob = pick(
-                        logits[row], allowed, uniforms[row, step], choice.temperature, choice.top_k, choice.top_p,
+                        logits[row], allowed, uniforms[row, t], choice.temperature, choice.top_k, choice.top_p,
                         choice.min_p, scratch,
                     )  # fmt: skip
-                    ids[row, step] = chosen
+                    ids[row, t] = chosen
                     if chosen < 0:
                         stopped[row] = True
                         continue
-                    log_probs[row, step] = log_prob
+                    log_probs[row, t] = log_prob
                     counts[row] += 1
-                    mask_of[row] = choice.follow[mask_of[row], chosen]
-                    stopped[row] = mask_of[row] < 0 or choice.pause[chosen]
-                elif step >= counts[row]:
+                    mask_index[row] = choice.next_mask[mask_index[row], chosen]
+                    stopped[row] = mask_index[row] < 0 or choice.stop_after[chosen]
+                elif t >= counts[row]:
                     continue
-                active[number] = row
-                number += 1
-            active[rows] = number
+                active[count] = row
+                count += 1
+            active[rows] = count
         if members > 1:
-            waited += members
-            wait_for_all(team.counter, waited)
-        number = int(active[rows])
-        if number == 0:
+            arrivals += members
+            wait_for_all(team.counter, arrivals)
+        count = int(active[rows])
+        if count == 0:
             return
-        at = 0
+        offset = 0
         for layer in range(layers):
             below, out = team.outputs[(layer + 1) % 2], team.outputs[layer % 2]
             if layer == 0:
-                for n in range(number):
-                    entering[n, : model.table.shape[1]] = model.table[ids[active[n], step]]
+                for n in range(count):
+                    input_sums[n, : model.table.shape[1]] = model.table[ids[active[n], t]]
             else:
-                _multiply(model, at, below, number, entering, gates, first, last, members, halves)
-                at += padded * hidden
-            for n in range(number):
-                inputs[n] = state[layer, active[n], :hidden]
-            _multiply(model, at, inputs, number, carried, gates, first, last, members, halves)
-            at += padded * hidden
-            for n in range(number):
-                before, biases = state[layer, active[n]], model.biases[layer]
-                input_scales, scales = model.input_scales[layer], model.scales[layer]
+                _multiply_gates(model, offset, below, count, input_sums, gates, start, stop, members, halves)
+                offset += padded * hidden
+            for n in range(count):
+                hidden_rows[n] = state[layer, active[n], :hidden]
+            _multiply_gates(model, offset, hidden_rows, count, state_sums, gates, start, stop, members, halves)
+            offset += padded * hidden
+            for n in range(count):
+                before, bias = state[layer, active[n]], model.biases[layer]
+                in_scales, scales = model.input_scales[layer], model.state_scales[layer]
                 if model.is_lstm:
-                    lstm(entering[n], carried[n], input_scales, scales, biases, first, last, before, out[n])
+                    lstm(input_sums[n], state_sums[n], in_scales, scales, bias, start, stop, before, out[n])
                 else:
-                    inner = model.new_biases[layer]
-                    gru(entering[n], carried[n], input_scales, scales, biases, inner, first, last, before, out[n])
+                    new_bias = model.new_biases[layer]
+                    gru(input_sums[n], state_sums[n], in_scales, scales, bias, new_bias, start, stop, before, out[n])
             if members > 1:
-                waited += members
-                wait_for_all(team.counter, waited)
-            for n in range(number):
-                state[layer, active[n], first:last] = out[n, first:last]
-        if not write and step + 1 < steps:
-            # Only the last logits are asked for.
-            ends = False
-            for n in range(number):
-                ends |= counts[active[n]] == step + 1
-            if not ends:
+                arrivals += members
+                wait_for_all(team.counter, arrivals)
+            for n in range(count):
+                state[layer, active[n], start:stop] = out[n, start:stop]
+        if not write and t + 1 < time_steps:
+            # Only the logits after a row's last id are needed.
+            any_last = False
+            for n in range(count):
+                any_last |= counts[active[n]] == t + 1
+            if not any_last:
                 continue
-        last_outputs = team.outputs[(layers + 1) % 2]
-        _multiply_blocks(model, at, head_first, head_last, last_outputs, number, outputs, halves)
-        for n in range(number):
+        top_outputs = team.outputs[(layers + 1) % 2]
+        _multiply_blocks(model, offset, head_start, head_stop, top_outputs, count, outputs, halves)
+        for n in range(count):
             row = active[n]
-            for v in range(head_first * WIDTH, min(head_last * WIDTH, size)):
+            for v in range(head_start * WIDTH, min(head_stop * WIDTH, size)):
                 logits[row, v] = outputs[n, v] * model.head_scales[v] + model.head_biases[v]
         if members > 1:
-            waited += members
-            wait_for_all(team.counter, waited)
+            arrivals += members
+            wait_for_all(team.counter, arrivals)
 
 
 @compiled
-def _multiply(
-    model: Weights, at: int, inputs: Floats, rows: int, out: Floats, gates: int, first: int, last: int, members: int,
-    halves: NDArray[np.uint16],
+def _multiply_gates(
+    model: Weights, offset: int, inputs: Floats, rows: int, out: Floats, gates: int, start: int, stop: int,
+    members: int, halves: NDArray[np.uint16],
 ) -> None:  # fmt: skip
-    """The sums of some hidden units' gates."""
+    """Compute the sums of some hidden units' gates."""
     if members == 1:
-        _multiply_blocks(model, at, 0, out.shape[1] // WIDTH, inputs, rows, out, halves)
+        _multiply_blocks(model, offset, 0, out.shape[1] // WIDTH, inputs, rows, out, halves)
         return
     for gate in range(gates):
-        begin, end = (gate * model.hidden + first) // WIDTH, (gate * model.hidden + last) // WIDTH
-        _multiply_blocks(model, at, begin, end, inputs, rows, out, halves)
+        start_block, stop_block = (gate * model.hidden + start) // WIDTH, (gate * model.hidden + stop) // WIDTH
+        _multiply_blocks(model, offset, start_block, stop_block, inputs, rows, out, halves)
 
 
 @compiled
 def _multiply_blocks(
-    model: Weights, at: int, first: int, last: int, inputs: Floats, rows: int, out: Floats, halves: NDArray[np.uint16],
+    model: Weights, offset: int, start: int, stop: int, inputs: Floats, rows: int, out: Floats,
+    halves: NDArray[np.uint16],
 ) -> None:  # fmt: skip
     if len(model.config):
-        multiply_split(inputs, rows, model.packed, at, first, last, halves[0], halves[1], out, model.config)
+        multiply_split(inputs, rows, model.packed, offset, start, stop, halves[0], halves[1], out, model.config)
     else:
-        out[:rows, first * WIDTH : last * WIDTH] = 0
-        add_products(model.packed, at, first, last, inputs, rows, model.hidden, out)
+        out[:rows, start * WIDTH : stop * WIDTH] = 0
+        add_products(model.packed, offset, start, stop, inputs, rows, model.hidden, out)
 
 
 @compiled
@@ -222,57 +239,71 @@ def pick(
     logits: NDArray[np.float32], allowed: NDArray[np.bool_], uniform: float, temperature: float, top_k: int,
     top_p: float, min_p: float, weights: NDArray[np.float64],
 ) -> tuple[int, float]:  # fmt: skip
-    """The id that `choose` finds, and its log-probability before temperature and filters; or a code below zero."""
+    """Choose an id by the rules of `chargen.decoding.choose`.
+
+    Args:
+        logits: (V,).
+        allowed: (V,), the ids that may be chosen.
+        uniform: a draw from 0 to below 1.
+        temperature: divides logits; 0 takes the most probable id.
+        top_k: how many of the most probable ids are kept; 0 keeps all.
+        top_p: the share of probability that the most probable ids that are kept have together.
+        min_p: the least probability of an id that is kept, as a share of the largest.
+        weights: (V,), scratch memory.
+
+    Returns:
+        The id, and its log-probability before temperature and filters; or `NOT_FINITE` or `NONE_ALLOWED`, and 0.
+    """
     size = len(logits)
-    top, best = -np.inf, -1
+    max_logit, best = -np.inf, -1
     for v in range(size):
         value = np.float64(logits[v])
         if not np.isfinite(value):
             return NOT_FINITE, 0.0
-        top = max(top, value)
+        max_logit = max(max_logit, value)
         if allowed[v] and (best < 0 or value > logits[best]):
             best = v
     if best < 0:
         return NONE_ALLOWED, 0.0
     total = 0.0
     for v in range(size):
-        weights[v] = np.exp(np.float64(logits[v]) - top)
+        weights[v] = np.exp(np.float64(logits[v]) - max_logit)
         total += weights[v]
-    normal = top + np.log(total)
+    log_total = max_logit + np.log(total)
     if temperature == 0:
-        return best, logits[best] - normal
-    plain = temperature == 1 and logits[best] == top
+        return best, logits[best] - log_total
+    unchanged = temperature == 1 and logits[best] == max_logit
     for v in range(size):
         if not allowed[v]:
             weights[v] = 0
-        elif not plain:
+        elif not unchanged:
             weights[v] = np.exp((np.float64(logits[v]) - np.float64(logits[best])) / temperature)
     if 0 < top_k < size or top_p < 1:
         scores = np.empty(size, np.float64)
         for v in range(size):
             scores[v] = -np.float64(logits[v]) if allowed[v] else np.inf
         order = np.argsort(scores, kind="mergesort")
-        keep = min(top_k, size) if top_k > 0 else size
+        num_kept = min(top_k, size) if top_k > 0 else size
         if top_p < 1:
-            reached = 0.0
-            for place in range(keep):
-                reached += weights[order[place]]
-            goal, reached = top_p * reached, 0.0
-            for place in range(keep):
-                reached += weights[order[place]]
-                if reached >= goal:
-                    keep = place + 1
+            cumulative = 0.0
+            for position in range(num_kept):
+                cumulative += weights[order[position]]
+            target, cumulative = top_p * cumulative, 0.0
+            for position in range(num_kept):
+                cumulative += weights[order[position]]
+                if cumulative >= target:
+                    num_kept = position + 1
                     break
-        for place in range(keep, size):
-            weights[order[place]] = 0
+        for position in range(num_kept, size):
+            weights[order[position]] = 0
     total = 0.0
     for v in range(size):
         if weights[v] < min_p:
             weights[v] = 0
         total += weights[v]
-    goal, reached = uniform * total, 0.0
+    target, cumulative = uniform * total, 0.0
     for v in range(size):
-        reached += weights[v]
-        if reached > goal:
-            return v, logits[v] - normal
-    return best, logits[best] - normal
+        cumulative += weights[v]
+        if cumulative > target:
+            return v, logits[v] - log_total
+    return best, logits[best] - log_total

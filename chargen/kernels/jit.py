@@ -1,4 +1,4 @@
-"""How functions are compiled: once per machine, into chargen's cache."""
+"""Compiling functions, once per machine: machine code is kept in chargen's cache."""
 
 import contextlib
 import hashlib
@@ -21,10 +21,10 @@ _config: Any = numba.config
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _place() -> str:
-    """A folder for the machine code of these very sources: numba itself looks at the outermost function's file only.
+def _machine_code_folder() -> str:
+    """The folder for machine code, in $NUMBA_CACHE_DIR or in chargen's cache.
 
-    In $NUMBA_CACHE_DIR, or in chargen's cache.
+    It is named after a hash of all sources: numba itself notices changes of the outermost function's file only.
     """
     digest = hashlib.sha256(f"{numba.__version__} {amx()}".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
@@ -35,88 +35,114 @@ def _place() -> str:
 def compiled(function: Function) -> Function:
     """Compile a function when it is first called, without the interpreter's lock, with IEEE arithmetic as written.
 
-    A function that another one makes around what it calls would be compiled anew in every process: see `named`.
+    The machine code is kept under the function's name, so closures need `compile_named`.
+
+    Args:
+        function: with types that numba knows.
     """
     return _compile(function)
 
 
-def named(name: str, function: Function) -> Function:
-    """Compile a function that another one makes, and keep its machine code under a name.
+def compile_named(name: str, function: Function) -> Function:
+    """Compile a closure, and keep its machine code under a name.
 
-    The name must tell which of all that it makes this is; without one, nothing is kept.
+    Args:
+        name: differs among the closures that the same code makes; without a name no machine code is kept.
+        function: the closure.
     """
     function.__name__ = function.__qualname__ = name or function.__name__
     return _compile(function, name, keep=bool(name))
 
 
-def when_compiling(call: Callable[[], None]) -> AbstractContextManager["Compiling"]:
-    """Within, call once as soon as a function is compiled: not where machine code is in the cache."""
-    result: AbstractContextManager[Compiling] = event.install_listener("numba:compile", Compiling(call))
+def when_compiling(callback: Callable[[], None]) -> AbstractContextManager["Compiling"]:
+    """Return a context that calls a function once, when something is compiled; not where the cache has it.
+
+    Args:
+        callback: has no arguments.
+    """
+    result: AbstractContextManager[Compiling] = event.install_listener("numba:compile", Compiling(callback))
     return result
 
 
 class Compiling(event.Listener):
-    """Hears of functions that are compiled, one within the other, and sums up how long it took.
+    """A listener that measures the time of compiling; functions are compiled within each other.
 
     Args:
-        call: once, when the first begins.
+        callback: is called once, when the first function begins to be compiled.
     """
 
-    def __init__(self, call: Callable[[], None]) -> None:
-        self.call: Callable[[], None] | None = call
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
         self.seconds = 0.0
-        self._begun: list[float] = []
+        self._start_times: list[float] = []
 
     def on_start(self, event: Any) -> None:
-        """A function is about to be compiled."""
-        self._begun.append(time.monotonic())
-        call, self.call = self.call, None
-        if call:
-            call()
+        """Note the time at which a function begins to be compiled.
+
+        Args:
+            event: numba's.
+        """
+        self._start_times.append(time.monotonic())
+        callback, self.callback = self.callback, None
+        if callback:
+            callback()
 
     def on_end(self, event: Any) -> None:
-        """It is compiled, or cannot be."""
-        begun = self._begun.pop()
-        if not self._begun:
-            self.seconds += time.monotonic() - begun
+        """Add up the time when the outermost function is compiled, or has failed.
+
+        Args:
+            event: numba's.
+        """
+        start_time = self._start_times.pop()
+        if not self._start_times:
+            self.seconds += time.monotonic() - start_time
 
 
-def _writable(folder: Path) -> bool:
-    """Whether a folder can be written, or be made."""
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be written to a folder, or the folder can be made."""
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     return folder.is_dir() and os.access(folder, os.W_OK)
 
 
 def inlined(function: Function) -> Function:
-    """Write a function out where a compiled one calls it: a processor may then do both at the same time."""
+    """Have a function inlined where compiled code calls it: a processor may then do both at the same time.
+
+    Args:
+        function: with types that numba knows.
+    """
     result: Function = numba.njit(function, inline="always", error_model="numpy")
     return result
 
 
 def native(function: Callable[..., Any]) -> Any:
-    """What compiled functions may call, generated in LLVM's own words; `function` tells the types and how."""
+    """Make a function that compiled code can call and that is generated in LLVM's language.
+
+    Args:
+        function: of numba's typing context and the arguments' types; returns a signature and a code generator.
+    """
     return intrinsic(function)
 
 
 def _compile(function: Function, name: str = "", *, keep: bool = True) -> Function:
     dispatcher: Any = numba.njit(function, nogil=True, error_model="numpy")
-    if keep and _writable(Path(PLACE)):  # elsewhere in every process; numba's own folders miss changes of other files
-        before = _config.CACHE_DIR
+    if keep and _is_writable(Path(MACHINE_CODE_FOLDER)):  # else nothing is kept
+        numba_folder = _config.CACHE_DIR
         try:
-            _config.CACHE_DIR = PLACE
-            dispatcher._cache = _Cache(function, name)  # as `cache=True` does with numba's own
+            _config.CACHE_DIR = MACHINE_CODE_FOLDER
+            dispatcher._cache = _Cache(function, name)  # numba sets its own cache so for `cache=True`
         finally:
-            _config.CACHE_DIR = before
+            _config.CACHE_DIR = numba_folder
     result: Function = dispatcher
     return result
 
 
 class _Cache(FunctionCache):
-    """Numba's cache, but what a crash has left empty or half written is compiled anew.
+    """Numba's cache, except that machine code which a crash has left incomplete is compiled again.
 
     Args:
-        name: in place of what a function has from the one that made it.
+        function: whose machine code is kept.
+        name: distinguishes closures that the same code makes; numba would compare what they refer to.
     """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
@@ -129,7 +155,15 @@ class _Cache(FunctionCache):
         return super()._index_key(sig, codegen)  # type: ignore[no-untyped-call]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Machine code for these types, or None."""
+        """Load machine code.
+
+        Args:
+            sig: the types of arguments and result.
+            target_context: numba's.
+
+        Returns:
+            Numba's result of compiling, or None where the cache has none.
+        """
         try:
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         except Exception:  # half a pickle can raise anything
@@ -138,5 +172,5 @@ class _Cache(FunctionCache):
             return None
 
 
-PLACE = _place()
-"""Where machine code is kept; not there before anything has been compiled."""
+MACHINE_CODE_FOLDER = _machine_code_folder()
+"""The folder for machine code; it exists once something has been compiled."""

@@ -1,4 +1,4 @@
-"""Products of blocks of 32 by 32 numbers: of bf16 in tiles (AMX), of bf16 or float32 in vectors, or in plain loops."""
+"""Products of blocks of 32 by 32 numbers: bf16 in tiles (AMX), bf16 or float32 in vectors, or bf16 in plain loops."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,27 +11,27 @@ from chargen.kernels.amx import SIDE, multiply_into_tiles, store_tiles, zero_til
 from chargen.kernels.bf16_ir import from_bits
 from chargen.kernels.cpu_features import amx, bf16_pairs, llvm_features
 from chargen.kernels.jit import compiled, inlined, native
-from chargen.kernels.simd import LANES, BFloat, declared
+from chargen.kernels.simd import LANES, BFloat, declare
 
-ROWS = 16 if "+avx512f" in llvm_features() else 4
-"""Whose sums with 16 columns stay in registers."""
-_AT_ONCE = 4
-"""Inputs, or pairs of them, that are multiplied without a jump."""
+ROWS_AT_ONCE = 16 if "+avx512f" in llvm_features() else 4
+"""Rows whose sums in 16 columns stay in registers."""
+_INPUTS_AT_ONCE = 4
+"""Inputs, or pairs of them, that are multiplied in one pass of the loop."""
 _types: Any = types
 _FLOATS, _HALVES = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(BFloat(), 2 * LANES)
 _INT64, _POINTER = ir.IntType(64), ir.PointerType()
 
 
-def _pointer_to(kind: Any) -> Any:
-    """A function that makes an address a pointer."""
+def _pointer_to(pointer_type: Any) -> Any:
+    """Make a function that converts an address to a pointer."""
 
-    def point(typing_context: Any, address: Any) -> Any:
+    def to_pointer(typing_context: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
-        return kind(address), generate
+        return pointer_type(address), generate
 
-    return native(point)
+    return native(to_pointer)
 
 
 _shorts, _floats = (_pointer_to(_types.CPointer(kind)) for kind in (types.uint16, types.float32))
@@ -53,77 +53,78 @@ def _multiply_in_loops(left: int, packed: int, out: int, rows: int) -> None:
                 sums[row, n] += value * from_bits(weights[k // 2, n, k % 2])
 
 
-def _adding_rows(pairs: bool) -> Any:
-    """A function that adds to sums (ROWS, 16) left (ROWS, 32) times packed (32, 16), rows 32 numbers apart.
+def _make_add_rows(pairs: bool) -> Any:
+    """Make a function that adds left (ROWS_AT_ONCE, 32) times packed (32, 16) to sums (ROWS_AT_ONCE, 16).
 
-    Each sum is a chain of fused multiply-adds of float32, or of dot products of pairs of bf16.
+    In each array, rows are 32 numbers apart. Each sum is a chain of fused multiply-adds of float32, or of dot products
+    of pairs of bf16.
     """
-    line = SIDE * (2 if pairs else 4)  # bytes of a row of the left side
+    row_bytes = SIDE * (2 if pairs else 4)  # bytes of a row of the left side
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         left, packed, out = arguments
 
-        def place(address: Any, more: int) -> Any:
-            return builder.inttoptr(builder.add(address, _INT64(more)), _POINTER)
+        def pointer(address: Any, offset: int) -> Any:
+            return builder.inttoptr(builder.add(address, _INT64(offset)), _POINTER)
 
-        def load(kind: Any, pointer: Any) -> Any:
-            loaded = builder.load(pointer, typ=kind)
+        def load(type_: Any, pointer: Any) -> Any:
+            loaded = builder.load(pointer, typ=type_)
             loaded.align = 4
             return loaded
 
-        def added(value: Any, weight: Any, total: Any) -> Any:
-            """A sum and the products of a number, or a pair, with 16."""
-            spread = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.IntType(32)(0))
-            spread = builder.shuffle_vector(spread, spread, ir.VectorType(ir.IntType(32), LANES)([0] * LANES))
+        def add(value: Any, weight: Any, total: Any) -> Any:
+            """Add the products of a number, or a pair, and 16 weights to sums."""
+            repeated = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.IntType(32)(0))
+            repeated = builder.shuffle_vector(repeated, repeated, ir.VectorType(ir.IntType(32), LANES)([0] * LANES))
             if not pairs:
-                fused = declared(builder, f"llvm.fma.v{LANES}f32", ir.FunctionType(_FLOATS, [_FLOATS] * 3))
-                return builder.call(fused, [spread, weight, total])
-            kind = ir.FunctionType(_FLOATS, [_FLOATS, _HALVES, _HALVES])
-            dot = declared(builder, "llvm.x86.avx512bf16.dpbf16ps.512", kind)
-            return builder.call(dot, [total, builder.bitcast(weight, _HALVES), builder.bitcast(spread, _HALVES)])
+                fused = declare(builder, f"llvm.fma.v{LANES}f32", ir.FunctionType(_FLOATS, [_FLOATS] * 3))
+                return builder.call(fused, [repeated, weight, total])
+            type_ = ir.FunctionType(_FLOATS, [_FLOATS, _HALVES, _HALVES])
+            dot = declare(builder, "llvm.x86.avx512bf16.dpbf16ps.512", type_)
+            return builder.call(dot, [total, builder.bitcast(weight, _HALVES), builder.bitcast(repeated, _HALVES)])
 
-        before = [load(_FLOATS, place(out, row * SIDE * 4)) for row in range(ROWS)]
-        entry, loop, after = builder.block, builder.append_basic_block("inputs"), builder.append_basic_block("done")
+        initial = [load(_FLOATS, pointer(out, row * SIDE * 4)) for row in range(ROWS_AT_ONCE)]
+        entry, loop, done = builder.block, builder.append_basic_block("inputs"), builder.append_basic_block("done")
         builder.branch(loop)
         builder.position_at_end(loop)
-        at = builder.phi(_INT64)
-        at.add_incoming(_INT64(0), entry)
-        chains = [builder.phi(_FLOATS) for _ in range(ROWS)]
+        index = builder.phi(_INT64)
+        index.add_incoming(_INT64(0), entry)
+        chains = [builder.phi(_FLOATS) for _ in range(ROWS_AT_ONCE)]
         sums: list[Any] = list(chains)
-        values = builder.add(left, builder.mul(at, _INT64(4)))
-        weights = builder.add(packed, builder.mul(at, _INT64(4 * SIDE)))
-        for k in range(_AT_ONCE):
-            weight = load(_FLOATS, place(weights, 4 * k * SIDE))
-            for row in range(ROWS):
-                sums[row] = added(load(ir.FloatType(), place(values, row * line + 4 * k)), weight, sums[row])
-        following = builder.add(at, _INT64(_AT_ONCE))
-        at.add_incoming(following, loop)
-        for chain, first, last in zip(chains, before, sums, strict=True):
-            chain.add_incoming(first, entry)
-            chain.add_incoming(last, loop)
-        builder.cbranch(builder.icmp_signed("<", following, _INT64(line // 4)), loop, after)
-        builder.position_at_end(after)
+        values = builder.add(left, builder.mul(index, _INT64(4)))
+        weights = builder.add(packed, builder.mul(index, _INT64(4 * SIDE)))
+        for k in range(_INPUTS_AT_ONCE):
+            weight = load(_FLOATS, pointer(weights, 4 * k * SIDE))
+            for row in range(ROWS_AT_ONCE):
+                sums[row] = add(load(ir.FloatType(), pointer(values, row * row_bytes + 4 * k)), weight, sums[row])
+        next_index = builder.add(index, _INT64(_INPUTS_AT_ONCE))
+        index.add_incoming(next_index, loop)
+        for chain, old_sum, new_sum in zip(chains, initial, sums, strict=True):
+            chain.add_incoming(old_sum, entry)
+            chain.add_incoming(new_sum, loop)
+        builder.cbranch(builder.icmp_signed("<", next_index, _INT64(row_bytes // 4)), loop, done)
+        builder.position_at_end(done)
         for row, value in enumerate(sums):
-            builder.store(value, place(out, row * SIDE * 4)).align = 4
+            builder.store(value, pointer(out, row * SIDE * 4)).align = 4
         return context.get_dummy_value()
 
     return native(lambda typing_context, left, packed, out: (types.void(*[types.intp] * 3), generate))
 
 
-_add_rows, _add_pairs = _adding_rows(pairs=False), _adding_rows(pairs=True)
+_add_rows, _add_pairs = _make_add_rows(pairs=False), _make_add_rows(pairs=True)
 
 
 @compiled
 def _multiply_in_vectors(left: int, packed: int, out: int, rows: int) -> None:
     for column in range(0, SIDE, LANES):
-        for row in range(0, min(rows, SIDE), ROWS):
+        for row in range(0, min(rows, SIDE), ROWS_AT_ONCE):
             _add_rows(left + row * SIDE * 4, packed + column * 4, out + (row * SIDE + column) * 4)
 
 
 @compiled
 def _multiply_in_pairs(left: int, packed: int, out: int, rows: int) -> None:
     for column in range(0, SIDE, LANES):
-        for row in range(0, min(rows, SIDE), ROWS):
+        for row in range(0, min(rows, SIDE), ROWS_AT_ONCE):
             _add_pairs(left + row * SIDE * 2, packed + column * 4, out + (row * SIDE + column) * 4)
 
 
@@ -137,57 +138,68 @@ def _leave_block(out: int) -> None:
     return
 
 
-def _resumable(zero: Any, multiply: Any, finish: Any, width: int) -> Callable[..., tuple[int, int, int]]:
-    def matmul_steps(
-        like: Any, left: int, apart: int, packed: int, next_packed: int, out: int, inputs: int, rows: int,
-        block: int, step: int, due: int,
+def _make_continue_matmul(zero: Any, multiply: Any, finish: Any, width: int) -> Callable[..., tuple[int, int, int]]:
+    def continue_matmul(
+        like: Any, left: int, left_stride: int, packed: int, packed_stride: int, out: int, k_blocks: int, rows: int,
+        block: int, k: int, budget: int,
     ) -> tuple[int, int, int]:  # fmt: skip
-        while due >= SIDE:
+        while budget >= SIDE:
             target = out + block * SIDE * SIDE * 4
-            if step == 0:
+            if k == 0:
                 zero(target)
-            multiply(left + step * apart, packed + block * next_packed + step * SIDE * SIDE * width, target, rows)
-            step += 1
-            if step == inputs:
+            multiply(left + k * left_stride, packed + block * packed_stride + k * SIDE * SIDE * width, target, rows)
+            k += 1
+            if k == k_blocks:
                 finish(target)
-                block, step = block + 1, 0
-            due -= SIDE
-        return block, step, due
+                block, k = block + 1, 0
+            budget -= SIDE
+        return block, k, budget
 
-    return matmul_steps
-
-
-steps_in_tiles = _resumable(zero_tiles, _multiply_in_tiles, store_tiles, 2)
-steps_in_vectors = _resumable(_zero_block, _multiply_in_vectors, _leave_block, 4)
-steps_in_pairs = _resumable(_zero_block, _multiply_in_pairs, _leave_block, 2)
-steps_in_loops = _resumable(_zero_block, _multiply_in_loops, _leave_block, 2)
+    return continue_matmul
 
 
-def matmul_steps(
-    like: Any, left: int, apart: int, packed: int, next_packed: int, out: int, inputs: int, rows: int, block: int,
-    step: int, due: int,
+continue_in_tiles = _make_continue_matmul(zero_tiles, _multiply_in_tiles, store_tiles, 2)
+continue_in_vectors = _make_continue_matmul(_zero_block, _multiply_in_vectors, _leave_block, 4)
+continue_in_pairs = _make_continue_matmul(_zero_block, _multiply_in_pairs, _leave_block, 2)
+continue_in_loops = _make_continue_matmul(_zero_block, _multiply_in_loops, _leave_block, 2)
+
+
+def continue_matmul(
+    like: Any, left: int, left_stride: int, packed: int, packed_stride: int, out: int, k_blocks: int, rows: int,
+    block: int, k: int, budget: int,
 ) -> tuple[int, int, int]:  # fmt: skip
-    """Some steps of products out (S, 32, 32) = left (32, 32 K) times S columns of weights (32 K, 32), by addresses.
+    """Compute a part of the products out (S, 32, 32) = left (32, 32 K) times weights (32 K, 32), S times.
 
-    Tiles are multiplied beside vector instructions, so a caller had better do something else between two calls. Each of
-    the S blocks takes K steps; begin at block 0, step 0, and go on where the call before says that it ended. `due`
-    counts 32nds of a step; those that make no whole step are handed back. Other products may not come in between.
+    Each of the S blocks of sums takes K products of blocks. A call computes some of them and says where it stopped, so
+    that the caller can compute something else in between: tiles and vector instructions run at the same time. No other
+    product may come in between. For compiled code only, between `configure_tiles(TILE_CONFIG)` and `release_tiles()`.
 
-    `left` are K blocks that begin `apart` bytes from each other, of which only the first `rows` rows need be computed;
-    `packed` is a column of packed weights, and the other columns begin `next_packed` bytes from each other; `out` are
-    float32. All begin at a cache line. `like` is an array of the type of the factors: float32, or bits of bf16.
-    Between `configure_tiles(TILE_CONFIG)` and `release_tiles()`, for compiled code only.
+    Args:
+        like: an array of the type of the factors: float32, or bits of bf16.
+        left: the address of the first of K blocks (32, 32).
+        left_stride: bytes from one of these blocks to the next.
+        packed: the address of the first of S columns of packed weights.
+        packed_stride: bytes from one column to the next.
+        out: the address of the sums, in float32. All addresses are multiples of 64.
+        k_blocks: K.
+        rows: how many rows of `left` need be computed, at least.
+        block: the block of sums to go on with; 0 at first.
+        k: the product of blocks to go on with; 0 at first.
+        budget: how much to compute, in 32nds of a product of blocks.
+
+    Returns:
+        The next call's `block` and `k`, and what is left of the budget, below 32.
     """
     raise NotImplementedError
 
 
-@overload(matmul_steps, inline="always")
-def _matmul_steps(
-    like: Any, left: int, apart: int, packed: int, next_packed: int, out: int, inputs: int, rows: int, block: int,
-    step: int, due: int,
+@overload(continue_matmul, inline="always")
+def _choose_continue_matmul(
+    like: Any, left: int, left_stride: int, packed: int, packed_stride: int, out: int, k_blocks: int, rows: int,
+    block: int, k: int, budget: int,
 ) -> Any:  # fmt: skip
     if like.dtype == types.float32:
-        return steps_in_vectors
+        return continue_in_vectors
     if amx():
-        return steps_in_tiles
-    return steps_in_pairs if bf16_pairs() else steps_in_loops
+        return continue_in_tiles
+    return continue_in_pairs if bf16_pairs() else continue_in_loops

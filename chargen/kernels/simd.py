@@ -1,7 +1,7 @@
 """Formulas on many elements at once: a Python function of numbers becomes machine code that works on vectors of 16.
 
-A compiler makes vectors of a plain loop only where it can prove that its arrays are apart. Here all that a formula
-needs is read before its results are written, so nothing has to be proved, and nothing is written in between.
+A compiler makes vector code of a loop only where it can prove that its arrays do not overlap. Here a formula reads all
+it needs before its results are written, so nothing has to be proved.
 """
 
 import itertools
@@ -19,37 +19,47 @@ from chargen.kernels.jit import native
 
 LANES = 16
 SIZE = 32
-"""Elements that `fuse` works on: two vectors."""
+"""Elements that a call of a fused formula works on: two vectors."""
 _FLOATS, _INTS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
 _SHORTS, _INT64, _POINTER = ir.VectorType(ir.IntType(16), LANES), ir.IntType(64), ir.PointerType()
-_FUSED = ("contract", "nsz")
-"""A product and a sum may be one instruction; nothing else is allowed."""
+_FLAGS = ("contract", "nsz")
+"""A product and a sum may become one instruction, and zeros may lose their sign; nothing else is allowed."""
 BYTES = {"f": 4, "b": 2}
+"""Bytes of an element: float32, or bits of bf16."""
 _types: Any = types
 Values = Any
-"""A `Vector`, or a NumPy array: formulas are functions of either."""
+"""A `Vector` or a NumPy array: formulas are functions of either."""
 
 
 class BFloat(ir.Type):  # type: ignore[misc]
-    """LLVM's bf16, which llvmlite has no name for."""
+    """LLVM's type of bf16 numbers, which llvmlite does not have."""
 
     def _to_string(self) -> str:
         return "bfloat"
 
 
 class Vector:
-    """Sixteen float32 while machine code is being generated; arithmetic as with arrays."""
+    """Sixteen float32 numbers in machine code that is being generated, with the arithmetic of arrays.
+
+    Args:
+        builder: llvmlite's.
+        value: a vector in LLVM.
+    """
 
     def __init__(self, builder: Any, value: Any) -> None:
         self.builder, self.value = builder, value
 
-    def of(self, value: Any) -> "Vector":
-        """The same number sixteen times, or a vector as it is."""
+    def repeat(self, value: Any) -> "Vector":
+        """Repeat a number sixteen times; return a vector as it is.
+
+        Args:
+            value: the number or the vector.
+        """
         return value if isinstance(value, Vector) else Vector(self.builder, _FLOATS([np.float32(value)] * LANES))
 
     def _binary(self, name: str, left: Any, right: Any) -> "Vector":
         operation = getattr(self.builder, name)
-        return Vector(self.builder, operation(self.of(left).value, self.of(right).value, flags=_FUSED))
+        return Vector(self.builder, operation(self.repeat(left).value, self.repeat(right).value, flags=_FLAGS))
 
     def __add__(self, other: Any) -> "Vector":
         return self._binary("fadd", self, other)
@@ -66,21 +76,32 @@ class Vector:
     __radd__, __rmul__ = __add__, __mul__
 
     def clamp(self, limit: float) -> "Vector":
-        """From -limit to limit; a NaN stays one."""
+        """Limit the numbers to -limit to limit; a NaN stays a NaN.
+
+        Args:
+            limit: positive.
+        """
         value = self.value
-        for sign, word in ((-1, "<"), (1, ">")):
-            edge = self.of(sign * limit).value
-            value = self.builder.select(self.builder.fcmp_ordered(word, value, edge), edge, value)
+        for sign, comparison in ((-1, "<"), (1, ">")):
+            bound = self.repeat(sign * limit).value
+            value = self.builder.select(self.builder.fcmp_ordered(comparison, value, bound), bound, value)
         return Vector(self.builder, value)
 
     def exp(self, limit: float = 87) -> "Vector":
-        """As `decode_gates.exp`."""
+        """Compute e**x within 2 ulp.
+
+        x = n ln 2 + r with whole n and |r| <= ln 2 / 2; e**r by its Taylor series, whose first omitted term is below
+        6e-9.
+
+        Args:
+            limit: x is limited to -limit to limit; at most 87.
+        """
         builder = self.builder
         x = self.clamp(limit)
         shifted = x * math.log2(math.e) + 1.5 * 2**23
-        whole = shifted - 1.5 * 2**23
-        r = (x - whole * 0.693359375) - whole * -2.12194440e-4
-        series = self.of(1 / math.factorial(7))
+        rounded = shifted - 1.5 * 2**23
+        r = (x - rounded * 0.693359375) - rounded * -2.12194440e-4
+        series = self.repeat(1 / math.factorial(7))
         for degree in range(6, -1, -1):
             series = series * r + 1 / math.factorial(degree)
         exponent = builder.add(builder.bitcast(shifted.value, _INTS), _INTS([127] * LANES))
@@ -88,29 +109,48 @@ class Vector:
         return series * Vector(builder, builder.bitcast(power, _FLOATS))
 
     def reciprocal(self) -> "Vector":
-        """1 / self for numbers from 1 to 2**126, within 2 units in the last place."""
+        """Compute 1 / x for x from 1 to 2**126, within 2 ulp."""
         if "+avx512f" not in llvm_features():
-            return Vector(self.builder, self.builder.fdiv(self.of(1).value, self.value))
-        # A division takes eight times as long as an estimate, which one step of Newton's method makes exact enough.
+            return Vector(self.builder, self.builder.fdiv(self.repeat(1).value, self.value))
+        # A division takes eight times as long as an estimate that Newton's method makes exact enough at once.
         mask = ir.IntType(16)
-        kind = ir.FunctionType(_FLOATS, [_FLOATS, _FLOATS, mask])
-        function = declared(self.builder, "llvm.x86.avx512.rcp14.ps.512", kind)
-        near = Vector(self.builder, self.builder.call(function, [self.value, self.of(0).value, mask(2**LANES - 1)]))
+        function_type = ir.FunctionType(_FLOATS, [_FLOATS, _FLOATS, mask])
+        function = declare(self.builder, "llvm.x86.avx512.rcp14.ps.512", function_type)
+        near = Vector(self.builder, self.builder.call(function, [self.value, self.repeat(0).value, mask(2**LANES - 1)]))
         return near + near * (1 - self * near)
 
 
-def declared(builder: Any, name: str, kind: Any) -> Any:
-    """A function that LLVM knows."""
-    return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+def declare(builder: Any, name: str, function_type: Any) -> Any:
+    """Declare a function that LLVM knows.
+
+    Args:
+        builder: llvmlite's.
+        name: of the function.
+        function_type: LLVM's type of the function.
+
+    Returns:
+        The function, to be called.
+    """
+    return builder.module.globals.get(name) or ir.Function(builder.module, function_type, name)
 
 
 def exp(x: Values, limit: float = 87) -> Values:
-    """E**x, for x from -limit to limit, at most 87; beyond, what it is there."""
+    """Compute e**x.
+
+    Args:
+        x: the exponents.
+        limit: x is limited to -limit to limit; at most 87.
+    """
     return x.exp(limit) if isinstance(x, Vector) else np.exp(x.clip(-limit, limit))
 
 
 def maximum(first: Values, second: Values) -> Values:
-    """The larger ones; where either is no number, the other."""
+    """Compute the larger of two numbers; where the second is NaN, the first.
+
+    Args:
+        first: numbers.
+        second: numbers.
+    """
     if not isinstance(first, Vector):
         return np.fmax(first, second)
     larger = first.builder.fcmp_ordered(">", second.value, first.value)
@@ -118,110 +158,160 @@ def maximum(first: Values, second: Values) -> Values:
 
 
 def sigmoid(x: Values) -> Values:
-    """1 / (1 + e**-x)."""
+    """Compute 1 / (1 + e**-x).
+
+    Args:
+        x: numbers.
+    """
     return (1 + (0 - x).exp()).reciprocal() if isinstance(x, Vector) else 1 / (1 + np.exp(-x))
 
 
 def tanh(x: Values) -> Values:
-    """The hyperbolic tangent, with an absolute error below 3e-7."""
+    """Compute the hyperbolic tangent, with an absolute error below 3e-7.
+
+    Args:
+        x: numbers.
+    """
     return 1 - 2 * (1 + (2 * x).exp()).reciprocal() if isinstance(x, Vector) else np.tanh(x)
 
 
-def load_vector(builder: Any, kind: str, address: Any) -> Vector:
-    """Sixteen numbers at an address: "f", float32, or "b", bf16."""
+def load_vector(builder: Any, letter: str, address: Any) -> Vector:
+    """Load sixteen numbers.
+
+    Args:
+        builder: llvmlite's.
+        letter: "f" for float32, "b" for bits of bf16.
+        address: an integer in LLVM.
+    """
     pointer = builder.inttoptr(address, _POINTER)
-    loaded = builder.load(pointer, typ=_FLOATS if kind == "f" else _SHORTS)
-    loaded.align = BYTES[kind]
-    return Vector(builder, widen(builder, loaded) if kind == "b" else loaded)
+    loaded = builder.load(pointer, typ=_FLOATS if letter == "f" else _SHORTS)
+    loaded.align = BYTES[letter]
+    return Vector(builder, widen(builder, loaded) if letter == "b" else loaded)
 
 
-def store_vector(builder: Any, kind: str, vector: Vector, address: Any) -> None:
-    """Store sixteen numbers at an address."""
-    value = rounded(vector) if kind == "b" else vector.value
-    builder.store(value, builder.inttoptr(address, _POINTER)).align = BYTES[kind]
+def store_vector(builder: Any, letter: str, vector: Vector, address: Any) -> None:
+    """Store sixteen numbers.
+
+    Args:
+        builder: llvmlite's.
+        letter: "f" for float32, "b" for bits of bf16, to which numbers are rounded.
+        vector: the numbers.
+        address: an integer in LLVM.
+    """
+    value = round_to_bf16(vector) if letter == "b" else vector.value
+    builder.store(value, builder.inttoptr(address, _POINTER)).align = BYTES[letter]
 
 
-def rounded(vector: Vector) -> Any:
-    """Bits of bf16, rounded to nearest, ties to even."""
+def round_to_bf16(vector: Vector) -> Any:
+    """Round to bits of bf16, to nearest, ties to even.
+
+    Args:
+        vector: the numbers.
+
+    Returns:
+        Sixteen 16-bit integers in LLVM.
+    """
     builder = vector.builder
-    if bf16_pairs():  # such a processor has an instruction for it, which takes the smallest numbers for zero
-        kind = ir.FunctionType(ir.VectorType(BFloat(), LANES), [_FLOATS])
-        function = declared(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", kind)
+    if bf16_pairs():  # an instruction rounds, but takes subnormal numbers for zero
+        function_type = ir.FunctionType(ir.VectorType(BFloat(), LANES), [_FLOATS])
+        function = declare(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", function_type)
         return builder.bitcast(builder.call(function, [vector.value]), _SHORTS)
     return narrow(builder, vector.value)
 
 
 def fuse(formula: Callable[..., Any], reads: Sequence[str], writes: Sequence[str]) -> Any:
-    """Make a formula a function for compiled code: it works on 32 elements from each of some addresses on.
+    """Make a function for compiled code of a formula; a call computes 32 elements.
 
-    It is called with an array and a tuple of places, first those of what is read, then those of what is written. A
-    place is an address; for a group of several vectors, the address of the first and the bytes from one to the next.
+    The function is called with an array and a tuple of places, those that are read before those that are written. A
+    place is the address of the first element; for a group of vectors, a pair of the first one's address and the bytes
+    from each vector to the next.
 
     Args:
-        formula: has an argument for each group that is read and a result for each that is written: a vector, or a tuple
-            where a group has not just one.
-        reads, writes: groups, each with a letter for every vector: "f" for float32, "w" for what the array holds,
-            float32 or bits of bf16.
+        formula: a function of the groups that are read, whose results are the groups that are written. A group of one
+            vector is a `Vector`, another a tuple of them.
+        reads: the groups that are read, each a letter for every vector: "f" for float32, "w" for the type of the
+            array's elements, float32 or bits of bf16.
+        writes: the groups that are written, described by the same letters.
     """
 
-    def run(typing_context: Any, like: Any, places: Any) -> Any:
-        groups = [group.replace("w", letter(like)) for group in (*reads, *writes)]
-        apart = [isinstance(place, _types.BaseTuple) for place in places]
+    def specialize(typing_context: Any, like: Any, places: Any) -> Any:
+        groups = [group.replace("w", type_letter(like)) for group in (*reads, *writes)]
+        strided = [isinstance(place, _types.BaseTuple) for place in places]
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             addresses = []
-            for at, group in enumerate(groups):
-                place = builder.extract_value(arguments[1], at)
-                begin, step = (
-                    (builder.extract_value(place, part) for part in (0, 1)) if apart[at] else (place, _INT64(0))
+            for number, group in enumerate(groups):
+                place = builder.extract_value(arguments[1], number)
+                base, stride = (
+                    (builder.extract_value(place, n) for n in (0, 1)) if strided[number] else (place, _INT64(0))
                 )
-                addresses.append([builder.add(begin, builder.mul(step, _INT64(index))) for index in range(len(group))])
+                addresses.append([builder.add(base, builder.mul(stride, _INT64(index))) for index in range(len(group))])
 
-            def vectors(at: int, first: int) -> list[tuple[str, Any]]:
-                """The kind and the address of each vector of a group."""
+            def vectors(number: int, offset: int) -> list[tuple[str, Any]]:
+                """The letter and the address of each vector of a group, from an element on."""
                 return [
-                    (kind, builder.add(address, _INT64(first * BYTES[kind])))
-                    for kind, address in zip(groups[at], addresses[at], strict=True)
+                    (letter, builder.add(address, _INT64(offset * BYTES[letter])))
+                    for letter, address in zip(groups[number], addresses[number], strict=True)
                 ]
 
-            for first in range(0, SIZE, LANES):
-                values = [
-                    tuple(load_vector(builder, *vector) for vector in vectors(at, first)) for at in range(len(reads))
+            for offset in range(0, SIZE, LANES):
+                inputs = [
+                    tuple(load_vector(builder, *vector) for vector in vectors(n, offset)) for n in range(len(reads))
                 ]
-                results = formula(*(group[0] if len(group) == 1 else group for group in values))
-                for at, result in enumerate(results, len(reads)):
-                    parts = result if isinstance(result, tuple) else (result,)
-                    for (kind, address), part in zip(vectors(at, first), parts, strict=True):
-                        store_vector(builder, kind, part, address)
+                results = formula(*(group[0] if len(group) == 1 else group for group in inputs))
+                for number, result in enumerate(results, len(reads)):
+                    outputs = result if isinstance(result, tuple) else (result,)
+                    for (letter, address), vector in zip(vectors(number, offset), outputs, strict=True):
+                        store_vector(builder, letter, vector, address)
             return context.get_dummy_value()
 
-        places = [_types.UniTuple(types.intp, 2) if pair else types.intp for pair in apart]
+        places = [_types.UniTuple(types.intp, 2) if pair else types.intp for pair in strided]
         return types.void(like, _types.BaseTuple.from_types(places)), generate
 
-    return native(run)
+    return native(specialize)
 
 
-def letter(array: Any) -> str:
-    """For the type of an array: "f" for float32, "b" for bits of bf16."""
+def type_letter(array: Any) -> str:
+    """Name the type of an array's elements: "f" for float32, "b" for bits of bf16.
+
+    Args:
+        array: numba's type of the array.
+    """
     return "f" if array.dtype == types.float32 else "b"
 
 
 @native
 def is_float32(typing_context: Any, array: Any) -> Any:
-    """Whether an array's elements are float32, as a constant."""
-    known = letter(array) == "f"
-    return types.boolean(array), lambda context, builder, signature, arguments: ir.IntType(1)(known)
+    """Tell whether an array's elements are float32, as a constant.
+
+    Args:
+        typing_context: numba's.
+        array: of float32, or of bits of bf16 in uint16.
+    """
+    result = type_letter(array) == "f"
+    return types.boolean(array), lambda context, builder, signature, arguments: ir.IntType(1)(result)
 
 
 @native
 def itemsize(typing_context: Any, array: Any) -> Any:
-    """Bytes of an array's elements, as a constant."""
+    """Return the bytes of an array's element, as a constant.
+
+    Args:
+        typing_context: numba's.
+        array: of any type.
+    """
     return types.intp(array), lambda context, builder, signature, arguments: _INT64(array.dtype.bitwidth // 8)
 
 
 @native
 def address(typing_context: Any, array: Any, index: Any) -> Any:
-    """Where an element of an array is in memory, its elements counted as they lie there."""
+    """Return the address of an array's element.
+
+    Args:
+        typing_context: numba's.
+        array: contiguous.
+        index: of the element in memory.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(array)(context, builder, arguments[0]).data
@@ -231,17 +321,24 @@ def address(typing_context: Any, array: Any, index: Any) -> Any:
     return types.intp(array, types.intp), generate
 
 
-def transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Rows of as many numbers each as there are rows, a power of two, transposed.
+def transpose_square(builder: Any, rows: list[Any]) -> list[Any]:
+    """Transpose a square matrix.
 
-    Blocks beside the diagonal change places: halves of the matrix, then halves of these, and so on.
+    Blocks beside the diagonal are swapped: halves of the matrix, then halves of these, and so on.
+
+    Args:
+        builder: llvmlite's.
+        rows: vectors in LLVM, each of as many numbers as there are rows, a power of two.
+
+    Returns:
+        The rows of the transpose.
     """
-    count, lanes, rows = len(rows), ir.VectorType(ir.IntType(32), len(rows)), list(rows)
-    side = count // 2
+    size, lanes, rows = len(rows), ir.VectorType(ir.IntType(32), len(rows)), list(rows)
+    side = size // 2
     while side:
-        upper = lanes([lane if not lane & side else count + lane - side for lane in range(count)])
-        lower = lanes([lane + side if not lane & side else count + lane for lane in range(count)])
-        for row in range(count):
+        upper = lanes([lane if not lane & side else size + lane - side for lane in range(size)])
+        lower = lanes([lane + side if not lane & side else size + lane for lane in range(size)])
+        for row in range(size):
             if not row & side:
                 pair = rows[row], rows[row + side]
                 rows[row], rows[row + side] = (builder.shuffle_vector(*pair, mask) for mask in (upper, lower))
@@ -250,32 +347,39 @@ def transposed(builder: Any, rows: list[Any]) -> list[Any]:
 
 
 @native
-def transpose(typing_context: Any, like: Any, source: Any, target: Any, step: Any, count: Any) -> Any:
-    """Elements (32, 32) at one address -> transposed at another, where rows begin `step` bytes apart; of each row the
-    first `count`. `like` is an array that holds such elements.
+def transpose(typing_context: Any, like: Any, source: Any, target: Any, row_stride: Any, count: Any) -> Any:
+    """Transpose a block (32, 32).
+
+    Args:
+        typing_context: numba's.
+        like: an array of the type of the elements.
+        source: the address of the block.
+        target: the address of the first row of the transpose.
+        row_stride: bytes from one row of the transpose to the next.
+        count: how many elements of each row of the transpose are stored.
     """
-    size = BYTES[letter(like)]
-    side = 64 // size  # of the squares that are transposed at once: vectors have 64 bytes
+    size = BYTES[type_letter(like)]
+    side = 64 // size  # the side of a square of which each row is a vector of 64 bytes
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, source, target, step, count = arguments
-        kind, flags = ir.VectorType(ir.IntType(8 * size), side), ir.VectorType(ir.IntType(1), side)
-        wide = ir.VectorType(_INT64, side)
-        spread = builder.insert_element(ir.Constant(wide, ir.Undefined), count, ir.IntType(32)(0))
-        spread = builder.shuffle_vector(spread, spread, ir.VectorType(ir.IntType(32), side)([0] * side))
-        masked = ir.FunctionType(ir.VoidType(), [kind, _POINTER, ir.IntType(32), flags])
-        function = declared(builder, f"llvm.masked.store.v{side}i{8 * size}.p0", masked)
+        _, source, target, row_stride, count = arguments
+        vector_type, mask_type = ir.VectorType(ir.IntType(8 * size), side), ir.VectorType(ir.IntType(1), side)
+        index_type = ir.VectorType(_INT64, side)
+        counts = builder.insert_element(ir.Constant(index_type, ir.Undefined), count, ir.IntType(32)(0))
+        counts = builder.shuffle_vector(counts, counts, ir.VectorType(ir.IntType(32), side)([0] * side))
+        store_type = ir.FunctionType(ir.VoidType(), [vector_type, _POINTER, ir.IntType(32), mask_type])
+        function = declare(builder, f"llvm.masked.store.v{side}i{8 * size}.p0", store_type)
         for first, column in itertools.product(range(0, SIZE, side), repeat=2):
             rows = []
             for row in range(first, first + side):
-                at = builder.add(source, _INT64((SIZE * row + column) * size))
-                loaded = builder.load(builder.inttoptr(at, _POINTER), typ=kind)
+                address = builder.add(source, _INT64((SIZE * row + column) * size))
+                loaded = builder.load(builder.inttoptr(address, _POINTER), typ=vector_type)
                 loaded.align = size
                 rows.append(loaded)
-            mask = builder.icmp_signed("<", wide(list(range(first, first + side))), spread)
-            for row, value in enumerate(transposed(builder, rows), column):
-                at = builder.add(target, builder.add(builder.mul(step, _INT64(row)), _INT64(first * size)))
-                builder.call(function, [value, builder.inttoptr(at, _POINTER), ir.IntType(32)(size), mask])
+            mask = builder.icmp_signed("<", index_type(list(range(first, first + side))), counts)
+            for row, value in enumerate(transpose_square(builder, rows), column):
+                address = builder.add(target, builder.add(builder.mul(row_stride, _INT64(row)), _INT64(first * size)))
+                builder.call(function, [value, builder.inttoptr(address, _POINTER), ir.IntType(32)(size), mask])
         return context.get_dummy_value()
 
     return types.void(like, *[types.intp] * 4), generate

@@ -1,4 +1,4 @@
-"""Where threads that compute parts of the same step wait for each other."""
+"""A barrier at which threads that compute parts of the same time step wait for each other."""
 
 import os
 from typing import Any
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from chargen.kernels.jit import compiled, native
 
 _INT64 = ir.IntType(64)
-SPINS = 5_000
+SPINS_BEFORE_YIELD = 5_000
+"""How often a thread looks at the counter before it lets other threads have the core."""
 
 
 @native
-def _arrive(typing_context: Any, counter: Any) -> Any:
-    """Add one to a number that threads share."""
+def _add_one(typing_context: Any, counter: Any) -> Any:
+    """Add one to a counter that threads share."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -27,8 +28,8 @@ def _arrive(typing_context: Any, counter: Any) -> Any:
 
 
 @native
-def _load(typing_context: Any, counter: Any) -> Any:
-    """That number, with all that threads wrote before they added to it."""
+def _read(typing_context: Any, counter: Any) -> Any:
+    """Read a counter that threads share; what they wrote before they added to it can be seen then."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -39,7 +40,7 @@ def _load(typing_context: Any, counter: Any) -> Any:
 
 @native
 def _yield_core(typing_context: Any) -> Any:
-    """Let another thread have this core."""
+    """Let another thread have the core."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if os.name == "posix":
@@ -52,11 +53,18 @@ def _yield_core(typing_context: Any) -> Any:
 
 
 @compiled
-def wait_for_all(counter: NDArray[np.int64], goal: int) -> None:
-    """Wait until threads have come here `goal` times. They spin: a step is shorter than waking a thread takes."""
-    _arrive(counter)
+def wait_for_all(counter: NDArray[np.int64], arrivals: int) -> None:
+    """Add one to a counter, and wait until it has reached a number.
+
+    Threads spin: a time step takes less time than waking a sleeping thread.
+
+    Args:
+        counter: (1,), shared by the threads, zero at first.
+        arrivals: the number to wait for: a multiple of the number of threads.
+    """
+    _add_one(counter)
     spins = 0
-    while _load(counter) < goal:
+    while _read(counter) < arrivals:
         spins += 1
-        if spins > SPINS:
-            _yield_core()  # the core may be what another thread is waiting for
+        if spins > SPINS_BEFORE_YIELD:
+            _yield_core()  # another thread may be waiting for the core

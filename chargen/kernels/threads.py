@@ -1,4 +1,4 @@
-"""Work in threads: parts that have nothing to do with each other, or members of a team that wait for each other."""
+"""Work in threads: independent parts, or members of a team that wait for each other."""
 
 import os
 import time
@@ -10,61 +10,73 @@ from itertools import pairwise
 from chargen.locks import Lock
 
 
-def parallel_for(run: Callable[[slice], None], rows: int, at_least: int = 1) -> None:
-    """Run `rows` rows in as many threads as there are cores, or fewer where that leaves a thread too few.
+def parallel_for(run: Callable[[slice], None], rows: int, min_rows: int = 1) -> None:
+    """Share out rows among threads, and wait until all are computed.
 
     Args:
-        run: computes some rows; it must leave the interpreter to the other threads.
-        at_least: rows for every thread.
+        run: computes the rows of a slice; it must release the interpreter's lock.
+        rows: how many there are.
+        min_rows: the fewest rows of a thread; where there are few rows, not all threads are used.
     """
-    number = min(threads(), max(1, rows // at_least))
-    if number < 2:
+    num_threads = min(threads(), max(1, rows // min_rows))
+    if num_threads < 2:
         run(slice(0, rows))
         return
-    borders = [rows * part // number for part in range(number + 1)]
-    list(_pool().map(run, [slice(*pair) for pair in pairwise(borders)]))
+    borders = [rows * part // num_threads for part in range(num_threads + 1)]
+    list(_pool().map(run, [slice(*border_pair) for border_pair in pairwise(borders)]))
 
 
 def run_team(run: Callable[[int], None], members: int) -> None:
-    """Run as members 0 to `members` - 1, all at the same time; one team after the other."""
+    """Run a function in several threads at the same time, one team after the other.
+
+    Args:
+        run: is called with a number from 0 to below `members`; it must release the interpreter's lock.
+        members: how many threads run it.
+    """
     if members == 1:
         run(0)
         return
     with TEAM_LOCK:
-        others = [_pool().submit(run, member) for member in range(1, members)]
+        futures = [_pool().submit(run, member) for member in range(1, members)]
         run(0)
-        for other in others:
-            other.result()
+        for future in futures:
+            future.result()
 
 
 class AutoTuner:
-    """Which of two ways of computing the same is faster at the moment.
+    """A choice between two ways of computing the same, the one that is faster at the moment.
 
-    On cores that other programs use, threads that meet several times a step wait for each other more than they compute.
-    The slower way is tried again for a hundredth of the time.
+    On cores that other programs use, threads that wait for each other often wait longer than they compute. The slower
+    way is tried again for a hundredth of the time.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[bool, float] = {}
-        self.again = 0.0
+        self.retry_time = 0.0
 
     def choose(self) -> bool:
-        """One way (True) or the other."""
+        """Choose the first way (True) or the second."""
         if len(self.seconds) < 2:
             return True not in self.seconds
         best = self.seconds[True] <= self.seconds[False]
-        return best if time.monotonic() < self.again else not best
+        return best if time.monotonic() < self.retry_time else not best
 
-    def record(self, way: bool, seconds: float, size: int = 1) -> None:
-        """Remember how long a way has just taken for something of this size."""
-        self.seconds[way] = seconds / size
-        if self.seconds[way] >= self.seconds.get(not way, 0.0):
-            self.again = time.monotonic() + 100 * seconds
+    def record(self, is_first: bool, seconds: float, size: int = 1) -> None:
+        """Record how long a way has just taken.
+
+        Args:
+            is_first: whether it was the first way.
+            seconds: the time it took.
+            size: what the time is proportional to.
+        """
+        self.seconds[is_first] = seconds / size
+        if self.seconds[is_first] >= self.seconds.get(not is_first, 0.0):
+            self.retry_time = time.monotonic() + 100 * seconds
 
 
 @cache
 def threads() -> int:
-    """How many threads may compute: $OMP_NUM_THREADS, or the cores that this process may use."""
+    """Return how many threads may compute: $OMP_NUM_THREADS, or the number of cores that this process may use."""
     setting = os.environ.get("OMP_NUM_THREADS", "")
     if setting.isdigit() and int(setting):
         return int(setting)
@@ -72,7 +84,7 @@ def threads() -> int:
 
 
 TEAM_LOCK = Lock()
-"""Two teams, each with members that wait for a thread of the pool, would wait for ever."""
+"""Held while a team runs: two teams whose members wait for threads of the pool would wait for ever."""
 
 
 @cache
@@ -81,4 +93,4 @@ def _pool() -> ThreadPoolExecutor:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child process has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child process does not have its parent's threads

@@ -1,17 +1,17 @@
-"""Recurrent layers over whole windows, forward and backward: products of bf16 or of float32, all the rest in float32.
+"""Recurrent layers over whole windows, forward and backward, with factors of bf16 or float32 and the rest in float32.
 
-What is multiplied has one type, either, and is called stored here. `docs/pages/kernels.md` shows how the loops go.
+Arrays of factors have one of these types, called `Stored`. `docs/pages/kernels.md` explains the loops with a picture.
 
-Sums over a layer's inputs come as one product made before, and gradients of weights are left to one product made
-afterwards. So what is repeated T times is, for every 32 hidden units, the product of the state with their weights, and
-all the rest at once while the next product is on its way. Time comes first in all arrays. Sizes: B rows, of which a
-thread computes some, filled up to M; H hidden units; G gates and P gradients of a cell. H and M are multiples of 32.
+Sums over a layer's inputs come as one large product, made before; the gradients of weights are a large product, made
+afterwards. The loop over T characters takes blocks of 32 hidden units: it multiplies the state by the weights of one
+block while the sums of the block before become gates. Sizes: B rows, of which a thread computes some, padded to M; H
+hidden units; G gates and P gradients of a cell. H and M are multiples of 32. Time is the first dimension.
 
-Threads share out rows, and then have nothing to do with each other; or, where rows are few, hidden units: each computes
-its blocks of 32, and all wait for each other after each character.
+Threads share out rows and are independent; or, where rows are few, they share out blocks of hidden units and wait for
+each other at every character.
 
-Arrays are read and written by address, so they come from the caller: an array made here would be given back as soon as
-its name is used for the last time.
+Arrays are read and written by address, so the caller owns them: numba frees an array that is made here after the last
+use of its name.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from chargen.kernels.amx import SIDE, configure_tiles, release_tiles
 from chargen.kernels.bf16 import Floats, Stored
 from chargen.kernels.bf16_ir import to_float
-from chargen.kernels.jit import compiled, named
-from chargen.kernels.matmul_blocks import matmul_steps
+from chargen.kernels.jit import compile_named, compiled
+from chargen.kernels.matmul_blocks import continue_matmul
 from chargen.kernels.simd import address, fuse, is_float32, itemsize, transpose
 from chargen.kernels.spin_barrier import wait_for_all
 from chargen.kernels.train_gates import GRU, LSTM, Cell
@@ -32,31 +32,32 @@ from chargen.kernels.train_gates import GRU, LSTM, Cell
 Bytes = NDArray[np.uint8]
 Ids = NDArray[np.int64]
 _BLOCK = SIDE * SIDE
-_APART = 8
-"""Totals that are kept apart, so that no addition waits for the one before."""
+_CHAINS = 8
+"""Partial sums that are kept, so that no addition waits for the one before."""
 
 _copy = fuse(lambda value: (value,), "f", "w")
 _add = fuse(lambda total, more: (total + more,), "fw", "f")
 
 
 class Forward(NamedTuple):
-    """What a layer reads and fills on the way forward.
+    """The arrays of a layer's forward pass.
 
     Args:
-        weights: recurrent ones, packed (H, G H).
+        weights: the recurrent weights, packed (H, G H).
         biases: (P H,).
-        entering: (N, G H), sums over inputs, for every 32 hidden units those of all gates.
-        which: (T, B), which of the N enters.
-        gates: (T, B, G H), are filled with activations; their room may be that of `entering`.
-        kept: (T + 1, B, H), the first of which are read and the others filled; empty for a cell that keeps nothing.
-        hidden: (B, H), the state before; becomes that after.
-        outputs: (T, B, H), are filled.
+        input_sums: (N, G H), sums over inputs, for every 32 hidden units those of all gates.
+        input_index: (T, B), which of the N sums each character has.
+        gates: (T, B, G H), filled with activations, in the order of `input_sums`; may be the same memory.
+        kept: (T + 1, B, H), what the cell keeps; the first (B, H) are read, the others filled. Empty where the cell
+            keeps nothing.
+        hidden: (B, H), the hidden state; updated.
+        outputs: (T, B, H), filled with the hidden states.
     """
 
     weights: Stored
     biases: Floats
-    entering: Stored
-    which: Ids
+    input_sums: Stored
+    input_index: Ids
     gates: Stored
     kept: Stored
     hidden: Floats
@@ -64,185 +65,188 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """What a layer reads and fills on the way back.
+    """The arrays of a layer's backward pass.
 
     Args:
-        weights: recurrent ones, packed (G H, H).
-        gates, kept: what the way forward left; `gates` of bf16 become the gradients of their sums over inputs.
-        states: (T, B, H), before each character.
-        gradient: (T, B, H), of the outputs.
-        second: (B, H), gradient that comes back the second way; becomes that which goes on to the state before.
-        transposed: (P H, T B), is filled with all gradients: rows, apart or not, of bf16; or columns of float32.
+        weights: the recurrent weights, packed (G H, H).
+        gates: (T, B, G H), of the forward pass; where of bf16, overwritten by the gradients of their sums over inputs.
+        kept: (T + 1, B, H), of the forward pass.
+        states: (T, B, H), the hidden state before each character.
+        grad_outputs: (T, B, H), the gradient of the outputs.
+        grad_direct: (B, H), the direct gradient of the state after; becomes that of the state before.
+        grad_sums: (P H, T B), filled with the gradients of all sums: in bf16 each row is contiguous, in float32 each
+            column.
     """
 
     weights: Stored
     gates: Stored
     kept: Stored
     states: Stored
-    gradient: Stored
-    second: Floats
-    transposed: Stored
+    grad_outputs: Stored
+    grad_direct: Floats
+    grad_sums: Stored
 
 
 class Part(NamedTuple):
-    """What a thread computes, and where.
+    """A thread's part of a layer.
 
     Args:
-        first, last: from which row up to which; M is their number filled up.
-        begin, end: from which block of 32 hidden units up to which.
+        start_row: the first row to compute.
+        stop_row: the row to stop before; M is the number of rows, padded.
+        start_block: the first block of 32 hidden units to compute.
+        stop_block: the block to stop before.
         members: how many threads compute blocks of these rows.
-        counter: (1,), zero, where they wait for each other.
-        left: zeros, left sides of products, of now and for the next character: (2, H / 32, M, 32) forward,
-            (2, G H / 32, M, 32) backward. Members have it in common.
-        sums: forward (2, G, 32, 32), of this thread alone; backward (H / 32, M, 32), the gradient of the state after,
-            becomes that of the state before. Members have it in common.
-        spare: (P - G, 32, 32), for gradients that are no left side; of this thread alone.
+        counter: (1,), zero; the barrier at which they wait.
+        left: zeros, the left sides of products for this character and the next: (2, H / 32, M, 32) forward,
+            (2, G H / 32, M, 32) backward. Members share it.
+        sums: forward (2, G, 32, 32), scratch memory of this thread; backward (H / 32, M, 32), the gradient of the state
+            after, which becomes that of the state before. Members share the latter.
+        input_only: (P - G, 32, 32), scratch memory of this thread for gradients of sums over inputs only.
     """
 
-    first: int
-    last: int
-    begin: int
-    end: int
+    start_row: int
+    stop_row: int
+    start_block: int
+    stop_block: int
     members: int
     counter: Ids
     left: Stored
     sums: Floats
-    spare: Stored
+    input_only: Stored
 
 
 @compiled
 def _state_to_left(hidden: Floats, part: Part) -> None:
-    """States (B, H) as the left side of the first product."""
-    size, filled = hidden.shape[1], part.left.shape[2]
-    for row in range(part.first, part.last):
-        for block in range(part.begin, part.end):
-            target = address(part.left, (block * filled + row - part.first) * SIDE)
+    """Copy the state (B, H) into the left side of the first product."""
+    size, padded_rows = hidden.shape[1], part.left.shape[2]
+    for row in range(part.start_row, part.stop_row):
+        for block in range(part.start_block, part.stop_block):
+            target = address(part.left, (block * padded_rows + row - part.start_row) * SIDE)
             _copy(part.left, (address(hidden, row * size + block * SIDE), target))
 
 
-def _forward_of(cell: Cell) -> Callable[[Bytes, Forward, Part], None]:
-    """The loop over a window's characters, for a cell."""
+def _make_forward(cell: Cell) -> Callable[[Bytes, Forward, Part], None]:
+    """Make the forward loop over a window's characters, for a cell."""
     gates, formula = cell.gates, cell.forward
 
     def forward(config: Bytes, layer: Forward, part: Part) -> None:
-        steps, rows, size = layer.outputs.shape
-        blocks, filled = part.left.shape[1], part.left.shape[2]
-        count, groups = part.last - part.first, filled // SIDE
+        time_steps, rows, size = layer.outputs.shape
+        blocks, padded_rows = part.left.shape[1], part.left.shape[2]
+        count, groups = part.stop_row - part.start_row, padded_rows // SIDE
         width = itemsize(layer.weights)
-        line, column = SIDE * width, blocks * _BLOCK  # bytes of a row of a block, elements of a column of weights
+        # Bytes of a row of a block, and elements of a column of weights.
+        row_bytes, column_size = SIDE * width, blocks * _BLOCK
         _state_to_left(layer.hidden, part)
         configure_tiles(config)
-        for step in range(steps):
+        for t in range(time_steps):
             if part.members > 1:
-                wait_for_all(part.counter, part.members * (step + 1))
-            now = address(part.left, step % 2 * blocks * filled * SIDE)
-            following = address(part.left, (step + 1) % 2 * blocks * filled * SIDE)
-            # While the sums of some rows and hidden units are computed, those before become gates.
-            for at in range(part.begin * groups, part.end * groups + 1):
-                block, group = at // groups, at % groups
-                left, rest = now + group * _BLOCK * width, count - group * SIDE
-                packed = address(layer.weights, block * column)
-                sums = address(part.sums, at % 2 * gates * _BLOCK)
-                done, done_group = (at - 1) // groups * SIDE, (at - 1) % groups
-                done_sums = address(part.sums, (at - 1) % 2 * gates * _BLOCK)
-                product, reached, due = 0, 0, 0
-                for each_row in range(SIDE):
-                    if at < part.end * groups:
-                        due += gates * blocks
-                        product, reached, due = matmul_steps(
-                            layer.weights, left, filled * line, packed, blocks * column * width, sums, blocks, rest,
-                            product, reached, due,
+                wait_for_all(part.counter, part.members * (t + 1))
+            left_now = address(part.left, t % 2 * blocks * padded_rows * SIDE)
+            left_next = address(part.left, (t + 1) % 2 * blocks * padded_rows * SIDE)
+            # A task is 32 rows of a block. While its sums are computed, those of the task before become gates.
+            for task in range(part.start_block * groups, part.stop_block * groups + 1):
+                block, group = task // groups, task % groups
+                left_ptr, rows_left = left_now + group * _BLOCK * width, count - group * SIDE
+                packed_ptr = address(layer.weights, block * column_size)
+                sums_ptr = address(part.sums, task % 2 * gates * _BLOCK)
+                done, done_group = (task - 1) // groups * SIDE, (task - 1) % groups
+                done_sums_ptr = address(part.sums, (task - 1) % 2 * gates * _BLOCK)
+                sums_block, k_block, budget = 0, 0, 0
+                for group_row in range(SIDE):
+                    if task < part.stop_block * groups:
+                        budget += gates * blocks
+                        sums_block, k_block, budget = continue_matmul(
+                            layer.weights, left_ptr, padded_rows * row_bytes, packed_ptr, blocks * column_size * width,
+                            sums_ptr, blocks, rows_left, sums_block, k_block, budget,
                         )  # fmt: skip
-                    place = done_group * SIDE + each_row
-                    if at > part.begin * groups and place < count:
-                        row = part.first + place
-                        here = (step * rows + row) * size + done
-                        entering = (layer.which[step, row] * size + done) * gates
-                        hidden = address(layer.hidden, row * size + done)
+                    part_row = done_group * SIDE + group_row
+                    if task > part.start_block * groups and part_row < count:
+                        row = part.start_row + part_row
+                        element = (t * rows + row) * size + done
+                        sums_element = (layer.input_index[t, row] * size + done) * gates
+                        hidden_ptr = address(layer.hidden, row * size + done)
                         formula(layer.weights, (
-                            (address(layer.entering, entering), line),
-                            (done_sums + each_row * SIDE * 4, _BLOCK * 4),
+                            (address(layer.input_sums, sums_element), row_bytes),
+                            (done_sums_ptr + group_row * SIDE * 4, _BLOCK * 4),
                             (address(layer.biases, done), size * 4),
-                            address(layer.kept, here),
-                            hidden,
-                            (address(layer.gates, here * gates), line),
-                            address(layer.kept, here + rows * size),
-                            hidden,
-                            address(layer.outputs, here),
-                            following + (done * filled + place * SIDE) * width,
+                            address(layer.kept, element),
+                            hidden_ptr,
+                            (address(layer.gates, element * gates), row_bytes),
+                            address(layer.kept, element + rows * size),
+                            hidden_ptr,
+                            address(layer.outputs, element),
+                            left_next + (done * padded_rows + part_row * SIDE) * width,
                         ))  # fmt: skip
         release_tiles()
 
     return forward
 
 
-def _backward_of(cell: Cell) -> Callable[[Bytes, Backward, Part], None]:
-    """The loop backward over a window's characters, for a cell."""
+def _make_backward(cell: Cell) -> Callable[[Bytes, Backward, Part], None]:
+    """Make the backward loop over a window's characters, for a cell."""
     gates, gradients, formula, formula_by_columns = cell.gates, cell.gradients, cell.backward, cell.backward_by_columns
-    apart = gradients - gates
+    num_input_only = gradients - gates
 
     def backward(config: Bytes, layer: Backward, part: Part) -> None:
-        steps, rows, size = layer.gradient.shape
-        blocks, filled = part.sums.shape[0], part.sums.shape[1]
-        count, groups = part.last - part.first, filled // SIDE
-        width, pitch = itemsize(layer.weights), layer.transposed.strides[0]
-        line, gate = (
-            SIDE * width,
-            blocks * filled * SIDE * width,
-        )  # bytes of a block's row and of a gate's left side
-        # Products want bf16 as rows, which lie far apart in memory; with float32 they do as well without.
+        time_steps, rows, size = layer.grad_outputs.shape
+        blocks, padded_rows = part.sums.shape[0], part.sums.shape[1]
+        count, groups = part.stop_row - part.start_row, padded_rows // SIDE
+        width, pitch = itemsize(layer.weights), layer.grad_sums.strides[0]
+        # Bytes of a row of a block, and of a gate's left side.
+        row_bytes, gate_bytes = SIDE * width, blocks * padded_rows * SIDE * width
+        # Products of bf16 need contiguous rows to be fast, which takes a transpose; those of float32 do not.
         by_columns = is_float32(layer.weights)
         configure_tiles(config)
-        for step in range(steps - 1, -2, -1):
+        for t in range(time_steps - 1, -2, -1):
             if part.members > 1:
-                wait_for_all(part.counter, part.members * (steps - step))
-            now = address(part.left, step % 2 * gates * blocks * filled * SIDE)
-            following = address(part.left, (step + 1) % 2 * gates * blocks * filled * SIDE)
-            for at in range(part.begin * groups, part.end * groups + 1):
-                block, group = at // groups, at % groups
-                left, rest = now + group * _BLOCK * width, count - group * SIDE
-                packed = address(layer.weights, block * gates * blocks * _BLOCK)
-                sums = address(part.sums, (block * filled + group * SIDE) * SIDE)
-                done, done_group = (at - 1) // groups * SIDE, (at - 1) % groups
-                product, reached, due = 0, 0, 0
-                for each_row in range(SIDE):
-                    if step < steps - 1 and at < part.end * groups:
-                        due += gates * blocks
-                        product, reached, due = matmul_steps(
-                            layer.weights, left, filled * line, packed, 0, sums, gates * blocks, rest,
-                            product, reached, due,
+                wait_for_all(part.counter, part.members * (time_steps - t))
+            left_now = address(part.left, t % 2 * gates * blocks * padded_rows * SIDE)
+            left_next = address(part.left, (t + 1) % 2 * gates * blocks * padded_rows * SIDE)
+            for task in range(part.start_block * groups, part.stop_block * groups + 1):
+                block, group = task // groups, task % groups
+                left_ptr, rows_left = left_now + group * _BLOCK * width, count - group * SIDE
+                packed_ptr = address(layer.weights, block * gates * blocks * _BLOCK)
+                sums_ptr = address(part.sums, (block * padded_rows + group * SIDE) * SIDE)
+                done, done_group = (task - 1) // groups * SIDE, (task - 1) % groups
+                sums_block, k_block, budget = 0, 0, 0
+                for group_row in range(SIDE):
+                    if t < time_steps - 1 and task < part.stop_block * groups:
+                        budget += gates * blocks
+                        sums_block, k_block, budget = continue_matmul(
+                            layer.weights, left_ptr, padded_rows * row_bytes, packed_ptr, 0, sums_ptr, gates * blocks,
+                            rows_left, sums_block, k_block, budget,
                         )  # fmt: skip
-                    place = done_group * SIDE + each_row
-                    if step >= 0 and at > part.begin * groups and place < count:
-                        row = part.first + place
-                        here = (step * rows + row) * size + done
-                        in_block = done * filled + place * SIDE
-                        second = address(layer.second, row * size + done)
-                        next_left = (following + in_block * width, gate)
-                        known = (
-                            (address(layer.gates, here * gates), line),
-                            address(layer.kept, here),
-                            address(layer.kept, here + rows * size),
-                            address(layer.states, here),
-                            address(layer.gradient, here),
-                            address(part.sums, in_block),
-                            second,
+                    part_row = done_group * SIDE + group_row
+                    if t >= 0 and task > part.start_block * groups and part_row < count:
+                        row = part.start_row + part_row
+                        element = (t * rows + row) * size + done
+                        block_element = done * padded_rows + part_row * SIDE
+                        direct_ptr = address(layer.grad_direct, row * size + done)
+                        left_target = (left_next + block_element * width, gate_bytes)
+                        reads = (
+                            (address(layer.gates, element * gates), row_bytes),
+                            address(layer.kept, element),
+                            address(layer.kept, element + rows * size),
+                            address(layer.states, element),
+                            address(layer.grad_outputs, element),
+                            address(part.sums, block_element),
+                            direct_ptr,
                         )
                         if by_columns:
-                            target = (step * rows + row) * gradients * size + done
-                            columns = (address(layer.transposed, target), size * width)
-                            formula_by_columns(layer.weights, (*known, columns, next_left, second))
+                            target = (t * rows + row) * gradients * size + done
+                            columns = (address(layer.grad_sums, target), size * width)
+                            formula_by_columns(layer.weights, (*reads, columns, left_target, direct_ptr))
                         else:
-                            spare = (address(part.spare, each_row * SIDE), _BLOCK * width)
-                            formula(layer.weights, (*known, known[0], spare, next_left, second))
-                if step >= 0 and at > part.begin * groups and not by_columns:
-                    target = address(layer.transposed, step * rows + part.first + done_group * SIDE) + done * pitch
-                    next_left = following + (done * filled + done_group * _BLOCK) * width
+                            input_only = (address(part.input_only, group_row * SIDE), _BLOCK * width)
+                            formula(layer.weights, (*reads, reads[0], input_only, left_target, direct_ptr))
+                if t >= 0 and task > part.start_block * groups and not by_columns:
+                    target = address(layer.grad_sums, t * rows + part.start_row + done_group * SIDE) + done * pitch
+                    left_target = left_next + (done * padded_rows + done_group * _BLOCK) * width
                     for gradient in range(gradients):
-                        source = address(part.spare, gradient * _BLOCK)
-                        if gradient >= apart:
-                            source = next_left + (gradient - apart) * gate
-                        transpose(layer.transposed, source, target, pitch, min(SIDE, count - done_group * SIDE))
+                        source = address(part.input_only, gradient * _BLOCK)
+                        if gradient >= num_input_only:
+                            source = left_target + (gradient - num_input_only) * gate_bytes
+                        transpose(layer.grad_sums, source, target, pitch, min(SIDE, count - done_group * SIDE))
                         target += size * pitch
         release_tiles()
 
@@ -250,7 +254,13 @@ def _backward_of(cell: Cell) -> Callable[[Bytes, Backward, Part], None]:
 
 
 class Kernels(NamedTuple):
-    """What computes layers of a cell."""
+    """The compiled loops for a cell.
+
+    Args:
+        cell: the cell.
+        forward: the loop of the forward pass.
+        backward: the loop of the backward pass.
+    """
 
     cell: Cell
     forward: Callable[[Bytes, Forward, Part], None]
@@ -258,33 +268,49 @@ class Kernels(NamedTuple):
 
 
 def make_kernels(cell: Cell, name: str = "") -> Kernels:
-    """The loops for a cell; without a name they are compiled in every process."""
+    """Compile the loops for a cell.
+
+    Args:
+        cell: the cell.
+        name: under which machine code is kept; without it, the loops are compiled in every process.
+    """
     forward, backward = name and f"{name}_forward", name and f"{name}_backward"
-    return Kernels(cell, named(forward, _forward_of(cell)), named(backward, _backward_of(cell)))
+    return Kernels(cell, compile_named(forward, _make_forward(cell)), compile_named(backward, _make_backward(cell)))
 
 
 LSTM_KERNELS, GRU_KERNELS = make_kernels(LSTM, "lstm"), make_kernels(GRU, "gru")
 
 
 @compiled
-def sums_over_time(transposed: Stored, first: int, last: int, out: Floats) -> None:
-    """The sums of each row (N, M) from `first` up to `last`, into `out` (N,)."""
-    columns, line = transposed.shape[1], SIDE * itemsize(transposed)
-    totals = np.empty(_APART * SIDE, np.float32)
-    for row in range(first, last):
+def sums_over_time(values: Stored, start: int, stop: int, out: Floats) -> None:
+    """Sum each of some rows of a matrix.
+
+    Args:
+        values: (N, M), with contiguous rows.
+        start: the first row to sum.
+        stop: the row to stop before.
+        out: (N,), filled with the sums of these rows.
+    """
+    columns, block_bytes = values.shape[1], SIDE * itemsize(values)
+    totals = np.empty(_CHAINS * SIDE, np.float32)
+    for row in range(start, stop):
         totals[:] = 0
-        row_at = transposed.ctypes.data + row * transposed.strides[0]
+        row_ptr = values.ctypes.data + row * values.strides[0]
         for block in range(columns // SIDE):
-            total = totals.ctypes.data + block % _APART * SIDE * 4
-            _add(transposed, (total, row_at + block * line, total))
+            total_ptr = totals.ctypes.data + block % _CHAINS * SIDE * 4
+            _add(values, (total_ptr, row_ptr + block * block_bytes, total_ptr))
         result = np.float32(0)
-        for place in range(len(totals)):
-            result += totals[place]
+        for lane in range(len(totals)):
+            result += totals[lane]
         for column in range(columns // SIDE * SIDE, columns):
-            result += to_float(transposed[row, column])
+            result += to_float(values[row, column])
         out[row] = result
 
 
 def pad(size: int) -> int:
-    """The next multiple of 32."""
+    """Round a size up to a multiple of 32.
+
+    Args:
+        size: 0 or more.
+    """
     return -(-size // SIDE) * SIDE

@@ -1,4 +1,4 @@
-"""Draws for many samples at once: what `draws.uniform` computes, number by number."""
+"""The draws of many samples: the numbers that `chargen.rng.uniform` defines."""
 
 from typing import Any
 
@@ -19,13 +19,15 @@ def uniforms(
     """Fill in numbers in [0, 1) with 53 random bits.
 
     Args:
-        seed, index, purpose: the address, as in `draws`; index (R,), below 2**32.
-        first: (R,), the number of the first draw in each row.
-        out: (R, T), float64.
+        seed: 0 to 2**64 - 1.
+        index: (R,), the sample of each row, below 2**32.
+        first: (R,), the number of each row's first draw.
+        purpose: what the draws are for.
+        out: (R, T), float64, filled.
     """
     for row in range(out.shape[0]):
-        for turn in range(out.shape[1]):
-            n = first[row] + np.uint64(turn)
+        for draw in range(out.shape[1]):
+            n = first[row] + np.uint64(draw)
             x0, x1, x2, x3 = n & _LOW, n >> _32, index[row], purpose
             key_0, key_1 = seed & _LOW, seed >> _32
             for _ in range(10):
@@ -37,4 +39,4 @@ def uniforms(
                     product_0 & _LOW,
                 )
                 key_0, key_1 = (key_0 + _WEYL_0) & _LOW, (key_1 + _WEYL_1) & _LOW
-            out[row, turn] = np.float64((x0 << _21) ^ (x1 >> _11)) * 2.0**-53
+            out[row, draw] = np.float64((x0 << _21) ^ (x1 >> _11)) * 2.0**-53

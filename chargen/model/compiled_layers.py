@@ -1,4 +1,4 @@
-"""One recurrent layer on a CPU: the layer of `recurrent` computed by compiled kernels, in bf16 or float32."""
+"""A recurrent layer of PyTorch, computed on a CPU by compiled kernels, in bf16 or float32."""
 
 import time
 from collections.abc import Sequence
@@ -11,36 +11,42 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chargen.kernels.amx import SIDE, TILE_CONFIG, aligned
+from chargen.kernels.amx import SIDE, TILE_CONFIG, aligned_zeros
 from chargen.kernels.packing import pack_backward, pack_forward
 from chargen.kernels.threads import AutoTuner, parallel_for, run_team, threads
 from chargen.kernels.train_rnn import GRU_KERNELS, LSTM_KERNELS, Backward, Forward, Kernels, Part, pad, sums_over_time
 from chargen.model.device import numpy_view
 
-ROWS = 16
+MIN_ROWS = 16
 """Fewer rows are not worth a thread of their own."""
 
 
 def run(
-    module: nn.RNNBase, inputs: Tensor, state: Tensor, kind: torch.dtype, ids: Tensor | None = None
+    module: nn.RNNBase, inputs: Tensor, state: Tensor, dtype: torch.dtype, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """As `run_layer`: inputs (B, T, F) and a state (B, S) -> outputs (B, T, H) and the state after, in float32.
+    """Run a layer over a window of characters.
 
-    Products are of a kind, bfloat16 or float32, which outputs have too.
+    Args:
+        module: an LSTM or a GRU of one layer and one direction.
+        inputs: (B, T, F), or with `ids` a table (V, F), of whose rows each product is computed once.
+        state: (B, S), hidden state and cell side by side in an LSTM.
+        dtype: of the factors of products and of the outputs, bfloat16 or float32.
+        ids: (B, T), the row of the table that each character has as its input.
 
-    Where `ids` (B, T) are given, inputs are their rows in a table (V, F), and products are made once for each row.
+    Returns:
+        Outputs (B, T, H), and the state after (B, S) in float32.
     """
     size, padded = module.hidden_size, pad(module.hidden_size)
     weights: list[Tensor] = [getattr(module, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
     state = state.float()
     if padded > size:
         # Hidden units with weights and states of zero stay at zero.
-        weights = [_fill(weight, size, padded, weight is weights[1]) for weight in weights]
+        weights = [_pad_weight(weight, size, padded, weight is weights[1]) for weight in weights]
         state = functional.pad(state.reshape(len(state), -1, size), (0, padded - size)).flatten(1)
-    by_time = (inputs if ids is not None else inputs.transpose(0, 1)).to(kind).contiguous()
-    which = None if ids is None else ids.t().contiguous()
+    by_time = (inputs if ids is not None else inputs.transpose(0, 1)).to(dtype).contiguous()
+    ids_by_time = None if ids is None else ids.t().contiguous()
     layer: Any = _Layer
-    outputs, after = layer.apply(_kernels(module), by_time, which, *weights, state)
+    outputs, after = layer.apply(_kernels(module), by_time, ids_by_time, *weights, state)
     if padded > size:
         outputs, after = outputs[..., :size], after.view(len(after), -1, padded)[..., :size].flatten(1)
     return outputs.transpose(0, 1), after
@@ -50,88 +56,91 @@ def _kernels(module: nn.RNNBase) -> Kernels:
     return LSTM_KERNELS if isinstance(module, nn.LSTM) else GRU_KERNELS
 
 
-def _fill(weight: Tensor, size: int, padded: int, both: bool) -> Tensor:
-    """Zeros for more hidden units in each gate, and in what a recurrent weight is multiplied by."""
+def _pad_weight(weight: Tensor, size: int, padded: int, recurrent: bool) -> Tensor:
+    """Pad a weight or bias with zeros for more hidden units, and a recurrent weight in both dimensions."""
     by_gate = weight.reshape(-1, size, *weight.shape[1:])
-    more = (0, padded - size)
-    ends = more if weight.dim() == 1 else (*(more if both else (0, 0)), *more)
+    padding = (0, padded - size)
+    ends = padding if weight.dim() == 1 else (*(padding if recurrent else (0, 0)), *padding)
     return functional.pad(by_gate, ends).flatten(0, 1)
 
 
-def _pack(weights: Tensor, kind: torch.dtype, *, transposed: bool) -> NDArray[Any]:
-    """Weights, or their transpose, as the right side of a product: blocks of 32 columns one after the other."""
+def _pack_weights(weights: Tensor, dtype: torch.dtype, *, transposed: bool) -> NDArray[Any]:
+    """Pack weights, or their transpose, as the right side of products: blocks of 32 columns."""
     weights = weights.detach().contiguous()
     inputs, outputs = reversed(weights.shape) if transposed else weights.shape
-    if kind == torch.float32:
-        right = weights.t() if transposed else weights
-        return numpy_view(right.reshape(inputs, -1, SIDE).transpose(0, 1).contiguous())
-    packed = aligned((outputs // SIDE, inputs // 2, SIDE, 2), np.uint16)
+    if dtype == torch.float32:
+        columns = weights.t() if transposed else weights
+        return numpy_view(columns.reshape(inputs, -1, SIDE).transpose(0, 1).contiguous())
+    packed = aligned_zeros((outputs // SIDE, inputs // 2, SIDE, 2), np.uint16)
     kernel, values = pack_forward if transposed else pack_backward, weights.numpy()
     parallel_for(lambda part: kernel(values, part.start, part.stop, packed), len(packed))
     return packed
 
 
-def _in_threads(
-    kernels: Kernels, layer: Forward | Backward, rows: int, size: int, of_state: Tensor | None = None
+def _run_kernels(
+    kernels: Kernels, layer: Forward | Backward, rows: int, size: int, grad_hidden: Tensor | None = None
 ) -> None:
-    """Compute a layer forward, or backward where `of_state` is given.
+    """Run a layer's forward pass, or its backward pass where there is a gradient of the state.
 
-    Threads share out rows; or hidden units where fewer zeros are multiplied so and where that turns out faster: rows
-    are multiplied in blocks of 32, filled up with zeros.
+    Rows are multiplied in blocks of 32, padded with zeros. Threads share out rows; or hidden units, where fewer zeros
+    are multiplied then and measurements say that it is faster.
 
     Args:
-        rows, size: B, H.
-        of_state: (B, H), the gradient of the state after; becomes a part of that of the state before.
+        kernels: the compiled loops of the cell.
+        layer: the arrays of the pass.
+        rows: B.
+        size: H.
+        grad_hidden: (B, H), the gradient of the hidden state after; becomes that of the state before through sums.
     """
     blocks, gates = size // SIDE, kernels.cell.gates
-    row_parts, members = min(threads(), max(1, rows // ROWS)), min(threads(), blocks)
-    fewer = pad(rows) * -(-blocks // members) < pad(-(-rows // row_parts)) * blocks
-    tuner = _tuner(rows, size, gates, of_state is None)
-    by_hidden, begun = fewer and tuner.choose(), time.perf_counter()
+    row_parts, members = min(threads(), max(1, rows // MIN_ROWS)), min(threads(), blocks)
+    saves_work = pad(rows) * -(-blocks // members) < pad(-(-rows // row_parts)) * blocks
+    tuner = _tuner(rows, size, gates, grad_hidden is None)
+    by_hidden, start_time = saves_work and tuner.choose(), time.perf_counter()
     borders = [blocks * member // members for member in range(members + 1)] if by_hidden else [0, blocks]
 
-    def some_rows(part: slice) -> None:
-        first, last, kind = part.start, part.stop, layer.weights.dtype
-        inputs = blocks if of_state is None else gates * blocks
-        left, counter = aligned((2, inputs, pad(last - first), SIDE), kind), np.zeros(1, np.int64)
-        carried = None if of_state is None else _to_blocks(of_state, part)
-        apart = kernels.cell.gradients - gates
+    def run_rows(part: slice) -> None:
+        start, stop, dtype = part.start, part.stop, layer.weights.dtype
+        left_blocks = blocks if grad_hidden is None else gates * blocks
+        left, counter = aligned_zeros((2, left_blocks, pad(stop - start), SIDE), dtype), np.zeros(1, np.int64)
+        grad_blocks = None if grad_hidden is None else _to_blocks(grad_hidden, part)
+        num_input_only = kernels.cell.gradients - gates
 
         def run(member: int) -> None:
-            sums = aligned((2, gates, SIDE, SIDE), np.float32) if carried is None else carried
-            spare = aligned((apart, SIDE, SIDE), kind)
-            hidden = borders[member], borders[member + 1]
-            kernel: Any = kernels.forward if carried is None else kernels.backward
-            kernel(TILE_CONFIG, layer, Part(first, last, *hidden, len(borders) - 1, counter, left, sums, spare))
+            sums = aligned_zeros((2, gates, SIDE, SIDE), np.float32) if grad_blocks is None else grad_blocks
+            input_only = aligned_zeros((num_input_only, SIDE, SIDE), dtype)
+            columns = borders[member], borders[member + 1]
+            kernel: Any = kernels.forward if grad_blocks is None else kernels.backward
+            kernel(TILE_CONFIG, layer, Part(start, stop, *columns, len(borders) - 1, counter, left, sums, input_only))
 
         run_team(run, len(borders) - 1)
-        if of_state is not None and carried is not None:
-            _from_blocks(carried, part, of_state)
+        if grad_hidden is not None and grad_blocks is not None:
+            _from_blocks(grad_blocks, part, grad_hidden)
 
     if by_hidden:
-        some_rows(slice(0, rows))
+        run_rows(slice(0, rows))
     else:
-        parallel_for(some_rows, rows, ROWS)
-    if fewer:
-        tuner.record(by_hidden, time.perf_counter() - begun)
+        parallel_for(run_rows, rows, MIN_ROWS)
+    if saves_work:
+        tuner.record(by_hidden, time.perf_counter() - start_time)
 
 
 @cache
 def _tuner(rows: int, size: int, gates: int, forward: bool) -> AutoTuner:
-    """By hidden units or by rows, for each kind of layer."""
+    """The choice between sharing out hidden units (True) and rows, for each size of layer."""
     return AutoTuner()
 
 
 def _to_blocks(values: Tensor, rows: slice) -> NDArray[np.float32]:
-    """Some rows (B, H) as blocks of hidden units (H / 32, M, 32)."""
+    """Copy some rows (B, H) into blocks of hidden units (H / 32, M, 32)."""
     count, size = rows.stop - rows.start, values.shape[1]
-    blocks = aligned((size // SIDE, pad(count), SIDE), np.float32)
+    blocks = aligned_zeros((size // SIDE, pad(count), SIDE), np.float32)
     blocks[:, :count] = values[rows].view(count, -1, SIDE).transpose(0, 1).numpy()
     return blocks
 
 
 def _from_blocks(blocks: NDArray[np.float32], rows: slice, values: Tensor) -> None:
-    """Blocks of hidden units (H / 32, M, 32) into some rows of `values` (B, H)."""
+    """Copy blocks of hidden units (H / 32, M, 32) into some rows of `values` (B, H)."""
     count = rows.stop - rows.start
     values[rows] = torch.from_numpy(blocks[:, :count]).transpose(0, 1).reshape(count, -1)
 
@@ -139,173 +148,185 @@ def _from_blocks(blocks: NDArray[np.float32], rows: slice, values: Tensor) -> No
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kernels: Kernels, *arguments: Any) -> tuple[Tensor, Tensor]:
-        results, kept = _run_forward(kernels, *arguments)
+        results, saved = _run_forward(kernels, *arguments)
         ctx.kernels = kernels
-        ctx.save_for_backward(*arguments, *kept)
+        ctx.save_for_backward(*arguments, *saved)
         return results
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         if torch.is_grad_enabled():
-            return None, *_by_torch(ctx, gradients)
-        inputs, which, weight_ih, weight_hh, by_block, gates, outputs, kept = _kept(ctx)
-        cell, (steps, rows), size = ctx.kernels.cell, gradients[0].shape[:2], weight_hh.shape[1]
-        of_outputs, after = gradients[0].to(inputs.dtype).contiguous(), gradients[1].float()
-        dh, second = (part.clone(memory_format=torch.contiguous_format) for part in (after[:, :size], after[:, size:]))
+            return None, *_differentiate_by_torch(ctx, gradients)
+        inputs, ids, weight_ih, weight_hh, by_block, gates, outputs, kept = _load_saved(ctx)
+        cell, (time_steps, rows), size = ctx.kernels.cell, gradients[0].shape[:2], weight_hh.shape[1]
+        grad_outputs, after = gradients[0].to(inputs.dtype).contiguous(), gradients[1].float()
+        dh, direct = (part.clone(memory_format=torch.contiguous_format) for part in (after[:, :size], after[:, size:]))
         if cell.kept != "f":
-            second = torch.zeros_like(dh)
-        transposed = _transposed(cell.gradients * size, steps * rows, inputs)
-        packed = _pack(weight_hh, inputs.dtype, transposed=False)
+            direct = torch.zeros_like(dh)
+        grad_sums = _empty_transposed(cell.gradients * size, time_steps * rows, inputs)
+        packed = _pack_weights(weight_hh, inputs.dtype, transposed=False)
         layer = Backward(
-            packed, numpy_view(gates), numpy_view(kept), numpy_view(outputs[:-1]), numpy_view(of_outputs),
-            second.numpy(), numpy_view(transposed),
+            packed, numpy_view(gates), numpy_view(kept), numpy_view(outputs[:-1]), numpy_view(grad_outputs),
+            direct.numpy(), numpy_view(grad_sums),
         )  # fmt: skip
-        _in_threads(ctx.kernels, layer, rows, size, dh)
-        # Gradients of sums over inputs come first, in an order of their own; those of sums over the state come last.
-        outer, inner, bias = transposed[: cell.gates * size], transposed[-cell.gates * size :], _sums(transposed)
-        places = [cell.order.index(place) for place in range(cell.gates)]
-        weight = _reordered(weight_ih, places)
-        of_inputs, of_ih = _input_gradients(inputs, which, gates, by_block, weight, outer)
-        of_hh = inner @ outputs[:-1].view(steps * rows, size)
-        of_ih, of_bias_ih = (_reordered(part, cell.order) for part in (of_ih, bias[: cell.gates * size]))
-        of_state = torch.cat([dh, second], dim=1) if cell.kept == "f" else dh + second
-        of_bias_hh = bias[-cell.gates * size :].clone()
-        return None, of_inputs, None, of_ih.float(), of_hh.float(), of_bias_ih, of_bias_hh, of_state
+        _run_kernels(ctx.kernels, layer, rows, size, dh)
+        # First the gradients of sums over inputs, in the cell's order; last those of sums over the state.
+        outer, inner, grad_bias = grad_sums[: cell.gates * size], grad_sums[-cell.gates * size :], _sum_rows(grad_sums)
+        gate_order = [cell.order.index(gate) for gate in range(cell.gates)]
+        weight = _reorder(weight_ih, gate_order)
+        grad_inputs, grad_ih = _input_gradients(inputs, ids, gates, by_block, weight, outer)
+        grad_hh = inner @ outputs[:-1].view(time_steps * rows, size)
+        grad_ih, grad_bias_ih = (_reorder(part, cell.order) for part in (grad_ih, grad_bias[: cell.gates * size]))
+        grad_state = torch.cat([dh, direct], dim=1) if cell.kept == "f" else dh + direct
+        grad_bias_hh = grad_bias[-cell.gates * size :].clone()
+        return None, grad_inputs, None, grad_ih.float(), grad_hh.float(), grad_bias_ih, grad_bias_hh, grad_state
 
 
-def _reordered(values: Tensor, order: Sequence[int]) -> Tensor:
-    """Values (gates H, ...) with gates in another order."""
+def _reorder(values: Tensor, order: Sequence[int]) -> Tensor:
+    """Put the gates of values (gates H, ...) into another order."""
     if list(order) == sorted(order):
         return values
     gates = values.chunk(len(order))
-    return torch.cat([gates[place] for place in order])
+    return torch.cat([gates[gate] for gate in order])
 
 
 def _run_forward(
-    kernels: Kernels, inputs: Tensor, which: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor,
+    kernels: Kernels, inputs: Tensor, ids: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor,
     bias_hh: Tensor, state: Tensor,
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:  # fmt: skip
-    """Outputs and the state after, and what the way back needs besides."""
-    cell, (steps, rows), size = kernels.cell, (inputs if which is None else which).shape[:2], weight_hh.shape[1]
-    by_block = _gates_together(weight_ih, size, inputs.dtype)
-    entering, chosen, gates = _entering(inputs, which, by_block)
-    outputs = _with_first(steps, state[:, :size], inputs.dtype)
+    """Compute outputs and the state after, and the tensors that the backward pass needs besides."""
+    cell, (time_steps, rows), size = kernels.cell, (inputs if ids is None else ids).shape[:2], weight_hh.shape[1]
+    by_block = _group_gates(weight_ih, size, inputs.dtype)
+    sums, index, gates = _sum_inputs(inputs, ids, by_block)
+    outputs = _with_initial(time_steps, state[:, :size], inputs.dtype)
     if cell.kept == "f":
-        kept = _with_first(steps, state[:, size:])
+        kept = _with_initial(time_steps, state[:, size:])
     else:
-        kept = inputs.new_empty(steps + 1 if cell.kept else 0, rows, size)
+        kept = inputs.new_empty(time_steps + 1 if cell.kept else 0, rows, size)
     hidden = state[:, :size].clone(memory_format=torch.contiguous_format)
-    joint = (2 * cell.gates - cell.gradients) * size
-    biases = torch.cat([(bias_ih + bias_hh)[:joint], bias_ih[joint:], bias_hh[joint:]]).detach()
+    num_joint = (2 * cell.gates - cell.gradients) * size
+    biases = torch.cat([(bias_ih + bias_hh)[:num_joint], bias_ih[num_joint:], bias_hh[num_joint:]]).detach()
     layer = Forward(
-        _pack(weight_hh, inputs.dtype, transposed=True), biases.numpy(),
-        numpy_view(entering), chosen, numpy_view(gates), numpy_view(kept), hidden.numpy(), numpy_view(outputs[1:]),
+        _pack_weights(weight_hh, inputs.dtype, transposed=True), biases.numpy(),
+        numpy_view(sums), index, numpy_view(gates), numpy_view(kept), hidden.numpy(), numpy_view(outputs[1:]),
     )  # fmt: skip
-    _in_threads(kernels, layer, rows, size)
-    after = torch.cat([hidden, kept[steps]], dim=1) if cell.kept == "f" else hidden
+    _run_kernels(kernels, layer, rows, size)
+    after = torch.cat([hidden, kept[time_steps]], dim=1) if cell.kept == "f" else hidden
     return (outputs[1:], after), (by_block, gates, outputs, kept)
 
 
-def _kept(ctx: Any) -> tuple[Any, ...]:
-    """Inputs, which of them, their weights and the recurrent ones, and what is kept for the way back.
+def _load_saved(ctx: Any) -> tuple[Any, ...]:
+    """Load inputs, ids, both weights, and the tensors of the forward pass.
 
-    Gates are overwritten by their gradients: where a graph is used once more, they are computed once more.
+    The backward pass overwrites gates by gradients: when it runs again over the same graph, gates are computed again.
     """
-    arguments, kept = ctx.saved_tensors[:_ARGUMENTS], ctx.saved_tensors[_ARGUMENTS:]
+    arguments, saved = ctx.saved_tensors[:_NUM_ARGUMENTS], ctx.saved_tensors[_NUM_ARGUMENTS:]
     if getattr(ctx, "used", False):
-        _, kept = _run_forward(ctx.kernels, *arguments)
+        _, saved = _run_forward(ctx.kernels, *arguments)
     ctx.used = True
-    return *arguments[:4], *kept
+    return *arguments[:4], *saved
 
 
-def _by_torch(ctx: Any, gradients: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-    """The gradients by torch's own layer in float32, which can be differentiated again."""
-    # Aliases: what one of them was made of another one before, such as a state, is not counted here.
-    saved, needed = ctx.saved_tensors[:_ARGUMENTS], ctx.needs_input_grad[1:]
+def _differentiate_by_torch(ctx: Any, gradients: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    """Compute gradients by torch's own layer in float32, so that they can be differentiated again."""
+    # Aliases, because an argument may have been computed from another, such as the state from the weights.
+    saved, needs_grad = ctx.saved_tensors[:_NUM_ARGUMENTS], ctx.needs_input_grad[1:]
     aliases: Any = [values if values is None else values.view_as(values) for values in saved]
-    inputs, which, weight_ih, weight_hh, bias_ih, bias_hh, state = aliases
+    inputs, ids, weight_ih, weight_hh, bias_ih, bias_hh, state = aliases
     with torch.autocast("cpu", enabled=False):
-        read = (inputs if which is None else inputs[which]).float()
+        layer_inputs = (inputs if ids is None else inputs[ids]).float()
         weights, size = [weight_ih, weight_hh, bias_ih, bias_hh], weight_hh.shape[1]
         options = True, 1, 0.0, False, False, False
         if len(weight_hh) == 4 * size:
-            first = [part.contiguous() for part in state[None].chunk(2, 2)]
-            outputs, hidden, cells = torch.lstm(read, first, weights, *options)
-            after = torch.cat([hidden, cells], 2)
+            initial = [part.contiguous() for part in state[None].chunk(2, 2)]
+            outputs, hidden, cell = torch.lstm(layer_inputs, initial, weights, *options)
+            after = torch.cat([hidden, cell], 2)
         else:
-            outputs, after = torch.gru(read, state[None], weights, *options)
-        wanted = [alias for alias, asked in zip(aliases, needed, strict=True) if asked]
+            outputs, after = torch.gru(layer_inputs, state[None], weights, *options)
+        needed = [alias for alias, is_needed in zip(aliases, needs_grad, strict=True) if is_needed]
         results = torch.autograd.grad(
-            [outputs.to(inputs.dtype), after[0]], wanted, gradients, create_graph=True, materialize_grads=True
+            [outputs.to(inputs.dtype), after[0]], needed, gradients, create_graph=True, materialize_grads=True
         )
-    following = iter(results)
-    return tuple(next(following) if asked else None for asked in needed)
+    grads = iter(results)
+    return tuple(next(grads) if is_needed else None for is_needed in needs_grad)
 
 
-_ARGUMENTS = 7
-"""Of each function: inputs, which of them, four weights, and the state before."""
+_NUM_ARGUMENTS = 7
+"""Tensors that the layer is computed from: inputs, ids, two weights, two biases, and the state before."""
 
 
-def _with_first(steps: int, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Room for what is before (B, H) and after each of T characters (T + 1, B, H)."""
-    room = values.new_empty(steps + 1, *values.shape, dtype=dtype)
-    room[0] = values
-    return room
+def _with_initial(time_steps: int, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Make an array (T + 1, B, H) of values before and after each of T characters, and fill in the first (B, H)."""
+    result = values.new_empty(time_steps + 1, *values.shape, dtype=dtype)
+    result[0] = values
+    return result
 
 
-def _gates_together(weight_ih: Tensor, size: int, kind: torch.dtype) -> Tensor:
-    """Weights of inputs (gates H, F), for every 32 hidden units those of all gates together."""
+def _group_gates(weight_ih: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """Reorder weights of inputs (gates H, F): for every 32 hidden units those of all gates."""
     by_gate = weight_ih.detach().reshape(-1, size // SIDE, SIDE, weight_ih.shape[1])
-    return by_gate.transpose(0, 1).to(kind, memory_format=torch.contiguous_format).flatten(0, 2)
+    return by_gate.transpose(0, 1).to(dtype, memory_format=torch.contiguous_format).flatten(0, 2)
 
 
-def _transposed(size: int, columns: int, like: Tensor) -> Tensor:
-    """Room for a matrix (N, T B) of the type of another: of float32 by columns, of bf16 by rows.
+def _empty_transposed(size: int, columns: int, like: Tensor) -> Tensor:
+    """Make a matrix (N, T B) of the type of another, with contiguous columns of float32 or contiguous rows of bf16.
 
-    Rows do not lie a power of two apart: these would share one place of a cache.
+    Rows are no power of two apart, for these would share one set of a cache.
     """
     if like.dtype == torch.float32:
         return like.new_empty(columns, size).t()
-    room = like.new_empty(size, columns + 2 * SIDE)
-    room[:, columns:] = 0  # torch's product multiplies some of what is between rows by zero, and it might be NaN
-    return room[:, :columns]
+    buffer = like.new_empty(size, columns + 2 * SIDE)
+    buffer[:, columns:] = 0  # torch's product may multiply what is between rows by zero, which must not be NaN
+    return buffer[:, :columns]
 
 
-def _entering(inputs: Tensor, which: Tensor | None, by_block: Tensor) -> tuple[Tensor, NDArray[np.int64], Tensor]:
-    """Sums over inputs (N, gates H), which of them enters where (T, B), and room for gates (T B, gates H).
+def _sum_inputs(inputs: Tensor, ids: Tensor | None, by_block: Tensor) -> tuple[Tensor, NDArray[np.int64], Tensor]:
+    """Compute the sums over inputs.
 
     Args:
-        inputs: (T, B, F), or a table (V, F), of whose rows `which` (T, B) are read.
+        inputs: (T, B, F), or with `ids` a table (V, F).
+        ids: (T, B), rows of the table.
+        by_block: (gates H, F), the weights, for every 32 hidden units those of all gates.
+
+    Returns:
+        The sums (N, gates H), the row of them that each character has (T, B), and memory for gates (T B, gates H).
     """
-    entering = inputs.view(-1, inputs.shape[-1]) @ by_block.t()
-    if which is None:
-        return entering, np.arange(len(entering)).reshape(inputs.shape[:2]), entering
-    return entering, which.numpy(), entering.new_empty(which.numel(), len(by_block))
+    input_sums = inputs.view(-1, inputs.shape[-1]) @ by_block.t()
+    if ids is None:
+        return input_sums, np.arange(len(input_sums)).reshape(inputs.shape[:2]), input_sums
+    return input_sums, ids.numpy(), input_sums.new_empty(ids.numel(), len(by_block))
 
 
 def _input_gradients(
-    inputs: Tensor, which: Tensor | None, gates: Tensor, by_block: Tensor, weight: Tensor, transposed: Tensor
+    inputs: Tensor, ids: Tensor | None, gates: Tensor, by_block: Tensor, weight: Tensor, grad_sums: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of inputs and of their weights, from those of the gates' sums.
+    """Compute the gradients of inputs and of their weights.
 
     Args:
-        gates: (T B, gates H), in the order of `by_block`; of bf16 only.
-        weight: (gates H, F), in the order of `transposed`, which is (gates H, T B).
+        inputs: (T, B, F), or with `ids` a table (V, F).
+        ids: (T, B), rows of the table.
+        gates: (T B, gates H), the gradients of sums over inputs in the order of `by_block`; used for bf16 only.
+        by_block: (gates H, F), the weights, for every 32 hidden units those of all gates.
+        weight: (gates H, F), in the order of `grad_sums`.
+        grad_sums: (gates H, T B), the gradients of sums over inputs.
+
+    Returns:
+        The gradient of `inputs`, and that of the weights, (gates H, F).
     """
-    if which is None:
-        of_inputs = gates @ by_block if inputs.dtype == torch.bfloat16 else transposed.t() @ weight
-        return of_inputs.view(inputs.shape), transposed @ inputs.view(-1, inputs.shape[-1])
-    # The product with a row of zeros and a one for each position adds up the gradients of each row of the table.
-    ones = inputs.new_zeros(which.numel(), pad(len(inputs)))
-    of_rows = transposed @ ones.scatter_(1, which.view(-1, 1), 1)[:, : len(inputs)]
-    return of_rows.t() @ weight.to(inputs.dtype), of_rows @ inputs
+    if ids is None:
+        grad_inputs = gates @ by_block if inputs.dtype == torch.bfloat16 else grad_sums.t() @ weight
+        return grad_inputs.view(inputs.shape), grad_sums @ inputs.view(-1, inputs.shape[-1])
+    # The product with one-hot rows adds up the gradients of each row of the table.
+    one_hot = inputs.new_zeros(ids.numel(), pad(len(inputs)))
+    grad_rows = grad_sums @ one_hot.scatter_(1, ids.view(-1, 1), 1)[:, : len(inputs)]
+    return grad_rows.t() @ weight.to(inputs.dtype), grad_rows @ inputs
 
 
-def _sums(transposed: Tensor) -> Tensor:
-    """Sums over time and rows (N,) of what is transposed (N, T B)."""
-    if transposed.dtype == torch.float32:
-        return transposed.sum(1)
-    bits, sums = numpy_view(transposed), transposed.new_empty(len(transposed), dtype=torch.float32)
+def _sum_rows(values: Tensor) -> Tensor:
+    """Sum each row of a matrix (N, T B)."""
+    if values.dtype == torch.float32:
+        return values.sum(1)
+    stored, sums = numpy_view(values), values.new_empty(len(values), dtype=torch.float32)
     out = sums.numpy()
-    parallel_for(lambda part: sums_over_time(bits, part.start, part.stop, out), len(bits), SIDE)
+    parallel_for(lambda part: sums_over_time(stored, part.start, part.stop, out), len(stored), SIDE)
     return sums
