@@ -50,11 +50,11 @@ class Changed(Plain):
     def first(self, rows: int) -> State:
         return zero_state(self.config, rows, self.device)
 
-    def embed(self, ids: Tensor, noise: DropoutKey | None) -> Tensor:
+    def embed(self, ids: Tensor, masks: DropoutKey | None) -> Tensor:
         return self.embedding(ids)
 
-    def drop(self, values: Tensor, noise: DropoutKey | None, layer: int) -> Tensor:
-        return drop(values, self.config.dropout, noise, layer)
+    def drop(self, values: Tensor, masks: DropoutKey | None, layer: int) -> Tensor:
+        return drop(values, self.config.dropout, masks, layer)
 
     def layer(self, number: int, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         return run_layer(self.forward_layers[number], values, state)
@@ -64,16 +64,16 @@ class Changed(Plain):
         return values
 
     def read(
-        self, ids: Tensor, state: State | None = None, noise: DropoutKey | None = None, direction: str = "forward"
+        self, ids: Tensor, state: State | None = None, masks: DropoutKey | None = None, direction: str = "forward"
     ) -> tuple[Tensor, State]:
         state = self.first(len(ids)) if state is None else state
-        values, carried = self.embed(ids, noise), []
+        values, carried = self.embed(ids, masks), []
         for layer in range(self.config.num_layers):
-            entering = self.drop(values, noise, layer) if layer else values
+            entering = self.drop(values, masks, layer) if layer else values
             outputs, after = self.layer(layer, entering, state[layer])
             values = self.join(layer, values, outputs)
             carried.append(after)
-        return self.drop(values, noise, self.config.num_layers), tuple(carried)
+        return self.drop(values, masks, self.config.num_layers), tuple(carried)
 
 
 class LayerNorm(Changed):
@@ -103,9 +103,9 @@ class Deeper(Residual):
 class LockedDropout(Changed):
     """Gal and Ghahramani, 2016: one mask for a whole window."""
 
-    def drop(self, values: Tensor, noise: DropoutKey | None, layer: int) -> Tensor:
+    def drop(self, values: Tensor, masks: DropoutKey | None, layer: int) -> Tensor:
         rate = self.config.dropout
-        if noise is None or not rate:
+        if masks is None or not rate:
             return values
         kept = torch.rand(len(values), 1, values.shape[2], generator=self.generator) >= rate
         return values * kept / (1 - rate)
@@ -116,9 +116,9 @@ class DroppedEmbeddings(Changed):
 
     share = 0.05
 
-    def embed(self, ids: Tensor, noise: DropoutKey | None) -> Tensor:
+    def embed(self, ids: Tensor, masks: DropoutKey | None) -> Tensor:
         table = self.embedding.weight
-        if noise is not None:
+        if masks is not None:
             kept = torch.rand(len(table), 1, generator=self.generator) >= self.share
             table = table * kept / (1 - self.share)
         return functional.embedding(ids, table)
@@ -132,9 +132,9 @@ class UnknownSymbols(Changed):
     def add(self) -> None:
         self.unknown = nn.Parameter(torch.randn(self.config.input_size))
 
-    def embed(self, ids: Tensor, noise: DropoutKey | None) -> Tensor:
+    def embed(self, ids: Tensor, masks: DropoutKey | None) -> Tensor:
         values = self.embedding(ids)
-        if noise is None:
+        if masks is None:
             return values
         unknown = torch.rand(*ids.shape, 1, generator=self.generator) < self.share
         return torch.where(unknown, self.unknown, values)
@@ -151,12 +151,12 @@ class LearnedStart(Changed):
         return tuple(layer.expand(rows, -1) for layer in self.start)
 
     def read(
-        self, ids: Tensor, state: State | None = None, noise: DropoutKey | None = None, direction: str = "forward"
+        self, ids: Tensor, state: State | None = None, masks: DropoutKey | None = None, direction: str = "forward"
     ) -> tuple[Tensor, State]:
         if state is not None:
             fresh = (state[0] == 0).all(1, keepdim=True)
             state = tuple(torch.where(fresh, start, layer) for start, layer in zip(self.start, state, strict=True))
-        return super().read(ids, state, noise, direction)
+        return super().read(ids, state, masks, direction)
 
 
 class DropConnect(Changed):
@@ -173,15 +173,15 @@ class DropConnect(Changed):
         return optimizer
 
     def read(
-        self, ids: Tensor, state: State | None = None, noise: DropoutKey | None = None, direction: str = "forward"
+        self, ids: Tensor, state: State | None = None, masks: DropoutKey | None = None, direction: str = "forward"
     ) -> tuple[Tensor, State]:
         self.restore()
-        for module in self.forward_layers if noise is not None else ():
+        for module in self.forward_layers if masks is not None else ():
             weight = module.weight_hh_l0
             mask = (torch.rand(weight.shape, generator=self.generator) >= self.share) / (1 - self.share)
             self.whole[weight] = weight.data.clone(), mask
             weight.data *= mask
-        return super().read(ids, state, noise, direction)
+        return super().read(ids, state, masks, direction)
 
     def restore(self) -> None:
         """Put the weights back; where they are missing they have no gradient."""
@@ -197,9 +197,9 @@ class Penalties(Changed):
 
     large, changing = 1.0, 1.0
 
-    def drop(self, values: Tensor, noise: DropoutKey | None, layer: int) -> Tensor:
-        dropped = super().drop(values, noise, layer)
-        if noise is not None and layer == self.config.num_layers:
+    def drop(self, values: Tensor, masks: DropoutKey | None, layer: int) -> Tensor:
+        dropped = super().drop(values, masks, layer)
+        if masks is not None and layer == self.config.num_layers:
             large = 2 * self.large / dropped.numel() * dropped.detach()
             steps = values.detach()[:, 1:] - values.detach()[:, :-1]
             steps *= 2 * self.changing / steps.numel()

@@ -336,7 +336,7 @@ class Calls:
         ids = torch.from_numpy(self.ids(rows, int(self.random.integers(0, 7))))
         noise = DropoutKey(3, 4) if self.random.random() < 0.2 else None
         reference = None if noise and model.config.dropout else by_torch(read)
-        arguments = {"ids": ids, "state": state, "noise": noise, "direction": self.odd.pick(["forward", "backward"])}
+        arguments = {"ids": ids, "state": state, "masks": noise, "direction": self.odd.pick(["forward", "backward"])}
         narrow = mode == "autocast" or next(model.parameters()).dtype in (torch.float16, torch.bfloat16)
         return Call(read, arguments, reference, 0.2 if narrow else 1e-3)
 
@@ -397,10 +397,10 @@ class Calls:
         return Call(nats_per_target, arguments, reference, 0.1)
 
     def drop(self) -> Call:
-        arguments = {"values": self.floats(self.rows(), 3, 12), "rate": 0.5, "noise": DropoutKey(1, 2), "layer": 1}
+        arguments = {"values": self.floats(self.rows(), 3, 12), "rate": 0.5, "masks": DropoutKey(1, 2), "layer": 1}
         return Call(drop, arguments)
 
-    def noise(self) -> Call:
+    def dropout_key(self) -> Call:
         return Call(DropoutKey, {"seed": 1, "step": 2, "first_row": 3})
 
     def states(self) -> Call:

@@ -27,17 +27,17 @@ def number_of(seed: int, step: int, layer: int, row: int, position: int, hidden_
     return words[word] >> 16 * half & 0xFFFF
 
 
-def draw_slowly(shape: tuple[int, int, int], rate: float, noise: DropoutKey, layer: int) -> torch.Tensor:
+def draw_slowly(shape: tuple[int, int, int], rate: float, key: DropoutKey, layer: int) -> torch.Tensor:
     """The mask of values (B, T, F), computed number by number."""
     numbers = np.empty(shape, np.int64)
     for row, position, hidden_unit in np.ndindex(shape):
-        address = noise.first_row + row, position, hidden_unit
-        numbers[row, position, hidden_unit] = number_of(noise.seed, noise.step, layer, *address)
+        address = key.first_row + row, position, hidden_unit
+        numbers[row, position, hidden_unit] = number_of(key.seed, key.step, layer, *address)
     return torch.from_numpy(numbers >= round(rate * 65536))
 
 
-def draw_mask(shape: tuple[int, ...], noise: DropoutKey, layer: int = 3, rate: float = 0.5) -> torch.Tensor:
-    return drop(torch.ones(shape), rate, noise, layer) != 0
+def draw_mask(shape: tuple[int, ...], key: DropoutKey, layer: int = 3, rate: float = 0.5) -> torch.Tensor:
+    return drop(torch.ones(shape), rate, key, layer) != 0
 
 
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.one_of(st.integers(1, 40), st.sampled_from([128, 136])))
@@ -50,18 +50,18 @@ first_rows = st.one_of(st.integers(0, 40), st.just(2**32 - 5))
 def test_masks_are_philox_of_their_address(
     shape: tuple[int, int, int], rate: float, seed: int, step: int, layer: int, first_row: int
 ) -> None:
-    noise = DropoutKey(seed, step, first_row)
-    kept = draw_slowly(shape, rate, noise, layer)
+    key = DropoutKey(seed, step, first_row)
+    kept = draw_slowly(shape, rate, key, layer)
     scale = 65536 / (65536 - round(rate * 65536))
     for dtype in (torch.float32, torch.bfloat16):
         values = torch.linspace(1, 2, kept.numel()).reshape(shape).to(dtype)
-        dropped = drop(values, rate, noise, layer)
+        dropped = drop(values, rate, key, layer)
         assert dropped.dtype == dtype
         expected = torch.where(kept, (values.float() * scale).to(dtype), torch.zeros((), dtype=dtype))
         assert torch.equal(dropped, expected)
     for dtype in (torch.float64, torch.float16):
-        assert torch.equal(drop(torch.ones(shape, dtype=dtype), rate, noise, layer) != 0, kept)
-    assert torch.equal(noise.get_mask(torch.ones(shape), rate, layer), kept)
+        assert torch.equal(drop(torch.ones(shape, dtype=dtype), rate, key, layer) != 0, kept)
+    assert torch.equal(key.get_mask(torch.ones(shape), rate, layer), kept)
 
 
 @settings(max_examples=40)

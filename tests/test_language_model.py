@@ -37,8 +37,8 @@ def some_ids(rows, length, seed=0):
 
 
 @torch.inference_mode()
-def logits_of(model, ids, state=None, noise=None):
-    return model(ids, state, noise)[0]
+def logits_of(model, ids, state=None, masks=None):
+    return model(ids, state, masks)[0]
 
 
 @every_kind
@@ -155,13 +155,13 @@ def test_without_noise_nothing_is_dropped_even_in_training_mode():
     for training in (True, False):
         heavy = new_model(dropout=0.9, input_dropout=0.9, output_dropout=0.9).train(training)
         assert torch.equal(logits_of(heavy, ids), logits_of(new_model(dropout=0.0), ids))
-        assert not torch.equal(logits_of(heavy, ids, noise=NOISE), logits_of(heavy, ids))
+        assert not torch.equal(logits_of(heavy, ids, masks=NOISE), logits_of(heavy, ids))
 
 
 def test_a_rate_of_zero_makes_noise_harmless():
     ids = some_ids(2, 6)
     quiet = new_model(dropout=0.0)
-    assert torch.equal(logits_of(quiet, ids, noise=NOISE), logits_of(quiet, ids))
+    assert torch.equal(logits_of(quiet, ids, masks=NOISE), logits_of(quiet, ids))
 
 
 @settings(max_examples=40)
@@ -176,8 +176,8 @@ def test_a_mask_is_fixed_by_seed_step_and_layer_and_by_nothing_else(seed, step, 
     assert torch.equal(mask, drop(values * 3, 0.5, DropoutKey(seed, step), layer) / 3)
     others = [(DropoutKey((seed + 1) % 2**64, step), layer), (DropoutKey(seed, step + 1), layer)]
     others += [(DropoutKey(seed, step), layer + 1)]
-    for noise, place in others:
-        assert not torch.equal(mask, drop(values, 0.5, noise, place))
+    for masks, place in others:
+        assert not torch.equal(mask, drop(values, 0.5, masks, place))
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -198,7 +198,7 @@ def test_masks_keep_the_model_causal(cell, layers):
     model, ids = new_model(cell, layers, dropout=0.5), some_ids(2, 6)
     changed = ids.clone()
     changed[:, 4:] = (changed[:, 4:] + 1) % V
-    same = logits_of(model, ids, noise=NOISE)[:, :4] == logits_of(model, changed, noise=NOISE)[:, :4]
+    same = logits_of(model, ids, masks=NOISE)[:, :4] == logits_of(model, changed, masks=NOISE)[:, :4]
     assert same.all()
 
 
@@ -223,7 +223,7 @@ def test_each_place_has_its_own_rate(options, rates, cell):
 
     for module in (*model.forward_layers, model.output):
         module.register_forward_pre_hook(watch)
-    logits_of(model, some_ids(7, 230), noise=NOISE)  # rows too few for compiled layers, which call no hooks
+    logits_of(model, some_ids(7, 230), masks=NOISE)  # rows too few for compiled layers, which call no hooks
     assert seen == pytest.approx(rates, abs=0.02)
     assert [model.config.layer_dropout(layer) for layer in range(4)] == rates
 
@@ -238,7 +238,7 @@ def test_layers_of_one_step_have_different_masks():
     seen = []
     for module in (model.forward_layers[1], model.output):
         module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0] == 0))
-    logits_of(model, some_ids(4, 8), noise=NOISE)
+    logits_of(model, some_ids(4, 8), masks=NOISE)
     assert 0.4 < (seen[0] == seen[1]).float().mean() < 0.6
 
 

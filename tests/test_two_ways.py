@@ -58,8 +58,8 @@ def some_ids(rows, length, seed=0):
 
 
 @torch.inference_mode()
-def logits_of(model, ids, direction, noise=None):
-    return model(ids, None, noise, direction)[0]
+def logits_of(model, ids, direction, masks=None):
+    return model(ids, None, masks, direction)[0]
 
 
 def own_layers(model, direction):
@@ -134,23 +134,23 @@ def test_both_stacks_of_an_lstm_start_with_open_forget_gates():
         assert (layer.bias_hh_l0[6:12] == 0).all()
 
 
-@pytest.mark.parametrize("noise", [None, NOISE])
+@pytest.mark.parametrize("masks", [None, NOISE])
 @every_direction
 @every_kind
-def test_a_direction_does_not_depend_on_the_weights_of_the_other_or_of_cloze(cell, layers, direction, noise):
+def test_a_direction_does_not_depend_on_the_weights_of_the_other_or_of_cloze(cell, layers, direction, masks):
     model, ids = new_model(cell, layers, dropout=0.3), some_ids(2, 9)
     other = DIRECTIONS[direction == "forward"]
-    before = logits_of(model, ids, direction, noise)
+    before = logits_of(model, ids, direction, masks)
     with torch.no_grad():
         for weight in (*own_layers(model, other).parameters(), *model.cloze.parameters()):
             weight += 1
-    assert torch.equal(logits_of(model, ids, direction, noise), before)
+    assert torch.equal(logits_of(model, ids, direction, masks), before)
     for name, weight in model.named_parameters():
         if name.startswith(("embedding.", "output.", f"{direction}_layers.")) and weight.ndim > 1:
             kept = weight.detach().clone()
             with torch.no_grad():
                 weight *= -2
-                assert not torch.equal(logits_of(model, ids, direction, noise), before), name
+                assert not torch.equal(logits_of(model, ids, direction, masks), before), name
                 weight.copy_(kept)
 
 
@@ -205,7 +205,7 @@ def test_a_one_way_model_does_not_read_backward_and_says_how_to_get_one_that_doe
     assert not hasattr(model, "cloze")
 
 
-def dropped_in(model, direction, noise):
+def dropped_in(model, direction, masks):
     """Which units each place of a stack lacks, from input to output."""
     seen = []
 
@@ -214,7 +214,7 @@ def dropped_in(model, direction, noise):
 
     modules = (*own_layers(model, direction), model.output)
     handles = [module.register_forward_pre_hook(watch) for module in modules]
-    logits_of(model, some_ids(6, 20), direction, noise)
+    logits_of(model, some_ids(6, 20), direction, masks)
     for handle in handles:
         handle.remove()
     return seen
@@ -641,8 +641,8 @@ def test_a_step_one_direction_of_which_is_not_finite_is_not_applied_at_all(part,
     hidden = {direction: [layer.clone() for layer in state] for direction, state in trainer.state.hidden.items()}
     read = CharModel.read
 
-    def broken(self, ids, state=None, noise=None, direction="forward"):
-        values, after = read(self, ids, state, noise, direction)
+    def broken(self, ids, state=None, masks=None, direction="forward"):
+        values, after = read(self, ids, state, masks, direction)
         return (spoil(where, values) if direction == part and torch.is_grad_enabled() else values), after
 
     with monkeypatch.context() as patch:

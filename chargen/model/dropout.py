@@ -112,58 +112,58 @@ class FixedMasks:
             self.masks[layer] = torch.ones(values.shape, dtype=torch.bool, device=values.device), rate
         return self.masks[layer][0]
 
-    def redraw(self, noise: DropoutKey) -> None:
+    def redraw(self, key: DropoutKey) -> None:
         """Fill in all masks for an optimizer step.
 
         Args:
-            noise: the address of the step's masks.
+            key: the address of the step's masks.
         """
         for layer, (mask, rate) in self.masks.items():
-            noise.draw(mask, rate, layer)
+            key.draw(mask, rate, layer)
 
 
 Masks = DropoutKey | FixedMasks
 """The source of an optimizer step's dropout masks."""
 
 
-def drop(values: Tensor, rate: float, noise: Masks | None, layer: int) -> Tensor:
+def drop(values: Tensor, rate: float, masks: Masks | None, layer: int) -> Tensor:
     """Zero a share of the values and scale the others by 1 / (1 - rate).
 
     Args:
         values: (B, T, F) floats.
         rate: the share to zero, 0 to below 1.
-        noise: the masks, or their address; None drops nothing.
+        masks: the masks, or their address; None drops nothing.
         layer: the number of the mask within the step; a part of its address.
 
     Raises:
-        ArgumentError: values or noise have another type or shape, or there are more rows or positions than addresses.
+        ArgumentError: values or masks have another type or shape, or there are more rows or positions than addresses.
         SettingError: the rate or the layer is out of range.
     """
     check_tensor("values", values, FLOATS, "B, T, F")
     if not 0 <= rate < 1:
         raise SettingError(f"dropout is {repr_short(rate)}: it must be at least 0 and less than 1", "dropout")
-    if noise is not None and not isinstance(noise, Masks):
-        raise ArgumentError(f"noise is of type {type(noise).__name__}: it must be a DropoutKey, or None")
+    if masks is not None and not isinstance(masks, Masks):
+        raise ArgumentError(f"masks is of type {type(masks).__name__}: it must be a DropoutKey, or None")
     layer = check_int("layer", layer, 0, 2**32 - 1)
     limit = round(rate * 2**MASK_BITS)
-    if noise is None or limit == 0 or values.is_meta or not values.numel():
+    if masks is None or limit == 0 or values.is_meta or not values.numel():
         return values
-    end, positions = getattr(noise, "first_row", 0) + values.shape[0], values.shape[1]
+    end, positions = getattr(masks, "first_row", 0) + values.shape[0], values.shape[1]
     if max(end, positions) > MAX_ADDRESSES:
         raise ArgumentError(f"rows end at {end:,}, positions at {positions:,}: masks have {MAX_ADDRESSES:,} of each")
-    if isinstance(noise, DropoutKey) and values.dtype in KERNEL_DTYPES and is_host_memory(values) and available():
-        dropped: Tensor = _Drop.apply(values, limit, noise, layer)  # type: ignore[no-untyped-call]
+    if isinstance(masks, DropoutKey) and values.dtype in KERNEL_DTYPES and is_host_memory(values) and available():
+        dropped: Tensor = _Drop.apply(values, limit, masks, layer)  # type: ignore[no-untyped-call]
         return dropped
-    return values * noise.get_mask(values, rate, layer) / (1 - rate)
+    return values * masks.get_mask(values, rate, layer) / (1 - rate)
 
 
 class _Drop(torch.autograd.Function):
     """Dropout that computes its mask where it applies it, in the forward and in the backward pass, and stores none."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, limit: int, noise: DropoutKey, layer: int) -> Tensor:
-        ctx.address = limit, noise, layer
-        return _drop_compiled(values, limit, noise, layer)
+    def forward(ctx: Any, values: Tensor, limit: int, key: DropoutKey, layer: int) -> Tensor:
+        ctx.address = limit, key, layer
+        return _drop_compiled(values, limit, key, layer)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -171,7 +171,7 @@ class _Drop(torch.autograd.Function):
         return _Drop.apply(gradients[0], *ctx.address), None, None, None  # type: ignore[no-untyped-call]
 
 
-def _drop_compiled(values: Tensor, limit: int, noise: DropoutKey, layer: int) -> Tensor:
+def _drop_compiled(values: Tensor, limit: int, key: DropoutKey, layer: int) -> Tensor:
     """Apply a mask to values (B, T, F) with compiled kernels; numbers below `limit` drop a value."""
     from chargen.kernels import dropout as kernels
     from chargen.kernels.threads import parallel_for
@@ -183,7 +183,7 @@ def _drop_compiled(values: Tensor, limit: int, noise: DropoutKey, layer: int) ->
     dropped = torch.empty_like(by_time)
     source, target = numpy_view(by_time.flatten()), numpy_view(dropped.flatten())
     counters = by_time.shape[2] // NUMBERS_PER_COUNTER
-    address = *noise.philox_key(layer), int(Purpose.DROPOUT), counters, rows, noise.first_row
+    address = *key.philox_key(layer), int(Purpose.DROPOUT), counters, rows, key.first_row
 
     def run(blocks: slice) -> None:
         kernels.drop(source, target, blocks.start, blocks.stop, limit, *address)

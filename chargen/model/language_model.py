@@ -80,7 +80,7 @@ class CharModel(nn.Module):
         self,
         ids: Tensor,
         state: State | None = None,
-        noise: Masks | None = None,
+        masks: Masks | None = None,
         direction: str = "forward",
     ) -> tuple[Tensor, State]:
         """Predict the character that follows each id in the direction of reading.
@@ -89,7 +89,7 @@ class CharModel(nn.Module):
             ids: (B, T), whole numbers from 0 to V - 1 in the order of reading: for "backward", the text's last
                 character first. Ids on the host are checked there and then moved, so that nothing waits for a GPU.
             state: the state after the character read before them; None for an unknown context.
-            noise: this step's dropout masks, or their address; None drops nothing.
+            masks: this step's dropout masks, or their address; None drops nothing.
             direction: "forward", or "backward" where the model is bidirectional.
 
         Returns:
@@ -99,14 +99,14 @@ class CharModel(nn.Module):
             ArgumentError: ids or state do not fit the model.
             SettingError: the model does not read in this direction.
         """
-        values, new_state = self.read(ids, state, noise, direction)
+        values, new_state = self.read(ids, state, masks, direction)
         return self.output(values), new_state
 
     def read(
         self,
         ids: Tensor,
         state: State | None = None,
-        noise: Masks | None = None,
+        masks: Masks | None = None,
         direction: str = "forward",
     ) -> tuple[Tensor, State]:
         """Compute the last layer's outputs, from which the output layer makes logits.
@@ -115,7 +115,7 @@ class CharModel(nn.Module):
             ids: (B, T), whole numbers from 0 to V - 1 in the order of reading: for "backward", the text's last
                 character first.
             state: the state after the character read before them; None for an unknown context.
-            noise: this step's dropout masks, or their address; None drops nothing.
+            masks: this step's dropout masks, or their address; None drops nothing.
             direction: "forward", or "backward" where the model is bidirectional.
 
         Returns:
@@ -133,15 +133,15 @@ class CharModel(nn.Module):
         state = zero_state(config, len(ids), self.device) if state is None else self._check_state(state, len(ids))
         new_state = []
         for layer, module in enumerate(stack):
-            if layer == 0 and (noise is None or config.layer_dropout(0) == 0):
+            if layer == 0 and (masks is None or config.layer_dropout(0) == 0):
                 values, layer_state = run_embedded(module, self.embedding, ids, state[0], fits=True)  # type: ignore[arg-type]
             else:
                 values = self.embedding(ids) if layer == 0 else values
-                values = drop(values, config.layer_dropout(layer), noise, first_mask + layer)
+                values = drop(values, config.layer_dropout(layer), masks, first_mask + layer)
                 values, layer_state = run_layer(module, values, state[layer], fits=True)  # type: ignore[arg-type]
             new_state.append(layer_state)
         output_layer = config.num_layers
-        values = drop(values, config.layer_dropout(output_layer), noise, first_mask + output_layer)
+        values = drop(values, config.layer_dropout(output_layer), masks, first_mask + output_layer)
         return values, tuple(new_state)
 
     def _check_state(self, state: Any, rows: int) -> State:
