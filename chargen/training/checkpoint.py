@@ -71,6 +71,8 @@ class Checkpointer:
         self.budget = budget
         self.metrics = metrics
         self.replaces = metrics.only_queues = replaces
+        self.own_parts: list[str] = []
+        """What was given in place of chargen's own: such a run is not resumed."""
         self.origin: dict[str, Any] = {}
         """What the model that training started from was, if one."""
         self.warning = ""
@@ -262,6 +264,7 @@ class Checkpointer:
             "vocabulary_size": len(self.corpus.vocabulary),
             "machine": self.machine(state.model.device),
             **({"init": self.origin} if self.origin else {}),
+            **({"own_parts": self.own_parts} if self.own_parts else {}),
         }
         return RunState(capture(state, best), asdict(self.counters), settings)
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from chargen.errors import ModelFileError, repr_short
-from chargen.model.config import DIRECTIONS
 from chargen.settings import setting_types
 
 MAX_COUNT = 2**53
@@ -68,8 +67,12 @@ class Counters:
         self.since_nats, self.since_characters, self.since_seconds = {}, {}, 0.0
 
     @classmethod
-    def from_stored(cls, stored: Any) -> "Counters":
+    def from_stored(cls, stored: Any, directions: tuple[str, ...]) -> "Counters":
         """Take over stored figures.
+
+        Args:
+            stored: by name.
+            directions: of the model.
 
         Raises:
             ModelFileError: where they are not what a run counts.
@@ -81,7 +84,7 @@ class Counters:
         kinds, by_loss = setting_types(cls), {"since_nats": float, "since_characters": int}
         for name, value in stored.items():
             if name in by_loss:
-                if not isinstance(value, dict) or not value.keys() <= {*DIRECTIONS, "cloze"}:
+                if not isinstance(value, dict) or not value.keys() <= {*directions, *["cloze"] * (len(directions) > 1)}:
                     raise ModelFileError(f"the state's {name} is not by loss; take a fresh copy")
                 for number in value.values():
                     _check(name, number, by_loss[name])

@@ -12,8 +12,8 @@ import torch
 from chargen.data.batches import Batches, make_batches
 from chargen.data.corpus import Corpus
 from chargen.durable import make_folder, remove_leftovers
-from chargen.errors import SettingError
-from chargen.model.config import ModelConfig
+from chargen.errors import SettingError, repr_short
+from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
@@ -98,6 +98,12 @@ def new_run(
     ):  # fmt: skip
         if not isinstance(value, kind) and (value is not None or name == "corpus"):
             raise SettingError(f"{name} is of type {type(value).__name__}: it must be a {kind.__name__}", name)
+    functions: dict[str, Any] = {"optimizer": optimizer, "loss": loss}
+    for name, function in functions.items():
+        if not callable(function) or isinstance(function, type):
+            raise SettingError(f"{name} is {repr_short(function)}: it must be a function", name)
+    if init and model:
+        raise SettingError("init and model are two models to start from: give one", "model")
     if not isinstance(out, (str, Path, NoneType)):
         raise SettingError(f"out is of type {type(out).__name__}: it must be a path", "out")
     out = Path(out) if out is not None else None
@@ -108,13 +114,34 @@ def new_run(
     if config and config.freeze and not init:
         raise SettingError("freeze keeps layers of a model to start from: give that one, or 0", "freeze")
     shape = model_config or (model.config if model else init.config if init else ModelConfig())
+    if model:
+        _check_model(model, shape, corpus, saved=out is not None)
     setup = build_parts(corpus, shape, config or TrainConfig(), out, Counters(), started, model, optimizer, loss)
+    own = {"model": model and type(model) is not CharModel, "optimizer": optimizer is not adamw}
+    own["loss"] = loss is not cross_entropy
+    setup.checkpointer.own_parts = [name for name, given in own.items() if given]
     setup.metrics.only_queues = setup.checkpointer.replaces = bool(out and holds_a_run(out))
     if init:
         start = init_from(init, shape, corpus.vocabulary, weights_of(setup.state.model))
         set_weights(setup.state.model, start.weights)
         setup.checkpointer.origin |= {"step": init.training.get("step"), "characters": start.known, "new": start.new}
     return setup
+
+
+def _check_model(model: CharModel, shape: ModelConfig, corpus: Corpus, saved: bool) -> None:
+    """Refuse a network that is none of this shape and of these characters, or cannot be saved as one."""
+    size = len(corpus.vocabulary)
+    if model.config != shape or model.vocabulary_size != size:
+        raise SettingError(
+            f"model is {model.config!r} of {model.vocabulary_size:,} ids: needed is {shape!r} of {size:,}", "model"
+        )
+    if any(weight.dtype != torch.float32 or weight.is_meta for weight in model.parameters()):
+        raise SettingError("model has weights that are not float32 or have no values: give one that has", "model")
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise SettingError("model has no weight that learns: let some require gradients", "model")
+    shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    if saved and shapes != parameter_shapes(shape, size):
+        raise SettingError("model has other weights than a model file holds: leave out the run folder", "model")
 
 
 def saved_run(folder: Path, corpus: Corpus | None, changes: dict[str, Any], started: float | None) -> RunParts:
@@ -125,7 +152,10 @@ def saved_run(folder: Path, corpus: Corpus | None, changes: dict[str, Any], star
     corpus = corpus or Corpus.from_description(stored.settings["corpus"])
     if corpus.describe() != {**stored.settings["corpus"], "sources": corpus.sources}:
         raise SettingError(f"the corpus is not the one that the run in {folder} was trained on; start a new run")
-    counters, shape = Counters.from_stored(stored.progress), ModelConfig(**stored.settings["model"])
+    if own := stored.settings.get("own_parts"):
+        raise SettingError(f"the run in {folder} had its own {' and '.join(own)}: such a run is not resumed")
+    shape = ModelConfig(**stored.settings["model"])
+    counters = Counters.from_stored(stored.progress, shape.directions)
     setup = build_parts(corpus, shape, config, folder, counters, started)
     setup.validator.best = setup.checkpointer.resume(stored, setup.state)
     return setup
@@ -144,7 +174,8 @@ def build_parts(
 ) -> RunParts:
     """Build all parts of a run."""
     device = pick_device(config.device)
-    precision, on_gpu = pick_precision(config.precision, device), device.type == "cuda"
+    precision = pick_precision(config.precision, device)
+    on_gpu = device.type == "cuda" and optimizer is adamw  # others need not know what a captured step asks of them
     max_pending = MAX_PENDING if on_gpu else 1
     size = config.batch_size, config.seq_length, config.seed
     batches = make_batches(corpus.train, model_config.directions, config.batching, *size)
@@ -152,6 +183,10 @@ def build_parts(
     model = (model or CharModel(model_config, len(corpus.vocabulary), config.seed)).to(device)
     freeze(model, config.freeze)
     state = TrainState(model, optimizer(model, config))
+    if not hasattr(state.optimizer, "param_groups"):
+        raise SettingError(
+            f"optimizer makes a {type(state.optimizer).__name__}: it must make an optimizer", "optimizer"
+        )
     step = TrainStep(config, precision, cloze, loss, on_device=on_gpu)
     sizes = scored_sizes(corpus)
     started = time.monotonic() if started is None else started

@@ -111,7 +111,7 @@ class TrainLog:
             "step": counters.step,
             "epoch": self.epoch,
             "seconds": round(self.budget.seconds(), 3),
-            "train_loss": mean_loss(train) if "forward" in train else None,
+            "train_loss": mean_loss(train) if train.keys() >= {*self.directions} else None,
             "valid_loss": mean_loss(valid) if valid else None,
             "lr": counters.lr,
             "grad_norm": counters.grad_norm,

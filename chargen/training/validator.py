@@ -128,7 +128,8 @@ class Validator:
         if best is None:
             return model, counters.step
         assert counters.best_step is not None
-        chosen = copy.deepcopy(model)
+        plain = type(model) is CharModel  # somebody's own class need not be made like that
+        chosen = CharModel(model.config, model.vocabulary_size).to(model.device) if plain else copy.deepcopy(model)
         set_weights(chosen, best)
         return chosen, counters.best_step
 
