@@ -12,7 +12,7 @@ import torch
 from chargen.data.batches import Batches, make_batches
 from chargen.data.corpus import Corpus
 from chargen.durable import make_folder, remove_leftovers
-from chargen.errors import SettingError, repr_short
+from chargen.errors import SettingError, amount, repr_short
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
@@ -133,7 +133,8 @@ def _check_model(model: CharModel, shape: ModelConfig, corpus: Corpus, saved: bo
     size = len(corpus.vocabulary)
     if model.config != shape or model.vocabulary_size != size:
         raise SettingError(
-            f"model is {model.config!r} of {model.vocabulary_size:,} ids: needed is {shape!r} of {size:,}", "model"
+            f"model is {model.config!r} of {amount(model.vocabulary_size, 'id')}: needed is {shape!r} of {size:,}",
+            "model",
         )
     if any(weight.dtype != torch.float32 or weight.is_meta for weight in model.parameters()):
         raise SettingError("model has weights that are not float32 or have no values: give one that has", "model")
