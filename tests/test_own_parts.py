@@ -1,5 +1,6 @@
 """A network, an optimizer and a loss of one's own in ten lines each, by public names; and what of it is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 from torch.nn import functional
 
 from chargen import CharModel, Corpus, ModelConfig, TrainConfig, Trainer
-from chargen.errors import SettingError
+from chargen.errors import ModelFileError, SettingError
+from chargen.storage.run_state import read_run_state, save_run_state
 from chargen.training.train_step import adamw
 
 CORPUS = Corpus.from_text("It was the best of times, it was the worst of times. " * 30)
@@ -57,6 +59,17 @@ def test_a_run_with_parts_of_its_own_is_saved_but_not_resumed_as_another(own: di
     run.save()
     with pytest.raises(SettingError, match=f"had its own {next(iter(own))}: such a run is not resumed"):
         Trainer.resume(tmp_path, CORPUS)
+
+
+@pytest.mark.parametrize("own", [5, [1], {"optimizer": 1}, "loss", None])
+def test_a_state_that_names_its_own_parts_wrongly_is_refused_in_one_line(own: Any, tmp_path: Path) -> None:
+    run = Trainer(CORPUS, SHAPE, CONFIG, tmp_path)
+    list(run.run())
+    state = read_run_state(tmp_path)
+    save_run_state(tmp_path, replace(state, settings={**state.settings, "own_parts": own}))
+    with pytest.raises(ModelFileError) as caught:
+        Trainer.resume(tmp_path, CORPUS)
+    assert "\n" not in str(caught.value)
 
 
 def other(**settings: Any) -> CharModel:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import ModelFileError
+from chargen.errors import ModelFileError, repr_short
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.settings import check_int, make_settings
 from chargen.storage import tensor_file
@@ -102,6 +102,9 @@ def _expected_shapes(description: Mapping[str, Any]) -> dict[str, tuple[int, ...
     config = make_settings(ModelConfig, settings["model"])
     for name in ("corpus", "training", "machine"):
         dict(**settings[name])
+    own_parts = settings.get("own_parts", [])
+    if not isinstance(own_parts, list) or not {*own_parts} <= {"model", "optimizer", "loss"}:
+        raise ModelFileError(f"own_parts is {repr_short(own_parts)}: such parts a run has not")
     shapes = parameter_shapes(config, check_int("vocabulary_size", settings["vocabulary_size"], 1))
     parts = ["weights", "first", "second"] + ["best"] * bool(progress["best_step"] is not None)
     expected = {f"{part}.{name}": shape for part in parts for name, shape in shapes.items()}
