@@ -2,7 +2,7 @@
 
 import os
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ NAMES = 5
 """Texts that a model file names."""
 
 
+@dataclass(eq=False)
 class Checkpointer:
     """Saves a run, and its best model, into a folder.
 
@@ -42,35 +43,24 @@ class Checkpointer:
         config: the budget and the method.
         precision: of matrix products.
         steps_per_epoch: with a fraction.
-        counters: the run's.
+        counters: what the run counts; stored with its state.
         budget: learns how long a save takes.
         metrics: whose lines are put on the disk with each save.
-        replaces: whether the folder holds an older run, until the first save.
     """
 
-    def __init__(
-        self,
-        out: Path | None,
-        corpus: Corpus,
-        model_config: ModelConfig,
-        config: TrainConfig,
-        precision: str,
-        steps_per_epoch: float,
-        counters: Counters,
-        budget: Budget,
-        metrics: Metrics,
-        replaces: bool = False,
-    ) -> None:
-        self.out = out
-        self.corpus = corpus
-        self.model_config = model_config
-        self.config = config
-        self.precision = precision
-        self.steps_per_epoch = steps_per_epoch
-        self.counters = counters
-        self.budget = budget
-        self.metrics = metrics
-        self.replaces = metrics.only_queues = replaces
+    out: Path | None
+    corpus: Corpus
+    model_config: ModelConfig
+    config: TrainConfig
+    precision: str
+    steps_per_epoch: float
+    counters: Counters
+    budget: Budget
+    metrics: Metrics
+
+    def __post_init__(self) -> None:
+        self.replaces = False
+        """Whether the folder holds an older run, until the first save."""
         self.own_parts: list[str] = []
         """What was given in place of chargen's own: such a run is not resumed."""
         self.origin: dict[str, Any] = {}

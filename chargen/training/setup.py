@@ -91,7 +91,7 @@ def new_run(
     optimizer: MakeOptimizer,
     loss: LossFunction,
 ) -> RunParts:
-    """The parts of a new run; arguments as for Trainer."""
+    """Check what a new Trainer is given, and build the parts of its run."""
     for name, value, kind in (
         ("corpus", corpus, Corpus), ("model_config", model_config, ModelConfig), ("config", config, TrainConfig),
         ("init", init, ModelFile), ("model", model, CharModel),
@@ -146,7 +146,7 @@ def _check_model(model: CharModel, shape: ModelConfig, corpus: Corpus, saved: bo
 
 
 def saved_run(folder: Path, corpus: Corpus | None, changes: dict[str, Any], started: float | None) -> RunParts:
-    """The parts of a run that was saved, as they were; arguments as for `Trainer.resume`."""
+    """Read a saved run and build its parts as they were, with changed settings."""
     recover(folder)
     stored = read_run_state(folder)
     config = changed_config(stored.settings, changes)

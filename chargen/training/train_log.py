@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from chargen.data.vocabulary import Vocabulary
@@ -15,6 +16,7 @@ from chargen.training.progress import Progress
 from chargen.training.train_step import MAX_BAD_STEPS, StepReport, read_figures
 
 
+@dataclass(eq=False)
 class TrainLog:
     """Counts steps and writes lines of metrics.
 
@@ -23,28 +25,20 @@ class TrainLog:
         vocabulary: counts characters among ids.
         directions: of the model.
         steps_per_epoch: with a fraction.
-        counters: the run's, which this changes.
-        budget: the run's.
+        counters: what the run counts; changed here.
+        budget: learns how much was trained.
         metrics: where lines go.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        vocabulary: Vocabulary,
-        directions: tuple[str, ...],
-        steps_per_epoch: float,
-        counters: Counters,
-        budget: Budget,
-        metrics: Metrics,
-    ) -> None:
-        self.config = config
-        self.vocabulary = vocabulary
-        self.directions = directions
-        self.steps_per_epoch = steps_per_epoch
-        self.counters = counters
-        self.budget = budget
-        self.metrics = metrics
+    config: TrainConfig
+    vocabulary: Vocabulary
+    directions: tuple[str, ...]
+    steps_per_epoch: float
+    counters: Counters
+    budget: Budget
+    metrics: Metrics
+
+    def __post_init__(self) -> None:
         self.losses: dict[str, float] = {}
         """Of the latest step, in nats per character; none where it was not finite."""
 
