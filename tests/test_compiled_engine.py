@@ -24,7 +24,7 @@ from yardstick import HANG
 import chargen
 from chargen.decoding import compiled_engine, pick_engine
 from chargen.decoding.choose import SampleConfig, choose, log_softmax, probabilities
-from chargen.decoding.compiled_engine import CompiledStepper
+from chargen.decoding.compiled_engine import CompiledStepper, compiled_filters
 from chargen.decoding.numpy_engine import Chunk, NumpyStepper, State, Stepper
 from chargen.decoding.rules import Rules
 from chargen.errors import ArgumentError
@@ -528,8 +528,7 @@ def pick(
     logits: np.ndarray, allowed: np.ndarray, uniform: float, config: SampleConfig, scratch: np.ndarray | None = None
 ) -> tuple[int, float]:
     scratch = np.full(len(logits), np.nan) if scratch is None else scratch
-    choice = config.temperature, config.top_k, config.top_p, config.min_p
-    return decode_step.pick(logits, allowed, uniform, *choice, scratch)
+    return decode_step.pick(logits, allowed, uniform, config.temperature, *compiled_filters(config), scratch)
 
 
 @st.composite

@@ -1,7 +1,8 @@
 """Logits -> one id. Pure functions of one row, so that a sample never depends on the samples beside it."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,103 @@ class SampleConfig:
 
 WRITING_DEFAULTS = {"temperature": 0.8}
 """The defaults of `chargen sample`, as measured in benchmarks/README.md; a Sampler draws from the model."""
+
+
+def top_k(weights: Any, count: int) -> Any:
+    """Keep the most likely ids.
+
+    Args:
+        weights: (..., V), from the most likely id on.
+        count: how many are kept.
+
+    Returns:
+        The weights, 0 for what is dropped.
+    """
+    kept = weights + 0
+    kept[..., count:] = 0
+    return kept
+
+
+def top_p(weights: Any, share: float) -> Any:
+    """Keep the most likely ids that together reach a share: nucleus sampling (Holtzman et al., 2020).
+
+    Args:
+        weights: (..., V), from the most likely id on.
+        share: of the sum; the most likely id is always kept.
+
+    Returns:
+        The weights, 0 for what is dropped.
+    """
+    cumulated, kept = weights.cumsum(-1), weights + 0
+    kept[..., 1:] *= cumulated[..., :-1] < share * cumulated[..., -1:]
+    return kept
+
+
+def min_p(weights: Any, share: float) -> Any:
+    """Drop ids below a share of the most likely one's probability (Nguyen et al., 2024).
+
+    Args:
+        weights: (..., V), in any order; the most likely id has 1.
+        share: of the largest.
+
+    Returns:
+        The weights, 0 for what is dropped.
+    """
+    return weights * (weights >= share)
+
+
+class Filter(NamedTuple):
+    """One line of the table of filters.
+
+    Args:
+        function: of weights (..., V) and a setting; returns the weights, 0 for what is dropped. It uses only what
+            NumPy's arrays and torch's tensors have in common.
+        ranked: whether the weights must come from the most likely id on.
+    """
+
+    function: Callable[[Any, Any], Any]
+    ranked: bool
+
+
+FILTERS = {"top_k": Filter(top_k, True), "top_p": Filter(top_p, True), "min_p": Filter(min_p, False)}
+"""Filters by the field of `SampleConfig` that sets them, in the order in which they apply. Each has a compiled twin of
+the same name in `kernels/filters.py`, whose `apply_filters` has the same order."""
+
+
+_DEFAULTS = {field.name: field.default for field in fields(SampleConfig)}
+
+
+def active_filters(config: SampleConfig) -> dict[str, Any]:
+    """Find the filters that a config asks for.
+
+    Args:
+        config: how an id is chosen.
+
+    Returns:
+        Their settings by name, in the order of `FILTERS`; a filter whose field has its default is off.
+    """
+    settings = {name: getattr(config, name) for name in FILTERS}
+    return {name: min(value, 2**53) for name, value in settings.items() if value != _DEFAULTS[name]}
+
+
+def need_ranks(active: dict[str, Any]) -> bool:
+    """Whether any of some filters needs its weights from the most likely id on; the others do not care."""
+    return any(FILTERS[name].ranked for name in active)
+
+
+def apply_filters(weights: Any, active: dict[str, Any]) -> Any:
+    """Apply filters one after the other.
+
+    Args:
+        weights: (..., V), of NumPy or torch; from the most likely id on where `need_ranks` says so.
+        active: settings by name, from `active_filters`.
+
+    Returns:
+        The weights, 0 for what is dropped.
+    """
+    for name, value in active.items():
+        weights = FILTERS[name].function(weights, value)
+    return weights
 
 
 def summarize(model: ModelConfig, vocabulary: Vocabulary, own: dict[str, Any], config: SampleConfig) -> str:
@@ -93,7 +191,6 @@ def probabilities(
     """The distribution (V,) a character is drawn from; always sums to 1 and has at least one candidate.
 
     Ties are broken towards the lower id. Temperature 0 is the limit: all on the most likely allowed character.
-    Top-p is nucleus sampling (Holtzman et al., 2020); min-p as in Nguyen et al., 2024.
 
     Args:
         logits: (V,), finite or -inf.
@@ -114,17 +211,10 @@ def probabilities(
         return one_hot
     with np.errstate(over="ignore"):  # a tiny temperature sends all others to -inf, its right limit
         weights = np.exp((scores - scores[best]) / config.temperature)
-    if 0 < config.top_k < len(weights) or config.top_p < 1:
-        order = np.argsort(-scores, kind="stable")  # weights tie at huge temperatures
-        keep = len(order)
-        if config.top_k:
-            keep = min(keep, config.top_k)
-        if config.top_p < 1:
-            cumulated = np.cumsum(weights[order[:keep]])
-            keep = min(keep, int(np.searchsorted(cumulated, config.top_p * cumulated[-1])) + 1)
-        weights[order[keep:]] = 0
-    if config.min_p > 0:
-        weights[weights < config.min_p] = 0  # the most likely has weight 1
+    if active := active_filters(config):
+        # Not by the weights, which tie at huge temperatures.
+        order = np.argsort(-scores, kind="stable") if need_ranks(active) else slice(None)
+        weights[order] = apply_filters(weights[order], active)
     result: NDArray[np.float64] = weights / weights.sum()
     return result
 

@@ -5,7 +5,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.decoding.choose import SampleConfig
+from chargen.decoding.choose import FILTERS, SampleConfig, active_filters, need_ranks
 from chargen.decoding.numpy_engine import Chunk, State, Stepper
 from chargen.decoding.rules import Rules
 from chargen.kernels.amx import SIDE, TILE_CONFIG, aligned_zeros
@@ -110,10 +110,7 @@ class CompiledStepper(Stepper):
     ) -> Chunk:  # fmt: skip
         logits, after = logits.copy(), tuple(layer.copy() for layer in state)
         counts, mask_index, log_probs = counts.copy(), mask_index.copy(), np.zeros(ids.shape)
-        choice = Choice(
-            rules.masks, rules.next_mask, rules.stop_after, config.temperature, min(config.top_k, self.size),
-            config.top_p, config.min_p,
-        )  # fmt: skip
+        choice = Choice(rules.masks, rules.next_mask, rules.stop_after, config.temperature, *compiled_filters(config))
 
         def run(rows: slice) -> None:
             rows_state = np.stack([layer[rows] for layer in after])
@@ -135,6 +132,12 @@ class CompiledStepper(Stepper):
 
         parallel_for(run, len(ids))
         return Chunk(logits, after, ids, log_probs, counts)
+
+
+def compiled_filters(config: SampleConfig) -> tuple[NDArray[np.float64], bool]:
+    """The settings (F,) of all filters, NaN where one is off, none where all are; and whether they need ranks."""
+    active = active_filters(config)
+    return np.array([active.get(name, np.nan) for name in FILTERS] if active else [], float), need_ranks(active)
 
 
 def _row_scales(arrays: Arrays, name: str) -> Floats:

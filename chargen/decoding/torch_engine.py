@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chargen.decoding.choose import SampleConfig
+from chargen.decoding.choose import SampleConfig, active_filters, apply_filters, need_ranks
 from chargen.decoding.numpy_engine import Chunk, State, Stepper
 from chargen.decoding.rules import Rules
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
@@ -238,19 +238,12 @@ def choose_rows(scores: Tensor, allowed: Tensor, uniforms: Tensor, config: Sampl
     if config.temperature != 1:
         weights /= config.temperature
     weights.exp_()
-    if 0 < config.top_k < size or config.top_p < 1:
+    active = active_filters(config)
+    if need_ranks(active):
         order = scores.sort(dim=1, descending=True, stable=True).indices
-        kept = weights.gather(1, order)
-        if config.top_k:
-            kept[:, config.top_k :] = 0
-        if config.top_p < 1:
-            cumulated = kept.cumsum(1)
-            # The most likely id stays, and each one before which the sum is still below top_p.
-            over = cumulated[:, :-1] >= config.top_p * cumulated[:, -1:]
-            kept = torch.cat([kept[:, :1], kept[:, 1:].masked_fill(over, 0)], 1)
-        weights = torch.zeros_like(weights).scatter(1, order, kept)
-    if config.min_p > 0:
-        weights = weights.masked_fill(weights < config.min_p, 0)
+        weights = torch.zeros_like(weights).scatter(1, order, apply_filters(weights.gather(1, order), active))
+    else:
+        weights = apply_filters(weights, active)
     cumulated = weights.cumsum(1)
     chosen = (cumulated <= uniforms * cumulated[:, -1:]).sum(1).clamp(max=size - 1)
     # A parallel sum may grow by rounding where nothing is added, but what has no weight must not be chosen.

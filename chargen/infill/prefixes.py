@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.data.utf8 import utf8_length
-from chargen.decoding.choose import SampleConfig, log_softmax, probabilities
+from chargen.decoding.choose import SampleConfig, active_filters, log_softmax, probabilities
 from chargen.decoding.numpy_engine import State, Stepper
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError
 from chargen.sampling.constraints import Constraints, repeating_characters
@@ -82,7 +82,7 @@ class Grower:
         self.config = replace(config, temperature=1.0)
         self.steps = 0
         """Characters read by the forward stack so far, over all prefixes."""
-        self._filters = config.top_k > 0 or config.top_p < 1 or config.min_p > 0
+        self._filters = bool(active_filters(config))
         self._constraints = Constraints(model.vocabulary, config.ban)
         self._tail = before[1 - config.no_repeat :] if config.no_repeat > 1 else ""
 

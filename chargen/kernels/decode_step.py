@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.kernels.decode_gates import gru, lstm
 from chargen.kernels.decode_matmul import WIDTH, add_products
+from chargen.kernels.filters import apply_filters
 from chargen.kernels.jit import compiled
 from chargen.kernels.matmul_bf16_rows import multiply_split
 from chargen.kernels.spin_barrier import wait_for_all
@@ -57,18 +58,16 @@ class Choice(NamedTuple):
             row stops.
         stop_after: (V,), the ids behind which a row stops.
         temperature: divides logits; 0 takes the most probable id.
-        top_k: how many of the most probable ids are kept; 0 keeps all.
-        top_p: the share of probability that the most probable ids that are kept have together.
-        min_p: the least probability of an id that is kept, as a share of the largest.
+        filters: (F,), the settings of `apply_filters`; empty where all are off.
+        ranked: whether a filter needs the most likely ids first.
     """
 
     masks: NDArray[np.bool_]
     next_mask: Ids
     stop_after: NDArray[np.bool_]
     temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
+    filters: NDArray[np.float64]
+    ranked: bool
 
 
 class Team(NamedTuple):
@@ -142,8 +141,8 @@ def read_or_write(
                         continue
                     allowed = choice.masks[mask_index[row]]
                     chosen, log_prob = pick(
-                        logits[row], allowed, uniforms[row, t], choice.temperature, choice.top_k, choice.top_p,
-                        choice.min_p, scratch,
+                        logits[row], allowed, uniforms[row, t], choice.temperature, choice.filters, choice.ranked,
+                        scratch,
                     )  # fmt: skip
                     ids[row, t] = chosen
                     if chosen < 0:
@@ -236,8 +235,8 @@ def _multiply_blocks(
 
 @compiled
 def pick(
-    logits: NDArray[np.float32], allowed: NDArray[np.bool_], uniform: float, temperature: float, top_k: int,
-    top_p: float, min_p: float, weights: NDArray[np.float64],
+    logits: NDArray[np.float32], allowed: NDArray[np.bool_], uniform: float, temperature: float,
+    filters: NDArray[np.float64], ranked: bool, weights: NDArray[np.float64],
 ) -> tuple[int, float]:  # fmt: skip
     """Choose an id by the rules of `chargen.decoding.choose`.
 
@@ -246,9 +245,8 @@ def pick(
         allowed: (V,), the ids that may be chosen.
         uniform: a draw from 0 to below 1.
         temperature: divides logits; 0 takes the most probable id.
-        top_k: how many of the most probable ids are kept; 0 keeps all.
-        top_p: the share of probability that the most probable ids that are kept have together.
-        min_p: the least probability of an id that is kept, as a share of the largest.
+        filters: (F,), the settings of `apply_filters`; empty where all are off.
+        ranked: whether a filter needs the most likely ids first.
         weights: (V,), scratch memory.
 
     Returns:
@@ -278,28 +276,18 @@ def pick(
             weights[v] = 0
         elif not unchanged:
             weights[v] = np.exp((np.float64(logits[v]) - np.float64(logits[best])) / temperature)
-    if 0 < top_k < size or top_p < 1:
+    if len(filters) and ranked:
         scores = np.empty(size, np.float64)
         for v in range(size):
             scores[v] = -np.float64(logits[v]) if allowed[v] else np.inf
         order = np.argsort(scores, kind="mergesort")
-        num_kept = min(top_k, size) if top_k > 0 else size
-        if top_p < 1:
-            cumulative = 0.0
-            for position in range(num_kept):
-                cumulative += weights[order[position]]
-            target, cumulative = top_p * cumulative, 0.0
-            for position in range(num_kept):
-                cumulative += weights[order[position]]
-                if cumulative >= target:
-                    num_kept = position + 1
-                    break
-        for position in range(num_kept, size):
-            weights[order[position]] = 0
+        ranked_weights = weights[order]
+        apply_filters(ranked_weights, filters)
+        weights[order] = ranked_weights
+    elif len(filters):
+        apply_filters(weights, filters)
     total = 0.0
     for v in range(size):
-        if weights[v] < min_p:
-            weights[v] = 0
         total += weights[v]
     target, cumulative = uniform * total, 0.0
     for v in range(size):
