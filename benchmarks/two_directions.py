@@ -109,8 +109,7 @@ def accuracy(corpus: Corpus, folder: Path) -> dict:
         file = read_model(folder / folder_name)
         right: dict[str, list] = {}
         nats: dict[str, list] = {}
-        first = np.log(np.maximum(file.counts, 1e-9))
-        for window in read_both_ways(build_model(file), corpus.valid, first):
+        for window in read_both_ways(build_model(file), corpus.valid, file.first_logits):
             for judge in ("forward", "backward", "cloze"):
                 logits = getattr(window, judge)
                 if logits is not None:

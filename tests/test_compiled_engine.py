@@ -23,12 +23,12 @@ from yardstick import HANG
 
 import chargen
 from chargen.decoding import compiled_engine, pick_engine
-from chargen.decoding.choose import SampleConfig, choose, log_softmax, probabilities
+from chargen.decoding.choose import FILTERS, SampleConfig, choose, log_softmax, probabilities
 from chargen.decoding.compiled_engine import CompiledStepper, compiled_filters
 from chargen.decoding.numpy_engine import Chunk, NumpyStepper, State, Stepper
 from chargen.decoding.rules import Rules
 from chargen.errors import ArgumentError
-from chargen.kernels import NONE_ALLOWED, NOT_FINITE, decode_gates, decode_step, jit, threads
+from chargen.kernels import NONE_ALLOWED, NOT_FINITE, decode_gates, decode_step, filters, jit, threads
 from chargen.kernels.cpu_features import amx
 from chargen.kernels.decode_matmul import WIDTH, add_products, pack
 from chargen.model.config import ModelConfig
@@ -649,6 +649,20 @@ def test_evenly_spread_uniforms_meet_the_probabilities(config: SampleConfig) -> 
     shares = np.bincount(drawn, minlength=20) / count
     assert np.abs(shares - probabilities(logits, allowed, config)).max() <= 1 / count
     assert drawn == sorted(drawn)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_every_filter_has_a_compiled_twin_in_the_place_of_its_name(name: str) -> None:
+    random = np.random.default_rng(4)
+    for value in (1, 0.3, 0.04) if name != "top_k" else (1, 3, 50):
+        weights = np.sort(random.random(20))[::-1].copy()
+        weights /= weights[0]
+        expected = FILTERS[name].function(weights, value)
+        assert (weights > 0).all(), "a filter changes nothing in place"
+        twin = weights.copy()
+        getattr(filters, name)(twin, float(value))
+        filters.apply_filters(weights, np.array([float(value) if other == name else np.nan for other in FILTERS]))
+        assert twin.tobytes() == weights.tobytes() == expected.tobytes()
 
 
 def test_scratch_of_an_earlier_choice_changes_nothing() -> None:

@@ -637,7 +637,7 @@ def test_tables_are_the_rules_after_every_unfinished_character(backward: bool, b
 def test_a_table_of_characters_has_one_row() -> None:
     vocabulary = Vocabulary("abcdé", folded="xy")
     streams = [Stream(Constraints(vocabulary, "b"), row) for row in range(3)]
-    table = RuleTable(vocabulary, ("ca", "é", "b", "cxa", "ax", "Z"), 0, False)
+    table = RuleTable(vocabulary, ("ca", "é", "b", "cxa", "ax", "Z"), False, False)
     for number in (3, 1):
         rules, mask_index = table.rules_for(streams[:number])
         assert np.array_equal(rules.masks, streams[0].constraints.mask()[None])
@@ -645,14 +645,14 @@ def test_a_table_of_characters_has_one_row() -> None:
         assert mask_index.tolist() == [0] * number
     assert rules.stop_after.tolist() == [True, True, False, False, True, True]
     assert table.max_ids is None
-    backward = RuleTable(vocabulary, ("ca", "é"), 0, True)
+    backward = RuleTable(vocabulary, ("ca", "é"), False, True)
     assert backward.rules_for(streams)[0].stop_after.tolist() == [False, False, True, False, True, False]
 
 
 @pytest.mark.parametrize(("backward", "bytes_"), [(False, b"b\xa9\xac\x80"), (True, b"a\xc3\xe2\xf0")])
 def test_in_bytes_a_stream_pauses_behind_the_byte_that_ends_a_stop_text(backward: bool, bytes_: bytes) -> None:
     table = RuleTable(
-        BYTES, ("ab", "éé", "€€€€€a€" if backward else "a€€€€€€", "😀x" if backward else "x😀"), 0, backward
+        BYTES, ("ab", "éé", "€€€€€a€" if backward else "a€€€€€€", "😀x" if backward else "x😀"), False, backward
     )
     rules, _ = table.rules_for([Stream(Constraints(BYTES, backward=backward), 0)])
     assert sorted(np.flatnonzero(rules.stop_after)) == sorted(bytes_)
@@ -666,7 +666,7 @@ def test_with_no_repeat_every_stream_has_its_own_mask(
     script: str, direction: str, num: int, seed: int, ban: str
 ) -> None:
     sampler = new(script, num=num, seed=seed, direction=direction, no_repeat=2, ban=ban)
-    table = RuleTable(sampler.vocabulary, (), 2, direction == "backward")
+    table = RuleTable(sampler.vocabulary, (), True, direction == "backward")
     assert table.max_ids == 1
     writing = sampler.write()
     for _ in range(12):

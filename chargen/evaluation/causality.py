@@ -123,16 +123,15 @@ def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check
     """
     if isinstance(model, (ModelFile, str, os.PathLike)):
         model = as_model_file(model)
-        arrays, counts, torch_model = model.arrays, model.counts, build_model(model)
+        arrays, first_logits, torch_model = model.arrays, model.first_logits, build_model(model)
     else:
         from chargen.model.weights import weights_of
 
         check_char_model(model)
-        arrays, counts, torch_model = weights_of(model), np.ones(model.vocabulary_size, np.int64), model
-    config, size = model.config, len(counts)
+        arrays, first_logits, torch_model = weights_of(model), np.zeros(model.vocabulary_size), model
+    config, size = model.config, len(first_logits)
     if size < 2:
         return []
-    first_logits = np.log(np.maximum(counts, 1e-9))
 
     def by_windows(prediction: str, window: int) -> Predict:
         from chargen.evaluation.both_ways import read_both_ways

@@ -240,8 +240,7 @@ def _read_windows(model: ModelFile, ids: NDArray[np.int64], device: str) -> Iter
     from chargen.evaluation.both_ways import read_both_ways
     from chargen.model.device import pick_device
 
-    first_logits = np.log(np.maximum(model.counts, 1e-9))
-    return read_both_ways(build_model(model, str(pick_device(device))), ids, first_logits) if len(ids) else ()
+    return read_both_ways(build_model(model, str(pick_device(device))), ids, model.first_logits) if len(ids) else ()
 
 
 def _positions_of_ids(model: ModelFile, text: str, unknown: str) -> NDArray[np.int64]:

@@ -13,19 +13,19 @@ class RuleTable:
     """The tables of streams with the same bans, stop texts, no_repeat and direction.
 
     Characters have one mask. Bytes have one for each unfinished character, added when a stream first comes there. With
-    no_repeat, masks hold for one id only.
+    no_repeat and logits processors, masks hold for one id only.
 
     Args:
         vocabulary: the model's.
         stop: texts that end what a stream writes: it stops behind the id that they end with (backward: begin with).
-        no_repeat: as in `SampleConfig`.
+        id_by_id: whether masks hold for one id only.
         backward: whether the streams are written from their end.
     """
 
-    def __init__(self, vocabulary: Vocabulary, stop: tuple[str, ...], no_repeat: int, backward: bool) -> None:
+    def __init__(self, vocabulary: Vocabulary, stop: tuple[str, ...], id_by_id: bool, backward: bool) -> None:
         self.vocabulary = vocabulary
         self.backward = backward
-        self.max_ids = 1 if no_repeat else None
+        self.max_ids = 1 if id_by_id else None
         """For how many ids the rules hold; None: until a stream stops."""
         size = len(vocabulary)
         self._stop_after = np.zeros(size, bool)

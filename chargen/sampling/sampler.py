@@ -1,12 +1,12 @@
 """Ids -> text, with the hidden state carried from call to call."""
 
-import functools
 import os
 import secrets
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,14 @@ from chargen.arguments import check_array
 from chargen.data.reading import ReadingConfig, clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, summarize
-from chargen.decoding.numpy_engine import State, Stepper
-from chargen.decoding.pick_engine import new_stepper, read_begin
+from chargen.decoding.numpy_engine import Chunk, State, Stepper
+from chargen.decoding.pick_engine import new_stepper
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError, amount
 from chargen.kernels import NOT_FINITE as NOT_FINITE_CODE
 from chargen.locks import Lock
 from chargen.rng import MAX_SEED
 from chargen.sampling.constraints import Constraints, fit_config
+from chargen.sampling.processors import LogitsProcessor, check_processors, choose_ids
 from chargen.sampling.rounding import Rounding
 from chargen.sampling.rule_table import RuleTable
 from chargen.sampling.sample import Character, Sample
@@ -33,31 +34,18 @@ from chargen.storage.model_file import ModelFile, as_model_file
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 MAX_CHUNK = 256
 """Ids that a stream writes ahead at most."""
 CHUNK_SECONDS = 0.05
 """Seconds that the writing of a chunk should take, so that text comes steadily."""
 
 
-def _locked(method: Callable[Concatenate["Sampler", _P], _R]) -> Callable[Concatenate["Sampler", _P], _R]:
-    """Let only one thread at a time into a method."""
-
-    @functools.wraps(method)
-    def locked(self: "Sampler", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with self._lock:
-            return method(self, *args, **kwargs)
-
-    return locked
-
-
 class Sampler:
     """Writes text with a model, carrying its state: two calls write what one call would have written.
 
     Sample i is the same whatever `num` is, and the n-th character of a sample depends only on what was fed and
-    written, the seed, i and n. Threads may share a sampler: what `generate` returns is a contiguous piece of the text,
-    and iterations in several threads share the text out among them.
+    written, the seed, i and n. Threads may share a sampler: what `generate` returns is a contiguous
+    piece of the text. Only one thread at a time may iterate.
 
     A fresh sampler has read the model's begin text, where the model has one: a text begins a line (backward: ends one).
     So log-probabilities are those of `score`, and a sampler that is fed a text has the state of the one that wrote it.
@@ -77,11 +65,17 @@ class Sampler:
         reading: only with a CharModel: how texts are cleaned; without it they are taken as they are.
         begin: only with a CharModel: the text that a fresh sampler has read.
         stepper: of this model and direction, to be shared by many samplers; instead of a device.
+        logits_processors: functions (ids, logits) -> logits, applied in turn before bans, temperature and filters.
+            `ids` (N,) int64 is what the sample has read and written, the begin text included, in the order of reading;
+            `logits` (V,) float32 is a copy; -inf forbids an id. They are called for every id, and slow writing down.
+            Log-probabilities stay the model's own. A saved state holds neither the processors nor the ids: after
+            `load_state`, `ids` begins with what is read or written next.
         **settings: fields of `config`.
 
     Raises:
         SettingError: a setting is out of its range or contradicts another.
         ModelFileError: the model file is missing or damaged.
+        ArgumentError: `logits_processors` is no list of functions.
     """
 
     def __init__(
@@ -98,6 +92,7 @@ class Sampler:
         reading: ReadingConfig | None = None,
         begin: str | None = None,
         stepper: Stepper | None = None,
+        logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Any,
     ) -> None:
         if config is not None and settings:
@@ -112,7 +107,8 @@ class Sampler:
         begin = model_file.begin if begin is None else begin
         self.vocabulary, self.reading = vocabulary, reading
         self.config = fit_config(config, vocabulary, reading)
-        self._first_logits = np.log(np.maximum(model_file.counts, 1e-9)).astype(np.float32)
+        self.logits_processors = check_processors(logits_processors)
+        self._first_logits = model_file.first_logits.astype(np.float32)
         self.direction = direction
         self._begin = self._flip_if_backward(vocabulary.encode(begin or ""))
         self.hidden_size = model_file.config.hidden_size
@@ -120,32 +116,20 @@ class Sampler:
         if stepper and (stepper.config, stepper.size) != (model_file.config, len(vocabulary)):
             raise SettingError("stepper is of another model: make one of this model's config and weights", "stepper")
         self.stepper = stepper or new_stepper(model_file.config, self.arrays, device, direction)
-        self._rule_table = RuleTable(vocabulary, self.config.stop, self.config.no_repeat, direction == "backward")
+        id_by_id = bool(self.config.no_repeat or self.logits_processors)
+        self._rule_table = RuleTable(vocabulary, self.config.stop, id_by_id, direction == "backward")
         self._lock = Lock()
+        self._iteration: list[int] = []
+        """Of the iteration that wrote last: the thread in which it did."""
         self.reset()
 
     @classmethod
-    def from_file(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        config: SampleConfig | None = None,
-        num: int = 1,
-        seed: int | None = None,
-        device: str = "cpu",
-        direction: str = "forward",
-        **settings: Any,
-    ) -> "Sampler":
+    def from_file(cls, path: str | os.PathLike[str], **arguments: Any) -> "Sampler":
         """Make a sampler for a model file or a run folder.
 
         Args:
             path: of the file or the folder.
-            config: how characters are chosen; or give its fields as keywords.
-            num: how many samples are written side by side.
-            seed: 0 to 2**64 - 1; drawn by the system where None.
-            device: "cpu" (compiled; NumPy without numba), "cuda" or "mps".
-            direction: "forward", or "backward" to write what comes before.
-            **settings: fields of `config`.
+            **arguments: of the class, such as `num`, `seed`, `direction`, `temperature`.
 
         Returns:
             The sampler, which has read the model's begin text.
@@ -154,21 +138,21 @@ class Sampler:
             ModelFileError: the file is missing or damaged.
             SettingError: a setting is out of its range or contradicts another.
         """
-        return cls(path, config, num=num, seed=seed, device=device, direction=direction, **settings)
+        return cls(path, **arguments)
 
     def __repr__(self) -> str:
         own = {"num": self.num, "seed": self.seed, "direction": self.direction}
         summary = summarize(self.stepper.config, self.vocabulary, own, self.config)
         return f"Sampler({summary}; {max(stream.draws for stream in self._streams):,} drawn)"
 
-    @_locked
     def reset(self) -> None:
         """Forget everything fed and written: only the begin text has been read, and the first draw comes next."""
-        self._chunk: _Chunk | None = None
-        logits, state = read_begin(self.stepper, self._first_logits, self._begin)
-        self._logits = np.repeat(logits, self.num, axis=0)
-        self._state = tuple(np.repeat(layer, self.num, axis=0) for layer in state)
-        self._streams = self._new_streams()
+        with self._lock:
+            self._ahead: _Ahead | None = None
+            self._logits = np.repeat(self._first_logits[None], self.num, axis=0)
+            self._state = self.stepper.start(self.num)
+            self._streams = self._new_streams()
+            self._read(self._begin)
 
     def _new_streams(self) -> list[Stream]:
         config, backward = self.config, self.direction == "backward"
@@ -176,7 +160,6 @@ class Sampler:
             Stream(Constraints(self.vocabulary, config.ban, config.no_repeat, backward), row) for row in range(self.num)
         ]
 
-    @_locked
     def reseed(self, seed: int) -> None:
         """Go on from here with another seed; state and number of draws stay.
 
@@ -186,8 +169,10 @@ class Sampler:
         Raises:
             SettingError: the seed is out of its range.
         """
-        self.seed = check_int("seed", seed, 0, MAX_SEED)
-        self._rewind()
+        seed = check_int("seed", seed, 0, MAX_SEED)
+        with self._lock:
+            self._settle()
+            self.seed = seed
 
     def feed(self, text: str, unknown: str = "error") -> None:
         """Let every stream read `text` as if it had written it. It is not counted and not returned.
@@ -202,7 +187,6 @@ class Sampler:
         """
         self.feed_ids(self.vocabulary.encode(clean(text, self.reading), unknown))
 
-    @_locked
     def feed_ids(self, ids: NDArray[Any]) -> None:
         """Let every stream read ids as if it had written them.
 
@@ -214,21 +198,51 @@ class Sampler:
             ChargenError: a stream has written only a part of a character's bytes; nothing has been fed.
         """
         ids = self._flip_if_backward(check_array("ids", ids, (None,), np.int64))
+        with self._lock:
+            if len(ids) and any(stream.partial for stream in self._streams):
+                raise ChargenError("a sample is inside a character: let it write on before feeding more")
+            self._settle()
+            self._read(ids)
+            text = self._flip_if_backward(self.vocabulary.decode(self._flip_if_backward(ids)))
+            for stream in self._streams if len(ids) else ():
+                stream.constraints.note_read(text)
+                stream.tail = ""
+
+    def _read(self, ids: NDArray[Any]) -> None:
+        """Let every stream read ids (N,), in the order of reading."""
         if not len(ids):
             return
-        if any(stream.partial for stream in self._streams):
-            raise ChargenError("a sample is inside a character: let it write on before feeding more")
-        self._rewind()
         # While no stream has written, all are equal: one reads, the others get a copy.
         rows = 1 if all(not stream.draws for stream in self._streams) else self.num
-        counts, state = np.full(rows, len(ids)), tuple(layer[:rows] for layer in self._state)
-        logits, state = self.stepper.read(np.tile(ids, (rows, 1)), counts, self._logits[:rows], state)
-        self._logits = np.repeat(logits, self.num // rows, axis=0)
-        self._state = tuple(np.repeat(layer, self.num // rows, axis=0) for layer in state)
-        text = self._flip_if_backward(self.vocabulary.decode(self._flip_if_backward(ids)))
-        for stream in self._streams:
-            stream.constraints.note_read(text)
-            stream.tail = ""
+        before = self._logits[:rows], tuple(layer[:rows] for layer in self._state)
+        logits, state = self.stepper.read(np.tile(ids, (rows, 1)), np.full(rows, len(ids)), *before)
+        copies = self.num // rows
+        state = tuple(np.repeat(layer, copies, axis=0) for layer in state)
+        self._advance(list(range(self.num)), np.repeat(logits, copies, axis=0), state)
+        for stream in self._streams if self.logits_processors else ():
+            stream.ids = np.append(stream.ids, ids)
+
+    def _advance(self, rows: list[int], logits: NDArray[np.float32], state: State) -> None:
+        """Let rows stand behind ids that they have read or written; nothing is left written ahead."""
+        if len(rows) < self.num:
+            logits = _replace_rows(self._logits, rows, logits)
+            state = tuple(_replace_rows(old, rows, new) for old, new in zip(self._state, state, strict=True))
+        self._logits, self._state, self._ahead = logits, state, None
+
+    def _settle(self) -> None:
+        """Advance to the end of the text that has been handed over; what was written ahead of it is forgotten."""
+        if (ahead := self._ahead) is None:
+            return
+        written = ahead.written
+        if ahead.committed == written.counts.max():
+            self._advance(ahead.rows, written.logits, written.state)
+        else:
+            counts = np.minimum(written.counts, ahead.committed)
+            self._advance(ahead.rows, *self.stepper.read(written.ids, counts, *self._place(ahead.rows)))
+
+    def _place(self, rows: list[int]) -> tuple[NDArray[np.float32], State]:
+        """Logits and state of rows, before what they have written ahead."""
+        return self._logits[rows], tuple(layer[rows] for layer in self._state)
 
     def _flip_if_backward(self, values: Any) -> Any:
         """Turn the order of the text into the model's order of reading, or back."""
@@ -238,7 +252,8 @@ class Sampler:
         """Let every stream write; at most one character a stream comes at a time.
 
         A stop text ends what a stream writes in this call; the next call goes on after it. Characters are yielded once
-        the model has read them, so the iteration can be left at any time and taken up by another call.
+        the model has read them, so the iteration can be left at any time and taken up by another call, but not by
+        another thread while this one goes on.
 
         Args:
             length: characters for each stream; None is without end.
@@ -249,32 +264,48 @@ class Sampler:
             An iterator over lists of characters, each from another stream.
 
         Raises:
-            ChargenError: bans and no_repeat leave no character to write, or the model's numbers overflow.
+            ChargenError: bans, no_repeat and processors leave no character to write, the model's numbers overflow, or
+                two threads iterate at once.
         """
         length = None if length is None else check_int("length", length, 0)
-        return self._write(length, Rounding.of(self.vocabulary, self.config.ban) if rounded else Rounding())
+        rounding = Rounding.of(self.vocabulary, self.config.ban) if rounded else Rounding()
+        return self._iterate(self._steps(length, rounding))
 
-    def _write(self, length: int | None, rounding: Rounding) -> Iterator[list[Character]]:
+    def _iterate(self, steps: Iterator[list[Character]]) -> Iterator[list[Character]]:
+        """Hand steps over, each made while no other thread uses the sampler."""
+        iteration: list[int] = []
+        while True:
+            here = [threading.get_ident()]
+            with self._lock:
+                if iteration and self._iteration is not iteration and self._iteration != here:
+                    raise ChargenError(
+                        "another thread iterates over this Sampler, too: call generate, or give each thread a Sampler"
+                    )
+                iteration[:] = here
+                self._iteration = iteration
+                characters = next(steps, None)
+            if characters is None:
+                return
+            yield characters
+
+    def _steps(self, length: int | None, rounding: Rounding) -> Iterator[list[Character]]:
+        """Characters that come together, in lists; between two of them, other calls may use the sampler."""
         written = [0] * self.num
         active = list(range(self.num)) if length != 0 else []
         size = 1
         while active:
             if length is not None:
                 size = min(size, *(length + rounding.max_excess - written[row] for row in active))
-            with self._lock:
-                start = time.perf_counter()
-                chunk = self._chunk = self._write_ahead(active, size)
-                seconds = (time.perf_counter() - start + 1e-9) / len(chunk)
-                characters = self._commit(chunk, 0)
-            size = max(1, min(2 * len(chunk), MAX_CHUNK, int(CHUNK_SECONDS / seconds)))
+            start = time.perf_counter()
+            ahead = self._write_ahead(active, size)
+            seconds = (time.perf_counter() - start + 1e-9) / ahead.length
+            size = max(1, min(2 * ahead.length, MAX_CHUNK, int(CHUNK_SECONDS / seconds)))
             ended: set[int] = set()
-            for column in range(len(chunk)):
-                if column:
-                    with self._lock:
-                        if self._chunk is not chunk:  # another thread or call has used this sampler meanwhile
-                            size = 1  # and will again: a longer chunk would be thrown away
-                            break
-                        characters = self._commit(chunk, column)
+            for column in range(ahead.length):
+                if self._ahead is not ahead:  # another call has used this sampler meanwhile
+                    size = 1  # and will again: a longer chunk would be thrown away
+                    break
+                characters = self._commit(ahead, column)
                 for character in characters:
                     row = character.stream
                     written[row] += 1
@@ -288,31 +319,24 @@ class Sampler:
                     break
             active = [row for row in active if row not in ended]
 
-    def _write_ahead(self, rows: list[int], size: int) -> "_Chunk":
+    def _write_ahead(self, rows: list[int], size: int) -> "_Ahead":
         """Let rows write up to `size` ids each, which count only once they are committed."""
-        self._rewind()
+        self._settle()
         streams = [self._streams[row] for row in rows]
-        before = self._logits[rows], tuple(layer[rows] for layer in self._state)
+        logits, state = self._place(rows)
         rules, mask_index = self._rule_table.rules_for(streams)
         uniforms = next_draws(self.seed, streams, self._rule_table.max_ids or size)
-        written = self.stepper.write(*before, uniforms, rules, mask_index, self.config, fits=True)
+        if self.logits_processors:
+            histories = [stream.ids for stream in streams]
+            choose_ids(self.logits_processors, histories, logits, rules.masks, uniforms[:, 0], self.config)
+        written = self.stepper.write(logits, state, uniforms, rules, mask_index, self.config, fits=True)
         # Where a row stops or cannot write on, the chunk ends for all: which characters come together must not depend
         # on the size of chunks, and an error must come before any row moves on.
-        counts = written.counts.tolist()
-        limit, first = min((count, index) for index, count in enumerate(counts))
-        if limit == 0:
+        length, first = min((count, index) for index, count in enumerate(written.counts.tolist()))
+        if length == 0:
             raise ChargenError(self._explain_stuck(rows[first], int(written.ids[first, 0])))
-        self._set_rows(rows, written.logits, written.state)
-        ids, complete = written.ids[:, :limit], limit == max(counts)
-        return _Chunk(rows, *before, ids, written.log_probs, np.minimum(counts, limit), complete)
-
-    def _set_rows(self, rows: list[int], logits: NDArray[Any], state: State) -> None:
-        """Replace logits and state of some rows."""
-        if len(rows) == self.num:
-            self._logits, self._state = logits, state
-            return
-        self._logits = _replace_rows(self._logits, rows, logits)
-        self._state = tuple(_replace_rows(old, rows, new) for old, new in zip(self._state, state, strict=True))
+        self._ahead = _Ahead(rows, written, length)
+        return self._ahead
 
     def _explain_stuck(self, row: int, code: int) -> str:
         """Why a row cannot write, as a message."""
@@ -324,28 +348,20 @@ class Sampler:
             "ban less, or raise no_repeat"
         )
 
-    def _commit(self, chunk: "_Chunk", column: int) -> list[Character]:
+    def _commit(self, ahead: "_Ahead", column: int) -> list[Character]:
         """Count a column of ids that were written ahead as written; return the characters that they complete."""
-        chunk.committed = column + 1
+        ahead.committed = column + 1
         characters = []
-        for index, row in enumerate(chunk.rows):
-            if column < chunk.counts[index]:
-                stream = self._streams[row]
-                stream.draws += 1
-                stream.log_prob += float(chunk.log_probs[index, column])
-                if character := stream.add_id(int(chunk.ids[index, column]), self.vocabulary):
-                    stopped = stream.check_stop(character, self.config.stop)
-                    characters.append(Character(row, character, stream.pop_log_prob(), stopped))
+        for index, row in enumerate(ahead.rows):
+            stream, drawn = self._streams[row], int(ahead.written.ids[index, column])
+            stream.draws += 1
+            stream.log_prob += float(ahead.written.log_probs[index, column])
+            if self.logits_processors:
+                stream.ids = np.append(stream.ids, drawn)
+            if character := stream.add_id(drawn, self.vocabulary):
+                stopped = stream.check_stop(character, self.config.stop)
+                characters.append(Character(row, character, stream.pop_log_prob(), stopped))
         return characters
-
-    def _rewind(self) -> None:
-        """Go back to where the committed text ends: what was written ahead of it is forgotten."""
-        chunk = self._chunk
-        if chunk is not None and not (chunk.complete and chunk.committed == len(chunk)):
-            counts = np.minimum(chunk.counts, chunk.committed)
-            logits, state = self.stepper.read(chunk.ids, counts, chunk.logits, chunk.state)
-            self._set_rows(chunk.rows, logits, state)
-        self._chunk = None
 
     def stream(self, length: int | None = None) -> Iterator[str]:
         """Yield the characters of a single sample as they are written: backward, the text's last one first.
@@ -358,7 +374,7 @@ class Sampler:
 
         Raises:
             SettingError: this sampler writes several samples.
-            ChargenError: bans and no_repeat leave no character to write, or the model's numbers overflow.
+            ChargenError: bans, no_repeat and processors leave no character to write, or the model's numbers overflow.
         """
         self._check_single("stream", "write")
         return (character.character for characters in self.write(length) for character in characters)
@@ -374,12 +390,11 @@ class Sampler:
 
         Raises:
             SettingError: this sampler writes several samples.
-            ChargenError: bans and no_repeat leave no character to write, or the model's numbers overflow.
+            ChargenError: bans, no_repeat and processors leave no character to write, or the model's numbers overflow.
         """
         self._check_single("generate", "generate_all")
         return self.generate_all(length)[0].text
 
-    @_locked
     def generate_all(self, length: int) -> list[Sample]:
         """Write the next characters of every sample.
 
@@ -390,16 +405,17 @@ class Sampler:
             What each stream has written in this call, shorter where a stop text ended it.
 
         Raises:
-            ChargenError: bans and no_repeat leave no character to write, or the model's numbers overflow.
+            ChargenError: bans, no_repeat and processors leave no character to write, or the model's numbers overflow.
         """
         length = check_int("length", length, 0)  # None would have no end
-        if not (self.vocabulary.byte_mode or self.config.stop or self.config.no_repeat):
-            return self._generate_in_chunks(length)
-        texts: list[list[Character]] = [[] for _ in range(self.num)]
-        for characters in self.write(length):
-            for character in characters:
-                texts[character.stream].append(character)
-        return [Sample.of(text, self.direction == "backward") for text in texts]
+        with self._lock:
+            if not (self.vocabulary.byte_mode or self.config.stop or self._rule_table.max_ids):
+                return self._generate_in_chunks(length)
+            texts: list[list[Character]] = [[] for _ in range(self.num)]
+            for characters in self._steps(length, Rounding()):
+                for character in characters:
+                    texts[character.stream].append(character)
+            return [Sample.of(text, self.direction == "backward") for text in texts]
 
     def _generate_in_chunks(self, length: int) -> list[Sample]:
         """Commit whole chunks: for models whose ids are characters, where no stop text and no run is looked for."""
@@ -407,18 +423,18 @@ class Sampler:
         size, written = 8, 0
         while written < length:
             start = time.perf_counter()
-            chunk = self._chunk = self._write_ahead(list(range(self.num)), min(size, length - written))
-            chunk.committed = len(chunk)
+            ahead = self._write_ahead(list(range(self.num)), min(size, length - written))
+            new = ahead.committed = ahead.length
             # Compiled code cannot be interrupted.
-            size = max(1, min(MAX_CHUNK, int(10 * CHUNK_SECONDS * len(chunk) / (time.perf_counter() - start + 1e-9))))
-            last = chunk.ids[:, -MIN_TAIL:]
+            size = max(1, min(MAX_CHUNK, int(10 * CHUNK_SECONDS * new / (time.perf_counter() - start + 1e-9))))
+            ids[:, written : written + new] = ahead.written.ids[:, :new]
+            log_probs[:, written : written + new] = ahead.written.log_probs[:, :new]
+            last = ahead.written.ids[:, max(0, new - MIN_TAIL) : new]
             tails = self.vocabulary.decode(last.ravel())
             for row, stream in enumerate(self._streams):
-                stream.draws += len(chunk)
+                stream.draws += new
                 stream.extend_tail(tails[row * last.shape[1] : (row + 1) * last.shape[1]])
-            ids[:, written : written + len(chunk)] = chunk.ids
-            log_probs[:, written : written + len(chunk)] = chunk.log_probs[:, : len(chunk)]
-            written += len(chunk)
+            written += new
         joined = self.vocabulary.decode(ids.ravel())
         texts = [joined[first : first + length] for first in range(0, self.num * length, max(length, 1))]
         return [
@@ -432,15 +448,15 @@ class Sampler:
                 f"{method} is for one sample and this Sampler writes {self.num}: call {alternative}", "num"
             )
 
-    @_locked
     def position(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Tell where every sample stands.
 
         Returns:
             The last layer's output (num, H), and the logits (num, V) of what comes next.
         """
-        self._rewind()
-        return self._state[-1][:, : self.hidden_size], self._logits
+        with self._lock:
+            self._settle()
+            return self._state[-1][:, : self.hidden_size], self._logits
 
     def check_state_path(self, path: str | os.PathLike[str]) -> None:
         """Make sure that `save_state` can write to a path, before there is anything to save.
@@ -453,7 +469,6 @@ class Sampler:
         """
         check_state_path(path, self._snapshot(self._streams))
 
-    @_locked
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Save where every stream stands, so that `load_state` lets the text go on as if nothing had happened.
 
@@ -463,11 +478,10 @@ class Sampler:
         Raises:
             ChargenError: the disk refuses, or `path` holds something else.
         """
-        self.check_state_path(path)
-        self._rewind()
-        save_state(path, self._snapshot(self._streams))
+        with self._lock:
+            self._settle()
+            save_state(path, self._snapshot(self._streams))
 
-    @_locked
     def load_state(self, path: str | os.PathLike[str]) -> None:
         """Go on where `save_state` left off: the streams, their seed and their draws. This sampler's config stays.
 
@@ -477,9 +491,10 @@ class Sampler:
         Raises:
             ModelFileError: the state is damaged or belongs to another model.
         """
-        loaded = load_state(path, self._snapshot(self._new_streams()))
-        self._chunk = None
-        self.seed, self._streams, self._logits, self._state = loaded.seed, loaded.streams, loaded.logits, loaded.layers
+        with self._lock:
+            loaded = load_state(path, self._snapshot(self._new_streams()))
+            self.seed, self._streams = loaded.seed, loaded.streams
+            self._advance(list(range(self.num)), loaded.logits, loaded.layers)
 
     def _snapshot(self, streams: list[Stream]) -> SamplerState:
         """The state of this sampler with some streams."""
@@ -487,31 +502,20 @@ class Sampler:
 
 
 @dataclass(eq=False)
-class _Chunk:
-    """Ids that rows have written ahead of the committed text.
+class _Ahead:
+    """Ids that rows have written ahead of the text that has been handed over.
 
     Args:
         rows: R samples.
-        logits: (R, V), before the chunk.
-        state: one (R, S) a layer, before the chunk.
-        ids: (R, T).
-        log_probs: (R, T), in nats.
-        counts: (R,), how many ids each row wrote.
-        complete: whether no row wrote more ids than are here.
-        committed: how many columns count as written.
+        written: what each of them wrote.
+        length: how many ids count: as many as the row with the fewest has written.
+        committed: how many have been handed over.
     """
 
     rows: list[int]
-    logits: NDArray[Any]
-    state: State
-    ids: NDArray[np.int64]
-    log_probs: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    complete: bool
+    written: Chunk
+    length: int
     committed: int = 0
-
-    def __len__(self) -> int:
-        return int(self.ids.shape[1])
 
 
 def _replace_rows(old: NDArray[Any], rows: list[int], new: NDArray[Any]) -> NDArray[Any]:

@@ -78,8 +78,9 @@ def save_state(path: str | os.PathLike[str], state: SamplerState) -> None:
         state: what to save.
 
     Raises:
-        ChargenError: the disk refuses, or the streams remember more than a file may hold.
+        ChargenError: `path` holds something else, the disk refuses, or the streams remember more than a file may hold.
     """
+    check_state_path(path, state)
     arrays = {f"state.{layer}": array for layer, array in enumerate(state.layers)}
     arrays |= {"logits": state.logits.astype(np.float64)}
     description = {

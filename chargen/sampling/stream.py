@@ -32,6 +32,8 @@ class Stream:
         self.partial = b""
         self.log_prob = 0.0
         self.tail = ""
+        self.ids = np.zeros(0, np.int64)
+        """What was read and written, in the order of reading; filled only for logits processors."""
 
     def add_id(self, drawn: int, vocabulary: Vocabulary) -> str:
         """Note an id that the stream wrote.

@@ -73,6 +73,12 @@ class ModelFile:
         ]
         return f"ModelFile({', '.join(parts)})"
 
+    @property
+    def first_logits(self) -> NDArray[np.float64]:
+        """The logits (V,) of an id of which nothing is known."""
+        logits: NDArray[np.float64] = np.log(np.maximum(self.counts, 1e-9))
+        return logits
+
     def describe(self) -> dict[str, Any]:
         """The file's description, without the checksum."""
         quantization = quantization_of(self.arrays)
