@@ -119,6 +119,17 @@ def test_an_iteration_may_change_threads_and_be_interrupted_by_calls_of_others()
     assert text == Sampler(small_model(), seed=5).generate(26)
 
 
+def test_calls_of_one_thread_and_the_iteration_of_another_share_a_text_out() -> None:
+    shared, expected = Sampler(small_model(), seed=5), Sampler(small_model(), seed=5).generate(1000)
+    streamed, pieces = at_once(
+        lambda: "".join(shared.stream(500)), lambda: [shared.generate(50) for _ in range(10)]
+    )  # fmt: skip
+    assert isinstance(streamed, str)
+    assert isinstance(pieces, list)
+    assert all(piece in expected for piece in pieces)
+    assert sorted(streamed + "".join(pieces)) == sorted(expected)
+
+
 def test_one_iteration_in_two_threads_refuses_or_shares_the_text_out() -> None:
     sampler = Sampler(small_model(), seed=5)
     characters = sampler.stream(3000)
