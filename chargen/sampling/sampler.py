@@ -148,7 +148,7 @@ class Sampler:
     def reset(self) -> None:
         """Forget everything fed and written: only the begin text has been read, and the first draw comes next."""
         with self._lock:
-            self._ahead: _Ahead | None = None
+            self._pending: _Pending | None = None
             self._logits = np.repeat(self._first_logits[None], self.num, axis=0)
             self._state = self.stepper.start(self.num)
             self._streams = self._new_streams()
@@ -171,7 +171,7 @@ class Sampler:
         """
         seed = check_int("seed", seed, 0, MAX_SEED)
         with self._lock:
-            self._settle()
+            self._rewind()
             self.seed = seed
 
     def feed(self, text: str, unknown: str = "error") -> None:
@@ -201,7 +201,7 @@ class Sampler:
         with self._lock:
             if len(ids) and any(stream.partial for stream in self._streams):
                 raise ChargenError("a sample is inside a character: let it write on before feeding more")
-            self._settle()
+            self._rewind()
             self._read(ids)
             text = self._flip_if_backward(self.vocabulary.decode(self._flip_if_backward(ids)))
             for stream in self._streams if len(ids) else ():
@@ -223,25 +223,25 @@ class Sampler:
             stream.ids = np.append(stream.ids, ids)
 
     def _advance(self, rows: list[int], logits: NDArray[np.float32], state: State) -> None:
-        """Let rows stand behind ids that they have read or written; nothing is left written ahead."""
+        """Let rows stand behind ids that they have read or written; nothing is left pending."""
         if len(rows) < self.num:
             logits = _replace_rows(self._logits, rows, logits)
             state = tuple(_replace_rows(old, rows, new) for old, new in zip(self._state, state, strict=True))
-        self._logits, self._state, self._ahead = logits, state, None
+        self._logits, self._state, self._pending = logits, state, None
 
-    def _settle(self) -> None:
+    def _rewind(self) -> None:
         """Advance to the end of the text that has been handed over; what was written ahead of it is forgotten."""
-        if (ahead := self._ahead) is None:
+        if (pending := self._pending) is None:
             return
-        written = ahead.written
-        if ahead.committed == written.counts.max():
-            self._advance(ahead.rows, written.logits, written.state)
+        written = pending.written
+        if pending.committed == written.counts.max():
+            self._advance(pending.rows, written.logits, written.state)
         else:
-            counts = np.minimum(written.counts, ahead.committed)
-            self._advance(ahead.rows, *self.stepper.read(written.ids, counts, *self._place(ahead.rows)))
+            counts = np.minimum(written.counts, pending.committed)
+            self._advance(pending.rows, *self.stepper.read(written.ids, counts, *self._position_of(pending.rows)))
 
-    def _place(self, rows: list[int]) -> tuple[NDArray[np.float32], State]:
-        """Logits and state of rows, before what they have written ahead."""
+    def _position_of(self, rows: list[int]) -> tuple[NDArray[np.float32], State]:
+        """Logits and state of rows, before what is pending."""
         return self._logits[rows], tuple(layer[rows] for layer in self._state)
 
     def _flip_if_backward(self, values: Any) -> Any:
@@ -297,15 +297,15 @@ class Sampler:
             if length is not None:
                 size = min(size, *(length + rounding.max_excess - written[row] for row in active))
             start = time.perf_counter()
-            ahead = self._write_ahead(active, size)
-            seconds = (time.perf_counter() - start + 1e-9) / ahead.length
-            size = max(1, min(2 * ahead.length, MAX_CHUNK, int(CHUNK_SECONDS / seconds)))
+            pending = self._write_ahead(active, size)
+            seconds = (time.perf_counter() - start + 1e-9) / pending.length
+            size = max(1, min(2 * pending.length, MAX_CHUNK, int(CHUNK_SECONDS / seconds)))
             ended: set[int] = set()
-            for column in range(ahead.length):
-                if self._ahead is not ahead:  # another call has used this sampler meanwhile
+            for column in range(pending.length):
+                if self._pending is not pending:  # another call has used this sampler meanwhile
                     size = 1  # and will again: a longer chunk would be thrown away
                     break
-                characters = self._commit(ahead, column)
+                characters = self._commit(pending, column)
                 for character in characters:
                     row = character.stream
                     written[row] += 1
@@ -319,11 +319,11 @@ class Sampler:
                     break
             active = [row for row in active if row not in ended]
 
-    def _write_ahead(self, rows: list[int], size: int) -> "_Ahead":
+    def _write_ahead(self, rows: list[int], size: int) -> "_Pending":
         """Let rows write up to `size` ids each, which count only once they are committed."""
-        self._settle()
+        self._rewind()
         streams = [self._streams[row] for row in rows]
-        logits, state = self._place(rows)
+        logits, state = self._position_of(rows)
         rules, mask_index = self._rule_table.rules_for(streams)
         uniforms = next_draws(self.seed, streams, self._rule_table.max_ids or size)
         if self.logits_processors:
@@ -335,8 +335,8 @@ class Sampler:
         length, first = min((count, index) for index, count in enumerate(written.counts.tolist()))
         if length == 0:
             raise ChargenError(self._explain_stuck(rows[first], int(written.ids[first, 0])))
-        self._ahead = _Ahead(rows, written, length)
-        return self._ahead
+        self._pending = _Pending(rows, written, length)
+        return self._pending
 
     def _explain_stuck(self, row: int, code: int) -> str:
         """Why a row cannot write, as a message."""
@@ -348,14 +348,14 @@ class Sampler:
             "ban less, or raise no_repeat"
         )
 
-    def _commit(self, ahead: "_Ahead", column: int) -> list[Character]:
+    def _commit(self, pending: "_Pending", column: int) -> list[Character]:
         """Count a column of ids that were written ahead as written; return the characters that they complete."""
-        ahead.committed = column + 1
+        pending.committed = column + 1
         characters = []
-        for index, row in enumerate(ahead.rows):
-            stream, drawn = self._streams[row], int(ahead.written.ids[index, column])
+        for index, row in enumerate(pending.rows):
+            stream, drawn = self._streams[row], int(pending.written.ids[index, column])
             stream.draws += 1
-            stream.log_prob += float(ahead.written.log_probs[index, column])
+            stream.log_prob += float(pending.written.log_probs[index, column])
             if self.logits_processors:
                 stream.ids = np.append(stream.ids, drawn)
             if character := stream.add_id(drawn, self.vocabulary):
@@ -423,13 +423,13 @@ class Sampler:
         size, written = 8, 0
         while written < length:
             start = time.perf_counter()
-            ahead = self._write_ahead(list(range(self.num)), min(size, length - written))
-            new = ahead.committed = ahead.length
+            pending = self._write_ahead(list(range(self.num)), min(size, length - written))
+            new = pending.committed = pending.length
             # Compiled code cannot be interrupted.
             size = max(1, min(MAX_CHUNK, int(10 * CHUNK_SECONDS * new / (time.perf_counter() - start + 1e-9))))
-            ids[:, written : written + new] = ahead.written.ids[:, :new]
-            log_probs[:, written : written + new] = ahead.written.log_probs[:, :new]
-            last = ahead.written.ids[:, max(0, new - MIN_TAIL) : new]
+            ids[:, written : written + new] = pending.written.ids[:, :new]
+            log_probs[:, written : written + new] = pending.written.log_probs[:, :new]
+            last = pending.written.ids[:, max(0, new - MIN_TAIL) : new]
             tails = self.vocabulary.decode(last.ravel())
             for row, stream in enumerate(self._streams):
                 stream.draws += new
@@ -455,7 +455,7 @@ class Sampler:
             The last layer's output (num, H), and the logits (num, V) of what comes next.
         """
         with self._lock:
-            self._settle()
+            self._rewind()
             return self._state[-1][:, : self.hidden_size], self._logits
 
     def check_state_path(self, path: str | os.PathLike[str]) -> None:
@@ -479,7 +479,7 @@ class Sampler:
             ChargenError: the disk refuses, or `path` holds something else.
         """
         with self._lock:
-            self._settle()
+            self._rewind()
             save_state(path, self._snapshot(self._streams))
 
     def load_state(self, path: str | os.PathLike[str]) -> None:
@@ -502,7 +502,7 @@ class Sampler:
 
 
 @dataclass(eq=False)
-class _Ahead:
+class _Pending:
     """Ids that rows have written ahead of the text that has been handed over.
 
     Args:
