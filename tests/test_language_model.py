@@ -1,13 +1,17 @@
 """The model: causal, whole or in pieces, rows apart, first weights and dropout masks fixed by their addresses."""
 
 import copy
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yardstick import HANG
 
 from chargen.errors import ArgumentError, ChargenError
 from chargen.model import layers
@@ -264,6 +268,27 @@ def test_layers_in_narrow_numbers_are_near_the_reference(cell, monkeypatch):
     for expected, actual in zip(*results, strict=True):
         assert actual.dtype == torch.float32
         assert (expected - actual).norm() < 0.02 * expected.norm()
+
+
+def test_a_processor_without_avx512_multiplies_bf16_too():
+    code = """
+import torch
+from chargen import CharModel, ModelConfig
+model = CharModel(ModelConfig(cell="lstm", hidden_size=8), 5)
+results = []
+for precise in (True, False):
+    with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+        logits, _ = model(torch.arange(5).repeat(3, 2))
+    model.zero_grad()
+    logits.float().square().sum().backward()
+    results.append([logits, *(weight.grad.clone() for weight in model.parameters())])
+assert torch.backends.mkldnn.enabled
+for expected, actual in zip(*results, strict=True):
+    assert (expected - actual.float()).norm() <= 0.03 * expected.norm()
+"""
+    older = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    command = [sys.executable, "-W", "error", "-c", code]
+    subprocess.run(command, env={**os.environ, **older}, check=True, timeout=HANG)
 
 
 # What does not fit is refused in the same line for every number of rows; what fits works for every number of rows.

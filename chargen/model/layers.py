@@ -1,5 +1,6 @@
 """One recurrent layer as a function `(input, state) -> (output, state)`; its state is one tensor for LSTM and GRU."""
 
+import contextlib
 from functools import cache
 from typing import Any
 
@@ -22,7 +23,7 @@ from chargen.model.arguments import (
     state_dtype,
 )
 from chargen.model.config import ModelConfig
-from chargen.model.device import one_thread
+from chargen.model.device import one_thread, torch_lstm_in_bf16
 from chargen.settings import check_int
 
 MIN_COMPILED_ROWS = 8
@@ -106,7 +107,8 @@ def run_torch(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor
     state = state.to(weight.dtype)
     if inputs.dtype != weight.dtype and product_dtype(inputs) == inputs.dtype:
         inputs = inputs.to(weight.dtype)
-    outputs, hidden = module(inputs, _split_state(module, state))
+    with torch_lstm_in_bf16() if isinstance(module, nn.LSTM) else contextlib.nullcontext():
+        outputs, hidden = module(inputs, _split_state(module, state))
     return outputs, _join_state(module, hidden)
 
 
