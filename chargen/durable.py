@@ -195,16 +195,14 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """
     path = folder / ".lock"
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
-        raise ChargenError(f"{path} is not a lock that chargen made; choose another --out")
+        raise ChargenError(f"{path} is not a lock that chargen made; choose another `out`")
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise ChargenError(
-            f"{folder} is in use by another chargen train; wait for it or choose another --out"
-        ) from error
+        raise ChargenError(f"{folder} is in use by another run; wait for it or choose another `out`") from error
     except OSError as error:
-        raise ChargenError(f"cannot write in {folder}: {error.strerror or error}; choose another --out") from error
+        raise ChargenError(f"cannot write in {folder}: {error.strerror or error}; choose another `out`") from error
     try:
         yield
     finally:

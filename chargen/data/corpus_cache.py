@@ -266,7 +266,7 @@ class _Encoder:
             counts, unit=self.config.unit, raw=raw, min_count=self.config.min_count, known=self.known
         )
         if not vocabulary.characters and vocabulary.folded:
-            raise DataError(f"no character occurs {self.config.min_count} times: choose a smaller --min-count")
+            raise DataError(f"no character occurs {self.config.min_count} times: choose a smaller `min_count`")
         sizes, digest = [0, 0, 0], hashlib.sha256()
 
         def encode_blocks() -> Iterator[bytes]:

@@ -181,7 +181,7 @@ def _describe_foreign_file(start: bytes, kind: str) -> str:
     except UnicodeDecodeError:
         return ""
     is_text = all(character.isprintable() or character.isspace() for character in text[:1000])
-    return ("it is a text" + "; chargen train makes a model of one" * (kind == "model")) if is_text else ""
+    return ("it is a text" + "; training on it makes a model" * (kind == "model")) if is_text else ""
 
 
 def is_kind(path: str | os.PathLike[str], kind: str, max_header: int = MAX_HEADER) -> bool:

@@ -218,7 +218,7 @@ class Checkpointer:
         kept = f"; the last good state is in {self.out}" if saved else ""
         return (
             f"training diverged at step {self.counters.step}: loss or gradient not finite {MAX_BAD_STEPS} times "
-            f"in a row{kept}; try a lower --lr than {self.config.lr:g}"
+            f"in a row{kept}; try a lower `lr` than {self.config.lr:g}"
         )
 
     def resume(self, stored: RunState, state: TrainState) -> Arrays | None:
