@@ -14,6 +14,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -85,17 +86,17 @@ class Source:
         """True where the bytes can be read only once: standard input, a pipe."""
         return self.path is None or not self.path.is_file()
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> AbstractContextManager[IO[bytes]]:
         """Open the source for reading.
 
         Returns:
-            Its bytes, still packed where they are packed. The caller closes it where `path` is not None.
+            A context with its bytes, still packed where they are packed; standard input stays open after it.
 
         Raises:
             DataError: where it cannot be read.
         """
         if self.path is None:
-            return sys.stdin.buffer
+            return contextlib.nullcontext(sys.stdin.buffer)
         try:
             return open(self.path, "rb")
         except OSError as error:
@@ -212,13 +213,9 @@ def read_files(source: Source, raw: bool = False) -> Iterator[File]:
     Raises:
         DataError: where the source is damaged.
     """
-    stream = source.open()
-    try:
-        suffix = source.path.suffix if source.path else ""
+    suffix = source.path.suffix if source.path else ""
+    with source.open() as stream:
         yield from unpack_files(source.name, stream, suffix, BLOCK_SIZE, archives=not raw)
-    finally:
-        if source.path is not None:
-            stream.close()
 
 
 def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> Iterator[tuple[str, Blocks]]:

@@ -41,19 +41,11 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        corpus: Corpus,
-        model_config: ModelConfig | None = None,
-        config: TrainConfig | None = None,
-        out: str | Path | None = None,
-        *,
-        init: ModelFile | None = None,
-        started: float | None = None,
-        overwrite: bool = False,
-        model: CharModel | None = None,
-        optimizer: MakeOptimizer = adamw,
+        self, corpus: Corpus, model_config: ModelConfig | None = None, config: TrainConfig | None = None,
+        out: str | Path | None = None, *, init: ModelFile | None = None, started: float | None = None,
+        overwrite: bool = False, model: CharModel | None = None, optimizer: MakeOptimizer = adamw,
         loss: LossFunction = cross_entropy,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._set_parts(new_run(corpus, model_config, config, out, init, started, overwrite, model, optimizer, loss))
 
     def _set_parts(self, setup: RunParts) -> None:
@@ -139,9 +131,8 @@ class Trainer:
     def _due(self) -> tuple[bool, bool]:
         """Whether this step is to be validated, and whether it is to have a line of metrics; once each."""
         validates = self.validator.due(self.state.step)
-        writes = self.log.line_due(validates, self.validator.every)
-        new = self.counters.logged_step != self.state.step
-        return new and validates, new and writes
+        due = validates, self.log.line_due(validates, self.validator.every)
+        return due if self.counters.logged_step != self.state.step else (False, False)
 
     def _read_reports(self) -> None:
         """Count the steps that are made but not counted; a GPU is waited for."""
