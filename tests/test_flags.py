@@ -79,6 +79,10 @@ def test_what_a_command_was_given_is_no_setting():
     assert shown(message, **given) == "`out` and a `unit` b are there: choose another --overwrite or --unit"
 
 
+def test_a_backtick_in_a_text_hides_no_setting():
+    assert shown("'`' is unknown; give `unit`", "sample", prime="a ` b") == "'`' is unknown; give --unit"
+
+
 def test_a_file_may_be_called_as_a_setting(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("`out`").mkdir()

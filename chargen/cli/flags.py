@@ -1,15 +1,13 @@
 """Errors name settings as Python does; the command line writes them as its flags."""
 
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import click
 
-from chargen.errors import ChargenError, SettingError
+from chargen.errors import ChargenError
 
-_SETTINGS = r"`(?P<settings>\w+(?:=[^`]+)?)`(?=[ :;,.)]|$)"
 _QUOTED = r"(?<!\w)'(?:[^'\\]|\\.)*'|(?<!\w)\"(?:[^\"\\]|\\.)*\""
+_SETTINGS = r"(?<![^ (])`(?P<settings>\w+(?:=[^`]+)?)`(?=[ :;,.)]|$)"
 
 
 def write_flags(error: ChargenError, ctx: click.Context) -> str:
@@ -19,44 +17,29 @@ def write_flags(error: ChargenError, ctx: click.Context) -> str:
     message, and what the command was given, stays as it is.
 
     Args:
-        error: its message names settings in backticks.
+        error: its message names settings in backticks; a single wrong one may begin it.
         ctx: of the command that it ends.
     """
-    message, flags = str(error), set(_flags(ctx.command))
-    name = error.setting if isinstance(error, SettingError) else None
-    if name and message.startswith(f"{name} ") and _flag(name) in flags:
-        message = _flag(name) + message.removeprefix(name)
-    if "`" not in message:
-        return message
     from chargen.cli.train import command as train
 
-    flags |= set(_flags(train))
-    given = sorted((text for text in _texts([*ctx.params.values()]) if "`" in text), key=len, reverse=True)
+    message, setting = str(error), getattr(error, "setting", None)
+    flags = {name for parameter in (*ctx.command.params, *train.params) for name in parameter.opts}
+    if setting and message.startswith(f"{setting} ") and _flag(setting) in flags:
+        message = _flag(setting) + message.removeprefix(setting)
+    values = [value if isinstance(value, tuple) else (value,) for value in ctx.params.values()]
+    given = {str(item) for items in values for item in items if re.search(_SETTINGS, str(item))}
 
     def as_flags(match: re.Match[str]) -> str:
         items = [item.partition("=") for item in (match["settings"] or "").split(", ")]
         if not all(_flag(name) in flags for name, _, _ in items):
             return match[0]
-        values = (value.strip('"') if value != "True" else "" for _, _, value in items)
-        return " ".join(f"{_flag(name)} {value}".rstrip() for (name, _, _), value in zip(items, values, strict=True))
+        words = (f"{_flag(name)} {value}".removesuffix(" True").rstrip() for name, _, value in items)
+        return " ".join(words).replace('"', "")
 
-    return re.sub("|".join([*map(re.escape, given), _QUOTED, rf"(?<![^ (]){_SETTINGS}"]), as_flags, message)
+    return re.sub(
+        "|".join([*map(re.escape, sorted(given, key=len, reverse=True)), _QUOTED, _SETTINGS]), as_flags, message
+    )
 
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def _flags(command: click.Command) -> Iterator[str]:
-    """The flags of a command, as a person types them."""
-    for parameter in command.params:
-        yield from parameter.opts if isinstance(parameter, click.Option) else ()
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in the values of a command's parameters."""
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
-    else:
-        yield str(value)
