@@ -42,7 +42,8 @@ def test_no_string_below_the_command_line_names_a_flag_or_a_command(path):
 
 
 def shown(message: str, command: str = "train", setting: str | None = None, **given: object) -> str:
-    context = click.Context(cli.get_command(click.Context(cli), command))
+    root = click.Context(cli)
+    context = click.Context(cli.get_command(root, command), parent=root)
     context.params = given
     return write_flags(SettingError(message, setting), context)
 

@@ -20,10 +20,10 @@ def write_flags(error: ChargenError, ctx: click.Context) -> str:
         error: its message names settings in backticks; a single wrong one may begin it.
         ctx: of the command that it ends.
     """
-    from chargen.cli.train import command as train
-
+    root = ctx.find_root()
+    train = root.command.get_command(root, "train") if isinstance(root.command, click.Group) else None
     message, setting = str(error), getattr(error, "setting", None)
-    flags = {name for parameter in (*ctx.command.params, *train.params) for name in parameter.opts}
+    flags = {flag for command in (ctx.command, train) if command for option in command.params for flag in option.opts}
     if setting and message.startswith(f"{setting} ") and _flag(setting) in flags:
         message = _flag(setting) + message.removeprefix(setting)
     values = [value if isinstance(value, tuple) else (value,) for value in ctx.params.values()]
