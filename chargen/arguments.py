@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from chargen.errors import ArgumentError
 
+Arrays = dict[str, NDArray[Any]]
+"""By name, such as a model's weights."""
 _ACCEPTED: dict[Any, tuple[str, str]] = {
     np.int64: ("iu", "whole numbers"), np.float32: ("fiu", "numbers"), np.float64: ("fiu", "numbers"),
     np.bool_: ("b", "true or false"),

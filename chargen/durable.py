@@ -126,11 +126,8 @@ class FolderGuard:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
-        if hasattr(os, "O_DIRECTORY"):
-            with contextlib.suppress(
-                OSError
-            ):  # a folder may be writable, but not readable: then only its absence is noticed
-                self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        with contextlib.suppress(OSError):  # on Windows, or where it is not readable, only its absence is noticed
+            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
 
     def check(self) -> None:
         """Check that the path still leads to the folder.
@@ -159,10 +156,8 @@ def sync_folder(folder: Path) -> None:
     Raises:
         OSError: where the disk refuses.
     """
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    with contextlib.suppress(PermissionError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    with contextlib.suppress(PermissionError):  # Windows opens no folder either
+        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         try:
             os.fsync(descriptor)
         except OSError as error:
@@ -195,16 +190,14 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """
     path = folder / ".lock"
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
-        raise ChargenError(f"{path} is not a lock that chargen made; choose another --out")
+        raise ChargenError(f"{path} is not a lock that chargen made; choose another `out`")
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise ChargenError(
-            f"{folder} is in use by another chargen train; wait for it or choose another --out"
-        ) from error
+        raise ChargenError(f"{folder} is in use by another run; wait for it or choose another `out`") from error
     except OSError as error:
-        raise ChargenError(f"cannot write in {folder}: {error.strerror or error}; choose another --out") from error
+        raise ChargenError(f"cannot write in {folder}: {error.strerror or error}; choose another `out`") from error
     try:
         yield
     finally:

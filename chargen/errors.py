@@ -1,6 +1,7 @@
 """Every error that chargen raises on purpose, each with the exit code of the command that it ends.
 
-A message is one line: what was wrong, with the values, and what to do.
+A message is one line: what was wrong, with the values, and what to do. It names settings as Python does, in backticks:
+`min_count` or `unit="byte"`; the command line writes them as its flags.
 """
 
 from collections.abc import Callable
@@ -94,6 +95,15 @@ def repr_short(value: object) -> str:
         value: anything.
     """
     return truncate(value, 200, repr)
+
+
+def quote_backticks(name: object) -> str:
+    """Format a name that was found, such as a file's, for a message; what could be taken for a setting's is quoted.
+
+    Args:
+        name: anything whose `str` is a name.
+    """
+    return repr(str(name)) if "`" in str(name) else str(name)
 
 
 def amount(number: float, noun: str, plural: str = "") -> str:

@@ -40,18 +40,8 @@ def setting(
         choices: the allowed texts.
         resumable: whether a resumed run may change it.
     """
-    return dataclasses.field(
-        default=default,
-        metadata={
-            "help": help,
-            "low": low,
-            "high": high,
-            "above": above,
-            "below": below,
-            "choices": tuple(choices),
-            "resumable": resumable,
-        },
-    )
+    metadata = {"help": help, "low": low, "high": high, "above": above, "below": below, "choices": tuple(choices)}
+    return dataclasses.field(default=default, metadata=metadata | {"resumable": resumable})
 
 
 def setting_types(cls: type) -> dict[str, tuple[type, bool, bool]]:

@@ -27,7 +27,7 @@ from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, read_m
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea.\n" * 20
 QUICK = ["--steps", "3", "--hidden-size", "12", "--embedding-size", "6", "--batch-size", "4", "--seq-length", "8",
          "--precision", "fp32", "--device", "cpu", "--preview", "0"]  # fmt: skip
-ADVICE = "chargen train SOURCE --bidirectional"
+ADVICE = "train one with --bidirectional"
 HOSTILE = "ab\x1b[2Jc\u202ed\x07\x9be"
 
 

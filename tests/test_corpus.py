@@ -292,13 +292,6 @@ def test_what_occurs_is_counted_in_all_parts(unit: str):
     assert Corpus.from_text("ab", known=known).occurring == 2
 
 
-def test_a_run_of_a_version_that_joined_files_otherwise_is_told(poem: Path):
-    described = Corpus.from_files(poem).describe()
-    del described["config"]["between"]
-    with pytest.raises(DataError, match="begun by an earlier version"):
-        Corpus.from_description({**described, "key": "0" * 64})
-
-
 def test_a_corpus_shows_itself_in_one_line() -> None:
     text = "abc\n" * 2000
     shown = repr(Corpus.from_text(text, valid_fraction=0.2, test_fraction=0.1))

@@ -261,7 +261,7 @@ def test_a_folder_is_held_by_one_process_and_the_lock_dies_with_it(tmp_path, mon
     holder = start(HOLDER, tmp_path)
     try:
         with (
-            pytest.raises(ChargenError, match=r"is in use by another chargen train; .* another --out"),
+            pytest.raises(ChargenError, match=r"is in use by another run; .* another `out`"),
             lock_folder(tmp_path),
         ):
             pass
@@ -285,7 +285,7 @@ def test_the_lock_is_given_back_after_an_error(tmp_path):
 
 def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    words = r"^cannot write in .*/file: (File exists|Not a directory); choose another --out$"
+    words = r"^cannot write in .*/file: (File exists|Not a directory); choose another `out`$"
     with pytest.raises(ChargenError, match=words), lock_folder(tmp_path / "file"):
         pass
 

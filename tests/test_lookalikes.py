@@ -36,12 +36,12 @@ def test_the_likely_twin_is_offered_before_skipping(text: str, known: str, inste
     with pytest.raises(DataError, match="unknown to the model: ") as error:
         Vocabulary("".join(sorted(known))).encode(text)
     message = str(error.value)
-    assert f"; write {instead}; --unknown skip" in message
+    assert f'; write {instead}; `unknown="skip"`' in message
     assert "\n" not in message
 
 
 def test_where_nothing_is_alike_nothing_is_offered() -> None:
-    with pytest.raises(DataError, match=r"first at position 1; --unknown skip"):
+    with pytest.raises(DataError, match=r"first at position 1; `unknown=\"skip\"`"):
         Vocabulary("ab").encode("a\u5b57b")
     assert suggest_lookalikes("\u0301a", [0], "a") == suggest_lookalikes("x\u0301", [1], "x") == ""
 

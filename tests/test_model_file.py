@@ -244,13 +244,13 @@ def test_a_run_folder_means_the_model_in_it(tmp_path):
 
 
 def test_a_missing_model_is_named_with_advice(tmp_path):
-    assert complaint(tmp_path / "no") == f"no model file or run folder {tmp_path / 'no'}; chargen train makes one"
-    assert complaint(tmp_path).startswith(f"folder {tmp_path} holds no {FILE_NAME}; train one with chargen train")
+    assert complaint(tmp_path / "no") == f"no model file or run folder {tmp_path / 'no'}; training on a text makes one"
+    assert complaint(tmp_path).startswith(f"folder {tmp_path} holds no {FILE_NAME}; train one there with `out`")
 
 
 def test_a_name_too_long_for_the_disk_is_a_missing_model(tmp_path):
     path = tmp_path / ("n" * 300)
-    assert complaint(path) == f"no model file or run folder {str(path)[:200]}…; chargen train makes one"
+    assert complaint(path) == f"no model file or run folder {str(path)[:200]}…; training on a text makes one"
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
@@ -357,7 +357,7 @@ def test_more_characters_than_a_header_holds_are_told_in_one_line_and_the_file_s
     save_model(tmp_path / "m", small_model())
     before = (tmp_path / "m").read_bytes()
     file = small_model(num_layers=1, hidden_size=2, characters="".join(map(chr, range(0x20000, 0x20000 + 60_000))))
-    line = r"cannot write .*m: its description takes [0-9,]+ bytes, more than 1,000,000; fold .* 60,000 .*--min-count"
+    line = r"cannot write .*m: its description takes [0-9,]+ bytes, more than 1,000,000; fold .* 60,000 .*`min_count`"
     with pytest.raises(SettingError, match=line):
         save_model(tmp_path / "m", file)
     assert (tmp_path / "m").read_bytes() == before
@@ -395,8 +395,8 @@ def zipped(*names):
 
 
 OTHERS = {
-    "text": (("Call me Ishmael.\n" * 9).encode(), "it is a text; chargen train makes a model of one"),
-    "russian": (("Все счастливые семьи\n" * 9).encode(), "it is a text; chargen train makes a model of one"),
+    "text": (("Call me Ishmael.\n" * 9).encode(), "it is a text; training on it makes a model"),
+    "russian": (("Все счастливые семьи\n" * 9).encode(), "it is a text; training on it makes a model"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2\nsize 270\n", "a Git LFS pointer.*lfs pull"),
     "html": (b"\n<!DOCTYPE html>\n<html><head><title>Not found</title>", "it is an HTML page"),
     "pt": (zipped("archive/data.pkl", "archive/data/0"), r"it is a PyTorch file \(\.pt\)$"),

@@ -509,7 +509,7 @@ def test_a_one_way_model_judges_forward_only(by: str) -> None:
     with pytest.raises(SettingError) as caught:
         score(file, "abc", by=by)
     assert by in str(caught.value)
-    assert "chargen train SOURCE --bidirectional" in str(caught.value)
+    assert "train one with `bidirectional=True`" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert all(
         entry.forward is not None and entry.backward is entry.cloze is None

@@ -161,14 +161,14 @@ def test_a_bad_byte_is_named_by_file_line_and_offset(size: int, bad: bytes):
         assert str(caught.value).startswith(f"file1: line {line}, offset {offset}: bytes {bad[:1].hex()}")
         assert "are not utf-8" in str(caught.value)
         assert str(caught.value).endswith(
-            "give --encoding NAME (cp1252, latin-1, gb18030 …) or --errors replace; "
-            "--unit byte --encoding raw learns any bytes"
+            'give `encoding=NAME` (cp1252, latin-1, gb18030 …) or `errors="replace"`; '
+            '`unit="byte", encoding="raw"` learns any bytes'
         )
 
 
 @pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
 def test_utf_16_read_as_utf_8_is_told_its_encoding(mark: bytes):
-    with pytest.raises(DataError, match=r"offset 0: bytes f.* give --encoding utf-16 or"):
+    with pytest.raises(DataError, match=r"offset 0: bytes f.* give `encoding=\"utf-16\"` or"):
         read(mark + b"a\0")
 
 
@@ -197,7 +197,7 @@ def test_a_missing_byte_order_mark_is_an_error_of_the_data(encoding: str, errors
 def test_the_advice_is_not_what_was_done():
     with pytest.raises(DataError) as caught:
         read(codecs.BOM_UTF16_LE + b"a\0\x00\xdc", encoding="utf-16")
-    assert "--encoding utf-16" not in str(caught.value)
+    assert 'encoding="utf-16"' not in str(caught.value)
 
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
@@ -401,7 +401,7 @@ def test_utf_16_and_32_without_their_mark_are_told(tmp_path: Path, encoding: str
     for read_as in ("utf-8", "latin-1", "cp1251"):
         for name in (tmp_path, tmp_path / "x.txt"):
             with pytest.raises(
-                DataError, match=rf"x\.txt is text in {encoding}, not in {read_as}: give --encoding {encoding}$"
+                DataError, match=rf"x\.txt is text in {encoding}, not in {read_as}: give `encoding=\"{encoding}\"`$"
             ):
                 text_of(name, encoding=read_as)
     assert text_of(tmp_path / "x.txt", encoding=encoding) == text

@@ -442,7 +442,7 @@ def test_a_folder_without_a_state_is_told_how_to_start(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError) as caught:
         read_run_state(tmp_path)
     assert str(caught.value) == (
-        f"no {FILE_NAME} in {tmp_path}: there is nothing to resume; start with chargen train SOURCE --out DIR"
+        f"no {FILE_NAME} in {tmp_path}: there is nothing to resume; start a new run there with `out`"
     )
 
 

@@ -132,7 +132,7 @@ def test_a_folder_that_another_process_holds_is_not_touched(
     finally:
         kill(holder)
     assert code == 1
-    assert "run is in use by another chargen train; wait for it or choose another --out" in last
+    assert "run is in use by another run; wait for it or choose another --out" in last
     assert contents(here) == before
     assert run(capsys, "train", "--resume", "run", "--steps", "9")[0] == 0, "the lock has died with its process"
 
@@ -455,6 +455,14 @@ def test_a_run_without_a_model_as_yet_is_called_so(
     )
     assert run(capsys, "train", "--resume", "run", "--steps", "8", "--preview", "0")[0] == 0
     assert run(capsys, command, "run")[0] == 0
+
+
+def test_a_run_of_an_earlier_version_without_a_model_is_replaced(here: Path, old: dict[str, Any]) -> None:
+    state = read_run_state(here / "run")
+    described = {"kind": "run", "format": 2, "progress": state.progress, "settings": state.settings}
+    tensor_file.save(here / "run" / "state.safetensors", state.arrays, described)
+    (here / "run" / FILE_NAME).unlink()
+    check_free(here / "run", overwrite=True)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "metrics.jsonl"])

@@ -96,7 +96,7 @@ def test_a_marker_of_signs_that_steer_searches_is_only_text(marker: str) -> None
 
 @pytest.mark.parametrize("text", ["", "abc", "__", "_ _ _"])
 def test_a_text_without_a_gap_is_bad_data(text: str) -> None:
-    with pytest.raises(DataError, match=r"^no gap in the text: mark it with ___, or give another --marker$"):
+    with pytest.raises(DataError, match=r"^no gap in the text: mark it with ___, or give another `marker`$"):
         Template.parse(text, lengths=(1, 2))
 
 

@@ -205,7 +205,7 @@ def test_three_broken_steps_in_a_row_stop(where: str, tmp_path: Path, monkeypatc
     trainer.save()
     saved = (tmp_path / "model.safetensors").read_bytes()
     break_once(trainer, where, monkeypatch, times=99)
-    with pytest.raises(Diverged, match=r"step 4: .* 3 times in a row; the last good state is in .*--lr than 0.01"):
+    with pytest.raises(Diverged, match=r"step 4: .* 3 times in a row; the last good state is in .*`lr` than 0.01"):
         list(run)
     assert (tmp_path / "model.safetensors").read_bytes() == saved
 
@@ -466,3 +466,30 @@ def test_a_step_that_is_counted_later_asks_the_host_nothing(monkeypatch: pytest.
 def test_what_is_no_part_of_a_run_is_named(arguments: tuple[object, ...], words: str) -> None:
     with pytest.raises(SettingError, match=f"^{words}$"):
         Trainer(*arguments)
+
+
+def test_a_run_that_has_ended_does_nothing_more(tmp_path: Path) -> None:
+    trainer = Trainer(corpus(), SMALL, config(), tmp_path)
+    assert [progress.doing for progress in trainer.run()][-1] == "finishing"
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert list(trainer.run()) == []
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert ["final" in line for line in lines(tmp_path)].count(True) == 1
+
+
+def test_a_step_that_fails_leaves_no_gradient_to_the_next() -> None:
+    """A step that is made again learns what it would have learned at first."""
+    whole, broken = (Trainer(corpus(), SMALL, config(steps=3)) for _ in range(2))
+    move = broken.state.optimizer.step
+
+    def fail() -> None:
+        broken.state.optimizer.step = move
+        raise RuntimeError("out of memory")
+
+    broken.state.optimizer.step = fail
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(broken.run())
+    for trainer in (whole, broken):
+        list(trainer.run())
+    for left, right in zip(whole.model.parameters(), broken.model.parameters(), strict=True):
+        assert torch.equal(left, right)

@@ -108,11 +108,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(2)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
-    except SettingError as error:
-        message = str(error)
-        if error.setting and message.startswith(error.setting + " "):
-            message = f"--{error.setting.replace('_', '-')}{message[len(error.setting) :]}"
-        _fail(message, error.exit_code)
     except ChargenError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from chargen.cli.flags import write_flags
 from chargen.cli.help import Context
 from chargen.cli.terminal import set_quiet
-from chargen.errors import SettingError, repr_short
+from chargen.errors import ChargenError, SettingError, repr_short
 from chargen.settings import TYPE_NAMES, describe_range, setting_types
 from chargen.suggestions import did_you_mean, similar_path
 
@@ -137,12 +138,12 @@ class GroupedCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line."""
-        with _name_config_file(ctx):
+        with _errors_in_words_of(ctx):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with _name_config_file(ctx):
+        with _errors_in_words_of(ctx):
             return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -158,13 +159,16 @@ class GroupedCommand(click.Command):
 
 
 @contextlib.contextmanager
-def _name_config_file(ctx: click.Context) -> Iterator[None]:
-    """Name the settings file in an error about a setting that comes from it."""
+def _errors_in_words_of(ctx: click.Context) -> Iterator[None]:
+    """Let an error name settings by their flags, and the settings file where a wrong setting comes from it."""
     try:
         yield
-    except SettingError as error:
-        if error.setting and ctx.get_parameter_source(error.setting) is ParameterSource.DEFAULT_MAP:
-            raise SettingError(f"{ctx.meta['config']}: {str(error).removeprefix('--')}", error.setting) from error
+    except ChargenError as error:
+        message = write_flags(error, ctx)
+        name = error.setting if isinstance(error, SettingError) else None
+        if name and ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
+            message = f"{ctx.meta['config']}: {message.removeprefix('--')}"
+        error.args = (message,)
         raise
 
 

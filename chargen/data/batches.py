@@ -74,7 +74,7 @@ class ConsecutiveBatches:
         batch_size, seq_length = check_int("batch_size", batch_size, 1), check_int("seq_length", seq_length, 1)
         if len(ids) < 2:
             raise DataError(
-                f"training needs at least 2 characters, found {len(ids)}; give more text, or a smaller --valid-fraction"
+                f"training needs at least 2 characters, found {len(ids)}; give more text, or a smaller `valid_fraction`"
             )
         self.ids = ids
         self.seq_length = seq_length
@@ -126,7 +126,7 @@ class RandomBatches:
         batch_size, seq_length = check_int("batch_size", batch_size, 1), check_int("seq_length", seq_length, 1)
         if len(ids) < seq_length + 1:
             advice = (
-                f"choose --seq-length {len(ids) - 1} or less, or --batching consecutive"
+                f'choose `seq_length={len(ids) - 1}` or less, or `batching="consecutive"`'
                 if len(ids) > 1
                 else "give more text"
             )

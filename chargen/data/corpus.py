@@ -220,10 +220,6 @@ class Corpus:
             return cls._from_encoded(encoded, key, config, sources, known=known)
         corpus = cls.from_files(train, valid=valid, test=test, config=config, progress=progress, known=known)
         if corpus.key != key:
-            if "between" not in described["config"]:
-                raise DataError(
-                    "this run was begun by an earlier version, which joined files otherwise; start a new run"
-                )
             listed = ", ".join(names[:3]) + " …" * (len(names) > 3)
             if moved:
                 raise DataError(f"the text in {listed} is not the one that this run learned; name that, unchanged")

@@ -124,11 +124,7 @@ def encode_sources(
         DataError: where a source cannot be read.
         ChargenError: where the cache cannot be written.
     """
-    encoder = _Encoder(sources, config, folder or cache_folder(), progress, known)
-    encoded, key = encoder.make_entry()
-    if encoded is None:
-        raise ChargenError(f"{encoder.cache / key} vanished from the cache while it was read; run the command again")
-    return encoded, key
+    return _Encoder(sources, config, folder or cache_folder(), progress, known).make_entry()
 
 
 def _install(work_folder: Path, entry: Path) -> None:
@@ -145,28 +141,22 @@ def _install(work_folder: Path, entry: Path) -> None:
     sync_folder(entry.parent)
 
 
+@dataclass(eq=False)
 class _Encoder:
     """Makes the cache entry of sources: hashes the bytes and, where they are new, counts characters and writes ids."""
 
-    def __init__(
-        self,
-        sources: dict[str, list[Source]],
-        config: EncodingConfig,
-        cache: Path,
-        progress: ProgressCallback,
-        known: Vocabulary | None,
-    ) -> None:
-        self.sources = sources
-        self.config = config
-        self.cache = cache
-        self.progress = progress
-        self.known = known
+    sources: dict[str, list[Source]]
+    config: EncodingConfig
+    cache: Path
+    progress: ProgressCallback
+    known: Vocabulary | None
+
+    def __post_init__(self) -> None:
         self.spooled: dict[int, Path] = {}
         self.files = dict.fromkeys(ROLES, 0)
-        self.passed_over: list[str] = []
         self.size: int | None = None
 
-    def make_entry(self) -> tuple[EncodedText | None, str]:
+    def make_entry(self) -> tuple[EncodedText, str]:
         """The encoded text and its key, after making its entry where there is none or a damaged one."""
         work_folder = self.cache / f"{secrets.token_hex(8)}.tmp"
         try:
@@ -189,8 +179,9 @@ class _Encoder:
             if isinstance(error, OSError):
                 reason = f"cannot write the cache {self.cache}: {describe_os_error(error, self.cache)}"
             raise ChargenError(f"{reason}; set CHARGEN_CACHE to a folder with room") from error
-        if encoded is not None:
-            encoded.report.passed_over = self.passed_over
+        if encoded is None:
+            raise ChargenError(f"{entry} vanished from the cache while it was read; run the command again")
+        encoded.report.passed_over = self.passed_over
         return encoded, entry.name
 
     def _remove_abandoned(self) -> None:
@@ -204,13 +195,9 @@ class _Encoder:
         """Copy sources that can be read only once."""
         copying = _Pass("copying", self)
         for source in (source for role in ROLES for source in self.sources[role] if source.is_stream):
-            stream = source.open()
             self.spooled[id(source)] = work_folder / f"spool{len(self.spooled)}"
-            with open(self.spooled[id(source)], "wb") as spool:
-                for block in copying.watch(_read_blocks(source, stream)):
-                    spool.write(block)
-            if source.path is not None:
-                stream.close()
+            with source.open() as stream, open(self.spooled[id(source)], "wb") as spool:
+                spool.writelines(copying.watch(_read_blocks(source, stream)))
 
     def _hash_sources(self, work_folder: Path) -> str:
         """The hash of the bytes of all texts."""
@@ -266,7 +253,7 @@ class _Encoder:
             counts, unit=self.config.unit, raw=raw, min_count=self.config.min_count, known=self.known
         )
         if not vocabulary.characters and vocabulary.folded:
-            raise DataError(f"no character occurs {self.config.min_count} times: choose a smaller --min-count")
+            raise DataError(f"no character occurs {self.config.min_count} times: choose a smaller `min_count`")
         sizes, digest = [0, 0, 0], hashlib.sha256()
 
         def encode_blocks() -> Iterator[bytes]:

@@ -14,6 +14,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import IO
 from chargen.data.file_kind import PEEK_SIZE, describe_non_text, detect_wide_encoding
 from chargen.data.named_corpora import CATALOGUE
 from chargen.data.unpack import File, peek, unpack_files
-from chargen.errors import DataError, SettingError, amount
+from chargen.errors import DataError, SettingError, amount, quote_backticks
 from chargen.settings import check_settings, check_text, setting
 from chargen.suggestions import did_you_mean, similar_path
 
@@ -85,17 +86,17 @@ class Source:
         """True where the bytes can be read only once: standard input, a pipe."""
         return self.path is None or not self.path.is_file()
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> AbstractContextManager[IO[bytes]]:
         """Open the source for reading.
 
         Returns:
-            Its bytes, still packed where they are packed. The caller closes it where `path` is not None.
+            A context with its bytes, still packed where they are packed; standard input stays open after it.
 
         Raises:
             DataError: where it cannot be read.
         """
         if self.path is None:
-            return sys.stdin.buffer
+            return contextlib.nullcontext(sys.stdin.buffer)
         try:
             return open(self.path, "rb")
         except OSError as error:
@@ -161,7 +162,7 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
             files, skipped = _list_files(path)
             if not files:
                 raise DataError(f"folder {name} holds no files ({skipped} hidden, linked or of a run)")
-            sources += [Source(str(file), file, named=False) for file in files]
+            sources += [Source(quote_backticks(file), file, named=False) for file in files]
             hidden += skipped
         elif os.path.exists(name):
             sources.append(Source(name, path))
@@ -175,7 +176,7 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
                 raise DataError(
                     f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora}){advice}"
                 )
-            sources += [Source(match, Path(match)) for match in matches]
+            sources += [Source(quote_backticks(match), Path(match)) for match in matches]
     return sources, hidden
 
 
@@ -185,7 +186,7 @@ def _list_files(folder: Path) -> tuple[list[Path], int]:
     hidden = 0
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
+        raise DataError(f"cannot read {quote_backticks(error.filename)}: {error.strerror}") from error
 
     for root, folders, files in os.walk(folder, onerror=refuse):
         if RUN_FILES[0] in files:
@@ -196,7 +197,7 @@ def _list_files(folder: Path) -> tuple[list[Path], int]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for file in (Path(root, name) for name in files if not name.startswith(".")):
             if not file.exists():
-                raise DataError(f"cannot read {file}: it is a link that leads nowhere")
+                raise DataError(f"cannot read {quote_backticks(file)}: it is a link that leads nowhere")
             if file.is_file():
                 listed.append(file)
     return sorted(listed, key=lambda path: path.as_posix()), hidden
@@ -212,13 +213,9 @@ def read_files(source: Source, raw: bool = False) -> Iterator[File]:
     Raises:
         DataError: where the source is damaged.
     """
-    stream = source.open()
-    try:
-        suffix = source.path.suffix if source.path else ""
+    suffix = source.path.suffix if source.path else ""
+    with source.open() as stream:
         yield from unpack_files(source.name, stream, suffix, BLOCK_SIZE, archives=not raw)
-    finally:
-        if source.path is not None:
-            stream.close()
 
 
 def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> Iterator[tuple[str, Blocks]]:
@@ -248,13 +245,13 @@ def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> 
             start, blocks = peek(file.blocks)
             start = start[:PEEK_SIZE]
             if wide := detect_wide_encoding(start, config.encoding):
-                raise DataError(f"{file.name} is text in {wide}, not in {config.encoding}: give --encoding {wide}")
+                raise DataError(f'{file.name} is text in {wide}, not in {config.encoding}: give `encoding="{wide}"`')
             problem, advice = describe_non_text(start, config.encoding) or ("", "")
         if not problem:
             num_texts += 1
             yield file.name, blocks
         elif source.named and not file.member:
-            advice = advice or "give a text, or learn its bytes with --unit byte --encoding raw"
+            advice = advice or 'give a text, or learn its bytes with `unit="byte", encoding="raw"`'
             raise DataError(f"{file.name} is {problem}; {advice}")
         else:
             skipped.append(f"{file.name} ({problem.split(':')[0]})")
@@ -395,7 +392,7 @@ def _decode(name: str, blocks: Iterable[bytes], config: ReadingConfig, report: R
             if not isinstance(error, UnicodeDecodeError) or "BOM" in error.reason:  # until Python 3.12, and from 3.13
                 raise DataError(
                     f"{name}: no byte order mark, which {config.encoding} needs; "
-                    f"give --encoding {config.encoding}-le or {config.encoding}-be"
+                    f'give `encoding="{config.encoding}-le"` or {config.encoding}-be'
                 ) from error
             with contextlib.suppress(UnicodeError):  # a codec that waits for its byte order mark
                 decoder.setstate((b"", mode))
@@ -413,13 +410,13 @@ def _decode(name: str, blocks: Iterable[bytes], config: ReadingConfig, report: R
 def _bad_bytes(name: str, error: UnicodeDecodeError, encoding: str, start: int, line: int) -> DataError:
     """The error for bytes that do not fit the encoding."""
     wrong = error.object[error.start : error.start + 4]
-    advice = "--encoding NAME (cp1252, latin-1, gb18030 …)"
+    advice = "`encoding=NAME` (cp1252, latin-1, gb18030 …)"
     if start == 0 and codecs.lookup(encoding).name == "utf-8" and error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        advice = "--encoding utf-16"
+        advice = '`encoding="utf-16"`'
     return DataError(
         f"{name}: line {line}, offset {start + error.start}: bytes {wrong.hex(' ')} "
-        f"are not {encoding} ({error.reason}); give {advice} or --errors replace; "
-        "--unit byte --encoding raw learns any bytes"
+        f'are not {encoding} ({error.reason}); give {advice} or `errors="replace"`; '
+        '`unit="byte", encoding="raw"` learns any bytes'
     )
 
 

@@ -22,7 +22,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any, TypeVar, cast
 
 from chargen.data.file_kind import PEEK_SIZE, classify_zip, detect_packing, is_tar, is_zip
-from chargen.errors import DataError, amount
+from chargen.errors import DataError, amount, quote_backticks
 
 ALLOWED_SIZE, ALLOWED_RATIO = 1 << 26, 1000
 """A file may unpack to 64 MiB, or to a thousand times its own size; well packed logs reach some hundred times."""
@@ -110,7 +110,7 @@ def _unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, ar
             return
         limit = _SizeLimit(name, lambda: size)
         for member, (read_content, problem) in sorted(by_name.items()):
-            label = f"{name}: {member}"
+            label = f"{name}: {quote_backticks(member)}"
             yield File(label, _name_errors(label, limit.check(read_content())), True, problem or _hidden(member))
 
 

@@ -216,10 +216,12 @@ class Vocabulary:
         names = ", ".join(f"{chr(code)!r} (U+{code:04X})" for code in codes[:5].tolist())
         more = f" and {len(codes) - 5} more" if len(codes) > 5 else ""
         if unknown == "replace":
-            advice = "the model has no unknown symbol to replace them with: leave them out with --unknown skip"
+            advice = 'the model has no unknown symbol to replace them with: leave them out with `unknown="skip"`'
         else:
             lookalikes = suggest_lookalikes(text, positions[first[:5]].tolist(), set(self.characters))
-            advice = f"{lookalikes}--unknown skip leaves them out; a model trained with --unit byte knows every text"
+            advice = (
+                f'{lookalikes}`unknown="skip"` leaves them out; a model trained with `unit="byte"` knows every text'
+            )
         return f"unknown to the model: {names}{more}, first at position {positions[0]}; {advice}"
 
     def decode(self, ids: NDArray[Any]) -> str:

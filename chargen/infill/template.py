@@ -44,7 +44,7 @@ class Template:
         pieces = re.split(re.escape(marker) + r"(?:\{(\d{1,9})(?:-(\d{1,9}))?\})?", text)
         parts, shortest, longest = pieces[::3], pieces[1::3], pieces[2::3]
         if len(parts) == 1:
-            raise DataError(f"no gap in the text: mark it with {marker}, or give another --marker")
+            raise DataError(f"no gap in the text: mark it with {marker}, or give another `marker`")
         gap_lengths = []
         for number, (low, high) in enumerate(zip(shortest, longest, strict=True), start=1):
             if low is None and lengths is None:

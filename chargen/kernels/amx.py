@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from chargen.kernels.cpu_features import amx
 from chargen.kernels.jit import compiled, native
+from chargen.kernels.simd import declare
 
 SIDE = 32
 """Rows and columns of a block: two tiles by two. Sizes are padded to multiples of it."""
@@ -45,9 +46,7 @@ def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 
 def _call(builder: Any, name: str, types_: list[Any], arguments: list[Any]) -> None:
-    declared = builder.module.globals.get(name)
-    function = declared or ir.Function(builder.module, ir.FunctionType(ir.VoidType(), types_), name)
-    builder.call(function, arguments)
+    builder.call(declare(builder, name, ir.FunctionType(ir.VoidType(), types_)), arguments)
 
 
 def load_tile(builder: Any, tile: int, address: Any, offset: int, stride: Any) -> None:
@@ -97,7 +96,8 @@ def _configure(typing_context: Any, address: Any) -> Any:
     """Set the sizes of this thread's tiles."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _call(builder, "llvm.x86.ldtilecfg", [_POINTER], [builder.inttoptr(arguments[0], _POINTER)])
+        if amx():
+            _call(builder, "llvm.x86.ldtilecfg", [_POINTER], [builder.inttoptr(arguments[0], _POINTER)])
         return context.get_dummy_value()
 
     return types.void(types.uintp), generate
@@ -106,7 +106,8 @@ def _configure(typing_context: Any, address: Any) -> Any:
 @native
 def _release(typing_context: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _call(builder, "llvm.x86.tilerelease", [], [])
+        if amx():
+            _call(builder, "llvm.x86.tilerelease", [], [])
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -172,24 +173,16 @@ def store_tiles(typing_context: Any, out: Any) -> Any:
 
 
 @compiled
-def _configure_tiles(config: NDArray[np.uint8]) -> None:
+def configure_tiles(config: NDArray[np.uint8]) -> None:
+    """Set the sizes of this thread's tiles, before its first product; nothing on processors without them.
+
+    Args:
+        config: `TILE_CONFIG`.
+    """
     _configure(config.ctypes.data)
 
 
 @compiled
-def _release_tiles() -> None:
+def release_tiles() -> None:
+    """Give this thread's tiles back, after its last product."""
     _release()
-
-
-@compiled
-def _no_tiles(config: NDArray[np.uint8]) -> None:
-    return
-
-
-@compiled
-def _no_tiles_to_release() -> None:
-    return
-
-
-configure_tiles, release_tiles = (_configure_tiles, _release_tiles) if amx() else (_no_tiles, _no_tiles_to_release)
-"""Called before the first and after the last product of each thread: `configure_tiles(TILE_CONFIG)`."""

@@ -64,28 +64,6 @@ def _return_last(context: Any, builder: Any, signature: Any, arguments: Any) -> 
 
 
 @native
-def from_bits(typing_context: Any, bits: Any) -> Any:
-    """Widen bf16 bits to float32.
-
-    Args:
-        typing_context: numba's.
-        bits: uint16.
-    """
-    return types.float32(types.uint16), _widen
-
-
-@native
-def round_to_bits(typing_context: Any, value: Any) -> Any:
-    """Round a float32 to bf16 bits, to nearest, ties to even; a NaN stays a NaN.
-
-    Args:
-        typing_context: numba's.
-        value: float32.
-    """
-    return types.uint16(types.float32), _narrow
-
-
-@native
 def to_float(typing_context: Any, element: Any) -> Any:
     """Convert an array's element to float32.
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numpy.typing import NDArray
 
+from chargen.kernels.bf16 import Floats
 from chargen.kernels.jit import compiled, native
 
 _LOG2_E = np.float32(1.4426950408889634)
@@ -71,16 +71,13 @@ def tanh(x: np.float32) -> np.float32:
 
 
 @compiled
-def _add_scaled(
-    input_sums: NDArray[np.float32], state_sums: NDArray[np.float32], input_scale: NDArray[np.float32],
-    state_scale: NDArray[np.float32], bias: NDArray[np.float32],
-) -> None:  # fmt: skip
+def _add_scaled(input_sums: Floats, state_sums: Floats, input_scale: Floats, state_scale: Floats, bias: Floats) -> None:
     for j in range(len(bias)):
         input_sums[j] = input_sums[j] * input_scale[j] + state_sums[j] * state_scale[j] + bias[j]
 
 
 @compiled
-def sigmoids(values: NDArray[np.float32]) -> None:
+def sigmoids(values: Floats) -> None:
     """Replace values by their sigmoids.
 
     Args:
@@ -91,7 +88,7 @@ def sigmoids(values: NDArray[np.float32]) -> None:
 
 
 @compiled
-def tanhs(values: NDArray[np.float32]) -> None:
+def tanhs(values: Floats) -> None:
     """Replace values by their hyperbolic tangents.
 
     Args:
@@ -102,9 +99,7 @@ def tanhs(values: NDArray[np.float32]) -> None:
 
 
 @compiled
-def update_cell(
-    enter: NDArray[np.float32], new: NDArray[np.float32], forget: NDArray[np.float32], cell: NDArray[np.float32]
-) -> None:
+def update_cell(enter: Floats, new: Floats, forget: Floats, cell: Floats) -> None:
     """Compute cell = enter * new + forget * cell, in place.
 
     Args:
@@ -118,7 +113,7 @@ def update_cell(
 
 
 @compiled
-def gated_tanh(gate: NDArray[np.float32], cell: NDArray[np.float32], hidden: NDArray[np.float32]) -> None:
+def gated_tanh(gate: Floats, cell: Floats, hidden: Floats) -> None:
     """Compute hidden = gate * tanh(cell).
 
     Args:
@@ -131,23 +126,19 @@ def gated_tanh(gate: NDArray[np.float32], cell: NDArray[np.float32], hidden: NDA
 
 
 @compiled
-def _reset_state_sums(
-    reset: NDArray[np.float32], state_sums: NDArray[np.float32], scale: NDArray[np.float32], bias: NDArray[np.float32]
-) -> None:
+def _reset_state_sums(reset: Floats, state_sums: Floats, scale: Floats, bias: Floats) -> None:
     for j in range(len(state_sums)):
         state_sums[j] = reset[j] * (state_sums[j] * scale[j] + bias[j])
 
 
 @compiled
-def _update_new(
-    new: NDArray[np.float32], state_sums: NDArray[np.float32], scale: NDArray[np.float32], bias: NDArray[np.float32]
-) -> None:
+def _update_new(new: Floats, state_sums: Floats, scale: Floats, bias: Floats) -> None:
     for j in range(len(new)):
         new[j] = tanh(new[j] * scale[j] + bias[j] + state_sums[j])
 
 
 @compiled
-def blend(update: NDArray[np.float32], new: NDArray[np.float32], hidden: NDArray[np.float32]) -> None:
+def blend(update: Floats, new: Floats, hidden: Floats) -> None:
     """Compute hidden = (1 - update) * new + update * hidden, in place.
 
     Args:
@@ -161,9 +152,8 @@ def blend(update: NDArray[np.float32], new: NDArray[np.float32], hidden: NDArray
 
 @compiled
 def lstm(
-    input_sums: NDArray[np.float32], state_sums: NDArray[np.float32], input_scale: NDArray[np.float32],
-    state_scale: NDArray[np.float32], bias: NDArray[np.float32], start: int, stop: int, state: NDArray[np.float32],
-    hidden: NDArray[np.float32],
+    input_sums: Floats, state_sums: Floats, input_scale: Floats, state_scale: Floats, bias: Floats, start: int,
+    stop: int, state: Floats, hidden: Floats,
 ) -> None:  # fmt: skip
     """Compute some hidden units of an LSTM for one character of one row.
 
@@ -193,9 +183,8 @@ def lstm(
 
 @compiled
 def gru(
-    input_sums: NDArray[np.float32], state_sums: NDArray[np.float32], input_scale: NDArray[np.float32],
-    state_scale: NDArray[np.float32], bias: NDArray[np.float32], new_bias: NDArray[np.float32], start: int, stop: int,
-    state: NDArray[np.float32], hidden: NDArray[np.float32],
+    input_sums: Floats, state_sums: Floats, input_scale: Floats, state_scale: Floats, bias: Floats, new_bias: Floats,
+    start: int, stop: int, state: Floats, hidden: Floats,
 ) -> None:  # fmt: skip
     """Compute some hidden units of a GRU for one character of one row.
 

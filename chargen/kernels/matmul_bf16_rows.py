@@ -16,7 +16,7 @@ from chargen.kernels.amx import (
     zero_tiles,
 )
 from chargen.kernels.bf16 import Bits, Floats
-from chargen.kernels.bf16_ir import from_bits, round_to_bits
+from chargen.kernels.bf16_ir import to_float, to_stored
 from chargen.kernels.cpu_features import amx
 from chargen.kernels.jit import compiled, native
 
@@ -62,9 +62,8 @@ def _multiply_split(
     size = inputs.shape[1]
     for row in range(rows):
         for k in range(size):
-            bits = round_to_bits(inputs[row, k])
-            high[row, k] = bits
-            low[row, k] = round_to_bits(inputs[row, k] - from_bits(bits))
+            high[row, k] = to_stored(high, inputs[row, k])
+            low[row, k] = to_stored(low, inputs[row, k] - to_float(high[row, k]))
     configure_tiles(config)
     for block in range(start, stop):
         packed_ptr = packed.ctypes.data + (offset + block * size * 2 * SIDE) * 2

@@ -8,7 +8,7 @@ from numba import carray, types  # type: ignore[attr-defined]
 from numba.extending import overload
 
 from chargen.kernels.amx import SIDE, multiply_into_tiles, store_tiles, zero_tiles
-from chargen.kernels.bf16_ir import from_bits
+from chargen.kernels.bf16_ir import to_float
 from chargen.kernels.cpu_features import amx, bf16_pairs, llvm_features
 from chargen.kernels.jit import compiled, inlined, native
 from chargen.kernels.simd import LANES, BFloat, declare
@@ -48,9 +48,9 @@ def _multiply_in_loops(left: int, packed: int, out: int, rows: int) -> None:
     sums = carray(_floats(out), (SIDE, SIDE))
     for row in range(SIDE):
         for k in range(SIDE):
-            value = from_bits(values[row, k])
+            value = to_float(values[row, k])
             for n in range(SIDE):
-                sums[row, n] += value * from_bits(weights[k // 2, n, k % 2])
+                sums[row, n] += value * to_float(weights[k // 2, n, k % 2])
 
 
 def _make_add_rows(pairs: bool) -> Any:

@@ -29,7 +29,7 @@ class ModelConfig:
     )
     dropout: float = setting(0.1, "share of hidden units dropped between layers and on the output", low=0, below=1)
     input_dropout: float = setting(0.0, "share of numbers dropped on the input of the first layer", low=0, below=1)
-    output_dropout: float | None = setting(None, "share dropped on the output, where not as --dropout", low=0, below=1)
+    output_dropout: float | None = setting(None, "share dropped on the output, where not as dropout", low=0, below=1)
     bidirectional: bool = setting(False, "a second stack that reads backward: to write before a text, fill gaps, judge")
     tie_weights: bool = setting(False, "one table for embedding and output layer: best where characters are many")
 
@@ -137,7 +137,7 @@ def require_bidirectional(config: ModelConfig, what: str) -> None:
     if not config.bidirectional:
         raise SettingError(
             f"{what} needs a model that reads both ways, and this one reads forward only; train one with "
-            "chargen train SOURCE --bidirectional"
+            "`bidirectional=True`"
         )
 
 

@@ -95,12 +95,9 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
         precision: "bf16" or "fp32".
         device: where they run.
     """
-    with float32_products(precision, device):
-        if precision == "fp32":
-            yield
-        else:
-            with torch.autocast(device.type, torch.bfloat16):
-                yield
+    casts = contextlib.nullcontext() if precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
+    with float32_products(precision, device), casts:
+        yield
 
 
 @contextlib.contextmanager

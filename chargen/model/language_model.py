@@ -77,11 +77,7 @@ class CharModel(nn.Module):
         return self.forward_layers if direction == "forward" else self.backward_layers
 
     def forward(
-        self,
-        ids: Tensor,
-        state: State | None = None,
-        masks: Masks | None = None,
-        direction: str = "forward",
+        self, ids: Tensor, state: State | None = None, masks: Masks | None = None, direction: str = "forward"
     ) -> tuple[Tensor, State]:
         """Predict the character that follows each id in the direction of reading.
 
@@ -103,11 +99,7 @@ class CharModel(nn.Module):
         return self.output(values), new_state
 
     def read(
-        self,
-        ids: Tensor,
-        state: State | None = None,
-        masks: Masks | None = None,
-        direction: str = "forward",
+        self, ids: Tensor, state: State | None = None, masks: Masks | None = None, direction: str = "forward"
     ) -> tuple[Tensor, State]:
         """Compute the last layer's outputs, from which the output layer makes logits.
 

@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from chargen.arguments import Arrays as Arrays
 from chargen.errors import ArgumentError
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def weights_of(model: nn.Module) -> Arrays:

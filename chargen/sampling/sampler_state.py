@@ -119,7 +119,7 @@ def load_state(path: str | os.PathLike[str], fresh: SamplerState) -> SamplerStat
             raise ModelFileError("it was saved by a sampler that writes in the other direction")
         if description["num"] != len(fresh.streams):
             held = truncate(description["num"], 20)
-            raise ModelFileError(f"its number of samples is {held}; ask for as many (--num {held})")
+            raise ModelFileError(f"its number of samples is {held}; ask for as many (`num={held}`)")
         shapes = {f"state.{layer}": array.shape for layer, array in enumerate(fresh.layers)}
         return shapes | {"logits": fresh.logits.shape}
 

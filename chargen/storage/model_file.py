@@ -138,7 +138,7 @@ def check_characters(vocabulary: Vocabulary, counts: NDArray[np.int64]) -> None:
 
 
 def _advise_smaller(vocabulary: Vocabulary) -> str:
-    return f"fold some of the {amount(len(vocabulary), 'character')} with --min-count, or train with --unit byte"
+    return f'fold some of the {amount(len(vocabulary), "character")} with `min_count`, or train with `unit="byte"`'
 
 
 def _stored_shapes(config: ModelConfig, vocabulary: Vocabulary, quantization: str) -> dict[str, tuple[int, ...]]:
@@ -181,9 +181,9 @@ def model_path(path: str | os.PathLike[str]) -> Path:
                 f"the run in {path} has no model yet: its first save writes one, so wait; resume it if it was stopped"
             )
         if not file.exists():
-            raise ModelFileError(f"folder {path} holds no {FILE_NAME}; train one with chargen train … --out {path}")
+            raise ModelFileError(f"folder {path} holds no {FILE_NAME}; train one there with `out`")
     if not os.path.isfile(file):  # never raises, unlike Path.is_file
-        advice = similar_path(path, CHECKPOINTS) or "; chargen train makes one"
+        advice = similar_path(path, CHECKPOINTS) or "; training on a text makes one"
         raise ModelFileError(f"no model file or run folder {truncate(path, 200)}{advice}")
     return file
 

@@ -42,9 +42,7 @@ def quantize(arrays: Mapping[str, NDArray[Any]], kind: str) -> dict[str, NDArray
             continue
         if kind == "bf16":
             rounded = to_bits(array)
-            truncated = (np.ascontiguousarray(array).view(np.uint32) >> 16).astype(np.uint16)
-            # The largest numbers would round to infinity.
-            quantized[name] = np.where((rounded & 0x7F80) == 0x7F80, truncated, rounded)
+            quantized[name] = rounded - ((rounded & 0x7F80) == 0x7F80)  # the largest numbers would become infinite
             continue
         scale = np.abs(array).max(axis=1, initial=0).astype(np.float32) / np.float32(MAX_INT8)
         scale[scale == 0] = 1

@@ -86,7 +86,7 @@ def read_run_state(folder: str | os.PathLike[str]) -> RunState:
     path = Path(folder) / FILE_NAME
     if not path.exists():
         raise ModelFileError(
-            f"no {FILE_NAME} in {folder}: there is nothing to resume; start with chargen train SOURCE --out DIR"
+            f"no {FILE_NAME} in {folder}: there is nothing to resume; start a new run there with `out`"
         )
     arrays, description = tensor_file.load(path, KIND, _expected_shapes)
     for name, array in arrays.items():

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.arguments import Arrays
 from chargen.data.file_kind import PEEK_SIZE, describe_non_text
 from chargen.durable import write_durably
 from chargen.errors import ModelFileError, SettingError, WriteError, amount, repr_short, truncate
@@ -35,7 +36,6 @@ MAX_HEADER = 1_000_000
 DTYPES = {"F64": "<f8", "F32": "<f4", "BF16": "<u2", "I8": "|i1"}
 _NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 
-Arrays = dict[str, NDArray[Any]]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -181,7 +181,7 @@ def _describe_foreign_file(start: bytes, kind: str) -> str:
     except UnicodeDecodeError:
         return ""
     is_text = all(character.isprintable() or character.isspace() for character in text[:1000])
-    return ("it is a text" + "; chargen train makes a model of one" * (kind == "model")) if is_text else ""
+    return ("it is a text" + "; training on it makes a model" * (kind == "model")) if is_text else ""
 
 
 def is_kind(path: str | os.PathLike[str], kind: str, max_header: int = MAX_HEADER) -> bool:

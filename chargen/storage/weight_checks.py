@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.arguments import Arrays as Arrays
 from chargen.arguments import check_array
 from chargen.errors import ArgumentError
 from chargen.model.config import ModelConfig, check_direction, parameter_shapes
 from chargen.storage.quantize import SCALE
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def as_weights(config: Any, arrays: Any) -> Arrays:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import dataclass
 
 from chargen.data.batches import Batches
 from chargen.training.config import TrainConfig
@@ -13,6 +14,7 @@ MOST_VALIDATING = 0.2
 """The most of a time budget that validating while training may take, on a machine that is slow at it."""
 
 
+@dataclass(eq=False)
 class Budget:
     """Steps or epochs, minutes, or both, as one share from 0 to 1.
 
@@ -26,24 +28,20 @@ class Budget:
         max_pending: steps that may be under way at once.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        batches: Batches,
-        counters: Counters,
-        started: float,
-        end_sizes: tuple[int, int],
-        subset: int,
-        max_pending: int = 1,
-    ) -> None:
+    config: TrainConfig
+    batches: Batches
+    counters: Counters
+    started: float
+    end_sizes: tuple[int, int]
+    subset: int
+    max_pending: int = 1
+
+    def __post_init__(self) -> None:
+        config = self.config
         self.steps = config.steps
         if config.epochs is not None:
-            self.steps = math.ceil(config.epochs * batches.steps_per_epoch)
+            self.steps = math.ceil(config.epochs * self.batches.steps_per_epoch)
         self.total_seconds = None if config.minutes is None else config.minutes * 60
-        self.counters = counters
-        self.end_sizes = end_sizes
-        self.subset = subset
-        self.max_pending = max_pending
         self.save_seconds = 0.3
         self.train_seconds = 0.0
         self.train_steps = 0
@@ -51,7 +49,7 @@ class Budget:
         self.train_characters = 0
         self._latest_speed = math.inf
         self._rested_at = -math.inf
-        self._offset = counters.seconds - started
+        self._offset = self.counters.seconds - self.started
 
     def seconds(self) -> float:
         """Spent by the run so far, in this process and in those it was resumed from."""

@@ -14,7 +14,6 @@ from chargen.data.corpus import Corpus
 from chargen.data.reading import ReadingConfig
 from chargen.errors import Diverged, ModelFileError, WriteError, amount, truncate
 from chargen.model.config import ModelConfig
-from chargen.model.language_model import CharModel
 from chargen.model.weights import Arrays, set_weights, weights_of
 from chargen.storage.model_file import FILE_NAME, ModelFile, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
@@ -24,7 +23,7 @@ from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
 from chargen.training.metrics import Metrics
 from chargen.training.run_folder import replace_run
-from chargen.training.train_step import MAX_BAD_STEPS, Hidden, TrainState
+from chargen.training.train_step import MAX_BAD_STEPS, TrainState
 
 MAX_FAILED_SAVES = 3
 """In a row; then the run stops, with what the last good one holds."""
@@ -218,7 +217,7 @@ class Checkpointer:
         kept = f"; the last good state is in {self.out}" if saved else ""
         return (
             f"training diverged at step {self.counters.step}: loss or gradient not finite {MAX_BAD_STEPS} times "
-            f"in a row{kept}; try a lower --lr than {self.config.lr:g}"
+            f"in a row{kept}; try a lower `lr` than {self.config.lr:g}"
         )
 
     def resume(self, stored: RunState, state: TrainState) -> Arrays | None:
@@ -231,10 +230,7 @@ class Checkpointer:
         # What the folder's model file holds is at least as good as this best, and stays until a better one comes.
         self._saved_best = self.counters.best_step if self._holds_its_model() else None
         state.step = self.counters.step
-        state.hidden, best = restore(
-            stored.arrays, self.counters.applied, self.counters.cloze_applied, state.model, state.optimizer
-        )
-        return best
+        return restore(stored.arrays, self.counters, state)
 
     def _holds_its_model(self) -> bool:
         """Whether the folder's model can be read, and is of this shape and these characters."""
@@ -274,41 +270,35 @@ def capture(state: TrainState, best: Arrays | None) -> Arrays:
     return arrays
 
 
-def restore(
-    arrays: Arrays, applied: int, cloze_applied: int, model: CharModel, optimizer: torch.optim.Optimizer
-) -> tuple[Hidden, Arrays | None]:
-    """Put what `capture` took into model and optimizer.
+def restore(arrays: Arrays, counters: Counters, state: TrainState) -> Arrays | None:
+    """Put what `capture` took into a state.
 
     Args:
         arrays: by name.
-        applied: steps that the optimizer has made, for the stacks.
-        cloze_applied: and for the cloze layer.
-        model: whose weights are set.
-        optimizer: whose moments are set.
+        counters: how many steps the optimizer has made.
+        state: its weights, moments and carried state are set.
 
     Returns:
-        The carried state, and the best weights so far.
+        The best weights so far.
     """
+    device = state.model.device
     parts: dict[str, Arrays] = {}
     for name, array in arrays.items():
         part, _, rest = name.partition(".")
         parts.setdefault(part, {})[rest] = array.copy()
-    set_weights(model, parts["weights"])
-    for name, weight in model.named_parameters():
-        steps = cloze_applied if name.startswith("cloze.") else applied
-        if not steps:
-            continue
-        optimizer.state[weight] = {
-            "step": torch.tensor(float(steps), device=weight.device),  # where fused AdamW keeps it
-            "exp_avg": torch.from_numpy(parts["first"][name]).to(weight.device),
-            "exp_avg_sq": torch.from_numpy(parts["second"][name]).to(weight.device),
-        }
-    hidden: Hidden = {}
-    for direction in model.config.directions:
+    set_weights(state.model, parts["weights"])
+    for name, weight in state.model.named_parameters():
+        steps = counters.cloze_applied if name.startswith("cloze.") else counters.applied
+        if steps:
+            moments = {"exp_avg": parts["first"][name], "exp_avg_sq": parts["second"][name]}
+            state.optimizer.state[weight] = {key: torch.from_numpy(array).to(device) for key, array in moments.items()}
+            # where fused AdamW keeps it
+            state.optimizer.state[weight]["step"] = torch.tensor(float(steps), device=device)
+    for direction in state.model.config.directions:
         if stored := parts.get(hidden_prefix(direction)):
             layers = (torch.from_numpy(stored[str(number)]) for number in range(len(stored)))
-            hidden[direction] = tuple(layer.to(model.device) for layer in layers)
-    return hidden, parts.get("best")
+            state.hidden[direction] = tuple(layer.to(device) for layer in layers)
+    return parts.get("best")
 
 
 def _source_names(corpus: Corpus) -> dict[str, list[str]]:

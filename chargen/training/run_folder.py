@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chargen.durable import explain_blocked_path, make_folder
-from chargen.errors import ModelFileError, SettingError
+from chargen.errors import SettingError
 from chargen.storage.model_file import FILE_NAME as MODEL_NAME
-from chargen.storage.model_file import read_model
+from chargen.storage.model_file import KIND as MODEL_KIND
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
-from chargen.storage.run_state import REPLACED_FOLDER, REPLACING_FOLDER, can_be_resumed, folders_of_run, read_run_state
+from chargen.storage.run_state import KIND as STATE_KIND
+from chargen.storage.run_state import REPLACED_FOLDER, REPLACING_FOLDER, can_be_resumed, folders_of_run
+from chargen.storage.tensor_file import is_kind
 from chargen.training.metrics import FILE_NAME as METRICS_NAME
 
 FILES = (STATE_NAME, MODEL_NAME, METRICS_NAME)
@@ -30,13 +32,13 @@ def check_free(folder: Path, overwrite: bool = False) -> None:
     if not holds_a_run(folder):
         return
     if not overwrite:
-        go_on = "go on with --resume, " if can_be_resumed(folder) else ""
+        go_on = "go on with `resume`, " if can_be_resumed(folder) else ""
         raise SettingError(
-            f"{folder} already holds a run: {go_on}choose another --out, or replace it with --overwrite", "out"
+            f"{folder} already holds a run: {go_on}choose another `out`, or replace it with `overwrite`", "out"
         )
     if not any(map(_is_a_run, folders_of_run(folder))):
         raise SettingError(
-            f"{folder} holds no run of chargen's, but {', '.join(_names_in(folder))}: choose another --out", "out"
+            f"{folder} holds no run of chargen's, but {', '.join(_names_in(folder))}: choose another `out`", "out"
         )
 
 
@@ -85,11 +87,6 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def _is_a_run(folder: Path) -> bool:
-    """Whether its files are a run's: another program's model may have the same name."""
-    if not all((folder / name).is_file() for name in _names_in(folder)):
-        return False
-    for read in (read_run_state, read_model):
-        with contextlib.suppress(ModelFileError):
-            read(folder)
-            return True
-    return False
+    """Whether its files are a run's, of any version: another program's model may have the same name."""
+    files = all((folder / name).is_file() for name in _names_in(folder))
+    return files and (is_kind(folder / STATE_NAME, STATE_KIND) or is_kind(folder / MODEL_NAME, MODEL_KIND))

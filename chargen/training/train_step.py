@@ -139,14 +139,16 @@ class TrainStep:
         Returns:
             What a StepReport has: names, figures and cloze targets.
         """
-        losses, norms, hidden = self.gradients(state, minibatches, masks)
-        cloze_targets = 0
-        if cloze and self.learns_cloze(state):
-            cloze_targets = self._cloze_gradient(state, losses, norms)
-        figures = torch.stack([*losses.values(), *norms.values()]).detach()
-        self._update(state, hidden, torch.isfinite(figures).all())
-        state.optimizer.zero_grad(set_to_none=True)
-        return tuple(losses), figures, cloze_targets
+        try:
+            losses, norms, hidden = self.gradients(state, minibatches, masks)
+            cloze_targets = 0
+            if cloze and self.learns_cloze(state):
+                cloze_targets = self._cloze_gradient(state, losses, norms)
+            figures = torch.stack([*losses.values(), *norms.values()]).detach()
+            self._update(state, hidden, torch.isfinite(figures).all())
+            return tuple(losses), figures, cloze_targets
+        finally:  # a step that fails leaves nothing to the next one
+            state.optimizer.zero_grad(set_to_none=True)
 
     def gradients(
         self, state: TrainState, minibatches: Mapping[str, Minibatch], masks: Masks

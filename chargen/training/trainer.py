@@ -41,19 +41,11 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        corpus: Corpus,
-        model_config: ModelConfig | None = None,
-        config: TrainConfig | None = None,
-        out: str | Path | None = None,
-        *,
-        init: ModelFile | None = None,
-        started: float | None = None,
-        overwrite: bool = False,
-        model: CharModel | None = None,
-        optimizer: MakeOptimizer = adamw,
+        self, corpus: Corpus, model_config: ModelConfig | None = None, config: TrainConfig | None = None,
+        out: str | Path | None = None, *, init: ModelFile | None = None, started: float | None = None,
+        overwrite: bool = False, model: CharModel | None = None, optimizer: MakeOptimizer = adamw,
         loss: LossFunction = cross_entropy,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._set_parts(new_run(corpus, model_config, config, out, init, started, overwrite, model, optimizer, loss))
 
     def _set_parts(self, setup: RunParts) -> None:
@@ -88,12 +80,14 @@ class Trainer:
         return trainer
 
     def run(self) -> Iterator[Progress]:
-        """Train until the budget or patience ends, then score the best weights on the whole splits and save.
+        """Train until the budget or patience ends, then score the best weights on the whole splits and save; once.
 
         Raises:
             Diverged: after three steps in a row whose loss or gradient is not finite; they are never applied.
         """
         state, counters, checkpointer = self.state, self.counters, self.checkpointer
+        if counters.complete and self.summary:
+            return
         checkpointer.begin(state)
         valid = yield from self._validate_and_log()
         if valid:
@@ -105,7 +99,7 @@ class Trainer:
             self.pending.append(self.train_step(state, batches, lr))
             counters.step = state.step
             # The figures of the first step are read at once: the budget needs a speed.
-            if len(self.pending) >= self.max_pending or self._validates_or_logs() or not self.budget.train_steps:
+            if len(self.pending) >= self.max_pending or any(self._due()) or not self.budget.train_steps:
                 self._read_reports()
             self.budget.trained(time.monotonic() - began)
             valid = yield from self._validate_and_log()
@@ -122,12 +116,11 @@ class Trainer:
 
     def _validate_and_log(self) -> Generator[Progress, None, Losses]:
         """Where this step is due for it, validate and write a line of metrics; return what the validation found."""
-        if not self._validates_or_logs():
+        validates, writes = self._due()
+        if not (validates or writes):
             return {}
         self._read_reports()
         losses: Losses = {}
-        validates = self.validator.due(self.state.step)
-        writes = self.log.line_due(validates, self.validator.every)
         if validates:
             losses = yield from tell_while(self.validator.validate(self.model), self._progress, "validating")
         self.counters.logged_step = self.state.step
@@ -135,11 +128,11 @@ class Trainer:
             self.log.write_line(losses)
         return losses
 
-    def _validates_or_logs(self) -> bool:
-        """Whether this step's figures are to be written, and are not yet."""
+    def _due(self) -> tuple[bool, bool]:
+        """Whether this step is to be validated, and whether it is to have a line of metrics; once each."""
         validates = self.validator.due(self.state.step)
-        due = validates or self.log.line_due(validates, self.validator.every)
-        return due and self.counters.logged_step != self.state.step
+        due = validates, self.log.line_due(validates, self.validator.every)
+        return due if self.counters.logged_step != self.state.step else (False, False)
 
     def _read_reports(self) -> None:
         """Count the steps that are made but not counted; a GPU is waited for."""

@@ -1,0 +1,45 @@
+"""Errors name settings as Python does; the command line writes them as its flags."""
+
+import re
+
+import click
+
+from chargen.errors import ChargenError
+
+_QUOTED = r"(?<!\w)'(?:[^'\\]|\\.)*'|(?<!\w)\"(?:[^\"\\]|\\.)*\""
+_SETTINGS = r"(?<![^ (])`(?P<settings>\w+(?:=[^`]+)?)`(?=[ :;,.)]|$)"
+
+
+def write_flags(error: ChargenError, ctx: click.Context) -> str:
+    """Write an error's message with `name` and `name="value"` as --name and --name value.
+
+    That is done for options of the command and of `chargen train`, to which advice may send. What is quoted in the
+    message, and what the command was given, stays as it is.
+
+    Args:
+        error: its message names settings in backticks; a single wrong one may begin it.
+        ctx: of the command that it ends.
+    """
+    root = ctx.find_root()
+    train = root.command.get_command(root, "train") if isinstance(root.command, click.Group) else None
+    message, setting = str(error), getattr(error, "setting", None)
+    flags = {flag for command in (ctx.command, train) if command for option in command.params for flag in option.opts}
+    if setting and message.startswith(f"{setting} ") and _flag(setting) in flags:
+        message = _flag(setting) + message.removeprefix(setting)
+    values = [value if isinstance(value, tuple) else (value,) for value in ctx.params.values()]
+    given = {str(item) for items in values for item in items if re.search(_SETTINGS, str(item))}
+
+    def as_flags(match: re.Match[str]) -> str:
+        items = [item.partition("=") for item in (match["settings"] or "").split(", ")]
+        if not all(_flag(name) in flags for name, _, _ in items):
+            return match[0]
+        words = (f"{_flag(name)} {value}".removesuffix(" True").rstrip() for name, _, value in items)
+        return " ".join(words).replace('"', "")
+
+    return re.sub(
+        "|".join([*map(re.escape, sorted(given, key=len, reverse=True)), _QUOTED, _SETTINGS]), as_flags, message
+    )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
