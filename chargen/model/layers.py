@@ -107,7 +107,8 @@ def run_torch(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor
     state = state.to(weight.dtype)
     if inputs.dtype != weight.dtype and product_dtype(inputs) == inputs.dtype:
         inputs = inputs.to(weight.dtype)
-    with torch_lstm_in_bf16() if isinstance(module, nn.LSTM) else contextlib.nullcontext():
+    in_bf16 = isinstance(module, nn.LSTM) and torch.is_autocast_enabled("cpu")
+    with torch_lstm_in_bf16() if in_bf16 else contextlib.nullcontext():
         outputs, hidden = module(inputs, _split_state(module, state))
     return outputs, _join_state(module, hidden)
 
