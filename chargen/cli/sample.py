@@ -1,6 +1,7 @@
 """`chargen sample`: write text with a model."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -136,20 +137,20 @@ def command(
         raise stop.error()
 
 
+@dataclass
 class _SamplePrinter:
     """Prints the first sample as it comes and the others after it; JSON lines and reversed samples all at the end."""
 
-    def __init__(
-        self, num: int, echo: str, writer: TextWriter, form: str, reverse: bool, separator: str | None
-    ) -> None:
-        self.separator = separator
-        self.writer = writer
-        self.form = form
-        self.echo = echo
-        self.num = num
-        self.reverse = reverse
-        self.held: list[list[Character]] = [[] for _ in range(num)]
-        if not reverse:
+    num: int
+    echo: str
+    writer: TextWriter
+    form: str
+    reverse: bool
+    separator: str | None
+
+    def __post_init__(self) -> None:
+        self.held: list[list[Character]] = [[] for _ in range(self.num)]
+        if not self.reverse:
             self._begin(0)
 
     def _begin(self, number: int) -> None:
