@@ -191,8 +191,8 @@ def test_a_run_shows_itself_in_one_line_and_as_a_table(run: Callable[..., str]) 
     assert repr(bare).endswith("; in memory only)")
 
 
-def test_a_bar_is_shown_on_a_terminal_or_where_it_is_asked_for(
-    run: Callable[..., str], capsys: pytest.CaptureFixture[str]
+def test_a_bar_is_shown_on_a_terminal_in_a_notebook_or_where_it_is_asked_for(
+    run: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chargen.train("text.txt", steps=3, **QUICK)
     assert capsys.readouterr() == ("", "")
@@ -204,6 +204,9 @@ def test_a_bar_is_shown_on_a_terminal_or_where_it_is_asked_for(
         chargen.train("text.txt", steps=3, progress=False, **QUICK)
     assert terminal.getvalue() == ""
     chargen.train("text.txt", steps=3, progress=True, **QUICK)
+    assert "bits/char" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    chargen.train("text.txt", steps=3, **QUICK)
     assert "bits/char" in capsys.readouterr().err
 
 
