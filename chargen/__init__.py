@@ -27,6 +27,10 @@ _MODULES = {
     "Sampler": "chargen.sampling.sampler",
     "Filler": "chargen.infill.fill",
     "fill": "chargen.infill.fill",
+    "fill_text": "chargen.api",
+    "generate": "chargen.api",
+    "train": "chargen.api",
+    "Run": "chargen.api",
     "score": "chargen.evaluation.per_character",
     "check": "chargen.evaluation.causality",
     "check_causality": "chargen.evaluation.causality",
@@ -37,6 +41,7 @@ _MODULES = {
 __all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
+    from chargen.api import Run, fill_text, generate, train
     from chargen.data.batches import ConsecutiveBatches, RandomBatches
     from chargen.data.corpus import Corpus, CorpusConfig
     from chargen.data.reading import clean

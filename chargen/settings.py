@@ -80,6 +80,15 @@ def make_settings(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
     return cls(**values)
 
 
+def drop_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop settings that are None: where none is given, the default is taken.
+
+    Args:
+        values: by name.
+    """
+    return {name: value for name, value in values.items() if value is not None}
+
+
 TYPE_NAMES: dict[type, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 

@@ -27,14 +27,15 @@ ROOMS = {
     "infill": 6,
     "evaluation": 6,
     "training": 7,
-    "cli": 8,
-    "__main__": 9,
+    "api": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 GUARDED = {
     "tokenizers": {"data/vocabulary.py"},
     "safetensors": set(),
     "click": {"cli/"},
-    "tqdm": {"cli/"},
+    "tqdm": {"api.py", "cli/"},
     "filelock": {"durable.py"},
     "platformdirs": {"cache_folder.py"},
     "zstandard": {"data/unpack.py"},

@@ -20,7 +20,7 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
     (tmp_path / "novel.txt").write_text(
         "It was a bright cold day in April, and the clocks were striking thirteen.\n" * 50
     )
-    program = block("python").replace("hidden_size=256", "hidden_size=8").replace("steps=200", "steps=3")
+    program = block("python").replace("minutes=10", "steps=3, hidden_size=8")
     assert len(re.findall(r"^\S", program, re.MULTILINE)) <= 7, "about six lines"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True, check=False

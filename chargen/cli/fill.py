@@ -8,32 +8,33 @@ from typing import Any
 
 import click
 
+from chargen.api import read_template
 from chargen.cli.bars import Bar
 from chargen.cli.options import (
     PATH,
     GroupedCommand,
     config_option,
     option,
-    prefer_command_line,
     refuse_unused,
-    select_settings,
     settings_options,
 )
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import TextWriter, log, log_compiling, log_literal_escapes, log_unknown_bans, write_separator
-from chargen.cli.texts import read_like_training_text, text_options
-from chargen.data.reading import clean, find_sources
+from chargen.cli.texts import text_options
+from chargen.data.reading import clean
 from chargen.decoding.choose import SampleConfig
 from chargen.errors import SettingError, amount
 from chargen.infill.fill import PARTICLES, Fill, Filler, gap_lengths
 from chargen.infill.template import MARKER, Filled, Template, fill_gaps
 from chargen.rng import MAX_SEED
+from chargen.settings import drop_none
 from chargen.storage.model_file import read_model
 
 
-@click.command("fill", cls=GroupedCommand, short_help="Write what stands between two texts.")
+@click.command("fill", cls=GroupedCommand, short_help="Write what stands between two texts.",
+               exclusive=[("length", "min_length", "max_length")])  # fmt: skip
 @click.argument("model", type=PATH)
-@click.argument("source", required=False)
+@click.argument("source", type=PATH, required=False)
 @option("--before", group="Text", metavar="TEXT", help="Text before the gap; without it the gap begins a text.")
 @option("--after", group="Text", metavar="TEXT", help="Text behind the gap; without it anything may follow.")
 @option("--length", group="Text", type=click.IntRange(0), metavar="N", help="Characters of a gap.")
@@ -58,7 +59,7 @@ from chargen.storage.model_file import read_model
 @config_option
 def command(
     model: Path,
-    source: str | None,
+    source: Path | None,
     before: str | None,
     after: str | None,
     length: int | None,
@@ -74,7 +75,7 @@ def command(
     seed: int | None,
     particles: int,
     form: str,
-    **values: Any,
+    **settings: Any,
 ) -> None:
     """Write what stands between two texts, or in the gaps of a file.
 
@@ -87,25 +88,23 @@ def command(
     chargen fill checkpoints/novel --before "It was a dark and " --after " night" --length 6
     chargen fill checkpoints/novel letter.txt --length 8
     """
-    limits = {"length": length, "min_length": min_length, "max_length": max_length}
-    prefer_command_line(tuple(limits), limits)
     if form == "jsonl":
         refuse_unused(("separator",), "--format jsonl")
-    config = SampleConfig(**select_settings(SampleConfig, values))
     if source is not None and (before is not None or after is not None):
         raise SettingError("SOURCE and --before or --after contradict each other: give one way")
     if source is None and before is None and after is None:
         raise SettingError("nothing to fill: give --before and --after, or a SOURCE with gaps")
-    lengths = gap_lengths(**limits) if source is None or any(limit is not None for limit in limits.values()) else None
+    limits = length, min_length, max_length
+    lengths = gap_lengths(*limits) if source is None or limits != (None, None, None) else None
     file = read_model(model)
     log_compiling()
-    filler = Filler(file, config, particles=particles, seed=seed, unknown=unknown)
-    log_unknown_bans(filler.config.ban, file.vocabulary)
+    filler = Filler(file, particles=particles, seed=seed, unknown=unknown, **drop_none(settings))
+    config = filler.config
+    log_unknown_bans(config.ban, file.vocabulary)
     texts = {"--stop": config.stop, "--ban": [config.ban], "--before": [before or ""], "--after": [after or ""]}
     log_literal_escapes(file.vocabulary, texts)
     if source is not None:
-        text = read_like_training_text(find_sources([source])[0], file, encoding, errors)
-        template = Template.parse(text, clean(marker, file.reading), lengths)
+        template = read_template(file, source, marker, lengths, encoding, errors)
     else:
         refuse_unused(("encoding", "errors", "marker"), "--before and --after")
         assert lengths is not None

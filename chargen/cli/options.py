@@ -6,7 +6,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,13 +118,16 @@ class GroupedCommand(click.Command):
 
     Args:
         *args: of `click.Command`.
+        exclusive: groups of options by name; where the command line has one of a group, what a settings file says of
+            the others is dropped.
         **kwargs: of `click.Command`.
     """
 
     context_class = Context
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, exclusive: Sequence[tuple[str, ...]] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.exclusive = exclusive
         self.params.append(
             GroupedOption(
                 ["--quiet", "-q"],
@@ -143,6 +146,11 @@ class GroupedCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+        for group in self.exclusive:
+            if any(sources[name] is ParameterSource.COMMANDLINE for name in group):
+                dropped = [name for name in group if sources[name] is ParameterSource.DEFAULT_MAP]
+                ctx.params |= {name: () if isinstance(ctx.params[name], tuple) else None for name in dropped}
         with _errors_in_words_of(ctx):
             return super().invoke(ctx)
 
@@ -237,31 +245,6 @@ def _format_default(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def select_settings(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Select the settings of a dataclass that a command line or a file sets.
-
-    Args:
-        cls: the dataclass.
-        values: of all options of a command, by name.
-    """
-    names = [field.name for field in dataclasses.fields(cls)]
-    return {name: values[name] for name in names if values.get(name) not in (None, ())}
-
-
-def prefer_command_line(group: tuple[str, ...], values: dict[str, Any]) -> None:
-    """Drop settings of a file that contradict the command line.
-
-    Args:
-        group: names of settings that exclude each other.
-        values: of the options, by name; those of the file become None where the command line sets one of the group.
-    """
-    source = click.get_current_context().get_parameter_source
-    if any(source(name) is ParameterSource.COMMANDLINE for name in group):
-        for name in group:
-            if source(name) is ParameterSource.DEFAULT_MAP:
-                values[name] = None
 
 
 def refuse_unused(names: tuple[str, ...], other: str) -> None:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +14,9 @@ from chargen.cli.terminal import log, quote_path
 from chargen.data.corpus import Corpus
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import amount
-from chargen.model.config import ModelConfig, parameter_count
-from chargen.training.autosize import MANY_CHARACTERS
-from chargen.training.config import TrainConfig
+from chargen.model.config import parameter_count
+from chargen.storage.run_state import RunState
+from chargen.training.autosize import MANY_CHARACTERS, SMALL_TEXT, Sizes
 from chargen.training.memory import estimate_memory
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ FEW_STEPS = 1_000
 """From so many steps on, a model is as good as its text and size let it be, whatever its loss."""
 BABBLE = 0.75
 """Models whose loss is above this share of the entropy of single characters do not write words yet."""
+BUDGETS = {"minutes", "epochs", "steps"}
+CHOSEN_SETTINGS = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_length")
+"""Settings that are chosen to fit text and budget when a run begins."""
 REPEATED, REPEATED_IN_TRAIN = 0.1, 0.3
 """Shares of repeated text that are worth a warning: ordinary texts reach 2 %, some logs more."""
 
@@ -96,21 +101,62 @@ def _count_rare(counts: NDArray[np.int64]) -> tuple[int, int]:
     return int((counts < least).sum()), int(least)
 
 
-def log_model(corpus: Corpus, model_config: ModelConfig, config: TrainConfig) -> None:
-    """Log how large the model is.
+def log_small_text(corpus: Corpus) -> None:
+    """Warn of a text that is too small to teach much.
+
+    Args:
+        corpus: the text.
+    """
+    if len(corpus.train) < SMALL_TEXT:
+        log(
+            f"warning: {amount(len(corpus.train), corpus.vocabulary.unit)} to learn from are few: the model will "
+            f"rather learn them by heart; {SMALL_TEXT:,} and more teach it better"
+        )
+
+
+def log_sizes(corpus: Corpus, sizes: Sizes) -> None:
+    """Log what was chosen and why, and how large the model is.
 
     Args:
         corpus: what it learns.
-        model_config: its sizes.
-        config: of its training.
+        sizes: of model and training.
     """
-    size = len(corpus.vocabulary)
-    memory = estimate_memory(model_config, size, config)
+    for number, reason in enumerate(sizes.reasons):
+        log(f"{'' if number else 'chosen':9}{reason}")
+    model, size = sizes.model, len(corpus.vocabulary)
+    memory = estimate_memory(model, size, sizes.training)
     log(
-        f"model    {model_config.cell.upper()} {model_config.num_layers} x {model_config.hidden_size}"
-        f"{', both ways' if model_config.bidirectional else ''}: "
-        f"{parameter_count(model_config, size):,} parameters, about {memory / 1e6:,.0f} MB to train"
+        f"model    {model.cell.upper()} {model.num_layers} x {model.hidden_size}"
+        f"{', both ways' if model.bidirectional else ''}: "
+        f"{parameter_count(model, size):,} parameters, about {memory / 1e6:,.0f} MB to train"
     )
+
+
+def log_resumption(trainer: "Trainer", state: RunState, moved: Mapping[str, Sequence[str]]) -> None:
+    """Log where a run goes on, and what has changed; with a new budget also what stays that fitted the old one.
+
+    Args:
+        trainer: the run.
+        state: as it was saved.
+        moved: new sources by role, where there are any.
+    """
+    log(f"resume   {trainer.out} at step {trainer.counters.step:,}, after {trainer.counters.seconds:,.0f} s")
+    for role, names in moved.items():
+        if names:
+            log(f"text     {role}: the same as before, now in {', '.join(names)}")
+    before, settings = state.settings["training"], asdict(trainer.config)
+    changed = {name for name in settings if before.get(name) != settings[name]}
+    for name in settings:
+        if name in changed:
+            old, new = ("none" if value is None else value for value in (before.get(name), settings[name]))
+            log(f"changed  {name}: {old} before, {new} {'in all' if name in BUDGETS else 'from here on'}")
+    if changed & BUDGETS:
+        settings |= asdict(trainer.model_config)
+        kept = ", ".join(f"{name} {settings[name]:g}" for name in CHOSEN_SETTINGS if name not in changed)
+        log(f"kept     {kept}: chosen or given for the first budget; only a new run chooses anew")
+    for name, value in trainer.checkpointer.machine(trainer.device).items():
+        if (old := state.settings["machine"].get(name)) != value:
+            log(f"warning: {name} was {old} and is {value}: the run goes on, but not byte for byte as it would have")
 
 
 def list_characters(characters: str, limit: int = 5) -> str:

@@ -1,46 +1,42 @@
 """`chargen sample`: write text with a model."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from chargen.api import prepare_sampler
 from chargen.cli.bars import Bar
 from chargen.cli.options import (
     PATH,
     GroupedCommand,
     config_option,
     option,
-    prefer_command_line,
     refuse_unused,
-    select_settings,
     settings_options,
 )
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import TextWriter, log, log_compiling, log_literal_escapes, log_unknown_bans, write_separator
-from chargen.cli.texts import read_like_training_text, text_options
-from chargen.data.reading import clean, find_sources
+from chargen.cli.texts import text_options
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import ChargenError, SettingError
-from chargen.model.config import require_bidirectional
 from chargen.rng import MAX_SEED
 from chargen.sampling.rounding import DEFAULT_LENGTH
 from chargen.sampling.sample import Character, Sample
-from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import read_model
 from chargen.storage.quantize import QUANTIZATIONS
-from chargen.storage.quantize import quantize as quantize_arrays
 
 
-@click.command("sample", cls=GroupedCommand, short_help="Write text with a model.")
+@click.command("sample", cls=GroupedCommand, short_help="Write text with a model.", exclusive=[("prime", "prime_file")])
 @click.argument("model", type=PATH)
 @option("--length", group="Text", type=click.IntRange(0), metavar="N",
         help="Characters to write beside the prime.",
         shown_default=f"{DEFAULT_LENGTH}, rounded up to a line or word")  # fmt: skip
 @option("--prime", group="Text", metavar="TEXT", help="Text to go on from.")
-@option("--prime-file", group="Text", metavar="FILE", help="The same from a file, of any length; - is standard input.")
+@option("--prime-file", group="Text", type=PATH, metavar="FILE",
+        help="The same from a file, of any length; - is standard input.")  # fmt: skip
 @text_options("that file", strict=True)
 @option("--adapt", group="Text", type=click.IntRange(0), default=0, metavar="N",
         help="Learn from the prime first, N times over, in a copy of the model: it shapes what follows.")  # fmt: skip
@@ -74,22 +70,18 @@ def command(
     model: Path,
     length: int | None,
     prime: str | None,
-    prime_file: str | None,
-    encoding: str | None,
-    errors: str,
+    prime_file: Path | None,
     unknown: str,
-    adapt: int,
     reverse: bool,
     echo: bool,
     num: int,
     separator: str | None,
     seed: int | None,
-    quantize: str | None,
     form: str,
     state_in: Path | None,
     state_out: Path | None,
     device: str,
-    **values: Any,
+    **options: Any,
 ) -> None:
     """Write text with a model.
 
@@ -100,42 +92,18 @@ def command(
     chargen sample checkpoints/novel --prime "It was a" --num 3
     chargen sample checkpoints/novel --reverse --prime "ever after."
     """
-    primes = {"prime": prime, "prime_file": prime_file}
-    prefer_command_line(("prime", "prime_file"), primes)
-    prime, prime_file = primes["prime"], primes["prime_file"]
-    config = SampleConfig(**{**WRITING_DEFAULTS, **select_settings(SampleConfig, values)})
     if prime is not None and prime_file is not None:
         raise SettingError("--prime and --prime-file contradict each other: give one")
     if form == "jsonl":
         refuse_unused(("separator",), "--format jsonl")
-    if device not in ("cpu", "cuda", "mps"):
-        raise SettingError(f"--device is {device!r}: it must be cpu, cuda or mps", "device")
     file = read_model(model)
-    text = clean(prime or "", file.reading)
-    if prime_file is not None:
-        text = read_like_training_text(find_sources([prime_file])[0], file, encoding, errors)
-    if reverse:
-        require_bidirectional(file.config, "--reverse")
-    direction = "backward" if reverse else "forward"
-    if adapt:
-        if not text:
-            raise SettingError("--adapt learns from the prime: give --prime or --prime-file")
-        from chargen.evaluation.dynamic import adapt_model
-
-        file = adapt_model(file, text, adapt, direction=direction)
-    if quantize:
-        file = replace(file, arrays=quantize_arrays(file.arrays, quantize))
     if device == "cpu":
         log_compiling()
-    sampler = Sampler(file, config, num=num, seed=seed, device=device, direction=direction)
-    if state_out is not None:
-        sampler.check_state_path(state_out)
+    options |= {"state_in": state_in, "state_out": state_out, "device": device}
+    sampler, text = prepare_sampler(file, prime_file or prime or "", num=num, seed=seed, reverse=reverse, **options)
     log_unknown_bans(sampler.config.ban, file.vocabulary)
-    log_literal_escapes(file.vocabulary, {"--stop": config.stop, "--ban": [config.ban], "--prime": [prime or ""]})
-    if state_in is not None:
-        sampler.load_state(state_in)
-        if seed is not None:
-            sampler.reseed(seed)
+    texts = {"--stop": options["stop"], "--ban": [options["ban"] or ""], "--prime": [prime or ""]}
+    log_literal_escapes(file.vocabulary, texts)
     sampler.feed(text, unknown)
     if seed is None and state_in is None:
         log(f"seed {sampler.seed}")
@@ -169,20 +137,20 @@ def command(
         raise stop.error()
 
 
+@dataclass
 class _SamplePrinter:
     """Prints the first sample as it comes and the others after it; JSON lines and reversed samples all at the end."""
 
-    def __init__(
-        self, num: int, echo: str, writer: TextWriter, form: str, reverse: bool, separator: str | None
-    ) -> None:
-        self.separator = separator
-        self.writer = writer
-        self.form = form
-        self.echo = echo
-        self.num = num
-        self.reverse = reverse
-        self.held: list[list[Character]] = [[] for _ in range(num)]
-        if not reverse:
+    num: int
+    echo: str
+    writer: TextWriter
+    form: str
+    reverse: bool
+    separator: str | None
+
+    def __post_init__(self) -> None:
+        self.held: list[list[Character]] = [[] for _ in range(self.num)]
+        if not self.reverse:
             self._begin(0)
 
     def _begin(self, number: int) -> None:

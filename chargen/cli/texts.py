@@ -1,14 +1,13 @@
 """Texts that a command reads beside a model: the options that say how, reading them, what is logged of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import click
 
 from chargen.cli.options import Function, option
 from chargen.cli.report import list_characters
 from chargen.cli.terminal import log
-from chargen.data.reading import ReadingReport, Source, clean, read_text
+from chargen.data.reading import ReadingReport, Source, read_like
 from chargen.errors import amount
 from chargen.storage.model_file import ModelFile
 
@@ -51,8 +50,7 @@ def read_like_training_text(
     Returns:
         All texts, joined.
     """
-    reading = replace(file.reading, encoding=encoding or file.reading.encoding, errors=errors)
-    return clean("".join(read_text(sources, reading, report=report)), file.reading)
+    return read_like(sources, file.reading, encoding, errors, report)
 
 
 def log_text_report(report: ReadingReport, unseen: str, charged: int, left_out: int) -> None:

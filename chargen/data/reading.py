@@ -15,7 +15,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -455,3 +455,29 @@ def _second_parts() -> frozenset[str]:
             if unicodedata.combining(chr(int(parts[0], 16))):  # U+0F73, U+0F75, U+0F81: two marks in one
                 characters.add(chr(code))
     return frozenset(characters)
+
+
+def read_like(
+    sources: Sequence[Source],
+    config: ReadingConfig,
+    encoding: str | None = None,
+    errors: str = "strict",
+    report: "ReadingReport | None" = None,
+) -> str:
+    """Read texts whole, the way a model's training text was read.
+
+    Args:
+        sources: what to read, in order.
+        config: of the training text.
+        encoding: of the texts; None: that of the training text.
+        errors: what to do with bytes that do not fit it, "strict" or "replace".
+        report: counts what reading meets.
+
+    Returns:
+        All texts, joined and cleaned.
+
+    Raises:
+        DataError: where a text cannot be read.
+    """
+    reading = replace(config, encoding=encoding or config.encoding, errors=errors)
+    return clean("".join(read_text(sources, reading, report=report)), config)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from chargen.data.corpus import Corpus
 from chargen.errors import amount
 from chargen.model.config import GATES, ModelConfig
 from chargen.settings import make_settings
@@ -66,6 +67,31 @@ class Sizes:
     model: ModelConfig
     training: TrainConfig
     reasons: tuple[str, ...]
+
+
+def fit_sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], preset: str | None = None) -> Sizes:
+    """Settings for all that is not given, from a text and, for a budget in minutes, this machine's speed.
+
+    Args:
+        corpus: the text.
+        model: settings of the model that are given, by name.
+        training: settings of training that are given, by name.
+        preset: "small", "medium" or "large", whatever the budget.
+    """
+    size, speed = len(corpus.vocabulary), Speed()
+    open_settings = {"hidden_size", "dropout", "weight_decay"} - {*model, *training}
+    timed = open_settings and ("minutes" in training or not {"steps", "epochs"} & training.keys())
+    if timed:
+        speed = time_reference(size, training)
+    chosen: dict[str, Any] = {"unit": corpus.vocabulary.unit, "preset": preset}
+    sizes = choose_sizes(len(corpus.train), size, model, training, **chosen, speed=speed)
+    shape = {name: getattr(sizes.training, name) for name in ("batch_size", "seq_length")}
+    if timed and shape["seq_length"] < training.get("seq_length", TrainConfig().seq_length):
+        # Shorter windows take more time for each character, so the speed is measured again.
+        training = training | shape
+        speed = time_reference(size, training)
+        sizes = choose_sizes(len(corpus.train), size, model, training, **chosen, speed=speed)
+    return sizes
 
 
 def choose_sizes(
@@ -260,7 +286,6 @@ def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 1
         training: settings of the machine and the minibatch, by name; others are ignored.
         seconds: how long to look.
     """
-    from chargen.data.corpus import Corpus
     from chargen.kernels import fast_bf16
     from chargen.kernels.cpu_features import amx
     from chargen.training.trainer import Trainer

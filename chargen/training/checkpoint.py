@@ -132,8 +132,9 @@ class Checkpointer:
             )
 
     def save_end(self, state: TrainState, best: Arrays | None, model: ModelFile, line: dict[str, Any]) -> None:
-        """Save a finished run: its model, the last line of metrics, its state."""
-        assert self.out is not None
+        """Save a finished run, where there is a run folder: its model, the last line of metrics, its state."""
+        if not self.out:
+            return
         self.metrics.sync()
         # The state last: a kill before it leaves a run that ends again, and its metrics are cut before they go on.
         save_model(self.out / FILE_NAME, model)

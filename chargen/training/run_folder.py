@@ -5,14 +5,23 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from chargen.durable import explain_blocked_path, make_folder
-from chargen.errors import SettingError
+from chargen.cache_folder import CHECKPOINTS
+from chargen.durable import explain_blocked_path, lock_folder, make_folder
+from chargen.errors import ModelFileError, SettingError
 from chargen.storage.model_file import FILE_NAME as MODEL_NAME
 from chargen.storage.model_file import KIND as MODEL_KIND
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import KIND as STATE_KIND
-from chargen.storage.run_state import REPLACED_FOLDER, REPLACING_FOLDER, can_be_resumed, folders_of_run
+from chargen.storage.run_state import (
+    REPLACED_FOLDER,
+    REPLACING_FOLDER,
+    RunState,
+    can_be_resumed,
+    folders_of_run,
+    read_run_state,
+)
 from chargen.storage.tensor_file import is_kind
+from chargen.suggestions import similar_path
 from chargen.training.metrics import FILE_NAME as METRICS_NAME
 
 FILES = (STATE_NAME, MODEL_NAME, METRICS_NAME)
@@ -40,6 +49,79 @@ def check_free(folder: Path, overwrite: bool = False) -> None:
         raise SettingError(
             f"{folder} holds no run of chargen's, but {', '.join(_names_in(folder))}: choose another `out`", "out"
         )
+
+
+def free_folder(source: str, overwrite: bool = False) -> Path:
+    """Choose checkpoints/NAME, or NAME-2, NAME-3 … where there is a run of that name that must stay.
+
+    Args:
+        source: the text that is learned; gives the name.
+        overwrite: whether any run may be replaced.
+    """
+    name = "stdin" if source == "-" else Path(source).resolve().name.split(".")[0]
+    name = "".join(character for character in name if character.isalnum() or character in "-_ ") or "run"
+    number = 1
+    while (folder := CHECKPOINTS / (name if number == 1 else f"{name}-{number}")).exists() and not overwrite:
+        number += 1
+    return folder
+
+
+@contextlib.contextmanager
+def new_run_folder(folder: Path) -> Iterator[None]:
+    """Make and lock the folder of a new run; remove it where the run fails before it has saved anything.
+
+    Args:
+        folder: the run folder; may exist.
+
+    Raises:
+        SettingError: where it cannot be made.
+        ChargenError: where another process holds its lock.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        try:
+            make_folder(folder)
+        except OSError as error:
+            raise SettingError(
+                f"cannot make the run folder {folder}: {error.strerror}; choose another `out`", "out"
+            ) from error
+        with lock_folder(folder):
+            yield
+    except BaseException:
+        _remove_if_empty(new)
+        raise
+
+
+def _remove_if_empty(folders: list[Path]) -> None:
+    """Remove what a run without saved files left behind. No folder is listed: that takes memory, which may be full."""
+    for folder in folders:
+        for file in (folder / METRICS_NAME, folder / ".lock"):
+            with contextlib.suppress(OSError):
+                if file.stat().st_size == 0 and not (folder / STATE_NAME).exists():
+                    file.unlink()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def open_run(folder: Path) -> Iterator[RunState]:
+    """Lock the folder of a saved run while the context lasts, and read the run's state.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        ModelFileError: where there is no run to resume, or its state is damaged.
+        ChargenError: where another process holds the lock.
+    """
+    if not can_be_resumed(folder):
+        if not folder.exists():
+            advice = similar_path(folder, CHECKPOINTS)
+            raise ModelFileError(f"no run folder {folder}{advice or '; training on a text makes one'}")
+        raise ModelFileError(f"{folder} holds no {STATE_NAME} to resume; training on a text makes a run folder")
+    with lock_folder(folder):
+        recover(folder)
+        yield read_run_state(folder)
 
 
 @contextlib.contextmanager

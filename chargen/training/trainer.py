@@ -56,6 +56,7 @@ class Trainer:
         self.log, self.checkpointer, self.out = setup.log, setup.checkpointer, setup.out
         self.pending: list[StepReport] = []
         self.summary: dict[str, Any] = {}
+        self.best_model: ModelFile | None = None  # at the end of the run
 
     @classmethod
     def resume(
@@ -153,11 +154,10 @@ class Trainer:
         self.summary = self.checkpointer.summary(step)
         losses, figures = yield from tell_while(self.validator.score_whole(best, limits), self._progress, "finishing")
         self.summary |= figures
+        self.best_model = self.checkpointer.model_file(weights_of(best), self.summary)
         self.counters.complete = True
-        if self.out:
-            file = self.checkpointer.model_file(weights_of(best), self.summary)
-            line = {**self.log.line(losses["valid"], losses["test"]), "final": True}
-            self.checkpointer.save_end(self.state, self.validator.best, file, line)
+        line = {**self.log.line(losses["valid"], losses["test"]), "final": True}
+        self.checkpointer.save_end(self.state, self.validator.best, self.best_model, line)
         yield self._progress("finishing", losses["valid"], losses["test"])
 
     def _progress(self, doing: str, valid: Losses | None = None, test: Losses | None = None) -> Progress:

@@ -1,0 +1,200 @@
+"""A new run, decided before it begins: what can be checked first, then the text, then the sizes that fit it."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chargen.data.corpus import Corpus, CorpusConfig, SourceNames
+from chargen.data.corpus_cache import ProgressCallback
+from chargen.errors import DataError, SettingError, amount
+from chargen.model.config import ModelConfig
+from chargen.settings import drop_none, make_settings
+from chargen.storage.model_file import ModelFile
+from chargen.suggestions import did_you_mean
+from chargen.training.autosize import PRESETS, Sizes, fit_sizes
+from chargen.training.config import TrainConfig
+from chargen.training.run_folder import new_run_folder
+
+if TYPE_CHECKING:
+    from chargen.training.trainer import Trainer
+
+CONFIGS = CorpusConfig, ModelConfig, TrainConfig
+"""What holds the settings of a run."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A new run: `read_corpus`, then `choose_sizes`, then `start`.
+
+    Args:
+        sources: the text to learn.
+        settings: fields of CorpusConfig, ModelConfig and TrainConfig, by name; what is None is chosen.
+        valid: a text to validate on instead of a part of `sources`.
+        test: a text to test on instead of a part of `sources`.
+        preset: how many hidden units: "small", "medium" or "large".
+        init: a model to start from.
+
+    Raises:
+        SettingError: where settings are out of range or contradict each other.
+    """
+
+    sources: SourceNames
+    settings: Mapping[str, Any]
+    valid: SourceNames = ()
+    test: SourceNames = ()
+    preset: str | None = None
+    init: ModelFile | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", given_settings(self.settings))
+        for role, names in (("valid", self.valid), ("test", self.test)):
+            if names and f"{role}_fraction" in self.settings:
+                raise SettingError(f"{role} and `{role}_fraction` are two ways to say one thing: give one", role)
+        if self.preset is not None and self.preset not in PRESETS:
+            raise SettingError(f"preset is {self.preset!r}: it must be one of {', '.join(PRESETS)}", "preset")
+        if self.preset and "hidden_size" in self.model:
+            raise SettingError("preset says how many hidden units there are: leave it out, or `hidden_size`", "preset")
+        make_settings(ModelConfig, self.model)
+        self.device()
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The model's settings that are given, or are those of the model to start from."""
+        return (asdict(self.init.config) if self.init else {}) | self._select(ModelConfig)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Settings of training that are given."""
+        return self._select(TrainConfig)
+
+    def _select(self, config: type) -> dict[str, Any]:
+        names = {field.name for field in fields(config)}
+        return {name: value for name, value in self.settings.items() if name in names}
+
+    def device(self) -> str:
+        """The type of the device that the run will be on: "cpu", "cuda" or "mps".
+
+        Raises:
+            SettingError: where this machine does not have the one that is given.
+        """
+        from chargen.model.device import pick_device
+
+        return pick_device(make_settings(TrainConfig, self.training).device).type
+
+    def read_corpus(self, progress: ProgressCallback | None = None) -> Corpus:
+        """Read the text; with a model to start from, as the text of that was read.
+
+        Args:
+            progress: called as (activity, bytes done, bytes in total or None) after every block.
+
+        Raises:
+            DataError: where the text cannot be read, or is too short.
+        """
+        settings, known = self._select(CorpusConfig), None
+        if self.init:
+            known, reading = self.init.vocabulary, self.init.reading
+            before = {"unit": known.unit, "newline": reading.newline, "normalize": reading.normalize}
+            settings = before | ({"encoding": "raw"} if known.raw else {}) | settings
+        corpus = Corpus.from_files(
+            self.sources, valid=self.valid, test=self.test, progress=progress, known=known, **settings
+        )
+        if len(corpus.train) < 2:
+            names = self.sources if isinstance(self.sources, (list, tuple)) else [self.sources]
+            raise DataError(
+                f"{' '.join(map(str, names))}: training needs at least 2 {corpus.vocabulary.unit}s, "
+                f"found {len(corpus.train)}; give more text, or a smaller `valid_fraction`"
+            )
+        return corpus
+
+    def choose_sizes(self, corpus: Corpus) -> Sizes:
+        """Choose all settings that are not given; for a budget in minutes this machine is timed.
+
+        Args:
+            corpus: the text.
+        """
+        return fit_sizes(corpus, self.model, self.training, self.preset)
+
+    @contextlib.contextmanager
+    def start(
+        self, corpus: Corpus, sizes: Sizes, out: Path | None, started: float, overwrite: bool = False
+    ) -> Iterator["Trainer"]:
+        """Make and lock the run folder while the context lasts; the trainer there has yet to run.
+
+        Args:
+            corpus: the text.
+            sizes: all settings.
+            out: the run folder; None writes nothing.
+            started: `time.monotonic()` when the clock of a time budget began.
+            overwrite: whether the run in `out` may be replaced.
+
+        Raises:
+            SettingError: where `out` cannot be made, or holds a run.
+        """
+        from chargen.training.trainer import Trainer
+
+        with new_run_folder(out) if out else contextlib.nullcontext():
+            yield Trainer(
+                corpus, sizes.model, sizes.training, out, init=self.init, started=started, overwrite=overwrite
+            )
+
+
+def given_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not None, each a field of CorpusConfig, ModelConfig or TrainConfig.
+
+    Args:
+        settings: by name.
+
+    Raises:
+        SettingError: where there is no setting of that name.
+    """
+    known = [field.name for config in CONFIGS for field in fields(config)]
+    for name in settings:
+        if name not in known:
+            raise SettingError(f"there is no setting {name!r}{did_you_mean(name, known)}")
+    return drop_none(settings)
+
+
+def check_resumable_with(**others: Any) -> None:
+    """Check that nothing is given beside `resume` that the run itself remembers.
+
+    Args:
+        **others: of `train`, by name.
+
+    Raises:
+        SettingError: where one is.
+    """
+    for name, value in others.items():
+        if value:
+            raise SettingError(f"{name} cannot be given with `resume`: the run remembers its own", name)
+
+
+def check_incomplete(trainer: "Trainer") -> None:
+    """Check that a resumed run has something left to do.
+
+    Args:
+        trainer: the run.
+
+    Raises:
+        SettingError: where its budget is used, or its patience, with the setting that lets it go on.
+    """
+    if not (trainer.finished and trainer.counters.complete):
+        return
+    config, counters, budget = trainer.config, trainer.counters, trainer.budget
+    if trainer.validator.out_of_patience:
+        validations = amount(config.patience, "validation")
+        raise SettingError(f"{trainer.out} stopped early after {validations} without a best: raise `patience`")
+    if budget.steps is not None and counters.step >= budget.steps:
+        kind, used = ("epoch", config.epochs) if config.epochs else ("step", counters.step)
+        raise SettingError(
+            f"{trainer.out} is complete: its budget is used after {amount(used, kind)}; "
+            f"give a larger `{kind}s` to go on"
+        )
+    used, kept, least = (seconds / 60 for seconds in (budget.seconds(), budget.end_seconds(), budget.used_seconds()))
+    raise SettingError(
+        f"{trainer.out} is complete: its budget is used after {used:,.2f} of {amount(config.minutes or 0, 'minute')}, "
+        f"as {kept:.2f} are kept back for its end (scoring the whole splits, saving); "
+        f"give `minutes` {math.ceil(100 * least + 1) / 100:g} or more to go on"
+    )
