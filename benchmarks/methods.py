@@ -1,7 +1,7 @@
 """Methods that were tried for better text, each as a network and an optimizer that the trainer is given.
 
 None of them is in the package but weight decay, dropout, tied weights and the spared embedding; `benchmarks.ablation`
-compares them, and `benchmarks/README.md` has what came out.
+compares them, and `docs/pages/experiments.md` has what came out.
 """
 
 from collections.abc import Mapping

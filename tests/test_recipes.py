@@ -25,7 +25,7 @@ def test_a_recipe_is_understood(path: Path) -> None:
 
 
 def test_every_recipe_is_in_the_table() -> None:
-    table = (Path(__file__).parent.parent / "benchmarks/recipes/README.md").read_text()
+    table = (Path(__file__).parent.parent / "docs/pages/recipes.md").read_text()
     assert RECIPES
     for path in RECIPES:
         assert f"`{path.stem}`" in table, path.stem

@@ -36,7 +36,7 @@ class SampleConfig:
 
 
 WRITING_DEFAULTS = {"temperature": 0.8}
-"""The defaults of `chargen sample`, as measured in benchmarks/README.md; a Sampler draws from the model."""
+"""The defaults of `chargen sample`, as measured in docs/pages/experiments.md; a Sampler draws from the model."""
 
 
 def top_k(weights: Any, count: int) -> Any:

@@ -1,7 +1,7 @@
 """Sizes that choose themselves: model, batch, dropout and rate from the text, the budget and the machine's speed.
 
-The rules are fitted to runs on texts of 20,000 to 5 million characters (`benchmarks/README.md` has the figures); each
-is a line. Whatever a person gives is left as it is, but for minutes that would only teach a text by heart.
+The rules are fitted to runs on texts of 20,000 to 5 million characters (`docs/pages/experiments.md`); each is a line.
+Whatever a person gives is left as it is, but for minutes that would only teach a text by heart.
 """
 
 import math
