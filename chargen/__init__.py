@@ -27,16 +27,17 @@ _MODULES = {
     "Sampler": "chargen.sampling.sampler",
     "Filler": "chargen.infill.fill",
     "fill": "chargen.infill.fill",
-    "score": "chargen.evaluation.per_character",
+    "score": "chargen.api",
     "check": "chargen.evaluation.causality",
     "check_causality": "chargen.evaluation.causality",
     "TrainConfig": "chargen.training.config",
     "Trainer": "chargen.training.trainer",
-    "evaluate": "chargen.evaluation.loss",
+    "evaluate": "chargen.api",
 }
 __all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
+    from chargen.api import evaluate, score
     from chargen.data.batches import ConsecutiveBatches, RandomBatches
     from chargen.data.corpus import Corpus, CorpusConfig
     from chargen.data.reading import clean
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from chargen.decoding.choose import SampleConfig
     from chargen.errors import ArgumentError, ChargenError
     from chargen.evaluation.causality import check, check_causality
-    from chargen.evaluation.loss import evaluate
-    from chargen.evaluation.per_character import score
     from chargen.infill.fill import Filler, fill
     from chargen.model.config import ModelConfig
     from chargen.model.language_model import CharModel

@@ -55,11 +55,12 @@ def read_like_training_text(
     return clean("".join(read_text(sources, reading, report=report)), file.reading)
 
 
-def log_text_report(report: ReadingReport, unseen: str, charged: int, left_out: int) -> None:
+def log_text_report(replaced: int, passed_over: int, unseen: str, charged: int, left_out: int) -> None:
     """Log what reading met, and what became of characters that training never saw.
 
     Args:
-        report: of the reading.
+        replaced: bytes that did not fit the encoding.
+        passed_over: files that are no text.
         unseen: those characters, each once.
         charged: how many of the text's characters were charged for one of all the characters there are.
         left_out: how many were not scored.
@@ -68,8 +69,8 @@ def log_text_report(report: ReadingReport, unseen: str, charged: int, left_out: 
     for count, noun, words in (
         (charged, "character", f"never seen in training, charged for the place among all others: {names}"),
         (left_out, "character", f"never seen in training and left out: {names}"),
-        (report.replaced, "byte", "did not fit the encoding and became U+FFFD"),
-        (len(report.passed_over), "file", "passed over as no text"),
+        (replaced, "byte", "did not fit the encoding and became U+FFFD"),
+        (passed_over, "file", "passed over as no text"),
     ):
         if count:
             log(f"note: {amount(count, noun)} {words}")

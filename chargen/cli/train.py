@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chargen.cache_folder import CHECKPOINTS
-from chargen.cli.bars import ReadingBar, TrainingBar
+from chargen.cli.bars import TaskBar, TrainingBar
 from chargen.cli.options import (
     PATH,
     GroupedCommand,
@@ -125,7 +125,7 @@ def command(
         defaults = _corpus_settings_of(init) if init else {}
         corpus_config = CorpusConfig(**(defaults | select_settings(CorpusConfig, values)))
         time_spent.mark("starting")
-        with ReadingBar() as bar:
+        with TaskBar("B") as bar:
             known = init.vocabulary if init else None
             corpus = Corpus.from_files(
                 sources, valid=valid, test=test, config=corpus_config, progress=bar.show, known=known
@@ -268,7 +268,7 @@ def _resume(
     state = read_run_state(folder)
     time_spent.mark("starting")
     try:
-        with ReadingBar() as bar:
+        with TaskBar("B") as bar:
             corpus = Corpus.from_description(state.settings["corpus"], bar.show, moved)
     except DataError as error:
         if any(moved.values()):
