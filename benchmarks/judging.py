@@ -60,11 +60,13 @@ def main(
             }
             jobs["train"]()  # the first step compiles
             speeds = run_interleaved(jobs, repeats)
-            click.echo(
-                f"{cell} {shape} {precision}: a text of {characters:,} is scored {speeds['long'] / speeds['train']:.2f} "
-                f"x as fast as trained on; {len(lines):,} lines of {LINE} {speeds['lines'] / speeds['long']:.2f} x as "
-                f"fast as it, and {speeds['lines'] / speeds['as long as the lines']:.2f} x as fast as one text of them"
-            )
+            ratios = {
+                "scoring / training": speeds["long"] / speeds["train"],
+                "lines / long": speeds["lines"] / speeds["long"],
+                "lines / one text of them": speeds["lines"] / speeds["as long as the lines"],
+            }
+            figures = "  ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+            click.echo(f"{cell} {shape} {precision}  {figures}")
 
 
 if __name__ == "__main__":
