@@ -220,19 +220,22 @@ def score_texts(
                         alternatives[int(characters[place])] = _likelier_characters(*arguments)
         done += len(window.ids)
         progress("scoring", len(joined) * done // len(owner), len(joined))
-    unseen, results, at = ~vocabulary.knows(joined), [], 0
+    size, known, whole = len(joined), num_ids[:-1] > 0, num_ids[:-1] == 1
+    unseen, below = ~vocabulary.knows(joined), {name: sums[name][:-1] < limit for name in names}
+    unlikely = below[by] if by != "cloze" else np.where(whole, below["cloze"], below["forward"] & below["backward"])
+    columns: list[list[Any]] = []
+    for name, given in (("forward", known), ("backward", known), ("cloze", whole)):
+        column = sums[name][:-1].astype(object) if name in sums else np.full(size, None)
+        column[~given] = None
+        columns.append(column.tolist())
+    likelier = [alternatives.get(at, ()) for at in range(size)]
+    scored = list(map(CharacterScore, joined, *columns, (unlikely | ~known | unseen).tolist(), likelier))
+    results, start = [], 0
     for text in texts:
-        scores = Scores(by=by, threshold=threshold)
-        scores.unseen = "".join(sorted(set(itertools.compress(text, unseen[at : at + len(text)]))))
-        for character in text:
-            known, whole = num_ids[at] > 0, num_ids[at] == 1
-            totals = {name: float(sums[name][at]) if known and name in sums else None for name in JUDGES}
-            totals["cloze"] = totals["cloze"] if whole else None
-            judges = [by] if whole or by != "cloze" else ["forward", "backward"]
-            unlikely = not known or bool(unseen[at]) or all(sums[name][at] < limit for name in judges)
-            scores.append(CharacterScore(character, **totals, unlikely=unlikely, alternatives=alternatives.get(at, ())))
-            at += 1
-        results.append(scores)
+        stop = start + len(text)
+        results.append(Scores(scored[start:stop], by, threshold))
+        results[-1].unseen = "".join(sorted(set(itertools.compress(text, unseen[start:stop]))))
+        start = stop
     return results
 
 
@@ -256,7 +259,8 @@ class _Layout(NamedTuple):
 def _lay_out(file: ModelFile, texts: Sequence[str], unknown: str, both: bool) -> _Layout:
     from chargen.evaluation.rows import cut_text
 
-    begin, behind_last = file.vocabulary.encode(file.begin), sum(map(len, texts))
+    begin = file.vocabulary.encode(file.begin)
+    border = np.full(len(begin), sum(map(len, texts)))
     rows, counted, starts, owners = [], [], [], [np.zeros(0, np.int64)]
     num_ids = num_characters = 0
     for text in texts:
@@ -269,7 +273,7 @@ def _lay_out(file: ModelFile, texts: Sequence[str], unknown: str, both: bool) ->
                 rows.append(ids[first:stop])
                 counted.append((first_counted - first, stop_counted - first))
                 starts.append(num_ids + first)
-            owners.append(np.pad(positions + num_characters, len(begin), constant_values=behind_last))
+            owners += [border, positions + num_characters, border]
         num_ids, num_characters = num_ids + len(ids), num_characters + len(text)
     return _Layout(rows, counted, np.array(starts, np.int64), np.concatenate(owners))
 
