@@ -162,7 +162,7 @@ def score(  # type: ignore[misc]  # the overloads leave the settings to this sig
 
     A text stands between two begin texts of the model; where the model has none, a character with an unknown context is
     scored by the counts of the training text. Many texts are read side by side, much faster than one after the other;
-    so are the parts of a long one, each after 500 characters of context.
+    so are the parts of a long one, each after 1,000 characters of context.
 
     Forward log-probabilities add up to that of the text, and so do backward ones. The sum of cloze log-probabilities is
     a pseudo-likelihood (Besag, "Statistical analysis of non-lattice data", 1975): each character is predicted from all

@@ -20,9 +20,9 @@ WINDOW = 128
 STORED = 2**26
 """Outputs of the backward stack that are kept where texts are read from both sides."""
 
-SPAN = 4000
-"""The fewest ids of a row where a long text is cut to be read side by side."""
-CONTEXT = 500
+SPAN = 2000
+"""The fewest ids of a row where a long text is cut to be read side by side; four times as many from both sides."""
+CONTEXT = 1000
 """Ids beyond a cut that a row reads as context."""
 
 Ids = NDArray[Any]
@@ -141,7 +141,7 @@ def cut_text(size: int, both: bool) -> Iterator[tuple[int, int, int, int]]:
     Yields:
         For each row, what it reads and what of it counts: begin, end, begin, end.
     """
-    number = max(1, size // SPAN if both else min(MAX_ROWS, size // SPAN))
+    number = max(1, size // (4 * SPAN) if both else min(MAX_ROWS, size // SPAN))
     for row in range(number):
         begin, end = size * row // number, size * (row + 1) // number
         yield max(0, begin - CONTEXT), min(size, end + CONTEXT) if both else end, begin, end
