@@ -180,6 +180,9 @@ def test_ids_read_grow_with_the_text_not_with_a_window(monkeypatch: pytest.Monke
     texts = [text_of(length, length) for length in np.random.default_rng(1).integers(1, 120, 1000)]
     score(network, texts, vocabulary=file.vocabulary)
     assert sum(sizes) < 1.1 * sum(map(len, texts))
+    sizes.clear()
+    score(network, [text_of(1000), *(["abc deh"] * 31)], vocabulary=file.vocabulary)
+    assert sum(sizes) < 32 * 128 + 1000
 
 
 @pytest.mark.parametrize("size", [0, 1, SPAN, 2 * SPAN, 10 * SPAN + 3, 100 * SPAN])
