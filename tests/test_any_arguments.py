@@ -39,7 +39,6 @@ from chargen.decoding.pick_engine import new_stepper
 from chargen.decoding.rules import Rules
 from chargen.decoding.torch_engine import TorchStepper, choose_rows
 from chargen.errors import ChargenError
-from chargen.evaluation.both_ways import read_both_ways
 from chargen.model import dropout, layers, loss
 from chargen.model.cloze import Cloze
 from chargen.model.dropout import DropoutKey, drop
@@ -410,17 +409,6 @@ class Calls:
             return detach(reset_rows(zero_state(config, rows, torch.device("cpu")), kept))
 
         return Call(run, {"rows": 3, "kept": torch.tensor([True, False, True])}, small=("rows",))
-
-    def both_ways(self) -> Call:
-        stored = self.file()
-        model = build_model(stored)
-        ids = self.ids(int(self.odd.pick([2, 7, 30])), size=10)
-
-        def run(ids: Any, first_logits: Any, window: Any) -> Any:
-            return [part.forward for part in read_both_ways(model, ids, first_logits, window)]
-
-        arguments = {"ids": ids, "first_logits": np.zeros(len(stored.vocabulary)), "window": 5}
-        return Call(run, arguments, by_torch(run), small=("window",))
 
     # Steppers
 

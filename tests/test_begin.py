@@ -94,7 +94,7 @@ def test_both_ends_of_a_text_are_judged_between_the_begin_texts() -> None:
         assert ours.alternatives == pytest.approx(theirs.alternatives) or ours.unlikely
     assert score(file, "") == []
     done: list[int] = []
-    score(file, "ab c" * 200, progress=done.append)
+    score(file, "ab c" * 200, progress=lambda task, count, total: done.append(count))
     assert done == sorted(done)
     assert done[-1] == 800
 

@@ -12,11 +12,12 @@ import torch
 from conftest import small_model
 from test_resume import assert_same_runs, config, corpus, model, run_until, two_ways
 
+from chargen import evaluate
 from chargen.decoding import torch_engine
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.torch_engine import TorchStepper
 from chargen.evaluation.dynamic import DynamicEvaluator, Rates, rms_gradients
-from chargen.evaluation.loss import evaluate, sum_losses
+from chargen.evaluation.loss import sum_losses
 from chargen.model.config import ModelConfig
 from chargen.model.device import autocast
 from chargen.model.dropout import DropoutKey, drop

@@ -13,13 +13,12 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chargen import evaluate, score
 from chargen.data.utf8 import utf8_length
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, choose, log_softmax
 from chargen.decoding.numpy_engine import NumpyStepper
 from chargen.errors import ArgumentError, ChargenError, DataError, ModelFileError, SettingError
-from chargen.evaluation.loss import evaluate
-from chargen.evaluation.per_character import score
 from chargen.infill.fill import fill
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.rng import MAX_SEED, Purpose, uniform

@@ -134,13 +134,18 @@ def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check
         return []
 
     def by_windows(prediction: str, window: int) -> Predict:
-        from chargen.evaluation.both_ways import read_both_ways
+        import torch
 
-        def predict(ids: NDArray[np.int64]) -> NDArray[Any]:
-            windows = read_both_ways(torch_model, ids, first_logits, window)
-            return np.concatenate([getattr(logits, prediction) for logits in windows])
+        from chargen.evaluation.rows import predict, read_rows
 
-        return predict
+        first = torch.from_numpy(first_logits.astype(np.float32)).to(torch_model.device)
+        direction = "both" if config.bidirectional else "forward"
+
+        def by_window(ids: NDArray[np.int64]) -> NDArray[Any]:
+            windows = read_rows(torch_model, [ids], direction=direction, window=window)
+            return np.concatenate([predict(torch_model, part, prediction, first).cpu().numpy() for part in windows])
+
+        return by_window
 
     def by_ids(stepper: Stepper, direction: str) -> Predict:
         return lambda ids: _read_by_ids(stepper, ids, direction, first_logits)[0]
