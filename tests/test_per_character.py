@@ -18,7 +18,7 @@ from chargen import check_causality, evaluate, score
 from chargen.data.vocabulary import CODE_POINTS
 from chargen.decoding.choose import log_softmax
 from chargen.decoding.cloze import NumpyCloze
-from chargen.decoding.numpy_engine import NumpyStepper
+from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.errors import DataError, SettingError
 from chargen.evaluation.per_character import JUDGES, CharacterScore
 from chargen.evaluation.rows import WINDOW, predict, read_rows
@@ -63,13 +63,13 @@ def by_hand(file: ModelFile, ids: np.ndarray) -> dict[str, np.ndarray]:
     share = np.log(file.counts / file.counts.sum())[None]
     logits, outputs = {}, {}
     for direction in file.config.directions:
-        stepper = NumpyStepper(file.config, file.arrays, direction)
-        row, state = share, stepper.start(1)
+        engine = NumpyEngine(file.config, file.arrays, direction)
+        row, state = share, engine.start(1)
         rows, values = [], []
         for character_id in ids if direction == "forward" else ids[::-1]:
             rows.append(row)
             values.append(state[-1][:, : file.config.hidden_size])
-            row, state = stepper.step(np.array([character_id]), state)
+            row, state = engine.step(np.array([character_id]), state)
         order = 1 if direction == "forward" else -1
         logits[direction], outputs[direction] = rows[::order], values[::order]
         log_probs[direction] = np.array(

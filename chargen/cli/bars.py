@@ -194,12 +194,12 @@ class TrainingBar:
         return f"{loss:.3f} ({loss / math.log(2):.3f} bits/char)"
 
     def _write_preview(self, step: int) -> None:
-        from chargen.decoding.numpy_engine import NumpyStepper
+        from chargen.decoding.numpy_engine import NumpyEngine
         from chargen.sampling.sampler import Sampler
 
         model = self.trainer.model_file()
         # The compiled engine might have to be compiled first, at the cost of the budget, for a few characters.
-        sampler = Sampler(model, seed=step, temperature=0.8, stepper=NumpyStepper(model.config, model.arrays))
+        sampler = Sampler(model, seed=step, temperature=0.8, engine=NumpyEngine(model.config, model.arrays))
         log_above_bar(f"  step {step:,} writes:")
         width = terminal_width()
         for line in escape_control(sampler.generate(self.preview)).split("\n"):
