@@ -29,7 +29,7 @@ from benchmarks.common import CELLS, LETTERS, machine, run_interleaved, speed_jo
 from benchmarks.sampling import PlainSampler
 from benchmarks.training import chargen_steps, plain_steps, random_text, speed_of_steps
 from chargen import Corpus, ModelConfig, Sampler, TrainConfig, Trainer
-from chargen.decoding.torch_engine import TorchStepper
+from chargen.decoding.torch_engine import TorchEngine
 from chargen.storage.model_file import build_model
 from chargen.training.autosize import time_reference
 
@@ -144,7 +144,7 @@ def sampling(task: Task) -> Iterator[Row]:
         file = untrained_model(cell, layers, hidden, LETTERS)
         network = build_model(file, task.device)
         for streams in (1, 64) if task.small else (1, 64, 4096):
-            sampler = Sampler(file, seed=1, num=streams, stepper=TorchStepper(network))
+            sampler = Sampler(file, seed=1, num=streams, engine=TorchEngine(network))
             jobs = {
                 "plain": speed_job(PlainSampler(file, streams, task.device).write, 2, task.seconds),
                 "chargen": speed_job(sampler.generate_all, 16 if task.small else 512, task.seconds),

@@ -19,10 +19,12 @@ from pathlib import Path
 
 import click
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from benchmarks.common import machine
 from chargen import Corpus, Filler, ModelConfig, TrainConfig, Trainer, read_model
+from chargen.evaluation.rows import predict, read_rows
 from chargen.infill.fill import AFTER
 from chargen.infill.lookahead import GUESSES, HORIZON
 from chargen.infill.particles import run_smc
@@ -102,22 +104,18 @@ def train(corpus: Corpus, config: ModelConfig, steps: int, seed: int, folder: Pa
 
 def accuracy(corpus: Corpus, folder: Path) -> dict:
     """Measure how often the likeliest prediction is right in the validation part, and nats, with carried state."""
-    from chargen.evaluation.both_ways import read_both_ways
-
     figures = {}
     for name, folder_name in (("one way", "one"), ("both ways", "both")):
         file = read_model(folder / folder_name)
+        network, first = build_model(file), torch.from_numpy(file.first_logits).float()
+        judges = ("forward", "backward", "cloze") if file.config.bidirectional else ("forward",)
         right: dict[str, list] = {}
         nats: dict[str, list] = {}
-        for window in read_both_ways(build_model(file), corpus.valid, file.first_logits):
-            for judge in ("forward", "backward", "cloze"):
-                logits = getattr(window, judge)
-                if logits is not None:
-                    ids = corpus.valid[window.start : window.start + len(logits)].astype(int)
-                    shifted = logits.astype(float) - logits.max(axis=1, keepdims=True)
-                    costs = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(ids)), ids]
-                    right.setdefault(judge, []).append(logits.argmax(axis=1) == ids)
-                    nats.setdefault(judge, []).append(costs)
+        for window in read_rows(network, [corpus.valid], direction="both" if len(judges) > 1 else "forward"):
+            for judge in judges:
+                log_probs = predict(network, window, judge, first).log_softmax(1).numpy()
+                right.setdefault(judge, []).append(log_probs.argmax(axis=1) == window.ids)
+                nats.setdefault(judge, []).append(-log_probs[np.arange(len(window.ids)), window.ids])
         for judge in right:
             figures[f"{name}, {judge}"] = {
                 "top_1": round(float(np.concatenate(right[judge]).mean()), 4),

@@ -27,21 +27,24 @@ _MODULES = {
     "Sampler": "chargen.sampling.sampler",
     "Filler": "chargen.infill.fill",
     "fill": "chargen.infill.fill",
-    "fill_text": "chargen.api",
-    "generate": "chargen.api",
-    "train": "chargen.api",
-    "Run": "chargen.api",
-    "score": "chargen.evaluation.per_character",
+    "fill_text": "chargen.api.fill",
+    "generate": "chargen.api.generate",
+    "train": "chargen.api.train",
+    "Run": "chargen.api.train",
+    "score": "chargen.api.judge",
     "check": "chargen.evaluation.causality",
     "check_causality": "chargen.evaluation.causality",
     "TrainConfig": "chargen.training.config",
     "Trainer": "chargen.training.trainer",
-    "evaluate": "chargen.evaluation.loss",
+    "evaluate": "chargen.api.judge",
 }
 __all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from chargen.api import Run, fill_text, generate, train
+    from chargen.api.fill import fill_text
+    from chargen.api.generate import generate
+    from chargen.api.judge import evaluate, score
+    from chargen.api.train import Run, train
     from chargen.data.batches import ConsecutiveBatches, RandomBatches
     from chargen.data.corpus import Corpus, CorpusConfig
     from chargen.data.reading import clean
@@ -49,8 +52,6 @@ if TYPE_CHECKING:
     from chargen.decoding.choose import SampleConfig
     from chargen.errors import ArgumentError, ChargenError
     from chargen.evaluation.causality import check, check_causality
-    from chargen.evaluation.loss import evaluate
-    from chargen.evaluation.per_character import score
     from chargen.infill.fill import Filler, fill
     from chargen.model.config import ModelConfig
     from chargen.model.language_model import CharModel

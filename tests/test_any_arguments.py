@@ -33,13 +33,12 @@ from chargen.data.batches import BackwardBatches
 from chargen.data.reading import ReadingConfig
 from chargen.decoding.choose import choose, draw, log_softmax, probabilities
 from chargen.decoding.cloze import NumpyCloze
-from chargen.decoding.compiled_engine import CompiledStepper
-from chargen.decoding.numpy_engine import Chunk, NumpyStepper
-from chargen.decoding.pick_engine import new_stepper
+from chargen.decoding.compiled_engine import CompiledEngine
+from chargen.decoding.numpy_engine import Chunk, NumpyEngine
+from chargen.decoding.pick_engine import new_engine
 from chargen.decoding.rules import Rules
-from chargen.decoding.torch_engine import TorchStepper, choose_rows
+from chargen.decoding.torch_engine import TorchEngine, choose_rows
 from chargen.errors import ChargenError
-from chargen.evaluation.both_ways import read_both_ways
 from chargen.model import dropout, layers, loss
 from chargen.model.cloze import Cloze
 from chargen.model.dropout import DropoutKey, drop
@@ -411,32 +410,21 @@ class Calls:
 
         return Call(run, {"rows": 3, "kept": torch.tensor([True, False, True])}, small=("rows",))
 
-    def both_ways(self) -> Call:
-        stored = self.file()
-        model = build_model(stored)
-        ids = self.ids(int(self.odd.pick([2, 7, 30])), size=10)
+    # Engines
 
-        def run(ids: Any, first_logits: Any, window: Any) -> Any:
-            return [part.forward for part in read_both_ways(model, ids, first_logits, window)]
-
-        arguments = {"ids": ids, "first_logits": np.zeros(len(stored.vocabulary)), "window": 5}
-        return Call(run, arguments, by_torch(run), small=("window",))
-
-    # Steppers
-
-    def steppers(self, stored: Any) -> tuple[Any, Callable[..., Any], Any]:
+    def engines(self, stored: Any) -> tuple[Any, Callable[..., Any], Any]:
         arrays = stored.arrays
         if self.random.random() < 0.3:
             arrays = quantize(arrays, self.odd.pick(["int8", "bf16"]))
         direction = self.odd.pick(stored.config.directions)
-        reference = NumpyStepper(stored.config, arrays, direction)
+        reference = NumpyEngine(stored.config, arrays, direction)
         if arrays is stored.arrays and self.random.random() < 0.3:
-            return TorchStepper(build_model(stored), direction), reference, direction
-        return CompiledStepper(stored.config, arrays, direction), reference, direction
+            return TorchEngine(build_model(stored), direction), reference, direction
+        return CompiledEngine(stored.config, arrays, direction), reference, direction
 
-    def stepper(self) -> Call:
+    def engine(self) -> Call:
         stored, rows, positions = self.file(), self.rows(), int(self.random.integers(0, 5))
-        fast, slow, _ = self.steppers(stored)
+        fast, slow, _ = self.engines(stored)
         size = len(stored.vocabulary)
         state = tuple(self.floats(rows, stored.config.state_size).numpy() / 3 for _ in range(2))
         method = self.odd.pick(["step", "read", "write"])
@@ -456,16 +444,16 @@ class Calls:
             }  # fmt: skip
         return Call(getattr(fast, method), arguments, getattr(slow, method))
 
-    def new_stepper(self) -> Call:
+    def new_engine(self) -> Call:
         stored = self.file()
 
         def make(config: Any, arrays: Any, device: Any, direction: Any) -> Any:
-            return new_stepper(config, arrays, device, direction).step(np.array([1, 2]), state)
+            return new_engine(config, arrays, device, direction).step(np.array([1, 2]), state)
 
         def reference(config: Any, arrays: Any, device: Any, direction: Any) -> Any:
-            return NumpyStepper(config, arrays, direction).step(np.array([1, 2]), state)
+            return NumpyEngine(config, arrays, direction).step(np.array([1, 2]), state)
 
-        state = NumpyStepper(stored.config, stored.arrays).start(2)
+        state = NumpyEngine(stored.config, stored.arrays).start(2)
         quantizes = self.random.random() < 0.4
         arrays = quantize(stored.arrays, self.odd.pick(["int8", "bf16"])) if quantizes else stored.arrays
         arguments = {
@@ -606,8 +594,8 @@ class Calls:
         arguments = {"num": 1 if method in ("stream", "generate") else 2, "seed": 1, "value": value, "length": 6}
 
         def reference(**options: Any) -> Any:
-            stepper = NumpyStepper(stored.config, stored.arrays, direction)
-            with mock.patch("chargen.sampling.sampler.new_stepper", return_value=stepper):
+            engine = NumpyEngine(stored.config, stored.arrays, direction)
+            with mock.patch("chargen.sampling.sampler.new_engine", return_value=engine):
                 answer = run(**options)
             return answer if options["seed"] is not None else None  # then any text is right
 
@@ -731,7 +719,7 @@ class Calls:
 
 
 KINDS = sorted(name for name in vars(Calls) if not name.startswith("_") and name not in
-               {"ids", "floats", "model", "file", "rows", "steppers"})  # fmt: skip
+               {"ids", "floats", "model", "file", "rows", "engines"})  # fmt: skip
 
 
 def outcome(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[str, Any]:

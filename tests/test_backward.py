@@ -18,9 +18,9 @@ from test_sampler import cuts, primes, seeds
 from chargen.data.utf8 import utf8_before, utf8_capacity_before
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import choose, log_softmax
-from chargen.decoding.numpy_engine import NumpyStepper
-from chargen.decoding.pick_engine import new_stepper
-from chargen.decoding.torch_engine import TorchStepper
+from chargen.decoding.numpy_engine import NumpyEngine
+from chargen.decoding.pick_engine import new_engine
+from chargen.decoding.torch_engine import TorchEngine
 from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
 from chargen.rng import Purpose, uniform
 from chargen.sampling.constraints import Constraints
@@ -77,18 +77,18 @@ def in_order(direction: str, texts: list[str]) -> str:
 def by_hand(kind: Kind, sampler: Sampler, index: int, prime: str) -> Iterator[tuple[str, float]]:
     """The slow twin: characters from the last to the first, nothing carried but a loop's variables."""
     file = two_way(*kind)
-    stepper = NumpyStepper(file.config, file.arrays, "backward")
+    engine = NumpyEngine(file.config, file.arrays, "backward")
     rules = Constraints(file.vocabulary, sampler.config.ban, sampler.config.no_repeat, backward=True)
-    logits, state, draws, partial, total = np.log(file.counts)[None], stepper.start(1), 0, b"", 0.0
+    logits, state, draws, partial, total = np.log(file.counts)[None], engine.start(1), 0, b"", 0.0
     for read_id in reversed(file.vocabulary.encode(prime).tolist()):
-        logits, state = stepper.step(np.array([read_id]), state)
+        logits, state = engine.step(np.array([read_id]), state)
     rules.note_read(prime[::-1])
     while True:
         read_id = choose(
             logits[0], rules.mask(partial), float(uniform(sampler.seed, index, draws, Purpose.SAMPLE)), sampler.config
         )
         total += log_softmax(logits[0])[read_id]
-        logits, state = stepper.step(np.array([read_id]), state)
+        logits, state = engine.step(np.array([read_id]), state)
         draws += 1
         partial = (
             bytes([read_id]) if file.vocabulary.byte_mode else file.vocabulary.characters[read_id].encode()
@@ -223,11 +223,11 @@ def test_each_log_probability_stands_where_its_character_stands(cell: str) -> No
     sampler = new((cell, 2, "character"), temperature=1.5)
     sampler.feed("gab")
     (sample,) = sampler.generate_all(15)
-    stepper = NumpyStepper(file.config, file.arrays, "backward")
+    engine = NumpyEngine(file.config, file.arrays, "backward")
     ids = file.vocabulary.encode(sample.text + "gab").astype(np.int64)
-    state = stepper.start(1)
+    state = engine.start(1)
     for at in reversed(range(1, len(ids))):
-        logits, state = stepper.step(ids[at : at + 1], state)
+        logits, state = engine.step(ids[at : at + 1], state)
         if at <= 15:
             assert sample.log_probs[at - 1] == pytest.approx(log_softmax(logits[0])[ids[at - 1]], abs=1e-5)
 
@@ -380,9 +380,9 @@ def test_a_model_that_reads_one_way_says_how_to_get_one_that_reads_both(tmp_path
     doors: list[Any] = [
         lambda: Sampler(file, direction="backward"),
         lambda: Sampler.from_file(tmp_path / "m", direction="backward"),
-        lambda: NumpyStepper(file.config, file.arrays, "backward"),
-        lambda: TorchStepper(build_model(file), "backward"),
-        lambda: new_stepper(file.config, file.arrays, "cpu", "backward"),
+        lambda: NumpyEngine(file.config, file.arrays, "backward"),
+        lambda: TorchEngine(build_model(file), "backward"),
+        lambda: new_engine(file.config, file.arrays, "cpu", "backward"),
     ]
     for door in doors:
         with pytest.raises(SettingError, match=r"reading backward needs .* --bidirectional") as error:
@@ -516,7 +516,7 @@ def test_no_repeat_counts_whole_characters_in_bytes() -> None:
     assert not rules.mask(b"\x98\x80")[0x9F]
 
 
-# Steppers.
+# Engines.
 
 
 def bf16(file: ModelFile) -> ModelFile:
@@ -529,19 +529,17 @@ def bf16(file: ModelFile) -> ModelFile:
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("stored", ["float32", "bf16"])
-def test_all_steppers_agree_and_take_over_each_others_state(
-    cell: str, layers: int, direction: str, stored: str
-) -> None:
+def test_all_engines_agree_and_take_over_each_others_state(cell: str, layers: int, direction: str, stored: str) -> None:
     file = two_way(cell, layers, scale=1.0)
     file = bf16(file) if stored == "bf16" else file
-    plain = NumpyStepper(file.config, file.arrays, direction)
+    plain = NumpyEngine(file.config, file.arrays, direction)
     ids = some_ids(35, 12, len(file.vocabulary))
     expected, end = walk(plain, ids)
-    other = NumpyStepper(file.config, file.arrays, DIRECTIONS[direction == "forward"])
+    other = NumpyEngine(file.config, file.arrays, DIRECTIONS[direction == "forward"])
     assert np.abs(walk(other, ids[:3])[0] - expected[:3]).max() > 0.01
     twins: list[Any] = [
-        new_stepper(file.config, file.arrays, "cpu", direction),
-        TorchStepper(build_model(file), direction),
+        new_engine(file.config, file.arrays, "cpu", direction),
+        TorchEngine(build_model(file), direction),
     ]
     for twin in twins:
         there, state = walk(twin, ids[:, :6])
@@ -563,12 +561,12 @@ def test_a_rows_logits_are_the_same_bits_whatever_stands_beside_it(cell: str, hi
     random = np.random.default_rng(0)
     ids = some_ids(100, 5, characters)
     for direction in DIRECTIONS:
-        stepper = new_stepper(file.config, file.arrays, "cpu", direction)
-        alone = [walk(stepper, ids[row : row + 1]) for row in range(100)]
+        engine = new_engine(file.config, file.arrays, "cpu", direction)
+        alone = [walk(engine, ids[row : row + 1]) for row in range(100)]
         assert len({logits.tobytes() for logits, _ in alone}) > 80
         for rows in (1, 7, 32, 33, 100):
             chosen = random.permutation(100)[:rows]
-            logits, state = walk(stepper, ids[chosen])
+            logits, state = walk(engine, ids[chosen])
             assert logits.shape == (rows, 5, characters)
             for at, row in enumerate(chosen):
                 assert logits[at].tobytes() == alone[row][0][0].tobytes()
@@ -578,12 +576,12 @@ def test_a_rows_logits_are_the_same_bits_whatever_stands_beside_it(cell: str, hi
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_step_of_many_rows_changes_none_of_its_arguments(cell: str) -> None:
     file = two_way(cell)
-    stepper = new_stepper(file.config, file.arrays, "cpu", "backward")
+    engine = new_engine(file.config, file.arrays, "cpu", "backward")
     for rows in (2, 32):
-        _, state = walk(stepper, some_ids(rows, 3, 10))
+        _, state = walk(engine, some_ids(rows, 3, 10))
         copies, ids = [layer.copy() for layer in state], np.arange(rows) % 10
-        first, after = stepper.step(ids, state)
-        assert np.array_equal(first, stepper.step(ids, state)[0])
+        first, after = engine.step(ids, state)
+        assert np.array_equal(first, engine.step(ids, state)[0])
         assert all(np.array_equal(layer, copy) for layer, copy in zip(state, copies, strict=True))
         assert not any(np.shares_memory(layer, changed) for layer, changed in zip(state, after, strict=True))
         assert ids.tolist() == [row % 10 for row in range(rows)]
@@ -591,8 +589,8 @@ def test_a_step_of_many_rows_changes_none_of_its_arguments(cell: str) -> None:
 
 def test_no_rows_at_all_are_a_step_too() -> None:
     file = two_way()
-    stepper = new_stepper(file.config, file.arrays, "cpu")
-    logits, state = stepper.step(np.zeros(0, np.int64), stepper.start(0))
+    engine = new_engine(file.config, file.arrays, "cpu")
+    logits, state = engine.step(np.zeros(0, np.int64), engine.start(0))
     assert logits.shape == (0, 10)
     assert [layer.shape for layer in state] == [(0, 24)] * 2
 
@@ -600,6 +598,6 @@ def test_no_rows_at_all_are_a_step_too() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_large_weights_saturate_without_a_warning(cell: str) -> None:
     file = small_model(cell, scale=1e4, bidirectional=True)
-    logits, state = walk(new_stepper(file.config, file.arrays, "cpu"), some_ids(2, 8, 10))
+    logits, state = walk(new_engine(file.config, file.arrays, "cpu"), some_ids(2, 8, 10))
     assert np.isfinite(logits).all()
     assert all(np.isfinite(layer).all() for layer in state)

@@ -51,7 +51,7 @@ def test_what_is_told_stands_above_the_bar_on_a_line_of_its_own() -> None:
 
 def test_previews_stand_above_the_bar_and_need_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bars, "PREVIEW_SECONDS", 0.0)
-    monkeypatch.setattr("chargen.sampling.sampler.new_stepper", lambda *_: pytest.fail("another stepper was made"))
+    monkeypatch.setattr("chargen.sampling.sampler.new_engine", lambda *_: pytest.fail("another engine was made"))
     corpus = Corpus.from_text("so it goes on and on. " * 40)
     small = ModelConfig(num_layers=1, hidden_size=8)
     trainer = Trainer(corpus, small, TrainConfig(steps=4, eval_every=2, batch_size=2, seq_length=8), tmp_path / "run")

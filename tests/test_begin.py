@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chargen import Corpus, Sampler, TrainConfig, Trainer, fill, read_model, save_model, score
 from chargen.data.begin import MAX_BEGIN_LENGTH, begin_text
 from chargen.data.vocabulary import Vocabulary, count_code_points
-from chargen.decoding.numpy_engine import NumpyStepper
+from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.errors import ModelFileError, SettingError
 from chargen.infill.fill import Filler
 from chargen.model.config import ModelConfig
@@ -94,7 +94,7 @@ def test_both_ends_of_a_text_are_judged_between_the_begin_texts() -> None:
         assert ours.alternatives == pytest.approx(theirs.alternatives) or ours.unlikely
     assert score(file, "") == []
     done: list[int] = []
-    score(file, "ab c" * 200, progress=done.append)
+    score(file, "ab c" * 200, progress=lambda task, count, total: done.append(count))
     assert done == sorted(done)
     assert done[-1] == 800
 
@@ -210,7 +210,7 @@ def test_training_writes_it_into_the_file(tmp_path: Path, text: str, begin: str)
 def test_backward_what_is_written_first_stands_before_a_line_end() -> None:
     """The likeliest last character of a text is what the backward stack finds before a line end."""
     file = model()
-    stepper = NumpyStepper(file.config, file.arrays, "backward")
-    logits, _ = stepper.step(file.vocabulary.encode("\n"), stepper.start(1))
+    engine = NumpyEngine(file.config, file.arrays, "backward")
+    logits, _ = engine.step(file.vocabulary.encode("\n"), engine.start(1))
     expected = file.vocabulary.characters[int(np.argmax(logits[0]))]
     assert Sampler(file, direction="backward", temperature=0).generate(1) == expected

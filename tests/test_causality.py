@@ -19,7 +19,7 @@ from chargen import check, check_causality
 from chargen.cli.main import main
 from chargen.data.corpus import Corpus
 from chargen.decoding.cloze import NumpyCloze
-from chargen.decoding.numpy_engine import NumpyStepper
+from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.errors import SettingError, amount
 from chargen.evaluation.causality import LENGTH
 from chargen.model.config import ModelConfig
@@ -78,10 +78,10 @@ def naive(num_layers: int, half: str = "both", size: int = SIZE) -> Predict:
 
 def outputs(file: ModelFile, ids: np.ndarray, direction: str) -> tuple[np.ndarray, np.ndarray]:
     """Outputs (T, H) and logits (T, V) after each character was read, in the order of the text."""
-    stepper = NumpyStepper(file.config, file.arrays, direction)
-    state, rows, logits = stepper.start(1), [], []
+    engine = NumpyEngine(file.config, file.arrays, direction)
+    state, rows, logits = engine.start(1), [], []
     for character_id in ids if direction == "forward" else ids[::-1]:
-        row, state = stepper.step(np.array([character_id]), state)
+        row, state = engine.step(np.array([character_id]), state)
         logits.append(row[0])
         rows.append(state[-1][0, :HIDDEN])
     order = 1 if direction == "forward" else -1

@@ -164,7 +164,7 @@ def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
         (["sample", "nowhere"], 4, "nowhere"),
         (["sample", "text.txt"], 4, "text.txt is not a good model file"),
         (["sample", "model", "--adapt", "1"], 2, "--adapt learns from the prime"),
-        (["eval", "model", "text.txt", "--dynamic"], 2, "give --tune SOURCE"),
+        (["eval", "model", "text.txt", "--dynamic"], 2, "chooses its rates on other text than it scores"),
         (["eval", "model", "text.txt", "--tune", "text.txt"], 2, "give both"),
         (["sample", "model", "--temperature", "-1"], 2, "--temperature is -1.0"),
         (["sample", "model", "--prime", "xyz"], 3, "'x' (U+0078), 'y' (U+0079), 'z' (U+007A), first at position 0"),
@@ -192,7 +192,7 @@ def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
         (
             ["eval", "model", "text.txt", "--dynamic", "--tune", "text.txt"],
             2,
-            "--tune is part of the text that is scor",
+            " is part of the text that is scor",
         ),
         (["eval", "model", "nowhere.txt"], 3, "nowhere.txt"),
         (["info", "nowhere"], 4, "nowhere"),
@@ -714,7 +714,7 @@ def test_rates_are_not_chosen_on_what_is_scored(run, tmp_path) -> None:
             continue
         assert (result.code, result.out) == (2, ""), name
         assert one_line(result.err)
-        assert "--tune is part of the text that is scored, or holds it: choose rates on other text" in result.err
+        assert " is part of the text that is scored, or holds it: choose rates on other text" in result.err
     # Of one file, the parts that are not scored may be used, and those are told apart.
     trained = {"settings": {"valid_fraction": 0.25, "test_fraction": 0.25}}
     file = replace(small_model(scale=1.0, hidden_size=4, num_layers=1), training=trained)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -162,7 +162,7 @@ def test_a_one_way_run_tells_of_one(run: Run, tmp_path: Path) -> None:
         (["score", "one", "--text", "abc def", "--by", "cloze"], "cloze scoring"),
         (["score", "one", "--text", "abc", "--by", "backward"], "backward scoring"),
         (["score", "one", "nothing.txt", "--by", "cloze"], "cloze scoring"),
-        (["eval", "one", "text.txt", "--direction", "backward"], "--direction backward"),
+        (["eval", "one", "text.txt", "--direction", "backward"], "reading backward"),
     ],
 )
 def test_a_one_way_model_is_refused_in_one_line_that_says_how_to_get_another(
@@ -469,9 +469,14 @@ def test_figures_are_those_of_the_function(run: Run, by: str) -> None:
         ("pseudo_log_likelihood", "cloze"),
     ):
         assert figures[key] == pytest.approx(sum(getattr(score, judge) for score in expected))
-    assert [score["character"] for score in figures["characters"]] == list(text)
-    for fields, char in zip(figures["characters"], expected, strict=True):
-        assert fields == {**asdict(char), "alternatives": [list(pair) for pair in char.alternatives]}
+    assert figures["text"] == text
+    for judge in ("forward", "backward", "cloze"):
+        assert figures[judge] == [round(getattr(char, judge), 2) for char in expected]
+    assert figures["alternatives"] == {
+        str(at): {other: float(f"{share:.2g}") for other, share in char.alternatives}
+        for at, char in enumerate(expected)
+        if char.unlikely
+    }
 
 
 def test_a_pseudo_likelihood_is_never_sold_as_bits_or_perplexity(run: Run) -> None:
@@ -482,7 +487,7 @@ def test_a_pseudo_likelihood_is_never_sold_as_bits_or_perplexity(run: Run) -> No
     assert "not to be compared" in line
     assert not re.search(r"bits|perplexity|per character", line)
     assert "perplexity" not in shown.out + shown.err
-    keys = json.loads(run("score", "two", "--text", text, "--json").out).keys() - {"characters"}
+    keys = json.loads(run("score", "two", "--text", text, "--json", "--brief").out).keys()
     assert keys == {
         "by", "threshold", "length", "scored", "unknown", "replaced", "unlikely",
         "log_prob_forward", "log_prob_backward", "pseudo_log_likelihood",
@@ -555,8 +560,8 @@ def test_an_empty_text_is_no_error(run: Run, tmp_path: Path, arguments: list[str
     shown = run("score", "two", *arguments)
     assert (shown.code, shown.out) == (0, "")
     figures = json.loads(run("score", "two", *arguments, "--json").out)
-    keys = "length", "unlikely", "log_prob_forward", "characters"
-    assert [figures[key] for key in keys] == [0, 0, None, []]
+    keys = "length", "unlikely", "log_prob_forward", "text"
+    assert [figures[key] for key in keys] == [0, 0, None, ""]
 
 
 def test_unknown_characters_are_flagged_and_counted(run: Run, tmp_path: Path) -> None:
@@ -569,7 +574,7 @@ def test_unknown_characters_are_flagged_and_counted(run: Run, tmp_path: Path) ->
         ]
         assert "note: 3 characters never seen in training and left out: 'X', 'é'\n" in shown.err
         figures = json.loads(run("score", "two", "--text", "aXbéX", "--json", *options).out)
-        assert figures["characters"][1]["cloze"] is None
+        assert figures["cloze"][1] is None
         assert (figures["unknown"], figures["scored"], figures["length"]) == (3, 2, 5)
         alone = json.loads(run("score", "two", "--text", "ab", "--json").out)
         assert figures["log_prob_forward"] == alone["log_prob_forward"]

@@ -24,8 +24,8 @@ from yardstick import HANG
 import chargen
 from chargen.decoding import compiled_engine, pick_engine
 from chargen.decoding.choose import FILTERS, SampleConfig, choose, log_softmax, probabilities
-from chargen.decoding.compiled_engine import CompiledStepper, compiled_filters
-from chargen.decoding.numpy_engine import Chunk, NumpyStepper, State, Stepper
+from chargen.decoding.compiled_engine import CompiledEngine, compiled_filters
+from chargen.decoding.numpy_engine import Chunk, Engine, NumpyEngine, State
 from chargen.decoding.rules import Rules
 from chargen.errors import ArgumentError
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE, decode_gates, decode_step, filters, jit, threads
@@ -65,16 +65,16 @@ def model(
 
 
 @cache
-def both(*arguments: Any, direction: str = "forward", **more: Any) -> tuple[CompiledStepper, NumpyStepper]:
+def both(*arguments: Any, direction: str = "forward", **more: Any) -> tuple[CompiledEngine, NumpyEngine]:
     file = model(*arguments, **more)
-    return CompiledStepper(file.config, file.arrays, direction), NumpyStepper(file.config, file.arrays, direction)
+    return CompiledEngine(file.config, file.arrays, direction), NumpyEngine(file.config, file.arrays, direction)
 
 
-def walk(stepper: Stepper, ids: np.ndarray) -> tuple[np.ndarray, State]:
+def walk(engine: Engine, ids: np.ndarray) -> tuple[np.ndarray, State]:
     """Logits (R, T, V) after each of ids (R, T), and the last state."""
-    state, logits = stepper.start(len(ids)), []
+    state, logits = engine.start(len(ids)), []
     for column in ids.T:
-        output, state = stepper.step(column, state)
+        output, state = engine.step(column, state)
         logits.append(output)
     return np.stack(logits, axis=1), state
 
@@ -105,10 +105,10 @@ def test_bf16_weights_are_the_same_numbers_with_and_without_matrix_units(
     cell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, ids = model(cell, 2, 96, "bf16", 1.5), np.random.default_rng(0).integers(0, 31, (3, 50))
-    expected, expected_state = walk(NumpyStepper(file.config, file.arrays), ids)
+    expected, expected_state = walk(NumpyEngine(file.config, file.arrays), ids)
     for units in {False, amx()}:
         monkeypatch.setattr(compiled_engine, "amx", lambda units=units: units)
-        logits, state = walk(CompiledStepper(file.config, file.arrays), ids)
+        logits, state = walk(CompiledEngine(file.config, file.arrays), ids)
         assert np.abs(logits - expected).max() < CLOSE
         assert apart(state, expected_state) < CLOSE
 
@@ -137,10 +137,10 @@ class Case:
     def __init__(
         self, cell: str, hidden: int, rows: int, length: int, layers: int = 2, stored: str = "float32", seed: int = 0
     ) -> None:
-        self.stepper, _ = both(cell, layers, hidden, stored)
+        self.engine, _ = both(cell, layers, hidden, stored)
         random = np.random.default_rng(seed)
         self.logits = random.normal(size=(rows, 31)).astype(np.float32)
-        self.state = tuple(random.normal(size=part.shape).astype(np.float32) / 3 for part in self.stepper.start(rows))
+        self.state = tuple(random.normal(size=part.shape).astype(np.float32) / 3 for part in self.engine.start(rows))
         self.uniforms = random.random((rows, length))
         self.rules = free(31, (3, 17))
         self.rows = np.arange(rows)
@@ -153,11 +153,11 @@ class Case:
             logits, state = after.logits, after.state
         mask_index = np.zeros(len(rows), np.int64)
         uniforms = np.ascontiguousarray(self.uniforms[rows][:, columns])
-        return self.stepper.write(logits, state, uniforms, self.rules, mask_index, SampleConfig())
+        return self.engine.write(logits, state, uniforms, self.rules, mask_index, SampleConfig())
 
     def read(self, ids: np.ndarray, counts: np.ndarray, rows: Any = None) -> tuple[np.ndarray, State]:
         rows = self.rows if rows is None else np.atleast_1d(rows)
-        return self.stepper.read(ids[rows], counts[rows], self.logits[rows], tuple(part[rows] for part in self.state))
+        return self.engine.read(ids[rows], counts[rows], self.logits[rows], tuple(part[rows] for part in self.state))
 
 
 def bits(chunk: Chunk, row: int) -> tuple[bytes, ...]:
@@ -217,7 +217,7 @@ def test_pieces_of_a_chunk_are_the_chunk(cell: str, hidden: int, pieces: list[in
     assert all(a.tobytes() == b.tobytes() for a, b in zip(read[1], whole.state, strict=True))
     stepped, state = case.logits, case.state
     for column in whole.ids.T:
-        stepped, state = case.stepper.step(column, state)
+        stepped, state = case.engine.step(column, state)
     assert stepped.tobytes() == whole.logits.tobytes()
 
 
@@ -276,8 +276,8 @@ def test_bits_do_not_depend_on_the_threads_that_share_a_row(
     read_alone = case.read(alone.ids, counts)
     for number in (1, 2, 3):
         ran = use_threads(number)
-        monkeypatch.setattr(case.stepper, "_team_size", number)
-        monkeypatch.setattr(case.stepper._tuner, "choose", lambda: True)
+        monkeypatch.setattr(case.engine, "_team_size", number)
+        monkeypatch.setattr(case.engine._tuner, "choose", lambda: True)
         chunk = case.write()
         assert len(set(ran)) == len(ran) == number
         assert bits(chunk, 0) == bits(alone, 0)
@@ -289,12 +289,12 @@ def test_bits_do_not_depend_on_the_threads_that_share_a_row(
 def test_a_large_model_has_a_team_for_a_single_row(monkeypatch: pytest.MonkeyPatch) -> None:
     file, odd = model("gru", 1, 192), model("gru", 1, 300)
     monkeypatch.setattr(compiled_engine, "threads", lambda: 2)
-    assert CompiledStepper(file.config, file.arrays)._team_size == 1
+    assert CompiledEngine(file.config, file.arrays)._team_size == 1
     monkeypatch.setattr(compiled_engine, "TEAM_BYTES", 4 * 192 * 192 * 3)
     for number, most in ((1, 1), (2, 2), (3, 3), (8, 3)):
         monkeypatch.setattr(compiled_engine, "threads", lambda number=number: number)
-        assert CompiledStepper(file.config, file.arrays)._team_size == most
-        assert CompiledStepper(odd.config, odd.arrays)._team_size == 1
+        assert CompiledEngine(file.config, file.arrays)._team_size == most
+        assert CompiledEngine(odd.config, odd.arrays)._team_size == 1
 
 
 def test_a_team_is_as_large_as_was_fastest_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,9 +303,9 @@ def test_a_team_is_as_large_as_was_fastest_last(monkeypatch: pytest.MonkeyPatch)
     chosen, timings, choices = [], [], iter([True, False, True])
     monkeypatch.setattr(compiled_engine, "run_team", lambda run, members: chosen.append(members) or run(0))
     monkeypatch.setattr(compiled_engine, "read_or_write", lambda *arguments: None)
-    monkeypatch.setattr(case.stepper, "_team_size", 4)
-    monkeypatch.setattr(case.stepper._tuner, "choose", lambda: next(choices))
-    monkeypatch.setattr(case.stepper._tuner, "record", lambda *arguments: timings.append(arguments))
+    monkeypatch.setattr(case.engine, "_team_size", 4)
+    monkeypatch.setattr(case.engine._tuner, "choose", lambda: next(choices))
+    monkeypatch.setattr(case.engine._tuner, "record", lambda *arguments: timings.append(arguments))
     for _ in range(3):
         case.write()
     assert chosen == [4, 1, 4]
@@ -324,12 +324,12 @@ def test_several_rows_short_chunks_and_small_models_have_no_team(
     chosen = []
     monkeypatch.setattr(compiled_engine, "run_team", lambda run, members: chosen.append(members) or run(0))
     monkeypatch.setattr(compiled_engine, "read_or_write", lambda *arguments: None)
-    monkeypatch.setattr(case.stepper, "_team_size", team)
-    monkeypatch.setattr(case.stepper._tuner, "choose", lambda: True)
-    before = dict(case.stepper._tuner.seconds)
+    monkeypatch.setattr(case.engine, "_team_size", team)
+    monkeypatch.setattr(case.engine._tuner, "choose", lambda: True)
+    before = dict(case.engine._tuner.seconds)
     case.write()
     assert set(chosen) == {1}
-    assert case.stepper._tuner.seconds == before
+    assert case.engine._tuner.seconds == before
 
 
 def test_an_error_in_a_thread_is_raised(
@@ -349,9 +349,9 @@ def test_no_argument_is_changed_or_kept(cell: str) -> None:
     ids = np.arange(18).reshape(3, 6)
     arguments = [case.logits, *case.state, case.uniforms, counts, mask_index, ids]
     copies = [array.copy() for array in arguments]
-    chunk = case.stepper.write(case.logits, case.state, case.uniforms, case.rules, mask_index, SampleConfig())
-    read = case.stepper.read(ids, counts, case.logits, case.state)
-    step = case.stepper.step(ids[:, 0], case.state)
+    chunk = case.engine.write(case.logits, case.state, case.uniforms, case.rules, mask_index, SampleConfig())
+    read = case.engine.read(ids, counts, case.logits, case.state)
+    step = case.engine.step(ids[:, 0], case.state)
     assert all(np.array_equal(array, copy) for array, copy in zip(arguments, copies, strict=True))
     made = [chunk.logits, *chunk.state, chunk.ids, chunk.counts, read[0], *read[1], step[0], *step[1]]
     assert not any(np.shares_memory(output, argument) for output in made for argument in arguments)
@@ -370,7 +370,7 @@ def same(ours: Chunk, theirs: Chunk) -> None:
 
 
 def chunk_to_write(
-    stepper: Stepper, config: SampleConfig, seed: int, rows: int, length: int, number: int, allowed: float,
+    engine: Engine, config: SampleConfig, seed: int, rows: int, length: int, number: int, allowed: float,
     paused: float, unknown: float, broken: bool,
 ) -> tuple[Any, ...]:  # fmt: skip
     """Arguments for `write`: random logits and states, and rules with `number` masks; shares are of ids."""
@@ -382,7 +382,7 @@ def chunk_to_write(
     logits = random.normal(size=(rows, 31)).astype(np.float32) * 2
     if broken:
         logits[random.integers(rows), random.integers(31)] = random.choice([np.inf, -np.inf, np.nan])
-    state = tuple(random.normal(size=part.shape).astype(np.float32) / 3 for part in stepper.start(rows))
+    state = tuple(random.normal(size=part.shape).astype(np.float32) / 3 for part in engine.start(rows))
     return logits, state, random.random((rows, length)), rules, random.integers(0, number, rows), config
 
 
@@ -408,7 +408,7 @@ def test_a_chunk_is_what_the_reference_writes(
 
 def test_rows_stop_where_their_rules_or_numbers_stop_them() -> None:
     """Row 0 has nothing allowed, 1 no numbers, 2 pauses, 3 comes where no mask is known, 4 where nothing is allowed."""
-    for stepper in both("lstm", 1, 12):
+    for engine in both("lstm", 1, 12):
         masks = np.zeros((4, 31), bool)
         masks[1, 7] = masks[2, 8] = masks[3, [9, 10]] = True
         follow = np.full((4, 31), -1, np.int64)
@@ -419,11 +419,11 @@ def test_rows_stop_where_their_rules_or_numbers_stop_them() -> None:
         logits[4, 9] = 5
         rules = Rules(masks, follow, pause)
         mask_index, uniforms = np.array([0, 1, 1, 2, 3]), np.full((5, 3), 0.3)
-        chunk = stepper.write(logits, stepper.start(5), uniforms, rules, mask_index, SampleConfig())
+        chunk = engine.write(logits, engine.start(5), uniforms, rules, mask_index, SampleConfig())
         assert chunk.ids[:, :2].tolist() == [[NONE_ALLOWED, 0], [NOT_FINITE, 0], [7, 7], [8, 0], [9, NONE_ALLOWED]]
         assert chunk.counts.tolist() == [0, 0, 3, 1, 1]
         pause[7] = True
-        paused = stepper.write(logits, stepper.start(5), uniforms, rules, mask_index, SampleConfig())
+        paused = engine.write(logits, engine.start(5), uniforms, rules, mask_index, SampleConfig())
         assert paused.ids[2].tolist() == [7, 0, 0]
         assert paused.counts.tolist() == [0, 0, 1, 1, 1]
 
@@ -437,8 +437,8 @@ def test_numbers_that_overflow_stop_their_own_row_only(cell: str) -> None:
     uniforms, mask_index = random.random((9, 30)), np.zeros(9, np.int64)
     logits = random.normal(size=(9, 31)).astype(np.float32)
     ours, theirs = (
-        stepper.write(logits, stepper.start(9), uniforms, free(31), mask_index, SampleConfig())
-        for stepper in (CompiledStepper(file.config, file.arrays), NumpyStepper(file.config, file.arrays))
+        engine.write(logits, engine.start(9), uniforms, free(31), mask_index, SampleConfig())
+        for engine in (CompiledEngine(file.config, file.arrays), NumpyEngine(file.config, file.arrays))
     )
     same(ours, theirs)
     reached = [row.tolist().index(NOT_FINITE) if NOT_FINITE in row else 30 for row in ours.ids]
@@ -481,8 +481,8 @@ def test_one_lstm_step_by_hand() -> None:
         "output.weight": [[1.0], [-2.0]],
         "output.bias": [0.25, 0.5],
     }
-    stepper = CompiledStepper(config, {name: np.array(value, np.float32) for name, value in arrays.items()})
-    logits, (after,) = stepper.step(np.array([1]), (np.array([[0.5, -0.5]], np.float32),))
+    engine = CompiledEngine(config, {name: np.array(value, np.float32) for name, value in arrays.items()})
+    logits, (after,) = engine.step(np.array([1]), (np.array([[0.5, -0.5]], np.float32),))
     enter, forget, new, leave = 1.56, 2.72, 3.88, 5.04
     enter, forget, leave = (1 / (1 + math.exp(-gate)) for gate in (enter, forget, leave))
     cell = forget * -0.5 + enter * math.tanh(new)
@@ -494,7 +494,7 @@ def test_one_lstm_step_by_hand() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_weights_that_are_too_large_saturate_without_a_warning(cell: str) -> None:
     file = model(cell, 2, 12, scale=1e4)
-    logits, state = walk(CompiledStepper(file.config, file.arrays), np.arange(16).reshape(2, 8))
+    logits, state = walk(CompiledEngine(file.config, file.arrays), np.arange(16).reshape(2, 8))
     assert np.isfinite(logits).all()
     assert all(np.isfinite(layer).all() for layer in state)
 
@@ -504,8 +504,8 @@ def test_biases_whose_sum_overflows_give_no_warning() -> None:
     for name in ("ih", "hh"):
         file.arrays[f"forward_layers.0.bias_{name}_l0"][:] = 3e38
     ids = np.arange(16).reshape(2, 8)
-    expected, _ = walk(NumpyStepper(file.config, file.arrays), ids)
-    assert np.abs(walk(CompiledStepper(file.config, file.arrays), ids)[0] - expected).max() < CLOSE
+    expected, _ = walk(NumpyEngine(file.config, file.arrays), ids)
+    assert np.abs(walk(CompiledEngine(file.config, file.arrays), ids)[0] - expected).max() < CLOSE
 
 
 def test_any_top_k_that_the_settings_allow_can_be_used() -> None:
@@ -909,13 +909,13 @@ def test_packed_weights_stand_in_blocks_of_outputs() -> None:
         ("lstm", 1, 64, "bf16", "backward", 4),
     ],
 )
-def test_long_texts_are_those_of_the_numpy_stepper(
+def test_long_texts_are_those_of_the_numpy_engine(
     cell: str, layers: int, hidden: int, stored: str, direction: str, seed: int
 ) -> None:
     file = model(cell, layers, hidden, stored, 1.5)
     texts = []
-    for stepper in both(cell, layers, hidden, stored, 1.5, direction=direction):
-        sampler = Sampler(file, seed=seed, direction=direction, stepper=stepper)
+    for engine in both(cell, layers, hidden, stored, 1.5, direction=direction):
+        sampler = Sampler(file, seed=seed, direction=direction, engine=engine)
         texts.append(sampler.generate_all(10_000)[0])
     assert texts[0].text == texts[1].text
     assert texts[0].log_probs == pytest.approx(texts[1].log_probs, abs=CLOSE)
@@ -927,8 +927,8 @@ def test_long_texts_are_those_of_the_numpy_stepper(
 
 def test_a_model_on_the_cpu_is_stepped_by_compiled_code() -> None:
     file = model("gru", 1, 12)
-    assert type(pick_engine.new_stepper(file.config, file.arrays, "cpu", "backward")) is CompiledStepper
-    assert type(Sampler(file).stepper) is CompiledStepper
+    assert type(pick_engine.new_engine(file.config, file.arrays, "cpu", "backward")) is CompiledEngine
+    assert type(Sampler(file).engine) is CompiledEngine
 
 
 def test_uses_of_a_decoder_share_one_compiled_function_for_each_kind_of_weights() -> None:
@@ -937,7 +937,7 @@ def test_uses_of_a_decoder_share_one_compiled_function_for_each_kind_of_weights(
             case = Case("gru", 12, rows, 4, stored=stored)
             case.write()
             case.read(np.zeros((rows, 2), np.uint8), np.ones(rows, np.int32))
-            case.stepper.step(np.zeros(rows, np.int64), case.state)
+            case.engine.step(np.zeros(rows, np.int64), case.state)
         for options in ({}, {"temperature": 0, "top_k": 3}, {"no_repeat": 3, "ban": "a"}, {"num": 3, "stop": ("a",)}):
             Sampler(model("lstm", 2, 12, stored), seed=1, **options).generate_all(20)
     assert len(decode_step.read_or_write.signatures) == len(STORED)
@@ -961,12 +961,12 @@ sys.modules["numba"] = None
 from chargen.cli.main import main
 from chargen.sampling.sampler import Sampler
 sampler = Sampler.from_file({str(tmp_path / "m")!r}, seed=5, num=2)
-print(type(sampler.stepper).__name__, [sample.text for sample in sampler.generate_all(40)])
+print(type(sampler.engine).__name__, [sample.text for sample in sampler.generate_all(40)])
 assert "chargen.decoding.compiled_engine" not in sys.modules
 main(["sample", {str(tmp_path / "m")!r}, "--seed", "5", "--length", "40", "--temperature", "1"])
 """
     texts = [sample.text for sample in Sampler(file, seed=5, num=2).generate_all(40)]
-    assert run_python(code) == f"NumpyStepper {texts}\n{texts[0]}"
+    assert run_python(code) == f"NumpyEngine {texts}\n{texts[0]}"
 
 
 SIGMOID = "import numpy; from chargen.kernels import decode_gates; print(decode_gates.sigmoid(numpy.float32(1)))"

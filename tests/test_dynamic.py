@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from chargen import evaluate
 from chargen.errors import DataError
 from chargen.evaluation import dynamic
 from chargen.evaluation.dynamic import (
@@ -26,7 +27,8 @@ from chargen.evaluation.dynamic import (
     choose_rates,
     rms_gradients,
 )
-from chargen.evaluation.loss import evaluate, evaluate_ids
+from chargen.evaluation.evaluation import evaluate_text
+from chargen.evaluation.loss import evaluate_ids
 from chargen.storage.model_file import build_model
 
 STILL = Rates(0.0, 0.0)
@@ -148,7 +150,7 @@ def test_bytes_are_scored_but_characters_are_counted(text):
     model, vocabulary = build_model(file), file.vocabulary
     rms = [torch.ones_like(weight) for weight in model.parameters()]
     evaluator = DynamicEvaluator(model, vocabulary, rms, STILL)
-    actual = evaluate(model, vocabulary, text, scorer=evaluator.losses)
+    actual = evaluate_text(vocabulary, text, evaluator.losses)
     expected = evaluate(model, vocabulary, text, rows=1)
     assert (actual.characters, actual.bytes) == (expected.characters, expected.bytes) == (len(text) - 1, actual.bytes)
     assert actual.nats == pytest.approx(expected.nats, rel=1e-5)
@@ -159,7 +161,7 @@ def test_folded_and_unseen_characters_pay_for_their_place():
     model, vocabulary = build_model(file), file.vocabulary
     rms = [torch.ones_like(weight) for weight in model.parameters()]
     text = "abxcay?bad\n" * 9
-    actual = evaluate(model, vocabulary, text, scorer=DynamicEvaluator(model, vocabulary, rms, STILL).losses)
+    actual = evaluate_text(vocabulary, text, DynamicEvaluator(model, vocabulary, rms, STILL).losses)
     expected = evaluate(model, vocabulary, text, rows=1)
     assert (actual.folded, actual.unseen) == (expected.folded, expected.unseen) == (18, 9)
     assert actual.nats == pytest.approx(expected.nats, rel=1e-5)
@@ -210,7 +212,7 @@ def test_one_stack_of_two_learns_and_the_other_rests(direction, other):
     model = build_model(file)
     rms = [torch.ones_like(weight) for weight in model.parameters()]
     evaluator = DynamicEvaluator(model, file.vocabulary, rms, STILL, direction=direction)
-    evaluation = evaluate(model, file.vocabulary, text, direction=direction, scorer=evaluator.losses)
+    evaluation = evaluate_text(file.vocabulary, text, evaluator.losses, direction=direction)
     expected = evaluate(model, file.vocabulary, text, direction=direction, rows=1)
     assert (evaluation.characters, evaluation.bytes) == (expected.characters, expected.bytes)
     assert evaluation.nats == pytest.approx(expected.nats, rel=1e-5)

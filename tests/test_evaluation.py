@@ -11,11 +11,11 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chargen import evaluate
 from chargen.data.vocabulary import CODE_POINTS, Vocabulary
 from chargen.errors import DataError, SettingError
 from chargen.evaluation.loss import (
     WARMUP,
-    evaluate,
     evaluate_ids,
     loss_windows,
 )

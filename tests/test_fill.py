@@ -13,8 +13,8 @@ import torch
 from conftest import small_model
 
 from chargen.decoding.choose import SampleConfig, log_softmax, log_sum_exp
-from chargen.decoding.numpy_engine import NumpyStepper
-from chargen.decoding.pick_engine import new_stepper
+from chargen.decoding.numpy_engine import NumpyEngine
+from chargen.decoding.pick_engine import new_engine
 from chargen.errors import ChargenError, DataError, SettingError
 from chargen.infill import enumeration
 from chargen.infill import lookahead as looking
@@ -91,15 +91,15 @@ def by_brute_force(
     """Each allowed gap's log_prob, log_prob_after and probability, and the log evidence, one gap after the other."""
     config = config or SampleConfig()
     power = 1 / (config.temperature or 0.5)
-    stepper, encode = NumpyStepper(file.config, file.arrays), file.vocabulary.encode
-    logits, state = np.log(file.counts)[None], stepper.start(1)
+    engine, encode = NumpyEngine(file.config, file.arrays), file.vocabulary.encode
+    logits, state = np.log(file.counts)[None], engine.start(1)
     for read_id in encode(before):
-        logits, state = stepper.step(np.array([read_id]), state)
+        logits, state = engine.step(np.array([read_id]), state)
     known = {"": (logits, state)}
 
     def after_text(text: str) -> tuple[np.ndarray, Any]:
         if text not in known:
-            known[text] = stepper.step(np.array([encode(text[-1])[0]]), after_text(text[:-1])[1])
+            known[text] = engine.step(np.array([encode(text[-1])[0]]), after_text(text[:-1])[1])
         return known[text]
 
     gaps = {}
@@ -111,7 +111,7 @@ def by_brute_force(
         (logits, state), log_after = after_text(gap), 0.0
         for read_id in encode(after[:40]):
             log_after += log_softmax(logits[0])[read_id]
-            logits, state = stepper.step(np.array([read_id]), state)
+            logits, state = engine.step(np.array([read_id]), state)
         gaps[gap] = float(log_prob), float(log_after)
     log_shares = power * np.array([sum(logs) for logs in gaps.values()]) - np.log(len(lengths))
     log_evidence = float(log_sum_exp(log_shares))
@@ -134,7 +134,7 @@ def in_one_line(error: pytest.ExceptionInfo[Exception]) -> bool:
 @pytest.mark.parametrize(
     ("cell", "before", "after", "length"), [("lstm", "ab c", "dab", 5), ("gru", "", "c", 4), ("lstm", "d", "", 4)]
 )
-def test_enumeration_is_brute_force_with_the_plain_stepper(cell: str, before: str, after: str, length: int) -> None:
+def test_enumeration_is_brute_force_with_the_plain_engine(cell: str, before: str, after: str, length: int) -> None:
     file = model(cell)
     filled = fill(file, before, after, length=length, seed=0, num=ALL)
     expected, log_evidence = by_brute_force(file, before, after, range(length, length + 1))
@@ -278,9 +278,9 @@ def particles_for(
     config, after_ids = SampleConfig(**settings), file.vocabulary.encode(after[:40])
     ahead = None
     if steered and after:
-        backward = new_stepper(file.config, file.arrays, "cpu", "backward")
+        backward = new_engine(file.config, file.arrays, "cpu", "backward")
         ahead = Lookahead(file, file.vocabulary.encode(after), high, seed, backward, config.ban)
-    grower, power = Grower(file, new_stepper(file.config, file.arrays, "cpu"), config, before), 1 / config.temperature
+    grower, power = Grower(file, new_engine(file.config, file.arrays, "cpu"), config, before), 1 / config.temperature
     return run_smc(grower, root_of(file, before), ahead, after_ids, range(low, high + 1), particles, seed, power)
 
 
@@ -362,10 +362,10 @@ def test_resampling_keeps_each_particle_as_often_as_its_weight_says() -> None:
 
 def root_of(file: ModelFile, before: str) -> Prefixes:
     """The empty prefix behind a text, by hand."""
-    stepper = NumpyStepper(file.config, file.arrays)
-    logits, state = np.log(file.counts)[None], stepper.start(1)
+    engine = NumpyEngine(file.config, file.arrays)
+    logits, state = np.log(file.counts)[None], engine.start(1)
     for read_id in file.vocabulary.encode(before):
-        logits, state = stepper.step(np.array([read_id]), state)
+        logits, state = engine.step(np.array([read_id]), state)
     return Prefixes([""], [b""], np.zeros(1), logits, state)
 
 
@@ -435,13 +435,13 @@ def test_texts_of_any_length_may_stand_around_the_gap(either_way: str) -> None:
 
 def scores_by_hand(file: ModelFile, before: str, gap: str, after: str) -> tuple[float, float]:
     """log p(gap | before) and log p(after[:40] | before, gap)."""
-    stepper, totals = NumpyStepper(file.config, file.arrays), []
-    logits, state = np.log(file.counts)[None], stepper.start(1)
+    engine, totals = NumpyEngine(file.config, file.arrays), []
+    logits, state = np.log(file.counts)[None], engine.start(1)
     for text in (before, gap, after[:40]):
         totals.append(0.0)
         for read_id in file.vocabulary.encode(text):
             totals[-1] += log_softmax(logits[0])[read_id]
-            logits, state = stepper.step(np.array([read_id]), state)
+            logits, state = engine.step(np.array([read_id]), state)
     return totals[1], totals[2]
 
 
@@ -611,7 +611,7 @@ def test_in_bytes_a_gap_is_whole_characters(cell: str) -> None:
 
 def byte_gaps(file: ModelFile, before: str, lengths: range, top_k: int) -> Iterator[tuple[str, float]]:
     """Every gap of top_k in bytes and its log-probability, by a walk along what Python takes for UTF-8."""
-    stepper, start = NumpyStepper(file.config, file.arrays), root_of(file, before)
+    engine, start = NumpyEngine(file.config, file.arrays), root_of(file, before)
 
     def valid(partial: bytes) -> bool:
         try:
@@ -630,7 +630,7 @@ def byte_gaps(file: ModelFile, before: str, lengths: range, top_k: int) -> Itera
         log_probs = log_softmax(logits[0])
         allowed = [byte for byte in range(256) if valid(text + bytes([byte]))]
         for byte in sorted(allowed, key=lambda byte: -log_probs[byte])[:top_k]:
-            following = stepper.step(np.array([byte]), state)
+            following = engine.step(np.array([byte]), state)
             yield from walk(text + bytes([byte]), *following, total + log_probs[byte])
 
     return walk(b"", start.logits, start.state, 0.0)
@@ -680,7 +680,7 @@ def look(file: ModelFile, before: str, gaps: list[str], after: str, length: int)
     for prefix in prefixes[1:]:
         joined = joined.join(prefix)
     ids = file.vocabulary.encode(after)
-    ahead = Lookahead(file, ids, length, 7, new_stepper(file.config, file.arrays, "cpu", "backward"))
+    ahead = Lookahead(file, ids, length, 7, new_engine(file.config, file.arrays, "cpu", "backward"))
     return ahead, joined
 
 
@@ -728,12 +728,12 @@ def test_guesses_are_what_the_backward_sampler_writes(unit: str) -> None:
     writer = Sampler(file, seed=7, num=GUESSES, direction="backward")
     writer.feed("cab")
     texts = [sample.text for sample in writer.generate_all(3)]
-    stepper = NumpyStepper(file.config, file.arrays, "backward")
+    engine = NumpyEngine(file.config, file.arrays, "backward")
     for guess in (0, 5, GUESSES - 1):
         for distance in range(4):
-            logits, state = None, stepper.start(1)
+            logits, state = None, engine.start(1)
             for read_id in file.vocabulary.encode(texts[guess][3 - distance :] + "cab")[::-1]:
-                logits, state = stepper.step(np.array([read_id]), state)
+                logits, state = engine.step(np.array([read_id]), state)
             assert np.abs(ahead.logits[distance, guess] - logits[0]).max() < 1e-5
             assert np.abs(ahead.hidden[distance, guess] - state[-1][0, :8]).max() < 1e-5
 

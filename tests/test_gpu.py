@@ -12,11 +12,12 @@ import torch
 from conftest import small_model
 from test_resume import assert_same_runs, config, corpus, model, run_until, two_ways
 
+from chargen import evaluate
 from chargen.decoding import torch_engine
 from chargen.decoding.choose import SampleConfig
-from chargen.decoding.torch_engine import TorchStepper
+from chargen.decoding.torch_engine import TorchEngine
 from chargen.evaluation.dynamic import DynamicEvaluator, Rates, rms_gradients
-from chargen.evaluation.loss import evaluate, sum_losses
+from chargen.evaluation.loss import sum_losses
 from chargen.model.config import ModelConfig
 from chargen.model.device import autocast
 from chargen.model.dropout import DropoutKey, drop
@@ -185,14 +186,14 @@ def test_a_captured_graph_writes_what_the_loop_writes(cell: str, settings: dict,
     for captured in (True, False):
         if not captured:
             monkeypatch.setattr(torch_engine._Writer, "_capture", lambda self: None)
-        stepper = TorchStepper(network)
-        sampler = Sampler(network, SampleConfig(**settings), vocabulary=file_of(cell).vocabulary, stepper=stepper)
+        engine = TorchEngine(network)
+        sampler = Sampler(network, SampleConfig(**settings), vocabulary=file_of(cell).vocabulary, engine=engine)
         rules, mask_index = sampler._rule_table.rules_for(sampler._streams)
         random = np.random.default_rng(0)
         logits = random.normal(size=(rows, size)).astype(np.float32)
         uniforms = random.random((rows, length))
-        chunk = stepper.write(logits, stepper.start(rows), uniforms, rules, np.repeat(mask_index, rows), sampler.config)
-        assert captured == (stepper._writer.graph is not None) or NAME == "cpu"
+        chunk = engine.write(logits, engine.start(rows), uniforms, rules, np.repeat(mask_index, rows), sampler.config)
+        assert captured == (engine._writer.graph is not None) or NAME == "cpu"
         chunks.append(chunk)
     assert np.array_equal(chunks[0].ids, chunks[1].ids)
     assert np.array_equal(chunks[0].logits, chunks[1].logits)

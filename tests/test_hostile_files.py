@@ -594,7 +594,7 @@ def test_a_sampler_state_changed_and_signed_anew_is_refused_or_goes_on(tmp_path:
         path.write_bytes(data)
         like = states()[index]
         sampler = Sampler(
-            models()[index], like.config, num=like.num, seed=1, direction=like.direction, stepper=like.stepper
+            models()[index], like.config, num=like.num, seed=1, direction=like.direction, engine=like.engine
         )
         try:
             # Where runs must not be repeated, a state has no small limit.

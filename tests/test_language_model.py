@@ -18,7 +18,7 @@ from chargen.model import layers
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.model.dropout import DropoutKey, drop
 from chargen.model.language_model import CharModel
-from chargen.model.layers import detach, new_layer, reset_rows, run_layer
+from chargen.model.layers import detach, new_layer, reset_rows, run_layer, run_torch
 from chargen.model.loss import cross_entropy
 
 V = 7
@@ -638,3 +638,24 @@ def test_parts_of_another_model_are_never_read_beyond_their_end(cell):
     model = new_model(cell)
     model.embedding = other.embedding
     refused(lambda rows: model(torch.full((rows, 20), V - 1)))
+
+
+@pytest.mark.parametrize("length", [1, 2, 40])
+def test_a_row_that_learns_gets_the_gradients_of_torch(length: int) -> None:
+    """A GRU's one row has a way of its own, where gradients are needed."""
+    module = new_layer(ModelConfig("gru", 1, 7, 5), 0)
+    draws = torch.Generator().manual_seed(length)
+    inputs, state, weights = (
+        torch.randn(shape, generator=draws) for shape in ((1, length, 5), (1, 7), (1, length + 1, 7))
+    )
+    inputs.requires_grad_()
+    state.requires_grad_()
+    before = copy.deepcopy(module.state_dict())
+    results = []
+    for run in (run_layer, run_torch):
+        outputs, after = run(module, inputs, state)
+        total = (torch.cat([outputs, after[None]], 1) * weights).sum()
+        results.append((outputs, after, *torch.autograd.grad(total, [inputs, state, *module.parameters()])))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    assert all(torch.equal(weight, before[name]) for name, weight in module.state_dict().items())

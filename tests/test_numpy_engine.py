@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.cloze import NumpyCloze
-from chargen.decoding.compiled_engine import CompiledStepper
-from chargen.decoding.numpy_engine import NumpyStepper, State, Stepper
+from chargen.decoding.compiled_engine import CompiledEngine
+from chargen.decoding.numpy_engine import Engine, NumpyEngine, State
 from chargen.decoding.rules import Rules
-from chargen.decoding.torch_engine import TorchStepper
+from chargen.decoding.torch_engine import TorchEngine
 from chargen.errors import ArgumentError, ChargenError, SettingError
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile, build_model
@@ -27,16 +27,16 @@ CELLS = ("lstm", "gru")
 ODD = "".join(map(chr, range(97, 97 + 31)))
 
 
-def numpy_stepper(model: ModelFile) -> NumpyStepper:
-    return NumpyStepper(model.config, model.arrays)
+def numpy_engine(model: ModelFile) -> NumpyEngine:
+    return NumpyEngine(model.config, model.arrays)
 
 
-def walk(stepper: Stepper, ids: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
+def walk(engine: Engine, ids: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
     """Logits (R, T, V) after each of ids (R, T), and the last state."""
-    state = stepper.start(len(ids)) if state is None else state
+    state = engine.start(len(ids)) if state is None else state
     logits = []
     for column in ids.T:
-        output, state = stepper.step(column, state)
+        output, state = engine.step(column, state)
         logits.append(output)
     return np.stack(logits, axis=1), state
 
@@ -52,7 +52,7 @@ def test_numpy_steps_give_the_logits_and_states_of_the_torch_model(cell: str, la
     ids = some_ids(3, 25, len(model.vocabulary))
     with torch.inference_mode():
         expected, state = build_model(model)(torch.from_numpy(ids))
-    logits, carried = walk(numpy_stepper(model), ids)
+    logits, carried = walk(numpy_engine(model), ids)
     assert np.ptp(logits) > 0.1
     assert np.abs(logits - expected.numpy()).max() < 1e-5
     for ours, theirs in zip(carried, state, strict=True):
@@ -61,9 +61,9 @@ def test_numpy_steps_give_the_logits_and_states_of_the_torch_model(cell: str, la
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_both_steppers_agree_and_take_over_each_others_state(cell: str) -> None:
+def test_both_engines_agree_and_take_over_each_others_state(cell: str) -> None:
     model = small_model(cell, scale=1.0)
-    ours, theirs = numpy_stepper(model), TorchStepper(build_model(model))
+    ours, theirs = numpy_engine(model), TorchEngine(build_model(model))
     ids = some_ids(4, 20, len(model.vocabulary))
     expected, end = walk(ours, ids)
     there, state = walk(theirs, ids[:, :10])
@@ -83,11 +83,11 @@ def test_both_steppers_agree_and_take_over_each_others_state(cell: str) -> None:
 @pytest.mark.parametrize("hidden", [13, 96])
 def test_logits_are_the_same_bits_whatever_the_number_of_rows(cell: str, hidden: int) -> None:
     model = small_model(cell, hidden_size=hidden, characters=ODD, scale=1.0)
-    stepper = numpy_stepper(model)
+    engine = numpy_engine(model)
     ids = some_ids(17, 6, 31)
-    alone = [walk(stepper, ids[row : row + 1]) for row in range(17)]
+    alone = [walk(engine, ids[row : row + 1]) for row in range(17)]
     for rows in range(1, 18):
-        logits, state = walk(stepper, ids[:rows])
+        logits, state = walk(engine, ids[:rows])
         assert logits.dtype == np.float32
         for row in range(rows):
             assert logits[row].tobytes() == alone[row][0][0].tobytes()
@@ -99,24 +99,24 @@ def test_logits_are_the_same_bits_whatever_the_number_of_rows(cell: str, hidden:
 def test_rows_never_mix(order: list[int], cell: str) -> None:
     model = small_model(cell)
     ids = some_ids(5, 6, len(model.vocabulary))
-    logits, _ = walk(numpy_stepper(model), ids)
-    shuffled, _ = walk(numpy_stepper(model), ids[order])
+    logits, _ = walk(numpy_engine(model), ids)
+    shuffled, _ = walk(numpy_engine(model), ids[order])
     assert np.array_equal(shuffled, logits[order])
     changed = ids.copy()
     changed[order[0]] = (changed[order[0]] + 1) % len(model.vocabulary)
-    other, _ = walk(numpy_stepper(model), changed)
+    other, _ = walk(numpy_engine(model), changed)
     assert [np.array_equal(other[row], logits[row]) for row in range(5)] == [row != order[0] for row in range(5)]
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_step_changes_none_of_its_arguments(cell: str) -> None:
     model = small_model(cell)
-    for stepper in (numpy_stepper(model), TorchStepper(build_model(model))):
-        _, state = walk(stepper, some_ids(2, 3, len(model.vocabulary)))
+    for engine in (numpy_engine(model), TorchEngine(build_model(model))):
+        _, state = walk(engine, some_ids(2, 3, len(model.vocabulary)))
         ids = np.array([1, 2])
         copies = [layer.copy() for layer in state]
-        first, after = stepper.step(ids, state)
-        second, _ = stepper.step(ids, state)
+        first, after = engine.step(ids, state)
+        second, _ = engine.step(ids, state)
         assert np.array_equal(first, second)
         assert all(np.array_equal(layer, copy) for layer, copy in zip(state, copies, strict=True))
         assert not any(np.shares_memory(array, other) for array, other in zip(state, after, strict=True))
@@ -128,16 +128,16 @@ def test_bf16_bits_are_read_as_their_numbers(cell: str) -> None:
     bits = {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in model.arrays.items()}
     plain = {name: (array.astype(np.uint32) << 16).view(np.float32) for name, array in bits.items()}
     ids = some_ids(2, 8, len(model.vocabulary))
-    logits, _ = walk(NumpyStepper(model.config, bits), ids)
-    assert np.array_equal(logits, walk(NumpyStepper(model.config, plain), ids)[0])
-    assert not np.array_equal(logits, walk(numpy_stepper(model), ids)[0])
+    logits, _ = walk(NumpyEngine(model.config, bits), ids)
+    assert np.array_equal(logits, walk(NumpyEngine(model.config, plain), ids)[0])
+    assert not np.array_equal(logits, walk(numpy_engine(model), ids)[0])
     stored = ModelFile(model.config, model.vocabulary, bits, model.counts)
-    assert np.abs(walk(TorchStepper(build_model(stored)), ids)[0] - logits).max() < 1e-4
+    assert np.abs(walk(TorchEngine(build_model(stored)), ids)[0] - logits).max() < 1e-4
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_large_weights_saturate_without_a_warning(cell: str) -> None:
-    logits, state = walk(numpy_stepper(small_model(cell, scale=1e4)), some_ids(2, 8, 10))
+    logits, state = walk(numpy_engine(small_model(cell, scale=1e4)), some_ids(2, 8, 10))
     assert np.isfinite(logits).all()
     assert all(np.isfinite(layer).all() for layer in state)
 
@@ -155,7 +155,7 @@ def test_one_lstm_step_by_hand() -> None:
         "output.weight": np.array([[1.0], [-2.0]]),
         "output.bias": np.array([0.25, 0.5]),
     }
-    logits, (after,) = NumpyStepper(config, arrays).step(np.array([1]), (np.array([[0.5, -0.5]], np.float32),))
+    logits, (after,) = NumpyEngine(config, arrays).step(np.array([1]), (np.array([[0.5, -0.5]], np.float32),))
     enter, forget, new, leave = (
         number + 0.5 * weight + bias
         for number, weight, bias in zip((1, 2, 3, 4), (0.1, 0.2, 0.3, 0.4), (0.51, 0.62, 0.73, 0.84), strict=True)
@@ -167,18 +167,18 @@ def test_one_lstm_step_by_hand() -> None:
     assert logits[0] == pytest.approx([hidden + 0.25, -2 * hidden + 0.5], abs=1e-6)
 
 
-# What does not fit is refused in the same line by every stepper.
+# What does not fit is refused in the same line by every engine.
 
 V, R, T = 10, 3, 4
 
 
 @cache
-def every_stepper(cell: str = "lstm") -> tuple[Stepper, ...]:
+def every_engine(cell: str = "lstm") -> tuple[Engine, ...]:
     file = small_model(cell)
     return (
-        NumpyStepper(file.config, file.arrays),
-        CompiledStepper(file.config, file.arrays),
-        TorchStepper(build_model(file)),
+        NumpyEngine(file.config, file.arrays),
+        CompiledEngine(file.config, file.arrays),
+        TorchEngine(build_model(file)),
     )
 
 
@@ -195,18 +195,18 @@ def fitting(rows: int = R) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def call(stepper: Stepper, method: str, given_: dict[str, Any]) -> list[np.ndarray]:
+def call(engine: Engine, method: str, given_: dict[str, Any]) -> list[np.ndarray]:
     """All that a method returns."""
     if method == "step":
-        logits, state = stepper.step(given_["ids"], given_["state"])
+        logits, state = engine.step(given_["ids"], given_["state"])
         return [logits, *state]
     if method == "read":
-        logits, state = stepper.read(*(given_[name] for name in ("ids", "counts", "logits", "state")))
+        logits, state = engine.read(*(given_[name] for name in ("ids", "counts", "logits", "state")))
         return [logits, *state]
     rules = Rules(given_["masks"], given_["next_mask"], given_["stop_after"])
     names = "logits", "state", "uniforms", "mask_index", "config"
     logits, state, uniforms, mask_index, config = (given_[name] for name in names)
-    chunk = stepper.write(logits, state, uniforms, rules, mask_index, config)
+    chunk = engine.write(logits, state, uniforms, rules, mask_index, config)
     return [chunk.logits, *chunk.state, chunk.ids, chunk.log_probs, chunk.counts]
 
 
@@ -248,7 +248,7 @@ USED = {
 
 @pytest.mark.parametrize("rows", [1, R, 9])
 @pytest.mark.parametrize("method", USED)
-def test_what_does_not_fit_is_refused_in_the_same_line_by_every_stepper(method: str, rows: int) -> None:
+def test_what_does_not_fit_is_refused_in_the_same_line_by_every_engine(method: str, rows: int) -> None:
     for name, change in WRONG:
         if name not in USED[method]:
             continue
@@ -259,9 +259,9 @@ def test_what_does_not_fit_is_refused_in_the_same_line_by_every_stepper(method: 
             given_["counts"][:] = T
         given_[name] = change(given_[name])
         messages = set()
-        for stepper in every_stepper():
+        for engine in every_engine():
             with pytest.raises(ArgumentError) as error:
-                call(stepper, method, given_)
+                call(engine, method, given_)
             messages.add(str(error.value))
         assert len(messages) == 1, (method, name, messages)
         assert "\n" not in messages.pop()
@@ -292,24 +292,24 @@ def test_arrays_of_any_layout_and_type_give_the_same(cell: str, method: str, row
     if method == "step":
         given_["ids"] = given_["ids"][:, 0]
     given_["state"] = tuple(layer[:, : {"lstm": 24, "gru": 12}[cell]].copy() for layer in given_["state"])
-    for stepper in every_stepper(cell):
-        expected = call(stepper, method, given_)
+    for engine in every_engine(cell):
+        expected = call(engine, method, given_)
         for change in changes:
             other = dict(given_)
             for name in USED[method] - {"config"}:
                 value = given_[name]
                 other[name] = tuple(map(change, value)) if name == "state" else change(value)
-            results = call(stepper, method, other)
+            results = call(engine, method, other)
             assert all(np.array_equal(ours, theirs) for ours, theirs in zip(results, expected, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["float32", "bf16", "int8"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_weights_that_are_not_those_of_the_model_are_refused_by_every_stepper(cell: str, kind: str) -> None:
+def test_weights_that_are_not_those_of_the_model_are_refused_by_every_engine(cell: str, kind: str) -> None:
     file = small_model(cell, bidirectional=True)
     arrays = file.arrays if kind == "float32" else quantize(file.arrays, kind)
     for direction in file.config.directions:
-        for make in (NumpyStepper, CompiledStepper):
+        for make in (NumpyEngine, CompiledEngine):
             make(file.config, arrays, direction)
             for name in arrays:
                 other = "backward" if direction == "forward" else "forward"
@@ -333,24 +333,24 @@ def test_weights_in_float64_and_in_any_layout_are_read() -> None:
     file = small_model()
     other = {name: np.asfortranarray(array.astype(np.float64)) for name, array in file.arrays.items()}
     ids = some_ids(3, 5, V)
-    for make in (NumpyStepper, CompiledStepper):
+    for make in (NumpyEngine, CompiledEngine):
         expected, _ = walk(make(file.config, file.arrays), ids)
         assert np.array_equal(walk(make(file.config, other), ids)[0], expected)
 
 
-def test_other_things_than_models_have_no_stepper() -> None:
+def test_other_things_than_models_have_no_engine() -> None:
     file = small_model()
     for config, arrays in ((None, file.arrays), (file.config, None), (file.config, {}), ("lstm", file.arrays)):
-        for make in (NumpyStepper, CompiledStepper):
+        for make in (NumpyEngine, CompiledEngine):
             with pytest.raises(ArgumentError):
                 make(config, arrays)  # type: ignore[arg-type]
     for direction in ("backward", "up", None):
-        for make in (NumpyStepper, CompiledStepper):
+        for make in (NumpyEngine, CompiledEngine):
             with pytest.raises(ChargenError):
                 make(file.config, file.arrays, direction)  # type: ignore[arg-type]
     empty = replace(file, arrays={name: array[:0] for name, array in file.arrays.items()})
     with pytest.raises(ArgumentError):
-        CompiledStepper(file.config, empty.arrays)
+        CompiledEngine(file.config, empty.arrays)
 
 
 def test_a_cloze_layer_in_numpy_reads_only_what_fits_it() -> None:
@@ -373,7 +373,7 @@ def test_a_model_without_memory_writes_nothing() -> None:
 
 
 @pytest.mark.parametrize("other", [{"characters": "abc"}, {"hidden_size": 40}, {"num_layers": 1}, {"cell": "gru"}])
-def test_a_sampler_takes_no_stepper_of_another_model(other: dict[str, Any]) -> None:
+def test_a_sampler_takes_no_engine_of_another_model(other: dict[str, Any]) -> None:
     file = small_model(**other)
-    with pytest.raises(SettingError, match="stepper is of another model"):
-        Sampler(small_model(), seed=1, stepper=CompiledStepper(file.config, file.arrays))
+    with pytest.raises(SettingError, match="engine is of another model"):
+        Sampler(small_model(), seed=1, engine=CompiledEngine(file.config, file.arrays))

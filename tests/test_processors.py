@@ -12,8 +12,8 @@ from conftest import small_model
 
 from chargen import ArgumentError, ChargenError, Sampler
 from chargen.decoding.choose import log_softmax
-from chargen.decoding.numpy_engine import NumpyStepper
-from chargen.decoding.torch_engine import TorchStepper
+from chargen.decoding.numpy_engine import NumpyEngine
+from chargen.decoding.torch_engine import TorchEngine
 from chargen.rng import Purpose, uniform
 from chargen.storage.model_file import build_model
 
@@ -37,8 +37,8 @@ def identity(ids: np.ndarray, logits: np.ndarray) -> np.ndarray:
 
 def slow_reference(file: Any, processor: Any, length: int, seed: int, ban: str) -> tuple[str, list[float]]:
     """Text and log-probabilities, by a plain loop over a distribution made with Python's numbers."""
-    stepper = NumpyStepper(file.config, file.arrays)
-    logits, state = stepper.step(file.vocabulary.encode("\n"), stepper.start(1))
+    engine = NumpyEngine(file.config, file.arrays)
+    logits, state = engine.step(file.vocabulary.encode("\n"), engine.start(1))
     text, log_probs = "\n", []
     for n in range(length):
         values = processor(file.vocabulary.encode(text).astype(np.int64), logits[0].copy())
@@ -50,7 +50,7 @@ def slow_reference(file: Any, processor: Any, length: int, seed: int, ban: str) 
         drawn = next(index for index in range(len(weights)) if sum(weights[: index + 1]) > target)
         text += file.vocabulary.characters[drawn]
         log_probs.append(float(log_softmax(logits[0])[drawn]))
-        logits, state = stepper.step(np.array([drawn]), state)
+        logits, state = engine.step(np.array([drawn]), state)
     return text[1:], log_probs
 
 
@@ -96,7 +96,7 @@ def test_a_processor_that_changes_nothing_changes_nothing(tmp_path: Path, case: 
 @pytest.mark.parametrize("case", CASES)
 def test_on_a_torch_device_the_text_is_the_same(case: str) -> None:
     file, settings = small_model(bidirectional=True), {"seed": 5, **CASES[case]}
-    settings["stepper"] = TorchStepper(build_model(file), settings.get("direction", "forward"))
+    settings["engine"] = TorchEngine(build_model(file), settings.get("direction", "forward"))
     plain, processed = (Sampler(file, logits_processors=given, **settings) for given in ([], [identity]))
     assert [sample.text for sample in processed.generate_all(40)] == [sample.text for sample in plain.generate_all(40)]
 

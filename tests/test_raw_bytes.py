@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from conftest import small_model
 
+from chargen import score
 from chargen.cli.main import main
 from chargen.cli.terminal import TextWriter
 from chargen.data.corpus import Corpus
 from chargen.data.reading import ReadingConfig, clean
 from chargen.data.vocabulary import RAW_BYTES, Vocabulary
 from chargen.errors import SettingError
-from chargen.evaluation.per_character import score
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile, read_model, save_model
 
@@ -158,9 +158,9 @@ def test_scores_show_bytes_as_escapes_and_their_json_is_text(run: Run) -> None:
     assert r"\udc" not in "".join(lines)
     code, out, _ = run(*words, "--json")
     assert b"\\ud" not in out
-    characters = json.loads(out)["characters"]
-    assert [entry["character"] for entry in characters] == [r"\xff", r"\x80", "\\", "\x1b", r"\xc3", r"\xa9"]
-    assert {1, 4} == {len(other) for entry in characters for other, _ in entry["alternatives"]}
+    figures = json.loads(out)
+    assert figures["text"].encode("latin-1") == b"\xff\x80\\\x1b\xc3\xa9"
+    assert {1} == {len(other) for others in figures["alternatives"].values() for other in others}
 
 
 def test_a_notebook_shows_bytes_as_escapes() -> None:

@@ -174,7 +174,7 @@ def test_a_folder_that_is_missing_is_made_with_those_above_it(
 def test_a_folder_to_resume_that_is_missing_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, last = run(capsys, "train", "--resume", "gone")
     assert code == 4
-    assert "no run folder gone; chargen train SOURCE makes one" in last
+    assert "no run folder gone; training on a text makes one" in last
     assert sorted(os.listdir(here)) == ["text.txt"]
 
 

@@ -13,13 +13,12 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chargen import evaluate, score
 from chargen.data.utf8 import utf8_length
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, choose, log_softmax
-from chargen.decoding.numpy_engine import NumpyStepper
+from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.errors import ArgumentError, ChargenError, DataError, ModelFileError, SettingError
-from chargen.evaluation.loss import evaluate
-from chargen.evaluation.per_character import score
 from chargen.infill.fill import fill
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.rng import MAX_SEED, Purpose, uniform
@@ -52,16 +51,16 @@ def new(kind: tuple[str, str] = ("lstm", "character"), **settings: Any) -> Sampl
 
 def by_hand(file: ModelFile, config: SampleConfig, seed: int, index: int, prime: str) -> Iterator[tuple[str, float]]:
     """The slow twin: one stream of characters with their log-probabilities, nothing carried but a loop's variables."""
-    stepper, rules = NumpyStepper(file.config, file.arrays), Constraints(file.vocabulary, config.ban, config.no_repeat)
-    logits, state, draws, partial, total = np.log(file.counts)[None], stepper.start(1), 0, b"", 0.0
+    engine, rules = NumpyEngine(file.config, file.arrays), Constraints(file.vocabulary, config.ban, config.no_repeat)
+    logits, state, draws, partial, total = np.log(file.counts)[None], engine.start(1), 0, b"", 0.0
     for read_id in file.vocabulary.encode(prime):
-        logits, state = stepper.step(np.array([read_id]), state)
+        logits, state = engine.step(np.array([read_id]), state)
     rules.note_read(prime)
     while True:
         number = float(uniform(seed, index, draws, Purpose.SAMPLE))
         read_id = choose(logits[0], rules.mask(partial), number, config)
         total += log_softmax(logits[0])[read_id]
-        logits, state = stepper.step(np.array([read_id]), state)
+        logits, state = engine.step(np.array([read_id]), state)
         draws += 1
         partial += bytes([read_id]) if file.vocabulary.byte_mode else file.vocabulary.characters[read_id].encode()
         if len(partial) == utf8_length(partial[0]):

@@ -10,7 +10,7 @@ from conftest import small_model
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from chargen.decoding.numpy_engine import NumpyStepper
+from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.kernels.simd import Values, tanh
 from chargen.kernels.train_gates import Group, make_cell
 from chargen.kernels.train_rnn import Kernels, make_kernels
@@ -59,7 +59,7 @@ def test_a_new_cell_is_a_few_formulas(
         assert ((values - exact).norm() / exact.norm()).item() < limit
 
     file = small_model("gru", num_layers=1, hidden_size=hidden)
-    reference, slow_state = NumpyStepper(file.config, file.arrays), (state.detach().numpy(),)
+    reference, slow_state = NumpyEngine(file.config, file.arrays), (state.detach().numpy(),)
     reference.layers = [tuple(weight.detach().numpy() for weight in module.parameters())]
     reference.embedding, reference._step_layer = table.numpy(), step
     for t in range(steps):

@@ -14,8 +14,8 @@ import pytest
 from conftest import small_model
 from yardstick import HANG
 
-from chargen.decoding.pick_engine import new_stepper
-from chargen.decoding.torch_engine import TorchStepper
+from chargen.decoding.pick_engine import new_engine
+from chargen.decoding.torch_engine import TorchEngine
 from chargen.errors import ChargenError
 from chargen.kernels import available, threads
 from chargen.model import language_model
@@ -70,14 +70,14 @@ def test_two_samplers_in_two_threads_write_what_they_write_alone(settings: dict[
 
 
 @pytest.mark.parametrize("shared", ["compiled", "torch"])
-def test_samplers_that_share_a_stepper_write_what_they_write_alone(shared: str) -> None:
+def test_samplers_that_share_a_engine_write_what_they_write_alone(shared: str) -> None:
     if shared == "compiled" and not available():
         pytest.skip("needs numba")
     file = small_model()
-    stepper = new_stepper(file.config, file.arrays, "cpu") if shared == "compiled" else TorchStepper(build_model(file))
+    engine = new_engine(file.config, file.arrays, "cpu") if shared == "compiled" else TorchEngine(build_model(file))
 
     def write(seed: int) -> str:
-        return Sampler(file, seed=seed, stepper=stepper).generate(300)
+        return Sampler(file, seed=seed, engine=engine).generate(300)
 
     alone = [write(seed) for seed in range(THREADS)]
     assert at_once(*(lambda seed=seed: write(seed) for seed in range(THREADS))) == alone  # type: ignore[misc]
@@ -167,8 +167,8 @@ def test_feeding_and_writing_in_threads_end_in_a_state_that_one_thread_could_hav
 @pytest.mark.parametrize("device", ["numpy", "torch"])
 def test_a_copy_of_a_sampler_goes_on_by_itself(copied: Callable[[Sampler], Sampler], device: str) -> None:
     file = small_model()
-    stepper = TorchStepper(build_model(file)) if device == "torch" else None
-    sampler = Sampler(file, seed=5, stepper=stepper)
+    engine = TorchEngine(build_model(file)) if device == "torch" else None
+    sampler = Sampler(file, seed=5, engine=engine)
     sampler.feed("abc")
     branch = copied(sampler)
     with sampler._lock:

@@ -12,9 +12,9 @@ from test_resume import assert_same_runs, run_until
 
 from chargen import Corpus, ModelConfig, Sampler, TrainConfig, Trainer, save_model
 from chargen.cli.main import main
-from chargen.decoding.numpy_engine import NumpyStepper
-from chargen.decoding.pick_engine import new_stepper
-from chargen.decoding.torch_engine import TorchStepper
+from chargen.decoding.numpy_engine import NumpyEngine
+from chargen.decoding.pick_engine import new_engine
+from chargen.decoding.torch_engine import TorchEngine
 from chargen.errors import SettingError
 from chargen.model.config import parameter_count, parameter_shapes
 from chargen.model.language_model import CharModel
@@ -72,7 +72,7 @@ def test_first_logits_are_of_the_size_of_untied_ones() -> None:
 
 @pytest.mark.parametrize(("cell", "both"), KINDS)
 @pytest.mark.parametrize("kind", ["", "int8", "bf16"])
-def test_files_and_steppers_agree(cell: str, both: bool, kind: str, tmp_path: Path) -> None:
+def test_files_and_engines_agree(cell: str, both: bool, kind: str, tmp_path: Path) -> None:
     file = small_model(cell, tie_weights=True, bidirectional=both)
     file = replace(file, arrays=quantize(file.arrays, kind)) if kind else file
     save_model(tmp_path / "model", file)
@@ -84,16 +84,16 @@ def test_files_and_steppers_agree(cell: str, both: bool, kind: str, tmp_path: Pa
     assert np.array_equal(model.output.weight.detach().numpy(), as_float32(file.arrays, "embedding.weight"))
     ids = np.random.default_rng(0).integers(0, len(file.vocabulary), (3, 11))
     for direction in file.config.directions:
-        steppers = (
-            NumpyStepper(again.config, again.arrays, direction),
-            new_stepper(again.config, again.arrays, "cpu", direction),
-            TorchStepper(model, direction),
+        engines = (
+            NumpyEngine(again.config, again.arrays, direction),
+            new_engine(again.config, again.arrays, "cpu", direction),
+            TorchEngine(model, direction),
         )
         logits = []
-        for stepper in steppers:
-            state = stepper.start(3)
+        for engine in engines:
+            state = engine.start(3)
             for column in ids.T:
-                step_logits, state = stepper.step(column, state)
+                step_logits, state = engine.step(column, state)
             logits.append(step_logits)
         expected, _ = model(torch.from_numpy(ids), direction=direction)
         for step_logits in logits:

@@ -21,8 +21,8 @@ from test_compiled_engine import (
 
 from chargen.decoding import torch_engine
 from chargen.decoding.choose import SampleConfig, choose
-from chargen.decoding.numpy_engine import NumpyStepper
-from chargen.decoding.torch_engine import TorchStepper, choose_rows
+from chargen.decoding.numpy_engine import NumpyEngine
+from chargen.decoding.torch_engine import TorchEngine, choose_rows
 from chargen.errors import ArgumentError
 from chargen.kernels import NOT_FINITE
 from chargen.sampling.sampler import Sampler
@@ -31,7 +31,7 @@ from chargen.storage.model_file import build_model
 
 def both(cell, layers=2, direction="forward", characters=ODD):
     file = small_model(cell, num_layers=layers, characters=characters, scale=1.5, bidirectional=direction == "backward")
-    return TorchStepper(build_model(file), direction), NumpyStepper(file.config, file.arrays, direction)
+    return TorchEngine(build_model(file), direction), NumpyEngine(file.config, file.arrays, direction)
 
 
 @settings(max_examples=150)
@@ -88,8 +88,8 @@ def test_every_row_is_chosen_as_choose_does(config, seed, size, uniform):
 @pytest.mark.parametrize("settings_", [{}, {"top_k": 5, "min_p": 0.01}, {"no_repeat": 4}, {"stop": ("e",)}])
 def test_a_sampler_writes_the_same_text_on_a_torch_device(settings_):
     file = small_model(scale=1.0)
-    plain = Sampler(file, num=3, seed=1, stepper=NumpyStepper(file.config, file.arrays), **settings_)
-    other = Sampler(file, num=3, seed=1, stepper=TorchStepper(build_model(file)), **settings_)
+    plain = Sampler(file, num=3, seed=1, engine=NumpyEngine(file.config, file.arrays), **settings_)
+    other = Sampler(file, num=3, seed=1, engine=TorchEngine(build_model(file)), **settings_)
     for sampler in (plain, other):
         sampler.feed("abc")
     for length in (1, 50, 300):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from chargen import evaluate
 from chargen.data.corpus import Corpus
 from chargen.errors import DataError, Diverged, SettingError
-from chargen.evaluation.loss import evaluate, evaluate_ids
+from chargen.evaluation.loss import evaluate_ids
 from chargen.model.config import ModelConfig
 from chargen.model.layers import reset_rows
 from chargen.sampling.sampler import Sampler

@@ -15,11 +15,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
+from chargen import evaluate
 from chargen.data.batches import BackwardBatches, RandomBatches, make_batches
 from chargen.data.corpus import Corpus
 from chargen.data.vocabulary import CODE_POINTS, Vocabulary
 from chargen.errors import DataError, SettingError
-from chargen.evaluation.loss import evaluate, evaluate_ids
+from chargen.evaluation.loss import evaluate_ids
 from chargen.model import loss as loss_module
 from chargen.model.config import DIRECTIONS, ModelConfig, parameter_count, parameter_shapes
 from chargen.model.dropout import DropoutKey

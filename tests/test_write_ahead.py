@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig
-from chargen.decoding.numpy_engine import Chunk, NumpyStepper
+from chargen.decoding.numpy_engine import Chunk, NumpyEngine
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError
 from chargen.rng import MAX_SEED
 from chargen.sampling import sampler as sampling
@@ -417,10 +417,10 @@ def test_which_characters_come_together_does_not_depend_on_chunks(script: str, s
     assert all(other == expected for other in others)
 
 
-# What a stepper is asked
+# What an engine is asked
 
 
-class Counting(NumpyStepper):
+class Counting(NumpyEngine):
     """Records its calls, on a clock of its own on which a time step takes a while."""
 
     def __init__(self, file: ModelFile, seconds: float = 0.0, direction: str = "forward") -> None:
@@ -443,9 +443,9 @@ class Counting(NumpyStepper):
 
 
 def test_chunks_grow_up_to_the_largest() -> None:
-    stepper = Counting(model())
-    assert len(list(new(stepper=stepper).stream(1100))) == 1100
-    assert stepper.asked == [("write", length) for length in (1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256, 77)]
+    engine = Counting(model())
+    assert len(list(new(engine=engine).stream(1100))) == 1100
+    assert engine.asked == [("write", length) for length in (1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256, 77)]
 
 
 @pytest.mark.parametrize(
@@ -453,54 +453,54 @@ def test_chunks_grow_up_to_the_largest() -> None:
 )
 def test_text_is_handed_over_in_time(monkeypatch: pytest.MonkeyPatch, seconds: float, sizes: list[int]) -> None:
     monkeypatch.setattr(sampling, "CHUNK_SECONDS", 0.05)
-    stepper = Counting(model(), seconds)
-    monkeypatch.setattr(sampling, "time", stepper)
-    assert len(list(new(stepper=stepper).stream(30))) == 30
-    assert [size for _, size in stepper.asked] == sizes
+    engine = Counting(model(), seconds)
+    monkeypatch.setattr(sampling, "time", engine)
+    assert len(list(new(engine=engine).stream(30))) == 30
+    assert [size for _, size in engine.asked] == sizes
 
 
 def test_what_is_wanted_whole_is_written_in_few_chunks_and_equals_what_is_handed_over() -> None:
     for num, direction in ((1, "forward"), (3, "backward")):
-        stepper = Counting(model(), direction=direction)
-        samples = new(stepper=stepper, num=num, direction=direction).generate_all(500)
-        assert [size for _, size in stepper.asked] == [8, 256, 236]
+        engine = Counting(model(), direction=direction)
+        samples = new(engine=engine, num=num, direction=direction).generate_all(500)
+        assert [size for _, size in engine.asked] == [8, 256, 236]
         texts: list[list[Character]] = [[] for _ in range(num)]
-        twin = new(stepper=Counting(model(), direction=direction), num=num, direction=direction)
+        twin = new(engine=Counting(model(), direction=direction), num=num, direction=direction)
         for written in chain.from_iterable(twin.write(500)):
             texts[written.stream].append(written)
         assert [Sample.of(text, direction == "backward") for text in texts] == samples
 
 
 def test_only_what_was_written_ahead_is_read_again(tmp_path: Path) -> None:
-    stepper = Counting(model())
-    sampler = new(stepper=stepper)
+    engine = Counting(model())
+    sampler = new(engine=engine)
     sampler.generate(20)
     place(sampler)
     sampler.save_state(tmp_path / "state")
     sampler.generate(7)
-    assert {asked for asked, _ in stepper.asked} == {"write"}
+    assert {asked for asked, _ in engine.asked} == {"write"}
     list(islice(sampler.write(), 9))  # in chunks of 1, 2, 4 and 8
-    stepper.asked.clear()
+    engine.asked.clear()
     place(sampler)
     place(sampler)
     sampler.reseed(2)
-    assert stepper.asked == [("read", 2)]
+    assert engine.asked == [("read", 2)]
 
 
 def test_with_no_repeat_nothing_is_written_ahead() -> None:
-    stepper = Counting(model())
-    new(stepper=stepper, no_repeat=4).generate(9)
-    assert stepper.asked == [("write", 1)] * 9
+    engine = Counting(model())
+    new(engine=engine, no_repeat=4).generate(9)
+    assert engine.asked == [("write", 1)] * 9
 
 
 def test_an_interrupt_while_rewinding_loses_no_place() -> None:
-    class Interrupted(NumpyStepper):
+    class Interrupted(NumpyEngine):
         def read(self, *given_: Any) -> Any:
-            type(self).read = NumpyStepper.read  # type: ignore[method-assign]
+            type(self).read = NumpyEngine.read  # type: ignore[method-assign]
             raise KeyboardInterrupt
 
     file = model()
-    sampler = new(stepper=Interrupted(file.config, file.arrays))
+    sampler = new(engine=Interrupted(file.config, file.arrays))
     text = "".join(islice(sampler.stream(), 5))
     with pytest.raises(KeyboardInterrupt):
         sampler.feed("a")

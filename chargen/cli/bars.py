@@ -64,14 +64,20 @@ class Bar(_Tqdm):
         return write_row
 
 
-class ReadingBar:
-    """Bytes read, counted and encoded; appears only where it takes longer than a second."""
+class TaskBar:
+    """How far a task is; appears only where it takes longer than a second. Off a terminal, a line now and then.
 
-    def __init__(self) -> None:
+    Args:
+        unit: what is counted.
+    """
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
         self._bar: Bar | None = None
         self._task = ""
+        self._logged_at = time.monotonic()
 
-    def __enter__(self) -> "ReadingBar":
+    def __enter__(self) -> "TaskBar":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -79,18 +85,21 @@ class ReadingBar:
             self._bar.close()
 
     def show(self, task: str, done: int, total: int | None) -> None:
-        """Show how far a task is; called after every block.
+        """Show how far a task is; called after every part of it.
 
         Args:
-            task: one word.
-            done: bytes so far.
-            total: bytes in all, where known.
+            task: a word or two.
+            done: units so far.
+            total: units in all, where known.
         """
         if task != self._task or self._bar is None:
             self.__exit__()
             self._task = task
-            self._bar = Bar(desc=f"{task:8}", total=total, unit="B", unit_scale=True, delay=1)
+            self._bar = Bar(desc=f"{task:8}", total=total, unit=self._unit, unit_scale=True, delay=1)
         self._bar.update(done - self._bar.n)
+        if self._bar.disable and not is_quiet() and time.monotonic() - self._logged_at > LOG_SECONDS:
+            self._logged_at = time.monotonic()
+            log_above_bar(f"{task}: {done:,}" + (f" of {total:,}" if total else ""))
 
 
 class TrainingBar:
@@ -185,12 +194,12 @@ class TrainingBar:
         return f"{loss:.3f} ({loss / math.log(2):.3f} bits/char)"
 
     def _write_preview(self, step: int) -> None:
-        from chargen.decoding.numpy_engine import NumpyStepper
+        from chargen.decoding.numpy_engine import NumpyEngine
         from chargen.sampling.sampler import Sampler
 
         model = self.trainer.model_file()
         # The compiled engine might have to be compiled first, at the cost of the budget, for a few characters.
-        sampler = Sampler(model, seed=step, temperature=0.8, stepper=NumpyStepper(model.config, model.arrays))
+        sampler = Sampler(model, seed=step, temperature=0.8, engine=NumpyEngine(model.config, model.arrays))
         log_above_bar(f"  step {step:,} writes:")
         width = terminal_width()
         for line in escape_control(sampler.generate(self.preview)).split("\n"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chargen.api import read_template
+from chargen.api.fill import read_template
 from chargen.cli.bars import Bar
 from chargen.cli.options import (
     PATH,

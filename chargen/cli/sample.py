@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from chargen.api import prepare_sampler
+from chargen.api.generate import prepare_sampler
 from chargen.cli.bars import Bar
 from chargen.cli.options import (
     PATH,

@@ -3,21 +3,21 @@
 import json
 import math
 import os
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from chargen.cli.bars import Bar
+from chargen.api.judge import PRECISIONS
+from chargen.api.judge import score as score_text
+from chargen.cli.bars import TaskBar
 from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
-from chargen.cli.report import find_unknown_characters
 from chargen.cli.terminal import TextWriter, escape_control, log, log_literal_escapes, print_line
-from chargen.cli.texts import log_text_report, read_like_training_text, text_options
-from chargen.data.reading import ReadingReport, Source, clean, find_sources
+from chargen.cli.texts import log_text_report, text_options
+from chargen.data.reading import find_sources
 from chargen.errors import DataError, SettingError, amount
-from chargen.evaluation.per_character import JUDGES, CharacterScore, Scores, escape_byte, quote
-from chargen.evaluation.per_character import score as score_text
+from chargen.evaluation.per_character import JUDGES, Scores, quote
 from chargen.model.config import require_bidirectional
 from chargen.storage.model_file import read_model
 
@@ -34,9 +34,12 @@ from chargen.storage.model_file import read_model
         help="Characters of a probability below this are unlikely.")  # fmt: skip
 @option("--alternatives", group="Judge", type=click.IntRange(0, 1_000_000), default=3, show_default=True, metavar="N",
         help="Likelier characters to name for each unlikely one.")  # fmt: skip
+@option("--precision", group="Other", type=click.Choice(PRECISIONS), default="fp32", show_default=True,
+        help="Of matrix products.")  # fmt: skip
 @option("--device", group="Other", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
         show_default=True, help="Where to compute.")  # fmt: skip
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
+@option("--brief", group="Other", is_flag=True, help="Tell totals only.")
 def command(
     model: Path,
     sources: tuple[str, ...],
@@ -47,8 +50,10 @@ def command(
     by: str | None,
     threshold: float,
     alternatives: int,
+    precision: str,
     device: str,
     as_json: bool,
+    brief: bool,
 ) -> None:
     """Judge every character of a text: what the model finds unlikely, and what it would rather read.
 
@@ -67,42 +72,35 @@ def command(
     file = read_model(model)
     if by in ("cloze", "backward"):
         require_bidirectional(file.config, f"{by} scoring")
-    report = ReadingReport()
     if text is None:
-        text = read_like_training_text(_find_text(sources), file, encoding, errors, report)
+        _check_names(sources)
     else:
         refuse_unused(("encoding", "errors"), "--text")
         log_literal_escapes(file.vocabulary, {"--text": [text]})
-        text = clean(text, file.reading)
-    with Bar(total=len(text), unit="char", delay=1) as bar:
+    with TaskBar("char") as bar:
         scores = score_text(
-            file,
-            text,
-            by=by,
-            threshold=threshold,
-            num_alternatives=alternatives,
-            unknown=unknown,
-            device=device,
-            progress=lambda done: bar.update(done - bar.n),
-        )
-    unseen = find_unknown_characters(file.vocabulary, text)
-    unseen_scores = [score for score in scores if score.character in unseen]
+            file, text, sources=sources or None, by=by, threshold=threshold, num_alternatives=alternatives,
+            unknown=unknown, encoding=encoding, errors=errors, precision=precision, device=device, progress=bar.show,
+        )  # fmt: skip
+    raw, totals = file.vocabulary.raw, scores.totals
     if as_json:
-        counts = {"unknown": len(unseen_scores), "replaced": report.replaced}
-        figures = {"by": scores.by, "threshold": threshold, **_total_scores(scores), **counts}
-        click.echo(json.dumps({**figures, "characters": [_to_json(score) for score in scores]}))
+        figures = {"by": scores.by, "threshold": threshold, **totals, "replaced": scores.replaced}
+        if not brief:
+            figures |= _list_scores(scores, raw)
+        click.echo(json.dumps(figures, separators=(",", ":")))
         return
-    _print_text(scores, file.vocabulary.raw)
-    _print_unlikely(scores, unseen)
-    _log_totals(scores)
-    left_out = sum(score.forward is None for score in unseen_scores)
-    log_text_report(report, unseen, len(unseen_scores) - left_out, left_out)
+    if not brief:
+        _print_text(scores, raw)
+        _print_unlikely(scores)
+    _tell_totals(scores, totals, print_line if brief else log)
+    left_out = sum(score.forward is None for score in scores)
+    log_text_report(scores.replaced, scores.passed_over, scores.unseen, totals["unknown"] - left_out, left_out)
 
 
-def _find_text(names: tuple[str, ...]) -> list[Source]:
-    """Find the sources; an error about a missing one suggests --text."""
+def _check_names(names: tuple[str, ...]) -> None:
+    """Check that sources are there; an error about a missing one suggests --text."""
     try:
-        return find_sources(names)[0]
+        find_sources(names)
     except DataError as error:
         if all(name == "-" or os.path.lexists(name) for name in names):
             raise
@@ -128,15 +126,16 @@ def _print_text(scores: Scores, raw: bool) -> None:
         click.echo()
 
 
-def _print_unlikely(scores: Scores, unseen: str) -> None:
-    """Print a line for each unlikely character; `unseen` are those that training never saw."""
+def _print_unlikely(scores: Scores) -> None:
+    """Print a line for each unlikely character."""
     line, column = 1, 0
     for score in scores:
         column += 1
         if score.unlikely:
             probability = score.probability(scores.by)
             verdict = "unknown to the model" if probability is None else f"{probability:.2g}"
-            verdict += ", never seen in training" if probability is not None and score.character in unseen else ""
+            if probability is not None and score.character in scores.unseen:
+                verdict += ", never seen in training"
             likelier = ", ".join(f"{_quote_visibly(character)} {p:.2g}" for character, p in score.alternatives)
             verdict += f"; rather {likelier}" if likelier else ""
             print_line(f"line {line}, column {column}: {_quote_visibly(score.character)} {verdict}")
@@ -148,34 +147,38 @@ def _quote_visibly(character: str) -> str:
     return escape_control(quote(character), newlines=True)
 
 
-def _to_json(score: CharacterScore) -> dict[str, Any]:
-    """Convert a score for JSON, where a lone surrogate would be no text."""
-    alternatives = [(escape_byte(character), probability) for character, probability in score.alternatives]
-    return {**asdict(score), "character": escape_byte(score.character), "alternatives": alternatives}
+def _list_scores(scores: Scores, raw: bool) -> dict[str, Any]:
+    """The text once, each judge's log-probabilities, and the alternatives of unlikely characters by position."""
+
+    def to_text(character: str) -> str:
+        """A lone surrogate is no text: it stands for a byte, which becomes the Latin-1 character, or U+FFFD."""
+        if not 0xD800 <= ord(character) < 0xE000:
+            return character
+        return chr(ord(character) - 0xDC00) if raw else "\ufffd"
+
+    judges = [name for name in ("forward", "backward", "cloze") if any(getattr(score, name) for score in scores)]
+    digits = 3 if len(judges) < 2 else 2
+    lists = {
+        name: [None if (value := getattr(score, name)) is None else round(value, digits) for score in scores]
+        for name in judges
+    }
+    alternatives = {
+        at: {to_text(character): float(f"{share:.2g}") for character, share in score.alternatives}
+        for at, score in enumerate(scores)
+        if score.unlikely
+    }
+    return {"text": "".join(to_text(score.character) for score in scores), **lists, "alternatives": alternatives}
 
 
-def _total_scores(scores: Scores) -> dict[str, float | int | None]:
-    """Count characters, and sum each judge's log-probabilities over the text."""
-    scored = sum(score.forward is not None for score in scores)
-    totals: dict[str, float | int | None] = {"length": len(scores), "scored": scored}
-    totals["unlikely"] = sum(score.unlikely for score in scores)
-    keys = {"forward": "log_prob_forward", "backward": "log_prob_backward", "cloze": "pseudo_log_likelihood"}
-    for name, key in keys.items():
-        values = [value for score in scores if (value := getattr(score, name)) is not None]
-        totals[key] = math.fsum(values) if values else None
-    return totals
-
-
-def _log_totals(scores: Scores) -> None:
-    """Log how many characters are unlikely, and each judge's total."""
-    totals = _total_scores(scores)
+def _tell_totals(scores: Scores, totals: dict[str, Any], tell: Callable[[str], None]) -> None:
+    """Tell how many characters are unlikely, and each judge's total."""
     reason = f"below {scores.threshold:g} by {scores.by}, or unknown"
-    log(f"{totals['unlikely']:,} of {amount(len(scores), 'character')} unlikely: {reason}")
+    tell(f"{totals['unlikely']:,} of {amount(len(scores), 'character')} unlikely: {reason}")
     for name in ("forward", "backward"):
         total = totals[f"log_prob_{name}"]
         if total is not None:
-            mean = abs(total) / sum(score.forward is not None for score in scores)
-            log(f"{name}: {mean:.4f} nats, {mean / math.log(2):.4f} bits per character")
+            mean = abs(total) / totals["scored"]
+            tell(f"{name}: {mean:.4f} nats, {mean / math.log(2):.4f} bits per character")
     pseudo = totals["pseudo_log_likelihood"]
     if pseudo is not None:
-        log(f"cloze: pseudo-log-likelihood {pseudo:.2f} nats, not to be compared with the two")
+        tell(f"cloze: pseudo-log-likelihood {pseudo:.2f} nats, not to be compared with the two")

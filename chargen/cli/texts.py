@@ -1,15 +1,13 @@
 """Texts that a command reads beside a model: the options that say how, reading them, what is logged of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import click
 
 from chargen.cli.options import Function, option
 from chargen.cli.report import list_characters
 from chargen.cli.terminal import log
-from chargen.data.reading import ReadingReport, Source, read_like
 from chargen.errors import amount
-from chargen.storage.model_file import ModelFile
 
 _LENIENT = "the unknown symbol where the model has one, else skip and count them"
 
@@ -35,29 +33,12 @@ def text_options(name: str, *, strict: bool = False) -> Callable[[Function], Fun
     return decorate
 
 
-def read_like_training_text(
-    sources: Sequence[Source], file: ModelFile, encoding: str | None, errors: str, report: ReadingReport | None = None
-) -> str:
-    """Read texts the way a model's training text was read.
-
-    Args:
-        sources: what to read, in order.
-        file: the model.
-        encoding: of the texts; None: that of the training text.
-        errors: what to do with bytes that do not fit it, "strict" or "replace".
-        report: counts what reading meets.
-
-    Returns:
-        All texts, joined.
-    """
-    return read_like(sources, file.reading, encoding, errors, report)
-
-
-def log_text_report(report: ReadingReport, unseen: str, charged: int, left_out: int) -> None:
+def log_text_report(replaced: int, passed_over: int, unseen: str, charged: int, left_out: int) -> None:
     """Log what reading met, and what became of characters that training never saw.
 
     Args:
-        report: of the reading.
+        replaced: bytes that did not fit the encoding.
+        passed_over: files that are no text.
         unseen: those characters, each once.
         charged: how many of the text's characters were charged for one of all the characters there are.
         left_out: how many were not scored.
@@ -66,8 +47,8 @@ def log_text_report(report: ReadingReport, unseen: str, charged: int, left_out: 
     for count, noun, words in (
         (charged, "character", f"never seen in training, charged for the place among all others: {names}"),
         (left_out, "character", f"never seen in training and left out: {names}"),
-        (report.replaced, "byte", "did not fit the encoding and became U+FFFD"),
-        (len(report.passed_over), "file", "passed over as no text"),
+        (replaced, "byte", "did not fit the encoding and became U+FFFD"),
+        (passed_over, "file", "passed over as no text"),
     ):
         if count:
             log(f"note: {amount(count, noun)} {words}")

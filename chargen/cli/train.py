@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chargen.cli.bars import ReadingBar, TrainingBar
+from chargen.cli.bars import TaskBar, TrainingBar
 from chargen.cli.options import PATH, GroupedCommand, config_option, option, settings_options
 from chargen.cli.report import (
     log_corpus,
@@ -103,7 +103,7 @@ def command(
         init = read_model(init_from) if init_from is not None else None
         plan = RunPlan(sources, settings, valid, test, preset, init)
         time_spent.mark("starting")
-        with ReadingBar() as bar:
+        with TaskBar("B") as bar:
             corpus = plan.read_corpus(bar.show)
         log_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
         time_spent.mark("reading the text")
@@ -145,7 +145,7 @@ def _resume(
     from chargen.training.trainer import Trainer
 
     try:
-        with ReadingBar() as bar:
+        with TaskBar("B") as bar:
             corpus = Corpus.from_description(state.settings["corpus"], bar.show, moved)
     except DataError as error:
         if any(moved.values()):

@@ -1,4 +1,4 @@
-"""Checks of a stepper's arguments: compiled code must not touch memory that is not its own."""
+"""Checks of an engine's arguments: compiled code must not touch memory that is not its own."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The compiled stepper: whole chunks of ids are read or written outside the interpreter."""
+"""The compiled engine: whole chunks of ids are read or written outside the interpreter."""
 
 import time
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.decoding.choose import FILTERS, SampleConfig, active_filters, need_ranks
-from chargen.decoding.numpy_engine import Chunk, State, Stepper
+from chargen.decoding.numpy_engine import Chunk, Engine, State
 from chargen.decoding.rules import Rules
 from chargen.kernels.amx import SIDE, TILE_CONFIG, aligned_zeros
 from chargen.kernels.cpu_features import amx
@@ -27,8 +27,8 @@ MIN_TIMED_LENGTH = 8
 """Ids of the shortest chunk whose time says which number of threads is faster."""
 
 
-class CompiledStepper(Stepper):
-    """The model's equations, compiled; logits agree with those of NumpyStepper to 1e-5.
+class CompiledEngine(Engine):
+    """The model's equations, compiled; logits agree with those of NumpyEngine to 1e-5.
 
     An output is summed in one order whatever the number of rows, so text does not depend on the rows beside it. Rows
     are shared out among threads, each for a whole chunk; the hidden units of a single row of a large model are shared

@@ -1,6 +1,6 @@
 """One time step, `(ids, state) -> (logits, state)`, and whole chunks of them: the interface, and its NumPy version.
 
-The NumPy stepper is the reference: every row is computed alone, by the same operations in the same order, so that its
+The NumPy engine is the reference: every row is computed alone, by the same operations in the same order, so that its
 logits do not depend on how many rows there are.
 """
 
@@ -31,7 +31,7 @@ State = tuple[NDArray[np.float32], ...]
 """One array (R, S) per layer, as in the torch model."""
 
 
-class Stepper(ABC):
+class Engine(ABC):
     """Computes what a sampler needs of a model. The public methods check their arguments; `_step` and the like do not.
 
     Args:
@@ -190,7 +190,7 @@ class Chunk:
     counts: NDArray[np.int64]
 
 
-class NumpyStepper(Stepper):
+class NumpyEngine(Engine):
     """The model's equations, one row at a time, in float32.
 
     LSTM: i, f, o = sigmoid, g = tanh of W_ih x + b_ih + W_hh h + b_hh; c' = f c + i g; h' = o tanh c'.

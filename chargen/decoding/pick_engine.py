@@ -1,14 +1,14 @@
-"""Which stepper a model gets: compiled or NumPy on the CPU, torch elsewhere."""
+"""Which engine a model gets: compiled or NumPy on the CPU, torch elsewhere."""
 
-from chargen.decoding.numpy_engine import NumpyStepper, Stepper
+from chargen.decoding.numpy_engine import Engine, NumpyEngine
 from chargen.kernels import available
 from chargen.model.config import ModelConfig
 from chargen.storage.model_file import new_model
 from chargen.storage.weight_checks import Arrays
 
 
-def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str = "forward") -> Stepper:
-    """Make the fastest stepper for a model: on the CPU the compiled one, or NumPy without numba; elsewhere torch.
+def new_engine(config: ModelConfig, arrays: Arrays, device: str, direction: str = "forward") -> Engine:
+    """Make the fastest engine for a model: on the CPU the compiled one, or NumPy without numba; elsewhere torch.
 
     Args:
         config: the model's shape.
@@ -17,19 +17,19 @@ def new_stepper(config: ModelConfig, arrays: Arrays, device: str, direction: str
         direction: the stack that it steps.
 
     Returns:
-        The stepper.
+        The engine.
 
     Raises:
         SettingError: the machine does not have the device, or the model does not have the direction.
     """
     if device == "cpu":
         if not available():
-            return NumpyStepper(config, arrays, direction)
-        from chargen.decoding.compiled_engine import CompiledStepper
+            return NumpyEngine(config, arrays, direction)
+        from chargen.decoding.compiled_engine import CompiledEngine
 
-        return CompiledStepper(config, arrays, direction)
-    from chargen.decoding.torch_engine import TorchStepper
+        return CompiledEngine(config, arrays, direction)
+    from chargen.decoding.torch_engine import TorchEngine
     from chargen.model.device import pick_device
 
     size = len(arrays["output.bias"])
-    return TorchStepper(new_model(config, size, arrays, str(pick_device(device))), direction)
+    return TorchEngine(new_model(config, size, arrays, str(pick_device(device))), direction)

@@ -1,4 +1,4 @@
-"""The torch stepper: whole chunks on the model's device; the host neither chooses nor waits between two ids.
+"""The torch engine: whole chunks on the model's device; the host neither chooses nor waits between two ids.
 
 On a GPU one time step, from logits to the next logits, is captured in a CUDA graph and replayed for every id.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chargen.decoding.choose import SampleConfig, active_filters, apply_filters, need_ranks
-from chargen.decoding.numpy_engine import Chunk, State, Stepper
+from chargen.decoding.numpy_engine import Chunk, Engine, State
 from chargen.decoding.rules import Rules
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.locks import Lock
@@ -30,7 +30,7 @@ WARMUP_STEPS = 3
 """Time steps before a graph is captured, in which libraries set themselves up."""
 
 
-class TorchStepper(Stepper):
+class TorchEngine(Engine):
     """A torch model's time steps, all rows at once. State, logits and ids cross to the host once a chunk, as NumPy.
 
     Args:
@@ -119,21 +119,21 @@ class _Writer:
     """Tensors on the device in which rows write, and one time step that is repeated without asking the host.
 
     Args:
-        stepper: the model's.
+        engine: the model's.
         rows: R, rows that there is room for.
         masks: M, masks that there is room for.
         length: T, ids of each row that there is room for.
         config: how ids are chosen.
     """
 
-    def __init__(self, stepper: TorchStepper, rows: int, masks: int, length: int, config: SampleConfig) -> None:
+    def __init__(self, engine: TorchEngine, rows: int, masks: int, length: int, config: SampleConfig) -> None:
         self.key = rows, masks, length, config
-        self.stepper, self.config = stepper, config
-        device, size = stepper.model.device, stepper.model.vocabulary_size
+        self.engine, self.config = engine, config
+        device, size = engine.model.device, engine.model.vocabulary_size
         self.float_dtype = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no more
         options: dict[str, Any] = {"device": device}
         self.logits = torch.zeros(rows, size, **options)
-        self.state = tuple(torch.zeros(rows, stepper.config.state_size, **options) for _ in stepper.layers)
+        self.state = tuple(torch.zeros(rows, engine.config.state_size, **options) for _ in engine.layers)
         self.uniforms = torch.zeros(rows, length, dtype=self.float_dtype, **options)
         self.masks = torch.ones(masks, size, dtype=torch.bool, **options)
         self.next_mask = torch.zeros(masks, size, dtype=torch.int64, **options)
@@ -204,7 +204,7 @@ class _Writer:
         self._store(self.ids, self.active, codes)
         self._store(self.log_probs, writes, log_probs)
         self.counts.add_(writes)
-        logits, state = self.stepper.advance(chosen, self.state)
+        logits, state = self.engine.advance(chosen, self.state)
         for tensor, new in ((self.logits, logits), *zip(self.state, state, strict=True)):
             torch.where(writes[:, None], new, tensor, out=tensor)
         next_index = self.next_mask[self.mask_index.clamp(min=0), chosen]

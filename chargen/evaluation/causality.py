@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.decoding.cloze import NumpyCloze
-from chargen.decoding.numpy_engine import NumpyStepper, Stepper
-from chargen.decoding.pick_engine import new_stepper
+from chargen.decoding.numpy_engine import Engine, NumpyEngine
+from chargen.decoding.pick_engine import new_engine
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError
 from chargen.model.config import ModelConfig
 from chargen.rng import Purpose, uniform
@@ -134,16 +134,21 @@ def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check
         return []
 
     def by_windows(prediction: str, window: int) -> Predict:
-        from chargen.evaluation.both_ways import read_both_ways
+        import torch
 
-        def predict(ids: NDArray[np.int64]) -> NDArray[Any]:
-            windows = read_both_ways(torch_model, ids, first_logits, window)
-            return np.concatenate([getattr(logits, prediction) for logits in windows])
+        from chargen.evaluation.rows import predict, read_rows
 
-        return predict
+        first = torch.from_numpy(first_logits.astype(np.float32)).to(torch_model.device)
+        direction = "both" if config.bidirectional else "forward"
 
-    def by_ids(stepper: Stepper, direction: str) -> Predict:
-        return lambda ids: _read_by_ids(stepper, ids, direction, first_logits)[0]
+        def by_window(ids: NDArray[np.int64]) -> NDArray[Any]:
+            windows = read_rows(torch_model, [ids], direction=direction, window=window)
+            return np.concatenate([predict(torch_model, part, prediction, first).cpu().numpy() for part in windows])
+
+        return by_window
+
+    def by_ids(engine: Engine, direction: str) -> Predict:
+        return lambda ids: _read_by_ids(engine, ids, direction, first_logits)[0]
 
     results = []
     for prediction, sees in (("forward", "before"), ("backward", "after"), ("cloze", "both")):
@@ -153,8 +158,8 @@ def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check
         if prediction == "cloze":
             paths["step by step"] = _cloze_by_ids(config, arrays, first_logits)
         else:
-            paths["step by step"] = by_ids(NumpyStepper(config, arrays, prediction), prediction)
-            paths["compiled"] = by_ids(new_stepper(config, arrays, "cpu", prediction), prediction)
+            paths["step by step"] = by_ids(NumpyEngine(config, arrays, prediction), prediction)
+            paths["compiled"] = by_ids(new_engine(config, arrays, "cpu", prediction), prediction)
         results += [
             Check(prediction, path, tuple(check_causality(predict, size, sees))) for path, predict in paths.items()
         ]
@@ -162,15 +167,15 @@ def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check
 
 
 def _read_by_ids(
-    stepper: Stepper, ids: NDArray[np.int64], direction: str, first_logits: NDArray[Any]
+    engine: Engine, ids: NDArray[np.int64], direction: str, first_logits: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Logits (T, V) for every character, and the outputs (T, H) before it; zeros before the first one read."""
     backward = direction == "backward"
-    state = stepper.start(1)
-    size = stepper.config.hidden_size
+    state = engine.start(1)
+    size = engine.config.hidden_size
     logits, outputs = [first_logits], [np.zeros(size, np.float32)]
     for character_id in ids[:0:-1] if backward else ids[:-1]:
-        next_logits, state = stepper.step(np.full(1, character_id), state)
+        next_logits, state = engine.step(np.full(1, character_id), state)
         logits.append(next_logits[0])
         outputs.append(state[-1][0, :size])
     order = slice(None, None, -1 if backward else 1)
@@ -179,12 +184,12 @@ def _read_by_ids(
 
 def _cloze_by_ids(config: ModelConfig, arrays: dict[str, NDArray[Any]], first_logits: NDArray[Any]) -> Predict:
     """The cloze predictions of two engines that read id by id."""
-    steppers = {name: NumpyStepper(config, arrays, name) for name in config.directions}
+    engines = {name: NumpyEngine(config, arrays, name) for name in config.directions}
     cloze = NumpyCloze(arrays)
 
     def predict(ids: NDArray[np.int64]) -> NDArray[Any]:
-        forward, left = _read_by_ids(steppers["forward"], ids, "forward", first_logits)
-        backward, right = _read_by_ids(steppers["backward"], ids, "backward", first_logits)
+        forward, left = _read_by_ids(engines["forward"], ids, "forward", first_logits)
+        backward, right = _read_by_ids(engines["backward"], ids, "backward", first_logits)
         rows = [cloze.logits(left[t : t + 1], right[t : t + 1], forward[t : t + 1], backward[t : t + 1])[0, 0]
                 for t in range(1, len(ids) - 1)]  # fmt: skip
         return np.array([backward[0], *rows, forward[-1]])

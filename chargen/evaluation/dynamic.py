@@ -5,6 +5,7 @@ the gradient of each segment, divided by the root mean square of such gradients,
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -189,6 +190,36 @@ def choose_rates(
     if losses[best] == math.inf:
         raise DataError("no rate of dynamic evaluation led to a finite loss on the text to choose it on")
     return best
+
+
+def tuned_evaluator(
+    model: CharModel,
+    vocabulary: Vocabulary,
+    tuning: str,
+    *,
+    precision: str = "fp32",
+    direction: str = "forward",
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> DynamicEvaluator:
+    """Make an evaluator with the rates that are best on a text.
+
+    Args:
+        model: the model.
+        vocabulary: the model's vocabulary.
+        tuning: the text.
+        precision: "fp32" or "bf16".
+        direction: "forward" or "backward".
+        progress: called after each reading of the text with how many are done, and how many there will be.
+
+    Raises:
+        DataError: no rates give a finite loss, or the text has fewer than two characters.
+    """
+    ids = vocabulary.encode(tuning, "skip" if vocabulary.unknown_id is None else "replace")
+    rms = rms_gradients(model, vocabulary, ids, precision, direction)
+    done = itertools.count(1)
+    report = lambda *_: progress(next(done), TRIES)  # noqa: E731
+    rates = choose_rates(model, vocabulary, ids, rms, precision, direction, report)
+    return DynamicEvaluator(model, vocabulary, rms, rates, precision, direction)
 
 
 def adapt_model(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, direction: str = "forward") -> ModelFile:

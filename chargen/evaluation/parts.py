@@ -29,9 +29,9 @@ def cut_part(text: str, part: str, file: ModelFile) -> str:
         return text
     settings = file.training.get("settings", {})
     if not isinstance(settings, dict) or not {"valid_fraction", "test_fraction"} <= settings.keys():
-        raise SettingError("this model does not say how its text was cut: score a text of its own with --part all")
+        raise SettingError('this model does not say how its text was cut: score a text of its own with `part="all"`')
     if part != "train" and settings[f"{part}_fraction"] == 0:
-        raise SettingError(f"no {part} part was cut from the text of this model: score a text with --part all")
+        raise SettingError(f'no {part} part was cut from the text of this model: score a text with `part="all"`')
     try:
         config = CorpusConfig(valid_fraction=settings["valid_fraction"], test_fraction=settings["test_fraction"])
     except SettingError as error:
@@ -58,11 +58,11 @@ def choose_tuning_text(full_text: str, text: str, part: str, file: ModelFile, gi
     """
     if not given_tuning and part in ("all", "train"):
         raise SettingError(
-            "--dynamic chooses its rates on other text than it scores: score --part valid or test of the text that "
-            "MODEL was trained on, or give --tune SOURCE"
+            '`dynamic` chooses its rates on other text than it scores: score `part="valid"` or `part="test"` of the '
+            "text that the model was trained on, or give `tune`"
         )
     if given_tuning and _texts_overlap(given_tuning, text):
-        raise SettingError("--tune is part of the text that is scored, or holds it: choose rates on other text", "tune")
+        raise SettingError("`tune` is part of the text that is scored, or holds it: choose rates on other text", "tune")
     return (given_tuning or cut_part(full_text, "train", file))[-TAIL:]
 
 

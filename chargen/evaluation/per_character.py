@@ -1,28 +1,25 @@
 """The score of every character of a text: from the characters before it, from those behind it, and from both."""
 
 import html
+import itertools
 import math
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.reading import clean
 from chargen.data.vocabulary import Vocabulary
-from chargen.decoding.choose import log_softmax
-from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, DataError, SettingError, amount
-from chargen.model.config import require_bidirectional
-from chargen.settings import check_int, check_text
-from chargen.storage.model_file import ModelFile, as_model_file, build_model
+from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, DataError, amount
+from chargen.storage.model_file import ModelFile
 
 if TYPE_CHECKING:
-    from chargen.evaluation.both_ways import Window
     from chargen.model.language_model import CharModel
 
 JUDGES = ("cloze", "forward", "backward")
+LOGITS = 2**22
+"""Logits that are computed at a time."""
 MAX_SHOWN = 10_000
 """Characters that a notebook shows."""
 
@@ -77,6 +74,28 @@ class Scores(list[CharacterScore]):
         super().__init__(scores)
         self.by = by
         self.threshold = threshold
+        self.unseen = ""
+        """The characters that the model has never seen, each once, sorted."""
+        self.replaced = self.passed_over = 0
+        """Bytes that did not fit the encoding, and files that are no text, where the text was read from files."""
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """Counts of characters, and each judge's sum of log-probabilities; None where it gave none.
+
+        "length" of the text, "scored" and "unlikely" ones; "unknown" ones that the model has never seen.
+        """
+        totals: dict[str, Any] = {
+            "length": len(self),
+            "scored": sum(score.forward is not None for score in self),
+            "unlikely": sum(score.unlikely for score in self),
+        }
+        keys = {"forward": "log_prob_forward", "backward": "log_prob_backward", "cloze": "pseudo_log_likelihood"}
+        for name, key in keys.items():
+            values = [value for score in self if (value := getattr(score, name)) is not None]
+            totals[key] = math.fsum(values) if values else None
+        unseen = set(self.unseen)
+        return {**totals, "unknown": sum(score.character in unseen for score in self)}
 
     def __repr__(self) -> str:
         text = "".join(score.character for score in self[:40])
@@ -136,111 +155,127 @@ def quote(character: str) -> str:
     return repr(character) if escaped == character else f"'{escaped}'"
 
 
-def score(
-    model: "ModelFile | CharModel | str | os.PathLike[str]",
-    text: str,
+def score_texts(
+    network: "CharModel",
+    file: ModelFile,
+    texts: Sequence[str],
     *,
-    by: str | None = None,
-    threshold: float = 0.01,
-    num_alternatives: int = 3,
-    unknown: str | None = None,
-    device: str = "cpu",
-    vocabulary: Vocabulary | None = None,
-    counts: NDArray[np.int64] | None = None,
-    progress: Callable[[int], object] = lambda done: None,
-) -> Scores:
-    """Score every character of a text, the first and the last included.
-
-    The text stands between two begin texts of the model; where the model has none, a character with an unknown context
-    is scored by the counts of the training text.
-
-    Forward log-probabilities add up to that of the text, and so do backward ones. The sum of cloze log-probabilities is
-    a pseudo-likelihood (Besag, "Statistical analysis of non-lattice data", 1975): each character is predicted from all
-    others, so it must not be compared with the two.
-
-    In bytes, a character's log-probability is the sum over its bytes, and alternatives are given for single bytes.
+    by: str,
+    threshold: float,
+    num_alternatives: int,
+    unknown: str,
+    precision: str,
+    progress: Callable[[str, int, int], object] = lambda task, done, total: None,
+) -> list[Scores]:
+    """Score every character of some texts, which are read side by side.
 
     Args:
-        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
-        text: cleaned as the text that the model learned; the scores are those of the cleaned text.
-        by: the judge: "cloze", "forward" or "backward"; by default "cloze" where the model has it, else "forward".
-            A character without a cloze score is unlikely where both forward and backward find it unlikely.
+        network: the model.
+        file: its vocabulary, its begin text, and how often each id occurs.
+        texts: cleaned as the text that the model learned.
+        by: the judge: "cloze", "forward" or "backward".
         threshold: a probability; characters below it are unlikely.
         num_alternatives: the most alternatives that an unlikely character gets.
-        unknown: what to do with characters that the model has never seen: "error", "skip" (they are taken out of every
-            context) or "replace" by the unknown symbol; by default "replace" where there is one, else "skip". All are
-            flagged as unlikely.
-        device: "cpu", "cuda", "mps" or "auto".
-        vocabulary: the vocabulary of a CharModel, which has none of its own.
-        counts: (V,), how often each id of a CharModel occurs; without them all are taken to be equally frequent.
-        progress: called after every window with the position reached.
+        unknown: what to do with characters that the model has never seen: "error", "skip" or "replace".
+        precision: "fp32" or "bf16".
+        progress: called after every window with the task, the number of characters read, and that of all texts.
 
     Raises:
-        SettingError: an argument is out of range, or a model that reads forward only is to judge by more.
-        DataError: the text has unknown characters and `unknown` is "error", or it has a lone surrogate.
-        ModelFileError: there is no model file, or it is damaged or contradicts itself.
+        DataError: a text has unknown characters and `unknown` is "error", or it has a lone surrogate.
         ChargenError: predictions are not finite.
     """
-    model = as_model_file(model, vocabulary, counts)
-    check_text("text", text)
-    num_alternatives = check_int("num_alternatives", num_alternatives, 0)
-    by = by or ("cloze" if model.config.bidirectional else "forward")
-    if by not in JUDGES:
-        raise SettingError(f"by is {by!r}: it must be one of {', '.join(JUDGES)}", "by")
-    if not 0 <= threshold <= 1:
-        raise SettingError(f"threshold is {threshold!r}: it must be 0 to 1", "threshold")
-    if by != "forward":
-        require_bidirectional(model.config, f"{by} scoring")
-    vocabulary, text = model.vocabulary, clean(text, model.reading)
-    unknown = unknown or ("skip" if vocabulary.unknown_id is None else "replace")
-    ids = vocabulary.encode(text, unknown).astype(np.int64)
-    positions = _positions_of_ids(model, text, unknown)
-    if len(positions) != len(ids):
-        raise DataError("the text holds a lone surrogate, which is not a character")
-    if len(ids):  # the begin text on either side belongs to no character
-        begin = model.vocabulary.encode(model.begin).astype(np.int64)
-        ids = np.concatenate([begin, ids, begin])
-        positions = np.pad(positions, len(begin), constant_values=len(text))
-    num_ids = np.bincount(positions, minlength=len(text) + 1)
+    import torch
+
+    from chargen.evaluation.rows import predict, read_rows
+    from chargen.model.device import autocast
+
+    both, vocabulary, joined = network.config.bidirectional, file.vocabulary, "".join(texts)
+    layout = _lay_out(file, texts, unknown, both)
+    owner, num_ids = layout.owner, np.bincount(layout.owner, minlength=len(joined) + 1)
     limit = math.log(threshold) if threshold else -math.inf
-    unseen = ~vocabulary.knows(text)
-    extra = np.append(vocabulary.extra_nats(text), 0.0)
-    names = JUDGES if model.config.bidirectional else ("forward",)
-    sums = {name: np.zeros(len(text) + 1) for name in names}
+    extra = np.append(vocabulary.extra_nats(joined), 0.0)
+    names = JUDGES if both else ("forward",)
+    sums = {name: np.zeros(len(joined) + 1) for name in names}
     alternatives: dict[int, tuple[tuple[str, float], ...]] = {}
-    for window in _read_windows(model, ids, device):
-        window_positions = positions[window.start : window.start + len(window.forward)]
-        window_ids = ids[window.start : window.start + len(window.forward)]
-        for name in names:
-            logits = getattr(window, name)
-            if not np.isfinite(logits).all():
-                raise ChargenError(NOT_FINITE_MESSAGE)
-            log_probs = log_softmax(logits)
-            values = log_probs[np.arange(len(window_ids)), window_ids] - extra[window_positions]
-            np.add.at(sums[name], window_positions, values)
-            if name == by:
-                for row in np.flatnonzero((values < limit) & (num_ids[window_positions] == 1)):
-                    arguments = vocabulary, log_probs[row], int(window_ids[row]), values[row], num_alternatives
-                    alternatives[int(window_positions[row])] = _likelier_characters(*arguments)
-        progress(min(int(window_positions[-1]) + 1, len(text)))
-    scores = Scores(by=by, threshold=threshold)
-    for at, character in enumerate(text):
-        known = num_ids[at] > 0
-        judges = [by]
-        totals = {name: float(sums[name][at]) if known and name in sums else None for name in JUDGES}
-        if num_ids[at] > 1:
-            totals["cloze"] = None
-            judges = ["forward", "backward"] if by == "cloze" else judges
-        unlikely = not known or bool(unseen[at]) or all(sums[name][at] < limit for name in judges)
-        scores.append(CharacterScore(character, **totals, unlikely=unlikely, alternatives=alternatives.get(at, ())))
-    return scores
+    first_logits = torch.from_numpy(file.first_logits.astype(np.float32)).to(network.device)
+    direction, block = "both" if both else "forward", max(1, LOGITS // len(vocabulary))
+    done = 0
+    for window in read_rows(network, layout.rows, direction=direction, counted=layout.counted, precision=precision):
+        for start in range(0, len(window.ids), block):
+            part = window.take(slice(start, start + block))
+            characters = owner[layout.starts[part.rows] + part.positions]
+            for name in names:
+                with torch.inference_mode(), autocast(precision, network.device):
+                    log_probs = predict(network, part, name, first_logits).log_softmax(1)
+                    own = log_probs.gather(1, torch.from_numpy(part.ids)[:, None].to(network.device))[:, 0]
+                values = own.cpu().double().numpy() - extra[characters]
+                if not np.isfinite(values).all():
+                    raise ChargenError(NOT_FINITE_MESSAGE)
+                np.add.at(sums[name], characters, values)
+                if name == by:
+                    places = np.flatnonzero((values < limit) & (num_ids[characters] == 1))
+                    judged = log_probs[torch.from_numpy(places)].cpu().double().numpy()
+                    for row, place in zip(judged, places, strict=True):
+                        arguments = vocabulary, row, int(part.ids[place]), values[place], num_alternatives
+                        alternatives[int(characters[place])] = _likelier_characters(*arguments)
+        done += len(window.ids)
+        progress("scoring", len(joined) * done // len(owner), len(joined))
+    size, known, whole = len(joined), num_ids[:-1] > 0, num_ids[:-1] == 1
+    unseen, below = ~vocabulary.knows(joined), {name: sums[name][:-1] < limit for name in names}
+    unlikely = below[by] if by != "cloze" else np.where(whole, below["cloze"], below["forward"] & below["backward"])
+    columns: list[list[Any]] = []
+    for name, given in (("forward", known), ("backward", known), ("cloze", whole)):
+        column = sums[name][:-1].astype(object) if name in sums else np.full(size, None)
+        column[~given] = None
+        columns.append(column.tolist())
+    likelier = [alternatives.get(at, ()) for at in range(size)]
+    scored = list(map(CharacterScore, joined, *columns, (unlikely | ~known | unseen).tolist(), likelier))
+    results, start = [], 0
+    for text in texts:
+        stop = start + len(text)
+        results.append(Scores(scored[start:stop], by, threshold))
+        results[-1].unseen = "".join(sorted(set(itertools.compress(text, unseen[start:stop]))))
+        start = stop
+    return results
 
 
-def _read_windows(model: ModelFile, ids: NDArray[np.int64], device: str) -> Iterable["Window"]:
-    from chargen.evaluation.both_ways import read_both_ways
-    from chargen.model.device import pick_device
+class _Layout(NamedTuple):
+    """Texts as rows to read.
 
-    return read_both_ways(build_model(model, str(pick_device(device))), ids, model.first_logits) if len(ids) else ()
+    Args:
+        rows: the ids of each.
+        counted: for each, the first id that counts and the one to stop before.
+        starts: for each, where it begins among the ids of all texts.
+        owner: for each of these ids, the character that it belongs to, counted over all texts; begin texts belong to
+            one behind the last.
+    """
+
+    rows: list[NDArray[Any]]
+    counted: list[tuple[int, int]]
+    starts: NDArray[np.int64]
+    owner: NDArray[np.int64]
+
+
+def _lay_out(file: ModelFile, texts: Sequence[str], unknown: str, both: bool) -> _Layout:
+    from chargen.evaluation.rows import cut_text
+
+    begin = file.vocabulary.encode(file.begin)
+    border = np.full(len(begin), sum(map(len, texts)))
+    rows, counted, starts, owners = [], [], [], [np.zeros(0, np.int64)]
+    num_ids = num_characters = 0
+    for text in texts:
+        ids, positions = file.vocabulary.encode(text, unknown), _positions_of_ids(file, text, unknown)
+        if len(positions) != len(ids):
+            raise DataError("the text holds a lone surrogate, which is not a character")
+        if len(ids):  # the begin text on either side belongs to no character
+            ids = np.concatenate([begin, ids, begin])
+            for first, stop, first_counted, stop_counted in cut_text(len(ids), both):
+                rows.append(ids[first:stop])
+                counted.append((first_counted - first, stop_counted - first))
+                starts.append(num_ids + first)
+            owners += [border, positions + num_characters, border]
+        num_ids, num_characters = num_ids + len(ids), num_characters + len(text)
+    return _Layout(rows, counted, np.array(starts, np.int64), np.concatenate(owners))
 
 
 def _positions_of_ids(model: ModelFile, text: str, unknown: str) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from chargen.data.reading import clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, draw, log_sum_exp, summarize
 from chargen.decoding.numpy_engine import State
-from chargen.decoding.pick_engine import new_stepper
+from chargen.decoding.pick_engine import new_engine
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError, amount
 from chargen.infill.enumeration import can_enumerate, enumerate_gaps
 from chargen.infill.lookahead import CONTEXT, Lookahead
@@ -141,11 +141,11 @@ class Filler:
         self.unknown = unknown
         self.vocabulary = model.vocabulary
         self._states: dict[str, tuple[NDArray[Any], State]] = {}
-        self.forward = new_stepper(model.config, model.arrays, "cpu")
+        self.forward = new_engine(model.config, model.arrays, "cpu")
         begin = self.vocabulary.encode(model.begin)[None]
         first_logits, start = model.first_logits[None], self.forward.start(1)
         self._begin = self.forward.read(begin, np.array([begin.shape[1]]), first_logits, start)
-        self._backward = new_stepper(model.config, model.arrays, "cpu", "backward")
+        self._backward = new_engine(model.config, model.arrays, "cpu", "backward")
 
     def __repr__(self) -> str:
         own = {"particles": self.particles, "seed": self.seed, "unknown": self.unknown}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from chargen.decoding.choose import log_softmax, log_sum_exp
 from chargen.decoding.cloze import NumpyCloze
-from chargen.decoding.numpy_engine import Stepper
+from chargen.decoding.numpy_engine import Engine
 from chargen.infill.prefixes import Prefixes
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile
@@ -35,12 +35,12 @@ class Lookahead:
         after: ids (A,) of the text behind the gap, at least one.
         length: the longest gap, in characters.
         seed: fixes the guesses.
-        stepper: of the backward stack.
+        engine: of the backward stack.
         ban: characters that no gap holds.
     """
 
     def __init__(
-        self, model: ModelFile, after: NDArray[Any], length: int, seed: int, stepper: Stepper, ban: str = ""
+        self, model: ModelFile, after: NDArray[Any], length: int, seed: int, engine: Engine, ban: str = ""
     ) -> None:
         self.hidden_size = model.config.hidden_size
         self.byte_mode = model.vocabulary.byte_mode
@@ -50,7 +50,7 @@ class Lookahead:
         self.cloze = NumpyCloze(model.arrays)
         # What follows `after` is not known: no text ends there.
         model = replace(model, begin="")
-        writer = Sampler(model, seed=seed, num=GUESSES, direction="backward", ban=ban, stepper=stepper)
+        writer = Sampler(model, seed=seed, num=GUESSES, direction="backward", ban=ban, engine=engine)
         writer.feed_ids(after)
         # At distance d a guess has written the d characters next to the text behind; at distance 0 all are equal.
         self.logits = np.empty((self.horizon, GUESSES, len(counts)), np.float32)

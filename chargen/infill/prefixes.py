@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from chargen.data.utf8 import utf8_length
 from chargen.decoding.choose import SampleConfig, active_filters, log_softmax, probabilities
-from chargen.decoding.numpy_engine import State, Stepper
+from chargen.decoding.numpy_engine import Engine, State
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError
 from chargen.sampling.constraints import Constraints, repeating_characters
 from chargen.storage.model_file import ModelFile
@@ -71,14 +71,14 @@ class Grower:
 
     Args:
         model: the model.
-        stepper: of its forward stack.
+        engine: of its forward stack.
         config: bans, no_repeat, stop texts and filters for a gap's characters; its temperature counts as 1.
         before: the text before the gap as the model reads it, which no_repeat looks at as at a prime.
     """
 
-    def __init__(self, model: ModelFile, stepper: Stepper, config: SampleConfig, before: str = "") -> None:
+    def __init__(self, model: ModelFile, engine: Engine, config: SampleConfig, before: str = "") -> None:
         self.vocabulary = model.vocabulary
-        self.stepper = stepper
+        self.engine = engine
         self.config = replace(config, temperature=1.0)
         self.steps = 0
         """Characters read by the forward stack so far, over all prefixes."""
@@ -171,7 +171,7 @@ class Grower:
 
     def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:
         self.steps += len(ids)
-        logits, after = self.stepper.step(ids, state)
+        logits, after = self.engine.step(ids, state)
         if not np.isfinite(logits).all():
             raise ChargenError(NOT_FINITE_MESSAGE)
         return logits, after

@@ -156,7 +156,7 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         if torch.is_grad_enabled():
-            return None, *_differentiate_by_torch(ctx, gradients)
+            return None, *differentiate_by_torch(ctx, gradients)
         inputs, ids, weight_ih, weight_hh, by_block, gates, outputs, kept = _load_saved(ctx)
         cell, (time_steps, rows), size = ctx.kernels.cell, gradients[0].shape[:2], weight_hh.shape[1]
         grad_outputs, after = gradients[0].to(inputs.dtype).contiguous(), gradients[1].float()
@@ -227,7 +227,7 @@ def _load_saved(ctx: Any) -> tuple[Any, ...]:
     return *arguments[:4], *saved
 
 
-def _differentiate_by_torch(ctx: Any, gradients: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+def differentiate_by_torch(ctx: Any, gradients: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
     """Compute gradients by torch's own layer in float32, so that they can be differentiated again."""
     # Aliases, because an argument may have been computed from another, such as the state from the weights.
     saved, needs_grad = ctx.saved_tensors[:_NUM_ARGUMENTS], ctx.needs_input_grad[1:]

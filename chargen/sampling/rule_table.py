@@ -1,4 +1,4 @@
-"""The constraints of streams as tables, so that a stepper can write a whole chunk without asking for each id."""
+"""The constraints of streams as tables, so that an engine can write a whole chunk without asking for each id."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -15,8 +15,8 @@ from chargen.arguments import check_array
 from chargen.data.reading import ReadingConfig, clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, summarize
-from chargen.decoding.numpy_engine import Chunk, State, Stepper
-from chargen.decoding.pick_engine import new_stepper
+from chargen.decoding.numpy_engine import Chunk, Engine, State
+from chargen.decoding.pick_engine import new_engine
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError, amount
 from chargen.kernels import NOT_FINITE as NOT_FINITE_CODE
 from chargen.locks import Lock
@@ -64,7 +64,7 @@ class Sampler:
             counts of ids (V,), or uniformly without them.
         reading: only with a CharModel: how texts are cleaned; without it they are taken as they are.
         begin: only with a CharModel: the text that a fresh sampler has read.
-        stepper: of this model and direction, to be shared by many samplers; instead of a device.
+        engine: of this model and direction, to be shared by many samplers; instead of a device.
         logits_processors: functions (ids, logits) -> logits, applied in turn before bans, temperature and filters.
             `ids` (N,) int64 is what the sample has read and written, the begin text included, in the order of reading;
             `logits` (V,) float32 is a copy; -inf forbids an id. They are called for every id, and slow writing down.
@@ -91,7 +91,7 @@ class Sampler:
         counts: NDArray[np.int64] | None = None,
         reading: ReadingConfig | None = None,
         begin: str | None = None,
-        stepper: Stepper | None = None,
+        engine: Engine | None = None,
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Any,
     ) -> None:
@@ -113,9 +113,9 @@ class Sampler:
         self._begin = self._flip_if_backward(vocabulary.encode(begin or ""))
         self.hidden_size = model_file.config.hidden_size
         self.arrays = model_file.arrays
-        if stepper and (stepper.config, stepper.size) != (model_file.config, len(vocabulary)):
-            raise SettingError("stepper is of another model: make one of this model's config and weights", "stepper")
-        self.stepper = stepper or new_stepper(model_file.config, self.arrays, device, direction)
+        if engine and (engine.config, engine.size) != (model_file.config, len(vocabulary)):
+            raise SettingError("engine is of another model: make one of this model's config and weights", "engine")
+        self.engine = engine or new_engine(model_file.config, self.arrays, device, direction)
         id_by_id = bool(self.config.no_repeat or self.logits_processors)
         self._rule_table = RuleTable(vocabulary, self.config.stop, id_by_id, direction == "backward")
         self._lock = Lock()
@@ -142,7 +142,7 @@ class Sampler:
 
     def __repr__(self) -> str:
         own = {"num": self.num, "seed": self.seed, "direction": self.direction}
-        summary = summarize(self.stepper.config, self.vocabulary, own, self.config)
+        summary = summarize(self.engine.config, self.vocabulary, own, self.config)
         return f"Sampler({summary}; {max(stream.draws for stream in self._streams):,} drawn)"
 
     def reset(self) -> None:
@@ -150,7 +150,7 @@ class Sampler:
         with self._lock:
             self._pending: _Pending | None = None
             self._logits = np.repeat(self._first_logits[None], self.num, axis=0)
-            self._state = self.stepper.start(self.num)
+            self._state = self.engine.start(self.num)
             self._streams = self._new_streams()
             self._read(self._begin)
 
@@ -215,7 +215,7 @@ class Sampler:
         # While no stream has written, all are equal: one reads, the others get a copy.
         rows = 1 if all(not stream.draws for stream in self._streams) else self.num
         before = self._logits[:rows], tuple(layer[:rows] for layer in self._state)
-        logits, state = self.stepper.read(np.tile(ids, (rows, 1)), np.full(rows, len(ids)), *before)
+        logits, state = self.engine.read(np.tile(ids, (rows, 1)), np.full(rows, len(ids)), *before)
         copies = self.num // rows
         state = tuple(np.repeat(layer, copies, axis=0) for layer in state)
         self._advance(list(range(self.num)), np.repeat(logits, copies, axis=0), state)
@@ -238,7 +238,7 @@ class Sampler:
             self._advance(pending.rows, written.logits, written.state)
         else:
             counts = np.minimum(written.counts, pending.committed)
-            self._advance(pending.rows, *self.stepper.read(written.ids, counts, *self._position_of(pending.rows)))
+            self._advance(pending.rows, *self.engine.read(written.ids, counts, *self._position_of(pending.rows)))
 
     def _position_of(self, rows: list[int]) -> tuple[NDArray[np.float32], State]:
         """Logits and state of rows, before what is pending."""
@@ -329,7 +329,7 @@ class Sampler:
         if self.logits_processors:
             histories = [stream.ids for stream in streams]
             choose_ids(self.logits_processors, histories, logits, rules.masks, uniforms[:, 0], self.config)
-        written = self.stepper.write(logits, state, uniforms, rules, mask_index, self.config, fits=True)
+        written = self.engine.write(logits, state, uniforms, rules, mask_index, self.config, fits=True)
         # Where a row stops or cannot write on, the chunk ends for all: which characters come together must not depend
         # on the size of chunks, and an error must come before any row moves on.
         length, first = min((count, index) for index, count in enumerate(written.counts.tolist()))

@@ -1,0 +1,142 @@
+"""Write text in one call."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from chargen.api.texts import read_given
+from chargen.data.vocabulary import Vocabulary
+from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
+from chargen.errors import SettingError
+from chargen.model.config import require_bidirectional
+from chargen.sampling.rounding import DEFAULT_LENGTH
+from chargen.sampling.sample import Character, Sample
+from chargen.sampling.sampler import Sampler
+from chargen.settings import check_int, drop_none, make_settings
+from chargen.storage.model_file import ModelFile, as_model_file
+from chargen.storage.quantize import quantize as quantize_arrays
+
+if TYPE_CHECKING:
+    from chargen.model.language_model import CharModel
+
+    Model = ModelFile | CharModel | str | os.PathLike[str]
+
+
+@overload
+def generate(model: "Model", prime: str | Path = "", *, num: None = None, **settings: Any) -> str: ...
+
+
+@overload
+def generate(model: "Model", prime: str | Path = "", *, num: int, **settings: Any) -> list[str]: ...
+
+
+def generate(
+    model: "Model",
+    prime: str | Path = "",
+    *,
+    length: int | None = None,
+    num: int | None = None,
+    seed: int | None = None,
+    reverse: bool = False,
+    echo: bool = True,
+    adapt: int = 0,
+    encoding: str | None = None,
+    errors: str = "strict",
+    unknown: str = "error",
+    quantize: str | None = None,
+    state_in: str | os.PathLike[str] | None = None,
+    state_out: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+    vocabulary: Vocabulary | None = None,
+    **settings: Any,
+) -> str | list[str]:
+    """Write text, as `chargen sample` does. A `Sampler` goes on where it stopped, and writes character by character.
+
+    Args:
+        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        prime: text to go on from; or the Path of a file that holds it.
+        length: characters to write beside the prime; None: 500, and on to the end of the line or word.
+        num: how many texts, as a list; None: one, as a str.
+        seed: 0 to 2**64 - 1, for the same text again; drawn by the system where None.
+        reverse: write what comes before the prime, with a bidirectional model.
+        echo: whether the prime, cleaned as the text that the model learned, is part of what is returned.
+        adapt: learn from the prime first, so many times over, in a copy of the model.
+        encoding: of the prime's file; None: that of the training text.
+        errors: what to do with bytes that do not fit it, "strict" or "replace".
+        unknown: what to do with characters of the prime that the model does not know: "error", "skip" or "replace".
+        quantize: round the weights first, to "int8" or "bf16".
+        state_in: go on from a saved state, with its seed unless one is given.
+        state_out: save the state to this file at the end.
+        device: "cpu", "cuda" or "mps".
+        vocabulary: of a CharModel, which has none.
+        **settings: fields of SampleConfig, such as `temperature` (0.8 by default) and `stop`.
+
+    Returns:
+        The text, a str; with `num` a list of them.
+
+    Raises:
+        SettingError: a setting is unknown or out of range, or contradicts another.
+        ModelFileError: the model file is missing or damaged.
+        DataError: the model does not know some characters of the prime.
+        ChargenError: bans and no_repeat leave no character to write, or the model's numbers overflow.
+    """
+    sampler, text = prepare_sampler(
+        as_model_file(model, vocabulary), prime, num=1 if num is None else num, seed=seed, reverse=reverse, adapt=adapt,
+        encoding=encoding, errors=errors, quantize=quantize, state_in=state_in, state_out=state_out, device=device,
+        **settings,
+    )  # fmt: skip
+    sampler.feed(text, unknown)
+    written: list[list[Character]] = [[] for _ in range(sampler.num)]
+    for characters in sampler.write(DEFAULT_LENGTH if length is None else length, rounded=length is None):
+        for character in characters:
+            written[character.stream].append(character)
+    if state_out is not None:
+        sampler.save_state(state_out)
+    reverse = sampler.direction == "backward"
+    texts = [Sample.of(stream, reverse).text for stream in written]
+    if echo:
+        texts = [new + text if reverse else text + new for new in texts]
+    return texts[0] if num is None else texts
+
+
+def prepare_sampler(
+    file: ModelFile,
+    prime: str | Path,
+    *,
+    num: int,
+    seed: int | None,
+    reverse: bool,
+    adapt: int,
+    encoding: str | None,
+    errors: str,
+    quantize: str | None,
+    state_in: str | os.PathLike[str] | None,
+    state_out: str | os.PathLike[str] | None,
+    device: str,
+    **settings: Any,
+) -> tuple[Sampler, str]:
+    """Make the sampler of `generate`, where its arguments are described, and clean the prime that it is to be fed."""
+    config = make_settings(SampleConfig, WRITING_DEFAULTS | drop_none(settings))
+    if device not in ("cpu", "cuda", "mps"):
+        raise SettingError(f"device is {device!r}: it must be cpu, cuda or mps", "device")
+    text = read_given(prime, file.reading, encoding, errors)
+    if reverse:
+        require_bidirectional(file.config, "`reverse`")
+    direction = "backward" if reverse else "forward"
+    if check_int("adapt", adapt, 0):
+        if not text:
+            raise SettingError("adapt learns from the prime: give `prime`", "adapt")
+        from chargen.evaluation.dynamic import adapt_model
+
+        file = adapt_model(file, text, adapt, direction=direction)
+    if quantize:
+        file = replace(file, arrays=quantize_arrays(file.arrays, quantize))
+    sampler = Sampler(file, config, num=num, seed=seed, device=device, direction=direction)
+    if state_out is not None:
+        sampler.check_state_path(state_out)
+    if state_in is not None:
+        sampler.load_state(state_in)
+        if seed is not None:
+            sampler.reseed(seed)
+    return sampler, text

@@ -1,0 +1,45 @@
+"""The text that a call is given: as it is, or in files."""
+
+import os
+from collections.abc import Sequence
+
+from chargen.data.reading import ReadingConfig, ReadingReport, clean, find_sources, read_like
+from chargen.errors import SettingError
+from chargen.settings import check_text
+
+Path = str | os.PathLike[str]
+Sources = Path | Sequence[Path]
+"""Files, folders, patterns, names of corpora, or "-" for standard input."""
+
+
+def read_given(
+    text: Path | None,
+    reading: ReadingConfig,
+    encoding: str | None,
+    errors: str,
+    *,
+    sources: Sources | None = None,
+    report: ReadingReport | None = None,
+) -> str:
+    """Read a text that is given, or files, cleaned as the text that a model learned.
+
+    Args:
+        text: a str is the text itself, a Path a file.
+        reading: how the model's text was read.
+        encoding: of files; None: that of the training text.
+        errors: what to do with bytes that do not fit it, "strict" or "replace".
+        sources: files to read instead.
+        report: counts what reading meets.
+
+    Raises:
+        DataError: a file cannot be read.
+        SettingError: there is no text, or there are two.
+    """
+    if sources is None and isinstance(text, os.PathLike):
+        text, sources = None, text
+    if sources is None:
+        return clean(check_text("text", text), reading)
+    if text is not None:
+        raise SettingError("`text` and `sources` are two texts: give one", "sources")
+    names = [sources] if isinstance(sources, (str, os.PathLike)) else sources
+    return read_like(find_sources(names)[0], reading, encoding, errors, report)

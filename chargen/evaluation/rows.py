@@ -1,0 +1,186 @@
+"""Texts read side by side with carried state: what a model has read before each id, and what it has read behind it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from chargen.model.device import autocast
+from chargen.model.language_model import CharModel
+from chargen.model.layers import State
+
+MAX_ROWS = 32
+"""Rows that are read side by side: compiled layers compute blocks of so many."""
+WINDOW = 128
+"""Ids of a row that are read at a time."""
+STORED = 2**26
+"""Outputs of the backward stack that are kept where texts are read from both sides."""
+
+SPAN = 2000
+"""The fewest ids of a row where a long text is cut to be read side by side; four times as many from both sides."""
+CONTEXT = 1000
+"""Ids beyond a cut that a row reads as context."""
+
+Ids = NDArray[Any]
+
+
+class Window(NamedTuple):
+    """Ids of rows that are read side by side, and the outputs from which each is predicted.
+
+    Args:
+        rows: (n,), the number of the row that each id is in.
+        positions: (n,), its place in the row.
+        ids: (n,), the ids.
+        last: (n,), whether it is the row's last id.
+        before: (n, H), the stack's output after the ids before it; zeros for a row's first id.
+        behind: (n, H), the backward stack's output after the ids behind it, zeros for a row's last id; None where rows
+            are read in one direction.
+    """
+
+    rows: Ids
+    positions: Ids
+    ids: Ids
+    last: Ids
+    before: Tensor
+    behind: Tensor | None
+
+    def take(self, index: Any) -> "Window":
+        """Some of the ids.
+
+        Args:
+            index: a slice, or (n,) bool.
+        """
+        fields: Any = (field if field is None else field[index] for field in self)
+        return Window(*fields)
+
+
+def predict(model: CharModel, window: Window, judge: str, first_logits: Tensor) -> Tensor:
+    """The logits (n, V) in float32 for the ids of a window, none of which has seen what it predicts.
+
+    The cloze prediction of a row's first id is the backward one, and that of its last id is the forward one, since they
+    have one side only.
+
+    Args:
+        model: the model.
+        window: what it has read.
+        judge: "forward" from the ids before, "backward" from those behind, or "cloze" from all others.
+        first_logits: (V,), for an id with an unknown context: forward a row's first, backward its last.
+    """
+    with torch.inference_mode():
+        if judge == "cloze":
+            assert window.behind is not None
+            logits: Tensor = model.between(window.before, window.behind).float()
+            for edge, other in ((window.positions == 0, "backward"), (window.last, "forward")):
+                if edge.any():
+                    logits[edge] = predict(model, window.take(edge), other, first_logits)
+            return logits
+        outputs, edge = (window.before, window.positions == 0) if judge == "forward" else (window.behind, window.last)
+        logits = model.output(outputs).float()
+        logits[edge] = first_logits
+        return logits
+
+
+def read_rows(
+    model: CharModel,
+    rows: Sequence[Ids],
+    *,
+    direction: str = "forward",
+    counted: Sequence[tuple[int, int]] | None = None,
+    precision: str = "fp32",
+    window: int = WINDOW,
+) -> Iterator[Window]:
+    """Read rows of similar length side by side; nothing is computed for what a shorter row lacks.
+
+    Args:
+        model: the model.
+        rows: the ids of each, in the order of reading; for "both" in that of the text. Every row starts from an unknown
+            context.
+        direction: "forward", "backward", or "both" where the model is bidirectional.
+        counted: for each row, the first id that the caller wants and the one to stop before; the others are context.
+        precision: "fp32" or "bf16".
+        window: ids of a row that are read at a time.
+
+    Yields:
+        The counted ids of a window of some rows.
+    """
+    lengths = np.array([len(row) for row in rows], np.int64)
+    wanted = np.stack([0 * lengths, lengths], 1) if counted is None else np.array(counted, np.int64).reshape(-1, 2)
+    one_way, start = "forward" if direction == "both" else direction, 0
+    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+    while start < len(order):
+        stored = STORED // max(1, int(lengths[order[start]]) * model.config.hidden_size)
+        numbers = order[start : start + (min(MAX_ROWS, max(1, stored)) if direction == "both" else MAX_ROWS)]
+        start += len(numbers)
+        sizes, batch = lengths[numbers], [rows[number] for number in numbers]
+        behind = _read_behind(model, batch, precision, window) if direction == "both" else None
+        ids = _pad(batch)
+        for first, before in _read_before(model, ids, sizes, one_way, precision, window):
+            columns = first + np.arange(before.shape[1])
+            begins, ends = wanted[numbers[: len(before)]].T[:, :, None]
+            mask = (columns >= begins) & (columns < ends)
+            at, offset = np.nonzero(mask)
+            places = columns[offset]
+            last_places = sizes[at] - 1
+            with torch.inference_mode():
+                other = None if behind is None else behind[torch.from_numpy(at), torch.from_numpy(last_places - places)]
+                counted_before = before[torch.from_numpy(mask).to(before.device)]
+            yield Window(numbers[at], places, ids[at, places], places == last_places, counted_before, other)
+
+
+def cut_text(size: int, both: bool) -> Iterator[tuple[int, int, int, int]]:
+    """Cut a long text into rows, each with enough context that its predictions hardly change.
+
+    Args:
+        size: ids of the text.
+        both: whether it is read from both sides; such rows stay short, since outputs of the backward stack are kept.
+
+    Yields:
+        For each row, what it reads and what of it counts: begin, end, begin, end.
+    """
+    number = max(1, size // (4 * SPAN) if both else min(MAX_ROWS, size // SPAN))
+    for row in range(number):
+        begin, end = size * row // number, size * (row + 1) // number
+        yield max(0, begin - CONTEXT), min(size, end + CONTEXT) if both else end, begin, end
+
+
+def _pad(rows: Sequence[Ids]) -> NDArray[np.int64]:
+    """Rows as one array, the longest first, the others padded."""
+    ids = np.zeros((len(rows), len(rows[0])), np.int64)
+    for padded, row in zip(ids, rows, strict=True):
+        padded[: len(row)] = row
+    return ids
+
+
+def _read_before(
+    model: CharModel, ids: NDArray[np.int64], lengths: Ids, direction: str, precision: str, window: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield the first position of each window, and the outputs (B, T, H) before each of its ids, of rows not yet done.
+
+    The longest rows come first.
+    """
+    state: State | None = None
+    for first in range(0, ids.shape[1], window):
+        count = int(np.count_nonzero(lengths > first))
+        inputs = torch.from_numpy(ids[:count, max(first - 1, 0) : min(first + window, ids.shape[1]) - 1])
+        with torch.inference_mode(), autocast(precision, model.device):
+            state = state and tuple(layer[:count] for layer in state)
+            values, state = model.read(inputs, state, direction=direction)
+            if not first:
+                values = functional.pad(values, (0, 0, 1, 0))
+        yield first, values
+
+
+def _read_behind(model: CharModel, rows: Sequence[Ids], precision: str, window: int) -> Tensor:
+    """The backward stack's outputs (B, N, H) behind the ids of each row, for its last id first."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    outputs: Tensor | None = None
+    for first, values in _read_before(model, _pad([row[::-1] for row in rows]), lengths, "backward", precision, window):
+        if outputs is None:
+            outputs = values.new_zeros(len(rows), int(lengths[0]), values.shape[2])
+        outputs[: len(values), first : first + values.shape[1]] = values
+    assert outputs is not None
+    return outputs
