@@ -69,6 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "checkpoints/shakespeare.safetensors", folder / "checkpoints")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("CHARGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
         run_command("chargen train novel.txt --bidirectional --steps 20")
     return folder
 
