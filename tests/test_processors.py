@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import small_model
 
-from chargen import ArgumentError, ChargenError, Sampler
+from chargen import ArgumentError, ChargenError, Sampler, generate
 from chargen.decoding.choose import log_softmax
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.decoding.torch_engine import TorchEngine
@@ -63,6 +63,12 @@ def test_a_filter_of_ten_lines_draws_from_its_distribution(processor: Any) -> No
     assert sample.text == expected
     assert sample.log_probs == pytest.approx(log_probs, abs=1e-4)
     assert sample.text != Sampler(file, seed=3, ban="g").generate(300)
+
+
+def test_generate_takes_processors_too() -> None:
+    file = small_model(scale=2.0)
+    sampler = Sampler(file, seed=3, temperature=0.8, logits_processors=[cut_off])
+    assert generate(file, seed=3, length=200, logits_processors=[cut_off]) == sampler.generate(200)
 
 
 CASES: dict[str, dict[str, Any]] = {

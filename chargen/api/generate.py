@@ -1,6 +1,7 @@
 """Write text in one call."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -10,6 +11,7 @@ from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import SettingError
 from chargen.model.config import require_bidirectional
+from chargen.sampling.processors import LogitsProcessor
 from chargen.sampling.rounding import DEFAULT_LENGTH
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
@@ -49,6 +51,7 @@ def generate(
     state_out: str | os.PathLike[str] | None = None,
     device: str = "cpu",
     vocabulary: Vocabulary | None = None,
+    logits_processors: Sequence[LogitsProcessor] = (),
     **settings: Any,
 ) -> str | list[str]:
     """Write text, as `chargen sample` does. A `Sampler` goes on where it stopped, and writes character by character.
@@ -70,6 +73,7 @@ def generate(
         state_out: save the state to this file at the end.
         device: "cpu", "cuda" or "mps".
         vocabulary: of a CharModel, which has none.
+        logits_processors: functions (ids, logits) -> logits, as of a `Sampler`.
         **settings: fields of SampleConfig, such as `temperature` (0.8 by default) and `stop`.
 
     Returns:
@@ -84,6 +88,7 @@ def generate(
     sampler, text = prepare_sampler(
         as_model_file(model, vocabulary), prime, num=1 if num is None else num, seed=seed, reverse=reverse, adapt=adapt,
         encoding=encoding, errors=errors, quantize=quantize, state_in=state_in, state_out=state_out, device=device,
+        logits_processors=logits_processors,
         **settings,
     )  # fmt: skip
     sampler.feed(text, unknown)
@@ -114,6 +119,7 @@ def prepare_sampler(
     state_in: str | os.PathLike[str] | None,
     state_out: str | os.PathLike[str] | None,
     device: str,
+    logits_processors: Sequence[LogitsProcessor] = (),
     **settings: Any,
 ) -> tuple[Sampler, str]:
     """Make the sampler of `generate`, where its arguments are described, and clean the prime that it is to be fed."""
@@ -132,7 +138,9 @@ def prepare_sampler(
         file = adapt_model(file, text, adapt, direction=direction)
     if quantize:
         file = replace(file, arrays=quantize_arrays(file.arrays, quantize))
-    sampler = Sampler(file, config, num=num, seed=seed, device=device, direction=direction)
+    sampler = Sampler(
+        file, config, num=num, seed=seed, device=device, direction=direction, logits_processors=logits_processors
+    )
     if state_out is not None:
         sampler.check_state_path(state_out)
     if state_in is not None:
