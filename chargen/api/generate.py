@@ -98,7 +98,6 @@ def generate(
             written[character.stream].append(character)
     if state_out is not None:
         sampler.save_state(state_out)
-    reverse = sampler.direction == "backward"
     texts = [Sample.of(stream, reverse).text for stream in written]
     if echo:
         texts = [new + text if reverse else text + new for new in texts]

@@ -109,7 +109,7 @@ class Sampler:
         self.config = fit_config(config, vocabulary, reading)
         self.logits_processors = check_processors(logits_processors)
         self._first_logits = model_file.first_logits.astype(np.float32)
-        self.direction = direction
+        self.direction, self._backward = direction, direction == "backward"
         self._begin = self._flip_if_backward(vocabulary.encode(begin or ""))
         self.hidden_size = model_file.config.hidden_size
         self.arrays = model_file.arrays
@@ -117,7 +117,7 @@ class Sampler:
             raise SettingError("engine is of another model: make one of this model's config and weights", "engine")
         self.engine = engine or new_engine(model_file.config, self.arrays, device, direction)
         id_by_id = bool(self.config.no_repeat or self.logits_processors)
-        self._rule_table = RuleTable(vocabulary, self.config.stop, id_by_id, direction == "backward")
+        self._rule_table = RuleTable(vocabulary, self.config.stop, id_by_id, self._backward)
         self._lock = Lock()
         self._iteration: list[int] = []
         """Of the iteration that wrote last: the thread in which it did."""
@@ -155,7 +155,7 @@ class Sampler:
             self._read(self._begin)
 
     def _new_streams(self) -> list[Stream]:
-        config, backward = self.config, self.direction == "backward"
+        config, backward = self.config, self._backward
         return [
             Stream(Constraints(self.vocabulary, config.ban, config.no_repeat, backward), row) for row in range(self.num)
         ]
@@ -246,7 +246,7 @@ class Sampler:
 
     def _flip_if_backward(self, values: Any) -> Any:
         """Turn the order of the text into the model's order of reading, or back."""
-        return values[::-1] if self.direction == "backward" else values
+        return values[::-1] if self._backward else values
 
     def write(self, length: int | None = None, *, rounded: bool = False) -> Iterator[list[Character]]:
         """Let every stream write; at most one character a stream comes at a time.
@@ -415,7 +415,7 @@ class Sampler:
             for characters in self._steps(length, Rounding()):
                 for character in characters:
                     texts[character.stream].append(character)
-            return [Sample.of(text, self.direction == "backward") for text in texts]
+            return [Sample.of(text, self._backward) for text in texts]
 
     def _generate_in_chunks(self, length: int) -> list[Sample]:
         """Commit whole chunks: for models whose ids are characters, where no stop text and no run is looked for."""
