@@ -248,7 +248,7 @@ def written(folder: Path) -> Iterator[tuple[str, Any]]:
 def _fed(model: Any, ids: Any) -> Any:
     sampler = Sampler(model, seed=0)
     sampler.feed_ids(ids)
-    logits, state = sampler.position()
+    logits, state = sampler.hidden_and_logits()
     return [logits, state]
 
 

@@ -339,10 +339,10 @@ class Calls:
         narrow = mode == "autocast" or next(model.parameters()).dtype in (torch.float16, torch.bfloat16)
         return Call(read, arguments, reference, 0.2 if narrow else 1e-3)
 
-    def between(self) -> Call:
+    def cloze_logits(self) -> Call:
         model, rows = self.model(), self.rows()
         left, right = (self.floats(rows, model.config.hidden_size) for _ in range(2))
-        return Call(lambda left, right: model.between(left, right), {"left": left, "right": right})
+        return Call(lambda left, right: model.cloze_logits(left, right), {"left": left, "right": right})
 
     def layer(self) -> Call:
         cell, rows, hidden = self.odd.pick(["gru", "lstm"]), self.rows(), self.odd.pick([12, 32])
@@ -582,7 +582,7 @@ class Calls:
             if method == "stream":
                 return list(itertools.islice(sampler.stream(length), 9))  # None has no end
             if method == "position":
-                return sampler.position()
+                return sampler.hidden_and_logits()
             if method == "generate":
                 return sampler.generate(length)
             return [sample.text for sample in sampler.generate_all(length)]

@@ -54,7 +54,7 @@ def test_a_fresh_sampler_has_read_the_begin_text_and_nothing_of_it_counts(
     ours.reset()
     plain.reset()
     plain.feed(begin)
-    assert ours.position()[1].tobytes() == plain.position()[1].tobytes()
+    assert ours.hidden_and_logits()[1].tobytes() == plain.hidden_and_logits()[1].tobytes()
 
 
 @settings(max_examples=30)
@@ -66,7 +66,7 @@ def test_a_sampler_that_is_fed_a_text_stands_where_the_one_does_that_wrote_it(
     wrote.feed(prime)
     text = wrote.generate(length)
     read.feed(text + prime if direction == "backward" else prime + text)
-    assert wrote.position()[1] == pytest.approx(read.position()[1], abs=1e-6)
+    assert wrote.hidden_and_logits()[1] == pytest.approx(read.hidden_and_logits()[1], abs=1e-6)
 
 
 @settings(max_examples=30)

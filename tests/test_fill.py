@@ -713,7 +713,7 @@ def test_next_to_the_text_behind_a_guess_is_the_cloze_prediction() -> None:
         right = torch_model.read(behind, direction="backward")[0][:, -1]
         for row, gap in enumerate(["", "c", "da"]):
             left = torch_model.read(torch.from_numpy(encode("ab" + gap).astype(np.int64))[None])[0][:, -1]
-            expected = torch.log_softmax(torch_model.between(left, right), dim=-1)[0].numpy()
+            expected = torch.log_softmax(torch_model.cloze_logits(left, right), dim=-1)[0].numpy()
             assert np.abs(guessed[row] - expected).max() < 1e-4
     first = int(encode("c")[0])
     share = file.counts[first] / file.counts.sum()

@@ -105,7 +105,7 @@ def can_be_used(file: ModelFile, path: Path) -> None:
 
 def goes_on(sampler: Sampler) -> None:
     """Check a changed state that is good by luck: its text goes on, or an error says why not."""
-    assert all(np.isfinite(part).all() for part in sampler.position())
+    assert all(np.isfinite(part).all() for part in sampler.hidden_and_logits())
     try:
         samples = sampler.generate_all(3)
         assert all(math.isfinite(log_prob) for sample in samples for log_prob in sample.log_probs)

@@ -619,11 +619,11 @@ def test_a_vocabulary_size_that_is_none_is_refused(wrong):
 
 def test_between_wants_two_directions_and_their_outputs():
     with pytest.raises(ChargenError, match="both ways"):
-        new_model().between(torch.zeros(2, 6), torch.zeros(2, 6))
+        new_model().cloze_logits(torch.zeros(2, 6), torch.zeros(2, 6))
     model = new_model(bidirectional=True)
     for left, right in (((2, 5), (2, 6)), ((2, 6), (1, 6)), ((2, 6), (6,))):
         with pytest.raises(ArgumentError):
-            model.between(torch.zeros(left), torch.zeros(right))
+            model.cloze_logits(torch.zeros(left), torch.zeros(right))
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])

@@ -579,7 +579,7 @@ def test_the_cloze_layer_in_numpy_is_the_one_in_torch(
     left, right = (draws.uniform(-1, 1, (number, size)).astype(np.float32) for number in (rows, columns))
     with torch.inference_mode():
         pairs = torch.from_numpy(left)[:, None].expand(-1, columns, -1), torch.from_numpy(right).expand(rows, -1, -1)
-        expected = torch_model.between(*pairs).numpy()
+        expected = torch_model.cloze_logits(*pairs).numpy()
         forward, backward = (torch_model.output(torch.from_numpy(outputs)).numpy() for outputs in (left, right))
     logits = NumpyCloze(file.arrays).logits(left, right, forward, backward)
     assert logits.shape == (rows, columns, len(file.vocabulary))

@@ -93,7 +93,7 @@ def test_a_processor_that_changes_nothing_changes_nothing(tmp_path: Path, case: 
         results.append((tmp_path / "state").read_bytes())
         sampler.reset()
         sampler.load_state(tmp_path / "state")
-        return [*results, sampler.generate_all(20), *(part.tobytes() for part in sampler.position())]
+        return [*results, sampler.generate_all(20), *(part.tobytes() for part in sampler.hidden_and_logits())]
 
     settings = {"seed": 5, **CASES[case]}
     assert use(Sampler(file, logits_processors=[identity], **settings)) == use(Sampler(file, **settings))

@@ -81,7 +81,7 @@ def test_a_state_stands_where_the_rounded_text_ends() -> None:
     rounded, plain = Sampler(file, seed=1), Sampler(file, seed=1)
     (text,) = texts(rounded, 30)
     assert plain.generate(len(text)) == text
-    assert rounded.position()[1].tobytes() == plain.position()[1].tobytes()
+    assert rounded.hidden_and_logits()[1].tobytes() == plain.hidden_and_logits()[1].tobytes()
     assert rounded.generate(20) == plain.generate(20)
 
 

@@ -156,11 +156,11 @@ def test_feeding_and_writing_in_threads_end_in_a_state_that_one_thread_could_hav
             shared.feed("abc")
 
     at_once(feed, lambda: [shared.generate(1) for _ in range(100)], feed)
-    logits = shared.position()[1]
+    logits = shared.hidden_and_logits()[1]
     assert np.isfinite(logits).all()
     before = logits.copy()
     assert len(shared.generate(20)) == 20
-    assert not np.array_equal(shared.position()[1], before)
+    assert not np.array_equal(shared.hidden_and_logits()[1], before)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])

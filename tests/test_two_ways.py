@@ -248,14 +248,14 @@ def test_masks_are_addressed_and_leave_torchs_generator_alone(direction):
 def test_the_cloze_layer_starts_as_the_product_of_the_two_predictions():
     model = CharModel(ModelConfig(num_layers=1, hidden_size=6, embedding_size=5, bidirectional=True), V)
     left, right = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(model.between(left, right), model.output(left) + model.output(right))
+    assert torch.equal(model.cloze_logits(left, right), model.output(left) + model.output(right))
 
 
 @every_kind
 def test_the_cloze_layer_is_its_formula(cell, layers):
     model = new_model(cell, layers)
     left, right = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0))
-    found = model.between(left, right).detach().numpy()
+    found = model.cloze_logits(left, right).detach().numpy()
     w = {name: weight.detach().double().numpy() for name, weight in model.named_parameters()}
     left, right = left.double().numpy(), right.double().numpy()
     inner = left @ w["cloze.left.weight"].T + right @ w["cloze.right.weight"].T + w["cloze.right.bias"]
@@ -411,7 +411,7 @@ def slow_cloze_costs(model, window):
     costs = []
     for t in range(len(window)):
         if t >= MARGIN and t < len(window) - MARGIN:
-            logits = model.between(after["forward"][t - 1], after["backward"][t + 1])
+            logits = model.cloze_logits(after["forward"][t - 1], after["backward"][t + 1])
             costs.append(-torch.log_softmax(logits.double(), 0)[int(window[t])].item())
     return costs
 

@@ -93,7 +93,7 @@ def possible(stop: tuple[str, ...], script: str, config: dict[str, Any]) -> tupl
 
 
 def place(sampler: Sampler) -> list[bytes]:
-    return [part.tobytes() for part in sampler.position()]
+    return [part.tobytes() for part in sampler.hidden_and_logits()]
 
 
 # Any use at any place

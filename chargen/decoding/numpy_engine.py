@@ -98,7 +98,7 @@ class Engine(ABC):
 
     def write(
         self, logits: NDArray[Any], state: State, uniforms: NDArray[np.float64], rules: Rules,
-        mask_index: NDArray[np.int64], config: SampleConfig, *, fits: bool = False,
+        mask_index: NDArray[np.int64], config: SampleConfig, *, checked: bool = False,
     ) -> "Chunk":  # fmt: skip
         """Let each row write an id for each of its uniforms, or fewer where the rules stop it.
 
@@ -109,7 +109,7 @@ class Engine(ABC):
             rules: which ids are allowed, and where rows stop.
             mask_index: (R,), the number of the mask that holds for each row's first id.
             config: how an id is chosen.
-            fits: True where the arguments are known to fit: the checks take as long as writing two ids.
+            checked: whether the arguments have been checked already: that takes as long as writing two ids.
 
         Returns:
             What the rows wrote.
@@ -117,7 +117,7 @@ class Engine(ABC):
         Raises:
             ArgumentError: a shape, a type or a value does not fit.
         """
-        if not fits:
+        if not checked:
             logits = as_array("logits", logits, (None, self.size), np.float32)
             uniforms = check_uniforms(uniforms, len(logits))
             rules, mask_index = check_rules(rules, mask_index, len(logits), uniforms.shape[1], self.size)

@@ -73,7 +73,7 @@ def predict(model: CharModel, window: Window, judge: str, first_logits: Tensor) 
     with torch.inference_mode():
         if judge == "cloze":
             assert window.behind is not None
-            logits: Tensor = model.between(window.before, window.behind).float()
+            logits: Tensor = model.cloze_logits(window.before, window.behind).float()
             for edge, other in ((window.positions == 0, "backward"), (window.last, "forward")):
                 if edge.any():
                     logits[edge] = predict(model, window.take(edge), other, first_logits)

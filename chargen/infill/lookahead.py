@@ -65,7 +65,7 @@ class Lookahead:
 
     def _store(self, writer: Sampler, rows: Iterable[int], distances: list[int]) -> None:
         """Keep outputs and logits of guesses at their distances."""
-        hidden, logits = writer.position()
+        hidden, logits = writer.hidden_and_logits()
         for row in rows:
             self.hidden[distances[row], row] = hidden[row]
             self.logits[distances[row], row] = logits[row]

@@ -126,11 +126,11 @@ class CharModel(nn.Module):
         new_state = []
         for layer, module in enumerate(stack):
             if layer == 0 and (masks is None or config.layer_dropout(0) == 0):
-                values, layer_state = run_embedded(module, self.embedding, ids, state[0], fits=True)  # type: ignore[arg-type]
+                values, layer_state = run_embedded(module, self.embedding, ids, state[0], checked=True)  # type: ignore[arg-type]
             else:
                 values = self.embedding(ids) if layer == 0 else values
                 values = drop(values, config.layer_dropout(layer), masks, first_mask + layer)
-                values, layer_state = run_layer(module, values, state[layer], fits=True)  # type: ignore[arg-type]
+                values, layer_state = run_layer(module, values, state[layer], checked=True)  # type: ignore[arg-type]
             new_state.append(layer_state)
         output_layer = config.num_layers
         values = drop(values, config.layer_dropout(output_layer), masks, first_mask + output_layer)
@@ -149,7 +149,7 @@ class CharModel(nn.Module):
             for layer, layer_state in enumerate(state)
         )
 
-    def between(self, left: Tensor, right: Tensor) -> Tensor:
+    def cloze_logits(self, left: Tensor, right: Tensor) -> Tensor:
         """Predict the character between two contexts (the cloze prediction) with a bidirectional model.
 
         Args:

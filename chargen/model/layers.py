@@ -55,14 +55,14 @@ def new_layer(config: ModelConfig, layer: int) -> nn.RNNBase:
     return module
 
 
-def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor, *, fits: bool = False) -> tuple[Tensor, Tensor]:
+def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor, *, checked: bool = False) -> tuple[Tensor, Tensor]:
     """Run a layer in the fastest way that there is for its size, type and device.
 
     Args:
         module: a layer as `new_layer` makes it.
         inputs: (B, T, F) floats.
         state: (B, S), the state before the first input.
-        fits: whether it is known already that the arguments fit each other; they are then not checked.
+        checked: whether the arguments have been checked already: they are not checked again.
 
     Returns:
         Outputs (B, T, H) and the state (B, S) after the last input.
@@ -70,7 +70,7 @@ def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor, *, fits: bool =
     Raises:
         ArgumentError: the arguments do not fit each other.
     """
-    if not fits:
+    if not checked:
         weights = _weights(module)
         check_tensor("inputs", inputs, FLOATS, "B, T, F")
         check_shape("inputs", inputs, (*inputs.shape[:2], module.input_size))
@@ -199,7 +199,7 @@ class _Bf16Weights(torch.autograd.Function):
 
 
 def run_embedded(
-    module: nn.RNNBase, embedding: nn.Embedding, ids: Tensor, state: Tensor, *, fits: bool = False
+    module: nn.RNNBase, embedding: nn.Embedding, ids: Tensor, state: Tensor, *, checked: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Run a layer over the embeddings of ids; where that is less work, products are made per character, not per id.
 
@@ -208,7 +208,7 @@ def run_embedded(
         embedding: the table (V, E).
         ids: (B, T), whole numbers from 0 to V - 1.
         state: (B, S), the state before the first id.
-        fits: whether it is known already that the arguments fit each other; they are then not checked.
+        checked: whether the arguments have been checked already: they are not checked again.
 
     Returns:
         Outputs (B, T, H) and the state (B, S) after the last id.
@@ -216,7 +216,7 @@ def run_embedded(
     Raises:
         ArgumentError: the arguments do not fit each other.
     """
-    if not fits:
+    if not checked:
         check_tensor("ids", ids, INTEGERS, "B, T")
         ids = read_ids("ids", ids, len(embedding.weight), embedding.weight.device)
     (vocabulary_size, size), number = embedding.weight.shape, ids.numel()
@@ -224,13 +224,13 @@ def run_embedded(
     # are summed by a further product with their one-hot vectors.
     fewer = vocabulary_size * (3 * size + number) <= number * 3 * size
     if fewer and len(ids) >= MIN_COMPILED_ROWS and size == module.input_size:
-        if not fits:
+        if not checked:
             state = read_state("state", state, len(ids), _state_size(module), _weights(module)[1])
         if dtype := _compiled_dtype(module, embedding.weight, len(ids), state, ids):
             from chargen.model import compiled_layers
 
             return compiled_layers.run(module, embedding.weight, state, dtype, ids)
-    return run_layer(module, embedding(ids), state, fits=fits)
+    return run_layer(module, embedding(ids), state, checked=checked)
 
 
 def _weights(module: nn.RNNBase) -> tuple[Tensor, ...]:

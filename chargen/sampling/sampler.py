@@ -329,7 +329,7 @@ class Sampler:
         if self.logits_processors:
             histories = [stream.ids for stream in streams]
             choose_ids(self.logits_processors, histories, logits, rules.masks, uniforms[:, 0], self.config)
-        written = self.engine.write(logits, state, uniforms, rules, mask_index, self.config, fits=True)
+        written = self.engine.write(logits, state, uniforms, rules, mask_index, self.config, checked=True)
         # Where a row stops or cannot write on, the chunk ends for all: which characters come together must not depend
         # on the size of chunks, and an error must come before any row moves on.
         length, first = min((count, index) for index, count in enumerate(written.counts.tolist()))
@@ -448,8 +448,8 @@ class Sampler:
                 f"{method} is for one sample and this Sampler writes {self.num}: call {alternative}", "num"
             )
 
-    def position(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Tell where every sample stands.
+    def hidden_and_logits(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """What every sample goes on from.
 
         Returns:
             The last layer's output (num, H), and the logits (num, V) of what comes next.
