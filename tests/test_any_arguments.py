@@ -644,6 +644,20 @@ class Calls:
         arguments = {"before": "abc", "after": "ab", "length": 2, "num": 1, "seed": 1}
         return Call(run, arguments, small=("length", "num"))
 
+    def fill_text(self) -> Call:
+        stored = file(self.odd.pick(["gru", "lstm"]), True)
+
+        def run(**options: Any) -> Any:
+            return [filled.text for filled in chargen.fill_text(stored, **options, particles=8)]
+
+        arguments = {"text": "ab___c___{1}", "length": 2, "marker": "___", "num": 1, "seed": 1}
+        return Call(run, arguments, small=("length", "num"))
+
+    def generate(self) -> Call:
+        stored = self.file()
+        arguments = {"prime": "ab", "length": 6, "num": self.odd.pick([None, 2]), "seed": 1, "temperature": 0.5}
+        return Call(lambda **options: chargen.generate(stored, **options), arguments, small=("length", "num"))
+
     def filler(self) -> Call:
         stored = file("gru", True)
 
@@ -661,6 +675,9 @@ class Calls:
             return [score.forward for score in chargen.score(stored, **options)]
 
         by = self.odd.pick(["cloze", "forward"])
+        if self.random.random() < 0.3:  # many texts
+            texts = {"text": ["abc", "", "b" * 300]}
+            return Call(lambda text: [scores.totals()["length"] for scores in chargen.score(stored, text, by=by)], texts)
         arguments = {"text": "abc\n", "by": by, "threshold": 0.01, "num_alternatives": 2, "unknown": "error"}
         return Call(run, arguments, by_torch(run))
 
@@ -696,6 +713,8 @@ class Calls:
     def train(self) -> Call:
         if self.random.random() < 0.7:
             return self.batches()
+        if self.random.random() < 0.3:
+            return self.train_in_one_call()
 
         def run(text: Any, hidden_size: Any, batch_size: Any, seq_length: Any, dropout: Any, seed: Any) -> Any:
             corpus = chargen.Corpus.from_text(text, valid_fraction=0.2)
@@ -717,9 +736,21 @@ class Calls:
             run, arguments, by_torch(run), small=("hidden_size", "batch_size", "seq_length"), fixed=("dropout",)
         )
 
+    def train_in_one_call(self) -> Call:
+        path = self.folder / "text.txt"
+        path.write_text("abcd " * 30)
+
+        def run(**options: Any) -> Any:
+            trained = chargen.train(**options, num_layers=1, precision="fp32", device="cpu")
+            assert isinstance(trained, chargen.Run)
+            return repr(trained)
+
+        sizes = {"steps": 1, "hidden_size": 6, "batch_size": 9, "seq_length": 5, "seed": 1}
+        return Call(run, {"sources": str(path), **sizes}, small=tuple(sizes))
+
 
 KINDS = sorted(name for name in vars(Calls) if not name.startswith("_") and name not in
-               {"ids", "floats", "model", "file", "rows", "engines"})  # fmt: skip
+               {"ids", "floats", "model", "file", "rows", "engines", "train_in_one_call"})  # fmt: skip
 
 
 def outcome(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[str, Any]:
