@@ -746,7 +746,7 @@ class Calls:
             return repr(trained)
 
         sizes = {"steps": 1, "hidden_size": 6, "batch_size": 9, "seq_length": 5, "seed": 1}
-        return Call(run, {"sources": str(path), **sizes}, small=tuple(sizes))
+        return Call(run, {"sources": str(path), **sizes}, small=tuple(sizes), fixed=("steps",))
 
 
 KINDS = sorted(name for name in vars(Calls) if not name.startswith("_") and name not in

@@ -100,6 +100,13 @@ def test_a_text_without_a_gap_is_bad_data(text: str) -> None:
         Template.parse(text, lengths=(1, 2))
 
 
+@pytest.mark.parametrize("text", ["a", "a\n", "a\n{3-2}"])
+def test_a_marker_that_is_no_sign_is_told_in_one_line(text: str) -> None:
+    with pytest.raises(ChargenError) as caught:
+        Template.parse(text, "\n")
+    assert str(caught.value).isprintable()
+
+
 def test_an_empty_marker_is_refused() -> None:
     with pytest.raises(SettingError, match=r"marker is ''") as caught:
         Template.parse("abc", "", (1, 2))

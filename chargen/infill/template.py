@@ -43,18 +43,19 @@ class Template:
             raise SettingError("marker is '': give some text that marks the gaps", "marker")
         pieces = re.split(re.escape(marker) + r"(?:\{(\d{1,9})(?:-(\d{1,9}))?\})?", text)
         parts, shortest, longest = pieces[::3], pieces[1::3], pieces[2::3]
+        shown = marker if marker.isprintable() else repr(marker)
         if len(parts) == 1:
-            raise DataError(f"no gap in the text: mark it with {marker}, or give another `marker`")
+            raise DataError(f"no gap in the text: mark it with {shown}, or give another `marker`")
         gap_lengths = []
         for number, (low, high) in enumerate(zip(shortest, longest, strict=True), start=1):
             if low is None and lengths is None:
                 raise SettingError(
-                    f"how long is gap {number}? Give length, or min_length and max_length, or write {marker}{{5}} or "
-                    f"{marker}{{3-8}}",
+                    f"how long is gap {number}? Give length, or min_length and max_length, or write {shown}{{5}} or "
+                    f"{shown}{{3-8}}",
                     "length",
                 )
             if low is not None and high is not None and int(low) > int(high):
-                raise SettingError(f"gap {number} is {marker}{{{low}-{high}}}: the smaller length comes first")
+                raise SettingError(f"gap {number} is {shown}{{{low}-{high}}}: the smaller length comes first")
             gap_lengths.append((int(low), int(high or low)) if low is not None else lengths)
         return cls(tuple(parts), tuple(pair for pair in gap_lengths if pair is not None))
 
