@@ -677,7 +677,7 @@ class Calls:
         by = self.odd.pick(["cloze", "forward"])
         if self.random.random() < 0.3:  # many texts
             texts = {"text": ["abc", "", "b" * 300]}
-            return Call(lambda text: [scores.totals()["length"] for scores in chargen.score(stored, text, by=by)], texts)
+            return Call(lambda text: [len(scores) for scores in chargen.score(stored, text, by=by)], texts)
         arguments = {"text": "abc\n", "by": by, "threshold": 0.01, "num_alternatives": 2, "unknown": "error"}
         return Call(run, arguments, by_torch(run))
 
