@@ -230,3 +230,9 @@ def test_json_takes_few_bytes_and_brief_tells_totals_only(folder: Path) -> None:
         totals = json.loads(run("score", f"{name}.safetensors", "long.txt", "--json", "--brief").stdout)
         assert totals.items() <= figures.items()
         assert not {"text", "forward", "alternatives"} & totals.keys()
+
+
+def test_characters_that_are_certain_have_scores_in_json(folder: Path) -> None:
+    save_model("one.safetensors", small_model(characters="a"))
+    scores = json.loads(run("score", "one.safetensors", "--text", "aaaa", "--json").stdout)
+    assert scores["forward"] == [0.0] * 4

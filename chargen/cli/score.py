@@ -156,12 +156,10 @@ def _list_scores(scores: Scores, raw: bool) -> dict[str, Any]:
             return character
         return chr(ord(character) - 0xDC00) if raw else "\ufffd"
 
-    judges = [name for name in ("forward", "backward", "cloze") if any(getattr(score, name) for score in scores)]
+    columns = {name: [getattr(score, name) for score in scores] for name in JUDGES}
+    judges = [name for name, column in columns.items() if any(value is not None for value in column)]
     digits = 3 if len(judges) < 2 else 2
-    lists = {
-        name: [None if (value := getattr(score, name)) is None else round(value, digits) for score in scores]
-        for name in judges
-    }
+    lists = {name: [value if value is None else round(value, digits) for value in columns[name]] for name in judges}
     alternatives = {
         at: {to_text(character): float(f"{share:.2g}") for character, share in score.alternatives}
         for at, score in enumerate(scores)
