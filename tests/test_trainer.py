@@ -312,7 +312,7 @@ def test_minutes_end_a_run_and_reserve_time_for_its_end(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("every", [None, 10])
 def test_minutes_hold_where_validating_becomes_slow(monkeypatch: pytest.MonkeyPatch, every: int | None) -> None:
-    """On a clock of our own: a step takes a second, a window of a validation too, and 20 when other programs begin."""
+    """On a clock of our own: a step takes a second, a window of a validation too, and ten when other programs begin."""
     now, validated = [0.0], [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     settings = config(steps=None, minutes=10, eval_every=every, batch_size=32, seq_length=16)
@@ -321,7 +321,7 @@ def test_minutes_hold_where_validating_becomes_slow(monkeypatch: pytest.MonkeyPa
 
     def slow(*arguments: object, **options: object) -> object:
         validates = torch.is_inference_mode_enabled()
-        seconds = 20 if validates and now[0] > 300 else 1
+        seconds = 10 if validates and now[0] > 300 else 1
         now[0] += seconds
         validated[0] += seconds * validates
         return read(*arguments, **options)

@@ -200,7 +200,7 @@ def test_a_one_way_model_does_not_read_backward_and_says_how_to_get_one_that_doe
         lambda: evaluate_ids(model, np.arange(5), direction="backward"),
     ]
     for ask in refused:
-        with pytest.raises(SettingError, match=r"^[^\n]*reading backward[^\n]*--bidirectional[^\n]*$"):
+        with pytest.raises(SettingError, match=r"^[^\n]*reading backward[^\n]*`bidirectional=True`[^\n]*$"):
             ask()
     assert not hasattr(model, "backward_layers")
     assert not hasattr(model, "cloze")
