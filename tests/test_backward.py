@@ -385,7 +385,7 @@ def test_a_model_that_reads_one_way_says_how_to_get_one_that_reads_both(tmp_path
         lambda: new_engine(file.config, file.arrays, "cpu", "backward"),
     ]
     for door in doors:
-        with pytest.raises(SettingError, match=r"reading backward needs .* --bidirectional") as error:
+        with pytest.raises(SettingError, match=r"reading backward needs .* `bidirectional=True`") as error:
             door()
         assert "\n" not in str(error.value)
     for direction in ("", "sideways", "Backward"):

@@ -749,7 +749,7 @@ def test_a_one_way_model_says_how_to_get_one_that_reads_both(tmp_path: Path) -> 
         lambda: fill(file, "", "", length=1),
         lambda: fill(tmp_path / "m", "", "", length=1),
     ):
-        with pytest.raises(SettingError, match=r"filling a gap needs .* --bidirectional") as error:
+        with pytest.raises(SettingError, match=r"filling a gap needs .* `bidirectional=True`") as error:
             door()
         assert in_one_line(error)
 
