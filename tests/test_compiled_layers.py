@@ -1324,8 +1324,12 @@ def test_what_infinity_makes_not_finite_in_the_plain_layer_is_not_finite_here(
             else:
                 example.module.get_parameter(f"{part}_l0").data[at] = value
         actual, expected = everything(example), everything(example, plain)
+        if math.isfinite(value) and cell.dtype == torch.float32:  # sums overflow or not, by their order
+            if part in ("inputs", "state"):
+                assert actual["outputs"][torch.arange(9) != 4].isfinite().all()
+            continue
         bad = ~actual["outputs"].isfinite().all(2), ~expected["outputs"].isfinite().all(2)
         assert (bad[0] | ~bad[1]).all()
         assert (~actual["after"].isfinite().all(1) | expected["after"].isfinite().all(1)).all()
-        for name in actual if math.isinf(value) or cell.dtype == BF16 else ():  # the largest float32 overflows or not
+        for name in actual:
             assert expected[name].isfinite().all() or not actual[name].isfinite().all(), (at, name)

@@ -21,10 +21,12 @@ from test_compiled_engine import (
 
 from chargen.decoding import torch_engine
 from chargen.decoding.choose import SampleConfig, choose
+from chargen.decoding.compiled_engine import compiled_filters
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.decoding.torch_engine import TorchEngine, choose_rows
 from chargen.errors import ArgumentError
 from chargen.kernels import NOT_FINITE
+from chargen.kernels.decode_step import pick
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import build_model
 
@@ -83,6 +85,16 @@ def test_every_row_is_chosen_as_choose_does(config, seed, size, uniform):
     uniforms = np.array([uniform, 0.0, 0.37, 1 - 2**-53])
     chosen = choose_rows(*map(torch.from_numpy, (logits, allowed, uniforms[:, None])), config)
     assert chosen.tolist() == [choose(*row, config) for row in zip(logits, allowed, uniforms, strict=True)]
+
+
+@pytest.mark.parametrize("size", [3, 6, 9, 11, 23])
+def test_equal_ids_are_drawn_alike_where_a_uniform_meets_a_border(size):
+    config, logits, allowed = SampleConfig(top_p=0.75, temperature=1e308), np.zeros(size), np.ones(size, bool)
+    for uniform in {border / number for number in range(1, size + 1) for border in range(number)}:
+        row = logits, allowed, uniform
+        tensors = (torch.from_numpy(np.array([values])) for values in (logits, allowed, [uniform]))
+        picked, _ = pick(logits.astype(np.float32), allowed, uniform, 1e308, *compiled_filters(config), np.empty(size))
+        assert choose(*row, config) == int(choose_rows(*tensors, config)) == picked
 
 
 @pytest.mark.parametrize("settings_", [{}, {"top_k": 5, "min_p": 0.01}, {"no_repeat": 4}, {"stop": ("e",)}])

@@ -200,7 +200,13 @@ def probabilities(
     Returns:
         (V,) in float64.
     """
-    config = config or SampleConfig()
+    weights = _weights(logits, allowed, config or SampleConfig())
+    result: NDArray[np.float64] = weights / weights.sum()
+    return result
+
+
+def _weights(logits: NDArray[Any], allowed: NDArray[np.bool_] | None, config: SampleConfig) -> NDArray[np.float64]:
+    """The distribution (V,) up to a factor: the most likely id has weight 1."""
     scores = logits.astype(np.float64)
     if allowed is not None:
         scores = np.where(allowed, scores, -np.inf)
@@ -210,13 +216,12 @@ def probabilities(
         one_hot[best] = 1
         return one_hot
     with np.errstate(over="ignore"):  # a tiny temperature sends all others to -inf, its right limit
-        weights = np.exp((scores - scores[best]) / config.temperature)
+        weights: NDArray[np.float64] = np.exp((scores - scores[best]) / config.temperature)
     if active := active_filters(config):
         # Not by the weights, which tie at huge temperatures.
         order = np.argsort(-scores, kind="stable") if need_ranks(active) else slice(None)
         weights[order] = apply_filters(weights[order], active)
-    result: NDArray[np.float64] = weights / weights.sum()
-    return result
+    return weights
 
 
 def draw(distribution: NDArray[np.float64], uniform: float) -> int:
@@ -236,7 +241,7 @@ def draw(distribution: NDArray[np.float64], uniform: float) -> int:
 def choose(
     logits: NDArray[Any], allowed: NDArray[np.bool_] | None, uniform: float, config: SampleConfig | None = None
 ) -> int:
-    """Draw an id from logits.
+    """Draw an id from logits. Weights are not divided by their sum: all engines round alike, also where ids tie.
 
     Args:
         logits: (V,), finite or -inf.
@@ -247,4 +252,4 @@ def choose(
     Returns:
         The id.
     """
-    return draw(probabilities(logits, allowed, config), uniform)
+    return draw(_weights(logits, allowed, config or SampleConfig()), uniform)
