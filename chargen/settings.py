@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chargen.errors import SettingError, repr_short
+from chargen.suggestions import did_you_mean
 
 Settings = typing.TypeVar("Settings")
 
@@ -76,7 +77,8 @@ def make_settings(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
     known = {field.name for field in dataclasses.fields(typing.cast(Any, cls))}
     for name in values:
         if name not in known:
-            raise SettingError(f"there is no setting {name!r} here; there are {', '.join(sorted(known))}")
+            advice = did_you_mean(name, known) or f"; there are {', '.join(sorted(known))}"
+            raise SettingError(f"there is no setting {name!r} here{advice}")
     return cls(**values)
 
 

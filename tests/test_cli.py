@@ -754,6 +754,13 @@ def test_every_command_can_be_quiet_and_help_is_short(run, name) -> None:
     assert run("-V").out == run("--version").out == f"chargen, version {__version__}\n"
 
 
+@pytest.mark.parametrize("words", [["sample"], ["eval", "model"], ["sample", "model", "ROMEO"]])
+def test_words_that_are_missing_or_too_many_are_told_with_where_to_look(run, words) -> None:
+    result = run(*words)
+    assert result.code == 2
+    assert result.err.endswith(f" See chargen {words[0]} --help.\n")
+
+
 def test_a_quiet_command_tells_warnings_and_errors_only(run, model, tmp_path) -> None:
     (tmp_path / "long.txt").write_text("".join(f"{number * 7919 % 10007} of {number}\n" for number in range(10_000)))
     words = ["--steps", 6, "--eval-every", 1, "--preview", 50, "--quiet", *QUICK[:-2]]

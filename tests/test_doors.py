@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -225,7 +226,8 @@ def test_ctrl_c_saves_the_run_and_is_raised(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "run", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        told = "stopped at step 3; " + ("go on with resume='cut'" if out else "without `out` nothing is saved")
+        with pytest.raises(KeyboardInterrupt, match=f"^{re.escape(told)}$"):
             chargen.train("text.txt", out=out, steps=6, **QUICK)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert Path("cut").exists() is bool(out)
@@ -333,3 +335,10 @@ def test_writing_loads_neither_torch_nor_bars(run: Callable[..., str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_a_text_in_place_of_its_file_is_told_in_a_short_line(run: Callable[..., str]) -> None:
+    for text in ("a line\nand another", "long" * 5_000):
+        with pytest.raises(DataError, match=r"a text itself must be put into a file$") as caught:
+            chargen.train(text, **QUICK)
+        assert len(str(caught.value)) < 300

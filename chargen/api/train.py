@@ -139,7 +139,8 @@ def _run(trainer: "Trainer", bar: Any) -> Run:
         if interrupts and trainer.out and not trainer.counters.complete:
             trainer.save()
     if interrupts:
-        raise KeyboardInterrupt
+        advice = f"; go on with resume={str(trainer.out)!r}" if trainer.out else "; without `out` nothing is saved"
+        raise KeyboardInterrupt(f"stopped at step {trainer.counters.step:,}{advice}")
     assert trainer.best_model is not None
     return Run(trainer.best_model, trainer.summary.get("valid_loss"), trainer.summary.get("test_loss"), trainer.out)
 

@@ -107,7 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             log(line)
         sys.exit(2)
     except click.ClickException as error:
-        _fail(error.format_message(), error.exit_code)
+        advice = ""
+        if type(error) in (click.UsageError, click.MissingParameter) and (ctx := getattr(error, "ctx", None)):
+            advice = f" See {ctx.command_path} --help."
+        _fail(error.format_message() + advice, error.exit_code)
     except ChargenError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:

@@ -23,12 +23,14 @@ from typing import IO
 from chargen.data.file_kind import PEEK_SIZE, describe_non_text, detect_wide_encoding
 from chargen.data.named_corpora import CATALOGUE
 from chargen.data.unpack import File, peek, unpack_files
-from chargen.errors import DataError, SettingError, amount, quote_backticks
+from chargen.errors import DataError, SettingError, amount, quote_backticks, repr_short
 from chargen.settings import check_settings, check_text, setting
 from chargen.suggestions import did_you_mean, similar_path
 
 BLOCK_SIZE = 1 << 20
 """Bytes read at a time."""
+MAX_NAME = 255
+"""Characters of the longest name of a file."""
 RAW = "raw"
 """An encoding in which a byte is a character, as Python's surrogateescape writes it (not ASCII: U+DC80 to U+DCFF)."""
 RUN_FILES = ("state.safetensors", "model.safetensors", "metrics.jsonl")
@@ -171,6 +173,8 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
         else:
             matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
             if not matches:
+                if "\n" in name or len(name) > MAX_NAME:
+                    raise DataError(f"no file is named {repr_short(name)}: a text itself must be put into a file")
                 corpora = ", ".join(CATALOGUE)
                 advice = similar_path(name) or did_you_mean(name, CATALOGUE)
                 raise DataError(

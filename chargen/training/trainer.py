@@ -32,8 +32,9 @@ class Trainer:
         started: `time.monotonic()` when the clock of a time budget began; now, by default.
         overwrite: replace the run that `out` holds; it stays until this one saves what it has learned.
         model: a network of that shape to train; a new one by default.
-        optimizer: makes what moves its weights; AdamW by default.
-        loss: of one direction; mean cross-entropy by default.
+        optimizer: a function (model, config) -> torch optimizer; AdamW by default.
+        loss: a function (values (B, T, H), output layer, targets (B, T)) -> scalar, in nats per character, for each
+            direction; mean cross-entropy by default.
 
     Raises:
         DataError: where the corpus is too small.
