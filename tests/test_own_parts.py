@@ -104,3 +104,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(
         Trainer(CORPUS, SHAPE, CONFIG, tmp_path / "run", **own)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("own", [lambda *_: 1.5, lambda values, *_: values.sum(2), lambda *_: None])
+def test_a_loss_that_is_no_number_is_refused(own: Any) -> None:
+    with pytest.raises(SettingError, match=r"loss returned .*: it must return a tensor of one number$") as caught:
+        list(Trainer(CORPUS, SHAPE, CONFIG, loss=own).run())
+    assert "\n" not in str(caught.value)

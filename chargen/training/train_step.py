@@ -10,6 +10,7 @@ from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 
 from chargen.data.batches import Batch, draw_resets
+from chargen.errors import SettingError, repr_short
 from chargen.model.config import DIRECTIONS
 from chargen.model.device import autocast, float32_products, to_device
 from chargen.model.dropout import DropoutKey, Masks
@@ -117,13 +118,13 @@ class TrainStep:
     def minibatches(self, state: TrainState, batches: Mapping[str, Batch]) -> dict[str, Minibatch]:
         """The batches on the model's device. All rows go on that can, but for a few that are drawn to start fresh."""
         config, device = self.config, state.model.device
-        on_device = {}
+        minibatches = {}
         for direction, batch in batches.items():
             address = config.seed, state.step, self.rows, config.batch_size, direction
             continues = batch.continues & ~draw_resets(config.state_reset, *address)
             inputs, targets = to_device(batch.inputs, device), to_device(batch.targets, device)
-            on_device[direction] = inputs, targets, to_device(continues, device)
-        return on_device
+            minibatches[direction] = inputs, targets, to_device(continues, device)
+        return minibatches
 
     def learn(
         self, state: TrainState, minibatches: Mapping[str, Minibatch], masks: Masks, cloze: bool = True
@@ -165,7 +166,11 @@ class TrainStep:
             before = reset_rows(state.hidden[direction], continues) if direction in state.hidden else None
             with autocast(self.precision, state.model.device):
                 values, hidden[direction] = state.model.read(inputs, before, masks, direction)
-                losses[direction] = self.loss(values, state.model.output, targets)
+                loss = self.loss(values, state.model.output, targets)
+            if not isinstance(loss, Tensor) or loss.dim():
+                what = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr_short(loss)
+                raise SettingError(f"loss returned {what}: it must return a tensor of one number", "loss")
+            losses[direction] = loss
             norms[direction] = self._backward_and_clip(state, losses[direction], direction)
         return losses, norms, hidden
 
@@ -188,6 +193,7 @@ class TrainStep:
 
     def _backward_and_clip(self, state: TrainState, loss: Tensor, name: str) -> Tensor:
         """Add a loss's gradient, clipped by its own norm, to what the weights have; return the norm before."""
+        # Each loss is clipped alone, as if it were that of a model of its own; shared weights get the sum.
         weights = state.weights[name]
         before = [weight.grad for weight in weights]
         for weight in weights:
