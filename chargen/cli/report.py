@@ -148,8 +148,10 @@ def log_resumption(trainer: "Trainer", state: RunState, moved: Mapping[str, Sequ
     changed = {name for name in settings if before.get(name) != settings[name]}
     for name in settings:
         if name in changed:
-            old, new = ("none" if value is None else value for value in (before.get(name), settings[name]))
-            log(f"changed  {name}: {old} before, {new} {'in all' if name in BUDGETS else 'from here on'}")
+            is_budget = name in BUDGETS
+            none = "no limit" if is_budget else "none"
+            old, new = (none if value is None else value for value in (before.get(name), settings[name]))
+            log(f"changed  {name}: {old} before, {new} {'in all' if is_budget else 'from here on'}")
     if changed & BUDGETS:
         settings |= asdict(trainer.model_config)
         kept = ", ".join(f"{name} {settings[name]:g}" for name in CHOSEN_SETTINGS if name not in changed)

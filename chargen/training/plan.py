@@ -193,8 +193,9 @@ def check_incomplete(trainer: "Trainer") -> None:
             f"give a larger `{kind}s` to go on"
         )
     used, kept, least = (seconds / 60 for seconds in (budget.seconds(), budget.end_seconds(), budget.used_seconds()))
+    minutes = config.minutes or 0
+    end = f", as {kept:.2f} are kept back for its end (scoring the whole splits, saving)" if used < minutes else ""
     raise SettingError(
-        f"{trainer.out} is complete: its budget is used after {used:,.2f} of {amount(config.minutes or 0, 'minute')}, "
-        f"as {kept:.2f} are kept back for its end (scoring the whole splits, saving); "
+        f"{trainer.out} is complete: its budget is used after {used:,.2f} of {amount(minutes, 'minute')}{end}; "
         f"give `minutes` {math.ceil(100 * least + 1) / 100:g} or more to go on"
     )
