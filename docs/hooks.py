@@ -1,16 +1,26 @@
 """What the site shows that is not written in docs/pages/: other files of the repository, and examples of commands."""
 
+import importlib
 import inspect
 import textwrap
 from pathlib import Path
 
-import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
-from chargen.cli.main import cli
+from chargen.cli.main import COMMANDS, cli
 
 ROOT = Path(__file__).parent.parent
+NAMES = [name for group in COMMANDS.values() for name in group]
+"""Of the commands, in the order of `chargen --help`."""
+SECTION = """
+::: mkdocs-click
+    :module: chargen.cli.{0}
+    :command: command
+    :prog_name: chargen {0}
+    :depth: 2
+"""
 PAGES = {"index.md": "README.md", "contributing.md": ".github/CONTRIBUTING.md", "changes.md": "CHANGELOG.md"}
 
 
@@ -24,10 +34,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Add a section for each command: mkdocs-click would sort them by name."""
+    if page.file.src_uri != "reference/commands.md":
+        return markdown
+    cli.list_commands = lambda ctx: []
+    return markdown + "".join(map(SECTION.format, NAMES))
+
+
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Make code blocks of the examples in help, which click marks with a backspace."""
-    context = click.Context(cli)
-    for command in [cli, *(cli.get_command(context, name) for name in cli.list_commands(context))]:
+    """Make code blocks of the examples in help, which click marks with a backspace, and let commands have -h."""
+    for command in [cli, *(importlib.import_module(f"chargen.cli.{name}").command for name in NAMES)]:
+        command.context_settings = cli.context_settings  # with -h, which commands take over when they are called
         paragraphs = inspect.cleandoc(command.help).split("\n\n")
         command.help = "\n\n".join(
             textwrap.indent(text.removeprefix("\b\n"), "    " * text.startswith("\b\n")) for text in paragraphs
