@@ -7,9 +7,11 @@ import dataclasses
 import math
 import numbers
 import operator
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from chargen.errors import SettingError, repr_short
@@ -194,6 +196,21 @@ def check_text(name: str, value: Any) -> str:
         advice = f"; decode it first, as in {name}.decode()" if isinstance(value, (bytes, bytearray)) else ""
         raise SettingError(f"{name} is of type {type(value).__name__}: it must be a str{advice}", name)
     return value
+
+
+def check_path(name: str, value: Any) -> Path:
+    """Return a path that must be a str or a path, and not empty.
+
+    Args:
+        name: of the argument, for messages.
+        value: the path.
+
+    Raises:
+        SettingError: for anything else.
+    """
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise SettingError(f"{name} is {repr_short(value)}: it must be a path", name)
+    return Path(value)
 
 
 def check_int(name: str, value: Any, low: int, high: int = 2**64 - 1) -> int:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from chargen.errors import quote_backticks
+
 MAX_NAMES = 10_000
 """Names of a folder that are compared; each takes some microseconds."""
 
@@ -39,7 +41,7 @@ def similar_path(path: str | os.PathLike[str], *folders: Path) -> str:
     with contextlib.suppress(OSError, ValueError):
         same_name = (folder / path for folder in folders if (folder / path).exists())
         if suggestion := next(same_name, None) or _nearest(Path(path)):
-            return f"; did you mean {suggestion}?"
+            return f"; did you mean {quote_backticks(suggestion)}?"
     return ""
 
 

@@ -277,7 +277,7 @@ def test_no_run_is_written_twice_even_across_calls(kind: Kind, run: int, seed: i
 
 def test_bans_and_the_unknown_symbol_are_never_written() -> None:
     assert set(new(ban="abc").generate(200)) == set("defgh \n")
-    with pytest.raises(ChargenError, match="ban and no_repeat 1 forbid all 10 ids after 2 draws"):
+    with pytest.raises(ChargenError, match="`ban` and `no_repeat` forbid all 10 ids after 2 draws"):
         new(ban="abcdefgh", no_repeat=1).generate(9)
     file = small_model(folded="xyz", bidirectional=True)
     file.arrays["output.bias"][-1] += 50

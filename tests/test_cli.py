@@ -587,7 +587,7 @@ def test_help_says_of_what_the_log_probabilities_are(run) -> None:
     ("options", "code", "words"),
     [
         (["--stop", "aX"], 2, "--stop is 'aX', which is never written: the model does not have 'X' (U+0058)"),
-        (["--stop", "ab", "--ban", "b"], 2, "--stop is 'ab', which is never written: ban forbids 'b'"),
+        (["--stop", "ab", "--ban", "b"], 2, "--stop is 'ab', which is never written: --ban forbids 'b'"),
         (["--prime", "A\u00a0b"], 3, "write 'a' for 'A', ' ' for '\\xa0'; --unknown skip"),
     ],
 )

@@ -389,9 +389,9 @@ def test_fewer_gaps_than_asked_for_are_told(run: Run) -> None:
         (
             ["--before", "a", "--length", "2", "--max-length", "3"],
             2,
-            "--length and min_length or max_length contradict",
+            "--length contradicts --min-length and --max-length",
         ),
-        (["gaps.txt", "--length", "2", "--min-length", "1"], 2, "--length and min_length or max_length contradict"),
+        (["gaps.txt", "--length", "2", "--min-length", "1"], 2, "--length contradicts --min-length and --max-length"),
         (["--length", "2"], 2, "nothing to fill"),
         ([], 2, "nothing to fill"),
         (["--before", "a", "--after", "b"], 2, "how long is the gap?"),

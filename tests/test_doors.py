@@ -26,7 +26,7 @@ import chargen
 from chargen.cli.main import main
 from chargen.data.corpus import CorpusConfig
 from chargen.decoding.choose import SampleConfig
-from chargen.errors import DataError, SettingError
+from chargen.errors import ChargenError, DataError, SettingError
 from chargen.infill.fill import Filler
 from chargen.model.config import ModelConfig
 from chargen.storage.model_file import build_model, read_model, save_model
@@ -342,3 +342,26 @@ def test_a_text_in_place_of_its_file_is_told_in_a_short_line(run: Callable[..., 
         with pytest.raises(DataError, match=r"a text itself must be put into a file$") as caught:
             chargen.train(text, **QUICK)
         assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("wrong", [True, -1, 1.5, [], b"x", ""])
+@pytest.mark.parametrize(
+    "name", ["out", "resume", "state_in", "state_out", "sources", "preset", "unknown", "threshold", "device"]
+)
+def test_an_argument_of_a_wrong_type_is_named_in_one_line(run: Callable[..., str], name: str, wrong: Any) -> None:
+    file = small_model()
+    calls: dict[str, Callable[[], Any]] = {
+        "out": lambda: chargen.train("text.txt", out=wrong, **QUICK),
+        "resume": lambda: chargen.train(resume=wrong),
+        "preset": lambda: chargen.train("text.txt", preset=wrong, **QUICK),
+        "state_in": lambda: chargen.generate(file, length=2, state_in=wrong),
+        "state_out": lambda: chargen.generate(file, length=2, state_out=wrong),
+        "unknown": lambda: chargen.generate(file, "x", length=2, unknown=wrong),
+        "sources": lambda: chargen.score(file, sources=wrong),
+        "threshold": lambda: chargen.score(file, "abc", threshold=None if wrong is True else str(wrong)),
+        "device": lambda: chargen.score(file, "abc", device=wrong),
+    }
+    with pytest.raises(ChargenError) as caught:
+        calls[name]()
+    assert re.match(rf"{name} is|an empty name|.* is no name|no file", str(caught.value)), caught.value
+    assert str(caught.value).isprintable()

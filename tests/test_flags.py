@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -16,12 +17,14 @@ from chargen.cli.main import cli, main
 from chargen.data.batches import make_batches
 from chargen.data.corpus import Corpus, CorpusConfig
 from chargen.data.reading import ReadingConfig, find_sources, read_text
+from chargen.decoding.choose import SampleConfig
 from chargen.durable import lock_folder
 from chargen.errors import ChargenError, SettingError
 from chargen.infill.template import Template
 from chargen.model.config import ModelConfig, require_bidirectional
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
+from chargen.training.plan import CONFIGS
 from chargen.training.run_folder import check_free
 
 ROOT = Path(chargen.__file__).parent
@@ -168,3 +171,18 @@ def test_python_and_the_command_line_say_the_same_each_in_its_words(
     on_terminal = said(capsys, *arguments)
     assert re.search(shown, on_terminal)
     assert "`" not in on_terminal
+
+
+def test_names_of_settings_in_messages_stand_in_backticks():
+    names = {field.name for config in (*CONFIGS, SampleConfig) for field in fields(config) if "_" in field.name}
+    for path in MODULES:
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and getattr(node.func, "id", "").endswith("Error")):
+                continue
+            text = "".join(
+                part.value for part in ast.walk(node.args[0] if node.args else node)
+                if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            )  # fmt: skip
+            for word in re.findall(r"(?<![`\w.])\w+(?![`\w=])", text)[1:]:
+                assert word not in names, f"{path.name}: {word} in {text}"

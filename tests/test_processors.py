@@ -197,7 +197,7 @@ def test_what_is_no_list_of_functions_is_refused(wrong: Any) -> None:
 
 def test_errors_of_bans_and_models_stay_what_they_are() -> None:
     characters = "abcdefgh \n"
-    with pytest.raises(ChargenError, match="ban and no_repeat"):
+    with pytest.raises(ChargenError, match="`ban` and `no_repeat`"):
         Sampler(small_model(), ban=characters, logits_processors=[identity]).generate(2)
     file = small_model()
     file.arrays["output.bias"][0] = np.inf

@@ -255,7 +255,7 @@ def test_no_run_is_written_twice_even_across_calls(kind: Any, run: int, seed: in
 
 def test_a_banned_character_is_never_written_and_a_ban_of_all_is_explained() -> None:
     assert set(new(ban="abc").generate(200)) == set("defgh \n")
-    with pytest.raises(ChargenError, match="ban and no_repeat 1 forbid all 10 ids after 2 draws"):
+    with pytest.raises(ChargenError, match="`ban` and `no_repeat` forbid all 10 ids after 2 draws"):
         new(ban="abcdefgh", no_repeat=1).generate(9)
 
 

@@ -124,7 +124,7 @@ def test_a_size_that_is_not_the_tables_is_refused() -> None:
     assert ModelConfig(hidden_size=12, embedding_size=12, tie_weights=True).input_size == 12
     assert ModelConfig(hidden_size=12, tie_weights=True).input_size == 12
     assert ModelConfig(hidden_size=12).input_size == 128
-    with pytest.raises(SettingError, match=r"embedding_size is 8 and hidden_size 12.*leave embedding_size out"):
+    with pytest.raises(SettingError, match=r"embedding_size is 8 and `hidden_size` 12.*leave out `embedding_size`"):
         ModelConfig(hidden_size=12, embedding_size=8, tie_weights=True)
 
 
@@ -170,5 +170,5 @@ def test_commands_train_tell_and_start_from_a_tied_model(
     for other in (["--no-tie-weights"], ["--embedding-size", "16", "--no-tie-weights"]):
         assert run(["train", "text", "--out", "other", "--init-from", "run", *other, *usual]) == 2
     assert run(["train", "text", "--out", "other", "--tie-weights", "--embedding-size", "8", *usual]) == 2
-    assert "leave embedding_size out" in capsys.readouterr().err
+    assert "leave out --embedding-size" in capsys.readouterr().err
     assert not Path("other").exists()

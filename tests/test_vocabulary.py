@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chargen.data.vocabulary import CODE_POINTS, RAW_BYTES, UNKNOWN, Vocabulary, count_code_points
-from chargen.errors import DataError, ModelFileError
+from chargen.errors import DataError, ModelFileError, SettingError
 
 texts = st.text(
     st.one_of(st.characters(codec="utf-8"), st.sampled_from("ab<unk>\n\r\t \0é漢😀\u0301\ufeff\ufffd\u2028\U0010ffff"))
@@ -132,7 +132,7 @@ def test_replace_without_an_unknown_symbol_says_what_to_do():
 @pytest.mark.parametrize("unknown", ["bogus", "", "Skip", "ignore", None])
 @pytest.mark.parametrize("text", ["", "ab", "abc"])
 def test_what_to_do_with_the_unknown_is_one_of_three(vocabulary: Vocabulary, unknown: Any, text: str):
-    with pytest.raises(ValueError, match=r"error, skip or replace"):
+    with pytest.raises(SettingError, match=r"error, skip or replace"):
         vocabulary.encode(text, unknown=unknown)
 
 

@@ -565,7 +565,7 @@ def test_rules_that_forbid_all_are_an_error_behind_all_text_before_them(num: int
         stand, where = described(sampler), place(sampler)
         assert 3 <= len(columns) <= 10  # of 9 runs of 2 of 3 characters
         assert all(len(column) == num for column in columns)
-        assert error.endswith(f"forbid all 10 ids after {len(columns)} draws; ban less, or raise no_repeat")
+        assert error.endswith(f"forbid all 10 ids after {len(columns)} draws; ban less, or raise `no_repeat`")
         for _ in range(2):
             assert until_error(sampler) == ([], error)
             assert (described(sampler), place(sampler)) == (stand, where)
@@ -580,7 +580,7 @@ def test_a_ban_of_all_is_an_error_at_once(num: int) -> None:
         before = described(sampler), place(sampler)
         assert until_error(sampler) == (
             [],
-            "sample 0: ban and no_repeat 0 forbid all 10 ids after 0 draws; ban less, or raise no_repeat",
+            "sample 0: `ban` and `no_repeat` forbid all 10 ids after 0 draws; ban less, or raise `no_repeat`",
         )
         assert (described(sampler), place(sampler)) == before
 

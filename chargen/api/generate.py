@@ -15,7 +15,7 @@ from chargen.sampling.processors import LogitsProcessor
 from chargen.sampling.rounding import DEFAULT_LENGTH
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
-from chargen.settings import check_int, drop_none, make_settings
+from chargen.settings import check_int, check_path, drop_none, make_settings
 from chargen.storage.model_file import ModelFile, as_model_file
 from chargen.storage.quantize import quantize as quantize_arrays
 
@@ -128,6 +128,9 @@ def prepare_sampler(
     text = read_given(prime, file.reading, encoding, errors)
     if reverse:
         require_bidirectional(file.config, "`reverse`")
+    for name, path in (("state_in", state_in), ("state_out", state_out)):
+        if path is not None:
+            check_path(name, path)
     direction = "backward" if reverse else "forward"
     if check_int("adapt", adapt, 0):
         if not text:

@@ -82,7 +82,8 @@ def evaluate(
     """
     if text is None and not isinstance(vocabulary, Vocabulary):
         vocabulary, text = None, vocabulary
-    assert not isinstance(vocabulary, (str, os.PathLike))
+    if isinstance(vocabulary, (str, os.PathLike)):
+        raise SettingError("vocabulary and text are two texts: give one", "text")
     file = as_model_file(model, vocabulary)
     file = file if reading is None else replace(file, reading=reading)
     _check_choice("part", part, PARTS)
@@ -199,10 +200,10 @@ def score(  # type: ignore[misc]  # the overloads leave the settings to this sig
     """
     file = as_model_file(model, vocabulary, counts)
     num_alternatives = check_int("num_alternatives", num_alternatives, 0)
-    by = by or ("cloze" if file.config.bidirectional else "forward")
+    by = ("cloze" if file.config.bidirectional else "forward") if by is None else by
     _check_choice("by", by, JUDGES)
     _check_choice("precision", precision, PRECISIONS)
-    if not 0 <= threshold <= 1:
+    if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
         raise SettingError(f"threshold is {threshold!r}: it must be 0 to 1", "threshold")
     if by != "forward":
         require_bidirectional(file.config, f"{by} scoring")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from chargen.data.reading import ReadingConfig, ReadingReport, clean, find_sources, read_like
-from chargen.errors import SettingError
+from chargen.errors import SettingError, repr_short
 from chargen.settings import check_text
 
 Path = str | os.PathLike[str]
@@ -42,4 +42,6 @@ def read_given(
     if text is not None:
         raise SettingError("`text` and `sources` are two texts: give one", "sources")
     names = [sources] if isinstance(sources, (str, os.PathLike)) else sources
+    if not isinstance(names, (list, tuple)) or not names:
+        raise SettingError(f"sources is {repr_short(names)}: it must be a path or a list of paths", "sources")
     return read_like(find_sources(names)[0], reading, encoding, errors, report)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chargen.settings import check_path
 from chargen.storage.model_file import ModelFile, as_model_file
 from chargen.training.progress import as_table
 
@@ -105,14 +106,14 @@ def train(
         if resume is not None:
             check_resumable_with(out=out, overwrite=overwrite, init_from=init_from, preset=preset)
             moved = {"train": sources, "valid": valid, "test": test}
-            with open_run(Path(resume)) as state:
+            with open_run(check_path("resume", resume)) as state:
                 from chargen.training.trainer import Trainer
 
                 corpus = Corpus.from_description(state.settings["corpus"], elsewhere=moved)
                 trainer = Trainer.resume(Path(resume), corpus, changes=given_settings(settings), started=started)
                 check_incomplete(trainer)
                 return _run(trainer, bar)
-        folder = Path(out) if out is not None else None
+        folder = None if out is None else check_path("out", out)
         if folder:
             check_free(folder, overwrite)
         init = None if init_from is None else as_model_file(init_from)

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from chargen.cli.flags import write_flags
 from chargen.cli.help import Context
 from chargen.cli.terminal import set_quiet
-from chargen.errors import ChargenError, SettingError, repr_short
+from chargen.errors import ChargenError, SettingError, quote_backticks, repr_short
 from chargen.settings import TYPE_NAMES, describe_range, setting_types
 from chargen.suggestions import did_you_mean, similar_path
 
@@ -297,7 +297,7 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
     for key, value in settings.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise SettingError(f"{path}: no setting {repr_short(key)}{did_you_mean(name, known)}")
+            raise SettingError(f"{quote_backticks(path)}: no setting {repr_short(key)}{did_you_mean(name, known)}")
         defaults[known[name].name] = _check_toml(path, key, value, known[name])
     ctx.default_map = defaults
 
@@ -318,9 +318,8 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
         types = (int, float)
     for item in value if is_list else [value]:
         if not isinstance(item, types) or (isinstance(item, bool) and not flag):
-            raise SettingError(
-                f"{path}: {name} is {repr_short(item)}: it must be {TYPE_NAMES[types[-1]] if flag else allowed}"
-            )
+            needed = TYPE_NAMES[types[-1]] if flag else allowed
+            raise SettingError(f"{quote_backticks(path)}: {name} is {repr_short(item)}: it must be {needed}")
         if isinstance(item, int) and item.bit_length() > 10_000:
-            raise SettingError(f"{path}: {name} is {repr_short(item)}: it must be {allowed}")
+            raise SettingError(f"{quote_backticks(path)}: {name} is {repr_short(item)}: it must be {allowed}")
     return value

@@ -37,7 +37,7 @@ class CorpusConfig(EncodingConfig):
         super().__post_init__()
         if self.valid_fraction + self.test_fraction >= 1:
             raise SettingError(
-                f"valid_fraction {self.valid_fraction} + test_fraction {self.test_fraction} leave nothing to train on",
+                f"valid_fraction {self.valid_fraction} and `test_fraction` {self.test_fraction} leave no text to learn",
                 "valid_fraction",
             )
 

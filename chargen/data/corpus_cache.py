@@ -24,7 +24,7 @@ from chargen.cache_folder import cache_folder
 from chargen.data.reading import BLOCK_SIZE, RAW, Blocks, ReadingConfig, ReadingReport, Source, read_text, text_files
 from chargen.data.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_points
 from chargen.durable import describe_os_error, sync_folder, write_durably
-from chargen.errors import ChargenError, DataError, SettingError, WriteError
+from chargen.errors import ChargenError, DataError, SettingError, WriteError, quote_backticks
 from chargen.settings import setting
 
 ROLES = ("train", "valid", "test")
@@ -177,7 +177,7 @@ class _Encoder:
         except (OSError, WriteError) as error:
             reason = str(error)
             if isinstance(error, OSError):
-                reason = f"cannot write the cache {self.cache}: {describe_os_error(error, self.cache)}"
+                reason = f"cannot write the cache {quote_backticks(self.cache)}: {describe_os_error(error, self.cache)}"
             raise ChargenError(f"{reason}; set CHARGEN_CACHE to a folder with room") from error
         if encoded is None:
             raise ChargenError(f"{entry} vanished from the cache while it was read; run the command again")

@@ -152,7 +152,10 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
     """
     sources: list[Source] = []
     hidden = 0
-    for name in (os.fspath(name) for name in names):
+    for given in names:
+        if not isinstance(given, (str, os.PathLike)):
+            raise DataError(f"{repr_short(given)} is no name of a file: give a file, a folder, a pattern or a corpus")
+        name = os.fspath(given)
         path = Path(name)
         if not name:
             raise DataError("an empty name is no file; give a file, a folder, a pattern or a corpus")

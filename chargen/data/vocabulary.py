@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from chargen.arguments import check_array, check_range
 from chargen.data.lookalikes import suggest_lookalikes
-from chargen.errors import DataError, ModelFileError, amount, truncate
+from chargen.errors import DataError, ModelFileError, SettingError, amount, truncate
 from chargen.settings import check_text
 
 if TYPE_CHECKING:
@@ -183,10 +183,10 @@ class Vocabulary:
 
         Raises:
             DataError: naming the characters that have no id and where they are.
-            ValueError: where `unknown` is none of these words.
+            SettingError: where `unknown` is none of these words.
         """
         if unknown not in ("error", "skip", "replace"):
-            raise ValueError(f"unknown is {unknown!r}: it must be error, skip or replace")
+            raise SettingError(f"unknown is {unknown!r}: it must be error, skip or replace", "unknown")
         check_text("text", text)
         if self.unit == "byte":
             errors = "surrogateescape" if self.raw else "strict"

@@ -81,7 +81,7 @@ def loss_windows(
     size = len(ids) - first
     if size < 1:
         raise DataError(f"scoring needs at least 2 characters, found {amount(len(ids), 'id')}; give more text")
-    rows = check_int("rows", rows or max(1, min(MAX_ROWS, min(size, limit or size) // 1000)), 1)
+    rows = max(1, min(MAX_ROWS, min(size, limit or size) // 1000)) if rows is None else check_int("rows", rows, 1)
     borders = first + np.arange(rows + 1) * size // rows
     begin, end = borders[:-1], borders[1:]
     if limit is not None and limit < size:

@@ -308,13 +308,11 @@ def gap_lengths(length: int | None, min_length: int | None, max_length: int | No
         SettingError: the settings contradict each other, or none is given.
     """
     if length is not None and (min_length is not None or max_length is not None):
-        raise SettingError(
-            "length and min_length or max_length contradict each other: give one or the others", "length"
-        )
+        raise SettingError("length contradicts `min_length` and `max_length`: give it or them", "length")
     if length is not None:
         return (check_int("length", length, 0, MAX_LENGTH),) * 2
     if max_length is None:
-        raise SettingError("how long is the gap? Give its length, or a max_length", "length")
+        raise SettingError("how long is the gap? Give `length`, or `max_length`", "length")
     return min_length or 0, max_length
 
 

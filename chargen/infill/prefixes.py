@@ -14,7 +14,7 @@ from chargen.sampling.constraints import Constraints, repeating_characters
 from chargen.storage.model_file import ModelFile
 
 ROWS = 512
-NO_GAP_ALLOWED = "no gap is allowed: bans, filters, no_repeat or stop texts forbid them all; forbid less"
+NO_GAP_ALLOWED = "no gap is allowed: bans, filters, `no_repeat` or stop texts forbid them all; forbid less"
 
 
 @dataclass(frozen=True, eq=False)

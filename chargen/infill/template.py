@@ -50,8 +50,8 @@ class Template:
         for number, (low, high) in enumerate(zip(shortest, longest, strict=True), start=1):
             if low is None and lengths is None:
                 raise SettingError(
-                    f"how long is gap {number}? Give length, or min_length and max_length, or write {shown}{{5}} or "
-                    f"{shown}{{3-8}}",
+                    f"how long is gap {number}? Give `length`, or `min_length` and `max_length`, "
+                    f"or write {shown}{{5}} or {shown}{{3-8}}",
                     "length",
                 )
             if low is not None and high is not None and int(low) > int(high):

@@ -37,8 +37,8 @@ class ModelConfig:
         check_settings(self)
         if self.tie_weights and self.embedding_size not in (None, self.hidden_size):
             raise SettingError(
-                f"embedding_size is {self.embedding_size} and hidden_size {self.hidden_size}: tied weights need them "
-                "equal; leave embedding_size out",
+                f"embedding_size is {self.embedding_size} and `hidden_size` {self.hidden_size}: tied weights need "
+                "them equal; leave out `embedding_size`",
                 "embedding_size",
             )
 

@@ -25,7 +25,7 @@ def pick_device(name: str) -> torch.device:
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if usable[device])
-    if not usable.get(name, False):
+    if not isinstance(name, str) or not usable.get(name, False):
         names = ", ".join(device for device, is_usable in usable.items() if is_usable)
         raise SettingError(f"device is {name!r}: this machine and this torch have {names}", "device")
     return torch.device(name)

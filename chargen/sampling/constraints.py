@@ -46,11 +46,11 @@ def _explain_impossible(text: str, config: SampleConfig, vocabulary: Vocabulary)
             advice = suggest_lookalikes(text, [position], known) or "give a text without it"
             return f"the model does not have {character!r} (U+{ord(character):04X}); {advice.removesuffix('; ')}"
         if character in config.ban:
-            return f"ban forbids {character!r}; ban less, or give another stop text"
+            return f"`ban` forbids {character!r}; ban less, or give another stop text"
     length = config.no_repeat
     runs = [text[start : start + length] for start in range(len(text) + 1 - length)] if length else []
     if len(runs) != len(set(runs)):
-        return f"no_repeat {length} forbids a run in it; raise no_repeat, or give another stop text"
+        return f"`no_repeat={length}` forbids a run in it; raise `no_repeat`, or give another stop text"
     return ""
 
 

@@ -343,9 +343,9 @@ class Sampler:
         if code == NOT_FINITE_CODE:
             return NOT_FINITE_MESSAGE
         return (
-            f"sample {row}: ban and no_repeat {self.config.no_repeat} forbid all "
+            f"sample {row}: `ban` and `no_repeat` forbid all "
             f"{amount(len(self.vocabulary), 'id')} after {amount(self._streams[row].draws, 'draw')}; "
-            "ban less, or raise no_repeat"
+            "ban less, or raise `no_repeat`"
         )
 
     def _commit(self, pending: "_Pending", column: int) -> list[Character]:

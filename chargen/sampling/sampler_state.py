@@ -93,7 +93,7 @@ def save_state(path: str | os.PathLike[str], state: SamplerState) -> None:
         "config": {**asdict(state.config), "stop": list(state.config.stop)},
         "streams": [stream.describe() for stream in state.streams],
     }
-    advice = "so much text without repetition cannot be remembered: write less of it, or without no_repeat"
+    advice = "so much text without repetition cannot be remembered: write less of it, or without `no_repeat`"
     tensor_file.save(path, arrays, description, smaller=advice, max_header=state.max_header)
 
 

@@ -14,7 +14,7 @@ from chargen.cache_folder import CHECKPOINTS
 from chargen.data.begin import is_begin_text
 from chargen.data.reading import RAW, ReadingConfig
 from chargen.data.vocabulary import Vocabulary
-from chargen.errors import ArgumentError, ModelFileError, SettingError, amount, repr_short, truncate
+from chargen.errors import ArgumentError, ModelFileError, SettingError, amount, quote_backticks, repr_short, truncate
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.settings import make_settings
 from chargen.storage import tensor_file
@@ -184,7 +184,7 @@ def model_path(path: str | os.PathLike[str]) -> Path:
             raise ModelFileError(f"folder {path} holds no {FILE_NAME}; train one there with `out`")
     if not os.path.isfile(file):  # never raises, unlike Path.is_file
         advice = similar_path(path, CHECKPOINTS) or "; training on a text makes one"
-        raise ModelFileError(f"no model file or run folder {truncate(path, 200)}{advice}")
+        raise ModelFileError(f"no model file or run folder {quote_backticks(truncate(path, 200))}{advice}")
     return file
 
 

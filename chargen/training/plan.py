@@ -53,7 +53,7 @@ class RunPlan:
         for role, names in (("valid", self.valid), ("test", self.test)):
             if names and f"{role}_fraction" in self.settings:
                 raise SettingError(f"{role} and `{role}_fraction` are two ways to say one thing: give one", role)
-        if self.preset is not None and self.preset not in PRESETS:
+        if self.preset is not None and self.preset not in tuple(PRESETS):
             raise SettingError(f"preset is {self.preset!r}: it must be one of {', '.join(PRESETS)}", "preset")
         if self.preset and "hidden_size" in self.model:
             raise SettingError("preset says how many hidden units there are: leave it out, or `hidden_size`", "preset")
