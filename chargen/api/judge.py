@@ -95,7 +95,7 @@ def evaluate(
     full_text = read_given(text, file.reading, encoding, errors, sources=sources, report=report)
     scored_text, tuning = cut_part(full_text, part, file), ""
     if dynamic:
-        is_text = tune is None or isinstance(tune, (str, os.PathLike))
+        is_text = not tune or isinstance(tune, (str, os.PathLike))
         own, files = (tune or "", None) if is_text else (None, tune)
         given_tuning = read_given(own, file.reading, encoding, errors, sources=files)  # type: ignore[arg-type]
         tuning = choose_tuning_text(full_text, scored_text, part, file, given_tuning)
