@@ -346,7 +346,7 @@ def test_a_text_in_place_of_its_file_is_told_in_a_short_line(run: Callable[..., 
 
 @pytest.mark.parametrize("wrong", [True, -1, 1.5, [], b"x", ""])
 @pytest.mark.parametrize(
-    "name", ["out", "resume", "state_in", "state_out", "sources", "preset", "unknown", "threshold", "device"]
+    "name", ["out", "resume", "state_in", "state_out", "sources", "preset", "prime", "unknown", "threshold", "device"]
 )
 def test_an_argument_of_a_wrong_type_is_named_in_one_line(run: Callable[..., str], name: str, wrong: Any) -> None:
     file = small_model()
@@ -356,6 +356,7 @@ def test_an_argument_of_a_wrong_type_is_named_in_one_line(run: Callable[..., str
         "preset": lambda: chargen.train("text.txt", preset=wrong, **QUICK),
         "state_in": lambda: chargen.generate(file, length=2, state_in=wrong),
         "state_out": lambda: chargen.generate(file, length=2, state_out=wrong),
+        "prime": lambda: chargen.generate(file, None if wrong == "" else wrong),
         "unknown": lambda: chargen.generate(file, "x", length=2, unknown=wrong),
         "sources": lambda: chargen.score(file, sources=wrong),
         "threshold": lambda: chargen.score(file, "abc", threshold=None if wrong is True else str(wrong)),

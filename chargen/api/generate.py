@@ -15,7 +15,7 @@ from chargen.sampling.processors import LogitsProcessor
 from chargen.sampling.rounding import DEFAULT_LENGTH
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
-from chargen.settings import check_int, check_path, drop_none, make_settings
+from chargen.settings import check_int, check_path, check_text, drop_none, make_settings
 from chargen.storage.model_file import ModelFile, as_model_file
 from chargen.storage.quantize import quantize as quantize_arrays
 
@@ -125,6 +125,8 @@ def prepare_sampler(
     config = make_settings(SampleConfig, WRITING_DEFAULTS | drop_none(settings))
     if device not in ("cpu", "cuda", "mps"):
         raise SettingError(f"device is {device!r}: it must be cpu, cuda or mps", "device")
+    if not isinstance(prime, os.PathLike):
+        check_text("prime", prime)
     text = read_given(prime, file.reading, encoding, errors)
     if reverse:
         require_bidirectional(file.config, "`reverse`")
