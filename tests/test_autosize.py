@@ -394,7 +394,7 @@ def test_a_run_that_was_cut_says_so_and_can_be_given_more(run, monkeypatch):
     assert read_model("run").training["epoch"] <= 2.01
     code, told = run("--resume", "run")
     assert code == 2
-    assert "its budget is used after 2 epochs; give a larger" in told
+    assert "its budget is used after 2 epochs; give a larger --epochs to go on" in told
     assert run("--resume", "run", "--epochs", 2.1)[0] == 0
     assert read_model("run").training["settings"]["minutes"] is None
 

@@ -158,7 +158,7 @@ def test_a_one_way_run_tells_of_one(run: Run, tmp_path: Path) -> None:
     [
         (["fill", "one", "--before", "ab", "--after", "cd", "--length", "3"], "filling a gap"),
         (["fill", "one", "text.txt", "--length", "3"], "filling a gap"),
-        (["sample", "one", "--reverse", "--prime", "ab"], "reverse"),
+        (["sample", "one", "--reverse", "--prime", "ab"], "--reverse"),
         (["score", "one", "--text", "abc def", "--by", "cloze"], "cloze scoring"),
         (["score", "one", "--text", "abc", "--by", "backward"], "backward scoring"),
         (["score", "one", "nothing.txt", "--by", "cloze"], "cloze scoring"),

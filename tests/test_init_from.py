@@ -229,8 +229,8 @@ def test_the_text_is_read_as_the_model_was(run):
         (["other.txt", "--init-from", "old", "--hidden-size", "16"], 2, "--hidden-size is 16, but the model"),
         (["other.txt", "--init-from", "old", "--freeze", "3"], 2, "--freeze is 3, but the model has 2"),
         (["other.txt", "--freeze", "1"], 2, "--freeze keeps layers"),
-        (["--resume", "old", "--init-from", "old"], 2, "--init-from cannot be given with"),
-        (["--resume", "old", "--preset", "small"], 2, "--preset cannot be given with"),
+        (["--resume", "old", "--init-from", "old"], 2, "--init-from cannot be given with --resume"),
+        (["--resume", "old", "--preset", "small"], 2, "--preset cannot be given with --resume"),
     ],
 )
 def test_what_cannot_be_started_is_told_in_a_line(run, arguments, code, words):

@@ -185,7 +185,7 @@ def test_a_request_to_stop_in_the_middle_of_something_is_heard_there(
     with pytest.raises(SystemExit) as refused:
         main(["train", "--resume", "run"])
     assert refused.value.code == 2
-    assert "give a larger" in capsys.readouterr().err
+    assert "give a larger --steps" in capsys.readouterr().err
 
 
 TRAIN = ["train", "text.txt", *SMALL, "--steps", "3", "--out", "run"]
