@@ -1324,9 +1324,13 @@ def test_what_infinity_makes_not_finite_in_the_plain_layer_is_not_finite_here(
             else:
                 example.module.get_parameter(f"{part}_l0").data[at] = value
         actual, expected = everything(example), everything(example, plain)
-        if math.isfinite(value) and cell.dtype == torch.float32:  # sums overflow or not, by their order
-            if part in ("inputs", "state"):
-                assert actual["outputs"][torch.arange(9) != 4].isfinite().all()
+        if math.isfinite(value) and cell.dtype == torch.float32:
+            # A sum overflows or not by its order, which processors choose; what it does not reach is as it is.
+            outputs, right = actual["outputs"][:, 0], expected["outputs"][:, 0]
+            reached = 4 if part in ("inputs", "state") else at % 12
+            apart = (outputs - right).abs()
+            apart[reached if part in ("inputs", "state") else (slice(None), reached)] = 0
+            assert apart.max() < 1e-5, at
             continue
         bad = ~actual["outputs"].isfinite().all(2), ~expected["outputs"].isfinite().all(2)
         assert (bad[0] | ~bad[1]).all()

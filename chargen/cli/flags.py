@@ -27,7 +27,7 @@ def write_flags(error: ChargenError, ctx: click.Context) -> str:
     if setting and message.startswith(f"{setting} ") and _flag(setting) in flags:
         message = _flag(setting) + message.removeprefix(setting)
     values = [value if isinstance(value, tuple) else (value,) for value in ctx.params.values()]
-    given = {str(item) for items in values for item in items if re.search(_SETTINGS, str(item))}
+    typed = {str(item) for items in values for item in items if re.search(_SETTINGS, str(item))}
 
     def as_flags(match: re.Match[str]) -> str:
         items = [item.partition("=") for item in (match["settings"] or "").split(", ")]
@@ -37,7 +37,7 @@ def write_flags(error: ChargenError, ctx: click.Context) -> str:
         return " ".join(words).replace('"', "")
 
     return re.sub(
-        "|".join([*map(re.escape, sorted(given, key=len, reverse=True)), _QUOTED, _SETTINGS]), as_flags, message
+        "|".join([*map(re.escape, sorted(typed, key=len, reverse=True)), _QUOTED, _SETTINGS]), as_flags, message
     )
 
 

@@ -92,7 +92,7 @@ def command(
     if not brief:
         _print_text(scores, raw)
         _print_unlikely(scores)
-    _tell_totals(scores, totals, print_line if brief else log)
+    _write_totals(scores, totals, print_line if brief else log)
     left_out = sum(score.forward is None for score in scores)
     log_text_report(scores.replaced, scores.passed_over, scores.unseen, totals["unknown"] - left_out, left_out)
 
@@ -168,15 +168,15 @@ def _list_scores(scores: Scores, raw: bool) -> dict[str, Any]:
     return {"text": "".join(to_text(score.character) for score in scores), **lists, "alternatives": alternatives}
 
 
-def _tell_totals(scores: Scores, totals: dict[str, Any], tell: Callable[[str], None]) -> None:
-    """Tell how many characters are unlikely, and each judge's total."""
+def _write_totals(scores: Scores, totals: dict[str, Any], write_line: Callable[[str], None]) -> None:
+    """Write how many characters are unlikely, and each judge's total."""
     reason = f"below {scores.threshold:g} by {scores.by}, or unknown"
-    tell(f"{totals['unlikely']:,} of {amount(len(scores), 'character')} unlikely: {reason}")
+    write_line(f"{totals['unlikely']:,} of {amount(len(scores), 'character')} unlikely: {reason}")
     for name in ("forward", "backward"):
         total = totals[f"log_prob_{name}"]
         if total is not None:
             mean = abs(total) / totals["scored"]
-            tell(f"{name}: {mean:.4f} nats, {mean / math.log(2):.4f} bits per character")
+            write_line(f"{name}: {mean:.4f} nats, {mean / math.log(2):.4f} bits per character")
     pseudo = totals["pseudo_log_likelihood"]
     if pseudo is not None:
-        tell(f"cloze: pseudo-log-likelihood {pseudo:.2f} nats, not to be compared with the two")
+        write_line(f"cloze: pseudo-log-likelihood {pseudo:.2f} nats, not to be compared with the two")

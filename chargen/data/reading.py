@@ -152,10 +152,12 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
     """
     sources: list[Source] = []
     hidden = 0
-    for given in names:
-        if not isinstance(given, (str, os.PathLike)):
-            raise DataError(f"{repr_short(given)} is no name of a file: give a file, a folder, a pattern or a corpus")
-        name = os.fspath(given)
+    for source_name in names:
+        if not isinstance(source_name, (str, os.PathLike)):
+            raise DataError(
+                f"{repr_short(source_name)} is no name of a file: give a file, a folder, a pattern or a corpus"
+            )
+        name = os.fspath(source_name)
         path = Path(name)
         if not name:
             raise DataError("an empty name is no file; give a file, a folder, a pattern or a corpus")

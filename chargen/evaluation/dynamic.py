@@ -217,8 +217,7 @@ def tuned_evaluator(
     ids = vocabulary.encode(tuning, "skip" if vocabulary.unknown_id is None else "replace")
     rms = rms_gradients(model, vocabulary, ids, precision, direction)
     done = itertools.count(1)
-    report = lambda *_: progress(next(done), TRIES)  # noqa: E731
-    rates = choose_rates(model, vocabulary, ids, rms, precision, direction, report)
+    rates = choose_rates(model, vocabulary, ids, rms, precision, direction, lambda *_: progress(next(done), TRIES))
     return DynamicEvaluator(model, vocabulary, rms, rates, precision, direction)
 
 

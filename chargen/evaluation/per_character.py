@@ -224,9 +224,9 @@ def score_texts(
     unseen, below = ~vocabulary.knows(joined), {name: sums[name][:-1] < limit for name in names}
     unlikely = below[by] if by != "cloze" else np.where(whole, below["cloze"], below["forward"] & below["backward"])
     columns: list[list[Any]] = []
-    for name, given in (("forward", known), ("backward", known), ("cloze", whole)):
+    for name, has_score in (("forward", known), ("backward", known), ("cloze", whole)):
         column = sums[name][:-1].astype(object) if name in sums else np.full(size, None)
-        column[~given] = None
+        column[~has_score] = None
         columns.append(column.tolist())
     likelier = [alternatives.get(at, ()) for at in range(size)]
     scored = list(map(CharacterScore, joined, *columns, (unlikely | ~known | unseen).tolist(), likelier))
