@@ -67,7 +67,7 @@ class Task:
 def correctness(task: Task) -> Iterator[Row]:
     """Run the tests that need a card."""
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "--durations=5"]
-    files = ["tests/test_gpu.py", "-k", "not 3 and not both and not 32"] if task.small else ["tests/test_gpu.py"]
+    files = ["tests/project/test_gpu.py", *(["-k", "not 3 and not both and not 32"] if task.small else [])]
     # Other versions may warn of other things: shown, and no failure.
     words += ["-o", "filterwarnings=default", *files]
     environment = os.environ | {"CHARGEN_TEST_DEVICE": task.device}

@@ -1,7 +1,8 @@
 """Draw the house from the package's imports: `python -m docs.house` writes docs/pages/house.svg.
 
 Rows and columns are rooms, from the top floor down; a dot says that the row's room imports from the column's. Names and
-what a room is for come from the table in docs/pages/architecture.md, floors and imports from tests/test_floors.py.
+what a room is for come from the table in docs/pages/architecture.md, floors and imports from
+tests/project/test_floors.py.
 """
 
 import re
@@ -9,7 +10,7 @@ from collections import Counter
 from html import escape
 from pathlib import Path
 
-from tests.test_floors import FILES, ROOMS, imports, module_name, parse, room
+from tests.project.test_floors import FILES, ROOMS, imports, module_name, parse, room
 
 PAGES = Path(__file__).parent / "pages"
 GROUND = "the ground"

@@ -1,0 +1,597 @@
+"""Judging characters: against a loop over states, against evaluate, and what is said of the unlikely ones."""
+
+import math
+import unicodedata
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chargen import check_causality, evaluate, score
+from chargen.data.vocabulary import CODE_POINTS
+from chargen.decoding.choose import log_softmax
+from chargen.decoding.cloze import NumpyCloze
+from chargen.decoding.numpy_engine import NumpyEngine
+from chargen.errors import DataError, SettingError
+from chargen.evaluation.per_character import JUDGES, CharacterScore
+from chargen.evaluation.rows import WINDOW, predict, read_rows
+from chargen.storage.model_file import ModelFile, build_model, save_model
+from tests.conftest import small_model
+
+LETTERS = "abcdefgh \n"
+FOLDED = "xyz"
+Kind = tuple[str, str, str]
+
+kinds = st.tuples(
+    st.sampled_from(["lstm", "gru"]), st.sampled_from(["character", "byte", "folded"]), st.sampled_from(["one", "two"])
+)
+
+
+@cache
+def model(cell: str = "lstm", unit: str = "character", ways: str = "two") -> ModelFile:
+    """A small model; its cloze layer, which starts at zero, says something too. unit: also "folded"."""
+    folded = FOLDED if unit == "folded" else ""
+    file = small_model(
+        cell,
+        characters=LETTERS,
+        unit="byte" if unit == "byte" else "character",
+        folded=folded,
+        scale=1.5,
+        bidirectional=ways == "two",
+    )
+    if ways == "two":
+        for name in ("cloze.output.weight", "cloze.output.bias"):
+            noise = np.random.default_rng(1).normal(size=file.arrays[name].shape)
+            file.arrays[name] = 0.5 * noise.astype(np.float32)
+    return file
+
+
+def text_of(unit: str, length: int, seed: int = 0) -> str:
+    letters = {"byte": "ab é字😀\n", "folded": LETTERS + FOLDED, "character": LETTERS}[unit]
+    return "".join(letters[letter] for letter in np.random.default_rng(seed).integers(0, len(letters), length))
+
+
+def by_hand(file: ModelFile, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """The log-probability of every id (N,) by each judge, one step after the other."""
+    log_probs = {}
+    share = np.log(file.counts / file.counts.sum())[None]
+    logits, outputs = {}, {}
+    for direction in file.config.directions:
+        engine = NumpyEngine(file.config, file.arrays, direction)
+        row, state = share, engine.start(1)
+        rows, values = [], []
+        for character_id in ids if direction == "forward" else ids[::-1]:
+            rows.append(row)
+            values.append(state[-1][:, : file.config.hidden_size])
+            row, state = engine.step(np.array([character_id]), state)
+        order = 1 if direction == "forward" else -1
+        logits[direction], outputs[direction] = rows[::order], values[::order]
+        log_probs[direction] = np.array(
+            [log_softmax(row[0])[at] for row, at in zip(logits[direction], ids, strict=True)]
+        )
+    if file.config.bidirectional:
+        cloze = NumpyCloze(file.arrays)
+        judged = []
+        for at, character_id in enumerate(ids):
+            if at == 0:
+                judged.append(log_probs["backward"][0])
+            elif at == len(ids) - 1:
+                judged.append(log_probs["forward"][-1])
+            else:
+                left, right = outputs["forward"][at], outputs["backward"][at]
+                row = cloze.logits(left, right, logits["forward"][at], logits["backward"][at])[0, 0]
+                judged.append(log_softmax(row)[character_id])
+        log_probs["cloze"] = np.array(judged)
+    return log_probs
+
+
+def predictions(network: Any, ids: np.ndarray, counts: np.ndarray, window: int = WINDOW) -> list[dict[str, np.ndarray]]:
+    """For each window, the logits of each judge."""
+    direction, first = "both" if network.config.bidirectional else "forward", torch.from_numpy(np.log(counts)).float()
+    judges = JUDGES if network.config.bidirectional else ("forward",)
+    windows = read_rows(network, [ids], direction=direction, window=window)
+    return [{judge: predict(network, part, judge, first).numpy() for judge in judges} for part in windows]
+
+
+def values(scores: list[CharacterScore], judge: str) -> list[float]:
+    return [getattr(entry, judge) for entry in scores]
+
+
+def judges_of(file: ModelFile) -> tuple[str, ...]:
+    return JUDGES if file.config.bidirectional else ("forward",)
+
+
+def default_judge(file: ModelFile) -> str:
+    return "cloze" if file.config.bidirectional else "forward"
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, WINDOW - 1, WINDOW, WINDOW + 1, 600])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("unit", ["character", "folded", "byte"])
+def test_scores_are_those_of_a_loop_over_states(cell: str, unit: str, length: int) -> None:
+    for ways in ("two", "one") if length <= WINDOW else ("two",):
+        file, text = model(cell, unit, ways), text_of(unit, length)
+        scores = score(file, text, by=default_judge(file), num_alternatives=0)
+        assert "".join(entry.character for entry in scores) == text
+        ids = file.vocabulary.encode(text)
+        sizes = [len(character.encode()) for character in text] if unit == "byte" else [1] * len(text)
+        owners = np.repeat(np.arange(len(text)), sizes)
+        share = np.array([math.log(4) * (character in FOLDED and unit == "folded") for character in text])
+        for judge, log_probs in by_hand(file, ids).items():
+            expected = np.bincount(owners, log_probs, len(text)) - share
+            scored = [at for at, size in enumerate(sizes) if judge != "cloze" or size == 1]
+            actual = [getattr(scores[at], judge) for at in scored]
+            assert actual == pytest.approx(expected[scored], abs=1e-4), judge
+            assert {getattr(scores[at], judge) for at in set(range(len(text))) - set(scored)} <= {None}
+        if ways == "one":
+            assert {score.backward for score in scores} | {score.cloze for score in scores} <= {None}
+
+
+def test_the_window_is_where_the_lengths_above_look_for_its_border() -> None:
+    assert WINDOW == 128
+
+
+@settings(max_examples=30)
+@given(kinds, st.integers(1, 300), st.integers(1, 310))
+def test_windows_change_nothing(kind: Kind, length: int, window: int) -> None:
+    file = model(*kind)
+    ids = file.vocabulary.encode(text_of(kind[1], length))
+    network = build_model(file)
+    (whole,) = predictions(network, ids, file.counts, length * 4)
+    parts = predictions(network, ids, file.counts, window)
+    assert len(parts) == -(-len(ids) // window)
+    assert set(whole) == set(judges_of(file))
+    for judge, expected in whole.items():
+        joined = np.concatenate([part[judge] for part in parts])
+        assert joined.shape == (len(ids), len(file.vocabulary))
+        np.testing.assert_allclose(joined, expected, rtol=0, atol=1e-5)
+
+
+def test_no_text_has_no_windows_and_no_scores() -> None:
+    file = model()
+    assert predictions(build_model(file), np.zeros(0, np.uint8), file.counts) == []
+    assert score(file, "") == []
+
+
+@pytest.mark.parametrize("window", [5, 7, 16])
+def test_no_window_border_lets_a_prediction_see_more_or_less(window: int) -> None:
+    file = model()
+    network = build_model(file)
+    for judge, sees in (("forward", "before"), ("backward", "after"), ("cloze", "both")):
+
+        def predict_all(ids: np.ndarray, judge: str = judge) -> np.ndarray:
+            return np.concatenate([part[judge] for part in predictions(network, ids, file.counts, window)])
+
+        assert check_causality(predict_all, len(file.vocabulary), sees) == []
+
+
+# The sums are those of evaluate, which leaves out the first character that it reads.
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from(["lstm", "gru"]),
+    st.text(LETTERS + FOLDED + "é字", min_size=2, max_size=60),
+    st.sampled_from(["forward", "backward"]),
+)
+def test_sums_of_folded_and_unseen_characters_are_those_of_evaluate(cell: str, text: str, direction: str) -> None:
+    file = model(cell, "folded")
+    scores = score(file, text, by=direction, unknown="replace")
+    result = evaluate(build_model(file), file.vocabulary, text, direction=direction)
+    edge = -1 if direction == "backward" else 0
+    edge_id = file.vocabulary.encode(text[edge], "replace")[0]
+    first = math.log(file.counts[edge_id] / file.counts.sum())
+    first -= math.log(4) if text[edge] in FOLDED + "é字" else 0
+    first -= math.log(CODE_POINTS - 13) if text[edge] in "é字" else 0
+    assert values(scores, direction)[edge] == pytest.approx(first, abs=1e-5)
+    assert -math.fsum(values(scores, direction)) == pytest.approx(result.nats - first, rel=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("unit", ["character", "byte"])
+def test_sums_are_those_of_evaluate(unit: str, direction: str) -> None:
+    file, text = model("gru", unit), text_of(unit, 400, 3)
+    nats = [-log_prob for log_prob in values(score(file, text, by=direction), direction)]
+    result = evaluate(build_model(file), file.vocabulary, text, direction=direction)
+    counted = nats[:-1] if direction == "backward" else nats[1:]
+    assert math.fsum(counted) == pytest.approx(result.nats, rel=1e-5)
+    assert len(counted) == result.characters
+
+
+def test_an_unseen_character_pays_for_its_place_in_all_three() -> None:
+    """In the same place two characters without an id of their own differ by ln(places) only."""
+    file, beyond = model("lstm", "folded"), math.log(CODE_POINTS - 13)
+    folded, unseen = (score(file, f"abx{character}cd", unknown="replace") for character in "y字")
+    for judge in JUDGES:
+        differences = np.subtract(values(folded, judge), values(unseen, judge))
+        assert differences == pytest.approx([0, 0, 0, beyond, 0, 0], abs=1e-9)
+
+
+# The edges: where one side is missing, and where both are.
+
+
+@settings(max_examples=20)
+@given(kinds, st.integers(2, 40), st.integers(0, 9))
+def test_the_edges_are_judged_by_what_there_is(kind: Kind, length: int, seed: int) -> None:
+    file = model(kind[0], kind[1], "two")
+    text = text_of(kind[1], length, seed)
+    if kind[1] == "byte":  # the first byte is what is judged so
+        text = "a" + text[1:-1] + "b"
+    scores = score(file, text)
+    counts = dict(
+        zip(file.vocabulary.characters or map(chr, range(256)), file.counts / file.counts.sum(), strict=False)
+    )
+    counts |= dict.fromkeys(FOLDED, file.counts[-1] / file.counts.sum() / 4)
+    assert scores[0].forward == pytest.approx(math.log(counts[text[0]]), abs=1e-5)
+    assert scores[-1].backward == pytest.approx(math.log(counts[text[-1]]), abs=1e-5)
+    assert scores[0].cloze == pytest.approx(scores[0].backward, abs=1e-5)
+    assert scores[-1].cloze == pytest.approx(scores[-1].forward, abs=1e-5)
+
+
+@pytest.mark.parametrize("text", ["a", "h", "x"])
+def test_a_single_character_is_judged_by_the_counts(text: str) -> None:
+    file = model("lstm", "folded")
+    (entry,) = score(file, text)
+    at = file.vocabulary.encode(text)[0]
+    expected = math.log(file.counts[at] / file.counts.sum() / (4 if text == "x" else 1))
+    assert [entry.forward, entry.backward, entry.cloze] == pytest.approx([expected] * 3, abs=1e-5)
+
+
+def test_a_character_that_was_never_counted_is_not_impossible() -> None:
+    file = small_model(bidirectional=True)
+    file.counts[2] = 0
+    (entry,) = score(file, file.vocabulary.characters[2])
+    assert entry.forward == pytest.approx(math.log(1e-9 / file.counts.sum()), abs=1e-5)
+    assert entry.unlikely
+
+
+# What is unlikely, and what the judge would rather read.
+
+
+@settings(max_examples=40)
+@given(
+    kinds,
+    st.sampled_from(JUDGES),
+    st.floats(0, 1),
+    st.integers(0, 12),
+    st.text(LETTERS + "xé", min_size=1, max_size=30),
+)
+def test_unlikely_is_below_the_threshold_and_alternatives_are_likelier(
+    kind: Kind, by: str, threshold: float, num: int, text: str
+) -> None:
+    file = model(*kind)
+    by = by if kind[2] == "two" else "forward"
+    scores = score(file, text, by=by, threshold=threshold, num_alternatives=num, unknown="skip")
+    known = set(text) if kind[1] == "byte" else set(file.vocabulary.characters + file.vocabulary.folded)
+    known_scores = [entry for entry in scores if entry.character in known]
+    assert [entry.character for entry in scores] == list(text)
+    for entry in scores:
+        if entry.character not in known:
+            assert entry == CharacterScore(entry.character, None, None, None, unlikely=True, alternatives=())
+            continue
+        judges = [by] if getattr(entry, by) is not None else ["forward", "backward"]
+        chance = math.exp(max(getattr(entry, name) for name in judges))
+        assert entry.unlikely == (chance < threshold) or chance == pytest.approx(threshold, rel=1e-12)
+        shares = [share for _, share in entry.alternatives]
+        names = [name for name, _ in entry.alternatives]
+        assert len(names) == len(set(names)) <= num
+        assert entry.character not in names
+        assert all(share > chance for share in shares)
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) <= 1 + 1e-9
+        assert all(len(name) == 1 for name in names)
+        assert set(names) <= set(map(chr, range(128)) if kind[1] == "byte" else file.vocabulary.characters)
+        if not entry.unlikely:
+            assert names == []
+    # What is skipped is in nobody's context.
+    known_text = "".join(entry.character for entry in known_scores)
+    again = score(file, known_text, by=by, threshold=threshold, num_alternatives=num)
+    assert again == known_scores
+
+
+@pytest.mark.parametrize("unit", ["character", "folded"])
+@pytest.mark.parametrize("by", JUDGES)
+def test_alternatives_are_the_likeliest_there_are(unit: str, by: str) -> None:
+    file, text = model("lstm", unit), text_of(unit, 40, 2)
+    names = file.vocabulary.characters
+    (window,) = predictions(build_model(file), file.vocabulary.encode(text), file.counts)
+    for num in (0, 1, 3, 20):
+        for at, entry in enumerate(score(file, text, by=by, threshold=1, num_alternatives=num)):
+            row = log_softmax(window[by][at])
+            own = row[file.vocabulary.encode(text[at])[0]] - (math.log(4) if text[at] in FOLDED else 0)
+            shares = {name: math.exp(value) for name, value in zip(names, row, strict=False) if value > own}
+            better = sorted(shares, key=lambda name: -shares[name])[:num]
+            assert [name for name, _ in entry.alternatives] == better
+            assert [share for _, share in entry.alternatives] == pytest.approx([shares[name] for name in better])
+
+
+@pytest.mark.parametrize("by", JUDGES)
+def test_a_threshold_of_0_flags_nothing_and_of_1_everything(by: str) -> None:
+    file, text = model(), text_of("character", 100)
+    assert not any(entry.unlikely for entry in score(file, text, by=by, threshold=0))
+    assert all(entry.unlikely for entry in score(file, text, by=by, threshold=1))
+    assert {entry.alternatives for entry in score(file, text, by=by, threshold=0)} == {()}
+
+
+def test_who_judges_moves_no_figure() -> None:
+    file, text = model(), text_of("character", 300)
+    all_scores = [score(file, text, by=by) for by in JUDGES]
+    for judge in JUDGES:
+        assert len({tuple(values(scores, judge)) for scores in all_scores}) == 1
+
+
+def test_a_character_of_several_bytes_is_the_sum_of_its_bytes_and_gets_no_alternatives() -> None:
+    """Its cloze predictions would have seen its other bytes, which all but spell it."""
+    file = model("gru", "byte")
+    scores = score(file, "a字b", threshold=1, num_alternatives=300)
+    by_byte = by_hand(file, file.vocabulary.encode("a字b"))
+    for judge in ("forward", "backward"):
+        assert getattr(scores[1], judge) == pytest.approx(by_byte[judge][1:4].sum(), abs=1e-4)
+    assert scores[1].cloze is None
+    assert scores[1].unlikely
+    assert scores[1].alternatives == ()
+    assert scores[0].alternatives
+    assert all(name.isascii() for entry in scores for name, _ in entry.alternatives)
+
+
+def test_where_bytes_have_no_cloze_score_both_directions_must_find_a_character_unlikely() -> None:
+    file = model("gru", "byte")
+    (_, middle, _) = score(file, "a字b")
+    low, high = sorted(math.exp(log_prob) for log_prob in (middle.forward, middle.backward))
+    for threshold, expected in ((low * 0.99, False), (math.sqrt(low * high), False), (high * 1.01, True)):
+        assert score(file, "a字b", threshold=threshold)[1].unlikely is expected
+        for by in ("forward", "backward"):
+            assert score(file, "a字b", by=by, threshold=threshold)[1].unlikely == (
+                math.exp(getattr(middle, by)) < threshold
+            )
+
+
+# Unknown characters.
+
+
+def test_unknown_characters_stop_or_are_flagged_or_replaced() -> None:
+    plain, folded = model(), model("lstm", "folded")
+    for file in (plain, folded):
+        with pytest.raises(DataError, match=r"unknown to the model: 'é' .* first at position 1"):
+            score(file, "aéb", unknown="error")
+    with pytest.raises(DataError, match="no unknown symbol"):
+        score(plain, "aéb", unknown="replace")
+    scores = score(plain, "éaéébé", unknown="skip", threshold=0)
+    assert [score.forward is None for score in scores] == [True, False, True, True, False, True]
+    assert [score.unlikely for score in scores] == [True, False, True, True, False, True]
+    assert [score for score in scores if score.forward is not None] == score(plain, "ab", threshold=0)
+    assert score(plain, "é字", unknown="skip") == [CharacterScore(sign, None, None, None, True, ()) for sign in "é字"]
+    assert score(folded, "aéb", unknown="replace")[1].forward is not None
+
+
+def test_unknown_characters_are_flagged_by_default() -> None:
+    plain, folded = model(), model("lstm", "folded")
+    assert score(plain, "éaébé") == score(plain, "éaébé", unknown="skip")
+    assert score(folded, "éaxbé") == score(folded, "éaxbé", unknown="replace")
+    for file in (plain, folded):
+        assert [entry.unlikely for entry in score(file, "éaxbé", threshold=0)][::4] == [True, True]
+    assert score(model("lstm", "byte"), "a\ud800b")[1].forward is None
+
+
+def test_cloze_judges_where_the_model_has_it_and_else_what_stands_before() -> None:
+    text = text_of("character", 60)
+    for ways, by in (("two", "cloze"), ("one", "forward")):
+        scores = score(model("lstm", "character", ways), text, threshold=0.2)
+        assert scores == score(model("lstm", "character", ways), text, by=by, threshold=0.2)
+        assert (scores.by, scores.threshold) == (by, 0.2)
+        assert any(entry.unlikely for entry in scores)
+
+
+@pytest.mark.parametrize("ways", ["one", "two"])
+def test_a_model_is_a_path_or_a_model_file_or_a_charmodel_with_its_vocabulary(tmp_path: Path, ways: str) -> None:
+    file, text = model("gru", "folded", ways), "abc x\n"
+    save_model(tmp_path / "model.safetensors", file)
+    expected = score(file, text)
+    for given_ in (tmp_path, str(tmp_path), tmp_path / "model.safetensors"):
+        assert score(given_, text) == expected
+    torch_model = build_model(file)
+    assert score(torch_model, text, vocabulary=file.vocabulary, counts=file.counts) == expected
+    # Without counts every first character is as likely as any other.
+    uniform = score(torch_model, text, vocabulary=file.vocabulary)
+    assert uniform[0].forward == pytest.approx(-math.log(len(file.vocabulary)))
+    assert values(uniform, "forward")[1:] == values(expected, "forward")[1:]
+    with pytest.raises(SettingError, match="give the vocabulary of this CharModel: it has 11 ids"):
+        score(torch_model, text)
+    with pytest.raises(SettingError, match=r"counts have shape \(3,\): the vocabulary has 11 ids"):
+        score(torch_model, text, vocabulary=file.vocabulary, counts=np.ones(3))
+    for extra in ({"vocabulary": file.vocabulary}, {"counts": file.counts}):
+        with pytest.raises(SettingError, match="has its own vocabulary and counts"):
+            score(file, text, **extra)
+    with pytest.raises(SettingError, match="model is 5: it must be the path of a model file or a run folder"):
+        score(5, text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", [b"abc", [b"a"], None, 5])
+def test_what_is_no_text_is_named_as_such(text: Any) -> None:
+    kind = "bytes" if isinstance(text, list) else type(text).__name__
+    with pytest.raises(SettingError, match=f"text is of type {kind}: it must be a str"):
+        score(model(), text)
+
+
+# As a notebook shows it.
+
+
+def test_scores_show_themselves_in_one_line() -> None:
+    file, text = model(), text_of("character", 500)
+    scores = score(file, text)
+    shown = repr(scores)
+    assert shown.startswith(f"Scores({text[:40]!r}…: ")
+    unlikely = sum(entry.unlikely for entry in scores)
+    assert f"{unlikely} of 500 characters unlikely by cloze, below 0.01" in shown
+    assert f"forward {-np.mean(values(scores, 'forward')):.4f} nats per character" in shown
+    assert len(shown) < 200
+    assert "\n" not in shown
+    assert repr(score(file, "")) == "Scores('': 0 of 0 characters unlikely by cloze, below 0.01)"
+
+
+HOSTILE = '<script>alert(\'"&")</script> \x1b[2J\u202e\ud800 é\n'
+JOINERS = "\n\t\u200c\u200d"
+
+
+@given(st.text(st.sampled_from(HOSTILE + "ab") | st.characters(), max_size=60), st.sampled_from([0.0, 0.05, 1.0]))
+@settings(max_examples=60)
+def test_a_notebook_shows_the_text_and_nothing_in_it_is_markup(text: str, threshold: float) -> None:
+    file = small_model(characters="".join(set(HOSTILE) - set("\ud800é")), bidirectional=True)
+    scores = score(file, text, threshold=threshold)
+    shown = scores._repr_html_()
+    parser = Spans()
+    parser.feed(shown)
+    parser.close()
+    assert parser.tags <= {"pre", "span", "div"}
+    assert not any(
+        sign in shown for sign in text if unicodedata.category(sign) in ("Cc", "Cf", "Cs") and sign not in JOINERS
+    )
+    plain = "".join(
+        sign if sign.isprintable() or sign in JOINERS else sign.encode("unicode_escape").decode() for sign in text
+    )
+    assert parser.text.replace("\u2423\n", "\n").replace("\u2423", " ") == plain.replace("\u2423", " ")
+    unlikely = [score for score in scores if score.unlikely]
+    for title, entry in zip(parser.titles, unlikely, strict=True):
+        assert ("unknown" in title) == (entry.forward is None)
+        assert all(repr(other) in title for other, _ in entry.alternatives)
+
+
+def test_a_long_text_is_shown_in_part_and_that_is_said() -> None:
+    shown = score(model(), text_of("character", 12_000))._repr_html_()
+    parser = Spans()
+    parser.feed(shown)
+    assert len(parser.text.replace("\u2423\n", "\n")) == 10_000
+    assert "2,000 more" in shown
+
+
+class Spans(HTMLParser):
+    """What a browser makes of a text in a <pre>."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.titles: list[str] = []
+        self.text = ""
+        self._within = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self._within = self._within or tag == "pre"
+        if tag == "span":
+            assert {name for name, _ in attrs} == {"style", "title"}
+            self.titles.append(dict(attrs)["title"] or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._within = self._within and tag != "pre"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data * self._within
+
+
+@pytest.mark.parametrize("unknown", ["error", "replace"])
+def test_half_a_character_in_bytes_is_an_error(unknown: str) -> None:
+    with pytest.raises(DataError, match="surrogate"):
+        score(model("lstm", "byte"), "a\ud800b", unknown=unknown)
+
+
+def test_half_a_character_in_bytes_is_flagged_where_unknown_ones_are_skipped() -> None:
+    file = model("lstm", "byte")
+    scores = score(file, "a\ud800b", unknown="skip")
+    assert scores[1] == CharacterScore("\ud800", None, None, None, unlikely=True, alternatives=())
+    assert scores[::2] == score(file, "ab")
+
+
+# One-way models, settings, progress.
+
+
+@pytest.mark.parametrize("by", ["cloze", "backward"])
+def test_a_one_way_model_judges_forward_only(by: str) -> None:
+    file = model("lstm", "character", "one")
+    with pytest.raises(SettingError) as caught:
+        score(file, "abc", by=by)
+    assert by in str(caught.value)
+    assert "train one with `bidirectional=True`" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert all(
+        entry.forward is not None and entry.backward is entry.cloze is None
+        for entry in score(file, "abc", by="forward")
+    )
+
+
+@pytest.mark.parametrize(
+    ("given_", "words"),
+    [
+        ({"by": "left"}, "by is 'left': it must be one of cloze, forward, backward"),
+        ({"threshold": 1.5}, "threshold is 1.5: it must be 0 to 1"),
+        ({"threshold": -0.1}, "threshold is -0.1"),
+        ({"threshold": math.nan}, "threshold is nan"),
+    ],
+)
+def test_wrong_settings_are_refused(given_: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        score(model(), "abc", **given_)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("unit", "text"), [("character", "ab" * 400), ("byte", "字" * 300)])
+def test_progress_counts_characters_to_the_end(unit: str, text: str) -> None:
+    seen: list[int] = []
+    score(model("gru", unit), text, progress=lambda task, done, total: seen.append(done))
+    assert len(seen) == -(-len(text.encode() if unit == "byte" else text) // WINDOW)
+    assert seen == sorted(seen)
+    assert seen[-1] == len(text)
+
+
+def test_scoring_is_repeatable_and_leaves_the_model_as_it_was() -> None:
+    file, text = model(), text_of("character", 300)
+    before = {name: array.copy() for name, array in file.arrays.items()}
+    place = torch.random.get_rng_state()
+    assert score(file, text) == score(file, text)
+    assert torch.equal(torch.random.get_rng_state(), place)
+    for name, array in file.arrays.items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+# The cloze layer twice.
+
+
+def rough(file: ModelFile) -> dict[str, np.ndarray]:
+    """The weights as bf16 bits."""
+    return {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in file.arrays.items()}
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(["lstm", "gru"]), st.booleans(), st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**32))
+def test_the_cloze_layer_in_numpy_is_the_one_in_torch(
+    cell: str, bf16: bool, rows: int, columns: int, seed: int
+) -> None:
+    file = model(cell)
+    if bf16:
+        file = ModelFile(file.config, file.vocabulary, rough(file), file.counts)
+    torch_model, size = build_model(file), file.config.hidden_size
+    draws = np.random.default_rng(seed)
+    left, right = (draws.uniform(-1, 1, (number, size)).astype(np.float32) for number in (rows, columns))
+    with torch.inference_mode():
+        pairs = torch.from_numpy(left)[:, None].expand(-1, columns, -1), torch.from_numpy(right).expand(rows, -1, -1)
+        expected = torch_model.cloze_logits(*pairs).numpy()
+        forward, backward = (torch_model.output(torch.from_numpy(outputs)).numpy() for outputs in (left, right))
+    logits = NumpyCloze(file.arrays).logits(left, right, forward, backward)
+    assert logits.shape == (rows, columns, len(file.vocabulary))
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+
+
+def test_a_model_in_bf16_is_scored_as_its_own_rounded_weights() -> None:
+    file, text = model(), text_of("character", 50)
+    bits = rough(file)
+    rounded = {name: (array.astype(np.uint32) << 16).view(np.float32) for name, array in bits.items()}
+    scores, expected = (
+        score(ModelFile(file.config, file.vocabulary, arrays, file.counts), text) for arrays in (bits, rounded)
+    )
+    assert scores == expected
+    assert values(scores, "cloze") != values(score(file, text), "cloze")

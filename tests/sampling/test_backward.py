@@ -1,0 +1,603 @@
+"""Writing what comes before: the backward stack against forward twins, and many rows against one row."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chargen.data.utf8 import utf8_before, utf8_capacity_before
+from chargen.data.vocabulary import Vocabulary
+from chargen.decoding.choose import choose, log_softmax
+from chargen.decoding.numpy_engine import NumpyEngine
+from chargen.decoding.pick_engine import new_engine
+from chargen.decoding.torch_engine import TorchEngine
+from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
+from chargen.rng import Purpose, uniform
+from chargen.sampling.constraints import Constraints
+from chargen.sampling.sampler import Sampler
+from chargen.storage import tensor_file
+from chargen.storage.model_file import ModelFile, build_model, save_model
+from tests.conftest import small_model
+from tests.decoding.test_numpy_engine import some_ids, walk
+from tests.sampling.test_sampler import cuts, primes, seeds
+
+CELLS = ("lstm", "gru")
+DIRECTIONS = ("forward", "backward")
+BYTES = Vocabulary(unit="byte")
+Kind = tuple[str, int, str]
+
+cells = st.sampled_from(CELLS)
+depths = st.integers(1, 3)
+kinds = st.tuples(cells, depths, st.sampled_from(["character", "byte"]))
+directions = st.sampled_from(DIRECTIONS)
+choices = st.fixed_dictionaries(
+    {},
+    optional={
+        "temperature": st.sampled_from([0, 0.5, 1.0, 1.7]),
+        "top_k": st.integers(0, 12),
+        "top_p": st.floats(0, 1),
+        "min_p": st.floats(0, 0.5),
+        "ban": st.text("abc\u00e9\u20ac", max_size=2),
+        "no_repeat": st.integers(3, 5),
+    },
+)
+
+
+@cache
+def two_way(cell: str = "lstm", num_layers: int = 2, unit: str = "character", scale: float = 3.0) -> ModelFile:
+    return small_model(cell, num_layers=num_layers, unit=unit, scale=scale, bidirectional=True)
+
+
+def one_way(file: ModelFile, direction: str) -> ModelFile:
+    """The one-way model made of one stack of a two-way model."""
+    arrays = {
+        name.replace(direction, "forward"): array
+        for name, array in file.arrays.items()
+        if name.split(".")[0] in ("embedding", "output", f"{direction}_layers")
+    }
+    return replace(file, config=replace(file.config, bidirectional=False), arrays=arrays)
+
+
+def new(kind: Kind = ("lstm", 2, "character"), **given_: Any) -> Sampler:
+    return Sampler(two_way(*kind), **{"seed": 1, "direction": "backward", **given_})
+
+
+def in_order(direction: str, texts: list[str]) -> str:
+    """What calls wrote, as a single text."""
+    return "".join(reversed(texts) if direction == "backward" else texts)
+
+
+def by_hand(kind: Kind, sampler: Sampler, index: int, prime: str) -> Iterator[tuple[str, float]]:
+    """The slow twin: characters from the last to the first, nothing carried but a loop's variables."""
+    file = two_way(*kind)
+    engine = NumpyEngine(file.config, file.arrays, "backward")
+    rules = Constraints(file.vocabulary, sampler.config.ban, sampler.config.no_repeat, backward=True)
+    logits, state, draws, partial, total = np.log(file.counts)[None], engine.start(1), 0, b"", 0.0
+    for read_id in reversed(file.vocabulary.encode(prime).tolist()):
+        logits, state = engine.step(np.array([read_id]), state)
+    rules.note_read(prime[::-1])
+    while True:
+        read_id = choose(
+            logits[0], rules.mask(partial), float(uniform(sampler.seed, index, draws, Purpose.SAMPLE)), sampler.config
+        )
+        total += log_softmax(logits[0])[read_id]
+        logits, state = engine.step(np.array([read_id]), state)
+        draws += 1
+        partial = (
+            bytes([read_id]) if file.vocabulary.byte_mode else file.vocabulary.characters[read_id].encode()
+        ) + partial
+        try:
+            character = partial.decode()
+        except UnicodeDecodeError:
+            continue
+        rules.note_written(character)
+        yield character, total
+        partial, total = b"", 0.0
+
+
+@settings(max_examples=40)
+@given(kinds, choices, seeds, primes, st.integers(1, 3))
+def test_a_sample_is_what_a_loop_by_hand_writes(kind: Kind, config: Any, seed: int, prime: str, num: int) -> None:
+    sampler = new(kind, seed=seed, num=num, **config)
+    sampler.feed(prime)
+    for index, sample in enumerate(sampler.generate_all(10)):
+        expected = list(islice(by_hand(kind, sampler, index, prime), 10))[::-1]
+        assert sample.text == "".join(character for character, _ in expected)
+        assert sample.log_probs == pytest.approx([log_prob for _, log_prob in expected], abs=1e-5)
+
+
+@settings(max_examples=40)
+@given(
+    cells,
+    depths,
+    choices,
+    seeds,
+    primes,
+    st.integers(1, 3),
+    st.lists(st.text("def", min_size=1, max_size=2), max_size=2),
+)
+def test_writing_backward_is_writing_a_reversed_text_forward(
+    cell: str, depth: int, config: Any, seed: int, prime: str, num: int, stop: list[str]
+) -> None:
+    file = two_way(cell, depth)
+    backward = Sampler(file, seed=seed, num=num, direction="backward", stop=tuple(stop), **config)
+    reverse = tuple(text[::-1] for text in stop)
+    forward = Sampler(one_way(file, "backward"), seed=seed, num=num, stop=reverse, **config)
+    for fed, length in ((prime, 9), ("", 6), ("ab", 5)):
+        backward.feed(fed)
+        forward.feed(fed[::-1])
+        for ours, theirs in zip(backward.generate_all(length), forward.generate_all(length), strict=True):
+            assert ours.text == theirs.text[::-1]
+            assert ours.log_probs == theirs.log_probs[::-1]
+            assert ours.stopped == theirs.stopped
+
+
+@settings(max_examples=25)
+@given(kinds, choices, seeds, primes, st.integers(1, 3))
+def test_a_second_stack_changes_nothing_of_the_first(kind: Kind, config: Any, seed: int, prime: str, num: int) -> None:
+    file = two_way(*kind)
+    both = Sampler(file, seed=seed, num=num, **config)
+    alone = Sampler(one_way(file, "forward"), seed=seed, num=num, **config)
+    for sampler in (both, alone):
+        sampler.feed(prime)
+    assert both.generate_all(10) == alone.generate_all(10)
+
+
+@settings(max_examples=60)
+@given(kinds, directions, choices, seeds, primes, cuts, st.integers(1, 3))
+def test_pieces_are_the_whole(
+    kind: Kind, direction: str, config: Any, seed: int, prime: str, pieces: list[int], num: int
+) -> None:
+    whole, cut, left = (new(kind, seed=seed, num=num, direction=direction, **config) for _ in range(3))
+    for sampler in (whole, cut, left):
+        sampler.feed(prime)
+    expected = [sample.text for sample in whole.generate_all(sum(pieces))]
+    assert [len(text) for text in expected] == [sum(pieces)] * num
+    written = [[sample.text for sample in cut.generate_all(piece)] for piece in pieces]
+    assert [in_order(direction, [texts[row] for texts in written]) for row in range(num)] == expected
+    # Characters come one by one, the last of the text first; leaving them halfway loses nothing.
+    characters = chain.from_iterable([*islice(left.write(), sum(pieces) // 2), *left.write(sum(pieces))])
+    begun = [[character.character for character in characters if character.stream == 0]]
+    assert in_order(direction, begun[0][: sum(pieces)]) == expected[0]
+
+
+@pytest.mark.parametrize("unit", ["character", "byte"])
+def test_two_calls_write_what_one_call_writes_for_all_cuts(unit: str) -> None:
+    kind: Kind = ("gru", 1, unit)
+    whole = new(kind).generate(12)
+    for first in range(13):
+        sampler = new(kind)
+        second_half = sampler.generate(first)
+        assert sampler.generate(12 - first) + second_half == whole
+    assert "".join(new(kind).stream(12)) == whole[::-1]
+
+
+@settings(max_examples=30)
+@given(kinds, st.lists(primes, max_size=4), st.integers(1, 3))
+def test_a_later_feed_stands_before_an_earlier_one(kind: Kind, pieces: list[str], num: int) -> None:
+    once, cut = new(kind, num=num, no_repeat=3), new(kind, num=num, no_repeat=3)
+    for sampler in (once, cut):
+        sampler.generate_all(len(pieces) % 2 * 3)  # fresh streams and those that have written are fed in two ways
+    once.feed("".join(pieces))
+    for piece in reversed(pieces):
+        cut.feed(piece)
+    assert once.generate_all(10) == cut.generate_all(10)
+
+
+def test_ab_fed_after_cd_is_abcd_and_not_cdab() -> None:
+    texts = []
+    for feeds in (("cd", "ab"), ("abcd",), ("ab", "cd"), ("dcba",)):
+        sampler = new()
+        for text in feeds:
+            sampler.feed(text)
+        texts.append(sampler.generate(20))
+    assert texts[0] == texts[1]
+    assert len(set(texts)) == 3
+
+
+def test_what_is_fed_is_neither_counted_nor_returned() -> None:
+    for prime in ("", "a", "abcdefgh" * 100):
+        sampler = new()
+        sampler.feed(prime)
+        assert len(sampler.generate(7)) == 7
+
+
+def test_the_last_character_of_a_text_without_a_prime_follows_the_counts() -> None:
+    file = two_way()
+    lasts = "".join(sample.text for sample in new(num=2000).generate_all(1))
+    for character, share in zip(file.vocabulary.characters, file.counts / file.counts.sum(), strict=True):
+        assert abs(lasts.count(character) / 2000 - share) < 4 * np.sqrt(share / 2000)
+    assert new(temperature=0).generate(1) == file.vocabulary.characters[-1]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_each_log_probability_stands_where_its_character_stands(cell: str) -> None:
+    file = two_way(cell)
+    sampler = new((cell, 2, "character"), temperature=1.5)
+    sampler.feed("gab")
+    (sample,) = sampler.generate_all(15)
+    engine = NumpyEngine(file.config, file.arrays, "backward")
+    ids = file.vocabulary.encode(sample.text + "gab").astype(np.int64)
+    state = engine.start(1)
+    for at in reversed(range(1, len(ids))):
+        logits, state = engine.step(ids[at : at + 1], state)
+        if at <= 15:
+            assert sample.log_probs[at - 1] == pytest.approx(log_softmax(logits[0])[ids[at - 1]], abs=1e-5)
+
+
+@settings(max_examples=40)
+@given(kinds, st.data(), seeds)
+def test_a_stop_text_is_given_in_reading_order(kind: Kind, data: st.DataObject, seed: int) -> None:
+    plain = new(kind, seed=seed).generate(40)
+    begin = data.draw(st.integers(0, 36))
+    stop = plain[begin : begin + data.draw(st.integers(1, 4))]
+    begin = plain.rindex(stop)
+    sampler = new(kind, seed=seed, stop=("hgfedc", stop, stop + "hgfedc"))
+    first = data.draw(st.integers(0, 39 - begin))
+    assert sampler.generate(first) == plain[40 - first :]
+    (sample,) = sampler.generate_all(40)
+    assert sample.stopped
+    assert sample.text == plain[begin : 40 - first]
+    assert len(sample.log_probs) == len(sample.text)
+    more = sampler.generate(begin)
+    assert plain[:begin].endswith(more)
+    assert len(more) == begin or more.startswith(stop)
+
+
+def test_what_is_fed_is_no_part_of_a_stop_text() -> None:
+    plain = new(top_k=1)
+    plain.feed("ab")
+    text = plain.generate(1)
+    sampler = new(top_k=1, stop=(text + "a",))
+    sampler.feed("ab")
+    assert not sampler.generate_all(1)[0].stopped
+    between = new(ban="bcdefgh \n", stop=("aa",))
+    assert between.generate(1) == "a"
+    between.feed("b")
+    assert between.generate(9) == "aa"
+
+
+@settings(max_examples=25)
+@given(kinds, st.integers(3, 4), seeds, cuts)
+def test_no_run_is_written_twice_even_across_calls(kind: Kind, run: int, seed: int, pieces: list[int]) -> None:
+    sampler = new(kind, seed=seed, no_repeat=run)
+    sampler.feed("abab")
+    text = in_order("backward", [sampler.generate(piece) for piece in pieces])
+    runs = [text[at : at + run] for at in range(len(text) - run + 1)]
+    assert len(runs) == len(set(runs))
+    assert len(set(new(kind, no_repeat=1).generate(9))) == 9
+
+
+def test_bans_and_the_unknown_symbol_are_never_written() -> None:
+    assert set(new(ban="abc").generate(200)) == set("defgh \n")
+    with pytest.raises(ChargenError, match="`ban` and `no_repeat` forbid all 10 ids after 2 draws"):
+        new(ban="abcdefgh", no_repeat=1).generate(9)
+    file = small_model(folded="xyz", bidirectional=True)
+    file.arrays["output.bias"][-1] += 50
+    file.counts[-1] = 10**9
+    sampler = Sampler(file, seed=0, num=5, direction="backward", no_repeat=4)
+    sampler.feed("axb")
+    assert set("".join(sample.text for sample in sampler.generate_all(30))) <= set(file.vocabulary.characters)
+
+
+def test_an_unknown_character_is_named_by_its_place_in_the_text() -> None:
+    sampler = new()
+    with pytest.raises(DataError, match=r"'Z' \(U\+005A\), first at position 1"):
+        sampler.feed("aZbb")
+    assert sampler.generate(20) == new().generate(20)
+    skipped, plain = new(), new()
+    skipped.feed("aZbb", unknown="skip")
+    plain.feed("abb")
+    assert skipped.generate(20) == plain.generate(20)
+
+
+@settings(max_examples=25)
+@given(kinds, choices, seeds, primes, st.integers(0, 9), st.integers(1, 3))
+def test_a_loaded_state_goes_on_identically(
+    tmp_path: Path, kind: Kind, config: Any, seed: int, prime: str, done: int, num: int
+) -> None:
+    config = {**config, "stop": ("de", "fgh", "ff")}
+    first = new(kind, seed=seed, num=num, **config)
+    first.feed(prime)
+    list(islice(first.write(), done))  # in bytes, other streams then stand inside a character
+    first.save_state(tmp_path / "state")
+    second = new(kind, seed=0, num=num, **config)
+    second.generate_all(2)
+    second.load_state(tmp_path / "state")
+    assert first.generate_all(5) == second.generate_all(5)
+    first.feed("ab")
+    second.feed("ab")
+    assert first.generate_all(3) == second.generate_all(3)
+
+
+def test_a_state_can_stand_inside_a_character(tmp_path: Path) -> None:
+    """Stream 0 is left after its first character, while another has written only the end of one."""
+    partials = set()
+    for seed in range(12):
+        samplers = [Sampler(two_way(unit="byte", scale=1), num=3, seed=seed, direction="backward") for _ in range(2)]
+        first, second = samplers
+        next(first.write())
+        partials |= {stream.partial for stream in first._streams}
+        first.save_state(tmp_path / "state")
+        second.load_state(tmp_path / "state")
+        if any(stream.partial for stream in second._streams):
+            with pytest.raises(ChargenError, match="inside a character"):
+                second.feed("a")
+        assert second.generate_all(3) == first.generate_all(3)
+    assert {len(partial) for partial in partials} > {0, 1}
+    assert all(0x80 <= byte < 0xC0 for partial in partials for byte in partial)
+
+
+def test_a_state_of_the_other_direction_is_refused(tmp_path: Path) -> None:
+    for ours, other in (DIRECTIONS, DIRECTIONS[::-1]):
+        new(direction=ours).save_state(tmp_path / ours)
+        reader = new(direction=other)
+        with pytest.raises(ModelFileError, match="other direction") as error:
+            reader.load_state(tmp_path / ours)
+        assert "\n" not in str(error.value)
+        assert reader.generate(9) == new(direction=other).generate(9)
+
+
+def test_a_state_from_before_there_were_two_directions_is_a_forward_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, file = tensor_file.save, one_way(two_way(), "forward")
+    plain = Sampler(file, seed=1)
+    plain.generate(5)
+
+    def save_as_once(path: Path, arrays: Any, description: dict[str, Any], **limits: Any) -> None:
+        save(path, arrays, {name: value for name, value in description.items() if name != "direction"}, **limits)
+
+    monkeypatch.setattr(tensor_file, "save", save_as_once)
+    plain.save_state(tmp_path / "state")
+    again = Sampler(file)
+    again.load_state(tmp_path / "state")
+    assert again.generate(9) == plain.generate(9)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_bytes_are_written_as_whole_characters(cell: str) -> None:
+    sampler = Sampler(two_way(cell, unit="byte", scale=1), seed=5, num=20, direction="backward", no_repeat=3)
+    for prime in ("", "a\u20ac\U0001f600", "\u00e9"):
+        sampler.feed(prime)
+        for stream in sampler._streams if len(prime) > 1 else ():
+            assert stream.constraints.recent == prime[1::-1]  # what the next run is counted with
+        samples = sampler.generate_all(8)
+        assert all(len(sample.text) == len(sample.log_probs) == 8 for sample in samples)
+        assert {len(character.encode()) for sample in samples for character in sample.text} == {1, 2, 3, 4}
+
+
+def test_a_model_that_reads_one_way_says_how_to_get_one_that_reads_both(tmp_path: Path) -> None:
+    file = small_model()
+    save_model(tmp_path / "m", file)
+    doors: list[Any] = [
+        lambda: Sampler(file, direction="backward"),
+        lambda: Sampler.from_file(tmp_path / "m", direction="backward"),
+        lambda: NumpyEngine(file.config, file.arrays, "backward"),
+        lambda: TorchEngine(build_model(file), "backward"),
+        lambda: new_engine(file.config, file.arrays, "cpu", "backward"),
+    ]
+    for door in doors:
+        with pytest.raises(SettingError, match=r"reading backward needs .* `bidirectional=True`") as error:
+            door()
+        assert "\n" not in str(error.value)
+    for direction in ("", "sideways", "Backward"):
+        with pytest.raises(SettingError, match=f"direction is {direction!r}: it must be one of forward, backward"):
+            new(direction=direction)
+
+
+def test_a_file_and_a_torch_model_write_what_the_arrays_write(tmp_path: Path) -> None:
+    file = two_way()
+    save_model(tmp_path / "m", file)
+    doors = [
+        Sampler(file, seed=4, direction="backward"),
+        Sampler.from_file(tmp_path / "m", seed=4, direction="backward"),
+        Sampler(build_model(file), seed=4, direction="backward", vocabulary=file.vocabulary, counts=file.counts),
+    ]
+    assert len({door.generate(60) for door in doors}) == 1
+    assert Sampler.from_file(tmp_path / "m", seed=4).generate(60) == Sampler(file, seed=4).generate(60)
+
+
+# Which bytes may stand before the end of a character.
+
+
+@cache
+def encodings() -> dict[int, np.ndarray]:
+    """By number of bytes, every character's UTF-8 as Python writes it, (N, bytes)."""
+    characters = {}
+    for first, last, length in ((0, 0x80, 1), (0x80, 0x800, 2), (0x800, 0x10000, 3), (0x10000, 0x110000, 4)):
+        text = "".join(chr(code) for code in range(first, last) if not 0xD800 <= code < 0xE000)
+        characters[length] = np.frombuffer(text.encode(), np.uint8).reshape(-1, length)
+    return characters
+
+
+@cache
+def every_suffix(size: int) -> dict[bytes, int]:
+    """The last `size` bytes of all longer or equal encodings, with how many characters end so."""
+    numbers = []
+    for length, encoded in encodings().items():
+        if length >= size:
+            wide = encoded[:, length - size :].astype(np.int64)
+            numbers.append(wide @ 256 ** np.arange(size - 1, -1, -1))
+    values, counts = np.unique(np.concatenate(numbers), return_counts=True)
+    return {value.to_bytes(size, "big"): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
+
+
+def test_the_bytes_before_are_those_that_python_writes_before_every_suffix() -> None:
+    for size in range(4):
+        before: dict[bytes, list[int]] = {}
+        for suffix in every_suffix(size + 1):
+            before.setdefault(suffix[1:], []).append(suffix[0])
+        unfinished = [suffix for suffix in before if not suffix or 0x80 <= suffix[0] < 0xC0]
+        assert len(unfinished) == 64**size == len(before)
+        for partial in unfinished[:: 1 if size < 3 else 11]:
+            assert sorted(utf8_before(partial)) == before[partial], partial
+
+
+def test_as_many_characters_end_with_a_suffix_as_python_knows() -> None:
+    assert utf8_capacity_before(b"") == 0x110000 - 0x800 == sum(map(len, encodings().values()))
+    for size in range(1, 5):
+        suffixes = list(every_suffix(size).items())
+        for suffix, count in suffixes[:: 1 if size < 3 else 17]:
+            assert utf8_capacity_before(suffix) == count, suffix
+
+
+@given(st.integers(0, 2**32), st.text(max_size=20))
+def test_any_walk_along_the_mask_is_valid_utf8_without_the_banned(seed: int, ban: str) -> None:
+    rules, random = Constraints(BYTES, ban, backward=True), np.random.default_rng(seed)
+    written, partial = b"", b""
+    while len(written) < 60 or partial:
+        byte = bytes([int(random.choice(np.flatnonzero(rules.mask(partial))))])
+        written, partial = byte + written, byte + partial
+        if not 0x80 <= byte[0] < 0xC0:
+            partial = b""
+    assert not set(written.decode()) & set(ban)
+
+
+@cache
+def ending(suffix: bytes) -> list[str]:
+    """All characters whose UTF-8 ends with `suffix`."""
+    characters = []
+    for length, encoded in encodings().items():
+        if length >= len(suffix):
+            ends = (encoded[:, length - len(suffix) :] == np.frombuffer(suffix, np.uint8)).all(axis=1)
+            characters += list(encoded[ends].tobytes().decode())
+    return characters
+
+
+@pytest.mark.parametrize("suffix", [b"\xa9", b"\x82\xac", b"\x9f\x98\x80", b"\xc3\xa9", b"\xe2\x82\xac", b"a"])
+def test_a_byte_is_closed_where_all_that_it_can_complete_is_banned(suffix: bytes) -> None:
+    members = ending(suffix)
+    assert len(members) == utf8_capacity_before(suffix)
+    closed = Constraints(BYTES, "".join(members), backward=True)
+    assert not closed.mask(suffix[1:])[suffix[0]]
+    assert closed.mask(suffix[1:]).sum() == len(utf8_before(suffix[1:])) - 1
+    spared = Constraints(BYTES, "".join(members[:-1]), backward=True)
+    assert spared.mask(suffix[1:])[suffix[0]]
+    partial = suffix
+    while 0x80 <= partial[0] < 0xC0:
+        (byte,) = np.flatnonzero(spared.mask(partial))
+        partial = bytes([byte]) + partial
+    assert partial.decode() == members[-1]
+
+
+@settings(max_examples=60)
+@given(st.sampled_from([b"\x82\xac", b"\x9f\x98\x80", b"\x80\x80", b"\xa0\xbf"]), st.data())
+def test_bans_close_exactly_the_bytes_that_no_spared_character_needs(suffix: bytes, data: st.DataObject) -> None:
+    members = ending(suffix)
+    spared = set(data.draw(st.lists(st.sampled_from(members), max_size=4)))
+    rules = Constraints(BYTES, "".join(set(members) - spared) + "a", backward=True)
+    for partial in {suffix, *(character.encode()[-3:] for character in spared)}:
+        if 0x80 <= partial[0] < 0xC0:
+            expected = {
+                character.encode()[-1 - len(partial)] for character in spared if character.encode().endswith(partial)
+            }
+            assert set(np.flatnonzero(rules.mask(partial)).tolist()) == expected
+    assert rules.mask(suffix[1:])[suffix[0]] == bool(spared)
+    assert not rules.mask()[ord("a")]
+
+
+def test_no_repeat_counts_whole_characters_in_bytes() -> None:
+    rules = Constraints(BYTES, no_repeat=1, backward=True)
+    members = ending(b"\x9f\x98\x80")
+    assert "\U0001f600" in members
+    for character in members:
+        assert rules.mask(b"\x98\x80")[0x9F]
+        assert rules.mask(b"\x9f\x98\x80")[character.encode()[0]]
+        rules.note_written(character)
+        assert not rules.mask(b"\x9f\x98\x80")[character.encode()[0]]
+    assert not rules.mask(b"\x98\x80")[0x9F]
+
+
+# Engines.
+
+
+def bf16(file: ModelFile) -> ModelFile:
+    """The same model, its weights cut to bf16 and stored as bits."""
+    bits = {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in file.arrays.items()}
+    return replace(file, arrays=bits)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("stored", ["float32", "bf16"])
+def test_all_engines_agree_and_take_over_each_others_state(cell: str, layers: int, direction: str, stored: str) -> None:
+    file = two_way(cell, layers, scale=1.0)
+    file = bf16(file) if stored == "bf16" else file
+    plain = NumpyEngine(file.config, file.arrays, direction)
+    ids = some_ids(35, 12, len(file.vocabulary))
+    expected, end = walk(plain, ids)
+    other = NumpyEngine(file.config, file.arrays, DIRECTIONS[direction == "forward"])
+    assert np.abs(walk(other, ids[:3])[0] - expected[:3]).max() > 0.01
+    twins: list[Any] = [
+        new_engine(file.config, file.arrays, "cpu", direction),
+        TorchEngine(build_model(file), direction),
+    ]
+    for twin in twins:
+        there, state = walk(twin, ids[:, :6])
+        back, last = walk(plain, ids[:, 6:], state)
+        again, _ = walk(twin, ids[:, 6:], walk(plain, ids[:, :6])[1])
+        assert np.abs(np.concatenate([there, back], axis=1) - expected).max() < 1e-5
+        assert np.abs(again - expected[:, 6:]).max() < 1e-5
+        for ours, theirs in zip(last, end, strict=True):
+            assert ours.shape == theirs.shape == (35, file.config.state_size)
+            assert ours.dtype == theirs.dtype == np.float32
+            assert np.abs(ours - theirs).max() < 1e-5
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("hidden", "characters"), [(12, 10), (13, 31), (96, 5)])
+def test_a_rows_logits_are_the_same_bits_whatever_stands_beside_it(cell: str, hidden: int, characters: int) -> None:
+    letters = "".join(map(chr, range(97, 97 + characters)))
+    file = small_model(cell, hidden_size=hidden, characters=letters, scale=1.0, bidirectional=True)
+    random = np.random.default_rng(0)
+    ids = some_ids(100, 5, characters)
+    for direction in DIRECTIONS:
+        engine = new_engine(file.config, file.arrays, "cpu", direction)
+        alone = [walk(engine, ids[row : row + 1]) for row in range(100)]
+        assert len({logits.tobytes() for logits, _ in alone}) > 80
+        for rows in (1, 7, 32, 33, 100):
+            chosen = random.permutation(100)[:rows]
+            logits, state = walk(engine, ids[chosen])
+            assert logits.shape == (rows, 5, characters)
+            for at, row in enumerate(chosen):
+                assert logits[at].tobytes() == alone[row][0][0].tobytes()
+                assert all(a[at].tobytes() == b[0].tobytes() for a, b in zip(state, alone[row][1], strict=True))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_step_of_many_rows_changes_none_of_its_arguments(cell: str) -> None:
+    file = two_way(cell)
+    engine = new_engine(file.config, file.arrays, "cpu", "backward")
+    for rows in (2, 32):
+        _, state = walk(engine, some_ids(rows, 3, 10))
+        copies, ids = [layer.copy() for layer in state], np.arange(rows) % 10
+        first, after = engine.step(ids, state)
+        assert np.array_equal(first, engine.step(ids, state)[0])
+        assert all(np.array_equal(layer, copy) for layer, copy in zip(state, copies, strict=True))
+        assert not any(np.shares_memory(layer, changed) for layer, changed in zip(state, after, strict=True))
+        assert ids.tolist() == [row % 10 for row in range(rows)]
+
+
+def test_no_rows_at_all_are_a_step_too() -> None:
+    file = two_way()
+    engine = new_engine(file.config, file.arrays, "cpu")
+    logits, state = engine.step(np.zeros(0, np.int64), engine.start(0))
+    assert logits.shape == (0, 10)
+    assert [layer.shape for layer in state] == [(0, 24)] * 2
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_large_weights_saturate_without_a_warning(cell: str) -> None:
+    file = small_model(cell, scale=1e4, bidirectional=True)
+    logits, state = walk(new_engine(file.config, file.arrays, "cpu"), some_ids(2, 8, 10))
+    assert np.isfinite(logits).all()
+    assert all(np.isfinite(layer).all() for layer in state)
