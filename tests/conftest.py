@@ -1,4 +1,4 @@
-"""What all tests share: reproducible hypothesis, a cache of their own, a small model to look at."""
+"""What all tests share: reproducible hypothesis, a cache of their own, commands in a folder of their own."""
 
 import gc
 import os
@@ -7,7 +7,6 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small models on busy machines want one thread
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -16,10 +15,9 @@ from chargen.cache_folder import cache_folder
 # Every test has a cache of its own, but kernels are compiled once for all.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "kernels"))
 
-from chargen.data.vocabulary import Vocabulary
-from chargen.model.config import ModelConfig
 from chargen.sampling.sampler import Sampler
-from chargen.storage.model_file import ModelFile
+from tests.commands import TEXT, Run, run_command
+from tests.small_models import small_model
 
 settings.register_profile(
     "chargen",
@@ -52,31 +50,9 @@ def own_cache(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def small_model(
-    cell: str = "lstm",
-    *,
-    num_layers: int = 2,
-    hidden_size: int = 12,
-    characters: str = "abcdefgh \n",
-    unit: str = "character",
-    folded: str = "",
-    seed: int = 0,
-    scale: float = 3.0,
-    bidirectional: bool = False,
-    tie_weights: bool = False,
-) -> ModelFile:
-    """A model with random weights, large enough that its predictions differ from character to character."""
-    from chargen.model.language_model import CharModel
-
-    vocabulary = Vocabulary(unit=unit) if unit == "byte" else Vocabulary("".join(sorted(characters)), folded=folded)
-    config = ModelConfig(
-        cell=cell,
-        num_layers=num_layers,
-        hidden_size=hidden_size,
-        embedding_size=None if tie_weights else 8,
-        tie_weights=tie_weights,
-        bidirectional=bidirectional,
-    )
-    model = CharModel(config, len(vocabulary), seed)
-    arrays = {name: weight.detach().numpy() * np.float32(scale) for name, weight in model.named_parameters()}
-    return ModelFile(config, vocabulary, arrays, np.arange(1, len(vocabulary) + 1))
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run commands in this process, in a folder of the test's own with text.txt."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(TEXT)
+    return run_command

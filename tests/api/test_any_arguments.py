@@ -46,7 +46,7 @@ from chargen.model.loss import cross_entropy, nats_per_target
 from chargen.rng import Purpose, generator_seed, uniform
 from chargen.storage.model_file import build_model
 from chargen.storage.quantize import quantize
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 CALLS = 10_000
 """Of the long test."""

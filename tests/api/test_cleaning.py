@@ -18,7 +18,7 @@ from chargen.evaluation.dynamic import adapt_model
 from chargen.infill.fill import Filler
 from chargen.infill.template import Template, fill_gaps
 from chargen.storage.model_file import ModelFile, build_model
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 LETTERS = "\n abcde\u00e9\uac00"
 READING = ReadingConfig(newline="lf", normalize="NFC")

@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 
 import chargen
-from chargen.cli.main import main
 from chargen.data.corpus import CorpusConfig
 from chargen.decoding.choose import SampleConfig
 from chargen.errors import ChargenError, DataError, SettingError
@@ -31,25 +30,35 @@ from chargen.storage.model_file import build_model, read_model, save_model
 from chargen.storage.run_state import read_run_state
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
-from tests.cli.test_terminal import Terminal
-from tests.conftest import small_model
+from tests.commands import TEXT, Run, flags
+from tests.small_models import small_model
+from tests.terminals import Terminal
 
-TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea.\n" * 30
 QUICK = {"hidden_size": 8, "embedding_size": 4, "batch_size": 4, "seq_length": 8, "precision": "fp32"}
+
+
 DOORS: dict[str, tuple[Callable[..., Any], ...]] = {
     "train": (chargen.train,),
     "sample": (chargen.generate,),
     "fill": (chargen.fill, chargen.fill_text, Filler),
 }
+
+
 SETTINGS: dict[str, tuple[type, ...]] = {
     "train": (CorpusConfig, ModelConfig, TrainConfig),
     "sample": (SampleConfig,),
     "fill": (SampleConfig,),
 }
+
+
 SHOWN = {"preview", "form", "separator"}
 """Options that only say how a command shows what it does."""
+
+
 NAMES = {("sample", "prime_file"): "prime", ("fill", "source"): "text"}
 """In Python a Path is a file and a str a text."""
+
+
 OTHER_DEFAULTS = {
     ("sample", "num"): "None returns a str; any number, also 1, a list",
     ("fill", "before"): "to be given, perhaps empty",
@@ -80,25 +89,16 @@ def test_every_option_is_a_parameter_with_the_same_default(name: str) -> None:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Run a command that succeeds, in a folder of its own with text.txt; returns what it printed."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text(TEXT)
-    (tmp_path / "sea").write_text(TEXT[:300])
+def printed_by(run: Run) -> Callable[..., str]:
+    """Run a command that succeeds, beside a model and two texts; returns what it printed."""
+    Path("sea").write_text(TEXT[:300])
     characters = "".join(sorted({*TEXT, "_"}))
-    save_model(tmp_path / "model.safetensors", small_model(characters=characters, scale=6.0, bidirectional=True))
+    save_model("model.safetensors", small_model(characters=characters, scale=6.0, bidirectional=True))
 
     def run_command(command: str, *arguments: object, **options: Any) -> str:
-        words = [command, *map(str, arguments)]
-        for name, value in options.items():
-            flag = name.replace("_", "-")
-            for item in value if isinstance(value, tuple) else (value,):
-                words += [f"--{'no-' * (item is False)}{flag}"] if isinstance(item, bool) else [f"--{flag}", str(item)]
-        with pytest.raises(SystemExit) as exit_info:
-            main(words)
-        captured = capsys.readouterr()
-        assert exit_info.value.code == 0, captured.err
-        return captured.out
+        result = run(command, *arguments, *flags(**options))
+        assert result.code == 0, result.err
+        return result.out
 
     return run_command
 
@@ -124,9 +124,9 @@ def assert_same_models(one: chargen.ModelFile, other: chargen.ModelFile) -> None
     ],
     ids=lambda settings: " ".join(settings),
 )
-def test_train_learns_what_the_command_learns(run: Callable[..., str], settings: dict[str, Any]) -> None:
+def test_train_learns_what_the_command_learns(printed_by: Callable[..., str], settings: dict[str, Any]) -> None:
     given = {name: value for name, value in ({"steps": 2} | settings).items() if value is not None}
-    run("train", "text.txt", out="run", preview=0, **given)
+    printed_by("train", "text.txt", out="run", preview=0, **given)
     result = chargen.train("text.txt", **{"steps": 2} | settings)
     assert_same_models(result.model, read_model("run"))
     assert result.valid_loss == result.model.training["valid_loss"]
@@ -135,15 +135,15 @@ def test_train_learns_what_the_command_learns(run: Callable[..., str], settings:
     assert not Path("checkpoints").exists(), "nothing was written"
 
 
-def test_train_starts_from_a_model_and_resumes_as_the_command_does(run: Callable[..., str]) -> None:
+def test_train_starts_from_a_model_and_resumes_as_the_command_does(printed_by: Callable[..., str]) -> None:
     first = chargen.train(Path("text.txt"), out="one", steps=2, **QUICK)
     assert first.path == Path("one")
     assert_same_models(first.model, read_model("one"))
-    run("train", "sea", out="by command", init_from="one", steps=1, freeze=1, preview=0)
+    printed_by("train", "sea", out="by command", init_from="one", steps=1, freeze=1, preview=0)
     for start in ("one", first.model):
         assert_same_models(chargen.train(["sea"], init_from=start, steps=1, freeze=1).model, read_model("by command"))
     chargen.train("text.txt", out="two", steps=2, **QUICK)
-    run("train", resume="one", steps=4, preview=0)
+    printed_by("train", resume="one", steps=4, preview=0)
     resumed = chargen.train(resume="two", steps=4)
     assert_same_models(resumed.model, read_model("one"))
     with pytest.raises(SettingError, match="is complete"):
@@ -159,7 +159,7 @@ def test_train_starts_from_a_model_and_resumes_as_the_command_does(run: Callable
     assert chargen.train("moved.txt", resume="two", steps=2).model.training["step"] == 2
 
 
-def test_what_train_refuses_is_told_before_the_text_is_read(run: Callable[..., str]) -> None:
+def test_what_train_refuses_is_told_before_the_text_is_read(printed_by: Callable[..., str]) -> None:
     for settings, words in (
         ({"hiden_size": 3}, "there is no setting 'hiden_size'; did you mean hidden_size?"),
         ({"hidden_size": 0}, "hidden_size is 0"),
@@ -179,7 +179,7 @@ def test_what_train_refuses_is_told_before_the_text_is_read(run: Callable[..., s
     assert not Path("run").exists()
 
 
-def test_a_run_shows_itself_in_one_line_and_as_a_table(run: Callable[..., str]) -> None:
+def test_a_run_shows_itself_in_one_line_and_as_a_table(printed_by: Callable[..., str]) -> None:
     result = chargen.train("text.txt", steps=1, test_fraction=0.1, out="<run>", **QUICK)
     nats = f"{result.valid_loss:.4f} nats"
     assert repr(result).startswith("Run(model GRU 2 x 8, ")
@@ -193,7 +193,7 @@ def test_a_run_shows_itself_in_one_line_and_as_a_table(run: Callable[..., str]) 
 
 
 def test_a_bar_is_shown_on_a_terminal_in_a_notebook_or_where_it_is_asked_for(
-    run: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    printed_by: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chargen.train("text.txt", steps=3, **QUICK)
     assert capsys.readouterr() == ("", "")
@@ -213,7 +213,7 @@ def test_a_bar_is_shown_on_a_terminal_in_a_notebook_or_where_it_is_asked_for(
 
 @pytest.mark.parametrize("out", ["cut", None])
 def test_ctrl_c_saves_the_run_and_is_raised(
-    run: Callable[..., str], out: str | None, monkeypatch: pytest.MonkeyPatch
+    printed_by: Callable[..., str], out: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = chargen.train("text.txt", out="whole", steps=6, **QUICK)
     train_step = Trainer.run
@@ -236,7 +236,7 @@ def test_ctrl_c_saves_the_run_and_is_raised(
         assert_same_models(chargen.train(resume=out).model, whole.model)
 
 
-def test_train_runs_in_any_thread(run: Callable[..., str]) -> None:
+def test_train_runs_in_any_thread(printed_by: Callable[..., str]) -> None:
     results: list[chargen.Run] = []
     thread = threading.Thread(target=lambda: results.append(chargen.train("text.txt", steps=1, **QUICK)))
     thread.start()
@@ -259,8 +259,8 @@ def test_train_runs_in_any_thread(run: Callable[..., str]) -> None:
     ],
     ids=lambda options: " ".join(options),
 )
-def test_generate_returns_what_sample_prints(run: Callable[..., str], options: dict[str, Any]) -> None:
-    printed = run("sample", "model.safetensors", seed=1, **options)
+def test_generate_returns_what_sample_prints(printed_by: Callable[..., str], options: dict[str, Any]) -> None:
+    printed = printed_by("sample", "model.safetensors", seed=1, **options)
     if "prime_file" in options:
         options = {**options, "prime": Path(options["prime_file"])}
         del options["prime_file"]
@@ -269,17 +269,17 @@ def test_generate_returns_what_sample_prints(run: Callable[..., str], options: d
         assert ("\0".join(written) if "num" in options else written) == printed
 
 
-def test_generate_goes_on_from_a_state_as_sample_does(run: Callable[..., str]) -> None:
+def test_generate_goes_on_from_a_state_as_sample_does(printed_by: Callable[..., str]) -> None:
     whole = chargen.generate("model.safetensors", length=30, seed=4)
     first = chargen.generate("model.safetensors", length=12, seed=4, state_out="by python")
-    run("sample", "model.safetensors", length=12, seed=4, state_out="by command")
+    printed_by("sample", "model.safetensors", length=12, seed=4, state_out="by command")
     assert Path("by python").read_bytes() == Path("by command").read_bytes()
     assert first + chargen.generate("model.safetensors", length=18, state_in="by command") == whole
-    other = run("sample", "model.safetensors", length=18, state_in="by python", seed=5)
+    other = printed_by("sample", "model.safetensors", length=18, state_in="by python", seed=5)
     assert chargen.generate("model.safetensors", length=18, state_in="by python", seed=5) == other
 
 
-def test_one_text_is_a_str_and_several_are_a_list(run: Callable[..., str]) -> None:
+def test_one_text_is_a_str_and_several_are_a_list(printed_by: Callable[..., str]) -> None:
     one = chargen.generate("model.safetensors", seed=1, length=5)
     assert isinstance(one, str)
     assert chargen.generate("model.safetensors", seed=1, length=5, num=1) == [one]
@@ -303,9 +303,9 @@ def test_one_text_is_a_str_and_several_are_a_list(run: Callable[..., str]) -> No
     ],
     ids=lambda options: " ".join(options),
 )
-def test_fill_finds_what_the_command_prints(run: Callable[..., str], options: dict[str, Any]) -> None:
+def test_fill_finds_what_the_command_prints(printed_by: Callable[..., str], options: dict[str, Any]) -> None:
     parts = {"before": "Call me ", "after": " years"}
-    printed = run("fill", "model.safetensors", seed=2, format="jsonl", **parts, **options)
+    printed = printed_by("fill", "model.safetensors", seed=2, format="jsonl", **parts, **options)
     lines = [json.loads(line) for line in printed.splitlines()]
     found = chargen.fill("model.safetensors", **parts, seed=2, **options)
     told = [(line["gaps"][0]["text"], line["gaps"][0]["log_prob"], line["gaps"][0]["found"]) for line in lines]
@@ -317,16 +317,16 @@ def test_fill_finds_what_the_command_prints(run: Callable[..., str], options: di
     [{"length": 2}, {"num": 2, "length": 1, "temperature": 0.0}, {"marker": "me", "max_length": 2, "unknown": "skip"}],
     ids=lambda options: " ".join(options),
 )
-def test_fill_text_fills_what_the_command_fills(run: Callable[..., str], options: dict[str, Any]) -> None:
+def test_fill_text_fills_what_the_command_fills(printed_by: Callable[..., str], options: dict[str, Any]) -> None:
     text = "Call me___{3} year\u00e9 ago___ sea" if "unknown" in options else "Call me___{3} years ago___ sea"
     Path("gaps.txt").write_text(text)
-    printed = run("fill", "model.safetensors", "gaps.txt", seed=2, **options)
+    printed = printed_by("fill", "model.safetensors", "gaps.txt", seed=2, **options)
     for source in (text, Path("gaps.txt")):
         filled = chargen.fill_text("model.safetensors", source, seed=2, **options)
         assert "\0".join(one.text for one in filled) == printed
 
 
-def test_writing_loads_neither_torch_nor_bars(run: Callable[..., str]) -> None:
+def test_writing_loads_neither_torch_nor_bars(printed_by: Callable[..., str]) -> None:
     program = (
         "import sys, chargen\n"
         "assert not {'torch', 'tqdm', 'click', 'numpy'} & set(sys.modules)\n"
@@ -337,7 +337,7 @@ def test_writing_loads_neither_torch_nor_bars(run: Callable[..., str]) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
-def test_a_text_in_place_of_its_file_is_told_in_a_short_line(run: Callable[..., str]) -> None:
+def test_a_text_in_place_of_its_file_is_told_in_a_short_line(printed_by: Callable[..., str]) -> None:
     for text in ("a line\nand another", "long" * 5_000):
         with pytest.raises(DataError, match=r"a text itself must be put into a file$") as caught:
             chargen.train(text, **QUICK)
@@ -348,7 +348,9 @@ def test_a_text_in_place_of_its_file_is_told_in_a_short_line(run: Callable[..., 
 @pytest.mark.parametrize(
     "name", ["out", "resume", "state_in", "state_out", "sources", "preset", "prime", "unknown", "threshold", "device"]
 )
-def test_an_argument_of_a_wrong_type_is_named_in_one_line(run: Callable[..., str], name: str, wrong: Any) -> None:
+def test_an_argument_of_a_wrong_type_is_named_in_one_line(
+    printed_by: Callable[..., str], name: str, wrong: Any
+) -> None:
     file = small_model()
     calls: dict[str, Callable[[], Any]] = {
         "out": lambda: chargen.train("text.txt", out=wrong, **QUICK),

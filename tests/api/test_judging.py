@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click import Context
-from click.testing import CliRunner, Result
 
 import chargen
 from chargen import evaluate, score
@@ -18,9 +18,12 @@ from chargen.cli.main import cli
 from chargen.errors import SettingError
 from chargen.evaluation.rows import CONTEXT, MAX_ROWS, SPAN, cut_text
 from chargen.storage.model_file import ModelFile, build_model, save_model
-from tests.conftest import small_model
+from tests.commands import Run, flags
+from tests.small_models import small_model
 
 LETTERS = "abcdefgh \n"
+
+
 PARTS = {"settings": {"valid_fraction": 0.25, "test_fraction": 0.25}}
 
 
@@ -33,19 +36,19 @@ def model(**shape: Any) -> ModelFile:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
+def printed_by(run: Run) -> Callable[..., str]:
+    """Run a command that succeeds, beside a model and three texts; returns what it printed."""
     save_model("m.safetensors", model(folded="xyz", bidirectional=True))
     Path("text.txt").write_text(text_of(900) + "xé", "utf-8")
     Path("more.txt").write_text("abc deh\n" * 40, "utf-8")
     Path("bad.txt").write_bytes(b"abc\xe9 deh fad\n" * 9)
-    return tmp_path
 
+    def run_command(*arguments: object) -> str:
+        result = run(*arguments)
+        assert result.code == 0, result.err
+        return result.out
 
-def run(*words: object) -> Result:
-    result = CliRunner().invoke(cli, [str(word) for word in words])
-    assert result.exit_code == 0, result.stderr
-    return result
+    return run_command
 
 
 EVAL = [
@@ -60,6 +63,8 @@ EVAL = [
     ("text.txt", {"precision": "bf16"}),
     ("text.txt", {"device": "cpu"}),
 ]
+
+
 SCORE = [
     ("text.txt", {}),
     ("text.txt", {"by": "backward"}),
@@ -70,14 +75,6 @@ SCORE = [
     ("text.txt", {"precision": "bf16"}),
     ("text.txt", {"device": "cpu"}),
 ]
-
-
-def flags(options: dict[str, Any]) -> list[str]:
-    words: list[str] = []
-    for name, value in options.items():
-        values = value if isinstance(value, list) else [value]
-        words += [word for each in values for word in ([f"--{name}"] if each is True else [f"--{name}", str(each)])]
-    return words
 
 
 @pytest.mark.parametrize("command", ["eval", "score"])
@@ -94,8 +91,10 @@ def test_every_option_is_an_argument_of_the_call_and_is_walked_below(command: st
 
 
 @pytest.mark.parametrize(("source", "options"), EVAL)
-def test_eval_and_evaluate_give_equal_figures(folder: Path, source: str, options: dict[str, Any]) -> None:
-    figures = json.loads(run("eval", "m.safetensors", source, "--json", *flags(options)).stdout)
+def test_eval_and_evaluate_give_equal_figures(
+    printed_by: Callable[..., str], source: str, options: dict[str, Any]
+) -> None:
+    figures = json.loads(printed_by("eval", "m.safetensors", source, "--json", *flags(**options)))
     result = evaluate("m.safetensors", sources=source, **options)
     for name, value in figures.items():
         if name == "dynamic":
@@ -109,8 +108,10 @@ def test_eval_and_evaluate_give_equal_figures(folder: Path, source: str, options
 
 
 @pytest.mark.parametrize(("source", "options"), SCORE)
-def test_score_by_command_and_by_call_give_equal_figures(folder: Path, source: str, options: dict[str, Any]) -> None:
-    figures = json.loads(run("score", "m.safetensors", source, "--json", *flags(options)).stdout)
+def test_score_by_command_and_by_call_give_equal_figures(
+    printed_by: Callable[..., str], source: str, options: dict[str, Any]
+) -> None:
+    figures = json.loads(printed_by("score", "m.safetensors", source, "--json", *flags(**options)))
     settings = {"num_alternatives" if name == "alternatives" else name: value for name, value in options.items()}
     scores = score("m.safetensors", sources=source, **settings)
     assert {**scores.totals, "replaced": scores.replaced}.items() <= figures.items()
@@ -120,7 +121,7 @@ def test_score_by_command_and_by_call_give_equal_figures(folder: Path, source: s
         assert score("m.safetensors", Path(source), **settings) == scores
 
 
-def test_two_texts_are_one_too_many_and_none_is_too_few(folder: Path) -> None:
+def test_two_texts_are_one_too_many_and_none_is_too_few(printed_by: Callable[..., str]) -> None:
     for function in (evaluate, score):
         with pytest.raises(SettingError, match="two texts: give one"):
             function("m.safetensors", text="abc", sources="text.txt")
@@ -212,27 +213,27 @@ def test_a_long_text_costs_what_it_costs_in_one_row(bidirectional: bool, monkeyp
 # What is printed.
 
 
-def test_json_takes_few_bytes_and_brief_tells_totals_only(folder: Path) -> None:
+def test_json_takes_few_bytes_and_brief_tells_totals_only(printed_by: Callable[..., str]) -> None:
     save_model("one.safetensors", small_model(scale=0.3))
     Path("long.txt").write_text(text_of(20_000))
     save_model("two.safetensors", small_model(scale=0.3, bidirectional=True))
     for name in ("one", "two"):
-        shown = run("score", f"{name}.safetensors", "long.txt", "--json").stdout
+        shown = printed_by("score", f"{name}.safetensors", "long.txt", "--json")
         assert len(shown) < 20 * 20_000
         figures = json.loads(shown)
         digits = 3 if name == "one" else 2
         exact = [entry.forward for entry in score(f"{name}.safetensors", Path("long.txt"))]
         assert figures["forward"] == [round(value, digits) for value in exact]
-        brief = run("score", f"{name}.safetensors", "long.txt", "--brief")
-        assert "abc" not in brief.stdout
+        brief = printed_by("score", f"{name}.safetensors", "long.txt", "--brief")
+        assert "abc" not in brief
         mean = -math.fsum(exact) / len(exact)
-        assert f"forward: {mean:.4f} nats, {mean / math.log(2):.4f} bits per character" in brief.stdout
-        totals = json.loads(run("score", f"{name}.safetensors", "long.txt", "--json", "--brief").stdout)
+        assert f"forward: {mean:.4f} nats, {mean / math.log(2):.4f} bits per character" in brief
+        totals = json.loads(printed_by("score", f"{name}.safetensors", "long.txt", "--json", "--brief"))
         assert totals.items() <= figures.items()
         assert not {"text", "forward", "alternatives"} & totals.keys()
 
 
-def test_characters_that_are_certain_have_scores_in_json(folder: Path) -> None:
+def test_characters_that_are_certain_have_scores_in_json(printed_by: Callable[..., str]) -> None:
     save_model("one.safetensors", small_model(characters="a"))
-    scores = json.loads(run("score", "one.safetensors", "--text", "aaaa", "--json").stdout)
+    scores = json.loads(printed_by("score", "one.safetensors", "--text", "aaaa", "--json"))
     assert scores["forward"] == [0.0] * 4

@@ -7,14 +7,12 @@ import json
 import random
 import re
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from chargen import score
-from chargen.cli.main import main
 from chargen.cli.terminal import TextWriter
 from chargen.data.corpus import Corpus
 from chargen.data.reading import ReadingConfig, clean
@@ -22,27 +20,26 @@ from chargen.data.vocabulary import RAW_BYTES, Vocabulary
 from chargen.errors import SettingError
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile, read_model, save_model
-from tests.conftest import small_model
+from tests import commands
+from tests.commands import Run
+from tests.small_models import small_model
+from tests.terminals import Terminal
 
 ANY = random.Random(0).randbytes(3000)
-QUICK = ["--steps", "2", "--hidden-size", "12", "--embedding-size", "6", "--batch-size", "4", "--seq-length", "8",
-         "--precision", "fp32", "--preview", "0"]  # fmt: skip
-Run = Callable[..., tuple[object, bytes, str]]
+
+
+QUICK = ["--steps", "2", *commands.QUICK]
 
 
 @pytest.fixture
-def run(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in this process, in a folder of its own with any.bin."""
-    monkeypatch.chdir(tmp_path)
+def run(run: Run) -> Run:
+    """Run commands where any.bin is."""
     Path("any.bin").write_bytes(ANY)
+    return run
 
-    def run_command(*arguments: object) -> tuple[object, bytes, str]:
-        with pytest.raises(SystemExit) as exit_info:
-            main([str(argument) for argument in arguments])
-        captured = capsysbinary.readouterr()
-        return exit_info.value.code, captured.out, captured.err.decode()
 
-    return run_command
+def as_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def model(**options: bool) -> ModelFile:
@@ -53,10 +50,6 @@ def model(**options: bool) -> ModelFile:
     )
 
 
-def as_bytes(text: str) -> bytes:
-    return text.encode("ascii", "surrogateescape")
-
-
 def test_any_file_trains_and_is_written_scored_and_evaluated_as_bytes(run: Run) -> None:
     code, _, stderr = run("train", "any.bin", "--unit", "byte", "--encoding", "raw", "--out", "m", *QUICK)
     assert code == 0, stderr
@@ -64,21 +57,22 @@ def test_any_file_trains_and_is_written_scored_and_evaluated_as_bytes(run: Run) 
     assert "on the whole validation text: 299 characters, 299 bytes" in stderr
     assert read_model("m").reading == ReadingConfig(encoding="raw")
     code, out, _ = run("sample", "m", "--length", "500", "--seed", "1", "--prime-file", "any.bin", "--no-echo")
-    assert (code, len(out)) == (0, 500)
+    written = as_bytes(out)
+    assert (code, len(written)) == (0, 500)
     with pytest.raises(UnicodeDecodeError):
-        out.decode()
+        written.decode()
     code, echoed, _ = run("sample", "m", "--length", "500", "--seed", "1", "--prime-file", "any.bin")
-    assert echoed == ANY + out
-    code, out, _ = run("sample", "m", "--length", "3", "--prime", "é")
-    assert (len(out), out[:2]) == (5, "é".encode())
+    assert as_bytes(echoed) == ANY + written
+    written = run("sample", "m", "--length", "3", "--prime", "é").data
+    assert (len(written), written[:2]) == (5, "é".encode())
     code, out, stderr = run("eval", "m", "any.bin", "--part", "valid", "--json")
     figures = json.loads(out)
     assert (code, figures["characters"], figures["bytes"]) == (0, 299, 299)
     assert figures["bits_per_byte"] == figures["bits_per_character"]
     code, out, stderr = run("score", "m", "any.bin", "--by", "forward", "--threshold", "0")
-    assert (code, out.startswith(ANY)) == (0, True), stderr
+    assert (code, as_bytes(out).startswith(ANY)) == (0, True), stderr
     code, out, _ = run("info", "m")
-    assert "256 bytes" in out.decode()
+    assert "256 bytes" in out
     code, _, stderr = run("train", "any.bin", "--init-from", "m", "--out", "n", *QUICK[:2], *QUICK[6:])
     assert (code, "256 bytes known, none new" in stderr) == (0, True), stderr
 
@@ -124,12 +118,7 @@ def test_a_model_of_utf_8_still_writes_no_broken_character(run: Run) -> None:
     Path("text.txt").write_text("é字😀" * 300, "utf-8")
     assert run("train", "text.txt", "--unit", "byte", "--out", "m", *QUICK)[0] == 0
     for seed in range(5):
-        assert len(run("sample", "m", "--length", "200", "--seed", seed)[1].decode()) == 200
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+        assert len(run("sample", "m", "--length", "200", "--seed", seed).data.decode()) == 200
 
 
 def test_a_terminal_shows_bytes_as_escapes_and_a_pipe_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,14 +139,14 @@ def test_scores_show_bytes_as_escapes_and_their_json_is_text(run: Run) -> None:
     Path("some.bin").write_bytes(b"\xff\x80\\\x1b\xc3\xa9")
     words = "score", "m", "some.bin", "--threshold", "1", "--alternatives", "200"
     code, out, _ = run(*words)
-    lines = out.decode("utf-8", "surrogateescape").splitlines()[1:]
+    lines = out.splitlines()[1:]
     assert (code, len(lines)) == (0, 6)
     shown = [line.partition(": ")[2].split()[0] for line in lines]
     assert shown == [r"'\xff'", r"'\x80'", r"'\\'", r"'\x1b'", r"'\xc3'", r"'\xa9'"]
     assert re.search(r", '\\x[89a-f][0-9a-f]' 0\.", "".join(lines))
     assert r"\udc" not in "".join(lines)
     code, out, _ = run(*words, "--json")
-    assert b"\\ud" not in out
+    assert "\\ud" not in out
     figures = json.loads(out)
     assert figures["text"].encode("latin-1") == b"\xff\x80\\\x1b\xc3\xa9"
     assert {1} == {len(other) for others in figures["alternatives"].values() for other in others}
@@ -192,11 +181,9 @@ def test_raw_bytes_are_those_of_the_file_unless_it_is_named_and_packed_as_gz(tmp
     assert corpus.vocabulary.decode(corpus.train).encode("utf-8", "surrogateescape") == content
 
 
-def test_a_prime_file_is_read_as_the_text_was(tmp_path, monkeypatch, capsys):
-    (tmp_path / "text.txt").write_bytes("Ein schöner Tag für Ärzte.\n".encode("cp1252") * 40)
-    monkeypatch.chdir(tmp_path)
+def test_a_prime_file_is_read_as_the_text_was(run: Run) -> None:
+    Path("text.txt").write_bytes("Ein schöner Tag für Ärzte.\n".encode("cp1252") * 40)
     words = ["--encoding", "cp1252", "--steps", "2", "--hidden-size", "8", "--batch-size", "2", "--seq-length", "8"]
     for arguments in (["train", "text.txt", *words, "-q"], ["sample", "checkpoints/text", "--prime-file", "text.txt"]):
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        assert ended.value.code == 0, capsys.readouterr().err
+        result = run(*arguments)
+        assert result.code == 0, result.err

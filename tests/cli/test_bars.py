@@ -24,7 +24,7 @@ from chargen.kernels.train_rnn import sums_over_time
 from chargen.model.config import ModelConfig
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
-from tests.cli.test_terminal import Terminal
+from tests.terminals import Terminal
 
 
 def shown(text: str) -> list[str]:

@@ -32,50 +32,13 @@ from chargen.sampling.rounding import MAX_LINE, MAX_WORD
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from chargen.storage.quantize import quantization_of
-from tests.cli.test_terminal import Terminal
-from tests.conftest import small_model
+from tests.commands import QUICK, TEXT, is_one_line
+from tests.small_models import small_model
+from tests.terminals import Terminal
 from tests.training.test_resume import assert_same_runs
 from tests.yardstick import HANG
 
-TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea.\n" * 40
-QUICK = [
-    "--hidden-size",
-    "12",
-    "--embedding-size",
-    "6",
-    "--batch-size",
-    "4",
-    "--seq-length",
-    "8",
-    "--precision",
-    "fp32",
-    "--preview",
-    "0",
-]
-
 COMMANDS_OF_A_MODEL = ("sample", "fill", "eval", "score", "check", "info")
-
-
-class Result:
-    """What a command did."""
-
-    def __init__(self, code: object, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Run a command in this process, in a folder of its own with text.txt."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text(TEXT)
-
-    def run_command(*arguments: object) -> Result:
-        with pytest.raises(SystemExit) as exit_info:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Result(exit_info.value.code, captured.out, captured.err)
-
-    return run_command
 
 
 @pytest.fixture
@@ -88,10 +51,6 @@ def model(tmp_path: Path) -> Path:
 def command(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-W", "error", "-m", "chargen", *map(str, arguments)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
-
-
-def one_line(text: str) -> bool:
-    return text.startswith("chargen: ") and text.count("\n") == 1 and "Traceback" not in text
 
 
 def test_from_a_text_to_a_text(run) -> None:
@@ -111,7 +70,7 @@ def test_the_same_name_twice_loses_nothing(run) -> None:
         assert f"sample {expected}\n" in run("train", "text.txt", "--steps", 1, *QUICK).err
     refused = run("train", "text.txt", "--steps", 1, "--out", "checkpoints/text", *QUICK)
     assert refused.code == 2
-    assert one_line(refused.err.splitlines(keepends=True)[-1])
+    assert is_one_line(refused.err.splitlines(keepends=True)[-1])
     assert "already holds a run" in refused.err
 
 
@@ -224,7 +183,7 @@ def test_an_error_is_one_line_with_its_exit_code(run, model, tmp_path, arguments
     result = run(*arguments)
     assert result.code == code
     last = result.err.splitlines(keepends=True)[-1]
-    assert one_line(last), result.err
+    assert is_one_line(last), result.err
     assert words in last
     assert result.out == ""
     assert sorted(tmp_path.rglob("*")) == before, "an error leaves nothing behind"
@@ -360,7 +319,7 @@ def test_streams_texts_from_standard_input() -> None:
     process = command("eval", "nowhere", "-", stdin=subprocess.PIPE)
     _, err = process.communicate(b"text")
     assert process.returncode == 4
-    assert one_line(err.decode())
+    assert is_one_line(err.decode())
 
 
 def test_a_second_signal_exits_at_once_and_harms_nothing(tmp_path) -> None:
@@ -386,7 +345,7 @@ def test_two_runs_never_share_a_folder(tmp_path) -> None:
     first.send_signal(signal.SIGTERM)
     first.communicate(timeout=HANG)
     assert second.returncode in (1, 2)
-    assert one_line(err.decode().splitlines(keepends=True)[-1])
+    assert is_one_line(err.decode().splitlines(keepends=True)[-1])
 
 
 def wait_for(metrics: Path, process: subprocess.Popen[bytes]) -> None:
@@ -541,7 +500,7 @@ def test_what_stands_between_files_may_hold_escapes_too(run, tmp_path) -> None:
 def test_a_literal_line_end_is_told_where_the_model_has_no_backslash(run, model, options) -> None:
     refused = run("sample", model, *options)
     assert refused.code in (2, 3)
-    assert one_line(refused.err)
+    assert is_one_line(refused.err)
     assert r"write a line end as $'\n', in most shells" in refused.err
 
 
@@ -594,7 +553,7 @@ def test_help_says_of_what_the_log_probabilities_are(run) -> None:
 def test_what_cannot_be_written_or_read_is_told_before_anything_is_written(run, model, options, code, words) -> None:
     refused = run("sample", model, *options)
     assert (refused.code, refused.out) == (code, "")
-    assert one_line(refused.err)
+    assert is_one_line(refused.err)
     assert words in refused.err
 
 
@@ -669,7 +628,7 @@ def test_a_full_device_is_one_line(model) -> None:
         words = [sys.executable, "-m", "chargen", "sample", str(model), "--length", "50", "--seed", "1"]
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 1
-    assert one_line(done.stderr.decode())
+    assert is_one_line(done.stderr.decode())
 
 
 def test_eval_with_a_model_that_learns_while_it_reads(run, tmp_path) -> None:
@@ -713,7 +672,7 @@ def test_rates_are_not_chosen_on_what_is_scored(run, tmp_path) -> None:
             assert result.code == 0
             continue
         assert (result.code, result.out) == (2, ""), name
-        assert one_line(result.err)
+        assert is_one_line(result.err)
         assert "--tune is part of the text that is scored, or holds it: choose rates on other text" in result.err
     # Of one file, the parts that are not scored may be used, and those are told apart.
     trained = {"settings": {"valid_fraction": 0.25, "test_fraction": 0.25}}
@@ -958,7 +917,7 @@ def test_a_state_never_replaces_another_file(run, model, tmp_path) -> None:
 def test_a_state_that_cannot_be_saved_is_refused_before_anything_is_written(run, model, target) -> None:
     refused = run("sample", model, "--length", 3, "--state-out", target)
     assert (refused.code, refused.out) == (1, "")
-    assert one_line(refused.err)
+    assert is_one_line(refused.err)
     assert "choose another file" in refused.err
 
 
@@ -983,7 +942,7 @@ def test_a_run_folder_that_cannot_be_is_refused_before_the_text_is_read(run, mon
 def test_what_is_no_state_is_called_what_it_is(run, model, name, words) -> None:
     refused = run("sample", model, "--length", 3, "--state-in", name)
     assert (refused.code, refused.out) == (4, "")
-    assert one_line(refused.err)
+    assert is_one_line(refused.err)
     assert refused.err.endswith(words)
 
 
@@ -1013,7 +972,7 @@ def test_a_name_mistyped_is_suggested(run, model, tmp_path, arguments, meant) ->
     shutil.copytree(model, tmp_path / "checkpoints/novel")
     refused = run(*arguments)
     assert refused.code in (2, 3, 4)
-    assert one_line(refused.err)
+    assert is_one_line(refused.err)
     assert refused.err.endswith(f"; did you mean {meant}?\n")
 
 
@@ -1063,7 +1022,7 @@ def test_what_a_library_raises_is_told_for_what_it_is(run, model, monkeypatch, e
     result = run("info", "model")
     assert result.code == 1
     assert result.err.startswith(last)
-    assert one_line(result.err)
+    assert is_one_line(result.err)
 
 
 @pytest.mark.parametrize("error", [

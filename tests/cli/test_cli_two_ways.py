@@ -1,13 +1,11 @@
 """The commands for models that read both ways: train, info, sample --reverse, fill, score, check, eval --direction."""
 
-import io
 import json
 import math
 import os
 import re
 import subprocess
 import sys
-import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -15,74 +13,38 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from chargen import Filler, evaluate, score
-from chargen.cli.main import main
 from chargen.data.reading import ReadingConfig
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, read_model, save_model
-from tests.conftest import small_model
+from tests.commands import SMALL, Run
+from tests.small_models import small_model
+from tests.terminals import Terminal, harmful, without_colors
 
-TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea.\n" * 20
-QUICK = ["--steps", "3", "--hidden-size", "12", "--embedding-size", "6", "--batch-size", "4", "--seq-length", "8",
-         "--precision", "fp32", "--device", "cpu", "--preview", "0"]  # fmt: skip
+QUICK = ["--steps", "3", *SMALL, "--device", "cpu", "--preview", "0"]
 ADVICE = "train one with --bidirectional"
+
+
 HOSTILE = "ab\x1b[2Jc\u202ed\x07\x9be"
-
-
-class Result:
-    """What a command did."""
-
-    def __init__(self, code: object, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    def one_line(self) -> bool:
-        """Whether nothing but one line of error was said."""
-        only = self.out == "" and self.err.count("\n") == 1
-        return only and self.err.startswith("chargen: ") and self.err.endswith("\n") and "Traceback" not in self.err
-
-
-Run = Callable[..., Result]
 
 
 @cache
 def small(letters: str, ways: str) -> ModelFile:
-    file = small_model(characters=letters, scale=1.5, bidirectional=ways == "two")
-    if ways == "two":
-        noise = np.random.default_rng(1).normal(size=file.arrays["cloze.output.weight"].shape)
-        file.arrays["cloze.output.weight"] = noise.astype(np.float32)
-    return file
+    both = ways == "two"
+    return small_model(characters=letters, scale=1.5, bidirectional=both, cloze=1.0 * both)
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in this process, in a folder with text.txt and three models: two, one, and hostile (two ways)."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text(TEXT)
+def run(run: Run, tmp_path: Path) -> Run:
+    """Run commands where text.txt is, and three models: two, one, and hostile (two ways)."""
     for name, letters in (
         ("two", "abcdefgh \n"),
         ("one", "abcdefgh \n"),
         ("hostile", "abcde[2J \n\x1b\x07\x9b\u202eé"),
     ):
         save_model(tmp_path / name / FILE_NAME, small(letters, "one" if name == "one" else "two"))
-
-    def run_command(*arguments: object, stdin: bytes | None = None) -> Result:
-        if stdin is not None:
-            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as exit_info:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Result(exit_info.value.code, captured.out, captured.err)
-
-    return run_command
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
+    return run
 
 
 @pytest.fixture
@@ -92,20 +54,10 @@ def on_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]
 
     def run_command(*arguments: object) -> str:
         screen = Terminal()
-        with monkeypatch.context() as patched:
-            patched.setattr(sys, "stdout", screen)
-            assert run(*arguments).code == 0
+        assert run(*arguments, stdout=screen).code == 0
         return screen.getvalue()
 
     return run_command
-
-
-def without_colors(text: str) -> str:
-    return re.sub(r"\x1b\[(?:3[0-9]|0|1)m", "", text)
-
-
-def harmful(text: str) -> set[str]:
-    return {char for char in text if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")} - {"\n", "\t"}
 
 
 # Train, and look at what came of it.
@@ -283,9 +235,7 @@ def test_several_texts_on_a_terminal_stand_apart(on_terminal: Callable[..., str]
 
 
 @pytest.mark.parametrize("before", ["", "abc"])
-def test_headings_go_to_standard_error_where_the_text_goes_to_a_terminal(
-    run: Run, before: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_headings_go_to_standard_error_where_the_text_goes_to_a_terminal(run: Run, before: str) -> None:
     arguments = ["--length", 2, "--seed", 1, "--num", 3]
     sampled = run("sample", "two", "--prime", before, *arguments)
     reverse = run("sample", "two", "--reverse", "--prime", before, *arguments)
@@ -294,9 +244,7 @@ def test_headings_go_to_standard_error_where_the_text_goes_to_a_terminal(
     assert re.findall(r"^(\d) of 3: score", filled.err, re.MULTILINE) == ["1", "2", "3"], "but scores are news"
     for words in (["sample", "two"], ["sample", "two", "--reverse"], ["fill", "two"]):
         option = ["--before" if words[0] == "fill" else "--prime", before]
-        with monkeypatch.context() as patched:
-            patched.setattr(sys, "stdout", Terminal())
-            log = run(*words, *option, *arguments).err
+        log = run(*words, *option, *arguments, stdout=Terminal()).err
         assert re.findall(r"^--- (\d) of 3(?:: score.*)? ---$", log, re.MULTILINE) == ["1", "2", "3"]
 
 

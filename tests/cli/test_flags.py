@@ -12,7 +12,7 @@ import pytest
 
 import chargen
 from chargen.cli.flags import write_flags
-from chargen.cli.main import cli, main
+from chargen.cli.main import cli
 from chargen.data.batches import make_batches
 from chargen.data.corpus import Corpus, CorpusConfig
 from chargen.data.reading import ReadingConfig, find_sources, read_text
@@ -25,7 +25,8 @@ from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from chargen.training.plan import CONFIGS
 from chargen.training.run_folder import check_free
-from tests.conftest import small_model
+from tests.commands import Result
+from tests.small_models import small_model
 
 ROOT = Path(chargen.__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent.name != "cli")
@@ -84,22 +85,19 @@ def test_a_backtick_in_a_text_hides_no_setting():
     assert shown("'`' is unknown; give `unit`", "sample", prime="a ` b") == "'`' is unknown; give --unit"
 
 
-def test_a_file_may_be_called_as_a_setting(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_file_may_be_called_as_a_setting(run):
     Path("`out`").mkdir()
     Path("`out`", FILE_NAME).write_bytes(b"x")
-    assert "`out` already holds a run" in said(capsys, "train", __file__, "--out", "`out`")
+    assert "`out` already holds a run" in refusal(run("train", __file__, "--out", "`out`"))
     Path("texts").mkdir()
     Path("texts", "a `unit` b").write_bytes(b"\xff" * 9)
-    assert "'texts/a `unit` b': line 1" in said(capsys, "train", "texts", "--out", "run")
+    assert "'texts/a `unit` b': line 1" in refusal(run("train", "texts", "--out", "run"))
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def refusal(result: Result) -> str:
     """The last line that a failing command says."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    assert ended.value.code
-    return capsys.readouterr().err.splitlines()[-1].removeprefix("chargen: ")
+    assert result.code
+    return result.last.removeprefix("chargen: ")
 
 
 def hold_a_run(folder: str, **shape: bool) -> None:
@@ -145,10 +143,7 @@ def save_corpus_of_many() -> None:
 
 
 @pytest.mark.parametrize(("shown", "call", "arguments"), CASES)
-def test_python_and_the_command_line_say_the_same_each_in_its_words(
-    shown, call, arguments, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
+def test_python_and_the_command_line_say_the_same_each_in_its_words(shown, call, arguments, run):
     hold_a_run("run")
     hold_a_run("model")
     hold_a_run("two", bidirectional=True)
@@ -168,7 +163,7 @@ def test_python_and_the_command_line_say_the_same_each_in_its_words(
     in_python = str(caught.value)
     assert "`" in in_python
     assert "--" not in in_python
-    on_terminal = said(capsys, *arguments)
+    on_terminal = refusal(run(*arguments))
     assert re.search(shown, on_terminal)
     assert "`" not in on_terminal
 

@@ -28,7 +28,7 @@ from chargen.model.config import ModelConfig
 from chargen.settings import describe_range
 from chargen.storage.model_file import FILE_NAME, save_model
 from chargen.training.config import TrainConfig
-from tests.conftest import small_model
+from tests.small_models import small_model
 from tests.yardstick import HANG
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the traps are links, devices and odd file names")

@@ -5,13 +5,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from chargen.cli.main import main
 from chargen.storage.model_file import read_model
 from chargen.storage.run_state import read_run_state
+from tests.commands import Result, Run
 from tests.training.test_run_folders import SMALL, TEXT
 
 NAMES = {
@@ -27,32 +26,33 @@ NAMES = {
 }
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    for character in out + err:
-        assert character in "\n\t" or character.isprintable(), ascii(out + err)
-    return ended.value.code, out, err
+@pytest.fixture
+def run(run: Run) -> Run:
+    """Run commands that write nothing raw."""
+
+    def run_command(*arguments: str) -> Result:
+        result = run(*arguments)
+        for character in result.out + result.err:
+            assert character in "\n\t" or character.isprintable(), ascii(result)
+        return result
+
+    return run_command
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse some of these names")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_path_may_hold_anything(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_path_may_hold_anything(name: str, run: Run) -> None:
     text = os.fsdecode(NAMES[name])
     out = f"runs/{text}"
     Path(text).write_text(TEXT)
-    code, _, err = run(capsys, "train", *SMALL, "--steps", "4", f"--out={out}", "--", text)
+    code, _, err = run("train", *SMALL, "--steps", "4", f"--out={out}", "--", text)
     assert code == 0, err
     model = read_model(out)
     assert model.training["step"] == 4
     state = read_run_state(out)
     assert [os.path.basename(source) for source in state.settings["corpus"]["sources"]["train"]] == [text]
-    assert run(capsys, "train", f"--resume={out}", "--steps", "6")[0] == 0
-    code, _, err = run(capsys, "sample", "--length", "5", "--seed", "1", f"--state-out={text}.state", "--", out)
+    assert run("train", f"--resume={out}", "--steps", "6")[0] == 0
+    code, _, err = run("sample", "--length", "5", "--seed", "1", f"--state-out={text}.state", "--", out)
     assert code == 0, err
     assert Path(f"{text}.state").exists()
     for command in (
@@ -60,9 +60,9 @@ def test_a_path_may_hold_anything(
         ["info", "--", out],
         ["export", "--quantize", "int8", "--", out, f"{text}2"],
     ):
-        code, _, err = run(capsys, *command)
+        code, _, err = run(*command)
         assert code == 0, (command, err)
-    code, _, err = run(capsys, "eval", "--", out, f"{text}.missing")
+    code, _, err = run("eval", "--", out, f"{text}.missing")
     assert code == 3
     assert len(err.splitlines()) == 1
 
@@ -105,12 +105,8 @@ assert run("eval", os.fsdecode(b"nowhere-\\xc3\\xa9"), "text.txt") == 4
 
 
 @pytest.mark.parametrize("name", ["-run", "a run", "it's", "--resume=x"])
-def test_what_a_command_says_to_run_next_can_be_run(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text("abc def\n" * 40)
-    code, _, err = run(capsys, "train", "text.txt", *SMALL, "--steps", "4", f"--out={name}")
+def test_what_a_command_says_to_run_next_can_be_run(name: str, run: Run) -> None:
+    code, _, err = run("train", "text.txt", *SMALL, "--steps", "4", f"--out={name}")
     assert code == 0
     words = shlex.split(err.splitlines()[-1].partition("now: chargen ")[2])
-    assert run(capsys, *words, "--seed", "1", "--length", "3")[0] == 0
+    assert run(*words, "--seed", "1", "--length", "3")[0] == 0

@@ -19,7 +19,7 @@ import pytest
 
 from chargen.storage import tensor_file
 from chargen.storage.model_file import FILE_NAME, ModelFile, save_model
-from tests.conftest import small_model
+from tests.small_models import small_model
 from tests.yardstick import HANG
 
 pty = pytest.importorskip("pty")

@@ -15,18 +15,16 @@ from tqdm import tqdm
 from chargen.cli import main
 from chargen.cli.terminal import STDERR, TextWriter, escape_control
 from chargen.storage.model_file import save_model
-from tests.conftest import small_model
+from tests.small_models import small_model
+from tests.terminals import Terminal, harmful
 
 CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
+
+
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
 anything = st.text(st.characters() | st.sampled_from("\r\n\t\x1b\u202e\u200d\ud800"))
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def typed(*pieces: str) -> str:
@@ -45,11 +43,6 @@ def closed(*pieces: str) -> str:
         writer.write(piece)
     writer.close()
     return stream.getvalue()
-
-
-def harmful(text: str) -> set[str]:
-    hidden = {char for char in text if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
-    return hidden - set("\n\t\u200c\u200d")
 
 
 @given(anything)
@@ -173,7 +166,11 @@ def test_standard_output_is_the_stream_where_none_is_given(capsys: pytest.Captur
 
 
 LETTERS = "床前明月光 é’\n"
+
+
 SMALL_RUN = ["--hidden-size", "8", "--embedding-size", "4", "--batch-size", "4", "--seq-length", "8", "--dropout", "0"]
+
+
 COMMANDS = {
     "train": [["光.txt", "--bidirectional", "--steps", "4", "--eval-every", "2", "--out", "明", *SMALL_RUN]],
     "sample": [["月.safetensors", "--length", "20", "--prime", "光"]],

@@ -20,7 +20,8 @@ from chargen.cli.help import break_command
 from chargen.cli.main import COMMANDS, main
 from chargen.cli.terminal import cut_into_rows, display_width, log, log_above_bar, terminal_width, wrap
 from chargen.storage.model_file import save_model
-from tests.conftest import small_model
+from tests.commands import Run
+from tests.small_models import small_model
 
 fcntl = pytest.importorskip("fcntl")
 termios = pytest.importorskip("termios")
@@ -218,21 +219,15 @@ def test_a_command_stays_whole_where_a_row_holds_it() -> None:
     assert display_width("e\u0301") == 1
 
 
-def help_of(name: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("COLUMNS", str(width))
-    with pytest.raises(SystemExit) as ended:
-        main([*name.split(), "--help"])
-    assert ended.value.code == 0
-    return capsys.readouterr().out
-
-
 @pytest.mark.parametrize("name", ["", *(name for group in COMMANDS.values() for name in group)])
-def test_help_fits_the_terminal_and_cuts_no_word(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = help_of(name, 100, capsys, monkeypatch).split()
+def test_help_fits_the_terminal_and_cuts_no_word(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def help_of(width: int) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
+        return run(*name.split(), "--help").out
+
+    words = help_of(100).split()
     for width in (40, 60, 80, 100):
-        shown = help_of(name, width, capsys, monkeypatch)
+        shown = help_of(width)
         assert max(map(len, shown.splitlines())) <= width
         assert [word for word in shown.split() if word != "\\"] == [word for word in words if word != "\\"]
         below_usage = " ".join(shown.partition("\n\n")[2].split())
@@ -250,15 +245,9 @@ def test_an_example_is_the_same_command_at_any_width(width: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["info", "check"])
-def test_tables_fit_a_narrow_terminal(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_tables_fit_a_narrow_terminal(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model("model.safetensors", small_model())
     monkeypatch.setattr(terminal_module, "terminal_width", lambda stream=None: 39)
-    with pytest.raises(SystemExit) as ended:
-        main([name, "model.safetensors"])
-    assert ended.value.code == 0
-    rows = capsys.readouterr().out.splitlines()
+    rows = run(name, "model.safetensors").out.splitlines()
     assert any(row.startswith("  ") for row in rows)
     assert [row for row in rows if len(row) > 39 and " " in row.strip()] == []

@@ -33,7 +33,7 @@ from chargen.model.config import ModelConfig
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile, save_model
 from chargen.storage.quantize import as_float32, quantize
-from tests.conftest import small_model
+from tests.small_models import small_model
 from tests.yardstick import HANG
 
 CELLS = ("lstm", "gru")

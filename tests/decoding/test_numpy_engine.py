@@ -21,7 +21,7 @@ from chargen.errors import ArgumentError, ChargenError, SettingError
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile, build_model
 from chargen.storage.quantize import quantize
-from tests.conftest import small_model
+from tests.small_models import as_bf16, small_model
 
 CELLS = ("lstm", "gru")
 ODD = "".join(map(chr, range(97, 97 + 31)))
@@ -125,13 +125,13 @@ def test_a_step_changes_none_of_its_arguments(cell: str) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_bf16_bits_are_read_as_their_numbers(cell: str) -> None:
     model = small_model(cell)
-    bits = {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in model.arrays.items()}
+    stored = as_bf16(model)
+    bits = stored.arrays
     plain = {name: (array.astype(np.uint32) << 16).view(np.float32) for name, array in bits.items()}
     ids = some_ids(2, 8, len(model.vocabulary))
     logits, _ = walk(NumpyEngine(model.config, bits), ids)
     assert np.array_equal(logits, walk(NumpyEngine(model.config, plain), ids)[0])
     assert not np.array_equal(logits, walk(numpy_engine(model), ids)[0])
-    stored = ModelFile(model.config, model.vocabulary, bits, model.counts)
     assert np.abs(walk(TorchEngine(build_model(stored)), ids)[0] - logits).max() < 1e-4
 
 

@@ -16,7 +16,6 @@ from chargen.kernels import NOT_FINITE
 from chargen.kernels.decode_step import pick
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import build_model
-from tests.conftest import small_model
 from tests.decoding.test_compiled_engine import (
     CELLS,
     DIRECTIONS,
@@ -29,6 +28,7 @@ from tests.decoding.test_compiled_engine import (
     random_seeds,
     same,
 )
+from tests.small_models import small_model
 
 
 def both(cell, layers=2, direction="forward", characters=ODD):

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chargen import check, check_causality
-from chargen.cli.main import main
 from chargen.data.corpus import Corpus
 from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.numpy_engine import NumpyEngine
@@ -25,7 +24,8 @@ from chargen.model.config import ModelConfig
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, save_model
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
-from tests.conftest import small_model
+from tests.commands import Run, is_one_line
+from tests.small_models import small_model
 
 SIZE = 10
 HIDDEN = 12
@@ -37,12 +37,7 @@ places = st.integers(0, LENGTH - 1)
 
 
 def two_way(cell: str = "lstm", num_layers: int = 2, **settings: Any) -> ModelFile:
-    """A model whose cloze layer, which starts at zero, says something too."""
-    file = small_model(cell, num_layers=num_layers, bidirectional=True, **settings)
-    for name in ("cloze.output.weight", "cloze.output.bias"):
-        noise = np.random.default_rng(1).normal(size=file.arrays[name].shape)
-        file.arrays[name] = noise.astype(np.float32)
-    return file
+    return small_model(cell, num_layers=num_layers, bidirectional=True, cloze=1.0, **settings)
 
 
 class Naive(nn.Module):
@@ -390,22 +385,17 @@ def test_a_model_is_a_path_or_a_model_file_or_a_charmodel(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_the_command_refuses_a_blind_model_in_one_line(
-    bidirectional: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save_model(tmp_path / FILE_NAME, zeroed(small_model(bidirectional=bidirectional)))
+def test_the_command_refuses_a_blind_model_in_one_line(bidirectional: bool, run: Run) -> None:
+    save_model(Path("model") / FILE_NAME, zeroed(small_model(bidirectional=bidirectional)))
     for arguments in ([], ["--json"]):
-        with pytest.raises(SystemExit) as exit_info:
-            main(["check", str(tmp_path), *arguments])
-        captured = capsys.readouterr()
-        assert exit_info.value.code == 4
-        assert captured.err.startswith("chargen: ")
-        assert captured.err.count("\n") == 1
+        code, out, err = run("check", "model", *arguments)
+        assert code == 4
+        assert is_one_line(err)
         number = 11 if bidirectional else 4
-        assert f"of {amount(number, 'way')} to predict, leaking or blind: {number};" in captured.err
+        assert f"of {amount(number, 'way')} to predict, leaking or blind: {number};" in err
         if arguments:
-            assert all(result["violations"] for result in json.loads(captured.out)["checks"])
+            assert all(result["violations"] for result in json.loads(out)["checks"])
         else:
-            assert captured.out.count("FAILED") == number
-            assert "and 10 more" in captured.out
-            assert " ok" not in captured.out
+            assert out.count("FAILED") == number
+            assert "and 10 more" in out
+            assert " ok" not in out

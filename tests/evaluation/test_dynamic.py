@@ -29,7 +29,7 @@ from chargen.evaluation.dynamic import (
 from chargen.evaluation.evaluation import evaluate_text
 from chargen.evaluation.loss import evaluate_ids
 from chargen.storage.model_file import build_model
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 STILL = Rates(0.0, 0.0)
 WORDS = "bad cab face\nhead bead\n"

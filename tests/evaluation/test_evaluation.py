@@ -23,7 +23,7 @@ from chargen.model.config import ModelConfig
 from chargen.model.device import autocast, pick_device, pick_precision
 from chargen.model.language_model import CharModel
 from chargen.storage.model_file import build_model, save_model
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 CHARACTERS = "abcdefgh "
 

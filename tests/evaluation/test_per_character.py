@@ -22,11 +22,16 @@ from chargen.errors import DataError, SettingError
 from chargen.evaluation.per_character import JUDGES, CharacterScore
 from chargen.evaluation.rows import WINDOW, predict, read_rows
 from chargen.storage.model_file import ModelFile, build_model, save_model
-from tests.conftest import small_model
+from tests.small_models import as_bf16, small_model
 
 LETTERS = "abcdefgh \n"
+
+
 FOLDED = "xyz"
+
+
 Kind = tuple[str, str, str]
+
 
 kinds = st.tuples(
     st.sampled_from(["lstm", "gru"]), st.sampled_from(["character", "byte", "folded"]), st.sampled_from(["one", "two"])
@@ -35,21 +40,17 @@ kinds = st.tuples(
 
 @cache
 def model(cell: str = "lstm", unit: str = "character", ways: str = "two") -> ModelFile:
-    """A small model; its cloze layer, which starts at zero, says something too. unit: also "folded"."""
-    folded = FOLDED if unit == "folded" else ""
-    file = small_model(
+    """A small model; unit is also "folded"."""
+    both = ways == "two"
+    return small_model(
         cell,
         characters=LETTERS,
         unit="byte" if unit == "byte" else "character",
-        folded=folded,
+        folded=FOLDED if unit == "folded" else "",
         scale=1.5,
-        bidirectional=ways == "two",
+        bidirectional=both,
+        cloze=0.5 * both,
     )
-    if ways == "two":
-        for name in ("cloze.output.weight", "cloze.output.bias"):
-            noise = np.random.default_rng(1).normal(size=file.arrays[name].shape)
-            file.arrays[name] = 0.5 * noise.astype(np.float32)
-    return file
 
 
 def text_of(unit: str, length: int, seed: int = 0) -> str:
@@ -436,6 +437,8 @@ def test_scores_show_themselves_in_one_line() -> None:
 
 
 HOSTILE = '<script>alert(\'"&")</script> \x1b[2J\u202e\ud800 é\n'
+
+
 JOINERS = "\n\t\u200c\u200d"
 
 
@@ -558,14 +561,6 @@ def test_scoring_is_repeatable_and_leaves_the_model_as_it_was() -> None:
         np.testing.assert_array_equal(array, before[name])
 
 
-# The cloze layer twice.
-
-
-def rough(file: ModelFile) -> dict[str, np.ndarray]:
-    """The weights as bf16 bits."""
-    return {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in file.arrays.items()}
-
-
 @settings(max_examples=25)
 @given(st.sampled_from(["lstm", "gru"]), st.booleans(), st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**32))
 def test_the_cloze_layer_in_numpy_is_the_one_in_torch(
@@ -573,7 +568,7 @@ def test_the_cloze_layer_in_numpy_is_the_one_in_torch(
 ) -> None:
     file = model(cell)
     if bf16:
-        file = ModelFile(file.config, file.vocabulary, rough(file), file.counts)
+        file = as_bf16(file)
     torch_model, size = build_model(file), file.config.hidden_size
     draws = np.random.default_rng(seed)
     left, right = (draws.uniform(-1, 1, (number, size)).astype(np.float32) for number in (rows, columns))
@@ -588,7 +583,7 @@ def test_the_cloze_layer_in_numpy_is_the_one_in_torch(
 
 def test_a_model_in_bf16_is_scored_as_its_own_rounded_weights() -> None:
     file, text = model(), text_of("character", 50)
-    bits = rough(file)
+    bits = as_bf16(file).arrays
     rounded = {name: (array.astype(np.uint32) << 16).view(np.float32) for name, array in bits.items()}
     scores, expected = (
         score(ModelFile(file.config, file.vocabulary, arrays, file.counts), text) for arrays in (bits, rounded)

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from chargen import durable
-from chargen.cli.main import main
 from chargen.data import corpus_cache
 from chargen.durable import write_durably
 from chargen.errors import WriteError
@@ -22,11 +21,11 @@ from chargen.training.checkpoint import MAX_FAILED_SAVES
 from chargen.training.progress import Progress
 from chargen.training.train_step import StepReport, TrainState, TrainStep
 from chargen.training.trainer import Trainer
+from tests.commands import TEXT, Run
 from tests.training.test_resume import assert_same_runs, config, corpus, model, whole
 
 SHAPE = model("gru", 1)
 AT_EVERY_STEP = 1e-9
-TEXT = "We were somewhere around the edge of the desert when the rain began to take hold. " * 30
 
 
 class Room:
@@ -269,11 +268,7 @@ def test_a_good_save_takes_the_warning_back_and_brings_the_model(room: Room, tmp
 SMALL = ["--hidden-size", "12", "--embedding-size", "6", "--batch-size", "3", "--seq-length", "7", "--preview", "0"]
 
 
-def test_the_command_says_what_it_needs_and_how_to_go_on(
-    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text(TEXT)
+def test_the_command_says_what_it_needs_and_how_to_go_on(room: Room, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     real_step = TrainStep.__call__
 
     def fill(self: TrainStep, state: TrainState, *arguments: Any) -> StepReport:
@@ -283,10 +278,9 @@ def test_the_command_says_what_it_needs_and_how_to_go_on(
 
     monkeypatch.setattr(TrainStep, "__call__", fill)
     arguments = ["train", "text.txt", "--steps", "50", "--save-minutes", "1e-9", "--out", "a run", *SMALL]
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    lines = capsys.readouterr().err.splitlines()
-    assert exit_.value.code == 1
+    refused = run(*arguments)
+    lines = refused.err.splitlines()
+    assert refused.code == 1
     assert sum(line.startswith("warning: save ") for line in lines) == MAX_FAILED_SAVES - 1
     assert lines[-1].startswith("chargen: cannot write ")
     assert " needed, " in lines[-1]
@@ -294,22 +288,15 @@ def test_the_command_says_what_it_needs_and_how_to_go_on(
         " free); the previous file is unchanged; that was save 3 in a row that failed; "
         "make room and go on with: chargen train --resume 'a run'"
     )
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as exit_:
-        main(["train", "--resume", "a run", "--steps", "20", "--preview", "0"])
-    assert exit_.value.code == 0
+    room.left = None
+    monkeypatch.setattr(TrainStep, "__call__", real_step)
+    assert run("train", "--resume", "a run", "--steps", 20, "--preview", 0).code == 0
 
 
-def test_a_cache_without_room_says_what_it_needs(
-    room: Room, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "text.txt").write_text(TEXT)
+def test_a_cache_without_room_says_what_it_needs(room: Room, run: Run) -> None:
     room.left = 100
-    with pytest.raises(SystemExit) as exit_:
-        main(["train", str(tmp_path / "text.txt"), "--out", str(tmp_path / "run")])
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert exit_.value.code == 1
-    assert f"No space left on device ({len(TEXT):,} bytes needed, " in last
-    assert last.endswith("set CHARGEN_CACHE to a folder with room")
-    assert not (tmp_path / "run").exists()
+    refused = run("train", "text.txt", "--out", "run")
+    assert refused.code == 1
+    assert f"No space left on device ({len(TEXT):,} bytes needed, " in refused.last
+    assert refused.last.endswith("set CHARGEN_CACHE to a folder with room")
+    assert not Path("run").exists()

@@ -11,7 +11,7 @@ import pytest
 from chargen.sampling.sampler import Sampler
 from chargen.training import metrics
 from chargen.training.trainer import Trainer
-from tests.conftest import small_model
+from tests.small_models import small_model
 from tests.training.test_resume import config, corpus, model
 from tests.yardstick import ratio
 

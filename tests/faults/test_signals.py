@@ -22,8 +22,9 @@ from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import read_run_state
 from chargen.training import trainer, validator
-from tests.conftest import small_model
+from tests.commands import Run
 from tests.faults.fork_server import commands
+from tests.small_models import small_model
 from tests.training.test_resume import assert_same_runs
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -146,11 +147,9 @@ PLACES = {
     ("a save", 4, 30), ("a window", 1, 12), ("a window", 2, 24), ("a window", 3, 30),
 ])  # fmt: skip
 def test_a_request_to_stop_in_the_middle_of_something_is_heard_there(
-    place: str, call: int, saved: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    (tmp_path / "text.txt").write_text(text(4000))
-    monkeypatch.chdir(tmp_path)
+    place: str, call: int, saved: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    Path("text.txt").write_text(text(4000))
     settings = ["train", "text.txt", *SMALL, "--steps", "30", "--eval-every", "12"]
     module, name = PLACES[place]
     real, calls = getattr(module, name), 0
@@ -164,28 +163,23 @@ def test_a_request_to_stop_in_the_middle_of_something_is_heard_there(
 
     monkeypatch.setattr(module, name, interrupted)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with pytest.raises(SystemExit) as stopped:
-        main([*settings, "--out", "run"])
+    stopped = run(*settings, "--out", "run")
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     assert calls == call or (place == "a save" and calls <= call + 4), "it went on"
-    assert stopped.value.code == 143
-    last = capsys.readouterr().err.splitlines()[-1]
+    assert stopped.code == 143
     monkeypatch.setattr(module, name, real)
     if saved is None:
-        assert last == "chargen: terminated"
+        assert stopped.last == "chargen: terminated"
         assert not (tmp_path / "run").exists()
         return
-    assert last == f"chargen: terminated at step {saved}; go on with: chargen train --resume run"
+    assert stopped.last == f"chargen: terminated at step {saved}; go on with: chargen train --resume run"
     assert check_whole(tmp_path / "run") == saved
     for arguments in (["train", "--resume", "run"], [*settings, "--out", "whole"]):
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        assert ended.value.code == 0
+        assert run(*arguments).code == 0
     assert_same_runs(tmp_path / "whole", tmp_path / "run")
-    with pytest.raises(SystemExit) as refused:
-        main(["train", "--resume", "run"])
-    assert refused.value.code == 2
-    assert "give a larger --steps" in capsys.readouterr().err
+    refused = run("train", "--resume", "run")
+    assert refused.code == 2
+    assert "give a larger --steps" in refused.err
 
 
 TRAIN = ["train", "text.txt", *SMALL, "--steps", "3", "--out", "run"]
@@ -193,10 +187,9 @@ EVAL = ["eval", "model.safetensors", "text.txt"]
 
 
 def test_a_finished_run_that_goes_on_is_saved_when_it_is_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
-    (tmp_path / "text.txt").write_text(text(4000))
-    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(text(4000))
     settings = ["train", "text.txt", *SMALL, "--eval-every", "12"]
     for arguments, code in (
         ([*settings, "--out", "whole", "--steps", "30"], 0), ([*settings, "--out", "run", "--steps", "10"], 0),
@@ -211,9 +204,8 @@ def test_a_finished_run_that_goes_on_is_saved_when_it_is_stopped(
 
         with monkeypatch.context() as patch:
             patch.setattr(trainer, "learning_rate", rate)
-            with pytest.raises(SystemExit) as ended:
-                main(arguments)
-        assert ended.value.code == code, capsys.readouterr().err
+            ended = run(*arguments)
+        assert ended.code == code, ended.err
         if code == 143:
             assert check_whole(tmp_path / "run") == 21
     assert read_run_state(tmp_path / "run").progress["step"] == 30

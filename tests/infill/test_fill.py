@@ -25,7 +25,7 @@ from chargen.sampling.constraints import Constraints
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stream import Stream
 from chargen.storage.model_file import ModelFile, build_model, save_model
-from tests.conftest import small_model
+from tests.small_models import as_bf16, small_model
 
 ALL = 1_000_000
 """As many alternatives as there are."""
@@ -44,10 +44,8 @@ def model(cell: str = "lstm", unit: str = "character", *, num_layers: int = 1, s
         scale=scale,
         seed=3,
         bidirectional=True,
+        cloze=0.4,
     )
-    for name in ("cloze.output.weight", "cloze.output.bias"):
-        noise = np.random.default_rng(1).normal(size=file.arrays[name].shape)
-        file.arrays[name] = 0.4 * noise.astype(np.float32)
     if unit == "byte":
         file.arrays["output.bias"][list(b"A\xc3\xe2\xf0\x82\x98\xa9\xac")] += 3  # characters of one to four bytes
     return file
@@ -543,7 +541,7 @@ def test_a_folded_character_is_never_written_but_may_stand_around_the_gap(either
 
 def test_a_gap_from_a_file_from_bits_and_with_a_config_is_the_same(either_way: str, tmp_path: Path) -> None:
     file = model()
-    bits = {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in file.arrays.items()}
+    bits = as_bf16(file).arrays
     plain = {name: (array.astype(np.uint32) << 16).view(np.float32) for name, array in bits.items()}
     save_model(tmp_path / "m", replace(file, arrays=bits))
     doors = [

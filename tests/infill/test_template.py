@@ -11,7 +11,7 @@ from chargen.errors import ChargenError, DataError, SettingError
 from chargen.infill.fill import Filler
 from chargen.infill.template import MARKER, Filled, Template, fill_gaps
 from chargen.storage.model_file import ModelFile
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 LETTERS = "abcd "
 

@@ -14,7 +14,7 @@ from chargen.kernels.simd import Values, tanh
 from chargen.kernels.train_gates import Group, make_cell
 from chargen.kernels.train_rnn import Kernels, make_kernels
 from chargen.model import compiled_layers
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 INPUTS = 8
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from chargen import Corpus, ModelConfig, Sampler, TrainConfig, Trainer, save_model
-from chargen.cli.main import main
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.decoding.pick_engine import new_engine
 from chargen.decoding.torch_engine import TorchEngine
@@ -20,11 +19,16 @@ from chargen.model.loss import cross_entropy
 from chargen.storage.model_file import build_model, read_model
 from chargen.storage.quantize import as_float32, quantize
 from chargen.training.autosize import MANY_CHARACTERS, choose_sizes
-from tests.conftest import small_model
+from tests.commands import Run
+from tests.small_models import small_model
 from tests.training.test_resume import assert_same_runs, run_until
 
 KINDS = [(cell, both) for cell in ("lstm", "gru") for both in (False, True)]
+
+
 TEXT = "A tale of two tables, told by one: the table that reads is the table that writes. " * 40
+
+
 TIED = ModelConfig(num_layers=1, hidden_size=16, tie_weights=True, dropout=0.1)
 
 
@@ -143,32 +147,26 @@ def test_many_different_characters_tie_the_weights() -> None:
     assert "tied" not in "".join(choose_sizes(1_000_000, 8753, {"tie_weights": True}, {"steps": 1000}).reasons)
 
 
-def run(arguments: list[str]) -> object:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    return caught.value.code
-
-
-def test_commands_train_tell_and_start_from_a_tied_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_commands_train_tell_and_start_from_a_tied_model(run: Run) -> None:
     Path("text").write_text(TEXT)
-    usual = ["--steps", "2", "--preview", "0", "--seq-length", "16", "--batch-size", "4"]
-    assert run(["train", "text", "--out", "run", "--tie-weights", "--hidden-size", "16", *usual]) == 0
-    assert run(["info", "run"]) == 0
-    assert "embedding 16 (tied)" in capsys.readouterr().out
+    usual = ["--steps", 2, "--preview", 0, "--seq-length", 16, "--batch-size", 4]
+    assert run("train", "text", "--out", "run", "--tie-weights", "--hidden-size", 16, *usual).code == 0
+    told = run("info", "run")
+    assert told.code == 0
+    assert "embedding 16 (tied)" in told.out
     Path("text").write_text(TEXT + "XYZ")
-    assert run(["train", "text", "--out", "next", "--init-from", "run", *usual]) == 0
-    messages = capsys.readouterr().err
-    assert "3 new: 'X', 'Y', 'Z'" in messages
+    started = run("train", "text", "--out", "next", "--init-from", "run", *usual)
+    assert started.code == 0
+    assert "3 new: 'X', 'Y', 'Z'" in started.err
     before, after = read_model("run"), read_model("next")
     assert after.config.tie_weights
     assert len(after.vocabulary) == len(before.vocabulary) + 3
-    assert run(["info", "next", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["config"]["tie_weights"] is True
-    for other in (["--no-tie-weights"], ["--embedding-size", "16", "--no-tie-weights"]):
-        assert run(["train", "text", "--out", "other", "--init-from", "run", *other, *usual]) == 2
-    assert run(["train", "text", "--out", "other", "--tie-weights", "--embedding-size", "8", *usual]) == 2
-    assert "leave out --embedding-size" in capsys.readouterr().err
+    told = run("info", "next", "--json")
+    assert told.code == 0
+    assert json.loads(told.out)["config"]["tie_weights"] is True
+    for other in (["--no-tie-weights"], ["--embedding-size", 16, "--no-tie-weights"]):
+        assert run("train", "text", "--out", "other", "--init-from", "run", *other, *usual).code == 2
+    refused = run("train", "text", "--out", "other", "--tie-weights", "--embedding-size", 8, *usual)
+    assert refused.code == 2
+    assert "leave out --embedding-size" in refused.err
     assert not Path("other").exists()

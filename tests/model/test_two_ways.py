@@ -31,7 +31,7 @@ from chargen.training.cloze_task import CHARACTERS_SHARE, MARGIN, ROWS, WINDOW, 
 from chargen.training.config import TrainConfig
 from chargen.training.train_step import TrainStep
 from chargen.training.trainer import Trainer
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 V = 7
 NOISE = DropoutKey(seed=5, step=9)

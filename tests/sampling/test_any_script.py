@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from chargen.errors import ChargenError
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 SCRIPTS = {
     "latin": "abcdeéüß ƒŋ",

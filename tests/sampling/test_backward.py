@@ -24,19 +24,34 @@ from chargen.sampling.constraints import Constraints
 from chargen.sampling.sampler import Sampler
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model, save_model
-from tests.conftest import small_model
 from tests.decoding.test_numpy_engine import some_ids, walk
 from tests.sampling.test_sampler import cuts, primes, seeds
+from tests.small_models import as_bf16, small_model
 
 CELLS = ("lstm", "gru")
+
+
 DIRECTIONS = ("forward", "backward")
+
+
 BYTES = Vocabulary(unit="byte")
+
+
 Kind = tuple[str, int, str]
 
+
 cells = st.sampled_from(CELLS)
+
+
 depths = st.integers(1, 3)
+
+
 kinds = st.tuples(cells, depths, st.sampled_from(["character", "byte"]))
+
+
 directions = st.sampled_from(DIRECTIONS)
+
+
 choices = st.fixed_dictionaries(
     {},
     optional={
@@ -516,22 +531,13 @@ def test_no_repeat_counts_whole_characters_in_bytes() -> None:
     assert not rules.mask(b"\x98\x80")[0x9F]
 
 
-# Engines.
-
-
-def bf16(file: ModelFile) -> ModelFile:
-    """The same model, its weights cut to bf16 and stored as bits."""
-    bits = {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in file.arrays.items()}
-    return replace(file, arrays=bits)
-
-
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("stored", ["float32", "bf16"])
 def test_all_engines_agree_and_take_over_each_others_state(cell: str, layers: int, direction: str, stored: str) -> None:
     file = two_way(cell, layers, scale=1.0)
-    file = bf16(file) if stored == "bf16" else file
+    file = as_bf16(file) if stored == "bf16" else file
     plain = NumpyEngine(file.config, file.arrays, direction)
     ids = some_ids(35, 12, len(file.vocabulary))
     expected, end = walk(plain, ids)

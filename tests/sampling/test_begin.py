@@ -19,7 +19,7 @@ from chargen.infill.fill import Filler
 from chargen.model.config import ModelConfig
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 units = st.sampled_from(["character", "byte"])
 directions = st.sampled_from(["forward", "backward"])

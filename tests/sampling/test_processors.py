@@ -15,7 +15,7 @@ from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.decoding.torch_engine import TorchEngine
 from chargen.rng import Purpose, uniform
 from chargen.storage.model_file import build_model
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 
 def cut_off(ids: np.ndarray, logits: np.ndarray) -> np.ndarray:

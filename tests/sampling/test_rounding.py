@@ -11,7 +11,7 @@ from chargen import Sampler
 from chargen.data.vocabulary import Vocabulary
 from chargen.sampling.rounding import MAX_LINE, MAX_WORD, Rounding
 from chargen.storage.model_file import ModelFile
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

@@ -25,7 +25,7 @@ from chargen.sampling.constraints import Constraints
 from chargen.sampling.sampler import Sampler
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model, save_model
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 model = cache(small_model)
 kinds = st.sampled_from([("lstm", "character"), ("gru", "character"), ("lstm", "byte"), ("gru", "byte")])

@@ -21,7 +21,7 @@ from chargen.model.config import ModelConfig
 from chargen.model.language_model import CharModel
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import build_model
-from tests.conftest import small_model
+from tests.small_models import small_model
 from tests.yardstick import HANG
 
 THREADS = 4

@@ -25,7 +25,7 @@ from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stream import Stream
 from chargen.storage.model_file import ModelFile
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 DIRECTIONS = ("forward", "backward")
 BYTES = Vocabulary(unit="byte")

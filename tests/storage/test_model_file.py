@@ -26,10 +26,14 @@ from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.storage import tensor_file
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, load_model, model_path, read_model, save_model
 from chargen.storage.quantize import quantize
-from tests.conftest import small_model
+from tests.small_models import as_bf16, small_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model.safetensors"
+
+
 GOLDEN_IDS = [0, 3, 1, 4, 2, 2]
+
+
 GOLDEN_LOGITS = [
     [-0.484914, 0.788346, 0.713128, 0.637909, 0.562691],
     [-0.520154, 0.82261, 0.743773, 0.664937, 0.5861],
@@ -185,11 +189,6 @@ def test_a_loaded_model_can_be_trained_and_leaves_what_was_read_alone(tmp_path):
         model.output.bias.add_(1)
     assert model.embedding.weight.grad is not None
     assert np.array_equal(file.arrays["output.bias"], before)
-
-
-def as_bf16(file):
-    arrays = {name: (array.view("u4") >> 16).astype("u2") for name, array in file.arrays.items()}
-    return dataclasses.replace(file, arrays=arrays)
 
 
 def test_bf16_bits_come_back_from_their_file_and_become_the_numbers_they_stand_for(tmp_path):

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from chargen import Sampler, evaluate, fill, score
-from chargen.cli.main import main
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.decoding.pick_engine import new_engine
 from chargen.errors import ModelFileError, SettingError
 from chargen.storage import tensor_file
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, read_model, save_model
 from chargen.storage.quantize import QUANTIZATIONS, SCALE, as_float32, quantization_of, quantize
-from tests.conftest import small_model
+from tests.commands import Run
+from tests.small_models import small_model
 
 TEXT = "abcdefgh \nhgfedcba abc"
 
@@ -202,42 +202,36 @@ def test_a_file_with_some_weights_in_bf16_is_read_in_float32() -> None:
     assert np.abs(fast.step(ids, fast.start(2))[0] - slow.step(ids, slow.start(2))[0]).max() < 1e-5
 
 
-# The command line.
-
-
-def run(*arguments: object) -> object:
-    with pytest.raises(SystemExit) as exit_info:
-        main([str(argument) for argument in arguments])
-    return exit_info.value.code
-
-
 @pytest.mark.parametrize("kind", QUANTIZATIONS)
-def test_export_writes_what_sample_rounds(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_model(tmp_path / "run" / FILE_NAME, model())
-    assert run("export", tmp_path / "run", tmp_path / "small", "--quantize", kind) == 0
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert f"{(tmp_path / 'small').stat().st_size:,} bytes" in captured.err
+def test_export_writes_what_sample_rounds(kind: str, run: Run) -> None:
+    save_model(Path("run") / FILE_NAME, model())
+    code, out, err = run("export", "run", "small", "--quantize", kind)
+    assert (code, out) == (0, "")
+    assert f"{Path('small').stat().st_size:,} bytes" in err
     texts = []
-    for arguments in ((tmp_path / "small",), (tmp_path / "run", "--quantize", kind)):
-        assert run("sample", *arguments, "--seed", 1, "--length", 300) == 0
-        texts.append(capsys.readouterr().out)
+    for arguments in (("small",), ("run", "--quantize", kind)):
+        code, out, _ = run("sample", *arguments, "--seed", 1, "--length", 300)
+        assert code == 0
+        texts.append(out)
     assert texts[0] == texts[1]
     assert len(texts[0]) == 300
-    assert run("info", tmp_path / "small") == 0
-    assert f"weights in {kind}" in capsys.readouterr().out
+    code, out, _ = run("info", "small")
+    assert code == 0
+    assert f"weights in {kind}" in out
 
 
-def test_export_harms_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_model(tmp_path / "run" / FILE_NAME, model())
-    (tmp_path / "letter.txt").write_text("dear")
-    before = (tmp_path / "run" / FILE_NAME).read_bytes()
+def test_export_harms_nothing(run: Run) -> None:
+    save_model(Path("run") / FILE_NAME, model())
+    Path("letter.txt").write_text("dear")
+    before = (Path("run") / FILE_NAME).read_bytes()
     for out, code in (("letter.txt", 3), ("run", 3), (f"run/{FILE_NAME}", 3)):
-        assert run("export", tmp_path / "run", tmp_path / out, "--quantize", "int8") == code
-        assert capsys.readouterr().err.count("\n") == 1
-    assert run("export", tmp_path / "run", tmp_path / "small", "--quantize", "int8") == 0
-    assert run("export", tmp_path / "small", tmp_path / "smaller", "--quantize", "bf16") == 2
-    assert "already" in capsys.readouterr().err
-    assert (tmp_path / "letter.txt").read_text() == "dear"
-    assert (tmp_path / "run" / FILE_NAME).read_bytes() == before
-    assert not (tmp_path / "smaller").exists()
+        refused = run("export", "run", out, "--quantize", "int8")
+        assert refused.code == code
+        assert refused.one_line()
+    assert run("export", "run", "small", "--quantize", "int8").code == 0
+    refused = run("export", "small", "smaller", "--quantize", "bf16")
+    assert refused.code == 2
+    assert "already" in refused.err
+    assert Path("letter.txt").read_text() == "dear"
+    assert (Path("run") / FILE_NAME).read_bytes() == before
+    assert not Path("smaller").exists()

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 
 from chargen import ModelConfig, TrainConfig, kernels
 from chargen.cli import report
-from chargen.cli.main import main
 from chargen.errors import SettingError
 from chargen.kernels import cpu_features
 from chargen.model.config import parameter_shapes
@@ -328,23 +328,15 @@ def test_a_device_that_is_not_there_is_told():
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def run(run, tmp_path):
     (tmp_path / "text.txt").write_text("the cat sat on the mat and the dog on the log\n" * 50)
-
-    def run_command(*arguments):
-        with pytest.raises(SystemExit) as exit_info:
-            main(["train", *map(str, arguments), "--precision", "fp32", "--preview", "0"])
-        captured = capsys.readouterr()
-        return exit_info.value.code, captured.err
-
-    return run_command
+    return lambda *arguments: run(*arguments, "--precision", "fp32", "--preview", 0)
 
 
 def test_the_command_says_what_it_chose_and_warns_of_a_small_text(run, monkeypatch):
     timed = []
     monkeypatch.setattr(autosize, "time_reference", lambda *given: timed.append(given) or Speed(1e-3))
-    code, told = run("text.txt", "--minutes", "0.02", "--device", "cpu")
+    code, _, told = run("train", "text.txt", "--minutes", "0.02", "--device", "cpu")
     assert code == 0
     assert "warning: 2,070 characters to learn from are few" in told
     assert "chosen   64 hidden units: the largest that trains 3.5 characters" in told
@@ -364,19 +356,22 @@ def test_nothing_is_timed_where_no_minutes_are_given_or_all_is(run, monkeypatch)
         raise AssertionError("timed")
 
     monkeypatch.setattr(autosize, "time_reference", never)
-    assert run("text.txt", "--steps", 2)[0] == 0
-    told = run("text.txt", "--minutes", "0.01", "--hidden-size", 8, "--dropout", 0.2, "--preset", "small")
-    assert told[0] == 2
-    assert "--preset" in told[1]
-    assert run("text.txt", "--minutes", "0.01", "--hidden-size", 8, "--dropout", 0.2, "--weight-decay", 0)[0] == 0
-    assert run("text.txt", "--steps", 1, "--preset", "small")[0] == 0
+    assert run("train", "text.txt", "--steps", 2).code == 0
+    told = run("train", "text.txt", "--minutes", "0.01", "--hidden-size", 8, "--dropout", 0.2, "--preset", "small")
+    assert told.code == 2
+    assert "--preset" in told.err
+    assert (
+        run("train", "text.txt", "--minutes", "0.01", "--hidden-size", 8, "--dropout", 0.2, "--weight-decay", 0).code
+        == 0
+    )
+    assert run("train", "text.txt", "--steps", 1, "--preset", "small").code == 0
     assert read_model("checkpoints/text-3").config.hidden_size == 128
 
 
 def test_a_resumed_run_keeps_what_was_chosen(run):
-    run("text.txt", "--steps", 2, "--out", "run")
+    run("train", "text.txt", "--steps", 2, "--out", "run")
     before = read_model("run")
-    assert run("--resume", "run", "--steps", 4)[0] == 0
+    assert run("train", "--resume", "run", "--steps", 4).code == 0
     after = read_model("run")
     assert after.config == before.config
     assert after.training["settings"]["lr"] == before.training["settings"]["lr"]
@@ -388,14 +383,14 @@ def test_a_run_that_was_cut_says_so_and_can_be_given_more(run, monkeypatch):
     monkeypatch.setattr(autosize, "MAX_EPOCHS", 2)
     monkeypatch.setattr(autosize, "FEWEST_STEPS", 3)
     monkeypatch.setattr(autosize, "STEPS_FOR_EACH", 0)
-    code, told = run("text.txt", "--minutes", 60, *size, "--out", "run")
+    code, _, told = run("train", "text.txt", "--minutes", 60, *size, "--out", "run")
     assert code == 0
     assert "the text will be read 2.0 times, some 0.1 of 60 minutes: more would only teach it by heart" in told
     assert read_model("run").training["epoch"] <= 2.01
-    code, told = run("--resume", "run")
+    code, _, told = run("train", "--resume", "run")
     assert code == 2
     assert "its budget is used after 2 epochs; give a larger --epochs to go on" in told
-    assert run("--resume", "run", "--epochs", 2.1)[0] == 0
+    assert run("train", "--resume", "run", "--epochs", 2.1).code == 0
     assert read_model("run").training["settings"]["minutes"] is None
 
 
@@ -406,16 +401,14 @@ def test_a_text_too_long_for_the_budget_is_read_in_part(text, words):
 
 
 @pytest.mark.parametrize(("singles", "told"), [(1200, True), (700, False)])
-def test_many_rare_characters_are_told_with_what_would_fold_them(singles, told, tmp_path, monkeypatch, capsys):
+def test_many_rare_characters_are_told_with_what_would_fold_them(singles, told, run):
     """900 characters that occur often, and others once each."""
-    monkeypatch.chdir(tmp_path)
     often = "".join(map(chr, range(0x4E00, 0x4E00 + 900))) * 1500
     rare = "".join(map(chr, range(0x7000, 0x7000 + singles)))
-    (tmp_path / "text.txt").write_text(often[: len(often) // 2] + rare + often[len(often) // 2 :], "utf-8")
-    with pytest.raises(SystemExit):
-        main(["train", "text.txt", "--steps", "1", "--hidden-size", "2", "--seq-length", "8", "--preview", "0"])
+    Path("text.txt").write_text(often[: len(often) // 2] + rare + often[len(often) // 2 :], "utf-8")
+    said = run("train", "text.txt", "--steps", 1, "--hidden-size", 2, "--seq-length", 8).err
     words = f"note: {singles:,} of these characters make up a thousandth of the text; --min-count "
-    assert (words in capsys.readouterr().err) is told
+    assert (words in said) is told
 
 
 def test_the_rarest_thousandth():

@@ -9,16 +9,19 @@ import pytest
 import torch
 
 from chargen import Corpus, ModelConfig, TrainConfig, Trainer, Vocabulary, evaluate, read_model, save_model
-from chargen.cli.main import main
 from chargen.errors import SettingError
 from chargen.model.weights import weights_of
 from chargen.storage.model_file import FILE_NAME, build_model
 from chargen.storage.quantize import quantize
 from chargen.training.init_from import BY_CHARACTER, init_from
-from tests.conftest import small_model
+from tests.small_models import small_model
 
 TEXT = "bad cab face head\n" * 60
+
+
 OTHER = "big zebra, bad äpfel\n" * 60
+
+
 QUICK = TrainConfig(steps=6, batch_size=4, seq_length=8, precision="fp32", eval_every=3)
 
 
@@ -165,23 +168,12 @@ def test_more_layers_than_there_are_cannot_be_frozen_and_nothing_without_a_model
         Trainer(Corpus.from_text(TEXT), ModelConfig(hidden_size=8), replace(QUICK, freeze=1))
 
 
-# Commands.
-
-
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("text.txt").write_text(TEXT)
-    Path("other.txt").write_text(OTHER)
-    save_model(Path("old") / FILE_NAME, small_model())
-
-    def run_command(*arguments):
-        with pytest.raises(SystemExit) as exit_info:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return exit_info.value.code, captured.out, captured.err
-
-    return run_command
+def run(run, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "other.txt").write_text(OTHER)
+    save_model(tmp_path / "old" / FILE_NAME, small_model())
+    return run
 
 
 WORDS = "--batch-size", 4, "--seq-length", 8, "--precision", "fp32", "--preview", 0, "--eval-every", 3

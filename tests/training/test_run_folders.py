@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from chargen import durable
-from chargen.cli.main import main
 from chargen.data.corpus import Corpus
 from chargen.errors import WriteError
 from chargen.model.config import ModelConfig
@@ -23,33 +22,35 @@ from chargen.training import metrics
 from chargen.training.config import TrainConfig
 from chargen.training.run_folder import check_free, recover
 from chargen.training.trainer import Trainer
+from tests.commands import Result, Run
 from tests.ground.test_durable import HOLDER, kill, start
 
 SMALL = ["--hidden-size", "12", "--embedding-size", "6", "--num-layers", "1", "--batch-size", "4", "--seq-length", "8"]
 SMALL += ["--dropout", "0", "--weight-decay", "0.3", "--precision", "fp32", "--preview", "0"]
+
+
 SHAPE = ModelConfig(num_layers=1, hidden_size=12, embedding_size=6)
+
+
 QUICK = TrainConfig(steps=6, batch_size=4, seq_length=8, precision="fp32")
+
+
 TEXT = "Whether I shall turn out to be the hero of my own life, these pages must show.\n" * 40
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(run: Run, tmp_path: Path) -> Path:
     (tmp_path / "text.txt").write_text(TEXT)
-    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str]:
+def ended(result: Result) -> tuple[int, str]:
     """The exit code of a command, and the last line of what it says."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    lines = capsys.readouterr().err.splitlines()
-    assert not any("Traceback" in line for line in lines)
-    return ended.value.code, lines[-1] if lines else ""
+    return result.code, result.last
 
 
-def train(capsys: pytest.CaptureFixture[str], *more: str, out: str = "run") -> tuple[Any, str]:
-    return run(capsys, "train", "text.txt", *SMALL, "--steps", "6", "--out", out, *more)
+def train(run: Run, *more: str, out: str = "run") -> tuple[int, str]:
+    return ended(run("train", "text.txt", *SMALL, "--steps", "6", "--out", out, *more))
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -78,13 +79,11 @@ def fill(folder: Path, what: str) -> None:
 @pytest.mark.parametrize(
     "what", ["a file", "below a file", "a dangling link", ".lock", FILE_NAME, "state.safetensors", "metrics.jsonl"]
 )
-def test_a_folder_filled_by_something_else_is_left_as_it_is(
-    what: str, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_filled_by_something_else_is_left_as_it_is(what: str, here: Path, run: Run) -> None:
     out = "above/run" if what == "below a file" else "run"
     fill(here / out, what)
     before = contents(here)
-    code, last = train(capsys, out=out)
+    code, last = train(run, out=out)
     assert code in (1, 2), last
     assert last.startswith("chargen: ")
     assert "run" in last
@@ -93,13 +92,13 @@ def test_a_folder_filled_by_something_else_is_left_as_it_is(
 
 @pytest.mark.parametrize("what", [FILE_NAME, "state.safetensors", "metrics.jsonl"])
 def test_something_else_in_the_place_of_a_runs_file_stops_the_resumed_run_and_stays(
-    what: str, here: Path, capsys: pytest.CaptureFixture[str]
+    what: str, here: Path, run: Run
 ) -> None:
-    assert train(capsys)[0] == 0
+    assert train(run)[0] == 0
     (here / "run" / what).unlink()
     fill(here / "run", what)
     before = contents(here)
-    code, last = run(capsys, "train", "--resume", "run", "--steps", "9")
+    code, last = ended(run("train", "--resume", "run", "--steps", "9"))
     assert code in (1, 2, 4), last
     assert last.startswith("chargen: ")
     after = contents(here)
@@ -108,38 +107,34 @@ def test_something_else_in_the_place_of_a_runs_file_stops_the_resumed_run_and_st
     assert after == before
 
 
-def test_a_folder_with_files_of_other_kinds_is_used_and_they_stay(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_with_files_of_other_kinds_is_used_and_they_stay(here: Path, run: Run) -> None:
     (here / "run").mkdir()
     (here / "run" / "notes.txt").write_text("mine")
     (here / "run" / ".model.safetensors.tmp").write_text("mine too")
-    assert train(capsys)[0] == 0
+    assert train(run)[0] == 0
     assert (here / "run" / "notes.txt").read_text() == "mine"
     assert (here / "run" / ".model.safetensors.tmp").read_text() == "mine too"
     read_model(here / "run")
 
 
 @pytest.mark.parametrize("arguments", [["text.txt", *SMALL, "--out", "run", "--overwrite"], ["--resume", "run"]])
-def test_a_folder_that_another_process_holds_is_not_touched(
-    arguments: list[str], here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train(capsys)[0] == 0
+def test_a_folder_that_another_process_holds_is_not_touched(arguments: list[str], here: Path, run: Run) -> None:
+    assert train(run)[0] == 0
     before = contents(here)
     holder = start(HOLDER, here / "run")
     try:
-        code, last = run(capsys, "train", *arguments)
+        code, last = ended(run("train", *arguments))
     finally:
         kill(holder)
     assert code == 1
     assert "run is in use by another run; wait for it or choose another --out" in last
     assert contents(here) == before
-    assert run(capsys, "train", "--resume", "run", "--steps", "9")[0] == 0, "the lock has died with its process"
+    assert run("train", "--resume", "run", "--steps", "9")[0] == 0, "the lock has died with its process"
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EIO])
 def test_a_folder_that_takes_no_files_is_told_before_the_work(
-    number: int, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    number: int, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
         if set(mode) & set("wax") and "/run/" in str(path):
@@ -148,7 +143,7 @@ def test_a_folder_that_takes_no_files_is_told_before_the_work(
 
     for module in (durable, metrics):
         monkeypatch.setattr(module, "open", refuse, raising=False)
-    code, last = train(capsys)
+    code, last = train(run)
     assert code == 1
     assert last.startswith("chargen: cannot write ")
     assert os.strerror(number) in last
@@ -157,7 +152,7 @@ def test_a_folder_that_takes_no_files_is_told_before_the_work(
 
 
 def test_a_folder_that_is_missing_is_made_with_those_above_it(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced, sync = [], durable.sync_folder
 
@@ -166,13 +161,13 @@ def test_a_folder_that_is_missing_is_made_with_those_above_it(
         synced.append(str(folder))
 
     monkeypatch.setattr(durable, "sync_folder", sync_and_note)
-    assert train(capsys, out="a/b/c")[0] == 0
+    assert train(run, out="a/b/c")[0] == 0
     read_model(here / "a" / "b" / "c")
     assert [folder for folder in synced if not folder.startswith("/")] == [".", "a", "a/b"], "a crash must not take it"
 
 
-def test_a_folder_to_resume_that_is_missing_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, last = run(capsys, "train", "--resume", "gone")
+def test_a_folder_to_resume_that_is_missing_is_one_line(here: Path, run: Run) -> None:
+    code, last = ended(run("train", "--resume", "gone"))
     assert code == 4
     assert "no run folder gone; training on a text makes one" in last
     assert sorted(os.listdir(here)) == ["text.txt"]
@@ -180,37 +175,33 @@ def test_a_folder_to_resume_that_is_missing_is_one_line(here: Path, capsys: pyte
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second device")
 @pytest.mark.parametrize("what", ["the folder", "what is above it"])
-def test_a_folder_on_another_device_is_written_and_resumed_there(
-    what: str, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_on_another_device_is_written_and_resumed_there(what: str, here: Path, run: Run) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
         if os.stat(other).st_dev == os.stat(here).st_dev:
             pytest.skip("both folders are on one device")
         out = "run" if what == "the folder" else "link/run"
         (here / Path(out).parts[0]).symlink_to(other)
-        assert train(capsys, out=out)[0] == 0
-        assert run(capsys, "train", "--resume", out, "--steps", "9")[0] == 0
+        assert train(run, out=out)[0] == 0
+        assert run("train", "--resume", out, "--steps", "9")[0] == 0
         there = Path(other) / "run" if what != "the folder" else Path(other)
         assert read_model(there).training["settings"]["steps"] == 9
         assert not [name for name in os.listdir(there) if name.endswith(".tmp")]
 
 
-def test_files_that_are_links_to_another_place_stay_links(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_links_to_another_place_stay_links(here: Path, run: Run) -> None:
     """A model that lies on another device, because there is more room: it is written there, beside its place."""
-    assert train(capsys)[0] == 0
+    assert train(run)[0] == 0
     (here / "elsewhere").mkdir()
     os.replace(here / "run" / FILE_NAME, here / "elsewhere" / "m")
     (here / "run" / FILE_NAME).symlink_to(here / "elsewhere" / "m")
-    assert run(capsys, "train", "--resume", "run", "--steps", "9")[0] == 0
+    assert run("train", "--resume", "run", "--steps", "9")[0] == 0
     assert (here / "run" / FILE_NAME).is_symlink()
     assert read_model(here / "elsewhere" / "m").training["settings"]["steps"] == 9
     assert os.listdir(here / "elsewhere") == ["m"]
 
 
 @pytest.mark.parametrize("what", ["text", "link", "dangling link", "pipe"])
-def test_a_lock_that_chargen_did_not_make_is_left_alone(
-    what: str, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lock_that_chargen_did_not_make_is_left_alone(what: str, here: Path, run: Run) -> None:
     (here / "run").mkdir()
     (here / "precious").write_text("thesis")
     lock = here / "run" / ".lock"
@@ -220,7 +211,7 @@ def test_a_lock_that_chargen_did_not_make_is_left_alone(
         os.mkfifo(lock)
     else:
         lock.symlink_to(here / ("precious" if what == "link" else "nowhere"))
-    code, last = train(capsys)
+    code, last = train(run)
     assert code == 1
     assert "run/.lock is not a lock that chargen made; choose another --out" in last
     assert (here / "precious").read_text() == "thesis"
@@ -231,11 +222,9 @@ def test_a_lock_that_chargen_did_not_make_is_left_alone(
 
 @pytest.mark.parametrize("name", [FILE_NAME, "state.safetensors", "metrics.jsonl"])
 @pytest.mark.parametrize("what", ["a text", "nothing", "a pipe"])
-def test_what_a_link_or_a_pipe_in_a_run_folder_leads_to_stays(
-    what: str, name: str, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_link_or_a_pipe_in_a_run_folder_leads_to_stays(what: str, name: str, here: Path, run: Run) -> None:
     """A run folder that comes from somebody else must not write over one's own files."""
-    assert train(capsys)[0] == 0
+    assert train(run)[0] == 0
     (here / "precious").write_text("thesis")
     place = here / "run" / name
     os.rename(place, here / "kept")
@@ -243,23 +232,23 @@ def test_what_a_link_or_a_pipe_in_a_run_folder_leads_to_stays(
         os.mkfifo(place)
     else:
         place.symlink_to(here / ("precious" if what == "a text" else "nowhere"))
-    code, last = run(capsys, "train", "--resume", "run", "--steps", "9")
+    code, last = ended(run("train", "--resume", "run", "--steps", "9"))
     assert code in (1, 4)
     assert name in last
     assert (here / "precious").read_text() == "thesis"
     assert sorted(os.listdir(here)) == ["kept", "precious", "run", "text.txt"]
     os.unlink(place)
     os.rename(here / "kept", place)
-    assert run(capsys, "train", "--resume", "run", "--steps", "9")[0] == 0
+    assert run("train", "--resume", "run", "--steps", "9")[0] == 0
 
 
 @pytest.mark.parametrize("what", ["damaged", "another run's", "gone"])
 def test_a_model_that_is_not_this_runs_is_written_again(
-    what: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    what: str, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "other.txt").write_text("0123456789\n" * 40)
-    assert run(capsys, "train", "other.txt", *SMALL, "--steps", "3", "--out", "other")[0] == 0
-    assert train(capsys, "--eval-every", "2")[0] == 0
+    assert run("train", "other.txt", *SMALL, "--steps", "3", "--out", "other")[0] == 0
+    assert train(run, "--eval-every", "2")[0] == 0
     model = here / "run" / FILE_NAME
     if what == "another run's":
         os.replace(here / "other" / FILE_NAME, model)
@@ -273,38 +262,34 @@ def test_a_model_that_is_not_this_runs_is_written_again(
     assert read_model(here / "run").vocabulary == resumed.corpus.vocabulary
 
 
-def test_a_pipe_in_the_place_of_a_samplers_state_is_not_waited_for(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train(capsys)[0] == 0
+def test_a_pipe_in_the_place_of_a_samplers_state_is_not_waited_for(here: Path, run: Run) -> None:
+    assert train(run)[0] == 0
     os.mkfifo(here / "pipe")
     for option, code in (("--state-in", 4), ("--state-out", 1)):
-        found, last = run(capsys, "sample", "run", "--length", "3", "--seed", "1", option, "pipe")
+        found, last = ended(run("sample", "run", "--length", "3", "--seed", "1", option, "pipe"))
         assert found == code
         assert "pipe" in last
-    assert run(capsys, "export", "run", "pipe", "--quantize", "int8")[0] == 3
+    assert run("export", "run", "pipe", "--quantize", "int8")[0] == 3
 
 
-def test_more_characters_than_a_model_file_holds_are_told_before_a_folder_is_made(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_more_characters_than_a_model_file_holds_are_told_before_a_folder_is_made(here: Path, run: Run) -> None:
     characters = "".join(map(chr, range(0x20000, 0x20000 + 50_000)))
     (here / "text.txt").write_text(characters + characters[:40_000], encoding="utf-8")
-    code, last = train(capsys)
+    code, last = train(run)
     assert code == 2
     assert "the characters take" in last
     assert "fold some of the 50,000 characters with --min-count, or train with --unit byte" in last
     assert sorted(os.listdir(here)) == ["text.txt"]
-    assert train(capsys, "--unit", "byte")[0] == 0
+    assert train(run, "--unit", "byte")[0] == 0
 
 
 # Replacing a run
 
 
 @pytest.fixture
-def old(here: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+def old(here: Path, run: Run) -> dict[str, Any]:
     """What a run folder holds that is to be replaced; the seed tells it from others."""
-    assert train(capsys, "--seed", "5")[0] == 0
+    assert train(run, "--seed", "5")[0] == 0
     (here / "run" / "notes.txt").write_text("mine")
     return contents(here / "run")
 
@@ -318,10 +303,10 @@ def seed_of(folder: Path) -> int:
 
 @pytest.mark.parametrize("text", ["text.txt", "nowhere.txt"])
 def test_a_run_in_the_way_is_told_before_any_work(
-    text: str, here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    text: str, here: Path, old: dict[str, Any], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Corpus, "from_files", lambda *_, **__: pytest.fail("the text was read"))
-    code, said = run(capsys, "train", text, "--steps", "3", "--out", "run")
+    code, said = ended(run("train", text, "--steps", "3", "--out", "run"))
     assert code == 2
     assert said == (
         "chargen: run already holds a run: go on with --resume, choose another --out, or replace it with --overwrite"
@@ -329,31 +314,27 @@ def test_a_run_in_the_way_is_told_before_any_work(
     assert contents(here / "run") == old
 
 
-def test_what_cannot_be_resumed_is_not_advised_to_be(
-    here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_resumed_is_not_advised_to_be(here: Path, old: dict[str, Any], run: Run) -> None:
     (here / "run" / "state.safetensors").unlink()
-    code, said = train(capsys)
+    code, said = train(run)
     assert (code, "already holds a run: choose another --out, or" in said) == (2, True)
 
 
-def test_a_run_is_replaced_and_nothing_else(
-    here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train(capsys, "--log-every", "2", "--seed", "1", out="other")[0] == 0
-    assert train(capsys, "--log-every", "2", "--seed", "1", "--overwrite")[0] == 0
+def test_a_run_is_replaced_and_nothing_else(here: Path, old: dict[str, Any], run: Run) -> None:
+    assert train(run, "--log-every", "2", "--seed", "1", out="other")[0] == 0
+    assert train(run, "--log-every", "2", "--seed", "1", "--overwrite")[0] == 0
     new, other = contents(here / "run"), contents(here / "other")
     assert new.pop("notes.txt") == b"mine"
     assert new.keys() == other.keys()
     assert new["model.safetensors"] == other["model.safetensors"]
     assert new["metrics.jsonl"].count(b"\n") == other["metrics.jsonl"].count(b"\n") == 4
-    assert run(capsys, "train", "--resume", "run", "--steps", "8", "--preview", "0")[0] == 0
+    assert run("train", "--resume", "run", "--steps", "8", "--preview", "0")[0] == 0
 
 
-def test_without_a_name_the_run_of_the_usual_name_is_replaced(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_name_the_run_of_the_usual_name_is_replaced(here: Path, run: Run) -> None:
     for seed in ("1", "2"):
         words = ["train", "text.txt", *SMALL, "--steps", "2", "--seed", seed, "--overwrite"]
-        assert run(capsys, *words)[0] == 0
+        assert run(*words)[0] == 0
     assert [path.name for path in (here / "checkpoints").iterdir()] == ["text"]
     assert seed_of(here / "checkpoints/text") == 2
 
@@ -364,7 +345,7 @@ def refusing(*arguments: Any, **settings: Any) -> None:
 
 @pytest.mark.parametrize("what", ["reading", "diverging", "saving the model", "saving the state", "stopping early"])
 def test_a_run_is_not_lost_before_the_new_one_has_something(
-    what: str, here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    what: str, here: Path, old: dict[str, Any], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if what == "reading":
         (here / "text.txt").write_bytes(b"\xff")
@@ -376,7 +357,7 @@ def test_a_run_is_not_lost_before_the_new_one_has_something(
         monkeypatch.setattr("chargen.training.checkpoint.save_run_state", refusing)
     else:
         monkeypatch.setattr("chargen.training.trainer.learning_rate", refusing)
-    code, said = train(capsys, "--overwrite", "--save-minutes", "1e-9", "--log-every", "1")
+    code, said = train(run, "--overwrite", "--save-minutes", "1e-9", "--log-every", "1")
     assert code not in (0, None)
     assert "--resume" not in said
     assert "last good state" not in said
@@ -384,7 +365,7 @@ def test_a_run_is_not_lost_before_the_new_one_has_something(
 
 
 def test_a_save_that_fails_at_first_loses_no_line(
-    here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    here: Path, old: dict[str, Any], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = save_model, []
 
@@ -393,7 +374,7 @@ def test_a_save_that_fails_at_first_loses_no_line(
         (refusing if len(calls) in (1, 2) else real)(*arguments)
 
     monkeypatch.setattr("chargen.training.checkpoint.save_model", sometimes)
-    assert train(capsys, "--overwrite", "--save-minutes", "1e-9", "--log-every", "1")[0] == 0
+    assert train(run, "--overwrite", "--save-minutes", "1e-9", "--log-every", "1")[0] == 0
     assert [json.loads(line)["step"] for line in (here / "run/metrics.jsonl").read_text().splitlines()] == [
         1,
         2,
@@ -407,7 +388,7 @@ def test_a_save_that_fails_at_first_loses_no_line(
 
 @pytest.mark.parametrize("saved", [False, True])
 def test_a_kill_in_the_midst_of_replacing_leaves_one_of_both_runs(
-    saved: bool, here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    saved: bool, here: Path, old: dict[str, Any], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder as it is at every moment of the first save, in place of what a killed process leaves."""
     moments: list[Path] = []
@@ -429,9 +410,9 @@ def test_a_kill_in_the_midst_of_replacing_leaves_one_of_both_runs(
         trainer.save()
     assert len(moments) >= 6
     for moment in moments:
-        assert "already holds a run" in train(capsys, out=moment.name)[1]
+        assert "already holds a run" in train(run, out=moment.name)[1]
         if saved:
-            run(capsys, "train", "--resume", moment.name, "--steps", "9", "--preview", "0")
+            run("train", "--resume", moment.name, "--steps", "9", "--preview", "0")
         else:
             check_free(moment, overwrite=True)
             recover(moment)
@@ -443,18 +424,18 @@ def test_a_kill_in_the_midst_of_replacing_leaves_one_of_both_runs(
 @pytest.mark.parametrize("command", ["info", "sample"])
 @pytest.mark.parametrize("place", [".", ".replaced", ".replacing"])
 def test_a_run_without_a_model_as_yet_is_called_so(
-    place: str, command: str, here: Path, old: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    place: str, command: str, here: Path, old: dict[str, Any], run: Run
 ) -> None:
     (here / "run" / place).mkdir(exist_ok=True)
     os.replace(here / "run/state.safetensors", here / "run" / place / "state.safetensors")
     os.replace(here / "run/model.safetensors", here / "run" / place / ("x" if place == "." else "model.safetensors"))
-    code, said = run(capsys, command, "run")
+    code, said = ended(run(command, "run"))
     assert code == 4
     assert said == (
         "chargen: the run in run has no model yet: its first save writes one, so wait; resume it if it was stopped"
     )
-    assert run(capsys, "train", "--resume", "run", "--steps", "8", "--preview", "0")[0] == 0
-    assert run(capsys, command, "run")[0] == 0
+    assert run("train", "--resume", "run", "--steps", "8", "--preview", "0")[0] == 0
+    assert run(command, "run")[0] == 0
 
 
 def test_a_run_of_an_earlier_version_without_a_model_is_replaced(here: Path, old: dict[str, Any]) -> None:
@@ -467,7 +448,7 @@ def test_a_run_of_an_earlier_version_without_a_model_is_replaced(here: Path, old
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "metrics.jsonl"])
 @pytest.mark.parametrize("what", ["another program's file", "a folder"])
-def test_what_is_no_run_is_never_replaced(name: str, what: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_run_is_never_replaced(name: str, what: str, here: Path, run: Run) -> None:
     (here / "run").mkdir()
     if what == "a folder":
         (here / "run" / name).mkdir()
@@ -475,7 +456,7 @@ def test_what_is_no_run_is_never_replaced(name: str, what: str, here: Path, caps
     else:
         (here / "run" / name).write_bytes(tensor_file.pack({"x": np.zeros(3, np.float32)}, {"kind": "a bert"}))
     before = contents(here / "run")
-    code, said = train(capsys, "--overwrite")
+    code, said = train(run, "--overwrite")
     assert code == 2
     assert said == f"chargen: run holds no run of chargen's, but {name}: choose another --out"
     assert contents(here / "run") == before

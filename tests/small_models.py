@@ -1,0 +1,61 @@
+"""Small models with random weights."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from chargen.data.vocabulary import Vocabulary
+from chargen.model.config import ModelConfig
+from chargen.model.language_model import CharModel
+from chargen.storage.model_file import ModelFile
+
+
+def small_model(
+    cell: str = "lstm",
+    *,
+    num_layers: int = 2,
+    hidden_size: int = 12,
+    characters: str = "abcdefgh \n",
+    unit: str = "character",
+    folded: str = "",
+    seed: int = 0,
+    scale: float = 3.0,
+    bidirectional: bool = False,
+    tie_weights: bool = False,
+    cloze: float = 0.0,
+) -> ModelFile:
+    """A model with random weights, large enough that its predictions differ from character to character.
+
+    Args:
+        cell: "gru" or "lstm".
+        num_layers: in each direction.
+        hidden_size: of each layer.
+        characters: of its vocabulary, whatever their order; ignored in bytes.
+        unit: "character" or "byte".
+        folded: characters that share the unknown symbol.
+        seed: of the weights.
+        scale: by which the first weights of a new model are multiplied.
+        bidirectional: whether it reads both ways.
+        tie_weights: whether embedding and output layer share a table.
+        cloze: scale of random weights for the last of the cloze layer, which are zero in a new model.
+    """
+    vocabulary = Vocabulary(unit=unit) if unit == "byte" else Vocabulary("".join(sorted(characters)), folded=folded)
+    config = ModelConfig(
+        cell=cell,
+        num_layers=num_layers,
+        hidden_size=hidden_size,
+        embedding_size=None if tie_weights else 8,
+        tie_weights=tie_weights,
+        bidirectional=bidirectional,
+    )
+    model = CharModel(config, len(vocabulary), seed)
+    arrays = {name: weight.detach().numpy() * np.float32(scale) for name, weight in model.named_parameters()}
+    for name in ("cloze.output.weight", "cloze.output.bias") if cloze else ():
+        arrays[name] = (cloze * np.random.default_rng(1).normal(size=arrays[name].shape)).astype(np.float32)
+    return ModelFile(config, vocabulary, arrays, np.arange(1, len(vocabulary) + 1))
+
+
+def as_bf16(file: ModelFile) -> ModelFile:
+    """The same model, its weights cut to bf16 and stored as bits."""
+    bits = {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in file.arrays.items()}
+    return replace(file, arrays=bits)
