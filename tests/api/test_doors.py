@@ -35,30 +35,20 @@ from tests.small_models import small_model
 from tests.terminals import Terminal
 
 QUICK = {"hidden_size": 8, "embedding_size": 4, "batch_size": 4, "seq_length": 8, "precision": "fp32"}
-
-
 DOORS: dict[str, tuple[Callable[..., Any], ...]] = {
     "train": (chargen.train,),
     "sample": (chargen.generate,),
     "fill": (chargen.fill, chargen.fill_text, Filler),
 }
-
-
 SETTINGS: dict[str, tuple[type, ...]] = {
     "train": (CorpusConfig, ModelConfig, TrainConfig),
     "sample": (SampleConfig,),
     "fill": (SampleConfig,),
 }
-
-
 SHOWN = {"preview", "form", "separator"}
 """Options that only say how a command shows what it does."""
-
-
 NAMES = {("sample", "prime_file"): "prime", ("fill", "source"): "text"}
 """In Python a Path is a file and a str a text."""
-
-
 OTHER_DEFAULTS = {
     ("sample", "num"): "None returns a str; any number, also 1, a list",
     ("fill", "before"): "to be given, perhaps empty",

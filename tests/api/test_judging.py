@@ -22,8 +22,6 @@ from tests.commands import Run, flags
 from tests.small_models import small_model
 
 LETTERS = "abcdefgh \n"
-
-
 PARTS = {"settings": {"valid_fraction": 0.25, "test_fraction": 0.25}}
 
 
@@ -63,8 +61,6 @@ EVAL = [
     ("text.txt", {"precision": "bf16"}),
     ("text.txt", {"device": "cpu"}),
 ]
-
-
 SCORE = [
     ("text.txt", {}),
     ("text.txt", {"by": "backward"}),

@@ -33,9 +33,9 @@ from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from chargen.storage.quantize import quantization_of
 from tests.commands import QUICK, TEXT, is_one_line
+from tests.runs import assert_same_runs
 from tests.small_models import small_model
 from tests.terminals import Terminal
-from tests.training.test_resume import assert_same_runs
 from tests.yardstick import HANG
 
 COMMANDS_OF_A_MODEL = ("sample", "fill", "eval", "score", "check", "info")

@@ -24,8 +24,6 @@ from tests.terminals import Terminal, harmful, without_colors
 
 QUICK = ["--steps", "3", *SMALL, "--device", "cpu", "--preview", "0"]
 ADVICE = "train one with --bidirectional"
-
-
 HOSTILE = "ab\x1b[2Jc\u202ed\x07\x9be"
 
 

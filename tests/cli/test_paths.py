@@ -10,8 +10,7 @@ import pytest
 
 from chargen.storage.model_file import read_model
 from chargen.storage.run_state import read_run_state
-from tests.commands import Result, Run
-from tests.training.test_run_folders import SMALL, TEXT
+from tests.commands import QUICK, TEXT, Result, Run
 
 NAMES = {
     "a space": b"a text",
@@ -45,7 +44,7 @@ def test_a_path_may_hold_anything(name: str, run: Run) -> None:
     text = os.fsdecode(NAMES[name])
     out = f"runs/{text}"
     Path(text).write_text(TEXT)
-    code, _, err = run("train", *SMALL, "--steps", "4", f"--out={out}", "--", text)
+    code, _, err = run("train", *QUICK, "--steps", "4", f"--out={out}", "--", text)
     assert code == 0, err
     model = read_model(out)
     assert model.training["step"] == 4
@@ -88,7 +87,7 @@ def run(*arguments):
         main(arguments)
     except SystemExit as error:
         return error.code
-assert run("train", "text.txt", *{SMALL!r}, "--steps", "4", "--out", "run") == 0
+assert run("train", "text.txt", *{QUICK!r}, "--steps", "4", "--out", "run") == 0
 assert run("sample", "run", "--seed", "1", "--length", "50", "--temperature", "3") == 0
 assert run("sample", "run", "--prime", "\\U0001f3b5", "--length", "5") == 3
 assert run("eval", os.fsdecode(b"nowhere-\\xc3\\xa9"), "text.txt") == 4
@@ -106,7 +105,7 @@ assert run("eval", os.fsdecode(b"nowhere-\\xc3\\xa9"), "text.txt") == 4
 
 @pytest.mark.parametrize("name", ["-run", "a run", "it's", "--resume=x"])
 def test_what_a_command_says_to_run_next_can_be_run(name: str, run: Run) -> None:
-    code, _, err = run("train", "text.txt", *SMALL, "--steps", "4", f"--out={name}")
+    code, _, err = run("train", "text.txt", *QUICK, "--steps", "4", f"--out={name}")
     assert code == 0
     words = shlex.split(err.splitlines()[-1].partition("now: chargen ")[2])
     assert run(*words, "--seed", "1", "--length", "3")[0] == 0

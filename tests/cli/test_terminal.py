@@ -19,11 +19,7 @@ from tests.small_models import small_model
 from tests.terminals import Terminal, harmful
 
 CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
-
-
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-
-
 anything = st.text(st.characters() | st.sampled_from("\r\n\t\x1b\u202e\u200d\ud800"))
 
 
@@ -166,11 +162,7 @@ def test_standard_output_is_the_stream_where_none_is_given(capsys: pytest.Captur
 
 
 LETTERS = "床前明月光 é’\n"
-
-
 SMALL_RUN = ["--hidden-size", "8", "--embedding-size", "4", "--batch-size", "4", "--seq-length", "8", "--dropout", "0"]
-
-
 COMMANDS = {
     "train": [["光.txt", "--bidirectional", "--steps", "4", "--eval-every", "2", "--out", "明", *SMALL_RUN]],
     "sample": [["月.safetensors", "--length", "20", "--prime", "光"]],

@@ -9,7 +9,7 @@ import pytest
 
 from chargen.cli.report import log_corpus
 from chargen.data.corpus import Corpus
-from tests.data.test_corpus_parts import names, story
+from tests.texts import names, story
 
 Report = Callable[..., str]
 

@@ -19,20 +19,10 @@ from chargen.data import reading
 from chargen.data.corpus import Corpus, CorpusConfig, split
 from chargen.data.reading import clean
 from chargen.errors import DataError, SettingError
+from tests.texts import parts
 
 texts = st.text(st.one_of(st.sampled_from("aab\r\né\u0301漢😀\ufffd"), st.characters(codec="utf-8")))
 fractions = st.tuples(st.integers(0, 1000), st.integers(0, 1000)).filter(lambda pair: sum(pair) < 1000)
-
-
-def parts(corpus: Corpus) -> tuple[str, str, str]:
-    return tuple(corpus.vocabulary.decode(part) for part in (corpus.train, corpus.valid, corpus.test))
-
-
-@pytest.fixture
-def poem(tmp_path: Path) -> Path:
-    path = tmp_path / "poem.txt"
-    path.write_bytes(b"ein Reh, zwei Rehe\r\n" * 50)
-    return path
 
 
 @given(st.integers(0, 10**6), fractions)

@@ -13,14 +13,7 @@ from chargen.data import corpus_cache, reading
 from chargen.data.corpus import Corpus
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import ChargenError, DataError
-from tests.data.test_corpus import parts
-
-
-@pytest.fixture
-def poem(tmp_path: Path) -> Path:
-    path = tmp_path / "poem.txt"
-    path.write_bytes(b"ein Reh, zwei Rehe\r\n" * 50)
-    return path
+from tests.texts import parts
 
 
 def test_a_second_reading_comes_from_the_cache(poem: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,13 +10,7 @@ import pytest
 
 from chargen.data import repeats
 from chargen.data.corpus import Corpus
-
-
-def story(seed: int, lines: int = 300) -> str:
-    """Some text that repeats nothing of any length."""
-    chance = random.Random(seed)
-    words = ["".join(chance.choices("etaoinshrdlu", k=chance.randint(1, 9))) for _ in range(2000)]
-    return "".join(" ".join(chance.choices(words, k=9)).capitalize() + ".\n" for _ in range(lines))
+from tests.texts import names, story
 
 
 @pytest.mark.parametrize("unit", ["character", "byte"])
@@ -103,17 +97,6 @@ def test_blocks_are_counted_in_flat_memory_across_all_borders(monkeypatch: pytes
         assert repeats.count_blocks(blocks, ids).tolist() == [1] * len(blocks)
         assert repeats.count_blocks(blocks, np.concatenate([ids[::-1], ids, ids])).tolist() == [2] * len(blocks)
         assert not repeats.count_blocks(blocks, ids[:1100]).any()
-
-
-def names(seed: int, count: int = 1520) -> list[str]:
-    chance = random.Random(seed)
-    distinct: set[str] = set()
-    while len(distinct) < count:
-        name = chance.choice("ABCDEFGHIJKLMNOPQRSTUVWYZ") + "".join(
-            chance.choices("aeioulnrst", k=chance.randint(2, 8))
-        )
-        distinct.add(name if chance.random() < 0.9 else f"de {name}")
-    return sorted(distinct, key=str.casefold)
 
 
 SHUFFLED = random.Random(5).sample(names(0), 1520)

@@ -25,13 +25,8 @@ from chargen.storage.model_file import ModelFile, build_model, save_model
 from tests.small_models import as_bf16, small_model
 
 LETTERS = "abcdefgh \n"
-
-
 FOLDED = "xyz"
-
-
 Kind = tuple[str, str, str]
-
 
 kinds = st.tuples(
     st.sampled_from(["lstm", "gru"]), st.sampled_from(["character", "byte", "folded"]), st.sampled_from(["one", "two"])
@@ -437,8 +432,6 @@ def test_scores_show_themselves_in_one_line() -> None:
 
 
 HOSTILE = '<script>alert(\'"&")</script> \x1b[2J\u202e\ud800 é\n'
-
-
 JOINERS = "\n\t\u200c\u200d"
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -97,3 +98,12 @@ def commands(folder: Path, warm: bool = False) -> Iterator[Commands]:
         assert server.stdin
         server.stdin.close()
         server.wait(HANG)
+
+
+SMALL = ["--hidden-size", "12", "--embedding-size", "6", "--num-layers", "1", "--batch-size", "4", "--seq-length", "8"]
+SMALL += ["--dropout", "0.1", "--weight-decay", "0.3", "--lr", "0.01", "--precision", "fp32", "--preview", "0"]
+
+
+def text(characters: int) -> str:
+    words = random.Random(0).choices(["call", "me", "Ishmael", "some", "years", "ago", "never", "mind\n"], k=characters)
+    return " ".join(words)[:characters]

@@ -20,7 +20,7 @@ from chargen.training.metrics import FILE_NAME as METRICS_NAME
 from chargen.training.metrics import Metrics
 from chargen.training.trainer import Trainer
 from tests.faults.crashing_disk import Disk, put
-from tests.training.test_resume import assert_same_runs, config, corpus, metrics, model, whole
+from tests.runs import assert_same_runs, config, corpus, metrics, model, whole
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs to see which file is synced")
 

@@ -22,7 +22,7 @@ from chargen.training.progress import Progress
 from chargen.training.train_step import StepReport, TrainState, TrainStep
 from chargen.training.trainer import Trainer
 from tests.commands import TEXT, Run
-from tests.training.test_resume import assert_same_runs, config, corpus, model, whole
+from tests.runs import assert_same_runs, config, corpus, model, whole
 
 SHAPE = model("gru", 1)
 AT_EVERY_STEP = 1e-9

@@ -11,8 +11,8 @@ import pytest
 from chargen.sampling.sampler import Sampler
 from chargen.training import metrics
 from chargen.training.trainer import Trainer
+from tests.runs import config, corpus, model
 from tests.small_models import small_model
-from tests.training.test_resume import config, corpus, model
 from tests.yardstick import ratio
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs to see how much memory a process holds")

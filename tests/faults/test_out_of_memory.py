@@ -14,10 +14,9 @@ import pytest
 from chargen.cli.main import main
 from chargen.storage.model_file import save_model
 from chargen.training.run_folder import holds_a_run
-from tests.faults.fork_server import Commands, commands
-from tests.faults.test_signals import SMALL, check_whole, text
+from tests.faults.fork_server import SMALL, Commands, commands, text
+from tests.runs import assert_same_runs, check_whole
 from tests.small_models import small_model
-from tests.training.test_resume import assert_same_runs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork, and a limit that the system keeps to")
 MB = 10**6

@@ -18,36 +18,17 @@ from chargen.cli.main import main
 from chargen.cli.signals import stop_on_signals
 from chargen.data import corpus_cache
 from chargen.storage import tensor_file
-from chargen.storage.model_file import FILE_NAME, read_model, save_model
+from chargen.storage.model_file import save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import read_run_state
 from chargen.training import trainer, validator
 from tests.commands import Run
-from tests.faults.fork_server import commands
+from tests.faults.fork_server import SMALL, commands, text
+from tests.runs import assert_same_runs, check_whole
 from tests.small_models import small_model
-from tests.training.test_resume import assert_same_runs
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-
-SMALL = ["--hidden-size", "12", "--embedding-size", "6", "--num-layers", "1", "--batch-size", "4", "--seq-length", "8"]
-SMALL += ["--dropout", "0.1", "--weight-decay", "0.3", "--lr", "0.01", "--precision", "fp32", "--preview", "0"]
 OFTEN = ["--eval-every", "40", "--save-minutes", "0.0002"]
-
-
-def text(characters: int) -> str:
-    words = random.Random(0).choices(["call", "me", "Ishmael", "some", "years", "ago", "never", "mind\n"], k=characters)
-    return " ".join(words)[:characters]
-
-
-def check_whole(folder: Path) -> int:
-    """The step of a run that can be read; of the model too, which is none of a later time."""
-    state = read_run_state(folder)
-    if (folder / FILE_NAME).exists():
-        best = state.progress["best_step"]
-        assert read_model(folder).training["step"] >= (0 if best is None else best)
-    else:
-        assert state.progress["step"] == 0
-    return int(state.progress["step"])
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])

@@ -4,9 +4,6 @@ import errno
 import os
 import random
 import resource
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +13,7 @@ import pytest
 from chargen import durable
 from chargen.durable import describe_os_error, lock_folder, make_folder, remove_leftovers, sync_folder, write_durably
 from chargen.errors import ChargenError, WriteError
+from tests.other_processes import HOLDER, kill, start
 
 SIZE = 1 << 20
 WRITER = f"""
@@ -26,29 +24,6 @@ for version in range(10**9):
     if version == 0:
         print("ready", flush=True)
 """
-HOLDER = """
-import sys
-from pathlib import Path
-from chargen.durable import lock_folder
-with lock_folder(Path(sys.argv[1])):
-    print("ready", flush=True)
-    sys.stdin.read()
-"""
-
-
-def start(program, argument):
-    """A process that runs `program` and has said that it is ready."""
-    words = [sys.executable, "-c", program, str(argument)]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n"
-    return process
-
-
-def kill(process):
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdin.close()
-    process.stdout.close()
 
 
 def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path):

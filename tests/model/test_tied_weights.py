@@ -20,15 +20,11 @@ from chargen.storage.model_file import build_model, read_model
 from chargen.storage.quantize import as_float32, quantize
 from chargen.training.autosize import MANY_CHARACTERS, choose_sizes
 from tests.commands import Run
+from tests.runs import assert_same_runs, run_until
 from tests.small_models import small_model
-from tests.training.test_resume import assert_same_runs, run_until
 
 KINDS = [(cell, both) for cell in ("lstm", "gru") for both in (False, True)]
-
-
 TEXT = "A tale of two tables, told by one: the table that reads is the table that writes. " * 40
-
-
 TIED = ModelConfig(num_layers=1, hidden_size=16, tie_weights=True, dropout=0.1)
 
 

@@ -1,11 +1,9 @@
 """Two stacks that never mix: what each reads, what each learns from, and the layer that stands between them."""
 
 import copy
-import json
 import math
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +29,7 @@ from chargen.training.cloze_task import CHARACTERS_SHARE, MARGIN, ROWS, WINDOW, 
 from chargen.training.config import TrainConfig
 from chargen.training.train_step import TrainStep
 from chargen.training.trainer import Trainer
+from tests.runs import lines
 from tests.small_models import small_model
 
 V = 7
@@ -699,10 +698,6 @@ def test_a_cloze_loss_that_is_not_finite_harms_nothing_but_the_cloze_layer(where
 
 
 TWO_WAY_KEYS = {f"{role}_{name}" for role in ("train", "valid") for name in ("loss_forward", "loss_backward", "cloze")}
-
-
-def lines(folder: Path):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_metrics_name_the_losses_of_both_directions_and_of_cloze(tmp_path):

@@ -26,8 +26,8 @@ from chargen.storage.model_file import ModelFile, build_model
 from chargen.storage.quantize import quantize
 from chargen.training.cuda_graph import CapturedStep
 from chargen.training.trainer import Trainer
+from tests.runs import assert_same_runs, config, corpus, model, run_until, two_ways
 from tests.small_models import small_model
-from tests.training.test_resume import assert_same_runs, config, corpus, model, run_until, two_ways
 
 NAME = os.environ.get("CHARGEN_TEST_DEVICE", "cuda")
 DEVICE = torch.device(NAME)

@@ -30,28 +30,14 @@ from tests.small_models import as_bf16, small_model
 
 CELLS = ("lstm", "gru")
 
-
 DIRECTIONS = ("forward", "backward")
-
-
 BYTES = Vocabulary(unit="byte")
-
-
 Kind = tuple[str, int, str]
 
-
 cells = st.sampled_from(CELLS)
-
-
 depths = st.integers(1, 3)
-
-
 kinds = st.tuples(cells, depths, st.sampled_from(["character", "byte"]))
-
-
 directions = st.sampled_from(DIRECTIONS)
-
-
 choices = st.fixed_dictionaries(
     {},
     optional={

@@ -42,14 +42,8 @@ from tests.yardstick import is_read_soon
 
 ROOM = 50_000_000
 """Bytes that reading may take beside the file itself."""
-
-
 LENGTH = 500
-
-
 slow = pytest.mark.slow
-
-
 Random = random.Random
 
 
@@ -221,15 +215,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TEXTS = ["", "x", "1", "@", "é", "\\", "'\"", "byte", "model", "utf-8"]
 TEXTS += ["\0", "\ud800", "\U0001f600", "\n\x1b[31m\u202e"]
-
-
 VALUES = [None, True, False, -1, 0, 1, 2, 255, 1.5, -0.0, 1e308, math.nan, math.inf, -math.inf, 10**9, 10**18, 2**31]
 VALUES += [2**63, 2**64, -(2**63), 10**30, 10**400, [], {}, [[]], [None], {"": None}, [1, 2], ["a", "b"], {"a": 0}]
-
-
 MARKS = ["@digits 30@", "@digits 4000@", "@digits 5000@", "@infinite 1@"]
-
-
 DEPTHS = (3, 100, 500, 900, 100_000)
 
 
@@ -508,20 +496,12 @@ def change_state(draw: Random, draft: Draft) -> None:
 
 
 HEAVY = [add_empty_arrays]
-
-
 REFUSED = [change_shape, change_offsets, name_twice, change_size, change_end, *HEAVY]
 """Nothing of it can be good by luck, unless it changes nothing."""
-
-
 ANY = [change_value, change_number, swap_values, drop_key, add_key, go_deep, go_long, change_entry, change_shape]
 ANY += [change_offsets, change_type, name_twice, change_arrays, change_size, change_end, change_weights, splice]
 ANY += [change_bytes]
-
-
 OF_MODELS = [change_config, change_counts, change_training, change_reading, change_scales, change_vocabulary]
-
-
 OF_STREAMS = [change_stream, change_state]
 
 
@@ -744,11 +724,7 @@ def test_a_number_of_a_runs_state_that_only_looks_like_one_is_refused(tmp_path: 
 
 
 TRAIN = ["train", "text.txt", "--steps", 2, "--batch-size", 2, "--seq-length", 4, "--precision", "fp32", "--preview", 0]
-
-
 COMMANDS = [["info", "m"], ["sample", "m", "--seed", 1], ["eval", "m", "text.txt"], [*TRAIN, "--init-from", "m"]]
-
-
 BAD = {
     "cut": lambda draft: draft.signed()[:-1],
     "flipped": lambda draft: draft.signed()[:-1] + bytes([draft.signed()[-1] ^ 1]),

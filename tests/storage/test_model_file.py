@@ -29,11 +29,7 @@ from chargen.storage.quantize import quantize
 from tests.small_models import as_bf16, small_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model.safetensors"
-
-
 GOLDEN_IDS = [0, 3, 1, 4, 2, 2]
-
-
 GOLDEN_LOGITS = [
     [-0.484914, 0.788346, 0.713128, 0.637909, 0.562691],
     [-0.520154, 0.82261, 0.743773, 0.664937, 0.5861],

@@ -9,7 +9,7 @@ from chargen.model import dropout
 from chargen.storage.run_state import read_run_state
 from chargen.training.cuda_graph import CapturedStep
 from chargen.training.trainer import Trainer
-from tests.training.test_resume import assert_same_runs, config, corpus, long_rows, model, run_until, two_ways
+from tests.runs import assert_same_runs, config, corpus, long_rows, model, run_until, two_ways
 
 
 class Replayed(CapturedStep):

@@ -17,11 +17,7 @@ from chargen.training.init_from import BY_CHARACTER, init_from
 from tests.small_models import small_model
 
 TEXT = "bad cab face head\n" * 60
-
-
 OTHER = "big zebra, bad äpfel\n" * 60
-
-
 QUICK = TrainConfig(steps=6, batch_size=4, seq_length=8, precision="fp32", eval_every=3)
 
 

@@ -11,7 +11,7 @@ from chargen.errors import WriteError
 from chargen.training import metrics as module
 from chargen.training.metrics import MAX_LINES, Metrics, is_logged_step
 from chargen.training.trainer import Trainer
-from tests.training.test_resume import config, corpus, metrics, model
+from tests.runs import config, corpus, metrics, model
 
 
 def lines(path: Path) -> list[int]:

@@ -16,7 +16,7 @@ from chargen.storage.run_state import read_run_state
 from chargen.training import validator as module
 from chargen.training.train_step import MAX_BAD_STEPS
 from chargen.training.trainer import Trainer
-from tests.training.test_resume import assert_same_runs, config, corpus, model, run_until, two_ways
+from tests.runs import assert_same_runs, config, corpus, model, run_until, two_ways
 
 BAD = (math.nan, math.inf, -math.inf)
 STEPS = 12

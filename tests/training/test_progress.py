@@ -1,6 +1,5 @@
 """What a run tells of itself: every figure once, at its step, and the same as in its files."""
 
-import json
 import math
 import re
 from pathlib import Path
@@ -14,6 +13,7 @@ from chargen.model.config import ModelConfig
 from chargen.training.config import TrainConfig
 from chargen.training.progress import Progress
 from chargen.training.trainer import Trainer
+from tests.runs import lines
 
 TEXT = "the quick brown föx jumps over the läzy dog. " * 20
 EVENTS = settings(max_examples=12)
@@ -26,10 +26,6 @@ def model(*, bidirectional: bool = False) -> ModelConfig:
 def config(**chosen: object) -> TrainConfig:
     usual = {"steps": 12, "batch_size": 4, "seq_length": 8, "precision": "fp32", "log_every": 3, "eval_every": 5}
     return TrainConfig(**{**usual, **chosen})
-
-
-def lines(folder: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def validated(events: list[Progress]) -> list[tuple[int, float]]:

@@ -23,18 +23,12 @@ from chargen.training.config import TrainConfig
 from chargen.training.run_folder import check_free, recover
 from chargen.training.trainer import Trainer
 from tests.commands import Result, Run
-from tests.ground.test_durable import HOLDER, kill, start
+from tests.other_processes import HOLDER, kill, start
 
 SMALL = ["--hidden-size", "12", "--embedding-size", "6", "--num-layers", "1", "--batch-size", "4", "--seq-length", "8"]
 SMALL += ["--dropout", "0", "--weight-decay", "0.3", "--precision", "fp32", "--preview", "0"]
-
-
 SHAPE = ModelConfig(num_layers=1, hidden_size=12, embedding_size=6)
-
-
 QUICK = TrainConfig(steps=6, batch_size=4, seq_length=8, precision="fp32")
-
-
 TEXT = "Whether I shall turn out to be the hero of my own life, these pages must show.\n" * 40
 
 

@@ -20,6 +20,7 @@ from chargen.training.config import TrainConfig
 from chargen.training.memory import estimate_memory
 from chargen.training.train_step import TrainState, TrainStep
 from chargen.training.trainer import Trainer
+from tests.runs import lines
 
 SMALL = ModelConfig(num_layers=1, hidden_size=16, embedding_size=8, dropout=0.0)
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
@@ -40,10 +41,6 @@ def config(**settings: object) -> TrainConfig:
         "eval_every": 5,
     }
     return TrainConfig(**{**chosen, **settings})
-
-
-def lines(folder: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_training_learns(tmp_path: Path) -> None:
