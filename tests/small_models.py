@@ -59,3 +59,8 @@ def as_bf16(file: ModelFile) -> ModelFile:
     """The same model, its weights cut to bf16 and stored as bits."""
     bits = {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in file.arrays.items()}
     return replace(file, arrays=bits)
+
+
+def random_ids(rows: int, length: int, size: int) -> np.ndarray:
+    """Ids (rows, length) below a size, always the same."""
+    return np.random.default_rng(rows * 1000 + length).integers(0, size, (rows, length))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from chargen.data.batches import Batch, ConsecutiveBatches, RandomBatches, draw_resets
 from chargen.errors import DataError
 from chargen.rng import Purpose, uniform
+from tests import naive
 
 seeds = st.integers(0, 2**64 - 1)
 
@@ -36,9 +37,7 @@ def are_equal(batch: Batch, other: Batch) -> bool:
 def test_a_target_stands_where_the_formula_says(sizes: tuple[int, int, int, int], step: int) -> None:
     length, rows, window, seed = sizes
     batch = ConsecutiveBatches(np.arange(length), rows, window, seed).batch(step)
-    phase = int(float(uniform(seed, 0, 0, Purpose.PHASE)) * length)
-    expected = [[(phase + i * length // rows + step * window + j) % length for j in range(window)] for i in range(rows)]
-    assert batch.targets.tolist() == expected
+    assert batch.targets.tolist() == naive.consecutive_targets(length, rows, window, seed, step)
     assert batch.targets.dtype == batch.inputs.dtype == np.int64
 
 
@@ -101,9 +100,7 @@ def test_a_row_of_a_text_that_nobody_has_starts_exactly_where_the_formula_says(
     rows: int, length: int, seed: int
 ) -> None:
     text = np.broadcast_to(np.uint8(0), length)  # one byte
-    phase = int(float(uniform(seed, 0, 0, Purpose.PHASE)) * length)
-    expected = [phase + row * length // rows for row in range(rows)]
-    assert ConsecutiveBatches(text, rows, 1, seed).starts.tolist() == expected
+    assert ConsecutiveBatches(text, rows, 1, seed).starts.tolist() == naive.row_starts(length, rows, seed)
 
 
 def test_a_worked_example() -> None:
@@ -186,12 +183,11 @@ def test_a_random_window_starts_where_the_formula_says(
 ) -> None:
     text = np.arange(window + places)
 
-    def expected(purpose: Purpose) -> list[int]:
-        return [int(float(uniform(seed, row, step, purpose)) * places) for row in range(3)]
-
-    batches = RandomBatches(text, 3, window, seed, purpose=purpose)
-    assert batches.windows(step)[:, 0].tolist() == expected(purpose)
-    assert RandomBatches(text, 3, window, seed).windows(step)[:, 0].tolist() == expected(Purpose.WINDOW)
+    for batches, used in (
+        (RandomBatches(text, 3, window, seed, purpose=purpose), purpose),
+        (RandomBatches(text, 3, window, seed), Purpose.WINDOW),
+    ):
+        assert batches.windows(step)[:, 0].tolist() == naive.window_starts(places, 3, seed, step, used)
 
 
 @pytest.mark.parametrize(("length", "window"), [(2, 1), (9, 8), (10, 8), (30, 5)])

@@ -29,10 +29,10 @@ from chargen.errors import ArgumentError
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE, decode_gates, decode_step, filters, jit, threads
 from chargen.kernels.cpu_features import amx
 from chargen.kernels.decode_matmul import WIDTH, add_products, pack
-from chargen.model.config import ModelConfig
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile, save_model
 from chargen.storage.quantize import as_float32, quantize
+from tests import naive
 from tests.small_models import small_model
 from tests.yardstick import HANG
 
@@ -70,15 +70,6 @@ def both(*arguments: Any, direction: str = "forward", **more: Any) -> tuple[Comp
     return CompiledEngine(file.config, file.arrays, direction), NumpyEngine(file.config, file.arrays, direction)
 
 
-def walk(engine: Engine, ids: np.ndarray) -> tuple[np.ndarray, State]:
-    """Logits (R, T, V) after each of ids (R, T), and the last state."""
-    state, logits = engine.start(len(ids)), []
-    for column in ids.T:
-        output, state = engine.step(column, state)
-        logits.append(output)
-    return np.stack(logits, axis=1), state
-
-
 def apart(ours: State, theirs: State) -> float:
     return max(float(np.abs(a - b).max(initial=0)) for a, b in zip(ours, theirs, strict=True))
 
@@ -92,7 +83,7 @@ def test_steps_are_those_of_numpy(cell: str, layers: int, hidden: int) -> None:
             for direction in DIRECTIONS:
                 ours, theirs = both(cell, layers, hidden, stored, scale, direction=direction)
                 ids = np.random.default_rng(layers * 1000 + hidden).integers(0, 31, (2, 50))
-                (logits, state), (expected, expected_state) = walk(ours, ids), walk(theirs, ids)
+                (logits, state), (expected, expected_state) = naive.walk(ours, ids), naive.walk(theirs, ids)
                 assert logits.dtype == np.float32
                 assert np.ptp(expected) > 0.1
                 assert np.abs(logits - expected).max() < CLOSE
@@ -105,10 +96,10 @@ def test_bf16_weights_are_the_same_numbers_with_and_without_matrix_units(
     cell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, ids = model(cell, 2, 96, "bf16", 1.5), np.random.default_rng(0).integers(0, 31, (3, 50))
-    expected, expected_state = walk(NumpyEngine(file.config, file.arrays), ids)
+    expected, expected_state = naive.walk(NumpyEngine(file.config, file.arrays), ids)
     for units in {False, amx()}:
         monkeypatch.setattr(compiled_engine, "amx", lambda units=units: units)
-        logits, state = walk(CompiledEngine(file.config, file.arrays), ids)
+        logits, state = naive.walk(CompiledEngine(file.config, file.arrays), ids)
         assert np.abs(logits - expected).max() < CLOSE
         assert apart(state, expected_state) < CLOSE
 
@@ -116,7 +107,9 @@ def test_bf16_weights_are_the_same_numbers_with_and_without_matrix_units(
 def test_the_two_directions_and_the_two_cells_differ() -> None:
     ids = np.arange(12).reshape(2, 6)
     walks = [
-        walk(both(cell, 2, 12, direction=direction)[0], ids)[0].tobytes() for cell in CELLS for direction in DIRECTIONS
+        naive.walk(both(cell, 2, 12, direction=direction)[0], ids)[0].tobytes()
+        for cell in CELLS
+        for direction in DIRECTIONS
     ]
     assert len(set(walks)) == 4
 
@@ -468,33 +461,10 @@ def test_reading_is_what_the_reference_reads(cell: str, layers: int, seed: int, 
         assert all(layer[row].tobytes() == before[row].tobytes() for layer, before in zip(after, state, strict=True))
 
 
-def test_one_lstm_step_by_hand() -> None:
-    """One hidden unit, one number per character, every weight written out."""
-    config = ModelConfig(cell="lstm", num_layers=1, hidden_size=1, embedding_size=8)
-    layer = "forward_layers.0."
-    arrays: dict[str, Any] = {
-        "embedding.weight": [[0.0] * 8, [1.0] + [0.0] * 7],
-        f"{layer}weight_ih_l0": [[gate] + [0.0] * 7 for gate in (1.0, 2.0, 3.0, 4.0)],
-        f"{layer}weight_hh_l0": [[0.1], [0.2], [0.3], [0.4]],
-        f"{layer}bias_ih_l0": [0.01, 0.02, 0.03, 0.04],
-        f"{layer}bias_hh_l0": [0.5, 0.6, 0.7, 0.8],
-        "output.weight": [[1.0], [-2.0]],
-        "output.bias": [0.25, 0.5],
-    }
-    engine = CompiledEngine(config, {name: np.array(value, np.float32) for name, value in arrays.items()})
-    logits, (after,) = engine.step(np.array([1]), (np.array([[0.5, -0.5]], np.float32),))
-    enter, forget, new, leave = 1.56, 2.72, 3.88, 5.04
-    enter, forget, leave = (1 / (1 + math.exp(-gate)) for gate in (enter, forget, leave))
-    cell = forget * -0.5 + enter * math.tanh(new)
-    hidden = leave * math.tanh(cell)
-    assert after[0] == pytest.approx([hidden, cell], abs=1e-6)
-    assert logits[0] == pytest.approx([hidden + 0.25, -2 * hidden + 0.5], abs=1e-6)
-
-
 @pytest.mark.parametrize("cell", CELLS)
 def test_weights_that_are_too_large_saturate_without_a_warning(cell: str) -> None:
     file = model(cell, 2, 12, scale=1e4)
-    logits, state = walk(CompiledEngine(file.config, file.arrays), np.arange(16).reshape(2, 8))
+    logits, state = naive.walk(CompiledEngine(file.config, file.arrays), np.arange(16).reshape(2, 8))
     assert np.isfinite(logits).all()
     assert all(np.isfinite(layer).all() for layer in state)
 
@@ -504,8 +474,8 @@ def test_biases_whose_sum_overflows_give_no_warning() -> None:
     for name in ("ih", "hh"):
         file.arrays[f"forward_layers.0.bias_{name}_l0"][:] = 3e38
     ids = np.arange(16).reshape(2, 8)
-    expected, _ = walk(NumpyEngine(file.config, file.arrays), ids)
-    assert np.abs(walk(CompiledEngine(file.config, file.arrays), ids)[0] - expected).max() < CLOSE
+    expected, _ = naive.walk(NumpyEngine(file.config, file.arrays), ids)
+    assert np.abs(naive.walk(CompiledEngine(file.config, file.arrays), ids)[0] - expected).max() < CLOSE
 
 
 def test_any_top_k_that_the_settings_allow_can_be_used() -> None:
@@ -738,26 +708,14 @@ def test_infinities_saturate_and_what_is_no_number_stays_none() -> None:
     assert np.isnan(many).all()
 
 
-def exp_by_hand(x: np.ndarray) -> np.ndarray:
-    """The operations of `decode_gates.exp` in NumPy, each rounded to float32."""
-    x = np.clip(x, np.float32(-87), np.float32(87))
-    rounded = np.rint(x * np.float32(1 / math.log(2)))
-    r = (x - rounded * np.float32(0.693359375)) - rounded * np.float32(-2.12194440e-4)
-    series = np.float32(1 / 5040)
-    for factorial in (720, 120, 24, 6, 2, 1, 1):
-        series = np.float32(1 / factorial) + r * series
-    result: np.ndarray = np.ldexp(series, rounded.astype(np.int32))
-    return result
-
-
 def test_activations_are_the_same_bits_on_every_machine_alone_and_in_vectors() -> None:
     """Nothing is fused, reordered or left to a library: the bits are those of the operations as they are written."""
     unity = np.float32(1)
     with np.errstate(over="ignore"):
-        exps, doubled = exp_by_hand(GRID), exp_by_hand(np.float32(2) * GRID)
+        exps, doubled = naive.exp(GRID), naive.exp(np.float32(2) * GRID)
     assert call_each(decode_gates.exp, GRID).tobytes() == exps.tobytes()
     for alone, together, expected in (
-        (decode_gates.sigmoid, decode_gates.sigmoids, unity / (unity + exp_by_hand(-GRID))),
+        (decode_gates.sigmoid, decode_gates.sigmoids, unity / (unity + naive.exp(-GRID))),
         (decode_gates.tanh, decode_gates.tanhs, unity - np.float32(2) / (unity + doubled)),
     ):
         assert call_each(alone, GRID).tobytes() == expected.tobytes()
@@ -776,16 +734,13 @@ def test_gates_with_scales_are_those_of_float64(size: int, start: int, stop: int
     def draw(*shape: int) -> np.ndarray:
         return random.normal(size=shape).astype(np.float32)
 
-    def sigmoid(values: np.ndarray) -> np.ndarray:
-        return 1 / (1 + np.exp(-values.astype(np.float64)))
-
     input_sums, state_sums, input_scale, state_scale, bias = (draw(4 * size + 3) for _ in range(5))
     state, out = draw(2 * size), draw(size)
     before, out_before = state.copy(), out.copy()
     gates = (input_sums.astype(np.float64) * input_scale + state_sums * state_scale + bias)[: 4 * size].reshape(4, size)
-    cell = sigmoid(gates[1]) * state[size:] + sigmoid(gates[0]) * np.tanh(gates[2])
+    after, cell = naive.lstm_cell(gates, state[size:])
     decode_gates.lstm(input_sums.copy(), state_sums.copy(), input_scale, state_scale, bias, start, stop, state, out)
-    assert np.abs(out - sigmoid(gates[3]) * np.tanh(cell))[part].max() < 2e-6
+    assert np.abs(out - after)[part].max() < 2e-6
     assert np.abs(state[size:] - cell)[part].max() < 2e-6
     others = np.setdiff1d(np.arange(size), np.arange(start, stop))
     assert np.array_equal(out[others], out_before[others])
@@ -793,16 +748,14 @@ def test_gates_with_scales_are_those_of_float64(size: int, start: int, stop: int
 
     hidden, new_bias, out = draw(size), draw(size), draw(size)
     before, out_before = hidden.copy(), out.copy()
-    scaled_state, biases = (
-        values.astype(np.float64)[: 3 * size].reshape(3, size) for values in (state_sums * state_scale, bias)
-    )
-    scaled_inputs = (input_sums.astype(np.float64) * input_scale)[: 3 * size].reshape(3, size)
-    reset, update = (sigmoid(scaled_inputs[gate] + scaled_state[gate] + biases[gate]) for gate in (0, 1))
-    new = np.tanh(scaled_inputs[2] + biases[2] + reset * (scaled_state[2] + new_bias))
+    summed = [values.astype(np.float64)[: 3 * size].reshape(3, size) for values in (input_sums, state_sums)]
+    scales = [values[: 3 * size].reshape(3, size) for values in (input_scale, state_scale, bias)]
+    states = summed[1] * scales[1] + np.stack([np.zeros(size), np.zeros(size), new_bias])
+    after = naive.gru_cell(summed[0] * scales[0] + scales[2], states, hidden)
     decode_gates.gru(
         input_sums.copy(), state_sums.copy(), input_scale, state_scale, bias, new_bias, start, stop, hidden, out
     )
-    assert np.abs(out - (1 - update) * new - update * hidden)[part].max() < 2e-6
+    assert np.abs(out - after)[part].max() < 2e-6
     assert np.array_equal(out[others], out_before[others])
     assert np.array_equal(hidden, before)
 
@@ -820,18 +773,6 @@ def some_weights(dtype: str, random: np.random.Generator, outputs: int, size: in
         return numbers, numbers
     stored = (numbers.view(np.uint32) >> 16).astype(np.uint16)
     return stored, as_float32({"w": stored}, "w")
-
-
-def fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """A float32 fused multiply-add: the product is exact in float64, the sum is rounded to odd and then to float32."""
-    product, c = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
-    total = product + c
-    part = total - product
-    rest = (product - (total - part)) + (c - part)
-    places = total.view(np.int64)
-    inexact = (rest != 0) & (places % 2 == 0)
-    odd = places + np.where(inexact, np.where((rest > 0) == (total > 0), 1, -1), 0)
-    return odd.view(np.float64).astype(np.float32)
 
 
 def multiply(
@@ -856,7 +797,7 @@ def test_products_are_chains_of_fused_multiply_adds(dtype: str, size: int) -> No
         before = random.normal(size=(10, width)).astype(np.float32)
         chain = before[:, :outputs]
         for k in range(size):
-            chain = fused(np.broadcast_to(numbers[:, k], chain.shape), inputs[:, k : k + 1], chain)
+            chain = naive.fused_multiply_add(np.broadcast_to(numbers[:, k], chain.shape), inputs[:, k : k + 1], chain)
         exact = before[:, :outputs] + inputs[:, :size].astype(np.float64) @ numbers.T
         magnitude = np.abs(before[:, :outputs]) + np.abs(inputs[:, :size]).astype(np.float64) @ np.abs(numbers.T)
         for rows in range(1, 10):

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.compiled_engine import CompiledEngine
-from chargen.decoding.numpy_engine import Engine, NumpyEngine, State
+from chargen.decoding.numpy_engine import Engine, NumpyEngine
 from chargen.decoding.rules import Rules
 from chargen.decoding.torch_engine import TorchEngine
 from chargen.errors import ArgumentError, ChargenError, SettingError
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile, build_model
 from chargen.storage.quantize import quantize
-from tests.small_models import as_bf16, small_model
+from tests import naive
+from tests.small_models import as_bf16, random_ids, small_model
 
 CELLS = ("lstm", "gru")
 ODD = "".join(map(chr, range(97, 97 + 31)))
@@ -31,28 +32,14 @@ def numpy_engine(model: ModelFile) -> NumpyEngine:
     return NumpyEngine(model.config, model.arrays)
 
 
-def walk(engine: Engine, ids: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
-    """Logits (R, T, V) after each of ids (R, T), and the last state."""
-    state = engine.start(len(ids)) if state is None else state
-    logits = []
-    for column in ids.T:
-        output, state = engine.step(column, state)
-        logits.append(output)
-    return np.stack(logits, axis=1), state
-
-
-def some_ids(rows: int, length: int, size: int) -> np.ndarray:
-    return np.random.default_rng(rows * 1000 + length).integers(0, size, (rows, length))
-
-
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_numpy_steps_give_the_logits_and_states_of_the_torch_model(cell: str, layers: int) -> None:
     model = small_model(cell, num_layers=layers, hidden_size=24, scale=1.0)
-    ids = some_ids(3, 25, len(model.vocabulary))
+    ids = random_ids(3, 25, len(model.vocabulary))
     with torch.inference_mode():
         expected, state = build_model(model)(torch.from_numpy(ids))
-    logits, carried = walk(numpy_engine(model), ids)
+    logits, carried = naive.walk(numpy_engine(model), ids)
     assert np.ptp(logits) > 0.1
     assert np.abs(logits - expected.numpy()).max() < 1e-5
     for ours, theirs in zip(carried, state, strict=True):
@@ -64,12 +51,12 @@ def test_numpy_steps_give_the_logits_and_states_of_the_torch_model(cell: str, la
 def test_both_engines_agree_and_take_over_each_others_state(cell: str) -> None:
     model = small_model(cell, scale=1.0)
     ours, theirs = numpy_engine(model), TorchEngine(build_model(model))
-    ids = some_ids(4, 20, len(model.vocabulary))
-    expected, end = walk(ours, ids)
-    there, state = walk(theirs, ids[:, :10])
-    back, last = walk(ours, ids[:, 10:], state)
+    ids = random_ids(4, 20, len(model.vocabulary))
+    expected, end = naive.walk(ours, ids)
+    there, state = naive.walk(theirs, ids[:, :10])
+    back, last = naive.walk(ours, ids[:, 10:], state)
     assert np.abs(np.concatenate([there, back], axis=1) - expected).max() < 1e-5
-    again, _ = walk(theirs, ids[:, 10:], walk(ours, ids[:, :10])[1])
+    again, _ = naive.walk(theirs, ids[:, 10:], naive.walk(ours, ids[:, :10])[1])
     assert np.abs(again - expected[:, 10:]).max() < 1e-5
     for array, other in zip(last, end, strict=True):
         assert array.dtype == other.dtype == np.float32
@@ -84,10 +71,10 @@ def test_both_engines_agree_and_take_over_each_others_state(cell: str) -> None:
 def test_logits_are_the_same_bits_whatever_the_number_of_rows(cell: str, hidden: int) -> None:
     model = small_model(cell, hidden_size=hidden, characters=ODD, scale=1.0)
     engine = numpy_engine(model)
-    ids = some_ids(17, 6, 31)
-    alone = [walk(engine, ids[row : row + 1]) for row in range(17)]
+    ids = random_ids(17, 6, 31)
+    alone = [naive.walk(engine, ids[row : row + 1]) for row in range(17)]
     for rows in range(1, 18):
-        logits, state = walk(engine, ids[:rows])
+        logits, state = naive.walk(engine, ids[:rows])
         assert logits.dtype == np.float32
         for row in range(rows):
             assert logits[row].tobytes() == alone[row][0][0].tobytes()
@@ -98,13 +85,13 @@ def test_logits_are_the_same_bits_whatever_the_number_of_rows(cell: str, hidden:
 @given(st.permutations(range(5)), st.sampled_from(CELLS))
 def test_rows_never_mix(order: list[int], cell: str) -> None:
     model = small_model(cell)
-    ids = some_ids(5, 6, len(model.vocabulary))
-    logits, _ = walk(numpy_engine(model), ids)
-    shuffled, _ = walk(numpy_engine(model), ids[order])
+    ids = random_ids(5, 6, len(model.vocabulary))
+    logits, _ = naive.walk(numpy_engine(model), ids)
+    shuffled, _ = naive.walk(numpy_engine(model), ids[order])
     assert np.array_equal(shuffled, logits[order])
     changed = ids.copy()
     changed[order[0]] = (changed[order[0]] + 1) % len(model.vocabulary)
-    other, _ = walk(numpy_engine(model), changed)
+    other, _ = naive.walk(numpy_engine(model), changed)
     assert [np.array_equal(other[row], logits[row]) for row in range(5)] == [row != order[0] for row in range(5)]
 
 
@@ -112,7 +99,7 @@ def test_rows_never_mix(order: list[int], cell: str) -> None:
 def test_a_step_changes_none_of_its_arguments(cell: str) -> None:
     model = small_model(cell)
     for engine in (numpy_engine(model), TorchEngine(build_model(model))):
-        _, state = walk(engine, some_ids(2, 3, len(model.vocabulary)))
+        _, state = naive.walk(engine, random_ids(2, 3, len(model.vocabulary)))
         ids = np.array([1, 2])
         copies = [layer.copy() for layer in state]
         first, after = engine.step(ids, state)
@@ -128,21 +115,22 @@ def test_bf16_bits_are_read_as_their_numbers(cell: str) -> None:
     stored = as_bf16(model)
     bits = stored.arrays
     plain = {name: (array.astype(np.uint32) << 16).view(np.float32) for name, array in bits.items()}
-    ids = some_ids(2, 8, len(model.vocabulary))
-    logits, _ = walk(NumpyEngine(model.config, bits), ids)
-    assert np.array_equal(logits, walk(NumpyEngine(model.config, plain), ids)[0])
-    assert not np.array_equal(logits, walk(numpy_engine(model), ids)[0])
-    assert np.abs(walk(TorchEngine(build_model(stored)), ids)[0] - logits).max() < 1e-4
+    ids = random_ids(2, 8, len(model.vocabulary))
+    logits, _ = naive.walk(NumpyEngine(model.config, bits), ids)
+    assert np.array_equal(logits, naive.walk(NumpyEngine(model.config, plain), ids)[0])
+    assert not np.array_equal(logits, naive.walk(numpy_engine(model), ids)[0])
+    assert np.abs(naive.walk(TorchEngine(build_model(stored)), ids)[0] - logits).max() < 1e-4
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_large_weights_saturate_without_a_warning(cell: str) -> None:
-    logits, state = walk(numpy_engine(small_model(cell, scale=1e4)), some_ids(2, 8, 10))
+    logits, state = naive.walk(numpy_engine(small_model(cell, scale=1e4)), random_ids(2, 8, 10))
     assert np.isfinite(logits).all()
     assert all(np.isfinite(layer).all() for layer in state)
 
 
-def test_one_lstm_step_by_hand() -> None:
+@pytest.mark.parametrize("kind", [NumpyEngine, CompiledEngine])
+def test_one_lstm_step_by_hand(kind: type[NumpyEngine | CompiledEngine]) -> None:
     """One hidden unit, one number per character, every weight written out."""
     config = small_model(num_layers=1, hidden_size=1).config
     layer = "forward_layers.0."
@@ -155,7 +143,8 @@ def test_one_lstm_step_by_hand() -> None:
         "output.weight": np.array([[1.0], [-2.0]]),
         "output.bias": np.array([0.25, 0.5]),
     }
-    logits, (after,) = NumpyEngine(config, arrays).step(np.array([1]), (np.array([[0.5, -0.5]], np.float32),))
+    engine = kind(config, {name: array.astype(np.float32) for name, array in arrays.items()})
+    logits, (after,) = engine.step(np.array([1]), (np.array([[0.5, -0.5]], np.float32),))
     enter, forget, new, leave = (
         number + 0.5 * weight + bias
         for number, weight, bias in zip((1, 2, 3, 4), (0.1, 0.2, 0.3, 0.4), (0.51, 0.62, 0.73, 0.84), strict=True)
@@ -332,10 +321,10 @@ def test_weights_that_are_not_those_of_the_model_are_refused_by_every_engine(cel
 def test_weights_in_float64_and_in_any_layout_are_read() -> None:
     file = small_model()
     other = {name: np.asfortranarray(array.astype(np.float64)) for name, array in file.arrays.items()}
-    ids = some_ids(3, 5, V)
+    ids = random_ids(3, 5, V)
     for make in (NumpyEngine, CompiledEngine):
-        expected, _ = walk(make(file.config, file.arrays), ids)
-        assert np.array_equal(walk(make(file.config, other), ids)[0], expected)
+        expected, _ = naive.walk(make(file.config, file.arrays), ids)
+        assert np.array_equal(naive.walk(make(file.config, other), ids)[0], expected)
 
 
 def test_other_things_than_models_have_no_engine() -> None:

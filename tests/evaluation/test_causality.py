@@ -17,13 +17,13 @@ from torch.nn import functional
 from chargen import check, check_causality
 from chargen.data.corpus import Corpus
 from chargen.decoding.cloze import NumpyCloze
-from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.errors import SettingError, amount
 from chargen.evaluation.causality import LENGTH
 from chargen.model.config import ModelConfig
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, save_model
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
+from tests import naive
 from tests.commands import Run, is_one_line
 from tests.small_models import small_model
 
@@ -40,7 +40,7 @@ def two_way(cell: str = "lstm", num_layers: int = 2, **settings: Any) -> ModelFi
     return small_model(cell, num_layers=num_layers, bidirectional=True, cloze=1.0, **settings)
 
 
-class Naive(nn.Module):
+class Trap(nn.Module):
     """The trap: a two-way LSTM in one piece, whose outputs at each place predict the next character."""
 
     def __init__(self, size: int, num_layers: int, hidden_size: int = 32) -> None:
@@ -55,11 +55,11 @@ class Naive(nn.Module):
         return logits
 
 
-def naive(num_layers: int, half: str = "both", size: int = SIZE) -> Predict:
+def trap(num_layers: int, half: str = "both", size: int = SIZE) -> Predict:
     """The trap's next-character predictions; with one half, the weights of the other half's outputs are zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        model = Naive(size, num_layers, HIDDEN)
+        model = Trap(size, num_layers, HIDDEN)
     with torch.no_grad():
         model.output.weight[:, {"forward": slice(HIDDEN, None), "backward": slice(HIDDEN), "both": slice(0)}[half]] = 0
 
@@ -69,18 +69,6 @@ def naive(num_layers: int, half: str = "both", size: int = SIZE) -> Predict:
         return np.concatenate([np.zeros_like(logits[:1]), logits[:-1]])
 
     return predict
-
-
-def outputs(file: ModelFile, ids: np.ndarray, direction: str) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs (T, H) and logits (T, V) after each character was read, in the order of the text."""
-    engine = NumpyEngine(file.config, file.arrays, direction)
-    state, rows, logits = engine.start(1), [], []
-    for character_id in ids if direction == "forward" else ids[::-1]:
-        row, state = engine.step(np.array([character_id]), state)
-        logits.append(row[0])
-        rows.append(state[-1][0, :HIDDEN])
-    order = 1 if direction == "forward" else -1
-    return np.array(rows)[::order], np.array(logits)[::order]
 
 
 def moved(rows: np.ndarray, by: int) -> np.ndarray:
@@ -94,10 +82,10 @@ def by_hand(file: ModelFile, sees: str, left: int = 1, right: int = 1) -> Predic
     cloze = NumpyCloze(file.arrays)
 
     def predict(ids: np.ndarray) -> np.ndarray:
-        values, logits = (moved(rows, left) for rows in outputs(file, ids, "forward"))
+        values, logits = (moved(rows, left) for rows in naive.read_all(file, ids, "forward"))
         if sees == "before":
             return logits
-        others, behind = (moved(rows, -right) for rows in outputs(file, ids, "backward"))
+        others, behind = (moved(rows, -right) for rows in naive.read_all(file, ids, "backward"))
         if sees == "after":
             return behind
         contexts = ((array[t : t + 1] for array in (values, others, logits, behind)) for t in range(len(ids)))
@@ -182,17 +170,17 @@ def test_each_text_differs_from_the_first_wherever_it_should(size: int, sees: st
 
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_a_naive_two_way_lstm_is_caught(num_layers: int) -> None:
-    violations = check_causality(naive(num_layers), SIZE, "before")
+    violations = check_causality(trap(num_layers), SIZE, "before")
     assert any("moves with what it may not see: it sees the characters before it only" in line for line in violations)
     assert len(violations) == LENGTH - 1  # everywhere but at the first character, of which it says nothing
 
 
 def test_the_forward_half_alone_is_honest_with_one_layer_and_leaks_with_two() -> None:
-    assert check_causality(naive(1, "forward"), SIZE, "before") == []
-    leaks = check_causality(naive(2, "forward"), SIZE, "before")
+    assert check_causality(trap(1, "forward"), SIZE, "before") == []
+    leaks = check_causality(trap(2, "forward"), SIZE, "before")
     assert len(leaks) == LENGTH - 1
     assert all("moves with what it may not see" in line for line in leaks)
-    assert len(check_causality(naive(1, "backward"), SIZE, "before")) >= LENGTH - 1
+    assert len(check_causality(trap(1, "backward"), SIZE, "before")) >= LENGTH - 1
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
@@ -308,7 +296,7 @@ def test_on_random_characters_the_naive_loss_is_far_too_good_and_chargens_is_not
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, 16, (100, 16, 33)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Naive(16, 1)
+        model = Trap(16, 1)
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     for batch in ids:
         loss = functional.cross_entropy(model(batch)[:, :-1].flatten(0, 1), batch[:, 1:].flatten())

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional
 
 from chargen import evaluate
 from chargen.errors import DataError
@@ -29,6 +28,7 @@ from chargen.evaluation.dynamic import (
 from chargen.evaluation.evaluation import evaluate_text
 from chargen.evaluation.loss import evaluate_ids
 from chargen.storage.model_file import build_model
+from tests import naive
 from tests.small_models import small_model
 
 STILL = Rates(0.0, 0.0)
@@ -88,40 +88,20 @@ def test_the_model_that_is_given_stays_as_it_is_even_when_left_in_the_middle():
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_weights_follow_the_published_rule(cell):
-    """Step by step with PyTorch's own loss, from formulas (5) to (7) of the paper."""
-    text, rates = random_text(3 * SEGMENT + 1), Rates(0.02, 0.3)
-    model, vocabulary, ids, evaluator = parts(text, cell, rates)
-    rms = rms_gradients(model, vocabulary, ids)
-    mean = torch.cat([size.flatten() for size in rms]).mean()
-    slow, state = copy.deepcopy(model), None
-    inputs = torch.from_numpy(ids.astype(np.int64))
-    losses = list(evaluator.losses(ids))
-    for number, loss in enumerate(losses):
-        begin = number * SEGMENT
-        logits, state = slow(inputs[None, begin : begin + SEGMENT], state)
-        state = tuple(layer.detach() for layer in state)
-        cost = functional.cross_entropy(logits[0], inputs[begin + 1 : begin + SEGMENT + 1])
-        assert loss.nats == pytest.approx(SEGMENT * cost.item(), rel=1e-5)
-        gradients = torch.autograd.grad(cost, list(slow.parameters()))
-        with torch.no_grad():
-            for slow_weight, gradient, size, start in zip(
-                slow.parameters(), gradients, rms, model.parameters(), strict=True
-            ):
-                slow_weight -= rates.lr * gradient / (size + FLOOR * mean)
-                slow_weight += (rates.decay * size / mean).clamp(max=1) * (start - slow_weight)
-    for weight, expected in zip(evaluator.model.parameters(), slow.parameters(), strict=True):
+    rates = Rates(0.02, 0.3)
+    model, vocabulary, ids, evaluator = parts(random_text(3 * SEGMENT + 1), cell, rates)
+    usual, slow = rms_gradients(model, vocabulary, ids), copy.deepcopy(model)
+    weights, trained = list(slow.parameters()), list(model.parameters())
+    for loss, (cost, gradients) in zip(evaluator.losses(ids), naive.segments(slow, ids, SEGMENT), strict=True):
+        assert loss.nats == pytest.approx(SEGMENT * cost, rel=1e-5)
+        naive.learn_from_segment(weights, trained, gradients, usual, rates.lr, rates.decay, FLOOR)
+    for weight, expected in zip(evaluator.model.parameters(), weights, strict=True):
         torch.testing.assert_close(weight, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_usual_gradients_are_the_root_of_the_mean_square_over_segments():
     model, vocabulary, ids, _ = parts(random_text(2 * SEGMENT + 10))
-    all_ids, state, squares = torch.from_numpy(ids.astype(np.int64)), None, []
-    for begin in range(0, len(ids) - 1, SEGMENT):
-        inputs = all_ids[None, begin : min(begin + SEGMENT, len(ids) - 1)]
-        logits, state = model(inputs, state)
-        state = tuple(layer.detach() for layer in state)
-        cost = functional.cross_entropy(logits[0], all_ids[begin + 1 : begin + 1 + inputs.shape[1]])
-        squares.append([gradient.square() for gradient in torch.autograd.grad(cost, list(model.parameters()))])
+    squares = [[gradient.square() for gradient in gradients] for _, gradients in naive.segments(model, ids, SEGMENT)]
     for rms, *segment_squares in zip(rms_gradients(model, vocabulary, ids), *squares, strict=True):
         torch.testing.assert_close(rms, (sum(segment_squares) / len(segment_squares)).sqrt(), atol=1e-7, rtol=1e-4)
 

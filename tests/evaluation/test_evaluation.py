@@ -23,6 +23,7 @@ from chargen.model.config import ModelConfig
 from chargen.model.device import autocast, pick_device, pick_precision
 from chargen.model.language_model import CharModel
 from chargen.storage.model_file import build_model, save_model
+from tests import naive
 from tests.small_models import small_model
 
 CHARACTERS = "abcdefgh "
@@ -42,16 +43,6 @@ def blind_model(vocabulary_size, biases=None):
 def costs_of(model):
     """What each id costs a blind model."""
     return -torch.log_softmax(model.output.bias.detach().double(), 0).numpy()
-
-
-@torch.inference_mode()
-def slow_costs(model, ids):
-    """The cost of every id but the first, one row and one id at a time: the slow form of `loss_windows`."""
-    state, costs = None, []
-    for here, following in pairwise(ids):
-        logits, state = model(torch.tensor([[int(here)]]), state)
-        costs.append(float(-torch.log_softmax(logits[0, 0].double(), 0)[int(following)]))
-    return np.array(costs)
 
 
 def some_ids(length, vocabulary_size, seed=0):
@@ -84,19 +75,19 @@ def test_rows_agree_with_one_character_at_a_time_where_all_context_is_read(lengt
     ids = some_ids(length, 10)
     loss = evaluate_ids(model, ids, rows=rows)
     assert loss.characters == length - 1
-    assert loss.nats == pytest.approx(slow_costs(model, ids).sum(), rel=1e-5)
+    assert loss.nats == pytest.approx(naive.costs(model, ids).sum(), rel=1e-5)
 
 
 def test_one_row_agrees_with_one_character_at_a_time_over_many_windows():
     model, ids = build_model(small_model()), some_ids(1500, 10)
-    assert evaluate_ids(model, ids, rows=1).nats == pytest.approx(slow_costs(model, ids).sum(), rel=1e-5)
+    assert evaluate_ids(model, ids, rows=1).nats == pytest.approx(naive.costs(model, ids).sum(), rel=1e-5)
 
 
 def test_a_row_is_warmed_on_exactly_the_500_characters_before_it():
     model, ids = build_model(small_model()), some_ids(1201, 10)
     middle = 1 + 1200 // 2
-    first = slow_costs(model, ids[:middle]).sum()
-    second = slow_costs(model, ids[middle - WARMUP - 1 :])[WARMUP:].sum()
+    first = naive.costs(model, ids[:middle]).sum()
+    second = naive.costs(model, ids[middle - WARMUP - 1 :])[WARMUP:].sum()
     assert evaluate_ids(model, ids, rows=2).nats == pytest.approx(first + second, rel=1e-6)
     assert WARMUP == 500
 
@@ -171,7 +162,7 @@ def test_bytes_are_scored_but_characters_are_counted(text, rows):
 
 def test_the_bytes_of_the_first_character_are_read_but_not_counted():
     model, text = build_model(small_model(unit="byte")), "字aé"
-    costs = slow_costs(model, text.encode())
+    costs = naive.costs(model, text.encode())
     assert evaluate(model, Vocabulary(unit="byte"), text).nats == pytest.approx(costs[2:].sum(), rel=1e-6)
 
 
@@ -183,7 +174,7 @@ def test_folded_and_unseen_characters_pay_for_their_place(text):
     result = evaluate(model, vocabulary, text)
     folded = sum(character in "xyz" for character in text[1:])
     unseen = sum(character in "é字" for character in text[1:])
-    nats = slow_costs(model, ["abc".find(character) % 4 for character in text]).sum()
+    nats = naive.costs(model, ["abc".find(character) % 4 for character in text]).sum()
     nats += folded * math.log(4) + unseen * (math.log(4) + math.log(CODE_POINTS - 6))
     assert (result.folded, result.unseen, result.skipped) == (folded, unseen, 0)
     assert result.characters == len(text) - 1
@@ -221,7 +212,7 @@ def test_a_model_with_folding_is_a_proper_code(folded, before):
         assert some == pytest.approx([some[0]] * len(some), abs=1e-5)
     assert sum(kinds[kind] * math.exp(-some[0]) for kind, some in costs.items()) == pytest.approx(1, abs=1e-5)
     # The training text has folded characters only: as little as can be is taken from them.
-    symbol = slow_costs(model, [*vocabulary.encode("a" + before, "replace").tolist(), 3])[-1]
+    symbol = naive.costs(model, [*vocabulary.encode("a" + before, "replace").tolist(), 3])[-1]
     assert costs["folded"][0] - symbol == pytest.approx(math.log(len(folded) + 1), abs=1e-5)
 
 

@@ -17,11 +17,11 @@ from chargen import check_causality, evaluate, score
 from chargen.data.vocabulary import CODE_POINTS
 from chargen.decoding.choose import log_softmax
 from chargen.decoding.cloze import NumpyCloze
-from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.errors import DataError, SettingError
 from chargen.evaluation.per_character import JUDGES, CharacterScore
 from chargen.evaluation.rows import WINDOW, predict, read_rows
 from chargen.storage.model_file import ModelFile, build_model, save_model
+from tests import naive
 from tests.small_models import as_bf16, small_model
 
 LETTERS = "abcdefgh \n"
@@ -51,40 +51,6 @@ def model(cell: str = "lstm", unit: str = "character", ways: str = "two") -> Mod
 def text_of(unit: str, length: int, seed: int = 0) -> str:
     letters = {"byte": "ab é字😀\n", "folded": LETTERS + FOLDED, "character": LETTERS}[unit]
     return "".join(letters[letter] for letter in np.random.default_rng(seed).integers(0, len(letters), length))
-
-
-def by_hand(file: ModelFile, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """The log-probability of every id (N,) by each judge, one step after the other."""
-    log_probs = {}
-    share = np.log(file.counts / file.counts.sum())[None]
-    logits, outputs = {}, {}
-    for direction in file.config.directions:
-        engine = NumpyEngine(file.config, file.arrays, direction)
-        row, state = share, engine.start(1)
-        rows, values = [], []
-        for character_id in ids if direction == "forward" else ids[::-1]:
-            rows.append(row)
-            values.append(state[-1][:, : file.config.hidden_size])
-            row, state = engine.step(np.array([character_id]), state)
-        order = 1 if direction == "forward" else -1
-        logits[direction], outputs[direction] = rows[::order], values[::order]
-        log_probs[direction] = np.array(
-            [log_softmax(row[0])[at] for row, at in zip(logits[direction], ids, strict=True)]
-        )
-    if file.config.bidirectional:
-        cloze = NumpyCloze(file.arrays)
-        judged = []
-        for at, character_id in enumerate(ids):
-            if at == 0:
-                judged.append(log_probs["backward"][0])
-            elif at == len(ids) - 1:
-                judged.append(log_probs["forward"][-1])
-            else:
-                left, right = outputs["forward"][at], outputs["backward"][at]
-                row = cloze.logits(left, right, logits["forward"][at], logits["backward"][at])[0, 0]
-                judged.append(log_softmax(row)[character_id])
-        log_probs["cloze"] = np.array(judged)
-    return log_probs
 
 
 def predictions(network: Any, ids: np.ndarray, counts: np.ndarray, window: int = WINDOW) -> list[dict[str, np.ndarray]]:
@@ -119,7 +85,7 @@ def test_scores_are_those_of_a_loop_over_states(cell: str, unit: str, length: in
         sizes = [len(character.encode()) for character in text] if unit == "byte" else [1] * len(text)
         owners = np.repeat(np.arange(len(text)), sizes)
         share = np.array([math.log(4) * (character in FOLDED and unit == "folded") for character in text])
-        for judge, log_probs in by_hand(file, ids).items():
+        for judge, log_probs in naive.judged(file, ids).items():
             expected = np.bincount(owners, log_probs, len(text)) - share
             scored = [at for at, size in enumerate(sizes) if judge != "cloze" or size == 1]
             actual = [getattr(scores[at], judge) for at in scored]
@@ -326,7 +292,7 @@ def test_a_character_of_several_bytes_is_the_sum_of_its_bytes_and_gets_no_altern
     """Its cloze predictions would have seen its other bytes, which all but spell it."""
     file = model("gru", "byte")
     scores = score(file, "a字b", threshold=1, num_alternatives=300)
-    by_byte = by_hand(file, file.vocabulary.encode("a字b"))
+    by_byte = naive.judged(file, file.vocabulary.encode("a字b"))
     for judge in ("forward", "backward"):
         assert getattr(scores[1], judge) == pytest.approx(by_byte[judge][1:4].sum(), abs=1e-4)
     assert scores[1].cloze is None

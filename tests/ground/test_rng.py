@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from chargen.kernels.uniforms import uniforms
 from chargen.rng import MAX_SEED, Purpose, generator_seed, philox, philox_key, uniform
+from tests import naive
 
 seeds = st.integers(0, MAX_SEED)
 indices = st.integers(0, 2**32 - 1)
@@ -37,25 +38,10 @@ def test_philox_gives_the_known_answers_of_random123(counter: str, key: str, exp
     assert philox(np.array([words(counter)] * 3, np.uint64), keys).tolist() == [words(expected)] * 3
 
 
-def slow_philox(counter: list[int], key: list[int]) -> list[int]:
-    """The paper's ten rounds in whole numbers of any size."""
-    mask = 2**32 - 1
-    for _ in range(10):
-        first, second = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
-        counter = [
-            (second >> 32) ^ counter[1] ^ key[0],
-            second & mask,
-            (first >> 32) ^ counter[3] ^ key[1],
-            first & mask,
-        ]
-        key = [(key[0] + 0x9E3779B9) & mask, (key[1] + 0xBB67AE85) & mask]
-    return counter
-
-
 @given(seeds, indices, numbers, purposes)
 def test_a_uniform_is_philox_of_its_address(seed: int, index: int, n: int, purpose: Purpose) -> None:
     low = 2**32 - 1
-    first, second, _, _ = slow_philox([n & low, n >> 32, index, int(purpose)], [seed & low, seed >> 32])
+    first, second, _, _ = naive.philox([n & low, n >> 32, index, int(purpose)], [seed & low, seed >> 32])
     assert float(uniform(seed, index, n, purpose)) == ((first << 32 | second) >> 11) / 2**53
     assert generator_seed(seed, index, n, purpose) == (first << 31) ^ second
     assert philox_key(seed, index, n, purpose) == (first, second)

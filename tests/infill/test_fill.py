@@ -1,6 +1,5 @@
 """Filling a gap: enumeration against brute force, particles against enumeration, and what the guesses are made of."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -25,6 +24,7 @@ from chargen.sampling.constraints import Constraints
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stream import Stream
 from chargen.storage.model_file import ModelFile, build_model, save_model
+from tests import naive
 from tests.small_models import as_bf16, small_model
 
 ALL = 1_000_000
@@ -56,67 +56,6 @@ def particles_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enumeration, "MAX_GAPS", 0)
 
 
-def refused(before: str, gap: str, logits: list[np.ndarray], file: ModelFile, config: SampleConfig) -> bool:
-    """Whether a gap is forbidden; logits (V,) before each of its ids. Filters act one after the other."""
-    run = config.no_repeat
-    text, start = before + gap, len(before)
-    if set(gap) & set(config.ban):
-        return True
-    if any(gap[:end].endswith(stop) for end in range(len(gap)) for stop in config.stop):
-        return True
-    for at, letter_id in enumerate(file.vocabulary.encode(gap)):
-        # A run may begin in the text before, as in a prime, but one that ends there has not been written.
-        here, closed = start + at, set()
-        if run and here >= run - 1:
-            context = text[here - run + 1 : here]
-            ends = range(max(start, run - 1), here)
-            closed = {text[end] for end in ends if text[end - run + 1 : end] == context}
-        kept = [number for number, letter in enumerate(LETTERS) if letter not in config.ban and letter not in closed]
-        odds = np.exp(logits[at].astype(np.float64))
-        kept.sort(key=lambda number: -odds[number])
-        kept = kept[: config.top_k or None]
-        reached = np.cumsum(odds[kept])
-        kept = [number for number, below in zip(kept, reached - odds[kept], strict=True)
-                if config.top_p == 1 or below < config.top_p * reached[-1]]  # fmt: skip
-        if letter_id not in kept or odds[letter_id] < config.min_p * odds[kept[0]]:
-            return True
-    return False
-
-
-def by_brute_force(
-    file: ModelFile, before: str, after: str, lengths: range, config: SampleConfig | None = None
-) -> tuple[dict[str, tuple[float, float, float]], float]:
-    """Each allowed gap's log_prob, log_prob_after and probability, and the log evidence, one gap after the other."""
-    config = config or SampleConfig()
-    power = 1 / (config.temperature or 0.5)
-    engine, encode = NumpyEngine(file.config, file.arrays), file.vocabulary.encode
-    logits, state = np.log(file.counts)[None], engine.start(1)
-    for read_id in encode(before):
-        logits, state = engine.step(np.array([read_id]), state)
-    known = {"": (logits, state)}
-
-    def after_text(text: str) -> tuple[np.ndarray, Any]:
-        if text not in known:
-            known[text] = engine.step(np.array([encode(text[-1])[0]]), after_text(text[:-1])[1])
-        return known[text]
-
-    gaps = {}
-    for gap in ("".join(letters) for length in lengths for letters in product(LETTERS, repeat=length)):
-        before_each = [after_text(gap[:at])[0][0] for at in range(len(gap))]
-        if refused(before, gap, before_each, file, config):
-            continue
-        log_prob = sum(log_softmax(logits)[encode(letter)[0]] for logits, letter in zip(before_each, gap, strict=True))
-        (logits, state), log_after = after_text(gap), 0.0
-        for read_id in encode(after[:40]):
-            log_after += log_softmax(logits[0])[read_id]
-            logits, state = engine.step(np.array([read_id]), state)
-        gaps[gap] = float(log_prob), float(log_after)
-    log_shares = power * np.array([sum(logs) for logs in gaps.values()]) - np.log(len(lengths))
-    log_evidence = float(log_sum_exp(log_shares))
-    shares = np.exp(log_shares - log_evidence).tolist()
-    return {gap: (*logs, share) for (gap, logs), share in zip(gaps.items(), shares, strict=True)}, log_evidence
-
-
 def table(filled: Fill) -> dict[str, Alternative]:
     assert len({alternative.text for alternative in filled.alternatives}) == len(filled.alternatives)
     return {alternative.text: alternative for alternative in filled.alternatives}
@@ -135,7 +74,7 @@ def in_one_line(error: pytest.ExceptionInfo[Exception]) -> bool:
 def test_enumeration_is_brute_force_with_the_plain_engine(cell: str, before: str, after: str, length: int) -> None:
     file = model(cell)
     filled = fill(file, before, after, length=length, seed=0, num=ALL)
-    expected, log_evidence = by_brute_force(file, before, after, range(length, length + 1))
+    expected, log_evidence = naive.gaps(file, before, after, range(length, length + 1))
     assert filled.exact
     assert filled.found == len(filled.alternatives) == len(expected) == 5**length
     assert filled.particles == 0
@@ -171,7 +110,7 @@ CONFIGS: list[dict[str, Any]] = [
 def test_filters_are_those_of_a_loop_by_hand(config: dict[str, Any]) -> None:
     file = model()
     filled = fill(file, "ba", "cd", min_length=2, max_length=4, seed=0, num=ALL, **config)
-    expected, log_evidence = by_brute_force(file, "ba", "cd", range(2, 5), SampleConfig(**config))
+    expected, log_evidence = naive.gaps(file, "ba", "cd", range(2, 5), SampleConfig(**config))
     assert filled.exact
     assert set(table(filled)) == set(expected)
     assert filled.log_evidence == pytest.approx(log_evidence, abs=1e-4)
@@ -337,7 +276,7 @@ def test_a_gap_beyond_the_reach_of_guesses_is_unbiased_too(lookahead_of: str, mo
 @pytest.mark.usefixtures("particles_only")
 def test_lengths_weigh_alike_whatever_number_of_particles_each_has(high: int) -> None:
     """One letter is left, so that each length has one gap."""
-    expected, log_evidence = by_brute_force(model(), "b", "cd", range(high + 1), SampleConfig(ban=" bcd"))
+    expected, log_evidence = naive.gaps(model(), "b", "cd", range(high + 1), SampleConfig(ban=" bcd"))
     assert len(expected) == high + 1
     for particles in (high + 1, high + 2, 7):
         filler = Filler(model(), seed=1, particles=particles, ban=" bcd")
@@ -422,7 +361,7 @@ def test_texts_of_any_length_may_stand_around_the_gap(either_way: str) -> None:
             assert filled.exact == (either_way == "exact")
             assert {len(alternative.text) for alternative in filled.alternatives} <= {1, 2, 3}
             alternative = filled.alternatives[0]
-            expected = scores_by_hand(model(), before, alternative.text, after)
+            expected = naive.gap_scores(model(), before, alternative.text, after)
             assert (alternative.log_prob, alternative.log_prob_after) == pytest.approx(expected, abs=1e-4)
     # 40 characters behind the gap count, and no more.
     after = "dc" * 20
@@ -431,24 +370,12 @@ def test_texts_of_any_length_may_stand_around_the_gap(either_way: str) -> None:
         assert nearer.alternatives == further.alternatives
 
 
-def scores_by_hand(file: ModelFile, before: str, gap: str, after: str) -> tuple[float, float]:
-    """log p(gap | before) and log p(after[:40] | before, gap)."""
-    engine, totals = NumpyEngine(file.config, file.arrays), []
-    logits, state = np.log(file.counts)[None], engine.start(1)
-    for text in (before, gap, after[:40]):
-        totals.append(0.0)
-        for read_id in file.vocabulary.encode(text):
-            totals[-1] += log_softmax(logits[0])[read_id]
-            logits, state = engine.step(np.array([read_id]), state)
-    return totals[1], totals[2]
-
-
 def test_a_gap_of_no_characters(either_way: str) -> None:
     for before, after in (("ab", "cd"), ("", "cd"), ("ab", ""), ("", "")):
         filled = fill(model(), before, after, length=0, seed=1, num=5)
         (alternative,) = filled.alternatives
         assert (alternative.text, alternative.log_prob, alternative.probability, filled.found) == ("", 0, 1, 1)
-        assert alternative.log_prob_after == pytest.approx(scores_by_hand(model(), before, "", after)[1], abs=1e-4)
+        assert alternative.log_prob_after == pytest.approx(naive.gap_scores(model(), before, "", after)[1], abs=1e-4)
         assert filled.log_evidence == pytest.approx(alternative.log_prob_after)
         assert filled.exact
         mixed = fill(model(), before, after, max_length=2, seed=1, num=ALL, particles=300)
@@ -470,7 +397,7 @@ def test_the_first_alternatives_of_many_gaps_are_draws_from_the_target(either_wa
     file, shares = model(scale=1.0), {}
     misled = {name: array * (20 if "cloze.output" in name else 1) for name, array in file.arrays.items()}
     file = replace(file, arrays=misled)  # so that particles are drawn from something else
-    expected, _ = by_brute_force(file, "ab", "d", range(1, 2))
+    expected, _ = naive.gaps(file, "ab", "d", range(1, 2))
     filler = Filler(file, seed=1, particles=1000)
     pairs = [filler.fill("ab", "d", 1, num=2, number=number).alternatives for number in range(400)]
     for letter in LETTERS:
@@ -486,7 +413,7 @@ def test_the_first_alternatives_of_many_gaps_are_draws_from_the_target(either_wa
 def test_temperature_0_takes_the_most_likely_gaps(either_way: str) -> None:
     file, differ = model(scale=4.0), 0
     for before, after in (("ab", "cd"), ("", "a" * 9), ("dd", " b c")):
-        expected, _ = by_brute_force(file, before, after, range(3, 4))
+        expected, _ = naive.gaps(file, before, after, range(3, 4))
         ranked = sorted(expected, key=lambda gap: -sum(expected[gap][:2]))
         differ += ranked[:3] != sorted(expected, key=lambda gap: -expected[gap][0])[:3]
         filled = fill(file, before, after, length=3, seed=1, num=3, temperature=0, particles=1000)
@@ -571,7 +498,7 @@ def test_a_gap_longer_than_the_guesses_reach() -> None:
     assert [len(alternative.text) for alternative in filled.alternatives] == [70] * len(filled.alternatives)
     for alternative in filled.alternatives:
         assert (alternative.log_prob, alternative.log_prob_after) == pytest.approx(
-            scores_by_hand(model(), "ab", alternative.text, "cd"), abs=1e-3
+            naive.gap_scores(model(), "ab", alternative.text, "cd"), abs=1e-3
         )
     mixed = fill(model(), "ab", "cd", min_length=62, max_length=67, seed=1, particles=12, no_repeat=4)
     assert 62 <= len(mixed.most_likely.text) <= 67
@@ -599,7 +526,7 @@ def test_in_bytes_a_gap_is_whole_characters(cell: str) -> None:
             assert whole_characters(alternative.text, length)
             sizes |= {len(character.encode()) for character in alternative.text}
         for alternative in filled.alternatives[:2]:
-            expected = scores_by_hand(file, before, alternative.text, after)
+            expected = naive.gap_scores(file, before, alternative.text, after)
             assert (alternative.log_prob, alternative.log_prob_after) == pytest.approx(expected, abs=1e-4)
     assert sizes == {1, 2, 3, 4}
     assert fill(file, BEFORE, AFTER, length=0, seed=1).alternatives[0].text == ""
@@ -607,41 +534,14 @@ def test_in_bytes_a_gap_is_whole_characters(cell: str) -> None:
     assert not set("".join(alternative.text for alternative in banned.alternatives)) & set(filled.alternatives[0].text)
 
 
-def byte_gaps(file: ModelFile, before: str, lengths: range, top_k: int) -> Iterator[tuple[str, float]]:
-    """Every gap of top_k in bytes and its log-probability, by a walk along what Python takes for UTF-8."""
-    engine, start = NumpyEngine(file.config, file.arrays), root_of(file, before)
-
-    def valid(partial: bytes) -> bool:
-        try:
-            partial.decode()
-        except UnicodeDecodeError as error:
-            return error.reason == "unexpected end of data"
-        return True
-
-    def walk(text: bytes, logits: np.ndarray, state: Any, total: float) -> Iterator[tuple[str, float]]:
-        whole = len(text.decode("utf-8", "ignore"))
-        finished = text.decode("utf-8", "ignore").encode() == text
-        if finished and whole in lengths:
-            yield text.decode(), total
-        if finished and whole == lengths.stop - 1:
-            return
-        log_probs = log_softmax(logits[0])
-        allowed = [byte for byte in range(256) if valid(text + bytes([byte]))]
-        for byte in sorted(allowed, key=lambda byte: -log_probs[byte])[:top_k]:
-            following = engine.step(np.array([byte]), state)
-            yield from walk(text + bytes([byte]), *following, total + log_probs[byte])
-
-    return walk(b"", start.logits, start.state, 0.0)
-
-
 @pytest.mark.parametrize(("lengths", "top_k"), [(range(1, 2), 4), (range(3), 2)])
 def test_in_bytes_the_evidence_is_that_of_a_walk_by_hand(lengths: range, top_k: int) -> None:
     file, config = model("lstm", "byte"), {"top_k": top_k, "temperature": 4}  # which evens gaps out
     arguments = BEFORE, AFTER, lengths.start, lengths.stop - 1
-    gaps = dict(byte_gaps(file, BEFORE, lengths, top_k))
+    gaps = dict(naive.byte_gaps(file, BEFORE, lengths, top_k))
     assert max(len(character.encode()) for gap in gaps for character in gap) > 2
     assert len({len(gap.encode()) for gap in gaps}) > 2
-    logs = {gap: log_prob + scores_by_hand(file, BEFORE, gap, AFTER)[1] for gap, log_prob in gaps.items()}
+    logs = {gap: log_prob + naive.gap_scores(file, BEFORE, gap, AFTER)[1] for gap, log_prob in gaps.items()}
     log_evidence = float(log_sum_exp(np.array(list(logs.values())) / 4 - np.log(len(lengths))))
     filler = Filler(file, seed=1, particles=120, **config)
     fills = [filler.fill(*arguments, number=number) for number in range(25)]

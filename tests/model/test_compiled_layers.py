@@ -27,6 +27,7 @@ from chargen.kernels.cpu_features import bf16_pairs
 from chargen.kernels.jit import compiled, inlined
 from chargen.kernels.simd import transpose
 from chargen.model import compiled_layers, layers
+from tests import naive
 
 BF16, FP32 = torch.bfloat16, torch.float32
 ROWS, TIME_STEPS, INPUTS, HIDDEN = (8, 9, 31, 33, 64), (1, 2, 17), (1, 10, 33), (1, 12, 32, 40, 96)
@@ -125,101 +126,14 @@ def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-def rounded(values: Tensor) -> Tensor:
-    return values.detach().bfloat16().float()
-
-
-def emulate_lstm(example: Case) -> dict[str, Tensor]:
-    """The kernel's arithmetic in float32, rounded to bf16 where the kernel rounds."""
-    weight_ih, weight_hh = (rounded(weight) for weight in parameters(example.module)[:2])
-    bias = sum(parameters(example.module)[2:]).detach()
-    inputs = rounded(example.inputs)
-    h, c = example.state.chunk(2, 1)
-    input_sums = rounded(inputs @ weight_ih.t())
-    hiddens, cells, gates = [h], [c], []
-    for t in range(inputs.shape[1]):
-        i, f, g, o = (input_sums[:, t] + bias + rounded(h) @ weight_hh.t()).chunk(4, 1)
-        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-        c = f * c + i * g
-        h = o * c.tanh()
-        hiddens.append(h)
-        cells.append(c)
-        gates.append(rounded(torch.cat([i, f, g, o], 1)))
-    dh, dc = example.after.chunk(2, 1)
-    grad_bias, grad_sums = torch.zeros_like(bias), []
-    for t in range(inputs.shape[1] - 1, -1, -1):
-        i, f, g, o = gates[t].chunk(4, 1)
-        dh = dh + rounded(example.gradient[:, t])
-        tanh = cells[t + 1].tanh()
-        dc = dc + dh * o * (1 - tanh * tanh)
-        grads = torch.cat(
-            [dc * i * g * (1 - i), dc * f * cells[t] * (1 - f), dc * i * (1 - g * g), dh * tanh * o * (1 - o)], 1
-        )
-        dc = dc * f
-        grad_bias = grad_bias + rounded(grads).sum(0)
-        grad_sums.insert(0, rounded(grads))
-        dh = rounded(grads) @ weight_hh
-    sums, before = torch.stack(grad_sums, 1), rounded(torch.stack(hiddens[:-1], 1))
-    return {
-        "outputs": rounded(torch.stack(hiddens[1:], 1)),
-        "after": torch.cat([h, c], 1),
-        "of inputs": rounded(sums @ weight_ih),
-        "of weight_ih": rounded(sums.flatten(0, 1).t() @ inputs.flatten(0, 1)),
-        "of weight_hh": rounded(sums.flatten(0, 1).t() @ before.flatten(0, 1)),
-        "of bias_ih": grad_bias,
-        "of bias_hh": grad_bias,
-        "of state": torch.cat([dh, dc], 1),
-    }
-
-
-def emulate_gru(example: Case) -> dict[str, Tensor]:
-    """The kernel's arithmetic in float32, rounded to bf16 where the kernel rounds: not the state that is carried on."""
-    weight_ih, weight_hh = (rounded(weight) for weight in parameters(example.module)[:2])
-    bias_ih, bias_hh = (bias.detach() for bias in parameters(example.module)[2:])
-    inputs, h, size = rounded(example.inputs), example.state, example.state.shape[1]
-    input_sums = rounded(inputs @ weight_ih.t())
-    hiddens, inners, gates = [h], [], []
-    for t in range(inputs.shape[1]):
-        state_sums = rounded(h) @ weight_hh.t() + bias_hh
-        r, z = (input_sums[:, t] + bias_ih + state_sums)[:, : 2 * size].sigmoid().chunk(2, 1)
-        inner = state_sums[:, 2 * size :]
-        n = (input_sums[:, t, 2 * size :] + bias_ih[2 * size :] + r * inner).tanh()
-        h = (1 - z) * n + z * h
-        hiddens.append(h)
-        inners.append(rounded(inner))
-        gates.append(rounded(torch.cat([r, z, n], 1)))
-    dh = example.after
-    grad_sums: list[Tensor] = []
-    grad_inners: list[Tensor] = []
-    grad_bias, grad_inner_bias = torch.zeros_like(bias_ih), torch.zeros(size)
-    for t in range(inputs.shape[1] - 1, -1, -1):
-        r, z, n = gates[t].chunk(3, 1)
-        before = rounded(hiddens[t])
-        dh = dh + rounded(example.gradient[:, t])
-        dn, dz = dh * (1 - z) * (1 - n * n), dh * (before - n) * z * (1 - z)
-        grad_inner = dn * r
-        grads = torch.cat([grad_inner * inners[t] * (1 - r), dz, dn], 1)
-        grad_bias = grad_bias + rounded(grads).sum(0)
-        grad_inner_bias = grad_inner_bias + rounded(grad_inner).sum(0)
-        grad_sums.insert(0, rounded(grads))
-        grad_inners.insert(0, rounded(grad_inner))
-        dh = dh * z + torch.cat([rounded(grads)[:, : 2 * size], rounded(grad_inner)], 1) @ weight_hh
-    sums, before = torch.stack(grad_sums, 1), rounded(torch.stack(hiddens[:-1], 1))
-    grad_inner = torch.cat([sums[..., : 2 * size], torch.stack(grad_inners, 1)], 2)
-    return {
-        "outputs": rounded(torch.stack(hiddens[1:], 1)),
-        "after": h,
-        "of inputs": rounded(sums @ weight_ih),
-        "of weight_ih": rounded(sums.flatten(0, 1).t() @ inputs.flatten(0, 1)),
-        "of weight_hh": rounded(grad_inner.flatten(0, 1).t() @ before.flatten(0, 1)),
-        "of bias_ih": grad_bias,
-        "of bias_hh": torch.cat([grad_bias[: 2 * size], grad_inner_bias]),
-        "of state": dh,
-    }
-
-
-def emulate(example: Case) -> dict[str, Tensor]:
-    return (emulate_lstm if isinstance(example.module, nn.LSTM) else emulate_gru)(example)
+def emulated(example: Case) -> dict[str, Tensor]:
+    """All results as a slow emulation has them."""
+    arguments = example.inputs, example.state, example.gradient, example.after
+    module = example.module
+    if isinstance(module, nn.LSTM):
+        return naive.lstm_in_bf16(module, *arguments)
+    assert isinstance(module, nn.GRU)
+    return naive.gru_in_bf16(module, *arguments)
 
 
 @pytest.fixture
@@ -294,7 +208,7 @@ def test_everything_is_very_near_to_an_emulation_that_rounds_where_the_kernel_do
     far: dict[str, list[float]] = {}
     for time_steps, inputs, hidden in product(TIME_STEPS, INPUTS, HIDDEN):
         example = case(cell, rows, time_steps, inputs, hidden, seed=rows)
-        actual, expected = everything(example), emulate(example)
+        actual, expected = everything(example), emulated(example)
         assert actual.keys() == expected.keys()
         for name, value in actual.items():
             far.setdefault(name, []).append(distance(value, expected[name]))
@@ -968,7 +882,11 @@ class Products(NamedTuple):
     dtype: Any
 
     def rounded(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
-        return rounded_to_bf16(values) if self.dtype == np.uint16 else values.astype(np.float64)
+        return (
+            naive.rounded_to_bf16(torch.from_numpy(values)).double().numpy()
+            if self.dtype == np.uint16
+            else values.astype(np.float64)
+        )
 
 
 TILES, VECTORS = Products(matmul_blocks.continue_matmul, np.uint16), Products(matmul_blocks.continue_matmul, np.float32)
@@ -1056,11 +974,6 @@ def product_of(way: Products, left: NDArray[Any], weights: NDArray[Any]) -> NDAr
     assert not result[rows:].any()
     assert not np.nan_to_num(result[:, outputs:]).any()
     return result[:rows, :outputs]
-
-
-def rounded_to_bf16(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = torch.from_numpy(values).bfloat16().double().numpy()
-    return result
 
 
 @settings(max_examples=15)
@@ -1173,11 +1086,6 @@ EDGES = np.concatenate([HIGH | low for low in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xF
 """Around every bf16 number: itself, all ties, and what lies right beside them; subnormals, infinities and NaN too."""
 
 
-def as_torch_rounds(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    result: NDArray[np.uint16] = torch.from_numpy(values).bfloat16().view(torch.uint16).numpy()
-    return result
-
-
 @compiled
 def stored(values: Any, dtype: Any = np.uint16) -> Any:
     bits = np.empty(len(values), dtype)
@@ -1200,8 +1108,8 @@ def test_numbers_are_rounded_as_torch_rounds_them(seed: int) -> None:
     drawn = np.random.default_rng(seed).integers(0, 2**32, 10_000, np.uint32).view(np.float32)
     for values in (drawn, EDGES):
         finite, no_number = np.isfinite(values), np.isnan(values)
-        assert (stored(values)[~no_number] == as_torch_rounds(values)[~no_number]).all()
-        assert (bf16.to_bits(values[finite]) == as_torch_rounds(values[finite])).all()
+        assert (stored(values)[~no_number] == naive.bf16_bits(values)[~no_number]).all()
+        assert (bf16.to_bits(values[finite]) == naive.bf16_bits(values[finite])).all()
         assert np.isnan(loaded(stored(values))[no_number]).all()
         assert (loaded(stored(values, np.float32)).view(np.uint32) == values.view(np.uint32)).all()
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,27 +12,9 @@ from chargen.errors import ArgumentError, SettingError
 from chargen.kernels import threads
 from chargen.model import dropout
 from chargen.model.dropout import DropoutKey, drop
-from chargen.rng import Purpose, philox_key
-from tests.ground.test_rng import slow_philox
+from tests import naive
 
 KEY = DropoutKey(1, 2)
-
-
-def number_of(seed: int, step: int, layer: int, row: int, position: int, hidden_unit: int) -> int:
-    """The 16 bits that decide whether a value stays."""
-    counter = [hidden_unit // 8, position, row, Purpose.DROPOUT]
-    words = slow_philox(counter, list(philox_key(seed, layer, step, Purpose.DROPOUT)))
-    word, half = divmod(hidden_unit % 8, 2)
-    return words[word] >> 16 * half & 0xFFFF
-
-
-def draw_slowly(shape: tuple[int, int, int], rate: float, key: DropoutKey, layer: int) -> torch.Tensor:
-    """The mask of values (B, T, F), computed number by number."""
-    numbers = np.empty(shape, np.int64)
-    for row, position, hidden_unit in np.ndindex(shape):
-        address = key.first_row + row, position, hidden_unit
-        numbers[row, position, hidden_unit] = number_of(key.seed, key.step, layer, *address)
-    return torch.from_numpy(numbers >= round(rate * 65536))
 
 
 def draw_mask(shape: tuple[int, ...], key: DropoutKey, layer: int = 3, rate: float = 0.5) -> torch.Tensor:
@@ -51,7 +32,7 @@ def test_masks_are_philox_of_their_address(
     shape: tuple[int, int, int], rate: float, seed: int, step: int, layer: int, first_row: int
 ) -> None:
     key = DropoutKey(seed, step, first_row)
-    kept = draw_slowly(shape, rate, key, layer)
+    kept = naive.dropout_mask(shape, rate, key, layer)
     scale = 65536 / (65536 - round(rate * 65536))
     for dtype in (torch.float32, torch.bfloat16):
         values = torch.linspace(1, 2, kept.numel()).reshape(shape).to(dtype)
@@ -110,7 +91,7 @@ def test_masks_of_other_addresses_are_independent() -> None:
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.8])
 def test_the_share_that_is_dropped_is_the_rate(rate: float) -> None:
-    for mask in (draw_mask((50, 40, 100), KEY, 3, rate), draw_slowly((10, 10, 30), rate, KEY, 3)):
+    for mask in (draw_mask((50, 40, 100), KEY, 3, rate), naive.dropout_mask((10, 10, 30), rate, KEY, 3)):
         deviation = math.sqrt(rate * (1 - rate) / mask.numel())
         assert (~mask).float().mean().item() == pytest.approx(rate, abs=5 * deviation)
 
@@ -181,7 +162,7 @@ def test_a_non_finite_value_stays_one_where_it_is_kept() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         for value in (torch.nan, torch.inf):
             dropped = drop(torch.full((4, 4, 100), value, dtype=dtype), 0.5, DropoutKey(1, 2), 3)
-            kept = draw_slowly((4, 4, 100), 0.5, DropoutKey(1, 2), 3)
+            kept = naive.dropout_mask((4, 4, 100), 0.5, DropoutKey(1, 2), 3)
             assert torch.equal(torch.isfinite(dropped), ~kept)
 
 

@@ -29,6 +29,7 @@ from chargen.training.cloze_task import CHARACTERS_SHARE, MARGIN, ROWS, WINDOW, 
 from chargen.training.config import TrainConfig
 from chargen.training.train_step import TrainStep
 from chargen.training.trainer import Trainer
+from tests import naive
 from tests.runs import lines
 from tests.small_models import small_model
 
@@ -255,12 +256,7 @@ def test_the_cloze_layer_is_its_formula(cell, layers):
     model = new_model(cell, layers)
     left, right = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0))
     found = model.cloze_logits(left, right).detach().numpy()
-    w = {name: weight.detach().double().numpy() for name, weight in model.named_parameters()}
-    left, right = left.double().numpy(), right.double().numpy()
-    inner = left @ w["cloze.left.weight"].T + right @ w["cloze.right.weight"].T + w["cloze.right.bias"]
-    expected = (left + right) @ w["output.weight"].T + 2 * w["output.bias"]
-    expected += np.tanh(inner) @ w["cloze.output.weight"].T + w["cloze.output.bias"]
-    assert found == pytest.approx(expected, abs=1e-4)
+    assert found == pytest.approx(naive.cloze_logits(model, left, right), abs=1e-4)
 
 
 # What each direction reads
@@ -322,7 +318,7 @@ def test_cloze_windows_are_a_pure_function_of_seed_and_step(length, trained, see
     rows = max(1, 3 * trained // window)
     task.batches.windows(step + 3)
     found = task.batches.windows(step)
-    starts = [int(uniform(seed, row, step, Purpose.CLOZE) * (length - window + 1)) for row in range(rows)]
+    starts = naive.window_starts(length - window + 1, rows, seed, step, Purpose.CLOZE)
     assert found.tolist() == [list(range(start, start + window)) for start in starts]
 
 
@@ -395,32 +391,12 @@ def test_windows_to_validate_on_are_even_and_no_more_than_asked_for(length, size
     assert len(found) == 1 or np.ptp(np.diff(found[:, 0])) <= 1
 
 
-# What the cloze layer learns
-
-
-@torch.inference_mode()
-def slow_cloze_costs(model, window):
-    """The cost of every character that counts, from states read one id at a time: the obvious twin of `cloze_loss`."""
-    after: dict[str, dict[int, torch.Tensor]] = {"forward": {}, "backward": {}}
-    for direction, order in (("forward", range(len(window))), ("backward", reversed(range(len(window))))):
-        state = None
-        for t in order:
-            values, state = model.read(torch.tensor([[int(window[t])]]), state, direction=direction)
-            after[direction][t] = values[0, 0]
-    costs = []
-    for t in range(len(window)):
-        if t >= MARGIN and t < len(window) - MARGIN:
-            logits = model.cloze_logits(after["forward"][t - 1], after["backward"][t + 1])
-            costs.append(-torch.log_softmax(logits.double(), 0)[int(window[t])].item())
-    return costs
-
-
 @pytest.mark.parametrize("width", [33, 34, 45])
 @every_kind
 def test_the_cloze_loss_is_that_of_every_position_away_from_the_edges(cell, layers, width):
     model, windows = new_model(cell, layers, dropout=0.5), some_ids(2, width).numpy()
     loss, count = cloze_loss(model, windows)
-    costs = [cost for window in windows for cost in slow_cloze_costs(model, window)]
+    costs = [cost for window in windows for cost in naive.cloze_costs(model, window, MARGIN)]
     assert MARGIN == 16
     assert count == len(costs) == 2 * (width - 32)
     assert loss.item() == pytest.approx(np.mean(costs), abs=1e-5)
@@ -485,17 +461,6 @@ def test_the_stacks_learn_the_same_whether_the_cloze_layer_learns_or_not(clip_no
     assert all(torch.equal(other[name], fresh[name]) for name in fresh if name.startswith("cloze."))
 
 
-# Training
-
-
-def clipped(loss, named, limit):
-    """The gradient of a loss by name, no longer than the limit, and how long it was."""
-    gradients = torch.autograd.grad(loss, list(named.values()))
-    length = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients))
-    factor = min(1.0, limit / length) if limit else 1.0
-    return {name: gradient * factor for name, gradient in zip(named, gradients, strict=True)}, length
-
-
 @pytest.mark.parametrize("clip_norm", [0.02, 0.0, 100.0])
 @pytest.mark.parametrize("batching", ["consecutive", "random"])
 def test_a_step_follows_the_gradients_of_both_losses_each_clipped_alone(batching, clip_norm):
@@ -522,14 +487,14 @@ def test_a_step_follows_the_gradients_of_both_losses_each_clipped_alone(batching
             loss = cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.targets).flatten())
             moved = ("embedding.", "output.", f"{direction}_layers.")
             named = {name: weight for name, weight in model.named_parameters() if name.startswith(moved)}
-            gradients, length = clipped(loss, named, clip_norm)
+            gradients, length = naive.clipped(loss, named, clip_norm)
             lengths.append(length)
             for name, gradient in gradients.items():
                 expected[name] = expected.get(name, 0) + gradient
         if trainer.train_step.cloze.due(step):
             loss, _ = trainer.train_step.cloze.loss(model, step)
             named = {name: weight for name, weight in model.named_parameters() if name.startswith("cloze.")}
-            expected |= clipped(loss, named, clip_norm)[0]
+            expected |= naive.clipped(loss, named, clip_norm)[0]
         next(progress for progress in run if progress.doing == "training")
         assert trainer.counters.grad_norm == pytest.approx(math.hypot(*lengths), rel=1e-4)
     assert steps == list(range(8))
@@ -737,7 +702,9 @@ def test_validation_scores_both_directions_and_evenly_spaced_windows_between_the
     expected = {name: evaluate_ids(trainer.model, ids, direction=name).mean for name in DIRECTIONS}
     (windows,) = even_windows(ids, len(ids) // 4)
     assert len(windows) == 3
-    expected["cloze"] = np.mean([cost for window in windows for cost in slow_cloze_costs(trainer.model, window)])
+    expected["cloze"] = np.mean(
+        [cost for window in windows for cost in naive.cloze_costs(trainer.model, window, MARGIN)]
+    )
     assert dict(progress.valid_losses) == pytest.approx(expected, abs=1e-5)
     assert progress.valid_loss == pytest.approx((expected["forward"] + expected["backward"]) / 2, abs=1e-5)
 
@@ -806,27 +773,13 @@ def test_the_loss_of_folded_characters_is_the_one_that_evaluate_finds_in_either_
         assert trainer.summary[f"valid_loss_{name}"] == pytest.approx(found.nats_per_character, abs=1e-5)
 
 
-# Scoring backward
-
-
-@torch.inference_mode()
-def slow_costs(model, ids, direction="backward"):
-    """The cost of every id but the first that is read, one at a time, in the order of reading."""
-    order = [int(id_) for id_ in (ids[::-1] if direction == "backward" else ids)]
-    state, costs = None, []
-    for at in range(1, len(order)):
-        logits, state = model(torch.tensor([[order[at - 1]]]), state, direction=direction)
-        costs.append(-torch.log_softmax(logits[0, 0].double(), 0)[order[at]].item())
-    return costs
-
-
 @settings(max_examples=25)
 @given(st.integers(2, 120), st.integers(1, 30), st.sampled_from(["lstm", "gru"]))
 def test_scoring_backward_agrees_with_one_character_at_a_time(length, rows, cell):
     """Shorter than the warm-up, so every row has read all that stands behind it."""
     model = build_model(small_model(cell, bidirectional=True))
     ids = np.random.default_rng(length).integers(0, 10, length).astype(np.uint8)
-    expected = math.fsum(slow_costs(model, ids))
+    expected = math.fsum(naive.costs(model, ids, "backward"))
     for used in (1, rows):
         loss = evaluate_ids(model, ids, direction="backward", rows=used)
         assert loss.characters == length - 1
@@ -837,8 +790,8 @@ def test_scoring_backward_carries_its_state_over_many_windows():
     model = build_model(small_model(bidirectional=True))
     ids = np.random.default_rng(0).integers(0, 10, 900).astype(np.uint8)
     one, other = (evaluate_ids(model, ids, rows=1, direction=direction) for direction in ("backward", "forward"))
-    assert one.mean == pytest.approx(np.mean(slow_costs(model, ids)), abs=1e-4)
-    assert other.mean == pytest.approx(np.mean(slow_costs(model, ids, "forward")), abs=1e-4)
+    assert one.mean == pytest.approx(np.mean(naive.costs(model, ids, "backward")), abs=1e-4)
+    assert other.mean == pytest.approx(np.mean(naive.costs(model, ids)), abs=1e-4)
     assert abs(one.mean - other.mean) > 0.01
 
 
@@ -859,7 +812,7 @@ def test_bytes_are_scored_backward_but_characters_are_counted(text, rows):
     found = evaluate(model, Vocabulary(unit="byte"), text, rows=rows, direction="backward")
     counted = text[:-1].encode()
     assert (found.characters, found.bytes) == (len(text) - 1, len(counted))
-    expected = slow_costs(model, text.encode())[-len(counted) :]
+    expected = naive.costs(model, text.encode(), "backward")[-len(counted) :]
     assert found.nats == pytest.approx(math.fsum(expected), rel=1e-5, abs=1e-4)
 
 
@@ -867,7 +820,7 @@ def test_bytes_are_scored_backward_but_characters_are_counted(text, rows):
 def test_the_last_character_of_a_text_is_read_but_not_counted(text, uncounted):
     model = build_model(small_model(unit="byte", bidirectional=True))
     found = evaluate(model, Vocabulary(unit="byte"), text, direction="backward")
-    costs = slow_costs(model, text.encode())
+    costs = naive.costs(model, text.encode(), "backward")
     assert (found.characters, found.bytes) == (len(text) - 1, len(text.encode()) - uncounted)
     assert found.nats == pytest.approx(math.fsum(costs[uncounted - 1 :]), rel=1e-5)
 
@@ -887,7 +840,7 @@ def test_folded_and_unseen_characters_pay_for_their_place_backward(text):
     found = evaluate(model, file.vocabulary, text, direction="backward")
     folded = sum(character in "xyz" for character in text[:-1])
     unseen = sum(character in "é字" for character in text[:-1])
-    nats = math.fsum(slow_costs(model, ["abc".find(character) % 4 for character in text]))
+    nats = math.fsum(naive.costs(model, ["abc".find(character) % 4 for character in text], "backward"))
     nats += folded * math.log(4) + unseen * (math.log(4) + math.log(CODE_POINTS - 6))
     assert (found.folded, found.unseen, found.characters) == (folded, unseen, len(text) - 1)
     assert found.bytes == len(text[:-1].encode())

@@ -1,6 +1,5 @@
 """Writing what comes before: the backward stack against forward twins, and many rows against one row."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import chain, islice
@@ -14,19 +13,18 @@ from hypothesis import strategies as st
 
 from chargen.data.utf8 import utf8_before, utf8_capacity_before
 from chargen.data.vocabulary import Vocabulary
-from chargen.decoding.choose import choose, log_softmax
+from chargen.decoding.choose import log_softmax
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.decoding.pick_engine import new_engine
 from chargen.decoding.torch_engine import TorchEngine
 from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
-from chargen.rng import Purpose, uniform
 from chargen.sampling.constraints import Constraints
 from chargen.sampling.sampler import Sampler
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model, save_model
-from tests.decoding.test_numpy_engine import some_ids, walk
+from tests import naive
 from tests.sampling.test_sampler import cuts, primes, seeds
-from tests.small_models import as_bf16, small_model
+from tests.small_models import as_bf16, random_ids, small_model
 
 CELLS = ("lstm", "gru")
 
@@ -75,41 +73,13 @@ def in_order(direction: str, texts: list[str]) -> str:
     return "".join(reversed(texts) if direction == "backward" else texts)
 
 
-def by_hand(kind: Kind, sampler: Sampler, index: int, prime: str) -> Iterator[tuple[str, float]]:
-    """The slow twin: characters from the last to the first, nothing carried but a loop's variables."""
-    file = two_way(*kind)
-    engine = NumpyEngine(file.config, file.arrays, "backward")
-    rules = Constraints(file.vocabulary, sampler.config.ban, sampler.config.no_repeat, backward=True)
-    logits, state, draws, partial, total = np.log(file.counts)[None], engine.start(1), 0, b"", 0.0
-    for read_id in reversed(file.vocabulary.encode(prime).tolist()):
-        logits, state = engine.step(np.array([read_id]), state)
-    rules.note_read(prime[::-1])
-    while True:
-        read_id = choose(
-            logits[0], rules.mask(partial), float(uniform(sampler.seed, index, draws, Purpose.SAMPLE)), sampler.config
-        )
-        total += log_softmax(logits[0])[read_id]
-        logits, state = engine.step(np.array([read_id]), state)
-        draws += 1
-        partial = (
-            bytes([read_id]) if file.vocabulary.byte_mode else file.vocabulary.characters[read_id].encode()
-        ) + partial
-        try:
-            character = partial.decode()
-        except UnicodeDecodeError:
-            continue
-        rules.note_written(character)
-        yield character, total
-        partial, total = b"", 0.0
-
-
 @settings(max_examples=40)
 @given(kinds, choices, seeds, primes, st.integers(1, 3))
 def test_a_sample_is_what_a_loop_by_hand_writes(kind: Kind, config: Any, seed: int, prime: str, num: int) -> None:
     sampler = new(kind, seed=seed, num=num, **config)
     sampler.feed(prime)
     for index, sample in enumerate(sampler.generate_all(10)):
-        expected = list(islice(by_hand(kind, sampler, index, prime), 10))[::-1]
+        expected = list(islice(naive.sample(two_way(*kind), sampler.config, seed, index, prime, "backward"), 10))[::-1]
         assert sample.text == "".join(character for character, _ in expected)
         assert sample.log_probs == pytest.approx([log_prob for _, log_prob in expected], abs=1e-5)
 
@@ -406,35 +376,10 @@ def test_a_file_and_a_torch_model_write_what_the_arrays_write(tmp_path: Path) ->
     assert Sampler.from_file(tmp_path / "m", seed=4).generate(60) == Sampler(file, seed=4).generate(60)
 
 
-# Which bytes may stand before the end of a character.
-
-
-@cache
-def encodings() -> dict[int, np.ndarray]:
-    """By number of bytes, every character's UTF-8 as Python writes it, (N, bytes)."""
-    characters = {}
-    for first, last, length in ((0, 0x80, 1), (0x80, 0x800, 2), (0x800, 0x10000, 3), (0x10000, 0x110000, 4)):
-        text = "".join(chr(code) for code in range(first, last) if not 0xD800 <= code < 0xE000)
-        characters[length] = np.frombuffer(text.encode(), np.uint8).reshape(-1, length)
-    return characters
-
-
-@cache
-def every_suffix(size: int) -> dict[bytes, int]:
-    """The last `size` bytes of all longer or equal encodings, with how many characters end so."""
-    numbers = []
-    for length, encoded in encodings().items():
-        if length >= size:
-            wide = encoded[:, length - size :].astype(np.int64)
-            numbers.append(wide @ 256 ** np.arange(size - 1, -1, -1))
-    values, counts = np.unique(np.concatenate(numbers), return_counts=True)
-    return {value.to_bytes(size, "big"): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
-
-
 def test_the_bytes_before_are_those_that_python_writes_before_every_suffix() -> None:
     for size in range(4):
         before: dict[bytes, list[int]] = {}
-        for suffix in every_suffix(size + 1):
+        for suffix in naive.utf8_edges(size + 1, end=True):
             before.setdefault(suffix[1:], []).append(suffix[0])
         unfinished = [suffix for suffix in before if not suffix or 0x80 <= suffix[0] < 0xC0]
         assert len(unfinished) == 64**size == len(before)
@@ -443,9 +388,9 @@ def test_the_bytes_before_are_those_that_python_writes_before_every_suffix() -> 
 
 
 def test_as_many_characters_end_with_a_suffix_as_python_knows() -> None:
-    assert utf8_capacity_before(b"") == 0x110000 - 0x800 == sum(map(len, encodings().values()))
+    assert utf8_capacity_before(b"") == 0x110000 - 0x800 == sum(map(len, naive.utf8_encodings().values()))
     for size in range(1, 5):
-        suffixes = list(every_suffix(size).items())
+        suffixes = list(naive.utf8_edges(size, end=True).items())
         for suffix, count in suffixes[:: 1 if size < 3 else 17]:
             assert utf8_capacity_before(suffix) == count, suffix
 
@@ -462,20 +407,9 @@ def test_any_walk_along_the_mask_is_valid_utf8_without_the_banned(seed: int, ban
     assert not set(written.decode()) & set(ban)
 
 
-@cache
-def ending(suffix: bytes) -> list[str]:
-    """All characters whose UTF-8 ends with `suffix`."""
-    characters = []
-    for length, encoded in encodings().items():
-        if length >= len(suffix):
-            ends = (encoded[:, length - len(suffix) :] == np.frombuffer(suffix, np.uint8)).all(axis=1)
-            characters += list(encoded[ends].tobytes().decode())
-    return characters
-
-
 @pytest.mark.parametrize("suffix", [b"\xa9", b"\x82\xac", b"\x9f\x98\x80", b"\xc3\xa9", b"\xe2\x82\xac", b"a"])
 def test_a_byte_is_closed_where_all_that_it_can_complete_is_banned(suffix: bytes) -> None:
-    members = ending(suffix)
+    members = naive.characters_of(suffix, end=True)
     assert len(members) == utf8_capacity_before(suffix)
     closed = Constraints(BYTES, "".join(members), backward=True)
     assert not closed.mask(suffix[1:])[suffix[0]]
@@ -492,7 +426,7 @@ def test_a_byte_is_closed_where_all_that_it_can_complete_is_banned(suffix: bytes
 @settings(max_examples=60)
 @given(st.sampled_from([b"\x82\xac", b"\x9f\x98\x80", b"\x80\x80", b"\xa0\xbf"]), st.data())
 def test_bans_close_exactly_the_bytes_that_no_spared_character_needs(suffix: bytes, data: st.DataObject) -> None:
-    members = ending(suffix)
+    members = naive.characters_of(suffix, end=True)
     spared = set(data.draw(st.lists(st.sampled_from(members), max_size=4)))
     rules = Constraints(BYTES, "".join(set(members) - spared) + "a", backward=True)
     for partial in {suffix, *(character.encode()[-3:] for character in spared)}:
@@ -507,7 +441,7 @@ def test_bans_close_exactly_the_bytes_that_no_spared_character_needs(suffix: byt
 
 def test_no_repeat_counts_whole_characters_in_bytes() -> None:
     rules = Constraints(BYTES, no_repeat=1, backward=True)
-    members = ending(b"\x9f\x98\x80")
+    members = naive.characters_of(b"\x9f\x98\x80", end=True)
     assert "\U0001f600" in members
     for character in members:
         assert rules.mask(b"\x98\x80")[0x9F]
@@ -525,18 +459,18 @@ def test_all_engines_agree_and_take_over_each_others_state(cell: str, layers: in
     file = two_way(cell, layers, scale=1.0)
     file = as_bf16(file) if stored == "bf16" else file
     plain = NumpyEngine(file.config, file.arrays, direction)
-    ids = some_ids(35, 12, len(file.vocabulary))
-    expected, end = walk(plain, ids)
+    ids = random_ids(35, 12, len(file.vocabulary))
+    expected, end = naive.walk(plain, ids)
     other = NumpyEngine(file.config, file.arrays, DIRECTIONS[direction == "forward"])
-    assert np.abs(walk(other, ids[:3])[0] - expected[:3]).max() > 0.01
+    assert np.abs(naive.walk(other, ids[:3])[0] - expected[:3]).max() > 0.01
     twins: list[Any] = [
         new_engine(file.config, file.arrays, "cpu", direction),
         TorchEngine(build_model(file), direction),
     ]
     for twin in twins:
-        there, state = walk(twin, ids[:, :6])
-        back, last = walk(plain, ids[:, 6:], state)
-        again, _ = walk(twin, ids[:, 6:], walk(plain, ids[:, :6])[1])
+        there, state = naive.walk(twin, ids[:, :6])
+        back, last = naive.walk(plain, ids[:, 6:], state)
+        again, _ = naive.walk(twin, ids[:, 6:], naive.walk(plain, ids[:, :6])[1])
         assert np.abs(np.concatenate([there, back], axis=1) - expected).max() < 1e-5
         assert np.abs(again - expected[:, 6:]).max() < 1e-5
         for ours, theirs in zip(last, end, strict=True):
@@ -551,14 +485,14 @@ def test_a_rows_logits_are_the_same_bits_whatever_stands_beside_it(cell: str, hi
     letters = "".join(map(chr, range(97, 97 + characters)))
     file = small_model(cell, hidden_size=hidden, characters=letters, scale=1.0, bidirectional=True)
     random = np.random.default_rng(0)
-    ids = some_ids(100, 5, characters)
+    ids = random_ids(100, 5, characters)
     for direction in DIRECTIONS:
         engine = new_engine(file.config, file.arrays, "cpu", direction)
-        alone = [walk(engine, ids[row : row + 1]) for row in range(100)]
+        alone = [naive.walk(engine, ids[row : row + 1]) for row in range(100)]
         assert len({logits.tobytes() for logits, _ in alone}) > 80
         for rows in (1, 7, 32, 33, 100):
             chosen = random.permutation(100)[:rows]
-            logits, state = walk(engine, ids[chosen])
+            logits, state = naive.walk(engine, ids[chosen])
             assert logits.shape == (rows, 5, characters)
             for at, row in enumerate(chosen):
                 assert logits[at].tobytes() == alone[row][0][0].tobytes()
@@ -570,7 +504,7 @@ def test_a_step_of_many_rows_changes_none_of_its_arguments(cell: str) -> None:
     file = two_way(cell)
     engine = new_engine(file.config, file.arrays, "cpu", "backward")
     for rows in (2, 32):
-        _, state = walk(engine, some_ids(rows, 3, 10))
+        _, state = naive.walk(engine, random_ids(rows, 3, 10))
         copies, ids = [layer.copy() for layer in state], np.arange(rows) % 10
         first, after = engine.step(ids, state)
         assert np.array_equal(first, engine.step(ids, state)[0])
@@ -590,6 +524,6 @@ def test_no_rows_at_all_are_a_step_too() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_large_weights_saturate_without_a_warning(cell: str) -> None:
     file = small_model(cell, scale=1e4, bidirectional=True)
-    logits, state = walk(new_engine(file.config, file.arrays, "cpu"), some_ids(2, 8, 10))
+    logits, state = naive.walk(new_engine(file.config, file.arrays, "cpu"), random_ids(2, 8, 10))
     assert np.isfinite(logits).all()
     assert all(np.isfinite(layer).all() for layer in state)

@@ -8,31 +8,14 @@ from hypothesis import strategies as st
 from chargen.data.utf8 import utf8_capacity, utf8_length, utf8_next
 from chargen.data.vocabulary import Vocabulary
 from chargen.sampling.constraints import Constraints
+from tests import naive
 
 BYTES = Vocabulary(unit="byte")
 CHARACTERS = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
 
 
-def every_prefix() -> dict[bytes, int]:
-    """Every beginning of every character's UTF-8, as Python writes it, with how many characters begin so."""
-    prefixes = {}
-    for first, last, length in ((0, 0x80, 1), (0x80, 0x800, 2), (0x800, 0x10000, 3), (0x10000, 0x110000, 4)):
-        text = "".join(chr(code) for code in range(first, last) if not 0xD800 <= code < 0xE000)
-        encoded = np.frombuffer(text.encode(), np.uint8).reshape(-1, length).astype(np.int64)
-        number = np.zeros(len(encoded), np.int64)
-        for size in range(1, length + 1):
-            number = number * 256 + encoded[:, size - 1]
-            for value, count in zip(*np.unique(number, return_counts=True), strict=True):
-                prefixes[int(value).to_bytes(size, "big")] = int(count)
-    return prefixes
-
-
-@pytest.fixture(scope="module")
-def prefixes() -> dict[bytes, int]:
-    return every_prefix()
-
-
-def test_the_next_bytes_are_those_python_accepts_after_every_prefix(prefixes: dict[bytes, int]) -> None:
+def test_the_next_bytes_are_those_python_accepts_after_every_prefix() -> None:
+    prefixes = [prefix for size in range(1, 5) for prefix in naive.utf8_edges(size)]
     following: dict[bytes, list[int]] = {}
     for prefix in prefixes:
         following.setdefault(prefix[:-1], []).append(prefix[-1])
@@ -44,8 +27,10 @@ def test_the_next_bytes_are_those_python_accepts_after_every_prefix(prefixes: di
         assert np.flatnonzero(rules.mask(partial)).tolist() == sorted(following[partial])
 
 
-def test_a_prefix_begins_as_many_characters_as_python_knows(prefixes: dict[bytes, int]) -> None:
-    assert {prefix: utf8_capacity(prefix) for prefix in prefixes} == prefixes
+def test_a_prefix_begins_as_many_characters_as_python_knows() -> None:
+    for size in range(1, 5):
+        prefixes = naive.utf8_edges(size)
+        assert {prefix: utf8_capacity(prefix) for prefix in prefixes} == prefixes
     assert sum(utf8_capacity(bytes([lead])) for lead in utf8_next(b"")) == 0x110000 - 0x800
 
 
@@ -61,17 +46,9 @@ def test_any_walk_along_the_mask_is_valid_utf8_without_the_banned(seed: int, ban
     assert not set(written.decode()) & set(ban)
 
 
-def family(prefix: bytes) -> str:
-    """All characters whose UTF-8 begins with `prefix`."""
-    points = [prefix.decode("utf-8", "ignore")] if len(prefix) == utf8_length(prefix[0]) else []
-    if not points:
-        return "".join(family(prefix + bytes([byte])) for byte in utf8_next(prefix))
-    return points[0]
-
-
 @pytest.mark.parametrize("prefix", [b"\xc3", b"\xe2\x80", b"\xe2", b"\xed", b"\xe0", b"\xf0\x9f\x98"])
 def test_a_wholly_banned_family_closes_the_prefix_that_leads_only_there(prefix: bytes) -> None:
-    members = family(prefix)
+    members = "".join(naive.characters_of(prefix))
     assert not Constraints(BYTES, members).mask(prefix[:-1])[prefix[-1]]
     assert not Constraints(BYTES, members).mask(prefix).any()
     spared = Constraints(BYTES, members[:-1])
@@ -104,17 +81,6 @@ def test_the_unknown_symbol_is_never_allowed() -> None:
     assert Constraints(vocabulary, "bx").mask().tolist() == [True, False, True, False]
 
 
-def forbidden_by_hand(history: list[tuple[str, bool]], run: int) -> set[str]:
-    """Slow twin of no_repeat: history is (character, was it written rather than fed)."""
-    text = "".join(character for character, _ in history)
-    if not run or len(text) < run - 1:
-        return set()
-    context = text[len(text) - run + 1 :]
-    return {
-        history[end][0] for end in range(run - 1, len(text)) if history[end][1] and text[end - run + 1 : end] == context
-    }
-
-
 events = st.lists(st.tuples(st.text("abc", max_size=5), st.booleans()), max_size=25)
 
 
@@ -131,7 +97,7 @@ def test_no_repeat_forbids_what_a_search_through_the_text_forbids(events: list[t
             rules.note_written(character)
             bytewise.note_written(character)
         history += [(character, not fed) for character in text]
-        forbidden = forbidden_by_hand(history, run)
+        forbidden = naive.forbidden(history, run)
         assert rules.mask().tolist() == [character not in forbidden for character in "abc"] + [False]
         assert set(b"abc") - set(np.flatnonzero(bytewise.mask()).tolist()) == {
             ord(character) for character in forbidden
@@ -140,7 +106,7 @@ def test_no_repeat_forbids_what_a_search_through_the_text_forbids(events: list[t
 
 def test_no_repeat_counts_whole_characters_in_bytes() -> None:
     rules = Constraints(BYTES, no_repeat=1)
-    for character in family(b"\xc3")[:-1]:
+    for character in naive.characters_of(b"\xc3")[:-1]:
         rules.note_written(character)
     assert rules.mask()[0xC3]
     assert np.flatnonzero(rules.mask(b"\xc3")).tolist() == [0xBF]

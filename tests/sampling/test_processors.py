@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 from chargen import ArgumentError, ChargenError, Sampler, generate
-from chargen.decoding.choose import log_softmax
-from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.decoding.torch_engine import TorchEngine
-from chargen.rng import Purpose, uniform
 from chargen.storage.model_file import build_model
+from tests import naive
 from tests.small_models import small_model
 
 
@@ -35,31 +33,12 @@ def identity(ids: np.ndarray, logits: np.ndarray) -> np.ndarray:
     return logits
 
 
-def slow_reference(file: Any, processor: Any, length: int, seed: int, ban: str) -> tuple[str, list[float]]:
-    """Text and log-probabilities, by a plain loop over a distribution made with Python's numbers."""
-    engine = NumpyEngine(file.config, file.arrays)
-    logits, state = engine.step(file.vocabulary.encode("\n"), engine.start(1))
-    text, log_probs = "\n", []
-    for n in range(length):
-        values = processor(file.vocabulary.encode(text).astype(np.int64), logits[0].copy())
-        weights = [
-            0.0 if character in ban else float(np.exp(np.float64(value - values.max())))
-            for character, value in zip(file.vocabulary.characters, values, strict=True)
-        ]
-        target = float(uniform(seed, 0, n, Purpose.SAMPLE)) * sum(weights)
-        drawn = next(index for index in range(len(weights)) if sum(weights[: index + 1]) > target)
-        text += file.vocabulary.characters[drawn]
-        log_probs.append(float(log_softmax(logits[0])[drawn]))
-        logits, state = engine.step(np.array([drawn]), state)
-    return text[1:], log_probs
-
-
 @pytest.mark.parametrize("processor", [cut_off, less_of_the_same])
 def test_a_filter_of_ten_lines_draws_from_its_distribution(processor: Any) -> None:
     file = replace(small_model(scale=2.0), begin="\n")
     sampler = Sampler(file, seed=3, ban="g", logits_processors=[processor])
     sample = sampler.generate_all(300)[0]
-    expected, log_probs = slow_reference(file, processor, 300, 3, "g")
+    expected, log_probs = naive.processed_sample(file, processor, 300, 3, "g")
     assert sample.text == expected
     assert sample.log_probs == pytest.approx(log_probs, abs=1e-4)
     assert sample.text != Sampler(file, seed=3, ban="g").generate(300)

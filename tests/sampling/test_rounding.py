@@ -11,6 +11,7 @@ from chargen import Sampler
 from chargen.data.vocabulary import Vocabulary
 from chargen.sampling.rounding import MAX_LINE, MAX_WORD, Rounding
 from chargen.storage.model_file import ModelFile
+from tests import naive
 from tests.small_models import small_model
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -35,17 +36,6 @@ def texts(sampler: Sampler, length: int) -> list[str]:
     return written
 
 
-def by_hand(text: str, length: int, line: int, word: int) -> str:
-    """The slow twin: where a long text, in the order of writing, is cut."""
-    for size in range(length, length + line):
-        if text[size - 1] == "\n":
-            return text[:size]
-    for size in range(length + line, length + line + word):
-        if text[size - 1].isspace():
-            return text[:size]
-    return text[: length + line + word]
-
-
 @settings(max_examples=40)
 @given(
     st.sampled_from([LETTERS + "\n ", LETTERS + "\n", LETTERS + " ", LETTERS, "\n", "a\t"]),
@@ -66,14 +56,14 @@ def test_texts_end_where_lines_or_words_do(
     word = MAX_WORD * bool(set(characters) & set(" \t") - set(ban))
     plain = [sample.text for sample in Sampler(file, **given_).generate_all(length + MAX_LINE + MAX_WORD + 1)]
     plain = [text[::-1] for text in plain] if direction == "backward" else plain
-    assert texts(Sampler(file, **given_), length) == [by_hand(text, length, line, word) for text in plain]
+    assert texts(Sampler(file, **given_), length) == [naive.rounded(text, length, line, word) for text in plain]
 
 
 def test_in_bytes_characters_are_counted() -> None:
     file = model(LETTERS, "byte")
     (text,) = texts(Sampler(file, seed=1), 20)
     assert 20 <= len(text) <= 20 + MAX_LINE + MAX_WORD
-    assert text == by_hand(Sampler(file, seed=1).generate(20 + MAX_LINE + MAX_WORD + 1), 20, MAX_LINE, MAX_WORD)
+    assert text == naive.rounded(Sampler(file, seed=1).generate(20 + MAX_LINE + MAX_WORD + 1), 20, MAX_LINE, MAX_WORD)
 
 
 def test_a_state_stands_where_the_rounded_text_ends() -> None:

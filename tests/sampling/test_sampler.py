@@ -1,6 +1,5 @@
 """Ids to text: two calls write what one call would have written, whatever was cut, saved or written beside it."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import chain, islice
@@ -13,18 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen import evaluate, score
-from chargen.data.utf8 import utf8_length
 from chargen.data.vocabulary import Vocabulary
-from chargen.decoding.choose import SampleConfig, choose, log_softmax
-from chargen.decoding.numpy_engine import NumpyEngine
+from chargen.decoding.choose import SampleConfig
 from chargen.errors import ArgumentError, ChargenError, DataError, ModelFileError, SettingError
 from chargen.infill.fill import fill
 from chargen.model.config import ModelConfig, parameter_shapes
-from chargen.rng import MAX_SEED, Purpose, uniform
-from chargen.sampling.constraints import Constraints
+from chargen.rng import MAX_SEED
 from chargen.sampling.sampler import Sampler
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model, save_model
+from tests import naive
 from tests.small_models import small_model
 
 model = cache(small_model)
@@ -49,33 +46,13 @@ def new(kind: tuple[str, str] = ("lstm", "character"), **settings: Any) -> Sampl
     return Sampler(model(kind[0], unit=kind[1]), **{"seed": 1, **settings})
 
 
-def by_hand(file: ModelFile, config: SampleConfig, seed: int, index: int, prime: str) -> Iterator[tuple[str, float]]:
-    """The slow twin: one stream of characters with their log-probabilities, nothing carried but a loop's variables."""
-    engine, rules = NumpyEngine(file.config, file.arrays), Constraints(file.vocabulary, config.ban, config.no_repeat)
-    logits, state, draws, partial, total = np.log(file.counts)[None], engine.start(1), 0, b"", 0.0
-    for read_id in file.vocabulary.encode(prime):
-        logits, state = engine.step(np.array([read_id]), state)
-    rules.note_read(prime)
-    while True:
-        number = float(uniform(seed, index, draws, Purpose.SAMPLE))
-        read_id = choose(logits[0], rules.mask(partial), number, config)
-        total += log_softmax(logits[0])[read_id]
-        logits, state = engine.step(np.array([read_id]), state)
-        draws += 1
-        partial += bytes([read_id]) if file.vocabulary.byte_mode else file.vocabulary.characters[read_id].encode()
-        if len(partial) == utf8_length(partial[0]):
-            rules.note_written(partial.decode())
-            yield partial.decode(), total
-            partial, total = b"", 0.0
-
-
 @settings(max_examples=60)
 @given(kinds, choices, seeds, primes, st.integers(1, 3))
 def test_a_sample_is_what_a_loop_by_hand_writes(kind: Any, config: Any, seed: int, prime: str, num: int) -> None:
     sampler = new(kind, seed=seed, num=num, **config)
     sampler.feed(prime)
     for index, sample in enumerate(sampler.generate_all(12)):
-        expected = list(islice(by_hand(model(kind[0], unit=kind[1]), sampler.config, seed, index, prime), 12))
+        expected = list(islice(naive.sample(model(kind[0], unit=kind[1]), sampler.config, seed, index, prime), 12))
         assert sample.text == "".join(character for character, _ in expected)
         assert sample.log_probs == pytest.approx([log_prob for _, log_prob in expected], abs=1e-5)
         assert not sample.stopped

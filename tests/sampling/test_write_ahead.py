@@ -25,6 +25,7 @@ from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.stream import Stream
 from chargen.storage.model_file import ModelFile
+from tests import naive
 from tests.small_models import small_model
 
 DIRECTIONS = ("forward", "backward")
@@ -266,24 +267,6 @@ def test_a_long_text_is_the_same_in_chunks_of_any_size(direction: str) -> None:
     assert all(other == expected for other in others)
 
 
-# Several streams that stop
-
-
-def samples_by_hand(plain: str, sizes: list[int], stop: list[str]) -> list[tuple[str, bool]]:
-    """The slow twin: `plain`, in the order of writing, cut into calls, each ended by its size or a stop text."""
-    at, unmatched, samples = 0, "", []
-    for size in sizes:
-        text, stopped = "", False
-        while len(text) < size and not stopped:
-            text += plain[at]
-            unmatched += plain[at]
-            at += 1
-            if stopped := any(unmatched.endswith(text_end) for text_end in stop):
-                unmatched = ""
-        samples.append((text, stopped))
-    return samples
-
-
 @settings(max_examples=75)
 @given(
     scripts, directions, choices, seeds, st.integers(1, 5),
@@ -306,7 +289,7 @@ def test_stop_texts_end_samples_wherever_chunks_end(
     calls = in_chunks(chunks, lambda: [sampler.generate_all(size) for size in sizes])
     for row in range(num):
         written = [(in_order(call[row].text), call[row].stopped) for call in calls]
-        assert written == samples_by_hand(plain[row], sizes, stop)
+        assert written == naive.cut_into_samples(plain[row], sizes, stop)
         log_probs = [sample.log_probs[:: -1 if direction == "backward" else 1] for sample in (c[row] for c in calls)]
         expected = samples[row].log_probs[:: -1 if direction == "backward" else 1]
         committed = [*chain.from_iterable(log_probs)]

@@ -26,6 +26,7 @@ from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.storage import tensor_file
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, load_model, model_path, read_model, save_model
 from chargen.storage.quantize import quantize
+from tests import naive
 from tests.small_models import as_bf16, small_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model.safetensors"
@@ -52,27 +53,6 @@ def golden_model():
     training = {"steps": 12, "valid_loss": 1.5, "settings": {"lr": 0.004, "seed": 0}}
     reading = ReadingConfig("utf-8", "replace", "lf", "NFC")
     return ModelFile(config, vocabulary, arrays, np.array([5, 40, 20, 3, 2]), reading, training)
-
-
-def reference_logits(file, ids):
-    """The logits in float64, written out gate by gate in NumPy, for an LSTM."""
-
-    def sigmoid(x):
-        return 1 / (1 + np.exp(-x))
-
-    weights = {name: array.astype("f8") for name, array in file.arrays.items()}
-    h = np.zeros((file.config.num_layers, file.config.hidden_size))
-    c, rows = h.copy(), []
-    for id_ in ids:
-        x = weights["embedding.weight"][id_]
-        for layer in range(file.config.num_layers):
-            w = {name: weights[f"forward_layers.{layer}.{name}_l0"] for name in ("weight_ih", "weight_hh")}
-            b = weights[f"forward_layers.{layer}.bias_ih_l0"] + weights[f"forward_layers.{layer}.bias_hh_l0"]
-            i, f, g, o = np.split(w["weight_ih"] @ x + w["weight_hh"] @ h[layer] + b, 4)
-            c[layer] = sigmoid(f) * c[layer] + sigmoid(i) * np.tanh(g)
-            h[layer] = x = sigmoid(o) * np.tanh(c[layer])
-        rows.append(weights["output.weight"] @ x + weights["output.bias"])
-    return np.array(rows)
 
 
 def same(file, other):
@@ -106,7 +86,7 @@ def test_the_golden_file_is_still_read_and_gives_the_stored_logits():
     with torch.inference_mode():
         logits = load_model(GOLDEN)(torch.tensor([GOLDEN_IDS]))[0][0].numpy()
     assert logits == pytest.approx(np.array(GOLDEN_LOGITS), abs=1e-5)
-    assert reference_logits(file, GOLDEN_IDS) == pytest.approx(np.array(GOLDEN_LOGITS), abs=1e-5)
+    assert naive.logits(file, GOLDEN_IDS) == pytest.approx(np.array(GOLDEN_LOGITS), abs=1e-5)
 
 
 def test_the_golden_content_is_still_written_with_the_same_bytes(tmp_path):
