@@ -16,7 +16,7 @@ from chargen.kernels import NOT_FINITE
 from chargen.kernels.decode_step import pick
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import build_model
-from tests.decoding.test_compiled_engine import (
+from tests.decoding.engines import (
     CELLS,
     DIRECTIONS,
     ODD,

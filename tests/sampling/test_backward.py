@@ -11,25 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.data.utf8 import utf8_before, utf8_capacity_before
-from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import log_softmax
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.decoding.pick_engine import new_engine
 from chargen.decoding.torch_engine import TorchEngine
 from chargen.errors import ChargenError, DataError, ModelFileError, SettingError
-from chargen.sampling.constraints import Constraints
 from chargen.sampling.sampler import Sampler
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model, save_model
 from tests import naive
-from tests.sampling.test_sampler import cuts, primes, seeds
-from tests.small_models import as_bf16, random_ids, small_model
+from tests.sampling.strategies import cuts, primes, seeds
+from tests.small_models import small_model
 
 CELLS = ("lstm", "gru")
 
 DIRECTIONS = ("forward", "backward")
-BYTES = Vocabulary(unit="byte")
 Kind = tuple[str, int, str]
 
 cells = st.sampled_from(CELLS)
@@ -374,156 +370,3 @@ def test_a_file_and_a_torch_model_write_what_the_arrays_write(tmp_path: Path) ->
     ]
     assert len({door.generate(60) for door in doors}) == 1
     assert Sampler.from_file(tmp_path / "m", seed=4).generate(60) == Sampler(file, seed=4).generate(60)
-
-
-def test_the_bytes_before_are_those_that_python_writes_before_every_suffix() -> None:
-    for size in range(4):
-        before: dict[bytes, list[int]] = {}
-        for suffix in naive.utf8_edges(size + 1, end=True):
-            before.setdefault(suffix[1:], []).append(suffix[0])
-        unfinished = [suffix for suffix in before if not suffix or 0x80 <= suffix[0] < 0xC0]
-        assert len(unfinished) == 64**size == len(before)
-        for partial in unfinished[:: 1 if size < 3 else 11]:
-            assert sorted(utf8_before(partial)) == before[partial], partial
-
-
-def test_as_many_characters_end_with_a_suffix_as_python_knows() -> None:
-    assert utf8_capacity_before(b"") == 0x110000 - 0x800 == sum(map(len, naive.utf8_encodings().values()))
-    for size in range(1, 5):
-        suffixes = list(naive.utf8_edges(size, end=True).items())
-        for suffix, count in suffixes[:: 1 if size < 3 else 17]:
-            assert utf8_capacity_before(suffix) == count, suffix
-
-
-@given(st.integers(0, 2**32), st.text(max_size=20))
-def test_any_walk_along_the_mask_is_valid_utf8_without_the_banned(seed: int, ban: str) -> None:
-    rules, random = Constraints(BYTES, ban, backward=True), np.random.default_rng(seed)
-    written, partial = b"", b""
-    while len(written) < 60 or partial:
-        byte = bytes([int(random.choice(np.flatnonzero(rules.mask(partial))))])
-        written, partial = byte + written, byte + partial
-        if not 0x80 <= byte[0] < 0xC0:
-            partial = b""
-    assert not set(written.decode()) & set(ban)
-
-
-@pytest.mark.parametrize("suffix", [b"\xa9", b"\x82\xac", b"\x9f\x98\x80", b"\xc3\xa9", b"\xe2\x82\xac", b"a"])
-def test_a_byte_is_closed_where_all_that_it_can_complete_is_banned(suffix: bytes) -> None:
-    members = naive.characters_of(suffix, end=True)
-    assert len(members) == utf8_capacity_before(suffix)
-    closed = Constraints(BYTES, "".join(members), backward=True)
-    assert not closed.mask(suffix[1:])[suffix[0]]
-    assert closed.mask(suffix[1:]).sum() == len(utf8_before(suffix[1:])) - 1
-    spared = Constraints(BYTES, "".join(members[:-1]), backward=True)
-    assert spared.mask(suffix[1:])[suffix[0]]
-    partial = suffix
-    while 0x80 <= partial[0] < 0xC0:
-        (byte,) = np.flatnonzero(spared.mask(partial))
-        partial = bytes([byte]) + partial
-    assert partial.decode() == members[-1]
-
-
-@settings(max_examples=60)
-@given(st.sampled_from([b"\x82\xac", b"\x9f\x98\x80", b"\x80\x80", b"\xa0\xbf"]), st.data())
-def test_bans_close_exactly_the_bytes_that_no_spared_character_needs(suffix: bytes, data: st.DataObject) -> None:
-    members = naive.characters_of(suffix, end=True)
-    spared = set(data.draw(st.lists(st.sampled_from(members), max_size=4)))
-    rules = Constraints(BYTES, "".join(set(members) - spared) + "a", backward=True)
-    for partial in {suffix, *(character.encode()[-3:] for character in spared)}:
-        if 0x80 <= partial[0] < 0xC0:
-            expected = {
-                character.encode()[-1 - len(partial)] for character in spared if character.encode().endswith(partial)
-            }
-            assert set(np.flatnonzero(rules.mask(partial)).tolist()) == expected
-    assert rules.mask(suffix[1:])[suffix[0]] == bool(spared)
-    assert not rules.mask()[ord("a")]
-
-
-def test_no_repeat_counts_whole_characters_in_bytes() -> None:
-    rules = Constraints(BYTES, no_repeat=1, backward=True)
-    members = naive.characters_of(b"\x9f\x98\x80", end=True)
-    assert "\U0001f600" in members
-    for character in members:
-        assert rules.mask(b"\x98\x80")[0x9F]
-        assert rules.mask(b"\x9f\x98\x80")[character.encode()[0]]
-        rules.note_written(character)
-        assert not rules.mask(b"\x9f\x98\x80")[character.encode()[0]]
-    assert not rules.mask(b"\x98\x80")[0x9F]
-
-
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("stored", ["float32", "bf16"])
-def test_all_engines_agree_and_take_over_each_others_state(cell: str, layers: int, direction: str, stored: str) -> None:
-    file = two_way(cell, layers, scale=1.0)
-    file = as_bf16(file) if stored == "bf16" else file
-    plain = NumpyEngine(file.config, file.arrays, direction)
-    ids = random_ids(35, 12, len(file.vocabulary))
-    expected, end = naive.walk(plain, ids)
-    other = NumpyEngine(file.config, file.arrays, DIRECTIONS[direction == "forward"])
-    assert np.abs(naive.walk(other, ids[:3])[0] - expected[:3]).max() > 0.01
-    twins: list[Any] = [
-        new_engine(file.config, file.arrays, "cpu", direction),
-        TorchEngine(build_model(file), direction),
-    ]
-    for twin in twins:
-        there, state = naive.walk(twin, ids[:, :6])
-        back, last = naive.walk(plain, ids[:, 6:], state)
-        again, _ = naive.walk(twin, ids[:, 6:], naive.walk(plain, ids[:, :6])[1])
-        assert np.abs(np.concatenate([there, back], axis=1) - expected).max() < 1e-5
-        assert np.abs(again - expected[:, 6:]).max() < 1e-5
-        for ours, theirs in zip(last, end, strict=True):
-            assert ours.shape == theirs.shape == (35, file.config.state_size)
-            assert ours.dtype == theirs.dtype == np.float32
-            assert np.abs(ours - theirs).max() < 1e-5
-
-
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize(("hidden", "characters"), [(12, 10), (13, 31), (96, 5)])
-def test_a_rows_logits_are_the_same_bits_whatever_stands_beside_it(cell: str, hidden: int, characters: int) -> None:
-    letters = "".join(map(chr, range(97, 97 + characters)))
-    file = small_model(cell, hidden_size=hidden, characters=letters, scale=1.0, bidirectional=True)
-    random = np.random.default_rng(0)
-    ids = random_ids(100, 5, characters)
-    for direction in DIRECTIONS:
-        engine = new_engine(file.config, file.arrays, "cpu", direction)
-        alone = [naive.walk(engine, ids[row : row + 1]) for row in range(100)]
-        assert len({logits.tobytes() for logits, _ in alone}) > 80
-        for rows in (1, 7, 32, 33, 100):
-            chosen = random.permutation(100)[:rows]
-            logits, state = naive.walk(engine, ids[chosen])
-            assert logits.shape == (rows, 5, characters)
-            for at, row in enumerate(chosen):
-                assert logits[at].tobytes() == alone[row][0][0].tobytes()
-                assert all(a[at].tobytes() == b[0].tobytes() for a, b in zip(state, alone[row][1], strict=True))
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_a_step_of_many_rows_changes_none_of_its_arguments(cell: str) -> None:
-    file = two_way(cell)
-    engine = new_engine(file.config, file.arrays, "cpu", "backward")
-    for rows in (2, 32):
-        _, state = naive.walk(engine, random_ids(rows, 3, 10))
-        copies, ids = [layer.copy() for layer in state], np.arange(rows) % 10
-        first, after = engine.step(ids, state)
-        assert np.array_equal(first, engine.step(ids, state)[0])
-        assert all(np.array_equal(layer, copy) for layer, copy in zip(state, copies, strict=True))
-        assert not any(np.shares_memory(layer, changed) for layer, changed in zip(state, after, strict=True))
-        assert ids.tolist() == [row % 10 for row in range(rows)]
-
-
-def test_no_rows_at_all_are_a_step_too() -> None:
-    file = two_way()
-    engine = new_engine(file.config, file.arrays, "cpu")
-    logits, state = engine.step(np.zeros(0, np.int64), engine.start(0))
-    assert logits.shape == (0, 10)
-    assert [layer.shape for layer in state] == [(0, 24)] * 2
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_large_weights_saturate_without_a_warning(cell: str) -> None:
-    file = small_model(cell, scale=1e4, bidirectional=True)
-    logits, state = naive.walk(new_engine(file.config, file.arrays, "cpu"), random_ids(2, 8, 10))
-    assert np.isfinite(logits).all()
-    assert all(np.isfinite(layer).all() for layer in state)

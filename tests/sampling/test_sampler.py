@@ -22,6 +22,7 @@ from chargen.sampling.sampler import Sampler
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile, build_model, save_model
 from tests import naive
+from tests.sampling.strategies import cuts, primes, seeds
 from tests.small_models import small_model
 
 model = cache(small_model)
@@ -37,9 +38,6 @@ choices = st.fixed_dictionaries(
         "no_repeat": st.integers(3, 5),
     },
 )
-primes = st.text("abcdefgh \n", max_size=8)
-seeds = st.integers(0, MAX_SEED)
-cuts = st.lists(st.integers(0, 9), min_size=1, max_size=5)
 
 
 def new(kind: tuple[str, str] = ("lstm", "character"), **settings: Any) -> Sampler:
