@@ -182,7 +182,7 @@ def test_a_run_shows_itself_in_one_line_and_as_a_table(printed_by: Callable[...,
     assert repr(bare).endswith("; in memory only)")
 
 
-def test_a_bar_is_shown_on_a_terminal_in_a_notebook_or_where_it_is_asked_for(
+def test_a_bar_is_shown_on_terminals_in_notebooks_or_on_demand(
     printed_by: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chargen.train("text.txt", steps=3, **QUICK)

@@ -168,7 +168,7 @@ def test_a_raw_model_cannot_begin_another_one_of_characters(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["packed.gz", "packed", "named.gz", "named.xz", "packed.zip"])
-def test_raw_bytes_are_those_of_the_file_unless_it_is_named_and_packed_as_gz(tmp_path, name):
+def test_raw_bytes_are_those_of_the_file_unless_it_is_a_named_gz(tmp_path, name):
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w") as archive:
         archive.writestr("text.txt", "abc" * 999)

@@ -67,7 +67,7 @@ def test_previews_stand_above_the_bar_and_need_no_compiler(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("seconds", [0.0, 3.0, 30.0])
-def test_what_is_not_training_is_told_where_it_is_more_than_a_fifth_of_a_budget(
+def test_what_is_not_training_is_told_from_a_fifth_of_a_budget_on(
     seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]

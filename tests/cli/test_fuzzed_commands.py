@@ -220,7 +220,7 @@ def test_a_wrong_value_is_refused_by_name_and_range(many: int, each: int) -> Non
 
 
 @pytest.mark.parametrize("command", NAMES)
-def test_the_first_and_last_numbers_of_every_range_end_well_or_are_refused_clearly(command: str) -> None:
+def test_the_ends_of_every_range_end_well_or_are_refused_clearly(command: str) -> None:
     failures = []
     for option in filter(is_number, options_of(command)):
         assert isinstance(option, click.Option)
@@ -262,7 +262,7 @@ def test_every_odd_path_ends_well_or_is_refused_clearly(command: str) -> None:
         ["score", "model", "--text", "abc", "--alternatives"],
     ],
 )
-def test_more_than_any_machine_can_write_is_refused_by_the_name_that_was_given(words: list[str]) -> None:
+def test_more_than_any_machine_can_write_is_refused_by_name(words: list[str]) -> None:
     end = ended(*words, str(10**30))
     assert end.code == 2
     assert words[-1] in end.last
@@ -289,9 +289,7 @@ def test_a_random_settings_file_ends_with_a_known_code_and_one_clear_line(many: 
 
 
 @pytest.mark.parametrize("command", with_files())
-def test_a_settings_file_that_nobody_expects_ends_with_a_known_code_and_one_clear_line(
-    command: str, world: Path
-) -> None:
+def test_an_odd_settings_file_ends_with_a_known_code_and_one_line(command: str, world: Path) -> None:
     failures = []
     for number, data in enumerate(ODD_FILES):
         (world / "any.toml").write_bytes(data)

@@ -122,7 +122,7 @@ def test_sample_is_cooler_than_a_sampler_and_says_so(run, model) -> None:
         (["--prime", "A\u00a0b"], 3, "write 'a' for 'A', ' ' for '\\xa0'; --unknown skip"),
     ],
 )
-def test_what_cannot_be_written_or_read_is_told_before_anything_is_written(run, model, options, code, words) -> None:
+def test_what_cannot_be_done_is_told_before_anything_is_written(run, model, options, code, words) -> None:
     refused = run("sample", model, *options)
     assert (refused.code, refused.out) == (code, "")
     assert is_one_line(refused.err)
@@ -173,7 +173,7 @@ def test_a_state_never_replaces_another_file(run, model, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("target", ["text.txt", "text.txt/state", "model", "model/model.safetensors", "/dev/null"])
-def test_a_state_that_cannot_be_saved_is_refused_before_anything_is_written(run, model, target) -> None:
+def test_a_state_that_cannot_be_saved_is_refused_before_writing(run, model, target) -> None:
     refused = run("sample", model, "--length", 3, "--state-out", target)
     assert (refused.code, refused.out) == (1, "")
     assert is_one_line(refused.err)

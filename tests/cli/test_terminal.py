@@ -120,7 +120,7 @@ def test_the_prompt_stands_on_a_line_of_its_own(pieces: list[str], shown: str) -
 
 
 @pytest.mark.parametrize("pieces", [["a\n\r"], ["a\n", "\r"], ["\r"]])
-def test_the_prompt_stands_on_a_line_of_its_own_after_a_last_carriage_return(pieces: list[str]) -> None:
+def test_the_prompt_stands_alone_after_a_last_carriage_return(pieces: list[str]) -> None:
     assert closed(*pieces).endswith("\\r\n")
 
 

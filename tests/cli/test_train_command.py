@@ -56,7 +56,7 @@ def test_the_losses_told_are_of_the_whole_split_and_eval_agrees(run) -> None:
     assert f"{len(TEXT) - 1:,} characters counted" in plain.err
 
 
-def test_the_command_line_goes_before_the_file_and_the_file_before_the_default(run, tmp_path) -> None:
+def test_the_command_line_goes_before_the_file_before_the_default(run, tmp_path) -> None:
     (tmp_path / "run.toml").write_text(
         'sources = ["text.txt"]\nout = "here"\nhidden-size = 20\nsteps = 3\ncell = "gru"\npreview = 0\n'
         "tie_weights = true\n"
@@ -148,7 +148,7 @@ def test_minutes_are_wall_clock_from_the_start_of_the_process(run, monkeypatch) 
     assert 20 < read_model("checkpoints/text").training["step"] < 59
 
 
-def test_a_run_says_what_most_of_its_time_went_on_and_that_a_model_cannot_write_yet(run, monkeypatch) -> None:
+def test_a_run_says_what_took_its_time_and_that_it_cannot_write_yet(run, monkeypatch) -> None:
     words = ["train", "text.txt", *QUICK, "--dropout", 0, "--weight-decay", 0, "--steps", 3]
     plain = run(*words)
     assert "note: after 3 steps the model cannot write yet" in plain.err

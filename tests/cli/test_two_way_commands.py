@@ -75,9 +75,7 @@ def test_a_one_way_run_tells_of_one(run: Run, tmp_path: Path) -> None:
         (["eval", "one", "text.txt", "--direction", "backward"], "reading backward"),
     ],
 )
-def test_a_one_way_model_is_refused_in_one_line_that_says_how_to_get_another(
-    run: Run, arguments: list[str], what: str
-) -> None:
+def test_a_one_way_model_is_refused_with_how_to_get_another(run: Run, arguments: list[str], what: str) -> None:
     result = run(*arguments)
     assert result.code == 2
     assert result.one_line(), result.err

@@ -71,7 +71,7 @@ def test_a_text_that_repeats_itself_is_no_copy(kind: str, count: int):
 
 @pytest.mark.parametrize("times", [2, 3, 8])
 @pytest.mark.parametrize("kind", ["a sign of life", "a novel"])
-def test_a_text_that_is_there_more_than_once_is_found_though_it_repeats_itself_too(kind: str, times: int):
+def test_a_copy_of_a_text_is_found_though_it_repeats_itself_too(kind: str, times: int):
     text = story(1, 600) + (log(kind, 600) if kind != "a novel" else "")
     repeated = Corpus.from_text(text * times, test_fraction=0.1).repeated
     assert min(repeated.values()) > 0.3

@@ -186,7 +186,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_what_unpacks_to_more_than_any_text_is_refused_before_it_is_all_there(
+def test_what_unpacks_to_too_much_is_refused_before_it_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     (tmp_path / "x").write_bytes(BOMBS[name]())

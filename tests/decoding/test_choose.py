@@ -69,7 +69,7 @@ def test_temperature_is_a_power_of_the_probabilities(temperature: float, power: 
     assert distribution == pytest.approx(expected / expected.sum(), rel=1e-12)
 
 
-def test_temperature_0_takes_the_most_likely_allowed_and_of_equals_the_lowest_id() -> None:
+def test_temperature_0_takes_the_first_of_the_most_likely_allowed() -> None:
     logits = np.array([1.0, 5.0, 3.0, 3.0, 2.0])
     allowed = np.array([True, False, True, True, True])
     assert probabilities(logits, allowed, SampleConfig(temperature=0)).tolist() == [0, 0, 1, 0, 0]

@@ -164,7 +164,7 @@ def test_a_model_on_the_cpu_is_stepped_by_compiled_code() -> None:
     assert type(Sampler(file).engine) is CompiledEngine
 
 
-def test_uses_of_a_decoder_share_one_compiled_function_for_each_kind_of_weights() -> None:
+def test_engines_share_one_compiled_function_for_each_kind_of_weights() -> None:
     for stored in STORED:
         for rows in (1, 3):
             case = Case("gru", 12, rows, 4, stored=stored)

@@ -294,7 +294,7 @@ def test_arrays_of_any_layout_and_type_give_the_same(cell: str, method: str, row
 
 @pytest.mark.parametrize("kind", ["float32", "bf16", "int8"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_weights_that_are_not_those_of_the_model_are_refused_by_every_engine(cell: str, kind: str) -> None:
+def test_weights_of_another_model_are_refused_by_every_engine(cell: str, kind: str) -> None:
     file = small_model(cell, bidirectional=True)
     arrays = file.arrays if kind == "float32" else quantize(file.arrays, kind)
     for direction in file.config.directions:

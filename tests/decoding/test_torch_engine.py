@@ -110,7 +110,7 @@ def test_a_sampler_writes_the_same_text_on_a_torch_device(settings_):
         ]
 
 
-def test_memory_is_made_once_for_chunks_of_any_length_and_anew_for_other_rules(monkeypatch):
+def test_memory_is_made_once_for_all_chunks_of_the_same_rules(monkeypatch):
     made = []
     plain = torch_engine._Writer
 

@@ -175,7 +175,7 @@ def test_a_naive_two_way_lstm_is_caught(num_layers: int) -> None:
     assert len(violations) == LENGTH - 1  # everywhere but at the first character, of which it says nothing
 
 
-def test_the_forward_half_alone_is_honest_with_one_layer_and_leaks_with_two() -> None:
+def test_half_a_two_way_lstm_is_honest_with_one_layer_only() -> None:
     assert check_causality(trap(1, "forward"), SIZE, "before") == []
     leaks = check_causality(trap(2, "forward"), SIZE, "before")
     assert len(leaks) == LENGTH - 1
@@ -291,7 +291,7 @@ def random_text(length: int) -> str:
     return "".join("abcdefghijklmnop"[index] for index in np.random.default_rng(5).integers(0, 16, length))
 
 
-def test_on_random_characters_the_naive_loss_is_far_too_good_and_chargens_is_not(tmp_path: Path) -> None:
+def test_on_random_characters_only_the_naive_loss_is_too_good(tmp_path: Path) -> None:
     best = math.log(16)
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, 16, (100, 16, 33)))
     with torch.random.fork_rng(devices=[]):

@@ -74,7 +74,7 @@ def test_nothing_is_learned_from_before_it_is_scored(rates):
         assert changed_losses[changed] != losses[changed]
 
 
-def test_the_model_that_is_given_stays_as_it_is_even_when_left_in_the_middle():
+def test_the_given_model_stays_as_it_is_even_when_left_midway():
     model, _, ids, evaluator = parts(random_text(200), rates=Rates(0.1, 0.01))
     before = copy.deepcopy(model.state_dict())
     scored = evaluator.losses(ids)
@@ -147,7 +147,7 @@ def test_folded_and_unseen_characters_pay_for_their_place():
     assert actual.nats == pytest.approx(expected.nats, rel=1e-5)
 
 
-def test_the_best_rates_are_chosen_each_tried_as_a_reader_would_and_the_model_stays():
+def test_the_best_rates_are_chosen_and_the_model_stays():
     model, vocabulary, ids, _ = parts(WORDS * 8, "gru")
     rms = rms_gradients(model, vocabulary, ids)
     before = copy.deepcopy(model.state_dict())

@@ -69,7 +69,7 @@ def test_every_character_but_the_first_is_counted_exactly_once(length, rows, see
 
 @settings(max_examples=25)
 @given(st.integers(2, 120), st.integers(1, 30), st.sampled_from(["lstm", "gru"]))
-def test_rows_agree_with_one_character_at_a_time_where_all_context_is_read(length, rows, cell):
+def test_rows_agree_with_single_characters_where_all_context_is_read(length, rows, cell):
     """Shorter than the warm-up, so every row has read all that came before it."""
     model = build_model(small_model(cell))
     ids = some_ids(length, 10)
@@ -216,7 +216,7 @@ def test_a_model_with_folding_is_a_proper_code(folded, before):
     assert costs["folded"][0] - symbol == pytest.approx(math.log(len(folded) + 1), abs=1e-5)
 
 
-def test_unknown_characters_are_charged_where_there_is_a_symbol_and_else_left_out_and_counted():
+def test_unknown_characters_are_charged_only_where_there_is_a_symbol():
     plain, folded = small_model(characters=CHARACTERS), small_model(characters="abc", folded="xyz")
     left_out, alone = (evaluate(plain, text) for text in ("éaébcé字", "abc"))
     assert (left_out.skipped, left_out.unseen) == (4, 0)
@@ -301,7 +301,7 @@ def test_half_a_character_left_out_of_bytes_is_counted_as_skipped():
     assert evaluate(build_model(file), file.vocabulary, "ab\ud800c", unknown="skip").skipped == 1
 
 
-def test_a_model_is_a_path_or_a_model_file_or_a_charmodel_with_its_vocabulary(tmp_path):
+def test_a_model_is_a_path_a_model_file_or_a_charmodel(tmp_path):
     file, text = small_model(characters=CHARACTERS), "a bad bed"
     save_model(tmp_path / "model.safetensors", file)
     expected = evaluate(build_model(file), file.vocabulary, text)

@@ -207,7 +207,7 @@ def test_cloze_judges_where_the_model_has_it_and_else_what_stands_before() -> No
 
 
 @pytest.mark.parametrize("ways", ["one", "two"])
-def test_a_model_is_a_path_or_a_model_file_or_a_charmodel_with_its_vocabulary(tmp_path: Path, ways: str) -> None:
+def test_a_model_is_a_path_a_model_file_or_a_charmodel(tmp_path: Path, ways: str) -> None:
     file, text = model("gru", "folded", ways), "abc x\n"
     save_model(tmp_path / "model.safetensors", file)
     expected = score(file, text)

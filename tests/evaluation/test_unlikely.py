@@ -91,7 +91,7 @@ def test_who_judges_moves_no_figure() -> None:
         assert len({tuple(values(scores, judge)) for scores in all_scores}) == 1
 
 
-def test_a_character_of_several_bytes_is_the_sum_of_its_bytes_and_gets_no_alternatives() -> None:
+def test_a_character_of_several_bytes_is_the_sum_of_its_bytes() -> None:
     """Its cloze predictions would have seen its other bytes, which all but spell it."""
     file = model("gru", "byte")
     scores = score(file, "a字b", threshold=1, num_alternatives=300)
@@ -105,7 +105,7 @@ def test_a_character_of_several_bytes_is_the_sum_of_its_bytes_and_gets_no_altern
     assert all(name.isascii() for entry in scores for name, _ in entry.alternatives)
 
 
-def test_where_bytes_have_no_cloze_score_both_directions_must_find_a_character_unlikely() -> None:
+def test_without_a_cloze_score_both_directions_must_find_bytes_unlikely() -> None:
     file = model("gru", "byte")
     (_, middle, _) = score(file, "a字b")
     low, high = sorted(math.exp(log_prob) for log_prob in (middle.forward, middle.backward))
@@ -198,7 +198,7 @@ def test_half_a_character_in_bytes_is_an_error(unknown: str) -> None:
         score(model("lstm", "byte"), "a\ud800b", unknown=unknown)
 
 
-def test_half_a_character_in_bytes_is_flagged_where_unknown_ones_are_skipped() -> None:
+def test_half_a_character_is_flagged_where_unknown_ones_are_skipped() -> None:
     file = model("lstm", "byte")
     scores = score(file, "a\ud800b", unknown="skip")
     assert scores[1] == CharacterScore("\ud800", None, None, None, unlikely=True, alternatives=())

@@ -112,7 +112,7 @@ def test_a_disk_that_is_full_before_the_first_step_stops_a_run_at_once(room: Roo
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.jsonl"]
 
 
-def test_a_run_goes_on_while_the_disk_is_full_for_a_while_and_loses_no_line(room: Room, tmp_path: Path) -> None:
+def test_a_run_outlives_a_disk_that_is_full_and_loses_no_line(room: Room, tmp_path: Path) -> None:
     whole(tmp_path / "whole", SHAPE, saving_always())
     trainer = Trainer(corpus(), SHAPE, saving_always(), tmp_path / "run")
     warnings: dict[int, str] = {}
@@ -129,7 +129,7 @@ def test_a_run_goes_on_while_the_disk_is_full_for_a_while_and_loses_no_line(room
     assert_same_runs(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_run_stops_after_three_failed_saves_and_what_it_had_saved_goes_on(room: Room, tmp_path: Path) -> None:
+def test_a_run_stops_after_three_failed_saves_and_can_go_on(room: Room, tmp_path: Path) -> None:
     whole(tmp_path / "whole", SHAPE, saving_always())
     trainer = Trainer(corpus(), SHAPE, saving_always(), tmp_path / "run")
     steps = train(trainer, room, range(13, 99))

@@ -64,7 +64,7 @@ def test_training_takes_no_more_memory_as_it_goes_on(
     assert len(lines) < 2 * (20 + 10 * (steps // 20).bit_length())
 
 
-def test_a_prime_of_a_hundred_thousand_characters_is_read_like_one_at_a_time() -> None:
+def test_a_very_long_prime_is_read_like_one_character_at_a_time() -> None:
     text = "".join(np.random.default_rng(0).choice(list("abcdefgh \n"), 100_000))
     at_once, one_by_one = (Sampler(small_model(), seed=1) for _ in range(2))
     at_once.feed(text)

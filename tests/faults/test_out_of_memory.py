@@ -87,7 +87,7 @@ def test_a_run_that_is_short_of_memory_at_any_place_keeps_what_was_saved(server:
     assert_same_runs(server.folder / "whole", server.folder / "broken")
 
 
-def test_a_run_that_never_began_leaves_nothing_though_there_is_no_memory_to_list_a_folder(
+def test_a_run_that_never_began_leaves_nothing_even_without_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*given: object, **named: object) -> None:

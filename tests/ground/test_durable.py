@@ -49,7 +49,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert os.listdir(tmp_path / "new" / "folder") == ["f"]
 
 
-def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_return(tmp_path, monkeypatch):
+def test_bytes_are_on_the_disk_before_the_name(tmp_path, monkeypatch):
     calls = []
     real_sync, real_replace = os.fsync, os.replace
 
@@ -116,7 +116,7 @@ def test_a_full_disk_says_what_is_needed_and_what_is_free(tmp_path, monkeypatch,
     assert describe_os_error(error, tmp_path, size) == f"{error.strerror} ({needed}{len(str(tmp_path))} bytes free)"
 
 
-def test_a_disk_that_cannot_be_measured_and_other_errors_give_the_reason_alone(tmp_path):
+def test_a_disk_that_cannot_be_measured_gives_the_reason_alone(tmp_path):
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert describe_os_error(error, tmp_path / "gone", 5) == f"{error.strerror} (5 bytes needed)"
     assert describe_os_error(OSError(errno.EACCES, "Permission denied"), tmp_path, 5) == "Permission denied"
@@ -187,7 +187,7 @@ def test_a_path_that_cannot_be_written_is_one_line(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
-def test_a_failure_after_the_rename_does_not_claim_that_the_old_file_is_there(tmp_path, monkeypatch):
+def test_a_failure_after_the_rename_promises_no_old_file(tmp_path, monkeypatch):
     (tmp_path / "f").write_bytes(b"old")
     monkeypatch.setattr(durable, "sync_folder", failing)
     with pytest.raises(ChargenError, match=r"/f is written, but its folder cannot be synced \(No space left") as caught:

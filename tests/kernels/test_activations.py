@@ -72,7 +72,7 @@ def test_infinities_saturate_and_what_is_no_number_stays_none() -> None:
     assert np.isnan(many).all()
 
 
-def test_activations_are_the_same_bits_on_every_machine_alone_and_in_vectors() -> None:
+def test_activations_are_the_same_bits_alone_and_in_vectors() -> None:
     """Nothing is fused, reordered or left to a library: the bits are those of the operations as they are written."""
     unity = np.float32(1)
     with np.errstate(over="ignore"):

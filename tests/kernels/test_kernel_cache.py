@@ -138,7 +138,7 @@ def test_where_nothing_can_be_written_every_process_compiles(tmp_path: Path) -> 
     assert not machine_code(tmp_path)
 
 
-def test_where_the_cache_cannot_be_written_nothing_is_kept_beside_the_sources(tmp_path: Path) -> None:
+def test_without_a_cache_nothing_is_kept_beside_the_sources(tmp_path: Path) -> None:
     run_python(SIGMOID, folder=tmp_path, **copied_package(tmp_path))
     assert not machine_code(tmp_path)
 

@@ -128,7 +128,7 @@ def product_of(way: Products, left: NDArray[Any], weights: NDArray[Any]) -> NDAr
 
 @settings(max_examples=15)
 @given(st.integers(1, 70), st.integers(1, 130), st.integers(1, 100), st.integers(0, 99))
-def test_products_in_tiles_vectors_pairs_and_plain_loops_are_exact_but_for_the_order_of_sums(
+def test_every_way_to_multiply_is_exact_but_for_the_order_of_sums(
     rows: int, inputs: int, outputs: int, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
@@ -149,7 +149,7 @@ def test_products_of_small_whole_numbers_are_exact() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_product_passes_on_what_is_not_finite_and_to_its_row_or_column_only(value: float) -> None:
+def test_a_product_passes_on_what_is_not_finite_to_its_row_or_column(value: float) -> None:
     random = np.random.default_rng(0)
     for way in WAYS:
         left, weights = random.standard_normal((40, 64), np.float32), random.standard_normal((64, 40), np.float32)

@@ -68,7 +68,7 @@ def test_everything_is_near_to_the_plain_layer_in_fp32(cell: Cell, rows: int) ->
 
 @pytest.mark.parametrize("rows", ROWS)
 @every_cell_in_bf16
-def test_everything_is_very_near_to_an_emulation_that_rounds_where_the_kernel_does(cell: Cell, rows: int) -> None:
+def test_everything_is_very_near_to_an_emulation_that_rounds_alike(cell: Cell, rows: int) -> None:
     """Sums in another order turn the rounding of some values; half of the sizes are spared and agree as float32 do."""
     far: dict[str, list[float]] = {}
     for time_steps, inputs, hidden in product(TIME_STEPS, INPUTS, HIDDEN):
@@ -96,7 +96,7 @@ def test_large_weights_saturate_as_in_the_plain_layer(cell: Cell) -> None:
 
 
 @every_cell
-def test_types_and_shapes_are_those_of_the_plain_layer_but_outputs_have_the_type_of_products(cell: Cell) -> None:
+def test_types_and_shapes_are_those_of_the_plain_layer(cell: Cell) -> None:
     example = case(cell, 9, 4, 10, 12)
     outputs, after = forward(example)
     assert outputs.dtype == cell.dtype
@@ -166,7 +166,7 @@ def test_no_memory_is_read_before_it_is_written(cell: Cell, request: pytest.Fixt
 
 
 @every_cell
-def test_layers_are_compiled_where_that_is_faster_and_torch_runs_the_others(
+def test_layers_are_compiled_where_that_is_faster(
     cell: Cell, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(rows: int = 9, dtype: torch.dtype = FP32) -> bool:

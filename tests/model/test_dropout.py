@@ -61,7 +61,7 @@ def test_a_row_has_its_mask_beside_any_rows_and_in_a_longer_window(
     assert torch.equal(wide_mask[..., :size], mask)
 
 
-def test_processes_that_share_the_rows_of_a_step_have_the_masks_of_a_single_one() -> None:
+def test_processes_that_share_rows_have_the_masks_of_a_single_one() -> None:
     single = draw_mask((32, 64, 96), KEY)
     halves = [draw_mask((16, 64, 96), DropoutKey(1, 2, first_row)) for first_row in (0, 16)]
     assert torch.equal(torch.cat(halves), single)

@@ -175,7 +175,7 @@ def test_weights_changed_between_forward_and_backward_are_noticed(cell: Cell) ->
 
 @every_cell
 @pytest.mark.parametrize("name", ["weight_ih", "weight_hh"])
-def test_weights_that_were_filled_up_may_change_the_gradient_is_that_of_the_ones_before(cell: Cell, name: str) -> None:
+def test_weights_that_were_copied_may_change_before_the_gradient(cell: Cell, name: str) -> None:
     gradients = []
     for change in (False, True):
         example = case(cell, hidden=12)

@@ -16,7 +16,7 @@ BF16, FP32 = torch.bfloat16, torch.float32
 
 @every_cell
 @pytest.mark.parametrize("at", [0, 3, 5])
-def test_a_nan_in_an_input_reaches_all_that_its_row_gives_from_then_on_and_nothing_else(cell: Cell, at: int) -> None:
+def test_a_nan_in_an_input_reaches_its_row_from_then_on_only(cell: Cell, at: int) -> None:
     example = case(cell, 33, 6, 10, 40)
     inputs = example.inputs.clone()
     inputs[17, at, 4] = math.nan
@@ -66,9 +66,7 @@ def test_a_nan_in_any_weight_reaches_every_row(cell: Cell, name: str) -> None:
 @every_cell
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("at", [0, 2, "after"])
-def test_a_gradient_that_is_not_finite_reaches_its_row_before_and_all_weights(
-    cell: Cell, value: float, at: int | str
-) -> None:
+def test_a_gradient_not_finite_reaches_its_row_and_all_weights(cell: Cell, value: float, at: int | str) -> None:
     example = case(cell, 33, 4, 10, 40)
     gradient, after = example.gradient.clone(), example.after.clone()
     if isinstance(at, int):
@@ -90,9 +88,7 @@ def test_a_gradient_that_is_not_finite_reaches_its_row_before_and_all_weights(
 @every_cell
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 3.4e38])
 @pytest.mark.parametrize("part", ["inputs", "state", "weight_ih", "weight_hh", "bias_ih", "bias_hh"])
-def test_what_infinity_makes_not_finite_in_the_plain_layer_is_not_finite_here(
-    cell: Cell, value: float, part: str
-) -> None:
+def test_infinity_has_the_consequences_it_has_in_the_plain_layer(cell: Cell, value: float, part: str) -> None:
     """Where gates saturate, both go on with finite numbers."""
     for at in range(12 * (4 if cell.name == "lstm" else 3)):
         example = case(cell, 9, 4, 10, 12, seed=at)

@@ -58,9 +58,7 @@ def test_a_table_gives_what_the_plain_layer_gives_in_fp32(cell: Cell) -> None:
 
 
 @every_cell
-def test_a_table_in_any_layout_of_ids_gives_the_same_bits_and_reads_no_memory_before_it_is_written(
-    cell: Cell, request: pytest.FixtureRequest
-) -> None:
+def test_a_table_gives_the_same_bits_for_any_layout_of_ids(cell: Cell, request: pytest.FixtureRequest) -> None:
     example, ids = from_table(case(cell, 9, 3, 10, 40), 7)
     relaid = ids.t().contiguous().t()
     clean, other = (everything(example, fast(example, ids)) for ids in (ids, relaid))

@@ -102,7 +102,7 @@ def watched(kernel: Callable[..., None], seen: list[Seen], config: Any, layer: A
     ],
 )
 @every_cell
-def test_threads_share_out_rows_or_hidden_units_so_that_the_fewest_zeros_are_multiplied(
+def test_threads_share_out_rows_or_hidden_units_with_the_fewest_zeros(
     cell: Cell,
     rows: int,
     hidden: int,
@@ -136,7 +136,7 @@ def test_hidden_units_are_shared_out_only_while_that_is_faster(
     assert recorded == [(True, True), (False, True), (False, True), (True, True)]
 
 
-def test_the_faster_way_is_taken_and_the_other_one_tried_for_a_hundredth_of_the_time(
+def test_the_faster_way_is_taken_and_the_other_one_seldom_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0.0
@@ -229,7 +229,7 @@ def test_shared_rows_run_at_the_same_time_and_errors_are_passed_on(use_threads: 
 
 
 @pytest.mark.parametrize(("setting", "expected"), [("3", 3), ("1", 1), ("0", 0), ("", 0), ("two", 0), ("-2", 0)])
-def test_the_number_of_threads_is_what_openmp_was_told_or_the_cores_there_are(
+def test_the_number_of_threads_is_that_of_openmp_or_of_cores(
     setting: str, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", setting)

@@ -242,7 +242,7 @@ def every_path(values, output, targets, fixed=None):
         lambda targets: targets.to("meta"), lambda targets: None,
     ],
 )  # fmt: skip
-def test_targets_that_do_not_fit_are_refused_in_the_same_line_by_every_path(rows, wrong):
+def test_targets_that_do_not_fit_are_refused_alike_by_every_path(rows, wrong):
     values, output = torch.randn(rows, 3, 4), layer(4, 7)
     targets = torch.arange(rows * 3).reshape(rows, 3) % 7
     messages = set()

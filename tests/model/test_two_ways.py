@@ -70,7 +70,7 @@ def test_both_stacks_of_an_lstm_start_with_open_forget_gates():
 @pytest.mark.parametrize("masks", [None, NOISE])
 @every_direction
 @every_kind
-def test_a_direction_does_not_depend_on_the_weights_of_the_other_or_of_cloze(cell, layers, direction, masks):
+def test_a_direction_does_not_depend_on_the_weights_of_others(cell, layers, direction, masks):
     model, ids = new_model(cell, layers, dropout=0.3), some_ids(2, 9)
     other = DIRECTIONS[direction == "forward"]
     before = logits_of(model, ids, direction, masks)
@@ -88,7 +88,7 @@ def test_a_direction_does_not_depend_on_the_weights_of_the_other_or_of_cloze(cel
 
 
 @every_kind
-def test_backward_is_what_a_one_way_model_with_the_same_weights_makes_of_the_ids_it_is_given(cell, layers):
+def test_backward_is_a_one_way_model_with_the_same_weights(cell, layers):
     model, ids = new_model(cell, layers), some_ids(2, 9)
     one_way = CharModel(ModelConfig(cell, layers, 6, 5), V)
     started = model.state_dict()
@@ -124,7 +124,7 @@ def test_a_direction_that_is_none_is_named(direction):
         assert caught.value.setting == "direction"
 
 
-def test_a_one_way_model_does_not_read_backward_and_says_how_to_get_one_that_does():
+def test_a_one_way_model_says_how_to_get_one_that_reads_backward():
     model = CharModel(ModelConfig(num_layers=1, hidden_size=3, embedding_size=2), V)
     refused = [
         lambda: model(some_ids(1, 3), direction="backward"),

@@ -59,7 +59,7 @@ def test_a_fresh_sampler_has_read_the_begin_text_and_nothing_of_it_counts(
 
 @settings(max_examples=30)
 @given(units, directions, begins, primes, st.integers(0, 9))
-def test_a_sampler_that_is_fed_a_text_stands_where_the_one_does_that_wrote_it(
+def test_a_sampler_fed_a_text_stands_where_its_writer_stands(
     unit: str, direction: str, begin: str, prime: str, length: int
 ) -> None:
     wrote, read = (Sampler(model(unit, begin), seed=2, direction=direction) for _ in range(2))

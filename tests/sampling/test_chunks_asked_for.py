@@ -54,7 +54,7 @@ def test_text_is_handed_over_in_time(monkeypatch: pytest.MonkeyPatch, seconds: f
     assert [size for _, size in engine.asked] == sizes
 
 
-def test_what_is_wanted_whole_is_written_in_few_chunks_and_equals_what_is_handed_over() -> None:
+def test_what_is_wanted_whole_is_written_in_few_chunks() -> None:
     for num, direction in ((1, "forward"), (3, "backward")):
         engine = Counting(model(), direction=direction)
         samples = new(engine=engine, num=num, direction=direction).generate_all(500)

@@ -13,7 +13,7 @@ from tests import naive
 BYTES = Vocabulary(unit="byte")
 
 
-def test_the_bytes_before_are_those_that_python_writes_before_every_suffix() -> None:
+def test_the_bytes_before_a_suffix_are_those_that_python_writes() -> None:
     for size in range(4):
         before: dict[bytes, list[int]] = {}
         for suffix in naive.utf8_edges(size + 1, end=True):

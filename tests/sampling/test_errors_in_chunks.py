@@ -35,7 +35,7 @@ def described(sampler: Sampler) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("num", [1, 2, 4])
-def test_numbers_that_overflow_inside_a_chunk_are_an_error_behind_all_text_before_them(num: int) -> None:
+def test_an_overflow_inside_a_chunk_is_an_error_behind_the_text_before_it(num: int) -> None:
     file = broken()
 
     def run(seed: int) -> tuple[Any, ...]:

@@ -109,7 +109,7 @@ def test_iterating_in_two_threads_at_once_is_an_error() -> None:
     assert text + shared.generate(7) == Sampler(small_model(), seed=5).generate(10)
 
 
-def test_an_iteration_may_change_threads_and_be_interrupted_by_calls_of_others() -> None:
+def test_an_iteration_may_change_threads_between_calls_of_others() -> None:
     shared = Sampler(small_model(), seed=5)
     characters = shared.stream()
     text = next(characters)
@@ -119,7 +119,7 @@ def test_an_iteration_may_change_threads_and_be_interrupted_by_calls_of_others()
     assert text == Sampler(small_model(), seed=5).generate(26)
 
 
-def test_calls_of_one_thread_and_the_iteration_of_another_share_a_text_out() -> None:
+def test_calls_and_an_iteration_in_two_threads_share_a_text_out() -> None:
     shared, expected = Sampler(small_model(), seed=5), Sampler(small_model(), seed=5).generate(1000)
     streamed, pieces = at_once(
         lambda: "".join(shared.stream(500)), lambda: [shared.generate(50) for _ in range(10)]
@@ -148,7 +148,7 @@ def test_one_iteration_in_two_threads_refuses_or_shares_the_text_out() -> None:
     assert sorted(expected) == sorted(character for written in texts for character in written)  # type: ignore[attr-defined]
 
 
-def test_feeding_and_writing_in_threads_end_in_a_state_that_one_thread_could_have_made() -> None:
+def test_threads_that_feed_and_write_end_where_one_thread_could() -> None:
     shared = Sampler(small_model(), seed=5)
 
     def feed() -> None:
@@ -185,7 +185,7 @@ FORKED = {
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("what", FORKED)
-def test_a_child_process_goes_on_though_a_thread_of_its_parent_held_a_lock(what: str) -> None:
+def test_a_child_process_goes_on_though_its_parent_held_a_lock(what: str) -> None:
     lock, begun, end = FORKED[what](), threading.Event(), threading.Event()
 
     def hold() -> None:

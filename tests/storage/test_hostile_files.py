@@ -251,7 +251,7 @@ def too_deep(depth: int) -> bool:
 
 
 @pytest.mark.parametrize("place", DEEP)
-def test_what_is_just_not_too_deep_to_be_parsed_is_not_too_deep_to_be_refused(tmp_path: Path, place: str) -> None:
+def test_what_can_just_be_parsed_is_refused_however_deep(tmp_path: Path, place: str) -> None:
     deepest, path = bisect.bisect_left(range(200_000), True, key=too_deep), tmp_path / "m"
     for depth in range(max(1, deepest - 40), deepest + 1):
         for form in ("lists", "tables"):
@@ -297,7 +297,7 @@ def test_a_samplers_state_has_no_larger_header_than_the_sampler_may_need(
     assert "table of arrays" in str(answer(lambda: sampler.load_state(path)))
 
 
-def test_as_many_characters_as_the_headers_limit_says_can_be_saved_and_read(tmp_path: Path) -> None:
+def test_as_many_characters_as_the_limit_says_can_be_saved(tmp_path: Path) -> None:
     file = small_model(num_layers=1, hidden_size=2, characters="".join(map(chr, range(0x20000, 0x20000 + 30_000))))
     save_model(tmp_path / "m", file)
     assert read_model(tmp_path / "m").vocabulary == file.vocabulary
@@ -412,7 +412,7 @@ RESUMED = {
 
 
 @pytest.mark.parametrize("what", RESUMED)
-def test_a_run_whose_state_was_changed_goes_on_or_is_told_why_not_in_one_line(run, run_folder: Path, what: str) -> None:
+def test_a_run_of_a_changed_state_goes_on_or_says_why_in_one_line(run, run_folder: Path, what: str) -> None:
     shutil.copytree(run_folder, "run")
     state = read_run_state("run")
     RESUMED[what](state.settings, state.progress)

@@ -167,7 +167,7 @@ def test_a_loaded_model_can_be_trained_and_leaves_what_was_read_alone(tmp_path):
     assert np.array_equal(file.arrays["output.bias"], before)
 
 
-def test_bf16_bits_come_back_from_their_file_and_become_the_numbers_they_stand_for(tmp_path):
+def test_bf16_bits_come_back_from_their_file_as_the_same_numbers(tmp_path):
     half = as_bf16(small_model())
     save_model(tmp_path / "m", half)
     assert same(read_model(tmp_path / "m"), half)
@@ -328,7 +328,7 @@ def test_a_description_is_plain_json_without_the_checksum():
     assert description["counts"] == [5, 40, 20, 3, 2]
 
 
-def test_more_characters_than_a_header_holds_are_told_in_one_line_and_the_file_stays(tmp_path: Path) -> None:
+def test_more_characters_than_a_header_holds_leave_the_file_as_it_was(tmp_path: Path) -> None:
     save_model(tmp_path / "m", small_model())
     before = (tmp_path / "m").read_bytes()
     file = small_model(num_layers=1, hidden_size=2, characters="".join(map(chr, range(0x20000, 0x20000 + 60_000))))

@@ -79,7 +79,7 @@ def test_equal_content_gives_equal_bytes_in_any_order(arrays, description):
 
 @settings(max_examples=40)
 @given(arrays_of, descriptions)
-def test_the_safetensors_library_reads_the_file_and_finds_each_array_aligned(arrays, description):
+def test_the_safetensors_library_reads_arrays_that_are_aligned(arrays, description):
     data = tensor_file.pack(arrays, description)
     entries = dict(safetensors.deserialize(data))
     assert entries.keys() == arrays.keys()
@@ -382,7 +382,7 @@ def test_a_description_that_cannot_be_understood_is_a_model_file_error(error):
         tensor_file.unpack(signed({}), KIND, fails)
 
 
-def test_a_setting_out_of_range_in_a_file_is_a_model_file_error_not_a_usage_error():
+def test_a_setting_out_of_range_in_a_file_is_a_model_file_error():
     def fails(_):
         raise SettingError("hidden_size is 0: it must be 1 to 65,536", "hidden_size")
 

@@ -267,9 +267,7 @@ def test_a_text_has_four_windows_for_each_row_where_it_can(text):
 
 @pytest.mark.parametrize("matrix", [False, True])
 @pytest.mark.parametrize(("precision", "in_vectors"), [("fp32", "fp32"), ("bf16", "bf16 in vectors")])
-def test_the_reference_is_timed_on_the_device_and_in_the_precision_that_are_given(
-    precision, in_vectors, matrix, monkeypatch
-):
+def test_the_reference_is_timed_on_the_given_device_and_precision(precision, in_vectors, matrix, monkeypatch):
     monkeypatch.setattr(kernels, "fast_bf16", lambda: True)
     monkeypatch.setattr(cpu_features, "amx", lambda: matrix)
     found = time_reference(30, {"precision": precision, "device": "cpu", "lr": 1.0}, seconds=0.01)

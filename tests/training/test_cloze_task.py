@@ -24,7 +24,7 @@ def test_the_cloze_loss_is_that_of_every_position_away_from_the_edges(cell, laye
 
 
 @every_kind
-def test_a_cloze_prediction_sees_all_of_its_window_but_the_character_itself(cell, layers, monkeypatch):
+def test_a_cloze_prediction_sees_all_but_the_character_itself(cell, layers, monkeypatch):
     model, windows = new_model(cell, layers), some_ids(2, 39).numpy()
     seen, blocks = [], loss_module._blocks
 

@@ -38,7 +38,7 @@ def read_by(model, vocabulary, text):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_known_characters_are_read_as_before_bit_for_bit_and_predicted_alike(cell, bidirectional):
+def test_known_characters_are_read_as_before_bit_for_bit(cell, bidirectional):
     file = small_model(cell, bidirectional=bidirectional)
     trainer = started(file)
     old, new = file.vocabulary, trainer.corpus.vocabulary
@@ -157,7 +157,7 @@ def test_frozen_layers_stay_and_the_others_learn(freeze):
             assert np.array_equal(after, before[name]) == name.startswith(frozen), name
 
 
-def test_more_layers_than_there_are_cannot_be_frozen_and_nothing_without_a_model():
+def test_only_layers_of_a_model_to_start_from_can_be_frozen():
     with pytest.raises(SettingError, match="freeze is 3, but the model has 2"):
         started(small_model(), config=replace(QUICK, freeze=3))
     with pytest.raises(SettingError, match="model to start from"):

@@ -107,7 +107,7 @@ def test_bad_steps_that_are_not_three_in_a_row_stop_nothing(tmp_path: Path, monk
     assert trainer.counters.complete
 
 
-def test_predictions_that_are_not_finite_at_the_end_are_told_and_no_model_is_made_of_them(tmp_path: Path) -> None:
+def test_predictions_not_finite_at_the_end_are_told_and_make_no_model(tmp_path: Path) -> None:
     trainer = Trainer(corpus(), model("gru", 1), config(steps=STEPS, eval_every=1000), tmp_path)
     steps = trainer.run()
     next(progress for progress in steps if progress.step == STEPS)

@@ -111,7 +111,7 @@ def test_resume_is_exact_in_two_ways_from_every_step(
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_a_run_left_between_the_directions_of_a_validation_validates_again(place: int, tmp_path: Path) -> None:
+def test_a_run_left_between_two_validations_validates_again(place: int, tmp_path: Path) -> None:
     whole(tmp_path / "whole", two_ways(), long_rows(steps=9))
     trainer = Trainer(corpus(), two_ways(), long_rows(steps=9), tmp_path / "parts")
     seen = 0
@@ -127,7 +127,7 @@ def test_a_run_left_between_the_directions_of_a_validation_validates_again(place
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_a_longer_budget_in_two_ways_goes_on_as_if_it_had_been_asked_for_at_once(tmp_path: Path) -> None:
+def test_a_longer_budget_in_two_ways_goes_on_as_if_asked_for_at_once(tmp_path: Path) -> None:
     whole(tmp_path / "whole", two_ways(), long_rows(schedule="constant", steps=16))
     whole(tmp_path / "parts", two_ways(), long_rows(schedule="constant", steps=10))
     for _ in Trainer.resume(tmp_path / "parts", corpus(), changes={"steps": 16}).run():

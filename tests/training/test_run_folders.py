@@ -85,9 +85,7 @@ def test_a_folder_filled_by_something_else_is_left_as_it_is(what: str, here: Pat
 
 
 @pytest.mark.parametrize("what", [FILE_NAME, "state.safetensors", "metrics.jsonl"])
-def test_something_else_in_the_place_of_a_runs_file_stops_the_resumed_run_and_stays(
-    what: str, here: Path, run: Run
-) -> None:
+def test_something_else_in_the_place_of_a_runs_file_stops_the_run(what: str, here: Path, run: Run) -> None:
     assert train(run)[0] == 0
     (here / "run" / what).unlink()
     fill(here / "run", what)
@@ -266,7 +264,7 @@ def test_a_pipe_in_the_place_of_a_samplers_state_is_not_waited_for(here: Path, r
     assert run("export", "run", "pipe", "--quantize", "int8")[0] == 3
 
 
-def test_more_characters_than_a_model_file_holds_are_told_before_a_folder_is_made(here: Path, run: Run) -> None:
+def test_too_many_characters_are_told_before_a_folder_is_made(here: Path, run: Run) -> None:
     characters = "".join(map(chr, range(0x20000, 0x20000 + 50_000)))
     (here / "text.txt").write_text(characters + characters[:40_000], encoding="utf-8")
     code, last = train(run)

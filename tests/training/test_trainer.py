@@ -53,7 +53,7 @@ def test_training_learns(tmp_path: Path) -> None:
     assert "the" in Sampler.from_file(tmp_path / "run", seed=0, temperature=0.5).generate(200)
 
 
-def test_weight_decay_shrinks_matrices_and_neither_biases_nor_rows_of_characters_not_read() -> None:
+def test_weight_decay_shrinks_matrices_and_characters_that_were_read() -> None:
     both = corpus(TEXT + "Z" * 100, valid_fraction=0.03)
     place = both.vocabulary.characters.index("Z")
     found = []

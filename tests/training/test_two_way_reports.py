@@ -46,7 +46,7 @@ def test_metrics_name_the_losses_of_both_directions_and_of_cloze(tmp_path):
     assert set(valid) == {5, 10}
 
 
-def test_validation_scores_both_directions_and_evenly_spaced_windows_between_them():
+def test_validation_scores_both_directions_and_even_windows_between():
     trainer = Trainer(corpus(TEXT * 5, valid_fraction=0.4), SMALL, config(eval_every=1))
     ids = trainer.corpus.valid
     progress = next(progress for progress in trainer.run() if progress.doing == "training")
@@ -113,7 +113,7 @@ def test_a_one_way_run_names_no_directions(tmp_path):
     assert not read_model(tmp_path).training.keys() & TWO_WAY_KEYS
 
 
-def test_the_loss_of_folded_characters_is_the_one_that_evaluate_finds_in_either_direction(tmp_path):
+def test_both_losses_of_folded_characters_are_those_of_evaluate(tmp_path):
     rare = "".join(chr(0x400 + number) + "abcabc" for number in range(100))
     data = corpus(rare, min_count=3, valid_fraction=0.2)
     trainer = finish(Trainer(data, SMALL, config(steps=3), tmp_path))

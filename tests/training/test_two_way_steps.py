@@ -76,7 +76,7 @@ def test_the_losses_of_a_step_are_those_of_its_two_batches():
     assert progress.train_loss == pytest.approx((expected["forward"] + expected["backward"]) / 2, abs=1e-6)
 
 
-def test_each_direction_carries_its_own_state_and_some_of_its_rows_begin_afresh():
+def test_each_direction_carries_a_state_of_its_own():
     trainer = Trainer(corpus(), SMALL, config(batch_size=64, seq_length=4, state_reset=0.25))
     next(iter(trainer.run()))
     assert list(trainer.state.hidden) == ["forward", "backward"]
@@ -158,7 +158,7 @@ def spoil(where, logits):
 
 @pytest.mark.parametrize("part", DIRECTIONS)
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_a_step_one_direction_of_which_is_not_finite_is_not_applied_at_all(part, where, monkeypatch):
+def test_a_step_with_one_direction_not_finite_is_not_applied(part, where, monkeypatch):
     trainer = Trainer(corpus(), SMALL, config(steps=12, eval_every=100))
     run = until_cloze_is_due(trainer)
     before, counters = weights_of(trainer.model), copy.deepcopy(trainer.counters)
@@ -192,7 +192,7 @@ def test_a_step_one_direction_of_which_is_not_finite_is_not_applied_at_all(part,
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_a_cloze_loss_that_is_not_finite_harms_nothing_but_the_cloze_layer(where, monkeypatch):
+def test_a_cloze_loss_not_finite_harms_the_cloze_layer_only(where, monkeypatch):
     found = []
     for breaks in (False, True):
         trainer = Trainer(corpus(), SMALL, config(steps=12, eval_every=100))
