@@ -38,7 +38,7 @@ def main(
 ) -> None:  # fmt: skip
     """Compare methods on TEXT."""
     model = {"hidden_size": hidden_size, "dropout": dropout}
-    training = {"steps": steps, "weight_decay": weight_decay, "lr": lr}
+    training: dict[str, Any] = {"steps": steps, "weight_decay": weight_decay, "lr": lr}
     figures: dict[str, Any] = {"text": text.name, "split": "90/10, in order", **model, **training, **machine()}
     click.echo(json.dumps(figures))
     corpus = Corpus.from_files(text, valid_fraction=0.1)
@@ -56,7 +56,7 @@ def main(
             runs.append({**summary(trainer, corpus.train[:TRAIN]), "seconds": seconds})
         for key in (key for key in runs[0] if key.startswith("valid")):
             losses = [run[key] for run in runs]
-            row = {"changed": name + key.removeprefix("valid"), "valid": losses}
+            row: dict[str, Any] = {"changed": name + key.removeprefix("valid"), "valid": losses}
             row |= {figure: statistics.mean(run[figure] for run in runs) for figure in ("train", "seconds")}
             rows.append(row)
             by_seed = " ".join(f"{loss:.4f}" for loss in losses)

@@ -311,9 +311,10 @@ def main(
             words = [sys.executable, "-m", "benchmarks.gpu", str(out), text, "--device", device, "--part", name]
             words += ["--inside"] + ["--rehearse"] * rehearse + ["--more"] * more
             begun = time.perf_counter()
+            _, limit, longer = PARTS[name]
             try:
                 code: int | str = subprocess.run(
-                    words, stdout=log, stderr=log, timeout=PARTS[name][1 + more], check=False
+                    words, stdout=log, stderr=log, timeout=longer if more else limit, check=False
                 ).returncode
             except subprocess.TimeoutExpired:
                 code = "out of time"

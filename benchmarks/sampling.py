@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class PlainSampler:
 
 @numba.njit(nogil=True, fastmath=True)
 def _read(values: Any, times: int) -> float:
-    total = np.float32(0)
+    total: Any = np.float32(0)
     for _ in range(times):
         for index in range(len(values)):
             total += values[index]
@@ -109,7 +110,7 @@ def start(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:
         for layers, hidden in shapes:
             with tempfile.TemporaryDirectory() as folder:
                 save_model(Path(folder) / FILE_NAME, untrained_model(cell, layers, hidden, size))
-                jobs = {"seconds": lambda folder=folder: first_character(folder)}
+                jobs: dict[str, Callable[[], float]] = {"seconds": partial(first_character, folder)}
                 jobs["seconds"]()
                 figures = run_interleaved(jobs, repeats)
                 figures["megabytes"] = peak_memory(folder)

@@ -54,8 +54,8 @@ def plain_steps(
     size, hidden, embedded = len(corpus.vocabulary), config.hidden_size, config.input_size
     kind = nn.LSTM if config.cell == "lstm" else nn.GRU
     if in_a_row:
-        inputs = [embedded] + [hidden] * (config.num_layers - 1)
-        cores = [kind(width, hidden, batch_first=True) for width in inputs]
+        widths = [embedded] + [hidden] * (config.num_layers - 1)
+        cores = [kind(width, hidden, batch_first=True) for width in widths]
     else:
         cores = [kind(embedded, hidden, config.num_layers, batch_first=True, dropout=0.1)]
     model = nn.ModuleList([nn.Embedding(size, embedded), *cores, nn.Linear(hidden, size)]).to(device)
@@ -239,7 +239,7 @@ def peak_memory() -> float:
     if sys.platform == "linux":  # where a child's ru_maxrss counts what its parent had
         words = Path("/proc/self/status").read_text().split()
         return int(words[words.index("VmHWM:") + 1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2  # type: ignore[unreachable]  # on others
 
 
 def random_text(size: int) -> Corpus:

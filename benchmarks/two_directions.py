@@ -16,6 +16,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -58,7 +59,7 @@ def main(
     out: Path | None,
 ) -> None:
     """Compare one direction with two on TEXT."""
-    figures: dict = {"text": text.name, "split": "90/10, in order", "steps": steps, "seed": seed, **machine()}
+    figures: dict[str, Any] = {"text": text.name, "split": "90/10, in order", "steps": steps, "seed": seed, **machine()}
     click.echo(json.dumps(figures))
     with tempfile.TemporaryDirectory() as temporary:
         folder = models or Path(temporary)
@@ -90,7 +91,7 @@ def main(
         out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def train(corpus: Corpus, config: ModelConfig, steps: int, seed: int, folder: Path) -> dict:
+def train(corpus: Corpus, config: ModelConfig, steps: int, seed: int, folder: Path) -> dict[str, Any]:
     """Train a model, or read it where it exists; return its losses on the whole validation part."""
     out = folder / ("both" if config.bidirectional else "one")
     begun = time.monotonic()
@@ -102,15 +103,15 @@ def train(corpus: Corpus, config: ModelConfig, steps: int, seed: int, folder: Pa
     return {"seconds": round(time.monotonic() - begun, 1), **{n: training[n] for n in names if n in training}}
 
 
-def accuracy(corpus: Corpus, folder: Path) -> dict:
+def accuracy(corpus: Corpus, folder: Path) -> dict[str, Any]:
     """Measure how often the likeliest prediction is right in the validation part, and nats, with carried state."""
     figures = {}
     for name, folder_name in (("one way", "one"), ("both ways", "both")):
         file = read_model(folder / folder_name)
         network, first = build_model(file), torch.from_numpy(file.first_logits).float()
         judges = ("forward", "backward", "cloze") if file.config.bidirectional else ("forward",)
-        right: dict[str, list] = {}
-        nats: dict[str, list] = {}
+        right: dict[str, list[Any]] = {}
+        nats: dict[str, list[Any]] = {}
         for window in read_rows(network, [corpus.valid], direction="both" if len(judges) > 1 else "forward"):
             for judge in judges:
                 log_probs = predict(network, window, judge, first).log_softmax(1).numpy()

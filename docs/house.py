@@ -57,6 +57,8 @@ def draw() -> str:
         "<title>Rooms by floor, and which imports from which: every arrow points down</title>",
         f'<rect width="{right}" height="{bottom}" rx="6" fill="#fff"/>',
     ]
+    x: float
+    y: float
     for number, name in enumerate(rooms):
         x, y = LEFT + CELL * number + CELL / 2, TOP + ROW * number
         parts.append(f'<text transform="translate({x + 4:.1f},{TOP - 6}) rotate(-60)" font-size="11">{name}</text>')

@@ -59,7 +59,7 @@ def is_one_line(err: str) -> bool:
     return err.startswith("chargen: ") and err.endswith("\n") and err.count("\n") == 1
 
 
-def run_command(*arguments: object, stdin: bytes | None = None, stdout: io.TextIOBase | None = None) -> Result:
+def run_command(*arguments: Any, stdin: bytes | None = None, stdout: io.TextIOBase | None = None) -> Result:
     """Run a command in this process.
 
     Args:

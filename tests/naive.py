@@ -441,7 +441,7 @@ def judged(file: ModelFile, ids: NDArray[Any]) -> dict[str, NDArray[Any]]:
         if len(ids):
             log_probs["cloze"][1:] = log_probs["forward"][1:]
         for at in range(1, len(ids) - 1):
-            (left, before), (right, behind) = read["forward"], read["backward"]  # type: ignore[misc]
+            (left, before), (right, behind) = read["forward"], read["backward"]
             contexts = left[at - 1], right[at + 1], before[at - 1], behind[at + 1]
             row = cloze.logits(*(context[None] for context in contexts))[0, 0]
             log_probs["cloze"][at] = log_softmax(row)[ids[at]]

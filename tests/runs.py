@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from chargen.data.corpus import Corpus
 from chargen.model.config import ModelConfig
@@ -15,13 +16,13 @@ COUNTER_CLOCKS = {"seconds", "since_seconds", "eval_seconds", "evaluated", "metr
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 30
 
 
-def model(cell: str = "lstm", num_layers: int = 2, **settings: object) -> ModelConfig:
+def model(cell: str = "lstm", num_layers: int = 2, **settings: Any) -> ModelConfig:
     return ModelConfig(
         cell=cell, num_layers=num_layers, hidden_size=12, embedding_size=6, **{"dropout": 0.2, **settings}
     )
 
 
-def config(**settings: object) -> TrainConfig:
+def config(**settings: Any) -> TrainConfig:
     chosen = {
         "steps": 24, "batch_size": 3, "seq_length": 7, "lr": 0.02, "warmup": 3, "eval_every": 4, "log_every": 3,
         "patience": 50, "precision": "fp32", "weight_decay": 0.01,
@@ -29,11 +30,11 @@ def config(**settings: object) -> TrainConfig:
     return TrainConfig(**{**chosen, **settings})
 
 
-def two_ways(cell: str = "lstm", num_layers: int = 2, **settings: object) -> ModelConfig:
+def two_ways(cell: str = "lstm", num_layers: int = 2, **settings: Any) -> ModelConfig:
     return model(cell, num_layers, **{"bidirectional": True, **settings})
 
 
-def long_rows(**settings: object) -> TrainConfig:
+def long_rows(**settings: Any) -> TrainConfig:
     """Wide enough for the cloze layer to learn within a few steps, at some and not at others."""
     return config(**{"batch_size": 4, "seq_length": 32, **settings})
 
@@ -50,7 +51,7 @@ def run_until(trainer: Trainer, step: int) -> None:
     trainer.save()
 
 
-def metrics(folder: Path) -> list[dict[str, object]]:
+def metrics(folder: Path) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in CLOCKS} for line in found]
 
@@ -83,5 +84,5 @@ def check_whole(folder: Path) -> int:
     return int(state.progress["step"])
 
 
-def lines(folder: Path) -> list[dict[str, object]]:
+def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -24,4 +24,5 @@ def names(seed: int, count: int = 1520) -> list[str]:
 
 
 def parts(corpus: Corpus) -> tuple[str, str, str]:
-    return tuple(corpus.vocabulary.decode(part) for part in (corpus.train, corpus.valid, corpus.test))
+    train, valid, test = (corpus.vocabulary.decode(part) for part in (corpus.train, corpus.valid, corpus.test))
+    return train, valid, test

@@ -226,7 +226,7 @@ class ModelCalls:
 
     # Engines
 
-    def engines(self, stored: Any) -> tuple[Any, Callable[..., Any], Any]:
+    def engines(self, stored: Any) -> tuple[Any, Any, Any]:
         arrays = stored.arrays
         if self.random.random() < 0.3:
             arrays = quantize(arrays, self.odd.pick(["int8", "bf16"]))
@@ -295,8 +295,8 @@ class ModelCalls:
         config = chargen.SampleConfig(top_k=4, top_p=0.9, min_p=0.01)
 
         def on_a_device(logits: Any, allowed: Any, uniform: Any) -> Any:
-            rows = (torch.from_numpy(array)[None] for array in (logits, allowed))
-            return int(choose_rows(*rows, torch.tensor([[uniform]]), config))
+            rows, closed = (torch.from_numpy(array)[None] for array in (logits, allowed))
+            return int(choose_rows(rows, closed, torch.tensor([[uniform]]), config))
 
         def at_once(logits: Any, allowed: Any, uniform: Any) -> Any:
             return choose(logits, allowed, uniform, config)

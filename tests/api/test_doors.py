@@ -34,7 +34,7 @@ from tests.commands import TEXT, Run, flags
 from tests.small_models import small_model
 from tests.terminals import Terminal
 
-QUICK = {"hidden_size": 8, "embedding_size": 4, "batch_size": 4, "seq_length": 8, "precision": "fp32"}
+QUICK: dict[str, Any] = {"hidden_size": 8, "embedding_size": 4, "batch_size": 4, "seq_length": 8, "precision": "fp32"}
 DOORS: dict[str, tuple[Callable[..., Any], ...]] = {
     "train": (chargen.train,),
     "sample": (chargen.generate,),
@@ -85,7 +85,7 @@ def printed_by(run: Run) -> Callable[..., str]:
     characters = "".join(sorted({*TEXT, "_"}))
     save_model("model.safetensors", small_model(characters=characters, scale=6.0, bidirectional=True))
 
-    def run_command(command: str, *arguments: object, **options: Any) -> str:
+    def run_command(command: str, *arguments: Any, **options: Any) -> str:
         result = run(command, *arguments, *flags(**options))
         assert result.code == 0, result.err
         return result.out

@@ -41,7 +41,7 @@ def printed_by(run: Run) -> Callable[..., str]:
     Path("more.txt").write_text("abc deh\n" * 40, "utf-8")
     Path("bad.txt").write_bytes(b"abc\xe9 deh fad\n" * 9)
 
-    def run_command(*arguments: object) -> str:
+    def run_command(*arguments: Any) -> str:
         result = run(*arguments)
         assert result.code == 0, result.err
         return result.out

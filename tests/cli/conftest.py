@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def on_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]
     """Run a command whose standard output is a terminal, and return what that gets."""
     monkeypatch.delenv("NO_COLOR", raising=False)
 
-    def run_command(*arguments: object) -> str:
+    def run_command(*arguments: Any) -> str:
         screen = Terminal()
         assert run(*arguments, stdout=screen).code == 0
         return screen.getvalue()

@@ -5,11 +5,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.yardstick import HANG
 
 
-def command(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
+def command(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-W", "error", "-m", "chargen", *map(str, arguments)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 

@@ -126,7 +126,7 @@ def test_a_kernel_of_training_compiles_nothing_to_format_errors_with(kernel: Any
     """NumPy's ways with slices bring messages, axes and text along: half of what a first run waited for."""
     names: list[str] = []
 
-    class Listener(event.Listener):  # type: ignore[misc]
+    class Listener(event.Listener):
         def on_start(self, event: Any) -> None:
             names.append(f"{event.data['dispatcher'].py_func.__module__}.{event.data['dispatcher'].__name__}")
 

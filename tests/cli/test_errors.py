@@ -3,6 +3,7 @@
 import errno
 import importlib
 import shutil
+from typing import Any
 
 import click
 import pytest
@@ -200,7 +201,7 @@ def test_a_model_is_exported_to_any_name_that_promises_no_other_format(run, mode
     (SystemError("error return without exception set"), "chargen: a package cannot be loaded: error return"),
 ])  # fmt: skip
 def test_what_a_library_raises_is_told_for_what_it_is(run, model, monkeypatch, error, last) -> None:
-    def failing(*arguments: object) -> None:
+    def failing(*arguments: Any) -> None:
         raise error
 
     monkeypatch.setattr(info, "read_model", failing)
@@ -215,7 +216,7 @@ def test_what_a_library_raises_is_told_for_what_it_is(run, model, monkeypatch, e
     RuntimeError("a bug"), ImportError("no name", name="chargen.errors"), EOFError("a file that ends too soon"),
 ])  # fmt: skip
 def test_what_is_our_own_mistake_is_not_hidden(run, model, monkeypatch, error) -> None:
-    def failing(*arguments: object) -> None:
+    def failing(*arguments: Any) -> None:
         raise error
 
     monkeypatch.setattr(info, "read_model", failing)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -42,7 +43,7 @@ def test_no_string_below_the_command_line_names_a_flag_or_a_command(path):
             assert not flag, f"line {node.lineno}: {node.value}"
 
 
-def shown(message: str, command: str = "train", setting: str | None = None, **given: object) -> str:
+def shown(message: str, command: str = "train", setting: str | None = None, **given: Any) -> str:
     root = click.Context(cli)
     context = click.Context(cli.get_command(root, command), parent=root)
     context.params = given

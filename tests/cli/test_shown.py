@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -122,7 +122,7 @@ def command(world: Path) -> Iterator[Command]:
     os.close(theirs)
     os.close(reading)
 
-    def run(*arguments: object) -> Shown:
+    def run(*arguments: Any) -> Shown:
         end = secrets.token_hex(8)
         os.write(writing, json.dumps([end, [str(word) for word in arguments]]).encode() + b"\n")
         sent, until = b"", time.monotonic() + HANG

@@ -146,7 +146,7 @@ def test_a_pipe_gets_the_raw_text_as_utf8(pieces: list[str]) -> None:
 def test_a_terminal_that_cannot_show_a_letter_gets_its_escape() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    stream.isatty = lambda: True  # type: ignore[method-assign]
+    stream.isatty = lambda: True
     writer = TextWriter(stream)
     writer.write("naïve")
     writer.close()
@@ -206,7 +206,7 @@ def test_an_output_of_any_encoding_takes_all_that_a_command_says(
             text = role == "stdout" and name in ("sample", "fill", "score")
             # Click takes ASCII for a system that does not know its own encoding, and writes UTF-8.
             written = "utf-8" if text or encoding == "ascii" else encoding
-            said += stream.buffer.getvalue().decode(written)  # type: ignore[attr-defined]
+            said += stream.buffer.getvalue().decode(written)
         assert "Traceback" not in said
         if arguments == COMMANDS["info"][0] and name == "info":
             common = re.search("^most common (.*)", said, re.MULTILINE)
@@ -219,7 +219,7 @@ def test_a_bar_is_drawn_with_what_the_terminal_has(monkeypatch: pytest.MonkeyPat
     for encoding, blocks in (("ascii", False), ("cp1252", False), ("utf-8", True)):
         raw = io.BytesIO()
         stream = io.TextIOWrapper(raw, encoding, errors="backslashreplace", write_through=True)
-        stream.isatty = lambda: True  # type: ignore[method-assign]
+        stream.isatty = lambda: True
         monkeypatch.setattr(sys, "stderr", stream)
         with tqdm(total=3, file=STDERR, ncols=60) as bar:
             bar.update(1)

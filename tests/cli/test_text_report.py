@@ -4,6 +4,7 @@ import gzip
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,8 +20,8 @@ def report_of(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: p
     """What is logged of a corpus made of these sources."""
     monkeypatch.chdir(tmp_path)
 
-    def report(*sources: str, **options: object) -> str:
-        log_corpus(Corpus.from_files(sources, **options), "it")  # type: ignore[arg-type]
+    def report(*sources: str, **options: Any) -> str:
+        log_corpus(Corpus.from_files(sources, **options), "it")
         return capsys.readouterr().err
 
     return report

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,7 +136,7 @@ def test_minutes_are_wall_clock_from_the_start_of_the_process(run, monkeypatch) 
     monkeypatch.setattr("time.clock_gettime", lambda clock: {time.CLOCK_BOOTTIME: born + 60}[clock])
     read = CharModel.read
 
-    def slow(*arguments: object, **options: object) -> object:
+    def slow(*arguments: Any, **options: Any) -> object:
         now[0] += 1
         return read(*arguments, **options)
 

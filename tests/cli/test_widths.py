@@ -8,6 +8,7 @@ import struct
 import threading
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -89,7 +90,7 @@ class PseudoTerminal:
         self.instead.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.instead.__exit__(None, None, None)
         self.stream.close()
         self.reader.join()
@@ -140,7 +141,7 @@ def test_no_row_is_too_long_while_the_window_is_resized(tmp_path: Path, monkeypa
     widths = iter([120, 40, 97, 60, 41, 40, 80] * 9)
     show, terminal = TrainingBar.show, PseudoTerminal(80)
 
-    def resized(self: TrainingBar, *arguments: object) -> None:
+    def resized(self: TrainingBar, *arguments: Any) -> None:
         terminal.resize(next(widths))
         show(self, *arguments)
 

@@ -40,7 +40,7 @@ def shuffled(members: Members) -> list[tuple[str, bytes]]:
 
 def tar(members: Members, packing: str = "", prefix: str = "") -> bytes:
     held = io.BytesIO()
-    with tarfile.open(fileobj=held, mode=f"w:{packing}") as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=held, mode=f"w:{packing}") as archive:
         for name, content in shuffled(members):
             info = tarfile.TarInfo(prefix + name)
             info.size = len(content)

@@ -332,11 +332,11 @@ def test_other_things_than_models_have_no_engine() -> None:
     for config, arrays in ((None, file.arrays), (file.config, None), (file.config, {}), ("lstm", file.arrays)):
         for make in (NumpyEngine, CompiledEngine):
             with pytest.raises(ArgumentError):
-                make(config, arrays)  # type: ignore[arg-type]
+                make(config, arrays)
     for direction in ("backward", "up", None):
         for make in (NumpyEngine, CompiledEngine):
             with pytest.raises(ChargenError):
-                make(file.config, file.arrays, direction)  # type: ignore[arg-type]
+                make(file.config, file.arrays, direction)
     empty = replace(file, arrays={name: array[:0] for name, array in file.arrays.items()})
     with pytest.raises(ArgumentError):
         CompiledEngine(file.config, empty.arrays)

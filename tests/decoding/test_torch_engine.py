@@ -83,7 +83,8 @@ def test_every_row_is_chosen_as_choose_does(config, seed, size, uniform):
     allowed = random.random((4, size)) < 0.7
     allowed[np.arange(4), random.integers(size, size=4)] = True
     uniforms = np.array([uniform, 0.0, 0.37, 1 - 2**-53])
-    chosen = choose_rows(*map(torch.from_numpy, (logits, allowed, uniforms[:, None])), config)
+    tensors = map(torch.from_numpy, (logits, allowed, uniforms[:, None]))
+    chosen = choose_rows(*tensors, config=config)
     assert chosen.tolist() == [choose(*row, config) for row in zip(logits, allowed, uniforms, strict=True)]
 
 
@@ -94,7 +95,7 @@ def test_equal_ids_are_drawn_alike_where_a_uniform_meets_a_border(size):
         row = logits, allowed, uniform
         tensors = (torch.from_numpy(np.array([values])) for values in (logits, allowed, [uniform]))
         picked, _ = pick(logits.astype(np.float32), allowed, uniform, 1e308, *compiled_filters(config), np.empty(size))
-        assert choose(*row, config) == int(choose_rows(*tensors, config)) == picked
+        assert choose(*row, config) == int(choose_rows(*tensors, config=config)) == picked
 
 
 @pytest.mark.parametrize("settings_", [{}, {"top_k": 5, "min_p": 0.01}, {"no_repeat": 4}, {"stop": ("e",)}])

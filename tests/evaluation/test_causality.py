@@ -369,7 +369,7 @@ def test_a_model_is_a_path_or_a_model_file_or_a_charmodel(tmp_path: Path) -> Non
     for model in (tmp_path, str(tmp_path), tmp_path / "model.safetensors", build_model(file)):
         assert check(model) == expected
     with pytest.raises(SettingError, match="model is 5: it must be the path of a model file or a run folder"):
-        check(5)  # type: ignore[arg-type]
+        check(5)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

@@ -227,7 +227,7 @@ def test_a_model_is_a_path_a_model_file_or_a_charmodel(tmp_path: Path, ways: str
         with pytest.raises(SettingError, match="has its own vocabulary and counts"):
             score(file, text, **extra)
     with pytest.raises(SettingError, match="model is 5: it must be the path of a model file or a run folder"):
-        score(5, text)  # type: ignore[arg-type]
+        score(5, text)
 
 
 @pytest.mark.parametrize("text", [b"abc", [b"a"], None, 5])

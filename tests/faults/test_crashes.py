@@ -41,7 +41,7 @@ def run_on(disk: Disk) -> list[int]:
             promised.append(trainer.counters.step)
             disk.mark()
 
-        trainer.checkpointer.save = save_and_promise  # type: ignore[method-assign]
+        trainer.checkpointer.save = save_and_promise
         for progress in trainer.run():
             if progress.step in SAVED_AT and progress.doing == "training":
                 trainer.save()

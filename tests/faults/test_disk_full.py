@@ -61,7 +61,7 @@ class _Limited:
     def __enter__(self) -> "_Limited":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._file.close()
 
 

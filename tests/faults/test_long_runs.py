@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def held() -> int:
 
 @pytest.mark.parametrize("settings", [{}, {"stop": ("hgfedchgfedc",)}, {"num": 3}, {"no_repeat": 12}])
 @pytest.mark.parametrize("characters", [20_000, pytest.param(10**7, marks=pytest.mark.slow)])
-def test_sampling_takes_no_more_memory_and_time_as_it_goes_on(characters: int, settings: dict[str, object]) -> None:
+def test_sampling_takes_no_more_memory_and_time_as_it_goes_on(characters: int, settings: dict[str, Any]) -> None:
     if settings.get("no_repeat"):
         characters //= 20  # one at a time; what followed what is remembered, up to all that could
 
@@ -37,13 +38,13 @@ def test_sampling_takes_no_more_memory_and_time_as_it_goes_on(characters: int, s
         for _turn in sampler.write(characters // PARTS // sampler.num):
             pass
 
-    sampler, at_first = Sampler(small_model(), seed=1, **settings), 0  # type: ignore[arg-type]
+    sampler, at_first = Sampler(small_model(), seed=1, **settings), 0
     for part in range(PARTS):
         write(sampler)
         at_first = held() if part == PARTS // 4 else at_first
     assert settings.get("no_repeat") or held() - at_first < ROOM
     if characters > 10**5:
-        young = Sampler(small_model(), seed=2, **settings)  # type: ignore[arg-type]
+        young = Sampler(small_model(), seed=2, **settings)
         assert ratio(lambda: write(sampler), lambda: write(young)) < 1.5
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,10 +91,10 @@ def test_a_run_that_is_short_of_memory_at_any_place_keeps_what_was_saved(server:
 def test_a_run_that_never_began_leaves_nothing_even_without_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*given: object, **named: object) -> None:
+    def full(*given: Any, **named: Any) -> None:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
-    def trainer(*given: object, **named: object) -> None:
+    def trainer(*given: Any, **named: Any) -> None:
         for call in ("listdir", "scandir"):
             monkeypatch.setattr(os, call, full)
         raise MemoryError

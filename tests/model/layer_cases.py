@@ -70,7 +70,8 @@ def case(
                 weight *= scale
         width = hidden * (2 if cell.name == "lstm" else 1)
         shapes = (rows, time_steps, inputs), (rows, width), (rows, time_steps, hidden), (rows, width)
-        return Case(module, *(torch.randn(*shape) for shape in shapes), cell.dtype)
+        inputs_, state, gradient, after = (torch.randn(*shape) for shape in shapes)
+        return Case(module, inputs_, state, gradient, after, cell.dtype)
 
 
 def parameters(module: nn.RNNBase) -> list[Tensor]:

@@ -190,11 +190,11 @@ def test_what_cannot_be_dropped_from_is_refused(available: bool, monkeypatch: py
     monkeypatch.setattr(dropout, "available", lambda: available)
     for values in (torch.ones(3), torch.ones(3, 4), torch.ones(3, 4, 5, dtype=torch.long), None):
         with pytest.raises(ArgumentError, match=r"^values "):
-            drop(values, 0.5, KEY, 3)  # type: ignore[arg-type]
+            drop(values, 0.5, KEY, 3)
     for rate in (1.0, -0.1, math.nan, 2.0):
         with pytest.raises(SettingError, match="dropout is"):
             drop(torch.ones(3, 4, 5), rate, KEY, 3)
     places = (0, 0, -1), (0, 0, 2**32), (0, 0, 0.5)
     for address in ((-1, 0), (0, -1), (2**64, 0), (0, 2**64), (0.5, 0), ("1", 0), *places):
         with pytest.raises(SettingError):
-            DropoutKey(*address)  # type: ignore[arg-type]
+            DropoutKey(*address)

@@ -1,6 +1,7 @@
 """What does not fit a model is refused in the same line for every number of rows; what fits works for every number."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -168,7 +169,7 @@ def test_a_layer_reads_only_what_fits_it(cell):
         ))  # fmt: skip
     refused(lambda rows: run_layer(module, torch.zeros(rows, 4, 5), torch.zeros(rows - 1, width)))
     refused(lambda rows: run_layer(module, torch.zeros(rows, 4, 5, dtype=torch.int64), torch.zeros(rows, width)))
-    kind = type(module)
+    kind: Any = type(module)
     for other in (
         kind(5, 6), kind(5, 6, 2, batch_first=True), kind(5, 6, bias=False, batch_first=True),
         kind(5, 6, batch_first=True, bidirectional=True), torch.nn.RNN(5, 6, batch_first=True), torch.nn.Linear(5, 6),

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ def test_a_size_that_is_not_the_tables_is_refused() -> None:
 
 
 def test_many_different_characters_tie_the_weights() -> None:
-    def chosen(vocabulary: int, **model: object) -> ModelConfig:
+    def chosen(vocabulary: int, **model: Any) -> ModelConfig:
         return choose_sizes(1_000_000, vocabulary, model, {"steps": 1000}).model
 
     assert chosen(MANY_CHARACTERS).tie_weights

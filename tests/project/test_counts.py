@@ -27,12 +27,12 @@ def by_hand() -> Iterator[str]:
             for at, (value, text) in enumerate(itertools.pairwise(node.values)):
                 if not isinstance(value, ast.FormattedValue) or not isinstance(text, ast.Constant):
                     continue
-                words = text.value
+                words = str(text.value)
                 after = node.values[at + 3 : at + 4]
                 if re.fullmatch(" ([a-z]+ )?", words) and after and ast.unparse(after[0]).startswith("'s"):
                     words += "units"  # whatever noun is filled in
                 if PLURAL.match(words) and not ast.unparse(value.value).isupper():
-                    yield f"{path.name}:{node.lineno}: {ast.unparse(value)}{text.value}"
+                    yield f"{path.name}:{node.lineno}: {ast.unparse(value)}{text.value!s}"
 
 
 def test_no_message_puts_a_number_before_a_plural_by_hand() -> None:

@@ -5,6 +5,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ TEXT = "It was the best of times, it was the worst of times, it was the age of w
 pytestmark = pytest.mark.skipif(NAME == "cuda" and not torch.cuda.is_available(), reason="no CUDA device")
 
 
-def file_of(cell: str, layers: int = 2, **settings: object) -> ModelFile:
+def file_of(cell: str, layers: int = 2, **settings: Any) -> ModelFile:
     return small_model(cell, num_layers=layers, characters="".join(sorted(set(TEXT))), scale=2.0, **settings)
 
 

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_every_block_runs(
     page: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(shutil.copytree(trained, tmp_path / "copy"))
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for comment, language, text in blocks(page):
         if comment in NOT_RUN:
             continue

@@ -91,7 +91,7 @@ def test_with_no_repeat_nothing_is_written_ahead() -> None:
 def test_an_interrupt_while_rewinding_loses_no_place() -> None:
     class Interrupted(NumpyEngine):
         def read(self, *given_: Any) -> Any:
-            type(self).read = NumpyEngine.read  # type: ignore[method-assign]
+            type(self).read = NumpyEngine.read
             raise KeyboardInterrupt
 
     file = model()

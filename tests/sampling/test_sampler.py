@@ -469,7 +469,7 @@ def test_a_text_without_a_length_cannot_be_written_whole(settings_: dict[str, An
     for call in (sampler.generate, sampler.generate_all):
         for wrong in (None, -1, 1.5, "9"):
             with pytest.raises(SettingError, match="length is"):
-                call(wrong)  # type: ignore[operator]
+                call(wrong)
 
 
 @pytest.mark.parametrize("counts", [3, np.ones(2, np.int64), np.ones((10, 1), np.int64)])

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,17 +57,17 @@ def test_models_that_are_made_in_threads_have_the_weights_of_their_seed() -> Non
 
     alone = [first_weights(seed) for seed in range(THREADS)]
     for _ in range(10):
-        assert at_once(*(lambda seed=seed: first_weights(seed) for seed in range(THREADS))) == alone  # type: ignore[misc]
+        assert at_once(*(lambda seed=seed: first_weights(seed) for seed in range(THREADS))) == alone
 
 
 @pytest.mark.parametrize("settings", [{}, {"stop": ("ab",)}, {"no_repeat": 4}, {"num": 3}])
-def test_two_samplers_in_two_threads_write_what_they_write_alone(settings: dict[str, object]) -> None:
+def test_two_samplers_in_two_threads_write_what_they_write_alone(settings: dict[str, Any]) -> None:
     def write(seed: int) -> object:
-        return Sampler(model, seed=seed, **settings).generate_all(400)  # type: ignore[arg-type]
+        return Sampler(model, seed=seed, **settings).generate_all(400)
 
     model = small_model()
     alone = [write(seed) for seed in range(THREADS)]
-    assert at_once(*(lambda seed=seed: write(seed) for seed in range(THREADS))) == alone  # type: ignore[misc]
+    assert at_once(*(lambda seed=seed: write(seed) for seed in range(THREADS))) == alone
 
 
 @pytest.mark.parametrize("shared", ["compiled", "torch"])
@@ -80,7 +81,7 @@ def test_samplers_that_share_a_engine_write_what_they_write_alone(shared: str) -
         return Sampler(file, seed=seed, engine=engine).generate(300)
 
     alone = [write(seed) for seed in range(THREADS)]
-    assert at_once(*(lambda seed=seed: write(seed) for seed in range(THREADS))) == alone  # type: ignore[misc]
+    assert at_once(*(lambda seed=seed: write(seed) for seed in range(THREADS))) == alone
 
 
 @pytest.mark.parametrize("stop", [(), ("ab",)])
@@ -92,8 +93,8 @@ def test_a_sampler_used_from_threads_writes_whole_pieces_of_one_text(stop: tuple
     expected = [alone.generate(50) for _ in range(PIECES * THREADS)]
     shared = Sampler(small_model(), seed=5, stop=stop)
     texts = at_once(*[lambda: pieces(shared)] * THREADS)
-    assert sorted(piece for written in texts for piece in written) == sorted(expected)  # type: ignore[attr-defined]
-    order = [[expected.index(piece) for piece in written] for written in texts if len(set(expected)) == len(expected)]  # type: ignore[attr-defined]
+    assert sorted(piece for written in texts for piece in written) == sorted(expected)
+    order = [[expected.index(piece) for piece in written] for written in texts if len(set(expected)) == len(expected)]
     assert all(places == sorted(places) for places in order)
 
 
@@ -145,7 +146,7 @@ def test_one_iteration_in_two_threads_refuses_or_shares_the_text_out() -> None:
 
     texts = at_once(take, take)
     expected = Sampler(small_model(), seed=5).generate(3000)
-    assert sorted(expected) == sorted(character for written in texts for character in written)  # type: ignore[attr-defined]
+    assert sorted(expected) == sorted(character for written in texts for character in written)
 
 
 def test_threads_that_feed_and_write_end_where_one_thread_could() -> None:

@@ -100,7 +100,7 @@ def test_three_bad_steps_stop_the_run_with_what_was_good(
 def test_bad_steps_that_are_not_three_in_a_row_stop_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(corpus(), model("gru", 1), config(steps=STEPS), tmp_path)
     bad = [1, 2, 4, 5, 7, 9, 10]
-    poison(monkeypatch, trainer, "loss", bad, math.nan)  # type: ignore[arg-type]
+    poison(monkeypatch, trainer, "loss", bad, math.nan)
     for _ in trainer.run():
         pass
     assert trainer.counters.applied == STEPS - len(bad)

@@ -3,6 +3,7 @@
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ def model(*, bidirectional: bool = False) -> ModelConfig:
     return ModelConfig(num_layers=1, hidden_size=6, embedding_size=4, dropout=0.0, bidirectional=bidirectional)
 
 
-def config(**chosen: object) -> TrainConfig:
+def config(**chosen: Any) -> TrainConfig:
     usual = {"steps": 12, "batch_size": 4, "seq_length": 8, "precision": "fp32", "log_every": 3, "eval_every": 5}
     return TrainConfig(**{**usual, **chosen})
 

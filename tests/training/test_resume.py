@@ -5,6 +5,7 @@ import shutil
 from dataclasses import asdict, fields, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -258,7 +259,7 @@ def test_leaving_out_any_component_is_noticed(what: str, shape: ModelConfig, tmp
     [{"batch_size": 5}, {"seq_length": 9}, {"batching": "random"}, {"seed": 3}, {"hidden_size": 9}, {"cell": "gru"},
      {"dropout": 0.5}, {"valid_fraction": 0.2}, {"unit": "byte"}],
 )  # fmt: skip
-def test_what_would_be_another_run_is_refused(changes: dict[str, object], tmp_path: Path) -> None:
+def test_what_would_be_another_run_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     run_until(Trainer(corpus(), model(), config(), tmp_path), 2)
     (name,) = changes
     with pytest.raises(SettingError, match=f"^{name} is .* but the run has .*start a new run"):
@@ -415,7 +416,7 @@ def test_a_state_of_another_format_is_refused(number: object, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "changes", [{"step": "5"}, {"step": 1.5}, {"best_loss": True}, {"seconds": None}, {"surprise": 1}, {"hidden": 1}]
 )
-def test_counters_that_are_none_are_refused(changes: dict[str, object], tmp_path: Path) -> None:
+def test_counters_that_are_none_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     run_until(Trainer(corpus(), model(), config(), tmp_path), 2)
     state = read_run_state(tmp_path)
     save_run_state(tmp_path, RunState(state.arrays, {**state.progress, **changes}, state.settings))

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,11 +27,11 @@ SMALL = ModelConfig(num_layers=1, hidden_size=16, embedding_size=8, dropout=0.0)
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
 
 
-def corpus(text: str = TEXT, **settings: object) -> Corpus:
+def corpus(text: str = TEXT, **settings: Any) -> Corpus:
     return Corpus.from_text(text, **settings)
 
 
-def config(**settings: object) -> TrainConfig:
+def config(**settings: Any) -> TrainConfig:
     chosen = {
         "steps": 20,
         "batch_size": 4,
@@ -213,7 +214,7 @@ def break_once(trainer: Trainer, where: str, monkeypatch: pytest.MonkeyPatch, ti
     left = [times]
     read = type(trainer.model).read
 
-    def broken(self: object, *args: object, **options: object) -> object:
+    def broken(self: Any, *args: Any, **options: Any) -> object:
         values, state = read(self, *args, **options)
         if left[0] and torch.is_grad_enabled():
             left[0] -= 1
@@ -293,7 +294,7 @@ def test_minutes_end_a_run_and_reserve_time_for_its_end(monkeypatch: pytest.Monk
     trainer = Trainer(corpus(TEXT * 40), SMALL, config(steps=None, minutes=2, eval_every=40), started=0.0)
     read = trainer.model.read
 
-    def slow(*arguments: object, **options: object) -> object:
+    def slow(*arguments: Any, **options: Any) -> object:
         now[0] += 1
         return read(*arguments, **options)
 
@@ -316,7 +317,7 @@ def test_minutes_hold_where_validating_becomes_slow(monkeypatch: pytest.MonkeyPa
     trainer = Trainer(corpus(), SMALL, settings, started=0.0)
     read = trainer.model.read
 
-    def slow(*arguments: object, **options: object) -> object:
+    def slow(*arguments: Any, **options: Any) -> object:
         validates = torch.is_inference_mode_enabled()
         seconds = 10 if validates and now[0] > 300 else 1
         now[0] += seconds
@@ -344,7 +345,7 @@ def test_of_two_budgets_the_one_that_is_used_first_ends_the_run(
     trainer = Trainer(corpus(TEXT * 40), SMALL, config(steps=steps, minutes=minutes, eval_every=40), started=0.0)
     read = trainer.model.read
 
-    def slow(*arguments: object, **options: object) -> object:
+    def slow(*arguments: Any, **options: Any) -> object:
         now[0] += 1
         return read(*arguments, **options)
 
@@ -441,7 +442,7 @@ def test_a_step_that_is_counted_later_asks_the_host_nothing(monkeypatch: pytest.
     )
     for name in ("item", "tolist", "__bool__", "__int__", "__float__", "nonzero"):
 
-        def refuse(*_: object, name: str = name) -> None:
+        def refuse(*_: Any, name: str = name) -> None:
             raise AssertionError(f"asked the host: {name}")
 
         monkeypatch.setattr(torch.Tensor, name, refuse)
