@@ -15,9 +15,12 @@ from chargen.cache_folder import cache_folder
 # Every test has a cache of its own, but kernels are compiled once for all.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "kernels"))
 
-from chargen.sampling.sampler import Sampler
-from tests.commands import TEXT, Run, run_command
-from tests.small_models import small_model
+# What tests share fails as readably as they do.
+pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in Path(__file__).parent.glob("[a-z]*")))
+
+from chargen.sampling.sampler import Sampler  # noqa: E402
+from tests.commands import TEXT, Run, run_command  # noqa: E402
+from tests.small_models import small_model  # noqa: E402
 
 settings.register_profile(
     "chargen",

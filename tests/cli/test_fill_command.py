@@ -18,9 +18,6 @@ pytestmark = pytest.mark.usefixtures("three_models")
 HOSTILE = "ab\x1b[2Jc\u202ed\x07\x9be"
 
 
-# Fill.
-
-
 def test_text_goes_to_one_stream_and_scores_to_the_other(run: Run) -> None:
     arguments = ["fill", "two", "--before", "ab ", "--after", " cd", "--length", 2]
     alone = run(*arguments, "--seed", 1)

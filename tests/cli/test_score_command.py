@@ -24,9 +24,6 @@ pytestmark = pytest.mark.usefixtures("three_models")
 HOSTILE = "ab\x1b[2Jc\u202ed\x07\x9be"
 
 
-# Score.
-
-
 def test_a_text_is_judged_from_files_from_a_pipe_and_as_it_stands(run: Run, tmp_path: Path) -> None:
     text = "abc deh\nfad"
     (tmp_path / "file.txt").write_text(text)

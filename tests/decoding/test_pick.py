@@ -17,9 +17,6 @@ LAST = 1 - 2**-53
 """The largest uniform."""
 
 
-# The choice
-
-
 def pick(
     logits: np.ndarray, allowed: np.ndarray, uniform: float, config: SampleConfig, scratch: np.ndarray | None = None
 ) -> tuple[int, float]:

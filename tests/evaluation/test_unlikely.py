@@ -117,9 +117,6 @@ def test_without_a_cloze_score_both_directions_must_find_bytes_unlikely() -> Non
             )
 
 
-# As a notebook shows it.
-
-
 def test_scores_show_themselves_in_one_line() -> None:
     file, text = model(), text_of("character", 500)
     scores = score(file, text)

@@ -22,9 +22,6 @@ from tests import naive
 BF16, FP32 = torch.bfloat16, torch.float32
 
 
-# Products and bits.
-
-
 class Products(NamedTuple):
     """A way to multiply, and the type that factors are stored in."""
 

@@ -46,9 +46,6 @@ def emulated(example: Case) -> dict[str, Tensor]:
     return naive.gru_in_bf16(module, *arguments)
 
 
-# Values.
-
-
 @pytest.mark.parametrize("rows", ROWS)
 @every_cell
 def test_everything_is_near_to_the_plain_layer_in_fp32(cell: Cell, rows: int) -> None:
@@ -204,9 +201,6 @@ def test_torch_computes_few_rows_of_a_small_layer_in_one_thread(
     finally:
         torch.set_num_threads(before)
     assert seen == [number]
-
-
-# What depends on what.
 
 
 @settings(max_examples=40)

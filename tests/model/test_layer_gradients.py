@@ -22,9 +22,6 @@ from tests.model.layer_cases import (
 BF16, FP32 = torch.bfloat16, torch.float32
 
 
-# Gradients.
-
-
 @every_cell
 def test_no_gradient_gives_none(cell: Cell) -> None:
     example = case(cell)

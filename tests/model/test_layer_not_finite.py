@@ -11,9 +11,6 @@ from tests.model.layer_cases import Cell, case, every_cell, everything, forward,
 BF16, FP32 = torch.bfloat16, torch.float32
 
 
-# What is not finite.
-
-
 @every_cell
 @pytest.mark.parametrize("at", [0, 3, 5])
 def test_a_nan_in_an_input_reaches_its_row_from_then_on_only(cell: Cell, at: int) -> None:

@@ -40,9 +40,6 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Non
         pool.shutdown()
 
 
-# Threads.
-
-
 @pytest.mark.parametrize("size", [(8, 3, 10, 12), (31, 4, 33, 40), (64, 2, 1, 96), (33, 17, 10, 1), (9, 5, 10, 160)])
 @every_cell
 def test_the_number_of_threads_changes_no_bit(

@@ -27,9 +27,6 @@ def own_layers(model, direction):
     return model.forward_layers if direction == "forward" else model.backward_layers
 
 
-# The model
-
-
 @settings(max_examples=40)
 @given(st.sampled_from(["lstm", "gru"]), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.integers(1, 20))
 def test_the_shapes_known_without_torch_are_those_of_the_model(cell, layers, hidden, embedding, size):

@@ -14,9 +14,6 @@ from tests.sampling.written_ahead import directions, new, seeds
 BYTES = Vocabulary(unit="byte")
 
 
-# Rules as tables
-
-
 def reachable(backward: bool, random: np.random.Generator) -> list[bytes]:
     """Unfinished characters: all of one byte, many of two, some of three."""
     rules, partials = Constraints(BYTES, backward=backward), [b""]

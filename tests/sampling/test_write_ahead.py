@@ -44,8 +44,6 @@ def possible(stop: tuple[str, ...], script: str, config: dict[str, Any]) -> tupl
     return tuple(kept)
 
 
-# Any use at any place
-
 operations = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.none() | st.integers(0, 40), st.integers(0, 12)),

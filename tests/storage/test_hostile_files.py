@@ -118,9 +118,6 @@ def goes_on(sampler: Sampler) -> None:
         check_refusal(error, 1)
 
 
-# Files in pieces.
-
-
 @pytest.fixture
 def run(run):
     Path("text.txt").write_text("abc def gh\n" * 40)

@@ -38,7 +38,9 @@ def losses(**own: Any) -> list[float]:
     return [progress.train_loss for progress in trainer.run() if progress.doing == "training"]
 
 
-@pytest.mark.parametrize("own", [{"optimizer": sgd}, {"loss": smoothed}, {"model": Noisy(SHAPE, SIZE)}], ids=str)
+@pytest.mark.parametrize(
+    "own", [{"optimizer": sgd}, {"loss": smoothed}, {"model": Noisy(SHAPE, SIZE)}], ids=lambda own: next(iter(own))
+)
 def test_what_is_given_is_what_learns(own: dict[str, Any]) -> None:
     plain, changed = losses(), losses(**own)
     assert len(changed) == len(plain) == 30
@@ -52,7 +54,9 @@ def test_a_network_of_chargens_own_is_trained_from_where_it_stands() -> None:
     assert losses(model=model)[0] < losses()[10]
 
 
-@pytest.mark.parametrize("own", [{"optimizer": sgd}, {"loss": smoothed}, {"model": Noisy(SHAPE, SIZE)}], ids=str)
+@pytest.mark.parametrize(
+    "own", [{"optimizer": sgd}, {"loss": smoothed}, {"model": Noisy(SHAPE, SIZE)}], ids=lambda own: next(iter(own))
+)
 def test_a_run_with_parts_of_its_own_is_saved_but_not_resumed_as_another(own: dict[str, Any], tmp_path: Path) -> None:
     run = Trainer(CORPUS, SHAPE, CONFIG, tmp_path, **own)
     next(progress for progress in run.run() if progress.step == 5)

@@ -27,9 +27,6 @@ def places(length):
     return found
 
 
-# What each direction reads
-
-
 @settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 30), st.integers(0, 2**64 - 1), st.integers(0, 2**40))
 def test_backward_batches_are_the_same_windows_read_from_their_end(window, more, seed, step):
