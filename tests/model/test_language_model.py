@@ -15,7 +15,7 @@ from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.model.dropout import DropoutKey, drop
 from chargen.model.language_model import CharModel
 from chargen.model.layers import detach, reset_rows
-from tests.model.new_models import KINDS, NOISE, V, every_kind, logits_of, new_model, some_ids
+from tests.new_models import KINDS, NOISE, V, every_kind, logits_of, new_model, some_ids
 from tests.yardstick import HANG
 
 

@@ -11,7 +11,7 @@ from chargen.model.config import ModelConfig
 from chargen.model.language_model import CharModel
 from chargen.model.layers import new_layer, run_layer
 from chargen.model.loss import cross_entropy
-from tests.model.new_models import FEW, MANY, NOISE, V, every_kind, logits_of, new_model, some_ids
+from tests.new_models import FEW, MANY, NOISE, V, every_kind, logits_of, new_model, some_ids
 
 
 def refused(call, rows=(FEW, MANY)):

@@ -9,7 +9,7 @@ from chargen.model.config import ModelConfig
 from chargen.model.language_model import CharModel
 from chargen.model.layers import new_layer, run_layer, run_torch
 from chargen.model.loss import cross_entropy
-from tests.model.new_models import FEW, MANY, NOISE, V, logits_of, new_model, some_ids
+from tests.new_models import FEW, MANY, NOISE, V, logits_of, new_model, some_ids
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])

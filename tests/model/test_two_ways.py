@@ -12,7 +12,7 @@ from chargen.model.config import DIRECTIONS, ModelConfig, parameter_count, param
 from chargen.model.dropout import DropoutKey
 from chargen.model.language_model import CharModel
 from tests import naive
-from tests.two_ways import KINDS, V, every_kind, new_model, some_ids
+from tests.new_models import KINDS, V, every_kind, new_two_way_model, some_ids
 
 NOISE = DropoutKey(seed=5, step=9)
 every_direction = pytest.mark.parametrize("direction", DIRECTIONS)
@@ -68,7 +68,7 @@ def test_both_stacks_of_an_lstm_start_with_open_forget_gates():
 @every_direction
 @every_kind
 def test_a_direction_does_not_depend_on_the_weights_of_others(cell, layers, direction, masks):
-    model, ids = new_model(cell, layers, dropout=0.3), some_ids(2, 9)
+    model, ids = new_two_way_model(cell, layers, dropout=0.3), some_ids(2, 9)
     other = DIRECTIONS[direction == "forward"]
     before = logits_of(model, ids, direction, masks)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_a_direction_does_not_depend_on_the_weights_of_others(cell, layers, dire
 
 @every_kind
 def test_backward_is_a_one_way_model_with_the_same_weights(cell, layers):
-    model, ids = new_model(cell, layers), some_ids(2, 9)
+    model, ids = new_two_way_model(cell, layers), some_ids(2, 9)
     one_way = CharModel(ModelConfig(cell, layers, 6, 5), V)
     started = model.state_dict()
     one_way.load_state_dict(
@@ -99,7 +99,7 @@ def test_backward_is_a_one_way_model_with_the_same_weights(cell, layers):
 @settings(max_examples=40)
 @given(st.sampled_from(KINDS), st.sampled_from(DIRECTIONS), st.integers(1, 3), st.integers(1, 12), st.data())
 def test_whole_and_in_pieces_with_carried_state_agree(kind, direction, rows, length, data):
-    model, ids = new_model(*kind), some_ids(rows, length)
+    model, ids = new_two_way_model(*kind), some_ids(rows, length)
     with torch.inference_mode():
         whole, end = model(ids, direction=direction)
         pieces, state, at = [], None, 0
@@ -163,7 +163,7 @@ def test_no_mask_of_one_direction_is_a_mask_of_the_other():
 
 @every_direction
 def test_masks_are_addressed_and_leave_torchs_generator_alone(direction):
-    model, ids = new_model(dropout=0.5), some_ids(2, 6)
+    model, ids = new_two_way_model(dropout=0.5), some_ids(2, 6)
     torch.manual_seed(1)
     place = torch.random.get_rng_state()
     before = logits_of(model, ids, direction, NOISE)
@@ -182,7 +182,7 @@ def test_the_cloze_layer_starts_as_the_product_of_the_two_predictions():
 
 @every_kind
 def test_the_cloze_layer_is_its_formula(cell, layers):
-    model = new_model(cell, layers)
+    model = new_two_way_model(cell, layers)
     left, right = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0))
     found = model.cloze_logits(left, right).detach().numpy()
     assert found == pytest.approx(naive.cloze_logits(model, left, right), abs=1e-4)

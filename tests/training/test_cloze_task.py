@@ -9,13 +9,14 @@ from chargen.model.language_model import CharModel
 from chargen.training.cloze_task import MARGIN, ClozeTask, cloze_loss
 from chargen.training.trainer import Trainer
 from tests import naive
-from tests.two_ways import SMALL, V, config, corpus, every_kind, new_model, some_ids, weights_of
+from tests.new_models import V, every_kind, new_two_way_model, some_ids
+from tests.two_ways import SMALL, config, corpus, weights_of
 
 
 @pytest.mark.parametrize("width", [33, 34, 45])
 @every_kind
 def test_the_cloze_loss_is_that_of_every_position_away_from_the_edges(cell, layers, width):
-    model, windows = new_model(cell, layers, dropout=0.5), some_ids(2, width).numpy()
+    model, windows = new_two_way_model(cell, layers, dropout=0.5), some_ids(2, width).numpy()
     loss, count = cloze_loss(model, windows)
     costs = [cost for window in windows for cost in naive.cloze_costs(model, window, MARGIN)]
     assert MARGIN == 16
@@ -25,7 +26,7 @@ def test_the_cloze_loss_is_that_of_every_position_away_from_the_edges(cell, laye
 
 @every_kind
 def test_a_cloze_prediction_sees_all_but_the_character_itself(cell, layers, monkeypatch):
-    model, windows = new_model(cell, layers), some_ids(2, 39).numpy()
+    model, windows = new_two_way_model(cell, layers), some_ids(2, 39).numpy()
     seen, blocks = [], loss_module._blocks
 
     def watched(*arguments):
@@ -50,7 +51,7 @@ def test_a_cloze_prediction_sees_all_but_the_character_itself(cell, layers, monk
 
 @every_kind
 def test_the_gradient_of_the_cloze_loss_reaches_the_cloze_layer_only(cell, layers):
-    model = new_model(cell, layers)
+    model = new_two_way_model(cell, layers)
     loss, _ = cloze_loss(model, some_ids(2, 40).numpy())
     loss.backward()
     for name, weight in model.named_parameters():
