@@ -28,21 +28,33 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
-def similar_path(path: str | os.PathLike[str], *folders: Path) -> str:
-    """Suggest an existing path for a missing one: the same name in one of some folders, or the most similar path.
+def similar_path(path: str | os.PathLike[str], *folders: Path, names: Iterable[str] = ()) -> str:
+    """Suggest what exists for a missing path: the same name in one of some folders, or the most similar path or name.
 
     Args:
         path: what was asked for.
         folders: where the path may be meant to begin.
+        names: what is known by name and may be meant instead.
 
     Returns:
         The end of a message, such as "; did you mean runs/shakespeare?"; or "" where nothing is similar.
     """
     with contextlib.suppress(OSError, ValueError):
         same_name = (folder / path for folder in folders if (folder / path).exists())
-        if suggestion := next(same_name, None) or _nearest(Path(path)):
+        if suggestion := next(same_name, None) or _nearest_path_or_name(Path(path), names):
             return f"; did you mean {quote_backticks(suggestion)}?"
     return ""
+
+
+def _nearest_path_or_name(path: Path, names: Iterable[str]) -> Path | str | None:
+    """The most similar of the existing paths and of the names."""
+    import difflib
+
+    found = _nearest(path)
+    close = difflib.get_close_matches(str(path), names, n=1)
+    if found is None or not close:
+        return close[0] if close else found
+    return difflib.get_close_matches(str(path), [str(found), *close], n=1, cutoff=0)[0]
 
 
 def _nearest(path: Path) -> Path | None:

@@ -32,7 +32,7 @@ def fill_text(
     """Fill the gaps of a text, as `chargen fill` does. `fill` fills one gap between two texts.
 
     Args:
-        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel.
         text: with gaps marked by ___, or by ___{5} or ___{3-8} where a gap says its own length; or the Path of a file.
         length: characters of a gap; instead of min_length and max_length.
         min_length: characters of the shortest gap; 0 where None.

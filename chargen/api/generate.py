@@ -57,7 +57,7 @@ def generate(
     """Write text, as `chargen sample` does. A `Sampler` goes on where it stopped, and writes character by character.
 
     Args:
-        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel.
         prime: text to go on from; or the Path of a file that holds it.
         length: characters to write beside the prime; None: 500, and on to the end of the line or word.
         num: how many texts, as a list; None: one, as a str.

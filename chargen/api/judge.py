@@ -54,7 +54,7 @@ def evaluate(
     context and is not counted. The text is cleaned as the one that the model learned.
 
     Args:
-        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel.
         vocabulary: the vocabulary of a CharModel, which has none of its own.
         text: a str is the text itself; a Path is a file.
         sources: files to read instead.
@@ -170,7 +170,7 @@ def score(  # type: ignore[misc]  # the overloads leave the settings to this sig
     In bytes, a character's log-probability is the sum over its bytes, and alternatives are given for single bytes.
 
     Args:
-        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel.
         text: a str is the text itself, a Path a file, and a list holds many texts. Cleaned as the text that the model
             learned; the scores are those of the cleaned text.
         sources: files to read instead, as one text.

@@ -24,7 +24,7 @@ from chargen.training.metrics import FILE_NAME as METRICS_NAME
 @click.argument("model", type=PATH)
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
 def command(model: Path, as_json: bool) -> None:
-    """Tell what is in a model file: shape, vocabulary, what training reached. MODEL is a file or a run folder.
+    """Tell what is in a model file: shape, vocabulary, what training reached. MODEL is a file, a run folder or a name.
 
     The date is the file's own. How long training took is told where its budget was in minutes, or in its run folder.
     """

@@ -82,8 +82,8 @@ def cli() -> None:
     chargen train my.txt --minutes 5
     chargen sample checkpoints/my
 
-    MODEL is a model file or the folder of a run. Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 bad model,
-    5 training diverged, 129 hung up, 130 interrupted, 143 terminated.
+    MODEL is a model file, the folder of a run, or shakespeare, which comes with chargen. Exit codes: 0 done,
+    1 failure, 2 usage, 3 bad data, 4 bad model, 5 training diverged, 129 hung up, 130 interrupted, 143 terminated.
     """
 
 

@@ -85,9 +85,10 @@ def command(
 ) -> None:
     """Write text with a model.
 
-    MODEL is a model file or the folder of a run.
+    MODEL is a model file, the folder of a run, or shakespeare, a model that comes with chargen.
 
     \b
+    chargen sample shakespeare --prime "ROMEO:"
     chargen sample checkpoints/novel --length 2000 --temperature 0.8
     chargen sample checkpoints/novel --prime "It was a" --num 3
     chargen sample checkpoints/novel --reverse --prime "ever after."

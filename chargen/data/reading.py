@@ -25,7 +25,7 @@ from chargen.data.named_corpora import CATALOGUE
 from chargen.data.unpack import File, peek, unpack_files
 from chargen.errors import DataError, SettingError, amount, quote_backticks, repr_short
 from chargen.settings import check_settings, check_text, setting
-from chargen.suggestions import did_you_mean, similar_path
+from chargen.suggestions import similar_path
 
 BLOCK_SIZE = 1 << 20
 """Bytes read at a time."""
@@ -181,7 +181,7 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
                 if "\n" in name or len(name) > MAX_NAME:
                     raise DataError(f"no file is named {repr_short(name)}: a text itself must be put into a file")
                 corpora = ", ".join(CATALOGUE)
-                advice = similar_path(name) or did_you_mean(name, CATALOGUE)
+                advice = similar_path(name, names=CATALOGUE)
                 raise DataError(
                     f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora}){advice}"
                 )

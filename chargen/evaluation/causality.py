@@ -111,7 +111,7 @@ def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check
     """Check all predictions of a model, computed at once, in windows with carried state, id by id and compiled.
 
     Args:
-        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel.
 
     Returns:
         A result for each prediction and each way to compute it; none for a model of a single character.

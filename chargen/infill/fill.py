@@ -104,7 +104,7 @@ class Filler:
     the power of 1 / temperature, and 0 takes the most likely of those scored, with their shares at temperature 1.
 
     Args:
-        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel.
         config: how characters are chosen; or give its fields as keywords.
         particles: how many gaps are tried side by side where there are too many to score all.
         seed: 0 to 2**64 - 1; drawn by the system where None. `Filler.seed` tells it.
@@ -267,7 +267,7 @@ def fill(
     """Fill the gap between two texts. A `Filler` fills several with one model and keeps what it has read.
 
     Args:
-        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel.
         before: the text before the gap; where it is empty, the gap begins a text.
         after: the text behind the gap; where it is empty, anything may follow.
         length: characters of the gap; instead of min_length and max_length.

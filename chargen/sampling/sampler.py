@@ -51,8 +51,8 @@ class Sampler:
     So log-probabilities are those of `score`, and a sampler that is fed a text has the state of the one that wrote it.
 
     Args:
-        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel together with its
-            `vocabulary`.
+        model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel
+            together with its `vocabulary`.
         config: how characters are chosen; or give its fields as keywords.
         num: how many samples are written side by side.
         seed: 0 to 2**64 - 1; drawn by the system where None. `Sampler.seed` tells it.
@@ -128,7 +128,7 @@ class Sampler:
         """Make a sampler for a model file or a run folder.
 
         Args:
-            path: of the file or the folder.
+            path: of the file or the folder, or the name of a model that comes with chargen.
             **arguments: of the class, such as `num`, `seed`, `direction`, `temperature`.
 
         Returns:

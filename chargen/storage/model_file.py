@@ -18,6 +18,7 @@ from chargen.errors import ArgumentError, ModelFileError, SettingError, amount, 
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.settings import make_settings
 from chargen.storage import tensor_file
+from chargen.storage.named_models import named_models
 from chargen.storage.quantize import SCALE, as_float32, quantization_of
 from chargen.storage.run_state import can_be_resumed
 from chargen.storage.weight_checks import as_weights
@@ -162,10 +163,10 @@ def _check_weights(arrays: Mapping[str, NDArray[Any]], quantization: str) -> Non
 
 
 def model_path(path: str | os.PathLike[str]) -> Path:
-    """Find the model file that a path stands for.
+    """Find the model file that a path or a name stands for; a path that exists goes before a name.
 
     Args:
-        path: a model file or a run folder.
+        path: a model file, a run folder, or the name of a model that comes with chargen, such as "shakespeare".
 
     Raises:
         SettingError: it is no path.
@@ -183,7 +184,10 @@ def model_path(path: str | os.PathLike[str]) -> Path:
         if not file.exists():
             raise ModelFileError(f"folder {path} holds no {FILE_NAME}; train one there with `out`")
     if not os.path.isfile(file):  # never raises, unlike Path.is_file
-        advice = similar_path(path, CHECKPOINTS) or "; training on a text makes one"
+        models = named_models()
+        if str(file) in models:
+            return models[str(file)]
+        advice = similar_path(path, CHECKPOINTS, names=models) or "; training on a text makes one"
         raise ModelFileError(f"no model file or run folder {quote_backticks(truncate(path, 200))}{advice}")
     return file
 
@@ -192,7 +196,7 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
     """Read and check a model file without torch. Nothing in the file is ever run.
 
     Args:
-        path: a model file or a run folder.
+        path: a model file, a run folder, or the name of a model that comes with chargen.
 
     Raises:
         SettingError: it is no path.
@@ -251,7 +255,7 @@ def as_model_file(
     """Convert any form of a model to a ModelFile.
 
     Args:
-        model: the path of a model file or a run folder, what `read_model` returned, or a CharModel.
+        model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel.
         vocabulary: the vocabulary of a CharModel, which has none of its own.
         counts: (V,), how often each id of a CharModel occurs; without them all are taken to be equally frequent.
 
@@ -289,8 +293,8 @@ def check_char_model(model: Any) -> None:
 
     if not isinstance(model, CharModel):
         raise SettingError(
-            f"model is {repr_short(model)}: it must be the path of a model file or a run folder, what read_model "
-            "returned, or a CharModel",
+            f"model is {repr_short(model)}: it must be the path of a model file or a run folder, a model's name, "
+            "what read_model returned, or a CharModel",
             "model",
         )
 
@@ -317,7 +321,7 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> "CharModel"
     """Read a model file and build the torch model.
 
     Args:
-        path: a model file or a run folder.
+        path: a model file, a run folder, or the name of a model that comes with chargen.
         device: the device of the model, in torch's words.
 
     Raises:

@@ -33,7 +33,7 @@ COMMANDS_OF_A_MODEL = ("sample", "fill", "eval", "score", "check", "info")
         (["train", "text.txt", "--cell", "rnn"], 2, "rnn"),
         (["train", "text.txt", "--encoding", "klingon"], 2, "klingon"),
         (["train", "text.txt", "--hiden-size", "3"], 2, "--hidden-size"),
-        (["sample", "model", "--temprature", "3"], 2, "'--temperature'?"),
+        (["sample", "model", "--temprature", "3"], 2, "--temperature"),
         (["trian", "text.txt"], 2, "there is no command 'trian'; did you mean train?"),
         (["smaple"], 2, "there is no command 'smaple'; did you mean sample?"),
         (["xyzzy"], 2, "there is no command 'xyzzy'; there are train, sample, fill, eval, score, check, info, export"),

@@ -66,8 +66,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "poem.txt").write_text("It was a dark and stormy night\n")
     (folder / "scanned.txt").write_text("It was a drak and stormy night.\n")
     (folder / "letter.txt").write_text("It was a ___ and stormy ___{4}.\n")
-    (folder / "checkpoints").mkdir()
-    shutil.copy(ROOT / "checkpoints/shakespeare.safetensors", folder / "checkpoints")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("CHARGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
