@@ -42,7 +42,7 @@ from chargen.errors import ChargenError
 from chargen.model import dropout, layers, loss
 from chargen.model.cloze import Cloze
 from chargen.model.dropout import DropoutKey, drop
-from chargen.model.layers import detach, new_layer, reset_rows, run_embedded, run_layer, zero_state
+from chargen.model.layers import detach, new_layer, run_embedded, run_layer, start_fresh, zero_state
 from chargen.model.loss import cross_entropy, nats_per_target
 from chargen.rng import Purpose, generator_seed, uniform
 from chargen.storage.model_file import build_model
@@ -405,10 +405,10 @@ class Calls:
     def states(self) -> Call:
         config = chargen.ModelConfig("gru", 2, 12)
 
-        def run(rows: Any, kept: Any) -> Any:
-            return detach(reset_rows(zero_state(config, rows, torch.device("cpu")), kept))
+        def run(rows: Any) -> Any:
+            return detach(start_fresh(zero_state(config, rows, torch.device("cpu")), None)[0])
 
-        return Call(run, {"rows": 3, "kept": torch.tensor([True, False, True])}, small=("rows",))
+        return Call(run, {"rows": 3}, small=("rows",))
 
     # Engines
 
@@ -544,7 +544,7 @@ class Calls:
             assert batch.inputs.dtype == np.int64
             assert batch.inputs.shape == batch.targets.shape == (batch_size, seq_length)
             assert np.isin(batch.inputs, ids).all()
-            return batch.continues
+            return batch.fresh
 
         arguments = {"ids": self.ids(30), "batch_size": 3, "seq_length": 5, "seed": 1, "step": 2}
         return Call(run, arguments, small=("batch_size", "seq_length"))

@@ -28,7 +28,7 @@ def are_equal(batch: Batch, other: Batch) -> bool:
     return (
         np.array_equal(batch.inputs, other.inputs)
         and np.array_equal(batch.targets, other.targets)
-        and np.array_equal(batch.continues, other.continues)
+        and np.array_equal(batch.fresh, other.fresh)
     )
 
 
@@ -57,8 +57,8 @@ def test_a_row_goes_on_where_it_stopped_and_keeps_its_state(sizes: tuple[int, in
     batches = ConsecutiveBatches(np.arange(length), rows, window, seed)
     before, after = batches.batch(step - 1), batches.batch(step)
     assert np.array_equal(before.targets[:, -1], after.inputs[:, 0])
-    assert after.continues.tolist() == [True] * rows
-    assert batches.batch(0).continues.tolist() == [False] * rows
+    assert not after.fresh.any()
+    assert batches.batch(0).fresh.sum(0).tolist() == [rows] + [0] * (window - 1)
 
 
 @pytest.mark.parametrize("length", range(2, 61))
@@ -176,8 +176,8 @@ def test_a_random_window_is_one_piece_of_the_text_and_starts_fresh(
     assert np.array_equal(batch.targets, batch.inputs + 1)
     assert batch.inputs.min() >= 0
     assert batch.targets.max() < length
-    assert batch.continues.dtype == bool
-    assert not batch.continues.any()
+    assert batch.fresh.dtype == bool
+    assert batch.fresh.sum(0).tolist() == [6] + [0] * (window - 1)
 
 
 @given(st.integers(1, 12), st.integers(1, 1000), seeds, st.integers(0, 2**40), st.sampled_from(Purpose))

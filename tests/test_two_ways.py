@@ -25,7 +25,7 @@ from chargen.model import loss as loss_module
 from chargen.model.config import DIRECTIONS, ModelConfig, parameter_count, parameter_shapes
 from chargen.model.dropout import DropoutKey
 from chargen.model.language_model import CharModel
-from chargen.model.layers import reset_rows
+from chargen.model.layers import start_fresh
 from chargen.rng import Purpose, uniform
 from chargen.storage.model_file import build_model, load_model, read_model
 from chargen.training.cloze_task import CHARACTERS_SHARE, MARGIN, ROWS, WINDOW, ClozeTask, cloze_loss, even_windows
@@ -278,7 +278,8 @@ def test_backward_batches_are_the_same_windows_read_from_their_end(window, more,
         whole = [*one.inputs[row], one.targets[row, -1]]
         assert [*other.inputs[row], other.targets[row, -1]] == whole[::-1]
     assert np.array_equal(other.inputs - 1, other.targets)
-    assert other.continues.tolist() == one.continues.tolist() == [False] * 5
+    assert other.fresh[:, 0].all()
+    assert np.array_equal(other.fresh, one.fresh)
     assert other.inputs.dtype == other.targets.dtype == np.int64
     torch.from_numpy(other.inputs), torch.from_numpy(other.targets)  # which takes no negative strides
 
@@ -293,7 +294,8 @@ def test_both_ways_every_position_is_a_target_equally_often_or_once_more(length,
         for step in range(2 * length // (rows * window) + 2):
             batch = trainer.batches[direction].batch(step)
             assert np.array_equal((batch.inputs + by) % length, batch.targets)
-            assert batch.continues.tolist() == [step > 0] * rows
+            assert batch.fresh[:, 0].tolist() == [step == 0] * rows
+            assert not batch.fresh[:, 1:].any()
             assert last is None or np.array_equal(batch.inputs[:, 0], last)
             last = batch.targets[:, -1]
             counts += np.bincount(batch.targets.ravel(), minlength=length)
@@ -573,8 +575,8 @@ def test_each_direction_carries_its_own_state_and_some_of_its_rows_begin_afresh(
 def carried(trainer, direction, step):
     """The state that a direction's rows start from at a step."""
     batches = {direction: trainer.batches[direction].batch(step)}
-    *_, continues = trainer.train_step.minibatches(trainer.state, batches)[direction]
-    return reset_rows(trainer.state.hidden[direction], continues) if trainer.state.hidden else None
+    *_, fresh = trainer.train_step.minibatches(trainer.state, batches)[direction]
+    return start_fresh(trainer.state.hidden[direction], fresh)[0] if trainer.state.hidden else None
 
 
 @pytest.mark.parametrize("batching", ["consecutive", "random"])

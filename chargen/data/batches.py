@@ -27,12 +27,13 @@ class Batch:
     Args:
         inputs: ids (B, T), int64.
         targets: ids (B, T), int64; each is the character after its input.
-        continues: (B,), True where a row continues the same row of the step before, so that its state is carried.
+        fresh: (B, T), True where the state is zero before an input; everywhere else it is carried, also from the
+            same row of the step before.
     """
 
     inputs: NDArray[np.int64]
     targets: NDArray[np.int64]
-    continues: NDArray[np.bool_]
+    fresh: NDArray[np.bool_]
 
 
 class Batches(Protocol):
@@ -85,7 +86,7 @@ class ConsecutiveBatches:
         self.starts = np.array([phase + row * len(ids) // batch_size for row in rows], np.int64)
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step; rows of all steps but the first continue.
+        """Return the batch of a step; rows start fresh at the first step only.
 
         Args:
             step: counted from 0.
@@ -93,7 +94,7 @@ class ConsecutiveBatches:
         step = check_int("step", step, 0, MAX_STEP)
         first = (self.starts + step * self.seq_length - 1)[:, None]
         window = _gather(self.ids, (first + np.arange(self.seq_length + 1)) % len(self.ids))
-        return Batch(window[:, :-1], window[:, 1:], np.full(len(first), step > 0))
+        return _batch(window, starts=step == 0)
 
 
 class RandomBatches:
@@ -142,13 +143,12 @@ class RandomBatches:
         self.rows = np.array(range(batch_size) if rows is None else rows, np.int64)
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step; no row continues.
+        """Return the batch of a step; every row starts fresh.
 
         Args:
             step: counted from 0.
         """
-        window = self.windows(step)
-        return Batch(window[:, :-1], window[:, 1:], np.zeros(len(window), bool))
+        return _batch(self.windows(step), starts=True)
 
     def windows(self, step: int) -> NDArray[np.int64]:
         """Return the windows of a step.
@@ -203,7 +203,14 @@ class BackwardBatches:
             step: counted from 0.
         """
         batch = self.batches.batch(step)
-        return Batch(batch.targets[:, ::-1].copy(), batch.inputs[:, ::-1].copy(), batch.continues)
+        return Batch(batch.targets[:, ::-1].copy(), batch.inputs[:, ::-1].copy(), batch.fresh)
+
+
+def _batch(window: NDArray[np.int64], *, starts: bool) -> Batch:
+    """The batch of windows (B, T + 1), all of which start fresh or none."""
+    fresh = np.zeros((len(window), window.shape[1] - 1), bool)
+    fresh[:, 0] = starts
+    return Batch(window[:, :-1], window[:, 1:], fresh)
 
 
 def _gather(ids: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[np.int64]:
