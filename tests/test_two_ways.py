@@ -644,8 +644,8 @@ def test_a_step_one_direction_of_which_is_not_finite_is_not_applied_at_all(part,
     hidden = {direction: [layer.clone() for layer in state] for direction, state in trainer.state.hidden.items()}
     read = CharModel.read
 
-    def broken(self, ids, state=None, masks=None, direction="forward"):
-        values, after = read(self, ids, state, masks, direction)
+    def broken(self, ids, state=None, masks=None, direction="forward", fresh=None):
+        values, after = read(self, ids, state, masks, direction, fresh)
         return (spoil(where, values) if direction == part and torch.is_grad_enabled() else values), after
 
     with monkeypatch.context() as patch:

@@ -123,7 +123,7 @@ def read_fresh(fresh: Any, shape: tuple[int, ...]) -> Tensor | None:
     check_tensor("fresh", fresh, (torch.bool,), "B, T")
     check_shape("fresh", fresh, shape)
     check_device("fresh", fresh, torch.device("cpu"))
-    return fresh if fresh.any() else None
+    return fresh if fresh.numpy().any() else None
 
 
 def read_ids(name: str, ids: Tensor, size: int, device: torch.device) -> Tensor:

@@ -316,7 +316,7 @@ def start_fresh(state: State, fresh: Tensor | None) -> tuple[State, Tensor | Non
     Returns:
         The state, and `fresh` where layers have to reset it.
     """
-    if fresh is None or fresh[:, 1:].any():
+    if fresh is None or fresh.numpy()[:, 1:].any():
         return state, fresh
     begins = to_device(fresh[:, :1].numpy(), state[0].device)
     return tuple(layer.masked_fill(begins, 0) for layer in state), None

@@ -41,7 +41,7 @@ class CapturedStep:
         for group in state.optimizer.param_groups:
             group["lr"] = self.lr
         minibatches, key = self.step.minibatches(state, batches), self.step.dropout_key(state)
-        resets_inside = any(fresh is not None and fresh[:, 1:].any() for *_, fresh in minibatches.values())
+        resets_inside = any(fresh is not None and fresh.numpy()[:, 1:].any() for *_, fresh in minibatches.values())
         if resets_inside or self.step.learns_cloze(state):
             names, figures, cloze_targets = self.step.learn(state, minibatches, key)
         else:
