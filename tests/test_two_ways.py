@@ -555,10 +555,11 @@ def test_the_losses_of_a_step_are_those_of_its_two_batches():
 
 
 def test_each_direction_carries_its_own_state_and_some_of_its_rows_begin_afresh():
-    trainer = Trainer(corpus(), SMALL, config(batch_size=64, seq_length=4, state_reset=0.25))
+    text = TEXT.replace("\n", " ")
+    trainer = Trainer(corpus(text), SMALL, config(batch_size=64, seq_length=4, state_reset=0.25))
     next(iter(trainer.run()))
     assert list(trainer.state.hidden) == ["forward", "backward"]
-    for direction, first in (("forward", 0), ("backward", 64)):
+    for direction, first in (("forward", 0), ("backward", 1_000_000)):
         state = carried(trainer, direction, 1)
         kept = uniform(0, np.arange(first, first + 64), 1, Purpose.RESET) >= 0.25
         assert 0 < kept.sum() < 64
@@ -570,6 +571,18 @@ def test_each_direction_carries_its_own_state_and_some_of_its_rows_begin_afresh(
         _, expected = fresh(inputs, None, DropoutKey(0, 0), direction)
         for layer, wanted in zip(trainer.state.hidden[direction], expected, strict=True):
             assert (layer - wanted).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_states_are_fresh_where_a_line_end_is_read_in_both_directions(line_end):
+    """At the line end's first character in the order of reading."""
+    learned = corpus("one line\n".replace("\n", line_end) * 300, newline="keep")
+    trainer = Trainer(learned, SMALL, config(batch_size=8, seq_length=12, state_reset=0.5))
+    for direction, first in (("forward", line_end[0]), ("backward", line_end[-1])):
+        windows = [trainer.batches[direction].batch(step) for step in range(1, 30)]
+        inputs, fresh = (np.stack([getattr(batch, name) for batch in windows]) for name in ("inputs", "fresh"))
+        assert set(inputs[fresh].tolist()) == set(learned.vocabulary.encode(first).tolist())
+        assert fresh.sum() / (29 * 8) == pytest.approx(0.5, abs=0.15)
 
 
 def carried(trainer, direction, step):

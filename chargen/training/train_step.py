@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 
-from chargen.data.batches import Batch, draw_resets
+from chargen.data.batches import Batch
 from chargen.errors import SettingError, repr_short
 from chargen.model.config import DIRECTIONS
 from chargen.model.device import autocast, float32_products, to_device
@@ -116,16 +116,16 @@ class TrainStep:
         return DropoutKey(self.config.seed, state.step, self.rows.start)
 
     def minibatches(self, state: TrainState, batches: Mapping[str, Batch]) -> dict[str, Minibatch]:
-        """The batches on the model's device. Some of the rows that could go on are drawn to start fresh."""
-        config, device = self.config, state.model.device
-        minibatches: dict[str, Minibatch] = {}
-        for direction, batch in batches.items():
-            address = config.seed, state.step, self.rows, config.batch_size, direction
-            fresh = batch.fresh.copy()
-            fresh[:, 0] |= draw_resets(config.state_reset, *address)
-            inputs, targets = to_device(batch.inputs, device), to_device(batch.targets, device)
-            minibatches[direction] = inputs, targets, torch.from_numpy(fresh)
-        return minibatches
+        """The batches on the model's device."""
+        device = state.model.device
+        return {
+            direction: (
+                to_device(batch.inputs, device),
+                to_device(batch.targets, device),
+                torch.from_numpy(batch.fresh),
+            )
+            for direction, batch in batches.items()
+        }
 
     def learn(
         self, state: TrainState, minibatches: Mapping[str, Minibatch], masks: Masks, cloze: bool = True
