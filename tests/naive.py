@@ -20,6 +20,7 @@ from chargen.decoding.choose import SampleConfig, choose, log_softmax, log_sum_e
 from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.model.dropout import DropoutKey
+from chargen.model.layers import run_torch
 from chargen.rng import Purpose, philox_key, uniform
 from chargen.sampling.constraints import Constraints
 from chargen.storage.model_file import ModelFile
@@ -116,6 +117,15 @@ def bf16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 def rounded_to_bf16(values: Tensor) -> Tensor:
     """Numbers rounded to bf16 as PyTorch rounds them, in float32."""
     return values.detach().bfloat16().float()
+
+
+def layer_with_resets(module: nn.RNNBase, inputs: Tensor, state: Tensor, fresh: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer of inputs (B, T, F) step by step, its state (B, S) multiplied by zero where it is fresh (B, T)."""
+    outputs = []
+    for t in range(inputs.shape[1]):
+        output, state = run_torch(module, inputs[:, t : t + 1], state * ~fresh[:, t : t + 1])
+        outputs.append(output)
+    return torch.cat(outputs, 1), state
 
 
 def scan(kept: Tensor, added: Tensor, state: Tensor) -> Tensor:

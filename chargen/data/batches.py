@@ -16,6 +16,8 @@ from chargen.errors import DataError, amount
 from chargen.rng import Purpose, uniform
 from chargen.settings import check_int
 
+MAX_ROWS = 1_000_000
+"""Rows of a batch, at most."""
 MAX_STEP = 2**40
 """More than any run makes; positions stay in 64 bits."""
 
@@ -27,12 +29,53 @@ class Batch:
     Args:
         inputs: ids (B, T), int64.
         targets: ids (B, T), int64; each is the character after its input.
-        continues: (B,), True where a row continues the same row of the step before, so that its state is carried.
+        fresh: (B, T), True where the state is zero before an input; everywhere else it is carried, also from the
+            same row of the step before.
     """
 
     inputs: NDArray[np.int64]
     targets: NDArray[np.int64]
-    continues: NDArray[np.bool_]
+    fresh: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Resets:
+    """Fresh states that rows get although their text goes on, so that a model learns how texts begin.
+
+    A row's window has `share` of them on average. Where texts begin with a line end, so do they: each line end is drawn
+    with the same probability. Otherwise a window starts fresh or not.
+
+    Args:
+        share: fresh states in a row's window, on average; 0 for none, and 1 for all windows, which carry no state.
+        begin: the id with which a text begins; None where that may be any.
+        frequency: the share of the text's ids that are `begin`.
+        stream: addresses the draws; each stream has others.
+    """
+
+    share: float = 0.0
+    begin: int | None = None
+    frequency: float = 0.0
+    stream: int = 0
+
+    def draw(self, seed: int, step: int, rows: NDArray[np.int64], inputs: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Draw where the state is fresh.
+
+        Args:
+            seed: of the run.
+            step: counted from 0.
+            rows: (B,), their numbers among the rows of all processes.
+            inputs: ids (B, T).
+
+        Returns:
+            (B, T).
+        """
+        places, index = np.arange(inputs.shape[1]), rows[:, None] + MAX_ROWS * self.stream
+        if self.begin is None or self.share >= 1:
+            fresh = (places == 0) & (uniform(seed, index, step, Purpose.RESET) < self.share)
+        else:
+            draws = uniform(seed, index, step * len(places) + places, Purpose.RESET)
+            fresh = (inputs == self.begin) & (draws * len(places) * self.frequency < self.share)
+        return np.asarray(fresh)
 
 
 class Batches(Protocol):
@@ -60,15 +103,22 @@ class ConsecutiveBatches:
         ids: the text (N,), N >= 2.
         batch_size: B, over all processes.
         seq_length: T.
-        seed: fixes the phase.
+        seed: fixes the phase and the resets.
         rows: which rows this process takes; all by default.
+        resets: fresh states that rows get although their text goes on; none by default.
 
     Raises:
         DataError: where the text is too short.
     """
 
     def __init__(
-        self, ids: NDArray[Any], batch_size: int, seq_length: int, seed: int = 0, rows: range | None = None
+        self,
+        ids: NDArray[Any],
+        batch_size: int,
+        seq_length: int,
+        seed: int = 0,
+        rows: range | None = None,
+        resets: Resets = Resets(),
     ) -> None:
         ids = check_array("ids", ids, (None,), np.int64)
         batch_size, seq_length = check_int("batch_size", batch_size, 1), check_int("seq_length", seq_length, 1)
@@ -78,14 +128,17 @@ class ConsecutiveBatches:
             )
         self.ids = ids
         self.seq_length = seq_length
+        self.seed = seed
+        self.resets = resets
         self.steps_per_epoch = len(ids) / (batch_size * seq_length)
         phase = int(uniform(seed, 0, 0, Purpose.PHASE) * len(ids))
         rows = range(batch_size) if rows is None else rows
+        self.rows = np.array(rows, np.int64)
         # In Python's integers, so that a start is exact even where i N exceeds 64 bits.
         self.starts = np.array([phase + row * len(ids) // batch_size for row in rows], np.int64)
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step; rows of all steps but the first continue.
+        """Return the batch of a step; rows start fresh at the first step, and where resets are drawn.
 
         Args:
             step: counted from 0.
@@ -93,7 +146,10 @@ class ConsecutiveBatches:
         step = check_int("step", step, 0, MAX_STEP)
         first = (self.starts + step * self.seq_length - 1)[:, None]
         window = _gather(self.ids, (first + np.arange(self.seq_length + 1)) % len(self.ids))
-        return Batch(window[:, :-1], window[:, 1:], np.full(len(first), step > 0))
+        batch = _batch(window, starts=step == 0)
+        if self.resets.share:
+            batch.fresh[:] |= self.resets.draw(self.seed, step, self.rows, batch.inputs)
+        return batch
 
 
 class RandomBatches:
@@ -142,13 +198,12 @@ class RandomBatches:
         self.rows = np.array(range(batch_size) if rows is None else rows, np.int64)
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step; no row continues.
+        """Return the batch of a step; every row starts fresh.
 
         Args:
             step: counted from 0.
         """
-        window = self.windows(step)
-        return Batch(window[:, :-1], window[:, 1:], np.zeros(len(window), bool))
+        return _batch(self.windows(step), starts=True)
 
     def windows(self, step: int) -> NDArray[np.int64]:
         """Return the windows of a step.
@@ -163,26 +218,6 @@ class RandomBatches:
         num_windows = len(self.ids) - self.seq_length
         first = (uniform(self.seed, self.rows, step, self.purpose) * num_windows).astype(np.int64)[:, None]
         return _gather(self.ids, first + np.arange(self.seq_length + 1))
-
-
-def draw_resets(
-    share: float, seed: int, step: int, rows: range, batch_size: int, direction: str = "forward"
-) -> NDArray[np.bool_]:
-    """Draw the rows that start from a fresh state at a step although their text continues.
-
-    Args:
-        share: the probability of each row, 0 to 1.
-        seed: of the run.
-        step: counted from 0.
-        rows: their numbers among the rows of all processes.
-        batch_size: B, over all processes.
-        direction: "forward" or "backward"; each draws its own rows.
-
-    Returns:
-        (len(rows),), True where a row is reset.
-    """
-    index = np.array(rows, np.int64) + batch_size * (direction == "backward")
-    return uniform(seed, index, step, Purpose.RESET) < share
 
 
 class BackwardBatches:
@@ -203,7 +238,14 @@ class BackwardBatches:
             step: counted from 0.
         """
         batch = self.batches.batch(step)
-        return Batch(batch.targets[:, ::-1].copy(), batch.inputs[:, ::-1].copy(), batch.continues)
+        return Batch(batch.targets[:, ::-1].copy(), batch.inputs[:, ::-1].copy(), batch.fresh)
+
+
+def _batch(window: NDArray[np.int64], *, starts: bool) -> Batch:
+    """The batch of windows (B, T + 1), all of which start fresh or none."""
+    fresh = np.zeros((len(window), window.shape[1] - 1), bool)
+    fresh[:, 0] = starts
+    return Batch(window[:, :-1], window[:, 1:], fresh)
 
 
 def _gather(ids: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -218,6 +260,7 @@ def make_batches(
     seq_length: int,
     seed: int = 0,
     rows: range | None = None,
+    resets: dict[str, Resets] | None = None,
 ) -> dict[str, Batches]:
     """What each direction reads: its own position in the text, or the same random windows from either end.
 
@@ -229,11 +272,14 @@ def make_batches(
         seq_length: T.
         seed: of the run.
         rows: those wanted here, by their numbers among the rows of all processes; all by default.
+        resets: of each direction, where rows run on through the text; none by default.
     """
     size = batch_size, seq_length, seed, rows
     if batching == "random":
         windows = RandomBatches(ids, *size)
         by_direction: dict[str, Batches] = {"forward": windows, "backward": BackwardBatches(windows)}
     else:
-        by_direction = {"forward": ConsecutiveBatches(ids, *size), "backward": ConsecutiveBatches(ids[::-1], *size)}
+        drawn = resets or dict.fromkeys(directions, Resets())
+        ordered = {"forward": ids, "backward": ids[::-1]}
+        by_direction = {name: ConsecutiveBatches(ordered[name], *size, drawn[name]) for name in directions}
     return {direction: by_direction[direction] for direction in directions}

@@ -23,7 +23,7 @@ def begin_text(vocabulary: Vocabulary, counts: NDArray[Any]) -> str:
         The usual line end of the text, or "" where it has no lines.
     """
     line_feeds, carriage_returns = (_count(vocabulary, counts, character) for character in "\n\r")
-    if MAX_LINE_LENGTH * max(line_feeds, carriage_returns) < counts.sum():
+    if not line_feeds + carriage_returns or MAX_LINE_LENGTH * max(line_feeds, carriage_returns) < counts.sum():
         return ""
     if 2 * carriage_returns <= line_feeds:
         return "\n"

@@ -31,6 +31,7 @@ from chargen.kernels.train_gates import GRU, LSTM, Cell
 
 Bytes = NDArray[np.uint8]
 Ids = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 _BLOCK = SIDE * SIDE
 _CHAINS = 8
 """Partial sums that are kept, so that no addition waits for the one before."""
@@ -42,6 +43,9 @@ _add = fuse(lambda total, more: (total + more,), "fw", "f")
 class Forward(NamedTuple):
     """The arrays of a layer's forward pass.
 
+    Where `fresh` is true, what was computed from the state before is left out: products go on over whole blocks, and a
+    line of zeros is read in the place of their sums, of the cell and of the hidden state.
+
     Args:
         weights: the recurrent weights, packed (H, G H).
         biases: (P H,).
@@ -52,6 +56,8 @@ class Forward(NamedTuple):
             keeps nothing.
         hidden: (B, H), the hidden state; updated.
         outputs: (T, B, H), filled with the hidden states.
+        fresh: (T, B), whether the state is zero before a character; (0, 0) where it never is.
+        zeros: (32,).
     """
 
     weights: Stored
@@ -62,6 +68,8 @@ class Forward(NamedTuple):
     kept: Stored
     hidden: Floats
     outputs: Stored
+    fresh: Flags
+    zeros: Floats
 
 
 class Backward(NamedTuple):
@@ -71,11 +79,13 @@ class Backward(NamedTuple):
         weights: the recurrent weights, packed (G H, H).
         gates: (T, B, G H), of the forward pass; where of bf16, overwritten by the gradients of their sums over inputs.
         kept: (T + 1, B, H), of the forward pass.
-        states: (T, B, H), the hidden state before each character.
+        states: (T, B, H), the hidden state before each character, zero where it is fresh.
         grad_outputs: (T, B, H), the gradient of the outputs.
         grad_direct: (B, H), the direct gradient of the state after; becomes that of the state before.
         grad_sums: (P H, T B), filled with the gradients of all sums: in bf16 each row is contiguous, in float32 each
             column.
+        fresh: (T, B), whether the state was zero before a character; (0, 0) where it never was.
+        zeros: (32,).
     """
 
     weights: Stored
@@ -85,6 +95,8 @@ class Backward(NamedTuple):
     grad_outputs: Stored
     grad_direct: Floats
     grad_sums: Stored
+    fresh: Flags
+    zeros: Floats
 
 
 class Part(NamedTuple):
@@ -136,6 +148,7 @@ def _make_forward(cell: Cell) -> Callable[[Bytes, Forward, Part], None]:
         width = itemsize(layer.weights)
         # Bytes of a row of a block, and elements of a column of weights.
         row_bytes, column_size = SIDE * width, blocks * _BLOCK
+        resets, zeros_ptr = len(layer.fresh) > 0, address(layer.zeros, 0)
         _state_to_left(layer.hidden, part)
         configure_tiles(config)
         for t in range(time_steps):
@@ -165,12 +178,16 @@ def _make_forward(cell: Cell) -> Callable[[Bytes, Forward, Part], None]:
                         element = (t * rows + row) * size + done
                         sums_element = (layer.input_index[t, row] * size + done) * gates
                         hidden_ptr = address(layer.hidden, row * size + done)
+                        state_sums = (done_sums_ptr + group_row * SIDE * 4, _BLOCK * 4)
+                        kept_ptr, state_ptr = address(layer.kept, element), hidden_ptr
+                        if resets and layer.fresh[t, row]:
+                            state_sums, kept_ptr, state_ptr = (zeros_ptr, 0), zeros_ptr, zeros_ptr
                         formula(layer.weights, (
                             (address(layer.input_sums, sums_element), row_bytes),
-                            (done_sums_ptr + group_row * SIDE * 4, _BLOCK * 4),
+                            state_sums,
                             (address(layer.biases, done), size * 4),
-                            address(layer.kept, element),
-                            hidden_ptr,
+                            kept_ptr,
+                            state_ptr,
                             (address(layer.gates, element * gates), row_bytes),
                             address(layer.kept, element + rows * size),
                             hidden_ptr,
@@ -196,6 +213,7 @@ def _make_backward(cell: Cell) -> Callable[[Bytes, Backward, Part], None]:
         row_bytes, gate_bytes = SIDE * width, blocks * padded_rows * SIDE * width
         # Products of bf16 need contiguous rows to be fast, which takes a transpose; those of float32 do not.
         by_columns = is_float32(layer.weights)
+        resets, zeros_ptr = len(layer.fresh) > 0, address(layer.zeros, 0)
         configure_tiles(config)
         for t in range(time_steps - 1, -2, -1):
             if part.members > 1:
@@ -223,14 +241,21 @@ def _make_backward(cell: Cell) -> Callable[[Bytes, Backward, Part], None]:
                         block_element = done * padded_rows + part_row * SIDE
                         direct_ptr = address(layer.grad_direct, row * size + done)
                         left_target = (left_next + block_element * width, gate_bytes)
+                        kept_ptr, grad_ptr = address(layer.kept, element), address(part.sums, block_element)
+                        later_direct_ptr = direct_ptr
+                        if resets:
+                            if layer.fresh[t, row]:
+                                kept_ptr = zeros_ptr
+                            if t + 1 < time_steps and layer.fresh[t + 1, row]:
+                                grad_ptr, later_direct_ptr = zeros_ptr, zeros_ptr
                         reads = (
                             (address(layer.gates, element * gates), row_bytes),
-                            address(layer.kept, element),
+                            kept_ptr,
                             address(layer.kept, element + rows * size),
                             address(layer.states, element),
                             address(layer.grad_outputs, element),
-                            address(part.sums, block_element),
-                            direct_ptr,
+                            grad_ptr,
+                            later_direct_ptr,
                         )
                         if by_columns:
                             target = (t * rows + row) * gradients * size + done

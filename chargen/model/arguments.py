@@ -108,6 +108,24 @@ def _conjugate(verb: str, name: str) -> str:
     return {"is": "are", "has": "have"}[verb] if name.endswith("s") else verb
 
 
+def read_fresh(fresh: Any, shape: tuple[int, ...]) -> Tensor | None:
+    """Check where states are fresh; None where none is, which every layer computes fastest.
+
+    Args:
+        fresh: bool on the host; None for nowhere.
+        shape: (B, T).
+
+    Raises:
+        ArgumentError: it is none, has another shape, or is on another device.
+    """
+    if fresh is None:
+        return None
+    check_tensor("fresh", fresh, (torch.bool,), "B, T")
+    check_shape("fresh", fresh, shape)
+    check_device("fresh", fresh, torch.device("cpu"))
+    return fresh if fresh.numpy().any() else None
+
+
 def read_ids(name: str, ids: Tensor, size: int, device: torch.device) -> Tensor:
     """Check that ids are in range, and move them to a device as int64.
 

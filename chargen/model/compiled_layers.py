@@ -16,14 +16,16 @@ from chargen.kernels.packing import pack_backward, pack_forward
 from chargen.kernels.threads import AutoTuner, parallel_for, run_team, threads
 from chargen.kernels.train_rnn import GRU_KERNELS, LSTM_KERNELS, Backward, Forward, Kernels, Part, pad, sums_over_time
 from chargen.model.device import numpy_view
+from chargen.model.pieces import Pieces
 
 MIN_ROWS = 16
 """Fewer rows are not worth a thread of their own."""
 
 
 def run(
-    module: nn.RNNBase, inputs: Tensor, state: Tensor, dtype: torch.dtype, ids: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+    module: nn.RNNBase, inputs: Tensor, state: Tensor, dtype: torch.dtype, ids: Tensor | None = None,
+    fresh: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Run a layer over a window of characters.
 
     Args:
@@ -32,6 +34,7 @@ def run(
         state: (B, S), hidden state and cell side by side in an LSTM.
         dtype: of the factors of products and of the outputs, bfloat16 or float32.
         ids: (B, T), the row of the table that each character has as its input.
+        fresh: (B, T) bool, true where the state is zero before a character.
 
     Returns:
         Outputs (B, T, H), and the state after (B, S) in float32.
@@ -44,9 +47,9 @@ def run(
         weights = [_pad_weight(weight, size, padded, weight is weights[1]) for weight in weights]
         state = functional.pad(state.reshape(len(state), -1, size), (0, padded - size)).flatten(1)
     by_time = (inputs if ids is not None else inputs.transpose(0, 1)).to(dtype).contiguous()
-    ids_by_time = None if ids is None else ids.t().contiguous()
+    ids_by_time, fresh_by_time = (None if values is None else values.t().contiguous() for values in (ids, fresh))
     layer: Any = _Layer
-    outputs, after = layer.apply(_kernels(module), by_time, ids_by_time, *weights, state)
+    outputs, after = layer.apply(_kernels(module), by_time, ids_by_time, *weights, state, fresh_by_time)
     if padded > size:
         outputs, after = outputs[..., :size], after.view(len(after), -1, padded)[..., :size].flatten(1)
     return outputs.transpose(0, 1), after
@@ -157,7 +160,7 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         if torch.is_grad_enabled():
             return None, *differentiate_by_torch(ctx, gradients)
-        inputs, ids, weight_ih, weight_hh, by_block, gates, outputs, kept = _load_saved(ctx)
+        inputs, ids, weight_ih, weight_hh, fresh, by_block, gates, outputs, kept = _load_saved(ctx)
         cell, (time_steps, rows), size = ctx.kernels.cell, gradients[0].shape[:2], weight_hh.shape[1]
         grad_outputs, after = gradients[0].to(inputs.dtype).contiguous(), gradients[1].float()
         dh, direct = (part.clone(memory_format=torch.contiguous_format) for part in (after[:, :size], after[:, size:]))
@@ -165,9 +168,10 @@ class _Layer(torch.autograd.Function):
             direct = torch.zeros_like(dh)
         grad_sums = _empty_transposed(cell.gradients * size, time_steps * rows, inputs)
         packed = _pack_weights(weight_hh, inputs.dtype, transposed=False)
+        before = outputs[:-1] if fresh is None else outputs[:-1].masked_fill(fresh[:, :, None], 0)
         layer = Backward(
-            packed, numpy_view(gates), numpy_view(kept), numpy_view(outputs[:-1]), numpy_view(grad_outputs),
-            direct.numpy(), numpy_view(grad_sums),
+            packed, numpy_view(gates), numpy_view(kept), numpy_view(before), numpy_view(grad_outputs),
+            direct.numpy(), numpy_view(grad_sums), _flags(fresh), aligned_zeros((SIDE,), np.float32),
         )  # fmt: skip
         _run_kernels(ctx.kernels, layer, rows, size, dh)
         # First the gradients of sums over inputs, in the cell's order; last those of sums over the state.
@@ -175,11 +179,13 @@ class _Layer(torch.autograd.Function):
         gate_order = [cell.order.index(gate) for gate in range(cell.gates)]
         weight = _reorder(weight_ih, gate_order)
         grad_inputs, grad_ih = _input_gradients(inputs, ids, gates, by_block, weight, outer)
-        grad_hh = inner @ outputs[:-1].view(time_steps * rows, size)
+        grad_hh = inner @ before.view(time_steps * rows, size)
         grad_ih, grad_bias_ih = (_reorder(part, cell.order) for part in (grad_ih, grad_bias[: cell.gates * size]))
         grad_state = torch.cat([dh, direct], dim=1) if cell.kept == "f" else dh + direct
+        if fresh is not None:
+            grad_state = grad_state.masked_fill(fresh[0, :, None], 0)
         grad_bias_hh = grad_bias[-cell.gates * size :].clone()
-        return None, grad_inputs, None, grad_ih.float(), grad_hh.float(), grad_bias_ih, grad_bias_hh, grad_state
+        return None, grad_inputs, None, grad_ih.float(), grad_hh.float(), grad_bias_ih, grad_bias_hh, grad_state, None
 
 
 def _reorder(values: Tensor, order: Sequence[int]) -> Tensor:
@@ -192,7 +198,7 @@ def _reorder(values: Tensor, order: Sequence[int]) -> Tensor:
 
 def _run_forward(
     kernels: Kernels, inputs: Tensor, ids: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor,
-    bias_hh: Tensor, state: Tensor,
+    bias_hh: Tensor, state: Tensor, fresh: Tensor | None,
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:  # fmt: skip
     """Compute outputs and the state after, and the tensors that the backward pass needs besides."""
     cell, (time_steps, rows), size = kernels.cell, (inputs if ids is None else ids).shape[:2], weight_hh.shape[1]
@@ -209,6 +215,7 @@ def _run_forward(
     layer = Forward(
         _pack_weights(weight_hh, inputs.dtype, transposed=True), biases.numpy(),
         numpy_view(sums), index, numpy_view(gates), numpy_view(kept), hidden.numpy(), numpy_view(outputs[1:]),
+        _flags(fresh), aligned_zeros((SIDE,), np.float32),
     )  # fmt: skip
     _run_kernels(kernels, layer, rows, size)
     after = torch.cat([hidden, kept[time_steps]], dim=1) if cell.kept == "f" else hidden
@@ -216,7 +223,7 @@ def _run_forward(
 
 
 def _load_saved(ctx: Any) -> tuple[Any, ...]:
-    """Load inputs, ids, both weights, and the tensors of the forward pass.
+    """Load inputs, ids, both weights, where the state is fresh, and the tensors of the forward pass.
 
     The backward pass overwrites gates by gradients: when it runs again over the same graph, gates are computed again.
     """
@@ -224,7 +231,7 @@ def _load_saved(ctx: Any) -> tuple[Any, ...]:
     if getattr(ctx, "used", False):
         _, saved = _run_forward(ctx.kernels, *arguments)
     ctx.used = True
-    return *arguments[:4], *saved
+    return *arguments[:4], arguments[-1], *saved
 
 
 def differentiate_by_torch(ctx: Any, gradients: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
@@ -232,17 +239,22 @@ def differentiate_by_torch(ctx: Any, gradients: tuple[Tensor, ...]) -> tuple[Ten
     # Aliases, because an argument may have been computed from another, such as the state from the weights.
     saved, needs_grad = ctx.saved_tensors[:_NUM_ARGUMENTS], ctx.needs_input_grad[1:]
     aliases: Any = [values if values is None else values.view_as(values) for values in saved]
-    inputs, ids, weight_ih, weight_hh, bias_ih, bias_hh, state = aliases
+    inputs, ids, weight_ih, weight_hh, bias_ih, bias_hh, state, fresh = aliases
     with torch.autocast("cpu", enabled=False):
         layer_inputs = (inputs if ids is None else inputs[ids]).float()
         weights, size = [weight_ih, weight_hh, bias_ih, bias_hh], weight_hh.shape[1]
-        options = True, 1, 0.0, False, False, False
+        pieces = Pieces(
+            torch.zeros(layer_inputs.shape[1::-1], dtype=torch.bool) if fresh is None else fresh.t(), inputs.device
+        )
+        data, state = pieces.pack(layer_inputs.transpose(0, 1)), pieces.before(state)[None]
+        options = weights, True, 1, 0.0, False, False
         if len(weight_hh) == 4 * size:
-            initial = [part.contiguous() for part in state[None].chunk(2, 2)]
-            outputs, hidden, cell = torch.lstm(layer_inputs, initial, weights, *options)
+            initial = [part.contiguous() for part in state.chunk(2, 2)]
+            outputs, hidden, cell = torch.lstm(data, pieces.batch_sizes, initial, *options)
             after = torch.cat([hidden, cell], 2)
         else:
-            outputs, after = torch.gru(layer_inputs, state[None], weights, *options)
+            outputs, after = torch.gru(data, pieces.batch_sizes, state, *options)
+        outputs, after = pieces.unpack(outputs).transpose(0, 1), pieces.after(after[0])[None]
         needed = [alias for alias, is_needed in zip(aliases, needs_grad, strict=True) if is_needed]
         results = torch.autograd.grad(
             [outputs.to(inputs.dtype), after[0]], needed, gradients, create_graph=True, materialize_grads=True
@@ -251,8 +263,12 @@ def differentiate_by_torch(ctx: Any, gradients: tuple[Tensor, ...]) -> tuple[Ten
     return tuple(next(grads) if is_needed else None for is_needed in needs_grad)
 
 
-_NUM_ARGUMENTS = 7
-"""Tensors that the layer is computed from: inputs, ids, two weights, two biases, and the state before."""
+_NUM_ARGUMENTS = 8
+"""Tensors that a layer is computed from: inputs, ids, two weights, two biases, the state before, where it is fresh."""
+
+
+def _flags(fresh: Tensor | None) -> NDArray[np.bool_]:
+    return np.zeros((0, 0), bool) if fresh is None else fresh.numpy()
 
 
 def _with_initial(time_steps: int, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

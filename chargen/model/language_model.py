@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from chargen.errors import ArgumentError
 from chargen.locks import Lock
-from chargen.model.arguments import FLOATS, INTEGERS, check_tensor, read_floats, read_ids, read_state
+from chargen.model.arguments import FLOATS, INTEGERS, check_tensor, read_floats, read_fresh, read_ids, read_state
 from chargen.model.cloze import Cloze
 from chargen.model.config import ModelConfig, check_direction, require_bidirectional
 from chargen.model.dropout import Masks, drop
-from chargen.model.layers import State, new_layer, run_embedded, run_layer, zero_state
+from chargen.model.layers import State, new_layer, run_embedded, run_layer, start_fresh, zero_state
 from chargen.rng import MAX_SEED, Purpose, generator_seed
 from chargen.settings import check_int
 
@@ -77,8 +77,9 @@ class CharModel(nn.Module):
         return self.forward_layers if direction == "forward" else self.backward_layers
 
     def forward(
-        self, ids: Tensor, state: State | None = None, masks: Masks | None = None, direction: str = "forward"
-    ) -> tuple[Tensor, State]:
+        self, ids: Tensor, state: State | None = None, masks: Masks | None = None, direction: str = "forward",
+        fresh: Tensor | None = None,
+    ) -> tuple[Tensor, State]:  # fmt: skip
         """Predict the character that follows each id in the direction of reading.
 
         Args:
@@ -87,6 +88,7 @@ class CharModel(nn.Module):
             state: the state after the character read before them; None for an unknown context.
             masks: this step's dropout masks, or their address; None drops nothing.
             direction: "forward", or "backward" where the model is bidirectional.
+            fresh: (B, T) bool on the host, true where the state is zero before an id; None where it never is.
 
         Returns:
             Logits (B, T, V) and the state after the last id.
@@ -95,12 +97,13 @@ class CharModel(nn.Module):
             ArgumentError: ids or state do not fit the model.
             SettingError: the model does not read in this direction.
         """
-        values, new_state = self.read(ids, state, masks, direction)
+        values, new_state = self.read(ids, state, masks, direction, fresh)
         return self.output(values), new_state
 
     def read(
-        self, ids: Tensor, state: State | None = None, masks: Masks | None = None, direction: str = "forward"
-    ) -> tuple[Tensor, State]:
+        self, ids: Tensor, state: State | None = None, masks: Masks | None = None, direction: str = "forward",
+        fresh: Tensor | None = None,
+    ) -> tuple[Tensor, State]:  # fmt: skip
         """Compute the last layer's outputs, from which the output layer makes logits.
 
         Args:
@@ -109,6 +112,7 @@ class CharModel(nn.Module):
             state: the state after the character read before them; None for an unknown context.
             masks: this step's dropout masks, or their address; None drops nothing.
             direction: "forward", or "backward" where the model is bidirectional.
+            fresh: (B, T) bool on the host, true where the state is zero before an id; None where it never is.
 
         Returns:
             Outputs (B, T, H), after dropout, and the state after the last id.
@@ -123,14 +127,15 @@ class CharModel(nn.Module):
         check_tensor("ids", ids, INTEGERS, "B, T")
         ids = read_ids("ids", ids, len(self.embedding.weight), self.device)
         state = zero_state(config, len(ids), self.device) if state is None else self._check_state(state, len(ids))
+        state, fresh = start_fresh(state, read_fresh(fresh, ids.shape))
         new_state = []
         for layer, module in enumerate(stack):
             if layer == 0 and (masks is None or config.layer_dropout(0) == 0):
-                values, layer_state = run_embedded(module, self.embedding, ids, state[0], checked=True)  # type: ignore[arg-type]
+                values, layer_state = run_embedded(module, self.embedding, ids, state[0], fresh, checked=True)  # type: ignore[arg-type]
             else:
                 values = self.embedding(ids) if layer == 0 else values
                 values = drop(values, config.layer_dropout(layer), masks, first_mask + layer)
-                values, layer_state = run_layer(module, values, state[layer], checked=True)  # type: ignore[arg-type]
+                values, layer_state = run_layer(module, values, state[layer], fresh, checked=True)  # type: ignore[arg-type]
             new_state.append(layer_state)
         output_layer = config.num_layers
         values = drop(values, config.layer_dropout(output_layer), masks, first_mask + output_layer)

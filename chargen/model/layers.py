@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from chargen.errors import ArgumentError
 from chargen.kernels import available, fast_bf16
@@ -18,12 +19,14 @@ from chargen.model.arguments import (
     check_tensor,
     is_host_memory,
     product_dtype,
+    read_fresh,
     read_ids,
     read_state,
     state_dtype,
 )
 from chargen.model.config import ModelConfig
-from chargen.model.device import one_thread, torch_lstm_in_bf16
+from chargen.model.device import one_thread, to_device, torch_lstm_in_bf16
+from chargen.model.pieces import Pieces
 from chargen.settings import check_int
 
 MIN_COMPILED_ROWS = 8
@@ -55,13 +58,16 @@ def new_layer(config: ModelConfig, layer: int) -> nn.RNNBase:
     return module
 
 
-def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor, *, checked: bool = False) -> tuple[Tensor, Tensor]:
+def run_layer(
+    module: nn.RNNBase, inputs: Tensor, state: Tensor, fresh: Tensor | None = None, *, checked: bool = False
+) -> tuple[Tensor, Tensor]:
     """Run a layer in the fastest way that there is for its size, type and device.
 
     Args:
         module: a layer as `new_layer` makes it.
         inputs: (B, T, F) floats.
         state: (B, S), the state before the first input.
+        fresh: (B, T) bool, true where the state is zero before an input; None where it never is.
         checked: whether the arguments have been checked already: they are not checked again.
 
     Returns:
@@ -77,23 +83,24 @@ def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor, *, checked: boo
         check_device("inputs", inputs, weights[0].device)
         inputs = as_normal_tensor(inputs)
         state = read_state("state", state, len(inputs), _state_size(module), weights[1])
+        fresh = read_fresh(fresh, inputs.shape[:2])
     if not inputs.shape[1]:
         return inputs.new_zeros(len(inputs), 0, module.hidden_size), state
     if dtype := _compiled_dtype(module, inputs, len(inputs), state):
         from chargen.model import compiled_layers
 
-        return compiled_layers.run(module, inputs, state, dtype)
+        return compiled_layers.run(module, inputs, state, dtype, fresh=fresh)
     if inputs.is_cuda and torch.is_autocast_enabled("cuda"):
         with torch.autocast("cuda", enabled=False):
-            return run_cudnn_bf16(module, inputs, state)
+            return run_cudnn_bf16(module, inputs, state, fresh)
     if len(inputs) < MIN_COMPILED_ROWS and module.hidden_size <= MAX_ONE_THREAD_SIZE and is_host_memory(inputs, state):
         with one_thread():
-            if _is_one_learning_row(module, inputs, state):
+            if fresh is None and _is_one_learning_row(module, inputs, state):
                 from chargen.model import one_row
 
                 return one_row.run(module, inputs, state)
-            return run_torch(module, inputs, state)
-    return run_torch(module, inputs, state)
+            return run_torch(module, inputs, state, fresh)
+    return run_torch(module, inputs, state, fresh)
 
 
 def _is_one_learning_row(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> bool:
@@ -113,13 +120,14 @@ def _is_one_learning_row(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> b
     )
 
 
-def run_torch(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def run_torch(module: nn.RNNBase, inputs: Tensor, state: Tensor, fresh: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Run a layer with torch's own module.
 
     Args:
         module: a layer as `new_layer` makes it.
         inputs: (B, T, F) floats.
         state: (B, S), the state before the first input.
+        fresh: (B, T) bool, true where the state is zero before an input; None where it never is.
 
     Returns:
         Outputs (B, T, H) and the state (B, S) after the last input.
@@ -130,17 +138,26 @@ def run_torch(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor
         inputs = inputs.to(weight.dtype)
     in_bf16 = isinstance(module, nn.LSTM) and torch.is_autocast_enabled("cpu")
     with torch_lstm_in_bf16() if in_bf16 else contextlib.nullcontext():
-        outputs, hidden = module(inputs, _split_state(module, state))
-    return outputs, _join_state(module, hidden)
+        if fresh is None:
+            outputs, hidden = module(inputs, _split_state(module, state))
+            return outputs, _join_state(module, hidden)
+        pieces = Pieces(fresh, inputs.device)
+        packed = PackedSequence(pieces.pack(inputs), pieces.batch_sizes)
+        outputs, hidden = module(packed, _split_state(module, pieces.before(state)))
+        return pieces.unpack(outputs.data), pieces.after(_join_state(module, hidden))
 
 
-def run_cudnn_bf16(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def run_cudnn_bf16(
+    module: nn.RNNBase, inputs: Tensor, state: Tensor, fresh: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Run a layer with cuDNN's kernels for bf16; torch's autocast would use fp16, whatever type it was asked for.
 
     Args:
         module: a layer as `new_layer` makes it.
         inputs: (B, T, F) floats.
         state: (B, S), the state before the first input.
+        fresh: (B, T) bool, true where the state is zero before an input; None where it never is. cuDNN's persistent
+            kernels cannot run rows that are cut.
 
     Returns:
         Outputs (B, T, H) in bf16 and the state (B, S) after the last input.
@@ -149,10 +166,17 @@ def run_cudnn_bf16(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[T
     size, layout = _memory_layout(cell, module.input_size, module.hidden_size, inputs.device)
     weights: tuple[Tensor, ...] = _Bf16Weights.apply(size, layout, *module.parameters())  # type: ignore[no-untyped-call]
     run = torch._VF.lstm if type(module) is nn.LSTM else torch._VF.gru
-    hidden = _split_state(module, state.bfloat16())
     # Layers have no dropout of their own; cuDNN needs to know whether a backward pass may follow.
-    outputs, *after = run(inputs.bfloat16(), hidden, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True)
-    return outputs, _join_state(module, after[0] if len(after) == 1 else tuple(after))
+    options = True, 1, 0.0, torch.is_grad_enabled(), False
+    inputs, state = inputs.bfloat16(), state.bfloat16()
+    if fresh is None:
+        outputs, *after = run(inputs, _split_state(module, state), weights, *options, True)
+        return outputs, _join_state(module, after[0] if len(after) == 1 else tuple(after))
+    pieces = Pieces(fresh, inputs.device)
+    before = _split_state(module, pieces.before(state))
+    outputs, *after = run(pieces.pack(inputs), pieces.batch_sizes, before, weights, *options)
+    joined = _join_state(module, after[0] if len(after) == 1 else tuple(after))
+    return pieces.unpack(outputs), pieces.after(joined)
 
 
 def _split_state(module: nn.RNNBase, state: Tensor) -> Any:
@@ -199,8 +223,9 @@ class _Bf16Weights(torch.autograd.Function):
 
 
 def run_embedded(
-    module: nn.RNNBase, embedding: nn.Embedding, ids: Tensor, state: Tensor, *, checked: bool = False
-) -> tuple[Tensor, Tensor]:
+    module: nn.RNNBase, embedding: nn.Embedding, ids: Tensor, state: Tensor, fresh: Tensor | None = None, *,
+    checked: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Run a layer over the embeddings of ids; where that is less work, products are made per character, not per id.
 
     Args:
@@ -208,6 +233,7 @@ def run_embedded(
         embedding: the table (V, E).
         ids: (B, T), whole numbers from 0 to V - 1.
         state: (B, S), the state before the first id.
+        fresh: (B, T) bool, true where the state is zero before an id; None where it never is.
         checked: whether the arguments have been checked already: they are not checked again.
 
     Returns:
@@ -226,11 +252,12 @@ def run_embedded(
     if fewer and len(ids) >= MIN_COMPILED_ROWS and size == module.input_size:
         if not checked:
             state = read_state("state", state, len(ids), _state_size(module), _weights(module)[1])
+            fresh = read_fresh(fresh, ids.shape)
         if dtype := _compiled_dtype(module, embedding.weight, len(ids), state, ids):
             from chargen.model import compiled_layers
 
-            return compiled_layers.run(module, embedding.weight, state, dtype, ids)
-    return run_layer(module, embedding(ids), state, checked=checked)
+            return compiled_layers.run(module, embedding.weight, state, dtype, ids, fresh)
+    return run_layer(module, embedding(ids), state, fresh, checked=checked)
 
 
 def _weights(module: nn.RNNBase) -> tuple[Tensor, ...]:
@@ -279,21 +306,20 @@ def zero_state(config: ModelConfig, rows: int, device: torch.device) -> State:
     return tuple(torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(config.num_layers))
 
 
-def reset_rows(state: State, continues: Tensor) -> State:
-    """Set the state of the rows that do not continue to zero.
+def start_fresh(state: State, fresh: Tensor | None) -> tuple[State, Tensor | None]:
+    """Zero the state of rows that begin fresh, which is all there is to do where no state is reset inside the window.
 
     Args:
-        state: a state of B rows.
-        continues: (B,) bool, true for the rows that keep their state.
+        state: of B rows.
+        fresh: (B, T) bool on the host, true where the state is zero before an input; None where it never is.
 
-    Raises:
-        ArgumentError: `continues` has another type, shape or device.
+    Returns:
+        The state, and `fresh` where layers have to reset it.
     """
-    check_tensor("continues", continues, (torch.bool,), "B")
-    for layer in state:
-        check_shape("continues", continues, (len(layer),))
-        check_device("continues", continues, layer.device)
-    return tuple(torch.where(continues[:, None], layer, torch.zeros_like(layer)) for layer in state)
+    if fresh is None or fresh.numpy()[:, 1:].any():
+        return state, fresh
+    begins = to_device(fresh[:, :1].numpy(), state[0].device)
+    return tuple(layer.masked_fill(begins, 0) for layer in state), None
 
 
 def detach(state: State) -> State:

@@ -24,7 +24,7 @@ def run(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tens
     """
     weights = [getattr(module, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
     layer: Any = _Layer
-    outputs, after = layer.apply(None, inputs.transpose(0, 1), None, *weights, state)
+    outputs, after = layer.apply(None, inputs.transpose(0, 1), None, *weights, state, None)
     return outputs.transpose(0, 1), after
 
 
@@ -33,7 +33,7 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        _, inputs, _, weight_ih, weight_hh, bias_ih, bias_hh, state = arguments
+        _, inputs, _, weight_ih, weight_hh, bias_ih, bias_hh, state, _ = arguments
         length, size = len(inputs), weight_hh.shape[1]
         gates = torch.addmm(bias_ih, inputs[:, 0], weight_ih.t()).view(length, 3, size)
         state_sums = bias_hh.repeat(length, 1).view(length, 3, size)
@@ -53,7 +53,7 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         if torch.is_grad_enabled():
             return None, *differentiate_by_torch(ctx, gradients)
-        inputs, _, weight_ih, weight_hh, _, _, _, gates, state_sums, hidden = ctx.saved_tensors
+        inputs, _, weight_ih, weight_hh, _, _, _, _, gates, state_sums, hidden = ctx.saved_tensors
         length, (r, z, n), before = len(inputs), gates.unbind(1), hidden[:-1, 0]
         # The gradients of a step's sums are these factors times that of its hidden state.
         of_n = (1 - z) * (1 - n * n)
@@ -69,4 +69,4 @@ class _Layer(torch.autograd.Function):
         of_state = grad_sums.view(length, -1)
         of_inputs = torch.cat([grad_sums[:, :2].flatten(1), grad_n], 1)
         weights = of_inputs.t() @ inputs[:, 0], of_state.t() @ before, of_inputs.sum(0), of_state.sum(0)
-        return None, (of_inputs @ weight_ih)[:, None], None, *weights, grad_hidden
+        return None, (of_inputs @ weight_ih)[:, None], None, *weights, grad_hidden, None

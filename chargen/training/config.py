@@ -26,8 +26,8 @@ class TrainConfig:
                             choices=("consecutive", "random"))  # fmt: skip
     batch_size: int = setting(32, "rows of a minibatch (B)", low=1, high=1_000_000)
     seq_length: int = setting(128, "characters per row and step, and how far gradients flow (T)", low=1, high=1_000_000)
-    state_reset: float = setting(0.05, "share of rows that start from a fresh state at a step, so that the model "
-                                 "learns to begin", low=0, high=1)  # fmt: skip
+    state_reset: float = setting(0.05, "fresh states in a row's window, on average, at line ends where there are any, "
+                                 "so that the model learns to begin; 1 carries no state", low=0, high=1)  # fmt: skip
     lr: float = setting(4e-3, "peak learning rate of AdamW", above=0, high=10, resumable=True)
     schedule: str = setting("cosine", "learning rate over the budget: falling to zero, or level",
                             choices=("cosine", "constant"), resumable=True)  # fmt: skip

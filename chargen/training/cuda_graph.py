@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chargen.data.batches import Batch
 from chargen.model.dropout import FixedMasks
-from chargen.model.layers import zero_state
+from chargen.model.layers import start_fresh, zero_state
 from chargen.training.train_step import Minibatch, StepReport, TrainState, TrainStep
 
 WARMUP = 2
@@ -18,7 +18,9 @@ WARMUP = 2
 
 
 class CapturedStep:
-    """A `TrainStep` recorded once and replayed at each call; steps at which the cloze layer learns are made plainly.
+    """A `TrainStep` recorded once and replayed at each call.
+
+    Steps at which the cloze layer learns, or a state is reset inside a window, are made plainly.
 
     Args:
         step: what to record. What it reads and writes stays where it is in memory from then on: weights, moments,
@@ -34,20 +36,25 @@ class CapturedStep:
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, state: TrainState, batches: Mapping[str, Batch], lr: float) -> StepReport:
-        """Make an optimizer step: replay the graph, or learn plainly where the cloze layer takes part."""
+        """Make an optimizer step: replay the graph, or learn plainly what it does not hold."""
         self.lr.fill_(lr)
         for group in state.optimizer.param_groups:
             group["lr"] = self.lr
         minibatches, key = self.step.minibatches(state, batches), self.step.dropout_key(state)
-        if self.step.learns_cloze(state):
+        resets_inside = any(fresh is not None and fresh.numpy()[:, 1:].any() for *_, fresh in minibatches.values())
+        if resets_inside or self.step.learns_cloze(state):
             names, figures, cloze_targets = self.step.learn(state, minibatches, key)
         else:
             if self.graph is None:
                 self._make_places(state, minibatches)
                 self.graph = self._record(state)
-            for direction, places in self.minibatches.items():
-                for place, values in zip(places, minibatches[direction], strict=True):
-                    place.copy_(values)
+            for direction, (inputs, targets, fresh) in minibatches.items():
+                input_place, target_place, _ = self.minibatches[direction]
+                input_place.copy_(inputs)
+                target_place.copy_(targets)
+                carried = state.hidden[direction]
+                for place, layer in zip(carried, start_fresh(carried, fresh)[0], strict=True):
+                    place.copy_(layer)
             self.masks.redraw(key)
             self.graph.replay()
             names, figures, cloze_targets = self.names, self.figures.clone(), 0
@@ -56,8 +63,8 @@ class CapturedStep:
 
     def _make_places(self, state: TrainState, minibatches: Mapping[str, Minibatch]) -> None:
         """Make what a step reads and writes: minibatches, the carried state, AdamW's moments."""
-        for direction, (inputs, targets, continues) in minibatches.items():
-            self.minibatches[direction] = inputs.clone(), targets.clone(), continues.clone()
+        for direction, (inputs, targets, _) in minibatches.items():
+            self.minibatches[direction] = inputs.clone(), targets.clone(), None
             state.hidden.setdefault(direction, zero_state(state.model.config, len(inputs), state.model.device))
         for weight in state.model.parameters():
             if not state.optimizer.state[weight]:

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from chargen.data.batches import Batches, make_batches
+from chargen.data.batches import Batches, Resets, make_batches
+from chargen.data.begin import begin_text
 from chargen.data.corpus import Corpus
 from chargen.durable import make_folder, remove_leftovers
 from chargen.errors import SettingError, amount, repr_short
-from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.model.config import DIRECTIONS, ModelConfig, parameter_shapes
 from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
@@ -162,6 +163,23 @@ def saved_run(folder: Path, corpus: Corpus | None, changes: dict[str, Any], star
     return setup
 
 
+def resets_of(corpus: Corpus, share: float, *, inside: bool) -> dict[str, Resets]:
+    """The fresh states of each direction, at line ends where texts begin with one.
+
+    Args:
+        corpus: what is learned.
+        share: fresh states in a row's window, on average.
+        inside: whether they may be inside a window; cuDNN and a captured step know no such thing.
+    """
+    begin = corpus.vocabulary.encode(begin_text(corpus.vocabulary, corpus.counts)) if inside else ()
+    resets = {}
+    for stream, direction in enumerate(DIRECTIONS):
+        first = int(begin[-stream]) if len(begin) else None
+        frequency = 0.0 if first is None else float(corpus.counts[first] / corpus.counts.sum())
+        resets[direction] = Resets(share, first, frequency, stream)
+    return resets
+
+
 def build_parts(
     corpus: Corpus,
     model_config: ModelConfig,
@@ -179,7 +197,8 @@ def build_parts(
     on_gpu = device.type == "cuda" and optimizer is adamw  # others need not know what a captured step asks of them
     max_pending = MAX_PENDING if on_gpu else 1
     size = config.batch_size, config.seq_length, config.seed
-    batches = make_batches(corpus.train, model_config.directions, config.batching, *size)
+    resets = resets_of(corpus, config.state_reset, inside=device.type == "cpu")
+    batches = make_batches(corpus.train, model_config.directions, config.batching, *size, resets=resets)
     cloze = ClozeTask(corpus.train, config) if model_config.bidirectional else None
     model = (model or CharModel(model_config, len(corpus.vocabulary), config.seed)).to(device)
     freeze(model, config.freeze)

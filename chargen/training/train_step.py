@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 
-from chargen.data.batches import Batch, draw_resets
+from chargen.data.batches import Batch
 from chargen.errors import SettingError, repr_short
 from chargen.model.config import DIRECTIONS
 from chargen.model.device import autocast, float32_products, to_device
 from chargen.model.dropout import DropoutKey, Masks
 from chargen.model.language_model import CharModel
-from chargen.model.layers import State, detach, reset_rows
+from chargen.model.layers import State, detach
 from chargen.model.loss import cross_entropy
 from chargen.training.cloze_task import ClozeTask
 from chargen.training.config import TrainConfig
@@ -26,8 +26,8 @@ Hidden = dict[str, State]
 """The carried state of each direction; empty where there is none."""
 LossFunction = Callable[[Tensor, nn.Linear, Tensor], Tensor]
 """Values before the output layer (B, T, H), that layer, targets (B, T) -> the mean loss, a scalar."""
-Minibatch = tuple[Tensor, Tensor, Tensor]
-"""Inputs and targets (B, T), and which rows go on from the carried state (B,), on the model's device."""
+Minibatch = tuple[Tensor, Tensor, Tensor | None]
+"""Inputs and targets (B, T) on the model's device; and on the host where states are fresh (B, T), None for nowhere."""
 
 
 @dataclass(eq=False)
@@ -116,15 +116,16 @@ class TrainStep:
         return DropoutKey(self.config.seed, state.step, self.rows.start)
 
     def minibatches(self, state: TrainState, batches: Mapping[str, Batch]) -> dict[str, Minibatch]:
-        """The batches on the model's device. All rows go on that can, but for a few that are drawn to start fresh."""
-        config, device = self.config, state.model.device
-        minibatches = {}
-        for direction, batch in batches.items():
-            address = config.seed, state.step, self.rows, config.batch_size, direction
-            continues = batch.continues & ~draw_resets(config.state_reset, *address)
-            inputs, targets = to_device(batch.inputs, device), to_device(batch.targets, device)
-            minibatches[direction] = inputs, targets, to_device(continues, device)
-        return minibatches
+        """The batches on the model's device."""
+        device = state.model.device
+        return {
+            direction: (
+                to_device(batch.inputs, device),
+                to_device(batch.targets, device),
+                torch.from_numpy(batch.fresh),
+            )
+            for direction, batch in batches.items()
+        }
 
     def learn(
         self, state: TrainState, minibatches: Mapping[str, Minibatch], masks: Masks, cloze: bool = True
@@ -162,10 +163,10 @@ class TrainStep:
         losses: dict[str, Tensor] = {}
         norms: dict[str, Tensor] = {}
         hidden: Hidden = {}
-        for direction, (inputs, targets, continues) in minibatches.items():
-            before = reset_rows(state.hidden[direction], continues) if direction in state.hidden else None
+        for direction, (inputs, targets, fresh) in minibatches.items():
+            before = state.hidden.get(direction)
             with autocast(self.precision, state.model.device):
-                values, hidden[direction] = state.model.read(inputs, before, masks, direction)
+                values, hidden[direction] = state.model.read(inputs, before, masks, direction, fresh)
                 loss = self.loss(values, state.model.output, targets)
             if not isinstance(loss, Tensor) or loss.dim():
                 what = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr_short(loss)

@@ -69,7 +69,7 @@ class Calls(ModelCalls):
             assert batch.inputs.dtype == np.int64
             assert batch.inputs.shape == batch.targets.shape == (batch_size, seq_length)
             assert np.isin(batch.inputs, ids).all()
-            return batch.continues
+            return batch.fresh
 
         arguments = {"ids": self.ids(30), "batch_size": 3, "seq_length": 5, "seed": 1, "step": 2}
         return Call(run, arguments, small=("batch_size", "seq_length"))

@@ -24,7 +24,7 @@ from chargen.decoding.torch_engine import TorchEngine, choose_rows
 from chargen.model import dropout, layers, loss
 from chargen.model.cloze import Cloze
 from chargen.model.dropout import DropoutKey, drop
-from chargen.model.layers import detach, new_layer, reset_rows, run_embedded, run_layer, zero_state
+from chargen.model.layers import detach, new_layer, run_embedded, run_layer, start_fresh, zero_state
 from chargen.model.loss import cross_entropy, nats_per_target
 from chargen.storage.model_file import build_model
 from chargen.storage.quantize import quantize
@@ -219,10 +219,10 @@ class ModelCalls:
     def states(self) -> Call:
         config = chargen.ModelConfig("gru", 2, 12)
 
-        def run(rows: Any, kept: Any) -> Any:
-            return detach(reset_rows(zero_state(config, rows, torch.device("cpu")), kept))
+        def run(rows: Any) -> Any:
+            return detach(start_fresh(zero_state(config, rows, torch.device("cpu")), None)[0])
 
-        return Call(run, {"rows": 3, "kept": torch.tensor([True, False, True])}, small=("rows",))
+        return Call(run, {"rows": 3}, small=("rows",))
 
     # Engines
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.data.batches import Batch, ConsecutiveBatches, RandomBatches, draw_resets
+from chargen.data.batches import Batch, ConsecutiveBatches, RandomBatches, Resets
 from chargen.errors import DataError
 from chargen.rng import Purpose, uniform
 from tests import naive
@@ -29,7 +29,7 @@ def are_equal(batch: Batch, other: Batch) -> bool:
     return (
         np.array_equal(batch.inputs, other.inputs)
         and np.array_equal(batch.targets, other.targets)
-        and np.array_equal(batch.continues, other.continues)
+        and np.array_equal(batch.fresh, other.fresh)
     )
 
 
@@ -56,8 +56,8 @@ def test_a_row_goes_on_where_it_stopped_and_keeps_its_state(sizes: tuple[int, in
     batches = ConsecutiveBatches(np.arange(length), rows, window, seed)
     before, after = batches.batch(step - 1), batches.batch(step)
     assert np.array_equal(before.targets[:, -1], after.inputs[:, 0])
-    assert after.continues.tolist() == [True] * rows
-    assert batches.batch(0).continues.tolist() == [False] * rows
+    assert not after.fresh.any()
+    assert batches.batch(0).fresh.sum(0).tolist() == [rows] + [0] * (window - 1)
 
 
 @pytest.mark.parametrize("length", range(2, 61))
@@ -146,13 +146,43 @@ def test_an_epoch_of_random_windows_is_as_long_as_one_of_consecutive_rows(rows: 
     )
 
 
-@given(st.integers(0, 6), st.integers(1, 7), seeds, st.integers(0, 2**40), st.sampled_from(["forward", "backward"]))
-def test_rows_are_reset_whichever_process_has_them(first: int, rows: int, seed: int, step: int, direction: str) -> None:
-    part = range(first, min(first + rows, 7))
-    drawn = [draw_resets(0.5, seed, step, rows, 7, direction).tolist() for rows in (range(7), part)]
-    assert drawn[1] == drawn[0][part.start : part.stop]
-    index = np.arange(7) + (7 if direction == "backward" else 0)
-    assert drawn[0] == (uniform(seed, index, step, Purpose.RESET) < 0.5).tolist()
+@given(st.integers(0, 6), st.integers(1, 7), seeds, st.integers(1, 2**40), st.sampled_from([None, 3]))
+def test_rows_are_reset_whichever_process_has_them(
+    first: int, rows: int, seed: int, step: int, begin: int | None
+) -> None:
+    ids, part = np.arange(1000) % 7, range(first, min(first + rows, 7))
+    resets = Resets(0.5, begin, 1 / 7)
+    drawn = [ConsecutiveBatches(ids, 7, 5, seed, rows, resets).batch(step).fresh for rows in (range(7), part)]
+    assert np.array_equal(drawn[1], drawn[0][part.start : part.stop])
+
+
+@pytest.mark.parametrize("stream", [0, 1])
+def test_windows_start_fresh_by_address(stream: int) -> None:
+    batches = ConsecutiveBatches(np.arange(1000), 7, 5, 9, resets=Resets(0.5, stream=stream))
+    for step in range(1, 20):
+        expected = uniform(9, np.arange(7) + 1_000_000 * stream, step, Purpose.RESET) < 0.5
+        fresh = batches.batch(step).fresh
+        assert fresh[:, 0].tolist() == expected.tolist()
+        assert not fresh[:, 1:].any()
+
+
+@pytest.mark.parametrize(("share", "period"), [(0.05, 10), (0.05, 900), (0.5, 40), (2 / 3, 3)])
+def test_states_are_reset_at_line_ends_as_often_as_asked_for(share: float, period: int) -> None:
+    """So often in a row's window, on average: each line end with the same probability, at most 1."""
+    ids = np.where(np.arange(90_000) % period == period - 1, 10, 1)
+    batches = ConsecutiveBatches(ids, 32, 16, 1, resets=Resets(share, 10, 1 / period))
+    windows = [batches.batch(step) for step in range(1, 300)]
+    inputs, fresh = (np.stack([getattr(batch, name) for batch in windows]) for name in ("inputs", "fresh"))
+    assert (inputs[fresh] == 10).all()
+    per_window = min(share, 16 / period)
+    assert fresh.sum() / (299 * 32) == pytest.approx(per_window, rel=0.15)
+    by_place = fresh.sum((0, 1))  # wherever the line end is in the window
+    assert (np.abs(by_place - by_place.mean()) < 6 * np.sqrt(by_place.mean() + 1)).all()
+
+
+def test_a_share_of_one_carries_no_state_wherever_lines_end() -> None:
+    batches = ConsecutiveBatches(np.arange(100) % 5, 4, 6, resets=Resets(1, 3, 0.2))
+    assert batches.batch(7).fresh.sum(0).tolist() == [4, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("kind", [ConsecutiveBatches, RandomBatches])
@@ -171,8 +201,8 @@ def test_a_random_window_is_one_piece_of_the_text_and_starts_fresh(
     assert np.array_equal(batch.targets, batch.inputs + 1)
     assert batch.inputs.min() >= 0
     assert batch.targets.max() < length
-    assert batch.continues.dtype == bool
-    assert not batch.continues.any()
+    assert batch.fresh.dtype == bool
+    assert batch.fresh.sum(0).tolist() == [6] + [0] * (window - 1)
 
 
 @given(st.integers(1, 12), st.integers(1, 1000), seeds, st.integers(0, 2**40), st.sampled_from(Purpose))

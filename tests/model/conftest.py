@@ -16,11 +16,16 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     run_fast = compiled_layers.run
 
     def run(
-        module: nn.RNNBase, inputs: Tensor, state: Tensor, dtype: torch.dtype, ids: Tensor | None = None
+        module: nn.RNNBase,
+        inputs: Tensor,
+        state: Tensor,
+        dtype: torch.dtype,
+        ids: Tensor | None = None,
+        fresh: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         rows, time_steps = (inputs if ids is None else ids).shape[:2]
         seen.append((rows, time_steps))
-        return run_fast(module, inputs, state, dtype, ids)
+        return run_fast(module, inputs, state, dtype, ids, fresh)
 
     monkeypatch.setattr(compiled_layers, "run", run)
     monkeypatch.setattr(layers, "fast_bf16", lambda: True)

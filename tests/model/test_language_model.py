@@ -14,7 +14,7 @@ from chargen.model import layers
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
 from chargen.model.dropout import DropoutKey, drop
 from chargen.model.language_model import CharModel
-from chargen.model.layers import detach, reset_rows
+from chargen.model.layers import detach
 from tests.new_models import KINDS, NOISE, V, every_kind, logits_of, new_model, some_ids
 from tests.yardstick import HANG
 
@@ -84,8 +84,11 @@ def test_no_state_is_a_state_of_zeros(cell, layers):
 def test_rows_that_do_not_continue_start_fresh():
     model, ids = new_model(), some_ids(3, 4)
     _, state = model(ids)
-    kept = reset_rows(state, torch.tensor([True, False, True]))
-    fresh, carried, mixed = logits_of(model, ids), logits_of(model, ids, state), logits_of(model, ids, kept)
+    starts = torch.zeros(3, 4, dtype=torch.bool)
+    starts[1, 0] = True
+    fresh, carried = logits_of(model, ids), logits_of(model, ids, state)
+    with torch.inference_mode():
+        mixed, _ = model(ids, state, fresh=starts)
     assert torch.equal(mixed[[0, 2]], carried[[0, 2]])
     assert torch.equal(mixed[1], fresh[1])
     assert state[0].requires_grad

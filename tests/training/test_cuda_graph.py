@@ -77,7 +77,7 @@ def test_what_a_graph_reads_and_writes_stays_where_it_is():
     def places():
         moments = [moment for moments in trainer.state.optimizer.state.values() for moment in moments.values()]
         carried = [layer for state in trainer.state.hidden.values() for layer in state]
-        given = [each for values in captured.minibatches.values() for each in values]
+        given = [each for places in captured.minibatches.values() for each in places[:2]]
         masks = [mask for mask, _ in captured.masks.masks.values()]
         rates = [group["lr"] for group in trainer.state.optimizer.param_groups]
         return [each.data_ptr() for each in (*trainer.model.parameters(), *moments, *carried, *given, *masks, *rates)]

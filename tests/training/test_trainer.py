@@ -14,7 +14,7 @@ from chargen.data.corpus import Corpus
 from chargen.errors import DataError, Diverged, SettingError
 from chargen.evaluation.loss import evaluate_ids
 from chargen.model.config import ModelConfig
-from chargen.model.layers import reset_rows
+from chargen.model.layers import start_fresh
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import load_model, read_model
 from chargen.training.config import TrainConfig
@@ -94,11 +94,12 @@ def test_state_reset_is_the_share_of_rows_that_begin_afresh(share: float) -> Non
 
 
 def test_state_reset_begins_some_rows_afresh_and_only_those() -> None:
-    trainer = Trainer(corpus(), SMALL, config(steps=2, batch_size=64, state_reset=0.25))
+    text = TEXT.replace("\n", " ")
+    trainer = Trainer(corpus(text), SMALL, config(steps=2, batch_size=64, state_reset=0.25))
     next(iter(trainer.run()))
     batches = {"forward": trainer.batches["forward"].batch(1)}
-    *_, continues = trainer.train_step.minibatches(trainer.state, batches)["forward"]
-    state = reset_rows(trainer.state.hidden["forward"], continues)
+    *_, starts = trainer.train_step.minibatches(trainer.state, batches)["forward"]
+    state, _ = start_fresh(trainer.state.hidden["forward"], starts)
     before = trainer.state.hidden["forward"][0]
     fresh = [not bool(row.any()) for row in state[0]]
     assert 6 <= sum(fresh) <= 28

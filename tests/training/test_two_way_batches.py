@@ -38,7 +38,8 @@ def test_backward_batches_are_the_same_windows_read_from_their_end(window, more,
         whole = [*one.inputs[row], one.targets[row, -1]]
         assert [*other.inputs[row], other.targets[row, -1]] == whole[::-1]
     assert np.array_equal(other.inputs - 1, other.targets)
-    assert other.continues.tolist() == one.continues.tolist() == [False] * 5
+    assert other.fresh[:, 0].all()
+    assert np.array_equal(other.fresh, one.fresh)
     assert other.inputs.dtype == other.targets.dtype == np.int64
     torch.from_numpy(other.inputs), torch.from_numpy(other.targets)  # which takes no negative strides
 
@@ -46,14 +47,15 @@ def test_backward_batches_are_the_same_windows_read_from_their_end(window, more,
 @settings(max_examples=20)
 @given(st.integers(33, 60), st.integers(1, 7), st.integers(1, 13), st.integers(0, 2**64 - 1))
 def test_both_ways_every_position_is_a_target_equally_often_or_once_more(length, rows, window, seed):
-    trainer = Trainer(places(length), SMALL, config(batch_size=rows, seq_length=window, seed=seed))
+    trainer = Trainer(places(length), SMALL, config(batch_size=rows, seq_length=window, seed=seed, state_reset=0))
     assert list(trainer.batches) == ["forward", "backward"]
     for direction, by in (("forward", 1), ("backward", -1)):
         counts, last = np.zeros(length, int), None
         for step in range(2 * length // (rows * window) + 2):
             batch = trainer.batches[direction].batch(step)
             assert np.array_equal((batch.inputs + by) % length, batch.targets)
-            assert batch.continues.tolist() == [step > 0] * rows
+            assert batch.fresh[:, 0].tolist() == [step == 0] * rows
+            assert not batch.fresh[:, 1:].any()
             assert last is None or np.array_equal(batch.inputs[:, 0], last)
             last = batch.targets[:, -1]
             counts += np.bincount(batch.targets.ravel(), minlength=length)

@@ -13,7 +13,7 @@ from chargen.data.batches import make_batches
 from chargen.model.config import DIRECTIONS
 from chargen.model.dropout import DropoutKey
 from chargen.model.language_model import CharModel
-from chargen.model.layers import reset_rows
+from chargen.model.layers import start_fresh
 from chargen.rng import Purpose, uniform
 from chargen.training.train_step import TrainStep
 from chargen.training.trainer import Trainer
@@ -80,7 +80,7 @@ def test_each_direction_carries_a_state_of_its_own():
     trainer = Trainer(corpus(), SMALL, config(batch_size=64, seq_length=4, state_reset=0.25))
     next(iter(trainer.run()))
     assert list(trainer.state.hidden) == ["forward", "backward"]
-    for direction, first in (("forward", 0), ("backward", 64)):
+    for direction, first in (("forward", 0), ("backward", 1_000_000)):
         state = carried(trainer, direction, 1)
         kept = uniform(0, np.arange(first, first + 64), 1, Purpose.RESET) >= 0.25
         assert 0 < kept.sum() < 64
@@ -94,11 +94,23 @@ def test_each_direction_carries_a_state_of_its_own():
             assert (layer - wanted).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_states_are_fresh_where_a_line_end_is_read_in_either_direction(line_end):
+    """At the line end's first character in the order of reading."""
+    learned = corpus("one line\n".replace("\n", line_end) * 300)
+    trainer = Trainer(learned, SMALL, config(batch_size=8, seq_length=12, state_reset=0.5))
+    for direction, first in (("forward", line_end[0]), ("backward", line_end[-1])):
+        windows = [trainer.batches[direction].batch(step) for step in range(1, 30)]
+        inputs, fresh = (np.stack([getattr(batch, name) for batch in windows]) for name in ("inputs", "fresh"))
+        assert set(inputs[fresh].tolist()) == set(learned.vocabulary.encode(first).tolist())
+        assert fresh.sum() / (29 * 8) == pytest.approx(0.5, abs=0.15)
+
+
 def carried(trainer, direction, step):
     """The state that a direction's rows start from at a step."""
     batches = {direction: trainer.batches[direction].batch(step)}
-    *_, continues = trainer.train_step.minibatches(trainer.state, batches)[direction]
-    return reset_rows(trainer.state.hidden[direction], continues) if trainer.state.hidden else None
+    *_, fresh = trainer.train_step.minibatches(trainer.state, batches)[direction]
+    return start_fresh(trainer.state.hidden[direction], fresh)[0] if trainer.state.hidden else None
 
 
 @pytest.mark.parametrize("batching", ["consecutive", "random"])
@@ -166,8 +178,8 @@ def test_a_step_with_one_direction_not_finite_is_not_applied(part, where, monkey
     hidden = {direction: [layer.clone() for layer in state] for direction, state in trainer.state.hidden.items()}
     read = CharModel.read
 
-    def broken(self, ids, state=None, masks=None, direction="forward"):
-        values, after = read(self, ids, state, masks, direction)
+    def broken(self, ids, state=None, masks=None, direction="forward", fresh=None):
+        values, after = read(self, ids, state, masks, direction, fresh)
         return (spoil(where, values) if direction == part and torch.is_grad_enabled() else values), after
 
     with monkeypatch.context() as patch:
