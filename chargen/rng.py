@@ -7,10 +7,13 @@ save, and neither chunking, batching nor the number of processes can change a re
 
 import enum
 import operator
+import secrets
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from chargen.settings import check_int
 
 MULTIPLIERS, WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
 """Constants of Philox, 32 bits each."""
@@ -18,6 +21,18 @@ _LOW = 0xFFFFFFFF
 """Mask of the low 32 bits."""
 
 MAX_SEED = 2**64 - 1
+
+
+def check_seed(seed: int | None) -> int:
+    """Check a seed, or let the system draw one of 32 bits.
+
+    Args:
+        seed: 0 to 2**64 - 1; None where none was chosen.
+
+    Raises:
+        SettingError: it is out of its range.
+    """
+    return secrets.randbits(32) if seed is None else check_int("seed", seed, 0, MAX_SEED)
 
 
 class Purpose(enum.IntEnum):

@@ -4,6 +4,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from chargen.data.utf8 import SURROGATE
 from chargen.data.vocabulary import Vocabulary
 
 MAX_LINE_LENGTH = 10_000
@@ -46,5 +47,5 @@ def is_begin_text(vocabulary: Vocabulary, begin: Any) -> bool:
     if not isinstance(begin, str) or len(begin) > MAX_BEGIN_LENGTH:
         return False
     if vocabulary.byte_mode:
-        return not any("\ud800" <= character <= "\udfff" for character in begin)
+        return not SURROGATE.search(begin)
     return set(begin) <= set(vocabulary.characters)

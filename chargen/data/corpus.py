@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.arguments import choose_config
 from chargen.data.corpus_cache import ROLES, EncodedText, EncodingConfig, ProgressCallback, encode_sources, open_entry
 from chargen.data.reading import RAW, ReadingReport, clean, find_sources
 from chargen.data.repeats import copied_shares
 from chargen.data.sorted_lines import are_sorted
+from chargen.data.utf8 import SURROGATE
 from chargen.data.vocabulary import Vocabulary, count_code_points
 from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
 from chargen.settings import check_text, make_settings, setting
@@ -110,7 +112,7 @@ class Corpus:
             SettingError: where a setting is out of range.
             ChargenError: where the cache cannot be written.
         """
-        config = _resolve_config(config, settings)
+        config = choose_config(CorpusConfig, config, settings)
         if not _as_list(sources):
             raise DataError("no text to learn: name a file, a folder, a pattern or a corpus")
         names = {role: _as_list(values) for role, values in zip(ROLES, (sources, valid, test), strict=True)}
@@ -143,10 +145,10 @@ class Corpus:
             DataError: where the text holds a lone surrogate.
             SettingError: where a setting is out of range, or the text is no str.
         """
-        config = _resolve_config(config, settings)
+        config = choose_config(CorpusConfig, config, settings)
         text = clean(check_text("text", text), config)
         raw = config.encoding == RAW
-        if not raw and any("\ud800" <= character <= "\udfff" for character in set(text)):
+        if not raw and SURROGATE.search(text):
             raise DataError("the text holds a lone surrogate, which is not a character")
         counts = count_code_points(text)
         vocabulary = Vocabulary.from_counts(counts, unit=config.unit, raw=raw, min_count=config.min_count, known=known)
@@ -196,11 +198,8 @@ class Corpus:
         """
         moved = {role: _as_list(names) for role, names in (elsewhere or {}).items() if _as_list(names)}
         try:
-            config, sources, key = (
-                make_settings(CorpusConfig, described["config"]),
-                described["sources"],
-                described["key"],
-            )
+            config = make_settings(CorpusConfig, described["config"])
+            sources, key = described["sources"], described["key"]
             known = Vocabulary(**described["known"]) if "known" in described else None
             train, valid, test = ({**sources, **moved}[role] for role in ROLES)
             names = [os.fspath(name) for role_names in (train, valid, test) for name in role_names]
@@ -298,12 +297,6 @@ def _character_start(ids: NDArray[Any], border: int) -> int:
     while 0 < border < len(ids) and ids[border] & 0xC0 == 0x80:
         border -= 1
     return border
-
-
-def _resolve_config(config: CorpusConfig | None, settings: dict[str, Any]) -> CorpusConfig:
-    if config is not None and settings:
-        raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
-    return config or make_settings(CorpusConfig, settings)
 
 
 def _as_list(names: Any) -> list[str]:

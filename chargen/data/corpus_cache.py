@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chargen.cache_folder import cache_folder
 from chargen.data.reading import BLOCK_SIZE, RAW, Blocks, ReadingConfig, ReadingReport, Source, read_text, text_files
+from chargen.data.unpack import name_errors, read_blocks
 from chargen.data.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_points
 from chargen.durable import describe_os_error, sync_folder, write_durably
 from chargen.errors import ChargenError, DataError, SettingError, WriteError, quote_backticks
@@ -152,7 +153,6 @@ class _Encoder:
     known: Vocabulary | None
 
     def __post_init__(self) -> None:
-        self.spooled: dict[int, Path] = {}
         self.files = dict.fromkeys(ROLES, 0)
         self.size: int | None = None
 
@@ -168,7 +168,7 @@ class _Encoder:
                 encoded = open_entry(entry.name, self.cache)
                 if encoded is None:
                     self._encode(work_folder, content_hash)
-                    for spool in self.spooled.values():
+                    for spool in work_folder.glob("spool*"):
                         spool.unlink()
                     _install(work_folder, entry)
                     encoded = open_entry(entry.name, self.cache)
@@ -192,12 +192,15 @@ class _Encoder:
                     shutil.rmtree(abandoned, ignore_errors=True)
 
     def _spool(self, work_folder: Path) -> None:
-        """Copy sources that can be read only once."""
+        """Copy sources that can be read only once, and take the copies in their place."""
         copying = _Pass("copying", self)
-        for source in (source for role in ROLES for source in self.sources[role] if source.is_stream):
-            self.spooled[id(source)] = work_folder / f"spool{len(self.spooled)}"
-            with source.open() as stream, open(self.spooled[id(source)], "wb") as spool:
-                spool.writelines(copying.watch(_read_blocks(source, stream)))
+        for role in ROLES:
+            for number, source in enumerate(self.sources[role]):
+                if source.is_stream:
+                    copy = work_folder / f"spool-{role}-{number}"
+                    with source.open() as stream, open(copy, "wb") as spool:
+                        spool.writelines(copying.watch(name_errors(source.name, read_blocks(stream, BLOCK_SIZE))))
+                    self.sources[role][number] = replace(source, path=copy)
 
     def _hash_sources(self, work_folder: Path) -> str:
         """The hash of the bytes of all texts."""
@@ -226,8 +229,7 @@ class _Encoder:
 
     def _open_files(self, reading: "_Pass", report: ReadingReport, source: Source) -> Iterator[tuple[str, Blocks]]:
         """The name and the bytes of each text of a source."""
-        spool = self.spooled.get(id(source))
-        for name, blocks in text_files(replace(source, path=spool) if spool else source, self.config, report):
+        for name, blocks in text_files(source, self.config, report):
             yield name, reading.watch(blocks)
 
     def _read_text(self, reading: "_Pass", role: str, report: ReadingReport) -> Iterator[str]:
@@ -307,11 +309,3 @@ class _Pass:
         """Raise DataError where the bytes of this pass have another hash."""
         if self.digest.hexdigest() != content_hash:
             raise DataError(SOURCE_CHANGED)
-
-
-def _read_blocks(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
-    try:
-        while block := stream.read(BLOCK_SIZE):
-            yield block
-    except OSError as error:
-        raise DataError(f"cannot read {source.name}: {error.strerror or error}") from error

@@ -152,41 +152,39 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
     """
     sources: list[Source] = []
     hidden = 0
-    for source_name in names:
-        if not isinstance(source_name, (str, os.PathLike)):
-            raise DataError(
-                f"{repr_short(source_name)} is no name of a file: give a file, a folder, a pattern or a corpus"
-            )
-        name = os.fspath(source_name)
-        path = Path(name)
-        if not name:
-            raise DataError("an empty name is no file; give a file, a folder, a pattern or a corpus")
-        if name == "-":
-            if any(source.path is None for source in sources):
-                raise DataError("standard input can be read only once; name - once")
-            sources.append(Source("standard input", None))
-        elif os.path.isdir(name):
-            files, skipped = _list_files(path)
-            if not files:
-                raise DataError(f"folder {name} holds no files ({skipped} hidden, linked or of a run)")
-            sources += [Source(quote_backticks(file), file, named=False) for file in files]
-            hidden += skipped
-        elif os.path.exists(name):
-            sources.append(Source(name, path))
-        elif name in CATALOGUE:
-            sources += [Source(str(file), file) for file in CATALOGUE[name]()]
-        else:
-            matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
-            if not matches:
-                if "\n" in name or len(name) > MAX_NAME:
-                    raise DataError(f"no file is named {repr_short(name)}: a text itself must be put into a file")
-                corpora = ", ".join(CATALOGUE)
-                advice = similar_path(name) or did_you_mean(name, CATALOGUE)
-                raise DataError(
-                    f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora}){advice}"
-                )
-            sources += [Source(quote_backticks(match), Path(match)) for match in matches]
+    for name in names:
+        if not isinstance(name, (str, os.PathLike)):
+            raise DataError(f"{repr_short(name)} is no name of a file: give a file, a folder, a pattern or a corpus")
+        expanded, skipped = _expand(os.fspath(name))
+        if expanded[0].path is None and any(source.path is None for source in sources):
+            raise DataError("standard input can be read only once; name - once")
+        sources += expanded
+        hidden += skipped
     return sources, hidden
+
+
+def _expand(name: str) -> tuple[list[Source], int]:
+    """The files that a name stands for, at least one, and how many entries of a folder are not among them."""
+    if not name:
+        raise DataError("an empty name is no file; give a file, a folder, a pattern or a corpus")
+    if name == "-":
+        return [Source("standard input", None)], 0
+    if os.path.isdir(name):
+        files, skipped = _list_files(Path(name))
+        if not files:
+            raise DataError(f"folder {name} holds no files ({skipped} hidden, linked or of a run)")
+        return [Source(quote_backticks(file), file, named=False) for file in files], skipped
+    if os.path.exists(name):
+        return [Source(name, Path(name))], 0
+    if name in CATALOGUE:
+        return [Source(str(file), file) for file in CATALOGUE[name]()], 0
+    matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
+    if matches:
+        return [Source(quote_backticks(match), Path(match)) for match in matches], 0
+    if "\n" in name or len(name) > MAX_NAME:
+        raise DataError(f"no file is named {repr_short(name)}: a text itself must be put into a file")
+    corpora, advice = ", ".join(CATALOGUE), similar_path(name) or did_you_mean(name, CATALOGUE)
+    raise DataError(f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora}){advice}")
 
 
 def _list_files(folder: Path) -> tuple[list[Path], int]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from chargen.arguments import check_array, check_range
 from chargen.data.lookalikes import suggest_lookalikes
+from chargen.data.utf8 import SURROGATE
 from chargen.errors import DataError, ModelFileError, SettingError, amount, truncate
 from chargen.settings import check_text
 
@@ -46,7 +47,7 @@ class Vocabulary:
                 raise ValueError("a vocabulary's characters must be sorted and distinct")
         if unit not in UNITS or (unit == "byte" and (characters not in ("", RAW_BYTES) or folded)):
             raise ValueError(f"unit is {unit!r}: a byte vocabulary has no characters of its own")
-        if unit == "character" and any("\ud800" <= character <= "\udfff" for character in characters + folded):
+        if unit == "character" and SURROGATE.search(characters + folded):
             raise ValueError("a lone surrogate is not a character")
         if set(characters) & set(folded):
             raise ValueError("a folded character is also a known one")
@@ -195,7 +196,7 @@ class Vocabulary:
             except UnicodeEncodeError as error:
                 if unknown != "skip":
                     raise DataError(f"a lone surrogate, position {error.start}, is no character") from error
-            kept = (char for char in text if not "\ud800" <= char <= "\udfff" or (self.raw and char in RAW_BYTES))
+            kept = (char for char in text if not SURROGATE.match(char) or (self.raw and char in RAW_BYTES))
             return np.frombuffer("".join(kept).encode("utf-8", errors), np.uint8)
         codes = _code_points(text)
         ids = self._table[np.minimum(codes, len(self._table) - 1)]

@@ -5,6 +5,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.arguments import Arrays
 from chargen.decoding.choose import FILTERS, SampleConfig, active_filters, need_ranks
 from chargen.decoding.numpy_engine import Chunk, Engine, State
 from chargen.decoding.rules import Rules
@@ -16,7 +17,7 @@ from chargen.kernels.packing import pack_rows
 from chargen.kernels.threads import AutoTuner, parallel_for, run_team, threads
 from chargen.model.config import ModelConfig
 from chargen.storage.quantize import SCALE, as_float32
-from chargen.storage.weight_checks import Arrays, as_stack_weights
+from chargen.storage.weight_checks import as_stack_weights
 
 Floats = NDArray[np.float32]
 NO_RULES = Rules(np.zeros((1, 1), bool), np.zeros((1, 1), np.int64), np.zeros(1, bool))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import as_array, check_range
+from chargen.arguments import Arrays, as_array, check_range
 from chargen.decoding.arguments import (
     check_config,
     check_ids,
@@ -202,7 +202,7 @@ class NumpyEngine(Engine):
         direction: the stack that is computed; ids come in the order of its reading.
     """
 
-    def __init__(self, config: ModelConfig, arrays: dict[str, NDArray[Any]], direction: str = "forward") -> None:
+    def __init__(self, config: ModelConfig, arrays: Arrays, direction: str = "forward") -> None:
         arrays = as_stack_weights(config, arrays, direction)
         super().__init__(config, len(arrays["output.bias"]))
         self.embedding = as_float32(arrays, "embedding.weight")

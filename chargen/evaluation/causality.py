@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.arguments import Arrays
 from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.numpy_engine import Engine, NumpyEngine
 from chargen.decoding.pick_engine import new_engine
@@ -182,7 +183,7 @@ def _read_by_ids(
     return np.array(logits)[order], np.array(outputs)[order]
 
 
-def _cloze_by_ids(config: ModelConfig, arrays: dict[str, NDArray[Any]], first_logits: NDArray[Any]) -> Predict:
+def _cloze_by_ids(config: ModelConfig, arrays: Arrays, first_logits: NDArray[Any]) -> Predict:
     """The cloze predictions of two engines that read id by id."""
     engines = {name: NumpyEngine(config, arrays, name) for name in config.directions}
     cloze = NumpyCloze(arrays)

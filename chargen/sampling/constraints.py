@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from chargen.data.lookalikes import suggest_lookalikes
 from chargen.data.reading import ReadingConfig, clean
-from chargen.data.utf8 import utf8_before, utf8_capacity, utf8_capacity_before, utf8_next
+from chargen.data.utf8 import SURROGATE, utf8_before, utf8_capacity, utf8_capacity_before, utf8_next
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig
 from chargen.errors import SettingError, repr_short
@@ -40,7 +40,7 @@ def _explain_impossible(text: str, config: SampleConfig, vocabulary: Vocabulary)
     """Why a text can never be written, and what to do; nothing where it can."""
     known = set(vocabulary.characters)
     if vocabulary.byte_mode:
-        known = {character for character in text if not "\ud800" <= character <= "\udfff"}
+        known = set(SURROGATE.sub("", text))
     for position, character in enumerate(text):
         if character not in known:
             advice = suggest_lookalikes(text, [position], known) or "give a text without it"
@@ -92,7 +92,7 @@ class Constraints:
     def __init__(self, vocabulary: Vocabulary, ban: str = "", no_repeat: int = 0, backward: bool = False) -> None:
         self.vocabulary = vocabulary
         self.backward = backward
-        self.ban = frozenset(character for character in ban if vocabulary.raw or not "\ud800" <= character <= "\udfff")
+        self.ban = frozenset(ban if vocabulary.raw else SURROGATE.sub("", ban))
         self.no_repeat = no_repeat
         self.recent = ""
         self.followers: defaultdict[str, set[str]] = defaultdict(set)

@@ -1,7 +1,6 @@
 """Ids -> text, with the hidden state carried from call to call."""
 
 import os
-import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import check_array
+from chargen.arguments import check_array, choose_config
 from chargen.data.reading import ReadingConfig, clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, summarize
@@ -20,7 +19,7 @@ from chargen.decoding.pick_engine import new_engine
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError, amount
 from chargen.kernels import NOT_FINITE as NOT_FINITE_CODE
 from chargen.locks import Lock
-from chargen.rng import MAX_SEED
+from chargen.rng import check_seed
 from chargen.sampling.constraints import Constraints, fit_config
 from chargen.sampling.processors import LogitsProcessor, check_processors, choose_ids
 from chargen.sampling.rounding import Rounding
@@ -28,7 +27,7 @@ from chargen.sampling.rule_table import RuleTable
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler_state import SamplerState, check_state_path, load_state, save_state
 from chargen.sampling.stream import MIN_TAIL, Stream, next_draws
-from chargen.settings import check_int, make_settings
+from chargen.settings import check_int
 from chargen.storage.model_file import ModelFile, as_model_file
 
 if TYPE_CHECKING:
@@ -95,29 +94,24 @@ class Sampler:
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Any,
     ) -> None:
-        if config is not None and settings:
-            raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
-        config = config or make_settings(SampleConfig, settings)
+        config = choose_config(SampleConfig, config, settings)
         self.num = check_int("num", num, 1, 1_000_000)
-        self.seed = secrets.randbits(32) if seed is None else check_int("seed", seed, 0, MAX_SEED)
+        self.seed = check_seed(seed)
         if isinstance(model, (str, os.PathLike, ModelFile)) and (reading, begin) != (None, None):
             raise SettingError("a model file has its own reading and begin: give none")
-        model_file = as_model_file(model, vocabulary, counts)
-        vocabulary, reading = model_file.vocabulary, reading or model_file.reading
-        begin = model_file.begin if begin is None else begin
-        self.vocabulary, self.reading = vocabulary, reading
-        self.config = fit_config(config, vocabulary, reading)
+        self.model = as_model_file(model, vocabulary, counts)
+        self.vocabulary, self.reading = self.model.vocabulary, reading or self.model.reading
+        self.config = fit_config(config, self.vocabulary, self.reading)
         self.logits_processors = check_processors(logits_processors)
-        self._first_logits = model_file.first_logits.astype(np.float32)
         self.direction, self._backward = direction, direction == "backward"
-        self._begin = self._flip_if_backward(vocabulary.encode(begin or ""))
-        self.hidden_size = model_file.config.hidden_size
-        self.arrays = model_file.arrays
-        if engine and (engine.config, engine.size) != (model_file.config, len(vocabulary)):
+        self._begin = self._flip_if_backward(
+            self.vocabulary.encode((self.model.begin if begin is None else begin) or "")
+        )
+        if engine and (engine.config, engine.size) != (self.model.config, len(self.vocabulary)):
             raise SettingError("engine is of another model: make one of this model's config and weights", "engine")
-        self.engine = engine or new_engine(model_file.config, self.arrays, device, direction)
+        self.engine = engine or new_engine(self.model.config, self.model.arrays, device, direction)
         id_by_id = bool(self.config.no_repeat or self.logits_processors)
-        self._rule_table = RuleTable(vocabulary, self.config.stop, id_by_id, self._backward)
+        self._rule_table = RuleTable(self.vocabulary, self.config.stop, id_by_id, self._backward)
         self._lock = Lock()
         self._iteration: list[int] = []
         """Of the iteration that wrote last: the thread in which it did."""
@@ -149,16 +143,14 @@ class Sampler:
         """Forget everything fed and written: only the begin text has been read, and the first draw comes next."""
         with self._lock:
             self._pending: _Pending | None = None
-            self._logits = np.repeat(self._first_logits[None], self.num, axis=0)
+            self._logits = np.repeat(self.model.first_logits[None].astype(np.float32), self.num, axis=0)
             self._state = self.engine.start(self.num)
             self._streams = self._new_streams()
             self._read(self._begin)
 
     def _new_streams(self) -> list[Stream]:
-        config, backward = self.config, self._backward
-        return [
-            Stream(Constraints(self.vocabulary, config.ban, config.no_repeat, backward), row) for row in range(self.num)
-        ]
+        rules = self.vocabulary, self.config.ban, self.config.no_repeat, self._backward
+        return [Stream(Constraints(*rules), row) for row in range(self.num)]
 
     def reseed(self, seed: int) -> None:
         """Go on from here with another seed; state and number of draws stay.
@@ -169,7 +161,7 @@ class Sampler:
         Raises:
             SettingError: the seed is out of its range.
         """
-        seed = check_int("seed", seed, 0, MAX_SEED)
+        seed = check_int("seed", seed, 0)
         with self._lock:
             self._rewind()
             self.seed = seed
@@ -360,7 +352,8 @@ class Sampler:
                 stream.ids = np.append(stream.ids, drawn)
             if character := stream.add_id(drawn, self.vocabulary):
                 stopped = stream.check_stop(character, self.config.stop)
-                characters.append(Character(row, character, stream.pop_log_prob(), stopped))
+                characters.append(Character(row, character, stream.log_prob, stopped))
+                stream.log_prob = 0.0
         return characters
 
     def stream(self, length: int | None = None) -> Iterator[str]:
@@ -456,7 +449,7 @@ class Sampler:
         """
         with self._lock:
             self._rewind()
-            return self._state[-1][:, : self.hidden_size], self._logits
+            return self._state[-1][:, : self.model.config.hidden_size], self._logits
 
     def check_state_path(self, path: str | os.PathLike[str]) -> None:
         """Make sure that `save_state` can write to a path, before there is anything to save.
@@ -498,7 +491,8 @@ class Sampler:
 
     def _snapshot(self, streams: list[Stream]) -> SamplerState:
         """The state of this sampler with some streams."""
-        return SamplerState(self.arrays, self.direction, self.config, self.seed, streams, self._logits, self._state)
+        weights = self.model.arrays
+        return SamplerState(weights, self.direction, self.config, self.seed, streams, self._logits, self._state)
 
 
 @dataclass(eq=False)

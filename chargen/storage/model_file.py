@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import check_array
+from chargen.arguments import Arrays, check_array
 from chargen.cache_folder import CHECKPOINTS
 from chargen.data.begin import is_begin_text
 from chargen.data.reading import RAW, ReadingConfig
@@ -52,7 +52,7 @@ class ModelFile:
 
     config: ModelConfig
     vocabulary: Vocabulary
-    arrays: dict[str, NDArray[Any]]
+    arrays: Arrays
     counts: NDArray[np.int64]
     reading: ReadingConfig = field(default_factory=ReadingConfig)
     training: dict[str, Any] = field(default_factory=dict)
@@ -341,7 +341,7 @@ def build_model(file: ModelFile, device: str = "cpu") -> "CharModel":
     return new_model(file.config, len(file.vocabulary), file.arrays, device)
 
 
-def new_model(config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArray[Any]], device: str) -> "CharModel":
+def new_model(config: ModelConfig, vocabulary_size: int, arrays: Arrays, device: str) -> "CharModel":
     """Build a torch model with copies of weights, in float32.
 
     Args:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from chargen.arguments import Arrays
 from chargen.errors import ModelFileError, repr_short
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.settings import check_int, make_settings
@@ -35,7 +35,7 @@ class RunState:
         settings: the resolved settings, and the place of the corpus.
     """
 
-    arrays: dict[str, NDArray[Any]]
+    arrays: Arrays
     progress: dict[str, Any]
     settings: dict[str, Any]
 

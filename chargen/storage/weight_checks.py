@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import Arrays as Arrays
-from chargen.arguments import check_array
+from chargen.arguments import Arrays, check_array
 from chargen.errors import ArgumentError
 from chargen.model.config import ModelConfig, check_direction, parameter_shapes
 from chargen.storage.quantize import SCALE
