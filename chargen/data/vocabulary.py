@@ -4,6 +4,7 @@ The stored form is a `tokenizers` file that any other program can use. Texts are
 same vocabulary, which gives the same ids a hundred times faster and in memory that does not grow with its size.
 """
 
+import itertools
 import json
 import math
 from functools import cached_property
@@ -99,6 +100,11 @@ class Vocabulary:
         return len(self.characters) if self.folded else None
 
     @property
+    def default_unknown(self) -> str:
+        """What is done with unknown characters by default: "replace" where there is an unknown symbol, else "skip"."""
+        return "replace" if self.folded else "skip"
+
+    @property
     def folded_nats(self) -> float:
         """The nats that a folded character costs in addition to the unknown symbol; 0 where nothing was folded.
 
@@ -139,8 +145,7 @@ class Vocabulary:
         highest = max((*known[-1:], *folded[-1:], 0))
         table = np.full(int(highest) + 2, -1, np.int32)
         table[known] = np.arange(len(known), dtype=np.int32)
-        if self.unknown_id is not None:
-            table[folded] = self.unknown_id
+        table[folded] = len(known)
         return table
 
     def knows(self, text: str) -> NDArray[np.bool_]:
@@ -156,6 +161,17 @@ class Vocabulary:
         if self.byte_mode:
             return (codes < 0xD800) | (codes > 0xDFFF)
         return self._table[np.minimum(codes, len(self._table) - 1)] >= 0
+
+    def unseen(self, text: str) -> str:
+        """List the characters that have no id.
+
+        Args:
+            text: of N characters.
+
+        Returns:
+            Each of them once, sorted.
+        """
+        return "".join(sorted(set(itertools.compress(text, ~self.knows(text)))))
 
     def extra_nats(self, text: str) -> NDArray[np.float64]:
         """Return the nats that characters cost in addition to the unknown symbol that stands for them.
@@ -186,8 +202,7 @@ class Vocabulary:
             DataError: naming the characters that have no id and where they are.
             SettingError: where `unknown` is none of these words.
         """
-        if unknown not in ("error", "skip", "replace"):
-            raise SettingError(f"unknown is {unknown!r}: it must be error, skip or replace", "unknown")
+        check_unknown(unknown)
         check_text("text", text)
         if self.unit == "byte":
             errors = "surrogateescape" if self.raw else "strict"
@@ -315,6 +330,20 @@ class Vocabulary:
             raise ModelFileError(
                 f"the stored vocabulary is not one that chargen wrote: {truncate(error, 200)}"
             ) from error
+
+
+def check_unknown(unknown: str) -> str:
+    """Return what to do with unknown characters: "error", "skip" or "replace".
+
+    Args:
+        unknown: must be one of these words.
+
+    Raises:
+        SettingError: it is none.
+    """
+    if unknown not in ("error", "skip", "replace"):
+        raise SettingError(f"unknown is {unknown!r}: it must be error, skip or replace", "unknown")
+    return unknown
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

@@ -148,8 +148,7 @@ def summarize(model: ModelConfig, vocabulary: Vocabulary, own: dict[str, Any], c
     Returns:
         The line.
     """
-    defaults = asdict(SampleConfig())
-    changed = {name: value for name, value in asdict(config).items() if value != defaults[name]}
+    changed = {name: value for name, value in asdict(config).items() if value != _DEFAULTS[name]}
     values = ", ".join(f"{name}={repr_short(value)}" for name, value in {**own, **changed}.items())
     shape = f"{model.cell.upper()} {model.num_layers} x {model.hidden_size}"
     return f"{shape}, {amount(len(vocabulary), vocabulary.unit)}, {values}"

@@ -6,6 +6,7 @@ A bidirectional model that is scored by a next-character loss may have read the 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError
 from chargen.model.config import ModelConfig
 from chargen.rng import Purpose, uniform
 from chargen.settings import check_int
-from chargen.storage.model_file import ModelFile, as_model_file, build_model, check_char_model
+from chargen.storage.model_file import AnyModel, ModelFile, as_model_file, build_model, check_char_model
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
@@ -108,7 +109,7 @@ def _check_logits(logits: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return logits
 
 
-def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check]:
+def check(model: AnyModel) -> list[Check]:
     """Check all predictions of a model, computed at once, in windows with carried state, id by id and compiled.
 
     Args:
@@ -134,20 +135,6 @@ def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check
     if size < 2:
         return []
 
-    def by_windows(prediction: str, window: int) -> Predict:
-        import torch
-
-        from chargen.evaluation.rows import predict, read_rows
-
-        first = torch.from_numpy(first_logits.astype(np.float32)).to(torch_model.device)
-        direction = "both" if config.bidirectional else "forward"
-
-        def by_window(ids: NDArray[np.int64]) -> NDArray[Any]:
-            windows = read_rows(torch_model, [ids], direction=direction, window=window)
-            return np.concatenate([predict(torch_model, part, prediction, first).cpu().numpy() for part in windows])
-
-        return by_window
-
     def by_ids(engine: Engine, direction: str) -> Predict:
         return lambda ids: _read_by_ids(engine, ids, direction, first_logits)[0]
 
@@ -155,7 +142,9 @@ def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check
     for prediction, sees in (("forward", "before"), ("backward", "after"), ("cloze", "both")):
         if prediction != "forward" and not config.bidirectional:
             continue
-        paths = {"whole sequence": by_windows(prediction, LENGTH), "in windows": by_windows(prediction, WINDOW)}
+        by_windows = partial(_predict_in_windows, torch_model, first_logits, prediction)
+        paths: dict[str, Predict] = {"whole sequence": partial(by_windows, LENGTH)}
+        paths["in windows"] = partial(by_windows, WINDOW)
         if prediction == "cloze":
             paths["step by step"] = _cloze_by_ids(config, arrays, first_logits)
         else:
@@ -165,6 +154,16 @@ def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check
             Check(prediction, path, tuple(check_causality(predict, size, sees))) for path, predict in paths.items()
         ]
     return results
+
+
+def _predict_in_windows(
+    model: "CharModel", first_logits: NDArray[Any], prediction: str, window: int, ids: NDArray[np.int64]
+) -> NDArray[Any]:
+    """Logits (T, V) for every character, read so many at a time."""
+    from chargen.evaluation.rows import predict, read_rows
+
+    windows = read_rows(model, [ids], direction="both" if model.config.bidirectional else "forward", window=window)
+    return np.concatenate([predict(model, part, prediction, first_logits).cpu().numpy() for part in windows])
 
 
 def _read_by_ids(

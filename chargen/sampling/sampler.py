@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,7 @@ from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler_state import SamplerState, check_state_path, load_state, save_state
 from chargen.sampling.stream import MIN_TAIL, Stream, next_draws
 from chargen.settings import check_int
-from chargen.storage.model_file import ModelFile, as_model_file
-
-if TYPE_CHECKING:
-    from chargen.model.language_model import CharModel
+from chargen.storage.model_file import AnyModel, ModelFile, as_model_file
 
 MAX_CHUNK = 256
 """Ids that a stream writes ahead at most."""
@@ -79,7 +76,7 @@ class Sampler:
 
     def __init__(
         self,
-        model: Union[ModelFile, "CharModel", str, os.PathLike[str]],
+        model: AnyModel,
         config: SampleConfig | None = None,
         *,
         num: int = 1,

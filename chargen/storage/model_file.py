@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from chargen.suggestions import similar_path
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
 
+AnyModel: TypeAlias = "ModelFile | CharModel | str | os.PathLike[str]"
+"""A model in any form: what a file holds, a torch model, or the path of a model file or a run folder."""
 FORMAT = 1
 KIND = "model"
 FILE_NAME = "model.safetensors"
@@ -244,9 +246,7 @@ def _parse_description(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_model_file(
-    model: "ModelFile | CharModel | str | os.PathLike[str]",
-    vocabulary: Vocabulary | None = None,
-    counts: NDArray[np.int64] | None = None,
+    model: AnyModel, vocabulary: Vocabulary | None = None, counts: NDArray[np.int64] | None = None
 ) -> ModelFile:
     """Convert any form of a model to a ModelFile.
 
@@ -268,8 +268,10 @@ def as_model_file(
         return model
     from chargen.model.weights import weights_of
 
-    vocabulary = check_vocabulary(model, vocabulary)
-    size = len(vocabulary)
+    check_char_model(model)
+    size = model.vocabulary_size
+    if not isinstance(vocabulary, Vocabulary) or len(vocabulary) != size:
+        raise SettingError(f"give the vocabulary of this CharModel: it has {amount(size, 'id')}", "vocabulary")
     counts = np.ones(size, np.int64) if counts is None else np.asarray(counts)
     if counts.shape != (size,):
         raise SettingError(f"counts have shape {counts.shape}: the vocabulary has {amount(size, 'id')}")
@@ -293,24 +295,6 @@ def check_char_model(model: Any) -> None:
             "returned, or a CharModel",
             "model",
         )
-
-
-def check_vocabulary(model: "CharModel", vocabulary: Vocabulary | None) -> Vocabulary:
-    """Check that a CharModel comes with its vocabulary, and return the vocabulary.
-
-    Args:
-        model: the model.
-        vocabulary: the vocabulary.
-
-    Raises:
-        SettingError: the model is no CharModel, or the vocabulary is missing or has another size.
-    """
-    check_char_model(model)
-    if not isinstance(vocabulary, Vocabulary) or len(vocabulary) != model.vocabulary_size:
-        raise SettingError(
-            f"give the vocabulary of this CharModel: it has {amount(model.vocabulary_size, 'id')}", "vocabulary"
-        )
-    return vocabulary
 
 
 def load_model(path: str | os.PathLike[str], device: str = "cpu") -> "CharModel":
