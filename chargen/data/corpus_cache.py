@@ -13,7 +13,6 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.cache_folder import cache_folder
-from chargen.data.reading import BLOCK_SIZE, RAW, Blocks, ReadingConfig, ReadingReport, Source, read_text, text_files
+from chargen.data.reading import BLOCK_SIZE, RAW, ReadingConfig, ReadingReport, Source, read_text, text_files
 from chargen.data.unpack import name_errors, read_blocks
 from chargen.data.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_points
 from chargen.durable import describe_os_error, sync_folder, write_durably
@@ -208,9 +207,9 @@ class _Encoder:
         reading, report = _Pass("reading", self), ReadingReport()
         for role in ROLES:
             for source in self.sources[role]:
-                for _, blocks in self._open_files(reading, report, source):
+                for _, blocks in text_files(source, self.config, report):
                     self.files[role] += 1
-                    for _ in blocks:
+                    for _ in reading.watch(blocks):
                         pass
         report.files = sum(self.files.values())
         report.check_files()
@@ -227,24 +226,13 @@ class _Encoder:
         described = json.dumps(identity, sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()
 
-    def _open_files(self, reading: "_Pass", report: ReadingReport, source: Source) -> Iterator[tuple[str, Blocks]]:
-        """The name and the bytes of each text of a source."""
-        for name, blocks in text_files(source, self.config, report):
-            yield name, reading.watch(blocks)
-
-    def _read_text(self, reading: "_Pass", role: str, report: ReadingReport) -> Iterator[str]:
-        """The text of a role, block by block."""
-        return read_text(
-            self.sources[role], self.config, report=report, files=partial(self._open_files, reading, report)
-        )
-
     def _encode(self, work_folder: Path, content_hash: str) -> None:
         """Count the characters, then write the ids; raises DataError where the bytes are no longer those hashed."""
         counts = np.zeros(CODE_POINTS, np.int64)
         report = ReadingReport()
         counting, encoding = _Pass("counting", self), _Pass("encoding", self)
         for role in ROLES:
-            for text in self._read_text(counting, role, report):
+            for text in read_text(self.sources[role], self.config, report=report, watch=counting.watch):
                 block_counts = count_code_points(text)
                 counts[: len(block_counts)] += block_counts
         counting.check(content_hash)
@@ -260,7 +248,7 @@ class _Encoder:
 
         def encode_blocks() -> Iterator[bytes]:
             for part, role in enumerate(ROLES):
-                for text in self._read_text(encoding, role, ReadingReport()):
+                for text in read_text(self.sources[role], self.config, watch=encoding.watch):
                     try:
                         ids = vocabulary.encode(text)
                     except DataError as error:

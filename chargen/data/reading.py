@@ -272,7 +272,7 @@ def read_text(
     config: ReadingConfig | None = None,
     *,
     report: ReadingReport | None = None,
-    files: Callable[[Source], Iterable[tuple[str, Iterable[bytes]]]] | None = None,
+    watch: Callable[[Blocks], Blocks] = lambda blocks: blocks,
 ) -> Iterator[str]:
     """Read the text of all sources, one after the other; memory does not grow with the text.
 
@@ -282,7 +282,7 @@ def read_text(
         sources: in order.
         config: how bytes become text.
         report: filled in while the text is read.
-        files: returns the name and the bytes of each text of a source; by default `text_files`.
+        watch: passes on the blocks of bytes of each text.
 
     Returns:
         Blocks of text, of any size.
@@ -293,7 +293,7 @@ def read_text(
     """
     config = config or ReadingConfig()
     report = report if report is not None else ReadingReport()
-    text = _decode_files(sources, config, report, files or functools.partial(text_files, config=config, report=report))
+    text = _decode_files(sources, config, report, watch)
     return normalize_blocks(text) if config.normalize == "NFC" else text
 
 
@@ -330,17 +330,14 @@ def clean(text: str, config: ReadingConfig | None) -> str:
 
 
 def _decode_files(
-    sources: Sequence[Source],
-    config: ReadingConfig,
-    report: ReadingReport,
-    files: Callable[[Source], Iterable[tuple[str, Iterable[bytes]]]],
+    sources: Sequence[Source], config: ReadingConfig, report: ReadingReport, watch: Callable[[Blocks], Blocks]
 ) -> Iterator[str]:
     """The text of all sources, before normalization."""
     last_character = ""
-    for name, blocks in chain.from_iterable(map(files, sources)):
+    for name, blocks in chain.from_iterable(text_files(source, config, report) for source in sources):
         report.files += 1
         at_start = True
-        texts = _remove_mark(_decode(name, blocks, config, report), config)
+        texts = _remove_mark(_decode(name, watch(blocks), config, report), config)
         for text in _convert_line_ends(texts, config, report):
             if at_start and last_character and (separator := _separator(last_character, config)):
                 report.joined += 1

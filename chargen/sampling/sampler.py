@@ -285,10 +285,8 @@ class Sampler:
         while active:
             if length is not None:
                 size = min(size, *(length + rounding.max_excess - written[row] for row in active))
-            start = time.perf_counter()
             pending = self._write_ahead(active, size)
-            seconds = (time.perf_counter() - start + 1e-9) / pending.length
-            size = max(1, min(2 * pending.length, MAX_CHUNK, int(CHUNK_SECONDS / seconds)))
+            size = max(1, min(2 * pending.length, MAX_CHUNK, int(CHUNK_SECONDS / pending.seconds)))
             ended: set[int] = set()
             for column in range(pending.length):
                 if self._pending is not pending:  # another call has used this sampler meanwhile
@@ -310,6 +308,7 @@ class Sampler:
 
     def _write_ahead(self, rows: list[int], size: int) -> "_Pending":
         """Let rows write up to `size` ids each, which count only once they are committed."""
+        start = time.perf_counter()
         self._rewind()
         streams = [self._streams[row] for row in rows]
         logits, state = self._position_of(rows)
@@ -324,7 +323,7 @@ class Sampler:
         length, first = min((count, index) for index, count in enumerate(written.counts.tolist()))
         if length == 0:
             raise ChargenError(self._explain_stuck(rows[first], int(written.ids[first, 0])))
-        self._pending = _Pending(rows, written, length)
+        self._pending = _Pending(rows, written, length, (time.perf_counter() - start + 1e-9) / length)
         return self._pending
 
     def _explain_stuck(self, row: int, code: int) -> str:
@@ -412,11 +411,10 @@ class Sampler:
         ids, log_probs = np.empty((self.num, length), np.int64), np.empty((self.num, length))
         size, written = 8, 0
         while written < length:
-            start = time.perf_counter()
             pending = self._write_ahead(list(range(self.num)), min(size, length - written))
             new = pending.committed = pending.length
             # Compiled code cannot be interrupted.
-            size = max(1, min(MAX_CHUNK, int(10 * CHUNK_SECONDS * new / (time.perf_counter() - start + 1e-9))))
+            size = max(1, min(MAX_CHUNK, int(10 * CHUNK_SECONDS / pending.seconds)))
             ids[:, written : written + new] = pending.written.ids[:, :new]
             log_probs[:, written : written + new] = pending.written.log_probs[:, :new]
             last = pending.written.ids[:, max(0, new - MIN_TAIL) : new]
@@ -500,12 +498,14 @@ class _Pending:
         rows: R samples.
         written: what each of them wrote.
         length: how many ids count: as many as the row with the fewest has written.
+        seconds: that each of these took.
         committed: how many have been handed over.
     """
 
     rows: list[int]
     written: Chunk
     length: int
+    seconds: float
     committed: int = 0
 
 
