@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.arguments import choose_config
-from chargen.data.corpus_cache import ROLES, EncodedText, EncodingConfig, ProgressCallback, encode_sources, open_entry
+from chargen.cache_folder import cache_folder
+from chargen.data.corpus_cache import ROLES, EncodedText, Encoder, EncodingConfig, ProgressCallback, open_entry
 from chargen.data.reading import RAW, ReadingReport, clean, find_sources
 from chargen.data.repeats import copied_shares
 from chargen.data.sorted_lines import are_sorted
@@ -119,13 +120,10 @@ class Corpus:
         expanded = {role: find_sources(role_names) for role, role_names in names.items()}
         if sum(role_names.count("-") for role_names in names.values()) > 1:
             raise DataError("standard input can be read only once; name - once")
-        encoded, key = encode_sources(
-            {role: role_sources for role, (role_sources, _) in expanded.items()},
-            config,
-            Path(cache) if cache is not None else None,
-            progress or (lambda activity, done, total: None),
-            known,
-        )
+        found_sources = {role: role_sources for role, (role_sources, _) in expanded.items()}
+        cache = cache_folder() if cache is None else Path(cache)
+        progress = progress or (lambda activity, done, total: None)
+        encoded, key = Encoder(found_sources, config, cache, progress, known).make_entry()
         absolute = {role: _absolute(role_names) for role, role_names in names.items()}
         return cls._from_encoded(encoded, key, config, absolute, sum(count for _, count in expanded.values()), known)
 

@@ -101,32 +101,6 @@ def _checksum(ids_digest: "hashlib._Hash", stored: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def encode_sources(
-    sources: dict[str, list[Source]],
-    config: EncodingConfig,
-    folder: Path | None,
-    progress: ProgressCallback,
-    known: Vocabulary | None = None,
-) -> tuple[EncodedText, str]:
-    """Encode the sources of each role, or open the cache entry where they are encoded already.
-
-    Args:
-        sources: by role.
-        config: how the text becomes ids.
-        folder: of the cache; by default `cache_folder()`.
-        progress: called after every block.
-        known: a vocabulary whose characters have ids whether they occur or not.
-
-    Returns:
-        The encoded text and the key of its entry.
-
-    Raises:
-        DataError: where a source cannot be read.
-        ChargenError: where the cache cannot be written.
-    """
-    return _Encoder(sources, config, folder or cache_folder(), progress, known).make_entry()
-
-
 def _install(work_folder: Path, entry: Path) -> None:
     """Move a finished entry to its place; another process may have been faster, a damaged entry is replaced."""
     try:
@@ -142,21 +116,37 @@ def _install(work_folder: Path, entry: Path) -> None:
 
 
 @dataclass(eq=False)
-class _Encoder:
-    """Makes the cache entry of sources: hashes the bytes and, where they are new, counts characters and writes ids."""
+class Encoder:
+    """Makes the cache entry of sources: hashes the bytes and, where they are new, counts characters and writes ids.
+
+    Args:
+        sources: by role; those that can be read only once are replaced by copies.
+        config: how the text becomes ids.
+        cache: the folder of the cache.
+        progress: called after every block.
+        known: a vocabulary whose characters have ids whether they occur or not.
+    """
 
     sources: dict[str, list[Source]]
     config: EncodingConfig
     cache: Path
     progress: ProgressCallback
-    known: Vocabulary | None
+    known: Vocabulary | None = None
 
     def __post_init__(self) -> None:
         self.files = dict.fromkeys(ROLES, 0)
         self.size: int | None = None
 
     def make_entry(self) -> tuple[EncodedText, str]:
-        """The encoded text and its key, after making its entry where there is none or a damaged one."""
+        """Make the entry where there is none or a damaged one, and open it.
+
+        Returns:
+            The encoded text and the key of its entry.
+
+        Raises:
+            DataError: where a source cannot be read.
+            ChargenError: where the cache cannot be written.
+        """
         work_folder = self.cache / f"{secrets.token_hex(8)}.tmp"
         try:
             work_folder.mkdir(parents=True)
@@ -276,7 +266,7 @@ class _Encoder:
 class _Pass:
     """A pass over all bytes: reports progress, and hashes them, so that a text that changes meanwhile is noticed."""
 
-    def __init__(self, activity: str, encoder: _Encoder) -> None:
+    def __init__(self, activity: str, encoder: Encoder) -> None:
         self.activity = activity
         self.encoder = encoder
         self.done = 0

@@ -233,8 +233,7 @@ def unpack(
     arrays: Arrays = {}
     end = 0
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    if entries.keys() != expected.keys():
-        names = sorted(entries.keys() ^ expected.keys())
+    if names := sorted(entries.keys() ^ expected.keys()):
         raise ModelFileError(f"its arrays do not fit its settings ({truncate(names[0])}, {len(names)} in all)")
     for name, entry in sorted(entries.items(), key=lambda item: _read_offsets(item[1])):
         dtype, shape = _read_dtype(entry), tuple(expected[name])
@@ -326,9 +325,8 @@ def _digest_field(digest: str) -> bytes:
 def _check_digest(header: bytes, data: bytes, description: dict[str, Any]) -> None:
     """Check the SHA-256 of the file; `header` is the first part of `data`."""
     digest = description.get("sha256")
-    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
-        raise ModelFileError("it carries no checksum")
-    if header.count(field := _digest_field(digest)) != 1:
+    field = _digest_field(str(digest))
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest) or header.count(field) != 1:
         raise ModelFileError("it carries no checksum")
     actual = hashlib.sha256(header.replace(field, _digest_field(ZEROS)))
     actual.update(memoryview(data)[len(header) :])
