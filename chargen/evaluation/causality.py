@@ -141,8 +141,8 @@ def check(model: AnyModel) -> list[Check]:
         paths: dict[str, Predict] = {"whole sequence": partial(by_windows, LENGTH)}
         paths["in windows"] = partial(by_windows, WINDOW)
         if prediction == "cloze":
-            engines = (NumpyEngine(config, arrays, direction) for direction in config.directions)
-            paths["step by step"] = partial(_predict_cloze, NumpyCloze(arrays), *engines)
+            forward, backward = (NumpyEngine(config, arrays, direction) for direction in config.directions)
+            paths["step by step"] = partial(_predict_cloze, NumpyCloze(arrays), forward, backward)
         else:
             paths["step by step"] = partial(_predict_by_ids, NumpyEngine(config, arrays, prediction), prediction)
             paths["compiled"] = partial(_predict_by_ids, new_engine(config, arrays, "cpu", prediction), prediction)

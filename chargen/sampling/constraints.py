@@ -1,6 +1,6 @@
 """Which ids may come next: bans, no repeated runs, no unknown symbol, and in bytes only valid UTF-8."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -153,13 +153,9 @@ class Constraints:
         """The bytes that may follow: not those of which every completion is forbidden."""
         mask = np.zeros(256, bool)
         mask[utf8_before(partial) if self.backward else utf8_next(partial)] = True
-        forbidden_count: defaultdict[int, int] = defaultdict(int)
-        for character in forbidden:
-            encoded = character.encode()
-            if self.backward and encoded.endswith(partial):
-                forbidden_count[encoded[-1 - len(partial)]] += 1
-            elif not self.backward and encoded.startswith(partial):
-                forbidden_count[encoded[len(partial)]] += 1
+        order = slice(None, None, -1 if self.backward else 1)
+        in_writing = (character.encode()[order] for character in forbidden)
+        forbidden_count = Counter(encoded[len(partial)] for encoded in in_writing if encoded.startswith(partial[order]))
         for byte, count in forbidden_count.items():
             first = bytes([byte])
             if count == (utf8_capacity_before(first + partial) if self.backward else utf8_capacity(partial + first)):
