@@ -6,6 +6,7 @@ does is refused.
 """
 
 import bz2
+import functools
 import gzip
 import io
 import itertools
@@ -131,10 +132,7 @@ def _tar_members(archive: IO[bytes], size: int, block_size: int) -> Iterator[Mem
             if member.isdir():
                 continue
             regular = member.isreg() and not member.issparse()
-
-            def read_content(offset: int = member.offset_data, length: int = member.size) -> Iterator[bytes]:
-                return _read_range(archive, offset, length, block_size)
-
+            read_content = functools.partial(_read_range, archive, member.offset_data, member.size, block_size)
             yield member.name, read_content, "" if regular else "a link or a device"
         archive.seek(headers.offset)
         if archive.read(512).strip(b"\0"):

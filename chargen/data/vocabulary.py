@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from chargen.arguments import check_array, check_range
 from chargen.data.lookalikes import suggest_lookalikes
-from chargen.data.utf8 import SURROGATE
+from chargen.data.utf8 import SURROGATE, utf8_unfinished
 from chargen.errors import DataError, ModelFileError, SettingError, amount, truncate
 from chargen.settings import check_text
 
@@ -260,6 +260,23 @@ class Vocabulary:
             return np.asarray(ids, np.uint8).tobytes().decode("ascii", "surrogateescape")
         codes = _code_points(self.characters + ("\ufffd" if self.folded else ""))
         return _from_code_points(codes[np.asarray(ids, np.intp)])
+
+    def append(self, partial: bytes, id_: int, backward: bool = False) -> tuple[str, bytes]:
+        """Put an id behind those that a text ends with.
+
+        Args:
+            partial: in bytes, the unfinished character before it, in the order of the text; else empty.
+            id_: the id, not that of the unknown symbol.
+            backward: whether the text is written from its end.
+
+        Returns:
+            The character that the id completes, "" where bytes are missing; and the unfinished character.
+        """
+        if not self.byte_mode:
+            return self.characters[id_], b""
+        byte = bytes([id_])
+        partial = byte + partial if backward else partial + byte
+        return ("", partial) if utf8_unfinished(partial) else (partial.decode(), b"")
 
     def count_characters(self, ids: NDArray[Any]) -> int:
         """Count the characters that begin in some ids: bytes that continue a character are not counted.

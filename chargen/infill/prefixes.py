@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.utf8 import utf8_length
 from chargen.decoding.choose import SampleConfig, active_filters, log_softmax, probabilities
 from chargen.decoding.numpy_engine import Engine, State
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError
@@ -125,12 +124,8 @@ class Grower:
         log_probs = prefixes.log_probs[rows] + log_softmax(prefixes.logits)[rows, ids]
         texts, partials = [], []
         for row, appended in zip(rows.tolist(), ids.tolist(), strict=True):
-            text, partial = prefixes.texts[row], prefixes.partials[row]
-            if not self.vocabulary.byte_mode:
-                text += self.vocabulary.characters[appended]
-            elif len(partial := partial + bytes([appended])) == utf8_length(partial[0]):
-                text, partial = text + partial.decode(), b""
-            texts.append(text)
+            character, partial = self.vocabulary.append(prefixes.partials[row], appended)
+            texts.append(prefixes.texts[row] + character)
             partials.append(partial)
         logits, state = self._step(ids, tuple(layer[rows] for layer in prefixes.state))
         return Prefixes(texts, partials, log_probs, logits, state)

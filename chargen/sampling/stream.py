@@ -46,15 +46,9 @@ class Stream:
         Returns:
             The character that the id completes; "" while bytes are missing.
         """
-        if not vocabulary.byte_mode:
-            character = vocabulary.characters[drawn]
-        else:
-            byte = bytes([drawn])
-            self.partial = byte + self.partial if self.constraints.backward else self.partial + byte
-            if utf8_unfinished(self.partial):
-                return ""
-            character, self.partial = self.partial.decode(), b""
-        self.constraints.note_written(character)
+        character, self.partial = vocabulary.append(self.partial, drawn, self.constraints.backward)
+        if character:
+            self.constraints.note_written(character)
         return character
 
     def check_stop(self, character: str, stop: tuple[str, ...]) -> bool:
