@@ -60,7 +60,8 @@ def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint
         Four random 32-bit words for each counter, (..., 4), in uint64.
     """
     flat = counter.reshape(-1, 4)  # arrays even of one counter: NumPy 1 makes floats of uint64 scalars and integers
-    return np.stack(_rounds(*flat.T, *key), axis=-1).reshape(counter.shape)
+    x0, x1, x2, x3 = flat.T
+    return np.stack(_rounds(x0, x1, x2, x3, *key), axis=-1).reshape(counter.shape)
 
 
 def _rounds(x0: Any, x1: Any, x2: Any, x3: Any, key_0: int, key_1: int) -> tuple[Any, Any, Any, Any]:
