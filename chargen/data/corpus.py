@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -168,13 +168,10 @@ class Corpus:
         known: Vocabulary | None = None,
     ) -> "Corpus":
         """Split the train sources by fractions, for every role that has no sources of its own."""
-        ids, valid, test = encoded.parts
-        has_valid, has_test = bool(sources["valid"]), bool(sources["test"])
-        train, split_valid, split_test = split(
-            ids, config, encoded.vocabulary.byte_mode, keep_valid=has_valid, keep_test=has_test
-        )
-        parts = train, valid if has_valid else split_valid, test if has_test else split_test
-        return cls(encoded.vocabulary, *parts, key, config, sources, encoded.report, hidden_entries, known)
+        cuts = replace(config, **{f"{role}_fraction": 0.0 for role in ("valid", "test") if sources[role]})
+        train, *cut_off = split(encoded.parts[0], cuts, encoded.vocabulary.byte_mode)
+        parts = (max(both, key=len) for both in zip(encoded.parts[1:], cut_off, strict=True))  # one of both is empty
+        return cls(encoded.vocabulary, train, *parts, key, config, sources, encoded.report, hidden_entries, known)
 
     @classmethod
     def from_description(
@@ -268,23 +265,18 @@ def _count(ids: NDArray[Any], size: int) -> NDArray[np.int64]:
     return counts
 
 
-def split(
-    ids: NDArray[Any], config: CorpusConfig, byte_mode: bool, *, keep_valid: bool = False, keep_test: bool = False
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def split(ids: NDArray[Any], config: CorpusConfig, byte_mode: bool) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Split ids into train, of floor(N (1 - v - t)) ids, valid and test, in this order; fractions are exact decimals.
 
     Args:
         ids: of the text (N,).
         config: holds v, `valid_fraction`, and t, `test_fraction`.
         byte_mode: whether ids are bytes of UTF-8: then a border inside a character moves back to its first byte.
-        keep_valid: treat v as 0, as validation has sources of its own.
-        keep_test: treat t as 0, as the test has sources of its own.
 
     Returns:
         The ids of train, valid and test.
     """
     valid, test = (Fraction(str(value)) for value in (config.valid_fraction, config.test_fraction))
-    valid, test = Fraction(0) if keep_valid else valid, Fraction(0) if keep_test else test
     borders = [int(len(ids) * (1 - valid - test)), int(len(ids) * (1 - test))]
     if byte_mode:
         borders = [_character_start(ids, border) for border in borders]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -201,25 +201,26 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
         ModelFileError: there is no model file, or it is damaged or contradicts itself.
     """
     file = model_path(path)
-    parsed: dict[str, Any] = {}
+    model: ModelFile
 
     def expected_shapes(description: dict[str, Any]) -> tensor_file.Shapes:
-        parsed.update(_parse_description(description))
+        nonlocal model
+        model = _parse_description(description)
         quantization = description.get("quantize", "")
         if quantization not in ("", "int8"):
             raise ModelFileError(f"weights in {repr_short(quantization)} are not known to this version")
-        return _stored_shapes(parsed["config"], parsed["vocabulary"], quantization)
+        return _stored_shapes(model.config, model.vocabulary, quantization)
 
     arrays, description = tensor_file.load(file, KIND, expected_shapes)
     try:
         _check_weights(arrays, description.get("quantize", ""))
     except ValueError as error:
         raise ModelFileError(f"{file} is not a good model file: {error}") from error
-    return ModelFile(arrays=arrays, sha256=description["sha256"], **parsed)
+    return replace(model, arrays=arrays, sha256=description["sha256"])
 
 
-def _parse_description(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a ModelFile that its description holds."""
+def _parse_description(description: Mapping[str, Any]) -> ModelFile:
+    """What a model file's description says of the model, without its arrays."""
     tensor_file.check_format(description, FORMAT)
     config = make_settings(ModelConfig, description["config"])
     reading = make_settings(ReadingConfig, description["reading"])
@@ -235,14 +236,7 @@ def _parse_description(description: Mapping[str, Any]) -> dict[str, Any]:
     begin = description.get("begin", "")
     if not is_begin_text(vocabulary, begin):
         raise ModelFileError("its begin text is no short text of its own characters")
-    return {
-        "config": config,
-        "vocabulary": vocabulary,
-        "counts": np.array(counts, np.int64),
-        "reading": reading,
-        "training": training,
-        "begin": begin,
-    }
+    return ModelFile(config, vocabulary, {}, np.array(counts, np.int64), reading, training, begin=begin)
 
 
 def as_model_file(
