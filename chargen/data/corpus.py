@@ -265,11 +265,11 @@ def _count(ids: NDArray[Any], size: int) -> NDArray[np.int64]:
     return counts
 
 
-def split(ids: NDArray[Any], config: CorpusConfig, byte_mode: bool) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def split(ids: Any, config: CorpusConfig, byte_mode: bool) -> tuple[Any, Any, Any]:
     """Split ids into train, of floor(N (1 - v - t)) ids, valid and test, in this order; fractions are exact decimals.
 
     Args:
-        ids: of the text (N,).
+        ids: of the text (N,); or the text, a str, itself.
         config: holds v, `valid_fraction`, and t, `test_fraction`.
         byte_mode: whether ids are bytes of UTF-8: then a border inside a character moves back to its first byte.
 

@@ -99,14 +99,10 @@ class Grower:
             (R, V) bool; a row may be all False.
         """
         masks = np.empty((len(prefixes.texts), len(self.vocabulary)), bool)
-        if not self.config.no_repeat and not self.vocabulary.byte_mode:
-            masks[:] = self._constraints.mask()
-        else:
-            for row, (text, partial) in enumerate(zip(prefixes.texts, prefixes.partials, strict=True)):
-                repeating = repeating_characters(self._tail, text, self.config.no_repeat)
-                masks[row] = self._constraints.mask(partial, repeating)
-        for row in range(len(masks)) if self._filters else ():
-            if masks[row].any():
+        for row, (text, partial) in enumerate(zip(prefixes.texts, prefixes.partials, strict=True)):
+            repeating = repeating_characters(self._tail, text, self.config.no_repeat)
+            masks[row] = self._constraints.mask(partial, repeating)
+            if self._filters and masks[row].any():
                 masks[row] = probabilities(prefixes.logits[row], masks[row], self.config) > 0
         return masks
 

@@ -96,6 +96,7 @@ class Constraints:
         self.no_repeat = no_repeat
         self.recent = ""
         self.followers: defaultdict[str, set[str]] = defaultdict(set)
+        """The characters that follow each run of one character fewer in what was written."""
         self._base_mask = np.ones(len(vocabulary), bool)
         """Of characters: all but the banned ones and the unknown symbol."""
         if not vocabulary.byte_mode:
@@ -134,7 +135,7 @@ class Constraints:
         Returns:
             (V,) bool; all False where no character is allowed.
         """
-        forbidden = self._repeating() | extra_ban
+        forbidden = self.followers.get(self.recent, frozenset()) | extra_ban
         if self.vocabulary.byte_mode:
             return self._byte_mask(partial, self.ban | forbidden)
         if not forbidden:
@@ -142,12 +143,6 @@ class Constraints:
         mask = self._base_mask.copy()
         mask[self.vocabulary.encode("".join(forbidden))] = False
         return mask
-
-    def _repeating(self) -> set[str]:
-        """The characters that would complete a run already written."""
-        if not self.no_repeat or len(self.recent) < self.no_repeat - 1:
-            return set()
-        return self.followers.get(self.recent, set())
 
     def _byte_mask(self, partial: bytes, forbidden: frozenset[str]) -> NDArray[np.bool_]:
         """The bytes that may follow: not those of which every completion is forbidden."""
