@@ -168,10 +168,11 @@ class Corpus:
         known: Vocabulary | None = None,
     ) -> "Corpus":
         """Split the train sources by fractions, for every role that has no sources of its own."""
-        cuts = replace(config, **{f"{role}_fraction": 0.0 for role in ("valid", "test") if sources[role]})
-        train, *cut_off = split(encoded.parts[0], cuts, encoded.vocabulary.byte_mode)
-        parts = (max(both, key=len) for both in zip(encoded.parts[1:], cut_off, strict=True))  # one of both is empty
-        return cls(encoded.vocabulary, train, *parts, key, config, sources, encoded.report, hidden_entries, known)
+        nothing: dict[str, Any] = {f"{role}_fraction": 0.0 for role in ("valid", "test") if sources[role]}
+        train, *cut_off = split(encoded.parts[0], replace(config, **nothing), encoded.vocabulary.byte_mode)
+        # Of the two, one is empty.
+        valid, test = (max(both, key=len) for both in zip(encoded.parts[1:], cut_off, strict=True))
+        return cls(encoded.vocabulary, train, valid, test, key, config, sources, encoded.report, hidden_entries, known)
 
     @classmethod
     def from_description(
