@@ -256,8 +256,6 @@ class Vocabulary:
         check_range("ids", ids, 0, len(self))
         if self.byte_mode:
             return np.asarray(ids, np.uint8).tobytes().decode("utf-8", "replace")
-        if self.raw:
-            return np.asarray(ids, np.uint8).tobytes().decode("ascii", "surrogateescape")
         codes = _code_points(self.characters + ("\ufffd" if self.folded else ""))
         return _from_code_points(codes[np.asarray(ids, np.intp)])
 
