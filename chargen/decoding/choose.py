@@ -83,12 +83,9 @@ def min_p(weights: Any, share: float) -> Any:
 
 
 FILTERS: dict[str, Callable[[Any, Any], Any]] = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
-"""Filters by the field of `SampleConfig` that sets them, in the order in which they apply.
-
-They are functions of weights (..., V) and the setting, and return the weights, 0 for what is dropped. They use only what
-NumPy's arrays and torch's tensors have in common. Each has a compiled twin of the same name in `kernels/filters.py`,
-whose `apply_filters` has the same order.
-"""
+"""Filters by the field of `SampleConfig` that sets them, in the order in which they apply: functions of the weights and
+the setting, which use only what NumPy's arrays and torch's tensors have in common. Each has a compiled twin of the same
+name in `kernels/filters.py`, whose `apply_filters` has the same order."""
 RANKED = {"top_k", "top_p"}
 """Filters whose weights must come from the most likely id on."""
 _DEFAULTS = {field.name: field.default for field in fields(SampleConfig)}
