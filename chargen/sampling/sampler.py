@@ -1,5 +1,6 @@
 """Ids -> text, with the hidden state carried from call to call."""
 
+import math
 import os
 import threading
 import time
@@ -256,9 +257,9 @@ class Sampler:
             ChargenError: bans, no_repeat and processors leave no character to write, the model's numbers overflow, or
                 two threads iterate at once.
         """
-        length = None if length is None else check_int("length", length, 0)
+        limit = math.inf if length is None else check_int("length", length, 0)
         rounding = Rounding.of(self.vocabulary, self.config.ban) if rounded else Rounding()
-        return self._iterate(self._steps(length, rounding))
+        return self._iterate(self._steps(limit, rounding))
 
     def _iterate(self, steps: Iterator[list[Character]]) -> Iterator[list[Character]]:
         """Hand steps over, each made while no other thread uses the sampler."""
@@ -277,14 +278,13 @@ class Sampler:
                 return
             yield characters
 
-    def _steps(self, length: int | None, rounding: Rounding) -> Iterator[list[Character]]:
+    def _steps(self, length: float, rounding: Rounding) -> Iterator[list[Character]]:
         """Characters that come together, in lists; between two of them, other calls may use the sampler."""
         written = [0] * self.num
-        active = list(range(self.num)) if length != 0 else []
+        active = list(range(self.num)) if length else []
         size = 1
         while active:
-            if length is not None:
-                size = min(size, *(length + rounding.max_excess - written[row] for row in active))
+            size = int(min(size, *(length + rounding.max_excess - written[row] for row in active)))
             pending = self._write_ahead(active, size)
             size = max(1, min(2 * pending.length, MAX_CHUNK, int(CHUNK_SECONDS / pending.seconds)))
             ended: set[int] = set()
@@ -296,9 +296,7 @@ class Sampler:
                 for character in characters:
                     row = character.stream
                     written[row] += 1
-                    if character.stopped or (
-                        length is not None and rounding.ends(character.character, written[row] - length)
-                    ):
+                    if character.stopped or rounding.ends(character.character, written[row] - length):
                         ended.add(row)
                 if characters:
                     yield characters
