@@ -137,24 +137,14 @@ def _escape_html(character: str) -> str:
     return quote(character)[1:-1]
 
 
-def escape_byte(character: str) -> str:
-    """Write a byte that is no character as `\\xff`, and leave any other character as it is.
+def quote(character: str) -> str:
+    """Put a character in quotes, escaped where it cannot be seen; a byte that is no character as `\\xff`.
 
     Args:
         character: a character, or a byte as the error handler "surrogateescape" decodes it.
     """
     byte = ord(character) - 0xDC00
-    return f"\\x{byte:02x}" if 0x80 <= byte < 0x100 else character
-
-
-def quote(character: str) -> str:
-    """Put a character in quotes, escaped where it cannot be seen.
-
-    Args:
-        character: a character, or a byte as the error handler "surrogateescape" decodes it.
-    """
-    escaped = escape_byte(character)
-    return repr(character) if escaped == character else f"'{escaped}'"
+    return f"'\\x{byte:02x}'" if 0x80 <= byte < 0x100 else repr(character)
 
 
 def score_texts(

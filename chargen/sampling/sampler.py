@@ -422,10 +422,10 @@ class Sampler:
                 stream.extend_tail(tails[row * last.shape[1] : (row + 1) * last.shape[1]])
             written += new
         joined = self.vocabulary.decode(ids.ravel())
-        texts = [joined[first : first + length] for first in range(0, self.num * length, max(length, 1))]
+        texts = (joined[row * length : (row + 1) * length] for row in range(self.num))
         return [
             Sample(self._flip_if_backward(text), tuple(self._flip_if_backward(values)), stopped=False)
-            for text, values in zip(texts or [""] * self.num, log_probs.tolist(), strict=True)
+            for text, values in zip(texts, log_probs.tolist(), strict=True)
         ]
 
     def _check_single(self, method: str, alternative: str) -> None:
