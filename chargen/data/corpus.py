@@ -209,7 +209,7 @@ class Corpus:
             if not names or any(source.is_stream for source in find_sources(names)[0]):
                 raise DataError("the text of this run was given once and is no longer in the cache; start a new run")
         except DataError:
-            encoded = None if moved else open_entry(key)
+            encoded = None if moved else open_entry(cache_folder() / key)
             if encoded is None:
                 raise
             return cls._from_encoded(encoded, key, config, sources, known=known)

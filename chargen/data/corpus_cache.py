@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.cache_folder import cache_folder
 from chargen.data.reading import BLOCK_SIZE, RAW, ReadingConfig, ReadingReport, Source, read_text, text_files
 from chargen.data.unpack import name_errors, read_blocks
 from chargen.data.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_points
@@ -65,17 +64,15 @@ class EncodedText:
     report: ReadingReport
 
 
-def open_entry(key: str, folder: Path | None = None) -> EncodedText | None:
+def open_entry(entry: Path) -> EncodedText | None:
     """Open an entry of the cache.
 
     Args:
-        key: of the entry.
-        folder: of the cache; by default `cache_folder()`.
+        entry: its folder, which its key names.
 
     Returns:
         The encoded text, or None where there is no such entry or it is damaged.
     """
-    entry = (folder or cache_folder()) / key
     try:
         stored = json.loads((entry / "corpus.json").read_text("utf-8"))
         vocabulary = Vocabulary(stored["characters"], folded=stored["folded"], unit=stored["unit"])
@@ -106,7 +103,7 @@ def _install(work_folder: Path, entry: Path) -> None:
     try:
         os.replace(work_folder, entry)
     except OSError:
-        if open_entry(entry.name, entry.parent) is not None:
+        if open_entry(entry) is not None:
             return
         damaged = work_folder.with_name(f"{secrets.token_hex(8)}.tmp")
         os.replace(entry, damaged)
@@ -154,13 +151,13 @@ class Encoder:
             try:
                 content_hash = self._hash_sources(work_folder)
                 entry = self.cache / self._key(content_hash)
-                encoded = open_entry(entry.name, self.cache)
+                encoded = open_entry(entry)
                 if encoded is None:
                     self._encode(work_folder, content_hash)
                     for spool in work_folder.glob("spool*"):
                         spool.unlink()
                     _install(work_folder, entry)
-                    encoded = open_entry(entry.name, self.cache)
+                    encoded = open_entry(entry)
             finally:
                 shutil.rmtree(work_folder, ignore_errors=True)
         except (OSError, WriteError) as error:

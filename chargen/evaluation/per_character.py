@@ -214,11 +214,10 @@ def score_texts(
     size, known, whole = len(joined), num_ids[:-1] > 0, num_ids[:-1] == 1
     unseen, below = ~vocabulary.knows(joined), {name: sums[name][:-1] < limit for name in names}
     unlikely = below[by] if by != "cloze" else np.where(whole, below["cloze"], below["forward"] & below["backward"])
-    columns: list[list[Any]] = []
-    for name, has_score in (("forward", known), ("backward", known), ("cloze", whole)):
-        column = sums[name][:-1].astype(object) if name in sums else np.full(size, None)
-        column[~has_score] = None
-        columns.append(column.tolist())
+    columns = [
+        np.where(has_score, sums[name][:-1], None).tolist() if name in sums else [None] * size
+        for name, has_score in (("forward", known), ("backward", known), ("cloze", whole))
+    ]
     likelier = [alternatives.get(at, ()) for at in range(size)]
     scored = list(map(CharacterScore, joined, *columns, (unlikely | ~known | unseen).tolist(), likelier))
     results, start = [], 0
