@@ -215,7 +215,7 @@ def score_texts(
     unseen, below = ~vocabulary.knows(joined), {name: sums[name][:-1] < limit for name in names}
     unlikely = below[by] if by != "cloze" else np.where(whole, below["cloze"], below["forward"] & below["backward"])
     columns = [
-        np.where(has_score, sums[name][:-1], None).tolist() if name in sums else [None] * size
+        np.where(has_score, sums[name][:-1], np.array(None)).tolist() if name in sums else [None] * size
         for name, has_score in (("forward", known), ("backward", known), ("cloze", whole))
     ]
     likelier = [alternatives.get(at, ()) for at in range(size)]
