@@ -162,6 +162,14 @@ class Vocabulary:
             return (codes < 0xD800) | (codes > 0xDFFF)
         return self._table[np.minimum(codes, len(self._table) - 1)] >= 0
 
+    def writes(self, text: str) -> bool:
+        """Whether every character has an id of its own, or bytes.
+
+        Args:
+            text: any.
+        """
+        return bool(self.knows(text).all()) and set(text).isdisjoint(self.folded)
+
     def unseen(self, text: str) -> str:
         """List the characters that have no id.
 

@@ -27,8 +27,7 @@ from chargen.model.device import KERNEL_DTYPES, numpy_view
 
 BLOCK = {"cpu": 2**21, "cuda": 2**25, "compiled": 2**24}
 """Logits in a block: on a CPU they should fit its cache; on a GPU they should fill it; compiled code reads each row
-once and gains from large products.
-"""
+once and gains from large products."""
 Fixed = tuple[Tensor, Tensor, Tensor]
 """Values (..., H'), weights (V, H') and a bias (V,) whose product adds to the logits; they get no gradient."""
 

@@ -102,8 +102,7 @@ class Constraints:
         if not vocabulary.byte_mode:
             banned = [index for index, character in enumerate(vocabulary.characters) if character in self.ban]
             self._base_mask[banned] = False
-            if vocabulary.unknown_id is not None:
-                self._base_mask[vocabulary.unknown_id] = False
+            self._base_mask[len(vocabulary.characters) :] = False
 
     def note_read(self, text: str) -> None:
         """Note text that was fed, not written: later runs may begin in it, but none of its own runs count.

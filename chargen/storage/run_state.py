@@ -20,8 +20,7 @@ KIND = "run"
 FILE_NAME = "state.safetensors"
 REPLACED_FOLDER, REPLACING_FOLDER = ".replaced", ".replacing"
 """The subfolder that holds an older run's files until the new run has saved; and its name while only some of the files
-have been moved, so that those still outside it belong to the older run, too.
-"""
+have been moved, so that those still outside it belong to the older run, too."""
 
 
 @dataclass(frozen=True, eq=False)
