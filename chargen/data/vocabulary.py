@@ -112,7 +112,7 @@ class Vocabulary:
         all other code points: ln(F + 1). So the probabilities of all 1,114,112 code points (including lone surrogates,
         which a Python text may hold) sum to one, and the folded characters, the only ones in training, lose little.
         """
-        return math.log(len(self.folded) + 1) if self.folded else 0.0
+        return math.log(len(self.folded) + 1)
 
     @property
     def unseen_nats(self) -> float:
@@ -126,7 +126,9 @@ class Vocabulary:
         return 256 if self.byte_mode else len(self.characters) + bool(self.folded)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and (self.describe(), self.raw) == (other.describe(), other.raw)
+        if not isinstance(other, Vocabulary):
+            return False
+        return (self.characters, self.folded, self.unit) == (other.characters, other.folded, other.unit)
 
     __hash__ = None  # type: ignore[assignment]
 
