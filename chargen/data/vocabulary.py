@@ -299,9 +299,7 @@ class Vocabulary:
         """Make a `tokenizers.Tokenizer` with the same ids, for other programs."""
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-        names = list(self.characters) + [UNKNOWN] * bool(self.folded)
-        if self.unit == "byte":
-            names = _byte_names()
+        names = _byte_names() if self.unit == "byte" else [*self.characters] + [UNKNOWN] * bool(self.folded)
         vocabulary = {name: id_ for id_, name in enumerate(names)}
         unknown = UNKNOWN if self.folded else None
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=unknown, fuse_unk=False))
