@@ -325,8 +325,9 @@ def _digest_field(digest: str) -> bytes:
 def _check_digest(header: bytes, data: bytes, description: dict[str, Any]) -> None:
     """Check the SHA-256 of the file; `header` is the first part of `data`."""
     digest = description.get("sha256")
-    field = _digest_field(str(digest))
-    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest) or header.count(field) != 1:
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ModelFileError("it carries no checksum")
+    if header.count(field := _digest_field(digest)) != 1:
         raise ModelFileError("it carries no checksum")
     actual = hashlib.sha256(header.replace(field, _digest_field(ZEROS)))
     actual.update(memoryview(data)[len(header) :])
