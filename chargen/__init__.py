@@ -8,36 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "ArgumentError": "chargen.errors",
-    "ChargenError": "chargen.errors",
-    "Corpus": "chargen.data.corpus",
-    "CorpusConfig": "chargen.data.corpus",
-    "Vocabulary": "chargen.data.vocabulary",
-    "clean": "chargen.data.reading",
-    "ConsecutiveBatches": "chargen.data.batches",
-    "RandomBatches": "chargen.data.batches",
-    "ModelConfig": "chargen.model.config",
-    "CharModel": "chargen.model.language_model",
-    "ModelFile": "chargen.storage.model_file",
-    "load_model": "chargen.storage.model_file",
-    "read_model": "chargen.storage.model_file",
-    "save_model": "chargen.storage.model_file",
-    "SampleConfig": "chargen.decoding.choose",
-    "Sampler": "chargen.sampling.sampler",
-    "Filler": "chargen.infill.fill",
-    "fill": "chargen.infill.fill",
-    "fill_text": "chargen.api.fill",
-    "generate": "chargen.api.generate",
-    "train": "chargen.api.train",
-    "Run": "chargen.api.train",
-    "score": "chargen.api.judge",
-    "check": "chargen.evaluation.causality",
-    "check_causality": "chargen.evaluation.causality",
-    "TrainConfig": "chargen.training.config",
-    "Trainer": "chargen.training.trainer",
-    "evaluate": "chargen.api.judge",
+_NAMES = {
+    "errors": ("ArgumentError", "ChargenError"),
+    "data.corpus": ("Corpus", "CorpusConfig"),
+    "data.vocabulary": ("Vocabulary",),
+    "data.reading": ("clean",),
+    "data.batches": ("ConsecutiveBatches", "RandomBatches"),
+    "model.config": ("ModelConfig",),
+    "model.language_model": ("CharModel",),
+    "storage.model_file": ("ModelFile", "load_model", "read_model", "save_model"),
+    "decoding.choose": ("SampleConfig",),
+    "sampling.sampler": ("Sampler",),
+    "infill.fill": ("Filler", "fill"),
+    "api.fill": ("fill_text",),
+    "api.generate": ("generate",),
+    "api.train": ("train", "Run"),
+    "api.judge": ("score", "evaluate"),
+    "evaluation.causality": ("check", "check_causality"),
+    "training.config": ("TrainConfig",),
+    "training.trainer": ("Trainer",),
 }
+_MODULES = {name: f"chargen.{module}" for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:

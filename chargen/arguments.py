@@ -1,12 +1,14 @@
-"""Checks of arrays that callers pass in. A misfit is an ArgumentError of one line."""
+"""Checks of what callers pass in: arrays, of which a misfit is an ArgumentError of one line, and a config."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import ArgumentError
+from chargen.errors import ArgumentError, SettingError
+from chargen.settings import make_settings
 
+_Config = TypeVar("_Config")
 Arrays = dict[str, NDArray[Any]]
 """By name, such as a model's weights."""
 _ACCEPTED: dict[Any, tuple[str, str]] = {
@@ -14,6 +16,22 @@ _ACCEPTED: dict[Any, tuple[str, str]] = {
     np.bool_: ("b", "true or false"),
 }  # fmt: skip
 """For each dtype that may be asked for: the kinds of dtype (NumPy's letters) that are converted, and their name."""
+
+
+def choose_config(cls: type[_Config], config: _Config | None, settings: dict[str, Any]) -> _Config:
+    """Take the config that was passed in, or make one of the fields that were passed in its place.
+
+    Args:
+        cls: the dataclass of the config.
+        config: one that is complete already, or None.
+        settings: fields by name.
+
+    Raises:
+        SettingError: where both were passed in, or a field is unknown or out of range.
+    """
+    if config is not None and settings:
+        raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
+    return config or make_settings(cls, settings)
 
 
 def as_array(name: str, values: Any, shape: tuple[int | None, ...], dtype: Any) -> NDArray[Any]:

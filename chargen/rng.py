@@ -7,10 +7,13 @@ save, and neither chunking, batching nor the number of processes can change a re
 
 import enum
 import operator
+import secrets
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from chargen.settings import check_int
 
 MULTIPLIERS, WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
 """Constants of Philox, 32 bits each."""
@@ -18,6 +21,18 @@ _LOW = 0xFFFFFFFF
 """Mask of the low 32 bits."""
 
 MAX_SEED = 2**64 - 1
+
+
+def check_seed(seed: int | None) -> int:
+    """Check a seed, or let the system draw one of 32 bits.
+
+    Args:
+        seed: 0 to 2**64 - 1; None where none was chosen.
+
+    Raises:
+        SettingError: it is out of its range.
+    """
+    return secrets.randbits(32) if seed is None else check_int("seed", seed, 0, MAX_SEED)
 
 
 class Purpose(enum.IntEnum):
@@ -63,17 +78,6 @@ def _rounds(x0: Any, x1: Any, x2: Any, x3: Any, key_0: int, key_1: int) -> tuple
     return x0, x1, x2, x3
 
 
-def _random_words(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDArray[np.uint64]:
-    """Four random 32-bit words for each address, (..., 4)."""
-    seed = operator.index(seed)
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed is {seed}: it must be from 0 to {MAX_SEED}")
-    index_, n_ = np.broadcast_arrays(np.asarray(index, np.uint64), np.asarray(n, np.uint64))
-    low, high = n_ & np.uint64(_LOW), n_ >> np.uint64(32)
-    counter = np.stack([low, high, index_, np.full_like(n_, int(purpose))], axis=-1)
-    return philox(counter, (seed & _LOW, seed >> 32))
-
-
 def uniform(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDArray[np.float64]:
     """Draw uniform numbers in [0, 1) with 53 random bits, addressed by (seed, index, n, purpose).
 
@@ -86,7 +90,13 @@ def uniform(seed: int, index: ArrayLike, n: ArrayLike, purpose: Purpose) -> NDAr
     Returns:
         One number for each `index` and `n`, of their common shape.
     """
-    words = _random_words(seed, index, n, purpose)
+    seed = operator.index(seed)
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed is {seed}: it must be from 0 to {MAX_SEED}")
+    index_, n_ = np.broadcast_arrays(np.asarray(index, np.uint64), np.asarray(n, np.uint64))
+    low, high = n_ & np.uint64(_LOW), n_ >> np.uint64(32)
+    counter = np.stack([low, high, index_, np.full_like(n_, int(purpose))], axis=-1)
+    words = philox(counter, (seed & _LOW, seed >> 32))
     bits = (words[..., 0] << np.uint64(21)) ^ (words[..., 1] >> np.uint64(11))
     result: NDArray[np.float64] = bits.astype(np.float64) * 2.0**-53
     return result
@@ -103,8 +113,8 @@ def generator_seed(seed: int, index: int, n: int, purpose: Purpose) -> int:
         n: which draw of that sample or row, below 2**64.
         purpose: what the draw is for.
     """
-    words: Any = _random_words(seed, index, n, purpose)
-    return (int(words[0]) << 31) ^ int(words[1])
+    first, second = philox_key(operator.index(seed), index, n, purpose)
+    return (first << 31) ^ second
 
 
 def philox_key(seed: int, index: int, n: int, purpose: Purpose) -> tuple[int, int]:

@@ -31,9 +31,7 @@ def begin_text(vocabulary: Vocabulary, counts: NDArray[Any]) -> str:
 
 
 def _count(vocabulary: Vocabulary, counts: NDArray[Any], character: str) -> int:
-    if not vocabulary.byte_mode and character not in vocabulary.characters:
-        return 0
-    return int(counts[vocabulary.encode(character)[0]])
+    return int(counts[vocabulary.encode(character)[0]]) if vocabulary.writes(character) else 0
 
 
 def is_begin_text(vocabulary: Vocabulary, begin: Any) -> bool:
@@ -43,8 +41,4 @@ def is_begin_text(vocabulary: Vocabulary, begin: Any) -> bool:
         vocabulary: of the model.
         begin: what a model file holds.
     """
-    if not isinstance(begin, str) or len(begin) > MAX_BEGIN_LENGTH:
-        return False
-    if vocabulary.byte_mode:
-        return not any("\ud800" <= character <= "\udfff" for character in begin)
-    return set(begin) <= set(vocabulary.characters)
+    return isinstance(begin, str) and len(begin) <= MAX_BEGIN_LENGTH and vocabulary.writes(begin)

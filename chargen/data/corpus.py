@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.corpus_cache import ROLES, EncodedText, EncodingConfig, ProgressCallback, encode_sources, open_entry
+from chargen.arguments import choose_config
+from chargen.cache_folder import cache_folder
+from chargen.data.corpus_cache import ROLES, EncodedText, Encoder, EncodingConfig, ProgressCallback, open_entry
 from chargen.data.reading import RAW, ReadingReport, clean, find_sources
 from chargen.data.repeats import copied_shares
 from chargen.data.sorted_lines import are_sorted
+from chargen.data.utf8 import SURROGATE
 from chargen.data.vocabulary import Vocabulary, count_code_points
 from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
 from chargen.settings import check_text, make_settings, setting
@@ -110,20 +113,17 @@ class Corpus:
             SettingError: where a setting is out of range.
             ChargenError: where the cache cannot be written.
         """
-        config = _resolve_config(config, settings)
+        config = choose_config(CorpusConfig, config, settings)
         if not _as_list(sources):
             raise DataError("no text to learn: name a file, a folder, a pattern or a corpus")
         names = {role: _as_list(values) for role, values in zip(ROLES, (sources, valid, test), strict=True)}
         expanded = {role: find_sources(role_names) for role, role_names in names.items()}
         if sum(role_names.count("-") for role_names in names.values()) > 1:
             raise DataError("standard input can be read only once; name - once")
-        encoded, key = encode_sources(
-            {role: role_sources for role, (role_sources, _) in expanded.items()},
-            config,
-            Path(cache) if cache is not None else None,
-            progress or (lambda activity, done, total: None),
-            known,
-        )
+        found_sources = {role: role_sources for role, (role_sources, _) in expanded.items()}
+        cache = cache_folder() if cache is None else Path(cache)
+        progress = progress or (lambda activity, done, total: None)
+        encoded, key = Encoder(found_sources, config, cache, progress, known).make_entry()
         absolute = {role: _absolute(role_names) for role, role_names in names.items()}
         return cls._from_encoded(encoded, key, config, absolute, sum(count for _, count in expanded.values()), known)
 
@@ -143,10 +143,10 @@ class Corpus:
             DataError: where the text holds a lone surrogate.
             SettingError: where a setting is out of range, or the text is no str.
         """
-        config = _resolve_config(config, settings)
+        config = choose_config(CorpusConfig, config, settings)
         text = clean(check_text("text", text), config)
         raw = config.encoding == RAW
-        if not raw and any("\ud800" <= character <= "\udfff" for character in set(text)):
+        if not raw and SURROGATE.search(text):
             raise DataError("the text holds a lone surrogate, which is not a character")
         counts = count_code_points(text)
         vocabulary = Vocabulary.from_counts(counts, unit=config.unit, raw=raw, min_count=config.min_count, known=known)
@@ -168,13 +168,11 @@ class Corpus:
         known: Vocabulary | None = None,
     ) -> "Corpus":
         """Split the train sources by fractions, for every role that has no sources of its own."""
-        ids, valid, test = encoded.parts
-        has_valid, has_test = bool(sources["valid"]), bool(sources["test"])
-        train, split_valid, split_test = split(
-            ids, config, encoded.vocabulary.byte_mode, keep_valid=has_valid, keep_test=has_test
-        )
-        parts = train, valid if has_valid else split_valid, test if has_test else split_test
-        return cls(encoded.vocabulary, *parts, key, config, sources, encoded.report, hidden_entries, known)
+        nothing: dict[str, Any] = {f"{role}_fraction": 0.0 for role in ("valid", "test") if sources[role]}
+        train, *cut_off = split(encoded.parts[0], replace(config, **nothing), encoded.vocabulary.byte_mode)
+        # Of the two, one is empty.
+        valid, test = (max(both, key=len) for both in zip(encoded.parts[1:], cut_off, strict=True))
+        return cls(encoded.vocabulary, train, valid, test, key, config, sources, encoded.report, hidden_entries, known)
 
     @classmethod
     def from_description(
@@ -196,11 +194,8 @@ class Corpus:
         """
         moved = {role: _as_list(names) for role, names in (elsewhere or {}).items() if _as_list(names)}
         try:
-            config, sources, key = (
-                make_settings(CorpusConfig, described["config"]),
-                described["sources"],
-                described["key"],
-            )
+            config = make_settings(CorpusConfig, described["config"])
+            sources, key = described["sources"], described["key"]
             known = Vocabulary(**described["known"]) if "known" in described else None
             train, valid, test = ({**sources, **moved}[role] for role in ROLES)
             names = [os.fspath(name) for role_names in (train, valid, test) for name in role_names]
@@ -214,7 +209,7 @@ class Corpus:
             if not names or any(source.is_stream for source in find_sources(names)[0]):
                 raise DataError("the text of this run was given once and is no longer in the cache; start a new run")
         except DataError:
-            encoded = None if moved else open_entry(key)
+            encoded = None if moved else open_entry(cache_folder() / key)
             if encoded is None:
                 raise
             return cls._from_encoded(encoded, key, config, sources, known=known)
@@ -271,23 +266,18 @@ def _count(ids: NDArray[Any], size: int) -> NDArray[np.int64]:
     return counts
 
 
-def split(
-    ids: NDArray[Any], config: CorpusConfig, byte_mode: bool, *, keep_valid: bool = False, keep_test: bool = False
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def split(ids: Any, config: CorpusConfig, byte_mode: bool) -> tuple[Any, Any, Any]:
     """Split ids into train, of floor(N (1 - v - t)) ids, valid and test, in this order; fractions are exact decimals.
 
     Args:
-        ids: of the text (N,).
+        ids: of the text (N,); or the text, a str, itself.
         config: holds v, `valid_fraction`, and t, `test_fraction`.
         byte_mode: whether ids are bytes of UTF-8: then a border inside a character moves back to its first byte.
-        keep_valid: treat v as 0, as validation has sources of its own.
-        keep_test: treat t as 0, as the test has sources of its own.
 
     Returns:
         The ids of train, valid and test.
     """
     valid, test = (Fraction(str(value)) for value in (config.valid_fraction, config.test_fraction))
-    valid, test = Fraction(0) if keep_valid else valid, Fraction(0) if keep_test else test
     borders = [int(len(ids) * (1 - valid - test)), int(len(ids) * (1 - test))]
     if byte_mode:
         borders = [_character_start(ids, border) for border in borders]
@@ -298,12 +288,6 @@ def _character_start(ids: NDArray[Any], border: int) -> int:
     while 0 < border < len(ids) and ids[border] & 0xC0 == 0x80:
         border -= 1
     return border
-
-
-def _resolve_config(config: CorpusConfig | None, settings: dict[str, Any]) -> CorpusConfig:
-    if config is not None and settings:
-        raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
-    return config or make_settings(CorpusConfig, settings)
 
 
 def _as_list(names: Any) -> list[str]:

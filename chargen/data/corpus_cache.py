@@ -13,15 +13,14 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.cache_folder import cache_folder
-from chargen.data.reading import BLOCK_SIZE, RAW, Blocks, ReadingConfig, ReadingReport, Source, read_text, text_files
+from chargen.data.reading import BLOCK_SIZE, RAW, ReadingConfig, ReadingReport, Source, read_text, text_files
+from chargen.data.unpack import name_errors, read_blocks
 from chargen.data.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_points
 from chargen.durable import describe_os_error, sync_folder, write_durably
 from chargen.errors import ChargenError, DataError, SettingError, WriteError, quote_backticks
@@ -65,17 +64,15 @@ class EncodedText:
     report: ReadingReport
 
 
-def open_entry(key: str, folder: Path | None = None) -> EncodedText | None:
+def open_entry(entry: Path) -> EncodedText | None:
     """Open an entry of the cache.
 
     Args:
-        key: of the entry.
-        folder: of the cache; by default `cache_folder()`.
+        entry: its folder, which its key names.
 
     Returns:
         The encoded text, or None where there is no such entry or it is damaged.
     """
-    entry = (folder or cache_folder()) / key
     try:
         stored = json.loads((entry / "corpus.json").read_text("utf-8"))
         vocabulary = Vocabulary(stored["characters"], folded=stored["folded"], unit=stored["unit"])
@@ -101,38 +98,12 @@ def _checksum(ids_digest: "hashlib._Hash", stored: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def encode_sources(
-    sources: dict[str, list[Source]],
-    config: EncodingConfig,
-    folder: Path | None,
-    progress: ProgressCallback,
-    known: Vocabulary | None = None,
-) -> tuple[EncodedText, str]:
-    """Encode the sources of each role, or open the cache entry where they are encoded already.
-
-    Args:
-        sources: by role.
-        config: how the text becomes ids.
-        folder: of the cache; by default `cache_folder()`.
-        progress: called after every block.
-        known: a vocabulary whose characters have ids whether they occur or not.
-
-    Returns:
-        The encoded text and the key of its entry.
-
-    Raises:
-        DataError: where a source cannot be read.
-        ChargenError: where the cache cannot be written.
-    """
-    return _Encoder(sources, config, folder or cache_folder(), progress, known).make_entry()
-
-
 def _install(work_folder: Path, entry: Path) -> None:
     """Move a finished entry to its place; another process may have been faster, a damaged entry is replaced."""
     try:
         os.replace(work_folder, entry)
     except OSError:
-        if open_entry(entry.name, entry.parent) is not None:
+        if open_entry(entry) is not None:
             return
         damaged = work_folder.with_name(f"{secrets.token_hex(8)}.tmp")
         os.replace(entry, damaged)
@@ -142,22 +113,37 @@ def _install(work_folder: Path, entry: Path) -> None:
 
 
 @dataclass(eq=False)
-class _Encoder:
-    """Makes the cache entry of sources: hashes the bytes and, where they are new, counts characters and writes ids."""
+class Encoder:
+    """Makes the cache entry of sources: hashes the bytes and, where they are new, counts characters and writes ids.
+
+    Args:
+        sources: by role; those that can be read only once are replaced by copies.
+        config: how the text becomes ids.
+        cache: the folder of the cache.
+        progress: called after every block.
+        known: a vocabulary whose characters have ids whether they occur or not.
+    """
 
     sources: dict[str, list[Source]]
     config: EncodingConfig
     cache: Path
     progress: ProgressCallback
-    known: Vocabulary | None
+    known: Vocabulary | None = None
 
     def __post_init__(self) -> None:
-        self.spooled: dict[int, Path] = {}
         self.files = dict.fromkeys(ROLES, 0)
         self.size: int | None = None
 
     def make_entry(self) -> tuple[EncodedText, str]:
-        """The encoded text and its key, after making its entry where there is none or a damaged one."""
+        """Make the entry where there is none or a damaged one, and open it.
+
+        Returns:
+            The encoded text and the key of its entry.
+
+        Raises:
+            DataError: where a source cannot be read.
+            ChargenError: where the cache cannot be written.
+        """
         work_folder = self.cache / f"{secrets.token_hex(8)}.tmp"
         try:
             work_folder.mkdir(parents=True)
@@ -165,13 +151,13 @@ class _Encoder:
             try:
                 content_hash = self._hash_sources(work_folder)
                 entry = self.cache / self._key(content_hash)
-                encoded = open_entry(entry.name, self.cache)
+                encoded = open_entry(entry)
                 if encoded is None:
                     self._encode(work_folder, content_hash)
-                    for spool in self.spooled.values():
+                    for spool in work_folder.glob("spool*"):
                         spool.unlink()
                     _install(work_folder, entry)
-                    encoded = open_entry(entry.name, self.cache)
+                    encoded = open_entry(entry)
             finally:
                 shutil.rmtree(work_folder, ignore_errors=True)
         except (OSError, WriteError) as error:
@@ -192,12 +178,15 @@ class _Encoder:
                     shutil.rmtree(abandoned, ignore_errors=True)
 
     def _spool(self, work_folder: Path) -> None:
-        """Copy sources that can be read only once."""
+        """Copy sources that can be read only once, and take the copies in their place."""
         copying = _Pass("copying", self)
-        for source in (source for role in ROLES for source in self.sources[role] if source.is_stream):
-            self.spooled[id(source)] = work_folder / f"spool{len(self.spooled)}"
-            with source.open() as stream, open(self.spooled[id(source)], "wb") as spool:
-                spool.writelines(copying.watch(_read_blocks(source, stream)))
+        for role in ROLES:
+            for number, source in enumerate(self.sources[role]):
+                if source.is_stream:
+                    copy = work_folder / f"spool-{role}-{number}"
+                    with source.open() as stream, open(copy, "wb") as spool:
+                        spool.writelines(copying.watch(name_errors(source.name, read_blocks(stream, BLOCK_SIZE))))
+                    self.sources[role][number] = replace(source, path=copy)
 
     def _hash_sources(self, work_folder: Path) -> str:
         """The hash of the bytes of all texts."""
@@ -205,9 +194,9 @@ class _Encoder:
         reading, report = _Pass("reading", self), ReadingReport()
         for role in ROLES:
             for source in self.sources[role]:
-                for _, blocks in self._open_files(reading, report, source):
+                for _, blocks in text_files(source, self.config, report):
                     self.files[role] += 1
-                    for _ in blocks:
+                    for _ in reading.watch(blocks):
                         pass
         report.files = sum(self.files.values())
         report.check_files()
@@ -224,25 +213,13 @@ class _Encoder:
         described = json.dumps(identity, sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()
 
-    def _open_files(self, reading: "_Pass", report: ReadingReport, source: Source) -> Iterator[tuple[str, Blocks]]:
-        """The name and the bytes of each text of a source."""
-        spool = self.spooled.get(id(source))
-        for name, blocks in text_files(replace(source, path=spool) if spool else source, self.config, report):
-            yield name, reading.watch(blocks)
-
-    def _read_text(self, reading: "_Pass", role: str, report: ReadingReport) -> Iterator[str]:
-        """The text of a role, block by block."""
-        return read_text(
-            self.sources[role], self.config, report=report, files=partial(self._open_files, reading, report)
-        )
-
     def _encode(self, work_folder: Path, content_hash: str) -> None:
         """Count the characters, then write the ids; raises DataError where the bytes are no longer those hashed."""
         counts = np.zeros(CODE_POINTS, np.int64)
         report = ReadingReport()
         counting, encoding = _Pass("counting", self), _Pass("encoding", self)
         for role in ROLES:
-            for text in self._read_text(counting, role, report):
+            for text in read_text(self.sources[role], self.config, report=report, watch=counting.watch):
                 block_counts = count_code_points(text)
                 counts[: len(block_counts)] += block_counts
         counting.check(content_hash)
@@ -258,7 +235,7 @@ class _Encoder:
 
         def encode_blocks() -> Iterator[bytes]:
             for part, role in enumerate(ROLES):
-                for text in self._read_text(encoding, role, ReadingReport()):
+                for text in read_text(self.sources[role], self.config, watch=encoding.watch):
                     try:
                         ids = vocabulary.encode(text)
                     except DataError as error:
@@ -286,7 +263,7 @@ class _Encoder:
 class _Pass:
     """A pass over all bytes: reports progress, and hashes them, so that a text that changes meanwhile is noticed."""
 
-    def __init__(self, activity: str, encoder: _Encoder) -> None:
+    def __init__(self, activity: str, encoder: Encoder) -> None:
         self.activity = activity
         self.encoder = encoder
         self.done = 0
@@ -307,11 +284,3 @@ class _Pass:
         """Raise DataError where the bytes of this pass have another hash."""
         if self.digest.hexdigest() != content_hash:
             raise DataError(SOURCE_CHANGED)
-
-
-def _read_blocks(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
-    try:
-        while block := stream.read(BLOCK_SIZE):
-            yield block
-    except OSError as error:
-        raise DataError(f"cannot read {source.name}: {error.strerror or error}") from error

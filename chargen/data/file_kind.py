@@ -32,26 +32,29 @@ _PACKING_SIGNATURES = {
 }
 _CONVERT, _SAVE = "turn it into text first", "save it as plain text first"
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
-    (b"%PDF-", "a PDF document", f"{_CONVERT}, as pdftotext does"),
-    (b"{\\rtf", "an RTF document", _SAVE),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", _SAVE),
-    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself", "git lfs pull brings that"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
-    (b"Rar!\x1a\x07", "a RAR archive", "unpack it first"),
-    (b"\x93NUMPY", "a NumPy array", _CONVERT),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", _CONVERT),
-    (b"Obj\x01", "an Avro file", _CONVERT),
-    (b"SQLite format 3\0", "an SQLite database", _CONVERT),
-    (b"\x89PNG\r\n\x1a\n", "a picture", ""),
-    (b"\xff\xd8\xff", "a picture", ""),
-    (b"OggS\0", "a sound or a film", ""),
-    (b"fLaC\0", "a sound", ""),
-    *((b"ID3" + bytes([version]), "a sound", "") for version in (2, 3, 4)),
-    (b"\x1aE\xdf\xa3", "a film", ""),
-    (b"\x7fELF", "a program", ""),
-    (b"\xca\xfe\xba\xbe", "a program", ""),
-    (b"\0asm", "a program", ""),
+    (rb"%PDF-", "a PDF document", f"{_CONVERT}, as pdftotext does"),
+    (rb"\{\\rtf", "an RTF document", _SAVE),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", _SAVE),
+    (
+        rb"version https://git-lfs.github.com/spec",
+        "a Git LFS pointer, not the file itself",
+        "git lfs pull brings that",
+    ),
+    (rb"7z\xbc\xaf'\x1c", "a 7z archive", "unpack it first"),
+    (rb"Rar!\x1a\x07", "a RAR archive", "unpack it first"),
+    (rb"\x93NUMPY", "a NumPy array", _CONVERT),
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file", _CONVERT),
+    (rb"Obj\x01", "an Avro file", _CONVERT),
+    (rb"SQLite format 3\0", "an SQLite database", _CONVERT),
+    (rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff", "a picture", ""),
+    (rb"OggS\0", "a sound or a film", ""),
+    (rb"fLaC\0|ID3[\2-\4]", "a sound", ""),
+    (rb"RIFF.{4}(WAVE|AVI |WEBP)", "a sound, a film or a picture", ""),
+    (rb"\x1aE\xdf\xa3|\0{3}.ftyp", "a film", ""),
+    (rb"\x7fELF|\xca\xfe\xba\xbe|\0asm", "a program", ""),
+    (rb"\x80[\2-\5][\]}c\x95\x8a(]", "a pickle", ""),
 )
+"""What a file is whose first bytes match, and what to do."""
 _EPUB = "an EPUB book", f"{_CONVERT}, as pandoc -t plain does"
 _OFFICE = "an office document (.docx, .odt and the like)", _SAVE
 _MEMBERS = {
@@ -141,15 +144,9 @@ def describe_non_text(start: bytes, encoding: str) -> tuple[str, str] | None:
     Returns:
         What the file is, and what to do, for a message; None for a text, and where there is too little evidence.
     """
-    by_signature = ((kind, advice) for signature, kind, advice in _SIGNATURES if start.startswith(signature))
+    by_signature = ((what, advice) for signature, what, advice in _SIGNATURES if re.match(signature, start, re.DOTALL))
     if described := _classify_zip_start(start) or next(by_signature, None):
         return described
-    if start[:4] == b"RIFF" and start[8:12] in (b"WAVE", b"AVI ", b"WEBP"):
-        return "a sound, a film or a picture", ""
-    if start[:3] == bytes(3) and start[4:8] == b"ftyp":
-        return "a film", ""
-    if re.match(rb"\x80[\2-\5][\]}c\x95\x8a(]", start):
-        return "a pickle", ""
     if start[8:10] == b'{"' and 2 <= int.from_bytes(start[:8], "little") < 1 << 32:
         return "a file of weights (safetensors)", ""
     if packing := detect_packing(start):
@@ -183,7 +180,7 @@ def detect_wide_encoding(start: bytes, encoding: str) -> str:
     Returns:
         The encoding; "" for any other text.
     """
-    if _width(encoding) > 1:
+    if len("a".encode(encoding)) - len("".encode(encoding)) > 1:  # bytes of a letter, without a byte order mark
         return ""
     for mark, wide in (
         (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
@@ -194,11 +191,6 @@ def detect_wide_encoding(start: bytes, encoding: str) -> str:
     if not _UNPRINTABLE.search(start) and _decodes(start, encoding):
         return ""
     return next((wide for wide in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be") if _is_likely(start, wide)), "")
-
-
-def _width(encoding: str) -> int:
-    """Bytes of an ASCII character."""
-    return len("a".encode(encoding)) - len("".encode(encoding))
 
 
 def _decodes(start: bytes, encoding: str) -> bool:

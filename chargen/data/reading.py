@@ -152,41 +152,39 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
     """
     sources: list[Source] = []
     hidden = 0
-    for source_name in names:
-        if not isinstance(source_name, (str, os.PathLike)):
-            raise DataError(
-                f"{repr_short(source_name)} is no name of a file: give a file, a folder, a pattern or a corpus"
-            )
-        name = os.fspath(source_name)
-        path = Path(name)
-        if not name:
-            raise DataError("an empty name is no file; give a file, a folder, a pattern or a corpus")
-        if name == "-":
-            if any(source.path is None for source in sources):
-                raise DataError("standard input can be read only once; name - once")
-            sources.append(Source("standard input", None))
-        elif os.path.isdir(name):
-            files, skipped = _list_files(path)
-            if not files:
-                raise DataError(f"folder {name} holds no files ({skipped} hidden, linked or of a run)")
-            sources += [Source(quote_backticks(file), file, named=False) for file in files]
-            hidden += skipped
-        elif os.path.exists(name):
-            sources.append(Source(name, path))
-        elif name in CATALOGUE:
-            sources += [Source(str(file), file) for file in CATALOGUE[name]()]
-        else:
-            matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
-            if not matches:
-                if "\n" in name or len(name) > MAX_NAME:
-                    raise DataError(f"no file is named {repr_short(name)}: a text itself must be put into a file")
-                corpora = ", ".join(CATALOGUE)
-                advice = similar_path(name, names=CATALOGUE)
-                raise DataError(
-                    f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora}){advice}"
-                )
-            sources += [Source(quote_backticks(match), Path(match)) for match in matches]
+    for name in names:
+        if not isinstance(name, (str, os.PathLike)):
+            raise DataError(f"{repr_short(name)} is no name of a file: give a file, a folder, a pattern or a corpus")
+        expanded, skipped = _expand(os.fspath(name))
+        if expanded[0].path is None and any(source.path is None for source in sources):
+            raise DataError("standard input can be read only once; name - once")
+        sources += expanded
+        hidden += skipped
     return sources, hidden
+
+
+def _expand(name: str) -> tuple[list[Source], int]:
+    """The files that a name stands for, at least one, and how many entries of a folder are not among them."""
+    if not name:
+        raise DataError("an empty name is no file; give a file, a folder, a pattern or a corpus")
+    if name == "-":
+        return [Source("standard input", None)], 0
+    if os.path.isdir(name):
+        files, skipped = _list_files(Path(name))
+        if not files:
+            raise DataError(f"folder {name} holds no files ({skipped} hidden, linked or of a run)")
+        return [Source(quote_backticks(file), file, named=False) for file in files], skipped
+    if os.path.exists(name):
+        return [Source(name, Path(name))], 0
+    if name in CATALOGUE:
+        return [Source(str(file), file) for file in CATALOGUE[name]()], 0
+    matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
+    if matches:
+        return [Source(quote_backticks(match), Path(match)) for match in matches], 0
+    if "\n" in name or len(name) > MAX_NAME:
+        raise DataError(f"no file is named {repr_short(name)}: a text itself must be put into a file")
+    corpora, advice = ", ".join(CATALOGUE), similar_path(name, names=CATALOGUE)
+    raise DataError(f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora}){advice}")
 
 
 def _list_files(folder: Path) -> tuple[list[Path], int]:
@@ -274,7 +272,7 @@ def read_text(
     config: ReadingConfig | None = None,
     *,
     report: ReadingReport | None = None,
-    files: Callable[[Source], Iterable[tuple[str, Iterable[bytes]]]] | None = None,
+    watch: Callable[[Blocks], Blocks] = lambda blocks: blocks,
 ) -> Iterator[str]:
     """Read the text of all sources, one after the other; memory does not grow with the text.
 
@@ -284,7 +282,7 @@ def read_text(
         sources: in order.
         config: how bytes become text.
         report: filled in while the text is read.
-        files: returns the name and the bytes of each text of a source; by default `text_files`.
+        watch: passes on the blocks of bytes of each text.
 
     Returns:
         Blocks of text, of any size.
@@ -295,7 +293,7 @@ def read_text(
     """
     config = config or ReadingConfig()
     report = report if report is not None else ReadingReport()
-    text = _decode_files(sources, config, report, files or functools.partial(text_files, config=config, report=report))
+    text = _decode_files(sources, config, report, watch)
     return normalize_blocks(text) if config.normalize == "NFC" else text
 
 
@@ -332,17 +330,14 @@ def clean(text: str, config: ReadingConfig | None) -> str:
 
 
 def _decode_files(
-    sources: Sequence[Source],
-    config: ReadingConfig,
-    report: ReadingReport,
-    files: Callable[[Source], Iterable[tuple[str, Iterable[bytes]]]],
+    sources: Sequence[Source], config: ReadingConfig, report: ReadingReport, watch: Callable[[Blocks], Blocks]
 ) -> Iterator[str]:
     """The text of all sources, before normalization."""
     last_character = ""
-    for name, blocks in chain.from_iterable(map(files, sources)):
+    for name, blocks in chain.from_iterable(text_files(source, config, report) for source in sources):
         report.files += 1
         at_start = True
-        texts = _remove_mark(_decode(name, blocks, config, report), config)
+        texts = _remove_mark(_decode(name, watch(blocks), config, report), config)
         for text in _convert_line_ends(texts, config, report):
             if at_start and last_character and (separator := _separator(last_character, config)):
                 report.joined += 1

@@ -6,6 +6,7 @@ does is refused.
 """
 
 import bz2
+import functools
 import gzip
 import io
 import itertools
@@ -72,11 +73,11 @@ def unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, arc
     Raises:
         DataError: naming the file, where it is damaged or unpacks to more than it may.
     """
-    return _name_errors(name, _unpack_files(name, stream, suffix, block_size, archives))
+    return name_errors(name, _unpack_files(name, stream, suffix, block_size, archives))
 
 
 def _unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, archives: bool) -> Iterator[File]:
-    start, _ = peek(_read_blocks(stream, min(block_size, PEEK_SIZE)))
+    start, blocks = peek(read_blocks(stream, block_size))
     claimed, detected = _PACKING_BY_SUFFIX.get(suffix, ""), detect_packing(start)
     if archives and start and claimed not in ("", detected):
         actual = f"packed with {detected}, not" if detected else "not packed"
@@ -86,13 +87,10 @@ def _unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, ar
         packing = ""
     if packing:
         packed = _Replayed(start, stream)
-        content = _read_zstd(packed, name) if packing == "zstd" else _read_blocks(_OPENERS[packing](packed), block_size)
+        content = _read_zstd(packed, name) if packing == "zstd" else read_blocks(_OPENERS[packing](packed), block_size)
         start, blocks = peek(_SizeLimit(name, lambda: packed.count).check(content))
-    else:
-        start_blocks = (start[offset : offset + block_size] for offset in range(0, len(start), block_size))
-        blocks = itertools.chain(start_blocks, _read_blocks(stream, block_size))
     if not archives or not (is_tar(start) or is_zip(start)):
-        yield File(name, _name_errors(name, blocks))
+        yield File(name, name_errors(name, blocks))
         return
     with tempfile.TemporaryFile() as copy:
         seekable = not packing and stream.seekable()
@@ -111,7 +109,7 @@ def _unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, ar
         limit = _SizeLimit(name, lambda: size)
         for member, (read_content, problem) in sorted(by_name.items()):
             label = f"{name}: {quote_backticks(member)}"
-            yield File(label, _name_errors(label, limit.check(read_content())), True, problem or _hidden(member))
+            yield File(label, name_errors(label, limit.check(read_content())), True, problem or _hidden(member))
 
 
 def _hidden(member: str) -> str:
@@ -134,10 +132,7 @@ def _tar_members(archive: IO[bytes], size: int, block_size: int) -> Iterator[Mem
             if member.isdir():
                 continue
             regular = member.isreg() and not member.issparse()
-
-            def read_content(offset: int = member.offset_data, length: int = member.size) -> Iterator[bytes]:
-                return _read_range(archive, offset, length, block_size)
-
+            read_content = functools.partial(_read_range, archive, member.offset_data, member.size, block_size)
             yield member.name, read_content, "" if regular else "a link or a device"
         archive.seek(headers.offset)
         if archive.read(512).strip(b"\0"):
@@ -166,7 +161,7 @@ def _zip_members(archive: IO[bytes], block_size: int) -> Iterator[Member]:
 
         def read_content(info: zipfile.ZipInfo = info) -> Iterator[bytes]:
             with directory.open(info) as stream:
-                yield from _read_blocks(stream, block_size)
+                yield from read_blocks(stream, block_size)
 
         yield info.filename, read_content, problem
 
@@ -250,8 +245,16 @@ class _SizeLimit:
             yield block
 
 
-def _name_errors(name: str, items: Iterator[_T]) -> Iterator[_T]:
-    """The items; errors of reading them become a DataError with the file's name."""
+def name_errors(name: str, items: Iterator[_T]) -> Iterator[_T]:
+    """Pass items on; errors of reading them become a DataError with the file's name.
+
+    Args:
+        name: of the file.
+        items: such as its blocks.
+
+    Raises:
+        DataError: where the next item cannot be read.
+    """
     while True:
         try:
             item = next(items)
@@ -281,7 +284,13 @@ def peek(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     return b"".join(first_blocks), itertools.chain(first_blocks, blocks)
 
 
-def _read_blocks(stream: Any, size: int) -> Iterator[bytes]:
+def read_blocks(stream: Any, size: int) -> Iterator[bytes]:
+    """Read a stream of bytes to its end.
+
+    Args:
+        stream: closed by the caller.
+        size: bytes of a block, at most.
+    """
     while block := stream.read(size):
         yield block
 

@@ -1,23 +1,23 @@
 """Which bytes of UTF-8 may follow or precede others, and how many characters they can become."""
 
+import re
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""A lone surrogate: a code point that UTF-8 has no bytes for."""
+_AFTER_LEAD = {b"\xe0": (0xA0, 0xBF), b"\xed": (0x80, 0x9F), b"\xf0": (0x90, 0xBF), b"\xf4": (0x80, 0x8F)}
+"""The first and the last byte that may follow a lead byte which not every continuation byte may follow."""
+
 
 def utf8_range(partial: bytes) -> tuple[int, int]:
     """Return the bytes that may follow an unfinished character (Unicode 17, table 3-7).
 
     Args:
-        partial: its bytes so far, 0 to 3 of them.
+        partial: its bytes so far, 1 to 3 of them.
 
     Returns:
-        The first and the last such byte. Where `partial` is empty they are 0x00 and 0xF4, of which 0x80 to 0xC1 start
-        no character.
+        The first and the last such byte.
     """
-    if not partial:
-        return 0x00, 0xF4
-    if len(partial) == 1:
-        return {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}.get(
-            partial[0], (0x80, 0xBF)
-        )
-    return 0x80, 0xBF
+    return _AFTER_LEAD.get(partial, (0x80, 0xBF))
 
 
 def utf8_length(lead: int) -> int:
@@ -44,8 +44,10 @@ def utf8_next(partial: bytes) -> list[int]:
     Args:
         partial: its bytes so far, 0 to 3 of them.
     """
+    if not partial:
+        return [*range(0x80), *range(0xC2, 0xF5)]
     first, last = utf8_range(partial)
-    return [byte for byte in range(first, last + 1) if partial or not 0x80 <= byte < 0xC2]
+    return list(range(first, last + 1))
 
 
 def utf8_capacity(prefix: bytes) -> int:

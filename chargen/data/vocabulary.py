@@ -4,6 +4,7 @@ The stored form is a `tokenizers` file that any other program can use. Texts are
 same vocabulary, which gives the same ids a hundred times faster and in memory that does not grow with its size.
 """
 
+import itertools
 import json
 import math
 from functools import cached_property
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from chargen.arguments import check_array, check_range
 from chargen.data.lookalikes import suggest_lookalikes
+from chargen.data.utf8 import SURROGATE, utf8_unfinished
 from chargen.errors import DataError, ModelFileError, SettingError, amount, truncate
 from chargen.settings import check_text
 
@@ -46,7 +48,7 @@ class Vocabulary:
                 raise ValueError("a vocabulary's characters must be sorted and distinct")
         if unit not in UNITS or (unit == "byte" and (characters not in ("", RAW_BYTES) or folded)):
             raise ValueError(f"unit is {unit!r}: a byte vocabulary has no characters of its own")
-        if unit == "character" and any("\ud800" <= character <= "\udfff" for character in characters + folded):
+        if unit == "character" and SURROGATE.search(characters + folded):
             raise ValueError("a lone surrogate is not a character")
         if set(characters) & set(folded):
             raise ValueError("a folded character is also a known one")
@@ -98,6 +100,11 @@ class Vocabulary:
         return len(self.characters) if self.folded else None
 
     @property
+    def default_unknown(self) -> str:
+        """What is done with unknown characters by default: "replace" where there is an unknown symbol, else "skip"."""
+        return "replace" if self.folded else "skip"
+
+    @property
     def folded_nats(self) -> float:
         """The nats that a folded character costs in addition to the unknown symbol; 0 where nothing was folded.
 
@@ -105,7 +112,7 @@ class Vocabulary:
         all other code points: ln(F + 1). So the probabilities of all 1,114,112 code points (including lone surrogates,
         which a Python text may hold) sum to one, and the folded characters, the only ones in training, lose little.
         """
-        return math.log(len(self.folded) + 1) if self.folded else 0.0
+        return math.log(len(self.folded) + 1)
 
     @property
     def unseen_nats(self) -> float:
@@ -119,7 +126,9 @@ class Vocabulary:
         return 256 if self.byte_mode else len(self.characters) + bool(self.folded)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and (self.describe(), self.raw) == (other.describe(), other.raw)
+        if not isinstance(other, Vocabulary):
+            return False
+        return (self.characters, self.folded, self.unit) == (other.characters, other.folded, other.unit)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -138,8 +147,7 @@ class Vocabulary:
         highest = max((*known[-1:], *folded[-1:], 0))
         table = np.full(int(highest) + 2, -1, np.int32)
         table[known] = np.arange(len(known), dtype=np.int32)
-        if self.unknown_id is not None:
-            table[folded] = self.unknown_id
+        table[folded] = len(known)
         return table
 
     def knows(self, text: str) -> NDArray[np.bool_]:
@@ -155,6 +163,25 @@ class Vocabulary:
         if self.byte_mode:
             return (codes < 0xD800) | (codes > 0xDFFF)
         return self._table[np.minimum(codes, len(self._table) - 1)] >= 0
+
+    def writes(self, text: str) -> bool:
+        """Whether every character has an id of its own, or bytes.
+
+        Args:
+            text: any.
+        """
+        return bool(self.knows(text).all()) and set(text).isdisjoint(self.folded)
+
+    def unseen(self, text: str) -> str:
+        """List the characters that have no id.
+
+        Args:
+            text: of N characters.
+
+        Returns:
+            Each of them once, sorted.
+        """
+        return "".join(sorted(set(itertools.compress(text, ~self.knows(text)))))
 
     def extra_nats(self, text: str) -> NDArray[np.float64]:
         """Return the nats that characters cost in addition to the unknown symbol that stands for them.
@@ -185,8 +212,7 @@ class Vocabulary:
             DataError: naming the characters that have no id and where they are.
             SettingError: where `unknown` is none of these words.
         """
-        if unknown not in ("error", "skip", "replace"):
-            raise SettingError(f"unknown is {unknown!r}: it must be error, skip or replace", "unknown")
+        check_unknown(unknown)
         check_text("text", text)
         if self.unit == "byte":
             errors = "surrogateescape" if self.raw else "strict"
@@ -195,7 +221,7 @@ class Vocabulary:
             except UnicodeEncodeError as error:
                 if unknown != "skip":
                     raise DataError(f"a lone surrogate, position {error.start}, is no character") from error
-            kept = (char for char in text if not "\ud800" <= char <= "\udfff" or (self.raw and char in RAW_BYTES))
+            kept = (char for char in text if not SURROGATE.match(char) or (self.raw and char in RAW_BYTES))
             return np.frombuffer("".join(kept).encode("utf-8", errors), np.uint8)
         codes = _code_points(text)
         ids = self._table[np.minimum(codes, len(self._table) - 1)]
@@ -240,10 +266,25 @@ class Vocabulary:
         check_range("ids", ids, 0, len(self))
         if self.byte_mode:
             return np.asarray(ids, np.uint8).tobytes().decode("utf-8", "replace")
-        if self.raw:
-            return np.asarray(ids, np.uint8).tobytes().decode("ascii", "surrogateescape")
         codes = _code_points(self.characters + ("\ufffd" if self.folded else ""))
         return _from_code_points(codes[np.asarray(ids, np.intp)])
+
+    def append(self, partial: bytes, id_: int, backward: bool = False) -> tuple[str, bytes]:
+        """Put an id behind those that a text ends with.
+
+        Args:
+            partial: in bytes, the unfinished character before it, in the order of the text; else empty.
+            id_: the id, not that of the unknown symbol.
+            backward: whether the text is written from its end.
+
+        Returns:
+            The character that the id completes, "" where bytes are missing; and the unfinished character.
+        """
+        if not self.byte_mode:
+            return self.characters[id_], b""
+        byte = bytes([id_])
+        partial = byte + partial if backward else partial + byte
+        return ("", partial) if utf8_unfinished(partial) else (partial.decode(), b"")
 
     def count_characters(self, ids: NDArray[Any]) -> int:
         """Count the characters that begin in some ids: bytes that continue a character are not counted.
@@ -258,9 +299,7 @@ class Vocabulary:
         """Make a `tokenizers.Tokenizer` with the same ids, for other programs."""
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-        names = list(self.characters) + [UNKNOWN] * bool(self.folded)
-        if self.unit == "byte":
-            names = _byte_names()
+        names = _byte_names() if self.unit == "byte" else [*self.characters] + [UNKNOWN] * bool(self.folded)
         vocabulary = {name: id_ for id_, name in enumerate(names)}
         unknown = UNKNOWN if self.folded else None
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=unknown, fuse_unk=False))
@@ -314,6 +353,20 @@ class Vocabulary:
             raise ModelFileError(
                 f"the stored vocabulary is not one that chargen wrote: {truncate(error, 200)}"
             ) from error
+
+
+def check_unknown(unknown: str) -> str:
+    """Return what to do with unknown characters: "error", "skip" or "replace".
+
+    Args:
+        unknown: must be one of these words.
+
+    Raises:
+        SettingError: it is none.
+    """
+    if unknown not in ("error", "skip", "replace"):
+        raise SettingError(f"unknown is {unknown!r}: it must be error, skip or replace", "unknown")
+    return unknown
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,24 +82,12 @@ def min_p(weights: Any, share: float) -> Any:
     return weights * (weights >= share)
 
 
-class Filter(NamedTuple):
-    """One line of the table of filters.
-
-    Args:
-        function: of weights (..., V) and a setting; returns the weights, 0 for what is dropped. It uses only what
-            NumPy's arrays and torch's tensors have in common.
-        ranked: whether the weights must come from the most likely id on.
-    """
-
-    function: Callable[[Any, Any], Any]
-    ranked: bool
-
-
-FILTERS = {"top_k": Filter(top_k, True), "top_p": Filter(top_p, True), "min_p": Filter(min_p, False)}
-"""Filters by the field of `SampleConfig` that sets them, in the order in which they apply. Each has a compiled twin of
-the same name in `kernels/filters.py`, whose `apply_filters` has the same order."""
-
-
+FILTERS: dict[str, Callable[[Any, Any], Any]] = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
+"""Filters by the field of `SampleConfig` that sets them, in the order in which they apply: functions of the weights and
+the setting, which use only what NumPy's arrays and torch's tensors have in common. Each has a compiled twin of the same
+name in `kernels/filters.py`, whose `apply_filters` has the same order."""
+RANKED = {"top_k", "top_p"}
+"""Filters whose weights must come from the most likely id on."""
 _DEFAULTS = {field.name: field.default for field in fields(SampleConfig)}
 
 
@@ -118,7 +106,7 @@ def active_filters(config: SampleConfig) -> dict[str, Any]:
 
 def need_ranks(active: dict[str, Any]) -> bool:
     """Whether any of some filters needs its weights from the most likely id on; the others do not care."""
-    return any(FILTERS[name].ranked for name in active)
+    return not RANKED.isdisjoint(active)
 
 
 def apply_filters(weights: Any, active: dict[str, Any]) -> Any:
@@ -132,7 +120,7 @@ def apply_filters(weights: Any, active: dict[str, Any]) -> Any:
         The weights, 0 for what is dropped.
     """
     for name, value in active.items():
-        weights = FILTERS[name].function(weights, value)
+        weights = FILTERS[name](weights, value)
     return weights
 
 
@@ -148,8 +136,7 @@ def summarize(model: ModelConfig, vocabulary: Vocabulary, own: dict[str, Any], c
     Returns:
         The line.
     """
-    defaults = asdict(SampleConfig())
-    changed = {name: value for name, value in asdict(config).items() if value != defaults[name]}
+    changed = {name: value for name, value in asdict(config).items() if value != _DEFAULTS[name]}
     values = ", ".join(f"{name}={repr_short(value)}" for name, value in {**own, **changed}.items())
     shape = f"{model.cell.upper()} {model.num_layers} x {model.hidden_size}"
     return f"{shape}, {amount(len(vocabulary), vocabulary.unit)}, {values}"

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import check_array
+from chargen.arguments import Arrays, check_array
 from chargen.storage.quantize import as_float32
-from chargen.storage.weight_checks import Arrays, as_weight
+from chargen.storage.weight_checks import as_weight
 
 
 class NumpyCloze:

@@ -5,6 +5,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.arguments import Arrays
 from chargen.decoding.choose import FILTERS, SampleConfig, active_filters, need_ranks
 from chargen.decoding.numpy_engine import Chunk, Engine, State
 from chargen.decoding.rules import Rules
@@ -16,7 +17,7 @@ from chargen.kernels.packing import pack_rows
 from chargen.kernels.threads import AutoTuner, parallel_for, run_team, threads
 from chargen.model.config import ModelConfig
 from chargen.storage.quantize import SCALE, as_float32
-from chargen.storage.weight_checks import Arrays, as_stack_weights
+from chargen.storage.weight_checks import as_stack_weights
 
 Floats = NDArray[np.float32]
 NO_RULES = Rules(np.zeros((1, 1), bool), np.zeros((1, 1), np.int64), np.zeros(1, bool))
@@ -86,34 +87,33 @@ class CompiledEngine(Engine):
         self._team_size = min(threads(), config.hidden_size // WIDTH) if large else 1
         self._tuner = AutoTuner()  # with the team, for a single row
 
-    def _step(self, ids: NDArray[np.int64], state: State) -> tuple[Floats, State]:
-        logits = np.zeros((len(ids), self.size), np.float32)
-        return self._read(ids[:, None], np.ones(len(ids), np.int64), logits, state)
-
     def _read(
         self, ids: NDArray[np.int64], counts: NDArray[np.int64], logits: Floats, state: State
     ) -> tuple[Floats, State]:
+        read = Chunk(logits, state, ids, np.zeros(ids.shape), counts)
         mask_index, uniforms = np.zeros(len(ids), np.int64), np.zeros((len(ids), 1))
-        chunk = self._run(logits, state, ids, counts, False, uniforms, NO_RULES, mask_index, SampleConfig())
-        return chunk.logits, chunk.state
+        after = self._run(read, False, uniforms, NO_RULES, mask_index, SampleConfig())
+        return after.logits, after.state
 
     def _write(
         self, logits: Floats, state: State, uniforms: NDArray[np.float64], rules: Rules, mask_index: NDArray[np.int64],
         config: SampleConfig,
     ) -> Chunk:  # fmt: skip
-        ids, counts = np.zeros(uniforms.shape, np.int64), np.zeros(len(uniforms), np.int64)
-        return self._run(logits, state, ids, counts, True, uniforms, rules, mask_index, config)
+        ids = np.zeros(uniforms.shape, np.int64)
+        unwritten = Chunk(logits, state, ids, np.zeros(ids.shape), np.zeros(len(ids), np.int64))
+        return self._run(unwritten, True, uniforms, rules, mask_index, config)
 
     def _run(
-        self, logits: Floats, state: State, ids: NDArray[np.int64], counts: NDArray[np.int64], write: bool,
-        uniforms: NDArray[np.float64], rules: Rules, mask_index: NDArray[np.int64], config: SampleConfig,
+        self, before: Chunk, write: bool, uniforms: NDArray[np.float64], rules: Rules, mask_index: NDArray[np.int64],
+        config: SampleConfig,
     ) -> Chunk:  # fmt: skip
-        logits, after = logits.copy(), tuple(layer.copy() for layer in state)
-        counts, mask_index, log_probs = counts.copy(), mask_index.copy(), np.zeros(ids.shape)
+        """Read or write the ids of a chunk, of which logits, state and counts are those before."""
+        logits, state = before.logits.copy(), tuple(layer.copy() for layer in before.state)
+        ids, log_probs, counts, mask_index = before.ids, before.log_probs, before.counts.copy(), mask_index.copy()
         choice = Choice(rules.masks, rules.next_mask, rules.stop_after, config.temperature, *compiled_filters(config))
 
         def run(rows: slice) -> None:
-            rows_state = np.stack([layer[rows] for layer in after])
+            rows_state = np.stack([layer[rows] for layer in state])
             size = rows.stop - rows.start
             counter, active = np.zeros(1, np.int64), np.zeros(size + 1, np.int64)
             outputs = np.empty((2, size, self.config.hidden_size), np.float32)
@@ -127,11 +127,11 @@ class CompiledEngine(Engine):
             run_team(lambda member: read_or_write(*arguments, Team(member, members, counter, active, outputs)), members)
             if timed:
                 self._tuner.record(by_team, time.perf_counter() - begun, ids.shape[1])
-            for layer, new in zip(after, rows_state, strict=True):
+            for layer, new in zip(state, rows_state, strict=True):
                 layer[rows] = new
 
         parallel_for(run, len(ids))
-        return Chunk(logits, after, ids, log_probs, counts)
+        return Chunk(logits, state, ids, log_probs, counts)
 
 
 def compiled_filters(config: SampleConfig) -> tuple[NDArray[np.float64], bool]:

@@ -4,14 +4,13 @@ The NumPy engine is the reference: every row is computed alone, by the same oper
 logits do not depend on how many rows there are.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import as_array, check_range
+from chargen.arguments import Arrays, as_array, check_range
 from chargen.decoding.arguments import (
     check_config,
     check_ids,
@@ -22,7 +21,7 @@ from chargen.decoding.arguments import (
 from chargen.decoding.choose import SampleConfig, choose, log_softmax
 from chargen.decoding.rules import Rules
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
-from chargen.model.config import ModelConfig
+from chargen.model.config import LAYER_WEIGHTS, ModelConfig
 from chargen.settings import check_int
 from chargen.storage.quantize import as_float32
 from chargen.storage.weight_checks import as_stack_weights
@@ -31,8 +30,10 @@ State = tuple[NDArray[np.float32], ...]
 """One array (R, S) per layer, as in the torch model."""
 
 
-class Engine(ABC):
+class Engine:
     """Computes what a sampler needs of a model. The public methods check their arguments; `_step` and the like do not.
+
+    An engine defines `_step` or `_read`, each of which is made of the other one here, and may define `_write`.
 
     Args:
         config: the model's shape.
@@ -125,9 +126,9 @@ class Engine(ABC):
             state = check_state(self.config, state, len(logits))
         return self._write(logits, state, uniforms, rules, mask_index, config)
 
-    @abstractmethod
     def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:
-        """Let each row read one id (R,); arguments are not checked."""
+        logits = np.zeros((len(ids), self.size), np.float32)
+        return self._read(ids[:, None], np.ones(len(ids), np.int64), logits, state)
 
     def _read(
         self, ids: NDArray[np.int64], counts: NDArray[np.int64], logits: NDArray[np.float32], state: State
@@ -202,16 +203,13 @@ class NumpyEngine(Engine):
         direction: the stack that is computed; ids come in the order of its reading.
     """
 
-    def __init__(self, config: ModelConfig, arrays: dict[str, NDArray[Any]], direction: str = "forward") -> None:
+    def __init__(self, config: ModelConfig, arrays: Arrays, direction: str = "forward") -> None:
         arrays = as_stack_weights(config, arrays, direction)
         super().__init__(config, len(arrays["output.bias"]))
         self.embedding = as_float32(arrays, "embedding.weight")
         self.output = as_float32(arrays, config.output_table), as_float32(arrays, "output.bias")
         self.layers = [
-            tuple(
-                as_float32(arrays, f"{direction}_layers.{layer}.{part}_l0")
-                for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
+            tuple(as_float32(arrays, f"{direction}_layers.{layer}.{name}") for name in LAYER_WEIGHTS)
             for layer in range(config.num_layers)
         ]
         self._step_layer = _lstm if config.cell == "lstm" else _gru

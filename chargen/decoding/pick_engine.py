@@ -1,10 +1,10 @@
 """Which engine a model gets: compiled or NumPy on the CPU, torch elsewhere."""
 
+from chargen.arguments import Arrays
 from chargen.decoding.numpy_engine import Engine, NumpyEngine
 from chargen.kernels import available
 from chargen.model.config import ModelConfig
 from chargen.storage.model_file import new_model
-from chargen.storage.weight_checks import Arrays
 
 
 def new_engine(config: ModelConfig, arrays: Arrays, device: str, direction: str = "forward") -> Engine:

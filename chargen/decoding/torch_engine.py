@@ -16,7 +16,7 @@ from chargen.decoding.numpy_engine import Chunk, Engine, State
 from chargen.decoding.rules import Rules
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
 from chargen.locks import Lock
-from chargen.model.config import check_direction
+from chargen.model.config import LAYER_WEIGHTS, check_direction
 from chargen.model.device import float32_products
 
 if TYPE_CHECKING:
@@ -42,17 +42,10 @@ class TorchEngine(Engine):
         check_direction(model.config, direction)
         super().__init__(model.config, model.vocabulary_size)
         self.model = model
-        self.layers = [
-            tuple(module.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-            for module in model.stack(direction)
-        ]
+        self.layers = [tuple(map(module.get_parameter, LAYER_WEIGHTS)) for module in model.stack(direction)]
         self.direction = direction
         self._writer: _Writer | None = None
         self._write_lock = Lock()
-
-    def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:
-        logits = np.zeros((len(ids), self.size), np.float32)
-        return self._read(ids[:, None], np.ones(len(ids), np.int64), logits, state)
 
     def advance(self, ids: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Let each row read one id, on the device; arguments are not checked.

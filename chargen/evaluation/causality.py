@@ -6,6 +6,7 @@ A bidirectional model that is scored by a next-character loss may have read the 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +16,9 @@ from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.numpy_engine import Engine, NumpyEngine
 from chargen.decoding.pick_engine import new_engine
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError
-from chargen.model.config import ModelConfig
 from chargen.rng import Purpose, uniform
 from chargen.settings import check_int
-from chargen.storage.model_file import ModelFile, as_model_file, build_model, check_char_model
+from chargen.storage.model_file import AnyModel, ModelFile, as_model_file, build_model, check_char_model
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
@@ -107,7 +107,7 @@ def _check_logits(logits: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return logits
 
 
-def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check]:
+def check(model: AnyModel) -> list[Check]:
     """Check all predictions of a model, computed at once, in windows with carried state, id by id and compiled.
 
     Args:
@@ -123,57 +123,55 @@ def check(model: "ModelFile | CharModel | str | os.PathLike[str]") -> list[Check
     """
     if isinstance(model, (ModelFile, str, os.PathLike)):
         model = as_model_file(model)
-        arrays, first_logits, torch_model = model.arrays, model.first_logits, build_model(model)
+        arrays, torch_model = model.arrays, build_model(model)
     else:
         from chargen.model.weights import weights_of
 
         check_char_model(model)
-        arrays, first_logits, torch_model = weights_of(model), np.zeros(model.vocabulary_size), model
-    config, size = model.config, len(first_logits)
+        arrays, torch_model = weights_of(model), model
+    config, size = torch_model.config, torch_model.vocabulary_size
     if size < 2:
         return []
-
-    def by_windows(prediction: str, window: int) -> Predict:
-        import torch
-
-        from chargen.evaluation.rows import predict, read_rows
-
-        first = torch.from_numpy(first_logits.astype(np.float32)).to(torch_model.device)
-        direction = "both" if config.bidirectional else "forward"
-
-        def by_window(ids: NDArray[np.int64]) -> NDArray[Any]:
-            windows = read_rows(torch_model, [ids], direction=direction, window=window)
-            return np.concatenate([predict(torch_model, part, prediction, first).cpu().numpy() for part in windows])
-
-        return by_window
-
-    def by_ids(engine: Engine, direction: str) -> Predict:
-        return lambda ids: _read_by_ids(engine, ids, direction, first_logits)[0]
 
     results = []
     for prediction, sees in (("forward", "before"), ("backward", "after"), ("cloze", "both")):
         if prediction != "forward" and not config.bidirectional:
             continue
-        paths = {"whole sequence": by_windows(prediction, LENGTH), "in windows": by_windows(prediction, WINDOW)}
+        by_windows = partial(_predict_in_windows, torch_model, prediction)
+        paths: dict[str, Predict] = {"whole sequence": partial(by_windows, LENGTH)}
+        paths["in windows"] = partial(by_windows, WINDOW)
         if prediction == "cloze":
-            paths["step by step"] = _cloze_by_ids(config, arrays, first_logits)
+            forward, backward = (NumpyEngine(config, arrays, direction) for direction in config.directions)
+            paths["step by step"] = partial(_predict_cloze, NumpyCloze(arrays), forward, backward)
         else:
-            paths["step by step"] = by_ids(NumpyEngine(config, arrays, prediction), prediction)
-            paths["compiled"] = by_ids(new_engine(config, arrays, "cpu", prediction), prediction)
+            paths["step by step"] = partial(_predict_by_ids, NumpyEngine(config, arrays, prediction), prediction)
+            paths["compiled"] = partial(_predict_by_ids, new_engine(config, arrays, "cpu", prediction), prediction)
         results += [
             Check(prediction, path, tuple(check_causality(predict, size, sees))) for path, predict in paths.items()
         ]
     return results
 
 
-def _read_by_ids(
-    engine: Engine, ids: NDArray[np.int64], direction: str, first_logits: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Logits (T, V) for every character, and the outputs (T, H) before it; zeros before the first one read."""
+def _predict_in_windows(model: "CharModel", prediction: str, window: int, ids: NDArray[np.int64]) -> NDArray[Any]:
+    """Logits (T, V) for every character, read so many at a time."""
+    from chargen.evaluation.rows import predict, read_rows
+
+    first_logits = np.zeros(model.vocabulary_size)
+    windows = read_rows(model, [ids], direction="both" if model.config.bidirectional else "forward", window=window)
+    return np.concatenate([predict(model, part, prediction, first_logits).cpu().numpy() for part in windows])
+
+
+def _predict_by_ids(engine: Engine, direction: str, ids: NDArray[np.int64]) -> NDArray[Any]:
+    """Logits (T, V) for every character."""
+    return _read_by_ids(engine, direction, ids)[0]
+
+
+def _read_by_ids(engine: Engine, direction: str, ids: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Logits (T, V) for every character, and the outputs (T, H) before it; zeros for the first one read."""
     backward = direction == "backward"
     state = engine.start(1)
     size = engine.config.hidden_size
-    logits, outputs = [first_logits], [np.zeros(size, np.float32)]
+    logits, outputs = [np.zeros(engine.size, np.float32)], [np.zeros(size, np.float32)]
     for character_id in ids[:0:-1] if backward else ids[:-1]:
         next_logits, state = engine.step(np.full(1, character_id), state)
         logits.append(next_logits[0])
@@ -182,16 +180,10 @@ def _read_by_ids(
     return np.array(logits)[order], np.array(outputs)[order]
 
 
-def _cloze_by_ids(config: ModelConfig, arrays: dict[str, NDArray[Any]], first_logits: NDArray[Any]) -> Predict:
-    """The cloze predictions of two engines that read id by id."""
-    engines = {name: NumpyEngine(config, arrays, name) for name in config.directions}
-    cloze = NumpyCloze(arrays)
-
-    def predict(ids: NDArray[np.int64]) -> NDArray[Any]:
-        forward, left = _read_by_ids(engines["forward"], ids, "forward", first_logits)
-        backward, right = _read_by_ids(engines["backward"], ids, "backward", first_logits)
-        rows = [cloze.logits(left[t : t + 1], right[t : t + 1], forward[t : t + 1], backward[t : t + 1])[0, 0]
-                for t in range(1, len(ids) - 1)]  # fmt: skip
-        return np.array([backward[0], *rows, forward[-1]])
-
-    return predict
+def _predict_cloze(cloze: NumpyCloze, forward: Engine, backward: Engine, ids: NDArray[np.int64]) -> NDArray[Any]:
+    """Logits (T, V) for every character from two engines that read id by id."""
+    from_left, left = _read_by_ids(forward, "forward", ids)
+    from_right, right = _read_by_ids(backward, "backward", ids)
+    rows = [cloze.logits(left[t : t + 1], right[t : t + 1], from_left[t : t + 1], from_right[t : t + 1])[0, 0]
+            for t in range(1, len(ids) - 1)]  # fmt: skip
+    return np.array([from_right[0], *rows, from_left[-1]])

@@ -19,8 +19,8 @@ from torch.nn import Parameter
 
 from chargen.data.reading import clean
 from chargen.data.vocabulary import Vocabulary
-from chargen.errors import DataError, amount
-from chargen.evaluation.loss import Loss, first_scored, folding_nats, sum_losses
+from chargen.errors import DataError
+from chargen.evaluation.loss import Loss, in_reading_order, loss_of, sum_losses
 from chargen.model.device import autocast, float32_products
 from chargen.model.language_model import CharModel
 from chargen.model.layers import State, detach
@@ -105,8 +105,7 @@ class DynamicEvaluator:
         """
         segments = _segments(self.model, self.vocabulary, ids, self.precision, self.direction)
         for targets, nats, gradients in segments:
-            characters = self.vocabulary.count_characters(targets)
-            yield Loss(nats + folding_nats(self.vocabulary, targets), characters, targets.size)
+            yield loss_of(targets, nats, self.vocabulary)
             self._learn(gradients)
 
     @torch.no_grad()
@@ -214,7 +213,7 @@ def tuned_evaluator(
     Raises:
         DataError: no rates give a finite loss, or the text has fewer than two characters.
     """
-    ids = vocabulary.encode(tuning, "skip" if vocabulary.unknown_id is None else "replace")
+    ids = vocabulary.encode(tuning, vocabulary.default_unknown)
     rms = rms_gradients(model, vocabulary, ids, precision, direction)
     done = itertools.count(1)
     rates = choose_rates(model, vocabulary, ids, rms, precision, direction, lambda *_: progress(next(done), TRIES))
@@ -239,7 +238,7 @@ def adapt_model(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, di
         DataError: the text has fewer than two characters.
     """
     model, vocabulary = build_model(file), file.vocabulary
-    ids = vocabulary.encode(clean(text, file.reading), "skip" if vocabulary.unknown_id is None else "replace")
+    ids = vocabulary.encode(clean(text, file.reading), vocabulary.default_unknown)
     rms = rms_gradients(model, vocabulary, ids, direction=direction)
     evaluator = DynamicEvaluator(model, vocabulary, rms, rates, direction=direction)
     for _ in range(times):
@@ -252,13 +251,7 @@ def _segments(
     model: CharModel, vocabulary: Vocabulary, ids: NDArray[Any], precision: str, direction: str
 ) -> Iterator[tuple[NDArray[Any], float, tuple[Tensor, ...]]]:
     """Yield segments of a text, their nats, and the gradients of their mean loss; weights may change in between."""
-    backward = direction == "backward"
-    ids = ids[::-1] if backward else ids
-    first = first_scored(ids, vocabulary.byte_mode, backward)
-    if len(ids) <= first:
-        raise DataError(
-            f"learning from a text needs at least 2 characters, found {amount(len(ids), 'id')}; give more text"
-        )
+    ids, first = in_reading_order(ids, vocabulary, direction, "learning from a text")
     row = torch.from_numpy(ids.astype(np.int64)).to(model.device)[None]
     weights: list[Parameter] = list(model.parameters())
     state: State | None = None

@@ -111,10 +111,9 @@ def evaluate_text(
         ChargenError: predictions are not finite.
     """
     unknown_id = vocabulary.unknown_id
-    unknown = unknown or ("skip" if unknown_id is None else "replace")
+    unknown = unknown or vocabulary.default_unknown
     ids = vocabulary.encode(text, unknown)
-    knows = vocabulary.knows(text)
-    kept = "".join(itertools.compress(text, knows)) if unknown == "skip" else text
+    kept = "".join(itertools.compress(text, vocabulary.knows(text))) if unknown == "skip" else text
     skipped = len(text) - len(kept)
     if len(kept) < 2 <= len(text):
         raise DataError(
@@ -133,5 +132,5 @@ def evaluate_text(
     size = loss.ids if vocabulary.unit == "byte" else len(scored_text.encode("utf-8", "surrogatepass"))
     if not math.isfinite(nats):
         raise ChargenError(NOT_FINITE_MESSAGE)
-    names = "".join(sorted(set(itertools.compress(text, ~knows))))
-    return Evaluation(loss.characters, size, nats, folded, unseen, skipped, unseen_characters=names)
+    characters = vocabulary.unseen(text)
+    return Evaluation(loss.characters, size, nats, folded, unseen, skipped, unseen_characters=characters)

@@ -74,13 +74,8 @@ def loss_windows(
         DataError: the text has fewer than two characters.
         SettingError: `rows` is no whole number from 1, or the model does not read in this direction.
     """
-    byte_mode = vocabulary is not None and vocabulary.byte_mode
-    backward = direction == "backward"
-    ids = ids[::-1] if backward else ids
-    first = first_scored(ids, byte_mode, backward)
+    ids, first = in_reading_order(ids, vocabulary, direction, "scoring")
     size = len(ids) - first
-    if size < 1:
-        raise DataError(f"scoring needs at least 2 characters, found {amount(len(ids), 'id')}; give more text")
     rows = max(1, min(MAX_ROWS, min(size, limit or size) // 1000)) if rows is None else check_int("rows", rows, 1)
     borders = first + np.arange(rows + 1) * size // rows
     begin, end = borders[:-1], borders[1:]
@@ -92,38 +87,50 @@ def loss_windows(
     for window in read_rows(model, read, direction=direction, counted=counted, precision=precision):
         with autocast(precision, model.device):
             nats_per_id = nats_per_target(window.before, model.output, torch.from_numpy(window.ids))
-        nats = float(nats_per_id.cpu().double().sum())
-        if vocabulary is None:
-            yield Loss(nats, window.ids.size, window.ids.size)
-        else:
-            characters = vocabulary.count_characters(window.ids)
-            yield Loss(nats + folding_nats(vocabulary, window.ids), characters, window.ids.size)
+        yield loss_of(window.ids, float(nats_per_id.cpu().double().sum()), vocabulary)
 
 
-def first_scored(ids: NDArray[Any], byte_mode: bool, backward: bool = False) -> int:
-    """The position of the first id that is scored, which is where the second character read begins.
+def in_reading_order(
+    ids: NDArray[Any], vocabulary: Vocabulary | None, direction: str, what: str
+) -> tuple[NDArray[Any], int]:
+    """Put a text into the order in which it is read, and find the first id that is scored.
 
     Args:
-        ids: (N,), in the order of reading.
-        byte_mode: whether ids are bytes of UTF-8.
-        backward: whether the text is read from its end, where a character ends with its lead byte.
+        ids: (N,), in the order of the text.
+        vocabulary: says whether ids are bytes of UTF-8; None where they are not.
+        direction: "forward" or "backward".
+        what: what needs the text, for the message.
+
+    Returns:
+        The ids (N,) in the order of reading, and the position at which the second character read begins.
+
+    Raises:
+        DataError: the text has fewer than two characters.
     """
-    position = 1
-    while byte_mode and position < len(ids) and ids[position - backward] & 0xC0 == 0x80:
-        position += 1
-    return position
+    backward, position = direction == "backward", 1
+    ids = ids[::-1] if backward else ids
+    if vocabulary is not None and vocabulary.byte_mode:
+        # Read from its end, a character ends with its lead byte.
+        while position < len(ids) and ids[position - backward] & 0xC0 == 0x80:
+            position += 1
+    if len(ids) <= position:
+        raise DataError(f"{what} needs at least 2 characters, found {amount(len(ids), 'id')}; give more text")
+    return ids, position
 
 
-def folding_nats(vocabulary: Vocabulary, targets: NDArray[Any]) -> float:
-    """The nats that unknown symbols cost beyond their own, where each stands for a folded character.
+def loss_of(ids: NDArray[Any], nats: float, vocabulary: Vocabulary | None) -> Loss:
+    """The loss of ids, each unknown symbol charged as a folded character (`Vocabulary.folded_nats`).
 
     Args:
-        vocabulary: the vocabulary.
-        targets: ids of any shape.
+        ids: of any shape.
+        nats: the sum of their -ln p.
+        vocabulary: says what ids stand for; None counts each as a character.
     """
-    if vocabulary.unknown_id is None:
-        return 0.0
-    return int(np.count_nonzero(targets == vocabulary.unknown_id)) * vocabulary.folded_nats
+    if vocabulary is None:
+        return Loss(nats, ids.size, ids.size)
+    if vocabulary.unknown_id is not None:
+        nats += int(np.count_nonzero(ids == vocabulary.unknown_id)) * vocabulary.folded_nats
+    return Loss(nats, vocabulary.count_characters(ids), ids.size)
 
 
 def evaluate_ids(model: CharModel, ids: NDArray[Any], **options: Any) -> Loss:

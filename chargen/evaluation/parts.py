@@ -1,7 +1,5 @@
 """Which part of a text is scored, and on which other text the rates of dynamic evaluation are chosen."""
 
-import numpy as np
-
 from chargen.data.corpus import CorpusConfig, split
 from chargen.data.corpus_cache import ROLES
 from chargen.errors import ModelFileError, SettingError
@@ -37,10 +35,8 @@ def cut_part(text: str, part: str, file: ModelFile) -> str:
     except SettingError as error:
         raise ModelFileError(f"this model says wrongly how its text was cut: {error}") from error
     if file.vocabulary.byte_mode:
-        ids = split(file.vocabulary.encode(text), config, True)[ROLES.index(part)]
-        return file.vocabulary.decode(ids)
-    positions = split(np.arange(len(text)), config, False)[ROLES.index(part)]
-    return text[positions[0] : positions[-1] + 1] if len(positions) else ""
+        return file.vocabulary.decode(split(file.vocabulary.encode(text), config, True)[ROLES.index(part)])
+    return str(split(text, config, False)[ROLES.index(part)])
 
 
 def choose_tuning_text(full_text: str, text: str, part: str, file: ModelFile, given_tuning: str) -> str:

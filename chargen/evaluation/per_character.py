@@ -1,7 +1,6 @@
 """The score of every character of a text: from the characters before it, from those behind it, and from both."""
 
 import html
-import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -92,7 +91,7 @@ class Scores(list[CharacterScore]):
         }
         keys = {"forward": "log_prob_forward", "backward": "log_prob_backward", "cloze": "pseudo_log_likelihood"}
         for name, key in keys.items():
-            values = [value for score in self if (value := getattr(score, name)) is not None]
+            values = self._log_probs(name)
             totals[key] = math.fsum(values) if values else None
         unseen = set(self.unseen)
         return {**totals, "unknown": sum(score.character in unseen for score in self)}
@@ -101,9 +100,12 @@ class Scores(list[CharacterScore]):
         text = "".join(score.character for score in self[:40])
         words = f"{text!r}{'…' * (len(self) > 40)}: {self._summary()}"
         for name in ("forward", "backward"):
-            values = [value for score in self if (value := getattr(score, name)) is not None]
+            values = self._log_probs(name)
             words += f", {name} {-math.fsum(values) / len(values):.4f} nats per character" if values else ""
         return f"Scores({words})"
+
+    def _log_probs(self, judge: str) -> list[float]:
+        return [value for score in self if (value := getattr(score, judge)) is not None]
 
     def _repr_html_(self) -> str:
         """The text as HTML, with unlikely characters in colour and their probabilities as tooltips."""
@@ -135,24 +137,14 @@ def _escape_html(character: str) -> str:
     return quote(character)[1:-1]
 
 
-def escape_byte(character: str) -> str:
-    """Write a byte that is no character as `\\xff`, and leave any other character as it is.
+def quote(character: str) -> str:
+    """Put a character in quotes, escaped where it cannot be seen; a byte that is no character as `\\xff`.
 
     Args:
         character: a character, or a byte as the error handler "surrogateescape" decodes it.
     """
     byte = ord(character) - 0xDC00
-    return f"\\x{byte:02x}" if 0x80 <= byte < 0x100 else character
-
-
-def quote(character: str) -> str:
-    """Put a character in quotes, escaped where it cannot be seen.
-
-    Args:
-        character: a character, or a byte as the error handler "surrogateescape" decodes it.
-    """
-    escaped = escape_byte(character)
-    return repr(character) if escaped == character else f"'{escaped}'"
+    return f"'\\x{byte:02x}'" if 0x80 <= byte < 0x100 else repr(character)
 
 
 def score_texts(
@@ -197,7 +189,6 @@ def score_texts(
     names = JUDGES if both else ("forward",)
     sums = {name: np.zeros(len(joined) + 1) for name in names}
     alternatives: dict[int, tuple[tuple[str, float], ...]] = {}
-    first_logits = torch.from_numpy(file.first_logits.astype(np.float32)).to(network.device)
     direction, block = "both" if both else "forward", max(1, LOGITS // len(vocabulary))
     done = 0
     for window in read_rows(network, layout.rows, direction=direction, counted=layout.counted, precision=precision):
@@ -206,7 +197,7 @@ def score_texts(
             characters = owner[layout.starts[part.rows] + part.positions]
             for name in names:
                 with torch.inference_mode(), autocast(precision, network.device):
-                    log_probs = predict(network, part, name, first_logits).log_softmax(1)
+                    log_probs = predict(network, part, name, file.first_logits).log_softmax(1)
                     own = log_probs.gather(1, torch.from_numpy(part.ids)[:, None].to(network.device))[:, 0]
                 values = own.cpu().double().numpy() - extra[characters]
                 if not np.isfinite(values).all():
@@ -223,19 +214,17 @@ def score_texts(
     size, known, whole = len(joined), num_ids[:-1] > 0, num_ids[:-1] == 1
     unseen, below = ~vocabulary.knows(joined), {name: sums[name][:-1] < limit for name in names}
     unlikely = below[by] if by != "cloze" else np.where(whole, below["cloze"], below["forward"] & below["backward"])
-    columns: list[list[Any]] = []
-    for name, has_score in (("forward", known), ("backward", known), ("cloze", whole)):
-        column = sums[name][:-1].astype(object) if name in sums else np.full(size, None)
-        column[~has_score] = None
-        columns.append(column.tolist())
+    columns = [
+        np.where(has_score, sums[name][:-1], np.array(None)).tolist() if name in sums else [None] * size
+        for name, has_score in (("forward", known), ("backward", known), ("cloze", whole))
+    ]
     likelier = [alternatives.get(at, ()) for at in range(size)]
     scored = list(map(CharacterScore, joined, *columns, (unlikely | ~known | unseen).tolist(), likelier))
     results, start = [], 0
     for text in texts:
-        stop = start + len(text)
-        results.append(Scores(scored[start:stop], by, threshold))
-        results[-1].unseen = "".join(sorted(set(itertools.compress(text, unseen[start:stop]))))
-        start = stop
+        results.append(Scores(scored[start : start + len(text)], by, threshold))
+        results[-1].unseen = vocabulary.unseen(text)
+        start += len(text)
     return results
 
 

@@ -58,7 +58,7 @@ class Window(NamedTuple):
         return Window(*fields)
 
 
-def predict(model: CharModel, window: Window, judge: str, first_logits: Tensor) -> Tensor:
+def predict(model: CharModel, window: Window, judge: str, first_logits: Tensor | NDArray[Any]) -> Tensor:
     """The logits (n, V) in float32 for the ids of a window, none of which has seen what it predicts.
 
     The cloze prediction of a row's first id is the backward one, and that of its last id is the forward one, since they
@@ -80,7 +80,7 @@ def predict(model: CharModel, window: Window, judge: str, first_logits: Tensor) 
             return logits
         outputs, edge = (window.before, window.positions == 0) if judge == "forward" else (window.behind, window.last)
         logits = model.output(outputs).float()
-        logits[edge] = first_logits
+        logits[edge] = torch.as_tensor(first_logits, dtype=torch.float32, device=logits.device)
         return logits
 
 

@@ -5,16 +5,15 @@ enough gaps all are scored; else particles look for them. The backward stack and
 """
 
 import math
-import os
-import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.arguments import choose_config
 from chargen.data.reading import clean
-from chargen.data.vocabulary import Vocabulary
+from chargen.data.vocabulary import Vocabulary, check_unknown
 from chargen.decoding.choose import SampleConfig, draw, log_sum_exp, summarize
 from chargen.decoding.numpy_engine import State
 from chargen.decoding.pick_engine import new_engine
@@ -24,13 +23,10 @@ from chargen.infill.lookahead import CONTEXT, Lookahead
 from chargen.infill.particles import effective_sample_size, run_smc
 from chargen.infill.prefixes import NO_GAP_ALLOWED, Grower, Prefixes
 from chargen.model.config import require_bidirectional
-from chargen.rng import MAX_SEED, Purpose, generator_seed, uniform
+from chargen.rng import Purpose, check_seed, generator_seed, uniform
 from chargen.sampling.constraints import fit_config
-from chargen.settings import check_int, make_settings
-from chargen.storage.model_file import ModelFile, as_model_file
-
-if TYPE_CHECKING:
-    from chargen.model.language_model import CharModel
+from chargen.settings import check_int
+from chargen.storage.model_file import AnyModel, as_model_file
 
 AFTER = 40
 """Characters behind a gap that its score looks at."""
@@ -119,7 +115,7 @@ class Filler:
 
     def __init__(
         self,
-        model: "ModelFile | CharModel | str | os.PathLike[str]",
+        model: AnyModel,
         config: SampleConfig | None = None,
         *,
         particles: int = PARTICLES,
@@ -130,16 +126,12 @@ class Filler:
     ) -> None:
         model = as_model_file(model, vocabulary)
         require_bidirectional(model.config, "filling a gap")
-        if config is not None and settings:
-            raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
-        self.model = model
-        self.config = fit_config(config or make_settings(SampleConfig, settings), model.vocabulary, model.reading)
+        config = choose_config(SampleConfig, config, settings)
+        self.model, self.vocabulary = model, model.vocabulary
+        self.config = fit_config(config, model.vocabulary, model.reading)
         self.particles = check_int("particles", particles, 1, 100_000)
-        self.seed = secrets.randbits(32) if seed is None else check_int("seed", seed, 0, MAX_SEED)
-        if unknown not in ("error", "skip", "replace"):
-            raise SettingError(f"unknown is {unknown!r}: it must be error, skip or replace", "unknown")
-        self.unknown = unknown
-        self.vocabulary = model.vocabulary
+        self.seed = check_seed(seed)
+        self.unknown = check_unknown(unknown)
         self._states: dict[str, tuple[NDArray[Any], State]] = {}
         self.forward = new_engine(model.config, model.arrays, "cpu")
         begin = self.vocabulary.encode(model.begin)[None]
@@ -251,7 +243,7 @@ class Filler:
 
 
 def fill(
-    model: "ModelFile | CharModel | str | os.PathLike[str]",
+    model: AnyModel,
     before: str,
     after: str,
     *,

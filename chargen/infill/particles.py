@@ -1,5 +1,6 @@
 """Find gaps by sequential Monte Carlo: particles grow id by id, weighted by how they meet what follows."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,13 @@ FORWARD_SHARE = 0.05
 """Share of the forward stack's own prediction in every proposal, which bounds the weights."""
 _RESAMPLE = 2**30
 """The index of the draws that choose which particles go on; those below are draws of particles."""
+
+_FIELDS = "prefix", "pair", "remaining", "gap", "match", "log_weight"
+_PARTICLE = np.dtype({"names": _FIELDS, "formats": 4 * ["i8"] + 2 * ["f8"]})
+"""Of a particle: the number of its prefix, and of the pair of that and the characters that remain; how many remain; the
+number of its gap, -1 until it is complete; its last log match; and its log weight."""
+Swarm = Any
+"""A record array (K,) of `_PARTICLE`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,76 +80,74 @@ def run_smc(
         ChargenError: no gap is allowed.
     """
     search = power if search_power is None else search_power
-    numbers = np.arange(particles)
-    length = lengths.start + numbers * len(lengths) // particles
-    log_weights = -np.log(np.bincount(length - lengths.start)[length - lengths.start] * len(lengths) / particles)
+    prefixes, gaps, swarm = root, root.take([]), _start(lengths, particles)
     log_evidence = 0.0
-    # Of each particle: its prefix, the characters that remain, the last log match, and its gap, once it is complete.
-    prefixes, prefix = root, np.zeros(particles, np.int64)
-    remaining = length.copy()
-    match = np.zeros(particles)
-    if lookahead:
-        match[remaining == 0] = lookahead.log_match(root.logits, after[0])
-        log_weights[remaining == 0] += search * match[remaining == 0]
-    gaps, gap = root.take([0]), np.where(remaining == 0, 0, -1)
-    iteration = 0
-    while (running := (remaining > 0) & np.isfinite(log_weights)).any():
-        iteration += 1
-        pairs, pair_of = np.unique(np.stack([prefix[running], remaining[running]]), axis=1, return_inverse=True)
-        pair = np.zeros(particles, np.int64)
-        pair[running] = pair_of.reshape(-1)
+    for iteration in itertools.count(1):
+        complete = np.flatnonzero((swarm.remaining == 0) & (swarm.gap < 0))
+        if len(complete):
+            new, new_gap = np.unique(swarm.prefix[complete], return_inverse=True)
+            new_gaps, new_gap = prefixes.take(new), new_gap.reshape(-1)
+            swarm.gap[complete] = len(gaps.texts) + new_gap
+            gaps = gaps.join(new_gaps)
+            if lookahead:
+                _rematch(swarm, complete, lookahead.log_match(new_gaps.logits, after[0])[new_gap], search)
+        running = np.flatnonzero((swarm.remaining > 0) & np.isfinite(swarm.log_weight))
+        if not len(running):
+            break
+
+        pairs = np.stack([swarm.prefix[running], swarm.remaining[running]])
+        pairs, pair = np.unique(pairs, axis=1, return_inverse=True)
+        pair = swarm.pair[running] = pair.reshape(-1)
         forward = log_softmax(prefixes.logits)
         log_q, matched = _propose(grower, prefixes, forward, pairs, lookahead, search)
-        new_match = np.where(np.isnan(matched[pair]), match, matched[pair])
-        log_weights[running] += search * (new_match - match)[running]
-        match[running] = new_match[running]
-        log_weights[running & ~np.isfinite(log_q.max(axis=1))[pair]] = -np.inf  # nothing may follow this prefix
-
-        if not np.isfinite(log_weights).any():
+        _rematch(swarm, running, np.where(np.isnan(matched[pair]), swarm.match[running], matched[pair]), search)
+        swarm.log_weight[running[~np.isfinite(log_q.max(axis=1))[pair]]] = -np.inf  # nothing may follow these
+        if not np.isfinite(swarm.log_weight).any():
             break
-        if effective_sample_size(log_weights) < particles / 2:
-            log_evidence += float(log_sum_exp(log_weights)) - math.log(particles)
-            kept = _systematic(log_weights, float(uniform(seed, _RESAMPLE, iteration, Purpose.FILL)))
-            prefix, remaining, match, gap, pair = prefix[kept], remaining[kept], match[kept], gap[kept], pair[kept]
-            log_weights = np.zeros(particles)
-        alive = np.flatnonzero((remaining > 0) & np.isfinite(log_weights))
+        if effective_sample_size(swarm.log_weight) < particles / 2:
+            log_evidence += float(log_sum_exp(swarm.log_weight)) - math.log(particles)
+            swarm = swarm[_systematic(swarm.log_weight, float(uniform(seed, _RESAMPLE, iteration, Purpose.FILL)))]
+            swarm.log_weight = 0
+        alive = np.flatnonzero((swarm.remaining > 0) & np.isfinite(swarm.log_weight))
         if not len(alive):
             continue
 
-        cumulated = np.cumsum(np.exp(log_q), axis=1)[pair[alive]]
-        draws = uniform(seed, alive, iteration, Purpose.FILL)[:, None] * cumulated[:, -1:]
-        ids = (cumulated <= draws).sum(axis=1)
-        log_weights[alive] += search * forward[prefix[alive], ids] - log_q[pair[alive], ids]
+        cumulated = np.cumsum(np.exp(log_q), axis=1)[swarm.pair[alive]]
+        ids = (cumulated <= uniform(seed, alive, iteration, Purpose.FILL)[:, None] * cumulated[:, -1:]).sum(axis=1)
+        swarm.log_weight[alive] += search * forward[swarm.prefix[alive], ids] - log_q[swarm.pair[alive], ids]
         # Particles that append the same id to the same prefix share what comes of it.
-        children, child = np.unique(prefix[alive] * forward.shape[1] + ids, return_inverse=True)
+        children, child = np.unique(swarm.prefix[alive] * forward.shape[1] + ids, return_inverse=True)
         prefixes = grower.grow(prefixes, children // forward.shape[1], children % forward.shape[1])
-        prefix[alive] = child.reshape(-1)
+        swarm.prefix[alive] = child.reshape(-1)
         whole_characters = np.array([not partial for partial in prefixes.partials])
-        remaining[alive] -= whole_characters[prefix[alive]]
-        ended = grower.ended(prefixes)
-        log_weights[alive[ended[prefix[alive]] & (remaining[alive] > 0)]] = -np.inf
-
-        complete = alive[remaining[alive] == 0]
-        if len(complete):
-            new_gaps, new_gap = np.unique(prefix[complete], return_inverse=True)
-            new_gap = new_gap.reshape(-1)
-            gap[complete] = len(gaps.texts) + new_gap
-            end_match = np.zeros(len(new_gaps))
-            if lookahead:
-                end_match = lookahead.log_match(prefixes.logits[new_gaps], after[0])
-            log_weights[complete] += search * (end_match[new_gap] - match[complete])
-            match[complete] = end_match[new_gap]
-            gaps = gaps.join(prefixes.take(new_gaps))
-    alive = np.flatnonzero(np.isfinite(log_weights))
+        swarm.remaining[alive] -= whole_characters[swarm.prefix[alive]]
+        ended = grower.ended(prefixes)[swarm.prefix[alive]]
+        swarm.log_weight[alive[ended & (swarm.remaining[alive] > 0)]] = -np.inf
+    alive = swarm[np.isfinite(swarm.log_weight)]
     if not len(alive):
         raise ChargenError(NO_GAP_ALLOWED)
-    reached, gap = np.unique(gap[alive], return_inverse=True)
+    reached, gap = np.unique(alive.gap, return_inverse=True)
     gaps, gap = gaps.take(reached), gap.reshape(-1)
     log_after = grower.log_prob_after(gaps, after)
-    log_weights = log_weights[alive] + search * (log_after[gap] - match[alive])
+    log_weights = alive.log_weight + search * (log_after[gap] - alive.match)
     log_weights += (power - search) * (gaps.log_probs + log_after)[gap]
     log_evidence += float(log_sum_exp(log_weights)) - math.log(particles)
     return Particles(gaps, log_after, gap, log_weights, log_evidence)
+
+
+def _start(lengths: range, particles: int) -> Swarm:
+    """Particles before their first character, equally many of each length but for rounding, which weights undo."""
+    length = np.arange(particles) * len(lengths) // particles
+    swarm = np.zeros(particles, _PARTICLE).view(np.recarray)
+    swarm.remaining, swarm.gap = lengths.start + length, -1
+    swarm.log_weight = -np.log(np.bincount(length)[length] * len(lengths) / particles)
+    return swarm
+
+
+def _rematch(swarm: Swarm, rows: NDArray[np.int64], match: NDArray[np.float64], power: float) -> None:
+    """Put new log matches of some particles in place of the last ones, in their weights, too."""
+    swarm.log_weight[rows] += power * (match - swarm.match[rows])
+    swarm.match[rows] = match
 
 
 def _propose(

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.utf8 import utf8_length
 from chargen.decoding.choose import SampleConfig, active_filters, log_softmax, probabilities
 from chargen.decoding.numpy_engine import Engine, State
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError
@@ -100,14 +99,10 @@ class Grower:
             (R, V) bool; a row may be all False.
         """
         masks = np.empty((len(prefixes.texts), len(self.vocabulary)), bool)
-        if not self.config.no_repeat and not self.vocabulary.byte_mode:
-            masks[:] = self._constraints.mask()
-        else:
-            for row, (text, partial) in enumerate(zip(prefixes.texts, prefixes.partials, strict=True)):
-                repeating = repeating_characters(self._tail, text, self.config.no_repeat)
-                masks[row] = self._constraints.mask(partial, repeating)
-        for row in range(len(masks)) if self._filters else ():
-            if masks[row].any():
+        for row, (text, partial) in enumerate(zip(prefixes.texts, prefixes.partials, strict=True)):
+            repeating = repeating_characters(self._tail, text, self.config.no_repeat)
+            masks[row] = self._constraints.mask(partial, repeating)
+            if self._filters and masks[row].any():
                 masks[row] = probabilities(prefixes.logits[row], masks[row], self.config) > 0
         return masks
 
@@ -125,12 +120,8 @@ class Grower:
         log_probs = prefixes.log_probs[rows] + log_softmax(prefixes.logits)[rows, ids]
         texts, partials = [], []
         for row, appended in zip(rows.tolist(), ids.tolist(), strict=True):
-            text, partial = prefixes.texts[row], prefixes.partials[row]
-            if not self.vocabulary.byte_mode:
-                text += self.vocabulary.characters[appended]
-            elif len(partial := partial + bytes([appended])) == utf8_length(partial[0]):
-                text, partial = text + partial.decode(), b""
-            texts.append(text)
+            character, partial = self.vocabulary.append(prefixes.partials[row], appended)
+            texts.append(prefixes.texts[row] + character)
             partials.append(partial)
         logits, state = self._step(ids, tuple(layer[rows] for layer in prefixes.state))
         return Prefixes(texts, partials, log_probs, logits, state)

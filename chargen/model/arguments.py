@@ -58,18 +58,15 @@ def check_tensor(name: str, values: Any, dtypes: tuple[torch.dtype, ...], dimens
     Raises:
         ArgumentError: it is not.
     """
-
-    def requirement() -> str:
-        words = {INTEGERS: "whole numbers", FLOATS: "floats"}.get(dtypes, "true or false")
-        return f"needed is a tensor ({dimensions}) of {words}"
-
+    words = {INTEGERS: "whole numbers", FLOATS: "floats"}.get(dtypes, "true or false")
+    requirement = f"needed is a tensor ({dimensions}) of {words}"
     if not isinstance(values, Tensor):
-        raise ArgumentError(f"{name} {_conjugate('is', name)} of type {type(values).__name__}: {requirement()}")
+        raise ArgumentError(f"{name} {_conjugate('is', name)} of type {type(values).__name__}: {requirement}")
     surplus = values.dim() - dimensions.count(",") - 1
     fits = surplus >= -1 if dimensions[0] == "." else surplus == 0
     if values.dtype not in dtypes or values.layout != torch.strided or not fits:
         shape = f"shape {tuple(values.shape)} and type {values.dtype}"
-        raise ArgumentError(f"{name} {_conjugate('has', name)} {shape}: {requirement()}")
+        raise ArgumentError(f"{name} {_conjugate('has', name)} {shape}: {requirement}")
 
 
 def check_shape(name: str, values: Tensor, shape: tuple[int, ...]) -> None:

@@ -10,6 +10,8 @@ GATES = {"lstm": 4, "gru": 3}
 """Gates of a cell: its weights have so many times H rows."""
 STATES = {"lstm": 2, "gru": 1}
 """Vectors (H,) in the state of a cell: h, and c where there are two."""
+LAYER_WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+"""Names of the parameters of a recurrent layer, torch's."""
 DIRECTIONS = ("forward", "backward")
 CLOZE_SIZE = 128
 """The most hidden units that a cloze layer has."""
@@ -90,11 +92,9 @@ def parameter_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tup
     for direction in config.directions:
         for layer in range(config.num_layers):
             inputs = config.hidden_size if layer else config.input_size
-            name = f"{direction}_layers.{layer}"
-            shapes[f"{name}.weight_ih_l0"] = (rows, inputs)
-            shapes[f"{name}.weight_hh_l0"] = (rows, config.hidden_size)
-            shapes[f"{name}.bias_ih_l0"] = (rows,)
-            shapes[f"{name}.bias_hh_l0"] = (rows,)
+            layer_shapes = (rows, inputs), (rows, config.hidden_size), (rows,), (rows,)
+            for name, shape in zip(LAYER_WEIGHTS, layer_shapes, strict=True):
+                shapes[f"{direction}_layers.{layer}.{name}"] = shape
         if direction == "forward":  # their place in one-way files
             if not config.tie_weights:
                 shapes["output.weight"] = (vocabulary_size, config.hidden_size)

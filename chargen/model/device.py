@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -75,15 +76,21 @@ def one_thread() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def torch_lstm_in_bf16() -> Iterator[None]:
-    """A context in which torch's own LSTM runs in bf16 on every CPU: oneDNN's refuses to on those without AVX-512."""
-    onednn: Any = torch.backends.mkldnn
-    enabled = onednn.enabled
-    onednn.enabled = enabled and torch.backends.cpu.get_cpu_capability() == "AVX512"
+def _switched_off(backend: Any, flag: str) -> Iterator[None]:
+    """A context in which a flag of one of torch's backends is False."""
+    value = getattr(backend, flag)
+    setattr(backend, flag, False)
     try:
         yield
     finally:
-        onednn.enabled = enabled
+        setattr(backend, flag, value)
+
+
+def torch_lstm_in_bf16() -> AbstractContextManager[None]:
+    """A context in which torch's own LSTM runs in bf16 on every CPU: oneDNN's refuses to on those without AVX-512."""
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        return contextlib.nullcontext()
+    return _switched_off(torch.backends.mkldnn, "enabled")
 
 
 @contextlib.contextmanager
@@ -107,15 +114,8 @@ def float32_products(precision: str, device: torch.device) -> Iterator[None]:
         precision: "fp32"; any other one changes nothing.
         device: where products run; any other than a CUDA device changes nothing.
     """
-    if precision != "fp32" or device.type != "cuda":
+    with contextlib.ExitStack() as flags:
+        if precision == "fp32" and device.type == "cuda":
+            for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
+                flags.enter_context(_switched_off(backend, "allow_tf32"))
         yield
-        return
-    backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
-    flags = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = False
-    try:
-        yield
-    finally:
-        for backend, flag in zip(backends, flags, strict=True):
-            backend.allow_tf32 = flag

@@ -27,8 +27,7 @@ from chargen.model.device import KERNEL_DTYPES, numpy_view
 
 BLOCK = {"cpu": 2**21, "cuda": 2**25, "compiled": 2**24}
 """Logits in a block: on a CPU they should fit its cache; on a GPU they should fill it; compiled code reads each row
-once and gains from large products.
-"""
+once and gains from large products."""
 Fixed = tuple[Tensor, Tensor, Tensor]
 """Values (..., H'), weights (V, H') and a bias (V,) whose product adds to the logits; they get no gradient."""
 
@@ -134,22 +133,23 @@ def _flatten(values: Tensor, fixed: Fixed | None) -> tuple[Tensor, Fixed | None]
 
 def _blocks(values: Tensor, weight: Tensor, bias: Tensor, fixed: Fixed | None) -> Iterator[tuple[slice, Tensor]]:
     """Yield blocks of rows with their logits."""
-    dtype, size = _logits_dtype(values), max(1, BLOCK.get(values.device.type, BLOCK["cpu"]) // len(weight))
-    transposed = weight.detach().to(values.dtype).t()
+    size = max(1, BLOCK.get(values.device.type, BLOCK["cpu"]) // len(weight))
+    weight, bias = weight.detach().to(values.dtype), bias.detach()
     for first in range(0, len(values), size):
         rows = slice(first, min(first + size, len(values)))
-        logits = (values[rows] @ transposed).to(dtype) + bias.detach().to(dtype)
-        if fixed:
-            logits += (fixed[0][rows] @ fixed[1].t()).to(dtype) + fixed[2]
-        yield rows, logits
+        yield rows, _logits(values[rows], weight, bias, (fixed[0][rows], *fixed[1:]) if fixed else None)
+
+
+def _logits(values: Tensor, weight: Tensor, bias: Tensor, fixed: Fixed | None) -> Tensor:
+    """The logits of values (N, H), multiplied in their type."""
+    dtype = _logits_dtype(values)
+    logits = (values @ weight.to(values.dtype).t()).to(dtype) + bias.to(dtype)
+    return logits + ((fixed[0] @ fixed[1].t()).to(dtype) + fixed[2]) if fixed else logits
 
 
 def _loss_by_torch(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Tensor:
     """The loss by torch's own functions with all logits at once, which can be traced and differentiated twice."""
-    logits = (values @ weight.to(values.dtype).t()).to(_logits_dtype(values)) + bias
-    if fixed:
-        logits = logits + (fixed[0] @ fixed[1].t()).to(_logits_dtype(values)) + fixed[2]
-    return functional.cross_entropy(logits, targets)
+    return functional.cross_entropy(_logits(values, weight, bias, fixed), targets)
 
 
 LossAndGrads = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -1,6 +1,6 @@
 """Which ids may come next: bans, no repeated runs, no unknown symbol, and in bytes only valid UTF-8."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from chargen.data.lookalikes import suggest_lookalikes
 from chargen.data.reading import ReadingConfig, clean
-from chargen.data.utf8 import utf8_before, utf8_capacity, utf8_capacity_before, utf8_next
+from chargen.data.utf8 import SURROGATE, utf8_before, utf8_capacity, utf8_capacity_before, utf8_next
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig
 from chargen.errors import SettingError, repr_short
@@ -40,7 +40,7 @@ def _explain_impossible(text: str, config: SampleConfig, vocabulary: Vocabulary)
     """Why a text can never be written, and what to do; nothing where it can."""
     known = set(vocabulary.characters)
     if vocabulary.byte_mode:
-        known = {character for character in text if not "\ud800" <= character <= "\udfff"}
+        known = set(SURROGATE.sub("", text))
     for position, character in enumerate(text):
         if character not in known:
             advice = suggest_lookalikes(text, [position], known) or "give a text without it"
@@ -92,17 +92,17 @@ class Constraints:
     def __init__(self, vocabulary: Vocabulary, ban: str = "", no_repeat: int = 0, backward: bool = False) -> None:
         self.vocabulary = vocabulary
         self.backward = backward
-        self.ban = frozenset(character for character in ban if vocabulary.raw or not "\ud800" <= character <= "\udfff")
+        self.ban = frozenset(ban if vocabulary.raw else SURROGATE.sub("", ban))
         self.no_repeat = no_repeat
         self.recent = ""
         self.followers: defaultdict[str, set[str]] = defaultdict(set)
+        """The characters that follow each run of one character fewer in what was written."""
         self._base_mask = np.ones(len(vocabulary), bool)
         """Of characters: all but the banned ones and the unknown symbol."""
         if not vocabulary.byte_mode:
             banned = [index for index, character in enumerate(vocabulary.characters) if character in self.ban]
             self._base_mask[banned] = False
-            if vocabulary.unknown_id is not None:
-                self._base_mask[vocabulary.unknown_id] = False
+            self._base_mask[len(vocabulary.characters) :] = False
 
     def note_read(self, text: str) -> None:
         """Note text that was fed, not written: later runs may begin in it, but none of its own runs count.
@@ -134,7 +134,7 @@ class Constraints:
         Returns:
             (V,) bool; all False where no character is allowed.
         """
-        forbidden = self._repeating() | extra_ban
+        forbidden = self.followers.get(self.recent, frozenset()) | extra_ban
         if self.vocabulary.byte_mode:
             return self._byte_mask(partial, self.ban | forbidden)
         if not forbidden:
@@ -143,23 +143,13 @@ class Constraints:
         mask[self.vocabulary.encode("".join(forbidden))] = False
         return mask
 
-    def _repeating(self) -> set[str]:
-        """The characters that would complete a run already written."""
-        if not self.no_repeat or len(self.recent) < self.no_repeat - 1:
-            return set()
-        return self.followers.get(self.recent, set())
-
     def _byte_mask(self, partial: bytes, forbidden: frozenset[str]) -> NDArray[np.bool_]:
         """The bytes that may follow: not those of which every completion is forbidden."""
         mask = np.zeros(256, bool)
         mask[utf8_before(partial) if self.backward else utf8_next(partial)] = True
-        forbidden_count: defaultdict[int, int] = defaultdict(int)
-        for character in forbidden:
-            encoded = character.encode()
-            if self.backward and encoded.endswith(partial):
-                forbidden_count[encoded[-1 - len(partial)]] += 1
-            elif not self.backward and encoded.startswith(partial):
-                forbidden_count[encoded[len(partial)]] += 1
+        order = slice(None, None, -1 if self.backward else 1)
+        in_writing = (character.encode()[order] for character in forbidden)
+        forbidden_count = Counter(encoded[len(partial)] for encoded in in_writing if encoded.startswith(partial[order]))
         for byte, count in forbidden_count.items():
             first = bytes([byte])
             if count == (utf8_capacity_before(first + partial) if self.backward else utf8_capacity(partial + first)):

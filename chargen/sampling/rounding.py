@@ -44,7 +44,7 @@ class Rounding:
         """The characters that a text may be longer than its length."""
         return self.line + self.word
 
-    def ends(self, character: str, excess: int) -> bool:
+    def ends(self, character: str, excess: float) -> bool:
         """Whether a text ends with a character.
 
         Args:

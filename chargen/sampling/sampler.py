@@ -1,17 +1,17 @@
 """Ids -> text, with the hidden state carried from call to call."""
 
+import math
 import os
-import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import check_array
+from chargen.arguments import check_array, choose_config
 from chargen.data.reading import ReadingConfig, clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, summarize
@@ -20,7 +20,7 @@ from chargen.decoding.pick_engine import new_engine
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError, amount
 from chargen.kernels import NOT_FINITE as NOT_FINITE_CODE
 from chargen.locks import Lock
-from chargen.rng import MAX_SEED
+from chargen.rng import check_seed
 from chargen.sampling.constraints import Constraints, fit_config
 from chargen.sampling.processors import LogitsProcessor, check_processors, choose_ids
 from chargen.sampling.rounding import Rounding
@@ -28,11 +28,8 @@ from chargen.sampling.rule_table import RuleTable
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler_state import SamplerState, check_state_path, load_state, save_state
 from chargen.sampling.stream import MIN_TAIL, Stream, next_draws
-from chargen.settings import check_int, make_settings
-from chargen.storage.model_file import ModelFile, as_model_file
-
-if TYPE_CHECKING:
-    from chargen.model.language_model import CharModel
+from chargen.settings import check_int
+from chargen.storage.model_file import AnyModel, ModelFile, as_model_file
 
 MAX_CHUNK = 256
 """Ids that a stream writes ahead at most."""
@@ -80,7 +77,7 @@ class Sampler:
 
     def __init__(
         self,
-        model: Union[ModelFile, "CharModel", str, os.PathLike[str]],
+        model: AnyModel,
         config: SampleConfig | None = None,
         *,
         num: int = 1,
@@ -95,29 +92,24 @@ class Sampler:
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Any,
     ) -> None:
-        if config is not None and settings:
-            raise SettingError(f"give {', '.join(settings)} in the config or beside it, not both")
-        config = config or make_settings(SampleConfig, settings)
+        config = choose_config(SampleConfig, config, settings)
         self.num = check_int("num", num, 1, 1_000_000)
-        self.seed = secrets.randbits(32) if seed is None else check_int("seed", seed, 0, MAX_SEED)
+        self.seed = check_seed(seed)
         if isinstance(model, (str, os.PathLike, ModelFile)) and (reading, begin) != (None, None):
             raise SettingError("a model file has its own reading and begin: give none")
-        model_file = as_model_file(model, vocabulary, counts)
-        vocabulary, reading = model_file.vocabulary, reading or model_file.reading
-        begin = model_file.begin if begin is None else begin
-        self.vocabulary, self.reading = vocabulary, reading
-        self.config = fit_config(config, vocabulary, reading)
+        self.model = as_model_file(model, vocabulary, counts)
+        self.vocabulary, self.reading = self.model.vocabulary, reading or self.model.reading
+        self.config = fit_config(config, self.vocabulary, self.reading)
         self.logits_processors = check_processors(logits_processors)
-        self._first_logits = model_file.first_logits.astype(np.float32)
         self.direction, self._backward = direction, direction == "backward"
-        self._begin = self._flip_if_backward(vocabulary.encode(begin or ""))
-        self.hidden_size = model_file.config.hidden_size
-        self.arrays = model_file.arrays
-        if engine and (engine.config, engine.size) != (model_file.config, len(vocabulary)):
+        self._begin = self._flip_if_backward(
+            self.vocabulary.encode((self.model.begin if begin is None else begin) or "")
+        )
+        if engine and (engine.config, engine.size) != (self.model.config, len(self.vocabulary)):
             raise SettingError("engine is of another model: make one of this model's config and weights", "engine")
-        self.engine = engine or new_engine(model_file.config, self.arrays, device, direction)
+        self.engine = engine or new_engine(self.model.config, self.model.arrays, device, direction)
         id_by_id = bool(self.config.no_repeat or self.logits_processors)
-        self._rule_table = RuleTable(vocabulary, self.config.stop, id_by_id, self._backward)
+        self._rule_table = RuleTable(self.vocabulary, self.config.stop, id_by_id, self._backward)
         self._lock = Lock()
         self._iteration: list[int] = []
         """Of the iteration that wrote last: the thread in which it did."""
@@ -149,16 +141,14 @@ class Sampler:
         """Forget everything fed and written: only the begin text has been read, and the first draw comes next."""
         with self._lock:
             self._pending: _Pending | None = None
-            self._logits = np.repeat(self._first_logits[None], self.num, axis=0)
+            self._logits = np.repeat(self.model.first_logits[None].astype(np.float32), self.num, axis=0)
             self._state = self.engine.start(self.num)
             self._streams = self._new_streams()
             self._read(self._begin)
 
     def _new_streams(self) -> list[Stream]:
-        config, backward = self.config, self._backward
-        return [
-            Stream(Constraints(self.vocabulary, config.ban, config.no_repeat, backward), row) for row in range(self.num)
-        ]
+        rules = self.vocabulary, self.config.ban, self.config.no_repeat, self._backward
+        return [Stream(Constraints(*rules), row) for row in range(self.num)]
 
     def reseed(self, seed: int) -> None:
         """Go on from here with another seed; state and number of draws stay.
@@ -169,7 +159,7 @@ class Sampler:
         Raises:
             SettingError: the seed is out of its range.
         """
-        seed = check_int("seed", seed, 0, MAX_SEED)
+        seed = check_int("seed", seed, 0)
         with self._lock:
             self._rewind()
             self.seed = seed
@@ -267,9 +257,9 @@ class Sampler:
             ChargenError: bans, no_repeat and processors leave no character to write, the model's numbers overflow, or
                 two threads iterate at once.
         """
-        length = None if length is None else check_int("length", length, 0)
+        limit = math.inf if length is None else check_int("length", length, 0)
         rounding = Rounding.of(self.vocabulary, self.config.ban) if rounded else Rounding()
-        return self._iterate(self._steps(length, rounding))
+        return self._iterate(self._steps(limit, rounding))
 
     def _iterate(self, steps: Iterator[list[Character]]) -> Iterator[list[Character]]:
         """Hand steps over, each made while no other thread uses the sampler."""
@@ -288,18 +278,15 @@ class Sampler:
                 return
             yield characters
 
-    def _steps(self, length: int | None, rounding: Rounding) -> Iterator[list[Character]]:
+    def _steps(self, length: float, rounding: Rounding) -> Iterator[list[Character]]:
         """Characters that come together, in lists; between two of them, other calls may use the sampler."""
         written = [0] * self.num
-        active = list(range(self.num)) if length != 0 else []
+        active = list(range(self.num)) if length else []
         size = 1
         while active:
-            if length is not None:
-                size = min(size, *(length + rounding.max_excess - written[row] for row in active))
-            start = time.perf_counter()
+            size = int(min(size, *(length + rounding.max_excess - written[row] for row in active)))
             pending = self._write_ahead(active, size)
-            seconds = (time.perf_counter() - start + 1e-9) / pending.length
-            size = max(1, min(2 * pending.length, MAX_CHUNK, int(CHUNK_SECONDS / seconds)))
+            size = max(1, min(2 * pending.length, MAX_CHUNK, int(CHUNK_SECONDS / pending.seconds)))
             ended: set[int] = set()
             for column in range(pending.length):
                 if self._pending is not pending:  # another call has used this sampler meanwhile
@@ -309,9 +296,7 @@ class Sampler:
                 for character in characters:
                     row = character.stream
                     written[row] += 1
-                    if character.stopped or (
-                        length is not None and rounding.ends(character.character, written[row] - length)
-                    ):
+                    if character.stopped or rounding.ends(character.character, written[row] - length):
                         ended.add(row)
                 if characters:
                     yield characters
@@ -321,6 +306,7 @@ class Sampler:
 
     def _write_ahead(self, rows: list[int], size: int) -> "_Pending":
         """Let rows write up to `size` ids each, which count only once they are committed."""
+        start = time.perf_counter()
         self._rewind()
         streams = [self._streams[row] for row in rows]
         logits, state = self._position_of(rows)
@@ -335,7 +321,7 @@ class Sampler:
         length, first = min((count, index) for index, count in enumerate(written.counts.tolist()))
         if length == 0:
             raise ChargenError(self._explain_stuck(rows[first], int(written.ids[first, 0])))
-        self._pending = _Pending(rows, written, length)
+        self._pending = _Pending(rows, written, length, (time.perf_counter() - start + 1e-9) / length)
         return self._pending
 
     def _explain_stuck(self, row: int, code: int) -> str:
@@ -360,7 +346,8 @@ class Sampler:
                 stream.ids = np.append(stream.ids, drawn)
             if character := stream.add_id(drawn, self.vocabulary):
                 stopped = stream.check_stop(character, self.config.stop)
-                characters.append(Character(row, character, stream.pop_log_prob(), stopped))
+                characters.append(Character(row, character, stream.log_prob, stopped))
+                stream.log_prob = 0.0
         return characters
 
     def stream(self, length: int | None = None) -> Iterator[str]:
@@ -422,11 +409,10 @@ class Sampler:
         ids, log_probs = np.empty((self.num, length), np.int64), np.empty((self.num, length))
         size, written = 8, 0
         while written < length:
-            start = time.perf_counter()
             pending = self._write_ahead(list(range(self.num)), min(size, length - written))
             new = pending.committed = pending.length
             # Compiled code cannot be interrupted.
-            size = max(1, min(MAX_CHUNK, int(10 * CHUNK_SECONDS * new / (time.perf_counter() - start + 1e-9))))
+            size = max(1, min(MAX_CHUNK, int(10 * CHUNK_SECONDS / pending.seconds)))
             ids[:, written : written + new] = pending.written.ids[:, :new]
             log_probs[:, written : written + new] = pending.written.log_probs[:, :new]
             last = pending.written.ids[:, max(0, new - MIN_TAIL) : new]
@@ -436,10 +422,10 @@ class Sampler:
                 stream.extend_tail(tails[row * last.shape[1] : (row + 1) * last.shape[1]])
             written += new
         joined = self.vocabulary.decode(ids.ravel())
-        texts = [joined[first : first + length] for first in range(0, self.num * length, max(length, 1))]
+        texts = (joined[row * length : (row + 1) * length] for row in range(self.num))
         return [
             Sample(self._flip_if_backward(text), tuple(self._flip_if_backward(values)), stopped=False)
-            for text, values in zip(texts or [""] * self.num, log_probs.tolist(), strict=True)
+            for text, values in zip(texts, log_probs.tolist(), strict=True)
         ]
 
     def _check_single(self, method: str, alternative: str) -> None:
@@ -456,7 +442,7 @@ class Sampler:
         """
         with self._lock:
             self._rewind()
-            return self._state[-1][:, : self.hidden_size], self._logits
+            return self._state[-1][:, : self.model.config.hidden_size], self._logits
 
     def check_state_path(self, path: str | os.PathLike[str]) -> None:
         """Make sure that `save_state` can write to a path, before there is anything to save.
@@ -498,7 +484,8 @@ class Sampler:
 
     def _snapshot(self, streams: list[Stream]) -> SamplerState:
         """The state of this sampler with some streams."""
-        return SamplerState(self.arrays, self.direction, self.config, self.seed, streams, self._logits, self._state)
+        weights = self.model.arrays
+        return SamplerState(weights, self.direction, self.config, self.seed, streams, self._logits, self._state)
 
 
 @dataclass(eq=False)
@@ -509,12 +496,14 @@ class _Pending:
         rows: R samples.
         written: what each of them wrote.
         length: how many ids count: as many as the row with the fewest has written.
+        seconds: that each of these took.
         committed: how many have been handed over.
     """
 
     rows: list[int]
     written: Chunk
     length: int
+    seconds: float
     committed: int = 0
 
 

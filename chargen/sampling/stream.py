@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.utf8 import utf8_before, utf8_length, utf8_next, utf8_unfinished
+from chargen.data.utf8 import utf8_before, utf8_next, utf8_unfinished
 from chargen.data.vocabulary import Vocabulary
 from chargen.kernels import available
 from chargen.rng import Purpose, uniform
@@ -31,6 +31,7 @@ class Stream:
         self.draws = 0
         self.partial = b""
         self.log_prob = 0.0
+        """Of the ids of the unfinished character, in nats."""
         self.tail = ""
         self.ids = np.zeros(0, np.int64)
         """What was read and written, in the order of reading; filled only for logits processors."""
@@ -45,21 +46,10 @@ class Stream:
         Returns:
             The character that the id completes; "" while bytes are missing.
         """
-        if not vocabulary.byte_mode:
-            character = vocabulary.characters[drawn]
-        else:
-            byte = bytes([drawn])
-            self.partial = byte + self.partial if self.constraints.backward else self.partial + byte
-            if utf8_unfinished(self.partial):
-                return ""
-            character, self.partial = self.partial.decode(), b""
-        self.constraints.note_written(character)
+        character, self.partial = vocabulary.append(self.partial, drawn, self.constraints.backward)
+        if character:
+            self.constraints.note_written(character)
         return character
-
-    def pop_log_prob(self) -> float:
-        """The log-probability of the character just completed, in nats, over all its draws; the sum begins anew."""
-        log_prob, self.log_prob = self.log_prob, 0.0
-        return log_prob
 
     def check_stop(self, character: str, stop: tuple[str, ...]) -> bool:
         """Note a character that was written, and see whether a stop text ends with it.
@@ -115,15 +105,7 @@ class Stream:
         if type(draws) is not int or not 0 <= draws < 2**63 or not math.isfinite(log_prob):
             raise ValueError("a stream's position is not one that chargen wrote")
         vocabulary = self.constraints.vocabulary
-        if len(partial) > 3:
-            possible = False
-        elif self.constraints.backward:
-            possible = all(partial[at] in utf8_before(partial[at + 1 :]) for at in range(len(partial)))
-            possible = possible and b"\x80" <= partial[:1] < b"\xc0"
-        else:
-            possible = all(partial[at] in utf8_next(partial[:at]) for at in range(len(partial)))
-            possible = possible and (not partial or len(partial) < utf8_length(partial[0]))
-        if partial and not (vocabulary.byte_mode and possible):
+        if partial and not (vocabulary.byte_mode and len(partial) <= 3 and self._is_possible(partial)):
             raise ValueError("a stream's unfinished character is none")
         for text in texts:
             vocabulary.encode(text)
@@ -132,6 +114,14 @@ class Stream:
         if described["no_repeat"] == self.constraints.no_repeat:
             self.constraints.recent = described["recent"]
             self.constraints.followers.update((run, set(ends)) for run, ends in described["followers"].items())
+
+    def _is_possible(self, partial: bytes) -> bool:
+        """Whether 1 to 3 bytes are what this stream may have written of a character."""
+        if self.constraints.backward:
+            allowed = (utf8_before(partial[at + 1 :]) for at in range(len(partial)))
+        else:
+            allowed = (utf8_next(partial[:at]) for at in range(len(partial)))
+        return utf8_unfinished(partial) and all(byte in ids for byte, ids in zip(partial, allowed, strict=True))
 
 
 def next_draws(seed: int, streams: Sequence[Stream], count: int) -> NDArray[np.float64]:

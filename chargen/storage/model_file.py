@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import check_array
+from chargen.arguments import Arrays, check_array
 from chargen.cache_folder import CHECKPOINTS
 from chargen.data.begin import is_begin_text
 from chargen.data.reading import RAW, ReadingConfig
@@ -27,6 +27,8 @@ from chargen.suggestions import similar_path
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
 
+AnyModel: TypeAlias = "ModelFile | CharModel | str | os.PathLike[str]"
+"""A model in any form: what a file holds, a torch model, or the path of a model file or a run folder."""
 FORMAT = 1
 KIND = "model"
 FILE_NAME = "model.safetensors"
@@ -53,7 +55,7 @@ class ModelFile:
 
     config: ModelConfig
     vocabulary: Vocabulary
-    arrays: dict[str, NDArray[Any]]
+    arrays: Arrays
     counts: NDArray[np.int64]
     reading: ReadingConfig = field(default_factory=ReadingConfig)
     training: dict[str, Any] = field(default_factory=dict)
@@ -203,25 +205,26 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
         ModelFileError: there is no model file, or it is damaged or contradicts itself.
     """
     file = model_path(path)
-    parsed: dict[str, Any] = {}
+    model: ModelFile
 
     def expected_shapes(description: dict[str, Any]) -> tensor_file.Shapes:
-        parsed.update(_parse_description(description))
+        nonlocal model
+        model = _parse_description(description)
         quantization = description.get("quantize", "")
         if quantization not in ("", "int8"):
             raise ModelFileError(f"weights in {repr_short(quantization)} are not known to this version")
-        return _stored_shapes(parsed["config"], parsed["vocabulary"], quantization)
+        return _stored_shapes(model.config, model.vocabulary, quantization)
 
     arrays, description = tensor_file.load(file, KIND, expected_shapes)
     try:
         _check_weights(arrays, description.get("quantize", ""))
     except ValueError as error:
         raise ModelFileError(f"{file} is not a good model file: {error}") from error
-    return ModelFile(arrays=arrays, sha256=description["sha256"], **parsed)
+    return replace(model, arrays=arrays, sha256=description["sha256"])
 
 
-def _parse_description(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a ModelFile that its description holds."""
+def _parse_description(description: Mapping[str, Any]) -> ModelFile:
+    """What a model file's description says of the model, without its arrays."""
     tensor_file.check_format(description, FORMAT)
     config = make_settings(ModelConfig, description["config"])
     reading = make_settings(ReadingConfig, description["reading"])
@@ -237,20 +240,11 @@ def _parse_description(description: Mapping[str, Any]) -> dict[str, Any]:
     begin = description.get("begin", "")
     if not is_begin_text(vocabulary, begin):
         raise ModelFileError("its begin text is no short text of its own characters")
-    return {
-        "config": config,
-        "vocabulary": vocabulary,
-        "counts": np.array(counts, np.int64),
-        "reading": reading,
-        "training": training,
-        "begin": begin,
-    }
+    return ModelFile(config, vocabulary, {}, np.array(counts, np.int64), reading, training, begin=begin)
 
 
 def as_model_file(
-    model: "ModelFile | CharModel | str | os.PathLike[str]",
-    vocabulary: Vocabulary | None = None,
-    counts: NDArray[np.int64] | None = None,
+    model: AnyModel, vocabulary: Vocabulary | None = None, counts: NDArray[np.int64] | None = None
 ) -> ModelFile:
     """Convert any form of a model to a ModelFile.
 
@@ -272,8 +266,10 @@ def as_model_file(
         return model
     from chargen.model.weights import weights_of
 
-    vocabulary = check_vocabulary(model, vocabulary)
-    size = len(vocabulary)
+    check_char_model(model)
+    size = model.vocabulary_size
+    if not isinstance(vocabulary, Vocabulary) or len(vocabulary) != size:
+        raise SettingError(f"give the vocabulary of this CharModel: it has {amount(size, 'id')}", "vocabulary")
     counts = np.ones(size, np.int64) if counts is None else np.asarray(counts)
     if counts.shape != (size,):
         raise SettingError(f"counts have shape {counts.shape}: the vocabulary has {amount(size, 'id')}")
@@ -297,24 +293,6 @@ def check_char_model(model: Any) -> None:
             "what read_model returned, or a CharModel",
             "model",
         )
-
-
-def check_vocabulary(model: "CharModel", vocabulary: Vocabulary | None) -> Vocabulary:
-    """Check that a CharModel comes with its vocabulary, and return the vocabulary.
-
-    Args:
-        model: the model.
-        vocabulary: the vocabulary.
-
-    Raises:
-        SettingError: the model is no CharModel, or the vocabulary is missing or has another size.
-    """
-    check_char_model(model)
-    if not isinstance(vocabulary, Vocabulary) or len(vocabulary) != model.vocabulary_size:
-        raise SettingError(
-            f"give the vocabulary of this CharModel: it has {amount(model.vocabulary_size, 'id')}", "vocabulary"
-        )
-    return vocabulary
 
 
 def load_model(path: str | os.PathLike[str], device: str = "cpu") -> "CharModel":
@@ -345,7 +323,7 @@ def build_model(file: ModelFile, device: str = "cpu") -> "CharModel":
     return new_model(file.config, len(file.vocabulary), file.arrays, device)
 
 
-def new_model(config: ModelConfig, vocabulary_size: int, arrays: dict[str, NDArray[Any]], device: str) -> "CharModel":
+def new_model(config: ModelConfig, vocabulary_size: int, arrays: Arrays, device: str) -> "CharModel":
     """Build a torch model with copies of weights, in float32.
 
     Args:

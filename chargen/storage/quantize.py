@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.arguments import Arrays
 from chargen.errors import SettingError
 from chargen.kernels.bf16 import to_bits, to_floats
 
@@ -15,7 +16,7 @@ SCALE = ".scale"
 MAX_INT8 = 127
 
 
-def quantize(arrays: Mapping[str, NDArray[Any]], kind: str) -> dict[str, NDArray[Any]]:
+def quantize(arrays: Mapping[str, NDArray[Any]], kind: str) -> Arrays:
     """Quantize a model's weights.
 
     int8: the numbers of a row are divided by the row's scale, which is its largest magnitude / 127, and rounded to

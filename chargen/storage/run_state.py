@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from chargen.arguments import Arrays
 from chargen.errors import ModelFileError, repr_short
 from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.settings import check_int, make_settings
@@ -20,8 +20,7 @@ KIND = "run"
 FILE_NAME = "state.safetensors"
 REPLACED_FOLDER, REPLACING_FOLDER = ".replaced", ".replacing"
 """The subfolder that holds an older run's files until the new run has saved; and its name while only some of the files
-have been moved, so that those still outside it belong to the older run, too.
-"""
+have been moved, so that those still outside it belong to the older run, too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,7 @@ class RunState:
         settings: the resolved settings, and the place of the corpus.
     """
 
-    arrays: dict[str, NDArray[Any]]
+    arrays: Arrays
     progress: dict[str, Any]
     settings: dict[str, Any]
 

@@ -233,8 +233,7 @@ def unpack(
     arrays: Arrays = {}
     end = 0
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    if entries.keys() != expected.keys():
-        names = sorted(entries.keys() ^ expected.keys())
+    if names := sorted(entries.keys() ^ expected.keys()):
         raise ModelFileError(f"its arrays do not fit its settings ({truncate(names[0])}, {len(names)} in all)")
     for name, entry in sorted(entries.items(), key=lambda item: _read_offsets(item[1])):
         dtype, shape = _read_dtype(entry), tuple(expected[name])

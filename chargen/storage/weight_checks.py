@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import Arrays as Arrays
-from chargen.arguments import check_array
+from chargen.arguments import Arrays, check_array
 from chargen.errors import ArgumentError
 from chargen.model.config import ModelConfig, check_direction, parameter_shapes
 from chargen.storage.quantize import SCALE
 
 
-def as_weights(config: Any, arrays: Any) -> Arrays:
-    """Check all weights of a model, and convert them to a form that compiled code can read.
+def as_weights(config: Any, arrays: Any, *prefixes: str) -> Arrays:
+    """Check the weights of a model, and convert them to a form that compiled code can read.
 
     Args:
         config: the model's shape.
         arrays: the weights by name; others are ignored.
+        *prefixes: with which the names of those that are needed start; without any, all are needed.
 
     Returns:
         Weights by name, float32, bf16 bits or int8, with the scales of int8.
@@ -26,7 +26,13 @@ def as_weights(config: Any, arrays: Any) -> Arrays:
     Raises:
         ArgumentError: `config` is no ModelConfig, or a weight is missing or has another shape or type.
     """
-    return _select(config, arrays, "")
+    if not isinstance(config, ModelConfig):
+        raise ArgumentError(f"config is of type {type(config).__name__}: it must be a ModelConfig")
+    size = len(as_weight(arrays, "output.bias", (None,)))
+    shapes = {name: shape for name, shape in parameter_shapes(config, size).items() if name.startswith(prefixes or "")}
+    weights = {name: as_weight(arrays, name, shape) for name, shape in shapes.items()}
+    scaled = [name for name, array in weights.items() if array.dtype == np.int8]
+    return weights | {name + SCALE: arrays[name + SCALE] for name in scaled}
 
 
 def as_stack_weights(config: Any, arrays: Any, direction: str) -> Arrays:
@@ -46,7 +52,7 @@ def as_stack_weights(config: Any, arrays: Any, direction: str) -> Arrays:
     """
     if isinstance(config, ModelConfig):
         check_direction(config, direction)
-    return _select(config, arrays, "embedding.", "output.", f"{direction}_layers.")
+    return as_weights(config, arrays, "embedding.", "output.", f"{direction}_layers.")
 
 
 def as_weight(arrays: Mapping[str, Any], name: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
@@ -78,14 +84,3 @@ def as_weight(arrays: Mapping[str, Any], name: str, shape: tuple[int | None, ...
         raise ArgumentError(f"weights {name} are empty: a model has at least one character")
     with np.errstate(over="ignore"):  # infinite weights show in the logits, which the caller checks
         return array if quantized else np.ascontiguousarray(array, np.float32)
-
-
-def _select(config: Any, arrays: Any, *prefixes: str) -> Arrays:
-    """Check and convert the weights whose names start with one of the prefixes."""
-    if not isinstance(config, ModelConfig):
-        raise ArgumentError(f"config is of type {type(config).__name__}: it must be a ModelConfig")
-    size = len(as_weight(arrays, "output.bias", (None,)))
-    shapes = {name: shape for name, shape in parameter_shapes(config, size).items() if name.startswith(prefixes)}
-    weights = {name: as_weight(arrays, name, shape) for name, shape in shapes.items()}
-    scaled = [name for name, array in weights.items() if array.dtype == np.int8]
-    return weights | {name + SCALE: arrays[name + SCALE] for name in scaled}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chargen.data.vocabulary import Vocabulary
-from chargen.evaluation.loss import Loss, folding_nats
+from chargen.evaluation.loss import Loss, loss_of
 from chargen.training.budget import Budget
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
@@ -67,10 +67,9 @@ class TrainLog:
         counters, budget = self.counters, self.budget
         self.losses = dict(losses)
         for direction, batch in report.batches.items():
-            characters = self.vocabulary.count_characters(batch.targets)
-            nats = losses[direction] * batch.targets.size + folding_nats(self.vocabulary, batch.targets)
-            self.losses[direction] = nats / max(characters, 1)
-            counters.add(direction, nats, characters)
+            loss = loss_of(batch.targets, losses[direction] * batch.targets.size, self.vocabulary)
+            self.losses[direction] = loss.nats / max(loss.characters, 1)
+            counters.add(direction, loss.nats, loss.characters)
         if report.cloze_targets:
             counters.add("cloze", losses["cloze"] * report.cloze_targets, report.cloze_targets)
         targets = report.batches["forward"].targets

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import example, given
@@ -44,14 +45,9 @@ def cut(content: bytes, size: int) -> Iterator[bytes]:
 def read(*contents: bytes, size: int = 1 << 20, report: ReadingReport | None = None, **config: Any) -> str:
     """The text of files that hold `contents`, read in blocks of `size` bytes."""
     held = {f"file{number}": content for number, content in enumerate(contents)}
-    return "".join(
-        read_text(
-            [Source(name, Path(name)) for name in held],
-            ReadingConfig(**config),
-            report=report,
-            files=lambda source: [(source.name, cut(held[source.name], size))],
-        )
-    )
+    sources = [Source(name, Path(name)) for name in held]
+    with patch.object(reading, "text_files", lambda source, *_: [(source.name, cut(held[source.name], size))]):
+        return "".join(read_text(sources, ReadingConfig(**config), report=report))
 
 
 @given(texts, st.sampled_from(["utf-8", "utf-16", "utf-8-sig", "utf-32", "gb18030", "utf-16-be"]), sizes,
