@@ -19,7 +19,6 @@ from chargen.storage.model_file import FILE_NAME, ModelFile, read_model, save_mo
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState, hidden_prefix, save_run_state
 from chargen.training.budget import Budget
-from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
 from chargen.training.metrics import Metrics
 from chargen.training.run_folder import replace_run
@@ -39,27 +38,20 @@ class Checkpointer:
         out: the run folder; None where nothing is saved.
         corpus: what is learned.
         model_config: the model's shape.
-        config: the budget and the method.
         precision: of matrix products.
-        steps_per_epoch: with a fraction.
-        counters: what the run counts; stored with its state.
-        budget: learns how long a save takes.
+        budget: learns how long a save takes; its counters are stored with the run's state.
         metrics: whose lines are put on the disk with each save.
     """
 
     out: Path | None
     corpus: Corpus
     model_config: ModelConfig
-    config: TrainConfig
     precision: str
-    steps_per_epoch: float
-    counters: Counters
     budget: Budget
     metrics: Metrics
 
     def __post_init__(self) -> None:
-        self.replaces = False
-        """Whether the folder holds an older run, until the first save."""
+        self.config, self.counters = self.budget.config, self.budget.counters
         self.own_parts: list[str] = []
         """What was given in place of chargen's own: such a run is not resumed."""
         self.origin: dict[str, Any] = {}
@@ -69,6 +61,11 @@ class Checkpointer:
         self._saved_best: int | None = None
         self._last_save = time.monotonic()
         self._failed_saves = 0
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the folder holds an older run, until the first save."""
+        return self.metrics.only_queues
 
     def begin(self, state: TrainState) -> None:
         """Begin or go on. From here on the run can be resumed, and a full disk is known before the work.
@@ -102,7 +99,7 @@ class Checkpointer:
             except BaseException:
                 self.metrics.size, self.metrics.waiting = lines
                 raise
-            self.metrics.only_queues = self.replaces = False
+            self.metrics.only_queues = False
         else:
             self._write(self.out, state, best)
         self._last_save = time.monotonic()
@@ -180,7 +177,7 @@ class Checkpointer:
         corpus |= {f"{role}_fraction": 0.0 for role in ("valid", "test") if self.corpus.sources[role]}
         return {
             "step": step,
-            "epoch": step / self.steps_per_epoch,
+            "epoch": self.budget.epochs(step),
             "precision": self.precision,
             "sources": _source_names(self.corpus),
             **({"seconds": round(self.budget.seconds(), 1)} if self.config.minutes else {}),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from chargen.data.batches import Batches, make_batches
+from chargen.data.batches import make_batches
 from chargen.data.corpus import Corpus
 from chargen.durable import make_folder, remove_leftovers
 from chargen.errors import SettingError, amount, repr_short
@@ -28,7 +28,7 @@ from chargen.training.counters import Counters
 from chargen.training.cuda_graph import CapturedStep
 from chargen.training.init_from import freeze, init_from
 from chargen.training.metrics import Metrics
-from chargen.training.run_folder import check_free, holds_a_run, recover
+from chargen.training.run_folder import check_free, recover
 from chargen.training.train_log import TrainLog
 from chargen.training.train_step import LossFunction, StepReport, TrainState, TrainStep, adamw
 from chargen.training.validator import SUBSET, Validator, scored_sizes
@@ -38,9 +38,39 @@ MAX_PENDING = 16
 MakeOptimizer = Callable[[CharModel, TrainConfig], torch.optim.Optimizer]
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
+class OwnParts:
+    """What somebody may give in place of chargen's own.
+
+    Args:
+        model: a network; None for a new one.
+        optimizer: makes the optimizer.
+        loss: of one direction.
+
+    Raises:
+        SettingError: where one is of another kind.
+    """
+
+    model: CharModel | None = None
+    optimizer: MakeOptimizer = adamw
+    loss: LossFunction = cross_entropy
+
+    def __post_init__(self) -> None:
+        _check_type("model", self.model, CharModel)
+        functions: dict[str, Any] = {"optimizer": self.optimizer, "loss": self.loss}
+        for name, function in functions.items():
+            if not callable(function) or isinstance(function, type):
+                raise SettingError(f"{name} is {repr_short(function)}: it must be a function", name)
+
+    def names(self) -> list[str]:
+        """Those that are not chargen's own."""
+        own = {"model": self.model and type(self.model) is not CharModel, "optimizer": self.optimizer is not adamw}
+        own["loss"] = self.loss is not cross_entropy
+        return [name for name, given in own.items() if given]
+
+
 class RunParts:
-    """The parts of a run.
+    """The parts of a run, put together from its settings.
 
     Args:
         corpus: what is learned.
@@ -48,84 +78,116 @@ class RunParts:
         config: the budget and the method.
         out: the run folder, or None.
         counters: what is counted.
-        device: where the model computes.
-        precision: of matrix products, "fp32" or "bf16".
-        max_pending: steps that may be under way at once.
-        batches: of each direction; a function of the step.
-        state: what a step changes.
-        train_step: makes a step.
-        budget: how much of it is used.
-        validator: scores, and keeps the best weights.
-        metrics: where lines go.
-        log: counts steps and writes lines.
-        checkpointer: saves.
+        started: `time.monotonic()` when the clock of this process began; now, by default.
+        own: what is not chargen's own.
     """
 
-    corpus: Corpus
-    model_config: ModelConfig
-    config: TrainConfig
-    out: Path | None
-    counters: Counters
-    device: torch.device
-    precision: str
-    max_pending: int
-    batches: dict[str, Batches]
-    state: TrainState
-    train_step: Callable[..., StepReport]
-    budget: Budget
-    validator: Validator
-    metrics: Metrics
-    log: TrainLog
-    checkpointer: Checkpointer
+    def __init__(
+        self,
+        corpus: Corpus,
+        model_config: ModelConfig,
+        config: TrainConfig,
+        out: Path | None,
+        counters: Counters,
+        started: float | None = None,
+        own: OwnParts = OwnParts(),
+    ) -> None:
+        self.corpus, self.model_config, self.config = corpus, model_config, config
+        self.out, self.counters = out, counters
+        self.device = pick_device(config.device)
+        self.precision = pick_precision(config.precision, self.device)
+        # Other optimizers need not know what a captured step asks of them.
+        on_gpu = self.device.type == "cuda" and own.optimizer is adamw
+        self.max_pending = MAX_PENDING if on_gpu else 1
+        """Steps that may be under way at once."""
+        size = config.batch_size, config.seq_length, config.seed
+        self.batches = make_batches(corpus.train, model_config.directions, config.batching, *size)
+        """Of each direction; a function of the step."""
+        cloze = ClozeTask(corpus.train, config) if model_config.bidirectional else None
+        model = (own.model or CharModel(model_config, len(corpus.vocabulary), config.seed)).to(self.device)
+        freeze(model, config.freeze)
+        self.state = TrainState(model, own.optimizer(model, config))
+        """What a step changes."""
+        if not hasattr(self.state.optimizer, "param_groups"):
+            kind = type(self.state.optimizer).__name__
+            raise SettingError(f"optimizer makes a {kind}: it must make an optimizer", "optimizer")
+        step = TrainStep(config, self.precision, cloze, own.loss, on_device=on_gpu)
+        self.train_step: TrainStep | CapturedStep = CapturedStep(step, self.device) if on_gpu else step
+        sizes, started = scored_sizes(corpus), time.monotonic() if started is None else started
+        subset = min(SUBSET, sizes[0])
+        self.budget = Budget(config, self.batches["forward"], counters, started, sizes, subset, self.max_pending)
+        self.validator = Validator(corpus, config, self.precision, self.budget, counters)
+        if out:
+            make_folder(out)
+            remove_leftovers(out)
+        metrics = Metrics(out, counters.metrics_bytes)
+        self.log = TrainLog(corpus.vocabulary, model_config.directions, self.budget, metrics)
+        self.checkpointer = Checkpointer(out, corpus, model_config, self.precision, self.budget, metrics)
+        self.checkpointer.own_parts = own.names()
+        self.pending: list[StepReport] = []
+        """Of steps that are made but not counted."""
+        self.summary: dict[str, Any] = {}
+        """At the end of the run: what the model file says of it."""
+        self.best_model: ModelFile | None = None
+        """At the end of the run."""
+
+    def restore(self, folder: Path, corpus: Corpus | None, changes: dict[str, Any], started: float | None) -> None:
+        """Read a saved run and build its parts as they were, with changed settings."""
+        recover(folder)
+        stored = read_run_state(folder)
+        config = changed_config(stored.settings, changes)
+        corpus = corpus or Corpus.from_description(stored.settings["corpus"])
+        if corpus.describe() != {**stored.settings["corpus"], "sources": corpus.sources}:
+            raise SettingError(f"the corpus is not the one that the run in {folder} was trained on; start a new run")
+        if own := stored.settings.get("own_parts"):
+            raise SettingError(f"the run in {folder} had its own {' and '.join(own)}: such a run is not resumed")
+        shape = ModelConfig(**stored.settings["model"])
+        RunParts.__init__(
+            self, corpus, shape, config, folder, Counters.from_stored(stored.progress, shape.directions), started
+        )
+        self.validator.best = self.checkpointer.resume(stored, self.state)
+
+    def start_from(self, init: ModelFile) -> None:
+        """Take over the weights of a model that was trained before."""
+        start = init_from(init, self.model_config, self.corpus.vocabulary, weights_of(self.state.model))
+        set_weights(self.state.model, start.weights)
+        origin = {"step": init.training.get("step"), "characters": start.known, "new": start.new}
+        self.checkpointer.origin = origin
 
 
-def new_run(
+def _check_type(name: str, value: Any, kind: type, optional: bool = True) -> None:
+    if not isinstance(value, kind) and not (optional and value is None):
+        raise SettingError(f"{name} is of type {type(value).__name__}: it must be a {kind.__name__}", name)
+
+
+def check_new_run(
     corpus: Corpus,
     model_config: ModelConfig | None,
     config: TrainConfig | None,
     out: str | Path | None,
     init: ModelFile | None,
-    started: float | None,
     overwrite: bool,
-    model: CharModel | None,
-    optimizer: MakeOptimizer,
-    loss: LossFunction,
-) -> RunParts:
-    """Check what a new Trainer is given, and build the parts of its run."""
-    for name, value, kind in (
-        ("corpus", corpus, Corpus), ("model_config", model_config, ModelConfig), ("config", config, TrainConfig),
-        ("init", init, ModelFile), ("model", model, CharModel),
-    ):  # fmt: skip
-        if not isinstance(value, kind) and (value is not None or name == "corpus"):
-            raise SettingError(f"{name} is of type {type(value).__name__}: it must be a {kind.__name__}", name)
-    functions: dict[str, Any] = {"optimizer": optimizer, "loss": loss}
-    for name, function in functions.items():
-        if not callable(function) or isinstance(function, type):
-            raise SettingError(f"{name} is {repr_short(function)}: it must be a function", name)
-    if init and model:
+    own: OwnParts,
+) -> ModelConfig:
+    """Check what a new Trainer is given, and return its model's shape."""
+    _check_type("corpus", corpus, Corpus, optional=False)
+    _check_type("model_config", model_config, ModelConfig)
+    _check_type("config", config, TrainConfig)
+    _check_type("init", init, ModelFile)
+    if init and own.model:
         raise SettingError("init and model are two models to start from: give one", "model")
     if not isinstance(out, (str, Path, NoneType)):
         raise SettingError(f"out is of type {type(out).__name__}: it must be a path", "out")
-    out = Path(out) if out is not None else None
-    if out:
-        check_free(out, overwrite)
-        recover(out)
+    if out is not None:
+        check_free(Path(out), overwrite)
+        recover(Path(out))
         check_characters(corpus.vocabulary, corpus.counts)
     if config and config.freeze and not init:
         raise SettingError("freeze keeps layers of a model to start from: give that one, or 0", "freeze")
-    shape = model_config or (model.config if model else init.config if init else ModelConfig())
-    if model:
-        _check_model(model, shape, corpus, saved=out is not None)
-    setup = build_parts(corpus, shape, config or TrainConfig(), out, Counters(), started, model, optimizer, loss)
-    own = {"model": model and type(model) is not CharModel, "optimizer": optimizer is not adamw}
-    own["loss"] = loss is not cross_entropy
-    setup.checkpointer.own_parts = [name for name, given in own.items() if given]
-    setup.metrics.only_queues = setup.checkpointer.replaces = bool(out and holds_a_run(out))
-    if init:
-        start = init_from(init, shape, corpus.vocabulary, weights_of(setup.state.model))
-        set_weights(setup.state.model, start.weights)
-        setup.checkpointer.origin |= {"step": init.training.get("step"), "characters": start.known, "new": start.new}
-    return setup
+    shape = model_config or (own.model.config if own.model else init.config if init else ModelConfig())
+    if own.model:
+        _check_model(own.model, shape, corpus, saved=out is not None)
+    return shape
 
 
 def _check_model(model: CharModel, shape: ModelConfig, corpus: Corpus, saved: bool) -> None:
@@ -143,63 +205,3 @@ def _check_model(model: CharModel, shape: ModelConfig, corpus: Corpus, saved: bo
     shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
     if saved and shapes != parameter_shapes(shape, size):
         raise SettingError("model has other weights than a model file holds: leave out the run folder", "model")
-
-
-def saved_run(folder: Path, corpus: Corpus | None, changes: dict[str, Any], started: float | None) -> RunParts:
-    """Read a saved run and build its parts as they were, with changed settings."""
-    recover(folder)
-    stored = read_run_state(folder)
-    config = changed_config(stored.settings, changes)
-    corpus = corpus or Corpus.from_description(stored.settings["corpus"])
-    if corpus.describe() != {**stored.settings["corpus"], "sources": corpus.sources}:
-        raise SettingError(f"the corpus is not the one that the run in {folder} was trained on; start a new run")
-    if own := stored.settings.get("own_parts"):
-        raise SettingError(f"the run in {folder} had its own {' and '.join(own)}: such a run is not resumed")
-    shape = ModelConfig(**stored.settings["model"])
-    counters = Counters.from_stored(stored.progress, shape.directions)
-    setup = build_parts(corpus, shape, config, folder, counters, started)
-    setup.validator.best = setup.checkpointer.resume(stored, setup.state)
-    return setup
-
-
-def build_parts(
-    corpus: Corpus,
-    model_config: ModelConfig,
-    config: TrainConfig,
-    out: Path | None,
-    counters: Counters,
-    started: float | None = None,
-    model: CharModel | None = None,
-    optimizer: MakeOptimizer = adamw,
-    loss: LossFunction = cross_entropy,
-) -> RunParts:
-    """Build all parts of a run."""
-    device = pick_device(config.device)
-    precision = pick_precision(config.precision, device)
-    on_gpu = device.type == "cuda" and optimizer is adamw  # others need not know what a captured step asks of them
-    max_pending = MAX_PENDING if on_gpu else 1
-    size = config.batch_size, config.seq_length, config.seed
-    batches = make_batches(corpus.train, model_config.directions, config.batching, *size)
-    cloze = ClozeTask(corpus.train, config) if model_config.bidirectional else None
-    model = (model or CharModel(model_config, len(corpus.vocabulary), config.seed)).to(device)
-    freeze(model, config.freeze)
-    state = TrainState(model, optimizer(model, config))
-    if not hasattr(state.optimizer, "param_groups"):
-        raise SettingError(
-            f"optimizer makes a {type(state.optimizer).__name__}: it must make an optimizer", "optimizer"
-        )
-    step = TrainStep(config, precision, cloze, loss, on_device=on_gpu)
-    sizes = scored_sizes(corpus)
-    started = time.monotonic() if started is None else started
-    budget = Budget(config, batches["forward"], counters, started, sizes, min(SUBSET, sizes[0]), max_pending)
-    validator = Validator(corpus, config, precision, budget, counters)
-    if out:
-        make_folder(out)
-        remove_leftovers(out)
-    metrics, epoch = Metrics(out, counters.metrics_bytes), batches["forward"].steps_per_epoch
-    log = TrainLog(config, corpus.vocabulary, model_config.directions, epoch, counters, budget, metrics)
-    checkpointer = Checkpointer(out, corpus, model_config, config, precision, epoch, counters, budget, metrics)
-    return RunParts(
-        corpus, model_config, config, out, counters, device, precision, max_pending, batches, state,
-        CapturedStep(step, device) if on_gpu else step, budget, validator, metrics, log, checkpointer,
-    )  # fmt: skip

@@ -13,14 +13,16 @@ from chargen.model.loss import cross_entropy
 from chargen.model.weights import weights_of
 from chargen.storage.model_file import ModelFile
 from chargen.training.config import TrainConfig
+from chargen.training.counters import Counters
 from chargen.training.losses import Losses
 from chargen.training.progress import Progress, as_table, tell_while
+from chargen.training.run_folder import holds_a_run
 from chargen.training.schedule import learning_rate
-from chargen.training.setup import MakeOptimizer, RunParts, new_run, saved_run
-from chargen.training.train_step import LossFunction, StepReport, adamw
+from chargen.training.setup import MakeOptimizer, OwnParts, RunParts, check_new_run
+from chargen.training.train_step import LossFunction, adamw
 
 
-class Trainer:
+class Trainer(RunParts):
     """Trains a model on a corpus; `run` yields after every step, and may be left and entered again at any yield.
 
     Args:
@@ -47,17 +49,13 @@ class Trainer:
         overwrite: bool = False, model: CharModel | None = None, optimizer: MakeOptimizer = adamw,
         loss: LossFunction = cross_entropy,
     ) -> None:  # fmt: skip
-        self._set_parts(new_run(corpus, model_config, config, out, init, started, overwrite, model, optimizer, loss))
-
-    def _set_parts(self, setup: RunParts) -> None:
-        self.corpus, self.model_config, self.config = setup.corpus, setup.model_config, setup.config
-        self.device, self.precision, self.batches = setup.device, setup.precision, setup.batches
-        self.state, self.train_step, self.max_pending = setup.state, setup.train_step, setup.max_pending
-        self.counters, self.budget, self.validator = setup.counters, setup.budget, setup.validator
-        self.log, self.checkpointer, self.out = setup.log, setup.checkpointer, setup.out
-        self.pending: list[StepReport] = []
-        self.summary: dict[str, Any] = {}
-        self.best_model: ModelFile | None = None  # at the end of the run
+        own = OwnParts(model, optimizer, loss)
+        shape = check_new_run(corpus, model_config, config, out, init, overwrite, own)
+        folder = None if out is None else Path(out)
+        super().__init__(corpus, shape, config or TrainConfig(), folder, Counters(), started, own)
+        self.checkpointer.metrics.only_queues = folder is not None and holds_a_run(folder)
+        if init:
+            self.start_from(init)
 
     @classmethod
     def resume(
@@ -78,7 +76,7 @@ class Trainer:
             DataError: where the text is gone or has changed.
         """
         trainer = cls.__new__(cls)
-        trainer._set_parts(saved_run(Path(folder), corpus, changes or {}, started))
+        trainer.restore(Path(folder), corpus, changes or {}, started)
         return trainer
 
     def run(self) -> Iterator[Progress]:
