@@ -1,6 +1,5 @@
 """What `chargen train` logs of the text, the model and the result."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,11 +11,10 @@ from numpy.typing import NDArray
 
 from chargen.cli.terminal import log, quote_path
 from chargen.data.corpus import Corpus
-from chargen.data.vocabulary import Vocabulary
 from chargen.errors import amount
 from chargen.model.config import parameter_count
 from chargen.storage.run_state import RunState
-from chargen.training.autosize import MANY_CHARACTERS, SMALL_TEXT, Sizes
+from chargen.training.autosize import CHOSEN_SETTINGS, MANY_CHARACTERS, SMALL_TEXT, Sizes
 from chargen.training.memory import estimate_memory
 
 if TYPE_CHECKING:
@@ -27,8 +25,6 @@ FEW_STEPS = 1_000
 BABBLE = 0.75
 """Models whose loss is above this share of the entropy of single characters do not write words yet."""
 BUDGETS = {"minutes", "epochs", "steps"}
-CHOSEN_SETTINGS = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_length")
-"""Settings that are chosen to fit text and budget when a run begins."""
 REPEATED, REPEATED_IN_TRAIN = 0.1, 0.3
 """Shares of repeated text that are worth a warning: ordinary texts reach 2 %, some logs more."""
 
@@ -169,16 +165,6 @@ def list_characters(characters: str, limit: int = 5) -> str:
         limit: how many to name.
     """
     return ", ".join(f"{character!r}" for character in characters[:limit]) + (" …" if len(characters) > limit else "")
-
-
-def find_unknown_characters(vocabulary: Vocabulary, text: str) -> str:
-    """Find the characters of a text that a vocabulary does not have, each once, sorted.
-
-    Args:
-        vocabulary: of a model. One of bytes has all but lone surrogates.
-        text: any text.
-    """
-    return "".join(sorted(set(itertools.compress(text, ~vocabulary.knows(text)))))
 
 
 def log_initialization(trainer: "Trainer", path: Path | None) -> None:
