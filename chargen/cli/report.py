@@ -56,6 +56,13 @@ def log_corpus(corpus: Corpus, name: str) -> None:
                 f"note: {rare:,} of these characters make up a thousandth of the text; "
                 f"--min-count {least} would fold them into one, and training would be faster"
             )
+    _log_reading(corpus)
+    _log_part_warnings(corpus)
+
+
+def _log_reading(corpus: Corpus) -> None:
+    """Log what was not read as it is, or might better not be."""
+    report = corpus.report
     if report.replaced:
         log(f"warning: {amount(report.replaced, 'byte')} did not fit the encoding and became U+FFFD")
     if report.passed_over:
@@ -65,16 +72,15 @@ def log_corpus(corpus: Corpus, name: str) -> None:
     if corpus.hidden_entries:
         entries = amount(corpus.hidden_entries, "entry", "entries")
         log(f"note: {entries} not read: hidden files and folders, links to folders, files of runs")
-    if report.carriage_returns and corpus.config.newline == "keep" and not vocabulary.raw:
+    if report.carriage_returns and corpus.config.newline == "keep" and not corpus.vocabulary.raw:
         returns = amount(report.carriage_returns, "carriage return")
         log(f"note: {returns} among the characters to learn; with --newline lf every line ends with LF")
-    if len(corpus.valid) < 2:
-        log("warning: too little text to validate on: the last weights are kept, not the best")
-    _log_part_warnings(corpus)
 
 
 def _log_part_warnings(corpus: Corpus) -> None:
-    """Warn of what makes a validation loss mean something else than it seems to."""
+    """Warn of what makes a validation loss mean something else than it seems to, or of there being none."""
+    if len(corpus.valid) < 2:
+        log("warning: too little text to validate on: the last weights are kept, not the best")
     for role, word in (("valid", "validation"), ("test", "test")):
         if (share := corpus.repeated[role]) >= REPEATED:
             before = "in an earlier part" if role == "test" else "in the training text"

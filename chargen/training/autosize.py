@@ -126,11 +126,9 @@ def choose_sizes(
     reach = partial(reachable_ids, training=train_config, text=text, vocabulary=vocabulary, speed=speed)
     if not {"tie_weights", "embedding_size"} & model.keys():
         model_config = replace(model_config, tie_weights=vocabulary >= MANY_CHARACTERS)
-    why = f"preset {preset}"
-    if "hidden_size" not in model and preset:
-        model_config = replace(model_config, hidden_size=PRESETS[preset])
-    elif "hidden_size" not in model:
-        model_config, why = largest_model(model_config, reach, text, unit)
+    why = ""
+    if "hidden_size" not in model:
+        model_config, why = choose_model(model_config, preset, reach, text, unit)
     epochs = reach(model_config) / max(text, 1)
     timed = train_config.epochs is None and train_config.steps is None
     wanted = min(MOST_STEPS, max(FEWEST_STEPS, STEPS_FOR_EACH * vocabulary))
@@ -214,27 +212,27 @@ def reachable_ids(config: ModelConfig, training: TrainConfig, text: int, vocabul
     return min(counts)
 
 
-def largest_model(
-    config: ModelConfig, reach: Callable[[ModelConfig], float], text: int, unit: str
+def choose_model(
+    config: ModelConfig, preset: str | None, reach: Callable[[ModelConfig], float], text: int, unit: str
 ) -> tuple[ModelConfig, str]:
     """The largest of the models that get far enough in the budget and do not learn the text by heart; and why.
 
     Args:
         config: the shape but for its hidden size.
+        preset: a size instead.
         reach: how many ids the budget trains, of a model.
         text: ids of the training part.
         unit: what they are called.
     """
+    if preset:
+        return replace(config, hidden_size=PRESETS[preset]), f"preset {preset}"
     models = [replace(config, hidden_size=size) for size in SIZES]
     in_time = ([model for model in models if reach(model) >= IDS_PER_WEIGHT * count_weights(model)] or models[:1])[-1]
     by_text = ([model for model in models if count_weights(model) <= max_weights(text)] or models[:1])[-1]
     if count_weights(by_text) < count_weights(in_time):
         return by_text, f"the most that is good for {amount(text, unit)}, {count_weights(by_text):,} recurrent weights"
-    return (
-        in_time,
-        f"the largest that trains {IDS_PER_WEIGHT:g} {unit}s for each of its {count_weights(in_time):,} "
-        "recurrent weights",
-    )
+    weights = f"{count_weights(in_time):,} recurrent weights"
+    return in_time, f"the largest that trains {IDS_PER_WEIGHT:g} {unit}s for each of its {weights}"
 
 
 def count_weights(config: ModelConfig, vocabulary: int = 0) -> int:
