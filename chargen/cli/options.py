@@ -269,23 +269,6 @@ def refuse_unused(names: tuple[str, ...], other: str) -> None:
             raise SettingError(f"--{name.replace('_', '-')} does nothing with {other}: leave one out")
 
 
-def config_option(function: Function) -> Function:
-    """Add `--config FILE.toml`: settings by name, which the command line overrides and which override the defaults.
-
-    Args:
-        function: the command.
-    """
-    return option(
-        "--config",
-        group="Files",
-        type=PATH,
-        is_eager=True,
-        expose_value=False,
-        callback=_load_config,
-        help="Settings from a TOML file, one `name = value` a line; the command line goes first.",
-    )(function)
-
-
 def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
@@ -321,3 +304,15 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
         if type(item) not in types or (isinstance(item, int) and item.bit_length() > 10_000):
             raise SettingError(f"{quote_backticks(path)}: {name} is {repr_short(item)}: it must be {allowed}")
     return value
+
+
+config_option = option(
+    "--config",
+    group="Files",
+    type=PATH,
+    is_eager=True,
+    expose_value=False,
+    callback=_load_config,
+    help="Settings from a TOML file, one `name = value` a line; the command line goes first.",
+)
+"""Adds `--config FILE.toml`: settings by name, which the command line overrides and which override the defaults."""

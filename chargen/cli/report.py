@@ -15,6 +15,7 @@ from chargen.errors import amount
 from chargen.model.config import parameter_count
 from chargen.storage.run_state import RunState
 from chargen.training.autosize import CHOSEN_SETTINGS, MANY_CHARACTERS, SMALL_TEXT, Sizes
+from chargen.training.config import BUDGETS
 from chargen.training.memory import estimate_memory
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ FEW_STEPS = 1_000
 """From so many steps on, a model is as good as its text and size let it be, whatever its loss."""
 BABBLE = 0.75
 """Models whose loss is above this share of the entropy of single characters do not write words yet."""
-BUDGETS = {"minutes", "epochs", "steps"}
 REPEATED, REPEATED_IN_TRAIN = 0.1, 0.3
 """Shares of repeated text that are worth a warning: ordinary texts reach 2 %, some logs more."""
 

@@ -25,7 +25,6 @@ from chargen.data.corpus import Corpus, CorpusConfig
 from chargen.errors import DataError, SettingError, WriteError, amount
 from chargen.model.config import ModelConfig
 from chargen.storage.model_file import read_model
-from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState
 from chargen.training.autosize import PRESETS
 from chargen.training.config import TrainConfig
@@ -178,10 +177,8 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int, time_spent: Time
         if stop and not trainer.counters.complete:
             trainer.save()
     except WriteError as error:
-        resumable = (
-            trainer.out is not None and (trainer.out / STATE_NAME).exists() and not trainer.checkpointer.replaces
-        )
-        advice = f"make room and go on with: chargen train --resume {out}" if resumable else "choose another --out"
+        go_on = f"make room and go on with: chargen train --resume {out}"
+        advice = go_on if trainer.checkpointer.is_resumable else "choose another --out"
         raise WriteError(f"{error}; {advice}") from error
     if stop and not trainer.counters.complete:
         raise stop.error(f" at step {trainer.counters.step:,}; go on with: chargen train --resume {out}")

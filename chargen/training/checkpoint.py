@@ -67,6 +67,11 @@ class Checkpointer:
         """Whether the folder holds an older run, until the first save."""
         return self.metrics.only_queues
 
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the folder holds a state of this run."""
+        return self.out is not None and not self.replaces and (self.out / STATE_NAME).exists()
+
     def begin(self, state: TrainState) -> None:
         """Begin or go on. From here on the run can be resumed, and a full disk is known before the work.
 
@@ -211,8 +216,7 @@ class Checkpointer:
 
     def divergence(self) -> str:
         """What is said of a run that diverged."""
-        saved = self.out and not self.replaces and (self.out / STATE_NAME).exists()
-        kept = f"; the last good state is in {self.out}" if saved else ""
+        kept = f"; the last good state is in {self.out}" if self.is_resumable else ""
         return (
             f"training diverged at step {self.counters.step}: loss or gradient not finite {MAX_BAD_STEPS} times "
             f"in a row{kept}; try a lower `lr` than {self.config.lr:g}"
