@@ -108,14 +108,14 @@ def describe_range(metadata: Mapping[str, Any]) -> str:
     """Say which values are allowed, such as "at least 1" or "one of lstm, gru".
 
     Args:
-        metadata: of a dataclass field that `setting` made.
+        metadata: of a dataclass field that `setting` made; what is missing is no limit.
     """
-    if metadata["choices"]:
+    if metadata.get("choices"):
         return "one of " + ", ".join(metadata["choices"])
-    if metadata["low"] is not None and metadata["high"] is not None:
-        return f"{metadata['low']:,} to {metadata['high']:,}"
-    words = [f"{word} {metadata[name]:,}" for name, (word, _) in _BOUNDS.items() if metadata[name] is not None]
-    return " and ".join(words) or "finite"
+    bounds = {name: metadata[name] for name in _BOUNDS if metadata.get(name) is not None}
+    if {"low", "high"} <= bounds.keys():
+        return f"{bounds['low']:,} to {bounds['high']:,}"
+    return " and ".join(f"{_BOUNDS[name][0]} {bound:,}" for name, bound in bounds.items()) or "finite"
 
 
 def check_settings(instance: Any) -> None:
@@ -150,9 +150,9 @@ def _check_value(name: str, value: Any, plain_type: type, metadata: Mapping[str,
     if isinstance(value, float) and not math.isfinite(value):
         ends = describe_range(metadata)
         raise SettingError(f"{name} is {value}: it must be finite{f', {ends}' * (ends != 'finite')}", name)
-    bounds = [(holds, metadata[name]) for name, (_, holds) in _BOUNDS.items() if metadata[name] is not None]
     is_choice = not metadata["choices"] or value in metadata["choices"]
-    if not is_choice or not all(holds(value, bound) for holds, bound in bounds):
+    bounds = ((holds, metadata[name]) for name, (_, holds) in _BOUNDS.items())
+    if not is_choice or not all(bound is None or holds(value, bound) for holds, bound in bounds):
         raise SettingError(f"{name} is {repr_short(value)}: it must be {describe_range(metadata)}", name)
     return value
 

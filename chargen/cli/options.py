@@ -82,8 +82,7 @@ class GroupedOption(click.Option):
             self.metavar = self.metavar or "|".join(self.type.choices)
             self.allowed = "one of " + ", ".join(self.type.choices)
         if isinstance(self.type, click.IntRange | click.FloatRange):
-            ends = {"low": self.type.min, "high": self.type.max, "above": None, "below": None}
-            self.range = describe_range({"choices": (), **ends})
+            self.range = describe_range({"low": self.type.min, "high": self.type.max})
         if _value_type(self) in (int, float):
             self.allowed += f", {self.range}"
 

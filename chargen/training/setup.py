@@ -131,7 +131,7 @@ class RunParts:
         self.best_model: ModelFile | None = None
         """At the end of the run."""
 
-    def restore(self, folder: Path, corpus: Corpus | None, changes: dict[str, Any], started: float | None) -> None:
+    def _restore(self, folder: Path, corpus: Corpus | None, changes: dict[str, Any], started: float | None) -> None:
         """Read a saved run and build its parts as they were, with changed settings."""
         recover(folder)
         stored = read_run_state(folder)
@@ -147,7 +147,7 @@ class RunParts:
         )
         self.validator.best = self.checkpointer.resume(stored, self.state)
 
-    def start_from(self, init: ModelFile) -> None:
+    def _start_from(self, init: ModelFile) -> None:
         """Take over the weights of a model that was trained before."""
         start = init_from(init, self.model_config, self.corpus.vocabulary, weights_of(self.state.model))
         set_weights(self.state.model, start.weights)

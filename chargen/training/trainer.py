@@ -55,7 +55,7 @@ class Trainer(RunParts):
         super().__init__(corpus, shape, config or TrainConfig(), folder, Counters(), started, own)
         self.checkpointer.metrics.only_queues = folder is not None and holds_a_run(folder)
         if init:
-            self.start_from(init)
+            self._start_from(init)
 
     @classmethod
     def resume(
@@ -76,7 +76,7 @@ class Trainer(RunParts):
             DataError: where the text is gone or has changed.
         """
         trainer = cls.__new__(cls)
-        trainer.restore(Path(folder), corpus, changes or {}, started)
+        trainer._restore(Path(folder), corpus, changes or {}, started)
         return trainer
 
     def run(self) -> Iterator[Progress]:
