@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chargen.evaluation.evaluation import Evaluation
 
 
-@click.command("eval", cls=GroupedCommand, short_help="Score a text with a model.")
+@click.command("eval", cls=GroupedCommand)
 @click.argument("model", type=PATH)
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @option("--part", group="Text", type=click.Choice(PARTS), default="all", show_default=True,

@@ -24,8 +24,7 @@ from chargen.settings import drop_none
 from chargen.storage.model_file import read_model
 
 
-@click.command("fill", cls=GroupedCommand, short_help="Write what stands between two texts.",
-               exclusive=[("length", "min_length", "max_length")])  # fmt: skip
+@click.command("fill", cls=GroupedCommand, exclusive=[("length", "min_length", "max_length")])
 @click.argument("model", type=PATH)
 @click.argument("source", type=PATH, required=False)
 @option("--before", group="Text", metavar="TEXT", help="Text before the gap; without it the gap begins a text.")

@@ -43,11 +43,13 @@ class _Commands(click.Group):
         return [name for group in COMMANDS.values() for name in group]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        command = importlib.import_module(f"chargen.cli.{cmd_name}").command
-        assert isinstance(command, click.Command)
-        return command
+        for group in COMMANDS.values():
+            if cmd_name in group:
+                command = importlib.import_module(f"chargen.cli.{cmd_name}").command
+                assert isinstance(command, click.Command)
+                command.short_help = group[cmd_name]
+                return command
+        return None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

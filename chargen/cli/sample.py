@@ -23,7 +23,7 @@ from chargen.storage.model_file import read_model
 from chargen.storage.quantize import QUANTIZATIONS
 
 
-@click.command("sample", cls=GroupedCommand, short_help="Write text with a model.", exclusive=[("prime", "prime_file")])
+@click.command("sample", cls=GroupedCommand, exclusive=[("prime", "prime_file")])
 @click.argument("model", type=PATH)
 @option("--length", group="Text", type=click.IntRange(0), metavar="N",
         help="Characters to write beside the prime.",

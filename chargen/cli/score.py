@@ -22,7 +22,7 @@ from chargen.model.config import require_bidirectional
 from chargen.storage.model_file import read_model
 
 
-@click.command("score", cls=GroupedCommand, short_help="Judge every character of a text.")
+@click.command("score", cls=GroupedCommand)
 @click.argument("model", type=PATH)
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
 @option("--text", group="Text", metavar="TEXT", help="Judge these words, instead of a SOURCE.")

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
 
 
-@click.command("train", cls=GroupedCommand, short_help="Learn a text and save a model.",
-               exclusive=[("minutes", "epochs", "steps"), ("valid", "valid_fraction"), ("test", "test_fraction")],
-               )  # fmt: skip
+@click.command("train", cls=GroupedCommand, exclusive=[
+    ("minutes", "epochs", "steps"), ("valid", "valid_fraction"), ("test", "test_fraction"),
+])  # fmt: skip
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
 @option("--out", group="Files", type=PATH, metavar="DIR",
         help="Run folder.", shown_default="checkpoints/NAME")  # fmt: skip
