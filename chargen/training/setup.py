@@ -38,6 +38,11 @@ MAX_PENDING = 16
 MakeOptimizer = Callable[[CharModel, TrainConfig], torch.optim.Optimizer]
 
 
+def _check_type(name: str, value: Any, kind: type, optional: bool = True) -> None:
+    if not isinstance(value, kind) and not (optional and value is None):
+        raise SettingError(f"{name} is of type {type(value).__name__}: it must be a {kind.__name__}", name)
+
+
 @dataclass(frozen=True, eq=False)
 class OwnParts:
     """What somebody may give in place of chargen's own.
@@ -153,11 +158,6 @@ class RunParts:
         set_weights(self.state.model, start.weights)
         origin = {"step": init.training.get("step"), "characters": start.known, "new": start.new}
         self.checkpointer.origin = origin
-
-
-def _check_type(name: str, value: Any, kind: type, optional: bool = True) -> None:
-    if not isinstance(value, kind) and not (optional and value is None):
-        raise SettingError(f"{name} is of type {type(value).__name__}: it must be a {kind.__name__}", name)
 
 
 def check_new_run(
