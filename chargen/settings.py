@@ -10,7 +10,7 @@ import operator
 import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,14 @@ def drop_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+_BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "low": ("at least", operator.ge),
+    "above": ("more than", operator.gt),
+    "high": ("at most", operator.le),
+    "below": ("less than", operator.lt),
+}
+"""The bounds of a number: how they are called, and what is true of a number within."""
+
 TYPE_NAMES: dict[type, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -100,17 +108,14 @@ def describe_range(metadata: Mapping[str, Any]) -> str:
     """Say which values are allowed, such as "at least 1" or "one of lstm, gru".
 
     Args:
-        metadata: of a dataclass field that `setting` made.
+        metadata: of a dataclass field that `setting` made; what is missing is no limit.
     """
-    if metadata["choices"]:
+    if metadata.get("choices"):
         return "one of " + ", ".join(metadata["choices"])
-    if metadata["low"] is not None and metadata["high"] is not None:
-        return f"{metadata['low']:,} to {metadata['high']:,}"
-    words = []
-    for key, word in (("low", "at least"), ("above", "more than"), ("high", "at most"), ("below", "less than")):
-        if metadata[key] is not None:
-            words.append(f"{word} {metadata[key]:,}")
-    return " and ".join(words) or "finite"
+    bounds = {name: metadata[name] for name in _BOUNDS if metadata.get(name) is not None}
+    if {"low", "high"} <= bounds.keys():
+        return f"{bounds['low']:,} to {bounds['high']:,}"
+    return " and ".join(f"{_BOUNDS[name][0]} {bound:,}" for name, bound in bounds.items()) or "finite"
 
 
 def check_settings(instance: Any) -> None:
@@ -145,16 +150,9 @@ def _check_value(name: str, value: Any, plain_type: type, metadata: Mapping[str,
     if isinstance(value, float) and not math.isfinite(value):
         ends = describe_range(metadata)
         raise SettingError(f"{name} is {value}: it must be finite{f', {ends}' * (ends != 'finite')}", name)
-    wrong = bool(metadata["choices"]) and value not in metadata["choices"]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        low, high, above, below = (metadata[key] for key in ("low", "high", "above", "below"))
-        wrong = (
-            (low is not None and value < low)
-            or (high is not None and value > high)
-            or (above is not None and value <= above)
-            or (below is not None and value >= below)
-        )
-    if wrong:
+    is_choice = not metadata["choices"] or value in metadata["choices"]
+    bounds = ((holds, metadata[name]) for name, (_, holds) in _BOUNDS.items())
+    if not is_choice or not all(bound is None or holds(value, bound) for holds, bound in bounds):
         raise SettingError(f"{name} is {repr_short(value)}: it must be {describe_range(metadata)}", name)
     return value
 

@@ -15,7 +15,7 @@ from chargen.sampling.processors import LogitsProcessor
 from chargen.sampling.rounding import DEFAULT_LENGTH
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
-from chargen.settings import check_int, check_path, check_text, drop_none, make_settings
+from chargen.settings import check_int, check_path, drop_none, make_settings
 from chargen.storage.model_file import ModelFile, as_model_file
 from chargen.storage.quantize import quantize as quantize_arrays
 
@@ -125,9 +125,7 @@ def prepare_sampler(
     config = make_settings(SampleConfig, WRITING_DEFAULTS | drop_none(settings))
     if device not in ("cpu", "cuda", "mps"):
         raise SettingError(f"device is {device!r}: it must be cpu, cuda or mps", "device")
-    if not isinstance(prime, os.PathLike):
-        check_text("prime", prime)
-    text = read_given(prime, file.reading, encoding, errors)
+    text = read_given(prime, file.reading, encoding, errors, name="prime")
     if reverse:
         require_bidirectional(file.config, "`reverse`")
     for name, path in (("state_in", state_in), ("state_out", state_out)):
@@ -135,11 +133,7 @@ def prepare_sampler(
             check_path(name, path)
     direction = "backward" if reverse else "forward"
     if check_int("adapt", adapt, 0):
-        if not text:
-            raise SettingError("adapt learns from the prime: give `prime`", "adapt")
-        from chargen.evaluation.dynamic import adapt_model
-
-        file = adapt_model(file, text, adapt, direction=direction)
+        file = _adapt(file, text, adapt, direction)
     if quantize:
         file = replace(file, arrays=quantize_arrays(file.arrays, quantize))
     sampler = Sampler(
@@ -152,3 +146,12 @@ def prepare_sampler(
         if seed is not None:
             sampler.reseed(seed)
     return sampler, text
+
+
+def _adapt(file: ModelFile, prime: str, times: int, direction: str) -> ModelFile:
+    """The model, once it has learned from the prime."""
+    if not prime:
+        raise SettingError("adapt learns from the prime: give `prime`", "adapt")
+    from chargen.evaluation.dynamic import adapt_model
+
+    return adapt_model(file, prime, times, direction=direction)

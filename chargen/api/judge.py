@@ -103,28 +103,26 @@ def evaluate(
     from chargen.evaluation.loss import loss_windows
 
     network, precision = _build(model, file, device, precision)
-    vocabulary = file.vocabulary
     settings: dict[str, Any] = {"precision": precision, "direction": direction}
 
-    def score_ids(scorer: Callable[[NDArray[Any]], Iterable["Loss"]], ids: NDArray[Any]) -> Iterator["Loss"]:
-        done = 0
-        for loss in scorer(ids):
-            done += loss.ids
-            progress("scoring", done, len(ids))
-            yield loss
+    def evaluate_by(scorer: Callable[[NDArray[Any]], Iterable["Loss"]]) -> "Evaluation":
+        def score_ids(ids: NDArray[Any]) -> Iterator["Loss"]:
+            done = 0
+            for loss in scorer(ids):
+                done += loss.ids
+                progress("scoring", done, len(ids))
+                yield loss
 
-    scorer: Callable[[NDArray[Any]], Iterable[Loss]]
-    scorer = partial(loss_windows, network, vocabulary=vocabulary, rows=rows, **settings)
-    result = evaluate_text(vocabulary, scored_text, partial(score_ids, scorer), unknown=unknown, direction=direction)
+        return evaluate_text(file.vocabulary, scored_text, score_ids, unknown=unknown, direction=direction)
+
+    result = evaluate_by(partial(loss_windows, network, vocabulary=file.vocabulary, rows=rows, **settings))
     if dynamic:
         from chargen.evaluation.dynamic import tuned_evaluator
 
         report_try = partial(progress, "choosing rates")
-        evaluator = tuned_evaluator(network, vocabulary, tuning, progress=report_try, **settings)
-        static, scorer = result.nats_per_character, evaluator.losses
-        result = evaluate_text(
-            vocabulary, scored_text, partial(score_ids, scorer), unknown=unknown, direction=direction
-        )
+        evaluator = tuned_evaluator(network, file.vocabulary, tuning, progress=report_try, **settings)
+        static = result.nats_per_character
+        result = evaluate_by(evaluator.losses)
         result = replace(result, dynamic=evaluator.rates, tail=len(tuning), static_nats_per_character=static)
     return replace(
         result, part=part, direction=direction, precision=precision, device=network.device.type,

@@ -20,6 +20,7 @@ def read_given(
     *,
     sources: Sources | None = None,
     report: ReadingReport | None = None,
+    name: str = "text",
 ) -> str:
     """Read a text that is given, or files, cleaned as the text that a model learned.
 
@@ -30,6 +31,7 @@ def read_given(
         errors: what to do with bytes that do not fit it, "strict" or "replace".
         sources: files to read instead.
         report: counts what reading meets.
+        name: of the argument that is the text, for messages.
 
     Raises:
         DataError: a file cannot be read.
@@ -38,7 +40,7 @@ def read_given(
     if sources is None and isinstance(text, os.PathLike):
         text, sources = None, text
     if sources is None:
-        return clean(check_text("text", text), reading)
+        return clean(check_text(name, text), reading)
     if text is not None:
         raise SettingError("`text` and `sources` are two texts: give one", "sources")
     names = [sources] if isinstance(sources, (str, os.PathLike)) else sources

@@ -15,7 +15,7 @@ from chargen.storage.model_file import model_path, read_model
 SEEN = {"forward": "what stands before", "backward": "what stands behind", "cloze": "both sides"}
 
 
-@click.command("check", cls=GroupedCommand, short_help="Check what a model's predictions see.")
+@click.command("check", cls=GroupedCommand)
 @click.argument("model", type=PATH)
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
 def command(model: Path, as_json: bool) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chargen.evaluation.evaluation import Evaluation
 
 
-@click.command("eval", cls=GroupedCommand, short_help="Score a text with a model.")
+@click.command("eval", cls=GroupedCommand)
 @click.argument("model", type=PATH)
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @option("--part", group="Text", type=click.Choice(PARTS), default="all", show_default=True,
@@ -37,20 +37,7 @@ if TYPE_CHECKING:
 @option("--device", group="Machine", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
         show_default=True, help="Where to compute.")  # fmt: skip
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
-def command(
-    model: Path,
-    sources: tuple[str, ...],
-    part: str,
-    direction: str,
-    dynamic: bool,
-    tune: tuple[str, ...],
-    encoding: str | None,
-    errors: str,
-    unknown: str | None,
-    precision: str,
-    device: str,
-    as_json: bool,
-) -> None:
+def command(model: Path, sources: tuple[str, ...], device: str, as_json: bool, **options: Any) -> None:
     """Score a text with a model: nats and bits per character, bits per byte, perplexity.
 
     The whole text is scored with carried state, every character once. The first one (read backward, the last) has
@@ -58,14 +45,10 @@ def command(
     """
     from chargen.model.device import pick_device
 
-    torch_device = pick_device(device)
-    if torch_device.type == "cpu":
+    if pick_device(device).type == "cpu":
         log_compiling()
     with TaskBar("char") as bar:
-        result = evaluate(
-            model, sources=sources, part=part, direction=direction, dynamic=dynamic, tune=tune, unknown=unknown,
-            encoding=encoding, errors=errors, precision=precision, device=device, progress=bar.show,
-        )  # fmt: skip
+        result = evaluate(model, sources=sources, device=device, progress=bar.show, **options)
     if as_json:
         click.echo(json.dumps(_to_json(result)))
         return

@@ -25,7 +25,7 @@ OTHER_FORMATS = {
 """Formats that a file's name may promise, and that export does not write."""
 
 
-@click.command("export", cls=GroupedCommand, short_help="Write a model file in fewer bits.")
+@click.command("export", cls=GroupedCommand)
 @click.argument("model", type=PATH)
 @click.argument("out", type=PATH)
 @option("--quantize", "kind", group="Form", type=click.Choice(QUANTIZATIONS), required=True,

@@ -10,14 +10,7 @@ import click
 
 from chargen.api.fill import read_template
 from chargen.cli.bars import Bar
-from chargen.cli.options import (
-    PATH,
-    GroupedCommand,
-    config_option,
-    option,
-    refuse_unused,
-    settings_options,
-)
+from chargen.cli.options import PATH, GroupedCommand, config_option, option, refuse_unused, settings_options
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import TextWriter, log, log_compiling, log_literal_escapes, log_unknown_bans, write_separator
 from chargen.cli.texts import text_options
@@ -31,8 +24,7 @@ from chargen.settings import drop_none
 from chargen.storage.model_file import read_model
 
 
-@click.command("fill", cls=GroupedCommand, short_help="Write what stands between two texts.",
-               exclusive=[("length", "min_length", "max_length")])  # fmt: skip
+@click.command("fill", cls=GroupedCommand, exclusive=[("length", "min_length", "max_length")])
 @click.argument("model", type=PATH)
 @click.argument("source", type=PATH, required=False)
 @option("--before", group="Text", metavar="TEXT", help="Text before the gap; without it the gap begins a text.")
@@ -62,20 +54,12 @@ def command(
     source: Path | None,
     before: str | None,
     after: str | None,
-    length: int | None,
-    min_length: int | None,
-    max_length: int | None,
-    marker: str,
-    encoding: str | None,
-    errors: str,
-    unknown: str,
     echo: bool,
     num: int,
     separator: str | None,
     seed: int | None,
-    particles: int,
     form: str,
-    **settings: Any,
+    **options: Any,
 ) -> None:
     """Write what stands between two texts, or in the gaps of a file.
 
@@ -94,30 +78,30 @@ def command(
         raise SettingError("SOURCE and --before or --after contradict each other: give one way")
     if source is None and before is None and after is None:
         raise SettingError("nothing to fill: give --before and --after, or a SOURCE with gaps")
-    limits = length, min_length, max_length
-    lengths = gap_lengths(*limits) if source is None or limits != (None, None, None) else None
+    reading = {name: options.pop(name) for name in ("encoding", "errors", "marker")}
+    limits = [options.pop(name) for name in ("length", "min_length", "max_length")]
+    lengths = gap_lengths(*limits) if source is None or limits != [None] * 3 else None
     file = read_model(model)
     log_compiling()
-    filler = Filler(file, particles=particles, seed=seed, unknown=unknown, **drop_none(settings))
+    filler = Filler(file, seed=seed, **drop_none(options))
     config = filler.config
     log_unknown_bans(config.ban, file.vocabulary)
     texts = {"--stop": config.stop, "--ban": [config.ban], "--before": [before or ""], "--after": [after or ""]}
     log_literal_escapes(file.vocabulary, texts)
     if source is not None:
-        template = read_template(file, source, marker, lengths, encoding, errors)
+        template = read_template(file, source, lengths=lengths, **reading)
     else:
-        refuse_unused(("encoding", "errors", "marker"), "--before and --after")
+        refuse_unused(tuple(reading), "--before and --after")
         assert lengths is not None
         parts = clean(before or "", file.reading), clean(after or "", file.reading)
         template = Template(parts, (lengths,))
     if seed is None:
         log(f"seed {filler.seed}")
-    total = 1 + num * (len(template.lengths) - 1)
-    bar = Bar(total=total, unit="gap", delay=1)
+    writer = TextWriter(raw=file.vocabulary.raw)
+    fills: tuple[Fill, ...] = ()
+    count = 0
+    bar = Bar(total=1 + num * (len(template.lengths) - 1), unit="gap", delay=1)
     with stop_on_signals(), bar:
-        writer = TextWriter(raw=file.vocabulary.raw)
-        fills: tuple[Fill, ...] = ()
-        count = 0
         for number, filled in enumerate(fill_gaps(filler, template, num, bar.update)):
             fills, count = fills or filled.fills, number + 1
             bar.clear()
@@ -126,10 +110,9 @@ def command(
                 continue
             scores = _describe_scores(number, filled, num) if num > 1 or sys.stderr.isatty() else []
             write_separator(writer, number, separator, scores)
-            if scores and not writer.terminal:
-                for line in scores:
-                    log(line)
-            _write_filled(writer, filled, template.parts if echo else ("",) * len(template.parts), echo)
+            for line in () if writer.terminal else scores:
+                log(line)
+            _write_filled(writer, filled, template.parts if echo else None)
         writer.close()
     _log_search(fills)
     if count < num:
@@ -137,14 +120,16 @@ def command(
         log(f"note: {amount(count, 'different gap')} found, not {num}; {advice}")
 
 
-def _write_filled(writer: TextWriter, filled: Filled, parts: tuple[str, ...], echo: bool) -> None:
-    """Write the text with its gaps in colour, or the gaps alone, a line each."""
-    for number, part in enumerate(parts):
+def _write_filled(writer: TextWriter, filled: Filled, parts: tuple[str, ...] | None) -> None:
+    """Write the gaps in colour between the parts of their text, or without those a line each."""
+    gaps = [gap.text for gap in filled.gaps]
+    if parts is None:
+        writer.write("\n".join(gaps))
+        return
+    for part, gap in zip(parts, gaps, strict=False):
         writer.write(part)
-        if number < len(filled.gaps):
-            writer.write(filled.gaps[number].text, color="green" if echo else None)
-            if not echo and number + 1 < len(filled.gaps):
-                writer.write("\n")
+        writer.write(gap, color="green")
+    writer.write(parts[-1])
 
 
 def _describe_scores(number: int, filled: Filled, num: int) -> list[str]:

@@ -20,7 +20,7 @@ from chargen.storage.quantize import quantization_of
 from chargen.training.metrics import FILE_NAME as METRICS_NAME
 
 
-@click.command("info", cls=GroupedCommand, short_help="Tell what is in a model file.")
+@click.command("info", cls=GroupedCommand)
 @click.argument("model", type=PATH)
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
 def command(model: Path, as_json: bool) -> None:

@@ -43,11 +43,13 @@ class _Commands(click.Group):
         return [name for group in COMMANDS.values() for name in group]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        command = importlib.import_module(f"chargen.cli.{cmd_name}").command
-        assert isinstance(command, click.Command)
-        return command
+        for group in COMMANDS.values():
+            if cmd_name in group:
+                command = importlib.import_module(f"chargen.cli.{cmd_name}").command
+                assert isinstance(command, click.Command)
+                command.short_help = group[cmd_name]
+                return command
+        return None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -107,10 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             log(line)
         sys.exit(2)
     except click.ClickException as error:
-        advice = ""
-        if type(error) in (click.UsageError, click.MissingParameter) and (ctx := getattr(error, "ctx", None)):
-            advice = f" See {ctx.command_path} --help."
-        _fail(error.format_message() + advice, error.exit_code)
+        _fail(_describe_usage_error(error), error.exit_code)
     except ChargenError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
@@ -122,16 +121,32 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(0)
     except (MemoryError, RuntimeError, ImportError, SystemError, OSError) as error:
         redirect_to_null(sys.stdout)
-        number, name = getattr(error, "errno", None), getattr(error, "filename", None)
-        reason = error.strerror if isinstance(error, OSError) and number else str(error)
-        if isinstance(error, MemoryError) or any(phrase in str(reason).lower() for phrase in OUT_OF_MEMORY):
-            _fail("out of memory; lower --batch-size, --seq-length, --hidden-size or --num, or free some memory", 1)
-        if isinstance(error, OSError):
-            _fail(f"{name or 'output'}: {reason}" if number else str(reason), 1)
-        if isinstance(error, RuntimeError) or str(getattr(error, "name", "")).startswith("chargen"):
+        message = _describe_machine_failure(error)
+        if not message:
             raise
-        # A library that got no memory while it was loaded fails in ways of its own.
-        _fail(f"a package cannot be loaded: {error}; is there enough memory, and is it whole?", 1)
+        _fail(message, 1)
+
+
+def _describe_usage_error(error: click.ClickException) -> str:
+    """What click says, and where to look where it does not say what to do."""
+    message, ctx = error.format_message(), getattr(error, "ctx", None)
+    if ctx and type(error) in (click.UsageError, click.MissingParameter):
+        message += f" See {ctx.command_path} --help."
+    return message
+
+
+def _describe_machine_failure(error: Exception) -> str:
+    """What the machine lacks, where an error of another library tells of that; empty where it is a bug."""
+    is_system_error = isinstance(error, OSError) and bool(error.errno)
+    reason = str(error.strerror if isinstance(error, OSError) and is_system_error else error)
+    if isinstance(error, MemoryError) or any(phrase in reason.lower() for phrase in OUT_OF_MEMORY):
+        return "out of memory; lower --batch-size, --seq-length, --hidden-size or --num, or free some memory"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'output'}: {reason}" if is_system_error else reason
+    if isinstance(error, RuntimeError) or str(getattr(error, "name", "")).startswith("chargen"):
+        return ""
+    # A library that got no memory while it was loaded fails in ways of its own.
+    return f"a package cannot be loaded: {error}; is there enough memory, and is it whole?"
 
 
 def _open_missing_streams() -> None:

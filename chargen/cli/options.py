@@ -41,6 +41,14 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
 """Characters by the letter that stands for them behind a backslash, as for xargs and paste."""
 
 
+def _value_type(parameter: click.Parameter) -> type:
+    """The type of a parameter's values: bool, int, float or str, which stands for paths and choices too."""
+    if isinstance(parameter, click.Option) and parameter.is_flag:
+        return bool
+    numbers = {click.types.IntParamType: int, click.types.FloatParamType: float}
+    return next((kind for of_click, kind in numbers.items() if isinstance(parameter.type, of_click)), str)
+
+
 class GroupedOption(click.Option):
     """An option that stands under a heading in help, and whose errors say which values are allowed.
 
@@ -67,18 +75,16 @@ class GroupedOption(click.Option):
         self.group = group
         self.range = range
         self.shown_default = shown_default or (str(self.default) if self.show_default else "")
-        self.allowed = "text"
+        self.allowed = TYPE_NAMES[_value_type(self)]
         if escapes:
             self.range = r"\n is a line end, \t a tab"
         if isinstance(self.type, click.Choice):
             self.metavar = self.metavar or "|".join(self.type.choices)
             self.allowed = "one of " + ", ".join(self.type.choices)
-        elif isinstance(self.type, click.types.IntParamType | click.types.FloatParamType):
-            if isinstance(self.type, click.IntRange | click.FloatRange):
-                ends = {"low": self.type.min, "high": self.type.max, "above": None, "below": None}
-                self.range = describe_range({"choices": (), **ends})
-            kind = int if isinstance(self.type, click.types.IntParamType) else float
-            self.allowed = f"{TYPE_NAMES[kind]}, {self.range}"
+        if isinstance(self.type, click.IntRange | click.FloatRange):
+            self.range = describe_range({"low": self.type.min, "high": self.type.max})
+        if _value_type(self) in (int, float):
+            self.allowed += f", {self.range}"
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Describe the option for help: its names, and its text with default and range."""
@@ -262,23 +268,6 @@ def refuse_unused(names: tuple[str, ...], other: str) -> None:
             raise SettingError(f"--{name.replace('_', '-')} does nothing with {other}: leave one out")
 
 
-def config_option(function: Function) -> Function:
-    """Add `--config FILE.toml`: settings by name, which the command line overrides and which override the defaults.
-
-    Args:
-        function: the command.
-    """
-    return option(
-        "--config",
-        group="Files",
-        type=PATH,
-        is_eager=True,
-        expose_value=False,
-        callback=_load_config,
-        help="Settings from a TOML file, one `name = value` a line; the command line goes first.",
-    )(function)
-
-
 def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
@@ -307,19 +296,22 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
     is_list = parameter.multiple or parameter.nargs == -1
     if is_list and not isinstance(value, list):
         value = [value]
-    flag = isinstance(parameter, click.Option) and parameter.is_flag
     allowed = parameter.allowed if isinstance(parameter, GroupedOption) else TYPE_NAMES[str]
-    types: tuple[type, ...] = (str,)
-    if flag:
-        types = (bool,)
-    elif isinstance(parameter.type, click.types.IntParamType):
-        types = (int,)
-    elif isinstance(parameter.type, click.types.FloatParamType):
-        types = (int, float)
+    kind = _value_type(parameter)
+    types = {kind, int} if kind is float else {kind}
     for item in value if is_list else [value]:
-        if not isinstance(item, types) or (isinstance(item, bool) and not flag):
-            needed = TYPE_NAMES[types[-1]] if flag else allowed
-            raise SettingError(f"{quote_backticks(path)}: {name} is {repr_short(item)}: it must be {needed}")
-        if isinstance(item, int) and item.bit_length() > 10_000:
+        if type(item) not in types or (isinstance(item, int) and item.bit_length() > 10_000):
             raise SettingError(f"{quote_backticks(path)}: {name} is {repr_short(item)}: it must be {allowed}")
     return value
+
+
+config_option = option(
+    "--config",
+    group="Files",
+    type=PATH,
+    is_eager=True,
+    expose_value=False,
+    callback=_load_config,
+    help="Settings from a TOML file, one `name = value` a line; the command line goes first.",
+)
+"""Adds `--config FILE.toml`: settings by name, which the command line overrides and which override the defaults."""

@@ -1,6 +1,5 @@
 """What `chargen train` logs of the text, the model and the result."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,11 +11,11 @@ from numpy.typing import NDArray
 
 from chargen.cli.terminal import log, quote_path
 from chargen.data.corpus import Corpus
-from chargen.data.vocabulary import Vocabulary
 from chargen.errors import amount
 from chargen.model.config import parameter_count
 from chargen.storage.run_state import RunState
-from chargen.training.autosize import MANY_CHARACTERS, SMALL_TEXT, Sizes
+from chargen.training.autosize import CHOSEN_SETTINGS, MANY_CHARACTERS, SMALL_TEXT, Sizes
+from chargen.training.config import BUDGETS
 from chargen.training.memory import estimate_memory
 
 if TYPE_CHECKING:
@@ -26,9 +25,6 @@ FEW_STEPS = 1_000
 """From so many steps on, a model is as good as its text and size let it be, whatever its loss."""
 BABBLE = 0.75
 """Models whose loss is above this share of the entropy of single characters do not write words yet."""
-BUDGETS = {"minutes", "epochs", "steps"}
-CHOSEN_SETTINGS = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_length")
-"""Settings that are chosen to fit text and budget when a run begins."""
 REPEATED, REPEATED_IN_TRAIN = 0.1, 0.3
 """Shares of repeated text that are worth a warning: ordinary texts reach 2 %, some logs more."""
 
@@ -60,6 +56,13 @@ def log_corpus(corpus: Corpus, name: str) -> None:
                 f"note: {rare:,} of these characters make up a thousandth of the text; "
                 f"--min-count {least} would fold them into one, and training would be faster"
             )
+    _log_reading(corpus)
+    _log_part_warnings(corpus)
+
+
+def _log_reading(corpus: Corpus) -> None:
+    """Log what was not read as it is, or might better not be."""
+    report = corpus.report
     if report.replaced:
         log(f"warning: {amount(report.replaced, 'byte')} did not fit the encoding and became U+FFFD")
     if report.passed_over:
@@ -69,16 +72,15 @@ def log_corpus(corpus: Corpus, name: str) -> None:
     if corpus.hidden_entries:
         entries = amount(corpus.hidden_entries, "entry", "entries")
         log(f"note: {entries} not read: hidden files and folders, links to folders, files of runs")
-    if report.carriage_returns and corpus.config.newline == "keep" and not vocabulary.raw:
+    if report.carriage_returns and corpus.config.newline == "keep" and not corpus.vocabulary.raw:
         returns = amount(report.carriage_returns, "carriage return")
         log(f"note: {returns} among the characters to learn; with --newline lf every line ends with LF")
-    if len(corpus.valid) < 2:
-        log("warning: too little text to validate on: the last weights are kept, not the best")
-    _log_part_warnings(corpus)
 
 
 def _log_part_warnings(corpus: Corpus) -> None:
-    """Warn of what makes a validation loss mean something else than it seems to."""
+    """Warn of what makes a validation loss mean something else than it seems to, or of there being none."""
+    if len(corpus.valid) < 2:
+        log("warning: too little text to validate on: the last weights are kept, not the best")
     for role, word in (("valid", "validation"), ("test", "test")):
         if (share := corpus.repeated[role]) >= REPEATED:
             before = "in an earlier part" if role == "test" else "in the training text"
@@ -169,16 +171,6 @@ def list_characters(characters: str, limit: int = 5) -> str:
         limit: how many to name.
     """
     return ", ".join(f"{character!r}" for character in characters[:limit]) + (" …" if len(characters) > limit else "")
-
-
-def find_unknown_characters(vocabulary: Vocabulary, text: str) -> str:
-    """Find the characters of a text that a vocabulary does not have, each once, sorted.
-
-    Args:
-        vocabulary: of a model. One of bytes has all but lone surrogates.
-        text: any text.
-    """
-    return "".join(sorted(set(itertools.compress(text, ~vocabulary.knows(text)))))
 
 
 def log_initialization(trainer: "Trainer", path: Path | None) -> None:

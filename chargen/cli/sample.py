@@ -9,15 +9,8 @@ import click
 
 from chargen.api.generate import prepare_sampler
 from chargen.cli.bars import Bar
-from chargen.cli.options import (
-    PATH,
-    GroupedCommand,
-    config_option,
-    option,
-    refuse_unused,
-    settings_options,
-)
-from chargen.cli.signals import stop_on_signals
+from chargen.cli.options import PATH, GroupedCommand, config_option, option, refuse_unused, settings_options
+from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.terminal import TextWriter, log, log_compiling, log_literal_escapes, log_unknown_bans, write_separator
 from chargen.cli.texts import text_options
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
@@ -25,11 +18,12 @@ from chargen.errors import ChargenError, SettingError
 from chargen.rng import MAX_SEED
 from chargen.sampling.rounding import DEFAULT_LENGTH
 from chargen.sampling.sample import Character, Sample
+from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import read_model
 from chargen.storage.quantize import QUANTIZATIONS
 
 
-@click.command("sample", cls=GroupedCommand, short_help="Write text with a model.", exclusive=[("prime", "prime_file")])
+@click.command("sample", cls=GroupedCommand, exclusive=[("prime", "prime_file")])
 @click.argument("model", type=PATH)
 @option("--length", group="Text", type=click.IntRange(0), metavar="N",
         help="Characters to write beside the prime.",
@@ -57,14 +51,8 @@ from chargen.storage.quantize import QUANTIZATIONS
         "temperature and filters.")  # fmt: skip
 @option("--state-in", group="Files", type=PATH, help="Go on from a saved state.")
 @option("--state-out", group="Files", type=PATH, help="Save the state at the end, to go on tomorrow.")
-@option(
-    "--device",
-    group="Files",
-    default="cpu",
-    show_default=True,
-    metavar="NAME",
-    help="cpu, or cuda or mps through torch.",
-)
+@option("--device", group="Files", default="cpu", show_default=True, metavar="NAME",
+        help="cpu, or cuda or mps through torch.")  # fmt: skip
 @config_option
 def command(
     model: Path,
@@ -72,15 +60,11 @@ def command(
     prime: str | None,
     prime_file: Path | None,
     unknown: str,
-    reverse: bool,
     echo: bool,
     num: int,
     separator: str | None,
     seed: int | None,
     form: str,
-    state_in: Path | None,
-    state_out: Path | None,
-    device: str,
     **options: Any,
 ) -> None:
     """Write text with a model.
@@ -98,44 +82,47 @@ def command(
     if form == "jsonl":
         refuse_unused(("separator",), "--format jsonl")
     file = read_model(model)
-    if device == "cpu":
+    if options["device"] == "cpu":
         log_compiling()
-    options |= {"state_in": state_in, "state_out": state_out, "device": device}
-    sampler, text = prepare_sampler(file, prime_file or prime or "", num=num, seed=seed, reverse=reverse, **options)
+    sampler, text = prepare_sampler(file, prime_file or prime or "", num=num, seed=seed, **options)
     log_unknown_bans(sampler.config.ban, file.vocabulary)
     texts = {"--stop": options["stop"], "--ban": [options["ban"] or ""], "--prime": [prime or ""]}
     log_literal_escapes(file.vocabulary, texts)
     sampler.feed(text, unknown)
-    if seed is None and state_in is None:
+    if seed is None and options["state_in"] is None:
         log(f"seed {sampler.seed}")
+    state_out = options["state_out"]
     with stop_on_signals() as stop:
         stop.deferred = True  # the state may be wanted
         writer = TextWriter(raw=file.vocabulary.raw)
-        printer = _SamplePrinter(num, text if echo else "", writer, form, reverse, separator)
-        total, rounded = (DEFAULT_LENGTH, True) if length is None else (length, False)
-        # A reversed sample is printed at its end, as its last character comes first: only there is a bar of use.
-        bar = Bar(total=total, unit="char", delay=1, disable=None if reverse else True)
+        printer = _SamplePrinter(num, text if echo else "", writer, form, options["reverse"], separator)
         try:
-            for characters in sampler.write(total, rounded=rounded):
-                for character in characters:
-                    printer.add(character)
-                bar.update()
-                if stop:
-                    break
-            bar.close()
+            _write(sampler, length, printer, stop)
             printer.close(sampler.seed, text)
         except OSError:  # the reader of a pipe has had enough, or the terminal is gone
             if state_out is not None:
                 sampler.save_state(state_out)
             raise
         except ChargenError:  # no character is allowed next: what was written is printed
-            bar.close()
             printer.close(sampler.seed, text)
             raise
     if state_out is not None:
         sampler.save_state(state_out)
     if stop:
         raise stop.error()
+
+
+def _write(sampler: Sampler, length: int | None, printer: "_SamplePrinter", stop: StopRequest) -> None:
+    """Write and print characters until there are enough, or a signal asks for an end."""
+    total = DEFAULT_LENGTH if length is None else length
+    # A reversed sample is printed at its end, as its last character comes first: only there is a bar of use.
+    with Bar(total=total, unit="char", delay=1, disable=None if printer.reverse else True) as bar:
+        for characters in sampler.write(total, rounded=length is None):
+            for character in characters:
+                printer.add(character)
+            bar.update()
+            if stop:
+                break
 
 
 @dataclass

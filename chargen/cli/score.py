@@ -22,7 +22,7 @@ from chargen.model.config import require_bidirectional
 from chargen.storage.model_file import read_model
 
 
-@click.command("score", cls=GroupedCommand, short_help="Judge every character of a text.")
+@click.command("score", cls=GroupedCommand)
 @click.argument("model", type=PATH)
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
 @option("--text", group="Text", metavar="TEXT", help="Judge these words, instead of a SOURCE.")
@@ -44,16 +44,11 @@ def command(
     model: Path,
     sources: tuple[str, ...],
     text: str | None,
-    encoding: str | None,
-    errors: str,
-    unknown: str | None,
     by: str | None,
-    threshold: float,
     alternatives: int,
-    precision: str,
-    device: str,
     as_json: bool,
     brief: bool,
+    **options: Any,
 ) -> None:
     """Judge every character of a text: what the model finds unlikely, and what it would rather read.
 
@@ -78,13 +73,11 @@ def command(
         refuse_unused(("encoding", "errors"), "--text")
         log_literal_escapes(file.vocabulary, {"--text": [text]})
     with TaskBar("char") as bar:
-        scores = score_text(
-            file, text, sources=sources or None, by=by, threshold=threshold, num_alternatives=alternatives,
-            unknown=unknown, encoding=encoding, errors=errors, precision=precision, device=device, progress=bar.show,
-        )  # fmt: skip
+        options |= {"num_alternatives": alternatives, "progress": bar.show}
+        scores = score_text(file, text, sources=sources or None, by=by, **options)
     raw, totals = file.vocabulary.raw, scores.totals
     if as_json:
-        figures = {"by": scores.by, "threshold": threshold, **totals, "replaced": scores.replaced}
+        figures = {"by": scores.by, "threshold": scores.threshold, **totals, "replaced": scores.replaced}
         if not brief:
             figures |= _list_scores(scores, raw)
         click.echo(json.dumps(figures, separators=(",", ":")))

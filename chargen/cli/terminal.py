@@ -168,7 +168,7 @@ class _Stderr:
         return sys.stderr.fileno()
 
 
-STDERR = _Stderr()
+STDERR = cast(TextIO, _Stderr())
 """A single object: tqdm clears a bar before something else is written to the same stream."""
 
 
@@ -188,7 +188,7 @@ def escape_unencodable() -> None:
             reconfigure(errors="backslashreplace")
 
 
-def terminal_width(stream: "TextIO | _Stderr" = STDERR) -> int | None:
+def terminal_width(stream: TextIO = STDERR) -> int | None:
     """Ask for the present width of a terminal.
 
     Args:
@@ -233,7 +233,7 @@ def log(line: str) -> None:
         line: a warning begins with "warning:".
     """
     if not is_quiet() or line.startswith("warning:"):
-        click.echo(_fit(escape_control(line, newlines=True)), file=cast(TextIO, STDERR))
+        click.echo(_fit(escape_control(line, newlines=True)), file=STDERR)
 
 
 def log_error(message: str) -> None:
@@ -242,7 +242,7 @@ def log_error(message: str) -> None:
     Args:
         message: what is wrong and what to do.
     """
-    click.echo(f"{colorize('chargen:', 'red')} {escape_control(message, newlines=True)}", file=cast(TextIO, STDERR))
+    click.echo(f"{colorize('chargen:', 'red')} {escape_control(message, newlines=True)}", file=STDERR)
 
 
 def log_above_bar(text: str) -> None:
@@ -267,7 +267,7 @@ def print_line(line: str) -> None:
     click.echo(_fit(line, sys.stdout))
 
 
-def _fit(text: str, stream: "TextIO | _Stderr" = STDERR) -> str:
+def _fit(text: str, stream: TextIO = STDERR) -> str:
     """Break a text into rows of a terminal; leave it as it is where the stream is none."""
     width = terminal_width(stream)
     return text if width is None else "\n".join(wrap(line, width) for line in text.split("\n"))

@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chargen.cli import report
 from chargen.cli.bars import TaskBar, TrainingBar
 from chargen.cli.options import PATH, GroupedCommand, config_option, option, settings_options
-from chargen.cli.report import (
-    log_corpus,
-    log_initialization,
-    log_result,
-    log_resumption,
-    log_sizes,
-    log_small_text,
-)
 from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.terminal import log, log_compiling, quote_path
 from chargen.cli.time_spent import TimeSpent
@@ -25,7 +18,6 @@ from chargen.data.corpus import Corpus, CorpusConfig
 from chargen.errors import DataError, SettingError, WriteError, amount
 from chargen.model.config import ModelConfig
 from chargen.storage.model_file import read_model
-from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState
 from chargen.training.autosize import PRESETS
 from chargen.training.config import TrainConfig
@@ -37,9 +29,9 @@ if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
 
 
-@click.command("train", cls=GroupedCommand, short_help="Learn a text and save a model.",
-               exclusive=[("minutes", "epochs", "steps"), ("valid", "valid_fraction"), ("test", "test_fraction")],
-               )  # fmt: skip
+@click.command("train", cls=GroupedCommand, exclusive=[
+    ("minutes", "epochs", "steps"), ("valid", "valid_fraction"), ("test", "test_fraction"),
+])  # fmt: skip
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
 @option("--out", group="Files", type=PATH, metavar="DIR",
         help="Run folder.", shown_default="checkpoints/NAME")  # fmt: skip
@@ -105,17 +97,17 @@ def command(
         time_spent.mark("starting")
         with TaskBar("B") as bar:
             corpus = plan.read_corpus(bar.show)
-        log_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
+        report.log_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
         time_spent.mark("reading the text")
         if plan.device() == "cpu":
             time_spent.compiling = log_compiling()
-        log_small_text(corpus)
+        report.log_small_text(corpus)
         sizes = plan.choose_sizes(corpus)
         time_spent.mark("timing this machine")
-        log_sizes(corpus, sizes)
+        report.log_sizes(corpus, sizes)
         with plan.start(corpus, sizes, out or free_folder(sources[0], overwrite), started, overwrite) as trainer:
             if init:
-                log_initialization(trainer, init_from)
+                report.log_initialization(trainer, init_from)
             _train(trainer, stop, preview, time_spent)
 
 
@@ -157,7 +149,7 @@ def _resume(
     trainer = Trainer.resume(folder, corpus, changes=given_settings(settings), started=started)
     if trainer.device.type == "cpu":
         time_spent.compiling = log_compiling()
-    log_resumption(trainer, state, moved)
+    report.log_resumption(trainer, state, moved)
     check_incomplete(trainer)
     return trainer
 
@@ -178,12 +170,10 @@ def _train(trainer: "Trainer", stop: StopRequest, preview: int, time_spent: Time
         if stop and not trainer.counters.complete:
             trainer.save()
     except WriteError as error:
-        resumable = (
-            trainer.out is not None and (trainer.out / STATE_NAME).exists() and not trainer.checkpointer.replaces
-        )
-        advice = f"make room and go on with: chargen train --resume {out}" if resumable else "choose another --out"
+        go_on = f"make room and go on with: chargen train --resume {out}"
+        advice = go_on if trainer.checkpointer.is_resumable else "choose another --out"
         raise WriteError(f"{error}; {advice}") from error
     if stop and not trainer.counters.complete:
         raise stop.error(f" at step {trainer.counters.step:,}; go on with: chargen train --resume {out}")
     time_spent.mark("scoring, saving and previews", trainer.budget.train_seconds)
-    log_result(trainer, time_spent.describe(60 * (trainer.config.minutes or math.inf)))
+    report.log_result(trainer, time_spent.describe(60 * (trainer.config.minutes or math.inf)))

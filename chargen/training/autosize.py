@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ MIN_SEQ_LENGTH = 32
 """Characters of the shortest windows: gradients flow no farther. Fewer rows instead did not learn better."""
 MANY_CHARACTERS = 1_000
 """Different characters from which on embedding and output layer are one table: two learn each from too few examples."""
+CHOSEN_SETTINGS = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_length")
+"""Settings that are chosen to fit text and budget when a run begins."""
 SMALL_TEXT = 100_000
 """Characters below which a text is too small to teach much."""
 TRAINING_SHARE = 0.95
@@ -120,33 +123,19 @@ def choose_sizes(
     if free:
         rows, length = fit_minibatch(text, train_config.batch_size, train_config.seq_length)
         train_config = replace(train_config, batch_size=rows, seq_length=length)
-    reasons: list[str] = []
-    shape: list[str] = []
+    reach = partial(reachable_ids, training=train_config, text=text, vocabulary=vocabulary, speed=speed)
     if not {"tie_weights", "embedding_size"} & model.keys():
         model_config = replace(model_config, tie_weights=vocabulary >= MANY_CHARACTERS)
+    why = ""
     if "hidden_size" not in model:
-        if preset:
-            model_config, why = replace(model_config, hidden_size=PRESETS[preset]), f"preset {preset}"
-        else:
-            model_config, why = largest_model(
-                model_config,
-                lambda candidate: reachable_ids(candidate, train_config, text, vocabulary, speed),
-                text,
-                unit,
-            )
-        shape.append(f"{amount(model_config.hidden_size, 'hidden unit')}: {why}")
-    if model_config.tie_weights and "tie_weights" not in model:
-        shape.append(f"tied weights: {amount(vocabulary, f'different {unit}')}")
-    if shape:
-        reasons.append("; ".join(shape))
-    epochs = reachable_ids(model_config, train_config, text, vocabulary, speed) / max(text, 1)
+        model_config, why = choose_model(model_config, preset, reach, text, unit)
+    epochs = reach(model_config) / max(text, 1)
     timed = train_config.epochs is None and train_config.steps is None
     wanted = min(MOST_STEPS, max(FEWEST_STEPS, STEPS_FOR_EACH * vocabulary))
     if free and train_config.steps is None:
         ids = text * (min(epochs, MAX_EPOCHS) if timed else epochs)
-        train_config = replace(
-            train_config, seq_length=fit_window(ids / train_config.batch_size, wanted, train_config.seq_length)
-        )
+        length = fit_window(ids / train_config.batch_size, wanted, train_config.seq_length)
+        train_config = replace(train_config, seq_length=length)
     ids_per_step = train_config.batch_size * train_config.seq_length
     most, enough = max(MAX_EPOCHS, math.ceil(wanted * ids_per_step / max(text, 1))), ""
     if epochs > most and timed:
@@ -155,34 +144,50 @@ def choose_sizes(
         enough = f", some {needed:.1f} of {amount(minutes, 'minute')}: more would only teach it by heart"
         epochs, train_config = most, replace(train_config, epochs=float(most))
     pressure = epochs * count_weights(model_config) / max(text, 1)
-    held = []
     if "dropout" not in model:
         model_config = replace(model_config, dropout=choose_dropout(pressure))
-        held.append(f"dropout {model_config.dropout:g}")
     if "weight_decay" not in training:
         train_config = replace(train_config, weight_decay=choose_weight_decay(pressure))
-        held.append(f"weight decay {train_config.weight_decay:g}")
-    if held or enough:
-        read = (
-            f"the text will be read {epochs:,.1f} times"
-            if epochs >= 1
-            else f"{100 * epochs:.2g} % of the text will be read"
-        )
-        reasons.append(f"{', '.join(held) or 'budget'}: {read}{enough}")
     if "lr" not in training:
         train_config = replace(train_config, lr=peak_lr(model_config.hidden_size))
-    if not {"lr", "batch_size", "seq_length"} <= training.keys():
-        reasons.append(
-            f"{amount(train_config.batch_size, 'row')} of {amount(train_config.seq_length, unit)} "
-            f"at a peak rate of {train_config.lr:g}: "
-            f"{amount(model_config.hidden_size, 'hidden unit')}, {amount(text, unit)}"
-        )
+    sizes, chosen = (model_config, train_config), {"tie_weights", *CHOSEN_SETTINGS} - {*model, *training}
+    reasons = [_shape_reason(model_config, chosen, why, amount(vocabulary, f"different {unit}"))]
+    reasons += [_holding_reason(*sizes, chosen, epochs, enough), _minibatch_reason(*sizes, chosen, text, unit)]
+    reasons = [reason for reason in reasons if reason]
     steps = epochs * text / ids_per_step
     if reasons and math.isfinite(steps):
-        reasons[-1] += (
-            f"; {describe_steps(steps, exact=train_config.steps is not None and train_config.minutes is None)}"
-        )
+        exact = train_config.steps is not None and train_config.minutes is None
+        reasons[-1] += f"; {describe_steps(steps, exact=exact)}"
     return Sizes(model_config, train_config, tuple(reasons))
+
+
+def _shape_reason(model: ModelConfig, chosen: set[str], why: str, vocabulary: str) -> str:
+    """Why there are so many hidden units, and why weights are tied; empty where both are given."""
+    parts = [f"{amount(model.hidden_size, 'hidden unit')}: {why}"] * ("hidden_size" in chosen)
+    parts += [f"tied weights: {vocabulary}"] * (model.tie_weights and "tie_weights" in chosen)
+    return "; ".join(parts)
+
+
+def _holding_reason(model: ModelConfig, training: TrainConfig, chosen: set[str], epochs: float, enough: str) -> str:
+    """What holds the model back from learning by heart, and how often it reads the text; empty where it is given."""
+    held = [f"dropout {model.dropout:g}"] * ("dropout" in chosen)
+    held += [f"weight decay {training.weight_decay:g}"] * ("weight_decay" in chosen)
+    if not (held or enough):
+        return ""
+    if epochs >= 1:
+        read = f"the text will be read {epochs:,.1f} times"
+    else:
+        read = f"{100 * epochs:.2g} % of the text will be read"
+    return f"{', '.join(held) or 'budget'}: {read}{enough}"
+
+
+def _minibatch_reason(model: ModelConfig, training: TrainConfig, chosen: set[str], text: int, unit: str) -> str:
+    """What a step learns from, and how much of that; empty where all of it is given."""
+    if not {"lr", "batch_size", "seq_length"} & chosen:
+        return ""
+    minibatch = f"{amount(training.batch_size, 'row')} of {amount(training.seq_length, unit)}"
+    fits = f"{amount(model.hidden_size, 'hidden unit')}, {amount(text, unit)}"
+    return f"{minibatch} at a peak rate of {training.lr:g}: {fits}"
 
 
 def describe_steps(steps: float, *, exact: bool = False) -> str:
@@ -207,27 +212,27 @@ def reachable_ids(config: ModelConfig, training: TrainConfig, text: int, vocabul
     return min(counts)
 
 
-def largest_model(
-    config: ModelConfig, reach: Callable[[ModelConfig], float], text: int, unit: str
+def choose_model(
+    config: ModelConfig, preset: str | None, reach: Callable[[ModelConfig], float], text: int, unit: str
 ) -> tuple[ModelConfig, str]:
     """The largest of the models that get far enough in the budget and do not learn the text by heart; and why.
 
     Args:
         config: the shape but for its hidden size.
+        preset: a size instead.
         reach: how many ids the budget trains, of a model.
         text: ids of the training part.
         unit: what they are called.
     """
+    if preset:
+        return replace(config, hidden_size=PRESETS[preset]), f"preset {preset}"
     models = [replace(config, hidden_size=size) for size in SIZES]
     in_time = ([model for model in models if reach(model) >= IDS_PER_WEIGHT * count_weights(model)] or models[:1])[-1]
     by_text = ([model for model in models if count_weights(model) <= max_weights(text)] or models[:1])[-1]
     if count_weights(by_text) < count_weights(in_time):
         return by_text, f"the most that is good for {amount(text, unit)}, {count_weights(by_text):,} recurrent weights"
-    return (
-        in_time,
-        f"the largest that trains {IDS_PER_WEIGHT:g} {unit}s for each of its {count_weights(in_time):,} "
-        "recurrent weights",
-    )
+    weights = f"{count_weights(in_time):,} recurrent weights"
+    return in_time, f"the largest that trains {IDS_PER_WEIGHT:g} {unit}s for each of its {weights}"
 
 
 def count_weights(config: ModelConfig, vocabulary: int = 0) -> int:

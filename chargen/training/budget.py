@@ -51,6 +51,10 @@ class Budget:
         self._rested_at = -math.inf
         self._offset = self.counters.seconds - self.started
 
+    def epochs(self, step: int) -> float:
+        """Passes over the training text that so many steps are."""
+        return step / self.batches.steps_per_epoch
+
     def seconds(self) -> float:
         """Spent by the run so far, in this process and in those it was resumed from."""
         return time.monotonic() + self._offset

@@ -19,7 +19,6 @@ from chargen.storage.model_file import FILE_NAME, ModelFile, read_model, save_mo
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState, hidden_prefix, save_run_state
 from chargen.training.budget import Budget
-from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
 from chargen.training.metrics import Metrics
 from chargen.training.run_folder import replace_run
@@ -39,27 +38,20 @@ class Checkpointer:
         out: the run folder; None where nothing is saved.
         corpus: what is learned.
         model_config: the model's shape.
-        config: the budget and the method.
         precision: of matrix products.
-        steps_per_epoch: with a fraction.
-        counters: what the run counts; stored with its state.
-        budget: learns how long a save takes.
+        budget: learns how long a save takes; its counters are stored with the run's state.
         metrics: whose lines are put on the disk with each save.
     """
 
     out: Path | None
     corpus: Corpus
     model_config: ModelConfig
-    config: TrainConfig
     precision: str
-    steps_per_epoch: float
-    counters: Counters
     budget: Budget
     metrics: Metrics
 
     def __post_init__(self) -> None:
-        self.replaces = False
-        """Whether the folder holds an older run, until the first save."""
+        self.config, self.counters = self.budget.config, self.budget.counters
         self.own_parts: list[str] = []
         """What was given in place of chargen's own: such a run is not resumed."""
         self.origin: dict[str, Any] = {}
@@ -69,6 +61,16 @@ class Checkpointer:
         self._saved_best: int | None = None
         self._last_save = time.monotonic()
         self._failed_saves = 0
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the folder holds an older run, until the first save."""
+        return self.metrics.only_queues
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the folder holds a state of this run."""
+        return self.out is not None and not self.replaces and (self.out / STATE_NAME).exists()
 
     def begin(self, state: TrainState) -> None:
         """Begin or go on. From here on the run can be resumed, and a full disk is known before the work.
@@ -102,7 +104,7 @@ class Checkpointer:
             except BaseException:
                 self.metrics.size, self.metrics.waiting = lines
                 raise
-            self.metrics.only_queues = self.replaces = False
+            self.metrics.only_queues = False
         else:
             self._write(self.out, state, best)
         self._last_save = time.monotonic()
@@ -180,7 +182,7 @@ class Checkpointer:
         corpus |= {f"{role}_fraction": 0.0 for role in ("valid", "test") if self.corpus.sources[role]}
         return {
             "step": step,
-            "epoch": step / self.steps_per_epoch,
+            "epoch": self.budget.epochs(step),
             "precision": self.precision,
             "sources": _source_names(self.corpus),
             **({"seconds": round(self.budget.seconds(), 1)} if self.config.minutes else {}),
@@ -214,8 +216,7 @@ class Checkpointer:
 
     def divergence(self) -> str:
         """What is said of a run that diverged."""
-        saved = self.out and not self.replaces and (self.out / STATE_NAME).exists()
-        kept = f"; the last good state is in {self.out}" if saved else ""
+        kept = f"; the last good state is in {self.out}" if self.is_resumable else ""
         return (
             f"training diverged at step {self.counters.step}: loss or gradient not finite {MAX_BAD_STEPS} times "
             f"in a row{kept}; try a lower `lr` than {self.config.lr:g}"

@@ -8,6 +8,7 @@ from chargen.rng import MAX_SEED
 from chargen.settings import changed_settings, check_settings, make_settings, resumable_settings, setting
 
 DEFAULT_MINUTES = 5.0
+BUDGETS = {"minutes", "epochs", "steps"}
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,5 @@ def changed_config(settings: dict[str, Any], changes: dict[str, Any]) -> TrainCo
                 "as they are in a resumed run; start a new run for that",
                 name,
             )
-    budgets = {"minutes", "epochs", "steps"}
-    old = {
-        name: value
-        for name, value in settings["training"].items()
-        if not (budgets & changes.keys() and name in budgets)
-    }
-    return make_settings(TrainConfig, {**old, **{name: value for name, value in changes.items() if name in allowed}})
+    kept = settings["training"] | (dict.fromkeys(BUDGETS) if BUDGETS & changes.keys() else {})
+    return make_settings(TrainConfig, kept | {name: value for name, value in changes.items() if name in allowed})

@@ -8,8 +8,6 @@ from typing import Any
 from chargen.data.vocabulary import Vocabulary
 from chargen.evaluation.loss import Loss, loss_of
 from chargen.training.budget import Budget
-from chargen.training.config import TrainConfig
-from chargen.training.counters import Counters
 from chargen.training.losses import Losses, mean_loss, named_losses
 from chargen.training.metrics import Metrics, is_logged_step
 from chargen.training.progress import Progress
@@ -21,24 +19,19 @@ class TrainLog:
     """Counts steps and writes lines of metrics.
 
     Args:
-        config: how often a line is written.
         vocabulary: counts characters among ids.
         directions: of the model.
-        steps_per_epoch: with a fraction.
-        counters: what the run counts; changed here.
-        budget: learns how much was trained.
+        budget: learns how much was trained; its counters are changed here.
         metrics: where lines go.
     """
 
-    config: TrainConfig
     vocabulary: Vocabulary
     directions: tuple[str, ...]
-    steps_per_epoch: float
-    counters: Counters
     budget: Budget
     metrics: Metrics
 
     def __post_init__(self) -> None:
+        self.counters = self.budget.counters
         self.losses: dict[str, float] = {}
         """Of the latest step, in nats per character; none where it was not finite."""
 
@@ -77,15 +70,17 @@ class TrainLog:
         budget.train_targets += targets.size
         budget.train_characters += self.vocabulary.count_characters(targets)
 
-    def line_due(self, validates: bool, eval_every: int) -> bool:
-        """Whether this step has a line of metrics.
+    def due(self, validates: bool, eval_every: int) -> tuple[bool, bool]:
+        """Whether this step is to be validated, and whether it is to have a line of metrics; once each.
 
         Args:
-            validates: whether it is validated.
+            validates: whether it is its turn to be validated.
             eval_every: steps between validations.
         """
-        step = self.counters.step
-        return is_logged_step(step, self.config.log_every) or (validates and is_logged_step(step, eval_every))
+        step, log_every = self.counters.step, self.budget.config.log_every
+        if self.counters.logged_step == step:
+            return False, False
+        return validates, is_logged_step(step, log_every) or (validates and is_logged_step(step, eval_every))
 
     def write_line(self, valid: Losses) -> None:
         """Write a line of metrics, and begin new sums."""
@@ -102,7 +97,7 @@ class TrainLog:
         }
         line = {
             "step": counters.step,
-            "epoch": self.epoch,
+            "epoch": self.budget.epochs(counters.step),
             "seconds": round(self.budget.seconds(), 3),
             "train_loss": mean_loss(train) if train.keys() >= {*self.directions} else None,
             "valid_loss": mean_loss(valid) if valid else None,
@@ -129,7 +124,7 @@ class TrainLog:
         by_name = [{name: loss.mean for name, loss in (losses or {}).items()} for losses in (valid, test)]
         return Progress(
             step=counters.step,
-            epoch=self.epoch,
+            epoch=budget.epochs(counters.step),
             seconds=budget.seconds(),
             train_loss=sum(train) / len(train) if train else math.nan,
             valid_loss=mean_loss(valid) if valid else None,
@@ -145,11 +140,6 @@ class TrainLog:
             test_losses=by_name[1] if two_ways else {},
             warning=warning,
         )
-
-    @property
-    def epoch(self) -> float:
-        """Passes over the training text so far."""
-        return self.counters.step / self.steps_per_epoch
 
     @property
     def _forward_characters(self) -> int:

@@ -8,16 +8,20 @@ from typing import Any, Self
 from chargen.data.corpus import Corpus
 from chargen.errors import Diverged
 from chargen.model.config import ModelConfig
+from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
 from chargen.model.weights import weights_of
 from chargen.storage.model_file import ModelFile
+from chargen.training import setup
 from chargen.training.config import TrainConfig
 from chargen.training.losses import Losses
 from chargen.training.progress import Progress, as_table, tell_while
 from chargen.training.schedule import learning_rate
-from chargen.training.setup import MakeOptimizer, RunParts, new_run, saved_run
+from chargen.training.setup import MakeOptimizer, OwnParts, RunSettings
+from chargen.training.train_log import TrainLog
 from chargen.training.train_step import LossFunction, StepReport, adamw
+from chargen.training.validator import Validator
 
 
 class Trainer:
@@ -47,14 +51,24 @@ class Trainer:
         overwrite: bool = False, model: CharModel | None = None, optimizer: MakeOptimizer = adamw,
         loss: LossFunction = cross_entropy,
     ) -> None:  # fmt: skip
-        self._set_parts(new_run(corpus, model_config, config, out, init, started, overwrite, model, optimizer, loss))
+        own = OwnParts(model, optimizer, loss)
+        self._build(setup.check_new_run(corpus, model_config, config, out, init, overwrite, own), started)
+        if init:
+            self.checkpointer.origin = setup.start_from(init, self.model, corpus)
 
-    def _set_parts(self, setup: RunParts) -> None:
-        self.corpus, self.model_config, self.config = setup.corpus, setup.model_config, setup.config
-        self.device, self.precision, self.batches = setup.device, setup.precision, setup.batches
-        self.state, self.train_step, self.max_pending = setup.state, setup.train_step, setup.max_pending
-        self.counters, self.budget, self.validator = setup.counters, setup.budget, setup.validator
-        self.log, self.checkpointer, self.out = setup.log, setup.checkpointer, setup.out
+    def _build(self, run: RunSettings, started: float | None) -> None:
+        """Put the parts together, in the order in which they need each other."""
+        self.corpus, self.model_config, self.config, self.out, self.counters = run[:5]
+        self.device = pick_device(self.config.device)
+        self.precision = pick_precision(self.config.precision, self.device)
+        self.batches = setup.new_batches(run, self.device)
+        self.state = setup.new_state(run, self.device)
+        self.train_step, self.max_pending = setup.new_step(run, self.device, self.precision)
+        self.budget = setup.new_budget(run, self.batches["forward"], started, self.max_pending)
+        self.validator = Validator(self.corpus, self.config, self.precision, self.budget, self.counters)
+        metrics = setup.open_metrics(run)
+        self.log = TrainLog(self.corpus.vocabulary, self.model_config.directions, self.budget, metrics)
+        self.checkpointer = setup.new_checkpointer(run, self.precision, self.budget, metrics)
         self.pending: list[StepReport] = []
         self.summary: dict[str, Any] = {}
         self.best_model: ModelFile | None = None  # at the end of the run
@@ -78,7 +92,9 @@ class Trainer:
             DataError: where the text is gone or has changed.
         """
         trainer = cls.__new__(cls)
-        trainer._set_parts(saved_run(Path(folder), corpus, changes or {}, started))
+        stored, run = setup.read_run(Path(folder), corpus, changes or {})
+        trainer._build(run, started)
+        trainer.validator.best = trainer.checkpointer.resume(stored, trainer.state)
         return trainer
 
     def run(self) -> Iterator[Progress]:
@@ -131,10 +147,7 @@ class Trainer:
         return losses
 
     def _due(self) -> tuple[bool, bool]:
-        """Whether this step is to be validated, and whether it is to have a line of metrics; once each."""
-        validates = self.validator.due(self.state.step)
-        due = validates, self.log.line_due(validates, self.validator.every)
-        return due if self.counters.logged_step != self.state.step else (False, False)
+        return self.log.due(self.validator.due(self.state.step), self.validator.every)
 
     def _read_reports(self) -> None:
         """Count the steps that are made but not counted; a GPU is waited for."""
