@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from unittest import mock
 
+import click
 import pytest
 
-from chargen.cli.main import main
+from chargen.cli.main import cli, main
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea.\n" * 40
 """What `text.txt` holds where commands run."""
@@ -81,6 +82,14 @@ def run_command(*arguments: Any, stdin: bytes | None = None, stdout: io.TextIOBa
     said = err.buffer.getvalue().decode()
     assert "Traceback" not in said, said
     return Result(ended.value.code, out.buffer.getvalue().decode("utf-8", "surrogateescape"), said)
+
+
+def parse(name: str, arguments: list[str]) -> click.Context:
+    """Parse the arguments of a command as the program does: a command remembers how it was first asked for help."""
+    parent = click.Context(cli, **cli.context_settings)
+    command = cli.get_command(parent, name)
+    assert command is not None
+    return command.make_context(name, arguments, parent=parent)
 
 
 def flags(**options: Any) -> list[str]:

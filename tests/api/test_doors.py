@@ -30,7 +30,7 @@ from chargen.storage.model_file import build_model, read_model, save_model
 from chargen.storage.run_state import read_run_state
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
-from tests.commands import TEXT, Run, flags
+from tests.commands import TEXT, Run, flags, parse
 from tests.small_models import small_model
 from tests.terminals import Terminal
 
@@ -64,7 +64,7 @@ def test_every_option_is_a_parameter_with_the_same_default(name: str) -> None:
         parameters |= inspect.signature(function).parameters
     fields = {field.name for config in SETTINGS[name] for field in dataclasses.fields(config)}
     shown = SHOWN | ({"echo"} if name == "fill" else set())  # alternatives have their gaps apart
-    defaults = command.make_context(name, ["model or text"]).params
+    defaults = parse(name, ["model or text"]).params
     options = {parameter.name: parameter for parameter in command.params if parameter.name in defaults.keys() - shown}
     for option in options:
         if option in fields:

@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click import Context
 
 import chargen
 from chargen import evaluate, score
-from chargen.cli.main import cli
 from chargen.errors import SettingError
 from chargen.evaluation.rows import CONTEXT, MAX_ROWS, SPAN, cut_text
 from chargen.storage.model_file import ModelFile, build_model, save_model
-from tests.commands import Run, flags
+from tests.commands import Run, flags, parse
 from tests.small_models import small_model
 
 LETTERS = "abcdefgh \n"
@@ -75,7 +73,7 @@ SCORE = [
 
 @pytest.mark.parametrize("command", ["eval", "score"])
 def test_every_option_is_an_argument_of_the_call_and_is_walked_below(command: str) -> None:
-    parsed = cli.get_command(Context(cli), command).make_context(command, ["m.safetensors", "text.txt"]).params
+    parsed = parse(command, ["m.safetensors", "text.txt"]).params
     options = {name: parsed[name] for name in parsed.keys() - {"model", "sources", "text", "as_json", "brief"}}
     function, cases = (evaluate, EVAL) if command == "eval" else (score, SCORE)
     defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}

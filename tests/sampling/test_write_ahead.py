@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from chargen.decoding.choose import SampleConfig
@@ -309,13 +309,17 @@ def test_a_state_is_the_same_by_every_door(
     chunks: tuple[int, float],
 ) -> None:
     """The text and every byte of the saved state."""
-    results = {}
+    results: dict[str, Any] = {}
     for name, door in DOORS.items():
         sampler = new(script, direction=direction, seed=seed, stop=possible(stop, script, config), **config)
         sampler.feed("ba")
         if stop and name in ("a stream that is left", "one by one"):
             length = min(length, len(results["generate"][0]))  # the others end where a stop text does
-        text = in_chunks(chunks, lambda door=door, new=sampler, most=length: door(new, most))
+        try:
+            text = in_chunks(chunks, lambda door=door, new=sampler, most=length: door(new, most))
+        except ChargenError:
+            assume(bool(results))  # where rules leave no way on, the first door says so
+            raise
         sampler.save_state(tmp_path / name)
         results[name] = text, (tmp_path / name).read_bytes()
     assert len(set(results.values())) == 1

@@ -16,6 +16,7 @@ from chargen.storage.run_state import read_run_state
 from chargen.training import validator as module
 from chargen.training.train_step import MAX_BAD_STEPS
 from chargen.training.trainer import Trainer
+from tests.pairs import pairwise
 from tests.runs import assert_same_runs, config, corpus, model, run_until, two_ways
 
 BAD = (math.nan, math.inf, -math.inf)
@@ -55,9 +56,14 @@ def poison(monkeypatch: pytest.MonkeyPatch, trainer: Trainer, what: str, steps: 
         monkeypatch.setattr(trainer.train_step, "loss", entropy)
 
 
-@pytest.mark.parametrize("shape", [model("gru", 1), model("lstm", 1), two_ways("gru", 1)], ids=["gru", "lstm", "two"])
-@pytest.mark.parametrize("what", ["loss", "gradient", "one number"])
-@pytest.mark.parametrize("step", [0, 1, 5, STEPS - 1])
+@pytest.mark.parametrize(
+    ("shape", "what", "step"),
+    pairwise(
+        (model("gru", 1), model("lstm", 1), two_ways("gru", 1)),
+        ("loss", "gradient", "one number"),
+        (0, 1, 5, STEPS - 1),
+    ),
+)
 def test_a_bad_step_is_not_applied_and_the_run_goes_on(
     shape: Any, what: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
