@@ -7,27 +7,34 @@ the gradient of each segment, divided by the root mean square of such gradients,
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import Parameter
 
 from chargen.data.reading import clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError, amount
 from chargen.evaluation.loss import Loss, first_scored, folding_nats, sum_losses
+from chargen.kernels import available
+from chargen.model.arguments import is_host_memory
 from chargen.model.device import autocast, float32_products
 from chargen.model.language_model import CharModel
-from chargen.model.layers import State, detach
+from chargen.model.layers import State, detach, zero_state
 from chargen.model.loss import cross_entropy
 from chargen.model.weights import weights_of
 from chargen.storage.model_file import ModelFile, build_model
 
+if TYPE_CHECKING:
+    from chargen.model.thin_gradients import Product
+
+Gradients = Sequence["Tensor | Product | None"]
+"""The gradient of each weight, whole or as thin matrices; None for weights that this direction does not learn."""
 SEGMENT = 32
 """Ids that are scored before the weights change."""
 FLOOR = 0.1
@@ -86,8 +93,7 @@ class DynamicEvaluator:
         learned = [values for values in rms if values.any()]  # not the other stack, and not the cloze layer
         rms_sum = sum(float(values.double().sum()) for values in learned)
         mean = rms_sum / sum(values.numel() for values in learned) if learned else 1.0
-        self.divisors = [values + FLOOR * mean for values in rms]
-        self.decays = [(rates.decay * values / mean).clamp(max=1) for values in rms]
+        self.rms, self.rule = rms, (rates.lr, FLOOR * mean, rates.decay / mean)
 
     def losses(self, ids: NDArray[Any]) -> Iterator[Loss]:
         """Score a text in one row, and learn from each segment after its loss is yielded.
@@ -110,12 +116,15 @@ class DynamicEvaluator:
             self._learn(gradients)
 
     @torch.no_grad()
-    def _learn(self, gradients: tuple[Tensor, ...]) -> None:
-        parts = zip(self.weights, gradients, self.divisors, self.trained, self.decays, strict=True)
-        for weight, gradient, divisor, trained, decay in parts:
-            weight.addcdiv_(gradient, divisor, value=-self.rates.lr)
-            if self.rates.decay:
-                weight.lerp_(trained, decay)
+    def _learn(self, gradients: Gradients) -> None:
+        lr, floor, decay = self.rule
+        for weight, gradient, rms, trained in zip(self.weights, gradients, self.rms, self.trained, strict=True):
+            if isinstance(gradient, Tensor):
+                weight.addcdiv_(gradient, rms + floor, value=-lr)
+                if decay:
+                    weight.lerp_(trained, (decay * rms).clamp(max=1))
+            elif gradient is not None:
+                gradient.follow(weight, self.rule, rms, trained)
 
 
 def rms_gradients(
@@ -143,7 +152,10 @@ def rms_gradients(
     squares, number = [torch.zeros_like(weight) for weight in model.parameters()], 0
     for _, _, gradients in _segments(model, vocabulary, ids, precision, direction):
         for square, gradient in zip(squares, gradients, strict=True):
-            square.addcmul_(gradient, gradient)
+            if isinstance(gradient, Tensor):
+                square.addcmul_(gradient, gradient)
+            elif gradient is not None:
+                gradient.add_squares(square)
         number += 1
     return [(square / number).sqrt() for square in squares]
 
@@ -250,7 +262,7 @@ def adapt_model(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, di
 
 def _segments(
     model: CharModel, vocabulary: Vocabulary, ids: NDArray[Any], precision: str, direction: str
-) -> Iterator[tuple[NDArray[Any], float, tuple[Tensor, ...]]]:
+) -> Iterator[tuple[NDArray[Any], float, Gradients]]:
     """Yield segments of a text, their nats, and the gradients of their mean loss; weights may change in between."""
     backward = direction == "backward"
     ids = ids[::-1] if backward else ids
@@ -260,17 +272,33 @@ def _segments(
             f"learning from a text needs at least 2 characters, found {amount(len(ids), 'id')}; give more text"
         )
     row = torch.from_numpy(ids.astype(np.int64)).to(model.device)[None]
-    weights: list[Parameter] = list(model.parameters())
-    state: State | None = None
+    state = zero_state(model.config, 1, model.device)
     if first > 1:
         with torch.no_grad(), autocast(precision, model.device):
             _, state = model.read(row[:, : first - 1], direction=direction)
+    if precision == "fp32" and available() and all(map(_fits_kernels, model.parameters())):
+        from chargen.model import thin_gradients
+
+        differentiate: Callable[..., tuple[float, State, Gradients]] = thin_gradients.differentiate
+    else:
+        differentiate = partial(_differentiate_by_torch, precision)
     for begin in range(first, len(ids), SEGMENT):
         end = min(begin + SEGMENT, len(ids))
-        with autocast(precision, model.device):
-            values, new_state = model.read(row[:, begin - 1 : end - 1], state, direction=direction)
-            loss = cross_entropy(values, model.output, row[:, begin:end])
-        with float32_products(precision, model.device):
-            gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-        state = detach(new_state)
-        yield ids[begin:end], loss.item() * (end - begin), gradients
+        nats, state, gradients = differentiate(model, row[:, begin - 1 : end - 1], row[:, begin:end], state, direction)
+        yield ids[begin:end], nats, gradients
+
+
+def _fits_kernels(weight: Tensor) -> bool:
+    return weight.dtype == torch.float32 and is_host_memory(weight) and weight.is_contiguous()
+
+
+def _differentiate_by_torch(
+    precision: str, model: CharModel, ids: Tensor, targets: Tensor, state: State, direction: str
+) -> tuple[float, State, Gradients]:
+    """Compute what `thin_gradients.differentiate` does, in any precision, on any device, with whole gradients."""
+    with autocast(precision, model.device):
+        values, new_state = model.read(ids, state, direction=direction)
+        loss = cross_entropy(values, model.output, targets)
+    with float32_products(precision, model.device):
+        gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    return loss.item() * targets.numel(), detach(new_state), gradients
