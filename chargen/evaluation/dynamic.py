@@ -7,7 +7,7 @@ the gradient of each segment, divided by the root mean square of such gradients,
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,10 +31,8 @@ from chargen.model.weights import weights_of
 from chargen.storage.model_file import ModelFile, build_model
 
 if TYPE_CHECKING:
-    from chargen.model.thin_gradients import Product
+    from chargen.model.thin_gradients import ThinGradients
 
-Gradients = Sequence["Tensor | Product | None"]
-"""The gradient of each weight, whole or as thin matrices; None for weights that this direction does not learn."""
 SEGMENT = 32
 """Ids that are scored before the weights change."""
 FLOOR = 0.1
@@ -88,7 +86,7 @@ class DynamicEvaluator:
             if isinstance(module, nn.RNNBase):
                 module.flatten_parameters()  # cuDNN needs them in one block of memory, which a copy splits
         self.vocabulary, self.rates, self.precision, self.direction = vocabulary, rates, precision, direction
-        self.weights = list(self.model.parameters())
+        self.weights: list[Tensor] = list(self.model.parameters())
         self.trained = [weight.detach().clone() for weight in self.weights]
         learned = [values for values in rms if values.any()]  # not the other stack, and not the cloze layer
         rms_sum = sum(float(values.double().sum()) for values in learned)
@@ -113,18 +111,7 @@ class DynamicEvaluator:
         for targets, nats, gradients in segments:
             characters = self.vocabulary.count_characters(targets)
             yield Loss(nats + folding_nats(self.vocabulary, targets), characters, targets.size)
-            self._learn(gradients)
-
-    @torch.no_grad()
-    def _learn(self, gradients: Gradients) -> None:
-        lr, floor, decay = self.rule
-        for weight, gradient, rms, trained in zip(self.weights, gradients, self.rms, self.trained, strict=True):
-            if isinstance(gradient, Tensor):
-                weight.addcdiv_(gradient, rms + floor, value=-lr)
-                if decay:
-                    weight.lerp_(trained, (decay * rms).clamp(max=1))
-            elif gradient is not None:
-                gradient.follow(weight, self.rule, rms, trained)
+            gradients.teach(self.weights, self.rule, self.rms, self.trained)
 
 
 def rms_gradients(
@@ -151,11 +138,7 @@ def rms_gradients(
     """
     squares, number = [torch.zeros_like(weight) for weight in model.parameters()], 0
     for _, _, gradients in _segments(model, vocabulary, ids, precision, direction):
-        for square, gradient in zip(squares, gradients, strict=True):
-            if isinstance(gradient, Tensor):
-                square.addcmul_(gradient, gradient)
-            elif gradient is not None:
-                gradient.add_squares(square)
+        gradients.add_squares(squares)
         number += 1
     return [(square / number).sqrt() for square in squares]
 
@@ -260,9 +243,51 @@ def adapt_model(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, di
     return replace(file, arrays=weights_of(evaluator.model))
 
 
+class WholeGradients:
+    """Gradients on any device, one for each weight; None for those that this direction does not learn.
+
+    Args:
+        gradients: of each weight.
+    """
+
+    def __init__(self, gradients: tuple[Tensor | None, ...]) -> None:
+        self.gradients = gradients
+
+    @torch.no_grad()
+    def add_squares(self, squares: list[Tensor]) -> None:
+        """Add the squares of all gradients.
+
+        Args:
+            squares: of each weight, to which they are added.
+        """
+        for square, gradient in zip(squares, self.gradients, strict=True):
+            if gradient is not None:
+                square.addcmul_(gradient, gradient)
+
+    @torch.no_grad()
+    def teach(
+        self, weights: list[Tensor], rule: tuple[float, float, float], rms: list[Tensor], trained: list[Tensor]
+    ) -> None:
+        """Change weights by their gradients, then move them a part of the way back to where they were.
+
+        Args:
+            weights: the weights.
+            rule: the learning rate; what is added to RMS gradients that a gradient is divided by; and the part of the
+                way back for each unit of the RMS gradient, of which at most all is gone.
+            rms: the RMS gradients of each weight.
+            trained: each weight as it was.
+        """
+        lr, floor, decay = rule
+        for weight, gradient, size, goal in zip(weights, self.gradients, rms, trained, strict=True):
+            if gradient is not None:
+                weight.addcdiv_(gradient, size + floor, value=-lr)
+                if decay:
+                    weight.lerp_(goal, (decay * size).clamp(max=1))
+
+
 def _segments(
     model: CharModel, vocabulary: Vocabulary, ids: NDArray[Any], precision: str, direction: str
-) -> Iterator[tuple[NDArray[Any], float, Gradients]]:
+) -> Iterator[tuple[NDArray[Any], float, "WholeGradients | ThinGradients"]]:
     """Yield segments of a text, their nats, and the gradients of their mean loss; weights may change in between."""
     backward = direction == "backward"
     ids = ids[::-1] if backward else ids
@@ -279,7 +304,7 @@ def _segments(
     if precision == "fp32" and available() and all(map(_fits_kernels, model.parameters())):
         from chargen.model import thin_gradients
 
-        differentiate: Callable[..., tuple[float, State, Gradients]] = thin_gradients.differentiate
+        differentiate: Callable[..., tuple[float, State, WholeGradients | ThinGradients]] = thin_gradients.differentiate
     else:
         differentiate = partial(_differentiate_by_torch, precision)
     for begin in range(first, len(ids), SEGMENT):
@@ -294,11 +319,11 @@ def _fits_kernels(weight: Tensor) -> bool:
 
 def _differentiate_by_torch(
     precision: str, model: CharModel, ids: Tensor, targets: Tensor, state: State, direction: str
-) -> tuple[float, State, Gradients]:
+) -> tuple[float, State, WholeGradients]:
     """Compute what `thin_gradients.differentiate` does, in any precision, on any device, with whole gradients."""
     with autocast(precision, model.device):
         values, new_state = model.read(ids, state, direction=direction)
         loss = cross_entropy(values, model.output, targets)
     with float32_products(precision, model.device):
         gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
-    return loss.item() * targets.numel(), detach(new_state), gradients
+    return loss.item() * targets.numel(), detach(new_state), WholeGradients(gradients)

@@ -89,7 +89,8 @@ def run_layer(module: nn.RNNBase, inputs: Tensor, state: Tensor, *, checked: boo
     if _is_one_learning_row(module, inputs, state):
         from chargen.model import one_row
 
-        return one_row.run(module, inputs, state)
+        with one_thread():
+            return one_row.run(module, inputs, state)
     if len(inputs) < MIN_COMPILED_ROWS and module.hidden_size <= MAX_ONE_THREAD_SIZE and is_host_memory(inputs, state):
         with one_thread():
             return run_torch(module, inputs, state)

@@ -75,18 +75,18 @@ class Window:
 
     def __init__(self, weights: Weights, inputs: Tensor, state: Tensor) -> None:
         self.weights, self.inputs = weights, inputs.contiguous()
-        weight_ih, weight_hh, *biases = weights
+        weight_ih, weight_hh, bias_ih, bias_hh = weights
         self.size = size = weight_hh.shape[1]
         self.kernels = LSTM_ROW if len(weight_hh) == 4 * size else GRU_ROW
         cell, length = self.kernels.cell, len(inputs)
-        of_inputs, of_state = (bias.view(-1, size) for bias in biases)
-        joint = 2 * cell.gates - cell.gradients
-        all_biases = torch.cat([of_inputs[:joint] + of_state[:joint], of_inputs[joint:], of_state[joint:]])
+        # The bias of the inputs is added ahead; where a gate has two biases, nothing is left of its first one.
+        biases, joint = bias_hh.view(-1, size), 2 * cell.gates - cell.gradients
+        biases = torch.cat([biases[:joint], torch.zeros_like(biases[joint:]), biases[joint:]])
         initial = self._pad(state.view(-1, size))
-        self.gates = self._pad((inputs @ weight_ih.t()).view(length, cell.gates, size))
+        self.gates = self._pad(torch.addmm(bias_ih, inputs, weight_ih.t()).view(length, cell.gates, size))
         self.hidden, self.kept = (initial.new_empty(length + 1, pad(size)) for _ in range(2))
         self.hidden[0], self.kept[0] = initial[0], initial[-1]
-        arrays = weight_hh, self._pad(all_biases), self.gates, self.kept, self.hidden
+        arrays = weight_hh, self._pad(biases), self.gates, self.kept, self.hidden
         _run_kernel(self.kernels.forward, RowForward(*map(_array, arrays)))
         self.outputs, self.before = (part[:, :size].contiguous() for part in (self.hidden[1:], self.hidden[:-1]))
         last = self.hidden[-1:, :size], self.kept[-1:, :size]
@@ -118,7 +118,8 @@ class Window:
         return of_inputs, of_state, grad_before.reshape(1, -1)
 
     def _pad(self, values: Tensor) -> Tensor:
-        return functional.pad(values, (0, -self.size % SIDE)).contiguous()
+        padding = -self.size % SIDE
+        return functional.pad(values, (0, padding)) if padding else values.contiguous()
 
 
 def _array(values: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -1,20 +1,19 @@
 """The gradients of one row's window as products of two thin matrices, which nobody needs to store.
 
-A window of T characters gives a weight (N, M) the gradient left @ right, with left (N, T) and right (T, M). Where T is
-small, most of the time of learning would be that of writing and reading such gradients.
+A window of T characters gives a weight (N, M) the gradient left.T @ right, with left (T, N) and right (T, M). Where T
+is small, most of the time of learning would be that of writing and reading such gradients.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from chargen.kernels import thin_products
-from chargen.kernels.bf16 import Floats
-from chargen.kernels.decode_matmul import WIDTH
 from chargen.kernels.threads import parallel_for
+from chargen.model.device import one_thread
 from chargen.model.language_model import CharModel
 from chargen.model.layers import State
 from chargen.model.one_row import Window, layer_weights
@@ -22,58 +21,69 @@ from chargen.model.one_row import Window, layer_weights
 MIN_LOG_PROB = -60
 """Probabilities below e**-60 count as that in gradients: products with subnormal numbers take ten times as long."""
 MIN_PART = 2**16
-"""Numbers that are worth a thread of their own."""
+"""Weights that are worth a thread of their own."""
+Product = tuple[Tensor, Tensor]
+"""left (T, N) and right (T, M), both contiguous; the gradient of a bias (M,) is a matrix (1, M)."""
 
 
-class Product(NamedTuple):
-    """The gradient left @ right of a weight (N, M), not computed yet; a bias is one row.
+class ThinGradients:
+    """The gradients of a window.
 
     Args:
-        left: (N, T), contiguous.
-        right: (T, M), contiguous.
+        products: for each weight that has a gradient.
+        weights: all weights of the model.
     """
 
-    left: Tensor
-    right: Tensor
+    def __init__(self, products: dict[Tensor, Product], weights: Sequence[Tensor]) -> None:
+        self.products = [products.get(weight) for weight in weights]
 
-    def add_squares(self, squares: Tensor) -> None:
-        """Add the squares of the gradient.
-
-        Args:
-            squares: of the weight's shape, to which they are added.
-        """
-        left, right = self._factors()
-        into = self._matrix(squares)
-        self._for_rows(lambda rows: thin_products.add_squares(left, right, into, rows.start, rows.stop))
-
-    def follow(self, weight: Tensor, rule: tuple[float, float, float], rms: Tensor, trained: Tensor) -> None:
-        """Change a weight by the gradient.
+    def add_squares(self, squares: list[Tensor]) -> None:
+        """Add the squares of all gradients.
 
         Args:
-            weight: the weight.
-            rule: how it follows, as in `thin_products.follow`.
-            rms: its RMS gradients.
-            trained: what it was at first.
+            squares: of each weight, to which they are added.
         """
-        left, right = self._factors()
-        arrays = self._matrix(rms), self._matrix(trained), self._matrix(weight)
-        self._for_rows(lambda rows: thin_products.follow(left, right, rule, *arrays, rows.start, rows.stop))
+        self._run(thin_products.add_squares, squares)
 
-    def _factors(self) -> tuple[Floats, Floats]:
-        right = functional.pad(self.right, (0, -self.right.shape[1] % WIDTH))
-        return self.left.numpy(), right.view(len(right), -1, WIDTH).transpose(0, 1).contiguous().numpy()
+    def teach(
+        self, weights: list[Tensor], rule: tuple[float, float, float], rms: list[Tensor], trained: list[Tensor]
+    ) -> None:
+        """Change weights by their gradients, then move them a part of the way back to where they were.
 
-    def _matrix(self, values: Tensor) -> Floats:
-        return values.detach().view(len(self.left), -1).numpy()
+        Args:
+            weights: the weights.
+            rule: the learning rate, the floor and the decay, as in `thin_products.follow`.
+            rms: the RMS gradients of each weight.
+            trained: each weight as it was.
+        """
+        self._run(partial(thin_products.follow, rule), rms, trained, weights)
 
-    def _for_rows(self, run: Callable[[slice], None]) -> None:
-        parallel_for(run, len(self.left), -(-MIN_PART // self.right.shape[1]))
+    def _run(self, kernel: Callable[..., None], *lists: list[Tensor]) -> None:
+        """Run a kernel for every weight; each thread takes some rows of all of them."""
+        jobs: list[Any] = []
+        for product, *tensors in zip(self.products, *lists, strict=True):
+            if product is not None:
+                rows = product[0].shape[1]
+                jobs.append([*map(_array, product), *(_array(values).reshape(rows, -1) for values in tensors)])
+        shares = -(-sum(job[-1].size for job in jobs) // MIN_PART)
+
+        def run(part: slice) -> None:
+            for job in jobs:
+                rows = len(job[-1])
+                kernel(*job, rows * part.start // shares, rows * part.stop // shares)
+
+        parallel_for(run, shares)
+
+
+def _array(values: Tensor) -> Any:
+    return values.detach().numpy()
 
 
 @torch.no_grad()
+@one_thread()
 def differentiate(
     model: CharModel, ids: Tensor, targets: Tensor, state: State, direction: str
-) -> tuple[float, State, list[Product | None]]:
+) -> tuple[float, State, ThinGradients]:
     """Compute the loss of a window and its gradients.
 
     Args:
@@ -84,8 +94,7 @@ def differentiate(
         direction: "forward" or "backward".
 
     Returns:
-        The sum of -ln p(target), the state after, and the gradients of the mean of -ln p(target) for each
-        weight, None for those of the other direction.
+        The sum of -ln p(target), the state after, and the gradients of the mean of -ln p(target).
     """
     ids, targets = ids[0], targets[0]
     table, output, steps = model.embedding.weight, model.output, torch.arange(len(ids))
@@ -98,28 +107,23 @@ def differentiate(
     errors = log_probs.clamp_(min=MIN_LOG_PROB).exp_()
     errors[steps, targets] -= 1
     errors /= len(ids)
-    ones = errors.new_ones(1, len(ids))
+    ones = errors.new_ones(len(ids), 1)
     products: dict[Tensor, Product] = {
-        output.bias: Product(ones, errors),
-        output.weight: Product(_transpose(errors), values),
+        output.bias: (ones, errors),
+        output.weight: (errors, values),
     }
     gradient = errors @ output.weight
     for window in reversed(windows):
         of_inputs, of_state, _ = window.differentiate(gradient)
         weight_ih, weight_hh, bias_ih, bias_hh = window.weights
-        products[weight_ih] = Product(_transpose(of_inputs), window.inputs)
-        products[weight_hh] = Product(_transpose(of_state), window.before)
-        products[bias_ih], products[bias_hh] = Product(ones, of_inputs), Product(ones, of_state)
+        products[weight_ih] = of_inputs, window.inputs
+        products[weight_hh] = of_state, window.before
+        products[bias_ih], products[bias_hh] = (ones, of_inputs), (ones, of_state)
         gradient = of_inputs @ weight_ih
-    one_hot = gradient.new_zeros(len(table), len(ids))
-    one_hot[ids, steps] = 1
+    one_hot = gradient.new_zeros(len(ids), len(table))
+    one_hot[steps, ids] = 1
     if table in products:  # the output layer has the same weights
-        one_hot = torch.cat([products[table].left, one_hot], 1)
-        gradient = torch.cat([products[table].right, gradient])
-    products[table] = Product(one_hot, gradient)
-    gradients = [products.get(weight) for weight in model.parameters()]
-    return nats, tuple(window.after for window in windows), gradients
-
-
-def _transpose(values: Tensor) -> Tensor:
-    return values.t().contiguous()
+        one_hot, gradient = (torch.cat(pair) for pair in zip(products[table], (one_hot, gradient), strict=True))
+    products[table] = one_hot, gradient
+    state = tuple(window.after for window in windows)
+    return nats, state, ThinGradients(products, list(model.parameters()))
