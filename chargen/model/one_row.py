@@ -80,9 +80,9 @@ class Window:
         self.kernels = LSTM_ROW if len(weight_hh) == 4 * size else GRU_ROW
         cell, length = self.kernels.cell, len(inputs)
         # The bias of the inputs is added ahead; where a gate has two biases, nothing is left of its first one.
-        biases, joint = bias_hh.view(-1, size), 2 * cell.gates - cell.gradients
+        biases, joint = bias_hh.reshape(-1, size), 2 * cell.gates - cell.gradients
         biases = torch.cat([biases[:joint], torch.zeros_like(biases[joint:]), biases[joint:]])
-        initial = self._pad(state.view(-1, size))
+        initial = self._pad(state.reshape(-1, size))
         self.gates = self._pad(torch.addmm(bias_ih, inputs, weight_ih.t()).view(length, cell.gates, size))
         self.hidden, self.kept = (initial.new_empty(length + 1, pad(size)) for _ in range(2))
         self.hidden[0], self.kept[0] = initial[0], initial[-1]
@@ -105,7 +105,7 @@ class Window:
         cell, length, size = self.kernels.cell, len(grad_outputs), self.size
         grad_state = self.hidden.new_zeros(2, pad(size))
         if grad_after is not None:
-            grad_state[: grad_after.numel() // size, :size] = grad_after.view(-1, size)
+            grad_state[: grad_after.numel() // size, :size] = grad_after.reshape(-1, size)
         grad_sums = self.hidden.new_empty(length, cell.gradients, pad(size))
         arrays = (
             self.weights[1], self.gates, self.kept, self.hidden, self._pad(grad_outputs), *grad_state, grad_sums
@@ -131,12 +131,12 @@ def _run_kernel(kernel: Any, layer: RowForward | RowBackward) -> None:
     size = layer.weights.shape[1]
     blocks = pad(size) // SIDE
     members = min(threads(), blocks) if layer.weights.nbytes >= TEAM_BYTES else 1
-    tuner = _tuner(layer.weights.shape, kernel)
+    tuner, compiled = _tuner(layer.weights.shape, kernel), bool(kernel.signatures)
     by_team, start_time, counter = members > 1 and tuner.choose(), time.perf_counter(), np.zeros(1, np.int64)
     team = members if by_team else 1
     borders = [blocks * member // team for member in range(team + 1)]
     run_team(lambda member: kernel(layer, Member(borders[member], borders[member + 1], team, counter)), team)
-    if members > 1:
+    if members > 1 and compiled:
         tuner.record(by_team, time.perf_counter() - start_time, len(layer.gates))
 
 
