@@ -131,7 +131,7 @@ def _run_kernel(kernel: Any, layer: RowForward | RowBackward) -> None:
     size = layer.weights.shape[1]
     blocks = pad(size) // SIDE
     members = min(threads(), blocks) if layer.weights.nbytes >= TEAM_BYTES else 1
-    tuner, compiled = _tuner(layer.weights.shape, kernel), bool(kernel.signatures)
+    tuner, compiled = _tuner(layer.weights.shape, kernel), bool(kernel.overloads)
     by_team, start_time, counter = members > 1 and tuner.choose(), time.perf_counter(), np.zeros(1, np.int64)
     team = members if by_team else 1
     borders = [blocks * member // team for member in range(team + 1)]
