@@ -301,7 +301,8 @@ def _segments(
     if first > 1:
         with torch.no_grad(), autocast(precision, model.device):
             _, state = model.read(row[:, : first - 1], direction=direction)
-    if precision == "fp32" and available() and all(map(_fits_kernels, model.parameters())):
+    weights: list[Tensor] = list(model.parameters())
+    if precision == "fp32" and available() and all(map(_fits_kernels, weights)):
         from chargen.model import thin_gradients
 
         differentiate: Callable[..., tuple[float, State, WholeGradients | ThinGradients]] = thin_gradients.differentiate
@@ -309,7 +310,8 @@ def _segments(
         differentiate = partial(_differentiate_by_torch, precision)
     for begin in range(first, len(ids), SEGMENT):
         end = min(begin + SEGMENT, len(ids))
-        nats, state, gradients = differentiate(model, row[:, begin - 1 : end - 1], row[:, begin:end], state, direction)
+        inputs, targets = row[:, begin - 1 : end - 1], row[:, begin:end]
+        nats, state, gradients = differentiate(model, weights, inputs, targets, state, direction)
         yield ids[begin:end], nats, gradients
 
 
@@ -318,12 +320,18 @@ def _fits_kernels(weight: Tensor) -> bool:
 
 
 def _differentiate_by_torch(
-    precision: str, model: CharModel, ids: Tensor, targets: Tensor, state: State, direction: str
+    precision: str,
+    model: CharModel,
+    weights: list[Tensor],
+    ids: Tensor,
+    targets: Tensor,
+    state: State,
+    direction: str,
 ) -> tuple[float, State, WholeGradients]:
     """Compute what `thin_gradients.differentiate` does, in any precision, on any device, with whole gradients."""
     with autocast(precision, model.device):
         values, new_state = model.read(ids, state, direction=direction)
         loss = cross_entropy(values, model.output, targets)
     with float32_products(precision, model.device):
-        gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
     return loss.item() * targets.numel(), detach(new_state), WholeGradients(gradients)

@@ -82,12 +82,13 @@ def _array(values: Tensor) -> Any:
 @torch.no_grad()
 @one_thread()
 def differentiate(
-    model: CharModel, ids: Tensor, targets: Tensor, state: State, direction: str
+    model: CharModel, weights: Sequence[Tensor], ids: Tensor, targets: Tensor, state: State, direction: str
 ) -> tuple[float, State, ThinGradients]:
     """Compute the loss of a window and its gradients.
 
     Args:
         model: the model, on a CPU and in float32.
+        weights: its parameters.
         ids: (1, T), in the order of reading.
         targets: (1, T), the ids that follow them.
         state: the state before, of one row.
@@ -126,4 +127,4 @@ def differentiate(
         one_hot, gradient = (torch.cat(pair) for pair in zip(products[table], (one_hot, gradient), strict=True))
     products[table] = one_hot, gradient
     state = tuple(window.after for window in windows)
-    return nats, state, ThinGradients(products, list(model.parameters()))
+    return nats, state, ThinGradients(products, weights)
