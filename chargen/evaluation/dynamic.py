@@ -9,24 +9,29 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import Parameter
 
 from chargen.data.reading import clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError
 from chargen.evaluation.loss import Loss, in_reading_order, loss_of, sum_losses
+from chargen.kernels import available
+from chargen.model.arguments import is_host_memory
 from chargen.model.device import autocast, float32_products
 from chargen.model.language_model import CharModel
-from chargen.model.layers import State, detach
+from chargen.model.layers import State, detach, zero_state
 from chargen.model.loss import cross_entropy
 from chargen.model.weights import weights_of
 from chargen.storage.model_file import ModelFile, build_model
+
+if TYPE_CHECKING:
+    from chargen.model.thin_gradients import ThinGradients
 
 SEGMENT = 32
 """Ids that are scored before the weights change."""
@@ -81,13 +86,12 @@ class DynamicEvaluator:
             if isinstance(module, nn.RNNBase):
                 module.flatten_parameters()  # cuDNN needs them in one block of memory, which a copy splits
         self.vocabulary, self.rates, self.precision, self.direction = vocabulary, rates, precision, direction
-        self.weights = list(self.model.parameters())
+        self.weights: list[Tensor] = list(self.model.parameters())
         self.trained = [weight.detach().clone() for weight in self.weights]
         learned = [values for values in rms if values.any()]  # not the other stack, and not the cloze layer
         rms_sum = sum(float(values.double().sum()) for values in learned)
         mean = rms_sum / sum(values.numel() for values in learned) if learned else 1.0
-        self.divisors = [values + FLOOR * mean for values in rms]
-        self.decays = [(rates.decay * values / mean).clamp(max=1) for values in rms]
+        self.rms, self.rule = rms, (rates.lr, FLOOR * mean, rates.decay / mean)
 
     def losses(self, ids: NDArray[Any]) -> Iterator[Loss]:
         """Score a text in one row, and learn from each segment after its loss is yielded.
@@ -106,15 +110,7 @@ class DynamicEvaluator:
         segments = _segments(self.model, self.vocabulary, ids, self.precision, self.direction)
         for targets, nats, gradients in segments:
             yield loss_of(targets, nats, self.vocabulary)
-            self._learn(gradients)
-
-    @torch.no_grad()
-    def _learn(self, gradients: tuple[Tensor, ...]) -> None:
-        parts = zip(self.weights, gradients, self.divisors, self.trained, self.decays, strict=True)
-        for weight, gradient, divisor, trained, decay in parts:
-            weight.addcdiv_(gradient, divisor, value=-self.rates.lr)
-            if self.rates.decay:
-                weight.lerp_(trained, decay)
+            gradients.teach(self.weights, self.rule, self.rms, self.trained)
 
 
 def rms_gradients(
@@ -141,8 +137,7 @@ def rms_gradients(
     """
     squares, number = [torch.zeros_like(weight) for weight in model.parameters()], 0
     for _, _, gradients in _segments(model, vocabulary, ids, precision, direction):
-        for square, gradient in zip(squares, gradients, strict=True):
-            square.addcmul_(gradient, gradient)
+        gradients.add_squares(squares)
         number += 1
     return [(square / number).sqrt() for square in squares]
 
@@ -247,23 +242,89 @@ def adapt_model(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, di
     return replace(file, arrays=weights_of(evaluator.model))
 
 
+class WholeGradients:
+    """Gradients on any device, one for each weight; None for those that this direction does not learn.
+
+    Args:
+        gradients: of each weight.
+    """
+
+    def __init__(self, gradients: tuple[Tensor | None, ...]) -> None:
+        self.gradients = gradients
+
+    @torch.no_grad()
+    def add_squares(self, squares: list[Tensor]) -> None:
+        """Add the squares of all gradients.
+
+        Args:
+            squares: of each weight, to which they are added.
+        """
+        for square, gradient in zip(squares, self.gradients, strict=True):
+            if gradient is not None:
+                square.addcmul_(gradient, gradient)
+
+    @torch.no_grad()
+    def teach(
+        self, weights: list[Tensor], rule: tuple[float, float, float], rms: list[Tensor], trained: list[Tensor]
+    ) -> None:
+        """Change weights by their gradients, then move them a part of the way back to where they were.
+
+        Args:
+            weights: the weights.
+            rule: the learning rate; what is added to RMS gradients that a gradient is divided by; and the part of the
+                way back for each unit of the RMS gradient, of which at most all is gone.
+            rms: the RMS gradients of each weight.
+            trained: each weight as it was.
+        """
+        lr, floor, decay = rule
+        for weight, gradient, size, goal in zip(weights, self.gradients, rms, trained, strict=True):
+            if gradient is not None:
+                weight.addcdiv_(gradient, size + floor, value=-lr)
+                if decay:
+                    weight.lerp_(goal, (decay * size).clamp(max=1))
+
+
 def _segments(
     model: CharModel, vocabulary: Vocabulary, ids: NDArray[Any], precision: str, direction: str
-) -> Iterator[tuple[NDArray[Any], float, tuple[Tensor, ...]]]:
+) -> Iterator[tuple[NDArray[Any], float, "WholeGradients | ThinGradients"]]:
     """Yield segments of a text, their nats, and the gradients of their mean loss; weights may change in between."""
     ids, first = in_reading_order(ids, vocabulary, direction, "learning from a text")
     row = torch.from_numpy(ids.astype(np.int64)).to(model.device)[None]
-    weights: list[Parameter] = list(model.parameters())
-    state: State | None = None
+    state = zero_state(model.config, 1, model.device)
     if first > 1:
         with torch.no_grad(), autocast(precision, model.device):
             _, state = model.read(row[:, : first - 1], direction=direction)
+    weights: list[Tensor] = list(model.parameters())
+    if precision == "fp32" and available() and all(map(_fits_kernels, weights)):
+        from chargen.model import thin_gradients
+
+        differentiate: Callable[..., tuple[float, State, WholeGradients | ThinGradients]] = thin_gradients.differentiate
+    else:
+        differentiate = partial(_differentiate_by_torch, precision)
     for begin in range(first, len(ids), SEGMENT):
         end = min(begin + SEGMENT, len(ids))
-        with autocast(precision, model.device):
-            values, new_state = model.read(row[:, begin - 1 : end - 1], state, direction=direction)
-            loss = cross_entropy(values, model.output, row[:, begin:end])
-        with float32_products(precision, model.device):
-            gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-        state = detach(new_state)
-        yield ids[begin:end], loss.item() * (end - begin), gradients
+        inputs, targets = row[:, begin - 1 : end - 1], row[:, begin:end]
+        nats, state, gradients = differentiate(model, weights, inputs, targets, state, direction)
+        yield ids[begin:end], nats, gradients
+
+
+def _fits_kernels(weight: Tensor) -> bool:
+    return weight.dtype == torch.float32 and is_host_memory(weight) and weight.is_contiguous()
+
+
+def _differentiate_by_torch(
+    precision: str,
+    model: CharModel,
+    weights: list[Tensor],
+    ids: Tensor,
+    targets: Tensor,
+    state: State,
+    direction: str,
+) -> tuple[float, State, WholeGradients]:
+    """Compute what `thin_gradients.differentiate` does, in any precision, on any device, with whole gradients."""
+    with autocast(precision, model.device):
+        values, new_state = model.read(ids, state, direction=direction)
+        loss = cross_entropy(values, model.output, targets)
+    with float32_products(precision, model.device):
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    return loss.item() * targets.numel(), detach(new_state), WholeGradients(gradients)

@@ -93,31 +93,25 @@ def run_layer(
     if inputs.is_cuda and torch.is_autocast_enabled("cuda"):
         with torch.autocast("cuda", enabled=False):
             return run_cudnn_bf16(module, inputs, state, fresh)
+    if fresh is None and _is_one_learning_row(module, inputs, state):
+        from chargen.model import one_row
+
+        with one_thread():
+            return one_row.run(module, inputs, state)
     if len(inputs) < MIN_COMPILED_ROWS and module.hidden_size <= MAX_ONE_THREAD_SIZE and is_host_memory(inputs, state):
         with one_thread():
-            if fresh is None and _is_one_learning_row(module, inputs, state):
-                from chargen.model import one_row
-
-                return one_row.run(module, inputs, state)
             return run_torch(module, inputs, state, fresh)
     return run_torch(module, inputs, state, fresh)
 
 
 def _is_one_learning_row(module: nn.RNNBase, inputs: Tensor, state: Tensor) -> bool:
-    """Tell whether a GRU reads one row in float32 and gradients are needed, which torch computes slowly."""
-    weights = _weights(module)
-    if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (inputs, state, *weights))):
+    """Tell whether a layer reads one row in float32 and gradients are needed, which torch computes slowly."""
+    if len(inputs) != 1 or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not available():
         return False
-    floats = all(tensor.dtype == torch.float32 for tensor in (inputs, state, *weights))
-    fits = inputs.shape[-1] == module.input_size and state.shape == (1, module.hidden_size)
-    return (
-        len(inputs) == 1
-        and isinstance(module, nn.GRU)
-        and floats
-        and fits
-        and available()
-        and not (torch.is_autocast_enabled("cpu"))
-    )
+    tensors = inputs, state, *_weights(module)
+    learns = is_host_memory(*tensors) and any(tensor.requires_grad for tensor in tensors)
+    fits = inputs.shape[-1] == module.input_size and state.shape == (1, _state_size(module))
+    return learns and fits and all(tensor.dtype == torch.float32 for tensor in tensors)
 
 
 def run_torch(module: nn.RNNBase, inputs: Tensor, state: Tensor, fresh: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen import evaluate
+from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError
 from chargen.evaluation import dynamic
 from chargen.evaluation.dynamic import (
@@ -27,6 +29,10 @@ from chargen.evaluation.dynamic import (
 )
 from chargen.evaluation.evaluation import evaluate_text
 from chargen.evaluation.loss import evaluate_ids
+from chargen.kernels import threads
+from chargen.model import layers, one_row, thin_gradients
+from chargen.model.config import ModelConfig
+from chargen.model.language_model import CharModel
 from chargen.storage.model_file import build_model
 from tests import naive
 from tests.small_models import small_model
@@ -97,6 +103,58 @@ def test_weights_follow_the_published_rule(cell):
         naive.learn_from_segment(weights, trained, gradients, usual, rates.lr, rates.decay, FLOOR)
     for weight, expected in zip(evaluator.model.parameters(), weights, strict=True):
         torch.testing.assert_close(weight, expected, atol=1e-5, rtol=1e-4)
+
+
+def learn(model, ids, direction="forward"):
+    """The RMS gradients, the loss of each segment, and what became of the weights."""
+    vocabulary, rates = Vocabulary("".join(sorted("abcdefgh \n"))), Rates(0.01, 0.3)
+    rms = rms_gradients(model, vocabulary, ids, direction=direction)
+    evaluator = DynamicEvaluator(model, vocabulary, rms, rates, direction=direction)
+    nats = torch.tensor([segment.nats for segment in evaluator.losses(ids)])
+    return [nats, *rms, *evaluator.model.parameters()]
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_thin_gradients_teach_what_whole_ones_of_torch_do(data):
+    sizes = st.integers(1, 70)
+    tied, bidirectional = data.draw(st.booleans()), data.draw(st.booleans())
+    config = ModelConfig(
+        data.draw(st.sampled_from(["lstm", "gru"])), data.draw(st.integers(1, 3)), data.draw(sizes),
+        None if tied else data.draw(sizes), tie_weights=tied, bidirectional=bidirectional,
+    )  # fmt: skip
+    direction = data.draw(st.sampled_from(config.directions))
+    model = CharModel(config, 10, 0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 2  # predictions differ from character to character
+    ids = np.random.default_rng(0).integers(0, 10, data.draw(st.integers(2, 80)))
+    actual = learn(model, ids, direction)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (dynamic, layers):
+            patch.setattr(module, "available", lambda: False)
+        expected = learn(model, ids, direction)
+    for values, exact in zip(actual, expected, strict=True):
+        torch.testing.assert_close(values, exact, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_what_is_learned_does_not_depend_on_the_number_of_threads(cell, monkeypatch):
+    """Nor on which of them share a layer, which measurements choose."""
+    model, ids = CharModel(ModelConfig(cell, 2, 70, 40), 10, 0), np.random.default_rng(0).integers(0, 10, 100)
+    expected, members = learn(model, ids), []
+    monkeypatch.setattr(thin_gradients, "MIN_PART", 100)
+    monkeypatch.setattr(one_row, "TEAM_BYTES", 0)
+    run_team = one_row.run_team
+    monkeypatch.setattr(one_row, "run_team", lambda run, count: (members.append(count), run_team(run, count)))
+    for number in (2, 3):
+        with ThreadPoolExecutor(number) as pool, monkeypatch.context() as patch:
+            patch.setattr(threads, "_pool", lambda pool=pool: pool)
+            for module in (threads, one_row):
+                patch.setattr(module, "threads", lambda number=number: number)
+            one_row._tuner.cache_clear()
+            assert all(map(torch.equal, learn(model, ids), expected))
+    assert set(members) == {1, 2, 3}
 
 
 def test_usual_gradients_are_the_root_of_the_mean_square_over_segments():

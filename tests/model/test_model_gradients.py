@@ -161,13 +161,15 @@ def test_what_torch_traces_or_transforms_is_what_it_would_be_for_few_rows(cell, 
     assert all((gradients[name] - other).abs().max() < 1e-4 for name, other in zip(weights, expected, strict=True))
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("length", [1, 2, 40])
-def test_a_row_that_learns_gets_the_gradients_of_torch(length: int) -> None:
-    """A GRU's one row has a way of its own, where gradients are needed."""
-    module = new_layer(ModelConfig("gru", 1, 7, 5), 0)
-    draws = torch.Generator().manual_seed(length)
-    inputs, state, weights = (
-        torch.randn(shape, generator=draws) for shape in ((1, length, 5), (1, 7), (1, length + 1, 7))
+def test_a_row_that_learns_gets_the_gradients_of_torch(cell: str, length: int) -> None:
+    """One row has a way of its own, where gradients are needed."""
+    module = new_layer(ModelConfig(cell, 1, 7, 5), 0)
+    draws, state_size = torch.Generator().manual_seed(length), 14 if cell == "lstm" else 7
+    inputs, state, weights, state_weights = (
+        torch.randn(shape, generator=draws)
+        for shape in ((1, length, 5), (1, state_size), (1, length, 7), (1, state_size))
     )
     inputs.requires_grad_()
     state.requires_grad_()
@@ -175,7 +177,7 @@ def test_a_row_that_learns_gets_the_gradients_of_torch(length: int) -> None:
     results = []
     for run in (run_layer, run_torch):
         outputs, after = run(module, inputs, state)
-        total = (torch.cat([outputs, after[None]], 1) * weights).sum()
+        total = (outputs * weights).sum() + (after * state_weights).sum()
         results.append((outputs, after, *torch.autograd.grad(total, [inputs, state, *module.parameters()])))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)

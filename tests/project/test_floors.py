@@ -122,7 +122,7 @@ def test_no_file_loads_torch_before_it_is_needed() -> None:
             "cloze",
         )
     }
-    about |= {"model/compiled_layers.py", "model/one_row.py", "decoding/torch_engine.py"}
+    about |= {"model/compiled_layers.py", "model/one_row.py", "model/thin_gradients.py", "decoding/torch_engine.py"}
     about |= {
         f"training/{name}.py" for name in ("train_step", "validator", "checkpoint", "setup", "cloze_task", "cuda_graph")
     }
