@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 
-def pairwise(*choices: Any) -> list[Any]:
+def all_pairs(*choices: Any) -> list[Any]:
     """Every combination of a value of each choice; slow but for few in which any two values of two choices meet.
 
     Args:

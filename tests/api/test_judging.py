@@ -17,6 +17,7 @@ from chargen.errors import SettingError
 from chargen.evaluation.rows import CONTEXT, MAX_ROWS, SPAN, cut_text
 from chargen.storage.model_file import ModelFile, build_model, save_model
 from tests.commands import Run, flags, parse
+from tests.pairs import all_pairs
 from tests.small_models import small_model
 
 LETTERS = "abcdefgh \n"
@@ -129,9 +130,9 @@ def test_two_texts_are_one_too_many_and_none_is_too_few(printed_by: Callable[...
 # Many texts.
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-@pytest.mark.parametrize("unit", ["character", "byte"])
+@pytest.mark.parametrize(
+    ("bidirectional", "cell", "unit"), all_pairs((False, True), ("lstm", "gru"), ("character", "byte"))
+)
 def test_many_texts_are_scored_as_each_alone(cell: str, unit: str, bidirectional: bool) -> None:
     file = model(cell=cell, unit=unit, bidirectional=bidirectional)
     lengths = [0, 1, 2, 5, 127, 128, 129, 400, 3, 0, *range(20, 70)]

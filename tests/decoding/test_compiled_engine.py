@@ -17,11 +17,10 @@ from chargen.kernels.cpu_features import amx
 from chargen.sampling.sampler import Sampler
 from tests import naive
 from tests.decoding.engines import CELLS, CLOSE, DIRECTIONS, STORED, Case, apart, bits, both, free, model
+from tests.pairs import all_pairs
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize("hidden", [1, 12, 13, 64, 96, 130])
+@pytest.mark.parametrize(("cell", "layers", "hidden"), all_pairs(CELLS, (1, 2, 3), (1, 12, 13, 64, 96, 130)))
 def test_steps_are_those_of_numpy(cell: str, layers: int, hidden: int) -> None:
     for stored in STORED:
         for scale in (1.0, 1.5):

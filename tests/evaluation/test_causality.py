@@ -25,6 +25,7 @@ from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
 from tests import naive
 from tests.commands import Run, is_one_line
+from tests.pairs import all_pairs
 from tests.small_models import small_model
 
 SIZE = 10
@@ -97,9 +98,9 @@ def by_hand(file: ModelFile, sees: str, left: int = 1, right: int = 1) -> Predic
 # What chargen makes is honest.
 
 
-@pytest.mark.parametrize("num_layers", [1, 2, 3])
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-@pytest.mark.parametrize("kind", [{}, {"folded": "xyz"}, {"unit": "byte"}], ids=["character", "folded", "byte"])
+@pytest.mark.parametrize(
+    ("num_layers", "cell", "kind"), all_pairs((1, 2, 3), ("lstm", "gru"), ({}, {"folded": "xyz"}, {"unit": "byte"}))
+)
 def test_every_configuration_passes(cell: str, num_layers: int, kind: dict[str, str]) -> None:
     for file in (two_way(cell, num_layers, **kind), small_model(cell, num_layers=num_layers, **kind)):
         results = check(file)

@@ -20,6 +20,7 @@ from chargen.training.metrics import FILE_NAME as METRICS_NAME
 from chargen.training.metrics import Metrics
 from chargen.training.trainer import Trainer
 from tests.faults.crashing_disk import Disk, put
+from tests.pairs import some
 from tests.runs import assert_same_runs, config, corpus, metrics, model, whole
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs to see which file is synced")
@@ -151,13 +152,16 @@ def naive(what: str) -> Any:
 
 @pytest.mark.parametrize(
     "what",
-    [
-        "straight to its name",
-        "renamed before it is synced",
-        "folder not synced",
-        "folders above not synced",
-        "metrics not synced",
-    ],
+    some(
+        [
+            "straight to its name",
+            "renamed before it is synced",
+            "folder not synced",
+            "folders above not synced",
+            "metrics not synced",
+        ],
+        4,
+    ),
 )
 def test_a_naive_writer_is_caught(what: str, tmp_path: Path, reference: Path) -> None:
     (tmp_path / "disk").mkdir()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.model.layer_cases import CELLS, Cell, case, every_cell, everything, forward, plain
-from tests.pairs import pairwise
+from tests.pairs import all_pairs
 
 BF16, FP32 = torch.bfloat16, torch.float32
 
@@ -85,7 +85,9 @@ def test_a_gradient_not_finite_reaches_its_row_and_all_weights(cell: Cell, value
 
 @pytest.mark.parametrize(
     ("cell", "value", "part"),
-    pairwise(CELLS, (math.inf, -math.inf, 3.4e38), ("inputs", "state", "weight_ih", "weight_hh", "bias_ih", "bias_hh")),
+    all_pairs(
+        CELLS, (math.inf, -math.inf, 3.4e38), ("inputs", "state", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    ),
 )
 def test_infinity_has_the_consequences_it_has_in_the_plain_layer(cell: Cell, value: float, part: str) -> None:
     """Where gates saturate, both go on with finite numbers."""

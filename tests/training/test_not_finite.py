@@ -16,7 +16,7 @@ from chargen.storage.run_state import read_run_state
 from chargen.training import validator as module
 from chargen.training.train_step import MAX_BAD_STEPS
 from chargen.training.trainer import Trainer
-from tests.pairs import pairwise
+from tests.pairs import all_pairs
 from tests.runs import assert_same_runs, config, corpus, model, run_until, two_ways
 
 BAD = (math.nan, math.inf, -math.inf)
@@ -58,7 +58,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, trainer: Trainer, what: str, steps: 
 
 @pytest.mark.parametrize(
     ("shape", "what", "step"),
-    pairwise(
+    all_pairs(
         (model("gru", 1), model("lstm", 1), two_ways("gru", 1)),
         ("loss", "gradient", "one number"),
         (0, 1, 5, STEPS - 1),

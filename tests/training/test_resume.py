@@ -21,7 +21,7 @@ from chargen.storage.model_file import read_model
 from chargen.storage.run_state import FILE_NAME, RunState, read_run_state, save_run_state
 from chargen.training.counters import Counters
 from chargen.training.trainer import Trainer
-from tests.pairs import pairwise, some
+from tests.pairs import all_pairs, some
 from tests.runs import (
     COUNTER_CLOCKS,
     TEXT,
@@ -39,7 +39,7 @@ from tests.runs import (
 
 @pytest.mark.parametrize(
     ("cell", "num_layers", "batching", "dropout"),
-    pairwise(("lstm", "gru"), (1, 2, 3), ("consecutive", "random"), (0.0, 0.3)),
+    all_pairs(("lstm", "gru"), (1, 2, 3), ("consecutive", "random"), (0.0, 0.3)),
 )
 def test_resume_is_exact(cell: str, num_layers: int, batching: str, dropout: float, tmp_path: Path) -> None:
     shape = model(cell, num_layers, dropout=dropout, input_dropout=dropout / 2)
@@ -88,7 +88,7 @@ def test_resume_is_exact_from_random_steps(
 
 @pytest.mark.parametrize(
     ("cell", "num_layers", "batching", "dropout"),
-    pairwise(("lstm", "gru"), (1, 2), ("consecutive", "random"), (0.0, 0.3)),
+    all_pairs(("lstm", "gru"), (1, 2), ("consecutive", "random"), (0.0, 0.3)),
 )
 def test_resume_is_exact_in_two_ways(cell: str, num_layers: int, batching: str, dropout: float, tmp_path: Path) -> None:
     shape = two_ways(cell, num_layers, dropout=dropout, input_dropout=dropout / 2)
