@@ -77,11 +77,12 @@ def test_the_first_layer_reads_a_table_where_that_is_less_to_multiply(
     run = compiled_layers.run
 
     def watched(
-        module: nn.RNNBase, inputs: Tensor, state: Tensor, dtype: torch.dtype, ids: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        module: nn.RNNBase, inputs: Tensor, state: Tensor, dtype: torch.dtype, ids: Tensor | None = None,
+        fresh: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         seen.append(ids is not None)
         assert dtype == cell.dtype
-        return run(module, inputs, state, dtype, ids)
+        return run(module, inputs, state, dtype, ids, fresh)
 
     monkeypatch.setattr(compiled_layers, "run", watched)
     for size in (18, 19):  # 3 * 10 for each of 45 ids; for each row 3 * 10 and 45

@@ -28,8 +28,8 @@ def smoothed(values: torch.Tensor, output: torch.nn.Linear, targets: torch.Tenso
 
 
 class Noisy(CharModel):
-    def read(self, ids, state=None, masks=None, direction="forward"):
-        values, after = super().read(ids, state, masks, direction)
+    def read(self, ids, state=None, masks=None, direction="forward", fresh=None):
+        values, after = super().read(ids, state, masks, direction, fresh)
         return (values if masks is None else values + 0.01), after
 
 
