@@ -1,13 +1,16 @@
 """Small runs of training, and whether two of them are the same."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from chargen.data.corpus import Corpus
-from chargen.model.config import ModelConfig
+from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.storage.model_file import FILE_NAME, read_model
-from chargen.storage.run_state import read_run_state
+from chargen.storage.run_state import RunState, read_run_state
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
 
@@ -86,3 +89,18 @@ def check_whole(folder: Path) -> int:
 
 def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def bare_state(shape: ModelConfig, best: bool = True, hidden: bool = True) -> RunState:
+    """A state that no run has written: whatever its parts must be, and nothing else."""
+    parts = ["weights", "first", "second"] + ["best"] * best
+    shapes = {f"{part}.{name}": size for part in parts for name, size in parameter_shapes(shape, 5).items()}
+    if hidden:
+        carried = ["hidden", "hidden_backward"] if shape.bidirectional else ["hidden"]
+        rows = (3, shape.hidden_size * {"lstm": 2, "gru": 1}[shape.cell])
+        shapes |= {f"{name}.{layer}": rows for name in carried for layer in range(shape.num_layers)}
+    draws = np.random.default_rng(0)
+    arrays = {name: draws.standard_normal(size).astype(np.float32) for name, size in shapes.items()}
+    settings = {"model": asdict(shape), "vocabulary_size": 5, "corpus": {}, "training": {"batch_size": 3}}
+    progress = {"best_step": 0 if best else None, "hidden": hidden, "note": "anything"}
+    return RunState(arrays, progress, {**settings, "machine": {}})

@@ -3,19 +3,17 @@
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import fields
 from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from chargen.data.corpus import Corpus
 from chargen.errors import DataError, ModelFileError, SettingError
-from chargen.model.config import ModelConfig, parameter_shapes
 from chargen.storage import tensor_file
 from chargen.storage.model_file import read_model
 from chargen.storage.run_state import FILE_NAME, RunState, read_run_state, save_run_state
@@ -26,6 +24,7 @@ from tests.runs import (
     COUNTER_CLOCKS,
     TEXT,
     assert_same_runs,
+    bare_state,
     config,
     corpus,
     long_rows,
@@ -350,84 +349,6 @@ def test_nothing_to_resume_and_damage_are_told(tmp_path: Path) -> None:
     (tmp_path / "state.safetensors").write_bytes(bytes(data))
     with pytest.raises(ModelFileError, match="damaged"):
         Trainer.resume(tmp_path, corpus())
-
-
-def bare_state(shape: ModelConfig, best: bool = True, hidden: bool = True) -> RunState:
-    """A state that no run has written: whatever its parts must be, and nothing else."""
-    parts = ["weights", "first", "second"] + ["best"] * best
-    shapes = {f"{part}.{name}": size for part in parts for name, size in parameter_shapes(shape, 5).items()}
-    if hidden:
-        carried = ["hidden", "hidden_backward"] if shape.bidirectional else ["hidden"]
-        rows = (3, shape.hidden_size * {"lstm": 2, "gru": 1}[shape.cell])
-        shapes |= {f"{name}.{layer}": rows for name in carried for layer in range(shape.num_layers)}
-    draws = np.random.default_rng(0)
-    arrays = {name: draws.standard_normal(size).astype(np.float32) for name, size in shapes.items()}
-    settings = {"model": asdict(shape), "vocabulary_size": 5, "corpus": {}, "training": {"batch_size": 3}}
-    progress = {"best_step": 0 if best else None, "hidden": hidden, "note": "anything"}
-    return RunState(arrays, progress, {**settings, "machine": {}})
-
-
-@pytest.mark.parametrize(
-    ("cell", "both", "best", "hidden"), list(product(("lstm", "gru"), (False, True), (False, True), (False, True)))
-)
-def test_a_state_comes_back_and_only_with_the_arrays_that_it_says_it_has(
-    cell: str, both: bool, best: bool, hidden: bool, tmp_path: Path
-) -> None:
-    state = bare_state(model(cell, bidirectional=both), best, hidden)
-    save_run_state(str(tmp_path), state)
-    found = read_run_state(str(tmp_path))
-    assert (found.progress, found.settings) == (state.progress, state.settings)
-    assert found.arrays.keys() == state.arrays.keys()
-    assert all(np.array_equal(found.arrays[name], array) for name, array in state.arrays.items())
-    changes = {"hidden": not hidden, "best_step": None if best else 7}
-    for name, words in (("hidden", r"\(hidden"), ("best_step", r"\(best\.")):
-        save_run_state(tmp_path, replace(state, progress={**state.progress, name: changes[name]}))
-        with pytest.raises(ModelFileError, match=f"do not fit its settings {words}"):
-            read_run_state(tmp_path)
-
-
-@pytest.mark.parametrize("what", ["weights.output.bias", "best.output.bias", "second.embedding.weight", "hidden.1"])
-@pytest.mark.parametrize("bad", ["<f8", "not finite", "shape", "missing"])
-def test_a_state_with_an_array_that_is_none_is_refused(what: str, bad: str, tmp_path: Path) -> None:
-    state = bare_state(model())
-    array = state.arrays[what]
-    if bad == "<f8":
-        state.arrays[what] = array.astype(bad)
-    elif bad == "not finite":
-        array.flat[-1] = np.inf
-    elif bad == "shape":
-        state.arrays[what] = array[:-1]
-    else:
-        del state.arrays[what]
-    save_run_state(tmp_path, state)
-    words = {
-        "shape": f"{tmp_path / FILE_NAME} is not a good run file: array {what} has another shape",
-        "missing": f"{tmp_path / FILE_NAME} is not a good run file: its arrays do not fit its settings ({what}, 1",
-    }
-    with pytest.raises(ModelFileError) as caught:
-        read_run_state(tmp_path)
-    expected = words.get(bad, f"{tmp_path / FILE_NAME}: array {what} is not finite float32")
-    assert str(caught.value).startswith(expected)
-
-
-@pytest.mark.parametrize("what", ["corpus", "training", "machine", "model", "vocabulary_size"])
-def test_a_state_without_a_part_of_its_settings_is_refused(what: str, tmp_path: Path) -> None:
-    state = bare_state(model("gru", 1), hidden=False)
-    for settings in (
-        {name: value for name, value in state.settings.items() if name != what},
-        {**state.settings, what: [1]},
-    ):
-        save_run_state(tmp_path, replace(state, settings=settings))
-        with pytest.raises(ModelFileError, match=r"description is incomplete|no setting 1 here|vocabulary_size is"):
-            read_run_state(tmp_path)
-
-
-def test_a_folder_without_a_state_is_told_how_to_start(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError) as caught:
-        read_run_state(tmp_path)
-    assert str(caught.value) == (
-        f"no {FILE_NAME} in {tmp_path}: there is nothing to resume; start a new run there with `out`"
-    )
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 4, True, "3", None])

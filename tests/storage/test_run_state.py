@@ -1,0 +1,78 @@
+"""The state of a run comes back whole from its file, and only with the parts that it says it has."""
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chargen.errors import ModelFileError
+from chargen.storage.run_state import FILE_NAME, read_run_state, save_run_state
+from tests.runs import (
+    bare_state,
+    model,
+)
+
+
+@pytest.mark.parametrize(
+    ("cell", "both", "best", "hidden"), list(product(("lstm", "gru"), (False, True), (False, True), (False, True)))
+)
+def test_a_state_comes_back_and_only_with_the_arrays_that_it_says_it_has(
+    cell: str, both: bool, best: bool, hidden: bool, tmp_path: Path
+) -> None:
+    state = bare_state(model(cell, bidirectional=both), best, hidden)
+    save_run_state(str(tmp_path), state)
+    found = read_run_state(str(tmp_path))
+    assert (found.progress, found.settings) == (state.progress, state.settings)
+    assert found.arrays.keys() == state.arrays.keys()
+    assert all(np.array_equal(found.arrays[name], array) for name, array in state.arrays.items())
+    changes = {"hidden": not hidden, "best_step": None if best else 7}
+    for name, words in (("hidden", r"\(hidden"), ("best_step", r"\(best\.")):
+        save_run_state(tmp_path, replace(state, progress={**state.progress, name: changes[name]}))
+        with pytest.raises(ModelFileError, match=f"do not fit its settings {words}"):
+            read_run_state(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["weights.output.bias", "best.output.bias", "second.embedding.weight", "hidden.1"])
+@pytest.mark.parametrize("bad", ["<f8", "not finite", "shape", "missing"])
+def test_a_state_with_an_array_that_is_none_is_refused(what: str, bad: str, tmp_path: Path) -> None:
+    state = bare_state(model())
+    array = state.arrays[what]
+    if bad == "<f8":
+        state.arrays[what] = array.astype(bad)
+    elif bad == "not finite":
+        array.flat[-1] = np.inf
+    elif bad == "shape":
+        state.arrays[what] = array[:-1]
+    else:
+        del state.arrays[what]
+    save_run_state(tmp_path, state)
+    words = {
+        "shape": f"{tmp_path / FILE_NAME} is not a good run file: array {what} has another shape",
+        "missing": f"{tmp_path / FILE_NAME} is not a good run file: its arrays do not fit its settings ({what}, 1",
+    }
+    with pytest.raises(ModelFileError) as caught:
+        read_run_state(tmp_path)
+    expected = words.get(bad, f"{tmp_path / FILE_NAME}: array {what} is not finite float32")
+    assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize("what", ["corpus", "training", "machine", "model", "vocabulary_size"])
+def test_a_state_without_a_part_of_its_settings_is_refused(what: str, tmp_path: Path) -> None:
+    state = bare_state(model("gru", 1), hidden=False)
+    for settings in (
+        {name: value for name, value in state.settings.items() if name != what},
+        {**state.settings, what: [1]},
+    ):
+        save_run_state(tmp_path, replace(state, settings=settings))
+        with pytest.raises(ModelFileError, match=r"description is incomplete|no setting 1 here|vocabulary_size is"):
+            read_run_state(tmp_path)
+
+
+def test_a_folder_without_a_state_is_told_how_to_start(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError) as caught:
+        read_run_state(tmp_path)
+    assert str(caught.value) == (
+        f"no {FILE_NAME} in {tmp_path}: there is nothing to resume; start a new run there with `out`"
+    )
