@@ -4,6 +4,7 @@ None of them is in the package but weight decay, dropout, tied weights and the s
 compares them, and `docs/pages/experiments.md` has what came out.
 """
 
+import itertools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -56,21 +57,23 @@ class Changed(Plain):
     def drop(self, values: Tensor, masks: DropoutKey | None, layer: int) -> Tensor:
         return drop(values, self.config.dropout, masks, layer)
 
-    def layer(self, number: int, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        return run_layer(self.forward_layers[number], values, state)
+    def layer(self, number: int, values: Tensor, state: Tensor, fresh: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What a layer makes of values (B, T, F), and its state after; the state is zero where it is fresh (B, T)."""
+        return run_layer(self.forward_layers[number], values, state, fresh)
 
     def join(self, layer: int, before: Tensor, values: Tensor) -> Tensor:
         """What goes on, from what was before a layer and what came out of it."""
         return values
 
     def read(
-        self, ids: Tensor, state: State | None = None, masks: DropoutKey | None = None, direction: str = "forward"
-    ) -> tuple[Tensor, State]:
+        self, ids: Tensor, state: State | None = None, masks: DropoutKey | None = None, direction: str = "forward",
+        fresh: Tensor | None = None,
+    ) -> tuple[Tensor, State]:  # fmt: skip
         state = self.first(len(ids)) if state is None else state
         values, carried = self.embed(ids, masks), []
         for layer in range(self.config.num_layers):
             entering = self.drop(values, masks, layer) if layer else values
-            outputs, after = self.layer(layer, entering, state[layer])
+            outputs, after = self.layer(layer, entering, state[layer], fresh)
             values = self.join(layer, values, outputs)
             carried.append(after)
         return self.drop(values, masks, self.config.num_layers), tuple(carried)
@@ -150,13 +153,15 @@ class LearnedStart(Changed):
     def first(self, rows: int) -> State:
         return tuple(layer.expand(rows, -1) for layer in self.start)
 
-    def read(
-        self, ids: Tensor, state: State | None = None, masks: DropoutKey | None = None, direction: str = "forward"
-    ) -> tuple[Tensor, State]:
-        if state is not None:
-            fresh = (state[0] == 0).all(1, keepdim=True)
-            state = tuple(torch.where(fresh, start, layer) for start, layer in zip(self.start, state, strict=True))
-        return super().read(ids, state, masks, direction)
+    def layer(self, number: int, values: Tensor, state: Tensor, fresh: Tensor | None) -> tuple[Tensor, Tensor]:
+        cuts = [] if fresh is None else fresh.any(0).nonzero().flatten().tolist()
+        outputs = []
+        for begin, end in itertools.pairwise(sorted({0, *cuts, values.shape[1]})):
+            if fresh is not None:
+                state = torch.where(fresh[:, begin, None], self.start[number], state)
+            output, state = super().layer(number, values[:, begin:end], state, None)
+            outputs.append(output)
+        return torch.cat(outputs, 1), state
 
 
 class DropConnect(Changed):
@@ -172,16 +177,14 @@ class DropConnect(Changed):
         optimizer.register_step_pre_hook(lambda *arguments: self.restore())
         return optimizer
 
-    def read(
-        self, ids: Tensor, state: State | None = None, masks: DropoutKey | None = None, direction: str = "forward"
-    ) -> tuple[Tensor, State]:
+    def read(self, ids: Tensor, state: State | None = None, masks: DropoutKey | None = None, **others: Any) -> Any:
         self.restore()
         for module in self.forward_layers if masks is not None else ():
             weight = module.weight_hh_l0
             mask = (torch.rand(weight.shape, generator=self.generator) >= self.share) / (1 - self.share)
             self.whole[weight] = weight.data.clone(), mask
             weight.data *= mask
-        return super().read(ids, state, masks, direction)
+        return super().read(ids, state, masks, **others)
 
     def restore(self) -> None:
         """Put the weights back; where they are missing they have no gradient."""
@@ -296,11 +299,12 @@ class MinGru(Changed):
         self.forward_layers = nn.ModuleList(nn.Linear(size, 2 * config.hidden_size) for size in sizes)
         self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
 
-    def layer(self, number: int, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def layer(self, number: int, values: Tensor, state: Tensor, fresh: Tensor | None) -> tuple[Tensor, Tensor]:
         z, new = self.forward_layers[number](self.norms[number](values)).float().chunk(2, 2)
         z = z.sigmoid()
         z, new = (values.transpose(0, 1).contiguous() for values in (z, new))
-        outputs = _Scan.apply(1 - z, z * new, state).transpose(0, 1)
+        kept = 1 - z if fresh is None else (1 - z) * ~fresh.t()[:, :, None]
+        outputs = _Scan.apply(kept, z * new, state).transpose(0, 1)
         return outputs, outputs[:, -1]
 
     def join(self, layer: int, before: Tensor, values: Tensor) -> Tensor:
@@ -344,11 +348,11 @@ class Mogrifier(Changed):
             sizes = config.hidden_size, config.hidden_size if layer else config.input_size
             self.scalings.append(nn.ModuleList(nn.Linear(*sizes[:: (-1) ** number]) for number in range(self.rounds)))
 
-    def layer(self, number: int, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def layer(self, number: int, values: Tensor, state: Tensor, fresh: Tensor | None) -> tuple[Tensor, Tensor]:
         of_input, of_state, bias_input, bias_state = self.forward_layers[number].parameters()
         outputs = []
-        for value in values.unbind(1):
-            kept = state
+        for t, value in enumerate(values.unbind(1)):
+            kept = state = state if fresh is None else state * ~fresh[:, t, None]
             for number_of_round, scale in enumerate(self.scalings[number]):
                 if number_of_round % 2:
                     state = 2 * scale(value).sigmoid() * state

@@ -1,6 +1,10 @@
 """Compiled inner loops; the only place that imports numba. Tests compare each with a slow, obvious version."""
 
+import os
 from functools import cache
+
+# Where colorama is installed, numba would write its codes to every terminal at exit.
+os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
 
 NONE_ALLOWED, NOT_FINITE = -1, -2
 """Codes in place of an id: every id is forbidden, or a logit is not finite."""

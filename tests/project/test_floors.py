@@ -117,6 +117,7 @@ def test_no_file_loads_torch_before_it_is_needed() -> None:
             "device",
             "dropout",
             "layers",
+            "pieces",
             "loss",
             "language_model",
             "cloze",
