@@ -177,14 +177,16 @@ class DropConnect(Changed):
         optimizer.register_step_pre_hook(lambda *arguments: self.restore())
         return optimizer
 
-    def read(self, ids: Tensor, state: State | None = None, masks: DropoutKey | None = None, **others: Any) -> Any:
+    def read(
+        self, ids: Tensor, state: State | None = None, masks: DropoutKey | None = None, *others: Any, **options: Any
+    ) -> tuple[Tensor, State]:
         self.restore()
         for module in self.forward_layers if masks is not None else ():
             weight = module.weight_hh_l0
             mask = (torch.rand(weight.shape, generator=self.generator) >= self.share) / (1 - self.share)
             self.whole[weight] = weight.data.clone(), mask
             weight.data *= mask
-        return super().read(ids, state, masks, **others)
+        return super().read(ids, state, masks, *others, **options)
 
     def restore(self) -> None:
         """Put the weights back; where they are missing they have no gradient."""

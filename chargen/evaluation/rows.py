@@ -14,7 +14,9 @@ from chargen.model.language_model import CharModel
 from chargen.model.layers import State
 
 MAX_ROWS = 32
-"""Rows that are read side by side: compiled layers compute blocks of so many."""
+"""Rows that a long text is cut into, at most."""
+SIDE_BY_SIDE = 64
+"""Rows that are read at a time, at most: compiled layers compute blocks of 32, one in each of two threads."""
 WINDOW = 128
 """Ids of a row that are read at a time."""
 STORED = 2**26
@@ -113,7 +115,7 @@ def read_rows(
     order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
     while start < len(order):
         stored = STORED // max(1, int(lengths[order[start]]) * model.config.hidden_size)
-        numbers = order[start : start + (min(MAX_ROWS, max(1, stored)) if direction == "both" else MAX_ROWS)]
+        numbers = order[start : start + (min(SIDE_BY_SIDE, max(1, stored)) if direction == "both" else SIDE_BY_SIDE)]
         start += len(numbers)
         sizes, batch = lengths[numbers], [rows[number] for number in numbers]
         behind = _read_behind(model, batch, precision, window) if direction == "both" else None
