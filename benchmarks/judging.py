@@ -1,6 +1,6 @@
 """How fast a text is scored beside training the same model, and many short texts beside one long one, in one run.
 
-    python -m benchmarks.judging --seconds 20
+    python -m benchmarks.judging --precision fp32 --precision bf16
 
 Everything is interleaved, and what is printed are ratios of medians: machines are noisy.
 """
