@@ -46,7 +46,7 @@ from tests.small_models import small_model
 from tests.yardstick import HANG
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the traps are links, devices and odd file names")
-SIZES = [pytest.param(100, 3, id="some"), pytest.param(1000, 30, id="a thousand", marks=pytest.mark.slow)]
+SIZES = [pytest.param(40, 2, id="some"), pytest.param(1000, 30, id="a thousand", marks=pytest.mark.slow)]
 """How many cases of anything at all, and how many wrong values for each option."""
 
 

@@ -160,7 +160,7 @@ def naive(what: str) -> Any:
             "folders above not synced",
             "metrics not synced",
         ],
-        4,
+        5,
     ),
 )
 def test_a_naive_writer_is_caught(what: str, tmp_path: Path, reference: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_gradient_not_finite_reaches_its_row_and_all_weights(cell: Cell, value
 )
 def test_infinity_has_the_consequences_it_has_in_the_plain_layer(cell: Cell, value: float, part: str) -> None:
     """Where gates saturate, both go on with finite numbers."""
-    for at in range(12 * (4 if cell.name == "lstm" else 3)):
+    for at in range(0, 12 * (4 if cell.name == "lstm" else 3), 5):  # of every gate
         example = case(cell, 9, 4, 10, 12, seed=at)
         with torch.no_grad():
             if part in ("inputs", "state"):

@@ -34,6 +34,7 @@ from chargen.storage.run_state import FORMAT as STATE_FORMAT
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
+from tests.pairs import some
 from tests.small_models import small_model
 from tests.storage.changes import (
     ANY,
@@ -269,7 +270,9 @@ def test_a_vocabulary_of_a_hundred_thousand_characters_is_refused_at_once(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "piece", ["[]", "{}", "[" * 400 + "]" * 400, '{"":' * 400 + "1" + "}" * 400, "1.5", '"ab"', "999"], ids=range(7)
+    "piece",
+    some(["[]", "1.5", "[" * 400 + "]" * 400, '{"":' * 400 + "1" + "}" * 400, '"ab"', "999", "{}"], 3),
+    ids=range(7),
 )
 def test_the_largest_header_that_is_parsed_takes_little_memory(tmp_path: Path, piece: str) -> None:
     draft = Draft(models()[0].arrays, models()[0].describe())
