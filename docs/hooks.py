@@ -52,3 +52,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
             textwrap.indent(text.removeprefix("\b\n"), "    " * text.startswith("\b\n")) for text in paragraphs
         )
     return config
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Mark options, which are not to be broken behind their hyphens; commands are copied as they are."""
+    return re.sub(r"(?<=[\s>])--[a-z][a-z-]*", r'<span class="option">\g<0></span>', html)
