@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import textwrap
 from pathlib import Path
 
@@ -27,7 +28,7 @@ PAGES = {"index.md": "README.md", "contributing.md": ".github/CONTRIBUTING.md", 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages, with links to where the site has what they link to."""
     for page, name in PAGES.items():
-        text = (ROOT / name).read_text("utf-8").replace("](docs/pages/", "](")
+        text = re.sub(r"]\((\.\./)?docs/pages/", "](", (ROOT / name).read_text("utf-8"))
         for other, source in PAGES.items():
             text = text.replace(f"]({source})", f"]({other})")
         files.append(File.generated(config, page, content=text))
@@ -51,3 +52,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
             textwrap.indent(text.removeprefix("\b\n"), "    " * text.startswith("\b\n")) for text in paragraphs
         )
     return config
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Mark options, which are not to be broken behind their hyphens; commands are copied as they are."""
+    return re.sub(r"(?<=[\s>])--[a-z][a-z-]*", r'<span class="option">\g<0></span>', html)
