@@ -120,7 +120,7 @@ def read_fresh(fresh: Any, shape: tuple[int, ...]) -> Tensor | None:
     check_tensor("fresh", fresh, (torch.bool,), "B, T")
     check_shape("fresh", fresh, shape)
     check_device("fresh", fresh, torch.device("cpu"))
-    return fresh if fresh.numpy().any() else None
+    return as_normal_tensor(fresh) if fresh.numpy().any() else None
 
 
 def read_ids(name: str, ids: Tensor, size: int, device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ from chargen.errors import ArgumentError
 from chargen.kernels import threads
 from chargen.model import compiled_layers
 from chargen.model.dropout import DropoutKey
-from chargen.model.layers import new_layer, run_layer, run_torch
+from chargen.model.layers import new_layer, run_embedded, run_layer, run_torch
 from chargen.model.pieces import Pieces
 from tests import naive
 
@@ -209,6 +209,19 @@ def test_dropout_masks_do_not_depend_on_resets():
     reset, _ = model.read(ids, None, DropoutKey(1, 2), fresh=fresh)
     assert torch.equal(plain[1:], reset[1:])
     assert torch.equal(plain[0] == 0, reset[0] == 0)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_a_mask_of_inference_mode_is_read_where_gradients_are_needed(length):
+    model = CharModel(ModelConfig("gru", 1, 24, 8), V, 1)
+    with torch.inference_mode():
+        fresh = torch.ones(9, length, dtype=torch.bool)
+    ids, state = torch.zeros(9, length, dtype=torch.long), torch.randn(9, 24)
+    for mask in (fresh, fresh.clone()):
+        layer = run_layer(model.forward_layers[0], model.embedding(ids), state, mask)[0]
+        by_table = run_embedded(model.forward_layers[0], model.embedding, ids, state, mask)[0]
+        for outputs in (layer, by_table, model(ids, (state,), fresh=mask)[0]):
+            assert torch.autograd.grad(outputs.sum(), model.embedding.weight)[0].any()
 
 
 @pytest.mark.parametrize(
