@@ -1,13 +1,14 @@
 """Logits to one id, on distributions written by hand."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.decoding.choose import SampleConfig, choose, draw, log_softmax, log_sum_exp, probabilities
+from chargen.decoding.choose import FILTERS, SampleConfig, choose, draw, log_softmax, log_sum_exp, probabilities
 from chargen.errors import SettingError
 
 HAND = np.log(np.array([0.1, 0.4, 0.2, 0.3]))
@@ -209,6 +210,18 @@ def test_every_row_has_a_log_sum_of_its_own_at_any_height(rows: list[tuple[float
 def test_rows_beside_a_row_do_not_change_its_log_softmax(rows: list[tuple[float, list[float]]]) -> None:
     values = np.array([[height, *(height + value for value in row)] for height, row in rows])
     assert np.array_equal(log_softmax(values), np.array([log_softmax(row) for row in values]))
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@given(
+    st.integers(1, 6).flatmap(lambda size: st.lists(st.lists(st.floats(0, 1), min_size=size, max_size=size))), st.data()
+)
+def test_rows_beside_a_row_do_not_change_what_is_kept_of_it(name: str, rows: list[list[float]], data: Any) -> None:
+    ranked = np.array([[1.0, *sorted(row, reverse=True)] for row in rows] or np.empty((0, 2)))
+    value = data.draw(st.integers(1, 7) if name == "top_k" else st.floats(0, 1))
+    copy, kept = ranked.copy(), FILTERS[name](ranked, value)
+    assert kept.tolist() == [FILTERS[name](row, value).tolist() for row in ranked]
+    assert np.array_equal(ranked, copy)
 
 
 @given(cases())

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from chargen.errors import ModelFileError, SettingError, amount
+from chargen.errors import ModelFileError, SettingError, WriteError, amount
 from chargen.storage import tensor_file
 from tests.yardstick import is_read_soon
 
@@ -315,6 +315,22 @@ def test_a_file_says_of_what_kind_it_is(tmp_path):
     (tmp_path / "text").write_text("dear diary")
     for name in ("none", "text", "absent", "."):
         assert tensor_file.is_kind(tmp_path / name, KIND) is False
+
+
+def test_a_link_is_followed_to_a_file_of_its_kind_only(tmp_path):
+    tensor_file.save(tmp_path / "model", {}, {"kind": KIND})
+    (tmp_path / "text").write_text("dear diary")
+    for name in ("model", "text", "absent"):
+        (tmp_path / f"to {name}").symlink_to(tmp_path / name)
+    tensor_file.save(tmp_path / "to model", {}, {"kind": KIND, "n": 1})
+    assert (tmp_path / "to model").is_symlink()
+    assert tensor_file.load(tmp_path / "model", KIND, lambda _: {})[1]["n"] == 1
+    for name, kind in (("to text", KIND), ("to absent", KIND), ("to model", "run")):
+        words = f"^cannot write {tmp_path / name}: it is a link to something that is no {kind} file$"
+        with pytest.raises(WriteError, match=words):
+            tensor_file.save(tmp_path / name, {}, {"kind": kind})
+    assert (tmp_path / "text").read_text() == "dear diary"
+    assert not (tmp_path / "absent").exists()
 
 
 def test_an_array_may_not_be_named_like_the_metadata():
