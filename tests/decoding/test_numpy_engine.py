@@ -318,24 +318,6 @@ def test_weights_of_another_model_are_refused_by_every_engine(cell: str, kind: s
                     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        (None, "missing"),
-        ([1.0], "of type list"),
-        (np.float32(1), "of type float32"),
-        (np.ones(10, "i4"), "of type int32"),
-    ],
-)
-def test_weights_that_are_none_are_called_what_they_are(wrong: Any, words: str) -> None:
-    file = small_model()
-    with pytest.raises(ArgumentError) as error:
-        NumpyEngine(file.config, {**file.arrays, "output.bias": wrong})
-    assert str(error.value) == (
-        f"weights output.bias are {words}: needed are float32, bf16 bits in uint16, or int8 with scales"
-    )
-
-
 def test_weights_in_float64_and_in_any_layout_are_read() -> None:
     file = small_model()
     other = {name: np.asfortranarray(array.astype(np.float64)) for name, array in file.arrays.items()}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from chargen.errors import ModelFileError, SettingError
-from chargen.storage.run_state import FILE_NAME, can_be_resumed, read_run_state, save_run_state
+from chargen.storage import tensor_file
+from chargen.storage.run_state import FILE_NAME, KIND, can_be_resumed, read_run_state, save_run_state
 from tests.runs import (
     bare_state,
     model,
@@ -112,6 +113,24 @@ def test_a_number_of_rows_or_characters_that_is_none_is_refused(number: object, 
         save_run_state(tmp_path, replace(state, settings=settings))
         with pytest.raises(ModelFileError, match=rf"(batch|vocabulary)_size is {number!r}: it must be "):
             read_run_state(tmp_path)
+
+
+def test_one_row_and_one_character_are_enough(tmp_path: Path) -> None:
+    state = bare_state(model("gru", 1))
+    arrays = {name: array[:1] if len(array) in (3, 5) else array for name, array in state.arrays.items()}
+    settings = {**state.settings, "vocabulary_size": 1, "training": {"batch_size": 1}}
+    save_run_state(tmp_path, replace(state, arrays=arrays, settings=settings))
+    assert read_run_state(tmp_path).arrays["hidden.0"].shape == (1, 12)
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_a_state_of_another_format_is_refused(number: int, tmp_path: Path) -> None:
+    state = bare_state(model("gru", 1))
+    description = {"kind": KIND, "format": number, "progress": state.progress, "settings": state.settings}
+    tensor_file.save(tmp_path / FILE_NAME, state.arrays, description)
+    words = f"format {number} is not known to this version .*, and a run resumes only with the version that wrote it$"
+    with pytest.raises(ModelFileError, match=words):
+        read_run_state(tmp_path)
 
 
 def test_settings_too_large_for_a_file_leave_the_state_as_it_was(tmp_path: Path) -> None:
