@@ -284,6 +284,7 @@ def headed(head):
         (b"1234567", "it is too short: 7 bytes"),
         (bytes(8), "its header is not JSON (Expecting value: line 1 column 1 (char 0))"),
         (struct.pack("<Q", 3) + b"{}", "a header of 3 bytes does not fit its 10 bytes"),
+        (struct.pack("<Q", 10**6) + b"{}", "a header of 1,000,000 bytes does not fit its 10 bytes"),
         (headed(b"[]"), "its header is not a table of arrays"),
         (headed(b"{}"), "chargen did not write it"),
         (headed(b'{"__metadata__":{"chargen":"[]"}}'), "its description is not a table"),
@@ -387,6 +388,14 @@ def test_a_digest_that_is_no_checksum_is_refused(digest):
     inner = json.dumps({"kind": KIND, "sha256": digest}, separators=(",", ":"))
     head = json.dumps({"__metadata__": {tensor_file.KEY: inner}, "x": FLOATS}).encode()
     assert "checksum" in complaint(struct.pack("<Q", len(head)) + head + EIGHT)
+
+
+def test_a_checksum_that_stands_in_two_places_is_none():
+    zeros = tensor_file._digest_field(tensor_file.ZEROS)
+    data = signed(f'{{"kind":"{KIND}","base":{{"sha256":"{tensor_file.ZEROS}"}}}}')
+    digest = data.split(b'sha256\\":\\"')[1][:64].decode()
+    assert data.count(zeros) == 1
+    assert complaint(data.replace(zeros, tensor_file._digest_field(digest))) == "it carries no checksum"
 
 
 @pytest.mark.parametrize("error", [KeyError("a"), TypeError("a"), ValueError("a"), OverflowError("a")])
