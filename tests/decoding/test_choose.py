@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.decoding.choose import FILTERS, SampleConfig, choose, draw, log_softmax, log_sum_exp, probabilities
+from chargen.decoding.choose import (
+    FILTERS,
+    WRITING_DEFAULTS,
+    SampleConfig,
+    active_filters,
+    choose,
+    draw,
+    log_softmax,
+    log_sum_exp,
+    probabilities,
+)
 from chargen.errors import SettingError
 
 HAND = np.log(np.array([0.1, 0.4, 0.2, 0.3]))
@@ -109,6 +119,20 @@ def test_temperature_0_takes_the_first_of_the_most_likely_allowed() -> None:
 )
 def test_filters_keep_what_they_say(settings: dict[str, float], expected: list[float]) -> None:
     assert probabilities(HAND, None, SampleConfig(**settings)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_filters_that_are_set_are_active_in_their_order() -> None:
+    assert active_filters(SampleConfig()) == {}
+    settings = {"min_p": 0.1, "top_p": 0.5, "top_k": 3}
+    assert list(active_filters(SampleConfig(**settings)).items()) == [("top_k", 3), ("top_p", 0.5), ("min_p", 0.1)]
+    for count in (1, 107, 2**53 - 1, 2**53, 2**53 + 1, 10**18):  # the compiled filters take floats
+        assert active_filters(SampleConfig(top_k=count)) == {"top_k": min(count, 9_007_199_254_740_992)}
+
+
+def test_without_settings_a_character_is_drawn_from_the_model() -> None:
+    plain = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0, "ban": "", "no_repeat": 0, "stop": ()}
+    assert SampleConfig() == SampleConfig(**plain)
+    assert SampleConfig(**WRITING_DEFAULTS) == SampleConfig(temperature=0.8)
 
 
 def test_a_ban_comes_before_the_filters() -> None:
