@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chargen.data.batches import Resets
 from chargen.decoding.choose import SampleConfig, choose, log_softmax, log_sum_exp
 from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.numpy_engine import NumpyEngine
@@ -75,6 +76,21 @@ def consecutive_targets(length: int, rows: int, window: int, seed: int, step: in
 def window_starts(places: int, rows: int, seed: int, step: int, purpose: Purpose) -> list[int]:
     """Where the random windows (B,) of a step begin: any of so many places, all as likely."""
     return [int(float(uniform(seed, row, step, purpose)) * places) for row in range(rows)]
+
+
+def fresh_states(resets: Resets, seed: int, step: int, rows: list[int], inputs: list[list[int]]) -> list[list[bool]]:
+    """Where resets are drawn: at the window's start, or at each line end, whose address counts a row's characters."""
+    fresh = []
+    for row, ids in zip(rows, inputs, strict=True):
+        index, size = 1_000_000 * resets.stream + row, len(ids)
+        if resets.begin is None or resets.share == 1:
+            drawn = [float(uniform(seed, index, step, Purpose.RESET)) < resets.share]
+            fresh.append(drawn + [False] * (size - 1))
+        else:
+            draws = [float(uniform(seed, index, step * size + j, Purpose.RESET)) for j in range(size)]
+            drawn = [draw * size * resets.frequency < resets.share for draw in draws]
+            fresh.append([reset and id_ == resets.begin for reset, id_ in zip(drawn, ids, strict=True)])
+    return fresh
 
 
 # Arithmetic.

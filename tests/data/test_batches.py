@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.data.batches import Batch, ConsecutiveBatches, RandomBatches, Resets
-from chargen.errors import DataError
+from chargen.data.batches import BackwardBatches, Batch, ConsecutiveBatches, RandomBatches, Resets, make_batches
+from chargen.errors import DataError, SettingError
 from chargen.rng import Purpose, uniform
 from tests import naive
 
@@ -156,14 +156,46 @@ def test_rows_are_reset_whichever_process_has_them(
     assert np.array_equal(drawn[1], drawn[0][part.start : part.stop])
 
 
-@pytest.mark.parametrize("stream", [0, 1])
-def test_windows_start_fresh_by_address(stream: int) -> None:
-    batches = ConsecutiveBatches(np.arange(1000), 7, 5, 9, resets=Resets(0.5, stream=stream))
-    for step in range(1, 20):
-        expected = uniform(9, np.arange(7) + 1_000_000 * stream, step, Purpose.RESET) < 0.5
-        fresh = batches.batch(step).fresh
-        assert fresh[:, 0].tolist() == expected.tolist()
-        assert not fresh[:, 1:].any()
+@settings(max_examples=50)
+@given(
+    st.builds(
+        Resets,
+        st.sampled_from([0.0, 1.0]) | st.floats(0, 1),
+        st.none() | st.integers(0, 3),
+        st.floats(0, 1),
+        st.integers(0, 1),
+    ),
+    st.lists(st.integers(0, 999_999), min_size=1, max_size=3),
+    st.integers(1, 6),
+    st.integers(0, 2**40),
+    seeds,
+)
+def test_fresh_states_are_drawn_where_the_formula_says(
+    resets: Resets, rows: list[int], window: int, step: int, seed: int
+) -> None:
+    inputs = np.add.outer(rows, np.arange(window)) % 4
+    fresh = resets.draw(seed, step, np.array(rows), inputs)
+    assert fresh.tolist() == naive.fresh_states(resets, seed, step, rows, inputs.tolist())
+
+
+@settings(max_examples=20)
+@given(st.sampled_from([None, 3]), st.integers(1, 99), seeds)
+def test_resets_are_added_to_the_batch_of_a_step(begin: int | None, step: int, seed: int) -> None:
+    ids, resets = np.arange(1000) % 7, Resets(0.5, begin, 1 / 7, stream=1)
+    plain, reset = (ConsecutiveBatches(ids, 7, 5, seed, range(2, 6), drawn).batch(step) for drawn in (Resets(), resets))
+    fresh = naive.fresh_states(resets, seed, step, [2, 3, 4, 5], plain.inputs.tolist())
+    assert are_equal(reset, Batch(plain.inputs, plain.targets, np.array(fresh)))
+
+
+@pytest.mark.parametrize("begin", [None, 3])
+def test_a_draw_of_just_the_share_resets_nothing(begin: int | None) -> None:
+    share = float(uniform(1, 0, 9, Purpose.RESET))
+    for asked, fresh in ((share, False), (float(np.nextafter(share, 1)), True)):
+        assert Resets(asked, begin, 1).draw(1, 9, np.array([0]), np.array([[3]])).tolist() == [[fresh]]
+
+
+def test_resets_are_off_until_they_are_asked_for() -> None:
+    assert Resets() == Resets(share=0, begin=None, frequency=0, stream=0)
 
 
 @pytest.mark.parametrize(("share", "period"), [(0.05, 10), (0.05, 900), (0.5, 40), (2 / 3, 3)])
@@ -247,3 +279,50 @@ def test_a_text_too_short_for_a_random_window_is_named(length: int, advice: str)
     with pytest.raises(DataError, match=rf"at least 6 characters .* found {length}; {advice}"):
         RandomBatches(np.arange(length), 1, 5)
     assert RandomBatches(np.arange(6), 1, 5).batch(0).targets.tolist() == [[1, 2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize("directions", [["forward"], ["backward"], ["forward", "backward"]])
+@settings(max_examples=30)
+@given(seed=seeds, step=st.integers(0, 100), reset=st.booleans())
+def test_each_direction_reads_the_text_from_its_own_end(
+    directions: list[str], seed: int, step: int, reset: bool
+) -> None:
+    ids, rows = np.arange(53), range(1, 4)
+    resets = {name: Resets(0.5, stream=number) for number, name in enumerate(directions)} if reset else None
+    made = make_batches(ids, directions, "consecutive", 7, 5, seed, rows, resets)
+    assert list(made) == directions
+    for name, batches in made.items():
+        text = ids if name == "forward" else ids[::-1]
+        alone = ConsecutiveBatches(text, 7, 5, seed, rows, resets[name] if resets else Resets())
+        assert are_equal(batches.batch(step), alone.batch(step))
+
+
+@pytest.mark.parametrize("directions", [["forward"], ["backward"], ["forward", "backward"]])
+@settings(max_examples=20)
+@given(seed=seeds, step=st.integers(0, 100))
+def test_both_directions_read_the_same_random_windows(directions: list[str], seed: int, step: int) -> None:
+    ids, rows = np.arange(53), range(1, 4)
+    made = make_batches(ids, directions, "random", 7, 5, seed, rows, {name: Resets(0.5) for name in directions})
+    assert list(made) == directions
+    windows = RandomBatches(ids, 7, 5, seed, rows)
+    for name, batches in made.items():
+        assert are_equal(batches.batch(step), (windows if name == "forward" else BackwardBatches(windows)).batch(step))
+
+
+@pytest.mark.parametrize("batching", ["consecutive", "random"])
+def test_without_more_settings_all_rows_are_those_of_seed_0(batching: str) -> None:
+    sizes = np.arange(1000), ["forward", "backward"], batching, 7, 5
+    plain, said = make_batches(*sizes), make_batches(*sizes, seed=0, rows=range(7), resets=None)
+    assert all(are_equal(plain[name].batch(3), said[name].batch(3)) for name in plain)
+
+
+@pytest.mark.parametrize("kind", [ConsecutiveBatches, RandomBatches])
+def test_what_is_out_of_range_is_named_with_its_range(kind: type) -> None:
+    for rows, window, setting in ((0, 1, "batch_size"), (1, 0, "seq_length")):
+        with pytest.raises(SettingError, match=f"^{setting} is 0: it must be 1 to ") as raised:
+            kind(np.arange(9), rows, window)
+        assert raised.value.setting == setting
+    assert kind(np.arange(9), 1, 1).batch(2**40).inputs.shape == (1, 1)
+    for step in (-1, 2**40 + 1):
+        with pytest.raises(SettingError, match=rf"^step is {step}: it must be 0 to 1,099,511,627,776$"):
+            kind(np.arange(9), 1, 1).batch(step)

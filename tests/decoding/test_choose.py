@@ -1,13 +1,24 @@
 """Logits to one id, on distributions written by hand."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.decoding.choose import SampleConfig, choose, draw, log_softmax, log_sum_exp, probabilities
+from chargen.decoding.choose import (
+    FILTERS,
+    WRITING_DEFAULTS,
+    SampleConfig,
+    active_filters,
+    choose,
+    draw,
+    log_softmax,
+    log_sum_exp,
+    probabilities,
+)
 from chargen.errors import SettingError
 
 HAND = np.log(np.array([0.1, 0.4, 0.2, 0.3]))
@@ -110,6 +121,20 @@ def test_filters_keep_what_they_say(settings: dict[str, float], expected: list[f
     assert probabilities(HAND, None, SampleConfig(**settings)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_filters_that_are_set_are_active_in_their_order() -> None:
+    assert active_filters(SampleConfig()) == {}
+    settings = {"min_p": 0.1, "top_p": 0.5, "top_k": 3}
+    assert list(active_filters(SampleConfig(**settings)).items()) == [("top_k", 3), ("top_p", 0.5), ("min_p", 0.1)]
+    for count in (1, 107, 2**53 - 1, 2**53, 2**53 + 1, 10**18):  # the compiled filters take floats
+        assert active_filters(SampleConfig(top_k=count)) == {"top_k": min(count, 9_007_199_254_740_992)}
+
+
+def test_without_settings_a_character_is_drawn_from_the_model() -> None:
+    plain = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0, "ban": "", "no_repeat": 0, "stop": ()}
+    assert SampleConfig() == SampleConfig(**plain)
+    assert SampleConfig(**WRITING_DEFAULTS) == SampleConfig(temperature=0.8)
+
+
 def test_a_ban_comes_before_the_filters() -> None:
     allowed = np.array([True, False, True, True])
     assert probabilities(HAND, allowed, SampleConfig(top_k=2)) == pytest.approx([0, 0, 0.4, 0.6])
@@ -209,6 +234,18 @@ def test_every_row_has_a_log_sum_of_its_own_at_any_height(rows: list[tuple[float
 def test_rows_beside_a_row_do_not_change_its_log_softmax(rows: list[tuple[float, list[float]]]) -> None:
     values = np.array([[height, *(height + value for value in row)] for height, row in rows])
     assert np.array_equal(log_softmax(values), np.array([log_softmax(row) for row in values]))
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@given(
+    st.integers(1, 6).flatmap(lambda size: st.lists(st.lists(st.floats(0, 1), min_size=size, max_size=size))), st.data()
+)
+def test_rows_beside_a_row_do_not_change_what_is_kept_of_it(name: str, rows: list[list[float]], data: Any) -> None:
+    ranked = np.array([[1.0, *sorted(row, reverse=True)] for row in rows] or np.empty((0, 2)))
+    value = data.draw(st.integers(1, 7) if name == "top_k" else st.floats(0, 1))
+    copy, kept = ranked.copy(), FILTERS[name](ranked, value)
+    assert kept.tolist() == [FILTERS[name](row, value).tolist() for row in ranked]
+    assert np.array_equal(ranked, copy)
 
 
 @given(cases())

@@ -11,7 +11,16 @@ from types import SimpleNamespace
 import pytest
 
 from chargen import durable
-from chargen.durable import describe_os_error, lock_folder, make_folder, remove_leftovers, sync_folder, write_durably
+from chargen.durable import (
+    FolderGuard,
+    describe_os_error,
+    explain_blocked_path,
+    lock_folder,
+    make_folder,
+    remove_leftovers,
+    sync_folder,
+    write_durably,
+)
 from chargen.errors import ChargenError, WriteError
 from tests.other_processes import HOLDER, kill, start
 
@@ -302,3 +311,72 @@ def test_a_folder_that_no_one_can_sync_is_written_all_the_same(tmp_path, monkeyp
     make_folder(tmp_path / "new" / "folder")
     write_durably(tmp_path / "new" / "folder" / "f", [b"12345"])
     assert (tmp_path / "new" / "folder" / "f").read_bytes() == b"12345"
+
+
+def test_a_path_below_what_is_no_folder_is_explained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_bytes(b"")
+    Path("link").symlink_to("nowhere")
+    Path("folder").mkdir()
+    for name in ("file", "link"):
+        for below in ("a", "a/b"):
+            assert explain_blocked_path(Path(name, below)) == f"{name} is no folder"
+    for path in ("file", "a", "folder/a", "folder/a/b/c", "/"):
+        assert explain_blocked_path(Path(path)) == ""
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_folder_in_the_place_of_another_is_noticed(tmp_path, monkeypatch, readable):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with monkeypatch.context() as patch:
+        if not readable:
+            patch.setattr(os, "open", failing)
+        guard = FolderGuard(folder)
+    guard.check()
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError):
+        guard.check()
+    folder.mkdir()
+    if readable:
+        with pytest.raises(WriteError) as caught:
+            guard.check()
+        assert str(caught.value) == (
+            f"cannot write into {folder}: it is another folder than the one that this run began in"
+        )
+    else:
+        guard.check()
+    folder.rmdir()
+    (tmp_path / "moved").rename(folder)
+    guard.check()
+
+
+def test_no_file_stays_open(tmp_path):
+    before = os.listdir("/proc/self/fd")
+    guard = FolderGuard(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+    del guard
+    write_durably(tmp_path / "new" / "f", [b"x"])
+    with lock_folder(tmp_path):
+        pass
+    with pytest.raises(NotADirectoryError):
+        sync_folder(tmp_path / "new" / "f")
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("what", ["text", "folder", "link", "link to nowhere"])
+def test_a_lock_that_is_something_else_is_let_be(tmp_path, what):
+    lock = tmp_path / "run" / ".lock"
+    lock.parent.mkdir()
+    (tmp_path / "empty").write_bytes(b"")
+    if what == "text":
+        lock.write_bytes(b"x")
+    elif what == "folder":
+        lock.mkdir()
+    else:
+        lock.symlink_to(tmp_path / ("empty" if what == "link" else "nowhere"))
+    with pytest.raises(ChargenError) as caught, lock_folder(lock.parent):
+        pass
+    assert str(caught.value) == f"{lock} is not a lock that chargen made; choose another `out`"
+    assert what != "text" or lock.read_bytes() == b"x"
+    assert sorted(os.listdir(tmp_path)) == ["empty", "run"]

@@ -21,10 +21,20 @@ from hypothesis import strategies as st
 
 from chargen.data.reading import ReadingConfig
 from chargen.data.vocabulary import RAW_BYTES, Vocabulary
-from chargen.errors import ModelFileError, SettingError
+from chargen.errors import ArgumentError, ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_shapes
-from chargen.storage import tensor_file
-from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, load_model, model_path, read_model, save_model
+from chargen.storage import model_file, tensor_file
+from chargen.storage.model_file import (
+    FILE_NAME,
+    ModelFile,
+    as_model_file,
+    build_model,
+    check_characters,
+    load_model,
+    model_path,
+    read_model,
+    save_model,
+)
 from chargen.storage.quantize import quantize
 from tests import naive
 from tests.small_models import as_bf16, small_model
@@ -289,6 +299,8 @@ HOSTILE = [
     ("are not counts", lambda d: d.update(counts=[1.5] * 10)),
     ("are not counts", lambda d: d.update(counts=[True] * 10)),
     ("format True", lambda d: d.update(format=True)),
+    ("its begin text is no short text of its own characters", lambda d: d.update(begin="z")),
+    ("its begin text is no short text of its own characters", lambda d: d.update(begin=["a"])),
     ("folded characters are not text", lambda d: d["vocabulary"].update(folded=[])),
     ("lone surrogate", lambda d: tokens(d).update(vocab={chr(65 + n): n for n in range(9)} | {"\ud800": 9})),
 ]
@@ -432,3 +444,78 @@ def test_a_device_that_is_not_there_is_named(device: Any) -> None:
     with pytest.raises(SettingError, match="device is") as error:
         build_model(small_model(), device)
     assert "\n" not in str(error.value)
+
+
+def test_a_begin_text_is_stored_where_there_is_one_and_never_a_wrong_one(tmp_path):
+    for begin in ("", "\n"):
+        file = dataclasses.replace(small_model(), begin=begin)
+        assert file.describe().get("begin", "") == begin
+        assert ("begin" in file.describe()) == bool(begin)
+        save_model(tmp_path / "m", file)
+        assert read_model(tmp_path / "m").begin == begin
+    before = (tmp_path / "m").read_bytes()
+    with pytest.raises(ValueError, match=r"^begin is 'z': it is no short text of known characters$"):
+        save_model(tmp_path / "m", dataclasses.replace(small_model(), begin="z"))
+    assert (tmp_path / "m").read_bytes() == before
+
+
+def test_first_logits_are_the_logs_of_the_counts():
+    file = dataclasses.replace(small_model(), counts=np.array([0, 1, 4] + [2**62] * 7))
+    assert file.first_logits == pytest.approx([np.log(1e-9), 0, np.log(4)] + [62 * np.log(2)] * 7, rel=1e-12)
+
+
+def test_characters_are_refused_from_one_byte_too_many_on(monkeypatch):
+    vocabulary, counts = Vocabulary("abc"), np.array([1, 2, 3])
+    check_characters(vocabulary, counts)
+    size = tensor_file.header_size({"vocabulary": vocabulary.describe(), "counts": [1, 2, 3]})
+    monkeypatch.setattr(model_file, "MAX_CHARACTERS", size)
+    check_characters(vocabulary, counts)
+    monkeypatch.setattr(model_file, "MAX_CHARACTERS", size - 1)
+    with pytest.raises(SettingError) as caught:
+        check_characters(vocabulary, counts)
+    assert str(caught.value) == (
+        f"the characters take {size} bytes of a model file's header, more than {size - 1}; "
+        'fold some of the 3 characters with `min_count`, or train with `unit="byte"`'
+    )
+
+
+def test_any_form_of_a_model_becomes_what_its_file_holds(tmp_path):
+    file = small_model()
+    save_model(tmp_path / FILE_NAME, file)
+    for form in (tmp_path, str(tmp_path / FILE_NAME), file):
+        assert same(as_model_file(form), file)
+    model = build_model(file)
+    assert same(as_model_file(model, file.vocabulary, file.counts), file)
+    assert same(as_model_file(model, file.vocabulary, file.counts.tolist()), file)
+    assert as_model_file(model, file.vocabulary).counts.tolist() == [1] * 10
+
+
+def test_what_does_not_belong_to_a_model_is_refused():
+    file = small_model()
+    for surplus in ({"vocabulary": file.vocabulary}, {"counts": file.counts}):
+        with pytest.raises(SettingError, match=r"^a model file has its own vocabulary and counts: give none$"):
+            as_model_file(file, **surplus)
+    with pytest.raises(ArgumentError, match=r"^counts of shape \(9,\)"):
+        as_model_file(dataclasses.replace(file, counts=file.counts[1:]))
+    model = build_model(file)
+    for vocabulary in (None, "abcdefgh \n", Vocabulary("ab")):
+        with pytest.raises(SettingError, match=r"^give the vocabulary of this CharModel: it has 10 ids$") as caught:
+            as_model_file(model, vocabulary)
+        assert caught.value.setting == "vocabulary"
+    with pytest.raises(SettingError, match=r"^counts have shape \(10, 1\): the vocabulary has 10 ids$"):
+        as_model_file(model, file.vocabulary, file.counts[:, None])
+    for wrong in (None, 5, model.output):
+        with pytest.raises(SettingError, match=r"^model is .*: it must be the path of a model file") as caught:
+            as_model_file(wrong)
+        assert caught.value.setting == "model"
+    with pytest.raises(ArgumentError, match=r"^weights of a model of 10 ids: the vocabulary has 2$"):
+        build_model(dataclasses.replace(file, vocabulary=Vocabulary("ab")))
+
+
+@pytest.mark.parametrize("place", [".", ".replaced", ".replacing"])
+def test_a_run_that_has_only_a_state_is_told_from_a_folder_without_a_run(tmp_path, place):
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "state.safetensors").write_bytes(b"")
+    assert complaint(tmp_path) == (
+        f"the run in {tmp_path} has no model yet: its first save writes one, so wait; resume it if it was stopped"
+    )

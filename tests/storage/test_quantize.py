@@ -52,6 +52,7 @@ def test_worked_example() -> None:
     quantized = quantize({"w": np.array([[1.27, -0.5, 0.004], [0, 0, 0]], np.float32)}, "int8")
     assert quantized["w"].tolist() == [[127, -50, 0], [0, 0, 0]]
     assert quantized["w.scale"] == pytest.approx([0.01, 1])
+    assert quantize({"w": np.zeros((2, 0), np.float32)}, "int8")["w.scale"].tolist() == [1, 1]
 
 
 @given(st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 2**16 - 1).map(lambda high: high << 16 | 1 << 15)))

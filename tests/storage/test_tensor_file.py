@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from chargen.errors import ModelFileError, SettingError, amount
+from chargen.errors import ModelFileError, SettingError, WriteError, amount
 from chargen.storage import tensor_file
 from tests.yardstick import is_read_soon
 
@@ -284,6 +284,7 @@ def headed(head):
         (b"1234567", "it is too short: 7 bytes"),
         (bytes(8), "its header is not JSON (Expecting value: line 1 column 1 (char 0))"),
         (struct.pack("<Q", 3) + b"{}", "a header of 3 bytes does not fit its 10 bytes"),
+        (struct.pack("<Q", 10**6) + b"{}", "a header of 1,000,000 bytes does not fit its 10 bytes"),
         (headed(b"[]"), "its header is not a table of arrays"),
         (headed(b"{}"), "chargen did not write it"),
         (headed(b'{"__metadata__":{"chargen":"[]"}}'), "its description is not a table"),
@@ -315,6 +316,22 @@ def test_a_file_says_of_what_kind_it_is(tmp_path):
     (tmp_path / "text").write_text("dear diary")
     for name in ("none", "text", "absent", "."):
         assert tensor_file.is_kind(tmp_path / name, KIND) is False
+
+
+def test_a_link_is_followed_to_a_file_of_its_kind_only(tmp_path):
+    tensor_file.save(tmp_path / "model", {}, {"kind": KIND})
+    (tmp_path / "text").write_text("dear diary")
+    for name in ("model", "text", "absent"):
+        (tmp_path / f"to {name}").symlink_to(tmp_path / name)
+    tensor_file.save(tmp_path / "to model", {}, {"kind": KIND, "n": 1})
+    assert (tmp_path / "to model").is_symlink()
+    assert tensor_file.load(tmp_path / "model", KIND, lambda _: {})[1]["n"] == 1
+    for name, kind in (("to text", KIND), ("to absent", KIND), ("to model", "run")):
+        words = f"^cannot write {tmp_path / name}: it is a link to something that is no {kind} file$"
+        with pytest.raises(WriteError, match=words):
+            tensor_file.save(tmp_path / name, {}, {"kind": kind})
+    assert (tmp_path / "text").read_text() == "dear diary"
+    assert not (tmp_path / "absent").exists()
 
 
 def test_an_array_may_not_be_named_like_the_metadata():
@@ -371,6 +388,14 @@ def test_a_digest_that_is_no_checksum_is_refused(digest):
     inner = json.dumps({"kind": KIND, "sha256": digest}, separators=(",", ":"))
     head = json.dumps({"__metadata__": {tensor_file.KEY: inner}, "x": FLOATS}).encode()
     assert "checksum" in complaint(struct.pack("<Q", len(head)) + head + EIGHT)
+
+
+def test_a_checksum_that_stands_in_two_places_is_none():
+    zeros = tensor_file._digest_field(tensor_file.ZEROS)
+    data = signed(f'{{"kind":"{KIND}","base":{{"sha256":"{tensor_file.ZEROS}"}}}}')
+    digest = data.split(b'sha256\\":\\"')[1][:64].decode()
+    assert data.count(zeros) == 1
+    assert complaint(data.replace(zeros, tensor_file._digest_field(digest))) == "it carries no checksum"
 
 
 @pytest.mark.parametrize("error", [KeyError("a"), TypeError("a"), ValueError("a"), OverflowError("a")])
