@@ -174,7 +174,7 @@ def model_path(path: str | os.PathLike[str]) -> Path:
         SettingError: it is no path.
         ModelFileError: there is no model file.
     """
-    if not isinstance(path, (str, os.PathLike)):
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
         raise SettingError(f"path is {repr_short(path)}: it must be a path, a str or a Path", "path")
     file = Path(path)
     if os.path.isdir(file):
@@ -186,9 +186,9 @@ def model_path(path: str | os.PathLike[str]) -> Path:
         if not file.exists():
             raise ModelFileError(f"folder {path} holds no {FILE_NAME}; train one there with `out`")
     if not os.path.isfile(file):  # never raises, unlike Path.is_file
-        models = named_models()
-        if str(file) in models:
-            return models[str(file)]
+        name, models = os.fspath(path), named_models()
+        if name in models and not os.path.lexists(file):
+            return models[name]
         advice = similar_path(path, CHECKPOINTS, names=models) or "; training on a text makes one"
         raise ModelFileError(f"no model file or run folder {quote_backticks(truncate(path, 200))}{advice}")
     return file

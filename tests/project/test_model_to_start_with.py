@@ -70,8 +70,13 @@ def test_what_exists_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.Monk
     Path("shakespeare").mkdir()
     with pytest.raises(ModelFileError, match=r"^folder shakespeare holds no model\.safetensors"):
         model_path("shakespeare")
-    with pytest.raises(ModelFileError, match=r"^no model file or run folder runs/shakespeare"):
-        model_path("runs/shakespeare")
+    Path("shakespeare").rmdir()
+    for path in ("runs/shakespeare", "./shakespeare", "shakespeare/"):
+        with pytest.raises(ModelFileError, match=rf"^no model file or run folder {path}"):
+            model_path(path)
+    Path("shakespeare").symlink_to("nowhere")
+    with pytest.raises(ModelFileError, match=r"^no model file or run folder shakespeare"):
+        model_path("shakespeare")
 
 
 @pytest.mark.parametrize(
