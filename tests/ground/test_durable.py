@@ -351,6 +351,22 @@ def test_a_folder_in_the_place_of_another_is_noticed(tmp_path, monkeypatch, read
     guard.check()
 
 
+def test_a_system_without_a_flag_for_folders_holds_and_syncs_them(tmp_path, monkeypatch):
+    """Windows has none."""
+    monkeypatch.delattr(os, "O_DIRECTORY")
+    folder = tmp_path / "run"
+    make_folder(folder)
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    sync_folder(folder)
+    assert synced == [str(folder)]
+    guard = FolderGuard(folder)
+    folder.rename(tmp_path / "moved")
+    folder.mkdir()
+    with pytest.raises(WriteError, match="it is another folder than"):
+        guard.check()
+
+
 def test_no_file_stays_open(tmp_path):
     before = os.listdir("/proc/self/fd")
     guard = FolderGuard(tmp_path)
@@ -361,7 +377,9 @@ def test_no_file_stays_open(tmp_path):
         pass
     with pytest.raises(NotADirectoryError):
         sync_folder(tmp_path / "new" / "f")
+    guard = FolderGuard(tmp_path / "new" / "f")  # which would wait for a writer where it opened a pipe
     assert os.listdir("/proc/self/fd") == before
+    guard.check()
 
 
 @pytest.mark.parametrize("what", ["text", "folder", "link", "link to nowhere"])
