@@ -15,6 +15,7 @@ from chargen.data.corpus import Corpus
 from chargen.durable import make_folder, remove_leftovers
 from chargen.errors import SettingError, amount, repr_short
 from chargen.model.config import DIRECTIONS, ModelConfig, parameter_shapes
+from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
 from chargen.model.weights import set_weights, weights_of
@@ -93,6 +94,12 @@ class RunSettings(NamedTuple):
     counters: Counters
     own: OwnParts = OwnParts()
     replaces: bool = False
+
+
+def pick_hardware(config: TrainConfig) -> tuple[torch.device, str]:
+    """The device and the precision of matrix products, "fp32" or "bf16"."""
+    device = pick_device(config.device)
+    return device, pick_precision(config.precision, device)
 
 
 def new_batches(run: RunSettings, device: torch.device) -> dict[str, Batches]:

@@ -12,6 +12,7 @@ from chargen.training.losses import Losses, mean_loss, named_losses
 from chargen.training.metrics import Metrics, is_logged_step
 from chargen.training.progress import Progress
 from chargen.training.train_step import MAX_BAD_STEPS, StepReport, read_figures
+from chargen.training.validator import Validator
 
 
 @dataclass(eq=False)
@@ -70,17 +71,17 @@ class TrainLog:
         budget.train_targets += targets.size
         budget.train_characters += self.vocabulary.count_characters(targets)
 
-    def due(self, validates: bool, eval_every: int) -> tuple[bool, bool]:
+    def due(self, validator: Validator) -> tuple[bool, bool]:
         """Whether this step is to be validated, and whether it is to have a line of metrics; once each.
 
         Args:
-            validates: whether it is its turn to be validated.
-            eval_every: steps between validations.
+            validator: knows when it is its turn.
         """
         step, log_every = self.counters.step, self.budget.config.log_every
         if self.counters.logged_step == step:
             return False, False
-        return validates, is_logged_step(step, log_every) or (validates and is_logged_step(step, eval_every))
+        validates = validator.due(step)
+        return validates, is_logged_step(step, log_every) or (validates and is_logged_step(step, validator.every))
 
     def write_line(self, valid: Losses) -> None:
         """Write a line of metrics, and begin new sums."""

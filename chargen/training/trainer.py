@@ -8,7 +8,6 @@ from typing import Any, Self
 from chargen.data.corpus import Corpus
 from chargen.errors import Diverged
 from chargen.model.config import ModelConfig
-from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
 from chargen.model.weights import weights_of
@@ -37,8 +36,7 @@ class Trainer:
         overwrite: replace the run that `out` holds; it stays until this one saves what it has learned.
         model: a network of that shape to train; a new one by default.
         optimizer: a function (model, config) -> torch optimizer; AdamW by default.
-        loss: a function (values (B, T, H), output layer, targets (B, T)) -> scalar, in nats per character, for each
-            direction; mean cross-entropy by default.
+        loss: a function (values (B, T, H), output layer, targets (B, T)) -> scalar in nats; cross-entropy by default.
 
     Raises:
         DataError: where the corpus is too small.
@@ -59,16 +57,14 @@ class Trainer:
     def _build(self, run: RunSettings, started: float | None) -> None:
         """Put the parts together, in the order in which they need each other."""
         self.corpus, self.model_config, self.config, self.out, self.counters = run[:5]
-        self.device = pick_device(self.config.device)
-        self.precision = pick_precision(self.config.precision, self.device)
+        self.device, self.precision = setup.pick_hardware(self.config)
         self.batches = setup.new_batches(run, self.device)
         self.state = setup.new_state(run, self.device)
         self.train_step, self.max_pending = setup.new_step(run, self.device, self.precision)
         self.budget = setup.new_budget(run, self.batches["forward"], started, self.max_pending)
         self.validator = Validator(self.corpus, self.config, self.precision, self.budget, self.counters)
-        metrics = setup.open_metrics(run)
-        self.log = TrainLog(self.corpus.vocabulary, self.model_config.directions, self.budget, metrics)
-        self.checkpointer = setup.new_checkpointer(run, self.precision, self.budget, metrics)
+        self.log = TrainLog(self.corpus.vocabulary, self.model_config.directions, self.budget, setup.open_metrics(run))
+        self.checkpointer = setup.new_checkpointer(run, self.precision, self.budget, self.log.metrics)
         self.pending: list[StepReport] = []
         self.summary: dict[str, Any] = {}
         self.best_model: ModelFile | None = None  # at the end of the run
@@ -116,8 +112,8 @@ class Trainer:
             lr = learning_rate(self.config, state.step, self.budget.share())
             self.pending.append(self.train_step(state, batches, lr))
             counters.step = state.step
-            # The figures of the first step are read at once: the budget needs a speed.
-            if len(self.pending) >= self.max_pending or any(self._due()) or not self.budget.train_steps:
+            reads_now = len(self.pending) >= self.max_pending or not self.budget.train_steps  # it needs a speed
+            if reads_now or any(self.log.due(self.validator)):
                 self._read_reports()
             self.budget.trained(time.monotonic() - began)
             valid = yield from self._validate_and_log()
@@ -134,7 +130,7 @@ class Trainer:
 
     def _validate_and_log(self) -> Generator[Progress, None, Losses]:
         """Where this step is due for it, validate and write a line of metrics; return what the validation found."""
-        validates, writes = self._due()
+        validates, writes = self.log.due(self.validator)
         if not (validates or writes):
             return {}
         self._read_reports()
@@ -145,9 +141,6 @@ class Trainer:
         if writes:
             self.log.write_line(losses)
         return losses
-
-    def _due(self) -> tuple[bool, bool]:
-        return self.log.due(self.validator.due(self.state.step), self.validator.every)
 
     def _read_reports(self) -> None:
         """Count the steps that are made but not counted; a GPU is waited for."""
