@@ -29,7 +29,7 @@ from tests.api.odd_values import Odd, copied, finite, shown
 
 CALLS = 10_000
 """Of the long test."""
-FEW = 130
+FEW = 100
 """Of the short one."""
 PARTS = 4
 """Processes that share them."""

@@ -66,7 +66,9 @@ def test_a_path_may_hold_anything(name: str, run: Run) -> None:
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("encoding", "written"), [("ascii", "\\udcc3"), ("cp437", "\\udcc3")])
+@pytest.mark.parametrize(
+    ("encoding", "written"), [("ascii", "\\udcc3"), pytest.param("cp437", "\\udcc3", marks=pytest.mark.slow)]
+)
 def test_a_machine_of_another_encoding_writes_the_same_files(encoding: str, written: str, tmp_path: Path) -> None:
     """A console of another code page gets what it can show; files and pipes of text are UTF-8 everywhere."""
     (tmp_path / "text.txt").write_text("né en été, là-bas — ça va.\n" * 100, encoding="utf-8")

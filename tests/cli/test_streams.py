@@ -139,7 +139,7 @@ def test_a_quiet_command_shows_no_bar(run) -> None:
 
 def test_training_goes_on_when_nobody_reads_what_it_says(tmp_path) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
-    process = command("train", "text.txt", "--steps", "60", "--eval-every", "5", "--out", "run", *QUICK, cwd=tmp_path)
+    process = command("train", "text.txt", "--steps", "12", "--eval-every", "4", "--out", "run", *QUICK, cwd=tmp_path)
     process.stderr.close()
     process.stdout.close()
     assert process.wait(timeout=HANG) == 0
