@@ -50,11 +50,11 @@ def _nearest_path_or_name(path: Path, names: Iterable[str]) -> Path | str | None
     """The most similar of the existing paths and of the names."""
     import difflib
 
-    found = _nearest(path)
+    nearest = _nearest(path)
     close = difflib.get_close_matches(str(path), names, n=1)
-    if found is None or not close:
-        return close[0] if close else found
-    return difflib.get_close_matches(str(path), [str(found), *close], n=1, cutoff=0)[0]
+    if nearest is None or not close:
+        return close[0] if close else nearest
+    return difflib.get_close_matches(str(path), [str(nearest), *close], n=1, cutoff=0)[0]
 
 
 def _nearest(path: Path) -> Path | None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from chargen.api.texts import read_given
 from chargen.data.vocabulary import Vocabulary
@@ -16,25 +16,20 @@ from chargen.sampling.rounding import DEFAULT_LENGTH
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
 from chargen.settings import check_int, check_path, drop_none, make_settings
-from chargen.storage.model_file import ModelFile, as_model_file
+from chargen.storage.model_file import AnyModel, ModelFile, as_model_file
 from chargen.storage.quantize import quantize as quantize_arrays
 
-if TYPE_CHECKING:
-    from chargen.model.language_model import CharModel
 
-    Model = ModelFile | CharModel | str | os.PathLike[str]
+@overload
+def generate(model: AnyModel, prime: str | Path = "", *, num: None = None, **settings: Any) -> str: ...
 
 
 @overload
-def generate(model: "Model", prime: str | Path = "", *, num: None = None, **settings: Any) -> str: ...
-
-
-@overload
-def generate(model: "Model", prime: str | Path = "", *, num: int, **settings: Any) -> list[str]: ...
+def generate(model: AnyModel, prime: str | Path = "", *, num: int, **settings: Any) -> list[str]: ...
 
 
 def generate(
-    model: "Model",
+    model: AnyModel,
     prime: str | Path = "",
     *,
     length: int | None = None,

@@ -131,11 +131,11 @@ def evaluate(
 
 
 @overload
-def score(model: "CharModel | ModelFile | Path", text: Sequence[str], **settings: Any) -> list[Scores]: ...
+def score(model: "CharModel | ModelFile | Path", text: str | Path | None = None, **settings: Any) -> Scores: ...
 
 
 @overload
-def score(model: "CharModel | ModelFile | Path", text: Path | None = None, **settings: Any) -> Scores: ...
+def score(model: "CharModel | ModelFile | Path", text: Sequence[str], **settings: Any) -> list[Scores]: ...
 
 
 def score(  # type: ignore[misc]  # the overloads leave the settings to this signature

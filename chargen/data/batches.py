@@ -49,7 +49,7 @@ class Resets:
         share: fresh states in a row's window, on average; 0 for none, and 1 for all windows, which carry no state.
         begin: the id with which a text begins; None where that may be any.
         frequency: the share of the text's ids that are `begin`.
-        stream: addresses the draws; each stream has others.
+        stream: whose draws they are, 0 of the forward stack and 1 of the backward one.
     """
 
     share: float = 0.0

@@ -71,7 +71,7 @@ class OwnParts:
         """Those that are not chargen's own."""
         own = {"model": self.model and type(self.model) is not CharModel, "optimizer": self.optimizer is not adamw}
         own["loss"] = self.loss is not cross_entropy
-        return [name for name, given in own.items() if given]
+        return [name for name, is_own in own.items() if is_own]
 
 
 class RunSettings(NamedTuple):
@@ -121,7 +121,7 @@ def resets_of(corpus: Corpus, share: float, *, inside: bool) -> dict[str, Resets
     begin = corpus.vocabulary.encode(begin_text(corpus.vocabulary, corpus.counts)) if inside else ()
     resets = {}
     for stream, direction in enumerate(DIRECTIONS):
-        first = int(begin[-stream]) if len(begin) else None
+        first = int(begin[0 if direction == "forward" else -1]) if len(begin) else None
         frequency = 0.0 if first is None else float(corpus.counts[first] / corpus.counts.sum())
         resets[direction] = Resets(share, first, frequency, stream)
     return resets

@@ -203,6 +203,8 @@ def test_a_character_of_several_bytes_is_not_called_unknown(run: Run, on_termina
     save_model(tmp_path / "bytes" / FILE_NAME, file)
     shown = run("score", "bytes", "--text", "a字b", "--threshold", 1, "--alternatives", 0)
     (_, middle, _) = score(file, "a字b", threshold=1)
+    assert middle.forward is not None
+    assert middle.backward is not None
     assert f"column 2: '字' {math.exp(max(middle.forward, middle.backward)):.2g}\n" in shown.out
     assert "unknown" not in shown.out
     likely = on_terminal(
