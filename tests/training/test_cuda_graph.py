@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from chargen.data.corpus import Corpus
 from chargen.model import dropout
 from chargen.storage.run_state import read_run_state
 from chargen.training.cuda_graph import CapturedStep
@@ -27,7 +28,7 @@ def plain_dropout(monkeypatch):
     monkeypatch.setattr(dropout, "available", lambda: False)
 
 
-def run_of(shape, settings, folder, captured, stop=None):
+def run_of(shape, settings, folder, captured, stop=None, text=None):
     """A run that gives its device sixteen steps at a time, resumed where `stop` says so."""
 
     def prepared(trainer):
@@ -38,10 +39,11 @@ def run_of(shape, settings, folder, captured, stop=None):
             trainer.train_step.lr = trainer.train_step.lr.double()  # as exact as the rate that is not in a tensor
         return trainer
 
-    trainer = prepared(Trainer(corpus(), shape, settings, folder))
+    learned = corpus() if text is None else Corpus.from_text(text)
+    trainer = prepared(Trainer(learned, shape, settings, folder))
     if stop is not None:
         run_until(trainer, stop)
-        trainer = prepared(Trainer.resume(folder, corpus()))
+        trainer = prepared(Trainer.resume(folder, learned))
     list(trainer.run())
     return trainer
 
@@ -56,6 +58,18 @@ def test_a_replayed_run_is_the_run(shape, batching, tmp_path):
     run_of(shape, settings, tmp_path / "resumed", captured=True, stop=9)
     assert_same_runs(tmp_path / "plain", tmp_path / "replayed")
     assert_same_runs(tmp_path / "plain", tmp_path / "resumed")
+    assert trainer.train_step.graph is not None
+
+
+@pytest.mark.usefixtures("plain_dropout")
+def test_steps_that_reset_states_inside_a_window_are_taken_beside_the_graph(tmp_path):
+    """Which a graph cannot do; the others replay it."""
+    settings, text = config(steps=20, state_reset=0.1), "a line that ends here\n" * 60
+    trainer = run_of(model("gru", 1), settings, tmp_path / "replayed", captured=True, text=text)
+    run_of(model("gru", 1), settings, tmp_path / "plain", captured=False, text=text)
+    assert_same_runs(tmp_path / "plain", tmp_path / "replayed")
+    inside = [trainer.batches["forward"].batch(step).fresh[:, 1:].any() for step in range(20)]
+    assert 0 < sum(inside) < 20
     assert trainer.train_step.graph is not None
 
 
