@@ -35,7 +35,7 @@ def setting(
 
     Args:
         default: its value where none is chosen.
-        help: one line.
+        help: one line; empty for what is not a person's to choose, which gets no option.
         low: the least allowed number.
         high: the largest allowed number.
         above: what a number must be more than.

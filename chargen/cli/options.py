@@ -224,6 +224,8 @@ def settings_options(
             kind, _, is_tuple = kinds[field.name]
             name = field.name.replace("_", "-")
             metadata = field.metadata
+            if not metadata["help"]:
+                continue
             default = (defaults or {}).get(field.name, field.default)
             shown = "" if default in (None, (), "") else _format_default(default)
             names = f"--{name}/--no-{name}" if kind is bool else f"--{name}"

@@ -7,6 +7,7 @@ same vocabulary, which gives the same ids a hundred times faster and in memory t
 import itertools
 import json
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,21 @@ from numpy.typing import NDArray
 from chargen.arguments import check_array, check_range
 from chargen.data.lookalikes import suggest_lookalikes
 from chargen.data.utf8 import SURROGATE, utf8_unfinished
-from chargen.errors import DataError, ModelFileError, SettingError, amount, truncate
+from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
 from chargen.settings import check_text
+from chargen.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 UNITS = ("character", "byte")
-UNKNOWN = "<unk>"
+UNKNOWN, END = "<unk>", "<end>"
+"""The names of the unknown symbol and the end symbol in a `tokenizers` file."""
+END_MARK = "\udfff"
+"""Stands for the end symbol in a text of records: a lone surrogate, which no text holds."""
+END_BYTE = 0xFF
+"""The end symbol among bytes: UTF-8 never contains it."""
+MAX_LABELS = 2_000
 CODE_POINTS = 0x110000
 RAW_BYTES = "".join(map(chr, (*range(0x80), *range(0xDC80, 0xDD00))))
 """The 256 bytes, each as the character that Python's surrogateescape writes for it."""
@@ -33,16 +41,29 @@ Ids = NDArray[np.unsignedinteger[Any]]
 class Vocabulary:
     """What a model can read and write: V ids of characters, sorted by code point, or of the 256 bytes.
 
+    Behind the characters come the unknown symbol, where rare ones are folded, and the begin symbols, where the text
+    consists of records: the end symbol, then one for each label. Among bytes, 0xFF is the end symbol.
+
     Args:
         characters: the known characters, sorted and distinct; for bytes of UTF-8 empty, for raw bytes `RAW_BYTES`.
-        folded: rare characters that share one unknown symbol, whose id is the last one.
+        folded: rare characters that share one unknown symbol.
         unit: "character" or "byte": what an id stands for. A byte vocabulary knows every text.
+        records: whether there is an end symbol, before which a state is reset.
+        labels: names, each with a begin symbol that is read instead of the end symbol.
 
     Raises:
-        ValueError: where the characters do not fit together or the unit.
+        ValueError: where the characters do not fit together or the unit, or labels are not distinct names of records.
     """
 
-    def __init__(self, characters: str = "", *, folded: str = "", unit: str = "character") -> None:
+    def __init__(
+        self,
+        characters: str = "",
+        *,
+        folded: str = "",
+        unit: str = "character",
+        records: bool = False,
+        labels: Sequence[str] = (),
+    ) -> None:
         for text in (characters, folded):
             if list(text) != sorted(set(text)):
                 raise ValueError("a vocabulary's characters must be sorted and distinct")
@@ -52,9 +73,17 @@ class Vocabulary:
             raise ValueError("a lone surrogate is not a character")
         if set(characters) & set(folded):
             raise ValueError("a folded character is also a known one")
+        if records and characters == RAW_BYTES and unit == "byte":
+            raise ValueError("raw bytes leave no symbol for the end of a record")
+        if not all(isinstance(label, str) and label and not SURROGATE.search(label) for label in labels):
+            raise ValueError("a label must be a text that is not empty")
+        if len(set(labels)) < len(labels) or len(labels) > MAX_LABELS * records:
+            raise ValueError(f"labels must be distinct, of records, and at most {MAX_LABELS:,}")
         self.characters = characters
         self.folded = folded
         self.unit = unit
+        self.records = records
+        self.labels = tuple(labels)
 
     @classmethod
     def from_counts(
@@ -64,6 +93,8 @@ class Vocabulary:
         unit: str = "character",
         raw: bool = False,
         min_count: int = 1,
+        records: bool = False,
+        labels: Sequence[str] = (),
         known: "Vocabulary | None" = None,
     ) -> "Vocabulary":
         """Make the vocabulary of a text.
@@ -73,16 +104,23 @@ class Vocabulary:
             unit: "character" or "byte".
             raw: whether the bytes are any bytes, not UTF-8.
             min_count: characters that occur less often are folded.
-            known: a vocabulary whose characters are included, however rare they are in the text.
+            records: whether the text consists of records; the marks between them are no characters.
+            labels: of the records.
+            known: a vocabulary whose characters and labels are included, however rare they are in the text.
         """
+        if known is not None and records:
+            labels = list(dict.fromkeys([*known.labels, *labels]))
         if unit == "byte":
-            return cls(RAW_BYTES if raw else "", unit=unit)
+            return cls(RAW_BYTES if raw else "", unit=unit, records=records, labels=labels)
+        counts = counts.copy()
+        counts[0xD800:0xE000] *= not records
         kept = set(_from_code_points(np.flatnonzero(counts >= max(min_count, 1))))
         folded = set(_from_code_points(np.flatnonzero((counts > 0) & (counts < min_count))))
         if known is not None:
             kept |= set(known.characters)
             folded |= set(known.folded)
-        return cls("".join(sorted(kept)), folded="".join(sorted(folded - kept)))
+        folded -= kept
+        return cls("".join(sorted(kept)), folded="".join(sorted(folded)), records=records, labels=labels)
 
     @property
     def byte_mode(self) -> bool:
@@ -98,6 +136,43 @@ class Vocabulary:
     def unknown_id(self) -> int | None:
         """The id that stands for every folded character, or None where nothing was folded."""
         return len(self.characters) if self.folded else None
+
+    @property
+    def begin_symbols(self) -> int:
+        """How many ids, the last ones, begin a record: the end symbol and those of labels; 0 where there are none."""
+        return self.records + len(self.labels)
+
+    @property
+    def end_id(self) -> int | None:
+        """The id of the end symbol, which stands between two records; None where a text has no records."""
+        return len(self) - self.begin_symbols if self.records else None
+
+    def begin_id(self, label: str | None = None) -> int:
+        """The id that is read before a record.
+
+        Args:
+            label: of the record; None for none.
+
+        Raises:
+            SettingError: there is no such label, or there are no records.
+        """
+        if self.end_id is None:
+            raise SettingError("this model has no records: it was trained on running text")
+        if label is None:
+            return self.end_id
+        if label not in self.labels:
+            listed = ", ".join(self.labels[:5]) + " …" * (len(self.labels) > 5)
+            advice = did_you_mean(label, self.labels) or (f"; it has {listed}" if listed else "; it has none")
+            raise SettingError(f"label is {repr_short(label)}: this model has no such label{advice}", "label")
+        return self.end_id + 1 + self.labels.index(label)
+
+    def begin_mark(self, label: str | None = None) -> str:
+        """The character that stands for `begin_id` in a text of records.
+
+        Args:
+            label: of the record; None, or one that the vocabulary does not know, for none.
+        """
+        return label_mark(self.labels.index(label)) if label in self.labels else END_MARK
 
     @property
     def default_unknown(self) -> str:
@@ -123,12 +198,18 @@ class Vocabulary:
         return self.folded_nats + math.log(CODE_POINTS - len(self.characters) - len(self.folded))
 
     def __len__(self) -> int:
-        return 256 if self.byte_mode else len(self.characters) + bool(self.folded)
+        if self.byte_mode:
+            return 256 + len(self.labels)
+        return len(self.characters) + bool(self.folded) + self.begin_symbols
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Vocabulary):
             return False
-        return (self.characters, self.folded, self.unit) == (other.characters, other.folded, other.unit)
+        return self._identity == other._identity
+
+    @property
+    def _identity(self) -> tuple[Any, ...]:
+        return self.characters, self.folded, self.unit, self.records, self.labels
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -143,12 +224,17 @@ class Vocabulary:
     @cached_property
     def _table(self) -> NDArray[np.int32]:
         """Code point -> id, -1 where unknown; the last entry is for all code points above the highest known one."""
-        known, folded = _code_points(self.characters), _code_points(self.folded)
-        highest = max((*known[-1:], *folded[-1:], 0))
-        table = np.full(int(highest) + 2, -1, np.int32)
+        known, folded, marks = _code_points(self.characters), _code_points(self.folded), _code_points(self._marks)
+        table = np.full(max((*known[-1:], *folded[-1:], *marks, 0)) + 2, -1, np.int32)
         table[known] = np.arange(len(known), dtype=np.int32)
         table[folded] = len(known)
+        table[marks] = np.arange(len(self) - len(marks), len(self), dtype=np.int32)
         return table
+
+    @cached_property
+    def _marks(self) -> str:
+        """The characters that stand for the begin symbols in a text of records."""
+        return END_MARK * self.records + "".join(map(label_mark, range(len(self.labels))))
 
     def knows(self, text: str) -> NDArray[np.bool_]:
         """Find the characters that have an id: their own, that of the unknown symbol as folded ones, or as bytes.
@@ -161,7 +247,7 @@ class Vocabulary:
         """
         codes = _code_points(text)
         if self.byte_mode:
-            return (codes < 0xD800) | (codes > 0xDFFF)
+            return (codes < 0xD800) | (codes > 0xDFFF) | np.isin(codes, _code_points(self._marks))
         return self._table[np.minimum(codes, len(self._table) - 1)] >= 0
 
     def writes(self, text: str) -> bool:
@@ -215,14 +301,7 @@ class Vocabulary:
         check_unknown(unknown)
         check_text("text", text)
         if self.unit == "byte":
-            errors = "surrogateescape" if self.raw else "strict"
-            try:
-                return np.frombuffer(text.encode("utf-8", errors), np.uint8)
-            except UnicodeEncodeError as error:
-                if unknown != "skip":
-                    raise DataError(f"a lone surrogate, position {error.start}, is no character") from error
-            kept = (char for char in text if not SURROGATE.match(char) or (self.raw and char in RAW_BYTES))
-            return np.frombuffer("".join(kept).encode("utf-8", errors), np.uint8)
+            return self._encode_records(text, unknown) if self.records else self._encode_bytes(text, unknown)
         codes = _code_points(text)
         ids = self._table[np.minimum(codes, len(self._table) - 1)]
         missing = ids < 0
@@ -234,6 +313,25 @@ class Vocabulary:
             else:
                 raise DataError(self._explain_unknown(text, missing, unknown))
         return ids.astype(self.dtype)
+
+    def _encode_bytes(self, text: str, unknown: str) -> Ids:
+        errors = "surrogateescape" if self.raw else "strict"
+        try:
+            return np.frombuffer(text.encode("utf-8", errors), np.uint8)
+        except UnicodeEncodeError as error:
+            if unknown != "skip":
+                raise DataError(f"a lone surrogate, position {error.start}, is no character") from error
+        kept = (char for char in text if not SURROGATE.match(char) or (self.raw and char in RAW_BYTES))
+        return np.frombuffer("".join(kept).encode("utf-8", errors), np.uint8)
+
+    def _encode_records(self, text: str, unknown: str) -> Ids:
+        """Bytes, with a begin symbol in place of each mark."""
+        codes = _code_points(text)
+        marks = np.isin(codes, _code_points(self._marks))
+        data = self._encode_bytes(_from_code_points(codes[~marks]), unknown)
+        surrogate = (codes >= 0xD800) & (codes <= 0xDFFF)  # none but marks, unless they are skipped
+        sizes = np.where(surrogate, 0, 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000))
+        return np.insert(data.astype(self.dtype), np.cumsum(sizes)[marks], self._table[codes[marks]])
 
     def _explain_unknown(self, text: str, missing: NDArray[np.bool_], unknown: str) -> str:
         """The message for characters without an id."""
@@ -257,7 +355,8 @@ class Vocabulary:
             ids: (N,), 0 to V - 1.
 
         Returns:
-            The text, with U+FFFD for the unknown symbol and for broken UTF-8; no sampler writes either.
+            The text, with U+FFFD for the unknown symbol and for broken UTF-8, neither of which a sampler writes, and
+            the marks of `encode` for begin symbols.
 
         Raises:
             ArgumentError: where the ids have another shape, type or range.
@@ -265,8 +364,12 @@ class Vocabulary:
         ids = check_array("ids", ids, (None,), np.int64)
         check_range("ids", ids, 0, len(self))
         if self.byte_mode:
-            return np.asarray(ids, np.uint8).tobytes().decode("utf-8", "replace")
-        codes = _code_points(self.characters + ("\ufffd" if self.folded else ""))
+            begins = np.flatnonzero(ids >= END_BYTE) if self.records else ids[:0]
+            first, *records = np.split(ids, begins)
+            texts = [_decode_utf8(first)]
+            texts += (self._marks[record[0] - END_BYTE] + _decode_utf8(record[1:]) for record in records)
+            return "".join(texts)
+        codes = _code_points(self.characters + "\ufffd" * bool(self.folded) + self._marks)
         return _from_code_points(codes[np.asarray(ids, np.intp)])
 
     def append(self, partial: bytes, id_: int, backward: bool = False) -> tuple[str, bytes]:
@@ -299,8 +402,7 @@ class Vocabulary:
         """Make a `tokenizers.Tokenizer` with the same ids, for other programs."""
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-        names = _byte_names() if self.unit == "byte" else [*self.characters] + [UNKNOWN] * bool(self.folded)
-        vocabulary = {name: id_ for id_, name in enumerate(names)}
+        vocabulary = {name: id_ for id_, name in enumerate(self._names())}
         unknown = UNKNOWN if self.folded else None
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=unknown, fuse_unk=False))
         if self.unit == "byte":
@@ -310,13 +412,20 @@ class Vocabulary:
             tokenizer.decoder = decoders.Fuse()
         return tokenizer
 
+    def _names(self) -> list[str]:
+        """The tokens of all ids, in their order."""
+        names = _byte_names() if self.unit == "byte" else [*self.characters] + [UNKNOWN] * bool(self.folded)
+        names += [END] * (self.records and self.unit == "character")
+        return names + [f"<begin {label}>" for label in self.labels]
+
     def describe(self) -> dict[str, Any]:
         """Describe the vocabulary as JSON data, which model files store.
 
         Returns:
-            {"unit", "folded", "tokenizer": the content of the `tokenizers` file}.
+            {"unit", "folded", "tokenizer": the content of the `tokenizers` file}; of records also {"labels"}.
         """
-        return {"unit": self.unit, "folded": self.folded, "tokenizer": json.loads(self.tokenizer().to_str())}
+        described = {"unit": self.unit, "folded": self.folded, "tokenizer": json.loads(self.tokenizer().to_str())}
+        return described | ({"labels": list(self.labels)} if self.records else {})
 
     @classmethod
     def from_description(cls, described: Any, raw: bool = False) -> "Vocabulary":
@@ -338,17 +447,22 @@ class Vocabulary:
             ordered = sorted(stored, key=stored.__getitem__)
             if merges or model["type"] != "BPE" or [stored[name] for name in ordered] != list(range(len(ordered))):
                 raise ValueError("ids are not 0, 1, 2 …")
-            if unit == "byte":
-                if ordered != _byte_names():
-                    raise ValueError("a byte vocabulary must hold the 256 bytes in order")
-                return cls(RAW_BYTES if raw else "", folded=folded, unit=unit)
-            if raw:
-                raise ValueError("raw bytes are no characters")
-            if folded and (not ordered or ordered.pop() != UNKNOWN):
-                raise ValueError("the unknown symbol is not the last id")
-            if any(len(name) != 1 for name in ordered):
-                raise ValueError("a token is not a single character")
-            return cls("".join(ordered), folded=folded, unit=unit)
+            records, labels = "labels" in described, described.get("labels", [])
+            if not isinstance(labels, list) or (raw and unit != "byte"):
+                raise ValueError("labels are no list, or raw bytes are no characters")
+            kinds = {"folded": folded, "unit": unit, "records": records, "labels": labels}
+            names = ordered[: len(ordered) - len(labels)]
+            if unit == "character":
+                special = [UNKNOWN] * bool(folded) + [END] * records
+                names, characters = names[: len(names) - len(special)], "".join(names[: len(names) - len(special)])
+                if any(len(name) != 1 for name in names):
+                    raise ValueError("a token is not a single character")
+                vocabulary = cls(characters, **kinds)
+            else:
+                vocabulary = cls(RAW_BYTES if raw else "", **kinds)
+            if ordered != vocabulary._names():
+                raise ValueError("the ids are not those of its characters and symbols")
+            return vocabulary
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ModelFileError(
                 f"the stored vocabulary is not one that chargen wrote: {truncate(error, 200)}"
@@ -371,6 +485,19 @@ def check_unknown(unknown: str) -> str:
 
 def _code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _decode_utf8(ids: NDArray[Any]) -> str:
+    return np.asarray(ids, np.uint8).tobytes().decode("utf-8", "replace")
+
+
+def label_mark(number: int) -> str:
+    """The character that stands for a label's begin symbol in a text of records: a lone surrogate, which no text holds.
+
+    Args:
+        number: of the label, from 0.
+    """
+    return chr(0xD800 + number)
 
 
 def _from_code_points(codes: NDArray[Any]) -> str:

@@ -80,8 +80,8 @@ class CompiledEngine(Engine):
         np.concatenate(packed, out=weights)
         tile_config = TILE_CONFIG if use_amx else TILE_CONFIG[:0]
         self._weights = Weights(
-            config.cell == "lstm", tile_config, config.hidden_size, weights, table, scale_in, scale, bias, new_bias,
-            head_scale, head_bias,
+            config.cell == "lstm", tile_config, config.hidden_size, self.first_begin, weights, table, scale_in, scale,
+            bias, new_bias, head_scale, head_bias,
         )  # fmt: skip
         large = weights.nbytes >= TEAM_BYTES and config.hidden_size % WIDTH == 0
         self._team_size = min(threads(), config.hidden_size // WIDTH) if large else 1

@@ -33,7 +33,8 @@ State = tuple[NDArray[np.float32], ...]
 class Engine:
     """Computes what a sampler needs of a model. The public methods check their arguments; `_step` and the like do not.
 
-    An engine defines `_step` or `_read`, each of which is made of the other one here, and may define `_write`.
+    An engine defines `_step` or `_read`, each of which is made of the other one here, and may define `_write`. State is
+    reset before a begin symbol is read.
 
     Args:
         config: the model's shape.
@@ -43,6 +44,8 @@ class Engine:
     def __init__(self, config: ModelConfig, size: int) -> None:
         self.config = config
         self.size = size
+        self.first_begin = size - config.begin_symbols
+        """The id from which on all are begin symbols."""
 
     def start(self, rows: int) -> State:
         """Make the state of an unknown context.
@@ -222,7 +225,8 @@ class NumpyEngine(Engine):
             for row, read_id in enumerate(ids):
                 values = self.embedding[read_id]
                 for layer, weights in enumerate(self.layers):
-                    after[layer][row] = self._step_layer(values, state[layer][row], *weights)
+                    before = state[layer][row] * np.float32(read_id < self.first_begin)
+                    after[layer][row] = self._step_layer(values, before, *weights)
                     values = after[layer][row, : self.config.hidden_size]
                 logits[row] = weight @ values + bias
         return logits, after

@@ -58,6 +58,9 @@ class TorchEngine(Engine):
             Logits (R, V) for what follows, and the state after the ids.
         """
         values, after = self.model.embedding(ids), []
+        if self.config.begin_symbols:
+            carried = (ids < self.first_begin)[:, None]
+            state = tuple(layer * carried for layer in state)
         for layer, weights in zip(state, self.layers, strict=True):
             if self.config.cell == "lstm":
                 values, cell = torch.lstm_cell(values, layer.chunk(2, 1), *weights)

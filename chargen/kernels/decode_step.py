@@ -25,6 +25,7 @@ class Weights(NamedTuple):
         is_lstm: whether the cell is an LSTM's, not a GRU's.
         config: `TILE_CONFIG`, or empty where weights are not multiplied in tiles.
         hidden: H.
+        first_begin: the id from which on all are begin symbols, before which a row's state is reset; V for none.
         packed: all packed weights, flat: for each layer but the first those of its inputs, then the recurrent ones; at
             the end those of the output layer.
         table: (V, gates H), the first layer's sums over the inputs for each id.
@@ -39,6 +40,7 @@ class Weights(NamedTuple):
     is_lstm: bool
     config: Bytes
     hidden: int
+    first_begin: int
     packed: NDArray[Any]
     table: Floats
     input_scales: Floats
@@ -173,7 +175,13 @@ def read_or_write(
                 _multiply_gates(model, offset, below, count, input_sums, gates, start, stop, members, halves)
                 offset += padded * hidden
             for n in range(count):
-                hidden_rows[n] = state[layer, active[n], :hidden]
+                if ids[active[n], t] < model.first_begin:
+                    hidden_rows[n] = state[layer, active[n], :hidden]
+                else:  # this thread's part only: others may still read theirs
+                    hidden_rows[n] = 0
+                    state[layer, active[n], start:stop] = 0
+                    if model.is_lstm:
+                        state[layer, active[n], hidden + start : hidden + stop] = 0
             _multiply_gates(model, offset, hidden_rows, count, state_sums, gates, start, stop, members, halves)
             offset += padded * hidden
             for n in range(count):

@@ -34,6 +34,8 @@ class ModelConfig:
     output_dropout: float | None = setting(None, "share dropped on the output, where not as dropout", low=0, below=1)
     bidirectional: bool = setting(False, "a second stack that reads backward: to write before a text, fill gaps, judge")
     tie_weights: bool = setting(False, "one table for embedding and output layer: best where characters are many")
+    begin_symbols: int = setting(0, "", low=0)
+    """How many ids, the last ones, begin a record: the state is reset before one is read. The vocabulary's number."""
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -28,7 +28,8 @@ _GENERATOR_LOCK = Lock()
 class CharModel(nn.Module):
     """Embedding, L one-layer recurrent modules, output layer; where bidirectional, a second stack and a cloze layer.
 
-    A logit at position t depends on ids[:, : t + 1] and the state only, and rows never mix. The two stacks share the
+    A logit at position t depends on ids[:, : t + 1] and the state only, and rows never mix. Before a begin symbol, one
+    of the last `config.begin_symbols` ids, the state is reset: no record sees another. The two stacks share the
     embedding and the output layer and nothing else: neither reads what the other has read. Embedding and output layer
     may share one table (Press and Wolf, "Using the output embedding to improve language models", 2017).
 
@@ -125,9 +126,10 @@ class CharModel(nn.Module):
         first_mask = 0 if direction == "forward" else BACKWARD_MASKS
         stack = self.stack(direction)
         check_tensor("ids", ids, INTEGERS, "B, T")
+        host_ids = ids
         ids = read_ids("ids", ids, len(self.embedding.weight), self.device)
         state = zero_state(config, len(ids), self.device) if state is None else self._check_state(state, len(ids))
-        state, fresh = start_fresh(state, read_fresh(fresh, ids.shape))
+        state, fresh = start_fresh(state, read_fresh(self._add_borders(fresh, host_ids), ids.shape))
         new_state = []
         for layer, module in enumerate(stack):
             if layer == 0 and (masks is None or config.layer_dropout(0) == 0):
@@ -140,6 +142,13 @@ class CharModel(nn.Module):
         output_layer = config.num_layers
         values = drop(values, config.layer_dropout(output_layer), masks, first_mask + output_layer)
         return values, tuple(new_state)
+
+    def _add_borders(self, fresh: Tensor | None, ids: Tensor) -> Tensor | None:
+        """Where states are fresh, begin symbols included: ids (B, T), best of the host, tell where those are."""
+        if not self.config.begin_symbols:
+            return fresh
+        begins = ids.cpu().to(torch.int64) >= self.vocabulary_size - self.config.begin_symbols
+        return begins if fresh is None else begins | fresh
 
     def _check_state(self, state: Any, rows: int) -> State:
         """Check a caller's state, and convert it to the types in which layers carry it."""

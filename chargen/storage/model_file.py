@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 AnyModel: TypeAlias = "ModelFile | CharModel | str | os.PathLike[str]"
 """A model in any form: what a file holds, a torch model, or the path of a model file or a run folder."""
 FORMAT = 1
+RECORDS_FORMAT = 2
+"""Of a file whose vocabulary has an end symbol, which older versions cannot read."""
 KIND = "model"
 FILE_NAME = "model.safetensors"
 MAX_CHARACTERS = tensor_file.MAX_HEADER - 50_000
@@ -87,9 +89,9 @@ class ModelFile:
         quantization = quantization_of(self.arrays)
         return {
             "kind": KIND,
-            "format": FORMAT,
+            "format": RECORDS_FORMAT if self.vocabulary.records else FORMAT,
             **({"quantize": quantization} if quantization == "int8" else {}),
-            "config": asdict(self.config),
+            "config": {name: value for name, value in asdict(self.config).items() if name != "begin_symbols"},
             "vocabulary": self.vocabulary.describe(),
             "counts": [int(count) for count in self.counts],
             "reading": {name: value for name, value in asdict(self.reading).items() if value is not None},
@@ -225,10 +227,13 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
 
 def _parse_description(description: Mapping[str, Any]) -> ModelFile:
     """What a model file's description says of the model, without its arrays."""
-    tensor_file.check_format(description, FORMAT)
+    tensor_file.check_format(description, RECORDS_FORMAT if description["format"] == RECORDS_FORMAT else FORMAT)
     config = make_settings(ModelConfig, description["config"])
     reading = make_settings(ReadingConfig, description["reading"])
     vocabulary = Vocabulary.from_description(description["vocabulary"], raw=reading.encoding == RAW)
+    if vocabulary.records != (description["format"] == RECORDS_FORMAT):
+        raise ModelFileError("its format number does not fit its vocabulary")
+    config = replace(config, begin_symbols=vocabulary.begin_symbols)
     counts = description["counts"]
     if not isinstance(counts, list) or len(counts) != len(vocabulary):
         raise ModelFileError(f"its character counts do not fit its {amount(len(vocabulary), 'character')}")
@@ -271,6 +276,9 @@ def as_model_file(
     if not isinstance(vocabulary, Vocabulary) or len(vocabulary) != size:
         raise SettingError(f"give the vocabulary of this CharModel: it has {amount(size, 'id')}", "vocabulary")
     counts = np.ones(size, np.int64) if counts is None else np.asarray(counts)
+    if model.config.begin_symbols != vocabulary.begin_symbols:
+        begins, needed = model.config.begin_symbols, vocabulary.begin_symbols
+        raise SettingError(f"the CharModel has begin_symbols {begins}: needed is {needed}, the vocabulary's number")
     if counts.shape != (size,):
         raise SettingError(f"counts have shape {counts.shape}: the vocabulary has {amount(size, 'id')}")
     return ModelFile(model.config, vocabulary, weights_of(model), counts)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple
@@ -227,6 +227,10 @@ def check_new_run(
     if config and config.freeze and not init:
         raise SettingError("freeze keeps layers of a model to start from: give that one, or 0", "freeze")
     shape = model_config or (own.model.config if own.model else init.config if init else ModelConfig())
+    if shape.begin_symbols not in (0, corpus.vocabulary.begin_symbols):
+        begins, needed = shape.begin_symbols, corpus.vocabulary.begin_symbols
+        raise SettingError(f"begin_symbols is {begins}: leave it out, the corpus has {needed}", "begin_symbols")
+    shape = replace(shape, begin_symbols=corpus.vocabulary.begin_symbols)
     if own.model:
         _check_model(own.model, shape, corpus, saved=out is not None)
     replaces = folder is not None and holds_a_run(folder)
