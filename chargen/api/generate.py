@@ -12,7 +12,7 @@ from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import SettingError
 from chargen.model.config import require_bidirectional
 from chargen.sampling.processors import LogitsProcessor
-from chargen.sampling.rounding import DEFAULT_LENGTH
+from chargen.sampling.rounding import default_length
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
 from chargen.settings import check_int, check_path, drop_none, make_settings
@@ -88,7 +88,9 @@ def generate(
     )  # fmt: skip
     sampler.feed(text, unknown)
     written: list[list[Character]] = [[] for _ in range(sampler.num)]
-    for characters in sampler.write(DEFAULT_LENGTH if length is None else length, rounded=length is None):
+    for characters in sampler.write(
+        default_length(sampler.vocabulary) if length is None else length, rounded=length is None
+    ):
         for character in characters:
             written[character.stream].append(character)
     if state_out is not None:

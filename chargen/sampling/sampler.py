@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import check_array, choose_config
+from chargen.arguments import check_array, check_range, choose_config
 from chargen.data.reading import ReadingConfig, clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, summarize
 from chargen.decoding.numpy_engine import Chunk, Engine, State
 from chargen.decoding.pick_engine import new_engine
-from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError, amount
-from chargen.kernels import NOT_FINITE as NOT_FINITE_CODE
+from chargen.errors import ChargenError, SettingError
 from chargen.locks import Lock
 from chargen.rng import check_seed
 from chargen.sampling.constraints import Constraints, fit_config
@@ -27,7 +26,8 @@ from chargen.sampling.rounding import Rounding
 from chargen.sampling.rule_table import RuleTable
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler_state import SamplerState, check_state_path, load_state, save_state
-from chargen.sampling.stream import MIN_TAIL, Stream, next_draws
+from chargen.sampling.start import Label, encode_text, read_start
+from chargen.sampling.stream import MIN_TAIL, Stream, explain_stuck, next_draws
 from chargen.settings import check_int
 from chargen.storage.model_file import AnyModel, ModelFile, as_model_file
 
@@ -46,6 +46,8 @@ class Sampler:
 
     A fresh sampler has read the model's begin text, where the model has one: a text begins a line (backward: ends one).
     So log-probabilities are those of `score`, and a sampler that is fed a text has the state of the one that wrote it.
+    With a model of records it has read a begin symbol, and a sample is one record: its end symbol stops it as a stop
+    text does, and nothing more is written until `reset`.
 
     Args:
         model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel
@@ -60,7 +62,9 @@ class Sampler:
         counts: only with a CharModel: the first character of a text without prime and begin text is drawn by these
             counts of ids (V,), or uniformly without them.
         reading: only with a CharModel: how texts are cleaned; without it they are taken as they are.
-        begin: only with a CharModel: the text that a fresh sampler has read.
+        begin: only with a CharModel: the text that a fresh sampler has read; or "" with any model: nothing, so that the
+            text goes on from anywhere.
+        label: of the records; or several labels with their weights. None: what the model learned without labels.
         engine: of this model and direction, to be shared by many samplers; instead of a device.
         logits_processors: functions (ids, logits) -> logits, applied in turn before bans, temperature and filters.
             `ids` (N,) int64 is what the sample has read and written, the begin text included, in the order of reading;
@@ -88,6 +92,7 @@ class Sampler:
         counts: NDArray[np.int64] | None = None,
         reading: ReadingConfig | None = None,
         begin: str | None = None,
+        label: Label = None,
         engine: Engine | None = None,
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Any,
@@ -95,19 +100,17 @@ class Sampler:
         config = choose_config(SampleConfig, config, settings)
         self.num = check_int("num", num, 1, 1_000_000)
         self.seed = check_seed(seed)
-        if isinstance(model, (str, os.PathLike, ModelFile)) and (reading, begin) != (None, None):
+        if isinstance(model, (str, os.PathLike, ModelFile)) and (reading is not None or begin):
             raise SettingError("a model file has its own reading and begin: give none")
         self.model = as_model_file(model, vocabulary, counts)
         self.vocabulary, self.reading = self.model.vocabulary, reading or self.model.reading
         self.config = fit_config(config, self.vocabulary, self.reading)
         self.logits_processors = check_processors(logits_processors)
         self.direction, self._backward = direction, direction == "backward"
-        self._begin = self._flip_if_backward(
-            self.vocabulary.encode((self.model.begin if begin is None else begin) or "")
-        )
         if engine and (engine.config, engine.size) != (self.model.config, len(self.vocabulary)):
             raise SettingError("engine is of another model: make one of this model's config and weights", "engine")
         self.engine = engine or new_engine(self.model.config, self.model.arrays, device, direction)
+        self._start = read_start(self.engine, self.model, label, begin, backward=self._backward)
         id_by_id = bool(self.config.no_repeat or self.logits_processors)
         self._rule_table = RuleTable(self.vocabulary, self.config.stop, id_by_id, self._backward)
         self._lock = Lock()
@@ -141,10 +144,11 @@ class Sampler:
         """Forget everything fed and written: only the begin text has been read, and the first draw comes next."""
         with self._lock:
             self._pending: _Pending | None = None
-            self._logits = np.repeat(self.model.first_logits[None].astype(np.float32), self.num, axis=0)
-            self._state = self.engine.start(self.num)
+            self._logits = np.repeat(self._start.logits, self.num, axis=0)
+            self._state = tuple(np.repeat(layer, self.num, axis=0) for layer in self._start.state)
             self._streams = self._new_streams()
-            self._read(self._begin)
+            for stream in self._streams if self.logits_processors else ():
+                stream.ids = self._start.ids
 
     def _new_streams(self) -> list[Stream]:
         rules = self.vocabulary, self.config.ban, self.config.no_repeat, self._backward
@@ -173,24 +177,27 @@ class Sampler:
 
         Raises:
             DataError: the model does not know some characters, which are named; nothing has been fed.
-            ChargenError: a stream has written only a part of a character's bytes; nothing has been fed.
+            ChargenError: a stream is inside a character, or its record has ended; nothing has been fed.
         """
-        self.feed_ids(self.vocabulary.encode(clean(text, self.reading), unknown))
+        self.feed_ids(encode_text(clean(text, self.reading), self.vocabulary, unknown))
 
     def feed_ids(self, ids: NDArray[Any]) -> None:
         """Let every stream read ids as if it had written them.
 
         Args:
-            ids: (N,), in the order of the text.
+            ids: (N,), in the order of the text, none of them a begin symbol.
 
         Raises:
             ArgumentError: `ids` are no whole numbers, or not those of this model.
-            ChargenError: a stream has written only a part of a character's bytes; nothing has been fed.
+            ChargenError: a stream is inside a character, or its record has ended; nothing has been fed.
         """
         ids = self._flip_if_backward(check_array("ids", ids, (None,), np.int64))
+        check_range("ids", ids, 0, len(self.vocabulary) - self.vocabulary.begin_symbols)
         with self._lock:
             if len(ids) and any(stream.partial for stream in self._streams):
                 raise ChargenError("a sample is inside a character: let it write on before feeding more")
+            if len(ids) and any(stream.ended for stream in self._streams):
+                raise ChargenError("a record has ended: call `reset` before feeding the next")
             self._rewind()
             self._read(ids)
             text = self._flip_if_backward(self.vocabulary.decode(self._flip_if_backward(ids)))
@@ -241,9 +248,9 @@ class Sampler:
     def write(self, length: int | None = None, *, rounded: bool = False) -> Iterator[list[Character]]:
         """Let every stream write; at most one character a stream comes at a time.
 
-        A stop text ends what a stream writes in this call; the next call goes on after it. Characters are yielded once
-        the model has read them, so the iteration can be left at any time and taken up by another call, but not by
-        another thread while this one goes on.
+        A stop text ends what a stream writes in this call; the next call goes on after it. The end symbol of a record
+        comes as an empty character. Characters are yielded once the model has read them, so the iteration can be left
+        at any time and taken up by another call, but not by another thread while this one goes on.
 
         Args:
             length: characters for each stream; None is without end.
@@ -281,7 +288,7 @@ class Sampler:
     def _steps(self, length: float, rounding: Rounding) -> Iterator[list[Character]]:
         """Characters that come together, in lists; between two of them, other calls may use the sampler."""
         written = [0] * self.num
-        active = list(range(self.num)) if length else []
+        active = [row for row, stream in enumerate(self._streams) if not stream.ended and length]
         size = 1
         while active:
             size = int(min(size, *(length + rounding.max_excess - written[row] for row in active)))
@@ -320,19 +327,9 @@ class Sampler:
         # on the size of chunks, and an error must come before any row moves on.
         length, first = min((count, index) for index, count in enumerate(written.counts.tolist()))
         if length == 0:
-            raise ChargenError(self._explain_stuck(rows[first], int(written.ids[first, 0])))
+            raise ChargenError(explain_stuck(streams[first], int(written.ids[first, 0])))
         self._pending = _Pending(rows, written, length, (time.perf_counter() - start + 1e-9) / length)
         return self._pending
-
-    def _explain_stuck(self, row: int, code: int) -> str:
-        """Why a row cannot write, as a message."""
-        if code == NOT_FINITE_CODE:
-            return NOT_FINITE_MESSAGE
-        return (
-            f"sample {row}: `ban` and `no_repeat` forbid all "
-            f"{amount(len(self.vocabulary), 'id')} after {amount(self._streams[row].draws, 'draw')}; "
-            "ban less, or raise `no_repeat`"
-        )
 
     def _commit(self, pending: "_Pending", column: int) -> list[Character]:
         """Count a column of ids that were written ahead as written; return the characters that they complete."""
@@ -344,8 +341,8 @@ class Sampler:
             stream.log_prob += float(pending.written.log_probs[index, column])
             if self.logits_processors:
                 stream.ids = np.append(stream.ids, drawn)
-            if character := stream.add_id(drawn, self.vocabulary):
-                stopped = stream.check_stop(character, self.config.stop)
+            if (character := stream.add_id(drawn, self.vocabulary)) or stream.ended:
+                stopped = stream.ended or stream.check_stop(character, self.config.stop)
                 characters.append(Character(row, character, stream.log_prob, stopped))
                 stream.log_prob = 0.0
         return characters
@@ -364,7 +361,8 @@ class Sampler:
             ChargenError: bans, no_repeat and processors leave no character to write, or the model's numbers overflow.
         """
         self._check_single("stream", "write")
-        return (character.character for characters in self.write(length) for character in characters)
+        written = (character.character for characters in self.write(length) for character in characters)
+        return filter(None, written)
 
     def generate(self, length: int) -> str:
         """Write the next characters of a single sample.
@@ -373,7 +371,7 @@ class Sampler:
             length: in characters.
 
         Returns:
-            The text, shorter where a stop text ends it.
+            The text, shorter where a stop text or the end symbol ends it.
 
         Raises:
             SettingError: this sampler writes several samples.
@@ -389,14 +387,14 @@ class Sampler:
             length: of each, in characters.
 
         Returns:
-            What each stream has written in this call, shorter where a stop text ended it.
+            What each stream has written in this call, shorter where a stop text or the end symbol ended it.
 
         Raises:
             ChargenError: bans, no_repeat and processors leave no character to write, or the model's numbers overflow.
         """
         length = check_int("length", length, 0)  # None would have no end
         with self._lock:
-            if not (self.vocabulary.byte_mode or self.config.stop or self._rule_table.max_ids):
+            if not (self.vocabulary.byte_mode or self._rule_table.may_stop or self._rule_table.max_ids):
                 return self._generate_in_chunks(length)
             texts: list[list[Character]] = [[] for _ in range(self.num)]
             for characters in self._steps(length, Rounding()):

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from chargen.data.utf8 import utf8_before, utf8_next, utf8_unfinished
 from chargen.data.vocabulary import Vocabulary
-from chargen.kernels import available
+from chargen.errors import NOT_FINITE_MESSAGE, amount
+from chargen.kernels import NOT_FINITE, available
 from chargen.rng import Purpose, uniform
 from chargen.sampling.constraints import Constraints
 
@@ -33,6 +34,8 @@ class Stream:
         self.log_prob = 0.0
         """Of the ids of the unfinished character, in nats."""
         self.tail = ""
+        self.ended = False
+        """Whether the end symbol was written: of this record nothing more comes."""
         self.ids = np.zeros(0, np.int64)
         """What was read and written, in the order of reading; filled only for logits processors."""
 
@@ -44,8 +47,11 @@ class Stream:
             vocabulary: the model's.
 
         Returns:
-            The character that the id completes; "" while bytes are missing.
+            The character that the id completes; "" while bytes are missing, and for the end symbol.
         """
+        if drawn == vocabulary.end_id:
+            self.ended = True
+            return ""
         character, self.partial = vocabulary.append(self.partial, drawn, self.constraints.backward)
         if character:
             self.constraints.note_written(character)
@@ -86,6 +92,7 @@ class Stream:
             "no_repeat": self.constraints.no_repeat,
             "recent": self.constraints.recent,
             "followers": {run: "".join(sorted(ends)) for run, ends in self.constraints.followers.items()},
+            **({"ended": self.ended} if self.ended else {}),
         }
 
     def restore(self, described: dict[str, Any]) -> None:
@@ -102,15 +109,18 @@ class Stream:
         draws, partial = described["draws"], bytes.fromhex(described["partial"])
         texts = [described["tail"], *described["followers"].values()]
         log_prob = float(described["log_prob"])
+        vocabulary, ended = self.constraints.vocabulary, described.get("ended", False)
         if type(draws) is not int or not 0 <= draws < 2**63 or not math.isfinite(log_prob):
             raise ValueError("a stream's position is not one that chargen wrote")
-        vocabulary = self.constraints.vocabulary
+        if type(ended) is not bool or ended > (vocabulary.records and not partial):
+            raise ValueError("a stream that has ended is none of a record")
         if partial and not (vocabulary.byte_mode and len(partial) <= 3 and self._is_possible(partial)):
             raise ValueError("a stream's unfinished character is none")
         for text in texts:
             vocabulary.encode(text)
         vocabulary.encode(described["recent"].replace("\ufffd", ""))  # how folded characters of a prime are remembered
         self.draws, self.partial, self.tail, self.log_prob = draws, partial, described["tail"], log_prob
+        self.ended = ended
         if described["no_repeat"] == self.constraints.no_repeat:
             self.constraints.recent = described["recent"]
             self.constraints.followers.update((run, set(ends)) for run, ends in described["followers"].items())
@@ -122,6 +132,25 @@ class Stream:
         else:
             allowed = (utf8_next(partial[:at]) for at in range(len(partial)))
         return utf8_unfinished(partial) and all(byte in ids for byte, ids in zip(partial, allowed, strict=True))
+
+
+def explain_stuck(stream: Stream, code: int) -> str:
+    """Say why a stream cannot write on.
+
+    Args:
+        stream: the stream.
+        code: what an engine put in the place of an id.
+
+    Returns:
+        The message of an error.
+    """
+    if code == NOT_FINITE:
+        return NOT_FINITE_MESSAGE
+    return (
+        f"sample {stream.index}: `ban` and `no_repeat` forbid all "
+        f"{amount(len(stream.constraints.vocabulary), 'id')} after {amount(stream.draws, 'draw')}; "
+        "ban less, or raise `no_repeat`"
+    )
 
 
 def next_draws(seed: int, streams: Sequence[Stream], count: int) -> NDArray[np.float64]:
