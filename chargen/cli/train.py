@@ -14,7 +14,8 @@ from chargen.cli.options import PATH, GroupedCommand, config_option, option, set
 from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.terminal import log, log_compiling, quote_path
 from chargen.cli.time_spent import TimeSpent
-from chargen.data.corpus import Corpus, CorpusConfig
+from chargen.data.corpus import Corpus
+from chargen.data.corpus_config import CorpusConfig
 from chargen.errors import DataError, SettingError, WriteError, amount
 from chargen.model.config import ModelConfig
 from chargen.storage.model_file import read_model
