@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @option("--preset", group="Model", type=click.Choice(tuple(PRESETS)),
         help="Hidden units: " + ", ".join(f"{size} ({name})" for name, size in PRESETS.items()) + "; the rest is "
         "chosen to fit.", shown_default="all sizes chosen from text, budget and the machine's speed")  # fmt: skip
-@settings_options(CorpusConfig, "Text", escapes=("between",))
+@settings_options(CorpusConfig, "Text", escapes=("between", "records"))
 @settings_options(ModelConfig, "Model", chosen=("hidden_size", "tie_weights", "dropout"))
 @settings_options(TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr", "weight_decay"))
 def command(

@@ -90,7 +90,7 @@ class ReadingConfig:
         if self.records is not None and self.between is not None:
             raise SettingError("between is for running text: records stand for themselves", "between")
         if self.records is not None and self.encoding == RAW:
-            raise SettingError("records need text: raw bytes have no symbol left for their end", "records")
+            raise SettingError("encoding is raw: raw bytes leave no symbol for the end of a record", "encoding")
 
     @property
     def has_lf(self) -> bool:

@@ -7,7 +7,7 @@ that of a label. So a text of records is a text; only marks say where a record b
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import PurePath
@@ -200,9 +200,11 @@ def _mark_rows(
     block: list[str] = []
     for number, row in rows:
         where = f"{name}: line {number}"
-        text = _field(row, text_field, where, "text_field")
+        text = _field(row, text_field, where, {label_field})
         if label_field:
-            mark = begin(check_no_surrogate(_field(row, label_field, where, "label_field"), where))
+            mark = begin(check_no_surrogate(str(_field(row, label_field, where)), where))
+        if not isinstance(text, str):
+            raise DataError(f"{where}: the text is {repr_short(text)}: it must be text")
         if text:
             block += mark, check_no_surrogate(text, where)
         if len(block) >= ROWS:
@@ -211,25 +213,23 @@ def _mark_rows(
     yield "".join(block)
 
 
-def _field(row: Any, field: str | None, where: str, setting: str) -> str:
-    """A field of a row; without its name, that of a row with one text."""
+def _field(row: Any, field: str | None, where: str, others: Container[str | None] = ()) -> Any:
+    """A field of a row; without its name, the one called "text", or that of a row with one text beside others."""
     if field is None and isinstance(row, str):
         return row
     if not isinstance(row, dict):
         raise DataError(f"{where} is {repr_short(row)}: it must be an object with fields")
     names = ", ".join(map(repr_short, list(row)[:8]))
     if field is None:
-        fields = ["text"] if "text" in row else [key for key, value in row.items() if isinstance(value, str)]
+        fields = ["text"] if "text" in row else [key for key in row if isinstance(row[key], str) and key not in others]
         if len(fields) != 1:
-            raise DataError(f"{where} has fields {names}: say by `{setting}` which one holds the text")
+            raise DataError(f"{where} has fields {names}: say by `text_field` which one holds the text")
         field = fields[0]
     if field not in row:
         raise DataError(f"{where} has no field {field!r}; it has {names}{did_you_mean(field, list(map(str, row)))}")
     value = row[field]
-    if setting == "label_field" and isinstance(value, (int, float, bool)):
-        return str(value)
-    if not isinstance(value, str):
-        raise DataError(f"{where}: {field} is {repr_short(value)}: it must be text")
+    if not isinstance(value, (str, int, float, bool)):
+        raise DataError(f"{where}: {field} is {repr_short(value)}: it must be text, or a number of a label")
     return value
 
 
