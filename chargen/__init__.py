@@ -10,7 +10,8 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "errors": ("ArgumentError", "ChargenError"),
-    "data.corpus": ("Corpus", "CorpusConfig"),
+    "data.corpus": ("Corpus",),
+    "data.corpus_config": ("CorpusConfig",),
     "data.vocabulary": ("Vocabulary",),
     "data.reading": ("clean",),
     "data.batches": ("ConsecutiveBatches", "RandomBatches"),
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from chargen.api.judge import evaluate, score
     from chargen.api.train import Run, train
     from chargen.data.batches import ConsecutiveBatches, RandomBatches
-    from chargen.data.corpus import Corpus, CorpusConfig
+    from chargen.data.corpus import Corpus
+    from chargen.data.corpus_config import CorpusConfig
     from chargen.data.reading import clean
     from chargen.data.vocabulary import Vocabulary
     from chargen.decoding.choose import SampleConfig

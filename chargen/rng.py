@@ -47,6 +47,8 @@ class Purpose(enum.IntEnum):
     CLOZE = 6
     FILL = 7
     CHECK = 8
+    ORDER = 9
+    LABEL = 10
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from chargen.api.texts import Path, Sources, read_given
 from chargen.data.corpus_cache import ROLES
-from chargen.data.reading import ReadingConfig, ReadingReport, clean
+from chargen.data.reading import ReadingConfig, ReadingReport, clean, mark_text
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import SettingError
 from chargen.evaluation.parts import choose_tuning_text, cut_part
@@ -93,6 +93,8 @@ def evaluate(
         raise SettingError("`tune` says what `dynamic` chooses its rates on: give both", "tune")
     report = ReadingReport()
     full_text = read_given(text, file.reading, encoding, errors, sources=sources, report=report)
+    if file.vocabulary.records and sources is None and isinstance(text, str):
+        full_text = mark_text(full_text, file.reading)
     scored_text, tuning = cut_part(full_text, part, file), ""
     if dynamic:
         is_text = not tune or isinstance(tune, (str, os.PathLike))

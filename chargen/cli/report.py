@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from chargen.cli.terminal import log, quote_path
 from chargen.data.corpus import Corpus
+from chargen.data.corpus_cache import ROLES
 from chargen.errors import amount
 from chargen.model.config import parameter_count
 from chargen.storage.run_state import RunState
@@ -37,16 +38,21 @@ def log_corpus(corpus: Corpus, name: str) -> None:
         name: what its sources are called.
     """
     vocabulary, report = corpus.vocabulary, corpus.report
-    total = len(corpus.train) + len(corpus.valid) + len(corpus.test)
-    parts = [f"train {len(corpus.train):,}", f"valid {len(corpus.valid):,}"]
-    parts += [f"test {len(corpus.test):,}"] if len(corpus.test) else []
+    sizes = {role: len(getattr(corpus, role)) for role in ROLES}
+    size = amount(sum(sizes.values()), vocabulary.unit)
+    if vocabulary.records:
+        sizes = {role: corpus.count_records(role) for role in ROLES}
+        size = f"{amount(sum(sizes.values()), 'record')} of {size}"
+    parts = [f"{role} {number:,}" for role, number in sizes.items() if number or role != "test"]
     files = amount(report.files, "file")
     if report.joined and corpus.config.between is None:
         files += f", {amount(report.joined, 'line end')} added between them"
     elif report.joined:
         files += f", {corpus.config.between!r} between them"
-    size = amount(total, vocabulary.unit)
     log(f"text     {name}: {size}, {corpus.occurring:,} distinct, {files} ({', '.join(parts)})")
+    if vocabulary.labels:
+        listed = ", ".join(quote_path(label) for label in vocabulary.labels[:5]) + " …" * (len(vocabulary.labels) > 5)
+        log(f"         {amount(len(vocabulary.labels), 'label')}: {listed}")
     if vocabulary.folded:
         log(f"         one unknown symbol for {amount(len(vocabulary.folded), 'rare character')}")
     elif vocabulary.unit == "character" and len(vocabulary) >= MANY_CHARACTERS:

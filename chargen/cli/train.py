@@ -14,7 +14,8 @@ from chargen.cli.options import PATH, GroupedCommand, config_option, option, set
 from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.terminal import log, log_compiling, quote_path
 from chargen.cli.time_spent import TimeSpent
-from chargen.data.corpus import Corpus, CorpusConfig
+from chargen.data.corpus import Corpus
+from chargen.data.corpus_config import CorpusConfig
 from chargen.errors import DataError, SettingError, WriteError, amount
 from chargen.model.config import ModelConfig
 from chargen.storage.model_file import read_model
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 @option("--preset", group="Model", type=click.Choice(tuple(PRESETS)),
         help="Hidden units: " + ", ".join(f"{size} ({name})" for name, size in PRESETS.items()) + "; the rest is "
         "chosen to fit.", shown_default="all sizes chosen from text, budget and the machine's speed")  # fmt: skip
-@settings_options(CorpusConfig, "Text", escapes=("between",))
+@settings_options(CorpusConfig, "Text", escapes=("between", "records"))
 @settings_options(ModelConfig, "Model", chosen=("hidden_size", "tie_weights", "dropout"))
 @settings_options(TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr", "weight_decay"))
 def command(

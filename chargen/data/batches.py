@@ -4,14 +4,14 @@ Letters: B rows, T characters per row, N characters of the text. A batch is defi
 takes only some of them (`rows`) sees exactly those rows of the same batch.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chargen.arguments import check_array
+from chargen.data.borders import as_targets, leave_out_labels
 from chargen.errors import DataError, amount
 from chargen.rng import Purpose, uniform
 from chargen.settings import check_int
@@ -164,6 +164,7 @@ class RandomBatches:
         seed: fixes which windows are drawn.
         rows: which rows this process takes; all by default.
         purpose: what the windows are for; other purposes draw other windows.
+        end_id: of records, the end symbol; a window may begin inside a record, without a begin symbol.
 
     Raises:
         DataError: where the text is too short.
@@ -177,6 +178,7 @@ class RandomBatches:
         seed: int = 0,
         rows: range | None = None,
         purpose: Purpose = Purpose.WINDOW,
+        end_id: int | None = None,
     ) -> None:
         ids = check_array("ids", ids, (None,), np.int64)
         batch_size, seq_length = check_int("batch_size", batch_size, 1), check_int("seq_length", seq_length, 1)
@@ -194,6 +196,7 @@ class RandomBatches:
         self.seq_length = seq_length
         self.seed = seed
         self.purpose = purpose
+        self.end_id = end_id
         self.steps_per_epoch = len(ids) / (batch_size * seq_length)
         self.rows = np.array(range(batch_size) if rows is None else rows, np.int64)
 
@@ -203,7 +206,18 @@ class RandomBatches:
         Args:
             step: counted from 0.
         """
-        return _batch(self.windows(step), starts=True)
+        return self.batch_of(self.windows(step), step)
+
+    def batch_of(self, window: NDArray[np.int64], step: int) -> Batch:
+        """Make the batch of windows of a step.
+
+        Args:
+            window: ids (B, T + 1), in the order of reading.
+            step: counted from 0.
+        """
+        batch = _batch(window, starts=True)
+        inputs = leave_out_labels(batch.inputs, self.end_id, self.seed, self.rows, step)
+        return replace(batch, inputs=inputs, targets=as_targets(batch.targets, self.end_id))
 
     def windows(self, step: int) -> NDArray[np.int64]:
         """Return the windows of a step.
@@ -220,27 +234,6 @@ class RandomBatches:
         return _gather(self.ids, first + np.arange(self.seq_length + 1))
 
 
-class BackwardBatches:
-    """Batches read from the end, for the backward stack where windows are drawn at random.
-
-    Args:
-        batches: what the forward stack reads.
-    """
-
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
-        self.steps_per_epoch = batches.steps_per_epoch
-
-    def batch(self, step: int) -> Batch:
-        """Return the batch of a step; a target is the character before its input in the text.
-
-        Args:
-            step: counted from 0.
-        """
-        batch = self.batches.batch(step)
-        return Batch(batch.targets[:, ::-1].copy(), batch.inputs[:, ::-1].copy(), batch.fresh)
-
-
 def _batch(window: NDArray[np.int64], *, starts: bool) -> Batch:
     """The batch of windows (B, T + 1), all of which start fresh or none."""
     fresh = np.zeros((len(window), window.shape[1] - 1), bool)
@@ -250,36 +243,3 @@ def _batch(window: NDArray[np.int64], *, starts: bool) -> Batch:
 
 def _gather(ids: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[np.int64]:
     return ids[positions].astype(np.int64)
-
-
-def make_batches(
-    ids: NDArray[Any],
-    directions: Sequence[str],
-    batching: str,
-    batch_size: int,
-    seq_length: int,
-    seed: int = 0,
-    rows: range | None = None,
-    resets: dict[str, Resets] | None = None,
-) -> dict[str, Batches]:
-    """What each direction reads: its own position in the text, or the same random windows from either end.
-
-    Args:
-        ids: the training part (N,).
-        directions: of the model.
-        batching: "consecutive" or "random".
-        batch_size: B, over all processes.
-        seq_length: T.
-        seed: of the run.
-        rows: those wanted here, by their numbers among the rows of all processes; all by default.
-        resets: of each direction, where rows run on through the text; none by default.
-    """
-    size = batch_size, seq_length, seed, rows
-    if batching == "random":
-        windows = RandomBatches(ids, *size)
-        by_direction: dict[str, Batches] = {"forward": windows, "backward": BackwardBatches(windows)}
-    else:
-        drawn = resets or dict.fromkeys(directions, Resets())
-        ordered = {"forward": ids, "backward": ids[::-1]}
-        by_direction = {name: ConsecutiveBatches(ordered[name], *size, drawn[name]) for name in directions}
-    return {direction: by_direction[direction] for direction in directions}

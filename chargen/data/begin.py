@@ -20,8 +20,10 @@ def begin_text(vocabulary: Vocabulary, counts: NDArray[Any]) -> str:
         counts: how often each id occurs in the text, (V,).
 
     Returns:
-        The usual line end of the text, or "" where it has no lines.
+        The usual line end of the text, or "" where it has no lines or consists of records.
     """
+    if vocabulary.records:
+        return ""
     line_feeds, carriage_returns = (_count(vocabulary, counts, character) for character in "\n\r")
     if not line_feeds + carriage_returns or MAX_LINE_LENGTH * max(line_feeds, carriage_returns) < counts.sum():
         return ""

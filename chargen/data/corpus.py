@@ -17,32 +17,18 @@ from numpy.typing import NDArray
 
 from chargen.arguments import choose_config
 from chargen.cache_folder import cache_folder
-from chargen.data.corpus_cache import ROLES, EncodedText, Encoder, EncodingConfig, ProgressCallback, open_entry
-from chargen.data.reading import RAW, ReadingReport, clean, find_sources
+from chargen.data.corpus_cache import ROLES, EncodedText, Encoder, ProgressCallback, open_entry
+from chargen.data.corpus_config import CorpusConfig
+from chargen.data.reading import RAW, ReadingReport, clean, find_sources, mark_text
+from chargen.data.records import split_records
 from chargen.data.repeats import copied_shares
 from chargen.data.sorted_lines import are_sorted
 from chargen.data.utf8 import SURROGATE
 from chargen.data.vocabulary import Vocabulary, count_code_points
 from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
-from chargen.settings import check_text, make_settings, setting
+from chargen.settings import check_text, make_settings
 
 SourceNames = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-
-
-@dataclass(frozen=True)
-class CorpusConfig(EncodingConfig):
-    """How a text becomes ids, and how it is split into train, valid and test."""
-
-    valid_fraction: float = setting(0.1, "share of the text, after the training part, that validates", low=0, below=1)
-    test_fraction: float = setting(0.0, "share of the text, at its end, that tests", low=0, below=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.valid_fraction + self.test_fraction >= 1:
-            raise SettingError(
-                f"valid_fraction {self.valid_fraction} and `test_fraction` {self.test_fraction} leave no text to learn",
-                "valid_fraction",
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +63,12 @@ class Corpus:
         vocabulary = self.vocabulary
         parts = {name: len(getattr(self, name)) for name in ROLES}
         sizes = ", ".join(f"{name} {size:,}" for name, size in parts.items() if size or name != "test")
-        total = amount(sum(parts.values()), "byte")
+        total = amount(sum(parts.values()), vocabulary.unit)
+        if vocabulary.records:
+            sizes = ", ".join(f"{name} {self.count_records(name):,}" for name, size in parts.items() if size)
+            return f"Corpus({amount(sum(map(self.count_records, ROLES)), 'record')} of {total}: {sizes})"
         if vocabulary.unit == "character":
-            different = len(vocabulary.characters) + len(vocabulary.folded)
-            total = f"{amount(sum(parts.values()), 'character')}, {different:,} different"
+            total += f", {len(vocabulary.characters) + len(vocabulary.folded):,} different"
         return f"Corpus({total}: {sizes})"
 
     @classmethod
@@ -145,17 +133,24 @@ class Corpus:
         """
         config = choose_config(CorpusConfig, config, settings)
         text = clean(check_text("text", text), config)
-        raw = config.encoding == RAW
+        raw, records = config.encoding == RAW, config.records is not None
         if not raw and SURROGATE.search(text):
             raise DataError("the text holds a lone surrogate, which is not a character")
-        counts = count_code_points(text)
-        vocabulary = Vocabulary.from_counts(counts, unit=config.unit, raw=raw, min_count=config.min_count, known=known)
-        ids = vocabulary.encode(text)
-        identity = [asdict(config), text] + ([known.characters, known.folded] if known is not None else [])
+        report = ReadingReport(labels=list(known.labels) if known else [])
+        text = mark_text(text, config, report) if records else text
+        vocabulary = Vocabulary.from_counts(
+            count_code_points(text), unit=config.unit, raw=raw, min_count=config.min_count, records=records,
+            labels=report.labels, known=known,
+        )  # fmt: skip
+        identity = [asdict(config), text] + ([known.arguments()] if known is not None else [])
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         sources: dict[str, list[str]] = {role: [] for role in ROLES}
-        parts = split(ids, config, vocabulary.byte_mode)
-        return cls(vocabulary, *parts, key, config, sources, ReadingReport(), known=known)
+        if config.by_hash:
+            texts = split_records(text, config.valid_fraction, config.test_fraction, config.split_seed)
+            train, valid, test = map(vocabulary.encode, texts)
+        else:
+            train, valid, test = split(vocabulary.encode(text), config, vocabulary.byte_mode, vocabulary.end_id)
+        return cls(vocabulary, train, valid, test, key, config, sources, report, known=known)
 
     @classmethod
     def _from_encoded(
@@ -168,11 +163,14 @@ class Corpus:
         known: Vocabulary | None = None,
     ) -> "Corpus":
         """Split the train sources by fractions, for every role that has no sources of its own."""
+        vocabulary = encoded.vocabulary
+        if config.by_hash:
+            return cls(vocabulary, *encoded.parts, key, config, sources, encoded.report, hidden_entries, known)
         nothing: dict[str, Any] = {f"{role}_fraction": 0.0 for role in ("valid", "test") if sources[role]}
-        train, *cut_off = split(encoded.parts[0], replace(config, **nothing), encoded.vocabulary.byte_mode)
+        train, *cut_off = split(encoded.parts[0], replace(config, **nothing), vocabulary.byte_mode, vocabulary.end_id)
         # Of the two, one is empty.
         valid, test = (max(both, key=len) for both in zip(encoded.parts[1:], cut_off, strict=True))
-        return cls(encoded.vocabulary, train, valid, test, key, config, sources, encoded.report, hidden_entries, known)
+        return cls(vocabulary, train, valid, test, key, config, sources, encoded.report, hidden_entries, known)
 
     @classmethod
     def from_description(
@@ -229,21 +227,33 @@ class Corpus:
         """
         described = {"key": self.key, "config": asdict(self.config), "sources": self.sources}
         if self.known is not None:
-            known = self.known
-            described["known"] = {"characters": known.characters, "folded": known.folded, "unit": known.unit}
+            described["known"] = self.known.arguments()
         return described
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """How often each id occurs in the training part, (V,)."""
-        return _count(self.train, len(self.vocabulary))
+        return self._counts["train"]
+
+    @cached_property
+    def _counts(self) -> dict[str, NDArray[np.int64]]:
+        return {role: _count(getattr(self, role), len(self.vocabulary)) for role in ROLES}
+
+    def count_records(self, role: str) -> int:
+        """How many records a part has; 0 for running text.
+
+        Args:
+            role: "train", "valid" or "test".
+        """
+        return int(self._counts[role][self.vocabulary.end_id :].sum()) if self.vocabulary.records else 0
 
     @cached_property
     def occurring(self) -> int:
         """How many different characters, or bytes, occur in all parts, folded characters included."""
-        counts = self.counts + _count(self.valid, len(self.vocabulary)) + _count(self.test, len(self.vocabulary))
-        unknown = self.vocabulary.unknown_id
-        return int(np.count_nonzero(counts[:unknown])) + len(self.vocabulary.folded)
+        counts, vocabulary = np.sum(list(self._counts.values()), 0), self.vocabulary
+        symbols = [self.vocabulary.unknown_id, self.vocabulary.end_id]
+        characters = slice(min((symbol for symbol in symbols if symbol is not None), default=None))
+        return int(np.count_nonzero(counts[characters])) + len(vocabulary.folded)
 
     @cached_property
     def repeated(self) -> dict[str, float]:
@@ -256,6 +266,8 @@ class Corpus:
     @cached_property
     def sorted_lines(self) -> bool:
         """True where the validation part is the end of a sorted list, whose lines begin like none in training."""
+        if self.config.by_hash:
+            return False
         return not self.sources["valid"] and are_sorted(self.train, self.valid, self.vocabulary)
 
 
@@ -266,20 +278,25 @@ def _count(ids: NDArray[Any], size: int) -> NDArray[np.int64]:
     return counts
 
 
-def split(ids: Any, config: CorpusConfig, byte_mode: bool) -> tuple[Any, Any, Any]:
+def split(ids: Any, config: CorpusConfig, byte_mode: bool, first_begin: int | None = None) -> tuple[Any, Any, Any]:
     """Split ids into train, of floor(N (1 - v - t)) ids, valid and test, in this order; fractions are exact decimals.
 
+    A border inside a character, of bytes, moves back to its first byte, and one inside a record to its begin symbol.
+
     Args:
-        ids: of the text (N,); or the text, a str, itself.
+        ids: of the text (N,); or a running text, a str, itself.
         config: holds v, `valid_fraction`, and t, `test_fraction`.
-        byte_mode: whether ids are bytes of UTF-8: then a border inside a character moves back to its first byte.
+        byte_mode: whether ids are bytes of UTF-8.
+        first_begin: of records, the first of the begin symbols, which are the last ids.
 
     Returns:
         The ids of train, valid and test.
     """
     valid, test = (Fraction(str(value)) for value in (config.valid_fraction, config.test_fraction))
     borders = [int(len(ids) * (1 - valid - test)), int(len(ids) * (1 - test))]
-    if byte_mode:
+    if first_begin is not None:
+        borders = [_record_start(ids, border, first_begin) for border in borders]
+    elif byte_mode:
         borders = [_character_start(ids, border) for border in borders]
     return ids[: borders[0]], ids[borders[0] : borders[1]], ids[borders[1] :]
 
@@ -287,6 +304,16 @@ def split(ids: Any, config: CorpusConfig, byte_mode: bool) -> tuple[Any, Any, An
 def _character_start(ids: NDArray[Any], border: int) -> int:
     while 0 < border < len(ids) and ids[border] & 0xC0 == 0x80:
         border -= 1
+    return border
+
+
+def _record_start(ids: NDArray[Any], border: int, first_begin: int) -> int:
+    while border and border < len(ids):
+        start = max(0, border - (1 << 20))
+        begins = np.flatnonzero(ids[start : border + 1] >= first_begin)
+        if len(begins):
+            return start + int(begins[-1])
+        border = start
     return border
 
 

@@ -13,40 +13,29 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.reading import BLOCK_SIZE, RAW, ReadingConfig, ReadingReport, Source, read_text, text_files
+from chargen.data.corpus_config import CorpusConfig
+from chargen.data.reading import BLOCK_SIZE, RAW, ReadingReport, Source, read_text, text_files
+from chargen.data.records import split_records, whole_records
 from chargen.data.unpack import name_errors, read_blocks
-from chargen.data.vocabulary import CODE_POINTS, UNITS, Vocabulary, count_code_points
+from chargen.data.vocabulary import CODE_POINTS, Vocabulary, count_code_points
 from chargen.durable import describe_os_error, sync_folder, write_durably
-from chargen.errors import ChargenError, DataError, SettingError, WriteError, quote_backticks
-from chargen.settings import setting
+from chargen.errors import ChargenError, DataError, WriteError, quote_backticks
 
 ROLES = ("train", "valid", "test")
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 """A part of every key: raised when entries of earlier versions are to be made anew."""
+SPLIT_SETTINGS = {"valid_fraction", "test_fraction", "split_seed"}
+"""Settings that shape the ids only of records that are split by a hash."""
 SOURCE_CHANGED = "a source changed while it was read; run the command again when it is complete"
 ProgressCallback = Callable[[str, int, int | None], None]
 """Called as (activity, bytes done, bytes in total or None)."""
-
-
-@dataclass(frozen=True)
-class EncodingConfig(ReadingConfig):
-    """How a text becomes ids."""
-
-    unit: str = setting("character", "what an id stands for; bytes know every text", choices=UNITS)
-    min_count: int = setting(1, "characters rarer than this share one unknown symbol", low=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.unit == "byte" and self.min_count > 1:
-            raise SettingError(f"min_count is {self.min_count}: bytes are never folded, so it must be 1", "min_count")
-        if self.encoding == RAW and self.unit != "byte":
-            raise SettingError(f"encoding is raw: it needs unit byte, not {self.unit}", "encoding")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +44,8 @@ class EncodedText:
 
     Args:
         vocabulary: covers all parts.
-        parts: ids (N,) of the train, the valid and the test sources, mapped from the disk.
+        parts: ids (N,) of the train, the valid and the test sources, mapped from the disk; those of records are already
+            split.
         report: what reading met.
     """
 
@@ -75,7 +65,7 @@ def open_entry(entry: Path) -> EncodedText | None:
     """
     try:
         stored = json.loads((entry / "corpus.json").read_text("utf-8"))
-        vocabulary = Vocabulary(stored["characters"], folded=stored["folded"], unit=stored["unit"])
+        vocabulary = Vocabulary(**stored["vocabulary"])
         train_size, valid_size, test_size = stored["sizes"]
         total = train_size + valid_size + test_size
         if (entry / "ids").stat().st_size != total * vocabulary.dtype.itemsize or min(stored["sizes"]) < 0:
@@ -125,7 +115,7 @@ class Encoder:
     """
 
     sources: dict[str, list[Source]]
-    config: EncodingConfig
+    config: CorpusConfig
     cache: Path
     progress: ProgressCallback
     known: Vocabulary | None = None
@@ -203,9 +193,38 @@ class Encoder:
         self.size, self.passed_over = reading.done, report.passed_over
         return reading.digest.hexdigest()
 
+    def _in_order_of_parts(
+        self, work_folder: Path, vocabulary: Vocabulary, encoding: "_Pass"
+    ) -> Iterator[tuple[int, str]]:
+        """The texts of all roles, each block with the number of its part, those of train first.
+
+        Records of the train sources are split by their hash; those that are not for training wait in files.
+        """
+        shares = {role: 0.0 if self.sources[role] else self.config.fractions[role] for role in ROLES[1:]}
+        with contextlib.ExitStack() as stack:
+            waiting = [
+                stack.enter_context(open(work_folder / f"spool-{role}", "w+", -1, "utf-8", "surrogatepass", newline=""))
+                for role in shares
+            ]
+            for part, role in enumerate(ROLES):
+                report = ReadingReport(labels=list(vocabulary.labels))
+                texts = read_text(self.sources[role], self.config, report=report, watch=encoding.watch)
+                if part == 0 and self.config.by_hash:
+                    for text in whole_records(texts):
+                        train, *others = split_records(text, shares["valid"], shares["test"], self.config.split_seed)
+                        yield part, train
+                        for file, other in zip(waiting, others, strict=True):
+                            file.write(other)
+                    continue
+                if part:
+                    waiting[part - 1].seek(0)
+                    yield from ((part, text) for text in iter(partial(waiting[part - 1].read, BLOCK_SIZE), ""))
+                yield from ((part, text) for text in texts)
+
     def _key(self, content_hash: str) -> str:
         """The hash of content, roles and every option that shapes the ids."""
-        options = {field.name: getattr(self.config, field.name) for field in fields(EncodingConfig)}
+        names = {field.name for field in fields(CorpusConfig)} - (SPLIT_SETTINGS if not self.config.by_hash else set())
+        options = {name: getattr(self.config, name) for name in names}
         roles = [self.files[role] for role in ROLES]
         identity = [CACHE_FORMAT, content_hash, roles, options, unicodedata.unidata_version]
         if self.known is not None:
@@ -216,44 +235,44 @@ class Encoder:
     def _encode(self, work_folder: Path, content_hash: str) -> None:
         """Count the characters, then write the ids; raises DataError where the bytes are no longer those hashed."""
         counts = np.zeros(CODE_POINTS, np.int64)
-        report = ReadingReport()
+        report = ReadingReport(labels=list(self.known.labels) if self.known else [])
         counting, encoding = _Pass("counting", self), _Pass("encoding", self)
         for role in ROLES:
             for text in read_text(self.sources[role], self.config, report=report, watch=counting.watch):
                 block_counts = count_code_points(text)
                 counts[: len(block_counts)] += block_counts
         counting.check(content_hash)
-        raw = self.config.encoding == RAW
-        if counts[0xD800:0xE000].any() and not raw:
+        raw, records = self.config.encoding == RAW, self.config.records is not None
+        if counts[0xD800:0xE000].any() and not (raw or records):  # marks of records are such
             raise DataError(f"the text holds a lone surrogate, which is not a character (in {self.config.encoding})")
         vocabulary = Vocabulary.from_counts(
-            counts, unit=self.config.unit, raw=raw, min_count=self.config.min_count, known=self.known
-        )
+            counts, unit=self.config.unit, raw=raw, min_count=self.config.min_count, records=records,
+            labels=report.labels, known=self.known,
+        )  # fmt: skip
         if not vocabulary.characters and vocabulary.folded:
             raise DataError(f"no character occurs {self.config.min_count} times: choose a smaller `min_count`")
         sizes, digest = [0, 0, 0], hashlib.sha256()
 
         def encode_blocks() -> Iterator[bytes]:
-            for part, role in enumerate(ROLES):
-                for text in read_text(self.sources[role], self.config, watch=encoding.watch):
-                    try:
-                        ids = vocabulary.encode(text)
-                    except DataError as error:
-                        raise DataError(SOURCE_CHANGED) from error
-                    sizes[part] += len(ids)
-                    digest.update(ids.data)
-                    yield ids.tobytes()
+            for part, text in self._in_order_of_parts(work_folder, vocabulary, encoding):
+                try:
+                    ids = vocabulary.encode(text)
+                except DataError as error:
+                    raise DataError(SOURCE_CHANGED) from error
+                sizes[part] += len(ids)
+                digest.update(ids.data)
+                yield ids.tobytes()
             encoding.check(content_hash)
 
-        # A byte vocabulary writes one byte more from each of these code points on.
+        # A byte vocabulary writes one byte more from each of these code points on, but one for a mark.
         longer_from = (0x80, 0x800, 0x10000) if vocabulary.byte_mode else ()
-        size = sum(int(counts[first:].sum()) for first in (0, *longer_from)) * vocabulary.dtype.itemsize
+        size = sum(int(counts[first:].sum()) for first in (0, *longer_from))
+        size -= 2 * int(counts[0xD800:0xE000].sum()) * (vocabulary.byte_mode and records)
+        size *= vocabulary.dtype.itemsize
         write_durably(work_folder / "ids", encode_blocks(), size)
         stored = {
-            "characters": vocabulary.characters,
-            "folded": vocabulary.folded,
+            "vocabulary": vocabulary.arguments(),
             "sizes": sizes,
-            "unit": vocabulary.unit,
             "report": asdict(replace(report, passed_over=[])),
         }
         stored["sha256"] = _checksum(digest, stored)

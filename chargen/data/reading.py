@@ -22,6 +22,7 @@ from typing import IO
 
 from chargen.data.file_kind import PEEK_SIZE, describe_non_text, detect_wide_encoding
 from chargen.data.named_corpora import CATALOGUE
+from chargen.data.records import TABLES, begin_marks, mark_records
 from chargen.data.unpack import File, peek, unpack_files
 from chargen.errors import DataError, SettingError, amount, quote_backticks, repr_short
 from chargen.settings import check_settings, check_text, setting
@@ -52,9 +53,16 @@ class ReadingConfig:
     newline: str = setting("keep", "line ends: as they are, or every CR LF and CR becomes LF", choices=("keep", "lf"))
     normalize: str = setting("none", "Unicode normal form of the text", choices=("none", "NFC"))
     between: str | None = setting(None, "text between two files; by default a line end where a file lacks one")
+    records: str | None = setting(None, "learn whole records: line, blank-line, file, jsonl, csv, or the text between "
+                                  "two; none knows another")  # fmt: skip
+    text_field: str | None = setting(None, "of jsonl and csv records, the field with the text")
+    label_field: str | None = setting(None, "of jsonl and csv records, the field with the label")
+    label_from: str | None = setting(None, "what a record's label is: the name of its folder or its file",
+                                     choices=("folder", "file"))  # fmt: skip
 
     def __post_init__(self) -> None:
         check_settings(self)
+        self._check_records()
         if self.encoding == RAW:
             if self.normalize != "none":
                 raise SettingError(f"normalize is {self.normalize}: raw bytes have no normal form", "normalize")
@@ -67,6 +75,27 @@ class ReadingConfig:
             raise SettingError(
                 f"encoding is {self.encoding!r}: Python knows no such text encoding", "encoding"
             ) from error
+
+    def _check_records(self) -> None:
+        fields = {name: getattr(self, name) for name in ("text_field", "label_field", "label_from")}
+        for name, value in fields.items():
+            if value is not None and self.records is None:
+                raise SettingError(f"{name} is {value}: it is for records; give `records`", name)
+        if self.label_field and self.label_from:
+            raise SettingError(
+                f"label_field is {self.label_field} and `label_from` {self.label_from}: give one", "label_field"
+            )
+        if self.records == "":
+            raise SettingError("records is empty: give line, blank-line, file, jsonl, csv or a text", "records")
+        if self.records is not None and self.between is not None:
+            raise SettingError("between is for running text: records stand for themselves", "between")
+        if self.records is not None and self.encoding == RAW:
+            raise SettingError("encoding is raw: raw bytes leave no symbol for the end of a record", "encoding")
+
+    @property
+    def has_lf(self) -> bool:
+        """Whether line ends become LF: asked for, or what records are cut at."""
+        return self.newline == "lf" or self.records in ("line", "blank-line", *TABLES)
 
 
 @dataclass(frozen=True)
@@ -116,6 +145,7 @@ class ReadingReport:
         carriage_returns: of the texts, before line ends are changed.
         joined: how often something was put between two files.
         passed_over: names of files that are no text, each with what it is.
+        labels: of records, in the order of their first appearance, or of their symbols.
     """
 
     files: int = 0
@@ -124,6 +154,7 @@ class ReadingReport:
     carriage_returns: int = 0
     joined: int = 0
     passed_over: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
 
     def check_files(self) -> None:
         """Check that something was read.
@@ -276,7 +307,8 @@ def read_text(
 ) -> Iterator[str]:
     """Read the text of all sources, one after the other; memory does not grow with the text.
 
-    Each file's byte order mark is removed once, and `config.between` stands between two files.
+    Each file's byte order mark is removed once, and `config.between` stands between two files; a record stands behind
+    its begin mark.
 
     Args:
         sources: in order.
@@ -329,15 +361,38 @@ def clean(text: str, config: ReadingConfig | None) -> str:
     return unicodedata.normalize("NFC", text) if config.normalize == "NFC" else text
 
 
+def mark_text(text: str, config: ReadingConfig, report: ReadingReport | None = None) -> str:
+    """Put a mark before each record of a text in memory, in place of what separates them.
+
+    Args:
+        text: a file's.
+        config: of the training text, which has records.
+        report: gets the labels.
+
+    Raises:
+        DataError: the text is no table where records are in one, or it holds a lone surrogate.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n") if config.has_lf else text
+    begin, fields = begin_marks(report.labels if report else []), (config.text_field, config.label_field)
+    marked = mark_records([text], str(config.records), "the text", begin, text_field=fields[0], label_field=fields[1])
+    return "".join(marked)
+
+
 def _decode_files(
     sources: Sequence[Source], config: ReadingConfig, report: ReadingReport, watch: Callable[[Blocks], Blocks]
 ) -> Iterator[str]:
     """The text of all sources, before normalization."""
-    last_character = ""
+    last_character, begin = "", begin_marks(report.labels)
     for name, blocks in chain.from_iterable(text_files(source, config, report) for source in sources):
         report.files += 1
         at_start = True
         texts = _remove_mark(_decode(name, watch(blocks), config, report), config)
+        if config.records is not None:
+            label = _label_of(name, config)
+            fields = {"text_field": config.text_field, "label_field": config.label_field}
+            lines = _convert_line_ends(texts, config, report)
+            yield from mark_records(lines, config.records, name, begin, label=label, **fields)
+            continue
         for text in _convert_line_ends(texts, config, report):
             if at_start and last_character and (separator := _separator(last_character, config)):
                 report.joined += 1
@@ -345,6 +400,12 @@ def _decode_files(
             at_start, last_character = False, text[-1]
             yield text
     report.check_files()
+
+
+def _label_of(name: str, config: ReadingConfig) -> str:
+    """The label of all records of a file; "" for none."""
+    path = Path(name)
+    return {"folder": path.absolute().parent.name, "file": path.name.partition(".")[0]}.get(config.label_from or "", "")
 
 
 def _separator(last_character: str, config: ReadingConfig) -> str:
@@ -359,9 +420,9 @@ def _convert_line_ends(texts: Iterable[str], config: ReadingConfig, report: Read
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     for text in texts:
         report.carriage_returns += text.count("\r")
-        if converted := newlines.decode(text) if config.newline == "lf" else text:
+        if converted := newlines.decode(text) if config.has_lf else text:
             yield converted
-    if config.newline == "lf" and (rest := newlines.decode("", final=True)):
+    if config.has_lf and (rest := newlines.decode("", final=True)):
         yield rest
 
 
@@ -484,4 +545,5 @@ def read_like(
         DataError: where a text cannot be read.
     """
     reading = replace(config, encoding=encoding or config.encoding, errors=errors)
-    return clean("".join(read_text(sources, reading, report=report)), config)
+    text = "".join(read_text(sources, reading, report=report))
+    return text if config.records else clean(text, config)

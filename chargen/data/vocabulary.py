@@ -114,8 +114,8 @@ class Vocabulary:
             return cls(RAW_BYTES if raw else "", unit=unit, records=records, labels=labels)
         counts = counts.copy()
         counts[0xD800:0xE000] *= not records
-        kept = set(_from_code_points(np.flatnonzero(counts >= max(min_count, 1))))
-        folded = set(_from_code_points(np.flatnonzero((counts > 0) & (counts < min_count))))
+        kept = set(from_code_points(np.flatnonzero(counts >= max(min_count, 1))))
+        folded = set(from_code_points(np.flatnonzero((counts > 0) & (counts < min_count))))
         if known is not None:
             kept |= set(known.characters)
             folded |= set(known.folded)
@@ -205,11 +205,12 @@ class Vocabulary:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Vocabulary):
             return False
-        return self._identity == other._identity
+        return self.arguments() == other.arguments()
 
-    @property
-    def _identity(self) -> tuple[Any, ...]:
-        return self.characters, self.folded, self.unit, self.records, self.labels
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that make this vocabulary, as JSON data."""
+        named = {"characters": self.characters, "folded": self.folded, "unit": self.unit}
+        return named | ({"records": True, "labels": list(self.labels)} if self.records else {})
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -224,7 +225,7 @@ class Vocabulary:
     @cached_property
     def _table(self) -> NDArray[np.int32]:
         """Code point -> id, -1 where unknown; the last entry is for all code points above the highest known one."""
-        known, folded, marks = _code_points(self.characters), _code_points(self.folded), _code_points(self._marks)
+        known, folded, marks = code_points(self.characters), code_points(self.folded), code_points(self._marks)
         table = np.full(max((*known[-1:], *folded[-1:], *marks, 0)) + 2, -1, np.int32)
         table[known] = np.arange(len(known), dtype=np.int32)
         table[folded] = len(known)
@@ -245,9 +246,9 @@ class Vocabulary:
         Returns:
             (N,), True where a character has an id.
         """
-        codes = _code_points(text)
+        codes = code_points(text)
         if self.byte_mode:
-            return (codes < 0xD800) | (codes > 0xDFFF) | np.isin(codes, _code_points(self._marks))
+            return (codes < 0xD800) | (codes > 0xDFFF) | np.isin(codes, code_points(self._marks))
         return self._table[np.minimum(codes, len(self._table) - 1)] >= 0
 
     def writes(self, text: str) -> bool:
@@ -302,7 +303,7 @@ class Vocabulary:
         check_text("text", text)
         if self.unit == "byte":
             return self._encode_records(text, unknown) if self.records else self._encode_bytes(text, unknown)
-        codes = _code_points(text)
+        codes = code_points(text)
         ids = self._table[np.minimum(codes, len(self._table) - 1)]
         missing = ids < 0
         if missing.any():
@@ -326,9 +327,9 @@ class Vocabulary:
 
     def _encode_records(self, text: str, unknown: str) -> Ids:
         """Bytes, with a begin symbol in place of each mark."""
-        codes = _code_points(text)
-        marks = np.isin(codes, _code_points(self._marks))
-        data = self._encode_bytes(_from_code_points(codes[~marks]), unknown)
+        codes = code_points(text)
+        marks = np.isin(codes, code_points(self._marks))
+        data = self._encode_bytes(from_code_points(codes[~marks]), unknown)
         surrogate = (codes >= 0xD800) & (codes <= 0xDFFF)  # none but marks, unless they are skipped
         sizes = np.where(surrogate, 0, 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000))
         return np.insert(data.astype(self.dtype), np.cumsum(sizes)[marks], self._table[codes[marks]])
@@ -336,7 +337,7 @@ class Vocabulary:
     def _explain_unknown(self, text: str, missing: NDArray[np.bool_], unknown: str) -> str:
         """The message for characters without an id."""
         positions = np.flatnonzero(missing)
-        codes, first = np.unique(_code_points(text)[positions], return_index=True)
+        codes, first = np.unique(code_points(text)[positions], return_index=True)
         names = ", ".join(f"{chr(code)!r} (U+{code:04X})" for code in codes[:5].tolist())
         more = f" and {len(codes) - 5} more" if len(codes) > 5 else ""
         if unknown == "replace":
@@ -369,8 +370,8 @@ class Vocabulary:
             texts = [_decode_utf8(first)]
             texts += (self._marks[record[0] - END_BYTE] + _decode_utf8(record[1:]) for record in records)
             return "".join(texts)
-        codes = _code_points(self.characters + "\ufffd" * bool(self.folded) + self._marks)
-        return _from_code_points(codes[np.asarray(ids, np.intp)])
+        codes = code_points(self.characters + "\ufffd" * bool(self.folded) + self._marks)
+        return from_code_points(codes[np.asarray(ids, np.intp)])
 
     def append(self, partial: bytes, id_: int, backward: bool = False) -> tuple[str, bytes]:
         """Put an id behind those that a text ends with.
@@ -483,7 +484,12 @@ def check_unknown(unknown: str) -> str:
     return unknown
 
 
-def _code_points(text: str) -> NDArray[np.uint32]:
+def code_points(text: str) -> NDArray[np.uint32]:
+    """The code points of a text (N,), lone surrogates included.
+
+    Args:
+        text: of N characters.
+    """
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
@@ -500,7 +506,12 @@ def label_mark(number: int) -> str:
     return chr(0xD800 + number)
 
 
-def _from_code_points(codes: NDArray[Any]) -> str:
+def from_code_points(codes: NDArray[Any]) -> str:
+    """The text of code points.
+
+    Args:
+        codes: (N,).
+    """
     return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
@@ -513,7 +524,7 @@ def count_code_points(text: str) -> NDArray[np.int64]:
     Returns:
         Counts up to the highest code point of the text.
     """
-    return np.bincount(_code_points(text))
+    return np.bincount(code_points(text))
 
 
 def _byte_names() -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from chargen.data.reading import clean
+from chargen.data.reading import clean, mark_text
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError
 from chargen.evaluation.loss import Loss, in_reading_order, loss_of, sum_losses
@@ -233,7 +233,9 @@ def adapt_model(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, di
         DataError: the text has fewer than two characters.
     """
     model, vocabulary = build_model(file), file.vocabulary
-    ids = vocabulary.encode(clean(text, file.reading), vocabulary.default_unknown)
+    text = clean(text, file.reading)
+    text = mark_text(text, file.reading) if vocabulary.records else text
+    ids = vocabulary.encode(text, vocabulary.default_unknown)
     rms = rms_gradients(model, vocabulary, ids, direction=direction)
     evaluator = DynamicEvaluator(model, vocabulary, rms, rates, direction=direction)
     for _ in range(times):
@@ -295,7 +297,8 @@ def _segments(
         with torch.no_grad(), autocast(precision, model.device):
             _, state = model.read(row[:, : first - 1], direction=direction)
     weights: list[Tensor] = list(model.parameters())
-    if precision == "fp32" and available() and all(map(_fits_kernels, weights)):
+    # The kernels of one row know no fresh states inside a segment.
+    if precision == "fp32" and available() and not model.config.begin_symbols and all(map(_fits_kernels, weights)):
         from chargen.model import thin_gradients
 
         differentiate: Callable[..., tuple[float, State, WholeGradients | ThinGradients]] = thin_gradients.differentiate
@@ -303,7 +306,7 @@ def _segments(
         differentiate = partial(_differentiate_by_torch, precision)
     for begin in range(first, len(ids), SEGMENT):
         end = min(begin + SEGMENT, len(ids))
-        inputs, targets = row[:, begin - 1 : end - 1], row[:, begin:end]
+        inputs, targets = row[:, begin - 1 : end - 1], row[:, begin:end].clamp(max=model.first_begin)
         nats, state, gradients = differentiate(model, weights, inputs, targets, state, direction)
         yield ids[begin:end], nats, gradients
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.data.records import MARK
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, DataError, amount
 from chargen.evaluation.dynamic import Rates
@@ -18,6 +19,8 @@ from chargen.evaluation.loss import Loss, sum_losses
 @dataclass(frozen=True)
 class Evaluation:
     """A model's score on a text. The first character read is context only and is not scored.
+
+    Of records, everything is scored but the begin symbol of the first, and the end of a record counts as a character.
 
     Args:
         characters: the number of characters scored.
@@ -36,6 +39,8 @@ class Evaluation:
         dynamic: the rates at which the model followed the text; None where it stayed as it was.
         tail: characters of the other text on which they were chosen.
         static_nats_per_character: the mean loss of the model as it was, where it followed the text.
+        records: how many records were scored; 0 for running text.
+        end_nats: the nats of their ends, a part of `nats`; 0 where the model followed the text.
     """
 
     characters: int
@@ -54,6 +59,13 @@ class Evaluation:
     dynamic: Rates | None = None
     tail: int = 0
     static_nats_per_character: float | None = None
+    records: int = 0
+    end_nats: float = 0.0
+
+    @property
+    def nats_per_record(self) -> float | None:
+        """The mean loss of a record in nats, its end included; None for running text."""
+        return self.nats / self.records if self.records else None
 
     @property
     def nats_per_character(self) -> float:
@@ -81,7 +93,8 @@ class Evaluation:
         return (
             f"Evaluation({self.nats_per_character:.4f} nats, {self.bits_per_character:.4f} bits per character, "
             f"{self.bits_per_byte:.4f} bits per byte, perplexity {self.perplexity:.4f}, "
-            f"on {amount(self.characters, 'character')}{details})"
+            f"on {amount(self.records, 'record') + ' of ' if self.records else ''}"
+            f"{amount(self.characters, 'character')}{details})"
         )
 
 
@@ -129,8 +142,13 @@ def evaluate_text(
         folded = int(np.count_nonzero(ids[counted] == unknown_id)) - unseen
     # The loss has charged every unknown symbol as a folded character.
     nats = loss.nats + unseen * (vocabulary.unseen_nats - vocabulary.folded_nats)
-    size = loss.ids if vocabulary.unit == "byte" else len(scored_text.encode("utf-8", "surrogatepass"))
+    size = loss.ids
+    if vocabulary.unit == "character":  # the end of a record counts as a byte
+        characters = MARK.sub("", scored_text) if vocabulary.records else scored_text
+        size = len(characters.encode("utf-8", "surrogatepass")) + loss.ids - len(characters)
     if not math.isfinite(nats):
         raise ChargenError(NOT_FINITE_MESSAGE)
-    characters = vocabulary.unseen(text)
-    return Evaluation(loss.characters, size, nats, folded, unseen, skipped, unseen_characters=characters)
+    return Evaluation(
+        loss.characters, size, nats, folded, unseen, skipped, unseen_characters=vocabulary.unseen(text),
+        records=loss.records, end_nats=loss.end_nats,
+    )  # fmt: skip

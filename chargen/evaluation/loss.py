@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from chargen.data.borders import as_targets, labels_before
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError, amount
 from chargen.evaluation.rows import MAX_ROWS, read_rows
@@ -27,13 +28,17 @@ class Loss:
 
     Args:
         nats: the sum of -ln p.
-        characters: how many characters begin in the part that was scored.
+        characters: how many characters begin in the part that was scored; the end of a record counts as one.
         ids: how many ids the part has.
+        records: how many records end in the part.
+        end_nats: the nats of their ends.
     """
 
     nats: float
     characters: int
     ids: int = 0
+    records: int = 0
+    end_nats: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -74,7 +79,7 @@ def loss_windows(
         DataError: the text has fewer than two characters.
         SettingError: `rows` is no whole number from 1, or the model does not read in this direction.
     """
-    ids, first = in_reading_order(ids, vocabulary, direction, "scoring")
+    ids, first = in_reading_order(ids, vocabulary, direction, "scoring", whole=limit is None)
     size = len(ids) - first
     rows = max(1, min(MAX_ROWS, min(size, limit or size) // 1000)) if rows is None else check_int("rows", rows, 1)
     borders = first + np.arange(rows + 1) * size // rows
@@ -86,12 +91,15 @@ def loss_windows(
     counted = list(zip(begin - start, end - start, strict=True))
     for window in read_rows(model, read, direction=direction, counted=counted, precision=precision):
         with autocast(precision, model.device):
-            nats_per_id = nats_per_target(window.before, model.output, torch.from_numpy(window.ids))
-        yield loss_of(window.ids, float(nats_per_id.cpu().double().sum()), vocabulary)
+            targets = torch.from_numpy(as_targets(window.ids, model.first_begin))
+            nats_per_id = nats_per_target(window.before, model.output, targets).cpu().double()
+        loss = loss_of(window.ids, float(nats_per_id.sum()), vocabulary)
+        ends = targets == model.first_begin
+        yield replace(loss, records=int(ends.sum()), end_nats=float(nats_per_id[ends].sum()))
 
 
 def in_reading_order(
-    ids: NDArray[Any], vocabulary: Vocabulary | None, direction: str, what: str
+    ids: NDArray[Any], vocabulary: Vocabulary | None, direction: str, what: str, whole: bool = True
 ) -> tuple[NDArray[Any], int]:
     """Put a text into the order in which it is read, and find the first id that is scored.
 
@@ -100,6 +108,7 @@ def in_reading_order(
         vocabulary: says whether ids are bytes of UTF-8; None where they are not.
         direction: "forward" or "backward".
         what: what needs the text, for the message.
+        whole: whether the last record needs its end; that takes a copy.
 
     Returns:
         The ids (N,) in the order of reading, and the position at which the second character read begins.
@@ -108,6 +117,9 @@ def in_reading_order(
         DataError: the text has fewer than two characters.
     """
     backward, position = direction == "backward", 1
+    if vocabulary is not None and vocabulary.end_id is not None:
+        ids = np.append(ids, np.array(vocabulary.end_id, ids.dtype)) if whole else ids
+        ids = labels_before(ids, vocabulary.end_id) if backward else ids
     ids = ids[::-1] if backward else ids
     if vocabulary is not None and vocabulary.byte_mode:
         # Read from its end, a character ends with its lead byte.
@@ -156,4 +168,5 @@ def sum_losses(losses: Iterable[Loss]) -> Loss:
     """
     parts = list(losses)
     characters, ids = sum(part.characters for part in parts), sum(part.ids for part in parts)
-    return Loss(math.fsum(part.nats for part in parts), characters, ids)
+    ends = sum(part.records for part in parts), math.fsum(part.end_nats for part in parts)
+    return Loss(math.fsum(part.nats for part in parts), characters, ids, *ends)

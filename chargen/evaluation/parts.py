@@ -1,7 +1,11 @@
 """Which part of a text is scored, and on which other text the rates of dynamic evaluation are chosen."""
 
-from chargen.data.corpus import CorpusConfig, split
+from dataclasses import fields
+
+from chargen.data.corpus import split
 from chargen.data.corpus_cache import ROLES
+from chargen.data.corpus_config import CorpusConfig
+from chargen.data.records import split_records
 from chargen.errors import ModelFileError, SettingError
 from chargen.storage.model_file import ModelFile
 
@@ -30,13 +34,18 @@ def cut_part(text: str, part: str, file: ModelFile) -> str:
         raise SettingError('this model does not say how its text was cut: score a text of its own with `part="all"`')
     if part != "train" and settings[f"{part}_fraction"] == 0:
         raise SettingError(f'no {part} part was cut from the text of this model: score a text with `part="all"`')
+    names = {field.name for field in fields(CorpusConfig)} & settings.keys()
     try:
-        config = CorpusConfig(valid_fraction=settings["valid_fraction"], test_fraction=settings["test_fraction"])
+        config = CorpusConfig(**{name: settings[name] for name in names})
     except SettingError as error:
         raise ModelFileError(f"this model says wrongly how its text was cut: {error}") from error
-    if file.vocabulary.byte_mode:
-        return file.vocabulary.decode(split(file.vocabulary.encode(text), config, True)[ROLES.index(part)])
-    return str(split(text, config, False)[ROLES.index(part)])
+    vocabulary, number = file.vocabulary, ROLES.index(part)
+    if config.by_hash:
+        return split_records(text, config.valid_fraction, config.test_fraction, config.split_seed)[number]
+    if vocabulary.byte_mode or vocabulary.records:
+        ids = vocabulary.encode(text, vocabulary.default_unknown)
+        return vocabulary.decode(split(ids, config, vocabulary.byte_mode, vocabulary.end_id)[number])
+    return str(split(text, config, False)[number])
 
 
 def choose_tuning_text(full_text: str, text: str, part: str, file: ModelFile, given_tuning: str) -> str:

@@ -61,6 +61,11 @@ class CharModel(nn.Module):
                 self.cloze = Cloze(config, vocabulary_size)
 
     @property
+    def first_begin(self) -> int:
+        """The id from which on all are begin symbols; V where there are none."""
+        return self.vocabulary_size - self.config.begin_symbols
+
+    @property
     def device(self) -> torch.device:
         """The device of the weights."""
         return self.output.weight.device
@@ -147,7 +152,7 @@ class CharModel(nn.Module):
         """Where states are fresh, begin symbols included: ids (B, T), best of the host, tell where those are."""
         if not self.config.begin_symbols:
             return fresh
-        begins = ids.cpu().to(torch.int64) >= self.vocabulary_size - self.config.begin_symbols
+        begins = ids.cpu().to(torch.int64) >= self.first_begin
         return begins if fresh is None else begins | fresh
 
     def _check_state(self, state: Any, rows: int) -> State:

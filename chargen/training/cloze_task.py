@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chargen.data.batches import RandomBatches
+from chargen.data.borders import labels_before
 from chargen.errors import DataError
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
@@ -61,16 +62,21 @@ def cloze_loss(model: CharModel, windows: NDArray[np.int64]) -> tuple[Tensor, in
     """The mean cloze loss in nats per id on windows (B, W), both stacks starting fresh, and how many positions count.
 
     Its gradient reaches the cloze layer only. A position t counts where MARGIN <= t < W - MARGIN, from forward
-    state t - 1 and backward state t + 1.
+    state t - 1 and backward state t + 1. Begin symbols do not count: on either side of one is another record.
     """
-    ids = torch.from_numpy(windows)
+    ids = from_behind = torch.from_numpy(windows)
+    if model.config.begin_symbols:
+        from_behind = torch.from_numpy(np.stack([labels_before(window, model.first_begin) for window in windows]))
     width = ids.shape[1]
     with torch.no_grad():
         left, _ = model.read(ids)
-        right, _ = model.read(ids.flip(1), direction="backward")
+        right, _ = model.read(from_behind.flip(1), direction="backward")
         left = left[:, MARGIN - 1 : width - MARGIN - 1]
         right = right.flip(1)[:, MARGIN + 1 : width - MARGIN + 1]
     targets = ids[:, MARGIN : width - MARGIN]
+    if model.config.begin_symbols:
+        counts = targets < model.first_begin
+        left, right, targets = (values[counts][None] for values in (left, right, targets))
     one_way = left + right, model.output.weight, 2 * model.output.bias  # the sum of the logits that the two make alone
     hidden = model.cloze.hidden(left, right)
     loss = cross_entropy(hidden, model.cloze.output, targets, one_way)

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chargen.data.corpus import Corpus, CorpusConfig, SourceNames
+from chargen.data.corpus import Corpus, SourceNames
 from chargen.data.corpus_cache import ProgressCallback
+from chargen.data.corpus_config import CorpusConfig
 from chargen.errors import DataError, SettingError, amount
 from chargen.model.config import ModelConfig
 from chargen.settings import drop_none, make_settings

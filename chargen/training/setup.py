@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from chargen.data.batches import Batches, Resets, make_batches
+from chargen.data.batches import Batches, Resets
 from chargen.data.begin import begin_text
 from chargen.data.corpus import Corpus
+from chargen.data.directions import make_batches
 from chargen.durable import make_folder, remove_leftovers
 from chargen.errors import SettingError, amount, repr_short
 from chargen.model.config import DIRECTIONS, ModelConfig, parameter_shapes
@@ -105,9 +106,11 @@ def pick_hardware(config: TrainConfig) -> tuple[torch.device, str]:
 def new_batches(run: RunSettings, device: torch.device) -> dict[str, Batches]:
     """What each direction reads; a function of the step."""
     corpus, config = run.corpus, run.config
-    resets = resets_of(corpus, config.state_reset, inside=device.type == "cpu")
     size = config.batch_size, config.seq_length, config.seed
-    return make_batches(corpus.train, run.model_config.directions, config.batching, *size, resets=resets)
+    options: dict[str, Any] = {"end_id": corpus.vocabulary.end_id, "shuffle": corpus.config.shuffle}
+    if not corpus.vocabulary.records:
+        options["resets"] = resets_of(corpus, config.state_reset, inside=device.type == "cpu")
+    return make_batches(corpus.train, run.model_config.directions, config.batching, *size, **options)
 
 
 def resets_of(corpus: Corpus, share: float, *, inside: bool) -> dict[str, Resets]:
@@ -148,7 +151,8 @@ def new_step(run: RunSettings, device: torch.device, precision: str) -> tuple[Tr
     A GPU replays steps; other optimizers than AdamW need not know what a captured step asks of them.
     """
     cloze = ClozeTask(run.corpus.train, run.config) if run.model_config.bidirectional else None
-    replays = device.type == "cuda" and run.own.optimizer is adamw
+    # A captured step knows no fresh states inside a window.
+    replays = device.type == "cuda" and run.own.optimizer is adamw and not run.corpus.vocabulary.records
     step = TrainStep(run.config, precision, cloze, run.own.loss, on_device=replays)
     return (CapturedStep(step, device), MAX_PENDING) if replays else (step, 1)
 
@@ -224,6 +228,8 @@ def check_new_run(
         check_free(folder, overwrite)
         recover(folder)
         check_characters(corpus.vocabulary, corpus.counts)
+    if corpus.vocabulary.records and config and config.state_reset != TrainConfig.state_reset:
+        raise SettingError("state_reset is for running text: records begin with a fresh state", "state_reset")
     if config and config.freeze and not init:
         raise SettingError("freeze keeps layers of a model to start from: give that one, or 0", "freeze")
     shape = model_config or (own.model.config if own.model else init.config if init else ModelConfig())

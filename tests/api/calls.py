@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 
 import chargen
-from chargen.data.batches import BackwardBatches
+from chargen.data.directions import BackwardBatches
 from chargen.data.reading import ReadingConfig
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.rng import Purpose, generator_seed, uniform

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import chargen
-from chargen.data.corpus import CorpusConfig
+from chargen.data.corpus_config import CorpusConfig
 from chargen.decoding.choose import SampleConfig
 from chargen.errors import ChargenError, DataError, SettingError
 from chargen.infill.fill import Filler

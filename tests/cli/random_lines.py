@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from chargen.cli.main import COMMANDS, cli
-from chargen.data.corpus import CorpusConfig
+from chargen.data.corpus_config import CorpusConfig
 from chargen.decoding.choose import SampleConfig
 from chargen.model.config import ModelConfig
 from chargen.settings import describe_range

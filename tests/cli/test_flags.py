@@ -14,8 +14,9 @@ import pytest
 import chargen
 from chargen.cli.flags import write_flags
 from chargen.cli.main import cli
-from chargen.data.batches import make_batches
-from chargen.data.corpus import Corpus, CorpusConfig
+from chargen.data.corpus import Corpus
+from chargen.data.corpus_config import CorpusConfig
+from chargen.data.directions import make_batches
 from chargen.data.reading import ReadingConfig, find_sources, read_text
 from chargen.decoding.choose import SampleConfig
 from chargen.durable import lock_folder

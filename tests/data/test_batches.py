@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.data.batches import BackwardBatches, Batch, ConsecutiveBatches, RandomBatches, Resets, make_batches
+from chargen.data.batches import Batch, ConsecutiveBatches, RandomBatches, Resets
+from chargen.data.directions import BackwardBatches, make_batches
 from chargen.errors import DataError, SettingError
 from chargen.rng import Purpose, uniform
 from tests import naive

@@ -16,7 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chargen.data import reading
-from chargen.data.corpus import Corpus, CorpusConfig, split
+from chargen.data.corpus import Corpus, split
+from chargen.data.corpus_config import CorpusConfig
 from chargen.data.reading import clean
 from chargen.errors import DataError, SettingError
 from tests.texts import parts

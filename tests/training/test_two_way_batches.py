@@ -8,8 +8,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chargen.data.batches import BackwardBatches, RandomBatches
+from chargen.data.batches import RandomBatches
 from chargen.data.corpus import Corpus
+from chargen.data.directions import BackwardBatches
 from chargen.errors import DataError
 from chargen.model.config import DIRECTIONS, ModelConfig
 from chargen.rng import Purpose

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from chargen.data.batches import make_batches
+from chargen.data.directions import make_batches
 from chargen.model.config import DIRECTIONS
 from chargen.model.dropout import DropoutKey
 from chargen.model.language_model import CharModel

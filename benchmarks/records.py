@@ -1,0 +1,123 @@
+"""What records, labels and beginnings are worth, on names, poems and authors.
+
+    python -m benchmarks.records names names.jsonl --minutes 1    # {"name": …, "sex": …} a line: beside a trigram
+    python -m benchmarks.records poems poems.txt --minutes 10     # poems between blank lines: beside the running text
+    python -m benchmarks.records authors a.txt b.txt c.txt        # one labelled model, an unlabelled one, one for each
+
+Every figure is on the held-out records of the split by hash, in nats; the end of a record counts as a character.
+"""
+
+import json
+import math
+import re
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+import chargen
+from benchmarks.common import machine
+from chargen import Corpus
+from chargen.data.vocabulary import END_MARK
+
+DISCOUNT = 0.75
+"""Of the Kneser-Ney trigram."""
+POEMS = 500
+"""Poems that are written and looked at."""
+
+
+@click.group()
+def main() -> None:
+    """Records, measured."""
+    click.echo(json.dumps(machine()))
+
+
+@main.command()
+@click.argument("table", type=click.Path(exists=True, path_type=Path))
+@click.option("--minutes", default=1.0, show_default=True)
+@click.option("--seeds", default=3, show_default=True, help="Splits.")
+def names(table: Path, minutes: float, seeds: int) -> None:
+    """Nats a name of a model with labels, one without, and a character trigram, on the same splits."""
+    click.echo(f"{'split':>5}{'labelled':>10}{'plain':>10}{'trigram':>10}  nats a name")
+    for seed in range(seeds):
+        settings: dict[str, Any] = {"records": "jsonl", "text_field": "name", "split_seed": seed}
+        corpus = Corpus.from_files(table, **settings)
+        train, valid = (corpus.vocabulary.decode(ids).split(END_MARK)[1:] for ids in (corpus.train, corpus.valid))
+        losses = []
+        for label_field in ("sex", None):
+            run = chargen.train(table, minutes=minutes, label_field=label_field, **settings)
+            losses.append(chargen.evaluate(run.model, sources=table, part="valid"))
+        figures = [loss.nats_per_record or math.nan for loss in losses] + [trigram_nats(train, valid) / len(valid)]
+        click.echo(f"{seed:>5}" + "".join(f"{value:>10.3f}" for value in figures))
+
+
+def trigram_nats(train: list[str], valid: list[str]) -> float:
+    """The nats of records, their ends included, by an interpolated Kneser-Ney trigram of characters.
+
+    After Chen and Goodman, "An empirical study of smoothing techniques for language modeling" (1999), one discount.
+    """
+    grams = [Counter[str]() for _ in range(3)]
+    for record in train:
+        text = END_MARK * 2 + record + END_MARK
+        grams[2].update(text[at - 2 : at + 1] for at in range(2, len(text)))
+    for order in (1, 0):  # lower orders count what a character follows, not how often
+        grams[order].update(gram[1:] for gram in grams[order + 1])
+    totals, kinds = ([Counter[str]() for _ in range(3)] for _ in range(2))
+    for order, counter in enumerate(grams):
+        for gram, count in counter.items():
+            totals[order][gram[:-1]] += count
+            kinds[order][gram[:-1]] += 1
+    size = len({character for record in [*train, *valid] for character in record}) + 1
+
+    def probability(context: str, character: str) -> float:
+        order = len(context)
+        lower = probability(context[1:], character) if order else 1 / size
+        total = totals[order][context]
+        if not total:
+            return lower
+        kept = max(grams[order][context + character] - DISCOUNT, 0)
+        return (kept + DISCOUNT * kinds[order][context] * lower) / total
+
+    texts = (END_MARK * 2 + record + END_MARK for record in valid)
+    return -sum(math.log(probability(text[at - 2 : at], text[at])) for text in texts for at in range(2, len(text)))
+
+
+@main.command()
+@click.argument("text", type=click.Path(exists=True, path_type=Path))
+@click.option("--minutes", default=10.0, show_default=True)
+@click.option("--temperature", default=0.8, show_default=True)
+def poems(text: Path, minutes: float, temperature: float) -> None:
+    """Nats a poem of records and of running text, and how many poems written are regular."""
+    settings: dict[str, Any] = {"records": "blank-line"}
+    choice: dict[str, Any] = {"temperature": temperature, "seed": 0}
+    corpus = Corpus.from_files(text, **settings)
+    train, valid = (corpus.vocabulary.decode(ids).split(END_MARK)[1:] for ids in (corpus.train, corpus.valid))
+    with tempfile.TemporaryDirectory() as folder:
+        plain = [Path(folder) / "train.txt", Path(folder) / "valid.txt"]
+        for file, part in zip(plain, (train, valid), strict=True):
+            file.write_text("\n\n".join(part) + "\n\n", "utf-8")
+        running = chargen.train(plain[0], valid=plain[1], minutes=minutes)
+        of_running = chargen.evaluate(running.model, plain[1]).nats / len(valid)
+        written = chargen.generate(
+            running.model, "\n\n", length=100 * POEMS, temperature=temperature, seed=0, echo=False
+        )
+    records = chargen.train(text, minutes=minutes, **settings)
+    of_records = chargen.evaluate(records.model, sources=text, part="valid").nats_per_record
+    whole = chargen.generate(records.model, num=POEMS, **choice)
+    click.echo(f"nats a poem: records {of_records:.2f}, running text {of_running:.2f}")
+    shares = {"real": valid, "records": whole, "running text": written.split("\n\n")[:-1]}
+    for name, poem_texts in shares.items():
+        regular = sum(map(is_regular, poem_texts))
+        click.echo(f"{name}: {regular / len(poem_texts):.1%} of {len(poem_texts)} have four or eight equal lines")
+
+
+def is_regular(poem: str) -> bool:
+    """Whether a poem has four or eight lines of one length; a line ends with a punctuation mark or a line end."""
+    lines = [line for line in re.split(r"[\W_]+", poem) if line]
+    return len(lines) in (4, 8) and len(set(map(len, lines))) == 1
+
+
+if __name__ == "__main__":
+    main()
