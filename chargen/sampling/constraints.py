@@ -1,5 +1,6 @@
 """Which ids may come next: bans, no repeated runs, no unknown symbol, in bytes only valid UTF-8, and the end symbol."""
 
+import copy
 from collections import Counter, defaultdict
 from dataclasses import replace
 
@@ -107,6 +108,12 @@ class Constraints:
             self._base_mask[len(vocabulary.characters) :] = False
             if self._end_id is not None:
                 self._base_mask[self._end_id] = True
+
+    def fork(self) -> "Constraints":
+        """Copy the rules with the runs that they remember."""
+        forked = copy.copy(self)
+        forked.followers = defaultdict(set, ((run, set(ends)) for run, ends in self.followers.items()))
+        return forked
 
     def note_read(self, text: str) -> None:
         """Note text that was fed, not written: later runs may begin in it, but none of its own runs count.

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.utf8 import SURROGATE
+from chargen.data.records import check_no_surrogate
 from chargen.data.vocabulary import Ids, Vocabulary
 from chargen.decoding.numpy_engine import Engine, State
-from chargen.errors import DataError, SettingError, repr_short
+from chargen.errors import SettingError, repr_short
 from chargen.settings import check_text
 from chargen.storage.model_file import ModelFile
 
@@ -90,8 +90,8 @@ def encode_text(text: str, vocabulary: Vocabulary, unknown: str = "error") -> Id
     Raises:
         DataError: the text holds a lone surrogate, which stands for a symbol, or the model does not know a character.
     """
-    if vocabulary.records and (surrogate := SURROGATE.search(check_text("text", text))):
-        raise DataError(f"a lone surrogate, position {surrogate.start()}, is no character")
+    if vocabulary.records:
+        check_no_surrogate(check_text("text", text))
     return vocabulary.encode(text, unknown)
 
 

@@ -1,7 +1,7 @@
 """Where one sample stands beside the model's state: its draws, its unfinished character, what it must not write."""
 
+import copy
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 
 from chargen.data.utf8 import utf8_before, utf8_next, utf8_unfinished
 from chargen.data.vocabulary import Vocabulary
-from chargen.errors import NOT_FINITE_MESSAGE, amount
-from chargen.kernels import NOT_FINITE, available
-from chargen.rng import Purpose, uniform
 from chargen.sampling.constraints import Constraints
+from chargen.sampling.sample import Character
 
 MIN_TAIL = 32
 """Characters written last that are kept at least: a later call may have a longer stop text that begins in them."""
@@ -37,7 +35,57 @@ class Stream:
         self.ended = False
         """Whether the end symbol was written: of this record nothing more comes."""
         self.ids = np.zeros(0, np.int64)
-        """What was read and written, in the order of reading; filled only for logits processors."""
+        """What was read and written, in the order of reading, where `keeps_ids`."""
+        self.keeps_ids = False
+        """Whether logits processors want to know."""
+
+    def fork(self, index: int) -> "Stream":
+        """Copy the stream, to go on from here with other draws.
+
+        Args:
+            index: of the copy.
+        """
+        forked = copy.copy(self)
+        forked.index = index
+        if self.constraints.no_repeat:
+            forked.constraints = self.constraints.fork()
+        return forked
+
+    def read(self, ids: NDArray[np.int64], text: str) -> None:
+        """Note what the stream reads without having written it.
+
+        Args:
+            ids: (N,), in the order of reading, at least one.
+            text: the same as a text, in the order of reading.
+        """
+        self.constraints.note_read(text)
+        self.tail = ""
+        self._keep(ids)
+
+    def write(self, drawn: int, log_prob: float, stop: tuple[str, ...]) -> Character | None:
+        """Note an id that the stream wrote.
+
+        Args:
+            drawn: the id.
+            log_prob: the model's own log-probability of it, in nats.
+            stop: the stop texts, in the order of the text.
+
+        Returns:
+            The character that the id completes, an empty one for the end symbol; None while bytes are missing.
+        """
+        self.draws += 1
+        self.log_prob += log_prob
+        self._keep(drawn)
+        character = self.add_id(drawn, self.constraints.vocabulary)
+        if not character and not self.ended:
+            return None
+        completed = Character(self.index, character, self.log_prob, self.ended or self.check_stop(character, stop))
+        self.log_prob = 0.0
+        return completed
+
+    def _keep(self, ids: Any) -> None:
+        if self.keeps_ids:
+            self.ids = np.append(self.ids, ids)
 
     def add_id(self, drawn: int, vocabulary: Vocabulary) -> str:
         """Note an id that the stream wrote.
@@ -132,44 +180,3 @@ class Stream:
         else:
             allowed = (utf8_next(partial[:at]) for at in range(len(partial)))
         return utf8_unfinished(partial) and all(byte in ids for byte, ids in zip(partial, allowed, strict=True))
-
-
-def explain_stuck(stream: Stream, code: int) -> str:
-    """Say why a stream cannot write on.
-
-    Args:
-        stream: the stream.
-        code: what an engine put in the place of an id.
-
-    Returns:
-        The message of an error.
-    """
-    if code == NOT_FINITE:
-        return NOT_FINITE_MESSAGE
-    return (
-        f"sample {stream.index}: `ban` and `no_repeat` forbid all "
-        f"{amount(len(stream.constraints.vocabulary), 'id')} after {amount(stream.draws, 'draw')}; "
-        "ban less, or raise `no_repeat`"
-    )
-
-
-def next_draws(seed: int, streams: Sequence[Stream], count: int) -> NDArray[np.float64]:
-    """The uniforms that streams draw their next ids with.
-
-    Args:
-        seed: of all draws.
-        streams: R streams.
-        count: T, draws of each.
-
-    Returns:
-        Numbers (R, T) from 0 to below 1.
-    """
-    index = np.array([stream.index for stream in streams], np.uint64)
-    first = np.array([stream.draws for stream in streams], np.uint64)
-    if not available():
-        return uniform(seed, index[:, None], first[:, None] + np.arange(count, dtype=np.uint64), Purpose.SAMPLE)
-    from chargen.kernels.uniforms import uniforms
-
-    out = np.empty((len(streams), count))
-    uniforms(np.uint64(seed), index, first, np.uint64(Purpose.SAMPLE), out)
-    return out

@@ -174,7 +174,7 @@ def test_torch_ends_records_as_the_others_do() -> None:
 def test_a_mark_of_a_symbol_is_not_fed(unit: str, unknown: str) -> None:
     sampler = new(("gru", unit))
     for mark in (END_MARK, "\ud800", "\udc80"):
-        with pytest.raises(DataError, match="a lone surrogate, position 2, is no character"):
+        with pytest.raises(DataError, match="the text holds a lone surrogate, which is not a character"):
             sampler.feed("ab" + mark, unknown)
     for symbol in range(sampler.vocabulary.begin_id(), len(sampler.vocabulary)):
         with pytest.raises(ArgumentError, match="ids"):
