@@ -26,6 +26,7 @@ class Stream:
 
     def __init__(self, constraints: Constraints, index: int) -> None:
         self.constraints = constraints
+        self.end_id = constraints.vocabulary.end_id
         self.index = index
         self.draws = 0
         self.partial = b""
@@ -97,7 +98,7 @@ class Stream:
         Returns:
             The character that the id completes; "" while bytes are missing, and for the end symbol.
         """
-        if drawn == vocabulary.end_id:
+        if drawn == self.end_id:
             self.ended = True
             return ""
         character, self.partial = vocabulary.append(self.partial, drawn, self.constraints.backward)
