@@ -391,19 +391,21 @@ class Vocabulary:
         return ("", partial) if utf8_unfinished(partial) else (partial.decode(), b"")
 
     def count_characters(self, ids: NDArray[Any]) -> int:
-        """Count the characters that begin in some ids: bytes that continue a character are not counted.
+        """Count the characters that begin in some ids: bytes that continue a character are not, begin symbols are.
 
         Args:
             ids: (N,).
         """
         ids = np.asarray(ids)
-        return int(np.count_nonzero((ids & 0xC0) != 0x80)) if self.byte_mode else int(ids.size)
+        if not self.byte_mode:
+            return int(ids.size)
+        return int(np.count_nonzero(((ids & 0xC0) != 0x80) | (ids > 0xFF)))
 
     def tokenizer(self) -> "Tokenizer":
         """Make a `tokenizers.Tokenizer` with the same ids, for other programs."""
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-        vocabulary = {name: id_ for id_, name in enumerate(self._names())}
+        vocabulary = {name: id_ for id_, name in enumerate(self.names())}
         unknown = UNKNOWN if self.folded else None
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=unknown, fuse_unk=False))
         if self.unit == "byte":
@@ -413,8 +415,8 @@ class Vocabulary:
             tokenizer.decoder = decoders.Fuse()
         return tokenizer
 
-    def _names(self) -> list[str]:
-        """The tokens of all ids, in their order."""
+    def names(self) -> list[str]:
+        """The names of all ids in a `tokenizers` file, in their order."""
         names = _byte_names() if self.unit == "byte" else [*self.characters] + [UNKNOWN] * bool(self.folded)
         names += [END] * (self.records and self.unit == "character")
         return names + [f"<begin {label}>" for label in self.labels]
@@ -461,7 +463,7 @@ class Vocabulary:
                 vocabulary = cls(characters, **kinds)
             else:
                 vocabulary = cls(RAW_BYTES if raw else "", **kinds)
-            if ordered != vocabulary._names():
+            if ordered != vocabulary.names():
                 raise ValueError("the ids are not those of its characters and symbols")
             return vocabulary
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
