@@ -220,7 +220,7 @@ class ReadingReport:
         labels = {"label_field": config.label_field, "label_from": config.label_from}
         for name, value in (labels | {"text_field": config.text_field}).items():
             if value and name != "label_from" and not self.tables:
-                raise DataError(f"{name} is {value}, but no text is a table (.jsonl, .ndjson, .csv, .tsv): leave it out")
+                raise DataError(f"{name} is {value}, but no text is a table (.jsonl, .csv, .tsv): leave it out")
             if value and name in labels and not self.labels:
                 raise DataError(f"{name} is {value}, but no record has a label: leave it out")
 

@@ -1,4 +1,4 @@
-"""Records -> ids in three parts: the same from a file, from memory and from the cache, split by a hash of their text."""
+"""Records -> ids in three parts: the same from a file, from memory and the cache, split by a hash of the text."""
 
 import io
 import json
@@ -107,7 +107,7 @@ def test_the_key_changes_with_what_shapes_the_ids_and_with_nothing_else(tmp_path
     assert key(test_fraction=0.0) == key(cache=tmp_path / "elsewhere") == keys[0]
     for known in (Vocabulary("q"), Vocabulary("q", records=True), Vocabulary("q", records=True, labels=["y"]),
                   Vocabulary("q", records=True, labels=["y", "z"])):  # fmt: skip
-        keys.append(key(known=known))
+        keys += [key(known=known)]
     assert len(set(keys)) == len(keys)
     # What is read from files of their own takes no share, and running text is cut when it is read from the cache.
     assert key(valid=path) == key(valid=path, valid_fraction=0.5)
@@ -197,7 +197,7 @@ def test_a_record_is_hashed_by_all_its_characters_and_their_places() -> None:
     starts, hashes = records.hash_records(marked)
     assert len(set(hashes.tolist())) == len(found)
     assert starts.tolist() == [place for place, char in enumerate(marked) if char == END_MARK]
-    other, again = records.hash_records("".join(label_mark(3) + each for each in reversed(found)))
+    _, again = records.hash_records("".join(label_mark(3) + each for each in reversed(found)))
     assert again.tolist() == hashes.tolist()[::-1]
 
 
@@ -245,7 +245,7 @@ def test_files_of_their_own_take_no_share(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "options", "words"),
     [
-        ("a\nb\n", {"records": "lines"}, "records is 'lines': that stands nowhere between two records; did you mean line"),
+        ("a\nb\n", {"records": "lines"}, "'lines': that stands nowhere between two records; did you mean line"),
         ("a\nb\n", {"records": "%"}, "that stands nowhere between two records; kinds of records are line, blank-line"),
         ("a\nb\n", {"records": "line", "text_field": "t"}, "text_field is t, but no text is a table"),
         ("a\nb\n", {"records": "line", "label_field": "t"}, "label_field is t, but no text is a table"),

@@ -1,4 +1,4 @@
-"""Begin symbols among the ids: marked texts become ids and come back; a description that was tampered with is refused."""
+"""Begin symbols among the ids: marked texts become ids and come back; a changed description is refused."""
 
 import copy
 from typing import Any
@@ -85,12 +85,13 @@ def test_each_label_counts_as_a_character_among_bytes_too(number: int) -> None:
 def test_what_is_no_vocabulary_of_records_is_refused() -> None:
     raw = Vocabulary.from_counts(count_code_points(""), unit="byte", raw=True).characters
     for wrong in (
-        {"characters": raw, "unit": "byte", "records": True}, {"labels": ["a"]}, {"records": True, "labels": ["a", "a"]},
-        {"records": True, "labels": [""]}, {"records": True, "labels": ["\udc80"]}, {"records": True, "labels": [5]},
-        {"records": True, "labels": [f"{n}" for n in range(MAX_LABELS + 1)]}, {"characters": "a\udfff", "records": True},
+        {"characters": raw, "unit": "byte"}, {"records": False, "labels": ["a"]}, {"labels": ["a", "a"]},
+        {"labels": [""]}, {"labels": ["\udc80"]}, {"labels": [5]}, {"labels": map(str, range(MAX_LABELS + 1))},
+        {"characters": "a\udfff"},
     ):  # fmt: skip
-        with pytest.raises(ValueError):
-            Vocabulary(**wrong)
+        labels = list(wrong.pop("labels", ()))
+        with pytest.raises(ValueError, match=r"label|raw bytes|surrogate"):
+            Vocabulary(**{"records": True, "labels": labels, **wrong})
 
 
 def test_a_label_that_there_is_none_of_names_near_ones() -> None:
