@@ -108,8 +108,7 @@ class Vocabulary:
             labels: of the records.
             known: a vocabulary whose characters and labels are included, however rare they are in the text.
         """
-        if known is not None and records:
-            labels = list(dict.fromkeys([*known.labels, *labels]))
+        labels = list(dict.fromkeys([*(known.labels if known else ()), *labels])) if records else []
         if unit == "byte":
             return cls(RAW_BYTES if raw else "", unit=unit, records=records, labels=labels)
         counts = counts.copy()
