@@ -431,19 +431,20 @@ def clean(text: str, config: ReadingConfig | None) -> str:
     return unicodedata.normalize("NFC", text) if config.normalize == "NFC" else text
 
 
-def mark_text(text: str, config: ReadingConfig, report: ReadingReport) -> str:
+def mark_text(text: str, config: ReadingConfig, report: ReadingReport | None = None) -> str:
     """Read the records of a text in memory as those of a file: each gets its mark, in place of what separates them.
 
     Args:
         text: a file's, not cleaned.
         config: of the training text, which has records.
-        report: filled in.
+        report: filled in; without it no record has a label.
 
     Raises:
         DataError: the text is no table where records are in one, or it holds a lone surrogate.
         SettingError: the text is no str.
     """
     check_text("text", text)
+    report = report or ReadingReport.of_model(())
     marked = "".join(_mark_file([text], TextFile("the text", "", iter(())), config, report))
     return unicodedata.normalize("NFC", marked) if config.normalize == "NFC" else marked
 

@@ -134,7 +134,7 @@ def check_no_surrogate(text: str, name: str = "the text") -> str:
         DataError: it holds a lone surrogate.
     """
     try:
-        text.encode()
+        text.isascii() or text.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"{name} holds a lone surrogate, which is not a character") from error
     return text
@@ -142,6 +142,9 @@ def check_no_surrogate(text: str, name: str = "the text") -> str:
 
 def _mark_separators(texts: Iterable[str], separator: str, mark: str) -> Iterator[str]:
     """Blocks with a mark in place of each separator, which may lie across two blocks."""
+    if len(separator) == 1:
+        yield from (text.replace(separator, mark) for text in texts)
+        return
     pending = ""
     for text in texts:
         *pieces, rest = (pending + text).split(separator)
@@ -206,17 +209,21 @@ def whole_records(blocks: Iterable[str]) -> Iterator[str]:
     """
     pending: list[str] = []
     for block in blocks:
-        marks = np.flatnonzero(_is_mark(code_points(block)))
-        if len(marks):
-            yield from filter(None, ["".join(pending) + block[: marks[-1]]])
-            pending = [block[marks[-1] :]]
-        else:
+        last = _last_mark(block)
+        if last is None:
             pending.append(block)
+        else:
+            yield from filter(None, ["".join(pending) + block[:last]])
+            pending = [block[last:]]
     yield from filter(None, ["".join(pending)])
 
 
-def _is_mark(codes: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    return (codes >= 0xD800) & (codes <= 0xDFFF)
+def _last_mark(text: str) -> int | None:
+    """Where the last mark is."""
+    for start in range(len(text) - 1 & -1024, -1, -1024):
+        if found := [mark.start() for mark in MARK.finditer(text, start, start + 1024)]:
+            return found[-1]
+    return None
 
 
 def _mix(values: Hashes) -> Hashes:
@@ -233,16 +240,19 @@ def hash_records(text: str) -> tuple[NDArray[np.int64], Hashes]:
         text: whole records; begins with a mark.
 
     Returns:
-        Where the records begin, and the hash of each: for a character c at place n, the sum of a mix of both.
+        Where the records begin, and the hash of each: a mix of the sum of (c + 1) f(n) for a character c at place n,
+        modulo 2**64, where f(n) is a mix of n (multilinear hashing; Carter and Wegman, "Universal classes of hash
+        functions", 1979).
     """
     codes = code_points(text)
-    marks = _is_mark(codes)
-    starts = np.flatnonzero(marks)
+    starts = np.flatnonzero((codes >= 0xD800) & (codes <= 0xDFFF))
     if not len(starts):
         return starts, np.zeros(0, np.uint64)
-    places = np.arange(len(codes)) - np.repeat(starts, np.diff(starts, append=len(codes)))
-    values = np.where(marks, 0, codes).astype(np.uint64) | (places.astype(np.uint64) << np.uint64(21))
-    return starts, _mix(np.add.reduceat(_mix(values + np.uint64(1)), starts))
+    lengths = np.diff(starts, append=len(codes))
+    values = codes.astype(np.uint64) + np.uint64(1)
+    values[starts] = 0
+    values *= _mix(np.arange(1, 1 + lengths.max(), dtype=np.uint64))[np.arange(len(codes)) - np.repeat(starts, lengths)]
+    return starts, _mix(np.add.reduceat(values, starts))
 
 
 def split_records(text: str, valid: float, test: float, seed: int) -> tuple[str, str, str]:
