@@ -101,9 +101,10 @@ def test_labels_are_the_models_whatever_their_order_in_the_text(direction: str) 
 @pytest.mark.parametrize("number", [0, 127, 128, 191, 192])
 def test_a_record_of_any_label_counts_the_same_among_bytes(direction: str, number: int) -> None:
     file = record_model("byte", [f"l{label}" for label in range(200)])
-    found = evaluate(file, jsonl([("ée", f"l{number}"), ("é", "l3")]), direction=direction)
+    table = [("ée", f"l{number}"), ("é", f"l{number}")]
+    found = evaluate(file, jsonl(table), direction=direction)
     assert (found.characters, found.bytes, found.records) == (5, 7, 2)
-    assert found.nats == pytest.approx(naive_nats(file, [("ée", f"l{number}"), ("é", "l3")], direction), rel=1e-5)
+    assert found.nats == pytest.approx(naive_nats(file, table, direction), rel=1e-5)
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])

@@ -137,7 +137,10 @@ def test_a_model_of_records_knows_nothing_too_early(labels: int) -> None:
 
 @pytest.mark.parametrize("begins", [1, 3])
 def test_a_prediction_that_knows_too_much_is_caught_among_records(begins: int) -> None:
+    borders = []
+
     def predict(leak: Callable[[np.ndarray], np.ndarray], ids: np.ndarray) -> np.ndarray:
+        borders.append((ids >= 9 - begins).tolist())
         logits = np.zeros((len(ids), 9))
         logits[1:, 0] = ids[:-1]
         return logits + leak(ids)[:, None]
@@ -146,6 +149,8 @@ def test_a_prediction_that_knows_too_much_is_caught_among_records(begins: int) -
         violations = check_causality(partial(predict, leak), 9, "before", begin_symbols=begins)
         assert len(violations) >= least
         assert bool(violations) == bool(least)
+    assert borders == borders[:1] * len(borders)
+    assert 0 < sum(borders[0]) < len(borders[0])
     assert check_causality(lambda ids: np.ones((len(ids), 9)), 9, "before", begin_symbols=begins)
     with pytest.raises(SettingError, match="begin_symbols is 8: it must be 0 to 7"):
         check_causality(partial(predict, np.zeros_like), 9, "before", begin_symbols=8)
