@@ -7,7 +7,7 @@ characters of a text.
 
 from collections.abc import Iterator
 from functools import cache
-from itertools import product
+from itertools import groupby, product
 from typing import Any
 
 import numpy as np
@@ -715,3 +715,16 @@ def byte_gaps(file: ModelFile, before: str, lengths: range, top_k: int) -> Itera
             yield from grow(text + bytes([byte]), *following, total + log_probs[byte])
 
     return grow(b"", *read(engine, scores, state, file.vocabulary.encode(before))[1:], 0.0)
+
+
+# Records.
+
+
+def records(text: str, kind: str, lf: bool) -> list[str]:
+    """The records of a text."""
+    if lf or kind in ("line", "blank-line") or ("\n" in kind and "\r" not in kind):
+        text, kind = (each.replace("\r\n", "\n").replace("\r", "\n") for each in (text, kind))
+    if kind == "blank-line":
+        groups = groupby(text.split("\n"), lambda line: bool(line.strip(" \t")))
+        return ["\n".join(lines) for is_record, lines in groups if is_record]
+    return [record for record in text.split({"line": "\n", "file": "\0"}.get(kind, kind)) if record]

@@ -91,15 +91,16 @@ def evaluate(
     check_direction(file.config, direction)
     if tune and not dynamic:
         raise SettingError("`tune` says what `dynamic` chooses its rates on: give both", "tune")
-    report = ReadingReport()
-    full_text = read_given(text, file.reading, encoding, errors, sources=sources, report=report)
-    if file.vocabulary.records and sources is None and isinstance(text, str):
-        full_text = mark_text(full_text, file.reading)
+    if (file.reading.records is not None) != file.vocabulary.records:
+        raise SettingError("reading must say what the records of this model are, and only of such a model", "reading")
+    report = ReadingReport.of_model(file.vocabulary.labels)
+    full_text = _read_marked(text, file.reading, encoding, errors, sources, report)
     scored_text, tuning = cut_part(full_text, part, file), ""
     if dynamic:
         is_text = not tune or isinstance(tune, (str, os.PathLike))
         own, files = (tune or "", None) if is_text else (None, tune)
-        given_tuning = read_given(own, file.reading, encoding, errors, sources=files)  # type: ignore[arg-type]
+        other = ReadingReport.of_model(file.vocabulary.labels)
+        given_tuning = _read_marked(own, file.reading, encoding, errors, files, other)  # type: ignore[arg-type]
         tuning = choose_tuning_text(full_text, scored_text, part, file, given_tuning)
     from chargen.evaluation.evaluation import evaluate_text
     from chargen.evaluation.loss import loss_windows
@@ -223,6 +224,20 @@ def score(  # type: ignore[misc]  # the overloads leave the settings to this sig
         return results
     results[0].replaced, results[0].passed_over = report.replaced, len(report.passed_over)
     return results[0]
+
+
+def _read_marked(
+    text: Path | None,
+    reading: ReadingConfig,
+    encoding: str | None,
+    errors: str,
+    sources: Sources | None,
+    report: ReadingReport,
+) -> str:
+    """A text that is given, or files, with a mark before each record where the model has such."""
+    if reading.records is not None and sources is None and isinstance(text, str):
+        return mark_text(text, reading, report)
+    return read_given(text, reading, encoding, errors, sources=sources, report=report)
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -78,7 +78,7 @@ def _log_reading(corpus: Corpus) -> None:
     if corpus.hidden_entries:
         entries = amount(corpus.hidden_entries, "entry", "entries")
         log(f"note: {entries} not read: hidden files and folders, links to folders, files of runs")
-    if report.carriage_returns and corpus.config.newline == "keep" and not corpus.vocabulary.raw:
+    if report.carriage_returns and not corpus.config.has_lf and not corpus.vocabulary.raw:
         returns = amount(report.carriage_returns, "carriage return")
         log(f"note: {returns} among the characters to learn; with --newline lf every line ends with LF")
 
@@ -96,9 +96,10 @@ def _log_part_warnings(corpus: Corpus) -> None:
     if (share := corpus.repeated["train"]) >= REPEATED_IN_TRAIN:
         log(f"warning: {share:.0%} of the training text stands there twice: is a file given twice?")
     if corpus.sorted_lines:
+        lines, advice = ("records", "leave out --no-shuffle") if corpus.vocabulary.records else ("lines", "")
         log(
-            "warning: the lines are sorted, so the validation part, at the end, holds other words than the training "
-            "part, and its loss is too high: shuffle them first (shuf)"
+            f"warning: the {lines} are sorted, so the validation part, at the end, holds other words than the training "
+            f"part, and its loss is too high: {advice or 'shuffle them first (shuf)'}"
         )
 
 

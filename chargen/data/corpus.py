@@ -28,6 +28,8 @@ from chargen.data.vocabulary import Vocabulary, count_code_points
 from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
 from chargen.settings import check_text, make_settings
 
+CHUNK = 1 << 20
+"""Ids in which the beginning of a record is looked for at a time."""
 SourceNames = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -132,17 +134,18 @@ class Corpus:
             SettingError: where a setting is out of range, or the text is no str.
         """
         config = choose_config(CorpusConfig, config, settings)
-        text = clean(check_text("text", text), config)
         raw, records = config.encoding == RAW, config.records is not None
-        if not raw and SURROGATE.search(text):
-            raise DataError("the text holds a lone surrogate, which is not a character")
         report = ReadingReport(labels=list(known.labels) if known else [])
-        text = mark_text(text, config, report) if records else text
+        text = mark_text(text, config, report) if records else clean(check_text("text", text), config)
+        if not (raw or records) and SURROGATE.search(text):
+            raise DataError("the text holds a lone surrogate, which is not a character")
+        counts = count_code_points(text)
+        report.check_records(config, int(counts[0xD800:0xE000].sum()))
         vocabulary = Vocabulary.from_counts(
-            count_code_points(text), unit=config.unit, raw=raw, min_count=config.min_count, records=records,
+            counts, unit=config.unit, raw=raw, min_count=config.min_count, records=records,
             labels=report.labels, known=known,
         )  # fmt: skip
-        identity = [asdict(config), text] + ([known.arguments()] if known is not None else [])
+        identity = [asdict(config), text, report.labels] + ([known.arguments()] if known is not None else [])
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         sources: dict[str, list[str]] = {role: [] for role in ROLES}
         if config.by_hash:
@@ -309,7 +312,7 @@ def _character_start(ids: NDArray[Any], border: int) -> int:
 
 def _record_start(ids: NDArray[Any], border: int, first_begin: int) -> int:
     while border and border < len(ids):
-        start = max(0, border - (1 << 20))
+        start = max(0, border - CHUNK)
         begins = np.flatnonzero(ids[start : border + 1] >= first_begin)
         if len(begins):
             return start + int(begins[-1])

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.reading import BLOCK_SIZE, RAW, ReadingReport, Source, read_text, text_files
-from chargen.data.records import split_records, whole_records
+from chargen.data.records import label_of_file, split_records, whole_records
 from chargen.data.unpack import name_errors, read_blocks
 from chargen.data.vocabulary import CODE_POINTS, Vocabulary, count_code_points
 from chargen.durable import describe_os_error, sync_folder, write_durably
@@ -31,8 +31,6 @@ from chargen.errors import ChargenError, DataError, WriteError, quote_backticks
 ROLES = ("train", "valid", "test")
 CACHE_FORMAT = 3
 """A part of every key: raised when entries of earlier versions are to be made anew."""
-SPLIT_SETTINGS = {"valid_fraction", "test_fraction", "split_seed"}
-"""Settings that shape the ids only of records that are split by a hash."""
 SOURCE_CHANGED = "a source changed while it was read; run the command again when it is complete"
 ProgressCallback = Callable[[str, int, int | None], None]
 """Called as (activity, bytes done, bytes in total or None)."""
@@ -122,6 +120,7 @@ class Encoder:
 
     def __post_init__(self) -> None:
         self.files = dict.fromkeys(ROLES, 0)
+        self.kinds: list[tuple[str, str]] = []
         self.size: int | None = None
 
     def make_entry(self) -> tuple[EncodedText, str]:
@@ -176,7 +175,7 @@ class Encoder:
                     copy = work_folder / f"spool-{role}-{number}"
                     with source.open() as stream, open(copy, "wb") as spool:
                         spool.writelines(copying.watch(name_errors(source.name, read_blocks(stream, BLOCK_SIZE))))
-                    self.sources[role][number] = replace(source, path=copy)
+                    self.sources[role][number] = replace(source, copy=copy)
 
     def _hash_sources(self, work_folder: Path) -> str:
         """The hash of the bytes of all texts."""
@@ -184,14 +183,21 @@ class Encoder:
         reading, report = _Pass("reading", self), ReadingReport()
         for role in ROLES:
             for source in self.sources[role]:
-                for _, blocks in text_files(source, self.config, report):
+                for file in text_files(source, self.config, report):
                     self.files[role] += 1
-                    for _ in reading.watch(blocks):
+                    if self.config.records is not None:
+                        label = label_of_file(file.path, self.config.label_from)
+                        self.kinds.append((self.config.records_of(file.path), label))
+                    for _ in reading.watch(file.blocks):
                         pass
         report.files = sum(self.files.values())
         report.check_files()
         self.size, self.passed_over = reading.done, report.passed_over
         return reading.digest.hexdigest()
+
+    def _shares(self) -> dict[str, float]:
+        """The shares of the train sources that validate and test, by role."""
+        return {role: 0.0 if self.sources[role] else share for role, share in self.config.fractions.items()}
 
     def _in_order_of_parts(
         self, work_folder: Path, vocabulary: Vocabulary, encoding: "_Pass"
@@ -200,7 +206,7 @@ class Encoder:
 
         Records of the train sources are split by their hash; those that are not for training wait in files.
         """
-        shares = {role: 0.0 if self.sources[role] else self.config.fractions[role] for role in ROLES[1:]}
+        shares = self._shares()
         with contextlib.ExitStack() as stack:
             waiting = [
                 stack.enter_context(open(work_folder / f"spool-{role}", "w+", -1, "utf-8", "surrogatepass", newline=""))
@@ -222,13 +228,16 @@ class Encoder:
                 yield from ((part, text) for text in texts)
 
     def _key(self, content_hash: str) -> str:
-        """The hash of content, roles and every option that shapes the ids."""
-        names = {field.name for field in fields(CorpusConfig)} - (SPLIT_SETTINGS if not self.config.by_hash else set())
-        options = {name: getattr(self.config, name) for name in names}
+        """The hash of content, roles and every option that shapes the ids; of records, of what file names say too."""
+        config, by_hash = self.config, self.config.by_hash
+        options = {field.name: getattr(config, field.name) for field in fields(CorpusConfig)}
+        shares = {f"{role}_fraction": share for role, share in self._shares().items()}
+        splits = {**shares, "split_seed": config.split_seed if any(shares.values()) else 0}
+        options |= {name: value if by_hash else None for name, value in splits.items()}
         roles = [self.files[role] for role in ROLES]
-        identity = [CACHE_FORMAT, content_hash, roles, options, unicodedata.unidata_version]
+        identity = [CACHE_FORMAT, content_hash, roles, options, unicodedata.unidata_version, self.kinds]
         if self.known is not None:
-            identity += [self.known.characters, self.known.folded]
+            identity.append(self.known.arguments())
         described = json.dumps(identity, sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()
 
@@ -245,6 +254,7 @@ class Encoder:
         raw, records = self.config.encoding == RAW, self.config.records is not None
         if counts[0xD800:0xE000].any() and not (raw or records):  # marks of records are such
             raise DataError(f"the text holds a lone surrogate, which is not a character (in {self.config.encoding})")
+        report.check_records(self.config, int(counts[0xD800:0xE000].sum()))
         vocabulary = Vocabulary.from_counts(
             counts, unit=self.config.unit, raw=raw, min_count=self.config.min_count, records=records,
             labels=report.labels, known=self.known,

@@ -18,15 +18,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from chargen.data.file_kind import PEEK_SIZE, describe_non_text, detect_wide_encoding
 from chargen.data.named_corpora import CATALOGUE
-from chargen.data.records import TABLES, begin_marks, mark_records
+from chargen.data.records import KINDS, begin_marks, kind_of, label_of_file, mark_records
+from chargen.data.tables import TABLES
 from chargen.data.unpack import File, peek, unpack_files
+from chargen.data.utf8 import SURROGATE
 from chargen.errors import DataError, SettingError, amount, quote_backticks, repr_short
 from chargen.settings import check_settings, check_text, setting
-from chargen.suggestions import similar_path
+from chargen.suggestions import did_you_mean, similar_path
 
 BLOCK_SIZE = 1 << 20
 """Bytes read at a time."""
@@ -53,10 +55,10 @@ class ReadingConfig:
     newline: str = setting("keep", "line ends: as they are, or every CR LF and CR becomes LF", choices=("keep", "lf"))
     normalize: str = setting("none", "Unicode normal form of the text", choices=("none", "NFC"))
     between: str | None = setting(None, "text between two files; by default a line end where a file lacks one")
-    records: str | None = setting(None, "learn whole records: line, blank-line, file, jsonl, csv, or the text between "
-                                  "two; none knows another")  # fmt: skip
-    text_field: str | None = setting(None, "of jsonl and csv records, the field with the text")
-    label_field: str | None = setting(None, "of jsonl and csv records, the field with the label")
+    records: str | None = setting(None, "learn whole records: line, blank-line, file, jsonl, csv, tsv, or the text "
+                                  "between two; none knows another")  # fmt: skip
+    text_field: str | None = setting(None, "of jsonl, csv and tsv records, the field with the text")
+    label_field: str | None = setting(None, "of jsonl, csv and tsv records, the field with the label")
     label_from: str | None = setting(None, "what a record's label is: the name of its folder or its file",
                                      choices=("folder", "file"))  # fmt: skip
 
@@ -78,15 +80,16 @@ class ReadingConfig:
 
     def _check_records(self) -> None:
         fields = {name: getattr(self, name) for name in ("text_field", "label_field", "label_from")}
-        for name, value in fields.items():
+        for name, value in (fields | {"records": self.records}).items():
             if value is not None and self.records is None:
                 raise SettingError(f"{name} is {value}: it is for records; give `records`", name)
+            if value is not None and (not value or SURROGATE.search(value)):
+                advice = f"give {', '.join(KINDS)} or a text" if name == "records" else "give a name, or leave it out"
+                raise SettingError(f"{name} is {repr_short(value)}, which is no text: {advice}", name)
         if self.label_field and self.label_from:
             raise SettingError(
                 f"label_field is {self.label_field} and `label_from` {self.label_from}: give one", "label_field"
             )
-        if self.records == "":
-            raise SettingError("records is empty: give line, blank-line, file, jsonl, csv or a text", "records")
         if self.records is not None and self.between is not None:
             raise SettingError("between is for running text: records stand for themselves", "between")
         if self.records is not None and self.encoding == RAW:
@@ -95,7 +98,24 @@ class ReadingConfig:
     @property
     def has_lf(self) -> bool:
         """Whether line ends become LF: asked for, or what records are cut at."""
-        return self.newline == "lf" or self.records in ("line", "blank-line", *TABLES)
+        records = self.records or ""
+        cut_at_lines = records in ("line", "blank-line", *TABLES) or ("\n" in records and "\r" not in records)
+        return self.newline == "lf" or cut_at_lines
+
+    def records_of(self, path: str) -> str:
+        """Say what the records of a file are, where there are records.
+
+        Args:
+            path: of the file; "" where it has none.
+
+        Returns:
+            A kind of records, or the text between two, with line ends as the file's become.
+        """
+        kind = str(self.records)
+        if self.has_lf and kind not in KINDS:
+            kind = kind.replace("\r\n", "\n").replace("\r", "\n")
+        has_fields = kind in TABLES or self.text_field is not None or self.label_field is not None
+        return kind_of(path, kind, has_fields=has_fields)
 
 
 @dataclass(frozen=True)
@@ -106,11 +126,13 @@ class Source:
         name: for messages.
         path: None for standard input.
         named: whether a person named it; a file of a named folder is skipped where it is no text.
+        copy: what is read instead, of bytes that can be read only once.
     """
 
     name: str
     path: Path | None
     named: bool = True
+    copy: Path | None = None
 
     @property
     def is_stream(self) -> bool:
@@ -126,10 +148,11 @@ class Source:
         Raises:
             DataError: where it cannot be read.
         """
-        if self.path is None:
+        path = self.copy or self.path
+        if path is None:
             return contextlib.nullcontext(sys.stdin.buffer)
         try:
-            return open(self.path, "rb")
+            return open(path, "rb")
         except OSError as error:
             raise DataError(f"cannot read {self.name}: {error.strerror or error}") from error
 
@@ -145,7 +168,9 @@ class ReadingReport:
         carriage_returns: of the texts, before line ends are changed.
         joined: how often something was put between two files.
         passed_over: names of files that are no text, each with what it is.
+        tables: texts that are tables.
         labels: of records, in the order of their first appearance, or of their symbols.
+        new_labels: whether other labels are added to these; otherwise a record with another label has none.
     """
 
     files: int = 0
@@ -154,7 +179,18 @@ class ReadingReport:
     carriage_returns: int = 0
     joined: int = 0
     passed_over: list[str] = field(default_factory=list)
+    tables: int = 0
     labels: list[str] = field(default_factory=list)
+    new_labels: bool = True
+
+    @classmethod
+    def of_model(cls, labels: Iterable[str]) -> "ReadingReport":
+        """Make the report of reading for a model: records with labels that it does not know have none.
+
+        Args:
+            labels: of its vocabulary.
+        """
+        return cls(labels=list(labels), new_labels=False)
 
     def check_files(self) -> None:
         """Check that something was read.
@@ -165,6 +201,28 @@ class ReadingReport:
         if self.passed_over and not self.files:
             listed = ", ".join(self.passed_over[:3]) + " …" * (len(self.passed_over) > 3)
             raise DataError(f"no text among {amount(len(self.passed_over), 'file')}: {listed}")
+
+    def check_records(self, config: ReadingConfig, number: int) -> None:
+        """Check that all settings of records did something.
+
+        Args:
+            config: how bytes became text.
+            number: of records.
+
+        Raises:
+            DataError: where a setting did nothing, which is rather a mistake.
+        """
+        if config.records is None or not number:
+            return
+        if config.records not in KINDS and not self.tables and number <= max(self.files, 1):
+            advice = did_you_mean(config.records, KINDS) or f"; kinds of records are {', '.join(KINDS)}"
+            raise DataError(f"records is {config.records!r}: that stands nowhere between two records{advice}")
+        labels = {"label_field": config.label_field, "label_from": config.label_from}
+        for name, value in (labels | {"text_field": config.text_field}).items():
+            if value and name != "label_from" and not self.tables:
+                raise DataError(f"{name} is {value}, but no text is a table (.jsonl, .csv, .tsv): leave it out")
+            if value and name in labels and not self.labels:
+                raise DataError(f"{name} is {value}, but no record has a label: leave it out")
 
 
 def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source], int]:
@@ -256,16 +314,27 @@ def read_files(source: Source, raw: bool = False) -> Iterator[File]:
         yield from unpack_files(source.name, stream, suffix, BLOCK_SIZE, archives=not raw)
 
 
-def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> Iterator[tuple[str, Blocks]]:
+class TextFile(NamedTuple):
+    """A text that is to be read.
+
+    Args:
+        name: for messages.
+        path: where it is, or would be if its archive were unpacked beside itself; empty for standard input.
+        blocks: its bytes.
+    """
+
+    name: str
+    path: str
+    blocks: Blocks
+
+
+def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> Iterator[TextFile]:
     """Open the texts of a source.
 
     Args:
         source: one file, an archive or standard input.
         config: how bytes become text.
         report: gets the files that are no texts.
-
-    Returns:
-        The name and the bytes of each text.
 
     Raises:
         DataError: where a named source is no text or holds none, saying what it is; and for UTF-16 and UTF-32 that
@@ -275,8 +344,9 @@ def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> 
     skipped: list[str] = []
     num_texts = 0
     for file in read_files(source, raw):
+        path = (source.path or Path()).parent / file.member if file.member else source.path
         if raw:
-            yield file.name, file.blocks
+            yield TextFile(file.name, str(path or ""), file.blocks)
             continue
         problem, advice, blocks = file.problem, file.advice, file.blocks
         if not problem:
@@ -287,7 +357,7 @@ def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> 
             problem, advice = describe_non_text(start, config.encoding) or ("", "")
         if not problem:
             num_texts += 1
-            yield file.name, blocks
+            yield TextFile(file.name, str(path or ""), blocks)
         elif source.named and not file.member:
             advice = advice or 'give a text, or learn its bytes with `unit="byte", encoding="raw"`'
             raise DataError(f"{file.name} is {problem}; {advice}")
@@ -362,37 +432,35 @@ def clean(text: str, config: ReadingConfig | None) -> str:
 
 
 def mark_text(text: str, config: ReadingConfig, report: ReadingReport | None = None) -> str:
-    """Put a mark before each record of a text in memory, in place of what separates them.
+    """Read the records of a text in memory as those of a file: each gets its mark, in place of what separates them.
 
     Args:
-        text: a file's.
+        text: a file's, not cleaned.
         config: of the training text, which has records.
-        report: gets the labels.
+        report: filled in; without it no record has a label.
 
     Raises:
         DataError: the text is no table where records are in one, or it holds a lone surrogate.
+        SettingError: the text is no str.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n") if config.has_lf else text
-    begin, fields = begin_marks(report.labels if report else []), (config.text_field, config.label_field)
-    marked = mark_records([text], str(config.records), "the text", begin, text_field=fields[0], label_field=fields[1])
-    return "".join(marked)
+    check_text("text", text)
+    report = report or ReadingReport.of_model(())
+    marked = "".join(_mark_file([text], TextFile("the text", "", iter(())), config, report))
+    return unicodedata.normalize("NFC", marked) if config.normalize == "NFC" else marked
 
 
 def _decode_files(
     sources: Sequence[Source], config: ReadingConfig, report: ReadingReport, watch: Callable[[Blocks], Blocks]
 ) -> Iterator[str]:
     """The text of all sources, before normalization."""
-    last_character, begin = "", begin_marks(report.labels)
-    for name, blocks in chain.from_iterable(text_files(source, config, report) for source in sources):
-        report.files += 1
+    last_character = ""
+    for file in chain.from_iterable(text_files(source, config, report) for source in sources):
         at_start = True
-        texts = _remove_mark(_decode(name, watch(blocks), config, report), config)
+        texts = _remove_mark(_decode(file.name, watch(file.blocks), config, report), config)
         if config.records is not None:
-            label = _label_of(name, config)
-            fields = {"text_field": config.text_field, "label_field": config.label_field}
-            lines = _convert_line_ends(texts, config, report)
-            yield from mark_records(lines, config.records, name, begin, label=label, **fields)
+            yield from _mark_file(texts, file, config, report)
             continue
+        report.files += 1
         for text in _convert_line_ends(texts, config, report):
             if at_start and last_character and (separator := _separator(last_character, config)):
                 report.joined += 1
@@ -402,10 +470,15 @@ def _decode_files(
     report.check_files()
 
 
-def _label_of(name: str, config: ReadingConfig) -> str:
-    """The label of all records of a file; "" for none."""
-    path = Path(name)
-    return {"folder": path.absolute().parent.name, "file": path.name.partition(".")[0]}.get(config.label_from or "", "")
+def _mark_file(texts: Iterable[str], file: TextFile, config: ReadingConfig, report: ReadingReport) -> Iterator[str]:
+    """The records of a file, each behind its mark."""
+    kind = config.records_of(file.path)
+    report.files += 1
+    report.tables += kind in TABLES
+    return mark_records(
+        _convert_line_ends(texts, config, report), kind, file.name, begin_marks(report.labels, report.new_labels),
+        label=label_of_file(file.path, config.label_from), text_field=config.text_field, label_field=config.label_field,
+    )  # fmt: skip
 
 
 def _separator(last_character: str, config: ReadingConfig) -> str:

@@ -4,44 +4,39 @@ A mark stands for a begin symbol: `END_MARK` for the end symbol, which ends the 
 that of a label. So a text of records is a text; only marks say where a record begins.
 """
 
-import csv
-import json
+import os
 import re
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from itertools import chain
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.data.tables import ENDINGS, TABLES, label_of, read_rows, text_of
+from chargen.data.unpack import PACKING_BY_SUFFIX
 from chargen.data.vocabulary import END_MARK, MAX_LABELS, code_points, from_code_points, label_mark
-from chargen.errors import DataError, repr_short, truncate
-from chargen.suggestions import did_you_mean
+from chargen.errors import DataError, repr_short
 
-KINDS = ("line", "blank-line", "file", "jsonl", "csv")
+KINDS = ("line", "blank-line", "file", *TABLES)
 """What a record can be; any other text is one that stands between two records."""
-TABLES = ("jsonl", "csv")
-"""Kinds whose records have fields."""
-ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
-"""Ends of names of files that are read as tables where records have fields, whatever the others are."""
 BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 MARK = re.compile("[\ud800-\udfff]")
-MAX_FIELD = 2**31 - 1
-"""Characters of a field of a table, at most."""
-ROWS = 10_000
-"""Rows of a table that are handed on together."""
+BLOCK = 1 << 20
+"""Characters of records that are handed on, hashed and split together, about."""
 Hashes = NDArray[np.uint64]
 Begin = Callable[[str], str]
 """The mark of a label."""
 
 
-def begin_marks(labels: list[str]) -> Begin:
-    """Make a function that gives the mark of a label; new labels are appended.
+def begin_marks(labels: list[str], new_labels: bool = True) -> Begin:
+    """Make a function that gives the mark of a label.
 
     Args:
-        labels: those that are known, in the order of their symbols; changed.
+        labels: those that are known, in the order of their symbols; new ones are appended.
+        new_labels: whether there may be others; otherwise a record with another label has none.
 
     Returns:
         The function; "" is no label.
@@ -49,16 +44,52 @@ def begin_marks(labels: list[str]) -> Begin:
     numbers = {label: number for number, label in enumerate(labels)}
 
     def begin(label: str) -> str:
-        if not label:
+        if not label or not (new_labels or label in numbers):
             return END_MARK
         if label not in numbers:
             if len(labels) >= MAX_LABELS:
-                raise DataError(f"there are more than {MAX_LABELS:,} labels: give a field with fewer")
+                raise DataError(
+                    f"records have more than {MAX_LABELS:,} different labels, such as {repr_short(label)}: choose a "
+                    "field, or a folder or file, that many records have in common"
+                )
             numbers[label] = len(labels)
             labels.append(label)
         return label_mark(numbers[label])
 
     return begin
+
+
+def kind_of(path: str, kind: str, *, has_fields: bool) -> str:
+    """Say what the records of a file are: where they have fields, the end of its name goes before what others are.
+
+    Args:
+        path: of the file; "" where it has none.
+        kind: of the records of other files.
+        has_fields: whether records have fields.
+
+    Returns:
+        One of `KINDS`, or the text between two records.
+    """
+    ends = (end.lower() for end in PurePath(path).suffixes) if has_fields else ()
+    return next((ENDINGS[end] for end in ends if end in ENDINGS), kind)
+
+
+def label_of_file(path: str, label_from: str | None) -> str:
+    """The label of all records of a file; "" for none.
+
+    Args:
+        path: of the file; "" where it has none.
+        label_from: "folder", "file" or None.
+
+    Raises:
+        DataError: the name holds bytes that are no text.
+    """
+    if label_from is None or not path:
+        return ""
+    name = PurePath(os.path.abspath(path))
+    while label_from == "file" and name.suffix.lower() in PACKING_BY_SUFFIX:
+        name = name.with_suffix("")
+    return check_no_surrogate(name.stem if label_from == "file" else name.parent.name, "the name of a file or folder")
 
 
 def mark_records(
@@ -70,7 +101,7 @@ def mark_records(
     Args:
         texts: blocks of the file, with LF at line ends where records are lines or between blank lines.
         kind: one of `KINDS`, or the text between two records.
-        name: of the file.
+        name: of the file, for messages.
         begin: gives the mark of a label.
         label: of all records of the file; "" for none.
         text_field: of a table, the field that holds a record's text.
@@ -82,16 +113,11 @@ def mark_records(
     Raises:
         DataError: a table cannot be read or lacks a field, or a text holds a lone surrogate.
     """
-    mark = begin(label)
-    if text_field or label_field or kind in TABLES:
-        ends = (end.lower() for end in PurePath(name).suffixes)
-        ending = next((ENDINGS[end] for end in ends if end in ENDINGS), kind)
-        if ending in TABLES:
-            rows = _read_json_lines(texts, name) if ending == "jsonl" else _read_table(texts, name)
-            return _mark_rows(rows, name, begin, mark, text_field, label_field)
-    checked = (check_no_surrogate(text, name) for text in texts)
+    if kind in TABLES:
+        return _mark_rows(read_rows(texts, kind, name), begin, label, text_field, label_field)
+    mark, checked = begin(label), map(partial(check_no_surrogate, name=name), texts)
     if kind == "file":
-        return chain([mark], checked)
+        return _collapse(checked, mark)
     if kind == "blank-line":
         return _collapse(_mark_blank_lines(checked, mark), mark)
     return _collapse(_mark_separators(checked, "\n" if kind == "line" else kind, mark), mark)
@@ -108,7 +134,7 @@ def check_no_surrogate(text: str, name: str = "the text") -> str:
         DataError: it holds a lone surrogate.
     """
     try:
-        text.encode()
+        text.isascii() or text.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"{name} holds a lone surrogate, which is not a character") from error
     return text
@@ -116,6 +142,9 @@ def check_no_surrogate(text: str, name: str = "the text") -> str:
 
 def _mark_separators(texts: Iterable[str], separator: str, mark: str) -> Iterator[str]:
     """Blocks with a mark in place of each separator, which may lie across two blocks."""
+    if len(separator) == 1:
+        yield from (text.replace(separator, mark) for text in texts)
+        return
     pending = ""
     for text in texts:
         *pieces, rest = (pending + text).split(separator)
@@ -126,16 +155,16 @@ def _mark_separators(texts: Iterable[str], separator: str, mark: str) -> Iterato
 
 
 def _mark_blank_lines(texts: Iterable[str], mark: str) -> Iterator[str]:
-    """Blocks with a mark in place of blank lines, and without white space at either end of the file."""
-    pending, at_start = "", True
+    """Blocks with a mark in place of blank lines, also where these begin or end the file."""
+    pending, at_start = "\n", True
     for text in texts:
         pending += text
-        if at_start:
-            pending = re.sub(r"^(?:[ \t]*\n)+", "", pending)
         end = len(pending.rstrip(" \t\n"))
         if end:
-            yield BLANK_LINES.sub(mark, pending[:end])
+            yield BLANK_LINES.sub(mark, pending[:end])[at_start:]
             pending, at_start = pending[end:], False
+    first, line_end, _ = pending.partition("\n")
+    yield first if line_end else pending
 
 
 def _collapse(texts: Iterable[str], mark: str) -> Iterator[str]:
@@ -150,87 +179,23 @@ def _collapse(texts: Iterable[str], mark: str) -> Iterator[str]:
             yield text
 
 
-def _read_json_lines(texts: Iterable[str], name: str) -> Iterator[tuple[int, Any]]:
-    """The values of a file of JSON lines, each with its line's number."""
-    for number, line in _lines(texts):
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{name}: line {number} is no JSON ({truncate(error, 80)})") from error
-
-
-def _read_table(texts: Iterable[str], name: str) -> Iterator[tuple[int, Any]]:
-    """The rows of a table with a header, each with the number of its last line."""
-    csv.field_size_limit(MAX_FIELD)
-    delimiter = "\t" if ".tsv" in name.lower() else ","
-    reader = csv.DictReader((line for _, line in _lines(texts)), delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                size, needed = _count_fields(row), len(reader.fieldnames or ())
-                raise DataError(f"{name}: line {reader.line_num} has {size} fields, the header {needed}")
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise DataError(f"{name}: line {reader.line_num} is no row of a table ({error})") from error
-
-
-def _count_fields(row: dict[Any, Any]) -> int:
-    """How many fields a row of a table has, more or fewer than the header."""
-    return sum(value is not None for key, value in row.items() if key is not None) + len(row.get(None) or ())
-
-
-def _lines(texts: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """The lines of a file with their ends, numbered from 1."""
-    pending, number = "", 0
-    for text in chain(texts, [None]):
-        lines = (pending + (text or "")).split("\n")
-        pending = lines.pop() if text is not None else ""
-        for line in lines:
-            number += 1
-            if text is not None or line:
-                yield number, line + "\n" * (text is not None)
-
-
 def _mark_rows(
-    rows: Iterable[tuple[int, Any]], name: str, begin: Begin, mark: str, text_field: str | None, label_field: str | None
+    rows: Iterable[tuple[str, Any]], begin: Begin, label: str, text_field: str | None, label_field: str | None
 ) -> Iterator[str]:
     """The texts of a table's rows, each after its mark, many in a block."""
     block: list[str] = []
-    for number, row in rows:
-        where = f"{name}: line {number}"
-        text = _field(row, text_field, where, {label_field})
+    size = 0
+    for where, row in rows:
+        text = check_no_surrogate(text_of(row, text_field, where, {label_field}), where)
         if label_field:
-            mark = begin(check_no_surrogate(str(_field(row, label_field, where)), where))
-        if not isinstance(text, str):
-            raise DataError(f"{where}: the text is {repr_short(text)}: it must be text")
+            label = check_no_surrogate(label_of(row, label_field, where), where)
         if text:
-            block += mark, check_no_surrogate(text, where)
-        if len(block) >= ROWS:
+            block += begin(label), text
+            size += len(text)
+        if size >= BLOCK:
             yield "".join(block)
-            block = []
+            block, size = [], 0
     yield "".join(block)
-
-
-def _field(row: Any, field: str | None, where: str, others: Container[str | None] = ()) -> Any:
-    """A field of a row; without its name, the one called "text", or that of a row with one text beside others."""
-    if field is None and isinstance(row, str):
-        return row
-    if not isinstance(row, dict):
-        raise DataError(f"{where} is {repr_short(row)}: it must be an object with fields")
-    names = ", ".join(map(repr_short, list(row)[:8]))
-    if field is None:
-        fields = ["text"] if "text" in row else [key for key in row if isinstance(row[key], str) and key not in others]
-        if len(fields) != 1:
-            raise DataError(f"{where} has fields {names}: say by `text_field` which one holds the text")
-        field = fields[0]
-    if field not in row:
-        raise DataError(f"{where} has no field {field!r}; it has {names}{did_you_mean(field, list(map(str, row)))}")
-    value = row[field]
-    if not isinstance(value, (str, int, float, bool)):
-        raise DataError(f"{where}: {field} is {repr_short(value)}: it must be text, or a number of a label")
-    return value
 
 
 def whole_records(blocks: Iterable[str]) -> Iterator[str]:
@@ -244,17 +209,21 @@ def whole_records(blocks: Iterable[str]) -> Iterator[str]:
     """
     pending: list[str] = []
     for block in blocks:
-        marks = np.flatnonzero(_is_mark(code_points(block)))
-        if len(marks):
-            yield from filter(None, ["".join(pending) + block[: marks[-1]]])
-            pending = [block[marks[-1] :]]
-        else:
+        last = _last_mark(block)
+        if last is None:
             pending.append(block)
+        else:
+            yield from filter(None, ["".join(pending) + block[:last]])
+            pending = [block[last:]]
     yield from filter(None, ["".join(pending)])
 
 
-def _is_mark(codes: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    return (codes >= 0xD800) & (codes <= 0xDFFF)
+def _last_mark(text: str) -> int | None:
+    """Where the last mark is."""
+    for start in range(len(text) - 1 & -1024, -1, -1024):
+        if found := [mark.start() for mark in MARK.finditer(text, start, start + 1024)]:
+            return found[-1]
+    return None
 
 
 def _mix(values: Hashes) -> Hashes:
@@ -271,22 +240,26 @@ def hash_records(text: str) -> tuple[NDArray[np.int64], Hashes]:
         text: whole records; begins with a mark.
 
     Returns:
-        Where the records begin, and the hash of each: for a character c at place n, the sum of a mix of both.
+        Where the records begin, and the hash of each: a mix of the sum of (c + 1) f(n) for a character c at place n,
+        modulo 2**64, where f(n) is a mix of n (multilinear hashing; Carter and Wegman, "Universal classes of hash
+        functions", 1979).
     """
     codes = code_points(text)
-    marks = _is_mark(codes)
-    starts = np.flatnonzero(marks)
+    starts = np.flatnonzero((codes >= 0xD800) & (codes <= 0xDFFF))
     if not len(starts):
         return starts, np.zeros(0, np.uint64)
-    places = np.arange(len(codes)) - np.repeat(starts, np.diff(starts, append=len(codes)))
-    values = np.where(marks, 0, codes).astype(np.uint64) | (places.astype(np.uint64) << np.uint64(21))
-    return starts, _mix(np.add.reduceat(_mix(values + np.uint64(1)), starts))
+    lengths = np.diff(starts, append=len(codes))
+    values = codes.astype(np.uint64) + np.uint64(1)
+    values[starts] = 0
+    values *= _mix(np.arange(1, 1 + lengths.max(), dtype=np.uint64))[np.arange(len(codes)) - np.repeat(starts, lengths)]
+    return starts, _mix(np.add.reduceat(values, starts))
 
 
 def split_records(text: str, valid: float, test: float, seed: int) -> tuple[str, str, str]:
     """Split records into train, valid and test by a hash of their text: equal records go to the same part.
 
-    A record's part depends on nothing but its text, the seed and the shares; a larger share only adds records.
+    A record's part depends on nothing but its text, the seed and the shares; a larger share of valid or test only adds
+    records to that part.
 
     Args:
         text: whole records; begins with a mark.
@@ -297,11 +270,16 @@ def split_records(text: str, valid: float, test: float, seed: int) -> tuple[str,
     Returns:
         The three parts, each a text of records in the old order.
     """
-    starts, hashes = hash_records(text)
-    draws = _mix(hashes + _mix(np.array([seed], np.uint64) + np.uint64(0x9E3779B97F4A7C15)))
-    limits = [int(2**64 * share) for share in (Fraction(str(test)), Fraction(str(test)) + Fraction(str(valid)))]
-    part = np.where(draws < limits[0], 2, np.where(draws < limits[1], 1, 0)) if len(draws) else draws
-    codes = code_points(text)
-    part_of_code = np.repeat(part, np.diff(starts, append=len(codes)))
-    train_part, valid_part, test_part = (from_code_points(codes[part_of_code == number]) for number in range(3))
+    offset = _mix(np.array([seed], np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+    valid_limit, test_limit = (int(2**64 * Fraction(str(share))) for share in (valid, test))
+    parts: list[list[str]] = [[], [], []]
+    for block in whole_records(text[start : start + BLOCK] for start in range(0, len(text), BLOCK)):
+        starts, hashes = hash_records(block)
+        draws = _mix(hashes + offset)
+        part = np.where(draws < test_limit, 2, ~draws < valid_limit)
+        codes = code_points(block)
+        part_of_code = np.repeat(part, np.diff(starts, append=len(codes)))
+        for number, pieces in enumerate(parts):
+            pieces.append(from_code_points(codes[part_of_code == number]))
+    train_part, valid_part, test_part = map("".join, parts)
     return train_part, valid_part, test_part

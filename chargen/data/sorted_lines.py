@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.vocabulary import Vocabulary
+from chargen.data.borders import as_targets
+from chargen.data.vocabulary import END_MARK, Vocabulary
 
 MAX_LINES, MAX_LENGTH, MIN_LINES = 500, 200, 100
 """How many lines of a part are compared, how many characters of each, and how few lines are too few to judge."""
@@ -45,23 +46,25 @@ def are_sorted(train: NDArray[Any], valid: NDArray[Any], vocabulary: Vocabulary)
 
 
 def _sample_lines(ids: NDArray[Any], vocabulary: Vocabulary) -> list[str]:
-    """The beginnings of up to 500 evenly spaced lines of a text (N,), in its order."""
-    line_ends = [vocabulary.encode(end, "skip") for end in "\n\r"]  # a lone CR ends a line where no LF is near
+    """The beginnings of up to 500 evenly spaced lines, or records, of a text (N,), in its order."""
+    # A lone CR ends a line where no LF is near.
+    ends = [END_MARK] if vocabulary.records else ["\n", "\r"]
+    line_ends = [int(id_) for end in ends for id_ in vocabulary.encode(end, "skip")]
     starts = set()
     for position in np.unique(np.linspace(0, max(len(ids) - 1, 0), MAX_LINES).astype(np.int64)).tolist():
-        end = _find_line_end(ids[position : position + 10 * MAX_LENGTH], line_ends)
+        end = _find_line_end(as_targets(ids[position : position + 10 * MAX_LENGTH], vocabulary.end_id), line_ends)
         if end is not None:
             starts.add(position + end + 1)
     lines = []
     for start in sorted(starts):
-        line = ids[start : start + MAX_LENGTH]
+        line = as_targets(ids[start : start + MAX_LENGTH], vocabulary.end_id)
         lines.append(vocabulary.decode(line[: _find_line_end(line, line_ends)]))
     return [line for line in lines if line.strip()]
 
 
-def _find_line_end(ids: NDArray[Any], line_ends: Sequence[NDArray[Any]]) -> int | None:
+def _find_line_end(ids: NDArray[Any], line_ends: Sequence[int]) -> int | None:
     for line_end in line_ends:
-        if len(line_end) and len(positions := np.flatnonzero(ids == line_end[0])):
+        if len(positions := np.flatnonzero(ids == line_end)):
             return int(positions[0])
     return None
 

@@ -31,7 +31,7 @@ MAX_MEMBERS = 200_000
 """Members of an archive."""
 MAX_HEADER_SIZE = 1 << 20
 """Bytes of a header of a tar archive, which may hold a long name."""
-_PACKING_BY_SUFFIX = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
+PACKING_BY_SUFFIX = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 _OPENERS: dict[str, Callable[[Any], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
 _DAMAGE_ERRORS = (
     OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError,
@@ -48,14 +48,14 @@ class File:
     Args:
         name: for messages.
         blocks: its bytes, to be read before the next file is requested.
-        member: whether it is a member of an archive.
+        member: its name in an archive; empty for the source itself.
         problem: what it is instead of a readable file, such as "a link"; "" for a readable one.
         advice: what to do about the problem.
     """
 
     name: str
     blocks: Iterator[bytes]
-    member: bool = False
+    member: str = ""
     problem: str = ""
     advice: str = ""
 
@@ -78,7 +78,7 @@ def unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, arc
 
 def _unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, archives: bool) -> Iterator[File]:
     start, blocks = peek(read_blocks(stream, block_size))
-    claimed, detected = _PACKING_BY_SUFFIX.get(suffix, ""), detect_packing(start)
+    claimed, detected = PACKING_BY_SUFFIX.get(suffix, ""), detect_packing(start)
     if archives and start and claimed not in ("", detected):
         actual = f"packed with {detected}, not" if detected else "not packed"
         raise DataError(f"cannot read {name}: it is {actual} with {claimed}, as its name says; give it another name")
@@ -104,12 +104,12 @@ def _unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, ar
         members = _tar_members(archive, size, block_size) if tar else _zip_members(archive, block_size)
         by_name = {member: (read_content, problem) for member, read_content, problem in members}
         if not tar and (kind := classify_zip(list(by_name))):
-            yield File(name, iter(()), False, *kind)
+            yield File(name, iter(()), "", *kind)
             return
         limit = _SizeLimit(name, lambda: size)
         for member, (read_content, problem) in sorted(by_name.items()):
             label = f"{name}: {quote_backticks(member)}"
-            yield File(label, name_errors(label, limit.check(read_content())), True, problem or _hidden(member))
+            yield File(label, name_errors(label, limit.check(read_content())), member, problem or _hidden(member))
 
 
 def _hidden(member: str) -> str:

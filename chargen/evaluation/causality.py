@@ -32,6 +32,8 @@ SEEN = {
 }
 LENGTH = 16
 """Characters of the random text."""
+BEGINS = 0.25
+"""The share of begin symbols in the random text, where there are any."""
 WINDOW = 5
 """Characters read at a time where a text is read in windows."""
 
@@ -52,12 +54,13 @@ class Check:
 
 
 def check_causality(
-    predict: Predict, vocabulary_size: int, sees: str, *, length: int = LENGTH, seed: int = 0
+    predict: Predict, vocabulary_size: int, sees: str, *, length: int = LENGTH, seed: int = 0, begin_symbols: int = 0
 ) -> list[str]:
     """Check that predictions depend on what they may see, and on nothing else.
 
     For each position t of a random text: changing all that the prediction of x[t] may not see must leave it equal, bit
-    for bit; changing the nearest character that it may see must change it.
+    for bit; changing the nearest character that it may see must change it. Begin symbols, a quarter of a text that has
+    any, change into each other: where a text is cut decides how sums are rounded.
 
     Args:
         predict: ids (T,) -> logits (T, V), of which row t predicts ids[t]; always called with the same T.
@@ -65,6 +68,7 @@ def check_causality(
         sees: "before" (a forward prediction: x[:t]), "after" (backward: x[t+1:]) or "both" (cloze: all but x[t]).
         length: T, at least 2.
         seed: fixes the random text.
+        begin_symbols: how many ids, the last ones, begin a record; 0 to V - 2.
 
     Returns:
         A line for each violation.
@@ -79,10 +83,12 @@ def check_causality(
     if vocabulary_size < 2:
         raise SettingError("a model of a single character predicts nothing: there is nothing to check")
     length = check_int("length", length, 2, 1_000_000)
-    draws = uniform(seed, np.arange(2)[:, None], np.arange(length), Purpose.CHECK)
-    text = (draws[0] * vocabulary_size).astype(np.int64)
-    # A different character at every position, whatever the draw.
-    changed = (text + 1 + (draws[1] * (vocabulary_size - 1)).astype(np.int64)) % vocabulary_size
+    characters = vocabulary_size - check_int("begin_symbols", begin_symbols, 0, vocabulary_size - 2)
+    draws = uniform(seed, np.arange(3)[:, None], np.arange(length), Purpose.CHECK)
+    text, changed = _draw_texts(draws[:2], characters)
+    if begin_symbols:
+        begins = draws[2] < BEGINS
+        text, changed = np.where(begins, characters + _draw_texts(draws[:2], begin_symbols), (text, changed))
     expected = _check_logits(predict(text), (length, vocabulary_size))
     lines = []
     positions = np.arange(length)
@@ -91,11 +97,17 @@ def check_causality(
         if not np.array_equal(_check_logits(predict(np.where(hidden, changed, text)), expected.shape)[t], expected[t]):
             lines.append(f"the prediction of character {t} moves with what it may not see: it sees {SEEN[sees]} only")
         for near in {"before": [t - 1], "after": [t + 1], "both": [t - 1, t + 1]}[sees]:
-            if 0 <= near < length:
+            if 0 <= near < length and text[near] != changed[near]:
                 logits = _check_logits(predict(np.where(positions == near, changed, text)), expected.shape)
                 if np.array_equal(logits[t], expected[t]):
                     lines.append(f"the prediction of character {t} does not move with character {near}, beside it")
     return lines
+
+
+def _draw_texts(draws: NDArray[np.float64], size: int) -> NDArray[np.int64]:
+    """Two texts (2, T) of ids below a size, which differ everywhere where there are two ids."""
+    text = (draws[0] * size).astype(np.int64)
+    return np.stack([text, (text + 1 + (draws[1] * (size - 1)).astype(np.int64)) % size])
 
 
 def _check_logits(logits: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -130,7 +142,7 @@ def check(model: AnyModel) -> list[Check]:
         check_char_model(model)
         arrays, torch_model = weights_of(model), model
     config, size = torch_model.config, torch_model.vocabulary_size
-    if size < 2:
+    if size - config.begin_symbols < 2:
         return []
 
     results = []
@@ -147,7 +159,8 @@ def check(model: AnyModel) -> list[Check]:
             paths["step by step"] = partial(_predict_by_ids, NumpyEngine(config, arrays, prediction), prediction)
             paths["compiled"] = partial(_predict_by_ids, new_engine(config, arrays, "cpu", prediction), prediction)
         results += [
-            Check(prediction, path, tuple(check_causality(predict, size, sees))) for path, predict in paths.items()
+            Check(prediction, path, tuple(check_causality(predict, size, sees, begin_symbols=config.begin_symbols)))
+            for path, predict in paths.items()
         ]
     return results
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from chargen.data.reading import clean, mark_text
+from chargen.data.reading import ReadingReport, clean, mark_text
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError
 from chargen.evaluation.loss import Loss, in_reading_order, loss_of, sum_losses
@@ -233,8 +233,10 @@ def adapt_model(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, di
         DataError: the text has fewer than two characters.
     """
     model, vocabulary = build_model(file), file.vocabulary
-    text = clean(text, file.reading)
-    text = mark_text(text, file.reading) if vocabulary.records else text
+    if vocabulary.records:
+        text = mark_text(text, file.reading, ReadingReport.of_model(vocabulary.labels))
+    else:
+        text = clean(text, file.reading)
     ids = vocabulary.encode(text, vocabulary.default_unknown)
     rms = rms_gradients(model, vocabulary, ids, direction=direction)
     evaluator = DynamicEvaluator(model, vocabulary, rms, rates, direction=direction)

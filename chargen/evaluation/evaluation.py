@@ -134,7 +134,8 @@ def evaluate_text(
             f"{amount(skipped, 'unknown one')} left out"
         )
     loss = sum_losses(score_ids(ids))
-    counted = slice(0, -1) if direction == "backward" else slice(1, None)
+    # Of records, the first mark is not scored in either direction: it is the end of none.
+    counted = slice(0, -1) if direction == "backward" and not vocabulary.records else slice(1, None)
     scored_text = kept[counted]
     folded = unseen = 0
     if unknown_id is not None:

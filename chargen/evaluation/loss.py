@@ -123,7 +123,7 @@ def in_reading_order(
     ids = ids[::-1] if backward else ids
     if vocabulary is not None and vocabulary.byte_mode:
         # Read from its end, a character ends with its lead byte.
-        while position < len(ids) and ids[position - backward] & 0xC0 == 0x80:
+        while position < len(ids) and not vocabulary.count_characters(ids[position - backward]):
             position += 1
     if len(ids) <= position:
         raise DataError(f"{what} needs at least 2 characters, found {amount(len(ids), 'id')}; give more text")

@@ -76,6 +76,8 @@ def cloze_loss(model: CharModel, windows: NDArray[np.int64]) -> tuple[Tensor, in
     targets = ids[:, MARGIN : width - MARGIN]
     if model.config.begin_symbols:
         counts = targets < model.first_begin
+        counts |= ~counts.any()  # the one position of the shortest window may be a border
+        targets = targets.clamp(max=model.first_begin)
         left, right, targets = (values[counts][None] for values in (left, right, targets))
     one_way = left + right, model.output.weight, 2 * model.output.bias  # the sum of the logits that the two make alone
     hidden = model.cloze.hidden(left, right)

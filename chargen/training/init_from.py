@@ -33,7 +33,7 @@ class StartWeights:
 
 
 def init_from(file: ModelFile, config: ModelConfig, vocabulary: Vocabulary, fresh: Arrays) -> StartWeights:
-    """The weights of `file`, with rows of `fresh` for new characters; their output biases are the least there is.
+    """The weights of `file`, with rows of `fresh` for new ids; output biases of new characters are the least there is.
 
     Args:
         file: the model to start from.
@@ -42,20 +42,18 @@ def init_from(file: ModelFile, config: ModelConfig, vocabulary: Vocabulary, fres
         fresh: untrained weights of the new model.
 
     Raises:
-        SettingError: where the shapes differ or a character would be lost.
+        SettingError: where the shapes differ, or a character or the records would be lost.
     """
     _check_shape(file, config)
     before, size = file.vocabulary, len(file.vocabulary)
     if before.unit != vocabulary.unit:
         raise SettingError(f"unit is {vocabulary.unit!r}, but the model to start from reads {before.unit}s", "unit")
-    places = np.arange(size)
-    if before.unit == "character":
-        if not set(before.characters) <= set(vocabulary.characters) or (before.folded and not vocabulary.folded):
-            raise SettingError("the corpus was made without the vocabulary of the model to start from: give known=")
-        if before.characters:
-            places[: len(before.characters)] = vocabulary.encode(before.characters)
-        if before.folded:
-            places[-1] = len(vocabulary) - 1
+    if before.records and not vocabulary.records:
+        raise SettingError("the model to start from learned records: say by `records` what they are here", "records")
+    names = {name: place for place, name in enumerate(vocabulary.names())}
+    if not set(before.names()) <= names.keys():
+        raise SettingError("the corpus was made without the vocabulary of the model to start from: give known=")
+    places = np.array([names[name] for name in before.names()], np.intp)
     old = weights_of(build_model(file))
     rows = {name: _copy_rows(old[name], fresh[name], places) for name in BY_CHARACTER if name in old}
     new = set(vocabulary.characters) - set(before.characters) if before.unit == "character" else ()

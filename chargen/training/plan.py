@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,8 @@ class RunPlan:
     @property
     def model(self) -> dict[str, Any]:
         """The model's settings that are given, or are those of the model to start from."""
-        return (asdict(self.init.config) if self.init else {}) | self._select(ModelConfig)
+        inherited = asdict(replace(self.init.config, begin_symbols=0)) if self.init else {}
+        return inherited | self._select(ModelConfig)
 
     @property
     def training(self) -> dict[str, Any]:
@@ -97,7 +98,10 @@ class RunPlan:
         settings, known = self._select(CorpusConfig), None
         if self.init:
             known, reading = self.init.vocabulary, self.init.reading
-            before = {"unit": known.unit, "newline": reading.newline, "normalize": reading.normalize}
+            before: dict[str, Any] = {"unit": known.unit, "newline": reading.newline, "normalize": reading.normalize}
+            if known.records:
+                labels = () if {"label_field", "label_from"} & settings.keys() else ("label_field", "label_from")
+                before |= drop_none({name: getattr(reading, name) for name in ("records", "text_field", *labels)})
             settings = before | ({"encoding": "raw"} if known.raw else {}) | settings
         corpus = Corpus.from_files(
             self.sources, valid=self.valid, test=self.test, progress=progress, known=known, **settings

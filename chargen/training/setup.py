@@ -201,7 +201,7 @@ def read_run(folder: Path, corpus: Corpus | None, changes: dict[str, Any]) -> tu
         raise SettingError(f"the corpus is not the one that the run in {folder} was trained on; start a new run")
     if own := stored.settings.get("own_parts"):
         raise SettingError(f"the run in {folder} had its own {' and '.join(own)}: such a run is not resumed")
-    shape = ModelConfig(**stored.settings["model"])
+    shape = replace(ModelConfig(**stored.settings["model"]), begin_symbols=corpus.vocabulary.begin_symbols)
     return stored, RunSettings(corpus, shape, config, folder, Counters.from_stored(stored.progress, shape.directions))
 
 
@@ -233,7 +233,8 @@ def check_new_run(
     if config and config.freeze and not init:
         raise SettingError("freeze keeps layers of a model to start from: give that one, or 0", "freeze")
     shape = model_config or (own.model.config if own.model else init.config if init else ModelConfig())
-    if shape.begin_symbols not in (0, corpus.vocabulary.begin_symbols):
+    inherited = init.config.begin_symbols if init else 0
+    if shape.begin_symbols not in (0, inherited, corpus.vocabulary.begin_symbols):
         begins, needed = shape.begin_symbols, corpus.vocabulary.begin_symbols
         raise SettingError(f"begin_symbols is {begins}: leave it out, the corpus has {needed}", "begin_symbols")
     shape = replace(shape, begin_symbols=corpus.vocabulary.begin_symbols)

@@ -25,6 +25,7 @@ from chargen.data.reading import (
     ReadingConfig,
     ReadingReport,
     Source,
+    TextFile,
     clean,
     find_sources,
     normalize_blocks,
@@ -46,7 +47,9 @@ def read(*contents: bytes, size: int = 1 << 20, report: ReadingReport | None = N
     """The text of files that hold `contents`, read in blocks of `size` bytes."""
     held = {f"file{number}": content for number, content in enumerate(contents)}
     sources = [Source(name, Path(name)) for name in held]
-    with patch.object(reading, "text_files", lambda source, *_: [(source.name, cut(held[source.name], size))]):
+    with patch.object(
+        reading, "text_files", lambda source, *_: [TextFile(source.name, "", cut(held[source.name], size))]
+    ):
         return "".join(read_text(sources, ReadingConfig(**config), report=report))
 
 
