@@ -143,17 +143,19 @@ def _write_and_print(
 def _write(sampler: Sampler, length: int | None, printer: SamplePrinter, stop: StopRequest) -> None:
     """Write and print characters until there are enough."""
     total = default_length(sampler.vocabulary) if length is None else length
+    cut = sum(not stream.ended for stream in sampler.snapshot().streams)
     printer.begin()
     # A reversed sample is printed at its end, as its last character comes first: only there is a bar of use.
     with Bar(total=total, unit="char", delay=1, disable=None if printer.reverse else True) as bar:
         for characters in sampler.write(total, rounded=length is None):
             for character in characters:
                 printer.add(character)
+                cut -= character.stopped
             bar.update()
             if stop:
                 return
     if sampler.vocabulary.records and length is None:
-        _log_cut(sum(not stream.ended and stream.draws >= total for stream in sampler.snapshot().streams))
+        _log_cut(cut)
 
 
 def _log_cut(records: int) -> None:

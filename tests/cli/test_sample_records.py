@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import chargen
+from chargen.cli.print_samples import SamplePrinter
 from chargen.data.reading import ReadingConfig
 from chargen.sampling import selection
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, ModelFile, save_model
 from tests.commands import is_one_line
 from tests.record_models import LETTERS, record_model
+from tests.terminals import Terminal
 
 
 def save(folder: Path, records: str | None = "line", **settings: Any) -> ModelFile:
@@ -107,6 +109,14 @@ def test_a_terminal_shows_lines_without_headings(run, tmp_path, on_terminal) -> 
     assert "\\x1b" in "".join(expected)
     assert on_terminal(*SAMPLE, "--num", 9) == "".join(text + "\n" for text in expected)
     assert on_terminal(*SAMPLE) == expected[0] + "\n"
+    assert run(*SAMPLE, "--num", 9, stdout=Terminal()).err == ""
+
+
+def test_a_single_record_is_printed_as_it_comes(run, names, monkeypatch) -> None:
+    printed: list[str] = []
+    monkeypatch.setattr(SamplePrinter, "add", lambda self, character: printed.append(character.character))
+    run(*SAMPLE)
+    assert printed == [*texts(names, 1)[0], ""]
 
 
 def test_records_are_chosen_and_what_was_thrown_away_is_told(run, names) -> None:
@@ -127,6 +137,8 @@ def test_records_are_chosen_and_what_was_thrown_away_is_told(run, names) -> None
     assert chargen.generate("names", num=100, seed=5, **chosen) == expected
     assert chargen.generate("names", seed=5, **chosen) == expected[0]
     assert run(*SAMPLE, "--unique", "--novel", "known.txt").out != expected[0]
+    Path("wide.txt").write_text(every[0], "utf-16")
+    assert run(*SAMPLE, "--novel", "wide.txt", "--encoding", "utf-16").out.splitlines() == [every[1]]
     samples = Sampler(names, seed=5, num=12, temperature=0.8).generate_all(10_000)
     best = [
         max(samples[first : first + 4], key=lambda s: (sum(s.log_probs) + s.end_log_prob) / (len(s.text) + 1)).text
@@ -144,6 +156,8 @@ def test_records_that_are_never_kept_end_in_one_line(run, names, monkeypatch) ->
     *_, last = result.err.splitlines(keepends=True)
     assert last.startswith("chargen: 2 records of 99 kept, and none of the last 3")
     assert last.endswith("ask for fewer, or for a higher --temperature\n")
+    monkeypatch.setattr(selection.Selection, "select", lambda self, samples: [])
+    assert run(*SAMPLE, "--num", 2).out == ""
 
 
 def test_a_record_that_does_not_end_is_cut_and_told(run, tmp_path) -> None:
@@ -167,6 +181,14 @@ def test_a_record_goes_on_tomorrow_up_to_its_end(run, names) -> None:
     refused = run("sample", "names", "--state-in", "state", "--prime", "a")
     assert refused.code == 1
     assert "a record has ended" in refused.err
+
+
+def test_several_records_go_on_tomorrow_each_up_to_its_end(run, names) -> None:
+    first = run(*SAMPLE, "--num", 5, "--length", 4, "--state-out", "state").out.split("\0")
+    second = run("sample", "names", "--num", 5, "--state-in", "state").out.split("\0")
+    assert [begin + end for begin, end in zip(first, second, strict=True)] == texts(names, 5)
+    done = run("sample", "names", "--num", 5, "--state-in", "state", "--state-out", "state")
+    assert done.err == run("sample", "names", "--num", 5, "--state-in", "state").err == ""
 
 
 def test_a_label_is_named_or_refused(run, names) -> None:
@@ -199,14 +221,15 @@ def test_an_interruption_ends_writing_though_nothing_is_kept(run, names, monkeyp
     select = selection.Selection.select
 
     def interrupted(self: Any, samples: Any) -> Any:
-        if select(self, samples) and self.calls > 3:
+        calls.append(len(samples))
+        if len(calls) == 3:
             signal.raise_signal(signal.SIGINT)
-        self.calls += 1
-        return samples[:1]
+        return select(self, samples)[:1] if len(calls) < 5 else samples
 
-    monkeypatch.setattr(selection.Selection, "calls", 0, raising=False)
+    calls: list[int] = []
     monkeypatch.setattr(selection.Selection, "select", interrupted)
-    result = run(*SAMPLE, "--num", 999)
+    result = run(*SAMPLE, "--num", 999, "--unique")
     assert result.code == 130
-    assert 1 <= len(result.out.splitlines()) < 9
+    assert len(calls) == 3
+    assert len(result.out.splitlines()) == 2
     assert result.out.endswith("\n")
