@@ -472,7 +472,7 @@ def test_characters_are_refused_from_one_byte_too_many_on(monkeypatch):
     assert model_file.MAX_CHARACTERS == 950_000, "settings and training summary need the rest of a million"
     vocabulary, counts = Vocabulary("abc"), np.array([1, 2, 3])
     check_characters(vocabulary, counts)
-    size = tensor_file.header_size({"vocabulary": vocabulary.describe(), "counts": [1, 2, 3]})
+    size = len(tensor_file.pack({}, {"vocabulary": vocabulary.describe(), "counts": [1, 2, 3]})) - 8
     monkeypatch.setattr(model_file, "MAX_CHARACTERS", size)
     check_characters(vocabulary, counts)
     monkeypatch.setattr(model_file, "MAX_CHARACTERS", size - 1)
