@@ -477,7 +477,7 @@ def judged(file: ModelFile, ids: NDArray[Any]) -> dict[str, NDArray[Any]]:
 def sample(
     file: ModelFile, config: SampleConfig, seed: int, index: int, prime: str, direction: str = "forward"
 ) -> Iterator[tuple[str, float]]:
-    """Characters of one sample in the order of writing, each with its log-probability."""
+    """Characters of one sample in the order of writing, each with its log-probability; an empty one ends a record."""
     backward = direction == "backward"
     engine, scores, state = start(file, direction)
     rules = Constraints(file.vocabulary, config.ban, config.no_repeat, backward=backward)
@@ -490,6 +490,9 @@ def sample(
         total += log_softmax(scores[0])[id_]
         scores, state = engine.step(np.array([id_]), state)
         draws += 1
+        if id_ == file.vocabulary.end_id:
+            yield "", total
+            return
         written = bytes([id_]) if file.vocabulary.byte_mode else file.vocabulary.characters[id_].encode()
         partial = written + partial if backward else partial + written
         try:

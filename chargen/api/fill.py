@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chargen.api.texts import read_given
+from chargen.api.texts import read_single
 from chargen.data.reading import clean
 from chargen.infill.fill import PARTICLES, Filler, gap_lengths
 from chargen.infill.template import MARKER, Filled, Template, fill_gaps
@@ -81,4 +81,4 @@ def read_template(
         DataError: there is no gap, or the file cannot be read.
         SettingError: a length is missing, or the marker is empty.
     """
-    return Template.parse(read_given(text, model.reading, encoding, errors), clean(marker, model.reading), lengths)
+    return Template.parse(read_single(text, model.reading, encoding, errors), clean(marker, model.reading), lengths)

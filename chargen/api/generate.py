@@ -6,15 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
-from chargen.api.texts import read_given
+from chargen.api.texts import Sources, read_single
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import SettingError
 from chargen.model.config import require_bidirectional
 from chargen.sampling.processors import LogitsProcessor
-from chargen.sampling.rounding import DEFAULT_LENGTH
+from chargen.sampling.records import write_records
+from chargen.sampling.rounding import default_length
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
+from chargen.sampling.selection import Accept, Selection, hash_sources
+from chargen.sampling.start import Label
 from chargen.settings import check_int, check_path, drop_none, make_settings
 from chargen.storage.model_file import AnyModel, ModelFile, as_model_file
 from chargen.storage.quantize import quantize as quantize_arrays
@@ -47,14 +50,23 @@ def generate(
     device: str = "cpu",
     vocabulary: Vocabulary | None = None,
     logits_processors: Sequence[LogitsProcessor] = (),
+    label: Label = None,
+    unique: bool = False,
+    novel: Sources | None = None,
+    accept: Accept | None = None,
+    best_of: int = 1,
     **settings: Any,
 ) -> str | list[str]:
     """Write text, as `chargen sample` does. A `Sampler` goes on where it stopped, and writes character by character.
 
+    With a model of records each text is one record. Filters throw records away and write on until there are enough:
+    first `novel`, then `unique`, `accept` and, of those that are left, `best_of`.
+
     Args:
         model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel.
         prime: text to go on from; or the Path of a file that holds it.
-        length: characters to write beside the prime; None: 500, and on to the end of the line or word.
+        length: characters to write beside the prime, of a record at most; None: 500, and on to the end of the line or
+            word, or to the end of the record, which is cut at 10,000.
         num: how many texts, as a list; None: one, as a str.
         seed: 0 to 2**64 - 1, for the same text again; drawn by the system where None.
         reverse: write what comes before the prime, with a bidirectional model.
@@ -69,6 +81,11 @@ def generate(
         device: "cpu", "cuda" or "mps".
         vocabulary: of a CharModel, which has none.
         logits_processors: functions (ids, logits) -> logits, as of a `Sampler`.
+        label: of the records; or several labels with their weights.
+        unique: whether each record comes once.
+        novel: a source or several, of whose records none comes; read once, as the training text was.
+        accept: a function of a list of records, called with many at once, that returns a list of bool: which to keep.
+        best_of: K: of so many records the one whose symbols have the highest mean log-probability.
         **settings: fields of SampleConfig, such as `temperature` (0.8 by default) and `stop`.
 
     Returns:
@@ -78,22 +95,32 @@ def generate(
         SettingError: a setting is unknown or out of range, or contradicts another.
         ModelFileError: the model file is missing or damaged.
         DataError: the model does not know some characters of the prime.
-        ChargenError: bans and no_repeat leave no character to write, or the model's numbers overflow.
+        ChargenError: bans and no_repeat leave no character to write, filters keep no record of very many, or the
+            model's numbers overflow.
     """
+    file = as_model_file(model, vocabulary)
+    filters: dict[str, Any] = {"unique": unique, "novel": novel, "accept": accept, "best_of": best_of}
+    many = writes_many(file, num, state_in is not None or state_out is not None, filters)
     sampler, text = prepare_sampler(
-        as_model_file(model, vocabulary), prime, num=1 if num is None else num, seed=seed, reverse=reverse, adapt=adapt,
+        file, prime, num=1 if many or num is None else num, seed=seed, reverse=reverse, adapt=adapt,
         encoding=encoding, errors=errors, quantize=quantize, state_in=state_in, state_out=state_out, device=device,
-        logits_processors=logits_processors,
+        logits_processors=logits_processors, label=label,
         **settings,
     )  # fmt: skip
     sampler.feed(text, unknown)
-    written: list[list[Character]] = [[] for _ in range(sampler.num)]
-    for characters in sampler.write(DEFAULT_LENGTH if length is None else length, rounded=length is None):
-        for character in characters:
-            written[character.stream].append(character)
+    if many:
+        selection = new_selection(sampler, text, encoding, errors, **filters)
+        samples = list(write_records(sampler, 1 if num is None else num, length=length, selection=selection))
+    else:
+        written: list[list[Character]] = [[] for _ in range(sampler.num)]
+        longest = default_length(file.vocabulary) if length is None else length
+        for characters in sampler.write(longest, rounded=length is None):
+            for character in characters:
+                written[character.stream].append(character)
+        samples = [Sample.of(stream, reverse) for stream in written]
     if state_out is not None:
         sampler.save_state(state_out)
-    texts = [Sample.of(stream, reverse).text for stream in written]
+    texts = [sample.text for sample in samples]
     if echo:
         texts = [new + text if reverse else text + new for new in texts]
     return texts[0] if num is None else texts
@@ -114,13 +141,14 @@ def prepare_sampler(
     state_out: str | os.PathLike[str] | None,
     device: str,
     logits_processors: Sequence[LogitsProcessor] = (),
+    label: Label = None,
     **settings: Any,
 ) -> tuple[Sampler, str]:
     """Make the sampler of `generate`, where its arguments are described, and clean the prime that it is to be fed."""
     config = make_settings(SampleConfig, WRITING_DEFAULTS | drop_none(settings))
     if device not in ("cpu", "cuda", "mps"):
         raise SettingError(f"device is {device!r}: it must be cpu, cuda or mps", "device")
-    text = read_given(prime, file.reading, encoding, errors, name="prime")
+    text = read_single(prime, file.reading, encoding, errors, "prime")
     if reverse:
         require_bidirectional(file.config, "`reverse`")
     for name, path in (("state_in", state_in), ("state_out", state_out)):
@@ -132,8 +160,9 @@ def prepare_sampler(
     if quantize:
         file = replace(file, arrays=quantize_arrays(file.arrays, quantize))
     sampler = Sampler(
-        file, config, num=num, seed=seed, device=device, direction=direction, logits_processors=logits_processors
-    )
+        file, config, num=num, seed=seed, device=device, direction=direction, logits_processors=logits_processors,
+        label=label,
+    )  # fmt: skip
     if state_out is not None:
         sampler.check_state_path(state_out)
     if state_in is not None:
@@ -141,6 +170,37 @@ def prepare_sampler(
         if seed is not None:
             sampler.reseed(seed)
     return sampler, text
+
+
+def writes_many(file: ModelFile, num: int | None, saved: bool, filters: dict[str, Any]) -> bool:
+    """Whether records are written in rows that are refilled, rather than by a sampler of as many samples.
+
+    Args:
+        file: the model.
+        num: how many texts; None: one, as a str.
+        saved: whether a saved state is read or written, which is one of a sampler.
+        filters: by the names of the arguments of `generate`.
+
+    Raises:
+        SettingError: there are filters, but no records, or a saved state.
+    """
+    active = [name for name, value in filters.items() if (value != 1 if name == "best_of" else value)]
+    if active and not file.vocabulary.records:
+        raise SettingError(f"{active[0]} is for records: this model was trained on running text", active[0])
+    if active and saved:
+        raise SettingError(f"{active[0]} chooses among whole records: leave out `state_in` and `state_out`", active[0])
+    return bool(file.vocabulary.records and not saved and (active or num is not None))
+
+
+def new_selection(
+    sampler: Sampler, prime: str, encoding: str | None, errors: str, *, unique: bool, novel: Sources | None,
+    accept: Accept | None, best_of: int,
+) -> Selection:  # fmt: skip
+    """Make the filters of `generate`, where the arguments are described, for records that begin with a prime."""
+    names = [novel] if isinstance(novel, (str, os.PathLike)) else novel
+    known = hash_sources(names, sampler.reading, encoding, errors) if names else None
+    backward = sampler.direction == "backward"
+    return Selection(known=known, unique=unique, accept=accept, best_of=best_of, prime=prime, backward=backward)
 
 
 def _adapt(file: ModelFile, prime: str, times: int, direction: str) -> ModelFile:

@@ -1,24 +1,24 @@
 """`chargen sample`: write text with a model."""
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from chargen.api.generate import prepare_sampler
-from chargen.cli.bars import Bar
+from chargen.api.generate import new_selection, prepare_sampler, writes_many
+from chargen.cli.bars import Bar, TaskBar
 from chargen.cli.options import PATH, GroupedCommand, config_option, option, refuse_unused, settings_options
+from chargen.cli.print_samples import SamplePrinter
 from chargen.cli.signals import StopRequest, stop_on_signals
-from chargen.cli.terminal import TextWriter, log, log_compiling, log_literal_escapes, log_unknown_bans, write_separator
+from chargen.cli.terminal import TextWriter, log, log_compiling, log_literal_escapes, log_unknown_bans
 from chargen.cli.texts import text_options
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
-from chargen.errors import ChargenError, SettingError
+from chargen.errors import ChargenError, SettingError, amount
 from chargen.rng import MAX_SEED
-from chargen.sampling.rounding import DEFAULT_LENGTH
-from chargen.sampling.sample import Character, Sample
+from chargen.sampling.records import write_records
+from chargen.sampling.rounding import DEFAULT_LENGTH, MAX_RECORD, default_length
 from chargen.sampling.sampler import Sampler
+from chargen.sampling.selection import Selection
 from chargen.storage.model_file import read_model
 from chargen.storage.quantize import QUANTIZATIONS
 
@@ -26,8 +26,8 @@ from chargen.storage.quantize import QUANTIZATIONS
 @click.command("sample", cls=GroupedCommand, exclusive=[("prime", "prime_file")])
 @click.argument("model", type=PATH)
 @option("--length", group="Text", type=click.IntRange(0), metavar="N",
-        help="Characters to write beside the prime.",
-        shown_default=f"{DEFAULT_LENGTH}, rounded up to a line or word")  # fmt: skip
+        help="Characters to write beside the prime, of a record at most.",
+        shown_default=f"{DEFAULT_LENGTH}, rounded up to a line or word; a record as long as it is")  # fmt: skip
 @option("--prime", group="Text", metavar="TEXT", help="Text to go on from.")
 @option("--prime-file", group="Text", type=PATH, metavar="FILE",
         help="The same from a file, of any length; - is standard input.")  # fmt: skip
@@ -40,10 +40,18 @@ from chargen.storage.quantize import QUANTIZATIONS
 @option("--num", group="Text", type=click.IntRange(1), default=1, metavar="N", show_default=True,
         help="Samples to write side by side.")  # fmt: skip
 @option("--separator", group="Text", escapes=True, metavar="TEXT",
-        help="Between samples.", shown_default="NUL, as for xargs -0; on a terminal a blank line")  # fmt: skip
+        help="Between samples.", shown_default="NUL, as for xargs -0; on a terminal a blank line; of records what "
+        "stood between them in training, a line end where they are lines")  # fmt: skip
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
         help="Same seed, same text.", shown_default="another one each time, told on standard error")  # fmt: skip
 @settings_options(SampleConfig, "Choice of characters", defaults=WRITING_DEFAULTS)
+@option("--label", group="Records", metavar="NAME", help="Write records with this label, where the model has labels.")
+@option("--unique", group="Records", is_flag=True, help="Write no record twice.")
+@option("--novel", group="Records", multiple=True, metavar="SOURCE",
+        help="Write no record that occurs in this text, which is read once, as in training; may be given several "
+        "times.")  # fmt: skip
+@option("--best-of", group="Records", type=click.IntRange(1), default=1, metavar="K", show_default=True,
+        help="Of each K records, write the one whose characters are the most likely on average.")  # fmt: skip
 @option("--quantize", group="Files", type=click.Choice(QUANTIZATIONS), metavar="KIND",
         help="Round the weights first, as chargen export does; int8 is the fastest.")  # fmt: skip
 @option("--format", "form", group="Files", type=click.Choice(["text", "jsonl"]), default="text", show_default=True,
@@ -76,6 +84,7 @@ def command(
     chargen sample checkpoints/novel --length 2000 --temperature 0.8
     chargen sample checkpoints/novel --prime "It was a" --num 3
     chargen sample checkpoints/novel --reverse --prime "ever after."
+    chargen sample checkpoints/names --num 50 --unique --novel names.txt
     """
     if prime is not None and prime_file is not None:
         raise SettingError("--prime and --prime-file contradict each other: give one")
@@ -84,7 +93,11 @@ def command(
     file = read_model(model)
     if options["device"] == "cpu":
         log_compiling()
-    sampler, text = prepare_sampler(file, prime_file or prime or "", num=num, seed=seed, **options)
+    filters = {"novel": options.pop("novel"), "unique": options.pop("unique"), "accept": None}
+    filters["best_of"] = options.pop("best_of")
+    saved = options["state_in"] is not None or options["state_out"] is not None
+    many = writes_many(file, num if num > 1 else None, saved, filters)
+    sampler, text = prepare_sampler(file, prime_file or prime or "", num=1 if many else num, seed=seed, **options)
     log_unknown_bans(sampler.config.ban, file.vocabulary)
     texts = {"--stop": options["stop"], "--ban": [options["ban"] or ""], "--prime": [prime or ""]}
     log_literal_escapes(file.vocabulary, texts)
@@ -92,29 +105,45 @@ def command(
     if seed is None and options["state_in"] is None:
         log(f"seed {sampler.seed}")
     state_out = options["state_out"]
+    selection = new_selection(sampler, text, options["encoding"], options["errors"], **filters) if many else None
     with stop_on_signals() as stop:
-        stop.deferred = True  # the state may be wanted
+        stop.deferred = not many  # the state may be wanted
         writer = TextWriter(raw=file.vocabulary.raw)
-        printer = _SamplePrinter(num, text if echo else "", writer, form, options["reverse"], separator)
-        try:
-            _write(sampler, length, printer, stop)
-            printer.close(sampler.seed, text)
-        except OSError:  # the reader of a pipe has had enough, or the terminal is gone
-            if state_out is not None:
-                sampler.save_state(state_out)
-            raise
-        except ChargenError:  # no character is allowed next: what was written is printed
-            printer.close(sampler.seed, text)
-            raise
+        shown = {"seed": sampler.seed, "prime": text, "label": options["label"]}
+        printer = SamplePrinter(num, text if echo else "", writer, form, options["reverse"], separator, shown)
+        if not saved:
+            printer.separate_records(file)
+        _write_and_print(sampler, length, selection, printer, stop, state_out)
     if state_out is not None:
         sampler.save_state(state_out)
     if stop:
         raise stop.error()
 
 
-def _write(sampler: Sampler, length: int | None, printer: "_SamplePrinter", stop: StopRequest) -> None:
-    """Write and print characters until there are enough, or a signal asks for an end."""
-    total = DEFAULT_LENGTH if length is None else length
+def _write_and_print(
+    sampler: Sampler, length: int | None, selection: Selection | None, printer: SamplePrinter, stop: StopRequest,
+    state_out: Path | None,
+) -> None:  # fmt: skip
+    """Write and print samples until there are enough, or a signal asks for an end."""
+    try:
+        if selection:
+            _write_many(sampler, length, selection, printer)
+        else:
+            _write(sampler, length, printer, stop)
+        printer.close()
+    except OSError:  # the reader of a pipe has had enough, or the terminal is gone
+        if state_out is not None:
+            sampler.save_state(state_out)
+        raise
+    except ChargenError:  # no character is allowed next: what was written is printed
+        printer.close()
+        raise
+
+
+def _write(sampler: Sampler, length: int | None, printer: SamplePrinter, stop: StopRequest) -> None:
+    """Write and print characters until there are enough."""
+    total = default_length(sampler.vocabulary) if length is None else length
+    printer.begin()
     # A reversed sample is printed at its end, as its last character comes first: only there is a bar of use.
     with Bar(total=total, unit="char", delay=1, disable=None if printer.reverse else True) as bar:
         for characters in sampler.write(total, rounded=length is None):
@@ -122,47 +151,25 @@ def _write(sampler: Sampler, length: int | None, printer: "_SamplePrinter", stop
                 printer.add(character)
             bar.update()
             if stop:
-                break
+                return
+    if sampler.vocabulary.records and length is None:
+        _log_cut(sum(not stream.ended and stream.draws >= total for stream in sampler.snapshot().streams))
 
 
-@dataclass
-class _SamplePrinter:
-    """Prints the first sample as it comes and the others after it; JSON lines and reversed samples all at the end."""
+def _log_cut(records: int) -> None:
+    if records:
+        log(f"note: {amount(records, 'record')} cut at {MAX_RECORD:,} characters: no end came")
 
-    num: int
-    echo: str
-    writer: TextWriter
-    form: str
-    reverse: bool
-    separator: str | None
 
-    def __post_init__(self) -> None:
-        self.held: list[list[Character]] = [[] for _ in range(self.num)]
-        if not self.reverse:
-            self._begin(0)
-
-    def _begin(self, number: int) -> None:
-        if self.form == "text":
-            headings = [f"{number + 1} of {self.num}"] if self.num > 1 else []
-            write_separator(self.writer, number, self.separator, headings)
-            self.writer.write("" if self.reverse else self.echo)
-
-    def add(self, character: Character) -> None:
-        """Print a character of a sample, or hold it back."""
-        if self.form == "text" and character.stream == 0 and not self.reverse:
-            self.writer.write(character.character)
-        else:
-            self.held[character.stream].append(character)
-
-    def close(self, seed: int, prime: str) -> None:
-        """Print the characters that were held back."""
-        for number, characters in enumerate(self.held):
-            sample = Sample.of(characters, self.reverse)
-            if self.form == "jsonl":
-                line = {"sample": number, "seed": seed, "prime": prime, "text": sample.text, "stopped": sample.stopped}
-                line |= {"reverse": True} if self.reverse else {}
-                self.writer.write(json.dumps({**line, "log_probs": [round(p, 6) for p in sample.log_probs]}) + "\n")
-            elif number or self.reverse:
-                self._begin(number)
-                self.writer.write(sample.text + self.echo * self.reverse)
-        self.writer.close()
+def _write_many(sampler: Sampler, length: int | None, selection: Selection, printer: SamplePrinter) -> None:
+    """Write and print records until there are enough."""
+    cut = 0
+    with TaskBar("record") as bar:
+        for number, sample in enumerate(write_records(sampler, printer.num, length=length, selection=selection)):
+            printer.print_sample(number, sample)
+            cut += length is None and not sample.stopped
+            if not printer.writer.terminal:  # where they are seen, they show how far they are
+                bar.show("records", number + 1, printer.num)
+    _log_cut(cut)
+    if selection.thrown_away:
+        log(f"note: {selection}")

@@ -421,7 +421,7 @@ def clean(text: str, config: ReadingConfig | None) -> str:
         return text
     if not isinstance(config, ReadingConfig):
         raise SettingError(f"config is of type {type(config).__name__}: it must be a ReadingConfig, or None", "config")
-    if config.newline == "lf":
+    if config.has_lf:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if config.encoding == RAW:
         try:

@@ -41,6 +41,9 @@ class Engine:
         size: V.
     """
 
+    many_rows = 128
+    """Rows from which on more side by side are hardly faster."""
+
     def __init__(self, config: ModelConfig, size: int) -> None:
         self.config = config
         self.size = size

@@ -38,6 +38,8 @@ class TorchEngine(Engine):
         direction: the stack that is computed; ids come in the order of its reading.
     """
 
+    many_rows = 1024
+
     def __init__(self, model: "CharModel", direction: str = "forward") -> None:
         check_direction(model.config, direction)
         super().__init__(model.config, model.vocabulary_size)

@@ -1,7 +1,8 @@
 """Fill a gap between two texts with what the forward model would write there, given what follows.
 
-The target is pi(gap) ~ p(gap | before) p(after[:40] | before, gap), with p the forward stack's. While there are few
-enough gaps all are scored; else particles look for them. The backward stack and the cloze layer only propose.
+The target is pi(gap) ~ p(gap | before) p(after[:40] | before, gap), with p the forward stack's; a record's end
+symbol belongs to what follows. While there are few enough gaps all are scored; else particles look for them. The
+backward stack and the cloze layer only propose.
 """
 
 import math
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from chargen.arguments import choose_config
 from chargen.data.reading import clean
-from chargen.data.vocabulary import Vocabulary, check_unknown
+from chargen.data.vocabulary import Ids, Vocabulary, check_unknown
 from chargen.decoding.choose import SampleConfig, draw, log_sum_exp, summarize
 from chargen.decoding.numpy_engine import State
 from chargen.decoding.pick_engine import new_engine
@@ -25,6 +26,7 @@ from chargen.infill.prefixes import NO_GAP_ALLOWED, Grower, Prefixes
 from chargen.model.config import require_bidirectional
 from chargen.rng import Purpose, check_seed, generator_seed, uniform
 from chargen.sampling.constraints import fit_config
+from chargen.sampling.start import encode_text, read_start
 from chargen.settings import check_int
 from chargen.storage.model_file import AnyModel, as_model_file
 
@@ -97,7 +99,8 @@ class Filler:
 
     Bans, no_repeat, top-k, top-p and min-p say which characters a gap may hold, as they do for `sample` at temperature
     1, and a stop text may stand at a gap's end only. Temperature acts on whole gaps: they are drawn from the target to
-    the power of 1 / temperature, and 0 takes the most likely of those scored, with their shares at temperature 1.
+    the power of 1 / temperature, and 0 takes the most likely of those scored, with their shares at temperature 1. With
+    a model of records the whole text is one record, and no gap ends it.
 
     Args:
         model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel.
@@ -134,9 +137,8 @@ class Filler:
         self.unknown = check_unknown(unknown)
         self._states: dict[str, tuple[NDArray[Any], State]] = {}
         self.forward = new_engine(model.config, model.arrays, "cpu")
-        begin = self.vocabulary.encode(model.begin)[None]
-        first_logits, start = model.first_logits[None], self.forward.start(1)
-        self._begin = self.forward.read(begin, np.array([begin.shape[1]]), first_logits, start)
+        start = read_start(self.forward, model)
+        self._begin = start.logits, start.state
         self._backward = new_engine(model.config, model.arrays, "cpu", "backward")
 
     def __repr__(self) -> str:
@@ -144,18 +146,20 @@ class Filler:
         return f"Filler({summarize(self.model.config, self.vocabulary, own, self.config)})"
 
     def fill(
-        self, before: str, after: str, min_length: int, max_length: int | None = None, *, num: int = 1, number: int = 0
-    ) -> Fill:
+        self, before: str, after: str, min_length: int, max_length: int | None = None, *, num: int = 1, number: int = 0,
+        last: bool = True,
+    ) -> Fill:  # fmt: skip
         """Fill one gap.
 
         Args:
             before: the text before the gap, cleaned here as the text that the model learned; where it is empty, the gap
                 begins a text, as what `sample` writes without a prime.
-            after: the text behind the gap, cleaned likewise; where it is empty, anything may follow.
+            after: the text behind the gap, cleaned likewise; where it is empty, anything may follow, or a record ends.
             min_length: characters of the shortest gap; all lengths are equally likely beforehand.
             max_length: characters of the longest gap; None takes `min_length`.
             num: how many alternatives; fewer where there are fewer gaps.
             number: of the gap in a text with several; each number has its own draws.
+            last: whether a record ends behind `after`, as it does unless another gap follows.
 
         Returns:
             The alternatives and their figures.
@@ -177,10 +181,10 @@ class Filler:
         seed = generator_seed(self.seed, 0, number, Purpose.FILL)
         greedy = self.config.temperature == 0
         power = 1.0 if greedy else 1 / max(self.config.temperature, MIN_TEMPERATURE)
-        as_read = self.vocabulary.decode(self.vocabulary.encode(before, self.unknown)) if self.config.no_repeat else ""
+        as_read = self.vocabulary.decode(self._encode(before)) if self.config.no_repeat else ""
         grower = Grower(self.model, self.forward, self.config, as_read)
-        self.vocabulary.encode(after, self.unknown)  # unknown characters are an error, however far away
-        after_ids = self.vocabulary.encode(after[:AFTER], self.unknown)
+        self._encode(after)  # unknown characters are an error, however far away
+        after_ids = self._encode_start(after, AFTER, last)
         root = self.read_before(before)
         num_ids = grower.num_ids()
         if not num_ids and shortest:
@@ -197,7 +201,7 @@ class Filler:
                 raise SettingError(f"particles is {self.particles}: {len(lengths)} lengths need as many", "particles")
             lookahead = None
             if len(after_ids):
-                context = self.vocabulary.encode(after[:CONTEXT], self.unknown)
+                context = self._encode_start(after, CONTEXT, last)
                 lookahead = Lookahead(self.model, context, lengths.stop - 1, seed, self._backward, self.config.ban)
             search = SEARCH_POWER if greedy else min(power, SEARCH_POWER)
             result = run_smc(grower, root, lookahead, after_ids, lengths, self.particles, seed, power, search)
@@ -216,6 +220,14 @@ class Filler:
         particles = 0 if exact else self.particles
         return Fill(tuple(chosen), ranked[0], exact, size, particles, len(candidates), log_evidence, grower.steps)
 
+    def _encode(self, text: str) -> Ids:
+        return encode_text(text, self.vocabulary, self.unknown)
+
+    def _encode_start(self, after: str, size: int, last: bool) -> Ids:
+        """The first characters behind a gap, and the end symbol where a record ends with them."""
+        ids, end_id = self._encode(after[:size]), self.vocabulary.end_id
+        return ids if end_id is None or not last or after[size:] else np.append(ids, end_id)
+
     def read_before(self, before: str) -> Prefixes:
         """Let the forward stack read the text before a gap, or what is new of it.
 
@@ -232,7 +244,7 @@ class Filler:
         known = max((text for text in self._states if before.startswith(text)), key=len, default="")
         logits, state = self._states.pop(known, self._begin)
         self._states[known] = logits, state  # used last, dropped last
-        ids = self.vocabulary.encode(before[len(known) :], self.unknown)[None]
+        ids = self._encode(before[len(known) :])[None]
         logits, state = self.forward.read(ids, np.array([ids.shape[1]]), logits, state)
         if not np.isfinite(logits).all():
             raise ChargenError(NOT_FINITE_MESSAGE)

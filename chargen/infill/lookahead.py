@@ -1,12 +1,12 @@
 """What the text behind a gap says about the gap: guesses that steer proposals, whose errors the weights undo."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.data.vocabulary import END_MARK
 from chargen.decoding.choose import log_softmax, log_sum_exp
 from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.numpy_engine import Engine
@@ -32,7 +32,7 @@ class Lookahead:
 
     Args:
         model: a bidirectional model.
-        after: ids (A,) of the text behind the gap, at least one.
+        after: ids (A,) of the text behind the gap, at least one; the end symbol only at the end.
         length: the longest gap, in characters.
         seed: fixes the guesses.
         engine: of the backward stack.
@@ -44,14 +44,19 @@ class Lookahead:
     ) -> None:
         self.hidden_size = model.config.hidden_size
         self.byte_mode = model.vocabulary.byte_mode
+        self.leads = slice(0xC2, model.vocabulary.end_id)
+        """Of bytes: those that begin longer characters; the end symbol begins none."""
         self.horizon = min(length, HORIZON)
         counts = np.maximum(model.counts.astype(np.float64), 0.5)
         self.log_prior = np.log(counts / counts.sum())
         self.cloze = NumpyCloze(model.arrays)
-        # What follows `after` is not known: no text ends there.
-        model = replace(model, begin="")
-        writer = Sampler(model, seed=seed, num=GUESSES, direction="backward", ban=ban, engine=engine)
-        writer.feed_ids(after)
+        # What follows `after` is not known, unless it is the end of a record: no text ends there.
+        vocabulary = model.vocabulary
+        ends, ban = after[-1] == vocabulary.end_id, ban + END_MARK * vocabulary.records
+        writer = Sampler(
+            model, seed=seed, num=GUESSES, direction="backward", ban=ban, begin=None if ends else "", engine=engine
+        )
+        writer.feed_ids(after[: len(after) - ends])
         # At distance d a guess has written the d characters next to the text behind; at distance 0 all are equal.
         self.logits = np.empty((self.horizon, GUESSES, len(counts)), np.float32)
         self.hidden = np.empty((self.horizon, GUESSES, self.hidden_size), np.float32)
@@ -126,5 +131,6 @@ class Lookahead:
             return ratio
         ratio = np.zeros_like(backward)
         ratio[:, :0x80] = backward[:, :0x80] - self.log_prior[:0x80]
-        ratio[:, 0xC2:] = (log_sum_exp(backward[:, 0x80:0xC0]) - log_sum_exp(self.log_prior[0xC2:]))[:, None]
+        odds = log_sum_exp(backward[:, 0x80:0xC0]) - log_sum_exp(self.log_prior[self.leads])
+        ratio[:, self.leads] = odds[:, None]
         return ratio

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.data.vocabulary import END_MARK
 from chargen.decoding.choose import SampleConfig, active_filters, log_softmax, probabilities
 from chargen.decoding.numpy_engine import Engine, State
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError
@@ -82,7 +83,7 @@ class Grower:
         self.steps = 0
         """Characters read by the forward stack so far, over all prefixes."""
         self._filters = bool(active_filters(config))
-        self._constraints = Constraints(model.vocabulary, config.ban)
+        self._constraints = Constraints(model.vocabulary, config.ban + END_MARK)
         self._tail = before[1 - config.no_repeat :] if config.no_repeat > 1 else ""
 
     def num_ids(self) -> int:

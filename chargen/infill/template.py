@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from chargen.data.reading import clean
 from chargen.errors import DataError, SettingError
 from chargen.infill.fill import Alternative, Fill, Filler
+from chargen.sampling.start import encode_text
 
 MARKER = "___"
 
@@ -94,13 +95,14 @@ def fill_gaps(
         ChargenError: a gap is not allowed any text.
     """
     parts, lengths = [clean(part, filler.model.reading) for part in template.parts], template.lengths
-    filler.vocabulary.encode("".join(parts), filler.unknown)  # unknown characters are an error before any work
-    first = filler.fill(parts[0], parts[1], *lengths[0], num=num)
+    encode_text("".join(parts), filler.vocabulary, filler.unknown)  # unknown characters are an error before any work
+    first = filler.fill(parts[0], parts[1], *lengths[0], num=num, last=len(lengths) == 1)
     progress()
     for way, alternative in enumerate(first.alternatives):
         text, gaps, fills = parts[0] + alternative.text + parts[1], [alternative], [first]
         for number in range(1, len(lengths)):
-            fill = filler.fill(text, parts[number + 1], *lengths[number], number=(number << 32) + way)
+            last = number + 1 == len(lengths)
+            fill = filler.fill(text, parts[number + 1], *lengths[number], number=(number << 32) + way, last=last)
             gaps.append(fill.alternatives[0])
             fills.append(fill)
             text += gaps[-1].text + parts[number + 1]

@@ -1,5 +1,6 @@
-"""Which ids may come next: bans, no repeated runs, no unknown symbol, and in bytes only valid UTF-8."""
+"""Which ids may come next: bans, no repeated runs, no unknown symbol, in bytes only valid UTF-8, and the end symbol."""
 
+import copy
 from collections import Counter, defaultdict
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from chargen.data.lookalikes import suggest_lookalikes
 from chargen.data.reading import ReadingConfig, clean
 from chargen.data.utf8 import SURROGATE, utf8_before, utf8_capacity, utf8_capacity_before, utf8_next
-from chargen.data.vocabulary import Vocabulary
+from chargen.data.vocabulary import END_MARK, Vocabulary
 from chargen.decoding.choose import SampleConfig
 from chargen.errors import SettingError, repr_short
 
@@ -84,7 +85,7 @@ class Constraints:
 
     Args:
         vocabulary: the model's.
-        ban: characters never to write.
+        ban: characters never to write; `END_MARK` among them stands for the end symbol.
         no_repeat: never complete a run of this many characters that the stream has already written; 0 is off.
         backward: whether the stream is written from its end.
     """
@@ -97,12 +98,22 @@ class Constraints:
         self.recent = ""
         self.followers: defaultdict[str, set[str]] = defaultdict(set)
         """The characters that follow each run of one character fewer in what was written."""
+        self._end_id = None if END_MARK in ban else vocabulary.end_id
+        """The end symbol, where it may be written: no other begin symbol ever is."""
         self._base_mask = np.ones(len(vocabulary), bool)
         """Of characters: all but the banned ones and the unknown symbol."""
         if not vocabulary.byte_mode:
             banned = [index for index, character in enumerate(vocabulary.characters) if character in self.ban]
             self._base_mask[banned] = False
             self._base_mask[len(vocabulary.characters) :] = False
+            if self._end_id is not None:
+                self._base_mask[self._end_id] = True
+
+    def fork(self) -> "Constraints":
+        """Copy the rules with the runs that they remember."""
+        forked = copy.copy(self)
+        forked.followers = defaultdict(set, ((run, set(ends)) for run, ends in self.followers.items()))
+        return forked
 
     def note_read(self, text: str) -> None:
         """Note text that was fed, not written: later runs may begin in it, but none of its own runs count.
@@ -144,8 +155,8 @@ class Constraints:
         return mask
 
     def _byte_mask(self, partial: bytes, forbidden: frozenset[str]) -> NDArray[np.bool_]:
-        """The bytes that may follow: not those of which every completion is forbidden."""
-        mask = np.zeros(256, bool)
+        """The bytes that may follow, not those of which every completion is forbidden; or the end symbol."""
+        mask = np.zeros(len(self.vocabulary), bool)
         mask[utf8_before(partial) if self.backward else utf8_next(partial)] = True
         order = slice(None, None, -1 if self.backward else 1)
         in_writing = (character.encode()[order] for character in forbidden)
@@ -154,4 +165,6 @@ class Constraints:
             first = bytes([byte])
             if count == (utf8_capacity_before(first + partial) if self.backward else utf8_capacity(partial + first)):
                 mask[byte] = False
+        if self._end_id is not None and not partial:
+            mask[self._end_id] = True
         return mask

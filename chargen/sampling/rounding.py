@@ -6,10 +6,24 @@ from chargen.data.vocabulary import Vocabulary
 
 DEFAULT_LENGTH = 500
 """Characters of a text where no length is asked for."""
+MAX_RECORD = 10_000
+"""Characters at which a record is cut where no length is asked for."""
 MAX_LINE = 120
 """Characters beyond the length in which the end of a line is looked for."""
 MAX_WORD = 40
 """Characters beyond those in which the end of a word is looked for."""
+
+
+def default_length(vocabulary: Vocabulary) -> int:
+    """How long a text becomes where no length is asked for.
+
+    Args:
+        vocabulary: the model's.
+
+    Returns:
+        Characters: of a record at most.
+    """
+    return MAX_RECORD if vocabulary.records else DEFAULT_LENGTH
 
 
 @dataclass(frozen=True)
@@ -33,8 +47,10 @@ class Rounding:
             ban: characters that are never written.
 
         Returns:
-            A rounding that waits for nothing that cannot come.
+            A rounding that waits for nothing that cannot come; for records none, which have an end of their own.
         """
+        if vocabulary.records:
+            return cls()
         writable = set("\n " if vocabulary.byte_mode else vocabulary.characters) - set(ban)
         has_blank = any(character.isspace() for character in writable - {"\n"})
         return cls(MAX_LINE * ("\n" in writable), MAX_WORD * has_blank)

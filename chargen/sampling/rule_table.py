@@ -13,7 +13,7 @@ class RuleTable:
     """The tables of streams with the same bans, stop texts, no_repeat and direction.
 
     Characters have one mask. Bytes have one for each unfinished character, added when a stream first comes there. With
-    no_repeat and logits processors, masks hold for one id only.
+    no_repeat and logits processors, masks hold for one id only. A stream stops behind the end symbol of its record.
 
     Args:
         vocabulary: the model's.
@@ -29,9 +29,13 @@ class RuleTable:
         """For how many ids the rules hold; None: until a stream stops."""
         size = len(vocabulary)
         self._stop_after = np.zeros(size, bool)
+        if vocabulary.end_id is not None:
+            self._stop_after[vocabulary.end_id] = True
         for text in stop:
             ids = vocabulary.encode(text[0] if backward else text[-1], "skip")
             self._stop_after[ids[:1] if backward else ids[-1:]] = True
+        self.may_stop = bool(self._stop_after.any())
+        """Whether a stop text or an end symbol may come."""
         self._mask_index: dict[bytes, int] = {}
         self._masks = np.zeros((0, size), bool)
         self._next_mask = np.zeros((0, size), np.int64)
@@ -60,7 +64,7 @@ class RuleTable:
         index = self._mask_index[partial] = len(self._masks)
         next_mask = np.zeros(len(mask), np.int64)
         if self.vocabulary.byte_mode:
-            for value in range(256):
+            for value in range(256):  # the end symbol, too: behind it no mask is needed
                 longer = bytes([value]) + partial if self.backward else partial + bytes([value])
                 next_mask[value] = self._mask_index.get(longer if utf8_unfinished(longer) else b"", -1)
         self._masks = np.concatenate([self._masks, mask[None]])

@@ -5,29 +5,30 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.arguments import check_array, choose_config
+from chargen.arguments import check_array, check_range, choose_config
 from chargen.data.reading import ReadingConfig, clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, summarize
-from chargen.decoding.numpy_engine import Chunk, Engine, State
+from chargen.decoding.numpy_engine import Engine, State
 from chargen.decoding.pick_engine import new_engine
-from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError, amount
-from chargen.kernels import NOT_FINITE as NOT_FINITE_CODE
+from chargen.errors import ChargenError, SettingError
 from chargen.locks import Lock
 from chargen.rng import check_seed
+from chargen.sampling.chunks import ChunkWriter, Pending, explain_stuck, replace_rows
 from chargen.sampling.constraints import Constraints, fit_config
-from chargen.sampling.processors import LogitsProcessor, check_processors, choose_ids
+from chargen.sampling.processors import LogitsProcessor, check_processors
 from chargen.sampling.rounding import Rounding
 from chargen.sampling.rule_table import RuleTable
 from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler_state import SamplerState, check_state_path, load_state, save_state
-from chargen.sampling.stream import MIN_TAIL, Stream, next_draws
+from chargen.sampling.start import Label, encode_text, read_start
+from chargen.sampling.stream import MIN_TAIL, Stream
 from chargen.settings import check_int
 from chargen.storage.model_file import AnyModel, ModelFile, as_model_file
 
@@ -46,6 +47,8 @@ class Sampler:
 
     A fresh sampler has read the model's begin text, where the model has one: a text begins a line (backward: ends one).
     So log-probabilities are those of `score`, and a sampler that is fed a text has the state of the one that wrote it.
+    With a model of records it has read a begin symbol, and a sample is one record: its end symbol stops it as a stop
+    text does, and nothing more is written until `reset`.
 
     Args:
         model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel
@@ -60,7 +63,9 @@ class Sampler:
         counts: only with a CharModel: the first character of a text without prime and begin text is drawn by these
             counts of ids (V,), or uniformly without them.
         reading: only with a CharModel: how texts are cleaned; without it they are taken as they are.
-        begin: only with a CharModel: the text that a fresh sampler has read.
+        begin: only with a CharModel: the text that a fresh sampler has read; or "" with any model: nothing, so that the
+            text goes on from anywhere.
+        label: of the records; or several labels with their weights. None: what the model learned without labels.
         engine: of this model and direction, to be shared by many samplers; instead of a device.
         logits_processors: functions (ids, logits) -> logits, applied in turn before bans, temperature and filters.
             `ids` (N,) int64 is what the sample has read and written, the begin text included, in the order of reading;
@@ -88,6 +93,7 @@ class Sampler:
         counts: NDArray[np.int64] | None = None,
         reading: ReadingConfig | None = None,
         begin: str | None = None,
+        label: Label = None,
         engine: Engine | None = None,
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Any,
@@ -95,21 +101,20 @@ class Sampler:
         config = choose_config(SampleConfig, config, settings)
         self.num = check_int("num", num, 1, 1_000_000)
         self.seed = check_seed(seed)
-        if isinstance(model, (str, os.PathLike, ModelFile)) and (reading, begin) != (None, None):
+        if isinstance(model, (str, os.PathLike, ModelFile)) and (reading is not None or begin):
             raise SettingError("a model file has its own reading and begin: give none")
         self.model = as_model_file(model, vocabulary, counts)
         self.vocabulary, self.reading = self.model.vocabulary, reading or self.model.reading
         self.config = fit_config(config, self.vocabulary, self.reading)
         self.logits_processors = check_processors(logits_processors)
         self.direction, self._backward = direction, direction == "backward"
-        self._begin = self._flip_if_backward(
-            self.vocabulary.encode((self.model.begin if begin is None else begin) or "")
-        )
         if engine and (engine.config, engine.size) != (self.model.config, len(self.vocabulary)):
             raise SettingError("engine is of another model: make one of this model's config and weights", "engine")
         self.engine = engine or new_engine(self.model.config, self.model.arrays, device, direction)
+        self._start = read_start(self.engine, self.model, label, begin, backward=self._backward)
         id_by_id = bool(self.config.no_repeat or self.logits_processors)
-        self._rule_table = RuleTable(self.vocabulary, self.config.stop, id_by_id, self._backward)
+        rule_table = RuleTable(self.vocabulary, self.config.stop, id_by_id, self._backward)
+        self.writer = ChunkWriter(self.engine, self.config, rule_table, self.logits_processors)
         self._lock = Lock()
         self._iteration: list[int] = []
         """Of the iteration that wrote last: the thread in which it did."""
@@ -140,15 +145,19 @@ class Sampler:
     def reset(self) -> None:
         """Forget everything fed and written: only the begin text has been read, and the first draw comes next."""
         with self._lock:
-            self._pending: _Pending | None = None
-            self._logits = np.repeat(self.model.first_logits[None].astype(np.float32), self.num, axis=0)
-            self._state = self.engine.start(self.num)
+            self._pending: Pending | None = None
+            self._logits = np.repeat(self._start.logits, self.num, axis=0)
+            self._state = tuple(np.repeat(layer, self.num, axis=0) for layer in self._start.state)
             self._streams = self._new_streams()
-            self._read(self._begin)
+            for stream in self._streams:
+                stream.ids = self._start.ids
 
     def _new_streams(self) -> list[Stream]:
         rules = self.vocabulary, self.config.ban, self.config.no_repeat, self._backward
-        return [Stream(Constraints(*rules), row) for row in range(self.num)]
+        streams = [Stream(Constraints(*rules), row) for row in range(self.num)]
+        for stream in streams:
+            stream.keeps_ids = bool(self.logits_processors)
+        return streams
 
     def reseed(self, seed: int) -> None:
         """Go on from here with another seed; state and number of draws stay.
@@ -173,30 +182,32 @@ class Sampler:
 
         Raises:
             DataError: the model does not know some characters, which are named; nothing has been fed.
-            ChargenError: a stream has written only a part of a character's bytes; nothing has been fed.
+            ChargenError: a stream is inside a character, or its record has ended; nothing has been fed.
         """
-        self.feed_ids(self.vocabulary.encode(clean(text, self.reading), unknown))
+        self.feed_ids(encode_text(clean(text, self.reading), self.vocabulary, unknown))
 
     def feed_ids(self, ids: NDArray[Any]) -> None:
         """Let every stream read ids as if it had written them.
 
         Args:
-            ids: (N,), in the order of the text.
+            ids: (N,), in the order of the text, none of them a begin symbol.
 
         Raises:
             ArgumentError: `ids` are no whole numbers, or not those of this model.
-            ChargenError: a stream has written only a part of a character's bytes; nothing has been fed.
+            ChargenError: a stream is inside a character, or its record has ended; nothing has been fed.
         """
         ids = self._flip_if_backward(check_array("ids", ids, (None,), np.int64))
+        check_range("ids", ids, 0, len(self.vocabulary) - self.vocabulary.begin_symbols)
         with self._lock:
             if len(ids) and any(stream.partial for stream in self._streams):
                 raise ChargenError("a sample is inside a character: let it write on before feeding more")
+            if len(ids) and any(stream.ended for stream in self._streams):
+                raise ChargenError("a record has ended: call `reset` before feeding the next")
             self._rewind()
             self._read(ids)
             text = self._flip_if_backward(self.vocabulary.decode(self._flip_if_backward(ids)))
             for stream in self._streams if len(ids) else ():
-                stream.constraints.note_read(text)
-                stream.tail = ""
+                stream.read(ids, text)
 
     def _read(self, ids: NDArray[Any]) -> None:
         """Let every stream read ids (N,), in the order of reading."""
@@ -209,14 +220,12 @@ class Sampler:
         copies = self.num // rows
         state = tuple(np.repeat(layer, copies, axis=0) for layer in state)
         self._advance(list(range(self.num)), np.repeat(logits, copies, axis=0), state)
-        for stream in self._streams if self.logits_processors else ():
-            stream.ids = np.append(stream.ids, ids)
 
     def _advance(self, rows: list[int], logits: NDArray[np.float32], state: State) -> None:
         """Let rows stand behind ids that they have read or written; nothing is left pending."""
         if len(rows) < self.num:
-            logits = _replace_rows(self._logits, rows, logits)
-            state = tuple(_replace_rows(old, rows, new) for old, new in zip(self._state, state, strict=True))
+            logits = replace_rows(self._logits, rows, logits)
+            state = tuple(replace_rows(old, rows, new) for old, new in zip(self._state, state, strict=True))
         self._logits, self._state, self._pending = logits, state, None
 
     def _rewind(self) -> None:
@@ -241,9 +250,9 @@ class Sampler:
     def write(self, length: int | None = None, *, rounded: bool = False) -> Iterator[list[Character]]:
         """Let every stream write; at most one character a stream comes at a time.
 
-        A stop text ends what a stream writes in this call; the next call goes on after it. Characters are yielded once
-        the model has read them, so the iteration can be left at any time and taken up by another call, but not by
-        another thread while this one goes on.
+        A stop text ends what a stream writes in this call; the next call goes on after it. The end symbol of a record
+        comes as an empty character. Characters are yielded once the model has read them, so the iteration can be left
+        at any time and taken up by another call, but not by another thread while this one goes on.
 
         Args:
             length: characters for each stream; None is without end.
@@ -281,7 +290,7 @@ class Sampler:
     def _steps(self, length: float, rounding: Rounding) -> Iterator[list[Character]]:
         """Characters that come together, in lists; between two of them, other calls may use the sampler."""
         written = [0] * self.num
-        active = list(range(self.num)) if length else []
+        active = [row for row, stream in enumerate(self._streams) if not stream.ended and length]
         size = 1
         while active:
             size = int(min(size, *(length + rounding.max_excess - written[row] for row in active)))
@@ -304,50 +313,28 @@ class Sampler:
                     break
             active = [row for row in active if row not in ended]
 
-    def _write_ahead(self, rows: list[int], size: int) -> "_Pending":
+    def _write_ahead(self, rows: list[int], size: int) -> Pending:
         """Let rows write up to `size` ids each, which count only once they are committed."""
         start = time.perf_counter()
         self._rewind()
         streams = [self._streams[row] for row in rows]
-        logits, state = self._position_of(rows)
-        rules, mask_index = self._rule_table.rules_for(streams)
-        uniforms = next_draws(self.seed, streams, self._rule_table.max_ids or size)
-        if self.logits_processors:
-            histories = [stream.ids for stream in streams]
-            choose_ids(self.logits_processors, histories, logits, rules.masks, uniforms[:, 0], self.config)
-        written = self.engine.write(logits, state, uniforms, rules, mask_index, self.config, checked=True)
+        written = self.writer.write(self.seed, streams, *self._position_of(rows), size)
         # Where a row stops or cannot write on, the chunk ends for all: which characters come together must not depend
         # on the size of chunks, and an error must come before any row moves on.
         length, first = min((count, index) for index, count in enumerate(written.counts.tolist()))
         if length == 0:
-            raise ChargenError(self._explain_stuck(rows[first], int(written.ids[first, 0])))
-        self._pending = _Pending(rows, written, length, (time.perf_counter() - start + 1e-9) / length)
+            raise ChargenError(explain_stuck(streams[first], int(written.ids[first, 0])))
+        self._pending = Pending(rows, written, length, (time.perf_counter() - start + 1e-9) / length)
         return self._pending
 
-    def _explain_stuck(self, row: int, code: int) -> str:
-        """Why a row cannot write, as a message."""
-        if code == NOT_FINITE_CODE:
-            return NOT_FINITE_MESSAGE
-        return (
-            f"sample {row}: `ban` and `no_repeat` forbid all "
-            f"{amount(len(self.vocabulary), 'id')} after {amount(self._streams[row].draws, 'draw')}; "
-            "ban less, or raise `no_repeat`"
-        )
-
-    def _commit(self, pending: "_Pending", column: int) -> list[Character]:
+    def _commit(self, pending: Pending, column: int) -> list[Character]:
         """Count a column of ids that were written ahead as written; return the characters that they complete."""
         pending.committed = column + 1
         characters = []
         for index, row in enumerate(pending.rows):
-            stream, drawn = self._streams[row], int(pending.written.ids[index, column])
-            stream.draws += 1
-            stream.log_prob += float(pending.written.log_probs[index, column])
-            if self.logits_processors:
-                stream.ids = np.append(stream.ids, drawn)
-            if character := stream.add_id(drawn, self.vocabulary):
-                stopped = stream.check_stop(character, self.config.stop)
-                characters.append(Character(row, character, stream.log_prob, stopped))
-                stream.log_prob = 0.0
+            drawn, log_prob = (values[index, column] for values in (pending.written.ids, pending.written.log_probs))
+            if character := self._streams[row].write(int(drawn), float(log_prob), self.config.stop):
+                characters.append(character)
         return characters
 
     def stream(self, length: int | None = None) -> Iterator[str]:
@@ -364,7 +351,8 @@ class Sampler:
             ChargenError: bans, no_repeat and processors leave no character to write, or the model's numbers overflow.
         """
         self._check_single("stream", "write")
-        return (character.character for characters in self.write(length) for character in characters)
+        written = (character.character for characters in self.write(length) for character in characters)
+        return filter(None, written)
 
     def generate(self, length: int) -> str:
         """Write the next characters of a single sample.
@@ -373,7 +361,7 @@ class Sampler:
             length: in characters.
 
         Returns:
-            The text, shorter where a stop text ends it.
+            The text, shorter where a stop text or the end symbol ends it.
 
         Raises:
             SettingError: this sampler writes several samples.
@@ -389,14 +377,14 @@ class Sampler:
             length: of each, in characters.
 
         Returns:
-            What each stream has written in this call, shorter where a stop text ended it.
+            What each stream has written in this call, shorter where a stop text or the end symbol ended it.
 
         Raises:
             ChargenError: bans, no_repeat and processors leave no character to write, or the model's numbers overflow.
         """
         length = check_int("length", length, 0)  # None would have no end
         with self._lock:
-            if not (self.vocabulary.byte_mode or self.config.stop or self._rule_table.max_ids):
+            if not (self.vocabulary.byte_mode or self.writer.rule_table.may_stop or self.writer.rule_table.max_ids):
                 return self._generate_in_chunks(length)
             texts: list[list[Character]] = [[] for _ in range(self.num)]
             for characters in self._steps(length, Rounding()):
@@ -453,7 +441,7 @@ class Sampler:
         Raises:
             ChargenError: `path` holds something else, or the disk refuses.
         """
-        check_state_path(path, self._snapshot(self._streams))
+        check_state_path(path, self.snapshot())
 
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Save where every stream stands, so that `load_state` lets the text go on as if nothing had happened.
@@ -465,8 +453,7 @@ class Sampler:
             ChargenError: the disk refuses, or `path` holds something else.
         """
         with self._lock:
-            self._rewind()
-            save_state(path, self._snapshot(self._streams))
+            save_state(path, self.snapshot())
 
     def load_state(self, path: str | os.PathLike[str]) -> None:
         """Go on where `save_state` left off: the streams, their seed and their draws. This sampler's config stays.
@@ -478,36 +465,13 @@ class Sampler:
             ModelFileError: the state is damaged or belongs to another model.
         """
         with self._lock:
-            loaded = load_state(path, self._snapshot(self._new_streams()))
+            loaded = load_state(path, replace(self.snapshot(), streams=self._new_streams()))
             self.seed, self._streams = loaded.seed, loaded.streams
             self._advance(list(range(self.num)), loaded.logits, loaded.layers)
 
-    def _snapshot(self, streams: list[Stream]) -> SamplerState:
-        """The state of this sampler with some streams."""
-        weights = self.model.arrays
-        return SamplerState(weights, self.direction, self.config, self.seed, streams, self._logits, self._state)
-
-
-@dataclass(eq=False)
-class _Pending:
-    """Ids that rows have written ahead of the text that has been handed over.
-
-    Args:
-        rows: R samples.
-        written: what each of them wrote.
-        length: how many ids count: as many as the row with the fewest has written.
-        seconds: that each of these took.
-        committed: how many have been handed over.
-    """
-
-    rows: list[int]
-    written: Chunk
-    length: int
-    seconds: float
-    committed: int = 0
-
-
-def _replace_rows(old: NDArray[Any], rows: list[int], new: NDArray[Any]) -> NDArray[Any]:
-    changed = old.copy()
-    changed[rows] = new
-    return changed
+    def snapshot(self) -> SamplerState:
+        """Tell where every stream stands; the streams are the sampler's own."""
+        with self._lock:
+            self._rewind()
+            streams, logits, layers = self._streams, self._logits, self._state
+            return SamplerState(self.model.arrays, self.direction, self.config, self.seed, streams, logits, layers)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen.data.utf8 import utf8_capacity, utf8_length, utf8_next
-from chargen.data.vocabulary import Vocabulary
+from chargen.data.vocabulary import END_MARK, Vocabulary
 from chargen.sampling.constraints import Constraints
 from tests import naive
 
@@ -79,6 +79,23 @@ def test_the_unknown_symbol_is_never_allowed() -> None:
         assert not mask[vocabulary.unknown_id]
         assert mask[2]
     assert Constraints(vocabulary, "bx").mask().tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_an_end_symbol_is_allowed_between_two_characters_and_other_symbols_never(backward: bool) -> None:
+    characters = Vocabulary("abc", folded="x", records=True, labels="yz")
+    in_bytes = Vocabulary(unit="byte", records=True, labels="yz")
+    for vocabulary, partial, allowed in (
+        (characters, b"", True), (in_bytes, b"", True), (in_bytes, b"\xa9" if backward else b"\xc3", False)
+    ):  # fmt: skip
+        for ban, repeating in (("", ""), ("a", "b"), ("abc", "")):
+            rules = Constraints(vocabulary, ban, backward=backward)
+            mask = rules.mask(partial, frozenset(repeating))
+            assert mask[vocabulary.end_id :].tolist() == [allowed, False, False]
+            assert mask[: vocabulary.end_id].any() == (ban != "abc" or vocabulary is in_bytes)
+            closed = Constraints(vocabulary, ban + END_MARK, backward=backward).mask(partial, frozenset(repeating))
+            assert not closed[vocabulary.end_id :].any()
+            assert np.array_equal(closed[: vocabulary.end_id], mask[: vocabulary.end_id])
 
 
 events = st.lists(st.tuples(st.text("abc", max_size=5), st.booleans()), max_size=25)
