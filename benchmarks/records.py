@@ -24,8 +24,8 @@ from chargen.data.vocabulary import END_MARK
 
 DISCOUNT = 0.75
 """Of the Kneser-Ney trigram."""
-POEMS = 500
-"""Poems that are written and looked at."""
+POEMS, SAMPLES = 500, 200
+"""Poems that are written and looked at, and paragraphs of each author."""
 
 
 @click.group()
@@ -117,6 +117,44 @@ def is_regular(poem: str) -> bool:
     """Whether a poem has four or eight lines of one length; a line ends with a punctuation mark or a line end."""
     lines = [line for line in re.split(r"[\W_]+", poem) if line]
     return len(lines) in (4, 8) and len(set(map(len, lines))) == 1
+
+
+@main.command()
+@click.argument("texts", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--minutes", default=6.0, show_default=True, help="For each way; three models share them.")
+@click.option("--characters", default=150_000, show_default=True, help="Of each author.")
+def authors(texts: tuple[Path, ...], minutes: float, characters: int) -> None:
+    """Paragraphs of TEXTS, one of each author: a labelled model, an unlabelled one, and one for each author."""
+    settings: dict[str, Any] = {"records": "blank-line"}
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / text.name for text in texts]
+        held_out = [Path(folder) / "held-out" / text.name for text in texts]
+        held_out[0].parent.mkdir()
+        for text, file, held in zip(texts, files, held_out, strict=True):
+            file.write_text(text.read_text("utf-8")[:characters], "utf-8")
+            corpus = Corpus.from_files(file, **settings)
+            held.write_text("\n\n".join(corpus.vocabulary.decode(corpus.valid).split(END_MARK)[1:]), "utf-8")
+        labelled = chargen.train(files, minutes=minutes, label_from="file", **settings).model
+        unlabelled = chargen.train(files, minutes=minutes, **settings).model
+        click.echo(f"{'nats a character':20}{'labelled':>10}{'unlabelled':>12}{'alone':>10}")
+        for file, held in zip(files, held_out, strict=True):
+            alone = chargen.train(file, minutes=minutes / len(files), **settings).model
+            losses = [
+                chargen.evaluate(model, sources=held).nats_per_character for model in (labelled, unlabelled, alone)
+            ]
+            click.echo(f"{file.stem:20}{losses[0]:>10.4f}{losses[1]:>12.4f}{losses[2]:>10.4f}")
+        scores = chargen.score_records(labelled, sources=list(held_out), guess_label=True)
+        lengths = [len(score.text) for score in scores]
+        totals = scores.totals
+        click.echo(
+            f"held-out paragraphs given their author: {totals.right} of {totals.labelled} ({sum(lengths):,} characters)"
+        )
+        right = {}
+        for file in files:
+            written = chargen.generate(labelled, num=SAMPLES, label=file.stem, temperature=1.0, seed=0)
+            guesses = [score.guess for score in chargen.score_records(labelled, written, guess_label=True)]
+            right[file.stem] = guesses.count(file.stem)
+        click.echo(f"of {SAMPLES} written paragraphs each: {right}")
 
 
 if __name__ == "__main__":

@@ -56,8 +56,11 @@ class Bar(_Tqdm):
 
         def write_row(row: str) -> None:
             nonlocal last
+            width = terminal_width()
+            if width is not None:  # older releases of tqdm do not fit a row without a total
+                row = cut_into_rows(row, width)[0]
             # Before the first bar, the terminal's row holds other text, which must stay.
-            file.write(f"\r{row}{' ' * ((terminal_width() or 0) - display_width(row))}" if row or last else "\r")
+            file.write(f"\r{row}{' ' * ((width or 0) - display_width(row))}" if row or last else "\r")
             file.flush()
             last = row
 

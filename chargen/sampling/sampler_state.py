@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.numpy_engine import State
 from chargen.durable import explain_blocked_path
-from chargen.errors import ChargenError, DataError, ModelFileError, repr_short, truncate
+from chargen.errors import ChargenError, ModelFileError, repr_short, truncate
 from chargen.rng import MAX_SEED
 from chargen.sampling.stream import Stream
 from chargen.storage import tensor_file
@@ -135,7 +135,7 @@ def load_state(path: str | os.PathLike[str], fresh: SamplerState) -> SamplerStat
             with np.errstate(over="ignore"):  # logits are stored in float64, and were float32
                 if array.dtype != dtype or not np.isfinite(array.astype(np.float32)).all():
                     raise ValueError("numbers that are not finite, or of another type")
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ChargenError, RecursionError) as error:
         raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {truncate(error, 200)}") from error
     return replace(fresh, seed=seed, logits=arrays["logits"].astype(np.float32), layers=layers)
 

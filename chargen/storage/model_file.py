@@ -277,8 +277,8 @@ def as_model_file(
         raise SettingError(f"give the vocabulary of this CharModel: it has {amount(size, 'id')}", "vocabulary")
     counts = np.ones(size, np.int64) if counts is None else np.asarray(counts)
     if model.config.begin_symbols != vocabulary.begin_symbols:
-        begins, needed = model.config.begin_symbols, vocabulary.begin_symbols
-        raise SettingError(f"the CharModel has begin_symbols {begins}: needed is {needed}, the vocabulary's number")
+        begins = amount(model.config.begin_symbols, "begin symbol")
+        raise SettingError(f"the CharModel has {begins}, the vocabulary {vocabulary.begin_symbols}: give its own")
     if counts.shape != (size,):
         raise SettingError(f"counts have shape {counts.shape}: the vocabulary has {amount(size, 'id')}")
     return ModelFile(model.config, vocabulary, weights_of(model), counts)

@@ -174,14 +174,13 @@ def _describe_foreign_file(start: bytes, kind: str) -> str:
     what, advice = describe_non_text(start, "latin-1") or ("", "")
     if what and not what.startswith("no text"):
         return f"it is {what}" + f"; {advice}" * bool(advice)
-    if may_be_size or what:
-        return "" if may_be_size else "it is no model file"
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(start)
-    except UnicodeDecodeError:
+    if may_be_size:
         return ""
-    is_text = all(character.isprintable() or character.isspace() for character in text[:1000])
-    return ("it is a text" + "; training on it makes a model" * (kind == "model")) if is_text else ""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        what = "no text"
+    return f"it is no {kind} file" if what else "it is a text" + "; training on it makes a model" * (kind == "model")
 
 
 def is_kind(path: str | os.PathLike[str], kind: str, max_header: int = MAX_HEADER) -> bool:

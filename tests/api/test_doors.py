@@ -62,7 +62,8 @@ def test_every_option_is_a_parameter_with_the_same_default(name: str) -> None:
     parameters: dict[str, inspect.Parameter] = {}
     for function in reversed(DOORS[name]):
         parameters |= inspect.signature(function).parameters
-    fields = {field.name for config in SETTINGS[name] for field in dataclasses.fields(config)}
+    described = [field for config in SETTINGS[name] for field in dataclasses.fields(config)]
+    fields = {field.name for field in described if field.metadata["help"]}  # others are not a person's to choose
     shown = SHOWN | ({"echo"} if name == "fill" else set())  # alternatives have their gaps apart
     defaults = parse(name, ["model or text"]).params
     options = {parameter.name: parameter for parameter in command.params if parameter.name in defaults.keys() - shown}

@@ -165,6 +165,16 @@ def test_every_bar_fits_and_leaves_nothing(desc: str, total: int | None) -> None
     assert len(terminal.screen.rows[-1].strip()) <= 1
 
 
+@pytest.mark.parametrize("row", ["read: 12345 characters [00:01, 12345 characters/s]", "読み込み中" * 9, "x" * 100])
+def test_a_row_that_tqdm_makes_too_long_is_cut(row: str) -> None:
+    with PseudoTerminal(40) as terminal:
+        Bar.status_printer(bars.STDERR)(row)
+    assert terminal.screen.wraps == 0, terminal.screen.rows
+    shown = terminal.screen.rows[0].replace(" ", "")
+    assert len(shown) >= min(len(row), 12)
+    assert row.replace(" ", "").startswith(shown)
+
+
 def test_a_bar_that_is_not_shown_clears_nothing() -> None:
     with PseudoTerminal(40) as terminal, Bar(total=3, delay=1_000) as bar:
         terminal.stream.write("a text without a line end")

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chargen.data.batches import Batch, ConsecutiveBatches, RandomBatches, Resets
 from chargen.data.directions import BackwardBatches, make_batches
-from chargen.errors import DataError, SettingError
+from chargen.errors import ArgumentError, DataError, SettingError
 from chargen.rng import Purpose, uniform
 from tests import naive
 
@@ -180,12 +180,13 @@ def test_fresh_states_are_drawn_where_the_formula_says(
 
 
 @settings(max_examples=20)
-@given(st.sampled_from([None, 3]), st.integers(1, 99), seeds)
+@given(st.sampled_from([None, 3]), st.integers(0, 99), seeds)
+@example(None, 0, 0)
 def test_resets_are_added_to_the_batch_of_a_step(begin: int | None, step: int, seed: int) -> None:
     ids, resets = np.arange(1000) % 7, Resets(0.5, begin, 1 / 7, stream=1)
     plain, reset = (ConsecutiveBatches(ids, 7, 5, seed, range(2, 6), drawn).batch(step) for drawn in (Resets(), resets))
-    fresh = naive.fresh_states(resets, seed, step, [2, 3, 4, 5], plain.inputs.tolist())
-    assert are_equal(reset, Batch(plain.inputs, plain.targets, np.array(fresh)))
+    drawn = naive.fresh_states(resets, seed, step, [2, 3, 4, 5], plain.inputs.tolist())
+    assert are_equal(reset, Batch(plain.inputs, plain.targets, plain.fresh | np.array(drawn)))
 
 
 @pytest.mark.parametrize("begin", [None, 3])
@@ -323,6 +324,8 @@ def test_what_is_out_of_range_is_named_with_its_range(kind: type) -> None:
         with pytest.raises(SettingError, match=f"^{setting} is 0: it must be 1 to ") as raised:
             kind(np.arange(9), rows, window)
         assert raised.value.setting == setting
+    with pytest.raises(ArgumentError, match=r"^ids of shape \(3, 3\)"):
+        kind(np.zeros((3, 3), int), 1, 1)
     assert kind(np.arange(9), 1, 1).batch(2**40).inputs.shape == (1, 1)
     for step in (-1, 2**40 + 1):
         with pytest.raises(SettingError, match=rf"^step is {step}: it must be 0 to 1,099,511,627,776$"):

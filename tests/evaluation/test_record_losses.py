@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +96,18 @@ def test_labels_are_the_models_whatever_their_order_in_the_text(direction: str) 
         table = [("Anna", label) for label in order]
         expected = sum(cost.get(label, cost[""]) for label in order)
         assert evaluate(file, jsonl(table), direction=direction).nats == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_file_is_scored_under_the_label_of_its_folder(tmp_path: Path) -> None:
+    file = record_model()
+    named = replace(file, reading=ReadingConfig(records="line", label_from="folder"))
+    for label, other in (("sea", "sea"), ("sun", "sun"), ("moon", "")):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "x.txt").write_text("Anna\r\n\r\nDora")
+        expected = evaluate(file, jsonl([("Anna", other), ("Dora", other)]))
+        assert evaluate(named, tmp_path / label / "x.txt") == expected
+        assert evaluate(named, sources=[tmp_path / label]) == expected
+    assert evaluate(named, "Anna\nDora") == expected
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])

@@ -29,7 +29,8 @@ build_meta.build_wheel("../..")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a source archive and the wheel that was made from it; the checkout stays as it is."""
     folder = tmp_path_factory.mktemp("built")
-    shutil.copytree(ROOT / "chargen", folder / "chargen", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("chargen", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     done = subprocess.run([sys.executable, "-c", BUILD], cwd=folder, capture_output=True, text=True, check=False)
@@ -54,12 +55,15 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(built: Path,
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == files
 
 
-def test_the_source_archive_holds_them_too(built: Path, wheel: zipfile.ZipFile) -> None:
+def test_the_source_archive_holds_them_too_and_no_part_of_the_tests(built: Path, wheel: zipfile.ZipFile) -> None:
+    """setuptools adds tests/test*.py by itself, which could not run without the files beside them."""
     (path,) = built.glob("*.tar.gz")
     with tarfile.open(path) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {name for name in wheel.namelist() if ".dist-info/" not in name} <= names
-    assert {"README.md", "LICENSE", "pyproject.toml", "setup.cfg"} <= names
+        names = {file.name.partition("/")[2] for file in archive.getmembers() if file.isfile()}
+    package = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    others = {name for name in names - package if not name.startswith("chargen.egg-info/")}
+    assert package <= names
+    assert others == {"README.md", "LICENSE", "pyproject.toml", "setup.cfg", "PKG-INFO"}
 
 
 def test_the_metadata_is_complete(wheel: zipfile.ZipFile) -> None:

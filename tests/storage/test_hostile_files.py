@@ -307,6 +307,7 @@ CHANGED = {
     "a long character": lambda draft: draft.description["streams"][0].update(partial="f0" + "80" * 100_000),
     "an end that is none": lambda draft: draft.description["streams"][0]["followers"].update({"aa": "\ufffd"}),
     "a tail that is none": lambda draft: draft.description["streams"][0].update(tail="\ufffd"),
+    "a tail that is a list": lambda draft: draft.description["streams"][0].update(tail=["a"]),
     "wider state": lambda draft: draft.lay(draft.arrays | {"state.0": draft.arrays["state.0"].astype(np.float64)}),
     "narrower logits": lambda draft: draft.lay(draft.arrays | {"logits": draft.arrays["logits"].astype(np.float32)}),
 }

@@ -385,8 +385,12 @@ def zipped(*names):
 OTHERS = {
     "text": (("Call me Ishmael.\n" * 9).encode(), "it is a text; training on it makes a model"),
     "russian": (("Все счастливые семьи\n" * 9).encode(), "it is a text; training on it makes a model"),
+    "marked": ("\ufeffCall me Ishmael.\n".encode(), "it is a text; training on it makes a model"),
+    "persian": (("می\u200cرود و نمی\u200cآید\n" * 9).encode(), "it is a text; training on it makes a model"),
+    "latin-1": ("Größe und Maß\n".encode("latin-1") * 9, "it is no model file$"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2\nsize 270\n", "a Git LFS pointer.*lfs pull"),
     "html": (b"\n<!DOCTYPE html>\n<html><head><title>Not found</title>", "it is an HTML page"),
+    "page": (b"<HTML><p>", "it is an HTML page, such as a server sends in place of a file; fetch the file itself$"),
     "pt": (zipped("archive/data.pkl", "archive/data/0"), r"it is a PyTorch file \(\.pt\)$"),
     "pickle": (pickle.dumps({"weights": [1.0] * 9}), "it is a pickle$"),
     "zip": (zipped("model.safetensors"), "it is an archive; unpack it first"),
@@ -469,7 +473,7 @@ def test_characters_are_refused_from_one_byte_too_many_on(monkeypatch):
     assert model_file.MAX_CHARACTERS == 950_000, "settings and training summary need the rest of a million"
     vocabulary, counts = Vocabulary("abc"), np.array([1, 2, 3])
     check_characters(vocabulary, counts)
-    size = tensor_file.header_size({"vocabulary": vocabulary.describe(), "counts": [1, 2, 3]})
+    size = len(tensor_file.pack({}, {"vocabulary": vocabulary.describe(), "counts": [1, 2, 3]})) - 8
     monkeypatch.setattr(model_file, "MAX_CHARACTERS", size)
     check_characters(vocabulary, counts)
     monkeypatch.setattr(model_file, "MAX_CHARACTERS", size - 1)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import struct
 import tracemalloc
 
@@ -314,7 +315,9 @@ def test_a_file_says_of_what_kind_it_is(tmp_path):
     assert tensor_file.is_kind(str(tmp_path / "f"), "run") is False
     tensor_file.save(tmp_path / "none", {}, {})
     (tmp_path / "text").write_text("dear diary")
-    for name in ("none", "text", "absent", "."):
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 1 << 40)
+    for name in ("none", "text", "absent", ".", "huge"):
         assert tensor_file.is_kind(tmp_path / name, KIND) is False
 
 
