@@ -712,3 +712,14 @@ def byte_gaps(file: ModelFile, before: str, lengths: range, top_k: int) -> Itera
             yield from grow(text + bytes([byte]), *following, total + log_probs[byte])
 
     return grow(b"", *read(engine, scores, state, file.vocabulary.encode(before))[1:], 0.0)
+
+
+def record_log_probs(
+    file: ModelFile, text: str, label: str | None = None, direction: str = "forward"
+) -> tuple[float, float]:
+    """The log-probability of a record's characters, and that of its end behind them, or before them read backward."""
+    engine, scores, state = start(file, direction)
+    _, scores, state = read(engine, scores, state, [file.vocabulary.begin_id(label)])
+    ids = file.vocabulary.encode(text, file.vocabulary.default_unknown)
+    total, scores, state = read(engine, scores, state, ids if direction == "forward" else ids[::-1])
+    return total - file.vocabulary.extra_nats(text).sum(), read(engine, scores, state, [file.vocabulary.end_id])[0]

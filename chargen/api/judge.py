@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.api.texts import Path, Sources, read_given
+from chargen.api.texts import Path, Sources, read_for_model, read_given
 from chargen.data.corpus_cache import ROLES
-from chargen.data.reading import ReadingConfig, ReadingReport, clean, mark_text
+from chargen.data.reading import ReadingConfig, ReadingReport, clean
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import SettingError
 from chargen.evaluation.parts import choose_tuning_text, cut_part
@@ -43,6 +43,7 @@ def evaluate(
     encoding: str | None = None,
     errors: str = "strict",
     rows: int | None = None,
+    by_label: bool = False,
     precision: str = "fp32",
     device: str = "auto",
     reading: ReadingConfig | None = None,
@@ -51,12 +52,13 @@ def evaluate(
     """Score a text with a model: `evaluate(path, text)`, or `evaluate(model, vocabulary, text)` with a CharModel.
 
     The whole text is scored with carried state, every character once. The first one (read backward, the last) is
-    context and is not counted. The text is cleaned as the one that the model learned.
+    context and is not counted. The text is cleaned as the one that the model learned. Where that consists of records,
+    every character of every record is counted, and its end as one more.
 
     Args:
         model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel.
         vocabulary: the vocabulary of a CharModel, which has none of its own.
-        text: a str is the text itself; a Path is a file.
+        text: a str is the text itself, of records that of a file; a Path is a file.
         sources: files to read instead.
         part: "all", or the part that training on this text would cut: "train", "valid" or "test".
         direction: "forward"; or "backward", which reads from the end and predicts each character from those behind it.
@@ -68,6 +70,7 @@ def evaluate(
         encoding: of files; by default that of the training text.
         errors: what to do with bytes that do not fit it: "strict" or "replace".
         rows: how many parts of the text are read side by side; by default one per 1,000 ids, at most 32.
+        by_label: whether to tell what the records of each label cost.
         precision: of matrix products: "fp32", "bf16", or "auto".
         device: "cpu", "cuda", "mps" or "auto"; a CharModel computes where it is.
         reading: how the text that a CharModel learned was read. A model file has its own.
@@ -91,16 +94,13 @@ def evaluate(
     check_direction(file.config, direction)
     if tune and not dynamic:
         raise SettingError("`tune` says what `dynamic` chooses its rates on: give both", "tune")
+    _check_by_label(by_label, file.vocabulary, dynamic)
     report = ReadingReport()
-    full_text = read_given(text, file.reading, encoding, errors, sources=sources, report=report)
-    if file.vocabulary.records and sources is None and isinstance(text, str):
-        full_text = mark_text(full_text, file.reading)
+    full_text = read_for_model(file, text, encoding, errors, sources=sources, report=report)
     scored_text, tuning = cut_part(full_text, part, file), ""
     if dynamic:
-        is_text = not tune or isinstance(tune, (str, os.PathLike))
-        own, files = (tune or "", None) if is_text else (None, tune)
-        given_tuning = read_given(own, file.reading, encoding, errors, sources=files)  # type: ignore[arg-type]
-        tuning = choose_tuning_text(full_text, scored_text, part, file, given_tuning)
+        tuning = choose_tuning_text(full_text, scored_text, part, file, _read_tuning(file, tune, encoding, errors))
+    from chargen.evaluation.by_label import LabelSums
     from chargen.evaluation.evaluation import evaluate_text
     from chargen.evaluation.loss import loss_windows
 
@@ -117,7 +117,9 @@ def evaluate(
 
         return evaluate_text(file.vocabulary, scored_text, score_ids, unknown=unknown, direction=direction)
 
-    result = evaluate_by(partial(loss_windows, network, vocabulary=file.vocabulary, rows=rows, **settings))
+    sums = LabelSums(file.vocabulary, scored_text, unknown, direction) if by_label else None
+    settings_of_rows: dict[str, Any] = {"rows": rows} | ({"watch": sums.add} if sums else {})
+    result = evaluate_by(partial(loss_windows, network, vocabulary=file.vocabulary, **settings, **settings_of_rows))
     if dynamic:
         from chargen.evaluation.dynamic import tuned_evaluator
 
@@ -128,8 +130,24 @@ def evaluate(
         result = replace(result, dynamic=evaluator.rates, tail=len(tuning), static_nats_per_character=static)
     return replace(
         result, part=part, direction=direction, precision=precision, device=network.device.type,
-        replaced=report.replaced, passed_over=len(report.passed_over),
+        replaced=report.replaced, passed_over=len(report.passed_over), by_label=sums.losses() if sums else {},
+        unknown_labels=tuple(report.labels[len(file.vocabulary.labels) :]),
     )  # fmt: skip
+
+
+def _check_by_label(by_label: bool, vocabulary: Vocabulary, dynamic: bool) -> None:
+    if by_label and not vocabulary.labels:
+        raise SettingError("by_label is for a model of labelled records: this one has no labels", "by_label")
+    if by_label and dynamic:
+        raise SettingError("by_label is for a model that stays as it is: leave `dynamic` out", "by_label")
+
+
+def _read_tuning(file: ModelFile, tune: Path | Sequence[Path] | None, encoding: str | None, errors: str) -> str:
+    """The text on which rates are chosen; empty where none is named."""
+    if not tune:
+        return ""
+    own, files = (tune, None) if isinstance(tune, (str, os.PathLike)) else (None, tune)
+    return read_for_model(file, own, encoding, errors, sources=files)
 
 
 @overload

@@ -3,9 +3,11 @@
 import os
 from collections.abc import Sequence
 
-from chargen.data.reading import ReadingConfig, ReadingReport, clean, find_sources, read_like
+from chargen.data.reading import ReadingConfig, ReadingReport, clean, find_sources, mark_text, read_like
+from chargen.data.vocabulary import END_MARK, label_mark
 from chargen.errors import SettingError, repr_short
 from chargen.settings import check_text
+from chargen.storage.model_file import ModelFile
 
 Path = str | os.PathLike[str]
 Sources = Path | Sequence[Path]
@@ -47,3 +49,41 @@ def read_given(
     if not isinstance(names, (list, tuple)) or not names:
         raise SettingError(f"sources is {repr_short(names)}: it must be a path or a list of paths", "sources")
     return read_like(find_sources(names)[0], reading, encoding, errors, report)
+
+
+def read_for_model(
+    file: ModelFile,
+    text: Path | None,
+    encoding: str | None,
+    errors: str,
+    *,
+    sources: Sources | None = None,
+    report: ReadingReport | None = None,
+) -> str:
+    """Read a text that is given, or files, as a model read its own: a text of records has the marks of its labels.
+
+    Args:
+        file: the model.
+        text: a str is the text itself, which of records is that of a file; a Path is a file.
+        encoding: of files; None: that of the training text.
+        errors: what to do with bytes that do not fit it, "strict" or "replace".
+        sources: files to read instead.
+        report: counts what reading meets; gets the model's labels, and behind them those that it does not know, whose
+            records have no label.
+
+    Raises:
+        DataError: a file cannot be read.
+        SettingError: there is no text, or there are two, or nothing says what a record is.
+    """
+    reading, known = file.reading, file.vocabulary.labels
+    report = report if report is not None else ReadingReport()
+    report.labels[:] = known
+    if file.vocabulary.records and reading.records is None:
+        raise SettingError("reading says nothing of records: give this CharModel's, with `records`", "reading")
+    in_memory = sources is None and isinstance(text, str)
+    read = read_given(text, reading, encoding, errors, sources=sources, report=report)
+    if not file.vocabulary.records:
+        return read
+    read = mark_text(read, reading, report) if in_memory else read
+    unknown = map(label_mark, range(len(known), len(report.labels)))
+    return read.translate(dict.fromkeys(map(ord, unknown), END_MARK))

@@ -1,11 +1,11 @@
 """Texts that a command reads beside a model: the options that say how, reading them, what is logged of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 
 from chargen.cli.options import Function, option
-from chargen.cli.report import list_characters
+from chargen.cli.report import list_characters, name_label
 from chargen.cli.terminal import log
 from chargen.errors import amount
 
@@ -52,3 +52,14 @@ def log_text_report(replaced: int, passed_over: int, unseen: str, charged: int, 
     ):
         if count:
             log(f"note: {amount(count, noun)} {words}")
+
+
+def log_unknown_labels(labels: Sequence[str]) -> None:
+    """Log which labels of a text the model does not know.
+
+    Args:
+        labels: those.
+    """
+    if labels:
+        names = ", ".join(map(name_label, labels[:5])) + " …" * (len(labels) > 5)
+        log(f"note: {amount(len(labels), 'label')} unknown to the model, which reads their records without: {names}")
