@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from chargen.data.reading import ReadingConfig, ReadingReport, clean, find_sources, mark_text, read_like
+from chargen.data.records import check_no_surrogate
 from chargen.data.vocabulary import END_MARK, label_mark
 from chargen.errors import SettingError, repr_short
 from chargen.settings import check_text
@@ -49,6 +51,24 @@ def read_given(
     if not isinstance(names, (list, tuple)) or not names:
         raise SettingError(f"sources is {repr_short(names)}: it must be a path or a list of paths", "sources")
     return read_like(find_sources(names)[0], reading, encoding, errors, report)
+
+
+def clean_for_model(file: ModelFile, text: str) -> str:
+    """Clean a text, which of records is one of them, as the text that a model learned.
+
+    Args:
+        file: the model.
+        text: from anywhere.
+
+    Raises:
+        DataError: it holds a lone surrogate, which among records stands for a symbol.
+        SettingError: it is no str.
+    """
+    reading = file.reading
+    if not file.vocabulary.records:
+        return clean(text, reading)
+    reading = replace(reading, newline="lf") if reading.has_lf else reading
+    return clean(check_no_surrogate(check_text("text", text)), reading)
 
 
 def read_for_model(

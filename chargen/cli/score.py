@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from chargen.api.judge import PRECISIONS
-from chargen.api.judge import score as score_text
+from chargen.api.score import score as score_text
 from chargen.cli.bars import TaskBar
 from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
 from chargen.cli.terminal import TextWriter, escape_control, log, log_literal_escapes, print_line

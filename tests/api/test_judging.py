@@ -70,7 +70,7 @@ SCORE = [
     ("text.txt", {"precision": "bf16"}),
     ("text.txt", {"device": "cpu"}),
 ]
-OF_RECORDS = {"by_label"}
+OF_RECORDS = {"by_label", "label"}
 """Options of models of records, which `tests/cli/test_record_commands.py` gives."""
 
 
