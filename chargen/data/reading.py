@@ -383,27 +383,55 @@ def _decode_files(
 ) -> Iterator[str]:
     """The text of all sources, before normalization."""
     last_character, begin = "", begin_marks(report.labels)
-    for name, blocks in chain.from_iterable(text_files(source, config, report) for source in sources):
-        report.files += 1
+    for name, texts in file_texts(sources, config, report, watch):
         at_start = True
-        texts = _remove_mark(_decode(name, watch(blocks), config, report), config)
         if config.records is not None:
-            label = _label_of(name, config)
+            label = label_of(name, config)
             fields = {"text_field": config.text_field, "label_field": config.label_field}
-            lines = _convert_line_ends(texts, config, report)
-            yield from mark_records(lines, config.records, name, begin, label=label, **fields)
+            yield from mark_records(texts, config.records, name, begin, label=label, **fields)
             continue
-        for text in _convert_line_ends(texts, config, report):
+        for text in texts:
             if at_start and last_character and (separator := _separator(last_character, config)):
                 report.joined += 1
                 yield separator
             at_start, last_character = False, text[-1]
             yield text
+
+
+def file_texts(
+    sources: Sequence[Source],
+    config: ReadingConfig,
+    report: ReadingReport,
+    watch: Callable[[Blocks], Blocks] = lambda blocks: blocks,
+) -> Iterator[tuple[str, Iterator[str]]]:
+    """Read the texts of all sources one by one, before normalization.
+
+    Args:
+        sources: in order.
+        config: how bytes become text.
+        report: filled in while the texts are read.
+        watch: passes on the blocks of bytes of each text.
+
+    Returns:
+        The name of each text, and its blocks, to be read before the next is requested.
+
+    Raises:
+        DataError: where bytes do not fit the encoding, or no source is a text.
+    """
+    for name, blocks in chain.from_iterable(text_files(source, config, report) for source in sources):
+        report.files += 1
+        texts = _remove_mark(_decode(name, watch(blocks), config, report), config)
+        yield name, _convert_line_ends(texts, config, report)
     report.check_files()
 
 
-def _label_of(name: str, config: ReadingConfig) -> str:
-    """The label of all records of a file; "" for none."""
+def label_of(name: str, config: ReadingConfig) -> str:
+    """The label of all records of a file; "" for none.
+
+    Args:
+        name: of the file.
+        config: says whether it has one.
+    """
     path = Path(name)
     return {"folder": path.absolute().parent.name, "file": path.name.partition(".")[0]}.get(config.label_from or "", "")
 

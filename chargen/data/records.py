@@ -83,18 +83,30 @@ def mark_records(
         DataError: a table cannot be read or lacks a field, or a text holds a lone surrogate.
     """
     mark = begin(label)
-    if text_field or label_field or kind in TABLES:
-        ends = (end.lower() for end in PurePath(name).suffixes)
-        ending = next((ENDINGS[end] for end in ends if end in ENDINGS), kind)
-        if ending in TABLES:
-            rows = _read_json_lines(texts, name) if ending == "jsonl" else _read_table(texts, name)
-            return _mark_rows(rows, name, begin, mark, text_field, label_field)
+    if table := table_kind(kind, name, bool(text_field or label_field)):
+        rows = read_rows(texts, table, name, text_field, label_field)
+        return _mark_rows(rows, begin, mark, labelled=bool(label_field))
     checked = (check_no_surrogate(text, name) for text in texts)
     if kind == "file":
         return chain([mark], checked)
     if kind == "blank-line":
         return _collapse(_mark_blank_lines(checked, mark), mark)
-    return _collapse(_mark_separators(checked, "\n" if kind == "line" else kind, mark), mark)
+    return _collapse(mark_separators(checked, "\n" if kind == "line" else kind, mark), mark)
+
+
+def table_kind(kind: str, name: str, has_fields: bool) -> str:
+    """Tell what kind of table a file is; "" where it is none.
+
+    Args:
+        kind: one of `KINDS`, or the text between two records.
+        name: of the file.
+        has_fields: whether a field of the records is named.
+    """
+    if not has_fields and kind not in TABLES:
+        return ""
+    ends = (end.lower() for end in PurePath(name).suffixes)
+    ending = next((ENDINGS[end] for end in ends if end in ENDINGS), kind)
+    return ending if ending in TABLES else ""
 
 
 def check_no_surrogate(text: str, name: str = "the text") -> str:
@@ -114,8 +126,17 @@ def check_no_surrogate(text: str, name: str = "the text") -> str:
     return text
 
 
-def _mark_separators(texts: Iterable[str], separator: str, mark: str) -> Iterator[str]:
-    """Blocks with a mark in place of each separator, which may lie across two blocks."""
+def mark_separators(texts: Iterable[str], separator: str, mark: str) -> Iterator[str]:
+    """Put a mark in place of each separator, which may lie across two blocks.
+
+    Args:
+        texts: blocks.
+        separator: what stands between two records.
+        mark: a character.
+
+    Returns:
+        Blocks.
+    """
     pending = ""
     for text in texts:
         *pieces, rest = (pending + text).split(separator)
@@ -193,18 +214,40 @@ def _lines(texts: Iterable[str]) -> Iterator[tuple[int, str]]:
                 yield number, line + "\n" * (text is not None)
 
 
-def _mark_rows(
-    rows: Iterable[tuple[int, Any]], name: str, begin: Begin, mark: str, text_field: str | None, label_field: str | None
-) -> Iterator[str]:
+def read_rows(
+    texts: Iterable[str], table: str, name: str, text_field: str | None, label_field: str | None, strict: bool = True
+) -> Iterator[tuple[int, str, str]]:
+    """Read the rows of a table, empty ones too.
+
+    Args:
+        texts: blocks of the file, with LF at line ends.
+        table: "jsonl" or "csv".
+        name: of the file.
+        text_field: the field that holds a record's text.
+        label_field: the field that holds its label.
+        strict: whether each row must have that field.
+
+    Returns:
+        The number of each row's line, which is its last, its text and its label.
+
+    Raises:
+        DataError: the table cannot be read or lacks a field, or a text holds a lone surrogate.
+    """
+    for number, row in _read_json_lines(texts, name) if table == "jsonl" else _read_table(texts, name):
+        where, label = f"{name}: line {number}", ""
+        text = check_no_surrogate(_field(row, text_field, where, "text_field"), where)
+        if label_field and (strict or label_field in row):
+            label = check_no_surrogate(_field(row, label_field, where, "label_field"), where)
+        yield number, text, label
+
+
+def _mark_rows(rows: Iterable[tuple[int, str, str]], begin: Begin, mark: str, *, labelled: bool) -> Iterator[str]:
     """The texts of a table's rows, each after its mark, many in a block."""
     block: list[str] = []
-    for number, row in rows:
-        where = f"{name}: line {number}"
-        text = _field(row, text_field, where, "text_field")
-        if label_field:
-            mark = begin(check_no_surrogate(_field(row, label_field, where, "label_field"), where))
+    for _, text, label in rows:
+        mark = begin(label) if labelled else mark
         if text:
-            block += mark, check_no_surrogate(text, where)
+            block += mark, text
         if len(block) >= ROWS:
             yield "".join(block)
             block = []
