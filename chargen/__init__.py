@@ -26,6 +26,7 @@ _NAMES = {
     "api.train": ("train", "Run"),
     "api.judge": ("evaluate",),
     "api.score": ("score",),
+    "api.records": ("score_records",),
     "evaluation.causality": ("check", "check_causality"),
     "training.config": ("TrainConfig",),
     "training.trainer": ("Trainer",),
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
     from chargen.api.judge import evaluate
+    from chargen.api.records import score_records
     from chargen.api.score import score
     from chargen.api.train import Run, train
     from chargen.data.batches import ConsecutiveBatches, RandomBatches

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from chargen.data.reading import ReadingConfig, ReadingReport, clean, find_sources, mark_text, read_like
+from chargen.data.reading import ReadingConfig, ReadingReport, Source, clean, find_sources, mark_text, read_like
 from chargen.data.records import check_no_surrogate
 from chargen.data.vocabulary import END_MARK, label_mark
 from chargen.errors import SettingError, repr_short
@@ -47,10 +47,23 @@ def read_given(
         return clean(check_text(name, text), reading)
     if text is not None:
         raise SettingError("`text` and `sources` are two texts: give one", "sources")
+    return read_like(find_files(sources), reading, encoding, errors, report)
+
+
+def find_files(sources: Sources) -> list[Source]:
+    """Find the files that a call is to read.
+
+    Args:
+        sources: a path or several.
+
+    Raises:
+        DataError: a name leads to no file.
+        SettingError: they are no paths.
+    """
     names = [sources] if isinstance(sources, (str, os.PathLike)) else sources
     if not isinstance(names, (list, tuple)) or not names:
         raise SettingError(f"sources is {repr_short(names)}: it must be a path or a list of paths", "sources")
-    return read_like(find_sources(names)[0], reading, encoding, errors, report)
+    return find_sources(names)[0]
 
 
 def clean_for_model(file: ModelFile, text: str) -> str:

@@ -196,17 +196,22 @@ def score_texts(
     from chargen.model.device import autocast
 
     both, vocabulary, joined = network.config.bidirectional, file.vocabulary, "".join(texts)
-    layout = lay_out(file, texts, unknown, both, labels)
+    direction, block = "both" if both else "forward", max(1, LOGITS // len(vocabulary))
+    layout = lay_out(file, texts, unknown, direction, labels)
     owner, num_ids = layout.owner, np.bincount(layout.owner, minlength=layout.size)
     limit = math.log(threshold) if threshold else -math.inf
     extra = np.append(vocabulary.extra_nats(joined), np.zeros(2 * len(texts)))
     names = JUDGES if both else ("forward",)
     sums = {name: np.zeros(layout.size) for name in names}
     alternatives: dict[int, tuple[tuple[str, float], ...]] = {}
-    direction, block = "both" if both else "forward", max(1, LOGITS // len(vocabulary))
     done = 0
     for window in read_rows(
-        network, layout.rows, direction=direction, counted=layout.counted, behind=layout.behind, precision=precision
+        network,
+        layout.rows,
+        direction=direction,
+        counted=layout.counted,
+        behind=layout.behind or None,
+        precision=precision,
     ):
         for start in range(0, len(window.ids), block):
             part = window.take(slice(start, start + block))

@@ -86,7 +86,7 @@ def test_a_label_and_nothing_else_is_known_of_what_stands_around() -> None:
 
 @pytest.mark.parametrize("both", [True, False])
 def test_a_long_record_costs_what_it_costs_in_one_row(both: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, text = model(both=both), random_records(1, longest=1)[0] + "abc dah" * 3000
+    file, text = model(both=both), random_records(1, longest=1)[0] + "abc dah" * 2400
     cut = score(file, text, label="red")
     monkeypatch.setattr("chargen.evaluation.rows.SPAN", 10**9)
     whole = score(file, text, label="red")
@@ -96,20 +96,23 @@ def test_a_long_record_costs_what_it_costs_in_one_row(both: bool, monkeypatch: p
     assert cut.end.backward == pytest.approx(whole.end.backward, abs=1e-5)
 
 
-@pytest.mark.parametrize("both", [True, False])
-def test_every_row_of_a_long_record_reads_its_label(both: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_every_row_of_a_long_record_reads_its_label(direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chargen.evaluation.rows.SPAN", 4)
     monkeypatch.setattr("chargen.evaluation.rows.CONTEXT", 3)
     file, text = model(), "abcdefgh" * 6
     end, label = file.vocabulary.end_id, file.vocabulary.begin_id("blue")
-    layout = lay_out(file, ["ab", text], "error", both, [None, "blue"])
-    assert len(layout.rows) == len(layout.behind) > 3
-    assert [list(row[[0, -1]]) for row in (layout.rows[0], layout.behind[0])] == [[end, end]] * 2
+    layout = lay_out(file, ["ab", text], "error", direction, [None, "blue"])
+    assert len(layout.rows) > 3
+    assert list(layout.rows[0][[0, -1]]) == [end, end]
     assert {row[0] for row in layout.rows[1:]} == {label}
-    assert layout.rows[-1][-1] == layout.behind[1][0] == end
-    if both:
+    assert layout.rows[-1][-1] == end
+    assert {row[-1] == label for row in layout.rows[1:-1]} == {direction == "both"}
+    assert len(layout.behind) == len(layout.rows) * (direction == "both")
+    if layout.behind:
         assert {row[-1] for row in layout.behind[1:]} == {label}
-    owners = []
+        assert layout.behind[1][0] == end
+    owners: list[int] = []
     for row, start, (first, stop) in zip(layout.rows, layout.starts, layout.counted, strict=True):
         places = np.arange(first, stop)
         owners += layout.owner[start + places].tolist()
@@ -118,7 +121,8 @@ def test_every_row_of_a_long_record_reads_its_label(both: bool, monkeypatch: pyt
                 assert file.vocabulary.decode(row[[place]]) == ("ab" + text)[owner]
     assert sorted(owners) == list(range(54)), "each character and each border once"
     assert layout.size == 54
-    unlabelled = lay_out(file, [text], "error", both)
+    assert (owners[0], owners[3]) == (50, 51), "what is read before a text, and behind it"
+    unlabelled = lay_out(file, [text], "error", direction)
     assert end not in [row[0] for row in unlabelled.rows[1:]] + [row[-1] for row in unlabelled.rows[:-1]]
 
 
