@@ -24,7 +24,9 @@ _NAMES = {
     "api.fill": ("fill_text",),
     "api.generate": ("generate",),
     "api.train": ("train", "Run"),
-    "api.judge": ("score", "evaluate"),
+    "api.judge": ("evaluate",),
+    "api.score": ("score",),
+    "api.records": ("score_records",),
     "evaluation.causality": ("check", "check_causality"),
     "training.config": ("TrainConfig",),
     "training.trainer": ("Trainer",),
@@ -35,7 +37,9 @@ __all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 if TYPE_CHECKING:
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
-    from chargen.api.judge import evaluate, score
+    from chargen.api.judge import evaluate
+    from chargen.api.records import score_records
+    from chargen.api.score import score
     from chargen.api.train import Run, train
     from chargen.data.batches import ConsecutiveBatches, RandomBatches
     from chargen.data.corpus import Corpus

@@ -728,3 +728,14 @@ def records(text: str, kind: str, lf: bool) -> list[str]:
         groups = groupby(text.split("\n"), lambda line: bool(line.strip(" \t")))
         return ["\n".join(lines) for is_record, lines in groups if is_record]
     return [record for record in text.split({"line": "\n", "file": "\0"}.get(kind, kind)) if record]
+
+
+def record_log_probs(
+    file: ModelFile, text: str, label: str | None = None, direction: str = "forward"
+) -> tuple[float, float]:
+    """The log-probability of a record's characters, and that of its end behind them, or before them read backward."""
+    engine, scores, state = start(file, direction)
+    _, scores, state = read(engine, scores, state, [file.vocabulary.begin_id(label)])
+    ids = file.vocabulary.encode(text, file.vocabulary.default_unknown)
+    total, scores, state = read(engine, scores, state, ids if direction == "forward" else ids[::-1])
+    return total - file.vocabulary.extra_nats(text).sum(), read(engine, scores, state, [file.vocabulary.end_id])[0]

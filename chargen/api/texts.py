@@ -4,9 +4,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from chargen.data.reading import ReadingConfig, ReadingReport, clean, find_sources, read_like
+from chargen.data.reading import ReadingConfig, ReadingReport, Source, clean, find_sources, mark_text, read_like
+from chargen.data.records import check_no_surrogate
+from chargen.data.vocabulary import END_MARK, label_mark
 from chargen.errors import SettingError, repr_short
 from chargen.settings import check_text
+from chargen.storage.model_file import ModelFile
 
 Path = str | os.PathLike[str]
 Sources = Path | Sequence[Path]
@@ -44,10 +47,23 @@ def read_given(
         return clean(check_text(name, text), reading)
     if text is not None:
         raise SettingError("`text` and `sources` are two texts: give one", "sources")
+    return read_like(find_files(sources), reading, encoding, errors, report)
+
+
+def find_files(sources: Sources) -> list[Source]:
+    """Find the files that a call is to read.
+
+    Args:
+        sources: a path or several.
+
+    Raises:
+        DataError: a name leads to no file.
+        SettingError: they are no paths.
+    """
     names = [sources] if isinstance(sources, (str, os.PathLike)) else sources
     if not isinstance(names, (list, tuple)) or not names:
         raise SettingError(f"sources is {repr_short(names)}: it must be a path or a list of paths", "sources")
-    return read_like(find_sources(names)[0], reading, encoding, errors, report)
+    return find_sources(names)[0]
 
 
 def read_single(text: Path, reading: ReadingConfig, encoding: str | None, errors: str, name: str = "text") -> str:
@@ -70,3 +86,58 @@ def read_single(text: Path, reading: ReadingConfig, encoding: str | None, errors
     whole = replace(reading, records=None, text_field=None, label_field=None, label_from=None, newline=line_ends)
     read = read_given(text, whole, encoding, errors, name=name)
     return read.removesuffix("\n") if reading.records == "line" and isinstance(text, os.PathLike) else read
+
+
+def clean_for_model(file: ModelFile, text: str) -> str:
+    """Clean a text, which of records is one of them, as the text that a model learned.
+
+    Args:
+        file: the model.
+        text: from anywhere.
+
+    Raises:
+        DataError: it holds a lone surrogate, which among records stands for a symbol.
+        SettingError: it is no str.
+    """
+    reading = file.reading
+    if not file.vocabulary.records:
+        return clean(text, reading)
+    reading = replace(reading, newline="lf") if reading.has_lf else reading
+    return clean(check_no_surrogate(check_text("text", text)), reading)
+
+
+def read_for_model(
+    file: ModelFile,
+    text: Path | None,
+    encoding: str | None,
+    errors: str,
+    *,
+    sources: Sources | None = None,
+    report: ReadingReport | None = None,
+) -> str:
+    """Read a text that is given, or files, as a model read its own: a text of records has the marks of its labels.
+
+    Args:
+        file: the model.
+        text: a str is the text itself, which of records is that of a file; a Path is a file.
+        encoding: of files; None: that of the training text.
+        errors: what to do with bytes that do not fit it, "strict" or "replace".
+        sources: files to read instead.
+        report: counts what reading meets; gets the model's labels, and behind them those that it does not know, whose
+            records have no label.
+
+    Raises:
+        DataError: a file cannot be read.
+        SettingError: there is no text, or there are two, or nothing says what a record is.
+    """
+    reading, known = file.reading, file.vocabulary.labels
+    report = report if report is not None else ReadingReport()
+    report.labels[:] = known
+    if (reading.records is not None) != file.vocabulary.records:
+        raise SettingError("reading must say what the records of this model are, and only of such a model", "reading")
+    if reading.records is not None and sources is None and isinstance(text, str):
+        read = mark_text(text, reading, report)
+    else:
+        read = read_given(text, reading, encoding, errors, sources=sources, report=report)
+    unknown = list(map(label_mark, range(len(known), len(report.labels))))
+    return read.translate(dict.fromkeys(map(ord, unknown), END_MARK)) if unknown else read

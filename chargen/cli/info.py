@@ -11,13 +11,17 @@ from typing import Any
 import click
 
 from chargen.cli.options import PATH, GroupedCommand, option
-from chargen.cli.report import describe_loss
+from chargen.cli.report import describe_loss, name_label
 from chargen.cli.terminal import escape_control, print_line
+from chargen.data.records import KINDS
 from chargen.errors import amount
 from chargen.model.config import DIRECTIONS, parameter_count
-from chargen.storage.model_file import FILE_NAME, model_path, read_model
+from chargen.storage.model_file import FILE_NAME, ModelFile, model_path, read_model
 from chargen.storage.quantize import quantization_of
 from chargen.training.metrics import FILE_NAME as METRICS_NAME
+
+MAX_SHOWN = 20
+"""Characters and labels that are listed."""
 
 
 @click.command("info", cls=GroupedCommand)
@@ -49,6 +53,8 @@ def command(model: Path, as_json: bool) -> None:
                     "characters": "" if vocabulary.raw else vocabulary.characters,
                     "folded": vocabulary.folded,
                     "trained_on": int(file.counts.sum()),
+                    "records": _count_records(file),
+                    "labels": _count_labels(file),
                     "seconds": seconds,
                     "reading": asdict(file.reading),
                     "training": file.training,
@@ -65,8 +71,11 @@ def command(model: Path, as_json: bool) -> None:
         f"embedding {config.input_size}{' (tied)' * config.tie_weights}, {parameters:,} parameters, "
         f"{'reads both ways' if config.bidirectional else 'reads forward'}"
         + (f", weights in {quantization_of(file.arrays)}" if quantization_of(file.arrays) else ""),
-        "vocabulary": amount(len(vocabulary), vocabulary.unit)
-        + (f", {len(vocabulary.folded):,} folded" if vocabulary.folded else ""),
+        "writes": _describe_records(file),
+        "labels": _list_labels(_count_labels(file)),
+        "vocabulary": amount(len(vocabulary) - len(vocabulary.labels), vocabulary.unit)
+        + (f", {len(vocabulary.folded):,} folded" if vocabulary.folded else "")
+        + ", the end of a record among them" * vocabulary.records,
         "most common": "" if vocabulary.unit == "byte" else _most_common(vocabulary.characters, file.counts.tolist()),
         "trained on": amount(int(file.counts.sum()), vocabulary.unit) + _describe_sources(training),
         "reached": f"step {training.get('step')}, epoch {_format_value(training.get('epoch'), '.2f')}"
@@ -139,6 +148,31 @@ def _describe_directions(training: dict[str, Any], name: str) -> str:
 
 
 def _most_common(characters: str, counts: list[int]) -> str:
-    """List the twenty most common characters."""
+    """List the most common characters."""
     ranked = sorted(zip(counts, characters, strict=False), key=lambda pair: (-pair[0], pair[1]))
-    return " ".join(repr(character)[1:-1] if character.isspace() else character for _, character in ranked[:20])
+    return " ".join(repr(character)[1:-1] if character.isspace() else character for _, character in ranked[:MAX_SHOWN])
+
+
+def _count_records(file: ModelFile) -> int | None:
+    """How many records a model learned; None where it writes running text."""
+    return None if file.vocabulary.end_id is None else int(file.counts[file.vocabulary.end_id :].sum())
+
+
+def _count_labels(file: ModelFile) -> dict[str, int]:
+    """How many records of each label a model learned."""
+    labels = file.vocabulary.labels
+    return dict(zip(labels, file.counts[len(file.counts) - len(labels) :].tolist(), strict=True))
+
+
+def _describe_records(file: ModelFile) -> str:
+    """Say that a model writes records, and what they are."""
+    count, kind = _count_records(file), file.reading.records
+    what = kind if kind in KINDS else f"with {kind!r} between them"
+    return "" if count is None else f"records ({what}), of which it learned {count:,}"
+
+
+def _list_labels(counts: dict[str, int]) -> str:
+    """List the most frequent labels."""
+    ranked = sorted(counts, key=lambda label: -counts[label])
+    more = f" and {len(ranked) - MAX_SHOWN:,} more" if len(ranked) > MAX_SHOWN else ""
+    return ", ".join(f"{name_label(label)} {counts[label]:,}" for label in ranked[:MAX_SHOWN]) + more

@@ -1,6 +1,7 @@
 """What `chargen train` logs of the text, the model and the result."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from chargen.cli.terminal import log, quote_path
 from chargen.data.corpus import Corpus
 from chargen.data.corpus_cache import ROLES
-from chargen.errors import amount
+from chargen.errors import amount, truncate
 from chargen.model.config import parameter_count
 from chargen.storage.run_state import RunState
 from chargen.training.autosize import CHOSEN_SETTINGS, MANY_CHARACTERS, SMALL_TEXT, Sizes
@@ -168,6 +169,17 @@ def log_resumption(trainer: "Trainer", state: RunState, moved: Mapping[str, Sequ
     for name, value in trainer.checkpointer.machine(trainer.device).items():
         if (old := state.settings["machine"].get(name)) != value:
             log(f"warning: {name} was {old} and is {value}: the run goes on, but not byte for byte as it would have")
+
+
+def name_label(label: str) -> str:
+    """Write the name of a label, which may be any text, for a line of text.
+
+    Args:
+        label: its name; "" for records without a label.
+    """
+    if not label:
+        return "no label"
+    return label if re.fullmatch(r"[\w.-]{1,40}", label) else truncate(label, 40, repr)
 
 
 def list_characters(characters: str, limit: int = 5) -> str:

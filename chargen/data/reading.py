@@ -445,7 +445,9 @@ def mark_text(text: str, config: ReadingConfig, report: ReadingReport | None = N
     """
     check_text("text", text)
     report = report or ReadingReport.of_model(())
-    marked = "".join(_mark_file([text], TextFile("the text", "", iter(())), config, report))
+    report.files += 1
+    texts = _convert_line_ends([text], config, report)
+    marked = "".join(_mark_file(texts, TextFile("the text", "", iter(())), config, report))
     return unicodedata.normalize("NFC", marked) if config.normalize == "NFC" else marked
 
 
@@ -454,29 +456,52 @@ def _decode_files(
 ) -> Iterator[str]:
     """The text of all sources, before normalization."""
     last_character = ""
-    for file in chain.from_iterable(text_files(source, config, report) for source in sources):
+    for file, texts in file_texts(sources, config, report, watch):
         at_start = True
-        texts = _remove_mark(_decode(file.name, watch(file.blocks), config, report), config)
         if config.records is not None:
             yield from _mark_file(texts, file, config, report)
             continue
-        report.files += 1
-        for text in _convert_line_ends(texts, config, report):
+        for text in texts:
             if at_start and last_character and (separator := _separator(last_character, config)):
                 report.joined += 1
                 yield separator
             at_start, last_character = False, text[-1]
             yield text
+
+
+def file_texts(
+    sources: Sequence[Source],
+    config: ReadingConfig,
+    report: ReadingReport,
+    watch: Callable[[Blocks], Blocks] = lambda blocks: blocks,
+) -> Iterator[tuple[TextFile, Iterator[str]]]:
+    """Read the texts of all sources one by one, before normalization.
+
+    Args:
+        sources: in order.
+        config: how bytes become text.
+        report: filled in while the texts are read.
+        watch: passes on the blocks of bytes of each text.
+
+    Returns:
+        Each text, and its blocks of characters, to be read before the next is requested.
+
+    Raises:
+        DataError: where bytes do not fit the encoding, or no source is a text.
+    """
+    for file in chain.from_iterable(text_files(source, config, report) for source in sources):
+        report.files += 1
+        texts = _remove_mark(_decode(file.name, watch(file.blocks), config, report), config)
+        yield file, _convert_line_ends(texts, config, report)
     report.check_files()
 
 
 def _mark_file(texts: Iterable[str], file: TextFile, config: ReadingConfig, report: ReadingReport) -> Iterator[str]:
     """The records of a file, each behind its mark."""
     kind = config.records_of(file.path)
-    report.files += 1
     report.tables += kind in TABLES
     return mark_records(
-        _convert_line_ends(texts, config, report), kind, file.name, begin_marks(report.labels, report.new_labels),
+        texts, kind, file.name, begin_marks(report.labels, report.new_labels),
         label=label_of_file(file.path, config.label_from), text_field=config.text_field, label_field=config.label_field,
     )  # fmt: skip
 

@@ -114,13 +114,13 @@ def mark_records(
         DataError: a table cannot be read or lacks a field, or a text holds a lone surrogate.
     """
     if kind in TABLES:
-        return _mark_rows(read_rows(texts, kind, name), begin, label, text_field, label_field)
+        return _mark_rows(read_rows(texts, kind, name), name, begin, label, text_field, label_field)
     mark, checked = begin(label), map(partial(check_no_surrogate, name=name), texts)
     if kind == "file":
         return _collapse(checked, mark)
     if kind == "blank-line":
         return _collapse(_mark_blank_lines(checked, mark), mark)
-    return _collapse(_mark_separators(checked, "\n" if kind == "line" else kind, mark), mark)
+    return _collapse(mark_separators(checked, "\n" if kind == "line" else kind, mark), mark)
 
 
 def check_no_surrogate(text: str, name: str = "the text") -> str:
@@ -140,8 +140,17 @@ def check_no_surrogate(text: str, name: str = "the text") -> str:
     return text
 
 
-def _mark_separators(texts: Iterable[str], separator: str, mark: str) -> Iterator[str]:
-    """Blocks with a mark in place of each separator, which may lie across two blocks."""
+def mark_separators(texts: Iterable[str], separator: str, mark: str) -> Iterator[str]:
+    """Put a mark in place of each separator, which may lie across two blocks.
+
+    Args:
+        texts: blocks.
+        separator: what stands between two records.
+        mark: a character.
+
+    Returns:
+        Blocks.
+    """
     if len(separator) == 1:
         yield from (text.replace(separator, mark) for text in texts)
         return
@@ -180,12 +189,18 @@ def _collapse(texts: Iterable[str], mark: str) -> Iterator[str]:
 
 
 def _mark_rows(
-    rows: Iterable[tuple[str, Any]], begin: Begin, label: str, text_field: str | None, label_field: str | None
+    rows: Iterable[tuple[int, Any]],
+    name: str,
+    begin: Begin,
+    label: str,
+    text_field: str | None,
+    label_field: str | None,
 ) -> Iterator[str]:
     """The texts of a table's rows, each after its mark, many in a block."""
     block: list[str] = []
     size = 0
-    for where, row in rows:
+    for number, row in rows:
+        where = f"{name}: line {number}"
         text = check_no_surrogate(text_of(row, text_field, where, {label_field}), where)
         if label_field:
             label = check_no_surrogate(label_of(row, label_field, where), where)

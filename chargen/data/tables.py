@@ -16,7 +16,7 @@ MAX_FIELD = 2**31 - 1
 """Characters of a field, at most."""
 
 
-def read_rows(texts: Iterable[str], kind: str, name: str) -> Iterator[tuple[str, Any]]:
+def read_rows(texts: Iterable[str], kind: str, name: str) -> Iterator[tuple[int, Any]]:
     """Read the rows of a table.
 
     Args:
@@ -25,7 +25,7 @@ def read_rows(texts: Iterable[str], kind: str, name: str) -> Iterator[tuple[str,
         name: of the file.
 
     Yields:
-        Where a row is, for messages, and the row: any JSON value, or a dictionary of texts by the names of the header.
+        The number of a row's line, its last one, and the row: any JSON value, or texts by the names of the header.
 
     Raises:
         DataError: a line is no JSON, or no row of the table.
@@ -35,7 +35,7 @@ def read_rows(texts: Iterable[str], kind: str, name: str) -> Iterator[tuple[str,
     )
 
 
-def _read_json_lines(texts: Iterable[str], name: str) -> Iterator[tuple[str, Any]]:
+def _read_json_lines(texts: Iterable[str], name: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(_lines(texts), 1):
         if not line.strip():
             continue
@@ -43,10 +43,10 @@ def _read_json_lines(texts: Iterable[str], name: str) -> Iterator[tuple[str, Any
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{name}: line {number} is no JSON ({truncate(error, 80)}): mend that line") from error
-        yield f"{name}: line {number}", value
+        yield number, value
 
 
-def _read_table(texts: Iterable[str], delimiter: str, name: str) -> Iterator[tuple[str, Any]]:
+def _read_table(texts: Iterable[str], delimiter: str, name: str) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(MAX_FIELD)
     reader = csv.reader(_lines(texts), delimiter=delimiter, strict=True)
     header: list[str] = []
@@ -63,7 +63,7 @@ def _read_table(texts: Iterable[str], delimiter: str, name: str) -> Iterator[tup
                     f"put a field with a {'tab' if delimiter == chr(9) else 'comma'} between double quotes"
                 )
             else:
-                yield where, dict(zip(header, row, strict=True))
+                yield reader.line_num, dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise DataError(f"{name}: line {reader.line_num} is no row of a table ({error}): mend that line") from error
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,33 @@ from chargen.data.vocabulary import Vocabulary
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, DataError, amount
 from chargen.evaluation.dynamic import Rates
 from chargen.evaluation.loss import Loss, sum_losses
+
+
+@dataclass(frozen=True)
+class LabelLoss:
+    """A model's score on the records of a label; the scores of all labels add up to that of the text.
+
+    Args:
+        records: how many there are.
+        characters: theirs; the end of a record counts as a character.
+        nats: the sum of their -ln p.
+        end_nats: the nats of their ends, a part of `nats`.
+    """
+
+    records: int
+    characters: int
+    nats: float
+    end_nats: float
+
+    @property
+    def nats_per_character(self) -> float:
+        """The mean loss of a character in nats."""
+        return self.nats / self.characters
+
+    @property
+    def nats_per_record(self) -> float:
+        """The mean loss of a record in nats, its end included."""
+        return self.nats / self.records
 
 
 @dataclass(frozen=True)
@@ -41,6 +68,8 @@ class Evaluation:
         static_nats_per_character: the mean loss of the model as it was, where it followed the text.
         records: how many records were scored; 0 for running text.
         end_nats: the nats of their ends, a part of `nats`; 0 where the model followed the text.
+        by_label: on request, what the records of each label cost, the most frequent label first; "" is no label.
+        unknown_labels: labels of the text that the model does not know; their records were read without.
     """
 
     characters: int
@@ -61,11 +90,18 @@ class Evaluation:
     static_nats_per_character: float | None = None
     records: int = 0
     end_nats: float = 0.0
+    by_label: dict[str, LabelLoss] = field(default_factory=dict)
+    unknown_labels: tuple[str, ...] = ()
 
     @property
     def nats_per_record(self) -> float | None:
         """The mean loss of a record in nats, its end included; None for running text."""
         return self.nats / self.records if self.records else None
+
+    @property
+    def bits_per_record(self) -> float | None:
+        """The mean loss of a record in bits, its end included; None for running text."""
+        return self.nats_per_record and self.nats_per_record / math.log(2)
 
     @property
     def nats_per_character(self) -> float:
@@ -124,9 +160,7 @@ def evaluate_text(
         ChargenError: predictions are not finite.
     """
     unknown_id = vocabulary.unknown_id
-    unknown = unknown or vocabulary.default_unknown
-    ids = vocabulary.encode(text, unknown)
-    kept = "".join(itertools.compress(text, vocabulary.knows(text))) if unknown == "skip" else text
+    ids, kept = encode_scored(vocabulary, text, unknown)
     skipped = len(text) - len(kept)
     if len(kept) < 2 <= len(text):
         raise DataError(
@@ -153,3 +187,22 @@ def evaluate_text(
         loss.characters, size, nats, folded, unseen, skipped, unseen_characters=vocabulary.unseen(text),
         records=loss.records, end_nats=loss.end_nats,
     )  # fmt: skip
+
+
+def encode_scored(vocabulary: Vocabulary, text: str, unknown: str | None) -> tuple[NDArray[Any], str]:
+    """Convert a text to the ids that are scored.
+
+    Args:
+        vocabulary: the model's.
+        text: any.
+        unknown: what to do with characters that the model has never seen; None for the vocabulary's default.
+
+    Returns:
+        Ids (N,), and the text without the characters that were left out.
+
+    Raises:
+        DataError: the text has unknown characters and `unknown` is "error".
+    """
+    unknown = unknown or vocabulary.default_unknown
+    ids = vocabulary.encode(text, unknown)
+    return ids, "".join(itertools.compress(text, vocabulary.knows(text))) if unknown == "skip" else text

@@ -1,7 +1,7 @@
 """The loss on a text: every character scored once, with carried state, divided by the number of characters scored."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +55,7 @@ def loss_windows(
     rows: int | None = None,
     precision: str = "fp32",
     direction: str = "forward",
+    watch: Callable[[NDArray[Any], NDArray[Any]], object] = lambda places, nats: None,
 ) -> Iterator[Loss]:
     """Score a text window by window, so that the caller may stop in between; the sum of the windows is its loss.
 
@@ -71,6 +72,7 @@ def loss_windows(
         rows: how many rows; by default one per 1,000 ids scored, at most 32.
         precision: "fp32" or "bf16".
         direction: "forward", or "backward" where the model is bidirectional.
+        watch: called with the places of a window's ids (n,), counted in the order of reading, and the nats of each.
 
     Yields:
         The loss of a window of all rows.
@@ -93,6 +95,7 @@ def loss_windows(
         with autocast(precision, model.device):
             targets = torch.from_numpy(as_targets(window.ids, model.first_begin))
             nats_per_id = nats_per_target(window.before, model.output, targets).cpu().double()
+        watch(start[window.rows] + window.positions, nats_per_id.numpy())
         loss = loss_of(window.ids, float(nats_per_id.sum()), vocabulary)
         ends = targets == model.first_begin
         yield replace(loss, records=int(ends.sum()), end_nats=float(nats_per_id[ends].sum()))
@@ -140,9 +143,11 @@ def loss_of(ids: NDArray[Any], nats: float, vocabulary: Vocabulary | None) -> Lo
     """
     if vocabulary is None:
         return Loss(nats, ids.size, ids.size)
+    ids, end_id = as_targets(ids, vocabulary.end_id), vocabulary.end_id
     if vocabulary.unknown_id is not None:
         nats += int(np.count_nonzero(ids == vocabulary.unknown_id)) * vocabulary.folded_nats
-    return Loss(nats, vocabulary.count_characters(ids), ids.size)
+    records = 0 if end_id is None else int(np.count_nonzero(ids == end_id))
+    return Loss(nats, vocabulary.count_characters(ids), ids.size, records)
 
 
 def evaluate_ids(model: CharModel, ids: NDArray[Any], **options: Any) -> Loss:

@@ -4,13 +4,15 @@ import html
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.data.borders import as_targets
 from chargen.data.vocabulary import Vocabulary
-from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, DataError, amount
+from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, amount
+from chargen.evaluation.layout import lay_out
 from chargen.storage.model_file import ModelFile
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ class CharacterScore:
         cloze: its log-probability in nats from all others; in bytes, for characters of a single byte only, since the
             bytes of a longer one would have seen each other.
         unlikely: whether the judge gives it less than the threshold, or it was never seen in training.
-        alternatives: for an unlikely character, likelier ones with the judge's probabilities, the likeliest first.
+        alternatives: for an unlikely character, likelier ones with the judge's probabilities, the likeliest first; ""
+            is the end of a record.
     """
 
     character: str
@@ -73,6 +76,9 @@ class Scores(list[CharacterScore]):
         super().__init__(scores)
         self.by = by
         self.threshold = threshold
+        self.end: CharacterScore | None = None
+        """Of a record, the score of its end; read backward, that is where it begins. Its character is "", and the cloze
+        layer does not judge it."""
         self.unseen = ""
         """The characters that the model has never seen, each once, sorted."""
         self.replaced = self.passed_over = 0
@@ -82,7 +88,8 @@ class Scores(list[CharacterScore]):
     def totals(self) -> dict[str, Any]:
         """Counts of characters, and each judge's sum of log-probabilities; None where it gave none.
 
-        "length" of the text, "scored" and "unlikely" ones; "unknown" ones that the model has never seen.
+        "length" of the text, "scored" and "unlikely" ones; "unknown" ones that the model has never seen. Sums of
+        forward and backward hold a record's end, which is told apart too.
         """
         totals: dict[str, Any] = {
             "length": len(self),
@@ -93,6 +100,8 @@ class Scores(list[CharacterScore]):
         for name, key in keys.items():
             values = self._log_probs(name)
             totals[key] = math.fsum(values) if values else None
+            if self.end is not None and name != "cloze":
+                totals[f"end_{key}"] = getattr(self.end, name)
         unseen = set(self.unseen)
         return {**totals, "unknown": sum(score.character in unseen for score in self)}
 
@@ -105,7 +114,8 @@ class Scores(list[CharacterScore]):
         return f"Scores({words})"
 
     def _log_probs(self, judge: str) -> list[float]:
-        return [value for score in self if (value := getattr(score, judge)) is not None]
+        scores = self if self.end is None else [*self, self.end]
+        return [value for score in scores if (value := getattr(score, judge)) is not None]
 
     def _repr_html_(self) -> str:
         """The text as HTML, with unlikely characters in colour and their probabilities as tooltips."""
@@ -141,8 +151,10 @@ def quote(character: str) -> str:
     """Put a character in quotes, escaped where it cannot be seen; a byte that is no character as `\\xff`.
 
     Args:
-        character: a character, or a byte as the error handler "surrogateescape" decodes it.
+        character: a character, or a byte as the error handler "surrogateescape" decodes it; "" is a record's end.
     """
+    if not character:
+        return "the end"
     byte = ord(character) - 0xDC00
     return f"'\\x{byte:02x}'" if 0x80 <= byte < 0x100 else repr(character)
 
@@ -157,6 +169,7 @@ def score_texts(
     num_alternatives: int,
     unknown: str,
     precision: str,
+    labels: Sequence[str | None] | None = None,
     progress: Callable[[str, int, int], object] = lambda task, done, total: None,
 ) -> list[Scores]:
     """Score every character of some texts, which are read side by side.
@@ -170,6 +183,7 @@ def score_texts(
         num_alternatives: the most alternatives that an unlikely character gets.
         unknown: what to do with characters that the model has never seen: "error", "skip" or "replace".
         precision: "fp32" or "bf16".
+        labels: of each text, where texts are records; none by default.
         progress: called after every window with the task, the number of characters read, and that of all texts.
 
     Raises:
@@ -182,23 +196,31 @@ def score_texts(
     from chargen.model.device import autocast
 
     both, vocabulary, joined = network.config.bidirectional, file.vocabulary, "".join(texts)
-    layout = _lay_out(file, texts, unknown, both)
-    owner, num_ids = layout.owner, np.bincount(layout.owner, minlength=len(joined) + 1)
-    limit = math.log(threshold) if threshold else -math.inf
-    extra = np.append(vocabulary.extra_nats(joined), 0.0)
-    names = JUDGES if both else ("forward",)
-    sums = {name: np.zeros(len(joined) + 1) for name in names}
-    alternatives: dict[int, tuple[tuple[str, float], ...]] = {}
     direction, block = "both" if both else "forward", max(1, LOGITS // len(vocabulary))
+    layout = lay_out(file, texts, unknown, direction, labels)
+    owner, num_ids = layout.owner, np.bincount(layout.owner, minlength=layout.size)
+    limit = math.log(threshold) if threshold else -math.inf
+    extra = np.append(vocabulary.extra_nats(joined), np.zeros(2 * len(texts)))
+    names = JUDGES if both else ("forward",)
+    sums = {name: np.zeros(layout.size) for name in names}
+    alternatives: dict[int, tuple[tuple[str, float], ...]] = {}
     done = 0
-    for window in read_rows(network, layout.rows, direction=direction, counted=layout.counted, precision=precision):
+    for window in read_rows(
+        network,
+        layout.rows,
+        direction=direction,
+        counted=layout.counted,
+        behind=layout.behind or None,
+        precision=precision,
+    ):
         for start in range(0, len(window.ids), block):
             part = window.take(slice(start, start + block))
             characters = owner[layout.starts[part.rows] + part.positions]
+            targets = as_targets(part.ids, vocabulary.end_id)
             for name in names:
                 with torch.inference_mode(), autocast(precision, network.device):
                     log_probs = predict(network, part, name, file.first_logits).log_softmax(1)
-                    own = log_probs.gather(1, torch.from_numpy(part.ids)[:, None].to(network.device))[:, 0]
+                    own = log_probs.gather(1, torch.from_numpy(targets)[:, None].to(network.device))[:, 0]
                 values = own.cpu().double().numpy() - extra[characters]
                 if not np.isfinite(values).all():
                     raise ChargenError(NOT_FINITE_MESSAGE)
@@ -207,86 +229,51 @@ def score_texts(
                     places = np.flatnonzero((values < limit) & (num_ids[characters] == 1))
                     judged = log_probs[torch.from_numpy(places)].cpu().double().numpy()
                     for row, place in zip(judged, places, strict=True):
-                        arguments = vocabulary, row, int(part.ids[place]), values[place], num_alternatives
-                        alternatives[int(characters[place])] = _likelier_characters(*arguments)
+                        likelier = _likelier_characters(vocabulary, row, values[place], num_alternatives)
+                        alternatives[int(characters[place])] = likelier
         done += len(window.ids)
         progress("scoring", len(joined) * done // len(owner), len(joined))
-    size, known, whole = len(joined), num_ids[:-1] > 0, num_ids[:-1] == 1
-    unseen, below = ~vocabulary.knows(joined), {name: sums[name][:-1] < limit for name in names}
+    known, whole, below = num_ids > 0, num_ids == 1, {name: sums[name] < limit for name in names}
     unlikely = below[by] if by != "cloze" else np.where(whole, below["cloze"], below["forward"] & below["backward"])
+    unlikely[: len(joined)] |= ~vocabulary.knows(joined)
     columns = [
-        np.where(has_score, sums[name][:-1], np.array(None)).tolist() if name in sums else [None] * size
+        np.where(has_score, sums[name], np.array(None)).tolist() if name in sums else [None] * layout.size
         for name, has_score in (("forward", known), ("backward", known), ("cloze", whole))
     ]
-    likelier = [alternatives.get(at, ()) for at in range(size)]
-    scored = list(map(CharacterScore, joined, *columns, (unlikely | ~known | unseen).tolist(), likelier))
+    columns += [(unlikely | ~known).tolist(), [alternatives.get(at, ()) for at in range(layout.size)]]
+    scored = list(map(CharacterScore, [*joined, *([""] * 2 * len(texts))], *columns))
     results, start = [], 0
-    for text in texts:
+    for number, text in enumerate(texts):
         results.append(Scores(scored[start : start + len(text)], by, threshold))
         results[-1].unseen = vocabulary.unseen(text)
         start += len(text)
+        if vocabulary.records:
+            before, behind = scored[len(joined) + 2 * number :][:2]
+            results[-1].end = _join_ends(before, behind, by)
     return results
 
 
-class _Layout(NamedTuple):
-    """Texts as rows to read.
-
-    Args:
-        rows: the ids of each.
-        counted: for each, the first id that counts and the one to stop before.
-        starts: for each, where it begins among the ids of all texts.
-        owner: for each of these ids, the character that it belongs to, counted over all texts; begin texts belong to
-            one behind the last.
-    """
-
-    rows: list[NDArray[Any]]
-    counted: list[tuple[int, int]]
-    starts: NDArray[np.int64]
-    owner: NDArray[np.int64]
-
-
-def _lay_out(file: ModelFile, texts: Sequence[str], unknown: str, both: bool) -> _Layout:
-    from chargen.evaluation.rows import cut_text
-
-    begin = file.vocabulary.encode(file.begin)
-    border = np.full(len(begin), sum(map(len, texts)))
-    rows, counted, starts, owners = [], [], [], [np.zeros(0, np.int64)]
-    num_ids = num_characters = 0
-    for text in texts:
-        ids, positions = file.vocabulary.encode(text, unknown), _positions_of_ids(file, text, unknown)
-        if len(positions) != len(ids):
-            raise DataError("the text holds a lone surrogate, which is not a character")
-        if len(ids):  # the begin text on either side belongs to no character
-            ids = np.concatenate([begin, ids, begin])
-            for first, stop, first_counted, stop_counted in cut_text(len(ids), both):
-                rows.append(ids[first:stop])
-                counted.append((first_counted - first, stop_counted - first))
-                starts.append(num_ids + first)
-            owners += [border, positions + num_characters, border]
-        num_ids, num_characters = num_ids + len(ids), num_characters + len(text)
-    return _Layout(rows, counted, np.array(starts, np.int64), np.concatenate(owners))
-
-
-def _positions_of_ids(model: ModelFile, text: str, unknown: str) -> NDArray[np.int64]:
-    """For every id, the position in the text of the character that it belongs to."""
-    if model.vocabulary.byte_mode:
-        return np.repeat(np.arange(len(text)), [len(character.encode("utf-8", "ignore")) for character in text])
-    if unknown != "skip":
-        return np.arange(len(text))
-    return np.flatnonzero(model.vocabulary.knows(text))
+def _join_ends(before: CharacterScore, behind: CharacterScore, by: str) -> CharacterScore:
+    """The score of a record's end, which the forward stack expects behind its text, the backward stack before it."""
+    judged = before if by == "backward" else behind
+    return CharacterScore("", behind.forward, before.backward, None, judged.unlikely, judged.alternatives)
 
 
 def _likelier_characters(
-    vocabulary: Vocabulary, log_probs: NDArray[np.float64], own_id: int, value: float, num: int
+    vocabulary: Vocabulary, log_probs: NDArray[np.float64], value: float, num: int
 ) -> tuple[tuple[str, float], ...]:
     """At most `num` characters that are likelier than `value`, a log-probability, and their probabilities."""
     likelier: list[tuple[str, float]] = []
     for character_id in np.argsort(-log_probs, kind="stable"):
         if log_probs[character_id] <= value or len(likelier) == num:
             break
-        if vocabulary.byte_mode:
-            if character_id < 0x80:
-                likelier.append((chr(character_id), math.exp(log_probs[character_id])))
-        elif character_id not in (own_id, vocabulary.unknown_id):
-            likelier.append((vocabulary.characters[character_id], math.exp(log_probs[character_id])))
+        if character_id == vocabulary.end_id:
+            character = ""
+        elif vocabulary.byte_mode and character_id < 0x80:
+            character = chr(character_id)
+        elif vocabulary.byte_mode or character_id >= len(vocabulary.characters):
+            continue  # a part of a character, the unknown symbol, or a label, which is never written
+        else:
+            character = vocabulary.characters[character_id]
+        likelier.append((character, math.exp(log_probs[character_id])))
     return tuple(likelier)

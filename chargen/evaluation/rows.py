@@ -92,6 +92,7 @@ def read_rows(
     *,
     direction: str = "forward",
     counted: Sequence[tuple[int, int]] | None = None,
+    behind: Sequence[Ids] | None = None,
     precision: str = "fp32",
     window: int = WINDOW,
 ) -> Iterator[Window]:
@@ -103,6 +104,7 @@ def read_rows(
             context.
         direction: "forward", "backward", or "both" where the model is bidirectional.
         counted: for each row, the first id that the caller wants and the one to stop before; the others are context.
+        behind: for "both", the rows as they are read backward, where those are not the same ids.
         precision: "fp32" or "bf16".
         window: ids of a row that are read at a time.
 
@@ -118,7 +120,8 @@ def read_rows(
         numbers = order[start : start + (min(SIDE_BY_SIDE, max(1, stored)) if direction == "both" else SIDE_BY_SIDE)]
         start += len(numbers)
         sizes, batch = lengths[numbers], [rows[number] for number in numbers]
-        behind = _read_behind(model, batch, precision, window) if direction == "both" else None
+        reversed_batch = batch if behind is None else [behind[number] for number in numbers]
+        outputs = _read_behind(model, reversed_batch, precision, window) if direction == "both" else None
         ids = _pad(batch)
         for first, before in _read_before(model, ids, sizes, one_way, precision, window):
             columns = first + np.arange(before.shape[1])
@@ -128,7 +131,8 @@ def read_rows(
             places = columns[offset]
             last_places = sizes[at] - 1
             with torch.inference_mode():
-                other = None if behind is None else behind[torch.from_numpy(at), torch.from_numpy(last_places - places)]
+                index = torch.from_numpy(at), torch.from_numpy(last_places - places)
+                other = None if outputs is None else outputs[index]
                 counted_before = before[torch.from_numpy(mask).to(before.device)]
             yield Window(numbers[at], places, ids[at, places], places == last_places, counted_before, other)
 

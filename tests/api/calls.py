@@ -202,6 +202,11 @@ class Calls(ModelCalls):
         by = self.odd.pick(["cloze", "forward"])
         if self.random.random() < 0.3:  # many texts
             texts = {"text": ["abc", "", "b" * 300]}
+            if self.random.random() < 0.5:
+                lines = {"texts": ["abc", "", "b" * 300], "by": "forward", "unknown": None, "prior": "uniform"}
+                return Call(
+                    lambda **options: [line.log_prob for line in chargen.score_records(stored, **options)], lines
+                )
             return Call(lambda text: [len(scores) for scores in chargen.score(stored, text, by=by)], texts)
         arguments = {"text": "abc\n", "by": by, "threshold": 0.01, "num_alternatives": 2, "unknown": "error"}
         return Call(run, arguments, by_torch(run))
