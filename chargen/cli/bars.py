@@ -18,6 +18,7 @@ from chargen.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from chargen.sampling.sampler import Sampler
     from chargen.training.progress import Progress
     from chargen.training.trainer import Trainer
 
@@ -205,10 +206,24 @@ class TrainingBar:
         sampler = Sampler(model, seed=step, temperature=0.8, engine=NumpyEngine(model.config, model.arrays))
         log_above_bar(f"  step {step:,} writes:")
         width = terminal_width()
-        for line in escape_control(sampler.generate(self.preview)).split("\n"):
+        for line in escape_control(_write_some(sampler, self.preview)).split("\n"):
             rows = [line] if width is None else cut_into_rows(line.expandtabs(4), width - 4)
             # "|" marks the lines of the model's text, blanks the rows that continue one.
             log_above_bar("\n".join(f"  {' ' if number else '|'} {row}" for number, row in enumerate(rows)))
+
+
+def _write_some(sampler: "Sampler", length: int) -> str:
+    """A text, or records of as many characters together, a line each."""
+    if not sampler.vocabulary.records:
+        return sampler.generate(length)
+    from chargen.sampling.records import write_records
+
+    records: list[str] = []
+    for record in write_records(sampler, length, length=length, rows=1):
+        records.append(record.text)
+        if sum(map(len, records)) >= length:
+            break
+    return "\n".join(records)
 
 
 def _format_clock(seconds: float) -> str:

@@ -22,8 +22,11 @@ from chargen.kernels.dropout import drop
 from chargen.kernels.jit import when_compiling
 from chargen.kernels.train_rnn import sums_over_time
 from chargen.model.config import ModelConfig
+from chargen.sampling.sampler import Sampler
 from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
+from tests.record_models import record_model
+from tests.small_models import small_model
 from tests.terminals import Terminal
 
 
@@ -64,6 +67,16 @@ def test_previews_stand_above_the_bar_and_need_no_compiler(monkeypatch: pytest.M
         written = lines[at + 1]
         assert written.startswith("  |")
         assert set(written[4:]) <= set(corpus.vocabulary.characters)
+
+
+def test_a_preview_of_records_has_one_a_line() -> None:
+    file = record_model()
+    lines = bars._write_some(Sampler(file, seed=1), 40).split("\n")
+    assert lines == [sample.text for sample in Sampler(file, seed=1, num=len(lines)).generate_all(40)]
+    assert 40 <= sum(map(len, lines)) < 80
+    assert sum(map(len, lines[:-1])) < 40
+    plain = small_model()
+    assert bars._write_some(Sampler(plain, seed=1), 40) == Sampler(plain, seed=1).generate(40)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 3.0, 30.0])
