@@ -8,7 +8,8 @@ import sys
 from itertools import product
 
 from chargen import Sampler
-from chargen.data.reading import find_sources, read_text
+from chargen.data.reading import read_text
+from chargen.data.sources import find_sources
 from chargen.decoding.choose import SampleConfig
 
 CHOICES = [*product((1.0, 0.9, 0.8, 0.7, 0.6, 0.5), (0.0,)), *product((1.0, 0.9, 0.8, 0.7), (0.05,)), (1.0, 0.1)]

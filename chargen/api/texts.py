@@ -4,8 +4,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from chargen.data.reading import ReadingConfig, ReadingReport, Source, clean, find_sources, mark_text, read_like
+from chargen.data.reading import ReadingConfig, ReadingReport, clean, mark_text, read_like
 from chargen.data.records import check_no_surrogate
+from chargen.data.sources import Source, find_sources
 from chargen.data.vocabulary import END_MARK, label_mark
 from chargen.errors import SettingError, repr_short
 from chargen.settings import check_text

@@ -17,7 +17,7 @@ from chargen.cli.by_line import print_records
 from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
 from chargen.cli.terminal import TextWriter, escape_control, log, log_literal_escapes, print_line
 from chargen.cli.texts import as_json_text, log_text_report, text_options
-from chargen.data.reading import find_sources
+from chargen.data.sources import find_sources
 from chargen.errors import DataError, SettingError, amount
 from chargen.evaluation.per_character import JUDGES, Scores, quote
 from chargen.model.config import require_bidirectional

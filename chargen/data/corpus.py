@@ -19,10 +19,11 @@ from chargen.arguments import choose_config
 from chargen.cache_folder import cache_folder
 from chargen.data.corpus_cache import ROLES, EncodedText, Encoder, ProgressCallback, open_entry
 from chargen.data.corpus_config import CorpusConfig
-from chargen.data.reading import RAW, ReadingReport, clean, find_sources, mark_text
+from chargen.data.reading import RAW, ReadingReport, clean, mark_text
 from chargen.data.records import split_records
 from chargen.data.repeats import copied_shares
 from chargen.data.sorted_lines import are_sorted
+from chargen.data.sources import find_sources
 from chargen.data.utf8 import SURROGATE
 from chargen.data.vocabulary import Vocabulary, count_code_points
 from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate

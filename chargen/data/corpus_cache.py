@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.data.corpus_config import CorpusConfig
-from chargen.data.reading import BLOCK_SIZE, RAW, ReadingReport, Source, read_text, text_files
+from chargen.data.reading import BLOCK_SIZE, RAW, ReadingReport, read_text, text_files
 from chargen.data.records import label_of_file, split_records, whole_records
+from chargen.data.sources import Source
 from chargen.data.unpack import name_errors, read_blocks
 from chargen.data.vocabulary import CODE_POINTS, Vocabulary, count_code_points
 from chargen.durable import describe_os_error, sync_folder, write_durably

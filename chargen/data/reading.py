@@ -8,36 +8,29 @@ skipped and reported.
 import codecs
 import contextlib
 import functools
-import glob
 import io
-import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from chargen.data.file_kind import PEEK_SIZE, describe_non_text, detect_wide_encoding
-from chargen.data.named_corpora import CATALOGUE
 from chargen.data.records import KINDS, begin_marks, kind_of, label_of_file, mark_records
+from chargen.data.sources import Source
 from chargen.data.tables import TABLES
 from chargen.data.unpack import File, peek, unpack_files
 from chargen.data.utf8 import SURROGATE
-from chargen.errors import DataError, SettingError, amount, quote_backticks, repr_short
+from chargen.errors import DataError, SettingError, amount, repr_short
 from chargen.settings import check_settings, check_text, setting
-from chargen.suggestions import did_you_mean, similar_path
+from chargen.suggestions import did_you_mean
 
 BLOCK_SIZE = 1 << 20
 """Bytes read at a time."""
-MAX_NAME = 255
-"""Characters of the longest name of a file."""
 RAW = "raw"
 """An encoding in which a byte is a character, as Python's surrogateescape writes it (not ASCII: U+DC80 to U+DCFF)."""
-RUN_FILES = ("state.safetensors", "model.safetensors", "metrics.jsonl")
-"""Files of a run, of which its folder always holds the first: they are no texts, though files beside them may be."""
 
 Blocks = Iterator[bytes]
 
@@ -118,45 +111,6 @@ class ReadingConfig:
         return kind_of(path, kind, has_fields=has_fields)
 
 
-@dataclass(frozen=True)
-class Source:
-    """One file to read, or standard input.
-
-    Args:
-        name: for messages.
-        path: None for standard input.
-        named: whether a person named it; a file of a named folder is skipped where it is no text.
-        copy: what is read instead, of bytes that can be read only once.
-    """
-
-    name: str
-    path: Path | None
-    named: bool = True
-    copy: Path | None = None
-
-    @property
-    def is_stream(self) -> bool:
-        """True where the bytes can be read only once: standard input, a pipe."""
-        return self.path is None or not self.path.is_file()
-
-    def open(self) -> AbstractContextManager[IO[bytes]]:
-        """Open the source for reading.
-
-        Returns:
-            A context with its bytes, still packed where they are packed; standard input stays open after it.
-
-        Raises:
-            DataError: where it cannot be read.
-        """
-        path = self.copy or self.path
-        if path is None:
-            return contextlib.nullcontext(sys.stdin.buffer)
-        try:
-            return open(path, "rb")
-        except OSError as error:
-            raise DataError(f"cannot read {self.name}: {error.strerror or error}") from error
-
-
 @dataclass
 class ReadingReport:
     """Counts of what was read, filled in while the text is read.
@@ -223,80 +177,6 @@ class ReadingReport:
                 raise DataError(f"{name} is {value}, but no text is a table (.jsonl, .csv, .tsv): leave it out")
             if value and name in labels and not self.labels:
                 raise DataError(f"{name} is {value}, but no record has a label: leave it out")
-
-
-def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source], int]:
-    """Expand names to the files that they stand for.
-
-    Args:
-        names: files, folders (taken recursively, sorted), patterns, `-` (standard input) or names of corpora; where a
-            path and a corpus have the same name, the path is taken.
-
-    Returns:
-        The sources in order, and how many hidden files, hidden folders, links to folders and files of runs are not
-        among them.
-
-    Raises:
-        DataError: where a name leads to no file.
-    """
-    sources: list[Source] = []
-    hidden = 0
-    for name in names:
-        if not isinstance(name, (str, os.PathLike)):
-            raise DataError(f"{repr_short(name)} is no name of a file: give a file, a folder, a pattern or a corpus")
-        expanded, skipped = _expand(os.fspath(name))
-        if expanded[0].path is None and any(source.path is None for source in sources):
-            raise DataError("standard input can be read only once; name - once")
-        sources += expanded
-        hidden += skipped
-    return sources, hidden
-
-
-def _expand(name: str) -> tuple[list[Source], int]:
-    """The files that a name stands for, at least one, and how many entries of a folder are not among them."""
-    if not name:
-        raise DataError("an empty name is no file; give a file, a folder, a pattern or a corpus")
-    if name == "-":
-        return [Source("standard input", None)], 0
-    if os.path.isdir(name):
-        files, skipped = _list_files(Path(name))
-        if not files:
-            raise DataError(f"folder {name} holds no files ({skipped} hidden, linked or of a run)")
-        return [Source(quote_backticks(file), file, named=False) for file in files], skipped
-    if os.path.exists(name):
-        return [Source(name, Path(name))], 0
-    if name in CATALOGUE:
-        return [Source(str(file), file) for file in CATALOGUE[name]()], 0
-    matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
-    if matches:
-        return [Source(quote_backticks(match), Path(match)) for match in matches], 0
-    if "\n" in name or len(name) > MAX_NAME:
-        raise DataError(f"no file is named {repr_short(name)}: a text itself must be put into a file")
-    corpora, advice = ", ".join(CATALOGUE), similar_path(name, names=CATALOGUE)
-    raise DataError(f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora}){advice}")
-
-
-def _list_files(folder: Path) -> tuple[list[Path], int]:
-    """The files below a folder, sorted, and how many hidden or linked entries and files of runs are not among them."""
-    listed: list[Path] = []
-    hidden = 0
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"cannot read {quote_backticks(error.filename)}: {error.strerror}") from error
-
-    for root, folders, files in os.walk(folder, onerror=refuse):
-        if RUN_FILES[0] in files:
-            hidden += sum(name in RUN_FILES for name in files)
-            files = [name for name in files if name not in RUN_FILES]
-        hidden += sum(name.startswith(".") for name in (*folders, *files))
-        hidden += sum(not name.startswith(".") and os.path.islink(os.path.join(root, name)) for name in folders)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in (Path(root, name) for name in files if not name.startswith(".")):
-            if not file.exists():
-                raise DataError(f"cannot read {quote_backticks(file)}: it is a link that leads nowhere")
-            if file.is_file():
-                listed.append(file)
-    return sorted(listed, key=lambda path: path.as_posix()), hidden
 
 
 def read_files(source: Source, raw: bool = False) -> Iterator[File]:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.reading import ReadingConfig, find_sources, read_text
+from chargen.data.reading import ReadingConfig, read_text
 from chargen.data.records import Hashes, hash_records, whole_records
+from chargen.data.sources import find_sources
 from chargen.data.vocabulary import END_MARK
 from chargen.errors import ArgumentError, ChargenError, SettingError, amount, repr_short
 from chargen.sampling.sample import Sample

@@ -17,7 +17,8 @@ from chargen.cli.main import cli
 from chargen.data.corpus import Corpus
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.directions import make_batches
-from chargen.data.reading import ReadingConfig, find_sources, read_text
+from chargen.data.reading import ReadingConfig, read_text
+from chargen.data.sources import find_sources
 from chargen.decoding.choose import SampleConfig
 from chargen.durable import lock_folder
 from chargen.errors import ChargenError, SettingError

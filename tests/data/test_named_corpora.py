@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.data.named_corpora import CATALOGUE, PYTHON_BYTES, python_sources
-from chargen.data.reading import find_sources, read_text
+from chargen.data.reading import read_text
+from chargen.data.sources import find_sources
 from chargen.errors import DataError
 
 

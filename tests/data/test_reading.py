@@ -20,17 +20,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chargen.data import reading
-from chargen.data.reading import (
-    RUN_FILES,
-    ReadingConfig,
-    ReadingReport,
-    Source,
-    TextFile,
-    clean,
-    find_sources,
-    normalize_blocks,
-    read_text,
-)
+from chargen.data.reading import ReadingConfig, ReadingReport, TextFile, clean, normalize_blocks, read_text
+from chargen.data.sources import RUN_FILES, Source, find_sources
 from chargen.errors import DataError, SettingError
 from chargen.training import run_folder
 

@@ -17,8 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chargen.data import reading, records
-from chargen.data.reading import ReadingConfig, ReadingReport, find_sources, mark_text, read_text
+from chargen.data.reading import ReadingConfig, ReadingReport, mark_text, read_text
 from chargen.data.records import MARK, mark_records
+from chargen.data.sources import find_sources
 from chargen.data.tables import TABLES
 from chargen.data.vocabulary import END_MARK, MAX_LABELS, label_mark
 from chargen.errors import DataError, SettingError

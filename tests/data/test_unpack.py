@@ -18,7 +18,8 @@ import pytest
 
 from chargen.data import unpack
 from chargen.data.corpus import Corpus
-from chargen.data.reading import ReadingConfig, ReadingReport, find_sources, read_text
+from chargen.data.reading import ReadingConfig, ReadingReport, read_text
+from chargen.data.sources import find_sources
 from chargen.errors import DataError
 
 FOLDER = {
