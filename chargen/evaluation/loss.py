@@ -60,7 +60,8 @@ def loss_windows(
     """Score a text window by window, so that the caller may stop in between; the sum of the windows is its loss.
 
     The text is cut into rows that are read side by side. Each row first reads the 500 characters before it, unscored,
-    so that cutting changes the mean by less than 0.001 nats. The first character read is context only and is not
+    so that cutting changes the mean by less than 0.001 nats; inside a labelled record its label stands for the first of
+    them. The first character read is context only and is not
     scored: that is the text's first one or, for "backward", its last one.
 
     Args:
@@ -90,6 +91,9 @@ def loss_windows(
         end = np.minimum(end, begin + max(1, limit // rows))
     start = np.maximum(begin - WARMUP, 1) - 1
     read = [ids[slice(*borders)] for borders in zip(start, end, strict=True)]
+    if model.config.begin_symbols > 1:
+        begins = np.flatnonzero(ids >= model.first_begin)
+        read = [_tell_label(row, ids[begins[begins <= at][-1:]]) for row, at in zip(read, start, strict=True)]
     counted = list(zip(begin - start, end - start, strict=True))
     for window in read_rows(model, read, direction=direction, counted=counted, precision=precision):
         with autocast(precision, model.device):
@@ -99,6 +103,11 @@ def loss_windows(
         loss = loss_of(window.ids, float(nats_per_id.sum()), vocabulary)
         ends = targets == model.first_begin
         yield replace(loss, records=int(ends.sum()), end_nats=float(nats_per_id[ends].sum()))
+
+
+def _tell_label(row: NDArray[Any], begin: NDArray[Any]) -> NDArray[Any]:
+    """A row, of which the first id is not scored, behind the begin symbol (1,) of the record that it begins in."""
+    return np.concatenate([begin, row[1:]]) if len(begin) else row
 
 
 def in_reading_order(

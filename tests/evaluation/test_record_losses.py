@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from chargen import evaluate
 from chargen.data.reading import ReadingConfig
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError, SettingError
+from chargen.evaluation import loss
 from chargen.evaluation.dynamic import ADAPT, DynamicEvaluator, Rates, adapt_model, rms_gradients
 from chargen.evaluation.loss import evaluate_ids, sum_losses
 from chargen.storage.model_file import ModelFile, build_model
@@ -188,3 +190,20 @@ def test_a_model_follows_records_that_are_read_as_its_own() -> None:
     assert found.tail == sum(len(name) + 1 for name in names(6, 60))
     adapted = adapt_model(file, jsonl(table), times=1, rates=ADAPT)
     assert evaluate(replace(file, arrays=adapted.arrays), jsonl(table)).nats < evaluate(file, jsonl(table)).nats
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_rows_that_begin_inside_a_long_record_are_told_its_label(
+    direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss, "WARMUP", 3)
+    file, size, rows = record_model(), 4_000, 8
+    model, text = build_model(file), file.vocabulary.encode(("anna" * size)[:size])
+    nats = {}
+    for label in LABELS:
+        ids, nats[label] = np.append(file.vocabulary.begin_id(label), text), np.zeros(size + 2)
+        options: Any = {"vocabulary": file.vocabulary, "rows": rows, "direction": direction}
+        evaluate_ids(model, ids, **options, watch=lambda places, values, out=nats[label]: np.put(out, places, values))
+    differs = nats["sea"] != nats["sun"]
+    assert all(differs[1 + row * (size + 1) // rows] for row in range(rows))
+    assert not differs.all()  # a label is forgotten in the end
