@@ -211,7 +211,7 @@ class Encoder:
         with contextlib.ExitStack() as stack:
             waiting = [
                 stack.enter_context(open(work_folder / f"spool-{role}", "w+", -1, "utf-8", "surrogatepass", newline=""))
-                for role in shares
+                for role in (shares if self.config.by_hash else ())
             ]
             for part, role in enumerate(ROLES):
                 report = ReadingReport(labels=list(vocabulary.labels))
@@ -223,7 +223,7 @@ class Encoder:
                         for file, other in zip(waiting, others, strict=True):
                             file.write(other)
                     continue
-                if part:
+                if part and waiting:
                     waiting[part - 1].seek(0)
                     yield from ((part, text) for text in iter(partial(waiting[part - 1].read, BLOCK_SIZE), ""))
                 yield from ((part, text) for text in texts)
