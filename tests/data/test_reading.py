@@ -338,7 +338,8 @@ def test_standard_input_cannot_be_named_twice():
 def test_the_locale_does_not_matter(tmp_path: Path):
     (tmp_path / "x.txt").write_bytes("é漢".encode())
     program = (
-        "import locale; from chargen.data.reading import *; from chargen.data.sources import *; sources, _ = find_sources(['x.txt']);"
+        "import locale; from chargen.data.reading import *; from chargen.data.sources import *;"
+        "sources, _ = find_sources(['x.txt']);"
         "print(locale.getpreferredencoding(), ascii(''.join(read_text(sources))))"
     )
     environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
