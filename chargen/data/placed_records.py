@@ -98,15 +98,13 @@ def between_separators(texts: Iterable[str], separator: str) -> Iterator[tuple[i
 
 
 def _between_blank_lines(texts: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Cut a text at lines that are empty but for blanks; the last piece ends without white space, as the file does."""
+    """Cut a text at lines that are empty but for blanks."""
     lines: list[str] = []
-    pending, first = None, 1
+    first = 1
     for number, line in chain(between_separators(texts, "\n"), [(0, "")]):
         if line.strip(" \t"):
             first = first if lines else number
             lines.append(line)
         elif lines:
-            yield from filter(None, [pending])
-            pending, lines = (first, "\n".join(lines)), []
-    if pending:
-        yield pending[0], pending[1].rstrip(" \t\n")
+            yield first, "\n".join(lines)
+            lines = []
