@@ -84,6 +84,18 @@ def test_a_line_of_running_text_stands_between_two_begin_texts(tmp_path: Path, b
     assert alone.totals[f"log_prob_{by}"] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(("unit", "by"), all_pairs(("character", "byte"), ("forward", "backward")))
+def test_what_a_sampler_writes_is_as_likely_as_it_says(unit: str, by: str) -> None:
+    file = replace(model(unit=unit, both=True), reading=ReadingConfig(records="file"))  # which keep carriage returns
+    sampler = chargen.Sampler(file, num=12, seed=2, direction=by, label="green", temperature=0.7)
+    written = [sample for sample in sampler.generate_all(500) if sample.end_log_prob is not None]
+    assert len(written) > 3
+    scores = score_records(file, [sample.text for sample in written], label="green", by=by)
+    for sample, entry in zip(written, scores, strict=True):
+        assert entry.end_log_prob == pytest.approx(sample.end_log_prob, abs=1e-4)
+        assert entry.log_prob == pytest.approx(math.fsum(sample.log_probs) + sample.end_log_prob, abs=1e-3)
+
+
 @pytest.mark.parametrize("by", ["forward", "backward"])
 def test_all_records_cost_what_their_text_costs(tmp_path: Path, by: str) -> None:
     file = model(unit="folded", both=True)
