@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.api.judge import PRECISIONS, build_network, check_choice
+from chargen.api.judge import PARTS, PRECISIONS, build_network, check_choice
 from chargen.api.texts import Path, Sources, clean_for_model, find_files
 from chargen.data.placed_records import PlacedRecord, read_records
 from chargen.data.reading import ReadingReport
 from chargen.data.vocabulary import Vocabulary, check_unknown
 from chargen.errors import SettingError
+from chargen.evaluation.parts import records_of_part
 from chargen.model.config import DIRECTIONS, check_direction
 from chargen.storage.model_file import ModelFile, as_model_file
 
@@ -128,6 +129,7 @@ def score_records(
     texts: Iterable[str] | None = None,
     *,
     sources: Sources | None = None,
+    part: str = "all",
     label: str | None = None,
     guess_label: bool = False,
     prior: str = "counts",
@@ -151,6 +153,7 @@ def score_records(
         model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel.
         texts: records or lines, one by one.
         sources: files to read instead, as the model's own text was read.
+        part: "all", or the records that training on them would take: "train", "valid" or "test".
         label: of all records, instead of their own; a label that the model does not know counts as none.
         guess_label: whether to tell how likely each record has each of the model's labels (by Bayes' rule).
         prior: how likely labels are beforehand: "counts", as frequent as in training, or "uniform".
@@ -179,6 +182,7 @@ def score_records(
     file = as_model_file(model, vocabulary, counts)
     check_choice("by", by, DIRECTIONS)
     check_direction(file.config, by)
+    check_choice("part", part, PARTS)
     check_choice("precision", precision, PRECISIONS)
     check_choice("prior", prior, PRIORS)
     if unknown is not None:
@@ -190,7 +194,7 @@ def score_records(
     if guess_label and label is not None:
         raise SettingError("guess_label asks for what `label` says: give one", "guess_label")
     report = ReadingReport()
-    records = _read(file, texts, sources, encoding, errors, report)
+    records = records_of_part(_read(file, texts, sources, encoding, errors, report), part, file)
     network, precision = build_network(model, file, device, precision)
     from chargen.evaluation.record_scores import RecordJudge
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from chargen.api.judge import PRECISIONS
+from chargen.api.judge import PARTS, PRECISIONS
 from chargen.api.records import PRIORS, score_records
 from chargen.api.score import score as score_text
 from chargen.cli.bars import TaskBar
@@ -41,6 +41,8 @@ from chargen.storage.model_file import ModelFile, read_model
         help="Judge each line as a whole, from line end to line end; a model of records judges records.")  # fmt: skip
 @option("--worst", group="Records", type=click.IntRange(1, 1_000_000), metavar="N",
         help="Print the N least likely lines or records only, by their mean.")  # fmt: skip
+@option("--part", group="Records", type=click.Choice(PARTS), default="all", show_default=True,
+        help="Judge only these records, chosen as in the training of MODEL.")  # fmt: skip
 @option("--guess-label", group="Records", is_flag=True,
         help="Tell which label each record likely has, and how many are right where they have labels.")  # fmt: skip
 @option("--prior", group="Records", type=click.Choice(PRIORS), default=None, shown_default="counts",
@@ -78,7 +80,7 @@ def command(model: Path, sources: tuple[str, ...], text: str | None, by: str | N
     else:
         refuse_unused(("encoding", "errors"), "--text")
         log_literal_escapes(file.vocabulary, {"--text": [text]})
-    for_records = {name: options.pop(name) for name in ("by_line", "worst", "guess_label", "prior")}
+    for_records = {name: options.pop(name) for name in ("by_line", "worst", "part", "guess_label", "prior")}
     if for_records["prior"] and not for_records["guess_label"]:
         raise SettingError("--prior is for --guess-label: give both, or neither", "prior")
     if options["brief"]:
@@ -88,6 +90,7 @@ def command(model: Path, sources: tuple[str, ...], text: str | None, by: str | N
         refuse_unused(("threshold", "alternatives"), f"--{asked[0].replace('_', '-')}" if asked else "records")
         _judge_records(file, sources, text, by, for_records, options)
     else:
+        refuse_unused(("part",), "the characters of a text")
         _judge_characters(file, sources, text, by, options)
 
 
@@ -102,7 +105,8 @@ def _judge_records(
         texts = [text] if records else list(filter(None, lines))
     printing = {name: options.pop(name) for name in ("as_json", "brief")} | {"worst": for_records["worst"]}
     options = {name: value for name, value in options.items() if name not in ("threshold", "alternatives")}
-    options |= {"guess_label": for_records["guess_label"], "prior": for_records["prior"] or "counts"}
+    options |= {name: for_records[name] for name in ("part", "guess_label")}
+    options["prior"] = for_records["prior"] or "counts"
     with TaskBar("char") as bar:
         scores = score_records(file, texts, sources=sources or None, by=by or "forward", progress=bar.show, **options)
         noun, skips = "record" if records else "line", options["unknown"] == "skip"

@@ -1,16 +1,22 @@
 """Which part of a text is scored, and on which other text the rates of dynamic evaluation are chosen."""
 
+from collections.abc import Iterator
 from dataclasses import fields
+from itertools import islice
 
 from chargen.data.corpus import split
 from chargen.data.corpus_cache import ROLES
 from chargen.data.corpus_config import CorpusConfig
-from chargen.data.records import split_records
+from chargen.data.placed_records import PlacedRecord
+from chargen.data.records import MARK, split_records
+from chargen.data.vocabulary import END_MARK
 from chargen.errors import ModelFileError, SettingError
 from chargen.storage.model_file import ModelFile
 
 TAIL = 10_000
 """Characters of tuning text on which the rates of dynamic evaluation are chosen."""
+TOGETHER = 1000
+"""Records whose parts are found together."""
 PIECE = 500
 """Characters in a row that two texts have in common only where one was taken from the other."""
 
@@ -29,6 +35,46 @@ def cut_part(text: str, part: str, file: ModelFile) -> str:
     """
     if part == "all":
         return text
+    config, number = _read_config(part, file), ROLES.index(part)
+    vocabulary = file.vocabulary
+    if config.by_hash:
+        return split_records(text, config.valid_fraction, config.test_fraction, config.split_seed)[number]
+    if vocabulary.byte_mode or vocabulary.records:
+        ids = vocabulary.encode(text, vocabulary.default_unknown)
+        return vocabulary.decode(split(ids, config, vocabulary.byte_mode, vocabulary.end_id)[number])
+    return str(split(text, config, False)[number])
+
+
+def records_of_part(records: Iterator[PlacedRecord], part: str, file: ModelFile) -> Iterator[PlacedRecord]:
+    """Choose the records that have this part in training; it is decided by a hash of their text.
+
+    Args:
+        records: in any number.
+        part: "all", "train", "valid" or "test".
+        file: of the model, which says how its text was cut.
+
+    Raises:
+        SettingError: where there is no such part, or parts are not records here and there, or the file says nothing.
+        ModelFileError: where the file says it wrongly.
+    """
+    if part == "all":
+        return records
+    config, number = _read_config(part, file), ROLES.index(part)
+    if not config.by_hash:
+        raise SettingError("part is for records that were split by a hash of their text, not in their order", "part")
+    return _choose_records(records, config, number)
+
+
+def _choose_records(records: Iterator[PlacedRecord], config: CorpusConfig, number: int) -> Iterator[PlacedRecord]:
+    shares = config.valid_fraction, config.test_fraction
+    while some := list(islice(records, TOGETHER)):
+        marked = "".join(END_MARK + record.text for record in some)
+        part = set(MARK.split(split_records(marked, *shares, config.split_seed)[number]))  # equal records have the same
+        yield from (record for record in some if record.text in part)
+
+
+def _read_config(part: str, file: ModelFile) -> CorpusConfig:
+    """How the text of a model was cut."""
     settings = file.training.get("settings", {})
     if not isinstance(settings, dict) or not {"valid_fraction", "test_fraction"} <= settings.keys():
         raise SettingError('this model does not say how its text was cut: score a text of its own with `part="all"`')
@@ -36,16 +82,9 @@ def cut_part(text: str, part: str, file: ModelFile) -> str:
         raise SettingError(f'no {part} part was cut from the text of this model: score a text with `part="all"`')
     names = {field.name for field in fields(CorpusConfig)} & settings.keys()
     try:
-        config = CorpusConfig(**{name: settings[name] for name in names})
+        return CorpusConfig(**{name: settings[name] for name in names})
     except SettingError as error:
         raise ModelFileError(f"this model says wrongly how its text was cut: {error}") from error
-    vocabulary, number = file.vocabulary, ROLES.index(part)
-    if config.by_hash:
-        return split_records(text, config.valid_fraction, config.test_fraction, config.split_seed)[number]
-    if vocabulary.byte_mode or vocabulary.records:
-        ids = vocabulary.encode(text, vocabulary.default_unknown)
-        return vocabulary.decode(split(ids, config, vocabulary.byte_mode, vocabulary.end_id)[number])
-    return str(split(text, config, False)[number])
 
 
 def choose_tuning_text(full_text: str, text: str, part: str, file: ModelFile, given_tuning: str) -> str:

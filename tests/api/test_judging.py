@@ -72,14 +72,14 @@ SCORE = [
 ]
 OF_RECORDS = {"by_label", "label"}
 """Options of models of records, which `tests/cli/test_record_commands.py` and `test_by_line.py` give."""
-BY_LINE = {"by_line", "worst", "guess_label", "prior"}
+BY_LINE = {"by_line", "worst", "part", "guess_label", "prior"}
 """Options of `score` by lines and records, which are those of `score_records`."""
 
 
 @pytest.mark.parametrize("command", ["eval", "score"])
 def test_every_option_is_an_argument_of_the_call_and_is_walked_below(command: str) -> None:
     parsed = parse(command, ["m.safetensors", "text.txt"]).params
-    others = {"model", "sources", "text", "as_json", "brief"} | BY_LINE
+    others = {"model", "sources", "text", "as_json", "brief"} | (BY_LINE if command == "score" else set())
     options = {name: parsed[name] for name in parsed.keys() - others}
     function, cases = (evaluate, EVAL) if command == "eval" else (score, SCORE)
     defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}

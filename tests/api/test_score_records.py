@@ -14,6 +14,7 @@ import pytest
 import chargen
 from chargen import evaluate, score, score_records
 from chargen.data.reading import ReadingConfig
+from chargen.data.records import MARK
 from chargen.data.vocabulary import CODE_POINTS
 from chargen.errors import ChargenError, DataError, SettingError
 from chargen.storage.model_file import ModelFile, build_model
@@ -81,6 +82,18 @@ def test_a_line_of_running_text_stands_between_two_begin_texts(tmp_path: Path, b
     (alone,) = score(file, ["abc"], by=by)
     expected = scores[0].log_prob - (scores[0].end_log_prob or 0)
     assert alone.totals[f"log_prob_{by}"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("unit", "by"), all_pairs(("character", "byte"), ("forward", "backward")))
+def test_what_a_sampler_writes_is_as_likely_as_it_says(unit: str, by: str) -> None:
+    file = replace(model(unit=unit, both=True), reading=ReadingConfig(records="file"))  # which keep carriage returns
+    sampler = chargen.Sampler(file, num=12, seed=2, direction=by, label="green", temperature=0.7)
+    written = [sample for sample in sampler.generate_all(500) if sample.end_log_prob is not None]
+    assert len(written) > 3
+    scores = score_records(file, [sample.text for sample in written], label="green", by=by)
+    for sample, entry in zip(written, scores, strict=True):
+        assert entry.end_log_prob == pytest.approx(sample.end_log_prob, abs=1e-4)
+        assert entry.log_prob == pytest.approx(math.fsum(sample.log_probs) + sample.end_log_prob, abs=1e-3)
 
 
 @pytest.mark.parametrize("by", ["forward", "backward"])
@@ -256,6 +269,32 @@ def test_records_come_from_many_files_with_their_places(tmp_path: Path) -> None:
     assert (entry.text, entry.unknown) == ("é", "")
 
 
+def test_the_records_of_a_part_are_those_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chargen.evaluation.parts.TOGETHER", 7)
+    settings = {"records": "line", "valid_fraction": 0.3, "test_fraction": 0.2, "split_seed": 3}
+    file, records = replace(model(), training={"settings": settings}), [*random_records(60), "ab", "ab"]
+    sources = write(tmp_path, {"red.txt": records[:30], "new.txt": records[30:]})
+    corpus = chargen.Corpus.from_text("\n".join(records), **settings)
+    for part in ("train", "valid", "test"):
+        entries = list(score_records(file, sources=sources, part=part))
+        texts = MARK.split(corpus.vocabulary.decode(getattr(corpus, part)))[1:]
+        assert sorted(entry.text for entry in entries) == sorted(texts)
+        assert 3 < len(texts) < 45
+        assert [entry.line for entry in entries if entry.label == "red"] == sorted(
+            records.index(entry.text) + 1 for entry in entries if entry.label == "red"
+        )
+        result = evaluate(file, sources=sources, part=part)
+        assert -math.fsum(entry.log_prob for entry in entries) == pytest.approx(result.nats, rel=1e-5)
+    unknown, ordered = (
+        record_model(),
+        replace(file, training={"settings": settings | {"split_seed": 0, "shuffle": False}}),
+    )
+    for told, words in ((unknown, "does not say how its text was cut"), (ordered, "split by a hash of their text")):
+        with pytest.raises(SettingError, match=words):
+            score_records(told, sources=sources, part="valid")
+        assert len(list(score_records(told, sources=sources))) == 62
+
+
 def test_a_table_may_have_labels_or_not(tmp_path: Path) -> None:
     file = replace(model(), reading=ReadingConfig(records="jsonl", label_field="colour"))
     rows = [{"text": "ab", "colour": "red"}, {"text": "ab"}, {"text": "ab", "colour": "new"}]
@@ -293,6 +332,7 @@ def test_lines_of_any_bytes_are_scored_too(tmp_path: Path) -> None:
             "label is 'rde': this model has no such label; did you mean red",
         ),
         ({"texts": ["a"], "label": "red", "guess_label": True}, SettingError, "give one"),
+        ({"texts": ["a"], "part": "rest"}, SettingError, "part is 'rest': it must be one of all, train, valid, test"),
         ({"texts": ["a"], "prior": "flat"}, SettingError, "prior is 'flat': it must be one of counts, uniform"),
         ({"texts": ["a"], "unknown": "drop"}, SettingError, "unknown is 'drop'"),
         ({"texts": ["a"], "precision": "fp8"}, SettingError, "precision is 'fp8'"),

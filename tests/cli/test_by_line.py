@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,16 @@ def test_a_label_is_guessed_and_counted(run: Run) -> None:
     uniform = score_records("labelled", sources="logs", guess_label=True, prior="uniform")
     list(uniform)
     assert (totals["labelled"], totals["right"]) == (30, uniform.totals.right)
+
+
+def test_labels_of_held_out_records_are_guessed(run: Run) -> None:
+    trained = {"settings": {"records": "line", "valid_fraction": 0.3, "test_fraction": 0.0}}
+    save_model(Path("trained") / FILE_NAME, replace(record_model(labels=LABELS), training=trained))
+    scores = score_records("trained", sources="logs", part="valid", guess_label=True)
+    list(scores)
+    (totals,) = objects(run, "trained", "logs", "--guess-label", "--part", "valid", "--brief")
+    assert (totals["records"], totals["right"]) == (scores.totals.records, scores.totals.right)
+    assert 5 < totals["labelled"] < 15
 
 
 def test_totals_alone_are_told_briefly(run: Run) -> None:
@@ -181,6 +192,8 @@ def test_a_label_is_given_to_all_records(run: Run) -> None:
         (["plain", "logs", "--worst", "3", "--threshold", "0.1"], 2, "--threshold does nothing with --worst"),
         (["records", "logs", "--worst", "3", "--brief"], 2, "--worst does nothing with --brief"),
         (["plain", "logs", "--worst", "0"], 2, "--worst is '0'"),
+        (["plain", "logs", "--part", "valid"], 2, "--part does nothing with the characters of a text: leave one out"),
+        (["plain", "logs", "--part", "valid", "--by-line"], 2, "does not say how its text was cut"),
         (["labelled", "logs", "--prior", "uniform"], 2, "--prior is for --guess-label: give both, or neither"),
         (
             ["labelled", "logs", "--guess-label", "--label", "red"],

@@ -135,6 +135,7 @@ def test_alternatives_are_characters_or_the_end_and_never_a_label() -> None:
             assert any("" in others for others in offered), "the end, where it is not expected"
             assert not any(character in others for character, others in zip(text, offered, strict=True))
             assert "" not in instead_of_end
+            assert "rather the end" in scores._repr_html_() or ", the end" in scores._repr_html_()
             known = set(map(chr, range(128))) if unit == "byte" else set(LETTERS)
             assert set().union(*offered, instead_of_end) <= known | {""}
             judged = scores.end.probability("backward" if by == "backward" else "forward")
