@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -14,6 +15,19 @@ if _HANG_UP is not None:
     _ENDINGS[_HANG_UP] = "hung up"
 
 
+def is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported.
+
+    Args:
+        frame: what runs at this moment.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def exit_if_importing(number: int, frame: FrameType | None) -> None:
     """End the process where a module is being imported: no exception leaves that cleanly, and C++ may even abort.
 
@@ -21,12 +35,10 @@ def exit_if_importing(number: int, frame: FrameType | None) -> None:
         number: the signal's.
         frame: where it came.
     """
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            with contextlib.suppress(OSError):
-                os.write(2, f"chargen: {_ENDINGS[number]}\n".encode())  # print may be what was interrupted
-            os._exit(128 + number)
-        frame = frame.f_back
+    if is_importing(frame):
+        with contextlib.suppress(OSError):
+            os.write(2, f"chargen: {_ENDINGS[number]}\n".encode())  # print may be what was interrupted
+        os._exit(128 + number)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
@@ -86,7 +98,14 @@ class StopRequest:
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Catch SIGINT, SIGTERM and SIGHUP while the block runs; not SIGHUP where nohup has it ignored."""
-    request, handlers = StopRequest(), {}
+    request, handlers, report = StopRequest(), {}, sys.unraisablehook
+
+    def report_others(dropped: "sys.UnraisableHookArgs") -> None:
+        # Python drops what is raised while it closes a generator; the request is remembered.
+        if not isinstance(dropped.exc_value, Stopped):
+            report(dropped)
+
+    sys.unraisablehook = report_others
     for number in _ENDINGS:
         if number != _HANG_UP or signal.getsignal(number) is not signal.SIG_IGN:
             handlers[number] = signal.signal(number, request.handle)
@@ -95,3 +114,4 @@ def stop_on_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        sys.unraisablehook = report
