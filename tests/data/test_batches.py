@@ -157,7 +157,7 @@ def test_rows_are_reset_whichever_process_has_them(
     assert np.array_equal(drawn[1], drawn[0][part.start : part.stop])
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(
     st.builds(
         Resets,

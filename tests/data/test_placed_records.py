@@ -20,7 +20,7 @@ def records_of(path: Path, config: ReadingConfig) -> list[PlacedRecord]:
     return list(read_records(find_sources([path])[0], config, ReadingReport()))
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(
     st.lists(st.sampled_from(["a", "b", "\n", "\r\n", "\r", " ", "\t", "--", "-", "e\u0301", "字"]), max_size=25),
     st.sampled_from(["line", "blank-line", "file", "--", "\n-"]),

@@ -46,7 +46,7 @@ def cut(text: str, labels: list[str]) -> list[tuple[str, str]]:
     return [(record, names[mark]) for mark, record in zip(found[::2], found[1::2], strict=True)]
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(texts, st.sampled_from([kind for kind in KINDS if kind not in TABLES]), blocks, st.booleans())
 @example("ababa", "aba", 1, False)
 @example("aaa", "aa", 1, False)
@@ -68,7 +68,7 @@ def test_records_are_those_of_a_naive_reader(tmp_path: Path, text: str, kind: st
 rows = st.lists(st.tuples(st.text(characters, max_size=6), st.sampled_from(["", "x", "é y"])), max_size=6)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(rows, st.sampled_from(["csv", "tsv", "jsonl"]), blocks, st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_a_table_gives_the_fields_that_were_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: Any, kind: str, size: int, end: str, named: bool

@@ -233,7 +233,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.sampled_from([Vocabulary("ab"), Vocabulary("ab", folded="cd"), Vocabulary(unit="byte")]),
     st.sampled_from(["unit", "folded", "tokenizer", "model", "vocab", "merges", "type", "a"]),

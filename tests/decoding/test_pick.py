@@ -37,7 +37,7 @@ def choices(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, SampleConfig]:
     return logits, allowed, draw(configs)
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(choices(), st.floats(0, 1, exclude_max=True))
 def test_the_id_picked_is_that_of_choose(case: tuple[np.ndarray, np.ndarray, SampleConfig], uniform: float) -> None:
     logits, allowed, config = case

@@ -36,7 +36,7 @@ def both(cell, layers=2, direction="forward", characters=ODD):
     return TorchEngine(build_model(file), direction), NumpyEngine(file.config, file.arrays, direction)
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(st.sampled_from(CELLS), st.sampled_from([1, 2, 3]), st.sampled_from(DIRECTIONS), *chunks)
 def test_a_chunk_is_what_the_reference_writes(
     cell, layers, direction, config, seed, rows, length, number, allowed, paused, unknown, broken
@@ -47,7 +47,7 @@ def test_a_chunk_is_what_the_reference_writes(
         same(ours.write(*given_), theirs.write(*given_))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.sampled_from(CELLS), st.sampled_from([1, 3]), random_seeds, st.lists(st.integers(0, 9), max_size=7))
 def test_reading_is_what_the_reference_reads(cell, layers, seed, lengths):
     ours, theirs = both(cell, layers)
@@ -75,7 +75,7 @@ def test_rows_that_read_as_many_are_read_in_one_go(cell, direction, monkeypatch)
     assert apart(after, expected_after) < 1e-5
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(configs, random_seeds, st.integers(1, 40), st.floats(0, 1, exclude_max=True))
 def test_every_row_is_chosen_as_choose_does(config, seed, size, uniform):
     random = np.random.default_rng(seed)

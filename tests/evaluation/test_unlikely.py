@@ -19,7 +19,7 @@ from tests.evaluation.judges import FOLDED, LETTERS, Kind, kinds, model, predict
 from tests.small_models import small_model
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     kinds,
     st.sampled_from(JUDGES),
@@ -135,7 +135,7 @@ JOINERS = "\n\t\u200c\u200d"
 
 
 @given(st.text(st.sampled_from(HOSTILE + "ab") | st.characters(), max_size=60), st.sampled_from([0.0, 0.05, 1.0]))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_a_notebook_shows_the_text_and_nothing_in_it_is_markup(text: str, threshold: float) -> None:
     file = small_model(characters="".join(set(HOSTILE) - set("\ud800é")), bidirectional=True)
     scores = score(file, text, threshold=threshold)

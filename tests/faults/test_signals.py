@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 OFTEN = ["--eval-every", "40", "--save-minutes", "0.0002"]
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(200, marks=pytest.mark.slow)])
 def test_kills_leave_a_run_that_goes_on_byte_for_byte(kills: int, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(text(4000))
     moments, places, killed, tries = random.Random(kills), set(), 0, 0

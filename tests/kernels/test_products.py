@@ -165,7 +165,7 @@ def test_a_product_passes_on_what_is_not_finite_to_its_row_or_column(value: floa
         assert np.isfinite(out[1]).all()
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.integers(1, 100), st.integers(1, 100))
 def test_packed_weights_lie_in_blocks_of_columns_and_pairs_of_inputs(inputs: int, outputs: int) -> None:
     weights = np.random.default_rng(0).standard_normal((inputs, outputs), np.float32)
@@ -195,7 +195,7 @@ def test_a_layer_packs_its_weights_as_the_products_want_them(gates: int, hidden:
         assert (packed == right_side(relaid.numpy(), np.float32)).all()
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 3))
 def test_sums_over_time_are_those_of_float32(rows: int, columns: int, rest: int) -> None:
     values = torch.randn(rows, columns * 7 + rest, generator=torch.Generator().manual_seed(rows)).bfloat16()

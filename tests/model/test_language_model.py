@@ -122,7 +122,7 @@ def test_the_seed_alone_fixes_the_first_weights(seed, other, cell):
     assert not torch.equal(first["output.weight"], CharModel(config, V, (seed + 1) % 2**64).output.weight)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.sampled_from(["lstm", "gru"]), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.integers(1, 20))
 def test_the_shapes_known_without_torch_are_those_of_the_model(cell, layers, hidden, embedding, vocabulary_size):
     config = ModelConfig(cell, layers, hidden, embedding)
@@ -145,7 +145,7 @@ def test_a_rate_of_zero_makes_noise_harmless():
     assert torch.equal(logits_of(quiet, ids, masks=NOISE), logits_of(quiet, ids))
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(0, 64))
 def test_a_mask_is_fixed_by_seed_step_and_layer_and_by_nothing_else(seed, step, layer):
     values = torch.ones(4, 8, 16)

@@ -196,7 +196,7 @@ def test_layers_may_run_in_several_threads_at_once(cell: Cell, use_threads: Call
             assert all(map(same_bits, pool.map(everything, examples), expected))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.integers(1, 100), st.integers(1, 40), st.integers(1, 7))
 def test_rows_are_shared_out_evenly_each_once_and_never_too_few(rows: int, min_rows: int, number: int) -> None:
     parts: list[slice] = []

@@ -109,7 +109,7 @@ CASES = {
 }
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(**CASES)
 def test_text_of_any_script_is_fed_stopped_at_and_banned(
     unit: str, reverse: bool, unknown: str, prime: str, stop: list[str], ban: str, no_repeat: int, seed: int

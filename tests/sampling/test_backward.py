@@ -69,7 +69,7 @@ def in_order(direction: str, texts: list[str]) -> str:
     return "".join(reversed(texts) if direction == "backward" else texts)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(kinds, choices, seeds, primes, st.integers(1, 3))
 def test_a_sample_is_what_a_loop_by_hand_writes(kind: Kind, config: Any, seed: int, prime: str, num: int) -> None:
     sampler = new(kind, seed=seed, num=num, **config)
@@ -80,7 +80,7 @@ def test_a_sample_is_what_a_loop_by_hand_writes(kind: Kind, config: Any, seed: i
         assert sample.log_probs == pytest.approx([log_prob for _, log_prob in expected], abs=1e-5)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     cells,
     depths,
@@ -117,7 +117,7 @@ def test_a_second_stack_changes_nothing_of_the_first(kind: Kind, config: Any, se
     assert both.generate_all(10) == alone.generate_all(10)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(kinds, directions, choices, seeds, primes, cuts, st.integers(1, 3))
 def test_pieces_are_the_whole(
     kind: Kind, direction: str, config: Any, seed: int, prime: str, pieces: list[int], num: int
@@ -199,7 +199,7 @@ def test_each_log_probability_stands_where_its_character_stands(cell: str) -> No
             assert sample.log_probs[at - 1] == pytest.approx(log_softmax(logits[0])[ids[at - 1]], abs=1e-5)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(kinds, st.data(), seeds)
 def test_a_stop_text_is_given_in_reading_order(kind: Kind, data: st.DataObject, seed: int) -> None:
     plain = new(kind, seed=seed).generate(40)

@@ -54,7 +54,7 @@ def by_hand(sampler: Sampler, index: int, label: str | None, prime: str, length:
     return "".join(character for character, _ in written), [log_prob for _, log_prob in written], end
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(kinds, directions, choices, seeds, labels, primes, st.integers(1, 3))
 def test_a_record_is_what_a_loop_by_hand_writes(
     kind: Any, direction: str, config: Any, seed: int, label: str | None, prime: str, num: int
@@ -86,7 +86,7 @@ def test_the_parts_of_a_record_sum_to_its_log_probability(
         assert sum(sample.log_probs) + sample.end_log_prob == pytest.approx(total, abs=1e-3), text
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(kinds, directions, choices, seeds, primes, cuts)
 def test_pieces_are_the_whole_and_nothing_follows_an_end(
     kind: Any, direction: str, config: Any, seed: int, prime: str, pieces: list[int]

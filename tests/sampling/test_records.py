@@ -42,7 +42,7 @@ def new(kind: tuple[str, str] = ("gru", "character"), **arguments: Any) -> Sampl
     return Sampler(record_model(*kind), **{"seed": 1, **arguments})
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(kinds, choices, seeds, st.text(LETTERS, max_size=3), st.integers(1, 9), st.sampled_from([1, 5, 12, 99]),
        st.integers(1, 5), st.sampled_from([1, 3, 16]))  # fmt: skip
 def test_record_i_is_sample_i_whatever_the_rows_and_chunks(

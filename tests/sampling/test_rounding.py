@@ -36,7 +36,7 @@ def texts(sampler: Sampler, length: int) -> list[str]:
     return written
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     st.sampled_from([LETTERS + "\n ", LETTERS + "\n", LETTERS + " ", LETTERS, "\n", "a\t"]),
     st.sampled_from(["", "\n", " ", "\n "]),

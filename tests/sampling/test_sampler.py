@@ -44,7 +44,7 @@ def new(kind: tuple[str, str] = ("lstm", "character"), **settings: Any) -> Sampl
     return Sampler(model(kind[0], unit=kind[1]), **{"seed": 1, **settings})
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(kinds, choices, seeds, primes, st.integers(1, 3))
 def test_a_sample_is_what_a_loop_by_hand_writes(kind: Any, config: Any, seed: int, prime: str, num: int) -> None:
     sampler = new(kind, seed=seed, num=num, **config)
@@ -56,7 +56,7 @@ def test_a_sample_is_what_a_loop_by_hand_writes(kind: Any, config: Any, seed: in
         assert not sample.stopped
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(kinds, choices, seeds, primes, cuts)
 def test_pieces_are_the_whole(kind: Any, config: Any, seed: int, prime: str, pieces: list[int]) -> None:
     whole, cut, left = (new(kind, seed=seed, **config) for _ in range(3))
@@ -77,7 +77,7 @@ def test_leaving_the_iteration_between_two_samples_loses_nothing() -> None:
     assert texts == expected
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(kinds, st.lists(primes, max_size=4), st.integers(1, 3))
 def test_feeding_in_pieces_is_feeding_at_once(kind: Any, pieces: list[str], num: int) -> None:
     once, cut = new(kind, num=num, no_repeat=3), new(kind, num=num, no_repeat=3)
@@ -149,7 +149,7 @@ def test_the_unknown_symbol_is_never_written() -> None:
         assert set(text) <= set(file.vocabulary.characters)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(kinds, st.data(), seeds)
 def test_a_stop_text_ends_the_turn_wherever_the_calls_are_cut(kind: Any, data: st.DataObject, seed: int) -> None:
     plain = new(kind, seed=seed).generate(40)

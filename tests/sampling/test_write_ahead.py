@@ -91,7 +91,7 @@ def transcript(sampler: Sampler, uses: list[Any], folder: Path) -> list[Any]:
     return [*results, saved.read_bytes(), place(sampler), sampler.generate_all(5)]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     scripts,
     directions,
@@ -118,7 +118,7 @@ def test_one_stream_is_used_as_if_nothing_was_written_ahead(
         assert other == expected
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(directions, choices, seeds, st.integers(2, 4), operations)
 def test_many_streams_are_used_as_if_nothing_was_written_ahead(
     tmp_path: Path, direction: str, config: Any, seed: int, num: int, uses: list[Any]
@@ -212,7 +212,7 @@ def test_a_long_text_is_the_same_in_chunks_of_any_size(direction: str) -> None:
     assert all(other == expected for other in others)
 
 
-@settings(max_examples=75)
+@settings(max_examples=37)
 @given(
     scripts, directions, choices, seeds, st.integers(1, 5),
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 40), st.integers(1, 4)), max_size=3),
@@ -241,7 +241,7 @@ def test_stop_texts_end_samples_wherever_chunks_end(
         assert committed == [*expected[: len(committed)]]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     scripts,
     directions,

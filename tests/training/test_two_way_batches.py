@@ -137,7 +137,7 @@ def test_a_text_of_33_characters_is_long_enough(batching, tmp_path):
     assert read_model(tmp_path).training["step"] == 3
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.integers(0, 9000), st.integers(0, 9000))
 @example(32, 9000)
 @example(33, 9000)
