@@ -113,7 +113,7 @@ class Vocabulary:
         labels = list(dict.fromkeys([*(known.labels if known else ()), *labels])) if records else []
         if unit == "byte":
             return cls(RAW_BYTES if raw else "", unit=unit, records=records, labels=labels)
-        counts = counts.copy()
+        counts = np.array(check_array("counts", counts, (None,), np.int64))
         counts[0xD800:0xE000] *= not records
         kept = set(from_code_points(np.flatnonzero(counts >= max(min_count, 1))))
         folded = set(from_code_points(np.flatnonzero((counts > 0) & (counts < min_count))))

@@ -81,7 +81,7 @@ class ModelFile:
     @property
     def first_logits(self) -> NDArray[np.float64]:
         """The logits (V,) of an id of which nothing is known."""
-        logits: NDArray[np.float64] = np.log(np.maximum(self.counts, 1e-9))
+        logits: NDArray[np.float64] = np.log(np.maximum(np.asarray(self.counts), 1e-9))
         return logits
 
     def describe(self) -> dict[str, Any]:

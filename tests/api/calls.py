@@ -63,7 +63,7 @@ class Calls(ModelCalls):
 
         def run(ids: Any, batch_size: Any, seq_length: Any, seed: Any, step: Any) -> Any:
             batches = kind(ids, batch_size, seq_length, seed)
-            if self.random.random() < 0.3:
+            if kind is chargen.RandomBatches and self.random.random() < 0.3:
                 batches = BackwardBatches(batches)
             batch = batches.batch(step)
             assert batch.inputs.dtype == np.int64
@@ -197,7 +197,8 @@ class Calls(ModelCalls):
         stored = self.file(True)
 
         def run(**options: Any) -> Any:
-            return [score.forward for score in chargen.score(stored, **options)]
+            scores = chargen.score(stored, **options)
+            return [score.forward for score in scores] if isinstance(options["text"], str) else [*map(len, scores)]
 
         by = self.odd.pick(["cloze", "forward"])
         if self.random.random() < 0.3:  # many texts

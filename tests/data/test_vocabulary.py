@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chargen.data.vocabulary import CODE_POINTS, RAW_BYTES, UNKNOWN, Vocabulary, count_code_points
-from chargen.errors import DataError, ModelFileError, SettingError
+from chargen.errors import ArgumentError, DataError, ModelFileError, SettingError
 
 texts = st.text(
     st.one_of(st.characters(codec="utf-8"), st.sampled_from("ab<unk>\n\r\t \0é漢😀\u0301\ufeff\ufffd\u2028\U0010ffff"))
@@ -301,3 +301,15 @@ def test_a_vocabulary_says_what_it_knows_and_what_other_characters_cost() -> Non
         assert vocabulary.knows(text).tolist() == known
         assert not vocabulary.extra_nats(text).any()
         assert vocabulary.knows("").tolist() == []
+
+
+@pytest.mark.parametrize("counts", [None, "x", np.int64(3), [[1, 2]], [0.5]])
+def test_counts_that_are_none_are_refused(counts: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"^counts of "):
+        Vocabulary.from_counts(counts)
+
+
+def test_counts_are_not_changed() -> None:
+    counts = count_code_points("a\ud800")
+    assert "\ud800" not in Vocabulary.from_counts(counts, records=True).characters
+    assert counts[0xD800] == 1
