@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.data.vocabulary import Vocabulary
 from chargen.model.config import ModelConfig
 from chargen.model.language_model import CharModel

@@ -1,8 +1,10 @@
 """Small models with random weights."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 
 from chargen.data.vocabulary import Vocabulary
 from chargen.model.config import ModelConfig
@@ -64,3 +66,16 @@ def as_bf16(file: ModelFile) -> ModelFile:
 def random_ids(rows: int, length: int, size: int) -> np.ndarray:
     """Ids (rows, length) below a size, always the same."""
     return np.random.default_rng(rows * 1000 + length).integers(0, size, (rows, length))
+
+
+def count_ids_read(network: CharModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows with how many ids each call lets a network read."""
+    sizes: list[int] = []
+    read = network.read
+
+    def count_and_read(ids: Any, *rest: Any, **named: Any) -> Any:
+        sizes.append(ids.numel())
+        return read(ids, *rest, **named)
+
+    monkeypatch.setattr(network, "read", count_and_read)
+    return sizes

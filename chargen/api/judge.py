@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from chargen.api.texts import Path, Sources, read_for_model
 from chargen.data.corpus_cache import ROLES
-from chargen.data.reading import ReadingConfig, ReadingReport
+from chargen.data.reading_config import ReadingConfig
+from chargen.data.reading_report import ReadingReport
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import SettingError
 from chargen.evaluation.parts import choose_tuning_text, cut_part
@@ -92,7 +93,7 @@ def evaluate(
     if tune and not dynamic:
         raise SettingError("`tune` says what `dynamic` chooses its rates on: give both", "tune")
     _check_by_label(by_label, file.vocabulary, dynamic)
-    report = ReadingReport()
+    report = ReadingReport.of_model(file.vocabulary.labels)
     full_text = read_for_model(file, text, encoding, errors, sources=sources, report=report)
     scored_text, tuning = cut_part(full_text, part, file), ""
     if dynamic:
@@ -128,7 +129,7 @@ def evaluate(
     return replace(
         result, part=part, direction=direction, precision=precision, device=network.device.type,
         replaced=report.replaced, passed_over=len(report.passed_over), by_label=sums.losses() if sums else {},
-        unknown_labels=tuple(report.labels[len(file.vocabulary.labels) :]),
+        unknown_labels=tuple(sorted(report.unknown_labels or ())),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from chargen.api.judge import PARTS, PRECISIONS, build_network, check_choice
 from chargen.api.texts import Path, Sources, clean_for_model, find_files
 from chargen.data.placed_records import PlacedRecord, read_records
-from chargen.data.reading import ReadingReport
+from chargen.data.reading_report import ReadingReport
 from chargen.data.vocabulary import Vocabulary, check_unknown
 from chargen.errors import SettingError
 from chargen.evaluation.parts import records_of_part

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from chargen.api.judge import PRECISIONS, build_network, check_choice
 from chargen.api.texts import Path, Sources, clean_for_model, read_given
-from chargen.data.reading import ReadingReport
+from chargen.data.reading_report import ReadingReport
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import SettingError, amount, repr_short
 from chargen.evaluation.per_character import JUDGES, Scores, score_texts

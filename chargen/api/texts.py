@@ -4,10 +4,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from chargen.data.reading import ReadingConfig, ReadingReport, clean, mark_text, read_like
+from chargen.data.reading import clean, mark_text, read_like
+from chargen.data.reading_config import ReadingConfig
+from chargen.data.reading_report import ReadingReport
 from chargen.data.records import check_no_surrogate
 from chargen.data.sources import Source, find_sources
-from chargen.data.vocabulary import END_MARK, label_mark
 from chargen.errors import SettingError, repr_short
 from chargen.settings import check_text
 from chargen.storage.model_file import ModelFile
@@ -124,21 +125,15 @@ def read_for_model(
         encoding: of files; None: that of the training text.
         errors: what to do with bytes that do not fit it, "strict" or "replace".
         sources: files to read instead.
-        report: counts what reading meets; gets the model's labels, and behind them those that it does not know, whose
-            records have no label.
+        report: counts what reading meets; one of `ReadingReport.of_model`.
 
     Raises:
         DataError: a file cannot be read.
         SettingError: there is no text, or there are two, or nothing says what a record is.
     """
-    reading, known = file.reading, file.vocabulary.labels
-    report = report if report is not None else ReadingReport()
-    report.labels[:] = known
+    reading, report = file.reading, report or ReadingReport.of_model(file.vocabulary.labels)
     if (reading.records is not None) != file.vocabulary.records:
         raise SettingError("reading must say what the records of this model are, and only of such a model", "reading")
     if reading.records is not None and sources is None and isinstance(text, str):
-        read = mark_text(text, reading, report)
-    else:
-        read = read_given(text, reading, encoding, errors, sources=sources, report=report)
-    unknown = list(map(label_mark, range(len(known), len(report.labels))))
-    return read.translate(dict.fromkeys(map(ord, unknown), END_MARK)) if unknown else read
+        return mark_text(text, reading, report)
+    return read_given(text, reading, encoding, errors, sources=sources, report=report)

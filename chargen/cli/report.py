@@ -52,7 +52,7 @@ def log_corpus(corpus: Corpus, name: str) -> None:
         files += f", {corpus.config.between!r} between them"
     log(f"text     {name}: {size}, {corpus.occurring:,} distinct, {files} ({', '.join(parts)})")
     if vocabulary.labels:
-        listed = ", ".join(quote_path(label) for label in vocabulary.labels[:5]) + " …" * (len(vocabulary.labels) > 5)
+        listed = ", ".join(map(name_label, vocabulary.labels[:5])) + " …" * (len(vocabulary.labels) > 5)
         log(f"         {amount(len(vocabulary.labels), 'label')}: {listed}")
     if vocabulary.folded:
         log(f"         one unknown symbol for {amount(len(vocabulary.folded), 'rare character')}")

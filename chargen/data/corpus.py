@@ -19,7 +19,9 @@ from chargen.arguments import choose_config
 from chargen.cache_folder import cache_folder
 from chargen.data.corpus_cache import ROLES, EncodedText, Encoder, ProgressCallback, open_entry
 from chargen.data.corpus_config import CorpusConfig
-from chargen.data.reading import RAW, ReadingReport, clean, mark_text
+from chargen.data.reading import clean, mark_text
+from chargen.data.reading_config import RAW
+from chargen.data.reading_report import ReadingReport
 from chargen.data.records import split_records
 from chargen.data.repeats import copied_shares
 from chargen.data.sorted_lines import are_sorted

@@ -21,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.data.corpus_config import CorpusConfig
-from chargen.data.reading import BLOCK_SIZE, RAW, ReadingReport, read_text, text_files
+from chargen.data.reading import BLOCK_SIZE, read_text, text_files
+from chargen.data.reading_config import RAW
+from chargen.data.reading_report import ReadingReport
 from chargen.data.records import label_of_file, split_records, whole_records
 from chargen.data.sources import Source
 from chargen.data.unpack import name_errors, read_blocks

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from chargen.data.reading import RAW, ReadingConfig
+from chargen.data.reading_config import RAW, ReadingConfig
 from chargen.data.vocabulary import UNITS
 from chargen.errors import SettingError
 from chargen.rng import MAX_SEED

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from chargen.data.reading import RAW, ReadingConfig, ReadingReport, TextFile, file_texts
+from chargen.data.reading import TextFile, file_texts
+from chargen.data.reading_config import RAW, ReadingConfig
+from chargen.data.reading_report import ReadingReport
 from chargen.data.records import check_no_surrogate, label_of_file, mark_separators
 from chargen.data.sources import Source
 from chargen.data.tables import TABLES, label_of, read_rows, text_of

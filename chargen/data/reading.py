@@ -12,171 +12,25 @@ import io
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from chargen.data.file_kind import PEEK_SIZE, describe_non_text, detect_wide_encoding
-from chargen.data.records import KINDS, begin_marks, kind_of, label_of_file, mark_records
+from chargen.data.reading_config import RAW, ReadingConfig
+from chargen.data.reading_report import ReadingReport
+from chargen.data.records import begin_marks, label_of_file, mark_records
 from chargen.data.sources import Source
 from chargen.data.tables import TABLES
 from chargen.data.unpack import File, peek, unpack_files
-from chargen.data.utf8 import SURROGATE
-from chargen.errors import DataError, SettingError, amount, repr_short
-from chargen.settings import check_settings, check_text, setting
-from chargen.suggestions import did_you_mean
+from chargen.errors import DataError, SettingError
+from chargen.settings import check_text
 
 BLOCK_SIZE = 1 << 20
 """Bytes read at a time."""
-RAW = "raw"
-"""An encoding in which a byte is a character, as Python's surrogateescape writes it (not ASCII: U+DC80 to U+DCFF)."""
 
 Blocks = Iterator[bytes]
-
-
-@dataclass(frozen=True)
-class ReadingConfig:
-    """How bytes become text."""
-
-    encoding: str = setting(
-        "utf-8",
-        "encoding of the text files; raw, with bytes as the unit, takes any file as it is, .gz and the like unpacked",
-    )
-    errors: str = setting("strict", "a byte that does not fit the encoding stops, or becomes U+FFFD and is counted",
-                          choices=("strict", "replace"))  # fmt: skip
-    newline: str = setting("keep", "line ends: as they are, or every CR LF and CR becomes LF", choices=("keep", "lf"))
-    normalize: str = setting("none", "Unicode normal form of the text", choices=("none", "NFC"))
-    between: str | None = setting(None, "text between two files; by default a line end where a file lacks one")
-    records: str | None = setting(None, "learn whole records: line, blank-line, file, jsonl, csv, tsv, or the text "
-                                  "between two; none knows another")  # fmt: skip
-    text_field: str | None = setting(None, "of jsonl, csv and tsv records, the field with the text")
-    label_field: str | None = setting(None, "of jsonl, csv and tsv records, the field with the label")
-    label_from: str | None = setting(None, "what a record's label is: the name of its folder or its file",
-                                     choices=("folder", "file"))  # fmt: skip
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        self._check_records()
-        if self.encoding == RAW:
-            if self.normalize != "none":
-                raise SettingError(f"normalize is {self.normalize}: raw bytes have no normal form", "normalize")
-            return
-        try:
-            if codecs.lookup(self.encoding).name in ("idna", "punycode"):
-                raise ValueError(self.encoding)
-            "".encode(self.encoding)
-        except (LookupError, ValueError) as error:
-            raise SettingError(
-                f"encoding is {self.encoding!r}: Python knows no such text encoding", "encoding"
-            ) from error
-
-    def _check_records(self) -> None:
-        fields = {name: getattr(self, name) for name in ("text_field", "label_field", "label_from")}
-        for name, value in (fields | {"records": self.records}).items():
-            if value is not None and self.records is None:
-                raise SettingError(f"{name} is {value}: it is for records; give `records`", name)
-            if value is not None and (not value or SURROGATE.search(value)):
-                advice = f"give {', '.join(KINDS)} or a text" if name == "records" else "give a name, or leave it out"
-                raise SettingError(f"{name} is {repr_short(value)}, which is no text: {advice}", name)
-        if self.label_field and self.label_from:
-            raise SettingError(
-                f"label_field is {self.label_field} and `label_from` {self.label_from}: give one", "label_field"
-            )
-        if self.records is not None and self.between is not None:
-            raise SettingError("between is for running text: records stand for themselves", "between")
-        if self.records is not None and self.encoding == RAW:
-            raise SettingError("encoding is raw: raw bytes leave no symbol for the end of a record", "encoding")
-
-    @property
-    def has_lf(self) -> bool:
-        """Whether line ends become LF: asked for, or what records are cut at."""
-        records = self.records or ""
-        cut_at_lines = records in ("line", "blank-line", *TABLES) or ("\n" in records and "\r" not in records)
-        return self.newline == "lf" or cut_at_lines
-
-    def records_of(self, path: str) -> str:
-        """Say what the records of a file are, where there are records.
-
-        Args:
-            path: of the file; "" where it has none.
-
-        Returns:
-            A kind of records, or the text between two, with line ends as the file's become.
-        """
-        kind = str(self.records)
-        if self.has_lf and kind not in KINDS:
-            kind = kind.replace("\r\n", "\n").replace("\r", "\n")
-        has_fields = kind in TABLES or self.text_field is not None or self.label_field is not None
-        return kind_of(path, kind, has_fields=has_fields)
-
-
-@dataclass
-class ReadingReport:
-    """Counts of what was read, filled in while the text is read.
-
-    Args:
-        files: texts.
-        bytes: of all texts, unpacked.
-        replaced: U+FFFD in place of bytes that did not fit the encoding.
-        carriage_returns: of the texts, before line ends are changed.
-        joined: how often something was put between two files.
-        passed_over: names of files that are no text, each with what it is.
-        tables: texts that are tables.
-        labels: of records, in the order of their first appearance, or of their symbols.
-        new_labels: whether other labels are added to these; otherwise a record with another label has none.
-    """
-
-    files: int = 0
-    bytes: int = 0
-    replaced: int = 0
-    carriage_returns: int = 0
-    joined: int = 0
-    passed_over: list[str] = field(default_factory=list)
-    tables: int = 0
-    labels: list[str] = field(default_factory=list)
-    new_labels: bool = True
-
-    @classmethod
-    def of_model(cls, labels: Iterable[str]) -> "ReadingReport":
-        """Make the report of reading for a model: records with labels that it does not know have none.
-
-        Args:
-            labels: of its vocabulary.
-        """
-        return cls(labels=list(labels), new_labels=False)
-
-    def check_files(self) -> None:
-        """Check that something was read.
-
-        Raises:
-            DataError: where no file was a text.
-        """
-        if self.passed_over and not self.files:
-            listed = ", ".join(self.passed_over[:3]) + " …" * (len(self.passed_over) > 3)
-            raise DataError(f"no text among {amount(len(self.passed_over), 'file')}: {listed}")
-
-    def check_records(self, config: ReadingConfig, number: int) -> None:
-        """Check that all settings of records did something.
-
-        Args:
-            config: how bytes became text.
-            number: of records.
-
-        Raises:
-            DataError: where a setting did nothing, which is rather a mistake.
-        """
-        if config.records is None or not number:
-            return
-        if config.records not in KINDS and not self.tables and number <= max(self.files, 1):
-            advice = did_you_mean(config.records, KINDS) or f"; kinds of records are {', '.join(KINDS)}"
-            raise DataError(f"records is {config.records!r}: that stands nowhere between two records{advice}")
-        labels = {"label_field": config.label_field, "label_from": config.label_from}
-        for name, value in (labels | {"text_field": config.text_field}).items():
-            if value and name != "label_from" and not self.tables:
-                raise DataError(f"{name} is {value}, but no text is a table (.jsonl, .csv, .tsv): leave it out")
-            if value and name in labels and not self.labels:
-                raise DataError(f"{name} is {value}, but no record has a label: leave it out")
 
 
 def read_files(source: Source, raw: bool = False) -> Iterator[File]:
@@ -381,7 +235,7 @@ def _mark_file(texts: Iterable[str], file: TextFile, config: ReadingConfig, repo
     kind = config.records_of(file.path)
     report.tables += kind in TABLES
     return mark_records(
-        texts, kind, file.name, begin_marks(report.labels, report.new_labels),
+        texts, kind, file.name, begin_marks(report.labels, report.unknown_labels),
         label=label_of_file(file.path, config.label_from), text_field=config.text_field, label_field=config.label_field,
     )  # fmt: skip
 

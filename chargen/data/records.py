@@ -31,12 +31,12 @@ Begin = Callable[[str], str]
 """The mark of a label."""
 
 
-def begin_marks(labels: list[str], new_labels: bool = True) -> Begin:
+def begin_marks(labels: list[str], unknown: set[str] | None = None) -> Begin:
     """Make a function that gives the mark of a label.
 
     Args:
-        labels: those that are known, in the order of their symbols; new ones are appended.
-        new_labels: whether there may be others; otherwise a record with another label has none.
+        labels: those that are known, in the order of their symbols.
+        unknown: gets other labels, whose records then have none; without it these are appended to `labels`.
 
     Returns:
         The function; "" is no label.
@@ -44,9 +44,12 @@ def begin_marks(labels: list[str], new_labels: bool = True) -> Begin:
     numbers = {label: number for number, label in enumerate(labels)}
 
     def begin(label: str) -> str:
-        if not label or not (new_labels or label in numbers):
+        if not label:
             return END_MARK
         if label not in numbers:
+            if unknown is not None:
+                unknown.add(label)
+                return END_MARK
             if len(labels) >= MAX_LABELS:
                 raise DataError(
                     f"records have more than {MAX_LABELS:,} different labels, such as {repr_short(label)}: choose a "
@@ -236,8 +239,8 @@ def whole_records(blocks: Iterable[str]) -> Iterator[str]:
 def _last_mark(text: str) -> int | None:
     """Where the last mark is."""
     for start in range(len(text) - 1 & -1024, -1, -1024):
-        if found := [mark.start() for mark in MARK.finditer(text, start, start + 1024)]:
-            return found[-1]
+        if places := [mark.start() for mark in MARK.finditer(text, start, start + 1024)]:
+            return places[-1]
     return None
 
 

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from chargen.data.reading import ReadingReport, clean, mark_text
+from chargen.data.reading import clean, mark_text
+from chargen.data.reading_report import ReadingReport
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError
 from chargen.evaluation.loss import Loss, in_reading_order, loss_of, sum_losses

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.data.lookalikes import suggest_lookalikes
-from chargen.data.reading import ReadingConfig, clean
+from chargen.data.reading import clean
+from chargen.data.reading_config import ReadingConfig
 from chargen.data.utf8 import SURROGATE, utf8_before, utf8_capacity, utf8_capacity_before, utf8_next
 from chargen.data.vocabulary import END_MARK, Vocabulary
 from chargen.decoding.choose import SampleConfig

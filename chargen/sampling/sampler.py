@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.arguments import check_array, check_range, choose_config
-from chargen.data.reading import ReadingConfig, clean
+from chargen.data.reading import clean
+from chargen.data.reading_config import ReadingConfig
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig, summarize
 from chargen.decoding.numpy_engine import Engine, State

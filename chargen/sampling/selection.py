@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.reading import ReadingConfig, read_text
+from chargen.data.reading import read_text
+from chargen.data.reading_config import ReadingConfig
 from chargen.data.records import Hashes, hash_records, whole_records
 from chargen.data.sources import find_sources
 from chargen.data.vocabulary import END_MARK

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from chargen.arguments import Arrays, check_array
 from chargen.cache_folder import CHECKPOINTS
 from chargen.data.begin import is_begin_text
-from chargen.data.reading import RAW, ReadingConfig
+from chargen.data.reading_config import RAW, ReadingConfig
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import ArgumentError, ModelFileError, SettingError, amount, quote_backticks, repr_short, truncate
 from chargen.model.config import ModelConfig, parameter_count, parameter_shapes

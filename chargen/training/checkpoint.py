@@ -11,7 +11,7 @@ import torch
 
 from chargen.data.begin import begin_text
 from chargen.data.corpus import Corpus
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.errors import Diverged, ModelFileError, WriteError, amount, truncate
 from chargen.model.config import ModelConfig
 from chargen.model.weights import Arrays, set_weights, weights_of

@@ -9,7 +9,7 @@ import numpy as np
 
 import chargen
 from chargen.data.directions import BackwardBatches
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.rng import Purpose, generator_seed, uniform
 from chargen.storage.model_file import build_model

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import chargen
 from chargen import Sampler, clean, evaluate, fill, score
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.decoding.choose import SampleConfig
 from chargen.errors import DataError, SettingError
 from chargen.evaluation.dynamic import adapt_model

@@ -18,7 +18,7 @@ from chargen.evaluation.rows import CONTEXT, MAX_ROWS, SPAN, cut_text
 from chargen.storage.model_file import ModelFile, build_model, save_model
 from tests.commands import Run, flags, parse
 from tests.pairs import all_pairs
-from tests.small_models import small_model
+from tests.small_models import count_ids_read, small_model
 
 LETTERS = "abcdefgh \n"
 PARTS = {"settings": {"valid_fraction": 0.25, "test_fraction": 0.25}}
@@ -167,14 +167,8 @@ def test_a_model_is_built_once_for_many_texts_and_never_where_it_is_built(monkey
 def test_ids_read_grow_with_the_text_not_with_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short texts are read with others of their length, and nothing is read for what they lack of the longest."""
     file = model()
-    network, sizes = build_model(file), []
-    read = network.read
-
-    def count_and_read(ids: Any, *rest: Any, **named: Any) -> Any:
-        sizes.append(ids.numel())
-        return read(ids, *rest, **named)
-
-    monkeypatch.setattr(network, "read", count_and_read)
+    network = build_model(file)
+    sizes = count_ids_read(network, monkeypatch)
     score(network, ["a" * 18], vocabulary=file.vocabulary)
     assert sum(sizes) <= 18
     sizes.clear()

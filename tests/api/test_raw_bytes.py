@@ -15,7 +15,8 @@ import pytest
 from chargen import score
 from chargen.cli.terminal import TextWriter
 from chargen.data.corpus import Corpus
-from chargen.data.reading import ReadingConfig, clean
+from chargen.data.reading import clean
+from chargen.data.reading_config import ReadingConfig
 from chargen.data.vocabulary import RAW_BYTES, Vocabulary
 from chargen.errors import SettingError
 from chargen.sampling.sampler import Sampler

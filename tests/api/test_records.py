@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import chargen
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.errors import ArgumentError, DataError, SettingError
 from chargen.storage.model_file import build_model
 from tests.record_models import record_model

@@ -13,7 +13,7 @@ import pytest
 
 import chargen
 from chargen import evaluate, score, score_records
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.data.records import MARK
 from chargen.data.vocabulary import CODE_POINTS
 from chargen.errors import ChargenError, DataError, SettingError
@@ -21,7 +21,7 @@ from chargen.storage.model_file import ModelFile, build_model
 from tests import naive
 from tests.judged_records import LETTERS, random_records, record_model
 from tests.pairs import all_pairs
-from tests.small_models import small_model
+from tests.small_models import count_ids_read, small_model
 
 LABELS = ("red", "green", "blue")
 UNITS = {"character": LETTERS, "folded": LETTERS + "xyzé", "byte": LETTERS + "é字"}
@@ -231,14 +231,8 @@ def test_a_label_of_all_records_stands_in_place_of_their_own(tmp_path: Path) -> 
 
 def test_each_record_is_read_once_with_each_label(monkeypatch: pytest.MonkeyPatch) -> None:
     file, texts = model(), ["abc deh f"] * 20
-    network, sizes = build_model(file), []
-    read = network.read
-
-    def count_and_read(ids: Any, *rest: Any, **named: Any) -> Any:
-        sizes.append(ids.numel())
-        return read(ids, *rest, **named)
-
-    monkeypatch.setattr(network, "read", count_and_read)
+    network = build_model(file)
+    sizes = count_ids_read(network, monkeypatch)
     for guess_label, times in ((False, 1), (True, 4)):
         sizes.clear()
         options = {"vocabulary": file.vocabulary, "counts": file.counts, "guess_label": guess_label}
@@ -289,10 +283,10 @@ def test_the_records_of_a_part_are_those_of_training(tmp_path: Path, monkeypatch
         record_model(),
         replace(file, training={"settings": settings | {"split_seed": 0, "shuffle": False}}),
     )
-    for told, words in ((unknown, "does not say how its text was cut"), (ordered, "split by a hash of their text")):
+    for judged, words in ((unknown, "does not say how its text was cut"), (ordered, "split by a hash of their text")):
         with pytest.raises(SettingError, match=words):
-            score_records(told, sources=sources, part="valid")
-        assert len(list(score_records(told, sources=sources))) == 62
+            score_records(judged, sources=sources, part="valid")
+        assert len(list(score_records(judged, sources=sources))) == 62
 
 
 def test_a_table_may_have_labels_or_not(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from chargen.cli.main import cli
 from chargen.data.corpus import Corpus
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.directions import make_batches
-from chargen.data.reading import ReadingConfig, read_text
+from chargen.data.reading import read_text
+from chargen.data.reading_config import ReadingConfig
 from chargen.data.sources import find_sources
 from chargen.decoding.choose import SampleConfig
 from chargen.durable import lock_folder

@@ -11,7 +11,7 @@ import pytest
 
 import chargen
 from chargen.cli.print_samples import SamplePrinter
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.sampling import selection
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import FILE_NAME, ModelFile, save_model

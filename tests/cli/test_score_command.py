@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from chargen import score
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from tests.commands import Run
 from tests.small_models import small_model

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from chargen.data import reading
 from chargen.data.placed_records import PlacedRecord, between_separators, read_records
-from chargen.data.reading import ReadingConfig, ReadingReport, read_text
+from chargen.data.reading import read_text
+from chargen.data.reading_config import ReadingConfig
+from chargen.data.reading_report import ReadingReport
 from chargen.data.records import MARK
 from chargen.data.sources import find_sources
 from chargen.errors import DataError

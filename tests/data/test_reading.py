@@ -20,7 +20,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chargen.data import reading
-from chargen.data.reading import ReadingConfig, ReadingReport, TextFile, clean, normalize_blocks, read_text
+from chargen.data.reading import TextFile, clean, normalize_blocks, read_text
+from chargen.data.reading_config import ReadingConfig
+from chargen.data.reading_report import ReadingReport
 from chargen.data.sources import RUN_FILES, Source, find_sources
 from chargen.errors import DataError, SettingError
 from chargen.training import run_folder

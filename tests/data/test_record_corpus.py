@@ -38,8 +38,8 @@ def cut(text: str) -> list[str]:
     return re.split(MARK, text)[1:]
 
 
-def hash_parts(found: list[str], valid: float, test: float, seed: int = 0) -> list[list[str]]:
-    return [cut(part) for part in split_records("".join(END_MARK + each for each in found), valid, test, seed)]
+def hash_parts(texts: list[str], valid: float, test: float, seed: int = 0) -> list[list[str]]:
+    return [cut(part) for part in split_records("".join(END_MARK + each for each in texts), valid, test, seed)]
 
 
 @settings(max_examples=20)
@@ -58,12 +58,12 @@ def test_files_a_text_in_memory_and_the_cache_give_the_same(
         patch.setattr(reading, "BLOCK_SIZE", block)
         patch.setattr(records, "BLOCK", block)
         read = Corpus.from_files(tmp_path / "x.jsonl", **options)
-    for found in (read, Corpus.from_files(tmp_path / "x.jsonl", **options), read_again(read)):
-        assert found.vocabulary == held.vocabulary
-        assert found.key == read.key
+    for corpus in (read, Corpus.from_files(tmp_path / "x.jsonl", **options), read_again(read)):
+        assert corpus.vocabulary == held.vocabulary
+        assert corpus.key == read.key
         for role in ROLES:
-            np.testing.assert_array_equal(getattr(found, role), getattr(held, role))
-            assert found.count_records(role) == held.count_records(role) == len(cut(parts(held)[ROLES.index(role)]))
+            np.testing.assert_array_equal(getattr(corpus, role), getattr(held, role))
+            assert corpus.count_records(role) == held.count_records(role) == len(cut(parts(held)[ROLES.index(role)]))
     assert held.vocabulary.labels == tuple(dict.fromkeys(label for _, label in rows))
 
 
@@ -144,12 +144,12 @@ def test_labels_of_texts_in_memory_make_other_keys() -> None:
 
 @given(lines, fractions, st.integers(0, 2**64 - 1))
 def test_equal_records_are_on_one_side_and_none_is_lost(rows: Any, shares: Any, seed: int) -> None:
-    found = [text for text, _ in rows]
-    split = hash_parts(found, shares[0] / 100, shares[1] / 100, seed)
-    assert Counter(each for part in split for each in part) == Counter(found)
-    assert sum(len(set(part)) for part in split) == len(set(found))
+    texts = [text for text, _ in rows]
+    split = hash_parts(texts, shares[0] / 100, shares[1] / 100, seed)
+    assert Counter(each for part in split for each in part) == Counter(texts)
+    assert sum(len(set(part)) for part in split) == len(set(texts))
     for part in split:
-        assert part == [each for each in found if each in set(part)]
+        assert part == [each for each in texts if each in set(part)]
 
 
 @given(lines, lines, fractions, st.integers(0, 9), st.integers(1, 40))
@@ -166,8 +166,8 @@ def test_records_that_come_later_move_nobody_and_neither_do_blocks(
 
 @given(fractions, fractions)
 def test_a_larger_share_only_adds(shares: Any, larger: Any) -> None:
-    found = names(3, 300)
-    before, after = (hash_parts(found, pair[0] / 100, pair[1] / 100) for pair in (shares, larger))
+    texts = names(3, 300)
+    before, after = (hash_parts(texts, pair[0] / 100, pair[1] / 100) for pair in (shares, larger))
     for number in (0, 1):
         small, large = sorted((before, after), key=lambda split: (shares if split is before else larger)[number])
         assert set(small[number + 1]) <= set(large[number + 1])
@@ -175,29 +175,29 @@ def test_a_larger_share_only_adds(shares: Any, larger: Any) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2**64 - 1])
 def test_parts_are_as_large_as_asked_for(seed: int) -> None:
-    found = [str(number) for number in range(20_000)]
-    sizes = [len(part) for part in hash_parts(found, 0.1, 0.05, seed)]
+    texts = [str(number) for number in range(20_000)]
+    sizes = [len(part) for part in hash_parts(texts, 0.1, 0.05, seed)]
     for size, share in zip(sizes, (0.85, 0.1, 0.05), strict=True):
         assert abs(size - share * 20_000) < 4 * (20_000 * share * (1 - share)) ** 0.5
-    assert hash_parts(found, 0, 0) == [found, [], []]
-    assert len(hash_parts(found, 0.9999999, 0)[0]) < 20
+    assert hash_parts(texts, 0, 0) == [texts, [], []]
+    assert len(hash_parts(texts, 0.9999999, 0)[0]) < 20
 
 
 def test_another_seed_makes_other_parts() -> None:
-    found = names(3, 1000)
-    held_out = [set(hash_parts(found, 0.2, 0, seed)[1]) for seed in range(4)]
+    texts = names(3, 1000)
+    held_out = [set(hash_parts(texts, 0.2, 0, seed)[1]) for seed in range(4)]
     for first in range(4):
         for second in range(first):
             assert 10 < len(held_out[first] & held_out[second]) < 80
 
 
 def test_a_record_is_hashed_by_all_its_characters_and_their_places() -> None:
-    found = ["", "\0", "\0\0", "a", "aa", "ab", "ba", "a\0", "\0a", "abc", "acb", "😀", "é", "e\u0301"]
-    marked = "".join(END_MARK + each for each in found)
+    texts = ["", "\0", "\0\0", "a", "aa", "ab", "ba", "a\0", "\0a", "abc", "acb", "😀", "é", "e\u0301"]
+    marked = "".join(END_MARK + each for each in texts)
     starts, hashes = records.hash_records(marked)
-    assert len(set(hashes.tolist())) == len(found)
+    assert len(set(hashes.tolist())) == len(texts)
     assert starts.tolist() == [place for place, char in enumerate(marked) if char == END_MARK]
-    _, again = records.hash_records("".join(label_mark(3) + each for each in reversed(found)))
+    _, again = records.hash_records("".join(label_mark(3) + each for each in reversed(texts)))
     assert again.tolist() == hashes.tolist()[::-1]
 
 
@@ -224,17 +224,17 @@ def test_a_border_in_a_long_record_moves_to_its_beginning(monkeypatch: pytest.Mo
 
 
 def test_files_of_their_own_take_no_share(tmp_path: Path) -> None:
-    found = names(3, 300)
-    for name, part in (("t", found[:200]), ("v", found[200:260]), ("e", found[260:])):
+    texts = names(3, 300)
+    for name, part in (("t", texts[:200]), ("v", texts[200:260]), ("e", texts[260:])):
         (tmp_path / name).write_text("\n".join(part))
     train, valid, test = (tmp_path / name for name in "tve")
     for options in ({}, {"shuffle": False}, {"unit": "byte"}):
         corpus = Corpus.from_files(train, valid=valid, test=test, records="line", **options)
-        assert [cut(part) for part in parts(corpus)] == [found[:200], found[200:260], found[260:]]
+        assert [cut(part) for part in parts(corpus)] == [texts[:200], texts[200:260], texts[260:]]
         both = Corpus.from_files(train, valid=valid, test_fraction=0.1, records="line", **options)
         split = [cut(part) for part in parts(both)]
-        assert split[1] == found[200:260]
-        assert sorted(split[0] + split[2]) == sorted(found[:200])
+        assert split[1] == texts[200:260]
+        assert sorted(split[0] + split[2]) == sorted(texts[:200])
         assert 5 < len(split[2]) < 50
         assert parts(read_again(both)) == parts(both)
 

@@ -17,7 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chargen.data import reading, records
-from chargen.data.reading import ReadingConfig, ReadingReport, mark_text, read_text
+from chargen.data.reading import mark_text, read_text
+from chargen.data.reading_config import ReadingConfig
+from chargen.data.reading_report import ReadingReport
 from chargen.data.records import MARK, mark_records
 from chargen.data.sources import find_sources
 from chargen.data.tables import TABLES
@@ -123,6 +125,7 @@ def test_labels_have_numbers_by_their_first_record_and_known_ones_go_first(tmp_p
     report = ReadingReport.of_model(["y", "z"])
     text = "".join(read_text(find_sources([str(tmp_path / "x.csv")])[0], config, report=report))
     assert (report.labels, text) == (["y", "z"], "\udfffa\udfffb\ud800c\udfffd")
+    assert report.unknown_labels == {"x"}
 
 
 def test_a_mixed_folder_is_read_file_by_file(tmp_path: Path) -> None:
@@ -134,8 +137,8 @@ def test_a_mixed_folder_is_read_file_by_file(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "f.csv.zip", "w") as archive:
         archive.writestr("plain.txt", "seven")
         archive.writestr("deep/g.jsonl", '{"s": "eight", "n": 8}')
-    found = read(tmp_path, records="line", text_field="s", label_field="n")
-    assert found == [("one", ""), ("two", ""), ("three", "3"), ("fo,ur", "4"), ("fi,ve", "5"), ("six", "6"),
+    records = read(tmp_path, records="line", text_field="s", label_field="n")
+    assert records == [("one", ""), ("two", ""), ("three", "3"), ("fo,ur", "4"), ("fi,ve", "5"), ("six", "6"),
                      ("eight", "8"), ("seven", "")]  # fmt: skip
     assert [text for text, _ in read(tmp_path / "b.jsonl", records="line")] == ['{"s": "three", "n": 3}']
 

@@ -18,7 +18,9 @@ import pytest
 
 from chargen.data import unpack
 from chargen.data.corpus import Corpus
-from chargen.data.reading import ReadingConfig, ReadingReport, read_text
+from chargen.data.reading import read_text
+from chargen.data.reading_config import ReadingConfig
+from chargen.data.reading_report import ReadingReport
 from chargen.data.sources import find_sources
 from chargen.errors import DataError
 

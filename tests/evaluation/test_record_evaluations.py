@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import evaluate
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.errors import DataError, SettingError
 from chargen.storage.model_file import build_model
 from tests import naive

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen import evaluate
-from chargen.data.reading import ReadingConfig
-from chargen.data.vocabulary import Vocabulary
+from chargen.data.reading_config import ReadingConfig
+from chargen.data.vocabulary import MAX_LABELS, Vocabulary
 from chargen.errors import DataError, SettingError
 from chargen.evaluation import loss
 from chargen.evaluation.dynamic import ADAPT, DynamicEvaluator, Rates, adapt_model, rms_gradients
@@ -190,6 +190,14 @@ def test_a_model_follows_records_that_are_read_as_its_own() -> None:
     assert found.tail == sum(len(name) + 1 for name in names(6, 60))
     adapted = adapt_model(file, jsonl(table), times=1, rates=ADAPT)
     assert evaluate(replace(file, arrays=adapted.arrays), jsonl(table)).nats < evaluate(file, jsonl(table)).nats
+
+
+def test_any_number_of_labels_that_the_model_does_not_know_count_as_none() -> None:
+    file = record_model()
+    rows = [(f"name {number}", f"label {number}") for number in range(MAX_LABELS + 1)]
+    result = evaluate(file, jsonl(rows), unknown="skip")
+    assert result.nats == pytest.approx(evaluate(file, jsonl((text, "") for text, _ in rows), unknown="skip").nats)
+    assert len(result.unknown_labels) == MAX_LABELS + 1
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from chargen import evaluate, score
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.decoding.choose import log_softmax
 from chargen.decoding.cloze import NumpyCloze
 from chargen.errors import ChargenError, DataError, SettingError

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.data.corpus_config import CorpusConfig
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.decoding.choose import SampleConfig
 from chargen.errors import SettingError
 from chargen.model.config import ModelConfig

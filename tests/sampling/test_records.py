@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.decoding.torch_engine import TorchEngine
 from chargen.errors import ArgumentError, ChargenError, DataError, SettingError

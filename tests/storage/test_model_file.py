@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.data.vocabulary import RAW_BYTES, Vocabulary
 from chargen.errors import ModelFileError, SettingError
 from chargen.model.config import ModelConfig, parameter_shapes

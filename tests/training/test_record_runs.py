@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from chargen import Corpus, Trainer, Vocabulary, check, check_causality, evaluate, read_model
-from chargen.data.reading import ReadingConfig
+from chargen.data.reading_config import ReadingConfig
 from chargen.errors import SettingError
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model
 from chargen.training.cloze_task import MARGIN, cloze_loss
