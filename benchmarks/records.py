@@ -20,7 +20,7 @@ import click
 import chargen
 from benchmarks.common import machine
 from chargen import Corpus
-from chargen.data.vocabulary import END_MARK
+from chargen.data.code_points import END_MARK
 
 DISCOUNT = 0.75
 """Of the Kneser-Ney trigram."""

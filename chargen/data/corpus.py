@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from chargen.arguments import choose_config
 from chargen.cache_folder import cache_folder
+from chargen.data.code_points import count_code_points
 from chargen.data.corpus_cache import ROLES, EncodedText, Encoder, ProgressCallback, open_entry
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.reading import clean, mark_text
@@ -27,7 +28,7 @@ from chargen.data.repeats import copied_shares
 from chargen.data.sorted_lines import are_sorted
 from chargen.data.sources import find_sources
 from chargen.data.utf8 import SURROGATE
-from chargen.data.vocabulary import Vocabulary, count_code_points
+from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
 from chargen.settings import check_text, make_settings
 

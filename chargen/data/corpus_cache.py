@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.data.code_points import CODE_POINTS, count_code_points
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.reading import BLOCK_SIZE, read_text, text_files
 from chargen.data.reading_config import RAW
@@ -27,7 +28,7 @@ from chargen.data.reading_report import ReadingReport
 from chargen.data.records import label_of_file, split_records, whole_records
 from chargen.data.sources import Source
 from chargen.data.unpack import name_errors, read_blocks
-from chargen.data.vocabulary import CODE_POINTS, Vocabulary, count_code_points
+from chargen.data.vocabulary import Vocabulary
 from chargen.durable import describe_os_error, sync_folder, write_durably
 from chargen.errors import ChargenError, DataError, WriteError, quote_backticks
 

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
+from chargen.data.code_points import END_MARK
 from chargen.data.reading import TextFile, file_texts
 from chargen.data.reading_config import RAW, ReadingConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.records import check_no_surrogate, label_of_file, mark_separators
 from chargen.data.sources import Source
 from chargen.data.tables import TABLES, label_of, read_rows, text_of
-from chargen.data.vocabulary import END_MARK
 
 
 class PlacedRecord(NamedTuple):

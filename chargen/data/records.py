@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.data.code_points import END_MARK, code_points, from_code_points, label_mark
 from chargen.data.tables import ENDINGS, TABLES, label_of, read_rows, text_of
 from chargen.data.unpack import PACKING_BY_SUFFIX
-from chargen.data.vocabulary import END_MARK, MAX_LABELS, code_points, from_code_points, label_mark
+from chargen.data.vocabulary import MAX_LABELS
 from chargen.errors import DataError, repr_short
 
 KINDS = ("line", "blank-line", "file", *TABLES)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.data.borders import as_targets
-from chargen.data.vocabulary import END_MARK, Vocabulary
+from chargen.data.code_points import END_MARK
+from chargen.data.vocabulary import Vocabulary
 
 MAX_LINES, MAX_LENGTH, MIN_LINES = 500, 200, 100
 """How many lines of a part are compared, how many characters of each, and how few lines are too few to judge."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.arguments import check_array, check_range
+from chargen.data.code_points import CODE_POINTS, END_MARK, code_points, from_code_points, label_mark
 from chargen.data.lookalikes import suggest_lookalikes
 from chargen.data.utf8 import SURROGATE, utf8_unfinished
 from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
@@ -27,14 +28,9 @@ if TYPE_CHECKING:
 UNITS = ("character", "byte")
 UNKNOWN, END = "<unk>", "<end>"
 """The names of the unknown symbol and the end symbol in a `tokenizers` file."""
-END_MARK = "\udfff"
-"""Stands for the end symbol in a text of records: a lone surrogate, which no text holds."""
 END_BYTE = 0xFF
 """The end symbol among bytes: UTF-8 never contains it."""
 MAX_LABELS = 2_000
-CODE_POINTS = 0x110000
-LONG_TEXT = 1 << 28
-"""Characters that NumPy's type of a text need not hold."""
 RAW_BYTES = "".join(map(chr, (*range(0x80), *range(0xDC80, 0xDD00))))
 """The 256 bytes, each as the character that Python's surrogateescape writes for it."""
 Ids = NDArray[np.unsignedinteger[Any]]
@@ -487,53 +483,8 @@ def check_unknown(unknown: str) -> str:
     return unknown
 
 
-def code_points(text: str) -> NDArray[np.uint32]:
-    """The code points of a text (N,), lone surrogates included.
-
-    Args:
-        text: of N characters.
-    """
-    if not 0 < len(text) < LONG_TEXT:
-        return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    return np.array([text]).view(np.uint32)  # fifty times as fast where there are lone surrogates
-
-
 def _decode_utf8(ids: NDArray[Any]) -> str:
     return np.asarray(ids, np.uint8).tobytes().decode("utf-8", "replace")
-
-
-def label_mark(number: int) -> str:
-    """The character that stands for a label's begin symbol in a text of records: a lone surrogate, which no text holds.
-
-    Args:
-        number: of the label, from 0.
-    """
-    return chr(0xD800 + number)
-
-
-def from_code_points(codes: NDArray[Any]) -> str:
-    """The text of code points.
-
-    Args:
-        codes: (N,).
-    """
-    if not 0 < len(codes) < LONG_TEXT:
-        return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
-    ended = np.append(codes.astype(np.uint32), np.uint32(1))  # NumPy drops zeros at the end of a text
-    text: str = ended.view(f"U{len(ended)}").item()
-    return text[:-1]
-
-
-def count_code_points(text: str) -> NDArray[np.int64]:
-    """Count how often each code point occurs in a text.
-
-    Args:
-        text: any.
-
-    Returns:
-        Counts up to the highest code point of the text.
-    """
-    return np.bincount(code_points(text))
 
 
 def _byte_names() -> list[str]:

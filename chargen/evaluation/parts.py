@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import fields
 from itertools import islice
 
+from chargen.data.code_points import END_MARK
 from chargen.data.corpus import split
 from chargen.data.corpus_cache import ROLES
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.placed_records import PlacedRecord
 from chargen.data.records import MARK, split_records
-from chargen.data.vocabulary import END_MARK
 from chargen.errors import ModelFileError, SettingError
 from chargen.storage.model_file import ModelFile
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.vocabulary import END_MARK
+from chargen.data.code_points import END_MARK
 from chargen.decoding.choose import log_softmax, log_sum_exp
 from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.numpy_engine import Engine

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.vocabulary import END_MARK
+from chargen.data.code_points import END_MARK
 from chargen.decoding.choose import SampleConfig, active_filters, log_softmax, probabilities
 from chargen.decoding.numpy_engine import Engine, State
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError

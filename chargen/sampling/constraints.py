@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.data.code_points import END_MARK
 from chargen.data.lookalikes import suggest_lookalikes
 from chargen.data.reading import clean
 from chargen.data.reading_config import ReadingConfig
 from chargen.data.utf8 import SURROGATE, utf8_before, utf8_capacity, utf8_capacity_before, utf8_next
-from chargen.data.vocabulary import END_MARK, Vocabulary
+from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import SampleConfig
 from chargen.errors import SettingError, repr_short
 

@@ -13,9 +13,9 @@ import pytest
 
 import chargen
 from chargen import evaluate, score, score_records
+from chargen.data.code_points import CODE_POINTS
 from chargen.data.reading_config import ReadingConfig
 from chargen.data.records import MARK
-from chargen.data.vocabulary import CODE_POINTS
 from chargen.errors import ChargenError, DataError, SettingError
 from chargen.storage.model_file import ModelFile, build_model
 from tests import naive

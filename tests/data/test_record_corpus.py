@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from chargen.data import corpus as corpus_module
 from chargen.data import reading, records
+from chargen.data.code_points import END_MARK, label_mark
 from chargen.data.corpus import Corpus
 from chargen.data.records import MARK, split_records
-from chargen.data.vocabulary import END_MARK, Vocabulary, label_mark
+from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError, ModelFileError, SettingError
 from tests.texts import names, parts
 

@@ -9,17 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from chargen.data import vocabulary as vocabulary_module
+from chargen.data import code_points as code_points_module
+from chargen.data.code_points import END_MARK, code_points, count_code_points, from_code_points, label_mark
 from chargen.data.records import MARK
-from chargen.data.vocabulary import (
-    END_MARK,
-    MAX_LABELS,
-    Vocabulary,
-    code_points,
-    count_code_points,
-    from_code_points,
-    label_mark,
-)
+from chargen.data.vocabulary import MAX_LABELS, Vocabulary
 from chargen.errors import DataError, ModelFileError, SettingError
 
 LABELS = ("sea", "<end>", "é ü", "x" * 300)
@@ -82,7 +75,7 @@ def test_an_unknown_character_or_mark_is_skipped_and_the_others_stay(known: str,
 def test_code_points_are_those_of_python_whatever_the_length(text: str) -> None:
     for limit in (1, 1 << 28):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(vocabulary_module, "LONG_TEXT", limit)
+            patch.setattr(code_points_module, "LONG_TEXT", limit)
             assert code_points(text).tolist() == [*map(ord, text)]
             assert from_code_points(code_points(text)) == from_code_points(code_points(text).astype(np.int64)) == text
 

@@ -17,13 +17,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chargen.data import reading, records
+from chargen.data.code_points import END_MARK, label_mark
 from chargen.data.reading import mark_text, read_text
 from chargen.data.reading_config import ReadingConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.records import MARK, mark_records
 from chargen.data.sources import find_sources
 from chargen.data.tables import TABLES
-from chargen.data.vocabulary import END_MARK, MAX_LABELS, label_mark
+from chargen.data.vocabulary import MAX_LABELS
 from chargen.errors import DataError, SettingError
 from tests import naive
 

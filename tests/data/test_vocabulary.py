@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chargen.data.vocabulary import CODE_POINTS, RAW_BYTES, UNKNOWN, Vocabulary, count_code_points
+from chargen.data.code_points import CODE_POINTS, count_code_points
+from chargen.data.vocabulary import RAW_BYTES, UNKNOWN, Vocabulary
 from chargen.errors import ArgumentError, DataError, ModelFileError, SettingError
 
 texts = st.text(

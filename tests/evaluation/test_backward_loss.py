@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen import evaluate
-from chargen.data.vocabulary import CODE_POINTS, Vocabulary
+from chargen.data.code_points import CODE_POINTS
+from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError
 from chargen.evaluation.loss import evaluate_ids
 from chargen.model.config import DIRECTIONS

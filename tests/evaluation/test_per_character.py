@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen import check_causality, evaluate, score
-from chargen.data.vocabulary import CODE_POINTS
+from chargen.data.code_points import CODE_POINTS
 from chargen.decoding.cloze import NumpyCloze
 from chargen.errors import DataError, SettingError
 from chargen.evaluation.per_character import JUDGES, CharacterScore

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chargen.data.code_points import END_MARK
 from chargen.data.utf8 import SURROGATE
-from chargen.data.vocabulary import END_MARK
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.decoding.pick_engine import new_engine

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from chargen import Corpus, Sampler, TrainConfig, Trainer, fill, read_model, save_model, score
 from chargen.data.begin import MAX_BEGIN_LENGTH, begin_text
-from chargen.data.vocabulary import Vocabulary, count_code_points
+from chargen.data.code_points import count_code_points
+from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.errors import ModelFileError, SettingError
 from chargen.infill.fill import Filler

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chargen.data.code_points import END_MARK
 from chargen.data.utf8 import utf8_capacity, utf8_length, utf8_next
-from chargen.data.vocabulary import END_MARK, Vocabulary
+from chargen.data.vocabulary import Vocabulary
 from chargen.sampling.constraints import Constraints
 from tests import naive
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.data.vocabulary import END_MARK
+from chargen.data.code_points import END_MARK
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.torch_engine import TorchEngine
 from chargen.errors import ArgumentError, ChargenError, DataError, ModelFileError, SettingError

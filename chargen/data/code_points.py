@@ -1,0 +1,57 @@
+"""A text as an array of code points, and the marks between records in it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CODE_POINTS = 0x110000
+END_MARK = "\udfff"
+"""Stands for the end symbol in a text of records: a lone surrogate, which no text holds."""
+LONG_TEXT = 1 << 28
+"""Characters that NumPy's type of a text need not hold."""
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    """The code points of a text (N,), lone surrogates included.
+
+    Args:
+        text: of N characters.
+    """
+    if not 0 < len(text) < LONG_TEXT:
+        return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    return np.array([text]).view(np.uint32)  # fifty times as fast where there are lone surrogates
+
+
+def from_code_points(codes: NDArray[Any]) -> str:
+    """The text of code points.
+
+    Args:
+        codes: (N,).
+    """
+    if not 0 < len(codes) < LONG_TEXT:
+        return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+    ended = np.append(codes.astype(np.uint32), np.uint32(1))  # NumPy drops zeros at the end of a text
+    text: str = ended.view(f"U{len(ended)}").item()
+    return text[:-1]
+
+
+def count_code_points(text: str) -> NDArray[np.int64]:
+    """Count how often each code point occurs in a text.
+
+    Args:
+        text: any.
+
+    Returns:
+        Counts up to the highest code point of the text.
+    """
+    return np.bincount(code_points(text))
+
+
+def label_mark(number: int) -> str:
+    """The character that stands for a label's begin symbol in a text of records: a lone surrogate, which no text holds.
+
+    Args:
+        number: of the label, from 0.
+    """
+    return chr(0xD800 + number)
