@@ -18,7 +18,7 @@ from chargen.errors import SettingError, repr_short
 
 
 def fit_config(config: SampleConfig, vocabulary: Vocabulary, reading: ReadingConfig | None) -> SampleConfig:
-    """Clean bans and stop texts as the text that a model learned.
+    """Clean bans and stop texts as the text that a model learned; in records that are lines, ban line ends.
 
     Args:
         config: as asked for.
@@ -31,8 +31,10 @@ def fit_config(config: SampleConfig, vocabulary: Vocabulary, reading: ReadingCon
     Raises:
         SettingError: a stop text can never be written.
     """
-    stops = tuple(clean(text, reading) for text in config.stop)
-    config = replace(config, ban=clean(config.ban, reading), stop=stops)
+    stops, ban = tuple(clean(text, reading) for text in config.stop), clean(config.ban, reading)
+    if vocabulary.byte_mode and reading is not None and reading.records == "line":  # bytes know line ends nevertheless
+        ban = "".join(sorted({*ban, *"\r\n"}))
+    config = replace(config, ban=ban, stop=stops)
     for text in stops:
         if reason := _explain_impossible(text, config, vocabulary):
             raise SettingError(f"stop is {repr_short(text)}, which is never written: {reason}", "stop")

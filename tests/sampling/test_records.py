@@ -1,6 +1,7 @@
 """Many records: each is that of a sampler, whatever the rows and chunks; and which of them are kept."""
 
 import copy
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,16 @@ def test_weights_too_large_to_compute_with_are_told() -> None:
     file.arrays["output.bias"][:2] = np.inf
     with pytest.raises(ChargenError, match="not finite"):
         list(write_records(Sampler(file, seed=1), 3))
+
+
+def test_records_of_bytes_that_are_lines_hold_no_line_end() -> None:
+    file = record_model(unit="byte", letters="\r\n ")
+    assert any(set("\r\n") & set(sample.text) for sample in write_records(Sampler(file), 50, length=30))
+    lines = replace(file, reading=ReadingConfig(records="line"))
+    sampler = Sampler(lines)
+    assert not any(set("\r\n") & set(sample.text) for sample in write_records(sampler, 50, length=30))
+    again = Sampler(lines, config=sampler.config)
+    assert again.config == sampler.config
 
 
 def test_what_cannot_be_written_is_refused_in_one_line() -> None:
