@@ -1,6 +1,5 @@
 """What the site shows that is not written in docs/pages/: other files of the repository, and examples of commands."""
 
-import importlib
 import inspect
 import re
 import textwrap
@@ -10,16 +9,14 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from chargen.cli.main import COMMANDS, cli
+from chargen.cli.main import NAMES, cli, import_command
 
 ROOT = Path(__file__).parent.parent
-NAMES = [name for group in COMMANDS.values() for name in group]
-"""Of the commands, in the order of `chargen --help`."""
 SECTION = """
 ::: mkdocs-click
-    :module: chargen.cli.{0}
+    :module: chargen.cli.{module}
     :command: command
-    :prog_name: chargen {0}
+    :prog_name: chargen {name}
     :depth: 2
 """
 PAGES = {"index.md": "README.md", "contributing.md": ".github/CONTRIBUTING.md", "changes.md": "CHANGELOG.md"}
@@ -40,12 +37,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.src_uri != "reference/commands.md":
         return markdown
     cli.list_commands = lambda ctx: []
-    return markdown + "".join(map(SECTION.format, NAMES))
+    return markdown + "".join(SECTION.format(name=name, module=name.replace(" ", "_")) for name in NAMES)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Make code blocks of the examples in help, which click marks with a backspace, and let commands have -h."""
-    for command in [cli, *(importlib.import_module(f"chargen.cli.{name}").command for name in NAMES)]:
+    for command in [cli, *map(import_command, NAMES)]:
         command.context_settings = cli.context_settings  # with -h, which commands take over when they are called
         paragraphs = inspect.cleandoc(command.help).split("\n\n")
         command.help = "\n\n".join(

@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -29,26 +29,43 @@ COMMANDS = {
     },
     "Files": {"info": "Tell what is in a model file.", "export": "Write a model file in fewer bits."},
 }
+NAMES = {name: text for group in COMMANDS.values() for name, text in group.items()}
+GROUPS: dict[str, str] = {}
+"""Words that several commands begin with."""
 
 OUT_OF_MEMORY = ("allocate memory", "out of memory", "failed to map segment", "can't start new thread", "bad_alloc")
 """What libraries say of it that do not raise MemoryError."""
 
 
 class _Commands(click.Group):
-    """Imports a subcommand only when it is asked for, so that help answers at once."""
+    """Imports a command only when it is asked for, so that help answers at once.
+
+    Args:
+        *args: of `click.Group`.
+        prefix: the words before its commands in `COMMANDS`, with a blank behind them.
+        **kwargs: of `click.Group`.
+    """
 
     context_class = Context
 
+    def __init__(self, *args: Any, prefix: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prefix = prefix
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for group in COMMANDS.values() for name in group]
+        names = (name.removeprefix(self.prefix) for name in NAMES if name.startswith(self.prefix))
+        return list(dict.fromkeys(name.split()[0] for name in names))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        for group in COMMANDS.values():
-            if cmd_name in group:
-                command = importlib.import_module(f"chargen.cli.{cmd_name}").command
-                assert isinstance(command, click.Command)
-                command.short_help = group[cmd_name]
-                return command
+        name = self.prefix + cmd_name
+        if name in NAMES:
+            command = import_command(name)
+            command.short_help = NAMES[name]
+            return command
+        if name in GROUPS:
+            return _Commands(
+                cmd_name, prefix=f"{name} ", help=GROUPS[name], context_settings=ctx.command.context_settings
+            )
         return None
 
     def resolve_command(
@@ -58,7 +75,7 @@ class _Commands(click.Group):
         commands = self.list_commands(ctx)
         if args[0] not in commands and not ctx.resilient_parsing:
             advice = did_you_mean(args[0], commands) or f"; there are {', '.join(commands)}"
-            raise SettingError(f"there is no command {repr_short(args[0])}{advice}")
+            raise SettingError(f"there is no command {repr_short(self.prefix + args[0])}{advice}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
@@ -71,8 +88,21 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, group in COMMANDS.items():
-            with formatter.section(title):
-                formatter.write_dl(list(group.items()))
+            rows = [(name, text) for name, text in group.items() if name.startswith(self.prefix)]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def import_command(name: str) -> click.Command:
+    """Import a command.
+
+    Args:
+        name: its words, as in `COMMANDS`.
+    """
+    command = importlib.import_module(f"chargen.cli.{name.replace(' ', '_')}").command
+    assert isinstance(command, click.Command)
+    return command
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -9,14 +9,13 @@ from typing import Any
 
 import click
 
-from chargen.cli.main import COMMANDS, cli
+from chargen.cli.main import NAMES, import_command
 from chargen.data.corpus_config import CorpusConfig
 from chargen.decoding.choose import SampleConfig
 from chargen.model.config import ModelConfig
 from chargen.settings import describe_range
 from chargen.training.config import TrainConfig
 
-NAMES = [name for group in COMMANDS.values() for name in group]
 CONFIGS = [CorpusConfig, ModelConfig, TrainConfig, SampleConfig]
 SMALL_RUN = ["--hidden-size", "4", "--embedding-size", "3", "--batch-size", "2", "--seq-length", "4", "--preview", "0",
              "--precision", "fp32", "--dropout", "0", "--weight-decay", "0"]  # fmt: skip
@@ -78,15 +77,9 @@ ODD_FILES = [
 """Settings files that are no TOML, or whose keys and values nobody expects."""
 
 
-def command_of(name: str) -> click.Command:
-    command = cli.get_command(click.Context(cli), name)
-    assert command is not None
-    return command
-
-
 def options_of(name: str) -> list[click.Option]:
     """All options of a command but those that act at once: --help, --config."""
-    return [param for param in command_of(name).params if isinstance(param, click.Option) and not param.is_eager]
+    return [param for param in import_command(name).params if isinstance(param, click.Option) and not param.is_eager]
 
 
 def called(option: click.Option) -> str:
@@ -113,7 +106,7 @@ def allowed(option: click.Option) -> list[set[str]]:
         return [{str(choice)} for choice in option.type.choices]
     if not is_number(option):
         return []
-    _, text = option.get_help_record(click.Context(cli)) or ("", "")
+    _, text = option.get_help_record(click.Context(click.Command(None))) or ("", "")
     match = re.search(r"\[(?:[^\]]*; )?([^\]]+)\]$", text)
     assert match, f"help tells no range of {called(option)}"
     nothing = {"choices": (), "low": None, "high": None, "above": None, "below": None}
@@ -189,16 +182,18 @@ def base(command: str, chance: random.Random, without: str | None = None) -> lis
     }.get(command, ["model"])
     group = next((group for group in EXCLUSIVE if without in group), {without})
     dropped = {"--" + name.replace("_", "-") for name in group if name}
-    return [word for before, word in zip(["", *words], words, strict=False) if not {before, word} & dropped]
+    return command.split() + [
+        word for before, word in zip(["", *words], words, strict=False) if not {before, word} & dropped
+    ]
 
 
 def any_line(chance: random.Random) -> tuple[list[str], dict[str, click.Option]]:
     """A command line of right, wrong, doubled, missing and unknown words; and the options whose values are wrong."""
     weights = [0.2 if name == "check" else 1 + len(options_of(name)) / 8 for name in NAMES]  # a check takes a second
-    command = chance.choices(NAMES, weights)[0]
-    words, bad = base(command, chance), {}
-    if chance.random() < 0.3:
-        words[0] = chance.choice([*MODELS, *PATHS, LONE + ".txt"])
+    command = chance.choices([*NAMES], weights)[0]
+    words, bad, first = base(command, chance), {}, len(command.split())
+    if len(words) > first and chance.random() < 0.3:
+        words[first] = chance.choice([*MODELS, *PATHS, LONE + ".txt"])
     for option in chance.choices(options_of(command), k=chance.randrange(5)):
         name, value = chance.choice([*option.opts, *option.secondary_opts]), right(option, chance)
         bad.pop(called(option), None)
@@ -209,10 +204,10 @@ def any_line(chance: random.Random) -> tuple[list[str], dict[str, click.Option]]
         else:
             words += [f"{name}={value}"] if chance.random() < 0.3 else [name, value]
     if chance.random() < 0.25:
-        odd, place = chance.choice(ODD_WORDS), chance.choice([0, len(words)])
+        odd, place = chance.choice(ODD_WORDS), chance.choice([first, len(words)])
         words.insert(place, odd)
-        bad = bad if place and odd not in ("--", "--help") else {}
-    return [command, *words], bad
+        bad = bad if place > first and odd not in ("--", "--help") else {}
+    return words, bad
 
 
 def quoted(text: str) -> str:
@@ -245,7 +240,7 @@ def wrong_in_a_file(option: click.Option, chance: random.Random) -> str:
 
 def with_files() -> dict[str, list[click.Option]]:
     """The commands that take a settings file, and their other options."""
-    return {name: options_of(name) for name in NAMES if any("--config" in p.opts for p in command_of(name).params)}
+    return {name: options_of(name) for name in NAMES if any("--config" in p.opts for p in import_command(name).params)}
 
 
 def setting_line(option: click.Option, value: str, chance: random.Random) -> str:

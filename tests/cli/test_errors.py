@@ -1,7 +1,6 @@
 """An error is one line that says what was wrong and what to do, with its exit code."""
 
 import errno
-import importlib
 import shutil
 from typing import Any
 
@@ -9,7 +8,7 @@ import click
 import pytest
 
 from chargen.cli import info
-from chargen.cli.main import COMMANDS, main
+from chargen.cli.main import NAMES, import_command, main
 from chargen.cli.options import PATH
 from chargen.storage.model_file import read_model
 from chargen.storage.quantize import quantization_of
@@ -147,8 +146,8 @@ def test_an_empty_path_is_not_the_folder_that_one_is_in(run, model, tmp_path, ar
 
 
 def test_every_path_is_of_the_type_that_refuses_an_empty_one() -> None:
-    for name in (name for group in COMMANDS.values() for name in group):
-        for parameter in importlib.import_module(f"chargen.cli.{name}").command.params:
+    for name in NAMES:
+        for parameter in import_command(name).params:
             assert not isinstance(parameter.type, click.Path) or parameter.type is PATH, (name, parameter.name)
 
 

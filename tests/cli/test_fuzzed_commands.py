@@ -19,11 +19,10 @@ from unittest import mock
 import click
 import pytest
 
-from chargen.cli.main import main
+from chargen.cli.main import NAMES, import_command, main
 from chargen.storage.model_file import FILE_NAME, save_model
 from tests.cli.random_lines import (
     LONE,
-    NAMES,
     ODD_FILES,
     PATHS,
     SMALL_RUN,
@@ -32,7 +31,6 @@ from tests.cli.random_lines import (
     any_line,
     base,
     called,
-    command_of,
     inside,
     is_number,
     is_path,
@@ -116,7 +114,8 @@ def ended(*arguments: str, typed: bytes | None = b"") -> Ended:
         message = err.read().decode()
         stdout.detach()
         stderr.detach()
-    return Ended(arguments[0], code, message)
+    command = " ".join(arguments[:2])
+    return Ended(command if command in NAMES else arguments[0], code, message)
 
 
 @contextlib.contextmanager
@@ -155,7 +154,11 @@ def flaws(end: Ended) -> list[str]:
     if end.code and not re.match(r"chargen: .*\w", end.last):
         wrongs.append("the last line does not say what is wrong")
     named = re.match(r"chargen: (?:any.toml: )?(--[\w-]+) is ", end.last)
-    if end.command in NAMES and named and not any(named[1] in param.opts for param in command_of(end.command).params):
+    if (
+        end.command in NAMES
+        and named
+        and not any(named[1] in param.opts for param in import_command(end.command).params)
+    ):
         wrongs.append(f"{end.command} has no option {named[1]}")
     return wrongs
 
@@ -211,7 +214,7 @@ def test_a_wrong_value_is_refused_by_name_and_range(many: int, each: int) -> Non
         for value in ["nan"] * is_number(option) + [wrong(option, chance) for _ in range(each)]:
             if value is None:
                 continue
-            words = [command, *base(command, chance), called(option), value]
+            words = [*base(command, chance), called(option), value]
             end, cases = ended(*words), cases + 1
             if wrongs := unclear(end, option):
                 failures.append((cases, words, end.last, wrongs))
@@ -225,7 +228,7 @@ def test_the_ends_of_every_range_end_well_or_are_refused_clearly(command: str) -
     for option in filter(is_number, options_of(command)):
         assert isinstance(option, click.Option)
         for value in inside(option):
-            words = [command, *base(command, random.Random(0), option.name), called(option), value]
+            words = [*base(command, random.Random(0), option.name), called(option), value]
             end = ended(*words)
             if wrongs := flaws(end):
                 failures.append((value, words, end.last, wrongs))
@@ -235,16 +238,17 @@ def test_the_ends_of_every_range_end_well_or_are_refused_clearly(command: str) -
 @pytest.mark.parametrize("command", sorted({*NAMES} - {"check"}))  # which takes its second, and reads as info does
 def test_every_odd_path_ends_well_or_is_refused_clearly(command: str) -> None:
     failures = []
-    arguments = [param.name or "" for param in command_of(command).params if isinstance(param, click.Argument)]
+    arguments = [param.name or "" for param in import_command(command).params if isinstance(param, click.Argument)]
     usual = {"model": "model", "out": "small.safetensors", "source": "gaps.txt"}
     options = {"train": [*SMALL_RUN, "--steps", "2"], "export": ["--quantize", "int8"], "fill": ["--length", "2"]}
-    for parameter in filter(is_path, command_of(command).params):
+    for parameter in filter(is_path, import_command(command).params):
         for path in [*PATHS, LONE + ".txt"]:
-            words = [path if name == parameter.name else usual.get(name, "text.txt") for name in arguments]
+            words = command.split()
+            words += [path if name == parameter.name else usual.get(name, "text.txt") for name in arguments]
             words += options.get(command, [])
             if isinstance(parameter, click.Option):
                 words = [*base(command, random.Random(0)), parameter.opts[0], path]
-            end = ended(command, *words, typed=b"abcdefgh \n")
+            end = ended(*words, typed=b"abcdefgh \n")
             if wrongs := flaws(end):
                 failures.append((path, words, end.last, wrongs))
     assert not failures, report(failures, len(failures))
@@ -280,7 +284,7 @@ def test_a_random_settings_file_ends_with_a_known_code_and_one_clear_line(many: 
         elsewhere = chance.choice(["folder", "missing.toml", "loop", "x" * 300, "", "two\nlines.txt", LONE])
         path = "any.toml" if chance.random() < 0.8 else elsewhere
         (world / "any.toml").write_bytes(data)
-        end = ended(command, *base(command, chance), "--config", path)
+        end = ended(*base(command, chance), "--config", path)
         wrongs = flaws(end) + (unnamed(end, data) if path == "any.toml" else [])
         if known and "no setting" in end.last:
             wrongs.append("an option's name is no key")
@@ -293,7 +297,7 @@ def test_an_odd_settings_file_ends_with_a_known_code_and_one_line(command: str, 
     failures = []
     for number, data in enumerate(ODD_FILES):
         (world / "any.toml").write_bytes(data)
-        end = ended(command, *base(command, random.Random(number)), "--config", "any.toml")
+        end = ended(*base(command, random.Random(number)), "--config", "any.toml")
         if wrongs := flaws(end) + unnamed(end, data):
             failures.append((number, data, end.last, wrongs))
     assert not failures, report(failures, len(ODD_FILES))
@@ -306,7 +310,7 @@ def test_a_wrong_value_in_a_file_is_refused_by_file_name_and_range(many: int, ea
         chance = random.Random(f"{command} {option.name}")
         for data in [setting_line(option, wrong_in_a_file(option, chance), chance) for _ in range(each)]:
             (world / "one.toml").write_text(data)
-            end, cases = ended(command, *base(command, chance, option.name), "--config", "one.toml"), cases + 1
+            end, cases = ended(*base(command, chance, option.name), "--config", "one.toml"), cases + 1
             if wrongs := unclear(end, option, "one.toml"):
                 failures.append((cases, [command, data], end.last, wrongs))
     assert cases > 50 * each

@@ -18,7 +18,7 @@ from chargen.cli import bars
 from chargen.cli import terminal as terminal_module
 from chargen.cli.bars import Bar, TrainingBar
 from chargen.cli.help import break_command
-from chargen.cli.main import COMMANDS, main
+from chargen.cli.main import GROUPS, NAMES, main
 from chargen.cli.terminal import cut_into_rows, display_width, log, log_above_bar, terminal_width, wrap
 from chargen.storage.model_file import save_model
 from tests.commands import Run
@@ -230,7 +230,7 @@ def test_a_command_stays_whole_where_a_row_holds_it() -> None:
     assert display_width("e\u0301") == 1
 
 
-@pytest.mark.parametrize("name", ["", *(name for group in COMMANDS.values() for name in group)])
+@pytest.mark.parametrize("name", ["", *GROUPS, *NAMES])
 def test_help_fits_the_terminal_and_cuts_no_word(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def help_of(width: int) -> str:
         monkeypatch.setenv("COLUMNS", str(width))

@@ -50,7 +50,7 @@ def test_a_row_forgets_what_it_read_before_a_begin_symbol(kind, cell, stored, di
 def test_what_is_written_behind_a_begin_symbol_knows_nothing_of_before(kind, cell):
     engine, random = new_engine(kind, cell), np.random.default_rng(1)
     first = random.standard_normal((4, V)).astype(np.float32)
-    first[:, V - 2] = 1e4  # every row writes a begin symbol first
+    first[range(4), [V - 1, V - 2, V - BEGINS, V - BEGINS]] = 1e4  # every row writes a begin symbol first
     state = tuple(random.standard_normal(layer.shape).astype(np.float32) for layer in engine.start(4))
     uniforms, begins = random.random((4, 20)), np.zeros(4, np.int64)
     rules, config = free(V), SampleConfig(temperature=1.0)

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -207,11 +208,28 @@ def test_rows_that_begin_inside_a_long_record_are_told_its_label(
     monkeypatch.setattr(loss, "WARMUP", 3)
     file, size, rows = record_model(), 4_000, 8
     model, text = build_model(file), file.vocabulary.encode(("anna" * size)[:size])
+    before = file.vocabulary.encode(file.vocabulary.begin_mark(LABELS[0]))
     nats = {}
     for label in LABELS:
-        ids, nats[label] = np.append(file.vocabulary.begin_id(label), text), np.zeros(size + 2)
+        marked = np.append(file.vocabulary.begin_id(label), text)
+        ids = np.concatenate([before, marked] if direction == "forward" else [marked, before])
+        nats[label] = np.zeros(size + 3)
         options: Any = {"vocabulary": file.vocabulary, "rows": rows, "direction": direction}
         evaluate_ids(model, ids, **options, watch=lambda places, values, out=nats[label]: np.put(out, places, values))
     differs = nats["sea"] != nats["sun"]
-    assert all(differs[1 + row * (size + 1) // rows] for row in range(rows))
+    assert all(differs[1 + row * (size + 2) // rows] for row in range(1, rows))
+    assert differs[:9].any()
     assert not differs.all()  # a label is forgotten in the end
+
+
+def test_a_row_that_begins_with_a_record_reads_that_records_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "WARMUP", 4)
+    file = record_model()
+    ids = file.vocabulary.encode(
+        "".join(file.vocabulary.begin_mark(label) + "annanna" for label in ("sea", "sun", "sea"))
+    )
+    nats = np.zeros((2, len(ids) + 1))
+    for rows in (1, 2):  # the second reads from the beginning of the second record, and scores from its middle on
+        options: Any = {"vocabulary": file.vocabulary, "rows": rows}
+        evaluate_ids(build_model(file), ids, **options, watch=partial(np.put, nats[rows - 1]))
+    np.testing.assert_allclose(nats[1], nats[0], atol=1e-5)
