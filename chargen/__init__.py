@@ -25,6 +25,7 @@ _NAMES = {
     "api.generate": ("generate",),
     "api.train": ("train", "Run"),
     "api.judge": ("evaluate",),
+    "api.corpora": ("MadeCorpus", "make_corpus"),
     "api.score": ("score",),
     "api.records": ("score_records",),
     "evaluation.causality": ("check", "check_causality"),
@@ -35,6 +36,7 @@ _MODULES = {name: f"chargen.{module}" for module, names in _NAMES.items() for na
 __all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
+    from chargen.api.corpora import MadeCorpus, make_corpus
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
     from chargen.api.judge import evaluate
