@@ -25,7 +25,8 @@ _NAMES = {
     "api.generate": ("generate",),
     "api.train": ("train", "Run"),
     "api.judge": ("evaluate",),
-    "api.corpora": ("MadeCorpus", "make_corpus"),
+    "api.corpora": ("MadeCorpus", "get_corpus", "list_corpora", "make_corpus"),
+    "data.named_corpora": ("NamedCorpus",),
     "api.score": ("score",),
     "api.records": ("score_records",),
     "evaluation.causality": ("check", "check_causality"),
@@ -36,7 +37,7 @@ _MODULES = {name: f"chargen.{module}" for module, names in _NAMES.items() for na
 __all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from chargen.api.corpora import MadeCorpus, make_corpus
+    from chargen.api.corpora import MadeCorpus, get_corpus, list_corpora, make_corpus
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
     from chargen.api.judge import evaluate
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from chargen.data.batches import ConsecutiveBatches, RandomBatches
     from chargen.data.corpus import Corpus
     from chargen.data.corpus_config import CorpusConfig
+    from chargen.data.named_corpora import NamedCorpus
     from chargen.data.reading import clean
     from chargen.data.vocabulary import Vocabulary
     from chargen.decoding.choose import SampleConfig

@@ -27,7 +27,11 @@ COMMANDS = {
         "score": "Judge every character of a text.",
         "check": "Check what a model's predictions see.",
     },
-    "Corpora": {"corpus make": "Make a text whose entropy is known."},
+    "Corpora": {
+        "corpus list": "Tell which corpora have names.",
+        "corpus get": "Get corpora by their names.",
+        "corpus make": "Make a text whose entropy is known.",
+    },
     "Files": {"info": "Tell what is in a model file.", "export": "Write a model file in fewer bits."},
 }
 NAMES = {name: text for group in COMMANDS.values() for name, text in group.items()}

@@ -95,6 +95,10 @@ class Calls(ModelCalls):
         arguments = {"name": self.odd.pick([*LANGUAGES]), "num": 3, "seed": 1, "labelled": True}
         return Call(run, arguments, small=("num",))
 
+    def named_corpus(self) -> Call:
+        assert all(isinstance(corpus, chargen.NamedCorpus) for corpus in chargen.list_corpora())
+        return Call(lambda **options: len(chargen.get_corpus(**options)), {"name": "python", "offline": True})
+
     # Settings
 
     def settings(self) -> Call:

@@ -179,6 +179,8 @@ def base(command: str, chance: random.Random, without: str | None = None) -> lis
         "eval": ["model", "text.txt"],
         "score": ["model", "--text", "abc"],
         "export": ["model", "small.safetensors", "--quantize", "int8"],
+        "corpus list": [],
+        "corpus get": ["python"],
         "corpus make": ["counter", "--num", "3"],
     }.get(command, ["model"])
     group = next((group for group in EXCLUSIVE if without in group), {without})

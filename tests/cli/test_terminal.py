@@ -172,6 +172,8 @@ COMMANDS = {
     "check": [["月.safetensors"], ["月.safetensors", "--json"]],
     "info": [["月.safetensors"], ["月.safetensors", "--json"]],
     "export": [["月.safetensors", "前.safetensors", "--quantize", "int8"]],
+    "corpus list": [[], ["--json"]],
+    "corpus get": [["python"]],
     "corpus make": [["counter", "--num", "3", "--out", "明.txt"], ["brackets", "--num", "3", "--labelled"]],
 }
 
