@@ -31,6 +31,7 @@ COMMANDS = {
         "corpus list": "Tell which corpora have names.",
         "corpus get": "Get corpora by their names.",
         "corpus make": "Make a text whose entropy is known.",
+        "corpus cache": "Show, verify or clear what is encoded.",
     },
     "Files": {"info": "Tell what is in a model file.", "export": "Write a model file in fewer bits."},
 }

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from chargen.arguments import choose_config
 from chargen.cache_folder import cache_folder
 from chargen.data.code_points import count_code_points
-from chargen.data.corpus_cache import ROLES, EncodedText, Encoder, ProgressCallback, open_entry
+from chargen.data.corpus_cache import ROLES, EncodedText, open_entry
 from chargen.data.corpus_config import CorpusConfig
+from chargen.data.encoder import Encoder, ProgressCallback
 from chargen.data.reading import clean, mark_text
 from chargen.data.reading_config import RAW
 from chargen.data.reading_report import ReadingReport
@@ -111,7 +112,7 @@ class Corpus:
         if not _as_list(sources):
             raise DataError("no text to learn: name a file, a folder, a pattern or a corpus")
         names = {role: _as_list(values) for role, values in zip(ROLES, (sources, valid, test), strict=True)}
-        expanded = {role: find_sources(role_names) for role, role_names in names.items()}
+        expanded = {role: find_sources(role_names, config.filter) for role, role_names in names.items()}
         if sum(role_names.count("-") for role_names in names.values()) > 1:
             raise DataError("standard input can be read only once; name - once")
         found_sources = {role: role_sources for role, (role_sources, _) in expanded.items()}
@@ -232,7 +233,10 @@ class Corpus:
         Returns:
             JSON data for `from_description`: its key, config and sources.
         """
-        described = {"key": self.key, "config": asdict(self.config), "sources": self.sources}
+        config = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.config).items()
+        }
+        described = {"key": self.key, "config": config, "sources": self.sources}
         if self.known is not None:
             described["known"] = self.known.arguments()
         return described

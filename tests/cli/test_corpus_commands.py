@@ -105,6 +105,15 @@ def test_training_gets_what_it_needs_and_says_so(run, tale: chargen.NamedCorpus,
     )  # fmt: skip
 
 
+def test_what_was_fetched_stays_when_encoded_texts_are_cleared(run, tale: chargen.NamedCorpus, server: Web) -> None:
+    assert run("train", "tale", "--steps", "1", *QUICK).code == 0
+    assert "1 text removed" in run("corpus", "cache", "--clear").err
+    assert tale.path.read_bytes() == TALE
+    assert "all are whole" in run("corpus", "cache", "--verify").err
+    assert run("train", "tale", "--steps", "1", *QUICK, "--offline").code == 0
+    assert server.asked == [""]
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_corpus_may_be_packed(run, packed: bool, server: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
