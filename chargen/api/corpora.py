@@ -169,7 +169,7 @@ def _fetch(corpus: NamedCorpus, offline: bool | None, progress: Callable[[str, i
             f"the corpus {corpus.name} is not on this machine, and nothing is fetched (`offline` or CHARGEN_OFFLINE): "
             f"{by_hand}, or name a file of your own"
         )
-    from chargen.data.download import ConnectionBroken, download
+    from chargen.data.download import ConnectionBroken, WrongFile, download
 
     def show(done: int) -> None:
         progress("getting", done, corpus.size)
@@ -180,7 +180,7 @@ def _fetch(corpus: NamedCorpus, offline: bool | None, progress: Callable[[str, i
         raise WriteError(f"{error}; set CHARGEN_CACHE to a folder with room") from error
     except ConnectionBroken as error:
         raise ChargenError(f"cannot get the corpus {corpus.name}: {error}; try again, or {by_hand}") from error
-    except ChargenError as error:
+    except WrongFile as error:
         raise ChargenError(f"cannot get the corpus {corpus.name}: {error}; name a file of your own") from error
 
 

@@ -28,6 +28,10 @@ class ConnectionBroken(ChargenError):
     """A file could not be transferred. What has arrived is kept, so that the next try goes on from there."""
 
 
+class WrongFile(ChargenError):
+    """A server has another file than it should. Nothing of it is kept."""
+
+
 def check_address(address: str) -> None:
     """Check that an address may be asked for a file.
 
@@ -35,10 +39,10 @@ def check_address(address: str) -> None:
         address: of a file, or to which a server redirects.
 
     Raises:
-        ChargenError: it is not https.
+        ConnectionBroken: it is not https.
     """
     if urlsplit(address).scheme != "https" or not urlsplit(address).hostname:
-        raise ChargenError(f"{truncate(address, 200)} is not an https address: nothing is fetched from there")
+        raise ConnectionBroken(f"{truncate(address, 200)} is not an https address, and nothing is fetched from there")
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -61,7 +65,7 @@ def download(address: str, path: Path, size: int, sha256: str, progress: Callabl
 
     Raises:
         ConnectionBroken: where it does not arrive, or only a part of it.
-        ChargenError: where it is another file than it is said to be; nothing of it is kept.
+        WrongFile: where it is another file than it is said to be.
         WriteError: where it cannot be written.
     """
     check_address(address)
@@ -84,11 +88,9 @@ def _complete(address: str, part: Path, size: int, sha256: str, progress: Callab
             if has_hash(part, size, sha256):
                 return
             if not resumed:
-                raise ChargenError(f"{address} has another SHA-256 than it should: nothing of it is kept")
+                raise WrongFile(f"{address} has another SHA-256 than it should: nothing of it is kept")
             part.unlink()
-    except ConnectionBroken:
-        raise
-    except ChargenError:
+    except WrongFile:
         part.unlink(missing_ok=True)
         raise
 
@@ -120,7 +122,7 @@ def _fetch(address: str, part: Path, size: int, progress: Callable[[int], object
 
 
 def _check_response(response: Any, begun: int, size: int) -> int:
-    """The byte from which on the file comes; raises ChargenError where it has another size."""
+    """The byte from which on the file comes; raises WrongFile where it has another size."""
     length, start = response.headers.get("Content-Length", ""), 0
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         place = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
@@ -128,7 +130,7 @@ def _check_response(response: Any, begun: int, size: int) -> int:
             raise ConnectionBroken("the server sends another part of the file than was asked for")
         start, length = begun, place[2]
     if length.isdecimal() and int(length) != size:
-        raise ChargenError(
+        raise WrongFile(
             f"{response.url} has {amount(int(length), 'byte')} and should have {size:,}: it is another file"
         )
     return start
@@ -141,7 +143,7 @@ def _copy(response: Any, file: IO[bytes], start: int, size: int, progress: Calla
             block = response.read1(BLOCK)
         done += len(block)
         if done > size:
-            raise ChargenError(f"{response.url} has more than the {amount(size, 'byte')} that it should have")
+            raise WrongFile(f"{response.url} has more than the {amount(size, 'byte')} that it should have")
         if not block:
             break
         file.write(block)

@@ -70,7 +70,7 @@ class NamedCorpus:
             return python_sources()
         if self.is_here:
             return [self.path]
-        get = f"get it with chargen corpus get {self.name}"
+        get = f"get it with get_corpus({self.name!r})"
         if self.path.exists():
             raise DataError(f"{self.path} is not the file of the corpus {self.name}: its hash is another; {get}")
         raise DataError(f"the corpus {self.name} is not on this machine: {get}")

@@ -42,7 +42,9 @@ def test_no_string_below_the_command_line_names_a_flag_or_a_command(path):
     described = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in described:
-            flag = re.search(r"(?<!\S)--[a-z]|chargen (train|sample|fill|eval|score|check|info|export)\b", node.value)
+            flag = re.search(
+                r"(?<!\S)--[a-z]|chargen (train|sample|fill|eval|score|check|info|export|corpus)\b", node.value
+            )
             assert not flag, f"line {node.lineno}: {node.value}"
 
 
@@ -66,6 +68,7 @@ def shown(message: str, command: str = "train", setting: str | None = None, **gi
         ("a text of 'some `unit` here': give `unit`", "a text of 'some `unit` here': give --unit"),
         ("models' weights and `unit`; it's small", "models' weights and --unit; it's small"),
         ("texts/`out`: no text", "texts/`out`: no text"),
+        ("missing: get it with get_corpus('war-and-peace')", "missing: get it with chargen corpus get war-and-peace"),
         ("`out`/run is used; did you mean `unit`?", "`out`/run is used; did you mean `unit`?"),
     ],
 )

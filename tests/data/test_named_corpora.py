@@ -112,7 +112,7 @@ def tale(monkeypatch: pytest.MonkeyPatch) -> NamedCorpus:
 
 def test_a_name_leads_to_the_file_in_the_cache_and_reading_fetches_nothing(tale: NamedCorpus) -> None:
     assert not tale.is_here
-    with pytest.raises(DataError, match="tale is not on this machine: get it with chargen corpus get tale"):
+    with pytest.raises(DataError, match=r"tale is not on this machine: get it with get_corpus\('tale'\)"):
         find_sources(["tale"])
     tale.path.parent.mkdir(parents=True)
     for wrong in (b"", b"Once upon a tim!.", b"Once upon a time.\n"):
