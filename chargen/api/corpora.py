@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chargen.data.made_languages import Language, find_language
+from chargen.data.language import Language
+from chargen.data.made_languages import find_language
 from chargen.data.named_corpora import NamedCorpus, catalogue, find_corpus
 from chargen.data.unpack import read_blocks
 from chargen.durable import write_durably

@@ -168,10 +168,6 @@ class Encoder:
             texts = read_text(self.sources[role], self.config, report=report, watch=counting.watch)
             for block_counts in map_ahead(count_code_points, texts):
                 counts[: len(block_counts)] += block_counts
-        raw, records = self.config.encoding == RAW, self.config.records is not None
-        if counts[0xD800:0xE000].any() and not (raw or records):  # marks of records are such
-            raise DataError(f"the text holds a lone surrogate, which is not a character (in {self.config.encoding})")
-        report.check_records(self.config, int(counts[0xD800:0xE000].sum()))
         return Content(counting.digest.hexdigest(), counts, report)
 
     def _shares(self) -> dict[str, float]:
@@ -196,17 +192,11 @@ class Encoder:
     def _encode(self, work_folder: Path, content: Content) -> None:
         """Write the ids; raises DataError where the bytes are no longer those that were counted."""
         counts, report = content.counts, content.report
-        raw, records = self.config.encoding == RAW, self.config.records is not None
-        vocabulary = Vocabulary.from_counts(
-            counts, unit=self.config.unit, raw=raw, min_count=self.config.min_count, records=records,
-            labels=report.labels, known=self.known,
-        )  # fmt: skip
-        if not vocabulary.characters and vocabulary.folded:
-            raise DataError(f"no character occurs {self.config.min_count} times: choose a smaller `min_count`")
+        vocabulary = make_vocabulary(counts, self.config, report, self.known)
         # A byte vocabulary writes one byte more from each of these code points on, but one for a mark.
         longer_from = (0x80, 0x800, 0x10000) if vocabulary.byte_mode else ()
         size = sum(int(counts[first:].sum()) for first in (0, *longer_from))
-        size -= 2 * int(counts[0xD800:0xE000].sum()) * (vocabulary.byte_mode and records)
+        size -= 2 * int(counts[0xD800:0xE000].sum()) * (vocabulary.byte_mode and vocabulary.records)
         sizes, digest, encoding = [0, 0, 0], hashlib.sha256(), _Pass("encoding", self, report.bytes)
 
         def encode_blocks() -> Iterator[memoryview]:
@@ -259,6 +249,34 @@ class Encoder:
 
 def _met(report: ReadingReport) -> dict[str, Any]:
     return {name: getattr(report, name) for name in MET}
+
+
+def make_vocabulary(
+    counts: NDArray[np.int64], config: CorpusConfig, report: ReadingReport, known: Vocabulary | None
+) -> Vocabulary:
+    """Make the vocabulary of a text that was read.
+
+    Args:
+        counts: of its code points; those of records count their marks.
+        config: how the text becomes ids.
+        report: what reading met.
+        known: a vocabulary whose characters have ids whether they occur or not.
+
+    Raises:
+        DataError: the text holds a lone surrogate, no character is frequent enough, or a setting did nothing.
+    """
+    raw, records = config.encoding == RAW, config.records is not None
+    surrogates = int(counts[0xD800:0xE000].sum())
+    if surrogates and not (raw or records):  # marks of records are such
+        raise DataError(f"the text holds a lone surrogate, which is not a character (in {config.encoding})")
+    report.check_records(config, surrogates)
+    vocabulary = Vocabulary.from_counts(
+        counts, unit=config.unit, raw=raw, min_count=config.min_count, records=records, labels=report.labels,
+        known=known,
+    )  # fmt: skip
+    if not vocabulary.characters and vocabulary.folded:
+        raise DataError(f"no character occurs {config.min_count} times: choose a smaller `min_count`")
+    return vocabulary
 
 
 def split_ids(ids: NDArray[Any], parts: NDArray[Any], first_begin: int) -> list[NDArray[Any]]:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chargen.data.made_languages import END, LANGUAGES, Language, brackets, counter, embedded_reber, find_language
+from chargen.data.language import END, Language
+from chargen.data.made_languages import LANGUAGES, brackets, counter, embedded_reber, find_language
 from chargen.errors import DataError
 
 REST = "(?:XT*VP)*(?:SE|XT*VVE)"
@@ -171,7 +172,7 @@ def test_a_string_depends_on_seed_and_number_only(name: str, seed: int, first: i
 
 def test_long_strings_are_drawn_symbol_by_symbol_as_short_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
     strings = LANGUAGES["brackets"].draw(40, 5)
-    monkeypatch.setattr("chargen.data.made_languages.DRAWS", 3)
+    monkeypatch.setattr("chargen.data.language.DRAWS", 3)
     assert LANGUAGES["brackets"].draw(40, 5) == strings
 
 
@@ -181,7 +182,7 @@ def test_lines_are_strings_or_labelled_strings_of_blocks_of_any_size(name: str, 
     plain = list(language.lines(7, seed))
     assert "".join(plain).split("\n") == [*language.draw(7, seed), ""]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chargen.data.made_languages.BLOCK", 3)
+        patch.setattr("chargen.data.language.BLOCK", 3)
         assert list(language.lines(7, seed)) == plain
     rows = [json.loads(line) for line in language.lines(7, seed, labelled=True)]
     assert [row["label"] for row in rows] == ["good", "bad"] * 3 + ["good"]
