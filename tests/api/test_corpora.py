@@ -1,7 +1,8 @@
 """Corpora that are made, or got by their names, in one call."""
 
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,20 @@ import chargen
 from chargen.data.made_languages import LANGUAGES
 from chargen.data.named_corpora import catalogue
 from chargen.errors import ChargenError, DataError, SettingError, WriteError
+from tests.commands import parse
 from tests.web import Web, name_corpus, running_web, serve, status
 
 TALE = b"Once upon a time there was a king. " * 40
+
+
+@pytest.mark.parametrize(("command", "function"), [("make", chargen.make_corpus), ("get", chargen.get_corpus)])
+def test_a_call_has_the_options_and_defaults_of_its_command(command: str, function: Callable[..., object]) -> None:
+    parameters = inspect.signature(function).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items() if name not in ("name", "progress")}
+    options = parse(f"corpus {command}", ["counter"]).params
+    assert {name: value or None for name, value in options.items() if name not in ("name", "names")} == {
+        name: default or None for name, default in defaults.items()
+    }
 
 
 @pytest.mark.parametrize("labelled", [False, True])
