@@ -89,7 +89,7 @@ def _complete(address: str, part: Path, size: int, sha256: str, progress: Callab
                 return
             if not resumed:
                 raise WrongFile(f"{address} has another SHA-256 than it should: nothing of it is kept")
-            part.unlink()
+            part.unlink(missing_ok=True)
     except WrongFile:
         part.unlink(missing_ok=True)
         raise
@@ -112,7 +112,7 @@ def _fetch(address: str, part: Path, size: int, progress: Callable[[int], object
                 error.close()
                 if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and begun:
                     part.unlink()
-                    return _fetch(address, part, size, progress)
+                    return True
                 raise ConnectionBroken(f"the server says {error.code} {truncate(error.reason)}") from error
             stack.enter_context(response)
         start = _check_response(response, begun, size)
@@ -126,13 +126,12 @@ def _check_response(response: Any, begun: int, size: int) -> int:
     length, start = response.headers.get("Content-Length", ""), 0
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         place = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if place is None or int(place[1]) != begun:
+        if place is None or place[1] != str(begun):
             raise ConnectionBroken("the server sends another part of the file than was asked for")
         start, length = begun, place[2]
-    if length.isdecimal() and int(length) != size:
-        raise WrongFile(
-            f"{response.url} has {amount(int(length), 'byte')} and should have {size:,}: it is another file"
-        )
+    if length.isdecimal() and length != str(size):
+        url, told = truncate(response.url, 200), truncate(length, 20)
+        raise WrongFile(f"{url} has a size of {told} and should have {amount(size, 'byte')}: it is another file")
     return start
 
 
@@ -143,7 +142,9 @@ def _copy(response: Any, file: IO[bytes], start: int, size: int, progress: Calla
             block = response.read1(BLOCK)
         done += len(block)
         if done > size:
-            raise WrongFile(f"{response.url} has more than the {amount(size, 'byte')} that it should have")
+            raise WrongFile(
+                f"{truncate(response.url, 200)} has more than the {amount(size, 'byte')} that it should have"
+            )
         if not block:
             break
         file.write(block)
