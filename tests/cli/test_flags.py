@@ -33,6 +33,7 @@ from tests.commands import Result
 from tests.small_models import small_model
 
 ROOT = Path(chargen.__file__).parent
+FLAGS = r"(?<!\S)--[a-z]|chargen (train|sample|fill|eval|score|check|info|export|corpus)\b"
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent.name != "cli")
 
 
