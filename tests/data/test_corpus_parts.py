@@ -159,5 +159,5 @@ def test_of_a_long_text_the_beginning_is_looked_through(monkeypatch: pytest.Monk
     assert repeats.copied_shares([both, first])[1] == repeats.copied_shares([both, second])[1] == 1
     monkeypatch.setattr(repeats, "_CHUNK", 500)
     monkeypatch.setattr(repeats, "MAX_READ", len(first) - 1000)
-    assert repeats.copied_shares([both, first])[1] == 1
+    assert 0.9 < repeats.copied_shares([both, first])[1] < 1
     assert repeats.copied_shares([both, second])[1] == 0
