@@ -245,8 +245,12 @@ def _last_mark(text: str) -> int | None:
     return None
 
 
-def _mix(values: Hashes) -> Hashes:
-    """Mix 64 bits, as in SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014)."""
+def mix(values: Hashes) -> Hashes:
+    """Mix 64 bits, as in SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+
+    Args:
+        values: of any shape.
+    """
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
@@ -270,8 +274,8 @@ def hash_records(text: str) -> tuple[NDArray[np.int64], Hashes]:
     lengths = np.diff(starts, append=len(codes))
     values = codes.astype(np.uint64) + np.uint64(1)
     values[starts] = 0
-    values *= _mix(np.arange(1, 1 + lengths.max(), dtype=np.uint64))[np.arange(len(codes)) - np.repeat(starts, lengths)]
-    return starts, _mix(np.add.reduceat(values, starts))
+    values *= mix(np.arange(1, 1 + lengths.max(), dtype=np.uint64))[np.arange(len(codes)) - np.repeat(starts, lengths)]
+    return starts, mix(np.add.reduceat(values, starts))
 
 
 def split_records(text: str, valid: float, test: float, seed: int) -> tuple[str, str, str]:
@@ -289,12 +293,12 @@ def split_records(text: str, valid: float, test: float, seed: int) -> tuple[str,
     Returns:
         The three parts, each a text of records in the old order.
     """
-    offset = _mix(np.array([seed], np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+    offset = mix(np.array([seed], np.uint64) + np.uint64(0x9E3779B97F4A7C15))
     valid_limit, test_limit = (int(2**64 * Fraction(str(share))) for share in (valid, test))
     parts: list[list[str]] = [[], [], []]
     for block in whole_records(text[start : start + BLOCK] for start in range(0, len(text), BLOCK)):
         starts, hashes = hash_records(block)
-        draws = _mix(hashes + offset)
+        draws = mix(hashes + offset)
         part = np.where(draws < test_limit, 2, ~draws < valid_limit)
         codes = code_points(block)
         part_of_code = np.repeat(part, np.diff(starts, append=len(codes)))

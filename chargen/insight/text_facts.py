@@ -1,0 +1,156 @@
+"""One pass over the ids of a corpus: its characters, lines, line ends and normal form. Memory does not grow with it."""
+
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.data.code_points import CODE_POINTS, code_points, count_code_points
+from chargen.data.corpus import Corpus, character_start
+from chargen.data.corpus_cache import ROLES
+from chargen.data.reading import is_boundary
+from chargen.data.vocabulary import Vocabulary
+from chargen.insight.characters import Characters, describe_characters
+from chargen.insight.lines import LineHashes, Lines, describe_lines
+
+BLOCK = 1 << 20
+"""Ids that are looked at together."""
+_FIRST_COMPOSED = 0x300
+"""Below this code point, every text is in NFC."""
+_LINE_ENDS = {"LF": "\n", "CR": "\r", "U+0085": "\u0085", "U+2028": "\u2028", "U+2029": "\u2029"}
+
+
+@dataclass(frozen=True)
+class TextFacts:
+    """What one pass over a text tells.
+
+    Args:
+        characters: its characters; None of raw bytes.
+        lines: its lines, or records.
+        line_ends: how often each occurs, by name: "LF", "CR LF", "CR", "U+0085", "U+2028", "U+2029".
+        not_nfc: where the text is not in Unicode's normal form NFC, the first characters that would change; else "".
+    """
+
+    characters: Characters | None
+    lines: Lines
+    line_ends: dict[str, int]
+    not_nfc: str
+
+
+def read_facts(corpus: Corpus, progress: Callable[[str, int, int], None]) -> TextFacts:
+    """Look through all parts of a text.
+
+    Args:
+        corpus: the text.
+        progress: called as ("looking", ids done, ids in all) after every block.
+    """
+    vocabulary, done = corpus.vocabulary, 0
+    total = sum(len(getattr(corpus, role)) for role in ROLES)
+    counts = sum(corpus.counts_by_role.values(), np.zeros(len(vocabulary), np.int64))
+    line_feed, carriage_return = (
+        vocabulary.encode(character).tolist() if vocabulary.writes(character) else [] for character in "\n\r"
+    )
+    borders = _line_borders(vocabulary, counts, line_feed, carriage_return)
+    decoded = _DecodedText(vocabulary, counts)
+    lines, pairs, before = {role: LineHashes(*borders) for role in ROLES}, 0, "train"
+    last = dict.fromkeys(ROLES, -1)
+    for role in ROLES:
+        if role != "train" and not (vocabulary.records or corpus.sources[role]):  # a part of the train sources
+            lines[role].go_on(lines[before])
+            last[role], before = last[before], role
+        for block in _blocks(getattr(corpus, role), vocabulary):
+            lines[role].add(block)
+            decoded.add(block)
+            if line_feed and carriage_return:
+                returns = np.flatnonzero(block[:-1] == carriage_return[0])
+                pairs += int(np.count_nonzero(block[returns + 1] == line_feed[0]))
+                pairs += [last[role], int(block[0])] == carriage_return + line_feed
+                last[role] = int(block[-1])
+            done += len(block)
+            progress("looking", done, total)
+    characters, not_nfc = decoded.finish()
+    line_ends = {name: int(characters[ord(end)]) for name, end in _LINE_ENDS.items()}
+    line_ends |= {"LF": line_ends["LF"] - pairs, "CR": line_ends["CR"] - pairs, "CR LF": pairs}
+    described = describe_lines(lines)
+    return TextFacts(
+        characters=None if vocabulary.raw else describe_characters(characters),
+        lines=replace(described, empty=0) if vocabulary.records else described,  # no record is empty
+        line_ends={name: count for name, count in line_ends.items() if count},
+        not_nfc=not_nfc,
+    )
+
+
+def _line_borders(
+    vocabulary: Vocabulary, counts: NDArray[np.int64], line_feed: list[int], carriage_return: list[int]
+) -> tuple[int, int]:
+    """The first and the last of the ids that end a line, or begin a record; none where there are no lines."""
+    if vocabulary.end_id is not None:
+        return vocabulary.end_id, len(vocabulary) - 1
+    for end in (line_feed, carriage_return):  # a lone CR ends a line where there is no LF
+        if end and counts[end[0]]:
+            return end[0], end[0]
+    return len(vocabulary), len(vocabulary)
+
+
+def _blocks(ids: NDArray[Any], vocabulary: Vocabulary) -> Iterator[NDArray[Any]]:
+    """Blocks of ids, cut where a character begins."""
+    start = 0
+    while start < len(ids):
+        end = min(start + BLOCK, len(ids))
+        if vocabulary.byte_mode:
+            end = max(start + 1, character_start(ids, end))
+        yield ids[start:end]
+        start = end
+
+
+class _DecodedText:
+    """Counts code points and looks at the normal form, of which blocks of ids are decoded only where that takes it."""
+
+    def __init__(self, vocabulary: Vocabulary, counts: NDArray[np.int64]) -> None:
+        self.vocabulary = vocabulary
+        self.counts = np.zeros(CODE_POINTS, np.int64)
+        self.not_nfc, self._pending = "", ""
+        if vocabulary.byte_mode:
+            is_ascii = not counts[0x80:0xFF].any()
+            self.counts[:0x80] = counts[:0x80] * is_ascii
+            self.needs_counts, self.needs_form = not is_ascii, bool(counts[0xCC:0xFF].any())  # U+0300 begins with CC
+        elif vocabulary.raw:
+            self.counts[:0x80] = counts[:0x80]
+            self.needs_counts = self.needs_form = False
+        else:
+            self.counts[code_points(vocabulary.characters)] = counts[: len(vocabulary.characters)]
+            self.needs_counts, self.needs_form = False, bool(self.counts[_FIRST_COMPOSED:].any())
+
+    def add(self, ids: NDArray[Any]) -> None:
+        """Take a block of ids."""
+        if not (self.needs_counts or (self.needs_form and not self.not_nfc)):
+            return
+        text = self.vocabulary.decode(ids)
+        if self.needs_counts:
+            block = count_code_points(text)
+            self.counts[: len(block)] += block
+        if self.needs_form and not self.not_nfc:
+            text = self._pending + text
+            cut = next((at for at in range(len(text) - 1, 0, -1) if is_boundary(text[at])), 0)
+            self._check(text[:cut])
+            self._pending = text[cut:]
+
+    def _check(self, text: str) -> None:
+        if not unicodedata.is_normalized("NFC", text):
+            normalized = unicodedata.normalize("NFC", text)
+            start = next(
+                (at for at, (a, b) in enumerate(zip(text, normalized, strict=False)) if a != b), len(normalized)
+            )
+            end = start + 1
+            while end < len(text) and not is_boundary(text[end]):
+                end += 1
+            self.not_nfc = text[start:end]
+
+    def finish(self) -> tuple[NDArray[np.int64], str]:
+        """The counts by code point, and the first characters that are not in NFC."""
+        self._check(self._pending)
+        self.counts[0xD800:0xE000] = 0  # marks of records are no characters
+        return self.counts, self.not_nfc
