@@ -14,12 +14,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from chargen.errors import ChargenError, WriteError, amount
+from chargen.errors import ChargenError, WriteError, format_size
 
 _TEMPORARY = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
 
 
-def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes], size: int | None = None) -> None:
+def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes | memoryview], size: int | None = None) -> None:
     """Write a file: when this returns it is on the disk, and at no moment is it half written.
 
     Args:
@@ -74,15 +74,11 @@ def describe_os_error(error: OSError, folder: Path, size: int | None = None) -> 
     reason = str(error.strerror or error)
     facts = []
     if error.errno in (errno.ENOSPC, errno.EDQUOT) and size is not None:
-        facts.append(f"{_format_size(size)} needed")
+        facts.append(f"{format_size(size)} needed")
     if error.errno == errno.ENOSPC:
         with contextlib.suppress(OSError):
-            facts.append(f"{_format_size(shutil.disk_usage(folder).free)} free")
+            facts.append(f"{format_size(shutil.disk_usage(folder).free)} free")
     return reason + f" ({', '.join(facts)})" * bool(facts)
-
-
-def _format_size(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 10**6 else amount(size, "byte")
 
 
 def explain_blocked_path(path: Path) -> str:

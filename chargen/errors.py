@@ -106,6 +106,15 @@ def quote_backticks(name: object) -> str:
     return repr(str(name)) if "`" in str(name) else str(name)
 
 
+def format_size(size: int) -> str:
+    """Format a number of bytes for a person.
+
+    Args:
+        size: in bytes.
+    """
+    return f"{size / 1e6:,.1f} MB" if size >= 10**6 else amount(size, "byte")
+
+
 def amount(number: float, noun: str, plural: str = "") -> str:
     """Format a number of things: 1 file, 2,000 files, 1.5 minutes.
 

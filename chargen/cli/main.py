@@ -27,11 +27,14 @@ COMMANDS = {
         "score": "Judge every character of a text.",
         "check": "Check what a model's predictions see.",
     },
-    "Corpora": {"corpus info": "Tell what is in a text before a model learns it."},
     "Files": {"info": "Tell what is in a model file.", "export": "Write a model file in fewer bits."},
+    "Corpora": {
+        "corpus info": "Tell what is in a text before a model learns it.",
+        "corpus cache": "Show, verify or clear what is encoded.",
+    },
 }
 NAMES = {name: text for group in COMMANDS.values() for name, text in group.items()}
-GROUPS: dict[str, str] = {"corpus": "Look after the texts that models learn."}
+GROUPS = {"corpus": "Look after the texts that models learn."}
 """Words that several commands begin with."""
 
 OUT_OF_MEMORY = ("allocate memory", "out of memory", "failed to map segment", "can't start new thread", "bad_alloc")

@@ -23,6 +23,18 @@ def code_points(text: str) -> NDArray[np.uint32]:
     return np.array([text]).view(np.uint32)  # fifty times as fast where there are lone surrogates
 
 
+def latin_bytes(text: str) -> bytes | None:
+    """The code points of a text as bytes (N,), where none is above U+00FF: what follows is then several times as fast.
+
+    Args:
+        text: of N characters.
+    """
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return None
+
+
 def from_code_points(codes: NDArray[Any]) -> str:
     """The text of code points.
 
@@ -43,9 +55,16 @@ def count_code_points(text: str) -> NDArray[np.int64]:
         text: any.
 
     Returns:
-        Counts up to the highest code point of the text.
+        Counts (C,), with C above the highest code point of the text.
     """
-    return np.bincount(code_points(text))
+    latin = latin_bytes(text)
+    if latin is None:
+        return np.bincount(code_points(text))
+    codes = np.frombuffer(latin, np.uint8)
+    pairs = np.bincount(codes[: len(codes) // 2 * 2].view(np.uint16), minlength=1 << 16).reshape(256, 256)
+    counts: NDArray[np.int64] = pairs.sum(0) + pairs.sum(1)
+    counts[codes[len(codes) // 2 * 2 :]] += 1
+    return counts
 
 
 def label_mark(number: int) -> str:

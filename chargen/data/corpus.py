@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from chargen.arguments import choose_config
 from chargen.cache_folder import cache_folder
 from chargen.data.code_points import count_code_points
-from chargen.data.corpus_cache import ROLES, EncodedText, Encoder, ProgressCallback, open_entry
+from chargen.data.corpus_cache import ROLES, EncodedText, open_entry
 from chargen.data.corpus_config import CorpusConfig
+from chargen.data.encoder import Encoder, ProgressCallback
 from chargen.data.reading import clean, mark_text
 from chargen.data.reading_config import RAW
 from chargen.data.reading_report import ReadingReport

@@ -107,7 +107,7 @@ def read_text(
     config: ReadingConfig | None = None,
     *,
     report: ReadingReport | None = None,
-    watch: Callable[[Blocks], Blocks] = lambda blocks: blocks,
+    watch: Callable[[TextFile], Blocks] = lambda file: file.blocks,
 ) -> Iterator[str]:
     """Read the text of all sources, one after the other; memory does not grow with the text.
 
@@ -186,7 +186,7 @@ def mark_text(text: str, config: ReadingConfig, report: ReadingReport | None = N
 
 
 def _decode_files(
-    sources: Sequence[Source], config: ReadingConfig, report: ReadingReport, watch: Callable[[Blocks], Blocks]
+    sources: Sequence[Source], config: ReadingConfig, report: ReadingReport, watch: Callable[[TextFile], Blocks]
 ) -> Iterator[str]:
     """The text of all sources, before normalization."""
     last_character = ""
@@ -207,7 +207,7 @@ def file_texts(
     sources: Sequence[Source],
     config: ReadingConfig,
     report: ReadingReport,
-    watch: Callable[[Blocks], Blocks] = lambda blocks: blocks,
+    watch: Callable[[TextFile], Blocks] = lambda file: file.blocks,
 ) -> Iterator[tuple[TextFile, Iterator[str]]]:
     """Read the texts of all sources one by one, before normalization.
 
@@ -225,7 +225,7 @@ def file_texts(
     """
     for file in chain.from_iterable(text_files(source, config, report) for source in sources):
         report.files += 1
-        texts = _remove_mark(_decode(file.name, watch(file.blocks), config, report), config)
+        texts = _remove_mark(_decode(file.name, watch(file), config, report), config)
         yield file, _convert_line_ends(texts, config, report)
     report.check_files()
 

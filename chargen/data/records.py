@@ -26,7 +26,9 @@ KINDS = ("line", "blank-line", "file", *TABLES)
 BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 MARK = re.compile("[\ud800-\udfff]")
 BLOCK = 1 << 20
-"""Characters of records that are handed on, hashed and split together, about."""
+"""Characters of records that are handed on together, about."""
+HASHED = 1 << 18
+"""Characters of records that are hashed together, about: what is computed of them then stays in the cache."""
 Hashes = NDArray[np.uint64]
 Begin = Callable[[str], str]
 """The mark of a label."""
@@ -272,14 +274,17 @@ def hash_records(text: str) -> tuple[NDArray[np.int64], Hashes]:
     if not len(starts):
         return starts, np.zeros(0, np.uint64)
     lengths = np.diff(starts, append=len(codes))
-    values = codes.astype(np.uint64) + np.uint64(1)
+    values = codes.astype(np.uint64)
+    values += np.uint64(1)
     values[starts] = 0
-    values *= mix(np.arange(1, 1 + lengths.max(), dtype=np.uint64))[np.arange(len(codes)) - np.repeat(starts, lengths)]
+    places = np.arange(len(codes))
+    places -= np.repeat(starts, lengths)
+    values *= mix(np.arange(1, 1 + lengths.max(), dtype=np.uint64))[places]
     return starts, mix(np.add.reduceat(values, starts))
 
 
-def split_records(text: str, valid: float, test: float, seed: int) -> tuple[str, str, str]:
-    """Split records into train, valid and test by a hash of their text: equal records go to the same part.
+def choose_parts(text: str, valid: float, test: float, seed: int) -> NDArray[np.int8]:
+    """Choose the part of each record by a hash of its text: equal records go to the same part.
 
     A record's part depends on nothing but its text, the seed and the shares; a larger share of valid or test only adds
     records to that part.
@@ -291,18 +296,30 @@ def split_records(text: str, valid: float, test: float, seed: int) -> tuple[str,
         seed: 0 to 2**64 - 1; another one makes other parts.
 
     Returns:
-        The three parts, each a text of records in the old order.
+        The number of each record's part (R,): 0 train, 1 valid, 2 test.
     """
     offset = mix(np.array([seed], np.uint64) + np.uint64(0x9E3779B97F4A7C15))
     valid_limit, test_limit = (int(2**64 * Fraction(str(share))) for share in (valid, test))
-    parts: list[list[str]] = [[], [], []]
-    for block in whole_records(text[start : start + BLOCK] for start in range(0, len(text), BLOCK)):
-        starts, hashes = hash_records(block)
-        draws = mix(hashes + offset)
-        part = np.where(draws < test_limit, 2, ~draws < valid_limit)
-        codes = code_points(block)
-        part_of_code = np.repeat(part, np.diff(starts, append=len(codes)))
-        for number, pieces in enumerate(parts):
-            pieces.append(from_code_points(codes[part_of_code == number]))
-    train_part, valid_part, test_part = map("".join, parts)
+    blocks = whole_records(text[start : start + HASHED] for start in range(0, len(text), HASHED))
+    hashes = [np.zeros(0, np.uint64), *(hash_records(block)[1] for block in blocks)]
+    draws = mix(np.concatenate(hashes) + offset)
+    return np.where(draws < test_limit, 2, ~draws < valid_limit).astype(np.int8)
+
+
+def split_records(text: str, valid: float, test: float, seed: int) -> tuple[str, str, str]:
+    """Split records into train, valid and test as `choose_parts` does.
+
+    Args:
+        text: whole records; begins with a mark.
+        valid: the share of records that validate.
+        test: the share of records that test.
+        seed: 0 to 2**64 - 1.
+
+    Returns:
+        The three parts, each a text of records in the old order.
+    """
+    codes = code_points(text)
+    starts = np.flatnonzero((codes >= 0xD800) & (codes <= 0xDFFF))
+    part_of_code = np.repeat(choose_parts(text, valid, test, seed), np.diff(starts, append=len(codes)))
+    train_part, valid_part, test_part = (from_code_points(codes[part_of_code == part]) for part in range(3))
     return train_part, valid_part, test_part

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.arguments import check_array, check_range
-from chargen.data.code_points import CODE_POINTS, END_MARK, code_points, from_code_points, label_mark
+from chargen.data.code_points import CODE_POINTS, END_MARK, code_points, from_code_points, label_mark, latin_bytes
 from chargen.data.lookalikes import suggest_lookalikes
 from chargen.data.utf8 import SURROGATE, utf8_unfinished
 from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
@@ -220,14 +220,20 @@ class Vocabulary:
         return np.dtype(np.min_scalar_type(max(len(self) - 1, 0)))
 
     @cached_property
-    def _table(self) -> NDArray[np.int32]:
-        """Code point -> id, -1 where unknown; the last entry is for all code points above the highest known one."""
+    def _table(self) -> Ids:
+        """Code point -> id, V where unknown; the last entry is for all code points above the highest known one."""
         known, folded, marks = code_points(self.characters), code_points(self.folded), code_points(self._marks)
-        table = np.full(max((*known[-1:], *folded[-1:], *marks, 0)) + 2, -1, np.int32)
-        table[known] = np.arange(len(known), dtype=np.int32)
+        size = max((*known[-1:], *folded[-1:], *marks, 0)) + 2
+        table = np.full(size, len(self), np.min_scalar_type(len(self)))
+        table[known] = np.arange(len(known))
         table[folded] = len(known)
-        table[marks] = np.arange(len(self) - len(marks), len(self), dtype=np.int32)
+        table[marks] = np.arange(len(self) - len(marks), len(self))
         return table
+
+    @cached_property
+    def _latin_table(self) -> bytes:
+        """Code point below 256 -> id, V where unknown, of at most 255 ids."""
+        return self._table.take(np.arange(256), mode="clip").tobytes()
 
     @cached_property
     def _marks(self) -> str:
@@ -246,7 +252,7 @@ class Vocabulary:
         codes = code_points(text)
         if self.byte_mode:
             return (codes < 0xD800) | (codes > 0xDFFF) | np.isin(codes, code_points(self._marks))
-        return self._table[np.minimum(codes, len(self._table) - 1)] >= 0
+        return np.not_equal(self._table.take(codes, mode="clip"), len(self))
 
     def writes(self, text: str) -> bool:
         """Whether every character has an id of its own, or bytes.
@@ -300,9 +306,14 @@ class Vocabulary:
         check_text("text", text)
         if self.unit == "byte":
             return self._encode_records(text, unknown) if self.records else self._encode_bytes(text, unknown)
+        latin = latin_bytes(text)
+        if latin is not None and len(self) < 256:
+            ids = np.frombuffer(latin.translate(self._latin_table), np.uint8)
+            if not (ids == len(self)).any():
+                return ids
         codes = code_points(text)
-        ids = self._table[np.minimum(codes, len(self._table) - 1)]
-        missing = ids < 0
+        ids = self._table.take(codes, mode="clip")
+        missing = ids == len(self)
         if missing.any():
             if unknown == "skip":
                 ids = ids[~missing]
@@ -310,7 +321,7 @@ class Vocabulary:
                 ids = np.where(missing, self.unknown_id, ids)
             else:
                 raise DataError(self._explain_unknown(text, missing, unknown))
-        return ids.astype(self.dtype)
+        return ids.astype(self.dtype, copy=False)
 
     def _encode_bytes(self, text: str, unknown: str) -> Ids:
         errors = "surrogateescape" if self.raw else "strict"

@@ -9,7 +9,7 @@ from chargen.data.corpus import split
 from chargen.data.corpus_cache import ROLES
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.placed_records import PlacedRecord
-from chargen.data.records import MARK, split_records
+from chargen.data.records import choose_parts, split_records
 from chargen.errors import ModelFileError, SettingError
 from chargen.storage.model_file import ModelFile
 
@@ -69,8 +69,8 @@ def _choose_records(records: Iterator[PlacedRecord], config: CorpusConfig, numbe
     shares = config.valid_fraction, config.test_fraction
     while some := list(islice(records, TOGETHER)):
         marked = "".join(END_MARK + record.text for record in some)
-        part = set(MARK.split(split_records(marked, *shares, config.split_seed)[number]))  # equal records have the same
-        yield from (record for record in some if record.text in part)
+        parts = choose_parts(marked, *shares, config.split_seed)
+        yield from (record for record, part in zip(some, parts, strict=True) if part == number)
 
 
 def _read_config(part: str, file: ModelFile) -> CorpusConfig:

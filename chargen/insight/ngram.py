@@ -23,6 +23,8 @@ from chargen.settings import check_int
 
 MAX_ORDER = 100
 """Beyond it hardly any gram of a text repeats."""
+MAX_IDS = 2**30
+"""Their positions are stored in 32 bits."""
 BLOCK = 1 << 20
 """Ids whose probabilities are computed at a time."""
 FALLBACK = (0.5, 1.0, 1.5)
@@ -32,6 +34,7 @@ NONE, ONCE = -1, -2
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Counts = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class _Grams:
     """
 
     keys: Integers
-    counts: Integers
-    ends: Integers
+    counts: Counts
+    ends: Counts
     once: int
 
 
@@ -66,8 +69,8 @@ class NGram:
     occurrences for the longest grams and different ids before a gram for shorter ones, D is one of three discounts, for
     counts of 1, 2 and more, and r(h) is what they leave; p_0 = 1 / V. Where h is not in the text, p_n is p_(n-1).
 
-    A context does not reach across the border of a record. Memory is about 60 bytes for each id of the text and each
-    length up to n at most, and far less where stretches of that length do not repeat.
+    A context does not reach across the border of a record. Memory is some 50 bytes for each id of the text while grams
+    are counted, and some 40 for each gram, of any length up to n, that differs from others and whose beginning repeats.
 
     Args:
         ids: of the text (N,), 0 to V - 1.
@@ -95,8 +98,8 @@ class NGram:
         self.order = check_int("order", order, 1, MAX_ORDER)
         self.end_id = end_id if end_id is None else check_int("end_id", end_id, 0, self.size - 1)
         self.ids = self._check(ids)
-        if len(self.ids) >= 2**31:
-            raise ArgumentError(f"ids of length {len(self.ids):,}: an n-gram takes fewer than {2**31:,}; give a part")
+        if len(self.ids) > MAX_IDS:
+            raise ArgumentError(f"ids of length {len(self.ids):,}: needed is a part of at most {MAX_IDS:,}")
         self._targets = as_targets(self.ids, end_id)
         self._grams, self._variants = self._count(progress)
 
@@ -112,12 +115,12 @@ class NGram:
     def _is_border(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
         return np.zeros(len(ids), bool) if self.end_id is None else ids >= self.end_id
 
-    def _count(self, progress: Callable[[int, int], None]) -> tuple[list[_Grams], list[Integers]]:
+    def _count(self, progress: Callable[[int, int], None]) -> tuple[list[_Grams], list[Counts]]:
         """Count all grams of up to `order` ids; and, of all but the longest, how many different ids precede each."""
         first = int(self.end_id is not None)  # of records, the first begin symbol ends none
-        counts = np.bincount(self._targets[first:], minlength=self.size).astype(np.int64)
-        grams = [_Grams(np.arange(self.size), counts, np.zeros(0, np.int64), 0)]
-        variants: list[Integers] = []
+        counts = np.bincount(self._targets[first:], minlength=self.size).astype(np.int32)
+        grams = [_Grams(np.arange(self.size), counts, np.zeros(0, np.int32), 0)]
+        variants: list[Counts] = []
         entries, places = self._targets.astype(np.int32), np.arange(first, len(self.ids))
         contexts, following = self.ids, np.arange(1, len(self.ids))
         for length in range(2, self.order + 1):
@@ -126,14 +129,14 @@ class NGram:
             keys = keys[ranks]
             is_new = np.diff(keys, prepend=-1) != 0
             starts = np.flatnonzero(is_new)
-            ends = following[ranks[starts]]
+            ends = following[ranks[starts]].astype(np.int32)
             # A gram has as many variants as there are longer ones that end with it, and those that nothing precedes.
             left = np.zeros(len(self.ids), bool)
             left[places] = True
             left[following] = False
             shorter = entries[np.concatenate([ends, places[left[places]]])]
-            variants.append(np.bincount(shorter, minlength=len(grams[-1].counts)).astype(np.int64))
-            counts = np.diff(starts, append=len(keys))
+            variants.append(np.bincount(shorter, minlength=len(grams[-1].counts)).astype(np.int32))
+            counts = np.diff(starts, append=len(keys)).astype(np.int32)
             grams.append(_Grams(keys[starts], counts, ends, self._count_grams(length) - len(following)))
             entries[following[ranks]] = np.cumsum(is_new) - 1
             repeats = (counts[entries[following]] > 1) & ~self._is_border(self.ids[following])
@@ -151,7 +154,7 @@ class NGram:
         lengths = np.diff(np.flatnonzero(starts), append=max(len(self.ids) - 1, 0))
         return int(np.maximum(lengths - length + 2, 0).sum())
 
-    def _weigh(self, length: int, counts: Integers) -> _Weights:
+    def _weigh(self, length: int, counts: Counts) -> _Weights:
         """The weights of grams of some length by their counts, which are occurrences or variants."""
         grams = self._grams[length - 1]
         contexts = grams.keys // max(self.size, 1) if length > 1 else np.zeros(len(grams.keys), np.int64)
@@ -161,7 +164,7 @@ class NGram:
         rest = np.ones(len(self._grams[length - 2].counts) if length > 1 else 1)
         if not counts.any():
             return _Weights(np.zeros(len(counts)), rest, discounts[1])
-        totals = np.add.reduceat(counts, starts)
+        totals = np.add.reduceat(counts, starts, dtype=np.int64)
         rest[contexts[starts]] = np.add.reduceat(taken, starts) / totals
         kept = (counts - taken) / np.repeat(totals, np.diff(starts, append=len(counts)))
         return _Weights(kept, rest, discounts[1])
@@ -326,7 +329,7 @@ class NGram:
         return cumulated
 
 
-def estimate_discounts(counts: Integers, once: int = 0) -> tuple[float, float, float]:
+def estimate_discounts(counts: NDArray[Any], once: int = 0) -> tuple[float, float, float]:
     """Estimate what is taken from counts of 1, of 2, and of 3 and more, from how many grams have counts of 1 to 4.
 
     Chen and Goodman (1998), equation 26: D_c = c - (c + 1) Y n_(c+1) / n_c with Y = n_1 / (n_1 + 2 n_2).

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chargen.data.corpus import Corpus, SourceNames
-from chargen.data.corpus_cache import ProgressCallback
 from chargen.data.corpus_config import CorpusConfig
+from chargen.data.encoder import ProgressCallback
 from chargen.errors import DataError, SettingError, amount
 from chargen.model.config import ModelConfig
 from chargen.settings import drop_none, make_settings

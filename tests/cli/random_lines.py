@@ -178,6 +178,7 @@ def base(command: str, chance: random.Random, without: str | None = None) -> lis
         "fill": ["model", "--before", "ab", "--length", "2"],
         "eval": ["model", "text.txt"],
         "score": ["model", "--text", "abc"],
+        "corpus cache": [],
         "export": ["model", "small.safetensors", "--quantize", "int8"],
     }.get(command, ["model"])
     group = next((group for group in EXCLUSIVE if without in group), {without})

@@ -78,7 +78,7 @@ def test_a_file_the_cache_and_a_lost_file_give_the_same_labels(tmp_path: Path, o
     options = {"records": "jsonl", "label_field": "l", "known": known}
     corpus = Corpus.from_files(tmp_path / "x.jsonl", **options)
     assert corpus.vocabulary.labels == ("w", "x", "y")
-    assert sorted(os.listdir(own_cache / corpus.key)) == ["corpus.json", "ids"]
+    assert sorted(os.listdir(own_cache / corpus.key)) == ["corpus.json", "ids", "verified.json"]
     (tmp_path / "x.jsonl").unlink()
     assert (parts(read_again(corpus)), read_again(corpus).vocabulary) == (parts(corpus), corpus.vocabulary)
     shutil.rmtree(own_cache / corpus.key)

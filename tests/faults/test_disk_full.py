@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chargen import durable
-from chargen.data import corpus_cache
+from chargen.data import encoder
 from chargen.durable import write_durably
 from chargen.errors import WriteError
 from chargen.storage.model_file import read_model
@@ -68,7 +68,7 @@ class _Limited:
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Room:
     found = Room()
-    for module in (durable, metrics_module, corpus_cache):
+    for module in (durable, metrics_module, encoder):
         monkeypatch.setattr(module, "open", found.open, raising=False)
     return found
 

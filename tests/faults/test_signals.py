@@ -17,7 +17,7 @@ import pytest
 from chargen.cache_folder import cache_folder
 from chargen.cli.main import main
 from chargen.cli.signals import is_importing, stop_on_signals
-from chargen.data import corpus_cache
+from chargen.data import encoder, reading
 from chargen.storage import tensor_file
 from chargen.storage.model_file import save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
@@ -118,8 +118,8 @@ def test_a_request_to_stop_is_followed_soon_with_all_saved(
 
 
 PLACES = {
-    "reading": (corpus_cache, "text_files"),
-    "encoding": (corpus_cache, "count_code_points"),
+    "reading": (reading, "text_files"),
+    "encoding": (encoder, "count_code_points"),
     "a step": (trainer, "learning_rate"),
     "a window": (validator, "loss_windows"),
     "a save": (tensor_file, "pack"),

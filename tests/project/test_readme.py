@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from chargen import evaluate
+from chargen.cli.main import NAMES, import_command
 from docs import house
 
 ROOT = Path(__file__).parents[2]
@@ -54,14 +55,11 @@ def test_each_of_the_two_commands_is_one_line(name: str) -> None:
 
 
 def test_every_option_named_is_one_that_exists() -> None:
-    helped = ""
-    for command in ("train", "sample", "fill", "eval", "score", "check", "info", "export"):
-        done = subprocess.run([sys.executable, "-m", "chargen", command, "--help"], capture_output=True, check=True)
-        helped += done.stdout.decode()
+    params = [param for name in NAMES for param in import_command(name).params]
+    flags = {flag for param in params for flag in (*param.opts, *param.secondary_opts)} | {"--help", "--version"}
     pages = [path for room in ("guides", "concepts", "reference") for path in (PAGES / room).glob("*.md")]
     text = "\n".join([README, *(path.read_text("utf-8") for path in pages)]).replace(block("test command"), "")
-    for option in sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))):
-        assert re.search(rf"{option}(?![\w-])", helped), option
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= flags
 
 
 def test_the_file_map_names_every_module() -> None:
