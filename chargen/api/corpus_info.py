@@ -22,6 +22,9 @@ from chargen.settings import check_settings, drop_none, setting
 from chargen.training.autosize import Sizes, fit_sizes
 from chargen.training.plan import check_parts
 
+LAST_LINE = 100_000
+"""Ids at the end of the training part among which a line end is looked for."""
+
 
 @dataclass(frozen=True)
 class InfoConfig:
@@ -195,11 +198,15 @@ def _measure(corpus: Corpus, role: str) -> Part:
 
 
 def _write(model: NGram, corpus: Corpus, config: InfoConfig) -> str:
-    """A text by n-grams, from where a line or a record begins; a line for each record."""
+    """A text by n-grams, that goes on from the last line of the training part; or records, a line each."""
     vocabulary = corpus.vocabulary
     if not (config.sample and len(corpus.train)):
         return ""
-    begin = begin_text(vocabulary, corpus.counts)
-    context = [vocabulary.end_id] if vocabulary.end_id is not None else vocabulary.encode(begin).tolist()
-    text = vocabulary.decode(model.sample(config.sample, config.seed, context))
+    context = corpus.train[-LAST_LINE:]
+    if vocabulary.end_id is not None:
+        context = np.array([vocabulary.end_id])
+    elif begin := begin_text(vocabulary, corpus.counts):
+        ends = np.flatnonzero(context == vocabulary.encode(begin)[-1])
+        context = context[: ends[-1] + 1] if len(ends) else context
+    text = vocabulary.decode(model.sample(config.sample, config.seed, context[-config.order :].tolist()))
     return MARK.sub("\n", text) if vocabulary.records else text

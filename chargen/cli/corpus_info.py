@@ -29,7 +29,7 @@ MOST_GROUPS, MOST_LABELS = 12, 10
 Rows = Iterator[tuple[str, str]]
 
 
-@click.command("corpus info", cls=GroupedCommand)
+@click.command("info", cls=GroupedCommand)
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
 @option("--valid", group="Files", multiple=True, metavar="SOURCE", help="Validate on this text instead of a part.")
 @option("--test", group="Files", multiple=True, metavar="SOURCE", help="Test on this text instead of a part.")
