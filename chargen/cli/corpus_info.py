@@ -34,7 +34,7 @@ Rows = Iterator[tuple[str, str]]
 @option("--valid", group="Files", multiple=True, metavar="SOURCE", help="Validate on this text instead of a part.")
 @option("--test", group="Files", multiple=True, metavar="SOURCE", help="Test on this text instead of a part.")
 @settings_options(CorpusConfig, "Text", escapes=("between", "records"))
-@settings_options(InfoConfig, "Told")
+@settings_options(InfoConfig, "Figures")
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
 def command(sources: tuple[str, ...], as_json: bool, **settings: Any) -> None:
     """Tell what is in a text before a model learns it.

@@ -93,11 +93,11 @@ def group_of(character: str) -> str:
     category = unicodedata.category(character)
     if character in _BLANK_CONTROLS:
         return _KINDS["Z"]
-    if category in _OTHERS:
+    if category in _OTHERS and unicodedata.bidirectional(character) != "AN":  # such as U+0600, which are seen
         return _OTHERS[category]
     if category[0] in _KINDS:
         return _KINDS[category[0]]
-    words = unicodedata.name(character, "OTHER").replace("-", " ").split()
+    words = unicodedata.name(character, "MODIFIER").replace("-", " ").split()  # new ideographs may have no name
     words = words[words[0] in ("HALFWIDTH", "FULLWIDTH") :]
     if words[0] in ("CJK", "IDEOGRAPHIC"):
         return "Han"
@@ -115,14 +115,14 @@ def describe_characters(counts: NDArray[Any]) -> Characters:
     codes = np.flatnonzero(counts)
     ranked = codes[np.argsort(-counts[codes], kind="stable")]
     sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    hidden: dict[str, list[str]] = {"controls": [], "invisible": []}
     for character, count in zip(from_code_points(codes), counts[codes].tolist(), strict=True):
-        group = sums[group_of(character)]
-        group[0] += count
-        group[1] += 1
+        name = group_of(character)
+        sums[name][0] += count
+        sums[name][1] += 1
+        if name in hidden and character not in _JOINERS:
+            hidden[name].append(character)
     groups = [CharacterGroup(name, *numbers) for name, numbers in sums.items()]
-    hidden = [character for character in from_code_points(codes) if character not in _BLANK_CONTROLS + _JOINERS]
-    named = {name: [char for char in hidden if _OTHERS.get(unicodedata.category(char)) == name]
-             for name in ("controls", "invisible")}  # fmt: skip
 
     def count_each(characters: str) -> tuple[CharacterCount, ...]:
         return tuple(CharacterCount(character, int(counts[ord(character)])) for character in characters)
@@ -133,7 +133,7 @@ def describe_characters(counts: NDArray[Any]) -> Characters:
         groups=tuple(sorted(groups, key=lambda group: (-group.count, group.name))),
         common=count_each(from_code_points(ranked[:LISTED])),
         rare=count_each(from_code_points(ranked[LISTED:][::-1][:LISTED])),
-        controls=count_each("".join(named["controls"])),
-        invisible=count_each("".join(named["invisible"])),
+        controls=count_each("".join(hidden["controls"])),
+        invisible=count_each("".join(hidden["invisible"])),
         replaced=int(counts[0xFFFD]) if len(counts) > 0xFFFD else 0,
     )

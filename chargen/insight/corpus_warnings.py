@@ -13,6 +13,8 @@ REPEATED, REPEATED_IN_TRAIN = 0.1, 0.3
 """Shares of repeated text that are worth a warning: ordinary texts reach 2 %, some logs more."""
 REPEATED_RECORDS = 0.1
 """The same of records that stand there more than once."""
+MAX_KINDS = 8
+"""Different characters that fit in a command which removes them."""
 
 
 def warn_of_parts(corpus: Corpus) -> list[str]:
@@ -97,10 +99,11 @@ def warn_of_text(corpus: Corpus, facts: TextFacts) -> list[str]:
 def _warn_of_hidden(name: str, counts: tuple[CharacterCount, ...]) -> str:
     number = sum(each.count for each in counts)
     codes = [f"U+{ord(each.character):04X}" for each in counts]
-    pattern = "".join(f"\\x{{{ord(each.character):x}}}" for each in counts[:8])
+    pattern = "".join(f"\\x{{{ord(each.character):x}}}" for each in counts)
+    advice = f"without them: perl -CSD -pe 's/[{pattern}]//g'" if len(counts) <= MAX_KINDS else "remove them first"
     return (
         f"{amount(number, f'{name} character')} ({', '.join(codes[:3])}{' …' * (len(codes) > 3)}), which the model "
-        f"would learn too; without them: perl -CSD -pe 's/[{pattern}]//g'"
+        f"would learn too; {advice}"
     )
 
 

@@ -73,7 +73,7 @@ class LineHashes:
         places = np.arange(len(ids)) - np.repeat(starts, lengths + 1)[: len(ids)]
         places[: lengths[0]] += self._open_length
         values = np.zeros(len(ids) + 1, np.uint64)
-        values[:-1] = (ids.astype(np.uint64) + np.uint64(1)) * self._factors[places % _PLACES]
+        values[:-1] = (ids.astype(np.uint64) + np.uint64(1)) * self._factors[places & (_PLACES - 1)]
         values[borders] = 0
         sums = np.add.reduceat(values, starts)
         sums[:1] += self._open_sum

@@ -100,7 +100,7 @@ def test_the_hash_of_a_line_depends_on_every_character_and_its_place() -> None:
         ("あ", "Hiragana"), ("カｶ", "Katakana"), ("अि", "Devanagari"), ("אָ", "Hebrew"), ("𐌀", "Old Italic"),
         ("\u0301", "accents"), ("ª𝐚", "other letters"), ("0٣½", "digits"), ("€+", "symbols"), ("!—", "punctuation"),
         (" \n\t\u00a0", "blanks"), ("\x00\x9b", "controls"), ("\u200b\ufeff\u2029\u200d", "invisible"),
-        ("\ue000", "private use"), ("\u0378", "unassigned"),
+        ("\u0600ا", "Arabic"), ("\ue000", "private use"), ("\u0378", "unassigned"),
     ],
 )  # fmt: skip
 def test_every_character_has_a_script_or_a_kind(characters: str, name: str) -> None:
