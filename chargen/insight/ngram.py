@@ -110,7 +110,8 @@ class NGram:
         ids = check_array("ids", ids, (None,), np.int64)
         for start in range(0, len(ids), BLOCK):
             check_range("ids", ids[start : start + BLOCK], 0, self.size)
-        return ids
+        whole = ids.dtype.kind in "iu" and ids.dtype != np.uint64 and np.iinfo(ids.dtype).max >= self.size - 1
+        return ids if whole else ids.astype(np.int64)
 
     def _is_border(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
         return np.zeros(len(ids), bool) if self.end_id is None else ids >= self.end_id
@@ -125,7 +126,7 @@ class NGram:
         contexts, following = self.ids, np.arange(1, len(self.ids))
         for length in range(2, self.order + 1):
             keys = contexts[following - 1].astype(np.int64) * self.size + self._targets[following]
-            ranks = np.argsort(keys, kind="stable")
+            ranks = np.argsort(keys)
             keys = keys[ranks]
             is_new = np.diff(keys, prepend=-1) != 0
             starts = np.flatnonzero(is_new)

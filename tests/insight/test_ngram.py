@@ -161,6 +161,14 @@ def test_the_shortest_texts(ids: list[int]) -> None:
     assert len(model.sample(5)) == 5
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint64, ">i4", np.int64])
+def test_ids_may_be_of_any_type_of_whole_numbers(dtype: object) -> None:
+    model = NGram(np.append(random_ids(0, 300, 4), 300), 305, 3, end_id=300)
+    small = np.array([0, 2, 1, 3, 3])
+    np.testing.assert_array_equal(model.log_probs(small.astype(dtype)), model.log_probs(small))
+    assert NGram(small.astype(dtype), 305, 3, end_id=300).log_probs(small[:0]).shape == (0,)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(SettingError, match="order is 0"):
         NGram(np.array([0]), 1, 0)
