@@ -114,7 +114,8 @@ def _describe_text(info: CorpusInfo) -> Rows:
         yield "labels", listed + f" and {len(ranked) - MOST_LABELS:,} more" * (len(ranked) > MOST_LABELS)
     yield from _describe_lines(info.facts.lines, info)
     if info.facts.line_ends:
-        yield "line ends", ", ".join(f"{name} {count:,}" for name, count in info.facts.line_ends.items())
+        advice = " (--newline lf makes them LF)" * ([*info.facts.line_ends] == ["CR LF"])
+        yield "line ends", ", ".join(f"{name} {count:,}" for name, count in info.facts.line_ends.items()) + advice
     if info.facts.characters:
         yield "normal form", "not NFC" if info.facts.not_nfc else "NFC"
 

@@ -49,36 +49,46 @@ class LineHashes:
     Args:
         first: of the ids that end a line, or begin a record.
         last: of these ids.
+        carriage_return: the id that belongs to a line's end where it stands right before it; -1 for none.
         limit: how many lines to keep hashes of.
     """
 
-    def __init__(self, first: int, last: int, limit: int = MAX_LINES) -> None:
-        self.first, self.last, self.limit = first, last, limit
+    def __init__(self, first: int, last: int, carriage_return: int = -1, limit: int = MAX_LINES) -> None:
+        self.first, self.last, self.carriage_return, self.limit = first, last, carriage_return, limit
         self.count = self.empty = self.kept = self.longest = 0
         self.shortest: int | None = None
         self._hashes: list[Hashes] = []
         self._lengths: list[NDArray[np.int32]] = []
-        self._open_sum, self._open_length = np.zeros(1, np.uint64), 0
+        # Of the unfinished line: the sum, that without a carriage return at its end, and the same of the length.
+        self._open_sums, self._open_lengths = np.zeros(2, np.uint64), [0, 0]
         self._factors = mix(np.arange(1, 1 + _PLACES, dtype=np.uint64))
 
     def add(self, ids: NDArray[Any]) -> None:
         """Take a block.
 
         Args:
-            ids: (N,).
+            ids: (N,), one or more.
         """
         borders = np.flatnonzero((ids >= self.first) & (ids <= self.last))
         starts = np.concatenate([[0], borders + 1])
         lengths = np.diff(starts, append=len(ids) + 1) - 1
         places = np.arange(len(ids)) - np.repeat(starts, lengths + 1)[: len(ids)]
-        places[: lengths[0]] += self._open_length
+        ends_before = int(len(borders) > 0 and borders[0] == 0)
+        places[: lengths[0]] += self._open_lengths[0]
         values = np.zeros(len(ids) + 1, np.uint64)
         values[:-1] = (ids.astype(np.uint64) + np.uint64(1)) * self._factors[places & (_PLACES - 1)]
         values[borders] = 0
+        inner = borders[borders > 0] - 1
+        dropped = inner[ids[inner] == self.carriage_return]
+        returns = int(ids[-1] == self.carriage_return)
+        last = values[-2:-1] * np.uint64(returns)
+        values[dropped] = 0
+        lengths[np.searchsorted(borders, dropped + 1)] -= 1
         sums = np.add.reduceat(values, starts)
-        sums[:1] += self._open_sum
-        lengths[0] += self._open_length
-        self._open_sum, self._open_length = sums[-1:].copy(), int(lengths[-1])
+        sums[:1] += self._open_sums[ends_before]
+        lengths[0] += self._open_lengths[ends_before]
+        self._open_sums = np.concatenate([sums[-1:], sums[-1:] - last])
+        self._open_lengths = [int(lengths[-1]), int(lengths[-1]) - returns]
         self._keep(mix(sums[:-1]), lengths[:-1])
 
     def go_on(self, before: "LineHashes") -> None:
@@ -87,8 +97,8 @@ class LineHashes:
         Args:
             before: the lines of that part.
         """
-        self._open_sum, self._open_length = before._open_sum, before._open_length
-        before._open_sum, before._open_length = np.zeros(1, np.uint64), 0
+        self._open_sums, self._open_lengths = before._open_sums, before._open_lengths
+        before._open_sums, before._open_lengths = np.zeros(2, np.uint64), [0, 0]
 
     def _keep(self, hashes: Hashes, lengths: NDArray[np.int64]) -> None:
         self.empty += int(np.count_nonzero(lengths == 0))
@@ -109,9 +119,9 @@ class LineHashes:
         Returns:
             Hash and length (L,) of each line that is not empty, up to the limit.
         """
-        if self._open_length:
-            self._keep(mix(self._open_sum), np.array([self._open_length]))
-            self._open_length = 0
+        if self._open_lengths[0]:
+            self._keep(mix(self._open_sums[:1]), np.array(self._open_lengths[:1]))
+            self._open_lengths = [0, 0]
         return (np.concatenate([np.zeros(0, np.uint64), *self._hashes]),
                 np.concatenate([np.zeros(0, np.int32), *self._lengths]))  # fmt: skip
 

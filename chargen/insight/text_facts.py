@@ -53,9 +53,9 @@ def read_facts(corpus: Corpus, progress: Callable[[str, int, int], None]) -> Tex
     line_feed, carriage_return = (
         vocabulary.encode(character).tolist() if vocabulary.writes(character) else [] for character in "\n\r"
     )
-    borders = _line_borders(vocabulary, counts, line_feed, carriage_return)
+    ends = _line_ends(vocabulary, counts, line_feed, carriage_return)
     decoded = _DecodedText(vocabulary, counts)
-    lines, pairs, before = {role: LineHashes(*borders) for role in ROLES}, 0, "train"
+    lines, pairs, before = {role: LineHashes(*ends) for role in ROLES}, 0, "train"
     last = dict.fromkeys(ROLES, -1)
     for role in ROLES:
         if role != "train" and not (vocabulary.records or corpus.sources[role]):  # a part of the train sources
@@ -83,16 +83,17 @@ def read_facts(corpus: Corpus, progress: Callable[[str, int, int], None]) -> Tex
     )
 
 
-def _line_borders(
+def _line_ends(
     vocabulary: Vocabulary, counts: NDArray[np.int64], line_feed: list[int], carriage_return: list[int]
-) -> tuple[int, int]:
-    """The first and the last of the ids that end a line, or begin a record; none where there are no lines."""
+) -> tuple[int, int, int]:
+    """The first and the last id that ends a line, or begins a record, and the one that may stand before it."""
     if vocabulary.end_id is not None:
-        return vocabulary.end_id, len(vocabulary) - 1
-    for end in (line_feed, carriage_return):  # a lone CR ends a line where there is no LF
-        if end and counts[end[0]]:
-            return end[0], end[0]
-    return len(vocabulary), len(vocabulary)
+        return vocabulary.end_id, len(vocabulary) - 1, -1
+    if line_feed and counts[line_feed[0]]:
+        return line_feed[0], line_feed[0], (carriage_return or [-1])[0]
+    if carriage_return and counts[carriage_return[0]]:  # a lone CR ends a line where there is no LF
+        return carriage_return[0], carriage_return[0], -1
+    return len(vocabulary), len(vocabulary), -1
 
 
 def _blocks(ids: NDArray[Any], vocabulary: Vocabulary) -> Iterator[NDArray[Any]]:

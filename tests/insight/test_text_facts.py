@@ -35,6 +35,8 @@ def test_facts_are_those_that_python_finds(settings: dict[str, Any]) -> None:
     @example("a\r\n\r\nb\rc\u2028")
     @example("e\u0301")
     @example("\nab\nab\n\nab")
+    @example("abc\r\nabc\r\n\r\nabc\r\n\r")
+    @example("abcd\r\r\nabcd\r")
     def check(text: str) -> None:
         facts = facts_of(text, **settings)
         counts = Counter(text)
@@ -49,9 +51,11 @@ def test_facts_are_those_that_python_finds(settings: dict[str, Any]) -> None:
         assert facts.line_ends == {name: count for name, count in ends.items() if count}
         assert bool(facts.not_nfc) == (not unicodedata.is_normalized("NFC", text))
         assert facts.not_nfc in text
-        lines = [line for line in text.split("\n" if "\n" in text else "\r") if line]
+        *ended, rest = text.split("\n" if "\n" in text else "\r")
+        lines = [line for line in [*(line.removesuffix("\r") for line in ended), rest] if line]
         assert facts.lines.count == len(lines)
         if settings.get("valid_fraction") == 0.0:
+            assert facts.lines.empty == len(ended) + bool(rest) - len(lines)
             sizes = sorted(map(len, lines)) or [0]
             assert (facts.lines.shortest, facts.lines.longest) == (sizes[0], sizes[-1])
             assert facts.lines.repeated == len(lines) - len(set(lines))
