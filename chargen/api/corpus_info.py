@@ -17,7 +17,7 @@ from chargen.insight.baselines import Baselines, measure_baselines
 from chargen.insight.corpus_warnings import warn_of_parts, warn_of_size, warn_of_text
 from chargen.insight.ngram import MAX_ORDER, NGram
 from chargen.insight.text_facts import TextFacts, read_facts
-from chargen.rng import MAX_SEED
+from chargen.rng import check_seed
 from chargen.settings import check_settings, drop_none, setting
 from chargen.training.autosize import Sizes, fit_sizes
 from chargen.training.plan import check_parts
@@ -34,7 +34,6 @@ class InfoConfig:
                                     "some seconds", above=0, high=10_000_000)  # fmt: skip
     order: int = setting(8, "characters of the longest n-grams", low=1, high=MAX_ORDER)
     sample: int = setting(300, "characters that the longest n-grams write", low=0, high=100_000)
-    seed: int = setting(0, "fixes what they write", low=0, high=MAX_SEED)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -120,7 +119,7 @@ def corpus_info(
     minutes: float | None = InfoConfig.minutes,
     order: int = InfoConfig.order,
     sample: int = InfoConfig.sample,
-    seed: int = InfoConfig.seed,
+    seed: int = 0,
     progress: Callable[[str, int, int | None], None] = lambda task, done, total: None,
     **settings: Any,
 ) -> CorpusInfo:
@@ -143,7 +142,7 @@ def corpus_info(
         DataError: a text cannot be read.
         SettingError: a setting is unknown or out of range, or contradicts another.
     """
-    config = InfoConfig(minutes, order, sample, seed)
+    config, seed = InfoConfig(minutes, order, sample), check_seed(seed)
     corpus = _read(sources, valid, test, progress, drop_none(settings))
     vocabulary = corpus.vocabulary
     facts = read_facts(corpus, progress)
@@ -167,7 +166,7 @@ def corpus_info(
         sorted_lines=corpus.sorted_lines,
         repeated=corpus.repeated,
         baselines=baselines,
-        sample=_write(model, corpus, config),
+        sample=_write(model, corpus, config, seed),
         sizes=sizes,
         warnings=(*warn_of_size(corpus), *warn_of_parts(corpus), *warn_of_text(corpus, facts)),
     )
@@ -197,7 +196,7 @@ def _measure(corpus: Corpus, role: str) -> Part:
     return Part(len(ids), characters, corpus.count_records(role))
 
 
-def _write(model: NGram, corpus: Corpus, config: InfoConfig) -> str:
+def _write(model: NGram, corpus: Corpus, config: InfoConfig, seed: int) -> str:
     """A text by n-grams, that goes on from the last line of the training part; or records, a line each."""
     vocabulary = corpus.vocabulary
     if not (config.sample and len(corpus.train)):
@@ -208,5 +207,5 @@ def _write(model: NGram, corpus: Corpus, config: InfoConfig) -> str:
     elif begin := begin_text(vocabulary, corpus.counts):
         ends = np.flatnonzero(context == vocabulary.encode(begin)[-1])
         context = context[: ends[-1] + 1] if len(ends) else context
-    text = vocabulary.decode(model.sample(config.sample, config.seed, context[-config.order :].tolist()))
+    text = vocabulary.decode(model.sample(config.sample, seed, context[-config.order :].tolist()))
     return MARK.sub("\n", text) if vocabulary.records else text

@@ -58,10 +58,11 @@ def read_facts(corpus: Corpus, progress: Callable[[str, int, int], None]) -> Tex
     lines, pairs, before = {role: LineHashes(*ends) for role in ROLES}, 0, "train"
     last = dict.fromkeys(ROLES, -1)
     for role in ROLES:
-        if role != "train" and not (vocabulary.records or corpus.sources[role]):  # a part of the train sources
+        ids, is_cut_off = getattr(corpus, role), role != "train" and not corpus.sources[role]
+        if len(ids) and is_cut_off and not vocabulary.records:
             lines[role].go_on(lines[before])
             last[role], before = last[before], role
-        for block in _blocks(getattr(corpus, role), vocabulary):
+        for block in _blocks(ids, vocabulary):
             lines[role].add(block)
             decoded.add(block)
             if line_feed and carriage_return:

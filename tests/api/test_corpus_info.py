@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 import chargen
-from chargen.api.corpus_info import InfoConfig
 from chargen.data.corpus import Corpus
 from chargen.errors import DataError, SettingError
 from chargen.training import autosize
@@ -124,7 +123,3 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
             chargen.corpus_info(corpus, **wrong)
     with pytest.raises(DataError, match="no text to learn"):
         chargen.corpus_info([])
-
-
-def test_the_defaults_are_those_of_the_settings() -> None:
-    assert InfoConfig() == InfoConfig(minutes=None, order=8, sample=300, seed=0)

@@ -3,6 +3,7 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,3 +129,21 @@ def test_progress_ends_with_the_whole_text() -> None:
     report: Callable[..., None] = lambda *done: told.append(done)  # noqa: E731
     read_facts(Corpus.from_text("ab" * 50), report)
     assert told[-1] == ("looking", 100, 100)
+
+
+def test_a_line_of_one_source_does_not_go_on_in_another(tmp_path: Path) -> None:
+    for name in ("train", "valid"):
+        (tmp_path / name).write_text("xyz\nab")
+    corpus = Corpus.from_files(tmp_path / "train", valid=tmp_path / "valid", cache=tmp_path / "cache")
+    lines = read_facts(corpus, lambda task, done, total: None).lines
+    assert (lines.count, lines.repeated, lines.in_train) == (4, 2, {"valid": 1.0})
+
+
+def test_common_and_rare_characters_are_ranked() -> None:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    facts = facts_of(
+        "".join(letter * (1 + max(number - 1, 0)) for number, letter in enumerate(letters)) + "\ufffd\ufffd"
+    )
+    assert [(each.character, each.count) for each in facts.characters.common[:2]] == [("z", 25), ("y", 24)]
+    assert [each.character for each in facts.characters.rare] == ["b", "a", "\ufffd", "c", "d", "e", "f"]
+    assert (facts.characters.distinct, facts.characters.once, facts.characters.replaced) == (27, 2, 2)
