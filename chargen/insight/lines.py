@@ -51,11 +51,14 @@ class LineHashes:
         last: of these ids.
         carriage_return: the id that belongs to a line's end where it stands right before it; -1 for none.
         limit: how many lines to keep hashes of.
+
+    Attributes:
+        pairs: how often that id stood before an end.
     """
 
     def __init__(self, first: int, last: int, carriage_return: int = -1, limit: int = MAX_LINES) -> None:
         self.first, self.last, self.carriage_return, self.limit = first, last, carriage_return, limit
-        self.count = self.empty = self.kept = self.longest = 0
+        self.count = self.empty = self.kept = self.longest = self.pairs = 0
         self.shortest: int | None = None
         self._hashes: list[Hashes] = []
         self._lengths: list[NDArray[np.int32]] = []
@@ -83,6 +86,7 @@ class LineHashes:
         returns = int(ids[-1] == self.carriage_return)
         last = values[-2:-1] * np.uint64(returns)
         values[dropped] = 0
+        self.pairs += len(dropped) + ends_before * (self._open_lengths[0] - self._open_lengths[1])
         lengths[np.searchsorted(borders, dropped + 1)] -= 1
         sums = np.add.reduceat(values, starts)
         sums[:1] += self._open_sums[ends_before]

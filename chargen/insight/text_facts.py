@@ -55,24 +55,19 @@ def read_facts(corpus: Corpus, progress: Callable[[str, int, int], None]) -> Tex
     )
     ends = _line_ends(vocabulary, counts, line_feed, carriage_return)
     decoded = _DecodedText(vocabulary, counts)
-    lines, pairs, before = {role: LineHashes(*ends) for role in ROLES}, 0, "train"
-    last = dict.fromkeys(ROLES, -1)
+    lines, before = {role: LineHashes(*ends) for role in ROLES}, "train"
     for role in ROLES:
         ids, is_cut_off = getattr(corpus, role), role != "train" and not corpus.sources[role]
         if len(ids) and is_cut_off and not vocabulary.records:
             lines[role].go_on(lines[before])
-            last[role], before = last[before], role
+            before = role
         for block in _blocks(ids, vocabulary):
             lines[role].add(block)
             decoded.add(block)
-            if line_feed and carriage_return:
-                returns = np.flatnonzero(block[:-1] == carriage_return[0])
-                pairs += int(np.count_nonzero(block[returns + 1] == line_feed[0]))
-                pairs += [last[role], int(block[0])] == carriage_return + line_feed
-                last[role] = int(block[-1])
             done += len(block)
             progress("looking", done, total)
     characters, not_nfc = decoded.finish()
+    pairs = sum(part.pairs for part in lines.values())
     line_ends = {name: int(characters[ord(end)]) for name, end in _LINE_ENDS.items()}
     line_ends |= {"LF": line_ends["LF"] - pairs, "CR": line_ends["CR"] - pairs, "CR LF": pairs}
     described = describe_lines(lines)
