@@ -202,9 +202,10 @@ def _print_baselines(baselines: Baselines, info: CorpusInfo) -> None:
         if row.name not in left_out:
             print_line(f"{row.name:{LABEL_WIDTH}}{figures}  {notes.get(row.name, '')}".rstrip())
     counted = ", each record's end among them" if info.config.records is not None else " behind the first"
-    whole = "" if baselines.whole else "at the beginning of that part, "
-    notes_below = [f"On {whole}{amount(baselines.characters, unit)}{counted}."]
-    learned = "N-grams learn from the training part (interpolated modified Kneser-Ney)"
+    start = "On" if baselines.whole else "At the beginning of that part, on"
+    notes_below = [f"{start} {amount(baselines.characters, unit)}{counted}."]
+    within = ", within records" * (info.config.records is not None)
+    learned = f"N-grams learn from the training part{within} (interpolated modified Kneser-Ney)"
     notes_below.append(learned + _describe_last(baselines.train_ids, info))
     if baselines.rows[-1].name == "lzma":
         added = "Compressors: what this text adds behind the training part"

@@ -81,7 +81,7 @@ def warn_of_text(corpus: Corpus, facts: TextFacts) -> list[str]:
             "makes them one"
         )
     returns = [f"{name} {count:,}" for name, count in facts.line_ends.items() if name in ("LF", "CR LF", "CR")]
-    if len(returns) > 1 and not (corpus.config.has_lf or corpus.vocabulary.raw):
+    if len(returns) > 1 and not corpus.vocabulary.raw:
         warnings.append(f'line ends are mixed ({_listed(returns)}): `newline="lf"` makes all of them LF')
     if facts.characters:
         for name, counts in (("control", facts.characters.controls), ("invisible", facts.characters.invisible)):

@@ -108,6 +108,10 @@ def test_what_is_put_right_is_not_warned_of(unit: str) -> None:
     assert "invisible" not in told, "a joiner is a part of words and of emoji"
 
 
+def test_raw_bytes_have_no_line_ends_to_put_right() -> None:
+    assert "line ends" not in warned("a\r\n\n" * 90, unit="byte", encoding="raw")
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     path, corpus = tmp_path / "a.txt", Corpus.from_text("abc" * 50)
     path.write_text("abc" * 50)

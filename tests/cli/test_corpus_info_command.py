@@ -71,7 +71,7 @@ def test_records_and_their_labels_are_told(shown: Callable[..., str]) -> None:
     assert re.search(r"^labels +a 150, b 150, no label 0$", out, re.MULTILINE)
     assert re.search(r"^records +300, of 3 to 5 characters, half of them up to 5$", out, re.MULTILINE)
     assert re.search(r"^train +2\d\d records, ", out, re.MULTILINE)
-    assert "characters, each record's end among them." in out
+    assert "characters, each record's end among them. N-grams learn from the training part, within records (" in out
 
 
 @pytest.mark.parametrize("options", [[], ["--unit", "byte"], ["--min-count", "50"],
@@ -79,8 +79,10 @@ def test_records_and_their_labels_are_told(shown: Callable[..., str]) -> None:
 def test_nothing_in_a_text_steers_a_terminal_and_rows_fit(
     options: list[str], on_terminal: Callable[..., str], tmp_path: Path
 ) -> None:
-    (tmp_path / "\x1b[2J.txt").write_text(HOSTILE * 4, "utf-8", newline="")
-    screen = without_colors(on_terminal("corpus", "info", tmp_path / "\x1b[2J.txt", *options))
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/\x1b[2J.txt").write_text(HOSTILE * 4, "utf-8", newline="")
+    (tmp_path / "texts/\x1b[2J.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    screen = without_colors(on_terminal("corpus", "info", tmp_path / "texts", *options))
     assert not harmful(screen)
     assert max(map(display_width, screen.split("\n"))) <= 79
 
@@ -90,6 +92,16 @@ def test_json_is_what_the_function_tells(shown: Callable[..., str]) -> None:
     assert told == json.loads(json.dumps(chargen.corpus_info("it.txt", sample=5, order=3).as_dict()))
     raw = json.loads(shown("é" * 90, "--json", "--unit", "byte", "--encoding", "raw"))
     assert max(raw["sample"]) < "\u0100"
+
+
+def test_figures_of_a_part_say_so(shown: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, limit in (("MAX_TRAIN", 3000), ("MAX_COMPRESSED", 2000), ("MAX_VALID", 500), ("MIN_COMPRESSED", 1)):
+        monkeypatch.setattr(f"chargen.insight.baselines.{name}", limit)
+    out = shown(story(1))
+    assert "On at the beginning" not in out
+    assert "At the beginning of that part, on 499 characters behind the first." in out
+    assert "(interpolated modified Kneser-Ney), of which they read the last 3,000 characters." in out
+    assert "behind the training part, of which they read the last 2,000 characters." in out
 
 
 @pytest.mark.parametrize("text", ["", "a", "\n", "\ufeff", "ab" * 9])

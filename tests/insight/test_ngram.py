@@ -143,8 +143,9 @@ def test_samples_are_drawn_from_the_probabilities() -> None:
         )
 
 
-def test_a_sample_of_records_does_not_look_across_borders() -> None:
-    model = NGram(np.array([3, 0, 1, 3, 0, 2, 3, 1, 1, 3] * 20), 4, 5, end_id=3)
+@pytest.mark.parametrize("times", [1, 20])
+def test_a_sample_of_records_does_not_look_across_borders(times: int) -> None:
+    model = NGram(np.array([3, 0, 1, 3, 0, 2, 3, 1, 1, 3] * times), 4, 5, end_id=3)
     written = model.sample(400, 3, [3])
     assert {3} < set(written.tolist()) < {0, 1, 2, 3, 4}
     np.testing.assert_array_equal(model.sample(60, 3, [3]), written[:60])
