@@ -16,7 +16,7 @@ import click
 
 from benchmarks.common import LETTERS, machine
 from benchmarks.sampling import sampling, start
-from benchmarks.training import directions, memory, profile, training
+from benchmarks.training import directions, memory, profile, records, training
 
 SHAPES = ((2, 128), (2, 512), (3, 1024))
 PARTS = {
@@ -25,6 +25,7 @@ PARTS = {
     "training": training,
     "memory": memory,
     "directions": directions,
+    "records": records,
     "profile": profile,
 }
 

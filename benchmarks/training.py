@@ -178,6 +178,29 @@ def directions(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:
     return rows
 
 
+def records(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:
+    """Measure how much longer a step takes whose text consists of records of 36 characters."""
+    keep_memory()
+    rows = []
+    letters = "".join(new_vocabulary(size).characters)
+    lines = ["".join(np.random.default_rng(seed).choice([*letters], 36)) for seed in range(20_000)]
+    text = "\n".join(lines) + "\n"
+    corpora = {"text": Corpus.from_text(text), "records": Corpus.from_text(text, records="line")}
+    click.echo("training records of 36 characters, milliseconds a step (ratio to running text)")
+    for config in configs(shapes):
+        batch = batch_of(config)
+        steps = {name: new_steps("chargen", config, batch, corpus) for name, corpus in corpora.items()}
+        jobs = {name: speed_of_steps(iterator, batch, 2) for name, iterator in steps.items()}
+        for job in jobs.values():
+            job()
+        speeds = run_interleaved(jobs, 8 * repeats)
+        times = {name: 1e3 * batch[0] * batch[1] / speed for name, speed in speeds.items()}
+        rows.append({**shape_of(config), "batch": batch, **times})
+        ratio = times["records"] / times["text"]
+        click.echo(f"{name_of(config):16}{times['text']:>10.1f}{times['records']:>10.1f} ({ratio:5.3f})")
+    return rows
+
+
 def profile(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:
     """Measure shares of a chargen step: recurrent layers, dropout, the rest; where compiled layers are used."""
     keep_memory()

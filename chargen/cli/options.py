@@ -240,6 +240,7 @@ def settings_options(
                 escapes=field.name in escapes,
                 help=metadata["help"][0].upper() + metadata["help"][1:] + ".",
                 multiple=is_tuple,
+                callback=(lambda ctx, parameter, value: value or None) if is_tuple else None,
                 metavar=metavar,
                 range=describe_range(metadata) if kind in (int, float) else "",
                 shown_default="chosen to fit" if field.name in chosen else shown,

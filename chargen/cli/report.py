@@ -76,6 +76,10 @@ def _log_reading(corpus: Corpus) -> None:
         files = amount(len(report.passed_over), "file")
         names = ", ".join(report.passed_over[:3]) + " …" * (len(report.passed_over) > 3)
         log(f"note: {files} passed over as no text: {names}")
+    if report.excluded:
+        log(f"note: {amount(report.excluded, 'file')} left out by --include and --exclude")
+    if report.html:
+        log(f"note: {amount(report.html, 'HTML file')} read with all tags; --documents learns the text in them")
     if corpus.hidden_entries:
         entries = amount(corpus.hidden_entries, "entry", "entries")
         log(f"note: {entries} not read: hidden files and folders, links to folders, files of runs")

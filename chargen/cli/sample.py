@@ -99,7 +99,7 @@ def command(
     many = writes_many(file, num if num > 1 else None, saved, filters)
     sampler, text = prepare_sampler(file, prime_file or prime or "", num=1 if many else num, seed=seed, **options)
     log_unknown_bans(sampler.config.ban, file.vocabulary)
-    texts = {"--stop": options["stop"], "--ban": [options["ban"] or ""], "--prime": [prime or ""]}
+    texts = {"--stop": options["stop"] or (), "--ban": [options["ban"] or ""], "--prime": [prime or ""]}
     log_literal_escapes(file.vocabulary, texts)
     sampler.feed(text, unknown)
     if seed is None and options["state_in"] is None:

@@ -68,9 +68,9 @@ def command(
 ) -> None:
     """Learn a text and save a model.
 
-    SOURCE is a file (also .gz, .bz2, .xz, .zst, .tar, .zip), a folder, a pattern, - for standard input, or a corpus
-    name: python is the standard library's own source code. The run folder holds model.safetensors (the best model) and
-    metrics.jsonl.
+    SOURCE is a file (also .gz, .bz2, .xz, .zst, .tar, .zip; .docx, .epub, .pdf with chargen[documents]), a folder, a
+    pattern, - for standard input, or a corpus name: python is the standard library's own source code. The run folder
+    holds model.safetensors (the best model) and metrics.jsonl.
 
     \b
     chargen train novel.txt --minutes 10

@@ -20,15 +20,13 @@ from chargen.cache_folder import cache_folder
 from chargen.data.code_points import count_code_points
 from chargen.data.corpus_cache import ROLES, EncodedText, open_entry
 from chargen.data.corpus_config import CorpusConfig
-from chargen.data.encoder import Encoder, ProgressCallback
+from chargen.data.encoder import Encoder, ProgressCallback, make_vocabulary, split_ids
 from chargen.data.reading import clean, mark_text
-from chargen.data.reading_config import RAW
 from chargen.data.reading_report import ReadingReport
-from chargen.data.records import split_records
+from chargen.data.records import choose_parts
 from chargen.data.repeats import copied_shares
 from chargen.data.sorted_lines import are_sorted
 from chargen.data.sources import find_sources
-from chargen.data.utf8 import SURROGATE
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
 from chargen.settings import check_text, make_settings
@@ -112,7 +110,7 @@ class Corpus:
         if not _as_list(sources):
             raise DataError("no text to learn: name a file, a folder, a pattern or a corpus")
         names = {role: _as_list(values) for role, values in zip(ROLES, (sources, valid, test), strict=True)}
-        expanded = {role: find_sources(role_names) for role, role_names in names.items()}
+        expanded = {role: find_sources(role_names, config.filter) for role, role_names in names.items()}
         if sum(role_names.count("-") for role_names in names.values()) > 1:
             raise DataError("standard input can be read only once; name - once")
         found_sources = {role: role_sources for role, (role_sources, _) in expanded.items()}
@@ -139,25 +137,19 @@ class Corpus:
             SettingError: where a setting is out of range, or the text is no str.
         """
         config = choose_config(CorpusConfig, config, settings)
-        raw, records = config.encoding == RAW, config.records is not None
         report = ReadingReport(labels=list(known.labels) if known else [])
+        records = config.records is not None
         text = mark_text(text, config, report) if records else clean(check_text("text", text), config)
-        if not (raw or records) and SURROGATE.search(text):
-            raise DataError("the text holds a lone surrogate, which is not a character")
-        counts = count_code_points(text)
-        report.check_records(config, int(counts[0xD800:0xE000].sum()))
-        vocabulary = Vocabulary.from_counts(
-            counts, unit=config.unit, raw=raw, min_count=config.min_count, records=records,
-            labels=report.labels, known=known,
-        )  # fmt: skip
+        vocabulary = make_vocabulary(count_code_points(text), config, report, known)
         identity = [asdict(config), text, report.labels] + ([known.arguments()] if known is not None else [])
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         sources: dict[str, list[str]] = {role: [] for role in ROLES}
+        ids = vocabulary.encode(text)
         if config.by_hash:
-            texts = split_records(text, config.valid_fraction, config.test_fraction, config.split_seed)
-            train, valid, test = map(vocabulary.encode, texts)
+            parts = choose_parts(text, config.valid_fraction, config.test_fraction, config.split_seed)
+            train, valid, test = split_ids(ids, parts, len(vocabulary) - vocabulary.begin_symbols)
         else:
-            train, valid, test = split(vocabulary.encode(text), config, vocabulary.byte_mode, vocabulary.end_id)
+            train, valid, test = split(ids, config, vocabulary.byte_mode, vocabulary.end_id)
         return cls(vocabulary, train, valid, test, key, config, sources, report, known=known)
 
     @classmethod
@@ -233,7 +225,10 @@ class Corpus:
         Returns:
             JSON data for `from_description`: its key, config and sources.
         """
-        described = {"key": self.key, "config": asdict(self.config), "sources": self.sources}
+        config = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.config).items()
+        }
+        described = {"key": self.key, "config": config, "sources": self.sources}
         if self.known is not None:
             described["known"] = self.known.arguments()
         return described

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def describe_entry(
     Raises:
         WriteError: the disk refuses.
     """
-    stored = {"vocabulary": vocabulary.arguments(), "sizes": sizes, "report": asdict(replace(report, passed_over=[]))}
+    stored = {"vocabulary": vocabulary.arguments(), "sizes": sizes, "report": asdict(report)}
     stored["sha256"] = _checksum(ids_digest, stored)
     write_durably(entry / "corpus.json", [json.dumps(stored).encode()])
     _mark_verified(entry)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from chargen.data.reading_config import RAW, ReadingConfig
+from chargen.data.sources import SourceFilter
 from chargen.data.vocabulary import UNITS
 from chargen.errors import SettingError
 from chargen.rng import MAX_SEED
@@ -20,6 +21,12 @@ class CorpusConfig(ReadingConfig):
     test_fraction: float = setting(0.0, "share of the text, at its end, or of records, that tests", low=0, below=1)
     shuffle: bool = setting(True, "records: split them by a hash of their text and learn them in random order; or keep "
                             "their order, as of running text")  # fmt: skip
+    include: tuple[str, ...] = setting((), "of folders and archives, read only files whose names fit this: *.txt; with "
+                                       "/, whose paths end so")  # fmt: skip
+    exclude: tuple[str, ...] = setting((), "of folders and archives, read no files whose names fit this; with /, whose "
+                                       "paths end so")  # fmt: skip
+    max_bytes: int | None = setting(None, "bytes that a packed file may unpack to; by default its own times 1,000",
+                                    low=1)  # fmt: skip
     split_seed: int = setting(0, "records: another number makes other parts", low=0, high=MAX_SEED)
 
     def __post_init__(self) -> None:
@@ -41,6 +48,11 @@ class CorpusConfig(ReadingConfig):
     def by_hash(self) -> bool:
         """Whether a record's part is decided by a hash of its text."""
         return self.records is not None and self.shuffle
+
+    @property
+    def filter(self) -> SourceFilter:
+        """Which files of folders and archives are read."""
+        return SourceFilter(self.include, self.exclude, self.max_bytes)
 
     @property
     def fractions(self) -> dict[str, float]:

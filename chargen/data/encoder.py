@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from chargen.data.code_points import CODE_POINTS, count_code_points
 from chargen.data.corpus_cache import ROLES, EncodedText, describe_entry, install_entry, open_entry, remove_abandoned
 from chargen.data.corpus_config import CorpusConfig
-from chargen.data.reading import BLOCK_SIZE, TextFile, read_text
+from chargen.data.reading import read_text
 from chargen.data.reading_config import RAW
 from chargen.data.reading_report import ReadingReport
 from chargen.data.records import choose_parts, label_of_file, whole_records
 from chargen.data.source_index import SourceIndex
 from chargen.data.sources import Source
-from chargen.data.unpack import PACKING_BY_SUFFIX, name_errors, read_blocks
+from chargen.data.text_files import BLOCK_SIZE, TextFile
+from chargen.data.unpack import ARCHIVES, PACKING_BY_SUFFIX, name_errors, read_blocks
 from chargen.data.vocabulary import Vocabulary
 from chargen.durable import describe_os_error, write_durably
 from chargen.errors import ChargenError, DataError, WriteError, quote_backticks
@@ -36,8 +37,12 @@ CACHE_FORMAT = 4
 SOURCE_CHANGED = "a source changed while it was read; run the command again when it is complete"
 AHEAD = 2
 """Threads that encode blocks while the next ones are read; NumPy lets them run side by side."""
-PACKED = {*PACKING_BY_SUFFIX, ".tgz", ".tbz2", ".txz", ".tar", ".zip"}
+PACKED = (*PACKING_BY_SUFFIX, *ARCHIVES)
 """Ends of names of files that may hold more text than they have bytes."""
+CHOICES = ("include", "exclude", "max_bytes", "documents")
+"""Settings that only choose what is read: the same bytes, chosen otherwise, are the same text."""
+MET = ("passed_over", "excluded", "html")
+"""What is reported of files that does not follow from the bytes that were read."""
 ProgressCallback = Callable[[str, int, int | None], None]
 """Called as (activity, bytes done, bytes in total or None)."""
 _In = TypeVar("_In")
@@ -87,16 +92,16 @@ class Encoder:
             ChargenError: where the cache cannot be written.
         """
         index = SourceIndex(self.cache)
-        stamp = index.stamp(self.sources, self._options())
+        options = [self._options(), *(getattr(self.config, name) for name in CHOICES)]
+        stamp = index.stamp(self.sources, options)
         if stamp is not None and (remembered := index.find(stamp)):
-            key, passed_over = remembered
-            if (encoded := self._open(key)) is not None:
-                encoded.report.passed_over = passed_over
-                return encoded, key
+            key, met = remembered
+            if (encoded := self._open(key)) is not None and met.keys() == set(MET):
+                return replace(encoded, report=replace(encoded.report, **met)), key
         encoded, key = self._read_sources()
-        if stamp is not None and stamp == index.stamp(self.sources, self._options()):
+        if stamp is not None and stamp == index.stamp(self.sources, options):
             names = [os.path.abspath(source.path) for role in ROLES for source in self.sources[role] if source.path]
-            index.remember(stamp, key, encoded.report.passed_over, names)
+            index.remember(stamp, key, _met(encoded.report), names)
         return encoded, key
 
     def _open(self, key: str) -> EncodedText | None:
@@ -132,8 +137,7 @@ class Encoder:
             raise ChargenError(f"{reason}; set CHARGEN_CACHE to a folder with room") from error
         if encoded is None:
             raise ChargenError(f"{self.cache / key} vanished from the cache while it was read; run the command again")
-        encoded.report.passed_over = content.report.passed_over
-        return encoded, key
+        return replace(encoded, report=replace(encoded.report, **_met(content.report))), key
 
     def _spool(self, work_folder: Path) -> None:
         """Copy sources that can be read only once, and take the copies in their place."""
@@ -150,7 +154,7 @@ class Encoder:
     def _size(self) -> int | None:
         """The bytes of all texts, where none is packed."""
         paths = [source.copy or source.path for role in ROLES for source in self.sources[role]]
-        if any(path is None or path.suffix in PACKED for path in paths):
+        if any(path is None or path.name.endswith(PACKED) for path in paths):
             return None
         return sum(path.stat().st_size for path in paths if path)
 
@@ -164,10 +168,6 @@ class Encoder:
             texts = read_text(self.sources[role], self.config, report=report, watch=counting.watch)
             for block_counts in map_ahead(count_code_points, texts):
                 counts[: len(block_counts)] += block_counts
-        raw, records = self.config.encoding == RAW, self.config.records is not None
-        if counts[0xD800:0xE000].any() and not (raw or records):  # marks of records are such
-            raise DataError(f"the text holds a lone surrogate, which is not a character (in {self.config.encoding})")
-        report.check_records(self.config, int(counts[0xD800:0xE000].sum()))
         return Content(counting.digest.hexdigest(), counts, report)
 
     def _shares(self) -> dict[str, float]:
@@ -177,7 +177,8 @@ class Encoder:
     def _options(self) -> list[Any]:
         """Every option that shapes the ids, as JSON data."""
         config, by_hash = self.config, self.config.by_hash
-        options = {field.name: getattr(config, field.name) for field in fields(CorpusConfig)}
+        names = {field.name for field in fields(CorpusConfig)}.difference(CHOICES)
+        options = {name: getattr(config, name) for name in names}
         shares = {f"{role}_fraction": share for role, share in self._shares().items()}
         splits = {**shares, "split_seed": config.split_seed if any(shares.values()) else 0}
         options |= {name: value if by_hash else None for name, value in splits.items()}
@@ -191,17 +192,11 @@ class Encoder:
     def _encode(self, work_folder: Path, content: Content) -> None:
         """Write the ids; raises DataError where the bytes are no longer those that were counted."""
         counts, report = content.counts, content.report
-        raw, records = self.config.encoding == RAW, self.config.records is not None
-        vocabulary = Vocabulary.from_counts(
-            counts, unit=self.config.unit, raw=raw, min_count=self.config.min_count, records=records,
-            labels=report.labels, known=self.known,
-        )  # fmt: skip
-        if not vocabulary.characters and vocabulary.folded:
-            raise DataError(f"no character occurs {self.config.min_count} times: choose a smaller `min_count`")
+        vocabulary = make_vocabulary(counts, self.config, report, self.known)
         # A byte vocabulary writes one byte more from each of these code points on, but one for a mark.
         longer_from = (0x80, 0x800, 0x10000) if vocabulary.byte_mode else ()
         size = sum(int(counts[first:].sum()) for first in (0, *longer_from))
-        size -= 2 * int(counts[0xD800:0xE000].sum()) * (vocabulary.byte_mode and records)
+        size -= 2 * int(counts[0xD800:0xE000].sum()) * (vocabulary.byte_mode and vocabulary.records)
         sizes, digest, encoding = [0, 0, 0], hashlib.sha256(), _Pass("encoding", self, report.bytes)
 
         def encode_blocks() -> Iterator[memoryview]:
@@ -250,6 +245,38 @@ class Encoder:
                     for block in read_blocks(waiting[part - 1], BLOCK_SIZE):
                         yield part, np.frombuffer(block, vocabulary.dtype)
                 yield from ((part, ids) for ids in map_ahead(encode, texts))
+
+
+def _met(report: ReadingReport) -> dict[str, Any]:
+    return {name: getattr(report, name) for name in MET}
+
+
+def make_vocabulary(
+    counts: NDArray[np.int64], config: CorpusConfig, report: ReadingReport, known: Vocabulary | None
+) -> Vocabulary:
+    """Make the vocabulary of a text that was read.
+
+    Args:
+        counts: of its code points; those of records count their marks.
+        config: how the text becomes ids.
+        report: what reading met.
+        known: a vocabulary whose characters have ids whether they occur or not.
+
+    Raises:
+        DataError: the text holds a lone surrogate, no character is frequent enough, or a setting did nothing.
+    """
+    raw, records = config.encoding == RAW, config.records is not None
+    surrogates = int(counts[0xD800:0xE000].sum())
+    if surrogates and not (raw or records):  # marks of records are such
+        raise DataError(f"the text holds a lone surrogate, which is not a character (in {config.encoding})")
+    report.check_records(config, surrogates)
+    vocabulary = Vocabulary.from_counts(
+        counts, unit=config.unit, raw=raw, min_count=config.min_count, records=records, labels=report.labels,
+        known=known,
+    )  # fmt: skip
+    if not vocabulary.characters and vocabulary.folded:
+        raise DataError(f"no character occurs {config.min_count} times: choose a smaller `min_count`")
+    return vocabulary
 
 
 def split_ids(ids: NDArray[Any], parts: NDArray[Any], first_begin: int) -> list[NDArray[Any]]:

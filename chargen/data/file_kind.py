@@ -31,9 +31,10 @@ _PACKING_SIGNATURES = {
     "zstd": (b"\x28\xb5\x2f\xfd", *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))),
 }
 _CONVERT, _SAVE = "turn it into text first", "save it as plain text first"
+_READ = "to read it: pip install 'chargen[documents]', and let its name end with {}"
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
-    (rb"%PDF-", "a PDF document", f"{_CONVERT}, as pdftotext does"),
-    (rb"\{\\rtf", "an RTF document", _SAVE),
+    (rb"%PDF-", "a PDF document", _READ.format(".pdf")),
+    (rb"\{\\rtf", "an RTF document", _READ.format(".rtf")),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", _SAVE),
     (
         rb"version https://git-lfs.github.com/spec",
@@ -55,8 +56,8 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (rb"\x80[\2-\5][\]}c\x95\x8a(]", "a pickle", ""),
 )
 """What a file is whose first bytes match, and what to do."""
-_EPUB = "an EPUB book", f"{_CONVERT}, as pandoc -t plain does"
-_OFFICE = "an office document (.docx, .odt and the like)", _SAVE
+_EPUB = "an EPUB book", _READ.format(".epub")
+_OFFICE = "an office document (.docx, .odt and the like)", _READ.format(".docx or .odt")
 _MEMBERS = {
     "META-INF/container.xml": _EPUB,
     "META-INF/manifest.xml": _OFFICE,

@@ -6,12 +6,13 @@ from itertools import chain
 from typing import NamedTuple
 
 from chargen.data.code_points import END_MARK
-from chargen.data.reading import TextFile, file_texts
+from chargen.data.reading import file_texts
 from chargen.data.reading_config import RAW, ReadingConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.records import check_no_surrogate, label_of_file, mark_separators
 from chargen.data.sources import Source
 from chargen.data.tables import TABLES, label_of, read_rows, text_of
+from chargen.data.text_files import TextFile
 
 
 class PlacedRecord(NamedTuple):

@@ -1,8 +1,7 @@
-"""Files, folders, patterns, standard input and named corpora -> blocks of clean text.
+"""The bytes of texts -> blocks of clean text.
 
 Nothing is guessed and nothing is dropped silently. A byte that does not fit the encoding is an error that names it or,
-with errors="replace", becomes U+FFFD and is counted. A file that is no text is an error or, in a folder or an archive,
-skipped and reported.
+with errors="replace", becomes U+FFFD and is counted.
 """
 
 import codecs
@@ -14,92 +13,18 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
-from typing import NamedTuple
 
-from chargen.data.file_kind import PEEK_SIZE, describe_non_text, detect_wide_encoding
 from chargen.data.reading_config import RAW, ReadingConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.records import begin_marks, label_of_file, mark_records
 from chargen.data.sources import Source
 from chargen.data.tables import TABLES
-from chargen.data.unpack import File, peek, unpack_files
+from chargen.data.text_files import Blocks, TextFile, text_files
 from chargen.errors import DataError, SettingError
 from chargen.settings import check_text
 
-BLOCK_SIZE = 1 << 20
-"""Bytes read at a time."""
-
-Blocks = Iterator[bytes]
-
-
-def read_files(source: Source, raw: bool = False) -> Iterator[File]:
-    """Unpack the files of a source: the source itself, or the members of an archive.
-
-    Args:
-        source: one file, or standard input.
-        raw: whether an archive is read as the bytes it consists of.
-
-    Raises:
-        DataError: where the source is damaged.
-    """
-    suffix = source.path.suffix if source.path else ""
-    with source.open() as stream:
-        yield from unpack_files(source.name, stream, suffix, BLOCK_SIZE, archives=not raw)
-
-
-class TextFile(NamedTuple):
-    """A text that is to be read.
-
-    Args:
-        name: for messages.
-        path: where it is, or would be if its archive were unpacked beside itself; empty for standard input.
-        blocks: its bytes.
-    """
-
-    name: str
-    path: str
-    blocks: Blocks
-
-
-def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> Iterator[TextFile]:
-    """Open the texts of a source.
-
-    Args:
-        source: one file, an archive or standard input.
-        config: how bytes become text.
-        report: gets the files that are no texts.
-
-    Raises:
-        DataError: where a named source is no text or holds none, saying what it is; and for UTF-16 and UTF-32 that
-            would be read in another encoding.
-    """
-    raw = config.encoding == RAW
-    skipped: list[str] = []
-    num_texts = 0
-    for file in read_files(source, raw):
-        path = (source.path or Path()).parent / file.member if file.member else source.path
-        if raw:
-            yield TextFile(file.name, str(path or ""), file.blocks)
-            continue
-        problem, advice, blocks = file.problem, file.advice, file.blocks
-        if not problem:
-            start, blocks = peek(file.blocks)
-            start = start[:PEEK_SIZE]
-            if wide := detect_wide_encoding(start, config.encoding):
-                raise DataError(f'{file.name} is text in {wide}, not in {config.encoding}: give `encoding="{wide}"`')
-            problem, advice = describe_non_text(start, config.encoding) or ("", "")
-        if not problem:
-            num_texts += 1
-            yield TextFile(file.name, str(path or ""), blocks)
-        elif source.named and not file.member:
-            advice = advice or 'give a text, or learn its bytes with `unit="byte", encoding="raw"`'
-            raise DataError(f"{file.name} is {problem}; {advice}")
-        else:
-            skipped.append(f"{file.name} ({problem.split(':')[0]})")
-    if source.named and skipped and not num_texts:
-        raise DataError(f"{source.name} holds no text: {', '.join(skipped[:3])}{' …' * (len(skipped) > 3)}")
-    report.passed_over += skipped
+DETECTED = 32, 1 << 16
+"""Bytes, at least and at most, around one that does not fit of which the encoding is detected."""
 
 
 def read_text(
@@ -225,7 +150,8 @@ def file_texts(
     """
     for file in chain.from_iterable(text_files(source, config, report) for source in sources):
         report.files += 1
-        texts = _remove_mark(_decode(file.name, watch(file), config, report), config)
+        own = replace(config, encoding="utf-8") if file.converted else config
+        texts = _remove_mark(_decode(file.name, watch(file), own, report), own)
         yield file, _convert_line_ends(texts, config, report)
     report.check_files()
 
@@ -307,7 +233,7 @@ def _decode(name: str, blocks: Iterable[bytes], config: ReadingConfig, report: R
 def _bad_bytes(name: str, error: UnicodeDecodeError, encoding: str, start: int, line: int) -> DataError:
     """The error for bytes that do not fit the encoding."""
     wrong = error.object[error.start : error.start + 4]
-    advice = "`encoding=NAME` (cp1252, latin-1, gb18030 …)"
+    advice = _suggest_encoding(error)
     if start == 0 and codecs.lookup(encoding).name == "utf-8" and error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
         advice = '`encoding="utf-16"`'
     return DataError(
@@ -315,6 +241,25 @@ def _bad_bytes(name: str, error: UnicodeDecodeError, encoding: str, start: int, 
         f'are not {encoding} ({error.reason}); give {advice} or `errors="replace"`; '
         '`unit="byte", encoding="raw"` learns any bytes'
     )
+
+
+def _suggest_encoding(error: UnicodeDecodeError) -> str:
+    """The encoding that the bytes around an error look like, as advice: it is never taken without being asked for."""
+    import chardet
+
+    least, most = DETECTED
+    first = max(0, error.start - most // 2)
+    around, known = error.object[first : first + most], ""
+    as_utf8 = around.decode("utf-8", "replace")
+    wrong = as_utf8.count("\ufffd")
+    if len(around) >= least and 2 * wrong > sum(character > "\x7f" for character in as_utf8):
+        with contextlib.suppress(LookupError, UnicodeError):
+            detected = codecs.lookup(chardet.detect(around)["encoding"] or "")
+            detected.incrementaldecoder().decode(around)
+            known = detected.name
+    if known in ("", "ascii", "utf-8", codecs.lookup(error.encoding).name):
+        return "`encoding=NAME` (cp1252, latin-1, gb18030 …)"
+    return f'`encoding="{known}"`, as which it reads well,'
 
 
 def normalize_blocks(blocks: Iterable[str]) -> Iterator[str]:

@@ -25,6 +25,8 @@ class ReadingConfig:
                           choices=("strict", "replace"))  # fmt: skip
     newline: str = setting("keep", "line ends: as they are, or every CR LF and CR becomes LF", choices=("keep", "lf"))
     normalize: str = setting("none", "Unicode normal form of the text", choices=("none", "NFC"))
+    documents: bool | None = setting(None, "Word, EPUB, PDF and HTML files become their text; by default all but HTML, "
+                                     "where chargen[documents] is installed")  # fmt: skip
     between: str | None = setting(None, "text between two files; by default a line end where a file lacks one")
     records: str | None = setting(None, "learn whole records: line, blank-line, file, jsonl, csv, tsv, or the text "
                                   "between two; none knows another")  # fmt: skip
@@ -37,6 +39,8 @@ class ReadingConfig:
         check_settings(self)
         self._check_records()
         if self.encoding == RAW:
+            if self.documents:
+                raise SettingError("documents is for text: raw bytes are learned as they are", "documents")
             if self.normalize != "none":
                 raise SettingError(f"normalize is {self.normalize}: raw bytes have no normal form", "normalize")
             return

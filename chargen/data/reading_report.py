@@ -20,6 +20,8 @@ class ReadingReport:
         carriage_returns: of the texts, before line ends are changed.
         joined: how often something was put between two files.
         passed_over: names of files that are no text, each with what it is.
+        excluded: files that `include` and `exclude` leave out.
+        html: files that were read with their tags.
         tables: texts that are tables.
         labels: of records, in the order of their first appearance, or of their symbols.
         unknown_labels: other labels, whose records have none; None where these are added to `labels`.
@@ -31,6 +33,8 @@ class ReadingReport:
     carriage_returns: int = 0
     joined: int = 0
     passed_over: list[str] = field(default_factory=list)
+    excluded: int = 0
+    html: int = 0
     tables: int = 0
     labels: list[str] = field(default_factory=list)
     unknown_labels: set[str] | None = None
@@ -50,6 +54,8 @@ class ReadingReport:
         Raises:
             DataError: where no file was a text.
         """
+        if self.excluded and not self.files:
+            raise DataError(f"`include` and `exclude` leave none of {amount(self.excluded, 'file')}: change them")
         if self.passed_over and not self.files:
             listed = ", ".join(self.passed_over[:3]) + " …" * (len(self.passed_over) > 3)
             raise DataError(f"no text among {amount(len(self.passed_over), 'file')}: {listed}")

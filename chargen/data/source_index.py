@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,32 +71,32 @@ class SourceIndex:
             return None
         return hashlib.sha256(json.dumps([files, options], sort_keys=True).encode()).hexdigest()
 
-    def find(self, stamp: str) -> tuple[str, list[str]] | None:
+    def find(self, stamp: str) -> tuple[str, dict[str, Any]] | None:
         """Find the entry of files that are as they were.
 
         Args:
             stamp: of `stamp`.
 
         Returns:
-            The key of the entry, which may be gone, and the names of files that are no text; None where the files are
-            not remembered.
+            The key of the entry, which may be gone, and what was met among the files; None where the files are not
+            remembered.
         """
         try:
             stored = json.loads((self.folder / f"{stamp}.json").read_text("utf-8"))
-            return str(stored["key"]), [str(name) for name in stored["passed_over"]]
+            return str(stored["key"]), dict(stored["met"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def remember(self, stamp: str, key: str, passed_over: Sequence[str], names: Sequence[str]) -> None:
+    def remember(self, stamp: str, key: str, met: Mapping[str, Any], names: Sequence[str]) -> None:
         """Remember the entry of files; where that cannot be written they are read again.
 
         Args:
             stamp: of `stamp`, the same before and after they were read.
             key: of the entry.
-            passed_over: the names of files that are no text.
+            met: among the files, as JSON data by name.
             names: of the sources, for a person.
         """
-        stored = {"key": key, "passed_over": list(passed_over), "names": list(names[:MAX_NAMES])}
+        stored = {"key": key, "met": dict(met), "names": list(names[:MAX_NAMES])}
         with contextlib.suppress(WriteError):
             write_durably(self.folder / f"{stamp}.json", [json.dumps(stored).encode()])
 

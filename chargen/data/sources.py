@@ -1,16 +1,18 @@
 """What names stand for: files, folders, patterns, standard input and named corpora."""
 
 import contextlib
+import fnmatch
 import glob
 import os
 import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import IO
 
 from chargen.data.named_corpora import CATALOGUE
+from chargen.data.unpack import PACKING_BY_SUFFIX
 from chargen.errors import DataError, quote_backticks, repr_short
 from chargen.suggestions import similar_path
 
@@ -18,6 +20,40 @@ MAX_NAME = 255
 """Characters of the longest name of a file."""
 RUN_FILES = ("state.safetensors", "model.safetensors", "metrics.jsonl")
 """Files of a run, of which its folder always holds the first: they are no texts, though files beside them may be."""
+
+
+@dataclass(frozen=True)
+class SourceFilter:
+    """Which files of folders and archives are read, and how far packed ones are unpacked.
+
+    Args:
+        include: patterns, one of which a file must fit, where there are any.
+        exclude: patterns, none of which it may fit. A pattern with / in it is for the end of the path, another for the
+            name; * stands for any characters.
+        max_bytes: bytes that a packed file may unpack to; None for a limit that grows with its size.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    max_bytes: int | None = None
+
+    def takes(self, path: str) -> bool:
+        """Whether a file is read.
+
+        Args:
+            path: of the file, or of a member of an archive as if that were unpacked.
+        """
+        path = PurePath(path).as_posix()
+        paths = [path, *(path.removesuffix(end) for end in PACKING_BY_SUFFIX if path.endswith(end))]
+
+        def fits(patterns: Iterable[str]) -> bool:
+            wholes = ("*/" + pattern.lstrip("/") for pattern in patterns)
+            return any(fnmatch.fnmatchcase(f"/{name}", whole) for whole in wholes for name in paths)
+
+        return (not self.include or fits(self.include)) and not fits(self.exclude)
+
+
+ALL = SourceFilter()
 
 
 @dataclass(frozen=True)
@@ -29,12 +65,14 @@ class Source:
         path: None for standard input.
         named: whether a person named it; a file of a named folder is skipped where it is no text.
         copy: what is read instead, of bytes that can be read only once.
+        filter: of the files in it.
     """
 
     name: str
     path: Path | None
     named: bool = True
     copy: Path | None = None
+    filter: SourceFilter = ALL
 
     @property
     def is_stream(self) -> bool:
@@ -59,12 +97,13 @@ class Source:
             raise DataError(f"cannot read {self.name}: {error.strerror or error}") from error
 
 
-def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source], int]:
+def find_sources(names: Iterable[str | os.PathLike[str]], filter: SourceFilter = ALL) -> tuple[list[Source], int]:
     """Expand names to the files that they stand for.
 
     Args:
         names: files, folders (taken recursively, sorted), patterns, `-` (standard input) or names of corpora; where a
             path and a corpus have the same name, the path is taken.
+        filter: that the sources get.
 
     Returns:
         The sources in order, and how many hidden files, hidden folders, links to folders and files of runs are not
@@ -81,7 +120,7 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
         expanded, skipped = _expand(os.fspath(name))
         if expanded[0].path is None and any(source.path is None for source in sources):
             raise DataError("standard input can be read only once; name - once")
-        sources += expanded
+        sources += [replace(source, filter=filter) for source in expanded]
         hidden += skipped
     return sources, hidden
 

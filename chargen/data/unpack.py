@@ -32,6 +32,8 @@ MAX_MEMBERS = 200_000
 MAX_HEADER_SIZE = 1 << 20
 """Bytes of a header of a tar archive, which may hold a long name."""
 PACKING_BY_SUFFIX = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
+ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", *(f".tar{packing}" for packing in PACKING_BY_SUFFIX))
+"""How names of archives end."""
 _OPENERS: dict[str, Callable[[Any], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
 _DAMAGE_ERRORS = (
     OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError,
@@ -60,7 +62,9 @@ class File:
     advice: str = ""
 
 
-def unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, archives: bool = True) -> Iterator[File]:
+def unpack_files(
+    name: str, stream: IO[bytes], suffix: str, block_size: int, archives: bool = True, max_bytes: int | None = None
+) -> Iterator[File]:
     """Unpack the files in a stream of bytes: the stream itself, or the members of an archive, sorted by name.
 
     Args:
@@ -69,14 +73,18 @@ def unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, arc
         suffix: of its name; after .gz, .bz2, .xz and .zst the content must be packed so.
         block_size: bytes to read at a time.
         archives: whether packed files and archives are recognised by content; else by those suffixes alone.
+        max_bytes: what a packed file, or all members of an archive, may unpack to; None for `ALLOWED_SIZE` or
+            `ALLOWED_RATIO` times its size.
 
     Raises:
         DataError: naming the file, where it is damaged or unpacks to more than it may.
     """
-    return name_errors(name, _unpack_files(name, stream, suffix, block_size, archives))
+    return name_errors(name, _unpack_files(name, stream, suffix, block_size, archives, max_bytes))
 
 
-def _unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, archives: bool) -> Iterator[File]:
+def _unpack_files(
+    name: str, stream: IO[bytes], suffix: str, block_size: int, archives: bool, max_bytes: int | None
+) -> Iterator[File]:
     start, blocks = peek(read_blocks(stream, block_size))
     claimed, detected = PACKING_BY_SUFFIX.get(suffix, ""), detect_packing(start)
     if archives and start and claimed not in ("", detected):
@@ -88,7 +96,7 @@ def _unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, ar
     if packing:
         packed = _Replayed(start, stream)
         content = _read_zstd(packed, name) if packing == "zstd" else read_blocks(_OPENERS[packing](packed), block_size)
-        start, blocks = peek(_SizeLimit(name, lambda: packed.count).check(content))
+        start, blocks = peek(_SizeLimit(name, lambda: packed.count, max_bytes).check(content))
     if not archives or not (is_tar(start) or is_zip(start)):
         yield File(name, name_errors(name, blocks))
         return
@@ -106,7 +114,7 @@ def _unpack_files(name: str, stream: IO[bytes], suffix: str, block_size: int, ar
         if not tar and (kind := classify_zip(list(by_name))):
             yield File(name, iter(()), "", *kind)
             return
-        limit = _SizeLimit(name, lambda: size)
+        limit = _SizeLimit(name, lambda: size, max_bytes)
         for member, (read_content, problem) in sorted(by_name.items()):
             label = f"{name}: {quote_backticks(member)}"
             yield File(label, name_errors(label, limit.check(read_content())), member, problem or _hidden(member))
@@ -226,21 +234,26 @@ class _SizeLimit:
     Args:
         name: for messages.
         packed_size: returns how many packed bytes were read so far.
+        max_bytes: the limit; None for one that grows with the packed size.
     """
 
-    def __init__(self, name: str, packed_size: Callable[[], int]) -> None:
+    def __init__(self, name: str, packed_size: Callable[[], int], max_bytes: int | None) -> None:
         self.name = name
         self.packed_size = packed_size
+        self.max_bytes = max_bytes
         self.total = 0
 
     def check(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """The blocks; raises DataError where they exceed the limit."""
         for block in blocks:
             self.total += len(block)
-            if self.total > ALLOWED_SIZE and self.total > ALLOWED_RATIO * self.packed_size():
+            if self.max_bytes is not None and self.total > self.max_bytes:
+                raise DataError(f"{self.name} unpacks to more than `max_bytes={self.max_bytes}`; is that a text?")
+            allowed = max(ALLOWED_SIZE, ALLOWED_RATIO * self.packed_size())
+            if self.max_bytes is None and self.total > allowed:
                 raise DataError(
                     f"{self.name} unpacks to more than {ALLOWED_RATIO:,} times its size, which no text does: "
-                    "unpack it yourself, and look"
+                    "unpack it yourself, and look, or allow more with `max_bytes=N`"
                 )
             yield block
 

@@ -62,14 +62,14 @@ class Vocabulary:
         records: bool = False,
         labels: Sequence[str] = (),
     ) -> None:
-        for text in (characters, folded):
-            if list(text) != sorted(set(text)):
-                raise ValueError("a vocabulary's characters must be sorted and distinct")
+        codes, folded_codes = code_points(characters), code_points(folded)
+        if (codes[1:] <= codes[:-1]).any() or (folded_codes[1:] <= folded_codes[:-1]).any():
+            raise ValueError("a vocabulary's characters must be sorted and distinct")
         if unit not in UNITS or (unit == "byte" and (characters not in ("", RAW_BYTES) or folded)):
             raise ValueError(f"unit is {unit!r}: a byte vocabulary has no characters of its own")
         if unit == "character" and SURROGATE.search(characters + folded):
             raise ValueError("a lone surrogate is not a character")
-        if set(characters) & set(folded):
+        if np.isin(folded_codes, codes).any():
             raise ValueError("a folded character is also a known one")
         if records and characters == RAW_BYTES and unit == "byte":
             raise ValueError("raw bytes leave no symbol for the end of a record")
@@ -109,15 +109,14 @@ class Vocabulary:
         labels = list(dict.fromkeys([*(known.labels if known else ()), *labels])) if records else []
         if unit == "byte":
             return cls(RAW_BYTES if raw else "", unit=unit, records=records, labels=labels)
-        counts = np.array(check_array("counts", counts, (None,), np.int64))
+        counts = np.pad(check_array("counts", counts, (None,), np.int64), (0, max(0, CODE_POINTS - len(counts))))
         counts[0xD800:0xE000] *= not records
-        kept = set(from_code_points(np.flatnonzero(counts >= max(min_count, 1))))
-        folded = set(from_code_points(np.flatnonzero((counts > 0) & (counts < min_count))))
+        kept, rare = counts >= max(min_count, 1), counts > 0
         if known is not None:
-            kept |= set(known.characters)
-            folded |= set(known.folded)
-        folded -= kept
-        return cls("".join(sorted(kept)), folded="".join(sorted(folded)), records=records, labels=labels)
+            kept[code_points(known.characters)] = True
+            rare[code_points(known.folded)] = True
+        characters, folded = (from_code_points(np.flatnonzero(codes)) for codes in (kept, rare & ~kept))
+        return cls(characters, folded=folded, records=records, labels=labels)
 
     @property
     def byte_mode(self) -> bool:

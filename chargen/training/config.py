@@ -85,6 +85,7 @@ def changed_config(settings: dict[str, Any], changes: dict[str, Any]) -> TrainCo
     stored = {**settings["model"], **settings["corpus"]["config"], **settings["training"]}
     allowed = resumable_settings(TrainConfig)
     for name, value in changes.items():
+        value = list(value) if isinstance(value, tuple) else value  # as JSON has it
         if name not in allowed and stored.get(name) != value:
             raise SettingError(
                 f"{name} is {value!r}, but the run has {stored.get(name)!r}: model, corpus and batching stay "

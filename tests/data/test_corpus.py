@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chargen.data import reading
+from chargen.data import text_files
 from chargen.data.corpus import Corpus, split
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.reading import clean
@@ -66,7 +66,7 @@ def test_bytes_are_cut_between_characters_at_most_three_before_the_share(text: s
 def test_a_file_and_a_text_in_memory_give_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, unit: str, options: dict[str, Any], block: int
 ):
-    monkeypatch.setattr(reading, "BLOCK_SIZE", block)
+    monkeypatch.setattr(text_files, "BLOCK_SIZE", block)
     path = tmp_path / "x.txt"
     path.write_bytes(text.encode())
     options = {**options, "unit": unit, "valid_fraction": 0.2, "test_fraction": 0.1}
@@ -193,7 +193,7 @@ def test_a_text_given_once_is_found_in_the_cache_or_refused(own_cache: Path, mon
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"h\xc3\xa9llo")))
     corpus = Corpus.from_files("-")
     assert "".join(parts(corpus)) == "héllo"
-    assert sorted(os.listdir(own_cache / corpus.key)) == ["corpus.json", "ids"]
+    assert sorted(os.listdir(own_cache / corpus.key)) == ["corpus.json", "ids", "verified.json"]
     assert parts(read_again(corpus)) == parts(corpus)
     shutil.rmtree(own_cache / corpus.key)
     for lost in (corpus, Corpus.from_text("abc")):

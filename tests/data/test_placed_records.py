@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.data import reading
+from chargen.data import text_files
 from chargen.data.placed_records import PlacedRecord, between_separators, read_records
 from chargen.data.reading import read_text
 from chargen.data.reading_config import ReadingConfig
@@ -36,7 +36,7 @@ def test_records_are_those_of_a_text_of_records(
     (tmp_path / "text.txt").write_text(text, "utf-8", newline="")
     config = ReadingConfig(records=kind, normalize=normalize)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "BLOCK_SIZE", size)
+        patch.setattr(text_files, "BLOCK_SIZE", size)
         records = records_of(tmp_path / "text.txt", config)
     marked = "".join(read_text(find_sources([tmp_path / "text.txt"])[0], config))
     assert [record.text for record in records] == [record for record in MARK.split(marked) if record]

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chargen.data import reading
-from chargen.data.reading import TextFile, clean, normalize_blocks, read_text
+from chargen.data import reading, text_files
+from chargen.data.reading import clean, normalize_blocks, read_text
 from chargen.data.reading_config import ReadingConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.sources import RUN_FILES, Source, find_sources
@@ -41,7 +41,7 @@ def read(*contents: bytes, size: int = 1 << 20, report: ReadingReport | None = N
     held = {f"file{number}": content for number, content in enumerate(contents)}
     sources = [Source(name, Path(name)) for name in held]
     with patch.object(
-        reading, "text_files", lambda source, *_: [TextFile(source.name, "", cut(held[source.name], size))]
+        reading, "text_files", lambda source, *_: [text_files.TextFile(source.name, "", cut(held[source.name], size))]
     ):
         return "".join(read_text(sources, ReadingConfig(**config), report=report))
 
@@ -63,11 +63,11 @@ def test_the_size_of_a_block_does_not_matter(text: str, encoding: str, size: int
 def test_blocks_of_a_real_file_join_without_a_seam(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, suffix: str
 ):
-    monkeypatch.setattr(reading, "BLOCK_SIZE", size)
+    monkeypatch.setattr(text_files, "BLOCK_SIZE", size)
     path = tmp_path / f"x{suffix}"
     content = "é\r\n漢e\u0301\r\r\n😀\r".encode()
     path.write_bytes(gzip.compress(content) if suffix else content)
-    blocks = [block for file in reading.read_files(Source("x", path)) for block in file.blocks]
+    blocks = [block for file in text_files._read_files(Source("x", path), ReadingConfig()) for block in file.blocks]
     assert max(map(len, blocks)) <= size
     assert "".join(read_text(find_sources([path])[0], ReadingConfig(newline="lf", normalize="NFC"))) == "é\n漢é\n\n😀\n"
 
@@ -156,6 +156,23 @@ def test_a_bad_byte_is_named_by_file_line_and_offset(size: int, bad: bytes):
             'give `encoding=NAME` (cp1252, latin-1, gb18030 …) or `errors="replace"`; '
             '`unit="byte", encoding="raw"` learns any bytes'
         )
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [("Il était une fois, dans l’été de l’année, une fée. ", "cp1252"), ("Все счастливые семьи похожи. ", "cp1251"),
+     ("Все счастливые семьи похожи. ", "koi8-r"), ("床前明月光", "gb18030"), ("吾輩は猫である。", "cp932")],
+)  # fmt: skip
+def test_another_encoding_is_suggested_and_never_taken(text: str, encoding: str) -> None:
+    content = b"plain\n" * 9 + (text * 9).encode(encoding)
+    with pytest.raises(
+        DataError, match=rf'give `encoding="{encoding}"`, as which it reads well, or `errors='
+    ) as caught:
+        read(content)
+    assert "are not utf-8" in str(caught.value)
+    assert read(content, encoding=encoding).endswith(text)
+    with pytest.raises(DataError, match="`encoding=NAME`"):
+        read(text.encode() * 9 + b"\xff")  # UTF-8 but for a byte
 
 
 @pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
@@ -370,21 +387,24 @@ def test_a_file_that_is_no_text_is_named_or_passed_over(tmp_path: Path):
     (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4\n...")
     (tmp_path / "c").write_bytes(b"some text, then \0" + bytes(range(256)) * 9)
     for name, words in (
-        ("b.pdf", r"is a PDF document; .*pdftotext"),
+        (
+            "b.pdf",
+            r"is a PDF document; to read it: pip install .chargen\[documents\]., and .* end with \.pdf$",
+        ),
         ("c", r"is no text: \d+ % .* control characters; "),
     ):
         for encoding in ("utf-8", "latin-1"):
             with pytest.raises(DataError, match=words) as caught:
-                text_of(tmp_path / name, encoding=encoding)
+                text_of(tmp_path / name, encoding=encoding, documents=False)
             assert caught.value.exit_code == 3
     report = ReadingReport()
     sources, _ = find_sources([tmp_path])
-    assert "".join(read_text(sources, ReadingConfig(encoding="latin-1"), report=report)) == "text\n"
+    assert "".join(read_text(sources, ReadingConfig(encoding="latin-1", documents=False), report=report)) == "text\n"
     assert report.passed_over == [f"{tmp_path}/b.pdf (a PDF document)", f"{tmp_path}/c (no text)"]
     assert report.files == 1
     (tmp_path / "a.txt").unlink()
     with pytest.raises(DataError, match=r"no text among 2 files: .*b\.pdf \(a PDF document\), .*c \(no text\)"):
-        text_of(tmp_path)
+        text_of(tmp_path, documents=False)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-16"])

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chargen.data import corpus as corpus_module
-from chargen.data import reading, records
+from chargen.data import records, text_files
 from chargen.data.code_points import END_MARK, label_mark
 from chargen.data.corpus import Corpus
 from chargen.data.records import MARK, split_records
@@ -56,7 +56,7 @@ def test_files_a_text_in_memory_and_the_cache_give_the_same(
     (tmp_path / "x.jsonl").write_text(jsonl(rows))
     held = Corpus.from_text(jsonl(rows), **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "BLOCK_SIZE", block)
+        patch.setattr(text_files, "BLOCK_SIZE", block)
         patch.setattr(records, "BLOCK", block)
         read = Corpus.from_files(tmp_path / "x.jsonl", **options)
     for corpus in (read, Corpus.from_files(tmp_path / "x.jsonl", **options), read_again(read)):

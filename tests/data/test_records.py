@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chargen.data import reading, records
+from chargen.data import records, text_files
 from chargen.data.code_points import END_MARK, label_mark
 from chargen.data.reading import mark_text, read_text
 from chargen.data.reading_config import ReadingConfig
@@ -61,7 +61,7 @@ def test_records_are_those_of_a_naive_reader(tmp_path: Path, text: str, kind: st
     config: dict[str, Any] = {"records": kind, "newline": "lf" if lf else "keep"}
     expected = [(record, "") for record in naive.records(text, kind, lf)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "BLOCK_SIZE", size)
+        patch.setattr(text_files, "BLOCK_SIZE", size)
         (tmp_path / "x").write_bytes(b"\xef\xbb\xbf" + text.encode())
         assert read(tmp_path / "x", **config) == expected
         assert read([tmp_path / "x", tmp_path / "x"], **config) == 2 * expected
@@ -76,7 +76,7 @@ rows = st.lists(st.tuples(st.text(characters, max_size=6), st.sampled_from(["", 
 def test_a_table_gives_the_fields_that_were_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: Any, kind: str, size: int, end: str, named: bool
 ) -> None:
-    monkeypatch.setattr(reading, "BLOCK_SIZE", size)
+    monkeypatch.setattr(text_files, "BLOCK_SIZE", size)
     monkeypatch.setattr(records, "BLOCK", 3)
     held = io.StringIO()
     if kind == "jsonl":
@@ -97,7 +97,7 @@ def test_a_table_gives_the_fields_that_were_written(
 @given(st.text(st.sampled_from("a\u0301e\u0300é\n"), max_size=12), blocks)
 def test_each_record_is_normalized_alone(tmp_path: Path, text: str, size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "BLOCK_SIZE", size)
+        patch.setattr(text_files, "BLOCK_SIZE", size)
         (tmp_path / "x").write_text(text)
         (tmp_path / "y.jsonl").write_text("".join(json.dumps(line) + "\n" for line in text.split("\n")))
         expected = [(unicodedata.normalize("NFC", line), "") for line in text.split("\n") if line]
