@@ -88,8 +88,9 @@ def _print_section(title: str, rows: Rows) -> None:
             click.echo(f"{label if number == 0 else '':{LABEL_WIDTH}}{piece}".rstrip())
 
 
-def _describe_text(info: CorpusInfo) -> Rows:
-    report, unit = info.report, info.config.unit
+def _describe_files(info: CorpusInfo) -> Rows:
+    """How many files there are, and which were not read."""
+    report = info.report
     if report.files:
         yield "files", f"{amount(report.files, 'file')}, {amount(report.bytes, 'byte')}"
     if report.joined:
@@ -98,8 +99,18 @@ def _describe_text(info: CorpusInfo) -> Rows:
     if report.passed_over:
         listed = ", ".join(report.passed_over[:3]) + " …" * (len(report.passed_over) > 3)
         yield "", f"{amount(len(report.passed_over), 'file')} passed over as no text: {listed}"
+    if report.excluded:
+        yield "", f"{amount(report.excluded, 'file')} left out by --include and --exclude"
+    if report.html:
+        yield "", f"{amount(report.html, 'HTML file')} read with all tags; --documents learns the text in them"
     if info.hidden_entries:
         yield "", f"{amount(info.hidden_entries, 'entry', 'entries')} not read: hidden, links to folders, files of runs"
+
+
+def _describe_text(info: CorpusInfo) -> Rows:
+    """Files, sizes, parts, labels, lines, line ends and normal form."""
+    unit = info.config.unit
+    yield from _describe_files(info)
     sizes = {name: sum(getattr(part, name) for part in info.parts.values()) for name in ("ids", "characters")}
     sizes["characters"] -= sum(part.records for part in info.parts.values())
     amounts = [amount(sizes["characters"], "character")] * (info.facts.characters is not None)

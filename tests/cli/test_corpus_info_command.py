@@ -115,10 +115,14 @@ def test_what_is_put_between_files_and_passed_over_is_told(run: Run, tmp_path: P
         (tmp_path / "texts" / f"{name}.txt").write_text(name * 200)
     (tmp_path / "texts/c.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (tmp_path / "texts/.hidden").write_text("x")
-    out = run("corpus", "info", tmp_path / "texts", "--sample", 0).out
-    assert "1 line end put between them\n" in out
+    (tmp_path / "texts/d.html").write_text("<!DOCTYPE html><p>text</p>\n")
+    (tmp_path / "texts/e.md").write_text("left out")
+    out = run("corpus", "info", tmp_path / "texts", "--sample", 0, "--exclude", "*.md").out
+    assert "2 line ends put between them\n" in out
     assert "1 file passed over as no text: " in out
     assert "1 entry not read: hidden," in out
+    assert "1 file left out by --include and --exclude\n" in out
+    assert "1 HTML file read with all tags; --documents learns the text in them\n" in out
     assert "grams write" not in out
 
 
