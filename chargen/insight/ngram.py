@@ -2,13 +2,9 @@
 
 Kneser and Ney, "Improved backing-off for m-gram language modeling" (1995); Chen and Goodman, "An empirical study of
 smoothing techniques for language modeling" (1998), whose three discounts are estimated for each length.
-
-Grams of n ids are entries of a table, sorted by (entry of the first n - 1 ids, last id). What begins with ids that
-occur once occurs once too, so no table holds it: such a gram is known by the position at which it ends in the text.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -18,6 +14,7 @@ from numpy.typing import NDArray
 from chargen.arguments import check_array, check_range
 from chargen.data.borders import as_targets
 from chargen.errors import ArgumentError
+from chargen.insight.gram_counts import Counts, Integers, count_grams, estimate_discounts, is_border
 from chargen.rng import Purpose, check_seed, uniform
 from chargen.settings import check_int
 
@@ -27,31 +24,10 @@ MAX_IDS = 2**30
 """Their positions are stored in 32 bits."""
 BLOCK = 1 << 20
 """Ids whose probabilities are computed at a time."""
-FALLBACK = (0.5, 1.0, 1.5)
-"""Discounts where counts of counts give none, as in short texts and of single characters; those of KenLM."""
 NONE, ONCE = -1, -2
 """Of a gram that is not in the text; and, minus its position, of one that occurs once."""
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Counts = NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class _Grams:
-    """The grams of one length, but for those whose first ids occur once.
-
-    Args:
-        keys: (U,), rising: entry of the first ids times V, plus the last id.
-        counts: (U,), how often each occurs.
-        ends: (U,), where one occurrence ends.
-        once: how many grams are not here; each occurs once.
-    """
-
-    keys: Integers
-    counts: Counts
-    ends: Counts
-    once: int
 
 
 class _Weights(NamedTuple):
@@ -101,7 +77,7 @@ class NGram:
         if len(self.ids) > MAX_IDS:
             raise ArgumentError(f"ids of length {len(self.ids):,}: needed is a part of at most {MAX_IDS:,}")
         self._targets = as_targets(self.ids, end_id)
-        self._grams, self._variants = self._count(progress)
+        self._grams, self._variants = count_grams(self.ids, self.size, self.order, end_id, progress)
 
     def __repr__(self) -> str:
         return f"NGram(order={self.order}, size={self.size}, ids={len(self.ids):,})"
@@ -112,48 +88,6 @@ class NGram:
             check_range("ids", ids[start : start + BLOCK], 0, self.size)
         whole = ids.dtype.kind in "iu" and ids.dtype != np.uint64 and np.iinfo(ids.dtype).max >= self.size - 1
         return ids if whole else ids.astype(np.int64)
-
-    def _is_border(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
-        return np.zeros(len(ids), bool) if self.end_id is None else ids >= self.end_id
-
-    def _count(self, progress: Callable[[int, int], None]) -> tuple[list[_Grams], list[Counts]]:
-        """Count all grams of up to `order` ids; and, of all but the longest, how many different ids precede each."""
-        first = int(self.end_id is not None)  # of records, the first begin symbol ends none
-        counts = np.bincount(self._targets[first:], minlength=self.size).astype(np.int32)
-        grams = [_Grams(np.arange(self.size), counts, np.zeros(0, np.int32), 0)]
-        variants: list[Counts] = []
-        entries, places = self._targets.astype(np.int32), np.arange(first, len(self.ids))
-        contexts, following = self.ids, np.arange(1, len(self.ids))
-        for length in range(2, self.order + 1):
-            keys = contexts[following - 1].astype(np.int64) * self.size + self._targets[following]
-            ranks = np.argsort(keys)
-            keys = keys[ranks]
-            is_new = np.diff(keys, prepend=-1) != 0
-            starts = np.flatnonzero(is_new)
-            ends = following[ranks[starts]].astype(np.int32)
-            # A gram has as many variants as there are longer ones that end with it, and those that nothing precedes.
-            left = np.zeros(len(self.ids), bool)
-            left[places] = True
-            left[following] = False
-            shorter = entries[np.concatenate([ends, places[left[places]]])]
-            variants.append(np.bincount(shorter, minlength=len(grams[-1].counts)).astype(np.int32))
-            counts = np.diff(starts, append=len(keys)).astype(np.int32)
-            grams.append(_Grams(keys[starts], counts, ends, self._count_grams(length) - len(following)))
-            entries[following[ranks]] = np.cumsum(is_new) - 1
-            repeats = (counts[entries[following]] > 1) & ~self._is_border(self.ids[following])
-            contexts, places, following = entries, following, following[repeats] + 1
-            following = following[following < len(self.ids)]
-            progress(length, self.order)
-        return grams, variants
-
-    def _count_grams(self, length: int) -> int:
-        """How many grams of some length the text has, with repetitions; 2 and more."""
-        if self.end_id is None:
-            return max(0, len(self.ids) - length + 1)
-        starts = self._is_border(self.ids)
-        starts[:1] = True
-        lengths = np.diff(np.flatnonzero(starts), append=max(len(self.ids) - 1, 0))
-        return int(np.maximum(lengths - length + 2, 0).sum())
 
     def _weigh(self, length: int, counts: Counts) -> _Weights:
         """The weights of grams of some length by their counts, which are occurrences or variants."""
@@ -227,7 +161,7 @@ class NGram:
     def _predict(self, ids: NDArray[Any], orders: Sequence[int]) -> Iterator[Floats]:
         """The probabilities of ids (N,) in models of some orders, none above `self.order`."""
         targets = as_targets(ids, self.end_id).astype(np.int64)
-        borders = np.flatnonzero(self._is_border(ids)) + 1
+        borders = np.flatnonzero(is_border(ids, self.end_id)) + 1
         contexts, lower = np.zeros(len(ids), np.int64), np.full(len(ids), self._uniform)
         for length in range(1, max(orders) + 1):
             places = self._extend(length, contexts, targets)
@@ -297,7 +231,7 @@ class NGram:
 
     def _behind(self, contexts: list[int], id_: int) -> list[int]:
         """The grams of 0, 1, 2 … ids that end with an id, from those that end before it."""
-        if self._is_border(np.array([id_]))[0]:
+        if is_border(np.array([id_]), self.end_id)[0]:
             return [0, id_, *[NONE] * self.order][: self.order]
         behind, target = [0], np.array([id_])
         for length in range(1, self.order):
@@ -328,24 +262,3 @@ class NGram:
         weights = self._weights[0]
         cumulated: Floats = np.cumsum(weights.kept[:last] + weights.rest[0] * self._uniform)
         return cumulated
-
-
-def estimate_discounts(counts: NDArray[Any], once: int = 0) -> tuple[float, float, float]:
-    """Estimate what is taken from counts of 1, of 2, and of 3 and more, from how many grams have counts of 1 to 4.
-
-    Chen and Goodman (1998), equation 26: D_c = c - (c + 1) Y n_(c+1) / n_c with Y = n_1 / (n_1 + 2 n_2).
-
-    Args:
-        counts: of grams, (U,).
-        once: how many more have a count of 1.
-
-    Returns:
-        The three; 0.5, 1 and 1.5 where the estimates are not above 0 and at most the count.
-    """
-    _, n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5), minlength=6)[:5].tolist()
-    n1 += once
-    if not (n1 and n2 and n3):
-        return FALLBACK
-    share = n1 / (n1 + 2 * n2)
-    first, second, third = (1 - 2 * share * n2 / n1, 2 - 3 * share * n3 / n2, 3 - 4 * share * n4 / n3)
-    return (first, second, third) if second > 0 and third > 0 else FALLBACK

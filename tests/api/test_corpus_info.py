@@ -36,11 +36,11 @@ def test_a_text_is_read_and_split_as_in_training(tmp_path: Path, monkeypatch: py
 
 def test_all_of_it_is_json(tmp_path: Path) -> None:
     info = chargen.corpus_info(Corpus.from_text(story(1), records="line"), order=2, sample=9)
-    told = json.loads(json.dumps(info.as_dict()))
-    assert [row["name"] for row in told["baselines"]["rows"]][2:] == ["1-gram", "2-gram"]
-    row = told["baselines"]["rows"][0]
+    described = json.loads(json.dumps(info.as_dict()))
+    assert [row["name"] for row in described["baselines"]["rows"]][2:] == ["1-gram", "2-gram"]
+    row = described["baselines"]["rows"][0]
     assert row["bits_per_character"] == pytest.approx(row["nats_per_character"] / 0.6931471805599453)
-    assert told["config"]["records"] == "line"
+    assert described["config"]["records"] == "line"
     assert repr(info).startswith("CorpusInfo(")
     assert "nats per character" in repr(info)
 
@@ -53,9 +53,9 @@ def test_labels_are_counted() -> None:
 def test_a_sample_begins_with_a_line_or_a_record_and_is_fixed_by_its_seed() -> None:
     text = "".join(f"<{name}>\n" for name in names(0))
     corpus = Corpus.from_text(text)
-    one, again, other = (chargen.corpus_info(corpus, sample=40, seed=seed).sample for seed in (1, 1, 2))
-    assert one == again != other
-    assert all(sample[0] == "<" and len(sample) == 40 for sample in (one, other))
+    sample, again, other = (chargen.corpus_info(corpus, sample=40, seed=seed).sample for seed in (1, 1, 2))
+    assert sample == again != other
+    assert all(text[0] == "<" and len(text) == 40 for text in (sample, other))
     records = chargen.corpus_info(Corpus.from_text(text, records="line"), sample=40).sample
     assert len(records) == 40
     assert all(line.startswith("<") for line in records.split("\n") if line)
@@ -102,10 +102,10 @@ def test_what_is_wrong_is_warned_of(text: str, settings: dict[str, Any], words: 
 
 @pytest.mark.parametrize("unit", ["character", "byte"])
 def test_what_is_put_right_is_not_warned_of(unit: str) -> None:
-    told = warned("e\u0301\u200d\r\n\n" * 90, newline="lf", normalize="NFC", unit=unit)
-    assert "line ends" not in told
-    assert "NFC" not in told
-    assert "invisible" not in told, "a joiner is a part of words and of emoji"
+    warnings = warned("e\u0301\u200d\r\n\n" * 90, newline="lf", normalize="NFC", unit=unit)
+    assert "line ends" not in warnings
+    assert "NFC" not in warnings
+    assert "invisible" not in warnings, "a joiner is a part of words and of emoji"
 
 
 def test_raw_bytes_have_no_line_ends_to_put_right() -> None:

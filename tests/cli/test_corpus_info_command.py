@@ -1,4 +1,4 @@
-"""`chargen corpus info`: what is told of a text, in rows that fit, and nothing in it that steers the terminal."""
+"""`chargen corpus info`: what is printed of a text, in rows that fit, and nothing in it that steers the terminal."""
 
 import json
 import re
@@ -88,8 +88,8 @@ def test_nothing_in_a_text_steers_a_terminal_and_rows_fit(
 
 
 def test_json_is_what_the_function_tells(shown: Callable[..., str]) -> None:
-    told = json.loads(shown(TEXT, "--json", "--sample", "5", "--order", "3"))
-    assert told == json.loads(json.dumps(chargen.corpus_info("it.txt", sample=5, order=3).as_dict()))
+    printed = json.loads(shown(TEXT, "--json", "--sample", "5", "--order", "3"))
+    assert printed == json.loads(json.dumps(chargen.corpus_info("it.txt", sample=5, order=3).as_dict()))
     raw = json.loads(shown("é" * 90, "--json", "--unit", "byte", "--encoding", "raw"))
     assert max(raw["sample"]) < "\u0100"
 

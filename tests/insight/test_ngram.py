@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from chargen.errors import ArgumentError, SettingError
 from chargen.insight import ngram
-from chargen.insight.ngram import FALLBACK, NGram, estimate_discounts
+from chargen.insight.gram_counts import FALLBACK, estimate_discounts
+from chargen.insight.ngram import NGram
 from tests import naive
 
 

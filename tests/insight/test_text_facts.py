@@ -126,10 +126,10 @@ def test_raw_bytes_are_no_characters() -> None:
 
 
 def test_progress_ends_with_the_whole_text() -> None:
-    told: list[Any] = []
-    report: Callable[..., None] = lambda *done: told.append(done)  # noqa: E731
+    calls: list[Any] = []
+    report: Callable[..., None] = lambda *done: calls.append(done)  # noqa: E731
     read_facts(Corpus.from_text("ab" * 50), report)
-    assert told[-1] == ("looking", 100, 100)
+    assert calls[-1] == ("looking", 100, 100)
 
 
 def test_a_line_of_one_source_does_not_go_on_in_another(tmp_path: Path) -> None:
