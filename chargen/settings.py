@@ -66,6 +66,16 @@ def setting_types(cls: type) -> dict[str, tuple[type, bool, bool]]:
     return by_name
 
 
+def as_json(settings: Any) -> dict[str, Any]:
+    """The values of a settings dataclass by name, as JSON has them: tuples are lists.
+
+    Args:
+        settings: the dataclass.
+    """
+    values = dataclasses.asdict(settings)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
 def make_settings(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
     """Make a settings dataclass.
 

@@ -1,8 +1,13 @@
 """What stands for a terminal, and what must never reach one."""
 
 import io
+import os
 import re
+import subprocess
 import unicodedata
+from typing import Any
+
+import pytest
 
 
 class Terminal(io.StringIO):
@@ -10,6 +15,22 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+def run_on_terminal(words: list[str], **options: Any) -> str:
+    """What a program writes to a pseudo-terminal that is its standard output; `options` are those of Popen."""
+    ours, theirs = pytest.importorskip("pty").openpty()
+    process = subprocess.Popen(words, stdout=theirs, **{"stderr": theirs} | options)
+    os.close(theirs)
+    shown = b""
+    try:
+        while block := os.read(ours, 4096):
+            shown += block
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    return shown.decode()
 
 
 def harmful(text: str, passed: str = "\n\t\u200c\u200d") -> set[str]:

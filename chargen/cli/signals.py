@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 
@@ -13,6 +14,10 @@ _ENDINGS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "termi
 _HANG_UP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 if _HANG_UP is not None:
     _ENDINGS[_HANG_UP] = "hung up"
+
+
+REPEAT = 0.01
+"""Seconds after which a signal comes again whose exception Python dropped."""
 
 
 def is_importing(frame: FrameType | None) -> bool:
@@ -99,11 +104,16 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Catch SIGINT, SIGTERM and SIGHUP while the block runs; not SIGHUP where nohup has it ignored."""
     request, handlers, report = StopRequest(), {}, sys.unraisablehook
+    repeats: list[threading.Timer] = []
 
     def report_others(dropped: "sys.UnraisableHookArgs") -> None:
-        # Python drops what is raised while it closes a generator; the request is remembered.
+        # Python drops what is raised while it closes a generator: the signal comes again.
         if not isinstance(dropped.exc_value, Stopped):
             report(dropped)
+        elif request.number is not None:
+            number, request.number = request.number, None
+            repeats.append(threading.Timer(REPEAT, os.kill, (os.getpid(), number)))
+            repeats[-1].start()
 
     sys.unraisablehook = report_others
     for number in _ENDINGS:
@@ -112,6 +122,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
+        request.deferred = True
+        for repeat in repeats:
+            repeat.join()
         for number, handler in handlers.items():
             signal.signal(number, handler)
         sys.unraisablehook = report

@@ -29,7 +29,7 @@ from chargen.data.sorted_lines import are_sorted
 from chargen.data.sources import find_sources
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
-from chargen.settings import check_text, make_settings
+from chargen.settings import as_json, check_text, make_settings
 
 CHUNK = 1 << 20
 """Ids in which the beginning of a record is looked for at a time."""
@@ -225,10 +225,7 @@ class Corpus:
         Returns:
             JSON data for `from_description`: its key, config and sources.
         """
-        config = {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.config).items()
-        }
-        described = {"key": self.key, "config": config, "sources": self.sources}
+        described = {"key": self.key, "config": as_json(self.config), "sources": self.sources}
         if self.known is not None:
             described["known"] = self.known.arguments()
         return described

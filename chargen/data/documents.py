@@ -15,6 +15,8 @@ KINDS = {
     ".html": "html", ".htm": "html", ".xhtml": "html",
 }  # fmt: skip
 """What a document is, by the end of its name."""
+OPTIONS = [f"--{option}" for option in ("wrap=none", "sandbox")]
+"""A paragraph is a line; no other file and no network is read."""
 MEMORY, SECONDS = "4g", 600
 """What pandoc may take for a document."""
 
@@ -65,7 +67,7 @@ def convert(content: bytes, kind: str) -> str:
 def _convert_by_pandoc(content: bytes, kind: str) -> str:
     import pypandoc
 
-    command = [pypandoc.get_pandoc_path(), "--from", kind, "--to", "plain", "--wrap", "none", "--sandbox"]
+    command = [pypandoc.get_pandoc_path(), "-f", kind, "-t", "plain", *OPTIONS]
     limits = ["+RTS", f"-M{MEMORY}", "-RTS"]
     done = subprocess.run([*command, *limits], input=content, capture_output=True, timeout=SECONDS, check=False)
     if done.returncode:

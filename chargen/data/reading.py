@@ -23,8 +23,9 @@ from chargen.data.text_files import Blocks, TextFile, text_files
 from chargen.errors import DataError, SettingError
 from chargen.settings import check_text
 
-DETECTED = 32, 1 << 16
-"""Bytes, at least and at most, around one that does not fit of which the encoding is detected."""
+DETECTED, MIN_WRONG, MIN_KINDS = 1 << 16, 5, 3
+"""Bytes around one that does not fit of which the encoding is detected; how many of them must not be UTF-8, and of how
+many kinds, to tell anything."""
 
 
 def read_text(
@@ -247,19 +248,19 @@ def _suggest_encoding(error: UnicodeDecodeError) -> str:
     """The encoding that the bytes around an error look like, as advice: it is never taken without being asked for."""
     import chardet
 
-    least, most = DETECTED
-    first = max(0, error.start - most // 2)
-    around, known = error.object[first : first + most], ""
+    first = max(0, error.start - DETECTED // 2)
+    around, known = error.object[first : first + DETECTED], ""
     as_utf8 = around.decode("utf-8", "replace")
     wrong = as_utf8.count("\ufffd")
-    if len(around) >= least and 2 * wrong > sum(character > "\x7f" for character in as_utf8):
+    kinds = len({byte for byte in around if byte > 0x7F})
+    if wrong >= MIN_WRONG and kinds >= MIN_KINDS and 2 * wrong > sum(character > "\x7f" for character in as_utf8):
         with contextlib.suppress(LookupError, UnicodeError):
             detected = codecs.lookup(chardet.detect(around)["encoding"] or "")
             detected.incrementaldecoder().decode(around)
             known = detected.name
     if known in ("", "ascii", "utf-8", codecs.lookup(error.encoding).name):
         return "`encoding=NAME` (cp1252, latin-1, gb18030 …)"
-    return f'`encoding="{known}"`, as which it reads well,'
+    return f'`encoding="{known}"`, which it may be,'
 
 
 def normalize_blocks(blocks: Iterable[str]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from chargen.data.reading_config import ReadingConfig
 from chargen.errors import Diverged, ModelFileError, WriteError, amount, truncate
 from chargen.model.config import ModelConfig
 from chargen.model.weights import Arrays, set_weights, weights_of
+from chargen.settings import as_json
 from chargen.storage.model_file import FILE_NAME, ModelFile, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState, hidden_prefix, save_run_state
@@ -177,7 +178,7 @@ class Checkpointer:
 
     def summary(self, step: int) -> dict[str, Any]:
         """What a model file says of its training: no path, and no clock but that of a budget in minutes."""
-        corpus = asdict(self.corpus.config)
+        corpus = as_json(self.corpus.config)
         # A part that is a text of its own is no fraction of the training text.
         corpus |= {f"{role}_fraction": 0.0 for role in ("valid", "test") if self.corpus.sources[role]}
         return {

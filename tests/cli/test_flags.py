@@ -33,6 +33,7 @@ from tests.commands import Result
 from tests.small_models import small_model
 
 ROOT = Path(chargen.__file__).parent
+FLAGS = r"(?<!\S)--[a-z]|chargen (train|sample|fill|eval|score|check|info|export|corpus)\b"
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent.name != "cli")
 
 
@@ -42,7 +43,9 @@ def test_no_string_below_the_command_line_names_a_flag_or_a_command(path):
     described = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in described:
-            flag = re.search(r"(?<!\S)--[a-z]|chargen (train|sample|fill|eval|score|check|info|export)\b", node.value)
+            flag = re.search(
+                r"(?<!\S)--[a-z]|chargen (train|sample|fill|eval|score|check|info|export|corpus)\b", node.value
+            )
             assert not flag, f"line {node.lineno}: {node.value}"
 
 

@@ -17,7 +17,7 @@ from chargen.data.reading_config import ReadingConfig
 from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from tests.commands import Run
 from tests.small_models import small_model
-from tests.terminals import harmful, without_colors
+from tests.terminals import harmful, run_on_terminal, without_colors
 
 pytestmark = pytest.mark.usefixtures("three_models")
 
@@ -291,23 +291,12 @@ def test_in_a_pipe_a_judged_text_is_raw_but_the_lines_below_are_not(run: Run) ->
 
 
 def test_the_real_command_on_a_real_terminal(run: Run, tmp_path: Path) -> None:
-    pty = pytest.importorskip("pty")
     (tmp_path / "hostile.txt").write_text(HOSTILE + "\n", newline="")
-    ours, theirs = pty.openpty()
     words = [sys.executable, "-W", "error", "-m", "chargen", "score", "hostile", "hostile.txt", "--threshold", "1"]
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     # Standard error goes elsewhere: on a slow machine a progress bar would move the cursor there.
-    process = subprocess.Popen(words, stdout=theirs, stderr=subprocess.DEVNULL, cwd=tmp_path, env=environment)
-    os.close(theirs)
-    shown = b""
-    try:
-        while block := os.read(ours, 4096):
-            shown += block
-    except OSError:  # how Linux says that the other end is closed
-        pass
-    os.close(ours)
-    assert process.wait() == 0
-    text = shown.decode().replace("\r\n", "\n")
+    shown = run_on_terminal(words, stderr=subprocess.DEVNULL, cwd=tmp_path, env=environment)
+    text = shown.replace("\r\n", "\n")
     assert "\x1b[31m" in text or "\x1b[33m" in text
     assert not harmful(without_colors(text))
     assert "\\x1b[2J" in without_colors(text)

@@ -15,7 +15,7 @@ from chargen.storage.model_file import FILE_NAME, read_model, save_model
 from tests.cli.processes import command, wait_for, wait_until
 from tests.commands import QUICK, TEXT, is_one_line
 from tests.small_models import small_model
-from tests.terminals import Terminal
+from tests.terminals import Terminal, run_on_terminal
 from tests.yardstick import HANG
 
 
@@ -58,20 +58,8 @@ def test_in_a_pipe_the_text_is_raw_utf8_whatever_the_locale(model) -> None:
 
 
 def test_on_a_terminal_nothing_steers_the_terminal(model) -> None:
-    pty = pytest.importorskip("pty")
-    ours, theirs = pty.openpty()
     words = [sys.executable, "-m", "chargen", "sample", str(model), "--length", "400", "--seed", "1"]
-    process = subprocess.Popen(words, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    try:
-        while block := os.read(ours, 4096):
-            shown += block
-    except OSError:  # how Linux says that the other end is closed
-        pass
-    os.close(ours)
-    assert process.wait() == 0
-    text = shown.decode()
+    text = run_on_terminal(words)
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert "\\x1b" in text

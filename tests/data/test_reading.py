@@ -160,14 +160,12 @@ def test_a_bad_byte_is_named_by_file_line_and_offset(size: int, bad: bytes):
 
 @pytest.mark.parametrize(
     ("text", "encoding"),
-    [("Il était une fois, dans l’été de l’année, une fée. ", "cp1252"), ("Все счастливые семьи похожи. ", "cp1251"),
+    [("Il était une fois, où l’été passe, une fée déçue. ", "cp1252"), ("Все счастливые семьи похожи. ", "cp1251"),
      ("Все счастливые семьи похожи. ", "koi8-r"), ("床前明月光", "gb18030"), ("吾輩は猫である。", "cp932")],
 )  # fmt: skip
 def test_another_encoding_is_suggested_and_never_taken(text: str, encoding: str) -> None:
     content = b"plain\n" * 9 + (text * 9).encode(encoding)
-    with pytest.raises(
-        DataError, match=rf'give `encoding="{encoding}"`, as which it reads well, or `errors='
-    ) as caught:
+    with pytest.raises(DataError, match=rf'give `encoding="{encoding}"`, which it may be, or `errors=') as caught:
         read(content)
     assert "are not utf-8" in str(caught.value)
     assert read(content, encoding=encoding).endswith(text)

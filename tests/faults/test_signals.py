@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -16,8 +17,9 @@ import pytest
 
 from chargen.cache_folder import cache_folder
 from chargen.cli.main import main
-from chargen.cli.signals import is_importing, stop_on_signals
+from chargen.cli.signals import StopRequest, is_importing, stop_on_signals
 from chargen.data import encoder, reading
+from chargen.errors import Stopped
 from chargen.storage import tensor_file
 from chargen.storage.model_file import save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
@@ -27,6 +29,7 @@ from tests.commands import Run
 from tests.faults.fork_server import SMALL, commands, text
 from tests.runs import assert_same_runs, check_whole
 from tests.small_models import small_model
+from tests.yardstick import HANG
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 OFTEN = ["--eval-every", "40", "--save-minutes", "0.0002"]
@@ -247,17 +250,23 @@ def test_a_run_whose_terminal_is_closed_is_saved(tmp_path: Path) -> None:
     assert check_whole(tmp_path / "run") >= 10
 
 
-def test_a_request_that_comes_while_a_generator_is_closed_is_remembered(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_request_that_comes_while_a_generator_is_closed_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
     def numbers() -> Iterator[int]:
         try:
             yield 1
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    def go_on(seconds: float) -> StopRequest:
+        with stop_on_signals() as stop:
+            assert next(numbers()) == 1  # closed at once: nothing holds it
+            time.sleep(seconds)
+        return stop
+
     before = sys.unraisablehook
-    with stop_on_signals() as stop:
-        assert next(numbers()) == 1  # closed at once: nothing holds it
-        assert stop.number == signal.SIGTERM
+    with pytest.raises(Stopped):
+        go_on(HANG)
+    assert go_on(0).number == signal.SIGTERM, "also where the block ends before"
     assert sys.unraisablehook is before
     assert capsys.readouterr().err == ""
 
