@@ -51,6 +51,7 @@ class Corpus:
         report: what reading met.
         hidden_entries: how many hidden or linked entries of folders, and files of runs, were not read.
         known: the vocabulary of a model to start from, all of which `vocabulary` contains.
+        totals: how often each id occurs in all parts (V,); None where that is not known.
     """
 
     vocabulary: Vocabulary
@@ -63,6 +64,7 @@ class Corpus:
     report: ReadingReport
     hidden_entries: int = 0
     known: Vocabulary | None = None
+    totals: NDArray[np.int64] | None = None
 
     def __repr__(self) -> str:
         vocabulary = self.vocabulary
@@ -140,7 +142,8 @@ class Corpus:
         report = ReadingReport(labels=list(known.labels) if known else [])
         records = config.records is not None
         text = mark_text(text, config, report) if records else clean(check_text("text", text), config)
-        vocabulary = make_vocabulary(count_code_points(text), config, report, known)
+        counts = count_code_points(text)
+        vocabulary = make_vocabulary(counts, config, report, known)
         identity = [asdict(config), text, report.labels] + ([known.arguments()] if known is not None else [])
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         sources: dict[str, list[str]] = {role: [] for role in ROLES}
@@ -150,7 +153,8 @@ class Corpus:
             train, valid, test = split_ids(ids, parts, len(vocabulary) - vocabulary.begin_symbols)
         else:
             train, valid, test = split(ids, config, vocabulary.byte_mode, vocabulary.end_id)
-        return cls(vocabulary, train, valid, test, key, config, sources, report, known=known)
+        totals = vocabulary.count_ids(counts)
+        return cls(vocabulary, train, valid, test, key, config, sources, report, known=known, totals=totals)
 
     @classmethod
     def _from_encoded(
@@ -163,14 +167,15 @@ class Corpus:
         known: Vocabulary | None = None,
     ) -> "Corpus":
         """Split the train sources by fractions, for every role that has no sources of its own."""
-        vocabulary = encoded.vocabulary
-        if config.by_hash:
-            return cls(vocabulary, *encoded.parts, key, config, sources, encoded.report, hidden_entries, known)
-        nothing: dict[str, Any] = {f"{role}_fraction": 0.0 for role in ("valid", "test") if sources[role]}
-        train, *cut_off = split(encoded.parts[0], replace(config, **nothing), vocabulary.byte_mode, vocabulary.end_id)
-        # Of the two, one is empty.
-        valid, test = (max(both, key=len) for both in zip(encoded.parts[1:], cut_off, strict=True))
-        return cls(vocabulary, train, valid, test, key, config, sources, encoded.report, hidden_entries, known)
+        vocabulary, (train, valid, test) = encoded.vocabulary, encoded.parts
+        if not config.by_hash:
+            nothing: dict[str, Any] = {f"{role}_fraction": 0.0 for role in ("valid", "test") if sources[role]}
+            train, *cut_off = split(train, replace(config, **nothing), vocabulary.byte_mode, vocabulary.end_id)
+            # Of the two, one is empty.
+            valid, test = (max(both, key=len) for both in zip((valid, test), cut_off, strict=True))
+        return cls(
+            vocabulary, train, valid, test, key, config, sources, encoded.report, hidden_entries, known, encoded.counts
+        )
 
     @classmethod
     def from_description(
@@ -238,7 +243,10 @@ class Corpus:
     @cached_property
     def counts_by_role(self) -> dict[str, NDArray[np.int64]]:
         """How often each id occurs in each part, (V,)."""
-        return {role: _count(getattr(self, role), len(self.vocabulary)) for role in ROLES}
+        counts = {role: _count(getattr(self, role), len(self.vocabulary)) for role in ROLES[1:]}
+        if self.totals is None:
+            return {"train": _count(self.train, len(self.vocabulary)), **counts}
+        return {"train": self.totals - sum(counts.values()), **counts}
 
     def count_records(self, role: str) -> int:
         """How many records a part has; 0 for running text.

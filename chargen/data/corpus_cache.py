@@ -37,11 +37,13 @@ class EncodedText:
         vocabulary: covers all parts.
         parts: ids (N,) of the train, the valid and the test sources, mapped from the disk; those of records are already
             split.
+        counts: how often each id occurs in them (V,).
         report: what reading met.
     """
 
     vocabulary: Vocabulary
     parts: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+    counts: NDArray[np.int64]
     report: ReadingReport
 
 
@@ -70,13 +72,19 @@ def open_entry(entry: Path, *, verify: bool = False) -> EncodedText | None:
                 return None
             _mark_verified(entry)
         train, valid, test = np.split(ids, [train_size, train_size + valid_size])
-        return EncodedText(vocabulary, (train, valid, test), ReadingReport(**stored["report"]))
+        counts = np.array(stored["counts"], np.int64)
+        return EncodedText(vocabulary, (train, valid, test), counts, ReadingReport(**stored["report"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def describe_entry(
-    entry: Path, vocabulary: Vocabulary, sizes: list[int], report: ReadingReport, ids_digest: "hashlib._Hash"
+    entry: Path,
+    vocabulary: Vocabulary,
+    sizes: list[int],
+    counts: NDArray[np.int64],
+    report: ReadingReport,
+    ids_digest: "hashlib._Hash",
 ) -> None:
     """Complete an entry whose ids are written.
 
@@ -84,13 +92,14 @@ def describe_entry(
         entry: its folder.
         vocabulary: of the ids.
         sizes: of the three parts.
+        counts: how often each id occurs in them (V,).
         report: what reading met.
         ids_digest: the SHA-256 of the bytes of the ids.
 
     Raises:
         WriteError: the disk refuses.
     """
-    stored = {"vocabulary": vocabulary.arguments(), "sizes": sizes, "report": asdict(report)}
+    stored = {"vocabulary": vocabulary.arguments(), "sizes": sizes, "counts": counts.tolist(), "report": asdict(report)}
     stored["sha256"] = _checksum(ids_digest, stored)
     write_durably(entry / "corpus.json", [json.dumps(stored).encode()])
     _mark_verified(entry)

@@ -32,7 +32,7 @@ from chargen.data.vocabulary import Vocabulary
 from chargen.durable import describe_os_error, write_durably
 from chargen.errors import ChargenError, DataError, WriteError, quote_backticks
 
-CACHE_FORMAT = 4
+CACHE_FORMAT = 5
 """A part of every key: raised when entries of earlier versions are to be made anew."""
 SOURCE_CHANGED = "a source changed while it was read; run the command again when it is complete"
 AHEAD = 2
@@ -207,7 +207,7 @@ class Encoder:
             encoding.check(content.hash)
 
         write_durably(work_folder / "ids", encode_blocks(), size * vocabulary.dtype.itemsize)
-        describe_entry(work_folder, vocabulary, sizes, report, digest)
+        describe_entry(work_folder, vocabulary, sizes, vocabulary.count_ids(counts), report, digest)
 
     def _in_order_of_parts(
         self, work_folder: Path, vocabulary: Vocabulary, encoding: "_Pass"

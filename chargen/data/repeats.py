@@ -4,6 +4,7 @@ Blocks are compared wherever they are, so text that was cut, joined or moved cou
 such as logs, are no copies: what they repeat occurs many times, or is short, such as a line or a report.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ MAX_OCCURRENCES = 10
 """A block that occurs more often is a repetition, not a copy."""
 MAX_BLOCKS = 1000
 """Blocks of a text that are compared."""
+MAX_READ = 1 << 30
+"""Ids in which blocks are looked for: of a longer text the shares are those that are copied at its beginning."""
 _CHUNK = 1 << 16
 _BASE = 0x9E3779B97F4A7C15
 """Base of the polynomial that is the hash of a block, modulo 2**64; odd, so that it has an inverse."""
@@ -74,7 +77,7 @@ def hash_blocks(ids: NDArray[Any], length: int = BLOCK_LENGTH) -> Hashes:
 
 
 def count_blocks(blocks: Hashes, ids: NDArray[Any], length: int = BLOCK_LENGTH) -> NDArray[np.int64]:
-    """Count how often blocks occur in a text. Memory does not grow with N.
+    """Count how often blocks occur in the first `MAX_READ` ids of a text. Memory does not grow with N.
 
     Args:
         blocks: hashes (P,).
@@ -90,7 +93,7 @@ def count_blocks(blocks: Hashes, ids: NDArray[Any], length: int = BLOCK_LENGTH) 
         return counts
     likely = np.zeros(1 << 16, bool)  # the first bits already exclude most hashes
     likely[distinct >> np.uint64(48)] = True
-    for start in range(0, len(ids) - length + 1, _CHUNK):
+    for start in range(0, min(len(ids) - length + 1, MAX_READ), _CHUNK):
         hashes = _hashes(ids[start : start + _CHUNK + length - 1], length)
         hashes = hashes[likely[hashes >> np.uint64(48)]]
         nearest = np.minimum(np.searchsorted(distinct, hashes), len(distinct) - 1)
@@ -108,6 +111,12 @@ def _hashes(ids: NDArray[Any], length: int) -> Hashes:
 
 
 def _powers(base: int, count: int) -> Hashes:
-    factors = np.full(count, base, np.uint64)
+    """The powers of a base from 0 on, as many as a chunk needs at most."""
+    return _all_powers(base)[:count]
+
+
+@functools.cache
+def _all_powers(base: int) -> Hashes:
+    factors = np.full(_CHUNK + LONG_BLOCK_LENGTH, base, np.uint64)
     factors[:1] = 1
     return np.multiply.accumulate(factors)

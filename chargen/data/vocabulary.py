@@ -286,6 +286,24 @@ class Vocabulary:
         folded = self.encode(text, "replace") == self.unknown_id
         return np.where(self.knows(text), folded * self.folded_nats, self.unseen_nats)
 
+    def count_ids(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Count the ids of a text.
+
+        Args:
+            counts: how often each of its code points occurs, all of which have ids; of marks of records too.
+
+        Returns:
+            How often each id occurs (V,).
+        """
+        codes = np.flatnonzero(counts)
+        ids, sizes = self.encode(from_code_points(codes)), np.ones(len(codes), np.int64)
+        if self.byte_mode:
+            sizes += 1 * (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
+            sizes[np.isin(codes, code_points(self._marks))] = 1
+        totals = np.zeros(len(self), np.int64)
+        np.add.at(totals, ids, np.repeat(counts[codes], sizes))
+        return totals
+
     def encode(self, text: str, unknown: str = "error") -> Ids:
         """Convert a text to ids.
 

@@ -151,3 +151,13 @@ def test_a_sorted_list_does_no_harm_without_a_part_cut_from_its_end(tmp_path: Pa
     assert not Corpus.from_text("").sorted_lines
     assert not Corpus.from_text("abc" * 999).sorted_lines
     assert not Corpus.from_text("\n".join(sorted(names(0))), valid_fraction=0.9995).sorted_lines
+
+
+def test_of_a_long_text_the_beginning_is_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (Corpus.from_text(story(seed), valid_fraction=0).train for seed in (1, 2))
+    both = np.concatenate([first, second])
+    assert repeats.copied_shares([both, first])[1] == repeats.copied_shares([both, second])[1] == 1
+    monkeypatch.setattr(repeats, "_CHUNK", 500)
+    monkeypatch.setattr(repeats, "MAX_READ", len(first) - 1000)
+    assert 0.9 < repeats.copied_shares([both, first])[1] < 1
+    assert repeats.copied_shares([both, second])[1] == 0

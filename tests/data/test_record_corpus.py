@@ -72,6 +72,17 @@ def read_again(corpus: Corpus) -> Corpus:
     return Corpus.from_description(json.loads(json.dumps(corpus.describe())))
 
 
+@pytest.mark.parametrize("unit", ["character", "byte"])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_ids_of_parts_are_counted_without_being_read(tmp_path: Path, unit: str, shuffle: bool) -> None:
+    rows = [(name, "xyz"[number % 3]) for number, name in enumerate([*names(3, 60), "漢字é"])]
+    (tmp_path / "x.jsonl").write_text(jsonl(rows), "utf-8")
+    options: dict[str, Any] = {"records": "jsonl", "label_field": "l", "unit": unit, "shuffle": shuffle}
+    for corpus in (Corpus.from_files(tmp_path / "x.jsonl", **options), Corpus.from_text(jsonl(rows), **options)):
+        assert corpus.counts.tolist() == np.bincount(corpus.train, minlength=len(corpus.vocabulary)).tolist()
+        assert corpus.count_records("train") + corpus.count_records("valid") == 61
+
+
 def test_a_file_the_cache_and_a_lost_file_give_the_same_labels(tmp_path: Path, own_cache: Path) -> None:
     (tmp_path / "x.jsonl").write_text(jsonl([("a", "y"), ("b", "x"), ("c", "y")]))
     known = Vocabulary("z", records=True, labels=["w", "x"])

@@ -314,3 +314,11 @@ def test_counts_are_not_changed() -> None:
     counts = count_code_points("a\ud800")
     assert "\ud800" not in Vocabulary.from_counts(counts, records=True).characters
     assert counts[0xD800] == 1
+
+
+@given(texts, st.sampled_from(["character", "byte"]), st.integers(1, 3))
+def test_ids_are_counted_by_code_points(text: str, unit: str, min_count: int) -> None:
+    counts = count_code_points(text)
+    vocabulary = Vocabulary.from_counts(counts, unit=unit, min_count=1 if unit == "byte" else min_count)
+    totals = vocabulary.count_ids(counts)
+    assert totals.tolist() == np.bincount(vocabulary.encode(text, "replace"), minlength=len(vocabulary)).tolist()
