@@ -1,6 +1,6 @@
 """What records, labels and beginnings are worth, on names, poems and authors.
 
-    python -m benchmarks.records names names.jsonl --minutes 1    # {"name": …, "sex": …} a line: beside a trigram
+    python -m benchmarks.records names names.jsonl --minutes 1    # {"name": …, "sex": …} a line: beside n-grams
     python -m benchmarks.records poems poems.txt --minutes 10     # poems between blank lines: beside the running text
     python -m benchmarks.records authors a.txt b.txt c.txt        # one labelled model, an unlabelled one, one for each
 
@@ -11,19 +11,19 @@ import json
 import math
 import re
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 import chargen
 from benchmarks.common import machine
-from chargen import Corpus
+from chargen import Corpus, NGram
 from chargen.data.code_points import END_MARK
 
-DISCOUNT = 0.75
-"""Of the Kneser-Ney trigram."""
+ORDERS = 3, 5
+"""Of n-grams."""
 POEMS, SAMPLES = 500, 200
 """Poems that are written and looked at, and paragraphs of each author."""
 
@@ -39,49 +39,28 @@ def main() -> None:
 @click.option("--minutes", default=1.0, show_default=True)
 @click.option("--seeds", default=3, show_default=True, help="Splits.")
 def names(table: Path, minutes: float, seeds: int) -> None:
-    """Nats a name of a model with labels, one without, and a character trigram, on the same splits."""
-    click.echo(f"{'split':>5}{'labelled':>10}{'plain':>10}{'trigram':>10}  nats a name")
+    """Nats a name of a model with labels, one without, and of n-grams of characters, on the same splits."""
+    columns = ["labelled", "plain", *(f"{order}-gram" for order in ORDERS)]
+    click.echo(f"{'split':>5}{''.join(f'{name:>10}' for name in columns)}  nats a name")
     for seed in range(seeds):
         settings: dict[str, Any] = {"records": "jsonl", "text_field": "name", "split_seed": seed}
         corpus = Corpus.from_files(table, **settings)
-        train, valid = (corpus.vocabulary.decode(ids).split(END_MARK)[1:] for ids in (corpus.train, corpus.valid))
         losses = []
         for label_field in ("sex", None):
             run = chargen.train(table, minutes=minutes, label_field=label_field, **settings)
             losses.append(chargen.evaluate(run.model, sources=table, part="valid"))
-        figures = [loss.nats_per_record or math.nan for loss in losses] + [trigram_nats(train, valid) / len(valid)]
+        figures = [loss.nats_per_record or math.nan for loss in losses] + [
+            ngram_nats(corpus, order) for order in ORDERS
+        ]
         click.echo(f"{seed:>5}" + "".join(f"{value:>10.3f}" for value in figures))
 
 
-def trigram_nats(train: list[str], valid: list[str]) -> float:
-    """The nats of records, their ends included, by an interpolated Kneser-Ney trigram of characters.
-
-    After Chen and Goodman, "An empirical study of smoothing techniques for language modeling" (1999), one discount.
-    """
-    grams = [Counter[str]() for _ in range(3)]
-    for record in train:
-        text = END_MARK * 2 + record + END_MARK
-        grams[2].update(text[at - 2 : at + 1] for at in range(2, len(text)))
-    for order in (1, 0):  # lower orders count what a character follows, not how often
-        grams[order].update(gram[1:] for gram in grams[order + 1])
-    totals, kinds = ([Counter[str]() for _ in range(3)] for _ in range(2))
-    for order, counter in enumerate(grams):
-        for gram, count in counter.items():
-            totals[order][gram[:-1]] += count
-            kinds[order][gram[:-1]] += 1
-    size = len({character for record in [*train, *valid] for character in record}) + 1
-
-    def probability(context: str, character: str) -> float:
-        order = len(context)
-        lower = probability(context[1:], character) if order else 1 / size
-        total = totals[order][context]
-        if not total:
-            return lower
-        kept = max(grams[order][context + character] - DISCOUNT, 0)
-        return (kept + DISCOUNT * kinds[order][context] * lower) / total
-
-    texts = (END_MARK * 2 + record + END_MARK for record in valid)
-    return -sum(math.log(probability(text[at - 2 : at], text[at])) for text in texts for at in range(2, len(text)))
+def ngram_nats(corpus: Corpus, order: int) -> float:
+    """The nats of a held-out record, its end included, by n-grams of characters."""
+    end = corpus.vocabulary.end_id
+    train, valid = (np.append(ids, ids.dtype.type(end)) for ids in (corpus.train, corpus.valid))
+    log_probs = NGram(train, len(corpus.vocabulary), order, end_id=end).log_probs(valid)
+    return float(-log_probs[1:].sum()) / corpus.count_records("valid")
 
 
 @main.command()

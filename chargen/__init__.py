@@ -21,6 +21,7 @@ _NAMES = {
     "decoding.choose": ("SampleConfig",),
     "sampling.sampler": ("Sampler",),
     "infill.fill": ("Filler", "fill"),
+    "api.corpus_info": ("CorpusInfo", "corpus_info"),
     "api.fill": ("fill_text",),
     "api.generate": ("generate",),
     "api.train": ("train", "Run"),
@@ -29,6 +30,7 @@ _NAMES = {
     "data.named_corpora": ("NamedCorpus",),
     "api.score": ("score",),
     "api.records": ("score_records",),
+    "insight.ngram": ("NGram",),
     "evaluation.causality": ("check", "check_causality"),
     "training.config": ("TrainConfig",),
     "training.trainer": ("Trainer",),
@@ -38,6 +40,7 @@ __all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from chargen.api.corpora import MadeCorpus, get_corpus, list_corpora, make_corpus
+    from chargen.api.corpus_info import CorpusInfo, corpus_info
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
     from chargen.api.judge import evaluate
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from chargen.errors import ArgumentError, ChargenError
     from chargen.evaluation.causality import check, check_causality
     from chargen.infill.fill import Filler, fill
+    from chargen.insight.ngram import NGram
     from chargen.model.config import ModelConfig
     from chargen.model.language_model import CharModel
     from chargen.sampling.sampler import Sampler

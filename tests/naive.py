@@ -607,6 +607,69 @@ def characters_of(edge: bytes, end: bool = False) -> list[str]:
     return characters
 
 
+# N-grams.
+
+
+class KneserNey:
+    """Interpolated modified Kneser-Ney by dictionaries; Chen and Goodman, 1998, section 4.1.3, equations 26 to 29.
+
+    Args:
+        ids: of the text.
+        size: V.
+        order: n.
+        end_id: of records, the first symbol that begins one: contexts do not reach across it.
+    """
+
+    def __init__(self, ids: list[int], size: int, order: int, end_id: int | None = None) -> None:
+        self.order, self.end_id = order, size if end_id is None else end_id
+        self.uniform = 1 / size if end_id is None else 1 / (end_id + 1)
+        occurrences: dict[tuple[int, ...], int] = {}
+        preceding: dict[tuple[int, ...], set[Any]] = {}
+        begin = 0
+        for at, id_ in enumerate(ids):
+            target = min(id_, self.end_id)
+            for start in range(max(begin, at - order + 1), at + 1):
+                if not (at == 0 and end_id is not None):
+                    gram = (*ids[start:at], target)
+                    occurrences[gram] = occurrences.get(gram, 0) + 1
+                    preceding.setdefault(gram, set()).add(ids[start - 1] if start > begin else ("nothing", at))
+            begin = at if id_ >= self.end_id else begin
+        counts = {gram: number if len(gram) == order else len(preceding[gram]) for gram, number in occurrences.items()}
+        self.counts = counts
+        self.behind: dict[tuple[int, ...], list[int]] = {}
+        for gram, count in counts.items():
+            self.behind.setdefault(gram[:-1], []).append(count)
+        self.discounts = {n: self.discount([count for gram, count in counts.items() if len(gram) == n])
+                          for n in range(1, order + 1)}  # fmt: skip
+
+    def discount(self, counts: list[int]) -> list[float]:
+        n = [0, *(counts.count(number) for number in range(1, 5))]
+        if n[1] and n[2] and n[3]:
+            y = n[1] / (n[1] + 2 * n[2])
+            estimates = [c - (c + 1) * y * n[c + 1] / n[c] for c in (1, 2, 3)]
+            if min(estimates) > 0:
+                return [0.0, *estimates]
+        return [0.0, 0.5, 1.0, 1.5]
+
+    def probability(self, context: tuple[int, ...], target: int) -> float:
+        lower = self.probability(context[1:], target) if context else self.uniform
+        counts, discounts = self.behind.get(context, []), self.discounts[len(context) + 1]
+        if not counts:
+            return lower
+        count = self.counts.get((*context, target), 0)
+        left = sum(discounts[min(each, 3)] for each in counts)
+        return (count - discounts[min(count, 3)] + left * lower) / sum(counts)
+
+    def log_probs(self, ids: list[int]) -> list[float]:
+        """The log-probability of each id behind at most n - 1 of its record."""
+        logs, begin = [], 0
+        for at, id_ in enumerate(ids):
+            context = tuple(ids[max(begin, at - self.order + 1) : at])
+            logs.append(float(np.log(self.probability(context, min(id_, self.end_id)))))
+            begin = at if id_ >= self.end_id else begin
+        return logs
+
+
 # Gaps.
 
 

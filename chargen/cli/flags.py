@@ -20,9 +20,23 @@ def write_flags(error: ChargenError, ctx: click.Context) -> str:
         error: its message names settings in backticks; a single wrong one may begin it.
         ctx: of the command that it ends.
     """
+    setting = getattr(error, "setting", None)
+    return _write(str(error), ctx, setting)
+
+
+def write_settings(text: str) -> str:
+    """Write advice with `name` and `name="value"` as --name and --name value, as errors are written.
+
+    Args:
+        text: names settings in backticks; where no command runs it stays as it is.
+    """
+    ctx = click.get_current_context(silent=True)
+    return text if ctx is None else _write(text, ctx)
+
+
+def _write(message: str, ctx: click.Context, setting: str | None = None) -> str:
     root = ctx.find_root()
     train = root.command.get_command(root, "train") if isinstance(root.command, click.Group) else None
-    message, setting = str(error), getattr(error, "setting", None)
     flags = {flag for command in (ctx.command, train) if command for option in command.params for flag in option.opts}
     if setting and message.startswith(f"{setting} ") and _flag(setting) in flags:
         message = _flag(setting) + message.removeprefix(setting)
@@ -33,7 +47,8 @@ def write_flags(error: ChargenError, ctx: click.Context) -> str:
         items = [item.partition("=") for item in (match["settings"] or "").split(", ")]
         if not all(_flag(name) in flags for name, _, _ in items):
             return match[0]
-        words = (f"{_flag(name)} {value}".removesuffix(" True").rstrip() for name, _, value in items)
+        words = (_flag(f"no_{name}") if value == "False" else f"{_flag(name)} {value}" for name, _, value in items)
+        words = (word.removesuffix(" True").rstrip() for word in words)
         return " ".join(words).replace('"', "")
 
     message = re.sub(r"get_corpus\('([\w-]+)'\)", r"chargen corpus get \1", message)

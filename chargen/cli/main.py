@@ -28,6 +28,7 @@ COMMANDS = {
         "check": "Check what a model's predictions see.",
     },
     "Corpora": {
+        "corpus info": "Tell what is in a text before a model learns it.",
         "corpus list": "Tell which corpora have names.",
         "corpus get": "Get corpora by their names.",
         "corpus make": "Make a text whose entropy is known.",

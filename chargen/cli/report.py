@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.cli.flags import write_settings
 from chargen.cli.terminal import log, quote_path
 from chargen.data.corpus import Corpus
 from chargen.data.corpus_cache import ROLES
 from chargen.errors import amount, truncate
+from chargen.insight.corpus_warnings import warn_of_parts, warn_of_size
 from chargen.model.config import parameter_count
 from chargen.storage.run_state import RunState
-from chargen.training.autosize import CHOSEN_SETTINGS, MANY_CHARACTERS, SMALL_TEXT, Sizes
+from chargen.training.autosize import CHOSEN_SETTINGS, MANY_CHARACTERS, Sizes
 from chargen.training.config import BUDGETS
 from chargen.training.memory import estimate_memory
 
@@ -27,8 +29,6 @@ FEW_STEPS = 1_000
 """From so many steps on, a model is as good as its text and size let it be, whatever its loss."""
 BABBLE = 0.75
 """Models whose loss is above this share of the entropy of single characters do not write words yet."""
-REPEATED, REPEATED_IN_TRAIN = 0.1, 0.3
-"""Shares of repeated text that are worth a warning: ordinary texts reach 2 %, some logs more."""
 
 
 def log_corpus(corpus: Corpus, name: str) -> None:
@@ -90,22 +90,8 @@ def _log_reading(corpus: Corpus) -> None:
 
 def _log_part_warnings(corpus: Corpus) -> None:
     """Warn of what makes a validation loss mean something else than it seems to, or of there being none."""
-    if len(corpus.valid) < 2:
-        log("warning: too little text to validate on: the last weights are kept, not the best")
-    for role, word in (("valid", "validation"), ("test", "test")):
-        if (share := corpus.repeated[role]) >= REPEATED:
-            before = "in an earlier part" if role == "test" else "in the training text"
-            log(
-                f"warning: {share:.0%} of the {word} text stands {before} too: its loss tells what was learned by heart"
-            )
-    if (share := corpus.repeated["train"]) >= REPEATED_IN_TRAIN:
-        log(f"warning: {share:.0%} of the training text stands there twice: is a file given twice?")
-    if corpus.sorted_lines:
-        lines, advice = ("records", "leave out --no-shuffle") if corpus.vocabulary.records else ("lines", "")
-        log(
-            f"warning: the {lines} are sorted, so the validation part, at the end, holds other words than the training "
-            f"part, and its loss is too high: {advice or 'shuffle them first (shuf)'}"
-        )
+    for warning in warn_of_parts(corpus):
+        log(f"warning: {write_settings(warning)}")
 
 
 def _count_rare(counts: NDArray[np.int64]) -> tuple[int, int]:
@@ -121,11 +107,8 @@ def log_small_text(corpus: Corpus) -> None:
     Args:
         corpus: the text.
     """
-    if len(corpus.train) < SMALL_TEXT:
-        log(
-            f"warning: {amount(len(corpus.train), corpus.vocabulary.unit)} to learn from are few: the model will "
-            f"rather learn them by heart; {SMALL_TEXT:,} and more teach it better"
-        )
+    for warning in warn_of_size(corpus):
+        log(f"warning: {warning}")
 
 
 def log_sizes(corpus: Corpus, sizes: Sizes) -> None:

@@ -238,10 +238,11 @@ class Corpus:
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """How often each id occurs in the training part, (V,)."""
-        return self._counts["train"]
+        return self.counts_by_role["train"]
 
     @cached_property
-    def _counts(self) -> dict[str, NDArray[np.int64]]:
+    def counts_by_role(self) -> dict[str, NDArray[np.int64]]:
+        """How often each id occurs in each part, (V,)."""
         counts = {role: _count(getattr(self, role), len(self.vocabulary)) for role in ROLES[1:]}
         if self.totals is None:
             return {"train": _count(self.train, len(self.vocabulary)), **counts}
@@ -253,12 +254,12 @@ class Corpus:
         Args:
             role: "train", "valid" or "test".
         """
-        return int(self._counts[role][self.vocabulary.end_id :].sum()) if self.vocabulary.records else 0
+        return int(self.counts_by_role[role][self.vocabulary.end_id :].sum()) if self.vocabulary.records else 0
 
     @cached_property
     def occurring(self) -> int:
         """How many different characters, or bytes, occur in all parts, folded characters included."""
-        counts, vocabulary = np.sum(list(self._counts.values()), 0), self.vocabulary
+        counts, vocabulary = np.sum(list(self.counts_by_role.values()), 0), self.vocabulary
         symbols = [self.vocabulary.unknown_id, self.vocabulary.end_id]
         characters = slice(min((symbol for symbol in symbols if symbol is not None), default=None))
         return int(np.count_nonzero(counts[characters])) + len(vocabulary.folded)
@@ -305,11 +306,17 @@ def split(ids: Any, config: CorpusConfig, byte_mode: bool, first_begin: int | No
     if first_begin is not None:
         borders = [_record_start(ids, border, first_begin) for border in borders]
     elif byte_mode:
-        borders = [_character_start(ids, border) for border in borders]
+        borders = [character_start(ids, border) for border in borders]
     return ids[: borders[0]], ids[borders[0] : borders[1]], ids[borders[1] :]
 
 
-def _character_start(ids: NDArray[Any], border: int) -> int:
+def character_start(ids: NDArray[Any], border: int) -> int:
+    """Move a border back to where the character begins that it cuts.
+
+    Args:
+        ids: bytes of UTF-8 (N,).
+        border: 0 to N.
+    """
     while 0 < border < len(ids) and ids[border] & 0xC0 == 0x80:
         border -= 1
     return border

@@ -275,15 +275,19 @@ def normalize_blocks(blocks: Iterable[str]) -> Iterator[str]:
     pending = ""
     for block in blocks:
         pending += block
-        cut = next((i for i in range(len(pending) - 1, 0, -1) if _is_boundary(pending[i])), 0)
+        cut = next((i for i in range(len(pending) - 1, 0, -1) if is_boundary(pending[i])), 0)
         if cut:
             yield unicodedata.normalize("NFC", pending[:cut])
             pending = pending[cut:]
     yield unicodedata.normalize("NFC", pending)
 
 
-def _is_boundary(character: str) -> bool:
-    """True where a character neither composes nor reorders with what stands before it, under NFC."""
+def is_boundary(character: str) -> bool:
+    """Whether a character neither composes nor reorders with what stands before it, under NFC.
+
+    Args:
+        character: one.
+    """
     return character < "\u0300" or (not unicodedata.combining(character) and character not in _second_parts())
 
 

@@ -247,8 +247,12 @@ def _last_mark(text: str) -> int | None:
     return None
 
 
-def _mix(values: Hashes) -> Hashes:
-    """Mix 64 bits, as in SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014)."""
+def mix(values: Hashes) -> Hashes:
+    """Mix 64 bits, as in SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+
+    Args:
+        values: of any shape.
+    """
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
@@ -275,8 +279,8 @@ def hash_records(text: str) -> tuple[NDArray[np.int64], Hashes]:
     values[starts] = 0
     places = np.arange(len(codes))
     places -= np.repeat(starts, lengths)
-    values *= _mix(np.arange(1, 1 + lengths.max(), dtype=np.uint64))[places]
-    return starts, _mix(np.add.reduceat(values, starts))
+    values *= mix(np.arange(1, 1 + lengths.max(), dtype=np.uint64))[places]
+    return starts, mix(np.add.reduceat(values, starts))
 
 
 def choose_parts(text: str, valid: float, test: float, seed: int) -> NDArray[np.int8]:
@@ -294,11 +298,11 @@ def choose_parts(text: str, valid: float, test: float, seed: int) -> NDArray[np.
     Returns:
         The number of each record's part (R,): 0 train, 1 valid, 2 test.
     """
-    offset = _mix(np.array([seed], np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+    offset = mix(np.array([seed], np.uint64) + np.uint64(0x9E3779B97F4A7C15))
     valid_limit, test_limit = (int(2**64 * Fraction(str(share))) for share in (valid, test))
     blocks = whole_records(text[start : start + HASHED] for start in range(0, len(text), HASHED))
     hashes = [np.zeros(0, np.uint64), *(hash_records(block)[1] for block in blocks)]
-    draws = _mix(np.concatenate(hashes) + offset)
+    draws = mix(np.concatenate(hashes) + offset)
     return np.where(draws < test_limit, 2, ~draws < valid_limit).astype(np.int8)
 
 

@@ -51,9 +51,7 @@ class RunPlan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", given_settings(self.settings))
-        for role, names in (("valid", self.valid), ("test", self.test)):
-            if names and f"{role}_fraction" in self.settings:
-                raise SettingError(f"{role} and `{role}_fraction` are two ways to say one thing: give one", role)
+        check_parts(self.settings, self.valid, self.test)
         if self.preset is not None and self.preset not in tuple(PRESETS):
             raise SettingError(f"preset is {self.preset!r}: it must be one of {', '.join(PRESETS)}", "preset")
         if self.preset and "hidden_size" in self.model:
@@ -160,6 +158,22 @@ def given_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             raise SettingError(f"there is no setting {name!r}{did_you_mean(name, known)}")
     return drop_none(settings)
+
+
+def check_parts(settings: Mapping[str, Any], valid: SourceNames, test: SourceNames) -> None:
+    """Check that each part is said once.
+
+    Args:
+        settings: those that are given, by name.
+        valid: a text to validate on.
+        test: a text to test on.
+
+    Raises:
+        SettingError: where a part has both a text and a share.
+    """
+    for role, names in (("valid", valid), ("test", test)):
+        if names and f"{role}_fraction" in settings:
+            raise SettingError(f"{role} and `{role}_fraction` are two ways to say one thing: give one", role)
 
 
 def check_resumable_with(**others: Any) -> None:

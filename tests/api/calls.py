@@ -59,6 +59,25 @@ class Calls(ModelCalls):
         stored = self.odd.pick([chargen.Vocabulary("abc"), chargen.Vocabulary(unit="byte")])
         return Call(stored.count_characters, {"ids": self.ids(5, size=3)})
 
+    def n_grams(self) -> Call:
+        def run(text: Any, size: Any, order: Any, ids: Any, length: Any, seed: Any) -> Any:
+            model = chargen.NGram(text, size, order)
+            assert len(model.sample(length, seed)) == length
+            return model.log_probs(ids)
+
+        arguments = {"text": self.ids(30, size=5), "size": 5, "order": 3, "ids": self.ids(9, size=5)}
+        return Call(run, arguments | {"length": 4, "seed": 1}, small=("size", "order", "length"))
+
+    def corpus_info(self) -> Call:
+        corpus = chargen.Corpus.from_text("abcabd\n" * 30, unit=self.odd.pick(["character", "byte"]))
+
+        def run(**options: Any) -> Any:
+            info = chargen.corpus_info(corpus, **options)
+            assert isinstance(info, chargen.CorpusInfo)
+            return repr(info)
+
+        return Call(run, {"order": 3, "sample": 9, "seed": 1}, small=("order", "sample"))
+
     def batches(self) -> Call:
         kind = self.odd.pick([chargen.ConsecutiveBatches, chargen.RandomBatches])
 

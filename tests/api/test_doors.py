@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib
 import inspect
 import json
 import os
@@ -21,6 +20,8 @@ import numpy as np
 import pytest
 
 import chargen
+from chargen.api.corpus_info import InfoConfig
+from chargen.cli.main import import_command
 from chargen.data.corpus_config import CorpusConfig
 from chargen.decoding.choose import SampleConfig
 from chargen.errors import ChargenError, DataError, SettingError
@@ -39,13 +40,15 @@ DOORS: dict[str, tuple[Callable[..., Any], ...]] = {
     "train": (chargen.train,),
     "sample": (chargen.generate,),
     "fill": (chargen.fill, chargen.fill_text, Filler),
+    "corpus info": (chargen.corpus_info,),
 }
 SETTINGS: dict[str, tuple[type, ...]] = {
     "train": (CorpusConfig, ModelConfig, TrainConfig),
     "sample": (SampleConfig,),
     "fill": (SampleConfig,),
+    "corpus info": (CorpusConfig, InfoConfig),
 }
-SHOWN = {"preview", "form", "separator"}
+SHOWN = {"preview", "form", "separator", "as_json"}
 """Options that only say how a command shows what it does."""
 NAMES = {("sample", "prime_file"): "prime", ("fill", "source"): "text"}
 """In Python a Path is a file and a str a text."""
@@ -58,7 +61,7 @@ OTHER_DEFAULTS = {
 
 @pytest.mark.parametrize("name", DOORS)
 def test_every_option_is_a_parameter_with_the_same_default(name: str) -> None:
-    command = importlib.import_module(f"chargen.cli.{name}").command
+    command = import_command(name)
     parameters: dict[str, inspect.Parameter] = {}
     for function in reversed(DOORS[name]):
         parameters |= inspect.signature(function).parameters

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from chargen.api.corpus_info import InfoConfig
 from chargen.cli.main import NAMES, import_command
 from chargen.data.corpus_config import CorpusConfig
 from chargen.decoding.choose import SampleConfig
@@ -16,7 +17,7 @@ from chargen.model.config import ModelConfig
 from chargen.settings import describe_range
 from chargen.training.config import TrainConfig
 
-CONFIGS = [CorpusConfig, ModelConfig, TrainConfig, SampleConfig]
+CONFIGS = [CorpusConfig, ModelConfig, TrainConfig, SampleConfig, InfoConfig]
 SMALL_RUN = ["--hidden-size", "4", "--embedding-size", "3", "--batch-size", "2", "--seq-length", "4", "--preview", "0",
              "--precision", "fp32", "--dropout", "0", "--weight-decay", "0"]  # fmt: skip
 # A large value would really take its hours: of these only tiny ones, and those that are refused.
@@ -36,6 +37,8 @@ TINY = {
     "adapt": ["0", "1"],
     "preview": ["0", "3"],
     "particles": ["1", "7", "50"],
+    "order": ["1", "9"],
+    "sample": ["0", "3"],
 }
 EXCLUSIVE = [{"minutes", "epochs", "steps"}, {"length", "min_length", "max_length"}]
 """One of these on the command line makes the others in a settings file void."""
@@ -178,6 +181,7 @@ def base(command: str, chance: random.Random, without: str | None = None) -> lis
         "fill": ["model", "--before", "ab", "--length", "2"],
         "eval": ["model", "text.txt"],
         "score": ["model", "--text", "abc"],
+        "corpus info": ["text.txt", "--sample", "9"],
         "corpus cache": [],
         "export": ["model", "small.safetensors", "--quantize", "int8"],
         "corpus list": [],

@@ -27,9 +27,10 @@ ROOMS = {
     "infill": 6,
     "evaluation": 6,
     "training": 7,
-    "api": 8,
-    "cli": 9,
-    "__main__": 10,
+    "insight": 8,
+    "api": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 GUARDED = {
     "tokenizers": {"data/vocabulary.py"},
