@@ -26,6 +26,8 @@ _NAMES = {
     "api.generate": ("generate",),
     "api.train": ("train", "Run"),
     "api.judge": ("evaluate",),
+    "api.corpora": ("MadeCorpus", "get_corpus", "list_corpora", "make_corpus"),
+    "data.named_corpora": ("NamedCorpus",),
     "api.score": ("score",),
     "api.records": ("score_records",),
     "insight.ngram": ("NGram",),
@@ -37,6 +39,7 @@ _MODULES = {name: f"chargen.{module}" for module, names in _NAMES.items() for na
 __all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
+    from chargen.api.corpora import MadeCorpus, get_corpus, list_corpora, make_corpus
     from chargen.api.corpus_info import CorpusInfo, corpus_info
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from chargen.data.batches import ConsecutiveBatches, RandomBatches
     from chargen.data.corpus import Corpus
     from chargen.data.corpus_config import CorpusConfig
+    from chargen.data.named_corpora import NamedCorpus
     from chargen.data.reading import clean
     from chargen.data.vocabulary import Vocabulary
     from chargen.decoding.choose import SampleConfig

@@ -110,6 +110,22 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
+def move_durably(source: Path, target: Path) -> None:
+    """Move a file that is complete to where it is to be; when this returns a crash cannot undo it.
+
+    Args:
+        source: in the folder of `target`.
+        target: is replaced where it exists.
+
+    Raises:
+        OSError: where the system refuses.
+    """
+    with open(source, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(source, target)
+    sync_folder(target.parent)
+
+
 class FolderGuard:
     """Notices when the folder at a path is replaced by another one.
 
@@ -172,6 +188,20 @@ def remove_leftovers(folder: Path) -> None:
     for entry in folder.iterdir():
         if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
             entry.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def wait_for_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder for this process while the context lasts, once no other process or thread has it.
+
+    Args:
+        folder: must exist.
+
+    Raises:
+        OSError: where no lock can be made.
+    """
+    with FileLock(folder / ".lock"):
+        yield
 
 
 @contextlib.contextmanager

@@ -49,6 +49,8 @@ class Purpose(enum.IntEnum):
     CHECK = 8
     ORDER = 9
     LABEL = 10
+    LANGUAGE = 11
+    CHANGE = 12
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

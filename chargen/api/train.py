@@ -61,6 +61,7 @@ def train(
     resume: str | os.PathLike[str] | None = None,
     init_from: "ModelFile | str | os.PathLike[str] | None" = None,
     preset: str | None = None,
+    offline: bool | None = None,
     progress: bool | None = None,
     **settings: Any,
 ) -> Run:
@@ -70,8 +71,8 @@ def train(
     `resume` goes on. Without a folder what was learned is lost: a `Trainer` keeps it.
 
     Args:
-        sources: files, folders, patterns, `-` (standard input) or names of corpora. With `resume`: where the text lies,
-            if not where it was.
+        sources: files, folders, patterns, `-` (standard input) or names of corpora, which are fetched where they are
+            missing. With `resume`: where the text lies, if not where it was.
         out: the run folder, which gets the best model and metrics.jsonl; None writes nothing.
         overwrite: replace the run in `out`, once this one has saved what it has learned.
         valid: a text to validate on, instead of a part.
@@ -79,6 +80,7 @@ def train(
         resume: go on with the run in this folder; budget and intervals may change.
         init_from: start from this model: shape and characters are kept, and new characters get a place.
         preset: "small", "medium" or "large": how many hidden units.
+        offline: fetch no corpus; None does so where the environment variable CHARGEN_OFFLINE is set, but to 0.
         progress: whether to show a bar; None shows one on a terminal and in a notebook.
         **settings: fields of CorpusConfig, ModelConfig and TrainConfig, such as `minutes=10`, `unit="byte"` or
             `hidden_size=256`.
@@ -90,12 +92,14 @@ def train(
         SettingError: where a setting is unknown or out of range, or contradicts another.
         DataError: where a text cannot be read, or is too short.
         ModelFileError: where a model or a run is missing or damaged.
+        ChargenError: where a corpus cannot be fetched.
         Diverged: where training did.
         KeyboardInterrupt: after Ctrl-C.
     """
     started = time.monotonic()
     from tqdm.auto import tqdm
 
+    from chargen.api.corpora import get_corpus, missing_corpora
     from chargen.data.corpus import Corpus
     from chargen.training.plan import RunPlan, check_incomplete, check_resumable_with, given_settings
     from chargen.training.run_folder import check_free, open_run
@@ -103,9 +107,16 @@ def train(
     shown = (sys.stderr.isatty() or "ipykernel" in sys.modules) if progress is None else progress
     row = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
     with tqdm(total=100, desc="reading", bar_format=row, disable=not shown) as bar:
+
+        def get_missing() -> None:
+            for missing in missing_corpora(sources, valid, test):
+                bar.set_description_str(f"getting {missing.name} from {missing.address}")
+                get_corpus(missing.name, offline=offline)
+
         if resume is not None:
             check_resumable_with(out=out, overwrite=overwrite, init_from=init_from, preset=preset)
             moved = {"train": sources, "valid": valid, "test": test}
+            get_missing()
             with open_run(check_path("resume", resume)) as state:
                 from chargen.training.trainer import Trainer
 
@@ -118,6 +129,7 @@ def train(
             check_free(folder, overwrite)
         init = None if init_from is None else as_model_file(init_from)
         plan = RunPlan(sources, settings, valid, test, preset, init)
+        get_missing()
         corpus = plan.read_corpus()
         sizes = plan.choose_sizes(corpus)
         with plan.start(corpus, sizes, folder, started, overwrite) as trainer:

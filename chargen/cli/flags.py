@@ -1,4 +1,4 @@
-"""Errors name settings as Python does; the command line writes them as its flags."""
+"""Errors name settings and calls as Python does; the command line writes them as its flags and commands."""
 
 import re
 
@@ -11,7 +11,7 @@ _SETTINGS = r"(?<![^ (])`(?P<settings>\w+(?:=[^`]+)?)`(?=[ :;,.)]|$)"
 
 
 def write_flags(error: ChargenError, ctx: click.Context) -> str:
-    """Write an error's message with `name` and `name="value"` as --name and --name value.
+    """Write an error's message with `name` and `name="value"` as --name and --name value, and a call as a command.
 
     That is done for options of the command and of `chargen train`, to which advice may send. What is quoted in the
     message, and what the command was given, stays as it is.
@@ -51,6 +51,7 @@ def _write(message: str, ctx: click.Context, setting: str | None = None) -> str:
         words = (word.removesuffix(" True").rstrip() for word in words)
         return " ".join(words).replace('"', "")
 
+    message = re.sub(r"get_corpus\('([\w-]+)'\)", r"chargen corpus get \1", message)
     return re.sub(
         "|".join([*map(re.escape, sorted(typed, key=len, reverse=True)), _QUOTED, _SETTINGS]), as_flags, message
     )

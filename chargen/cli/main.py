@@ -27,11 +27,14 @@ COMMANDS = {
         "score": "Judge every character of a text.",
         "check": "Check what a model's predictions see.",
     },
-    "Files": {"info": "Tell what is in a model file.", "export": "Write a model file in fewer bits."},
     "Corpora": {
         "corpus info": "Tell what is in a text before a model learns it.",
+        "corpus list": "Tell which corpora have names.",
+        "corpus get": "Get corpora by their names.",
+        "corpus make": "Make a text whose entropy is known.",
         "corpus cache": "Show, verify or clear what is encoded.",
     },
+    "Files": {"info": "Tell what is in a model file.", "export": "Write a model file in fewer bits."},
 }
 NAMES = {name: text for group in COMMANDS.values() for name, text in group.items()}
 GROUPS = {"corpus": "Look after the texts that models learn."}

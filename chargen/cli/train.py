@@ -10,6 +10,7 @@ import click
 
 from chargen.cli import report
 from chargen.cli.bars import TaskBar, TrainingBar
+from chargen.cli.corpus_get import get_missing, offline_option
 from chargen.cli.options import PATH, GroupedCommand, config_option, option, settings_options
 from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.terminal import log, log_compiling, quote_path
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         "--test say where its text lies now, if not where it was.")  # fmt: skip
 @option("--init-from", group="Files", type=PATH, metavar="MODEL",
         help="Start from this model: shape and characters are kept, and new characters get a place.")  # fmt: skip
+@offline_option
 @config_option
 @option("--preview", group="Files", type=click.IntRange(0), default=200, metavar="N", show_default=True,
         help="Characters to write now and then while training; 0 for none.")  # fmt: skip
@@ -64,13 +66,14 @@ def command(
     init_from: Path | None,
     preset: str | None,
     preview: int,
+    offline: bool | None,
     **settings: Any,
 ) -> None:
     """Learn a text and save a model.
 
     SOURCE is a file (also .gz, .bz2, .xz, .zst, .tar, .zip; .docx, .epub, .pdf with chargen[documents]), a folder, a
-    pattern, - for standard input, or a corpus name: python is the standard library's own source code. The run folder
-    holds model.safetensors (the best model) and metrics.jsonl.
+    pattern, - for standard input, or the name of a corpus of `chargen corpus list`, which is fetched where it is
+    missing. The run folder holds model.safetensors (the best model) and metrics.jsonl.
 
     \b
     chargen train novel.txt --minutes 10
@@ -84,6 +87,7 @@ def command(
         if resume is not None:
             check_resumable_with(out=out, overwrite=overwrite, init_from=init_from, preset=preset)
             moved = {"train": sources, "valid": valid, "test": test}
+            get_missing(offline, sources, valid, test)
             with open_run(resume) as state:
                 time_spent.mark("starting")
                 trainer = _resume(resume, state, settings, moved, started, time_spent)
@@ -95,6 +99,7 @@ def command(
             check_free(out or free_folder(sources[0], overwrite), overwrite)
         init = read_model(init_from) if init_from is not None else None
         plan = RunPlan(sources, settings, valid, test, preset, init)
+        get_missing(offline, sources, valid, test)
         time_spent.mark("starting")
         with TaskBar("B") as bar:
             corpus = plan.read_corpus(bar.show)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import IO
 
-from chargen.data.named_corpora import CATALOGUE
+from chargen.data.named_corpora import catalogue
 from chargen.data.unpack import PACKING_BY_SUFFIX
 from chargen.errors import DataError, quote_backticks, repr_short
 from chargen.suggestions import similar_path
@@ -138,14 +138,14 @@ def _expand(name: str) -> tuple[list[Source], int]:
         return [Source(quote_backticks(file), file, named=False) for file in files], skipped
     if os.path.exists(name):
         return [Source(name, Path(name))], 0
-    if name in CATALOGUE:
-        return [Source(str(file), file) for file in CATALOGUE[name]()], 0
+    if name in catalogue():
+        return [Source(str(file), file) for file in catalogue()[name].files()], 0
     matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
     if matches:
         return [Source(quote_backticks(match), Path(match)) for match in matches], 0
     if "\n" in name or len(name) > MAX_NAME:
         raise DataError(f"no file is named {repr_short(name)}: a text itself must be put into a file")
-    corpora, advice = ", ".join(CATALOGUE), similar_path(name, names=CATALOGUE)
+    corpora, advice = ", ".join(catalogue()), similar_path(name, names=catalogue())
     raise DataError(f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora}){advice}")
 
 

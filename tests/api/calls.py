@@ -9,6 +9,7 @@ import numpy as np
 
 import chargen
 from chargen.data.directions import BackwardBatches
+from chargen.data.made_languages import LANGUAGES
 from chargen.data.reading_config import ReadingConfig
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.rng import Purpose, generator_seed, uniform
@@ -103,6 +104,19 @@ class Calls(ModelCalls):
     def clean(self) -> Call:
         reading = self.odd.pick([None, ReadingConfig(newline="lf"), ReadingConfig(normalize="NFC")])
         return Call(chargen.clean, {"text": "a\r\nb", "config": reading})
+
+    def made_corpus(self) -> Call:
+        def run(**options: Any) -> Any:
+            made = chargen.make_corpus(**options)
+            assert isinstance(made, chargen.MadeCorpus)
+            return made.text
+
+        arguments = {"name": self.odd.pick([*LANGUAGES]), "num": 3, "seed": 1, "labelled": True}
+        return Call(run, arguments, small=("num",))
+
+    def named_corpus(self) -> Call:
+        assert all(isinstance(corpus, chargen.NamedCorpus) for corpus in chargen.list_corpora())
+        return Call(lambda **options: len(chargen.get_corpus(**options)), {"name": "python", "offline": True})
 
     # Settings
 

@@ -184,6 +184,9 @@ def base(command: str, chance: random.Random, without: str | None = None) -> lis
         "corpus info": ["text.txt", "--sample", "9"],
         "corpus cache": [],
         "export": ["model", "small.safetensors", "--quantize", "int8"],
+        "corpus list": [],
+        "corpus get": ["python"],
+        "corpus make": ["counter", "--num", "3"],
     }.get(command, ["model"])
     group = next((group for group in EXCLUSIVE if without in group), {without})
     dropped = {"--" + name.replace("_", "-") for name in group if name}

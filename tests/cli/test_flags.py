@@ -69,6 +69,7 @@ def shown(message: str, command: str = "train", setting: str | None = None, **gi
         ("a text of 'some `unit` here': give `unit`", "a text of 'some `unit` here': give --unit"),
         ("models' weights and `unit`; it's small", "models' weights and --unit; it's small"),
         ("texts/`out`: no text", "texts/`out`: no text"),
+        ("missing: get it with get_corpus('war-and-peace')", "missing: get it with chargen corpus get war-and-peace"),
         ("`out`/run is used; did you mean `unit`?", "`out`/run is used; did you mean `unit`?"),
     ],
 )

@@ -174,6 +174,9 @@ COMMANDS = {
     "corpus cache": [[], ["--json"]],
     "info": [["月.safetensors"], ["月.safetensors", "--json"]],
     "export": [["月.safetensors", "前.safetensors", "--quantize", "int8"]],
+    "corpus list": [[], ["--json"]],
+    "corpus get": [["python"]],
+    "corpus make": [["counter", "--num", "3", "--out", "明.txt"], ["brackets", "--num", "3", "--labelled"]],
 }
 
 

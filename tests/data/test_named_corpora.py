@@ -1,5 +1,7 @@
-"""Named corpora: the standard library's own sources."""
+"""Named corpora: the catalogue, files in the cache, and the standard library's own sources."""
 
+import hashlib
+import re
 import sysconfig
 from pathlib import Path
 
@@ -7,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.data.named_corpora import CATALOGUE, PYTHON_BYTES, python_sources
+from chargen.data.corpus_config import CorpusConfig
+from chargen.data.named_corpora import PYTHON_BYTES, NamedCorpus, catalogue, find_corpus, python_sources
 from chargen.data.reading import read_text
 from chargen.data.sources import find_sources
 from chargen.errors import DataError
@@ -82,8 +85,59 @@ def test_every_file_of_the_real_library_is_utf_8():
     assert len(text.encode()) == sum(source.path.stat().st_size for source in sources if source.path)
 
 
-def test_every_name_leads_to_files_that_exist():
-    for make in CATALOGUE.values():
-        files = make()
-        assert files
-        assert all(file.is_file() for file in files)
+def test_the_catalogue_says_of_each_corpus_what_is_needed_to_get_it() -> None:
+    assert catalogue()["python"].address == ""
+    for name, corpus in catalogue().items():
+        assert name == corpus.name
+        assert re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", name)
+        assert corpus.what
+        assert corpus.licence
+        CorpusConfig(**corpus.settings)
+        if name != "python":
+            assert re.fullmatch(r"https://[^\s?#]+/[\w.]+", corpus.address)
+            assert re.fullmatch("[0-9a-f]{64}", corpus.sha256)
+            assert corpus.size > 0
+            assert corpus.path.parts[-3:] == ("corpora", name, corpus.address.rpartition("/")[2])
+    assert len({corpus.sha256 for corpus in catalogue().values()}) == len(catalogue())
+
+
+@pytest.fixture
+def tale(monkeypatch: pytest.MonkeyPatch) -> NamedCorpus:
+    digest = hashlib.sha256(b"Once upon a time.").hexdigest()
+    corpus = NamedCorpus("tale", "a tale", "none", "https://localhost:9/tale.txt", 17, digest)
+    monkeypatch.setitem(catalogue(), "tale", corpus)
+    monkeypatch.setattr("urllib.request.build_opener", lambda *handlers: pytest.fail("somebody was asked"))
+    return corpus
+
+
+def test_a_name_leads_to_the_file_in_the_cache_and_reading_fetches_nothing(tale: NamedCorpus) -> None:
+    assert not tale.is_here
+    with pytest.raises(DataError, match=r"tale is not on this machine: get it with get_corpus\('tale'\)"):
+        find_sources(["tale"])
+    tale.path.parent.mkdir(parents=True)
+    for wrong in (b"", b"Once upon a tim!.", b"Once upon a time.\n"):
+        tale.path.write_bytes(wrong)
+        assert not tale.is_here
+        with pytest.raises(DataError, match=r"tale\.txt is not the file of the corpus tale"):
+            find_sources(["tale"])
+    tale.path.write_bytes(b"Once upon a time.")
+    assert tale.is_here
+    assert [source.path for source in find_sources(["tale"])[0]] == [tale.path]
+
+
+def test_a_path_goes_before_a_corpus_of_its_name(
+    tale: NamedCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tale").write_text("mine")
+    Path("python").mkdir()
+    Path("python", "a.txt").write_text("mine too")
+    assert [source.name for source in find_sources(["tale", "python"])[0]] == ["tale", "python/a.txt"]
+
+
+def test_an_unknown_name_is_an_error_that_suggests_one() -> None:
+    assert find_corpus("python") is catalogue()["python"]
+    with pytest.raises(DataError, match="no corpus 'shakespear'; did you mean shakespeare"):
+        find_corpus("shakespear")
+    with pytest.raises(DataError, match=r"there are python, shakespeare, "):
+        find_corpus("?")

@@ -17,6 +17,7 @@ from chargen.durable import (
     explain_blocked_path,
     lock_folder,
     make_folder,
+    move_durably,
     remove_leftovers,
     sync_folder,
     write_durably,
@@ -75,6 +76,11 @@ def test_bytes_are_on_the_disk_before_the_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", replace)
     write_durably(tmp_path / "f", [b"12", b"345"])
     assert calls == [("sync", ".tmp", 5), ("rename", True), ("sync", "", str(tmp_path))]
+    calls.clear()
+    (tmp_path / "f.part").write_bytes(b"whole")
+    move_durably(tmp_path / "f.part", tmp_path / "f")
+    assert calls == [("sync", ".part", 5), ("rename", True), ("sync", "", str(tmp_path))]
+    assert (tmp_path / "f").read_bytes() == b"whole"
 
 
 def failing(*_):

@@ -1,14 +1,17 @@
 """Every code block of the README and the guides runs, in the order of its page, on a small text and with few steps."""
 
+import hashlib
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chargen.cli.main import main
+from chargen.data.named_corpora import catalogue
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs/pages/guides").glob("*.md"))]
@@ -73,11 +76,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def put_corpus(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a corpus that has a name be a small text, which is on this machine."""
+    text = (LETTER * 40).encode()
+    corpus = replace(catalogue()[name], size=len(text), sha256=hashlib.sha256(text).hexdigest())
+    corpus.path.parent.mkdir(parents=True)
+    corpus.path.write_bytes(text)
+    monkeypatch.setitem(catalogue(), name, corpus)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_runs(
     page: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(shutil.copytree(trained, tmp_path / "copy"))
+    for name in ("shakespeare", "war-and-peace", "names"):
+        put_corpus(name, monkeypatch)
     names: dict[str, Any] = {}
     for comment, language, text in blocks(page):
         if comment in NOT_RUN:
