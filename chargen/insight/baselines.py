@@ -18,7 +18,7 @@ from chargen.data.records import MARK
 from chargen.data.vocabulary import Vocabulary
 from chargen.insight.ngram import NGram
 
-MAX_TRAIN, MAX_VALID, MAX_COMPRESSED = 20_000_000, 2_000_000, 4_000_000
+MAX_TRAIN, MAX_VALID, MAX_COMPRESSED = 10_000_000, 2_000_000, 4_000_000
 """Ids that n-grams learn from, ids that are scored, and ids that compressors read before these: the nearest ones."""
 MIN_COMPRESSED = 10_000
 """Bytes of a text of which a compressed size tells something: of fewer, a format's own bytes are too large a share."""
