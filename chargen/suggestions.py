@@ -54,6 +54,8 @@ def _nearest_path_or_name(path: Path, names: Iterable[str]) -> Path | str | None
     close = difflib.get_close_matches(str(path), names, n=1)
     if nearest is None or not close:
         return close[0] if close else nearest
+    if nearest.stem == path.name:  # only its ending is missing
+        return nearest
     return difflib.get_close_matches(str(path), [str(nearest), *close], n=1, cutoff=0)[0]
 
 
