@@ -9,14 +9,13 @@ from chargen.api.corpora import DEFAULT_STRINGS, MAX_STRINGS, make_corpus
 from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.terminal import TextWriter, log
 from chargen.errors import amount
-from chargen.rng import MAX_SEED
 
 
 @click.command("make", cls=GroupedCommand)
 @click.argument("name", metavar="LANGUAGE")
 @option("--num", group="Text", type=click.IntRange(1, MAX_STRINGS), default=DEFAULT_STRINGS, show_default=True,
         metavar="N", help="Strings to make.")  # fmt: skip
-@option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, metavar="N",
+@option("--seed", group="Text", type=click.IntRange(0), default=0, show_default=True, metavar="N",
         help="Same seed, same strings; of more of them the first are the same.")  # fmt: skip
 @option("--labelled", group="Text", is_flag=True,
         help="JSON lines with a text and a label: half are good, half bad, with one symbol changed so that they are "
@@ -26,10 +25,8 @@ from chargen.rng import MAX_SEED
 def command(name: str, num: int, seed: int, labelled: bool, out: Path | None, overwrite: bool) -> None:
     """Make strings of a language whose entropy is known exactly, one a line: what the best model would reach.
 
-    \b
-    embedded-reber  strings of the Reber grammar between two T or two P
-    counter         some a, then as many b
-    brackets        balanced brackets of two kinds
+    LANGUAGE is embedded-reber (strings of the Reber grammar between two T or two P), counter (some a, then as many b)
+    or brackets (balanced ones of two kinds).
 
     The lines are a text, or records with --records line; those of --labelled are records with --records jsonl and
     --label-field label.
