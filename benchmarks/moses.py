@@ -102,7 +102,7 @@ def metrics_of_moses() -> Any:
     six.iteritems = lambda table: iter(table.items())
     sys.modules["rdkit.six"] = vars(rdkit)["six"] = six
     pandas.DataFrame.append = lambda self, other, sort=False: pandas.concat([self, other], sort=sort)
-    metrics = importlib.import_module("moses.metrics.metrics")
+    metrics: Any = importlib.import_module("moses.metrics.metrics")
     cosine = metrics.cos_distance  # of counts, whose squares do not fit into whole numbers
     metrics.cos_distance = lambda left, right: cosine(left.astype(float), right.astype(float))
     return metrics.get_all_metrics

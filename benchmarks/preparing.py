@@ -75,11 +75,17 @@ def prepare(path: Path, kind: str) -> int:
     return path.stat().st_size
 
 
+def read_piece(path: Path) -> str:
+    """The first bytes of a file, as text."""
+    with open(path, "rb") as file:
+        return file.read(PIECE).decode("utf-8", "ignore")
+
+
 def encode_by_tokenizers(path: Path, kind: str) -> int:
     """Encode the first bytes of a file with `tokenizers` alone."""
     from chargen import Corpus
 
-    text = path.read_bytes()[:PIECE].decode("utf-8", "ignore")
+    text = read_piece(path)
     tokenizer = Corpus.from_text(text[:1_000_000] + "".join(sorted(set(text)))).vocabulary.tokenizer()
     for start in range(0, len(text), 4096):
         np.array(tokenizer.encode(text[start : start + 4096]).ids, np.uint16)
@@ -88,7 +94,7 @@ def encode_by_tokenizers(path: Path, kind: str) -> int:
 
 def encode_by_a_loop(path: Path, kind: str) -> int:
     """Look each character up in a dictionary."""
-    text = path.read_bytes()[:PIECE].decode("utf-8", "ignore")
+    text = read_piece(path)
     ids = {character: number for number, character in enumerate(sorted(set(text)))}
     np.array([ids[character] for character in text], np.uint16)
     return len(text.encode())

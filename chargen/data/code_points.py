@@ -35,6 +35,16 @@ def latin_bytes(text: str) -> bytes | None:
         return None
 
 
+def count_line_ends(text: str) -> int:
+    """Count the line feeds of a text: `str.count` takes ten times as long where there are many.
+
+    Args:
+        text: of N characters.
+    """
+    latin = latin_bytes(text)
+    return text.count("\n") if latin is None else int(np.count_nonzero(np.frombuffer(latin, np.uint8) == 0x0A))
+
+
 def from_code_points(codes: NDArray[Any]) -> str:
     """The text of code points.
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
+from chargen.data.code_points import count_line_ends
 from chargen.data.reading_config import RAW, ReadingConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.records import begin_marks, label_of_file, mark_records
@@ -227,7 +228,7 @@ def _decode(name: str, blocks: Iterable[bytes], config: ReadingConfig, report: R
             report.replaced += len(text) - len(ignoring_decoder.decode(block, final))
         offset += len(block)
         report.bytes += len(block)
-        line += text.count("\n")
+        line += count_line_ends(text)
         yield text
 
 

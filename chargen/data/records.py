@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.data.code_points import END_MARK, code_points, from_code_points, label_mark
+from chargen.data.hashing import Hashes, mix, powers, terms
 from chargen.data.tables import ENDINGS, TABLES, label_of, read_rows, text_of
 from chargen.data.unpack import PACKING_BY_SUFFIX
 from chargen.data.vocabulary import MAX_LABELS
@@ -29,7 +30,6 @@ BLOCK = 1 << 20
 """Characters of records that are handed on together, about."""
 HASHED = 1 << 18
 """Characters of records that are hashed together, about: what is computed of them then stays in the cache."""
-Hashes = NDArray[np.uint64]
 Begin = Callable[[str], str]
 """The mark of a label."""
 
@@ -247,17 +247,6 @@ def _last_mark(text: str) -> int | None:
     return None
 
 
-def mix(values: Hashes) -> Hashes:
-    """Mix 64 bits, as in SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
-
-    Args:
-        values: of any shape.
-    """
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
 def hash_records(text: str) -> tuple[NDArray[np.int64], Hashes]:
     """Hash each record by its characters; its label takes no part.
 
@@ -265,22 +254,15 @@ def hash_records(text: str) -> tuple[NDArray[np.int64], Hashes]:
         text: whole records; begins with a mark.
 
     Returns:
-        Where the records begin, and the hash of each: a mix of the sum of (c + 1) f(n) for a character c at place n,
-        modulo 2**64, where f(n) is a mix of n (multilinear hashing; Carter and Wegman, "Universal classes of hash
-        functions", 1979).
+        Where the records begin, and the hash of each, a mixed polynomial of its characters.
     """
     codes = code_points(text)
     starts = np.flatnonzero((codes >= 0xD800) & (codes <= 0xDFFF))
     if not len(starts):
         return starts, np.zeros(0, np.uint64)
-    lengths = np.diff(starts, append=len(codes))
-    values = codes.astype(np.uint64)
-    values += np.uint64(1)
+    values = terms(codes)
     values[starts] = 0
-    places = np.arange(len(codes))
-    places -= np.repeat(starts, lengths)
-    values *= mix(np.arange(1, 1 + lengths.max(), dtype=np.uint64))[places]
-    return starts, mix(np.add.reduceat(values, starts))
+    return starts, mix(np.add.reduceat(values, starts) * powers(len(codes), inverse=True)[starts])
 
 
 def choose_parts(text: str, valid: float, test: float, seed: int) -> NDArray[np.int8]:

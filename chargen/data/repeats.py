@@ -4,12 +4,13 @@ Blocks are compared wherever they are, so text that was cut, joined or moved cou
 such as logs, are no copies: what they repeat occurs many times, or is short, such as a line or a report.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from chargen.data.hashing import Hashes, powers, terms
 
 BLOCK_LENGTH, LONG_BLOCK_LENGTH = 200, 1000
 """Ids of a block, and of one so long that only copies contain it."""
@@ -20,10 +21,7 @@ MAX_BLOCKS = 1000
 MAX_READ = 1 << 30
 """Ids in which blocks are looked for: of a longer text the shares are those that are copied at its beginning."""
 _CHUNK = 1 << 16
-_BASE = 0x9E3779B97F4A7C15
-"""Base of the polynomial that is the hash of a block, modulo 2**64; odd, so that it has an inverse."""
 
-Hashes = NDArray[np.uint64]
 _NO_HASHES: Hashes = np.zeros(0, np.uint64)
 
 
@@ -103,20 +101,7 @@ def count_blocks(blocks: Hashes, ids: NDArray[Any], length: int = BLOCK_LENGTH) 
 
 def _hashes(ids: NDArray[Any], length: int) -> Hashes:
     """The hashes of all blocks in ids (N,), (N - length + 1,): differences of a running sum, scaled to one power."""
-    powers = _powers(_BASE, len(ids))
     sums = np.zeros(len(ids) + 1, np.uint64)
-    np.cumsum((ids.astype(np.uint64) + np.uint64(1)) * powers, out=sums[1:])
+    np.cumsum(terms(ids), out=sums[1:])
     size = len(ids) - length + 1
-    return (sums[length:] - sums[:size]) * _powers(pow(_BASE, -1, 1 << 64), size)
-
-
-def _powers(base: int, count: int) -> Hashes:
-    """The powers of a base from 0 on, as many as a chunk needs at most."""
-    return _all_powers(base)[:count]
-
-
-@functools.cache
-def _all_powers(base: int) -> Hashes:
-    factors = np.full(_CHUNK + LONG_BLOCK_LENGTH, base, np.uint64)
-    factors[:1] = 1
-    return np.multiply.accumulate(factors)
+    return (sums[length:] - sums[:size]) * powers(size, inverse=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.records import Hashes, mix
+from chargen.data.hashing import Hashes, mix
 
 MAX_LINES = 10_000_000
 """Lines of a part that are compared with others; of longer parts, the first ones."""

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.data.code_points import END_MARK
+from chargen.data.hashing import Hashes
 from chargen.data.reading import read_text
 from chargen.data.reading_config import ReadingConfig
-from chargen.data.records import Hashes, hash_records, whole_records
+from chargen.data.records import hash_records, whole_records
 from chargen.data.sources import find_sources
 from chargen.errors import ArgumentError, ChargenError, SettingError, amount, repr_short
 from chargen.sampling.sample import Sample

@@ -35,7 +35,11 @@ COMMANDS_OF_A_MODEL = ("sample", "fill", "eval", "score", "check", "info")
         (["sample", "model", "--temprature", "3"], 2, "--temperature"),
         (["trian", "text.txt"], 2, "there is no command 'trian'; did you mean train?"),
         (["smaple"], 2, "there is no command 'smaple'; did you mean sample?"),
-        (["xyzzy"], 2, "there is no command 'xyzzy'; there are train, sample, fill, eval, score, check, corpus, info, export"),
+        (
+            ["xyzzy"],
+            2,
+            "there is no command 'xyzzy'; there are train, sample, fill, eval, score, check, corpus, info, export",
+        ),
         (["sample", "model", "-t", "-1"], 2, "--temperature is -1.0"),
         (["sample", "model", "-n", "0"], 2, "--num is '0': it must be a whole number, at least 1"),
         (["fill", "model", "-n", "0"], 2, "--num is '0': it must be a whole number, 1 to 1,000,000"),
