@@ -3,6 +3,7 @@
 import gc
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small models on busy machines want one thread
@@ -18,9 +19,11 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "kernels"))
 # What tests share fails as readably as they do.
 pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in Path(__file__).parent.glob("[a-z]*")))
 
+from chargen.data.named_corpora import NamedCorpus  # noqa: E402
 from chargen.sampling.sampler import Sampler  # noqa: E402
 from tests.commands import TEXT, Run, run_command  # noqa: E402
 from tests.small_models import small_model  # noqa: E402
+from tests.web import TALE, Web, name_corpus, running_web  # noqa: E402
 
 settings.register_profile(
     "chargen",
@@ -60,3 +63,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text(TEXT)
     return run_command
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Web]:
+    """A web server on this machine."""
+    with running_web() as web:
+        yield web
+
+
+@pytest.fixture
+def tale(server: Web, monkeypatch: pytest.MonkeyPatch) -> NamedCorpus:
+    """A corpus that is on the server."""
+    return name_corpus(server, monkeypatch, TALE)

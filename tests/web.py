@@ -1,4 +1,4 @@
-"""A web server on this machine, that answers as it is told."""
+"""A web server on this machine, that answers by a script."""
 
 import contextlib
 import hashlib
@@ -13,6 +13,8 @@ import pytest
 from chargen.data import download
 from chargen.data.named_corpora import NamedCorpus, catalogue
 
+TALE = b"Once upon a time there was a king who counted his characters. " * 60
+"""The corpus that a server has for tests."""
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 

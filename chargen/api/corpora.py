@@ -200,7 +200,7 @@ def missing_corpora(*sources: Any) -> list[NamedCorpus]:
     Args:
         *sources: names of texts, one or a list of them each; a path that exists goes before a corpus of its name.
     """
-    lists = [given if isinstance(given, (list, tuple)) else [given] for given in sources]
+    lists = [names if isinstance(names, (list, tuple)) else [names] for names in sources]
     names = dict.fromkeys(os.fspath(name) for names in lists for name in names if isinstance(name, (str, os.PathLike)))
     corpora = [catalogue()[name] for name in names if name in catalogue() and not os.path.exists(name)]
     return [corpus for corpus in corpora if not corpus.is_here]

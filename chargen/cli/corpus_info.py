@@ -12,7 +12,7 @@ from chargen.api.corpus_info import CorpusInfo, InfoConfig, corpus_info
 from chargen.cli.bars import TaskBar
 from chargen.cli.flags import write_settings
 from chargen.cli.options import GroupedCommand, option, settings_options
-from chargen.cli.report import name_label
+from chargen.cli.report import describe_left_out, name_label
 from chargen.cli.terminal import cut_into_rows, escape_control, log_compiling, print_line, terminal_width
 from chargen.cli.texts import as_json_text
 from chargen.data.corpus_config import CorpusConfig
@@ -96,15 +96,7 @@ def _describe_files(info: CorpusInfo) -> Rows:
     if report.joined:
         between = "line end" if info.config.between is None else "separator"
         yield "", f"{amount(report.joined, between)} put between them"
-    if report.passed_over:
-        listed = ", ".join(report.passed_over[:3]) + " …" * (len(report.passed_over) > 3)
-        yield "", f"{amount(len(report.passed_over), 'file')} passed over as no text: {listed}"
-    if report.excluded:
-        yield "", f"{amount(report.excluded, 'file')} left out by --include and --exclude"
-    if report.html:
-        yield "", f"{amount(report.html, 'HTML file')} read with all tags; --documents learns the text in them"
-    if info.hidden_entries:
-        yield "", f"{amount(info.hidden_entries, 'entry', 'entries')} not read: hidden, links to folders, files of runs"
+    yield from (("", line) for line in describe_left_out(report, info.hidden_entries))
 
 
 def _describe_text(info: CorpusInfo) -> Rows:

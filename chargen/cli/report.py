@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from chargen.cli.flags import write_settings
 from chargen.cli.terminal import log, quote_path
 from chargen.data.corpus import Corpus
 from chargen.data.corpus_cache import ROLES
+from chargen.data.reading_report import ReadingReport
 from chargen.errors import amount, truncate
 from chargen.insight.corpus_warnings import warn_of_parts, warn_of_size
 from chargen.model.config import parameter_count
@@ -67,22 +68,32 @@ def log_corpus(corpus: Corpus, name: str) -> None:
     _log_part_warnings(corpus)
 
 
+def describe_left_out(report: ReadingReport, hidden_entries: int) -> Iterator[str]:
+    """Say what was not read, or not as the text that it shows.
+
+    Args:
+        report: what reading met.
+        hidden_entries: entries of folders that were not read.
+    """
+    if report.passed_over:
+        names = ", ".join(report.passed_over[:3]) + " …" * (len(report.passed_over) > 3)
+        yield f"{amount(len(report.passed_over), 'file')} passed over as no text: {names}"
+    if report.excluded:
+        yield f"{amount(report.excluded, 'file')} left out by --include and --exclude"
+    if report.html:
+        yield f"{amount(report.html, 'HTML file')} read with all tags; --documents learns the text in them"
+    if hidden_entries:
+        entries = amount(hidden_entries, "entry", "entries")
+        yield f"{entries} not read: hidden files and folders, links to folders, files of runs"
+
+
 def _log_reading(corpus: Corpus) -> None:
     """Log what was not read as it is, or might better not be."""
     report = corpus.report
     if report.replaced:
         log(f"warning: {amount(report.replaced, 'byte')} did not fit the encoding and became U+FFFD")
-    if report.passed_over:
-        files = amount(len(report.passed_over), "file")
-        names = ", ".join(report.passed_over[:3]) + " …" * (len(report.passed_over) > 3)
-        log(f"note: {files} passed over as no text: {names}")
-    if report.excluded:
-        log(f"note: {amount(report.excluded, 'file')} left out by --include and --exclude")
-    if report.html:
-        log(f"note: {amount(report.html, 'HTML file')} read with all tags; --documents learns the text in them")
-    if corpus.hidden_entries:
-        entries = amount(corpus.hidden_entries, "entry", "entries")
-        log(f"note: {entries} not read: hidden files and folders, links to folders, files of runs")
+    for line in describe_left_out(report, corpus.hidden_entries):
+        log(f"note: {line}")
     if report.carriage_returns and not corpus.config.has_lf and not corpus.vocabulary.raw:
         returns = amount(report.carriage_returns, "carriage return")
         log(f"note: {returns} among the characters to learn; with --newline lf every line ends with LF")

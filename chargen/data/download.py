@@ -130,8 +130,8 @@ def _check_response(response: Any, begun: int, size: int) -> int:
             raise ConnectionBroken("the server sends another part of the file than was asked for")
         start, length = begun, place[2]
     if length.isdecimal() and length != str(size):
-        url, told = truncate(response.url, 200), truncate(length, 20)
-        raise WrongFile(f"{url} has a size of {told} and should have {amount(size, 'byte')}: it is another file")
+        url, stated = truncate(response.url, 200), truncate(length, 20)
+        raise WrongFile(f"{url} has a size of {stated} and should have {amount(size, 'byte')}: it is another file")
     return start
 
 

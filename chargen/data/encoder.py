@@ -193,10 +193,7 @@ class Encoder:
         """Write the ids; raises DataError where the bytes are no longer those that were counted."""
         counts, report = content.counts, content.report
         vocabulary = make_vocabulary(counts, self.config, report, self.known)
-        # A byte vocabulary writes one byte more from each of these code points on, but one for a mark.
-        longer_from = (0x80, 0x800, 0x10000) if vocabulary.byte_mode else ()
-        size = sum(int(counts[first:].sum()) for first in (0, *longer_from))
-        size -= 2 * int(counts[0xD800:0xE000].sum()) * (vocabulary.byte_mode and vocabulary.records)
+        totals = vocabulary.count_ids(counts)
         sizes, digest, encoding = [0, 0, 0], hashlib.sha256(), _Pass("encoding", self, report.bytes)
 
         def encode_blocks() -> Iterator[memoryview]:
@@ -206,8 +203,8 @@ class Encoder:
                 yield ids.data
             encoding.check(content.hash)
 
-        write_durably(work_folder / "ids", encode_blocks(), size * vocabulary.dtype.itemsize)
-        describe_entry(work_folder, vocabulary, sizes, vocabulary.count_ids(counts), report, digest)
+        write_durably(work_folder / "ids", encode_blocks(), int(totals.sum()) * vocabulary.dtype.itemsize)
+        describe_entry(work_folder, vocabulary, sizes, totals, report, digest)
 
     def _in_order_of_parts(
         self, work_folder: Path, vocabulary: Vocabulary, encoding: "_Pass"

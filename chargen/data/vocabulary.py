@@ -296,12 +296,10 @@ class Vocabulary:
             How often each id occurs (V,).
         """
         codes = np.flatnonzero(counts)
-        ids, sizes = self.encode(from_code_points(codes)), np.ones(len(codes), np.int64)
-        if self.byte_mode:
-            sizes += 1 * (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
-            sizes[np.isin(codes, code_points(self._marks))] = 1
+        ids = self.encode(from_code_points(codes))
+        each = np.repeat(counts[codes], _utf8_sizes(codes)) if self.byte_mode else counts[codes]
         totals = np.zeros(len(self), np.int64)
-        np.add.at(totals, ids, np.repeat(counts[codes], sizes))
+        np.add.at(totals, ids, each)
         return totals
 
     def encode(self, text: str, unknown: str = "error") -> Ids:
@@ -356,7 +354,7 @@ class Vocabulary:
         marks = np.isin(codes, code_points(self._marks))
         data = self._encode_bytes(from_code_points(codes[~marks]), unknown)
         surrogate = (codes >= 0xD800) & (codes <= 0xDFFF)  # none but marks, unless they are skipped
-        sizes = np.where(surrogate, 0, 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000))
+        sizes = np.where(surrogate, 0, _utf8_sizes(codes))
         return np.insert(data.astype(self.dtype), np.cumsum(sizes)[marks], self._table[codes[marks]])
 
     def _explain_unknown(self, text: str, missing: NDArray[np.bool_], unknown: str) -> str:
@@ -509,6 +507,12 @@ def check_unknown(unknown: str) -> str:
     if unknown not in ("error", "skip", "replace"):
         raise SettingError(f"unknown is {unknown!r}: it must be error, skip or replace", "unknown")
     return unknown
+
+
+def _utf8_sizes(codes: NDArray[Any]) -> NDArray[np.int64]:
+    """The bytes of code points in UTF-8; 1 of surrogates, which stand for a begin symbol."""
+    sizes = np.int64(1) + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
+    return np.where((codes >= 0xD800) & (codes <= 0xDFFF), 1, sizes)
 
 
 def _decode_utf8(ids: NDArray[Any]) -> str:

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,7 @@ from chargen.data.made_languages import LANGUAGES
 from chargen.data.named_corpora import catalogue
 from chargen.errors import ChargenError, DataError, SettingError, WriteError
 from tests.commands import parse
-from tests.web import Web, name_corpus, running_web, serve, status
-
-TALE = b"Once upon a time there was a king. " * 40
+from tests.web import TALE, Web, serve, status
 
 
 @pytest.mark.parametrize(("command", "function"), [("make", chargen.make_corpus), ("get", chargen.get_corpus)])
@@ -71,18 +69,6 @@ def test_what_cannot_be_made_is_refused(settings: dict[str, object], error: type
         chargen.make_corpus(**{"name": "counter", **settings})
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Web]:
-    with running_web() as web:
-        yield web
-
-
-@pytest.fixture
-def tale(server: Web, monkeypatch: pytest.MonkeyPatch) -> chargen.NamedCorpus:
-    """A corpus that is on a server."""
-    return name_corpus(server, monkeypatch, TALE)
-
-
 def test_a_corpus_is_fetched_once_and_then_here(tale: chargen.NamedCorpus, server: Web, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     assert chargen.get_corpus("tale", progress=lambda *done: seen.append(done)) == [tale.path]
@@ -130,7 +116,7 @@ def test_offline_nothing_is_fetched_and_the_error_says_what_to_do_by_hand(
 def test_a_failure_says_what_to_do(tale: chargen.NamedCorpus, server: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     server.script(serve(TALE, cut=100))
     with pytest.raises(
-        ChargenError, match=r"cannot get .*after 100 of 1,400 bytes.*; try again, or save http.* by hand"
+        ChargenError, match=r"cannot get .*after 100 of 3,720 bytes.*; try again, or save http.* by hand"
     ):
         chargen.get_corpus("tale")
     server.script(status(404))

@@ -3,30 +3,16 @@
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import chargen
 from chargen.storage.model_file import read_model
-from tests.commands import QUICK, TEXT
-from tests.web import Web, name_corpus, running_web, serve
+from tests.commands import QUICK
+from tests.web import TALE, Web, name_corpus, serve
 
-TALE = TEXT.encode()
 SIZE = f"{len(TALE):,} bytes"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Web]:
-    with running_web() as web:
-        yield web
-
-
-@pytest.fixture
-def tale(server: Web, monkeypatch: pytest.MonkeyPatch) -> chargen.NamedCorpus:
-    """A corpus that is on a server."""
-    return name_corpus(server, monkeypatch, TALE)
 
 
 def test_the_list_has_a_row_for_each_corpus_that_fits_a_terminal(run, tale: chargen.NamedCorpus) -> None:
@@ -122,4 +108,4 @@ def test_a_corpus_may_be_packed(run, packed: bool, server: Web, monkeypatch: pyt
     corpus = name_corpus(server, monkeypatch, file.getvalue(), "tale.zip")
     assert run("train", "tale", "--steps", "1", *QUICK).code == 0
     assert corpus.path.read_bytes() == file.getvalue()
-    assert read_model("checkpoints/tale").vocabulary.characters == "".join(sorted(set(TEXT)))
+    assert read_model("checkpoints/tale").vocabulary.characters == "".join(sorted(set(TALE.decode())))

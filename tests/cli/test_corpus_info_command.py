@@ -120,7 +120,7 @@ def test_what_is_put_between_files_and_passed_over_is_told(run: Run, tmp_path: P
     out = run("corpus", "info", tmp_path / "texts", "--sample", 0, "--exclude", "*.md").out
     assert "2 line ends put between them\n" in out
     assert "1 file passed over as no text: " in out
-    assert "1 entry not read: hidden," in out
+    assert "1 entry not read: hidden" in out
     assert "1 file left out by --include and --exclude\n" in out
     assert "1 HTML file read with all tags; --documents learns the text in them\n" in out
     assert "grams write" not in out
