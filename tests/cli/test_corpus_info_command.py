@@ -149,3 +149,10 @@ def test_what_cannot_be_told_is_refused_in_one_line(run: Run, words: list[str], 
     result = run("corpus", "info", *words)
     assert result.one_line()
     assert message in result.err
+
+
+def test_files_that_are_left_out_are_told(run, tmp_path) -> None:
+    (tmp_path / "texts").mkdir()
+    for name in ("a.txt", "b.md", "c.md"):
+        (tmp_path / "texts" / name).write_text("some text of a file\n" * 9)
+    assert "2 files left out by --include and --exclude" in run("corpus", "info", "texts", "--include", "*.txt").out

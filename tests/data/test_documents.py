@@ -153,6 +153,18 @@ def test_a_document_that_takes_too_long_is_named(monkeypatch: pytest.MonkeyPatch
         convert(docx(), "docx")
 
 
+def test_a_paragraph_is_a_line_and_pandoc_stays_in_its_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "word " * 99 + "end"
+    assert convert(f"<p>{words}</p>".encode(), "html") == words + "\n"
+    commands: list[list[str]] = []
+    real = documents.subprocess.run
+    monkeypatch.setattr(
+        documents.subprocess, "run", lambda command, **rest: commands.append(command) or real(command, **rest)
+    )
+    convert(docx(), "docx")
+    assert "--sandbox" in commands[0]
+
+
 def test_raw_bytes_are_those_of_the_document(tmp_path: Path) -> None:
     (tmp_path / "book.docx").write_bytes(docx())
     corpus = Corpus.from_files(tmp_path / "book.docx", unit="byte", encoding="raw")

@@ -170,7 +170,7 @@ def test_another_encoding_is_suggested_and_never_taken(text: str, encoding: str)
     assert "are not utf-8" in str(caught.value)
     assert read(content, encoding=encoding).endswith(text)
     with pytest.raises(DataError, match="`encoding=NAME`"):
-        read(text.encode() * 9 + b"\xff")  # UTF-8 but for a byte
+        read((text.encode() + b"\xff") * 9)  # UTF-8 but for some bytes
 
 
 @pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
