@@ -182,10 +182,7 @@ def records(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:
     """Measure how much longer a step takes whose text consists of records of 36 characters."""
     keep_memory()
     rows = []
-    letters = "".join(new_vocabulary(size).characters)
-    lines = ["".join(np.random.default_rng(seed).choice([*letters], 36)) for seed in range(20_000)]
-    text = "\n".join(lines) + "\n"
-    corpora = {"text": Corpus.from_text(text), "records": Corpus.from_text(text, records="line")}
+    corpora = text_and_records(size)
     click.echo("training records of 36 characters, milliseconds a step (ratio to running text)")
     for config in configs(shapes):
         batch = batch_of(config)
@@ -199,6 +196,14 @@ def records(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:
         ratio = times["records"] / times["text"]
         click.echo(f"{name_of(config):16}{times['text']:>10.1f}{times['records']:>10.1f} ({ratio:5.3f})")
     return rows
+
+
+def text_and_records(size: int) -> dict[str, Corpus]:
+    """Make 20,000 lines of 36 random characters: as running text, and as records."""
+    letters = [*new_vocabulary(size).characters]
+    lines = ["".join(np.random.default_rng(seed).choice(letters, 36)) for seed in range(20_000)]
+    text = "\n".join(lines) + "\n"
+    return {"text": Corpus.from_text(text), "records": Corpus.from_text(text, records="line")}
 
 
 def profile(shapes: Any, repeats: int, size: int) -> list[dict[str, Any]]:

@@ -3,7 +3,9 @@
 `CHARGEN_TEST_DEVICE=cpu` runs the same tests without one, to see that they would run.
 """
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from chargen import evaluate
+from chargen import Corpus, evaluate, score_records
 from chargen.decoding import torch_engine
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.torch_engine import TorchEngine
@@ -27,8 +29,10 @@ from chargen.storage.model_file import ModelFile, build_model
 from chargen.storage.quantize import quantize
 from chargen.training.cuda_graph import CapturedStep
 from chargen.training.trainer import Trainer
+from tests.record_models import LABELS, record_model
 from tests.runs import assert_same_runs, config, corpus, model, run_until, two_ways
 from tests.small_models import small_model
+from tests.texts import names
 
 NAME = os.environ.get("CHARGEN_TEST_DEVICE", "cuda")
 DEVICE = torch.device(NAME)
@@ -189,7 +193,7 @@ def test_a_captured_graph_writes_what_the_loop_writes(cell: str, settings: dict,
             monkeypatch.setattr(torch_engine._Writer, "_capture", lambda self: None)
         engine = TorchEngine(network)
         sampler = Sampler(network, SampleConfig(**settings), vocabulary=file_of(cell).vocabulary, engine=engine)
-        rules, mask_index = sampler._rule_table.rules_for(sampler._streams)
+        rules, mask_index = sampler.writer.rule_table.rules_for(sampler._streams)
         random = np.random.default_rng(0)
         logits = random.normal(size=(rows, size)).astype(np.float32)
         uniforms = random.random((rows, length))
@@ -226,3 +230,57 @@ def test_a_text_is_worth_as_much_as_on_a_cpu(cell: str) -> None:
         reader = DynamicEvaluator(network, file.vocabulary, usual, Rates(1e-3, 2e-3))
         found.append([evaluate(network, file.vocabulary, TEXT).nats, sum_losses(reader.losses(ids)).nats])
     assert np.abs(np.subtract(*found)).max() < 1e-4 * len(TEXT)
+
+
+def labelled_names() -> Corpus:
+    """Names, each labelled by its last letter."""
+    rows = [{"text": name, "by": name[-1]} for name in names(1, 200)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    return Corpus.from_text(text, records="jsonl", label_field="by", valid_fraction=0.2)
+
+
+@pytest.mark.parametrize("shape", [model("lstm", 2), two_ways("gru", 1)], ids=["lstm", "both"])
+def test_records_are_learned_as_on_a_cpu_and_resumed_bit_for_bit(shape: ModelConfig, tmp_path: Path) -> None:
+    losses = []
+    for name, folder in (("cpu", "cpu"), (NAME, "first"), (NAME, "again"), (NAME, "resumed")):
+        settings = config(device=name, batch_size=8, seq_length=16, steps=20, log_every=7)
+        trainer = Trainer(labelled_names(), replace(shape, dropout=0.0), settings, tmp_path / folder)
+        if folder == "resumed":
+            run_until(trainer, 11)
+            trainer = Trainer.resume(tmp_path / folder, labelled_names())
+        list(trainer.run())
+        losses += [value for key, value in trainer.summary.items() if key.startswith("valid_loss")]
+    assert_same_runs(tmp_path / "first", tmp_path / "again")
+    assert_same_runs(tmp_path / "first", tmp_path / "resumed")
+    assert np.abs(np.reshape(losses, (4, -1)) - losses[0 : len(losses) // 4]).max() < 1e-3
+
+
+@pytest.mark.parametrize("unit", ["character", "byte"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_records_are_written_and_judged_as_on_a_cpu(cell: str, unit: str) -> None:
+    file = record_model(cell, unit)
+    found: list[Any] = []
+    for name in ("cpu", NAME):
+        for direction in ("forward", "backward"):
+            sampler = Sampler(file, seed=3, num=50, label=LABELS[1], device=name, direction=direction)
+            found.append([sample.text for sample in sampler.generate_all(30)])
+        judged = score_records(file, ["abc", "fed a", "f"], guess_label=True, device=name)
+        found.append([[record.log_prob, *(record.label_probs or {}).values()] for record in judged])
+    assert found[:2] == found[3:5]
+    assert np.abs(np.subtract(found[2], found[5])).max() < 1e-4
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_states_that_are_fresh_inside_a_window_are_those_of_a_cpu(cell: str) -> None:
+    found = []
+    random = np.random.default_rng(0)
+    ids, fresh = torch.from_numpy(random.integers(0, 65, (16, 101))), torch.from_numpy(random.random((16, 100)) < 0.1)
+    for device in (torch.device("cpu"), DEVICE):
+        network = CharModel(ModelConfig(cell, 2, 128, dropout=0.0), 65).to(device)
+        with autocast("fp32", device):
+            values, state = network.read(ids[:, :-1].to(device), fresh=fresh)
+            cross_entropy(values, network.output, ids[:, 1:].to(device)).backward()
+        gradients = [weight.grad for weight in network.parameters()]
+        found.append([one.detach() for one in (values, *state, *gradients) if one is not None])
+    for one, other in zip(*found, strict=True):
+        assert (one - other.cpu()).abs().max() < 1e-4 * max(1, float(one.abs().max()))
