@@ -48,16 +48,13 @@ class CapturedStep:
             if self.graph is None:
                 self._make_places(state, minibatches)
                 self.graph = self._record(state)
-            for direction, (inputs, targets, fresh) in minibatches.items():
-                input_place, target_place, _ = self.minibatches[direction]
-                input_place.copy_(inputs)
-                target_place.copy_(targets)
-                carried = state.hidden[direction]
-                for place, layer in zip(carried, start_fresh(carried, fresh)[0], strict=True):
-                    place.copy_(layer)
+            before = self._fill_places(state, minibatches)
             self.masks.redraw(key)
             self.graph.replay()
             names, figures, cloze_targets = self.names, self.figures.clone(), 0
+            finite = torch.isfinite(figures).all()
+            for place, layer in before:  # a step that is not finite resets no state either
+                place.copy_(torch.where(finite, place, layer))
         state.step += 1
         return StepReport(batches, names, figures, lr, cloze_targets)
 
@@ -70,6 +67,20 @@ class CapturedStep:
             if not state.optimizer.state[weight]:
                 moments = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
                 state.optimizer.state[weight] = {"step": torch.zeros((), device=weight.device), **moments}
+
+    def _fill_places(self, state: TrainState, minibatches: Mapping[str, Minibatch]) -> list[tuple[Tensor, Tensor]]:
+        """Put minibatches into their places and reset states; return the places of those, and what they held before."""
+        before = []
+        for direction, (inputs, targets, fresh) in minibatches.items():
+            input_place, target_place, _ = self.minibatches[direction]
+            input_place.copy_(inputs)
+            target_place.copy_(targets)
+            carried = state.hidden[direction]
+            if fresh is not None and fresh.numpy()[:, 0].any():
+                before += [(place, place.clone()) for place in carried]
+                for place, layer in zip(carried, start_fresh(carried, fresh)[0], strict=True):
+                    place.copy_(layer)
+        return before
 
     def _record(self, state: TrainState) -> torch.cuda.CUDAGraph:
         aside: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -101,6 +101,24 @@ def test_what_a_graph_reads_and_writes_stays_where_it_is():
     assert torch.is_tensor(trainer.state.optimizer.param_groups[0]["lr"])
 
 
+@pytest.mark.usefixtures("plain_dropout")
+@pytest.mark.parametrize("captured", [True, False])
+def test_a_step_that_is_not_finite_resets_no_state(captured):
+    trainer = Trainer(corpus(), model("gru", 1), config(steps=9, state_reset=0.5))
+    trainer.max_pending, trainer.train_step.on_device = 16, True
+    if captured:
+        trainer.train_step = Replayed(trainer.train_step, trainer.device)
+    weight, carried = trainer.model.get_parameter("output.bias"), {}
+    for progress in trainer.run():
+        if progress.doing == "training":
+            carried[progress.step] = trainer.state.hidden["forward"][0].clone()
+            weight.data[2] = float("nan") if progress.step in (3, 4) else 0.0
+    assert all(trainer.batches["forward"].batch(step).fresh[:, 0].any() for step in (3, 4, 5))
+    assert torch.equal(carried[3], carried[4])
+    assert torch.equal(carried[3], carried[5])
+    assert not torch.equal(carried[5], carried[6])
+
+
 def test_steps_under_way_are_counted_before_a_save(tmp_path):
     trainer = Trainer(corpus(), model("gru", 1), config(steps=20, save_minutes=1e-9), tmp_path)
     trainer.max_pending, trainer.train_step.on_device = 16, True
