@@ -192,7 +192,7 @@ def training(task: Task) -> Iterator[Row]:
         labels = {"cell": cell, "layers": layers, "hidden": hidden, "rows": rows}
         yield attempt(labels, measure_speeds, steps, batch, task)
         if rows == 128 and task.device == "cuda":
-            yield attempt(labels, lambda steps=steps: {"kernels": slowest_kernels(steps["bf16"]())})
+            yield attempt(labels, lambda steps=steps: {"kernels": slowest_parts(steps["bf16"](), task.device)})
 
 
 def measure_speeds(steps: dict[str, Callable[[], Iterator[Any]]], batch: tuple[int, int], task: Task) -> Row:
@@ -204,21 +204,27 @@ def measure_speeds(steps: dict[str, Callable[[], Iterator[Any]]], batch: tuple[i
     return run_interleaved(jobs, 2)
 
 
-def slowest_kernels(steps: Iterator[Any]) -> list[tuple[str, float]]:
-    """Name the kernels in which a step spends most time, with their milliseconds."""
-    for _ in range(20):
+def slowest_parts(steps: Iterator[Any], device: str) -> list[tuple[str, float]]:
+    """Name the kernels, or on a CPU the operations, in which a step spends most time, with their milliseconds."""
+    on_card, number = device == "cuda", 16 if device == "cuda" else 4
+    for _ in range(number):
         next(steps)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-        for _ in range(16):
+    activities = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[activities.CUDA if on_card else activities.CPU]) as profiler:
+        for _ in range(number):
             next(steps)
-        torch.cuda.synchronize()
-    events = sorted(profiler.key_averages(), key=lambda event: -event.self_device_time_total)
-    return [(event.key[:120], event.self_device_time_total / 16e3) for event in events[:8]]
+        if on_card:
+            torch.cuda.synchronize()
+    times = [
+        (event.key[:120], event.self_device_time_total if on_card else event.self_cpu_time_total)
+        for event in profiler.key_averages()
+    ]
+    return [(name, time / number / 1e3) for name, time in sorted(times, key=lambda pair: -pair[1])[:8]]
 
 
 def cores(task: Task) -> Iterator[Row]:
     """Measure training and sampling on the machine's processor, with several numbers of threads."""
-    for threads in (1, 2) if task.small else (1, 4, 16):
+    for threads in (1, 2) if task.small else (1, 2, 4, 8, 16):
         words = [sys.executable, "-m", "benchmarks.gpu", "--cores", *(["--rehearse"] if task.small else [])]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
@@ -235,14 +241,14 @@ def measure_cores(task: Task) -> Iterator[Row]:
     for rows in (32, 128):
         batch = rows, length
         steps = {
-            "plain fp32": plain_steps(config, batch, corpus),
             "plain bf16": plain_steps(config, batch, corpus, torch.bfloat16),
             "chargen": chargen_steps(config, batch, corpus, "auto"),
         }
         jobs = {name: speed_of_steps(iterator, batch) for name, iterator in steps.items()}
         for job in jobs.values():
             job()
-        yield {"training": rows, **run_interleaved(jobs, 3)}
+        yield {"training": rows, **run_interleaved(jobs, 5)}
+        yield {"training": rows, "operations": slowest_parts(steps["chargen"], "cpu")}
     file = untrained_model("gru", 2, hidden, LETTERS)
     for streams in (1, 64):
         jobs = {
@@ -260,7 +266,7 @@ PARTS: dict[str, tuple[Callable[[Task], Iterator[Row]], int, int]] = {
     "precisions": (precisions, 60, 60),
     "sampling": (sampling, 40, 40),
     "training": (training, 130, 190),
-    "cores": (cores, 70, 70),
+    "cores": (cores, 120, 120),
 }
 """Each with its time limit in seconds, and that with `--more`; the most valuable first."""
 

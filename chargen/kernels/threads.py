@@ -22,8 +22,18 @@ def parallel_for(run: Callable[[slice], None], rows: int, min_rows: int = 1) -> 
     if num_threads < 2:
         run(slice(0, rows))
         return
-    borders = [rows * part // num_threads for part in range(num_threads + 1)]
-    list(_pool().map(run, [slice(*border_pair) for border_pair in pairwise(borders)]))
+    list(_pool().map(run, share_out(rows, num_threads)))
+
+
+def share_out(count: int, parts: int) -> list[slice]:
+    """Cut a number of things into parts, in their order, whose sizes differ by at most one.
+
+    Args:
+        count: how many there are.
+        parts: how many slices of them are wanted.
+    """
+    borders = [count * part // parts for part in range(parts + 1)]
+    return [slice(*pair) for pair in pairwise(borders)]
 
 
 def run_team(run: Callable[[int], None], members: int) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from chargen.kernels.amx import SIDE, TILE_CONFIG, aligned_zeros
 from chargen.kernels.packing import pack_backward, pack_forward
-from chargen.kernels.threads import AutoTuner, parallel_for, run_team, threads
+from chargen.kernels.threads import AutoTuner, parallel_for, run_team, share_out, threads
 from chargen.kernels.train_rnn import GRU_KERNELS, LSTM_KERNELS, Backward, Forward, Kernels, Part, pad, sums_over_time
 from chargen.model.device import numpy_view
 from chargen.model.pieces import Pieces
@@ -85,8 +85,8 @@ def _run_kernels(
 ) -> None:
     """Run a layer's forward pass, or its backward pass where there is a gradient of the state.
 
-    Rows are multiplied in blocks of 32, padded with zeros. Threads share out rows; or hidden units, where fewer zeros
-    are multiplied then and measurements say that it is faster.
+    Rows are multiplied in blocks of 32, padded with zeros. Threads share out rows; or rows and hidden units, where
+    fewer zeros are multiplied then and measurements say that it is faster.
 
     Args:
         kernels: the compiled loops of the cell.
@@ -95,42 +95,68 @@ def _run_kernels(
         size: H.
         grad_hidden: (B, H), the gradient of the hidden state after; becomes that of the state before through sums.
     """
-    blocks, gates = size // SIDE, kernels.cell.gates
-    row_parts, members = min(threads(), max(1, rows // MIN_ROWS)), min(threads(), blocks)
-    saves_work = pad(rows) * -(-blocks // members) < pad(-(-rows // row_parts)) * blocks
+    blocks, gates, dtype = size // SIDE, kernels.cell.gates, layer.weights.dtype
+    alone = Sharing(min(threads(), max(1, rows // MIN_ROWS)), 1)
+    together = least_work(rows, blocks, threads())
+    saves_work = together.work(rows, blocks) < alone.work(rows, blocks)
     tuner = _tuner(rows, size, gates, grad_hidden is None)
-    by_hidden, start_time = saves_work and tuner.choose(), time.perf_counter()
-    borders = [blocks * member // members for member in range(members + 1)] if by_hidden else [0, blocks]
+    by_teams, start_time = saves_work and tuner.choose(), time.perf_counter()
+    teams, members = together if by_teams else alone
+    row_parts, block_parts = share_out(rows, teams), share_out(blocks, members)
+    left_blocks, kernel = (blocks, kernels.forward) if grad_hidden is None else (gates * blocks, kernels.backward)
+    lefts = [aligned_zeros((2, left_blocks, pad(part.stop - part.start), SIDE), dtype) for part in row_parts]
+    grads = [] if grad_hidden is None else [_to_blocks(grad_hidden, part) for part in row_parts]
+    counters = np.zeros((teams, 1), np.int64)
 
-    def run_rows(part: slice) -> None:
-        start, stop, dtype = part.start, part.stop, layer.weights.dtype
-        left_blocks = blocks if grad_hidden is None else gates * blocks
-        left, counter = aligned_zeros((2, left_blocks, pad(stop - start), SIDE), dtype), np.zeros(1, np.int64)
-        grad_blocks = None if grad_hidden is None else _to_blocks(grad_hidden, part)
-        num_input_only = kernels.cell.gradients - gates
+    def run(number: int) -> None:
+        team, member = divmod(number, members)
+        mine, block = row_parts[team], block_parts[member]
+        sums = grads[team] if grads else aligned_zeros((2, gates, SIDE, SIDE), np.float32)
+        input_only = aligned_zeros((kernels.cell.gradients - gates, SIDE, SIDE), dtype)
+        place = mine.start, mine.stop, block.start, block.stop, members
+        part = Part(*place, counters[team], lefts[team], sums, input_only)
+        kernel(TILE_CONFIG, layer, part)  # type: ignore[arg-type]
 
-        def run(member: int) -> None:
-            sums = aligned_zeros((2, gates, SIDE, SIDE), np.float32) if grad_blocks is None else grad_blocks
-            input_only = aligned_zeros((num_input_only, SIDE, SIDE), dtype)
-            columns = borders[member], borders[member + 1]
-            kernel: Any = kernels.forward if grad_blocks is None else kernels.backward
-            kernel(TILE_CONFIG, layer, Part(start, stop, *columns, len(borders) - 1, counter, left, sums, input_only))
-
-        run_team(run, len(borders) - 1)
-        if grad_hidden is not None and grad_blocks is not None:
-            _from_blocks(grad_blocks, part, grad_hidden)
-
-    if by_hidden:
-        run_rows(slice(0, rows))
-    else:
-        parallel_for(run_rows, rows, MIN_ROWS)
+    run_team(run, teams * members)
+    if grad_hidden is not None:
+        for part, blocks_of_part in zip(row_parts, grads, strict=True):
+            _from_blocks(blocks_of_part, part, grad_hidden)
     if saves_work:
-        tuner.record(by_hidden, time.perf_counter() - start_time)
+        tuner.record(by_teams, time.perf_counter() - start_time)
+
+
+class Sharing(NamedTuple):
+    """How threads share out a layer: teams get rows, and the members of a team hidden units of these rows.
+
+    Args:
+        teams: how many.
+        members: of each team; several wait for each other at every character.
+    """
+
+    teams: int
+    members: int
+
+    def work(self, rows: int, blocks: int) -> int:
+        """What the busiest thread multiplies at each character: rows, zeros included, times blocks of hidden units."""
+        return pad(-(-rows // self.teams)) * -(-blocks // self.members)
+
+
+def least_work(rows: int, blocks: int, num_threads: int) -> Sharing:
+    """The sharing in which the busiest thread multiplies least; among equals that with the fewest members.
+
+    Args:
+        rows: B.
+        blocks: of 32 hidden units.
+        num_threads: that there are.
+    """
+    sizes, most_teams = range(1, min(num_threads, blocks) + 1), pad(rows) // SIDE
+    choices = [Sharing(min(num_threads // members, most_teams), members) for members in sizes]
+    return min(choices, key=lambda choice: choice.work(rows, blocks))
 
 
 @cache
 def _tuner(rows: int, size: int, gates: int, forward: bool) -> AutoTuner:
-    """The choice between sharing out hidden units (True) and rows, for each size of layer."""
+    """The choice between sharing out hidden units too (True) and rows alone, for each size of layer."""
     return AutoTuner()
 
 

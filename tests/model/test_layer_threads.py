@@ -51,16 +51,17 @@ def test_the_number_of_threads_changes_no_bit(
     seen = watch(cell, monkeypatch)
     expected = everything(example)
     assert [part[:4] for part in seen] == [(0, size[0], 0, blocks)] * 2
-    for number in (1, 2, 3, 5):
+    for number in (1, 2, 3, 5, 16):
         use_threads(number)
         seen.clear()
         assert same_bits(everything(example), expected)
         computed = np.zeros((size[0], blocks), int)
+        teams = [part[:2] for part in seen]
         for first, last, begin, end, members in seen:
             computed[first:last, begin:end] += 1
-            assert members == (len(seen) / 2 if (first, last) == (0, size[0]) else 1)
+            assert teams.count((first, last)) == 2 * members
         assert (computed == 2).all(), "once forward, once backward"
-        assert len(seen) in (2 * number, 2 * min(number, blocks))
+        assert 2 <= len(seen) <= 2 * number
         outputs, after = forward(moved)
         assert torch.equal(outputs.float(), expected["outputs"][order])
         assert torch.equal(after, expected["after"][order])
@@ -94,7 +95,10 @@ def watched(kernel: Callable[..., None], seen: list[Seen], config: Any, layer: A
         (8, 96, 2, {(0, 8, 0, 1, 2), (0, 8, 1, 3, 2)}),
         (50, 128, 2, {(0, 25, 0, 4, 1), (25, 50, 0, 4, 1)}),
         (96, 128, 2, {(0, 96, 0, 2, 2), (0, 96, 2, 4, 2)}),  # 48 rows for each would be filled up to 64
-        (64, 128, 4, {(0, 64, part, part + 1, 4) for part in range(4)}),
+        (64, 128, 4, {(row, row + 32, block, block + 2, 2) for row in (0, 32) for block in (0, 2)}),
+        (32, 128, 4, {(0, 32, block, block + 1, 4) for block in range(4)}),
+        (32, 96, 16, {(0, 32, block, block + 1, 3) for block in range(3)}),
+        (128, 64, 8, {(row, row + 32, block, block + 1, 2) for row in (0, 32, 64, 96) for block in (0, 1)}),
         (33, 96, 1, {(0, 33, 0, 3, 1)}),
     ],
 )
@@ -115,6 +119,19 @@ def test_threads_share_out_rows_or_hidden_units_with_the_fewest_zeros(
     forward(case(cell, rows, 2, 10, hidden))
     assert len(seen) == len(expected)
     assert set(seen) == expected
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 64))
+def test_more_threads_never_have_more_to_do_than_fewer(rows: int, blocks: int, number: int) -> None:
+    fewer, more = (compiled_layers.least_work(rows, blocks, count) for count in (number, number + 1))
+    assert more.work(rows, blocks) <= fewer.work(rows, blocks)
+    for sharing, most in ((fewer, number), (more, number + 1)):
+        assert 1 <= sharing.teams <= train_rnn.pad(rows) // amx.SIDE
+        assert 1 <= sharing.members <= blocks
+        assert sharing.teams * sharing.members <= most
+    least = rows * blocks / number  # without any zeros
+    assert least <= fewer.work(rows, blocks) <= train_rnn.pad(rows) * blocks
 
 
 @every_cell
