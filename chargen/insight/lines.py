@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.hashing import Hashes, mix
+from chargen.data.hashing import BASE, Hashes, mix, powers, terms
 
 MAX_LINES = 10_000_000
 """Lines of a part that are compared with others; of longer parts, the first ones."""
-_PLACES = 1 << 16
-"""Places in a line that are told apart by the hash; behind them they begin again."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,6 @@ class LineHashes:
         self._lengths: list[NDArray[np.int32]] = []
         # Of the unfinished line: the sum, that without a carriage return at its end, and the same of the length.
         self._open_sums, self._open_lengths = np.zeros(2, np.uint64), [0, 0]
-        self._factors = mix(np.arange(1, 1 + _PLACES, dtype=np.uint64))
 
     def add(self, ids: NDArray[Any]) -> None:
         """Take a block.
@@ -75,23 +72,24 @@ class LineHashes:
         borders = np.flatnonzero((ids >= self.first) & (ids <= self.last))
         starts = np.concatenate([[0], borders + 1])
         lengths = np.diff(starts, append=len(ids) + 1) - 1
-        places = np.arange(len(ids)) - np.repeat(starts, lengths + 1)[: len(ids)]
-        ends_before = int(len(borders) > 0 and borders[0] == 0)
-        places[: lengths[0]] += self._open_lengths[0]
         values = np.zeros(len(ids) + 1, np.uint64)
-        values[:-1] = (ids.astype(np.uint64) + np.uint64(1)) * self._factors[places & (_PLACES - 1)]
+        values[:-1] = terms(ids)
         values[borders] = 0
         inner = borders[borders > 0] - 1
         dropped = inner[ids[inner] == self.carriage_return]
         returns = int(ids[-1] == self.carriage_return)
         last = values[-2:-1] * np.uint64(returns)
         values[dropped] = 0
+        ends_before = int(len(borders) > 0 and borders[0] == 0)
         self.pairs += len(dropped) + ends_before * (self._open_lengths[0] - self._open_lengths[1])
         lengths[np.searchsorted(borders, dropped + 1)] -= 1
-        sums = np.add.reduceat(values, starts)
+        # A line's polynomial begins with the power 0, wherever the line stands; an unfinished one goes on.
+        factors = powers(len(values), inverse=True)[starts]
+        factors[0] = pow(BASE, self._open_lengths[ends_before], 1 << 64)
+        sums = np.add.reduceat(values, starts) * factors
         sums[:1] += self._open_sums[ends_before]
         lengths[0] += self._open_lengths[ends_before]
-        self._open_sums = np.concatenate([sums[-1:], sums[-1:] - last])
+        self._open_sums = np.concatenate([sums[-1:], sums[-1:] - last * factors[-1:]])
         self._open_lengths = [int(lengths[-1]), int(lengths[-1]) - returns]
         self._keep(mix(sums[:-1]), lengths[:-1])
 
