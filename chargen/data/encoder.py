@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.code_points import CODE_POINTS, count_code_points
+from chargen.data.code_points import CODE_POINTS, END_MARK, count_code_points
 from chargen.data.corpus_cache import ROLES, EncodedText, describe_entry, install_entry, open_entry, remove_abandoned
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.reading import read_text
@@ -165,10 +165,23 @@ class Encoder:
         counting = _Pass("counting", self, self._size())
         for role in ROLES:
             counting.begin(role)
-            texts = read_text(self.sources[role], self.config, report=report, watch=counting.watch)
-            for block_counts in map_ahead(count_code_points, texts):
+            for block_counts in map_ahead(count_code_points, self._read(role, report, counting)):
                 counts[: len(block_counts)] += block_counts
+        mark = ord(self._end_mark)
+        counts[[ord(END_MARK), mark]] = counts[mark], counts[ord(END_MARK)]
         return Content(counting.digest.hexdigest(), counts, report)
+
+    @property
+    def _end_mark(self) -> str:
+        """What stands for the end symbol in blocks of text."""
+        config = self.config
+        fields = config.text_field, config.label_field, config.label_from
+        return "\n" if config.records == "line" and not any(fields) else END_MARK
+
+    def _read(self, role: str, report: ReadingReport, reading: "_Pass") -> Iterator[str]:
+        """Blocks of the text of a role."""
+        config = self.config
+        return read_text(self.sources[role], config, report=report, watch=reading.watch, end_mark=self._end_mark)
 
     def _shares(self) -> dict[str, float]:
         """The shares of the train sources that validate and test, by role."""
@@ -213,26 +226,26 @@ class Encoder:
 
         Records of the train sources are split by their hash; those that are not for training wait in files.
         """
-        shares, split = self._shares(), self.config.by_hash
+        shares, split, end_mark = self._shares(), self.config.by_hash, self._end_mark
 
         def encode(text: str) -> NDArray[Any]:
             try:
-                return vocabulary.encode(text)
+                return vocabulary.encode(text, end_mark=end_mark)
             except DataError as error:
                 raise DataError(SOURCE_CHANGED) from error
 
         def encode_and_split(text: str) -> list[NDArray[Any]]:
-            ids, parts = encode(text), choose_parts(text, shares["valid"], shares["test"], self.config.split_seed)
-            return split_ids(ids, parts, len(vocabulary) - vocabulary.begin_symbols)
+            parts = choose_parts(text, shares["valid"], shares["test"], self.config.split_seed, end_mark)
+            return split_ids(encode(text), parts, len(vocabulary) - vocabulary.begin_symbols)
 
         with contextlib.ExitStack() as stack:
             waiting = [stack.enter_context(open(work_folder / f"spool-{role}", "w+b")) for role in shares if split]
             for part, role in enumerate(ROLES):
                 encoding.begin(role)
                 report = ReadingReport(labels=list(vocabulary.labels))
-                texts = read_text(self.sources[role], self.config, report=report, watch=encoding.watch)
+                texts = self._read(role, report, encoding)
                 if part == 0 and split:
-                    for train, *others in map_ahead(encode_and_split, whole_records(texts)):
+                    for train, *others in map_ahead(encode_and_split, whole_records(texts, end_mark)):
                         yield part, train
                         for file, ids in zip(waiting, others, strict=True):
                             file.write(ids.data)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from chargen.data.code_points import count_line_ends
+from chargen.data.code_points import END_MARK, count_line_ends
 from chargen.data.reading_config import RAW, ReadingConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.records import begin_marks, label_of_file, mark_records
@@ -35,6 +35,7 @@ def read_text(
     *,
     report: ReadingReport | None = None,
     watch: Callable[[TextFile], Blocks] = lambda file: file.blocks,
+    end_mark: str = END_MARK,
 ) -> Iterator[str]:
     """Read the text of all sources, one after the other; memory does not grow with the text.
 
@@ -46,6 +47,7 @@ def read_text(
         config: how bytes become text.
         report: filled in while the text is read.
         watch: passes on the blocks of bytes of each text.
+        end_mark: stands for the end symbol of records.
 
     Returns:
         Blocks of text, of any size.
@@ -56,7 +58,7 @@ def read_text(
     """
     config = config or ReadingConfig()
     report = report if report is not None else ReadingReport()
-    text = _decode_files(sources, config, report, watch)
+    text = _decode_files(sources, config, report, watch, end_mark)
     return normalize_blocks(text) if config.normalize == "NFC" else text
 
 
@@ -113,14 +115,15 @@ def mark_text(text: str, config: ReadingConfig, report: ReadingReport | None = N
 
 
 def _decode_files(
-    sources: Sequence[Source], config: ReadingConfig, report: ReadingReport, watch: Callable[[TextFile], Blocks]
-) -> Iterator[str]:
+    sources: Sequence[Source], config: ReadingConfig, report: ReadingReport, watch: Callable[[TextFile], Blocks],
+    end_mark: str,
+) -> Iterator[str]:  # fmt: skip
     """The text of all sources, before normalization."""
     last_character = ""
     for file, texts in file_texts(sources, config, report, watch):
         at_start = True
         if config.records is not None:
-            yield from _mark_file(texts, file, config, report)
+            yield from _mark_file(texts, file, config, report, end_mark)
             continue
         for text in texts:
             if at_start and last_character and (separator := _separator(last_character, config)):
@@ -158,12 +161,14 @@ def file_texts(
     report.check_files()
 
 
-def _mark_file(texts: Iterable[str], file: TextFile, config: ReadingConfig, report: ReadingReport) -> Iterator[str]:
+def _mark_file(
+    texts: Iterable[str], file: TextFile, config: ReadingConfig, report: ReadingReport, end_mark: str = END_MARK
+) -> Iterator[str]:
     """The records of a file, each behind its mark."""
     kind = config.records_of(file.path)
     report.tables += kind in TABLES
     return mark_records(
-        texts, kind, file.name, begin_marks(report.labels, report.unknown_labels),
+        texts, kind, file.name, begin_marks(report.labels, report.unknown_labels, end_mark),
         label=label_of_file(file.path, config.label_from), text_field=config.text_field, label_field=config.label_field,
     )  # fmt: skip
 

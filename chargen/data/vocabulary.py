@@ -234,6 +234,11 @@ class Vocabulary:
         """Code point below 256 -> id, V where unknown, of at most 255 ids."""
         return self._table.take(np.arange(256), mode="clip").tobytes()
 
+    def _latin_table_of(self, end_mark: str) -> bytes:
+        """The same, with the end symbol for another character."""
+        place = ord(end_mark)
+        return self._latin_table[:place] + bytes([self.begin_id()]) + self._latin_table[place + 1 :]
+
     @cached_property
     def _marks(self) -> str:
         """The characters that stand for the begin symbols in a text of records."""
@@ -302,13 +307,14 @@ class Vocabulary:
         np.add.at(totals, ids, each)
         return totals
 
-    def encode(self, text: str, unknown: str = "error") -> Ids:
+    def encode(self, text: str, unknown: str = "error", end_mark: str = END_MARK) -> Ids:
         """Convert a text to ids.
 
         Args:
             text: raw bytes are the characters of `RAW_BYTES`.
             unknown: what to do with a character that has no id: "error", "skip" it, or "replace" it by the unknown
                 symbol (where there is one).
+            end_mark: the character that stands for the end symbol of records.
 
         Returns:
             Ids (N,): of the characters, as many as the text has unless some are skipped; or the bytes of its UTF-8.
@@ -319,13 +325,14 @@ class Vocabulary:
         """
         check_unknown(unknown)
         check_text("text", text)
-        if self.unit == "byte":
-            return self._encode_records(text, unknown) if self.records else self._encode_bytes(text, unknown)
-        latin = latin_bytes(text)
-        if latin is not None and len(self) < 256:
-            ids = np.frombuffer(latin.translate(self._latin_table), np.uint8)
+        if self.unit == "character" and len(self) < 256 and (latin := latin_bytes(text)) is not None:
+            table = self._latin_table if end_mark == END_MARK else self._latin_table_of(end_mark)
+            ids = np.frombuffer(latin.translate(table), np.uint8)
             if not (ids == len(self)).any():
                 return ids
+        text = text if end_mark == END_MARK else text.replace(end_mark, END_MARK)
+        if self.unit == "byte":
+            return self._encode_records(text, unknown) if self.records else self._encode_bytes(text, unknown)
         codes = code_points(text)
         ids = self._table.take(codes, mode="clip")
         missing = ids == len(self)
