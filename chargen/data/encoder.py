@@ -302,7 +302,8 @@ def split_ids(ids: NDArray[Any], parts: NDArray[Any], first_begin: int) -> list[
     """
     starts = np.flatnonzero(ids >= first_begin)
     part_of_id = np.repeat(parts, np.diff(starts, append=len(ids)))
-    return [ids[part_of_id == part] for part in range(len(ROLES))]
+    present = np.bincount(parts, minlength=len(ROLES)) > 0
+    return [ids[part_of_id == part] if present[part] else ids[:0] for part in range(len(ROLES))]
 
 
 def map_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
