@@ -126,5 +126,7 @@ def calibrate(probabilities: Floats, came_true: NDArray[np.bool_], num_bins: int
     return Calibration(np.linspace(0, 1, num_bins + 1), counts, *(_divide(each, counts) for each in sums))
 
 
-def _divide(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+def _divide(sums: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    means = np.full(len(sums), np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means
