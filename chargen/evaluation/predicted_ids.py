@@ -27,12 +27,14 @@ class Predicted(NamedTuple):
     Args:
         judge: "cloze", "forward" or "backward".
         characters: (n,), for each id the number of its character in the layout.
+        targets: (n,), the id that stands there; a begin symbol counts as the end symbol.
         log_probs: (n, V), in nats, on the device of the model.
-        values: (n,), the log-probability of the id that stands there, less what its character costs besides.
+        values: (n,), those of the targets, less what their characters cost besides.
     """
 
     judge: str
     characters: NDArray[np.int64]
+    targets: NDArray[Any]
     log_probs: "Tensor"
     values: NDArray[np.float64]
 
@@ -76,14 +78,15 @@ def predict_ids(
         for start in range(0, len(window.ids), block):
             part = window.take(slice(start, start + block))
             characters = layout.owner[layout.starts[part.rows] + part.positions]
-            targets = torch.from_numpy(as_targets(part.ids, vocabulary.end_id))[:, None].to(network.device)
+            targets = as_targets(part.ids, vocabulary.end_id)
+            index = torch.from_numpy(targets)[:, None].to(network.device)
             for judge in JUDGES if both else ("forward",):
                 with torch.inference_mode(), autocast(precision, network.device):
                     log_probs = predict(network, part, judge, file.first_logits).log_softmax(1)
-                    own = log_probs.gather(1, targets)[:, 0]
+                    own = log_probs.gather(1, index)[:, 0]
                 values = own.cpu().double().numpy() - extra[characters]
                 if not np.isfinite(values).all():
                     raise ChargenError(NOT_FINITE_MESSAGE)
-                yield Predicted(judge, characters, log_probs, values)
+                yield Predicted(judge, characters, targets, log_probs, values)
         done += len(window.ids)
         progress("scoring", len(joined) * done // len(layout.owner), len(joined))
