@@ -127,7 +127,7 @@ def predict_texts(
         likeliest[part.judge][part.characters] = best.cpu().numpy()
         probabilities[part.judge][part.characters] = values.exp().cpu().numpy()
     whole, number = num_ids == 1, np.arange(layout.size)
-    known = {judge: num_ids > 0 for judge in judges}
+    known = dict.fromkeys(judges, num_ids > 0)
     known["cloze"] = whole & (number < sum(map(len, texts)))  # the cloze layer judges no end
     places = {judge: _places(texts, records, judge) for judge in judges}
     return Predictions(
