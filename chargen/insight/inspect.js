@@ -64,6 +64,7 @@ function paint(block) {
   if (block.painted === turn) return;
   block.painted = turn;
   const parts = document.createDocumentFragment();
+  block.nodes = [];
   let start = block.start;
   while (start < block.stop) {
     const name = classOf(start), ends = characters[start] === "\n";
@@ -71,6 +72,7 @@ function paint(block) {
     while (!ends && stop < block.stop && characters[stop] !== "\n" && classOf(stop) === name) stop++;
     const text = document.createTextNode(characters.slice(start, stop).join(""));
     text.start = start;
+    block.nodes.push(text);
     if (name || ends) {
       const span = document.createElement("span");
       span.className = ends ? `${name} end${data.ends && data.ends.has(start) ? " record" : ""}` : name;
@@ -89,21 +91,19 @@ function repaint() {
 }
 
 // Characters and places.
-function blockOf(index) {
-  let low = 0, high = blocks.length - 1;
+function lastUpTo(index, parts) {
+  let low = 0, high = parts.length - 1;
   while (low < high) {
     const middle = (low + high + 1) >> 1;
-    if (blocks[middle].start <= index) low = middle; else high = middle - 1;
+    if (parts[middle].start <= index) low = middle; else high = middle - 1;
   }
-  return blocks[low];
+  return parts[low];
 }
 
 function rectOf(index) {
-  const block = blockOf(index);
+  const block = lastUpTo(index, blocks);
   paint(block);
-  const walker = document.createTreeWalker(block.element, NodeFilter.SHOW_TEXT);
-  let node = null;
-  while (walker.nextNode() && walker.currentNode.start <= index) node = walker.currentNode;
+  const node = lastUpTo(index, block.nodes);
   if (characters[index] === "\n") return node.parentNode.getBoundingClientRect();
   const range = document.createRange(), first = characters.slice(node.start, index).join("").length;
   range.setStart(node, first);
@@ -131,8 +131,10 @@ function indexAt(x, y) {
   while (node && node.nodeType !== Node.TEXT_NODE) node = node.firstChild;
   if (!node || node.start === undefined) return -1;
   const near = node.start + Array.from(node.data.slice(0, offset)).length;
-  for (const index of [near, near - 1, near + 1]) {
-    if (index >= 0 && index < characters.length && holds(rectOf(index), x, y)) return index;
+  for (let away = 0; away < 60; away++) {  // where directions meet, the character may be some places away
+    for (const index of [near - away, near + away]) {
+      if (index >= 0 && index < characters.length && holds(rectOf(index), x, y)) return index;
+    }
   }
   return -1;
 }
@@ -196,7 +198,7 @@ function goTo(index) {
   const frame = pane.getBoundingClientRect();
   let rect = rectOf(index);
   if (rect.top < frame.top || rect.bottom > frame.bottom) {
-    blockOf(index).element.scrollIntoView({ block: "nearest" });
+    lastUpTo(index, blocks).element.scrollIntoView({ block: "nearest" });
     rect = rectOf(index);
     pane.scrollTop += rect.top - frame.top - frame.height / 3;
   }

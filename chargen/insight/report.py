@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from chargen import __version__
 from chargen.data.code_points import END_MARK
-from chargen.errors import SettingError, amount
+from chargen.errors import SettingError, amount, truncate
 from chargen.insight.charts import draw_calibration, draw_distances, list_classes
 from chargen.insight.predictions import name_character, name_id
 
@@ -86,7 +86,7 @@ def _describe(inspection: "Inspection") -> dict[str, Any]:
     mean = f"; bits per character: {', '.join(bits)}" if bits else ""
     size = f"{config.cell.upper()}, {amount(config.num_layers, 'layer')} of {config.hidden_size:,}, {sides}"
     return {
-        "name": inspection.name,
+        "name": show_characters(truncate(inspection.name))[0],
         "model": f"{size}, {len(inspection.file.vocabulary):,} in its vocabulary",
         "summary": f"{amount(len(predictions.text), 'character')}{mean}",
         "surprising": SURPRISING,
