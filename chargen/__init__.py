@@ -30,6 +30,8 @@ _NAMES = {
     "data.named_corpora": ("NamedCorpus",),
     "api.score": ("score",),
     "api.records": ("score_records",),
+    "api.activations": ("activations", "stream_activations"),
+    "insight.activations": ("Activations", "load_activations"),
     "insight.ngram": ("NGram",),
     "evaluation.causality": ("check", "check_causality"),
     "training.config": ("TrainConfig",),
@@ -39,6 +41,7 @@ _MODULES = {name: f"chargen.{module}" for module, names in _NAMES.items() for na
 __all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
+    from chargen.api.activations import activations, stream_activations
     from chargen.api.corpora import MadeCorpus, get_corpus, list_corpora, make_corpus
     from chargen.api.corpus_info import CorpusInfo, corpus_info
     from chargen.api.fill import fill_text
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from chargen.errors import ArgumentError, ChargenError
     from chargen.evaluation.causality import check, check_causality
     from chargen.infill.fill import Filler, fill
+    from chargen.insight.activations import Activations, load_activations
     from chargen.insight.ngram import NGram
     from chargen.model.config import ModelConfig
     from chargen.model.language_model import CharModel

@@ -25,6 +25,7 @@ from chargen.model.layers import run_torch
 from chargen.rng import Purpose, philox_key, uniform
 from chargen.sampling.constraints import Constraints
 from chargen.storage.model_file import ModelFile
+from chargen.storage.quantize import as_float32
 
 # Randomness.
 
@@ -406,6 +407,46 @@ def learn_from_segment(
     for weight, start, gradient, size in zip(weights, trained, gradients, usual, strict=True):
         weight -= lr * gradient / (size + floor * mean)
         weight += (decay * size / mean).clamp(max=1) * (start - weight)
+
+
+def inside(file: ModelFile, text: str, direction: str = "forward", label: str | None = None) -> dict[str, Any]:
+    """Hidden states, cells and gates (L, N, H) after each character of a text, one id after the other.
+
+    States are those of the reference engine. The state before a character that has no id stays.
+    """
+    engine, _, state = start(file, direction)
+    vocabulary, size, order = file.vocabulary, file.config.hidden_size, 1 if direction == "forward" else -1
+    names = ("reset", "update") if file.config.cell == "gru" else ("input", "forget", "", "output")
+    weights = {
+        (layer, name): as_float32(file.arrays, f"{direction}_layers.{layer}.{name}_l0").astype(np.float64)
+        for layer in range(file.config.num_layers)
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    }
+    table = as_float32(file.arrays, "embedding.weight").astype(np.float64)
+    gates = np.zeros((len(names), file.config.num_layers, size))
+    rows: dict[str, list[NDArray[Any]]] = {"hidden": [], "cells": [], **{f"gate_{name}": [] for name in names if name}}
+
+    def read_id(id_: int) -> None:
+        nonlocal state
+        hidden, x = [layer[0, :size] for layer in state], table[id_]
+        _, state = engine.step(np.array([id_]), state)
+        for layer, before in enumerate(hidden):
+            sums = weights[layer, "weight_ih"] @ x + weights[layer, "bias_ih"]
+            sums = sums + weights[layer, "weight_hh"] @ before + weights[layer, "bias_hh"]
+            gates[:, layer] = sigmoid(sums).reshape(-1, size)[: len(names)]
+            x = state[layer][0, :size].astype(np.float64)
+
+    for id_ in [vocabulary.begin_id(label)] if vocabulary.records else vocabulary.encode(file.begin)[::order]:
+        read_id(id_)
+    for character in text[::order]:
+        for id_ in vocabulary.encode(character, vocabulary.default_unknown)[::order]:
+            read_id(id_)
+        rows["hidden"].append(np.array([layer[0, :size] for layer in state]))
+        rows["cells"].append(np.array([layer[0, -size:] for layer in state]))
+        for number, name in enumerate(names):
+            if name:
+                rows[f"gate_{name}"].append(gates[number].copy())
+    return {name: np.array(values[::order]).swapaxes(0, 1) for name, values in rows.items()}
 
 
 # Reading and writing.
