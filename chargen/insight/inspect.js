@@ -8,7 +8,7 @@ const unitInput = document.getElementById("unit"), legend = document.getElementB
 const status = document.getElementById("status");
 const characters = Array.from(data.text);
 const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
-const MISSING = 65535, SCALE = 256, SURPRISING = 6;
+const MISSING = 65535, SCALE = 256, SURPRISING = 6, NONE = -128;
 
 // Arrays are deflated and in base64.
 async function unpack(packed, type) {
@@ -268,7 +268,7 @@ function surprise(judge) {
 }
 
 function unitValues(name, values, start, note) {
-  const inside = (index) => index >= start && index < start + values.length;
+  const inside = (index) => index >= start && index < start + values.length && values[index - start] !== NONE;
   return {
     level: (index) => inside(index) ? Math.round(values[index - start] / data.steps * 8) : null,
     words: (index) => inside(index) ? `hidden unit ${name}: ${(values[index - start] / data.steps).toFixed(2)}` : "",
@@ -281,7 +281,7 @@ async function chooseUnit(layer, unit) {
   const stored = data.layers[layer - 1];
   stored.values ||= await unpack(stored.packed, Int8Array);
   const size = stored.stop - stored.start, values = stored.values.subarray(unit * size, (unit + 1) * size);
-  const note = size < characters.length
+  const note = size < characters.length  // a window, so that the page stays small
     ? `Characters ${(stored.start + 1).toLocaleString("en")} to ${stored.stop.toLocaleString("en")}; the others are slanted.` : "";
   return unitValues(`${layer}:${unit}`, values, stored.start, note);
 }

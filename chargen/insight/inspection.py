@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from chargen.errors import amount
+from chargen.insight.activations import Activations
 from chargen.insight.loss_profile import Calibration, LossTable, loss_by_class
 from chargen.insight.predictions import Predictions
 from chargen.storage.model_file import ModelFile
@@ -19,14 +20,18 @@ class Inspection:
         name: of the model.
         file: the model.
         predictions: what it expects at every character.
-        by_distance: losses by how many characters were read before, by the name of the state; empty for a text of
-            less than two thousand characters.
+        activations: its hidden states after every character, read forward; None where they were not kept.
+        by_distance: losses by how many characters were read before, by the name of the state; those of a running text
+            of less than two thousand characters have none.
+        left_out: characters behind those that were read.
     """
 
     name: str
     file: ModelFile = field(repr=False)
     predictions: Predictions = field(repr=False)
+    activations: Activations | None = field(default=None, repr=False)
     by_distance: dict[str, LossTable] = field(default_factory=dict, repr=False)
+    left_out: int = 0
 
     @property
     def by_class(self) -> dict[str, LossTable]:

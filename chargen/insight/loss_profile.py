@@ -108,7 +108,7 @@ def loss_by_distance(distances: NDArray[np.int64], log_probs: Floats) -> LossTab
 def _tabulate(names: Sequence[str], kinds: NDArray[Any], log_probs: Floats) -> LossTable:
     scored = ~np.isnan(log_probs)
     kinds, size = kinds[scored], len(names)
-    sums = np.bincount(kinds, -log_probs[scored].astype(np.float64), size)
+    sums = np.bincount(kinds, -log_probs[scored].astype(np.float64), size).astype(np.float64)
     return LossTable(tuple(names), np.bincount(kinds, minlength=size).astype(np.int64), sums)
 
 

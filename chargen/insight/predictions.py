@@ -151,7 +151,14 @@ def _places(texts: Sequence[str], records: bool, judge: str) -> NDArray[np.int64
 
 
 def loss_from_fresh_states(
-    network: "CharModel", file: ModelFile, text: str, log_probs: NDArray[np.float32], **settings: str
+    network: "CharModel",
+    file: ModelFile,
+    text: str,
+    log_probs: NDArray[np.float32],
+    *,
+    unknown: str,
+    precision: str = "fp32",
+    progress: Progress = lambda task, done, total: None,
 ) -> tuple[LossTable, LossTable]:
     """Tell what a running text costs from fresh states, and what the same characters cost with carried state.
 
@@ -160,7 +167,9 @@ def loss_from_fresh_states(
         file: its vocabulary, its begin text, and how often each id occurs.
         text: cleaned as the text that it learned.
         log_probs: (N,), of each character read forward with carried state.
-        **settings: `unknown` and `precision` of `predict_texts`.
+        unknown: what to do with characters that the model has never seen: "error", "skip" or "replace".
+        precision: "fp32" or "bf16".
+        progress: called after every window with the task, "fresh states", the number of characters read, and all.
 
     Returns:
         The losses by how many characters were read since a fresh state; those of the same characters with carried
@@ -168,7 +177,11 @@ def loss_from_fresh_states(
     """
     number = min(PIECES, len(text) // PIECE - 1)
     starts = [PIECE + (len(text) - 2 * PIECE) * piece // max(1, number - 1) for piece in range(number)]
-    fresh = predict_texts(network, file, [text[start : start + PIECE] for start in starts], **settings)
+    pieces = [text[start : start + PIECE] for start in starts]
+    fresh = predict_texts(
+        network, file, pieces, unknown=unknown, precision=precision,
+        progress=lambda task, done, total: progress("fresh states", done, total),
+    )  # fmt: skip
     at = np.concatenate([np.arange(start, start + PIECE) for start in starts] or [np.zeros(0, np.int64)])
     restarted = fresh.log_probs["forward"]
     carried = np.where(np.isnan(restarted), np.nan, log_probs[at])

@@ -22,10 +22,18 @@ from chargen.insight.predictions import name_character, name_id
 if TYPE_CHECKING:
     from chargen.insight.inspection import Inspection
 
+DOCTYPE = "<!doctype html>"
+"""What a page begins with."""
 MISSING = 0xFFFF
 """Stands for a surprise that there is not; the largest share is 1."""
 SCALE = 256
 """Steps of a bit of surprise."""
+STEPS, NO_VALUE = 32, -128
+"""Steps of a hidden state from 0 to 1, and what stands for none."""
+WINDOW, LIMIT = 10_000, 15_000_000
+"""The most characters for which a page has every hidden unit, and the most bytes of the page."""
+FRAME = 200_000
+"""Bytes of a page beside what its script reads, at most."""
 SURPRISING = 6
 """Bits of the characters that a key leads to; the script has the number too."""
 TITLES = {
@@ -46,18 +54,31 @@ def render_page(inspection: "Inspection") -> str:
     Raises:
         SettingError: the package jinja2 is missing.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
-    except ImportError as error:
-        raise SettingError("the page needs one more package: pip install 'chargen[report]'") from error
+    require_packages()
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
     template, style, script = (_read(f"inspect.{kind}") for kind in ("html", "css", "js"))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    data = json.dumps(_collect_data(inspection), separators=(",", ":")).replace("<", "\\u003c")
+    data = _write_json(_collect_data(inspection))
+    room = LIMIT - len(data) - FRAME
+    data = f'{data[:-1]},"layers":{_write_json(_pack_layers(inspection, room))}}}'
     return environment.from_string(template).render(
         page=_describe(inspection), style=Markup(style), script=Markup(script), data=Markup(data),
         style_hash=_hash(style), script_hash=_hash(script), version=__version__,
     )  # fmt: skip
+
+
+def require_packages() -> None:
+    """Check that a page can be written.
+
+    Raises:
+        SettingError: the package jinja2 is missing.
+    """
+    try:
+        import jinja2  # noqa: F401
+    except ImportError as error:
+        raise SettingError("the page needs one more package: pip install 'chargen[report]'") from error
 
 
 def frame_page(page: str) -> str:
@@ -84,18 +105,19 @@ def _describe(inspection: "Inspection") -> dict[str, Any]:
     sides = "reads both ways" if config.bidirectional else "reads forward"
     bits = [f"{judge} {value:.3f}" for judge, value in inspection.bits.items() if not math.isnan(value)]
     mean = f"; bits per character: {', '.join(bits)}" if bits else ""
+    rest = f" of {len(predictions.text) + inspection.left_out:,}" if inspection.left_out else ""
     size = f"{config.cell.upper()}, {amount(config.num_layers, 'layer')} of {config.hidden_size:,}, {sides}"
     return {
         "name": show_characters(truncate(inspection.name))[0],
         "model": f"{size}, {len(inspection.file.vocabulary):,} in its vocabulary",
-        "summary": f"{amount(len(predictions.text), 'character')}{mean}",
+        "summary": f"{amount(len(predictions.text), 'character')}{rest}{mean}",
         "surprising": SURPRISING,
         "judges": [{"name": judge, "title": TITLES[judge]} for judge in predictions.log_probs],
         "classes": list_classes(inspection.by_class),
         "distance": draw_distances(inspection.by_distance),
         "calibration": draw_calibration(inspection.calibration),
         "neurons": [],
-        "layers": [],
+        "layers": [{"units": config.hidden_size}] * (inspection.activations is not None) * config.num_layers,
         "saturation": [],
     }
 
@@ -124,10 +146,50 @@ def _collect_data(inspection: "Inspection") -> dict[str, Any]:
             }
             for judge, log_probs in predictions.log_probs.items()
         ],
-        "steps": 50,
+        "steps": STEPS,
         "neurons": [],
-        "layers": [],
     }
+
+
+def _write_json(value: Any) -> str:
+    """Write JSON in ASCII, which no parser of HTML takes for markup."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _pack_layers(inspection: "Inspection", room: int) -> list[dict[str, Any]]:
+    """The hidden units of each layer over the beginning of the text, unit by unit; as much of it as there is room."""
+    if inspection.activations is None:
+        return []
+    stop = min(len(inspection.predictions.text), WINDOW)
+    while True:
+        packed = _pack_units(inspection, stop)
+        size = sum(len(layer["packed"]) for layer in packed)
+        if size <= room or not stop:
+            return packed
+        stop = max(0, min(stop - 1, int(0.97 * stop * room / size)))
+
+
+def _pack_units(inspection: "Inspection", stop: int) -> list[dict[str, Any]]:
+    assert inspection.activations is not None
+    hidden, text = inspection.activations.hidden, inspection.predictions.text
+    layers, _, size = hidden.shape
+    places = [at for at in range(stop) if text[at] != END_MARK]
+    packed = []
+    for layer in range(layers):
+        values = np.full((size, stop), NO_VALUE, np.int8)
+        values[:, places] = quantize(hidden[layer, : len(places)].T)
+        packed.append({"units": size, "start": 0, "stop": stop, "packed": pack(values)})
+    return packed
+
+
+def quantize(values: NDArray[Any]) -> NDArray[np.int8]:
+    """Round hidden states, which lie between -1 and 1, to whole numbers of steps.
+
+    Args:
+        values: of any shape.
+    """
+    steps: NDArray[np.int8] = np.rint(np.clip(values, -1, 1).astype(np.float32) * STEPS).astype(np.int8)
+    return steps
 
 
 def show_characters(text: str) -> tuple[str, dict[int, str]]:
@@ -160,7 +222,8 @@ def pack(array: NDArray[Any]) -> str:
     Args:
         array: of any shape, in little-endian order.
     """
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")))).decode()
+    content = array.astype(array.dtype.newbyteorder("<")).tobytes()
+    return base64.b64encode(zlib.compress(content)).decode()
 
 
 def _quantize_bits(log_probs: NDArray[np.float32]) -> NDArray[np.uint16]:
