@@ -107,10 +107,13 @@ def inspect(
 
 def _check_out(path: pathlib.Path) -> pathlib.Path:
     """Refuse to write over a file that is no page: what stands there may be a model or a text."""
-    if path.is_file():
+    try:
         with open(path, "rb") as file:
-            if file.read(len(DOCTYPE)).decode("latin-1") not in ("", DOCTYPE):
-                raise DataError(f"{path} is no page and is not overwritten; choose another name")
+            begin = file.read(len(DOCTYPE))
+    except OSError:  # there is none, or one that cannot be written either, which is told when it is
+        return path
+    if begin not in (b"", DOCTYPE.encode()):
+        raise DataError(f"{path} is no page and is not overwritten; choose another name")
     return path
 
 

@@ -49,18 +49,16 @@ def command(model: Path, text: str, out: Path | None, neuron: str | None, length
     """
     if neuron is not None:
         refuse_unused(("out",), "--neuron")
-    file = read_model(model)
-    if neuron is not None:
-        _print_values(file, text, neuron, length, options)
+        _print_values(read_model(model), text, neuron, length, options)
         return
     with TaskBar("char") as bar:
-        inspection = inspect_text(file, sources=(text,), out=out, length=length, progress=bar.show, **options)
+        inspection = inspect_text(model, sources=(text,), out=out, length=length, progress=bar.show, **options)
     if out is None:
         _print_summary(inspection)
     else:
         log(f"{quote_path(out)}: {format_size(out.stat().st_size)}, for a browser")
     if inspection.left_out:
-        log(f"note: {inspection.left_out:,} more characters were not read; `--length` says how many are")
+        log(f"note: {inspection.left_out:,} more characters were not read; --length says how many are")
 
 
 def _print_values(file: ModelFile, text: str, neuron: str, length: int, options: dict[str, Any]) -> None:

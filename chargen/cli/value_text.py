@@ -34,7 +34,7 @@ class ValueWriter:
         if self.colors:
             if color and character in " \n":
                 self._writer.write("\u2423", color=color)
-                character = character.strip(" ")
+                character, color = character.strip(" "), None
             self._writer.write(character, color=color)
             return
         shown = "" if character == "\n" else escape_control(character, newlines=True)
