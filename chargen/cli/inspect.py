@@ -14,7 +14,7 @@ from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
 from chargen.cli.terminal import log, print_line, quote_path
 from chargen.cli.texts import text_options
 from chargen.cli.value_text import ValueWriter
-from chargen.errors import SettingError, format_size, repr_short
+from chargen.errors import SettingError, amount, format_size, repr_short
 from chargen.insight.activations import check_neuron
 from chargen.storage.model_file import ModelFile, read_model
 
@@ -58,7 +58,7 @@ def command(model: Path, text: str, out: Path | None, neuron: str | None, length
     else:
         log(f"{quote_path(out)}: {format_size(out.stat().st_size)}, for a browser")
     if inspection.left_out:
-        log(f"note: {inspection.left_out:,} more characters were not read; --length says how many are")
+        log(f"note: {amount(inspection.left_out, 'more character')} not read: --length is {length:,}")
 
 
 def _print_values(file: ModelFile, text: str, neuron: str, length: int, options: dict[str, Any]) -> None:

@@ -2,14 +2,26 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from chargen.errors import amount
+from chargen.errors import amount, truncate
 from chargen.insight.activations import Activations
+from chargen.insight.charts import draw_calibration, draw_distances, list_classes
 from chargen.insight.loss_profile import Calibration, LossTable, loss_by_class
+from chargen.insight.page_data import show_characters, write_data
 from chargen.insight.predictions import Predictions
+from chargen.insight.report import frame_page, render_page, require_packages
 from chargen.storage.model_file import ModelFile
+
+SURPRISING = 6
+"""Bits of the characters that a key leads to; the script has the number too."""
+TITLES = {
+    "cloze": "surprise, read from both sides (cloze)",
+    "forward": "surprise, read forward",
+    "backward": "surprise, read backward",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,20 +66,41 @@ class Inspection:
         return means
 
     def page(self) -> str:
-        """One HTML page that needs nothing beside it.
+        """One HTML page that needs nothing beside it, of at most 15 MB.
 
         Raises:
             SettingError: the package jinja2 is missing.
         """
-        from chargen.insight.report import render_page
-
-        return render_page(self)
+        hidden = None if self.activations is None else self.activations.hidden
+        require_packages()
+        return render_page(_describe(self), write_data(self.predictions, self.file.vocabulary, hidden))
 
     def __repr__(self) -> str:
         bits = ", ".join(f"{judge} {value:.4f}" for judge, value in self.bits.items())
         return f"Inspection({self.name}, {amount(len(self.predictions.text), 'character')}, bits: {bits})"
 
     def _repr_html_(self) -> str:
-        from chargen.insight.report import frame_page
-
         return frame_page(self.page())
+
+
+def _describe(inspection: Inspection) -> dict[str, Any]:
+    """What the page says beside the text."""
+    predictions, config = inspection.predictions, inspection.file.config
+    sides = "reads both ways" if config.bidirectional else "reads forward"
+    bits = [f"{judge} {value:.3f}" for judge, value in inspection.bits.items() if not math.isnan(value)]
+    mean = f"; bits per character: {', '.join(bits)}" if bits else ""
+    rest = f" of {len(predictions.text) + inspection.left_out:,}" if inspection.left_out else ""
+    size = f"{config.cell.upper()}, {amount(config.num_layers, 'layer')} of {config.hidden_size:,}, {sides}"
+    return {
+        "name": show_characters(truncate(inspection.name))[0],
+        "model": f"{size}, {len(inspection.file.vocabulary):,} in its vocabulary",
+        "summary": f"{amount(len(predictions.text), 'character')}{rest}{mean}",
+        "surprising": SURPRISING,
+        "judges": [{"name": judge, "title": TITLES[judge]} for judge in predictions.log_probs],
+        "classes": list_classes(inspection.by_class),
+        "distance": draw_distances(inspection.by_distance),
+        "calibration": draw_calibration(inspection.calibration),
+        "neurons": [],
+        "layers": [{"units": config.hidden_size}] * (inspection.activations is not None) * config.num_layers,
+        "saturation": [],
+    }

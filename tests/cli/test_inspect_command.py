@@ -35,7 +35,7 @@ def test_the_page_is_that_of_the_call(run: Run, model: Path) -> None:
     result = run("inspect", "model", "a.txt", "--out", "page.html", "--length", "9")
     assert (result.code, result.out) == (0, "")
     assert re.match(r"page.html: [\d,.]+ (bytes|MB), for a browser\n", result.err)
-    assert "note: 10 more characters were not read; --length says how many are" in result.err
+    assert "note: 10 more characters not read: --length is 9" in result.err
     page = Path("page.html").read_text("utf-8")
     assert page == chargen.inspect("model", Path("a.txt"), length=9).page()
 

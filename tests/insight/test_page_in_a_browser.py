@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chargen.insight.report import SCALE, show_characters
+from chargen.insight.page_data import SCALE, show_characters
 from tests.insight.pages import HOSTILE, data_of, inspected, payloads, saved, unpack
 
 playwright = pytest.importorskip("playwright.sync_api")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from chargen.data.code_points import END_MARK
 from chargen.errors import SettingError
+from chargen.insight.page_data import MISSING, SCALE, show_characters
 from chargen.insight.predictions import name_id
-from chargen.insight.report import MISSING, SCALE, show_characters
 from tests.evaluation.judges import model, text_of
 from tests.insight.pages import data_of, inspected, inspection_of, payloads, unpack
 from tests.record_models import record_model
