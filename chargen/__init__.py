@@ -34,6 +34,7 @@ _NAMES = {
     "api.activations": ("activations", "stream_activations"),
     "insight.activations": ("Activations", "load_activations"),
     "insight.ngram": ("NGram",),
+    "insight.steering": ("set_neurons",),
     "evaluation.causality": ("check", "check_causality"),
     "training.config": ("TrainConfig",),
     "training.trainer": ("Trainer",),
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from chargen.infill.fill import Filler, fill
     from chargen.insight.activations import Activations, load_activations
     from chargen.insight.ngram import NGram
+    from chargen.insight.steering import set_neurons
     from chargen.model.config import ModelConfig
     from chargen.model.language_model import CharModel
     from chargen.sampling.sampler import Sampler

@@ -20,6 +20,7 @@ from chargen.data.batches import Resets
 from chargen.decoding.choose import SampleConfig, choose, log_softmax, log_sum_exp
 from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.numpy_engine import NumpyEngine
+from chargen.model.config import parameter_shapes
 from chargen.model.dropout import DropoutKey
 from chargen.model.layers import run_torch
 from chargen.rng import Purpose, philox_key, uniform
@@ -184,23 +185,40 @@ def gru_cell(inputs: NDArray[Any], states: NDArray[Any], hidden: NDArray[Any]) -
     return result
 
 
-def logits(file: ModelFile, ids: list[int]) -> NDArray[np.float64]:
-    """Logits (T, V) of a model's forward stack after each of ids, in float64, one gate at a time."""
-    weights = {name: array.astype(np.float64) for name, array in file.arrays.items()}
-    hidden = np.zeros((file.config.num_layers, file.config.hidden_size))
+def logits(
+    file: ModelFile, ids: list[int], direction: str = "forward", neurons: dict[tuple[int, int], float] | None = None
+) -> NDArray[np.float64]:
+    """Logits (T, V) of a model's stack after each of ids, in float64, one gate at a time.
+
+    Hidden units of `neurons`, by layer from 1 and number, are overwritten by a value before the first id and after
+    every step, before anything reads them.
+    """
+    config, shapes = file.config, parameter_shapes(file.config, len(file.vocabulary))
+    weights = {name: as_float32(file.arrays, name).astype(np.float64) for name in shapes}
+    hidden = np.zeros((config.num_layers, config.hidden_size))
     cell, rows = hidden.copy(), []
+
+    def overwrite(layer: int) -> None:
+        for (number, unit), value in (neurons or {}).items():
+            if number == layer + 1:
+                hidden[layer, unit] = value
+
     for id_ in ids:
         x = weights["embedding.weight"][id_]
-        for layer in range(file.config.num_layers):
-            w = {name: weights[f"forward_layers.{layer}.{name}_l0"] for name in ("weight_ih", "weight_hh")}
-            b = {name: weights[f"forward_layers.{layer}.{name}_l0"] for name in ("bias_ih", "bias_hh")}
+        for layer in range(config.num_layers):
+            if id_ >= len(file.vocabulary) - config.begin_symbols:
+                hidden[layer] = cell[layer] = 0
+            overwrite(layer)
+            w = {name: weights[f"{direction}_layers.{layer}.{name}_l0"] for name in ("weight_ih", "weight_hh")}
+            b = {name: weights[f"{direction}_layers.{layer}.{name}_l0"] for name in ("bias_ih", "bias_hh")}
             inputs, states = w["weight_ih"] @ x + b["bias_ih"], w["weight_hh"] @ hidden[layer] + b["bias_hh"]
-            if file.config.cell == "lstm":
-                x, cell[layer] = lstm_cell((inputs + states).reshape(4, -1), cell[layer])
+            if config.cell == "lstm":
+                hidden[layer], cell[layer] = lstm_cell((inputs + states).reshape(4, -1), cell[layer])
             else:
-                x = gru_cell(inputs.reshape(3, -1), states.reshape(3, -1), hidden[layer])
-            hidden[layer] = x
-        rows.append(weights["output.weight"] @ x + weights["output.bias"])
+                hidden[layer] = gru_cell(inputs.reshape(3, -1), states.reshape(3, -1), hidden[layer])
+            overwrite(layer)
+            x = hidden[layer]
+        rows.append(weights[config.output_table] @ x + weights["output.bias"])
     return np.array(rows)
 
 

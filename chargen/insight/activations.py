@@ -93,7 +93,7 @@ class Activations:
         Raises:
             SettingError: there is no such hidden unit.
         """
-        check_neuron(layer, unit, self.hidden.shape[0], self.hidden.shape[2])
+        layer, unit = check_neuron(layer, unit, self.hidden.shape[0], self.hidden.shape[2])
         return self.hidden[layer - 1, :, unit].astype(np.float32)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -113,8 +113,8 @@ class Activations:
         write_durably(path, _zip_arrays(arrays | self.arrays()))
 
 
-def check_neuron(layer: int, unit: int, layers: int, size: int) -> None:
-    """Check that a model has a hidden unit.
+def check_neuron(layer: Any, unit: Any, layers: int, size: int) -> tuple[int, int]:
+    """Check that a model has a hidden unit, and return its layer and its number as ints.
 
     Args:
         layer: from 1.
@@ -125,11 +125,13 @@ def check_neuron(layer: int, unit: int, layers: int, size: int) -> None:
     Raises:
         SettingError: it has none.
     """
-    if not 1 <= check_int("layer", layer, 0) <= layers:
+    layer, unit = check_int("layer", layer, 0), check_int("unit", unit, 0)
+    if not 1 <= layer <= layers:
         numbers = "layer 1 only" if layers == 1 else f"layers 1 to {layers}"
         raise SettingError(f"there is no layer {layer}: this model has {numbers}")
-    if check_int("unit", unit, 0) >= size:
+    if unit >= size:
         raise SettingError(f"there is no hidden unit {unit} in layer {layer}: its hidden units are 0 to {size - 1}")
+    return layer, unit
 
 
 def load_activations(path: str | os.PathLike[str]) -> Activations:
