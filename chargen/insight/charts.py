@@ -15,27 +15,27 @@ BAR = 105
 
 
 def list_classes(by_class: Mapping[str, LossTable]) -> list[dict[str, Any]]:
-    """List what each class of characters costs, in a table for each judge.
+    """List what each class of characters costs each judge, and its share of what all cost the first judge.
 
     Args:
         by_class: losses by judge.
     """
-    tables = []
-    for judge, table in by_class.items():
-        characters, nats = max(1, int(table.counts.sum())), max(float(table.nats.sum()), 1e-9)
-        rows = [
-            {
+    tables = list(by_class.values())
+    first = tables[0]
+    characters, nats = max(1, int(first.counts.sum())), max(float(first.nats.sum()), 1e-9)
+    rows = []
+    for number, name in enumerate(first.names):
+        if any(table.counts[number] for table in tables):
+            share = max(0.0, float(first.nats[number])) / nats
+            bits = [float(table.means[number]) / math.log(2) for table in tables]
+            rows.append({
                 "name": name,
-                "share": f"{count / characters:.1%}",
-                "bits": f"{cost / count / math.log(2):.2f}",
-                "of_loss": f"{cost / nats:.0%}",
-                "width": round(BAR * max(0.0, cost) / nats, 1),
-            }
-            for name, count, cost in zip(table.names, table.counts.tolist(), table.nats.tolist(), strict=True)
-            if count
-        ]
-        tables.append({"title": f", {judge}" if len(by_class) > 1 else "", "rows": rows})
-    return tables
+                "share": f"{first.counts[number] / characters:.1%}",
+                "bits": ["" if math.isnan(value) else f"{value:.2f}" for value in bits],
+                "of_loss": f"{share:.0%}",
+                "width": round(BAR * share, 1),
+            })  # fmt: skip
+    return rows
 
 
 def draw_distances(by_distance: Mapping[str, LossTable]) -> dict[str, Any] | None:
