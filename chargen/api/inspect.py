@@ -2,8 +2,8 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,13 @@ from chargen.api.texts import Path, Sources
 from chargen.data.vocabulary import Vocabulary, check_unknown
 from chargen.durable import write_durably
 from chargen.errors import DataError
-from chargen.insight.activation_blocks import read_activations
+from chargen.insight.activation_blocks import join_activations, read_blocks
+from chargen.insight.activations import Activations
+from chargen.insight.features import text_features
+from chargen.insight.gates import gate_saturation
 from chargen.insight.inspection import Inspection
 from chargen.insight.loss_profile import LossTable, loss_by_distance
+from chargen.insight.neurons import rank_units
 from chargen.insight.predictions import loss_from_fresh_states, predict_texts
 from chargen.insight.report import DOCTYPE, require_packages
 from chargen.settings import check_int, check_path
@@ -24,6 +28,9 @@ from chargen.storage.model_file import ModelFile, as_model_file
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
+
+GATE_CHARACTERS = 10_000
+"""Characters whose gates are looked at: they take longer than all else, and change little with the text."""
 
 
 def inspect(
@@ -34,10 +41,11 @@ def inspect(
     label: str | Sequence[str | None] | None = None,
     out: Path | None = None,
     length: int = 100_000,
+    patterns: Mapping[str, str] | None = None,
     unknown: str | None = None,
     encoding: str | None = None,
     errors: str = "strict",
-    precision: str = "fp32",
+    precision: str = "auto",
     device: str = "auto",
     vocabulary: Vocabulary | None = None,
     counts: NDArray[np.int64] | None = None,
@@ -55,11 +63,12 @@ def inspect(
         label: of the record, or of each of many; of files each record has its own.
         out: the page, written as an HTML file; by default nothing is written, and `page` of what is returned has it.
         length: the most characters of the text that are read, its first ones; of records, whole ones.
+        patterns: regular expressions by name, for which hidden units are looked for too.
         unknown: what to do with characters that the model has never seen: "error", "skip" (they are taken out of every
             context) or "replace" by the unknown symbol; by default "replace" where there is one, else "skip".
         encoding: of files; by default that of the training text.
         errors: what to do with bytes that do not fit it: "strict" or "replace".
-        precision: of matrix products: "fp32", "bf16", or "auto".
+        precision: of matrix products: "fp32", "bf16" (faster where a machine has it), or "auto".
         device: "cpu", "cuda", "mps" or "auto"; a CharModel computes where it is.
         vocabulary: the vocabulary of a CharModel, which has none of its own.
         counts: (V,), how often each id of a CharModel occurs; without them all are taken to be equally frequent.
@@ -87,8 +96,8 @@ def inspect(
     texts, left_out = _cut(texts, length)
     labels = labels and labels[: len(texts)]
     network, precision = build_network(model, file, device, precision)
-    settings = {"unknown": unknown, "precision": precision}
-    predictions = predict_texts(network, file, texts, labels=labels, progress=progress, **settings)
+    settings: dict[str, Any] = {"unknown": unknown, "precision": precision}
+    predictions = predict_texts(network, file, texts, progress=progress, labels=labels, **settings)
     forward = predictions.log_probs["forward"]
     by_distance: dict[str, LossTable] = {}
     if file.vocabulary.records or len(texts) > 1:
@@ -97,9 +106,15 @@ def inspect(
         text = "".join(texts)
         fresh, carried = loss_from_fresh_states(network, file, text, forward, progress=progress, **settings)
         by_distance |= {"from a fresh state": fresh, "with what was read before": carried}
-    activations = read_activations(network, file, texts, labels=labels, unknown=unknown, precision=precision)
+    settings |= {"labels": labels}
+    blocks = read_blocks(network, file, texts, **settings)
+    activations = join_activations(texts, _report(blocks, sum(map(len, texts)), progress))
+    some, _ = _cut(texts, GATE_CHARACTERS)
+    saturation = gate_saturation(read_blocks(network, file, some, gates=True, **settings)) if any(texts) else {}
+    features = text_features(texts, labels=labels, patterns=patterns)
     name = str(model) if isinstance(model, (str, os.PathLike)) else "the model"
-    inspection = Inspection(name, file, predictions, activations, by_distance, left_out)
+    neurons = tuple(rank_units(activations, features))
+    inspection = Inspection(name, file, predictions, activations, neurons, saturation, by_distance, left_out)
     if out is not None:
         write_durably(out, [inspection.page().encode()])
     return inspection
@@ -115,6 +130,16 @@ def _check_out(path: pathlib.Path) -> pathlib.Path:
     if begin not in (b"", DOCTYPE.encode()):
         raise DataError(f"{path} is no page and is not overwritten; choose another name")
     return path
+
+
+def _report(
+    blocks: Iterator[Activations], total: int, progress: Callable[[str, int, int], object]
+) -> Iterator[Activations]:
+    done = 0
+    for block in blocks:
+        done += len(block.text)
+        progress("reading hidden units", done, total)
+        yield block
 
 
 def _cut(texts: list[str], length: int) -> tuple[list[str], int]:

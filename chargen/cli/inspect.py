@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 @option("--length", group="Text", type=click.IntRange(0), default=100_000, show_default=True, metavar="N",
         help="Read the first N characters of TEXT at most.")  # fmt: skip
 @text_options("TEXT")
+@option("--pattern", "patterns", group="Text", multiple=True, metavar="TEXT",
+        help="A regular expression, for which hidden units are looked for too; give it once for each.")  # fmt: skip
 @option("--label", group="Text", metavar="TEXT", help="Label of the records, in place of their own.")
-@option("--precision", group="Other", type=click.Choice(PRECISIONS), default="fp32", show_default=True,
+@option("--precision", group="Other", type=click.Choice(PRECISIONS), default="auto", show_default=True,
         help="Of matrix products.")  # fmt: skip
 @option("--device", group="Other", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
         show_default=True, help="Where to compute.")  # fmt: skip

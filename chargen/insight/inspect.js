@@ -294,7 +294,7 @@ async function choose(value) {
   else if (kind === "neuron") {
     const neuron = data.neurons[number];
     neuron.values ||= await unpack(neuron.packed, Int8Array);
-    shown = unitValues(neuron.name, neuron.values, 0, neuron.words);
+    shown = unitValues(neuron.name, neuron.values, 0, "");
     const layer = neuron.name.split(":");
     if (layerInput) layerInput.value = layer[0], unitInput.value = layer[1];
   } else {

@@ -1,6 +1,7 @@
 """What `inspect` tells: what a model expects in a text, what its hidden units do there, and where it loses."""
 
 import math
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 from chargen.errors import amount, truncate
 from chargen.insight.activations import Activations
 from chargen.insight.charts import draw_calibration, draw_distances, list_classes
+from chargen.insight.gates import Saturation
 from chargen.insight.loss_profile import Calibration, LossTable, loss_by_class
+from chargen.insight.neurons import Neuron
 from chargen.insight.page_data import show_characters, write_data
 from chargen.insight.predictions import Predictions
 from chargen.insight.report import frame_page, render_page, require_packages
@@ -33,6 +36,8 @@ class Inspection:
         file: the model.
         predictions: what it expects at every character.
         activations: its hidden states after every character, read forward; None where they were not kept.
+        neurons: hidden units that tell a feature of the text, the strongest first.
+        saturation: by the name of a gate, how often it is nearly shut or open.
         by_distance: losses by how many characters were read before, by the name of the state; those of a running text
             of less than two thousand characters have none.
         left_out: characters behind those that were read.
@@ -42,6 +47,8 @@ class Inspection:
     file: ModelFile = field(repr=False)
     predictions: Predictions = field(repr=False)
     activations: Activations | None = field(default=None, repr=False)
+    neurons: tuple[Neuron, ...] = field(default=(), repr=False)
+    saturation: dict[str, Saturation] = field(default_factory=dict, repr=False)
     by_distance: dict[str, LossTable] = field(default_factory=dict, repr=False)
     left_out: int = 0
 
@@ -73,7 +80,7 @@ class Inspection:
         """
         hidden = None if self.activations is None else self.activations.hidden
         require_packages()
-        return render_page(_describe(self), write_data(self.predictions, self.file.vocabulary, hidden))
+        return render_page(_describe(self), write_data(self.predictions, self.file.vocabulary, hidden, self.neurons))
 
     def __repr__(self) -> str:
         bits = ", ".join(f"{judge} {value:.4f}" for judge, value in self.bits.items())
@@ -100,7 +107,22 @@ def _describe(inspection: Inspection) -> dict[str, Any]:
         "classes": list_classes(inspection.by_class),
         "distance": draw_distances(inspection.by_distance),
         "calibration": draw_calibration(inspection.calibration),
-        "neurons": [],
+        "neurons": [_describe_neuron(neuron, inspection.name) for neuron in inspection.neurons],
         "layers": [{"units": config.hidden_size}] * (inspection.activations is not None) * config.num_layers,
-        "saturation": [],
+        "saturation": [
+            {"layer": layer, "gate": gate, "left": f"{left:.1%}", "right": f"{right:.1%}"}
+            for gate, saturation in inspection.saturation.items()
+            for layer, (left, right) in enumerate(saturation.by_layer, 1)
+        ],
+    }
+
+
+def _describe_neuron(neuron: Neuron, model: str) -> dict[str, str]:
+    command = f"chargen sample {shlex.quote(model)} --set-neuron {neuron}={neuron.on:.2f}"
+    return {
+        "name": str(neuron),
+        "feature": show_characters(truncate(neuron.feature))[0],
+        "correlation": f"{neuron.held_out_correlation:.2f}",
+        "auc": "" if neuron.auc is None else f"{neuron.auc:.3f}",
+        "command": show_characters(command)[0],
     }

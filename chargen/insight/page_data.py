@@ -5,6 +5,7 @@ import json
 import math
 import unicodedata
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from chargen.data.code_points import END_MARK
 from chargen.data.vocabulary import Vocabulary
+from chargen.insight.neurons import Neuron
 from chargen.insight.predictions import Predictions, name_character, name_id
 
 MISSING = 0xFFFF
@@ -27,21 +29,30 @@ _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def write_data(
-    predictions: Predictions, vocabulary: Vocabulary, hidden: NDArray[np.float16] | None, room: int = LIMIT
-) -> str:
+    predictions: Predictions, vocabulary: Vocabulary, hidden: NDArray[np.float16] | None = None,
+    neurons: Sequence[Neuron] = (), *, room: int = LIMIT,
+) -> str:  # fmt: skip
     """Write what the page's script reads: the text as it is shown, and arrays.
 
     Args:
         predictions: what a model expects at the characters (N) of the text.
         vocabulary: the model's.
         hidden: (L, N, H), its hidden states, without those of the ends of records; None for none.
+        neurons: hidden units that the page has for the whole text.
         room: how many bytes it may take; the first characters of the text have all hidden units, as many as there is
             room for.
 
     Returns:
         JSON in ASCII, which no parser of HTML takes for markup.
     """
-    data = _write_json(_collect_data(predictions, vocabulary))
+    collected = _collect_data(predictions, vocabulary)
+    if hidden is not None:
+        values = (hidden[neuron.layer - 1, :, [neuron.unit]] for neuron in neurons)
+        packed = [pack(_place(predictions.text, each)) for each in values]
+        collected["neurons"] = [
+            {"name": str(neuron), "packed": each} for neuron, each in zip(neurons, packed, strict=True)
+        ]
+    data = _write_json(collected)
     layers = [] if hidden is None else _pack_layers(predictions.text, hidden, room - len(data) - 100)
     return f'{data[:-1]},"layers":{_write_json(layers)}}}'
 
@@ -89,11 +100,17 @@ def _pack_layers(text: str, hidden: NDArray[np.float16], room: int) -> list[dict
 
 
 def _pack_units(text: str, hidden: NDArray[np.float16]) -> dict[str, Any]:
-    """The values (N', H) of a layer over a text, which has the ends of records besides."""
-    places = [at for at, character in enumerate(text) if character != END_MARK]
-    values = np.full((hidden.shape[1], len(text)), NO_VALUE, np.int8)
-    values[:, places] = quantize(hidden[: len(places)].T)
+    """The hidden units of a layer (N', H) over the first characters of a text."""
+    values = _place(text, hidden.T)
     return {"units": len(values), "start": 0, "stop": len(text), "packed": pack(values)}
+
+
+def _place(text: str, values: NDArray[np.float16]) -> NDArray[np.int8]:
+    """The values (H, N') of hidden units at the characters (N) of a text, which has the ends of records besides."""
+    places = [at for at, character in enumerate(text) if character != END_MARK]
+    placed = np.full((len(values), len(text)), NO_VALUE, np.int8)
+    placed[:, places] = quantize(values[:, : len(places)])
+    return placed
 
 
 def quantize(values: NDArray[Any]) -> NDArray[np.int8]:

@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("ways", ["one", "two"])
 def test_it_tells_what_scores_and_activations_tell(ways: str) -> None:
     file, text = model("gru", "character", ways), text_of("character", 3 * PIECE)
-    inspection = chargen.inspect(file, text)
+    inspection = chargen.inspect(file, text, precision="fp32")
     scores = chargen.score(file, text)
     costs = inspection.predictions.log_probs["forward"]
     assert costs == pytest.approx([each.forward for each in scores], rel=1e-5)
@@ -55,7 +55,7 @@ def test_of_files_as_of_words_and_no_more_than_asked() -> None:
 
 def test_records_are_read_whole_with_their_labels() -> None:
     file = record_model()
-    inspection = chargen.inspect(file, ["abc", "de", "f"], label=["sun", None, "sea"], length=5)
+    inspection = chargen.inspect(file, ["abc", "de", "f"], label=["sun", None, "sea"], length=5, precision="fp32")
     assert inspection.predictions.text == f"abc{END_MARK}de{END_MARK}"
     assert inspection.left_out == 1
     scores = chargen.score(file, ["abc", "de"], label=["sun", None])

@@ -56,7 +56,7 @@ def test_the_summary_tells_every_class(run: Run, model: Path) -> None:
 def test_in_a_pipe_marks_stand_under_each_row(run: Run, model: Path) -> None:
     hidden = chargen.activations("model", Path("a.txt"), precision="fp32").hidden[1].astype(float)
     unit = max(range(12), key=lambda number: len({*map(strength, hidden[:, number])}))
-    result = run("inspect", "model", "a.txt", "--neuron", f"2:{unit}")
+    result = run("inspect", "model", "a.txt", "--neuron", f"2:{unit}", "--precision", "fp32")
     assert result.code == 0
     values = hidden[:, unit].tolist()
     marks = {at: MARKS[strength(value)] for at, value in enumerate(values)}
@@ -78,7 +78,7 @@ def test_in_a_pipe_marks_stand_under_each_row(run: Run, model: Path) -> None:
 def test_a_terminal_gets_colours_or_with_no_color_marks(
     on_terminal: Callable[..., str], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = on_terminal("inspect", "model", "a.txt", "--neuron", "1:0")
+    shown = on_terminal("inspect", "model", "a.txt", "--neuron", "1:0", "--precision", "fp32")
     plain = re.sub("\x1b\\[[0-9;]*m", "", shown)
     assert plain != shown
     assert plain.replace("\u2423", " ").replace(" \n", "\n") == TEXT.replace("\x1b", "\\x1b")
