@@ -32,6 +32,9 @@ _NAMES = {
     "api.score": ("score",),
     "api.records": ("score_records",),
     "api.activations": ("activations", "stream_activations"),
+    "api.neurons": ("rank_neurons",),
+    "insight.neurons": ("Neuron", "Neurons"),
+    "insight.gates": ("Saturation", "gate_saturation"),
     "insight.activations": ("Activations", "load_activations"),
     "insight.ngram": ("NGram",),
     "insight.steering": ("set_neurons",),
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from chargen.api.generate import generate
     from chargen.api.inspect import inspect
     from chargen.api.judge import evaluate
+    from chargen.api.neurons import rank_neurons
     from chargen.api.records import score_records
     from chargen.api.score import score
     from chargen.api.train import Run, train
@@ -64,6 +68,8 @@ if TYPE_CHECKING:
     from chargen.evaluation.causality import check, check_causality
     from chargen.infill.fill import Filler, fill
     from chargen.insight.activations import Activations, load_activations
+    from chargen.insight.gates import Saturation, gate_saturation
+    from chargen.insight.neurons import Neuron, Neurons
     from chargen.insight.ngram import NGram
     from chargen.insight.steering import set_neurons
     from chargen.model.config import ModelConfig

@@ -5,6 +5,7 @@ a loop's variables. **B** rows, **T** characters per row, **V** vocabulary, **E*
 characters of a text.
 """
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import groupby, product
@@ -465,6 +466,54 @@ def inside(file: ModelFile, text: str, direction: str = "forward", label: str | 
             if name:
                 rows[f"gate_{name}"].append(gates[number].copy())
     return {name: np.array(values[::order]).swapaxes(0, 1) for name, values in rows.items()}
+
+
+# Features.
+
+
+def features(text: str) -> list[dict[str, float | bool]]:
+    """What is true after each character of a text, read forward, by one walk that remembers what is open."""
+    rows: list[dict[str, float | bool]] = []
+    depths = {"quotes": 0, "single quotes": 0, "brackets": 0}
+    odd = {"quotes": False, "single quotes": False, "triple quotes": False}
+    length, indentation, leading = 0, 0, True
+    triples = [match.start() for match in re.finditer('"""', text)]
+    lines = [len(line) + 1 for line in text.split("\n")]
+    for at, character in enumerate(text):
+        before, behind = text[at - 1 : at], text[at + 1 : at + 2]
+        if at and before == "\n":
+            length, indentation, leading = 0, 0, True
+            odd["single quotes"] = depths["single quotes"] = False
+            if text[max(at - 2, 0) : at] == "\n\n":
+                depths, odd["quotes"] = {"quotes": 0, "single quotes": 0, "brackets": 0}, False
+        length += 1
+        leading = leading and character in " \t"
+        indentation += leading
+        apostrophe = before.isalnum() and behind.isalnum()
+        steps = {"quotes": ("“«", "”»"), "brackets": ("([{", ")]}"), "single quotes": ("‘", "" if apostrophe else "’")}
+        for name, (opening, closing) in steps.items():
+            depths[name] = max(0, depths[name] + (character in opening) - (character in closing))
+        in_triple = any(start <= at < start + 3 for start in triples)
+        odd["quotes"] ^= character == '"' and not in_triple
+        odd["triple quotes"] ^= at - 2 in triples
+        odd["single quotes"] ^= character == "'" and not apostrophe
+        line = text[:at].count("\n")
+        size = lines[line] if line < len(lines) - 1 else lines[line] - 1
+        rows.append({
+            "line length so far": length, "position in line": length / size, "indentation": indentation,
+            "inside quotes": depths["quotes"] > 0 or odd["quotes"], "inside brackets": depths["brackets"] > 0,
+            "inside single quotes": depths["single quotes"] > 0 or odd["single quotes"],
+            "inside triple quotes": odd["triple quotes"], "upper case": character.isupper(),
+            "word start": character.isalnum() and not before.isalnum(),
+        })  # fmt: skip
+    return rows
+
+
+def area(states: NDArray[Any], members: NDArray[np.bool_]) -> float:
+    """The share of pairs, one with a feature and one without, whose first has the higher state; a half for equals."""
+    ones, others = states[members].astype(np.float64), states[~members].astype(np.float64)
+    wins = (ones[:, None] > others).sum() + (ones[:, None] == others).sum() / 2
+    return float(wins / (len(ones) * len(others)))
 
 
 # Reading and writing.

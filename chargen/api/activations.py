@@ -72,8 +72,10 @@ def activations(
         ModelFileError: there is no model file, or it is damaged or contradicts itself.
         ChargenError: hidden states are not finite.
     """
-    texts, blocks = _start(model, text, sources, label, unknown, encoding, errors, precision, device, vocabulary,
-                           progress, direction=direction, cells=cells, gates=gates)  # fmt: skip
+    texts, _, blocks = open_blocks(
+        model, text, sources, label, unknown, encoding, errors, precision, device, vocabulary, progress,
+        direction=direction, cells=cells, gates=gates,
+    )  # fmt: skip
     return join_activations(texts, blocks)
 
 
@@ -120,15 +122,21 @@ def stream_activations(
         ModelFileError: there is no model file, or it is damaged or contradicts itself.
         ChargenError: hidden states are not finite; while blocks are read.
     """
-    return _start(model, text, sources, label, unknown, encoding, errors, precision, device, vocabulary, progress,
-                  **settings)[1]  # fmt: skip
+    return open_blocks(model, text, sources, label, unknown, encoding, errors, precision, device, vocabulary, progress,
+                       **settings)[2]  # fmt: skip
 
 
-def _start(
-    model: Any, text: Any, sources: Any, label: Any, unknown: Any, encoding: Any, errors: str, precision: str,
-    device: str, vocabulary: Any, progress: Any, **settings: Any,
-) -> tuple[list[str], Iterator[Activations]]:  # fmt: skip
-    """The texts, and an iterator over their blocks."""
+def open_blocks(
+    model: "CharModel | ModelFile | Path", text: Path | Sequence[str] | None = None, sources: Sources | None = None,
+    label: str | Sequence[str | None] | None = None, unknown: str | None = None, encoding: str | None = None,
+    errors: str = "strict", precision: str = "auto", device: str = "auto", vocabulary: Vocabulary | None = None,
+    progress: Callable[[str, int, int], object] = lambda task, done, total: None, **settings: Any,
+) -> tuple[list[str], list[str | None] | None, Iterator[Activations]]:  # fmt: skip
+    """Read the texts of `stream_activations`, where the arguments are described.
+
+    Returns:
+        The texts, their labels where they have some, and an iterator over their blocks.
+    """
     file = as_model_file(model, vocabulary)
     check_choice("precision", precision, PRECISIONS)
     check_direction(file.config, settings.get("direction", "forward"))
@@ -137,7 +145,7 @@ def _start(
     texts, labels = read_texts(file, text, sources, label, encoding, errors)
     network, precision = build_network(model, file, device, precision)
     blocks = read_blocks(network, file, texts, labels=labels, unknown=unknown, precision=precision, **settings)
-    return texts, _report(blocks, sum(map(len, texts)), progress)
+    return texts, labels, _report(blocks, sum(map(len, texts)), progress)
 
 
 def _report(
