@@ -89,6 +89,7 @@ def inspect(
     check_choice("precision", precision, PRECISIONS)
     length = check_int("length", length, 0)
     unknown = file.vocabulary.default_unknown if unknown is None else check_unknown(unknown)
+    text_features([""], patterns=patterns)  # a wrong one is told before anything is read
     if out is not None:
         out = _check_out(check_path("out", out))
         require_packages()
@@ -113,7 +114,7 @@ def inspect(
     saturation = gate_saturation(read_blocks(network, file, some, gates=True, **settings)) if any(texts) else {}
     features = text_features(texts, labels=labels, patterns=patterns)
     name = str(model) if isinstance(model, (str, os.PathLike)) else "the model"
-    neurons = tuple(rank_units(activations, features))
+    neurons = rank_units(activations, features)
     inspection = Inspection(name, file, predictions, activations, neurons, saturation, by_distance, left_out)
     if out is not None:
         write_durably(out, [inspection.page().encode()])

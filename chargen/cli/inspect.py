@@ -11,7 +11,7 @@ from chargen.api.inspect import inspect as inspect_text
 from chargen.api.judge import PRECISIONS
 from chargen.cli.bars import TaskBar
 from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
-from chargen.cli.terminal import log, print_line, quote_path
+from chargen.cli.terminal import escape_control, log, print_line, quote_path
 from chargen.cli.texts import text_options
 from chargen.cli.value_text import ValueWriter
 from chargen.errors import SettingError, amount, format_size, repr_short
@@ -20,6 +20,9 @@ from chargen.storage.model_file import ModelFile, read_model
 
 if TYPE_CHECKING:
     from chargen.insight.inspection import Inspection
+
+SHOWN_NEURONS = 8
+"""Hidden units that a summary tells of; a page tells of all that were ranked."""
 
 
 @click.command("inspect", cls=GroupedCommand)
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 @option("--length", group="Text", type=click.IntRange(0), default=100_000, show_default=True, metavar="N",
         help="Read the first N characters of TEXT at most.")  # fmt: skip
 @text_options("TEXT")
-@option("--pattern", "patterns", group="Text", multiple=True, metavar="TEXT",
+@option("--pattern", group="Text", multiple=True, metavar="TEXT",
         help="A regular expression, for which hidden units are looked for too; give it once for each.")  # fmt: skip
 @option("--label", group="Text", metavar="TEXT", help="Label of the records, in place of their own.")
 @option("--precision", group="Other", type=click.Choice(PRECISIONS), default="auto", show_default=True,
@@ -50,9 +53,11 @@ def command(model: Path, text: str, out: Path | None, neuron: str | None, length
     chargen inspect checkpoints/novel chapter.txt --neuron 1:37
     """
     if neuron is not None:
-        refuse_unused(("out",), "--neuron")
+        refuse_unused(("out", "pattern"), "--neuron")
+        options.pop("pattern")
         _print_values(read_model(model), text, neuron, length, options)
         return
+    options["patterns"] = {pattern: pattern for pattern in options.pop("pattern")}
     with TaskBar("char") as bar:
         inspection = inspect_text(model, sources=(text,), out=out, length=length, progress=bar.show, **options)
     if out is None:
@@ -97,6 +102,13 @@ def _print_summary(inspection: "Inspection") -> None:
         nats = bits * math.log(2)
         error = f"calibration error {calibration[judge].error:.1%}"
         print_line(f"{judge}: {nats:.4f} nats, {bits:.4f} bits per character; {error}")
+    for neuron in inspection.neurons[:SHOWN_NEURONS]:
+        area = "" if neuron.auc is None else f", AUC {neuron.auc:.3f}"
+        feature = escape_control(neuron.feature, newlines=True)
+        print_line(f"hidden unit {neuron}: {feature}, correlation {neuron.held_out_correlation:.3f}{area}")
+    for gate, saturation in inspection.saturation.items():
+        for layer, (left, right) in enumerate(saturation.by_layer, 1):
+            print_line(f"{gate} gate of layer {layer}: {left:.1%} nearly shut, {right:.1%} nearly open")
     table = inspection.by_class["forward"]
     counts, nats = table.counts.sum(), table.nats.sum()
     for name, count, cost in zip(table.names, table.counts, table.nats, strict=True):

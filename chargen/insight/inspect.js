@@ -18,7 +18,7 @@ async function unpack(packed, type) {
 }
 
 // What colours the text: `level(index)` is -8 to 8, or null where there is no value; `words(index)` tells the value.
-let shown = null, cursor = -1, turn = 0;
+let shown = null, cursor = -1, turn = 0, calls = 0;
 const blocks = [];
 
 function makeBlocks() {
@@ -261,6 +261,7 @@ pane.addEventListener("blur", () => show(-1));
 // What colours the text.
 function surprise(judge) {
   return {
+    name: judge.name,
     level: (index) => judge.bits[index] === MISSING ? null : Math.min(8, Math.floor(judge.bits[index] / SCALE)),
     words: null,
     swatches: [[0, "under 1 bit"], [1, "1"], [2, "2"], [4, "4"], [6, "6"], [8, "8 bits or more"]],
@@ -270,6 +271,7 @@ function surprise(judge) {
 function unitValues(name, values, start, note) {
   const inside = (index) => index >= start && index < start + values.length && values[index - start] !== NONE;
   return {
+    name,
     level: (index) => inside(index) ? Math.round(values[index - start] / data.steps * 8) : null,
     words: (index) => inside(index) ? `hidden unit ${name}: ${(values[index - start] / data.steps).toFixed(2)}` : "",
     swatches: [[-8, "\u22121"], [-4, "\u22120.5"], [0, "0"], [4, "0.5"], [8, "1"]],
@@ -287,22 +289,23 @@ async function chooseUnit(layer, unit) {
 }
 
 async function choose(value) {
-  const [kind, number] = value.split(" ");
-  const own = kind === "unit";
-  for (const input of [layerInput, unitInput]) if (input) input.parentNode.hidden = !own;
-  if (kind === "judge") shown = surprise(data.judges[number]);
+  const [kind, number] = value.split(" "), call = ++calls;
+  for (const input of [layerInput, unitInput]) if (input) input.parentNode.hidden = kind !== "unit";
+  let next;
+  if (kind === "judge") next = surprise(data.judges[number]);
   else if (kind === "neuron") {
     const neuron = data.neurons[number];
+    [layerInput.value, unitInput.value] = neuron.name.split(":");
     neuron.values ||= await unpack(neuron.packed, Int8Array);
-    shown = unitValues(neuron.name, neuron.values, 0, "");
-    const layer = neuron.name.split(":");
-    if (layerInput) layerInput.value = layer[0], unitInput.value = layer[1];
+    next = unitValues(neuron.name, neuron.values, 0, "");
   } else {
     const layer = Math.max(1, Math.min(data.layers.length, Math.trunc(layerInput.value) || 1));
     const unit = Math.max(0, Math.min(data.layers[layer - 1].units - 1, Math.trunc(unitInput.value) || 0));
     layerInput.value = layer, unitInput.value = unit;
-    shown = await chooseUnit(layer, unit);
+    next = await chooseUnit(layer, unit);
   }
+  if (call !== calls) return;  // another choice was faster
+  shown = next;
   legend.replaceChildren(...shown.swatches.map(([level, words]) => {
     const swatch = document.createElement("span");
     swatch.className = level > 0 ? `p${level}` : level < 0 ? `n${-level}` : "";
@@ -310,6 +313,7 @@ async function choose(value) {
     return swatch;
   }), shown.note || "");
   repaint();
+  document.body.dataset.shown = shown.name;
 }
 
 async function start() {
@@ -332,6 +336,5 @@ async function start() {
   });
   makeBlocks();
   await choose(choice.value);
-  document.body.dataset.ready = "yes";
 }
 start();

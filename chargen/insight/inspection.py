@@ -12,7 +12,7 @@ from chargen.insight.activations import Activations
 from chargen.insight.charts import draw_calibration, draw_distances, list_classes
 from chargen.insight.gates import Saturation
 from chargen.insight.loss_profile import Calibration, LossTable, loss_by_class
-from chargen.insight.neurons import Neuron
+from chargen.insight.neurons import Neuron, Neurons
 from chargen.insight.page_data import show_characters, write_data
 from chargen.insight.predictions import Predictions
 from chargen.insight.report import frame_page, render_page, require_packages
@@ -47,7 +47,7 @@ class Inspection:
     file: ModelFile = field(repr=False)
     predictions: Predictions = field(repr=False)
     activations: Activations | None = field(default=None, repr=False)
-    neurons: tuple[Neuron, ...] = field(default=(), repr=False)
+    neurons: Neurons = field(default_factory=Neurons, repr=False)
     saturation: dict[str, Saturation] = field(default_factory=dict, repr=False)
     by_distance: dict[str, LossTable] = field(default_factory=dict, repr=False)
     left_out: int = 0

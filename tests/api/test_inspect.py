@@ -35,6 +35,14 @@ def test_it_tells_what_scores_and_activations_tell(ways: str) -> None:
     assert fresh.counts.tolist() == carried.counts.tolist()
     assert fresh.counts.sum() == 2 * PIECE
     assert inspection.left_out == 0
+    patterns = {"a or b": "[ab]"}
+    inspection = chargen.inspect(file, text, patterns=patterns)
+    assert inspection.neurons == chargen.rank_neurons(file, text, patterns=patterns)
+    assert "a or b" in {neuron.feature for neuron in inspection.neurons}
+    gates = chargen.gate_saturation(chargen.activations(file, text, gates=True))
+    assert {name: each.by_layer for name, each in inspection.saturation.items()} == {
+        name: each.by_layer for name, each in gates.items()
+    }
 
 
 def test_of_files_as_of_words_and_no_more_than_asked() -> None:
@@ -86,9 +94,16 @@ def test_no_file_but_a_page_is_overwritten() -> None:
         ({"precision": "fp8"}, "precision is 'fp8'"),
         ({"unknown": "ignore"}, "unknown is 'ignore'"),
         ({"out": ""}, "out is ''"),
+        ({"patterns": {"a": "("}}, "no regular expression"),
         ({"label": "sun"}, "has no records"),
     ],
 )
-def test_what_is_wrong_is_told_before_the_text_is_read(wrong: dict[str, object], message: str) -> None:
+def test_what_is_wrong_is_told_before_the_model_reads(
+    wrong: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr("chargen.api.inspect.build_network", refuse)
     with pytest.raises(SettingError, match=message):
         chargen.inspect(model("gru", "character", "one"), "abc", **wrong)

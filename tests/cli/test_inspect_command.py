@@ -49,6 +49,12 @@ def test_the_summary_tells_every_class(run: Run, model: Path) -> None:
     assert lines[0].startswith(f"forward: {bits * math.log(2):.4f} nats, {bits:.4f} bits per character; calibration")
     table = inspection.by_class["forward"]
     names = [name for name, count in zip(table.names, table.counts, strict=True) if count]
+    shown = [line for line in lines[1:] if line.startswith("hidden unit")]
+    for line, neuron in zip(shown, inspection.neurons[:8], strict=True):
+        assert line.startswith(f"hidden unit {neuron}: {neuron.feature}, correlation {neuron.held_out_correlation:.3f}")
+    (left, right), _ = inspection.saturation["forget"].by_layer
+    assert f"forget gate of layer 1: {left:.1%} nearly shut, {right:.1%} nearly open" in lines
+    lines = [line for line in lines if line not in shown and " gate of " not in line]
     assert [line.partition(":")[0] for line in lines[1:]] == names == ["letters", "spaces", "line ends", "others"]
     assert f"letters: {table.counts[0] / 19:.1%} of the text, {table.nats[0] / table.nats.sum():.1%} of" in lines[1]
 
@@ -116,6 +122,8 @@ def test_records_end_their_rows(run: Run, tmp_path: Path) -> None:
         (["--neuron", "3:0"], "there is no layer 3: this model has layers 1 to 2"),
         (["--neuron", "1:12"], "there is no hidden unit 12 in layer 1"),
         (["--neuron", "1:0", "--out", "a.html"], "--out does nothing with --neuron"),
+        (["--neuron", "1:0", "--pattern", "a"], "--pattern does nothing with --neuron"),
+        (["--pattern", "(a"], "'(a' is no regular expression"),
         (["--out", "a.txt"], "a.txt is no page and is not overwritten"),
     ],
 )

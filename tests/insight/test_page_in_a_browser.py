@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import chargen
+from chargen.insight import page_data
 from chargen.insight.page_data import SCALE, show_characters
+from tests.evaluation.judges import model, text_of
 from tests.insight.pages import HOSTILE, data_of, inspected, payloads, saved, unpack
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -31,6 +35,17 @@ PLACE = """(start) => {
   }
 }"""
 """Where a character is."""
+CLASSES = """() => {
+  const walker = document.createTreeWalker(document.getElementById("text"), NodeFilter.SHOW_TEXT), classes = [];
+  while (walker.nextNode()) {
+    const { parentNode, data } = walker.currentNode;
+    const name = parentNode.tagName === "SPAN" ? parentNode.className.replace("end", "").trim() : "";
+    for (const _ of data) classes.push(name);
+  }
+  return classes;
+}"""
+"""The class of each character, which is its colour."""
+NOTE = "Characters 1 to 600; the others are slanted."
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +68,7 @@ class Opened:
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.address = saved(page, folder)
         self.tab.goto(self.address)
-        self.tab.wait_for_selector("body[data-ready]", timeout=20_000)
+        self.tab.wait_for_selector("body[data-shown]", timeout=20_000)
 
     @property
     def tip(self) -> str | None:
@@ -130,6 +145,45 @@ def test_pointing_and_keys_tell_what_was_expected(opened: Callable[..., Opened])
     assert page.tip is None
     hebrew = text.index("ש")
     assert page.place(hebrew)["x"] > page.place(hebrew + 3)["x"], "it runs from right to left"
+
+
+def test_hidden_units_colour_the_text(opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_data, "WINDOW", 600)
+    file, text = model("gru", "character", "one"), text_of("character", 900)
+    inspection = chargen.inspect(file, text)
+    page, hidden = opened(inspection.page()), inspection.activations.hidden.astype(float)
+    tab = page.tab
+
+    def assert_shows(layer: int, unit: int, stop: int) -> None:
+        tab.wait_for_selector(f"body[data-shown='{layer}:{unit}']")
+        values = np.rint(hidden[layer - 1, :, unit] * 32) / 32
+        levels = [math.floor(8 * value + 0.5) for value in values]  # as JavaScript rounds
+        expected = ["none" if at >= stop else f"p{level}" if level > 0 else f"n{-level}" if level else ""
+                    for at, level in enumerate(levels)]  # fmt: skip
+        assert tab.evaluate(CLASSES)[: len(text)] == expected
+        page.point(6)
+        assert page.tip is not None
+        assert f"hidden unit {layer}:{unit}: {values[6]:.2f}" in page.tip.replace("\u2212", "-")
+        assert tab.inner_text("#legend").split("\n")[-1] == (NOTE if stop < len(text) else "1")
+
+    first = inspection.neurons[0]
+    tab.select_option("#choice", "neuron 0")
+    assert_shows(first.layer, first.unit, 900)
+    assert not tab.is_visible("#unit")
+    tab.select_option("#choice", "unit")
+    assert_shows(first.layer, first.unit, 600)
+    for name, typed, layer, unit in (("layer", "2", 2, first.unit), ("unit", "5", 2, 5), ("unit", "99", 2, 11)):
+        tab.fill(f"#{name}", typed)
+        tab.press(f"#{name}", "Enter")
+        assert_shows(layer, unit, 600)
+    last = inspection.neurons[-1]
+    tab.locator("button").last.click()
+    assert_shows(last.layer, last.unit, 900)
+    tab.select_option("#choice", "judge 0")
+    tab.wait_for_selector("body[data-shown=forward]")
+    bits = unpack(data_of(inspection.page())["judges"][0]["bits"], "<u2") / SCALE
+    levels = [min(8, math.floor(value)) for value in bits]
+    assert tab.evaluate(CLASSES) == [f"p{level}" if level else "" for level in levels]
 
 
 def test_a_thousand_hostile_payloads_add_no_element(opened: Callable[..., Opened]) -> None:

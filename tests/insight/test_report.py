@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import math
 import re
 import sys
@@ -13,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import chargen
 from chargen.data.code_points import END_MARK
 from chargen.errors import SettingError
-from chargen.insight.page_data import MISSING, SCALE, show_characters
+from chargen.insight.page_data import MISSING, SCALE, show_characters, write_data
 from chargen.insight.predictions import name_id
 from tests.evaluation.judges import model, text_of
 from tests.insight.pages import data_of, inspected, inspection_of, payloads, unpack
@@ -94,6 +96,41 @@ def test_the_policy_allows_this_style_and_this_script_only() -> None:
     )
     names = {name for _, names in census.elements for name in names}
     assert not {name for name in names if name.startswith("on")} | names & {"style", "src", "href"}
+
+
+def test_hidden_units_are_on_the_page_to_one_step_in_32() -> None:
+    file, texts = record_model(), ["abc def", "fade", "a bad cab " * 30]
+    inspection = chargen.inspect(file, texts, patterns={"an <a>": "a"})
+    data = data_of(inspection.page())
+    hidden, shown = inspection.activations.hidden[0].astype(float), [at not in data["ends"] for at in range(316)]
+    (layer,) = data["layers"]
+    values = unpack(layer["packed"], "i1").reshape(12, layer["stop"])
+    assert layer["stop"] == len(data["text"]) == 314
+    assert (values[:, data["ends"]] == -128).all()
+    assert values[:, shown[:314]] / 32 == pytest.approx(hidden.T, abs=1 / 60)
+    assert [neuron["name"] for neuron in data["neurons"]] == [str(neuron) for neuron in inspection.neurons]
+    for neuron, stored in zip(inspection.neurons, data["neurons"], strict=True):
+        assert (unpack(stored["packed"], "i1") == values[neuron.unit]).all()
+    assert "an &lt;a&gt;" in inspection.page()
+    neuron = inspection.neurons[0]
+    command = f"chargen sample &#39;the model&#39; --set-neuron 1:{neuron.unit}={neuron.on:.2f}"
+    assert command in inspection.page()
+    for gate, saturation in inspection.saturation.items():
+        assert f"<td>1</td><td>{gate}</td><td" in inspection.page()
+        assert f"{saturation.by_layer[0][0]:.1%}" in inspection.page()
+
+
+def test_as_many_characters_have_hidden_units_as_there_is_room_for() -> None:
+    inspection = chargen.inspect(model("lstm", "character", "one"), text_of("character", 3000))
+    arguments = inspection.predictions, inspection.file.vocabulary, inspection.activations.hidden, inspection.neurons
+    bare, whole = (len(write_data(*arguments, room=room)) for room in (0, 10**9))
+    stops = []
+    for share in (1.01, 0.9, 0.5, 0.1, 0.0):
+        room = int(bare + (whole - bare) * share) + 100
+        data = write_data(*arguments, room=room)
+        stops.append(json.loads(data)["layers"][0]["stop"])
+        assert len(data) <= room
+    assert stops[0] == 3000 > stops[1] > stops[2] > stops[3] > stops[4] >= 0
 
 
 @given(st.text(st.characters() | st.sampled_from("\r\n\t\x1b\u202e\u200d\udfff\udc80\u3000漢ש")))
