@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import chargen
+from chargen.cli.value_text import ValueWriter
 from chargen.storage.model_file import FILE_NAME, save_model
 from tests.commands import Run
 from tests.record_models import record_model
@@ -93,6 +94,15 @@ def test_a_terminal_gets_colours_or_with_no_color_marks(
     monkeypatch.setenv("NO_COLOR", "1")
     result = on_terminal("inspect", "model", "a.txt", "--neuron", "1:0")
     assert "\x1b[" not in result
+
+
+def test_marks_begin_at_a_quarter_and_at_three_quarters(capsys: pytest.CaptureFixture[str]) -> None:
+    values = [-1.0, -0.75, -0.749, -0.25, -0.249, 0.0, 0.249, 0.25, 0.749, 0.75, 1.0]
+    writer = ValueWriter()
+    for value in values:
+        writer.write("a", value)
+    writer.close()
+    assert capsys.readouterr().out == "a" * 11 + "\n==--   ++##\n"
 
 
 def test_rows_fit_a_terminal(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

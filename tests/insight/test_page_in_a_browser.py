@@ -104,7 +104,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
 
 
 def test_pointing_and_keys_tell_what_was_expected(opened: Callable[..., Opened]) -> None:
-    text = "a bad cab\nfaced a façade\n\n漢字 and שלום and 😀.\n"
+    text = "a bad cab\nfaced a façade\n\n漢字 and שלום and 😀.\nשלום abc.\n"
     inspection = inspected(text, bidirectional=True, cloze=1.0)
     page = opened(inspection.page())
     data = data_of(inspection.page())
@@ -145,6 +145,7 @@ def test_pointing_and_keys_tell_what_was_expected(opened: Callable[..., Opened])
     assert page.tip is None
     hebrew = text.index("ש")
     assert page.place(hebrew)["x"] > page.place(hebrew + 3)["x"], "it runs from right to left"
+    assert page.place(hebrew)["x"] < 300 < 700 < page.place(text.index("ש", hebrew + 1))["x"], "each line by its own"
 
 
 def test_hidden_units_colour_the_text(opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:

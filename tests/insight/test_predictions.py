@@ -91,5 +91,7 @@ def test_fresh_states_cost_what_pieces_cost_alone() -> None:
     assert fresh.counts[:4].tolist() == same.counts[:4].tolist() == [3, 3, 6, 12]
     assert fresh.nats[0] == pytest.approx(-sum(costs[0] for costs in alone), rel=1e-4)
     assert fresh.nats.sum() == pytest.approx(-sum(map(sum, alone)), rel=1e-4)
+    assert same.nats[0] == pytest.approx(-sum(carried[start] for start in starts), rel=1e-4)
+    assert same.nats[0] != pytest.approx(fresh.nats[0], rel=1e-2)
     assert same.nats.sum() == pytest.approx(-sum(carried[start : start + PIECE].sum() for start in starts), rel=1e-4)
     assert loss_from_fresh_states(network, file, text[:1999], carried, unknown="skip")[0].counts.sum() == 0
