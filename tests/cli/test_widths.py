@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.cli import bars
+from chargen.cli import bars, corpus_info, corpus_list
 from chargen.cli import terminal as terminal_module
 from chargen.cli.bars import Bar, TrainingBar
 from chargen.cli.help import break_command
@@ -23,6 +23,7 @@ from chargen.cli.terminal import cut_into_rows, display_width, log, log_above_ba
 from chargen.storage.model_file import save_model
 from tests.commands import Run
 from tests.small_models import small_model
+from tests.texts import story
 
 fcntl = pytest.importorskip("fcntl")
 termios = pytest.importorskip("termios")
@@ -253,6 +254,25 @@ def test_an_example_is_the_same_command_at_any_width(width: int) -> None:
     assert all(len(row) <= max(width, 35) for row in rows)
     assert shlex.split("\n".join(rows).replace("\\\n", "")) == shlex.split(command)
     assert any('--before "It was - a --dark "' in row for row in rows)
+
+
+def test_what_is_told_of_texts_fits_a_narrow_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("it.txt").write_text(story(1))
+    wide = run("corpus", "list").out.splitlines()
+    for module in (terminal_module, corpus_info, corpus_list):
+        monkeypatch.setattr(module, "terminal_width", lambda stream=None: 39)
+    told = run("corpus", "info", "it.txt", "--sample", 0).out.splitlines()
+    listed = run("corpus", "list").out.splitlines()
+    assert max(map(len, [*told, *listed])) <= 39
+    for figures in (
+        r"  +count  share distinct",
+        r"Latin +[\d,]+ +[\d.]+% +\d+",
+        r"  +nats    bits  per character",
+        r"name +size here licence",
+    ):
+        assert any(re.fullmatch(figures, row) for row in (*told, *listed)), figures
+    assert not any(row.endswith(" e") for row in told), "a character stands beside its share"
+    assert len(listed) == 2 * len(wide), "two rows each"
 
 
 @pytest.mark.parametrize("name", ["info", "check"])
