@@ -34,7 +34,7 @@ class CorpusConfig(ReadingConfig):
         if self.unit == "byte" and self.min_count > 1:
             raise SettingError(f"min_count is {self.min_count}: bytes are never folded, so it must be 1", "min_count")
         if self.encoding == RAW and self.unit != "byte":
-            raise SettingError(f"encoding is raw: it needs unit byte, not {self.unit}", "encoding")
+            raise SettingError('encoding is raw: it needs `unit="byte"`', "encoding")
         if self.valid_fraction + self.test_fraction >= 1:
             raise SettingError(
                 f"valid_fraction {self.valid_fraction} and `test_fraction` {self.test_fraction} leave no text to learn",

@@ -74,10 +74,10 @@ class ReadingReport:
             return
         if config.records not in KINDS and not self.tables and number <= max(self.files, 1):
             advice = did_you_mean(config.records, KINDS) or f"; kinds of records are {', '.join(KINDS)}"
-            raise DataError(f"records is {config.records!r}: that stands nowhere between two records{advice}")
+            raise DataError(f"`records` is {config.records!r}: that stands nowhere between two records{advice}")
         labels = {"label_field": config.label_field, "label_from": config.label_from}
         for name, value in (labels | {"text_field": config.text_field}).items():
             if value and name != "label_from" and not self.tables:
-                raise DataError(f"{name} is {value}, but no text is a table (.jsonl, .csv, .tsv): leave it out")
+                raise DataError(f"`{name}` is {value}, but no text is a table (.jsonl, .csv, .tsv): leave it out")
             if value and name in labels and not self.labels:
-                raise DataError(f"{name} is {value}, but no record has a label: leave it out")
+                raise DataError(f"`{name}` is {value}, but no record has a label: leave it out")

@@ -69,6 +69,8 @@ def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> 
             continue
         problem, advice = opened
         if source.named and not file.member:
+            if config.documents is False and "chargen[documents]" in advice:
+                advice = "leave out `documents=False`"
             advice = advice or 'give a text, or learn its bytes with `unit="byte", encoding="raw"`'
             raise DataError(f"{file.name} is {problem}; {advice}")
         skipped.append(f"{file.name} ({problem.split(':')[0]})")

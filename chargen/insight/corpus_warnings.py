@@ -35,10 +35,12 @@ def warn_of_parts(corpus: Corpus) -> list[str]:
     if (share := corpus.repeated["train"]) >= REPEATED_IN_TRAIN:
         warnings.append(f"{share:.0%} of the training text stands there twice: is a file given twice?")
     if corpus.sorted_lines:
-        lines, advice = ("records", "leave out `shuffle=False`") if corpus.vocabulary.records else ("lines", "")
+        lines, advice = "lines", 'learn them as records (`records="line"`), or shuffle them first (shuf)'
+        if corpus.vocabulary.records:
+            lines, advice = "records", "leave out `shuffle=False`"
         warnings.append(
             f"the {lines} are sorted, so the validation part, at the end, holds other words than the training "
-            f"part, and its loss is too high: {advice or 'shuffle them first (shuf)'}"
+            f"part, and its loss is too high: {advice}"
         )
     return warnings
 
