@@ -231,6 +231,11 @@ def test_a_command_stays_whole_where_a_row_holds_it() -> None:
     assert display_width("e\u0301") == 1
 
 
+def test_a_label_of_two_words_stands_before_all_rows() -> None:
+    rows = wrap("trained on   214,222 characters of drafts, 9 files", 39).split("\n")
+    assert rows == ["trained on   214,222 characters of", "             drafts, 9 files"]
+
+
 @pytest.mark.parametrize("name", ["", *GROUPS, *NAMES])
 def test_help_fits_the_terminal_and_cuts_no_word(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def help_of(width: int) -> str:
