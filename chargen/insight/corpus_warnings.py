@@ -3,6 +3,8 @@
 Settings are named in backticks, as in errors.
 """
 
+import codecs
+
 from chargen.data.corpus import Corpus
 from chargen.errors import amount
 from chargen.insight.characters import CharacterCount
@@ -88,7 +90,7 @@ def warn_of_text(corpus: Corpus, facts: TextFacts) -> list[str]:
     if facts.characters:
         for name, counts in (("control", facts.characters.controls), ("invisible", facts.characters.invisible)):
             if counts:
-                warnings.append(_warn_of_hidden(name, counts))
+                warnings.append(_warn_of_hidden(name, counts, corpus.config.encoding))
     if corpus.vocabulary.records and facts.lines.repeated >= REPEATED_RECORDS * max(facts.lines.compared, 1):
         share = facts.lines.repeated / facts.lines.compared
         warnings.append(
@@ -98,11 +100,13 @@ def warn_of_text(corpus: Corpus, facts: TextFacts) -> list[str]:
     return warnings
 
 
-def _warn_of_hidden(name: str, counts: tuple[CharacterCount, ...]) -> str:
+def _warn_of_hidden(name: str, counts: tuple[CharacterCount, ...], encoding: str) -> str:
     number = sum(each.count for each in counts)
     codes = [f"U+{ord(each.character):04X}" for each in counts]
     pattern = "".join(f"\\x{{{ord(each.character):x}}}" for each in counts)
     advice = f"without them: perl -CSD -pe 's/[{pattern}]//g'" if len(counts) <= MAX_KINDS else "remove them first"
+    if codecs.lookup(encoding).name == "iso8859-1" and all("\x80" <= each.character < "\xa0" for each in counts):
+        advice = 'they are quotes and dashes where the text is `encoding="cp1252"`'
     return (
         f"{amount(number, f'{name} character')} ({', '.join(codes[:3])}{' …' * (len(codes) > 3)}), which the model "
         f"would learn too; {advice}"
