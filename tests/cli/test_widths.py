@@ -176,6 +176,18 @@ def test_a_row_that_tqdm_makes_too_long_is_cut(row: str) -> None:
     assert row.replace(" ", "").startswith(shown)
 
 
+@pytest.mark.parametrize("more", [["--worst", "2"], ["--by-line", "--brief"], ["--by-line"]], ids=" ".join)
+def test_nothing_is_printed_behind_a_bar(more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(tmp_path / "model.safetensors", small_model())
+    (tmp_path / "text.txt").write_text("ab\nba\naa\n")
+    monkeypatch.setattr(bars, "DELAY", 0)
+    with PseudoTerminal(80) as terminal, contextlib.redirect_stdout(terminal.stream), pytest.raises(SystemExit):
+        main(["score", str(tmp_path / "model.safetensors"), str(tmp_path / "text.txt"), *more])
+    rows = [row for row in terminal.screen.rows if row.strip()]
+    assert len(rows) > 1
+    assert not any("scoring" in row for row in rows), rows
+
+
 def test_a_bar_that_is_not_shown_clears_nothing() -> None:
     with PseudoTerminal(40) as terminal, Bar(total=3, delay=1_000) as bar:
         terminal.stream.write("a text without a line end")
