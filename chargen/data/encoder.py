@@ -41,7 +41,7 @@ PACKED = (*PACKING_BY_SUFFIX, *ARCHIVES)
 """Ends of names of files that may hold more text than they have bytes."""
 CHOICES = ("include", "exclude", "max_bytes", "documents")
 """Settings that only choose what is read: the same bytes, chosen otherwise, are the same text."""
-MET = ("passed_over", "excluded", "html")
+MET = ("passed_over", "excluded", "html", "plain_tables")
 """What is reported of files that does not follow from the bytes that were read."""
 ProgressCallback = Callable[[str, int, int | None], None]
 """Called as (activity, bytes done, bytes in total or None)."""

@@ -22,7 +22,8 @@ class ReadingReport:
         passed_over: names of files that are no text, each with what it is.
         excluded: files that `include` and `exclude` leave out.
         html: files that were read with their tags.
-        tables: texts that are tables.
+        plain_tables: files whose names say that they are tables, read as running text.
+        tables: texts that are tables, whose rows are records.
         labels: of records, in the order of their first appearance, or of their symbols.
         unknown_labels: other labels, whose records have none; None where these are added to `labels`.
     """
@@ -35,6 +36,7 @@ class ReadingReport:
     passed_over: list[str] = field(default_factory=list)
     excluded: int = 0
     html: int = 0
+    plain_tables: int = 0
     tables: int = 0
     labels: list[str] = field(default_factory=list)
     unknown_labels: set[str] | None = None

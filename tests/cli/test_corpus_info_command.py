@@ -151,6 +151,15 @@ def test_what_cannot_be_told_is_refused_in_one_line(run: Run, words: list[str], 
     assert message in result.err
 
 
+def test_a_table_that_is_read_as_plain_text_is_told(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"text": "abc"}\n' * 30)
+    note = "1 table read as plain text; --records learns the texts in its rows"
+    for _ in range(2):  # read, and remembered
+        assert note in run("corpus", "info", "t.jsonl", "--sample", 0).out
+    assert note in run("train", "t.jsonl", "--steps", 1, "--hidden-size", 8, "--preview", 0).err
+    assert "plain text" not in run("corpus", "info", "t.jsonl", "--records", "jsonl", "--sample", 0).out
+
+
 def test_files_that_are_left_out_are_told(run, tmp_path) -> None:
     (tmp_path / "texts").mkdir()
     for name in ("a.txt", "b.md", "c.md"):
