@@ -238,6 +238,11 @@ def test_a_damaged_or_hostile_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     with pytest.raises(ModelFileError, match="CRC"):
         load_activations(path)
+    path.write_bytes(data)
+    with np.load(path) as plain:
+        np.savez_compressed(path, **plain)
+    with pytest.raises(ModelFileError, match="is packed"):
+        load_activations(path)
     huge = io.BytesIO()
     np.lib.format.write_array_header_1_0(huge, {"descr": "<f2", "fortran_order": False, "shape": (2**40,)})
     for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

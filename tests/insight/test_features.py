@@ -33,11 +33,14 @@ def test_a_slow_walk_says_the_same(text: str) -> None:
             assert (expected == expected[0]).all(), f"{name} is left out, though it changes"
 
 
-@given(st.lists(texts, min_size=2, max_size=5))
-def test_no_text_changes_the_features_of_another(several: list[str]) -> None:
-    together, start = text_features(several), 0
+@given(st.lists(texts, min_size=2, max_size=5), st.sampled_from(["forward", "backward"]))
+def test_no_text_changes_the_features_of_another(several: list[str], direction: str) -> None:
+    together, start = text_features(several, direction=direction), 0
     for text in several:
-        for name, values in text_features([text]).items():
+        inside, rows = [name for name in together if name.startswith("inside")], naive.features(text)
+        rows = rows if direction == "forward" else [dict.fromkeys(inside, False), *rows[:-1]][: len(rows)]
+        walked = {name: np.array([row[name] for row in rows], bool) for name in inside}
+        for name, values in (walked | text_features([text], direction=direction)).items():
             assert np.array_equal(together[name][start : start + len(text)], values), name
         start += len(text)
 

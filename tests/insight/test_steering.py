@@ -124,9 +124,11 @@ def test_sample_writes_what_generate_and_a_sampler_write(run: Run, options: dict
         written = chargen.generate(file, set_neurons=neurons, **settings, **options)
         assert result.out == written
         assert written != chargen.generate(file, **settings, **options)
-    if not options:
-        sampler = chargen.Sampler(set_neurons(file, neurons), seed=1)
-        assert sampler.generate(80) == written
+    direction = "backward" if "reverse" in options else "forward"
+    if "num" not in options and "quantize" not in options:
+        sampler = chargen.Sampler(set_neurons(file, neurons, direction), seed=1, direction=direction)
+        sampler.feed(options.get("prime", ""))
+        assert sampler.generate(80) == written.removesuffix(options.get("prime", ""))
 
 
 @pytest.mark.parametrize(
