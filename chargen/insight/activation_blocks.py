@@ -104,7 +104,7 @@ def read_blocks(
     check_direction(network.config, direction)
     if cells and network.config.cell != "lstm":
         raise SettingError("cells are those of an LSTM: this model is a GRU, whose hidden states are all it carries")
-    config = network.config
+    config, cells, gates = network.config, bool(cells), bool(gates)
     values = config.num_layers * config.hidden_size * (1 + cells + gates * len(GATE_NUMBERS[config.cell]))
     size = max(MIN_BLOCK, min(BLOCK, BLOCK_VALUES // values)) if size is None else check_int("size", size, 1)
     unknown = unknown or file.vocabulary.default_unknown

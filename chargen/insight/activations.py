@@ -15,7 +15,7 @@ from chargen.data.code_points import CODE_POINTS, code_points, from_code_points
 from chargen.durable import write_durably
 from chargen.errors import ModelFileError, SettingError, amount, truncate
 from chargen.model.config import DIRECTIONS, GATE_NUMBERS
-from chargen.settings import check_int
+from chargen.settings import check_int, check_path
 
 Floats = NDArray[np.float16]
 GATE = "gate_"
@@ -110,7 +110,7 @@ class Activations:
             "starts": self.starts,
             "direction": np.array(self.direction),
         }
-        write_durably(path, _zip_arrays(arrays | self.arrays()))
+        write_durably(check_path("path", path), _zip_arrays(arrays | self.arrays()))
 
 
 def check_neuron(layer: Any, unit: Any, layers: int, size: int) -> tuple[int, int]:
@@ -141,10 +141,11 @@ def load_activations(path: str | os.PathLike[str]) -> Activations:
         path: the file.
 
     Raises:
+        SettingError: it is no path.
         ModelFileError: there is no such file, or it is damaged or holds something else.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(check_path("path", path)) as archive:
             arrays = {entry.filename.removesuffix(".npy"): _read_array(archive, entry) for entry in archive.infolist()}
             if len(arrays) < len(archive.infolist()):
                 raise ValueError("an array stands there twice")

@@ -45,6 +45,8 @@ def text_features(
     Raises:
         SettingError: a pattern is no regular expression.
     """
+    if not isinstance(patterns, (Mapping, type(None))) or not all(isinstance(name, str) for name in patterns or ()):
+        raise SettingError(f"patterns is {repr_short(patterns)}: it must be regular expressions by name", "patterns")
     text, forward, sizes = "".join(texts), direction == "forward", np.array([*map(len, texts)], np.int64)
     codes = code_points(text)
     begins = np.zeros(len(codes), bool)

@@ -51,8 +51,8 @@ def gate_saturation(blocks: Activations | Iterable[Activations]) -> dict[str, Sa
     counts: dict[str, NDArray[np.int64]] = {}
     total = 0
     for block in [blocks] if isinstance(blocks, Activations) else blocks:
-        if not block.gates:
-            raise SettingError("these activations have no gates: make them with `gates=True`", "gates")
+        if not isinstance(block, Activations) or not block.gates:
+            raise SettingError("needed are activations with gates: make them with `gates=True`", "gates")
         for name, values in block.gates.items():
             below, above = _count(values)
             counts[name] = counts.get(name, np.int64(0)) + np.stack([below, above])

@@ -118,11 +118,11 @@ def _describe(inspection: Inspection) -> dict[str, Any]:
 
 
 def _describe_neuron(neuron: Neuron, model: str) -> dict[str, str]:
-    command = f"chargen sample {shlex.quote(model)} --set-neuron {neuron}={neuron.on:.2f}"
     return {
         "name": str(neuron),
         "feature": show_characters(truncate(neuron.feature))[0],
         "correlation": f"{neuron.held_out_correlation:.2f}",
         "auc": "" if neuron.auc is None else f"{neuron.auc:.3f}",
-        "command": show_characters(command)[0],
+        "model": show_characters(shlex.quote(model))[0],
+        "on": f"{neuron.on:.2f}",
     }

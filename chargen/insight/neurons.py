@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import SettingError
+from chargen.errors import SettingError, amount
 from chargen.insight.activations import Activations
 from chargen.insight.correlations import Correlations, roc_areas
 from chargen.insight.features import Feature
@@ -168,4 +168,4 @@ def _rows(blocks: Iterable[Activations], half: int, size: int) -> Iterator[NDArr
                 yield block.hidden[:, begin:stop].swapaxes(0, 1)
             done, begin = done + stop - begin, stop
     if done != size:
-        raise SettingError(f"features of {size:,} characters do not fit other activations, of {done:,}", "features")
+        raise SettingError(f"features of {amount(size, 'character')} do not fit activations of {done:,}", "features")

@@ -110,7 +110,7 @@ def test_blocks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> No
         assert (str(one), one.feature) == (str(other), other.feature)
         assert one.held_out_correlation == pytest.approx(other.held_out_correlation, abs=1e-5)
     for wrong in (blocks[:1], [values, blocks[0]], []):
-        with pytest.raises(SettingError, match="do not fit other activations"):
+        with pytest.raises(SettingError, match="do not fit activations of"):
             rank_units(wrong, features)
 
 
@@ -193,6 +193,8 @@ def test_what_does_not_fit_is_refused() -> None:
         ({"text": "abc"}, "activations have a text"),
         ({"direction": "backward"}, "activations have a text and a direction"),
         ({"patterns": {"odd": "("}}, "pattern 'odd'"),
+        ({"patterns": ["a"]}, "patterns is .'a'.: it must be regular expressions by name"),
+        ({"patterns": {3: "a"}}, "it must be regular expressions by name"),
     ):
         with pytest.raises(SettingError, match=words):
             chargen.rank_neurons(values, **settings)
