@@ -280,7 +280,7 @@ class Calls(ModelCalls):
 
     def inspect(self) -> Call:
         stored = file("gru", self.odd.pick([False, True]))
-        arguments = {"length": 7, "patterns": {"a": "a"}, "unknown": "skip", "precision": "fp32", "text": "abc\nd e" * 9}
+        arguments = {"text": "abc\nd e" * 9, "length": 7, "patterns": {"a": "a"}, "unknown": "skip", "errors": "strict"}
 
         def pages(**options: Any) -> Any:
             inspection = chargen.inspect(stored, **options)
