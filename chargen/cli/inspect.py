@@ -30,7 +30,7 @@ SHOWN_NEURONS = 8
 @click.argument("text", metavar="TEXT")
 @option("--out", group="Output", type=PATH, help="Write the page to this file, which needs nothing beside it.")
 @option("--neuron", group="Output", metavar="TEXT",
-        help="Print the text coloured by this hidden unit, such as 1:37: layer 1, unit 37.")  # fmt: skip
+        help="Print the text coloured by this hidden unit, such as 1:37: the first layer, number 37.")  # fmt: skip
 @option("--length", group="Text", type=click.IntRange(0), default=100_000, show_default=True, metavar="N",
         help="Read the first N characters of TEXT at most.")  # fmt: skip
 @text_options("TEXT")
@@ -91,7 +91,7 @@ def _print_values(file: ModelFile, text: str, neuron: str, length: int, options:
 def _parse_neuron(text: str) -> tuple[int, int]:
     layer, colon, unit = text.partition(":")
     if not (colon and layer.isascii() and layer.isdigit() and unit.isascii() and unit.isdigit() and len(text) < 20):
-        raise SettingError(f"neuron is {repr_short(text)}: it must be a layer and a unit, such as 1:37", "neuron")
+        raise SettingError(f"neuron is {repr_short(text)}: it must be a layer and a number, such as 1:37", "neuron")
     return int(layer), int(unit)
 
 

@@ -331,8 +331,8 @@ async function start() {
     if (value === undefined) return;
     choice.value = value;
     choose(value);
-    pane.focus();
-    pane.scrollIntoView({ block: "nearest" });
+    pane.focus({ preventScroll: true });
+    choice.parentNode.scrollIntoView({ block: "start" });
   });
   makeBlocks();
   await choose(choice.value);

@@ -127,7 +127,7 @@ def test_records_end_their_rows(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--neuron", "1"], "--neuron is '1': it must be a layer and a unit, such as 1:37"),
+        (["--neuron", "1"], "--neuron is '1': it must be a layer and a number, such as 1:37"),
         (["--neuron", "1:²"], "--neuron is '1:²'"),
         (["--neuron", "3:0"], "there is no layer 3: this model has layers 1 to 2"),
         (["--neuron", "1:12"], "there is no hidden unit 12 in layer 1"),
