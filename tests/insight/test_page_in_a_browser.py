@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 
 import chargen
+from chargen.evaluation.predicted_ids import JUDGES
 from chargen.insight import page_data
+from chargen.insight.activations import Activations
+from chargen.insight.inspection import Inspection
+from chargen.insight.neurons import Neuron, Neurons
 from chargen.insight.page_data import SCALE, show_characters
+from chargen.insight.predictions import Predictions
 from tests.evaluation.judges import model, text_of
 from tests.insight.pages import HOSTILE, data_of, inspected, payloads, saved, unpack
+from tests.small_models import small_model
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium")
@@ -185,6 +191,33 @@ def test_hidden_units_colour_the_text(opened: Callable[..., Opened], monkeypatch
     bits = unpack(data_of(inspection.page())["judges"][0]["bits"], "<u2") / SCALE
     levels = [min(8, math.floor(value)) for value in bits]
     assert tab.evaluate(CLASSES) == [f"p{level}" if level else "" for level in levels]
+
+
+@pytest.mark.slow
+def test_a_large_model_and_a_hundred_thousand_characters_fit(opened: Callable[..., Opened]) -> None:
+    """Noise packs worse than anything that a model does."""
+    size, random = 100_000, np.random.default_rng(0)
+    file = small_model(characters="".join(map(chr, range(0x4E00, 0x5200))) + "ab\n", bidirectional=True)
+    text = "".join(chr(0x4E00 + code) if code % 50 else "\n" for code in random.integers(0, 0x400, size))
+    log_probs = {judge: -random.exponential(2, size).astype(np.float32) for judge in JUDGES}
+    likeliest = {judge: random.integers(0, 0x400, (size, 5)).astype(np.uint32) for judge in JUDGES}
+    probabilities = {judge: random.random((size, 5)).astype(np.float32) / 2 for judge in JUDGES}
+    ids = random.integers(0, 0x400, size)
+    predictions = Predictions(text, ids, log_probs, likeliest, probabilities, np.arange(size))
+    hidden = np.tile(random.uniform(-1, 1, (2, 20_000, 512)).astype(np.float16), (1, 5, 1))
+    values = Activations(text, np.array([0, size]), "forward", hidden)
+    neurons = Neurons(Neuron(1, unit, "noise", 0.1, 0.1, 0.5, 1, 0.0, 0.1, 0.1) for unit in range(24))
+    page = Inspection("large", file, predictions, values, neurons).page()
+    assert 14e6 < len(page.encode()) <= 15e6
+    tab = opened(page).tab
+    assert tab.evaluate("performance.getEntriesByType('navigation')[0].domComplete") < 5000
+    for _ in range(10):
+        tab.evaluate("text.scrollTop = Math.random() * text.scrollHeight")
+        tab.wait_for_timeout(60)
+        assert tab.evaluate("document.querySelectorAll('*').length") < 20_000
+    tab.focus("#text")
+    tab.keyboard.press("End")
+    assert "character 100,000" in tab.inner_text("#tip")
 
 
 def test_a_thousand_hostile_payloads_add_no_element(opened: Callable[..., Opened]) -> None:
