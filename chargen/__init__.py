@@ -25,6 +25,7 @@ _NAMES = {
     "api.fill": ("fill_text",),
     "api.generate": ("generate",),
     "api.train": ("train", "Run"),
+    "api.inspect": ("inspect",),
     "api.judge": ("evaluate",),
     "api.corpora": ("MadeCorpus", "get_corpus", "list_corpora", "make_corpus"),
     "data.named_corpora": ("NamedCorpus",),
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from chargen.api.corpus_info import CorpusInfo, corpus_info
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
+    from chargen.api.inspect import inspect
     from chargen.api.judge import evaluate
     from chargen.api.neurons import rank_neurons
     from chargen.api.records import score_records

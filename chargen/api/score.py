@@ -12,7 +12,8 @@ from chargen.api.texts import Path, Sources, clean_for_model, read_given
 from chargen.data.reading_report import ReadingReport
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import SettingError, amount, repr_short
-from chargen.evaluation.per_character import JUDGES, Scores, score_texts
+from chargen.evaluation.per_character import Scores, score_texts
+from chargen.evaluation.predicted_ids import JUDGES
 from chargen.model.config import require_bidirectional
 from chargen.settings import check_int
 from chargen.storage.model_file import ModelFile, as_model_file

@@ -25,6 +25,7 @@ COMMANDS = {
     "Judge": {
         "eval": "Score a text with a model.",
         "score": "Judge every character of a text.",
+        "inspect": "Look inside a model while it reads a text.",
         "check": "Check what a model's predictions see.",
     },
     "Corpora": {

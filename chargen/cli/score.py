@@ -20,7 +20,8 @@ from chargen.cli.terminal import TextWriter, escape_control, log, log_literal_es
 from chargen.cli.texts import as_json_text, log_text_report, text_options
 from chargen.data.sources import find_sources
 from chargen.errors import DataError, SettingError, amount
-from chargen.evaluation.per_character import JUDGES, Scores, quote
+from chargen.evaluation.per_character import Scores, quote
+from chargen.evaluation.predicted_ids import JUDGES
 from chargen.model.config import require_bidirectional
 from chargen.storage.model_file import ModelFile, read_model
 

@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.data.borders import as_targets
 from chargen.data.vocabulary import Vocabulary
-from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, amount
+from chargen.errors import amount
 from chargen.evaluation.layout import lay_out
+from chargen.evaluation.predicted_ids import JUDGES, predict_ids
 from chargen.storage.model_file import ModelFile
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
 
-JUDGES = ("cloze", "forward", "backward")
-LOGITS = 2**22
-"""Logits that are computed at a time."""
 MAX_SHOWN = 10_000
 """Characters that a notebook shows."""
 
@@ -190,50 +187,21 @@ def score_texts(
         DataError: a text has unknown characters and `unknown` is "error", or it has a lone surrogate.
         ChargenError: predictions are not finite.
     """
-    import torch
-
-    from chargen.evaluation.rows import predict, read_rows
-    from chargen.model.device import autocast
-
     both, vocabulary, joined = network.config.bidirectional, file.vocabulary, "".join(texts)
-    direction, block = "both" if both else "forward", max(1, LOGITS // len(vocabulary))
-    layout = lay_out(file, texts, unknown, direction, labels)
-    owner, num_ids = layout.owner, np.bincount(layout.owner, minlength=layout.size)
+    layout = lay_out(file, texts, unknown, "both" if both else "forward", labels)
+    num_ids = np.bincount(layout.owner, minlength=layout.size)
     limit = math.log(threshold) if threshold else -math.inf
-    extra = np.append(vocabulary.extra_nats(joined), np.zeros(2 * len(texts)))
-    names = JUDGES if both else ("forward",)
-    sums = {name: np.zeros(layout.size) for name in names}
+    sums = {name: np.zeros(layout.size) for name in (JUDGES if both else ("forward",))}
     alternatives: dict[int, tuple[tuple[str, float], ...]] = {}
-    done = 0
-    for window in read_rows(
-        network,
-        layout.rows,
-        direction=direction,
-        counted=layout.counted,
-        behind=layout.behind or None,
-        precision=precision,
-    ):
-        for start in range(0, len(window.ids), block):
-            part = window.take(slice(start, start + block))
-            characters = owner[layout.starts[part.rows] + part.positions]
-            targets = as_targets(part.ids, vocabulary.end_id)
-            for name in names:
-                with torch.inference_mode(), autocast(precision, network.device):
-                    log_probs = predict(network, part, name, file.first_logits).log_softmax(1)
-                    own = log_probs.gather(1, torch.from_numpy(targets)[:, None].to(network.device))[:, 0]
-                values = own.cpu().double().numpy() - extra[characters]
-                if not np.isfinite(values).all():
-                    raise ChargenError(NOT_FINITE_MESSAGE)
-                np.add.at(sums[name], characters, values)
-                if name == by:
-                    places = np.flatnonzero((values < limit) & (num_ids[characters] == 1))
-                    judged = log_probs[torch.from_numpy(places)].cpu().double().numpy()
-                    for row, place in zip(judged, places, strict=True):
-                        likelier = _likelier_characters(vocabulary, row, values[place], num_alternatives)
-                        alternatives[int(characters[place])] = likelier
-        done += len(window.ids)
-        progress("scoring", len(joined) * done // len(owner), len(joined))
-    known, whole, below = num_ids > 0, num_ids == 1, {name: sums[name] < limit for name in names}
+    for part in predict_ids(network, file, texts, layout, precision=precision, progress=progress):
+        np.add.at(sums[part.judge], part.characters, part.values)
+        if part.judge == by:
+            places = np.flatnonzero((part.values < limit) & (num_ids[part.characters] == 1))
+            judged = part.log_probs[places].cpu().double().numpy()
+            for row, place in zip(judged, places, strict=True):
+                likelier = _likelier_characters(vocabulary, row, part.values[place], num_alternatives)
+                alternatives[int(part.characters[place])] = likelier
+    known, whole, below = num_ids > 0, num_ids == 1, {name: sums[name] < limit for name in sums}
     unlikely = below[by] if by != "cloze" else np.where(whole, below["cloze"], below["forward"] & below["backward"])
     unlikely[: len(joined)] |= ~vocabulary.knows(joined)
     columns = [

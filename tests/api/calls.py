@@ -278,6 +278,16 @@ class Calls(ModelCalls):
             lambda **options: [str(neuron) for neuron in chargen.rank_neurons(stored, **options)], neurons
         )  # each is a chargen.Neuron
 
+    def inspect(self) -> Call:
+        stored = file("gru", self.odd.pick([False, True]))
+        arguments = {"text": "abc\nd e" * 9, "length": 7, "patterns": {"a": "a"}, "unknown": "skip", "errors": "strict"}
+
+        def pages(**options: Any) -> Any:
+            inspection = chargen.inspect(stored, **options)
+            return inspection.page()[-9:], inspection.predictions.log_probs["forward"]
+
+        return Call(pages, arguments)
+
     def steering(self) -> Call:
         stored = file(self.odd.pick(["gru", "lstm"]), True)
 

@@ -172,6 +172,7 @@ COMMANDS = {
     "check": [["月.safetensors"], ["月.safetensors", "--json"]],
     "corpus info": [["光.txt"], ["光.txt", "--json"]],
     "corpus cache": [[], ["--json"]],
+    "inspect": [["月.safetensors", "光.txt", "--neuron", "1:0"], ["月.safetensors", "光.txt", "--out", "頁.html"]],
     "info": [["月.safetensors"], ["月.safetensors", "--json"]],
     "export": [["月.safetensors", "前.safetensors", "--quantize", "int8"]],
     "corpus list": [[], ["--json"]],
@@ -208,7 +209,7 @@ def test_an_output_of_any_encoding_takes_all_that_a_command_says(
         said = ""
         for stream, role in zip(streams, ("stdout", "stderr"), strict=True):
             stream.flush()
-            text = role == "stdout" and name in ("sample", "fill", "score")
+            text = role == "stdout" and name in ("sample", "fill", "score", "inspect")
             # Click takes ASCII for a system that does not know its own encoding, and writes UTF-8.
             written = "utf-8" if text or encoding == "ascii" else encoding
             said += stream.buffer.getvalue().decode(written)

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from chargen.evaluation.per_character import JUDGES, CharacterScore
+from chargen.evaluation.per_character import CharacterScore
+from chargen.evaluation.predicted_ids import JUDGES
 from chargen.evaluation.rows import WINDOW, predict, read_rows
 from chargen.storage.model_file import ModelFile
 from tests.small_models import small_model

@@ -14,7 +14,8 @@ from chargen import check_causality, evaluate, score
 from chargen.data.code_points import CODE_POINTS
 from chargen.decoding.cloze import NumpyCloze
 from chargen.errors import DataError, SettingError
-from chargen.evaluation.per_character import JUDGES, CharacterScore
+from chargen.evaluation.per_character import CharacterScore
+from chargen.evaluation.predicted_ids import JUDGES
 from chargen.evaluation.rows import WINDOW
 from chargen.storage.model_file import ModelFile, build_model, save_model
 from tests import naive

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from chargen import score
 from chargen.decoding.choose import log_softmax
 from chargen.errors import DataError
-from chargen.evaluation.per_character import JUDGES, CharacterScore
+from chargen.evaluation.per_character import CharacterScore
+from chargen.evaluation.predicted_ids import JUDGES
 from chargen.storage.model_file import build_model
 from tests import naive
 from tests.evaluation.judges import FOLDED, LETTERS, Kind, kinds, model, predictions, text_of, values

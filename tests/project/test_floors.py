@@ -43,6 +43,8 @@ GUARDED = {
     "urllib": {"data/download.py"},
     "http": {"data/download.py"},
     "socket": set(),
+    "jinja2": {"insight/report.py"},
+    "markupsafe": {"insight/report.py"},
     "numba": {"kernels/"},
     "llvmlite": {"kernels/"},
     "torch": {"model/", "evaluation/", "training/", "storage/model_file.py", "decoding/torch_engine.py"},
