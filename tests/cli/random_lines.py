@@ -181,6 +181,7 @@ def base(command: str, chance: random.Random, without: str | None = None) -> lis
         "fill": ["model", "--before", "ab", "--length", "2"],
         "eval": ["model", "text.txt"],
         "score": ["model", "--text", "abc"],
+        "compare": ["run"],
         "corpus info": ["text.txt", "--sample", "9"],
         "corpus cache": [],
         "export": ["model", "small.safetensors", "--quantize", "int8"],
