@@ -20,7 +20,7 @@ from chargen.insight.curves import AXES
 from chargen.insight.run_table import Figure, TableRow, format_large
 
 GAP = "  "
-LEAST_NAME, PIPE_CURVE = 8, 16
+LEAST_NAME, MOST_NAME, PIPE_CURVE = 8, 24, 16
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _print_table(comparison: Comparison) -> None:
 def _columns(rows: Sequence[TableRow], width: int | None, marks: str) -> Iterator[tuple[str, _Column]]:
     """All columns, by names that a person knows."""
     names = [escape_control(row.name, newlines=True) for row in rows]
-    most = max(map(display_width, names)) if width is None else max(width // 3, LEAST_NAME)
+    most = max(map(display_width, names)) if width is None else min(max(width // 4, LEAST_NAME), MOST_NAME)
     yield "run", _Column(("", "run"), tuple(_shorten(name, most) for name in names), right=False)
     for name in rows[0].settings:
         values = [row.settings[name] for row in rows]
