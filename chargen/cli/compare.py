@@ -43,11 +43,13 @@ class _Column:
 @click.argument("runs", metavar="RUN...", nargs=-1, type=PATH)
 @option("--csv", "as_csv", group="Form", is_flag=True, help="Print the table as CSV, with all columns.")
 @option("--json", "as_json", group="Form", is_flag=True, help="Print one JSON object: rows, runs, warnings.")
-@option("--out", group="Curves", type=PATH, help="Draw curves into this file, .svg or .png; needs chargen[plots].")
+@option(
+    "--out", group="Curves", type=PATH, help="Draw curves into this file, .svg or .png; needs the package matplotlib."
+)
 @option("--by", group="Curves", type=click.Choice([*AXES]), shown_default="seconds",
         help="What curves are drawn over.")  # fmt: skip
 @option("--tensorboard", group="Curves", type=PATH, metavar="DIR",
-        help="Write curves for TensorBoard into this new folder; needs chargen[tensorboard].")  # fmt: skip
+        help="Write curves for TensorBoard into this new folder; needs that package.")  # fmt: skip
 def command(
     runs: tuple[Path, ...], as_csv: bool, as_json: bool, out: Path | None, by: str | None, tensorboard: Path | None
 ) -> None:

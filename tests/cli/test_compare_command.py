@@ -70,7 +70,7 @@ def test_the_table_fits_and_says_what_it_leaves_out(
     assert not harmful(shown)
     assert "bits" in shown
     assert ("no room for" in shown) == (width < 179)
-    body = [line for line in table.splitlines()[2:] if not line.startswith(("judged", "*"))]
+    body = [line for line in table.splitlines()[2:] if not line.startswith(("judged", "*", " "))]
     assert len(body) == 4 + len(HOSTILE)
     columns = {display_width(re.split(r"\d\.\d{4}", line)[0]) for line in body}
     assert len(columns) == 1, "losses stand below one another"
