@@ -21,7 +21,7 @@ AXES = {"seconds": "seconds of training", "characters": "characters read", "step
 """What curves are drawn over, and what the axis says."""
 PANELS = {"lr": "learning rate", "grad_norm": "gradient norm", "chars_per_second": "characters a second"}
 FORMATS = ("svg", "png")
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5b4a9e", "#555555")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5b4a9e", "#8a6d1a")
 """Of rows, told apart by eyes that see no red or no green, too; then again with other dashes."""
 DASHES = ("-", "--", ":", "-.")
 STYLE = {
