@@ -40,6 +40,6 @@ def sparkline(values: Sequence[float], low: float, high: float, marks: str = BLO
     span = math.log(high / low) if 0 < low < high else 0.0
     row = ""
     for value in values:
-        share = math.log(min(max(value, low), high) / low) / span if span else 0.0
+        share = math.log(max(value, low) / low) / span if span else 0.0
         row += marks[min(int(share * len(marks)), len(marks) - 1)]
     return row

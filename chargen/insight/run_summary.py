@@ -218,8 +218,7 @@ def _curves(lines: list[dict[str, Any]], characters_per_epoch: int) -> Curves:
 
 def _number(value: Any) -> float:
     """A number that a file holds; NaN for what is none, or none that a run counts."""
-    known = type(value) is float or (type(value) is int and value.bit_length() < 64)
-    return float(value) if known and abs(value) < 1e18 else math.nan
+    return float(value) if type(value) in (int, float) and abs(value) < 1e18 else math.nan
 
 
 def _loss(value: Any) -> float | None:

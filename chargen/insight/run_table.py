@@ -87,7 +87,6 @@ def tabulate(runs: Sequence[RunSummary]) -> list[TableRow]:
     Args:
         runs: with different names.
     """
-    runs = sorted(runs, key=lambda run: run.name)
     groups: dict[Any, list[RunSummary]] = {}
     for run, text in zip(runs, number_texts([run.texts.get("valid", NO_TEXT) for run in runs]), strict=True):
         settings = tuple(item for item in sorted(run.settings.items()) if item[0] != "seed")

@@ -122,7 +122,7 @@ def test_csv_and_json_hold_what_the_table_holds(tmp_path: Path) -> None:
     names = ["plain", 'comma, and "quote"', "=1+1", "två\u202e\x1b[2J", "line\nend"]
     for number, name in enumerate(names):
         write_run(tmp_path / name, 2 + number / 7, lr=0.01 * (number + 1), include=["*.txt"])
-    write_run(tmp_path / "more", 2.0, seed=3)
+    write_run(tmp_path / "more", 2.0, seed=3, include=["*.txt"])
     comparison = chargen.compare(tmp_path)
     described = comparison.as_dict()
     assert json.loads(json.dumps(described, allow_nan=False)) == described
@@ -189,11 +189,13 @@ def test_a_text_of_its_own_is_told_by_its_length_too(tmp_path: Path) -> None:
         {"train_text": "a.txt", "train_size": 55},
     ]
     assert sorted(texts_of(*folders)) == [0, 1]
+    mixed = write_run(tmp_path / "mixed", 2.0, file=model(counts=[*range(10, 0, -1)]), **own)
+    assert len(rows_of(folders[0], mixed)) == 2, "as long as the other training text, but not that"
 
 
 def test_what_is_no_whole_figure_is_named(tmp_path: Path) -> None:
     write_run(tmp_path / "short", 2.0, valid_whole=False)
-    write_run(tmp_path / "killed", 2.1, finished=False)
+    write_run(tmp_path / "killed", 2.1, finished=False, test_loss=1.0)
     write_run(tmp_path / "blind", None, valid_fraction=0.0)
     comparison = chargen.compare(tmp_path)
     text = "\n".join(comparison.warnings)
@@ -202,6 +204,7 @@ def test_what_is_no_whole_figure_is_named(tmp_path: Path) -> None:
     assert "blind had no validation text" in text
     assert comparison.as_dict()["rows"][-1]["valid_loss"] is None
     assert [run.whole for run in comparison.runs] == [False] * 3
+    assert [run.test_loss for run in comparison.runs] == [None] * 3, "which is that of an earlier end"
 
 
 def test_tests_on_different_texts_do_not_compare_either(tmp_path: Path) -> None:
@@ -213,7 +216,19 @@ def test_tests_on_different_texts_do_not_compare_either(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("end", ['{"step": 44, "seco', '{"step": 44', "\0" * 9, "[" * 9_000, '{"step": NaN}', "7", "é"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        '{"step": 44, "seco',
+        '{"step": 44',
+        "\0" * 9,
+        "[" * 9_000,
+        '{"step": ' + "9" * 400 + "}",
+        '{"step": NaN}',
+        "7",
+        "é",
+    ],
+)
 def test_a_line_that_a_kill_has_cut_off_is_left_out(end: str, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 2.0, finished=False)
     expected = chargen.compare(folder)
@@ -284,8 +299,9 @@ def test_what_is_damaged_is_refused_by_name_and_left_out_of_a_folder(tmp_path: P
     assert [run.name for run in comparison.runs] == ["good"]
     assert [warning.split(": ")[0] for warning in comparison.warnings] == ["damaged is left out", "unsaved is left out"]
     for folder in ("damaged", "unsaved"):
-        with pytest.raises(ModelFileError):
-            chargen.compare([tmp_path, tmp_path / folder])
+        for paths in ([tmp_path, tmp_path / folder], [tmp_path / folder, tmp_path]):
+            with pytest.raises(ModelFileError):
+                chargen.compare(paths)
     (tmp_path / "none" / "inside").mkdir(parents=True)
     with pytest.raises(ModelFileError, match="holds no run"):
         chargen.compare(tmp_path / "none")
