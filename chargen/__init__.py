@@ -21,6 +21,7 @@ _NAMES = {
     "decoding.choose": ("SampleConfig",),
     "sampling.sampler": ("Sampler",),
     "infill.fill": ("Filler", "fill"),
+    "api.compare": ("Comparison", "compare"),
     "api.corpus_info": ("CorpusInfo", "corpus_info"),
     "api.fill": ("fill_text",),
     "api.generate": ("generate",),
@@ -47,6 +48,7 @@ __all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from chargen.api.activations import activations, stream_activations
+    from chargen.api.compare import Comparison, compare
     from chargen.api.corpora import MadeCorpus, get_corpus, list_corpora, make_corpus
     from chargen.api.corpus_info import CorpusInfo, corpus_info
     from chargen.api.fill import fill_text

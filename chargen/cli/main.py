@@ -20,7 +20,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 COMMANDS = {
-    "Learn": {"train": "Learn a text and save a model."},
+    "Learn": {"train": "Learn a text and save a model.", "compare": "Put runs beside one another."},
     "Write": {"sample": "Write text with a model.", "fill": "Write what stands between two texts."},
     "Judge": {
         "eval": "Score a text with a model.",

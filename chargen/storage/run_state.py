@@ -94,6 +94,19 @@ def read_run_state(folder: str | os.PathLike[str]) -> RunState:
     return RunState(arrays, description["progress"], description["settings"])
 
 
+def peek_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the settings in a run's state without its arrays. Nothing is checked: they may be anything.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        The settings; empty where there are none.
+    """
+    settings = tensor_file.peek(Path(folder) / FILE_NAME).get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
 def _expected_shapes(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The name and shape of every array that a state with this description holds."""
     tensor_file.check_format(description, FORMAT, ", and a run resumes only with the version that wrote it")

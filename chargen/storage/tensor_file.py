@@ -191,14 +191,27 @@ def is_kind(path: str | os.PathLike[str], kind: str, max_header: int = MAX_HEADE
         kind: the kind.
         max_header: the most bytes that its header may take.
     """
+    return bool(peek(path, max_header).get("kind") == kind)
+
+
+def peek(path: str | os.PathLike[str], max_header: int = MAX_HEADER) -> dict[str, Any]:
+    """Read the description of a file without its arrays. Nothing is checked: it may say anything.
+
+    Args:
+        path: the file, which need not exist.
+        max_header: the most bytes that its header may take.
+
+    Returns:
+        The description; empty where there is none.
+    """
     if not os.path.isfile(path):  # reading a pipe would block
-        return False
+        return {}
     try:
         with open(path, "rb") as file:
             data = file.read(8 + max_header)
-        return bool(_read_description(_read_header(data, max_header)[0]).get("kind") == kind)
+        return _read_description(_read_header(data, max_header)[0])
     except (OSError, ModelFileError):
-        return False
+        return {}
 
 
 def unpack(

@@ -15,6 +15,7 @@ from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.rng import Purpose, generator_seed, uniform
 from chargen.storage.model_file import build_model
 from tests.api.calls_of_models import Call, ModelCalls, by_torch, file
+from tests.run_folders import write_run
 from tests.small_models import small_model
 
 
@@ -117,6 +118,16 @@ class Calls(ModelCalls):
     def named_corpus(self) -> Call:
         assert all(isinstance(corpus, chargen.NamedCorpus) for corpus in chargen.list_corpora())
         return Call(lambda **options: len(chargen.get_corpus(**options)), {"name": "python", "offline": True})
+
+    def compare(self) -> Call:
+        folder = write_run(self.folder / "runs" / "a", 2.0)
+
+        def run(runs: Any) -> Any:
+            comparison = chargen.compare(runs)
+            assert isinstance(comparison, chargen.Comparison)
+            return repr(comparison)
+
+        return Call(run, {"runs": self.odd.pick([str(folder), (str(folder),), folder.parent])})
 
     # Settings
 

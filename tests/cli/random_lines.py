@@ -184,6 +184,7 @@ def base(command: str, chance: random.Random, without: str | None = None) -> lis
         "eval": ["model", "text.txt"],
         "score": ["model", "--text", "abc"],
         "inspect": ["model", "text.txt"],
+        "compare": ["run"],
         "corpus info": ["text.txt", "--sample", "9"],
         "corpus cache": [],
         "export": ["model", "small.safetensors", "--quantize", "int8"],

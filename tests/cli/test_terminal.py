@@ -165,6 +165,7 @@ LETTERS = "床前明月光 é’\n"
 SMALL_RUN = ["--hidden-size", "8", "--embedding-size", "4", "--batch-size", "4", "--seq-length", "8", "--dropout", "0"]
 COMMANDS = {
     "train": [["光.txt", "--bidirectional", "--steps", "4", "--eval-every", "2", "--out", "明", *SMALL_RUN]],
+    "compare": [["月.safetensors"], ["月.safetensors", "--json"]],
     "sample": [["月.safetensors", "--length", "20", "--prime", "光"]],
     "fill": [["月.safetensors", "--before", "光", "--length", "2", "--num", "2"]],
     "eval": [["月.safetensors", "光.txt"], ["月.safetensors", "new.txt"], ["月.safetensors", "光.txt", "--json"]],
