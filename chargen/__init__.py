@@ -26,6 +26,7 @@ _NAMES = {
     "api.generate": ("generate",),
     "api.train": ("train", "Run"),
     "api.judge": ("evaluate",),
+    "api.novelty": ("novelty",),
     "api.corpora": ("MadeCorpus", "get_corpus", "list_corpora", "make_corpus"),
     "data.named_corpora": ("NamedCorpus",),
     "api.score": ("score",),
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
     from chargen.api.judge import evaluate
+    from chargen.api.novelty import novelty
     from chargen.api.records import score_records
     from chargen.api.score import score
     from chargen.api.train import Run, train

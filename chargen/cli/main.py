@@ -26,6 +26,7 @@ COMMANDS = {
         "eval": "Score a text with a model.",
         "score": "Judge every character of a text.",
         "check": "Check what a model's predictions see.",
+        "novelty": "Tell how much of a text is copied.",
     },
     "Corpora": {
         "corpus info": "Tell what is in a text before a model learns it.",

@@ -1,0 +1,149 @@
+"""`chargen novelty`: tell how much of a text, or of what a model writes, stands in a corpus."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chargen.api.novelty import DEFAULT_LENGTH, DEFAULT_RECORDS, PLAIN, is_model, novelty
+from chargen.cli.bars import TaskBar
+from chargen.cli.options import GroupedCommand, option, refuse_unused, settings_options
+from chargen.cli.terminal import escape_control, log, log_compiling, print_line
+from chargen.cli.texts import as_json_text, log_text_report
+from chargen.data.reading_config import RAW, ReadingConfig
+from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
+from chargen.errors import SettingError, amount, truncate
+from chargen.insight.copy_finder import MIN_LENGTH
+from chargen.insight.novelty import Figures, Novelty, describe_place
+from chargen.rng import MAX_SEED
+from chargen.storage.model_file import ModelFile, read_model
+
+MAX_TEXT = 300
+"""Characters of a copy that are printed."""
+NAME_WIDTH, COLUMN_WIDTH = 18, 11
+
+
+@click.command("novelty", cls=GroupedCommand)
+@click.argument("text", metavar="MODEL|TEXT")
+@click.argument("corpus", metavar="CORPUS...", nargs=-1, required=True)
+@option("--held-out", group="Text", multiple=True, metavar="SOURCE",
+        help="Real text to compare with, which is not part of CORPUS.",
+        shown_default="the validation part of CORPUS")  # fmt: skip
+@option("--encoding", group="Text", metavar="TEXT", help="Encoding of the files.",
+        shown_default="as in the training of MODEL, or utf-8")  # fmt: skip
+@option("--errors", group="Text", type=click.Choice(["strict", "replace"]), default="strict", show_default=True,
+        help="What to do with bytes that do not fit it.")  # fmt: skip
+@option("--records", group="Text", metavar="TEXT", escapes=True,
+        help="Of a TEXT: compare whole records: line, blank-line, file, jsonl, csv, tsv, or the text between two. "
+        "MODEL says it itself.")  # fmt: skip
+@option("--text-field", group="Text", metavar="TEXT", help="Of jsonl, csv and tsv records, the field with the text.")
+@option("--shortest", group="Figures", type=click.IntRange(1), default=MIN_LENGTH, show_default=True, metavar="N",
+        help="Characters of the shortest copy.")  # fmt: skip
+@option("--show", group="Figures", type=click.IntRange(0), default=10, show_default=True, metavar="N",
+        help="Copies, near-copies and loops to print, the longest of each.")  # fmt: skip
+@option("--length", group="Writing, with a MODEL", type=click.IntRange(0), metavar="N",
+        help="Characters of a sample; of a record at most.",
+        shown_default=f"{DEFAULT_LENGTH:,}; a record as long as it is")  # fmt: skip
+@option("--num", group="Writing, with a MODEL", type=click.IntRange(1), metavar="N", help="Samples to write.",
+        shown_default=f"1; {DEFAULT_RECORDS:,} records")  # fmt: skip
+@option("--seed", group="Writing, with a MODEL", type=click.IntRange(0, MAX_SEED), metavar="N",
+        help="Same seed, same text.", shown_default="another one each time, told on standard error")  # fmt: skip
+@settings_options(SampleConfig, "Writing, with a MODEL", defaults=WRITING_DEFAULTS)
+@option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
+def command(
+    text: str, corpus: tuple[str, ...], held_out: tuple[str, ...], records: str | None, text_field: str | None,
+    shortest: int, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Tell how much of a text stands in a corpus: is it copied, or new?
+
+    The text is what MODEL writes, or TEXT, a file, a folder, a pattern, or - for standard input. CORPUS is files,
+    folders, patterns, or names of corpora. The longest copies are named with their places, and near-copies, which are
+    copies of 20 characters or more that follow one another in the corpus too, with at most 10 characters between each
+    two. A loop repeats the same characters three times or more.
+
+    Beside all figures stand those of held-out text, so that they mean something: of the validation part of CORPUS, as
+    it is cut in training, so much from its middle as the text is long, looked up in the rest.
+
+    \b
+    chargen novelty checkpoints/novel novel.txt --seed 1
+    chargen novelty draft.txt books/ --show 30
+    chargen novelty checkpoints/names names.txt --num 10000
+    """
+    source: ModelFile | Path
+    if is_model(text):
+        source = read_model(text)
+        for name, value in (("records", records), ("text_field", text_field)):
+            if value is not None:
+                raise SettingError(f"{name} is for a TEXT: MODEL says how its own text was read", name)
+        reading, raw = None, source.reading.encoding == RAW
+    else:
+        if not text:
+            raise SettingError("TEXT is '': it must be a model, a file, a folder, a pattern or -")
+        if text == "-" and "-" in (*corpus, *held_out):
+            raise SettingError("- is standard input, which can be read only once: name a file as the other text")
+        unused = ("length", "num", "seed", *SampleConfig.__dataclass_fields__)
+        refuse_unused(unused, f"a text, and {truncate(text)} is no model")
+        names = {name: getattr(PLAIN, name) for name in ("newline", "normalize")}
+        reading, raw = ReadingConfig(records=records, text_field=text_field, **names), False
+        source = Path(text)
+    log_compiling()
+    with TaskBar("") as bar:
+        result = novelty(
+            source, corpus, held_out=held_out or None, reading=reading, min_length=shortest, progress=bar.show, **options
+        )
+    if result.seed is not None and options["seed"] is None:
+        log(f"seed {result.seed}")
+    if as_json:
+        click.echo(json.dumps(_without_surrogates(result.as_dict(), raw)))
+    else:
+        _print_table(result)
+        _print_spans(result.text, raw)
+    log_text_report(result.replaced, result.passed_over, "", 0, 0)
+
+
+def _print_table(result: Novelty) -> None:
+    """Print the figures, of the text and of held-out text."""
+    for name, *values in result.rows():
+        click.echo(f"{name:{NAME_WIDTH}}{''.join(f'{value:>{COLUMN_WIDTH}}' for value in values if value)}".rstrip())
+    click.echo(f"corpus: {amount(result.corpus_characters, 'character')}")
+    if result.held_out is None:
+        log("note: there is no held-out text to compare with: give --held-out")
+
+
+def _print_spans(figures: Figures, raw: bool) -> None:
+    """Print what is copied, and where it loops."""
+    copies = [
+        f"{copy.length:,} at {describe_place(copy.place)} = {describe_place(copy.source)}"
+        + f", and {amount(copy.sources - 1, 'more place')}" * (copy.sources > 1) + f": {_quote(copy.text, raw)}"
+        for copy in figures.copies
+    ]  # fmt: skip
+    near_copies = [
+        f"{copy.length:,}, {copy.differing:,} differing, at {describe_place(copy.place)} = "
+        f"{describe_place(copy.source)}: {_quote(copy.text, raw)}"
+        for copy in figures.near_copies
+    ]
+    loops = [
+        f"{loop.length:,} at {describe_place(loop.place)}, again and again: {_quote(loop.text, raw)}"
+        for loop in figures.loops
+    ]
+    for title, lines in (("Longest copies", copies), ("Near-copies", near_copies), ("Loops", loops)):
+        if lines:
+            click.echo(f"\n{title}")
+        for line in lines:
+            print_line(escape_control(line, newlines=True))
+
+
+def _quote(text: str, raw: bool) -> str:
+    """A text between quotation marks, at most so long; line ends are escapes later."""
+    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if raw else text
+    return f'"{truncate(shown, MAX_TEXT)}"'
+
+
+def _without_surrogates(value: Any, raw: bool) -> Any:
+    """JSON data without what JSON cannot hold."""
+    if isinstance(value, dict):
+        return {name: _without_surrogates(item, raw) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_surrogates(item, raw) for item in value]
+    return as_json_text(value, raw) if isinstance(value, str) else value
