@@ -33,31 +33,32 @@ if TYPE_CHECKING:
 DEFAULT_LENGTH, DEFAULT_RECORDS = 10_000, 1_000
 """Characters, or records, that a model writes."""
 PLAIN = ReadingConfig(newline="lf", normalize="NFC")
-"""How a text and a corpus are read where no model says it: line ends and normal forms make no difference."""
+"""How a text and its corpus are read where no model says it: line ends and normal forms make no difference."""
 
 
 def novelty(
     model_or_text: "CharModel | ModelFile | Path",
     corpus: Sources,
     *,
-    held_out: Sources | None = None,
+    held_out: Sources = (),
     length: int | None = None,
     num: int | None = None,
     seed: int | None = None,
-    min_length: int = MIN_LENGTH,
+    shortest: int = MIN_LENGTH,
     show: int = 10,
     encoding: str | None = None,
     errors: str = "strict",
-    reading: ReadingConfig | None = None,
+    records: str | None = None,
+    text_field: str | None = None,
     vocabulary: Vocabulary | None = None,
     progress: Progress = lambda task, done, total: None,
     **settings: Any,
 ) -> Novelty:
-    """Tell how much of a text stands in a corpus, as `chargen novelty` does: is it copied, or new?
+    """Tell how much of a text is copied from a corpus, as `chargen novelty` does.
 
     Beside it stand the same figures of real text that is as long: the middle of the corpus's validation part, cut as in
-    training, and looked up in the rest of the corpus. Of records, as many are taken. A copy lies in a single file or
-    record; one across the border of the validation part counts as two.
+    training, looked up in what begins outside that part. Of records, as many are taken. A copy lies in a single file,
+    sample or record.
 
     Args:
         model_or_text: a model, which writes: the path of its file or run folder, its name, what `read_model` returned,
@@ -67,11 +68,12 @@ def novelty(
         length: characters that the model writes, of a record at most; None: 10,000, and whole records.
         num: samples, or records, that it writes; None: one sample, or 1,000 records.
         seed: same seed, same text; drawn by the system where None.
-        min_length: characters of the shortest copy.
+        shortest: characters of the shortest copy.
         show: how many copies, near-copies and loops to name, at most.
         encoding: of the files; None: that of the model's text, or UTF-8.
         errors: what to do with bytes that do not fit it, "strict" or "replace".
-        reading: how a text and its corpus are read; None: LF at line ends, in normal form C. A model has its own.
+        records: of a text and its corpus, what a record is, such as "line"; None: they are running text.
+        text_field: of records in tables, the field with the text.
         vocabulary: of a CharModel, which has none.
         progress: called now and then with a task, what is done of it, and the total or None.
         **settings: of the model's writing, fields of SampleConfig such as `temperature`, which is 0.8 by default.
@@ -83,20 +85,20 @@ def novelty(
         ChargenError: the package pydivsufsort is missing: pip install 'chargen[novelty]'.
     """
     require_packages()
-    min_length, show = check_int("min_length", min_length, 1), check_int("show", show, 0)
+    shortest, show = check_int("shortest", shortest, 1), check_int("show", show, 0)
     file = as_model_file(model_or_text, vocabulary) if is_model(model_or_text) else None
     writing = {"length": length, "num": num, "seed": seed} | settings
     if file is None and (name := next(iter(drop_none(writing)), "")):
         raise SettingError(f"{name} says how a model writes, and this is a text: leave it out", name)
-    if file is not None and reading is not None:
-        raise SettingError("reading is for a text: a model says how its own was read", "reading")
-    reading = file.reading if file else reading or PLAIN
+    reading = file.reading if file else replace(PLAIN, records=records, text_field=text_field)
+    if file and (name := next(iter(drop_none({"records": records, "text_field": text_field})), "")):
+        raise SettingError(f"{name} is for a text: a model says how its own was read", name)
     reading = replace(reading, encoding=encoding or reading.encoding, errors=errors)
-    report, records = ReadingReport(), reading.records is not None
-    config = None if held_out is not None else split_config(file) if file else CorpusConfig(**asdict(reading))
+    report, whole = ReadingReport(), reading.records is not None
+    config = None if held_out != () else split_config(file) if file else CorpusConfig(**asdict(reading))
     texts, valid = read_placed(find_files(corpus), reading, config, report, progress)
     corpus_stop, skip = len(texts.data), valid
-    if held_out is not None:
+    if held_out != ():
         texts.extend(read_placed(find_files(held_out), reading, None, report, progress)[0])
         valid, skip = (corpus_stop, len(texts.data)), (0, 0)
     text_start = len(texts.data)
@@ -105,16 +107,16 @@ def novelty(
     else:
         _add_text(texts, model_or_text, reading, report, progress)
     part = Part.of(texts, text_start, len(texts.data))
-    real = Part.of(texts, *valid).cut_like(np.diff(part.borders).tolist(), whole=records)
+    real = Part.of(texts, *valid).cut_like(np.diff(part.borders).tolist(), whole=whole)
     progress("sorting", 0, None)
     finder = CopyFinder(texts, corpus_stop)
-    options: dict[str, Any] = {"min_length": min_length, "show": show, "whole": records}
+    options: dict[str, Any] = {"min_length": shortest, "show": show, "whole": whole}
     progress("matching", 0, None)
     return Novelty(
         text=finder.measure(part, **options),
         held_out=finder.measure(real, skip, **options) if len(real.starts) else None,
         corpus_characters=texts.count(0, corpus_stop),
-        min_length=min_length,
+        min_length=shortest,
         seed=seed,
         replaced=report.replaced,
         passed_over=len(report.passed_over),

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from chargen.api.novelty import DEFAULT_LENGTH, DEFAULT_RECORDS, PLAIN, is_model, novelty
+from chargen.api.novelty import DEFAULT_LENGTH, DEFAULT_RECORDS, is_model, novelty
 from chargen.cli.bars import TaskBar
-from chargen.cli.options import GroupedCommand, option, refuse_unused, settings_options
+from chargen.cli.options import GroupedCommand, option, settings_options
 from chargen.cli.terminal import escape_control, log, log_compiling, print_line
 from chargen.cli.texts import as_json_text, log_text_report
-from chargen.data.reading_config import RAW, ReadingConfig
+from chargen.data.reading_config import RAW
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import SettingError, amount, truncate
 from chargen.insight.copy_finder import MIN_LENGTH
@@ -26,7 +26,7 @@ NAME_WIDTH, COLUMN_WIDTH = 18, 11
 
 @click.command("novelty", cls=GroupedCommand)
 @click.argument("text", metavar="MODEL|TEXT")
-@click.argument("corpus", metavar="CORPUS...", nargs=-1, required=True)
+@click.argument("corpus", metavar="CORPUS...", nargs=-1)
 @option("--held-out", group="Text", multiple=True, metavar="SOURCE",
         help="Real text to compare with, which is not part of CORPUS.",
         shown_default="the validation part of CORPUS")  # fmt: skip
@@ -51,11 +51,8 @@ NAME_WIDTH, COLUMN_WIDTH = 18, 11
         help="Same seed, same text.", shown_default="another one each time, told on standard error")  # fmt: skip
 @settings_options(SampleConfig, "Writing, with a MODEL", defaults=WRITING_DEFAULTS)
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
-def command(
-    text: str, corpus: tuple[str, ...], held_out: tuple[str, ...], records: str | None, text_field: str | None,
-    shortest: int, as_json: bool, **options: Any,
-) -> None:  # fmt: skip
-    """Tell how much of a text stands in a corpus: is it copied, or new?
+def command(text: str, corpus: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Tell how much of a text is copied from a corpus.
 
     The text is what MODEL writes, or TEXT, a file, a folder, a pattern, or - for standard input. CORPUS is files,
     folders, patterns, or names of corpora. The longest copies are named with their places, and near-copies, which are
@@ -70,28 +67,15 @@ def command(
     chargen novelty draft.txt books/ --show 30
     chargen novelty checkpoints/names names.txt --num 10000
     """
-    source: ModelFile | Path
-    if is_model(text):
-        source = read_model(text)
-        for name, value in (("records", records), ("text_field", text_field)):
-            if value is not None:
-                raise SettingError(f"{name} is for a TEXT: MODEL says how its own text was read", name)
-        reading, raw = None, source.reading.encoding == RAW
-    else:
-        if not text:
-            raise SettingError("TEXT is '': it must be a model, a file, a folder, a pattern or -")
-        if text == "-" and "-" in (*corpus, *held_out):
-            raise SettingError("- is standard input, which can be read only once: name a file as the other text")
-        unused = ("length", "num", "seed", *SampleConfig.__dataclass_fields__)
-        refuse_unused(unused, f"a text, and {truncate(text)} is no model")
-        names = {name: getattr(PLAIN, name) for name in ("newline", "normalize")}
-        reading, raw = ReadingConfig(records=records, text_field=text_field, **names), False
-        source = Path(text)
+    if not text or not corpus:
+        raise SettingError("give a MODEL or a TEXT, and behind it a CORPUS, such as a file, a folder or python")
+    if text == "-" and "-" in (*corpus, *options["held_out"]):
+        raise SettingError("- is standard input, which can be read only once: name a file as the other text")
+    source = read_model(text) if is_model(text) else Path(text)
+    raw = isinstance(source, ModelFile) and source.reading.encoding == RAW
     log_compiling()
     with TaskBar("") as bar:
-        result = novelty(
-            source, corpus, held_out=held_out or None, reading=reading, min_length=shortest, progress=bar.show, **options
-        )
+        result = novelty(source, corpus, progress=bar.show, **options)
     if result.seed is not None and options["seed"] is None:
         log(f"seed {result.seed}")
     if as_json:

@@ -7,6 +7,7 @@ n-grams is that of McCoy et al., "How much do language models copy from their tr
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -127,8 +128,12 @@ class CopyFinder:
         begins = np.diff(lengths, prepend=0) >= 0  # else it is the rest of the match before
         begins[borders[:-1]] = True
         firsts = np.flatnonzero(begins & (lengths >= min_length))
-        copies = [(first, first + length) for first, length in zip(firsts.tolist(), lengths[firsts].tolist(), strict=True)]
-        chains = {(chain.start, chain.stop): chain for chain in chain_spans(self.texts.data, self.spans(part, copies, skip))}
+        copies = [
+            (first, first + length) for first, length in zip(firsts.tolist(), lengths[firsts].tolist(), strict=True)
+        ]
+        chains = {
+            (chain.start, chain.stop): chain for chain in chain_spans(self.texts.data, self.spans(part, copies, skip))
+        }
         loops = {(start, start + length): period for start, length, period in reversed(self._loops(part))}
         return Figures(
             texts=len(borders) - 1,
@@ -171,7 +176,8 @@ class CopyFinder:
         """For each stretch of bytes, which ranks of the suffix array begin with it."""
         from chargen.kernels.copies import find_intervals
 
-        return find_intervals(self.data, self.order, starts, stops - starts).tolist()
+        intervals: list[list[int]] = find_intervals(self.data, self.order, starts, stops - starts).tolist()
+        return intervals
 
     def _sources(self, interval: Sequence[int], skip: Skip, shift: int = 0) -> NDArray[Any]:
         """Where in the corpus the suffixes of some ranks stand, so many bytes behind their beginning."""
@@ -200,7 +206,7 @@ class CopyFinder:
         from chargen.kernels.copies import find_loops
 
         borders = part.borders
-        text = "".join(self._text(part, first, last) for first, last in zip(borders, borders[1:], strict=False))
+        text = "".join(self._text(part, first, last) for first, last in pairwise(borders))
         return find_loops(code_points(text).astype(np.uint32), part.pieces, MAX_PERIOD, LOOP_LENGTH, LOOP_TIMES)
 
     def _text(self, part: Part, first: int, stop: int) -> str:
@@ -238,7 +244,9 @@ def require_packages() -> None:
     Raises:
         ChargenError: they are not.
     """
-    missing = [name for name, there in (("pydivsufsort", find_spec("pydivsufsort")), ("numba", available())) if not there]
+    missing = [
+        name for name, there in (("pydivsufsort", find_spec("pydivsufsort")), ("numba", available())) if not there
+    ]
     if missing:
         raise ChargenError(f"finding copies needs {' and '.join(missing)}: pip install 'chargen[novelty]'")
 

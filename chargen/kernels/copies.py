@@ -24,7 +24,7 @@ def find_neighbours(
         first: where the text begins.
         last: where it ends.
         limit: where the corpus ends, which begins at 0.
-        skip_first: where the positions begin that do not count of the corpus; the text lies there, or behind the corpus.
+        skip_first: where positions begin that do not count of the corpus; the text lies there, or behind it.
         skip_last: where they end.
 
     Returns:
@@ -101,9 +101,7 @@ def find_intervals(data: Bytes, order: Integers, starts: Integers, lengths: Inte
                 if shared == lengths[k]:
                     is_before = side == 1
                 else:
-                    is_before = (
-                        position + shared == len(data) or data[position + shared] < data[starts[k] + shared]
-                    )
+                    is_before = position + shared == len(data) or data[position + shared] < data[starts[k] + shared]
                 if is_before:
                     low = middle + 1
                 else:

@@ -67,7 +67,12 @@ def test_matches_are_those_of_a_plain_search(corpus: list[str], looked_up: list[
     byte_first, byte_last = ([*places, corpus_stop][border] for border in (first, last))
     for (start, stop), skip, group, sources in (
         (bounds, (0, 0), looked_up, rests),
-        ((byte_first, byte_last), (byte_first, byte_last), held_out_texts(corpus, first, last), rests[:first] + rests[last:]),
+        (
+            (byte_first, byte_last),
+            (byte_first, byte_last),
+            held_out_texts(corpus, first, last),
+            rests[:first] + rests[last:],
+        ),
     ):
         expected = [length for text in group for length in naive.longest_matches(text, sources)]
         part = Part.of(placed, start, stop)
@@ -86,12 +91,17 @@ def test_near_copies_are_those_of_a_plain_search(text: str, corpus: list[str], l
     placed, ((_, corpus_stop), bounds) = place_all(corpus, [text])
     finder, part = CopyFinder(placed, corpus_stop), Part.of(placed, *bounds)
     copies = [(start, start + length) for start, length in naive.copied_spans(text, corpus, least)]
-    chains = {(chain.start, chain.stop, chain.differing) for chain in chain_spans(placed.data, finder.spans(part, copies, (0, 0)))}
+    chains = {
+        (chain.start, chain.stop, chain.differing)
+        for chain in chain_spans(placed.data, finder.spans(part, copies, (0, 0)))
+    }
     assert chains == naive.near_copies(text, corpus, least, GAP)
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.lists(st.tuples(st.text("ab", max_size=5), st.integers(1, 9)), max_size=4), st.integers(1, 9), st.integers(2, 4))
+@given(
+    st.lists(st.tuples(st.text("ab", max_size=5), st.integers(1, 9)), max_size=4), st.integers(1, 9), st.integers(2, 4)
+)
 def test_loops_are_those_of_a_plain_search(pieces: list[tuple[str, int]], least: int, times: int) -> None:
     text = "".join(piece * number for piece, number in pieces)
     codes = np.array([*map(ord, text)], np.uint32)
@@ -102,7 +112,7 @@ def test_loops_are_those_of_a_plain_search(pieces: list[tuple[str, int]], least:
 
 
 def test_planted_copies_are_found_with_their_places(prose: str, tmp_path: Path) -> None:
-    """Of every length, from anywhere: the beginning, the end, across lines; at the beginning of the text and its end."""
+    """Of every length, from the beginning, the end, anywhere; at the beginning of the text and its end."""
     corpus, chance = write(tmp_path / "corpus.txt", prose), random.Random(1)
     size = len(prose)
     for length in [*range(20, 61), 200, 1000]:
@@ -122,8 +132,12 @@ def test_nothing_is_copied_in_shuffled_text(prose: str, tmp_path: Path) -> None:
     for seed in range(20):
         letters = random.Random(seed).sample(prose, len(prose))
         result = chargen.novelty("".join(letters), corpus)
-        assert not result.text.copies and not result.text.near_copies and not result.text.loops
-        assert result.text.copied == 0 and result.text.novel[20] == 1 and result.text.longest < 10
+        assert not result.text.copies
+        assert not result.text.near_copies
+        assert not result.text.loops
+        assert result.text.copied == 0
+        assert result.text.novel[20] == 1
+        assert result.text.longest < 10
 
 
 def test_line_ends_and_normal_forms_make_no_difference(prose: str, tmp_path: Path) -> None:
@@ -131,7 +145,8 @@ def test_line_ends_and_normal_forms_make_no_difference(prose: str, tmp_path: Pat
     for text in (prose, prose.replace("\n", "\r\n"), prose.replace("é", "e\u0301"), prose.replace("\n", "\r")):
         for given_text in (text[:1000], write(tmp_path / "text.txt", text[:1000])):
             (copy,) = chargen.novelty(given_text, corpus).text.copies
-            assert copy.length > 900 and copy.source == Place(str(corpus), 1, 1)
+            assert copy.length > 900
+            assert copy.source == Place(str(corpus), 1, 1)
 
 
 def test_a_copy_lies_in_one_file(prose: str, tmp_path: Path) -> None:
@@ -148,7 +163,8 @@ def test_a_changed_word_makes_a_near_copy(prose: str, tmp_path: Path) -> None:
         text = "QQ" + prose[100:150] + change + prose[154:190]
         (near,) = chargen.novelty(text, corpus).text.near_copies
         assert (near.length, near.differing, near.text) == (len(text) - 2, differing, text[2:])
-        assert near.place == Place("", 1, 3) and near.source.line == 1 + prose.count("\n", 0, 100)
+        assert near.place == Place("", 1, 3)
+        assert near.source.line == 1 + prose.count("\n", 0, 100)
     for apart in (prose[100:150] + "Z" * 11 + prose[150:190], prose[150:190] + prose[100:150]):
         assert not chargen.novelty(apart, corpus).text.near_copies
 
@@ -164,19 +180,25 @@ def test_loops_are_named_with_their_period(prose: str, tmp_path: Path) -> None:
 def test_held_out_text_is_as_long_and_not_in_what_it_is_looked_up_in(prose: str, tmp_path: Path) -> None:
     corpus = write(tmp_path / "corpus.txt", prose)
     result = chargen.novelty(prose[-500:], corpus)
-    assert result.held_out is not None and result.held_out.characters == result.text.characters == 500
-    assert result.text.novel[10] == 0 and result.held_out.novel[10] == 1
+    assert result.held_out is not None
+    assert result.held_out.characters == result.text.characters == 500
+    assert result.text.novel[10] == 0
+    assert result.held_out.novel[10] == 1
     other = write(tmp_path / "other.txt", prose[-300:] + "new")
     result = chargen.novelty(prose[-500:], corpus, held_out=other)
-    assert result.held_out.characters == 303 and result.held_out.longest == 300
+    assert result.held_out.characters == 303
+    assert result.held_out.longest == 300
     assert result.corpus_characters == len(prose)
     assert chargen.novelty("abc", write(tmp_path / "empty.txt", "")).held_out is None
 
 
-@pytest.mark.parametrize(("text", "corpus"), [("", ""), ("", "abc"), ("abc", ""), ("a", "a"), ("漢", "a漢"), ("\ud800", "a")])
+@pytest.mark.parametrize(
+    ("text", "corpus"), [("", ""), ("", "abc"), ("abc", ""), ("a", "a"), ("漢", "a漢"), ("\ud800", "a")]
+)
 def test_tiny_texts(text: str, corpus: str, tmp_path: Path) -> None:
     result = chargen.novelty(text, write(tmp_path / "corpus.txt", corpus))
-    assert result.text.characters == len(text) and result.text.longest == (text in corpus) * len(text)
+    assert result.text.characters == len(text)
+    assert result.text.longest == (text in corpus) * len(text)
     assert result.text.novel[1] == (None if not text else float(text not in corpus))
     assert result.text.novel[4] is None
 
@@ -184,13 +206,14 @@ def test_tiny_texts(text: str, corpus: str, tmp_path: Path) -> None:
 def test_records_are_compared_as_a_whole(tmp_path: Path) -> None:
     names = ["".join(random.Random(number).choices("abcd", k=6)) for number in range(300)]
     corpus = write(tmp_path / "names.txt", "\n".join(names) + "\n")
-    reading = chargen.CorpusConfig(records="line")
     text = [names[3], names[299], names[5][:5], names[3] + "a", "", "dddddddd"]
     for given_text in ("\n".join(text), write(tmp_path / "text.txt", "\n".join(text))):
-        result = chargen.novelty(given_text, corpus, reading=reading, min_length=6)
+        result = chargen.novelty(given_text, corpus, records="line", shortest=6)
         whole = sum(name in names for name in text if name)
-        assert result.text.texts == 5 and result.text.whole == whole >= 2
-        assert result.held_out.texts == 5 and result.held_out.whole == 0
+        assert result.text.texts == 5
+        assert result.text.whole == whole >= 2
+        assert result.held_out.texts == 5
+        assert result.held_out.whole == 0
         assert {copy.source.line for copy in result.text.copies} >= {4, 300}
 
 
@@ -205,13 +228,14 @@ def test_a_model_writes_what_is_looked_up(tmp_path: Path) -> None:
     assert result.text.longest == expected
 
 
-def test_what_is_for_a_model_is_refused_for_a_text(tmp_path: Path) -> None:
+def test_what_is_for_a_model_is_refused_for_a_text_and_the_other_way_round(tmp_path: Path) -> None:
     corpus = write(tmp_path / "corpus.txt", "abc")
     for name in ("length", "num", "seed", "temperature"):
         with pytest.raises(SettingError, match=f"^{name} says how a model writes"):
             chargen.novelty("abc", corpus, **{name: 1})
-    with pytest.raises(SettingError, match="^reading is for a text"):
-        chargen.novelty(small_model(), corpus, reading=chargen.CorpusConfig())
+    for name in ("records", "text_field"):
+        with pytest.raises(SettingError, match=f"^{name} is for a text"):
+            chargen.novelty(small_model(), corpus, **{name: "line"})
 
 
 def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -224,5 +248,8 @@ def test_the_notebook_shows_text_as_text(tmp_path: Path) -> None:
     payload = "<script>alert(1)</script><b>&amp;"
     result: Novelty = chargen.novelty(payload, write(tmp_path / "<i>.txt", payload * 20))
     html: Any = result._repr_html_()
-    assert "<script" not in html and "<b>" not in html and "<i>" not in html and "&lt;script&gt;" in html
+    assert "<script" not in html
+    assert "<b>" not in html
+    assert "<i>" not in html
+    assert "&lt;script&gt;" in html
     assert result.as_dict()["text"]["copies"][0]["text"] == payload
