@@ -93,6 +93,10 @@ def novelty(
     reading = file.reading if file else replace(PLAIN, records=records, text_field=text_field)
     if file and (name := next(iter(drop_none({"records": records, "text_field": text_field})), "")):
         raise SettingError(f"{name} is for a text: a model says how its own was read", name)
+    if file and file.vocabulary.records and reading.records is None:
+        raise SettingError(
+            "corpus is read as the model's own text, and this model of records does not say how that was"
+        )
     reading = replace(reading, encoding=encoding or reading.encoding, errors=errors)
     report, whole = ReadingReport(), reading.records is not None
     config = None if held_out != () else split_config(file) if file else CorpusConfig(**asdict(reading))

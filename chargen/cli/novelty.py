@@ -1,6 +1,7 @@
 """`chargen novelty`: tell how much of a text, or of what a model writes, stands in a corpus."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 from chargen.api.novelty import DEFAULT_LENGTH, DEFAULT_RECORDS, is_model, novelty
 from chargen.cli.bars import TaskBar
 from chargen.cli.options import GroupedCommand, option, settings_options
-from chargen.cli.terminal import escape_control, log, log_compiling, print_line
+from chargen.cli.terminal import cut_into_rows, escape_control, log, log_compiling, terminal_width
 from chargen.cli.texts import as_json_text, log_text_report
 from chargen.data.reading_config import RAW
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
@@ -21,7 +22,6 @@ from chargen.storage.model_file import ModelFile, read_model
 
 MAX_TEXT = 300
 """Characters of a copy that are printed."""
-NAME_WIDTH, COLUMN_WIDTH = 18, 11
 
 
 @click.command("novelty", cls=GroupedCommand)
@@ -88,8 +88,11 @@ def command(text: str, corpus: tuple[str, ...], as_json: bool, **options: Any) -
 
 def _print_table(result: Novelty) -> None:
     """Print the figures, of the text and of held-out text."""
-    for name, *values in result.rows():
-        click.echo(f"{name:{NAME_WIDTH}}{''.join(f'{value:>{COLUMN_WIDTH}}' for value in values if value)}".rstrip())
+    rows = [[cell for number, cell in enumerate(row) if number < 2 or result.held_out] for row in result.rows()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *values in rows:
+        cells = [f"{name:{widths[0]}}", *map(str.rjust, values, widths[1:])]
+        click.echo("  ".join(cells).rstrip())
     click.echo(f"corpus: {amount(result.corpus_characters, 'character')}")
     if result.held_out is None:
         log("note: there is no held-out text to compare with: give --held-out")
@@ -115,7 +118,15 @@ def _print_spans(figures: Figures, raw: bool) -> None:
         if lines:
             click.echo(f"\n{title}")
         for line in lines:
-            print_line(escape_control(line, newlines=True))
+            _print_rows(escape_control(line, newlines=True))
+
+
+def _print_rows(line: str) -> None:
+    """Print a line in rows that fit a terminal, those behind the first indented; words may be cut."""
+    width = terminal_width(sys.stdout)
+    rows = [line] if width is None else cut_into_rows(line, width - 2)
+    for number, row in enumerate(rows):
+        click.echo("  " * (number > 0) + row)
 
 
 def _quote(text: str, raw: bool) -> str:

@@ -140,7 +140,7 @@ class Novelty:
         yield row("texts", [f"{figures.texts:,}" for figures in columns])
         yield row("characters", [f"{figures.characters:,}" for figures in columns])
         yield row("longest copy", [f"{figures.longest:,}" for figures in columns])
-        yield row(f"in copies of {self.min_length}+", [f"{figures.copied:.1%}" for figures in columns])
+        yield row(f"in copies of {self.min_length:,}+", [f"{figures.copied:.1%}" for figures in columns])
         yield row("in near-copies", [f"{figures.nearly_copied:.1%}" for figures in columns])
         yield row("in loops", [f"{figures.looped:.1%}" for figures in columns])
         if self.text.whole is not None:

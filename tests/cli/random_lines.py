@@ -182,7 +182,7 @@ def base(command: str, chance: random.Random, without: str | None = None) -> lis
         "eval": ["model", "text.txt"],
         "score": ["model", "--text", "abc"],
         "corpus info": ["text.txt", "--sample", "9"],
-        "novelty": ["text.txt", "text.txt"],
+        "novelty": ["model", "text.txt", "--length", "9"],
         "corpus cache": [],
         "export": ["model", "small.safetensors", "--quantize", "int8"],
         "corpus list": [],
