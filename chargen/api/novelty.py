@@ -101,10 +101,10 @@ def novelty(
     report, whole = ReadingReport(), reading.records is not None
     config = None if held_out != () else split_config(file) if file else CorpusConfig(**asdict(reading))
     texts, valid = read_placed(find_files(corpus), reading, config, report, progress)
-    corpus_stop, skip = len(texts.data), valid
+    corpus_stop = len(texts.data)
     if held_out != ():
         texts.extend(read_placed(find_files(held_out), reading, None, report, progress)[0])
-        valid, skip = (corpus_stop, len(texts.data)), (0, 0)
+        valid = corpus_stop, len(texts.data)
     text_start = len(texts.data)
     if file is not None:
         seed = _add_written(texts, file, progress, **writing)
@@ -118,7 +118,7 @@ def novelty(
     progress("matching", 0, None)
     return Novelty(
         text=finder.measure(part, **options),
-        held_out=finder.measure(real, skip, **options) if len(real.starts) else None,
+        held_out=finder.measure(real, valid, **options) if len(real.starts) else None,
         corpus_characters=texts.count(0, corpus_stop),
         min_length=shortest,
         seed=seed,

@@ -126,7 +126,6 @@ class CopyFinder:
             grams = lengths[remaining >= n]
             novel[n] = float((grams < n).mean()) if len(grams) else None
         begins = np.diff(lengths, prepend=0) >= 0  # else it is the rest of the match before
-        begins[borders[:-1]] = True
         firsts = np.flatnonzero(begins & (lengths >= min_length))
         copies = [
             (first, first + length) for first, length in zip(firsts.tolist(), lengths[firsts].tolist(), strict=True)

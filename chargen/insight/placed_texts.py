@@ -51,19 +51,18 @@ class PlacedTexts:
     def __init__(self) -> None:
         self.data = bytearray([SEPARATOR])
         self._names: list[str] = []
-        self._starts, self._lines, self._columns, self._samples = (array("q") for _ in range(4))
+        self._starts, self._lines, self._samples = (array("q") for _ in range(3))
 
     def add(self, blocks: Iterable[str], place: Place) -> None:
         """Add a text.
 
         Args:
             blocks: of the text; lone surrogates are allowed.
-            place: of its first character.
+            place: of its first character, which begins a line.
         """
         self._starts.append(len(self.data))
         self._names.append(place.name)
         self._lines.append(place.line)
-        self._columns.append(place.column)
         self._samples.append(place.sample)
         for block in blocks:
             self.data += block.encode("utf-8", "surrogatepass")
@@ -80,7 +79,6 @@ class PlacedTexts:
         self._starts.extend(start + shift for start in other._starts)
         self._names += other._names
         self._lines += other._lines
-        self._columns += other._columns
         self._samples += other._samples
 
     def place(self, offset: int) -> Place:
@@ -91,9 +89,8 @@ class PlacedTexts:
         """
         number = bisect_right(self._starts, offset) - 1
         start = self._starts[number]
-        line_start = self.data.rfind(b"\n", start, offset) + 1
-        column = 1 if line_start else self._columns[number]
-        column += len(self.data[line_start or start : offset].decode("utf-8", "surrogatepass"))
+        line_start = (self.data.rfind(b"\n", start, offset) + 1) or start
+        column = 1 + len(self.data[line_start:offset].decode("utf-8", "surrogatepass"))
         line = self._lines[number] + self.data.count(b"\n", start, offset)
         return Place(self._names[number], line, column, self._samples[number])
 
@@ -104,8 +101,8 @@ class PlacedTexts:
             first: a byte.
             last: the byte behind the last one.
         """
-        starts = range(first, last, BLOCK)
-        return sum(_count(self.data[start : min(start + BLOCK, last)], by_bytes=False) for start in starts)
+        blocks = (self.data[start : min(start + BLOCK, last)] for start in range(first, last, BLOCK))
+        return sum(int(begins_character(np.frombuffer(bytes(block), np.uint8)).sum()) for block in blocks)
 
 
 def begins_character(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -156,33 +153,41 @@ def read_placed(
 
 
 def _find_valid(texts: PlacedTexts, config: CorpusConfig | None) -> tuple[int, int]:
-    """Where the validation part of running text begins and ends, as in training, but for what joins files there."""
+    """Where the validation part begins and ends that is cut in the order of texts, as in training.
+
+    A separator stands for the mark of the record behind it. Of running text it does not count, nor does what training
+    puts between two files.
+    """
     if config is None:
         return 0, 0
-    by_bytes = config.unit == "byte"
-    sizes = [_count(texts.data[start : start + BLOCK], by_bytes) for start in range(0, len(texts.data), BLOCK)]
-    valid = split(range(sum(sizes)), config, False)[1]
-    first, last = (_offset(texts.data, sizes, border, by_bytes) for border in (valid.start, valid.stop))
-    return first, last
+    records = config.records is not None
 
+    def counted(data: bytearray) -> NDArray[np.bool_]:
+        codes = np.frombuffer(bytes(data), np.uint8)
+        begins: NDArray[np.bool_] = ((codes & 0xC0 != 0x80) | (config.unit == "byte")) & (
+            records | (codes != SEPARATOR)
+        )
+        return begins
 
-def _count(data: bytes | bytearray, by_bytes: bool) -> int:
-    codes = np.frombuffer(data, np.uint8)
-    return int(np.count_nonzero(codes != SEPARATOR if by_bytes else begins_character(codes)))
+    blocks = range(0, len(texts.data) - 1, BLOCK)  # the last separator begins no record
+    ends = [min(start + BLOCK, len(texts.data) - 1) for start in blocks]
+    sizes = [int(counted(texts.data[start:end]).sum()) for start, end in zip(blocks, ends, strict=True)]
+    totals = np.cumsum([0, *sizes])
 
+    def offset(index: int) -> int:
+        block = int(np.searchsorted(totals, index, side="right")) - 1
+        if block == len(sizes):
+            return len(texts.data)
+        data = texts.data[blocks[block] : ends[block]]
+        byte = blocks[block] + int(np.flatnonzero(counted(data))[index - totals[block]])
+        if records:
+            return texts.data.rfind(SEPARATOR, 0, byte + 1) + 1
+        while texts.data[byte] & 0xC0 == 0x80:
+            byte -= 1
+        return byte
 
-def _offset(data: bytearray, sizes: list[int], index: int, by_bytes: bool) -> int:
-    """Where the character begins that has this index, or in which this byte lies; behind the last, the end."""
-    for number, size in enumerate(sizes):
-        if index < size:
-            codes = np.frombuffer(bytes(data[number * BLOCK : (number + 1) * BLOCK]), np.uint8)
-            counted = codes != SEPARATOR if by_bytes else begins_character(codes)
-            offset = number * BLOCK + int(np.flatnonzero(counted)[index])
-            while data[offset] & 0xC0 == 0x80:
-                offset -= 1
-            return offset
-        index -= size
-    return len(data)
+    valid = split(range(int(totals[-1])), config, False)[1]
+    return offset(valid.start), offset(valid.stop)
 
 
 def _read_records(
@@ -201,14 +206,7 @@ def _read_records(
             (valid if part == 1 else rest).add([record.text], Place(record.name, record.line, 1))
         progress("reading", len(rest.data), None)
     if config is not None and not config.by_hash:
-        return rest, _find_valid_records(rest, config)
+        return rest, _find_valid(rest, config)
     first = len(rest.data)
     rest.extend(valid)
     return rest, (first, len(rest.data))
-
-
-def _find_valid_records(texts: PlacedTexts, config: CorpusConfig) -> tuple[int, int]:
-    """Where the validation part of records begins and ends that are split in their order."""
-    valid = split(range(len(texts.data) - 1), config, False)[1]
-    first, last = (texts.data.rfind(SEPARATOR, 0, border + 1) + 1 for border in (valid.start, valid.stop))
-    return first, last

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import chargen
+from chargen import Corpus
 from chargen.cli.terminal import display_width
 from chargen.data.reading_config import ReadingConfig
 from chargen.storage.model_file import save_model
@@ -69,6 +70,25 @@ def test_a_model_of_records_writes_whole_ones(run: Run) -> None:
     assert 0 < figures["whole"] < figures["texts"]
     with pytest.raises(chargen.ChargenError, match="does not say how that was"):
         chargen.novelty(record_model(), "names.txt")
+
+
+def test_bytes_that_are_no_text_are_shown_as_such(run: Run) -> None:
+    raw = ReadingConfig(encoding="raw")
+    save_model(
+        "b.safetensors",
+        replace(
+            small_model(unit="byte", scale=9.0),
+            vocabulary=Corpus.from_text("a\udcff", unit="byte", encoding="raw").vocabulary,
+            reading=raw,
+        ),
+    )
+    Path("all.bin").write_bytes(bytes(range(256)) * 2)
+    words = ["novelty", "b.safetensors", "all.bin", "--shortest", 1, "--show", 300, "--seed", 1, "--length", 900]
+    figures = json.loads(run(*words, "--json").out)
+    assert figures["text"]["novel"]["1"] == 0
+    texts = "".join(copy["text"] for copy in figures["text"]["copies"])
+    assert "\xff" >= max(texts) > "\x7f"
+    assert '"\\x' in run(*words).out
 
 
 @pytest.mark.parametrize("width", [40, 80])

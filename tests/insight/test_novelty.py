@@ -1,21 +1,26 @@
 """Novelty: what is copied is found with its place, and nothing else is."""
 
 import random
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import chargen
-from chargen.errors import ChargenError, SettingError
+from chargen.data.reading_report import ReadingReport
+from chargen.data.records import MARK
+from chargen.data.sources import Source
+from chargen.errors import ChargenError, ModelFileError, SettingError
 from chargen.insight.copy_finder import LENGTHS, CopyFinder, Part
 from chargen.insight.near_copies import GAP, chain_spans
 from chargen.insight.novelty import Novelty
-from chargen.insight.placed_texts import Place, PlacedTexts
+from chargen.insight.placed_texts import Place, PlacedTexts, read_placed
 from chargen.kernels.copies import find_loops
 from tests import naive
 from tests.small_models import small_model
@@ -57,6 +62,7 @@ def prose() -> str:
 
 @settings(deadline=None, max_examples=150)
 @given(texts, texts, st.tuples(st.integers(0, 40), st.integers(0, 40)))
+@example(["xabcxabcd"], [], (3, 9))
 def test_matches_are_those_of_a_plain_search(corpus: list[str], looked_up: list[str], borders: tuple[int, int]) -> None:
     """In the whole corpus, and of a held-out part of it in what begins outside of that."""
     placed, ((_, corpus_stop), bounds) = place_all(corpus, looked_up)
@@ -87,6 +93,7 @@ def test_matches_are_those_of_a_plain_search(corpus: list[str], looked_up: list[
 
 @settings(deadline=None, max_examples=300)
 @given(st.text("ab漢", max_size=40), st.lists(st.text("ab漢", max_size=40), min_size=1, max_size=2), st.integers(2, 5))
+@example("Z" + "a漢" * 12 + "Y", ["Z" + "a漢" * 10 + "Y"], 3)
 def test_near_copies_are_those_of_a_plain_search(text: str, corpus: list[str], least: int) -> None:
     placed, ((_, corpus_stop), bounds) = place_all(corpus, [text])
     finder, part = CopyFinder(placed, corpus_stop), Part.of(placed, *bounds)
@@ -100,15 +107,64 @@ def test_near_copies_are_those_of_a_plain_search(text: str, corpus: list[str], l
 
 @settings(deadline=None, max_examples=300)
 @given(
-    st.lists(st.tuples(st.text("ab", max_size=5), st.integers(1, 9)), max_size=4), st.integers(1, 9), st.integers(2, 4)
+    st.lists(st.tuples(st.text("ab", max_size=5), st.integers(1, 9)), max_size=4),
+    st.integers(1, 9),
+    st.integers(2, 4),
+    st.integers(0, 30),
 )
-def test_loops_are_those_of_a_plain_search(pieces: list[tuple[str, int]], least: int, times: int) -> None:
+def test_loops_are_those_of_a_plain_search(pieces: list[tuple[str, int]], least: int, times: int, border: int) -> None:
+    """Within two texts, one behind the other."""
     text = "".join(piece * number for piece, number in pieces)
     codes = np.array([*map(ord, text)], np.uint32)
     loops: dict[tuple[int, int], int] = {}
-    for start, length, period in find_loops(codes, np.zeros(len(codes), np.int64), 1000, least, times):
+    for start, length, period in find_loops(codes, (np.arange(len(text)) >= border) * 1, 1000, least, times):
         loops[start, length] = min(period, loops.get((start, length), period))
-    assert {(*span, period) for span, period in loops.items()} == naive.repeated_stretches(text, least, times)
+    behind = naive.repeated_stretches(text[border:], least, times)
+    expected = naive.repeated_stretches(text[:border], least, times) | {(border + at, *rest) for at, *rest in behind}
+    assert {(*span, period) for span, period in loops.items()} == expected
+
+
+@settings(deadline=None)
+@given(
+    st.text(LETTERS, min_size=1, max_size=90), st.sampled_from(["character", "byte"]), st.sampled_from([None, "line"]),
+    st.booleans(), st.sampled_from([0.1, 0.25, 0.5]), st.sampled_from([0.0, 0.3]),
+)  # fmt: skip
+def test_the_validation_part_is_that_of_training(
+    text: str, unit: str, records: str | None, shuffle: bool, valid: float, test: float
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder, "text.txt"), text)
+        options = {"unit": unit, "records": records, "valid_fraction": valid, "test_fraction": test}
+        config = chargen.CorpusConfig(**options, shuffle=shuffle or records is None)
+        texts, (first, last) = read_placed([Source("text", path)], config, config, ReadingReport())
+        corpus = chargen.Corpus.from_text(text, **options, shuffle=config.shuffle)
+    part = bytes(texts.data[first:last]).decode("utf-8", "replace")
+    marked = corpus.vocabulary.decode(corpus.valid)
+    assert [piece for piece in part.split("\ufffd") if piece] == [piece for piece in MARK.split(marked) if piece]
+
+
+def test_held_out_text_is_cut_from_the_middle_into_the_same_lengths() -> None:
+    letters = ["abcdefghijkl", "mno漢rstuvwxyz"]
+    placed, ((_, corpus_stop), bounds) = place_all(letters, letters)
+    part = Part.of(placed, *bounds).cut_like([4, 3, 5], whole=False)
+    finder = CopyFinder(placed, corpus_stop)
+    assert np.diff(part.borders).tolist() == [4, 2, 1, 5]
+    assert bytes(finder.data[part.starts[:5]]) == b"ghijk"
+    assert finder.match(part).tolist() == [4, 3, 2, 1, 2, 1, 1, 5, 4, 3, 2, 1]
+
+
+def test_what_is_held_out_is_not_looked_up_in_itself(prose: str, tmp_path: Path) -> None:
+    twice = "He said it twice, he did: "
+    corpus = write(tmp_path / "corpus.txt", prose[:2000] + twice * 4)
+    assert chargen.novelty(twice * 4, corpus).text.copied == 1
+    assert chargen.novelty(twice * 4, corpus).held_out.copied == 0
+
+
+def test_no_copy_that_is_named_overlaps_a_longer_one(tmp_path: Path) -> None:
+    corpus = write(tmp_path / "corpus.txt", "abcdefgh123\ndefghijkl-qrs")
+    copies = chargen.novelty("abcdefghijkl qrs", corpus, shortest=3).text.copies
+    assert [copy.text for copy in copies] == ["defghijkl", "qrs"]
+    assert len(chargen.novelty("abcdefghijkl qrs", corpus, shortest=3, show=1).text.copies) == 1
 
 
 def test_planted_copies_are_found_with_their_places(prose: str, tmp_path: Path) -> None:
@@ -206,7 +262,7 @@ def test_tiny_texts(text: str, corpus: str, tmp_path: Path) -> None:
 def test_records_are_compared_as_a_whole(tmp_path: Path) -> None:
     names = ["".join(random.Random(number).choices("abcd", k=6)) for number in range(300)]
     corpus = write(tmp_path / "names.txt", "\n".join(names) + "\n")
-    text = [names[3], names[299], names[5][:5], names[3] + "a", "", "dddddddd"]
+    text = [names[5][:5], names[3], names[299], names[3] + "a", "", "dddddddd"]
     for given_text in ("\n".join(text), write(tmp_path / "text.txt", "\n".join(text))):
         result = chargen.novelty(given_text, corpus, records="line", shortest=6)
         whole = sum(name in names for name in text if name)
@@ -226,6 +282,19 @@ def test_a_model_writes_what_is_looked_up(tmp_path: Path) -> None:
     expected = max(max(naive.longest_matches(text, naive.suffixes([source]))) for text in written)
     assert (result.text.texts, result.text.characters, result.seed) == (3, 180, 7)
     assert result.text.longest == expected
+
+
+def test_a_model_says_how_its_text_was_cut_and_read(tmp_path: Path) -> None:
+    corpus = write(tmp_path / "corpus.txt", "abc def\n" * 30 + "\xff")
+    cut = {"settings": {"valid_fraction": 0.5, "test_fraction": 0.1}}
+    assert chargen.novelty(replace(small_model(), training=cut), corpus, length=90).held_out.characters == 90
+    assert chargen.novelty(small_model(), corpus, length=90).held_out is None
+    (tmp_path / "bad.txt").write_bytes(b"abc\xffdef")
+    assert chargen.novelty(small_model(), tmp_path / "bad.txt", length=9, errors="replace").replaced == 1
+    (tmp_path / "run").mkdir()
+    write(tmp_path / "run" / "state.safetensors", "")
+    with pytest.raises(ModelFileError, match="has no model yet"):
+        chargen.novelty(tmp_path / "run", corpus)
 
 
 def test_what_is_for_a_model_is_refused_for_a_text_and_the_other_way_round(tmp_path: Path) -> None:
