@@ -124,11 +124,13 @@ def test_loops_are_those_of_a_plain_search(pieces: list[tuple[str, int]], least:
     assert {(*span, period) for span, period in loops.items()} == expected
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=150)
 @given(
     st.text(LETTERS, min_size=1, max_size=90), st.sampled_from(["character", "byte"]), st.sampled_from([None, "line"]),
     st.booleans(), st.sampled_from([0.1, 0.25, 0.5]), st.sampled_from([0.0, 0.3]),
 )  # fmt: skip
+@example("ab\nc", "character", "line", False, 0.5, 0.0)
+@example("a\nb\na\nb\na\nb\nabcdabcdab", "character", "line", False, 0.5, 0.0)
 def test_the_validation_part_is_that_of_training(
     text: str, unit: str, records: str | None, shuffle: bool, valid: float, test: float
 ) -> None:
