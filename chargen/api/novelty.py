@@ -87,6 +87,7 @@ def novelty(
     require_packages()
     shortest, show = check_int("shortest", shortest, 1), check_int("show", show, 0)
     file = as_model_file(model_or_text, vocabulary) if is_model(model_or_text) else None
+    make_settings(SampleConfig, drop_none(settings))  # refuses what is no setting at all
     writing = {"length": length, "num": num, "seed": seed} | settings
     if file is None and (name := next(iter(drop_none(writing)), "")):
         raise SettingError(f"{name} says how a model writes, and this is a text: leave it out", name)

@@ -304,6 +304,8 @@ def test_what_is_for_a_model_is_refused_for_a_text_and_the_other_way_round(tmp_p
     for name in ("length", "num", "seed", "temperature"):
         with pytest.raises(SettingError, match=f"^{name} says how a model writes"):
             chargen.novelty("abc", corpus, **{name: 1})
+    with pytest.raises(SettingError, match="temprature"):
+        chargen.novelty("abc", corpus, temprature=1)
     for name in ("records", "text_field"):
         with pytest.raises(SettingError, match=f"^{name} is for a text"):
             chargen.novelty(small_model(), corpus, **{name: "line"})
