@@ -87,6 +87,8 @@ def novelty(
     require_packages()
     shortest, show = check_int("shortest", shortest, 1), check_int("show", show, 0)
     file = as_model_file(model_or_text, vocabulary) if is_model(model_or_text) else None
+    if file is None and vocabulary is not None:
+        raise SettingError("vocabulary is that of a CharModel, and this is a text: leave it out", "vocabulary")
     make_settings(SampleConfig, drop_none(settings))  # refuses what is no setting at all
     writing = {"length": length, "num": num, "seed": seed} | settings
     if file is None and (name := next(iter(drop_none(writing)), "")):
@@ -98,7 +100,7 @@ def novelty(
         raise SettingError(
             "corpus is read as the model's own text, and this model of records does not say how that was"
         )
-    reading = replace(reading, encoding=encoding or reading.encoding, errors=errors)
+    reading = replace(reading, encoding=reading.encoding if encoding is None else encoding, errors=errors)
     report, whole = ReadingReport(), reading.records is not None
     config = None if held_out != () else split_config(file) if file else CorpusConfig(**asdict(reading))
     texts, valid = read_placed(find_files(corpus), reading, config, report, progress)
