@@ -28,6 +28,7 @@ _NAMES = {
     "api.train": ("train", "Run"),
     "api.inspect": ("inspect",),
     "api.judge": ("evaluate",),
+    "api.novelty": ("novelty",),
     "api.corpora": ("MadeCorpus", "get_corpus", "list_corpora", "make_corpus"),
     "data.named_corpora": ("NamedCorpus",),
     "api.score": ("score",),
@@ -38,6 +39,7 @@ _NAMES = {
     "insight.gates": ("Saturation", "gate_saturation"),
     "insight.activations": ("Activations", "load_activations"),
     "insight.ngram": ("NGram",),
+    "insight.novelty": ("Novelty",),
     "insight.steering": ("set_neurons",),
     "evaluation.causality": ("check", "check_causality"),
     "training.config": ("TrainConfig",),
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from chargen.api.inspect import inspect
     from chargen.api.judge import evaluate
     from chargen.api.neurons import rank_neurons
+    from chargen.api.novelty import novelty
     from chargen.api.records import score_records
     from chargen.api.score import score
     from chargen.api.train import Run, train
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     from chargen.insight.gates import Saturation, gate_saturation
     from chargen.insight.neurons import Neuron, Neurons
     from chargen.insight.ngram import NGram
+    from chargen.insight.novelty import Novelty
     from chargen.insight.steering import set_neurons
     from chargen.model.config import ModelConfig
     from chargen.model.language_model import CharModel

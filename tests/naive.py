@@ -910,3 +910,74 @@ def record_log_probs(
     ids = file.vocabulary.encode(text, file.vocabulary.default_unknown)
     total, scores, state = read(engine, scores, state, ids if direction == "forward" else ids[::-1])
     return total - file.vocabulary.extra_nats(text).sum(), read(engine, scores, state, [file.vocabulary.end_id])[0]
+
+
+# Copies.
+
+
+def suffixes(corpus: list[str]) -> list[str]:
+    """What stands in some texts from any place on."""
+    return [source[place:] for source in corpus for place in range(len(source) + 1)]
+
+
+def longest_matches(text: str, sources: list[str]) -> list[int]:
+    """How many characters from each position of a text on some sources begin with."""
+    return [
+        max(
+            length
+            for length in range(len(text) - start + 1)
+            if not length or any(source.startswith(text[start : start + length]) for source in sources)
+        )
+        for start in range(len(text))
+    ]
+
+
+def copied_spans(text: str, corpus: list[str], least: int) -> list[tuple[int, int]]:
+    """Start and length of each span that stands in one of some texts, and as a part of a longer one of the text not."""
+    lengths = longest_matches(text, suffixes(corpus))
+    pairs = zip(lengths, [-1, *lengths], strict=False)
+    return [(at, here) for at, (here, before) in enumerate(pairs) if here >= least and here != before - 1]
+
+
+def repeated_stretches(text: str, least: int, times: int) -> set[tuple[int, int, int]]:
+    """Start, length and shortest period of each stretch of so many characters that repeats them so often."""
+    stretches: dict[tuple[int, int], int] = {}
+    for period in range(len(text) // times, 0, -1):
+        equal = [text[at] == text[at + period] for at in range(len(text) - period)]
+        for is_equal, group in groupby(range(len(equal)), key=equal.__getitem__):
+            places = list(group)
+            length = len(places) + period
+            if is_equal and length >= max(least, times * period):
+                stretches[places[0], length] = period
+    return {(start, length, period) for (start, length), period in stretches.items()}
+
+
+def near_copies(text: str, corpus: list[str], least: int, gap: int) -> set[tuple[int, int, int]]:
+    """Start, stop and differing characters of the best near-copy that ends with each span, and does not go on."""
+    spans = copied_spans(text, corpus, least)
+    nodes = [
+        (start, length, number, place)
+        for start, length in spans
+        for number, source in enumerate(corpus)
+        for place in range(len(source))
+        if source.startswith(text[start : start + length], place)
+    ]
+    best = {node: (node[0], 0) for node in nodes}
+    continued = set()
+    for node in nodes:
+        for earlier in nodes:
+            if earlier[2] != node[2] or earlier[0] >= node[0]:
+                continue
+            ahead, source_ahead = (node[side] - earlier[side] - earlier[1] for side in (0, 3))
+            overlap = max(0, -ahead, -source_ahead)
+            differing = max(ahead, source_ahead) + overlap
+            if differing <= gap and overlap < node[1]:
+                start, before = best[earlier]
+                best[node] = min(best[node], (start, before + differing))
+                continued.add(earlier)
+    ended: dict[int, tuple[int, int]] = {}
+    for node in nodes:
+        if node not in continued and best[node][0] != node[0]:
+            stop = node[0] + node[1]
+            ended[stop] = min(ended.get(stop, best[node]), best[node])
+    return {(start, stop, differing) for stop, (start, differing) in ended.items()}

@@ -27,6 +27,7 @@ COMMANDS = {
         "score": "Judge every character of a text.",
         "inspect": "Look inside a model while it reads a text.",
         "check": "Check what a model's predictions see.",
+        "novelty": "Tell how much of a text is copied.",
     },
     "Corpora": {
         "corpus info": "Tell what is in a text before a model learns it.",

@@ -74,12 +74,30 @@ def _choose_records(records: Iterator[PlacedRecord], config: CorpusConfig, numbe
 
 
 def _read_config(part: str, file: ModelFile) -> CorpusConfig:
-    """How the text of a model was cut."""
+    """How the text of a model was cut into parts, this one among them."""
+    config = split_config(file)
+    if config is None:
+        raise SettingError('this model does not say how its text was cut: score a text of its own with `part="all"`')
+    if part != "train" and config.fractions[part] == 0:
+        raise SettingError(f'no {part} part was cut from the text of this model: score a text with `part="all"`')
+    return config
+
+
+def split_config(file: ModelFile) -> CorpusConfig | None:
+    """Read how the text of a model was cut.
+
+    Args:
+        file: of the model.
+
+    Returns:
+        The settings; None where the file does not say them.
+
+    Raises:
+        ModelFileError: where the file says them wrongly.
+    """
     settings = file.training.get("settings", {})
     if not isinstance(settings, dict) or not {"valid_fraction", "test_fraction"} <= settings.keys():
-        raise SettingError('this model does not say how its text was cut: score a text of its own with `part="all"`')
-    if part != "train" and settings[f"{part}_fraction"] == 0:
-        raise SettingError(f'no {part} part was cut from the text of this model: score a text with `part="all"`')
+        return None
     names = {field.name for field in fields(CorpusConfig)} & settings.keys()
     try:
         return CorpusConfig(**{name: settings[name] for name in names})

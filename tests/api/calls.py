@@ -256,6 +256,21 @@ class Calls(ModelCalls):
         arguments = {"text": "abc\n", "by": by, "threshold": 0.01, "num_alternatives": 2, "unknown": "error"}
         return Call(run, arguments, by_torch(run))
 
+    def novelty(self) -> Call:
+        path = self.folder / "corpus.txt"
+        path.write_text("abcabd\n" * 30)
+
+        def run(**options: Any) -> Any:
+            result = chargen.novelty(**options)
+            assert isinstance(result, chargen.Novelty)
+            return result.text.longest
+
+        arguments = {"corpus": path, "held_out": (), "shortest": 2, "show": 3, "errors": "strict", "encoding": None}
+        if self.random.random() < 0.5:
+            writing = {"length": 9, "num": 2, "seed": 1, "temperature": 0.8}
+            return Call(run, arguments | {"model_or_text": self.file(True)} | writing, small=("length", "num"))
+        return Call(run, arguments | {"model_or_text": "abcbc", "records": None, "text_field": None})
+
     def inside(self) -> Call:
         """Activations, and what is made of them; `chargen.Activations`, `chargen.Saturation`, `chargen.Neurons`."""
         stored = self.file(True)

@@ -41,16 +41,18 @@ DOORS: dict[str, tuple[Callable[..., Any], ...]] = {
     "sample": (chargen.generate,),
     "fill": (chargen.fill, chargen.fill_text, Filler),
     "corpus info": (chargen.corpus_info,),
+    "novelty": (chargen.novelty,),
 }
 SETTINGS: dict[str, tuple[type, ...]] = {
     "train": (CorpusConfig, ModelConfig, TrainConfig),
     "sample": (SampleConfig,),
     "fill": (SampleConfig,),
     "corpus info": (CorpusConfig, InfoConfig),
+    "novelty": (SampleConfig,),
 }
 SHOWN = {"preview", "form", "separator", "as_json"}
 """Options that only say how a command shows what it does."""
-NAMES = {("sample", "prime_file"): "prime", ("fill", "source"): "text"}
+NAMES = {("sample", "prime_file"): "prime", ("fill", "source"): "text", ("novelty", "text"): "model_or_text"}
 """In Python a Path is a file and a str a text."""
 OTHER_DEFAULTS = {
     ("sample", "num"): "None returns a str; any number, also 1, a list",

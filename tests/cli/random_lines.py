@@ -186,6 +186,7 @@ def base(command: str, chance: random.Random, without: str | None = None) -> lis
         "inspect": ["model", "text.txt"],
         "compare": ["run"],
         "corpus info": ["text.txt", "--sample", "9"],
+        "novelty": ["model", "text.txt", "--length", "9"],
         "corpus cache": [],
         "export": ["model", "small.safetensors", "--quantize", "int8"],
         "corpus list": [],

@@ -172,6 +172,7 @@ COMMANDS = {
     "score": [["月.safetensors", "光.txt", "--threshold", "1"], ["月.safetensors", "--text", "光ж", "--json"]],
     "check": [["月.safetensors"], ["月.safetensors", "--json"]],
     "corpus info": [["光.txt"], ["光.txt", "--json"]],
+    "novelty": [["月.safetensors", "光.txt", "--length", "40"], ["光.txt", "光.txt"], ["光.txt", "new.txt", "--json"]],
     "corpus cache": [[], ["--json"]],
     "inspect": [["月.safetensors", "光.txt", "--neuron", "1:0"], ["月.safetensors", "光.txt", "--out", "頁.html"]],
     "info": [["月.safetensors"], ["月.safetensors", "--json"]],

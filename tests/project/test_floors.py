@@ -40,6 +40,7 @@ GUARDED = {
     "filelock": {"durable.py"},
     "platformdirs": {"cache_folder.py"},
     "zstandard": {"data/unpack.py"},
+    "pydivsufsort": {"insight/copy_finder.py"},
     "urllib": {"data/download.py"},
     "http": {"data/download.py"},
     "socket": set(),
