@@ -165,10 +165,14 @@ def get_corpus(
 
 def _fetch(corpus: NamedCorpus, offline: bool | None, progress: Callable[[str, int, int], object]) -> None:
     by_hand = f"save {corpus.address} as {corpus.path} by hand"
+    if corpus.path.exists():
+        size = amount(corpus.path.stat().st_size, "byte")
+        by_hand += f" (what is there is another file, of {size} instead of {corpus.size:,})"
+    by_hand += ", or name a file of your own, or python, which needs no network"
     if is_offline(offline):
         raise DataError(
             f"the corpus {corpus.name} is not on this machine, and nothing is fetched (`offline` or CHARGEN_OFFLINE): "
-            f"{by_hand}, or name a file of your own"
+            f"{by_hand}"
         )
     from chargen.data.download import ConnectionBroken, WrongFile, download
 

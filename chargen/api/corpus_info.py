@@ -203,7 +203,7 @@ def _write(model: NGram, corpus: Corpus, config: InfoConfig, seed: int) -> str:
         return ""
     context = corpus.train[-LAST_LINE:]
     if vocabulary.end_id is not None:
-        context = np.array([vocabulary.end_id])
+        context = corpus.train[:1]
     elif begin := begin_text(vocabulary, corpus.counts):
         ends = np.flatnonzero(context == vocabulary.encode(begin)[-1])
         context = context[: ends[-1] + 1] if len(ends) else context

@@ -28,6 +28,8 @@ else:
 
 PREVIEW_SECONDS = 20.0
 """Least time between two previews."""
+DELAY = 1.0
+"""Seconds that a task takes before its bar appears."""
 LOG_SECONDS = 60.0
 """Most time between two lines where no terminal shows the bar."""
 GRAPH_WIDTH = 20
@@ -69,7 +71,7 @@ class Bar(_Tqdm):
 
 
 class TaskBar:
-    """How far a task is; appears only where it takes longer than a second. Off a terminal, a line now and then.
+    """How far a task is; appears only where it takes longer. Off a terminal, a line now and then.
 
     Args:
         unit: what is counted.
@@ -85,8 +87,13 @@ class TaskBar:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Clear the bar, before something is printed; it appears again where the task goes on."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
     def show(self, task: str, done: int, total: int | None) -> None:
         """Show how far a task is; called after every part of it.
@@ -97,9 +104,9 @@ class TaskBar:
             total: units in all, where known.
         """
         if task != self._task or self._bar is None:
-            self.__exit__()
+            self.close()
             self._task = task
-            self._bar = Bar(desc=f"{task:8}", total=total, unit=self._unit, unit_scale=True, delay=1)
+            self._bar = Bar(desc=f"{task:8}", total=total, unit=self._unit, unit_scale=True, delay=DELAY)
         self._bar.update(done - self._bar.n)
         if self._bar.disable and not is_quiet() and time.monotonic() - self._logged_at > LOG_SECONDS:
             self._logged_at = time.monotonic()

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 
 def print_records(
-    scores: RecordScores, noun: str, *, raw: bool, worst: int | None, as_json: bool, brief: bool, skips: bool
-) -> None:
+    scores: RecordScores, noun: str, *, raw: bool, worst: int | None, as_json: bool, brief: bool, skips: bool,
+    close_bar: Callable[[], object],
+) -> None:  # fmt: skip
     """Print the scores of records in their order, or of the least likely; then tell what all cost.
 
     Args:
@@ -31,10 +32,12 @@ def print_records(
         as_json: print JSON objects in place of lines.
         brief: print totals only.
         skips: whether unknown characters were left out.
+        close_bar: called before something is printed, where that waits for all scores.
     """
     chosen: Iterable[RecordScore] = scores
     if worst is not None:  # it holds so many at a time
         chosen = heapq.nsmallest(worst, scores, key=lambda score: score.mean)
+        close_bar()
     elif not as_json and not brief:
         log(f"nats per character, nats in all, place, {noun}")
     for score in chosen:
@@ -42,6 +45,7 @@ def print_records(
             click.echo(json.dumps(_to_json(score, raw), separators=(",", ":")))
         elif not brief:
             print_line(_describe(score, raw))
+    close_bar()
     totals = scores.totals
     if as_json and brief:
         click.echo(json.dumps(_totals_to_json(totals), separators=(",", ":")))

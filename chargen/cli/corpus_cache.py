@@ -3,16 +3,27 @@
 import json
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
 from chargen.cache_folder import cache_folder
 from chargen.cli.options import GroupedCommand, option
 from chargen.cli.terminal import escape_control, log, print_line, quote_path
-from chargen.data.corpus_cache import CacheEntry, list_entries, open_entry, remove_abandoned, remove_entries
+from chargen.data.corpus_cache import (
+    CacheEntry,
+    folder_size,
+    list_entries,
+    open_entry,
+    remove_abandoned,
+    remove_entries,
+)
+from chargen.data.source_index import MAX_NAMES
 from chargen.errors import SettingError, amount, format_size
 
 DAY = 86_400
+OTHERS = {"corpora": "corpora that were fetched", "kernels": "compiled inner loops"}
+"""What else the folder holds, by the name of a folder in it."""
 
 
 @click.command("cache", cls=GroupedCommand)
@@ -25,7 +36,8 @@ def command(verify: bool, clear: bool, days: float | None, as_json: bool) -> Non
     """Show, verify or clear the texts that are encoded, the last used one first.
 
     A text is encoded once and then taken from this folder, which CHARGEN_CACHE names. What is removed is made again
-    when it is needed, as long as its text is there.
+    when it is needed, as long as its text is there. Corpora that were fetched and compiled inner loops lie in the same
+    folder: their sizes are shown, and they stay; each comes again when it is needed.
     """
     if days is not None and not clear:
         raise SettingError("--unused-for does nothing without --clear: leave it out, or give both")
@@ -41,18 +53,28 @@ def command(verify: bool, clear: bool, days: float | None, as_json: bool) -> Non
         remove_abandoned(cache)
     freed = remove_entries(cache, removed)
     kept = [entry for entry in entries if entry not in removed]
+    others = {name: folder_size(cache / name) for name in OTHERS}
     if as_json:
         listed = [asdict(entry) | {"path": str(entry.path)} for entry in kept]
-        click.echo(json.dumps({"folder": str(cache), "texts": listed, "removed": len(removed), "freed": freed}))
+        told = {"folder": str(cache), "texts": listed, "removed": len(removed), "freed": freed, "others": others}
+        click.echo(json.dumps(told))
         return
-    total = f", {format_size(sum(entry.bytes for entry in kept))}" if kept else ""
-    print_line(f"{quote_path(cache)}: {amount(len(kept), 'encoded text')}{total}")
-    for entry in kept:
-        print_line(f"{format_size(entry.bytes):>12}  {_describe_age(entry.used):14}  {_describe_sources(entry)}")
+    _print_cache(cache, kept, others)
     if verify:
         log(f"{amount(len(removed), 'damaged text')} removed" if removed else "all are whole")
     elif clear:
         log(f"{amount(len(removed), 'text')} removed, {format_size(freed)} free again")
+
+
+def _print_cache(cache: Path, entries: list[CacheEntry], others: dict[str, int]) -> None:
+    """Print what the folder holds."""
+    total = f", {format_size(sum(entry.bytes for entry in entries))}" if entries else ""
+    print_line(f"{quote_path(cache)}: {amount(len(entries), 'encoded text')}{total}")
+    for entry in entries:
+        print_line(f"{format_size(entry.bytes):13}  {_describe_age(entry.used):14}  {_describe_sources(entry)}")
+    for name, size in others.items():
+        if size:
+            print_line(f"{format_size(size):13}  {OTHERS[name]}: {quote_path(cache / name)} may be deleted by hand")
 
 
 def _describe_age(used: float) -> str:
@@ -68,5 +90,6 @@ def _describe_sources(entry: CacheEntry) -> str:
     """Name what an entry was made of."""
     if not entry.sources:
         return "a text that was given once, or has changed"
-    more = f" and {len(entry.sources) - 1} more" if len(entry.sources) > 1 else ""
+    number = "many" if len(entry.sources) >= MAX_NAMES else len(entry.sources) - 1
+    more = f" and {number} more" if number else ""
     return escape_control(entry.sources[0]) + more

@@ -24,9 +24,12 @@ from chargen.insight.characters import CharacterCount
 from chargen.insight.lines import Lines
 from chargen.training.autosize import Sizes
 
-LABEL_WIDTH = 14
+LABEL_WIDTH, BASELINE_WIDTH = 14, 9
+"""Columns of what stands before values and before figures: rows of figures fit 40 columns."""
 MOST_GROUPS, MOST_LABELS = 12, 10
 """Scripts and labels that are listed."""
+TOGETHER = "\xa0"
+"""Stands for a blank at which no row is cut."""
 Rows = Iterator[tuple[str, str]]
 
 
@@ -80,13 +83,14 @@ def _print_section(title: str, rows: Rows) -> None:
     """Print rows under a title, with values below one another."""
     if title != "Text":
         click.echo("")
-    click.echo(title)
+    print_line(title)
     width = terminal_width(sys.stdout)
     for label, value in rows:
         value = escape_control(value, newlines=True)
         pieces = [value] if width is None else cut_into_rows(value, max(width - LABEL_WIDTH, 20))
         for number, piece in enumerate(pieces):
-            click.echo(f"{label if number == 0 else '':{LABEL_WIDTH}}{piece}".rstrip())
+            piece = piece.lstrip() if number else piece
+            click.echo(f"{'' if number else label:{LABEL_WIDTH}}{piece}".rstrip().replace(TOGETHER, " "))
 
 
 def _describe_files(info: CorpusInfo) -> Rows:
@@ -111,7 +115,8 @@ def _describe_text(info: CorpusInfo) -> Rows:
     for role, part in info.parts.items():
         if part.ids or role != "test":
             records = f"{amount(part.records, 'record')}, " * (info.config.records is not None)
-            yield role, records + amount(part.ids, unit) + _describe_overlap(info, role)
+            ends = ", ends included" * (info.config.records is not None)
+            yield role, records + amount(part.ids, unit) + ends + _describe_overlap(info, role)
     if info.labels:
         ranked = sorted(info.labels, key=lambda label: -info.labels[label])
         listed = ", ".join(f"{name_label(label)} {info.labels[label]:,}" for label in ranked[:MOST_LABELS])
@@ -158,14 +163,16 @@ def _describe_characters(info: CorpusInfo) -> Rows:
     yield "distinct", f"{characters.distinct:,}, of which {characters.once:,} occur once"
     if info.folded:
         yield "", f"{info.folded:,} rarer ones share the unknown symbol and are not counted here"
+    width = max((len(f"{group.count:,}") for group in characters.groups), default=0)
     if characters.groups:
-        yield "", f"{'count':>13} {'share':>6} {'distinct':>9}"
+        yield "", f"{'count':>{max(width, 9)}} {'share':>6} distinct"
     for group in characters.groups[:MOST_GROUPS]:
-        yield group.name[: LABEL_WIDTH - 1], f"{group.count:>13,} {group.count / total:>6.1%} {group.distinct:>9,}"
+        figures = f"{group.count:>{max(width, 9)},} {group.count / total:>6.1%} {group.distinct:>8,}"
+        yield group.name[: LABEL_WIDTH - 1], figures
     if len(characters.groups) > MOST_GROUPS:
         yield "", f"and {len(characters.groups) - MOST_GROUPS:,} more"
     if characters.common:
-        yield "most common", "  ".join(f"{name_character(each.character)} {each.count / total:.1%}"
+        yield "most common", "  ".join(f"{name_character(each.character)}{TOGETHER}{each.count / total:.1%}"
                                        for each in characters.common[:10])  # fmt: skip
     for label, counts in (("least common", characters.rare[:10]), ("controls", characters.controls),
                           ("invisible", characters.invisible)):  # fmt: skip
@@ -174,7 +181,7 @@ def _describe_characters(info: CorpusInfo) -> Rows:
 
 
 def _list_counts(counts: tuple[CharacterCount, ...]) -> str:
-    listed = "  ".join(f"{name_character(each.character)} {each.count:,}" for each in counts[:10])
+    listed = "  ".join(f"{name_character(each.character)}{TOGETHER}{each.count:,}" for each in counts[:10])
     return listed + f"  and {len(counts) - 10:,} more" * (len(counts) > 10)
 
 
@@ -197,14 +204,14 @@ def _print_baselines(baselines: Baselines, info: CorpusInfo) -> None:
     notes |= {"zlib": "gzip", "bz2": "bzip2", "lzma": "xz"}
     grams = [row.name for row in baselines.rows if row.name.endswith("-gram")]
     best = min((row for row in baselines.rows if row.name in grams), key=lambda row: row.nats_per_character).name
-    notes[best] = "the best of these" * (len(grams) > 1)
+    notes[best] = "best n-gram" * (len(grams) > 1)
     left_out = {name for number, name in enumerate(grams[:-1], 1) if number > 10 and number % 10 and name != best}
-    click.echo("\nWhat a network has to beat on the validation part")
-    click.echo(f"{'':{LABEL_WIDTH}}{'nats':>7} {'bits':>7}  per {unit}")
+    print_line("\nWhat a network has to beat on the validation part")
+    print_line(f"{'':{BASELINE_WIDTH}}{'nats':>7} {'bits':>7}  per {unit}")
     for row in baselines.rows:
         figures = f"{row.nats_per_character:>7.4f} {row.bits_per_character:>7.4f}"
         if row.name not in left_out:
-            print_line(f"{row.name:{LABEL_WIDTH}}{figures}  {notes.get(row.name, '')}".rstrip())
+            print_line(f"{row.name:{BASELINE_WIDTH}}{figures}  {notes.get(row.name, '')}".rstrip())
     counted = ", each record's end among them" if info.config.records is not None else " behind the first"
     start = "On" if baselines.whole else "At the beginning of that part, on"
     notes_below = [f"{start} {amount(baselines.characters, unit)}{counted}."]

@@ -81,11 +81,11 @@ def command(model: Path, as_json: bool) -> None:
         "reached": f"step {training.get('step')}, epoch {_format_value(training.get('epoch'), '.2f')}"
         + (f", in {_format_duration(seconds)}" if seconds is not None else ""),
     }
-    for name in ("valid", "test"):
+    for name, word in (("valid", "validation"), ("test", "test")):
         loss = training.get(f"{name}_loss")
         if isinstance(loss, float):
             share = "the whole" if training.get(f"{name}_whole") else "a part of the"
-            rows[f"{name} loss"] = (f"{describe_loss(training, name)}, on {share} {name} text") + _describe_directions(
+            rows[f"{name} loss"] = (f"{describe_loss(training, name)}, on {share} {word} text") + _describe_directions(
                 training, name
             )
     settings = training.get("settings")
@@ -150,7 +150,8 @@ def _describe_directions(training: dict[str, Any], name: str) -> str:
 def _most_common(characters: str, counts: list[int]) -> str:
     """List the most common characters."""
     ranked = sorted(zip(counts, characters, strict=False), key=lambda pair: (-pair[0], pair[1]))
-    return " ".join(repr(character)[1:-1] if character.isspace() else character for _, character in ranked[:MAX_SHOWN])
+    shown = (character for _, character in ranked[:MAX_SHOWN])
+    return " ".join("space" if each == " " else repr(each)[1:-1] if each.isspace() else each for each in shown)
 
 
 def _count_records(file: ModelFile) -> int | None:

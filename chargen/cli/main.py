@@ -183,7 +183,7 @@ def _describe_machine_failure(error: Exception) -> str:
     if isinstance(error, RuntimeError) or str(getattr(error, "name", "")).startswith("chargen"):
         return ""
     # A library that got no memory while it was loaded fails in ways of its own.
-    return f"a package cannot be loaded: {error}; is there enough memory, and is it whole?"
+    return f"a package cannot be loaded: {error}; is it installed and whole, and is there enough memory?"
 
 
 def _open_missing_streams() -> None:

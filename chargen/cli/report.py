@@ -82,6 +82,8 @@ def describe_left_out(report: ReadingReport, hidden_entries: int) -> Iterator[st
         yield f"{amount(report.excluded, 'file')} left out by --include and --exclude"
     if report.html:
         yield f"{amount(report.html, 'HTML file')} read with all tags; --documents learns the text in them"
+    if report.plain_tables:
+        yield f"{amount(report.plain_tables, 'table')} read as plain text; --records learns the texts in its rows"
     if hidden_entries:
         entries = amount(hidden_entries, "entry", "entries")
         yield f"{entries} not read: hidden files and folders, links to folders, files of runs"

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,10 +108,13 @@ def _judge_records(
     options = {name: value for name, value in options.items() if name not in ("threshold", "alternatives")}
     options |= {name: for_records[name] for name in ("part", "guess_label")}
     options["prior"] = for_records["prior"] or "counts"
+    if not printing["brief"] and printing["worst"] is None and sys.stdout.isatty():
+        options["progress"] = lambda task, done, total: None  # the rows show how far it is
     with TaskBar("char") as bar:
-        scores = score_records(file, texts, sources=sources or None, by=by or "forward", progress=bar.show, **options)
+        options = {"progress": bar.show, **options}
+        scores = score_records(file, texts, sources=sources or None, by=by or "forward", **options)
         noun, skips = "record" if records else "line", options["unknown"] == "skip"
-        print_records(scores, noun, raw=file.vocabulary.raw, skips=skips, **printing)
+        print_records(scores, noun, raw=file.vocabulary.raw, skips=skips, close_bar=bar.close, **printing)
 
 
 def _judge_characters(

@@ -22,7 +22,7 @@ _BYTES = {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}
 _HARMLESS = "\n\t\u200c\u200d"  # joiners are part of words in several scripts
 _COMMAND = re.compile(r"(?:^|(?<= ))chargen [a-z]+ .*$")
 _ESCAPE = re.compile(r"\\[ntr](?![a-z])")  # no command of LaTeX, such as \newline
-_LABEL = re.compile(r"\S+ {2,}|\S{8} | +")
+_LABEL = re.compile(r"\S+(?: \S+)? {2,}|\S{8} | +")
 
 
 def quote_path(path: object) -> str:

@@ -212,6 +212,15 @@ def list_entries(cache: Path) -> list[CacheEntry]:
     return sorted(entries, key=lambda entry: (-entry.used, entry.path.name))
 
 
+def folder_size(folder: Path) -> int:
+    """Add up the bytes of the files in a folder.
+
+    Args:
+        folder: which need not exist.
+    """
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
 def remove_entries(cache: Path, entries: Iterable[CacheEntry]) -> int:
     """Remove entries, and what is remembered of the files that they were made of. Who has one open keeps it.
 

@@ -21,10 +21,11 @@ class CorpusConfig(ReadingConfig):
     test_fraction: float = setting(0.0, "share of the text, at its end, or of records, that tests", low=0, below=1)
     shuffle: bool = setting(True, "records: split them by a hash of their text and learn them in random order; or keep "
                             "their order, as of running text")  # fmt: skip
-    include: tuple[str, ...] = setting((), "of folders and archives, read only files whose names fit this: *.txt; with "
-                                       "/, whose paths end so")  # fmt: skip
-    exclude: tuple[str, ...] = setting((), "of folders and archives, read no files whose names fit this; with /, whose "
-                                       "paths end so")  # fmt: skip
+    include: tuple[str, ...] = setting((), "of folders and archives, read only files whose names fit this pattern, "
+                                       "such as *.txt; where it has a /, the ends of their paths; may stand several "
+                                       "times")  # fmt: skip
+    exclude: tuple[str, ...] = setting((), "of folders and archives, leave out files whose names fit this pattern, "
+                                       "or, where it has a /, the ends of whose paths do")  # fmt: skip
     max_bytes: int | None = setting(None, "bytes that a packed file may unpack to; by default its own times 1,000",
                                     low=1)  # fmt: skip
     split_seed: int = setting(0, "records: another number makes other parts", low=0, high=MAX_SEED)
@@ -34,7 +35,7 @@ class CorpusConfig(ReadingConfig):
         if self.unit == "byte" and self.min_count > 1:
             raise SettingError(f"min_count is {self.min_count}: bytes are never folded, so it must be 1", "min_count")
         if self.encoding == RAW and self.unit != "byte":
-            raise SettingError(f"encoding is raw: it needs unit byte, not {self.unit}", "encoding")
+            raise SettingError('encoding is raw: it needs `unit="byte"`', "encoding")
         if self.valid_fraction + self.test_fraction >= 1:
             raise SettingError(
                 f"valid_fraction {self.valid_fraction} and `test_fraction` {self.test_fraction} leave no text to learn",

@@ -41,7 +41,7 @@ PACKED = (*PACKING_BY_SUFFIX, *ARCHIVES)
 """Ends of names of files that may hold more text than they have bytes."""
 CHOICES = ("include", "exclude", "max_bytes", "documents")
 """Settings that only choose what is read: the same bytes, chosen otherwise, are the same text."""
-MET = ("passed_over", "excluded", "html")
+MET = ("passed_over", "excluded", "html", "plain_tables")
 """What is reported of files that does not follow from the bytes that were read."""
 ProgressCallback = Callable[[str, int, int | None], None]
 """Called as (activity, bytes done, bytes in total or None)."""
@@ -134,7 +134,8 @@ class Encoder:
             reason = str(error)
             if isinstance(error, OSError):
                 reason = f"cannot write the cache {quote_backticks(self.cache)}: {describe_os_error(error, self.cache)}"
-            raise ChargenError(f"{reason}; set CHARGEN_CACHE to a folder with room") from error
+            advice = "make room (chargen corpus cache), or set CHARGEN_CACHE to a folder with room"
+            raise ChargenError(f"{reason}; {advice}") from error
         if encoded is None:
             raise ChargenError(f"{self.cache / key} vanished from the cache while it was read; run the command again")
         return replace(encoded, report=replace(encoded.report, **_met(content.report))), key

@@ -28,8 +28,8 @@ class ReadingConfig:
     documents: bool | None = setting(None, "Word, EPUB, PDF and HTML files become their text; by default all but HTML, "
                                      "where chargen[documents] is installed")  # fmt: skip
     between: str | None = setting(None, "text between two files; by default a line end where a file lacks one")
-    records: str | None = setting(None, "learn whole records: line, blank-line, file, jsonl, csv, tsv, or the text "
-                                  "between two; none knows another")  # fmt: skip
+    records: str | None = setting(None, "learn whole records, each of which begins anew: line, blank-line, file, "
+                                  "jsonl, csv, tsv, or the text that separates two")  # fmt: skip
     text_field: str | None = setting(None, "of jsonl, csv and tsv records, the field with the text")
     label_field: str | None = setting(None, "of jsonl, csv and tsv records, the field with the label")
     label_from: str | None = setting(None, "what a record's label is: the name of its folder or its file",

@@ -22,7 +22,8 @@ class ReadingReport:
         passed_over: names of files that are no text, each with what it is.
         excluded: files that `include` and `exclude` leave out.
         html: files that were read with their tags.
-        tables: texts that are tables.
+        plain_tables: files whose names say that they are tables, read as running text.
+        tables: texts that are tables, whose rows are records.
         labels: of records, in the order of their first appearance, or of their symbols.
         unknown_labels: other labels, whose records have none; None where these are added to `labels`.
     """
@@ -35,6 +36,7 @@ class ReadingReport:
     passed_over: list[str] = field(default_factory=list)
     excluded: int = 0
     html: int = 0
+    plain_tables: int = 0
     tables: int = 0
     labels: list[str] = field(default_factory=list)
     unknown_labels: set[str] | None = None
@@ -74,10 +76,10 @@ class ReadingReport:
             return
         if config.records not in KINDS and not self.tables and number <= max(self.files, 1):
             advice = did_you_mean(config.records, KINDS) or f"; kinds of records are {', '.join(KINDS)}"
-            raise DataError(f"records is {config.records!r}: that stands nowhere between two records{advice}")
+            raise DataError(f"`records` is {config.records!r}: that stands nowhere between two records{advice}")
         labels = {"label_field": config.label_field, "label_from": config.label_from}
         for name, value in (labels | {"text_field": config.text_field}).items():
             if value and name != "label_from" and not self.tables:
-                raise DataError(f"{name} is {value}, but no text is a table (.jsonl, .csv, .tsv): leave it out")
+                raise DataError(f"`{name}` is {value}, but no text is a table (.jsonl, .csv, .tsv): leave it out")
             if value and name in labels and not self.labels:
-                raise DataError(f"{name} is {value}, but no record has a label: leave it out")
+                raise DataError(f"`{name}` is {value}, but no record has a label: leave it out")

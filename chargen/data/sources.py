@@ -137,7 +137,7 @@ def _expand(name: str) -> tuple[list[Source], int]:
     if os.path.isdir(name):
         files, skipped = _list_files(Path(name))
         if not files:
-            raise DataError(f"folder {name} holds no files ({skipped} hidden, linked or of a run)")
+            raise DataError(f"folder {name} holds no files ({skipped} hidden, linked or of a run); name another")
         return [Source(quote_backticks(file), file, named=False) for file in files], skipped
     if os.path.exists(name):
         return [Source(name, Path(name))], 0

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
@@ -55,6 +56,9 @@ def _read_table(texts: Iterable[str], delimiter: str, name: str) -> Iterator[tup
             where = f"{name}: line {reader.line_num}"
             if not header:
                 header = row
+                if len(header) == 1 and delimiter == "," and (mark := re.search(r"[;\t]", header[0])):
+                    advice = 'give `records="tsv"`' if mark[0] == "\t" else "put commas or tabs between its fields"
+                    raise DataError(f"{where} names one field, {repr_short(header[0])}, and should name all: {advice}")
                 if len(set(header)) < len(header):
                     raise DataError(f"{where} names a field twice ({', '.join(map(repr_short, header[:8]))}): mend it")
             elif len(row) != len(header):

@@ -11,6 +11,7 @@ from chargen.data.documents import convert, document_kind
 from chargen.data.file_kind import PEEK_SIZE, describe_non_text, detect_wide_encoding
 from chargen.data.reading_config import RAW, ReadingConfig
 from chargen.data.reading_report import ReadingReport
+from chargen.data.records import kind_of
 from chargen.data.sources import Source
 from chargen.data.unpack import ARCHIVES, File, peek, unpack_files
 from chargen.errors import DataError
@@ -69,6 +70,8 @@ def text_files(source: Source, config: ReadingConfig, report: ReadingReport) -> 
             continue
         problem, advice = opened
         if source.named and not file.member:
+            if config.documents is False and "chargen[documents]" in advice:
+                advice = "leave out `documents=False`"
             advice = advice or 'give a text, or learn its bytes with `unit="byte", encoding="raw"`'
             raise DataError(f"{file.name} is {problem}; {advice}")
         skipped.append(f"{file.name} ({problem.split(':')[0]})")
@@ -100,4 +103,5 @@ def _open_text(file: File, path: str, config: ReadingConfig, report: ReadingRepo
     if wide := detect_wide_encoding(start, config.encoding):
         raise DataError(f'{file.name} is text in {wide}, not in {config.encoding}: give `encoding="{wide}"`')
     report.html += config.documents is None and document_kind(path, True) == "html"
+    report.plain_tables += config.records is None and kind_of(path, "", has_fields=True) != ""
     return describe_non_text(start, config.encoding) or TextFile(file.name, path, blocks)

@@ -289,7 +289,9 @@ def name_errors(name: str, items: Iterator[_T]) -> Iterator[_T]:
         except StopIteration:
             return
         except EOFError as error:
-            raise DataError(f"cannot read {name}: it is cut off ({error}); take a fresh copy") from error
+            raise DataError(
+                f"cannot read {name}: it is cut off ({error}); take a fresh copy, or leave it out"
+            ) from error
         except _DAMAGE_ERRORS as error:
             raise DataError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
         yield item

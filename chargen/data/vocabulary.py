@@ -5,7 +5,6 @@ same vocabulary, which gives the same ids a hundred times faster and in memory t
 """
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,7 +17,7 @@ from chargen.arguments import check_array, check_range
 from chargen.data.code_points import CODE_POINTS, END_MARK, code_points, from_code_points, label_mark, latin_bytes
 from chargen.data.lookalikes import suggest_lookalikes
 from chargen.data.utf8 import SURROGATE, utf8_unfinished
-from chargen.errors import DataError, ModelFileError, SettingError, amount, repr_short, truncate
+from chargen.errors import DataError, SettingError, amount, repr_short
 from chargen.settings import check_text
 from chargen.suggestions import did_you_mean
 
@@ -450,56 +449,6 @@ class Vocabulary:
         names = _byte_names() if self.unit == "byte" else [*self.characters] + [UNKNOWN] * bool(self.folded)
         names += [END] * (self.records and self.unit == "character")
         return names + [f"<begin {label}>" for label in self.labels]
-
-    def describe(self) -> dict[str, Any]:
-        """Describe the vocabulary as JSON data, which model files store.
-
-        Returns:
-            {"unit", "folded", "tokenizer": the content of the `tokenizers` file}; of records also {"labels"}.
-        """
-        described = {"unit": self.unit, "folded": self.folded, "tokenizer": json.loads(self.tokenizer().to_str())}
-        return described | ({"labels": list(self.labels)} if self.records else {})
-
-    @classmethod
-    def from_description(cls, described: Any, raw: bool = False) -> "Vocabulary":
-        """Make a vocabulary from its description. The data may be hostile; `tokenizers` never parses it.
-
-        Args:
-            described: what `describe` returned.
-            raw: whether its bytes are any bytes, which the description does not say.
-
-        Raises:
-            ModelFileError: where it does not describe a vocabulary of single characters, with ids in code point order.
-        """
-        try:
-            unit, folded = described["unit"], described["folded"]
-            model = described["tokenizer"]["model"]
-            stored, merges = model["vocab"], model["merges"]
-            if not isinstance(stored, dict) or not isinstance(folded, str):
-                raise ValueError("characters and ids are not a table, or the folded characters are not text")
-            ordered = sorted(stored, key=stored.__getitem__)
-            if merges or model["type"] != "BPE" or [stored[name] for name in ordered] != list(range(len(ordered))):
-                raise ValueError("ids are not 0, 1, 2 …")
-            records, labels = "labels" in described, described.get("labels", [])
-            if not isinstance(labels, list) or (raw and unit != "byte"):
-                raise ValueError("labels are no list, or raw bytes are no characters")
-            kinds = {"folded": folded, "unit": unit, "records": records, "labels": labels}
-            names = ordered[: len(ordered) - len(labels)]
-            if unit == "character":
-                special = [UNKNOWN] * bool(folded) + [END] * records
-                names, characters = names[: len(names) - len(special)], "".join(names[: len(names) - len(special)])
-                if any(len(name) != 1 for name in names):
-                    raise ValueError("a token is not a single character")
-                vocabulary = cls(characters, **kinds)
-            else:
-                vocabulary = cls(RAW_BYTES if raw else "", **kinds)
-            if ordered != vocabulary.names():
-                raise ValueError("the ids are not those of its characters and symbols")
-            return vocabulary
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise ModelFileError(
-                f"the stored vocabulary is not one that chargen wrote: {truncate(error, 200)}"
-            ) from error
 
 
 def check_unknown(unknown: str) -> str:

@@ -3,6 +3,8 @@
 Settings are named in backticks, as in errors.
 """
 
+import codecs
+
 from chargen.data.corpus import Corpus
 from chargen.errors import amount
 from chargen.insight.characters import CharacterCount
@@ -35,10 +37,12 @@ def warn_of_parts(corpus: Corpus) -> list[str]:
     if (share := corpus.repeated["train"]) >= REPEATED_IN_TRAIN:
         warnings.append(f"{share:.0%} of the training text stands there twice: is a file given twice?")
     if corpus.sorted_lines:
-        lines, advice = ("records", "leave out `shuffle=False`") if corpus.vocabulary.records else ("lines", "")
+        lines, advice = "lines", 'learn them as records (`records="line"`), or shuffle them first (shuf)'
+        if corpus.vocabulary.records:
+            lines, advice = "records", "leave out `shuffle=False`"
         warnings.append(
             f"the {lines} are sorted, so the validation part, at the end, holds other words than the training "
-            f"part, and its loss is too high: {advice or 'shuffle them first (shuf)'}"
+            f"part, and its loss is too high: {advice}"
         )
     return warnings
 
@@ -86,7 +90,7 @@ def warn_of_text(corpus: Corpus, facts: TextFacts) -> list[str]:
     if facts.characters:
         for name, counts in (("control", facts.characters.controls), ("invisible", facts.characters.invisible)):
             if counts:
-                warnings.append(_warn_of_hidden(name, counts))
+                warnings.append(_warn_of_hidden(name, counts, corpus.config.encoding))
     if corpus.vocabulary.records and facts.lines.repeated >= REPEATED_RECORDS * max(facts.lines.compared, 1):
         share = facts.lines.repeated / facts.lines.compared
         warnings.append(
@@ -96,11 +100,13 @@ def warn_of_text(corpus: Corpus, facts: TextFacts) -> list[str]:
     return warnings
 
 
-def _warn_of_hidden(name: str, counts: tuple[CharacterCount, ...]) -> str:
+def _warn_of_hidden(name: str, counts: tuple[CharacterCount, ...], encoding: str) -> str:
     number = sum(each.count for each in counts)
     codes = [f"U+{ord(each.character):04X}" for each in counts]
     pattern = "".join(f"\\x{{{ord(each.character):x}}}" for each in counts)
     advice = f"without them: perl -CSD -pe 's/[{pattern}]//g'" if len(counts) <= MAX_KINDS else "remove them first"
+    if codecs.lookup(encoding).name == "iso8859-1" and all("\x80" <= each.character < "\xa0" for each in counts):
+        advice = 'they are quotes and dashes where the text is `encoding="cp1252"`'
     return (
         f"{amount(number, f'{name} character')} ({', '.join(codes[:3])}{' …' * (len(codes) > 3)}), which the model "
         f"would learn too; {advice}"

@@ -210,6 +210,8 @@ class NGram:
     def sample(self, length: int, seed: int = 0, context: Sequence[int] = ()) -> Integers:
         """Write ids, each drawn from its probabilities behind those before it.
 
+        Behind an end symbol, a record begins with a begin symbol of the text, each as often as there.
+
         Args:
             length: how many.
             seed: 0 to 2**64 - 1; the same one writes the same.
@@ -219,14 +221,17 @@ class NGram:
             (length,); without the context.
         """
         check_int("length", length, 0)
-        draws = uniform(check_seed(seed), 0, np.arange(length), Purpose.SAMPLE).tolist() if length else []
+        seed = check_seed(seed)
+        draws = uniform(seed, 0, np.arange(length), Purpose.SAMPLE).tolist() if length else []
         contexts = [NONE] * self.order
         for id_ in self._check(np.array(context, np.int64))[-self.order :].tolist():
             contexts = self._behind(contexts, id_)
+        begins = self.ids[is_border(self.ids, self.end_id)] if len(self.ids) else np.array([self.end_id])
+        places = (uniform(seed, 0, np.arange(length), Purpose.LABEL) * len(begins)).astype(np.int64)
         written = np.zeros(length, np.int64)
         for number, draw in enumerate(draws):
-            written[number] = self._choose(contexts, draw)
-            contexts = self._behind(contexts, int(written[number]))
+            written[number] = id_ = self._choose(contexts, draw)
+            contexts = self._behind(contexts, int(begins[places[number]]) if id_ == self.end_id else id_)
         return written
 
     def _behind(self, contexts: list[int], id_: int) -> list[int]:

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chargen.model.device import to_device
+
 
 class Pieces:
     """The pieces of rows between fresh states; the longest come first.
@@ -35,7 +37,7 @@ class Pieces:
         last[(first // length)[is_last]] = np.flatnonzero(is_last)
         self.batch_sizes = torch.from_numpy(np.count_nonzero(times < sizes, axis=1))
         index = places, np.argsort(places), np.where(goes_on, first // length, self.rows), last
-        self._places, self._unpacked, self._before, self._last = (torch.from_numpy(part).to(device) for part in index)
+        self._places, self._unpacked, self._before, self._last = (to_device(part, device) for part in index)
 
     def pack(self, values: Tensor) -> Tensor:
         """Values (B, T, F) in the order in which a packed sequence has them, (B T, F)."""

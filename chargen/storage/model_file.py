@@ -21,6 +21,7 @@ from chargen.storage import tensor_file
 from chargen.storage.named_models import named_models
 from chargen.storage.quantize import SCALE, as_float32, quantization_of
 from chargen.storage.run_state import can_be_resumed
+from chargen.storage.stored_vocabulary import describe_vocabulary, read_vocabulary
 from chargen.storage.weight_checks import as_weights
 from chargen.suggestions import similar_path
 
@@ -92,7 +93,7 @@ class ModelFile:
             "format": RECORDS_FORMAT if self.vocabulary.records else FORMAT,
             **({"quantize": quantization} if quantization == "int8" else {}),
             "config": {name: value for name, value in asdict(self.config).items() if name != "begin_symbols"},
-            "vocabulary": self.vocabulary.describe(),
+            "vocabulary": describe_vocabulary(self.vocabulary),
             "counts": [int(count) for count in self.counts],
             "reading": {name: value for name, value in asdict(self.reading).items() if value is not None},
             "training": self.training,
@@ -136,7 +137,7 @@ def check_characters(vocabulary: Vocabulary, counts: NDArray[np.int64]) -> None:
     Raises:
         SettingError: the vocabulary is too large.
     """
-    description = {"vocabulary": vocabulary.describe(), "counts": [int(count) for count in counts]}
+    description = {"vocabulary": describe_vocabulary(vocabulary), "counts": [int(count) for count in counts]}
     if (size := tensor_file.header_size(description)) > MAX_CHARACTERS:
         limit = f"more than {MAX_CHARACTERS:,}; {_advise_smaller(vocabulary)}"
         raise SettingError(f"the characters take {amount(size, 'byte')} of a model file's header, {limit}")
@@ -230,7 +231,7 @@ def _parse_description(description: Mapping[str, Any]) -> ModelFile:
     tensor_file.check_format(description, RECORDS_FORMAT if description["format"] == RECORDS_FORMAT else FORMAT)
     config = make_settings(ModelConfig, description["config"])
     reading = make_settings(ReadingConfig, description["reading"])
-    vocabulary = Vocabulary.from_description(description["vocabulary"], raw=reading.encoding == RAW)
+    vocabulary = read_vocabulary(description["vocabulary"], raw=reading.encoding == RAW)
     if vocabulary.records != (description["format"] == RECORDS_FORMAT):
         raise ModelFileError("its format number does not fit its vocabulary")
     config = replace(config, begin_symbols=vocabulary.begin_symbols)

@@ -148,13 +148,14 @@ def new_state(run: RunSettings, device: torch.device) -> TrainState:
 def new_step(run: RunSettings, device: torch.device, precision: str) -> tuple[TrainStep | CapturedStep, int]:
     """What makes a step, and how many steps may be under way at once.
 
-    A GPU replays steps; other optimizers than AdamW need not know what a captured step asks of them.
+    A GPU is not waited for, and replays steps that reset no state inside a window, as those of records do; other
+    optimizers than AdamW need not know what that asks of them.
     """
     cloze = ClozeTask(run.corpus.train, run.config) if run.model_config.bidirectional else None
-    # A captured step knows no fresh states inside a window.
-    replays = device.type == "cuda" and run.own.optimizer is adamw and not run.corpus.vocabulary.records
-    step = TrainStep(run.config, precision, cloze, run.own.loss, on_device=replays)
-    return (CapturedStep(step, device), MAX_PENDING) if replays else (step, 1)
+    on_device = device.type == "cuda" and run.own.optimizer is adamw
+    step = TrainStep(run.config, precision, cloze, run.own.loss, on_device=on_device)
+    replays = on_device and not run.corpus.vocabulary.records
+    return CapturedStep(step, device) if replays else step, MAX_PENDING if on_device else 1
 
 
 def new_budget(run: RunSettings, batches: Batches, started: float | None, max_pending: int) -> Budget:

@@ -103,12 +103,15 @@ def test_offline_nothing_is_fetched_and_the_error_says_what_to_do_by_hand(
     if fetched:
         assert chargen.get_corpus("tale", offline=offline) == [tale.path]
         return
-    by_hand = re.escape(f"save {tale.address} as {tale.path} by hand, or name a file of your own")
+    by_hand = re.escape(f"save {tale.address} as {tale.path} by hand, or name a file of your own, or python, which")
     with pytest.raises(DataError, match=f"`offline` or CHARGEN_OFFLINE.*{by_hand}") as caught:
         chargen.get_corpus("tale", offline=offline)
     assert len(str(caught.value).splitlines()) == 1
     assert server.asked == []
     tale.path.parent.mkdir(parents=True)
+    tale.path.write_bytes(TALE[:99])
+    with pytest.raises(DataError, match=r"by hand \(what is there is another file, of 99 bytes instead of 3,720\), or"):
+        chargen.get_corpus("tale", offline=offline)
     tale.path.write_bytes(TALE)
     assert chargen.get_corpus("tale", offline=offline) == [tale.path]
 

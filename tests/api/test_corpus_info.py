@@ -85,6 +85,10 @@ def test_a_good_text_is_not_warned_of() -> None:
                                 r"them: perl -CSD -pe 's/[\x{7}\x{1b}]//g'"),
         ("a\ufeffb" * 90, {}, r"90 invisible characters (U+FEFF), which the model would learn too; without them: perl "
                               r"-CSD -pe 's/[\x{feff}]//g'"),
+        ("\x93a\x94 b" * 90, {"encoding": "latin-1"}, "180 control characters (U+0093, U+0094), which the model would "
+         'learn too; they are quotes and dashes where the text is `encoding="cp1252"`'),
+        ("\x93a\x1b b" * 90, {"encoding": "latin-1"}, "without them: perl"),
+        ("\x93a\x94 b" * 90, {}, "without them: perl"),
         ("a\ufffdb" * 90, {}, "U+FFFD occurs 90 times"),
         ("ab\ncd\n" * 90, {"records": "line"}, "99% of the records have stood there before; where"),
         ("ab" * 90, {}, "162 characters to learn from are few"),

@@ -87,7 +87,7 @@ def test_what_does_not_fit_an_encoding_is_told_of_raw(run: Run) -> None:
     assert code == 3
     assert "--unit byte --encoding raw learns any bytes" in stderr
     code, _, stderr = run("train", "any.bin", "--encoding", "raw", *QUICK)
-    assert (code, "--encoding is raw: it needs unit byte" in stderr) == (2, True)
+    assert (code, "--encoding is raw: it needs --unit byte" in stderr) == (2, True)
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])

@@ -33,9 +33,36 @@ def test_what_is_encoded_is_shown_the_last_used_first(run: Run, corpora: list[Co
     assert first.endswith("a text that was given once, or has changed")
     assert "2 days ago" in second
     assert second.endswith("b\\x1b[2J.txt")
+    assert first.index("just now") == second.index("2 days ago"), "columns"
     shown = json.loads(run("corpus", "cache", "--json").out)
     assert [Path(text["path"]).name for text in shown["texts"]] == [corpus.key for corpus in corpora]
     assert (shown["removed"], shown["freed"], shown["folder"]) == (0, 0, str(cache_folder()))
+
+
+def test_what_else_the_folder_holds_is_shown_and_stays(run: Run, corpora: list[Corpus]) -> None:
+    for name, size in (("corpora/tale/tale.txt", 1_500_000), ("kernels/a/b.nbi", 700)):
+        (cache_folder() / name).parent.mkdir(parents=True)
+        (cache_folder() / name).write_bytes(bytes(size))
+    shown = run("corpus", "cache", "--clear").out.splitlines()
+    assert shown[0].endswith(": 0 encoded texts")
+    assert shown[1].startswith("1.5 MB         corpora that were fetched: ")
+    assert shown[2].startswith("700 bytes      compiled inner loops: ")
+    assert f" {cache_folder() / 'kernels'} may be deleted by hand" in shown[2]
+    assert json.loads(run("corpus", "cache", "--json").out)["others"] == {"corpora": 1_500_000, "kernels": 700}
+
+
+def test_of_many_files_the_first_is_named(
+    run: Run, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_index, "MIN_AGE", 0)
+    (tmp_path / "texts").mkdir()
+    for number in range(source_index.MAX_NAMES + 9):
+        (tmp_path / f"texts/{number:03}.txt").write_text("a text\n")
+    Corpus.from_files(tmp_path / "texts", cache=cache_folder())
+    assert run("corpus", "cache").out.endswith("000.txt and many more\n")
+    (tmp_path / "texts/000.txt").write_text("another\n")
+    Corpus.from_files([tmp_path / "texts/000.txt", tmp_path / "texts/001.txt"], cache=cache_folder())
+    assert "000.txt and 1 more\n" in run("corpus", "cache").out
 
 
 def test_what_is_damaged_is_removed(run: Run, corpora: list[Corpus]) -> None:

@@ -68,7 +68,7 @@ def test_exit_codes_tell_failures_apart(run, tale: chargen.NamedCorpus, server: 
     broken = run("corpus", "get", "tale")
     assert broken.code == 1
     assert f"after 9 of {SIZE}" in broken.last
-    assert broken.last.endswith(" by hand")
+    assert " by hand, or name a file of your own, or python" in broken.last
 
 
 def test_training_gets_what_it_needs_and_says_so(run, tale: chargen.NamedCorpus, server: Web) -> None:

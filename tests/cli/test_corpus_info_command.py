@@ -50,7 +50,7 @@ def test_baselines_are_those_of_the_function(shown: Callable[..., str]) -> None:
             assert line is None
             continue
         assert (line[1], line[2]) == (f"{row.nats_per_character:.4f}", f"{row.bits_per_character:.4f}")
-        assert ("the best of these" in line[3]) == (row is best)
+        assert ("best n-gram" in line[3]) == (row is best)
     assert f"On {info.baselines.characters:,} characters behind the first." in out
     assert "What 14-grams write\n" in out
     assert info.sample.split("\n")[0] in out
@@ -70,7 +70,7 @@ def test_records_and_their_labels_are_told(shown: Callable[..., str]) -> None:
     out = shown(rows, "--records", "csv", "--text-field", "name", "--label-field", "kind")
     assert re.search(r"^labels +a 150, b 150, no label 0$", out, re.MULTILINE)
     assert re.search(r"^records +300, of 3 to 5 characters, half of them up to 5$", out, re.MULTILINE)
-    assert re.search(r"^train +2\d\d records, ", out, re.MULTILINE)
+    assert re.search(r"^train +2\d\d records, [\d,]+ characters, ends included$", out, re.MULTILINE)
     assert "characters, each record's end among them. N-grams learn from the training part, within records (" in out
 
 
@@ -149,6 +149,15 @@ def test_what_cannot_be_told_is_refused_in_one_line(run: Run, words: list[str], 
     result = run("corpus", "info", *words)
     assert result.one_line()
     assert message in result.err
+
+
+def test_a_table_that_is_read_as_plain_text_is_told(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"text": "abc"}\n' * 30)
+    note = "1 table read as plain text; --records learns the texts in its rows"
+    for _ in range(2):  # read, and remembered
+        assert note in run("corpus", "info", "t.jsonl", "--sample", 0).out
+    assert note in run("train", "t.jsonl", "--steps", 1, "--hidden-size", 8, "--preview", 0).err
+    assert "plain text" not in run("corpus", "info", "t.jsonl", "--records", "jsonl", "--sample", 0).out
 
 
 def test_files_that_are_left_out_are_told(run, tmp_path) -> None:

@@ -215,7 +215,7 @@ def test_an_output_of_any_encoding_takes_all_that_a_command_says(
         assert "Traceback" not in said
         if arguments == COMMANDS["info"][0] and name == "info":
             common = re.search("^most common (.*)", said, re.MULTILINE)
-            expected = [repr(letter)[1:-1] if letter == "\n" else letter for letter in LETTERS]
+            expected = [{"\n": "\\n", " ": "space"}.get(letter, letter) for letter in LETTERS]
             shown = " ".join(expected).encode(written, "backslashreplace").decode(written)
             assert sorted(common[1].split()) == sorted(shown.split())
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen.cli import bars
+from chargen.cli import bars, corpus_info, corpus_list
 from chargen.cli import terminal as terminal_module
 from chargen.cli.bars import Bar, TrainingBar
 from chargen.cli.help import break_command
@@ -23,6 +23,7 @@ from chargen.cli.terminal import cut_into_rows, display_width, log, log_above_ba
 from chargen.storage.model_file import save_model
 from tests.commands import Run
 from tests.small_models import small_model
+from tests.texts import story
 
 fcntl = pytest.importorskip("fcntl")
 termios = pytest.importorskip("termios")
@@ -175,6 +176,18 @@ def test_a_row_that_tqdm_makes_too_long_is_cut(row: str) -> None:
     assert row.replace(" ", "").startswith(shown)
 
 
+@pytest.mark.parametrize("more", [["--worst", "2"], ["--by-line", "--brief"], ["--by-line"]], ids=" ".join)
+def test_nothing_is_printed_behind_a_bar(more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(tmp_path / "model.safetensors", small_model())
+    (tmp_path / "text.txt").write_text("ab\nba\naa\n")
+    monkeypatch.setattr(bars, "DELAY", 0)
+    with PseudoTerminal(80) as terminal, contextlib.redirect_stdout(terminal.stream), pytest.raises(SystemExit):
+        main(["score", str(tmp_path / "model.safetensors"), str(tmp_path / "text.txt"), *more])
+    rows = [row for row in terminal.screen.rows if row.strip()]
+    assert len(rows) > 1
+    assert not any("scoring" in row for row in rows), rows
+
+
 def test_a_bar_that_is_not_shown_clears_nothing() -> None:
     with PseudoTerminal(40) as terminal, Bar(total=3, delay=1_000) as bar:
         terminal.stream.write("a text without a line end")
@@ -230,6 +243,11 @@ def test_a_command_stays_whole_where_a_row_holds_it() -> None:
     assert display_width("e\u0301") == 1
 
 
+def test_a_label_of_two_words_stands_before_all_rows() -> None:
+    rows = wrap("trained on   214,222 characters of drafts, 9 files", 39).split("\n")
+    assert rows == ["trained on   214,222 characters of", "             drafts, 9 files"]
+
+
 @pytest.mark.parametrize("name", ["", *GROUPS, *NAMES])
 def test_help_fits_the_terminal_and_cuts_no_word(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def help_of(width: int) -> str:
@@ -253,6 +271,25 @@ def test_an_example_is_the_same_command_at_any_width(width: int) -> None:
     assert all(len(row) <= max(width, 35) for row in rows)
     assert shlex.split("\n".join(rows).replace("\\\n", "")) == shlex.split(command)
     assert any('--before "It was - a --dark "' in row for row in rows)
+
+
+def test_what_is_told_of_texts_fits_a_narrow_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("it.txt").write_text(story(1))
+    wide = run("corpus", "list").out.splitlines()
+    for module in (terminal_module, corpus_info, corpus_list):
+        monkeypatch.setattr(module, "terminal_width", lambda stream=None: 39)
+    told = run("corpus", "info", "it.txt", "--sample", 0).out.splitlines()
+    listed = run("corpus", "list").out.splitlines()
+    assert max(map(len, [*told, *listed])) <= 39
+    for figures in (
+        r"  +count  share distinct",
+        r"Latin +[\d,]+ +[\d.]+% +\d+",
+        r"  +nats    bits  per character",
+        r"name +size here licence",
+    ):
+        assert any(re.fullmatch(figures, row) for row in (*told, *listed)), figures
+    assert not any(row.endswith(" e") for row in told), "a character stands beside its share"
+    assert len(listed) == 2 * len(wide), "two rows each"
 
 
 @pytest.mark.parametrize("name", ["info", "check"])

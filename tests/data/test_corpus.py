@@ -269,7 +269,7 @@ def test_a_raw_corpus_comes_from_a_file_the_cache_and_a_description(tmp_path: Pa
 
 
 def test_raw_needs_bytes():
-    with pytest.raises(SettingError, match="encoding is raw: it needs unit byte, not character") as caught:
+    with pytest.raises(SettingError, match='encoding is raw: it needs `unit="byte"`') as caught:
         CorpusConfig(encoding="raw")
     assert caught.value.setting == "encoding"
 

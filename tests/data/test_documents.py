@@ -127,8 +127,8 @@ def test_what_is_damaged_or_cannot_be_read_is_named(name: str, tmp_path: Path, m
     assert report.passed_over == [f"{tmp_path / name} (no document that can be read)"]
     (tmp_path / name).write_bytes(DOCUMENTS[name])
     monkeypatch.setattr(documents, "find_spec", lambda module: None)
-    for wanted in (None, False):
-        with pytest.raises(DataError, match=r" is an? (PDF|EPUB|office).*pip install 'chargen\[documents\]'"):
+    for wanted, advice in ((None, r"pip install 'chargen\[documents\]'"), (False, "leave out `documents=False`")):
+        with pytest.raises(DataError, match=rf" is an? (PDF|EPUB|office).*{advice}"):
             text_of(tmp_path / name, documents=wanted)
 
 

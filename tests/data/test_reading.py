@@ -226,7 +226,7 @@ def test_a_packed_file_cut_anywhere_is_damaged(tmp_path: Path, suffix: str):
     packed, path = PACKERS[suffix](b"hello"), tmp_path / f"x{suffix}"
     for size in range(1, len(packed)):
         path.write_bytes(packed[:size])
-        words = "it is cut off .*; take a fresh copy$" if size > 10 else ""
+        words = "it is cut off .*; take a fresh copy, or leave it out$" if size > 10 else ""
         with pytest.raises(DataError, match=rf"cannot read .*x\{suffix}: {words}"):
             text_of(path)
 
@@ -384,17 +384,17 @@ def test_a_file_that_is_no_text_is_named_or_passed_over(tmp_path: Path):
     (tmp_path / "a.txt").write_text("text\n")
     (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4\n...")
     (tmp_path / "c").write_bytes(b"some text, then \0" + bytes(range(256)) * 9)
-    for name, words in (
-        (
-            "b.pdf",
-            r"is a PDF document; to read it: pip install .chargen\[documents\]., and .* end with \.pdf$",
-        ),
-        ("c", r"is no text: \d+ % .* control characters; "),
+    (tmp_path / "b").write_bytes(b"%PDF-1.4\n...")
+    for name, documents, words in (
+        ("b.pdf", False, "is a PDF document; leave out `documents=False`$"),
+        ("b", None, r"is a PDF document; to read it: pip install .chargen\[documents\]., and .* end with \.pdf$"),
+        ("c", False, r"is no text: \d+ % .* control characters; "),
     ):
         for encoding in ("utf-8", "latin-1"):
             with pytest.raises(DataError, match=words) as caught:
-                text_of(tmp_path / name, encoding=encoding, documents=False)
+                text_of(tmp_path / name, encoding=encoding, documents=documents)
             assert caught.value.exit_code == 3
+    (tmp_path / "b").unlink()
     report = ReadingReport()
     sources, _ = find_sources([tmp_path])
     assert "".join(read_text(sources, ReadingConfig(encoding="latin-1", documents=False), report=report)) == "text\n"

@@ -259,9 +259,9 @@ def test_files_of_their_own_take_no_share(tmp_path: Path) -> None:
     [
         ("a\nb\n", {"records": "lines"}, "'lines': that stands nowhere between two records; did you mean line"),
         ("a\nb\n", {"records": "%"}, "that stands nowhere between two records; kinds of records are line, blank-line"),
-        ("a\nb\n", {"records": "line", "text_field": "t"}, "text_field is t, but no text is a table"),
-        ("a\nb\n", {"records": "line", "label_field": "t"}, "label_field is t, but no text is a table"),
-        ("text,l\na,\n", {"records": "csv", "label_field": "l"}, "label_field is l, but no record has a label"),
+        ("a\nb\n", {"records": "line", "text_field": "t"}, "`text_field` is t, but no text is a table"),
+        ("a\nb\n", {"records": "line", "label_field": "t"}, "`label_field` is t, but no text is a table"),
+        ("text,l\na,\n", {"records": "csv", "label_field": "l"}, "`label_field` is l, but no record has a label"),
     ],
 )  # fmt: skip
 def test_a_setting_that_did_nothing_is_named(tmp_path: Path, text: str, options: Any, words: str) -> None:
@@ -274,7 +274,7 @@ def test_a_setting_that_did_nothing_is_named(tmp_path: Path, text: str, options:
 def test_standard_input_has_no_name_to_label_it_by(monkeypatch: pytest.MonkeyPatch) -> None:
     for label_from in ("folder", "file"):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a\nb\n")))
-        with pytest.raises(DataError, match=f"label_from is {label_from}, but no record has a label"):
+        with pytest.raises(DataError, match=f"`label_from` is {label_from}, but no record has a label"):
             Corpus.from_files("-", records="line", label_from=label_from)
     with pytest.raises(DataError, match="no record has a label"):
         Corpus.from_text("a\nb", records="line", label_from="file")

@@ -14,6 +14,7 @@ from chargen.data.code_points import END_MARK, code_points, count_code_points, f
 from chargen.data.records import MARK
 from chargen.data.vocabulary import MAX_LABELS, Vocabulary
 from chargen.errors import DataError, ModelFileError, SettingError
+from chargen.storage.stored_vocabulary import describe_vocabulary, read_vocabulary
 
 LABELS = ("sea", "<end>", "é ü", "x" * 300)
 MARKS = [END_MARK, *map(label_mark, range(len(LABELS)))]
@@ -121,9 +122,9 @@ def test_a_label_that_there_is_none_of_names_near_ones() -> None:
 @given(st.text(letters), units, st.integers(1, 2), st.sampled_from([(), LABELS]))
 def test_a_description_gives_the_vocabulary_back(text: str, unit: str, min_count: int, labels: Any) -> None:
     vocabulary = vocabulary_of(text, unit, 1 if unit == "byte" else min_count, labels)
-    assert Vocabulary.from_description(vocabulary.describe()) == vocabulary
+    assert read_vocabulary(describe_vocabulary(vocabulary)) == vocabulary
     assert Vocabulary(**vocabulary.arguments()) == vocabulary
-    assert Vocabulary.from_description(Vocabulary(vocabulary.characters, unit=unit).describe()).records is False
+    assert read_vocabulary(describe_vocabulary(Vocabulary(vocabulary.characters, unit=unit))).records is False
 
 
 @given(st.text(letters), units, st.integers(1, 2))
@@ -147,7 +148,7 @@ odd = st.sampled_from([None, True, -1, 0, 1.5, "", "<end>", "\ud800", [], [[]], 
 @given(st.data())
 def test_a_description_that_was_tampered_with_is_refused_or_still_one(data: st.DataObject) -> None:
     unit = data.draw(units)
-    described = copy.deepcopy(vocabulary_of("abc", unit, labels=("x", "y")).describe())
+    described = copy.deepcopy(describe_vocabulary(vocabulary_of("abc", unit, labels=("x", "y"))))
     model = described["tokenizer"]["model"]
     place, key = data.draw(st.sampled_from([
         (described, "labels"), (described, "unit"), (described, "folded"), (described, "tokenizer"), (model, "vocab"),
@@ -159,20 +160,20 @@ def test_a_description_that_was_tampered_with_is_refused_or_still_one(data: st.D
     else:
         place[key] = data.draw(odd)
     try:
-        vocabulary = Vocabulary.from_description(described, raw=data.draw(st.booleans()))
+        vocabulary = read_vocabulary(described, raw=data.draw(st.booleans()))
     except ModelFileError:
         return
     assert vocabulary.names() == sorted(model["vocab"], key=model["vocab"].get)
 
 
 def test_labels_that_are_not_those_of_the_ids_are_refused() -> None:
-    described = Vocabulary("ab", records=True, labels=["x", "y"]).describe()
+    described = describe_vocabulary(Vocabulary("ab", records=True, labels=["x", "y"]))
     for labels in (["y", "x"], ["x"], ["x", "y", "z"], [], ["b", "<end>", "x", "y"]):
         with pytest.raises(ModelFileError, match="not one that chargen wrote"):
-            Vocabulary.from_description({**described, "labels": labels})
+            read_vocabulary({**described, "labels": labels})
     del described["labels"]
     with pytest.raises(ModelFileError):
-        Vocabulary.from_description(described)
+        read_vocabulary(described)
 
 
 def test_what_a_model_to_start_from_knows_stays_in_its_order() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from chargen.data.code_points import CODE_POINTS, count_code_points
 from chargen.data.vocabulary import RAW_BYTES, UNKNOWN, Vocabulary
 from chargen.errors import ArgumentError, DataError, ModelFileError, SettingError
+from chargen.storage.stored_vocabulary import describe_vocabulary, read_vocabulary
 
 texts = st.text(
     st.one_of(st.characters(codec="utf-8"), st.sampled_from("ab<unk>\n\r\t \0é漢😀\u0301\ufeff\ufffd\u2028\U0010ffff"))
@@ -176,7 +177,7 @@ def test_an_impossible_vocabulary_is_refused(arguments: dict[str, str]):
 @given(texts, st.integers(1, 3), st.sampled_from(["character", "byte"]))
 def test_a_description_survives_json(text: str, min_count: int, unit: str):
     vocabulary = vocabulary_of(text, unit=unit, min_count=min_count)
-    read = Vocabulary.from_description(json.loads(json.dumps(vocabulary.describe())))
+    read = read_vocabulary(json.loads(json.dumps(describe_vocabulary(vocabulary))))
     assert read == vocabulary
     assert (read.characters, read.folded, read.unit) == (vocabulary.characters, vocabulary.folded, vocabulary.unit)
     assert len(read) == len(vocabulary)
@@ -211,7 +212,7 @@ def description(vocab: Any, folded: Any = "", unit: Any = "character", **model: 
 )  # fmt: skip
 def test_what_is_no_vocabulary_is_refused(described: Any):
     with pytest.raises(ModelFileError, match="stored vocabulary"):
-        Vocabulary.from_description(described)
+        read_vocabulary(described)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_what_is_no_vocabulary_is_refused(described: Any):
 )  # fmt: skip
 def test_what_only_looks_like_a_vocabulary_is_refused(described: Any):
     with pytest.raises(ModelFileError, match="stored vocabulary"):
-        Vocabulary.from_description(described)
+        read_vocabulary(described)
 
 
 anything = st.recursive(
@@ -243,17 +244,17 @@ anything = st.recursive(
 @example(Vocabulary("ab"), "vocab", [1])
 @example(Vocabulary("ab"), "folded", {})
 def test_a_hostile_description_is_refused_or_usable(vocabulary: Vocabulary, spoiled: str, value: Any):
-    described = copy.deepcopy(vocabulary.describe())
+    described = copy.deepcopy(describe_vocabulary(vocabulary))
     place = described
     for step in ("tokenizer", "model", "vocab"):
         if spoiled not in place:
             place = place[step]
     place[spoiled] = value
     try:
-        read = Vocabulary.from_description(described)
+        read = read_vocabulary(described)
     except ModelFileError:
         return
-    assert Vocabulary.from_description(read.describe()) == read
+    assert read_vocabulary(describe_vocabulary(read)) == read
     assert read.decode(read.encode(read.characters)) == read.characters
 
 
@@ -270,14 +271,14 @@ def test_raw_bytes_are_characters(content: bytes):
 
 def test_raw_bytes_are_stored_as_bytes_and_are_others_than_those_of_utf_8():
     raw, utf8 = Vocabulary(RAW_BYTES, unit="byte"), Vocabulary(unit="byte")
-    assert raw.describe() == utf8.describe()
-    assert Vocabulary.from_description(raw.describe(), raw=True) == raw
-    assert Vocabulary.from_description(raw.describe()) == utf8 != raw
+    assert describe_vocabulary(raw) == describe_vocabulary(utf8)
+    assert read_vocabulary(describe_vocabulary(raw), raw=True) == raw
+    assert read_vocabulary(describe_vocabulary(raw)) == utf8 != raw
     assert (raw.raw, raw.byte_mode, len(raw), raw.dtype) == (True, False, 256, np.uint8)
     assert (utf8.raw, utf8.byte_mode) == (False, True)
     assert raw.tokenizer().encode("é").ids == raw.encode("é").tolist() == [0xC3, 0xA9]
     with pytest.raises(ModelFileError, match="raw bytes are no characters"):
-        Vocabulary.from_description(Vocabulary("ab").describe(), raw=True)
+        read_vocabulary(describe_vocabulary(Vocabulary("ab")), raw=True)
     for wrong in (RAW_BYTES[1:], "ab"):
         with pytest.raises(ValueError, match="no characters of its own"):
             Vocabulary(wrong, unit="byte")

@@ -125,7 +125,7 @@ main()
     (tmp_path / "text.txt").write_text("text " * 1000)
     for reason, words in (
         ("failed to map segment from shared object", "chargen: out of memory; lower --batch-size"),
-        ("no such file", "chargen: a package cannot be loaded: libtorch_cpu.so: no such file; is there enough memory"),
+        ("no such file", "chargen: a package cannot be loaded: libtorch_cpu.so: no such file; is it installed"),
     ):
         command = [sys.executable, "-c", program, "train", "text.txt", "--steps", "3", reason]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -154,6 +154,14 @@ def test_a_sample_of_records_does_not_look_across_borders(times: int) -> None:
     assert not np.array_equal(model.sample(60, 4, [3]), written[:60])
 
 
+def test_a_sample_of_labelled_records_begins_them_as_the_text_does() -> None:
+    """Behind the end symbol itself, which stands nowhere in the text, single ids would begin them."""
+    written = NGram(np.array([4, 0, 1, 5, 0, 2] * 200), 6, 3, end_id=3).sample(900, 0, [4])
+    firsts, seconds = written[1:][written[:-1] == 3], written[2:][written[:-2] == 3]
+    assert (firsts == 0).mean() > 0.95
+    assert 0.35 < (seconds == 1).mean() < 0.65, "the labels are as frequent as in the text"
+
+
 @pytest.mark.parametrize("ids", [[], [0], [0, 0, 0]])
 def test_the_shortest_texts(ids: list[int]) -> None:
     model = NGram(np.array(ids, np.uint8), 2, 3)

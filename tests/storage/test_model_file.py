@@ -36,6 +36,7 @@ from chargen.storage.model_file import (
     save_model,
 )
 from chargen.storage.quantize import quantize
+from chargen.storage.stored_vocabulary import describe_vocabulary
 from tests import naive
 from tests.small_models import as_bf16, small_model
 
@@ -473,7 +474,7 @@ def test_characters_are_refused_from_one_byte_too_many_on(monkeypatch):
     assert model_file.MAX_CHARACTERS == 950_000, "settings and training summary need the rest of a million"
     vocabulary, counts = Vocabulary("abc"), np.array([1, 2, 3])
     check_characters(vocabulary, counts)
-    size = len(tensor_file.pack({}, {"vocabulary": vocabulary.describe(), "counts": [1, 2, 3]})) - 8
+    size = len(tensor_file.pack({}, {"vocabulary": describe_vocabulary(vocabulary), "counts": [1, 2, 3]})) - 8
     monkeypatch.setattr(model_file, "MAX_CHARACTERS", size)
     check_characters(vocabulary, counts)
     monkeypatch.setattr(model_file, "MAX_CHARACTERS", size - 1)

@@ -82,6 +82,16 @@ def test_a_run_is_resumed_exactly_and_scored_as_its_text_is(
             assert 0 < found.end_nats < found.nats
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_a_device_that_is_not_waited_for_learns_records_the_same(both: bool, tmp_path: Path) -> None:
+    shape, train = model("gru", bidirectional=both), long_rows(steps=11)
+    finish(Trainer(corpus(), shape, train, tmp_path / "waited"))
+    trainer = Trainer(corpus(), shape, train, tmp_path / "ahead")
+    trainer.max_pending, trainer.train_step.on_device = 16, True
+    finish(trainer)
+    assert_same_runs(tmp_path / "waited", tmp_path / "ahead")
+
+
 def test_other_fractions_of_the_model_hold_and_a_text_without_parts_is_named(tmp_path: Path) -> None:
     text = Corpus.from_text(TEXT, records="jsonl", valid_fraction=0.3, split_seed=7)
     trainer = finish(Trainer(text, model(), config(steps=2), tmp_path / "run"))
