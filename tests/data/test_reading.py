@@ -393,6 +393,12 @@ def test_the_locale_does_not_matter(tmp_path: Path):
     assert done.stdout.split()[1] == ascii("é漢")
 
 
+def test_what_is_put_between_files_must_be_text() -> None:
+    with pytest.raises(SettingError, match=r"between is '\\udcff', which is no text"):
+        ReadingConfig(between="\udcff")
+    assert ReadingConfig(between="\udcff", encoding="raw").between == "\udcff"
+
+
 @pytest.mark.parametrize("name", ["", "utf-9", "rot13", "hex", "undefined", "utf-8\0", "\udcff"])
 def test_what_is_no_text_encoding_is_refused(name: str):
     with pytest.raises(SettingError, match="knows no such text encoding") as caught:
