@@ -40,7 +40,7 @@ def test_a_file_stays_unless_it_may_be_replaced(run) -> None:
 
 def test_a_signal_leaves_nothing_half_made(tmp_path: Path) -> None:
     process = command("corpus", "make", "counter", "--num", 2**32, "--out", "made.txt", cwd=tmp_path)
-    wait_until(lambda: any(tmp_path.iterdir()), process)
+    wait_until(lambda: any(path.stat().st_size for path in tmp_path.iterdir()), process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=HANG)
     assert (process.returncode, err) == (143, b"chargen: terminated\n")
