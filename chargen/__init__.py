@@ -30,7 +30,13 @@ _NAMES = {
     "data.named_corpora": ("NamedCorpus",),
     "api.score": ("score",),
     "api.records": ("score_records",),
+    "api.activations": ("activations", "stream_activations"),
+    "api.neurons": ("rank_neurons",),
+    "insight.neurons": ("Neuron", "Neurons"),
+    "insight.gates": ("Saturation", "gate_saturation"),
+    "insight.activations": ("Activations", "load_activations"),
     "insight.ngram": ("NGram",),
+    "insight.steering": ("set_neurons",),
     "evaluation.causality": ("check", "check_causality"),
     "training.config": ("TrainConfig",),
     "training.trainer": ("Trainer",),
@@ -39,11 +45,13 @@ _MODULES = {name: f"chargen.{module}" for module, names in _NAMES.items() for na
 __all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
+    from chargen.api.activations import activations, stream_activations
     from chargen.api.corpora import MadeCorpus, get_corpus, list_corpora, make_corpus
     from chargen.api.corpus_info import CorpusInfo, corpus_info
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
     from chargen.api.judge import evaluate
+    from chargen.api.neurons import rank_neurons
     from chargen.api.records import score_records
     from chargen.api.score import score
     from chargen.api.train import Run, train
@@ -57,7 +65,11 @@ if TYPE_CHECKING:
     from chargen.errors import ArgumentError, ChargenError
     from chargen.evaluation.causality import check, check_causality
     from chargen.infill.fill import Filler, fill
+    from chargen.insight.activations import Activations, load_activations
+    from chargen.insight.gates import Saturation, gate_saturation
+    from chargen.insight.neurons import Neuron, Neurons
     from chargen.insight.ngram import NGram
+    from chargen.insight.steering import set_neurons
     from chargen.model.config import ModelConfig
     from chargen.model.language_model import CharModel
     from chargen.sampling.sampler import Sampler

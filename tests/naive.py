@@ -5,6 +5,7 @@ a loop's variables. **B** rows, **T** characters per row, **V** vocabulary, **E*
 characters of a text.
 """
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import groupby, product
@@ -20,11 +21,13 @@ from chargen.data.batches import Resets
 from chargen.decoding.choose import SampleConfig, choose, log_softmax, log_sum_exp
 from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.numpy_engine import NumpyEngine
+from chargen.model.config import parameter_shapes
 from chargen.model.dropout import DropoutKey
 from chargen.model.layers import run_torch
 from chargen.rng import Purpose, philox_key, uniform
 from chargen.sampling.constraints import Constraints
 from chargen.storage.model_file import ModelFile
+from chargen.storage.quantize import as_float32
 
 # Randomness.
 
@@ -183,23 +186,40 @@ def gru_cell(inputs: NDArray[Any], states: NDArray[Any], hidden: NDArray[Any]) -
     return result
 
 
-def logits(file: ModelFile, ids: list[int]) -> NDArray[np.float64]:
-    """Logits (T, V) of a model's forward stack after each of ids, in float64, one gate at a time."""
-    weights = {name: array.astype(np.float64) for name, array in file.arrays.items()}
-    hidden = np.zeros((file.config.num_layers, file.config.hidden_size))
+def logits(
+    file: ModelFile, ids: list[int], direction: str = "forward", neurons: dict[tuple[int, int], float] | None = None
+) -> NDArray[np.float64]:
+    """Logits (T, V) of a model's stack after each of ids, in float64, one gate at a time.
+
+    Hidden units of `neurons`, by layer from 1 and number, are overwritten by a value before the first id and after
+    every step, before anything reads them.
+    """
+    config, shapes = file.config, parameter_shapes(file.config, len(file.vocabulary))
+    weights = {name: as_float32(file.arrays, name).astype(np.float64) for name in shapes}
+    hidden = np.zeros((config.num_layers, config.hidden_size))
     cell, rows = hidden.copy(), []
+
+    def overwrite(layer: int) -> None:
+        for (number, unit), value in (neurons or {}).items():
+            if number == layer + 1:
+                hidden[layer, unit] = value
+
     for id_ in ids:
         x = weights["embedding.weight"][id_]
-        for layer in range(file.config.num_layers):
-            w = {name: weights[f"forward_layers.{layer}.{name}_l0"] for name in ("weight_ih", "weight_hh")}
-            b = {name: weights[f"forward_layers.{layer}.{name}_l0"] for name in ("bias_ih", "bias_hh")}
+        for layer in range(config.num_layers):
+            if id_ >= len(file.vocabulary) - config.begin_symbols:
+                hidden[layer] = cell[layer] = 0
+            overwrite(layer)
+            w = {name: weights[f"{direction}_layers.{layer}.{name}_l0"] for name in ("weight_ih", "weight_hh")}
+            b = {name: weights[f"{direction}_layers.{layer}.{name}_l0"] for name in ("bias_ih", "bias_hh")}
             inputs, states = w["weight_ih"] @ x + b["bias_ih"], w["weight_hh"] @ hidden[layer] + b["bias_hh"]
-            if file.config.cell == "lstm":
-                x, cell[layer] = lstm_cell((inputs + states).reshape(4, -1), cell[layer])
+            if config.cell == "lstm":
+                hidden[layer], cell[layer] = lstm_cell((inputs + states).reshape(4, -1), cell[layer])
             else:
-                x = gru_cell(inputs.reshape(3, -1), states.reshape(3, -1), hidden[layer])
-            hidden[layer] = x
-        rows.append(weights["output.weight"] @ x + weights["output.bias"])
+                hidden[layer] = gru_cell(inputs.reshape(3, -1), states.reshape(3, -1), hidden[layer])
+            overwrite(layer)
+            x = hidden[layer]
+        rows.append(weights[config.output_table] @ x + weights["output.bias"])
     return np.array(rows)
 
 
@@ -406,6 +426,94 @@ def learn_from_segment(
     for weight, start, gradient, size in zip(weights, trained, gradients, usual, strict=True):
         weight -= lr * gradient / (size + floor * mean)
         weight += (decay * size / mean).clamp(max=1) * (start - weight)
+
+
+def inside(file: ModelFile, text: str, direction: str = "forward", label: str | None = None) -> dict[str, Any]:
+    """Hidden states, cells and gates (L, N, H) after each character of a text, one id after the other.
+
+    States are those of the reference engine. The state before a character that has no id stays.
+    """
+    engine, _, state = start(file, direction)
+    vocabulary, size, order = file.vocabulary, file.config.hidden_size, 1 if direction == "forward" else -1
+    names = ("reset", "update") if file.config.cell == "gru" else ("input", "forget", "", "output")
+    weights = {
+        (layer, name): as_float32(file.arrays, f"{direction}_layers.{layer}.{name}_l0").astype(np.float64)
+        for layer in range(file.config.num_layers)
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    }
+    table = as_float32(file.arrays, "embedding.weight").astype(np.float64)
+    gates = np.zeros((len(names), file.config.num_layers, size))
+    rows: dict[str, list[NDArray[Any]]] = {"hidden": [], "cells": [], **{f"gate_{name}": [] for name in names if name}}
+
+    def read_id(id_: int) -> None:
+        nonlocal state
+        hidden, x = [layer[0, :size] for layer in state], table[id_]
+        _, state = engine.step(np.array([id_]), state)
+        for layer, before in enumerate(hidden):
+            sums = weights[layer, "weight_ih"] @ x + weights[layer, "bias_ih"]
+            sums = sums + weights[layer, "weight_hh"] @ before + weights[layer, "bias_hh"]
+            gates[:, layer] = sigmoid(sums).reshape(-1, size)[: len(names)]
+            x = state[layer][0, :size].astype(np.float64)
+
+    for id_ in [vocabulary.begin_id(label)] if vocabulary.records else vocabulary.encode(file.begin)[::order]:
+        read_id(id_)
+    for character in text[::order]:
+        for id_ in vocabulary.encode(character, vocabulary.default_unknown)[::order]:
+            read_id(id_)
+        rows["hidden"].append(np.array([layer[0, :size] for layer in state]))
+        rows["cells"].append(np.array([layer[0, -size:] for layer in state]))
+        for number, name in enumerate(names):
+            if name:
+                rows[f"gate_{name}"].append(gates[number].copy())
+    return {name: np.array(values[::order]).swapaxes(0, 1) for name, values in rows.items()}
+
+
+# Features.
+
+
+def features(text: str) -> list[dict[str, float | bool]]:
+    """What is true after each character of a text, read forward, by one walk that remembers what is open."""
+    rows: list[dict[str, float | bool]] = []
+    depths = {"quotes": 0, "single quotes": 0, "brackets": 0}
+    odd = {"quotes": False, "single quotes": False, "triple quotes": False}
+    length, indentation, leading = 0, 0, True
+    triples = [match.start() for match in re.finditer('"""', text)]
+    lines = [len(line) + 1 for line in text.split("\n")]
+    for at, character in enumerate(text):
+        before, behind = text[at - 1 : at], text[at + 1 : at + 2]
+        if at and before == "\n":
+            length, indentation, leading = 0, 0, True
+            odd["single quotes"] = depths["single quotes"] = False
+            if text[max(at - 2, 0) : at] == "\n\n":
+                depths, odd["quotes"] = {"quotes": 0, "single quotes": 0, "brackets": 0}, False
+        length += 1
+        leading = leading and character in " \t"
+        indentation += leading
+        apostrophe = before.isalnum() and behind.isalnum()
+        steps = {"quotes": ("“«", "”»"), "brackets": ("([{", ")]}"), "single quotes": ("‘", "" if apostrophe else "’")}
+        for name, (opening, closing) in steps.items():
+            depths[name] = max(0, depths[name] + (character in opening) - (character in closing))
+        in_triple = any(start <= at < start + 3 for start in triples)
+        odd["quotes"] ^= character == '"' and not in_triple
+        odd["triple quotes"] ^= at - 2 in triples
+        odd["single quotes"] ^= character == "'" and not apostrophe
+        line = text[:at].count("\n")
+        size = lines[line] if line < len(lines) - 1 else lines[line] - 1
+        rows.append({
+            "line length so far": length, "position in line": length / size, "indentation": indentation,
+            "inside quotes": depths["quotes"] > 0 or odd["quotes"], "inside brackets": depths["brackets"] > 0,
+            "inside single quotes": depths["single quotes"] > 0 or odd["single quotes"],
+            "inside triple quotes": odd["triple quotes"], "upper case": character.isupper(),
+            "word start": character.isalnum() and not before.isalnum(),
+        })  # fmt: skip
+    return rows
+
+
+def area(states: NDArray[Any], members: NDArray[np.bool_]) -> float:
+    """The share of pairs, one with a feature and one without, whose first has the higher state; a half for equals."""
+    ones, others = states[members].astype(np.float64), states[~members].astype(np.float64)
+    wins = (ones[:, None] > others).sum() + (ones[:, None] == others).sum() / 2
+    return float(wins / (len(ones) * len(others)))
 
 
 # Reading and writing.

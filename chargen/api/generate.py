@@ -10,6 +10,8 @@ from chargen.api.texts import Sources, read_single
 from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import SettingError
+from chargen.insight.steering import Neurons
+from chargen.insight.steering import set_neurons as hold_neurons
 from chargen.model.config import require_bidirectional
 from chargen.sampling.processors import LogitsProcessor
 from chargen.sampling.records import write_records
@@ -45,6 +47,7 @@ def generate(
     errors: str = "strict",
     unknown: str = "error",
     quantize: str | None = None,
+    set_neurons: Neurons | None = None,
     state_in: str | os.PathLike[str] | None = None,
     state_out: str | os.PathLike[str] | None = None,
     device: str = "cpu",
@@ -76,6 +79,7 @@ def generate(
         errors: what to do with bytes that do not fit it, "strict" or "replace".
         unknown: what to do with characters of the prime that the model does not know: "error", "skip" or "replace".
         quantize: round the weights first, to "int8" or "bf16".
+        set_neurons: hold hidden units at values, by layer, from 1, and number, from 0: {(1, 37): 0.9}.
         state_in: go on from a saved state, with its seed unless one is given.
         state_out: save the state to this file at the end.
         device: "cpu", "cuda" or "mps".
@@ -103,8 +107,8 @@ def generate(
     many = writes_many(file, num, state_in is not None or state_out is not None, filters)
     sampler, text = prepare_sampler(
         file, prime, num=1 if many or num is None else num, seed=seed, reverse=reverse, adapt=adapt,
-        encoding=encoding, errors=errors, quantize=quantize, state_in=state_in, state_out=state_out, device=device,
-        logits_processors=logits_processors, label=label,
+        encoding=encoding, errors=errors, quantize=quantize, set_neurons=set_neurons, state_in=state_in,
+        state_out=state_out, device=device, logits_processors=logits_processors, label=label,
         **settings,
     )  # fmt: skip
     sampler.feed(text, unknown)
@@ -137,6 +141,7 @@ def prepare_sampler(
     encoding: str | None,
     errors: str,
     quantize: str | None,
+    set_neurons: Neurons | None,
     state_in: str | os.PathLike[str] | None,
     state_out: str | os.PathLike[str] | None,
     device: str,
@@ -157,6 +162,7 @@ def prepare_sampler(
     direction = "backward" if reverse else "forward"
     if check_int("adapt", adapt, 0):
         file = _adapt(file, text, adapt, direction)
+    file = hold_neurons(file, set_neurons, direction)
     if quantize:
         file = replace(file, arrays=quantize_arrays(file.arrays, quantize))
     sampler = Sampler(

@@ -101,7 +101,7 @@ def score(  # type: ignore[misc]  # the overloads leave the settings to this sig
         require_bidirectional(file.config, f"{by} scoring")
     report = ReadingReport()
     texts = _read_texts(file, text, sources, encoding, errors, report)
-    labels = _read_labels(file.vocabulary, label, len(texts))
+    labels = read_labels(file.vocabulary, label, len(texts))
     network, precision = build_network(model, file, device, precision)
     unknown = unknown or ("skip" if file.vocabulary.unknown_id is None else "replace")
     results = score_texts(
@@ -127,8 +127,20 @@ def _read_texts(
     return [read_given(text, file.reading, encoding, errors, sources=sources, report=report)]
 
 
-def _read_labels(vocabulary: Vocabulary, label: Any, count: int) -> list[str | None] | None:
-    """The label of each of some texts, all known to the model; None where none has one."""
+def read_labels(vocabulary: Vocabulary, label: Any, count: int) -> list[str | None] | None:
+    """Check the labels of some texts.
+
+    Args:
+        vocabulary: of the model.
+        label: of all of them, or of each; None for none.
+        count: of the texts.
+
+    Returns:
+        The label of each text; None where none has one.
+
+    Raises:
+        SettingError: the model does not know a label, or there are not as many as texts.
+    """
     if label is None:
         return None
     labels = [label] * count if isinstance(label, str) else label

@@ -1,5 +1,6 @@
 """`chargen sample`: write text with a model."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.terminal import TextWriter, log, log_compiling, log_literal_escapes, log_unknown_bans
 from chargen.cli.texts import text_options
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
-from chargen.errors import ChargenError, SettingError, amount
+from chargen.errors import ChargenError, SettingError, amount, repr_short
 from chargen.rng import MAX_SEED
 from chargen.sampling.records import write_records
 from chargen.sampling.rounding import DEFAULT_LENGTH, MAX_RECORD, default_length
@@ -21,6 +22,21 @@ from chargen.sampling.sampler import Sampler
 from chargen.sampling.selection import Selection
 from chargen.storage.model_file import read_model
 from chargen.storage.quantize import QUANTIZATIONS
+
+
+def _read_neurons(
+    ctx: click.Context, parameter: click.Parameter, words: tuple[str, ...]
+) -> dict[tuple[int, int], float]:
+    """Values of hidden units by layer and number."""
+    neurons = {}
+    for word in words:
+        match = re.fullmatch(r"(\d{1,9}):(\d{1,9})=(.+)", word, re.ASCII | re.DOTALL)
+        try:
+            neurons[int(match[1]), int(match[2])] = float(match[3])  # type: ignore[index]  # caught below
+        except (TypeError, ValueError) as error:
+            needed = "it must be a layer, a hidden unit and a number, such as 1:37=0.9"
+            raise SettingError(f"--set-neuron is {repr_short(word)}: {needed}", "set_neurons") from error
+    return neurons
 
 
 @click.command("sample", cls=GroupedCommand, exclusive=[("prime", "prime_file")])
@@ -54,6 +70,9 @@ from chargen.storage.quantize import QUANTIZATIONS
         help="Of each K records, write the one whose characters are the most likely on average.")  # fmt: skip
 @option("--quantize", group="Files", type=click.Choice(QUANTIZATIONS), metavar="KIND",
         help="Round the weights first, as chargen export does; int8 is the fastest.")  # fmt: skip
+@option("--set-neuron", "set_neurons", group="Files", multiple=True, callback=_read_neurons, metavar="LAYER:UNIT=X",
+        help="Hold a hidden unit at a value, such as 1:37=0.9; layers count from 1, hidden units from 0. May be given "
+        "several times.")  # fmt: skip
 @option("--format", "form", group="Files", type=click.Choice(["text", "jsonl"]), default="text", show_default=True,
         help="jsonl: one JSON object a sample, with the model's log-probability of each character in nats, before "
         "temperature and filters.")  # fmt: skip

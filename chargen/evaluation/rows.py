@@ -122,7 +122,7 @@ def read_rows(
         sizes, batch = lengths[numbers], [rows[number] for number in numbers]
         reversed_batch = batch if behind is None else [behind[number] for number in numbers]
         outputs = _read_behind(model, reversed_batch, precision, window) if direction == "both" else None
-        ids = _pad(batch)
+        ids = pad_rows(batch)
         for first, before in _read_before(model, ids, sizes, one_way, precision, window):
             columns = first + np.arange(before.shape[1])
             begins, ends = wanted[numbers[: len(before)]].T[:, :, None]
@@ -153,8 +153,12 @@ def cut_text(size: int, both: bool) -> Iterator[tuple[int, int, int, int]]:
         yield max(0, begin - CONTEXT), min(size, end + CONTEXT) if both else end, begin, end
 
 
-def _pad(rows: Sequence[Ids]) -> NDArray[np.int64]:
-    """Rows as one array, the longest first, the others padded."""
+def pad_rows(rows: Sequence[Ids]) -> NDArray[np.int64]:
+    """Put rows into one array.
+
+    Args:
+        rows: the ids of each, the longest first; others are padded behind their last.
+    """
     ids = np.zeros((len(rows), len(rows[0])), np.int64)
     for padded, row in zip(ids, rows, strict=True):
         padded[: len(row)] = row
@@ -184,7 +188,9 @@ def _read_behind(model: CharModel, rows: Sequence[Ids], precision: str, window: 
     """The backward stack's outputs (B, N, H) behind the ids of each row, for its last id first."""
     lengths = np.array([len(row) for row in rows], np.int64)
     outputs: Tensor | None = None
-    for first, values in _read_before(model, _pad([row[::-1] for row in rows]), lengths, "backward", precision, window):
+    for first, values in _read_before(
+        model, pad_rows([row[::-1] for row in rows]), lengths, "backward", precision, window
+    ):
         if outputs is None:
             outputs = values.new_zeros(len(rows), int(lengths[0]), values.shape[2])
         outputs[: len(values), first : first + values.shape[1]] = values

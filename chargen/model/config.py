@@ -8,6 +8,8 @@ from chargen.settings import check_settings, setting
 
 GATES = {"lstm": 4, "gru": 3}
 """Gates of a cell: its weights have so many times H rows."""
+GATE_NUMBERS = {"lstm": {"input": 0, "forget": 1, "output": 3}, "gru": {"reset": 0, "update": 1}}
+"""Those of them that are gates, from 0 to 1, by name, and their place; the other is what a cell may take up."""
 STATES = {"lstm": 2, "gru": 1}
 """Vectors (H,) in the state of a cell: h, and c where there are two."""
 LAYER_WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")

@@ -127,6 +127,36 @@ class CharModel(nn.Module):
             ArgumentError: ids or state do not fit the model.
             SettingError: the model does not read in this direction.
         """
+        return self._read(ids, state, masks, direction, fresh)
+
+    def read_layers(
+        self, ids: Tensor, state: State | None = None, direction: str = "forward", fresh: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], State]:
+        """Compute the outputs of every layer, that is the hidden states after each id.
+
+        Args:
+            ids: (B, T), whole numbers from 0 to V - 1 in the order of reading: for "backward", the text's last
+                character first.
+            state: the state after the character read before them; None for an unknown context.
+            direction: "forward", or "backward" where the model is bidirectional.
+            fresh: (B, T) bool on the host, true where the state is zero before an id; None where it never is.
+
+        Returns:
+            Outputs (B, T, H) of each layer, of which `read` returns the last, and the state after the last id.
+
+        Raises:
+            ArgumentError: ids or state do not fit the model.
+            SettingError: the model does not read in this direction.
+        """
+        layers: list[Tensor] = []
+        _, new_state = self._read(ids, state, None, direction, fresh, layers)
+        return tuple(layers), new_state
+
+    def _read(
+        self, ids: Tensor, state: State | None, masks: Masks | None, direction: str, fresh: Tensor | None,
+        layers: list[Tensor] | None = None,
+    ) -> tuple[Tensor, State]:  # fmt: skip
+        """Compute the last layer's outputs, after dropout, and put those of each layer into `layers`, where wanted."""
         config = self.config
         first_mask = 0 if direction == "forward" else BACKWARD_MASKS
         stack = self.stack(direction)
@@ -144,6 +174,8 @@ class CharModel(nn.Module):
                 values = drop(values, config.layer_dropout(layer), masks, first_mask + layer)
                 values, layer_state = run_layer(module, values, state[layer], fresh, checked=True)  # type: ignore[arg-type]
             new_state.append(layer_state)
+            if layers is not None:
+                layers.append(values)
         output_layer = config.num_layers
         values = drop(values, config.layer_dropout(output_layer), masks, first_mask + output_layer)
         return values, tuple(new_state)

@@ -245,6 +245,47 @@ class Calls(ModelCalls):
         arguments = {"text": "abc\n", "by": by, "threshold": 0.01, "num_alternatives": 2, "unknown": "error"}
         return Call(run, arguments, by_torch(run))
 
+    def inside(self) -> Call:
+        """Activations, and what is made of them; `chargen.Activations`, `chargen.Saturation`, `chargen.Neurons`."""
+        stored = self.file(True)
+        arguments = {"text": "abc\n" * 5, "direction": "forward", "gates": True, "unknown": "skip", "label": None}
+        kind = self.odd.pick(["values", "file", "blocks", "gates", "neurons"])
+        if kind == "values":
+            reference = by_torch(lambda **options: chargen.activations(stored, **options, precision="fp32").last)
+            return Call(
+                lambda **options: chargen.activations(stored, **options, precision="fp32").last, arguments, reference
+            )
+        if kind == "file":
+            values, path = chargen.activations(stored, "abc"), str(self.folder / "values.npz")
+
+            def save_and_load(path: Any, layer: Any, unit: Any) -> Any:
+                values.save(path)
+                return chargen.load_activations(path).unit(layer, unit)
+
+            return Call(save_and_load, {"path": path, "layer": 2, "unit": 3}, fixed=("path",))
+        if kind == "blocks":
+            return Call(
+                lambda **options: sum(len(block.text) for block in chargen.stream_activations(stored, **options)),
+                arguments | {"size": 7},
+            )
+        if kind == "gates":
+            return Call(
+                lambda values: chargen.gate_saturation(values)["update"].left,
+                {"values": chargen.activations(file("gru", False), "abc", gates=True)},
+            )
+        neurons = {"text": "abc\nd e" * 9, "num": 3, "of_each": 2, "direction": "forward", "patterns": {"a": "a"}}
+        return Call(
+            lambda **options: [str(neuron) for neuron in chargen.rank_neurons(stored, **options)], neurons
+        )  # each is a chargen.Neuron
+
+    def steering(self) -> Call:
+        stored = file(self.odd.pick(["gru", "lstm"]), True)
+
+        def run(neurons: Any, direction: Any) -> Any:
+            return chargen.set_neurons(stored, neurons, direction).arrays["output.bias"]
+
+        return Call(run, {"neurons": {(1, 3): 0.5, (2, 0): -1.0}, "direction": "forward"})
+
     def evaluate(self) -> Call:
         stored = self.file()
         model = build_model(stored)

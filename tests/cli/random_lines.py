@@ -160,6 +160,8 @@ def right(option: click.Option, chance: random.Random) -> str:
         return chance.choice(ENCODINGS)
     if is_path(option):
         return chance.choice([*MODELS, *PATHS, LONE + ".txt"])
+    if option.name == "set_neurons":
+        return chance.choice(["1:0=0.9", "1:3=-1e-3"])
     return chance.choice([*TEXTS, LONE])
 
 
