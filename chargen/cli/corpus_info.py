@@ -13,6 +13,7 @@ from chargen.cli.bars import TaskBar
 from chargen.cli.flags import write_settings
 from chargen.cli.options import GroupedCommand, option, settings_options
 from chargen.cli.report import describe_left_out, name_label
+from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import cut_into_rows, escape_control, log_compiling, print_line, terminal_width
 from chargen.cli.texts import as_json_text
 from chargen.data.corpus_config import CorpusConfig
@@ -55,7 +56,7 @@ def command(sources: tuple[str, ...], as_json: bool, **settings: Any) -> None:
     names = {name: value for name, value in settings.items() if value is not None}
     if "minutes" in names:
         log_compiling()
-    with TaskBar("") as bar:
+    with stop_on_signals(), TaskBar("") as bar:
         info = corpus_info(sources, progress=bar.show, **names)
     if as_json:
         described = info.as_dict() | {"sample": as_json_text(info.sample, info.config.encoding == "raw")}

@@ -7,6 +7,7 @@ import click
 
 from chargen.api.corpora import DEFAULT_STRINGS, MAX_STRINGS, make_corpus
 from chargen.cli.options import PATH, GroupedCommand, option
+from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import TextWriter, log
 from chargen.errors import amount
 
@@ -35,7 +36,8 @@ def command(name: str, num: int, seed: int, labelled: bool, out: Path | None, ov
     chargen corpus make embedded-reber --out reber.txt
     chargen corpus make brackets --labelled --out brackets.jsonl
     """
-    made = make_corpus(name, num=num, seed=seed, labelled=labelled, out=out, overwrite=overwrite)
+    with stop_on_signals():
+        made = make_corpus(name, num=num, seed=seed, labelled=labelled, out=out, overwrite=overwrite)
     bits, length = made.nats_per_string / math.log(2), made.language.mean_length
     log(f"language {name}: {made.language.summary}; mean length {length:.2f} with the end")
     log(f"entropy  {made.nats_per_string:.4f} nats, {bits:.4f} bits per {'good ' * labelled}string")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from chargen.data.reading_report import ReadingReport
 from chargen.data.source_index import SourceIndex, stamp_of
 from chargen.data.vocabulary import Vocabulary
-from chargen.durable import sync_folder, write_durably
+from chargen.durable import sync_folder, wait_for_folder, write_durably
 
 ROLES = ("train", "valid", "test")
 WORK_FOLDERS, KEYS = f"{'[0-9a-f]' * 16}.tmp", "[0-9a-f]" * 64
@@ -142,10 +142,15 @@ def install_entry(work_folder: Path, entry: Path) -> None:
     try:
         os.replace(work_folder, entry)
     except OSError:
-        if open_entry(entry) is not None:
-            return
-        _remove(entry)
-        os.replace(work_folder, entry)
+        with wait_for_folder(entry.parent):  # of those that see the damage, the first one mends it
+            if open_entry(entry) is not None:
+                return
+            _remove(entry)
+            try:
+                os.replace(work_folder, entry)
+            except OSError:
+                if open_entry(entry) is None:
+                    raise
     sync_folder(entry.parent)
 
 

@@ -52,6 +52,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         check_address(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        with fp:  # which nobody closes where the redirect is refused
+            return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
 
 def download(address: str, path: Path, size: int, sha256: str, progress: Callable[[int], object]) -> None:
     """Fetch a file; another process that fetches it meanwhile is waited for.
@@ -114,6 +120,8 @@ def _fetch(address: str, part: Path, size: int, progress: Callable[[int], object
                     part.unlink()
                     return True
                 raise ConnectionBroken(f"the server says {error.code} {truncate(error.reason)}") from error
+            except ValueError as error:
+                raise ConnectionBroken(f"the server redirects to what is no address ({truncate(error)})") from error
             stack.enter_context(response)
         start = _check_response(response, begun, size)
         file = stack.enter_context(open(part, "ab" if start else "wb"))

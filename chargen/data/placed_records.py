@@ -1,11 +1,11 @@
 """Records of files, or lines, one after the other, each with its place."""
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 from chargen.data.code_points import END_MARK
+from chargen.data.normal_form import compose
 from chargen.data.reading import file_texts
 from chargen.data.reading_config import RAW, ReadingConfig
 from chargen.data.reading_report import ReadingReport
@@ -47,7 +47,7 @@ def read_records(sources: Sequence[Source], config: ReadingConfig, report: Readi
     for file, texts in file_texts(sources, config, report):
         label = label_of_file(file.path, config.label_from)
         for line, text, own_label in _number_records(texts, config, file):
-            text = unicodedata.normalize("NFC", text) if config.normalize == "NFC" else text
+            text = compose(text) if config.normalize == "NFC" else text
             yield PlacedRecord(text, file.name, line, own_label or label)
 
 

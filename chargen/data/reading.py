@@ -6,15 +6,13 @@ with errors="replace", becomes U+FFFD and is counted.
 
 import codecs
 import contextlib
-import functools
 import io
-import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
 from chargen.data.code_points import END_MARK, count_line_ends
+from chargen.data.normal_form import compose, normalize_blocks
 from chargen.data.reading_config import RAW, ReadingConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.records import begin_marks, label_of_file, mark_records
@@ -91,7 +89,7 @@ def clean(text: str, config: ReadingConfig | None) -> str:
             return text.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
         except UnicodeEncodeError as error:
             raise DataError(f"a lone surrogate, position {error.start}, is no character") from error
-    return unicodedata.normalize("NFC", text) if config.normalize == "NFC" else text
+    return compose(text) if config.normalize == "NFC" else text
 
 
 def mark_text(text: str, config: ReadingConfig, report: ReadingReport | None = None) -> str:
@@ -111,7 +109,7 @@ def mark_text(text: str, config: ReadingConfig, report: ReadingReport | None = N
     report.files += 1
     texts = _convert_line_ends([text], config, report)
     marked = "".join(_mark_file(texts, TextFile("the text", "", iter(())), config, report))
-    return unicodedata.normalize("NFC", marked) if config.normalize == "NFC" else marked
+    return compose(marked) if config.normalize == "NFC" else marked
 
 
 def _decode_files(
@@ -267,47 +265,6 @@ def _suggest_encoding(error: UnicodeDecodeError) -> str:
     if known in ("", "ascii", "utf-8", codecs.lookup(error.encoding).name):
         return "`encoding=NAME` (cp1252, latin-1, gb18030 …)"
     return f'`encoding="{known}"`, which it may be,'
-
-
-def normalize_blocks(blocks: Iterable[str]) -> Iterator[str]:
-    """Convert a text to NFC, block by block; it is cut only where no composition can cross.
-
-    Args:
-        blocks: of a text.
-
-    Returns:
-        Blocks of other sizes, which together are the NFC form of the complete text.
-    """
-    pending = ""
-    for block in blocks:
-        pending += block
-        cut = next((i for i in range(len(pending) - 1, 0, -1) if is_boundary(pending[i])), 0)
-        if cut:
-            yield unicodedata.normalize("NFC", pending[:cut])
-            pending = pending[cut:]
-    yield unicodedata.normalize("NFC", pending)
-
-
-def is_boundary(character: str) -> bool:
-    """Whether a character neither composes nor reorders with what stands before it, under NFC.
-
-    Args:
-        character: one.
-    """
-    return character < "\u0300" or (not unicodedata.combining(character) and character not in _second_parts())
-
-
-@functools.cache
-def _second_parts() -> frozenset[str]:
-    """Characters that can be the second part of a composition: from the decompositions, and the Hangul jamo."""
-    characters = set(map(chr, (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))))
-    for code in range(sys.maxunicode + 1):
-        parts = unicodedata.decomposition(chr(code)).split()
-        if len(parts) == 2 and not parts[0].startswith("<"):
-            characters.add(chr(int(parts[1], 16)))
-            if unicodedata.combining(chr(int(parts[0], 16))):  # U+0F73, U+0F75, U+0F81: two marks in one
-                characters.add(chr(code))
-    return frozenset(characters)
 
 
 def read_like(

@@ -44,6 +44,8 @@ class ReadingConfig:
             if self.normalize != "none":
                 raise SettingError(f"normalize is {self.normalize}: raw bytes have no normal form", "normalize")
             return
+        if SURROGATE.search(self.between or ""):
+            raise SettingError(f"between is {repr_short(self.between)}, which is no text: give one", "between")
         try:
             if codecs.lookup(self.encoding).name in ("idna", "punycode"):
                 raise ValueError(self.encoding)

@@ -4,8 +4,9 @@ import contextlib
 import fnmatch
 import glob
 import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -18,6 +19,8 @@ from chargen.suggestions import similar_path
 
 MAX_NAME = 255
 """Characters of the longest name of a file."""
+_RECURSIVE = re.compile(rf"(|.*?[/{re.escape(os.sep)}])\*\*(?:[/{re.escape(os.sep)}]+(.*))?$", re.DOTALL)
+"""A pattern, cut at its first `**`."""
 RUN_FILES = ("state.safetensors", "model.safetensors", "metrics.jsonl")
 """Files of a run, of which its folder always holds the first: they are no texts, though files beside them may be."""
 
@@ -140,13 +143,26 @@ def _expand(name: str) -> tuple[list[Source], int]:
         return [Source(name, Path(name))], 0
     if name in catalogue():
         return [Source(str(file), file) for file in catalogue()[name].files()], 0
-    matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
+    matches = sorted(match for match in set(_match(name)) if os.path.isfile(match))
     if matches:
         return [Source(quote_backticks(match), Path(match)) for match in matches], 0
     if "\n" in name or len(name) > MAX_NAME:
         raise DataError(f"no file is named {repr_short(name)}: a text itself must be put into a file")
     corpora, advice = ", ".join(catalogue()), similar_path(name, names=catalogue())
     raise DataError(f"no file, folder or pattern {name!r}, and no corpus of that name (corpora: {corpora}){advice}")
+
+
+def _match(pattern: str) -> Iterator[str]:
+    """What fits a pattern, perhaps repeatedly. Like folders, `**` leads through no link: links may go in circles."""
+    recursive = _RECURSIVE.match(pattern)
+    if recursive is None:
+        yield from glob.glob(pattern)
+        return
+    start, rest = recursive[1], recursive[2] or "*"
+    for top in glob.glob(start) if start else [""]:
+        for folder, folders, _ in os.walk(top or os.curdir):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            yield from _match(os.path.join(glob.escape(folder if top else folder[2:]), rest))
 
 
 def _list_files(folder: Path) -> tuple[list[Path], int]:

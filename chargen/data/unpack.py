@@ -19,11 +19,12 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar, cast
 
 from chargen.data.file_kind import PEEK_SIZE, classify_zip, detect_packing, is_tar, is_zip
-from chargen.errors import DataError, amount, quote_backticks
+from chargen.durable import describe_os_error
+from chargen.errors import ChargenError, DataError, amount, quote_backticks
 
 ALLOWED_SIZE, ALLOWED_RATIO = 1 << 26, 1000
 """A file may unpack to 64 MiB, or to a thousand times its own size; well packed logs reach some hundred times."""
@@ -103,7 +104,7 @@ def _unpack_files(
     with tempfile.TemporaryFile() as copy:
         seekable = not packing and stream.seekable()
         if not seekable:
-            copy.writelines(blocks)
+            _write_copy(copy, blocks, name)
         archive: IO[bytes] = stream if seekable else copy
         size = archive.seek(0, io.SEEK_END)
         archive.seek(0)
@@ -118,6 +119,20 @@ def _unpack_files(
         for member, (read_content, problem) in sorted(by_name.items()):
             label = f"{name}: {quote_backticks(member)}"
             yield File(label, name_errors(label, limit.check(read_content())), member, problem or _hidden(member))
+
+
+def _write_copy(copy: IO[bytes], blocks: Iterable[bytes], name: str) -> None:
+    """Write an archive to where its members can be read; raises ChargenError where the disk refuses."""
+    for block in blocks:
+        try:
+            copy.write(block)
+            copy.flush()
+        except OSError as error:
+            folder = tempfile.gettempdir()
+            reason = describe_os_error(error, Path(folder))
+            raise ChargenError(
+                f"cannot unpack {name} in {folder}: {reason}; set TMPDIR to a folder with room"
+            ) from error
 
 
 def _hidden(member: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from chargen.data.code_points import CODE_POINTS, code_points, count_code_points
 from chargen.data.corpus import Corpus, character_start
 from chargen.data.corpus_cache import ROLES
-from chargen.data.reading import is_boundary
+from chargen.data.normal_form import compose, is_boundary, last_boundary
 from chargen.data.vocabulary import Vocabulary
 from chargen.insight.characters import Characters, describe_characters
 from chargen.insight.lines import LineHashes, Lines, describe_lines
@@ -130,14 +130,14 @@ class _DecodedText:
             block = count_code_points(text)
             self.counts[: len(block)] += block
         if self.needs_form and not self.not_nfc:
-            text = self._pending + text
-            cut = next((at for at in range(len(text) - 1, 0, -1) if is_boundary(text[at])), 0)
+            text, seen = self._pending + text, len(self._pending)
+            cut = last_boundary(text, seen)
             self._check(text[:cut])
             self._pending = text[cut:]
 
     def _check(self, text: str) -> None:
         if not unicodedata.is_normalized("NFC", text):
-            normalized = unicodedata.normalize("NFC", text)
+            normalized = compose(text)
             start = next(
                 (at for at, (a, b) in enumerate(zip(text, normalized, strict=False)) if a != b), len(normalized)
             )

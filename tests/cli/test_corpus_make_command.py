@@ -1,12 +1,15 @@
 """`chargen corpus make`."""
 
 import math
+import signal
 from pathlib import Path
 
 import pytest
 
 import chargen
 from chargen.data.made_languages import LANGUAGES
+from tests.cli.processes import command, wait_until
+from tests.yardstick import HANG
 
 
 @pytest.mark.parametrize("more", [[], ["--labelled"]])
@@ -33,6 +36,15 @@ def test_a_file_stays_unless_it_may_be_replaced(run) -> None:
     assert Path("text.txt").read_text() == before
     assert run("corpus", "make", "counter", "--out", "text.txt", "--overwrite").code == 0
     assert Path("text.txt").read_text() == chargen.make_corpus("counter").text
+
+
+def test_a_signal_leaves_nothing_half_made(tmp_path: Path) -> None:
+    process = command("corpus", "make", "counter", "--num", 2**32, "--out", "made.txt", cwd=tmp_path)
+    wait_until(lambda: any(path.stat().st_size for path in tmp_path.iterdir()), process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=HANG)
+    assert (process.returncode, err) == (143, b"chargen: terminated\n")
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_unknown_language_is_bad_data(run) -> None:

@@ -68,8 +68,10 @@ def test_on_a_terminal_nothing_steers_the_terminal(model) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs to see that a process waits")
-def test_a_signal_ends_a_wait_for_standard_input(tmp_path) -> None:
-    process = command("train", "-", "--steps", "1", *QUICK, cwd=tmp_path, stdin=subprocess.PIPE)
+@pytest.mark.parametrize("words", [("train", "-", "--steps", "1", *QUICK), ("corpus", "info", "-")])
+def test_a_signal_ends_a_wait_for_standard_input(words, tmp_path) -> None:
+    environment = {**os.environ, "CHARGEN_CACHE": str(tmp_path / "cache")}
+    process = command(*words, cwd=tmp_path, stdin=subprocess.PIPE, env=environment)
     process.stdin.write(TEXT.encode() * 100)  # more than a pipe holds: when that is taken, it is being read
     process.stdin.flush()
     wait_until(lambda: state(process) == "S", process)
@@ -77,6 +79,7 @@ def test_a_signal_ends_a_wait_for_standard_input(tmp_path) -> None:
     assert process.wait(timeout=HANG) == 143
     process.communicate()
     assert not (tmp_path / "checkpoints").exists()
+    assert not [*(tmp_path / "cache").glob("*.tmp")]
 
 
 def state(process: subprocess.Popen[bytes]) -> str:

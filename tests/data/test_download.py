@@ -188,6 +188,9 @@ def test_a_server_that_cannot_go_on_is_asked_for_the_whole(web: Web, tmp_path: P
         (raw(b"nonsense\r\n"), "nonsense"),
         (raw(b""), "closed connection without response"),
         (status(302, Location="/again"), "redirect"),
+        (status(302, Location="https://[bad"), "no address"),
+        (status(302, Location="https://a..b/"), "no address"),
+        (status(302, Location="https://\xe4.example/"), "no address"),
     ],
 )
 def test_an_answer_that_is_none_is_one_line(answer: Any, message: str, web: Web, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import lzma
 import os
 import subprocess
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,12 +20,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chargen.data import reading, text_files
-from chargen.data.reading import clean, normalize_blocks, read_text
+from chargen.data import normal_form, reading, text_files
+from chargen.data.corpus import Corpus
+from chargen.data.normal_form import compose, normalize_blocks
+from chargen.data.reading import clean, read_text
 from chargen.data.reading_config import ReadingConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.sources import RUN_FILES, Source, find_sources
 from chargen.errors import DataError, SettingError
+from chargen.insight.text_facts import read_facts
 from chargen.training import run_folder
 
 TRICKY = "ea\r\n\ufeff\ufffd漢😀\u0301\u0323\u0327\u0345\u1100\u1161\u11a8가\u0f71\u0f72\u09c7\u09be"
@@ -77,6 +81,28 @@ def test_blocks_of_a_real_file_join_without_a_seam(
 @example(["e\u0323", "\u0301\u0327", "b"])
 def test_nfc_in_blocks_is_nfc_of_the_whole(blocks: list[str]):
     assert "".join(normalize_blocks(blocks)) == unicodedata.normalize("NFC", "".join(blocks))
+
+
+MARKS = "\u0301\u0323\u0316\u0344\u0f71\u0f72\u0f73\u0f75\u0f81\u3099\u0334\u0345"
+
+
+@given(
+    st.lists(st.one_of(st.sampled_from(["e", "\u1100\u1161", "\u0f40"]), st.text(st.sampled_from(MARKS), min_size=40)))
+)
+def test_runs_of_marks_are_ordered_alike(pieces: list[str]):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(normal_form, "_SAMPLED", 1)
+        assert compose("".join(pieces)) == unicodedata.normalize("NFC", "".join(pieces))
+
+
+@pytest.mark.parametrize("marks", ["\u0301\u0316", "\u0f73"])
+def test_a_run_of_marks_takes_time_of_its_length_only(marks: str, tmp_path: Path):
+    (tmp_path / "zalgo.txt").write_text("a" + marks * 50_000, "utf-8")
+    start = time.process_time()
+    corpus = Corpus.from_files(tmp_path / "zalgo.txt", normalize="NFC", unit="byte")
+    assert corpus.valid.size
+    assert read_facts(Corpus.from_files(tmp_path / "zalgo.txt"), lambda *_: None).not_nfc
+    assert time.process_time() - start < 5, "of more than 20"
 
 
 LEFT = ["e", "e\u0323", "\u1100", "가", "\u0f40\u0f71", "\u09c7", "\u0345"]
@@ -365,6 +391,12 @@ def test_the_locale_does_not_matter(tmp_path: Path):
     )
     assert "utf" not in done.stdout.split()[0].lower(), done.stderr
     assert done.stdout.split()[1] == ascii("é漢")
+
+
+def test_what_is_put_between_files_must_be_text() -> None:
+    with pytest.raises(SettingError, match=r"between is '\\udcff', which is no text"):
+        ReadingConfig(between="\udcff")
+    assert ReadingConfig(between="\udcff", encoding="raw").between == "\udcff"
 
 
 @pytest.mark.parametrize("name", ["", "utf-9", "rot13", "hex", "undefined", "utf-8\0", "\udcff"])

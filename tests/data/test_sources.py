@@ -1,5 +1,6 @@
 """Which files of folders and archives are read."""
 
+import glob
 import gzip
 import json
 import tarfile
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from chargen.data.corpus import Corpus
-from chargen.data.sources import SourceFilter
+from chargen.data.sources import SourceFilter, find_sources
 from chargen.errors import DataError, SettingError
 from tests.texts import parts
 
@@ -101,3 +102,30 @@ def test_a_pattern_is_for_a_name_or_the_end_of_a_path() -> None:
     assert [takes(path) for path in ("/x/b/a.txt", "b/a.txt", "ab/a.txt", "b/y/a.txt", "c.txt", "d/c.txt.gz")] == [
         True, True, False, True, True, True,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["**", "**/*.txt", "notes/**", "**/old/*", "./**/*.md", "*/**/*.txt", "**/notes/**/*.txt", "**/[[]*", "a**/*",
+     "n*s/**", "notes/../**/c.txt", "**/nowhere", "n**"],
+)  # fmt: skip
+def test_two_stars_match_as_in_python(folder: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    (folder / "notes" / ".hidden").mkdir()
+    (folder / "notes" / ".hidden" / "x.txt").write_text("hidden")
+    monkeypatch.chdir(folder)
+    for each in (pattern, str(folder / pattern)):
+        expected = sorted({name for name in glob.glob(each, recursive=True) if Path(name).is_file()})
+        if expected:
+            assert [source.name for source in find_sources([each])[0]] == expected
+        else:
+            with pytest.raises(DataError, match="no file"):
+                find_sources([each])
+
+
+def test_two_stars_follow_no_links_to_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    expected = [source.name for source in find_sources(["**/*.txt"])[0]]
+    for name in ("up", "away"):
+        (folder / "notes" / name).symlink_to("..")
+    assert [source.name for source in find_sources(["**/*.txt"])[0]] == expected
+    assert [source.name for source in find_sources(["notes/up/*.txt"])[0]] == ["notes/up/a.txt"]

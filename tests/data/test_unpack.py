@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from chargen.data.reading import read_text
 from chargen.data.reading_config import ReadingConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.sources import find_sources
-from chargen.errors import DataError
+from chargen.errors import ChargenError, DataError
 
 FOLDER = {
     "b.txt": "béta\r\n".encode(),
@@ -198,6 +199,16 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_there(
     monkeypatch.setattr(unpack, "ALLOWED_RATIO", 50)
     with pytest.raises(DataError, match=r"x unpacks to more than 50 times its size"):
         text_of(tmp_path / "x")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_no_room_to_unpack_says_where_to_make_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int):
+    (tmp_path / "x.tgz").write_bytes(tar({"a": b"a" * size}, "gz"))
+    monkeypatch.setattr("tempfile.TemporaryFile", partial(open, "/dev/full", "r+b"))
+    with pytest.raises(ChargenError, match=r"cannot unpack .*x.tgz in .*: No space left .*; set TMPDIR to") as caught:
+        text_of(tmp_path / "x.tgz")
+    assert not isinstance(caught.value, DataError)
 
 
 def test_a_small_file_may_unpack_to_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
