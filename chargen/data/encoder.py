@@ -134,7 +134,7 @@ class Encoder:
             reason = str(error)
             if isinstance(error, OSError):
                 reason = f"cannot write the cache {quote_backticks(self.cache)}: {describe_os_error(error, self.cache)}"
-            advice = "make room (chargen corpus cache), or set CHARGEN_CACHE to a folder with room"
+            advice = "make room, or set CHARGEN_CACHE to a folder with room"
             raise ChargenError(f"{reason}; {advice}") from error
         if encoded is None:
             raise ChargenError(f"{self.cache / key} vanished from the cache while it was read; run the command again")

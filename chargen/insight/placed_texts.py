@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from chargen.data.code_points import END_MARK
 from chargen.data.corpus import split
 from chargen.data.corpus_config import CorpusConfig
+from chargen.data.normal_form import normalize_blocks
 from chargen.data.placed_records import read_records
-from chargen.data.reading import file_texts, normalize_blocks
+from chargen.data.reading import file_texts
 from chargen.data.reading_config import ReadingConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.records import choose_parts

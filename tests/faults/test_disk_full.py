@@ -298,5 +298,5 @@ def test_a_cache_without_room_says_what_it_needs(room: Room, run: Run) -> None:
     refused = run("train", "text.txt", "--out", "run")
     assert refused.code == 1
     assert f"No space left on device ({len(TEXT):,} bytes needed, " in refused.last
-    assert refused.last.endswith("; make room (chargen corpus cache), or set CHARGEN_CACHE to a folder with room")
+    assert refused.last.endswith("; make room, or set CHARGEN_CACHE to a folder with room")
     assert not Path("run").exists()
