@@ -23,5 +23,5 @@ def test_every_cell_of_the_notebook_runs() -> None:
                 exec("".join(cell["source"]), names)
     assert names["reset"] > names["carried"] + 0.2
     assert min(names["reached"], key=names["reached"].get) > 2, "windows of two characters learn least"
-    assert names["neuron"].feature == "line length so far"
+    assert abs(names["neuron"].held_out_correlation) > 0.6
     assert written.getvalue().count(" held at ") == 2
