@@ -365,7 +365,7 @@ def test_only_what_a_dead_part_makes_is_blind(name: str, blind: set[str]) -> Non
 
 
 def test_a_model_is_a_path_or_a_model_file_or_a_charmodel(tmp_path: Path) -> None:
-    file = two_way()
+    file = small_model(num_layers=1)
     save_model(tmp_path / "model.safetensors", file)
     expected = check(file)
     for model in (tmp_path, str(tmp_path), tmp_path / "model.safetensors", build_model(file)):
