@@ -26,6 +26,8 @@ MIN_LENGTH = 20
 """Characters of the shortest span that is a copy."""
 MAX_PERIOD, LOOP_LENGTH, LOOP_TIMES = 1000, 20, 3
 """A loop repeats at most so many characters, has so many at least, and repeats them so often or more often."""
+BLANKS = np.frombuffer(b" \t\r\n", np.uint8)
+"""Of several copies, those with the most other characters are named: programs are full of equal indentation."""
 MAX_SOURCES = 1000
 """Places of a copy in the corpus from which near-copies are followed."""
 Integers = NDArray[np.int64]
@@ -133,6 +135,7 @@ class CopyFinder:
         chains = {
             (chain.start, chain.stop): chain for chain in chain_spans(self.texts.data, self.spans(part, copies, skip))
         }
+        inked = np.append(0, np.cumsum(~np.isin(self.data[part.starts], BLANKS)))
         loops = {(start, start + length): period for start, length, period in reversed(self._loops(part))}
         return Figures(
             texts=len(borders) - 1,
@@ -143,9 +146,9 @@ class CopyFinder:
             looped=_cover(loops, total),
             novel=novel,
             whole=self._count_whole(part, lengths, skip) if whole else None,
-            copies=tuple(self._describe(part, span, skip) for span in _choose(copies, show)),
-            near_copies=tuple(self._describe_chain(part, chains[span]) for span in _choose(chains, show)),
-            loops=tuple(self._describe_loop(part, span, loops[span]) for span in _choose(loops, show)),
+            copies=tuple(self._describe(part, span, skip) for span in _choose(copies, show, inked)),
+            near_copies=tuple(self._describe_chain(part, chains[span]) for span in _choose(chains, show, inked)),
+            loops=tuple(self._describe_loop(part, span, loops[span]) for span in _choose(loops, show, inked)),
         )
 
     def match(self, part: Part, skip: Skip = (0, 0)) -> Integers:
@@ -257,11 +260,18 @@ def _cover(spans: Iterable[tuple[int, int]], total: int) -> float:
     return float(np.count_nonzero(np.cumsum(depth))) / max(total, 1)
 
 
-def _choose(spans: Iterable[tuple[int, int]], count: int) -> list[tuple[int, int]]:
-    """The longest spans, of which none overlaps another."""
+def _choose(spans: Iterable[tuple[int, int]], count: int, inked: Integers) -> list[tuple[int, int]]:
+    """The spans with the most characters that are no blanks, at least one, of which none overlaps another.
+
+    Args:
+        spans: from a character to before another.
+        count: of spans, at most.
+        inked: how many characters before each, and in all, are no blanks (M + 1,).
+    """
     chosen: list[tuple[int, int]] = []
-    for first, stop in sorted(spans, key=lambda span: (span[0] - span[1], span[0])):
-        if len(chosen) == count:
+    sizes = {(first, stop): int(inked[stop] - inked[first]) for first, stop in spans}
+    for first, stop in sorted(sizes, key=lambda span: (-sizes[span], span)):
+        if len(chosen) == count or not sizes[first, stop]:
             break
         if all(stop <= other_first or first >= other_stop for other_first, other_stop in chosen):
             chosen.append((first, stop))

@@ -169,6 +169,14 @@ def test_no_copy_that_is_named_overlaps_a_longer_one(tmp_path: Path) -> None:
     assert len(chargen.novelty("abcdefghijkl qrs", corpus, shortest=3, show=1).text.copies) == 1
 
 
+def test_the_copies_that_are_named_say_most(tmp_path: Path) -> None:
+    """Programs are full of equal indentation: blanks count, but are not what is named."""
+    corpus = write(tmp_path / "corpus.txt", f"a{' ' * 60}b\nmany a word is here\n")
+    result = chargen.novelty(f"x{' ' * 50}y many a word ", corpus, shortest=10).text
+    assert (result.longest, [copy.text for copy in result.copies]) == (50, ["many a word "])
+    assert result.copied == pytest.approx(62 / result.characters)
+
+
 def test_planted_copies_are_found_with_their_places(prose: str, tmp_path: Path) -> None:
     """Of every length, from the beginning, the end, anywhere; at the beginning of the text and its end."""
     corpus, chance = write(tmp_path / "corpus.txt", prose), random.Random(1)
