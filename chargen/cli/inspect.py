@@ -29,8 +29,9 @@ SHOWN_NEURONS = 8
 @click.argument("model", type=PATH)
 @click.argument("text", metavar="TEXT")
 @option("--out", group="Output", type=PATH, help="Write the page to this file, which needs nothing beside it.")
-@option("--neuron", group="Output", metavar="TEXT",
-        help="Print the text coloured by this hidden unit, such as 1:37: the first layer, number 37.")  # fmt: skip
+@option("--neuron", group="Output", metavar="LAYER:UNIT",
+        help="Print the text coloured by this hidden unit, such as 1:37; "
+             "layers count from 1, hidden units from 0.")  # fmt: skip
 @option("--length", group="Text", type=click.IntRange(0), default=100_000, show_default=True, metavar="N",
         help="Read the first N characters of TEXT at most.")  # fmt: skip
 @text_options("TEXT")
@@ -73,8 +74,7 @@ def _print_values(file: ModelFile, text: str, neuron: str, length: int, options:
     layer, unit = _parse_neuron(neuron)
     check_neuron(layer, unit, file.config.num_layers, file.config.hidden_size)
     writer, left = ValueWriter(file.vocabulary.raw), length
-    if not writer.colors:
-        log(f"hidden unit {layer}:{unit}: # 0.75 or more, + 0.25 or more, - -0.25 or less, = -0.75 or less")
+    log(f"hidden unit {layer}:{unit}: {writer.legend}")
     for block in stream_activations(file, sources=(text,), **options):
         for number in range(len(block)):
             part = block[number]
@@ -91,7 +91,7 @@ def _print_values(file: ModelFile, text: str, neuron: str, length: int, options:
 def _parse_neuron(text: str) -> tuple[int, int]:
     layer, colon, unit = text.partition(":")
     if not (colon and layer.isascii() and layer.isdigit() and unit.isascii() and unit.isdigit() and len(text) < 20):
-        raise SettingError(f"neuron is {repr_short(text)}: it must be a layer and a number, such as 1:37", "neuron")
+        raise SettingError(f"neuron is {repr_short(text)}: it must be a layer and a hidden unit, as in 1:37", "neuron")
     return int(layer), int(unit)
 
 

@@ -14,6 +14,7 @@ from chargen.cli.value_text import ValueWriter
 from chargen.storage.model_file import FILE_NAME, save_model
 from tests.commands import Run
 from tests.record_models import record_model
+from tests.terminals import Terminal
 
 TEXT = "abc de\n\x1bgh 漢a\u0301 abc\n"
 MARKS = {2: "#", 1: "+", 0: " ", -1: "-", -2: "="}
@@ -79,7 +80,7 @@ def test_in_a_pipe_marks_stand_under_each_row(run: Run, model: Path) -> None:
         at += 1
     assert result.out.split("\n") == [*rows, ""]
     assert len({*marks.values()}) > 2
-    assert result.err.startswith(f"hidden unit 2:{unit}: # 0.75 or more")
+    assert result.err.startswith(f"hidden unit 2:{unit}: # from 0.75 on, + from 0.25 on, - to -0.25, = to -0.75")
 
 
 def test_a_terminal_gets_colours_or_with_no_color_marks(
@@ -105,6 +106,12 @@ def test_marks_begin_at_a_quarter_and_at_three_quarters(capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "a" * 11 + "\n==--   ++##\n"
 
 
+def test_colours_have_a_legend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr("sys.stdout", Terminal())
+    assert ValueWriter().legend == "red from 0.75 on, yellow from 0.25 on, cyan to -0.25, blue to -0.75"
+
+
 def test_rows_fit_a_terminal(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from chargen.cli import value_text
 
@@ -127,7 +134,7 @@ def test_records_end_their_rows(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--neuron", "1"], "--neuron is '1': it must be a layer and a number, such as 1:37"),
+        (["--neuron", "1"], "--neuron is '1': it must be a layer and a hidden unit, as in 1:37"),
         (["--neuron", "1:²"], "--neuron is '1:²'"),
         (["--neuron", "3:0"], "there is no layer 3: this model has layers 1 to 2"),
         (["--neuron", "1:12"], "there is no hidden unit 12 in layer 1"),
