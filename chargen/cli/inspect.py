@@ -12,9 +12,10 @@ from chargen.api.judge import PRECISIONS
 from chargen.cli.bars import TaskBar
 from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
 from chargen.cli.terminal import escape_control, log, print_line, quote_path
-from chargen.cli.texts import text_options
+from chargen.cli.texts import log_text_report, text_options
 from chargen.cli.value_text import ValueWriter
-from chargen.errors import SettingError, amount, format_size, repr_short
+from chargen.data.code_points import END_MARK
+from chargen.errors import DataError, SettingError, amount, format_size, repr_short
 from chargen.insight.activations import check_neuron
 from chargen.storage.model_file import ModelFile, read_model
 
@@ -65,6 +66,7 @@ def command(model: Path, text: str, out: Path | None, neuron: str | None, length
         _print_summary(inspection)
     else:
         log(f"{quote_path(out)}: {format_size(out.stat().st_size)}, for a browser")
+    _log_unseen(inspection)
     if inspection.left_out:
         log(f"note: {amount(inspection.left_out, 'more character')} not read: --length is {length:,}")
 
@@ -88,6 +90,15 @@ def _print_values(file: ModelFile, text: str, neuron: str, length: int, options:
     writer.close()
 
 
+def _log_unseen(inspection: "Inspection") -> None:
+    """Say which characters the model does not know, and whether they were left out."""
+    predictions = inspection.predictions
+    unseen = inspection.file.vocabulary.unseen(predictions.text.replace(END_MARK, ""))
+    places = [number for number, character in enumerate(predictions.text) if character in unseen] if unseen else []
+    left_out = int((predictions.ids[places] < 0).sum()) if places else 0
+    log_text_report(0, 0, unseen, len(places) - left_out, left_out)
+
+
 def _parse_neuron(text: str) -> tuple[int, int]:
     layer, colon, unit = text.partition(":")
     if not (colon and layer.isascii() and layer.isdigit() and unit.isascii() and unit.isdigit() and len(text) < 20):
@@ -97,6 +108,8 @@ def _parse_neuron(text: str) -> tuple[int, int]:
 
 def _print_summary(inspection: "Inspection") -> None:
     """Print what each judge's losses are, in all and by class of character."""
+    if all(math.isnan(bits) for bits in inspection.bits.values()):
+        raise DataError("no character that the model knows was read: name another text, or a greater --length")
     calibration = inspection.calibration
     for judge, bits in inspection.bits.items():
         nats = bits * math.log(2)

@@ -61,6 +61,21 @@ def test_the_summary_tells_every_class(run: Run, model: Path) -> None:
     assert f"letters: {table.counts[0] / 19:.1%} of the text, {table.nats[0] / table.nats.sum():.1%} of" in lines[1]
 
 
+def test_characters_that_were_left_out_are_named(run: Run, model: Path) -> None:
+    result = run("inspect", "model", "-", stdin=b"abcXdXYe\n")
+    assert result.code == 0
+    assert "note: 3 characters never seen in training and left out: 'X', 'Y'\n" in result.err
+    assert "never seen" not in run("inspect", "model", "a.txt").err
+
+
+@pytest.mark.parametrize(("text", "more"), [(b"", ()), (b"XYZ", ()), (b"abc", ("--length", "0"))])
+def test_a_text_of_nothing_is_no_summary(run: Run, model: Path, text: bytes, more: tuple[str, ...]) -> None:
+    result = run("inspect", "model", "-", *more, stdin=text)
+    assert (result.code, result.out) == (3, "")
+    assert result.one_line()
+    assert "no character that the model knows" in result.err
+
+
 def test_in_a_pipe_marks_stand_under_each_row(run: Run, model: Path) -> None:
     hidden = chargen.activations("model", Path("a.txt"), precision="fp32").hidden[1].astype(float)
     unit = max(range(12), key=lambda number: len({*map(strength, hidden[:, number])}))
