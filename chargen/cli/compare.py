@@ -14,8 +14,8 @@ import numpy as np
 from chargen.api.compare import Comparison, compare
 from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.sparkline import ASCII, BLOCKS, resample, sparkline
-from chargen.cli.terminal import TextWriter, display_width, escape_control, log, print_line, terminal_width
-from chargen.errors import SettingError
+from chargen.cli.terminal import TextWriter, display_width, escape_control, log, print_line, quote_path, terminal_width
+from chargen.errors import SettingError, amount
 from chargen.insight.curves import AXES
 from chargen.insight.run_table import Figure, TableRow, format_large
 
@@ -72,6 +72,8 @@ def command(
     comparison = compare(runs)
     if out is not None:
         comparison.plot(out, by or "seconds")
+        drawn = sum(bool(len(run.curves.steps)) for run in comparison.runs)
+        log(f"{quote_path(out)}: curves of {amount(drawn, 'run')}")
     if tensorboard is not None:
         comparison.to_tensorboard(tensorboard)
     if as_csv:

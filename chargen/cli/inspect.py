@@ -12,9 +12,10 @@ from chargen.api.judge import PRECISIONS
 from chargen.cli.bars import TaskBar
 from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
 from chargen.cli.terminal import escape_control, log, print_line, quote_path
-from chargen.cli.texts import text_options
+from chargen.cli.texts import log_text_report, text_options
 from chargen.cli.value_text import ValueWriter
-from chargen.errors import SettingError, amount, format_size, repr_short
+from chargen.data.code_points import END_MARK
+from chargen.errors import DataError, SettingError, amount, format_size, repr_short
 from chargen.insight.activations import check_neuron
 from chargen.storage.model_file import ModelFile, read_model
 
@@ -29,8 +30,9 @@ SHOWN_NEURONS = 8
 @click.argument("model", type=PATH)
 @click.argument("text", metavar="TEXT")
 @option("--out", group="Output", type=PATH, help="Write the page to this file, which needs nothing beside it.")
-@option("--neuron", group="Output", metavar="TEXT",
-        help="Print the text coloured by this hidden unit, such as 1:37: the first layer, number 37.")  # fmt: skip
+@option("--neuron", group="Output", metavar="LAYER:UNIT",
+        help="Print the text coloured by this hidden unit, such as 1:37; "
+             "layers count from 1, hidden units from 0.")  # fmt: skip
 @option("--length", group="Text", type=click.IntRange(0), default=100_000, show_default=True, metavar="N",
         help="Read the first N characters of TEXT at most.")  # fmt: skip
 @text_options("TEXT")
@@ -64,6 +66,7 @@ def command(model: Path, text: str, out: Path | None, neuron: str | None, length
         _print_summary(inspection)
     else:
         log(f"{quote_path(out)}: {format_size(out.stat().st_size)}, for a browser")
+    _log_unseen(inspection)
     if inspection.left_out:
         log(f"note: {amount(inspection.left_out, 'more character')} not read: --length is {length:,}")
 
@@ -73,8 +76,7 @@ def _print_values(file: ModelFile, text: str, neuron: str, length: int, options:
     layer, unit = _parse_neuron(neuron)
     check_neuron(layer, unit, file.config.num_layers, file.config.hidden_size)
     writer, left = ValueWriter(file.vocabulary.raw), length
-    if not writer.colors:
-        log(f"hidden unit {layer}:{unit}: # 0.75 or more, + 0.25 or more, - -0.25 or less, = -0.75 or less")
+    log(f"hidden unit {layer}:{unit}: {writer.legend}")
     for block in stream_activations(file, sources=(text,), **options):
         for number in range(len(block)):
             part = block[number]
@@ -88,15 +90,26 @@ def _print_values(file: ModelFile, text: str, neuron: str, length: int, options:
     writer.close()
 
 
+def _log_unseen(inspection: "Inspection") -> None:
+    """Say which characters the model does not know, and whether they were left out."""
+    predictions = inspection.predictions
+    unseen = inspection.file.vocabulary.unseen(predictions.text.replace(END_MARK, ""))
+    places = [number for number, character in enumerate(predictions.text) if character in unseen] if unseen else []
+    left_out = int((predictions.ids[places] < 0).sum()) if places else 0
+    log_text_report(0, 0, unseen, len(places) - left_out, left_out)
+
+
 def _parse_neuron(text: str) -> tuple[int, int]:
     layer, colon, unit = text.partition(":")
     if not (colon and layer.isascii() and layer.isdigit() and unit.isascii() and unit.isdigit() and len(text) < 20):
-        raise SettingError(f"neuron is {repr_short(text)}: it must be a layer and a number, such as 1:37", "neuron")
+        raise SettingError(f"neuron is {repr_short(text)}: it must be a layer and a hidden unit, as in 1:37", "neuron")
     return int(layer), int(unit)
 
 
 def _print_summary(inspection: "Inspection") -> None:
     """Print what each judge's losses are, in all and by class of character."""
+    if all(math.isnan(bits) for bits in inspection.bits.values()):
+        raise DataError("no character that the model knows was read: name another text, or a greater --length")
     calibration = inspection.calibration
     for judge, bits in inspection.bits.items():
         nats = bits * math.log(2)

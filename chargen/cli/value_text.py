@@ -23,6 +23,12 @@ class ValueWriter:
         """Whether values are colours, not marks."""
         return self._writer.colors
 
+    @property
+    def legend(self) -> str:
+        """What each colour or mark stands for."""
+        names = {level: str(color if self.colors else mark) for level, (mark, color) in MARKS.items()}
+        return f"{names[2]} from 0.75 on, {names[1]} from 0.25 on, {names[-1]} to -0.25, {names[-2]} to -0.75"
+
     def write(self, character: str, value: float) -> None:
         """Write a character.
 

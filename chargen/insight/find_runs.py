@@ -66,12 +66,12 @@ def _runs_in(folder: Path) -> Iterator[Path]:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Name each path by its last part or, where that is not enough to tell it from the others, by more of them.
+    """Name each path by its last part without .safetensors or, where others have that too, by more of them in full.
 
     Args:
         paths: absolute ones, each different.
     """
-    names = [path.name or str(path) for path in paths]
+    names = [path.name.removesuffix(".safetensors") or str(path) for path in paths]
     for depth in range(2, 1 + max((len(path.parts) for path in paths), default=0)):
         for name in {name for name in names if names.count(name) > 1}:
             for number in [number for number, other in enumerate(names) if other == name]:

@@ -170,7 +170,8 @@ def warn_of_rows(rows: Sequence[TableRow]) -> Iterator[str]:
     if others := [row for row in rows if not row.finished]:
         yield f"{_list(others)} {_were(others, 'is', 'are')} not finished: losses so far, on part of the text"
     if others := [row for row in rows if row.finished and row.judged_on and not all(run.whole for run in row.runs)]:
-        yield f"{_list(others)} {_were(others)} judged on a part of the validation text: time was short"
+        part = "a part of the validation text, as time was short"
+        yield f"{_list(others)} {_were(others)} judged on {part}: `eval` scores all of it"
 
 
 def _list(rows: Sequence[TableRow]) -> str:

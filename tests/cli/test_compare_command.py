@@ -142,6 +142,7 @@ def test_runs_are_drawn_and_told_at_once(runs: Path, run: Run) -> None:
     pytest.importorskip("matplotlib")
     result = run("compare", "runs", "--out", "curves.svg", "--by", "characters")
     assert result.code == 0
+    assert re.match(r"curves\.svg: curves of \d runs\n", result.err)
     assert "characters read" in Path("curves.svg").read_text()
     assert "gru-*" in result.out
 

@@ -14,6 +14,7 @@ from chargen.cli.value_text import ValueWriter
 from chargen.storage.model_file import FILE_NAME, save_model
 from tests.commands import Run
 from tests.record_models import record_model
+from tests.terminals import Terminal
 
 TEXT = "abc de\n\x1bgh 漢a\u0301 abc\n"
 MARKS = {2: "#", 1: "+", 0: " ", -1: "-", -2: "="}
@@ -60,6 +61,21 @@ def test_the_summary_tells_every_class(run: Run, model: Path) -> None:
     assert f"letters: {table.counts[0] / 19:.1%} of the text, {table.nats[0] / table.nats.sum():.1%} of" in lines[1]
 
 
+def test_characters_that_were_left_out_are_named(run: Run, model: Path) -> None:
+    result = run("inspect", "model", "-", stdin=b"abcXdXYe\n")
+    assert result.code == 0
+    assert "note: 3 characters never seen in training and left out: 'X', 'Y'\n" in result.err
+    assert "never seen" not in run("inspect", "model", "a.txt").err
+
+
+@pytest.mark.parametrize(("text", "more"), [(b"", ()), (b"XYZ", ()), (b"abc", ("--length", "0"))])
+def test_a_text_of_nothing_is_no_summary(run: Run, model: Path, text: bytes, more: tuple[str, ...]) -> None:
+    result = run("inspect", "model", "-", *more, stdin=text)
+    assert (result.code, result.out) == (3, "")
+    assert result.one_line()
+    assert "no character that the model knows" in result.err
+
+
 def test_in_a_pipe_marks_stand_under_each_row(run: Run, model: Path) -> None:
     hidden = chargen.activations("model", Path("a.txt"), precision="fp32").hidden[1].astype(float)
     unit = max(range(12), key=lambda number: len({*map(strength, hidden[:, number])}))
@@ -79,7 +95,7 @@ def test_in_a_pipe_marks_stand_under_each_row(run: Run, model: Path) -> None:
         at += 1
     assert result.out.split("\n") == [*rows, ""]
     assert len({*marks.values()}) > 2
-    assert result.err.startswith(f"hidden unit 2:{unit}: # 0.75 or more")
+    assert result.err.startswith(f"hidden unit 2:{unit}: # from 0.75 on, + from 0.25 on, - to -0.25, = to -0.75")
 
 
 def test_a_terminal_gets_colours_or_with_no_color_marks(
@@ -105,6 +121,12 @@ def test_marks_begin_at_a_quarter_and_at_three_quarters(capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "a" * 11 + "\n==--   ++##\n"
 
 
+def test_colours_have_a_legend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr("sys.stdout", Terminal())
+    assert ValueWriter().legend == "red from 0.75 on, yellow from 0.25 on, cyan to -0.25, blue to -0.75"
+
+
 def test_rows_fit_a_terminal(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from chargen.cli import value_text
 
@@ -127,7 +149,7 @@ def test_records_end_their_rows(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--neuron", "1"], "--neuron is '1': it must be a layer and a number, such as 1:37"),
+        (["--neuron", "1"], "--neuron is '1': it must be a layer and a hidden unit, as in 1:37"),
         (["--neuron", "1:²"], "--neuron is '1:²'"),
         (["--neuron", "3:0"], "there is no layer 3: this model has layers 1 to 2"),
         (["--neuron", "1:12"], "there is no hidden unit 12 in layer 1"),

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +26,5 @@ def test_every_cell_of_the_notebook_runs() -> None:
     assert min(names["reached"], key=names["reached"].get) > 2, "windows of two characters learn least"
     assert abs(names["neuron"].held_out_correlation) > 0.6
     assert written.getvalue().count(" held at ") == 2
+    long, short = map(float, re.findall(r"lines have ([\d.]+) characters", written.getvalue()))
+    assert long < short - 4, "a model that takes its lines for long ends them early"
