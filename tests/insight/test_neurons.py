@@ -195,6 +195,7 @@ def test_what_does_not_fit_is_refused() -> None:
         ({"patterns": {"odd": "("}}, "pattern 'odd'"),
         ({"patterns": ["a"]}, "patterns is .'a'.: it must be regular expressions by name"),
         ({"patterns": {3: "a"}}, "it must be regular expressions by name"),
+        ({"patterns": {"odd": b"a"}}, "pattern 'odd': b'a' is no regular expression"),
     ):
         with pytest.raises(SettingError, match=words):
             chargen.rank_neurons(values, **settings)
