@@ -28,14 +28,17 @@ def _read_neurons(
     ctx: click.Context, parameter: click.Parameter, words: tuple[str, ...]
 ) -> dict[tuple[int, int], float]:
     """Values of hidden units by layer and number."""
-    neurons = {}
+    neurons: dict[tuple[int, int], float] = {}
     for word in words:
         match = re.fullmatch(r"(\d{1,9}):(\d{1,9})=(.+)", word, re.ASCII | re.DOTALL)
         try:
-            neurons[int(match[1]), int(match[2])] = float(match[3])  # type: ignore[index]  # caught below
+            place, value = (int(match[1]), int(match[2])), float(match[3])  # type: ignore[index]  # caught below
         except (TypeError, ValueError) as error:
             needed = "it must be a layer, a hidden unit and a number, such as 1:37=0.9"
             raise SettingError(f"--set-neuron is {repr_short(word)}: {needed}", "set_neurons") from error
+        if place in neurons:
+            raise SettingError(f"--set-neuron names hidden unit {place[0]}:{place[1]} twice: give it one value")
+        neurons[place] = value
     return neurons
 
 

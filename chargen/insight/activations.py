@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,12 @@ from chargen.settings import check_int, check_path
 Floats = NDArray[np.float16]
 GATE = "gate_"
 """Begins the names of gates in a file."""
+MAX_HEADER = 200
+"""Bytes of the line that has the type and the shape of an array."""
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '(<f2|<i8|<u4|<U\d\d?)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +159,7 @@ def load_activations(path: str | os.PathLike[str]) -> Activations:
         return _check_arrays(arrays)
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (ValueError, KeyError, OverflowError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
         raise ModelFileError(f"{path} is not a good file of activations: {truncate(error, 200)}") from error
 
 
@@ -171,7 +178,7 @@ def from_arrays(text: str, starts: NDArray[np.int64], direction: str, arrays: Ma
 
 def _check_arrays(arrays: dict[str, NDArray[Any]]) -> Activations:
     """The activations that a file holds; ValueError or KeyError where it holds something else."""
-    codes, starts, direction = (arrays.pop(name) for name in ("text", "starts", "direction"))
+    codes, starts, words = (arrays.pop(name) for name in ("text", "starts", "direction"))
     gates = {GATE + name for names in GATE_NUMBERS.values() for name in names}
     if not {"hidden"} <= arrays.keys() <= {"hidden", "cells"} | gates:
         raise ValueError(f"its arrays are {', '.join(sorted(arrays))}")
@@ -183,24 +190,28 @@ def _check_arrays(arrays: dict[str, NDArray[Any]]) -> Activations:
         raise ValueError(f"its arrays do not fit its {amount(len(codes), 'character')}")
     if len(starts) < 2 or starts[0] != 0 or starts[-1] != len(codes) or (np.diff(starts) < 0).any():
         raise ValueError("its texts do not fit its characters")
-    if (codes >= CODE_POINTS).any() or direction.ndim or str(direction) not in DIRECTIONS:
+    direction = next((name for name in DIRECTIONS if not words.ndim and (words == name).all()), "")
+    if (codes >= CODE_POINTS).any() or not direction:
         raise ValueError("its text is none, or its direction")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ValueError("it holds numbers that are not finite")
-    return from_arrays(from_code_points(codes), starts, str(direction), arrays)
+    return from_arrays(from_code_points(codes), starts, direction, arrays)
 
 
 def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
-    """An array of an .npz file, whose header is checked before memory is taken for it."""
+    """An array of an .npz file, whose header is checked before memory is taken for it.
+
+    The header is a Python literal, of which this reads the form that NumPy writes: literals are evaluated nowhere.
+    """
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
         raise ValueError(f"{truncate(entry.filename)} is packed")
     with archive.open(entry) as file:
-        if np.lib.format.read_magic(file) != (1, 0):
+        header = _HEADER.fullmatch(file.readline(MAX_HEADER))
+        if not header:
             raise ValueError(f"{truncate(entry.filename)} is in another format")
-        shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
-        begin, size = file.tell(), math.prod(shape) * dtype.itemsize
-        if by_column or dtype.kind not in "fiuU" or begin + size != entry.file_size or min(shape, default=0) < 0:
-            raise ValueError(f"{truncate(entry.filename)} does not have the size or the type that its header says")
+        dtype, shape = np.dtype(header[1].decode()), tuple(map(int, re.findall(rb"\d+", header[2])))
+        if header.end() + math.prod(shape) * dtype.itemsize != entry.file_size:
+            raise ValueError(f"{truncate(entry.filename)} does not have the size that its header says")
         data = file.read()
     return np.frombuffer(data, dtype).reshape(shape)
 

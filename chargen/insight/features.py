@@ -100,6 +100,7 @@ def _matches(texts: Sequence[str], name: str, pattern: str) -> Bools:
     """Whether each character is in what a regular expression matches."""
     try:
         compiled = re.compile(pattern)
+        compiled.search("")  # a pattern of bytes matches no text
     except (re.error, TypeError, OverflowError, RecursionError) as error:
         problem = f"{repr_short(pattern)} is no regular expression: {truncate(error)}"
         raise SettingError(f"pattern {repr_short(name)}: {problem}", "patterns") from error

@@ -84,7 +84,8 @@ class Inspection:
 
     def __repr__(self) -> str:
         bits = ", ".join(f"{judge} {value:.4f}" for judge, value in self.bits.items())
-        return f"Inspection({self.name}, {amount(len(self.predictions.text), 'character')}, bits: {bits})"
+        name = truncate(self.name, 60, repr)
+        return f"Inspection({name}, {amount(len(self.predictions.text), 'character')}, bits: {bits})"
 
     def _repr_html_(self) -> str:
         return frame_page(self.page())

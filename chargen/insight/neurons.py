@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.errors import SettingError, amount
+from chargen.errors import SettingError, amount, truncate
 from chargen.insight.activations import Activations
 from chargen.insight.correlations import Correlations, roc_areas
 from chargen.insight.features import Feature
@@ -73,7 +73,8 @@ class Neurons(list[Neuron]):
     """Hidden units, the strongest first. A notebook shows them as a table."""
 
     def __repr__(self) -> str:
-        return f"Neurons({', '.join(f'{neuron} {neuron.feature} {neuron.strength:.2f}' for neuron in self)})"
+        parts = (f"{each} {truncate(each.feature, 60, repr)} {each.strength:.2f}" for each in self)
+        return f"Neurons({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
         """The table, with figures of the second half of the text."""

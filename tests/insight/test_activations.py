@@ -255,6 +255,35 @@ def test_a_damaged_or_hostile_file_is_refused(tmp_path: Path) -> None:
             load_activations(missing)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [b"{'descr': (", b"-" * 9000 + b"1", b"{[]: 1}", b"{1: 2, 'a': 3}",
+     b"{'descr': '<f2', 'fortran_order': False, 'shape': (%d, 0, 1), }" % 10**30],
+)  # fmt: skip
+def test_a_header_is_never_evaluated(tmp_path: Path, header: bytes) -> None:
+    path, _ = saved(tmp_path)
+    rewrite_entry(path, "hidden.npy", b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little") + header + b"\n")
+    with pytest.raises(ModelFileError, match="is not a good file of activations"):
+        load_activations(path)
+
+
+def test_a_direction_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path, _ = saved(tmp_path)
+    entry = io.BytesIO()
+    np.lib.format.write_array_header_1_0(entry, {"descr": "<U1", "fortran_order": False, "shape": ()})
+    rewrite_entry(path, "direction.npy", entry.getvalue() + b"\xff" * 4)
+    with pytest.raises(ModelFileError, match="its text is none, or its direction"):
+        load_activations(path)
+
+
+def rewrite_entry(path: Path, name: str, content: bytes) -> None:
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry: archive.read(entry) for entry in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, data in (entries | {name: content}).items():
+            archive.writestr(entry, data)
+
+
 def test_models_come_in_every_form(tmp_path: Path) -> None:
     file: ModelFile = small_model()
     save_model(tmp_path / "model.safetensors", file)

@@ -182,7 +182,9 @@ def test_a_table_in_a_notebook_is_escaped() -> None:
     assert "&lt;b&gt;" in html
     assert "<b>" not in html
     assert html.count("<tr>") == 61
-    assert repr(ranked).startswith(f"Neurons({ranked[0]} {ranked[0].feature} ")
+    assert repr(ranked).startswith(f"Neurons({ranked[0]} {ranked[0].feature!r} ")
+    named = chargen.rank_neurons(noise(), patterns={"\x1b[2J": "said"}, num=60)
+    assert "'\\x1b[2J'" in repr(named)
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -195,6 +197,7 @@ def test_what_does_not_fit_is_refused() -> None:
         ({"patterns": {"odd": "("}}, "pattern 'odd'"),
         ({"patterns": ["a"]}, "patterns is .'a'.: it must be regular expressions by name"),
         ({"patterns": {3: "a"}}, "it must be regular expressions by name"),
+        ({"patterns": {"odd": b"a"}}, "pattern 'odd': b'a' is no regular expression"),
     ):
         with pytest.raises(SettingError, match=words):
             chargen.rank_neurons(values, **settings)

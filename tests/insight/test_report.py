@@ -165,6 +165,6 @@ def test_summaries_are_those_of_the_characters() -> None:
     assert inspection.bits["forward"] == pytest.approx(-costs.mean() / math.log(2), rel=1e-5)
     assert inspection.by_class["forward"].nats.sum() == pytest.approx(-costs.sum(), rel=1e-5)
     assert inspection.calibration["cloze"].counts.sum() == 6
-    assert repr(inspection).startswith("Inspection(a model, 6 characters, bits: cloze ")
+    assert repr(inspection).startswith("Inspection('a model', 6 characters, bits: cloze ")
     assert math.isnan(inspected("").bits["forward"])
     assert np.isnan(inspected("").by_class["forward"].means).all()

@@ -153,6 +153,13 @@ def test_what_does_not_fit_is_told_in_one_line(run: Run, word: str, message: str
     assert message in result.err
 
 
+def test_a_hidden_unit_has_one_value(run: Run) -> None:
+    save_model("model.safetensors", small_model())
+    result = run("sample", "model.safetensors", "--length", "3", "--set-neuron", "1:4=1", "--set-neuron", "1:04=2")
+    assert (result.code, result.one_line()) == (2, True)
+    assert "--set-neuron names hidden unit 1:4 twice: give it one value" in result.err
+
+
 @pytest.mark.parametrize("wrong", [3, [], {1: 0.5}, {(1,): 0.5}, {(1, "a"): 0.5}, {(1, 2): True}, {(1, 2): "0.5"}])
 def test_what_is_no_value_of_a_hidden_unit_is_refused(wrong: Any) -> None:
     with pytest.raises(SettingError) as refused:
