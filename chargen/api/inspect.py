@@ -94,7 +94,7 @@ def inspect(
         out = _check_out(check_path("out", out))
         require_packages()
     texts, labels = read_texts(file, text, sources, label, encoding, errors)
-    texts, left_out = _cut(texts, length)
+    texts, left_out = _cut(texts, length, whole=file.vocabulary.records)
     labels = labels and labels[: len(texts)]
     network, precision = build_network(model, file, device, precision)
     settings: dict[str, Any] = {"unknown": unknown, "precision": precision}
@@ -143,9 +143,12 @@ def _report(
         yield block
 
 
-def _cut(texts: list[str], length: int) -> tuple[list[str], int]:
-    """The first texts, of so many characters together; of a first that has more, its beginning. And what is left."""
+def _cut(texts: list[str], length: int, *, whole: bool) -> tuple[list[str], int]:
+    """The first texts, of so many characters together, and what is left; of a first that has more, its beginning.
+
+    A record is never cut: its end would be judged where it has none.
+    """
     sizes = np.cumsum([0, *map(len, texts)])
     number = int(np.searchsorted(sizes, length, "right")) - 1
-    kept = texts[:number] or [text[:length] for text in texts[:1]]
+    kept = texts[:number] or [text if whole else text[:length] for text in texts[:1]]
     return kept, int(sizes[-1]) - sum(map(len, kept))
