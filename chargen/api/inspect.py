@@ -110,7 +110,7 @@ def inspect(
     settings |= {"labels": labels}
     blocks = read_blocks(network, file, texts, **settings)
     activations = join_activations(texts, _report(blocks, sum(map(len, texts)), progress))
-    some, _ = _cut(texts, GATE_CHARACTERS)
+    some, _ = _cut(texts, GATE_CHARACTERS, whole=False)
     saturation = gate_saturation(read_blocks(network, file, some, gates=True, **settings)) if any(texts) else {}
     features = text_features(texts, labels=labels, patterns=patterns)
     name = str(model) if isinstance(model, (str, os.PathLike)) else "the model"
