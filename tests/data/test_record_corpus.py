@@ -68,6 +68,35 @@ def test_files_a_text_in_memory_and_the_cache_give_the_same(
     assert held.vocabulary.labels == tuple(dict.fromkeys(label for _, label in rows))
 
 
+@settings(max_examples=40)
+@given(
+    st.text("ab\n\r\u00e9\u6f22\x85 ", max_size=60), fractions, st.sampled_from(["character", "byte"]), st.booleans(),
+    st.sampled_from([1, 5, 1 << 20]),
+)  # fmt: skip
+@example("\nab\r\n\r\n\u00e9b\nab", (20, 20), "character", True, 5)
+def test_lines_of_a_file_are_the_records_of_a_text_in_memory(
+    tmp_path: Path, text: str, shares: Any, unit: str, shuffle: bool, block: int
+) -> None:
+    """Whatever stands for the end symbol while they are prepared."""
+    text = f"a\u00e9\n{text}\nb"
+    options: dict[str, Any] = {
+        "records": "line", "unit": unit, "shuffle": shuffle, "split_seed": 5 * shuffle,
+        "valid_fraction": shares[0] / 100, "test_fraction": shares[1] / 100,
+    }  # fmt: skip
+    (tmp_path / "x.txt").write_text(text, "utf-8", newline="")
+    held = Corpus.from_text(text, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_files, "BLOCK_SIZE", block)
+        read = Corpus.from_files(tmp_path / "x.txt", **options)
+    assert read.vocabulary == held.vocabulary
+    for role in ROLES:
+        np.testing.assert_array_equal(getattr(read, role), getattr(held, role))
+        np.testing.assert_array_equal(read.counts_by_role[role], held.counts_by_role[role])
+    np.testing.assert_array_equal(read.counts, held.counts)
+    lines_read = [line for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n") if line]
+    assert sum(read.count_records(role) for role in ROLES) == len(lines_read)
+
+
 def read_again(corpus: Corpus) -> Corpus:
     return Corpus.from_description(json.loads(json.dumps(corpus.describe())))
 

@@ -39,6 +39,7 @@ def test_facts_are_those_that_python_finds(settings: dict[str, Any]) -> None:
     @example("abc\r\nabc\r\n\r\nabc\r\n\r")
     @example("abcd\r\r\nabcd\r")
     @example("abcd\r\nabcd\r\n")
+    @example("a\nbc\r\nbc\na")  # a block of five ends behind the carriage return
     def check(text: str) -> None:
         facts = facts_of(text, **settings)
         counts = Counter(text)
