@@ -56,8 +56,8 @@ def command(verify: bool, clear: bool, days: float | None, as_json: bool) -> Non
     others = {name: folder_size(cache / name) for name in OTHERS}
     if as_json:
         listed = [asdict(entry) | {"path": str(entry.path)} for entry in kept]
-        told = {"folder": str(cache), "texts": listed, "removed": len(removed), "freed": freed, "others": others}
-        click.echo(json.dumps(told))
+        described = {"folder": str(cache), "texts": listed, "removed": len(removed), "freed": freed, "others": others}
+        click.echo(json.dumps(described))
         return
     _print_cache(cache, kept, others)
     if verify:

@@ -119,6 +119,10 @@ def _print_summary(inspection: "Inspection") -> None:
         area = "" if neuron.auc is None else f", AUC {neuron.auc:.3f}"
         feature = escape_control(neuron.feature, newlines=True)
         print_line(f"hidden unit {neuron}: {feature}, correlation {neuron.held_out_correlation:.3f}{area}")
+    if not inspection.neurons:
+        log(
+            "note: no hidden unit is ranked: nothing that is looked for ends five times in each half of so short a text"
+        )
     for gate, saturation in inspection.saturation.items():
         for layer, (left, right) in enumerate(saturation.by_layer, 1):
             print_line(f"{gate} gate of layer {layer}: {left:.1%} nearly shut, {right:.1%} nearly open")

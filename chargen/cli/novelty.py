@@ -55,9 +55,9 @@ def command(text: str, corpus: tuple[str, ...], as_json: bool, **options: Any) -
     """Tell how much of a text is copied from a corpus.
 
     The text is what MODEL writes, or TEXT, a file, a folder, a pattern, or - for standard input. CORPUS is files,
-    folders, patterns, or names of corpora. The longest copies are named with their places, and near-copies, which are
-    copies of 20 characters or more that follow one another in the corpus too, with at most 10 characters between each
-    two. A loop repeats the same characters three times or more.
+    folders, patterns, or names of corpora. Copies are named with their places, first those with the most characters
+    that are no blanks; and near-copies, which are copies of 20 characters or more that follow one another in the corpus
+    too, with at most 10 characters between each two. A loop repeats the same characters three times or more.
 
     Beside all figures stand those of held-out text, so that they mean something: of the validation part of CORPUS, as
     it is cut in training, so much from its middle as the text is long, looked up in the rest.
@@ -114,7 +114,7 @@ def _print_spans(figures: Figures, raw: bool) -> None:
         f"{loop.length:,} at {describe_place(loop.place)}, again and again: {_quote(loop.text, raw)}"
         for loop in figures.loops
     ]
-    for title, lines in (("Longest copies", copies), ("Near-copies", near_copies), ("Loops", loops)):
+    for title, lines in (("Copies", copies), ("Near-copies", near_copies), ("Loops", loops)):
         if lines:
             click.echo(f"\n{title}")
         for line in lines:

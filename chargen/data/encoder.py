@@ -168,7 +168,7 @@ class Encoder:
             counting.begin(role)
             for block_counts in map_ahead(count_code_points, self._read(role, report, counting)):
                 counts[: len(block_counts)] += block_counts
-        mark = ord(self._end_mark)
+        mark = ord(self._end_mark)  # vocabularies count ends of records under END_MARK
         counts[[ord(END_MARK), mark]] = counts[mark], counts[ord(END_MARK)]
         return Content(counting.digest.hexdigest(), counts, report)
 

@@ -234,7 +234,7 @@ class Vocabulary:
         return self._table.take(np.arange(256), mode="clip").tobytes()
 
     def _latin_table_of(self, end_mark: str) -> bytes:
-        """The same, with the end symbol for another character."""
+        """Code point below 256 -> id, V where unknown, with the end symbol for another character too."""
         place = ord(end_mark)
         return self._latin_table[:place] + bytes([self.begin_id()]) + self._latin_table[place + 1 :]
 

@@ -17,8 +17,8 @@ from chargen.data.code_points import code_points
 from chargen.errors import ChargenError
 from chargen.insight.near_copies import Chain, Span, chain_spans
 from chargen.insight.novelty import Copy, Figures, Loop, NearCopy
-from chargen.insight.placed_texts import SEPARATOR, PlacedTexts, begins_character
-from chargen.kernels import available
+from chargen.insight.placed_texts import PlacedTexts, begins_character
+from chargen.kernels import SEPARATOR, available
 
 LENGTHS = (*range(1, 21), 30, 50)
 """Of n-grams."""

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from chargen.insight.placed_texts import SEPARATOR
+from chargen.kernels import SEPARATOR
 
 GAP = 10
 """Characters that may stand between two spans, in the text and in the corpus."""

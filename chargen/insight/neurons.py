@@ -20,6 +20,8 @@ OF_EACH = 4
 """Of these, how many tell the same feature, while there are others."""
 CANDIDATES = 16
 """Hidden units that are tried on the second half of the text for each feature, at least."""
+MIN_ENDS = 5
+"""How often a feature must end, or fall, in each half of a text: among a thousand hidden units some fit few events."""
 ROWS = 4096
 """Characters whose states are multiplied at a time."""
 
@@ -110,8 +112,8 @@ def rank_units(
     num, of_each = check_int("num", num, 0), check_int("of_each", of_each, 1)
     size = max(map(len, features.values()), default=0)
     half = size // 2
-    varying = {name: values for name, values in features.items() if _varies(values[:half]) and _varies(values[half:])}
-    columns = list(varying.values())
+    often = {name: values for name, values in features.items() if _ends_often(values[:half], values[half:])}
+    columns = list(often.values())
     if not columns or not num:
         return Neurons()
     first, second = Correlations(columns, 0, half), Correlations(columns, half, size)
@@ -128,7 +130,7 @@ def rank_units(
     second.finish()
     areas = roc_areas(np.concatenate(held_out), [values[half:] for values in columns])
     neurons = []
-    for row, (name, values) in enumerate(varying.items()):
+    for row, (name, values) in enumerate(often.items()):
         for column, number in enumerate(best.tolist()):
             layer, unit = divmod(number, layer_size)
             sign = 1 if first.r[row, number] >= 0 else -1
@@ -141,8 +143,8 @@ def rank_units(
     return _choose(sorted(neurons, key=lambda neuron: -neuron.strength), num, of_each)
 
 
-def _varies(values: Feature) -> bool:
-    return bool((values != values[:1]).any())
+def _ends_often(*parts: Feature) -> bool:
+    return all(np.count_nonzero(part[1:] < part[:-1]) >= MIN_ENDS for part in parts)
 
 
 def _choose(neurons: list[Neuron], num: int, of_each: int) -> Neurons:

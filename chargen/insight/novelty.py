@@ -80,9 +80,9 @@ class Figures:
         looped: in loops.
         novel: by n, the share of the n-grams that stand nowhere in the corpus; None where the text has none.
         whole: how many texts are records of the corpus; None for running text.
-        copies: the longest ones, of which none overlaps a longer one.
-        near_copies: the longest ones, likewise.
-        loops: the longest ones, likewise.
+        copies: those with the most characters that are no blanks, none of which overlaps one with more.
+        near_copies: those with the most characters that are no blanks, none of which overlaps one with more.
+        loops: those with the most characters that are no blanks, none of which overlaps one with more.
     """
 
     texts: int

@@ -19,9 +19,8 @@ from chargen.data.reading_config import ReadingConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.records import choose_parts
 from chargen.data.sources import Source
+from chargen.kernels import SEPARATOR
 
-SEPARATOR = 0xFE
-"""Ends a text: a byte that no UTF-8 holds. `chargen.kernels.copies` has the same."""
 BLOCK = 1 << 20
 """Bytes of which characters are counted at a time."""
 TOGETHER = 1000

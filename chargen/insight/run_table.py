@@ -180,5 +180,5 @@ def _list(rows: Sequence[TableRow]) -> str:
     return ", ".join(names[:NAMES]) + more
 
 
-def _were(rows: Sequence[TableRow], one: str = "was", several: str = "were") -> str:
-    return one if sum(len(row.runs) for row in rows) == 1 else several
+def _were(rows: Sequence[TableRow], singular: str = "was", plural: str = "were") -> str:
+    return singular if sum(len(row.runs) for row in rows) == 1 else plural

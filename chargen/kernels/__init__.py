@@ -8,6 +8,8 @@ os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
 
 NONE_ALLOWED, NOT_FINITE = -1, -2
 """Codes in place of an id: every id is forbidden, or a logit is not finite."""
+SEPARATOR = 0xFE
+"""Ends each text in an array of bytes: a byte that no UTF-8 holds."""
 
 
 @cache

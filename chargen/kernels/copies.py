@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.kernels import SEPARATOR
 from chargen.kernels.jit import compiled
 
-SEPARATOR = 0xFE
-"""Ends a text: a byte that no UTF-8 holds."""
 Integers = NDArray[Any]
 Bytes = NDArray[np.uint8]
 

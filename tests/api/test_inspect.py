@@ -50,8 +50,8 @@ def test_of_files_as_of_words_and_no_more_than_asked() -> None:
     Path("text.txt").write_text(text)
     save_model("model.safetensors", file)
     expected = chargen.inspect(file, text[:120]).page()
-    for given in ({"text": text}, {"text": Path("text.txt")}, {"sources": "text.txt"}):
-        inspection = chargen.inspect(file, **given, length=120)
+    for named in ({"text": text}, {"text": Path("text.txt")}, {"sources": "text.txt"}):
+        inspection = chargen.inspect(file, **named, length=120)
         assert inspection.left_out == 180
         assert inspection.page().replace("120 characters of 300", "120 characters") == expected
         assert "120 characters of 300" in inspection.page()

@@ -278,17 +278,17 @@ def test_what_is_told_of_texts_fits_a_narrow_terminal(run: Run, monkeypatch: pyt
     wide = run("corpus", "list").out.splitlines()
     for module in (terminal_module, corpus_info, corpus_list):
         monkeypatch.setattr(module, "terminal_width", lambda stream=None: 39)
-    told = run("corpus", "info", "it.txt", "--sample", 0).out.splitlines()
+    shown = run("corpus", "info", "it.txt", "--sample", 0).out.splitlines()
     listed = run("corpus", "list").out.splitlines()
-    assert max(map(len, [*told, *listed])) <= 39
+    assert max(map(len, [*shown, *listed])) <= 39
     for figures in (
         r"  +count  share distinct",
         r"Latin +[\d,]+ +[\d.]+% +\d+",
         r"  +nats    bits  per character",
         r"name +size here licence",
     ):
-        assert any(re.fullmatch(figures, row) for row in (*told, *listed)), figures
-    assert not any(row.endswith(" e") for row in told), "a character stands beside its share"
+        assert any(re.fullmatch(figures, row) for row in (*shown, *listed)), figures
+    assert not any(row.endswith(" e") for row in shown), "a character stands beside its share"
     assert len(listed) == 2 * len(wide), "two rows each"
 
 

@@ -103,8 +103,8 @@ def test_a_file_of_records_is_many_texts_and_another_is_one(tmp_path: Path) -> N
     file = record_model()
     file = replace(file, reading=replace(file.reading, records="line"))
     (tmp_path / "names.txt").write_text("abc\n\nfed\n")
-    for given in ({"text": tmp_path / "names.txt"}, {"sources": [tmp_path / "names.txt"]}):
-        values = chargen.activations(file, **given, precision="fp32")
+    for named in ({"text": tmp_path / "names.txt"}, {"sources": [tmp_path / "names.txt"]}):
+        values = chargen.activations(file, **named, precision="fp32")
         assert [values[number].text for number in range(len(values))] == ["abc", "fed"]
     running = small_model()
     (tmp_path / "text.txt").write_text("abc\n\nfed\n")
@@ -293,5 +293,5 @@ def test_models_come_in_every_form(tmp_path: Path) -> None:
     network = new_model("gru", 2)
     assert chargen.activations(network, "abc", vocabulary=chargen.Vocabulary("abcdefg")).hidden.shape == (2, 3, 6)
     done = []
-    chargen.activations(file, "abc", progress=lambda *told: done.append(told))
+    chargen.activations(file, "abc", progress=lambda *figures: done.append(figures))
     assert done == [("reading", 3, 3)]

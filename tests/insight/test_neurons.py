@@ -36,6 +36,16 @@ def plant(values: Activations, layer: int, unit: int, feature: Any, share: float
     values.hidden[layer - 1, :, unit] = (share * scaled + (1 - abs(share)) * old).astype(np.float16)
 
 
+@pytest.mark.parametrize(("events", "kept"), [(4, False), (5, True)])
+def test_a_feature_of_few_events_is_left_out(events: int, kept: bool) -> None:
+    """A thousand hidden units always have some that fit a handful of them in both halves."""
+    half = "x" * 20 + ("(ab) " * events) + "x" * 20
+    values = noise(text=half * 2)
+    plant(values, 1, 3, text_features([half * 2])["inside brackets"].astype(float))
+    names = {neuron.feature for neuron in chargen.rank_neurons(values, num=80, of_each=80)}
+    assert ("inside brackets" in names) == kept
+
+
 def test_planted_hidden_units_are_found_and_measured() -> None:
     values, features = noise(), text_features([TEXT], patterns={"said": "said"})
     planted = {
@@ -52,13 +62,13 @@ def test_planted_hidden_units_are_found_and_measured() -> None:
     assert [neuron.strength for neuron in ranked] == sorted((neuron.strength for neuron in ranked), reverse=True)
     half = len(TEXT) // 2
     for neuron in ranked:
-        states, told = values.unit(neuron.layer, neuron.unit).astype(float), features[neuron.feature]
+        states, feature = values.unit(neuron.layer, neuron.unit).astype(float), features[neuron.feature]
         for part, r in ((slice(half), neuron.correlation), (slice(half, None), neuron.held_out_correlation)):
-            assert r == pytest.approx(np.corrcoef(states[part], told[part])[0, 1], abs=1e-4)
-        if told.dtype == bool:
-            assert neuron.auc == pytest.approx(naive.area(neuron.sign * states[half:], told[half:]), abs=1e-9)
+            assert r == pytest.approx(np.corrcoef(states[part], feature[part])[0, 1], abs=1e-4)
+        if feature.dtype == bool:
+            assert neuron.auc == pytest.approx(naive.area(neuron.sign * states[half:], feature[half:]), abs=1e-9)
             assert neuron.strength == pytest.approx(2 * neuron.auc - 1)
-            on, off = (states[:half][told[:half] == side].mean() for side in (True, False))
+            on, off = (states[:half][feature[:half] == side].mean() for side in (True, False))
             assert (neuron.on, neuron.off) == (pytest.approx(on, abs=1e-4), pytest.approx(off, abs=1e-4))
             assert neuron.threshold == pytest.approx((on + off) / 2, abs=1e-4)
         else:

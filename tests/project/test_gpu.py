@@ -259,20 +259,20 @@ def test_records_are_learned_as_on_a_cpu_and_resumed_bit_for_bit(shape: ModelCon
 @pytest.mark.parametrize("cell", CELLS)
 def test_records_are_written_and_judged_as_on_a_cpu(cell: str, unit: str) -> None:
     file = record_model(cell, unit)
-    found: list[Any] = []
+    results: list[Any] = []
     for name in ("cpu", NAME):
         for direction in ("forward", "backward"):
             sampler = Sampler(file, seed=3, num=50, label=LABELS[1], device=name, direction=direction)
-            found.append([sample.text for sample in sampler.generate_all(30)])
+            results.append([sample.text for sample in sampler.generate_all(30)])
         judged = score_records(file, ["abc", "fed a", "f"], guess_label=True, device=name)
-        found.append([[record.log_prob, *(record.label_probs or {}).values()] for record in judged])
-    assert found[:2] == found[3:5]
-    assert np.abs(np.subtract(found[2], found[5])).max() < 1e-4
+        results.append([[record.log_prob, *(record.label_probs or {}).values()] for record in judged])
+    assert results[:2] == results[3:5]
+    assert np.abs(np.subtract(results[2], results[5])).max() < 1e-4
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_states_that_are_fresh_inside_a_window_are_those_of_a_cpu(cell: str) -> None:
-    found = []
+    results = []
     random = np.random.default_rng(0)
     ids, fresh = torch.from_numpy(random.integers(0, 65, (16, 101))), torch.from_numpy(random.random((16, 100)) < 0.1)
     for device in (torch.device("cpu"), DEVICE):
@@ -281,6 +281,7 @@ def test_states_that_are_fresh_inside_a_window_are_those_of_a_cpu(cell: str) -> 
             values, state = network.read(ids[:, :-1].to(device), fresh=fresh)
             cross_entropy(values, network.output, ids[:, 1:].to(device)).backward()
         gradients = [weight.grad for weight in network.parameters()]
-        found.append([one.detach() for one in (values, *state, *gradients) if one is not None])
-    for one, other in zip(*found, strict=True):
-        assert (one - other.cpu()).abs().max() < 1e-4 * max(1, float(one.abs().max()))
+        tensors = values, *state, *gradients
+        results.append([tensor.detach() for tensor in tensors if tensor is not None])
+    for expected, result in zip(*results, strict=True):
+        assert (expected - result.cpu()).abs().max() < 1e-4 * max(1, float(expected.abs().max()))
