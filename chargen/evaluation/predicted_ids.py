@@ -35,8 +35,17 @@ class Predicted(NamedTuple):
     judge: str
     characters: NDArray[np.int64]
     targets: NDArray[Any]
-    log_probs: "Tensor"
+    log_probs: "Tensor | NDArray[np.float64]"
     values: NDArray[np.float64]
+
+    def rows(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The log-probabilities (k, V) of some ids, as NumPy has them.
+
+        Args:
+            places: (k,), numbers of ids from 0 to n - 1.
+        """
+        rows: Any = self.log_probs[places]
+        return rows if isinstance(rows, np.ndarray) else rows.cpu().double().numpy()
 
 
 def predict_ids(

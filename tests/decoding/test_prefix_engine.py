@@ -23,7 +23,7 @@ class Counting(PrefixEngine):
         self.ids = 0
         read = self.engine._read
 
-        def count(ids, counts, logits, state):  # noqa: ANN001, ANN202
+        def count(ids, counts, logits, state):
             self.ids += int(counts.sum())
             return read(ids, counts, logits, state)
 
