@@ -2,8 +2,10 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from chargen import __version__
 from chargen.api.fill import read_template
@@ -49,24 +51,22 @@ class Session:
 
     def __init__(self, file: ModelFile) -> None:
         self.file = file
-        self.engines: dict[str, Engine] = {}
-        self.short_texts = ShortTexts(file, self.engines)
+        self.engine = cache(self._new_engine)
+        self.short_texts = ShortTexts(file, self.engine)
 
     @cached_property
     def network(self) -> "CharModel":
         """The torch model, for texts that are not short."""
         return build_network(self.file, self.file, "cpu", "fp32")[0]
 
-    def engine(self, direction: str) -> Engine:
-        """The engine that all requests share.
+    def warm(self) -> None:
+        """Make the engines, and load or compile their inner loops, which the first requests would wait for."""
+        for direction in DIRECTIONS[: 1 + self.file.config.bidirectional]:
+            engine = self.engine(direction)
+            engine.step(np.zeros(1, np.int64), engine.start(1))
 
-        Args:
-            direction: "forward" or "backward".
-        """
-        if direction not in self.engines:
-            engine = new_engine(self.file.config, self.file.arrays, "cpu", direction)
-            self.engines[direction] = PrefixEngine(engine)
-        return self.engines[direction]
+    def _new_engine(self, direction: str) -> Engine:
+        return PrefixEngine(new_engine(self.file.config, self.file.arrays, "cpu", direction))
 
     def write(self, request: GenerateRequest | FillRequest) -> Steps:
         """Answer a request that takes its time, in steps between which the caller may do something else or give up.

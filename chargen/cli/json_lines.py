@@ -68,6 +68,7 @@ def answer_lines(file: ModelFile, stream_in: BinaryIO, stream_out: TextIO) -> No
     """
     answering = _Answering(Session(file), stream_out)
     with stop_on_signals():
+        answering.session.warm()
         answering.write({"ready": True, **answering.session.describe()})
         threading.Thread(target=answering.waiting.read, args=(stream_in,), daemon=True).start()
         while answering.step():

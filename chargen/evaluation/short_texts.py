@@ -1,7 +1,7 @@
 """What a model expects at every id of short texts, by the engines that write: torch is not loaded."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,12 +39,12 @@ class ShortTexts:
 
     Args:
         file: the model.
-        engines: of its directions; made where they are missing.
+        engine: returns the engine of a direction; by default new ones.
     """
 
-    def __init__(self, file: ModelFile, engines: dict[str, Engine] | None = None) -> None:
+    def __init__(self, file: ModelFile, engine: Callable[[str], Engine] | None = None) -> None:
         self.file = file
-        self.engines = {} if engines is None else engines
+        self.engine = engine or partial(new_engine, file.config, file.arrays, "cpu")
 
     @cached_property
     def cloze(self) -> NumpyCloze:
@@ -104,9 +104,7 @@ class ShortTexts:
 
     def _read(self, direction: str, rows: Sequence[NDArray[Any]]) -> _Read:
         """Let a stack read rows side by side."""
-        if direction not in self.engines:
-            self.engines[direction] = new_engine(self.file.config, self.file.arrays, "cpu", direction)
-        engine, sizes = self.engines[direction], np.array([len(row) for row in rows], np.int64)
+        engine, sizes = self.engine(direction), np.array([len(row) for row in rows], np.int64)
         starts, order = np.cumsum(sizes) - sizes, np.argsort(-sizes, kind="stable")
         logits = np.empty((sizes.sum(), engine.size), np.float32)
         outputs = np.zeros((len(logits), self.file.config.hidden_size), np.float32)

@@ -123,8 +123,7 @@ def predict_texts(
     for part in predict_ids(network, file, texts, layout, precision=precision, progress=progress):
         np.add.at(sums[part.judge], part.characters, part.values)
         ids[part.characters] = part.targets
-        log_probs: Any = part.log_probs
-        values, best = log_probs.topk(keep)
+        values, best = part.log_probs.topk(keep)
         likeliest[part.judge][part.characters] = best.cpu().numpy()
         probabilities[part.judge][part.characters] = values.exp().cpu().numpy()
     whole, number = num_ids == 1, np.arange(layout.size)

@@ -14,6 +14,7 @@ import pytest
 import chargen
 from chargen import evaluate, score
 from chargen.errors import SettingError
+from chargen.evaluation import short_texts
 from chargen.evaluation.layout import CONTEXT, MAX_ROWS, SPAN, cut_text
 from chargen.storage.model_file import ModelFile, build_model, save_model
 from tests.commands import Run, flags, parse
@@ -159,7 +160,8 @@ def test_a_model_is_built_once_for_many_texts_and_never_where_it_is_built(monkey
     file = model()
     network = build_model(file)
     monkeypatch.setattr(chargen.api.judge, "build_model", lambda *arguments: built.append(1) or network)
-    assert score(file, ["abc", "de"]) == score(network, ["abc", "de"], vocabulary=file.vocabulary, counts=file.counts)
+    texts = ["abc" * short_texts.MAX_IDS, "de"]
+    assert score(file, texts) == score(network, texts, vocabulary=file.vocabulary, counts=file.counts)
     evaluate(network, file.vocabulary, "abc")
     assert built == [1]
 
