@@ -26,6 +26,8 @@ _NAMES = {
     "api.fill": ("fill_text",),
     "api.generate": ("generate",),
     "api.train": ("train", "Run"),
+    "api.draft": ("Draft",),
+    "api.writer": ("Writer",),
     "api.inspect": ("inspect",),
     "api.judge": ("evaluate",),
     "api.novelty": ("novelty",),
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from chargen.api.compare import Comparison, compare
     from chargen.api.corpora import MadeCorpus, get_corpus, list_corpora, make_corpus
     from chargen.api.corpus_info import CorpusInfo, corpus_info
+    from chargen.api.draft import Draft
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
     from chargen.api.inspect import inspect
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from chargen.api.records import score_records
     from chargen.api.score import score
     from chargen.api.train import Run, train
+    from chargen.api.writer import Writer
     from chargen.data.batches import ConsecutiveBatches, RandomBatches
     from chargen.data.corpus import Corpus
     from chargen.data.corpus_config import CorpusConfig

@@ -1,6 +1,7 @@
 """Files written so that a kill at any instant leaves either the complete old file or the complete new one.
 
-The order is: a temporary file in the same folder, fsync, rename, fsync of the folder. The umask is honoured.
+The order is: a temporary file in the same folder, fsync, rename, fsync of the folder. The umask is honoured, and a file
+that is replaced keeps its permissions.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -44,6 +46,9 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes | memoryv
             with open(temporary, "xb") as file:
                 for block in blocks:
                     file.write(block)
+                if exists:
+                    with contextlib.suppress(PermissionError):  # some disks have none
+                        os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
@@ -179,14 +184,16 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove temporary files that a killed writer left behind.
 
     Args:
         folder: the caller holds its lock.
+        name: of the file that the writer wrote, of which the caller holds the lock; "" for all files of the folder.
     """
     for entry in folder.iterdir():
-        if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
+        is_of_file = not name or entry.name[: -len(".0123456789abcdef.tmp")] == f".{name}"
+        if is_of_file and _TEMPORARY.fullmatch(entry.name) and entry.is_file():
             entry.unlink(missing_ok=True)
 
 
@@ -227,4 +234,30 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def lock_file(path: Path) -> Iterator[None]:
+    """Lock a file for this process while the context lasts, by one beside it; the lock dies with the process.
+
+    Args:
+        path: the file, which need not exist; its folder must.
+
+    Raises:
+        ChargenError: where another process holds the lock, or none can be made.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    lock = FileLock(beside)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ChargenError(f"{path} is open in another chargen: close it there, or name another file") from error
+    except OSError as error:
+        raise ChargenError(f"cannot write beside {path}: {error.strerror or error}; name another file") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes no file that is open
+            beside.unlink()
         lock.release()
