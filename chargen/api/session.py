@@ -18,7 +18,6 @@ from chargen.data.reading import clean
 from chargen.data.utf8 import as_json_text
 from chargen.decoding.numpy_engine import Engine
 from chargen.decoding.pick_engine import new_engine
-from chargen.decoding.prefix_engine import PrefixEngine
 from chargen.errors import ArgumentError, ChargenError, DataError, SettingError, Stopped, truncate
 from chargen.evaluation.per_character import Predict, score_texts
 from chargen.evaluation.predicted_ids import predict_ids
@@ -28,6 +27,7 @@ from chargen.infill.fill import Filler, gap_lengths
 from chargen.infill.template import Template, fill_gaps
 from chargen.model.config import DIRECTIONS, parameter_count, require_bidirectional
 from chargen.sampling.pieces import write_pieces
+from chargen.sampling.prefix_engine import PrefixEngine
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import ModelFile
 

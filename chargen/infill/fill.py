@@ -19,7 +19,6 @@ from chargen.data.vocabulary import Ids, Vocabulary, check_unknown
 from chargen.decoding.choose import SampleConfig, draw, log_sum_exp, summarize
 from chargen.decoding.numpy_engine import Engine
 from chargen.decoding.pick_engine import new_engine
-from chargen.decoding.prefix_engine import PrefixEngine
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError, amount
 from chargen.infill.enumeration import can_enumerate, enumerate_gaps
 from chargen.infill.lookahead import CONTEXT, Lookahead
@@ -28,6 +27,7 @@ from chargen.infill.prefixes import NO_GAP_ALLOWED, Grower, Prefixes
 from chargen.model.config import DIRECTIONS, require_bidirectional
 from chargen.rng import Purpose, check_seed, generator_seed, uniform
 from chargen.sampling.constraints import fit_config
+from chargen.sampling.prefix_engine import PrefixEngine
 from chargen.sampling.start import encode_text, read_start
 from chargen.settings import check_int
 from chargen.storage.model_file import AnyModel, as_model_file

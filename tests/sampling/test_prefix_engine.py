@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.decoding import prefix_engine
 from chargen.decoding.pick_engine import new_engine
-from chargen.decoding.prefix_engine import PrefixEngine
+from chargen.sampling import prefix_engine
+from chargen.sampling.kept_states import MAX_BLOCK
+from chargen.sampling.prefix_engine import PrefixEngine
 from chargen.sampling.sampler import Sampler
 from tests.small_models import small_model
 
@@ -31,11 +32,11 @@ class Counting(PrefixEngine):
 
 
 @settings(max_examples=30)
-@given(st.lists(st.text("abcdefgh", max_size=90), min_size=1, max_size=6), st.sampled_from([2, 64]))
+@given(st.lists(st.text("abcdefgh", max_size=90), min_size=1, max_size=6), st.sampled_from([1, 8]))
 def test_texts_read_in_any_order_stand_where_a_fresh_engine_stands(texts: list[str], kept: int) -> None:
     engine = PrefixEngine(ENGINE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefix_engine, "MAX_KEPT", kept)
+        patch.setattr(prefix_engine, "MAX_TEXTS", kept)
         for text in [*texts, texts[0][:-3], "".join(texts)]:
             ids = FILE.vocabulary.encode(text).astype(np.int64)[None]
             first = np.zeros((1, engine.size), np.float32), engine.start(1)
@@ -60,10 +61,15 @@ def test_only_what_is_new_is_computed() -> None:
     assert feed(text) == 4000
     assert feed(text) == 0
     assert feed(text + "abc") == 3
-    assert feed(text[:-10] + "b") == 23  # from 32 ids before the end
-    assert feed(text[:-1900]) == 148
-    assert feed("b" + text) == 4001
-    assert len(engine._kept) <= prefix_engine.MAX_KEPT
+    assert feed(text[:-10] + "b") <= MAX_BLOCK
+    other = "b" + text
+    assert feed(other) == 4001
+    assert feed(text) <= MAX_BLOCK
+    assert feed(other + "a") == 1
+    for number in range(prefix_engine.MAX_TEXTS):
+        assert feed("abcdefgh"[number] * 9) == 9
+    assert feed(other) == 4001
+    assert len(engine._texts) == prefix_engine.MAX_TEXTS
 
 
 def test_starts_are_told_apart() -> None:
