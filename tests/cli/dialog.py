@@ -73,7 +73,7 @@ def converse(file: ModelFile, first: Iterable[Any], reply: Callable[[Answer], It
         else:
             send(more)
 
-    answer_lines(file, sent, _Output(hear))  # type: ignore[arg-type]
+    answer_lines(file, sent, _Output(hear))
     return answers
 
 

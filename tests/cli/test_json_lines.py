@@ -61,10 +61,6 @@ def test_what_stopped_a_text_and_a_seed_that_was_drawn() -> None:
     assert final(ask(FILE, {"id": 1, "do": "generate", "length": 3}), 1)["stopped"] is False
 
 
-def rounded(scores: Any, judge: str, digits: int) -> list[float]:
-    return [round(getattr(each, judge), digits) for each in scores]
-
-
 @pytest.mark.parametrize("longest", [-1, short_texts.MAX_IDS], ids=["torch", "engines"])
 def test_scores_are_those_of_score_alone_or_together(longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(short_texts, "MAX_IDS", longest)
@@ -86,12 +82,9 @@ def test_scores_are_those_of_score_alone_or_together(longest: int, monkeypatch: 
                 known = [value for value in shown if value is not None]
                 assert known == pytest.approx([value for value in values if value is not None], abs=0.0051)
         assert answer["log_prob_forward"] == pytest.approx(together.totals["log_prob_forward"], abs=1e-4)
-        likelier = {
-            str(at): [character for character, _ in each.alternatives]
-            for at, each in enumerate(together)
-            if each.unlikely
+        assert {int(at): list(named) for at, named in answer["alternatives"].items()} == {
+            at: [character for character, _ in each.alternatives] for at, each in enumerate(together) if each.unlikely
         }
-        assert {at: list(named) for at, named in answer["alternatives"].items()} == likelier
 
 
 def test_settings_of_a_score_and_one_wrong_text_among_others() -> None:
@@ -105,20 +98,13 @@ def test_settings_of_a_score_and_one_wrong_text_among_others() -> None:
         {"id": 5, "do": "score", "text": "\ud800"},
     )
     assert [answer["id"] for answer in answers] == [1, 2, 3, 4, 5]
-    assert final(answers, 1) == {
-        "by": "backward",
-        "threshold": 0.9,
-        **score_totals(file, "abc", "sun", "backward", 0.9),
-    }
+    totals = score(file, "abc", label="sun", by="backward", threshold=0.9).totals
+    rounded = {name: pytest.approx(value) if isinstance(value, float) else value for name, value in totals.items()}
+    assert final(answers, 1) == {"by": "backward", "threshold": 0.9, **rounded}
     assert "moon" in answers[1]["error"]["message"]
     assert (answers[2]["error"]["kind"], answers[4]["error"]["kind"]) == ("data", "data")
     assert "'!'" in answers[2]["error"]["message"]
     assert not any(answers[3]["alternatives"].values())
-
-
-def score_totals(file: ModelFile, text: str, label: str, by: str, threshold: float) -> dict[str, Any]:
-    totals = score(file, text, label=label, by=by, threshold=threshold).totals
-    return {name: value if not isinstance(value, float) else pytest.approx(value) for name, value in totals.items()}
 
 
 def test_many_waiting_texts_are_cut_into_batches(monkeypatch: pytest.MonkeyPatch) -> None:

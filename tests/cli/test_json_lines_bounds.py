@@ -91,7 +91,7 @@ def test_every_line_gets_one_last_answer_with_its_id(sent: list[bytes], file: An
         (b'{"do": "generate", "novel": "x"}', "setting", "no setting 'novel' here"),
         (b'{"do": "score", "sources": "x"}', "setting", "no setting 'sources' here"),
         (b'{"do": "generate", "length": 1000001}', "setting", "length is 1000001: it must be 0 to 1,000,000"),
-        (b'{"do": "generate", "length": 100000, "num": 11}', "setting", "a request writes 1,000,000 characters at most"),
+        (b'{"do": "generate", "length": 100000, "num": 11}', "setting", "writes 1,000,000 characters at most"),
         (b'{"do": "generate", "num": 101}', "setting", "num is 101: it must be 1 to 100"),
         (b'{"do": "generate", "stop": ["%s"]}' % (b"a" * 1001), "setting", "stop has 1,001 characters"),
         (b'{"do": "generate", "stream": true, "reverse": true}', "setting", "contradict each other"),
@@ -156,7 +156,7 @@ def test_a_line_without_end_takes_no_memory() -> None:
     chunk = b"a" * 2**16
     tracemalloc.start()
     try:
-        assert list(split_lines(Endless())) == [None]  # type: ignore[arg-type]
+        assert list(split_lines(Endless())) == [None]
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
@@ -186,7 +186,7 @@ def test_an_input_that_breaks_ends_it_with_its_error_once_all_is_answered() -> N
 
     out = io.StringIO()
     with pytest.raises(OSError, match="Input/output error"):
-        answer_lines(FILE, Broken(b'{"id": 1, "do": "generate", "length": 5}\n'), out)  # type: ignore[arg-type]
+        answer_lines(FILE, Broken(b'{"id": 1, "do": "generate", "length": 5}\n'), out)
     assert strict_json(out.getvalue().splitlines()[-1])["id"] == 1
 
 
