@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from chargen.durable import lock_file, remove_leftovers, write_durably
-from chargen.errors import DataError, SettingError, format_size, repr_short, truncate
+from chargen.errors import ChargenError, DataError, SettingError, format_size, repr_short, truncate
 from chargen.rng import MAX_SEED
 from chargen.settings import check_path
 
@@ -105,6 +105,8 @@ class DraftFile:
             ChargenError: another one holds it, or its folder cannot be written to.
         """
         with lock_file(self.path):
+            if _stamp(self.path) != self._stamp:
+                raise ChargenError(f"{self.path} has changed since it was read: open it again")
             for name in (self.path.name, self.beside.name):
                 remove_leftovers(self.path.parent, name)
             yield

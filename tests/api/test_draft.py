@@ -152,7 +152,7 @@ def test_a_piece_stands_at_the_cursor_and_an_empty_one_changes_nothing() -> None
 
 
 FILES = {
-    "plain": "One\ntwo\n".encode(),
+    "plain": b"One\ntwo\n",
     "windows": b"\xef\xbb\xbfOne\r\ntwo\r\n",
     "mixed": b"One\r\ntwo\nthree\rfour",
     "old mac": b"One\rtwo",
