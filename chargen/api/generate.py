@@ -13,10 +13,8 @@ from chargen.errors import SettingError
 from chargen.insight.steering import Neurons
 from chargen.insight.steering import set_neurons as hold_neurons
 from chargen.model.config import require_bidirectional
+from chargen.sampling.pieces import write_pieces
 from chargen.sampling.processors import LogitsProcessor
-from chargen.sampling.records import write_records
-from chargen.sampling.rounding import default_length
-from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.selection import Accept, Selection, hash_sources
 from chargen.sampling.start import Label
@@ -114,21 +112,14 @@ def generate(
         **settings,
     )  # fmt: skip
     sampler.feed(text, unknown)
-    if many:
-        selection = new_selection(sampler, text, encoding, errors, **filters)
-        samples = list(write_records(sampler, 1 if num is None else num, length=length, selection=selection))
-    else:
-        written: list[list[Character]] = [[] for _ in range(sampler.num)]
-        longest = default_length(file.vocabulary) if length is None else length
-        for characters in sampler.write(longest, rounded=length is None):
-            for character in characters:
-                written[character.stream].append(character)
-        samples = [Sample.of(stream, reverse) for stream in written]
+    selection = new_selection(sampler, text, encoding, errors, **filters) if many else None
+    written: list[list[str]] = [[text] if echo else [] for _ in range(1 if num is None else num)]
+    for pieces in write_pieces(sampler, length, num=len(written), selection=selection):
+        for number, piece in pieces:
+            written[number].append(piece.text)
     if state_out is not None:
         sampler.save_state(state_out)
-    texts = [sample.text for sample in samples]
-    if echo:
-        texts = [new + text if reverse else text + new for new in texts]
+    texts = ["".join(reversed(parts) if reverse else parts) for parts in written]
     return texts[0] if num is None else texts
 
 

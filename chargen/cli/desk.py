@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from chargen.api.draft import Draft
-from chargen.api.draft_file import Session
+from chargen.api.draft_file import Bookmark
 from chargen.api.writer import Writer
 from chargen.cli.draft_saver import DraftSaver
 from chargen.cli.report import list_characters
@@ -31,7 +31,7 @@ class Desk:
 
     def __init__(self, draft: Draft, writer: Writer, refresh: Callable[[], object]) -> None:
         self.draft, self.writer, self.refresh = draft, writer, refresh
-        self.saver = DraftSaver(draft, self.session)
+        self.saver = DraftSaver(draft, self.bookmark)
         self.note = self.error = ""
         """What is to be known of what was done last, and why it failed."""
         self.unknown = ""
@@ -45,10 +45,10 @@ class Desk:
         self._task: asyncio.Task[None] | None = None
         self._in_piece = False
 
-    def session(self) -> Session:
+    def bookmark(self) -> Bookmark:
         """What goes on tomorrow, but for the cursor."""
         writer = self.writer
-        return Session(writer.seed, writer.pieces, writer.config.temperature, writer.label, writer.model.sha256)
+        return Bookmark(writer.seed, writer.pieces, writer.config.temperature, writer.label, writer.model.sha256)
 
     @property
     def is_busy(self) -> bool:

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from chargen.api.draft import Draft
-from chargen.api.draft_file import Session
+from chargen.api.draft_file import Bookmark
 from chargen.errors import ChargenError
 
 BYTES_A_SECOND = 5_000_000
@@ -16,16 +16,16 @@ AGAIN = 1.0
 
 
 class DraftSaver:
-    """Saves a draft and its session, one after the other, each as soon as the one before is on the disk.
+    """Saves a draft and its bookmark, one after the other, each as soon as the one before is on the disk.
 
     Args:
         draft: what is saved.
-        session: makes what is to go on tomorrow.
+        bookmark: makes what is to go on tomorrow.
     """
 
-    def __init__(self, draft: Draft, session: Callable[[], Session]) -> None:
+    def __init__(self, draft: Draft, bookmark: Callable[[], Bookmark]) -> None:
         self.draft = draft
-        self.session = session
+        self.bookmark = bookmark
         self.error = ""
         """Why the last save failed; empty where it did not."""
         self.changed = asyncio.Event()
@@ -71,10 +71,10 @@ class DraftSaver:
         self._submit(self.draft.text).result()
 
     def _submit(self, text: str) -> "Future[None]":
-        session = replace(self.session(), cursor=self.draft.cursor)
-        return self._thread.submit(self._write, text, session)
+        bookmark = replace(self.bookmark(), cursor=self.draft.cursor)
+        return self._thread.submit(self._write, text, bookmark)
 
-    def _write(self, text: str, session: Session) -> None:
+    def _write(self, text: str, bookmark: Bookmark) -> None:
         if file := self.draft.file:
             file.save(text)
-            file.save_session(session, text)
+            file.save_bookmark(bookmark, text)

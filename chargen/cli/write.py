@@ -31,7 +31,7 @@ NEW = Path("draft.txt")
 @option("--encoding", group="Text", metavar="TEXT", help="Encoding of the draft.",
         shown_default="utf-8, or what its byte order mark says")  # fmt: skip
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
-        help="Same seed, same pieces.", shown_default="that of the draft's last session, else drawn")  # fmt: skip
+        help="Same seed, same pieces.", shown_default="that of the draft's last bookmark, else drawn")  # fmt: skip
 @option("--label", group="Text", metavar="NAME", help="Write records with this label, where the model has labels.")
 @settings_options(SampleConfig, "Choice of characters", defaults=WRITING_DEFAULTS, without=("no_repeat", "stop"))
 @config_option
@@ -58,15 +58,19 @@ def command(
     with ExitStack() as stack:
         text = Draft(path, encoding)
         stack.enter_context(text.lock())
-        session = text.file.session if text.file else None
+        bookmark = text.file.bookmark if text.file else None
         given = drop_none({"seed": seed, "label": label, "temperature": settings.pop("temperature")})
         notes = [f"a new draft: {path}" if not path.exists() else ""]
-        if session:
-            kept: dict[str, Any] = {"seed": session.seed, "temperature": session.temperature, "pieces": session.pieces}
-            if session.label in file.vocabulary.labels:
-                kept["label"] = session.label
+        if bookmark:
+            kept: dict[str, Any] = {
+                "seed": bookmark.seed,
+                "temperature": bookmark.temperature,
+                "pieces": bookmark.pieces,
+            }
+            if bookmark.label in file.vocabulary.labels:
+                kept["label"] = bookmark.label
             given = kept | given
-            notes.append("the model is another one than last time" if session.model != file.sha256 else "")
+            notes.append("the model is another one than last time" if bookmark.model != file.sha256 else "")
         log_compiling()
         writer = Writer(file, **drop_none(settings) | given)
         log_unknown_bans(writer.config.ban, file.vocabulary)

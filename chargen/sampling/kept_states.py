@@ -54,7 +54,7 @@ class KeptStates:
             An iterator over how many ids have been read, after each block.
         """
         self._reading = reading = object()
-        common = _common_length(self._ids, ids)
+        common = self.common_length(ids)
         if common < len(ids):
             self._places = [place for place in self._places if place[0] <= common]
             self._ids = ids
@@ -70,6 +70,14 @@ class KeptStates:
             if len(self._places) > MAX_KEPT:
                 self._thin_out()
             yield position + block.size
+
+    def common_length(self, ids: Ids) -> int:
+        """Count the ids that a text has in common with the text before, at their beginning.
+
+        Args:
+            ids: (N,), of the text.
+        """
+        return _common_length(self._ids, ids)
 
     def _thin_out(self) -> None:
         """Drop places before the last quarter until a quarter of what may be kept is free, evenly over the text."""

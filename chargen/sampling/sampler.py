@@ -423,6 +423,11 @@ class Sampler:
                 f"{method} is for one sample and this Sampler writes {self.num}: call {alternative}", "num"
             )
 
+    @property
+    def ahead(self) -> int:
+        """Ids that are written and not handed over yet: an iteration hands them over without writing more."""
+        return 0 if self._pending is None else self._pending.length - self._pending.committed
+
     def hidden_and_logits(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """What every sample goes on from.
 
