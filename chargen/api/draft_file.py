@@ -154,23 +154,26 @@ class DraftFile:
         write_durably(self.path, [data])
         self._saved, self._stamp = data, _stamp(self.path)
 
-    def save_bookmark(self, bookmark: Bookmark, text: str) -> None:
+    def save_bookmark(self, bookmark: Bookmark, text: str, *, leaving: bool = True) -> None:
         """Write the small file, durably, where there is a draft; not over a link, and no label of thousands of letters.
 
         Args:
             bookmark: what it is to say.
             text: what the draft holds.
+            leaving: whether it is written where nothing but the cursor has moved, too.
 
         Raises:
             WriteError: the disk refuses.
         """
-        if self._saved is None:
+        is_new = self.bookmark is None or replace(bookmark, cursor=0) != replace(self.bookmark, cursor=0)
+        if self._saved is None or not (is_new or leaving):
             return
         digest = hashlib.sha256(self._encode(text)).hexdigest()
         said = {"kind": "chargen draft", "format": 1, **asdict(bookmark), "draft": digest}
         data = json.dumps(said, indent=1).encode() + b"\n"
         if len(data) <= MAX_BOOKMARK and not os.path.islink(self.beside):
             write_durably(self.beside, [data])
+            self.bookmark = bookmark
 
     def _decode(self, data: bytes) -> str:
         try:

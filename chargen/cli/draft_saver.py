@@ -57,7 +57,7 @@ class DraftSaver:
         """Save what is here now; an error is noted."""
         text = self.draft.text
         try:
-            await asyncio.wrap_future(self._submit(text))
+            await asyncio.wrap_future(self._submit(text, leaving=False))
             self._saved, self.error = text, ""
         except ChargenError as error:
             self.error = str(error)
@@ -68,13 +68,13 @@ class DraftSaver:
         Raises:
             ChargenError: the disk refuses.
         """
-        self._submit(self.draft.text).result()
+        self._submit(self.draft.text, leaving=True).result()
 
-    def _submit(self, text: str) -> "Future[None]":
+    def _submit(self, text: str, *, leaving: bool) -> "Future[None]":
         bookmark = replace(self.bookmark(), cursor=self.draft.cursor)
-        return self._thread.submit(self._write, text, bookmark)
+        return self._thread.submit(self._write, text, bookmark, leaving)
 
-    def _write(self, text: str, bookmark: Bookmark) -> None:
+    def _write(self, text: str, bookmark: Bookmark, leaving: bool) -> None:
         if file := self.draft.file:
             file.save(text)
-            file.save_bookmark(bookmark, text)
+            file.save_bookmark(bookmark, text, leaving=leaving)

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,18 @@ import click
 from chargen.api.draft import Draft
 from chargen.api.draft_file import free_path
 from chargen.api.writer import Writer
-from chargen.cli.options import PATH, GroupedCommand, config_option, option, settings_options
+from chargen.cli.options import PATH, GroupedCommand, config_option, option, refuse_unused, settings_options
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import log, log_compiling, log_unknown_bans, quote_path
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import SettingError, amount
 from chargen.rng import MAX_SEED
 from chargen.sampling.sampler import Sampler
-from chargen.settings import drop_none
-from chargen.storage.model_file import read_model
+from chargen.settings import drop_none, make_settings, setting_types
+from chargen.storage.model_file import ModelFile, read_model
 
+CHOICE = setting_types(SampleConfig).keys() - {"no_repeat", "stop"}
+"""How characters are chosen. Pieces are short: nothing is looked for in them."""
 NEW = Path("draft.txt")
 """The draft where none is named, or the first of draft-2.txt … that is not there."""
 
@@ -31,13 +32,13 @@ NEW = Path("draft.txt")
 @option("--encoding", group="Text", metavar="TEXT", help="Encoding of the draft.",
         shown_default="utf-8, or what its byte order mark says")  # fmt: skip
 @option("--seed", group="Text", type=click.IntRange(0, MAX_SEED), metavar="N",
-        help="Same seed, same pieces.", shown_default="that of the draft's last bookmark, else drawn")  # fmt: skip
+        help="Same seed, same pieces.", shown_default="that of last time, else drawn")  # fmt: skip
 @option("--label", group="Text", metavar="NAME", help="Write records with this label, where the model has labels.")
-@settings_options(SampleConfig, "Choice of characters", defaults=WRITING_DEFAULTS, without=("no_repeat", "stop"))
+@settings_options(SampleConfig, "Choice of characters", defaults=WRITING_DEFAULTS, only=CHOICE)
+@option("--json-lines", group="Files", is_flag=True,
+        help="Answer requests on standard input, a line of JSON each, for editors and other programs.")  # fmt: skip
 @config_option
-def command(
-    model: Path, draft: Path | None, encoding: str | None, seed: int | None, label: str | None, **settings: Any
-) -> None:
+def command(model: Path, draft: Path | None, json_lines: bool, encoding: str | None, **settings: Any) -> None:
     """Write a draft together with a model, in the terminal.
 
     Type, or let the model go on where the cursor stands: Tab to the end of a word, ^N of a sentence, ^P of a paragraph.
@@ -51,38 +52,54 @@ def command(
     chargen write shakespeare scene.txt
     chargen write checkpoints/novel chapter.txt --temperature 1
     """
+    make_settings(SampleConfig, {name: value for name, value in drop_none(settings).items() if name in CHOICE})
+    if json_lines:
+        _refuse_others()
+        from chargen.cli.json_lines import answer_lines
+
+        answer_lines(read_model(model), sys.stdin.buffer, sys.stdout)
+        return
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
-        raise SettingError("write needs a terminal that can move its cursor: without one, use chargen sample")
+        problem = "a draft is written on a terminal that can move its cursor, which this is not"
+        raise SettingError(f"{problem}: use chargen sample, or --json-lines for programs")
     file = read_model(model)
-    path = draft or free_path(NEW)
-    with ExitStack() as stack:
-        text = Draft(path, encoding)
-        stack.enter_context(text.lock())
-        bookmark = text.file.bookmark if text.file else None
-        given = drop_none({"seed": seed, "label": label, "temperature": settings.pop("temperature")})
-        notes = [f"a new draft: {path}" if not path.exists() else ""]
-        if bookmark:
-            kept: dict[str, Any] = {
-                "seed": bookmark.seed,
-                "temperature": bookmark.temperature,
-                "pieces": bookmark.pieces,
-            }
-            if bookmark.label in file.vocabulary.labels:
-                kept["label"] = bookmark.label
-            given = kept | given
-            notes.append("the model is another one than last time" if bookmark.model != file.sha256 else "")
-        log_compiling()
-        writer = Writer(file, **drop_none(settings) | given)
-        log_unknown_bans(writer.config.ban, file.vocabulary)
-        next(Sampler(file, engine=writer.engine).write(1))  # compiles loops now, not while a person waits
+    writing = Draft(free_path(NEW) if draft is None else draft, encoding)
+    with writing.lock(), stop_on_signals() as stop:
+        stop.deferred = True
+        writer, notes = _make_writer(file, writing, settings)
         from chargen.cli.editor import Editor
 
-        with stop_on_signals() as stop:
-            stop.deferred = True
-            Editor(text, writer, "; ".join(filter(None, notes))).run(stop)
-        if text.text and text.file:
-            left = text.file.path
-            onward = f"chargen write {quote_path(model)} {quote_path(left)}"
-            log(f"{left}: {amount(len(text.text), 'character')}; to go on: {onward}")
+        Editor(writing, writer, notes).run(stop)
+        if writing.text and writing.file:
+            left = quote_path(writing.file.path)
+            onward = f"chargen write {quote_path(model)} {left}"
+            log(f"{left}: {amount(len(writing.text), 'character')}; to go on: {onward}")
         if stop:
             raise stop.error()
+
+
+def _refuse_others() -> None:
+    """Refuse what does nothing with --json-lines."""
+    ctx = click.get_current_context()
+    if ctx.params["draft"] is not None:
+        raise SettingError("a draft does nothing with --json-lines, whose requests hold texts: leave one out")
+    refuse_unused(tuple(name for name in ctx.params if name not in ("model", "draft", "json_lines")), "--json-lines")
+
+
+def _make_writer(file: ModelFile, draft: Draft, settings: dict[str, Any]) -> tuple[Writer, str]:
+    """The writer that goes on as last time where nothing else is asked for; and what is to be known at first."""
+    assert draft.file is not None
+    settings, notes = drop_none(settings), []
+    if not draft.text:
+        notes.append(f"a new draft: {draft.file.path}")
+    if bookmark := draft.file.bookmark:
+        kept: dict[str, Any] = {"seed": bookmark.seed, "pieces": bookmark.pieces, "temperature": bookmark.temperature}
+        kept |= {"label": bookmark.label} if bookmark.label in file.vocabulary.labels else {}
+        settings = kept | settings
+        if bookmark.model != file.sha256:
+            notes.append("the model is another one than last time")
+    log_compiling()
+    writer = Writer(file, **settings)
+    log_unknown_bans(writer.config.ban, file.vocabulary)
+    next(Sampler(file, engine=writer.engine).write(1))  # compiles loops now, not while a person waits
+    return writer, "; ".join(notes)
