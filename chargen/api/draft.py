@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from chargen.api.draft_file import DraftFile, Session
+from chargen.api.draft_file import Bookmark, DraftFile
 from chargen.data.utf8 import SURROGATE
 
 
@@ -53,8 +53,8 @@ class Draft:
     def __init__(self, path: str | os.PathLike[str] | None = None, encoding: str | None = None) -> None:
         self.file = None if path is None else DraftFile(path, encoding)
         self.text = self.file.text if self.file else ""
-        session = self.file.session if self.file else None
-        self.cursor = min(session.cursor, len(self.text)) if session else len(self.text)
+        bookmark = self.file.bookmark if self.file else None
+        self.cursor = min(bookmark.cursor, len(self.text)) if bookmark else len(self.text)
         """Where the person writes, and where the next piece stands."""
         self.left_out = ""
         """Characters of the last change that the file's encoding does not have, each once."""
@@ -173,17 +173,17 @@ class Draft:
         if self.file:
             self.file.save(self.text)
 
-    def save_session(self, session: Session) -> None:
+    def save_bookmark(self, bookmark: Bookmark) -> None:
         """Write what is to go on tomorrow to the small file beside the draft, durably.
 
         Args:
-            session: what to write; the cursor is the draft's.
+            bookmark: what to write; the cursor is the draft's.
 
         Raises:
             WriteError: the disk refuses.
         """
         if self.file:
-            self.file.save_session(replace(session, cursor=self.cursor), self.text)
+            self.file.save_bookmark(replace(bookmark, cursor=self.cursor), self.text)
 
     def _kept(self, text: str) -> str:
         """A text without the characters that the file cannot hold, and with line ends as the draft has them."""

@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from chargen.durable import lock_file, remove_leftovers, write_durably
-from chargen.errors import DataError, SettingError, format_size, repr_short, truncate
+from chargen.errors import ChargenError, DataError, SettingError, format_size, repr_short, truncate
 from chargen.rng import MAX_SEED
 from chargen.settings import check_path
 
 MAX_DRAFT = 20_000_000
 """Bytes of a draft."""
-MAX_SESSION = 10_000
+MAX_BOOKMARK = 10_000
 """Bytes of the small file beside it."""
 SUFFIX = ".chargen.json"
 """Behind the draft's name it is that of the small file."""
@@ -37,7 +37,7 @@ _Stamp = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True)
-class Session:
+class Bookmark:
     """What a draft goes on with tomorrow.
 
     Args:
@@ -90,7 +90,7 @@ class DraftFile:
         if self._encode(self.text) != data:
             raise DataError(f"{self.path}: {self.encoding} would not give the same bytes again; save it as UTF-8 first")
         self._saved = data if self._stamp else None
-        self.session = self._read_session()
+        self.bookmark = self._read_bookmark()
 
     @property
     def beside(self) -> Path:
@@ -105,6 +105,8 @@ class DraftFile:
             ChargenError: another one holds it, or its folder cannot be written to.
         """
         with lock_file(self.path):
+            if _stamp(self.path) != self._stamp:
+                raise ChargenError(f"{self.path} has changed since it was read: open it again")
             for name in (self.path.name, self.beside.name):
                 remove_leftovers(self.path.parent, name)
             yield
@@ -152,23 +154,26 @@ class DraftFile:
         write_durably(self.path, [data])
         self._saved, self._stamp = data, _stamp(self.path)
 
-    def save_session(self, session: Session, text: str) -> None:
+    def save_bookmark(self, bookmark: Bookmark, text: str, *, leaving: bool = True) -> None:
         """Write the small file, durably, where there is a draft; not over a link, and no label of thousands of letters.
 
         Args:
-            session: what it is to say.
+            bookmark: what it is to say.
             text: what the draft holds.
+            leaving: whether it is written where nothing but the cursor has moved, too.
 
         Raises:
             WriteError: the disk refuses.
         """
-        if self._saved is None:
+        is_new = self.bookmark is None or replace(bookmark, cursor=0) != replace(self.bookmark, cursor=0)
+        if self._saved is None or not (is_new or leaving):
             return
         digest = hashlib.sha256(self._encode(text)).hexdigest()
-        said = {"kind": "chargen draft", "format": 1, **asdict(session), "draft": digest}
+        said = {"kind": "chargen draft", "format": 1, **asdict(bookmark), "draft": digest}
         data = json.dumps(said, indent=1).encode() + b"\n"
-        if len(data) <= MAX_SESSION and not os.path.islink(self.beside):
+        if len(data) <= MAX_BOOKMARK and not os.path.islink(self.beside):
             write_durably(self.beside, [data])
+            self.bookmark = bookmark
 
     def _decode(self, data: bytes) -> str:
         try:
@@ -183,25 +188,25 @@ class DraftFile:
     def _encode(self, text: str) -> bytes:
         return self._mark + text.replace("\n", self.line_end).encode(self.encoding)
 
-    def _read_session(self) -> Session | None:
+    def _read_bookmark(self) -> Bookmark | None:
         """What the small file says, once it is checked."""
         if not os.path.lexists(self.beside):
             return None
         try:
             if os.path.islink(self.beside) or not os.path.isfile(self.beside):
                 raise ValueError("it is no file")
-            said = json.loads(_read(self.beside, MAX_SESSION))
+            said = json.loads(_read(self.beside, MAX_BOOKMARK))
             if said.pop("kind") != "chargen draft" or said.pop("format") != 1:
                 raise ValueError("it is of another kind or format")
             digest = said.pop("draft")
-            session = _check_session(Session(**said))
+            bookmark = _check_bookmark(Bookmark(**said))
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError, DataError) as error:
             reason = f"missing {error}" if isinstance(error, KeyError) else truncate(error, 100)
             raise DataError(
                 f"{self.beside} is not what chargen writes beside a draft ({reason}); move it away to begin anew"
             ) from error
         unchanged = digest == hashlib.sha256(self._encode(self.text)).hexdigest()
-        return session if unchanged else replace(session, cursor=len(self.text))
+        return bookmark if unchanged else replace(bookmark, cursor=len(self.text))
 
 
 def free_path(path: Path) -> Path:
@@ -216,18 +221,18 @@ def free_path(path: Path) -> Path:
     return next(name for name in names if not os.path.lexists(name))
 
 
-def _check_session(session: Session) -> Session:
-    """The session, where every value is one that it can have; ValueError or TypeError otherwise."""
+def _check_bookmark(bookmark: Bookmark) -> Bookmark:
+    """The bookmark, where every value is one that it can have; ValueError or TypeError otherwise."""
     for name, high in (("seed", MAX_SEED), ("pieces", 2**62), ("cursor", MAX_DRAFT)):
-        value = getattr(session, name)
+        value = getattr(bookmark, name)
         if type(value) is not int or not 0 <= value <= high:
             raise ValueError(f"{name} {repr_short(value)}")
-    temperature, label, model = session.temperature, session.label, session.model
+    temperature, label, model = bookmark.temperature, bookmark.label, bookmark.model
     if type(temperature) not in (int, float) or not 0 <= temperature < math.inf:
         raise ValueError(f"temperature {repr_short(temperature)}")
     if not (label is None or isinstance(label, str)) or not isinstance(model, str):
         raise ValueError("label or model is no text")
-    return replace(session, temperature=float(temperature))
+    return replace(bookmark, temperature=float(temperature))
 
 
 def _check_encoding(encoding: str | None) -> None:

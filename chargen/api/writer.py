@@ -1,5 +1,6 @@
 """Go on with a text that somebody else writes, too."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -89,6 +90,22 @@ class Writer:
             Each of them once, sorted.
         """
         return self.vocabulary.unseen(clean_for_model(self.model, text))
+
+    def knows(self, text: str) -> list[bool]:
+        """Find the characters that the model knows; a letter and its accents are one to a model that composes them.
+
+        Args:
+            text: of N characters.
+
+        Returns:
+            N times, whether the model reads the character, or its unknown symbol instead.
+        """
+        if clean_for_model(self.model, text) == text:
+            return [bool(known) for known in self.vocabulary.knows(text)]
+        known: list[bool] = []
+        for cluster in re.findall(r".[\u0300-\u036f]*", text, re.DOTALL):
+            known += [not self.unseen(cluster)] * len(cluster)
+        return known
 
     def read(self, text: str) -> Iterator[float]:
         """Read a text, so that `write` goes on with it at once; may be left at any time.

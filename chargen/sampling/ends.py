@@ -9,7 +9,7 @@ MAX_PIECE = {"word": 100, "sentence": 1_000, "paragraph": 5_000}
 _STOPS = ".!?…‥؟۔।॥։።"
 _WIDE_STOPS = "。！？｡"
 _CLOSERS = "\"'”’»›)]}」』）》〉】〕"
-_UNSPACED = re.compile("[\u2e80-\u4dbf\u4e00-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]")
+UNSPACED = re.compile("[\u2e80-\u4dbf\u4e00-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]")
 """Characters of Chinese and Japanese, which have no blanks between words and no blank behind a full stop."""
 LOOKED_AT = 20_000
 """Characters before a piece that tell what a paragraph is."""
@@ -70,14 +70,14 @@ class Ending:
     def _ends_before(self, character: str) -> bool:
         """Whether no character like this belongs to a piece such as this: so it ends where nothing is blank."""
         if self.until == "word":
-            return bool(_UNSPACED.match(character))
+            return bool(UNSPACED.match(character))
         stopped = self.text.rstrip(_CLOSERS)[-1:]
         goes_on = character.isspace() or character in _CLOSERS + _STOPS + _WIDE_STOPS
         return self.until == "sentence" and bool(stopped) and stopped in _WIDE_STOPS and not goes_on
 
     def _ends_with(self, character: str) -> bool:
         if self.until == "word":
-            return bool(_UNSPACED.match(character)) or (self._begun and character.isspace())
+            return bool(UNSPACED.match(character)) or (self._begun and character.isspace())
         if not self._begun or not character.isspace():
             return False
         stopped = self.text.rstrip(_CLOSERS)[-1:]
@@ -92,4 +92,4 @@ class Ending:
 
 
 def _columns(line: str) -> int:
-    return len(line) + len(_UNSPACED.findall(line))
+    return len(line) + len(UNSPACED.findall(line))

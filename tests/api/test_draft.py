@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from chargen import Draft
 from chargen.api import draft_file
-from chargen.api.draft_file import Session
+from chargen.api.draft_file import Bookmark
 from chargen.errors import ChargenError, DataError, SettingError
 
 texts = st.text("ab \n漢\u0301", max_size=12)
@@ -301,7 +301,7 @@ def test_what_another_program_wrote_is_never_written_over(tmp_path: Path) -> Non
 def test_a_new_draft_is_no_file_until_there_is_text(tmp_path: Path) -> None:
     draft = Draft(tmp_path / "draft.txt")
     draft.save()
-    draft.save_session(Session(1))
+    draft.save_bookmark(Bookmark(1))
     assert [*tmp_path.iterdir()] == []
     (tmp_path / "draft.txt").write_text("somebody else was faster")
     typed(draft, "a")
@@ -328,7 +328,7 @@ def test_a_draft_is_open_once(tmp_path: Path) -> None:
     assert {*tmp_path.iterdir()} == {*others}
 
 
-SESSION = Session(seed=2**64 - 1, pieces=7, temperature=0.5, label="sea", model="ab" * 32)
+BOOKMARK = Bookmark(seed=2**64 - 1, pieces=7, temperature=0.5, label="sea", model="ab" * 32)
 
 
 def test_tomorrow_goes_on(tmp_path: Path) -> None:
@@ -337,17 +337,17 @@ def test_tomorrow_goes_on(tmp_path: Path) -> None:
     typed(draft, "one two")
     draft.cursor = 3
     draft.save()
-    draft.save_session(SESSION)
+    draft.save_bookmark(BOOKMARK)
     again = Draft(path)
-    assert again.cursor == again.file.session.cursor == 3
-    assert again.file.session == Session(2**64 - 1, 7, 0.5, "sea", "ab" * 32, 3)
+    assert again.cursor == again.file.bookmark.cursor == 3
+    assert again.file.bookmark == Bookmark(2**64 - 1, 7, 0.5, "sea", "ab" * 32, 3)
     assert (tmp_path / "draft.txt.chargen.json").stat().st_size < 1000
     path.write_text("one two and three")  # by another program
     changed = Draft(path)
     assert (changed.text, changed.cursor) == ("one two and three", 17)
-    assert changed.file.session.pieces == 7
-    draft.save_session(Session(1, label="x" * 20_000))
-    assert Draft(path).file.session.seed == 2**64 - 1, "what would not be read is not written"
+    assert changed.file.bookmark.pieces == 7
+    draft.save_bookmark(Bookmark(1, label="x" * 20_000))
+    assert Draft(path).file.bookmark.seed == 2**64 - 1, "what would not be read is not written"
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_tomorrow_goes_on(tmp_path: Path) -> None:
 def test_what_lies_beside_is_checked(tmp_path: Path, change: dict[str, Any]) -> None:
     path = tmp_path / "draft.txt"
     path.write_text("one")
-    Draft(path).save_session(SESSION)
+    Draft(path).save_bookmark(BOOKMARK)
     beside = tmp_path / "draft.txt.chargen.json"
     said = json.loads(beside.read_text())
     beside.write_text(json.dumps(said | change))
@@ -400,7 +400,7 @@ def test_no_link_is_written_through(tmp_path: Path) -> None:
     typed(draft, "a")
     draft.save()
     beside.symlink_to("precious")
-    draft.save_session(SESSION)
+    draft.save_bookmark(BOOKMARK)
     assert (tmp_path / "precious").read_text() == "mine"
     (tmp_path / ".new.txt.lock").symlink_to("precious")
     with pytest.raises(ChargenError, match="cannot write beside"), Draft(tmp_path / "new.txt").lock():
