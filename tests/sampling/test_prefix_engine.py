@@ -66,6 +66,8 @@ def test_only_what_is_new_is_computed() -> None:
     assert feed(other) == 4001
     assert feed(text) <= MAX_BLOCK
     assert feed(other + "a") == 1
+    assert [feed(other) for _ in range(9)] == [0] * 9
+    assert feed(text) <= MAX_BLOCK
     for number in range(prefix_engine.MAX_TEXTS):
         assert feed("abcdefgh"[number] * 9) == 9
     assert feed(other) == 4001
