@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from chargen.api.draft import Draft
 from chargen.api.draft_file import Bookmark
@@ -157,36 +156,36 @@ class Desk:
         Args:
             until: "word", "sentence" or "paragraph".
         """
-        self._start(self._go_on(until))
+        self._start(lambda: self._go_on(until))
 
     def retry(self) -> None:
         """Let the model write another piece in the place of its last."""
         self.end()
         if piece := self.draft.last_piece:
             self.draft.cursor = piece.position
-            self._start(self._go_on(self.until, again=True))
+            self._start(lambda: self._go_on(self.until, again=True))
         else:
             self.note = "the last change is no piece of the model, which ^R would write anew"
 
     def offer(self) -> None:
         """Let the model write pieces to choose from, as far as it wrote last."""
-        self._start(self._offer())
+        self._start(self._offer)
 
     def read_on(self) -> None:
         """Let the model read what was typed, while it has nothing else to do: then it goes on at once."""
         self.unknown = self.writer.unseen(self.draft.text)
         if not self.is_busy:
-            self._task = asyncio.ensure_future(self._run(self._read()))
+            self._task = asyncio.ensure_future(self._run(self._read))
         self.refresh()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         self.end()
         self.note = self.error = ""
         self._task = asyncio.ensure_future(self._run(work))
 
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except ChargenError as error:
             self.error = str(error)
         except Exception as error:

@@ -68,7 +68,9 @@ class DraftSaver:
         Raises:
             ChargenError: the disk refuses.
         """
-        self._submit(self.draft.text, leaving=True).result()
+        text = self.draft.text
+        self._submit(text, leaving=True).result()
+        self._saved, self.error = text, ""
 
     def _submit(self, text: str, *, leaving: bool) -> "Future[None]":
         bookmark = replace(self.bookmark(), cursor=self.draft.cursor)
