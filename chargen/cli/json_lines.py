@@ -30,8 +30,6 @@ MAX_WAITING = 2**23
 """Bytes of the lines that wait to be answered; while there are more, none is read."""
 OVERHEAD = 500
 """Bytes that a line takes beside its own."""
-MAX_TOGETHER = 1_000
-"""Characters of texts that are scored side by side, with two for each text's ends: more at once are hardly faster."""
 WAIT = 1.0
 """Seconds after which a signal is seen at the latest where it ends no waiting, as on Windows."""
 CANCELLED: Answer = {"error": {"message": "cancelled", "setting": None, "kind": "cancelled"}}
@@ -91,7 +89,7 @@ class _Answering:
     def step(self) -> bool:
         """Answer all that is short and go on with one text; tell whether there is more to do, or may come."""
         for texts, lines in groupby(self.waiting.take_short(wait=self.current is None), _shared):
-            for batch in _cut(lines) if texts else ():
+            for batch in self._cut(lines) if texts else ():
                 self.finish([line.id for line in batch], self._score([line.request for line in batch]))
             for line in () if texts else lines:
                 self.finish([line.id], [self._answer(line.request)])
@@ -125,6 +123,20 @@ class _Answering:
         except Exception as error:
             return [error] * len(requests)
 
+    def _cut(self, lines: Iterator[_Line]) -> Iterator[list[_Line]]:
+        """Cut lines into batches whose texts are short together, or a single one."""
+        batch: list[_Line] = []
+        size = 0
+        for line in lines:
+            ids = self.session.short_texts.count_ids(line.request.text)
+            if batch and size + ids > self.session.short_texts.max_ids:
+                yield batch
+                batch, size = [], 0
+            batch.append(line)
+            size += ids
+        if batch:
+            yield batch
+
     def _answer(self, request: Request | ChargenError) -> Answer | ChargenError:
         """Answer what needs no model."""
         if isinstance(request, ChargenError):
@@ -152,20 +164,6 @@ class _Answering:
 def _shared(line: _Line) -> tuple[Any, ...] | None:
     """What texts have in common that are scored side by side; None for other requests."""
     return line.request.shared if isinstance(line.request, ScoreRequest) else None
-
-
-def _cut(lines: Iterator[_Line]) -> Iterator[list[_Line]]:
-    """Cut lines into batches whose texts are not too long together."""
-    batch: list[_Line] = []
-    size = 0
-    for line in lines:
-        if batch and size + len(line.request.text) + 2 > MAX_TOGETHER:
-            yield batch
-            batch, size = [], 0
-        batch.append(line)
-        size += len(line.request.text) + 2
-    if batch:
-        yield batch
 
 
 class _Waiting:

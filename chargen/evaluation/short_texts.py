@@ -55,17 +55,29 @@ class ShortTexts:
         """The cloze layer of a model that has one."""
         return NumpyCloze(self.file.arrays)
 
+    @property
+    def max_ids(self) -> int:
+        """How many ids texts may have together; 0 where there is no compiled engine."""
+        return min(MAX_IDS, STORED // len(self.file.vocabulary)) * available()
+
+    def count_ids(self, text: str) -> int:
+        """Count the ids of a text, with those at its ends.
+
+        Args:
+            text: any.
+        """
+        size = len(text)
+        if self.file.vocabulary.byte_mode and size <= MAX_IDS:
+            size = len(text.encode("utf-8", "surrogatepass"))
+        return size + 2
+
     def fit(self, texts: Sequence[str]) -> bool:
         """Whether texts are short enough, all together.
 
         Args:
             texts: any number.
         """
-        vocabulary, size = self.file.vocabulary, sum(map(len, texts))
-        if vocabulary.byte_mode and size <= MAX_IDS:
-            size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-        ids = size + 2 * len(texts)
-        return available() and ids <= MAX_IDS and ids * len(vocabulary) <= STORED
+        return sum(map(self.count_ids, texts)) <= self.max_ids
 
     def predict(
         self,

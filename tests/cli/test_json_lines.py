@@ -110,7 +110,7 @@ def test_settings_of_a_score_and_one_wrong_text_among_others() -> None:
 def test_many_waiting_texts_are_cut_into_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     scored = json_lines.Session.score
-    monkeypatch.setattr(json_lines, "MAX_TOGETHER", 14)
+    monkeypatch.setattr(short_texts, "MAX_IDS", 14)
     monkeypatch.setattr(
         json_lines.Session, "score", lambda self, requests: sizes.append(len(requests)) or scored(self, requests)
     )

@@ -118,6 +118,11 @@ def test_what_is_wrong_is_said_in_a_line_and_the_next_is_answered(line: bytes, k
     assert right["id"] == "right"
 
 
+def test_blank_lines_are_none_and_a_byte_order_mark_is_no_part_of_a_line() -> None:
+    lines = b"\xef\xbb\xbf" + json.dumps({"id": 1, "do": "info"}).encode() + b"\r", b"", b" \r", {"id": 2, "do": "info"}
+    assert [answer["id"] for answer in ask(FILE, *lines)] == [1, 2]
+
+
 def test_lines_as_long_as_they_may_be_and_longer() -> None:
     def line(size: int) -> bytes:
         request = b'{"id": 1, "do": "score", "text": "abc"}'

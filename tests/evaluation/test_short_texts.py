@@ -57,12 +57,14 @@ def test_the_last_short_text_and_the_first_long_one(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(short_texts, "STORED", 3 * len(file.vocabulary) - 1)
     assert judge.fit([""])
     assert not judge.fit(["a"])
+    monkeypatch.setattr(short_texts, "available", lambda: False)
+    assert not judge.fit([""])
 
 
 @settings(max_examples=10)
 @given(kinds, st.integers(1, 60))
 def test_blocks_of_logits_change_nothing(kind: Kind, block: int) -> None:
-    file, texts = model(*kind), ["abcd ef", "", "h" * 20]
+    file, texts = model(*kind), ["abxd zf", "", "h" * 20 + "yx"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(short_texts, "LOGITS", block * len(file.vocabulary))
         in_blocks = score(file, texts)
