@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from chargen.api.draft_file import Bookmark, DraftFile
 from chargen.data.utf8 import SURROGATE
+from chargen.errors import ChargenError
+from chargen.settings import check_int, check_text
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Draft:
         self._done: list[Edit] = []
         self._undone: list[Edit] = []
         self._held = ""
+        """A CR at the end of the piece, which the next character may make a line end."""
+        self._in_piece = False
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -81,8 +85,11 @@ class Draft:
         Args:
             text: all of it.
             cursor: where the person writes.
+
+        Raises:
+            SettingError: the text is no str, or the cursor does not stand in it.
         """
-        self.cursor = cursor
+        self.cursor = check_int("cursor", cursor, 0, len(check_text("text", text)))
         if text == self.text:
             return
         grown = max(0, len(text) - len(self.text))
@@ -111,25 +118,41 @@ class Draft:
         if again and (last := self.last_piece):
             edit = Edit(last.position, last.inserted, "", by_model=True)
         self._done.append(edit)
-        self.text, self.cursor, self._held = edit.apply(self.text), edit.position, ""
+        self.text, self.cursor, self._held, self._in_piece = edit.apply(self.text), edit.position, "", True
 
     def extend_piece(self, text: str) -> None:
         """Let the piece that has begun go on.
 
         Args:
             text: what the model wrote; CR LF is a line end as in the rest of the draft.
+
+        Raises:
+            SettingError: it is no str.
+            ChargenError: no piece has begun.
         """
+        self._check_begun()
+        check_text("text", text)
         text = (self._held + text).replace("\r\n", "\n")
         self._held = "\r" if text.endswith("\r") else ""
         self._insert(text.removesuffix("\r"))
 
     def end_piece(self) -> None:
-        """Let the piece that has begun be complete; where nothing was written, all is as before it."""
+        """Let the piece that has begun be complete; where nothing was written, all is as before it.
+
+        Raises:
+            ChargenError: no piece has begun.
+        """
+        self._check_begun()
+        self._in_piece = False
         self._insert(self._held)
         self._held = ""
         if not self._done[-1].inserted:
             edit = self._done.pop().reverse()
             self.text, self.cursor = edit.apply(self.text), edit.end
+
+    def _check_begun(self) -> None:
+        if not self._in_piece:
+            raise ChargenError("no piece has begun: call `begin_piece` first")
 
     def _insert(self, text: str) -> None:
         edit = self._done[-1]

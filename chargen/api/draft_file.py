@@ -239,8 +239,10 @@ def _check_encoding(encoding: str | None) -> None:
     try:
         if encoding is not None:
             "".encode(encoding)
-    except (LookupError, ValueError) as error:
-        raise SettingError(f"encoding is {encoding!r}: Python knows no such text encoding", "encoding") from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise SettingError(
+            f"encoding is {repr_short(encoding)}: Python knows no such text encoding", "encoding"
+        ) from error
 
 
 def _check_place(path: Path) -> None:

@@ -59,7 +59,7 @@ class Desk:
         """What is going on, in a word or two."""
         if self.share_read < 1:
             return f"reading {self.share_read:.0%}"
-        if self._in_piece:
+        if self._in_piece or (self._task and self.choices):
             return "writing"
         return "choose" if self.choices else "saved" if self.saver.is_saved else "unsaved"
 

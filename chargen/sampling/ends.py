@@ -33,7 +33,7 @@ class Ending:
     """
 
     def __init__(self, until: str, before: str) -> None:
-        if until not in MAX_PIECE:
+        if not isinstance(until, str) or until not in MAX_PIECE:
             raise SettingError(f"until is {repr_short(until)}: it must be one of {', '.join(MAX_PIECE)}", "until")
         self.until = until
         self.text = ""

@@ -245,15 +245,15 @@ def test_what_is_no_draft_is_refused_in_one_line(tmp_path: Path, monkeypatch: py
     Path("nowhere.txt").symlink_to("missing")
     Path("locked.txt").write_text("a")
     Path("locked.txt").chmod(0o444)
-    os.mkfifo("pipe")
+    getattr(os, "mkfifo", Path.mkdir)("pipe")
     Path("large.txt").write_bytes(b"x" * 30)
     monkeypatch.setattr(draft_file, "MAX_DRAFT", 20)
     for name, words in (
         ("link.txt", r"it is a link; give the path of the file that it leads to, .*real.txt"),
         ("nowhere.txt", "it is a link"),
         (".", "it is a folder; give the path of a file in it"),
-        ("pipe", "it is something else than a file"),
-        ("/dev/null", "it is something else than a file"),
+        ("pipe", "it is something else than a file|it is a folder"),
+        (os.devnull, "it is something else than a file"),
         ("locked.txt", "it is read-only; copy it first"),
         ("no/where.txt", "there is no folder no; make it first"),
         ("x" * 300, "its name is too long"),
@@ -421,6 +421,24 @@ def test_a_disk_that_refuses_leaves_the_draft_as_it_was(tmp_path: Path, monkeypa
     assert (tmp_path / "draft.txt").read_text() == "ab"
     with contextlib.suppress(FileNotFoundError):
         (tmp_path / "draft.txt").unlink()
+
+
+def test_what_is_no_change_is_refused() -> None:
+    draft = Draft()
+    typed(draft, "ab")
+    for work, words in (
+        (lambda: draft.change(b"ab", 0), "text is of type bytes"),
+        (lambda: draft.change("abc", 4), "cursor is 4: it must be 0 to 3"),
+        (lambda: draft.change("abc", -1), "cursor is -1"),
+        (lambda: draft.extend_piece("x"), "no piece has begun: call `begin_piece` first"),
+        (draft.end_piece, "no piece has begun"),
+    ):
+        with pytest.raises(ChargenError, match=words):
+            work()
+    assert draft.text == "ab"
+    draft.begin_piece()
+    with pytest.raises(SettingError, match="text is of type NoneType"):
+        draft.extend_piece(None)
 
 
 def test_a_model_goes_on_with_the_line_ends_of_the_file(tmp_path: Path) -> None:
