@@ -221,6 +221,17 @@ def test_a_signal_ends_it_while_it_writes(number: int) -> None:
     assert caught.value.exit_code == 128 + number
 
 
+@pytest.mark.parametrize("method", ["_score", "_generate"])
+def test_a_signal_ends_it_while_it_computes(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield
+
+    monkeypatch.setattr(Session, method, stop)
+    with pytest.raises(Stopped):
+        ask(FILE, {"do": "score", "text": "a"}, {"do": "score", "text": "b"}, {"do": "generate", "length": 3})
+
+
 def test_nobody_reads_the_answers() -> None:
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
