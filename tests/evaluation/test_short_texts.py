@@ -61,14 +61,13 @@ def test_the_last_short_text_and_the_first_long_one(monkeypatch: pytest.MonkeyPa
     assert not judge.fit([""])
 
 
-@settings(max_examples=10)
-@given(kinds, st.integers(1, 60))
-def test_blocks_of_logits_change_nothing(kind: Kind, block: int) -> None:
-    file, texts = model(*kind), ["abxd zf", "", "h" * 20 + "yx"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(short_texts, "LOGITS", block * len(file.vocabulary))
-        in_blocks = score(file, texts)
-    assert in_blocks == score(file, texts)
+@pytest.mark.parametrize("unit", ["folded", "byte"])
+@pytest.mark.parametrize("block", [1, 7])
+def test_blocks_of_logits_change_nothing(unit: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, texts = model(unit=unit), ["abxd zf", "", "h" * 20 + "yx"]
+    whole = score(file, texts)
+    monkeypatch.setattr(short_texts, "LOGITS", block * len(file.vocabulary))
+    assert score(file, texts) == whole
 
 
 def test_progress_ends_with_all_characters() -> None:
