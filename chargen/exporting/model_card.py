@@ -112,10 +112,12 @@ def _describe_losses(file: ModelFile) -> str:
         return "The file tells no loss."
     table = ["| text | nats per character | bits per character | measured on |", "|---|---|---|---|", *rows]
     ends = " The end of a record counts as a character." * file.vocabulary.records
+    quantization = quantization_of(file.arrays)
+    rounded = f" They were measured before the weights were rounded to {quantization}." * bool(quantization)
     how = (
         "The mean of -ln p, in nats, or -log2 p, in bits, of each character given those before it, in text that it did "
         f"not learn from, read as a whole with its state carried along and no adaptation.{ends} The weights are those "
-        "that validated best, which favours the validation text a little."
+        f"that validated best, which favours the validation text a little.{rounded}"
     )
     return "\n".join(table) + f"\n\n{how}"
 

@@ -64,6 +64,8 @@ def test_the_folder_is_a_model(tmp_path: Path, run: Run) -> None:
     assert sampled[0] == sampled[1] == sampled[2] != ""
     code, _, err = run("export", "run", "v1.5/", "--quantize", "int8")
     assert (code, quantization_of(read_model("v1.5").arrays)) == (0, "int8")
+    cards = [Path(name, CARD).read_text() for name in ("out", "v1.5")]
+    assert ["before the weights were rounded to int8." in card for card in cards] == [False, True]
     assert [line.split(":")[0] for line in err.splitlines()] == [f"v1.5/{name}" for name in sorted(os.listdir("v1.5"))]
 
 
