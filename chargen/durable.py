@@ -1,7 +1,7 @@
 """Files written so that a kill at any instant leaves either the complete old file or the complete new one.
 
 The order is: a temporary file in the same folder, fsync, rename, fsync of the folder. The umask is honoured, and a file
-that is replaced keeps its permissions.
+that is replaced keeps its owner and its permissions.
 """
 
 import contextlib
@@ -47,8 +47,7 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes | memoryv
                 for block in blocks:
                     file.write(block)
                 if exists:
-                    with contextlib.suppress(PermissionError):  # some disks have none
-                        os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
+                    _copy_permissions(target, temporary)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
@@ -66,6 +65,15 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes | memoryv
     except OSError as error:
         reason = str(error.strerror or error)
         raise WriteError(f"{target} is written, but its folder cannot be synced ({reason})") from error
+
+
+def _copy_permissions(source: Path, target: Path) -> None:
+    """Give a file the owner and the permissions of another one, as far as this user and the disk can."""
+    status = os.stat(source)
+    with contextlib.suppress(PermissionError, AttributeError):  # Windows has no owners
+        os.chown(target, status.st_uid, status.st_gid)
+    with contextlib.suppress(PermissionError):
+        os.chmod(target, stat.S_IMODE(status.st_mode))
 
 
 def describe_os_error(error: OSError, folder: Path, size: int | None = None) -> str:

@@ -79,6 +79,8 @@ class Editor:
                 self.app.exit()
 
         def begin() -> None:
+            if stop:
+                self.app.exit()
             for name in ("SIGINT", "SIGTERM", "SIGHUP"):
                 number = getattr(signal, name, None)
                 if number is not None and signal.getsignal(number) is not signal.SIG_IGN:

@@ -67,10 +67,10 @@ def command(model: Path, draft: Path | None, json_lines: bool, encoding: str | N
     file = read_model(model)
     writing = Draft(free_path(NEW) if draft is None else draft, encoding)
     with writing.lock(), stop_on_signals() as stop:
-        stop.deferred = True
         writer, notes = _make_writer(file, writing, settings)
         from chargen.cli.editor import Editor
 
+        stop.deferred = True
         Editor(writing, writer, notes).run(stop)
         if writing.text and writing.file:
             left = quote_path(writing.file.path)
