@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from chargen.api import requests
 from chargen.api.session import Session
-from chargen.cli import json_lines
-from chargen.cli.json_lines import MAX_LINE, answer_lines, split_lines
+from chargen.cli import request_lines
+from chargen.cli.json_lines import answer_lines
+from chargen.cli.request_lines import MAX_LINE, split_lines
 from chargen.errors import Stopped
 from tests.cli.dialog import ask, converse, strict_json
 from tests.record_models import record_model
@@ -144,7 +145,7 @@ def test_lines_do_not_depend_on_chunks(parts: list[bytes], size: int, longest: i
             return super().read(size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_lines, "MAX_LINE", longest)
+        patch.setattr(request_lines, "MAX_LINE", longest)
         read = list(split_lines(Chunks(data)))
     expected = data.split(b"\n")
     assert read == [line if len(line) <= longest else None for line in (expected if expected[-1] else expected[:-1])]
@@ -168,9 +169,9 @@ def test_a_line_without_end_takes_no_memory() -> None:
 
 
 def test_lines_wait_unread_where_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_lines, "MAX_WAITING", 20 * json_lines.OVERHEAD)
+    monkeypatch.setattr(request_lines, "MAX_WAITING", 20 * request_lines.OVERHEAD)
     stream = io.BytesIO(b'{"do": "info"}\n' * 10_000)
-    waiting = json_lines._Waiting()
+    waiting = request_lines.Waiting()
     reader = threading.Thread(target=waiting.read, args=(stream,), daemon=True)
     reader.start()
     taken = 0
