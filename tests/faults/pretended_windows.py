@@ -8,6 +8,7 @@ library, drives and device names, consoles.
 import builtins
 import ctypes
 import errno
+import importlib
 import io
 import json
 import os
@@ -33,7 +34,7 @@ IN_USE = "The process cannot access the file because it is being used by another
 
 
 def become_windows() -> list[str]:
-    """Change this process; what is loaded before has chosen its own ways already. Returns what was called of fakes."""
+    """Change this process; returns a list that gets the names of the fakes that are called."""
     calls: list[str] = []
     readlink, real_open, scandir = os.readlink, builtins.open, os.listdir
 
@@ -124,23 +125,19 @@ def run_commands(commands: list[list[str]]) -> None:
     print(json.dumps(done))
 
 
-_SCRIPT = """
-import json, sys
-import torch, numba, tqdm, click, filelock, platformdirs, tokenizers, zipfile, tarfile, numba.core.caching, asyncio, webbrowser
-import torch._dynamo
-from tests.faults.pretended_windows import become_windows, run_commands
-calls = become_windows() if sys.argv[1] == "windows" else []
-run_commands(json.loads(sys.argv[2]))
-print(json.dumps(calls))
-"""
-
-
-def run_on(system: str, folder: Path, commands: list[list[str]]) -> tuple[list[Any], list[str]]:
-    """What commands do in a folder, on "windows" or here, and which fakes were called."""
-    words = [sys.executable, "-c", _SCRIPT, system, json.dumps(commands)]
+def run_on_windows(folder: Path, commands: list[list[str]]) -> tuple[list[Any], list[str]]:
+    """What commands do in a folder, and which fakes were called."""
+    words = [sys.executable, __file__, json.dumps(commands)]
     environment = {**os.environ, "CHARGEN_CACHE": str(folder / "cache")}
-    environment |= {"NUMBA_CACHE_DIR": os.environ["NUMBA_CACHE_DIR"] + "-windows"} if system == "windows" else {}
     ran = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     results, calls = map(json.loads, ran.stdout.splitlines())
     return results, calls
+
+
+if __name__ == "__main__":
+    for name in ("asyncio", "click", "filelock", "numba.core.caching", "tokenizers", "torch._dynamo", "tqdm", "webbrowser"):
+        importlib.import_module(name)  # they may choose their ways for the system that this is
+    calls = become_windows()
+    run_commands(json.loads(sys.argv[1]))
+    print(json.dumps(calls))

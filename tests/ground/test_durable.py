@@ -3,7 +3,6 @@
 import errno
 import os
 import random
-import resource
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,6 +102,7 @@ def test_a_failure_keeps_the_old_file_and_says_so(tmp_path, monkeypatch, call):
 def test_a_disk_that_fills_while_writing_keeps_the_old_file(tmp_path):
     target = tmp_path / "f"
     target.write_bytes(b"old")
+    resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
