@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 ABSENT = {
-    os: ["fork", "register_at_fork", "sched_getaffinity", "sysconf", "uname", "getuid", "statvfs", "mkfifo", "O_DIRECTORY",
-         "chown", "killpg", "setsid", "getpgid", "pread", "readlink"],
+    os: ["fork", "register_at_fork", "sched_getaffinity", "sysconf", "uname", "getuid", "mkfifo", "O_DIRECTORY", "chown",
+         "killpg", "setsid", "getpgid", "pread"],
     signal: ["SIGHUP", "SIGKILL", "SIGUSR1", "SIGALRM", "setitimer", "pthread_sigmask", "pthread_kill", "siginterrupt"],
     time: ["clock_gettime", "CLOCK_BOOTTIME", "CLOCK_MONOTONIC"],
 }  # fmt: skip
