@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
-from chargen.data.lookalikes import ESCAPES, suggest_lookalikes
+from chargen.data.lookalikes import ESCAPES, suggest_lookalikes, write_for_shell
 from chargen.errors import quote_argument
 from chargen.kernels import available
 
@@ -387,7 +387,7 @@ def log_literal_escapes(vocabulary: "Vocabulary", texts: Mapping[str, Iterable[s
     for name, values in texts.items():
         for escape in {match[0]: None for text in values for match in _ESCAPE.finditer(text)}:
             problem = f"{name} has a backslash and {escape[1]}"
-            log(f"note: {problem}, not {ESCAPES[escape][1]}, which is $'{escape}' in most shells")
+            log(f"note: {problem}, not {ESCAPES[escape][1]}, which is {write_for_shell(escape)}")
 
 
 def log_compiling() -> "Compiling | None":

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 ABSENT = {
-    os: ["fork", "register_at_fork", "sched_getaffinity", "sysconf", "uname", "getuid", "mkfifo", "O_DIRECTORY", "chown",
-         "killpg", "setsid", "getpgid", "pread"],
+    os: ["fork", "register_at_fork", "sched_getaffinity", "sysconf", "uname", "getuid", "mkfifo", "O_DIRECTORY",
+         "chown", "killpg", "setsid", "getpgid", "pread"],
     signal: ["SIGHUP", "SIGKILL", "SIGUSR1", "SIGALRM", "setitimer", "pthread_sigmask", "pthread_kill", "siginterrupt"],
     time: ["clock_gettime", "CLOCK_BOOTTIME", "CLOCK_MONOTONIC"],
 }  # fmt: skip
@@ -136,8 +136,8 @@ def run_on_windows(folder: Path, commands: list[list[str]]) -> tuple[list[Any], 
 
 
 if __name__ == "__main__":
-    for name in ("asyncio", "click", "filelock", "numba.core.caching", "tokenizers", "torch._dynamo", "tqdm", "webbrowser"):
-        importlib.import_module(name)  # they may choose their ways for the system that this is
+    for name in "asyncio", "click", "filelock", "numba.core.caching", "tokenizers", "torch", "tqdm", "webbrowser":
+        importlib.import_module(name)  # these choose their ways when they are loaded
     calls = become_windows()
     run_commands(json.loads(sys.argv[1]))
     print(json.dumps(calls))

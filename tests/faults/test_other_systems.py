@@ -5,8 +5,10 @@ import ctypes
 import errno
 import os
 import signal
+import ssl
 import sys
 import time
+import urllib.error
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +21,10 @@ from chargen.cli.signals import _send
 from chargen.cli.terminal import quote_path
 from chargen.data.corpus import Corpus
 from chargen.data.corpus_cache import list_entries, remove_entries
+from chargen.data.download import ConnectionBroken, download
 from chargen.durable import explain_blocked_path, move_durably, write_durably
 from chargen.errors import WriteError
-from chargen.kernels import cpu_features, spin_barrier
+from chargen.kernels import cpu_features, jit, spin_barrier
 from chargen.training.metrics import Metrics
 from chargen.training.run_folder import free_folder, replace_run
 from tests.commands import QUICK, TEXT
@@ -43,8 +46,8 @@ def test_commands_do_on_windows_what_they_do_here(tmp_path, run):
     resume = ["train", "--resume", "run", "--steps", "9", "--preview", "0"]
     commands = [
         ["train", "text.txt", "--out", "run", "--steps", "1", "--seed", "7", *QUICK], [*learn, "--overwrite"], resume,
-        ["sample", "run", "--seed", "1", "--length", "40"], ["score", "run", "--text", "séa “—”"], ["eval", "run", "text.txt"],
-        ["sample", "run", "--color"], ["corpus", "cache", "--clear"],
+        ["sample", "run", "--seed", "1", "--length", "40"], ["score", "run", "--text", "séa “—”"],
+        ["eval", "run", "text.txt"], ["sample", "run", "--color"], ["corpus", "cache", "--clear"],
     ]  # fmt: skip
     results, calls = run_on_windows(tmp_path / "windows", commands)
     assert [code for code, *_ in results] == [0, 0, 0, 0, 0, 0, 2, 0], results
@@ -256,3 +259,28 @@ def test_no_module_needs_at_once_what_one_system_lacks():
                 assert not set(names) & set(MODULES), f"{path} imports {names}"
 
 
+def test_a_line_end_is_written_as_powershell_does(run, windows):
+    said = run("sample", "shakespeare", "--prime", r"a\n").err
+    assert 'write a line end as "`n", in PowerShell' in said
+
+
+def test_certificates_that_a_python_for_macos_lacks_are_named(tmp_path, monkeypatch):
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = "unable to get local issuer certificate"
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise urllib.error.URLError(error)
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", refuse)
+    words = "^unable to get local issuer certificate; with Python from python.org on macOS, run Install Certificates"
+    with pytest.raises(ConnectionBroken, match=words):
+        download("https://localhost/f", tmp_path / "f", 10, "0" * 64, lambda done: None)
+
+
+def test_machine_code_is_not_kept_where_a_folder_only_seems_writable(monkeypatch):
+    class Refusing:
+        def __init__(self, *arguments: object) -> None:
+            raise RuntimeError("cannot cache function 'add': no locator available")
+
+    monkeypatch.setattr(jit, "_Cache", Refusing)
+    assert jit.compiled(lambda value: value + 1)(1) == 2
