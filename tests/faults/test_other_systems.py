@@ -109,7 +109,7 @@ def test_an_older_run_of_which_a_file_is_open_is_left_as_it_was(tmp_path, monkey
         (tmp_path / name).write_bytes(name.encode())
 
     def replace(source: Path, target: Path) -> None:
-        if source == tmp_path / refused:
+        if source == tmp_path / refused or target.is_dir():
             raise PermissionError(errno.EACCES, IN_USE, str(source))
         real(source, target)
 
@@ -119,7 +119,7 @@ def test_an_older_run_of_which_a_file_is_open_is_left_as_it_was(tmp_path, monkey
             pytest.fail("nothing new is written")
     assert sorted(os.listdir(tmp_path)) == names
     assert all((tmp_path / name).read_bytes() == name.encode() for name in names)
-    monkeypatch.undo()
+    refused = ""
     (tmp_path / ".replaced").mkdir()  # what Windows leaves where it could not remove a folder at once
     with replace_run(tmp_path):
         assert os.listdir(tmp_path) == [".replaced"]
