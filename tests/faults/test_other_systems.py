@@ -31,11 +31,12 @@ from tests.commands import QUICK, TEXT
 from tests.faults.pretended_windows import IN_USE, MODULES, run_on_windows
 from tests.project.test_floors import ROOT
 from tests.runs import assert_same_runs
+from tests.systems import ON_LINUX
 
 REPOSITORY = ROOT.parent
+pytestmark = ON_LINUX
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="pretends on Linux")
 def test_commands_do_on_windows_what_they_do_here(tmp_path, run):
     """Train, resume, replace, judge, write: with no call that Windows lacks, no file moved while it is open."""
     words = TEXT.replace("sea", "séa “—”")

@@ -35,7 +35,7 @@ def test_no_line_is_for_one_shell_only() -> None:
 
 
 def test_its_commands_parse() -> None:
-    names = ["corpus make", "train", "train", "sample", "score", "export", "corpus cache"]
+    names = ["corpus make", "train", "train", "sample", "score", "export", "train", "corpus cache"]
     for name, words in zip(names, words_after("python", "-m", "chargen"), strict=True):
         assert words[: len(name.split())] == name.split()
         assert parse(name, words[len(name.split()) :]).params
