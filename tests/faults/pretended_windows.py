@@ -140,4 +140,6 @@ if __name__ == "__main__":
         importlib.import_module(name)  # these choose their ways when they are loaded
     calls = become_windows()
     run_commands(json.loads(sys.argv[1]))
-    print(json.dumps(calls))
+    from chargen.cli.signals import _ENDINGS
+
+    print(json.dumps([*calls, _ENDINGS[signal.SIGBREAK]]))
