@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from chargen.data.code_points import END_MARK
 from chargen.data.vocabulary import Vocabulary
+from chargen.evaluation.per_character import name_id
 from chargen.insight.neurons import Neuron
-from chargen.insight.predictions import Predictions, name_character, name_id
+from chargen.insight.predictions import Predictions, name_character
 
 MISSING = 0xFFFF
 """Stands for a surprise that there is not; the largest share is 1."""

@@ -28,6 +28,7 @@ ROOMS = {
     "evaluation": 6,
     "training": 7,
     "insight": 8,
+    "export": 8,
     "api": 9,
     "cli": 10,
     "__main__": 11,

@@ -1,0 +1,1 @@
+"""Doors: a model for other programs."""
