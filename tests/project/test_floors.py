@@ -27,6 +27,7 @@ ROOMS = {
     "infill": 6,
     "evaluation": 6,
     "training": 7,
+    "exporting": 8,
     "insight": 8,
     "export": 8,
     "api": 9,
