@@ -20,6 +20,7 @@ ROOMS = {
     "suggestions": 0,
     "data": 1,
     "kernels": 1,
+    "pages": 1,
     "model": 2,
     "storage": 3,
     "decoding": 4,
@@ -44,8 +45,8 @@ GUARDED = {
     "urllib": {"data/download.py"},
     "http": {"data/download.py"},
     "socket": set(),
-    "jinja2": {"insight/report.py"},
-    "markupsafe": {"insight/report.py"},
+    "jinja2": {"pages/render.py"},
+    "markupsafe": {"pages/render.py"},
     "numba": {"kernels/"},
     "llvmlite": {"kernels/"},
     "torch": {
