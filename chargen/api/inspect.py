@@ -22,7 +22,7 @@ from chargen.insight.inspection import Inspection
 from chargen.insight.loss_profile import LossTable, loss_by_distance
 from chargen.insight.neurons import rank_units
 from chargen.insight.predictions import loss_from_fresh_states, predict_texts
-from chargen.insight.report import DOCTYPE, require_packages
+from chargen.pages.render import DOCTYPE, require_packages
 from chargen.settings import check_int, check_path
 from chargen.storage.model_file import ModelFile, as_model_file
 

@@ -4,7 +4,7 @@
 // Messages from the page. Ids are numbers of the page's choice; several jobs may run at once, and take turns of some
 // milliseconds. A text is what a person sees, with LF as line ends; nothing in it is taken for markup or for a symbol.
 //
-//   { kind: "load", model }     model: what `chargen/export/page_model.py` writes, parsed. Once, before all others.
+//   { kind: "load", model }     model: what `chargen/exporting/page_model.py` writes, parsed. Once, before all others.
 //   { kind: "write", id, text, length, until, temperature, minP, seed, index, draws, label, direction }
 //     text         what the writing goes on from: the whole draft up to the cursor ("backward": from the cursor on). Of
 //                  a model of records only the record at the cursor is read: what stands behind the last
@@ -44,8 +44,9 @@
 //                  its record.
 //   { kind: "error", id, message }   in place of `done`, or of `ready` (without id).
 
-const SLICE = 10, INTERVAL = 30, KEPT = 5, WAIT = "wait", UNTIL = [null, "word", "sentence", "paragraph", "record"];
-let model = null, vocabulary = null, kept = 0, reading = false, turning = false;
+const SLICE = 10, INTERVAL = 30, KEPT = 5, WAIT = "wait";
+const UNTIL = new Set([null, "word", "sentence", "paragraph", "record"]);
+let model = null, vocabulary = null, kept = 0, turning = false;
 const networks = {}, jobs = new Map(), turns = new MessageChannel();
 
 function load(data) {
@@ -89,13 +90,13 @@ function encode(text) {
 
 function unknownIn(text) {
   const unknown = Array.from(text).filter((character) => !vocabulary.knows(character));
-  return Array.from(new Set(unknown)).sort().join("");
+  return Array.from(new Set(unknown)).join("");
 }
 
 // Reads ids for a job, and yields after each. No two jobs read at once: the second goes on from what the first has read.
 function* read(network, ids) {
-  while (reading) yield WAIT;
-  reading = true;
+  while (network.busy) yield WAIT;
+  network.busy = true;
   const text = network.memory.recall(network, ids);
   try {
     for (const id of ids.slice(text.ids.length)) {
@@ -105,13 +106,13 @@ function* read(network, ids) {
     return text;
   } finally {
     text.close(text.ids.length);
-    reading = false;
+    network.busy = false;
   }
 }
 
 function checkWrite({ length, until, temperature, minP, seed, index, draws, direction }) {
   checkWhole("length", length, 2 ** 53);
-  check(UNTIL.includes(until), `until is ${until}: it must be null, word, sentence, paragraph or record`);
+  check(UNTIL.has(until), `until is ${until}: it must be null, word, sentence, paragraph or record`);
   checkNumber("temperature", temperature, 0, Number.MAX_VALUE);
   checkNumber("minP", minP, 0, 1);
   check(/^\d{1,20}$/u.test(seed) && BigInt(seed) < 2n ** 64n, `seed is ${seed}: it must be digits, 0 to 2**64 - 1`);
@@ -126,9 +127,9 @@ function prepareWrite(message) {
   checkText(asked.text, asked.label);
   checkWrite(asked);
   const records = vocabulary.split(vocabulary.clean(asked.text)), { text } = records.at(backward ? 0 : -1);
-  const begin = vocabulary.begin(asked.label), ids = encode(text), line = text.split("\n").at(backward ? 0 : -1);
-  const inOrder = backward ? [...begin.reverse(), ...ids.reverse()] : [...begin, ...ids];
-  return { ...asked, backward, ids: inOrder, line, unknown: unknownIn(text), seed: BigInt(asked.seed), written: "" };
+  const parts = [vocabulary.begin(asked.label), encode(text)], line = text.split("\n").at(backward ? 0 : -1);
+  const ids = parts.flatMap((part) => (backward ? part.toReversed() : part));
+  return { ...asked, backward, ids, line, unknown: unknownIn(text), seed: BigInt(asked.seed), written: "" };
 }
 
 // A character as people see it, all of whose line ends are LF: "\r" waits for what follows it, "" is none.
@@ -296,7 +297,7 @@ class Job {
   }
 }
 
-function begin(id, asked, steps) {
+function add(id, asked, steps) {
   check(!jobs.has(id), `there is a job ${id} already`);
   jobs.set(id, new Job(id, asked, steps));
   if (!turning) turns.port2.postMessage(null);
@@ -304,7 +305,7 @@ function begin(id, asked, steps) {
 }
 
 // Runs the job whose turn it is; messages of the page come between two turns.
-turns.port1.onmessage = () => {
+function takeTurn() {
   const [job] = jobs.values();
   if (job) {
     jobs.delete(job.id);
@@ -312,7 +313,7 @@ turns.port1.onmessage = () => {
   }
   turning = jobs.size > 0;
   if (turning) turns.port2.postMessage(null);
-};
+}
 
 function attempt(id, action) {
   try {
@@ -326,11 +327,11 @@ const ACTIONS = {
   load: ({ model: data }) => load(data),
   write: (message) => {
     const asked = prepareWrite(message);
-    begin(message.id, asked, write(asked));
+    add(message.id, asked, write(asked));
   },
   score: (message) => {
     const asked = prepareScore(message);
-    begin(message.id, asked, score(asked));
+    add(message.id, asked, score(asked));
   },
   stop: ({ id }) => {
     const job = jobs.get(id);
@@ -339,7 +340,13 @@ const ACTIONS = {
   },
 };
 
-onmessage = ({ data }) => attempt(data.id, () => {
-  check(Object.hasOwn(ACTIONS, data.kind), `kind is ${data.kind}: it must be ${Object.keys(ACTIONS).join(", ")}`);
-  ACTIONS[data.kind](data);
-});
+function receive({ data }) {
+  attempt(data.id, () => {
+    check(Object.hasOwn(ACTIONS, data.kind), `kind is ${data.kind}: it must be ${Object.keys(ACTIONS).join(", ")}`);
+    ACTIONS[data.kind](data);
+  });
+}
+
+turns.port1.addEventListener("message", takeTurn);
+turns.port1.start();
+addEventListener("message", receive);

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+import json
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -12,14 +13,18 @@ from chargen.errors import SettingError
 
 DOCTYPE = "<!doctype html>"
 """What a page begins with."""
+COMMON = "chargen.pages"
+"""Where the style and the script are that pages share."""
 
 
-def render_page(page: Mapping[str, Any], data: str) -> str:
-    """Write the page.
+def render_page(package: str, name: str, page: Mapping[str, Any], data: str) -> str:
+    """Write a page from its template, its style and its script, and those that pages share.
 
     Args:
-        page: what it says beside the text, which is escaped.
-        data: what its script reads, as `write_data` writes it.
+        package: where these are.
+        name: of the three files, such as "inspect" for inspect.html, inspect.css and inspect.js.
+        page: what the template says, which is escaped.
+        data: what the script reads, as `write_json` writes it.
 
     Raises:
         SettingError: the package jinja2 is missing.
@@ -28,9 +33,10 @@ def render_page(page: Mapping[str, Any], data: str) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    template, style, script = (_read(f"inspect.{kind}") for kind in ("html", "css", "js"))
+    style = read_text(COMMON, "look.css") + read_text(package, f"{name}.css")
+    script = read_text(COMMON, "coloured_text.js") + read_text(package, f"{name}.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(template).render(
+    return environment.from_string(read_text(package, f"{name}.html")).render(
         page=page, style=Markup(style), script=Markup(script), data=Markup(data),
         style_hash=_hash(style), script_hash=_hash(script), version=__version__,
     )  # fmt: skip
@@ -48,6 +54,25 @@ def require_packages() -> None:
         raise SettingError("the page needs one more package: pip install 'chargen[report]'") from error
 
 
+def write_json(value: Any) -> str:
+    """Write what a script reads: JSON in ASCII, which no parser of HTML takes for markup.
+
+    Args:
+        value: of what JSON has.
+    """
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def read_text(package: str, name: str) -> str:
+    """Read a file that comes with the package.
+
+    Args:
+        package: where it is.
+        name: of the file.
+    """
+    return files(package).joinpath(name).read_text("utf-8")
+
+
 def frame_page(page: str) -> str:
     """Put a page into a frame of a notebook, apart from what else is there.
 
@@ -56,10 +81,6 @@ def frame_page(page: str) -> str:
     """
     style = "width: 100%; height: 44em; border: 0"
     return f'<iframe sandbox="allow-scripts" style="{style}" srcdoc="{html.escape(page)}"></iframe>'
-
-
-def _read(name: str) -> str:
-    return files("chargen.insight").joinpath(name).read_text("utf-8")
 
 
 def _hash(text: str) -> str:

@@ -1,8 +1,6 @@
 """The model in a page: what its worker reads, and the worker's script."""
 
 import base64
-import json
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from chargen.data.tables import TABLES
 from chargen.errors import SettingError
 from chargen.evaluation.per_character import name_id
 from chargen.model.config import parameter_count
+from chargen.pages.render import read_text, write_json
 from chargen.storage.model_file import ModelFile
 from chargen.storage.quantize import as_float32, quantization_of, quantize
 
@@ -23,7 +22,7 @@ LIMIT = 256 * 2**20
 
 def worker_script() -> str:
     """The script of the worker that computes with the model."""
-    return "".join(files("chargen.export").joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS)
+    return "".join(read_text("chargen.exporting", f"{name}.js") for name in SCRIPTS)
 
 
 def write_model(file: ModelFile) -> str:
@@ -45,7 +44,7 @@ def write_model(file: ModelFile) -> str:
     if parameters > LIMIT:
         raise SettingError(f"the model has {parameters:,} parameters: a page holds {LIMIT:,} at most")
     size = len(vocabulary)
-    return _write_json({
+    return write_json({
         "cell": config.cell,
         "layers": config.num_layers,
         "hidden": config.hidden_size,
@@ -91,7 +90,3 @@ def _pack_arrays(file: ModelFile) -> dict[str, str]:
 def _pack(array: NDArray[Any]) -> str:
     packed = array if array.dtype == np.int8 else array.astype("<f4")
     return base64.b64encode(packed.tobytes()).decode()
-
-
-def _write_json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

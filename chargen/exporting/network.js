@@ -117,6 +117,7 @@ class Network {
     this.table = new Map();
     this.counts = model.counts;
     this.memory = new Memory();
+    this.busy = false;
   }
 
   start() {

@@ -1,1 +1,0 @@
-"""Doors: a model for other programs."""
