@@ -180,11 +180,9 @@ class Reading {
     if (length > limit) this.marks = this.marks.filter((_, place) => (length - 1 - place) % 2 === 0);
   }
 
-  // Remembers this text up to so many of its ids; nothing more can be read where these are not all.
-  close(count) {
-    if (count === this.ids.length) this.mark();
-    this.ids.length = count;
-    this.marks = this.marks.filter(({ at }) => at <= count);
+  // Remembers this text, of which more can be read nevertheless.
+  close() {
+    this.mark();
     this.network.memory.keep(this);
   }
 }
