@@ -70,32 +70,3 @@ class Draft {
     if (focused !== area && focused !== document.body) focused.focus({ preventScroll: true });
   }
 }
-
-// Keeps the draft and settings where the browser can, under a name that only this model has.
-class Shelf {
-  constructor(key) {
-    this.key = `chargen ${key}`;
-    this.works = true;
-  }
-
-  // What was kept; null for nothing.
-  read() {
-    try {
-      return JSON.parse(localStorage.getItem(this.key));
-    } catch {
-      this.works = false;
-      return null;
-    }
-  }
-
-  // Whether it is kept.
-  write(value) {
-    try {
-      localStorage.setItem(this.key, JSON.stringify(value));
-      this.works = true;
-    } catch {
-      this.works = false;
-    }
-    return this.works;
-  }
-}
