@@ -23,6 +23,7 @@ _NAMES = {
     "infill.fill": ("Filler", "fill"),
     "api.compare": ("Comparison", "compare"),
     "api.corpus_info": ("CorpusInfo", "corpus_info"),
+    "api.export": ("export",),
     "api.fill": ("fill_text",),
     "api.generate": ("generate",),
     "api.train": ("train", "Run"),
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from chargen.api.compare import Comparison, compare
     from chargen.api.corpora import MadeCorpus, get_corpus, list_corpora, make_corpus
     from chargen.api.corpus_info import CorpusInfo, corpus_info
+    from chargen.api.export import export
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
     from chargen.api.inspect import inspect

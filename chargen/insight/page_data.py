@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from chargen.data.code_points import END_MARK
 from chargen.data.vocabulary import Vocabulary
+from chargen.evaluation.per_character import name_id
 from chargen.insight.neurons import Neuron
-from chargen.insight.predictions import Predictions, name_character, name_id
+from chargen.insight.predictions import Predictions, name_character
 from chargen.pages.render import write_json
 
 MISSING = 0xFFFF

@@ -28,6 +28,7 @@ ROOMS = {
     "infill": 6,
     "evaluation": 6,
     "training": 7,
+    "exporting": 8,
     "insight": 8,
     "api": 9,
     "cli": 10,
