@@ -35,7 +35,8 @@ function keep() {
 }
 
 function showUnknown() {
-  const unknown = Array.from(new Set(draft.text)).filter((character) => !vocabulary.knows(character));
+  const texts = vocabulary.split(vocabulary.clean(draft.text)).map((record) => record.text);
+  const unknown = Array.from(new Set(texts.join(""))).filter((character) => !vocabulary.knows(character));
   const { characters, odd } = showCharacters(unknown), box = byId("unknown");
   box.hidden = !unknown.length;
   box.replaceChildren("The model does not know ", ...characters.slice(0, 20).map((character, number) => {
@@ -132,6 +133,9 @@ window.addEventListener("beforeunload", (event) => {
   if (!shelf.works && draft.text) event.preventDefault();
 });
 
+// Names are shown as what they are: none steers, hides or reorders.
+const plain = (text) => showCharacters(Array.from(text)).characters.join("");
+for (const element of document.querySelectorAll("h1 bdi, option, title")) element.textContent = plain(element.textContent);
 if (model.separator === null) for (const button of document.querySelectorAll("[data-records='10']")) button.remove();
 for (const input of settings) {
   const value = kept && kept.values && kept.values[input.id];

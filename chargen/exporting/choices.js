@@ -35,7 +35,8 @@ class Choices {
 
   add(number, text) {
     this.texts[number] += text;
-    this.cards[number].firstChild.textContent = this.texts[number];
+    // Line ends that come first are shown as marks, for they would only make the card empty.
+    this.cards[number].firstChild.textContent = this.texts[number].replace(/^\n+/, (ends) => `${"\u21b5".repeat(ends.length)} `);
   }
 
   // Whether the focus was on a card.

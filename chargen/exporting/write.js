@@ -26,6 +26,8 @@ const link = new ModelLink(data.worker, model, {
   },
   failed: (message) => tell(`This browser cannot run the model: ${message}`, { wrong: true }),
 });
+delete data.worker;  // the worker has them now
+delete model.arrays;
 
 // Tells what happened; `spoken` is for those who do not see the rest.
 function tell(words, { wrong = false, spoken = words } = {}) {
@@ -58,11 +60,11 @@ async function run(writes, work) {
 }
 
 async function stop() {
-  while (job) {
-    job.stopped = true;
-    link.stop();
-    await job.over;
-  }
+  if (!job) return;
+  job.stopped = true;
+  link.stop();
+  await job.over;
+  await stop();  // another one may have begun
 }
 
 // A person types, or has put the cursor elsewhere: nothing more is written.
@@ -99,10 +101,14 @@ function ask(text, { until }, { seed, index, draws }, heard) {
   return link.ask({ kind: "write", text, length, until, temperature, minP, seed, index, draws, label }, ({ text: more }) => heard(more));
 }
 
-function describe(number, begun, { seed, index }, { until }, reply) {
-  const which = index ? `seed ${seed}, alternative ${index + 1}` : `seed ${seed}`;
-  const ended = reply && reply.reason === "length" && until ? " That is the most at once." : reply && reply.reason === "end" ? " The record ends here." : "";
-  return `${count(number, "character")}, ${rate(number, begun)}; ${which}.${ended}`;
+function describe(number, begun, { seed, index }, ended = "") {
+  return `${count(number, "character")}, ${rate(number, begun)}; seed ${seed}${index ? `, alternative ${index + 1}` : ""}.${ended}`;
+}
+
+// Why no more came, where that is not what was asked for.
+function explain({ until, records }, reply) {
+  if (reply.reason === "length" && (until || records)) return " That is the most at once.";
+  return reply.reason === "end" && !records && until !== "record" ? " The record ends here." : "";
 }
 
 // Writes at a place, and puts what comes into the draft.
@@ -129,7 +135,7 @@ function write(asked, start, stream) {
       draft.finish();
     }
     if (mine.dropped) return tell("Stopped: you took over.");
-    const words = describe(end - start, begun, stream, asked, reply);
+    const words = describe(end - start, begun, stream, reply ? explain(asked, reply) : "");
     return tell(words, { spoken: `${draft.text.slice(start, end)}. ${words}` });
   });
 }
@@ -176,7 +182,7 @@ async function offer(stream = null) {
       mine.draws[number] = reply.draws;
     }));
     if (offered !== mine) return;
-    const words = describe(choices.texts.join("").length, begun, mine.stream, asked, null);
+    const words = describe(choices.texts.join("").length, begun, mine.stream);
     tell(`${words} Choose by 1, 2 or 3.`, { spoken: choices.texts.map((text, number) => `${number + 1}: ${text}`).join("; ") });
   });
 }

@@ -15,14 +15,17 @@ DOCTYPE = "<!doctype html>"
 """What a page begins with."""
 COMMON = "chargen.pages"
 """Where the style and the script are that pages share."""
+STRICT = '"use strict";\n'
+"""What every script begins with."""
 
 
-def render_page(package: str, name: str, page: Mapping[str, Any], data: str) -> str:
-    """Write a page from its template, its style and its script, and those that pages share.
+def render_page(package: str, name: str, script: str, page: Mapping[str, Any], data: str) -> str:
+    """Write a page from its template, its style behind the one that pages share, and its script.
 
     Args:
-        package: where these are.
-        name: of the three files, such as "inspect" for inspect.html, inspect.css and inspect.js.
+        package: where template and style are.
+        name: of the two files, such as "inspect" for inspect.html and inspect.css.
+        script: from `join_scripts`.
         page: what the template says, which is escaped.
         data: what the script reads, as `write_json` writes it.
 
@@ -34,12 +37,21 @@ def render_page(package: str, name: str, page: Mapping[str, Any], data: str) -> 
     from markupsafe import Markup
 
     style = read_text(COMMON, "look.css") + read_text(package, f"{name}.css")
-    script = read_text(COMMON, "coloured_text.js") + read_text(package, f"{name}.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(read_text(package, f"{name}.html")).render(
         page=page, style=Markup(style), script=Markup(script), data=Markup(data),
         style_hash=_hash(style), script_hash=_hash(script), version=__version__,
     )  # fmt: skip
+
+
+def join_scripts(*names: str) -> str:
+    """Join scripts to one, whose files share one scope.
+
+    Args:
+        names: in the order in which they run, such as "chargen.pages.coloured_text".
+    """
+    places = (name.rpartition(".") for name in names)
+    return STRICT + "".join(read_text(package, f"{name}.js").removeprefix(STRICT) for package, _, name in places)
 
 
 def require_packages() -> None:
