@@ -51,16 +51,21 @@ function showSettings() {
   document.body.classList.toggle("fixed", byId("fixed").checked);
 }
 
+// A name as what it is: it steers, hides and reorders nothing.
+function plain(name) {
+  return showCharacters(Array.from(name)).characters.join("");
+}
+
 async function openFile(file) {
   if (!file) return;
   try {
     const text = await readTextFile(file);
+    if (draft.text && !confirm(`Put ${plain(file.name)} in the place of your draft? That cannot be undone.`)) return;
     interrupted();
     await stop();
     showDraft();
-    draft.begin(0, false);
-    draft.replace(0, draft.text.length, text);
-    tell(`${file.name} is open.`);
+    draft.load(text);
+    tell(`${plain(file.name)} is open.`);
   } catch (error) {
     tell(error.message, { wrong: true });
   }
@@ -133,8 +138,6 @@ window.addEventListener("beforeunload", (event) => {
   if (!shelf.works && draft.text) event.preventDefault();
 });
 
-// Names are shown as what they are: none steers, hides or reorders.
-const plain = (text) => showCharacters(Array.from(text)).characters.join("");
 for (const element of document.querySelectorAll("h1 bdi, option, title")) element.textContent = plain(element.textContent);
 if (model.separator === null) for (const button of document.querySelectorAll("[data-records='10']")) button.remove();
 for (const input of settings) {
@@ -142,9 +145,7 @@ for (const input of settings) {
   if (input.type === "checkbox") input.checked = value === true;
   else if (typeof value === "string") input.value = value;
 }
-if (kept && typeof kept.draft === "string") draft.area.value = kept.draft;
-draft.area.setSelectionRange(draft.text.length, draft.text.length);
-draft.area.scrollTop = draft.area.scrollHeight;
+draft.load(kept && typeof kept.draft === "string" ? kept.draft : "");
 byId("settings").open = matchMedia("(min-width: 40rem)").matches;
 showSettings();
 showUnknown();

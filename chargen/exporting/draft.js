@@ -1,4 +1,6 @@
 "use strict";
+const LINES = 200;  // more at once cannot be undone: each line so inserted takes milliseconds in a long draft
+
 // The text area of a draft. What a script inserts is undone as what is typed is, and nothing is touched while an input
 // method composes a character.
 class Draft {
@@ -50,6 +52,15 @@ class Draft {
     if (back && back !== document.body && document.activeElement === area) back.focus({ preventScroll: true });
   }
 
+  // Another text in the place of the draft, which cannot be undone.
+  load(text) {
+    const { area } = this;
+    area.value = text;
+    area.setSelectionRange(text.length, text.length);
+    area.scrollTop = area.scrollHeight;
+    area.dispatchEvent(new Event("input"));
+  }
+
   isAt(place) {
     return this.area.selectionStart === place && this.area.selectionEnd === place;
   }
@@ -61,12 +72,34 @@ class Draft {
     this.own = true;
     if (focused !== area) area.focus({ preventScroll: true });
     if (area.selectionStart !== start || area.selectionEnd !== stop) area.setSelectionRange(start, stop);
-    if (!(text ? document.execCommand("insertText", false, text) : document.execCommand("delete"))) {
-      area.setRangeText(text, start, stop, "end");  // cannot be undone
+    if (text.split("\n", LINES).length === LINES || !(text ? document.execCommand("insertText", false, text) : document.execCommand("delete"))) {
+      area.setRangeText(text, start, stop, "end");
       area.dispatchEvent(new Event("input"));
     }
     this.own = false;
     if (!this.follows) area.scrollTop = top;
     if (focused !== area && focused !== document.body) focused.focus({ preventScroll: true });
+  }
+}
+
+// Hands on texts joined, so seldom that it takes a third of the time at most.
+class Funnel {
+  constructor(pour) {
+    Object.assign(this, { pour, held: "", due: 0, timer: 0 });
+  }
+
+  add(text) {
+    this.held += text;
+    clearTimeout(this.timer);
+    const wait = this.due - performance.now();
+    if (wait > 0) this.timer = setTimeout(() => this.empty(), wait); else this.empty();
+  }
+
+  empty() {
+    clearTimeout(this.timer);
+    const { held } = this, begun = performance.now();
+    this.held = "";
+    if (held) this.pour(held);
+    this.due = performance.now() + 2 * (performance.now() - begun);
   }
 }

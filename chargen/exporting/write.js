@@ -96,7 +96,7 @@ function chosenLabel() {
 }
 
 function ask(text, { until }, { seed, index, draws }, heard) {
-  const length = MOST[until] || Math.max(1, Math.min(100_000, Math.trunc(byId("length").value) || 300));
+  const length = MOST[until] || Math.max(1, Math.min(20_000, Math.trunc(byId("length").value) || 300));
   const temperature = Number(byId("temperature").value), minP = Number(byId("min-p").value), label = chosenLabel();
   return link.ask({ kind: "write", text, length, until, temperature, minP, seed, index, draws, label }, ({ text: more }) => heard(more));
 }
@@ -116,18 +116,21 @@ function write(asked, start, stream) {
   return run(true, async (mine) => {
     const begun = performance.now();
     let end = start, index = stream.index, reply = null;
-    const put = (text) => {
+    const funnel = new Funnel((text) => {
       if (!mine.dropped && (draft.composing || !draft.isAt(end))) interrupted();
       if (mine.dropped) return;
       draft.replace(end, end, text);
       end += text.length;
-    };
+    });
     draft.begin(start, quiet);
     try {
       for (let number = 0; number < (asked.records || 1) && !mine.stopped; number++) {
-        if (asked.records && end && !draft.text.endsWith(model.separator)) put(model.separator);
+        if (asked.records && end && !draft.text.endsWith(model.separator)) funnel.add(model.separator);
+        funnel.empty();
         index = stream.index + number;
-        reply = await ask(draft.text.slice(0, end), asked.records ? { until: "record" } : asked, { ...stream, index }, put);
+        const each = asked.records ? { until: "record" } : asked;
+        reply = await ask(draft.text.slice(0, end), each, { ...stream, index }, (text) => funnel.add(text));
+        funnel.empty();
       }
     } finally {
       const text = draft.text.slice(start, end), draws = reply && !mine.dropped && !asked.records ? reply.draws : 0;
