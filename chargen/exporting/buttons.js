@@ -39,10 +39,10 @@ function showUnknown() {
   const unknown = Array.from(new Set(texts.join(""))).filter((character) => !vocabulary.knows(character));
   const { characters, odd } = showCharacters(unknown), box = byId("unknown");
   box.hidden = !unknown.length;
-  box.replaceChildren("The model does not know ", ...characters.slice(0, 20).map((character, number) => {
+  box.replaceChildren("The model does not know", ...characters.slice(0, 20).flatMap((character, number) => {
     const mark = document.createElement("b");
     mark.textContent = odd[number] || character;
-    return mark;
+    return [" ", mark];
   }), unknown.length > 20 ? ` and ${unknown.length - 20} more.` : "");
 }
 

@@ -111,8 +111,8 @@ function explain({ until, records }, reply) {
   return reply.reason === "end" && !records && until !== "record" ? " The record ends here." : "";
 }
 
-// Writes at a place, and puts what comes into the draft.
-function write(asked, start, stream) {
+// Writes at a place, and puts what comes into the draft, instead of so many characters that stand there.
+function write(asked, start, stream, instead = 0) {
   return run(true, async (mine) => {
     const begun = performance.now();
     let end = start, index = stream.index, reply = null;
@@ -123,6 +123,7 @@ function write(asked, start, stream) {
       end += text.length;
     });
     draft.begin(start, quiet);
+    draft.replace(start, start + instead, "");
     try {
       for (let number = 0; number < (asked.records || 1) && !mine.stopped; number++) {
         if (asked.records && end && !draft.text.endsWith(model.separator)) funnel.add(model.separator);
@@ -149,10 +150,12 @@ async function goOn(asked) {
   await stop();
   showDraft();
   closeChoices();
-  const single = asked.records && model.separator === null;  // a draft is one record
-  if (single) draft.replace(0, draft.text.length, "");
+  if (asked.records && model.separator === null) {  // a draft is one record
+    await write({ until: "record" }, 0, streamAt(-1), draft.text.length);
+    return;
+  }
   const start = asked.records ? draft.text.length : draft.place;
-  await write(single ? { until: "record" } : asked, start, streamAt(start));
+  await write(asked, start, streamAt(start));
 }
 
 async function retry() {
@@ -166,8 +169,7 @@ async function retry() {
   if (!stands()) return;
   const { action: asked, start, text, next, before } = piece, stream = streamAgain(piece, next, before);
   showDraft();
-  draft.replace(start, start + text.length, "");
-  await write(asked, start, stream);
+  await write(asked, start, stream, text.length);
 }
 
 // Writes ways to go on, to choose from.
