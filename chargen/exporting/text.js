@@ -111,14 +111,17 @@ class Vocabulary {
   }
 }
 
-const LETTER = /[\p{L}\p{M}\p{N}\p{Pc}'\u2019-]/u, MARK = /\p{M}/u;
+const FIRST = /[\p{L}\p{N}]/u, LETTER = /[\p{L}\p{M}\p{N}\p{Pc}\u200c\u200d]/u, MARK = /\p{M}/u;
+const JOINER = /['\u2019-]/u;
 // Of scripts that put no blank between words, every character counts as a word.
 const WHOLE = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Thai}\p{sc=Lao}\p{sc=Khmer}\p{sc=Myanmar}]/u;
 const STOP = /[.!?\u2026\u061f\u06d4\u0964]/u, WIDE_STOP = /[\u3002\uff01\uff1f]/u;
 const CLOSING = /["'\u2019\u201d\u00bb)\]\u300d\u300f\uff09\u3011]/u;
-const ENDED = new RegExp(`(?:${STOP.source}|${WIDE_STOP.source})${CLOSING.source}*$`, "u");
+const ANY_STOP = `(?:${STOP.source}|${WIDE_STOP.source})`;
+const ENDED = new RegExp(`${ANY_STOP}${CLOSING.source}*$`, "u");
 const WIDE_ENDED = new RegExp(`${WIDE_STOP.source}${CLOSING.source}*$`, "u");
-const GOES_ON = new RegExp(`${STOP.source}|${WIDE_STOP.source}|${CLOSING.source}`, "u");
+const GOES_ON = new RegExp(`${ANY_STOP}|${CLOSING.source}`, "u");
+const BLANK_BEHIND = new RegExp(`^${CLOSING.source}*\\s`, "u"), STOP_BEHIND = new RegExp(`^${CLOSING.source}*${ANY_STOP}`, "u");
 const LONG_LINE = 100;
 
 function widthOf(text) {
@@ -147,17 +150,27 @@ class Ending {
     return verdict;
   }
 
+  // A hyphen or an apostrophe is part of a word where a letter follows.
   judgeWord(character) {
     const { last } = this, whole = WHOLE.test(character) || WHOLE.test(last);
+    if (!last && !FIRST.test(character)) return "go";
+    if (last && JOINER.test(character) && !JOINER.test(last)) return this.after(character, "wait");
     if (last && (!LETTER.test(character) || (whole && !MARK.test(character)))) return "over";
-    if (LETTER.test(character)) this.last = character;
-    return "go";
+    return this.after(character, "go");
+  }
+
+  after(character, verdict) {
+    this.last = character;
+    return verdict;
   }
 
   judgeLines(character) {
     const written = this.text.trim() !== "", waited = this.waits;
     this.waits = false;
-    if (this.until === "sentence" && written && this.endsSentence(character)) return "over";
+    if (this.until === "sentence" && written) {
+      if (this.backward ? this.startsSentence(character) : this.endsSentence(character)) return "over";
+      if (this.backward && CLOSING.test(character)) return "wait";
+    }
     if (character !== "\n" || !written) return "go";
     if (waited || this.width >= LONG_LINE) return "over";
     this.waits = true;
@@ -166,10 +179,11 @@ class Ending {
 
   // A stop, with quotes that close behind it, ends a sentence where a blank follows, a Chinese or Japanese one anyway.
   endsSentence(character) {
-    if (!this.backward) {
-      return /\s/u.test(character) ? ENDED.test(this.text) : WIDE_ENDED.test(this.text) && !GOES_ON.test(character);
-    }
-    const blank = /^\s/u.test(this.text);
-    return blank ? GOES_ON.test(character) : WIDE_STOP.test(character) && !GOES_ON.test(this.text[0]);
+    return /\s/u.test(character) ? ENDED.test(this.text) : WIDE_ENDED.test(this.text) && !GOES_ON.test(character);
+  }
+
+  startsSentence(character) {
+    if (WIDE_STOP.test(character)) return !STOP_BEHIND.test(this.text);
+    return STOP.test(character) && BLANK_BEHIND.test(this.text);
   }
 }

@@ -132,10 +132,12 @@ function prepareWrite(message) {
   return { ...asked, backward, ids, line, unknown: unknownIn(text), seed: BigInt(asked.seed), written: "" };
 }
 
-// A character as people see it, all of whose line ends are LF: "\r" waits for what follows it, "" is none.
-function show(character, backward) {
-  if (character !== "\r" || model.newline === "\n") return character;
-  return model.newline === "\r" ? "\n" : backward ? "" : "\r";
+// A character as people see it, all of whose line ends are LF: "\r" waits for what follows it, "" is none. `last` is what
+// was written before.
+function show(character, last, backward) {
+  if (character !== "\r") return character;
+  if (model.newline === "\r") return "\n";
+  return !backward ? "\r" : last === "\n" ? "" : "\n";
 }
 
 // Yields after every id; job.written and job.draws grow by whole characters that are sure to stay.
@@ -143,16 +145,18 @@ function* write(job) {
   const { backward, length, until } = job, text = yield* read(networkOf(job.direction), job.ids);
   const logits = new Float32Array(model.size), weights = new Float64Array(model.size), partial = [];
   const ending = until && until !== "record" ? new Ending(until, job.line, backward) : null;
-  let waiting = "", count = 0, { draws } = job, sure = text.ids.length;
+  let waiting = "", last = "", count = 0, { draws } = job, sure = text.ids.length;
   const commit = (shown) => {
     const written = backward ? shown + waiting : (waiting + shown).replace(/\r\n?/gu, "\n");
     job.written = backward ? written + job.written : job.written + written;
     job.draws = draws;
+    count += Array.from(written).length;
     sure = text.ids.length;
     waiting = "";
   };
   try {
-    while (count < length) {
+    for (;;) {
+      if (count >= length) return "length";
       text.predict(logits);
       const draw = uniform(job.seed, job.index, draws);
       const id = choose(logits, vocabulary.allowed(partial, backward), draw, job.temperature, job.minP, weights);
@@ -161,18 +165,19 @@ function* write(job) {
         commit("");
         return "end";
       }
-      const character = vocabulary.append(partial, id, backward), shown = show(character, backward);
+      const character = vocabulary.append(partial, id, backward), shown = show(character, last, backward);
+      if (waiting.endsWith("\r") && character !== "\n") commit("");
+      if (count >= length) return "length";
       const verdict = shown === "\r" ? "wait" : shown && ending ? ending.judge(shown) : "go";
       if (verdict === "over") return "until";
       draws++;
       text.advance(id);
-      if (shown && shown !== "\r") count++;
+      last = character;
       if (character && verdict === "go") commit(shown);
       else waiting = backward ? shown + waiting : waiting + shown;
+      if (shown !== "\r" && count + Array.from(waiting).length >= length) commit("");
       yield null;
     }
-    if (waiting) commit("");
-    return "length";
   } finally {
     text.close(sure);
   }
