@@ -22,12 +22,12 @@ function enable() {
 
 function changed() {
   enable();
-  clearTimeout(timer);
-  timer = setTimeout(keep, 300);
+  timer ||= setTimeout(keep, 300);
 }
 
 function keep() {
   clearTimeout(timer);
+  timer = 0;
   showUnknown();
   const values = Object.fromEntries(settings.map((input) => [input.id, input.type === "checkbox" ? input.checked : input.value]));
   if (shelf.write({ draft: draft.text, values }) || !draft.text) return;

@@ -61,6 +61,12 @@ class Draft {
     area.dispatchEvent(new Event("input"));
   }
 
+  // Scrolls to a place, about.
+  reveal(place) {
+    const { area } = this, share = place / Math.max(1, area.value.length);
+    area.scrollTop = share * area.scrollHeight - (share < 1 ? area.clientHeight / 2 : 0);
+  }
+
   isAt(place) {
     return this.area.selectionStart === place && this.area.selectionEnd === place;
   }
@@ -79,27 +85,5 @@ class Draft {
     this.own = false;
     if (!this.follows) area.scrollTop = top;
     if (focused !== area && focused !== document.body) focused.focus({ preventScroll: true });
-  }
-}
-
-// Hands on texts joined, so seldom that it takes a third of the time at most.
-class Funnel {
-  constructor(pour) {
-    Object.assign(this, { pour, held: "", due: 0, timer: 0 });
-  }
-
-  add(text) {
-    this.held += text;
-    clearTimeout(this.timer);
-    const wait = this.due - performance.now();
-    if (wait > 0) this.timer = setTimeout(() => this.empty(), wait); else this.empty();
-  }
-
-  empty() {
-    clearTimeout(this.timer);
-    const { held } = this, begun = performance.now();
-    this.held = "";
-    if (held) this.pour(held);
-    this.due = performance.now() + 2 * (performance.now() - begun);
   }
 }

@@ -1,5 +1,6 @@
 "use strict";
-// Has a text judged by the model: what a coloured text shows of it. `heard` gets how many characters are done.
+// Has a text judged by the model: what a coloured text shows of it. `heard` gets how many characters are done, how many
+// there are, and how many of them are new.
 async function judgeText(link, { model, vocabulary, info }, text, label, heard) {
   const characters = Array.from(vocabulary.clean(text)), { kept } = info;
   const bits = new Float32Array(characters.length).fill(NaN), shares = new Float32Array(characters.length * kept);
@@ -8,7 +9,7 @@ async function judgeText(link, { model, vocabulary, info }, text, label, heard) 
     bits.set(scores.bits, scores.start);
     likeliest.set(scores.likeliest, scores.start * kept);
     shares.set(scores.shares, scores.start * kept);
-    heard(scores.start + scores.bits.length, characters.length);
+    heard(scores.start + scores.bits.length, characters.length, scores.bits.length);
   });
   const idOf = (character) => model.unit === "byte" || !vocabulary.knows(character) ? -1 : vocabulary.idsOf(character)[0];
   return {

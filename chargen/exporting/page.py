@@ -9,7 +9,7 @@ from chargen.model.config import parameter_count
 from chargen.pages.render import join_scripts, render_page, require_packages, write_json
 from chargen.storage.model_file import ModelFile
 
-SCRIPTS = ("text", "model_link", "draft", "choices", "judged", "shelf", "write", "buttons")
+SCRIPTS = ("text", "model_link", "streaming", "draft", "choices", "judged", "shelf", "write", "buttons")
 """The page's own files of its script, in their order; the worker has `text` too."""
 
 

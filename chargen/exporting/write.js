@@ -4,7 +4,7 @@ const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent), { model } = data;
 const vocabulary = new Vocabulary(model);
 const MOST = { word: 100, sentence: 1000, paragraph: 4000, record: 10_000 };  // characters
-const WAYS = 3;
+const WAYS = 3, CONTEXT = 5000, TAKEN = "Stopped: you took over.";
 let info = null;  // of the model, when it is ready
 let action = { until: model.begins ? "record" : "sentence" };  // what the keys repeat: { until }, null for a number, or { records }
 let job = null;  // what is written or judged: { writes, over, stopped, dropped }
@@ -40,11 +40,6 @@ function count(number, noun) {
   return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 }
 
-// What was done in how much time, since `begun`.
-function rate(number, begun) {
-  return `${Math.round(number / Math.max(performance.now() - begun, 1) * 1000).toLocaleString("en")} a second`;
-}
-
 // One job at a time: a new one ends the one before it.
 async function run(writes, work) {
   if (draft.composing || !info) return;
@@ -56,6 +51,7 @@ async function run(writes, work) {
     enable();
   });
   enable();
+  byId("note").textContent = "Reading …";
   await mine.over;
 }
 
@@ -95,14 +91,23 @@ function chosenLabel() {
   return number ? model.labels[number - 1] : null;
 }
 
-function ask(text, { until }, { seed, index, draws }, heard) {
+// What stands before a place, from the beginning of a line on: at least CONTEXT characters of it, and twice as many at
+// most. Where it begins changes seldom, so that the model need not read it again.
+function contextOf(place) {
+  const cut = Math.max(0, Math.floor(place / CONTEXT) - 1) * CONTEXT, line = draft.text.indexOf("\n", cut);
+  const start = !cut ? 0 : line >= 0 && line < Math.min(place, cut + 500) ? line + 1 : cut;
+  return draft.text.slice(start, place).replace(/^[\udc00-\udfff]/, "");
+}
+
+function ask(place, { until }, { seed, index, draws }, heard) {
   const length = MOST[until] || Math.max(1, Math.min(20_000, Math.trunc(byId("length").value) || 300));
   const temperature = Number(byId("temperature").value), minP = Number(byId("min-p").value), label = chosenLabel();
+  const text = contextOf(place);
   return link.ask({ kind: "write", text, length, until, temperature, minP, seed, index, draws, label }, ({ text: more }) => heard(more));
 }
 
-function describe(number, begun, { seed, index }, ended = "") {
-  return `${count(number, "character")}, ${rate(number, begun)}; seed ${seed}${index ? `, alternative ${index + 1}` : ""}.${ended}`;
+function describe(number, speed, { seed, index }, ended = "") {
+  return `${count(number, "character")}${speed}; seed ${seed}${index ? `, alternative ${index + 1}` : ""}.${ended}`;
 }
 
 // Why no more came, where that is not what was asked for.
@@ -114,7 +119,7 @@ function explain({ until, records }, reply) {
 // Writes at a place, and puts what comes into the draft, instead of so many characters that stand there.
 function write(asked, start, stream, instead = 0) {
   return run(true, async (mine) => {
-    const begun = performance.now();
+    const speed = new Speed();
     let end = start, index = stream.index, reply = null;
     const funnel = new Funnel((text) => {
       if (!mine.dropped && (draft.composing || !draft.isAt(end))) interrupted();
@@ -130,7 +135,10 @@ function write(asked, start, stream, instead = 0) {
         funnel.empty();
         index = stream.index + number;
         const each = asked.records ? { until: "record" } : asked;
-        reply = await ask(draft.text.slice(0, end), each, { ...stream, index }, (text) => funnel.add(text));
+        reply = await ask(end, each, { ...stream, index }, (text) => {
+          speed.add(text.length);
+          funnel.add(text);
+        });
         funnel.empty();
       }
     } finally {
@@ -138,8 +146,8 @@ function write(asked, start, stream, instead = 0) {
       if (text) piece = { ...stream, action: asked, start, text, next: index + 1, before: stream.draws, draws };
       draft.finish();
     }
-    if (mine.dropped) return tell("Stopped: you took over.");
-    const words = describe(end - start, begun, stream, reply ? explain(asked, reply) : "");
+    if (mine.dropped) return tell(TAKEN);
+    const words = describe(end - start, speed, stream, reply ? explain(asked, reply) : "");
     return tell(words, { spoken: `${draft.text.slice(start, end)}. ${words}` });
   });
 }
@@ -177,18 +185,22 @@ async function offer(stream = null) {
   const asked = action.records ? { until: "record" } : action;
   await run(true, async () => {
     showDraft();
-    const start = offered ? offered.start : draft.place, begun = performance.now(), before = draft.text.slice(0, start);
+    const start = offered ? offered.start : draft.place, speed = new Speed();
     const mine = { action: asked, start, stream: stream || streamAt(start), draws: [] };
     offered = mine;
     choices.show(WAYS);
+    draft.reveal(start);
     await Promise.all(choices.texts.map(async (_, number) => {
-      const heard = (text) => offered === mine && choices.add(number, text);
-      const reply = await ask(before, asked, { ...mine.stream, index: mine.stream.index + number }, heard);
+      const heard = (text) => {
+        speed.add(text.length);
+        if (offered === mine) choices.add(number, text);
+      };
+      const reply = await ask(start, asked, { ...mine.stream, index: mine.stream.index + number }, heard);
       mine.draws[number] = reply.draws;
     }));
-    if (offered !== mine) return;
-    const words = describe(choices.texts.join("").length, begun, mine.stream);
-    tell(`${words} Choose by 1, 2 or 3.`, { spoken: choices.texts.map((text, number) => `${number + 1}: ${text}`).join("; ") });
+    if (offered !== mine) return tell(TAKEN);
+    const words = describe(choices.texts.join("").length, speed, mine.stream);
+    return tell(`${words} Choose by 1, 2 or 3.`, { spoken: choices.texts.map((text, number) => `${number + 1}: ${text}`).join("; ") });
   });
 }
 
@@ -215,8 +227,9 @@ function closeChoices() {
 async function judge() {
   await run(false, async () => {
     closeChoices();
-    const begun = performance.now(), before = Array.from(draft.text.slice(0, draft.place)).length;
-    const judged = await judgeText(link, { model, vocabulary, info }, draft.text, chosenLabel(), (done, all) => {
+    const speed = new Speed(), before = Array.from(draft.text.slice(0, draft.place)).length;
+    const judged = await judgeText(link, { model, vocabulary, info }, draft.text, chosenLabel(), (done, all, more) => {
+      speed.add(more);
       byId("note").textContent = `${done.toLocaleString("en")} of ${count(all, "character")} read …`;
     });
     const [{ bits }] = judged.judges, mean = meanOf(bits);
@@ -227,7 +240,7 @@ async function judge() {
     view.colour(surpriseOf(judged.judges[0]));
     byId("text").focus({ preventScroll: true });
     if (before < judged.characters.length) view.goTo(before);
-    tell(Number.isNaN(mean) ? "There is nothing to judge yet." : `${mean.toFixed(2)} bits a character; ${rate(bits.length, begun)}.`);
+    tell(Number.isNaN(mean) ? "There is nothing to judge yet." : `${mean.toFixed(2)} bits a character${speed}.`);
   });
 }
 
