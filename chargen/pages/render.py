@@ -6,10 +6,11 @@ import html
 import json
 from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from chargen import __version__
-from chargen.errors import SettingError
+from chargen.errors import DataError, SettingError
 
 DOCTYPE = "<!doctype html>"
 """What a page begins with."""
@@ -64,6 +65,24 @@ def require_packages() -> None:
         import jinja2  # noqa: F401
     except ImportError as error:
         raise SettingError("the page needs one more package: pip install 'chargen[report]'") from error
+
+
+def check_page_path(path: Path) -> None:
+    """Refuse to write over a file that is no page: what stands there may be a model or a text.
+
+    Args:
+        path: of a page.
+
+    Raises:
+        DataError: there is such a file.
+    """
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(len(DOCTYPE))
+    except OSError:  # there is none, or one that cannot be written either, which is told when it is
+        return
+    if begin not in (b"", DOCTYPE.encode()):
+        raise DataError(f"{path} is no page and is not overwritten; choose another name")
 
 
 def write_json(value: Any) -> str:

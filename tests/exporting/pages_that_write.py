@@ -32,7 +32,9 @@ class WritingPage(OpenedPage):
     def type(self, text: str, caret: int | None = None) -> None:
         """Put a text into the draft, as a person pastes it, and the cursor behind it or elsewhere."""
         self.tab.fill("#draft", text)
-        self.tab.evaluate("(place) => draft.area.setSelectionRange(place, place)", len(text) if caret is None else caret)
+        self.tab.evaluate(
+            "(place) => draft.area.setSelectionRange(place, place)", len(text) if caret is None else caret
+        )
 
     def set(self, **settings: float) -> None:
         """Settings by the names of their fields."""

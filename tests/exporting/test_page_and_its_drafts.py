@@ -55,8 +55,9 @@ def test_files_are_opened_and_saved(opened: Open, tmp_path: Path) -> None:  # no
     assert Path(download.value.path()).read_bytes() == b"my draft\n"
     asked: list[str] = []
     page.tab.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
+    lines = "line\n" * 300
     for name, content, expected in (
-        ("other.txt", "b\r\nä\r" + "line\n" * 300, "b\nä\n" + "line\n" * 300), ("latin.txt", b"\xe4", None), ("empty.txt", "", ""),
+        ("other.txt", f"b\r\nä\r{lines}", f"b\nä\n{lines}"), ("latin.txt", b"\xe4", None), ("empty.txt", "", ""),
     ):  # fmt: skip
         file = tmp_path / name
         file.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -167,7 +168,9 @@ def test_any_script_on_a_phone(opened: Open, characters: str, prime: str, direct
     assert page.tab.evaluate(f"draft.area.matches(':dir({direction})')")
     page.tab.tap("#three")
     page.wait()
-    assert page.tab.evaluate(f"[...document.querySelectorAll('.choice span')].every((each) => each.matches(':dir({direction})'))")
+    assert page.tab.evaluate(
+        f"[...document.querySelectorAll('.choice span')].every((each) => each.matches(':dir({direction})'))"
+    )
     for button in ("[data-until=word]", "#three", "#retry", "#stop"):
         box = page.tab.locator(button).bounding_box()
         assert box["x"] >= 0
@@ -191,6 +194,18 @@ def test_a_mouse_leaves_the_focus_in_the_draft_and_keys_where_they_were(opened: 
     for _ in range(25):
         reached.add(page.tab.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
         page.tab.keyboard.press("Tab")
-    names = {"surprise", "open", "download", "draft", "word", "sentence", "paragraph", "length", "characters", "three", "retry"}
+    names = {
+        "surprise",
+        "open",
+        "download",
+        "draft",
+        "word",
+        "sentence",
+        "paragraph",
+        "length",
+        "characters",
+        "three",
+        "retry",
+    }
     assert reached >= names | {"temperature", "min-p", "seed", "fixed", "Settings and keys"}
     assert page.tab.get_attribute("#status", "aria-live") == "polite"

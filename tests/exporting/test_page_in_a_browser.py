@@ -50,7 +50,9 @@ def test_it_goes_on_at_the_cursor_as_python_does(page: WritingPage) -> None:
 def test_of_a_long_draft_it_knows_what_stands_before_the_cursor(page: WritingPage) -> None:
     text = "bad cab\nfed face " * 1500
     page.type(text)
-    contexts = {place: page.tab.evaluate("contextOf", place) for place in (0, 9, 9_999, 10_000, 10_020, 14_999, len(text))}
+    contexts = {
+        place: page.tab.evaluate("contextOf", place) for place in (0, 9, 9_999, 10_000, 10_020, 14_999, len(text))
+    }
     for place, context in contexts.items():
         assert text[:place].endswith(context)
         assert len(context) == place if place < 10_000 else 5_000 - 500 < len(context) < 10_000
