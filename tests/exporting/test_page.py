@@ -6,13 +6,17 @@ import json
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import chargen
+import chargen.cli.export as export_command
+from chargen.cli.main import main
 from chargen.data.vocabulary import Vocabulary
-from chargen.errors import SettingError
+from chargen.errors import DataError, SettingError
 from chargen.exporting.page import page_script, write_page
-from chargen.storage.model_file import read_model
+from chargen.storage.model_file import read_model, save_model
 from tests.insight.pages import HOSTILE, data_of, payloads
 from tests.insight.test_report import Census
 from tests.record_models import record_model
@@ -46,6 +50,29 @@ def test_names_labels_and_vocabularies_add_no_element() -> None:
     assert bare.elements == page.elements
     data = data_of(write_page(file, HOSTILE[0]))
     assert (data["name"], data["model"]["characters"]) == (HOSTILE[0], hostile)
+
+
+def test_a_page_is_named_as_its_file_and_replaces_pages_only(tmp_path: Path) -> None:
+    path, text = tmp_path / "my novel.html", tmp_path / "text.html"
+    for _ in range(2):
+        assert chargen.export(small_model(), path) == path
+    assert data_of(path.read_text("utf-8"))["name"] == "my novel"
+    text.write_text("my notes")
+    with pytest.raises(DataError, match="is no page and is not overwritten"):
+        chargen.export(small_model(), text)
+    assert text.read_text() == "my notes"
+
+
+def test_a_large_page_comes_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export_command, "SLOW_PAGE", 150_000)
+    for hidden_size in (12, 96):
+        save_model(tmp_path / "a.safetensors", small_model(hidden_size=hidden_size))
+        with pytest.raises(SystemExit) as end:
+            main(["export", str(tmp_path / "a.safetensors"), str(tmp_path / "a.html")])
+        assert end.value.code == 0
+        assert ("slow to open" in capsys.readouterr().err) == (hidden_size == 96)
 
 
 def test_drafts_of_other_models_are_kept_under_other_names() -> None:
