@@ -36,6 +36,7 @@ _NAMES = {
     "api.records": ("score_records",),
     "api.activations": ("activations", "stream_activations"),
     "api.neurons": ("rank_neurons",),
+    "exporting.torch_modules": ("to_torch",),
     "insight.neurons": ("Neuron", "Neurons"),
     "insight.gates": ("Saturation", "gate_saturation"),
     "insight.activations": ("Activations", "load_activations"),
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from chargen.decoding.choose import SampleConfig
     from chargen.errors import ArgumentError, ChargenError
     from chargen.evaluation.causality import check, check_causality
+    from chargen.exporting.torch_modules import to_torch
     from chargen.infill.fill import Filler, fill
     from chargen.insight.activations import Activations, load_activations
     from chargen.insight.gates import Saturation, gate_saturation

@@ -5,27 +5,49 @@ from pathlib import Path
 import click
 
 from chargen.api.export import export
-from chargen.cli.options import PATH, GroupedCommand, option
-from chargen.cli.terminal import log
+from chargen.cli.options import PATH, PATH_TEXT, GroupedCommand, option
+from chargen.cli.terminal import log, quote_path
 from chargen.errors import amount
+from chargen.exporting.direction import READINGS
 from chargen.storage.model_file import model_path
 from chargen.storage.quantize import QUANTIZATIONS
+
+SLOW_PAGE = 60_000_000
+"""Bytes from which on a browser takes long to open a page."""
 
 
 @click.command("export", cls=GroupedCommand)
 @click.argument("model", type=PATH)
-@click.argument("out", type=PATH)
+@click.argument("out", type=PATH_TEXT)
 @option("--quantize", group="Form", type=click.Choice(QUANTIZATIONS),
-        help="int8 with a scale for each row: a quarter of the size. bf16: half of it.")  # fmt: skip
-def command(model: Path, out: Path, quantize: str | None) -> None:
-    """Write the model MODEL to the file OUT, in the form that its ending says.
+        help="Of model files and folders: int8 with a scale for each row, a quarter of the size; bf16, half "
+             "of it.")  # fmt: skip
+@option("--direction", group="Form", type=click.Choice(READINGS),
+        help="Of ONNX files: which way they read, forward by default; both predicts each character from both "
+             "sides.")  # fmt: skip
+def command(model: Path, out: str, quantize: str | None, direction: str | None) -> None:
+    """Write the model MODEL to OUT, in the form that its ending says.
 
     NAME.safetensors, with --quantize, is a model file that is smaller and faster to sample from. Everything that reads
     a model reads it; `chargen eval` tells what the rounding cost.
 
+    NAME.onnx is an ONNX file, for any program that runs such.
+
+    NAME.html is a page that writes in any browser, offline.
+
+    NAME/ is a folder that is ready for a hub or a release: the model, its vocabulary for the library tokenizers, and a
+    model card.
+
     \b
     chargen export checkpoints/novel novel.safetensors --quantize int8
+    chargen export checkpoints/novel novel.onnx
+    chargen export checkpoints/novel novel.html
+    chargen export checkpoints/novel novel/
     """
-    path = export(model, out, quantize=quantize)
-    size, before = path.stat().st_size, model_path(model).stat().st_size
-    log(f"{path}: {amount(size, 'byte')}, {size / before:.0%} of {model_path(model)}")
+    path, before = export(model, out, quantize=quantize, direction=direction), model_path(model)
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        size = file.stat().st_size
+        share = f", {size / before.stat().st_size:.0%} of {quote_path(before)}" * (file.suffix == before.suffix)
+        log(f"{quote_path(file)}: {amount(size, 'byte')}{share}")
+        if file.suffix == ".html" and size > SLOW_PAGE:
+            log("note: a page of more than 60 MB is slow to open, and writes slowly")

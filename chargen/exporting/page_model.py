@@ -10,7 +10,7 @@ from chargen.data.tables import TABLES
 from chargen.errors import SettingError
 from chargen.evaluation.per_character import name_id
 from chargen.model.config import parameter_count
-from chargen.pages.render import read_text, write_json
+from chargen.pages.render import join_scripts, write_json
 from chargen.storage.model_file import ModelFile
 from chargen.storage.quantize import as_float32, quantization_of, quantize
 
@@ -22,7 +22,7 @@ LIMIT = 256 * 2**20
 
 def worker_script() -> str:
     """The script of the worker that computes with the model."""
-    return "".join(read_text("chargen.exporting", f"{name}.js") for name in SCRIPTS)
+    return join_scripts(*(f"chargen.exporting.{name}" for name in SCRIPTS))
 
 
 def write_model(file: ModelFile) -> str:

@@ -10,6 +10,17 @@ function percent(share) {
   return value >= 99.95 ? ">99.9 %" : value >= 10 ? `${value.toFixed(0)} %` : value >= 0.1 ? `${value.toFixed(1)} %` : "<0.1 %";
 }
 
+// Characters that steer, hide or reorder others become boxes; `odd` has their names by place.
+function showCharacters(characters) {
+  const odd = {};
+  const shown = characters.map((character, index) => {
+    if (!/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u.test(character) || "\n\t\u200c\u200d".includes(character)) return character;
+    odd[index] = `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+    return "\u25a1";
+  });
+  return { characters: shown, odd };
+}
+
 // The last part that starts at or before a place.
 function lastUpTo(index, parts) {
   let low = 0, high = parts.length - 1;

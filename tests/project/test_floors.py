@@ -48,6 +48,8 @@ GUARDED = {
     "socket": set(),
     "jinja2": {"pages/render.py"},
     "markupsafe": {"pages/render.py"},
+    "onnx": {"exporting/onnx.py", "exporting/onnx_graph.py"},
+    "onnxruntime": set(),
     "numba": {"kernels/"},
     "llvmlite": {"kernels/"},
     "torch": {
@@ -56,6 +58,7 @@ GUARDED = {
         "training/",
         "storage/model_file.py",
         "decoding/torch_engine.py",
+        "exporting/torch_modules.py",
         "insight/tensorboard.py",
     },
     "matplotlib": {"insight/curves.py"},
@@ -145,6 +148,7 @@ def test_no_file_loads_torch_before_it_is_needed() -> None:
         f"training/{name}.py" for name in ("train_step", "validator", "checkpoint", "setup", "cloze_task", "cuda_graph")
     }
     about |= {f"evaluation/{name}.py" for name in ("loss", "dynamic", "rows", "record_scores", "layer_rows")}
+    about |= {"exporting/torch_modules.py"}
     loading = {file for file in FILES if any(m.split(".")[0] == "torch" for m in imports(parse(file), top_only=True))}
     assert loading == about
 

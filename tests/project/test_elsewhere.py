@@ -1,0 +1,71 @@
+"""What the documents print for programs without chargen runs without chargen, as printed there."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import chargen
+from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, save_model
+from tests.exporting.models import exported_model
+from tests.small_models import small_model
+
+PAGES = Path(__file__).parents[2] / "docs/pages"
+
+
+def printed(page: str, name: str) -> str:
+    """The fenced block of a page that follows the comment `name`."""
+    return re.search(rf"<!-- {name} -->\n```python\n(.*?)```", (PAGES / page).read_text("utf-8"), re.DOTALL)[1]
+
+
+def run_without(packages: tuple[str, ...], program: str, folder: Path) -> str:
+    """Run a program to which some packages are missing, and return what it prints."""
+    missing = f"import sys\nsys.modules.update(dict.fromkeys({packages!r}))\n"
+    command = [sys.executable, "-I", "-W", "error", "-c", missing + program]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def likely(file: ModelFile, *ids: int) -> ModelFile:
+    """The same model, which writes these ids more often."""
+    bias = file.arrays["output.bias"].copy()
+    bias[[*ids]] += 4
+    return replace(file, arrays=file.arrays | {"output.bias": bias})
+
+
+@pytest.mark.parametrize(
+    ("kind", "start", "letters"),
+    [
+        ("three layers", " a", r"[a-h \n]{298}"),
+        ("folded", "<unk><unk> <unk>a<unk>", r"[a-h \n]{294}"),
+        ("bytes", "It was", r"[\0-\ufffd]{100,294}"),
+        ("records", " a", r"[a-f ]{1,200}"),
+    ],
+)
+def test_a_program_writes_with_onnxruntime_and_tokenizers_alone(
+    kind: str, start: str, letters: str, tmp_path: Path
+) -> None:
+    file = exported_model("gru", kind)
+    often = [file.vocabulary.end_id] if kind == "records" else [file.vocabulary.unknown_id] if kind == "folded" else []
+    chargen.export(likely(file, *file.vocabulary.encode("abc"), *often), tmp_path / "novel.onnx")
+    program = printed("guides/elsewhere.md", "writes with onnxruntime")
+    assert len(program.splitlines()) <= 22
+    first, second = (
+        run_without(("chargen", "torch"), program.replace("seed=1", seed), tmp_path) for seed in ("seed=1", "seed=2")
+    )
+    assert first != second
+    assert re.fullmatch(re.escape(start) + letters + "\n", first), first
+
+
+def test_five_lines_load_a_file_by_hand(tmp_path: Path) -> None:
+    file = small_model("gru")
+    save_model(tmp_path / "checkpoints/novel" / FILE_NAME, file)
+    program = printed("reference/files.md", "loads by hand")
+    run_without(("chargen",), program + '\ntorch.save(logits, "logits.pt")', tmp_path)
+    expected, _ = build_model(file)(torch.tensor([[1, 2, 3]]))
+    assert (torch.load(tmp_path / "logits.pt") - expected).abs().max() < 1e-6
