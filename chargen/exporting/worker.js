@@ -105,7 +105,7 @@ function* read(network, ids) {
     }
     return text;
   } finally {
-    text.close(text.ids.length);
+    text.close();
     network.busy = false;
   }
 }
@@ -145,13 +145,12 @@ function* write(job) {
   const { backward, length, until } = job, text = yield* read(networkOf(job.direction), job.ids);
   const logits = new Float32Array(model.size), weights = new Float64Array(model.size), partial = [];
   const ending = until && until !== "record" ? new Ending(until, job.line, backward) : null;
-  let waiting = "", last = "", count = 0, { draws } = job, sure = text.ids.length;
+  let waiting = "", last = "", count = 0, { draws } = job;
   const commit = (shown) => {
     const written = backward ? shown + waiting : (waiting + shown).replace(/\r\n?/gu, "\n");
     job.written = backward ? written + job.written : job.written + written;
     job.draws = draws;
     count += Array.from(written).length;
-    sure = text.ids.length;
     waiting = "";
   };
   try {
@@ -179,7 +178,7 @@ function* write(job) {
       yield null;
     }
   } finally {
-    text.close(sure);
+    text.close();
   }
 }
 
@@ -258,7 +257,7 @@ function* scoreRecord({ label, scores }, characters, between, from) {
     }
     if (!between.length && characters.length) scores.end = nats / Math.LN2;
   } finally {
-    text.close(text.ids.length);
+    text.close();
   }
 }
 
