@@ -40,8 +40,8 @@ _NAMES = {
     "insight.neurons": ("Neuron", "Neurons"),
     "insight.gates": ("Saturation", "gate_saturation"),
     "insight.activations": ("Activations", "load_activations"),
-    "insight.ngram": ("NGram",),
-    "insight.novelty": ("Novelty",),
+    "counting.ngram": ("NGram",),
+    "counting.novelty": ("Novelty",),
     "insight.steering": ("set_neurons",),
     "evaluation.causality": ("check", "check_causality"),
     "training.config": ("TrainConfig",),
@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from chargen.api.records import score_records
     from chargen.api.score import score
     from chargen.api.train import Run, train
+    from chargen.counting.ngram import NGram
+    from chargen.counting.novelty import Novelty
     from chargen.data.batches import ConsecutiveBatches, RandomBatches
     from chargen.data.corpus import Corpus
     from chargen.data.corpus_config import CorpusConfig
@@ -79,8 +81,6 @@ if TYPE_CHECKING:
     from chargen.insight.activations import Activations, load_activations
     from chargen.insight.gates import Saturation, gate_saturation
     from chargen.insight.neurons import Neuron, Neurons
-    from chargen.insight.ngram import NGram
-    from chargen.insight.novelty import Novelty
     from chargen.insight.steering import set_neurons
     from chargen.model.config import ModelConfig
     from chargen.model.language_model import CharModel

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+from chargen.counting.placed_texts import Place
 from chargen.errors import amount
-from chargen.insight.placed_texts import Place
 
 SHOWN_LENGTHS = (5, 8, 10, 15, 20, 30, 50)
 """Of n-grams, those that a table has."""

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from chargen.counting import text_facts
+from chargen.counting.characters import group_of
+from chargen.counting.lines import LineHashes, describe_lines
+from chargen.counting.text_facts import TextFacts, read_facts
 from chargen.data.corpus import Corpus
-from chargen.insight import text_facts
-from chargen.insight.characters import group_of
-from chargen.insight.lines import LineHashes, describe_lines
-from chargen.insight.text_facts import TextFacts, read_facts
 
 texts = st.text(st.sampled_from("ab \n\r\u0301\u00e9e\u2028\u00ad\x1b漢한"), max_size=60)
 

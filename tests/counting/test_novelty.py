@@ -13,14 +13,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import chargen
+from chargen.counting.copy_finder import LENGTHS, CopyFinder, Part
+from chargen.counting.near_copies import GAP, chain_spans
+from chargen.counting.novelty import Novelty
+from chargen.counting.placed_texts import Place, PlacedTexts, read_placed
 from chargen.data.reading_report import ReadingReport
 from chargen.data.records import MARK
 from chargen.data.sources import Source
 from chargen.errors import ChargenError, ModelFileError, SettingError
-from chargen.insight.copy_finder import LENGTHS, CopyFinder, Part
-from chargen.insight.near_copies import GAP, chain_spans
-from chargen.insight.novelty import Novelty
-from chargen.insight.placed_texts import Place, PlacedTexts, read_placed
 from chargen.kernels.copies import find_loops
 from tests import naive
 from tests.small_models import small_model
@@ -320,7 +320,7 @@ def test_what_is_for_a_model_is_refused_for_a_text_and_the_other_way_round(tmp_p
 
 
 def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("chargen.insight.copy_finder.find_spec", lambda name: None)
+    monkeypatch.setattr("chargen.counting.copy_finder.find_spec", lambda name: None)
     with pytest.raises(ChargenError, match=r"^finding copies needs pydivsufsort: pip install 'chargen\[novelty\]'$"):
         chargen.novelty("abc", write(tmp_path / "corpus.txt", "abc"))
 

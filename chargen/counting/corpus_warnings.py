@@ -5,12 +5,13 @@ Settings are named in backticks, as in errors.
 
 import codecs
 
+from chargen.counting.characters import CharacterCount
+from chargen.counting.text_facts import TextFacts
 from chargen.data.corpus import Corpus
 from chargen.errors import amount
-from chargen.insight.characters import CharacterCount
-from chargen.insight.text_facts import TextFacts
-from chargen.training.autosize import SMALL_TEXT
 
+SMALL_TEXT = 100_000
+"""Characters below which a text is too small to teach much."""
 REPEATED, REPEATED_IN_TRAIN = 0.1, 0.3
 """Shares of repeated text that are worth a warning: ordinary texts reach 2 %, some logs more."""
 REPEATED_RECORDS = 0.1

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.counting.near_copies import Chain, Span, chain_spans
+from chargen.counting.novelty import Copy, Figures, Loop, NearCopy
+from chargen.counting.placed_texts import PlacedTexts, begins_character
 from chargen.data.code_points import code_points
 from chargen.errors import ChargenError
-from chargen.insight.near_copies import Chain, Span, chain_spans
-from chargen.insight.novelty import Copy, Figures, Loop, NearCopy
-from chargen.insight.placed_texts import PlacedTexts, begins_character
 from chargen.kernels import SEPARATOR, available
 
 LENGTHS = (*range(1, 21), 30, 50)

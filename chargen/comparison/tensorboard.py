@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from chargen.comparison.run_summary import RunSummary
 from chargen.errors import SettingError
-from chargen.insight.run_summary import RunSummary
 
 TAGS = {"loss/train": "train_loss", "loss/valid": "valid_loss", "lr": "lr", "grad_norm": "grad_norm",
         "chars_per_second": "chars_per_second"}  # fmt: skip

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chargen.comparison.run_summary import SETTINGS, RunSummary, settings_as_json
+from chargen.comparison.run_texts import RunText, number_texts
 from chargen.errors import truncate
-from chargen.insight.run_summary import SETTINGS, RunSummary, settings_as_json
-from chargen.insight.run_texts import RunText, number_texts
 
 FIGURES = ("valid_loss", "test_loss", "seconds", "chars_per_second", "step", "parameters")
 ORDERED = "train_text", "train_size", *SETTINGS, "init_from", "own_parts"

@@ -15,8 +15,8 @@ pytest.importorskip("matplotlib")
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from chargen.insight import curves
-from chargen.insight.run_table import TableRow
+from chargen.comparison import curves
+from chargen.comparison.run_table import TableRow
 
 NAMES = ["plain", "_hidden", "$\\frac{$", "\x1b[2J\u202e", "漢字", "<script>&", "a\nb", "x" * 200, "e\udcff"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.comparison.run_texts import RunText, run_texts, source_names
 from chargen.data.corpus_config import CorpusConfig
 from chargen.errors import ModelFileError, format_size, repr_short, truncate
-from chargen.insight.run_texts import RunText, run_texts, source_names
 from chargen.model.config import ModelConfig, parameter_count
 from chargen.storage.model_file import FILE_NAME, ModelFile, model_path, read_model
 from chargen.storage.run_state import peek_settings

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import chargen
+from chargen.comparison.find_runs import distinct_names
 from chargen.data.corpus import Corpus
 from chargen.errors import ChargenError, ModelFileError, SettingError
-from chargen.insight.find_runs import distinct_names
 from chargen.storage.model_file import FILE_NAME, save_model
 from chargen.training.trainer import Trainer
 from tests import runs

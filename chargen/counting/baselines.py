@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.counting.ngram import NGram
 from chargen.data.borders import as_targets
 from chargen.data.corpus import Corpus
 from chargen.data.records import MARK
 from chargen.data.vocabulary import Vocabulary
-from chargen.insight.ngram import NGram
 
 MAX_TRAIN, MAX_VALID, MAX_COMPRESSED = 10_000_000, 2_000_000, 4_000_000
 """Ids that n-grams learn from, ids that are scored, and ids that compressors read before these: the nearest ones."""

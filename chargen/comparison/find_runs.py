@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from chargen.comparison.run_summary import RunSummary, read_run
 from chargen.errors import ModelFileError, amount
-from chargen.insight.run_summary import RunSummary, read_run
 from chargen.storage.model_file import FILE_NAME, model_path
 from chargen.training.run_folder import holds_a_run
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.comparison.run_table import TableRow, format_large
 from chargen.durable import write_durably
 from chargen.errors import SettingError, amount, repr_short
-from chargen.insight.run_table import TableRow, format_large
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from chargen.counting import baselines
+from chargen.counting.baselines import Baselines, measure_baselines
+from chargen.counting.ngram import NGram
 from chargen.data.corpus import Corpus
 from chargen.evaluation.evaluation import evaluate_text
 from chargen.evaluation.loss import Loss, in_reading_order, loss_of
-from chargen.insight import baselines
-from chargen.insight.baselines import Baselines, measure_baselines
-from chargen.insight.ngram import NGram
 from tests import naive
 from tests.texts import names
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chargen.counting import ngram
+from chargen.counting.gram_counts import FALLBACK, estimate_discounts
+from chargen.counting.ngram import NGram
 from chargen.errors import ArgumentError, SettingError
-from chargen.insight import ngram
-from chargen.insight.gram_counts import FALLBACK, estimate_discounts
-from chargen.insight.ngram import NGram
 from tests import naive
 
 

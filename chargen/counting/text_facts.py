@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.counting.characters import Characters, describe_characters
+from chargen.counting.lines import LineHashes, Lines, describe_lines
 from chargen.data.code_points import CODE_POINTS, code_points, count_code_points
 from chargen.data.corpus import Corpus, character_start
 from chargen.data.corpus_cache import ROLES
 from chargen.data.normal_form import compose, is_boundary, last_boundary
 from chargen.data.vocabulary import Vocabulary
-from chargen.insight.characters import Characters, describe_characters
-from chargen.insight.lines import LineHashes, Lines, describe_lines
 
 BLOCK = 1 << 20
 """Ids that are looked at together."""

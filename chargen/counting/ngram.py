@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.arguments import check_array, check_range
+from chargen.counting.gram_counts import Counts, Integers, count_grams, estimate_discounts, is_border
 from chargen.data.borders import as_targets
 from chargen.errors import ArgumentError
-from chargen.insight.gram_counts import Counts, Integers, count_grams, estimate_discounts, is_border
 from chargen.rng import Purpose, check_seed, uniform
 from chargen.settings import check_int
 
