@@ -57,8 +57,11 @@ def test_files_are_opened_and_saved(opened: Open, tmp_path: Path) -> None:  # no
     page.tab.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
     lines = "line\n" * 300
     for name, content, expected in (
-        ("other.txt", f"b\r\nä\r{lines}", f"b\nä\n{lines}"), ("latin.txt", b"\xe4", None), ("empty.txt", "", ""), ("next.txt", "a", "a"),
-    ):  # fmt: skip
+        ("other.txt", f"b\r\nä\r{lines}", f"b\nä\n{lines}"),
+        ("latin.txt", b"\xe4", None),
+        ("empty.txt", "", ""),
+        ("next.txt", "a", "a"),
+    ):
         file = tmp_path / name
         file.write_bytes(content.encode() if isinstance(content, str) else content)
         before = page.draft

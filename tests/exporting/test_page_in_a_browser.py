@@ -145,6 +145,8 @@ def test_one_of_three_alternatives_is_chosen(page: WritingPage) -> None:
 
 
 def test_a_choice_before_the_end_takes_what_is_there(page: WritingPage) -> None:
+    page.set(length=1)
+    page.press(CHARACTERS)
     page.set(length=20_000)
     page.type(PRIME)
     page.tab.click("#three")
