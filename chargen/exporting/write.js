@@ -51,7 +51,7 @@ async function run(writes, work) {
     enable();
   });
   enable();
-  byId("note").textContent = "Reading …";
+  tell("Reading …", { spoken: "" });
   await mine.over;
 }
 

@@ -39,11 +39,11 @@ def test_a_draft_and_its_settings_are_there_again(opened: Open) -> None:  # noqa
 
 
 def test_a_browser_that_keeps_nothing_is_told_of(opened: Open) -> None:  # noqa: F811
-    refuse = "Storage.prototype.setItem = Storage.prototype.getItem = () => { throw new Error('no'); }"
-    page = opened(small_model(), script=refuse)
-    page.type("bad")
-    page.until("byId('note').className.includes('wrong')")
-    assert "download" in page.note
+    for refused in ("setItem", "getItem"):
+        page = opened(small_model(), script=f"Storage.prototype.{refused} = () => {{ throw new Error('no'); }}")
+        page.type("bad")
+        page.until("timer === 0")
+        assert ("download" in page.note) == (refused == "setItem")
 
 
 def test_files_are_opened_and_saved(opened: Open, tmp_path: Path) -> None:  # noqa: F811
@@ -57,8 +57,11 @@ def test_files_are_opened_and_saved(opened: Open, tmp_path: Path) -> None:  # no
     page.tab.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
     lines = "line\n" * 300
     for name, content, expected in (
-        ("other.txt", f"b\r\nä\r{lines}", f"b\nä\n{lines}"), ("latin.txt", b"\xe4", None), ("empty.txt", "", ""),
-    ):  # fmt: skip
+        ("other.txt", f"b\r\nä\r{lines}", f"b\nä\n{lines}"),
+        ("latin.txt", b"\xe4", None),
+        ("empty.txt", "", ""),
+        ("next.txt", "a", "a"),
+    ):
         file = tmp_path / name
         file.write_bytes(content.encode() if isinstance(content, str) else content)
         before = page.draft
@@ -103,8 +106,8 @@ def test_a_draft_is_coloured_by_surprise(opened: Open) -> None:  # noqa: F811
 
 def test_nothing_of_a_name_a_label_or_a_draft_becomes_markup(opened: Open) -> None:  # noqa: F811
     characters = "".join(sorted({*"".join(HOSTILE)} - {END_MARK}))
-    file = record_model(letters=characters, labels=(HOSTILE[0], HOSTILE[-2]), end=-9.0)
-    page = opened(file, "".join(HOSTILE), offline=True)
+    file = record_model(letters=characters, labels=(HOSTILE[0], HOSTILE[-3]), end=-9.0)
+    page = opened(file, f"{HOSTILE[-3]}{HOSTILE[0]}", offline=True)
     count = "document.querySelectorAll('*').length"
     before = page.tab.evaluate(count)
     text = "\n".join(payloads(60))
@@ -122,7 +125,9 @@ def test_nothing_of_a_name_a_label_or_a_draft_becomes_markup(opened: Open) -> No
     tags = {*page.tab.evaluate("[...document.querySelectorAll('#text *, #tip *')].map((each) => each.tagName)")}
     assert tags <= {"DIV", "SPAN", "TABLE", "TBODY", "TR", "TH", "TD"}
     assert page.tab.evaluate("window.hacked === undefined && document.scripts.length === 2")
-    assert "\u202e" not in page.tab.inner_text("h1") + page.tab.inner_text("#label") + page.tab.title()
+    for names in (page.tab.inner_text("h1"), page.tab.inner_text("#label"), page.tab.title()):
+        assert "\u202e" not in names
+        assert "□evil□" in names
     page.tab.evaluate("""document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='window.hacked = 1'>")""")
     page.tab.evaluate("""fetch("https://example.com").catch(() => 0)""")
     page.tab.wait_for_timeout(50)

@@ -1,11 +1,13 @@
 """The page that is a model, in a browser: what it writes, and what a person can do about it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import chargen
+from chargen.data.reading_config import ReadingConfig
 from tests.browsers import needs_chromium
 from tests.exporting.pages_that_write import WritingPage, browser, opened  # noqa: F401
 from tests.record_models import record_model
@@ -145,6 +147,8 @@ def test_one_of_three_alternatives_is_chosen(page: WritingPage) -> None:
 
 
 def test_a_choice_before_the_end_takes_what_is_there(page: WritingPage) -> None:
+    page.set(length=1)
+    page.press(CHARACTERS)
     page.set(length=20_000)
     page.type(PRIME)
     page.tab.click("#three")
@@ -187,3 +191,16 @@ def test_records_are_written_whole_with_their_label(opened: Open) -> None:  # no
     page.type("ab\ncd", caret=5)
     page.press("[data-until=record]")
     assert page.draft == "ab\ncd" + chargen.generate(file, "cd", echo=False, **settings | {"num": 1})[0]
+
+
+def test_of_records_that_are_files_a_draft_is_one(opened: Open) -> None:  # noqa: F811
+    file = replace(record_model(end=-0.5), reading=ReadingConfig(records="file"))
+    page = opened(file)
+    page.set(seed=7)
+    page.type("bad")
+    page.press("[data-records='1']")
+    assert page.draft == chargen.generate(file, seed=7, quantize="int8")
+    assert page.tab.locator("[data-records]").count() == 1
+    page.tab.keyboard.press("Control+z")
+    page.tab.keyboard.press("Control+z")
+    assert page.draft == "bad"
