@@ -17,7 +17,8 @@ from chargen.storage.quantize import as_float32, quantization_of, quantize
 SCRIPTS = ("network", "drawing", "text", "worker")
 """The files of the worker's script, in their order; the last one holds the protocol between page and worker."""
 LIMIT = 256 * 2**20
-"""Bytes of the weights of a page: browsers refuse texts that are longer by far, and stop at such files for minutes."""
+"""Parameters of a page's model at most: many more, in base64, would not fit into the longest text that browsers have,
+some 2**29 characters."""
 
 
 def worker_script() -> str:

@@ -146,8 +146,9 @@ function* write(job) {
   const logits = new Float32Array(model.size), weights = new Float64Array(model.size), partial = [];
   const ending = until && until !== "record" ? new Ending(until, job.line, backward) : null;
   let waiting = "", last = "", count = 0, { draws } = job;
+  const join = (shown) => (backward ? shown + waiting : (waiting + shown).replace(/\r\n/gu, "\n"));
   const commit = (shown) => {
-    const written = backward ? shown + waiting : (waiting + shown).replace(/\r\n?/gu, "\n");
+    const written = join(shown).replace("\r", "\n");
     job.written = backward ? written + job.written : job.written + written;
     job.draws = draws;
     count += Array.from(written).length;
@@ -173,7 +174,7 @@ function* write(job) {
       text.advance(id);
       last = character;
       if (character && verdict === "go") commit(shown);
-      else waiting = backward ? shown + waiting : waiting + shown;
+      else waiting = join(shown);
       if (shown !== "\r" && count + Array.from(waiting).length >= length) commit("");
       yield null;
     }

@@ -293,6 +293,9 @@ def test_line_ends_are_those_of_the_model(page: Page, newline: str) -> None:
         shown = re.sub("\r\n?" if newline == "\r\n" else "\r", "\n", expected)
         assert text == (shown[:60] if direction == "forward" else shown[-60:])
         assert "\r" not in text
+        for length in range(1, 30):
+            text, done = page.write("a\nb", length, until="paragraph", direction=direction)
+            assert len(text) == length if done["reason"] == "length" else len(text) < length
         assert "\n" in text
 
 
