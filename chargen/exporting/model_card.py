@@ -1,47 +1,19 @@
-"""A model card: what a model is, what it learned from, how good it is, for people who get it from somewhere."""
+"""A model card: what a model is, what it learned from and how good it is, as `model_card.md` words it."""
 
 import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping
+from importlib.resources import files
 from typing import Any
 
 from chargen.errors import amount, truncate
 from chargen.model.config import parameter_count
-from chargen.storage.model_file import FILE_NAME, ModelFile
+from chargen.storage.model_file import ModelFile
 from chargen.storage.quantize import quantization_of
 
 MAX_LISTED = 20
 """Texts and labels that are named."""
-HEAD = """\
----
-# license: choose one before you share this; what the texts that it learned from allow, nobody else has checked
-# language: name those of the texts, such as en; a model file does not say
-library_name: chargen
-pipeline_tag: text-generation
-tags:
-- text-generation
-- character-level
-- {cell}
----
-"""
-USE = """\
-## Use
-
-With chargen, this folder in the place of `FOLDER`: `chargen sample FOLDER` on a command line, or in Python
-
-```python
-import chargen
-
-print(chargen.generate("FOLDER", length=500))
-```
-"""
-LIMITS = (
-    "## Limits\n\nIt predicts one {unit} after the other from what stands before, and was never taught what is true, "
-    "kind or lawful: it repeats what its texts say and makes up the rest, names and numbers included. Passages that it "
-    "learned may come back word for word; `chargen novelty` finds them. Of what it read long ago it remembers little. "
-    "{unknown} All figures and names on this page are what the model file says of itself.\n"
-)
 
 
 def write_model_card(name: str, file: ModelFile, digest: str) -> str:
@@ -55,19 +27,17 @@ def write_model_card(name: str, file: ModelFile, digest: str) -> str:
         file: the model.
         digest: the SHA-256 of its file.
     """
-    unit = file.vocabulary.unit
-    parts = [
-        HEAD.format(cell=file.config.cell),
-        f"# {quote(name)}\n\n{_describe(file)}\n",
-        USE,
-        f"## What it learned from\n\n{_describe_texts(file)}\n",
-        f"## How well it predicts\n\n{_describe_losses(file)}\n",
-        LIMITS.format(unit=unit, unknown=_describe_unknown(file)),
-        "## Files\n\n"
-        f"- `{FILE_NAME}`: weights, settings and vocabulary; nothing in it is ever run. SHA-256 `{digest}`.\n"
-        "- `tokenizer.json`: the vocabulary alone, for the library tokenizers.\n",
-    ]
-    card = "\n".join(parts)
+    template = files("chargen.exporting").joinpath("model_card.md").read_text("utf-8")
+    card = template.format(
+        cell=file.config.cell,
+        name=quote(name),
+        description=_describe(file),
+        texts=_describe_texts(file),
+        losses=_describe_losses(file),
+        unit=file.vocabulary.unit,
+        unknown=_describe_unknown(file),
+        digest=digest,
+    )
     return card + _signature(card.encode())
 
 
@@ -82,7 +52,7 @@ def is_own_card(data: bytes) -> bool:
 
 
 def _signature(card: bytes) -> str:
-    return f"\n<!-- Written by chargen export: {hashlib.sha256(card).hexdigest()} -->\n"
+    return f"\n<!-- Written by chargen: {hashlib.sha256(card).hexdigest()} -->\n"
 
 
 def quote(text: object) -> str:
@@ -139,13 +109,15 @@ def _describe_texts(file: ModelFile) -> str:
 def _describe_losses(file: ModelFile) -> str:
     rows = list(_loss_rows(file.training))
     if not rows:
-        return "The file tells no loss: `chargen eval FOLDER TEXT` measures it on any text."
+        return "The file tells no loss."
     table = ["| text | nats per character | bits per character | measured on |", "|---|---|---|---|", *rows]
     ends = " The end of a record counts as a character." * file.vocabulary.records
+    quantization = quantization_of(file.arrays)
+    rounded = f" They were measured before the weights were rounded to {quantization}." * bool(quantization)
     how = (
         "The mean of -ln p, in nats, or -log2 p, in bits, of each character given those before it, in text that it did "
         f"not learn from, read as a whole with its state carried along and no adaptation.{ends} The weights are those "
-        "that validated best, which favours the validation text a little. `chargen eval FOLDER TEXT` measures any text."
+        f"that validated best, which favours the validation text a little.{rounded}"
     )
     return "\n".join(table) + f"\n\n{how}"
 

@@ -93,7 +93,7 @@ def describe(file: ModelFile, direction: str) -> dict[str, str]:
     Returns:
         "direction"; "tokenizer", the content of a `tokenizers` file; and in JSON "begin", the ids that stand before a
         text, in the order of reading; "end", the id of the end symbol or null; "labels", the id that begins a record of
-        each label; "never_written", ids that stand for no text.
+        each label; "never", ids that stand for no text.
     """
     vocabulary = file.vocabulary
     begin = [vocabulary.end_id] if vocabulary.records else vocabulary.encode(file.begin).tolist()
@@ -103,7 +103,7 @@ def describe(file: ModelFile, direction: str) -> dict[str, str]:
         "begin": begin[::-1] if direction == "backward" else begin,
         "end": vocabulary.end_id,
         "labels": labels,
-        "never_written": [*unknown, *labels.values()],
+        "never": [*unknown, *labels.values()],
     }
     written = {name: json.dumps(value) for name, value in facts.items()}
     return {"direction": direction, "tokenizer": tokenizer_json(file), **written}

@@ -96,7 +96,7 @@ def test_the_file_says_what_its_ids_are(kind: str, direction: str, tmp_path: Pat
     assert facts["direction"] == direction
     text = "abc cab"
     assert Tokenizer.from_str(facts["tokenizer"]).encode(text).ids == vocabulary.encode(text).tolist()
-    begin, end, labels, never = (json.loads(facts[name]) for name in ("begin", "end", "labels", "never_written"))
+    begin, end, labels, never = (json.loads(facts[name]) for name in ("begin", "end", "labels", "never"))
     assert end == vocabulary.end_id
     assert labels == {label: vocabulary.begin_id(label) for label in vocabulary.labels}
     assert begin == ([end] if vocabulary.records else vocabulary.encode("\n").tolist())

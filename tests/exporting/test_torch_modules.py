@@ -77,6 +77,12 @@ def test_the_weights_are_copies_and_no_random_number_is_drawn() -> None:
         for weight in module.parameters():
             weight.zero_()
     assert all(torch.equal(weight, before[name]) for name, weight in network.state_dict().items())
+    file = exported_model("gru", "one layer")
+    kept = {name: array.copy() for name, array in file.arrays.items()}
+    with torch.no_grad():
+        for weight in chargen.to_torch(file).parameters():
+            weight.zero_()
+    assert all(np.array_equal(array, kept[name]) for name, array in file.arrays.items())
 
 
 @pytest.mark.parametrize("direction", ["forward", "both"])

@@ -6,13 +6,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import chargen
+from chargen.data.vocabulary import Vocabulary
+from chargen.model.config import ModelConfig
+from chargen.model.language_model import CharModel
+from chargen.model.weights import weights_of
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, save_model
 from tests.exporting.models import exported_model
-from tests.small_models import small_model
 
 PAGES = Path(__file__).parents[2] / "docs/pages"
 
@@ -54,7 +58,7 @@ def test_a_program_writes_with_onnxruntime_and_tokenizers_alone(
     often = [file.vocabulary.end_id] if kind == "records" else [file.vocabulary.unknown_id] if kind == "folded" else []
     chargen.export(likely(file, *file.vocabulary.encode("abc"), *often), tmp_path / "novel.onnx")
     program = printed("guides/elsewhere.md", "writes with onnxruntime")
-    assert len(program.splitlines()) <= 22
+    assert len([line for line in program.splitlines() if line]) <= 20
     first, second = (
         run_without(("chargen", "torch"), program.replace("seed=1", seed), tmp_path) for seed in ("seed=1", "seed=2")
     )
@@ -62,8 +66,15 @@ def test_a_program_writes_with_onnxruntime_and_tokenizers_alone(
     assert re.fullmatch(re.escape(start) + letters + "\n", first), first
 
 
+def wide_model() -> ModelFile:
+    """A model of the usual sizes."""
+    config = ModelConfig()
+    network = CharModel(config, 10)
+    return ModelFile(config, Vocabulary("abcdefghij"), weights_of(network), np.ones(10, np.int64))
+
+
 def test_five_lines_load_a_file_by_hand(tmp_path: Path) -> None:
-    file = small_model("gru")
+    file = wide_model()
     save_model(tmp_path / "checkpoints/novel" / FILE_NAME, file)
     program = printed("reference/files.md", "loads by hand")
     run_without(("chargen",), program + '\ntorch.save(logits, "logits.pt")', tmp_path)
