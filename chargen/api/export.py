@@ -62,7 +62,7 @@ def export(
         WriteError: the disk refuses it.
     """
     path = check_path("out", out)
-    is_folder = path.is_dir() or not path.suffix or os.fspath(out).endswith(("/", os.sep))
+    is_folder = os.path.isdir(path) or not path.suffix or os.fspath(out).endswith(("/", os.sep))
     ending = "/" if is_folder else path.suffix.lower()
     if ending not in FORMS:
         forms = ", ".join(f"{name} ({end})" for end, (name, _, _) in FORMS.items())
@@ -74,7 +74,7 @@ def export(
         raise SettingError(f"`{min(others)}` is not for {form}, such as {truncate(path, 200)}; leave it out")
     file = as_model_file(model, vocabulary, counts)
     written = path / FILE_NAME if is_folder else path
-    if isinstance(model, (str, os.PathLike)) and written.exists() and written.samefile(model_path(model)):
+    if isinstance(model, (str, os.PathLike)) and os.path.exists(written) and written.samefile(model_path(model)):
         raise DataError(f"{written} is the model itself; choose another name")
     write(path, file, **settings)
     return path

@@ -44,7 +44,7 @@ def _check_folder(path: Path) -> None:
     """Refuse to write where something else stands than what an export left."""
     if not os.path.lexists(path):
         return
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise DataError(f"{path} is no folder; name one, or a file with an ending that says its form")
     names = {entry.name for entry in path.iterdir()}
     if others := sorted(names - {FILE_NAME, TOKENIZER, CARD}):

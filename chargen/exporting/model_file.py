@@ -1,5 +1,6 @@
 """A model file in fewer bits."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,6 @@ def write_model_file(path: Path, file: ModelFile, quantize: str | None = None) -
         choices = " or ".join(QUANTIZATIONS)
         raise SettingError(f"{path} would be a copy of the model: give `quantize`, {choices}, or copy the file")
     file = replace(file, arrays=quantize_weights(file.arrays, quantize))
-    if path.exists() and not is_kind(path, KIND):
+    if os.path.exists(path) and not is_kind(path, KIND):
         raise DataError(f"{path} is not a model file and is not overwritten; choose another name")
     save_model(path, file)

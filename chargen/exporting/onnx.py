@@ -1,6 +1,7 @@
 """A model as an ONNX file."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ def write_onnx(path: Path, file: ModelFile, direction: str = "forward") -> None:
         WriteError: the disk refuses the file.
     """
     check_reading(file.config, direction)
-    if path.exists() and not _is_own_file(path):
+    if os.path.exists(path) and not _is_own_file(path):
         raise DataError(f"{path} is no ONNX file that chargen wrote and is not overwritten; choose another name")
     if (size := 4 * parameter_count(file.config, len(file.vocabulary))) > MAX_SIZE:
         raise SettingError(f"{path} would take {format_size(size)}: ONNX files end at 2 GiB; export a folder instead")
@@ -50,7 +51,7 @@ def write_onnx(path: Path, file: ModelFile, direction: str = "forward") -> None:
 
 
 def _is_own_file(path: Path) -> bool:
-    if not path.is_file():  # reading a pipe would block
+    if not os.path.isfile(path):  # reading a pipe would block
         return False
     with open(path, "rb") as file:
         return file.read(len(START)) == START

@@ -85,7 +85,8 @@ class Graph:
 
     def _numbers(self, *numbers: int) -> str:
         """Put whole numbers into the file."""
-        return self._weight("_".join(map(str, ("numbers", *numbers))), np.array(numbers, np.int64))
+        name = "_".join(map(str, ("numbers", *numbers))).replace("-", "minus_")
+        return self._weight(name, np.array(numbers, np.int64))
 
     def _add_product(self, values: str, layer: str, weight: str = "", name: str = "") -> str:
         """Add a linear layer of values (…, inputs)."""

@@ -30,7 +30,7 @@ def to_torch(model: AnyModel, direction: str = "forward") -> fx.GraphModule:
     share embedding and output layer, so that all of it can be trained together.
 
     It is in evaluation mode; in training mode it drops out as the model's config says. Where the model has records, it
-    does not reset its state before a begin symbol, as chargen does, and raises an AssertionError where one stands
+    does not reset its state before a begin symbol, as chargen does, and raises a RuntimeError where one stands
     behind other ids: begin each record with its begin symbol and no state.
 
     Args:
@@ -83,7 +83,7 @@ class _Ends(nn.Module):
     def check(self, ids: Tensor, end: int | None = None) -> None:
         """Refuse begin symbols among ids (B, T) from the second on."""
         if self.first_begin is not None:
-            torch._assert((ids[:, 1:end] < self.first_begin).all(), INNER_BEGIN)  # type: ignore[no-untyped-call]
+            torch._assert_async((ids[:, 1:end] < self.first_begin).all(), INNER_BEGIN)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Look up ids (B, T)."""

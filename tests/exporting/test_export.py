@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import chargen
-from chargen.errors import SettingError
+from chargen.errors import SettingError, WriteError
 from chargen.exporting.folder import CARD
 from chargen.storage.model_file import FILE_NAME, build_model, read_model, save_model
 from chargen.storage.quantize import quantization_of
@@ -49,6 +49,15 @@ def test_another_ending_is_refused(name: str, tmp_path: Path) -> None:
         chargen.export(small_model(), tmp_path / name, quantize="int8")
     assert "\n" not in str(error.value)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.onnx", "a/"])
+def test_a_name_that_the_system_refuses_is_told(name: str, tmp_path: Path) -> None:
+    quantize = None if name == "a.onnx" else "int8"
+    (tmp_path / "file").write_text("")
+    for long in (tmp_path / ("b" * 300 + name), tmp_path / "file" / name):
+        with pytest.raises(WriteError, match="cannot write"):
+            chargen.export(small_model(), f"{long}{'/' * (name == 'a/')}", quantize=quantize)
 
 
 def test_every_form_of_a_model_is_exported(tmp_path: Path) -> None:
