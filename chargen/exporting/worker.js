@@ -9,9 +9,10 @@
 //     text         what the writing goes on from: the whole draft up to the cursor ("backward": from the cursor on). Of
 //                  a model of records only the record at the cursor is read: what stands behind the last
 //                  `info.separator` (backward: before the first).
-//     length       characters at most; until: null, "word", "sentence", "paragraph" or "record" ends it earlier. A word
-//                  ends before what follows it, so that the next word begins with its blank; a sentence ends with its
-//                  stop and closing quotes, a paragraph before its line end. Null, too, ends at the end of a record.
+//     length       characters at most; 0 only reads, so that what goes on from there begins at once.
+//     until        null, "word", "sentence", "paragraph" or "record" ends it earlier. A word ends before what follows it,
+//                  so that the next word begins with its blank; a sentence ends with its stop and closing quotes, a
+//                  paragraph before its line end. Null, too, ends at the end of a record.
 //     temperature  from 0; minP: 0 to 1, as `chargen.SampleConfig` has them.
 //     seed         a string of digits, 0 to 2**64 - 1; index: the number of the alternative, 0 to 2**32 - 1.
 //     draws        draws that came before: 0, or what `done` said of the text that ends here, to go on as if the

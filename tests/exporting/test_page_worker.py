@@ -211,10 +211,12 @@ def test_alternatives_take_turns_and_can_be_stopped(page: Page) -> None:
 def test_a_draft_is_read_once_for_all_alternatives(page: Page) -> None:
     page.load(small_model("gru", hidden_size=64))
     asked = {"kind": "write", "text": "abc" * 200, "length": 5, "temperature": 1, "seed": "3"}
-    page.ask(*({**asked, "id": number, "index": number} for number in range(3)))
+    received = page.ask({**asked, "id": 9, "length": 0})
+    assert [(message["kind"], message["reason"], message["draws"]) for message in received] == [("done", "length", 0)]
+    page.ask(*({**asked, "text": "abc" * 200 + "d", "id": number, "index": number} for number in range(3)))
     page.ask({**asked, "id": 4, "text": "abc" * 200 + "de"})
     (answer,) = page.ask({"kind": "stop", "id": "steps"})
-    assert answer["steps"] == 600 + 3 * 5 + 2 + 5
+    assert answer["steps"] == 600 + 1 + 3 * 5 + 1 + 5
 
 
 @pytest.mark.parametrize("folded", ["", "xyz"])
