@@ -4,7 +4,7 @@ const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent), { model } = data;
 const vocabulary = new Vocabulary(model);
 const MOST = { word: 100, sentence: 1000, paragraph: 4000, record: 10_000 };  // characters
-const WAYS = 3, CONTEXT = 5000, TAKEN = "Stopped: you took over.";
+const WAYS = 3, CONTEXT = 2000, TAKEN = "Stopped: you took over.";
 let info = null;  // of the model, when it is ready
 let action = { until: model.begins ? "record" : "sentence" };  // what the keys repeat: { until }, null for a number, or { records }
 let job = null;  // what is written or judged: { writes, over, stopped, dropped }
@@ -91,7 +91,7 @@ function chosenLabel() {
   return number ? model.labels[number - 1] : null;
 }
 
-// What stands before a place, from the beginning of a line on: at least CONTEXT characters of it, and twice as many at
+// What stands before a place, from the beginning of a line on: about CONTEXT characters of it, and twice as many at
 // most. Where it begins changes seldom, so that the model need not read it again.
 function contextOf(place) {
   const cut = Math.max(0, Math.floor(place / CONTEXT) - 1) * CONTEXT, line = draft.text.indexOf("\n", cut);
