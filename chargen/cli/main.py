@@ -37,7 +37,7 @@ COMMANDS = {
         "corpus make": "Make a text whose entropy is known.",
         "corpus cache": "Show, verify or clear what is encoded.",
     },
-    "Files": {"info": "Tell what is in a model file.", "export": "Write a model file in fewer bits."},
+    "Files": {"info": "Tell what is in a model file.", "export": "Write a model for other programs, or in fewer bits."},
 }
 NAMES = {name: text for group in COMMANDS.values() for name, text in group.items()}
 GROUPS = {"corpus": "Look after the texts that models learn."}

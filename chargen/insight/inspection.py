@@ -14,7 +14,7 @@ from chargen.insight.loss_profile import Calibration, LossTable, loss_by_class
 from chargen.insight.neurons import Neuron, Neurons
 from chargen.insight.page_data import show_characters, write_data
 from chargen.insight.predictions import Predictions
-from chargen.insight.report import frame_page, render_page, require_packages
+from chargen.pages.render import frame_page, join_scripts, render_page, require_packages
 from chargen.storage.model_file import ModelFile
 
 SURPRISING = 6
@@ -79,7 +79,9 @@ class Inspection:
         """
         hidden = None if self.activations is None else self.activations.hidden
         require_packages()
-        return render_page(_describe(self), write_data(self.predictions, self.file.vocabulary, hidden, self.neurons))
+        data = write_data(self.predictions, self.file.vocabulary, hidden, self.neurons)
+        script = join_scripts("chargen.pages.coloured_text", "chargen.insight.inspect")
+        return render_page("chargen.insight", "inspect", script, _describe(self), data)
 
     def __repr__(self) -> str:
         bits = ", ".join(f"{judge} {value:.4f}" for judge, value in self.bits.items())
