@@ -13,6 +13,7 @@ from chargen.errors import DataError, SettingError, truncate
 from chargen.exporting.folder import write_folder
 from chargen.exporting.model_file import write_model_file
 from chargen.exporting.onnx import write_onnx
+from chargen.exporting.page import write_page_file
 from chargen.settings import check_path
 from chargen.storage.model_file import FILE_NAME, AnyModel, as_model_file, model_path
 
@@ -20,6 +21,7 @@ Writer = Callable[..., None]
 FORMS: dict[str, tuple[str, Writer, tuple[str, ...]]] = {
     ".safetensors": ("model files", write_model_file, ("quantize",)),
     ".onnx": ("ONNX files", write_onnx, ("direction",)),
+    ".html": ("pages", write_page_file, ()),
     "/": ("folders", write_folder, ("quantize",)),
 }
 """By the ending of a name: what is so called, what writes it, and the settings that are for it."""
@@ -37,7 +39,8 @@ def export(
     """Write a model for other programs, in the form that the ending of a name says.
 
     `.safetensors` is a model file in fewer bits. `.onnx` is an ONNX file, for any program that runs such: a graph that
-    reads any number of ids, with the state before and after them. A folder, which has no ending or is there already,
+    reads any number of ids, with the state before and after them. `.html` is a page, named as the file is, that writes
+    in any browser. A folder, which has no ending or is there already,
     gets a model file, the vocabulary as a `tokenizers` file and a model card: ready for a hub or a release.
 
     Args:

@@ -12,6 +12,9 @@ from chargen.exporting.direction import READINGS
 from chargen.storage.model_file import model_path
 from chargen.storage.quantize import QUANTIZATIONS
 
+SLOW_PAGE = 60_000_000
+"""Bytes from which on a browser takes long to open a page."""
+
 
 @click.command("export", cls=GroupedCommand)
 @click.argument("model", type=PATH)
@@ -30,12 +33,15 @@ def command(model: Path, out: str, quantize: str | None, direction: str | None) 
 
     NAME.onnx is an ONNX file, for any program that runs such.
 
+    NAME.html is a page that writes in any browser, offline.
+
     NAME/ is a folder that is ready for a hub or a release: the model, its vocabulary for the library tokenizers, and a
     model card.
 
     \b
     chargen export checkpoints/novel novel.safetensors --quantize int8
     chargen export checkpoints/novel novel.onnx
+    chargen export checkpoints/novel novel.html
     chargen export checkpoints/novel novel/
     """
     path, before = export(model, out, quantize=quantize, direction=direction), model_path(model)
@@ -43,3 +49,5 @@ def command(model: Path, out: str, quantize: str | None, direction: str | None) 
         size = file.stat().st_size
         share = f", {size / before.stat().st_size:.0%} of {quote_path(before)}" * (file.suffix == before.suffix)
         log(f"{quote_path(file)}: {amount(size, 'byte')}{share}")
+        if file.suffix == ".html" and size > SLOW_PAGE:
+            log("note: a page of more than 60 MB is slow to open, and writes slowly")
