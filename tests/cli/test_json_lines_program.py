@@ -72,8 +72,8 @@ def test_an_output_that_nobody_reads_ends_it_quietly() -> None:
     process = command("write", "shakespeare", "--json-lines", stdin=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdin is not None
-    process.stdout.readline()
-    process.stdout.close()
+    with process.stdout as out:
+        out.readline()
     process.stdout = None
     _, err = process.communicate(b'{"do": "info"}\n{"do": "info"}\n', timeout=60)
     assert (process.returncode, err) == (0, b"")
