@@ -23,6 +23,7 @@ _NAMES = {
     "infill.fill": ("Filler", "fill"),
     "api.compare": ("Comparison", "compare"),
     "api.corpus_info": ("CorpusInfo", "corpus_info"),
+    "api.export": ("export",),
     "api.fill": ("fill_text",),
     "api.generate": ("generate",),
     "api.train": ("train", "Run"),
@@ -37,6 +38,7 @@ _NAMES = {
     "api.records": ("score_records",),
     "api.activations": ("activations", "stream_activations"),
     "api.neurons": ("rank_neurons",),
+    "exporting.torch_modules": ("to_torch",),
     "insight.neurons": ("Neuron", "Neurons"),
     "insight.gates": ("Saturation", "gate_saturation"),
     "insight.activations": ("Activations", "load_activations"),
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from chargen.api.corpora import MadeCorpus, get_corpus, list_corpora, make_corpus
     from chargen.api.corpus_info import CorpusInfo, corpus_info
     from chargen.api.draft import Draft
+    from chargen.api.export import export
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
     from chargen.api.inspect import inspect
@@ -77,6 +80,7 @@ if TYPE_CHECKING:
     from chargen.decoding.choose import SampleConfig
     from chargen.errors import ArgumentError, ChargenError
     from chargen.evaluation.causality import check, check_causality
+    from chargen.exporting.torch_modules import to_torch
     from chargen.infill.fill import Filler, fill
     from chargen.insight.activations import Activations, load_activations
     from chargen.insight.gates import Saturation, gate_saturation

@@ -178,7 +178,7 @@ COMMANDS = {
     "corpus cache": [[], ["--json"]],
     "inspect": [["月.safetensors", "光.txt", "--neuron", "1:0"], ["月.safetensors", "光.txt", "--out", "頁.html"]],
     "info": [["月.safetensors"], ["月.safetensors", "--json"]],
-    "export": [["月.safetensors", "前.safetensors", "--quantize", "int8"]],
+    "export": [["月.safetensors", "前.safetensors", "--quantize", "int8"], ["月.safetensors", "前/"]],
     "corpus list": [[], ["--json"]],
     "corpus get": [["python"]],
     "corpus make": [["counter", "--num", "3", "--out", "明.txt"], ["brackets", "--num", "3", "--labelled"]],
