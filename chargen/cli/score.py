@@ -16,7 +16,7 @@ from chargen.api.score import score as score_text
 from chargen.cli.bars import TaskBar
 from chargen.cli.by_line import print_records
 from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
-from chargen.cli.terminal import TextWriter, escape_control, log, log_literal_escapes, print_line
+from chargen.cli.terminal import TextWriter, escape_control, log, log_compiling, log_literal_escapes, print_line
 from chargen.cli.texts import log_text_report, text_options
 from chargen.data.sources import find_sources
 from chargen.errors import DataError, SettingError, amount
@@ -124,6 +124,7 @@ def _judge_characters(
 ) -> None:
     """Judge every character of a text."""
     as_json, brief, alternatives = (options.pop(name) for name in ("as_json", "brief", "alternatives"))
+    log_compiling()
     with TaskBar("char") as bar:
         options |= {"num_alternatives": alternatives, "progress": bar.show}
         scores = score_text(file, text, sources=sources or None, by=by, **options)

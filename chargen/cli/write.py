@@ -57,7 +57,9 @@ def command(model: Path, draft: Path | None, json_lines: bool, encoding: str | N
         _refuse_others()
         from chargen.cli.json_lines import answer_lines
 
-        answer_lines(read_model(model), sys.stdin.buffer, sys.stdout)
+        file = read_model(model)
+        log_compiling()
+        answer_lines(file, sys.stdin.buffer, sys.stdout)
         return
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
         problem = "a draft is written on a terminal that can move its cursor, which this is not"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +19,11 @@ from chargen.evaluation.predicted_ids import JUDGES, LOGITS, Predicted
 from chargen.kernels import available
 from chargen.storage.model_file import ModelFile
 
-MAX_IDS = 1000
-"""Ids of short texts together. Of more, torch reads many rows faster; before the first it takes a second to load."""
+MAX_IDS = 3500
+"""Ids of short texts together, too few for a layout to cut. Two cores read these as fast as torch does, which takes
+more than a second to load."""
+STORED = 2**24
+"""Logits of a direction that are kept."""
 
 
 class _Read(NamedTuple):
@@ -51,15 +55,29 @@ class ShortTexts:
         """The cloze layer of a model that has one."""
         return NumpyCloze(self.file.arrays)
 
+    @property
+    def max_ids(self) -> int:
+        """How many ids texts may have together; 0 where there is no compiled engine."""
+        return min(MAX_IDS, STORED // len(self.file.vocabulary)) * available()
+
+    def count_ids(self, text: str) -> int:
+        """Count the ids of a text, with those at its ends.
+
+        Args:
+            text: any.
+        """
+        size = len(text)
+        if self.file.vocabulary.byte_mode and size <= MAX_IDS:
+            size = len(text.encode("utf-8", "surrogatepass"))
+        return size + 2
+
     def fit(self, texts: Sequence[str]) -> bool:
         """Whether texts are short enough, all together.
 
         Args:
             texts: any number.
         """
-        vocabulary = self.file.vocabulary
-        ids = sum(map(len, texts)) * (4 if vocabulary.byte_mode else 1) + 2 * len(texts)
-        return available() and ids <= MAX_IDS and ids * len(vocabulary) <= LOGITS
+        return sum(map(self.count_ids, texts)) <= self.max_ids
 
     def predict(
         self,
@@ -93,13 +111,15 @@ class ShortTexts:
             read = self._read("backward", [row[::-1] for row in layout.behind])
             logits["backward"] = _Read(read.logits[flipped], read.outputs[flipped])
             logits["cloze"] = self._judge_both(logits["forward"], logits["backward"], sizes)
-        for judge in JUDGES if both else ("forward",):
+        block = max(1, LOGITS // len(vocabulary))
+        for judge, start in product(JUDGES if both else ("forward",), range(0, len(ids), block)):
+            part = slice(start, start + block)
             with np.errstate(over="ignore", invalid="ignore"):
-                log_probs = log_softmax(logits[judge].logits.astype(np.float64))
-            values = log_probs[np.arange(len(ids)), targets] - extra[characters]
+                log_probs = log_softmax(logits[judge].logits[part])
+            values = log_probs[np.arange(len(log_probs)), targets[part]] - extra[characters[part]]
             if not np.isfinite(values).all():
                 raise ChargenError(NOT_FINITE_MESSAGE)
-            yield Predicted(judge, characters, targets, log_probs, values)
+            yield Predicted(judge, characters[part], targets[part], log_probs, values)
         progress("scoring", len(joined), len(joined))
 
     def _read(self, direction: str, rows: Sequence[NDArray[Any]]) -> _Read:

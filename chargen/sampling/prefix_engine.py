@@ -12,10 +12,12 @@ from chargen.sampling.start import Start
 
 MAX_TEXTS = 8
 """Texts that are remembered; the one used longest ago is forgotten first."""
+MIN_TEXT = 32
+"""Ids of a text that is worth remembering."""
 
 
 class PrefixEngine(Engine):
-    """Computes what another engine computes, bit for bit, but a single row reads only what is new of a text.
+    """Computes what another engine computes, bit for bit, but a single row reads only what is new of a longer text.
 
     For editors that ask for a continuation at every key, and for the gaps of a text.
 
@@ -41,7 +43,7 @@ class PrefixEngine(Engine):
     def _read(
         self, ids: NDArray[np.int64], counts: NDArray[np.int64], logits: NDArray[np.float32], state: State
     ) -> tuple[NDArray[np.float32], State]:
-        if len(ids) != 1:
+        if len(ids) != 1 or counts[0] < MIN_TEXT:
             return self.engine._read(ids, counts, logits, state)
         text = ids[0, : counts[0]].astype(np.uint32)
         kept = self._nearest(text, logits, state)

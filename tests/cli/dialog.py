@@ -3,7 +3,8 @@
 import io
 import json
 import queue
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from chargen.cli.json_lines import answer_lines
@@ -22,14 +23,28 @@ def strict_json(line: str) -> Any:
     return json.loads(line, parse_constant=refuse)
 
 
+def as_lines(requests: Iterable[Any]) -> bytes:
+    """Requests, values of JSON or lines as bytes, as lines."""
+    lines = (each if isinstance(each, bytes) else json.dumps(each).encode() for each in requests)
+    return b"".join(line + b"\n" for line in lines)
+
+
 class _Input:
     """Lines that are sent later, too."""
 
     def __init__(self) -> None:
         self.chunks: queue.Queue[bytes] = queue.Queue()
+        self.asked = threading.Event()
 
     def read(self, size: int) -> bytes:
+        self.asked.set()
         return self.chunks.get(timeout=60)
+
+    def send(self, chunk: bytes) -> None:
+        """Send some lines, and wait until they have been read."""
+        self.asked.clear()
+        self.chunks.put(chunk)
+        self.asked.wait(60)
 
 
 class _Output(io.StringIO):
@@ -45,7 +60,7 @@ class _Output(io.StringIO):
         return len(text)
 
 
-def converse(file: ModelFile, first: Iterable[Any], reply: Callable[[Answer], Iterable[Any] | None]) -> list[Answer]:
+def converse(file: ModelFile, first: Iterable[Any], reply: Callable[[Answer], Sequence[Any] | None]) -> list[Answer]:
     """Send requests, and others as replies to answers, until `reply` returns None.
 
     Args:
@@ -58,20 +73,16 @@ def converse(file: ModelFile, first: Iterable[Any], reply: Callable[[Answer], It
     """
     sent, answers = _Input(), []
 
-    def send(requests: Iterable[Any]) -> None:
-        lines = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in requests]
-        if lines:
-            sent.chunks.put(b"\n".join(lines) + b"\n")
-
     def hear(answer: Answer) -> None:
-        if answer.get("ready"):
-            send(first)
+        if answer.get("ready"):  # before anything is read
+            sent.chunks.put(as_lines(first))
             return
         answers.append(answer)
-        if (more := reply(answer)) is None:
+        more = reply(answer)
+        if more is None:
             sent.chunks.put(b"")
-        else:
-            send(more)
+        elif more:
+            sent.send(as_lines(more))
 
     answer_lines(file, sent, _Output(hear))
     return answers
@@ -87,9 +98,8 @@ def ask(file: ModelFile, *requests: Any) -> list[Answer]:
     Returns:
         All answers behind the ready line.
     """
-    lines = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in requests]
     out = io.StringIO()
-    answer_lines(file, io.BytesIO(b"\n".join(lines)), out)
+    answer_lines(file, io.BytesIO(as_lines(requests)), out)
     ready, *answers = map(strict_json, out.getvalue().splitlines())
     assert ready["ready"]
     return answers

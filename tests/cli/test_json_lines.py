@@ -6,6 +6,7 @@ import pytest
 
 from chargen import Filler, fill, fill_text, generate, score
 from chargen.cli import json_lines
+from chargen.decoding.pick_engine import new_engine
 from chargen.evaluation import short_texts
 from chargen.storage.model_file import ModelFile
 from tests.cli.dialog import ask, converse
@@ -110,7 +111,7 @@ def test_settings_of_a_score_and_one_wrong_text_among_others() -> None:
 def test_many_waiting_texts_are_cut_into_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     scored = json_lines.Session.score
-    monkeypatch.setattr(json_lines, "MAX_TOGETHER", 10)
+    monkeypatch.setattr(short_texts, "MAX_IDS", 14)
     monkeypatch.setattr(
         json_lines.Session, "score", lambda self, requests: sizes.append(len(requests)) or scored(self, requests)
     )
@@ -195,3 +196,22 @@ def test_cancel_ends_what_is_written_and_what_waits() -> None:
     ]
     assert [answer["id"] for answer in cancelled[5:]] == ["c1", 4]
     assert cancelled[-1]["text"] == "a"
+
+
+def test_a_text_that_goes_on_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    engine = type(new_engine(FILE.config, FILE.arrays, "cpu"))
+    own = engine._read
+
+    def count(self: Any, ids: Any, counts: Any, *arguments: Any) -> Any:
+        read.append(int(counts.sum()))
+        return own(self, ids, counts, *arguments)
+
+    monkeypatch.setattr(engine, "_read", count)
+    primes = ["ab" * 200, "ab" * 200 + "c", "ab" * 200 + "cd"]
+    answers = ask(
+        FILE, *({"id": len(prime), "do": "generate", "prime": prime, "length": 1, "seed": 1} for prime in primes)
+    )
+    assert 400 < sum(read) < 450
+    for prime in primes:
+        assert final(answers, len(prime))["text"] == generate(FILE, prime, length=1, seed=1)

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from chargen.api import requests
 from chargen.api.session import Session
-from chargen.cli import json_lines
-from chargen.cli.json_lines import MAX_LINE, answer_lines, split_lines
+from chargen.cli import request_lines
+from chargen.cli.json_lines import answer_lines
+from chargen.cli.request_lines import MAX_LINE, split_lines
 from chargen.errors import Stopped
 from tests.cli.dialog import ask, converse, strict_json
 from tests.record_models import record_model
@@ -118,6 +119,11 @@ def test_what_is_wrong_is_said_in_a_line_and_the_next_is_answered(line: bytes, k
     assert right["id"] == "right"
 
 
+def test_blank_lines_are_none_and_a_byte_order_mark_is_no_part_of_a_line() -> None:
+    lines = b"\xef\xbb\xbf" + json.dumps({"id": 1, "do": "info"}).encode() + b"\r", b"", b" \r", {"id": 2, "do": "info"}
+    assert [answer["id"] for answer in ask(FILE, *lines)] == [1, 2]
+
+
 def test_lines_as_long_as_they_may_be_and_longer() -> None:
     def line(size: int) -> bytes:
         request = b'{"id": 1, "do": "score", "text": "abc"}'
@@ -139,7 +145,7 @@ def test_lines_do_not_depend_on_chunks(parts: list[bytes], size: int, longest: i
             return super().read(size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_lines, "MAX_LINE", longest)
+        patch.setattr(request_lines, "MAX_LINE", longest)
         read = list(split_lines(Chunks(data)))
     expected = data.split(b"\n")
     assert read == [line if len(line) <= longest else None for line in (expected if expected[-1] else expected[:-1])]
@@ -163,9 +169,9 @@ def test_a_line_without_end_takes_no_memory() -> None:
 
 
 def test_lines_wait_unread_where_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_lines, "MAX_WAITING", 20 * json_lines.OVERHEAD)
+    monkeypatch.setattr(request_lines, "MAX_WAITING", 20 * request_lines.OVERHEAD)
     stream = io.BytesIO(b'{"do": "info"}\n' * 10_000)
-    waiting = json_lines._Waiting()
+    waiting = request_lines.Waiting()
     reader = threading.Thread(target=waiting.read, args=(stream,), daemon=True)
     reader.start()
     taken = 0
@@ -214,6 +220,17 @@ def test_a_signal_ends_it_while_it_writes(number: int) -> None:
     with pytest.raises(Stopped) as caught:
         converse(FILE, [{"id": 1, "do": "generate", "length": 1_000_000, "stream": True}], reply)
     assert caught.value.exit_code == 128 + number
+
+
+@pytest.mark.parametrize("method", ["_score", "_generate"])
+def test_a_signal_ends_it_while_it_computes(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield
+
+    monkeypatch.setattr(Session, method, stop)
+    with pytest.raises(Stopped):
+        ask(FILE, {"do": "score", "text": "a"}, {"do": "score", "text": "b"}, {"do": "generate", "length": 3})
 
 
 def test_nobody_reads_the_answers() -> None:

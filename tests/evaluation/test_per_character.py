@@ -275,7 +275,7 @@ def test_wrong_settings_are_refused(given_: dict[str, Any], words: str) -> None:
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(("unit", "text"), [("character", "ab" * 600), ("byte", "字" * 300)])
+@pytest.mark.parametrize(("unit", "text"), [("character", "ab" * 2000), ("byte", "字" * 1200)])
 def test_progress_counts_characters_to_the_end(unit: str, text: str) -> None:
     seen: list[int] = []
     score(model("gru", unit), text, progress=lambda task, done, total: seen.append(done))

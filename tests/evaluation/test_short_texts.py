@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from chargen import score
 from chargen.errors import ChargenError
 from chargen.evaluation import short_texts
+from chargen.evaluation.layout import SPAN
 from chargen.evaluation.per_character import Scores
 from chargen.storage.model_file import ModelFile
 from tests.evaluation.judges import Kind, assert_close, kinds, model
@@ -45,14 +46,28 @@ def test_records_and_their_ends_too(unit: str, by: str) -> None:
 
 
 def test_the_last_short_text_and_the_first_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    file = model()
-    judge = short_texts.ShortTexts(file)
-    assert judge.fit(["a" * (short_texts.MAX_IDS - 2)])
-    assert not judge.fit(["a" * (short_texts.MAX_IDS - 1)])
-    assert not judge.fit(["a"] * 334)
-    monkeypatch.setattr(short_texts, "LOGITS", 3 * len(file.vocabulary) - 1)
+    file, most = model(), short_texts.MAX_IDS
+    assert most < 2 * SPAN, "a layout would cut such a text"
+    judge, in_bytes = short_texts.ShortTexts(file), short_texts.ShortTexts(model(unit="byte"))
+    assert judge.fit(["a" * (most - 2)])
+    assert not judge.fit(["a" * (most - 1)])
+    assert not judge.fit(["a"] * (most // 3 + 1))
+    assert in_bytes.fit(["é" * (most // 2 - 1)])
+    assert not in_bytes.fit(["é" * (most // 2)])
+    monkeypatch.setattr(short_texts, "STORED", 3 * len(file.vocabulary) - 1)
     assert judge.fit([""])
     assert not judge.fit(["a"])
+    monkeypatch.setattr(short_texts, "available", lambda: False)
+    assert not judge.fit([""])
+
+
+@pytest.mark.parametrize("unit", ["folded", "byte"])
+@pytest.mark.parametrize("block", [1, 7])
+def test_blocks_of_logits_change_nothing(unit: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, texts = model(unit=unit), ["abxd zf", "", "h" * 20 + "yx"]
+    whole = score(file, texts)
+    monkeypatch.setattr(short_texts, "LOGITS", block * len(file.vocabulary))
+    assert score(file, texts) == whole
 
 
 def test_progress_ends_with_all_characters() -> None:
