@@ -74,7 +74,8 @@ class Desk:
         if self._in_piece:
             self._in_piece = False
             self.draft.end_piece()
-        self._changed()
+            self._changed()
+        self.refresh()
 
     def _changed(self) -> None:
         self.saver.changed.set()

@@ -51,6 +51,8 @@ class Editor:
     def __init__(self, draft: Draft, writer: Writer, note: str = "") -> None:
         self.draft, self.desk = draft, Desk(draft, writer, self._refresh)
         self.desk.note, self._leaving = note, False
+        self._kept_column = -1, 0
+        """Where the cursor was moved to by rows, and the column that it is to be in."""
         document = Document(draft.text, draft.cursor)
         self.buffer = _Buffer(document=document, on_text_changed=self._typed, on_cursor_position_changed=self._moved)
         view = BufferControl(self.buffer, input_processors=[DraftView(draft, writer)])
@@ -147,15 +149,20 @@ class Editor:
         document, width = self.buffer.document, self._size()[1]
         number = document.cursor_position_row
         columns = lay_out(document.lines[number], width).columns
-        target = columns[document.cursor_position_col] + rows * width
+        here = columns[document.cursor_position_col]
+        if self._kept_column[0] != self.buffer.cursor_position:  # it was moved otherwise in between
+            self._kept_column = 0, here % width
+        column = self._kept_column[1]
+        target = here - here % width + column + rows * width
         if target < 0 or target // width > columns[-1] // width:
             number += rows
             if not 0 <= number < document.line_count:
                 return
             columns = lay_out(document.lines[number], width).columns
-            target = target % width + (columns[-1] // width * width if rows < 0 else 0)
+            target = column + (columns[-1] // width * width if rows < 0 else 0)
         index = max(index for index, column in enumerate(columns) if column <= target)
         self.buffer.cursor_position = document.translate_row_col_to_index(number, index)
+        self._kept_column = self.buffer.cursor_position, column
 
     def _leave(self) -> None:
         """Leave, once all is saved; where it cannot be, the second time."""

@@ -79,6 +79,12 @@ class Screen:
     def text(self) -> str:
         return "\n".join(self.rows)
 
+    @property
+    def cursor(self) -> tuple[int, int]:
+        """Its column and row."""
+        with self._lock:
+            return self.screen.cursor.x, self.screen.cursor.y
+
     def attributes(self, character: str) -> set[tuple[Any, ...]]:
         """Colour, underline and reverse of all places where a character stands."""
         with self._lock:

@@ -238,6 +238,7 @@ def test_a_disk_that_refuses_is_told_and_tried_again(tmp_path: Path, monkeypatch
             assert "No space left on device" in desk.saver.error
             desk.go_on("word")
             await done(desk)
+            await asyncio.sleep(0.1)  # and nothing changes any more
         while desk.saver.error:
             await asyncio.sleep(0.001)
         await done(desk)
@@ -245,6 +246,20 @@ def test_a_disk_that_refuses_is_told_and_tried_again(tmp_path: Path, monkeypatch
 
     run(tmp_path / "draft.txt", work)
     assert (tmp_path / "draft.txt").read_text() == "ab " + pieces(0, "ab ", "word")[0]
+
+
+def test_nothing_is_done_where_nothing_changes(tmp_path: Path) -> None:
+    saves = []
+
+    async def work(desk: Desk) -> None:
+        write = desk.saver._write
+        desk.saver._write = lambda *arguments: (saves.append(arguments), write(*arguments))[1]
+        type_(desk, "ab")
+        await asyncio.sleep(0.2)
+        assert desk.state == "saved"
+
+    run(tmp_path / "draft.txt", work)
+    assert len(saves) <= 3
 
 
 def test_what_the_model_cannot_do_is_told(tmp_path: Path) -> None:
@@ -286,11 +301,13 @@ def test_reading_is_told_while_it_lasts(tmp_path: Path, monkeypatch: pytest.Monk
 
     async def work(desk: Desk) -> None:
         desk.refresh = lambda: states.append(desk.state)
-        desk.read_on()
-        await done(desk)
         desk.go_on("word")
         await done(desk)
-        assert desk.writer._kept.ids_read == 4000, "once"
+        assert desk.writer._kept.ids_read == 4000
+        text = desk.draft.text
+        desk.read_on()
+        await done(desk)
+        assert desk.writer._kept.ids_read == len(text), "each character once"
 
     run(tmp_path / "draft.txt", work)
     shares = [int(state[8:-1]) for state in states if state.startswith("reading")]
