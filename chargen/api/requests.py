@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
-from chargen.errors import SettingError, repr_short
+from chargen.errors import SettingError, amount, repr_short
 from chargen.evaluation.predicted_ids import JUDGES
 from chargen.infill.fill import PARTICLES
 from chargen.infill.template import MARKER
@@ -179,5 +179,5 @@ def _check_texts(request: Any) -> None:
         if isinstance(value, tuple):
             size, most = sum(map(len, value)), MAX_STOP
         if size > most:
-            problem = f"{field.name} has {size:,} characters: it must have at most {most:,}"
+            problem = f"{field.name} has {amount(size, 'character')}: it must have at most {most:,}"
             raise SettingError(f"{problem}; cut it, or send it in parts", field.name)

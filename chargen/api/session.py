@@ -18,7 +18,7 @@ from chargen.data.reading import clean
 from chargen.data.utf8 import as_json_text
 from chargen.decoding.numpy_engine import Engine
 from chargen.decoding.pick_engine import new_engine
-from chargen.errors import ArgumentError, ChargenError, DataError, SettingError, Stopped, truncate
+from chargen.errors import ArgumentError, ChargenError, DataError, SettingError, Stopped, amount, truncate
 from chargen.evaluation.per_character import Predict, score_texts
 from chargen.evaluation.predicted_ids import predict_ids
 from chargen.evaluation.score_json import describe_scores
@@ -177,7 +177,7 @@ class Session:
             template = Template(parts, (lengths,))
         if (size := sum(max(1, longest) for _, longest in template.lengths)) > MAX_GAP:
             raise SettingError(
-                f"the gaps have {size:,} characters together: a request fills {MAX_GAP:,} at most", "length"
+                f"the gaps have {amount(size, 'character')} together: a request fills {MAX_GAP:,} at most", "length"
             )
         ways = []
         for filled in fill_gaps(filler, template, request.num):
