@@ -6,7 +6,7 @@ from chargen.cli.terminal import cut_into_rows, display_width, escape_control
 from chargen.errors import amount
 
 HINTS = ["Tab word", "^N sentence", "^P paragraph", "^R retry", "^T three", "^Z undo", "^Y redo", "^U ^D temperature",
-         "^L label", "^X leave"]  # fmt: skip
+         "^L label", "^X leave", "^ is Ctrl"]  # fmt: skip
 LOW = 10
 """Rows of a screen from which on there is room for hints."""
 Texts = list[tuple[str, str]]
@@ -36,10 +36,11 @@ def rows_below(desk: Desk, rows: int, columns: int) -> Texts:
 
 def _choices(desk: Desk, rows: int, columns: int) -> Texts:
     """The pieces that are offered, of which only a part may be seen."""
-    texts, most = [], max(1, rows // 6)
-    for number, text in enumerate(desk.choices, start=1):
-        shown = escape_control(text.strip().replace("\n", " / "), newlines=True)
-        lines = cut_into_rows(shown, columns - 3)
+    shown = [escape_control(text.strip().replace("\n", " / "), newlines=True) for text in desk.choices]
+    pieces, texts, most = [cut_into_rows(text, columns - 3) for text in shown], [], 1
+    while most < rows and sum(min(len(lines), most + 1) for lines in pieces) <= rows // 2:
+        most += 1
+    for number, lines in enumerate(pieces, start=1):
         if len(lines) > most:
             lines = [*lines[: most - 1], cut_into_rows(lines[most - 1], columns - 5)[0] + " …"]
         texts += [("class:number", f"{number} "), ("class:piece", "\n  ".join(lines) + "\n")]

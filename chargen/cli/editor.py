@@ -58,7 +58,7 @@ class Editor:
         view = BufferControl(self.buffer, input_processors=[DraftView(draft, writer)])
         below = FormattedTextControl(self._below)
         self.app: Application[None] = Application(
-            Layout(HSplit([Window(view, wrap_lines=True), Window(below, dont_extend_height=True)])),
+            Layout(HSplit([Window(view, wrap_lines=True), Window(below, height=self._height_below)])),
             Style.from_dict(STYLE),
             full_screen=True,
             key_bindings=self._bind_keys(),
@@ -177,6 +177,11 @@ class Editor:
 
     def _below(self) -> StyleAndTextTuples:
         return [*rows_below(self.desk, *self._size())]
+
+    def _height_below(self) -> int:
+        """Rows that the draft leaves free however long it is, but for one."""
+        rows = 1 + sum(text.count("\n") for _, text in rows_below(self.desk, *self._size()))
+        return min(rows, self._size()[0] - 1)
 
     def _size(self) -> tuple[int, int]:
         size = self.app.output.get_size()
