@@ -16,6 +16,7 @@ SLICE = 0.03
 PROGRESS = 0.25
 """Seconds of reading after which it is shown how far it is."""
 MAX_TEMPERATURE = 2.0
+SURE = "at temperature 0 the model always writes the same; ^U raises it"
 CHOICES = 3
 
 
@@ -110,13 +111,13 @@ class Desk:
     def undo(self) -> None:
         """Take the last change back."""
         self.end()
-        self.note = "" if self.draft.undo() else "there is nothing to take back"
+        self.note = "" if self.draft.undo() else "there is nothing to undo"
         self._changed()
 
     def redo(self) -> None:
         """Make the change again that was taken back last."""
         self.end()
-        self.note = "" if self.draft.redo() else "there is nothing to make again"
+        self.note = "" if self.draft.redo() else "there is nothing to redo"
         self._changed()
 
     def warm(self, change: float) -> None:
@@ -165,12 +166,17 @@ class Desk:
         if piece := self.draft.last_piece:
             self.draft.cursor = piece.position
             self._start(lambda: self._go_on(self.until, again=True))
+            self._warn_if_sure()
         else:
-            self.note = "the last change is no piece of the model, which ^R would write anew"
+            self.note = "nothing to retry: the model has not made the last change"
 
     def offer(self) -> None:
         """Let the model write pieces to choose from, as far as it wrote last."""
         self._start(self._offer)
+        self._warn_if_sure()
+
+    def _warn_if_sure(self) -> None:
+        self.note = "" if self.writer.config.temperature else SURE
 
     def read_on(self) -> None:
         """Let the model read what was typed, while it has nothing else to do: then it goes on at once."""

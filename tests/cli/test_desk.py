@@ -274,12 +274,46 @@ def test_what_the_model_cannot_do_is_told(tmp_path: Path) -> None:
         assert desk.writer.config.temperature == desk_module.MAX_TEMPERATURE
         desk.undo()
         desk.undo()
-        assert desk.note == "there is nothing to take back"
+        assert desk.note == "there is nothing to undo"
         desk.redo()
         desk.redo()
-        assert desk.note == "there is nothing to make again"
+        assert desk.note == "there is nothing to redo"
 
     run(tmp_path / "draft.txt", work, ban=LETTERS)
+
+
+def test_what_retry_cannot_change_is_told(tmp_path: Path) -> None:
+    async def work(desk: Desk) -> None:
+        type_(desk, "ab")
+        desk.retry()
+        assert desk.note.startswith("nothing to retry")
+        desk.go_on("word")
+        await done(desk)
+        desk.warm(-5)
+        for again in (desk.retry, desk.offer):
+            again()
+            await done(desk)
+            assert desk.note == "at temperature 0 the model always writes the same; ^U raises it"
+        assert len(set(desk.choices)) == 1
+        desk.go_on("word")
+        await done(desk)
+        assert not desk.note
+
+    run(tmp_path / "draft.txt", work)
+
+
+def test_long_choices_get_the_rows_that_short_ones_leave(tmp_path: Path) -> None:
+    async def work(desk: Desk) -> None:
+        for long, rows in ((1, 10), (2, 5), (3, 4)):
+            desk.choices = ["abc " * 300] * long + ["abc"] * (3 - long)
+            shown = "".join(text for _, text in rows_below(desk, 24, 40)).split("\n")
+            numbers = [index for index, line in enumerate(shown) if line[:2] in ("1 ", "2 ", "3 ")][:3]
+            assert numbers[1] - numbers[0] == rows
+            assert numbers[2] - numbers[1] == (rows if long > 1 else 1)
+        desk.choices = ["abc " * 300] * 3
+        assert "".join(text for _, text in rows_below(desk, 5, 40)).count("\n") == 3
+
+    run(tmp_path / "draft.txt", work)
 
 
 def test_records_end_and_labels_change(tmp_path: Path) -> None:
@@ -335,7 +369,7 @@ def test_what_stands_below_fits_and_steers_nothing(tmp_path: Path, columns: int)
             assert max(map(display_width, text.split("\n"))) <= columns
         usual, choosing = ("".join(text for _, text in texts) for texts in shown[3:5])
         assert "unknown to the model" in " ".join(usual.split())
-        assert all(hint in " ".join(usual.split()) for hint in ("Tab word", "^X leave"))
+        assert all(hint in " ".join(usual.split()) for hint in ("Tab word", "^X leave", "^ is Ctrl"))
         assert "1 2 3 choose" in " ".join(choosing.split())
         assert "^X" not in "".join(text for _, text in shown[0]), "a low screen has no room for hints"
 

@@ -109,6 +109,20 @@ def test_a_chapter_is_written_together(folder: Path, columns: int) -> None:
     assert {*os.listdir()} == {"model", "chapter.txt", "chapter.txt.chargen.json"}
 
 
+def test_however_long_pieces_and_draft_are_the_keys_are_seen(folder: Path) -> None:
+    Path("draft.txt").write_text("abc de\n" * 40)
+
+    def look(screen: Screen) -> None:
+        screen.wait("^X leave")
+        screen.type(PARAGRAPH + THREE)
+        screen.wait("1 2 3 choose  Esc none")
+        screen.wait("choose   temperature 0")
+        screen.resize(40, 5)
+        screen.wait("choose   temperature 0")
+
+    assert on_screen(look, "write", "model", "draft.txt", "--temperature", 0)[0] == 0
+
+
 HOSTILE = (
     "evil \x1b[2J\x07 \u202egnp \u2066\r\ttab e\u0301 床前明月光，床前明月光，床前明月光，床前明月光 שלום עולם abc ж"
 )
@@ -172,7 +186,7 @@ def test_keys_of_shells_do_no_harm_and_a_paste_is_one_change(folder: Path) -> No
         screen.type("\x11\tc")  # a tab itself
         screen.wait(on_disk(path, "ab\tc"))
         screen.type(UNDO * 9)
-        screen.wait("there is nothing to take back")
+        screen.wait("there is nothing to undo")
 
     assert on_screen(use, "write", "model", "draft.txt", "--seed", 7)[0] == 0
 
