@@ -130,9 +130,12 @@ def load_state(path: str | os.PathLike[str], fresh: SamplerState, pick: int | No
         max_header = fresh.max_header_of(os.path.getsize(path) // stream_size)
 
     arrays, description = tensor_file.load(
-        path, STATE_KIND, lambda description: _expected_shapes(description, fresh, pick), max_header
+        path, STATE_KIND, lambda description: _expected_shapes(description, fresh), max_header
     )
     num = description["num"]
+    if pick is None and num != len(fresh.streams):
+        advice = f"ask for as many (`num={num}`)" + ", or for one of them (`pick=1`)" * (num > 1)
+        raise ModelFileError(f"{path} holds {amount(num, 'sample')}: {advice}")
     if pick is not None and pick > num:
         raise SettingError(f"pick is {pick}: {path} holds {amount(num, 'sample')}, so give 1 to {num:,}", "pick")
     try:
@@ -141,7 +144,7 @@ def load_state(path: str | os.PathLike[str], fresh: SamplerState, pick: int | No
         raise ModelFileError(f"{path} is not a good {STATE_KIND} file: {truncate(error, 200)}") from error
 
 
-def _expected_shapes(description: dict[str, Any], fresh: SamplerState, pick: int | None) -> tensor_file.Shapes:
+def _expected_shapes(description: dict[str, Any], fresh: SamplerState) -> tensor_file.Shapes:
     """The shapes of a file's arrays; an error where the file belongs to something else."""
     tensor_file.check_format(description, PICKED_FORMAT if description["format"] == PICKED_FORMAT else STATE_FORMAT)
     if description["weights"] != _digest(fresh.weights):
@@ -149,11 +152,6 @@ def _expected_shapes(description: dict[str, Any], fresh: SamplerState, pick: int
     if description.get("direction", "forward") != fresh.direction:
         raise ModelFileError("it was saved by a sampler that writes in the other direction")
     num = description["num"]
-    if pick is None and num != len(fresh.streams):
-        held = truncate(num, 20)
-        raise ModelFileError(
-            f"its number of samples is {held}; ask for as many (`num={held}`), or for one of them (`pick=1`)"
-        )
     if type(num) is not int or num < 1:
         raise ValueError(f"its number of samples is {repr_short(num)}")
     shapes = {f"state.{layer}": (num, *array.shape[1:]) for layer, array in enumerate(fresh.layers)}
