@@ -144,7 +144,8 @@ def make_request(values: Any) -> Request:
     kind = values.get("do")
     if not isinstance(kind, str) or kind not in KINDS:
         advice = (did_you_mean(kind, KINDS) if isinstance(kind, str) else "") or f"; there are {', '.join(KINDS)}"
-        raise RequestError(f"do is {repr_short(kind)}{advice}", "do")
+        problem = "a request says what to do" if kind is None else f"do is {repr_short(kind)}"
+        raise RequestError(f"{problem}{advice}", "do")
     settings = drop_none({name: value for name, value in values.items() if name not in ("id", "do")})
     if kind == "cancel" and not is_id(settings.get("request")):
         raise SettingError(f"request is {repr_short(settings['request'])}: it must be an id", "request")

@@ -84,7 +84,7 @@ def test_every_line_gets_one_last_answer_with_its_id(sent: list[bytes], file: An
         (b'{"id": 1.5, "do": "info"}', "request", "id is 1.5: it must be a short text or a whole number"),
         (b'{"id": true, "do": "info"}', "request", "id is True"),
         (b'{"do": "generat"}', "request", "do is 'generat'; did you mean generate?"),
-        (b'{"text": "a"}', "request", "do is None; there are generate, score, fill, info, cancel"),
+        (b'{"text": "a"}', "request", "a request says what to do; there are generate, score, fill, info, cancel"),
         (b'{"do": "generate", "temperature": 1e999}', "setting", "temperature is inf: it must be finite"),
         (b'{"do": "generate", "temperature": "1"}', "setting", "temperature is '1': it must be a number"),
         (b'{"do": "generate", "lenght": 1}', "setting", "no setting 'lenght' here; did you mean length?"),
