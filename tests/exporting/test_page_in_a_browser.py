@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import chargen
 from chargen.data.reading_config import ReadingConfig
+from chargen.exporting.page import write_page
 from tests.browsers import needs_chromium
 from tests.exporting.pages_that_write import WritingPage, browser, opened  # noqa: F401
 from tests.record_models import record_model
@@ -33,6 +35,16 @@ def page(opened: Open) -> WritingPage:  # noqa: F811
     page = opened(FILE)
     page.set(seed=7, length=50)
     return page
+
+
+def test_where_no_script_runs_the_page_says_what_to_do(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+    path = tmp_path / "page.html"
+    path.write_text(write_page(FILE, "a model"), "utf-8")
+    tab = browser.new_page(java_script_enabled=False)
+    tab.goto(path.as_uri())
+    assert "open the file in a browser" in tab.inner_text("body")
+    assert not any(place.is_visible() for place in tab.query_selector_all("textarea, button, #note"))
+    tab.context.close()
 
 
 def test_it_goes_on_at_the_cursor_as_python_does(page: WritingPage) -> None:
