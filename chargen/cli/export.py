@@ -28,26 +28,27 @@ SLOW_PAGE = 60_000_000
 def command(model: Path, out: str, quantize: str | None, direction: str | None) -> None:
     """Write the model MODEL to OUT, in the form that its ending says.
 
+    NAME.html is a page with the model in it: opened in any browser, it writes with you, offline. Its heading is NAME.
+
     NAME.safetensors, with --quantize, is a model file that is smaller and faster to sample from. Everything that reads
     a model reads it; `chargen eval` tells what the rounding cost.
 
-    NAME.onnx is an ONNX file, for any program that runs such.
-
-    NAME.html is a page that writes in any browser, offline.
+    NAME.onnx is an ONNX file, which many programs and languages can run without chargen.
 
     NAME/ is a folder that is ready for a hub or a release: the model, its vocabulary for the library tokenizers, and a
     model card.
 
     \b
+    chargen export checkpoints/novel novel.html
     chargen export checkpoints/novel novel.safetensors --quantize int8
     chargen export checkpoints/novel novel.onnx
-    chargen export checkpoints/novel novel.html
     chargen export checkpoints/novel novel/
     """
     path, before = export(model, out, quantize=quantize, direction=direction), model_path(model)
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         size = file.stat().st_size
         share = f", {size / before.stat().st_size:.0%} of {quote_path(before)}" * (file.suffix == before.suffix)
+        share += ", for a browser" * (file.suffix == ".html")
         log(f"{quote_path(file)}: {amount(size, 'byte')}{share}")
         if file.suffix == ".html" and size > SLOW_PAGE:
             log("note: a page of more than 60 MB is slow to open, and writes slowly")

@@ -41,7 +41,10 @@ COMMANDS = {
         "corpus make": "Make a text whose entropy is known.",
         "corpus cache": "Show, verify or clear what is encoded.",
     },
-    "Files": {"info": "Tell what is in a model file.", "export": "Write a model for other programs, or in fewer bits."},
+    "Files": {
+        "info": "Tell what is in a model file.",
+        "export": "Make a web page, an ONNX file, a folder or a smaller file of a model.",
+    },
 }
 NAMES = {name: text for group in COMMANDS.values() for name, text in group.items()}
 GROUPS = {"corpus": "Look after the texts that models learn."}
@@ -129,6 +132,7 @@ def cli() -> None:
     \b
     chargen train my.txt --minutes 5
     chargen sample checkpoints/my
+    chargen write checkpoints/my chapter.txt
 
     MODEL is a model file, the folder of a run, or shakespeare, which comes with chargen. Exit codes: 0 done,
     1 failure, 2 usage, 3 bad data, 4 bad model, 5 training diverged, 129 hung up, 130 interrupted, 143 terminated.

@@ -41,9 +41,10 @@ NEW = Path("draft.txt")
 def command(model: Path, draft: Path | None, json_lines: bool, encoding: str | None, **settings: Any) -> None:
     """Write a draft together with a model, in the terminal.
 
-    Type, or let the model go on where the cursor stands: Tab to the end of a word, ^N of a sentence, ^P of a paragraph.
-    Escape stops it; ^R lets it write another piece instead, ^T three to choose from; ^Z takes back, without end. The
-    draft is saved as you write; DRAFT.chargen.json beside it has seed and temperature, to go on tomorrow.
+    Type, or let the model go on where the cursor stands: Tab to the end of a word, ^N (Ctrl and N) of a sentence, ^P of
+    a paragraph. Escape stops it; ^R lets it write another piece instead, ^T three to choose from; ^Z undoes, as often
+    as you like; ^X leaves. The draft is saved as you write; DRAFT.chargen.json beside it has seed and temperature, to
+    go on tomorrow.
 
     MODEL is a model file, the folder of a run, or shakespeare, a model that comes with chargen. Without DRAFT a new one
     begins: draft.txt, or draft-2.txt and so on.
