@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from chargen.kernels.amx import SIDE, configure_tiles, release_tiles
 from chargen.kernels.bf16 import Floats, Stored
-from chargen.kernels.bf16_ir import to_float
 from chargen.kernels.jit import compile_named, compiled
 from chargen.kernels.matmul_blocks import continue_matmul
 from chargen.kernels.simd import address, fetch, fuse, is_float32, itemsize, transpose
@@ -33,11 +32,8 @@ Bytes = NDArray[np.uint8]
 Ids = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 _BLOCK = SIDE * SIDE
-_CHAINS = 8
-"""Partial sums that are kept, so that no addition waits for the one before."""
 
 _copy = fuse(lambda value: (value,), "f", "w")
-_add = fuse(lambda total, more: (total + more,), "fw", "f")
 
 
 class Forward(NamedTuple):
@@ -314,32 +310,6 @@ def make_kernels(cell: Cell, name: str = "") -> Kernels:
 
 
 LSTM_KERNELS, GRU_KERNELS = make_kernels(LSTM, "lstm"), make_kernels(GRU, "gru")
-
-
-@compiled
-def sums_over_time(values: Stored, start: int, stop: int, out: Floats) -> None:
-    """Sum each of some rows of a matrix.
-
-    Args:
-        values: (N, M), with contiguous rows.
-        start: the first row to sum.
-        stop: the row to stop before.
-        out: (N,), filled with the sums of these rows.
-    """
-    columns, block_bytes = values.shape[1], SIDE * itemsize(values)
-    totals = np.empty(_CHAINS * SIDE, np.float32)
-    for row in range(start, stop):
-        totals[:] = 0
-        row_ptr = values.ctypes.data + row * values.strides[0]
-        for block in range(columns // SIDE):
-            total_ptr = totals.ctypes.data + block % _CHAINS * SIDE * 4
-            _add(values, (total_ptr, row_ptr + block * block_bytes, total_ptr))
-        result = np.float32(0)
-        for lane in range(len(totals)):
-            result += totals[lane]
-        for column in range(columns // SIDE * SIDE, columns):
-            result += to_float(values[row, column])
-        out[row] = result
 
 
 def pad(size: int) -> int:
