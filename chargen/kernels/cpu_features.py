@@ -1,6 +1,7 @@
 """The processor's instructions that this process may use."""
 
 import ctypes
+import os
 import platform
 import sys
 from functools import cache
@@ -15,6 +16,8 @@ _ARCH_PRCTL, _PERMIT, _TILE_DATA = 158, 0x1023, 18  # the call, ARCH_REQ_XCOMP_P
 def amx() -> bool:
     """Whether this process may use AMX with bf16: a Linux kernel must be asked for permission."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    if "+amx-bf16" not in os.environ.get("NUMBA_CPU_FEATURES", "+amx-bf16"):  # machine code is held to older processors
         return False
     with open("/proc/cpuinfo") as file:
         flags: set[str] = next((set(line.split()) for line in file if line.startswith("flags")), set())
