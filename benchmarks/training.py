@@ -1,6 +1,6 @@
 """Speed of training steps, their memory, and where their time goes."""
 
-import resource
+import math
 import subprocess
 import sys
 import time
@@ -264,10 +264,15 @@ def train_a_little(kind: str, sizes: dict[str, Any], size: int) -> None:
 
 def peak_memory() -> float:
     """Read the peak memory of this process, in megabytes."""
+    peak = math.nan
     if sys.platform == "linux":  # where a child's ru_maxrss counts what its parent had
         words = Path("/proc/self/status").read_text().split()
-        return int(words[words.index("VmHWM:") + 1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2  # type: ignore[unreachable]  # on others
+        peak = int(words[words.index("VmHWM:") + 1]) / 1024
+    elif sys.platform == "darwin":
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    return peak
 
 
 def random_text(size: int) -> Corpus:

@@ -23,6 +23,7 @@ _NAMES = {
     "infill.fill": ("Filler", "fill"),
     "api.compare": ("Comparison", "compare"),
     "api.corpus_info": ("CorpusInfo", "corpus_info"),
+    "api.export": ("export",),
     "api.fill": ("fill_text",),
     "api.generate": ("generate",),
     "api.train": ("train", "Run"),
@@ -35,11 +36,12 @@ _NAMES = {
     "api.records": ("score_records",),
     "api.activations": ("activations", "stream_activations"),
     "api.neurons": ("rank_neurons",),
+    "exporting.torch_modules": ("to_torch",),
     "insight.neurons": ("Neuron", "Neurons"),
     "insight.gates": ("Saturation", "gate_saturation"),
     "insight.activations": ("Activations", "load_activations"),
-    "insight.ngram": ("NGram",),
-    "insight.novelty": ("Novelty",),
+    "counting.ngram": ("NGram",),
+    "counting.novelty": ("Novelty",),
     "insight.steering": ("set_neurons",),
     "evaluation.causality": ("check", "check_causality"),
     "training.config": ("TrainConfig",),
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from chargen.api.compare import Comparison, compare
     from chargen.api.corpora import MadeCorpus, get_corpus, list_corpora, make_corpus
     from chargen.api.corpus_info import CorpusInfo, corpus_info
+    from chargen.api.export import export
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
     from chargen.api.inspect import inspect
@@ -62,6 +65,8 @@ if TYPE_CHECKING:
     from chargen.api.records import score_records
     from chargen.api.score import score
     from chargen.api.train import Run, train
+    from chargen.counting.ngram import NGram
+    from chargen.counting.novelty import Novelty
     from chargen.data.batches import ConsecutiveBatches, RandomBatches
     from chargen.data.corpus import Corpus
     from chargen.data.corpus_config import CorpusConfig
@@ -71,12 +76,11 @@ if TYPE_CHECKING:
     from chargen.decoding.choose import SampleConfig
     from chargen.errors import ArgumentError, ChargenError
     from chargen.evaluation.causality import check, check_causality
+    from chargen.exporting.torch_modules import to_torch
     from chargen.infill.fill import Filler, fill
     from chargen.insight.activations import Activations, load_activations
     from chargen.insight.gates import Saturation, gate_saturation
     from chargen.insight.neurons import Neuron, Neurons
-    from chargen.insight.ngram import NGram
-    from chargen.insight.novelty import Novelty
     from chargen.insight.steering import set_neurons
     from chargen.model.config import ModelConfig
     from chargen.model.language_model import CharModel

@@ -9,6 +9,8 @@ import os
 import re
 import secrets
 import shutil
+import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +18,12 @@ from filelock import FileLock, Timeout
 
 from chargen.errors import ChargenError, WriteError, format_size
 
+if sys.platform == "darwin":
+    import fcntl
+
 _TEMPORARY = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
+_WAITS = [0.01 * 2**number for number in range(8)]
+"""Seconds between tries to move a file on Windows; two and a half in all."""
 
 
 def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes | memoryview], size: int | None = None) -> None:
@@ -45,8 +52,8 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes | memoryv
                 for block in blocks:
                     file.write(block)
                 file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
+                sync_file(file.fileno())
+            rename(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -91,7 +98,11 @@ def explain_blocked_path(path: Path) -> str:
         The reason, or "" where there is none.
     """
     nearest = next((parent for parent in Path(os.path.abspath(path)).parents if os.path.lexists(parent)), None)
-    return "" if nearest is None or nearest.is_dir() else f"{os.path.relpath(nearest)} is no folder"
+    if nearest is None or nearest.is_dir():
+        return ""
+    with contextlib.suppress(ValueError):  # on Windows, where it is on another drive
+        nearest = Path(os.path.relpath(nearest))
+    return f"{nearest} is no folder"
 
 
 def make_folder(folder: Path) -> None:
@@ -121,9 +132,43 @@ def move_durably(source: Path, target: Path) -> None:
         OSError: where the system refuses.
     """
     with open(source, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(source, target)
+        sync_file(file.fileno())
+    rename(source, target)
     sync_folder(target.parent)
+
+
+def sync_file(descriptor: int) -> None:
+    """Put a file on the disk. On macOS fsync leaves it in the drive's own memory, which a power cut empties.
+
+    Args:
+        descriptor: of the file.
+
+    Raises:
+        OSError: where the disk refuses.
+    """
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError):  # not every file system there knows it
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or a folder. Windows refuses it while a program, such as a virus scanner, has it open: then wait.
+
+    Args:
+        source: on the disk of `target`.
+        target: a file is replaced where it exists.
+
+    Raises:
+        OSError: where the system refuses.
+    """
+    for seconds in _WAITS if sys.platform == "win32" else ():
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(seconds)
+    return os.replace(source, target)
 
 
 class FolderGuard:

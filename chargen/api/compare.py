@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from chargen.comparison.find_runs import find_runs
+from chargen.comparison.run_summary import RunSummary
+from chargen.comparison.run_table import TableRow, tabulate, warn_of_rows
 from chargen.errors import SettingError, amount, repr_short
-from chargen.insight.find_runs import find_runs
-from chargen.insight.run_summary import RunSummary
-from chargen.insight.run_table import TableRow, tabulate, warn_of_rows
 from chargen.settings import check_path
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Comparison:
             SettingError: for another ending, another `by`, or where matplotlib is not installed.
             WriteError: where the disk refuses.
         """
-        from chargen.insight.curves import draw_curves
+        from chargen.comparison.curves import draw_curves
 
         draw_curves(self.rows, check_path("path", path), by)
 
@@ -76,7 +76,7 @@ class Comparison:
         Raises:
             SettingError: where the folder holds something, or tensorboard is not installed.
         """
-        from chargen.insight.tensorboard import write_events
+        from chargen.comparison.tensorboard import write_events
 
         write_events(self.runs, check_path("tensorboard", folder))
 

@@ -6,6 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from chargen.counting.baselines import Baselines, measure_baselines
+from chargen.counting.corpus_warnings import warn_of_parts, warn_of_size, warn_of_text
+from chargen.counting.ngram import MAX_ORDER, NGram
+from chargen.counting.text_facts import TextFacts, read_facts
 from chargen.data.begin import begin_text
 from chargen.data.corpus import Corpus, SourceNames
 from chargen.data.corpus_cache import ROLES
@@ -13,10 +17,6 @@ from chargen.data.corpus_config import CorpusConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.records import MARK
 from chargen.errors import SettingError, amount
-from chargen.insight.baselines import Baselines, measure_baselines
-from chargen.insight.corpus_warnings import warn_of_parts, warn_of_size, warn_of_text
-from chargen.insight.ngram import MAX_ORDER, NGram
-from chargen.insight.text_facts import TextFacts, read_facts
 from chargen.rng import check_seed
 from chargen.settings import check_settings, drop_none, setting
 from chargen.training.autosize import Sizes, fit_sizes

@@ -1,7 +1,6 @@
 """Look inside a model while it reads a text, in one call."""
 
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from chargen.api.judge import PRECISIONS, build_network, check_choice
 from chargen.api.texts import Path, Sources
 from chargen.data.vocabulary import Vocabulary, check_unknown
 from chargen.durable import write_durably
-from chargen.errors import DataError
 from chargen.insight.activation_blocks import join_activations, read_blocks
 from chargen.insight.activations import Activations
 from chargen.insight.features import text_features
@@ -22,7 +20,7 @@ from chargen.insight.inspection import Inspection
 from chargen.insight.loss_profile import LossTable, loss_by_distance
 from chargen.insight.neurons import rank_units
 from chargen.insight.predictions import loss_from_fresh_states, predict_texts
-from chargen.insight.report import DOCTYPE, require_packages
+from chargen.pages.render import check_page_path, require_packages
 from chargen.settings import check_int, check_path
 from chargen.storage.model_file import ModelFile, as_model_file
 
@@ -91,7 +89,8 @@ def inspect(
     unknown = file.vocabulary.default_unknown if unknown is None else check_unknown(unknown)
     text_features([""], patterns=patterns)  # a wrong one is told before anything is read
     if out is not None:
-        out = _check_out(check_path("out", out))
+        out = check_path("out", out)
+        check_page_path(out)
         require_packages()
     texts, labels = read_texts(file, text, sources, label, encoding, errors)
     texts, left_out = _cut(texts, length, whole=file.vocabulary.records)
@@ -119,18 +118,6 @@ def inspect(
     if out is not None:
         write_durably(out, [inspection.page().encode()])
     return inspection
-
-
-def _check_out(path: pathlib.Path) -> pathlib.Path:
-    """Refuse to write over a file that is no page: what stands there may be a model or a text."""
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(len(DOCTYPE))
-    except OSError:  # there is none, or one that cannot be written either, which is told when it is
-        return path
-    if begin not in (b"", DOCTYPE.encode()):
-        raise DataError(f"{path} is no page and is not overwritten; choose another name")
-    return path
 
 
 def _report(

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chargen.api.texts import Path, Sources, find_files
+from chargen.counting.copy_finder import MIN_LENGTH, CopyFinder, Part, require_packages
+from chargen.counting.novelty import Novelty
+from chargen.counting.placed_texts import Place, PlacedTexts, Progress, read_placed
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.reading import clean, mark_text
 from chargen.data.reading_config import ReadingConfig
@@ -17,9 +20,6 @@ from chargen.data.vocabulary import Vocabulary
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import SettingError
 from chargen.evaluation.parts import split_config
-from chargen.insight.copy_finder import MIN_LENGTH, CopyFinder, Part, require_packages
-from chargen.insight.novelty import Novelty
-from chargen.insight.placed_texts import Place, PlacedTexts, Progress, read_placed
 from chargen.sampling.records import write_records
 from chargen.sampling.sampler import Sampler
 from chargen.settings import check_int, check_text, drop_none, make_settings

@@ -15,9 +15,9 @@ from chargen.api.compare import Comparison, compare
 from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.sparkline import ASCII, BLOCKS, resample, sparkline
 from chargen.cli.terminal import TextWriter, display_width, escape_control, log, print_line, quote_path, terminal_width
+from chargen.comparison.curves import AXES
+from chargen.comparison.run_table import Figure, TableRow, format_large
 from chargen.errors import SettingError, amount
-from chargen.insight.curves import AXES
-from chargen.insight.run_table import Figure, TableRow, format_large
 
 GAP = "  "
 LEAST_NAME, MOST_NAME, PIPE_CURVE = 8, 24, 16

@@ -16,12 +16,12 @@ from chargen.cli.report import describe_left_out, name_label
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import cut_into_rows, escape_control, log_compiling, print_line, terminal_width
 from chargen.cli.texts import as_json_text
+from chargen.counting.baselines import Baselines
+from chargen.counting.characters import CharacterCount
+from chargen.counting.lines import Lines
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.repeats import BLOCK_LENGTH
 from chargen.errors import SettingError, amount
-from chargen.insight.baselines import Baselines
-from chargen.insight.characters import CharacterCount
-from chargen.insight.lines import Lines
 from chargen.training.autosize import Sizes
 
 LABEL_WIDTH, BASELINE_WIDTH = 14, 9

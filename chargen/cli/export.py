@@ -1,54 +1,53 @@
-"""`chargen export`: write a model file anew, in fewer bits."""
+"""`chargen export`: write a model for other programs."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from chargen.cli.options import PATH, GroupedCommand, option
-from chargen.cli.terminal import log
-from chargen.errors import DataError, SettingError, amount
-from chargen.storage.model_file import KIND, model_path, read_model, save_model
-from chargen.storage.quantize import QUANTIZATIONS, quantize
-from chargen.storage.tensor_file import is_kind
+from chargen.api.export import export
+from chargen.cli.options import PATH, PATH_TEXT, GroupedCommand, option
+from chargen.cli.terminal import log, quote_path
+from chargen.errors import amount
+from chargen.exporting.direction import READINGS
+from chargen.storage.model_file import model_path
+from chargen.storage.quantize import QUANTIZATIONS
 
-OTHER_FORMATS = {
-    "ONNX": (".onnx",),
-    "PyTorch": (".pt", ".pth", ".ckpt", ".bin"),
-    "pickle": (".pkl", ".pickle"),
-    "GGUF": (".gguf", ".ggml"),
-    "TensorFlow": (".tflite", ".pb", ".h5", ".keras"),
-    "NumPy": (".npy", ".npz"),
-    "text": (".txt", ".json", ".html", ".csv", ".py"),
-    "an archive": (".zip", ".gz", ".xz", ".bz2", ".zst", ".tar"),
-}
-"""Formats that a file's name may promise, and that export does not write."""
+SLOW_PAGE = 60_000_000
+"""Bytes from which on a browser takes long to open a page."""
 
 
 @click.command("export", cls=GroupedCommand)
 @click.argument("model", type=PATH)
-@click.argument("out", type=PATH)
-@option("--quantize", "kind", group="Form", type=click.Choice(QUANTIZATIONS), required=True,
-        help="int8 with a scale for each row: a quarter of the size. bf16: half of it.")  # fmt: skip
-def command(model: Path, out: Path, kind: str) -> None:
-    """Write the model MODEL to the file OUT, its weights in fewer bits: smaller, and faster to sample from.
+@click.argument("out", type=PATH_TEXT)
+@option("--quantize", group="Form", type=click.Choice(QUANTIZATIONS),
+        help="Of model files and folders: int8 with a scale for each row, a quarter of the size; bf16, half "
+             "of it.")  # fmt: skip
+@option("--direction", group="Form", type=click.Choice(READINGS),
+        help="Of ONNX files: which way they read, forward by default; both predicts each character from both "
+             "sides.")  # fmt: skip
+def command(model: Path, out: str, quantize: str | None, direction: str | None) -> None:
+    """Write the model MODEL to OUT, in the form that its ending says.
 
-    Everything that reads a model reads such a file. `chargen eval` tells what the rounding cost.
+    NAME.safetensors, with --quantize, is a model file that is smaller and faster to sample from. Everything that reads
+    a model reads it; `chargen eval` tells what the rounding cost.
+
+    NAME.onnx is an ONNX file, for any program that runs such.
+
+    NAME.html is a page that writes in any browser, offline.
+
+    NAME/ is a folder that is ready for a hub or a release: the model, its vocabulary for the library tokenizers, and a
+    model card.
 
     \b
     chargen export checkpoints/novel novel.safetensors --quantize int8
+    chargen export checkpoints/novel novel.onnx
+    chargen export checkpoints/novel novel.html
+    chargen export checkpoints/novel novel/
     """
-    path = model_path(model)
-    file = read_model(path)
-    if out.is_dir():
-        raise DataError(f"{out} is a folder; name a file, such as {out / 'model.safetensors'}")
-    if out.exists() and not is_kind(out, KIND):
-        raise DataError(f"{out} is not a model file and is not overwritten; choose another name")
-    if out.exists() and out.samefile(path):
-        raise DataError(f"{out} is the model itself; choose another name")
-    for name, endings in OTHER_FORMATS.items():
-        if out.suffix.lower() in endings:
-            raise SettingError(f"{out} would not be {name}: export writes model files, named .safetensors")
-    save_model(out, replace(file, arrays=quantize(file.arrays, kind)))
-    sizes = f"{amount(out.stat().st_size, 'byte')}, {out.stat().st_size / path.stat().st_size:.0%}"
-    log(f"{out}: {sizes} of {path}")
+    path, before = export(model, out, quantize=quantize, direction=direction), model_path(model)
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        size = file.stat().st_size
+        share = f", {size / before.stat().st_size:.0%} of {quote_path(before)}" * (file.suffix == before.suffix)
+        log(f"{quote_path(file)}: {amount(size, 'byte')}{share}")
+        if file.suffix == ".html" and size > SLOW_PAGE:
+            log("note: a page of more than 60 MB is slow to open, and writes slowly")

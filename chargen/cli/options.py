@@ -36,6 +36,8 @@ class _Path(click.Path):
 
 PATH = _Path(path_type=Path)
 """The type of every option and argument that is a path."""
+PATH_TEXT = _Path()
+"""The type of a path whose last slash says that it is a folder: a Path would lose it."""
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
 """Characters by the letter that stands for them behind a backslash, as for xargs and paste."""

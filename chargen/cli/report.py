@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from chargen.cli.flags import write_settings
 from chargen.cli.terminal import log, quote_path
+from chargen.counting.corpus_warnings import warn_of_parts, warn_of_size
 from chargen.data.corpus import Corpus
 from chargen.data.corpus_cache import ROLES
 from chargen.data.reading_report import ReadingReport
 from chargen.errors import amount, truncate
-from chargen.insight.corpus_warnings import warn_of_parts, warn_of_size
 from chargen.model.config import parameter_count
 from chargen.storage.run_state import RunState
 from chargen.training.autosize import CHOSEN_SETTINGS, MANY_CHARACTERS, Sizes

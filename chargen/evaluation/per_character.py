@@ -156,6 +156,23 @@ def quote(character: str) -> str:
     return f"'\\x{byte:02x}'" if 0x80 <= byte < 0x100 else repr(character)
 
 
+def name_id(vocabulary: Vocabulary, number: int) -> str:
+    """Write an id for people, a character in quotes.
+
+    Args:
+        vocabulary: the model's.
+        number: the id.
+    """
+    if number == vocabulary.end_id:
+        return quote("")
+    if number == vocabulary.unknown_id:
+        return "unknown"
+    if vocabulary.byte_mode and number < 0x100:
+        return quote(chr(number) if number < 0x80 else chr(0xDC00 + number))
+    known = not vocabulary.byte_mode and number < len(vocabulary.characters)
+    return quote(vocabulary.characters[number]) if known else "a label"
+
+
 def score_texts(
     network: "CharModel",
     file: ModelFile,

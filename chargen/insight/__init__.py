@@ -1,1 +1,1 @@
-"""What is in a model and in a text."""
+"""What is in a model."""

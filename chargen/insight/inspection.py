@@ -1,13 +1,12 @@
 """What `inspect` tells: what a model expects in a text, what its hidden units do there, and where it loses."""
 
 import math
-import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from chargen.errors import amount, truncate
+from chargen.errors import amount, quote_argument, truncate
 from chargen.insight.activations import Activations
 from chargen.insight.charts import draw_calibration, draw_distances, list_classes
 from chargen.insight.gates import Saturation
@@ -15,7 +14,7 @@ from chargen.insight.loss_profile import Calibration, LossTable, loss_by_class
 from chargen.insight.neurons import Neuron, Neurons
 from chargen.insight.page_data import show_characters, write_data
 from chargen.insight.predictions import Predictions
-from chargen.insight.report import frame_page, render_page, require_packages
+from chargen.pages.render import frame_page, join_scripts, render_page, require_packages
 from chargen.storage.model_file import ModelFile
 
 SURPRISING = 6
@@ -80,7 +79,9 @@ class Inspection:
         """
         hidden = None if self.activations is None else self.activations.hidden
         require_packages()
-        return render_page(_describe(self), write_data(self.predictions, self.file.vocabulary, hidden, self.neurons))
+        data = write_data(self.predictions, self.file.vocabulary, hidden, self.neurons)
+        script = join_scripts("chargen.pages.coloured_text", "chargen.insight.inspect")
+        return render_page("chargen.insight", "inspect", script, _describe(self), data)
 
     def __repr__(self) -> str:
         bits = ", ".join(f"{judge} {value:.4f}" for judge, value in self.bits.items())
@@ -124,6 +125,6 @@ def _describe_neuron(neuron: Neuron, model: str) -> dict[str, str]:
         "feature": show_characters(truncate(neuron.feature))[0],
         "correlation": f"{neuron.held_out_correlation:.2f}",
         "auc": "" if neuron.auc is None else f"{neuron.auc:.3f}",
-        "model": show_characters(shlex.quote(model))[0],
+        "model": show_characters(quote_argument(model))[0],
         "on": f"{neuron.on:.2f}",
     }

@@ -1,7 +1,6 @@
 """What the script of an inspection's page reads: the text as it is shown, and arrays in few bytes."""
 
 import base64
-import json
 import math
 import unicodedata
 import zlib
@@ -13,8 +12,10 @@ from numpy.typing import NDArray
 
 from chargen.data.code_points import END_MARK
 from chargen.data.vocabulary import Vocabulary
+from chargen.evaluation.per_character import name_id
 from chargen.insight.neurons import Neuron
-from chargen.insight.predictions import Predictions, name_character, name_id
+from chargen.insight.predictions import Predictions, name_character
+from chargen.pages.render import write_json
 
 MISSING = 0xFFFF
 """Stands for a surprise that there is not; the largest share is 1."""
@@ -52,9 +53,9 @@ def write_data(
         collected["neurons"] = [
             {"name": str(neuron), "packed": each} for neuron, each in zip(neurons, packed, strict=True)
         ]
-    data = _write_json(collected)
+    data = write_json(collected)
     layers = [] if hidden is None else _pack_layers(predictions.text, hidden, room - len(data) - 100)
-    return f'{data[:-1]},"layers":{_write_json(layers)}}}'
+    return f'{data[:-1]},"layers":{write_json(layers)}}}'
 
 
 def _collect_data(predictions: Predictions, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -82,10 +83,6 @@ def _collect_data(predictions: Predictions, vocabulary: Vocabulary) -> dict[str,
         "steps": STEPS,
         "neurons": [],
     }
-
-
-def _write_json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _pack_layers(text: str, hidden: NDArray[np.float16], room: int) -> list[dict[str, Any]]:

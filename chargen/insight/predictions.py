@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.data.code_points import END_MARK
-from chargen.data.vocabulary import Vocabulary
 from chargen.evaluation.layout import lay_out
 from chargen.evaluation.per_character import quote
 from chargen.evaluation.predicted_ids import JUDGES, predict_ids
@@ -67,23 +66,6 @@ def name_character(character: str) -> str:
         character: that.
     """
     return quote("" if character == END_MARK else character)
-
-
-def name_id(vocabulary: Vocabulary, number: int) -> str:
-    """Write an id for people, a character as `name_character` does.
-
-    Args:
-        vocabulary: the model's.
-        number: the id.
-    """
-    if number == vocabulary.end_id:
-        return name_character(END_MARK)
-    if number == vocabulary.unknown_id:
-        return "unknown"
-    if vocabulary.byte_mode and number < 0x100:
-        return quote(chr(number) if number < 0x80 else chr(0xDC00 + number))
-    known = not vocabulary.byte_mode and number < len(vocabulary.characters)
-    return quote(vocabulary.characters[number]) if known else "a label"
 
 
 def predict_texts(

@@ -38,8 +38,6 @@ MANY_CHARACTERS = 1_000
 """Different characters from which on embedding and output layer are one table: two learn each from too few examples."""
 CHOSEN_SETTINGS = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_length")
 """Settings that are chosen to fit text and budget when a run begins."""
-SMALL_TEXT = 100_000
-"""Characters below which a text is too small to teach much."""
 TRAINING_SHARE = 0.95
 """Share of a budget in minutes that goes into training steps."""
 REFERENCE = ModelConfig(cell="gru", num_layers=2, hidden_size=256)

@@ -20,7 +20,7 @@ from chargen.cli import terminal
 from chargen.cli.compare import _fitting, _shorten, _two_lines
 from chargen.cli.sparkline import ASCII, BLOCKS, resample, sparkline
 from chargen.cli.terminal import display_width
-from chargen.insight.run_summary import SETTINGS
+from chargen.comparison.run_summary import SETTINGS
 from tests.commands import Run
 from tests.run_folders import model, write_run
 from tests.terminals import harmful

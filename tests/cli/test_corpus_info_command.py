@@ -96,7 +96,7 @@ def test_json_is_what_the_function_tells(shown: Callable[..., str]) -> None:
 
 def test_figures_of_a_part_say_so(shown: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, limit in (("MAX_TRAIN", 3000), ("MAX_COMPRESSED", 2000), ("MAX_VALID", 500), ("MIN_COMPRESSED", 1)):
-        monkeypatch.setattr(f"chargen.insight.baselines.{name}", limit)
+        monkeypatch.setattr(f"chargen.counting.baselines.{name}", limit)
     out = shown(story(1))
     assert "On at the beginning" not in out
     assert "At the beginning of that part, on 499 characters behind the first." in out

@@ -57,7 +57,7 @@ def test_a_path_may_hold_anything(name: str, run: Run) -> None:
     for command in (
         ["eval", "--", out, text],
         ["info", "--", out],
-        ["export", "--quantize", "int8", "--", out, f"{text}2"],
+        ["export", "--quantize", "int8", "--", out, f"{text}2.safetensors"],
     ):
         code, _, err = run(*command)
         assert code == 0, (command, err)

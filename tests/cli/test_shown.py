@@ -219,7 +219,7 @@ def test_names_of_texts_models_and_folders(command: Command, world: Path, name: 
 
 @pytest.mark.parametrize("name", [*NAMES, *NO_TEXT], ids=lambda name: ascii(name[0]))
 def test_the_name_of_an_exported_model(command: Command, name: str) -> None:
-    check(command("export", "plain", f"{name}.small", "--quantize", "int8"), name)
+    check(command("export", "plain", f"{name}.safetensors", "--quantize", "int8"), name)
 
 
 def test_what_a_model_file_says_of_itself(command: Command, world: Path) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from chargen.cli import main
 from chargen.cli.terminal import STDERR, TextWriter, escape_control
 from chargen.storage.model_file import save_model
+from tests.pairs import some
 from tests.small_models import small_model
 from tests.terminals import Terminal, harmful
 
@@ -176,7 +177,7 @@ COMMANDS = {
     "corpus cache": [[], ["--json"]],
     "inspect": [["月.safetensors", "光.txt", "--neuron", "1:0"], ["月.safetensors", "光.txt", "--out", "頁.html"]],
     "info": [["月.safetensors"], ["月.safetensors", "--json"]],
-    "export": [["月.safetensors", "前.safetensors", "--quantize", "int8"]],
+    "export": [["月.safetensors", "前.safetensors", "--quantize", "int8"], ["月.safetensors", "前/"]],
     "corpus list": [[], ["--json"]],
     "corpus get": [["python"]],
     "corpus make": [["counter", "--num", "3", "--out", "明.txt"], ["brackets", "--num", "3", "--labelled"]],
@@ -187,7 +188,7 @@ def test_all_commands_are_tried() -> None:
     assert set(COMMANDS) == {*main.NAMES}
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+@pytest.mark.parametrize("encoding", some(["cp1252", "utf-8", "ascii"], 9))
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_output_of_any_encoding_takes_all_that_a_command_says(
     name: str, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

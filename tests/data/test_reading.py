@@ -20,6 +20,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from chargen.counting.text_facts import read_facts
 from chargen.data import normal_form, reading, text_files
 from chargen.data.corpus import Corpus
 from chargen.data.normal_form import compose, normalize_blocks
@@ -28,7 +29,6 @@ from chargen.data.reading_config import ReadingConfig
 from chargen.data.reading_report import ReadingReport
 from chargen.data.sources import RUN_FILES, Source, find_sources
 from chargen.errors import DataError, SettingError
-from chargen.insight.text_facts import read_facts
 from chargen.training import run_folder
 
 TRICKY = "ea\r\n\ufeff\ufffd漢😀\u0301\u0323\u0327\u0345\u1100\u1161\u11a8가\u0f71\u0f72\u09c7\u09be"

@@ -99,10 +99,10 @@ def by_hand(file: ModelFile, sees: str, left: int = 1, right: int = 1) -> Predic
 
 
 @pytest.mark.parametrize(
-    ("num_layers", "cell", "kind"), all_pairs((1, 2, 3), ("lstm", "gru"), ({}, {"folded": "xyz"}, {"unit": "byte"}))
+    ("num_layers", "cell", "kind"), all_pairs((1, 3), ("lstm", "gru"), ({}, {"folded": "xyz"}, {"unit": "byte"}))
 )
 def test_every_configuration_passes(cell: str, num_layers: int, kind: dict[str, str]) -> None:
-    one_way = [small_model(cell, num_layers=num_layers, **kind)] * (num_layers == 2)
+    one_way = [small_model(cell, num_layers=num_layers, **kind)] * (num_layers == 1)
     for file in (two_way(cell, num_layers, **kind), *one_way):
         results = check(file)
         assert [result for result in results if result.violations] == []

@@ -4,7 +4,6 @@ import base64
 import json
 import re
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,10 +56,3 @@ def data_of(page: str) -> dict[str, Any]:
 
 def unpack(packed: str, dtype: Any) -> np.ndarray:
     return np.frombuffer(zlib.decompress(base64.b64decode(packed)), dtype)
-
-
-def saved(page: str, folder: Path) -> str:
-    """The address of a page in a file."""
-    path = folder / "page.html"
-    path.write_text(page, "utf-8")
-    return path.as_uri()

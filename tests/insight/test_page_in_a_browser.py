@@ -1,7 +1,6 @@
 """The page of an inspection in a browser: elements, pointing, the keyboard, and nothing that leaves it."""
 
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from chargen.insight.inspection import Inspection
 from chargen.insight.neurons import Neuron, Neurons
 from chargen.insight.page_data import SCALE, show_characters
 from chargen.insight.predictions import Predictions
+from tests.browsers import needs_chromium, running_browser
 from tests.evaluation.judges import model, text_of
-from tests.insight.pages import HOSTILE, data_of, inspected, payloads, saved, unpack
+from tests.insight.pages import HOSTILE, data_of, inspected, payloads, unpack
+from tests.opened_pages import OpenedPage
 from tests.small_models import small_model
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+pytestmark = needs_chromium
 
 PLACE = """(start) => {
   const walker = document.createTreeWalker(document.getElementById("text"), NodeFilter.SHOW_TEXT);
@@ -56,25 +55,15 @@ NOTE = "Characters 1 to 600; the others are slanted."
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with running_browser() as browser:
         yield browser
-        browser.close()
 
 
-class Opened:
-    """A page in the browser, with what it asked for and complained of."""
+class Opened(OpenedPage):
+    """The page of an inspection in the browser."""
 
     def __init__(self, browser: Any, page: str, folder: Path, **settings: Any) -> None:
-        self.tab = browser.new_page(**{"viewport": {"width": 900, "height": 700}, **settings})
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        self.tab.on("request", lambda request: self.requests.append(request.url))
-        self.tab.on("console", lambda message: self.complaints.append(message.text))
-        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.address = saved(page, folder)
-        self.tab.goto(self.address)
-        self.tab.wait_for_selector("body[data-shown]", timeout=20_000)
+        super().__init__(browser, page, folder, "body[data-shown]", **settings)
 
     @property
     def tip(self) -> str | None:

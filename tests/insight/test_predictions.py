@@ -7,7 +7,8 @@ import pytest
 
 from chargen.api.score import score
 from chargen.data.code_points import END_MARK
-from chargen.insight.predictions import PIECE, loss_from_fresh_states, name_character, name_id, predict_texts
+from chargen.evaluation.per_character import name_id
+from chargen.insight.predictions import PIECE, loss_from_fresh_states, name_character, predict_texts
 from chargen.storage.model_file import build_model
 from tests.evaluation.judges import model, text_of
 from tests.record_models import record_model

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import chargen
 from chargen.data.code_points import END_MARK
 from chargen.errors import SettingError
+from chargen.evaluation.per_character import name_id
 from chargen.insight.page_data import MISSING, SCALE, show_characters, write_data
-from chargen.insight.predictions import name_id
 from tests.evaluation.judges import model, text_of
 from tests.insight.pages import data_of, inspected, inspection_of, payloads, unpack
 from tests.record_models import record_model

@@ -44,7 +44,7 @@ def test_every_command_takes_its_name(run: Run):
     assert run("check", "shakespeare")[0] == 0
     assert json.loads(run("info", "shakespeare", "--json")[1])["path"] == str(PATH)
     # The others find it too, and refuse what it is.
-    assert "the model is in int8 already" in run("export", "shakespeare", "mine", "--quantize", "int8")[2]
+    assert "the model is in int8 already" in run("export", "shakespeare", "mine.safetensors", "--quantize", "int8")[2]
     gap = "--before", "To ", "--after", " or", "--length", "2"
     assert "--bidirectional" in run("fill", "shakespeare", *gap)[2]
 

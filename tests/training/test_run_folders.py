@@ -257,11 +257,12 @@ def test_a_model_that_is_not_this_runs_is_written_again(
 def test_a_pipe_in_the_place_of_a_samplers_state_is_not_waited_for(here: Path, run: Run) -> None:
     assert train(run)[0] == 0
     os.mkfifo(here / "pipe")
+    os.mkfifo(here / "pipe.safetensors")
     for option, code in (("--state-in", 4), ("--state-out", 1)):
         found, last = ended(run("sample", "run", "--length", "3", "--seed", "1", option, "pipe"))
         assert found == code
         assert "pipe" in last
-    assert run("export", "run", "pipe", "--quantize", "int8")[0] == 3
+    assert run("export", "run", "pipe.safetensors", "--quantize", "int8")[0] == 3
 
 
 def test_too_many_characters_are_told_before_a_folder_is_made(here: Path, run: Run) -> None:

@@ -391,8 +391,7 @@ def test_the_estimate_of_memory_grows_with_what_costs_memory() -> None:
     assert estimate_memory(ModelConfig(hidden_size=512), 50, config()) > small
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-@pytest.mark.parametrize("broken", [(), (0,), (4, 5, 9), (17,)])
+@pytest.mark.parametrize(("cell", "broken"), [("gru", ()), ("gru", (0,)), ("lstm", (4, 5, 9)), ("gru", (17,))])
 def test_steps_that_are_counted_later_are_the_same_steps(
     cell: str, broken: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

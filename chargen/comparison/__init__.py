@@ -1,0 +1,1 @@
+"""Runs side by side: what they learned, their tables and their curves."""

@@ -1,0 +1,1 @@
+"""What counting tells of a text: facts, n-grams, copies."""

@@ -1,0 +1,189 @@
+"use strict";
+// Text <-> ids, as `chargen/data/vocabulary.py` has them, and where a word, a sentence or a paragraph ends.
+
+const SURROGATE = /[\ud800-\udfff]/u, CODE_POINTS = 0x110000;
+const AFTER_LEAD = new Map([[0xe0, [0xa0, 0xbf]], [0xed, [0x80, 0x9f]], [0xf0, [0x90, 0xbf]], [0xf4, [0x80, 0x8f]]]);
+const LEADS = [[], [0xc2, 0xdf], [0xe0, 0xef], [0xf0, 0xf4]];
+
+// The first and the last byte that may follow a lead byte.
+function rangeAfter(lead) {
+  return AFTER_LEAD.get(lead) || [0x80, 0xbf];
+}
+
+// Whether some bytes, from a character's first on or up to its last, are not the whole of it.
+function isUnfinished([first, ...others]) {
+  return (first & 0xc0) === 0x80 || others.length < (first >= 0xc2) + (first >= 0xe0) + (first >= 0xf0);
+}
+
+class Vocabulary {
+  constructor(model) {
+    const characters = Array.from(model.characters);
+    this.model = model;
+    this.bytes = model.unit === "byte";
+    this.characters = characters;
+    this.ids = new Map(characters.map((character, id) => [character, id]));
+    this.folded = new Set(model.folded);
+    this.end = model.begins ? model.size - model.begins : -1;
+    this.encoder = new TextEncoder();
+    this.decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    this.mask = new Uint8Array(model.size).fill(1, 0, characters.length);
+    if (this.bytes) this.mask.fill(1, 0, 0x80).fill(1, 0xc2, 0xf5);
+    for (const id of model.banned) this.mask[id] = 0;
+    if (this.end >= 0) this.mask[this.end] = 1;
+    const { separator } = model, escaped = separator && separator.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
+    this.separators = separator === "\n\n" ? /\n(?:[ \t]*\n)+/g : separator ? new RegExp(`(?:${escaped})+`, "g") : null;
+  }
+
+  // The records of a text, each with what stands behind it: a separator, or "" behind the last.
+  split(text) {
+    const records = [];
+    let start = 0;
+    for (const match of this.separators ? text.matchAll(this.separators) : []) {
+      records.push({ text: text.slice(start, match.index), separator: match[0] });
+      start = match.index + match[0].length;
+    }
+    return [...records, { text: text.slice(start), separator: "" }];
+  }
+
+  // A text as people see it, in the normal form of what the model learned.
+  clean(text) {
+    const lines = text.replace(/\r\n?/g, "\n");
+    return this.model.normalize === "NFC" ? lines.normalize("NFC") : lines;
+  }
+
+  knows(character) {
+    if (this.bytes) return !SURROGATE.test(character);
+    return this.ids.has(character) || this.folded.has(character) || (character === "\n" && this.model.newline !== "\n");
+  }
+
+  // The ids of a character: none, where it is unknown and there is no symbol for that.
+  idsOf(character) {
+    if (character === "\n" && this.model.newline !== "\n") return Array.from(this.model.newline).flatMap(this.encode, this);
+    return this.encode(character);
+  }
+
+  encode(character) {
+    if (this.bytes) return SURROGATE.test(character) ? [] : Array.from(this.encoder.encode(character));
+    const id = this.ids.get(character);
+    return id !== undefined ? [id] : this.folded.size ? [this.characters.length] : [];
+  }
+
+  // The nats that a character costs besides the symbol that stands for it.
+  extraNats(character) {
+    if (!this.folded.size || this.ids.has(character) || character === "\n") return 0;
+    const folded = Math.log(this.folded.size + 1);
+    if (this.folded.has(character)) return folded;
+    return folded + Math.log(CODE_POINTS - this.characters.length - this.folded.size);
+  }
+
+  // What is read before a text.
+  begin(label) {
+    if (this.end < 0) return Array.from(this.model.begin).flatMap(this.encode, this);
+    return [label === null ? this.end : this.end + 1 + this.model.labels.indexOf(label)];
+  }
+
+  // The ids that may come next (V, 0 or 1): in bytes those that go on with an unfinished character.
+  allowed(partial, backward) {
+    if (!this.bytes || (!partial.length && !backward)) return this.mask;
+    const mask = new Uint8Array(this.model.size);
+    if (!partial.length) {
+      mask.set(this.mask);
+      return mask.fill(0, 0xc2, 0xf5).fill(1, 0x80, 0xc0);
+    }
+    if (!backward) {
+      const [first, last] = partial.length === 1 ? rangeAfter(partial[0]) : [0x80, 0xbf];
+      return mask.fill(1, first, last + 1);
+    }
+    if (partial.length < 3) mask.fill(1, 0x80, 0xc0);
+    const [lowest, highest] = LEADS[partial.length];
+    for (let lead = lowest; lead <= highest; lead++) {
+      const [first, last] = rangeAfter(lead);
+      if (first <= partial[0] && partial[0] <= last) mask[lead] = 1;
+    }
+    return mask;
+  }
+
+  // The character that an id completes, "" where bytes are missing; `partial` holds these.
+  append(partial, id, backward) {
+    if (!this.bytes) return this.characters[id];
+    if (backward) partial.unshift(id); else partial.push(id);
+    return isUnfinished(partial) ? "" : this.decoder.decode(Uint8Array.from(partial.splice(0)));
+  }
+}
+
+const FIRST = /[\p{L}\p{N}]/u, LETTER = /[\p{L}\p{M}\p{N}\p{Pc}\u200c\u200d]/u, MARK = /\p{M}/u;
+const JOINER = /['\u2019-]/u;
+// Of scripts that put no blank between words, every character counts as a word.
+const WHOLE = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Thai}\p{sc=Lao}\p{sc=Khmer}\p{sc=Myanmar}]/u;
+const STOP = /[.!?\u2026\u061f\u06d4\u0964]/u, WIDE_STOP = /[\u3002\uff01\uff1f]/u;
+const CLOSING = /["'\u2019\u201d\u00bb)\]\u300d\u300f\uff09\u3011]/u;
+const ANY_STOP = `(?:${STOP.source}|${WIDE_STOP.source})`;
+const ENDED = new RegExp(`${ANY_STOP}${CLOSING.source}*$`, "u");
+const WIDE_ENDED = new RegExp(`${WIDE_STOP.source}${CLOSING.source}*$`, "u");
+const GOES_ON = new RegExp(`${ANY_STOP}|${CLOSING.source}`, "u");
+const BLANK_BEHIND = new RegExp(`^${CLOSING.source}*\\s`, "u"), STOP_BEHIND = new RegExp(`^${CLOSING.source}*${ANY_STOP}`, "u");
+const LONG_LINE = 100;
+
+function widthOf(text) {
+  let width = 0;
+  for (const character of text) width += character > "\u10ff" ? 2 : 1;
+  return width;
+}
+
+// Judges after each character whether a text is over: what was written so far, and what comes next.
+class Ending {
+  // `line` is what stands on the line where the writing goes on.
+  constructor(until, line, backward) {
+    this.until = until;
+    this.backward = backward;
+    this.width = widthOf(line);
+    this.text = "";
+    this.last = "";
+    this.waits = false;
+  }
+
+  // "over": the text ends before this character, and before one that waits; "wait": what follows will tell; or "go".
+  judge(character) {
+    const verdict = this.until === "word" ? this.judgeWord(character) : this.judgeLines(character);
+    this.text = this.backward ? character + this.text : this.text + character;
+    this.width = character === "\n" ? 0 : this.width + widthOf(character);
+    return verdict;
+  }
+
+  // A hyphen or an apostrophe is part of a word where a letter follows.
+  judgeWord(character) {
+    const { last } = this, whole = WHOLE.test(character) || WHOLE.test(last);
+    if (!last && !FIRST.test(character)) return "go";
+    if (last && JOINER.test(character) && !JOINER.test(last)) return this.after(character, "wait");
+    if (last && (!LETTER.test(character) || (whole && !MARK.test(character)))) return "over";
+    return this.after(character, "go");
+  }
+
+  after(character, verdict) {
+    this.last = character;
+    return verdict;
+  }
+
+  judgeLines(character) {
+    const written = this.text.trim() !== "", waited = this.waits;
+    this.waits = false;
+    if (this.until === "sentence" && written) {
+      if (this.backward ? this.startsSentence(character) : this.endsSentence(character)) return "over";
+      if (this.backward && CLOSING.test(character)) return "wait";
+    }
+    if (character !== "\n" || !written) return "go";
+    if (waited || this.width >= LONG_LINE) return "over";
+    this.waits = true;
+    return "wait";
+  }
+
+  // A stop, with quotes that close behind it, ends a sentence where a blank follows, a Chinese or Japanese one anyway.
+  endsSentence(character) {
+    return /\s/u.test(character) ? ENDED.test(this.text) : WIDE_ENDED.test(this.text) && !GOES_ON.test(character);
+  }
+
+  startsSentence(character) {
+    if (WIDE_STOP.test(character)) return !STOP_BEHIND.test(this.text);
+    return STOP.test(character) && BLANK_BEHIND.test(this.text);
+  }
+}
