@@ -1,6 +1,7 @@
 """Files written so that a kill at any instant leaves either the complete old file or the complete new one.
 
-The order is: a temporary file in the same folder, fsync, rename, fsync of the folder. The umask is honoured.
+The order is: a temporary file in the same folder, fsync, rename, fsync of the folder. The umask is honoured, and a file
+that is replaced keeps its owner and its permissions.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,6 +53,8 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes | memoryv
             with open(temporary, "xb") as file:
                 for block in blocks:
                     file.write(block)
+                if exists:
+                    _copy_permissions(target, temporary)
                 file.flush()
                 sync_file(file.fileno())
             rename(temporary, target)
@@ -68,6 +72,15 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes | memoryv
     except OSError as error:
         reason = str(error.strerror or error)
         raise WriteError(f"{target} is written, but its folder cannot be synced ({reason})") from error
+
+
+def _copy_permissions(source: Path, target: Path) -> None:
+    """Give a file the owner and the permissions of another one, as far as this user and the disk can."""
+    status = os.stat(source)
+    with contextlib.suppress(PermissionError, AttributeError):  # Windows has no owners
+        os.chown(target, status.st_uid, status.st_gid)
+    with contextlib.suppress(PermissionError):
+        os.chmod(target, stat.S_IMODE(status.st_mode))
 
 
 def describe_os_error(error: OSError, folder: Path, size: int | None = None) -> str:
@@ -224,14 +237,16 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove temporary files that a killed writer left behind.
 
     Args:
         folder: the caller holds its lock.
+        name: of the file that the writer wrote, of which the caller holds the lock; "" for all files of the folder.
     """
     for entry in folder.iterdir():
-        if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
+        is_of_file = not name or entry.name[: -len(".0123456789abcdef.tmp")] == f".{name}"
+        if is_of_file and _TEMPORARY.fullmatch(entry.name) and entry.is_file():
             entry.unlink(missing_ok=True)
 
 
@@ -272,4 +287,30 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def lock_file(path: Path) -> Iterator[None]:
+    """Lock a file for this process while the context lasts, by one beside it; the lock dies with the process.
+
+    Args:
+        path: the file, which need not exist; its folder must.
+
+    Raises:
+        ChargenError: where another process holds the lock, or none can be made.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    lock = FileLock(beside)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ChargenError(f"{path} is open in another chargen: close it there, or name another file") from error
+    except OSError as error:
+        raise ChargenError(f"cannot write beside {path}: {error.strerror or error}; name another file") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes no file that is open
+            beside.unlink()
         lock.release()

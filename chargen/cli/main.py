@@ -22,7 +22,11 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 COMMANDS = {
     "Learn": {"train": "Learn a text and save a model.", "compare": "Put runs beside one another."},
-    "Write": {"sample": "Write text with a model.", "fill": "Write what stands between two texts."},
+    "Write": {
+        "sample": "Write text with a model.",
+        "write": "Write a draft together with a model.",
+        "fill": "Write what stands between two texts.",
+    },
     "Judge": {
         "eval": "Score a text with a model.",
         "score": "Judge every character of a text.",
