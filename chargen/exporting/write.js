@@ -3,7 +3,7 @@
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent), { model } = data;
 const vocabulary = new Vocabulary(model);
-const MOST = { word: 100, sentence: 1000, paragraph: 4000, record: 10_000 };  // characters
+const MOST = { word: 100, sentence: 1000, paragraph: 5000, record: 10_000 };  // characters
 const WAYS = 3, CONTEXT = 2000, TAKEN = "Stopped: you took over.";
 let info = null;  // of the model, when it is ready
 let action = { until: model.begins ? "record" : "sentence" };  // what the keys repeat: { until }, null for a number, or { records }
