@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import platform
 import sys
 from functools import cache
@@ -15,6 +16,8 @@ _ARCH_PRCTL, _PERMIT, _TILE_DATA = 158, 0x1023, 18  # the call, ARCH_REQ_XCOMP_P
 @cache
 def amx() -> bool:
     """Whether this process may use AMX with bf16: a Linux kernel must be asked for permission."""
+    if "+amx-bf16" not in os.environ.get("NUMBA_CPU_FEATURES", "+amx-bf16"):  # machine code is held to older processors
+        return False
     flags: set[str] = set()
     if sys.platform == "linux" and platform.machine() == "x86_64":
         with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:  # a sandbox may have none
