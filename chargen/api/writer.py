@@ -154,10 +154,11 @@ class Writer:
         for characters in sampler.write(max(MAX_PIECE.values())):
             added = [""] * len(endings)
             for character in characters:
-                ending = endings[character.stream]
-                is_end_symbol = not character.character and not ending.ended
-                added[character.stream] = self._separator if is_end_symbol else ending.add(character.character)
-                ending.ended |= character.stopped
+                ending, text = endings[character.stream], character.character
+                is_end_symbol = not text and not ending.ended
+                added[character.stream] = ending.add(text) if text else ""
+                if character.stopped:
+                    added[character.stream] += ending.end() + self._separator * is_end_symbol
             if any(added):
                 yield added
             if all(ending.ended for ending in endings):

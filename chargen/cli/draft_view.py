@@ -11,11 +11,11 @@ from prompt_toolkit.utils import get_cwidth
 from chargen.api.draft import Draft
 from chargen.api.writer import Writer
 from chargen.cli.terminal import escape_control
-from chargen.sampling.ends import UNSPACED
 
 TAB = 4
 """Columns from one tab stop to the next."""
-_TOKENS = re.compile(rf"{UNSPACED.pattern}|[^\S ]|(?:(?!{UNSPACED.pattern})\S)+ ?| ")
+_UNSPACED = "[\u2e80-\u4dbf\u4e00-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]"
+_TOKENS = re.compile(rf"{_UNSPACED}|[^\S ]|(?:(?!{_UNSPACED})\S)+ ?| ")
 """What is not broken: a word with the blank behind it; in Chinese and Japanese, a character."""
 
 

@@ -22,6 +22,7 @@ function enable() {
 
 function changed() {
   enable();
+  rest();
   timer ||= setTimeout(keep, 300);
 }
 
@@ -126,6 +127,7 @@ draft.area.addEventListener("drop", (event) => {
 for (const input of settings) {
   input.addEventListener("input", showSettings);
   input.addEventListener("change", keep);
+  input.addEventListener("change", () => rest());
 }
 window.addEventListener("pagehide", keep);
 document.addEventListener("visibilitychange", () => {

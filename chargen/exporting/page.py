@@ -11,7 +11,7 @@ from chargen.model.config import parameter_count
 from chargen.pages.render import check_page_path, join_scripts, render_page, require_packages, write_json
 from chargen.storage.model_file import ModelFile
 
-SCRIPTS = ("text", "model_link", "streaming", "draft", "choices", "judged", "shelf", "write", "buttons")
+SCRIPTS = ("text", "model_link", "streaming", "draft", "choices", "judged", "shelf", "write", "ahead", "buttons")
 """The page's own files of its script, in their order; the worker has `text` too."""
 
 

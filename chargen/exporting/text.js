@@ -111,22 +111,25 @@ class Vocabulary {
   }
 }
 
-const FIRST = /[\p{L}\p{N}]/u, LETTER = /[\p{L}\p{M}\p{N}\p{Pc}\u200c\u200d]/u, MARK = /\p{M}/u;
-const JOINER = /['\u2019-]/u;
-// Of scripts that put no blank between words, every character counts as a word.
-const WHOLE = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Thai}\p{sc=Lao}\p{sc=Khmer}\p{sc=Myanmar}]/u;
-const STOP = /[.!?\u2026\u061f\u06d4\u0964]/u, WIDE_STOP = /[\u3002\uff01\uff1f]/u;
-const CLOSING = /["'\u2019\u201d\u00bb)\]\u300d\u300f\uff09\u3011]/u;
-const ANY_STOP = `(?:${STOP.source}|${WIDE_STOP.source})`;
-const ENDED = new RegExp(`${ANY_STOP}${CLOSING.source}*$`, "u");
-const WIDE_ENDED = new RegExp(`${WIDE_STOP.source}${CLOSING.source}*$`, "u");
-const GOES_ON = new RegExp(`${ANY_STOP}|${CLOSING.source}`, "u");
-const BLANK_BEHIND = new RegExp(`^${CLOSING.source}*\\s`, "u"), STOP_BEHIND = new RegExp(`^${CLOSING.source}*${ANY_STOP}`, "u");
+// Where texts end is a rule that `chargen/sampling/ends.py` has, too; tests take both through the same texts.
+const FIRST = /[\p{L}\p{N}]/u, LETTER = /[\p{L}\p{N}\p{Pc}\u200c\u200d]/u, MARK = /\p{M}/u, JOINER = /['\u2019-]/u;
+const BLANK = /\p{White_Space}/u;
+// Of scripts without blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese), each character is a word.
+const WHOLE = new RegExp("[\u0e01-\u0edf\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3021-\u3029\u3041-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+  + "\u{20000}-\u{3ffff}]", "u");
+const WIDE = /[\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\u{20000}-\u{3ffff}]/u;
+const STOP = /[.!?\u2026\u2025\u061f\u06d4\u0964\u0965\u0589\u1362\u104b\u17d4]/u, WIDE_STOP = /[\u3002\uff01\uff1f\uff61]/u;
+const CLOSING = /["'\u2019\u201d\u00bb\u203a)\]}\u300d\u300f\uff09\u300b\u3009\u3011\u3015]/u;
+const CLOSINGS = `${CLOSING.source}*`, ANY_STOP = `(?:${STOP.source}|${WIDE_STOP.source})`;
+// Some quotes open, or close as in \u201eGerman\u201c and \u00bbDanish\u00ab.
+const ENDED = new RegExp(`${ANY_STOP}(?:${CLOSING.source}|[\u201c\u2018\u00ab\u2039])*$`, "u");
+const WIDE_ENDED = new RegExp(`${WIDE_STOP.source}${CLOSINGS}$`, "u"), GOES_ON = new RegExp(`${ANY_STOP}|${CLOSING.source}`, "u");
+const BLANK_BEHIND = new RegExp(`^${CLOSINGS}${BLANK.source}`, "u"), STOP_BEHIND = new RegExp(`^${CLOSINGS}${ANY_STOP}`, "u");
 const LONG_LINE = 100;
 
 function widthOf(text) {
   let width = 0;
-  for (const character of text) width += character > "\u10ff" ? 2 : 1;
+  for (const character of text) width += WIDE.test(character) ? 2 : 1;
   return width;
 }
 
@@ -134,52 +137,47 @@ function widthOf(text) {
 class Ending {
   // `line` is what stands on the line where the writing goes on.
   constructor(until, line, backward) {
-    this.until = until;
-    this.backward = backward;
-    this.width = widthOf(line);
-    this.text = "";
-    this.last = "";
-    this.waits = false;
+    Object.assign(this, { until, backward, width: widthOf(line), text: "", begun: false, last: "", lineIsOver: false });
   }
 
-  // "over": the text ends before this character, and before one that waits; "wait": what follows will tell; or "go".
+  // "over": the text ends before this character, and before those that wait; "wait": what follows will tell; or "go".
   judge(character) {
     const verdict = this.until === "word" ? this.judgeWord(character) : this.judgeLines(character);
     this.text = this.backward ? character + this.text : this.text + character;
+    this.begun ||= !BLANK.test(character);
     this.width = character === "\n" ? 0 : this.width + widthOf(character);
     return verdict;
   }
 
   // A hyphen or an apostrophe is part of a word where a letter follows.
   judgeWord(character) {
-    const { last } = this, whole = WHOLE.test(character) || WHOLE.test(last);
-    if (!last && !FIRST.test(character)) return "go";
-    if (last && JOINER.test(character) && !JOINER.test(last)) return this.after(character, "wait");
-    if (last && (!LETTER.test(character) || (whole && !MARK.test(character)))) return "over";
-    return this.after(character, "go");
-  }
-
-  after(character, verdict) {
+    const { last } = this, joins = JOINER.test(character) && !JOINER.test(last);
+    if (MARK.test(character) || (!last && !FIRST.test(character))) return "go";
+    if (last && (!(joins || LETTER.test(character)) || WHOLE.test(character) || WHOLE.test(last))) return "over";
     this.last = character;
-    return verdict;
+    return joins ? "wait" : "go";
   }
 
   judgeLines(character) {
-    const written = this.text.trim() !== "", waited = this.waits;
-    this.waits = false;
-    if (this.until === "sentence" && written) {
+    if (this.until === "sentence" && this.begun) {
       if (this.backward ? this.startsSentence(character) : this.endsSentence(character)) return "over";
       if (this.backward && CLOSING.test(character)) return "wait";
     }
-    if (character !== "\n" || !written) return "go";
-    if (waited || this.width >= LONG_LINE) return "over";
-    this.waits = true;
+    if (!BLANK.test(character)) {
+      this.lineIsOver = false;
+      return "go";
+    }
+    if (!this.begun) return "go";
+    if (character === "\n") {
+      if (this.lineIsOver || this.width >= LONG_LINE) return "over";
+      this.lineIsOver = true;
+    }
     return "wait";
   }
 
   // A stop, with quotes that close behind it, ends a sentence where a blank follows, a Chinese or Japanese one anyway.
   endsSentence(character) {
-    return /\s/u.test(character) ? ENDED.test(this.text) : WIDE_ENDED.test(this.text) && !GOES_ON.test(character);
+    return BLANK.test(character) ? ENDED.test(this.text) : WIDE_ENDED.test(this.text) && !GOES_ON.test(character);
   }
 
   startsSentence(character) {

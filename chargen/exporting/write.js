@@ -3,7 +3,7 @@
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent), { model } = data;
 const vocabulary = new Vocabulary(model);
-const MOST = { word: 100, sentence: 1000, paragraph: 4000, record: 10_000 };  // characters
+const MOST = { word: 100, sentence: 1000, paragraph: 5000, record: 10_000 };  // characters
 const WAYS = 3, CONTEXT = 2000, TAKEN = "Stopped: you took over.";
 let info = null;  // of the model, when it is ready
 let action = { until: model.begins ? "record" : "sentence" };  // what the keys repeat: { until }, null for a number, or { records }
@@ -23,6 +23,7 @@ const link = new ModelLink(data.worker, model, {
     enable();
     tell(draft.text ? "Your draft of last time is here." : "Ready.");
     document.body.dataset.ready = "yes";
+    rest(0);
   },
   failed: (message) => tell(`This browser cannot run the model: ${message}`, { wrong: true }),
 });
@@ -49,6 +50,7 @@ async function run(writes, work) {
   mine.over = work(mine).catch((error) => tell(`That went wrong: ${error.message}`, { wrong: true })).finally(() => {
     job = null;
     enable();
+    rest();
   });
   enable();
   tell("Reading …", { spoken: "" });
@@ -56,9 +58,9 @@ async function run(writes, work) {
 }
 
 async function stop() {
+  link.stop();  // what is read ahead, too
   if (!job) return;
   job.stopped = true;
-  link.stop();
   await job.over;
   await stop();  // another one may have begun
 }
@@ -99,8 +101,11 @@ function contextOf(place) {
   return draft.text.slice(start, place).replace(/^[\udc00-\udfff]/, "");
 }
 
-function ask(place, { until }, { seed, index, draws }, heard) {
-  const length = MOST[until] || Math.max(1, Math.min(20_000, Math.trunc(byId("length").value) || 300));
+function chosenLength() {
+  return Math.max(1, Math.min(20_000, Math.trunc(byId("length").value) || 300));
+}
+
+function ask(place, { until }, { seed, index, draws }, heard, length = MOST[until] || chosenLength()) {
   const temperature = Number(byId("temperature").value), minP = Number(byId("min-p").value), label = chosenLabel();
   const text = contextOf(place);
   return link.ask({ kind: "write", text, length, until, temperature, minP, seed, index, draws, label }, ({ text: more }) => heard(more));

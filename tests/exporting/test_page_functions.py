@@ -1,6 +1,8 @@
 """The scripts of a page's model, function by function, against those of Python."""
 
 import json
+import random
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -20,6 +22,7 @@ from chargen.rng import Purpose, uniform
 from chargen.storage.model_file import ModelFile
 from chargen.storage.quantize import quantize
 from tests.browsers import needs_chromium, running_browser
+from tests.pieces import CASES, cut, random_cases
 from tests.record_models import record_model
 from tests.small_models import small_model
 
@@ -270,45 +273,33 @@ def test_records_of_a_draft_are_those_of_a_file(page: Any, records: str) -> None
     ]
 
 
-ENDINGS = [
-    ("word", "The ki", "ng of Spain", "ng"),
-    ("word", "The king", " of Spain", " of"),
-    ("word", "", "'tis so", "'tis"),
-    ("word", "", " - \n— well-known's end", " - \n— well-known's"),
-    ("word", "", "a--b", "a"),
-    ("word", "", "dogs' tails", "dogs"),
-    ("word", "", "漢字仮名", "漢"),
-    ("word", "", "abc漢", "abc"),
-    ("word", "", "שלום עולם", "שלום"),
-    ("word", "", "e\u0301te\u0301 ", "e\u0301te\u0301"),
-    ("sentence", "He", " sat. She", " sat."),
-    ("sentence", "He", ' said "No!" twice', ' said "No!"'),
-    ("sentence", "", "Pi is 3.14. So", "Pi is 3.14."),
-    ("sentence", "", "What?! No", "What?!"),
-    ("sentence", "", "他说。”她", "他说。”"),
-    ("sentence", "", "他说。她", "他说。"),
-    ("sentence", "", "no stop\n\nNext", "no stop"),
-    ("sentence", "He sat.", " She lay. ", " She lay."),
-    ("paragraph", "", "One.\nTwo.\n\nThree", "One.\nTwo."),
-    ("paragraph", "One.", "\n\nTwo.\n\nThree", "\n\nTwo."),
-    ("paragraph", "x" * 120, "y\nThree", "y"),
-    ("paragraph", "漢" * 60, "字\nThree", "字"),
-]
+CUT = """(cases) => cases.map(([until, before, text]) => {
+  let done = "", coming = Array.from(text), here = before;
+  for (;;) {
+    const ending = new lib.Ending(until, here.split("\\n").at(-1), false);
+    const verdicts = coming.map((character) => ending.judge(character)), over = verdicts.indexOf("over");
+    if (over < 0) return done + coming.join("");
+    const piece = coming.slice(0, verdicts.lastIndexOf("go", over) + 1);
+    done += piece.join("") + "|";
+    here += piece.join("");
+    coming = coming.slice(piece.length);
+  }
+})"""
 
 
-@pytest.mark.parametrize(("until", "before", "after", "expected"), ENDINGS)
-def test_where_texts_end(page: Any, until: str, before: str, after: str, expected: str) -> None:
-    verdicts = page.evaluate(
-        """([until, line, text]) => {
-             const ending = new lib.Ending(until, line, false);
-             return Array.from(text).map((character) => ending.judge(character));
-           }""",
-        [until, before.split("\n")[-1], after],
-    )
-    over = verdicts.index("over")
-    while over and verdicts[over - 1] == "wait":
-        over -= 1
-    assert after[:over] == expected
+def test_texts_end_where_python_ends_them(page: Any) -> None:
+    texts = [(until, before, text.replace("|", "")) for until, before, text in CASES]
+    assert page.evaluate(CUT, texts) == [text for _, _, text in CASES]
+    texts = random_cases(2_000)
+    assert page.evaluate(CUT, texts) == [cut(*each) for each in texts]
+
+
+def test_characters_are_of_the_kinds_that_python_takes_them_for(page: Any) -> None:
+    known = [chr(code) for code in range(0x32000) if unicodedata.category(chr(code)) not in ("Cn", "Cs")]
+    characters = known[:2_000] + random.Random(1).sample(known, 4_000)
+    texts = [("word", "", f"a{each}a {each}b") for each in characters]
+    texts += [("paragraph", "x" * 95, f".{each * 2}\na{each}\n\n") for each in characters]
+    assert page.evaluate(CUT, texts) == [cut(*each) for each in texts]
 
 
 def test_texts_end_backward(page: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 import chargen
 from chargen.data.reading_config import ReadingConfig
 from chargen.exporting.page import write_page
+from chargen.sampling.ends import MAX_PIECE
 from tests.browsers import needs_chromium
 from tests.exporting.pages_that_write import WritingPage, browser, opened  # noqa: F401
 from tests.record_models import record_model
@@ -190,6 +191,7 @@ def test_it_goes_on_to_an_end(opened: Open, button: str) -> None:  # noqa: F811
     page.key("Control+Enter")
     assert len(page.draft) > len(before), "again as last time"
     assert button in page.tab.inner_text(".last")
+    assert page.tab.evaluate("MOST")[button] == MAX_PIECE[button]
 
 
 def test_records_are_written_whole_with_their_label(opened: Open) -> None:  # noqa: F811
