@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from chargen.errors import ChargenError, WriteError, format_size
 
-_TEMPORARY = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
+_TEMPORARY = re.compile(r"\.([^/]+)\.[0-9a-f]{16}\.tmp")
 
 
 def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes | memoryview], size: int | None = None) -> None:
@@ -179,6 +179,16 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def leftover_of(path: Path) -> str | None:
+    """The name of the file that a killed writer was to write, where a path is the temporary file that it left.
+
+    Args:
+        path: in the folder of that file.
+    """
+    match = _TEMPORARY.fullmatch(path.name)
+    return match[1] if match and path.is_file() else None
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files that a killed writer left behind.
 
@@ -186,7 +196,7 @@ def remove_leftovers(folder: Path) -> None:
         folder: the caller holds its lock.
     """
     for entry in folder.iterdir():
-        if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
+        if leftover_of(entry):
             entry.unlink(missing_ok=True)
 
 
