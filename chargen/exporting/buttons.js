@@ -62,7 +62,7 @@ async function openFile(file) {
     const text = await readTextFile(file);
     if (draft.text && !confirm(`Put ${plain(file.name)} in the place of your draft? That cannot be undone.`)) return;
     interrupted();
-    await stop();
+    if (!(await stop())) return;
     showDraft();
     draft.load(text);
     tell(`${plain(file.name)} is open.`);

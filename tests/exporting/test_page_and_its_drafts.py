@@ -104,6 +104,19 @@ def test_a_draft_is_coloured_by_surprise(opened: Open) -> None:  # noqa: F811
     assert page.tab.is_visible("#draft")
 
 
+def test_typing_goes_on_while_a_draft_is_judged(opened: Open) -> None:  # noqa: F811
+    page = opened(small_model(hidden_size=96))
+    page.type("bad cab\n" * 2_000)
+    page.tab.focus("#draft")
+    page.tab.evaluate("byId('surprise').click()")
+    page.until("byId('note').textContent.includes('characters read')")
+    page.tab.keyboard.type("face")
+    page.wait()
+    assert page.tab.is_visible("#draft")
+    assert page.draft.endswith("cab\nface")
+    assert page.note == "Stopped: you took over."
+
+
 def test_nothing_of_a_name_a_label_or_a_draft_becomes_markup(opened: Open) -> None:  # noqa: F811
     characters = "".join(sorted({*"".join(HOSTILE)} - {END_MARK}))
     file = record_model(letters=characters, labels=(HOSTILE[0], HOSTILE[-3]), end=-9.0)
