@@ -233,11 +233,26 @@ function closeChoices() {
   enable();
 }
 
+// The characters of a text as the model reads it.
+function lengthOf(text) {
+  return Array.from(vocabulary.clean(text)).length;
+}
+
+// The place in the draft behind so many characters as the model reads them.
+function placeOf(number) {
+  let low = 0, high = draft.text.length;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (lengthOf(draft.text.slice(0, middle)) <= number) low = middle; else high = middle - 1;
+  }
+  return low;
+}
+
 // Shows the draft by surprise, beginning at the cursor.
 async function judge() {
   await run(false, async (mine) => {
     closeChoices();
-    const speed = new Speed(), before = Array.from(draft.text.slice(0, draft.place)).length;
+    const speed = new Speed(), before = lengthOf(draft.text.slice(0, draft.place));
     const judged = await judgeText(link, { model, vocabulary, info }, draft.text, chosenLabel(), (done, all, more) => {
       speed.add(more);
       byId("note").textContent = `${done.toLocaleString("en")} of ${count(all, "character")} read …`;
