@@ -9,6 +9,8 @@ weight and character; for sampling the speed at which the same bytes are read by
 """
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,14 @@ PARTS = {
     "records": records,
     "profile": profile,
 }
+AVX2 = {
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+popcnt",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
+"""What holds chargen's kernels, and torch with both of its libraries, to the instructions of most laptops."""
 
 
 @click.command()
@@ -35,9 +45,14 @@ PARTS = {
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--shape", "shapes", multiple=True, help="Only these, as 2x512.")
 @click.option("--vocabulary", default=LETTERS, show_default=True, help="How many different characters.")
+@click.option("--avx2", is_flag=True, help="Hold chargen and torch to processors without AVX-512 and AMX.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write all figures to this JSON file.")
-def main(parts: tuple[str, ...], repeats: int, shapes: tuple[str, ...], vocabulary: int, out: Path | None) -> None:
+def main(
+    parts: tuple[str, ...], repeats: int, shapes: tuple[str, ...], vocabulary: int, avx2: bool, out: Path | None
+) -> None:
     """Measure PARTS; all of them without any."""
+    if avx2 and not AVX2.items() <= os.environ.items():  # libraries read these when they are loaded
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], {**os.environ, **AVX2})
     figures: dict[str, Any] = {"machine": machine()}
     click.echo(json.dumps(figures["machine"]))
     sizes = [tuple(map(int, shape.split("x"))) for shape in shapes] or SHAPES

@@ -1,5 +1,6 @@
 """What the benchmarks share: the machine, medians of interleaved jobs, untrained models."""
 
+import os
 import platform
 import statistics
 import subprocess
@@ -29,6 +30,7 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "machine": platform.machine(),
         "features": [name for name in ("avx2", "avx512_bf16", "amx_bf16") if flags.get(name)],
+        "held_to": os.environ.get("ATEN_CPU_CAPABILITY"),
         "threads": threads(),
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -12,6 +12,7 @@ largest that was not mapped from files (`RssAnon`).
 
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -53,17 +54,18 @@ def make_file(path: Path, kind: str, size: int) -> None:
     time.sleep(3)  # files that are younger than two seconds are not remembered
 
 
-def watch_memory() -> list[int]:
-    """A list with the largest RssAnon of this process so far, in bytes, looked at a hundred times a second."""
-    largest = [0]
+def watch_memory() -> list[float]:
+    """A list with the largest RssAnon of this process so far, in bytes, looked at a hundred times a second on Linux."""
+    largest = [0.0 if sys.platform == "linux" else math.nan]
 
     def look() -> None:
         while True:
             line = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))  # noqa: SIM115
-            largest[0] = max(largest[0], int(line.split()[1]) * 1024)
+            largest[0] = max(largest[0], int(line.split()[1]) * 1024.0)
             time.sleep(0.01)
 
-    threading.Thread(target=look, daemon=True).start()
+    if sys.platform == "linux":
+        threading.Thread(target=look, daemon=True).start()
     return largest
 
 

@@ -138,8 +138,9 @@ def peak_memory(folder: str) -> float:
         "try: main(sys.argv[1:])\n"
         "except SystemExit: print(open('/proc/self/status').read(), file=sys.stderr)"
     )
-    if sys.platform != "linux":
-        return math.nan
-    words = [sys.executable, "-c", code, "sample", folder, "--seed", "1", "--length", "1000"]
-    status = subprocess.run(words, capture_output=True, text=True, check=True).stderr.split()
-    return int(status[status.index("VmHWM:") + 1]) / 1024
+    peak = math.nan
+    if sys.platform == "linux":
+        words = [sys.executable, "-c", code, "sample", folder, "--seed", "1", "--length", "1000"]
+        status = subprocess.run(words, capture_output=True, text=True, check=True).stderr.split()
+        peak = int(status[status.index("VmHWM:") + 1]) / 1024
+    return peak

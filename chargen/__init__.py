@@ -27,6 +27,8 @@ _NAMES = {
     "api.fill": ("fill_text",),
     "api.generate": ("generate",),
     "api.train": ("train", "Run"),
+    "api.draft": ("Draft",),
+    "api.writer": ("Writer",),
     "api.inspect": ("inspect",),
     "api.judge": ("evaluate",),
     "api.novelty": ("novelty",),
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from chargen.api.compare import Comparison, compare
     from chargen.api.corpora import MadeCorpus, get_corpus, list_corpora, make_corpus
     from chargen.api.corpus_info import CorpusInfo, corpus_info
+    from chargen.api.draft import Draft
     from chargen.api.export import export
     from chargen.api.fill import fill_text
     from chargen.api.generate import generate
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from chargen.api.records import score_records
     from chargen.api.score import score
     from chargen.api.train import Run, train
+    from chargen.api.writer import Writer
     from chargen.counting.ngram import NGram
     from chargen.counting.novelty import Novelty
     from chargen.data.batches import ConsecutiveBatches, RandomBatches

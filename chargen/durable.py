@@ -1,6 +1,7 @@
 """Files written so that a kill at any instant leaves either the complete old file or the complete new one.
 
-The order is: a temporary file in the same folder, fsync, rename, fsync of the folder. The umask is honoured.
+The order is: a temporary file in the same folder, fsync, rename, fsync of the folder. The umask is honoured, and a file
+that is replaced keeps its owner and its permissions.
 """
 
 import contextlib
@@ -9,6 +10,9 @@ import os
 import re
 import secrets
 import shutil
+import stat
+import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +20,12 @@ from filelock import FileLock, Timeout
 
 from chargen.errors import ChargenError, WriteError, format_size
 
+if sys.platform == "darwin":
+    import fcntl
+
 _TEMPORARY = re.compile(r"\.([^/]+)\.[0-9a-f]{16}\.tmp")
+_WAITS = [0.01 * 2**number for number in range(8)]
+"""Seconds between tries to move a file on Windows; two and a half in all."""
 
 
 def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes | memoryview], size: int | None = None) -> None:
@@ -44,9 +53,11 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes | memoryv
             with open(temporary, "xb") as file:
                 for block in blocks:
                     file.write(block)
+                if exists:
+                    _copy_permissions(target, temporary)
                 file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
+                sync_file(file.fileno())
+            rename(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -61,6 +72,15 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes | memoryv
     except OSError as error:
         reason = str(error.strerror or error)
         raise WriteError(f"{target} is written, but its folder cannot be synced ({reason})") from error
+
+
+def _copy_permissions(source: Path, target: Path) -> None:
+    """Give a file the owner and the permissions of another one, as far as this user and the disk can."""
+    status = os.stat(source)
+    with contextlib.suppress(PermissionError, AttributeError):  # Windows has no owners
+        os.chown(target, status.st_uid, status.st_gid)
+    with contextlib.suppress(PermissionError):
+        os.chmod(target, stat.S_IMODE(status.st_mode))
 
 
 def describe_os_error(error: OSError, folder: Path, size: int | None = None) -> str:
@@ -91,7 +111,11 @@ def explain_blocked_path(path: Path) -> str:
         The reason, or "" where there is none.
     """
     nearest = next((parent for parent in Path(os.path.abspath(path)).parents if os.path.lexists(parent)), None)
-    return "" if nearest is None or nearest.is_dir() else f"{os.path.relpath(nearest)} is no folder"
+    if nearest is None or nearest.is_dir():
+        return ""
+    with contextlib.suppress(ValueError):  # on Windows, where it is on another drive
+        nearest = Path(os.path.relpath(nearest))
+    return f"{nearest} is no folder"
 
 
 def make_folder(folder: Path) -> None:
@@ -121,9 +145,43 @@ def move_durably(source: Path, target: Path) -> None:
         OSError: where the system refuses.
     """
     with open(source, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(source, target)
+        sync_file(file.fileno())
+    rename(source, target)
     sync_folder(target.parent)
+
+
+def sync_file(descriptor: int) -> None:
+    """Put a file on the disk. On macOS fsync leaves it in the drive's own memory, which a power cut empties.
+
+    Args:
+        descriptor: of the file.
+
+    Raises:
+        OSError: where the disk refuses.
+    """
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError):  # not every file system there knows it
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or a folder. Windows refuses it while a program, such as a virus scanner, has it open: then wait.
+
+    Args:
+        source: on the disk of `target`.
+        target: a file is replaced where it exists.
+
+    Raises:
+        OSError: where the system refuses.
+    """
+    for seconds in _WAITS if sys.platform == "win32" else ():
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(seconds)
+    return os.replace(source, target)
 
 
 class FolderGuard:
@@ -189,14 +247,15 @@ def leftover_of(path: Path) -> str | None:
     return match[1] if match and path.is_file() else None
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove temporary files that a killed writer left behind.
 
     Args:
         folder: the caller holds its lock.
+        name: of the file that the writer wrote, of which the caller holds the lock; "" for all files of the folder.
     """
     for entry in folder.iterdir():
-        if leftover_of(entry):
+        if (target := leftover_of(entry)) and name in ("", target):
             entry.unlink(missing_ok=True)
 
 
@@ -237,4 +296,30 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def lock_file(path: Path) -> Iterator[None]:
+    """Lock a file for this process while the context lasts, by one beside it; the lock dies with the process.
+
+    Args:
+        path: the file, which need not exist; its folder must.
+
+    Raises:
+        ChargenError: where another process holds the lock, or none can be made.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    lock = FileLock(beside)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ChargenError(f"{path} is open in another chargen: close it there, or name another file") from error
+    except OSError as error:
+        raise ChargenError(f"cannot write beside {path}: {error.strerror or error}; name another file") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes no file that is open
+            beside.unlink()
         lock.release()

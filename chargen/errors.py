@@ -4,6 +4,8 @@ A message is one line: what was wrong, with the values, and what to do. It names
 `min_count` or `unit="byte"`; the command line writes them as its flags.
 """
 
+import shlex
+import sys
 from collections.abc import Callable
 
 
@@ -104,6 +106,20 @@ def quote_backticks(name: object) -> str:
         name: anything whose `str` is a name.
     """
     return repr(str(name)) if "`" in str(name) else str(name)
+
+
+def quote_argument(text: str) -> str:
+    """Write a text as one argument for the shells of this system; those of Windows take no single quotes.
+
+    Args:
+        text: such as a path.
+    """
+    if sys.platform == "win32":
+        from subprocess import list2cmdline
+
+        return list2cmdline([text])
+    else:  # noqa: RET505  # what a type checker sees on either system
+        return shlex.quote(text)
 
 
 def format_size(size: int) -> str:

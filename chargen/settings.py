@@ -11,6 +11,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ def setting_types(cls: type) -> dict[str, tuple[type, bool, bool]]:
     Returns:
         For each field: its plain type, whether it may be None, and whether it is a tuple of that type.
     """
+    return _read_types(typing.cast(Any, cls))
+
+
+@cache
+def _read_types(cls: Any) -> dict[str, tuple[type, bool, bool]]:
     by_name = {}
     for name, hint in typing.get_type_hints(cls).items():
         optional = isinstance(hint, types.UnionType)

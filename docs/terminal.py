@@ -1,36 +1,60 @@
 """Picture what commands print on a terminal of 80 columns, with the colours they use.
 
-`python docs/terminal.py OUT.svg "chargen sample checkpoints/novel" …` runs each command and writes the picture.
+`python docs/terminal.py OUT.svg "chargen sample checkpoints/novel" …` runs each command and writes the picture. A word
+that begins with "keys:" is typed into the command before it, a second between two parts that `~` separates; the picture
+is that of the screen once all is typed.
 """
 
 import fcntl
 import os
 import pty
-import re
 import struct
 import sys
 import termios
+import threading
+import time
 from html import escape
 from itertools import pairwise
 from pathlib import Path
 
-COLUMNS = 80
+import pyte
+
+COLUMNS, ROWS = 80, 20
 CHARACTER, LINE, MARGIN = 7.23, 16, 14
-COLOURS = {"31": "#ff7b72", "32": "#7ee787", "33": "#e3b341", "34": "#79c0ff"}
-CODE = re.compile(r"\x1b\[([\d;]*)([A-Za-z])|([^\x1b])")
+TEXT, PAPER = "#e6edf3", "#161b22"
+COLOURS = {"default": TEXT, "red": "#ff7b72", "green": "#7ee787", "brown": "#e3b341", "blue": "#79c0ff"}
+Cell = tuple[str, str, str]
+"""A character, its colour, and that of what is behind it."""
 
 
-def run(command: str) -> str:
-    """Run a command on a terminal and return all that it wrote there.
+def run(command: str, keys: str = "") -> list[list[Cell]]:
+    """Run a command on a terminal.
 
     Args:
         command: for the shell.
+        keys: what is typed, its parts separated by `~`; of a command that takes the whole screen.
+
+    Returns:
+        The lines of the screen, all that was printed, or once all was typed.
     """
     process, terminal = pty.fork()
     if process == 0:
         os.execvpe("sh", ["sh", "-c", command], os.environ | {"TERM": "xterm-256color"})
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
-    written = b""
+    screen = pyte.Screen(COLUMNS, ROWS if keys else 200)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS if keys else 40, COLUMNS, 0, 0))
+    stream = pyte.ByteStream(screen)
+    picture: list[list[Cell]] = []
+
+    def type_keys() -> None:
+        for part in keys.split("~"):
+            time.sleep(3 if part == keys.split("~")[0] else 1.5)
+            os.write(terminal, part.encode().decode("unicode_escape").encode("latin-1"))
+        time.sleep(1.5)
+        picture.extend(read_cells(screen))
+        os.write(terminal, b"\x1b\x18")
+
+    if keys:
+        threading.Thread(target=type_keys).start()
     while True:
         try:
             data = os.read(terminal, 65536)
@@ -38,73 +62,64 @@ def run(command: str) -> str:
             break
         if not data:
             break
-        written += data
+        stream.feed(data)
     os.waitpid(process, 0)
-    return written.decode("utf-8", "replace")
+    if not keys:
+        picture = read_cells(screen)
+        while picture and all(character == " " for character, *_ in picture[-1]):
+            del picture[-1]
+    return picture
 
 
-def render(written: str) -> list[list[tuple[str, str]]]:
-    """Apply what moves and colours a terminal's cursor.
-
-    Args:
-        written: what a command wrote.
-
-    Returns:
-        The lines at the end, each as pairs of a character and its colour.
-    """
-    lines: list[list[tuple[str, str]]] = [[]]
-    row = column = 0
-    colour = ""
-    for codes, letter, character in CODE.findall(written):
-        if letter == "m":
-            known = [code for code in codes.split(";") if code in COLOURS]
-            colour = COLOURS[known[0]] if known else "" if codes in ("", "0") else colour
-        elif letter == "A":
-            row = max(0, row - int(codes or 1))
-        elif letter == "K":
-            del lines[row][column:]
-        elif character == "\r":
-            column = 0
-        elif character == "\n" or (character and column == COLUMNS):
-            row, column = row + 1, 0
-        if row == len(lines):
-            lines.append([])
-        if character and character not in "\r\n":
-            lines[row] += [(" ", "")] * (column + 1 - len(lines[row]))
-            lines[row][column] = character, colour
-            column += 1
+def read_cells(screen: pyte.Screen) -> list[list[Cell]]:
+    """Read what stands on a screen."""
+    lines = []
+    for row in range(screen.lines):
+        line = []
+        for column in range(screen.columns):
+            cell = screen.buffer[row][column]
+            colours = COLOURS.get(cell.fg, TEXT), PAPER
+            line.append((cell.data or " ", *(colours[::-1] if cell.reverse else colours)))
+        lines.append(line)
     return lines
 
 
-def draw(lines: list[list[tuple[str, str]]]) -> str:
+def draw(lines: list[list[Cell]]) -> str:
     """Draw lines of a terminal as SVG.
 
     Args:
-        lines: pairs of a character and its colour.
+        lines: cells.
     """
     width, height = COLUMNS * CHARACTER + 2 * MARGIN, len(lines) * LINE + 2 * MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" width="{width * 1.2:.0f}" '
-        'font-family="ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace" font-size="12" fill="#e6edf3">',
-        f'<rect width="{width:.0f}" height="{height}" rx="6" fill="#161b22"/>',
+        f'font-family="ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace" font-size="12" fill="{TEXT}">',
+        f'<rect width="{width:.0f}" height="{height}" rx="6" fill="{PAPER}"/>',
     ]
     for number, line in enumerate(lines):
-        text, colours = "".join(character for character, _ in line).rstrip(), [colour for _, colour in line]
-        borders = [0, *(i for i in range(1, len(text)) if colours[i] != colours[i - 1]), len(text)]
+        colours = [cell[1:] for cell in line]
+        borders = [0, *(i for i in range(1, len(line)) if colours[i] != colours[i - 1]), len(line)]
         for begin, end in pairwise(borders):
-            if text[begin:end].strip():
-                fill = f' fill="{colours[begin]}"' if colours[begin] else ""
-                x, y, length = MARGIN + begin * CHARACTER, MARGIN + number * LINE + 12, (end - begin) * CHARACTER
+            text = "".join(cell[0] for cell in line[begin:end])
+            fill, behind = colours[begin]
+            x, y, length = MARGIN + begin * CHARACTER, MARGIN + number * LINE, (end - begin) * CHARACTER
+            if behind != PAPER:
+                parts.append(f'<rect x="{x:.2f}" y="{y}" width="{length:.2f}" height="{LINE}" fill="{behind}"/>')
+            if shown := text.rstrip():
+                length = len(shown) * CHARACTER
+                colour = f' fill="{fill}"' if fill != TEXT else ""
                 parts.append(
-                    f'<text xml:space="preserve" x="{x:.2f}" y="{y}" textLength="{length:.2f}"{fill}>'
-                    f"{escape(text[begin:end])}</text>"
+                    f'<text xml:space="preserve" x="{x:.2f}" y="{y + 12}" textLength="{length:.2f}"{colour}>'
+                    f"{escape(shown)}</text>"
                 )
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 if __name__ == "__main__":
-    out, *commands = sys.argv[1:]
-    picture: list[list[tuple[str, str]]] = []
-    for command in commands:
-        picture += [[(character, COLOURS["32"]) for character in f"$ {command}"], *render(run(command)), []]
-    Path(out).write_text(draw(picture[:-1]), "utf-8")
+    out, *words = sys.argv[1:]
+    whole: list[list[Cell]] = []
+    for word, following in pairwise([*words, ""]):
+        if not word.startswith("keys:"):
+            whole.append([(character, COLOURS["green"], PAPER) for character in f"$ {word}"])
+            whole += [*run(word, following.removeprefix("keys:") * following.startswith("keys:")), []]
+    Path(out).write_text(draw(whole[:-1]), "utf-8")

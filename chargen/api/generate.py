@@ -13,10 +13,8 @@ from chargen.errors import SettingError
 from chargen.insight.steering import Neurons
 from chargen.insight.steering import set_neurons as hold_neurons
 from chargen.model.config import require_bidirectional
+from chargen.sampling.pieces import write_pieces
 from chargen.sampling.processors import LogitsProcessor
-from chargen.sampling.records import write_records
-from chargen.sampling.rounding import default_length
-from chargen.sampling.sample import Character, Sample
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.selection import Accept, Selection, hash_sources
 from chargen.sampling.start import Label
@@ -49,6 +47,7 @@ def generate(
     quantize: str | None = None,
     set_neurons: Neurons | None = None,
     state_in: str | os.PathLike[str] | None = None,
+    pick: int | None = None,
     state_out: str | os.PathLike[str] | None = None,
     device: str = "cpu",
     vocabulary: Vocabulary | None = None,
@@ -81,6 +80,7 @@ def generate(
         quantize: round the weights first, to "int8" or "bf16".
         set_neurons: hold hidden units at values, by layer, from 1, and number, from 0: {(1, 37): 0.9}.
         state_in: go on from a saved state, with its seed unless one is given.
+        pick: of a saved state of several samples, which one goes on, counted from 1.
         state_out: save the state to this file at the end.
         device: "cpu", "cuda" or "mps".
         vocabulary: of a CharModel, which has none.
@@ -108,25 +108,18 @@ def generate(
     sampler, text = prepare_sampler(
         file, prime, num=1 if many or num is None else num, seed=seed, reverse=reverse, adapt=adapt,
         encoding=encoding, errors=errors, quantize=quantize, set_neurons=set_neurons, state_in=state_in,
-        state_out=state_out, device=device, logits_processors=logits_processors, label=label,
+        pick=pick, state_out=state_out, device=device, logits_processors=logits_processors, label=label,
         **settings,
     )  # fmt: skip
     sampler.feed(text, unknown)
-    if many:
-        selection = new_selection(sampler, text, encoding, errors, **filters)
-        samples = list(write_records(sampler, 1 if num is None else num, length=length, selection=selection))
-    else:
-        written: list[list[Character]] = [[] for _ in range(sampler.num)]
-        longest = default_length(file.vocabulary) if length is None else length
-        for characters in sampler.write(longest, rounded=length is None):
-            for character in characters:
-                written[character.stream].append(character)
-        samples = [Sample.of(stream, reverse) for stream in written]
+    selection = new_selection(sampler, text, encoding, errors, **filters) if many else None
+    written: list[list[str]] = [[text] if echo else [] for _ in range(1 if num is None else num)]
+    for pieces in write_pieces(sampler, length, num=len(written), selection=selection):
+        for number, piece in pieces:
+            written[number].append(piece.text)
     if state_out is not None:
         sampler.save_state(state_out)
-    texts = [sample.text for sample in samples]
-    if echo:
-        texts = [new + text if reverse else text + new for new in texts]
+    texts = ["".join(reversed(parts) if reverse else parts) for parts in written]
     return texts[0] if num is None else texts
 
 
@@ -143,6 +136,7 @@ def prepare_sampler(
     quantize: str | None,
     set_neurons: Neurons | None,
     state_in: str | os.PathLike[str] | None,
+    pick: int | None,
     state_out: str | os.PathLike[str] | None,
     device: str,
     logits_processors: Sequence[LogitsProcessor] = (),
@@ -171,11 +165,20 @@ def prepare_sampler(
     )  # fmt: skip
     if state_out is not None:
         sampler.check_state_path(state_out)
+    _load_state(sampler, state_in, pick, seed)
+    return sampler, text
+
+
+def _load_state(
+    sampler: Sampler, state_in: str | os.PathLike[str] | None, pick: int | None, seed: int | None
+) -> None:  # fmt: skip
+    """Go on from a saved state, where there is one."""
+    if pick is not None and state_in is None:
+        raise SettingError(f"pick is {pick}: it chooses among the samples of a saved state; give `state_in`", "pick")
     if state_in is not None:
-        sampler.load_state(state_in)
+        sampler.load_state(state_in, pick=pick)
         if seed is not None:
             sampler.reseed(seed)
-    return sampler, text
 
 
 def writes_many(file: ModelFile, num: int | None, saved: bool, filters: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -12,8 +13,9 @@ from chargen.api.texts import Path, Sources, clean_for_model, read_given
 from chargen.data.reading_report import ReadingReport
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import SettingError, amount, repr_short
-from chargen.evaluation.per_character import Scores, score_texts
-from chargen.evaluation.predicted_ids import JUDGES
+from chargen.evaluation.per_character import Predict, Scores, score_texts
+from chargen.evaluation.predicted_ids import JUDGES, predict_ids
+from chargen.evaluation.short_texts import ShortTexts
 from chargen.model.config import require_bidirectional
 from chargen.settings import check_int
 from chargen.storage.model_file import ModelFile, as_model_file
@@ -77,7 +79,7 @@ def score(  # type: ignore[misc]  # the overloads leave the settings to this sig
         encoding: of files; by default that of the training text.
         errors: what to do with bytes that do not fit it: "strict" or "replace".
         precision: of matrix products: "fp32", "bf16", or "auto".
-        device: "cpu", "cuda", "mps" or "auto"; a CharModel computes where it is.
+        device: "cpu", "cuda", "mps" or "auto", which leaves short texts to the CPU; a CharModel computes where it is.
         vocabulary: the vocabulary of a CharModel, which has none of its own.
         counts: (V,), how often each id of a CharModel occurs; without them all are taken to be equally frequent.
         progress: called after every window with the task, "scoring", the number of characters read, and that of all.
@@ -92,27 +94,44 @@ def score(  # type: ignore[misc]  # the overloads leave the settings to this sig
         ChargenError: predictions are not finite.
     """
     file = as_model_file(model, vocabulary, counts)
-    num_alternatives = check_int("num_alternatives", num_alternatives, 0)
-    by = ("cloze" if file.config.bidirectional else "forward") if by is None else by
-    check_choice("by", by, JUDGES)
+    settings = score_settings(file, by, threshold, num_alternatives, unknown)
     check_choice("precision", precision, PRECISIONS)
-    if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
-        raise SettingError(f"threshold is {threshold!r}: it must be 0 to 1", "threshold")
-    if by != "forward":
-        require_bidirectional(file.config, f"{by} scoring")
     report = ReadingReport()
     texts = _read_texts(file, text, sources, encoding, errors, report)
     labels = read_labels(file.vocabulary, label, len(texts))
-    network, precision = build_network(model, file, device, precision)
-    unknown = unknown or ("skip" if file.vocabulary.unknown_id is None else "replace")
-    results = score_texts(
-        network, file, texts, by=by, threshold=threshold, num_alternatives=num_alternatives, unknown=unknown,
-        precision=precision, labels=labels, progress=progress,
-    )  # fmt: skip
+    short = ShortTexts(file)
+    is_file = isinstance(model, (ModelFile, str, os.PathLike))
+    predict: Predict = partial(short.predict, progress=progress)
+    if not is_file or device not in ("auto", "cpu") or precision == "bf16" or not short.fit(texts):
+        network, precision = build_network(model, file, device, precision)
+        predict = partial(predict_ids, network, file, precision=precision, progress=progress)
+    results = score_texts(predict, file, texts, labels=labels, **settings)
     if isinstance(text, (list, tuple)):
         return results
     results[0].replaced, results[0].passed_over = report.replaced, len(report.passed_over)
     return results[0]
+
+
+def score_settings(
+    file: ModelFile, by: str | None, threshold: float, num_alternatives: int, unknown: str | None
+) -> dict[str, Any]:
+    """Check the settings of `score`, where they are described, and fill in what they are by default.
+
+    Returns:
+        Arguments of `score_texts`.
+
+    Raises:
+        SettingError: a setting is out of range, or a model that reads forward only is to judge by more.
+    """
+    by = ("cloze" if file.config.bidirectional else "forward") if by is None else by
+    check_choice("by", by, JUDGES)
+    if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+        raise SettingError(f"threshold is {threshold!r}: it must be 0 to 1", "threshold")
+    if by != "forward":
+        require_bidirectional(file.config, f"{by} scoring")
+    unknown = unknown or file.vocabulary.default_unknown
+    num_alternatives = check_int("num_alternatives", num_alternatives, 0)
+    return {"by": by, "threshold": threshold, "num_alternatives": num_alternatives, "unknown": unknown}
 
 
 def _read_texts(

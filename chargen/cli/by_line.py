@@ -11,7 +11,8 @@ import click
 from chargen.api.records import RecordScores, RecordTotals
 from chargen.cli.report import list_characters, name_label
 from chargen.cli.terminal import escape_control, log, print_line
-from chargen.cli.texts import as_json_text, log_text_report, log_unknown_labels
+from chargen.cli.texts import log_text_report, log_unknown_labels
+from chargen.data.utf8 import as_json_text
 from chargen.errors import amount
 
 if TYPE_CHECKING:

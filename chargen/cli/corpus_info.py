@@ -15,12 +15,12 @@ from chargen.cli.options import GroupedCommand, option, settings_options
 from chargen.cli.report import describe_left_out, name_label
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import cut_into_rows, escape_control, log_compiling, print_line, terminal_width
-from chargen.cli.texts import as_json_text
 from chargen.counting.baselines import Baselines
 from chargen.counting.characters import CharacterCount
 from chargen.counting.lines import Lines
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.repeats import BLOCK_LENGTH
+from chargen.data.utf8 import as_json_text
 from chargen.errors import SettingError, amount
 from chargen.training.autosize import Sizes
 

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,7 @@ def command(
             fills, count = fills or filled.fills, number + 1
             bar.clear()
             if form == "jsonl":
-                writer.write(json.dumps(_to_json(number, filler.seed, filled)) + "\n")
+                writer.write(json.dumps({"alternative": number, "seed": filler.seed, **filled.describe()}) + "\n")
                 continue
             scores = _describe_scores(number, filled, num) if num > 1 or sys.stderr.isatty() else []
             write_separator(writer, number, separator, scores)
@@ -155,11 +154,3 @@ def _log_search(fills: tuple[Fill, ...]) -> None:
             advice = "; raise --particles for a better search" if size < fill.particles / 10 else ""
             gaps = amount(fill.found, "different gap")
             log(f"{label}{gaps} found, effective sample size {size:.1f} of {fill.particles:,}{advice}")
-
-
-def _to_json(number: int, seed: int, filled: Filled) -> dict[str, Any]:
-    gaps = []
-    for gap, fill in zip(filled.gaps, filled.fills, strict=True):
-        fields = {**asdict(gap), "score": gap.score, "exact": fill.exact, "found": fill.found}
-        gaps.append({**fields, "effective_sample_size": fill.effective_sample_size, "particles": fill.particles})
-    return {"alternative": number, "seed": seed, "text": filled.text, "gaps": gaps}

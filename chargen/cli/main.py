@@ -1,5 +1,6 @@
 """The command `chargen`: finds the subcommand, and turns every error into one line and an exit code."""
 
+import errno
 import importlib
 import os
 import sys
@@ -10,7 +11,7 @@ import click
 
 from chargen import __version__
 from chargen.cli.help import Context
-from chargen.cli.terminal import escape_unencodable, log, log_error, redirect_to_null
+from chargen.cli.terminal import log, log_error, prepare_outputs, redirect_to_null
 from chargen.errors import ChargenError, SettingError, repr_short
 from chargen.suggestions import did_you_mean
 
@@ -21,7 +22,11 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 COMMANDS = {
     "Learn": {"train": "Learn a text and save a model.", "compare": "Put runs beside one another."},
-    "Write": {"sample": "Write text with a model.", "fill": "Write what stands between two texts."},
+    "Write": {
+        "sample": "Write text with a model.",
+        "write": "Write a draft together with a model.",
+        "fill": "Write what stands between two texts.",
+    },
     "Judge": {
         "eval": "Score a text with a model.",
         "score": "Judge every character of a text.",
@@ -91,7 +96,9 @@ class _Commands(click.Group):
         """Run the subcommand; a reader who has had enough (| head) is no error."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
+        except OSError as error:
+            if not _has_lost_reader(error):
+                raise
             redirect_to_null(sys.stdout)
             return 0
 
@@ -138,9 +145,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         SystemExit: always, with the exit code.
     """
     _open_missing_streams()
-    escape_unencodable()
+    prepare_outputs()
     try:
-        code = cli.main(arguments, prog_name="chargen", standalone_mode=False)
+        # On Windows click would take words apart that no shell did: "*" and "$HOME" may be a text.
+        code = cli.main(arguments, prog_name="chargen", standalone_mode=False, windows_expand_args=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -155,15 +163,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(error.__cause__, EOFError):  # which click takes for somebody who has left
             raise error.__cause__ from None
         _fail("interrupted", 130)
-    except BrokenPipeError:
-        redirect_to_null(sys.stdout)
-        sys.exit(0)
     except (MemoryError, RuntimeError, ImportError, SystemError, OSError) as error:
         redirect_to_null(sys.stdout)
+        if _has_lost_reader(error):
+            sys.exit(0)
         message = _describe_machine_failure(error)
         if not message:
             raise
         _fail(message, 1)
+
+
+def _has_lost_reader(error: Exception) -> bool:
+    """Whether an output's reader has gone. Windows says then that an argument is invalid, and names no file."""
+    invalid = isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and invalid)
 
 
 def _describe_usage_error(error: click.ClickException) -> str:

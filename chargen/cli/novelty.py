@@ -11,10 +11,11 @@ from chargen.api.novelty import DEFAULT_LENGTH, DEFAULT_RECORDS, is_model, novel
 from chargen.cli.bars import TaskBar
 from chargen.cli.options import GroupedCommand, option, settings_options
 from chargen.cli.terminal import cut_into_rows, escape_control, log, log_compiling, terminal_width
-from chargen.cli.texts import as_json_text, log_text_report
+from chargen.cli.texts import log_text_report
 from chargen.counting.copy_finder import MIN_LENGTH
 from chargen.counting.novelty import Figures, Novelty, describe_place
 from chargen.data.reading_config import RAW
+from chargen.data.utf8 import as_json_text
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import SettingError, amount, truncate
 from chargen.rng import MAX_SEED

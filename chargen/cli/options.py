@@ -6,7 +6,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -207,6 +207,7 @@ def settings_options(
     chosen: tuple[str, ...] = (),
     defaults: Mapping[str, Any] | None = None,
     escapes: tuple[str, ...] = (),
+    only: Collection[str] | None = None,
 ) -> Callable[[Function], Function]:
     """Make a decorator that adds an option for each field of a settings dataclass.
 
@@ -218,6 +219,7 @@ def settings_options(
         chosen: fields whose default the command chooses to fit.
         defaults: those of the command, where they are not those of the dataclass.
         escapes: fields in which \\n is a line end.
+        only: fields that get one; None: all.
     """
 
     def decorate(function: Function) -> Function:
@@ -226,7 +228,7 @@ def settings_options(
             kind, _, is_tuple = kinds[field.name]
             name = field.name.replace("_", "-")
             metadata = field.metadata
-            if not metadata["help"]:
+            if not metadata["help"] or (only is not None and field.name not in only):
                 continue
             default = (defaults or {}).get(field.name, field.default)
             shown = "" if default in (None, (), "") else _format_default(default)

@@ -80,6 +80,8 @@ def _read_neurons(
         help="jsonl: one JSON object a sample, with the model's log-probability of each character in nats, before "
         "temperature and filters.")  # fmt: skip
 @option("--state-in", group="Files", type=PATH, help="Go on from a saved state.")
+@option("--pick", group="Files", type=click.IntRange(1), metavar="N",
+        help="Of a saved state of several samples, go on from this one: 1 is the first.")  # fmt: skip
 @option("--state-out", group="Files", type=PATH, help="Save the state at the end, to go on tomorrow.")
 @option("--device", group="Files", default="cpu", show_default=True, metavar="NAME",
         help="cpu, or cuda or mps through torch.")  # fmt: skip

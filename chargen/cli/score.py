@@ -16,12 +16,13 @@ from chargen.api.score import score as score_text
 from chargen.cli.bars import TaskBar
 from chargen.cli.by_line import print_records
 from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
-from chargen.cli.terminal import TextWriter, escape_control, log, log_literal_escapes, print_line
-from chargen.cli.texts import as_json_text, log_text_report, text_options
+from chargen.cli.terminal import TextWriter, escape_control, log, log_compiling, log_literal_escapes, print_line
+from chargen.cli.texts import log_text_report, text_options
 from chargen.data.sources import find_sources
 from chargen.errors import DataError, SettingError, amount
 from chargen.evaluation.per_character import Scores, quote
 from chargen.evaluation.predicted_ids import JUDGES
+from chargen.evaluation.score_json import describe_scores
 from chargen.model.config import require_bidirectional
 from chargen.storage.model_file import ModelFile, read_model
 
@@ -123,14 +124,13 @@ def _judge_characters(
 ) -> None:
     """Judge every character of a text."""
     as_json, brief, alternatives = (options.pop(name) for name in ("as_json", "brief", "alternatives"))
+    log_compiling()
     with TaskBar("char") as bar:
         options |= {"num_alternatives": alternatives, "progress": bar.show}
         scores = score_text(file, text, sources=sources or None, by=by, **options)
     raw, totals = file.vocabulary.raw, scores.totals
     if as_json:
-        figures = {"by": scores.by, "threshold": scores.threshold, **totals, "replaced": scores.replaced}
-        if not brief:
-            figures |= _list_scores(scores, raw)
+        figures = describe_scores(scores, raw, brief) | {"replaced": scores.replaced}
         click.echo(json.dumps(figures, separators=(",", ":")))
         return
     if not brief:
@@ -190,24 +190,6 @@ def _print_unlikely(scores: Scores) -> None:
 
 def _quote_visibly(character: str) -> str:
     return escape_control(quote(character), newlines=True)
-
-
-def _list_scores(scores: Scores, raw: bool) -> dict[str, Any]:
-    """The text once, each judge's log-probabilities, and the alternatives of unlikely characters by position."""
-    columns = {name: [getattr(score, name) for score in scores] for name in JUDGES}
-    judges = [name for name, column in columns.items() if any(value is not None for value in column)]
-    digits = 3 if len(judges) < 2 else 2
-    lists = {name: [value if value is None else round(value, digits) for value in columns[name]] for name in judges}
-    alternatives = {
-        at: {as_json_text(character, raw): float(f"{share:.2g}") for character, share in score.alternatives}
-        for at, score in enumerate(scores)
-        if score.unlikely
-    }
-    return {
-        "text": as_json_text("".join(score.character for score in scores), raw),
-        **lists,
-        "alternatives": alternatives,
-    }
 
 
 def _write_totals(scores: Scores, totals: dict[str, Any], write_line: Callable[[str], None]) -> None:

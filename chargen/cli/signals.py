@@ -1,4 +1,7 @@
-"""The first SIGINT, SIGTERM or SIGHUP asks for a clean end; the second exits at once and harms nothing."""
+"""The first SIGINT, SIGTERM or SIGHUP asks for a clean end; the second exits at once and harms nothing.
+
+On Windows Ctrl-C and Ctrl-Break do; what kills a process there gives it no time.
+"""
 
 import contextlib
 import os
@@ -14,6 +17,8 @@ _ENDINGS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "termi
 _HANG_UP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 if _HANG_UP is not None:
     _ENDINGS[_HANG_UP] = "hung up"
+if sys.platform == "win32":
+    _ENDINGS[signal.SIGBREAK] = "interrupted"
 
 
 REPEAT = 0.01
@@ -100,6 +105,14 @@ class StopRequest:
         return Stopped(f"{_ENDINGS[self.number]}{saved}", 128 + self.number)
 
 
+def _send(number: int) -> None:
+    """Send this process a signal, which may end what the main thread waits for."""
+    if sys.platform == "win32":
+        signal.raise_signal(number)  # os.kill would end the process
+    else:
+        os.kill(os.getpid(), number)
+
+
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Catch SIGINT, SIGTERM and SIGHUP while the block runs; not SIGHUP where nohup has it ignored."""
@@ -112,7 +125,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
             report(dropped)
         elif request.number is not None:
             number, request.number = request.number, None
-            repeats.append(threading.Timer(REPEAT, os.kill, (os.getpid(), number)))
+            repeats.append(threading.Timer(REPEAT, _send, (number,)))
             repeats[-1].start()
 
     sys.unraisablehook = report_others

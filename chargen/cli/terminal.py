@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import shlex
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
-from chargen.data.lookalikes import ESCAPES, suggest_lookalikes
+from chargen.data.lookalikes import ESCAPES, suggest_lookalikes, write_for_shell
+from chargen.errors import quote_argument
 from chargen.kernels import available
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def quote_path(path: object) -> str:
     Args:
         path: anything whose `str` is a path.
     """
-    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
+    return quote_argument(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def escape_control(text: str, *, newlines: bool = False) -> str:
@@ -181,11 +181,20 @@ def redirect_to_null(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def escape_unencodable() -> None:
-    """Let both outputs write an escape such as \\u2019 for a character that their encoding does not have."""
+def prepare_outputs() -> None:
+    """Let both outputs write an escape such as \\u2019 for a character that their encoding does not have.
+
+    On Windows they are UTF-8 with line feeds where they are no terminal, and terminals of old releases show colours.
+    """
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+            if sys.platform == "win32" and not stream.isatty():
+                reconfigure(encoding="utf-8", newline="\n")
+    if sys.platform == "win32":
+        from colorama import just_fix_windows_console
+
+        just_fix_windows_console()
 
 
 def terminal_width(stream: TextIO = STDERR) -> int | None:
@@ -378,7 +387,7 @@ def log_literal_escapes(vocabulary: "Vocabulary", texts: Mapping[str, Iterable[s
     for name, values in texts.items():
         for escape in {match[0]: None for text in values for match in _ESCAPE.finditer(text)}:
             problem = f"{name} has a backslash and {escape[1]}"
-            log(f"note: {problem}, not {ESCAPES[escape][1]}, which is $'{escape}' in most shells")
+            log(f"note: {problem}, not {ESCAPES[escape][1]}, which is {write_for_shell(escape)}")
 
 
 def log_compiling() -> "Compiling | None":

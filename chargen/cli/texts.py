@@ -7,7 +7,6 @@ import click
 from chargen.cli.options import Function, option
 from chargen.cli.report import list_characters, name_label
 from chargen.cli.terminal import log
-from chargen.data.utf8 import SURROGATE
 from chargen.errors import amount
 
 _LENIENT = "the unknown symbol where the model has one, else skip and count them"
@@ -53,16 +52,6 @@ def log_text_report(replaced: int, passed_over: int, unseen: str, charged: int, 
     ):
         if count:
             log(f"note: {amount(count, noun)} {words}")
-
-
-def as_json_text(text: str, raw: bool) -> str:
-    """Replace what JSON cannot hold: a lone surrogate, which is no text.
-
-    Args:
-        text: any.
-        raw: whether it stands for a byte, which becomes the Latin-1 character; else it becomes U+FFFD.
-    """
-    return SURROGATE.sub(lambda match: chr(ord(match[0]) - 0xDC00) if raw else "\ufffd", text)
 
 
 def log_unknown_labels(labels: Sequence[str]) -> None:

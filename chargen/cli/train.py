@@ -1,7 +1,9 @@
 """`chargen train`: learn a text and save a model."""
 
+import contextlib
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,13 +123,13 @@ def process_start_time() -> float:
     """Find when this process started.
 
     Returns:
-        What `time.monotonic()` was then; where the system does not tell, what it is at this moment.
+        What `time.monotonic()` was then; where the system is not Linux or does not tell, what it is at this moment.
     """
-    try:
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, ValueError, IndexError):
-        age = 0.0
+    age = 0.0
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, ValueError, IndexError):  # a sandbox may have no /proc
+            ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+            age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     return time.monotonic() - max(0.0, age)
 
 

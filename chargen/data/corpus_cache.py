@@ -3,9 +3,9 @@
 A text is encoded once; from then on its ids are mapped from the disk.
 """
 
+import contextlib
 import hashlib
 import json
-import os
 import secrets
 import shutil
 import time
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from chargen.data.reading_report import ReadingReport
 from chargen.data.source_index import SourceIndex, stamp_of
 from chargen.data.vocabulary import Vocabulary
-from chargen.durable import sync_folder, wait_for_folder, write_durably
+from chargen.durable import rename, sync_folder, wait_for_folder, write_durably
+from chargen.errors import WriteError
 
 ROLES = ("train", "valid", "test")
 WORK_FOLDERS, KEYS = f"{'[0-9a-f]' * 16}.tmp", "[0-9a-f]" * 64
@@ -140,14 +141,15 @@ def install_entry(work_folder: Path, entry: Path) -> None:
         OSError: the disk refuses.
     """
     try:
-        os.replace(work_folder, entry)
+        rename(work_folder, entry)
     except OSError:
         with wait_for_folder(entry.parent):  # of those that see the damage, the first one mends it
             if open_entry(entry) is not None:
                 return
-            _remove(entry)
+            with contextlib.suppress(FileNotFoundError):
+                _remove(entry)
             try:
-                os.replace(work_folder, entry)
+                rename(work_folder, entry)
             except OSError:
                 if open_entry(entry) is None:
                     raise
@@ -157,7 +159,7 @@ def install_entry(work_folder: Path, entry: Path) -> None:
 def _remove(entry: Path) -> None:
     """Remove an entry at once, whoever opens it."""
     removed = entry.with_name(f"{secrets.token_hex(8)}.tmp")
-    os.replace(entry, removed)
+    rename(entry, removed)
     shutil.rmtree(removed, ignore_errors=True)
 
 
@@ -222,7 +224,9 @@ def folder_size(folder: Path) -> int:
 
 
 def remove_entries(cache: Path, entries: Iterable[CacheEntry]) -> int:
-    """Remove entries, and what is remembered of the files that they were made of. Who has one open keeps it.
+    """Remove entries, and what is remembered of the files that they were made of.
+
+    Who has one open keeps it; Windows does not remove it.
 
     Args:
         cache: the folder of the cache.
@@ -232,6 +236,7 @@ def remove_entries(cache: Path, entries: Iterable[CacheEntry]) -> int:
         The bytes that are free again.
 
     Raises:
+        WriteError: there is no permission, or on Windows a program has one open.
         OSError: the disk refuses.
     """
     freed, keys = 0, set()
@@ -240,6 +245,10 @@ def remove_entries(cache: Path, entries: Iterable[CacheEntry]) -> int:
             _remove(entry.path)
         except FileNotFoundError:
             continue
+        except PermissionError as error:
+            raise WriteError(
+                f"cannot remove {entry.path}: {error.strerror}; on Windows a program that learns from it must end first"
+            ) from error
         freed += entry.bytes
         keys.add(entry.path.name)
     SourceIndex(cache).forget(keys)

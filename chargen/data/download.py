@@ -7,6 +7,7 @@ when it is whole and right, and not before.
 import contextlib
 import http.client
 import re
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -169,7 +170,11 @@ def _name_failures(done: int, size: int) -> Iterator[None]:
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        raise ConnectionBroken(_describe_break(truncate(text, 100), done, size)) from error
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            text = (
+                f"{reason.verify_message}; with Python from python.org on macOS, run Install Certificates.command once"
+            )
+        raise ConnectionBroken(_describe_break(truncate(text, 150), done, size)) from error
 
 
 def _describe_break(reason: str, done: int, size: int) -> str:

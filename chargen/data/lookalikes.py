@@ -1,5 +1,6 @@
 """Characters that look alike: which known character was probably meant by an unknown one."""
 
+import sys
 import unicodedata
 from collections.abc import Collection, Iterator
 
@@ -15,6 +16,15 @@ ESCAPES = {r"\n": ("\n", "a line end"), r"\t": ("\t", "a tab"), r"\r": ("\r", "a
 """What was meant where a shell passed on a backslash and a letter."""
 _FULL_WIDTH_OFFSET = 0xFEE0
 """From the code point of an ASCII character to that of its full-width form."""
+
+
+def write_for_shell(escape: str) -> str:
+    """Say how a person writes a character that a shell would pass on as a backslash and a letter.
+
+    Args:
+        escape: of `ESCAPES`.
+    """
+    return f'"`{escape[1]}", in PowerShell' if sys.platform == "win32" else f"$'{escape}', in most shells"
 
 
 def find_lookalike(text: str, position: int, known: Collection[str]) -> tuple[str, str]:
@@ -70,7 +80,7 @@ def suggest_lookalikes(text: str, positions: Collection[int], known: Collection[
         escape = text[position : position + 2]
         character, name = ESCAPES.get(escape, ("", ""))
         if character and character in known:
-            advice[escape] = f"{name} as $'{escape}', in most shells"
+            advice[escape] = f"{name} as {write_for_shell(escape)}"
             continue
         character, lookalike = find_lookalike(text, position, known)
         if lookalike:

@@ -1,7 +1,8 @@
 """Remembers which entry of the cache the files of a corpus had, so that they are read again only where they changed.
 
 A file counts as unchanged while its path, size, times to the nanosecond and inode are. Clocks of file systems may be
-coarse: files that changed less than two seconds before they were read are not remembered.
+coarse: files that changed less than two seconds before they were read are not remembered. On Windows one
+of the times is that of the file's creation: a change by a program that sets the other one back is not noticed.
 """
 
 import contextlib

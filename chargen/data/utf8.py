@@ -8,6 +8,16 @@ _AFTER_LEAD = {b"\xe0": (0xA0, 0xBF), b"\xed": (0x80, 0x9F), b"\xf0": (0x90, 0xB
 """The first and the last byte that may follow a lead byte which not every continuation byte may follow."""
 
 
+def as_json_text(text: str, raw: bool) -> str:
+    """Replace what JSON cannot hold: a lone surrogate, which is no text.
+
+    Args:
+        text: any.
+        raw: whether it stands for a byte, which becomes the Latin-1 character; else it becomes U+FFFD.
+    """
+    return SURROGATE.sub(lambda match: chr(ord(match[0]) - 0xDC00) if raw else "\ufffd", text)
+
+
 def utf8_range(partial: bytes) -> tuple[int, int]:
     """Return the bytes that may follow an unfinished character (Unicode 17, table 3-7).
 

@@ -55,5 +55,25 @@ class NumpyCloze:
         forward = check_array("forward logits", forward, (len(left), size), np.float32)
         backward = check_array("backward logits", backward, (len(right), size), np.float32)
         hidden = (left @ self.left.T)[:, None] + (right @ self.right.T + self.right_bias)
-        logits: NDArray[Any] = np.tanh(hidden) @ self.output.T + self.bias + forward[:, None] + backward
+        return self._correct(hidden, forward[:, None] + backward)
+
+    def pair_logits(
+        self, left: NDArray[Any], right: NDArray[Any], forward: NDArray[Any], backward: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Compute the logits for pairs of a left and a right context.
+
+        Args:
+            left: the forward stack's outputs (N, H) after the character before.
+            right: the backward stack's outputs (N, H) after the character behind.
+            forward: the forward stack's logits (N, V) after the character before.
+            backward: the backward stack's logits (N, V) after the character behind.
+
+        Returns:
+            Logits (N, V).
+        """
+        return self._correct(left @ self.left.T + right @ self.right.T + self.right_bias, forward + backward)
+
+    def _correct(self, hidden: NDArray[Any], one_way: NDArray[Any]) -> NDArray[Any]:
+        """The logits (..., V), from sums of hidden units (..., D) and those of both directions (..., V)."""
+        logits: NDArray[Any] = np.tanh(hidden) @ self.output.T + self.bias + one_way
         return logits

@@ -22,6 +22,8 @@ from chargen.storage.weight_checks import as_stack_weights
 Floats = NDArray[np.float32]
 NO_RULES = Rules(np.zeros((1, 1), bool), np.zeros((1, 1), np.int64), np.zeros(1, bool))
 """Rules for rows that only read."""
+NO_CHOICE = SampleConfig()
+"""Of rows that only read."""
 TEAM_BYTES = 2**21
 """Bytes of weights from which several threads share the time steps of a single row."""
 MIN_TIMED_LENGTH = 8
@@ -92,7 +94,7 @@ class CompiledEngine(Engine):
     ) -> tuple[Floats, State]:
         read = Chunk(logits, state, ids, np.zeros(ids.shape), counts)
         mask_index, uniforms = np.zeros(len(ids), np.int64), np.zeros((len(ids), 1))
-        after = self._run(read, False, uniforms, NO_RULES, mask_index, SampleConfig())
+        after = self._run(read, False, uniforms, NO_RULES, mask_index, NO_CHOICE)
         return after.logits, after.state
 
     def _write(

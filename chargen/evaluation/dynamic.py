@@ -90,7 +90,7 @@ class DynamicEvaluator:
         self.weights: list[Tensor] = list(self.model.parameters())
         self.trained = [weight.detach().clone() for weight in self.weights]
         learned = [values for values in rms if values.any()]  # not the other stack, and not the cloze layer
-        rms_sum = sum(float(values.double().sum()) for values in learned)
+        rms_sum = sum(float(values.cpu().double().sum()) for values in learned)
         mean = rms_sum / sum(values.numel() for values in learned) if learned else 1.0
         self.rms, self.rule = rms, (rates.lr, FLOOR * mean, rates.decay / mean)
 

@@ -1,6 +1,6 @@
 """Texts laid out as rows of ids to read, between begin texts or as records, with the character that each id is of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +8,13 @@ from numpy.typing import NDArray
 
 from chargen.errors import DataError
 from chargen.storage.model_file import ModelFile
+
+MAX_ROWS = 32
+"""Rows that a long text is cut into, at most."""
+SPAN = 2000
+"""The fewest ids of a row where a long text is cut to be read side by side; four times as many from both sides."""
+CONTEXT = 1000
+"""Ids beyond a cut that a row reads as context."""
 
 
 class Layout(NamedTuple):
@@ -47,8 +54,6 @@ def lay_out(
         DataError: a text has unknown characters and `unknown` is "error", or it has a lone surrogate.
         SettingError: the model does not know a label.
     """
-    from chargen.evaluation.rows import cut_text
-
     vocabulary, num_characters, both = file.vocabulary, sum(map(len, texts)), direction == "both"
     order = -1 if direction == "backward" else 1
     begin, end = vocabulary.encode(file.begin)[::order], np.array([vocabulary.end_id] * vocabulary.records, int)
@@ -80,6 +85,22 @@ def lay_out(
         num_ids, first_character = num_ids + len(read), first_character + len(text)
     size = num_characters + 2 * len(texts)
     return Layout(rows, behind, counted, np.array(starts, np.int64), np.concatenate(owners), size)
+
+
+def cut_text(size: int, both: bool) -> Iterator[tuple[int, int, int, int]]:
+    """Cut a long text into rows, each with enough context that its predictions hardly change.
+
+    Args:
+        size: ids of the text.
+        both: whether it is read from both sides; such rows stay short, since outputs of the backward stack are kept.
+
+    Yields:
+        For each row, what it reads and what of it counts: begin, end, begin, end.
+    """
+    number = max(1, size // (4 * SPAN) if both else min(MAX_ROWS, size // SPAN))
+    for row in range(number):
+        begin, end = size * row // number, size * (row + 1) // number
+        yield max(0, begin - CONTEXT), min(size, end + CONTEXT) if both else end, begin, end
 
 
 def _positions_of_ids(model: ModelFile, text: str, unknown: str) -> NDArray[np.int64]:

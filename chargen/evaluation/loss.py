@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from chargen.data.borders import as_targets, labels_before
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError, amount
-from chargen.evaluation.rows import MAX_ROWS, read_rows
+from chargen.evaluation.layout import MAX_ROWS
+from chargen.evaluation.rows import read_rows
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
 from chargen.model.loss import nats_per_target

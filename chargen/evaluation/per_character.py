@@ -4,19 +4,16 @@ import html
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import amount
-from chargen.evaluation.layout import lay_out
-from chargen.evaluation.predicted_ids import JUDGES, predict_ids
+from chargen.evaluation.layout import Layout, lay_out
+from chargen.evaluation.predicted_ids import JUDGES, Predicted
 from chargen.storage.model_file import ModelFile
-
-if TYPE_CHECKING:
-    from chargen.model.language_model import CharModel
 
 MAX_SHOWN = 10_000
 """Characters that a notebook shows."""
@@ -156,6 +153,9 @@ def quote(character: str) -> str:
     return f"'\\x{byte:02x}'" if 0x80 <= byte < 0x100 else repr(character)
 
 
+Predict: TypeAlias = Callable[[Sequence[str], Layout], Iterable[Predicted]]
+
+
 def name_id(vocabulary: Vocabulary, number: int) -> str:
     """Write an id for people, a character in quotes.
 
@@ -174,7 +174,7 @@ def name_id(vocabulary: Vocabulary, number: int) -> str:
 
 
 def score_texts(
-    network: "CharModel",
+    predict: Predict,
     file: ModelFile,
     texts: Sequence[str],
     *,
@@ -182,40 +182,35 @@ def score_texts(
     threshold: float,
     num_alternatives: int,
     unknown: str,
-    precision: str,
     labels: Sequence[str | None] | None = None,
-    progress: Callable[[str, int, int], object] = lambda task, done, total: None,
 ) -> list[Scores]:
     """Score every character of some texts, which are read side by side.
 
     Args:
-        network: the model.
-        file: its vocabulary, its begin text, and how often each id occurs.
+        predict: what the model expects at every id of texts and their layout, such as `predict_ids`.
+        file: the model's vocabulary, its begin text, and how often each id occurs.
         texts: cleaned as the text that the model learned.
         by: the judge: "cloze", "forward" or "backward".
         threshold: a probability; characters below it are unlikely.
         num_alternatives: the most alternatives that an unlikely character gets.
         unknown: what to do with characters that the model has never seen: "error", "skip" or "replace".
-        precision: "fp32" or "bf16".
         labels: of each text, where texts are records; none by default.
-        progress: called after every window with the task, the number of characters read, and that of all texts.
 
     Raises:
         DataError: a text has unknown characters and `unknown` is "error", or it has a lone surrogate.
         ChargenError: predictions are not finite.
     """
-    both, vocabulary, joined = network.config.bidirectional, file.vocabulary, "".join(texts)
+    both, vocabulary, joined = file.config.bidirectional, file.vocabulary, "".join(texts)
     layout = lay_out(file, texts, unknown, "both" if both else "forward", labels)
     num_ids = np.bincount(layout.owner, minlength=layout.size)
     limit = math.log(threshold) if threshold else -math.inf
     sums = {name: np.zeros(layout.size) for name in (JUDGES if both else ("forward",))}
     alternatives: dict[int, tuple[tuple[str, float], ...]] = {}
-    for part in predict_ids(network, file, texts, layout, precision=precision, progress=progress):
+    for part in predict(texts, layout):
         np.add.at(sums[part.judge], part.characters, part.values)
         if part.judge == by:
             places = np.flatnonzero((part.values < limit) & (num_ids[part.characters] == 1))
-            judged = part.log_probs[places].cpu().double().numpy()
-            for row, place in zip(judged, places, strict=True):
+            for row, place in zip(part.rows(places), places, strict=True):
                 likelier = _likelier_characters(vocabulary, row, part.values[place], num_alternatives)
                 alternatives[int(part.characters[place])] = likelier
     known, whole, below = num_ids > 0, num_ids == 1, {name: sums[name] < limit for name in sums}

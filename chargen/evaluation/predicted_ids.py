@@ -12,8 +12,6 @@ from chargen.evaluation.layout import Layout
 from chargen.storage.model_file import ModelFile
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from chargen.model.language_model import CharModel
 
 JUDGES = ("cloze", "forward", "backward")
@@ -28,15 +26,24 @@ class Predicted(NamedTuple):
         judge: "cloze", "forward" or "backward".
         characters: (n,), for each id the number of its character in the layout.
         targets: (n,), the id that stands there; a begin symbol counts as the end symbol.
-        log_probs: (n, V), in nats, on the device of the model.
+        log_probs: (n, V), in nats; a tensor on the device of the model, or an array of NumPy.
         values: (n,), those of the targets, less what their characters cost besides.
     """
 
     judge: str
     characters: NDArray[np.int64]
     targets: NDArray[Any]
-    log_probs: "Tensor"
+    log_probs: Any
     values: NDArray[np.float64]
+
+    def rows(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The log-probabilities (k, V) of some ids, as NumPy has them.
+
+        Args:
+            places: (k,), numbers of ids from 0 to n - 1.
+        """
+        rows: Any = self.log_probs[places]
+        return rows if isinstance(rows, np.ndarray) else rows.cpu().double().numpy()
 
 
 def predict_ids(

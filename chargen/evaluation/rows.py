@@ -13,19 +13,12 @@ from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
 from chargen.model.layers import State
 
-MAX_ROWS = 32
-"""Rows that a long text is cut into, at most."""
 SIDE_BY_SIDE = 64
 """Rows that are read at a time, at most: compiled layers compute blocks of 32, one in each of two threads."""
 WINDOW = 128
 """Ids of a row that are read at a time."""
 STORED = 2**26
 """Outputs of the backward stack that are kept where texts are read from both sides."""
-
-SPAN = 2000
-"""The fewest ids of a row where a long text is cut to be read side by side; four times as many from both sides."""
-CONTEXT = 1000
-"""Ids beyond a cut that a row reads as context."""
 
 Ids = NDArray[Any]
 
@@ -135,22 +128,6 @@ def read_rows(
                 other = None if outputs is None else outputs[index]
                 counted_before = before[torch.from_numpy(mask).to(before.device)]
             yield Window(numbers[at], places, ids[at, places], places == last_places, counted_before, other)
-
-
-def cut_text(size: int, both: bool) -> Iterator[tuple[int, int, int, int]]:
-    """Cut a long text into rows, each with enough context that its predictions hardly change.
-
-    Args:
-        size: ids of the text.
-        both: whether it is read from both sides; such rows stay short, since outputs of the backward stack are kept.
-
-    Yields:
-        For each row, what it reads and what of it counts: begin, end, begin, end.
-    """
-    number = max(1, size // (4 * SPAN) if both else min(MAX_ROWS, size // SPAN))
-    for row in range(number):
-        begin, end = size * row // number, size * (row + 1) // number
-        yield max(0, begin - CONTEXT), min(size, end + CONTEXT) if both else end, begin, end
 
 
 def pad_rows(rows: Sequence[Ids]) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ backward stack and the cloze layer only propose.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +17,17 @@ from chargen.arguments import choose_config
 from chargen.data.reading import clean
 from chargen.data.vocabulary import Ids, Vocabulary, check_unknown
 from chargen.decoding.choose import SampleConfig, draw, log_sum_exp, summarize
-from chargen.decoding.numpy_engine import State
+from chargen.decoding.numpy_engine import Engine
 from chargen.decoding.pick_engine import new_engine
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError, amount
 from chargen.infill.enumeration import can_enumerate, enumerate_gaps
 from chargen.infill.lookahead import CONTEXT, Lookahead
 from chargen.infill.particles import effective_sample_size, run_smc
 from chargen.infill.prefixes import NO_GAP_ALLOWED, Grower, Prefixes
-from chargen.model.config import require_bidirectional
+from chargen.model.config import DIRECTIONS, require_bidirectional
 from chargen.rng import Purpose, check_seed, generator_seed, uniform
 from chargen.sampling.constraints import fit_config
+from chargen.sampling.prefix_engine import PrefixEngine
 from chargen.sampling.start import encode_text, read_start
 from chargen.settings import check_int
 from chargen.storage.model_file import AnyModel, as_model_file
@@ -39,8 +41,6 @@ MIN_TEMPERATURE = 1e-6
 """Temperatures between 0 and this count as this."""
 SEARCH_POWER = 2.0
 """The highest power, 1 / temperature, at which particles look for gaps: colder, all would follow the first good one."""
-MAX_CACHED = 8
-"""Texts before gaps whose state is kept: the next gap of a text goes on from there."""
 _ALTERNATIVE = 2**31
 """The index of the first alternative's draw; those below are draws of particles."""
 
@@ -109,6 +109,7 @@ class Filler:
         seed: 0 to 2**64 - 1; drawn by the system where None. `Filler.seed` tells it.
         unknown: what to do with characters of the text that the model does not know: "error", "skip" or "replace".
         vocabulary: of a CharModel, which has none.
+        engines: of this model by direction, to be shared by many fillers.
         **settings: fields of `config`.
 
     Raises:
@@ -125,6 +126,7 @@ class Filler:
         seed: int | None = None,
         unknown: str = "error",
         vocabulary: Vocabulary | None = None,
+        engines: Mapping[str, Engine] | None = None,
         **settings: Any,
     ) -> None:
         model = as_model_file(model, vocabulary)
@@ -135,11 +137,13 @@ class Filler:
         self.particles = check_int("particles", particles, 1, 100_000)
         self.seed = check_seed(seed)
         self.unknown = check_unknown(unknown)
-        self._states: dict[str, tuple[NDArray[Any], State]] = {}
-        self.forward = new_engine(model.config, model.arrays, "cpu")
+        # The next gap of a text goes on from where the last one began.
+        engines = engines or {
+            name: PrefixEngine(new_engine(model.config, model.arrays, "cpu", name)) for name in DIRECTIONS
+        }
+        self.forward, self._backward = engines["forward"], engines["backward"]
         start = read_start(self.forward, model)
         self._begin = start.logits, start.state
-        self._backward = new_engine(model.config, model.arrays, "cpu", "backward")
 
     def __repr__(self) -> str:
         own = {"particles": self.particles, "seed": self.seed, "unknown": self.unknown}
@@ -229,7 +233,7 @@ class Filler:
         return ids if end_id is None or not last or after[size:] else np.append(ids, end_id)
 
     def read_before(self, before: str) -> Prefixes:
-        """Let the forward stack read the text before a gap, or what is new of it.
+        """Let the forward stack read the text before a gap.
 
         Args:
             before: the text, cleaned.
@@ -241,16 +245,10 @@ class Filler:
             DataError: the model does not know some characters.
             ChargenError: the model's numbers overflow.
         """
-        known = max((text for text in self._states if before.startswith(text)), key=len, default="")
-        logits, state = self._states.pop(known, self._begin)
-        self._states[known] = logits, state  # used last, dropped last
-        ids = self._encode(before[len(known) :])[None]
-        logits, state = self.forward.read(ids, np.array([ids.shape[1]]), logits, state)
+        ids = self._encode(before)[None]
+        logits, state = self.forward.read(ids, np.array([ids.shape[1]]), *self._begin)
         if not np.isfinite(logits).all():
             raise ChargenError(NOT_FINITE_MESSAGE)
-        self._states[before] = logits, state
-        while len(self._states) > MAX_CACHED:
-            del self._states[next(iter(self._states))]
         return Prefixes([""], [b""], np.zeros(1), logits, state)
 
 

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from chargen.data.reading import clean
 from chargen.errors import DataError, SettingError
@@ -74,6 +75,14 @@ class Filled:
     text: str
     gaps: tuple[Alternative, ...]
     fills: tuple[Fill, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """The text, and for each gap what it is filled with and the figures of the search, as values of JSON."""
+        gaps = []
+        for gap, fill in zip(self.gaps, self.fills, strict=True):
+            fields = {**asdict(gap), "score": gap.score, "exact": fill.exact, "found": fill.found}
+            gaps.append({**fields, "effective_sample_size": fill.effective_sample_size, "particles": fill.particles})
+        return {"text": self.text, "gaps": gaps}
 
 
 def fill_gaps(

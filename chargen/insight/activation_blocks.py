@@ -119,7 +119,7 @@ def _read_blocks(
     network: "CharModel", file: ModelFile, texts: Sequence[str], labels: Sequence[str | None] | None, unknown: str,
     size: int, options: dict[str, Any],
 ) -> Iterator[Activations]:  # fmt: skip
-    from chargen.evaluation.rows import CONTEXT
+    from chargen.evaluation.layout import CONTEXT
 
     forward = options["direction"] == "forward"
     for numbers, begin, end in _cut_blocks([*map(len, texts)], size):

@@ -1,13 +1,12 @@
 """What `inspect` tells: what a model expects in a text, what its hidden units do there, and where it loses."""
 
 import math
-import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from chargen.errors import amount, truncate
+from chargen.errors import amount, quote_argument, truncate
 from chargen.insight.activations import Activations
 from chargen.insight.charts import draw_calibration, draw_distances, list_classes
 from chargen.insight.gates import Saturation
@@ -126,6 +125,6 @@ def _describe_neuron(neuron: Neuron, model: str) -> dict[str, str]:
         "feature": show_characters(truncate(neuron.feature))[0],
         "correlation": f"{neuron.held_out_correlation:.2f}",
         "auc": "" if neuron.auc is None else f"{neuron.auc:.3f}",
-        "model": show_characters(shlex.quote(model))[0],
+        "model": show_characters(quote_argument(model))[0],
         "on": f"{neuron.on:.2f}",
     }

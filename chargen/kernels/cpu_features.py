@@ -1,6 +1,8 @@
 """The processor's instructions that this process may use."""
 
+import contextlib
 import ctypes
+import os
 import platform
 import sys
 from functools import cache
@@ -14,13 +16,13 @@ _ARCH_PRCTL, _PERMIT, _TILE_DATA = 158, 0x1023, 18  # the call, ARCH_REQ_XCOMP_P
 @cache
 def amx() -> bool:
     """Whether this process may use AMX with bf16: a Linux kernel must be asked for permission."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
+    if "+amx-bf16" not in os.environ.get("NUMBA_CPU_FEATURES", "+amx-bf16"):  # machine code is held to older processors
         return False
-    with open("/proc/cpuinfo") as file:
-        flags: set[str] = next((set(line.split()) for line in file if line.startswith("flags")), set())
-    if not flags >= AMX_FLAGS:
-        return False
-    return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _PERMIT, _TILE_DATA) == 0)
+    flags: set[str] = set()
+    if sys.platform == "linux" and platform.machine() == "x86_64":
+        with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:  # a sandbox may have none
+            flags = next((set(line.split()) for line in file if line.startswith("flags")), flags)
+    return flags >= AMX_FLAGS and bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _PERMIT, _TILE_DATA) == 0)
 
 
 @cache

@@ -14,12 +14,14 @@ from numba import types
 from numpy.typing import NDArray
 
 from chargen.kernels.bf16_ir import widen
+from chargen.kernels.cpu_features import llvm_features
 from chargen.kernels.jit import compiled, native
 
 WIDTH = 64
 LANES = 16
-INPUTS_AT_ONCE = 128
-"""Inputs that several rows multiply before the next ones: their weights stay in the fastest cache."""
+_LARGE_REGISTERS = "+avx512f" in llvm_features()
+INPUTS_AT_ONCE = 128 if _LARGE_REGISTERS else 64
+"""Inputs that several rows multiply before the next ones: their weights, 32 or 16 kB, stay in the fastest cache."""
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTS = ir.VectorType(ir.IntType(32), LANES)
@@ -54,8 +56,8 @@ def _load(builder: Any, dtype: Any, pointer: Any) -> Any:
     return loaded
 
 
-def _make_add_rows(rows: int) -> Callable[..., None]:
-    """Make a function that adds products to `rows` rows of 64 outputs.
+def _make_add_rows(rows: int, width: int) -> Callable[..., None]:
+    """Make a function that adds products to `rows` rows of `width` of 64 outputs.
 
     It is written in LLVM's language: a compiler does not keep an array's elements in registers.
     """
@@ -80,7 +82,7 @@ def _make_add_rows(rows: int) -> Callable[..., None]:
                     ir.FloatType(),
                     builder.add(first_out, builder.add(builder.mul(out_stride, _INT64(row)), _INT64(part * LANES))),
                 )
-                for part in range(WIDTH // LANES)
+                for part in range(width // LANES)
             ]
             for row in range(rows)
         ]
@@ -106,7 +108,7 @@ def _make_add_rows(rows: int) -> Callable[..., None]:
         row_weight = builder.mul(k, _INT64(WIDTH))
         weight_vectors = [
             _load(builder, dtype, gep(weights, _STORED[dtype], builder.add(row_weight, _INT64(part * LANES))))
-            for part in range(WIDTH // LANES)
+            for part in range(width // LANES)
         ]
         new_sums = []
         for row in range(rows):
@@ -137,7 +139,9 @@ def _make_add_rows(rows: int) -> Callable[..., None]:
     return result
 
 
-_add_row, _add_four_rows = _make_add_rows(1), _make_add_rows(4)
+_FOUR_ROWS_WIDTH = WIDTH if _LARGE_REGISTERS else LANES
+"""Outputs of four rows that stay in registers."""
+_add_row, _add_four_rows = _make_add_rows(1, WIDTH), _make_add_rows(4, _FOUR_ROWS_WIDTH)
 
 
 @compiled
@@ -168,7 +172,10 @@ def add_products(
             while row < rows:
                 source, target = row * stride + first_input, row * out_stride + block * WIDTH
                 if row + 4 <= rows:
-                    _add_four_rows(weights, weight, flat, source, stride, flat_out, target, out_stride, count)
+                    for part in range(0, WIDTH, _FOUR_ROWS_WIDTH):
+                        _add_four_rows(
+                            weights, weight + part, flat, source, stride, flat_out, target + part, out_stride, count
+                        )
                     row += 4
                 else:
                     _add_row(weights, weight, flat, source, stride, flat_out, target, out_stride, count)

@@ -141,7 +141,8 @@ def _compile(function: Function, name: str = "", *, keep: bool = True, flags: Co
         numba_folder = _config.CACHE_DIR
         try:
             _config.CACHE_DIR = MACHINE_CODE_FOLDER
-            dispatcher._cache = _Cache(function, name)  # numba sets its own cache so for `cache=True`
+            with contextlib.suppress(RuntimeError):  # Windows calls folders writable that are not
+                dispatcher._cache = _Cache(function, name)  # numba sets its own cache so for `cache=True`
         finally:
             _config.CACHE_DIR = numba_folder
     result: Function = dispatcher

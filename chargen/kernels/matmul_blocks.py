@@ -11,10 +11,10 @@ from chargen.kernels.amx import SIDE, multiply_into_tiles, store_tiles, zero_til
 from chargen.kernels.bf16_ir import to_float
 from chargen.kernels.cpu_features import amx, bf16_pairs, llvm_features
 from chargen.kernels.jit import compiled, inlined, native
-from chargen.kernels.simd import LANES, BFloat, declare
+from chargen.kernels.simd import LANES, BFloat, declare, prefetch
 
-ROWS_AT_ONCE = 16 if "+avx512f" in llvm_features() else 4
-"""Rows whose sums in 16 columns stay in registers."""
+ROWS_AT_ONCE, ROWS_AT_LAST = (16, 16) if "+avx512f" in llvm_features() else (6, 4)
+"""Rows whose sums in 16 columns stay in registers: as many as fit, and what fills a block of 32 rows up."""
 _INPUTS_AT_ONCE = 4
 """Inputs, or pairs of them, that are multiplied in one pass of the loop."""
 _types: Any = types
@@ -53,16 +53,17 @@ def _multiply_in_loops(left: int, packed: int, out: int, rows: int) -> None:
                 sums[row, n] += value * to_float(weights[k // 2, n, k % 2])
 
 
-def _make_add_rows(pairs: bool) -> Any:
-    """Make a function that adds left (ROWS_AT_ONCE, 32) times packed (32, 16) to sums (ROWS_AT_ONCE, 16).
+def _make_add_rows(rows: int, pairs: bool) -> Any:
+    """Make a function that adds left (rows, 32) times packed (32, 16) to sums (rows, 16).
 
     In each array, rows are 32 numbers apart. Each sum is a chain of fused multiply-adds of float32, or of dot products
-    of pairs of bf16.
+    of pairs of bf16. At each pass some lines of the block at `ahead` are fetched, those at a pass's distance.
     """
     row_bytes = SIDE * (2 if pairs else 4)  # bytes of a row of the left side
+    lines = max(1, rows // 8)  # so that the first 32 rows fetch all of a block's
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        left, packed, out = arguments
+        left, packed, out, ahead = arguments
 
         def pointer(address: Any, offset: int) -> Any:
             return builder.inttoptr(builder.add(address, _INT64(offset)), _POINTER)
@@ -83,19 +84,22 @@ def _make_add_rows(pairs: bool) -> Any:
             dot = declare(builder, "llvm.x86.avx512bf16.dpbf16ps.512", type_)
             return builder.call(dot, [total, builder.bitcast(weight, _HALVES), builder.bitcast(repeated, _HALVES)])
 
-        initial = [load(_FLOATS, pointer(out, row * SIDE * 4)) for row in range(ROWS_AT_ONCE)]
+        initial = [load(_FLOATS, pointer(out, row * SIDE * 4)) for row in range(rows)]
         entry, loop, done = builder.block, builder.append_basic_block("inputs"), builder.append_basic_block("done")
         builder.branch(loop)
         builder.position_at_end(loop)
         index = builder.phi(_INT64)
         index.add_incoming(_INT64(0), entry)
-        chains = [builder.phi(_FLOATS) for _ in range(ROWS_AT_ONCE)]
+        chains = [builder.phi(_FLOATS) for _ in range(rows)]
         sums: list[Any] = list(chains)
         values = builder.add(left, builder.mul(index, _INT64(4)))
         weights = builder.add(packed, builder.mul(index, _INT64(4 * SIDE)))
+        fetched = builder.add(ahead, builder.mul(index, _INT64(4 * SIDE)))
+        for line in range(lines):
+            prefetch(builder, pointer(fetched, 4 * line * SIDE))
         for k in range(_INPUTS_AT_ONCE):
             weight = load(_FLOATS, pointer(weights, 4 * k * SIDE))
-            for row in range(ROWS_AT_ONCE):
+            for row in range(rows):
                 sums[row] = add(load(ir.FloatType(), pointer(values, row * row_bytes + 4 * k)), weight, sums[row])
         next_index = builder.add(index, _INT64(_INPUTS_AT_ONCE))
         index.add_incoming(next_index, loop)
@@ -108,24 +112,36 @@ def _make_add_rows(pairs: bool) -> Any:
             builder.store(value, pointer(out, row * SIDE * 4)).align = 4
         return context.get_dummy_value()
 
-    return native(lambda typing_context, left, packed, out: (types.void(*[types.intp] * 3), generate))
+    return native(lambda typing_context, left, packed, out, ahead: (types.void(*[types.intp] * 4), generate))
 
 
-_add_rows, _add_pairs = _make_add_rows(pairs=False), _make_add_rows(pairs=True)
+_add_rows, _add_last_rows = (_make_add_rows(rows, pairs=False) for rows in (ROWS_AT_ONCE, ROWS_AT_LAST))
+_add_pairs = _make_add_rows(16, pairs=True)
 
 
 @compiled
 def _multiply_in_vectors(left: int, packed: int, out: int, rows: int) -> None:
     for column in range(0, SIDE, LANES):
-        for row in range(0, min(rows, SIDE), ROWS_AT_ONCE):
-            _add_rows(left + row * SIDE * 4, packed + column * 4, out + (row * SIDE + column) * 4)
+        weights, row, rest = packed + column * 4, 0, min(rows, SIDE)
+        ahead = weights + SIDE * SIDE * 4
+        while rest > 0:
+            source, target = left + row * SIDE * 4, out + (row * SIDE + column) * 4
+            # Fours in the place of sixes where this leaves fewer rows over, and never more than 32 rows.
+            step = ROWS_AT_LAST if rest <= ROWS_AT_LAST or ROWS_AT_ONCE < rest <= 2 * ROWS_AT_LAST else ROWS_AT_ONCE
+            if step == ROWS_AT_ONCE:
+                _add_rows(source, weights, target, ahead)
+            else:
+                _add_last_rows(source, weights, target, ahead)
+            row, rest, ahead = row + step, rest - step, ahead + max(1, ROWS_AT_ONCE // 8) * SIDE * 4
 
 
 @compiled
 def _multiply_in_pairs(left: int, packed: int, out: int, rows: int) -> None:
     for column in range(0, SIDE, LANES):
-        for row in range(0, min(rows, SIDE), ROWS_AT_ONCE):
-            _add_pairs(left + row * SIDE * 2, packed + column * 4, out + (row * SIDE + column) * 4)
+        weights = packed + column * 4
+        for row in range(0, min(rows, SIDE), 16):
+            ahead = weights + SIDE * SIDE * 2 + row // 8 * SIDE * 4
+            _add_pairs(left + row * SIDE * 2, weights, out + (row * SIDE + column) * 4, ahead)
 
 
 @inlined

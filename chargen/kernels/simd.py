@@ -15,7 +15,7 @@ from numba import types
 
 from chargen.kernels.bf16_ir import narrow, widen
 from chargen.kernels.cpu_features import bf16_pairs, llvm_features
-from chargen.kernels.jit import native
+from chargen.kernels.jit import compiled, native
 
 LANES = 16
 SIZE = 32
@@ -132,6 +132,19 @@ def declare(builder: Any, name: str, function_type: Any) -> Any:
         The function, to be called.
     """
     return builder.module.globals.get(name) or ir.Function(builder.module, function_type, name)
+
+
+def prefetch(builder: Any, pointer: Any) -> None:
+    """Ask for the cache line at an address; the address may be that of no memory.
+
+    Args:
+        builder: llvmlite's.
+        pointer: the address.
+    """
+    number = ir.IntType(32)
+    function_type = ir.FunctionType(ir.VoidType(), [_POINTER, number, number, number])
+    to_read, all_caches, data = number(0), number(3), number(1)
+    builder.call(declare(builder, "llvm.prefetch.p0", function_type), [pointer, to_read, all_caches, data])
 
 
 def exp(x: Values, limit: float = 87) -> Values:
@@ -319,6 +332,27 @@ def address(typing_context: Any, array: Any, index: Any) -> Any:
         return builder.add(builder.ptrtoint(data, _INT64), offset)
 
     return types.intp(array, types.intp), generate
+
+
+@native
+def _fetch_line(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        prefetch(builder, builder.inttoptr(arguments[0], _POINTER))
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
+
+
+@compiled
+def fetch(address: int, size: int) -> None:
+    """Ask for memory that will be needed soon; it comes while something else is computed.
+
+    Args:
+        address: of the first byte.
+        size: bytes.
+    """
+    for offset in range(0, size, 64):
+        _fetch_line(address + offset)
 
 
 def transpose_square(builder: Any, rows: list[Any]) -> list[Any]:

@@ -1,10 +1,11 @@
 """A barrier at which threads that compute parts of the same time step wait for each other."""
 
-import os
+import ctypes
+import sys
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numpy.typing import NDArray
 
@@ -13,6 +14,16 @@ from chargen.kernels.jit import compiled, native
 _INT64 = ir.IntType(64)
 SPINS_BEFORE_YIELD = 5_000
 """How often a thread looks at the counter before it lets other threads have the core."""
+_YIELD = "chargen_yield_core"
+
+
+def _address_of_yield() -> int | None:
+    """The address of the system's function that lets another thread have the core; it takes nothing, returns an int."""
+    library, name = ("kernel32", "SwitchToThread") if sys.platform == "win32" else (None, "sched_yield")
+    return ctypes.cast(getattr(ctypes.CDLL(library), name), ctypes.c_void_p).value
+
+
+binding.add_symbol(_YIELD, _address_of_yield())  # before machine code that calls it is loaded
 
 
 @native
@@ -43,10 +54,8 @@ def _yield_core(typing_context: Any) -> Any:
     """Let another thread have the core."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if os.name == "posix":
-            kind = ir.FunctionType(ir.IntType(32), [])
-            declared = builder.module.globals.get("sched_yield")
-            builder.call(declared or ir.Function(builder.module, kind, "sched_yield"), [])
+        declared = builder.module.globals.get(_YIELD)
+        builder.call(declared or ir.Function(builder.module, ir.FunctionType(ir.IntType(32), []), _YIELD), [])
         return context.get_dummy_value()
 
     return types.void(), generate

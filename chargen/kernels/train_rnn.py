@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 
 from chargen.kernels.amx import SIDE, configure_tiles, release_tiles
 from chargen.kernels.bf16 import Floats, Stored
-from chargen.kernels.bf16_ir import to_float
 from chargen.kernels.jit import compile_named, compiled
 from chargen.kernels.matmul_blocks import continue_matmul
-from chargen.kernels.simd import address, fuse, is_float32, itemsize, transpose
+from chargen.kernels.simd import address, fetch, fuse, is_float32, itemsize, transpose
 from chargen.kernels.spin_barrier import wait_for_all
 from chargen.kernels.train_gates import GRU, LSTM, Cell
 
@@ -33,11 +32,8 @@ Bytes = NDArray[np.uint8]
 Ids = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 _BLOCK = SIDE * SIDE
-_CHAINS = 8
-"""Partial sums that are kept, so that no addition waits for the one before."""
 
 _copy = fuse(lambda value: (value,), "f", "w")
-_add = fuse(lambda total, more: (total + more,), "fw", "f")
 
 
 class Forward(NamedTuple):
@@ -166,17 +162,22 @@ def _make_forward(cell: Cell) -> Callable[[Bytes, Forward, Part], None]:
                 done_sums_ptr = address(part.sums, (task - 1) % 2 * gates * _BLOCK)
                 sums_block, k_block, budget = 0, 0, 0
                 for group_row in range(SIDE):
+                    part_row = done_group * SIDE + group_row
+                    row = part.start_row + part_row
+                    has_sums = task > part.start_block * groups and part_row < count
+                    element, sums_element = (t * rows + row) * size + done, 0
+                    if has_sums:
+                        sums_element = (layer.input_index[t, row] * size + done) * gates
+                        fetch(address(layer.input_sums, sums_element), gates * row_bytes)
+                        fetch(address(layer.gates, element * gates), gates * row_bytes)
+                        fetch(address(layer.outputs, element), row_bytes)
                     if task < part.stop_block * groups:
                         budget += gates * blocks
                         sums_block, k_block, budget = continue_matmul(
                             layer.weights, left_ptr, padded_rows * row_bytes, packed_ptr, blocks * column_size * width,
                             sums_ptr, blocks, rows_left, sums_block, k_block, budget,
                         )  # fmt: skip
-                    part_row = done_group * SIDE + group_row
-                    if task > part.start_block * groups and part_row < count:
-                        row = part.start_row + part_row
-                        element = (t * rows + row) * size + done
-                        sums_element = (layer.input_index[t, row] * size + done) * gates
+                    if has_sums:
                         hidden_ptr = address(layer.hidden, row * size + done)
                         state_sums = (done_sums_ptr + group_row * SIDE * 4, _BLOCK * 4)
                         kept_ptr, state_ptr = address(layer.kept, element), hidden_ptr
@@ -228,16 +229,21 @@ def _make_backward(cell: Cell) -> Callable[[Bytes, Backward, Part], None]:
                 done, done_group = (task - 1) // groups * SIDE, (task - 1) % groups
                 sums_block, k_block, budget = 0, 0, 0
                 for group_row in range(SIDE):
+                    part_row = done_group * SIDE + group_row
+                    row = part.start_row + part_row
+                    element = (t * rows + row) * size + done
+                    has_gradients = t >= 0 and task > part.start_block * groups and part_row < count
+                    if has_gradients:
+                        fetch(address(layer.gates, element * gates), gates * row_bytes)
+                        fetch(address(layer.states, element), row_bytes)
+                        fetch(address(layer.grad_outputs, element), row_bytes)
                     if t < time_steps - 1 and task < part.stop_block * groups:
                         budget += gates * blocks
                         sums_block, k_block, budget = continue_matmul(
                             layer.weights, left_ptr, padded_rows * row_bytes, packed_ptr, 0, sums_ptr, gates * blocks,
                             rows_left, sums_block, k_block, budget,
                         )  # fmt: skip
-                    part_row = done_group * SIDE + group_row
-                    if t >= 0 and task > part.start_block * groups and part_row < count:
-                        row = part.start_row + part_row
-                        element = (t * rows + row) * size + done
+                    if has_gradients:
                         block_element = done * padded_rows + part_row * SIDE
                         direct_ptr = address(layer.grad_direct, row * size + done)
                         left_target = (left_next + block_element * width, gate_bytes)
@@ -304,32 +310,6 @@ def make_kernels(cell: Cell, name: str = "") -> Kernels:
 
 
 LSTM_KERNELS, GRU_KERNELS = make_kernels(LSTM, "lstm"), make_kernels(GRU, "gru")
-
-
-@compiled
-def sums_over_time(values: Stored, start: int, stop: int, out: Floats) -> None:
-    """Sum each of some rows of a matrix.
-
-    Args:
-        values: (N, M), with contiguous rows.
-        start: the first row to sum.
-        stop: the row to stop before.
-        out: (N,), filled with the sums of these rows.
-    """
-    columns, block_bytes = values.shape[1], SIDE * itemsize(values)
-    totals = np.empty(_CHAINS * SIDE, np.float32)
-    for row in range(start, stop):
-        totals[:] = 0
-        row_ptr = values.ctypes.data + row * values.strides[0]
-        for block in range(columns // SIDE):
-            total_ptr = totals.ctypes.data + block % _CHAINS * SIDE * 4
-            _add(values, (total_ptr, row_ptr + block * block_bytes, total_ptr))
-        result = np.float32(0)
-        for lane in range(len(totals)):
-            result += totals[lane]
-        for column in range(columns // SIDE * SIDE, columns):
-            result += to_float(values[row, column])
-        out[row] = result
 
 
 def pad(size: int) -> int:

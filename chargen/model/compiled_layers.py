@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from chargen.kernels.amx import SIDE, TILE_CONFIG, aligned_zeros
 from chargen.kernels.packing import pack_backward, pack_forward
+from chargen.kernels.sums import sums_by_id, sums_over_time
 from chargen.kernels.threads import AutoTuner, parallel_for, run_team, share_out, threads
-from chargen.kernels.train_rnn import GRU_KERNELS, LSTM_KERNELS, Backward, Forward, Kernels, Part, pad, sums_over_time
+from chargen.kernels.train_rnn import GRU_KERNELS, LSTM_KERNELS, Backward, Forward, Kernels, Part, pad
 from chargen.model.device import numpy_view
 from chargen.model.pieces import Pieces
 
@@ -358,10 +359,20 @@ def _input_gradients(
     if ids is None:
         grad_inputs = gates @ by_block if inputs.dtype == torch.bfloat16 else grad_sums.t() @ weight
         return grad_inputs.view(inputs.shape), grad_sums @ inputs.view(-1, inputs.shape[-1])
-    # The product with one-hot rows adds up the gradients of each row of the table.
-    one_hot = inputs.new_zeros(ids.numel(), pad(len(inputs)))
-    grad_rows = grad_sums @ one_hot.scatter_(1, ids.view(-1, 1), 1)[:, : len(inputs)]
+    grad_rows = _sum_by_id(grad_sums, ids, len(inputs))
     return grad_rows.t() @ weight.to(inputs.dtype), grad_rows @ inputs
+
+
+def _sum_by_id(values: Tensor, ids: Tensor, size: int) -> Tensor:
+    """Sum the columns of a matrix (N, T B) that have the same id: (N, V)."""
+    if values.dtype == torch.float32:
+        sums = values.new_zeros(size, len(values))
+        arrays = numpy_view(values.t()), ids.view(-1).numpy()
+        parallel_for(lambda part: sums_by_id(*arrays, part.start, part.stop, sums.numpy()), len(values) // SIDE)
+        return sums.t()
+    # In bf16, matrix units multiply by one-hot rows sooner than memory gives what would be added.
+    one_hot = values.new_zeros(ids.numel(), pad(size))
+    return values @ one_hot.scatter_(1, ids.view(-1, 1), 1)[:, :size]
 
 
 def _sum_rows(values: Tensor) -> Tensor:

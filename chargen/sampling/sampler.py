@@ -335,7 +335,7 @@ class Sampler:
         for index, row in enumerate(pending.rows):
             drawn, log_prob = (values[index, column] for values in (pending.written.ids, pending.written.log_probs))
             if character := self._streams[row].write(int(drawn), float(log_prob), self.config.stop):
-                characters.append(character)
+                characters.append(character if character.stream == row else replace(character, stream=row))
         return characters
 
     def stream(self, length: int | None = None) -> Iterator[str]:
@@ -423,6 +423,11 @@ class Sampler:
                 f"{method} is for one sample and this Sampler writes {self.num}: call {alternative}", "num"
             )
 
+    @property
+    def ahead(self) -> int:
+        """Ids that are written and not handed over yet: an iteration hands them over without writing more."""
+        return 0 if self._pending is None else self._pending.length - self._pending.committed
+
     def hidden_and_logits(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """What every sample goes on from.
 
@@ -456,19 +461,34 @@ class Sampler:
         with self._lock:
             save_state(path, self.snapshot())
 
-    def load_state(self, path: str | os.PathLike[str]) -> None:
+    def load_state(self, path: str | os.PathLike[str], *, pick: int | None = None) -> None:
         """Go on where `save_state` left off: the streams, their seed and their draws. This sampler's config stays.
 
         Args:
             path: a file that `save_state` wrote.
+            pick: with a sampler of one sample: which of the file's samples goes on, counted from 1, as it would among
+                the others.
 
         Raises:
-            ModelFileError: the state is damaged or belongs to another model.
+            ModelFileError: the state is damaged or belongs to another model, or has another number of samples.
+            SettingError: the file has no such sample, or this sampler writes several.
+        """
+        if pick is not None:
+            check_int("pick", pick, 1)
+            if self.num != 1:
+                raise SettingError(f"num is {self.num}: `pick` goes on from one sample; leave out `num`", "num")
+        with self._lock:
+            self.restore(load_state(path, replace(self.snapshot(), streams=self._new_streams()), pick))
+
+    def restore(self, state: SamplerState) -> None:
+        """Go on from where a sampler of this model and direction stood. This sampler's config stays.
+
+        Args:
+            state: of as many samples; its streams become the sampler's own.
         """
         with self._lock:
-            loaded = load_state(path, replace(self.snapshot(), streams=self._new_streams()))
-            self.seed, self._streams = loaded.seed, loaded.streams
-            self._advance(list(range(self.num)), loaded.logits, loaded.layers)
+            self.seed, self._streams = state.seed, state.streams
+            self._advance(list(range(self.num)), state.logits, state.layers)
 
     def snapshot(self) -> SamplerState:
         """Tell where every stream stands; the streams are the sampler's own."""

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from chargen.durable import FolderGuard, describe_os_error
+from chargen.durable import FolderGuard, describe_os_error, sync_file
 from chargen.errors import WriteError
 
 FILE_NAME = "metrics.jsonl"
@@ -80,7 +80,7 @@ class Metrics:
                 while left:
                     left = left[file.write(left) :]
                 if sync:
-                    os.fsync(file.fileno())
+                    sync_file(file.fileno())
                 self.size, self.waiting = file.tell(), b""
         except OSError as error:
             raise WriteError(

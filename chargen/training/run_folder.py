@@ -2,12 +2,13 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from chargen.cache_folder import CHECKPOINTS
-from chargen.durable import explain_blocked_path, lock_folder, make_folder
-from chargen.errors import ModelFileError, SettingError
+from chargen.durable import describe_os_error, explain_blocked_path, lock_folder, make_folder, rename
+from chargen.errors import ModelFileError, SettingError, WriteError
 from chargen.storage.model_file import FILE_NAME as MODEL_NAME
 from chargen.storage.model_file import KIND as MODEL_KIND
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
@@ -26,6 +27,8 @@ from chargen.training.metrics import FILE_NAME as METRICS_NAME
 
 FILES = (STATE_NAME, MODEL_NAME, METRICS_NAME)
 """The state is the last that a save writes and the first that is put aside: where it is, its run is whole."""
+_DEVICE = re.compile(r"|con|prn|aux|nul|(com|lpt)[0-9¹²³]", re.IGNORECASE)
+"""No name, or that of a device: Windows makes no folder of such a name."""
 
 
 def holds_a_run(folder: Path) -> bool:
@@ -59,7 +62,8 @@ def free_folder(source: str, overwrite: bool = False) -> Path:
         overwrite: whether any run may be replaced.
     """
     name = "stdin" if source == "-" else Path(source).resolve().name.split(".")[0]
-    name = "".join(character for character in name if character.isalnum() or character in "-_ ") or "run"
+    name = "".join(character for character in name if character.isalnum() or character in "-_ ").strip()
+    name = f"run{name}" if _DEVICE.fullmatch(name) else name
     number = 1
     while (folder := CHECKPOINTS / (name if number == 1 else f"{name}-{number}")).exists() and not overwrite:
         number += 1
@@ -127,10 +131,13 @@ def open_run(folder: Path) -> Iterator[RunState]:
 @contextlib.contextmanager
 def replace_run(folder: Path) -> Iterator[None]:
     """While a new run saves for the first time, have the older one aside; where that fails, it is there again."""
-    make_folder(folder / REPLACING_FOLDER)
-    for name in _names_in(folder):
-        os.replace(folder / name, folder / REPLACING_FOLDER / name)
-    os.rename(folder / REPLACING_FOLDER, folder / REPLACED_FOLDER)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            (folder / REPLACED_FOLDER).rmdir()  # empty, where an earlier one was not removed
+        _put_aside(folder)
+    except OSError as error:
+        reason = describe_os_error(error, folder)
+        raise WriteError(f"cannot put the older run in {folder} aside: {reason}; is a file of it open?") from error
     try:
         yield
     except BaseException:
@@ -147,13 +154,24 @@ def recover(folder: Path) -> None:
         _put_back(folder)
 
 
+def _put_aside(folder: Path) -> None:
+    try:
+        make_folder(folder / REPLACING_FOLDER)
+        for name in _names_in(folder):
+            rename(folder / name, folder / REPLACING_FOLDER / name)
+        rename(folder / REPLACING_FOLDER, folder / REPLACED_FOLDER)
+    except BaseException:
+        _put_back(folder)
+        raise
+
+
 def _put_back(folder: Path) -> None:
     if (folder / REPLACED_FOLDER).is_dir():
         for name in _names_in(folder):
             (folder / name).unlink()
-        os.rename(folder / REPLACED_FOLDER, folder / REPLACING_FOLDER)
+        rename(folder / REPLACED_FOLDER, folder / REPLACING_FOLDER)
     for name in reversed(_names_in(folder / REPLACING_FOLDER)):
-        os.replace(folder / REPLACING_FOLDER / name, folder / name)
+        rename(folder / REPLACING_FOLDER / name, folder / name)
     _remove(folder / REPLACING_FOLDER)
 
 

@@ -179,6 +179,30 @@ class Calls(ModelCalls):
 
         return Call(run, {"vocabulary": stored.vocabulary, "counts": stored.counts}, fixed=("vocabulary",))
 
+    def writer(self) -> Call:
+        stored = self.file()
+        settings = dict([self.odd.pick([("temperature", 0.5), ("top_k", 3), ("ban", "b"), ("label", None)])])
+
+        def run(seed: Any, pieces: Any, text: Any, until: Any, num: Any, **settings: Any) -> Any:
+            writer = chargen.Writer(stored, seed=seed, pieces=pieces, **settings)
+            return ["".join(texts) for texts in zip(*writer.write(text, until, num), strict=True)]
+
+        arguments = {"seed": 1, "pieces": 2, "text": "abc", "until": "word", "num": 2}
+        return Call(run, arguments | settings, small=("num",))
+
+    def draft(self) -> Call:
+        def run(text: Any, cursor: Any, piece: Any, encoding: Any) -> Any:
+            draft = chargen.Draft(self.folder / "no-draft.txt", encoding)
+            draft.change(text, cursor)
+            draft.begin_piece()
+            draft.extend_piece(piece)
+            draft.end_piece()
+            assert draft.undo()
+            assert draft.redo()
+            return draft.text
+
+        return Call(run, {"text": "abc", "cursor": 2, "piece": "de", "encoding": "utf-8"})
+
     def model_of_arrays(self) -> Call:
         """A ModelFile made by hand, which is saved or writes a text."""
         stored = self.file()

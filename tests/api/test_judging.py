@@ -14,7 +14,8 @@ import pytest
 import chargen
 from chargen import evaluate, score
 from chargen.errors import SettingError
-from chargen.evaluation.rows import CONTEXT, MAX_ROWS, SPAN, cut_text
+from chargen.evaluation import short_texts
+from chargen.evaluation.layout import CONTEXT, MAX_ROWS, SPAN, cut_text
 from chargen.storage.model_file import ModelFile, build_model, save_model
 from tests.commands import Run, flags, parse
 from tests.pairs import all_pairs
@@ -159,7 +160,8 @@ def test_a_model_is_built_once_for_many_texts_and_never_where_it_is_built(monkey
     file = model()
     network = build_model(file)
     monkeypatch.setattr(chargen.api.judge, "build_model", lambda *arguments: built.append(1) or network)
-    assert score(file, ["abc", "de"]) == score(network, ["abc", "de"], vocabulary=file.vocabulary, counts=file.counts)
+    texts = ["abc" * short_texts.MAX_IDS, "de"]
+    assert score(file, texts) == score(network, texts, vocabulary=file.vocabulary, counts=file.counts)
     evaluate(network, file.vocabulary, "abc")
     assert built == [1]
 
@@ -197,7 +199,7 @@ def test_a_long_text_is_cut_into_rows_that_cover_it_once(size: int, both: bool) 
 def test_a_long_text_costs_what_it_costs_in_one_row(bidirectional: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     file, text = model(bidirectional=bidirectional), text_of(9 * SPAN)
     cut = score(file, text)
-    monkeypatch.setattr("chargen.evaluation.rows.SPAN", 10**9)
+    monkeypatch.setattr("chargen.evaluation.layout.SPAN", 10**9)
     whole = score(file, text)
     for judge in ("forward", "backward", "cloze") if bidirectional else ("forward",):
         difference = sum(getattr(entry, judge) for entry in cut) - sum(getattr(entry, judge) for entry in whole)

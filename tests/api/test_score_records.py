@@ -354,7 +354,7 @@ def test_what_a_model_lacks_is_told_before_anything_is_read() -> None:
 def test_a_long_record_costs_what_it_costs_in_one_row(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file, text = model(both=True), "abc dah" * 900 + "h"
     (cut,) = score_records(file, [text], label="red", by=by)
-    monkeypatch.setattr("chargen.evaluation.rows.SPAN", 10**9)
+    monkeypatch.setattr("chargen.evaluation.layout.SPAN", 10**9)
     (whole,) = score_records(file, [text], label="red", by=by)
     assert cut.log_prob == pytest.approx(whole.log_prob, abs=1e-5 * len(text))
     assert cut.end_log_prob == pytest.approx(whole.end_log_prob, abs=1e-5)

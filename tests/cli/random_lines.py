@@ -180,6 +180,7 @@ def base(command: str, chance: random.Random, without: str | None = None) -> lis
     words = {
         "train": ["text.txt", *SMALL_RUN, *chance.choice([["--steps", "2"], ["--epochs", "0.01"]])],
         "sample": ["model", "--length", "4"],
+        "write": ["model", "--json-lines"],
         "fill": ["model", "--before", "ab", "--length", "2"],
         "eval": ["model", "text.txt"],
         "score": ["model", "--text", "abc"],

@@ -20,7 +20,7 @@ from chargen.data.corpus import Corpus
 from chargen.kernels.cross_entropy import loss_and_error
 from chargen.kernels.dropout import drop
 from chargen.kernels.jit import when_compiling
-from chargen.kernels.train_rnn import sums_over_time
+from chargen.kernels.sums import sums_over_time
 from chargen.model.config import ModelConfig
 from chargen.sampling.sampler import Sampler
 from chargen.training.config import TrainConfig

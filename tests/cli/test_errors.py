@@ -38,7 +38,7 @@ COMMANDS_OF_A_MODEL = ("sample", "fill", "eval", "score", "check", "info")
         (
             ["xyzzy"],
             2,
-            "there is no command 'xyzzy'; there are train, compare, sample, fill, eval, score, inspect, check, "
+            "there is no command 'xyzzy'; there are train, compare, sample, write, fill, eval, score, inspect, check, "
             "novelty, corpus, info, export",
         ),
         (["sample", "model", "-t", "-1"], 2, "--temperature is -1.0"),

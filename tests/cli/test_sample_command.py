@@ -85,7 +85,7 @@ def test_a_literal_line_end_is_told_where_the_model_has_no_backslash(run, model,
 def test_a_literal_line_end_is_noted_where_the_model_has_backslashes(run, tmp_path) -> None:
     save_model("code/model.safetensors", small_model(characters="".join(sorted("abn\\ewli \n"))))
     arguments = ["sample", "code", "--length", 9, "--seed", 1]
-    note = r"note: --stop has a backslash and n, not a line end, which is $'\n' in most shells" + "\n"
+    note = r"note: --stop has a backslash and n, not a line end, which is $'\n', in most shells" + "\n"
     assert note in run(*arguments, "--stop", r"\n\n").err
     assert run(*arguments, "--stop", r"\newline", "--stop", "\n").err == ""
     assert note.replace("--stop", "--ban") in run(*arguments, "--ban", r"\n").err

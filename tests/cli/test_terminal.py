@@ -168,6 +168,7 @@ COMMANDS = {
     "train": [["光.txt", "--bidirectional", "--steps", "4", "--eval-every", "2", "--out", "明", *SMALL_RUN]],
     "compare": [["月.safetensors"], ["月.safetensors", "--json"]],
     "sample": [["月.safetensors", "--length", "20", "--prime", "光"]],
+    "write": [["月.safetensors", "--json-lines"]],
     "fill": [["月.safetensors", "--before", "光", "--length", "2", "--num", "2"]],
     "eval": [["月.safetensors", "光.txt"], ["月.safetensors", "new.txt"], ["月.safetensors", "光.txt", "--json"]],
     "score": [["月.safetensors", "光.txt", "--threshold", "1"], ["月.safetensors", "--text", "光ж", "--json"]],
@@ -204,6 +205,7 @@ def test_an_output_of_any_encoding_takes_all_that_a_command_says(
     for arguments in [*COMMANDS[name], ["--help"], *wrong]:
         streams = [io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2)]
         with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
             for stream, role in zip(streams, ("stdout", "stderr"), strict=True):
                 patched.setattr(sys, role, stream)
             with pytest.raises(SystemExit) as ended:

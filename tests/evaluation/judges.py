@@ -4,10 +4,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import strategies as st
 
-from chargen.evaluation.per_character import CharacterScore
+from chargen.evaluation.per_character import CharacterScore, Scores
 from chargen.evaluation.predicted_ids import JUDGES
 from chargen.evaluation.rows import WINDOW, predict, read_rows
 from chargen.storage.model_file import ModelFile
@@ -48,6 +49,19 @@ def predictions(network: Any, ids: np.ndarray, counts: np.ndarray, window: int =
     judges = JUDGES if network.config.bidirectional else ("forward",)
     windows = read_rows(network, [ids], direction=direction, window=window)
     return [{judge: predict(network, part, judge, first).numpy() for judge in judges} for part in windows]
+
+
+def assert_close(ours: Scores, theirs: Scores) -> None:
+    """Two ways of computing give the same scores, but for rounding."""
+    assert "".join(score.character for score in ours) == "".join(score.character for score in theirs)
+    pairs = [*zip(ours, theirs, strict=True), *([(ours.end, theirs.end)] if ours.end or theirs.end else [])]
+    for mine, other in pairs:
+        for judge in JUDGES:
+            assert getattr(mine, judge) == pytest.approx(getattr(other, judge), abs=1e-4), judge
+        assert mine.unlikely == other.unlikely
+        assert [character for character, _ in mine.alternatives] == [character for character, _ in other.alternatives]
+        probabilities = [[share for _, share in score.alternatives] for score in (mine, other)]
+        assert probabilities[0] == pytest.approx(probabilities[1], abs=1e-4)
 
 
 def values(scores: list[CharacterScore], judge: str) -> list[float]:

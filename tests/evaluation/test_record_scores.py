@@ -88,7 +88,7 @@ def test_a_label_and_nothing_else_is_known_of_what_stands_around() -> None:
 def test_a_long_record_costs_what_it_costs_in_one_row(both: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     file, text = model(both=both), random_records(1, longest=1)[0] + "abc dah" * 2400
     cut = score(file, text, label="red")
-    monkeypatch.setattr("chargen.evaluation.rows.SPAN", 10**9)
+    monkeypatch.setattr("chargen.evaluation.layout.SPAN", 10**9)
     whole = score(file, text, label="red")
     for judge in ("forward", "backward", "cloze") if both else ("forward",):
         assert sum(values(cut, judge)) == pytest.approx(sum(values(whole, judge)), abs=1e-5 * len(text))
@@ -98,8 +98,8 @@ def test_a_long_record_costs_what_it_costs_in_one_row(both: bool, monkeypatch: p
 
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 def test_every_row_of_a_long_record_reads_its_label(direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chargen.evaluation.rows.SPAN", 4)
-    monkeypatch.setattr("chargen.evaluation.rows.CONTEXT", 3)
+    monkeypatch.setattr("chargen.evaluation.layout.SPAN", 4)
+    monkeypatch.setattr("chargen.evaluation.layout.CONTEXT", 3)
     file, text = model(), "abcdefgh" * 6
     end, label = file.vocabulary.end_id, file.vocabulary.begin_id("blue")
     layout = lay_out(file, ["ab", text], "error", direction, [None, "blue"])

@@ -3,7 +3,6 @@
 import errno
 import os
 import random
-import resource
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +23,7 @@ from chargen.durable import (
 )
 from chargen.errors import ChargenError, WriteError
 from tests.other_processes import HOLDER, kill, start
+from tests.systems import ON_LINUX
 
 SIZE = 1 << 20
 WRITER = f"""
@@ -36,6 +36,7 @@ for version in range(10**9):
 """
 
 
+@ON_LINUX
 def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path):
     target, moments, kills, halves = tmp_path / "model", random.Random(0), 0, 0
     while halves < 10:
@@ -59,6 +60,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert os.listdir(tmp_path / "new" / "folder") == ["f"]
 
 
+@ON_LINUX
 def test_bytes_are_on_the_disk_before_the_name(tmp_path, monkeypatch):
     calls = []
     real_sync, real_replace = os.fsync, os.replace
@@ -87,6 +89,7 @@ def failing(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+@ON_LINUX
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_failure_keeps_the_old_file_and_says_so(tmp_path, monkeypatch, call):
     target = tmp_path / "f"
@@ -100,9 +103,12 @@ def test_a_failure_keeps_the_old_file_and_says_so(tmp_path, monkeypatch, call):
     assert os.listdir(tmp_path) == ["f"]
 
 
+@ON_LINUX
 def test_a_disk_that_fills_while_writing_keeps_the_old_file(tmp_path):
     target = tmp_path / "f"
     target.write_bytes(b"old")
+    import resource  # where there is Linux
+
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
@@ -170,6 +176,7 @@ def test_what_another_process_does_at_the_same_time_is_done(tmp_path, monkeypatc
     assert os.listdir(tmp_path / "new" / "folder") == ["f"]
 
 
+@ON_LINUX
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_bytes(b"mine")
     for call in (sync_folder, make_folder):
@@ -191,6 +198,7 @@ def test_an_interruption_passes_through_and_leaves_nothing_behind(tmp_path, erro
     assert os.listdir(tmp_path) == ["f"]
 
 
+@ON_LINUX
 def test_a_path_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder").mkdir()
@@ -202,6 +210,7 @@ def test_a_path_that_cannot_be_written_is_one_line(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
+@ON_LINUX
 def test_a_failure_after_the_rename_promises_no_old_file(tmp_path, monkeypatch):
     (tmp_path / "f").write_bytes(b"old")
     monkeypatch.setattr(durable, "sync_folder", failing)
@@ -212,6 +221,7 @@ def test_a_failure_after_the_rename_promises_no_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["f"]
 
 
+@ON_LINUX
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002, 0o027])
 def test_the_umask_is_honoured(tmp_path, mask):
     before = os.umask(mask)
@@ -247,6 +257,7 @@ def test_a_folder_named_like_a_leftover_is_let_be(tmp_path):
     assert os.listdir(tmp_path) == [".a.0123456789abcdef.tmp"]
 
 
+@ON_LINUX
 def test_a_folder_is_held_by_one_process_and_the_lock_dies_with_it(tmp_path, monkeypatch):
     holder = start(HOLDER, tmp_path)
     try:
@@ -266,6 +277,7 @@ def test_a_folder_is_held_by_one_process_and_the_lock_dies_with_it(tmp_path, mon
         pass
 
 
+@ON_LINUX
 def test_the_lock_is_given_back_after_an_error(tmp_path):
     with pytest.raises(KeyError), lock_folder(tmp_path):
         raise KeyError
@@ -273,6 +285,7 @@ def test_the_lock_is_given_back_after_an_error(tmp_path):
     kill(holder)
 
 
+@ON_LINUX
 def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     words = r"^cannot write in .*/file: (File exists|Not a directory); choose another `out`$"
@@ -280,6 +293,7 @@ def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path):
         pass
 
 
+@ON_LINUX
 @pytest.mark.parametrize(("number", "facts"), [
     (errno.ENOSPC, r" \(5 bytes needed, [0-9,.]+ MB free\)"), (errno.EDQUOT, r" \(5 bytes needed\)"), (errno.EIO, ""),
 ])  # fmt: skip
@@ -296,6 +310,7 @@ def test_what_is_told_of_a_write_that_failed_is_true(tmp_path, monkeypatch, numb
         write_durably(tmp_path / "f", [b"12345"])
 
 
+@ON_LINUX
 @pytest.mark.parametrize(("call", "error", "bad"), [
     ("open", PermissionError(errno.EACCES, "No"), False), ("fsync", OSError(errno.EINVAL, "No"), False),
     ("fsync", OSError(errno.ENOTSUP, "No"), False), ("fsync", OSError(errno.EIO, "No"), True),
@@ -319,6 +334,7 @@ def test_a_folder_that_no_one_can_sync_is_written_all_the_same(tmp_path, monkeyp
     assert (tmp_path / "new" / "folder" / "f").read_bytes() == b"12345"
 
 
+@ON_LINUX
 def test_a_path_below_what_is_no_folder_is_explained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("file").write_bytes(b"")
@@ -331,6 +347,7 @@ def test_a_path_below_what_is_no_folder_is_explained(tmp_path, monkeypatch):
         assert explain_blocked_path(Path(path)) == ""
 
 
+@ON_LINUX
 @pytest.mark.parametrize("readable", [True, False])
 def test_a_folder_in_the_place_of_another_is_noticed(tmp_path, monkeypatch, readable):
     folder = tmp_path / "run"
@@ -357,6 +374,7 @@ def test_a_folder_in_the_place_of_another_is_noticed(tmp_path, monkeypatch, read
     guard.check()
 
 
+@ON_LINUX
 def test_a_system_without_a_flag_for_folders_holds_and_syncs_them(tmp_path, monkeypatch):
     """Windows has none."""
     monkeypatch.delattr(os, "O_DIRECTORY")
@@ -373,6 +391,7 @@ def test_a_system_without_a_flag_for_folders_holds_and_syncs_them(tmp_path, monk
         guard.check()
 
 
+@ON_LINUX
 def test_no_file_stays_open(tmp_path):
     before = os.listdir("/proc/self/fd")
     guard = FolderGuard(tmp_path)

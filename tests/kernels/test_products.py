@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from chargen.kernels import amx, bf16, matmul_blocks, train_rnn
 from chargen.kernels.cpu_features import bf16_pairs
 from chargen.kernels.jit import compiled, inlined
+from chargen.kernels.matmul_blocks import continue_matmul
 from chargen.kernels.simd import transpose
+from chargen.kernels.sums import sums_by_id
 from chargen.model import compiled_layers
 from tests import naive
 
@@ -204,6 +206,50 @@ def test_sums_over_time_are_those_of_float32(rows: int, columns: int, rest: int)
     for matrix in (values, padded[:, : values.shape[1]]):
         torch.testing.assert_close(compiled_layers._sum_rows(matrix), values.float().sum(1), atol=1e-4, rtol=1e-5)
     assert torch.equal(compiled_layers._sum_rows(values.float()), values.float().sum(1))
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 60), st.integers(1, 40), st.integers(1, 9), st.integers(0, 99))
+def test_sums_by_id_are_chains_in_the_order_of_rows(rows: int, blocks: int, size: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    values = random.standard_normal((rows, 32 * blocks + 32), np.float32)[:, : 32 * blocks]
+    ids, before = random.integers(0, size, rows), random.standard_normal((size, 32 * blocks), np.float32)
+    expected = before.copy()
+    np.add.at(expected, ids, values)
+    start = random.integers(0, blocks)
+    out = before.copy()
+    sums_by_id(values, ids, start, blocks, out)
+    assert (out[:, 32 * start :] == expected[:, 32 * start :]).all()
+    assert (out[:, : 32 * start] == before[:, : 32 * start]).all()
+
+
+@compiled
+def multiply_a_block(left: Any, packed: Any, out: Any, rows: int) -> None:
+    continue_matmul(
+        left,
+        left.ctypes.data,
+        4096,
+        packed.ctypes.data,
+        4096,
+        out.ctypes.data,
+        len(packed),
+        rows,
+        0,
+        0,
+        32 * len(packed),
+    )
+
+
+@pytest.mark.parametrize("rows", range(1, 33))
+def test_a_block_has_all_rows_that_are_wanted_and_nothing_beside_it_is_touched(rows: int) -> None:
+    random = np.random.default_rng(rows)
+    left, packed = (amx.aligned_zeros((2, 32, 32), np.float32) for _ in range(2))
+    left[:], packed[:] = random.integers(-9, 10, (2, 2, 32, 32))
+    memory = amx.aligned_zeros((3, 32, 32), np.float32)
+    memory[:] = 77
+    multiply_a_block(left, packed, memory[1], rows)
+    assert (memory[1, :rows] == (left @ packed).sum(0)[:rows]).all()
+    assert (memory[::2] == 77).all()
 
 
 @compiled

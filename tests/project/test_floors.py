@@ -41,6 +41,7 @@ GUARDED = {
     "safetensors": set(),
     "click": {"cli/"},
     "tqdm": {"api/", "cli/"},
+    "prompt_toolkit": {"cli/"},
     "filelock": {"durable.py"},
     "platformdirs": {"cache_folder.py"},
     "zstandard": {"data/unpack.py"},

@@ -98,6 +98,11 @@ def test_every_block_runs(
             continue
         if language == "python":
             exec(compile(smaller(text), str(page), "exec"), names)
+        elif comment == "on a terminal":
+            from tests.cli.screens import on_screen
+
+            for line in text.splitlines():
+                assert on_screen(lambda screen: screen.wait(" saved "), *shlex.split(line)[1:])[0] == 0
         elif language == "bash":
             for line in filter(None, text.splitlines()):
                 run_command(line)

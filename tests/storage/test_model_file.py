@@ -39,6 +39,7 @@ from chargen.storage.quantize import quantize
 from chargen.storage.stored_vocabulary import describe_vocabulary
 from tests import naive
 from tests.small_models import as_bf16, small_model
+from tests.systems import ON_LINUX
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model.safetensors"
 GOLDEN_IDS = [0, 3, 1, 4, 2, 2]
@@ -239,6 +240,7 @@ def test_a_name_too_long_for_the_disk_is_a_missing_model(tmp_path):
     assert complaint(path) == f"no model file or run folder {str(path)[:200]}…; training on a text makes one"
 
 
+@ON_LINUX
 @pytest.mark.parametrize("mask", [0o022, 0o077])
 def test_a_model_file_has_the_mode_that_the_umask_asks_for(tmp_path, mask):
     before = os.umask(mask)
