@@ -1,11 +1,12 @@
 """A model as a folder that is ready for a hub or a release: the model file, its vocabulary, a model card."""
 
+import contextlib
 import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
 
-from chargen.durable import write_durably
+from chargen.durable import leftover_of, write_durably
 from chargen.errors import DataError, truncate
 from chargen.exporting.model_card import is_own_card, write_model_card
 from chargen.exporting.tokenizer_file import tokenizer_json
@@ -14,6 +15,7 @@ from chargen.storage.quantize import quantize as quantize_weights
 from chargen.storage.tensor_file import is_kind
 
 TOKENIZER, CARD = "tokenizer.json", "README.md"
+FILES = FILE_NAME, TOKENIZER, CARD
 
 
 def write_folder(path: Path, file: ModelFile, quantize: str | None = None) -> None:
@@ -29,9 +31,12 @@ def write_folder(path: Path, file: ModelFile, quantize: str | None = None) -> No
         DataError: there is something else, or the folder holds something else.
         WriteError: the disk refuses a file.
     """
-    _check_folder(path)
+    leftovers = _check_folder(path)
     if quantize is not None:
         file = replace(file, arrays=quantize_weights(file.arrays, quantize))
+    for leftover in leftovers:
+        with contextlib.suppress(OSError):  # writing tells what the system refuses
+            leftover.unlink()
     save_model(path / FILE_NAME, file)  # first: a folder with a model is known as what an export left, if it is killed
     with open(path / FILE_NAME, "rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
@@ -40,16 +45,20 @@ def write_folder(path: Path, file: ModelFile, quantize: str | None = None) -> No
         write_durably(path / name, [text.encode()])
 
 
-def _check_folder(path: Path) -> None:
-    """Refuse to write where something else stands than what an export left."""
+def _check_folder(path: Path) -> list[Path]:
+    """Refuse to write where something else stands than what an export left; returns what a killed one left."""
     if not os.path.lexists(path):
-        return
+        return []
     if not os.path.isdir(path):
         raise DataError(f"{path} is no folder; name one, or a file with an ending that says its form")
-    names = {entry.name for entry in path.iterdir()}
-    if others := sorted(names - {FILE_NAME, TOKENIZER, CARD}):
-        raise DataError(f"{path} holds {truncate(others[0])}, which export did not write; name an empty folder")
+    entries = list(path.iterdir())
+    leftovers = [entry for entry in entries if leftover_of(entry) in FILES]
+    names = {entry.name for entry in entries if entry not in leftovers}
+    known = {entry.name for entry in entries if entry.name in FILES and entry.is_file() and not entry.is_symlink()}
+    if others := names - known:
+        raise DataError(f"{path} holds {truncate(min(others))}, which export did not write; name an empty folder")
     if names and not is_kind(path / FILE_NAME, KIND):
         raise DataError(f"{path} holds {min(names)}, and no model that export wrote; name an empty folder")
-    if CARD in names and not ((path / CARD).is_file() and is_own_card((path / CARD).read_bytes())):
+    if CARD in names and not is_own_card((path / CARD).read_bytes()):
         raise DataError(f"{path / CARD} is changed since it was written, and is not overwritten; move it away")
+    return leftovers

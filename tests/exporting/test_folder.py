@@ -199,9 +199,28 @@ def test_what_others_wrote_is_not_touched(tmp_path: Path) -> None:
     refused("README.md is changed since it was written, and is not overwritten; move it away")
     (folder / CARD).write_text("")
     refused("README.md is changed")
-    (folder / CARD).unlink()
-    (folder / CARD).mkdir()
-    refused("README.md is changed")
+    for name in (CARD, TOKENIZER):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+        refused(f"holds {name}, which export did not write")
+        (folder / name).rmdir()
+    (tmp_path / "tokenizer of others").write_text("{}")
+    (folder / TOKENIZER).symlink_to(tmp_path / "tokenizer of others")
+    refused("holds tokenizer.json, which export did not write")
+    (folder / TOKENIZER).unlink()
+    (folder / ".thesis.txt.0123456789abcdef.tmp").write_text("dear")
+    refused("holds .thesis.txt")
+
+
+@pytest.mark.parametrize("name", [FILE_NAME, CARD])
+def test_what_a_killed_export_left_is_removed(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "out"
+    if name == CARD:
+        chargen.export(trained(), folder)
+    folder.mkdir(exist_ok=True)
+    (folder / f".{name}.0123456789abcdef.tmp").write_text("half")
+    chargen.export(trained(), folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted((FILE_NAME, TOKENIZER, CARD))
 
 
 def test_the_model_itself_is_not_overwritten(tmp_path: Path) -> None:
