@@ -10,9 +10,9 @@ from chargen.durable import leftover_of, write_durably
 from chargen.errors import DataError, truncate
 from chargen.exporting.model_card import is_own_card, write_model_card
 from chargen.exporting.tokenizer_file import tokenizer_json
-from chargen.storage.model_file import FILE_NAME, KIND, ModelFile, save_model
+from chargen.storage.model_file import FILE_NAME, ModelFile, save_model
 from chargen.storage.quantize import quantize as quantize_weights
-from chargen.storage.tensor_file import is_kind
+from chargen.storage.tensor_file import pack
 
 TOKENIZER, CARD = "tokenizer.json", "README.md"
 FILES = FILE_NAME, TOKENIZER, CARD
@@ -37,12 +37,11 @@ def write_folder(path: Path, file: ModelFile, quantize: str | None = None) -> No
     for leftover in leftovers:
         with contextlib.suppress(OSError):  # writing tells what the system refuses
             leftover.unlink()
-    save_model(path / FILE_NAME, file)  # first: a folder with a model is known as what an export left, if it is killed
-    with open(path / FILE_NAME, "rb") as written:
-        digest = hashlib.file_digest(written, "sha256").hexdigest()
+    digest = hashlib.sha256(pack(file.arrays, file.describe())).hexdigest()
     card = write_model_card(path.resolve().name or "model", file, digest)
-    for name, text in ((TOKENIZER, tokenizer_json(file)), (CARD, card)):
+    for name, text in ((CARD, card), (TOKENIZER, tokenizer_json(file))):  # by its card a folder is known
         write_durably(path / name, [text.encode()])
+    save_model(path / FILE_NAME, file)
 
 
 def _check_folder(path: Path) -> list[Path]:
@@ -57,8 +56,8 @@ def _check_folder(path: Path) -> list[Path]:
     known = {entry.name for entry in entries if entry.name in FILES and entry.is_file() and not entry.is_symlink()}
     if others := names - known:
         raise DataError(f"{path} holds {truncate(min(others))}, which export did not write; name an empty folder")
-    if names and not is_kind(path / FILE_NAME, KIND):
-        raise DataError(f"{path} holds {min(names)}, and no model that export wrote; name an empty folder")
-    if CARD in names and not is_own_card((path / CARD).read_bytes()):
+    if names and CARD not in names:
+        raise DataError(f"{path} holds {min(names)}, and no {CARD} that export wrote; name an empty folder")
+    if names and not is_own_card((path / CARD).read_bytes()):
         raise DataError(f"{path / CARD} is changed since it was written, and is not overwritten; move it away")
     return leftovers

@@ -160,12 +160,12 @@ def test_what_an_export_left_is_replaced(tmp_path: Path, monkeypatch: pytest.Mon
         raise WriteError(f"cannot write {path}")
 
     with monkeypatch.context() as patch:  # one that was interrupted is done again
-        patch.setattr(folder_export, "write_durably", refuse)
+        patch.setattr(folder_export, "save_model", refuse)
         with pytest.raises(WriteError):
             chargen.export(trained(step=99), folder)
-    assert (folder / CARD).read_bytes() == first[CARD]
+    assert (folder / FILE_NAME).read_bytes() == first[FILE_NAME]
     (folder / TOKENIZER).unlink()
-    (folder / CARD).unlink()
+    (folder / FILE_NAME).unlink()
     chargen.export(trained(), folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
 
@@ -189,11 +189,11 @@ def test_what_others_wrote_is_not_touched(tmp_path: Path) -> None:
     refused("holds thesis.txt, which export did not write; name an empty folder")
     (folder / "thesis.txt").unlink()
     (folder / TOKENIZER).write_text("{}")
-    refused("holds tokenizer.json, and no model that export wrote")
-    (folder / FILE_NAME).write_text("{}")
-    refused("and no model that export wrote")
-    (folder / FILE_NAME).unlink()
+    refused("holds tokenizer.json, and no README.md that export wrote")
     (folder / TOKENIZER).unlink()
+    save_model(folder / FILE_NAME, file)  # which may be the only copy
+    refused("holds model.safetensors, and no README.md that export wrote")
+    (folder / FILE_NAME).unlink()
     chargen.export(file, folder)
     (folder / CARD).write_text("license: mit\n" + (folder / CARD).read_text())
     refused("README.md is changed since it was written, and is not overwritten; move it away")

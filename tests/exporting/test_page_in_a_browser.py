@@ -119,6 +119,14 @@ def test_of_what_is_asked_for_at_once_the_last_goes_on(opened: Open) -> None:  #
         assert own == PRIME + written(PRIME, len(own) - len(PRIME), file=SLOW)
 
 
+def test_a_page_whose_model_is_gone_says_so_whatever_is_asked(opened: Open) -> None:  # noqa: F811
+    page = opened(small_model())
+    page.tab.evaluate("link.worker.dispatchEvent(new ErrorEvent('error', { message: 'out of memory' }))")
+    assert page.note == "This browser cannot run the model: out of memory"
+    page.press("[data-until='word']")
+    assert page.note == "That went wrong: out of memory"
+
+
 def test_without_a_seed_nothing_is_done(page: WritingPage) -> None:
     page.type(PRIME)
     page.press(CHARACTERS)
