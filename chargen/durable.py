@@ -23,7 +23,7 @@ from chargen.errors import ChargenError, WriteError, format_size
 if sys.platform == "darwin":
     import fcntl
 
-_TEMPORARY = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
+_TEMPORARY = re.compile(r"\.([^/]+)\.[0-9a-f]{16}\.tmp")
 _WAITS = [0.01 * 2**number for number in range(8)]
 """Seconds between tries to move a file on Windows; two and a half in all."""
 
@@ -237,6 +237,16 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def leftover_of(path: Path) -> str | None:
+    """The name of the file that a killed writer was to write, where a path is the temporary file that it left.
+
+    Args:
+        path: in the folder of that file.
+    """
+    match = _TEMPORARY.fullmatch(path.name)
+    return match[1] if match and path.is_file() else None
+
+
 def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove temporary files that a killed writer left behind.
 
@@ -245,8 +255,7 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
         name: of the file that the writer wrote, of which the caller holds the lock; "" for all files of the folder.
     """
     for entry in folder.iterdir():
-        is_of_file = not name or entry.name[: -len(".0123456789abcdef.tmp")] == f".{name}"
-        if is_of_file and _TEMPORARY.fullmatch(entry.name) and entry.is_file():
+        if (target := leftover_of(entry)) and name in ("", target):
             entry.unlink(missing_ok=True)
 
 

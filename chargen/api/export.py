@@ -62,8 +62,9 @@ def export(
         WriteError: the disk refuses it.
     """
     path = check_path("out", out)
-    is_folder = os.path.isdir(path) or not path.suffix or os.fspath(out).endswith(("/", os.sep))
-    ending = "/" if is_folder else path.suffix.lower()
+    suffix = path.suffix or (path.name if path.name.lower() in FORMS else "")
+    is_folder = os.path.isdir(path) or not suffix or os.fspath(out).endswith(("/", os.sep))
+    ending = "/" if is_folder else suffix.lower()
     if ending not in FORMS:
         forms = ", ".join(f"{name} ({end})" for end, (name, _, _) in FORMS.items())
         raise SettingError(f"{truncate(path, 200)} has another ending than what export writes: {forms}")

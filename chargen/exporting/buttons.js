@@ -35,6 +35,11 @@ function keep() {
   tell("This browser does not keep your draft: download it before you leave.", { wrong: true });
 }
 
+// Before the page may go. What has not changed is not kept again: another window may have kept something newer.
+function keepChanges() {
+  if (timer) keep();
+}
+
 function showUnknown() {
   const texts = vocabulary.split(vocabulary.clean(draft.text)).map((record) => record.text);
   const unknown = Array.from(new Set(texts.join(""))).filter((character) => !vocabulary.knows(character));
@@ -63,7 +68,7 @@ async function openFile(file) {
     const text = await readTextFile(file);
     if (draft.text && !confirm(`Put ${plain(file.name)} in the place of your draft? That cannot be undone.`)) return;
     interrupted();
-    await stop();
+    if (!(await stop())) return;
     showDraft();
     draft.load(text);
     tell(`${plain(file.name)} is open.`);
@@ -112,7 +117,7 @@ document.addEventListener("keydown", (event) => {
 byId("text").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
-  showDraft(view.characters.slice(0, Math.max(view.cursor, 0)).join("").length);
+  showDraft(placeOf(Math.max(view.cursor, 0)));
 });
 
 draft.area.addEventListener("dragover", (event) => {
@@ -129,9 +134,9 @@ for (const input of settings) {
   input.addEventListener("change", keep);
   input.addEventListener("change", () => rest());
 }
-window.addEventListener("pagehide", keep);
+window.addEventListener("pagehide", keepChanges);
 document.addEventListener("visibilitychange", () => {
-  if (document.visibilityState === "hidden") keep();
+  if (document.visibilityState === "hidden") keepChanges();
 });
 window.addEventListener("storage", (event) => {
   if (event.key === shelf.key) tell("Another window of this page has kept a draft in the place of this one: download one of them.", { wrong: true });

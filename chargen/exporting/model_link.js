@@ -3,7 +3,7 @@
 class ModelLink {
   // ready: called when the model can be asked. failed: called with a message when it cannot any more.
   constructor(script, model, { ready, failed }) {
-    Object.assign(this, { jobs: new Map(), last: 0, ready, failed });
+    Object.assign(this, { jobs: new Map(), last: 0, broken: null, ready, failed });
     try {
       this.worker = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
     } catch (error) {
@@ -18,6 +18,7 @@ class ModelLink {
   fail(message) {
     for (const { reject } of this.jobs.values()) reject(new Error(message));
     this.jobs.clear();
+    this.broken = message;
     this.failed(message);
   }
 
@@ -35,6 +36,7 @@ class ModelLink {
 
   // Asks for a job: `heard` gets what comes of it, and the promise its end.
   ask(message, heard) {
+    if (this.broken !== null) return Promise.reject(new Error(this.broken));
     const id = ++this.last;
     this.worker.postMessage({ ...message, id });
     return new Promise((resolve, reject) => {

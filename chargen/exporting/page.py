@@ -1,6 +1,7 @@
 """A page that is the model: one file, which writes in any browser."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def write_page_file(path: Path, file: ModelFile) -> None:
         WriteError: the disk refuses the file.
     """
     check_page_path(path)
-    write_durably(path, [write_page(file, path.stem).encode()])
+    name = os.fsencode(path.stem).decode("utf-8", "replace")  # a file name may be no text
+    write_durably(path, [write_page(file, name).encode()])
 
 
 def _describe(file: ModelFile, name: str) -> dict[str, Any]:

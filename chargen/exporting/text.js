@@ -51,14 +51,19 @@ class Vocabulary {
     return this.model.normalize === "NFC" ? lines.normalize("NFC") : lines;
   }
 
+  // Whether it is a line end, of a model whose line ends are CR or CR LF.
+  isOtherLineEnd(character) {
+    return character === "\n" && this.model.newline !== "\n";
+  }
+
   knows(character) {
     if (this.bytes) return !SURROGATE.test(character);
-    return this.ids.has(character) || this.folded.has(character) || (character === "\n" && this.model.newline !== "\n");
+    return this.ids.has(character) || this.folded.has(character) || this.isOtherLineEnd(character);
   }
 
   // The ids of a character: none, where it is unknown and there is no symbol for that.
   idsOf(character) {
-    if (character === "\n" && this.model.newline !== "\n") return Array.from(this.model.newline).flatMap(this.encode, this);
+    if (this.isOtherLineEnd(character)) return Array.from(this.model.newline).flatMap(this.encode, this);
     return this.encode(character);
   }
 
@@ -70,7 +75,7 @@ class Vocabulary {
 
   // The nats that a character costs besides the symbol that stands for it.
   extraNats(character) {
-    if (!this.folded.size || this.ids.has(character) || character === "\n") return 0;
+    if (!this.folded.size || this.ids.has(character) || this.isOtherLineEnd(character)) return 0;
     const folded = Math.log(this.folded.size + 1);
     if (this.folded.has(character)) return folded;
     return folded + Math.log(CODE_POINTS - this.characters.length - this.folded.size);

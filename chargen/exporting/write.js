@@ -10,6 +10,7 @@ let action = { until: model.begins ? "record" : "sentence" };  // what the keys 
 let job = null;  // what is written or judged: { writes, over, stopped, dropped }
 let piece = null;  // what was written last: { action, start, text, typed, seed, index, next, before, draws }
 let offered = null;  // ways to choose from: { action, start, stream, draws }
+let turns = 0;  // how often something was to end what is written or judged
 let quiet = false;  // whether a finger pressed last, and wants no keyboard
 
 const view = new ColouredText({
@@ -41,10 +42,17 @@ function count(number, noun) {
   return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 }
 
+// Whether writing can begin; says why not, where a person can change it.
+function canWrite() {
+  const typed = byId("seed").value.trim(), valid = !typed || (/^\d{1,20}$/.test(typed) && BigInt(typed) < 2n ** 64n);
+  if (!valid) tell("The seed must be digits, 0 to 2**64 - 1.", { wrong: true });
+  return valid && !draft.composing && info !== null;
+}
+
 // One job at a time: a new one ends the one before it.
 async function run(writes, work) {
   if (draft.composing || !info) return;
-  await stop();
+  if (!(await stop())) return;
   const mine = { writes, stopped: false, dropped: false };
   job = mine;
   mine.over = work(mine).catch((error) => tell(`That went wrong: ${error.message}`, { wrong: true })).finally(() => {
@@ -57,12 +65,13 @@ async function run(writes, work) {
   await mine.over;
 }
 
+// Ends what is written or judged. Returns whether the caller goes on: of those who wait for that end, only the last does.
 async function stop() {
+  const turn = ++turns, ending = job;
+  if (ending) ending.stopped = true;
   link.stop();  // what is read ahead, too
-  if (!job) return;
-  job.stopped = true;
-  await job.over;
-  await stop();  // another one may have begun
+  await (ending && ending.over);
+  return turn === turns;
 }
 
 // A person types, or has put the cursor elsewhere: nothing more is written.
@@ -158,9 +167,9 @@ function write(asked, start, stream, instead = 0) {
 }
 
 async function goOn(asked) {
-  if (draft.composing || !info) return;
+  if (!canWrite()) return;
   action = asked;
-  await stop();
+  if (!(await stop())) return;
   showDraft();
   closeChoices();
   if (asked.records && model.separator === null) {  // a draft is one record
@@ -172,13 +181,13 @@ async function goOn(asked) {
 }
 
 async function retry() {
-  if (draft.composing || !info) return;
+  if (!canWrite()) return;
   if (offered) {
     const { stream } = offered;
     await offer(streamAgain(stream, stream.index + WAYS, stream.draws));
     return;
   }
-  await stop();
+  if (!(await stop())) return;
   if (!stands()) return;
   const { action: asked, start, text, next, before } = piece, stream = streamAgain(piece, next, before);
   showDraft();
@@ -187,6 +196,7 @@ async function retry() {
 
 // Writes ways to go on, to choose from.
 async function offer(stream = null) {
+  if (!canWrite()) return;
   const asked = action.records ? { until: "record" } : action;
   await run(true, async () => {
     showDraft();
@@ -210,7 +220,7 @@ async function offer(stream = null) {
 }
 
 async function choose(number) {
-  await stop();
+  if (!(await stop())) return;
   if (!offered || draft.composing) return;
   const { action: asked, start, stream, draws } = offered, text = choices.texts[number];
   closeChoices();
@@ -228,15 +238,31 @@ function closeChoices() {
   enable();
 }
 
+// The characters of a text as the model reads it.
+function lengthOf(text) {
+  return Array.from(vocabulary.clean(text)).length;
+}
+
+// The place in the draft behind so many characters as the model reads them.
+function placeOf(number) {
+  let low = 0, high = draft.text.length;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (lengthOf(draft.text.slice(0, middle)) <= number) low = middle; else high = middle - 1;
+  }
+  return low;
+}
+
 // Shows the draft by surprise, beginning at the cursor.
 async function judge() {
-  await run(false, async () => {
+  await run(false, async (mine) => {
     closeChoices();
-    const speed = new Speed(), before = Array.from(draft.text.slice(0, draft.place)).length;
+    const speed = new Speed(), before = lengthOf(draft.text.slice(0, draft.place));
     const judged = await judgeText(link, { model, vocabulary, info }, draft.text, chosenLabel(), (done, all, more) => {
       speed.add(more);
       byId("note").textContent = `${done.toLocaleString("en")} of ${count(all, "character")} read …`;
     });
+    if (mine.dropped) return tell(TAKEN);
     const [{ bits }] = judged.judges, mean = meanOf(bits);
     draft.area.hidden = true;
     byId("judged").hidden = false;

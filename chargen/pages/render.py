@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -12,8 +13,12 @@ from typing import Any
 from chargen import __version__
 from chargen.errors import DataError, SettingError
 
-DOCTYPE = "<!doctype html>"
-"""What a page begins with."""
+HEAD = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'sha256-"""
+"""What a page begins with, and pages of others do not."""
 COMMON = "chargen.pages"
 """Where the style and the script are that pages share."""
 STRICT = '"use strict";\n'
@@ -68,21 +73,23 @@ def require_packages() -> None:
 
 
 def check_page_path(path: Path) -> None:
-    """Refuse to write over a file that is no page: what stands there may be a model or a text.
+    """Refuse to write over what is no page of chargen's: what stands there may be a model, or the page of a person.
 
     Args:
         path: of a page.
 
     Raises:
-        DataError: there is such a file.
+        DataError: there is such a thing.
     """
+    if not os.path.isfile(path):  # reading a pipe would block, and writing tells what stands in its way
+        return
     try:
         with open(path, "rb") as file:
-            begin = file.read(len(DOCTYPE))
-    except OSError:  # there is none, or one that cannot be written either, which is told when it is
+            begin = file.read(len(HEAD))
+    except OSError:  # it cannot be written either, which is told when it is
         return
-    if begin not in (b"", DOCTYPE.encode()):
-        raise DataError(f"{path} is no page and is not overwritten; choose another name")
+    if begin not in (b"", HEAD.encode()):
+        raise DataError(f"{path} is no page that chargen wrote and is not overwritten; choose another name")
 
 
 def write_json(value: Any) -> str:

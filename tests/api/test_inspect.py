@@ -83,7 +83,7 @@ def test_no_file_but_a_page_is_overwritten() -> None:
     chargen.inspect(file, "abcd", out="page.html")
     save_model("model.safetensors", file)
     before = Path("model.safetensors").read_bytes()
-    with pytest.raises(DataError, match="is no page and is not overwritten"):
+    with pytest.raises(DataError, match="is no page that chargen wrote and is not overwritten"):
         chargen.inspect(file, "abc", out="model.safetensors")
     assert Path("model.safetensors").read_bytes() == before
 

@@ -156,7 +156,7 @@ def test_records_end_their_rows(run: Run, tmp_path: Path) -> None:
         (["--neuron", "1:0", "--out", "a.html"], "--out does nothing with --neuron"),
         (["--neuron", "1:0", "--pattern", "a"], "--pattern does nothing with --neuron"),
         (["--pattern", "(a"], "'(a' is no regular expression"),
-        (["--out", "a.txt"], "a.txt is no page and is not overwritten"),
+        (["--out", "a.txt"], "a.txt is no page that chargen wrote and is not overwritten"),
     ],
 )
 def test_what_is_wrong_is_one_line(run: Run, model: Path, arguments: list[Any], message: str) -> None:

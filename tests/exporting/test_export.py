@@ -21,6 +21,7 @@ from tests.small_models import small_model
         ("a.safetensors", "file"),
         ("a.SafeTensors", "file"),
         ("v1.0/a.safetensors", "file"),
+        (".safetensors", "file"),
         ("a", "folder"),
         (".a", "folder"),
         ("a/", "folder"),

@@ -160,12 +160,12 @@ def test_what_an_export_left_is_replaced(tmp_path: Path, monkeypatch: pytest.Mon
         raise WriteError(f"cannot write {path}")
 
     with monkeypatch.context() as patch:  # one that was interrupted is done again
-        patch.setattr(folder_export, "write_durably", refuse)
+        patch.setattr(folder_export, "save_model", refuse)
         with pytest.raises(WriteError):
             chargen.export(trained(step=99), folder)
-    assert (folder / CARD).read_bytes() == first[CARD]
+    assert (folder / FILE_NAME).read_bytes() == first[FILE_NAME]
     (folder / TOKENIZER).unlink()
-    (folder / CARD).unlink()
+    (folder / FILE_NAME).unlink()
     chargen.export(trained(), folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
 
@@ -189,19 +189,38 @@ def test_what_others_wrote_is_not_touched(tmp_path: Path) -> None:
     refused("holds thesis.txt, which export did not write; name an empty folder")
     (folder / "thesis.txt").unlink()
     (folder / TOKENIZER).write_text("{}")
-    refused("holds tokenizer.json, and no model that export wrote")
-    (folder / FILE_NAME).write_text("{}")
-    refused("and no model that export wrote")
-    (folder / FILE_NAME).unlink()
+    refused("holds tokenizer.json, and no README.md that export wrote")
     (folder / TOKENIZER).unlink()
+    save_model(folder / FILE_NAME, file)  # which may be the only copy
+    refused("holds model.safetensors, and no README.md that export wrote")
+    (folder / FILE_NAME).unlink()
     chargen.export(file, folder)
     (folder / CARD).write_text("license: mit\n" + (folder / CARD).read_text())
     refused("README.md is changed since it was written, and is not overwritten; move it away")
     (folder / CARD).write_text("")
     refused("README.md is changed")
-    (folder / CARD).unlink()
-    (folder / CARD).mkdir()
-    refused("README.md is changed")
+    for name in (CARD, TOKENIZER):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+        refused(f"holds {name}, which export did not write")
+        (folder / name).rmdir()
+    (tmp_path / "tokenizer of others").write_text("{}")
+    (folder / TOKENIZER).symlink_to(tmp_path / "tokenizer of others")
+    refused("holds tokenizer.json, which export did not write")
+    (folder / TOKENIZER).unlink()
+    (folder / ".thesis.txt.0123456789abcdef.tmp").write_text("dear")
+    refused("holds .thesis.txt")
+
+
+@pytest.mark.parametrize("name", [FILE_NAME, CARD])
+def test_what_a_killed_export_left_is_removed(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "out"
+    if name == CARD:
+        chargen.export(trained(), folder)
+    folder.mkdir(exist_ok=True)
+    (folder / f".{name}.0123456789abcdef.tmp").write_text("half")
+    chargen.export(trained(), folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted((FILE_NAME, TOKENIZER, CARD))
 
 
 def test_the_model_itself_is_not_overwritten(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ import chargen
 import chargen.cli.export as export_command
 from chargen.cli.main import main
 from chargen.data.vocabulary import Vocabulary
-from chargen.errors import DataError, SettingError
+from chargen.errors import DataError, SettingError, WriteError
 from chargen.exporting.page import page_script, write_page
 from chargen.storage.model_file import read_model, save_model
 from tests.insight.pages import HOSTILE, data_of, payloads
@@ -53,14 +54,29 @@ def test_names_labels_and_vocabularies_add_no_element() -> None:
 
 
 def test_a_page_is_named_as_its_file_and_replaces_pages_only(tmp_path: Path) -> None:
-    path, text = tmp_path / "my novel.html", tmp_path / "text.html"
+    path, other = tmp_path / "my novel.html", tmp_path / "other.html"
     for _ in range(2):
         assert chargen.export(small_model(), path) == path
     assert data_of(path.read_text("utf-8"))["name"] == "my novel"
-    text.write_text("my notes")
-    with pytest.raises(DataError, match="is no page and is not overwritten"):
-        chargen.export(small_model(), text)
-    assert text.read_text() == "my notes"
+    for content in ("my notes", '<!doctype html>\n<html lang="en">\n<head>\n<title>My page</title>'):
+        other.write_text(content)
+        with pytest.raises(DataError, match="is no page that chargen wrote and is not overwritten"):
+            chargen.export(small_model(), other)
+        assert other.read_text() == content
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.html")
+    with pytest.raises(WriteError, match="there is something else than a file"):
+        chargen.export(small_model(), tmp_path / "a.html")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are texts")
+def test_a_name_that_is_no_text_is_shown(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.html"))
+    chargen.export(small_model(), path)
+    assert data_of(path.read_text("utf-8"))["name"] == "b\ufffd"
 
 
 def test_a_large_page_comes_with_a_warning(

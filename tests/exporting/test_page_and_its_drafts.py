@@ -1,7 +1,9 @@
 """The page that is a model, in a browser: drafts of all kinds, what is kept of them, and how surprising they are."""
 
 import math
+import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 import chargen
 from chargen.data.code_points import END_MARK
+from chargen.data.reading_config import ReadingConfig
 from tests.browsers import needs_chromium
 from tests.exporting.pages_that_write import WritingPage, browser, opened  # noqa: F401
 from tests.insight.pages import HOSTILE, payloads
@@ -102,6 +105,45 @@ def test_a_draft_is_coloured_by_surprise(opened: Open) -> None:  # noqa: F811
     page.key("Escape")
     page.key("Escape")
     assert page.tab.is_visible("#draft")
+
+
+def test_a_window_that_changes_nothing_keeps_nothing(opened: Open) -> None:  # noqa: F811
+    page = opened(small_model())
+    with page.tab.expect_popup() as opening:
+        page.tab.evaluate("void window.open(location.href, '', 'noopener')")
+    other = opening.value
+    other.wait_for_selector(page.ready)
+    page.until("timer === 0")
+    page.type("bad")
+    page.until("timer === 0")
+    page.tab.goto("about:blank")
+    other.reload()
+    other.wait_for_selector(page.ready)
+    assert other.input_value("#draft") == "bad"
+
+
+@pytest.mark.parametrize("text", ["e\u0301e\u0301 abc", "\U000e0001ab😀c"])
+def test_places_are_those_of_the_draft(opened: Open, text: str) -> None:  # noqa: F811
+    page = opened(replace(small_model(characters="abcdé \n"), reading=ReadingConfig(normalize="NFC")))
+    page.type(text, caret=len(text.encode("utf-16-le")) // 2 - 1)
+    page.press("#surprise")
+    read = unicodedata.normalize("NFC", text)
+    assert page.tab.evaluate("view.cursor") == len(read) - 1
+    page.tab.keyboard.press("Enter")
+    assert page.tab.evaluate("draft.text.slice(draft.place)") == "c"
+
+
+def test_typing_goes_on_while_a_draft_is_judged(opened: Open) -> None:  # noqa: F811
+    page = opened(small_model(hidden_size=96))
+    page.type("bad cab\n" * 2_000)
+    page.tab.focus("#draft")
+    page.tab.evaluate("byId('surprise').click()")
+    page.until("byId('note').textContent.includes('characters read')")
+    page.tab.keyboard.type("face")
+    page.wait()
+    assert page.tab.is_visible("#draft")
+    assert page.draft.endswith("cab\nface")
+    assert page.note == "Stopped: you took over."
 
 
 def test_nothing_of_a_name_a_label_or_a_draft_becomes_markup(opened: Open) -> None:  # noqa: F811

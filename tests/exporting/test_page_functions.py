@@ -217,6 +217,7 @@ def test_bytes_that_may_follow_are_those_of_utf8(page: Any) -> None:
 VOCABULARIES = {
     "characters": (Vocabulary("\n 0abcé漢😀"), "\n"),
     "folded": (Vocabulary("\n abc", folded="xyé"), "\n"),
+    "folded without line ends": (Vocabulary(" abc", folded="xyé"), ""),
     "bytes": (Vocabulary(unit="byte"), "\n"),
     "records": (Vocabulary(" abcé", records=True, labels=("x", "<b>")), ""),
     "bytes of records": (Vocabulary(unit="byte", records=True, labels=("x",)), ""),

@@ -112,6 +112,46 @@ def test_escape_stops_and_typing_takes_over(opened: Open) -> None:  # noqa: F811
         assert page.tab.is_disabled("#stop")
 
 
+def test_of_what_is_asked_for_at_once_the_last_goes_on(opened: Open) -> None:  # noqa: F811
+    page = opened(SLOW)
+    page.set(seed=7, length=20_000)
+    page.type(PRIME)
+    presses = "() => {{ for (let n = 0; n < 3; n++) byId('{}').click(); document.querySelector(\"{}\").click(); }}"
+    for button in ("three", "surprise"):
+        before = len(page.draft)
+        page.tab.evaluate(presses.format(button, CHARACTERS))
+        page.until(f"draft.text.length > {before + 20}")
+        page.tab.evaluate(presses.format(button, CHARACTERS))
+        page.until("job !== null && link.jobs.size === 1 && draft.text.length > 100")
+        assert page.tab.is_visible("#draft")
+        page.tab.evaluate("byId('three').click(), byId('stop').click()")
+        page.wait()
+        assert not page.tab.is_visible("#choices")
+        own = page.draft
+        assert own == PRIME + written(PRIME, len(own) - len(PRIME), file=SLOW)
+
+
+def test_a_page_whose_model_is_gone_says_so_whatever_is_asked(opened: Open) -> None:  # noqa: F811
+    page = opened(small_model())
+    page.tab.evaluate("link.worker.dispatchEvent(new ErrorEvent('error', { message: 'out of memory' }))")
+    assert page.note == "This browser cannot run the model: out of memory"
+    page.press("[data-until='word']")
+    assert page.note == "That went wrong: out of memory"
+
+
+def test_without_a_seed_nothing_is_done(page: WritingPage) -> None:
+    page.type(PRIME)
+    page.press(CHARACTERS)
+    before = page.draft
+    for seed in ("nonsense", "-1", "1.5", str(2**64)):
+        page.tab.fill("#seed", seed)
+        for button in ("#retry", CHARACTERS, "#three"):
+            page.press(button)
+            assert page.note == "The seed must be digits, 0 to 2**64 - 1."
+            assert page.draft == before
+            assert not page.tab.is_visible("#choices")
+
+
 def test_retry_writes_something_else_in_its_place(page: WritingPage) -> None:
     page.type(PRIME + "fed", caret=len(PRIME))
     assert page.tab.is_disabled("#retry")
