@@ -12,7 +12,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.key_binding import KeyBindings
-from prompt_toolkit.layout import BufferControl, FormattedTextControl, HSplit, Layout, Window
+from prompt_toolkit.layout import BufferControl, Dimension, FormattedTextControl, HSplit, Layout, Window
 from prompt_toolkit.styles import Style
 
 from chargen.api.draft import Draft
@@ -57,8 +57,9 @@ class Editor:
         self.buffer = _Buffer(document=document, on_text_changed=self._typed, on_cursor_position_changed=self._moved)
         view = BufferControl(self.buffer, input_processors=[DraftView(draft, writer)])
         below = FormattedTextControl(self._below)
+        draft_window = Window(view, wrap_lines=True, height=Dimension(preferred=1))  # gets what is left
         self.app: Application[None] = Application(
-            Layout(HSplit([Window(view, wrap_lines=True), Window(below, height=self._height_below)])),
+            Layout(HSplit([draft_window, Window(below, dont_extend_height=True)])),
             Style.from_dict(STYLE),
             full_screen=True,
             key_bindings=self._bind_keys(),
@@ -177,11 +178,6 @@ class Editor:
 
     def _below(self) -> StyleAndTextTuples:
         return [*rows_below(self.desk, *self._size())]
-
-    def _height_below(self) -> int:
-        """Rows that the draft leaves free however long it is, but for one."""
-        rows = 1 + sum(text.count("\n") for _, text in rows_below(self.desk, *self._size()))
-        return min(rows, self._size()[0] - 1)
 
     def _size(self) -> tuple[int, int]:
         size = self.app.output.get_size()
