@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -44,6 +45,7 @@ class Screen:
         self._stream = pyte.ByteStream(self.screen)
         self.got = b""
         self._lock = threading.Lock()
+        self._hung_up = False
         self._ours, self.theirs = pty.openpty()
         self._set_size(columns, rows)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -55,7 +57,11 @@ class Screen:
 
     def _read(self) -> None:
         with contextlib.suppress(OSError):  # the other end is closed
-            while data := os.read(self._ours, 1 << 16):
+            while not self._hung_up:
+                if not select.select([self._ours], [], [], 0.02)[0]:
+                    continue
+                if not (data := os.read(self._ours, 1 << 16)):
+                    break
                 with self._lock:
                     self.got += data
                     self._stream.feed(data)
@@ -200,7 +206,9 @@ class OwnProcess(Screen):
         return self.process.poll() is not None
 
     def hang_up(self) -> None:
-        """Close the terminal."""
+        """Close the terminal, which stays open as long as something reads from it."""
+        self._hung_up = True
+        self._reader.join()
         os.close(self._ours)
 
     def ended(self) -> int:
