@@ -6,6 +6,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 
 import chargen
 from chargen.data.directions import BackwardBatches
@@ -227,6 +228,22 @@ class Calls(ModelCalls):
             return Call(chargen.load_model, {"path": str(path), "device": "cpu"})
         kind = self.odd.pick([chargen.read_model, chargen.load_model, chargen.Sampler.from_file])
         return Call(lambda path: kind(path), {"path": str(path)})
+
+    def export(self) -> Call:
+        stored = file(self.odd.pick(["gru", "lstm"]), True)
+
+        def run(**options: Any) -> Any:
+            return chargen.export(stored, self.folder / "exported.onnx", **options).name
+
+        return Call(run, {"direction": "both", "quantize": None})
+
+    def to_torch(self) -> Call:
+        stored, ids = file(self.odd.pick(["gru", "lstm"]), True), torch.tensor([[1, 2, 3, 1]])
+
+        def run(direction: Any) -> Any:
+            return [tuple(values.shape) for values in chargen.to_torch(stored, direction)(ids)[:1]]
+
+        return Call(run, {"direction": self.odd.pick(["forward", "backward", "both"])})
 
     def fill(self) -> Call:
         stored = file(self.odd.pick(["gru", "lstm"]), True)

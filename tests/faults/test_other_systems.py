@@ -65,6 +65,7 @@ def test_commands_do_on_windows_what_they_do_here(tmp_path, run):
 @pytest.fixture
 def windows(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "colorama", SimpleNamespace(just_fix_windows_console=lambda: None))
 
 
 class Busy:

@@ -12,7 +12,7 @@ import torch
 
 import chargen
 from chargen.errors import DataError, ModelFileError, SettingError
-from chargen.evaluation import rows as evaluation_rows
+from chargen.evaluation import layout
 from chargen.insight.activations import Activations, load_activations
 from chargen.storage.model_file import ModelFile, build_model, save_model
 from chargen.storage.quantize import quantize
@@ -117,7 +117,7 @@ def test_a_long_text_is_read_in_rows_and_in_blocks(direction: str, monkeypatch: 
     settings: dict[str, Any] = {"direction": direction, "gates": True, "cells": True, "precision": "fp32"}
     whole, expected = chargen.activations(file, text, **settings), naive.inside(file, text, direction)
     assert_agrees(whole, expected)
-    monkeypatch.setattr(evaluation_rows, "CONTEXT", 200)
+    monkeypatch.setattr(layout, "CONTEXT", 200)
     blocks = list(chargen.stream_activations(file, ["ab", text, "cd", "e", text[:700]], size=1200, **settings))
     sizes = [len(block.text) for block in blocks]
     assert sizes == [2, 1200, 1200, 1200, 500, 703]
