@@ -43,6 +43,8 @@ class Desk:
         self.failure: Exception | None = None
         """A bug, with which the program ends."""
         self._task: asyncio.Task[None] | None = None
+        self._is_asked = False
+        """Whether the task is what a person asked for, and no reading ahead."""
         self._in_piece = False
 
     def bookmark(self) -> Bookmark:
@@ -52,8 +54,8 @@ class Desk:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the model is doing something that can be ended."""
-        return bool(self._task or self.choices)
+        """Whether there is something to end that a person knows of."""
+        return bool(self.choices or (self._task and (self._is_asked or self.share_read < 1)))
 
     @property
     def state(self) -> str:
@@ -181,13 +183,15 @@ class Desk:
     def read_on(self) -> None:
         """Let the model read what was typed, while it has nothing else to do: then it goes on at once."""
         self.unknown = self.writer.unseen(self.draft.text)
-        if not self.is_busy:
+        if not (self._task or self.choices):
+            self._is_asked = False
             self._task = asyncio.ensure_future(self._run(self._read))
         self.refresh()
 
     def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         self.end()
         self.note = self.error = ""
+        self._is_asked = True
         self._task = asyncio.ensure_future(self._run(work))
 
     async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
