@@ -134,8 +134,8 @@ def test_places_are_those_of_the_draft(opened: Open, text: str) -> None:  # noqa
 
 
 def test_typing_goes_on_while_a_draft_is_judged(opened: Open) -> None:  # noqa: F811
-    page = opened(small_model(hidden_size=96))
-    page.type("bad cab\n" * 2_000)
+    page = opened(small_model(hidden_size=192))
+    page.type("bad cab\n" * 400)
     page.tab.focus("#draft")
     page.tab.evaluate("byId('surprise').click()")
     page.until("byId('note').textContent.includes('characters read')")
