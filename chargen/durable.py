@@ -77,10 +77,11 @@ def write_durably(path: str | os.PathLike[str], blocks: Iterable[bytes | memoryv
 def _copy_permissions(source: Path, target: Path) -> None:
     """Give a file the owner and the permissions of another one, as far as this user and the disk can."""
     status = os.stat(source)
-    with contextlib.suppress(PermissionError, AttributeError):  # Windows has no owners
-        os.chown(target, status.st_uid, status.st_gid)
-    with contextlib.suppress(PermissionError):
-        os.chmod(target, stat.S_IMODE(status.st_mode))
+    if sys.platform != "win32":  # which has neither, and removes no file that may not be written
+        with contextlib.suppress(PermissionError):
+            os.chown(target, status.st_uid, status.st_gid)
+        with contextlib.suppress(PermissionError):
+            os.chmod(target, stat.S_IMODE(status.st_mode))
 
 
 def describe_os_error(error: OSError, folder: Path, size: int | None = None) -> str:

@@ -1,6 +1,7 @@
 """A kill at any moment leaves the old file or the new one, whole; one process at a time holds a folder."""
 
 import errno
+import gc
 import os
 import random
 import time
@@ -393,6 +394,7 @@ def test_a_system_without_a_flag_for_folders_holds_and_syncs_them(tmp_path, monk
 
 @ON_LINUX
 def test_no_file_stays_open(tmp_path):
+    gc.collect()  # what other tests left open
     before = os.listdir("/proc/self/fd")
     guard = FolderGuard(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == len(before) + 1
