@@ -32,10 +32,14 @@ def answer_lines(file: ModelFile, stream_in: BinaryIO, stream_out: TextIO) -> No
         Stopped: a signal came.
     """
     answering = _Answering(Session(file), stream_out)
-    with stop_on_signals():
+    with stop_on_signals() as stop:
         answering.session.warm()
         answering.write({"ready": True, **answering.session.describe()})
+        stop.deferred = True  # what is raised while a thread starts leaves it half made
         threading.Thread(target=answering.waiting.read, args=(stream_in,), daemon=True).start()
+        stop.deferred = False
+        if stop:
+            raise stop.error()
         while answering.step():
             pass
 
