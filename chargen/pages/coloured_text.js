@@ -206,9 +206,9 @@ class ColouredText {
       this.tipRows[0][column].textContent = known ? `${judge.name} ${bits.toFixed(2)} bits` : `${judge.name}: none`;
       for (let row = 0; row < data.kept; row++) {
         const at = index * data.kept + row, cell = this.tipRows[row + 1][column];
-        const told = known && judge.shares[index * data.kept] > 0;
-        cell.textContent = told ? `${percent(judge.shares[at]).padStart(7)}  ${data.names[judge.likeliest[at]]}` : "";
-        cell.className = told && judge.likeliest[at] === data.ids[index] ? "own" : "";
+        const hasShares = known && judge.shares[index * data.kept] > 0;
+        cell.textContent = hasShares ? `${percent(judge.shares[at]).padStart(7)}  ${data.names[judge.likeliest[at]]}` : "";
+        cell.className = hasShares && judge.likeliest[at] === data.ids[index] ? "own" : "";
       }
     });
   }

@@ -20,7 +20,7 @@ HEAD = """<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'sha256-"""
 """What a page begins with, and pages of others do not."""
 COMMON = "chargen.pages"
-"""Where the style and the script are that pages share."""
+"""Where the head, the style and the script are that pages share."""
 STRICT = '"use strict";\n'
 """What every script begins with."""
 
@@ -39,11 +39,12 @@ def render_page(package: str, name: str, script: str, page: Mapping[str, Any], d
         SettingError: the package jinja2 is missing.
     """
     require_packages()
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import DictLoader, Environment, StrictUndefined
     from markupsafe import Markup
 
     style = read_text(COMMON, "look.css") + read_text(package, f"{name}.css")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    loader = DictLoader({"head.html": read_text(COMMON, "head.html")})
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=loader)
     return environment.from_string(read_text(package, f"{name}.html")).render(
         page=page, style=Markup(style), script=Markup(script), data=Markup(data),
         style_hash=_hash(style), script_hash=_hash(script), version=__version__,
