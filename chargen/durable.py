@@ -287,13 +287,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
         raise ChargenError(f"{path} is not a lock that chargen made; choose another `out`")
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise ChargenError(f"{folder} is in use by another run; wait for it or choose another `out`") from error
-    except OSError as error:
-        raise ChargenError(f"cannot write in {folder}: {error.strerror or error}; choose another `out`") from error
+    in_use = f"{folder} is in use by another run; wait for it or choose another `out`"
+    lock = _acquire(path, in_use, f"cannot write in {folder}", "choose another `out`")
     try:
         yield
     finally:
@@ -311,16 +306,23 @@ def lock_file(path: Path) -> Iterator[None]:
         ChargenError: where another process holds the lock, or none can be made.
     """
     beside = path.with_name(f".{path.name}.lock")
-    lock = FileLock(beside)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise ChargenError(f"{path} is open in another chargen: close it there, or name another file") from error
-    except OSError as error:
-        raise ChargenError(f"cannot write beside {path}: {error.strerror or error}; name another file") from error
+    in_use = f"{path} is open in another chargen: close it there, or name another file"
+    lock = _acquire(beside, in_use, f"cannot write beside {path}", "name another file")
     try:
         yield
     finally:
         with contextlib.suppress(OSError):  # Windows removes no file that is open
             beside.unlink()
         lock.release()
+
+
+def _acquire(path: Path, in_use: str, refused: str, advice: str) -> FileLock:
+    """Lock a file, or say who has it, or that the system refuses it and what to do."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ChargenError(in_use) from error
+    except OSError as error:
+        raise ChargenError(f"{refused}: {error.strerror or error}; {advice}") from error
+    return lock
