@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,13 @@ def own_cache(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = Path(tempfile.mkdtemp(dir=caches))
     monkeypatch.setenv("CHARGEN_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def seed_torch() -> None:
+    """Weights that a test draws are the same whatever ran before it."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture

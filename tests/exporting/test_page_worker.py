@@ -219,6 +219,14 @@ def test_a_draft_is_read_once_for_all_alternatives(page: Page) -> None:
     assert answer["steps"] == 600 + 1 + 3 * 5 + 1 + 5
 
 
+def test_of_a_record_that_would_end_nothing_is_drawn_where_nothing_is_asked_for(page: Page) -> None:
+    page.load(record_model(end=50.0))
+    asked = {"kind": "write", "text": "", "temperature": 1, "seed": "3"}
+    for length, expected in ((0, ("length", 0)), (1, ("end", 1))):
+        (done,) = page.ask({**asked, "id": length, "length": length})
+        assert (done["reason"], done["draws"]) == expected
+
+
 @pytest.mark.parametrize("folded", ["", "xyz"])
 def test_unknown_characters_are_replaced_or_passed_over(page: Page, folded: str) -> None:
     file = small_model(folded=folded)
