@@ -19,8 +19,8 @@ const view = new ColouredText({
 const draft = new Draft(byId("draft"), { interrupted, changed });
 const choices = new Choices(byId("choices"), choose);
 const link = new ModelLink(data.worker, model, {
-  ready(told) {
-    info = told;
+  ready(description) {
+    info = description;
     enable();
     tell(draft.text ? "Your draft of last time is here." : "Ready.");
     document.body.dataset.ready = "yes";

@@ -77,8 +77,8 @@ def test_scores_are_those_of_score_alone_or_together(longest: int, monkeypatch: 
         assert answer["text"] == "".join(each.character for each in together)
         for judge in ("forward", "backward", "cloze"):
             values = [getattr(each, judge) for each in together]
-            for given in (answer, alone):
-                shown = given.get(judge, [])
+            for figures in (answer, alone):
+                shown = figures.get(judge, [])
                 assert [value is None for value in shown] == [value is None for value in values[: len(shown)]]
                 known = [value for value in shown if value is not None]
                 assert known == pytest.approx([value for value in values if value is not None], abs=0.0051)

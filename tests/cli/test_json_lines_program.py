@@ -18,9 +18,9 @@ PAGE = Path(__file__).parents[2] / "docs/pages/reference/json-lines.md"
 
 def block(name: str) -> str:
     """A block of the page, by the comment above it."""
-    found = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    assert found
-    return found[1]
+    block = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert block
+    return block[1]
 
 
 @pytest.fixture

@@ -95,8 +95,8 @@ def test_a_chapter_is_written_together(folder: Path, columns: int) -> None:
 
     code, screen = on_screen(today, "write", "model", "chapter.txt", "--seed", 7, columns=columns)
     assert code == 0
-    told = " ".join(screen.text.split())
-    assert f"chapter.txt: {len(warm):,} characters; to go on: chargen write model chapter.txt" in told
+    shown = " ".join(screen.text.split())
+    assert f"chapter.txt: {len(warm):,} characters; to go on: chargen write model chapter.txt" in shown
     said = json.loads((folder / "chapter.txt.chargen.json").read_text())
     assert (said["seed"], said["pieces"], said["temperature"], said["cursor"]) == (7, 8, 1.0, len(warm))
 

@@ -85,10 +85,10 @@ def test_the_card_tells_what_the_file_knows(tmp_path: Path) -> None:
     ):
         assert fact in card
     both = record_model(labels=("sea", "sun"))
-    told = card_of(replace(both, training={"test_loss": 1.0, "test_loss_backward": 2.0, "test_whole": False}))
-    assert "| test | 1.0000 | 1.4427 | a part |\n| test, backward | 2.0000 | 2.8854 | a part |\n" in told
-    assert "Records have 2 labels: `sea`, `sun`." in told
-    assert "It reads both ways" in told
+    card = card_of(replace(both, training={"test_loss": 1.0, "test_loss_backward": 2.0, "test_whole": False}))
+    assert "| test | 1.0000 | 1.4427 | a part |\n| test, backward | 2.0000 | 2.8854 | a part |\n" in card
+    assert "Records have 2 labels: `sea`, `sun`." in card
+    assert "It reads both ways" in card
     assert "The file tells no loss" in card_of(small_model())
     assert "It knows every character, as bytes." in card_of(small_model(unit="byte"))
     many = card_of(trained(sources={"train": [f"{number}.txt" for number in range(30)]}))
