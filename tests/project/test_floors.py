@@ -16,6 +16,7 @@ ROOMS = {
     "rng": 0,
     "durable": 0,
     "locks": 0,
+    "launch": 0,
     "cache_folder": 0,
     "suggestions": 0,
     "data": 1,
