@@ -16,6 +16,8 @@ from chargen.sampling.selection import Selection
 from chargen.sampling.stream import Stream
 from chargen.settings import check_int
 
+ROWS = 128
+"""Records that are written side by side even where fewer are wanted, if some may be thrown away."""
 CHUNK = 16
 """Ids that rows write before those whose records have ended are refilled."""
 
@@ -54,9 +56,11 @@ def write_records(
     if sampler.num != 1 or sampler.snapshot().streams[0].ended:
         raise ChargenError("records go on from a sampler of one sample that has not ended: make one, or call `reset`")
     selection = selection or Selection()
+    if rows is None:  # where filters may throw records away, not many times as many are begun as are wanted
+        rows = min(sampler.engine.many_rows, max(ROWS, num * selection.best_of))
     first = sampler.snapshot().streams[0].index * selection.best_of
     end = math.inf if selection.filters else first + num * selection.best_of
-    batches = _iterate(sampler, length, first, end, rows)
+    batches = _iterate(sampler, length, first, end, check_int("rows", rows, 1))
     return _select(batches, num, selection)
 
 
@@ -72,10 +76,9 @@ def _select(batches: Iterator[list[Sample]], num: int, selection: Selection) -> 
         selection.check(kept, num)
 
 
-def _iterate(sampler: Sampler, length: int, first: int, end: float, rows: int | None) -> Iterator[list[Sample]]:
+def _iterate(sampler: Sampler, length: int, first: int, end: float, rows: int) -> Iterator[list[Sample]]:
     """Records in the order of their numbers, as many together as come after a chunk."""
     here = sampler.snapshot()
-    rows = sampler.engine.many_rows if rows is None else check_int("rows", rows, 1)
     in_text = sampler.vocabulary.byte_mode or here.config.stop or sampler.writer.rule_table.max_ids
     kind = _Draft if in_text else _CharacterDraft
     start = here.logits, *here.layers
