@@ -15,6 +15,7 @@ from chargen.model.dropout import DropoutKey
 from chargen.model.language_model import CharModel
 from chargen.model.layers import start_fresh
 from chargen.rng import Purpose, uniform
+from chargen.training.group import Group
 from chargen.training.train_step import TrainStep
 from chargen.training.trainer import Trainer
 from tests import naive
@@ -120,8 +121,8 @@ def test_two_processes_that_share_the_rows_have_the_gradient_of_one(batching):
     trainers = [Trainer(corpus(), SMALL, settings) for _ in range(3)]
     state = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (6, SMALL.state_size)).astype(np.float32))
     gradients = []
-    for trainer, rows in zip(trainers, (range(6), range(2), range(2, 6)), strict=True):
-        step, trainer.state.step = TrainStep(settings, rows=rows), 3
+    for trainer, group in zip(trainers, (Group(), Group(0, 4), Group(3, 4)), strict=True):
+        step, trainer.state.step, rows = TrainStep(settings, group=group), 3, group.share_of(6)
         size = settings.batch_size, settings.seq_length, settings.seed
         by_direction = make_batches(trainer.corpus.train, DIRECTIONS, batching, *size, rows)
         batches = {direction: batches.batch(3) for direction, batches in by_direction.items()}
