@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from chargen.errors import ChargenError
-from chargen.launch import Launch, read_launch
-from chargen.training.group import ALONE, Group
+from chargen.errors import ChargenError, LostProcess
+from chargen.launch import Launch
+from chargen.training.group import Group
 
 BEAT = 1.0
 """Seconds between two signs of life of a process."""
@@ -32,19 +32,6 @@ NO_LIMIT = datetime.timedelta(days=365)
 ADVICE = "see that MASTER_ADDR can be reached, and name the network by GLOO_SOCKET_IFNAME where there are several"
 _joined = itertools.count()
 """How often this process has joined a group: the store of one launch may serve several."""
-
-
-class LostProcess(ChargenError):
-    """Another process of this job has failed or is gone.
-
-    Args:
-        message: one line.
-        is_known: whether another process says so already.
-    """
-
-    def __init__(self, message: str, is_known: bool) -> None:
-        super().__init__(message)
-        self.is_known = is_known
 
 
 class TorchGroup(Group):
@@ -68,6 +55,7 @@ class TorchGroup(Group):
         self._doing = "starting"
         self._seen: dict[int, tuple[str, float]] = {}
         self._speaks_at = 0.0
+        self._visits = 0
         self._leaves = threading.Event()
         prefix = f"chargen/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_joined)}"
         self._store, signs = (
@@ -147,7 +135,8 @@ class TorchGroup(Group):
 
     @contextlib.contextmanager
     def once_per_machine(self) -> Iterator[None]:  # noqa: D102
-        key, began = f"done/{self._first_here}", time.monotonic()
+        self._visits += 1
+        key, began = f"done/{self._visits}/{self._first_here}", time.monotonic()
         if self.local_rank == 0:
             yield
             self._store.set(key, "")
@@ -252,27 +241,3 @@ def _first_line(error: BaseException) -> str:
     """What an error says, without the place in the code where it came up."""
     line = str(error).strip().partition("\n")[0]
     return (line.partition("] ")[2] if line.startswith("[") and "] " in line else line)[:200]
-
-
-@contextlib.contextmanager
-def join_group(on_wait: Callable[[str], None] = lambda line: None) -> Iterator[Group]:
-    """Join the processes that a launcher has started together; where there is no other, be alone.
-
-    Args:
-        on_wait: called with a line now and then, in the first process, while others are waited for.
-
-    Raises:
-        ChargenError: they cannot reach each other, or one is lost.
-        SettingError: the launcher's variables contradict each other.
-    """
-    launch = read_launch()
-    if launch.alone:
-        yield ALONE
-        return
-    group = TorchGroup(launch, on_wait)
-    try:
-        yield group
-    except BaseException as error:
-        group.leave(None if group.stopping else error)
-        raise
-    group.leave(None)

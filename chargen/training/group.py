@@ -6,15 +6,17 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from chargen.arguments import Arrays
 from chargen.errors import DataError
 from chargen.kernels.threads import share_out
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 DIGIT = 4096
 """Whole numbers are summed in float32 as two digits of this base: exact below 2**36, of up to 4,096 processes."""
@@ -40,7 +42,7 @@ class Group:
         self._stop_asked = False
         self._origin = self._time = 0.0
 
-    def sum(self, values: Tensor) -> None:
+    def sum(self, values: "Tensor") -> None:
         """Replace values by their sum over all processes, in each of them.
 
         Args:
@@ -105,6 +107,8 @@ class Group:
         values = list(values)
         if self.alone:
             return values
+        import torch
+
         sums = torch.tensor(values + self.signals(), dtype=torch.float64)
         self.sum(sums)
         *values, stop, high, low = sums.tolist()
@@ -119,6 +123,8 @@ class Group:
         """
         if self.alone:
             return value
+        import torch
+
         data = np.frombuffer(json.dumps(value).encode(), np.uint8).copy() if self.leads else np.zeros(0, np.uint8)
         (size,) = self.exchange([len(data)])
         if not self.leads:
@@ -134,6 +140,8 @@ class Group:
         """
         if self.alone:
             return arrays
+        import torch
+
         shapes = self.share({name: array.shape for name, array in arrays.items()})
         if not self.leads:
             arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
@@ -142,7 +150,7 @@ class Group:
             self.sum(torch.from_numpy(array).view(torch.int32))  # bits, so that a zero keeps its sign
         return arrays
 
-    def gather(self, rows: Tensor, count: int) -> Tensor:
+    def gather(self, rows: "Tensor", count: int) -> "Tensor":
         """The rows of all processes.
 
         Args:
@@ -154,6 +162,8 @@ class Group:
         """
         if self.alone:
             return rows
+        import torch
+
         part = self.share_of(count)
         gathered = rows.new_zeros(count, *rows.shape[1:])
         gathered[part.start : part.stop] = rows
@@ -173,7 +183,7 @@ class Group:
         if self.share(value) != value:
             raise DataError(f"{name} is not the same here as in the first process: give all machines the same")
 
-    def wait_for_device(self, device: torch.device) -> None:
+    def wait_for_device(self, device: "torch.device") -> None:
         """Wait until a device has computed the sums that it was asked for.
 
         Args:

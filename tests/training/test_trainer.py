@@ -18,8 +18,8 @@ from chargen.model.layers import start_fresh
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import load_model, read_model
 from chargen.training.config import TrainConfig
-from chargen.training.memory import estimate_memory
 from chargen.training.loss_parts import Counts, LossPart
+from chargen.training.memory import estimate_memory
 from chargen.training.train_step import TrainState, TrainStep
 from chargen.training.trainer import Trainer
 from tests.runs import lines
