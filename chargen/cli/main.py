@@ -13,6 +13,7 @@ from chargen import __version__
 from chargen.cli.help import Context
 from chargen.cli.terminal import log, log_error, prepare_outputs, redirect_to_null
 from chargen.errors import ChargenError, LostProcess, SettingError, repr_short
+from chargen.launch import read_launch
 from chargen.suggestions import did_you_mean
 
 # OpenMP's threads wait for each other by spinning. On cores shared with other programs that made training up to ten
@@ -163,7 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             log(line)
         sys.exit(2)
     except click.ClickException as error:
-        _fail(_describe_usage_error(error), error.exit_code)
+        # Of several processes all are called alike.
+        _fail("" if read_launch().rank else _describe_usage_error(error), error.exit_code)
     except ChargenError as error:
         _fail("" if isinstance(error, LostProcess) and error.is_known else str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
