@@ -179,7 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             log(line)
         sys.exit(2)
     except click.ClickException as error:
-        _fail(_describe_usage_error(error), error.exit_code)
+        # Of several processes all are called alike.
+        _fail("" if read_launch().rank else _describe_usage_error(error), error.exit_code)
     except ChargenError as error:
         _fail("" if isinstance(error, LostProcess) and error.is_known else str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
