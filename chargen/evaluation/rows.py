@@ -113,7 +113,8 @@ def read_rows(
     order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
     while start < len(order):
         longest = int(lengths[order[start]])
-        most = max(SIDE_BY_SIDE, AT_A_TIME // min(longest, window))
+        alike = int(np.count_nonzero(8 * lengths[order[start:]] > 7 * longest))  # or much would be read for nothing
+        most = max(SIDE_BY_SIDE, min(alike, AT_A_TIME // min(longest, window)))
         if direction == "both":
             most = min(most, max(1, STORED // (longest * model.config.hidden_size)))
         numbers = order[start : start + most]

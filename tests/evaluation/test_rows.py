@@ -8,7 +8,7 @@ import pytest
 from chargen.evaluation import rows
 from chargen.evaluation.rows import predict, read_rows
 from chargen.storage.model_file import build_model
-from tests.small_models import small_model
+from tests.small_models import count_ids_read, small_model
 
 
 @pytest.mark.parametrize(("length", "expected"), [(9, 300), (64, 256), (100, 163), (128, 128), (1000, 128)])
@@ -20,6 +20,14 @@ def test_short_rows_are_read_more_at_a_time(length: int, expected: int, monkeypa
         pass
     assert read[0] == expected
     assert sum(read) == 300
+
+
+def test_no_more_rows_are_read_at_a_time_than_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build_model(small_model())
+    sizes = count_ids_read(network, monkeypatch)
+    for _ in read_rows(network, [np.zeros(length, np.int64) for length in [100] * 70 + [50] * 30]):
+        pass
+    assert sizes == [70 * 99, 30 * 49]
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
