@@ -111,7 +111,7 @@ def test_two_runs_never_share_a_folder(run, tmp_path) -> None:
     first = command("train", "text.txt", "--steps", "1000000000", "--out", "run", *QUICK, cwd=tmp_path)
     metrics = tmp_path / "run" / "metrics.jsonl"
     wait_for(metrics, first)
-    second = run("train", "text.txt", "--steps", "1", "--out", "run", *QUICK)
+    second = run("train", "text.txt", "--steps", "1", "--out", "run", "--overwrite", *QUICK)
     first.send_signal(signal.SIGTERM)
     first.communicate(timeout=HANG)
     assert second.code in (1, 2)
