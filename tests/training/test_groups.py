@@ -198,6 +198,14 @@ def test_all_learn_the_same_text() -> None:
         run_together(2, start)
 
 
+def test_all_begin_with_the_same_weights() -> None:
+    def start(group: Group) -> None:
+        Trainer(corpus(), model(), config(seed=group.rank), group=group)
+
+    with pytest.raises(DataError, match="the new network, made by this torch, is not the same here"):
+        run_together(2, start)
+
+
 @given(st.lists(st.integers(0, 2**36 // 8), min_size=1, max_size=8))
 def test_whole_numbers_are_summed_exactly_in_float32(numbers: list[int]) -> None:
     sums = np.sum([np.array(to_digits(number), np.float32) for number in numbers], 0, np.float32)
