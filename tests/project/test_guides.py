@@ -29,6 +29,7 @@ SMALLER = [
     (r'\bdevice="cuda"', 'device="cpu"'),
     (r"^torchrun .*-m chargen", "chargen"),
     (r"--(length|max-length) \d{2,}", r"--\1 9"),
+    (r"--num \d{3,}", "--num 30"),
     (r"\bminutes ?= ?\d+", "steps = 3"),
     (r"\b(steps|epochs)=\d+", "steps=3"),
     (r"\bhidden_size ?= ?\d+", "hidden_size = 8"),
