@@ -26,10 +26,6 @@ from tests.commands import TEXT, Run, run_command  # noqa: E402
 from tests.small_models import small_model  # noqa: E402
 from tests.web import TALE, Web, name_corpus, running_web  # noqa: E402
 
-# Rewriting the asserts of all tests takes seconds: where no bytecode may stand beside sources, theirs is kept here.
-if WITHOUT_BYTECODE := sys.dont_write_bytecode:
-    sys.dont_write_bytecode, sys.pycache_prefix = False, str(cache_folder() / "bytecode")
-
 settings.register_profile(
     "chargen",
     derandomize=True,
@@ -39,12 +35,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("chargen")
-
-
-def pytest_collection_finish() -> None:
-    """Have tests and what they import find bytecode where Python looks for it."""
-    if WITHOUT_BYTECODE:
-        sys.dont_write_bytecode, sys.pycache_prefix = True, None
 
 
 @pytest.fixture(autouse=True, scope="session")
