@@ -149,7 +149,6 @@ class TorchGroup(Group):
         if self._signs.failure:
             raise LostProcess(self._signs.failure, is_known=True)
         if silent:
-            self._signs.wake(silent)
             raise self._lost(silent, f"no sign of life for {SILENCE:g} seconds")
         first, again = PATIENCE
         if self.leads and now - began > first and now > self._speaks_at and (busy := self._signs.busy()):
@@ -162,11 +161,9 @@ class TorchGroup(Group):
         Args:
             reason: what the sum's error says.
         """
-        self._signs.silent(began := time.monotonic())
-        while not self._signs.failure and time.monotonic() - began < 4 * BEAT:
-            time.sleep(BEAT / 10)
-        if self._signs.failure:
-            return LostProcess(self._signs.failure, is_known=True)
+        began = time.monotonic()
+        if failure := self._signs.wait_for_failure(4 * BEAT):
+            return LostProcess(failure, is_known=True)
         if silent := self._signs.silent(began, 2.5 * BEAT):
             return self._lost(silent, "its connection has ended")
         return LostProcess(f"{self._name} has lost the others: {reason}; {ADVICE}", is_known=False)
@@ -174,9 +171,12 @@ class TorchGroup(Group):
     def _lost(self, ranks: list[int], reason: str) -> LostProcess:
         """Make the error that ends this process: of those that are left, the first says it."""
         named = ", ".join(map(str, ranks[:5])) + " …" * (len(ranks) > 5)
-        first_left = min({*range(self.size)} - {*ranks})
         name = f"process{'es' * (len(ranks) > 1)} {named} of {self.size}"
-        return LostProcess(f"{name} is gone or stopped: {reason}", is_known=self.rank != first_left)
+        if speaks := self.rank == min({*range(self.size)} - {*ranks}):
+            self._signs.wake(ranks)
+        else:
+            self._signs.wait_for_failure(5 * BEAT)  # who ends first might be taken for the one that is gone
+        return LostProcess(f"{name} is gone or stopped: {reason}", is_known=not speaks)
 
     def leave(self, error: BaseException | None) -> None:
         """Leave, so that the others notice what kind of end this is.
@@ -187,12 +187,9 @@ class TorchGroup(Group):
         Raises:
             LostProcess: the first process fails as this one does, and says so.
         """
-        if not (self.leads or error is None or isinstance(error, LostProcess)):
-            self._signs.silent(began := time.monotonic())
-            while not self._signs.failure and time.monotonic() - began < 2 * BEAT:
-                time.sleep(BEAT / 10)
-            if self._signs.failure.endswith(f" has failed: {_first_line(error)}"):
-                raise LostProcess(self._signs.failure, is_known=True) from error
+        may_be_known = not (self.leads or error is None or isinstance(error, LostProcess))
+        if may_be_known and self._signs.wait_for_failure(2 * BEAT).endswith(f" has failed: {_first_line(error)}"):
+            raise LostProcess(self._signs.failure, is_known=True) from error
         if isinstance(error, LostProcess):
             self._signs.leave("" if error.is_known else str(error))
             atexit.register(_exit_at_once)
@@ -215,7 +212,7 @@ def _exit_at_once() -> None:
     os._exit(LostProcess.exit_code)
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: BaseException | None) -> str:
     """What an error says, without the place in the code where it came up."""
     line = str(error).strip().partition("\n")[0]
     return (line.partition("] ")[2] if line.startswith("[") and "] " in line else line)[:200]
