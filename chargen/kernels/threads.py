@@ -1,13 +1,21 @@
 """Work in threads: independent parts, or members of a team that wait for each other."""
 
+import contextlib
+import ctypes
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from typing import Generic, TypeVar
 
+from chargen.launch import read_launch
 from chargen.locks import Lock
+from chargen.settings import check_int
+
+Way = TypeVar("Way", bound=Hashable)
 
 
 def parallel_for(run: Callable[[slice], None], rows: int, min_rows: int = 1) -> None:
@@ -53,46 +61,103 @@ def run_team(run: Callable[[int], None], members: int) -> None:
             future.result()
 
 
-class AutoTuner:
-    """A choice between two ways of computing the same, the one that is faster at the moment.
+class AutoTuner(Generic[Way]):
+    """A choice among ways of computing the same, the one that is fastest at the moment.
 
     On cores that other programs use, threads that wait for each other often wait longer than they compute. The slower
-    way is tried again for a hundredth of the time.
+    ways are tried again for a hundredth of the time.
+
+    Args:
+        predicted: seconds that each way is thought to take, until it has been tried; 0 where nobody knows.
     """
 
-    def __init__(self) -> None:
-        self.seconds: dict[bool, float] = {}
-        self.retry_time = 0.0
+    def __init__(self, predicted: Mapping[Way, float]) -> None:
+        self.seconds = dict(predicted)
+        self.untried = set(predicted)
+        self.pause = 100 * (len(predicted) - 1)
+        self.due = {way: time.monotonic() + self.pause * seconds for way, seconds in predicted.items()}
 
-    def choose(self) -> bool:
-        """Choose the first way (True) or the second."""
-        if len(self.seconds) < 2:
-            return True not in self.seconds
-        best = self.seconds[True] <= self.seconds[False]
-        return best if time.monotonic() < self.retry_time else not best
+    def choose(self) -> Way:
+        """Choose a way."""
+        best, now = min(self.seconds, key=self.seconds.__getitem__), time.monotonic()
+        late = [way for way, due in self.due.items() if due <= now and way != best]
+        return min(late, key=self.due.__getitem__, default=best)
 
-    def record(self, is_first: bool, seconds: float, size: int = 1) -> None:
+    def record(self, way: Way, seconds: float, size: int = 1) -> None:
         """Record how long a way has just taken.
 
         Args:
-            is_first: whether it was the first way.
-            seconds: the time it took.
+            way: which.
+            seconds: the time it took. Other programs only ever add to it, so less counts at once, and more by and by.
             size: what the time is proportional to.
         """
-        self.seconds[is_first] = seconds / size
-        if self.seconds[is_first] >= self.seconds.get(not is_first, 0.0):
-            self.retry_time = time.monotonic() + 100 * seconds
+        self.due[way] = time.monotonic() + self.pause * seconds
+        last, seconds = self.seconds[way], seconds / size
+        if way not in self.untried and seconds > last:
+            seconds = last + min(seconds - last, last) / 4
+        self.seconds[way] = seconds
+        self.untried.discard(way)
+
+
+def halves(number: int) -> list[int]:
+    """A number, its half, a half of that and so on, down to 1.
+
+    Args:
+        number: 1 or more.
+    """
+    return [number >> shift for shift in range(number.bit_length())]
 
 
 @cache
 def threads() -> int:
     """Return how many threads may compute: $OMP_NUM_THREADS, or the number of cores that this process may use."""
     setting = os.environ.get("OMP_NUM_THREADS", "")
-    if setting.isdigit() and int(setting):
-        return int(setting)
+    return int(setting) if setting.isdigit() and int(setting) else cores()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def set_threads(number: int) -> None:
+    """Compute in so many threads from now on, in this process and those that it starts, products of torch and NumPy too.
+
+    Args:
+        number: 1 to 1,024; more than there are cores compute no faster.
+
+    Raises:
+        SettingError: where it is no such number.
+    """
+    number = check_int("threads", number, 1, MOST_THREADS)
+    with TEAM_LOCK:
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(number))
+        threads.cache_clear()
+        _pool.cache_clear()
+    # A library that is loaded has read its variable already.
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(number)
+    if "numpy" in sys.modules:
+        with contextlib.suppress(AttributeError, OSError):  # of another NumPy, or with another library for products
+            library = ctypes.CDLL(sys.modules["numpy._core._multiarray_umath"].__file__ or "")
+            library.scipy_openblas_set_num_threads64_(number)
+
+
+def share_cores() -> None:
+    """Give each of the processes that were started together on this machine its share of the cores.
+
+    torchrun sets OMP_NUM_THREADS to 1 where nobody else has; any other number is somebody's wish.
+
+    Raises:
+        SettingError: where the launcher's variables contradict each other.
+    """
+    processes = read_launch().local_world_size
+    if processes > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        set_threads(max(1, cores() // processes))
+
+
+MOST_THREADS = 1_024
+"""More are a slip."""
 TEAM_LOCK = Lock()
 """Held while a team runs: two teams whose members wait for threads of the pool would wait for ever."""
 
