@@ -9,7 +9,7 @@ import numpy as np
 from chargen.kernels.amx import SIDE
 from chargen.kernels.cpu_features import amx, bf16_pairs
 from chargen.kernels.matmul_blocks import ROWS_AT_LAST
-from chargen.kernels.threads import halves
+from chargen.kernels.threads import halves, start_time
 
 
 class Sharing(NamedTuple):
@@ -66,8 +66,6 @@ VECTORS = Costs(0.53, 0.09, 0.029, ROWS_AT_LAST)
 """In bf16 with AMX, on a busy host; in bf16 with AVX-512; in float32 with AVX-512."""
 BARRIER = 0.2
 """Microseconds of a barrier for each thread but the first."""
-START, START_EACH = 90.0, 22.5
-"""Microseconds to start threads: once, and for each."""
 SWITCH = 5.0
 """Microseconds until a core goes on with another thread, where there are more threads than cores."""
 
@@ -99,8 +97,7 @@ def microseconds(sharing: Sharing, work: Work, costs: Costs, cores: int) -> floa
     step += work.gates * blocks * rows * costs.formulas
     turns = -(-sharing.threads // cores)
     step = turns * step + (sharing.members - 1) * BARRIER + (turns - 1) * sharing.members * SWITCH
-    start = (sharing.threads > 1) * (START + sharing.threads * START_EACH)
-    return start + work.time_steps * step
+    return start_time(sharing.threads) + work.time_steps * step
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import os
 import sys
 import time
@@ -18,19 +19,39 @@ from chargen.settings import check_int
 Way = TypeVar("Way", bound=Hashable)
 
 
-def parallel_for(run: Callable[[slice], None], rows: int, min_rows: int = 1) -> None:
+START, START_EACH = 90.0, 22.5
+"""Microseconds that starting threads takes: once, and for each of them; on 16 cores of a busy host."""
+
+
+def parallel_for(run: Callable[[slice], None], rows: int, microseconds: float = math.inf) -> None:
     """Share out rows among threads, and wait until all are computed.
 
     Args:
         run: computes the rows of a slice; it must release the interpreter's lock.
         rows: how many there are.
-        min_rows: the fewest rows of a thread; where there are few rows, not all threads are used.
+        microseconds: what a row takes, roughly: where that is little, few threads are worth starting.
     """
-    num_threads = min(threads(), max(1, rows // min_rows))
+    num_threads = _worth_starting(min(threads(), rows), rows * microseconds)
     if num_threads < 2:
         run(slice(0, rows))
         return
     list(_pool().map(run, share_out(rows, num_threads)))
+
+
+def _worth_starting(most: int, microseconds: float) -> int:
+    """The number of threads, of `most` and its halves, that are done with so much work first."""
+    if microseconds == math.inf:
+        return most
+    return min(halves(max(1, most)), key=lambda number: microseconds / number + start_time(number))
+
+
+def start_time(number: int) -> float:
+    """Predict the microseconds until so many threads have started.
+
+    Args:
+        number: 1, which is there already, or more.
+    """
+    return START + number * START_EACH if number > 1 else 0.0
 
 
 def share_out(count: int, parts: int) -> list[slice]:
@@ -121,7 +142,7 @@ def cores() -> int:
 
 
 def set_threads(number: int) -> None:
-    """Compute in so many threads from now on, in this process and those that it starts, products of torch and NumPy too.
+    """Compute in so many threads from now on, in this process and those that it starts, torch and NumPy included.
 
     Args:
         number: 1 to 1,024; more than there are cores compute no faster.
