@@ -66,8 +66,8 @@ VECTORS = Costs(0.53, 0.09, 0.029, ROWS_AT_LAST)
 """In bf16 with AMX, on a busy host; in bf16 with AVX-512; in float32 with AVX-512."""
 BARRIER = 0.2
 """Microseconds of a barrier for each thread but the first."""
-SWITCH = 5.0
-"""Microseconds until a core goes on with another thread, where there are more threads than cores."""
+SWITCH = 85.0
+"""Microseconds that a barrier takes besides where there are fewer cores than threads, which then go on by turns."""
 
 
 def costs_of(dtype: "np.dtype[np.generic]") -> Costs:
@@ -96,7 +96,7 @@ def microseconds(sharing: Sharing, work: Work, costs: Costs, cores: int) -> floa
     step = factors * (multiplied * costs.product + -(-rows // SIDE) * costs.weights)
     step += work.gates * blocks * rows * costs.formulas
     turns = -(-sharing.threads // cores)
-    step = turns * step + (sharing.members - 1) * BARRIER + (turns - 1) * sharing.members * SWITCH
+    step = turns * step + (sharing.members - 1) * BARRIER + (turns > 1 and sharing.members > 1) * SWITCH
     return start_time(sharing.threads) + work.time_steps * step
 
 
