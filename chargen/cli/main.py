@@ -12,7 +12,7 @@ import click
 from chargen import __version__
 from chargen.cli.help import Context
 from chargen.cli.terminal import log, log_error, prepare_outputs, redirect_to_null
-from chargen.errors import ChargenError, SettingError, repr_short
+from chargen.errors import ChargenError, LostProcess, SettingError, repr_short
 from chargen.launch import read_launch
 from chargen.suggestions import did_you_mean
 
@@ -20,6 +20,9 @@ from chargen.suggestions import did_you_mean
 # times slower; a short spin costs nothing on idle cores. It must be set before torch is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+# What processes that are started together say of the network, with the addresses of their code, is said in one line.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 COMMANDS = {
     "Learn": {"train": "Learn a text and save a model.", "compare": "Put runs beside one another."},
@@ -164,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         _fail(_describe_usage_error(error), error.exit_code)
     except ChargenError as error:
-        _fail(str(error), error.exit_code)
+        _fail("" if isinstance(error, LostProcess) and error.is_known else str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
         if isinstance(error.__cause__, EOFError):  # which click takes for somebody who has left
             raise error.__cause__ from None
@@ -226,5 +229,6 @@ def _open_missing_streams() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    log_error(message)
+    if message:
+        log_error(message)
     sys.exit(code)

@@ -152,6 +152,7 @@ def set_threads(number: int) -> None:
     """
     number = check_int("threads", number, 1, MOST_THREADS)
     with TEAM_LOCK:
+        _CHOSEN.append(number)
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(number))
         threads.cache_clear()
         _pool.cache_clear()
@@ -165,20 +166,23 @@ def set_threads(number: int) -> None:
 
 
 def share_cores() -> None:
-    """Give each of the processes that were started together on this machine its share of the cores.
+    """Give this process its share of the cores, where others were started with it on this machine.
 
-    torchrun sets OMP_NUM_THREADS to 1 where nobody else has; any other number is somebody's wish.
+    torchrun sets OMP_NUM_THREADS to 1 where nobody else has; any other number is somebody's wish, and so is a call of
+    `set_threads`.
 
     Raises:
         SettingError: where the launcher's variables contradict each other.
     """
     processes = read_launch().local_world_size
-    if processes > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+    if processes > 1 and not _CHOSEN and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         set_threads(max(1, cores() // processes))
 
 
 MOST_THREADS = 1_024
 """More are a slip."""
+_CHOSEN: list[int] = []
+"""What `set_threads` was called with."""
 TEAM_LOCK = Lock()
 """Held while a team runs: two teams whose members wait for threads of the pool would wait for ever."""
 

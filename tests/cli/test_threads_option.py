@@ -54,6 +54,7 @@ def test_commands_that_a_launcher_started_share_the_cores_unless_they_are_told_h
     for name, value in launch.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(threads, "cores", lambda: 8)
+    monkeypatch.setattr(threads, "_CHOSEN", [])
     run("sample", "nothing")
     assert numbers == [4]
     run("sample", "nothing", "--threads", "2")

@@ -55,6 +55,7 @@ def test_processes_of_a_launcher_share_the_cores(
     set_to = []
     monkeypatch.setattr(threads, "cores", lambda: 9)
     monkeypatch.setattr(threads, "set_threads", set_to.append)
+    monkeypatch.setattr(threads, "_CHOSEN", [])
     launch = {"RANK": "0", "WORLD_SIZE": "16", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": processes}
     for name, value in launch.items():
         monkeypatch.setenv(name, value)
@@ -63,6 +64,9 @@ def test_processes_of_a_launcher_share_the_cores(
         monkeypatch.setenv("OMP_NUM_THREADS", setting)
     threads.share_cores()
     assert set_to == ([] if expected is None else [expected])
+    monkeypatch.setattr(threads, "_CHOSEN", [1])  # by --threads or by a call
+    threads.share_cores()
+    assert len(set_to) < 2
 
 
 @pytest.mark.parametrize(("setting", "expected"), [("3", 3), ("1", 1), ("0", 0), ("", 0), ("two", 0), ("-2", 0)])
