@@ -21,7 +21,6 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "kernels"))
 pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in Path(__file__).parent.glob("[a-z]*")))
 
 from chargen.data.named_corpora import NamedCorpus  # noqa: E402
-from chargen.kernels import threads  # noqa: E402
 from chargen.sampling.sampler import Sampler  # noqa: E402
 from tests.commands import TEXT, Run, run_command  # noqa: E402
 from tests.small_models import small_model  # noqa: E402
@@ -64,15 +63,6 @@ def seed_torch() -> None:
     """Weights that a test draws are the same whatever ran before it."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def same_threads() -> Iterator[None]:
-    """A test that sets the number of threads sets it for itself alone."""
-    before = threads.threads()
-    yield
-    if threads.threads() != before:
-        threads.set_threads(before)
 
 
 @pytest.fixture
