@@ -18,6 +18,7 @@ from chargen.cli.help import Context
 from chargen.cli.terminal import log, set_quiet
 from chargen.errors import ChargenError, SettingError, amount, quote_backticks, repr_short
 from chargen.kernels.threads import MOST_THREADS, cores, set_threads
+from chargen.launch import read_launch
 from chargen.settings import TYPE_NAMES, describe_range, setting_types
 from chargen.suggestions import did_you_mean, similar_path
 
@@ -329,8 +330,10 @@ def _set_threads(ctx: click.Context, parameter: click.Parameter, number: int | N
     """Set the number of threads, before torch is loaded."""
     if number is None:
         return
-    if number > cores():
-        log(f"warning: --threads is {number:,}: more than the {amount(cores(), 'core')} here compute no faster")
+    processes = read_launch().local_world_size
+    if number * processes > cores():
+        each = f" in each of {processes:,} processes" * (processes > 1)
+        log(f"warning: --threads is {number:,}{each}: more than the {amount(cores(), 'core')} here compute no faster")
     set_threads(number)
 
 

@@ -57,7 +57,8 @@ def test_commands_that_a_launcher_started_share_the_cores_unless_they_are_told_h
     monkeypatch.setattr(threads, "_CHOSEN", [])
     run("sample", "nothing")
     assert numbers == [4]
-    run("sample", "nothing", "--threads", "2")
+    warned = run("sample", "nothing", "--threads", "2").err
     assert numbers == [4, 4, 2]
+    assert "warning: --threads is 2 in each of 2 processes: more than the 2 cores here compute no faster" in warned
     monkeypatch.setenv("RANK", "x")
     assert run("sample", "nothing").err == "chargen: the environment's RANK is 'x': it must be a number; use torchrun\n"
