@@ -23,15 +23,19 @@ START, START_EACH = 90.0, 22.5
 """Microseconds that starting threads takes: once, and for each of them; on 16 cores of a busy host."""
 
 
-def parallel_for(run: Callable[[slice], None], rows: int, microseconds: float = math.inf) -> None:
+def parallel_for(
+    run: Callable[[slice], None], rows: int, microseconds: float = math.inf, most: int | None = None
+) -> None:
     """Share out rows among threads, and wait until all are computed.
 
     Args:
         run: computes the rows of a slice; it must release the interpreter's lock.
         rows: how many there are.
         microseconds: what a row takes, roughly: where that is little, few threads are worth starting.
+        most: the most threads that are worth it; None: all.
     """
-    num_threads = _worth_starting(min(threads(), rows), rows * microseconds)
+    most = min(threads(), rows, threads() if most is None else most)
+    num_threads = _worth_starting(most, rows * microseconds)
     if num_threads < 2:
         run(slice(0, rows))
         return

@@ -3,11 +3,12 @@
 gloo sums on CPUs, NCCL on GPUs.
 """
 
+import atexit
 import contextlib
 import datetime
 import itertools
 import os
-import threading
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,13 +19,10 @@ from torch import Tensor, distributed
 from chargen.errors import ChargenError, LostProcess
 from chargen.launch import Launch
 from chargen.training.group import Group
+from chargen.training.signs import BEAT, SILENCE, Signs
 
-BEAT = 1.0
-"""Seconds between two signs of life of a process."""
 LOOK = 2.0
 """Seconds that a process waits for the others before it looks for signs of life."""
-SILENCE = 20.0
-"""Seconds without a sign of life after which a process is lost."""
 PATIENCE = 10.0, 30.0
 """Seconds after which it is said who is waited for, and from then on how often."""
 NO_LIMIT = datetime.timedelta(days=365)
@@ -52,18 +50,15 @@ class TorchGroup(Group):
         super().__init__(launch.rank, launch.world_size, launch.local_rank)
         self._first_here = launch.rank - launch.local_rank
         self._on_wait = on_wait
-        self._doing = "starting"
-        self._seen: dict[int, tuple[str, float]] = {}
+        self._hosts = self.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         self._speaks_at = 0.0
         self._visits = 0
-        self._leaves = threading.Event()
-        prefix = f"chargen/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_joined)}"
-        self._store, signs = (
+        prefix = f"chargen/{launch.restarts}/{next(_joined)}"
+        self._store, for_signs = (
             distributed.PrefixStore(prefix, self._connect(hosts=hosts))  # type: ignore[attr-defined]
-            for hosts in (self.leads, False)
+            for hosts in (self._hosts, False)
         )
-        self._signs = threading.Thread(target=self._give_signs, args=(signs,), name="chargen signs", daemon=True)
-        self._signs.start()
+        self._signs = Signs(for_signs, self.rank, self.size)
         try:
             distributed.init_process_group(
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "cpu:gloo",
@@ -82,12 +77,11 @@ class TorchGroup(Group):
         """Connect to the store of this launch, at the address that the launcher has chosen.
 
         Args:
-            hosts: whether this process holds it, where the launcher does not.
+            hosts: whether this process holds it, because the launcher does not.
         """
         address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
         if not address or not port.isdigit():
             raise ChargenError(f"MASTER_ADDR {address!r} and MASTER_PORT {port!r} are no address: use torchrun")
-        hosts = hosts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         try:
             store = distributed.TCPStore  # type: ignore[attr-defined]
             return store(address, int(port), None, hosts, NO_LIMIT, wait_for_workers=False)
@@ -95,16 +89,8 @@ class TorchGroup(Group):
             reason = f"{self._name} cannot reach {address}:{port}: {_first_line(error)}"
             raise ChargenError(f"{reason}; {ADVICE}") from error
 
-    def _give_signs(self, store: Any) -> None:
-        """Give a sign of life now and then, until this process leaves."""
-        with contextlib.suppress(RuntimeError):  # where the store is gone, the job is
-            for number in itertools.count():
-                store.set(f"sign/{self.rank}", f"{number} {self._doing}")
-                if self._leaves.wait(BEAT):
-                    return
-
     def doing(self, what: str) -> None:  # noqa: D102
-        self._doing = what
+        self._signs.doing = what
 
     def sum(self, values: Tensor) -> None:  # noqa: D102
         self.reduced_bytes += values.nbytes
@@ -141,7 +127,7 @@ class TorchGroup(Group):
             yield
             self._store.set(key, "")
             return
-        while not self._holds(key):
+        while not self._store.check([key]):
             time.sleep(BEAT / 4)
             if time.monotonic() - began > LOOK:
                 self._look(began)
@@ -154,46 +140,21 @@ class TorchGroup(Group):
             began: `time.monotonic()` when this process began to wait.
 
         Raises:
-            LostProcess: one of them gives none.
+            LostProcess: one of them gives none, or says that it has failed.
         """
-        now, silent, busy = time.monotonic(), [], []
-        for rank, sign in self._read_signs().items():
-            if self._seen.get(rank, ("", 0.0))[0] != sign:
-                self._seen[rank] = sign, now
-            silent += [rank] * (now - max(self._seen[rank][1], began) > SILENCE)
-            doing = sign.partition(" ")[2]
-            busy += [f"process {rank} is {doing}"] * (doing != self._doing)
+        silent, now = self._signs.silent(began), time.monotonic()
+        if silent:  # to this process too, where it was stopped itself
+            time.sleep(2 * BEAT)
+            silent = self._signs.silent(began)
+        if self._signs.failure:
+            raise LostProcess(self._signs.failure, is_known=True)
         if silent:
+            self._signs.wake(silent)
             raise self._lost(silent, f"no sign of life for {SILENCE:g} seconds")
         first, again = PATIENCE
-        if self.leads and busy and now - began > first and now > self._speaks_at:
+        if self.leads and now - began > first and now > self._speaks_at and (busy := self._signs.busy()):
             self._speaks_at = now + again
             self._on_wait(f"waiting for others: {busy[0]}")
-
-    def _read_signs(self) -> dict[int, str]:
-        """The latest sign of each of the other processes.
-
-        Raises:
-            LostProcess: another process says that it has failed, or what holds the signs is gone.
-        """
-        if self._holds("failed"):
-            raise LostProcess(self._store.get("failed").decode(), is_known=True)
-        others = [rank for rank in range(self.size) if rank != self.rank]
-        there = [rank for rank in others if rank in self._seen or self._holds(f"sign/{rank}")]
-        try:
-            signs = self._store.multi_get([f"sign/{rank}" for rank in there])
-        except RuntimeError as error:
-            raise self._lost([0], _first_line(error)) from error
-        return dict.fromkeys(others, "0 starting") | {
-            rank: sign.decode() for rank, sign in zip(there, signs, strict=True)
-        }
-
-    def _holds(self, key: str) -> bool:
-        """Whether the store holds a key."""
-        try:
-            return bool(self._store.check([key]))
-        except RuntimeError as error:
-            raise self._lost([0], _first_line(error)) from error
 
     def _find_lost(self, reason: str) -> LostProcess:
         """Make the error for a sum that has failed: who says so, or gives no sign of life since.
@@ -201,20 +162,19 @@ class TorchGroup(Group):
         Args:
             reason: what the sum's error says.
         """
-        try:
-            before = self._read_signs()
-            time.sleep(3 * BEAT)
-            silent = [rank for rank, sign in self._read_signs().items() if before[rank] == sign]
-        except LostProcess as error:
-            return error
-        if silent:
+        self._signs.silent(began := time.monotonic())
+        while not self._signs.failure and time.monotonic() - began < 4 * BEAT:
+            time.sleep(BEAT / 10)
+        if self._signs.failure:
+            return LostProcess(self._signs.failure, is_known=True)
+        if silent := self._signs.silent(began, 2.5 * BEAT):
             return self._lost(silent, "its connection has ended")
         return LostProcess(f"{self._name} has lost the others: {reason}; {ADVICE}", is_known=False)
 
     def _lost(self, ranks: list[int], reason: str) -> LostProcess:
         """Make the error that ends this process: of those that are left, the first says it."""
         named = ", ".join(map(str, ranks[:5])) + " …" * (len(ranks) > 5)
-        first_left = min(rank for rank in range(self.size) if rank not in ranks)
+        first_left = min({*range(self.size)} - {*ranks})
         name = f"process{'es' * (len(ranks) > 1)} {named} of {self.size}"
         return LostProcess(f"{name} is gone or stopped: {reason}", is_known=self.rank != first_left)
 
@@ -223,18 +183,36 @@ class TorchGroup(Group):
 
         Args:
             error: what ends this process, where it fails.
+
+        Raises:
+            LostProcess: the first process fails as this one does, and says so.
         """
-        with contextlib.suppress(RuntimeError, LostProcess):
-            if error is None:
+        if not (self.leads or error is None or isinstance(error, LostProcess)):
+            self._signs.silent(began := time.monotonic())
+            while not self._signs.failure and time.monotonic() - began < 2 * BEAT:
+                time.sleep(BEAT / 10)
+            if self._signs.failure.endswith(f" has failed: {_first_line(error)}"):
+                raise LostProcess(self._signs.failure, is_known=True) from error
+        if isinstance(error, LostProcess):
+            self._signs.leave("" if error.is_known else str(error))
+            atexit.register(_exit_at_once)
+        elif error is not None:
+            self._signs.leave(f"{self._name} has failed: {_first_line(error)}")
+            if self._hosts:
+                time.sleep(2 * BEAT)  # for the others to read that
+        else:
+            with contextlib.suppress(RuntimeError, LostProcess):
                 self.exchange()  # all have got so far
-            elif not isinstance(error, LostProcess):
-                self._store.set("failed", f"{self._name} has failed: {_first_line(error)}")
-            self._leaves.set()
-            self._signs.join()
-            if error is None:
+                self._signs.leave()
                 self.exchange()  # and nobody still asks the store for anything
                 distributed.destroy_process_group()
-        self._leaves.set()
+
+
+def _exit_at_once() -> None:
+    """End this process: torch would wait for ever for sums that others will never make."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(LostProcess.exit_code)
 
 
 def _first_line(error: BaseException) -> str:
