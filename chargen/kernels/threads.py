@@ -80,7 +80,9 @@ def run_team(run: Callable[[int], None], members: int) -> None:
         run(0)
         return
     with TEAM_LOCK:
-        futures = [_pool().submit(run, member) for member in range(1, members)]
+        # All run at the same time, also where fewer threads compute since somebody chose this number.
+        pool = _pool() if members <= threads() else _pool(members)
+        futures = [pool.submit(run, member) for member in range(1, members)]
         run(0)
         for future in futures:
             future.result()
@@ -192,8 +194,8 @@ TEAM_LOCK = Lock()
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads(), "chargen")
+def _pool(size: int | None = None) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(size or threads(), "chargen")
 
 
 if hasattr(os, "register_at_fork"):

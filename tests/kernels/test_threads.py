@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -34,6 +35,15 @@ def test_threads_of_all_libraries_are_set_before_they_are_loaded_and_after() -> 
     words = [sys.executable, "-W", "error", "-c", SET_BOTH_TIMES]
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "2"})
     assert done.stdout.splitlines() == ["1 1 1 1", "2 2 2 2", "2"], done.stderr
+
+
+def test_a_team_that_was_chosen_when_there_were_more_threads_still_meets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "threads", lambda: 2)
+    threads._pool.cache_clear()
+    meeting, met = threading.Barrier(6), []
+    threads.run_team(lambda member: met.append(member) if meeting.wait(20) >= 0 else None, 6)
+    assert sorted(met) == [*range(6)]
+    threads._pool.cache_clear()
 
 
 @pytest.mark.parametrize("number", [0, -1, 1_025, 1.5, "2", None])
