@@ -4,6 +4,7 @@ import hashlib
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from chargen.cli.main import main
 from chargen.data.named_corpora import catalogue
+from chargen.kernels.threads import set_threads, threads
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs/pages/guides").glob("*.md"))]
@@ -37,6 +39,14 @@ SMALLER = [
     (r"(stream|generate)\(\d+\)", r"\1(9)"),
 ]
 """What would take minutes takes less."""
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """A page that sets the number of threads sets it for itself alone."""
+    before = threads()
+    yield
+    set_threads(before)
 
 
 def blocks(page: Path) -> list[tuple[str, str, str]]:
