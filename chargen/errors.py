@@ -74,6 +74,19 @@ class Stopped(ChargenError):
         self.exit_code = exit_code
 
 
+class LostProcess(ChargenError):
+    """Another process of a job has failed, or is gone.
+
+    Args:
+        message: one line.
+        is_known: whether another process says so already.
+    """
+
+    def __init__(self, message: str, is_known: bool) -> None:
+        super().__init__(message)
+        self.is_known = is_known
+
+
 def truncate(value: object, length: int = 60, write: Callable[[object], str] = str) -> str:
     """Format a value for a message, in one line of limited length, whatever a file or a person put into it.
 

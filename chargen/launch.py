@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from chargen.errors import SettingError, repr_short
 
-VARIABLES = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+VARIABLES = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "TORCHELASTIC_RESTART_COUNT": 0}
 """Of the environment, with what each is in a process that nobody has launched."""
 
 
@@ -17,12 +17,14 @@ class Launch(NamedTuple):
         world_size: how many there are.
         local_rank: its number among those on this machine, from 0.
         local_world_size: how many are on this machine.
+        restarts: how often the launcher has started them again, after one had failed.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
     local_world_size: int = 1
+    restarts: int = 0
 
     @property
     def alone(self) -> bool:

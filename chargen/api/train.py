@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chargen.launch import read_launch
 from chargen.settings import check_path
 from chargen.storage.model_file import ModelFile, as_model_file
+from chargen.training.join import join_group
 from chargen.training.progress import as_table
 
 if TYPE_CHECKING:
@@ -101,38 +103,51 @@ def train(
 
     from chargen.api.corpora import get_corpus, missing_corpora
     from chargen.data.corpus import Corpus
-    from chargen.training.plan import RunPlan, check_incomplete, check_resumable_with, given_settings
+    from chargen.training.plan import (
+        RunPlan,
+        check_incomplete,
+        check_resumable_with,
+        find_restarted,
+        given_settings,
+    )
     from chargen.training.run_folder import check_free, open_run
 
     shown = (sys.stderr.isatty() or "ipykernel" in sys.modules) if progress is None else progress
     row = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-    with tqdm(total=100, desc="reading", bar_format=row, disable=not shown) as bar:
+    shown = shown and read_launch().rank == 0
+    with join_group() as group, tqdm(total=100, desc="reading", bar_format=row, disable=not shown) as bar:
 
         def get_missing() -> None:
-            for missing in missing_corpora(sources, valid, test):
-                bar.set_description_str(f"getting {missing.name} from {missing.address}")
-                get_corpus(missing.name, offline=offline)
+            with group.once_per_machine():
+                for missing in missing_corpora(sources, valid, test):
+                    bar.set_description_str(f"getting {missing.name} from {missing.address}")
+                    get_corpus(missing.name, offline=offline)
 
-        if resume is not None:
+        folder = None if out is None else check_path("out", out)
+        restarted, moved = find_restarted(folder, given_settings(settings), overwrite, group), {}
+        if resume is not None and restarted is None:
             check_resumable_with(out=out, overwrite=overwrite, init_from=init_from, preset=preset)
             moved = {"train": sources, "valid": valid, "test": test}
+        old = restarted if resume is None else check_path("resume", resume)
+        if old is not None:
             get_missing()
-            with open_run(check_path("resume", resume)) as state:
+            with open_run(old, group) as state:
                 from chargen.training.trainer import Trainer
 
-                corpus = Corpus.from_description(state.settings["corpus"], elsewhere=moved)
-                trainer = Trainer.resume(Path(resume), corpus, changes=given_settings(settings), started=started)
+                with group.once_per_machine():
+                    corpus = Corpus.from_description(state.settings["corpus"], elsewhere=moved)
+                options: dict[str, Any] = {"changes": given_settings(settings), "started": started, "group": group}
+                trainer = Trainer.resume(old, corpus, **options)
                 check_incomplete(trainer)
                 return _run(trainer, bar)
-        folder = None if out is None else check_path("out", out)
-        if folder:
+        if folder and group.leads:
             check_free(folder, overwrite)
         init = None if init_from is None else as_model_file(init_from)
         plan = RunPlan(sources, settings, valid, test, preset, init)
         get_missing()
-        corpus = plan.read_corpus()
-        sizes = plan.choose_sizes(corpus)
-        with plan.start(corpus, sizes, folder, started, overwrite) as trainer:
+        corpus = plan.read_corpus(group=group)
+        sizes = plan.choose_sizes(corpus, group)
+        with plan.start(corpus, sizes, folder, started, overwrite, group) as trainer:
             return _run(trainer, bar)
 
 
@@ -147,11 +162,12 @@ def _run(trainer: "Trainer", bar: Any) -> Run:
             bar.set_description_str(progress.doing, refresh=False)
             bar.set_postfix({"step": f"{progress.step:,}", **figures}, refresh=False)
             bar.update(100 * progress.share - bar.n)
-            if interrupts:
+            if trainer.group.stops(bool(interrupts)):
                 break
-        if interrupts and trainer.out and not trainer.counters.complete:
+        stops = trainer.group.stops(bool(interrupts))
+        if stops and trainer.out and not trainer.counters.complete:
             trainer.save()
-    if interrupts:
+    if stops:
         advice = f"; go on with resume={str(trainer.out)!r}" if trainer.out else "; without `out` nothing is saved"
         raise KeyboardInterrupt(f"stopped at step {trainer.counters.step:,}{advice}")
     assert trainer.best_model is not None

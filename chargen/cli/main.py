@@ -12,13 +12,17 @@ import click
 from chargen import __version__
 from chargen.cli.help import Context
 from chargen.cli.terminal import log, log_error, prepare_outputs, redirect_to_null
-from chargen.errors import ChargenError, SettingError, repr_short
+from chargen.errors import ChargenError, LostProcess, SettingError, repr_short
+from chargen.launch import read_launch
 from chargen.suggestions import did_you_mean
 
 # OpenMP's threads wait for each other by spinning. On cores shared with other programs that made training up to ten
 # times slower; a short spin costs nothing on idle cores. It must be set before torch is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+# What processes that are started together say of the network, with the addresses of their code, is said in one line.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 COMMANDS = {
     "Learn": {"train": "Learn a text and save a model.", "compare": "Put runs beside one another."},
@@ -160,9 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             log(line)
         sys.exit(2)
     except click.ClickException as error:
-        _fail(_describe_usage_error(error), error.exit_code)
+        # Of several processes all are called alike.
+        _fail("" if read_launch().rank else _describe_usage_error(error), error.exit_code)
     except ChargenError as error:
-        _fail(str(error), error.exit_code)
+        _fail("" if isinstance(error, LostProcess) and error.is_known else str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
         if isinstance(error.__cause__, EOFError):  # which click takes for somebody who has left
             raise error.__cause__ from None
@@ -216,5 +221,6 @@ def _open_missing_streams() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    log_error(message)
+    if message:
+        log_error(message)
     sys.exit(code)

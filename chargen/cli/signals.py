@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from chargen.errors import Stopped
+from chargen.launch import read_launch
 
 _ENDINGS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _HANG_UP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
@@ -66,10 +67,16 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 class StopRequest:
-    """Which signal has come, if any."""
+    """Which signal has come, if any.
 
-    def __init__(self) -> None:
+    Args:
+        is_repeated: whether more signals are the same request: a launcher sends its processes what it was sent itself,
+            and a terminal has sent it to all of them.
+    """
+
+    def __init__(self, is_repeated: bool = False) -> None:
         self.number: int | None = None
+        self.is_repeated = is_repeated
         self.deferred = False
         """True once there is something to save: then the signal only sets `number`, to be read after a step."""
 
@@ -87,7 +94,7 @@ class StopRequest:
             Stopped: for the first, unless signals are deferred.
         """
         if self.number is not None:
-            if number == _HANG_UP:
+            if number == _HANG_UP or self.is_repeated:
                 return
             os._exit(128 + number)
         self.number = number
@@ -116,7 +123,7 @@ def _send(number: int) -> None:
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Catch SIGINT, SIGTERM and SIGHUP while the block runs; not SIGHUP where nohup has it ignored."""
-    request, handlers, report = StopRequest(), {}, sys.unraisablehook
+    request, handlers, report = StopRequest(not read_launch().alone), {}, sys.unraisablehook
     repeats: list[threading.Timer] = []
 
     def report_others(dropped: "sys.UnraisableHookArgs") -> None:

@@ -13,6 +13,7 @@ import click
 from chargen.data.lookalikes import ESCAPES, suggest_lookalikes, write_for_shell
 from chargen.errors import quote_argument
 from chargen.kernels import available
+from chargen.launch import read_launch
 
 if TYPE_CHECKING:
     from chargen.data.vocabulary import Vocabulary
@@ -230,9 +231,14 @@ def set_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> No
 
 
 def is_quiet() -> bool:
-    """Tell whether the command runs with --quiet."""
+    """Tell whether the command runs with --quiet, or as another than the first of several processes."""
     ctx = click.get_current_context(silent=True)
-    return ctx is not None and bool(ctx.meta.get(_QUIET))
+    return read_launch().rank > 0 or (ctx is not None and bool(ctx.meta.get(_QUIET)))
+
+
+def _is_dropped(line: str) -> bool:
+    """Whether a line is not logged: --quiet drops all but warnings, other processes than the first drop all."""
+    return is_quiet() and (read_launch().rank > 0 or not line.startswith("warning:"))
 
 
 def log(line: str) -> None:
@@ -241,7 +247,7 @@ def log(line: str) -> None:
     Args:
         line: a warning begins with "warning:".
     """
-    if not is_quiet() or line.startswith("warning:"):
+    if not _is_dropped(line):
         click.echo(_fit(escape_control(line, newlines=True)), file=STDERR)
 
 
@@ -260,7 +266,7 @@ def log_above_bar(text: str) -> None:
     Args:
         text: one line or more, already escaped; a warning begins with "warning:".
     """
-    if is_quiet() and not text.startswith("warning:"):
+    if _is_dropped(text):
         return
     from tqdm import tqdm
 

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -25,8 +26,10 @@ from chargen.storage.model_file import read_model
 from chargen.storage.run_state import RunState
 from chargen.training.autosize import PRESETS
 from chargen.training.config import TrainConfig
+from chargen.training.group import Group
+from chargen.training.join import join_group
 from chargen.training.memory import keep_memory
-from chargen.training.plan import RunPlan, check_incomplete, check_resumable_with, given_settings
+from chargen.training.plan import RunPlan, check_incomplete, check_resumable_with, find_restarted, given_settings
 from chargen.training.run_folder import check_free, free_folder, open_run
 
 if TYPE_CHECKING:
@@ -85,35 +88,43 @@ def command(
     started = process_start_time()
     time_spent = TimeSpent(started)
     keep_memory()
-    with stop_on_signals() as stop:
-        if resume is not None:
+    with stop_on_signals() as stop, join_group(log) as group:
+        group.doing("reading the text")
+        restarted, moved = find_restarted(out, given_settings(settings), overwrite, group), {}
+        if resume is not None and restarted is None:
             check_resumable_with(out=out, overwrite=overwrite, init_from=init_from, preset=preset)
             moved = {"train": sources, "valid": valid, "test": test}
-            get_missing(offline, sources, valid, test)
-            with open_run(resume) as state:
+        resume = restarted or resume
+        if resume is not None:
+            with group.once_per_machine():
+                get_missing(offline, sources, valid, test)
+            with open_run(resume, group) as state:
                 time_spent.mark("starting")
-                trainer = _resume(resume, state, settings, moved, started, time_spent)
+                trainer = _resume(resume, state, settings, moved, started, time_spent, group)
                 _train(trainer, stop, preview, time_spent)
             return
         if not sources:
             raise SettingError("no text to learn: give a SOURCE, such as a file, a folder, - or python")
-        if out or overwrite:
+        if group.leads and (out or overwrite):
             check_free(out or free_folder(sources[0], overwrite), overwrite)
         init = read_model(init_from) if init_from is not None else None
         plan = RunPlan(sources, settings, valid, test, preset, init)
-        get_missing(offline, sources, valid, test)
+        with group.once_per_machine():
+            get_missing(offline, sources, valid, test)
         time_spent.mark("starting")
         with TaskBar("B") as bar:
-            corpus = plan.read_corpus(bar.show)
+            corpus = plan.read_corpus(bar.show, group)
         report.log_corpus(corpus, " ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""))
         time_spent.mark("reading the text")
         if plan.device() == "cpu":
             time_spent.compiling = log_compiling()
         report.log_small_text(corpus)
-        sizes = plan.choose_sizes(corpus)
+        group.doing("choosing sizes")
+        sizes = plan.choose_sizes(corpus, group)
         time_spent.mark("timing this machine")
         report.log_sizes(corpus, sizes)
-        with plan.start(corpus, sizes, out or free_folder(sources[0], overwrite), started, overwrite) as trainer:
+        folder = Path(group.share(str((out or free_folder(sources[0], overwrite)) if group.leads else "")))
+        with plan.start(corpus, sizes, folder, started, overwrite, group) as trainer:
             if init:
                 report.log_initialization(trainer, init_from)
             _train(trainer, stop, preview, time_spent)
@@ -140,12 +151,13 @@ def _resume(
     moved: dict[str, tuple[str, ...]],
     started: float,
     time_spent: TimeSpent,
+    group: Group,
 ) -> "Trainer":
     """Make the trainer of a saved run and log what has changed; `moved` has the new sources of each role, if any."""
     from chargen.training.trainer import Trainer
 
     try:
-        with TaskBar("B") as bar:
+        with TaskBar("B") as bar, group.once_per_machine():
             corpus = Corpus.from_description(state.settings["corpus"], bar.show, moved)
     except DataError as error:
         if any(moved.values()):
@@ -154,7 +166,8 @@ def _resume(
             f"{error}; where that lies elsewhere now: chargen train --resume {quote_path(folder)} SOURCE"
         ) from error
     time_spent.mark("reading the text")
-    trainer = Trainer.resume(folder, corpus, changes=given_settings(settings), started=started)
+    changes = given_settings(settings)
+    trainer = Trainer.resume(folder, corpus, changes=changes, started=started, group=group)
     if trainer.device.type == "cpu":
         time_spent.compiling = log_compiling()
     report.log_resumption(trainer, state, moved)
@@ -164,24 +177,32 @@ def _resume(
 
 def _train(trainer: "Trainer", stop: StopRequest, preview: int, time_spent: TimeSpent) -> None:
     """Run the training loop with a bar until its budget or a signal ends it; log the result."""
-    machine, out = trainer.checkpointer.machine(trainer.device), quote_path(trainer.out)
+    machine, out, group = trainer.checkpointer.machine(trainer.device), quote_path(trainer.out), trainer.group
     threads = amount(machine["threads"], "thread")
+    if not group.alone:
+        threads = f"{group.size} processes of {threads}"
     log(f"training {machine['precision']} on {machine['device']}, {threads}, into {trainer.out}")
     time_spent.mark("starting")
+    group.doing("training")
     stop.deferred = True
     try:
         with TrainingBar(trainer, preview) as bar:
             for progress in trainer.run():
                 bar.show(progress)
-                if stop:
+                if group.stops(bool(stop)):
                     break
-        if stop and not trainer.counters.complete:
+        stops = group.stops(bool(stop)) and not trainer.counters.complete
+        if stops:
             trainer.save()
     except WriteError as error:
         go_on = f"make room and go on with: chargen train --resume {out}"
         advice = go_on if trainer.checkpointer.is_resumable else "choose another --out"
         raise WriteError(f"{error}; {advice}") from error
-    if stop and not trainer.counters.complete:
-        raise stop.error(f" at step {trainer.counters.step:,}; go on with: chargen train --resume {out}")
+    if stops:
+        stop.number = stop.number or signal.SIGTERM  # where another process was asked
+        stopped = stop.error(f" at step {trainer.counters.step:,}; go on with: chargen train --resume {out}")
+        if not group.leads:
+            sys.exit(stopped.exit_code)
+        raise stopped
     time_spent.mark("scoring, saving and previews", trainer.budget.train_seconds)
     report.log_result(trainer, time_spent.describe(60 * (trainer.config.minutes or math.inf)))

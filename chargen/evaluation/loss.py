@@ -56,6 +56,7 @@ def loss_windows(
     rows: int | None = None,
     precision: str = "fp32",
     direction: str = "forward",
+    share: Callable[[int], range] = range,
     watch: Callable[[NDArray[Any], NDArray[Any]], object] = lambda places, nats: None,
 ) -> Iterator[Loss]:
     """Score a text window by window, so that the caller may stop in between; the sum of the windows is its loss.
@@ -74,6 +75,7 @@ def loss_windows(
         rows: how many rows; by default one per 1,000 ids scored, at most 32.
         precision: "fp32" or "bf16".
         direction: "forward", or "backward" where the model is bidirectional.
+        share: of how many rows there are, says which are scored here; all by default.
         watch: called with the places of a window's ids (n,), counted in the order of reading, and the nats of each.
 
     Yields:
@@ -90,6 +92,8 @@ def loss_windows(
     begin, end = borders[:-1], borders[1:]
     if limit is not None and limit < size:
         end = np.minimum(end, begin + max(1, limit // rows))
+    mine = share(rows)
+    begin, end = (borders[mine.start : mine.stop] for borders in (begin, end))
     start = np.maximum(begin - WARMUP, 1) - 1
     read = [ids[slice(*borders)] for borders in zip(start, end, strict=True)]
     if model.config.begin_symbols > 1:
@@ -151,13 +155,36 @@ def loss_of(ids: NDArray[Any], nats: float, vocabulary: Vocabulary | None) -> Lo
         nats: the sum of their -ln p.
         vocabulary: says what ids stand for; None counts each as a character.
     """
+    number, characters, unknown = count_ids(ids, vocabulary)
     if vocabulary is None:
-        return Loss(nats, ids.size, ids.size)
-    ids, end_id = as_targets(ids, vocabulary.end_id), vocabulary.end_id
-    if vocabulary.unknown_id is not None:
-        nats += int(np.count_nonzero(ids == vocabulary.unknown_id)) * vocabulary.folded_nats
-    records = 0 if end_id is None else int(np.count_nonzero(ids == end_id))
-    return Loss(nats, vocabulary.count_characters(ids), ids.size, records)
+        return Loss(nats, characters, number)
+    end_id = vocabulary.end_id
+    records = 0 if end_id is None else int(np.count_nonzero(as_targets(ids, end_id) == end_id))
+    return Loss(charge(nats, unknown, vocabulary), characters, number, records)
+
+
+def count_ids(ids: NDArray[Any], vocabulary: Vocabulary | None) -> tuple[int, int, int]:
+    """Count ids that are scored, the characters that begin there, and the unknown symbols.
+
+    Args:
+        ids: of any shape.
+        vocabulary: says what ids stand for; None counts each as a character.
+    """
+    if vocabulary is None:
+        return ids.size, ids.size, 0
+    unknown = 0 if vocabulary.unknown_id is None else int(np.count_nonzero(ids == vocabulary.unknown_id))
+    return ids.size, vocabulary.count_characters(as_targets(ids, vocabulary.end_id)), unknown
+
+
+def charge(nats: float, unknown: int, vocabulary: Vocabulary) -> float:
+    """Add what tells which of the folded characters each unknown symbol stands for.
+
+    Args:
+        nats: without it.
+        unknown: how many such symbols there are.
+        vocabulary: knows how many characters are folded.
+    """
+    return nats + unknown * vocabulary.folded_nats if unknown else nats
 
 
 def evaluate_ids(model: CharModel, ids: NDArray[Any], **options: Any) -> Loss:

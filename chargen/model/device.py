@@ -14,11 +14,12 @@ from chargen.kernels import fast_bf16
 from chargen.kernels.cpu_features import amx
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, number: int = 0) -> torch.device:
     """The device that a setting names.
 
     Args:
         name: "cpu", "cuda", "mps", or "auto": the first of cuda, mps and cpu that is there.
+        number: which of several GPUs, for one of several processes on this machine.
 
     Raises:
         SettingError: this machine or this torch has no such device.
@@ -29,6 +30,11 @@ def pick_device(name: str) -> torch.device:
     if not isinstance(name, str) or not usable.get(name, False):
         names = ", ".join(device for device, is_usable in usable.items() if is_usable)
         raise SettingError(f"device is {name!r}: this machine and this torch have {names}", "device")
+    if name == "cuda" and number:
+        if number >= torch.cuda.device_count():
+            raise SettingError(f"there are {torch.cuda.device_count()} GPUs: start as many processes", "device")
+        torch.cuda.set_device(number)
+        return torch.device(name, number)
     return torch.device(name)
 
 

@@ -1,12 +1,13 @@
 """How much of a run's budget is used, and what must be kept back for its end."""
 
 import math
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from chargen.data.batches import Batches
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
+from chargen.training.group import ALONE
 
 END_SHARE = 0.035
 """The most of a time budget that the whole splits may take at the end; validating while training takes about 1.5 %."""
@@ -22,10 +23,11 @@ class Budget:
         config: says which budgets.
         batches: say how many steps are an epoch.
         counters: the run's.
-        started: `time.monotonic()` when the clock of this process began.
+        started: `now()` when the clock of this process began.
         end_sizes: ids of the validation and test parts, which are scored at the end.
         subset: ids of the validation part that are scored while training.
         max_pending: steps that may be under way at once.
+        now: the time in seconds; a `Group` has one for all processes.
     """
 
     config: TrainConfig
@@ -35,6 +37,7 @@ class Budget:
     end_sizes: tuple[int, int]
     subset: int
     max_pending: int = 1
+    now: Callable[[], float] = ALONE.now
 
     def __post_init__(self) -> None:
         config = self.config
@@ -57,7 +60,7 @@ class Budget:
 
     def seconds(self) -> float:
         """Spent by the run so far, in this process and in those it was resumed from."""
-        return time.monotonic() + self._offset
+        return self.now() + self._offset
 
     def trained(self, seconds: float) -> None:
         """Learn how long a step has taken."""
@@ -102,11 +105,11 @@ class Budget:
         self.counters.evaluated += ids
         self.counters.eval_seconds += seconds
         self._latest_speed = ids / max(seconds, 1e-9)
-        self._rested_at = time.monotonic() + seconds * (1 / MOST_VALIDATING - 1)
+        self._rested_at = self.now() + seconds * (1 / MOST_VALIDATING - 1)
 
     def may_validate(self) -> bool:
         """False where a validation now would take more than its share of a time budget."""
-        return self.total_seconds is None or time.monotonic() >= self._rested_at
+        return self.total_seconds is None or self.now() >= self._rested_at
 
     def end_limits(self, total: float | None = None) -> tuple[int | None, int | None]:
         """How many ids of the validation and test parts can be scored at the end; None is all of them.

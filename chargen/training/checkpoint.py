@@ -1,7 +1,6 @@
 """What a run leaves on the disk: the order of its files, failed saves, and exact resume from them."""
 
 import os
-import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from chargen.storage.run_state import FILE_NAME as STATE_NAME
 from chargen.storage.run_state import RunState, hidden_prefix, save_run_state
 from chargen.training.budget import Budget
 from chargen.training.counters import Counters
+from chargen.training.group import ALONE, Group
 from chargen.training.metrics import Metrics
 from chargen.training.run_folder import replace_run
 from chargen.training.train_step import MAX_BAD_STEPS, TrainState
@@ -42,6 +42,7 @@ class Checkpointer:
         precision: of matrix products.
         budget: learns how long a save takes; its counters are stored with the run's state.
         metrics: whose lines are put on the disk with each save.
+        group: the processes; each gives what it alone has, and the first one writes.
     """
 
     out: Path | None
@@ -50,6 +51,7 @@ class Checkpointer:
     precision: str
     budget: Budget
     metrics: Metrics
+    group: Group = ALONE
 
     def __post_init__(self) -> None:
         self.config, self.counters = self.budget.config, self.budget.counters
@@ -60,7 +62,7 @@ class Checkpointer:
         self.warning = ""
         """Why the latest save failed, while the run goes on without it."""
         self._saved_best: int | None = None
-        self._last_save = time.monotonic()
+        self._last_save = self.budget.now()
         self._failed_saves = 0
 
     @property
@@ -96,25 +98,21 @@ class Checkpointer:
         assert self.out is not None, "a Trainer without a run folder saves nothing"
         if not all(bool(torch.isfinite(weight).all()) for weight in state.model.parameters()):
             raise Diverged(self.divergence())
-        began = time.monotonic()
-        if self.replaces:
-            lines = self.metrics.size, self.metrics.waiting
-            try:
-                with replace_run(self.out):
-                    self._write(self.out, state, best)
-            except BaseException:
-                self.metrics.size, self.metrics.waiting = lines
-                raise
+        began = self.budget.now()
+        arrays = capture(state, best, self.group, self.config.batch_size)
+        try:
+            if self.group.leads:
+                self._write(self.out, state, arrays, best)
             self.metrics.only_queues = False
-        else:
-            self._write(self.out, state, best)
-        self._last_save = time.monotonic()
+        finally:
+            self.group.exchange()  # the others wait for the file
+        self._last_save = self.budget.now()
         self._failed_saves, self.warning = 0, ""
         self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - began)
 
     def due(self) -> bool:
         """Whether the latest save is as old as it may be."""
-        return self.out is not None and time.monotonic() - self._last_save > 60 * self.config.save_minutes
+        return self.out is not None and self.budget.now() - self._last_save > 60 * self.config.save_minutes
 
     def try_to_save(self, state: TrainState, best: Arrays | None) -> None:
         """Save; where the disk refuses the run goes on, with a warning, and tries again when the next save is due.
@@ -126,7 +124,7 @@ class Checkpointer:
             self.save(state, best)
         except WriteError as error:
             self._failed_saves += 1
-            self._last_save = time.monotonic()
+            self._last_save = self.budget.now()
             if self._failed_saves >= MAX_FAILED_SAVES:
                 raise WriteError(f"{error}; that was save {self._failed_saves} in a row that failed") from error
             self.warning = (
@@ -138,30 +136,48 @@ class Checkpointer:
         """Save a finished run, where there is a run folder: its model, the last line of metrics, its state."""
         if not self.out:
             return
-        self.metrics.sync()
-        # The state last: a kill before it leaves a run that ends again, and its metrics are cut before they go on.
-        save_model(self.out / FILE_NAME, model)
-        self.metrics.write(line)
-        self.metrics.sync()
+        arrays = capture(state, best, self.group, self.config.batch_size)
         self.counters.seconds = self.budget.seconds()
-        save_run_state(self.out, self._run_state(state, best))
+        try:
+            if not self.group.leads:
+                return
+            self.metrics.sync()
+            # The state last: a kill before it leaves a run that ends again, and its metrics are cut before they go on.
+            save_model(self.out / FILE_NAME, model)
+            self.metrics.write(line)
+            self.metrics.sync()
+            save_run_state(self.out, self._run_state(state, arrays))
+        finally:
+            self.group.exchange()
 
-    def _write(self, out: Path, state: TrainState, best: Arrays | None) -> None:
-        """Put lines of metrics, model and state on the disk."""
+    def _write(self, out: Path, state: TrainState, arrays: Arrays, best: Arrays | None) -> None:
+        """Put lines of metrics, model and state on the disk, in place of an older run at first."""
+        if not self.replaces:
+            self._write_files(out, state, arrays, best)
+            return
+        lines = self.metrics.size, self.metrics.waiting
+        try:
+            with replace_run(out):
+                self._write_files(out, state, arrays, best)
+        except BaseException:
+            self.metrics.size, self.metrics.waiting = lines
+            raise
+
+    def _write_files(self, out: Path, state: TrainState, arrays: Arrays, best: Arrays | None) -> None:
         counters = self.counters
         counters.seconds, counters.metrics_bytes = self.budget.seconds(), self.metrics.sync()
         counters.complete = False
         # The model first: a kill in between leaves a state whose next steps make the same model again. At the start the
         # state first: a model alone could not be resumed.
         if counters.step == 0:
-            save_run_state(out, self._run_state(state, best))
+            save_run_state(out, self._run_state(state, arrays))
         if best is None or counters.best_step != self._saved_best or not (out / FILE_NAME).exists():
             summary = self.summary(counters.step if counters.best_step is None else counters.best_step)
             if counters.best_loss is not None:
                 summary |= {"valid_loss": counters.best_loss, "valid_whole": False}
             save_model(out / FILE_NAME, self.model_file(weights_of(state.model) if best is None else best, summary))
             self._saved_best = counters.best_step
-        save_run_state(out, self._run_state(state, best))
+        save_run_state(out, self._run_state(state, arrays))
 
     def model_file(self, weights: Arrays, summary: dict[str, Any] | None = None) -> ModelFile:
         """A model file as a value.
@@ -211,6 +227,7 @@ class Checkpointer:
         return {
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
+            "processes": self.group.size,
             "device": device.type,
             "precision": self.precision,
         }
@@ -231,9 +248,10 @@ class Checkpointer:
         """
         self.origin = stored.settings.get("init", {})
         # What the folder's model file holds is at least as good as this best, and stays until a better one comes.
-        self._saved_best = self.counters.best_step if self._holds_its_model() else None
+        self._saved_best = self.counters.best_step if self.group.leads and self._holds_its_model() else None
         state.step = self.counters.step
-        return restore(stored.arrays, self.counters, state)
+        rows = self.group.share_of(self.config.batch_size)
+        return restore(stored.arrays, self.counters, state, rows)
 
     def _holds_its_model(self) -> bool:
         """Whether the folder's model can be read, and is of this shape and these characters."""
@@ -244,7 +262,7 @@ class Checkpointer:
             return False
         return file.config == self.model_config and file.vocabulary == self.corpus.vocabulary
 
-    def _run_state(self, state: TrainState, best: Arrays | None) -> RunState:
+    def _run_state(self, state: TrainState, arrays: Arrays) -> RunState:
         self.counters.hidden = bool(state.hidden)
         settings = {
             "model": asdict(self.model_config),
@@ -255,16 +273,24 @@ class Checkpointer:
             **({"init": self.origin} if self.origin else {}),
             **({"own_parts": self.own_parts} if self.own_parts else {}),
         }
-        return RunState(capture(state, best), asdict(self.counters), settings)
+        return RunState(arrays, asdict(self.counters), settings)
 
 
-def capture(state: TrainState, best: Arrays | None) -> Arrays:
-    """Every array of a run between two steps, by name; AdamW's moments are zeros before the first step."""
+def capture(state: TrainState, best: Arrays | None, group: Group = ALONE, rows: int = 0) -> Arrays:
+    """Every array of a run between two steps, by name; AdamW's moments are zeros before the first step.
+
+    Args:
+        state: of this process.
+        best: the best weights so far.
+        group: the processes, each of which has the carried state of its rows.
+        rows: how many these are in all.
+    """
     arrays = {f"weights.{name}": array for name, array in weights_of(state.model).items()}
     arrays |= {f"best.{name}": array for name, array in (best or {}).items()}
     for direction, layers in state.hidden.items():
         prefix = hidden_prefix(direction)
-        arrays |= {f"{prefix}.{number}": layer.cpu().numpy() for number, layer in enumerate(layers)}
+        whole = (group.gather(layer, rows) for layer in layers)
+        arrays |= {f"{prefix}.{number}": layer.cpu().numpy() for number, layer in enumerate(whole)}
     for name, weight in state.model.named_parameters():
         moments = state.optimizer.state[weight]
         for part, key in (("first", "exp_avg"), ("second", "exp_avg_sq")):
@@ -273,13 +299,14 @@ def capture(state: TrainState, best: Arrays | None) -> Arrays:
     return arrays
 
 
-def restore(arrays: Arrays, counters: Counters, state: TrainState) -> Arrays | None:
+def restore(arrays: Arrays, counters: Counters, state: TrainState, rows: range) -> Arrays | None:
     """Put what `capture` took into a state.
 
     Args:
         arrays: by name.
         counters: how many steps the optimizer has made.
         state: its weights, moments and carried state are set.
+        rows: those of this process.
 
     Returns:
         The best weights so far.
@@ -299,7 +326,7 @@ def restore(arrays: Arrays, counters: Counters, state: TrainState) -> Arrays | N
             state.optimizer.state[weight]["step"] = torch.tensor(float(steps), device=device)
     for direction in state.model.config.directions:
         if stored := parts.get(hidden_prefix(direction)):
-            layers = (torch.from_numpy(stored[str(number)]) for number in range(len(stored)))
+            layers = (torch.from_numpy(stored[str(number)][rows.start : rows.stop]) for number in range(len(stored)))
             state.hidden[direction] = tuple(layer.to(device) for layer in layers)
     return parts.get("best")
 

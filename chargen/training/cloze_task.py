@@ -16,6 +16,7 @@ from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
 from chargen.rng import Purpose
 from chargen.training.config import TrainConfig
+from chargen.training.group import ALONE, Group
 
 WINDOW = 128
 MARGIN = 16
@@ -31,13 +32,13 @@ class ClozeTask:
     Args:
         ids: the text (N,).
         config: of the run; its batch_size is B over all processes, and so is the number of windows.
-        rows: which of a step's windows this process takes; all by default.
+        group: the processes, each of which takes its share of a step's windows.
 
     Raises:
         DataError: where the text is too short for a single position.
     """
 
-    def __init__(self, ids: NDArray[Any], config: TrainConfig, rows: range | None = None) -> None:
+    def __init__(self, ids: NDArray[Any], config: TrainConfig, group: Group = ALONE) -> None:
         window = min(WINDOW, len(ids))
         if window < 2 * MARGIN + 1:
             raise DataError(
@@ -47,14 +48,20 @@ class ClozeTask:
         trained = config.batch_size * config.seq_length
         windows = max(1, trained // window)
         self.every = math.ceil(windows * window / (CHARACTERS_SHARE * trained))
-        self.batches = RandomBatches(ids, windows, window - 1, config.seed, rows, Purpose.CLOZE)
+        self.rows = group.share_of(windows)
+        self.batches = RandomBatches(ids, windows, window - 1, config.seed, self.rows, Purpose.CLOZE)
 
     def due(self, step: int) -> bool:
         """True for the steps at which the layer learns."""
         return step % self.every == 0
 
     def loss(self, model: CharModel, step: int) -> tuple[Tensor, int]:
-        """The mean loss of a step's windows, in nats per id (a character, or a byte), and of how many."""
+        """The mean loss of a step's windows, in nats per id (a character, or a byte), and of how many.
+
+        Where there are more processes than windows, some have none: a loss of zero.
+        """
+        if not self.rows:
+            return torch.stack([0 * weight.sum() for weight in model.cloze.parameters()]).sum(), 0
         return cloze_loss(model, self.batches.windows(step))
 
 

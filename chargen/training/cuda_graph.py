@@ -4,6 +4,7 @@ A step of recurrent layers is some thousand small kernels; starting them takes l
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from chargen.data.batches import Batch
 from chargen.model.dropout import FixedMasks
 from chargen.model.layers import start_fresh, zero_state
+from chargen.training.loss_parts import Counts, count_tensor
 from chargen.training.train_step import Minibatch, StepReport, TrainState, TrainStep
 
 WARMUP = 2
@@ -41,22 +43,24 @@ class CapturedStep:
         for group in state.optimizer.param_groups:
             group["lr"] = self.lr
         minibatches, key = self.step.minibatches(state, batches), self.step.dropout_key(state)
+        counts = self.step.counts(batches)
         resets_inside = any(fresh is not None and fresh.numpy()[:, 1:].any() for *_, fresh in minibatches.values())
         if resets_inside or self.step.learns_cloze(state):
-            names, figures, cloze_targets = self.step.learn(state, minibatches, key)
+            report = self.step.learn(state, minibatches, key, counts)
         else:
             if self.graph is None:
                 self._make_places(state, minibatches)
-                self.graph = self._record(state)
+                self.graph = self._record(state, counts)
             before = self._fill_places(state, minibatches)
             self.masks.redraw(key)
             self.graph.replay()
-            names, figures, cloze_targets = self.names, self.figures.clone(), 0
-            finite = torch.isfinite(figures).all()
+            all_counts = torch.stack([count_tensor(counts[name]) for name in self.recorded.names])
+            report = replace(self.recorded, figures=self.recorded.figures.clone(), counts=all_counts)
+            finite = torch.isfinite(report.figures).all()
             for place, layer in before:  # a step that is not finite resets no state either
                 place.copy_(torch.where(finite, place, layer))
         state.step += 1
-        return StepReport(batches, names, figures, lr, cloze_targets)
+        return replace(report, lr=lr)
 
     def _make_places(self, state: TrainState, minibatches: Mapping[str, Minibatch]) -> None:
         """Make what a step reads and writes: minibatches, the carried state, AdamW's moments."""
@@ -82,21 +86,19 @@ class CapturedStep:
                     place.copy_(layer)
         return before
 
-    def _record(self, state: TrainState) -> torch.cuda.CUDAGraph:
+    def _record(self, state: TrainState, counts: Mapping[str, Counts]) -> torch.cuda.CUDAGraph:
         aside: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(WARMUP):
-                self.step.gradients(state, self.minibatches, self.masks)
+                self.step.gradients(state, self.minibatches, self.masks, counts)
                 state.optimizer.zero_grad(set_to_none=True)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._learn(state)
+            self._learn(state, counts)
         return graph
 
-    def _learn(self, state: TrainState) -> None:
+    def _learn(self, state: TrainState, counts: Mapping[str, Counts]) -> None:
         """The step itself, on the places; its figures lie in a place too."""
-        self.names: tuple[str, ...]
-        self.figures: Tensor
-        self.names, self.figures, _ = self.step.learn(state, self.minibatches, self.masks, cloze=False)
+        self.recorded = self.step.learn(state, self.minibatches, self.masks, counts, cloze=False)

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 from chargen.data.corpus import Corpus, SourceNames
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.encoder import ProgressCallback
-from chargen.errors import DataError, SettingError, amount
+from chargen.data.sources import find_sources
+from chargen.errors import ChargenError, DataError, SettingError, amount
+from chargen.launch import read_launch
 from chargen.model.config import ModelConfig
 from chargen.settings import drop_none, make_settings
 from chargen.storage.model_file import ModelFile
+from chargen.storage.run_state import can_be_resumed, read_run_state
 from chargen.suggestions import did_you_mean
 from chargen.training.autosize import PRESETS, Sizes, fit_sizes
-from chargen.training.config import TrainConfig
-from chargen.training.run_folder import new_run_folder
+from chargen.training.config import TrainConfig, changed_config
+from chargen.training.group import ALONE, Group
+from chargen.training.run_folder import new_run_folder, recover
 
 if TYPE_CHECKING:
     from chargen.training.trainer import Trainer
@@ -84,15 +89,30 @@ class RunPlan:
 
         return pick_device(make_settings(TrainConfig, self.training).device).type
 
-    def read_corpus(self, progress: ProgressCallback | None = None) -> Corpus:
-        """Read the text; with a model to start from, as the text of that was read.
+    def read_corpus(self, progress: ProgressCallback | None = None, group: Group = ALONE) -> Corpus:
+        """Read the text, once on each machine; with a model to start from, as the text of that was read.
 
         Args:
             progress: called as (activity, bytes done, bytes in total or None) after every block.
+            group: the processes that train together.
 
         Raises:
             DataError: where the text cannot be read, or is too short.
+            SettingError: where several processes would read one stream.
         """
+        if not group.alone and any(source.is_stream for source in find_sources(self._names())[0]):
+            raise SettingError("standard input or a pipe cannot be read by several processes: give a file")
+        with group.once_per_machine():
+            return self._read_corpus(progress)
+
+    def _names(self) -> list[str]:
+        """The sources of all parts."""
+        parts = (
+            [part] if isinstance(part, (str, os.PathLike)) else part for part in (self.sources, self.valid, self.test)
+        )
+        return [os.fspath(name) for part in parts for name in part]
+
+    def _read_corpus(self, progress: ProgressCallback | None) -> Corpus:
         settings, known = self._select(CorpusConfig), None
         if self.init:
             known, reading = self.init.vocabulary, self.init.reading
@@ -105,24 +125,35 @@ class RunPlan:
             self.sources, valid=self.valid, test=self.test, progress=progress, known=known, **settings
         )
         if len(corpus.train) < 2:
-            names = self.sources if isinstance(self.sources, (list, tuple)) else [self.sources]
             raise DataError(
-                f"{' '.join(map(str, names))}: training needs at least 2 {corpus.vocabulary.unit}s, "
+                f"{' '.join(self._names())}: training needs at least 2 {corpus.vocabulary.unit}s, "
                 f"found {len(corpus.train)}; give more text, or a smaller `valid_fraction`"
             )
         return corpus
 
-    def choose_sizes(self, corpus: Corpus) -> Sizes:
+    def choose_sizes(self, corpus: Corpus, group: Group = ALONE) -> Sizes:
         """Choose all settings that are not given; for a budget in minutes this machine is timed.
 
         Args:
             corpus: the text.
+            group: the processes, the first of which chooses.
         """
-        return fit_sizes(corpus, self.model, self.training, self.preset)
+        chosen = None
+        if group.leads:
+            sizes = fit_sizes(corpus, self.model, self.training, self.preset)
+            chosen = [asdict(sizes.model), asdict(sizes.training), sizes.reasons]
+        model, training, reasons = group.share(chosen)
+        return Sizes(ModelConfig(**model), TrainConfig(**training), tuple(reasons))
 
     @contextlib.contextmanager
     def start(
-        self, corpus: Corpus, sizes: Sizes, out: Path | None, started: float, overwrite: bool = False
+        self,
+        corpus: Corpus,
+        sizes: Sizes,
+        out: Path | None,
+        started: float,
+        overwrite: bool = False,
+        group: Group = ALONE,
     ) -> Iterator["Trainer"]:
         """Make and lock the run folder while the context lasts; the trainer there has yet to run.
 
@@ -132,16 +163,16 @@ class RunPlan:
             out: the run folder; None writes nothing.
             started: `time.monotonic()` when the clock of a time budget began.
             overwrite: whether the run in `out` may be replaced.
+            group: the processes that train together.
 
         Raises:
             SettingError: where `out` cannot be made, or holds a run.
         """
         from chargen.training.trainer import Trainer
 
-        with new_run_folder(out) if out else contextlib.nullcontext():
-            yield Trainer(
-                corpus, sizes.model, sizes.training, out, init=self.init, started=started, overwrite=overwrite
-            )
+        options: dict[str, Any] = {"init": self.init, "started": started, "overwrite": overwrite, "group": group}
+        with new_run_folder(out, group) if out else contextlib.nullcontext():
+            yield Trainer(corpus, sizes.model, sizes.training, out, **options)
 
 
 def given_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,6 +205,29 @@ def check_parts(settings: Mapping[str, Any], valid: SourceNames, test: SourceNam
     for role, names in (("valid", valid), ("test", test)):
         if names and f"{role}_fraction" in settings:
             raise SettingError(f"{role} and `{role}_fraction` are two ways to say one thing: give one", role)
+
+
+def find_restarted(out: Path | None, settings: Mapping[str, Any], overwrite: bool, group: Group) -> Path | None:
+    """Find the run that a launcher has started again, after one of its processes had failed.
+
+    Args:
+        out: the folder of the run.
+        settings: those that are given, by name.
+        overwrite: whether the run may replace another one there: that is resumed only where it is the same run.
+        group: the processes that train together.
+
+    Returns:
+        The folder where there is something to resume, in all processes.
+    """
+    goes_on = False
+    if group.leads and read_launch().restarts and out is not None and can_be_resumed(out):
+        goes_on = not overwrite
+        with contextlib.suppress(ChargenError):
+            recover(out)
+            stored = read_run_state(out)
+            changed_config(stored.settings, dict(settings))
+            goes_on |= not stored.progress["complete"]
+    return out if group.share(goes_on) else None
 
 
 def check_resumable_with(**others: Any) -> None:

@@ -23,6 +23,7 @@ from chargen.storage.run_state import (
 )
 from chargen.storage.tensor_file import is_kind
 from chargen.suggestions import similar_path
+from chargen.training.group import ALONE, Group
 from chargen.training.metrics import FILE_NAME as METRICS_NAME
 
 FILES = (STATE_NAME, MODEL_NAME, METRICS_NAME)
@@ -71,16 +72,20 @@ def free_folder(source: str, overwrite: bool = False) -> Path:
 
 
 @contextlib.contextmanager
-def new_run_folder(folder: Path) -> Iterator[None]:
+def new_run_folder(folder: Path, group: Group = ALONE) -> Iterator[None]:
     """Make and lock the folder of a new run; remove it where the run fails before it has saved anything.
 
     Args:
         folder: the run folder; may exist.
+        group: the processes, the first of which does it.
 
     Raises:
         SettingError: where it cannot be made.
         ChargenError: where another process holds its lock.
     """
+    if not group.leads:
+        yield
+        return
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         try:
@@ -108,16 +113,21 @@ def _remove_if_empty(folders: list[Path]) -> None:
 
 
 @contextlib.contextmanager
-def open_run(folder: Path) -> Iterator[RunState]:
+def open_run(folder: Path, group: Group = ALONE) -> Iterator[RunState]:
     """Lock the folder of a saved run while the context lasts, and read the run's state.
 
     Args:
         folder: the run folder.
+        group: the processes, the first of which does it; the others get no arrays here.
 
     Raises:
         ModelFileError: where there is no run to resume, or its state is damaged.
         ChargenError: where another process holds the lock.
     """
+    if not group.leads:
+        progress, settings = group.share(None)
+        yield RunState({}, progress, settings)
+        return
     if not can_be_resumed(folder):
         if not folder.exists():
             advice = similar_path(folder, CHECKPOINTS)
@@ -125,7 +135,9 @@ def open_run(folder: Path) -> Iterator[RunState]:
         raise ModelFileError(f"{folder} holds no {STATE_NAME} to resume; training on a text makes a run folder")
     with lock_folder(folder):
         recover(folder)
-        yield read_run_state(folder)
+        state = read_run_state(folder)
+        group.share([state.progress, state.settings])
+        yield state
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from chargen.training.cloze_task import ClozeTask
 from chargen.training.config import TrainConfig, changed_config
 from chargen.training.counters import Counters
 from chargen.training.cuda_graph import CapturedStep
+from chargen.training.group import ALONE, Group
 from chargen.training.init_from import freeze, init_from
 from chargen.training.metrics import Metrics
 from chargen.training.run_folder import check_free, holds_a_run, recover
@@ -86,6 +87,7 @@ class RunSettings(NamedTuple):
         counters: what is counted.
         own: what is not chargen's own.
         replaces: whether the folder holds an older run, which stays until the first save.
+        group: the processes that train together.
     """
 
     corpus: Corpus
@@ -95,19 +97,21 @@ class RunSettings(NamedTuple):
     counters: Counters
     own: OwnParts = OwnParts()
     replaces: bool = False
+    group: Group = ALONE
 
 
-def pick_hardware(config: TrainConfig) -> tuple[torch.device, str]:
-    """The device and the precision of matrix products, "fp32" or "bf16"."""
-    device = pick_device(config.device)
-    return device, pick_precision(config.precision, device)
+def pick_hardware(run: RunSettings) -> tuple[torch.device, str]:
+    """The device of this process, and the precision of all processes' matrix products, "fp32" or "bf16"."""
+    device = pick_device(run.config.device, run.group.local_rank)
+    return device, run.group.share(pick_precision(run.config.precision, device))
 
 
 def new_batches(run: RunSettings, device: torch.device) -> dict[str, Batches]:
-    """What each direction reads; a function of the step."""
+    """What each direction reads, the rows of this process; a function of the step."""
     corpus, config = run.corpus, run.config
     size = config.batch_size, config.seq_length, config.seed
     options: dict[str, Any] = {"end_id": corpus.vocabulary.end_id, "shuffle": corpus.config.shuffle}
+    options["rows"] = run.group.share_of(config.batch_size)
     if not corpus.vocabulary.records:
         options["resets"] = resets_of(corpus, config.state_reset, inside=device.type == "cpu")
     return make_batches(corpus.train, run.model_config.directions, config.batching, *size, **options)
@@ -148,35 +152,37 @@ def new_state(run: RunSettings, device: torch.device) -> TrainState:
 def new_step(run: RunSettings, device: torch.device, precision: str) -> tuple[TrainStep | CapturedStep, int]:
     """What makes a step, and how many steps may be under way at once.
 
-    A GPU is not waited for, and replays steps that reset no state inside a window, as those of records do; other
-    optimizers than AdamW need not know what that asks of them.
+    A GPU is not waited for, and replays the steps of a process alone that reset no state inside a window, as those of
+    records do; other optimizers than AdamW need not know what that asks of them.
     """
-    cloze = ClozeTask(run.corpus.train, run.config) if run.model_config.bidirectional else None
+    cloze = ClozeTask(run.corpus.train, run.config, run.group) if run.model_config.bidirectional else None
     on_device = device.type == "cuda" and run.own.optimizer is adamw
-    step = TrainStep(run.config, precision, cloze, run.own.loss, on_device=on_device)
-    replays = on_device and not run.corpus.vocabulary.records
+    vocabulary, group = run.corpus.vocabulary, run.group
+    step = TrainStep(run.config, precision, cloze, run.own.loss, vocabulary, group, on_device)
+    replays = on_device and group.alone and not vocabulary.records
     return CapturedStep(step, device) if replays else step, MAX_PENDING if on_device else 1
 
 
 def new_budget(run: RunSettings, batches: Batches, started: float | None, max_pending: int) -> Budget:
     """The budget, whose clock in this process begins when `started`, or now."""
-    sizes, started = scored_sizes(run.corpus), time.monotonic() if started is None else started
-    return Budget(run.config, batches, run.counters, started, sizes, min(SUBSET, sizes[0]), max_pending)
+    sizes, started = scored_sizes(run.corpus), run.group.share(time.monotonic() if started is None else started)
+    return Budget(run.config, batches, run.counters, started, sizes, min(SUBSET, sizes[0]), max_pending, run.group.now)
 
 
 def open_metrics(run: RunSettings) -> Metrics:
     """Make the folder of a run, and open its metrics."""
-    if run.out:
-        make_folder(run.out)
-        remove_leftovers(run.out)
-    metrics = Metrics(run.out, run.counters.metrics_bytes)
+    out = run.out if run.group.leads else None
+    if out:
+        make_folder(out)
+        remove_leftovers(out)
+    metrics = Metrics(out, run.counters.metrics_bytes)
     metrics.only_queues = run.replaces
     return metrics
 
 
 def new_checkpointer(run: RunSettings, precision: str, budget: Budget, metrics: Metrics) -> Checkpointer:
     """What saves the run; it remembers parts that are not chargen's own."""
-    checkpointer = Checkpointer(run.out, run.corpus, run.model_config, precision, budget, metrics)
+    checkpointer = Checkpointer(run.out, run.corpus, run.model_config, precision, budget, metrics, run.group)
     checkpointer.own_parts = run.own.names()
     return checkpointer
 
@@ -188,14 +194,20 @@ def start_from(init: ModelFile, model: CharModel, corpus: Corpus) -> dict[str, A
     return {"step": init.training.get("step"), "characters": start.known, "new": start.new}
 
 
-def read_run(folder: Path, corpus: Corpus | None, changes: dict[str, Any]) -> tuple[RunState, RunSettings]:
-    """Read a saved run: its state, and its settings with changes.
+def read_run(
+    folder: Path, corpus: Corpus | None, changes: dict[str, Any], group: Group = ALONE
+) -> tuple[RunState, RunSettings]:
+    """Read a saved run in the first process: its state, and its settings with changes.
 
     Raises:
         SettingError: for another text, a change that would make it another run, or a run with parts of its own.
     """
-    recover(folder)
-    stored = read_run_state(folder)
+    stored = RunState({}, {}, {})
+    if group.leads:
+        recover(folder)
+        stored = read_run_state(folder)
+    progress, settings = group.share([stored.progress, stored.settings])
+    stored = RunState(group.share_arrays(stored.arrays), progress, settings)
     config = changed_config(stored.settings, changes)
     corpus = corpus or Corpus.from_description(stored.settings["corpus"])
     if corpus.describe() != {**stored.settings["corpus"], "sources": corpus.sources}:
@@ -203,7 +215,18 @@ def read_run(folder: Path, corpus: Corpus | None, changes: dict[str, Any]) -> tu
     if own := stored.settings.get("own_parts"):
         raise SettingError(f"the run in {folder} had its own {' and '.join(own)}: such a run is not resumed")
     shape = replace(ModelConfig(**stored.settings["model"]), begin_symbols=corpus.vocabulary.begin_symbols)
-    return stored, RunSettings(corpus, shape, config, folder, Counters.from_stored(stored.progress, shape.directions))
+    counters = Counters.from_stored(stored.progress, shape.directions)
+    _check_group(corpus, config, group)
+    return stored, RunSettings(corpus, shape, config, folder, counters, group=group)
+
+
+def _check_group(corpus: Corpus, config: TrainConfig, group: Group) -> None:
+    """Check that all processes learn the same text, and that each has a row of it."""
+    if config.batch_size < group.size:
+        raise SettingError(
+            f"batch_size is {config.batch_size}, but there are {group.size} processes: give each a row", "batch_size"
+        )
+    group.check_same("the text", corpus.key)
 
 
 def check_new_run(
@@ -214,6 +237,7 @@ def check_new_run(
     init: ModelFile | None,
     overwrite: bool,
     own: OwnParts,
+    group: Group,
 ) -> RunSettings:
     """Check what a new Trainer is given, and complete it."""
     _check_type("corpus", corpus, Corpus, optional=False)
@@ -225,9 +249,10 @@ def check_new_run(
     if not isinstance(out, (str, Path, NoneType)):
         raise SettingError(f"out is of type {type(out).__name__}: it must be a path", "out")
     folder = None if out is None else Path(out)
-    if folder:
+    if folder and group.leads:
         check_free(folder, overwrite)
         recover(folder)
+    if folder:
         check_characters(corpus.vocabulary, corpus.counts)
     if corpus.vocabulary.records and config and config.state_reset != TrainConfig.state_reset:
         raise SettingError("state_reset is for running text: records begin with a fresh state", "state_reset")
@@ -241,8 +266,10 @@ def check_new_run(
     shape = replace(shape, begin_symbols=corpus.vocabulary.begin_symbols)
     if own.model:
         _check_model(own.model, shape, corpus, saved=out is not None)
-    replaces = folder is not None and holds_a_run(folder)
-    return RunSettings(corpus, shape, config or TrainConfig(), folder, Counters(), own, replaces)
+    config = config or TrainConfig()
+    _check_group(corpus, config, group)
+    replaces = group.share(folder is not None and group.leads and holds_a_run(folder))
+    return RunSettings(corpus, shape, config, folder, Counters(), own, replaces, group)
 
 
 def _check_model(model: CharModel, shape: ModelConfig, corpus: Corpus, saved: bool) -> None:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from chargen.data.vocabulary import Vocabulary
-from chargen.evaluation.loss import Loss, loss_of
+from chargen.evaluation.loss import Loss, charge
 from chargen.training.budget import Budget
+from chargen.training.group import ALONE, Group
+from chargen.training.loss_parts import Counts
 from chargen.training.losses import Losses, mean_loss, named_losses
 from chargen.training.metrics import Metrics, is_logged_step
 from chargen.training.progress import Progress
@@ -24,12 +26,14 @@ class TrainLog:
         directions: of the model.
         budget: learns how much was trained; its counters are changed here.
         metrics: where lines go.
+        group: the processes that train together.
     """
 
     vocabulary: Vocabulary
     directions: tuple[str, ...]
     budget: Budget
     metrics: Metrics
+    group: Group = ALONE
 
     def __post_init__(self) -> None:
         self.counters = self.budget.counters
@@ -43,33 +47,36 @@ class TrainLog:
             Whether training has diverged: too many steps in a row were not finite.
         """
         counters, diverged, reports = self.counters, False, list(reports)
-        for report, (losses, norms) in zip(reports, read_figures(reports), strict=True):
+        for report, (losses, norms, counts) in zip(reports, read_figures(reports, self.group), strict=True):
             if all(map(math.isfinite, (*losses.values(), *norms.values()))):
                 counters.bad_steps = 0
                 counters.applied += 1
-                counters.cloze_applied += report.cloze_targets > 0
+                counters.cloze_applied += "cloze" in counts
                 counters.lr = report.lr
-                counters.grad_norm = math.hypot(*(norms[direction] for direction in report.batches))
-                self._add(report, losses)
+                counters.grad_norm = math.hypot(*(norms[direction] for direction in self.directions))
+                self._add(losses, counts)
             else:
                 counters.bad_steps += 1
                 self.losses = {}
             diverged = diverged or counters.bad_steps >= MAX_BAD_STEPS
         return diverged
 
-    def _add(self, report: StepReport, losses: dict[str, float]) -> None:
-        counters, budget = self.counters, self.budget
-        self.losses = dict(losses)
-        for direction, batch in report.batches.items():
-            loss = loss_of(batch.targets, losses[direction] * batch.targets.size, self.vocabulary)
-            self.losses[direction] = loss.nats / max(loss.characters, 1)
-            counters.add(direction, loss.nats, loss.characters)
-        if report.cloze_targets:
-            counters.add("cloze", losses["cloze"] * report.cloze_targets, report.cloze_targets)
-        targets = report.batches["forward"].targets
-        counters.trained += targets.size
-        budget.train_targets += targets.size
-        budget.train_characters += self.vocabulary.count_characters(targets)
+    def _add(self, losses: dict[str, float], counts: dict[str, Counts]) -> None:
+        """Count a step.
+
+        Args:
+            losses: in nats per id, by name.
+            counts: of their targets.
+        """
+        counters, budget, self.losses = self.counters, self.budget, dict(losses)
+        for name, (targets, characters, unknown) in counts.items():
+            nats = charge(losses[name] * targets, unknown, self.vocabulary)
+            self.losses[name] = nats / max(characters, 1)
+            counters.add(name, nats, characters)
+        targets, characters, _ = counts["forward"]
+        counters.trained += targets
+        budget.train_targets += targets
+        budget.train_characters += characters
 
     def due(self, validator: Validator) -> tuple[bool, bool]:
         """Whether this step is to be validated, and whether it is to have a line of metrics; once each.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,9 @@ from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 
 from chargen.data.batches import Batch
+from chargen.data.vocabulary import Vocabulary
 from chargen.errors import SettingError, repr_short
+from chargen.evaluation.loss import count_ids
 from chargen.model.config import DIRECTIONS
 from chargen.model.device import autocast, float32_products, to_device
 from chargen.model.dropout import DropoutKey, Masks
@@ -19,6 +21,8 @@ from chargen.model.layers import State, detach
 from chargen.model.loss import cross_entropy
 from chargen.training.cloze_task import ClozeTask
 from chargen.training.config import TrainConfig
+from chargen.training.group import ALONE, Group
+from chargen.training.loss_parts import Counts, LossPart, count_tensor, sum_parts
 
 MAX_BAD_STEPS = 3
 """Steps in a row whose loss or gradient is not finite: then training has diverged."""
@@ -55,18 +59,18 @@ class StepReport:
     """What a step found. On a GPU its figures may still be under way.
 
     Args:
-        batches: what it learned from, by direction.
         names: of its losses: "forward", "backward", "cloze".
         figures: (2 N,), its N losses in nats per id, then the norms of their gradients, on the device.
+        counts: (N, 3) float64, `Counts` of each loss, of all processes.
+        signals: those of the group, where there are other processes.
         lr: the learning rate.
-        cloze_targets: positions that the cloze layer learned from.
     """
 
-    batches: Mapping[str, Batch]
     names: tuple[str, ...]
     figures: Tensor
-    lr: float
-    cloze_targets: int = 0
+    counts: Tensor
+    signals: Tensor | None = None
+    lr: float = 0.0
 
 
 class TrainStep:
@@ -77,7 +81,8 @@ class TrainStep:
         precision: of matrix products, "fp32" or "bf16".
         cloze: when the cloze layer learns, and from what; None where the model has none.
         loss: of one direction.
-        rows: the rows that are computed here, by their numbers among those of all processes; all by default.
+        vocabulary: says what ids stand for; None counts each as a character.
+        group: the processes, each of which computes its rows; the gradient is that of all.
         on_device: the device decides whether an update is finite, so that the host need not wait for it.
     """
 
@@ -87,14 +92,16 @@ class TrainStep:
         precision: str = "fp32",
         cloze: ClozeTask | None = None,
         loss: LossFunction = cross_entropy,
-        rows: range | None = None,
+        vocabulary: Vocabulary | None = None,
+        group: Group = ALONE,
         on_device: bool = False,
     ) -> None:
         self.config = config
         self.precision = precision
         self.cloze = cloze
         self.loss = loss
-        self.rows = range(config.batch_size) if rows is None else rows
+        self.vocabulary = vocabulary
+        self.group = group
         self.on_device = on_device
 
     def __call__(self, state: TrainState, batches: Mapping[str, Batch], lr: float) -> StepReport:
@@ -102,18 +109,22 @@ class TrainStep:
 
         Args:
             state: is changed.
-            batches: by direction.
+            batches: by direction, the rows of this process.
             lr: the learning rate.
         """
         for group in state.optimizer.param_groups:
             group["lr"] = lr
-        names, figures, cloze_targets = self.learn(state, self.minibatches(state, batches), self.dropout_key(state))
+        report = self.learn(state, self.minibatches(state, batches), self.dropout_key(state), self.counts(batches))
         state.step += 1
-        return StepReport(batches, names, figures, lr, cloze_targets)
+        return replace(report, lr=lr)
 
     def dropout_key(self, state: TrainState) -> DropoutKey:
         """The address of the step's dropout masks."""
-        return DropoutKey(self.config.seed, state.step, self.rows.start)
+        return DropoutKey(self.config.seed, state.step, self.group.share_of(self.config.batch_size).start)
+
+    def counts(self, batches: Mapping[str, Batch]) -> dict[str, Counts]:
+        """What the targets of each direction are."""
+        return {direction: count_ids(batch.targets, self.vocabulary) for direction, batch in batches.items()}
 
     def minibatches(self, state: TrainState, batches: Mapping[str, Batch]) -> dict[str, Minibatch]:
         """The batches on the model's device."""
@@ -128,40 +139,52 @@ class TrainStep:
         }
 
     def learn(
-        self, state: TrainState, minibatches: Mapping[str, Minibatch], masks: Masks, cloze: bool = True
-    ) -> tuple[tuple[str, ...], Tensor, int]:
-        """Forward, loss, gradients, clip and update.
+        self,
+        state: TrainState,
+        minibatches: Mapping[str, Minibatch],
+        masks: Masks,
+        counts: Mapping[str, Counts],
+        cloze: bool = True,
+    ) -> StepReport:
+        """Forward, loss, gradients, their sum over all processes, clip and update.
 
         Args:
             state: is changed.
             minibatches: by direction.
             masks: where dropout masks come from.
+            counts: of the targets, by direction.
             cloze: whether the cloze layer learns where its time has come.
-
-        Returns:
-            What a StepReport has: names, figures and cloze targets.
         """
         try:
-            losses, norms, hidden = self.gradients(state, minibatches, masks)
-            cloze_targets = 0
+            parts, hidden = self.gradients(state, minibatches, masks, counts)
             if cloze and self.learns_cloze(state):
-                cloze_targets = self._cloze_gradient(state, losses, norms)
-            figures = torch.stack([*losses.values(), *norms.values()]).detach()
+                parts["cloze"] = self._cloze_gradient(state)
+            signals = sum_parts(parts.values(), self.group)
+            norms = {name: self._clip_and_add(state, parts[name], name) for name in parts}
+            if "cloze" in parts and not (math.isfinite(parts["cloze"].loss.item()) and norms["cloze"].isfinite()):
+                del parts["cloze"], norms["cloze"]  # the layer may harm nothing but itself
+                for weight in state.weights["cloze"]:
+                    weight.grad = None
+            figures = torch.stack([*(part.loss for part in parts.values()), *norms.values()]).detach()
             self._update(state, hidden, torch.isfinite(figures).all())
-            return tuple(losses), figures, cloze_targets
+            all_counts = torch.stack([part.counts for part in parts.values()])
+            return StepReport(tuple(parts), figures, all_counts, signals)
         finally:  # a step that fails leaves nothing to the next one
             state.optimizer.zero_grad(set_to_none=True)
 
     def gradients(
-        self, state: TrainState, minibatches: Mapping[str, Minibatch], masks: Masks
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Hidden]:
-        """Forward, loss, gradients and clip for each direction.
+        self,
+        state: TrainState,
+        minibatches: Mapping[str, Minibatch],
+        masks: Masks,
+        counts: Mapping[str, Counts],
+    ) -> tuple[dict[str, LossPart], Hidden]:
+        """Forward, loss and gradient of each direction.
 
         Returns:
-            Each direction's loss, its gradient's norm, and the state after its text.
+            Each direction's loss with its gradient, and the state after its text.
         """
-        losses: dict[str, Tensor] = {}
-        norms: dict[str, Tensor] = {}
+        parts: dict[str, LossPart] = {}
         hidden: Hidden = {}
         for direction, (inputs, targets, fresh) in minibatches.items():
             before = state.hidden.get(direction)
@@ -171,36 +194,37 @@ class TrainStep:
             if not isinstance(loss, Tensor) or loss.dim():
                 what = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr_short(loss)
                 raise SettingError(f"loss returned {what}: it must return a tensor of one number", "loss")
-            losses[direction] = loss
-            norms[direction] = self._backward_and_clip(state, losses[direction], direction)
-        return losses, norms, hidden
+            parts[direction] = self._backward(state, loss, direction, counts[direction])
+        return parts, hidden
 
     def learns_cloze(self, state: TrainState) -> bool:
         """Whether the cloze layer learns at this step."""
         return self.cloze is not None and self.cloze.due(state.step)
 
-    def _cloze_gradient(self, state: TrainState, losses: dict[str, Tensor], norms: dict[str, Tensor]) -> int:
-        """The cloze layer's gradient; where it is not finite, none: the layer may harm nothing but itself."""
+    def _cloze_gradient(self, state: TrainState) -> LossPart:
+        """The cloze layer's loss and gradient, on the windows of this process."""
         assert self.cloze is not None
         with autocast(self.precision, state.model.device):
             loss, targets = self.cloze.loss(state.model, state.step)
-        norm = self._backward_and_clip(state, loss, "cloze")
-        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-            for weight in state.weights["cloze"]:
-                weight.grad = None
-            return 0
-        losses["cloze"], norms["cloze"] = loss, norm
-        return targets
+        return self._backward(state, loss, "cloze", (targets, targets, 0))
 
-    def _backward_and_clip(self, state: TrainState, loss: Tensor, name: str) -> Tensor:
+    def _backward(self, state: TrainState, loss: Tensor, name: str, counts: Counts) -> LossPart:
+        """Compute the gradient of a loss, and leave none in the weights."""
+        weights = state.weights[name]
+        with float32_products(self.precision, state.model.device):
+            loss.backward()  # type: ignore[no-untyped-call]
+        gradients = [weight.grad for weight in weights]
+        for weight in weights:
+            weight.grad = None
+        return LossPart(loss.detach(), gradients, count_tensor(counts))
+
+    def _clip_and_add(self, state: TrainState, part: LossPart, name: str) -> Tensor:
         """Add a loss's gradient, clipped by its own norm, to what the weights have; return the norm before."""
         # Each loss is clipped alone, as if it were that of a model of its own; shared weights get the sum.
         weights = state.weights[name]
         before = [weight.grad for weight in weights]
-        for weight in weights:
-            weight.grad = None
-        with float32_products(self.precision, state.model.device):
-            loss.backward()  # type: ignore[no-untyped-call]
+        for weight, gradient in zip(weights, part.gradients, strict=True):
+            weight.grad = gradient
         norm = clip_grad_norm_(weights, self.config.clip_norm or math.inf)
         for weight, gradient in zip(weights, before, strict=True):
             if gradient is not None:
@@ -224,13 +248,30 @@ class TrainStep:
                 place.copy_(torch.where(finite, layer, place))
 
 
-def read_figures(reports: Iterable[StepReport]) -> list[tuple[dict[str, float], dict[str, float]]]:
-    """The losses of each step and the norms of their gradients, by name; a GPU is waited for once."""
+Figures = tuple[dict[str, float], dict[str, float], dict[str, Counts]]
+"""A step's losses, the norms of their gradients, and the counts of their targets, by name."""
+
+
+def read_figures(reports: Iterable[StepReport], group: Group = ALONE) -> list[Figures]:
+    """What steps have found; a GPU is waited for once.
+
+    Args:
+        reports: of some steps.
+        group: the processes; learns what the last step's sum has carried.
+    """
     reports = list(reports)
     if not reports:
         return []
+    group.wait_for_device(reports[-1].figures.device)
     figures = iter(torch.cat([report.figures for report in reports]).tolist())
-    return [tuple({name: next(figures) for name in report.names} for _ in range(2)) for report in reports]  # type: ignore[misc]
+    counts = iter(torch.cat([report.counts for report in reports]).tolist())
+    if reports[-1].signals is not None:
+        group.read_signals(reports[-1].signals.tolist())
+    read = []
+    for report in reports:
+        losses, norms = ({name: next(figures) for name in report.names} for _ in range(2))
+        read.append((losses, norms, {name: tuple(map(int, next(counts))) for name in report.names}))
+    return read  # type: ignore[return-value]
 
 
 def weights_by_loss(model: CharModel) -> dict[str, list[Parameter]]:

@@ -1,6 +1,5 @@
 """The training loop, in the order things happen."""
 
-import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +13,7 @@ from chargen.model.weights import weights_of
 from chargen.storage.model_file import ModelFile
 from chargen.training import setup
 from chargen.training.config import TrainConfig
+from chargen.training.group import ALONE, Group
 from chargen.training.losses import Losses
 from chargen.training.progress import Progress, as_table, tell_while
 from chargen.training.schedule import learning_rate
@@ -37,6 +37,7 @@ class Trainer:
         model: a network of that shape to train; a new one by default.
         optimizer: a function (model, config) -> torch optimizer; AdamW by default.
         loss: a function (values (B, T, H), output layer, targets (B, T)) -> scalar in nats; cross-entropy by default.
+        group: the processes that train together (`join_group`); this one alone by default.
 
     Raises:
         DataError: where the corpus is too small.
@@ -47,24 +48,26 @@ class Trainer:
         self, corpus: Corpus, model_config: ModelConfig | None = None, config: TrainConfig | None = None,
         out: str | Path | None = None, *, init: ModelFile | None = None, started: float | None = None,
         overwrite: bool = False, model: CharModel | None = None, optimizer: MakeOptimizer = adamw,
-        loss: LossFunction = cross_entropy,
+        loss: LossFunction = cross_entropy, group: Group = ALONE,
     ) -> None:  # fmt: skip
         own = OwnParts(model, optimizer, loss)
-        self._build(setup.check_new_run(corpus, model_config, config, out, init, overwrite, own), started)
+        self._build(setup.check_new_run(corpus, model_config, config, out, init, overwrite, own, group), started)
         if init:
             self.checkpointer.origin = setup.start_from(init, self.model, corpus)
 
     def _build(self, run: RunSettings, started: float | None) -> None:
         """Put the parts together, in the order in which they need each other."""
         self.corpus, self.model_config, self.config, self.out, self.counters = run[:5]
-        self.device, self.precision = setup.pick_hardware(self.config)
+        self.group = run.group
+        self.device, self.precision = setup.pick_hardware(run)
         self.batches = setup.new_batches(run, self.device)
         self.state = setup.new_state(run, self.device)
         self.train_step, self.max_pending = setup.new_step(run, self.device, self.precision)
         self.budget = setup.new_budget(run, self.batches["forward"], started, self.max_pending)
-        self.validator = Validator(self.corpus, self.config, self.precision, self.budget, self.counters)
-        self.log = TrainLog(self.corpus.vocabulary, self.model_config.directions, self.budget, setup.open_metrics(run))
-        self.checkpointer = setup.new_checkpointer(run, self.precision, self.budget, self.log.metrics)
+        self.validator = Validator(self.corpus, self.config, self.precision, self.budget, self.counters, self.group)
+        metrics = setup.open_metrics(run)
+        self.log = TrainLog(self.corpus.vocabulary, self.model_config.directions, self.budget, metrics, self.group)
+        self.checkpointer = setup.new_checkpointer(run, self.precision, self.budget, metrics)
         self.pending: list[StepReport] = []
         self.summary: dict[str, Any] = {}
         self.best_model: ModelFile | None = None  # at the end of the run
@@ -72,7 +75,7 @@ class Trainer:
     @classmethod
     def resume(
         cls, folder: str | Path, corpus: Corpus | None = None, *,
-        changes: dict[str, Any] | None = None, started: float | None = None,
+        changes: dict[str, Any] | None = None, started: float | None = None, group: Group = ALONE,
     ) -> Self:  # fmt: skip
         """Go on with a run as if it had never stopped.
 
@@ -81,6 +84,7 @@ class Trainer:
             corpus: the same corpus as before, wherever its text lies now; read again from where it lay, by default.
             changes: training settings to change; budget, learning rate, schedule, intervals and the like.
             started: `time.monotonic()` when the clock of this process began; now, by default.
+            group: the processes that train together; this one alone by default.
 
         Raises:
             ModelFileError: where the state is damaged.
@@ -88,7 +92,7 @@ class Trainer:
             DataError: where the text is gone or has changed.
         """
         trainer = cls.__new__(cls)
-        stored, run = setup.read_run(Path(folder), corpus, changes or {})
+        stored, run = setup.read_run(Path(folder), corpus, changes or {}, group)
         trainer._build(run, started)
         trainer.validator.best = trainer.checkpointer.resume(stored, trainer.state)
         return trainer
@@ -107,7 +111,7 @@ class Trainer:
         if valid:
             yield self._progress("validating", valid)
         while not self.finished or state.step == 0:
-            began = time.monotonic()
+            began = self.budget.now()
             batches = {direction: batches.batch(state.step) for direction, batches in self.batches.items()}
             lr = learning_rate(self.config, state.step, self.budget.share())
             self.pending.append(self.train_step(state, batches, lr))
@@ -115,7 +119,7 @@ class Trainer:
             reads_now = len(self.pending) >= self.max_pending or not self.budget.train_steps  # it needs a speed
             if reads_now or any(self.log.due(self.validator)):
                 self._read_reports()
-            self.budget.trained(time.monotonic() - began)
+            self.budget.trained(self.budget.now() - began)
             valid = yield from self._validate_and_log()
             if checkpointer.due():
                 self._read_reports()

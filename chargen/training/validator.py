@@ -2,8 +2,8 @@
 
 import copy
 import math
-import time
 from collections.abc import Generator
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from chargen.training.budget import Budget
 from chargen.training.cloze_task import cloze_loss, even_windows
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
+from chargen.training.group import ALONE, Group
 from chargen.training.losses import Losses, mean_loss, named_losses
 
 SUBSET = 24_000
@@ -45,14 +46,24 @@ class Validator:
         precision: of matrix products.
         budget: learns how long scoring takes, and says whether there is time for it.
         counters: the run's; best loss and step, and validations since.
+        group: the processes, each of which scores its share.
     """
 
-    def __init__(self, corpus: Corpus, config: TrainConfig, precision: str, budget: Budget, counters: Counters) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        config: TrainConfig,
+        precision: str,
+        budget: Budget,
+        counters: Counters,
+        group: Group = ALONE,
+    ) -> None:
         self.corpus = corpus
         self.config = config
         self.precision = precision
         self.budget = budget
         self.counters = counters
+        self.group = group
         self.sizes = scored_sizes(corpus)
         # By default as often as its cost allows: this depends on text and batch only; `due` may leave some out.
         targets = config.batch_size * config.seq_length
@@ -76,28 +87,41 @@ class Validator:
 
         Cloze on a quarter as many, from fresh states, in nats per id: of a byte, or of an unknown symbol as it is.
         """
+        yield  # so that processes that stop do so before they wait for each other
         losses: Losses = {}
-        began = time.monotonic()
+        began = self.budget.now()
         size = min(len(ids), limit or len(ids))
         options: dict[str, Any] = {"vocabulary": self.corpus.vocabulary, "limit": limit, "precision": self.precision}
         for direction in model.config.directions:
             windows = []
-            for window in loss_windows(model, ids, **options, direction=direction):
+            for window in loss_windows(model, ids, **options, direction=direction, share=self.group.share_of):
                 windows.append(window)
                 yield
             losses[direction] = sum_losses(windows)
         if model.config.bidirectional:
             cloze = []
-            for rows in even_windows(ids, size // 4):
+            for number, rows in enumerate(even_windows(ids, size // 4)):
+                if number % self.group.size != self.group.rank:
+                    continue
                 with torch.inference_mode(), autocast(self.precision, model.device):
                     loss, count = cloze_loss(model, rows)
                 cloze.append(Loss(loss.item() * count, count))
                 yield
-            whole = Loss(sum(part.nats for part in cloze), sum(part.characters for part in cloze))
-            if cloze and math.isfinite(whole.nats):
-                losses["cloze"] = whole
-        self.budget.scored(size, time.monotonic() - began)
+            losses["cloze"] = sum_losses(cloze)
+        losses = self._sum(losses)
+        if "cloze" in losses and not (losses["cloze"].characters and math.isfinite(losses["cloze"].nats)):
+            del losses["cloze"]
+        self.budget.scored(size, self.budget.now() - began)
         return losses
+
+    def _sum(self, losses: Losses) -> Losses:
+        """The losses over the shares of all processes."""
+        sums = iter(self.group.exchange(value for loss in losses.values() for value in astuple(loss)))
+        summed = {}
+        for name in losses:
+            nats, characters, ids, records, end_nats = (next(sums) for _ in range(5))
+            summed[name] = Loss(nats, int(characters), int(ids), int(records), end_nats)
+        return summed
 
     def validate(self, model: CharModel) -> Scoring:
         """Score the subset, and keep the weights where they are the best so far.

@@ -3,11 +3,11 @@
 import pytest
 
 from chargen.errors import SettingError
-from chargen.launch import Launch, read_launch
+from chargen.launch import VARIABLES, Launch, read_launch
 
 
 def _set(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -23,6 +23,8 @@ def test_a_process_that_nobody_launched_is_alone(monkeypatch: pytest.MonkeyPatch
 def test_what_torchrun_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     _set(monkeypatch, RANK="5", WORLD_SIZE="8", LOCAL_RANK="1", LOCAL_WORLD_SIZE="4")
     assert read_launch() == Launch(5, 8, 1, 4)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    assert read_launch().restarts == 2
     assert not read_launch().alone
 
 
@@ -31,7 +33,7 @@ def test_what_torchrun_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK is 'x': it must be a number"),
         ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK is '-1': it must be a number"),
-        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK 2, WORLD_SIZE 2, LOCAL_RANK 0, LOCAL_WORLD_SIZE 1 contradict"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK 2, WORLD_SIZE 2, LOCAL_RANK 0, LOCAL_WORLD_SIZE 1, .* contradict"),
         ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "3"}, "contradict"),
         ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, "contradict"),
         ({"RANK": "0", "WORLD_SIZE": "0"}, "contradict"),

@@ -151,6 +151,7 @@ def test_no_file_loads_torch_before_it_is_needed() -> None:
     about |= {
         f"training/{name}.py" for name in ("train_step", "validator", "checkpoint", "setup", "cloze_task", "cuda_graph")
     }
+    about |= {"training/loss_parts.py", "training/distributed.py"}
     about |= {f"evaluation/{name}.py" for name in ("loss", "dynamic", "rows", "record_scores", "layer_rows")}
     about |= {"exporting/torch_modules.py"}
     loading = {file for file in FILES if any(m.split(".")[0] == "torch" for m in imports(parse(file), top_only=True))}

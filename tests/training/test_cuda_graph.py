@@ -16,10 +16,10 @@ from tests.runs import assert_same_runs, config, corpus, long_rows, model, run_u
 class Replayed(CapturedStep):
     """Each replay takes the step once more, on what lies in the places then."""
 
-    def _record(self, state):
-        self.step.gradients(state, self.minibatches, self.masks)  # as a graph is warmed
+    def _record(self, state, counts):
+        self.step.gradients(state, self.minibatches, self.masks, counts)  # as a graph is warmed
         state.optimizer.zero_grad(set_to_none=True)
-        return SimpleNamespace(replay=lambda: self._learn(state))
+        return SimpleNamespace(replay=lambda: self._learn(state, counts))
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from chargen.model.layers import start_fresh
 from chargen.sampling.sampler import Sampler
 from chargen.storage.model_file import load_model, read_model
 from chargen.training.config import TrainConfig
+from chargen.training.loss_parts import Counts, LossPart
 from chargen.training.memory import estimate_memory
 from chargen.training.train_step import TrainState, TrainStep
 from chargen.training.trainer import Trainer
@@ -397,13 +398,13 @@ def test_steps_that_are_counted_later_are_the_same_steps(
 ) -> None:
     """As on a GPU, which is given more steps before it says how the first ones went."""
     small = ModelConfig(cell=cell, num_layers=2, hidden_size=8, embedding_size=4, bidirectional=cell == "gru")
-    plain = TrainStep._backward_and_clip
+    plain = TrainStep._backward
 
-    def spoiled(self: TrainStep, state: TrainState, loss: torch.Tensor, name: str) -> torch.Tensor:
+    def spoiled(self: TrainStep, state: TrainState, loss: torch.Tensor, name: str, counts: Counts) -> LossPart:
         spoils = state.step in broken and name == "forward"
-        return plain(self, state, loss * math.nan if spoils else loss, name)
+        return plain(self, state, loss * math.nan if spoils else loss, name, counts)
 
-    monkeypatch.setattr(TrainStep, "_backward_and_clip", spoiled)
+    monkeypatch.setattr(TrainStep, "_backward", spoiled)
     found = {}
     for ahead in (1, 4):
         trainer = Trainer(corpus(), small, config(steps=19, eval_every=6, log_every=7), tmp_path / str(ahead))

@@ -9,13 +9,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from chargen.data.directions import make_batches
 from chargen.model.config import DIRECTIONS
 from chargen.model.dropout import DropoutKey
 from chargen.model.language_model import CharModel
 from chargen.model.layers import start_fresh
 from chargen.rng import Purpose, uniform
-from chargen.training.train_step import TrainStep
 from chargen.training.trainer import Trainer
 from tests import naive
 from tests.two_ways import SMALL, config, corpus, finish, weights_of
@@ -111,29 +109,6 @@ def carried(trainer, direction, step):
     batches = {direction: trainer.batches[direction].batch(step)}
     *_, fresh = trainer.train_step.minibatches(trainer.state, batches)[direction]
     return start_fresh(trainer.state.hidden[direction], fresh)[0] if trainer.state.hidden else None
-
-
-@pytest.mark.parametrize("batching", ["consecutive", "random"])
-def test_two_processes_that_share_the_rows_have_the_gradient_of_one(batching):
-    """The rows that are drawn anew and the dropout masks are those of the same rows."""
-    settings = config(batch_size=6, batching=batching, clip_norm=0, state_reset=0.5)
-    trainers = [Trainer(corpus(), SMALL, settings) for _ in range(3)]
-    state = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (6, SMALL.state_size)).astype(np.float32))
-    gradients = []
-    for trainer, rows in zip(trainers, (range(6), range(2), range(2, 6)), strict=True):
-        step, trainer.state.step = TrainStep(settings, rows=rows), 3
-        size = settings.batch_size, settings.seq_length, settings.seed
-        by_direction = make_batches(trainer.corpus.train, DIRECTIONS, batching, *size, rows)
-        batches = {direction: batches.batch(3) for direction, batches in by_direction.items()}
-        for direction, batch in batches.items():
-            trainer.state.hidden[direction] = (state[rows.start : rows.stop],) * SMALL.num_layers
-            assert len(batch.inputs) == len(rows)
-        step.gradients(trainer.state, step.minibatches(trainer.state, batches), step.dropout_key(trainer.state))
-        weights = [weight for direction in DIRECTIONS for weight in trainer.state.weights[direction]]
-        gradients.append(torch.cat([weight.grad.flatten() for weight in weights]))
-    whole, third, rest = gradients
-    assert (third / 3 + rest * 2 / 3 - whole).abs().max() < 1e-6
-    assert (third - whole).abs().max() > 1e-3
 
 
 def test_both_directions_and_the_cloze_layer_learn(tmp_path):

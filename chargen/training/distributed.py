@@ -1,0 +1,219 @@
+"""Processes that a launcher such as torchrun has started: sums by torch.distributed, and signs of life.
+
+gloo sums on CPUs, NCCL on GPUs.
+"""
+
+import atexit
+import contextlib
+import datetime
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from chargen.errors import ChargenError, LostProcess
+from chargen.launch import Launch
+from chargen.training.group import Group
+from chargen.training.signs import BEAT, SILENCE, Signs
+
+LOOK = 2.0
+"""Seconds that a process waits for the others before it looks for signs of life."""
+PATIENCE = 10.0, 30.0
+"""Seconds after which it is said who is waited for, and from then on how often."""
+NO_LIMIT = datetime.timedelta(days=365)
+"""For what may take as long as there are signs of life."""
+ADVICE = "see that MASTER_ADDR can be reached, and name the network by GLOO_SOCKET_IFNAME where there are several"
+_joined = itertools.count()
+"""How often this process has joined a group: the store of one launch may serve several."""
+
+
+class TorchGroup(Group):
+    """Processes that a launcher has started, on one machine or several.
+
+    Each gives signs of life by a thread. So one that reads, compiles or computes is waited for without limit, and one
+    that is gone, stopped or cut off is noticed.
+
+    Args:
+        launch: which of them this is.
+        on_wait: called with a line now and then, in the first process, while others are waited for.
+
+    Raises:
+        ChargenError: they cannot reach each other.
+    """
+
+    def __init__(self, launch: Launch, on_wait: Callable[[str], None]) -> None:
+        super().__init__(launch.rank, launch.world_size, launch.local_rank)
+        self._first_here = launch.rank - launch.local_rank
+        self._on_wait = on_wait
+        self._speaks_at = 0.0
+        self._visits = 0
+        prefix = f"chargen/{launch.restarts}/{next(_joined)}"
+        self._store, for_signs = (
+            distributed.PrefixStore(prefix, self._connect(hosts=hosts))  # type: ignore[attr-defined]
+            for hosts in (self.leads, False)
+        )
+        self._signs = Signs(for_signs, self.rank, self.size)
+        try:
+            distributed.init_process_group(
+                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "cpu:gloo",
+                store=self._store, rank=self.rank, world_size=self.size, timeout=NO_LIMIT,
+            )  # fmt: skip
+        except (RuntimeError, ValueError) as error:
+            raise ChargenError(f"{self._name} cannot reach the others: {_first_line(error)}; {ADVICE}") from error
+        self._origin = self.share(time.monotonic())
+        self.exchange()
+
+    @property
+    def _name(self) -> str:
+        return f"process {self.rank} of {self.size}"
+
+    def _connect(self, hosts: bool) -> Any:
+        """Connect to the store of this launch, at the address that the launcher has chosen.
+
+        Args:
+            hosts: whether this process holds it, where the launcher does not.
+        """
+        address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        if not address or not port.isdigit():
+            raise ChargenError(f"MASTER_ADDR {address!r} and MASTER_PORT {port!r} are no address: use torchrun")
+        hosts = hosts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        try:
+            store = distributed.TCPStore  # type: ignore[attr-defined]
+            return store(address, int(port), None, hosts, NO_LIMIT, wait_for_workers=False)
+        except (RuntimeError, ValueError) as error:
+            reason = f"{self._name} cannot reach {address}:{port}: {_first_line(error)}"
+            raise ChargenError(f"{reason}; {ADVICE}") from error
+
+    def doing(self, what: str) -> None:  # noqa: D102
+        self._signs.doing = what
+
+    def sum(self, values: Tensor) -> None:  # noqa: D102
+        self.reduced_bytes += values.nbytes
+        if values.device.type == "cuda":
+            distributed.all_reduce(values)  # in the device's own time
+            return
+        work, began = distributed.all_reduce(values, async_op=True), time.monotonic()
+        while True:
+            try:
+                work.wait(datetime.timedelta(seconds=LOOK))
+                return
+            except RuntimeError as error:
+                if work.is_completed():
+                    raise self._find_lost(_first_line(error)) from error
+                self._look(began)
+
+    def wait_for_device(self, device: torch.device) -> None:  # noqa: D102
+        if device.type != "cuda":
+            return
+        computed = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        computed.record()
+        began = looked = time.monotonic()
+        while not computed.query():  # type: ignore[no-untyped-call]
+            time.sleep(1e-4)
+            if time.monotonic() - looked > LOOK:
+                looked = time.monotonic()
+                self._look(began)
+
+    @contextlib.contextmanager
+    def once_per_machine(self) -> Iterator[None]:  # noqa: D102
+        self._visits += 1
+        key, began = f"done/{self._visits}/{self._first_here}", time.monotonic()
+        if self.local_rank == 0:
+            yield
+            self._store.set(key, "")
+            return
+        while not self._store.check([key]):
+            time.sleep(BEAT / 4)
+            if time.monotonic() - began > LOOK:
+                self._look(began)
+        yield
+
+    def _look(self, began: float) -> None:
+        """Look for signs of life of the others; in the first process, say now and then whom it waits for.
+
+        Args:
+            began: `time.monotonic()` when this process began to wait.
+
+        Raises:
+            LostProcess: one of them gives none, or says that it has failed.
+        """
+        silent, now = self._signs.silent(began), time.monotonic()
+        if silent:  # to this process too, where it was stopped itself
+            time.sleep(2 * BEAT)
+            silent = self._signs.silent(began)
+        if self._signs.failure:
+            raise LostProcess(self._signs.failure, is_known=True)
+        if silent:
+            self._signs.wake(silent)
+            raise self._lost(silent, f"no sign of life for {SILENCE:g} seconds")
+        first, again = PATIENCE
+        if self.leads and now - began > first and now > self._speaks_at and (busy := self._signs.busy()):
+            self._speaks_at = now + again
+            self._on_wait(f"waiting for others: {busy[0]}")
+
+    def _find_lost(self, reason: str) -> LostProcess:
+        """Make the error for a sum that has failed: who says so, or gives no sign of life since.
+
+        Args:
+            reason: what the sum's error says.
+        """
+        self._signs.silent(began := time.monotonic())
+        while not self._signs.failure and time.monotonic() - began < 4 * BEAT:
+            time.sleep(BEAT / 10)
+        if self._signs.failure:
+            return LostProcess(self._signs.failure, is_known=True)
+        if silent := self._signs.silent(began, 2.5 * BEAT):
+            return self._lost(silent, "its connection has ended")
+        return LostProcess(f"{self._name} has lost the others: {reason}; {ADVICE}", is_known=False)
+
+    def _lost(self, ranks: list[int], reason: str) -> LostProcess:
+        """Make the error that ends this process: of those that are left, the first says it."""
+        named = ", ".join(map(str, ranks[:5])) + " …" * (len(ranks) > 5)
+        first_left = min({*range(self.size)} - {*ranks})
+        name = f"process{'es' * (len(ranks) > 1)} {named} of {self.size}"
+        return LostProcess(f"{name} is gone or stopped: {reason}", is_known=self.rank != first_left)
+
+    def leave(self, error: BaseException | None) -> None:
+        """Leave, so that the others notice what kind of end this is.
+
+        Args:
+            error: what ends this process, where it fails.
+
+        Raises:
+            LostProcess: the first process fails as this one does, and says so.
+        """
+        if not (self.leads or error is None or isinstance(error, LostProcess)):
+            self._signs.silent(began := time.monotonic())
+            while not self._signs.failure and time.monotonic() - began < 2 * BEAT:
+                time.sleep(BEAT / 10)
+            if self._signs.failure.endswith(f" has failed: {_first_line(error)}"):
+                raise LostProcess(self._signs.failure, is_known=True) from error
+        if isinstance(error, LostProcess):
+            self._signs.leave("" if error.is_known else str(error))
+            atexit.register(_exit_at_once)
+        elif error is not None:
+            self._signs.leave(f"{self._name} has failed: {_first_line(error)}")
+        else:
+            with contextlib.suppress(RuntimeError, LostProcess):
+                self.exchange()  # all have got so far
+                self._signs.leave()
+                self.exchange()  # and nobody still asks the store for anything
+                distributed.destroy_process_group()
+
+
+def _exit_at_once() -> None:
+    """End this process: torch would wait for ever for sums that others will never make."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(LostProcess.exit_code)
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says, without the place in the code where it came up."""
+    line = str(error).strip().partition("\n")[0]
+    return (line.partition("] ")[2] if line.startswith("[") and "] " in line else line)[:200]

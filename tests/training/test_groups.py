@@ -1,0 +1,222 @@
+"""Several processes train as one: the same batches, weights, figures and files; and they stop together."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chargen.data.corpus import Corpus
+from chargen.errors import DataError, SettingError
+from chargen.model.config import ModelConfig
+from chargen.model.weights import Arrays, weights_of
+from chargen.storage.run_state import read_run_state
+from chargen.training.group import DIGIT, Group, from_digits, to_digits
+from chargen.training.train_step import TrainStep
+from chargen.training.trainer import Trainer
+from tests.groups import run_together
+from tests.runs import assert_same_runs, config, corpus, long_rows, metrics, model, run_until, two_ways
+
+
+def records() -> Corpus:
+    draws = random.Random(0)
+    rows = ({"text": "xyz"[n % 3] * (n % 5 + 1) + str(n), "by": draws.choice("ab")} for n in range(120))
+    return Corpus.from_text("\n".join(map(json.dumps, rows)), records="jsonl", text_field="text", label_field="by")
+
+
+def train(group: Group, shape: ModelConfig, settings: Any, folder: Path, text: Corpus | None = None) -> Trainer:
+    trainer = Trainer(text or corpus(), shape, settings, folder, group=group)
+    for _ in trainer.run():
+        pass
+    return trainer
+
+
+def assert_near(first: Arrays, second: Arrays) -> None:
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        assert np.linalg.norm(array - second[name]) <= 1e-6 * np.linalg.norm(array), name
+
+
+USUAL = {"lr": 4e-3, "warmup": 50}
+SHAPES = [
+    (model("lstm"), config(steps=50, batch_size=9, **USUAL)),
+    (model("gru", 1, input_dropout=0.1), config(steps=50, batch_size=9, batching="random", **USUAL)),
+    (two_ways("lstm"), long_rows(steps=50, batch_size=8, **USUAL)),
+    (two_ways("gru", 1), long_rows(steps=50, batch_size=8, batching="random", **USUAL)),
+]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(("shape", "settings"), SHAPES)
+def test_processes_together_are_one(size: int, shape: ModelConfig, settings: Any, tmp_path: Path) -> None:
+    alone = train(Group(), shape, settings, tmp_path / "alone")
+    together = run_together(size, lambda group: train(group, shape, settings, tmp_path / "together"))
+    for trainer in together:
+        assert_near(weights_of(alone.model), weights_of(trainer.model))
+        assert trainer.summary.keys() == alone.summary.keys()
+        assert trainer.summary["valid_loss"] == pytest.approx(alone.summary["valid_loss"], rel=1e-6)
+        assert trainer.summary["valid_characters"] == alone.summary["valid_characters"]
+        assert trainer.counters.trained == alone.counters.trained
+    for line, other in zip(metrics(tmp_path / "alone"), metrics(tmp_path / "together"), strict=True):
+        assert line.keys() == other.keys()
+        for name, value in line.items():
+            assert other[name] == (value if value is None else pytest.approx(value, rel=2e-4)), name
+
+
+@pytest.mark.parametrize("shape", [model("gru"), two_ways("lstm", 1)])
+def test_processes_together_learn_the_same_records(shape: ModelConfig, tmp_path: Path) -> None:
+    settings = long_rows(steps=50, batch_size=5, **USUAL)
+    alone = train(Group(), shape, settings, tmp_path / "alone", records())
+    together = run_together(2, lambda group: train(group, shape, settings, tmp_path / "together", records()))
+    assert_near(weights_of(alone.model), weights_of(together[0].model))
+    assert together[1].summary["valid_loss"] == pytest.approx(alone.summary["valid_loss"], rel=1e-6)
+
+
+def test_characters_and_unknown_symbols_are_counted_over_all_rows(tmp_path: Path) -> None:
+    text = Corpus.from_text("naïve café, déjà vu – «où?» " * 60, min_count=70, valid_fraction=0.2)
+    assert text.vocabulary.folded
+    for name, learned in (("folded", text), ("bytes", Corpus.from_text("naïve café, déjà vu. " * 80, unit="byte"))):
+        settings = config(steps=12, batch_size=7)
+        alone = train(Group(), model(), settings, tmp_path / name, learned)
+        run_together(3, lambda group: train(group, model(), settings, tmp_path / f"{name}-3", learned))  # noqa: B023
+        whole, parts = metrics(tmp_path / name), metrics(tmp_path / f"{name}-3")
+        for line, other in zip(whole[1:-1], parts[1:-1], strict=True):
+            assert other["train_loss"] == pytest.approx(line["train_loss"], rel=1e-5)
+        assert alone.counters.trained == 12 * 7 * 7
+
+
+def test_two_runs_of_two_processes_have_the_same_bits(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        trainers = run_together(2, lambda group: train(group, two_ways(), long_rows(), tmp_path / name))  # noqa: B023
+        for one, other in zip(*(weights_of(trainer.model).values() for trainer in trainers), strict=True):
+            assert one.tobytes() == other.tobytes()
+    assert_same_runs(tmp_path / "first", tmp_path / "second")
+
+
+def stop_together(group: Group, trainer: Trainer, step: int, asked: int) -> None:
+    """Run until the process with number `asked` is asked to stop after a step; all save there."""
+    for progress in trainer.run():
+        if trainer.group.stops(group.rank == asked and progress.step >= step and progress.doing == "training"):
+            break
+    trainer.save()
+
+
+@pytest.mark.parametrize("asked", [0, 2])
+@pytest.mark.parametrize("step", [1, 7, 8, 23])
+def test_a_request_to_stop_any_of_them_stops_all_at_a_step_from_which_they_go_on(
+    asked: int, step: int, tmp_path: Path
+) -> None:
+    """Also where the step validates (8), and where the end is being scored (23 of 24)."""
+    shape, settings = two_ways("gru"), long_rows()
+
+    def stopped(group: Group) -> int:
+        trainer = Trainer(corpus(), shape, settings, tmp_path / "run", group=group)
+        stop_together(group, trainer, step, asked)
+        return trainer.counters.step
+
+    steps = run_together(3, stopped)
+    assert steps == [step + 1] * 3
+    assert read_run_state(tmp_path / "run").progress["step"] == step + 1
+
+    def go_on(group: Group) -> None:
+        for _ in Trainer.resume(tmp_path / "run", corpus(), group=group).run():
+            pass
+
+    run_together(3, go_on)
+    run_together(3, lambda group: train(group, shape, settings, tmp_path / "whole"))
+    assert_same_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_run_goes_on_with_other_numbers_of_processes(tmp_path: Path) -> None:
+    """The batches stay the same."""
+    shape, settings = model("lstm"), config(batch_size=8)
+    alone = train(Group(), shape, settings, tmp_path / "alone")
+
+    def begin(group: Group) -> None:
+        run_until(Trainer(corpus(), shape, settings, tmp_path / "run", group=group), 8)
+
+    def go_on(group: Group, step: int) -> Trainer:
+        trainer = Trainer.resume(tmp_path / "run", corpus(), group=group)
+        run_until(trainer, step)
+        return trainer
+
+    run_together(4, begin)
+    run_together(2, lambda group: go_on(group, 16))
+    (last,) = (go_on(group, 24) for group in [Group()])
+    assert_near(weights_of(alone.model), weights_of(last.model))
+
+
+def test_a_step_has_one_sum(tmp_path: Path) -> None:
+    def count(group: Any) -> list[int]:
+        settings = long_rows(steps=30, eval_every=1000, log_every=3)
+        return [group.sums for _ in iter_steps(Trainer(corpus(), two_ways(), settings, tmp_path, group=group))]
+
+    for sums in run_together(2, count):
+        assert set(np.diff(sums)) == {1}
+
+
+def test_the_gradients_are_of_all_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever each process has alone: one with more rows counts more."""
+    seen = {}
+
+    def update(self: TrainStep, state: Any, hidden: Any, finite: Any) -> None:
+        seen.setdefault(self.group.size, [weight.grad.clone() for weight in state.model.parameters()])
+
+    monkeypatch.setattr(TrainStep, "_update", update)
+    for size in (1, 3):
+        settings = config(steps=1, batch_size=7, clip_norm=0)
+        run_together(size, lambda group: next(iter_steps(Trainer(corpus(), model(), settings, group=group))))  # noqa: B023
+    for whole, parts in zip(seen[1], seen[3], strict=True):
+        assert (whole - parts).norm() <= 1e-6 * whole.norm()
+
+
+def iter_steps(trainer: Trainer) -> Any:
+    for progress in trainer.run():
+        if progress.doing == "training":
+            yield progress
+
+
+def test_each_process_needs_a_row() -> None:
+    with pytest.raises(SettingError, match="batch_size is 2, but there are 3 processes"):
+        run_together(3, lambda group: Trainer(corpus(), model(), config(batch_size=2), group=group))
+
+
+def test_all_learn_the_same_text() -> None:
+    def start(group: Group) -> None:
+        text = Corpus.from_text("one text " * 50 if group.rank else "another text " * 50)
+        Trainer(text, model(), config(), group=group)
+
+    with pytest.raises(DataError, match="the text is not the same here as in the first process"):
+        run_together(2, start)
+
+
+@given(st.lists(st.integers(0, 2**36 // 8), min_size=1, max_size=8))
+def test_whole_numbers_are_summed_exactly_in_float32(numbers: list[int]) -> None:
+    sums = np.sum([np.array(to_digits(number), np.float32) for number in numbers], 0, np.float32)
+    assert from_digits(sums.tolist()) == sum(numbers)
+    assert DIGIT**2 * 8 <= 2**36
+
+
+@pytest.mark.parametrize("value", [None, 3, [1.5, "ä\n"], {"a": [0.1, None]}])
+def test_what_the_first_process_has_is_shared(value: Any) -> None:
+    assert run_together(3, lambda group: group.share(value if group.leads else "nothing")) == [value] * 3
+
+
+def test_arrays_and_rows_are_shared_bit_by_bit() -> None:
+    array = np.array([[-0.0, 0.0, 1.5], [np.float32(1e-40), -2.0, 3.0]], np.float32)
+
+    def share(group: Group) -> bytes:
+        return group.share_arrays({"a": array} if group.leads else {})["a"].tobytes()
+
+    def gather(group: Group) -> bytes:
+        import torch
+
+        rows = group.share_of(2)
+        return group.gather(torch.from_numpy(array[rows.start : rows.stop].copy()), 2).numpy().tobytes()
+
+    assert run_together(3, share) == [array.tobytes()] * 3
+    assert run_together(2, gather) == [array.tobytes()] * 2
