@@ -80,8 +80,7 @@ class Sizes:
 
 
 def fit_sizes(
-    corpus: Corpus, model: dict[str, Any], training: dict[str, Any], preset: str | None = None,
-    cores: int | None = None,
+    corpus: Corpus, model: dict[str, Any], training: dict[str, Any], preset: str | None = None, processes: int = 1
 ) -> Sizes:  # fmt: skip
     """Settings for all that is not given, from a text and, for a budget in minutes, this machine's speed.
 
@@ -90,20 +89,18 @@ def fit_sizes(
         model: settings of the model that are given, by name.
         training: settings of training that are given, by name.
         preset: "small", "medium" or "large", whatever the budget.
-        cores: that share the work, of all processes together; this process's threads by default, and 1 beside a GPU.
+        processes: that share the work, each with as many threads as this one, or with a GPU.
     """
-    text, size = len(corpus.train), len(corpus.vocabulary)
-    if cores is None:
-        from chargen.model.device import pick_device
+    from chargen.model.device import pick_device
 
-        cores = threads() if pick_device(training.get("device", "auto")).type == "cpu" else 1
+    text, size = len(corpus.train), len(corpus.vocabulary)
+    cores = processes * (threads() if pick_device(training.get("device", "auto")).type == "cpu" else 1)
     choose = partial(choose_sizes, text, size, model, training, unit=corpus.vocabulary.unit, preset=preset, cores=cores)
     largest = largest_minibatch(text, training, cores)
     is_open = largest != largest_minibatch(text, training)
     is_open |= not {"hidden_size", "dropout", "weight_decay"} <= {*model, *training}
     if not is_open or ("minutes" not in training and {"steps", "epochs"} & training.keys()):
         return choose()
-    processes = max(1, cores // threads())
 
     def speed(rows: int, length: int) -> Speed:
         mine = {"batch_size": max(1, rows // processes), "seq_length": length}
@@ -140,7 +137,7 @@ def choose_sizes(
         unit: what the reasons call an id: "character" or "byte".
         preset: "small", "medium" or "large", whatever the budget.
         speed: what `time_reference` found; for a budget in minutes only, which is cut where it would do harm.
-        cores: that share the work.
+        cores: that share the work, of all processes.
         minibatch: rows and characters of a row, where they are chosen already.
     """
     model_config, train_config = make_settings(ModelConfig, model), make_settings(TrainConfig, training)

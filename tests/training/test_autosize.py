@@ -36,7 +36,9 @@ from chargen.training.autosize import (
     peak_lr,
     time_reference,
 )
+from chargen.training.plan import RunPlan
 from chargen.training.trainer import Trainer
+from tests.groups import run_together
 
 SECONDS = 8e-6
 """For a character, on two cores with matrix cpu_features."""
@@ -435,10 +437,12 @@ def test_cores_of_several_processes_are_timed_by_the_share_of_this_one(timed):
     """Four processes of sixteen threads each are four times as fast, and share 512 rows."""
     alone = fit_sizes(LONG, {}, {"minutes": 1.6, "device": "cpu"})
     timed.clear()
-    shared = fit_sizes(LONG, {}, {"minutes": 0.4, "device": "cpu"}, cores=64)
+    shared = fit_sizes(LONG, {}, {"minutes": 0.4, "device": "cpu"}, processes=4)
     assert timed[0]["batch_size"] == 128
     assert shared.model.hidden_size == alone.model.hidden_size, "as many characters in a quarter of the time"
     assert shared.training.batch_size == 512
+    plan = RunPlan("text.txt", {"minutes": 0.4, "device": "cpu"})
+    assert run_together(4, lambda group: plan.choose_sizes(LONG, group)) == [shared] * 4
 
 
 def test_threads_beside_a_gpu_need_no_rows(timed, monkeypatch):
@@ -471,7 +475,8 @@ def test_the_command_says_what_it_chose_and_warns_of_a_small_text(run, monkeypat
         r"^         dropout 0[.\d]*, weight decay [\d.]+: the text will be read [\d.]+ times$", told, re.MULTILINE
     )
     assert "         4 rows of 32 characters at a peak rate of 0.004" in told
-    assert [(given[1]["batch_size"], given[1]["seq_length"], given[1]["device"]) for given in timed] == [(4, 32, "cpu")]
+    assert [given[1]["seq_length"] for given in timed] == [128, 32], "once more, with what was chosen"
+    assert [(given[1]["batch_size"], given[1]["device"]) for given in timed] == [(4, "cpu")] * 2
     file = read_model("checkpoints/text")
     assert file.config.hidden_size == 64
     assert file.training["settings"]["batch_size"] == 4
