@@ -34,9 +34,9 @@ are shortened; from then on more steps gain less than shorter windows take in ti
 TIMED_SETTINGS = "device", "precision", "batch_size", "seq_length"
 """What a reference's time depends on, of the training settings."""
 ROWS_OF_A_CORE = 8
-"""Of many cores each has so many rows to compute; more of them would make it little faster, but steps fewer."""
+"""Of many cores each has up to so many rows to compute; with more of them steps would be fewer."""
 MOST_RISE = 2.0
-"""How much higher the peak rate may be for large minibatches; nothing above was measured."""
+"""How much higher the peak rate may be for large minibatches; what large models bear beyond that was not tried."""
 MIN_SEQ_LENGTH = 32
 """Characters of the shortest windows: gradients flow no farther. Fewer rows instead did not learn better."""
 MIN_WINDOWS = 4
