@@ -15,7 +15,7 @@ from chargen.insight.steering import set_neurons as hold_neurons
 from chargen.model.config import require_bidirectional
 from chargen.sampling.pieces import write_pieces
 from chargen.sampling.processors import LogitsProcessor
-from chargen.sampling.sampler import Sampler
+from chargen.sampling.sampler import MAX_FIRST, Sampler
 from chargen.sampling.selection import Accept, Selection, hash_sources
 from chargen.sampling.start import Label
 from chargen.settings import check_int, check_path, drop_none, make_settings
@@ -37,6 +37,7 @@ def generate(
     *,
     length: int | None = None,
     num: int | None = None,
+    first: int = 1,
     seed: int | None = None,
     reverse: bool = False,
     echo: bool = True,
@@ -70,6 +71,8 @@ def generate(
         length: characters to write beside the prime, of a record at most; None: 500, and on to the end of the line or
             word, or to the end of the record, which is cut at 10,000.
         num: how many texts, as a list; None: one, as a str.
+        first: the number of the first text, counted from 1: `num=500` and `first=501` with `num=500` are, with the same
+            seed, the two halves of `num=1000`. Filters that throw records away do not allow it.
         seed: 0 to 2**64 - 1, for the same text again; drawn by the system where None.
         reverse: write what comes before the prime, with a bidirectional model.
         echo: whether the prime, cleaned as the text that the model learned, is part of what is returned.
@@ -102,11 +105,11 @@ def generate(
         ChargenError: bans and no_repeat leave no character to write, filters keep no record of very many, or the
             model's numbers overflow.
     """
-    file = as_model_file(model, vocabulary)
+    file, first = as_model_file(model, vocabulary), check_int("first", first, 1, MAX_FIRST)
     filters: dict[str, Any] = {"unique": unique, "novel": novel, "accept": accept, "best_of": best_of}
-    many = writes_many(file, num, state_in is not None or state_out is not None, filters)
+    many = writes_many(file, num, state_in is not None or state_out is not None, filters, first)
     sampler, text = prepare_sampler(
-        file, prime, num=1 if many or num is None else num, seed=seed, reverse=reverse, adapt=adapt,
+        file, prime, num=1 if many or num is None else num, first=first, seed=seed, reverse=reverse, adapt=adapt,
         encoding=encoding, errors=errors, quantize=quantize, set_neurons=set_neurons, state_in=state_in,
         pick=pick, state_out=state_out, device=device, logits_processors=logits_processors, label=label,
         **settings,
@@ -128,6 +131,7 @@ def prepare_sampler(
     prime: str | Path,
     *,
     num: int,
+    first: int,
     seed: int | None,
     reverse: bool,
     adapt: int,
@@ -150,6 +154,11 @@ def prepare_sampler(
     text = read_single(prime, file.reading, encoding, errors, "prime")
     if reverse:
         require_bidirectional(file.config, "`reverse`")
+    if first != 1 and state_in is not None:
+        problem = f"first is {first}: samples of a saved state have numbers of their own"
+        raise SettingError(f"{problem}; leave out `first` or `state_in`", "first")
+    if first != 1 and seed is None:
+        raise SettingError(f"first is {first}: parts of one result have one seed; give `seed`", "first")
     for name, path in (("state_in", state_in), ("state_out", state_out)):
         if path is not None:
             check_path(name, path)
@@ -160,8 +169,8 @@ def prepare_sampler(
     if quantize:
         file = replace(file, arrays=quantize_arrays(file.arrays, quantize))
     sampler = Sampler(
-        file, config, num=num, seed=seed, device=device, direction=direction, logits_processors=logits_processors,
-        label=label,
+        file, config, num=num, first=first, seed=seed, device=device, direction=direction,
+        logits_processors=logits_processors, label=label,
     )  # fmt: skip
     if state_out is not None:
         sampler.check_state_path(state_out)
@@ -181,7 +190,7 @@ def _load_state(
             sampler.reseed(seed)
 
 
-def writes_many(file: ModelFile, num: int | None, saved: bool, filters: dict[str, Any]) -> bool:
+def writes_many(file: ModelFile, num: int | None, saved: bool, filters: dict[str, Any], first: int = 1) -> bool:
     """Whether records are written in rows that are refilled, rather than by a sampler of as many samples.
 
     Args:
@@ -189,15 +198,20 @@ def writes_many(file: ModelFile, num: int | None, saved: bool, filters: dict[str
         num: how many texts; None: one, as a str.
         saved: whether a saved state is read or written, which is one of a sampler.
         filters: by the names of the arguments of `generate`.
+        first: the number of the first text.
 
     Raises:
-        SettingError: there are filters, but no records, or a saved state.
+        SettingError: there are filters, but no records, or a saved state; or texts are numbered of which some are
+            thrown away.
     """
     active = [name for name, value in filters.items() if (value != 1 if name == "best_of" else value)]
     if active and not file.vocabulary.records:
         raise SettingError(f"{active[0]} is for records: this model was trained on running text", active[0])
     if active and saved:
         raise SettingError(f"{active[0]} chooses among whole records: leave out `state_in` and `state_out`", active[0])
+    if first != 1 and (dropping := [name for name in active if name != "best_of"]):
+        problem = f"first is {first}: which records `{dropping[0]}` keeps depends on all that come before"
+        raise SettingError(f"{problem}; give each part a `seed` of its own", "first")
     return bool(file.vocabulary.records and not saved and (active or num is not None))
 
 

@@ -54,6 +54,9 @@ NAMES = {name: text for group in COMMANDS.values() for name, text in group.items
 GROUPS = {"corpus": "Look after the texts that models learn."}
 """Words that several commands begin with."""
 
+SHARED = "train"
+"""The command whose work several processes share."""
+
 OUT_OF_MEMORY = ("allocate memory", "out of memory", "failed to map segment", "can't start new thread", "bad_alloc")
 """What libraries say of it that do not raise MemoryError."""
 
@@ -97,6 +100,8 @@ class _Commands(click.Group):
         if args[0] not in commands and not ctx.resilient_parsing:
             advice = did_you_mean(args[0], commands) or f"; there are {', '.join(commands)}"
             raise SettingError(f"there is no command {repr_short(self.prefix + args[0])}{advice}")
+        if args[0] != SHARED and not (self.prefix or ctx.resilient_parsing):
+            _leave_to_the_first(ctx, args[0])
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
@@ -115,6 +120,16 @@ class _Commands(click.Group):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+
+
+def _leave_to_the_first(ctx: click.Context, name: str) -> None:
+    """Of several processes that were launched for a command that shares nothing, end all but the first."""
+    launch = read_launch()
+    if launch.rank:
+        ctx.exit(0)
+    if not launch.alone:
+        advice = "; give each a part by --first instead" * (name == "sample")
+        log(f"warning: {name} has nothing to share: of {launch.world_size} processes, the first works alone{advice}")
 
 
 def import_command(name: str) -> click.Command:

@@ -24,6 +24,8 @@ class SamplePrinter:
         reverse: whether they are written from their end.
         separator: what stands between two; None for the usual.
         shown: what JSON lines say of all samples; None is left out.
+        first: the number of the first sample, from 0.
+        continues: whether samples before the first stand in another output, behind which this may be put.
     """
 
     num: int
@@ -33,6 +35,8 @@ class SamplePrinter:
     reverse: bool
     separator: str | None
     shown: dict[str, Any]
+    first: int = 0
+    continues: bool = False
 
     def __post_init__(self) -> None:
         self.held: list[list[Character]] = []
@@ -65,7 +69,10 @@ class SamplePrinter:
     def _begin(self, number: int) -> None:
         self.begun = True
         if self.form == "text":
-            headings = [f"{number + 1} of {self.num}"] if self.num > 1 and not self.end else []
+            if self.continues and not number and not self.writer.terminal:
+                self.writer.write(("\0" if self.separator is None else self.separator).removeprefix(self.end))
+            place = f"{self.first + number + 1} of {self.first + self.num}"
+            headings = [place] if self.num > 1 and not self.end else []
             write_separator(self.writer, number, self.separator, headings)
             self.writer.write("" if self.reverse else self.echo)
 
@@ -84,11 +91,12 @@ class SamplePrinter:
         """Print a sample that is complete.
 
         Args:
-            number: of the sample, from 0.
+            number: of the sample among those that are printed, from 0.
             sample: the sample.
         """
         if self.form == "jsonl":
-            line = {"sample": number, **{name: value for name, value in self.shown.items() if value is not None}}
+            shown = {name: value for name, value in self.shown.items() if value is not None}
+            line: dict[str, Any] = {"sample": self.first + number, **shown}
             line |= {"text": sample.text, "stopped": sample.stopped} | ({"reverse": True} if self.reverse else {})
             line["log_probs"] = [round(log_prob, 6) for log_prob in sample.log_probs]
             line |= {} if sample.end_log_prob is None else {"end_log_prob": round(sample.end_log_prob, 6)}

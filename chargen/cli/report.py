@@ -168,7 +168,8 @@ def log_resumption(trainer: "Trainer", state: RunState, moved: Mapping[str, Sequ
         log(f"kept     {kept}: chosen or given for the first budget; only a new run chooses anew")
     for name, value in trainer.checkpointer.machine(trainer.device).items():
         if (old := state.settings["machine"].get(name)) != value:
-            log(f"warning: {name} was {old} and is {value}: the run goes on, but not byte for byte as it would have")
+            goes_on = "the run goes on with the same minibatches, but not byte for byte as it would have"
+            log(f"warning: {name}: {old} before, {value} now: {goes_on}")
 
 
 def name_label(label: str) -> str:

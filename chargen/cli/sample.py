@@ -18,7 +18,7 @@ from chargen.errors import ChargenError, SettingError, amount, repr_short
 from chargen.rng import MAX_SEED
 from chargen.sampling.records import write_records
 from chargen.sampling.rounding import DEFAULT_LENGTH, MAX_RECORD, default_length
-from chargen.sampling.sampler import Sampler
+from chargen.sampling.sampler import MAX_FIRST, Sampler
 from chargen.sampling.selection import Selection
 from chargen.storage.model_file import read_model
 from chargen.storage.quantize import QUANTIZATIONS
@@ -58,6 +58,9 @@ def _read_neurons(
 @option("--echo/--no-echo", group="Text", default=True, help="Print the prime with the text.", shown_default="yes")
 @option("--num", group="Text", type=click.IntRange(1), default=1, metavar="N", show_default=True,
         help="Samples to write side by side.")  # fmt: skip
+@option("--first", group="Text", type=click.IntRange(1, MAX_FIRST), default=1, metavar="N", show_default=True,
+        help="Begin with sample N, counted from 1 as --pick does: --num 500, and --num 500 --first 501, with one "
+        "--seed, are the halves of --num 1000.")  # fmt: skip
 @option("--separator", group="Text", escapes=True, metavar="TEXT",
         help="Between samples.", shown_default="NUL, as for xargs -0; on a terminal a blank line; of records what "
         "stood between them in training, a line end where they are lines")  # fmt: skip
@@ -120,7 +123,7 @@ def command(
     filters = {"novel": options.pop("novel"), "unique": options.pop("unique"), "accept": None}
     filters["best_of"] = options.pop("best_of")
     saved = options["state_in"] is not None or options["state_out"] is not None
-    many = writes_many(file, num if num > 1 else None, saved, filters)
+    many = writes_many(file, num if num > 1 else None, saved, filters, options["first"])
     sampler, text = prepare_sampler(file, prime_file or prime or "", num=1 if many else num, seed=seed, **options)
     log_unknown_bans(sampler.config.ban, file.vocabulary)
     texts = {"--stop": options["stop"] or (), "--ban": [options["ban"] or ""], "--prime": [prime or ""]}
@@ -134,7 +137,10 @@ def command(
         stop.deferred = not many  # the state may be wanted
         writer = TextWriter(raw=file.vocabulary.raw)
         shown = {"seed": sampler.seed, "prime": text, "label": options["label"]}
-        printer = SamplePrinter(num, text if echo else "", writer, form, options["reverse"], separator, shown)
+        printer = SamplePrinter(
+            num, text if echo else "", writer, form, options["reverse"], separator, shown,
+            first=sampler.snapshot().streams[0].index, continues=options["first"] > 1,
+        )  # fmt: skip
         if not saved:
             printer.separate_records(file)
         _write_and_print(sampler, length, selection, printer, stop, state_out)

@@ -1,5 +1,6 @@
 """The compiled engine: whole chunks of ids are read or written outside the interpreter."""
 
+import math
 import time
 
 import numpy as np
@@ -26,6 +27,10 @@ NO_CHOICE = SampleConfig()
 """Of rows that only read."""
 TEAM_BYTES = 2**21
 """Bytes of weights from which several threads share the time steps of a single row."""
+HANDOVER = 2**21
+"""Products of a number and a weight that a thread computes while rows are handed over to another thread."""
+ROWS_AT_ONCE = 4
+"""Rows for which weights are read once; fewer in a thread take nearly as long."""
 MIN_TIMED_LENGTH = 8
 """Ids of the shortest chunk whose time says which number of threads is faster."""
 
@@ -87,6 +92,7 @@ class CompiledEngine(Engine):
         )  # fmt: skip
         large = weights.nbytes >= TEAM_BYTES and config.hidden_size % WIDTH == 0
         self._team_size = min(threads(), config.hidden_size // WIDTH) if large else 1
+        self.many_rows = max(self.many_rows, 64 * threads())
         self._tuner = AutoTuner()  # with the team, for a single row
 
     def _read(
@@ -132,8 +138,22 @@ class CompiledEngine(Engine):
             for layer, new in zip(state, rows_state, strict=True):
                 layer[rows] = new
 
-        parallel_for(run, len(ids))
+        parallel_for(run, len(ids), most=worthwhile_threads(len(ids), ids.size * len(self._weights.packed)))
         return Chunk(logits, state, ids, log_probs, counts)
+
+
+def worthwhile_threads(rows: int, products: int) -> int:
+    """How many threads compute a chunk the fastest, however many there are: each further one costs a handover.
+
+    A product takes c, so n threads with r = R / n rows each take about c P / n + n handovers; where r is below
+    `ROWS_AT_ONCE`, a row less saves but a third.
+
+    Args:
+        rows: R.
+        products: P, of all rows.
+    """
+    by_rows = min(math.isqrt(products // HANDOVER), rows // ROWS_AT_ONCE)
+    return max(1, by_rows, math.isqrt(products // (3 * HANDOVER)))
 
 
 def compiled_filters(config: SampleConfig) -> tuple[NDArray[np.float64], bool]:

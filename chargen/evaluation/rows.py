@@ -14,7 +14,10 @@ from chargen.model.language_model import CharModel
 from chargen.model.layers import State
 
 SIDE_BY_SIDE = 64
-"""Rows that are read at a time, at most: compiled layers compute blocks of 32, one in each of two threads."""
+"""Rows that are read at a time, at most, where they are long."""
+AT_A_TIME = 2**14
+"""Ids of a window of short rows, of which more are read at a time: compiled layers compute blocks of 32 rows, and eight
+threads want one each. The number of cores does not decide, since torch's products may round otherwise for few rows."""
 WINDOW = 128
 """Ids of a row that are read at a time."""
 STORED = 2**26
@@ -109,8 +112,12 @@ def read_rows(
     one_way, start = "forward" if direction == "both" else direction, 0
     order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
     while start < len(order):
-        stored = STORED // max(1, int(lengths[order[start]]) * model.config.hidden_size)
-        numbers = order[start : start + (min(SIDE_BY_SIDE, max(1, stored)) if direction == "both" else SIDE_BY_SIDE)]
+        longest = int(lengths[order[start]])
+        alike = int(np.count_nonzero(8 * lengths[order[start:]] > 7 * longest))  # or much would be read for nothing
+        most = max(SIDE_BY_SIDE, min(alike, AT_A_TIME // min(longest, window)))
+        if direction == "both":
+            most = min(most, max(1, STORED // (longest * model.config.hidden_size)))
+        numbers = order[start : start + most]
         start += len(numbers)
         sizes, batch = lengths[numbers], [rows[number] for number in numbers]
         reversed_batch = batch if behind is None else [behind[number] for number in numbers]

@@ -10,15 +10,16 @@ from itertools import pairwise
 from chargen.locks import Lock
 
 
-def parallel_for(run: Callable[[slice], None], rows: int, min_rows: int = 1) -> None:
+def parallel_for(run: Callable[[slice], None], rows: int, min_rows: int = 1, most: int | None = None) -> None:
     """Share out rows among threads, and wait until all are computed.
 
     Args:
         run: computes the rows of a slice; it must release the interpreter's lock.
         rows: how many there are.
         min_rows: the fewest rows of a thread; where there are few rows, not all threads are used.
+        most: the most threads that are worth it; None: all.
     """
-    num_threads = min(threads(), max(1, rows // min_rows))
+    num_threads = min(threads(), max(1, rows // min_rows), threads() if most is None else most)
     if num_threads < 2:
         run(slice(0, rows))
         return

@@ -16,6 +16,8 @@ from chargen.sampling.selection import Selection
 from chargen.sampling.stream import Stream
 from chargen.settings import check_int
 
+ROWS = 128
+"""Records that are written side by side even where fewer are wanted, if some may be thrown away."""
 CHUNK = 16
 """Ids that rows write before those whose records have ended are refilled."""
 
@@ -30,7 +32,8 @@ def write_records(
 ) -> Iterator[Sample]:
     """Write records from where a sampler of one sample stands, many side by side.
 
-    Record i is what sample i of a sampler would be: it depends on the seed and on i only, not on the rows.
+    Record i is what sample i of a sampler would be: it depends on the seed and on i only, not on the rows. The first is
+    that of the sampler's own sample, where filters throw none away.
 
     Args:
         sampler: of a model of records; it may have been fed their beginning. It does not change.
@@ -53,7 +56,11 @@ def write_records(
     if sampler.num != 1 or sampler.snapshot().streams[0].ended:
         raise ChargenError("records go on from a sampler of one sample that has not ended: make one, or call `reset`")
     selection = selection or Selection()
-    batches = _iterate(sampler, length, math.inf if selection.filters else num * selection.best_of, rows)
+    if rows is None:  # where filters may throw records away, not many times as many are begun as are wanted
+        rows = min(sampler.engine.many_rows, max(ROWS, num * selection.best_of))
+    first = sampler.snapshot().streams[0].index * selection.best_of
+    end = math.inf if selection.filters else first + num * selection.best_of
+    batches = _iterate(sampler, length, first, end, check_int("rows", rows, 1))
     return _select(batches, num, selection)
 
 
@@ -69,21 +76,20 @@ def _select(batches: Iterator[list[Sample]], num: int, selection: Selection) -> 
         selection.check(kept, num)
 
 
-def _iterate(sampler: Sampler, length: int, num: float, rows: int | None) -> Iterator[list[Sample]]:
+def _iterate(sampler: Sampler, length: int, first: int, end: float, rows: int) -> Iterator[list[Sample]]:
     """Records in the order of their numbers, as many together as come after a chunk."""
     here = sampler.snapshot()
-    rows = sampler.engine.many_rows if rows is None else check_int("rows", rows, 1)
     in_text = sampler.vocabulary.byte_mode or here.config.stop or sampler.writer.rule_table.max_ids
     kind = _Draft if in_text else _CharacterDraft
-    first = here.logits, *here.layers
-    values: list[NDArray[Any]] = [array[:0] for array in first]
+    start = here.logits, *here.layers
+    values: list[NDArray[Any]] = [array[:0] for array in start]
     drafts: list[_Draft] = []
     ended: dict[int, Sample] = {}
-    begun = handed_over = 0
+    begun = handed_over = first
     while True:
-        new = int(min(rows - len(drafts), num - begun))
+        new = int(min(rows - len(drafts), end - begun))
         drafts += [kind(here.streams[0].fork(begun + index), length) for index in range(new)]
-        values = [np.concatenate([array, np.repeat(start, new, 0)]) for array, start in zip(values, first, strict=True)]
+        values = [np.concatenate([array, np.repeat(row, new, 0)]) for array, row in zip(values, start, strict=True)]
         begun += new
         if not drafts:
             return

@@ -35,6 +35,8 @@ from chargen.storage.model_file import AnyModel, ModelFile, as_model_file
 
 MAX_CHUNK = 256
 """Ids that a stream writes ahead at most."""
+MAX_FIRST = 2**31
+"""The largest number of a first sample: samples have addresses below 2**32."""
 CHUNK_SECONDS = 0.05
 """Seconds that the writing of a chunk should take, so that text comes steadily."""
 
@@ -56,6 +58,8 @@ class Sampler:
             together with its `vocabulary`.
         config: how characters are chosen; or give its fields as keywords.
         num: how many samples are written side by side.
+        first: the number of the first of them, counted from 1: parts of one result may be written apart. Within a
+            sampler they count from 0 all the same; a saved state has numbers of its own.
         seed: 0 to 2**64 - 1; drawn by the system where None. `Sampler.seed` tells it.
         device: "cpu" (compiled; NumPy without numba), "cuda" or "mps"; a CharModel is copied there.
         direction: "backward" writes what comes before: text is fed and returned in reading order, but what is fed
@@ -87,6 +91,7 @@ class Sampler:
         config: SampleConfig | None = None,
         *,
         num: int = 1,
+        first: int = 1,
         seed: int | None = None,
         device: str = "cpu",
         direction: str = "forward",
@@ -101,6 +106,7 @@ class Sampler:
     ) -> None:
         config = choose_config(SampleConfig, config, settings)
         self.num = check_int("num", num, 1, 1_000_000)
+        self.first = check_int("first", first, 1, MAX_FIRST)
         self.seed = check_seed(seed)
         if isinstance(model, (str, os.PathLike, ModelFile)) and (reading is not None or begin):
             raise SettingError("a model file has its own reading and begin: give none")
@@ -155,7 +161,7 @@ class Sampler:
 
     def _new_streams(self) -> list[Stream]:
         rules = self.vocabulary, self.config.ban, self.config.no_repeat, self._backward
-        streams = [Stream(Constraints(*rules), row) for row in range(self.num)]
+        streams = [Stream(Constraints(*rules), self.first - 1 + row) for row in range(self.num)]
         for stream in streams:
             stream.keeps_ids = bool(self.logits_processors)
         return streams

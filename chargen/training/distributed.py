@@ -50,12 +50,13 @@ class TorchGroup(Group):
         super().__init__(launch.rank, launch.world_size, launch.local_rank)
         self._first_here = launch.rank - launch.local_rank
         self._on_wait = on_wait
+        self._hosts = self.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         self._speaks_at = 0.0
         self._visits = 0
         prefix = f"chargen/{launch.restarts}/{next(_joined)}"
         self._store, for_signs = (
             distributed.PrefixStore(prefix, self._connect(hosts=hosts))  # type: ignore[attr-defined]
-            for hosts in (self.leads, False)
+            for hosts in (self._hosts, False)
         )
         self._signs = Signs(for_signs, self.rank, self.size)
         try:
@@ -76,12 +77,11 @@ class TorchGroup(Group):
         """Connect to the store of this launch, at the address that the launcher has chosen.
 
         Args:
-            hosts: whether this process holds it, where the launcher does not.
+            hosts: whether this process holds it, because the launcher does not.
         """
         address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
         if not address or not port.isdigit():
             raise ChargenError(f"MASTER_ADDR {address!r} and MASTER_PORT {port!r} are no address: use torchrun")
-        hosts = hosts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         try:
             store = distributed.TCPStore  # type: ignore[attr-defined]
             return store(address, int(port), None, hosts, NO_LIMIT, wait_for_workers=False)
@@ -198,6 +198,8 @@ class TorchGroup(Group):
             atexit.register(_exit_at_once)
         elif error is not None:
             self._signs.leave(f"{self._name} has failed: {_first_line(error)}")
+            if self._hosts:
+                time.sleep(2 * BEAT)  # for the others to read that
         else:
             with contextlib.suppress(RuntimeError, LostProcess):
                 self.exchange()  # all have got so far

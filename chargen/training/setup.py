@@ -1,5 +1,6 @@
 """The parts of a run, made from its settings: those of a new one, or of one that was saved."""
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -139,8 +140,12 @@ def new_state(run: RunSettings, device: torch.device) -> TrainState:
 
     Raises:
         SettingError: where somebody's own optimizer is none.
+        DataError: where processes begin with other weights.
     """
     model = (run.own.model or CharModel(run.model_config, len(run.corpus.vocabulary), run.config.seed)).to(device)
+    if not run.group.alone:
+        digest = hashlib.sha256(b"".join(weights.tobytes() for weights in weights_of(model).values())).hexdigest()
+        run.group.check_same("the new network, made by this torch,", digest)
     freeze(model, run.config.freeze)
     state = TrainState(model, run.own.optimizer(model, run.config))
     if not hasattr(state.optimizer, "param_groups"):

@@ -1,5 +1,6 @@
 """Compiled engines in several threads: bits depend on nothing but what a row read."""
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from chargen.decoding import compiled_engine
-from chargen.decoding.compiled_engine import CompiledEngine
+from chargen.decoding.compiled_engine import HANDOVER, CompiledEngine, worthwhile_threads
 from chargen.kernels import threads
 from tests.decoding.engines import CELLS, STORED, Case, bits, free, model
 
@@ -29,6 +30,7 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], lis
             all_there.wait(30)
             compiled_run(*arguments)
 
+        monkeypatch.setattr(compiled_engine, "worthwhile_threads", lambda rows, products: number)
         monkeypatch.setattr(threads, "threads", lambda: number)
         monkeypatch.setattr(threads, "_pool", lambda: pool)
         monkeypatch.setattr(compiled_engine, "read_or_write", run)
@@ -123,6 +125,37 @@ def test_several_rows_short_chunks_and_small_models_have_no_team(
     case.write()
     assert set(chosen) == {1}
     assert case.engine._tuner.seconds == before
+
+
+def test_no_thread_costs_more_than_it_saves() -> None:
+    """By the cost of a chunk that `worthwhile_threads` tells, it takes at most a third longer than the best number."""
+    for rows, weights, length in itertools.product((1, 2, 3, 8, 24, 128, 1000), (1e4, 3e5, 4e7), (1, 16, 256)):
+        products = int(rows * weights * length)
+
+        def cost(number: int, rows: int = rows, products: int = products) -> float:
+            most = -(-rows // number)
+            return products / rows * max(most, (most + 9) / 3) + (number - 1) * HANDOVER
+
+        for number in (1, 2, 4, 16, 64):
+            chosen = min(number, rows, worthwhile_threads(rows, products))
+            assert cost(chosen) <= 1.34 * min(map(cost, range(1, min(number, rows) + 1)))
+
+
+@pytest.mark.parametrize(("rows", "hidden", "length", "most"), [(24, 12, 1, 1), (24, 12, 25, 1), (128, 512, 1, 7)])
+def test_small_steps_are_not_shared_out(
+    rows: int, hidden: int, length: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, shared = Case("gru", hidden, rows, length, 1), []
+    monkeypatch.setattr(compiled_engine, "parallel_for", lambda run, rows, most: shared.append(most))
+    case.write()
+    assert shared == [most]
+
+
+def test_more_records_are_written_side_by_side_by_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = model("gru", 1, 12)
+    for number, rows in ((1, 128), (2, 128), (16, 1024)):
+        monkeypatch.setattr(compiled_engine, "threads", lambda number=number: number)
+        assert CompiledEngine(file.config, file.arrays).many_rows == rows
 
 
 def test_an_error_in_a_thread_is_raised(

@@ -4,19 +4,26 @@ import random
 import re
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from chargen.storage.run_state import read_run_state
 from tests.faults.fork_server import text
-from tests.launched import SMALL, Launched, launched
+from tests.launched import SMALL, Launched, Server, launched
 from tests.runs import assert_same_runs, check_whole
 
-LONG = ["train", "text.txt", "--out", "run", "--steps", "100000", "--save-minutes", "0.001", "--log-every", "5", *SMALL]
+LONG = ["train", "text.txt", "--out", "run", "--steps", "100000", "--save-minutes", "0.01", "--log-every", "5", *SMALL]
 WITHIN = 30.0
 """Seconds until a job ends where one of its processes is gone."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
 
 
 def prepare(folder: Path) -> Path:
@@ -25,31 +32,26 @@ def prepare(folder: Path) -> Path:
     return folder
 
 
-def test_two_processes_train_write_once_and_go_on(tmp_path: Path) -> None:
-    """And a job that is started again resumes by itself."""
-    once = ["train", "text.txt", "--out", "run", "--steps", "30", *SMALL]
-    for name, variables in (("whole", {}), ("parts", {})):
-        folder = prepare(tmp_path / name)
-        with launched(2, once if name == "whole" else [*once[:5], "1000", *once[6:]], folder, **variables) as job:
-            if name == "parts":
-                job.wait_for_step(20)
-                job.processes[1].send_signal(signal.SIGTERM)
-            assert set(job.wait().values()) == {0 if name == "whole" else 143}
-            assert "2 processes of 1 thread" in job.said(0)
-            assert job.said(1) == ""
-    assert "terminated at step" in (tmp_path / "parts" / "err0").read_text()
-    step = read_run_state(tmp_path / "parts" / "run").progress["step"]
-    longer = [*once[:5], str(step + 10), *once[6:]]
-    with launched(2, longer, tmp_path / "parts", TORCHELASTIC_RESTART_COUNT="1") as job:
-        assert set(job.wait().values()) == {0}
-        assert f"resume   run at step {step}" in job.said(0)
-    assert read_run_state(tmp_path / "parts" / "run").progress["step"] == step + 10
-
-
-def test_a_killed_process_ends_the_others_with_one_line(tmp_path: Path) -> None:
-    with launched(2, LONG, prepare(tmp_path)) as job:
+def test_two_processes_stop_together_and_a_job_that_is_started_again_goes_on(server: Server, tmp_path: Path) -> None:
+    with launched(server, 2, LONG, prepare(tmp_path)) as job:
         job.wait_for_step(20)
-        job.processes[0].kill()
+        job.send(1, signal.SIGTERM)
+        assert job.wait() == {0: 143, 1: 143}
+        assert "2 processes of 1 thread" in job.said(0)
+        assert "terminated at step" in job.said(0)
+        assert job.said(1) == ""
+    step = read_run_state(tmp_path / "run").progress["step"]
+    longer = [str(step + 10) if word == "100000" else word for word in LONG]
+    with launched(server, 2, longer, tmp_path, TORCHELASTIC_RESTART_COUNT="1") as job:
+        assert job.wait() == {0: 0, 1: 0}
+        assert f"resume   run at step {step}" in job.said(0)
+    assert read_run_state(tmp_path / "run").progress["step"] == step + 10
+
+
+def test_a_killed_process_ends_the_others_with_one_line(server: Server, tmp_path: Path) -> None:
+    with launched(server, 2, LONG, prepare(tmp_path)) as job:
+        job.wait_for_step(20)
+        job.send(0, signal.SIGKILL)
         began = time.monotonic()
         assert job.wait(0) == {1: 1}
         assert time.monotonic() - began < WITHIN
@@ -57,20 +59,21 @@ def test_a_killed_process_ends_the_others_with_one_line(tmp_path: Path) -> None:
     assert check_whole(tmp_path / "run") >= 0
 
 
-def test_an_error_of_a_process_ends_the_others_without_a_word(tmp_path: Path) -> None:
+def test_an_error_of_a_process_ends_the_others_without_a_word(server: Server, tmp_path: Path) -> None:
     prepare(tmp_path)
-    with launched(2, ["train", "text.txt", "--out", "run", "--steps", "5", "--batch-size", "1"], tmp_path) as job:
+    arguments = ["train", "text.txt", "--out", "run", "--steps", "5", "--batch-size", "1"]
+    with launched(server, 2, arguments, tmp_path) as job:
         codes = job.wait()
         lines = [line for rank in range(2) for line in job.said(rank).splitlines() if line.startswith("chargen:")]
-    assert codes[0] == 2
+    assert codes == {0: 2, 1: 1}
     assert lines == ["chargen: --batch-size is 1, but there are 2 processes: give each a row"]
 
 
-def end_of(job: Launched, number: int, moment: float, rank: int) -> tuple[dict[int, int], float, str]:
+def end_of(job: Launched, number: int, moment: float, rank: int) -> tuple[dict[int, int | None], float, str]:
     """What comes of a signal to a process at a moment: exit codes of the others, seconds, and what they say."""
     job.wait_for_step(5)
     time.sleep(moment)
-    job.processes[rank].send_signal(number)
+    job.send(rank, number)
     began = time.monotonic()
     others = (rank,) if number in (signal.SIGKILL, signal.SIGSTOP) else ()
     codes = job.wait(*others)
@@ -81,15 +84,15 @@ def end_of(job: Launched, number: int, moment: float, rank: int) -> tuple[dict[i
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
-def test_random_moments(number: signal.Signals, tmp_path: Path) -> None:
+def test_random_moments(number: signal.Signals, server: Server, tmp_path: Path) -> None:
     """Twenty each: one clear line, a whole checkpoint, and a job that goes on from it."""
     draws = random.Random(int(number))
     cases = [(case, draws.uniform(0, 2), draws.randrange(3)) for case in range(20)]
 
-    def check(case: tuple[int, float, int]) -> str:
+    def check(case: tuple[int, float, int]) -> None:
         name, moment, rank = case
         folder = prepare(tmp_path / str(name))
-        with launched(3, LONG, folder) as job:
+        with launched(server, 3, LONG, folder) as job:
             codes, seconds, lines = end_of(job, number, moment, rank)
         if number == signal.SIGTERM:
             assert set(codes.values()) == {143}, (codes, lines)
@@ -100,25 +103,24 @@ def test_random_moments(number: signal.Signals, tmp_path: Path) -> None:
         assert seconds < WITHIN, seconds
         step = check_whole(folder / "run")
         arguments = ["train", "--resume", "run", "--steps", str(step + 3), "--preview", "0"]
-        with launched(3, arguments, folder) as job:
+        with launched(server, 3, arguments, folder) as job:
             assert set(job.wait().values()) == {0}, job.said(0)
-        return lines
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(check, cases))
+    for case in cases:
+        check(case)
 
 
 @pytest.mark.slow
-def test_a_stopped_and_resumed_job_is_the_job(tmp_path: Path) -> None:
+def test_a_stopped_and_resumed_job_is_the_job(server: Server, tmp_path: Path) -> None:
     """To the last bit, at the same number of processes; by another way of summing than threads have."""
     once = ["train", "text.txt", "--out", "run", "--steps", "40", "--eval-every", "6", *SMALL, "--bidirectional"]
     for name in ("whole", "again", "parts"):
-        with launched(2, once, prepare(tmp_path / name)) as job:
+        with launched(server, 2, once, prepare(tmp_path / name)) as job:
             if name == "parts":
                 job.wait_for_step(20)
-                job.processes[0].send_signal(signal.SIGTERM)
+                job.send(0, signal.SIGTERM)
             job.wait()
-    with launched(2, ["train", "--resume", "run", "--preview", "0"], tmp_path / "parts") as job:
+    with launched(server, 2, ["train", "--resume", "run", "--preview", "0"], tmp_path / "parts") as job:
         job.wait()
     assert_same_runs(tmp_path / "whole" / "run", tmp_path / "again" / "run")
     assert_same_runs(tmp_path / "whole" / "run", tmp_path / "parts" / "run")
@@ -128,11 +130,11 @@ def test_a_stopped_and_resumed_job_is_the_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [["--cell", "lstm", "--bidirectional"], ["--batching", "random", "--dropout", "0.2"]]
 )
-def test_four_processes_over_a_network_are_one(options: str, tmp_path: Path) -> None:
+def test_four_processes_over_a_network_are_one(options: str, server: Server, tmp_path: Path) -> None:
     once = ["train", "text.txt", "--out", "run", "--steps", "50", *SMALL, "--batch-size", "32", *options.split()]
     losses = []
     for size in (1, 2, 4):
-        with launched(size, once, prepare(tmp_path / str(size))) as job:
+        with launched(server, size, once, prepare(tmp_path / str(size))) as job:
             assert set(job.wait().values()) == {0}, job.said(0)
         arrays = read_run_state(tmp_path / str(size) / "run").arrays
         losses.append({name: array for name, array in arrays.items() if name.startswith("weights.")})

@@ -20,6 +20,7 @@ from chargen.sampling.records import write_records
 from chargen.sampling.sample import Sample
 from chargen.sampling.sampler import Sampler
 from chargen.sampling.selection import Selection, hash_sources
+from chargen.sampling.stream import Stream
 from chargen.storage.model_file import build_model
 from tests.record_models import LABELS, LETTERS, record_model
 from tests.sampling.strategies import seeds
@@ -314,3 +315,17 @@ def test_hashes_of_sources_are_those_of_all_their_records(tmp_path: Path) -> Non
     (tmp_path / "empty.txt").write_text("")
     nothing = Selection(known=hash_sources([tmp_path / "empty.txt"], ReadingConfig(records="line")))
     assert len(nothing.select([Sample("e", (), True)])) == 1
+
+
+@pytest.mark.parametrize(("num", "many", "begun"), [(3, 128, 128), (3, 4096, 128), (70, 4096, 140), (70, 99, 99)])
+def test_filters_do_not_begin_many_times_as_many_records(
+    num: int, many: int, begun: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler, forked = new(), []
+    sampler.engine.many_rows = many
+    fork = Stream.fork
+    monkeypatch.setattr(Stream, "fork", lambda self, index: forked.append(index) or fork(self, index))
+    next(
+        write_records(sampler, num, length=1, selection=Selection(accept=lambda texts: [True] * len(texts), best_of=2))
+    )
+    assert forked == [*range(begun)]

@@ -1,7 +1,9 @@
 """Several processes train as one: the same batches, weights, figures and files; and they stop together."""
 
+import contextlib
 import json
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chargen.api import train as api
 from chargen.data.corpus import Corpus
 from chargen.errors import DataError, SettingError
 from chargen.model.config import ModelConfig
 from chargen.model.weights import Arrays, weights_of
 from chargen.storage.run_state import read_run_state
-from chargen.training.group import DIGIT, Group, from_digits, to_digits
+from chargen.training.group import ALONE, DIGIT, Group, from_digits, to_digits
+from chargen.training.plan import RunPlan, find_restarted
 from chargen.training.train_step import TrainStep
 from chargen.training.trainer import Trainer
 from tests.groups import run_together
-from tests.runs import assert_same_runs, config, corpus, long_rows, metrics, model, run_until, two_ways
+from tests.runs import TEXT, assert_same_runs, config, corpus, long_rows, metrics, model, run_until, two_ways
 
 
 def records() -> Corpus:
@@ -194,6 +198,14 @@ def test_all_learn_the_same_text() -> None:
         run_together(2, start)
 
 
+def test_all_begin_with_the_same_weights() -> None:
+    def start(group: Group) -> None:
+        Trainer(corpus(), model(), config(seed=group.rank), group=group)
+
+    with pytest.raises(DataError, match="the new network, made by this torch, is not the same here"):
+        run_together(2, start)
+
+
 @given(st.lists(st.integers(0, 2**36 // 8), min_size=1, max_size=8))
 def test_whole_numbers_are_summed_exactly_in_float32(numbers: list[int]) -> None:
     sums = np.sum([np.array(to_digits(number), np.float32) for number in numbers], 0, np.float32)
@@ -220,3 +232,62 @@ def test_arrays_and_rows_are_shared_bit_by_bit() -> None:
 
     assert run_together(3, share) == [array.tobytes()] * 3
     assert run_together(2, gather) == [array.tobytes()] * 2
+
+
+def test_sizes_are_those_that_the_first_process_chooses() -> None:
+    plan = RunPlan("text", {"minutes": 1.0, "dropout": 0.15})
+    sizes = run_together(2, lambda group: plan.choose_sizes(corpus(), group))
+    assert sizes[0] == sizes[1]
+    assert sizes[0].model.dropout == 0.15
+
+
+@pytest.mark.parametrize("parts", [{"sources": "-"}, {"sources": "text.txt", "valid": ["-"]}])
+def test_a_stream_is_not_read_by_several_processes(parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("a text")
+    with pytest.raises(SettingError, match="cannot be read by several processes"):
+        RunPlan(**parts, settings={}).read_corpus(group=Group(1, 2))
+
+
+@pytest.fixture
+def restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("restarted")
+def test_a_job_that_is_started_again_resumes_its_run(tmp_path: Path) -> None:
+    settings = {"steps": 24, "hidden_size": 12}
+    assert find_restarted(None, settings, False, ALONE) is None
+    assert find_restarted(tmp_path, settings, False, ALONE) is None
+    run_until(Trainer(corpus(), model(), config(), tmp_path), 3)
+    assert find_restarted(tmp_path, settings, False, ALONE) == tmp_path
+    assert find_restarted(tmp_path, settings, True, ALONE) == tmp_path
+    assert find_restarted(tmp_path, settings | {"hidden_size": 13}, True, ALONE) is None, "it replaces another run"
+    list(Trainer.resume(tmp_path, corpus()).run())
+    assert find_restarted(tmp_path, settings, True, ALONE) is None, "which is complete"
+
+
+def test_a_run_that_nobody_started_again_is_left_alone(tmp_path: Path) -> None:
+    run_until(Trainer(corpus(), model(), config(), tmp_path), 3)
+    assert find_restarted(tmp_path, {}, False, ALONE) is None
+
+
+def test_one_call_trains_in_each_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = threading.local()
+    monkeypatch.setattr(api, "join_group", lambda: contextlib.nullcontext(here.group))
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    size = {"hidden_size": 12, "num_layers": 1, "batch_size": 4, "precision": "fp32"}
+
+    def call(group: Group, **options: Any) -> api.Run:
+        here.group = group
+        return api.train(progress=False, **options)
+
+    runs = run_together(2, lambda group: call(group, sources=path, out=tmp_path / "run", steps=6, **size))
+    assert runs[0].valid_loss == runs[1].valid_loss
+    first, second = (run.model.arrays for run in runs)
+    assert all(first[name].tobytes() == array.tobytes() for name, array in second.items())
+    longer = run_together(2, lambda group: call(group, resume=tmp_path / "run", steps=9))
+    assert [run.model.training["settings"]["steps"] for run in longer] == [9, 9]
+    assert read_run_state(tmp_path / "run").settings["machine"]["processes"] == 2
