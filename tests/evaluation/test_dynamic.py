@@ -114,7 +114,7 @@ def learn(model, ids, direction="forward"):
     return [nats, *rms, *evaluator.model.parameters()]
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.data())
 def test_thin_gradients_teach_what_whole_ones_of_torch_do(data):
     sizes = st.integers(1, 70)
