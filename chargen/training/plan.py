@@ -140,7 +140,7 @@ class RunPlan:
         """
         chosen = None
         if group.leads:
-            sizes = fit_sizes(corpus, self.model, self.training, self.preset)
+            sizes = fit_sizes(corpus, self.model, self.training, self.preset, group.size)
             chosen = [asdict(sizes.model), asdict(sizes.training), sizes.reasons]
         model, training, reasons = group.share(chosen)
         return Sizes(ModelConfig(**model), TrainConfig(**training), tuple(reasons))
