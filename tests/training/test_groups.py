@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from chargen.errors import DataError, SettingError
 from chargen.model.config import ModelConfig
 from chargen.model.weights import Arrays, weights_of
 from chargen.storage.run_state import read_run_state
+from chargen.training import setup
 from chargen.training.group import ALONE, DIGIT, Group, from_digits, to_digits
 from chargen.training.plan import RunPlan, find_restarted
 from chargen.training.train_step import TrainStep
@@ -189,6 +191,12 @@ def test_each_process_needs_a_row() -> None:
         run_together(3, lambda group: Trainer(corpus(), model(), config(batch_size=2), group=group))
 
 
+def test_processes_do_not_share_a_device_that_cannot_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "pick_device", lambda name, number: torch.device("mps"))
+    with pytest.raises(SettingError, match="several processes train on CPUs or CUDA devices"):
+        run_together(2, lambda group: Trainer(corpus(), model(), config(), group=group))
+
+
 def test_all_learn_the_same_text() -> None:
     def start(group: Group) -> None:
         text = Corpus.from_text("one text " * 50 if group.rank else "another text " * 50)
@@ -225,8 +233,6 @@ def test_arrays_and_rows_are_shared_bit_by_bit() -> None:
         return group.share_arrays({"a": array} if group.leads else {})["a"].tobytes()
 
     def gather(group: Group) -> bytes:
-        import torch
-
         rows = group.share_of(2)
         return group.gather(torch.from_numpy(array[rows.start : rows.stop].copy()), 2).numpy().tobytes()
 
