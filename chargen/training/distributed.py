@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.distributed.nn.functional  # later its defaults would keep a group, and its threads, for ever
 from torch import Tensor, distributed
 
 from chargen.errors import ChargenError, LostProcess

@@ -1,8 +1,11 @@
 """Several real processes: what they write, and what happens where some are killed, stopped or asked to end."""
 
+import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +14,9 @@ import pytest
 
 from chargen.storage.run_state import read_run_state
 from tests.faults.fork_server import text
-from tests.launched import SMALL, Launched, Server, launched
+from tests.launched import SMALL, Launched, Server, free_port, launched
 from tests.runs import assert_same_runs, check_whole
+from tests.yardstick import HANG
 
 LONG = ["train", "text.txt", "--out", "run", "--steps", "100000", "--save-minutes", "0.01", "--log-every", "5", *SMALL]
 WITHIN = 30.0
@@ -46,6 +50,23 @@ def test_two_processes_stop_together_and_a_job_that_is_started_again_goes_on(ser
         assert job.wait() == {0: 0, 1: 0}
         assert f"resume   run at step {step}" in job.said(0)
     assert read_run_state(tmp_path / "run").progress["step"] == step + 10
+
+
+def test_nothing_of_a_group_is_left_when_a_process_ends() -> None:
+    """A thread of gloo that lets go of a tensor while the interpreter ends would abort the process."""
+    program = """
+import weakref, torch
+from chargen.launch import Launch
+from chargen.training.distributed import TorchGroup
+group = TorchGroup(Launch(), print)
+processes = weakref.ref(torch.distributed.group.WORLD)
+torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # imports much
+assert processes()
+group.leave(None)
+assert not processes()
+"""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    subprocess.run([sys.executable, "-c", program], env=os.environ | address, check=True, timeout=HANG)
 
 
 def test_a_killed_process_ends_the_others_with_one_line(server: Server, tmp_path: Path) -> None:
