@@ -48,6 +48,7 @@ _NAMES = {
     "evaluation.causality": ("check", "check_causality"),
     "kernels.threads": ("set_threads",),
     "training.config": ("TrainConfig",),
+    "training.join": ("join_group",),
     "training.trainer": ("Trainer",),
 }
 _MODULES = {name: f"chargen.{module}" for module, names in _NAMES.items() for name in names}
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     from chargen.sampling.sampler import Sampler
     from chargen.storage.model_file import ModelFile, load_model, read_model, save_model
     from chargen.training.config import TrainConfig
+    from chargen.training.join import join_group
     from chargen.training.trainer import Trainer
 
 

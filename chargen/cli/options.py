@@ -345,6 +345,6 @@ threads_option = option(
     expose_value=False,
     callback=_set_threads,
     help="Threads that compute.",
-    shown_default="as many as cores, or OMP_NUM_THREADS",
+    shown_default="OMP_NUM_THREADS, or as many as cores, which processes of torchrun share",
 )
 """Adds `--threads N`."""

@@ -166,10 +166,11 @@ def log_resumption(trainer: "Trainer", state: RunState, moved: Mapping[str, Sequ
         settings |= asdict(trainer.model_config)
         kept = ", ".join(f"{name} {settings[name]:g}" for name in CHOSEN_SETTINGS if name not in changed)
         log(f"kept     {kept}: chosen or given for the first budget; only a new run chooses anew")
-    for name, value in trainer.checkpointer.machine(trainer.device).items():
-        if (old := state.settings["machine"].get(name)) != value:
-            goes_on = "the run goes on with the same minibatches, but not byte for byte as it would have"
-            log(f"warning: {name}: {old} before, {value} now: {goes_on}")
+    machine, now = state.settings["machine"], trainer.checkpointer.machine(trainer.device)
+    others = [f"{name} {machine.get(name)} before, {now[name]} now" for name in now if machine.get(name) != now[name]]
+    if others:
+        goes_on = "the run goes on with the same minibatches, but not byte for byte as it would have"
+        log(f"warning: {'; '.join(others)}: {goes_on}")
 
 
 def name_label(label: str) -> str:

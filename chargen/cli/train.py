@@ -85,6 +85,7 @@ def command(
     chargen train novel.txt --minutes 10
     chargen train logs/ --unit byte --hidden-size 512 --epochs 3
     chargen train --resume checkpoints/novel --minutes 20
+    torchrun --nproc-per-node 2 -m chargen train novel.txt
     """
     started = process_start_time()
     time_spent = TimeSpent(started)

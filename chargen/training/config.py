@@ -25,7 +25,7 @@ class TrainConfig:
     steps: int | None = setting(None, "budget: optimizer steps", low=1, high=10**12, resumable=True)
     batching: str = setting("consecutive", "rows that run on through the text with carried state, or random windows",
                             choices=("consecutive", "random"))  # fmt: skip
-    batch_size: int = setting(32, "rows of a minibatch (B)", low=1, high=1_000_000)
+    batch_size: int = setting(32, "rows of a minibatch (B), of all processes together", low=1, high=1_000_000)
     seq_length: int = setting(128, "characters per row and step, and how far gradients flow (T)", low=1, high=1_000_000)
     state_reset: float = setting(0.05, "fresh states in a row's window, on average, at line ends where there are any, "
                                  "so that the model learns to begin; 1 carries no state", low=0, high=1)  # fmt: skip

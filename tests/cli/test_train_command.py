@@ -14,6 +14,7 @@ import pytest
 
 from chargen.model.language_model import CharModel
 from chargen.storage.model_file import read_model
+from chargen.training.checkpoint import Checkpointer
 from tests.cli.processes import command, wait_for
 from tests.commands import QUICK, TEXT, is_one_line
 from tests.runs import assert_same_runs
@@ -175,6 +176,17 @@ def test_resume_says_what_it_changes(run) -> None:
     again = run("train", "--resume", "checkpoints/text", "--steps", 3, "--eval-every", 1)
     assert "changed  eval_every" in again.err
     assert "kept  " not in again.err
+
+
+def test_resume_says_in_one_line_that_bits_may_differ(run, monkeypatch) -> None:
+    run("train", "text.txt", "--steps", 2, *QUICK)
+    words = ["train", "--resume", "checkpoints/text", "--preview", 0]
+    assert "byte for byte" not in run(*words, "--steps", 3).err
+    machine = Checkpointer.machine
+    monkeypatch.setattr(Checkpointer, "machine", lambda *values: machine(*values) | {"torch": "9.9", "processes": 7})
+    said = [line for line in run(*words, "--steps", 4).err.splitlines() if "byte for byte" in line]
+    assert len(said) == 1
+    assert re.match(r"warning: torch 2\.\S+ before, 9\.9 now; processes 1 before, 7 now: the run goes on", said[0])
 
 
 def test_a_text_that_lies_elsewhere_now_is_gone_on_with(run, tmp_path) -> None:
