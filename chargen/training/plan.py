@@ -220,7 +220,8 @@ def find_restarted(out: Path | None, settings: Mapping[str, Any], overwrite: boo
         The folder where there is something to resume, in all processes.
     """
     goes_on = False
-    if group.leads and read_launch().restarts and out is not None and can_be_resumed(out):
+    (restarts,) = group.exchange([read_launch().restarts])  # which each machine counts by itself
+    if group.leads and restarts and out is not None and can_be_resumed(out):
         goes_on = not overwrite
         with contextlib.suppress(ChargenError):
             recover(out)
