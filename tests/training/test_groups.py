@@ -4,17 +4,19 @@ import contextlib
 import json
 import random
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.api import train as api
 from chargen.data.corpus import Corpus
-from chargen.errors import DataError, SettingError
+from chargen.errors import DataError, SettingError, WriteError
 from chargen.model.config import ModelConfig
 from chargen.model.weights import Arrays, weights_of
 from chargen.storage.run_state import read_run_state
@@ -198,12 +200,46 @@ def test_all_learn_the_same_text() -> None:
         run_together(2, start)
 
 
-def test_all_begin_with_the_same_weights() -> None:
-    def start(group: Group) -> None:
-        Trainer(corpus(), model(), config(seed=group.rank), group=group)
+@pytest.mark.parametrize("settings", [{"steps": 25}, {"seed": 1}])
+def test_all_have_the_same_settings(settings: Any) -> None:
+    with pytest.raises(DataError, match="model and training is not the same here"):
+        run_together(2, lambda group: Trainer(corpus(), model(), config(**settings if group.rank else {}), group=group))
 
-    with pytest.raises(DataError, match="the new network, made by this torch, is not the same here"):
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("model", "the new network, made by this torch,"), ("init", "the model to")]
+)
+def test_all_begin_with_the_same_weights(name: str, said: str) -> None:
+    def start(group: Group) -> None:
+        trainer = Trainer(corpus(), model())
+        with torch.no_grad():
+            trainer.model.output.bias += group.rank
+        options: Any = {name: trainer.model if name == "model" else trainer.model_file(), "group": group}
+        Trainer(corpus(), model(), config(), **options)
+
+    with pytest.raises(DataError, match=f"{said}.* is not the same here"):
         run_together(2, start)
+
+
+def test_a_save_that_fails_takes_as_long_for_all(tmp_path: Path) -> None:
+    """For a budget in minutes ends where this time is left."""
+
+    def save(group: Group) -> tuple[float, float]:
+        trainer = Trainer(corpus(), model(), config(), tmp_path / "run", group=group)
+        next(steps := trainer.run())
+
+        def refuse(*_: Any) -> None:
+            time.sleep(0.4)
+            raise WriteError("disk full")
+
+        trainer.checkpointer._write = refuse
+        trainer.checkpointer.try_to_save(trainer.state, None)
+        steps.close()
+        return trainer.budget.save_seconds, trainer.checkpointer._last_save
+
+    first, second = run_together(2, save)
+    assert first == second
+    assert first[0] >= 0.4
 
 
 @given(st.lists(st.integers(0, 2**36 // 8), min_size=1, max_size=8))
@@ -225,8 +261,6 @@ def test_arrays_and_rows_are_shared_bit_by_bit() -> None:
         return group.share_arrays({"a": array} if group.leads else {})["a"].tobytes()
 
     def gather(group: Group) -> bytes:
-        import torch
-
         rows = group.share_of(2)
         return group.gather(torch.from_numpy(array[rows.start : rows.stop].copy()), 2).numpy().tobytes()
 
