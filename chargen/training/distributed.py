@@ -226,27 +226,29 @@ class TorchGroup(Group):
             error: what ends this process, where it fails.
 
         Raises:
-            LostProcess: the first process fails as this one does, and says so.
+            LostProcess: another process fails as this one does, and says so.
         """
-        if not (self.leads or error is None or isinstance(error, LostProcess)):
-            self._signs.silent(began := time.monotonic())
-            while not self._signs.failure and time.monotonic() - began < 2 * BEAT:
-                time.sleep(BEAT / 10)
-            if self._signs.failure.endswith(f" has failed: {_first_line(error)}"):
-                raise LostProcess(self._signs.failure, is_known=True) from error
-        if isinstance(error, LostProcess):
-            self._signs.leave("" if error.is_known else str(error))
-            atexit.register(_exit_at_once)
-        elif error is not None:
-            self._signs.leave(f"{self._name} has failed: {_first_line(error)}")
-            if self._hosts:
-                time.sleep(2 * BEAT)  # for the others to read that
-        else:
+        if error is None:
             with contextlib.suppress(RuntimeError, LostProcess):
                 self.exchange()  # all have got so far
                 self._signs.leave()
                 self.exchange()  # and nobody still asks the store for anything
                 distributed.destroy_process_group()
+            return
+        if isinstance(error, LostProcess):
+            self._signs.leave("" if error.is_known else str(error))
+            atexit.register(_exit_at_once)
+            return
+        said = f" has failed: {_first_line(error)}"
+        if not self.leads:
+            self._signs.silent(began := time.monotonic())
+            while not self._signs.failure and time.monotonic() - began < 2 * BEAT:
+                time.sleep(BEAT / 10)
+        self._signs.leave(self._name + said)
+        if self._signs.failure.endswith(said) and self._signs.failure != self._name + said:
+            raise LostProcess(self._signs.failure, is_known=True) from error
+        if self._hosts:
+            time.sleep(2 * BEAT)  # for the others to read that
 
 
 def _wait_for_listener(address: str, port: int) -> None:

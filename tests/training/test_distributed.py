@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from chargen.errors import ChargenError, LostProcess
+from chargen.errors import ChargenError, DataError, LostProcess
 from chargen.launch import Launch
-from chargen.training import distributed
+from chargen.training import distributed, signs
 from chargen.training.distributed import TorchGroup
 
 
@@ -54,6 +54,21 @@ def test_a_sum_that_ends_just_after_waiting_for_it_is_no_failure(fails: bool, mo
             member().sum(torch.zeros(1))
     else:
         member().sum(torch.zeros(1))
+
+
+def test_a_failure_is_known_to_those_that_do_not_wait_and_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signs, "BEAT", 0.02)
+    monkeypatch.setattr(distributed, "BEAT", 0.02)
+    store = distributed.distributed.HashStore()  # type: ignore[attr-defined]
+    groups = [member(rank=rank, _hosts=False, _signs=signs.Signs(store, rank, 4)) for rank in range(4)]
+    groups[2].leave(DataError("another text"))
+    with pytest.raises(LostProcess, match="process 2 of 2 has failed: another text") as error:
+        groups[3].leave(DataError("another text"))
+    assert error.value.is_known
+    groups[1].leave(DataError("no text"))
+    groups[0]._signs._thread.join(0.1)
+    assert groups[0]._signs.failure == "process 2 of 2 has failed: another text"
+    groups[0]._signs.leave()
 
 
 @pytest.mark.parametrize("local_rank", [0, 1])
