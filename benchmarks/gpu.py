@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import click
+import numpy as np
 import torch
 
 from benchmarks.common import CELLS, LETTERS, machine, run_interleaved, speed_job, untrained_model
@@ -30,6 +32,12 @@ from benchmarks.sampling import PlainSampler
 from benchmarks.training import chargen_steps, plain_steps, random_text, speed_of_steps, text_and_records
 from chargen import Corpus, ModelConfig, Sampler, TrainConfig, Trainer
 from chargen.decoding.torch_engine import TorchEngine
+from chargen.kernels import fast_bf16
+from chargen.kernels.amx import SIDE
+from chargen.kernels.sharing import Work, costs_of, microseconds, ways
+from chargen.kernels.threads import AutoTuner, cores, threads
+from chargen.kernels.train_rnn import pad
+from chargen.model import compiled_layers
 from chargen.storage.model_file import build_model
 from chargen.training.autosize import time_reference
 from chargen.training.memory import keep_memory
@@ -223,15 +231,15 @@ def slowest_parts(steps: Iterator[Any], device: str) -> list[tuple[str, float]]:
     return [(name, time / number / 1e3) for name, time in sorted(times, key=lambda pair: -pair[1])[:8]]
 
 
-def cores(task: Task) -> Iterator[Row]:
+def processor(task: Task) -> Iterator[Row]:
     """Measure training and sampling on the machine's processor, with several numbers of threads."""
-    for threads in (1, 2) if task.small else (16, 1, 4, 8, 2):
+    for number in (1, 2) if task.small else (16, 1, 4, 8, 2):
         words = [sys.executable, "-m", "benchmarks.gpu", "--cores", *(["--rehearse"] if task.small else [])]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        environment = os.environ | {"OMP_NUM_THREADS": str(number)}
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         print(done.stderr)
         for line in done.stdout.splitlines():
-            yield {"threads": threads, **json.loads(line)}
+            yield {"threads": number, **json.loads(line)}
 
 
 def measure_cores(task: Task) -> Iterator[Row]:
@@ -251,6 +259,7 @@ def measure_cores(task: Task) -> Iterator[Row]:
             job()
         yield {"training": rows, **run_interleaved(jobs, 5)}
         yield {"training": rows, "operations": slowest_parts(steps["chargen"], "cpu")}
+        yield from measure_sharings(rows, hidden, length)
     file = untrained_model("gru", 2, hidden, LETTERS)
     for streams in (1, 64):
         jobs = {
@@ -262,13 +271,28 @@ def measure_cores(task: Task) -> Iterator[Row]:
         yield {"streams": streams, **{name: speed * streams for name, speed in run_interleaved(jobs, 3).items()}}
 
 
+def measure_sharings(rows: int, hidden: int, length: int) -> Iterator[Row]:
+    """Measure a GRU layer's forward pass by every way that its threads may share it out, beside what is predicted."""
+    dtype = torch.bfloat16 if fast_bf16() else torch.float32
+    costs = costs_of(np.dtype(np.uint16 if dtype == torch.bfloat16 else np.float32))
+    layer, inputs = torch.nn.GRU(hidden, hidden, batch_first=True), torch.randn(rows, length, hidden)
+    work = Work(rows, pad(hidden) // SIDE, 3, length)
+    for sharing in ways(work, costs, threads(), cores()):
+        tuner = AutoTuner({sharing: 0.0})
+        with torch.no_grad(), mock.patch.object(compiled_layers, "_tuner", lambda *_, tuner=tuner: tuner):
+            for _ in range(6):  # the first one may compile
+                compiled_layers.run(layer, inputs, torch.zeros(rows, hidden), dtype)
+        predicted = microseconds(sharing, work, costs, cores())
+        yield {"layer": rows, "sharing": sharing, "ms": 1e3 * tuner.seconds[sharing], "predicted": predicted / 1e3}
+
+
 PARTS: dict[str, tuple[Callable[[Task], Iterator[Row]], int, int]] = {
     "correctness": (correctness, 120, 120),
     "quality": (quality, 90, 510),
     "precisions": (precisions, 60, 60),
     "sampling": (sampling, 40, 40),
     "training": (training, 130, 190),
-    "cores": (cores, 150, 150),
+    "cores": (processor, 150, 150),
 }
 """Each with its time limit in seconds, and that with `--more`; the most valuable first."""
 

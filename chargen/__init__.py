@@ -46,6 +46,7 @@ _NAMES = {
     "counting.novelty": ("Novelty",),
     "insight.steering": ("set_neurons",),
     "evaluation.causality": ("check", "check_causality"),
+    "kernels.threads": ("set_threads",),
     "training.config": ("TrainConfig",),
     "training.trainer": ("Trainer",),
 }
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from chargen.insight.gates import Saturation, gate_saturation
     from chargen.insight.neurons import Neuron, Neurons
     from chargen.insight.steering import set_neurons
+    from chargen.kernels.threads import set_threads
     from chargen.model.config import ModelConfig
     from chargen.model.language_model import CharModel
     from chargen.sampling.sampler import Sampler

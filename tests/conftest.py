@@ -62,7 +62,7 @@ def own_cache(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def seed_torch() -> None:
     """Weights that a test draws are the same whatever ran before it."""
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed keeps a stack for each GPU that may come
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from chargen.cli.options import PATH, GroupedCommand, option
+from chargen.cli.options import PATH, GroupedCommand, option, threads_option
 from chargen.cli.terminal import colorize, log_compiling, print_line
 from chargen.errors import ModelFileError, amount
 from chargen.evaluation.causality import check
@@ -18,6 +18,7 @@ SEEN = {"forward": "what stands before", "backward": "what stands behind", "cloz
 @click.command("check", cls=GroupedCommand)
 @click.argument("model", type=PATH)
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
+@threads_option
 def command(model: Path, as_json: bool) -> None:
     """Check what a model's predictions see.
 

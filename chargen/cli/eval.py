@@ -10,7 +10,7 @@ import click
 
 from chargen.api.judge import PARTS, PRECISIONS, evaluate
 from chargen.cli.bars import TaskBar
-from chargen.cli.options import PATH, GroupedCommand, option
+from chargen.cli.options import PATH, GroupedCommand, option, threads_option
 from chargen.cli.report import name_label
 from chargen.cli.terminal import escape_control, log, log_compiling, print_line
 from chargen.cli.texts import log_text_report, log_unknown_labels, text_options
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @option("--device", group="Machine", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
         show_default=True, help="Where to compute.")  # fmt: skip
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
+@threads_option
 def command(model: Path, sources: tuple[str, ...], device: str, as_json: bool, **options: Any) -> None:
     """Score a text with a model: nats and bits per character, bits per byte, perplexity.
 

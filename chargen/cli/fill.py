@@ -9,7 +9,15 @@ import click
 
 from chargen.api.fill import read_template
 from chargen.cli.bars import Bar
-from chargen.cli.options import PATH, GroupedCommand, config_option, option, refuse_unused, settings_options
+from chargen.cli.options import (
+    PATH,
+    GroupedCommand,
+    config_option,
+    option,
+    refuse_unused,
+    settings_options,
+    threads_option,
+)
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import TextWriter, log, log_compiling, log_literal_escapes, log_unknown_bans, write_separator
 from chargen.cli.texts import text_options
@@ -48,6 +56,7 @@ from chargen.storage.model_file import read_model
 @option("--format", "form", group="Files", type=click.Choice(["text", "jsonl"]), default="text", show_default=True,
         help="jsonl: one JSON object an alternative, with scores before temperature and filters.")  # fmt: skip
 @config_option
+@threads_option
 def command(
     model: Path,
     source: Path | None,

@@ -10,7 +10,7 @@ from chargen.api.activations import stream_activations
 from chargen.api.inspect import inspect as inspect_text
 from chargen.api.judge import PRECISIONS
 from chargen.cli.bars import TaskBar
-from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
+from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused, threads_option
 from chargen.cli.terminal import escape_control, log, print_line, quote_path
 from chargen.cli.texts import log_text_report, text_options
 from chargen.cli.value_text import ValueWriter
@@ -43,6 +43,7 @@ SHOWN_NEURONS = 8
         help="Of matrix products.")  # fmt: skip
 @option("--device", group="Other", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
         show_default=True, help="Where to compute.")  # fmt: skip
+@threads_option
 def command(model: Path, text: str, out: Path | None, neuron: str | None, length: int, **options: Any) -> None:
     """Look inside a model while it reads a text: where it is surprised, and what its hidden units follow.
 

@@ -170,6 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     _open_missing_streams()
     prepare_outputs()
     try:
+        _share_cores()
         # On Windows click would take words apart that no shell did: "*" and "$HOME" may be a text.
         code = cli.main(arguments, prog_name="chargen", standalone_mode=False, windows_expand_args=False)
         sys.stdout.flush()
@@ -223,6 +224,14 @@ def _describe_machine_failure(error: Exception) -> str:
         return ""
     # A library that got no memory while it was loaded fails in ways of its own.
     return f"a package cannot be loaded: {error}; is it installed and whole, and is there enough memory?"
+
+
+def _share_cores() -> None:
+    """Share this machine's cores with other processes of a launcher, before torch is loaded."""
+    if read_launch().local_world_size > 1:
+        from chargen.kernels.threads import share_cores  # takes a moment
+
+        share_cores()
 
 
 def _open_missing_streams() -> None:

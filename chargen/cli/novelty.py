@@ -9,7 +9,7 @@ import click
 
 from chargen.api.novelty import DEFAULT_LENGTH, DEFAULT_RECORDS, is_model, novelty
 from chargen.cli.bars import TaskBar
-from chargen.cli.options import GroupedCommand, option, settings_options
+from chargen.cli.options import GroupedCommand, option, settings_options, threads_option
 from chargen.cli.terminal import cut_into_rows, escape_control, log, log_compiling, terminal_width
 from chargen.cli.texts import log_text_report
 from chargen.counting.copy_finder import MIN_LENGTH
@@ -52,6 +52,7 @@ MAX_TEXT = 300
         help="Same seed, same text.", shown_default="another one each time, told on standard error")  # fmt: skip
 @settings_options(SampleConfig, "Writing, with a MODEL", defaults=WRITING_DEFAULTS)
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object.")
+@threads_option
 def command(text: str, corpus: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Tell how much of a text is copied from a corpus.
 

@@ -8,7 +8,15 @@ import click
 
 from chargen.api.generate import new_selection, prepare_sampler, writes_many
 from chargen.cli.bars import Bar, TaskBar
-from chargen.cli.options import PATH, GroupedCommand, config_option, option, refuse_unused, settings_options
+from chargen.cli.options import (
+    PATH,
+    GroupedCommand,
+    config_option,
+    option,
+    refuse_unused,
+    settings_options,
+    threads_option,
+)
 from chargen.cli.print_samples import SamplePrinter
 from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.terminal import TextWriter, log, log_compiling, log_literal_escapes, log_unknown_bans
@@ -89,6 +97,7 @@ def _read_neurons(
 @option("--device", group="Files", default="cpu", show_default=True, metavar="NAME",
         help="cpu, or cuda or mps through torch.")  # fmt: skip
 @config_option
+@threads_option
 def command(
     model: Path,
     length: int | None,

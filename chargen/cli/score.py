@@ -15,7 +15,7 @@ from chargen.api.records import PRIORS, score_records
 from chargen.api.score import score as score_text
 from chargen.cli.bars import TaskBar
 from chargen.cli.by_line import print_records
-from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
+from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused, threads_option
 from chargen.cli.terminal import TextWriter, escape_control, log, log_compiling, log_literal_escapes, print_line
 from chargen.cli.texts import log_text_report, text_options
 from chargen.data.sources import find_sources
@@ -56,6 +56,7 @@ from chargen.storage.model_file import ModelFile, read_model
         show_default=True, help="Where to compute.")  # fmt: skip
 @option("--json", "as_json", group="Other", is_flag=True, help="Print one JSON object, or one for each record.")
 @option("--brief", group="Other", is_flag=True, help="Tell totals only.")
+@threads_option
 def command(model: Path, sources: tuple[str, ...], text: str | None, by: str | None, **options: Any) -> None:
     """Judge every character of a text, or every line or record: what the model finds unlikely.
 

@@ -14,7 +14,7 @@ import click
 from chargen.cli import report
 from chargen.cli.bars import TaskBar, TrainingBar
 from chargen.cli.corpus_get import get_missing, offline_option
-from chargen.cli.options import PATH, GroupedCommand, config_option, option, settings_options
+from chargen.cli.options import PATH, GroupedCommand, config_option, option, settings_options, threads_option
 from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.terminal import log, log_compiling, quote_path
 from chargen.cli.time_spent import TimeSpent
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 @settings_options(CorpusConfig, "Text", escapes=("between", "records"))
 @settings_options(ModelConfig, "Model", chosen=("hidden_size", "tie_weights", "dropout"))
 @settings_options(TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr", "weight_decay"))
+@threads_option
 def command(
     sources: tuple[str, ...],
     out: Path | None,
@@ -90,7 +91,7 @@ def command(
     keep_memory()
     with stop_on_signals() as stop, join_group(log) as group:
         group.doing("reading the text")
-        restarted, moved = find_restarted(out, given_settings(settings), overwrite, group), {}
+        restarted, moved = find_restarted(out, sources, given_settings(settings), overwrite, group), {}
         if resume is not None and restarted is None:
             check_resumable_with(out=out, overwrite=overwrite, init_from=init_from, preset=preset)
             moved = {"train": sources, "valid": valid, "test": test}

@@ -10,7 +10,15 @@ import click
 from chargen.api.draft import Draft
 from chargen.api.draft_file import free_path
 from chargen.api.writer import Writer
-from chargen.cli.options import PATH, GroupedCommand, config_option, option, refuse_unused, settings_options
+from chargen.cli.options import (
+    PATH,
+    GroupedCommand,
+    config_option,
+    option,
+    refuse_unused,
+    settings_options,
+    threads_option,
+)
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import log, log_compiling, log_unknown_bans, quote_path
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
@@ -38,6 +46,7 @@ NEW = Path("draft.txt")
 @option("--json-lines", group="Files", is_flag=True,
         help="Answer requests on standard input, a line of JSON each, for editors and other programs.")  # fmt: skip
 @config_option
+@threads_option
 def command(model: Path, draft: Path | None, json_lines: bool, encoding: str | None, **settings: Any) -> None:
     """Write a draft together with a model, in the terminal.
 

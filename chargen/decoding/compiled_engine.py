@@ -15,7 +15,7 @@ from chargen.kernels.cpu_features import amx
 from chargen.kernels.decode_matmul import WIDTH, pack
 from chargen.kernels.decode_step import Choice, Team, Weights, read_or_write
 from chargen.kernels.packing import pack_rows
-from chargen.kernels.threads import AutoTuner, parallel_for, run_team, threads
+from chargen.kernels.threads import AutoTuner, halves, parallel_for, run_team, threads
 from chargen.model.config import ModelConfig
 from chargen.storage.quantize import SCALE, as_float32
 from chargen.storage.weight_checks import as_stack_weights
@@ -91,9 +91,9 @@ class CompiledEngine(Engine):
             bias, new_bias, head_scale, head_bias,
         )  # fmt: skip
         large = weights.nbytes >= TEAM_BYTES and config.hidden_size % WIDTH == 0
-        self._team_size = min(threads(), config.hidden_size // WIDTH) if large else 1
+        most = min(threads(), config.hidden_size // WIDTH) if large else 1
         self.many_rows = max(self.many_rows, 64 * threads())
-        self._tuner = AutoTuner()  # with the team, for a single row
+        self._tuner = AutoTuner(dict.fromkeys(halves(most), 0.0))  # how many threads share a single row
 
     def _read(
         self, ids: NDArray[np.int64], counts: NDArray[np.int64], logits: Floats, state: State
@@ -129,12 +129,11 @@ class CompiledEngine(Engine):
                 self._weights, logits[rows], rows_state, ids[rows], log_probs[rows], counts[rows], write,
                 uniforms[rows], mask_index[rows], choice,
             )  # fmt: skip
-            timed = self._team_size > 1 and len(ids) == 1 and ids.shape[1] >= MIN_TIMED_LENGTH
-            by_team, begun = timed and self._tuner.choose(), time.perf_counter()
-            members = self._team_size if by_team else 1
+            timed = len(ids) == 1 and ids.shape[1] >= MIN_TIMED_LENGTH
+            members, begun = self._tuner.choose() if timed else 1, time.perf_counter()
             run_team(lambda member: read_or_write(*arguments, Team(member, members, counter, active, outputs)), members)
             if timed:
-                self._tuner.record(by_team, time.perf_counter() - begun, ids.shape[1])
+                self._tuner.record(members, time.perf_counter() - begun, ids.shape[1])
             for layer, new in zip(state, rows_state, strict=True):
                 layer[rows] = new
 

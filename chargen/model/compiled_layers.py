@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +13,12 @@ from torch.nn import functional
 
 from chargen.kernels.amx import SIDE, TILE_CONFIG, aligned_zeros
 from chargen.kernels.packing import pack_backward, pack_forward
+from chargen.kernels.sharing import Costs, Sharing, Work, costs_of, microseconds, ways
 from chargen.kernels.sums import sums_by_id, sums_over_time
-from chargen.kernels.threads import AutoTuner, parallel_for, run_team, share_out, threads
+from chargen.kernels.threads import AutoTuner, cores, parallel_for, run_team, share_out, threads
 from chargen.kernels.train_rnn import GRU_KERNELS, LSTM_KERNELS, Backward, Forward, Kernels, Part, pad
 from chargen.model.device import numpy_view
 from chargen.model.pieces import Pieces
-
-MIN_ROWS = 16
-"""Fewer rows are not worth a thread of their own."""
 
 
 def run(
@@ -77,7 +75,7 @@ def _pack_weights(weights: Tensor, dtype: torch.dtype, *, transposed: bool) -> N
         return numpy_view(columns.reshape(inputs, -1, SIDE).transpose(0, 1).contiguous())
     packed = aligned_zeros((outputs // SIDE, inputs // 2, SIDE, 2), np.uint16)
     kernel, values = pack_forward if transposed else pack_backward, weights.numpy()
-    parallel_for(lambda part: kernel(values, part.start, part.stop, packed), len(packed))
+    parallel_for(lambda part: kernel(values, part.start, part.stop, packed), len(packed), 0.0025 * inputs)
     return packed
 
 
@@ -86,8 +84,8 @@ def _run_kernels(
 ) -> None:
     """Run a layer's forward pass, or its backward pass where there is a gradient of the state.
 
-    Rows are multiplied in blocks of 32, padded with zeros. Threads share out rows; or rows and hidden units, where
-    fewer zeros are multiplied then and measurements say that it is faster.
+    Rows are multiplied in blocks of 32, padded with zeros. Threads share out rows, or rows and hidden units, in the way
+    that measurements say is the fastest of a few; no bit depends on it.
 
     Args:
         kernels: the compiled loops of the cell.
@@ -97,14 +95,13 @@ def _run_kernels(
         grad_hidden: (B, H), the gradient of the hidden state after; becomes that of the state before through sums.
     """
     blocks, gates, dtype = size // SIDE, kernels.cell.gates, layer.weights.dtype
-    alone = Sharing(min(threads(), max(1, rows // MIN_ROWS)), 1)
-    together = least_work(rows, blocks, threads())
-    saves_work = together.work(rows, blocks) < alone.work(rows, blocks)
-    tuner = _tuner(rows, size, gates, grad_hidden is None)
-    by_teams, start_time = saves_work and tuner.choose(), time.perf_counter()
-    teams, members = together if by_teams else alone
+    work = Work(rows, blocks, gates, layer.gates.size // (rows * gates * size))
+    tuner = _tuner(work, costs_of(dtype), grad_hidden is None, threads(), cores())
+    sharing, start_time = tuner.choose(), time.perf_counter()
+    teams, members = sharing
     row_parts, block_parts = share_out(rows, teams), share_out(blocks, members)
-    left_blocks, kernel = (blocks, kernels.forward) if grad_hidden is None else (gates * blocks, kernels.backward)
+    kernel: Any = kernels.forward if grad_hidden is None else kernels.backward
+    left_blocks, compiled = blocks if grad_hidden is None else gates * blocks, len(kernel.overloads)
     lefts = [aligned_zeros((2, left_blocks, pad(part.stop - part.start), SIDE), dtype) for part in row_parts]
     grads = [] if grad_hidden is None else [_to_blocks(grad_hidden, part) for part in row_parts]
     counters = np.zeros((teams, 1), np.int64)
@@ -116,49 +113,21 @@ def _run_kernels(
         input_only = aligned_zeros((kernels.cell.gradients - gates, SIDE, SIDE), dtype)
         place = mine.start, mine.stop, block.start, block.stop, members
         part = Part(*place, counters[team], lefts[team], sums, input_only)
-        kernel(TILE_CONFIG, layer, part)  # type: ignore[arg-type]
+        kernel(TILE_CONFIG, layer, part)
 
-    run_team(run, teams * members)
+    run_team(run, sharing.threads)
     if grad_hidden is not None:
         for part, blocks_of_part in zip(row_parts, grads, strict=True):
             _from_blocks(blocks_of_part, part, grad_hidden)
-    if saves_work:
-        tuner.record(by_teams, time.perf_counter() - start_time)
-
-
-class Sharing(NamedTuple):
-    """How threads share out a layer: teams get rows, and the members of a team hidden units of these rows.
-
-    Args:
-        teams: how many.
-        members: of each team; several wait for each other at every character.
-    """
-
-    teams: int
-    members: int
-
-    def work(self, rows: int, blocks: int) -> int:
-        """What the busiest thread multiplies at each character: rows, zeros included, times blocks of hidden units."""
-        return pad(-(-rows // self.teams)) * -(-blocks // self.members)
-
-
-def least_work(rows: int, blocks: int, num_threads: int) -> Sharing:
-    """The sharing in which the busiest thread multiplies least; among equals that with the fewest members.
-
-    Args:
-        rows: B.
-        blocks: of 32 hidden units.
-        num_threads: that there are.
-    """
-    sizes, most_teams = range(1, min(num_threads, blocks) + 1), pad(rows) // SIDE
-    choices = [Sharing(min(num_threads // members, most_teams), members) for members in sizes]
-    return min(choices, key=lambda choice: choice.work(rows, blocks))
+    if len(kernel.overloads) == compiled:
+        tuner.record(sharing, time.perf_counter() - start_time)
 
 
 @cache
-def _tuner(rows: int, size: int, gates: int, forward: bool) -> AutoTuner:
-    """The choice between sharing out hidden units too (True) and rows alone, for each size of layer."""
-    return AutoTuner()
+def _tuner(work: Work, costs: Costs, forward: bool, num_threads: int, num_cores: int) -> AutoTuner[Sharing]:
+    """The choice among ways to share out a layer's pass."""
+    choices = ways(work, costs, num_threads, num_cores)
+    return AutoTuner({way: microseconds(way, work, costs, num_cores) / 1e6 for way in choices})
 
 
 def _to_blocks(values: Tensor, rows: slice) -> NDArray[np.float32]:
@@ -368,7 +337,8 @@ def _sum_by_id(values: Tensor, ids: Tensor, size: int) -> Tensor:
     if values.dtype == torch.float32:
         sums = values.new_zeros(size, len(values))
         arrays = numpy_view(values.t()), ids.view(-1).numpy()
-        parallel_for(lambda part: sums_by_id(*arrays, part.start, part.stop, sums.numpy()), len(values) // SIDE)
+        blocks, each = len(values) // SIDE, 0.012 * ids.numel()
+        parallel_for(lambda part: sums_by_id(*arrays, part.start, part.stop, sums.numpy()), blocks, each)
         return sums.t()
     # In bf16, matrix units multiply by one-hot rows sooner than memory gives what would be added.
     one_hot = values.new_zeros(ids.numel(), pad(size))
@@ -381,5 +351,5 @@ def _sum_rows(values: Tensor) -> Tensor:
         return values.sum(1)
     stored, sums = numpy_view(values), values.new_empty(len(values), dtype=torch.float32)
     out = sums.numpy()
-    parallel_for(lambda part: sums_over_time(stored, part.start, part.stop, out), len(stored), SIDE)
+    parallel_for(lambda part: sums_over_time(stored, part.start, part.stop, out), len(stored), 1e-4 * stored.shape[1])
     return sums

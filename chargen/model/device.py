@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from chargen.errors import SettingError
+from chargen.errors import SettingError, amount
 from chargen.kernels import fast_bf16
 from chargen.kernels.cpu_features import amx
 
@@ -32,7 +32,8 @@ def pick_device(name: str, number: int = 0) -> torch.device:
         raise SettingError(f"device is {name!r}: this machine and this torch have {names}", "device")
     if name == "cuda" and number:
         if number >= torch.cuda.device_count():
-            raise SettingError(f"there are {torch.cuda.device_count()} GPUs: start as many processes", "device")
+            there = amount(torch.cuda.device_count(), "GPU")
+            raise SettingError(f"this machine has {there}: start as many processes on it, not more", "device")
         torch.cuda.set_device(number)
         return torch.device(name, number)
     return torch.device(name)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chargen.kernels.amx import SIDE
-from chargen.kernels.threads import AutoTuner, run_team, threads
+from chargen.kernels.threads import AutoTuner, halves, run_team, threads
 from chargen.kernels.train_rnn import pad
 from chargen.kernels.train_row import GRU_ROW, LSTM_ROW, Member, RowBackward, RowForward
 from chargen.model.compiled_layers import differentiate_by_torch
@@ -130,17 +130,16 @@ def _run_kernel(kernel: Any, layer: RowForward | RowBackward) -> None:
     """Run a layer's forward or backward pass; several threads share out its hidden units where that is faster."""
     size = layer.weights.shape[1]
     blocks = pad(size) // SIDE
-    members = min(threads(), blocks) if layer.weights.nbytes >= TEAM_BYTES else 1
-    tuner, compiled = _tuner(layer.weights.shape, kernel), bool(kernel.overloads)
-    by_team, start_time, counter = members > 1 and tuner.choose(), time.perf_counter(), np.zeros(1, np.int64)
-    team = members if by_team else 1
+    most = min(threads(), blocks) if layer.weights.nbytes >= TEAM_BYTES else 1
+    tuner, compiled = _tuner(layer.weights.shape, kernel, most), bool(kernel.overloads)
+    team, start_time, counter = tuner.choose(), time.perf_counter(), np.zeros(1, np.int64)
     borders = [blocks * member // team for member in range(team + 1)]
     run_team(lambda member: kernel(layer, Member(borders[member], borders[member + 1], team, counter)), team)
-    if members > 1 and compiled:
-        tuner.record(by_team, time.perf_counter() - start_time, len(layer.gates))
+    if compiled:
+        tuner.record(team, time.perf_counter() - start_time, len(layer.gates))
 
 
 @cache
-def _tuner(shape: tuple[int, int], kernel: Any) -> AutoTuner:
-    """The choice between several threads (True) and one, for each size of layer."""
-    return AutoTuner()
+def _tuner(shape: tuple[int, int], kernel: Any, most: int) -> AutoTuner[int]:
+    """The choice among numbers of threads, for each size of layer."""
+    return AutoTuner(dict.fromkeys(halves(most), 0.0))

@@ -15,6 +15,7 @@ import numpy as np
 
 from chargen.data.corpus import Corpus
 from chargen.errors import amount
+from chargen.kernels.threads import threads
 from chargen.model.config import GATES, ModelConfig
 from chargen.settings import make_settings
 from chargen.training.config import DEFAULT_MINUTES, TrainConfig
@@ -32,8 +33,16 @@ are shortened; from then on more steps gain less than shorter windows take in ti
 """
 TIMED_SETTINGS = "device", "precision", "batch_size", "seq_length"
 """What a reference's time depends on, of the training settings."""
+ROWS_OF_A_CORE = 8
+"""Of many cores each has up to so many rows to compute; with more of them steps would be fewer."""
+MOST_RISE = 2.0
+"""How much higher the peak rate may be for large minibatches; what large models bear beyond that was not tried."""
 MIN_SEQ_LENGTH = 32
 """Characters of the shortest windows: gradients flow no farther. Fewer rows instead did not learn better."""
+MIN_WINDOWS = 4
+"""Of each row in a text."""
+DEFAULT_ROWS, DEFAULT_IDS = TrainConfig().batch_size, TrainConfig().batch_size * TrainConfig().seq_length
+"""Of a step."""
 MANY_CHARACTERS = 1_000
 """Different characters from which on embedding and output layer are one table: two learn each from too few examples."""
 CHOSEN_SETTINGS = ("hidden_size", "dropout", "weight_decay", "lr", "batch_size", "seq_length")
@@ -70,7 +79,9 @@ class Sizes:
     reasons: tuple[str, ...]
 
 
-def fit_sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], preset: str | None = None) -> Sizes:
+def fit_sizes(
+    corpus: Corpus, model: dict[str, Any], training: dict[str, Any], preset: str | None = None, processes: int = 1
+) -> Sizes:  # fmt: skip
     """Settings for all that is not given, from a text and, for a budget in minutes, this machine's speed.
 
     Args:
@@ -78,20 +89,29 @@ def fit_sizes(corpus: Corpus, model: dict[str, Any], training: dict[str, Any], p
         model: settings of the model that are given, by name.
         training: settings of training that are given, by name.
         preset: "small", "medium" or "large", whatever the budget.
+        processes: that share the work, each with as many threads as this one, or with a GPU.
     """
-    size, speed = len(corpus.vocabulary), Speed()
-    open_settings = {"hidden_size", "dropout", "weight_decay"} - {*model, *training}
-    timed = open_settings and ("minutes" in training or not {"steps", "epochs"} & training.keys())
-    if timed:
-        speed = time_reference(size, training)
-    chosen: dict[str, Any] = {"unit": corpus.vocabulary.unit, "preset": preset}
-    sizes = choose_sizes(len(corpus.train), size, model, training, **chosen, speed=speed)
-    shape = {name: getattr(sizes.training, name) for name in ("batch_size", "seq_length")}
-    if timed and shape["seq_length"] < training.get("seq_length", TrainConfig().seq_length):
-        # Shorter windows take more time for each character, so the speed is measured again.
-        training = training | shape
-        speed = time_reference(size, training)
-        sizes = choose_sizes(len(corpus.train), size, model, training, **chosen, speed=speed)
+    from chargen.model.device import pick_device
+
+    text, size = len(corpus.train), len(corpus.vocabulary)
+    cores = processes * (threads() if pick_device(training.get("device", "auto")).type == "cpu" else 1)
+    choose = partial(choose_sizes, text, size, model, training, unit=corpus.vocabulary.unit, preset=preset, cores=cores)
+    largest = largest_minibatch(text, training, cores)
+    is_open = largest != largest_minibatch(text, training)
+    is_open |= not {"hidden_size", "dropout", "weight_decay"} <= {*model, *training}
+    if not is_open or ("minutes" not in training and {"steps", "epochs"} & training.keys()):
+        return choose()
+
+    def speed(rows: int, length: int) -> Speed:
+        mine = {"batch_size": max(1, rows // processes), "seq_length": length}
+        measured = time_reference(size, training | mine)
+        return replace(measured, seconds=measured.seconds / processes)
+
+    sizes = choose(speed=speed(*largest))
+    minibatch = sizes.training.batch_size, sizes.training.seq_length
+    if minibatch != largest:
+        # Another minibatch takes another time for each character, so the speed is measured again.
+        sizes = choose(speed=speed(*minibatch), minibatch=minibatch)
     return sizes
 
 
@@ -104,6 +124,8 @@ def choose_sizes(
     unit: str = "character",
     preset: str | None = None,
     speed: Speed = Speed(),
+    cores: int = 1,
+    minibatch: tuple[int, int] | None = None,
 ) -> Sizes:
     """Settings for all that is not given.
 
@@ -115,12 +137,13 @@ def choose_sizes(
         unit: what the reasons call an id: "character" or "byte".
         preset: "small", "medium" or "large", whatever the budget.
         speed: what `time_reference` found; for a budget in minutes only, which is cut where it would do harm.
+        cores: that share the work, of all processes.
+        minibatch: rows and characters of a row, where they are chosen already.
     """
     model_config, train_config = make_settings(ModelConfig, model), make_settings(TrainConfig, training)
     free = not {"batch_size", "seq_length"} & training.keys()
-    if free:
-        rows, length = fit_minibatch(text, train_config.batch_size, train_config.seq_length)
-        train_config = replace(train_config, batch_size=rows, seq_length=length)
+    rows, length = minibatch or largest_minibatch(text, training)
+    train_config = replace(train_config, batch_size=rows, seq_length=length)
     reach = partial(reachable_ids, training=train_config, text=text, vocabulary=vocabulary, speed=speed)
     if not {"tie_weights", "embedding_size"} & model.keys():
         model_config = replace(model_config, tie_weights=vocabulary >= MANY_CHARACTERS)
@@ -130,10 +153,12 @@ def choose_sizes(
     epochs = reach(model_config) / max(text, 1)
     timed = train_config.epochs is None and train_config.steps is None
     wanted = min(MOST_STEPS, max(FEWEST_STEPS, STEPS_FOR_EACH * vocabulary))
-    if free and train_config.steps is None:
-        ids = text * (min(epochs, MAX_EPOCHS) if timed else epochs)
-        length = fit_window(ids / train_config.batch_size, wanted, train_config.seq_length)
-        train_config = replace(train_config, seq_length=length)
+    if free and not minibatch and train_config.steps is None and not math.isnan(epochs):
+        # Cores that would only end the run sooner get no rows: fewer rows make more steps.
+        useful = min(1.0, MAX_EPOCHS / epochs) if timed and epochs else 1.0
+        most_ids = min(text * epochs * useful / wanted, text / MIN_WINDOWS)
+        rows, length = fit_cores(rows, length, most_ids, cores * useful)
+        train_config = replace(train_config, batch_size=rows, seq_length=length)
     ids_per_step = train_config.batch_size * train_config.seq_length
     most, enough = max(MAX_EPOCHS, math.ceil(wanted * ids_per_step / max(text, 1))), ""
     if epochs > most and timed:
@@ -147,10 +172,10 @@ def choose_sizes(
     if "weight_decay" not in training:
         train_config = replace(train_config, weight_decay=choose_weight_decay(pressure))
     if "lr" not in training:
-        train_config = replace(train_config, lr=peak_lr(model_config.hidden_size))
+        train_config = replace(train_config, lr=peak_lr(model_config.hidden_size, ids_per_step if free else 0))
     sizes, chosen = (model_config, train_config), {"tie_weights", *CHOSEN_SETTINGS} - {*model, *training}
     reasons = [_shape_reason(model_config, chosen, why, amount(vocabulary, f"different {unit}"))]
-    reasons += [_holding_reason(*sizes, chosen, epochs, enough), _minibatch_reason(*sizes, chosen, text, unit)]
+    reasons += [_holding_reason(*sizes, chosen, epochs, enough), _minibatch_reason(*sizes, chosen, text, unit, cores)]
     reasons = [reason for reason in reasons if reason]
     steps = epochs * text / ids_per_step
     if reasons and math.isfinite(steps):
@@ -179,12 +204,16 @@ def _holding_reason(model: ModelConfig, training: TrainConfig, chosen: set[str],
     return f"{', '.join(held) or 'budget'}: {read}{enough}"
 
 
-def _minibatch_reason(model: ModelConfig, training: TrainConfig, chosen: set[str], text: int, unit: str) -> str:
+def _minibatch_reason(
+    model: ModelConfig, training: TrainConfig, chosen: set[str], text: int, unit: str, cores: int
+) -> str:
     """What a step learns from, and how much of that; empty where all of it is given."""
     if not {"lr", "batch_size", "seq_length"} & chosen:
         return ""
     minibatch = f"{amount(training.batch_size, 'row')} of {amount(training.seq_length, unit)}"
     fits = f"{amount(model.hidden_size, 'hidden unit')}, {amount(text, unit)}"
+    if training.batch_size > DEFAULT_ROWS and "batch_size" in chosen:
+        fits = f"{amount(cores, 'thread')}, {fits}"
     return f"{minibatch} at a peak rate of {training.lr:g}: {fits}"
 
 
@@ -260,25 +289,60 @@ def choose_weight_decay(pressure: float) -> float:
     return round(min(1.0, max(0.3, 0.15 + 0.08 * math.log2(max(pressure, 1e-9)))), 2)
 
 
-def peak_lr(hidden_size: int) -> float:
-    """The peak learning rate: less for larger models."""
-    return float(f"{4e-3 * min(1.0, (384 / hidden_size) ** 0.5):.1e}")
+def peak_lr(hidden_size: int, ids_per_step: int = 0) -> float:
+    """The peak learning rate: less for larger models, more for steps of more ids than there are by default.
+
+    Args:
+        hidden_size: hidden units.
+        ids_per_step: rows times characters of a row, where they are chosen.
+    """
+    rise = min(MOST_RISE, max(1.0, ids_per_step / DEFAULT_IDS) ** 0.5)
+    return float(f"{4e-3 * min(1.0, (384 / hidden_size) ** 0.5) * rise:.1e}")
+
+
+def largest_minibatch(text: int, training: dict[str, Any], cores: int = 1) -> tuple[int, int]:
+    """Rows and characters of a row: those that are given, or the most for which the text is long enough.
+
+    Args:
+        text: ids of the training part.
+        training: settings of training that are given, by name.
+        cores: that share the work.
+    """
+    config = make_settings(TrainConfig, training)
+    minibatch = config.batch_size, config.seq_length
+    if {"batch_size", "seq_length"} & training.keys():
+        return minibatch
+    minibatch = fit_minibatch(text, *minibatch)
+    # More rows would make counted steps longer.
+    return minibatch if config.steps else fit_cores(*minibatch, text / MIN_WINDOWS, cores)
 
 
 def fit_minibatch(text: int, rows: int, length: int) -> tuple[int, int]:
     """As many rows and characters, or fewer where the text is too short for 4 windows in each row."""
-    while length > 16 and text < 4 * 4 * length:
+    while length > 16 and text < MIN_WINDOWS * 4 * length:
         length //= 2
-    while rows > 4 and text < 4 * rows * length:
+    while rows > 4 and text < MIN_WINDOWS * rows * length:
         rows //= 2
     return rows, length
 
 
-def fit_window(characters: float, steps: int, length: int) -> int:
-    """The longest window, of `length` and its halves, that makes so many steps of the characters a row reads."""
-    while length > MIN_SEQ_LENGTH and characters < steps * length:
+def fit_cores(rows: int, length: int, ids: float, cores: float) -> tuple[int, int]:
+    """More rows, where there are many cores, and windows as long as so many ids in a minibatch allow.
+
+    The loss depends on how many ids there are in it, hardly on how many rows they are.
+
+    Args:
+        rows: the fewest.
+        length: characters of the longest windows; they are halved.
+        ids: in a minibatch, at most.
+        cores: that share the work.
+    """
+    most = min(ROWS_OF_A_CORE * cores, ids / MIN_SEQ_LENGTH)
+    while DEFAULT_ROWS <= rows <= most / 2:
+        rows *= 2
+    while length > MIN_SEQ_LENGTH and rows * length > ids:
         length //= 2
-    return length
+    return rows, length
 
 
 def time_reference(vocabulary: int, training: dict[str, Any], seconds: float = 1.0) -> Speed:

@@ -192,7 +192,6 @@ class TorchGroup(Group):
         if self._signs.failure:
             raise LostProcess(self._signs.failure, is_known=True)
         if silent:
-            self._signs.wake(silent)
             raise self._lost(silent, f"no sign of life for {SILENCE:g} seconds")
         if (busy := self._signs.busy()) and self._may_speak(began):
             self._on_wait(f"waiting for others: {busy[0]}")
@@ -203,11 +202,9 @@ class TorchGroup(Group):
         Args:
             reason: what the sum's error says.
         """
-        self._signs.silent(began := time.monotonic())
-        while not self._signs.failure and time.monotonic() - began < 4 * BEAT:
-            time.sleep(BEAT / 10)
-        if self._signs.failure:
-            return LostProcess(self._signs.failure, is_known=True)
+        began = time.monotonic()
+        if failure := self._signs.wait_for_failure(4 * BEAT):
+            return LostProcess(failure, is_known=True)
         if silent := self._signs.silent(began, 2.5 * BEAT):
             return self._lost(silent, "its connection has ended")
         return LostProcess(f"{self._name} has lost the others: {reason}; {ADVICE}", is_known=False)
@@ -215,9 +212,12 @@ class TorchGroup(Group):
     def _lost(self, ranks: list[int], reason: str) -> LostProcess:
         """Make the error that ends this process: of those that are left, the first says it."""
         named = ", ".join(map(str, ranks[:5])) + " …" * (len(ranks) > 5)
-        first_left = min({*range(self.size)} - {*ranks})
         name = f"process{'es' * (len(ranks) > 1)} {named} of {self.size}"
-        return LostProcess(f"{name} is gone or stopped: {reason}", is_known=self.rank != first_left)
+        if speaks := self.rank == min({*range(self.size)} - {*ranks}):
+            self._signs.wake(ranks)
+        else:
+            self._signs.wait_for_failure(5 * BEAT)  # who ends first might be taken for the one that is gone
+        return LostProcess(f"{name} is gone or stopped: {reason}", is_known=not speaks)
 
     def leave(self, error: BaseException | None) -> None:
         """Leave, so that the others notice what kind of end this is.
@@ -241,9 +241,7 @@ class TorchGroup(Group):
             return
         said = f" has failed: {_first_line(error)}"
         if not self.leads:
-            self._signs.silent(began := time.monotonic())
-            while not self._signs.failure and time.monotonic() - began < 2 * BEAT:
-                time.sleep(BEAT / 10)
+            self._signs.wait_for_failure(2 * BEAT)
         self._signs.leave(self._name + said)
         if self._signs.failure.endswith(said) and self._signs.failure != self._name + said:
             raise LostProcess(self._signs.failure, is_known=True) from error

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
+from chargen.kernels.threads import share_cores
 from chargen.launch import read_launch
 from chargen.training.group import ALONE, Group
 
@@ -22,6 +23,7 @@ def join_group(on_wait: Callable[[str], None] = lambda line: None) -> Iterator[G
     if launch.alone:
         yield ALONE
         return
+    share_cores()
     from chargen.training.distributed import TorchGroup
 
     group = TorchGroup(launch, on_wait)

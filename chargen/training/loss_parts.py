@@ -71,13 +71,12 @@ def sum_parts(parts: Iterable[LossPart], group: Group) -> Tensor | None:
                 torch.mul(value.detach().flatten(), part.counts[0].item(), out=next(free))
     group.sum(buffer)
     sums = iter(places)
-    counts = end[: len(digits)].double().view(len(parts), -1, 2) @ end.new_tensor([DIGIT, 1], dtype=torch.float64)
-    for part, part.counts in zip(parts, counts, strict=True):
-        *part.gradients, loss = (
-            value if value is None else next(sums).div_(part.counts[0]).view_as(value)
-            for value in (*part.gradients, part.loss)
-        )
-        assert loss is not None
-        part.loss = loss
+    all_counts = end[: len(digits)].double().view(len(parts), -1, 2) @ end.new_tensor([DIGIT, 1], dtype=torch.float64)
+    for part, counts in zip(parts, all_counts, strict=True):
+        part.counts = counts
+        part.gradients = [
+            None if value is None else next(sums).div_(counts[0]).view_as(value) for value in part.gradients
+        ]
+        part.loss = next(sums).div_(counts[0]).view_as(part.loss)
     signals: Tensor = end[len(digits) :]
     return signals

@@ -102,8 +102,14 @@ class RunSettings(NamedTuple):
 
 
 def pick_hardware(run: RunSettings) -> tuple[torch.device, str]:
-    """The device of this process, and the precision of all processes' matrix products, "fp32" or "bf16"."""
+    """The device of this process, and the precision of all processes' matrix products, "fp32" or "bf16".
+
+    Raises:
+        SettingError: where there is no such device, or several processes cannot share it.
+    """
     device = pick_device(run.config.device, run.group.local_rank)
+    if device.type == "mps" and not run.group.alone:
+        raise SettingError('several processes train on CPUs or CUDA devices: give `device="cpu"`', "device")
     return device, run.group.share(pick_precision(run.config.precision, device))
 
 

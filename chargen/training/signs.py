@@ -12,7 +12,7 @@ from typing import Any
 
 BEAT = 1.0
 """Seconds between two signs of a process."""
-SILENCE = 20.0
+SILENCE = 15.0
 """Seconds without a sign after which a process is lost."""
 
 
@@ -75,7 +75,9 @@ class Signs:
             limit: seconds without a sign.
         """
         self._reads, now = True, time.monotonic()
-        if self.store_error or now - self._answered > 3 * BEAT:  # then no other's sign can be read either
+        if self.store_error:
+            return [0] * bool(self.rank)
+        if now - self._answered > 3 * BEAT:  # then no other's sign can be read either
             return [0] * bool(self.rank and now - max(self._answered, since) > limit)
         return [rank for rank in self.others if now - max(self._seen.get(rank, ("", 0.0))[1], since) > limit]
 
@@ -83,6 +85,20 @@ class Signs:
         """What others do that do something else than this process: "process 1 is reading the text"."""
         doing = {rank: sign.split(" ", 2)[2] for rank, (sign, _) in sorted(self._seen.items())}
         return [f"process {rank} is {what}" for rank, what in doing.items() if what != self.doing]
+
+    def wait_for_failure(self, seconds: float) -> str:
+        """Wait until another process has said why it fails.
+
+        Args:
+            seconds: at most.
+
+        Returns:
+            What it has said; empty where none has.
+        """
+        self._reads, end = True, time.monotonic() + seconds
+        while not self.failure and not self.store_error and time.monotonic() < end:
+            time.sleep(BEAT / 10)
+        return self.failure
 
     def wake(self, ranks: list[int]) -> None:
         """Let processes on this machine go on that were stopped: they see then that they are too late, and end.

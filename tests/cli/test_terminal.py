@@ -172,7 +172,7 @@ COMMANDS = {
     "fill": [["月.safetensors", "--before", "光", "--length", "2", "--num", "2"]],
     "eval": [["月.safetensors", "光.txt"], ["月.safetensors", "new.txt"], ["月.safetensors", "光.txt", "--json"]],
     "score": [["月.safetensors", "光.txt", "--threshold", "1"], ["月.safetensors", "--text", "光ж", "--json"]],
-    "check": [["月.safetensors"], ["月.safetensors", "--json"]],
+    "check": [["月.safetensors"]],
     "corpus info": [["光.txt"], ["光.txt", "--json"]],
     "novelty": [["月.safetensors", "光.txt", "--length", "40"], ["光.txt", "光.txt"], ["光.txt", "new.txt", "--json"]],
     "corpus cache": [[], ["--json"]],

@@ -10,6 +10,7 @@ import pytest
 
 from chargen.data import repeats
 from chargen.data.corpus import Corpus
+from tests.pairs import all_pairs
 from tests.texts import names, story
 
 
@@ -135,9 +136,7 @@ LISTS: dict[str, tuple[list[str], bool]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("unit", ["character", "byte"])
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize(("name", "end", "unit"), all_pairs([*LISTS], ("\n", "\r\n", "\r"), ("character", "byte")))
 def test_a_sorted_list_is_known_from_all_other_texts(name: str, end: str, unit: str):
     lines, expected = LISTS[name]
     assert Corpus.from_text(end.join(lines) + end, unit=unit).sorted_lines is expected

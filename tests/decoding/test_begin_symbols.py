@@ -10,6 +10,7 @@ from chargen.decoding.choose import SampleConfig
 from chargen.decoding.compiled_engine import CompiledEngine
 from chargen.decoding.numpy_engine import Engine, NumpyEngine
 from chargen.decoding.torch_engine import TorchEngine
+from chargen.kernels.threads import AutoTuner
 from chargen.storage.model_file import new_model
 from tests import naive
 from tests.decoding.engines import CELLS, CLOSE, DIRECTIONS, ODD, STORED, apart, free, model
@@ -67,9 +68,8 @@ def test_each_thread_of_a_team_resets_its_part(monkeypatch):
     monkeypatch.setattr(compiled_engine, "MIN_TIMED_LENGTH", 1)
     for cell in CELLS:
         team, alone = (new_engine("compiled", cell, hidden=128) for _ in range(2))
-        assert team._team_size == 2
-        monkeypatch.setattr(team._tuner, "choose", lambda: True)
-        monkeypatch.setattr(alone._tuner, "choose", lambda: False)
+        assert set(team._tuner.seconds) == {1, 2}
+        team._tuner, alone._tuner = AutoTuner({2: 0.0}), AutoTuner({1: 0.0})
         ids = np.random.default_rng(2).integers(0, V, (1, 400))
         (logits, state), (expected, expected_state) = (
             engine.read(ids, np.array([400]), np.zeros((1, V)), engine.start(1)) for engine in (team, alone)

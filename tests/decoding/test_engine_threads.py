@@ -12,6 +12,7 @@ import pytest
 from chargen.decoding import compiled_engine
 from chargen.decoding.compiled_engine import HANDOVER, CompiledEngine, worthwhile_threads
 from chargen.kernels import threads
+from chargen.kernels.threads import AutoTuner
 from tests.decoding.engines import CELLS, STORED, Case, bits, free, model
 
 
@@ -71,8 +72,7 @@ def test_bits_do_not_depend_on_the_threads_that_share_a_row(
     read_alone = case.read(alone.ids, counts)
     for number in (1, 2, 3):
         ran = use_threads(number)
-        monkeypatch.setattr(case.engine, "_team_size", number)
-        monkeypatch.setattr(case.engine._tuner, "choose", lambda: True)
+        monkeypatch.setattr(case.engine, "_tuner", AutoTuner({number: 0.0}))
         chunk = case.write()
         assert len(set(ran)) == len(ran) == number
         assert bits(chunk, 0) == bits(alone, 0)
@@ -84,47 +84,45 @@ def test_bits_do_not_depend_on_the_threads_that_share_a_row(
 def test_a_large_model_has_a_team_for_a_single_row(monkeypatch: pytest.MonkeyPatch) -> None:
     file, odd = model("gru", 1, 192), model("gru", 1, 300)
     monkeypatch.setattr(compiled_engine, "threads", lambda: 2)
-    assert CompiledEngine(file.config, file.arrays)._team_size == 1
+    assert numbers(CompiledEngine(file.config, file.arrays)) == {1}
     monkeypatch.setattr(compiled_engine, "TEAM_BYTES", 4 * 192 * 192 * 3)
-    for number, most in ((1, 1), (2, 2), (3, 3), (8, 3)):
+    for number, expected in ((1, {1}), (2, {2, 1}), (3, {3, 1}), (8, {3, 1})):
         monkeypatch.setattr(compiled_engine, "threads", lambda number=number: number)
-        assert CompiledEngine(file.config, file.arrays)._team_size == most
-        assert CompiledEngine(odd.config, odd.arrays)._team_size == 1
+        assert numbers(CompiledEngine(file.config, file.arrays)) == expected
+        assert numbers(CompiledEngine(odd.config, odd.arrays)) == {1}
+
+
+def numbers(engine: CompiledEngine) -> set[int]:
+    """The numbers of threads to choose from for a single row."""
+    return {*engine._tuner.seconds}
 
 
 def test_a_team_is_as_large_as_was_fastest_last(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("gru", 192, 1, 25, 1, "float32")
     case.rules = free(31)
-    chosen, timings, choices = [], [], iter([True, False, True])
+    chosen, timings, choices = [], [], iter([4, 1, 2])
     monkeypatch.setattr(compiled_engine, "run_team", lambda run, members: chosen.append(members) or run(0))
     monkeypatch.setattr(compiled_engine, "read_or_write", lambda *arguments: None)
-    monkeypatch.setattr(case.engine, "_team_size", 4)
     monkeypatch.setattr(case.engine._tuner, "choose", lambda: next(choices))
     monkeypatch.setattr(case.engine._tuner, "record", lambda *arguments: timings.append(arguments))
     for _ in range(3):
         case.write()
-    assert chosen == [4, 1, 4]
-    assert [(way, size) for way, _, size in timings] == [(True, 25), (False, 25), (True, 25)]
+    assert chosen == [4, 1, 2]
+    assert [(way, size) for way, _, size in timings] == [(4, 25), (1, 25), (2, 25)]
     assert all(seconds > 0 for _, seconds, _ in timings)
 
 
-@pytest.mark.parametrize(
-    ("rows", "length", "team"), [(2, 25, 4), (1, compiled_engine.MIN_TIMED_LENGTH - 1, 4), (1, 25, 1)]
-)
-def test_several_rows_short_chunks_and_small_models_have_no_team(
-    rows: int, length: int, team: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("rows", "length"), [(2, 25), (1, compiled_engine.MIN_TIMED_LENGTH - 1)])
+def test_several_rows_and_short_chunks_have_no_team(rows: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("gru", 192, rows, length, 1, "float32")
     case.rules = free(31)
-    chosen = []
+    chosen, tuner = [], AutoTuner({4: 0.0})
     monkeypatch.setattr(compiled_engine, "run_team", lambda run, members: chosen.append(members) or run(0))
     monkeypatch.setattr(compiled_engine, "read_or_write", lambda *arguments: None)
-    monkeypatch.setattr(case.engine, "_team_size", team)
-    monkeypatch.setattr(case.engine._tuner, "choose", lambda: True)
-    before = dict(case.engine._tuner.seconds)
+    monkeypatch.setattr(case.engine, "_tuner", tuner)
     case.write()
     assert set(chosen) == {1}
-    assert case.engine._tuner.seconds == before
+    assert tuner.untried == {4}
 
 
 def test_no_thread_costs_more_than_it_saves() -> None:

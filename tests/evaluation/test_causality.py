@@ -99,7 +99,7 @@ def by_hand(file: ModelFile, sees: str, left: int = 1, right: int = 1) -> Predic
 
 
 @pytest.mark.parametrize(
-    ("num_layers", "cell", "kind"), all_pairs((1, 3), ("lstm", "gru"), ({}, {"folded": "xyz"}, {"unit": "byte"}))
+    ("num_layers", "cell", "kind"), all_pairs((1, 2), ("lstm", "gru"), ({}, {"folded": "xyz"}, {"unit": "byte"}))
 )
 def test_every_configuration_passes(cell: str, num_layers: int, kind: dict[str, str]) -> None:
     one_way = [small_model(cell, num_layers=num_layers, **kind)] * (num_layers == 1)
@@ -117,11 +117,11 @@ def test_every_configuration_passes(cell: str, num_layers: int, kind: dict[str, 
 
 
 def test_a_model_of_two_characters_passes() -> None:
-    assert not any(result.violations for result in check(two_way(characters="ab")))
+    assert not any(result.violations for result in check(two_way(num_layers=1, characters="ab")))
 
 
 def test_a_cloze_layer_that_has_learnt_nothing_yet_passes() -> None:
-    file = small_model(bidirectional=True)
+    file = small_model(num_layers=1, bidirectional=True)
     assert not file.arrays["cloze.output.weight"].any()
     assert not any(result.violations for result in check(file))
 
@@ -235,7 +235,7 @@ def test_a_constant_prediction_is_caught_as_blind(sees: str, lines: int) -> None
     assert all("does not move" in line for line in violations)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(places, st.integers(0, LENGTH - 1), st.sampled_from(["before", "after", "both"]), seeds)
 def test_a_leak_at_one_place_is_found_there_and_nowhere_else(at: int, source: int, sees: str, seed: int) -> None:
     honest = by_hand(LEAKING, sees)
@@ -255,7 +255,7 @@ def test_a_leak_at_one_place_is_found_there_and_nowhere_else(at: int, source: in
 LEAKING = two_way("gru", 1)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(places, st.sampled_from(["before", "after", "both"]))
 def test_a_leak_of_a_single_bit_is_found(at: int, sees: str) -> None:
     honest = by_hand(LEAKING, sees)
@@ -348,7 +348,7 @@ def zeroed(file: ModelFile, *names: str) -> ModelFile:
 
 
 def test_a_model_that_is_all_zero_is_blind_everywhere() -> None:
-    results = check(zeroed(small_model(bidirectional=True)))
+    results = check(zeroed(small_model(num_layers=1, bidirectional=True)))
     assert len(results) == 11
     assert all(result.violations for result in results)
     assert all("does not move" in line for result in results for line in result.violations)
@@ -360,7 +360,7 @@ def test_a_model_that_is_all_zero_is_blind_everywhere() -> None:
 )
 def test_only_what_a_dead_part_makes_is_blind(name: str, blind: set[str]) -> None:
     """Without its correction the cloze prediction is still the product of the two others."""
-    results = check(zeroed(two_way(), name))
+    results = check(zeroed(two_way(num_layers=1), name))
     assert {result.prediction for result in results if result.violations} == blind
 
 
@@ -376,7 +376,7 @@ def test_a_model_is_a_path_or_a_model_file_or_a_charmodel(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_the_command_refuses_a_blind_model_in_one_line(bidirectional: bool, run: Run) -> None:
-    save_model(Path("model") / FILE_NAME, zeroed(small_model(bidirectional=bidirectional)))
+    save_model(Path("model") / FILE_NAME, zeroed(small_model(num_layers=1, bidirectional=bidirectional)))
     for arguments in ([], ["--json"]):
         code, out, err = run("check", "model", *arguments)
         assert code == 4

@@ -21,6 +21,7 @@ from chargen.evaluation.rows import WINDOW
 from chargen.storage.model_file import ModelFile, build_model, save_model
 from tests import naive
 from tests.evaluation.judges import FOLDED, LETTERS, Kind, assert_close, kinds, model, predictions, text_of, values
+from tests.pairs import all_pairs
 from tests.small_models import as_bf16, small_model
 
 
@@ -32,10 +33,11 @@ def default_judge(file: ModelFile) -> str:
     return "cloze" if file.config.bidirectional else "forward"
 
 
-@pytest.mark.parametrize("length", [0, 1, 2, WINDOW - 1, WINDOW, WINDOW + 1, 600])
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-@pytest.mark.parametrize("unit", ["character", "folded", "byte"])
-@pytest.mark.parametrize("longest", [0, 10**4], ids=["torch", "engines"])
+@pytest.mark.parametrize(
+    ("length", "cell", "unit", "longest"),
+    all_pairs((0, 1, 2, WINDOW - 1, WINDOW, WINDOW + 1, 600), ("lstm", "gru"), ("character", "folded", "byte"),
+              (0, 10**4)),
+)  # fmt: skip
 def test_scores_are_those_of_a_loop_over_states(
     cell: str, unit: str, length: int, longest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,7 +85,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def faults(disk: Disk, promised: list[int], reference: Path, place: Path, enough: int = 10**9) -> list[str]:
     """What is wrong with the folders that crashes could leave; the search ends at `enough` of them."""
     found: list[str] = []
-    for number, (marks, files) in enumerate(disk.folders):
+    for number, (marks, files) in enumerate(reversed(disk.folders)):  # the last ones hold the most to be lost
         try:
             check(files, promised[marks - 1] if marks else None, reference, place / str(number))
         except (AssertionError, ChargenError, ValueError) as error:

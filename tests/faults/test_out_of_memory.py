@@ -69,7 +69,7 @@ def test_a_run_that_is_short_of_memory_at_any_place_keeps_what_was_saved(server:
     assert server.run("train", *settings, "--out", "whole")[0] == 0
     rooms = random.Random(0)
     short = 0
-    for _ in range(12):
+    for _ in range(6):
         run = server.folder / "broken"
         arguments = ["--resume", "broken"] if (run / "state.safetensors").exists() else [*settings, "--out", "broken"]
         code, err, _ = server.run("train", *arguments, room=int(rooms.uniform(0, 30) * MB))

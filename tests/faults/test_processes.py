@@ -127,9 +127,7 @@ def test_a_stopped_and_resumed_job_is_the_job(server: Server, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options", [["--cell", "lstm", "--bidirectional"], ["--batching", "random", "--dropout", "0.2"]]
-)
+@pytest.mark.parametrize("options", ["--cell lstm --bidirectional", "--batching random --dropout 0.2"])
 def test_four_processes_over_a_network_are_one(options: str, server: Server, tmp_path: Path) -> None:
     once = ["train", "text.txt", "--out", "run", "--steps", "50", *SMALL, "--batch-size", "32", *options.split()]
     losses = []

@@ -37,7 +37,7 @@ def kernels() -> Kernels:
     return make_kernels(make_cell(forward, backward, order=(0,), gradients=1, kept=""))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("rows", "steps", "hidden"), [(9, 5, 12), (33, 7, 64)])
 def test_a_new_cell_is_a_few_formulas(
     rows: int, steps: int, hidden: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch

@@ -150,6 +150,7 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 def test_the_number_of_threads_changes_nothing(pools: pytest.MonkeyPatch) -> None:
     values, results = torch.randn(16, 64, 200), []
+    pools.setattr(threads, "start_time", lambda number: 0.0)
     for number in (1, 2, 3):
         pools.setattr(threads, "threads", lambda number=number: number)
         threads._pool.cache_clear()

@@ -14,6 +14,8 @@ from torch.nn.utils.rnn import PackedSequence
 from chargen import CharModel, ModelConfig
 from chargen.errors import ArgumentError
 from chargen.kernels import threads
+from chargen.kernels.sharing import Sharing
+from chargen.kernels.threads import AutoTuner
 from chargen.model import compiled_layers
 from chargen.model.dropout import DropoutKey
 from chargen.model.layers import new_layer, run_embedded, run_layer, run_torch
@@ -98,15 +100,10 @@ def test_no_resets_are_the_bits_of_a_layer_without(cell, precision):
 def test_hidden_units_shared_out_among_threads_have_the_same_bits(cell, precision, monkeypatch):
     module, inputs, state, fresh = example(cell, 16, 9, 96)
     monkeypatch.setattr(threads, "threads", lambda: 2)
-    monkeypatch.setattr(compiled_layers, "threads", lambda: 2)
-
-    class Forced:
-        def __init__(self, by_hidden: bool) -> None:
-            self.choose, self.record = lambda: by_hidden, lambda *_: None
-
+    monkeypatch.setattr(threads, "start_time", lambda number: 0.0)
     results = []
-    for by_hidden in (False, True):
-        monkeypatch.setattr(compiled_layers, "_tuner", lambda *_, by_hidden=by_hidden: Forced(by_hidden))
+    for sharing in (Sharing(2, 1), Sharing(1, 2)):
+        monkeypatch.setattr(compiled_layers, "_tuner", lambda *_, sharing=sharing: AutoTuner({sharing: 0.0}))
         way = partial(compiled_layers.run, dtype=DTYPES[precision], fresh=fresh)
         results.append(everything(way, module, inputs, state))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -1,6 +1,6 @@
 """Compiled layers in several threads: no bit changes, and work is shared out where that is faster."""
 
-import os
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen.kernels import amx, threads, train_rnn
+from chargen.kernels.sharing import Sharing
 from chargen.model import compiled_layers
-from tests.model.layer_cases import Cell, case, every_cell, everything, forward, same_bits
+from tests.model.layer_cases import CELLS, Cell, case, every_cell, everything, forward, same_bits
 
 BF16, FP32 = torch.bfloat16, torch.float32
 
@@ -31,8 +32,9 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Non
         pools.append(ThreadPoolExecutor(number))
         for module in (threads, compiled_layers):
             monkeypatch.setattr(module, "threads", lambda: number)
+        monkeypatch.setattr(compiled_layers, "cores", lambda: number)
         monkeypatch.setattr(threads, "_pool", lambda: pools[-1])
-        monkeypatch.setattr(compiled_layers, "MIN_ROWS", 1)
+        monkeypatch.setattr(threads, "start_time", lambda number: 0.0)
         compiled_layers._tuner.cache_clear()
 
     yield use
@@ -42,29 +44,39 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Non
 
 @pytest.mark.parametrize("size", [(8, 3, 10, 12), (31, 4, 33, 40), (64, 2, 1, 96), (33, 17, 10, 1), (9, 5, 10, 160)])
 @every_cell
-def test_the_number_of_threads_changes_no_bit(
+def test_no_way_to_share_out_a_layer_changes_a_bit(
     cell: Cell, size: tuple[int, int, int, int], use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whatever timing chooses: forward and backward, for all teams and members that there may be."""
     example, blocks = case(cell, *size), -(-size[3] // amx.SIDE)
     order = torch.from_numpy(np.random.default_rng(0).permutation(size[0]))
     moved = replace(example, inputs=example.inputs[order], state=example.state[order])
     seen = watch(cell, monkeypatch)
+    use_threads(1)
     expected = everything(example)
     assert [part[:4] for part in seen] == [(0, size[0], 0, blocks)] * 2
-    for number in (1, 2, 3, 5, 16):
-        use_threads(number)
+    use_threads(16)
+    for teams, members in itertools.product({1, 2, 3, min(16, size[0])}, range(1, min(blocks, 5) + 1)):
+        if teams * members > 16:
+            continue
+        choose(Sharing(teams, members), monkeypatch)
         seen.clear()
         assert same_bits(everything(example), expected)
         computed = np.zeros((size[0], blocks), int)
-        teams = [part[:2] for part in seen]
-        for first, last, begin, end, members in seen:
+        for first, last, begin, end, _ in seen:
             computed[first:last, begin:end] += 1
-            assert teams.count((first, last)) == 2 * members
         assert (computed == 2).all(), "once forward, once backward"
-        assert 2 <= len(seen) <= 2 * number
+        assert len(seen) == 2 * teams * members
+        assert {part[4] for part in seen} == {members}
         outputs, after = forward(moved)
         assert torch.equal(outputs.float(), expected["outputs"][order])
         assert torch.equal(after, expected["after"][order])
+
+
+def choose(sharing: Sharing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let layers be shared out so, whatever the rule and timing say."""
+    monkeypatch.setattr(compiled_layers, "ways", lambda *arguments: (sharing,))
+    compiled_layers._tuner.cache_clear()
 
 
 Seen = tuple[int, int, int, int, int]
@@ -76,6 +88,7 @@ def watch(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
     name = f"{cell.name.upper()}_KERNELS"
     kernels = getattr(compiled_layers, name)
     forward, backward = (partial(watched, kernel, seen) for kernel in (kernels.forward, kernels.backward))
+    forward.overloads = backward.overloads = ()
     monkeypatch.setattr(compiled_layers, name, kernels._replace(forward=forward, backward=backward))
     return seen
 
@@ -85,110 +98,44 @@ def watched(kernel: Callable[..., None], seen: list[Seen], config: Any, layer: A
     kernel(config, layer, part)
 
 
-@pytest.mark.parametrize(
-    ("rows", "hidden", "number", "expected"),
-    [
-        (64, 128, 2, {(0, 32, 0, 4, 1), (32, 64, 0, 4, 1)}),  # no zeros either way: rows, since nobody waits then
-        (32, 128, 2, {(0, 32, 0, 2, 2), (0, 32, 2, 4, 2)}),  # 16 rows for each would be padded to 32
-        (32, 160, 2, {(0, 32, 0, 2, 2), (0, 32, 2, 5, 2)}),
-        (32, 32, 2, {(0, 16, 0, 1, 1), (16, 32, 0, 1, 1)}),  # hidden units of a single block cannot be shared out
-        (8, 96, 2, {(0, 8, 0, 1, 2), (0, 8, 1, 3, 2)}),
-        (50, 128, 2, {(0, 25, 0, 4, 1), (25, 50, 0, 4, 1)}),
-        (96, 128, 2, {(0, 96, 0, 2, 2), (0, 96, 2, 4, 2)}),  # 48 rows for each would be filled up to 64
-        (64, 128, 4, {(row, row + 32, block, block + 2, 2) for row in (0, 32) for block in (0, 2)}),
-        (32, 128, 4, {(0, 32, block, block + 1, 4) for block in range(4)}),
-        (32, 96, 16, {(0, 32, block, block + 1, 3) for block in range(3)}),
-        (128, 64, 8, {(row, row + 32, block, block + 1, 2) for row in (0, 32, 64, 96) for block in (0, 1)}),
-        (33, 96, 1, {(0, 33, 0, 3, 1)}),
-    ],
-)
 @every_cell
-def test_threads_share_out_rows_or_hidden_units_with_the_fewest_zeros(
-    cell: Cell,
-    rows: int,
-    hidden: int,
-    number: int,
-    expected: set[Seen],
-    use_threads: Callable[[int], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    min_rows = compiled_layers.MIN_ROWS
-    use_threads(number)
-    monkeypatch.setattr(compiled_layers, "MIN_ROWS", min_rows)
-    seen = watch(cell, monkeypatch)
-    forward(case(cell, rows, 2, 10, hidden))
-    assert len(seen) == len(expected)
-    assert set(seen) == expected
-
-
-@settings(max_examples=200)
-@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 64))
-def test_more_threads_never_have_more_to_do_than_fewer(rows: int, blocks: int, number: int) -> None:
-    fewer, more = (compiled_layers.least_work(rows, blocks, count) for count in (number, number + 1))
-    assert more.work(rows, blocks) <= fewer.work(rows, blocks)
-    for sharing, most in ((fewer, number), (more, number + 1)):
-        assert 1 <= sharing.teams <= train_rnn.pad(rows) // amx.SIDE
-        assert 1 <= sharing.members <= blocks
-        assert sharing.teams * sharing.members <= most
-    least = rows * blocks / number  # without any zeros
-    assert least <= fewer.work(rows, blocks) <= train_rnn.pad(rows) * blocks
-
-
-@every_cell
-def test_hidden_units_are_shared_out_only_while_that_is_faster(
+def test_the_way_that_a_layer_is_shared_out_is_chosen_by_timing(
     cell: Cell, use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_threads(2)
-    chosen, recorded = iter([True, False, False, True]), []
+    pair, alone = Sharing(1, 2), Sharing(1, 1)
+    monkeypatch.setattr(compiled_layers, "ways", lambda *arguments: (pair, alone))
+    chosen, recorded = iter([pair, alone, alone, pair]), []
     monkeypatch.setattr(threads.AutoTuner, "choose", lambda self: next(chosen))
     monkeypatch.setattr(threads.AutoTuner, "record", lambda self, way, seconds: recorded.append((way, seconds > 0)))
     seen = watch(cell, monkeypatch)
     example = case(cell, 9, 3, 10, 96)
     first, second = everything(example), everything(example)
     assert same_bits(first, second)
-    assert [members for *_, members in seen] == [2, 2, 1, 1, 1, 1, 2, 2]
-    assert recorded == [(True, True), (False, True), (False, True), (True, True)]
+    assert [members for *_, members in seen] == [2, 2, 1, 1, 2, 2]
+    assert recorded == [(pair, True), (alone, True), (alone, True), (pair, True)]
 
 
-def test_the_faster_way_is_taken_and_the_other_one_seldom_tried(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = 0.0
-    monkeypatch.setattr(threads, "time", SimpleNamespace(monotonic=lambda: now))
-    tuner, ways = threads.AutoTuner(), []
+def test_a_pass_that_compiles_its_loop_is_not_timed(use_threads: Callable[[int], None]) -> None:
+    use_threads(1)
+    loop, recorded = SimpleNamespace(overloads=[]), []
 
-    def compute(times: int, seconds: dict[bool, float]) -> float:
-        nonlocal now
-        spent = 0.0
-        for _ in range(times):
-            way = tuner.choose()
-            ways.append(way)
-            now += seconds[way]
-            spent += seconds[way] * (not way)
-            tuner.record(way, seconds[way])
-        return spent
+    def run(config: Any, layer: Any, part: train_rnn.Part) -> None:
+        if not loop.overloads:
+            loop.overloads.append("for these types")
 
-    compute(2, {True: 1.0, False: 2.0})
-    assert ways == [True, False]
-    spent = compute(10_000, {True: 1.0, False: 2.0})
-    assert 0.005 < spent / 10_000 < 0.011
-    before = now
-    compute(3, {True: 50.0, False: 2.0})  # the machine gets busy: at once the other way
-    assert ways[-2:] == [False, False]
-    compute(20_000, {True: 50.0, False: 2.0})
-    assert ways[-20_000:].count(True) * 50 < 0.02 * (now - before)
-    compute(5_000, {True: 1.0, False: 2.0})  # and when it is at rest again, back
-    assert ways[-1]
-    assert ways[-1000:].count(False) < 10
+    class Loop:
+        overloads = loop.overloads
+        __call__ = staticmethod(run)
 
-
-def test_ways_are_compared_by_what_they_take_for_the_same_size() -> None:
-    tuner = threads.AutoTuner()
-    tuner.record(True, 10.0, 100)
-    tuner.record(False, 1.0, 5)
-    assert tuner.choose() is True
-    tuner.record(True, 1.0, 1)
-    assert tuner.choose() is False
+    kernels = train_rnn.GRU_KERNELS._replace(forward=Loop())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads.AutoTuner, "record", lambda self, way, seconds: recorded.append(way))
+        patch.setattr(compiled_layers, "GRU_KERNELS", kernels)
+        example = case(next(cell for cell in CELLS if cell.name == "gru"), 9, 3, 10, 32)
+        for expected in ([], [Sharing(1, 1)], [Sharing(1, 1)] * 2):
+            forward(example)
+            assert recorded == expected
 
 
 @every_cell
@@ -214,19 +161,24 @@ def test_layers_may_run_in_several_threads_at_once(cell: Cell, use_threads: Call
 
 
 @settings(max_examples=30)
-@given(st.integers(1, 100), st.integers(1, 40), st.integers(1, 7))
-def test_rows_are_shared_out_evenly_each_once_and_never_too_few(rows: int, min_rows: int, number: int) -> None:
+@given(st.integers(1, 100), st.floats(0.01, 1000), st.integers(1, 64))
+def test_rows_are_shared_out_evenly_among_threads_that_are_worth_starting(
+    rows: int, microseconds: float, number: int
+) -> None:
     parts: list[slice] = []
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(number) as pool:
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setattr(threads, "threads", lambda: number)
         patch.setattr(threads, "_pool", lambda: pool)
-        threads.parallel_for(parts.append, rows, min_rows)
-    parts.sort(key=lambda part: part.start)
-    assert [row for part in parts for row in range(part.start, part.stop)] == list(range(rows))
-    lengths = [part.stop - part.start for part in parts]
-    assert max(lengths) - min(lengths) <= 1
-    assert len(parts) == min(number, max(1, rows // min_rows))
-    assert len(parts) == 1 or min(lengths) >= min_rows
+        threads.parallel_for(parts.append, rows, microseconds)
+        parts.sort(key=lambda part: part.start)
+        assert [row for part in parts for row in range(part.start, part.stop)] == list(range(rows))
+        lengths = [part.stop - part.start for part in parts]
+        assert max(lengths) - min(lengths) <= 1
+        taken = rows * microseconds / len(parts) + threads.start_time(len(parts))
+        assert taken <= rows * microseconds, "as in the calling thread, at most"
+        parts.clear()
+        threads.parallel_for(parts.append, rows)
+        assert len(parts) == min(number, rows), "where nobody knows how long it takes"
 
 
 def test_shared_rows_run_at_the_same_time_and_errors_are_passed_on(use_threads: Callable[[int], None]) -> None:
@@ -240,17 +192,3 @@ def test_shared_rows_run_at_the_same_time_and_errors_are_passed_on(use_threads: 
 
     with pytest.raises(ValueError, match="row 3"):
         threads.parallel_for(fail, 9)
-
-
-@pytest.mark.parametrize(("setting", "expected"), [("3", 3), ("1", 1), ("0", 0), ("", 0), ("two", 0), ("-2", 0)])
-def test_the_number_of_threads_is_that_of_openmp_or_of_cores(
-    setting: str, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", setting)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {4, 5, 6, 7, 9}, raising=False)
-    assert threads.threads.__wrapped__() == (expected or 5)
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert threads.threads.__wrapped__() == 5
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert threads.threads.__wrapped__() == 1

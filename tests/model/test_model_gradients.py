@@ -143,8 +143,14 @@ def test_weights_without_a_gradient_get_none_and_the_others_get_theirs(cell, row
 
 
 @pytest.mark.filterwarnings("ignore:The tensor attributes")  # what torch says of its own layers
-@pytest.mark.parametrize("rows", [FEW, MANY])
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize(
+    ("cell", "rows"),
+    [
+        ("lstm", FEW),
+        ("gru", MANY),
+        *(pytest.param(*other, marks=pytest.mark.slow) for other in (("lstm", MANY), ("gru", FEW))),
+    ],
+)
 def test_what_torch_traces_or_transforms_is_what_it_would_be_for_few_rows(cell, rows):
     model, ids = new_model(cell), some_ids(rows, 5)
     expected = logits_of(model, ids)

@@ -57,6 +57,7 @@ def test_each_of_the_two_commands_is_one_line(name: str) -> None:
 def test_every_option_named_is_one_that_exists() -> None:
     params = [param for name in NAMES for param in import_command(name).params]
     flags = {flag for param in params for flag in (*param.opts, *param.secondary_opts)} | {"--help", "--version"}
+    flags |= {"--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--max-restarts"}  # of torchrun
     pages = [path for room in ("guides", "concepts", "reference") for path in (PAGES / room).glob("*.md")]
     text = "\n".join([README, *(path.read_text("utf-8") for path in pages)]).replace(block("test command"), "")
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= flags

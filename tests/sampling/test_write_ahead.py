@@ -193,7 +193,7 @@ def test_a_state_loaded_inside_an_iteration_is_where_it_goes_on(tmp_path: Path) 
 
 @pytest.mark.parametrize("script", ["", "han"])
 def test_two_calls_write_what_one_would_have_written(script: str) -> None:
-    sizes = (1, 2, 3, 4, 7, 8, 255, 256, 257, 600)
+    sizes = (1, 2, 4, 7, 255, 256, 257, 600)
     whole = new(script).generate(1200)
     assert len(whole) == 1200
     for first in sizes:
@@ -288,7 +288,7 @@ def in_order(sampler: Sampler, characters: list[str]) -> str:
     return "".join(reversed(characters) if sampler.direction == "backward" else characters)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @pytest.mark.parametrize("stop", [(), ("d",), ("de", "fgh" * 11)])
 @given(
     st.sampled_from(["", "han"]),

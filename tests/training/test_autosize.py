@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chargen import ModelConfig, TrainConfig, kernels
+from chargen import Corpus, ModelConfig, TrainConfig, kernels
 from chargen.cli import report
 from chargen.errors import SettingError
 from chargen.kernels import cpu_features
+from chargen.model import device
 from chargen.model.config import parameter_shapes
 from chargen.storage.model_file import read_model
 from chargen.training import autosize
@@ -29,22 +31,27 @@ from chargen.training.autosize import (
     choose_weight_decay,
     count_weights,
     fit_minibatch,
+    fit_sizes,
     max_weights,
     peak_lr,
     time_reference,
 )
+from chargen.training.plan import RunPlan
 from chargen.training.trainer import Trainer
+from tests.groups import run_together
 
 SECONDS = 8e-6
 """For a character, on two cores with matrix cpu_features."""
 
 
 def chosen(
-    text=1_000_000, minutes=3.0, seconds=SECONDS, model=None, vocabulary=65, preset=None, unit="character", **training
-):
+    text=1_000_000, minutes=3.0, seconds=SECONDS, model=None, vocabulary=65, preset=None, unit="character", cores=1,
+    **training,
+):  # fmt: skip
     budget = {} if {"steps", "epochs"} & training.keys() else {"minutes": minutes}
     speed = Speed(seconds)
-    return choose_sizes(text, vocabulary, model or {}, budget | training, unit=unit, preset=preset, speed=speed)
+    options = {"unit": unit, "preset": preset, "speed": speed, "cores": cores}
+    return choose_sizes(text, vocabulary, model or {}, budget | training, **options)
 
 
 def test_a_small_a_usual_and_a_large_text_each_get_something_sensible():
@@ -317,6 +324,132 @@ def test_the_steeper_the_smaller():
     assert sizes[0] > sizes[-1]
 
 
+# Rows for many cores.
+
+
+BUDGETS = st.one_of(
+    st.builds(lambda minutes: {"minutes": minutes}, st.floats(0.1, 1_000)),
+    st.builds(lambda epochs: {"epochs": epochs}, st.floats(0.1, 10_000)),
+    st.builds(lambda steps: {"steps": steps}, st.integers(1, 100_000)),
+)
+
+
+@given(st.integers(100, 10**8), st.sampled_from([65, 700, 3_041]), BUDGETS, st.integers(1, 7))
+def test_few_cores_change_nothing(text, vocabulary, budget, cores):
+    sizes = [choose_sizes(text, vocabulary, {}, budget, speed=Speed(SECONDS), cores=number) for number in (1, cores)]
+    assert sizes[0] == sizes[1]
+    assert sizes[1].training.batch_size == fit_minibatch(text, 32, 128)[0]
+
+
+@given(st.integers(100, 10**8), st.sampled_from([65, 700, 3_041]), BUDGETS, st.integers(1, 6), st.floats(1e-8, 1e-5))
+@example(100_000, 65, {"epochs": 5_000.0}, 5, 1e-6)
+def test_many_cores_get_rows_where_text_and_budget_have_enough_for_them(text, vocabulary, budget, doublings, seconds):
+    speed, rows = Speed(seconds), []
+    for cores in (4, 4 * 2**doublings, 6 * 2**doublings):
+        training = choose_sizes(text, vocabulary, {}, budget, speed=speed, cores=cores).training
+        rows.append(training.batch_size)
+        if training.batch_size <= 32:
+            continue
+        assert training.batch_size in (64, 128, 256, 512, 1024, 2048)
+        assert 8 * cores >= training.batch_size
+        assert training.seq_length in (32, 64, 128)
+        ids = training.batch_size * training.seq_length
+        assert text >= 4 * ids
+        model = choose_sizes(text, vocabulary, {}, budget, speed=speed, cores=cores).model
+        trained = autosize.reachable_ids(model, training, text, vocabulary, speed)
+        assert trained / ids >= 0.999 * min(3_000, max(1_500, 3 * vocabulary)), "enough steps"
+    assert rows == sorted(rows), "never fewer for more cores"
+    assert ("steps" not in budget) or set(rows) == {rows[0]}
+
+
+def test_sixteen_cores_share_128_rows_and_windows_take_what_is_left():
+    sizes = [chosen(10**8, seconds=SECONDS / 8, minutes=minutes, cores=16) for minutes in (0.1, 0.5, 2.0, 5.0)]
+    minibatches = [(size.training.batch_size, size.training.seq_length) for size in sizes]
+    assert minibatches == [(64, 32), (128, 32), (128, 64), (128, 128)]
+    told = r"128 rows of 64 characters at a peak rate of [\d.]+: 16 threads, \d+ hidden units, "
+    assert re.match(told, sizes[2].reasons[2])
+    rates = [size.training.lr / peak_lr(size.model.hidden_size) for size in sizes]
+    assert rates == pytest.approx([1, 1, 2**0.5, 2], rel=0.03)
+    assert "thread" not in chosen().reasons[2]
+
+
+def test_cores_that_would_only_end_a_run_sooner_get_no_rows():
+    """40 readings of a million characters are all that is useful."""
+    rows = [chosen(minutes=minutes, seconds=SECONDS / 8, cores=32).training.batch_size for minutes in (3, 30, 90, 900)]
+    assert rows[0] > rows[-1] == 32
+    assert rows == sorted(rows, reverse=True)
+
+
+@pytest.mark.parametrize("shape", [{"batch_size": 32}, {"seq_length": 128}, {"batch_size": 512, "seq_length": 16}])
+def test_a_minibatch_that_is_given_and_one_of_unknown_speed_know_no_cores(shape):
+    usual = chosen(10**8, cores=1, **shape)
+    assert chosen(10**8, cores=64, **shape) == usual
+    assert usual.training.lr == peak_lr(usual.model.hidden_size)
+    untimed = chosen(10**8, cores=64, seconds=math.nan, model={"hidden_size": 64, "dropout": 0.0}, weight_decay=0.0)
+    assert (untimed.training.batch_size, untimed.training.seq_length) == (32, 128)
+
+
+def test_the_rate_rises_with_what_a_step_learns_from():
+    rates = [peak_lr(512, ids) for ids in (0, 1_024, 4_096, 8_192, 16_384, 10**6)]
+    assert rates == sorted(rates)
+    assert rates[0] == rates[2] == peak_lr(512)
+    assert rates[3] == pytest.approx(rates[0] * 2**0.5, rel=0.02)
+    assert rates[-1] == pytest.approx(rates[0] * autosize.MOST_RISE, rel=0.02)
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """What references are timed with; sixteen threads take 1 µs for a character."""
+    settings: list[dict] = []
+    monkeypatch.setattr(autosize, "threads", lambda: 16)
+    monkeypatch.setattr(autosize, "time_reference", lambda size, training: settings.append(training) or Speed(1e-6))
+    return settings
+
+
+LONG = Corpus.from_text("abcdefghij" * 100_000, valid_fraction=0.0)
+
+
+def test_the_reference_is_timed_with_the_rows_that_are_chosen(timed):
+    for minutes, count in ((0.5, 2), (1.8, 1)):
+        timed.clear()
+        training = fit_sizes(LONG, {}, {"minutes": minutes, "device": "cpu"}).training
+        minibatch = {"batch_size": training.batch_size, "seq_length": training.seq_length}
+        assert timed[-1].items() >= minibatch.items()
+        assert len(timed) == count
+        assert timed[0]["batch_size"] == 128
+        assert training.batch_size > 32
+    timed.clear()
+    everything = {"minutes": 0.5, "device": "cpu", "weight_decay": 0.1}
+    assert fit_sizes(LONG, {"hidden_size": 256, "dropout": 0.0}, everything).training.batch_size == 128
+    assert timed, "to know whether there are steps enough"
+    timed.clear()
+    fit_sizes(LONG, {"hidden_size": 256, "dropout": 0.0}, everything | {"batch_size": 64})
+    assert not timed
+
+
+def test_counted_steps_have_the_usual_rows_on_any_number_of_cores(timed):
+    budget = {"minutes": 1.0, "steps": 5_000, "device": "cpu"}
+    assert fit_sizes(LONG, {}, budget).training.batch_size == 32
+    assert [settings["batch_size"] for settings in timed] == [32]
+
+
+def test_cores_of_several_processes_are_timed_by_the_share_of_this_one(timed):
+    """Four processes of sixteen threads each are four times as fast, and share 512 rows."""
+    alone = fit_sizes(LONG, {}, {"minutes": 1.6, "device": "cpu"})
+    timed.clear()
+    shared = fit_sizes(LONG, {}, {"minutes": 0.4, "device": "cpu"}, processes=4)
+    assert timed[0]["batch_size"] == 128
+    assert shared.model.hidden_size == alone.model.hidden_size, "as many characters in a quarter of the time"
+    assert shared.training.batch_size == 512
+    plan = RunPlan("text.txt", {"minutes": 0.4, "device": "cpu"})
+    assert run_together(4, lambda group: plan.choose_sizes(LONG, group)) == [shared] * 4
+
+
+def test_threads_beside_a_gpu_need_no_rows(timed, monkeypatch):
+    monkeypatch.setattr(device, "pick_device", lambda name: torch.device("cuda"))
+    assert fit_sizes(LONG, {}, {"minutes": 1.6}).training.batch_size == 32
+
+
 def test_a_device_that_is_not_there_is_told():
     with pytest.raises(SettingError, match="tpu"):
         time_reference(30, {"device": "tpu"}, seconds=0.01)
@@ -342,8 +475,8 @@ def test_the_command_says_what_it_chose_and_warns_of_a_small_text(run, monkeypat
         r"^         dropout 0[.\d]*, weight decay [\d.]+: the text will be read [\d.]+ times$", told, re.MULTILINE
     )
     assert "         4 rows of 32 characters at a peak rate of 0.004" in told
-    assert [given[1].get("seq_length") for given in timed] == [None, 32], "once more, with what was chosen"
-    assert [given[1]["device"] for given in timed] == ["cpu", "cpu"]
+    assert [given[1]["seq_length"] for given in timed] == [128, 32], "once more, with what was chosen"
+    assert [(given[1]["batch_size"], given[1]["device"]) for given in timed] == [(4, "cpu")] * 2
     file = read_model("checkpoints/text")
     assert file.config.hidden_size == 64
     assert file.training["settings"]["batch_size"] == 4

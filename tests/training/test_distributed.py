@@ -19,8 +19,8 @@ class NoSigns:
     def silent(self, since: float, limit: float = 0.0) -> list[int]:
         return []
 
-    def busy(self) -> list[str]:
-        return []
+    def wait_for_failure(self, seconds: float) -> str:
+        return ""
 
 
 def member(**attributes: Any) -> TorchGroup:
@@ -59,7 +59,7 @@ def test_a_sum_that_ends_just_after_waiting_for_it_is_no_failure(fails: bool, mo
 def test_a_failure_is_known_to_those_that_do_not_wait_and_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signs, "BEAT", 0.02)
     monkeypatch.setattr(distributed, "BEAT", 0.02)
-    store = distributed.distributed.HashStore()  # type: ignore[attr-defined]
+    store = distributed.distributed.HashStore()
     groups = [member(rank=rank, _hosts=False, _signs=signs.Signs(store, rank, 4)) for rank in range(4)]
     groups[2].leave(DataError("another text"))
     with pytest.raises(LostProcess, match="process 2 of 2 has failed: another text") as error:

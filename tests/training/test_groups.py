@@ -20,8 +20,9 @@ from chargen.errors import DataError, SettingError, WriteError
 from chargen.model.config import ModelConfig
 from chargen.model.weights import Arrays, weights_of
 from chargen.storage.run_state import read_run_state
+from chargen.training import setup
 from chargen.training.group import ALONE, DIGIT, Group, from_digits, to_digits
-from chargen.training.plan import RunPlan, find_restarted
+from chargen.training.plan import RunPlan, check_incomplete, find_restarted
 from chargen.training.train_step import TrainStep
 from chargen.training.trainer import Trainer
 from tests.groups import run_together
@@ -191,6 +192,12 @@ def test_each_process_needs_a_row() -> None:
         run_together(3, lambda group: Trainer(corpus(), model(), config(batch_size=2), group=group))
 
 
+def test_processes_do_not_share_a_device_that_cannot_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "pick_device", lambda name, number: torch.device("mps"))
+    with pytest.raises(SettingError, match="several processes train on CPUs or CUDA devices"):
+        run_together(2, lambda group: Trainer(corpus(), model(), config(), group=group))
+
+
 def test_all_learn_the_same_text() -> None:
     def start(group: Group) -> None:
         text = Corpus.from_text("one text " * 50 if group.rank else "another text " * 50)
@@ -289,22 +296,28 @@ def restarted(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.mark.usefixtures("restarted")
-def test_a_job_that_is_started_again_resumes_its_run(tmp_path: Path) -> None:
-    settings = {"steps": 24, "hidden_size": 12}
-    assert find_restarted(None, settings, False, ALONE) is None
-    assert find_restarted(tmp_path, settings, False, ALONE) is None
-    run_until(Trainer(corpus(), model(), config(), tmp_path), 3)
-    assert find_restarted(tmp_path, settings, False, ALONE) == tmp_path
-    assert find_restarted(tmp_path, settings, True, ALONE) == tmp_path
-    assert find_restarted(tmp_path, settings | {"hidden_size": 13}, True, ALONE) is None, "it replaces another run"
-    list(Trainer.resume(tmp_path, corpus()).run())
-    assert find_restarted(tmp_path, settings, True, ALONE) is None, "which is complete"
+def test_a_job_that_is_started_again_resumes_its_run(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    text, run, settings = tmp_path / "text.txt", tmp_path / "run", {"steps": 24, "hidden_size": 12}
+    text.write_text(TEXT)
 
+    def find(sources: Any = text, overwrite: bool = False, **changes: Any) -> Path | None:
+        return find_restarted(run, sources, settings | changes, overwrite, ALONE)
 
-def test_a_run_that_nobody_started_again_is_left_alone(tmp_path: Path) -> None:
-    run_until(Trainer(corpus(), model(), config(), tmp_path), 3)
-    assert find_restarted(tmp_path, {}, False, ALONE) is None
+    run_until(Trainer(Corpus.from_files(text), model(), config(), run), 3)
+    assert find() is None, "nobody has started it again"
+    request.getfixturevalue("restarted")
+    assert find_restarted(None, text, settings, False, ALONE) is None
+    assert find_restarted(tmp_path, text, settings, False, ALONE) is None
+    assert find() == find([text]) == find(overwrite=True) == run
+    assert find(tmp_path) is None, "it was there before"
+    assert find(overwrite=True, hidden_size=13) is None, "it replaces another run"
+    list(Trainer.resume(run).run())
+    assert find(overwrite=True) is None, "which is complete"
+    ended = metrics(run)
+    assert find() == run
+    check_incomplete(trainer := Trainer.resume(run))  # it had ended when another process was lost
+    list(trainer.run())
+    assert metrics(run) == ended
 
 
 def test_one_call_trains_in_each_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
