@@ -8,7 +8,6 @@ import contextlib
 import datetime
 import os
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -81,14 +80,17 @@ class TorchGroup(Group):
         address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
         if not address or not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
             raise ChargenError(f"MASTER_ADDR {address!r} and MASTER_PORT {port!r} are no address: use torchrun")
-        try:
-            if not hosts:
-                _wait_for_listener(address, int(port))
-            store = distributed.TCPStore  # type: ignore[attr-defined]
-            return store(address, int(port), None, hosts, NO_LIMIT, wait_for_workers=False, multi_tenant=True)
-        except (RuntimeError, ValueError, OSError) as error:
-            reason = f"{self._name} cannot reach {address}:{port}: {_first_line(error)}"
-            raise ChargenError(f"{reason}; {ADVICE}") from error
+        end, make = time.monotonic() + COMING, distributed.TCPStore  # type: ignore[attr-defined]
+        while True:
+            try:  # for a short time: no signal ends it
+                limit = datetime.timedelta(seconds=LOOK)
+                store = make(address, int(port), None, hosts, limit, wait_for_workers=False, multi_tenant=True)
+                store.set_timeout(NO_LIMIT)
+                return store
+            except (RuntimeError, ValueError) as error:
+                if hosts or time.monotonic() > end:
+                    reason = f"{self._name} cannot reach {address}:{port}: {_first_line(error)}"
+                    raise ChargenError(f"{reason}; {ADVICE}") from error
 
     def _meet(self, store: Any) -> str:
         """Wait until all are there, and agree on a prefix for their keys.
@@ -247,23 +249,6 @@ class TorchGroup(Group):
             raise LostProcess(self._signs.failure, is_known=True) from error
         if self._hosts:
             time.sleep(2 * BEAT)  # for the others to read that
-
-
-def _wait_for_listener(address: str, port: int) -> None:
-    """Wait until somebody listens at an address: here, because no signal ends the waiting of torch's store.
-
-    Raises:
-        OSError: nobody has for too long.
-    """
-    end = time.monotonic() + COMING
-    while True:
-        try:
-            socket.create_connection((address, port), LOOK).close()
-            return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-        time.sleep(BEAT / 4)
 
 
 def _exit_at_once() -> None:

@@ -98,7 +98,8 @@ def test_an_address_that_is_none_is_said(port: str, monkeypatch: pytest.MonkeyPa
 
 def test_an_address_at_which_nobody_listens_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "COMING", 0.0)
+    monkeypatch.setattr(distributed, "LOOK", 0.1)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "1")
-    with pytest.raises(ChargenError, match=r"process 1 of 2 cannot reach 127\.0\.0\.1:1: .*refused"):
+    with pytest.raises(ChargenError, match=r"process 1 of 2 cannot reach 127\.0\.0\.1:1: "):
         TorchGroup(Launch(1, 2, 1, 2), print)
