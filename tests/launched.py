@@ -93,16 +93,17 @@ class Launched:
         size: how many.
         arguments: behind `chargen`.
         folder: where they run.
-        **environment: more variables of theirs.
+        restarts: how often the launcher of the last of them has started it again; others may count less.
     """
 
-    def __init__(self, server: Server, size: int, arguments: list[str], folder: Path, **environment: str) -> None:
+    def __init__(self, server: Server, size: int, arguments: list[str], folder: Path, restarts: int = 0) -> None:
         self.server, self.folder, self.processes = server, folder, []
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         shared |= {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
-        shared |= {"CHARGEN_CACHE": str(folder / "cache"), "TORCHELASTIC_RESTART_COUNT": "0", **environment}
+        shared |= {"CHARGEN_CACHE": str(folder / "cache")}
         for rank in range(size):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            own |= {"TORCHELASTIC_RESTART_COUNT": str(restarts if rank == size - 1 else 0)}
             err = str(folder / f"err{rank}")
             self.processes.append(server.ask("start", arguments, str(folder), err, shared | own))
 
@@ -134,9 +135,9 @@ class Launched:
 
 
 @contextlib.contextmanager
-def launched(server: Server, size: int, arguments: list[str], folder: Path, **environment: str) -> Iterator[Launched]:
+def launched(server: Server, size: int, arguments: list[str], folder: Path, restarts: int = 0) -> Iterator[Launched]:
     """Processes that are gone when the context ends."""
-    job = Launched(server, size, arguments, folder, **environment)
+    job = Launched(server, size, arguments, folder, restarts)
     try:
         yield job
     finally:

@@ -124,7 +124,7 @@ def train(
                     get_corpus(missing.name, offline=offline)
 
         folder = None if out is None else check_path("out", out)
-        restarted, moved = find_restarted(folder, given_settings(settings), overwrite, group), {}
+        restarted, moved = find_restarted(folder, sources, given_settings(settings), overwrite, group), {}
         if resume is not None and restarted is None:
             check_resumable_with(out=out, overwrite=overwrite, init_from=init_from, preset=preset)
             moved = {"train": sources, "valid": valid, "test": test}

@@ -22,7 +22,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 # What processes that are started together say of the network, with the addresses of their code, is said in one line.
-os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 
 COMMANDS = {
     "Learn": {"train": "Learn a text and save a model.", "compare": "Put runs beside one another."},

@@ -92,7 +92,7 @@ def command(
     keep_memory()
     with stop_on_signals() as stop, join_group(log) as group:
         group.doing("reading the text")
-        restarted, moved = find_restarted(out, given_settings(settings), overwrite, group), {}
+        restarted, moved = find_restarted(out, sources, given_settings(settings), overwrite, group), {}
         if resume is not None and restarted is None:
             check_resumable_with(out=out, overwrite=overwrite, init_from=init_from, preset=preset)
             moved = {"train": sources, "valid": valid, "test": test}

@@ -119,7 +119,7 @@ class Corpus:
         cache = cache_folder() if cache is None else Path(cache)
         progress = progress or (lambda activity, done, total: None)
         encoded, key = Encoder(found_sources, config, cache, progress, known).make_entry()
-        absolute = {role: _absolute(role_names) for role, role_names in names.items()}
+        absolute = {role: absolute_names(role_names) for role, role_names in names.items()}
         return cls._from_encoded(encoded, key, config, absolute, sum(count for _, count in expanded.values()), known)
 
     @classmethod
@@ -346,9 +346,16 @@ def _as_list(names: Any) -> list[str]:
     return listed
 
 
-def _absolute(names: Iterable[str]) -> list[str]:
-    """Names that mean the same from another folder: paths and patterns absolute, `-` and corpus names as they are."""
+def absolute_names(sources: SourceNames) -> list[str]:
+    """Names that mean the same from another folder: paths and patterns absolute, `-` and corpus names as they are.
+
+    Args:
+        sources: as `Corpus.from_files` is given them.
+
+    Raises:
+        SettingError: where one is no name.
+    """
     return [
         os.path.abspath(name) if (name != "-" and os.path.exists(name)) or glob.has_magic(name) else name
-        for name in names
+        for name in _as_list(sources)
     ]

@@ -105,10 +105,10 @@ class Checkpointer:
                 self._write(self.out, state, arrays, best)
             self.metrics.only_queues = False
         finally:
-            self.group.exchange()  # the others wait for the file
-        self._last_save = self.budget.now()
+            self.group.exchange()  # the others wait for the file, and take it for written: so it takes as long for all
+            self._last_save = self.budget.now()
+            self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - began)
         self._failed_saves, self.warning = 0, ""
-        self.budget.save_seconds = max(self.budget.save_seconds, self._last_save - began)
 
     def due(self) -> bool:
         """Whether the latest save is as old as it may be."""
@@ -124,7 +124,6 @@ class Checkpointer:
             self.save(state, best)
         except WriteError as error:
             self._failed_saves += 1
-            self._last_save = self.budget.now()
             if self._failed_saves >= MAX_FAILED_SAVES:
                 raise WriteError(f"{error}; that was save {self._failed_saves} in a row that failed") from error
             self.warning = (

@@ -6,8 +6,8 @@ gloo sums on CPUs, NCCL on GPUs.
 import atexit
 import contextlib
 import datetime
-import itertools
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,11 +26,11 @@ LOOK = 2.0
 """Seconds that a process waits for the others before it looks for signs of life."""
 PATIENCE = 10.0, 30.0
 """Seconds after which it is said who is waited for, and from then on how often."""
+COMING = 300.0
+"""Seconds after which an address is wrong at which nobody listens."""
 NO_LIMIT = datetime.timedelta(days=365)
 """For what may take as long as there are signs of life."""
 ADVICE = "see that MASTER_ADDR can be reached, and name the network by GLOO_SOCKET_IFNAME where there are several"
-_joined = itertools.count()
-"""How often this process has joined a group: the store of one launch may serve several."""
 
 
 class TorchGroup(Group):
@@ -54,13 +54,11 @@ class TorchGroup(Group):
         self._hosts = self.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         self._speaks_at = 0.0
         self._visits = 0
-        prefix = f"chargen/{launch.restarts}/{next(_joined)}"
-        self._store, for_signs = (
-            distributed.PrefixStore(prefix, self._connect(hosts=hosts))  # type: ignore[attr-defined]
-            for hosts in (self._hosts, False)
-        )
-        self._signs = Signs(for_signs, self.rank, self.size)
+        stores = [self._connect(hosts=hosts) for hosts in (self._hosts, False)]
         try:
+            prefix = self._meet(stores[0])
+            self._store, for_signs = (distributed.PrefixStore(prefix, store) for store in stores)  # type: ignore[attr-defined]
+            self._signs = Signs(for_signs, self.rank, self.size)
             distributed.init_process_group(
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "cpu:gloo",
                 store=self._store, rank=self.rank, world_size=self.size, timeout=NO_LIMIT,
@@ -81,14 +79,55 @@ class TorchGroup(Group):
             hosts: whether this process holds it, because the launcher does not.
         """
         address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
-        if not address or not port.isdigit():
+        if not address or not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
             raise ChargenError(f"MASTER_ADDR {address!r} and MASTER_PORT {port!r} are no address: use torchrun")
-        try:
-            store = distributed.TCPStore  # type: ignore[attr-defined]
-            return store(address, int(port), None, hosts, NO_LIMIT, wait_for_workers=False)
-        except (RuntimeError, ValueError) as error:
-            reason = f"{self._name} cannot reach {address}:{port}: {_first_line(error)}"
-            raise ChargenError(f"{reason}; {ADVICE}") from error
+        end, make = time.monotonic() + COMING, distributed.TCPStore  # type: ignore[attr-defined]
+        while True:
+            try:  # for a short time: no signal ends it
+                limit = datetime.timedelta(seconds=LOOK)
+                store = make(address, int(port), None, hosts, limit, wait_for_workers=False, multi_tenant=True)
+                store.set_timeout(NO_LIMIT)
+                return store
+            except (RuntimeError, ValueError) as error:
+                if hosts or time.monotonic() > end:
+                    reason = f"{self._name} cannot reach {address}:{port}: {_first_line(error)}"
+                    raise ChargenError(f"{reason}; {ADVICE}") from error
+
+    def _meet(self, store: Any) -> str:
+        """Wait until all are there, and agree on a prefix for their keys.
+
+        The store may have served others before: it outlives processes that a launcher starts again, and how often it
+        did so each machine counts for itself. So the first process makes a new prefix, and what it answers to is known
+        to be no answer to one that is gone.
+        """
+        mine, prefix, began = secrets.token_hex(8), "", time.monotonic()
+        if self.leads:
+            prefix = f"chargen/{mine}"
+            store.set("chargen", prefix)
+            others = [f"{prefix}/here/{rank}" for rank in range(1, self.size)]
+            while not store.check(others):
+                time.sleep(BEAT / 10)
+                if self._may_speak(began):
+                    missing = next((key.rpartition("/")[2] for key in others if not store.check([key])), None)
+                    if missing:
+                        self._on_wait(f"waiting for others: process {missing} of {self.size} has not come yet")
+            store.set(f"{prefix}/all", b" ".join(store.multi_get(others)).decode())
+            return prefix
+        while not (prefix and store.check([f"{prefix}/all"]) and mine in store.get(f"{prefix}/all").decode().split()):
+            if store.check(["chargen"]) and (latest := store.get("chargen").decode()) != prefix:
+                prefix = latest
+                store.set(f"{prefix}/here/{self.rank}", mine)
+            time.sleep(BEAT / 10)
+        return prefix
+
+    def _may_speak(self, began: float) -> bool:
+        """Whether it is time to say who is waited for, since `time.monotonic()` was `began`; once each time."""
+        first, again = PATIENCE
+        now = time.monotonic()
+        if not self.leads or now - began <= first or now <= self._speaks_at:
+            return False
+        self._speaks_at = now + again
+        return True
 
     def doing(self, what: str) -> None:  # noqa: D102
         self._signs.doing = what
@@ -100,13 +139,15 @@ class TorchGroup(Group):
             return
         work, began = distributed.all_reduce(values, async_op=True), time.monotonic()
         while True:
+            has_ended = work.is_completed()  # otherwise an error may be that of waiting, though the sum ends just then
             try:
                 work.wait(datetime.timedelta(seconds=LOOK))
                 return
             except RuntimeError as error:
-                if work.is_completed():
+                if has_ended:
                     raise self._find_lost(_first_line(error)) from error
-                self._look(began)
+                if not work.is_completed():
+                    self._look(began)
 
     def wait_for_device(self, device: torch.device) -> None:  # noqa: D102
         if device.type != "cuda":
@@ -126,12 +167,16 @@ class TorchGroup(Group):
         key, began = f"done/{self._visits}/{self._first_here}", time.monotonic()
         if self.local_rank == 0:
             yield
-            self._store.set(key, "")
-            return
-        while not self._store.check([key]):
-            time.sleep(BEAT / 4)
-            if time.monotonic() - began > LOOK:
-                self._look(began)
+        try:
+            if self.local_rank == 0:
+                self._store.set(key, "")
+                return
+            while not self._store.check([key]):
+                time.sleep(BEAT / 4)
+                if time.monotonic() - began > LOOK:
+                    self._look(began)
+        except RuntimeError as error:
+            raise self._find_lost(_first_line(error)) from error
         yield
 
     def _look(self, began: float) -> None:
@@ -143,7 +188,7 @@ class TorchGroup(Group):
         Raises:
             LostProcess: one of them gives none, or says that it has failed.
         """
-        silent, now = self._signs.silent(began), time.monotonic()
+        silent = self._signs.silent(began)
         if silent:  # to this process too, where it was stopped itself
             time.sleep(2 * BEAT)
             silent = self._signs.silent(began)
@@ -151,9 +196,7 @@ class TorchGroup(Group):
             raise LostProcess(self._signs.failure, is_known=True)
         if silent:
             raise self._lost(silent, f"no sign of life for {SILENCE:g} seconds")
-        first, again = PATIENCE
-        if self.leads and now - began > first and now > self._speaks_at and (busy := self._signs.busy()):
-            self._speaks_at = now + again
+        if (busy := self._signs.busy()) and self._may_speak(began):
             self._on_wait(f"waiting for others: {busy[0]}")
 
     def _find_lost(self, reason: str) -> LostProcess:
@@ -186,24 +229,27 @@ class TorchGroup(Group):
             error: what ends this process, where it fails.
 
         Raises:
-            LostProcess: the first process fails as this one does, and says so.
+            LostProcess: another process fails as this one does, and says so.
         """
-        may_be_known = not (self.leads or error is None or isinstance(error, LostProcess))
-        if may_be_known and self._signs.wait_for_failure(2 * BEAT).endswith(f" has failed: {_first_line(error)}"):
-            raise LostProcess(self._signs.failure, is_known=True) from error
-        if isinstance(error, LostProcess):
-            self._signs.leave("" if error.is_known else str(error))
-            atexit.register(_exit_at_once)
-        elif error is not None:
-            self._signs.leave(f"{self._name} has failed: {_first_line(error)}")
-            if self._hosts:
-                time.sleep(2 * BEAT)  # for the others to read that
-        else:
+        if error is None:
             with contextlib.suppress(RuntimeError, LostProcess):
                 self.exchange()  # all have got so far
                 self._signs.leave()
                 self.exchange()  # and nobody still asks the store for anything
                 distributed.destroy_process_group()
+            return
+        if isinstance(error, LostProcess):
+            self._signs.leave("" if error.is_known else str(error))
+            atexit.register(_exit_at_once)
+            return
+        said = f" has failed: {_first_line(error)}"
+        if not self.leads:
+            self._signs.wait_for_failure(2 * BEAT)
+        self._signs.leave(self._name + said)
+        if self._signs.failure.endswith(said) and self._signs.failure != self._name + said:
+            raise LostProcess(self._signs.failure, is_known=True) from error
+        if self._hosts:
+            time.sleep(2 * BEAT)  # for the others to read that
 
 
 def _exit_at_once() -> None:
@@ -213,7 +259,7 @@ def _exit_at_once() -> None:
     os._exit(LostProcess.exit_code)
 
 
-def _first_line(error: BaseException | None) -> str:
+def _first_line(error: BaseException) -> str:
     """What an error says, without the place in the code where it came up."""
     line = str(error).strip().partition("\n")[0]
     return (line.partition("] ")[2] if line.startswith("[") and "] " in line else line)[:200]

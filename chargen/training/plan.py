@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chargen.data.corpus import Corpus, SourceNames
+from chargen.data.corpus import Corpus, SourceNames, absolute_names
 from chargen.data.corpus_config import CorpusConfig
 from chargen.data.encoder import ProgressCallback
 from chargen.data.sources import find_sources
@@ -207,11 +207,14 @@ def check_parts(settings: Mapping[str, Any], valid: SourceNames, test: SourceNam
             raise SettingError(f"{role} and `{role}_fraction` are two ways to say one thing: give one", role)
 
 
-def find_restarted(out: Path | None, settings: Mapping[str, Any], overwrite: bool, group: Group) -> Path | None:
+def find_restarted(
+    out: Path | None, sources: SourceNames, settings: Mapping[str, Any], overwrite: bool, group: Group
+) -> Path | None:
     """Find the run that a launcher has started again, after one of its processes had failed.
 
     Args:
         out: the folder of the run.
+        sources: the text to learn: a run there that learned another one had been there before.
         settings: those that are given, by name.
         overwrite: whether the run may replace another one there: that is resumed only where it is the same run.
         group: the processes that train together.
@@ -220,13 +223,17 @@ def find_restarted(out: Path | None, settings: Mapping[str, Any], overwrite: boo
         The folder where there is something to resume, in all processes.
     """
     goes_on = False
-    if group.leads and read_launch().restarts and out is not None and can_be_resumed(out):
+    (restarts,) = group.exchange([read_launch().restarts])  # which each machine counts by itself
+    if group.leads and restarts and out is not None and can_be_resumed(out):
         goes_on = not overwrite
         with contextlib.suppress(ChargenError):
             recover(out)
             stored = read_run_state(out)
-            changed_config(stored.settings, dict(settings))
-            goes_on |= not stored.progress["complete"]
+            if stored.settings["corpus"]["sources"]["train"] != absolute_names(sources):
+                goes_on = False
+            else:
+                changed_config(stored.settings, dict(settings))
+                goes_on |= not stored.progress["complete"]
     return out if group.share(goes_on) else None
 
 
@@ -245,7 +252,7 @@ def check_resumable_with(**others: Any) -> None:
 
 
 def check_incomplete(trainer: "Trainer") -> None:
-    """Check that a resumed run has something left to do.
+    """Check that a resumed run has something left to do; one that was started again ends again.
 
     Args:
         trainer: the run.
@@ -253,7 +260,8 @@ def check_incomplete(trainer: "Trainer") -> None:
     Raises:
         SettingError: where its budget is used, or its patience, with the setting that lets it go on.
     """
-    if not (trainer.finished and trainer.counters.complete):
+    (restarts,) = trainer.group.exchange([read_launch().restarts])
+    if restarts or not (trainer.finished and trainer.counters.complete):
         return
     config, counters, budget = trainer.config, trainer.counters, trainer.budget
     if trainer.validator.out_of_patience:

@@ -149,15 +149,29 @@ def new_state(run: RunSettings, device: torch.device) -> TrainState:
         DataError: where processes begin with other weights.
     """
     model = (run.own.model or CharModel(run.model_config, len(run.corpus.vocabulary), run.config.seed)).to(device)
-    if not run.group.alone:
-        digest = hashlib.sha256(b"".join(weights.tobytes() for weights in weights_of(model).values())).hexdigest()
-        run.group.check_same("the new network, made by this torch,", digest)
+    check_weights("the new network, made by this torch,", model, run.group)
     freeze(model, run.config.freeze)
     state = TrainState(model, run.own.optimizer(model, run.config))
     if not hasattr(state.optimizer, "param_groups"):
         kind = type(state.optimizer).__name__
         raise SettingError(f"optimizer makes a {kind}: it must make an optimizer", "optimizer")
     return state
+
+
+def check_weights(name: str, model: CharModel, group: Group) -> None:
+    """Check that all processes have the same weights.
+
+    Args:
+        name: of what has them.
+        model: the network of this process.
+        group: the processes.
+
+    Raises:
+        DataError: where they have not.
+    """
+    if not group.alone:
+        digest = hashlib.sha256(b"".join(weights.tobytes() for weights in weights_of(model).values()))
+        group.check_same(name, digest.hexdigest())
 
 
 def new_step(run: RunSettings, device: torch.device, precision: str) -> tuple[TrainStep | CapturedStep, int]:
@@ -198,10 +212,11 @@ def new_checkpointer(run: RunSettings, precision: str, budget: Budget, metrics: 
     return checkpointer
 
 
-def start_from(init: ModelFile, model: CharModel, corpus: Corpus) -> dict[str, Any]:
+def start_from(init: ModelFile, model: CharModel, corpus: Corpus, group: Group) -> dict[str, Any]:
     """Take over the weights of a model that was trained before; return what a run remembers of it."""
     start = init_from(init, model.config, corpus.vocabulary, weights_of(model))
     set_weights(model, start.weights)
+    check_weights("the model to start from", model, group)
     return {"step": init.training.get("step"), "characters": start.known, "new": start.new}
 
 
@@ -227,17 +242,18 @@ def read_run(
         raise SettingError(f"the run in {folder} had its own {' and '.join(own)}: such a run is not resumed")
     shape = replace(ModelConfig(**stored.settings["model"]), begin_symbols=corpus.vocabulary.begin_symbols)
     counters = Counters.from_stored(stored.progress, shape.directions)
-    _check_group(corpus, config, group)
+    _check_group(corpus, shape, config, group)
     return stored, RunSettings(corpus, shape, config, folder, counters, group=group)
 
 
-def _check_group(corpus: Corpus, config: TrainConfig, group: Group) -> None:
-    """Check that all processes learn the same text, and that each has a row of it."""
+def _check_group(corpus: Corpus, shape: ModelConfig, config: TrainConfig, group: Group) -> None:
+    """Check that all processes learn the same text with the same settings, and that each has a row of it."""
     if config.batch_size < group.size:
         raise SettingError(
             f"batch_size is {config.batch_size}, but there are {group.size} processes: give each a row", "batch_size"
         )
     group.check_same("the text", corpus.key)
+    group.check_same("model and training", repr((shape, config)))
 
 
 def check_new_run(
@@ -278,7 +294,7 @@ def check_new_run(
     if own.model:
         _check_model(own.model, shape, corpus, saved=out is not None)
     config = config or TrainConfig()
-    _check_group(corpus, config, group)
+    _check_group(corpus, shape, config, group)
     replaces = group.share(folder is not None and group.leads and holds_a_run(folder))
     return RunSettings(corpus, shape, config, folder, Counters(), own, replaces, group)
 

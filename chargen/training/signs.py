@@ -30,7 +30,7 @@ class Signs:
         self.doing = "starting"
         """What this process does, a part of its sign."""
         self.failure = ""
-        """What a process has said before it ended, once one has."""
+        """What a process has said before it ended, once one has: the first that did."""
         self.store_error = ""
         """Why the store cannot be used any more, once that is so."""
         self._store = store
@@ -46,19 +46,19 @@ class Signs:
         try:
             for number in itertools.count():
                 self._store.set(f"sign/{self.rank}", f"{number} {self._process} {self.doing}")
+                if not self.failure and self._store.check(["failure"]):
+                    self.failure = self._store.get("failure").decode()
                 if self._reads:
                     self._read()
                 self._answered = time.monotonic()
                 if self._leaves.wait(BEAT):
                     break
-            if self._last_words:
-                self._store.set("failure", self._last_words)
+            if self._last_words:  # the first ones stay
+                self.failure = self._store.compare_set("failure", "", self._last_words).decode()
         except RuntimeError as error:
             self.store_error = str(error).strip() or "no answer"
 
     def _read(self) -> None:
-        if self._store.check(["failure"]):
-            self.failure = self._store.get("failure").decode()
         there = [rank for rank in self.others if rank in self._seen or self._store.check([f"sign/{rank}"])]
         for rank, read in zip(there, self._store.multi_get([f"sign/{rank}" for rank in there]), strict=True):
             sign = read.decode()

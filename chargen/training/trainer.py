@@ -53,7 +53,7 @@ class Trainer:
         own = OwnParts(model, optimizer, loss)
         self._build(setup.check_new_run(corpus, model_config, config, out, init, overwrite, own, group), started)
         if init:
-            self.checkpointer.origin = setup.start_from(init, self.model, corpus)
+            self.checkpointer.origin = setup.start_from(init, self.model, corpus, group)
 
     def _build(self, run: RunSettings, started: float | None) -> None:
         """Put the parts together, in the order in which they need each other."""

@@ -46,7 +46,7 @@ def test_two_processes_stop_together_and_a_job_that_is_started_again_goes_on(ser
         assert job.said(1) == ""
     step = read_run_state(tmp_path / "run").progress["step"]
     longer = [str(step + 10) if word == "100000" else word for word in LONG]
-    with launched(server, 2, longer, tmp_path, TORCHELASTIC_RESTART_COUNT="1") as job:
+    with launched(server, 2, longer, tmp_path, restarts=1) as job:
         assert job.wait() == {0: 0, 1: 0}
         assert f"resume   run at step {step}" in job.said(0)
     assert read_run_state(tmp_path / "run").progress["step"] == step + 10

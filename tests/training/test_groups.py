@@ -4,6 +4,7 @@ import contextlib
 import json
 import random
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from hypothesis import strategies as st
 
 from chargen.api import train as api
 from chargen.data.corpus import Corpus
-from chargen.errors import DataError, SettingError
+from chargen.errors import DataError, SettingError, WriteError
 from chargen.model.config import ModelConfig
 from chargen.model.weights import Arrays, weights_of
 from chargen.storage.run_state import read_run_state
 from chargen.training import setup
 from chargen.training.group import ALONE, DIGIT, Group, from_digits, to_digits
-from chargen.training.plan import RunPlan, find_restarted
+from chargen.training.plan import RunPlan, check_incomplete, find_restarted
 from chargen.training.train_step import TrainStep
 from chargen.training.trainer import Trainer
 from tests.groups import run_together
@@ -206,12 +207,46 @@ def test_all_learn_the_same_text() -> None:
         run_together(2, start)
 
 
-def test_all_begin_with_the_same_weights() -> None:
-    def start(group: Group) -> None:
-        Trainer(corpus(), model(), config(seed=group.rank), group=group)
+@pytest.mark.parametrize("settings", [{"steps": 25}, {"seed": 1}])
+def test_all_have_the_same_settings(settings: Any) -> None:
+    with pytest.raises(DataError, match="model and training is not the same here"):
+        run_together(2, lambda group: Trainer(corpus(), model(), config(**settings if group.rank else {}), group=group))
 
-    with pytest.raises(DataError, match="the new network, made by this torch, is not the same here"):
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("model", "the new network, made by this torch,"), ("init", "the model to")]
+)
+def test_all_begin_with_the_same_weights(name: str, said: str) -> None:
+    def start(group: Group) -> None:
+        trainer = Trainer(corpus(), model())
+        with torch.no_grad():
+            trainer.model.output.bias += group.rank
+        options: Any = {name: trainer.model if name == "model" else trainer.model_file(), "group": group}
+        Trainer(corpus(), model(), config(), **options)
+
+    with pytest.raises(DataError, match=f"{said}.* is not the same here"):
         run_together(2, start)
+
+
+def test_a_save_that_fails_takes_as_long_for_all(tmp_path: Path) -> None:
+    """For a budget in minutes ends where this time is left."""
+
+    def save(group: Group) -> tuple[float, float]:
+        trainer = Trainer(corpus(), model(), config(), tmp_path / "run", group=group)
+        next(steps := trainer.run())
+
+        def refuse(*_: Any) -> None:
+            time.sleep(0.4)
+            raise WriteError("disk full")
+
+        trainer.checkpointer._write = refuse
+        trainer.checkpointer.try_to_save(trainer.state, None)
+        steps.close()
+        return trainer.budget.save_seconds, trainer.checkpointer._last_save
+
+    first, second = run_together(2, save)
+    assert first == second
+    assert first[0] >= 0.4
 
 
 @given(st.lists(st.integers(0, 2**36 // 8), min_size=1, max_size=8))
@@ -261,22 +296,28 @@ def restarted(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.mark.usefixtures("restarted")
-def test_a_job_that_is_started_again_resumes_its_run(tmp_path: Path) -> None:
-    settings = {"steps": 24, "hidden_size": 12}
-    assert find_restarted(None, settings, False, ALONE) is None
-    assert find_restarted(tmp_path, settings, False, ALONE) is None
-    run_until(Trainer(corpus(), model(), config(), tmp_path), 3)
-    assert find_restarted(tmp_path, settings, False, ALONE) == tmp_path
-    assert find_restarted(tmp_path, settings, True, ALONE) == tmp_path
-    assert find_restarted(tmp_path, settings | {"hidden_size": 13}, True, ALONE) is None, "it replaces another run"
-    list(Trainer.resume(tmp_path, corpus()).run())
-    assert find_restarted(tmp_path, settings, True, ALONE) is None, "which is complete"
+def test_a_job_that_is_started_again_resumes_its_run(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    text, run, settings = tmp_path / "text.txt", tmp_path / "run", {"steps": 24, "hidden_size": 12}
+    text.write_text(TEXT)
 
+    def find(sources: Any = text, overwrite: bool = False, **changes: Any) -> Path | None:
+        return find_restarted(run, sources, settings | changes, overwrite, ALONE)
 
-def test_a_run_that_nobody_started_again_is_left_alone(tmp_path: Path) -> None:
-    run_until(Trainer(corpus(), model(), config(), tmp_path), 3)
-    assert find_restarted(tmp_path, {}, False, ALONE) is None
+    run_until(Trainer(Corpus.from_files(text), model(), config(), run), 3)
+    assert find() is None, "nobody has started it again"
+    request.getfixturevalue("restarted")
+    assert find_restarted(None, text, settings, False, ALONE) is None
+    assert find_restarted(tmp_path, text, settings, False, ALONE) is None
+    assert find() == find([text]) == find(overwrite=True) == run
+    assert find(tmp_path) is None, "it was there before"
+    assert find(overwrite=True, hidden_size=13) is None, "it replaces another run"
+    list(Trainer.resume(run).run())
+    assert find(overwrite=True) is None, "which is complete"
+    ended = metrics(run)
+    assert find() == run
+    check_incomplete(trainer := Trainer.resume(run))  # it had ended when another process was lost
+    list(trainer.run())
+    assert metrics(run) == ended
 
 
 def test_one_call_trains_in_each_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
