@@ -58,6 +58,7 @@ def sum_parts(parts: Iterable[LossPart], group: Group) -> Tensor | None:
     parts = list(parts)
     if group.alone:
         return None
+    # The buffer: gradients and loss of the first part, of the second …; counts as digits; signals.
     values = [value for part in parts for value in (*part.gradients, part.loss) if value is not None]
     digits = [digit for part in parts for count in part.counts.tolist() for digit in to_digits(int(count))]
     tail = digits + group.signals()

@@ -75,7 +75,7 @@ class Signs:
             limit: seconds without a sign.
         """
         self._reads, now = True, time.monotonic()
-        if self.store_error:
+        if self.store_error:  # the first process holds it, or its launcher does
             return [0] * bool(self.rank)
         if now - self._answered > 3 * BEAT:  # then no other's sign can be read either
             return [0] * bool(self.rank and now - max(self._answered, since) > limit)
