@@ -125,7 +125,7 @@ def command(
         sizes = plan.choose_sizes(corpus, group)
         time_spent.mark("timing this machine")
         report.log_sizes(corpus, sizes)
-        folder = Path(group.share(str((out or free_folder(sources[0], overwrite)) if group.leads else "")))
+        folder = Path(group.broadcast(str((out or free_folder(sources[0], overwrite)) if group.leads else "")))
         with plan.start(corpus, sizes, folder, started, overwrite, group) as trainer:
             if init:
                 report.log_initialization(trainer, init_from)

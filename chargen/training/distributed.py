@@ -20,7 +20,7 @@ from torch import Tensor, distributed
 from chargen.errors import ChargenError, LostProcess
 from chargen.launch import Launch
 from chargen.training.group import Group
-from chargen.training.signs import BEAT, SILENCE, Signs
+from chargen.training.heartbeat import BEAT, SILENCE, Heartbeat
 
 LOOK = 2.0
 """Seconds that a process waits for the others before it looks for signs of life."""
@@ -57,15 +57,15 @@ class TorchGroup(Group):
         stores = [self._connect(hosts=hosts) for hosts in (self._hosts, False)]
         try:
             prefix = self._meet(stores[0])
-            self._store, for_signs = (distributed.PrefixStore(prefix, store) for store in stores)  # type: ignore[attr-defined]
-            self._signs = Signs(for_signs, self.rank, self.size)
+            self._store, for_heartbeat = (distributed.PrefixStore(prefix, store) for store in stores)  # type: ignore[attr-defined]
+            self._heartbeat = Heartbeat(for_heartbeat, self.rank, self.size)
             distributed.init_process_group(
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "cpu:gloo",
                 store=self._store, rank=self.rank, world_size=self.size, timeout=NO_LIMIT,
             )  # fmt: skip
         except (RuntimeError, ValueError) as error:
             raise ChargenError(f"{self._name} cannot reach the others: {_first_line(error)}; {ADVICE}") from error
-        self._origin = self.share(time.monotonic())
+        self._origin = self.broadcast(time.monotonic())
         self.exchange()
 
     @property
@@ -130,7 +130,7 @@ class TorchGroup(Group):
         return True
 
     def doing(self, what: str) -> None:  # noqa: D102
-        self._signs.doing = what
+        self._heartbeat.doing = what
 
     def sum(self, values: Tensor) -> None:  # noqa: D102
         self.reduced_bytes += values.nbytes
@@ -188,15 +188,15 @@ class TorchGroup(Group):
         Raises:
             LostProcess: one of them gives none, or says that it has failed.
         """
-        silent = self._signs.silent(began)
+        silent = self._heartbeat.silent(began)
         if silent:  # to this process too, where it was stopped itself
             time.sleep(2 * BEAT)
-            silent = self._signs.silent(began)
-        if self._signs.failure:
-            raise LostProcess(self._signs.failure, is_known=True)
+            silent = self._heartbeat.silent(began)
+        if self._heartbeat.failure:
+            raise LostProcess(self._heartbeat.failure, is_known=True)
         if silent:
             raise self._lost(silent, f"no sign of life for {SILENCE:g} seconds")
-        if (busy := self._signs.busy()) and self._may_speak(began):
+        if (busy := self._heartbeat.busy()) and self._may_speak(began):
             self._on_wait(f"waiting for others: {busy[0]}")
 
     def _find_lost(self, reason: str) -> LostProcess:
@@ -206,21 +206,24 @@ class TorchGroup(Group):
             reason: what the sum's error says.
         """
         began = time.monotonic()
-        if failure := self._signs.wait_for_failure(4 * BEAT):
+        if failure := self._heartbeat.wait_for_failure(4 * BEAT):
             return LostProcess(failure, is_known=True)
-        if silent := self._signs.silent(began, 2.5 * BEAT):
+        if silent := self._heartbeat.silent(began, 2.5 * BEAT):
             return self._lost(silent, "its connection has ended")
         return LostProcess(f"{self._name} has lost the others: {reason}; {ADVICE}", is_known=False)
 
     def _lost(self, ranks: list[int], reason: str) -> LostProcess:
-        """Make the error that ends this process: of those that are left, the first says it."""
+        """Make the error that ends this process. Who knows first says it; without the store, the first that is left."""
         named = ", ".join(map(str, ranks[:5])) + " …" * (len(ranks) > 5)
-        name = f"process{'es' * (len(ranks) > 1)} {named} of {self.size}"
-        if speaks := self.rank == min({*range(self.size)} - {*ranks}):
-            self._signs.wake(ranks)
+        message = f"process{'es' * (len(ranks) > 1)} {named} of {self.size} is gone or stopped: {reason}"
+        speaks = self._heartbeat.speak(message, 2 * BEAT)
+        if speaks is None:
+            speaks = self.rank == min({*range(self.size)} - {*ranks})
+        if speaks:
+            self._heartbeat.wake(ranks)
         else:
-            self._signs.wait_for_failure(5 * BEAT)  # who ends first might be taken for the one that is gone
-        return LostProcess(f"{name} is gone or stopped: {reason}", is_known=not speaks)
+            self._heartbeat.wait_for_failure(5 * BEAT)  # who ends first might be taken for the one that is gone
+        return LostProcess(message, is_known=not speaks)
 
     def leave(self, error: BaseException | None) -> None:
         """Leave, so that the others notice what kind of end this is.
@@ -234,20 +237,22 @@ class TorchGroup(Group):
         if error is None:
             with contextlib.suppress(RuntimeError, LostProcess):
                 self.exchange()  # all have got so far
-                self._signs.leave()
+                self._heartbeat.leave()
                 self.exchange()  # and nobody still asks the store for anything
                 distributed.destroy_process_group()
             return
         if isinstance(error, LostProcess):
-            self._signs.leave("" if error.is_known else str(error))
+            self._heartbeat.leave("" if error.is_known else str(error))
             atexit.register(_exit_at_once)
             return
         said = f" has failed: {_first_line(error)}"
         if not self.leads:
-            self._signs.wait_for_failure(2 * BEAT)
-        self._signs.leave(self._name + said)
-        if self._signs.failure.endswith(said) and self._signs.failure != self._name + said:
-            raise LostProcess(self._signs.failure, is_known=True) from error
+            self._heartbeat.wait_for_failure(2 * BEAT)
+        self._heartbeat.leave(self._name + said)
+        with contextlib.suppress(RuntimeError, AssertionError):
+            distributed.destroy_process_group()  # its threads outlive the interpreter otherwise
+        if self._heartbeat.failure.endswith(said) and self._heartbeat.failure != self._name + said:
+            raise LostProcess(self._heartbeat.failure, is_known=True) from error
         if self._hosts:
             time.sleep(2 * BEAT)  # for the others to read that
 

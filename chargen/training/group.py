@@ -84,19 +84,19 @@ class Group:
         self._stop_asked |= asked
         return asked if self.alone else self.stopping
 
-    def signals(self) -> list[float]:
+    def notices(self) -> list[float]:
         """What each sum carries behind its own values: requests to stop, and the first process's clock."""
         ticks = round((time.monotonic() - self._origin) * TICKS) if self.leads else 0
         return [float(self._stop_asked), *to_digits(ticks)]
 
-    def read_signals(self, signals: list[float]) -> None:
+    def read_notices(self, notices: list[float]) -> None:
         """Take over what a sum has carried.
 
         Args:
-            signals: of all processes.
+            notices: of all processes.
         """
-        self.stopping |= signals[0] > 0
-        self._time = self._origin + from_digits(signals[1:]) / TICKS
+        self.stopping |= notices[0] > 0
+        self._time = self._origin + from_digits(notices[1:]) / TICKS
 
     def exchange(self, values: Iterable[float] = ()) -> list[float]:
         """Sum a few numbers over all processes; in one alone they stay as they are.
@@ -109,13 +109,13 @@ class Group:
             return values
         import torch
 
-        sums = torch.tensor(values + self.signals(), dtype=torch.float64)
+        sums = torch.tensor(values + self.notices(), dtype=torch.float64)
         self.sum(sums)
         *values, stop, high, low = sums.tolist()
-        self.read_signals([stop, high, low])
+        self.read_notices([stop, high, low])
         return values
 
-    def share(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What the first process has, in all of them.
 
         Args:
@@ -132,7 +132,7 @@ class Group:
         self.sum(torch.from_numpy(data))
         return json.loads(data.tobytes())
 
-    def share_arrays(self, arrays: Arrays) -> Arrays:
+    def broadcast_arrays(self, arrays: Arrays) -> Arrays:
         """The first process's arrays, in all of them.
 
         Args:
@@ -142,7 +142,7 @@ class Group:
             return arrays
         import torch
 
-        shapes = self.share({name: array.shape for name, array in arrays.items()})
+        shapes = self.broadcast({name: array.shape for name, array in arrays.items()})
         if not self.leads:
             arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         arrays = {name: np.ascontiguousarray(array).copy() for name, array in arrays.items()}
@@ -180,7 +180,7 @@ class Group:
         Raises:
             DataError: the first process has another.
         """
-        if self.share(value) != value:
+        if self.broadcast(value) != value:
             raise DataError(f"{name} is not the same here as in the first process: give all machines the same")
 
     def wait_for_device(self, device: "torch.device") -> None:

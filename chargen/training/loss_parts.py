@@ -43,14 +43,14 @@ def sum_parts(parts: Iterable[LossPart], group: Group) -> Tensor | None:
     """Replace losses and gradients by those over the targets of all processes.
 
     What is summed lies side by side in one buffer: of each part its gradients and its loss, both times its number of
-    targets; then all counts, and the signals of the group. Each part is divided by the number of its targets in all.
+    targets; then all counts, and the notices of the group. Each part is divided by the number of its targets in all.
 
     Args:
         parts: are changed; as many in each process, with the same weights.
         group: the processes.
 
     Returns:
-        The signals of the group, float32 on the device of the gradients; None where this process is alone.
+        The notices of the group, float32 on the device of the gradients; None where this process is alone.
 
     Raises:
         ChargenError: another process is gone.
@@ -58,10 +58,10 @@ def sum_parts(parts: Iterable[LossPart], group: Group) -> Tensor | None:
     parts = list(parts)
     if group.alone:
         return None
-    # The buffer: gradients and loss of the first part, of the second …; counts as digits; signals.
+    # The buffer: gradients and loss of the first part, of the second …; counts as digits; notices.
     values = [value for part in parts for value in (*part.gradients, part.loss) if value is not None]
     digits = [digit for part in parts for count in part.counts.tolist() for digit in to_digits(int(count))]
-    tail = digits + group.signals()
+    tail = digits + group.notices()
     buffer = torch.empty(sum(value.numel() for value in values) + len(tail), device=values[0].device)
     *places, end = torch.split(buffer, [*(value.numel() for value in values), len(tail)])
     end.copy_(torch.tensor(tail))
@@ -79,5 +79,5 @@ def sum_parts(parts: Iterable[LossPart], group: Group) -> Tensor | None:
             None if value is None else next(sums).div_(counts[0]).view_as(value) for value in part.gradients
         ]
         part.loss = next(sums).div_(counts[0]).view_as(part.loss)
-    signals: Tensor = end[len(digits) :]
-    return signals
+    notices: Tensor = end[len(digits) :]
+    return notices

@@ -142,7 +142,7 @@ class RunPlan:
         if group.leads:
             sizes = fit_sizes(corpus, self.model, self.training, self.preset, group.size)
             chosen = [asdict(sizes.model), asdict(sizes.training), sizes.reasons]
-        model, training, reasons = group.share(chosen)
+        model, training, reasons = group.broadcast(chosen)
         return Sizes(ModelConfig(**model), TrainConfig(**training), tuple(reasons))
 
     @contextlib.contextmanager
@@ -234,7 +234,7 @@ def find_restarted(
             else:
                 changed_config(stored.settings, dict(settings))
                 goes_on |= not stored.progress["complete"]
-    return out if group.share(goes_on) else None
+    return out if group.broadcast(goes_on) else None
 
 
 def check_resumable_with(**others: Any) -> None:

@@ -125,7 +125,7 @@ def open_run(folder: Path, group: Group = ALONE) -> Iterator[RunState]:
         ChargenError: where another process holds the lock.
     """
     if not group.leads:
-        progress, settings = group.share(None)
+        progress, settings = group.broadcast(None)
         yield RunState({}, progress, settings)
         return
     if not can_be_resumed(folder):
@@ -136,7 +136,7 @@ def open_run(folder: Path, group: Group = ALONE) -> Iterator[RunState]:
     with lock_folder(folder):
         recover(folder)
         state = read_run_state(folder)
-        group.share([state.progress, state.settings])
+        group.broadcast([state.progress, state.settings])
         yield state
 
 

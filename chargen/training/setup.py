@@ -110,7 +110,7 @@ def pick_hardware(run: RunSettings) -> tuple[torch.device, str]:
     device = pick_device(run.config.device, run.group.local_rank)
     if device.type == "mps" and not run.group.alone:
         raise SettingError('several processes train on CPUs or CUDA devices: give `device="cpu"`', "device")
-    return device, run.group.share(pick_precision(run.config.precision, device))
+    return device, run.group.broadcast(pick_precision(run.config.precision, device))
 
 
 def new_batches(run: RunSettings, device: torch.device) -> dict[str, Batches]:
@@ -190,7 +190,7 @@ def new_step(run: RunSettings, device: torch.device, precision: str) -> tuple[Tr
 
 def new_budget(run: RunSettings, batches: Batches, started: float | None, max_pending: int) -> Budget:
     """The budget, whose clock in this process begins when `started`, or now."""
-    sizes, started = scored_sizes(run.corpus), run.group.share(time.monotonic() if started is None else started)
+    sizes, started = scored_sizes(run.corpus), run.group.broadcast(time.monotonic() if started is None else started)
     return Budget(run.config, batches, run.counters, started, sizes, min(SUBSET, sizes[0]), max_pending, run.group.now)
 
 
@@ -232,8 +232,8 @@ def read_run(
     if group.leads:
         recover(folder)
         stored = read_run_state(folder)
-    progress, settings = group.share([stored.progress, stored.settings])
-    stored = RunState(group.share_arrays(stored.arrays), progress, settings)
+    progress, settings = group.broadcast([stored.progress, stored.settings])
+    stored = RunState(group.broadcast_arrays(stored.arrays), progress, settings)
     config = changed_config(stored.settings, changes)
     corpus = corpus or Corpus.from_description(stored.settings["corpus"])
     if corpus.describe() != {**stored.settings["corpus"], "sources": corpus.sources}:
@@ -295,7 +295,7 @@ def check_new_run(
         _check_model(own.model, shape, corpus, saved=out is not None)
     config = config or TrainConfig()
     _check_group(corpus, shape, config, group)
-    replaces = group.share(folder is not None and group.leads and holds_a_run(folder))
+    replaces = group.broadcast(folder is not None and group.leads and holds_a_run(folder))
     return RunSettings(corpus, shape, config, folder, Counters(), own, replaces, group)
 
 

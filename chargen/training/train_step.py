@@ -62,14 +62,14 @@ class StepReport:
         names: of its losses: "forward", "backward", "cloze".
         figures: (2 N,), its N losses in nats per id, then the norms of their gradients, on the device.
         counts: (N, 3) float64, `Counts` of each loss, of all processes.
-        signals: those of the group, where there are other processes.
+        notices: those of the group, where there are other processes.
         lr: the learning rate.
     """
 
     names: tuple[str, ...]
     figures: Tensor
     counts: Tensor
-    signals: Tensor | None = None
+    notices: Tensor | None = None
     lr: float = 0.0
 
 
@@ -112,8 +112,8 @@ class TrainStep:
             batches: by direction, the rows of this process.
             lr: the learning rate.
         """
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
+        for weights in state.optimizer.param_groups:
+            weights["lr"] = lr
         report = self.learn(state, self.minibatches(state, batches), self.dropout_key(state), self.counts(batches))
         state.step += 1
         return replace(report, lr=lr)
@@ -159,7 +159,7 @@ class TrainStep:
             parts, hidden = self.gradients(state, minibatches, masks, counts)
             if cloze and self.learns_cloze(state):
                 parts["cloze"] = self._cloze_gradient(state)
-            signals = sum_parts(parts.values(), self.group)
+            notices = sum_parts(parts.values(), self.group)
             norms = {name: self._clip_and_add(state, parts[name], name) for name in parts}
             if "cloze" in parts and not (math.isfinite(parts["cloze"].loss.item()) and norms["cloze"].isfinite()):
                 del parts["cloze"], norms["cloze"]  # the layer may harm nothing but itself
@@ -168,7 +168,7 @@ class TrainStep:
             figures = torch.stack([*(part.loss for part in parts.values()), *norms.values()]).detach()
             self._update(state, hidden, torch.isfinite(figures).all())
             all_counts = torch.stack([part.counts for part in parts.values()])
-            return StepReport(tuple(parts), figures, all_counts, signals)
+            return StepReport(tuple(parts), figures, all_counts, notices)
         finally:  # a step that fails leaves nothing to the next one
             state.optimizer.zero_grad(set_to_none=True)
 
@@ -265,8 +265,8 @@ def read_figures(reports: Iterable[StepReport], group: Group = ALONE) -> list[Fi
     group.wait_for_device(reports[-1].figures.device)
     figures = iter(torch.cat([report.figures for report in reports]).tolist())
     counts = iter(torch.cat([report.counts for report in reports]).tolist())
-    if reports[-1].signals is not None:
-        group.read_signals(reports[-1].signals.tolist())
+    if reports[-1].notices is not None:
+        group.read_notices(reports[-1].notices.tolist())
     read = []
     for report in reports:
         losses, norms = ({name: next(figures) for name in report.names} for _ in range(2))

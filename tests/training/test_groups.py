@@ -258,14 +258,14 @@ def test_whole_numbers_are_summed_exactly_in_float32(numbers: list[int]) -> None
 
 @pytest.mark.parametrize("value", [None, 3, [1.5, "ä\n"], {"a": [0.1, None]}])
 def test_what_the_first_process_has_is_shared(value: Any) -> None:
-    assert run_together(3, lambda group: group.share(value if group.leads else "nothing")) == [value] * 3
+    assert run_together(3, lambda group: group.broadcast(value if group.leads else "nothing")) == [value] * 3
 
 
 def test_arrays_and_rows_are_shared_bit_by_bit() -> None:
     array = np.array([[-0.0, 0.0, 1.5], [np.float32(1e-40), -2.0, 3.0]], np.float32)
 
     def share(group: Group) -> bytes:
-        return group.share_arrays({"a": array} if group.leads else {})["a"].tobytes()
+        return group.broadcast_arrays({"a": array} if group.leads else {})["a"].tobytes()
 
     def gather(group: Group) -> bytes:
         rows = group.share_of(2)

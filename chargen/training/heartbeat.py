@@ -1,4 +1,4 @@
-"""Signs of life that processes give each other, through a store that all of them can reach."""
+"""A heartbeat: signs of life that processes give each other, through a store that all of them can reach."""
 
 import contextlib
 import itertools
@@ -16,7 +16,7 @@ SILENCE = 15.0
 """Seconds without a sign after which a process is lost."""
 
 
-class Signs:
+class Heartbeat:
     """Gives this process's signs and reads those of the others, in a thread: a store may never answer.
 
     Args:
@@ -37,7 +37,8 @@ class Signs:
         self._seen: dict[int, tuple[str, float]] = {}
         self._answered = time.monotonic()
         self._reads, self._leaves = False, threading.Event()
-        self._last_words = ""
+        self._last_words, self._message = "", ""
+        self._speaks: bool | None = None
         self._process = f"{os.getpid()}@{''.join(platform.node().split())}"
         self._thread = threading.Thread(target=self._run, name="chargen signs", daemon=True)
         self._thread.start()
@@ -51,6 +52,10 @@ class Signs:
                 if self._reads:
                     self._read()
                 self._answered = time.monotonic()
+                if self._message and self._speaks is None:
+                    self._speaks = self._store.add("speakers", 1) == 1
+                    if self._speaks:
+                        self._store.set("failure", self._message)
                 if self._leaves.wait(BEAT):
                     break
             if self._last_words:  # the first ones stay
@@ -99,6 +104,21 @@ class Signs:
         while not self.failure and not self.store_error and time.monotonic() < end:
             time.sleep(BEAT / 10)
         return self.failure
+
+    def speak(self, message: str, seconds: float) -> bool | None:
+        """Say for all processes who is lost, if no other has said it.
+
+        Args:
+            message: one line, for the others.
+            seconds: to wait for the store, at most.
+
+        Returns:
+            Whether this process is the first; None where the store does not answer.
+        """
+        self._message, end = message, time.monotonic() + seconds
+        while self._speaks is None and not self.store_error and time.monotonic() < end:
+            time.sleep(BEAT / 10)
+        return self._speaks
 
     def wake(self, ranks: list[int]) -> None:
         """Let processes on this machine go on that were stopped: they see then that they are too late, and end.
