@@ -216,6 +216,8 @@ class TorchGroup(Group):
         """Make the error that ends this process. Who knows first says it; without the store, the first that is left."""
         named = ", ".join(map(str, ranks[:5])) + " …" * (len(ranks) > 5)
         message = f"process{'es' * (len(ranks) > 1)} {named} of {self.size} is gone or stopped: {reason}"
+        if self._heartbeat.was_stopped:
+            return LostProcess(message, is_known=True)
         speaks = self._heartbeat.speak(message, 2 * BEAT)
         if speaks is None:
             speaks = self.rank == min({*range(self.size)} - {*ranks})
@@ -244,6 +246,8 @@ class TorchGroup(Group):
         if isinstance(error, LostProcess):
             self._heartbeat.leave("" if error.is_known else str(error))
             atexit.register(_exit_at_once)
+            if self._hosts and not error.is_known:
+                time.sleep(2 * BEAT)  # for the others to read that
             return
         said = f" has failed: {_first_line(error)}"
         if not self.leads:
@@ -254,7 +258,7 @@ class TorchGroup(Group):
         if self._heartbeat.failure.endswith(said) and self._heartbeat.failure != self._name + said:
             raise LostProcess(self._heartbeat.failure, is_known=True) from error
         if self._hosts:
-            time.sleep(2 * BEAT)  # for the others to read that
+            time.sleep(2 * BEAT)  # likewise
 
 
 def _exit_at_once() -> None:

@@ -31,6 +31,8 @@ class Heartbeat:
         """What this process does, a part of its sign."""
         self.failure = ""
         """What a process has said before it ended, once one has: the first that did."""
+        self.was_stopped = False
+        """Whether this process itself was stopped: then it is the one that is lost, and others say so."""
         self.store_error = ""
         """Why the store cannot be used any more, once that is so."""
         self._store = store
@@ -56,8 +58,10 @@ class Heartbeat:
                     self._speaks = self._store.add("speakers", 1) == 1
                     if self._speaks:
                         self._store.set("failure", self._message)
+                began = time.monotonic()
                 if self._leaves.wait(BEAT):
                     break
+                self.was_stopped |= time.monotonic() - began > SILENCE / 2
             if self._last_words:  # the first ones stay
                 self.failure = self._store.compare_set("failure", "", self._last_words).decode()
         except RuntimeError as error:
