@@ -7,11 +7,11 @@ import torch
 
 from chargen.errors import ChargenError, DataError, LostProcess
 from chargen.launch import Launch
-from chargen.training import distributed, signs
+from chargen.training import distributed, heartbeat
 from chargen.training.distributed import TorchGroup
 
 
-class NoSigns:
+class NoHeartbeat:
     """Those of processes of which nothing is known."""
 
     failure = ""
@@ -25,7 +25,14 @@ class NoSigns:
 
 def member(**attributes: Any) -> TorchGroup:
     group = TorchGroup.__new__(TorchGroup)
-    group.__dict__ |= {"rank": 1, "size": 2, "local_rank": 1, "reduced_bytes": 0, "_signs": NoSigns(), "_visits": 0}
+    group.__dict__ |= {
+        "rank": 1,
+        "size": 2,
+        "local_rank": 1,
+        "reduced_bytes": 0,
+        "_heartbeat": NoHeartbeat(),
+        "_visits": 0,
+    }
     group.__dict__ |= {"_first_here": 0, **attributes}
     return group
 
@@ -57,18 +64,18 @@ def test_a_sum_that_ends_just_after_waiting_for_it_is_no_failure(fails: bool, mo
 
 
 def test_a_failure_is_known_to_those_that_do_not_wait_and_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signs, "BEAT", 0.02)
+    monkeypatch.setattr(heartbeat, "BEAT", 0.02)
     monkeypatch.setattr(distributed, "BEAT", 0.02)
     store = distributed.distributed.HashStore()
-    groups = [member(rank=rank, _hosts=False, _signs=signs.Signs(store, rank, 4)) for rank in range(4)]
+    groups = [member(rank=rank, _hosts=False, _heartbeat=heartbeat.Heartbeat(store, rank, 4)) for rank in range(4)]
     groups[2].leave(DataError("another text"))
     with pytest.raises(LostProcess, match="process 2 of 2 has failed: another text") as error:
         groups[3].leave(DataError("another text"))
     assert error.value.is_known
     groups[1].leave(DataError("no text"))
-    groups[0]._signs._thread.join(0.1)
-    assert groups[0]._signs.failure == "process 2 of 2 has failed: another text"
-    groups[0]._signs.leave()
+    groups[0]._heartbeat._thread.join(0.1)
+    assert groups[0]._heartbeat.failure == "process 2 of 2 has failed: another text"
+    groups[0]._heartbeat.leave()
 
 
 @pytest.mark.parametrize("local_rank", [0, 1])
