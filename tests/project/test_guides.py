@@ -25,11 +25,12 @@ It was a dark and stormy night: the quick fox jumps over the lazy dog. THE END
 """
 LETTER = "Dear Eve, this is what I saw: a fox and a dog, both quick and lazy, jumped over it.\n"
 SMALLER = [
-    (r"--(minutes|epochs) \d+", "--steps 3"),
+    (r"--(minutes|epochs|steps) \d+", "--steps 3"),
+    (r"--batch-size \d+", "--batch-size 4"),
     (r"--hidden-size \d+", "--hidden-size 8"),
     (r"--device cuda", "--device cpu"),
     (r'\bdevice="cuda"', 'device="cpu"'),
-    (r"^torchrun .*-m chargen", "chargen"),
+    (r"^torchrun .*-m chargen train", "chargen train --steps 3"),
     (r"--(length|max-length) \d{2,}", r"--\1 9"),
     (r"--num \d{3,}", "--num 30"),
     (r"\bminutes ?= ?\d+", "steps = 3"),
