@@ -114,8 +114,10 @@ def train(
 
     shown = (sys.stderr.isatty() or "ipykernel" in sys.modules) if progress is None else progress
     row = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-    shown = shown and read_launch().rank == 0
-    with join_group() as group, tqdm(total=100, desc="reading", bar_format=row, disable=not shown) as bar:
+    with (
+        tqdm(total=100, desc="reading", bar_format=row, disable=not shown or read_launch().rank > 0) as bar,
+        join_group(bar.set_description_str) as group,
+    ):
 
         def get_missing() -> None:
             with group.once_per_machine():

@@ -322,7 +322,7 @@ def test_a_job_that_is_started_again_resumes_its_run(tmp_path: Path, request: py
 
 def test_one_call_trains_in_each_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = threading.local()
-    monkeypatch.setattr(api, "join_group", lambda: contextlib.nullcontext(here.group))
+    monkeypatch.setattr(api, "join_group", lambda on_wait: contextlib.nullcontext(here.group))
     path = tmp_path / "text.txt"
     path.write_text(TEXT)
     size = {"hidden_size": 12, "num_layers": 1, "batch_size": 4, "precision": "fp32"}
