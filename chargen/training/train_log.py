@@ -37,6 +37,8 @@ class TrainLog:
 
     def __post_init__(self) -> None:
         self.counters = self.budget.counters
+        self.speed = 0.0
+        """Characters a second before the latest line of metrics."""
         self.losses: dict[str, float] = {}
         """Of the latest step, in nats per character; none where it was not finite."""
 
@@ -93,6 +95,8 @@ class TrainLog:
     def write_line(self, valid: Losses) -> None:
         """Write a line of metrics, and begin new sums."""
         self.metrics.write(self.line(valid))
+        if self.counters.since_seconds:
+            self.speed = self._forward_characters / self.counters.since_seconds
         self.counters.begin_sums()
 
     def line(self, valid: Losses, test: Losses | None = None) -> dict[str, Any]:
@@ -125,7 +129,7 @@ class TrainLog:
     ) -> Progress:
         """Where the run stands, with the losses that this moment brings."""
         counters, budget, two_ways = self.counters, self.budget, len(self.directions) > 1
-        speed = self._forward_characters / counters.since_seconds if counters.since_seconds else 0.0
+        speed = self._forward_characters / counters.since_seconds if counters.since_seconds else self.speed
         if not speed and budget.train_seconds:
             speed = budget.train_characters / budget.train_seconds
         train = [self.losses[direction] for direction in self.directions if direction in self.losses]

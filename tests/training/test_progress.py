@@ -125,3 +125,12 @@ def test_settings_show_what_is_not_as_by_default() -> None:
         "TrainConfig(steps=12, batch_size=4, seq_length=8, lr=0.001, precision='fp32', eval_every=5, log_every=3)"
     )
     assert eval(repr(config(schedule="constant"))) == config(schedule="constant")
+
+
+def test_the_speed_after_a_line_of_metrics_is_that_of_the_steps_before_it(tmp_path: Path) -> None:
+    """Not that of the whole run, whose first step compiles."""
+    trainer = Trainer(Corpus.from_text(TEXT), model(), config(eval_every=1000), tmp_path)
+    trainer.budget.train_seconds = 1e6
+    speeds = {event.step: event.chars_per_second for event in trainer.run() if event.doing == "training"}
+    for line in lines(tmp_path)[1:-1]:
+        assert speeds[line["step"]] == pytest.approx(line["chars_per_second"], abs=0.1)
