@@ -49,7 +49,7 @@ def run_together(size: int, run: Callable[[Group], Result]) -> list[Result]:
     """
     meeting = _Meeting(size)
 
-    def run_one(rank: int) -> Result:
+    def run_rank(rank: int) -> Result:
         try:
             group = ThreadGroup(rank, size, meeting)
             group.exchange()
@@ -59,7 +59,7 @@ def run_together(size: int, run: Callable[[Group], Result]) -> list[Result]:
             raise
 
     with ThreadPoolExecutor(size) as pool:
-        futures = [pool.submit(run_one, rank) for rank in range(size)]
+        futures = [pool.submit(run_rank, rank) for rank in range(size)]
     errors = [error for future in futures if (error := future.exception())]
     own = [error for error in errors if not isinstance(error, threading.BrokenBarrierError)]
     for error in own or errors:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from chargen.cli.options import PATH, GroupedCommand, option, threads_option
+from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.terminal import colorize, log_compiling, print_line
+from chargen.cli.threads_option import threads_option
 from chargen.errors import ModelFileError, amount
 from chargen.evaluation.causality import check
 from chargen.storage.model_file import model_path, read_model

@@ -10,10 +10,11 @@ import click
 
 from chargen.api.judge import PARTS, PRECISIONS, evaluate
 from chargen.cli.bars import TaskBar
-from chargen.cli.options import PATH, GroupedCommand, option, threads_option
+from chargen.cli.options import PATH, GroupedCommand, option
 from chargen.cli.report import name_label
 from chargen.cli.terminal import escape_control, log, log_compiling, print_line
 from chargen.cli.texts import log_text_report, log_unknown_labels, text_options
+from chargen.cli.threads_option import threads_option
 from chargen.errors import amount
 from chargen.model.config import DIRECTIONS
 

@@ -9,18 +9,11 @@ import click
 
 from chargen.api.fill import read_template
 from chargen.cli.bars import Bar
-from chargen.cli.options import (
-    PATH,
-    GroupedCommand,
-    config_option,
-    option,
-    refuse_unused,
-    settings_options,
-    threads_option,
-)
+from chargen.cli.options import PATH, GroupedCommand, config_option, option, refuse_unused, settings_options
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import TextWriter, log, log_compiling, log_literal_escapes, log_unknown_bans, write_separator
 from chargen.cli.texts import text_options
+from chargen.cli.threads_option import threads_option
 from chargen.data.reading import clean
 from chargen.decoding.choose import SampleConfig
 from chargen.errors import SettingError, amount

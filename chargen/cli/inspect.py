@@ -10,9 +10,10 @@ from chargen.api.activations import stream_activations
 from chargen.api.inspect import inspect as inspect_text
 from chargen.api.judge import PRECISIONS
 from chargen.cli.bars import TaskBar
-from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused, threads_option
+from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
 from chargen.cli.terminal import escape_control, log, print_line, quote_path
 from chargen.cli.texts import log_text_report, text_options
+from chargen.cli.threads_option import threads_option
 from chargen.cli.value_text import ValueWriter
 from chargen.data.code_points import END_MARK
 from chargen.errors import DataError, SettingError, amount, format_size, repr_short

@@ -9,9 +9,10 @@ import click
 
 from chargen.api.novelty import DEFAULT_LENGTH, DEFAULT_RECORDS, is_model, novelty
 from chargen.cli.bars import TaskBar
-from chargen.cli.options import GroupedCommand, option, settings_options, threads_option
+from chargen.cli.options import GroupedCommand, option, settings_options
 from chargen.cli.terminal import cut_into_rows, escape_control, log, log_compiling, terminal_width
 from chargen.cli.texts import log_text_report
+from chargen.cli.threads_option import threads_option
 from chargen.counting.copy_finder import MIN_LENGTH
 from chargen.counting.novelty import Figures, Novelty, describe_place
 from chargen.data.reading_config import RAW

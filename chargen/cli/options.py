@@ -15,10 +15,8 @@ from click.core import ParameterSource
 
 from chargen.cli.flags import write_flags
 from chargen.cli.help import Context
-from chargen.cli.terminal import log, set_quiet
-from chargen.errors import ChargenError, SettingError, amount, quote_backticks, repr_short
-from chargen.kernels.threads import MOST_THREADS, cores, set_threads
-from chargen.launch import read_launch
+from chargen.cli.terminal import set_quiet
+from chargen.errors import ChargenError, SettingError, quote_backticks, repr_short
 from chargen.settings import TYPE_NAMES, describe_range, setting_types
 from chargen.suggestions import did_you_mean, similar_path
 
@@ -324,27 +322,3 @@ config_option = option(
     help="Settings from a TOML file, one `name = value` a line; the command line goes first.",
 )
 """Adds `--config FILE.toml`: settings by name, which the command line overrides and which override the defaults."""
-
-
-def _set_threads(ctx: click.Context, parameter: click.Parameter, number: int | None) -> None:
-    """Set the number of threads, before torch is loaded."""
-    if number is None:
-        return
-    processes = read_launch().local_world_size
-    if number * processes > cores():
-        each = f" in each of {processes:,} processes" * (processes > 1)
-        log(f"warning: --threads is {number:,}{each}: more than the {amount(cores(), 'core')} here compute no faster")
-    set_threads(number)
-
-
-threads_option = option(
-    "--threads",
-    group="Machine",
-    type=click.IntRange(1, MOST_THREADS),
-    metavar="N",
-    expose_value=False,
-    callback=_set_threads,
-    help="Threads that compute.",
-    shown_default="OMP_NUM_THREADS, or as many as cores, which processes of torchrun share",
-)
-"""Adds `--threads N`."""

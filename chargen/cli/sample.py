@@ -8,19 +8,12 @@ import click
 
 from chargen.api.generate import new_selection, prepare_sampler, writes_many
 from chargen.cli.bars import Bar, TaskBar
-from chargen.cli.options import (
-    PATH,
-    GroupedCommand,
-    config_option,
-    option,
-    refuse_unused,
-    settings_options,
-    threads_option,
-)
+from chargen.cli.options import PATH, GroupedCommand, config_option, option, refuse_unused, settings_options
 from chargen.cli.print_samples import SamplePrinter
 from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.terminal import TextWriter, log, log_compiling, log_literal_escapes, log_unknown_bans
 from chargen.cli.texts import text_options
+from chargen.cli.threads_option import threads_option
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import ChargenError, SettingError, amount, repr_short
 from chargen.rng import MAX_SEED

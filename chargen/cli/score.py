@@ -15,9 +15,10 @@ from chargen.api.records import PRIORS, score_records
 from chargen.api.score import score as score_text
 from chargen.cli.bars import TaskBar
 from chargen.cli.by_line import print_records
-from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused, threads_option
+from chargen.cli.options import PATH, GroupedCommand, option, refuse_unused
 from chargen.cli.terminal import TextWriter, escape_control, log, log_compiling, log_literal_escapes, print_line
 from chargen.cli.texts import log_text_report, text_options
+from chargen.cli.threads_option import threads_option
 from chargen.data.sources import find_sources
 from chargen.errors import DataError, SettingError, amount
 from chargen.evaluation.per_character import Scores, quote

@@ -14,9 +14,10 @@ import click
 from chargen.cli import report
 from chargen.cli.bars import TaskBar, TrainingBar
 from chargen.cli.corpus_get import get_missing, offline_option
-from chargen.cli.options import PATH, GroupedCommand, config_option, option, settings_options, threads_option
+from chargen.cli.options import PATH, GroupedCommand, config_option, option, settings_options
 from chargen.cli.signals import StopRequest, stop_on_signals
 from chargen.cli.terminal import log, log_compiling, quote_path
+from chargen.cli.threads_option import threads_option
 from chargen.cli.time_spent import TimeSpent
 from chargen.data.corpus import Corpus
 from chargen.data.corpus_config import CorpusConfig

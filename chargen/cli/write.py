@@ -10,17 +10,10 @@ import click
 from chargen.api.draft import Draft
 from chargen.api.draft_file import free_path
 from chargen.api.writer import Writer
-from chargen.cli.options import (
-    PATH,
-    GroupedCommand,
-    config_option,
-    option,
-    refuse_unused,
-    settings_options,
-    threads_option,
-)
+from chargen.cli.options import PATH, GroupedCommand, config_option, option, refuse_unused, settings_options
 from chargen.cli.signals import stop_on_signals
 from chargen.cli.terminal import log, log_compiling, log_unknown_bans, quote_path
+from chargen.cli.threads_option import threads_option
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import SettingError, amount
 from chargen.rng import MAX_SEED

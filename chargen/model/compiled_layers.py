@@ -75,7 +75,7 @@ def _pack_weights(weights: Tensor, dtype: torch.dtype, *, transposed: bool) -> N
         return numpy_view(columns.reshape(inputs, -1, SIDE).transpose(0, 1).contiguous())
     packed = aligned_zeros((outputs // SIDE, inputs // 2, SIDE, 2), np.uint16)
     kernel, values = pack_forward if transposed else pack_backward, weights.numpy()
-    parallel_for(lambda part: kernel(values, part.start, part.stop, packed), len(packed), 0.0025 * inputs)
+    parallel_for(lambda part: kernel(values, part.start, part.stop, packed), len(packed), microseconds=0.0025 * inputs)
     return packed
 
 
@@ -338,7 +338,7 @@ def _sum_by_id(values: Tensor, ids: Tensor, size: int) -> Tensor:
         sums = values.new_zeros(size, len(values))
         arrays = numpy_view(values.t()), ids.view(-1).numpy()
         blocks, each = len(values) // SIDE, 0.012 * ids.numel()
-        parallel_for(lambda part: sums_by_id(*arrays, part.start, part.stop, sums.numpy()), blocks, each)
+        parallel_for(lambda part: sums_by_id(*arrays, part.start, part.stop, sums.numpy()), blocks, microseconds=each)
         return sums.t()
     # In bf16, matrix units multiply by one-hot rows sooner than memory gives what would be added.
     one_hot = values.new_zeros(ids.numel(), pad(size))
@@ -351,5 +351,6 @@ def _sum_rows(values: Tensor) -> Tensor:
         return values.sum(1)
     stored, sums = numpy_view(values), values.new_empty(len(values), dtype=torch.float32)
     out = sums.numpy()
-    parallel_for(lambda part: sums_over_time(stored, part.start, part.stop, out), len(stored), 1e-4 * stored.shape[1])
+    each = 1e-4 * stored.shape[1]
+    parallel_for(lambda part: sums_over_time(stored, part.start, part.stop, out), len(stored), microseconds=each)
     return sums

@@ -188,5 +188,5 @@ def _drop_compiled(values: Tensor, limit: int, key: DropoutKey, layer: int) -> T
     def run(blocks: slice) -> None:
         kernels.drop(source, target, blocks.start, blocks.stop, limit, *address)
 
-    parallel_for(run, -(-len(source) // kernels.BLOCK), 0.084)
+    parallel_for(run, -(-len(source) // kernels.BLOCK), microseconds=0.084)
     return (dropped[..., :size] if padding else dropped).transpose(0, 1)

@@ -210,7 +210,7 @@ def _to_gradient(logits: Tensor, bias: Tensor, targets: Tensor, scale: float, na
     totals = bias.new_empty(-(-len(logits) // GROUP), logits.shape[1])
     arrays = numpy_view(logits), bias.numpy(), targets.numpy(), scale, nats, totals.numpy()
     each = 3 + 0.018 * logits.shape[1]
-    parallel_for(lambda groups: loss_and_error(*arrays, groups.start, groups.stop), len(totals), each)
+    parallel_for(lambda groups: loss_and_error(*arrays, groups.start, groups.stop), len(totals), microseconds=each)
     return totals.sum(0)
 
 

@@ -72,7 +72,7 @@ class ThinGradients:
                 rows = len(job[-1])
                 kernel(*job, rows * part.start // shares, rows * part.stop // shares)
 
-        parallel_for(run, shares, 110)
+        parallel_for(run, shares, microseconds=110)
 
 
 def _array(values: Tensor) -> Any:

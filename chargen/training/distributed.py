@@ -244,21 +244,24 @@ class TorchGroup(Group):
                 distributed.destroy_process_group()
             return
         if isinstance(error, LostProcess):
-            self._heartbeat.leave("" if error.is_known else str(error))
             atexit.register(_exit_at_once)
-            if self._hosts and not error.is_known:
-                time.sleep(2 * BEAT)  # for the others to read that
+            self._end_heartbeat(speaks=not error.is_known)
             return
-        said = f" has failed: {_first_line(error)}"
         if not self.leads:
             self._heartbeat.wait_for_failure(2 * BEAT)
-        self._heartbeat.leave(self._name + said)
+        message = f" has failed: {_first_line(error)}"
+        speaks = self._heartbeat.speak(self._name + message, 2 * BEAT) is not False
+        self._end_heartbeat(speaks)
         with contextlib.suppress(RuntimeError, AssertionError):
             distributed.destroy_process_group()  # its threads outlive the interpreter otherwise
-        if self._heartbeat.failure.endswith(said) and self._heartbeat.failure != self._name + said:
+        if not speaks and self._heartbeat.failure.endswith(message):
             raise LostProcess(self._heartbeat.failure, is_known=True) from error
-        if self._hosts:
-            time.sleep(2 * BEAT)  # likewise
+
+    def _end_heartbeat(self, speaks: bool) -> None:
+        """Give no more signs; where others have yet to read what this process says, keep the store for a while."""
+        self._heartbeat.leave()
+        if speaks and self._hosts:
+            time.sleep(2 * BEAT)
 
 
 def _exit_at_once() -> None:

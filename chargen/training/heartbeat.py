@@ -38,34 +38,36 @@ class Heartbeat:
         self._store = store
         self._seen: dict[int, tuple[str, float]] = {}
         self._answered = time.monotonic()
-        self._reads, self._leaves = False, threading.Event()
-        self._last_words, self._message = "", ""
+        self._reads, self._leaves, self._wakes = False, False, threading.Event()
+        self._message = ""
         self._speaks: bool | None = None
         self._process = f"{os.getpid()}@{''.join(platform.node().split())}"
-        self._thread = threading.Thread(target=self._run, name="chargen signs", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="chargen heartbeat", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
             for number in itertools.count():
                 self._store.set(f"sign/{self.rank}", f"{number} {self._process} {self.doing}")
-                if not self.failure and self._store.check(["failure"]):
-                    self.failure = self._store.get("failure").decode()
+                if self._message and self._speaks is None:
+                    self._take(self._store.compare_set("failure", "", f"{self.rank} {self._message}"))
+                elif not self.failure and self._store.check(["failure"]):
+                    self._take(self._store.get("failure"))
                 if self._reads:
                     self._read()
                 self._answered = time.monotonic()
-                if self._message and self._speaks is None:
-                    self._speaks = self._store.add("speakers", 1) == 1
-                    if self._speaks:
-                        self._store.set("failure", self._message)
-                began = time.monotonic()
-                if self._leaves.wait(BEAT):
-                    break
-                self.was_stopped |= time.monotonic() - began > SILENCE / 2
-            if self._last_words:  # the first ones stay
-                self.failure = self._store.compare_set("failure", "", self._last_words).decode()
+                if self._leaves:
+                    return
+                self._wakes.wait(BEAT)
+                self._wakes.clear()
+                self.was_stopped |= time.monotonic() - self._answered > SILENCE / 2
         except RuntimeError as error:
             self.store_error = str(error).strip() or "no answer"
+
+    def _take(self, failure: bytes) -> None:
+        """Take over what the store holds: the number of the process that was the first to speak, and what it said."""
+        rank, _, self.failure = failure.decode().partition(" ")
+        self._speaks = int(rank) == self.rank
 
     def _read(self) -> None:
         there = [rank for rank in self.others if rank in self._seen or self._store.check([f"sign/{rank}"])]
@@ -110,16 +112,17 @@ class Heartbeat:
         return self.failure
 
     def speak(self, message: str, seconds: float) -> bool | None:
-        """Say for all processes who is lost, if no other has said it.
+        """Say for all processes why the job fails, if no other has said it.
 
         Args:
-            message: one line, for the others.
+            message: one line.
             seconds: to wait for the store, at most.
 
         Returns:
             Whether this process is the first; None where the store does not answer.
         """
         self._message, end = message, time.monotonic() + seconds
+        self._wakes.set()
         while self._speaks is None and not self.store_error and time.monotonic() < end:
             time.sleep(BEAT / 10)
         return self._speaks
@@ -136,12 +139,8 @@ class Heartbeat:
                 with contextlib.suppress(OSError):
                     os.kill(int(process), signal.SIGCONT)
 
-    def leave(self, last_words: str = "") -> None:
-        """Give no more signs.
-
-        Args:
-            last_words: why this process fails, for the others; empty where it does not.
-        """
-        self._last_words = last_words
-        self._leaves.set()
+    def leave(self) -> None:
+        """Give no more signs."""
+        self._leaves = True
+        self._wakes.set()
         self._thread.join(2 * BEAT)

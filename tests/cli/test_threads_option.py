@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from chargen.cli import options
+from chargen.cli import threads_option
 from chargen.kernels import threads
 from tests.commands import Run
 
@@ -15,8 +15,8 @@ COMPUTING = ["train", "sample", "write", "fill", "eval", "score", "inspect", "ch
 def numbers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of threads that are set, on two cores; nothing is changed."""
     numbers: list[int] = []
-    monkeypatch.setattr(options, "cores", lambda: 2)
-    for module in (options, threads):
+    monkeypatch.setattr(threads_option, "cores", lambda: 2)
+    for module in (threads_option, threads):
         monkeypatch.setattr(module, "set_threads", numbers.append)
     return numbers
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from chargen.storage.run_state import read_run_state
@@ -108,11 +109,9 @@ def end_of(job: Launched, number: int, moment: float, rank: int) -> tuple[dict[i
 def test_random_moments(number: signal.Signals, server: Server, tmp_path: Path) -> None:
     """Twenty each: one clear line, a whole checkpoint, and a job that goes on from it."""
     draws = random.Random(int(number))
-    cases = [(case, draws.uniform(0, 2), draws.randrange(3)) for case in range(20)]
-
-    def check(case: tuple[int, float, int]) -> None:
-        name, moment, rank = case
-        folder = prepare(tmp_path / str(name))
+    for case in range(20):
+        moment, rank = draws.uniform(0, 2), draws.randrange(3)
+        folder = prepare(tmp_path / str(case))
         with launched(server, 3, LONG, folder) as job:
             codes, seconds, lines = end_of(job, number, moment, rank)
         if number == signal.SIGTERM:
@@ -126,9 +125,6 @@ def test_random_moments(number: signal.Signals, server: Server, tmp_path: Path) 
         arguments = ["train", "--resume", "run", "--steps", str(step + 3), "--preview", "0"]
         with launched(server, 3, arguments, folder) as job:
             assert set(job.wait().values()) == {0}, job.said(0)
-
-    for case in cases:
-        check(case)
 
 
 @pytest.mark.slow
@@ -157,8 +153,6 @@ def test_four_processes_over_a_network_are_one(options: str, server: Server, tmp
             assert set(job.wait().values()) == {0}, job.said(0)
         arrays = read_run_state(tmp_path / str(size) / "run").arrays
         losses.append({name: array for name, array in arrays.items() if name.startswith("weights.")})
-    import numpy as np
-
     for other in losses[1:]:
         for name, array in losses[0].items():
             assert np.linalg.norm(array - other[name]) <= 1e-6 * np.linalg.norm(array), name

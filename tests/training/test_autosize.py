@@ -366,8 +366,8 @@ def test_sixteen_cores_share_128_rows_and_windows_take_what_is_left():
     sizes = [chosen(10**8, seconds=SECONDS / 8, minutes=minutes, cores=16) for minutes in (0.1, 0.5, 2.0, 5.0)]
     minibatches = [(size.training.batch_size, size.training.seq_length) for size in sizes]
     assert minibatches == [(64, 32), (128, 32), (128, 64), (128, 128)]
-    told = r"128 rows of 64 characters at a peak rate of [\d.]+: 16 threads, \d+ hidden units, "
-    assert re.match(told, sizes[2].reasons[2])
+    reason = r"128 rows of 64 characters at a peak rate of [\d.]+: 16 threads, \d+ hidden units, "
+    assert re.match(reason, sizes[2].reasons[2])
     rates = [size.training.lr / peak_lr(size.model.hidden_size) for size in sizes]
     assert rates == pytest.approx([1, 1, 2**0.5, 2], rel=0.03)
     assert "thread" not in chosen().reasons[2]
@@ -475,8 +475,8 @@ def test_the_command_says_what_it_chose_and_warns_of_a_small_text(run, monkeypat
         r"^         dropout 0[.\d]*, weight decay [\d.]+: the text will be read [\d.]+ times$", told, re.MULTILINE
     )
     assert "         4 rows of 32 characters at a peak rate of 0.004" in told
-    assert [given[1]["seq_length"] for given in timed] == [128, 32], "once more, with what was chosen"
-    assert [(given[1]["batch_size"], given[1]["device"]) for given in timed] == [(4, "cpu")] * 2
+    assert [timing[1]["seq_length"] for timing in timed] == [128, 32], "once more, with what was chosen"
+    assert [(timing[1]["batch_size"], timing[1]["device"]) for timing in timed] == [(4, "cpu")] * 2
     file = read_model("checkpoints/text")
     assert file.config.hidden_size == 64
     assert file.training["settings"]["batch_size"] == 4

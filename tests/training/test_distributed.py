@@ -25,15 +25,8 @@ class NoHeartbeat:
 
 def member(**attributes: Any) -> TorchGroup:
     group = TorchGroup.__new__(TorchGroup)
-    group.__dict__ |= {
-        "rank": 1,
-        "size": 2,
-        "local_rank": 1,
-        "reduced_bytes": 0,
-        "_heartbeat": NoHeartbeat(),
-        "_visits": 0,
-    }
-    group.__dict__ |= {"_first_here": 0, **attributes}
+    usual = {"rank": 1, "size": 2, "local_rank": 1, "reduced_bytes": 0, "_visits": 0, "_first_here": 0}
+    group.__dict__ |= {**usual, "_heartbeat": NoHeartbeat(), **attributes}
     return group
 
 
@@ -86,10 +79,10 @@ def test_a_store_that_is_gone_while_a_text_is_prepared_is_said(
         def check(self, keys: list[str]) -> bool:
             raise RuntimeError("broken pipe")
 
-        set = check
+        def set(self, key: str, value: str) -> None:
+            self.check([key])
 
     monkeypatch.setattr(distributed, "BEAT", 0.001)
-    monkeypatch.setattr(Gone, "set", lambda self, key, value: self.check([key]))
     with pytest.raises(LostProcess, match="has lost the others: broken pipe"):
         with member(local_rank=local_rank, _store=Gone()).once_per_machine():
             pass

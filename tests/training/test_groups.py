@@ -99,8 +99,8 @@ def test_characters_and_unknown_symbols_are_counted_over_all_rows(tmp_path: Path
 def test_two_runs_of_two_processes_have_the_same_bits(tmp_path: Path) -> None:
     for name in ("first", "second"):
         trainers = run_together(2, lambda group: train(group, two_ways(), long_rows(), tmp_path / name))  # noqa: B023
-        for one, other in zip(*(weights_of(trainer.model).values() for trainer in trainers), strict=True):
-            assert one.tobytes() == other.tobytes()
+        for first, second in zip(*(weights_of(trainer.model).values() for trainer in trainers), strict=True):
+            assert first.tobytes() == second.tobytes()
     assert_same_runs(tmp_path / "first", tmp_path / "second")
 
 
