@@ -74,6 +74,22 @@ def test_processes_together_are_one(size: int, shape: ModelConfig, settings: Any
             assert other[name] == (value if value is None else pytest.approx(value, rel=2e-4)), name
 
 
+def test_each_process_scores_its_share_of_a_split() -> None:
+    """So the counts over all are those of one."""
+    text = Corpus.from_text(TEXT * 40, valid_fraction=0.3)
+
+    def score(group: Group) -> dict[str, int]:
+        trainer = Trainer(text, two_ways("gru", 1), long_rows(), group=group)
+        scoring = trainer.validator.score(trainer.model, text.valid, None)
+        while True:
+            try:
+                next(scoring)
+            except StopIteration as end:
+                return {name: loss.characters for name, loss in end.value.items()}
+
+    assert run_together(3, score) == [score(Group())] * 3
+
+
 @pytest.mark.parametrize("shape", [model("gru"), two_ways("lstm", 1)])
 def test_processes_together_learn_the_same_records(shape: ModelConfig, tmp_path: Path) -> None:
     settings = long_rows(steps=50, batch_size=5, **USUAL)
