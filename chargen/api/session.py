@@ -66,7 +66,7 @@ class Session:
             engine.step(np.zeros(1, np.int64), engine.start(1))
 
     def _new_engine(self, direction: str) -> Engine:
-        return PrefixEngine(new_engine(self.file.config, self.file.arrays, "cpu", direction))
+        return PrefixEngine(new_engine(self.file, "cpu", direction))
 
     def write(self, request: GenerateRequest | FillRequest) -> Steps:
         """Answer a request that takes its time, in steps between which the caller may do something else or give up.

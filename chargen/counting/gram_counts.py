@@ -6,7 +6,7 @@ occur once occurs once too, so no table holds it: such a gram is known by the po
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ FALLBACK = (0.5, 1.0, 1.5)
 
 Integers = NDArray[np.int64]
 Counts = NDArray[np.int32]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,30 @@ class Grams:
         keys: (U,), rising: entry of the first ids times V, plus the last id.
         counts: (U,), how often each occurs.
         ends: (U,), where one occurrence ends.
+        suffixes: (U,), the entry of each without its first id among the grams that are shorter by one; of single ids
+            (0,).
         once: how many grams are not here; each occurs once.
     """
 
     keys: Integers
     counts: Counts
     ends: Counts
+    suffixes: Counts
     once: int
+
+
+class Weights(NamedTuple):
+    """How grams of some length predict: interpolated with shorter ones, p = kept + rest p'.
+
+    Args:
+        kept: (U,), what a gram has of its own.
+        rest: what remains for shorter ones behind each context, which is an entry of the grams shorter by one.
+        discount: of a count of 1.
+    """
+
+    kept: Floats
+    rest: Floats
+    discount: float
 
 
 def is_border(ids: NDArray[Any], end_id: int | None) -> NDArray[np.bool_]:
@@ -65,7 +83,8 @@ def count_grams(
     targets = as_targets(ids, end_id)
     first = int(end_id is not None)  # of records, the first begin symbol ends none
     counts = np.bincount(targets[first:], minlength=size).astype(np.int32)
-    grams = [Grams(np.arange(size), counts, np.zeros(0, np.int32), 0)]
+    none = np.zeros(0, np.int32)
+    grams = [Grams(np.arange(size), counts, none, none, 0)]
     variants: list[Counts] = []
     entries, places = targets.astype(np.int32), np.arange(first, len(ids))
     contexts, following = ids, np.arange(1, len(ids))
@@ -83,13 +102,36 @@ def count_grams(
         shorter = entries[np.concatenate([ends, places[left[places]]])]
         variants.append(np.bincount(shorter, minlength=len(grams[-1].counts)).astype(np.int32))
         counts = np.diff(starts, append=len(keys)).astype(np.int32)
-        grams.append(Grams(keys[starts], counts, ends, _count_occurrences(ids, end_id, length) - len(following)))
+        once = _count_occurrences(ids, end_id, length) - len(following)
+        grams.append(Grams(keys[starts], counts, ends, shorter[: len(ends)], once))
         entries[following[ranks]] = np.cumsum(is_new) - 1
         repeats = (counts[entries[following]] > 1) & ~is_border(ids[following], end_id)
         contexts, places, following = entries, following, following[repeats] + 1
         following = following[following < len(ids)]
         progress(length, order)
     return grams, variants
+
+
+def weigh(grams: Grams, counts: NDArray[Any], size: int, contexts: int) -> Weights:
+    """Weigh grams of some length by how often they occur, or by how many different ids precede them.
+
+    Args:
+        grams: of the length.
+        counts: (U,), of each.
+        size: V.
+        contexts: how many entries the table of grams has that are shorter by one; 0 for single ids.
+    """
+    context = grams.keys // max(size, 1) if contexts else np.zeros(len(grams.keys), np.int64)
+    discounts = np.array([0.0, *estimate_discounts(counts, grams.once)])
+    starts = np.flatnonzero(np.diff(context, prepend=-1))
+    taken = discounts[np.minimum(counts, 3)]
+    rest = np.ones(contexts or 1)
+    if not counts.any():
+        return Weights(np.zeros(len(counts)), rest, discounts[1])
+    totals = np.add.reduceat(counts, starts, dtype=np.int64)
+    rest[context[starts]] = np.add.reduceat(taken, starts) / totals
+    kept = (counts - taken) / np.repeat(totals, np.diff(starts, append=len(counts)))
+    return Weights(kept, rest, discounts[1])
 
 
 def _count_occurrences(ids: NDArray[Any], end_id: int | None, length: int) -> int:

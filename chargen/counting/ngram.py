@@ -6,13 +6,13 @@ smoothing techniques for language modeling" (1998), whose three discounts are es
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chargen.arguments import check_array, check_range
-from chargen.counting.gram_counts import Counts, Integers, count_grams, estimate_discounts, is_border
+from chargen.counting.gram_counts import Counts, Floats, Integers, Weights, count_grams, is_border, weigh
 from chargen.data.borders import as_targets
 from chargen.errors import ArgumentError
 from chargen.rng import Purpose, check_seed, uniform
@@ -26,16 +26,6 @@ BLOCK = 1 << 20
 """Ids whose probabilities are computed at a time."""
 NONE, ONCE = -1, -2
 """Of a gram that is not in the text; and, minus its position, of one that occurs once."""
-
-Floats = NDArray[np.float64]
-
-
-class _Weights(NamedTuple):
-    """What a gram has of its own, (U,); what remains for shorter ones behind each context; and a discount of 1."""
-
-    kept: Floats
-    rest: Floats
-    discount: float
 
 
 class NGram:
@@ -89,23 +79,13 @@ class NGram:
         whole = ids.dtype.kind in "iu" and ids.dtype != np.uint64 and np.iinfo(ids.dtype).max >= self.size - 1
         return ids if whole else ids.astype(np.int64)
 
-    def _weigh(self, length: int, counts: Counts) -> _Weights:
+    def _weigh(self, length: int, counts: Counts) -> Weights:
         """The weights of grams of some length by their counts, which are occurrences or variants."""
-        grams = self._grams[length - 1]
-        contexts = grams.keys // max(self.size, 1) if length > 1 else np.zeros(len(grams.keys), np.int64)
-        discounts = np.array([0.0, *estimate_discounts(counts, grams.once)])
-        starts = np.flatnonzero(np.diff(contexts, prepend=-1))
-        taken = discounts[np.minimum(counts, 3)]
-        rest = np.ones(len(self._grams[length - 2].counts) if length > 1 else 1)
-        if not counts.any():
-            return _Weights(np.zeros(len(counts)), rest, discounts[1])
-        totals = np.add.reduceat(counts, starts, dtype=np.int64)
-        rest[contexts[starts]] = np.add.reduceat(taken, starts) / totals
-        kept = (counts - taken) / np.repeat(totals, np.diff(starts, append=len(counts)))
-        return _Weights(kept, rest, discounts[1])
+        shorter = len(self._grams[length - 2].counts) if length > 1 else 0
+        return weigh(self._grams[length - 1], counts, self.size, shorter)
 
     @cached_property
-    def _weights(self) -> list[_Weights]:
+    def _weights(self) -> list[Weights]:
         """Those of this model, by length: only its longest grams count by their occurrences."""
         longest = self._weigh(self.order, self._grams[-1].counts)
         return [self._weigh(length, counts) for length, counts in enumerate(self._variants, 1)] + [longest]
@@ -147,7 +127,7 @@ class NGram:
             places[once] = ONCE - grams.ends[places[once]]
         return places
 
-    def _mix(self, contexts: Integers, places: Integers, lower: Floats, weights: _Weights) -> Floats:
+    def _mix(self, contexts: Integers, places: Integers, lower: Floats, weights: Weights) -> Floats:
         """The probabilities of grams from those of shorter ones."""
         result = lower.copy()
         listed = np.flatnonzero(contexts >= 0)

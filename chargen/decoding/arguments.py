@@ -1,5 +1,6 @@
 """Checks of an engine's arguments: compiled code must not touch memory that is not its own."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,14 @@ from chargen.arguments import as_array, check_range
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.rules import Rules
 from chargen.errors import ArgumentError
-from chargen.model.config import ModelConfig
 
 
-def check_state(config: ModelConfig, state: Any, rows: int) -> tuple[NDArray[np.float32], ...]:
+def check_state(widths: Sequence[int], state: Any, rows: int) -> tuple[NDArray[np.float32], ...]:
     """Check a model's state.
 
     Args:
-        config: the model's shape.
-        state: one array (R, S) a layer.
+        widths: S, of each of its arrays.
+        state: arrays (R, S).
         rows: R.
 
     Returns:
@@ -26,11 +26,12 @@ def check_state(config: ModelConfig, state: Any, rows: int) -> tuple[NDArray[np.
     Raises:
         ArgumentError: it is not a state of this model.
     """
-    if not isinstance(state, (tuple, list)) or len(state) != config.num_layers:
+    shapes = [(rows, width) for width in widths]
+    if not isinstance(state, (tuple, list)) or len(state) != len(shapes):
         what = f"state of {len(state)} parts" if isinstance(state, (tuple, list)) else "state that is no tuple"
-        raise ArgumentError(f"{what}: needed are {config.num_layers}, one ({rows}, {config.state_size}) for each layer")
-    shape = rows, config.state_size
-    return tuple(as_array(f"state[{layer}]", values, shape, np.float32) for layer, values in enumerate(state))
+        raise ArgumentError(f"{what}: needed are {len(shapes)}, of the shapes {', '.join(map(str, shapes))}")
+    parts = enumerate(zip(state, shapes, strict=True))
+    return tuple(as_array(f"state[{number}]", values, shape, np.float32) for number, (values, shape) in parts)
 
 
 def check_ids(ids: Any, counts: Any, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

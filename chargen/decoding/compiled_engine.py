@@ -7,13 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.arguments import Arrays
+from chargen.counting.mixture import Mixture
 from chargen.decoding.choose import FILTERS, SampleConfig, active_filters, need_ranks
+from chargen.decoding.mixed_engine import read_on
 from chargen.decoding.numpy_engine import Chunk, Engine, State
 from chargen.decoding.rules import Rules
 from chargen.kernels.amx import SIDE, TILE_CONFIG, aligned_zeros
 from chargen.kernels.cpu_features import amx
 from chargen.kernels.decode_matmul import WIDTH, pack
-from chargen.kernels.decode_step import Choice, Team, Weights, read_or_write
+from chargen.kernels.context_tree import MixtureWeights, Tree
+from chargen.kernels.decode_step import Choice, Counts, Team, Weights, read_or_write
 from chargen.kernels.packing import pack_rows
 from chargen.kernels.threads import AutoTuner, halves, parallel_for, run_team, threads
 from chargen.model.config import ModelConfig
@@ -25,6 +28,12 @@ NO_RULES = Rules(np.zeros((1, 1), bool), np.zeros((1, 1), np.int64), np.zeros(1,
 """Rules for rows that only read."""
 NO_CHOICE = SampleConfig()
 """Of rows that only read."""
+_NO_IDS, _NO_FLOATS = np.zeros(0, np.int32), np.zeros(0)
+NO_COUNTS = (
+    Tree(_NO_IDS, _NO_IDS, _NO_IDS, _NO_FLOATS, _NO_FLOATS, _NO_IDS, np.zeros(0, np.uint8), _NO_FLOATS, 0),
+    MixtureWeights(np.zeros((0, 0)), _NO_FLOATS),
+)
+"""Of a model without."""
 TEAM_BYTES = 2**21
 """Bytes of weights from which several threads share the time steps of a single row."""
 HANDOVER = 2**21
@@ -46,11 +55,15 @@ class CompiledEngine(Engine):
         config: the model's shape.
         arrays: its weights by name, in float32 or quantized.
         direction: the stack that is computed; ids come in the order of its reading.
+        mixture: what logits are mixed with; as `MixedEngine` does.
     """
 
-    def __init__(self, config: ModelConfig, arrays: Arrays, direction: str = "forward") -> None:
+    def __init__(
+        self, config: ModelConfig, arrays: Arrays, direction: str = "forward", mixture: Mixture | None = None
+    ) -> None:
         arrays = as_stack_weights(config, arrays, direction)
-        super().__init__(config, len(arrays["output.bias"]))
+        super().__init__(config, len(arrays["output.bias"]), mixture.tree.order - 1 if mixture else 0)
+        self._counts = mixture.compiled if mixture else NO_COUNTS
         gates = (4 if config.cell == "lstm" else 3) * config.hidden_size
         padded = -(-gates // WIDTH) * WIDTH
         scale_in, scale, bias = (np.zeros((config.num_layers, padded), np.float32) for _ in range(3))
@@ -116,29 +129,32 @@ class CompiledEngine(Engine):
         config: SampleConfig,
     ) -> Chunk:  # fmt: skip
         """Read or write the ids of a chunk, of which logits, state and counts are those before."""
-        logits, state = before.logits.copy(), tuple(layer.copy() for layer in before.state)
+        logits, layers = before.logits.copy(), [layer.copy() for layer in before.state]
         ids, log_probs, counts, mask_index = before.ids, before.log_probs, before.counts.copy(), mask_index.copy()
+        contexts = [layers.pop(0)] if self.context else []
+        history = np.concatenate([*contexts, ids], 1).astype(np.int64)
         choice = Choice(rules.masks, rules.next_mask, rules.stop_after, config.temperature, *compiled_filters(config))
 
         def run(rows: slice) -> None:
-            rows_state = np.stack([layer[rows] for layer in state])
+            rows_state = np.stack([layer[rows] for layer in layers])
             size = rows.stop - rows.start
             counter, active = np.zeros(1, np.int64), np.zeros(size + 1, np.int64)
             outputs = np.empty((2, size, self.config.hidden_size), np.float32)
             arguments = (
                 self._weights, logits[rows], rows_state, ids[rows], log_probs[rows], counts[rows], write,
-                uniforms[rows], mask_index[rows], choice,
+                uniforms[rows], mask_index[rows], choice, Counts(*self._counts, history[rows]),
             )  # fmt: skip
             timed = len(ids) == 1 and ids.shape[1] >= MIN_TIMED_LENGTH
             members, begun = self._tuner.choose() if timed else 1, time.perf_counter()
             run_team(lambda member: read_or_write(*arguments, Team(member, members, counter, active, outputs)), members)
             if timed:
                 self._tuner.record(members, time.perf_counter() - begun, ids.shape[1])
-            for layer, new in zip(state, rows_state, strict=True):
+            for layer, new in zip(layers, rows_state, strict=True):
                 layer[rows] = new
 
         parallel_for(run, len(ids), most=worthwhile_threads(len(ids), ids.size * len(self._weights.packed)))
-        return Chunk(logits, state, ids, log_probs, counts)
+        after = [read_on(context, ids, counts) for context in contexts]
+        return Chunk(logits, (*after, *layers), ids, log_probs, counts)
 
 
 def worthwhile_threads(rows: int, products: int) -> int:

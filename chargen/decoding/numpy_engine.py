@@ -27,7 +27,8 @@ from chargen.storage.quantize import as_float32
 from chargen.storage.weight_checks import as_stack_weights
 
 State = tuple[NDArray[np.float32], ...]
-"""One array (R, S) per layer, as in the torch model."""
+"""One array (R, S) per layer, as in the torch model; before them, of a model with counts, the last ids read (R, n), the
+latest last, and -1 where there are none."""
 
 
 class Engine:
@@ -39,14 +40,17 @@ class Engine:
     Args:
         config: the model's shape.
         size: V.
+        context: n, the last ids that a state holds; 0 where the model has no counts.
     """
 
     many_rows = 128
     """Rows from which on more side by side are hardly faster."""
 
-    def __init__(self, config: ModelConfig, size: int) -> None:
+    def __init__(self, config: ModelConfig, size: int, context: int = 0) -> None:
         self.config = config
         self.size = size
+        self.context = context
+        self._widths = [context] * (context > 0) + [config.state_size] * config.num_layers
         self.first_begin = size - config.begin_symbols
         """The id from which on all are begin symbols."""
 
@@ -57,13 +61,14 @@ class Engine:
             rows: R.
 
         Returns:
-            Zeros, one array (R, S) per layer.
+            Zeros, one array (R, S) per layer, and no ids.
 
         Raises:
             SettingError: `rows` is no number from 0.
         """
-        shape = check_int("rows", rows, 0), self.config.state_size
-        return tuple(np.zeros(shape, np.float32) for _ in range(self.config.num_layers))
+        rows = check_int("rows", rows, 0)
+        layers = tuple(np.zeros((rows, self.config.state_size), np.float32) for _ in range(self.config.num_layers))
+        return (np.full((rows, self.context), -1, np.float32), *layers) if self.context else layers
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """Let each row read one id.
@@ -80,7 +85,7 @@ class Engine:
         """
         ids = as_array("ids", ids, (None,), np.int64)
         check_range("ids", ids, 0, self.size)
-        return self._step(ids, check_state(self.config, state, len(ids)))
+        return self._step(ids, check_state(self._widths, state, len(ids)))
 
     def read(
         self, ids: NDArray[Any], counts: NDArray[np.int64], logits: NDArray[Any], state: State
@@ -101,7 +106,7 @@ class Engine:
         """
         ids, counts = check_ids(ids, counts, self.size)
         logits = as_array("logits", logits, (len(ids), self.size), np.float32)
-        return self._read(ids, counts, logits, check_state(self.config, state, len(ids)))
+        return self._read(ids, counts, logits, check_state(self._widths, state, len(ids)))
 
     def write(
         self, logits: NDArray[Any], state: State, uniforms: NDArray[np.float64], rules: Rules,
@@ -129,7 +134,7 @@ class Engine:
             uniforms = check_uniforms(uniforms, len(logits))
             rules, mask_index = check_rules(rules, mask_index, len(logits), uniforms.shape[1], self.size)
             check_config(config)
-            state = check_state(self.config, state, len(logits))
+            state = check_state(self._widths, state, len(logits))
         return self._write(logits, state, uniforms, rules, mask_index, config)
 
     def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from chargen.decoding.cloze import NumpyCloze
 from chargen.decoding.numpy_engine import Engine, NumpyEngine
-from chargen.decoding.pick_engine import new_engine
+from chargen.decoding.pick_engine import cpu_engine
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError, SettingError
 from chargen.rng import Purpose, uniform
 from chargen.settings import check_int
@@ -157,7 +157,7 @@ def check(model: AnyModel) -> list[Check]:
             paths["step by step"] = partial(_predict_cloze, NumpyCloze(arrays), forward, backward)
         else:
             paths["step by step"] = partial(_predict_by_ids, NumpyEngine(config, arrays, prediction), prediction)
-            paths["compiled"] = partial(_predict_by_ids, new_engine(config, arrays, "cpu", prediction), prediction)
+            paths["compiled"] = partial(_predict_by_ids, cpu_engine(config, arrays, prediction), prediction)
         results += [
             Check(prediction, path, tuple(check_causality(predict, size, sees, begin_symbols=config.begin_symbols)))
             for path, predict in paths.items()

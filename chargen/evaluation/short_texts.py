@@ -48,7 +48,7 @@ class ShortTexts:
 
     def __init__(self, file: ModelFile, engine: Callable[[str], Engine] | None = None) -> None:
         self.file = file
-        self.engine = engine or partial(new_engine, file.config, file.arrays, "cpu")
+        self.engine = engine or partial(new_engine, file, "cpu")
 
     @cached_property
     def cloze(self) -> NumpyCloze:

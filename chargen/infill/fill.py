@@ -139,7 +139,7 @@ class Filler:
         self.unknown = check_unknown(unknown)
         # The next gap of a text goes on from where the last one began.
         engines = engines or {
-            name: PrefixEngine(new_engine(model.config, model.arrays, "cpu", name)) for name in DIRECTIONS
+            name: PrefixEngine(new_engine(model, "cpu", name)) for name in DIRECTIONS
         }
         self.forward, self._backward = engines["forward"], engines["backward"]
         start = read_start(self.forward, model)

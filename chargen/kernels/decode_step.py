@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
+from chargen.kernels.context_tree import MixtureWeights, Tree, find_path, mix_row
 from chargen.kernels.decode_gates import gru, lstm
 from chargen.kernels.decode_matmul import WIDTH, add_products
 from chargen.kernels.filters import apply_filters
@@ -72,6 +73,21 @@ class Choice(NamedTuple):
     ranked: bool
 
 
+class Counts(NamedTuple):
+    """What logits are mixed with.
+
+    Args:
+        tree: the contexts; none where there are no counts.
+        weights: how much is counted.
+        history: (R, n + T), the last ids that each row has read before, and those that it reads, or room for those that
+            it writes.
+    """
+
+    tree: Tree
+    weights: MixtureWeights
+    history: Ids
+
+
 class Team(NamedTuple):
     """A thread's place among those that share out the hidden units of every layer. All have the same arrays.
 
@@ -93,13 +109,13 @@ class Team(NamedTuple):
 @compiled
 def read_or_write(
     model: Weights, logits: Floats, state: Floats, ids: Ids, log_probs: NDArray[np.float64], counts: Ids, write: bool,
-    uniforms: NDArray[np.float64], mask_index: Ids, choice: Choice, team: Team,
+    uniforms: NDArray[np.float64], mask_index: Ids, choice: Choice, mixed: Counts, team: Team,
 ) -> None:  # fmt: skip
     """Let R rows read at most T ids each, or write and read them.
 
     Args:
         model: the packed weights.
-        logits: (R, V), those of the next id; updated.
+        logits: (R, V), those of the next id, mixed with counts; updated.
         state: (L, R, S), of all layers; updated.
         ids: (R, T), to be read, or filled with what is written. Where a row cannot write, a code below zero
             (`NOT_FINITE`, `NONE_ALLOWED`) stands behind its last id.
@@ -109,6 +125,7 @@ def read_or_write(
         uniforms: (R, T), draws from 0 to below 1, which choose the ids.
         mask_index: (R,), the number of the mask that holds; updated.
         choice: the rules and settings by which ids are chosen.
+        mixed: what logits are mixed with.
         team: this thread's place among those that compute the same rows.
     """
     hidden, member, members, active = model.hidden, team.member, team.members, team.active
@@ -133,6 +150,8 @@ def read_or_write(
     halves = buffer[aligned_start : aligned_start + 2 * padded_rows * hidden].reshape((2, padded_rows, hidden))
     scratch = np.empty(size, np.float64)
     stopped = np.zeros(rows, np.bool_)
+    has_counts, first = len(mixed.tree.labels) > 0, mixed.history.shape[1] - time_steps
+    path, counted = np.empty(len(mixed.weights.table), np.int32), np.empty(size * has_counts, np.float64)
     arrivals = 0
     for t in range(time_steps):
         count = 0
@@ -151,6 +170,7 @@ def read_or_write(
                         stopped[row] = True
                         continue
                     log_probs[row, t] = log_prob
+                    mixed.history[row, first + t] = chosen
                     counts[row] += 1
                     mask_index[row] = choice.next_mask[mask_index[row], chosen]
                     stopped[row] = mask_index[row] < 0 or choice.stop_after[chosen]
@@ -213,6 +233,12 @@ def read_or_write(
         if members > 1:
             arrivals += members
             wait_for_all(team.counter, arrivals)
+        if has_counts and member == 0:
+            for n in range(count):
+                row = active[n]
+                if write or counts[row] == t + 1:
+                    length = find_path(mixed.tree, mixed.history[row], first + t + 1, path)
+                    mix_row(mixed.tree, mixed.weights, path, length, logits[row], counted)
 
 
 @compiled

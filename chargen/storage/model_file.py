@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from chargen.arguments import Arrays, check_array
 from chargen.cache_folder import CHECKPOINTS
+from chargen.counting.context_tree import ContextTree, array_lengths
+from chargen.counting.mixture import KNOTS, Mixture
 from chargen.data.begin import is_begin_text
 from chargen.data.reading_config import RAW, ReadingConfig
 from chargen.data.vocabulary import Vocabulary
@@ -33,6 +35,8 @@ AnyModel: TypeAlias = "ModelFile | CharModel | str | os.PathLike[str]"
 FORMAT = 1
 RECORDS_FORMAT = 2
 """Of a file whose vocabulary has an end symbol, which older versions cannot read."""
+COUNTS_FORMAT = 3
+"""Of a file that holds counts, which older versions cannot read."""
 KIND = "model"
 FILE_NAME = "model.safetensors"
 MAX_CHARACTERS = tensor_file.MAX_HEADER - 50_000
@@ -54,6 +58,7 @@ class ModelFile:
         sha256: the file's checksum; empty where there is no file yet.
         begin: the begin text, a line end, which a fresh state reads first, before a text or, backward, behind it;
             empty where the training text had no lines.
+        mixtures: by direction, what the network's predictions are mixed with; empty where nothing was counted.
     """
 
     config: ModelConfig
@@ -64,6 +69,7 @@ class ModelFile:
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     begin: str = ""
+    mixtures: dict[str, Mixture] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         config, training = self.config, self.training
@@ -73,6 +79,7 @@ class ModelFile:
             *(["both ways"] if config.bidirectional else []),
             amount(len(self.vocabulary), self.vocabulary.unit),
             f"{parameter_count(config, len(self.vocabulary)):,} parameters" + f" in {weights}" * bool(weights),
+            *([f"counts of order {mixture.tree.order}"] if (mixture := self.mixtures.get("forward")) else []),
             # The training summary of a file may hold anything.
             *([f"step {training['step']:,}"] if isinstance(training.get("step"), int) else []),
             *([f"valid loss {loss:.4f} nats"] if isinstance(loss := training.get("valid_loss"), float) else []),
@@ -90,7 +97,7 @@ class ModelFile:
         quantization = quantization_of(self.arrays)
         return {
             "kind": KIND,
-            "format": RECORDS_FORMAT if self.vocabulary.records else FORMAT,
+            "format": self.format,
             **({"quantize": quantization} if quantization == "int8" else {}),
             "config": {name: value for name, value in asdict(self.config).items() if name != "begin_symbols"},
             "vocabulary": describe_vocabulary(self.vocabulary),
@@ -98,6 +105,21 @@ class ModelFile:
             "reading": {name: value for name, value in asdict(self.reading).items() if value is not None},
             "training": self.training,
             **({"begin": self.begin} if self.begin else {}),
+            **({"mixtures": _describe_mixtures(self.mixtures)} if self.mixtures else {}),
+        }
+
+    @property
+    def format(self) -> int:
+        """The number of the format, which rises with what older versions cannot read."""
+        return COUNTS_FORMAT if self.mixtures else RECORDS_FORMAT if self.vocabulary.records else FORMAT
+
+    @property
+    def all_arrays(self) -> Arrays:
+        """Every array of a file, by name: the weights, and those of the mixtures."""
+        return self.arrays | {
+            f"{direction}_{name}": array
+            for direction, mixture in self.mixtures.items()
+            for name, array in {**mixture.tree.arrays, "mixture": mixture.weights}.items()
         }
 
 
@@ -124,7 +146,32 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     _check_weights(model.arrays, quantization_of(model.arrays))
     if not is_begin_text(model.vocabulary, model.begin):
         raise ValueError(f"begin is {repr_short(model.begin)}: it is no short text of known characters")
-    tensor_file.save(path, model.arrays, model.describe(), smaller=_advise_smaller(model.vocabulary))
+    if not set(model.mixtures) <= set(model.config.directions):
+        raise ValueError(f"mixtures are those of {', '.join(model.mixtures)}: the model reads otherwise")
+    for mixture in model.mixtures.values():
+        _check_tree(mixture.tree, model.vocabulary)
+    tensor_file.save(path, model.all_arrays, model.describe(), smaller=_advise_smaller(model.vocabulary))
+
+
+def _describe_mixtures(mixtures: Mapping[str, Mixture]) -> dict[str, dict[str, int]]:
+    """The numbers that say of which shapes the arrays of mixtures are."""
+    trees = {direction: mixture.tree for direction, mixture in mixtures.items()}
+    return {
+        direction: {"order": tree.order, "contexts": len(tree.labels), "predictions": len(tree.ids)}
+        for direction, tree in trees.items()
+    }
+
+
+def _check_tree(tree: ContextTree, vocabulary: Vocabulary) -> None:
+    """Check that a tree is one of a text of this vocabulary; ValueError otherwise."""
+    if (tree.size, tree.predictable) != _tree_sizes(vocabulary):
+        raise ValueError(f"counts of {tree.size:,} ids: the vocabulary has {len(vocabulary):,}")
+
+
+def _tree_sizes(vocabulary: Vocabulary) -> tuple[int, int]:
+    """How many ids a tree has, and how many of them it predicts."""
+    size = len(vocabulary)
+    return size, size if vocabulary.end_id is None else vocabulary.end_id + 1
 
 
 def check_characters(vocabulary: Vocabulary, counts: NDArray[np.int64]) -> None:
@@ -216,24 +263,53 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
         quantization = description.get("quantize", "")
         if quantization not in ("", "int8"):
             raise ModelFileError(f"weights in {repr_short(quantization)} are not known to this version")
-        return _stored_shapes(model.config, model.vocabulary, quantization)
+        shapes = _stored_shapes(model.config, model.vocabulary, quantization)
+        return shapes | _mixture_shapes(description.get("mixtures", {}), model.config)
 
     arrays, description = tensor_file.load(file, KIND, expected_shapes)
     try:
+        mixtures = _take_mixtures(arrays, description.get("mixtures", {}), model.vocabulary)
         _check_weights(arrays, description.get("quantize", ""))
     except ValueError as error:
         raise ModelFileError(f"{file} is not a good model file: {error}") from error
-    return replace(model, arrays=arrays, sha256=description["sha256"])
+    return replace(model, arrays=arrays, mixtures=mixtures, sha256=description["sha256"])
+
+
+def _mixture_shapes(described: Any, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every array of mixtures."""
+    if not isinstance(described, dict) or not set(described) <= set(config.directions):
+        raise ModelFileError("its counts are not those of its directions")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for direction, numbers in described.items():
+        order, contexts, predictions = (numbers[name] for name in ("order", "contexts", "predictions"))
+        if not all(type(number) is int and 0 < number < 2**31 for number in (order, contexts, predictions)):
+            raise ModelFileError(f"its {direction} counts have sizes that are none")
+        lengths = array_lengths(contexts, predictions)
+        shapes |= {f"{direction}_{name}": (length,) for name, length in lengths.items()}
+        shapes[f"{direction}_mixture"] = order, len(KNOTS)
+    return shapes
+
+
+def _take_mixtures(arrays: Arrays, described: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Mixture]:
+    """Take the arrays of mixtures out of those of a file; ValueError where they do not fit together."""
+    mixtures = {}
+    for direction, numbers in described.items():
+        parts = {name: arrays.pop(f"{direction}_{name}") for name in array_lengths(0, 0)}
+        tree = ContextTree(_tree_sizes(vocabulary)[0], numbers["order"], _tree_sizes(vocabulary)[1], **parts)
+        mixtures[direction] = Mixture(tree, arrays.pop(f"{direction}_mixture"))
+    return mixtures
 
 
 def _parse_description(description: Mapping[str, Any]) -> ModelFile:
     """What a model file's description says of the model, without its arrays."""
-    tensor_file.check_format(description, RECORDS_FORMAT if description["format"] == RECORDS_FORMAT else FORMAT)
+    known = description["format"] if description["format"] in (RECORDS_FORMAT, COUNTS_FORMAT) else FORMAT
+    tensor_file.check_format(description, known)
     config = make_settings(ModelConfig, description["config"])
     reading = make_settings(ReadingConfig, description["reading"])
     vocabulary = read_vocabulary(description["vocabulary"], raw=reading.encoding == RAW)
-    if vocabulary.records != (description["format"] == RECORDS_FORMAT):
-        raise ModelFileError("its format number does not fit its vocabulary")
+    has_counts = bool(description.get("mixtures", {}))
+    if known != (COUNTS_FORMAT if has_counts else RECORDS_FORMAT if vocabulary.records else FORMAT):
+        raise ModelFileError("its format number does not fit its vocabulary and its counts")
     config = replace(config, begin_symbols=vocabulary.begin_symbols)
     counts = description["counts"]
     if not isinstance(counts, list) or len(counts) != len(vocabulary):

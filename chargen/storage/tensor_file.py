@@ -33,7 +33,7 @@ ZEROS = "0" * 64
 """The place of the checksum's digits while the checksum is computed."""
 MAX_HEADER = 1_000_000
 """Bytes, enough for 30,000 characters; parsing a hostile header takes up to 44 times as much memory."""
-DTYPES = {"F64": "<f8", "F32": "<f4", "BF16": "<u2", "I8": "|i1"}
+DTYPES = {"F64": "<f8", "F32": "<f4", "BF16": "<u2", "I8": "|i1", "U8": "|u1", "I16": "<i2", "I32": "<i4"}
 _NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -57,7 +57,7 @@ def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any], max
     Arrays are ordered by falling size of their numbers, then by name, so that each is aligned to its numbers' size.
 
     Args:
-        arrays: float64, float32, bf16 bits in uint16, or int8, by name.
+        arrays: float64, float32, bf16 bits in uint16, int8, uint8, int16 or int32, by name.
         description: what JSON can hold.
         max_header: the most bytes that the header may take.
 
@@ -74,7 +74,8 @@ def pack(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any], max
             raise ValueError("no array can be named __metadata__: that is where a file holds its description")
         if array.dtype not in _NAMES:
             raise ValueError(
-                f"array {name} is {array.dtype}: a file holds float64, float32, bf16 bits in uint16, or int8"
+                f"array {name} is {array.dtype}: a file holds float64, float32, bf16 bits in uint16, and whole "
+                "numbers in int8, uint8, int16 or int32"
             )
         begin, end = end, end + array.nbytes
         entries[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
@@ -114,7 +115,7 @@ def save(
 
     Args:
         path: the file.
-        arrays: float64, float32, bf16 bits in uint16, or int8, by name.
+        arrays: float64, float32, bf16 bits in uint16, int8, uint8, int16 or int32, by name.
         description: what JSON can hold; its "kind" names the kind of file.
         smaller: the advice of the message where the description is too large.
         max_header: the most bytes that the header may take.

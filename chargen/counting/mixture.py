@@ -1,0 +1,227 @@
+"""A network's predictions, mixed with those of counts: p = (1 - w) p_network + w p_counts.
+
+The weight w depends on the length of the longest context that was counted, and on how sure the network is. Weights are
+fitted by expectation maximization, as those of interpolated n-grams: Jelinek and Mercer, "Interpolated estimation of
+Markov source parameters from sparse data" (1980).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.counting.context_tree import CODES, ContextTree
+from chargen.kernels import available
+
+if TYPE_CHECKING:
+    from chargen.kernels.context_tree import MixtureWeights, Tree
+
+KNOTS = (0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
+"""Entropies of the network's predictions, in nats, for which there are weights; those between are interpolated."""
+MAX_WEIGHT = 0.9999
+"""A weight and what it leaves are never less than 1 - this, so that both sides count for something everywhere."""
+ROUNDS = 20
+"""Of expectation maximization; more change a loss by less than 0.0001."""
+PRIOR = 20.0
+"""Predictions that speak for the mean weight wherever there are few to fit one on."""
+LEAST = 1e-300
+"""In place of a probability that is smaller: its logarithm is finite."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """The counts of a text, and how much they count beside a network.
+
+    Args:
+        tree: the contexts.
+        weights: (D, K), for the lengths of contexts from 0 up to the tree's order, and `KNOTS`.
+
+    Raises:
+        ValueError: the weights have another shape, or one is out of its range.
+    """
+
+    tree: ContextTree
+    weights: Floats
+
+    def __post_init__(self) -> None:
+        shape = self.tree.order, len(KNOTS)
+        if self.weights.dtype != np.float64 or self.weights.shape != shape:
+            raise ValueError(f"weights of {self.weights.dtype} in the shape {self.weights.shape}: needed is {shape}")
+        if not ((self.weights >= 1 - MAX_WEIGHT - 1e-9) & (self.weights <= MAX_WEIGHT)).all():
+            raise ValueError(f"weights that are not {1 - MAX_WEIGHT:.4f} to {MAX_WEIGHT}")
+
+    def __repr__(self) -> str:
+        return f"Mixture({self.tree!r}, mean weight {self.weights.mean():.2f})"
+
+    @cached_property
+    def compiled(self) -> "tuple[Tree, MixtureWeights]":
+        """What compiled code reads."""
+        from chargen.kernels.context_tree import MixtureWeights, Tree
+
+        tree = self.tree
+        totals = np.add.reduceat(CODES[tree.shares], tree.first_predictions[:-1])
+        labels, ids = (values.astype(np.int32) for values in (tree.labels, tree.ids))
+        return (
+            Tree(
+                tree.first_children, labels, tree.first_predictions, CODES[tree.rests], totals, ids, tree.shares, CODES,
+                tree.predictable,
+            ),
+            MixtureWeights(self.weights, np.array(KNOTS)),
+        )  # fmt: skip
+
+    def weigh(self, lengths: NDArray[np.int64], entropies: Floats) -> Floats:
+        """How much counts count.
+
+        Args:
+            lengths: (n,), of the longest contexts.
+            entropies: (n,), of the network's predictions, in nats.
+
+        Returns:
+            (n,), above 0 and below 1.
+        """
+        lower, share = between_knots(entropies)
+        return (1 - share) * self.weights[lengths, lower] + share * self.weights[lengths, lower + 1]
+
+    def nats(self, ids: NDArray[Any], places: NDArray[np.int64], nats: Floats, entropies: Floats) -> Floats:
+        """What ids of a text cost the mixture.
+
+        Args:
+            ids: (N,), the text in the order of reading.
+            places: (n,), of the ids.
+            nats: (n,), what they cost the network.
+            entropies: (n,), of what it predicted, in nats.
+
+        Returns:
+            (n,), in nats.
+        """
+        counted, lengths = find_targets(self.tree, ids, places, self.compiled[0] if available() else None)
+        return mix_nats(nats, counted, self.weigh(lengths, entropies))
+
+    def mix(self, ids: NDArray[Any], places: NDArray[np.int64], logits: NDArray[Any]) -> NDArray[np.float32]:
+        """Mix what the network predicts at places of a text with what counts predict there.
+
+        Args:
+            ids: (N,), the text in the order of reading.
+            places: (n,), how many ids there are before each.
+            logits: (n, V), the network's; rows that are not finite stay as they are.
+
+        Returns:
+            (n, V), logarithms of probabilities in float32; another array.
+        """
+        mixed = np.array(logits, np.float32, order="C")
+        if available():
+            from chargen.kernels.context_tree import mix_rows
+
+            mix_rows(*self.compiled, np.ascontiguousarray(ids, np.int64), places.astype(np.int64), mixed)
+            return mixed
+        for row, place in enumerate(places):
+            if np.isfinite(mixed[row]).all():
+                mixed[row] = np.log(np.maximum(self.probabilities(ids[:place], mixed[row]), LEAST))
+        return mixed
+
+    def probabilities(self, ids: NDArray[Any], logits: NDArray[Any]) -> Floats:
+        """The mixture's probabilities (V,) behind ids.
+
+        Args:
+            ids: (N,), those read before.
+            logits: (V,), the network's, finite.
+        """
+        values = logits.astype(np.float64) - np.max(logits)
+        network = np.exp(values) / np.exp(values).sum()
+        entropy = np.log(np.exp(values).sum()) - network @ values
+        path = self.tree.path(ids[max(0, len(ids) - self.tree.order) :])
+        weight = self.weigh(np.array([len(path) - 1]), np.array([entropy]))
+        mixed: Floats = (1 - weight) * network + weight * self.tree.distribution(path)
+        return mixed
+
+
+def between_knots(entropies: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Find entropies between `KNOTS`.
+
+    Args:
+        entropies: (n,), in nats.
+
+    Returns:
+        The number of the knot below each (n,), but for the last, and how far it is on the way to the next one (n,).
+    """
+    knots = np.array(KNOTS)
+    lower = np.clip(np.searchsorted(knots, entropies, side="right") - 1, 0, len(knots) - 2)
+    return lower, np.clip((entropies - knots[lower]) / (knots[lower + 1] - knots[lower]), 0, 1)
+
+
+def mix_nats(nats: Floats, counted: Floats, weights: Floats) -> Floats:
+    """What ids cost a mixture.
+
+    Args:
+        nats: (n,), what they cost the network.
+        counted: (n,), their probabilities by counts.
+        weights: (n,), of counts.
+    """
+    mixed: Floats = -np.log(weights * counted + (1 - weights) * np.exp(-nats))
+    return mixed
+
+
+def find_targets(
+    tree: ContextTree, ids: NDArray[Any], places: NDArray[np.int64], compiled: "Tree | None"
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Look up what a tree predicts for ids of a text.
+
+    Args:
+        tree: the contexts.
+        ids: (N,), the text in the order of reading.
+        places: (n,), of the ids.
+        compiled: the tree as compiled code reads it; None where there is none.
+
+    Returns:
+        Their probabilities (n,), and the lengths (n,) of the longest contexts before them.
+    """
+    counted, lengths = np.zeros(len(places)), np.zeros(len(places), np.int64)
+    if compiled is not None:
+        from chargen.kernels.context_tree import find_targets as fill_targets
+
+        ids, places = np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(places, np.int64)
+        fill_targets(compiled, ids, places, tree.order, lengths, counted)
+        return counted, lengths
+    for row, place in enumerate(places.tolist()):
+        path = tree.path(ids[max(0, place - tree.order) : place])
+        lengths[row] = len(path) - 1
+        counted[row] = tree.distribution(path)[min(ids[place], tree.predictable - 1)]
+    return counted, lengths
+
+
+def fit_weights(
+    order: int, nats: Floats, counted: Floats, lengths: NDArray[np.int64], entropies: Floats,
+    add: Callable[[Floats], Floats] = lambda sums: sums,
+) -> Floats:  # fmt: skip
+    """Find the weights with which a mixture predicts some ids best.
+
+    Args:
+        order: of the tree.
+        nats: (n,), what the ids cost the network.
+        counted: (n,), their probabilities by counts.
+        lengths: (n,), of the longest contexts.
+        entropies: (n,), of the network's predictions, in nats.
+        add: sums an array over all processes, where each has some of the ids.
+
+    Returns:
+        (D, K), for the lengths from 0 to below `order`, and `KNOTS`.
+    """
+    lower, upper_share = between_knots(entropies)
+    cells = np.concatenate([lengths * len(KNOTS) + lower, lengths * len(KNOTS) + lower + 1])
+    shares = np.concatenate([1 - upper_share, upper_share])
+    network, counted = np.tile(np.exp(-nats), 2), np.tile(counted, 2)
+    weights = np.full(order * len(KNOTS), 0.2)
+    for _ in range(ROUNDS):
+        own = weights[cells]
+        by_counts, by_network = shares * own * counted, shares * (1 - own) * network
+        whole = np.tile(np.add(*np.split(by_counts + by_network, 2)), 2)
+        sums = [np.bincount(cells, part / whole, len(weights)) for part in (by_counts, by_counts + by_network)]
+        in_counts, in_all = add(np.stack(sums))
+        mean = in_counts.sum() / in_all.sum()
+        weights = np.clip((in_counts + PRIOR * mean) / (in_all + PRIOR), 1 - MAX_WEIGHT, MAX_WEIGHT)
+    return weights.reshape(order, len(KNOTS))

@@ -1,0 +1,246 @@
+"""Looking up contexts in a tree of them, and mixing what they predict with what a network does.
+
+Contexts are numbered so that those that are longer by one id before them, their children, are neighbours. Number 0 is
+the empty one. `chargen.counting` explains the numbers, and has the slow version of each function.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.kernels.jit import compiled
+
+Integers = NDArray[np.int32]
+Floats = NDArray[np.float64]
+LEAST = 1e-300
+"""In place of a probability that is smaller: its logarithm is finite."""
+
+
+class Tree(NamedTuple):
+    """Contexts and what they predict, of M contexts and P predictions.
+
+    Args:
+        first_children: (M + 1,), the number of the first child of each.
+        labels: (M,), the id by which a context is longer than its parent; ascending among the children of one.
+        first_predictions: (M + 1,), where those of each context begin.
+        rests: (M,), what a context leaves for the one that is shorter by one id, above 0 to 1.
+        totals: (M,), sums of the shares of all predictions.
+        ids: (P,), what is predicted; ascending in each context.
+        codes: (P,), shares, as numbers of `shares`.
+        shares: (256,), the share that each code stands for.
+        predictable: how many ids, from 0 on, are ever predicted; those above count as the last of them.
+    """
+
+    first_children: Integers
+    labels: Integers
+    first_predictions: Integers
+    rests: Floats
+    totals: Floats
+    ids: Integers
+    codes: NDArray[np.uint8]
+    shares: Floats
+    predictable: int
+
+
+class MixtureWeights(NamedTuple):
+    """How much of a mixture is counted.
+
+    Args:
+        table: (D, K), by the length of the longest context and the network's entropy.
+        knots: (K,), entropies in nats, ascending; between them, weights are interpolated.
+    """
+
+    table: Floats
+    knots: Floats
+
+
+@compiled
+def find(values: Integers, first: int, last: int, value: int) -> int:
+    """Find a value among ascending ones.
+
+    Args:
+        values: numbers.
+        first: the first place where it may be.
+        last: the place behind the last one.
+        value: what is looked for.
+
+    Returns:
+        Its place, or -1.
+    """
+    end = last
+    while first < last:
+        middle = (first + last) // 2
+        if values[middle] < value:
+            first = middle + 1
+        else:
+            last = middle
+    return first if first < end and values[first] == value else -1
+
+
+@compiled
+def find_path(tree: Tree, ids: NDArray[Any], place: int, path: Integers) -> int:
+    """Find the contexts of a place, from the empty one to the longest.
+
+    Args:
+        tree: all contexts.
+        ids: (N,), what is read; a number below zero is in no context.
+        place: how many ids there are before it, at most N.
+        path: (D,), filled with the contexts of 0, 1, 2 … ids.
+
+    Returns:
+        The length of the longest one, in ids.
+    """
+    path[0] = 0
+    length = 0
+    while length + 1 < len(path) and length < place:
+        context = path[length]
+        first, last = tree.first_children[context], tree.first_children[context + 1]
+        child = find(tree.labels, first, last, min(ids[place - 1 - length], tree.predictable - 1))
+        if child < 0:
+            break
+        length += 1
+        path[length] = child
+    return length
+
+
+@compiled
+def probability_of(tree: Tree, path: Integers, length: int, target: int) -> float:
+    """The probability of an id behind contexts.
+
+    Args:
+        tree: all contexts.
+        path: the contexts of 0 to `length` ids.
+        length: of the longest one.
+        target: the id.
+    """
+    probability, left = 0.0, 1.0
+    for depth in range(length, -1, -1):
+        context = path[depth]
+        first, last = tree.first_predictions[context], tree.first_predictions[context + 1]
+        rest = tree.rests[context]
+        at = find(tree.ids, first, last, target)
+        if at >= 0:
+            probability += left * (1 - rest) * tree.shares[tree.codes[at]] / tree.totals[context]
+        left *= rest
+    return probability + left / tree.predictable
+
+
+@compiled
+def fill_distribution(tree: Tree, path: Integers, length: int, out: Floats) -> None:
+    """The probabilities of all ids behind contexts.
+
+    Args:
+        tree: all contexts.
+        path: the contexts of 0 to `length` ids.
+        length: of the longest one.
+        out: (V,), filled.
+    """
+    out[:] = 0
+    left = 1.0
+    for depth in range(length, -1, -1):
+        context = path[depth]
+        rest = tree.rests[context]
+        factor = left * (1 - rest) / tree.totals[context]
+        for at in range(tree.first_predictions[context], tree.first_predictions[context + 1]):
+            out[tree.ids[at]] += factor * tree.shares[tree.codes[at]]
+        left *= rest
+    left /= tree.predictable
+    for target in range(tree.predictable):
+        out[target] += left
+
+
+@compiled
+def weight_of(weights: MixtureWeights, length: int, entropy: float) -> float:
+    """How much of a mixture is counted.
+
+    Args:
+        weights: the table.
+        length: of the longest context.
+        entropy: of what the network predicts, in nats.
+    """
+    knots, row = weights.knots, weights.table[length]
+    if entropy <= knots[0]:
+        return row[0]
+    for upper in range(1, len(knots)):
+        if entropy < knots[upper]:
+            share = (entropy - knots[upper - 1]) / (knots[upper] - knots[upper - 1])
+            return (1 - share) * row[upper - 1] + share * row[upper]
+    return row[-1]
+
+
+@compiled
+def mix_row(
+    tree: Tree, weights: MixtureWeights, path: Integers, length: int, logits: NDArray[np.float32], counted: Floats,
+) -> None:  # fmt: skip
+    """Turn a network's logits into the logarithms of a mixture's probabilities; what is not finite stays as it is.
+
+    Args:
+        tree: all contexts.
+        weights: how much is counted.
+        path: the contexts of 0 to `length` ids.
+        length: of the longest one.
+        logits: (V,), changed.
+        counted: (V,), scratch memory.
+    """
+    size = len(logits)
+    largest = np.float64(logits[0])
+    for v in range(size):
+        if not np.isfinite(logits[v]):
+            return
+        largest = max(largest, np.float64(logits[v]))
+    total, mean = 0.0, 0.0
+    for v in range(size):
+        value = np.float64(logits[v]) - largest
+        weight = np.exp(value)
+        total += weight
+        mean += weight * value
+    entropy = np.log(total) - mean / total
+    share = weight_of(weights, length, entropy)
+    fill_distribution(tree, path, length, counted)
+    factor = (1 - share) / total
+    for v in range(size):
+        probability = factor * np.exp(np.float64(logits[v]) - largest) + share * counted[v]
+        logits[v] = np.log(max(probability, LEAST))
+
+
+@compiled
+def mix_rows(
+    tree: Tree, weights: MixtureWeights, ids: NDArray[np.int64], places: NDArray[np.int64],
+    logits: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Mix what a network predicts at places of a text with what contexts predict there.
+
+    Args:
+        tree: all contexts.
+        weights: how much is counted.
+        ids: (N,), the text.
+        places: (n,), how many ids of it there are before each.
+        logits: (n, V), changed.
+    """
+    path, counted = np.empty(len(weights.table), np.int32), np.empty(logits.shape[1])
+    for row in range(len(places)):
+        length = find_path(tree, ids, places[row], path)
+        mix_row(tree, weights, path, length, logits[row], counted)
+
+
+@compiled
+def find_targets(
+    tree: Tree, ids: NDArray[np.int64], places: NDArray[np.int64], order: int, lengths: NDArray[np.int64],
+    probabilities: Floats,
+) -> None:  # fmt: skip
+    """The probabilities that contexts give to ids of a text.
+
+    Args:
+        tree: all contexts.
+        ids: (N,), the text.
+        places: (n,), of the ids that are predicted.
+        order: one more than the ids of the longest contexts.
+        lengths: (n,), filled with those of the longest contexts.
+        probabilities: (n,), filled.
+    """
+    path = np.empty(order, np.int32)
+    for row in range(len(places)):
+        lengths[row] = length = find_path(tree, ids, places[row], path)
+        target = min(ids[places[row]], tree.predictable - 1)
+        probabilities[row] = probability_of(tree, path, length, target)
