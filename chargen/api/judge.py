@@ -116,13 +116,14 @@ def evaluate(
         return evaluate_text(file.vocabulary, scored_text, score_ids, unknown=unknown, direction=direction)
 
     sums = LabelSums(file.vocabulary, scored_text, unknown, direction) if by_label else None
-    settings_of_rows: dict[str, Any] = {"rows": rows} | ({"watch": sums.add} if sums else {})
+    mixture = file.mixtures.get(direction)
+    settings_of_rows: dict[str, Any] = {"rows": rows, "mixture": mixture} | ({"watch": sums.add} if sums else {})
     result = evaluate_by(partial(loss_windows, network, vocabulary=file.vocabulary, **settings, **settings_of_rows))
     if dynamic:
         from chargen.evaluation.dynamic import tuned_evaluator
 
         report_try = partial(progress, "choosing rates")
-        evaluator = tuned_evaluator(network, file.vocabulary, tuning, progress=report_try, **settings)
+        evaluator = tuned_evaluator(network, file.vocabulary, tuning, mixture=mixture, progress=report_try, **settings)
         static = result.nats_per_character
         result = evaluate_by(evaluator.losses)
         result = replace(result, dynamic=evaluator.rates, tail=len(tuning), static_nats_per_character=static)

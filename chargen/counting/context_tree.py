@@ -20,7 +20,7 @@ CODES = np.exp2(-STEP * np.arange(256))
 """What the codes stand for: from 1 down to 2**-15.9."""
 MAX_CONTEXTS = 2**24
 MAX_ORDER = 32
-"""One more than the ids of the longest contexts."""
+"""One more than the ids of the longest contexts; of 16 and more hardly any context of a text repeats."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,34 +53,35 @@ class ContextTree:
     shares: NDArray[np.uint8]
 
     def __post_init__(self) -> None:
-        """Check everything that compiled code relies on, and number what hangs below each context."""
-        contexts, predicted = len(self.labels), len(self.ids)
-        if not (1 <= self.order <= MAX_ORDER and 0 < self.predictable <= self.size and 0 < contexts <= MAX_CONTEXTS):
-            raise ValueError(f"a tree of order {self.order} with {contexts:,} contexts and {predicted:,} predictions")
-        for name, length in array_lengths(contexts, predicted).items():
-            array = getattr(self, name)
-            if array.dtype != self.dtype_of(name, self.size) or array.shape != (length,):
-                raise ValueError(f"{name} of {array.dtype} in the shape {array.shape}")
-        ends = 1 + np.cumsum(self.children, dtype=np.int64)
-        stops = np.cumsum(self.predictions, dtype=np.int64)
-        if ends[-1] != contexts or stops[-1] != predicted or (self.predictions == 0).any():
-            raise ValueError("numbers of children or predictions that are not those of all contexts")
-        if (ends[:-1] <= np.arange(contexts - 1) + 1).any():
-            raise ValueError("contexts that hang below none before them")
+        """Check everything that compiled code relies on."""
+        self._check_shapes()
         if min(self.labels.min(), self.ids.min(), self.children.min(), self.predictions.min()) < 0:
             raise ValueError("numbers below zero")
         if self.labels.max() >= self.size or self.ids.max() >= self.predictable:
             raise ValueError("ids that there are not, or that are never predicted")
-        for values, starts in ((self.labels[1:], ends[:-1] - 1), (self.ids, stops[:-1])):
-            rises = np.diff(values.astype(np.int64)) > 0
-            rises[starts[(starts > 0) & (starts < len(values))] - 1] = True
-            if not rises.all():
-                raise ValueError("ids of a context that do not ascend")
+        contexts = len(self.labels)
+        # After the children of a context, and after its predictions.
+        ends, stops = 1 + np.cumsum(self.children, dtype=np.int64), np.cumsum(self.predictions, dtype=np.int64)
+        if ends[-1] != contexts or stops[-1] != len(self.ids) or not self.predictions.all():
+            raise ValueError("numbers of children or predictions that are not those of all contexts")
+        if (ends[:-1] < np.arange(2, contexts + 1)).any():
+            raise ValueError("contexts that hang below none before them")
+        _check_ascending(self.labels[1:], ends[:-1] - 1)
+        _check_ascending(self.ids, stops[:-1])
         depth, last = 0, 1
         while last < contexts:
             depth, last = depth + 1, int(ends[last - 1])
         if depth >= self.order:
             raise ValueError(f"contexts of {depth} ids in a tree of order {self.order}")
+
+    def _check_shapes(self) -> None:
+        contexts, predictions = len(self.labels), len(self.ids)
+        if not (1 <= self.order <= MAX_ORDER and 0 < self.predictable <= self.size and 0 < contexts <= MAX_CONTEXTS):
+            raise ValueError(f"a tree of order {self.order} with {contexts:,} contexts and {predictions:,} predictions")
+        for name, length in array_lengths(contexts, predictions).items():
+            array = getattr(self, name)
+            if array.dtype != self.dtype_of(name, self.size) or array.shape != (length,):
+                raise ValueError(f"{name} of {array.dtype} in the shape {array.shape}")
 
     @staticmethod
     def dtype_of(name: str, size: int) -> Any:
@@ -156,3 +157,11 @@ def array_lengths(contexts: int, predictions: int) -> dict[str, int]:
     """
     by_context = dict.fromkeys(("labels", "children", "predictions", "rests"), contexts)
     return by_context | dict.fromkeys(("ids", "shares"), predictions)
+
+
+def _check_ascending(values: NDArray[Any], starts: NDArray[np.int64]) -> None:
+    """Check that values ascend from each start to the next."""
+    rises = np.diff(values.astype(np.int64)) > 0
+    rises[starts[(starts > 0) & (starts < len(values))] - 1] = True
+    if not rises.all():
+        raise ValueError("ids of a context that do not ascend")

@@ -148,9 +148,7 @@ def _build(
         parts["ids"].append(level.ids[predictions])
         parts["shares"].append(_encode(kept / np.repeat(largest, sizes)))
     parts["children"].append(np.zeros(len(parts["labels"][-1]), np.int64))
-    arrays = {
-        name: np.concatenate(arrays).astype(ContextTree.dtype_of(name, size)) for name, arrays in parts.items()
-    }
+    arrays = {name: np.concatenate(arrays).astype(ContextTree.dtype_of(name, size)) for name, arrays in parts.items()}
     return ContextTree(size, order, predictable, **arrays)
 
 

@@ -13,9 +13,9 @@ from chargen.decoding.mixed_engine import read_on
 from chargen.decoding.numpy_engine import Chunk, Engine, State
 from chargen.decoding.rules import Rules
 from chargen.kernels.amx import SIDE, TILE_CONFIG, aligned_zeros
+from chargen.kernels.context_tree import MixtureWeights, Tree
 from chargen.kernels.cpu_features import amx
 from chargen.kernels.decode_matmul import WIDTH, pack
-from chargen.kernels.context_tree import MixtureWeights, Tree
 from chargen.kernels.decode_step import Choice, Counts, Team, Weights, read_or_write
 from chargen.kernels.packing import pack_rows
 from chargen.kernels.threads import AutoTuner, halves, parallel_for, run_team, threads

@@ -17,17 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from chargen.counting.mixture import Mixture
 from chargen.data.reading import clean, mark_text
 from chargen.data.reading_report import ReadingReport
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError
 from chargen.evaluation.loss import Loss, in_reading_order, loss_of, sum_losses
+from chargen.evaluation.mixed_rows import MixedRows
 from chargen.kernels import available
 from chargen.model.arguments import is_host_memory
 from chargen.model.device import autocast, float32_products
 from chargen.model.language_model import CharModel
 from chargen.model.layers import State, detach, zero_state
-from chargen.model.loss import cross_entropy
+from chargen.model.loss import cross_entropy, nats_and_entropies
 from chargen.model.weights import weights_of
 from chargen.storage.model_file import ModelFile, build_model
 
@@ -57,6 +59,7 @@ class Rates:
     decay: float
 
 
+Floats = NDArray[np.float64]
 ADAPT = Rates(1e-4, 0.0)
 
 
@@ -71,6 +74,7 @@ class DynamicEvaluator:
         rates: how fast weights follow the text.
         precision: "fp32" or "bf16".
         direction: "forward"; or "backward", which reads from the end, and trains that stack and what both share.
+        mixture: counts of this direction, which predict beside the network; they stay as they are.
     """
 
     def __init__(
@@ -81,7 +85,9 @@ class DynamicEvaluator:
         rates: Rates,
         precision: str = "fp32",
         direction: str = "forward",
+        mixture: Mixture | None = None,
     ) -> None:
+        self.mixture = mixture
         self.model = copy.deepcopy(model)
         for module in self.model.modules():
             if isinstance(module, nn.RNNBase):
@@ -108,9 +114,17 @@ class DynamicEvaluator:
         Raises:
             DataError: the text has fewer than two characters.
         """
+        mixed: MixedRows | None = None
+        if self.mixture:
+            mixed = MixedRows(self.mixture, [in_reading_order(ids, self.vocabulary, self.direction, "scoring")[0]])
         segments = _segments(self.model, self.vocabulary, ids, self.precision, self.direction)
-        for targets, nats, gradients in segments:
-            yield loss_of(targets, nats, self.vocabulary)
+        for first, targets, nats, entropies, gradients in segments:
+            costs = nats
+            if mixed:
+                places = first + np.arange(len(targets))
+                costs = mixed.nats(np.zeros(len(targets), np.int64), places, nats, entropies)
+            loss = loss_of(targets, float(costs.sum()), self.vocabulary)
+            yield replace(loss, network_nats=loss.nats + float((nats - costs).sum()))
             gradients.teach(self.weights, self.rule, self.rms, self.trained)
 
 
@@ -137,7 +151,7 @@ def rms_gradients(
         DataError: the text has fewer than two characters.
     """
     squares, number = [torch.zeros_like(weight) for weight in model.parameters()], 0
-    for _, _, gradients in _segments(model, vocabulary, ids, precision, direction):
+    for *_, gradients in _segments(model, vocabulary, ids, precision, direction):
         gradients.add_squares(squares)
         number += 1
     return [(square / number).sqrt() for square in squares]
@@ -192,16 +206,18 @@ def tuned_evaluator(
     vocabulary: Vocabulary,
     tuning: str,
     *,
+    mixture: Mixture | None = None,
     precision: str = "fp32",
     direction: str = "forward",
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> DynamicEvaluator:
-    """Make an evaluator with the rates that are best on a text.
+    """Make an evaluator with the rates that are best for the network on a text.
 
     Args:
         model: the model.
         vocabulary: the model's vocabulary.
         tuning: the text.
+        mixture: counts of this direction; the rates do not depend on them, since they may know the text by heart.
         precision: "fp32" or "bf16".
         direction: "forward" or "backward".
         progress: called after each reading of the text with how many are done, and how many there will be.
@@ -213,7 +229,7 @@ def tuned_evaluator(
     rms = rms_gradients(model, vocabulary, ids, precision, direction)
     done = itertools.count(1)
     rates = choose_rates(model, vocabulary, ids, rms, precision, direction, lambda *_: progress(next(done), TRIES))
-    return DynamicEvaluator(model, vocabulary, rms, rates, precision, direction)
+    return DynamicEvaluator(model, vocabulary, rms, rates, precision, direction, mixture)
 
 
 def adapt_model(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, direction: str = "forward") -> ModelFile:
@@ -291,8 +307,12 @@ class WholeGradients:
 
 def _segments(
     model: CharModel, vocabulary: Vocabulary, ids: NDArray[Any], precision: str, direction: str
-) -> Iterator[tuple[NDArray[Any], float, "WholeGradients | ThinGradients"]]:
-    """Yield segments of a text, their nats, and the gradients of their mean loss; weights may change in between."""
+) -> Iterator[tuple[int, NDArray[Any], Floats, Floats, "WholeGradients | ThinGradients"]]:
+    """Yield segments of a text as they are read, and the gradients of their mean loss; weights may change in between.
+
+    Each comes as the place of its first id, its ids, what each of them cost, the entropies of what was predicted, and
+    the gradients.
+    """
     ids, first = in_reading_order(ids, vocabulary, direction, "learning from a text")
     row = torch.from_numpy(ids.astype(np.int64)).to(model.device)[None]
     state = zero_state(model.config, 1, model.device)
@@ -304,14 +324,16 @@ def _segments(
     if precision == "fp32" and available() and not model.config.begin_symbols and all(map(_fits_kernels, weights)):
         from chargen.model import thin_gradients
 
-        differentiate: Callable[..., tuple[float, State, WholeGradients | ThinGradients]] = thin_gradients.differentiate
+        differentiate: Callable[..., tuple[Tensor, Tensor, State, WholeGradients | ThinGradients]] = (
+            thin_gradients.differentiate
+        )
     else:
         differentiate = partial(_differentiate_by_torch, precision)
     for begin in range(first, len(ids), SEGMENT):
         end = min(begin + SEGMENT, len(ids))
         inputs, targets = row[:, begin - 1 : end - 1], row[:, begin:end].clamp(max=model.first_begin)
-        nats, state, gradients = differentiate(model, weights, inputs, targets, state, direction)
-        yield ids[begin:end], nats, gradients
+        nats, entropies, state, gradients = differentiate(model, weights, inputs, targets, state, direction)
+        yield begin, ids[begin:end], nats.cpu().double().numpy(), entropies.cpu().double().numpy(), gradients
 
 
 def _fits_kernels(weight: Tensor) -> bool:
@@ -326,11 +348,12 @@ def _differentiate_by_torch(
     targets: Tensor,
     state: State,
     direction: str,
-) -> tuple[float, State, WholeGradients]:
+) -> tuple[Tensor, Tensor, State, WholeGradients]:
     """Compute what `thin_gradients.differentiate` does, in any precision, on any device, with whole gradients."""
     with autocast(precision, model.device):
         values, new_state = model.read(ids, state, direction=direction)
         loss = cross_entropy(values, model.output, targets)
+        nats, entropies = nats_and_entropies(values.detach(), model.output, targets)
     with float32_products(precision, model.device):
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-    return loss.item() * targets.numel(), detach(new_state), WholeGradients(gradients)
+    return nats, entropies, detach(new_state), WholeGradients(gradients)

@@ -66,6 +66,7 @@ class Evaluation:
         dynamic: the rates at which the model followed the text; None where it stayed as it was.
         tail: characters of the other text on which they were chosen.
         static_nats_per_character: the mean loss of the model as it was, where it followed the text.
+        network_nats: the sum for the network alone, where the model has counts too; else that of `nats`.
         records: how many records were scored; 0 for running text.
         end_nats: the nats of their ends, a part of `nats`; 0 where the model followed the text.
         by_label: on request, what the records of each label cost, the most frequent label first; "" is no label.
@@ -88,10 +89,16 @@ class Evaluation:
     dynamic: Rates | None = None
     tail: int = 0
     static_nats_per_character: float | None = None
+    network_nats: float = math.nan
     records: int = 0
     end_nats: float = 0.0
     by_label: dict[str, LabelLoss] = field(default_factory=dict)
     unknown_labels: tuple[str, ...] = ()
+
+    @property
+    def network_nats_per_character(self) -> float:
+        """The mean loss of the network alone, in nats; that of the model where it has no counts."""
+        return self.network_nats / self.characters
 
     @property
     def nats_per_record(self) -> float | None:
@@ -176,7 +183,8 @@ def evaluate_text(
         unseen = int(np.count_nonzero(~vocabulary.knows(scored_text)))
         folded = int(np.count_nonzero(ids[counted] == unknown_id)) - unseen
     # The loss has charged every unknown symbol as a folded character.
-    nats = loss.nats + unseen * (vocabulary.unseen_nats - vocabulary.folded_nats)
+    extra = unseen * (vocabulary.unseen_nats - vocabulary.folded_nats)
+    nats, network_nats = loss.nats + extra, loss.network_nats + extra
     size = loss.ids
     if vocabulary.unit == "character":  # the end of a record counts as a byte
         characters = MARK.sub("", scored_text) if vocabulary.records else scored_text
@@ -185,7 +193,7 @@ def evaluate_text(
         raise ChargenError(NOT_FINITE_MESSAGE)
     return Evaluation(
         loss.characters, size, nats, folded, unseen, skipped, unseen_characters=vocabulary.unseen(text),
-        records=loss.records, end_nats=loss.end_nats,
+        network_nats=network_nats, records=loss.records, end_nats=loss.end_nats,
     )  # fmt: skip
 
 

@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from chargen.counting.mixture import Mixture
 from chargen.data.borders import as_targets, labels_before
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError, amount
 from chargen.evaluation.layout import MAX_ROWS
+from chargen.evaluation.mixed_rows import MixedRows
 from chargen.evaluation.rows import read_rows
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
-from chargen.model.loss import nats_per_target
+from chargen.model.loss import nats_and_entropies, nats_per_target
 from chargen.settings import check_int
 
 WARMUP = 500
@@ -33,6 +35,7 @@ class Loss:
         ids: how many ids the part has.
         records: how many records end in the part.
         end_nats: the nats of their ends.
+        network_nats: what all cost the network alone; the same as `nats` where nothing else predicts.
     """
 
     nats: float
@@ -40,6 +43,11 @@ class Loss:
     ids: int = 0
     records: int = 0
     end_nats: float = 0.0
+    network_nats: float = math.nan
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.network_nats):
+            object.__setattr__(self, "network_nats", self.nats)
 
     @property
     def mean(self) -> float:
@@ -56,6 +64,7 @@ def loss_windows(
     rows: int | None = None,
     precision: str = "fp32",
     direction: str = "forward",
+    mixture: Mixture | None = None,
     share: Callable[[int], range] = range,
     watch: Callable[[NDArray[Any], NDArray[Any]], object] = lambda places, nats: None,
 ) -> Iterator[Loss]:
@@ -75,6 +84,7 @@ def loss_windows(
         rows: how many rows; by default one per 1,000 ids scored, at most 32.
         precision: "fp32" or "bf16".
         direction: "forward", or "backward" where the model is bidirectional.
+        mixture: counts of this direction, which predict beside the network.
         share: of how many rows there are, says which are scored here; all by default.
         watch: called with the places of a window's ids (n,), counted in the order of reading, and the nats of each.
 
@@ -100,14 +110,23 @@ def loss_windows(
         begins = np.flatnonzero(ids >= model.first_begin)
         read = [_tell_label(row, ids[begins[begins <= at][-1:]]) for row, at in zip(read, start, strict=True)]
     counted = list(zip(begin - start, end - start, strict=True))
+    mixed = MixedRows(mixture, read) if mixture else None
     for window in read_rows(model, read, direction=direction, counted=counted, precision=precision):
+        targets = torch.from_numpy(as_targets(window.ids, model.first_begin))
         with autocast(precision, model.device):
-            targets = torch.from_numpy(as_targets(window.ids, model.first_begin))
-            nats_per_id = nats_per_target(window.before, model.output, targets).cpu().double()
-        watch(start[window.rows] + window.positions, nats_per_id.numpy())
-        loss = loss_of(window.ids, float(nats_per_id.sum()), vocabulary)
-        ends = targets == model.first_begin
-        yield replace(loss, records=int(ends.sum()), end_nats=float(nats_per_id[ends].sum()))
+            if mixed:
+                network, entropies = (
+                    values.cpu().double().numpy() for values in nats_and_entropies(window.before, model.output, targets)
+                )
+                nats_per_id = mixed.nats(window.rows, window.positions, network, entropies)
+            else:
+                nats_per_id = network = nats_per_target(window.before, model.output, targets).cpu().double().numpy()
+        watch(start[window.rows] + window.positions, nats_per_id)
+        loss, ends = loss_of(window.ids, float(nats_per_id.sum()), vocabulary), targets.numpy() == model.first_begin
+        yield replace(
+            loss, records=int(ends.sum()), end_nats=float(nats_per_id[ends].sum()),
+            network_nats=loss.nats + float((network - nats_per_id).sum()),
+        )  # fmt: skip
 
 
 def _tell_label(row: NDArray[Any], begin: NDArray[Any]) -> NDArray[Any]:
@@ -210,5 +229,8 @@ def sum_losses(losses: Iterable[Loss]) -> Loss:
     """
     parts = list(losses)
     characters, ids = sum(part.characters for part in parts), sum(part.ids for part in parts)
-    ends = sum(part.records for part in parts), math.fsum(part.end_nats for part in parts)
-    return Loss(math.fsum(part.nats for part in parts), characters, ids, *ends)
+    records = sum(part.records for part in parts)
+    nats, end_nats, network_nats = (
+        math.fsum(getattr(part, name) for part in parts) for name in ("nats", "end_nats", "network_nats")
+    )
+    return Loss(nats, characters, ids, records, end_nats, network_nats)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from chargen.data.borders import as_targets
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError
 from chargen.evaluation.layout import Layout
+from chargen.evaluation.mixed_rows import MixedRows
 from chargen.storage.model_file import ModelFile
 
 if TYPE_CHECKING:
@@ -46,6 +47,17 @@ class Predicted(NamedTuple):
         return rows if isinstance(rows, np.ndarray) else rows.cpu().double().numpy()
 
 
+def mixed_rows(file: ModelFile, layout: Layout) -> dict[str, MixedRows]:
+    """The counts that predict the ids of a layout beside a network, by direction.
+
+    Args:
+        file: the model.
+        layout: of texts; laid out for "both" where the model reads both ways.
+    """
+    rows = {"forward": layout.rows, "backward": [row[::-1] for row in layout.behind]}
+    return {direction: MixedRows(mixture, rows[direction]) for direction, mixture in file.mixtures.items()}
+
+
 def predict_ids(
     network: "CharModel",
     file: ModelFile,
@@ -81,6 +93,8 @@ def predict_ids(
     extra = np.append(vocabulary.extra_nats(joined), np.zeros(2 * len(texts)))
     direction, behind, done = "both" if both else "forward", layout.behind or None, 0
     settings: dict[str, Any] = {"direction": direction, "counted": layout.counted, "behind": behind}
+    mixed = mixed_rows(file, layout)
+    sizes = np.array(list(map(len, layout.rows)), np.int64)
     for window in read_rows(network, layout.rows, precision=precision, **settings):
         for start in range(0, len(window.ids), block):
             part = window.take(slice(start, start + block))
@@ -90,6 +104,10 @@ def predict_ids(
             for judge in JUDGES if both else ("forward",):
                 with torch.inference_mode(), autocast(precision, network.device):
                     log_probs = predict(network, part, judge, file.first_logits).log_softmax(1)
+                    if judge in mixed:
+                        before = part.positions if judge == "forward" else sizes[part.rows] - 1 - part.positions
+                        logits = mixed[judge].mix(part.rows, before, log_probs.cpu().numpy())
+                        log_probs = torch.from_numpy(logits).to(network.device).log_softmax(1)
                     own = log_probs.gather(1, index)[:, 0]
                 values = own.cpu().double().numpy() - extra[characters]
                 if not np.isfinite(values).all():

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from chargen.data.placed_records import PlacedRecord
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError
 from chargen.evaluation.layout import lay_out
+from chargen.evaluation.mixed_rows import MixedRows
 from chargen.evaluation.rows import read_rows
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
-from chargen.model.loss import nats_per_target
+from chargen.model.loss import nats_and_entropies, nats_per_target
 from chargen.storage.model_file import ModelFile
 
 
@@ -148,11 +149,16 @@ class RecordJudge:
         first_nats = -(self.file.first_logits - np.logaddexp.reduce(self.file.first_logits))
         nats, end_nats = np.zeros(len(texts)), np.zeros(len(texts))
         options: dict[str, Any] = {"direction": self.direction, "precision": self.precision}
+        mixture = self.file.mixtures.get(self.direction)
+        mixed = MixedRows(mixture, layout.rows) if mixture else None
         for window in read_rows(network, layout.rows, counted=layout.counted, **options):
-            places = layout.owner[layout.starts[window.rows] + window.positions]
+            places, targets = layout.owner[layout.starts[window.rows] + window.positions], torch.from_numpy(window.ids)
             with autocast(self.precision, network.device):
-                read = nats_per_target(window.before, network.output, torch.from_numpy(window.ids))
-            costs = read.cpu().double().numpy()
+                if mixed:
+                    read = nats_and_entropies(window.before, network.output, targets)
+                    costs = mixed.nats(window.rows, window.positions, *(part.cpu().double().numpy() for part in read))
+                else:
+                    costs = nats_per_target(window.before, network.output, targets).cpu().double().numpy()
             if not np.isfinite(costs).all():
                 raise ChargenError(NOT_FINITE_MESSAGE)
             costs = np.where(window.positions == 0, first_nats[window.ids], costs)

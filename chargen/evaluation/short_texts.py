@@ -18,6 +18,7 @@ from chargen.evaluation.layout import Layout
 from chargen.evaluation.predicted_ids import JUDGES, LOGITS, Predicted
 from chargen.kernels import available
 from chargen.storage.model_file import ModelFile
+from chargen.storage.quantize import as_float32
 
 MAX_IDS = 3500
 """Ids of short texts together, too few for a layout to cut. Two cores read these as fast as torch does, which takes
@@ -140,9 +141,17 @@ class ShortTexts:
 
     def _judge_both(self, before: _Read, behind: _Read, sizes: NDArray[np.int64]) -> _Read:
         """The cloze predictions; of a row's first id the backward one, and of its last id the forward one."""
+        if self.file.mixtures:
+            before, behind = self._without_counts(before), self._without_counts(behind)
         logits = self.cloze.pair_logits(before.outputs, behind.outputs, before.logits, behind.logits)
         ends = np.cumsum(sizes)[sizes > 0]
         first, last = ends - sizes[sizes > 0], ends - 1
         logits[first] = behind.logits[first]
         logits[last] = before.logits[last]
         return _Read(logits, before.outputs)
+
+    def _without_counts(self, read: _Read) -> _Read:
+        """The same with the network's own logits, which the cloze layer has learned from."""
+        config, arrays = self.file.config, self.file.arrays
+        logits = read.outputs @ as_float32(arrays, config.output_table).T + as_float32(arrays, "output.bias")
+        return _Read(np.where(read.outputs.any(1, keepdims=True), logits, read.logits), read.outputs)

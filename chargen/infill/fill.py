@@ -138,9 +138,7 @@ class Filler:
         self.seed = check_seed(seed)
         self.unknown = check_unknown(unknown)
         # The next gap of a text goes on from where the last one began.
-        engines = engines or {
-            name: PrefixEngine(new_engine(model, "cpu", name)) for name in DIRECTIONS
-        }
+        engines = engines or {name: PrefixEngine(new_engine(model, "cpu", name)) for name in DIRECTIONS}
         self.forward, self._backward = engines["forward"], engines["backward"]
         start = read_start(self.forward, model)
         self._begin = start.logits, start.state

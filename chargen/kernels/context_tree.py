@@ -161,12 +161,12 @@ def weight_of(weights: MixtureWeights, length: int, entropy: float) -> float:
     """
     knots, row = weights.knots, weights.table[length]
     if entropy <= knots[0]:
-        return row[0]
+        return float(row[0])
     for upper in range(1, len(knots)):
         if entropy < knots[upper]:
             share = (entropy - knots[upper - 1]) / (knots[upper] - knots[upper - 1])
-            return (1 - share) * row[upper - 1] + share * row[upper]
-    return row[-1]
+            return float((1 - share) * row[upper - 1] + share * row[upper])
+    return float(row[-1])
 
 
 @compiled

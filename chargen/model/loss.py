@@ -93,6 +93,32 @@ def _unchecked_costs(values: Tensor, output: nn.Linear, targets: Tensor, fixed: 
     return torch.cat(nats)
 
 
+@torch.no_grad()
+def nats_and_entropies(values: Tensor, output: nn.Linear, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute -ln p(target) of each target, and the entropy of each prediction, in blocks.
+
+    Args:
+        values: (..., H) floats, the input of the output layer.
+        output: the output layer, with a bias.
+        targets: (...), whole numbers from 0 to V - 1.
+
+    Returns:
+        Twice (N,) in nats, for the flattened targets; float64 where the values are, else float32.
+
+    Raises:
+        ArgumentError: the arguments do not fit each other.
+    """
+    targets = _check(values, output, targets, None).flatten()
+    values, _ = _flatten(values, None)
+    nats = [values.new_zeros(0, dtype=_logits_dtype(values))]
+    entropies = [nats[0]]
+    for rows, logits in _blocks(values, output.weight, output.bias, None):
+        log_probs = torch.log_softmax(logits, 1)
+        nats.append(-log_probs.gather(1, targets[rows, None])[:, 0])
+        entropies.append(torch.special.entr(log_probs.exp_()).sum(1))
+    return torch.cat(nats), torch.cat(entropies)
+
+
 def _check(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None) -> Tensor:
     """Check all arguments, and move the targets to the device of the values."""
     if not isinstance(output, nn.Linear) or output.bias is None:

@@ -83,7 +83,7 @@ def _array(values: Tensor) -> Any:
 @one_thread()
 def differentiate(
     model: CharModel, weights: Sequence[Tensor], ids: Tensor, targets: Tensor, state: State, direction: str
-) -> tuple[float, State, ThinGradients]:
+) -> tuple[Tensor, Tensor, State, ThinGradients]:
     """Compute the loss of a window and its gradients.
 
     Args:
@@ -95,7 +95,8 @@ def differentiate(
         direction: "forward" or "backward".
 
     Returns:
-        The sum of -ln p(target), the state after, and the gradients of the mean of -ln p(target).
+        -ln p(target) of each target, the entropy of each prediction in nats, the state after, and the gradients of the
+        mean of -ln p(target).
     """
     ids, targets = ids[0], targets[0]
     table, output, steps = model.embedding.weight, model.output, torch.arange(len(ids))
@@ -104,7 +105,8 @@ def differentiate(
         windows.append(Window(layer_weights(module), values, layer_state))
         values = windows[-1].outputs
     log_probs = torch.log_softmax(output(values), 1)
-    nats = -log_probs[steps, targets].double().sum().item()
+    nats = -log_probs[steps, targets]
+    entropies = torch.special.entr(log_probs.exp()).sum(1)
     errors = log_probs.clamp_(min=MIN_LOG_PROB).exp_()
     errors[steps, targets] -= 1
     errors /= len(ids)
@@ -127,4 +129,4 @@ def differentiate(
         one_hot, gradient = (torch.cat(pair) for pair in zip(products[table], (one_hot, gradient), strict=True))
     products[table] = one_hot, gradient
     state = tuple(window.after for window in windows)
-    return nats, state, ThinGradients(products, weights)
+    return nats, entropies, state, ThinGradients(products, weights)

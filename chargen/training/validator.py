@@ -119,8 +119,8 @@ class Validator:
         sums = iter(self.group.exchange(value for loss in losses.values() for value in astuple(loss)))
         summed = {}
         for name in losses:
-            nats, characters, ids, records, end_nats = (next(sums) for _ in range(5))
-            summed[name] = Loss(nats, int(characters), int(ids), int(records), end_nats)
+            nats, characters, ids, records, end_nats, network_nats = (next(sums) for _ in range(6))
+            summed[name] = Loss(nats, int(characters), int(ids), int(records), end_nats, network_nats)
         return summed
 
     def validate(self, model: CharModel) -> Scoring:

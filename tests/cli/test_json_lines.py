@@ -200,7 +200,7 @@ def test_cancel_ends_what_is_written_and_what_waits() -> None:
 
 def test_a_text_that_goes_on_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    engine = type(new_engine(FILE.config, FILE.arrays, "cpu"))
+    engine = type(new_engine(FILE, "cpu"))
     own = engine._read
 
     def count(self: Any, ids: Any, counts: Any, *arguments: Any) -> Any:

@@ -159,7 +159,7 @@ def test_long_texts_are_those_of_the_numpy_engine(
 
 def test_a_model_on_the_cpu_is_stepped_by_compiled_code() -> None:
     file = model("gru", 1, 12)
-    assert type(pick_engine.new_engine(file.config, file.arrays, "cpu", "backward")) is CompiledEngine
+    assert type(pick_engine.new_engine(file, "cpu", "backward")) is CompiledEngine
     assert type(Sampler(file).engine) is CompiledEngine
 
 

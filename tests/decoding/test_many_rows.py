@@ -30,7 +30,7 @@ def test_all_engines_agree_and_take_over_each_others_state(cell: str, layers: in
     other = NumpyEngine(file.config, file.arrays, DIRECTIONS[direction == "forward"])
     assert np.abs(naive.walk(other, ids[:3])[0] - expected[:3]).max() > 0.01
     twins: list[Any] = [
-        new_engine(file.config, file.arrays, "cpu", direction),
+        new_engine(file, "cpu", direction),
         TorchEngine(build_model(file), direction),
     ]
     for twin in twins:
@@ -53,7 +53,7 @@ def test_a_rows_logits_are_the_same_bits_whatever_stands_beside_it(cell: str, hi
     random = np.random.default_rng(0)
     ids = random_ids(100, 5, characters)
     for direction in DIRECTIONS:
-        engine = new_engine(file.config, file.arrays, "cpu", direction)
+        engine = new_engine(file, "cpu", direction)
         alone = [naive.walk(engine, ids[row : row + 1]) for row in range(100)]
         assert len({logits.tobytes() for logits, _ in alone}) > 80
         for rows in (1, 7, 32, 33, 100):
@@ -68,7 +68,7 @@ def test_a_rows_logits_are_the_same_bits_whatever_stands_beside_it(cell: str, hi
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_step_of_many_rows_changes_none_of_its_arguments(cell: str) -> None:
     file = small_model(cell, bidirectional=True)
-    engine = new_engine(file.config, file.arrays, "cpu", "backward")
+    engine = new_engine(file, "cpu", "backward")
     for rows in (2, 32):
         _, state = naive.walk(engine, random_ids(rows, 3, 10))
         copies, ids = [layer.copy() for layer in state], np.arange(rows) % 10
@@ -81,7 +81,7 @@ def test_a_step_of_many_rows_changes_none_of_its_arguments(cell: str) -> None:
 
 def test_no_rows_at_all_are_a_step_too() -> None:
     file = small_model(bidirectional=True)
-    engine = new_engine(file.config, file.arrays, "cpu")
+    engine = new_engine(file, "cpu")
     logits, state = engine.step(np.zeros(0, np.int64), engine.start(0))
     assert logits.shape == (0, 10)
     assert [layer.shape for layer in state] == [(0, 24)] * 2
@@ -90,6 +90,6 @@ def test_no_rows_at_all_are_a_step_too() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_large_weights_saturate_without_a_warning(cell: str) -> None:
     file = small_model(cell, scale=1e4, bidirectional=True)
-    logits, state = naive.walk(new_engine(file.config, file.arrays, "cpu"), random_ids(2, 8, 10))
+    logits, state = naive.walk(new_engine(file, "cpu"), random_ids(2, 8, 10))
     assert np.isfinite(logits).all()
     assert all(np.isfinite(layer).all() for layer in state)

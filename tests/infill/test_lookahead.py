@@ -21,7 +21,7 @@ def look(file: ModelFile, before: str, gaps: list[str], after: str, length: int)
     for prefix in prefixes[1:]:
         joined = joined.join(prefix)
     ids = file.vocabulary.encode(after)
-    ahead = Lookahead(file, ids, length, 7, new_engine(file.config, file.arrays, "cpu", "backward"))
+    ahead = Lookahead(file, ids, length, 7, new_engine(file, "cpu", "backward"))
     return ahead, joined
 
 

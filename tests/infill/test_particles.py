@@ -99,9 +99,9 @@ def particles_for(
     config, after_ids = SampleConfig(**settings), file.vocabulary.encode(after[:40])
     ahead = None
     if steered and after:
-        backward = new_engine(file.config, file.arrays, "cpu", "backward")
+        backward = new_engine(file, "cpu", "backward")
         ahead = Lookahead(file, file.vocabulary.encode(after), high, seed, backward, config.ban)
-    grower, power = Grower(file, new_engine(file.config, file.arrays, "cpu"), config, before), 1 / config.temperature
+    grower, power = Grower(file, new_engine(file, "cpu"), config, before), 1 / config.temperature
     return run_smc(grower, root_of(file, before), ahead, after_ids, range(low, high + 1), particles, seed, power)
 
 

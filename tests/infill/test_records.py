@@ -76,7 +76,7 @@ def test_guesses_begin_at_the_end_of_a_record_or_anywhere(unit: str, ends: bool)
     file = record_model("gru", unit, end=20.0)
     encode, engine = file.vocabulary.encode, NumpyEngine(file.config, file.arrays, "backward")
     after = encode("cab" + END_MARK * ends)
-    ahead = Lookahead(file, after, 3, 7, new_engine(file.config, file.arrays, "cpu", "backward"))
+    ahead = Lookahead(file, after, 3, 7, new_engine(file, "cpu", "backward"))
     logits, state = None, engine.start(1)
     for read_id in after[::-1]:
         logits, state = engine.step(np.array([read_id]), state)
@@ -104,7 +104,7 @@ def test_in_bytes_the_end_symbol_is_no_lead_byte() -> None:
     for count in (1, 100_000):
         counts = np.where(np.arange(len(file.vocabulary)) == file.vocabulary.end_id, count, file.counts)
         often = replace(file, counts=counts)
-        backward = new_engine(file.config, file.arrays, "cpu", "backward")
+        backward = new_engine(file, "cpu", "backward")
         ahead = Lookahead(often, often.vocabulary.encode("ab"), 2, 7, backward)
         guessed, _ = ahead.propose(Filler(often).read_before("ab"), 0)
         odds.append(guessed[0, 0xC3] - guessed[0, ord("a")])

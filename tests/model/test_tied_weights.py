@@ -87,7 +87,7 @@ def test_files_and_engines_agree(cell: str, both: bool, kind: str, tmp_path: Pat
     for direction in file.config.directions:
         engines = (
             NumpyEngine(again.config, again.arrays, direction),
-            new_engine(again.config, again.arrays, "cpu", direction),
+            new_engine(again, "cpu", direction),
             TorchEngine(model, direction),
         )
         logits = []

@@ -349,7 +349,7 @@ def test_a_model_that_reads_one_way_says_how_to_get_one_that_reads_both(tmp_path
         lambda: Sampler.from_file(tmp_path / "m", direction="backward"),
         lambda: NumpyEngine(file.config, file.arrays, "backward"),
         lambda: TorchEngine(build_model(file), "backward"),
-        lambda: new_engine(file.config, file.arrays, "cpu", "backward"),
+        lambda: new_engine(file, "cpu", "backward"),
     ]
     for door in doors:
         with pytest.raises(SettingError, match=r"reading backward needs .* `bidirectional=True`") as error:

@@ -13,14 +13,14 @@ from chargen.sampling.sampler import Sampler
 from tests.small_models import small_model
 
 FILE = small_model()
-ENGINE = new_engine(FILE.config, FILE.arrays, "cpu")
+ENGINE = new_engine(FILE, "cpu")
 
 
 class Counting(PrefixEngine):
     """Counts the ids that single rows have computed."""
 
     def __init__(self) -> None:
-        super().__init__(new_engine(FILE.config, FILE.arrays, "cpu"))
+        super().__init__(new_engine(FILE, "cpu"))
         self.ids = 0
         read = self.engine._read
 

@@ -75,7 +75,7 @@ def test_samplers_that_share_a_engine_write_what_they_write_alone(shared: str) -
     if shared == "compiled" and not available():
         pytest.skip("needs numba")
     file = small_model()
-    engine = new_engine(file.config, file.arrays, "cpu") if shared == "compiled" else TorchEngine(build_model(file))
+    engine = new_engine(file, "cpu") if shared == "compiled" else TorchEngine(build_model(file))
 
     def write(seed: int) -> str:
         return Sampler(file, seed=seed, engine=engine).generate(300)

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from chargen import Sampler, evaluate, fill, score
 from chargen.decoding.numpy_engine import NumpyEngine
-from chargen.decoding.pick_engine import new_engine
+from chargen.decoding.pick_engine import cpu_engine, new_engine
 from chargen.errors import ModelFileError, SettingError
 from chargen.storage import tensor_file
 from chargen.storage.model_file import FILE_NAME, ModelFile, build_model, read_model, save_model
@@ -112,7 +112,7 @@ def test_the_largest_number_stays_finite_in_bf16() -> None:
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_the_decoder_agrees_with_the_reference_on_rounded_weights(kind: str, cell: str, direction: str) -> None:
     file = model(kind, cell)
-    fast = new_engine(file.config, file.arrays, "cpu", direction)
+    fast = new_engine(file, "cpu", direction)
     slow = NumpyEngine(file.config, file.arrays, direction)
     ids = np.random.default_rng(0).integers(0, len(file.vocabulary), (3, 40))
     fast_state, slow_state = fast.start(3), slow.start(3)
@@ -196,7 +196,7 @@ def test_a_file_that_is_not_what_it_says_is_refused(
 def test_a_file_with_some_weights_in_bf16_is_read_in_float32() -> None:
     plain = model()
     mixed = {**plain.arrays, "output.weight": quantize(plain.arrays, "bf16")["output.weight"]}
-    fast, slow = new_engine(plain.config, mixed, "cpu"), NumpyEngine(plain.config, mixed)
+    fast, slow = cpu_engine(plain.config, mixed, "forward"), NumpyEngine(plain.config, mixed)
     ids = np.array([1, 2])
     assert np.abs(fast.step(ids, fast.start(2))[0] - slow.step(ids, slow.start(2))[0]).max() < 1e-5
 
