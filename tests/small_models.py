@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chargen.counting.grow_tree import grow_tree
+from chargen.counting.mixture import KNOTS, Mixture
+from chargen.data.borders import labels_before
 from chargen.data.vocabulary import Vocabulary
 from chargen.model.config import ModelConfig
 from chargen.model.language_model import CharModel
@@ -55,6 +58,30 @@ def small_model(
     for name in ("cloze.output.weight", "cloze.output.bias") if cloze else ():
         arrays[name] = (cloze * np.random.default_rng(1).normal(size=arrays[name].shape)).astype(np.float32)
     return ModelFile(config, vocabulary, arrays, np.arange(1, len(vocabulary) + 1))
+
+
+def with_counts(
+    file: ModelFile, text: str, order: int = 5, *, max_bytes: float = np.inf, weight: float | None = None
+) -> ModelFile:
+    """The same model with counts of a text beside each of its directions.
+
+    Args:
+        file: the model; its arrays are shared.
+        text: what is counted, of characters that the model knows; of records, with their marks, from one on.
+        order: one more than the ids of the longest contexts.
+        max_bytes: of the tree of a direction.
+        weight: of counts, everywhere; by default it differs from place to place in the table, 0.05 to 0.95.
+    """
+    vocabulary = file.vocabulary
+    ids = vocabulary.encode(text)
+    mixtures = {}
+    for number, direction in enumerate(file.config.directions):
+        whole = ids if vocabulary.end_id is None else np.append(ids, ids.dtype.type(vocabulary.end_id))
+        whole = whole if direction == "forward" else labels_before(whole, vocabulary.end_id)[::-1]
+        tree = grow_tree(whole, len(vocabulary), order, max_bytes, end_id=vocabulary.end_id)
+        weights = np.random.default_rng(number).uniform(0.05, 0.95, (order, len(KNOTS)))
+        mixtures[direction] = Mixture(tree, weights if weight is None else np.full_like(weights, weight))
+    return replace(file, mixtures=mixtures)
 
 
 def as_bf16(file: ModelFile) -> ModelFile:
