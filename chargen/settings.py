@@ -30,6 +30,7 @@ def setting(
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[str] = (),
+    words: Mapping[str, Any] = types.MappingProxyType({}),
     resumable: bool = False,
 ) -> Any:
     """Make a dataclass field that knows its range and its help.
@@ -42,10 +43,11 @@ def setting(
         above: what a number must be more than.
         below: what a number must be less than.
         choices: the allowed texts.
+        words: what a person may write for some values; None is that which is chosen to fit.
         resumable: whether a resumed run may change it.
     """
     metadata = {"help": help, "low": low, "high": high, "above": above, "below": below, "choices": tuple(choices)}
-    return dataclasses.field(default=default, metadata=metadata | {"resumable": resumable})
+    return dataclasses.field(default=default, metadata=metadata | {"words": words, "resumable": resumable})
 
 
 def setting_types(cls: type) -> dict[str, tuple[type, bool, bool]]:
@@ -98,6 +100,20 @@ def make_settings(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
             advice = did_you_mean(name, known) or f"; there are {', '.join(sorted(known))}"
             raise SettingError(f"there is no setting {name!r} here{advice}")
     return cls(**values)
+
+
+def read_words(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put values in the place of words that stand for them.
+
+    Args:
+        cls: a settings dataclass.
+        values: by name; those that are no settings of this class stay as they are.
+    """
+    words = {field.name: field.metadata["words"] for field in dataclasses.fields(typing.cast(Any, cls))}
+    return {
+        name: words[name].get(value, value) if name in words and isinstance(value, str) else value
+        for name, value in values.items()
+    }
 
 
 def drop_none(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from chargen.storage.model_file import FILE_NAME, AnyModel, as_model_file, model
 
 Writer = Callable[..., None]
 FORMS: dict[str, tuple[str, Writer, tuple[str, ...]]] = {
-    ".safetensors": ("model files", write_model_file, ("quantize",)),
+    ".safetensors": ("model files", write_model_file, ("quantize", "no_counts")),
     ".onnx": ("ONNX files", write_onnx, ("direction",)),
     ".html": ("pages", write_page_file, ()),
-    "/": ("folders", write_folder, ("quantize",)),
+    "/": ("folders", write_folder, ("quantize", "no_counts")),
 }
 """By the ending of a name: what is so called, what writes it, and the settings that are for it."""
 
@@ -33,14 +33,15 @@ def export(
     *,
     quantize: str | None = None,
     direction: str | None = None,
+    no_counts: bool = False,
     vocabulary: Vocabulary | None = None,
     counts: NDArray[np.int64] | None = None,
 ) -> pathlib.Path:
     """Write a model for other programs, in the form that the ending of a name says.
 
-    `.safetensors` is a model file in fewer bits. `.onnx` is an ONNX file, for any program that runs such: a graph that
-    reads any number of ids, with the state before and after them. `.html` is a page, named as the file is, that writes
-    in any browser. A folder, which has no ending or is there already, gets a model file, the vocabulary as a
+    `.safetensors` is a model file in fewer bits, or without counts. `.onnx` is an ONNX file, for any program that runs
+    such: a graph that reads any number of ids, with the state before and after them. `.html` is a page, named as the
+    file is, that writes in any browser. A folder, which has no ending or is there already, gets a model file, the vocabulary as a
     `tokenizers` file and a model card: ready for a hub or a release.
 
     Args:
@@ -49,6 +50,7 @@ def export(
         quantize: "int8", with a scale for each row, or "bf16"; None leaves the weights as they are.
         direction: of an ONNX file: "forward", which is the default, "backward", or "both", which predicts each
             character of a text from both sides.
+        no_counts: of a model file or a folder: whether to write the network alone, without the counts beside it.
         vocabulary: the vocabulary of a CharModel, which has none of its own.
         counts: (V,), how often each id of a CharModel occurs; without them all are taken to be equally frequent.
 
@@ -69,7 +71,7 @@ def export(
         forms = ", ".join(f"{name} ({end})" for end, (name, _, _) in FORMS.items())
         raise SettingError(f"{truncate(path, 200)} has another ending than what export writes: {forms}")
     form, write, allowed = FORMS[ending]
-    settings = {"quantize": quantize, "direction": direction}
+    settings = {"quantize": quantize, "direction": direction, "no_counts": no_counts or None}
     settings = {name: value for name, value in settings.items() if value is not None}
     if others := settings.keys() - allowed:
         raise SettingError(f"`{min(others)}` is not for {form}, such as {truncate(path, 200)}; leave it out")

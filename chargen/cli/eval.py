@@ -75,6 +75,8 @@ def _to_json(result: "Evaluation") -> dict[str, Any]:
         figures |= {name: getattr(result, name) for name in names}
     if result.by_label:
         figures["by_label"] = {name: asdict(loss) for name, loss in result.by_label.items()}
+    if result.has_counts:
+        figures["network_nats_per_character"] = result.network_nats_per_character
     if result.dynamic is not None:
         figures["static_nats_per_character"] = result.static_nats_per_character
         figures["dynamic"] = {**asdict(result.dynamic), "tail": result.tail}
@@ -94,6 +96,9 @@ def _print_figures(result: "Evaluation", name: str) -> None:
     else:
         context = f"the {'last' if result.direction == 'backward' else 'first'} character is context"
     log(f"{name} ({result.part}): {counted}; {context}; {result.direction}, {result.precision} on {result.device}")
+    if result.has_counts:
+        alone = result.network_nats_per_character
+        log(f"the network alone, without counts: {alone:.4f} nats, {alone / math.log(2):.4f} bits per character")
     if (rates := result.dynamic) is not None:
         log(
             f"dynamic evaluation: {result.static_nats_per_character:.4f} nats without; lr {rates.lr:g} and "

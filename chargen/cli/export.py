@@ -25,13 +25,15 @@ SLOW_PAGE = 60_000_000
 @option("--direction", group="Form", type=click.Choice(READINGS),
         help="Of ONNX files: which way they read, forward by default; both predicts each character from both "
              "sides.")  # fmt: skip
-def command(model: Path, out: str, quantize: str | None, direction: str | None) -> None:
+@option("--no-counts", group="Form", is_flag=True,
+        help="Of model files and folders: the network alone, without the counts beside it.")  # fmt: skip
+def command(model: Path, out: str, quantize: str | None, direction: str | None, no_counts: bool) -> None:
     """Write the model MODEL to OUT, in the form that its ending says.
 
     NAME.html is a page with the model in it: opened in any browser, it writes with you, offline. Its heading is NAME.
 
-    NAME.safetensors, with --quantize, is a model file that is smaller and faster to sample from. Everything that reads
-    a model reads it; `chargen eval` tells what the rounding cost.
+    NAME.safetensors, with --quantize or --no-counts, is a model file that is smaller and faster to sample from.
+    Everything that reads a model reads it; `chargen eval` tells what that cost.
 
     NAME.onnx is an ONNX file, which many programs and languages can run without chargen.
 
@@ -44,7 +46,8 @@ def command(model: Path, out: str, quantize: str | None, direction: str | None) 
     chargen export checkpoints/novel novel.onnx
     chargen export checkpoints/novel novel/
     """
-    path, before = export(model, out, quantize=quantize, direction=direction), model_path(model)
+    before = model_path(model)
+    path = export(model, out, quantize=quantize, direction=direction, no_counts=no_counts)
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         size = file.stat().st_size
         share = f", {size / before.stat().st_size:.0%} of {quote_path(before)}" * (file.suffix == before.suffix)

@@ -47,6 +47,7 @@ def command(model: Path, as_json: bool) -> None:
                     "sha256": file.sha256,
                     "parameters": parameters,
                     "quantized": quantization_of(file.arrays),
+                    "counts": {name: mixture.tree.describe() for name, mixture in file.mixtures.items()},
                     "config": asdict(file.config),
                     "unit": vocabulary.unit,
                     "vocabulary_size": len(vocabulary),
@@ -71,6 +72,7 @@ def command(model: Path, as_json: bool) -> None:
         f"embedding {config.input_size}{' (tied)' * config.tie_weights}, {parameters:,} parameters, "
         f"{'reads both ways' if config.bidirectional else 'reads forward'}"
         + (f", weights in {quantization_of(file.arrays)}" if quantization_of(file.arrays) else ""),
+        "counts": _describe_counts(file),
         "writes": _describe_records(file),
         "labels": _list_labels(_count_labels(file)),
         "vocabulary": amount(len(vocabulary) - len(vocabulary.labels), vocabulary.unit)
@@ -85,9 +87,10 @@ def command(model: Path, as_json: bool) -> None:
         loss = training.get(f"{name}_loss")
         if isinstance(loss, float):
             share = "the whole" if training.get(f"{name}_whole") else "a part of the"
-            rows[f"{name} loss"] = (f"{describe_loss(training, name)}, on {share} {word} text") + _describe_directions(
-                training, name
-            )
+            rows[f"{name} loss"] = f"{describe_loss(training, name)}, on {share} {word} text"
+            rows[f"{name} loss"] += _describe_directions(training, name)
+            if file.mixtures and isinstance(alone := training.get(f"{name}_loss_network"), float):
+                rows[f"{name} loss"] += f"; {alone:.4f} nats without counts"
     settings = training.get("settings")
     if isinstance(settings, dict):
         rows["settings"] = ", ".join(
@@ -163,6 +166,16 @@ def _count_labels(file: ModelFile) -> dict[str, int]:
     """How many records of each label a model learned."""
     labels = file.vocabulary.labels
     return dict(zip(labels, file.counts[len(file.counts) - len(labels) :].tolist(), strict=True))
+
+
+def _describe_counts(file: ModelFile) -> str:
+    """Say what is counted beside the network."""
+    trees = {direction: mixture.tree for direction, mixture in file.mixtures.items()}
+    return "; ".join(
+        f"{direction * (len(trees) > 1)} of order {tree.order}: {amount(len(tree.labels), 'context')}, "
+        f"{amount(len(tree.ids), 'prediction')}, {amount(tree.nbytes, 'byte')}".strip()
+        for direction, tree in trees.items()
+    )
 
 
 def _describe_records(file: ModelFile) -> str:

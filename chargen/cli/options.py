@@ -6,6 +6,7 @@ import math
 import os
 import re
 import tomllib
+import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,6 +61,7 @@ class GroupedOption(click.Option):
         range: the allowed values in words, where the type does not know them.
         shown_default: the default in words, where the value itself does not say it.
         escapes: whether \\n in a value is a line end.
+        words: words that stand for values.
         **kwargs: of `click.Option`.
     """
 
@@ -70,10 +72,11 @@ class GroupedOption(click.Option):
         range: str = "",
         shown_default: str = "",
         escapes: bool = False,
+        words: Mapping[str, Any] = types.MappingProxyType({}),
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.escapes = escapes
+        self.escapes, self.words = escapes, words
         self.group = group
         self.range = range
         self.shown_default = shown_default or (str(self.default) if self.show_default else "")
@@ -87,6 +90,7 @@ class GroupedOption(click.Option):
             self.range = describe_range({"low": self.type.min, "high": self.type.max})
         if _value_type(self) in (int, float):
             self.allowed += f", {self.range}"
+        self.allowed = " or ".join([*words, self.allowed])
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Describe the option for help: its names, and its text with default and range."""
@@ -97,6 +101,8 @@ class GroupedOption(click.Option):
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """Convert a value to the option's type; an error says what is allowed."""
+        if isinstance(value, str) and value in self.words:
+            return self.words[value]
         try:
             converted = super().type_cast_value(ctx, value)
         except (click.BadParameter, OverflowError, ValueError) as error:
@@ -234,7 +240,8 @@ def settings_options(
             shown = "" if default in (None, (), "") else _format_default(default)
             names = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
             choice = click.Choice(metadata["choices"], case_sensitive=False) if metadata["choices"] else None
-            metavar = None if kind is bool or choice else {int: "N", float: "X", str: "TEXT"}[kind]
+            words = metadata["words"]
+            metavar = None if kind is bool or choice else "|".join([*words, {int: "N", float: "X", str: "TEXT"}[kind]])
             function = option(
                 names,
                 field.name,
@@ -242,6 +249,7 @@ def settings_options(
                 type=choice or kind,
                 default=None,
                 escapes=field.name in escapes,
+                words=words,
                 help=metadata["help"][0].upper() + metadata["help"][1:] + ".",
                 multiple=is_tuple,
                 callback=(lambda ctx, parameter, value: value or None) if is_tuple else None,
@@ -305,9 +313,11 @@ def _check_toml(path: Path, name: str, value: Any, parameter: click.Parameter) -
         value = [value]
     allowed = parameter.allowed if isinstance(parameter, GroupedOption) else TYPE_NAMES[str]
     kind = _value_type(parameter)
-    types = {kind, int} if kind is float else {kind}
+    allowed_types = {kind, int} if kind is float else {kind}
     for item in value if is_list else [value]:
-        if type(item) not in types or (isinstance(item, int) and item.bit_length() > 10_000):
+        if isinstance(item, str) and isinstance(parameter, GroupedOption) and item in parameter.words:
+            continue
+        if type(item) not in allowed_types or (isinstance(item, int) and item.bit_length() > 10_000):
             raise SettingError(f"{quote_backticks(path)}: {name} is {repr_short(item)}: it must be {allowed}")
     return value
 

@@ -114,6 +114,10 @@ class ContextTree:
         """(M + 1,), where the predictions of each context begin."""
         return np.cumsum(np.append(0, self.predictions), dtype=np.int32)
 
+    def describe(self) -> dict[str, int]:
+        """The numbers that say of which shapes the arrays are."""
+        return {"order": self.order, "contexts": len(self.labels), "predictions": len(self.ids)}
+
     def __repr__(self) -> str:
         return f"ContextTree(order={self.order}, {len(self.labels):,} contexts, {self.nbytes / 1e6:.1f} MB)"
 

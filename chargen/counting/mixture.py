@@ -55,6 +55,15 @@ class Mixture:
         if not ((self.weights >= 1 - MAX_WEIGHT - 1e-9) & (self.weights <= MAX_WEIGHT)).all():
             raise ValueError(f"weights that are not {1 - MAX_WEIGHT:.4f} to {MAX_WEIGHT}")
 
+    @classmethod
+    def of(cls, tree: ContextTree) -> "Mixture":
+        """A mixture before its weights are fitted.
+
+        Args:
+            tree: the contexts.
+        """
+        return cls(tree, np.full((tree.order, len(KNOTS)), 0.2))
+
     def __repr__(self) -> str:
         return f"Mixture({self.tree!r}, mean weight {self.weights.mean():.2f})"
 

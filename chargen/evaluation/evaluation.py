@@ -96,6 +96,11 @@ class Evaluation:
     unknown_labels: tuple[str, ...] = ()
 
     @property
+    def has_counts(self) -> bool:
+        """Whether counts have predicted beside the network."""
+        return self.network_nats != self.nats
+
+    @property
     def network_nats_per_character(self) -> float:
         """The mean loss of the network alone, in nats; that of the model where it has no counts."""
         return self.network_nats / self.characters

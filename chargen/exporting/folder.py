@@ -3,41 +3,40 @@
 import contextlib
 import hashlib
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from chargen.durable import leftover_of, write_durably
 from chargen.errors import DataError, truncate
 from chargen.exporting.model_card import is_own_card, write_model_card
+from chargen.exporting.model_file import shrink
 from chargen.exporting.tokenizer_file import tokenizer_json
 from chargen.storage.model_file import FILE_NAME, ModelFile, save_model
-from chargen.storage.quantize import quantize as quantize_weights
 from chargen.storage.tensor_file import pack
 
 TOKENIZER, CARD = "tokenizer.json", "README.md"
 FILES = FILE_NAME, TOKENIZER, CARD
 
 
-def write_folder(path: Path, file: ModelFile, quantize: str | None = None) -> None:
+def write_folder(path: Path, file: ModelFile, quantize: str | None = None, no_counts: bool = False) -> None:
     """Write a folder with a model file, its vocabulary as a `tokenizers` file, and a model card.
 
     Args:
         path: the folder. What an earlier export wrote there is replaced, unless somebody has changed the card.
         file: the model.
         quantize: "int8" or "bf16"; None leaves the weights as they are.
+        no_counts: whether to leave the counts out.
 
     Raises:
-        SettingError: the model is quantized already, and is to be so again.
+        SettingError: the model is quantized already, and is to be so again; or it has no counts to leave out.
         DataError: there is something else, or the folder holds something else.
         WriteError: the disk refuses a file.
     """
     leftovers = _check_folder(path)
-    if quantize is not None:
-        file = replace(file, arrays=quantize_weights(file.arrays, quantize))
+    file = shrink(file, quantize, no_counts)
     for leftover in leftovers:
         with contextlib.suppress(OSError):  # writing tells what the system refuses
             leftover.unlink()
-    digest = hashlib.sha256(pack(file.arrays, file.describe())).hexdigest()
+    digest = hashlib.sha256(pack(file.all_arrays, file.describe())).hexdigest()
     card = write_model_card(path.resolve().name or "model", file, digest)
     for name, text in ((CARD, card), (TOKENIZER, tokenizer_json(file))):  # by its card a folder is known
         write_durably(path / name, [text.encode()])

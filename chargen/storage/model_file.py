@@ -95,6 +95,7 @@ class ModelFile:
     def describe(self) -> dict[str, Any]:
         """The file's description, without the checksum."""
         quantization = quantization_of(self.arrays)
+        mixtures = {direction: mixture.tree.describe() for direction, mixture in self.mixtures.items()}
         return {
             "kind": KIND,
             "format": self.format,
@@ -105,7 +106,7 @@ class ModelFile:
             "reading": {name: value for name, value in asdict(self.reading).items() if value is not None},
             "training": self.training,
             **({"begin": self.begin} if self.begin else {}),
-            **({"mixtures": _describe_mixtures(self.mixtures)} if self.mixtures else {}),
+            **({"mixtures": mixtures} if mixtures else {}),
         }
 
     @property
@@ -151,15 +152,6 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     for mixture in model.mixtures.values():
         _check_tree(mixture.tree, model.vocabulary)
     tensor_file.save(path, model.all_arrays, model.describe(), smaller=_advise_smaller(model.vocabulary))
-
-
-def _describe_mixtures(mixtures: Mapping[str, Mixture]) -> dict[str, dict[str, int]]:
-    """The numbers that say of which shapes the arrays of mixtures are."""
-    trees = {direction: mixture.tree for direction, mixture in mixtures.items()}
-    return {
-        direction: {"order": tree.order, "contexts": len(tree.labels), "predictions": len(tree.ids)}
-        for direction, tree in trees.items()
-    }
 
 
 def _check_tree(tree: ContextTree, vocabulary: Vocabulary) -> None:

@@ -26,6 +26,7 @@ class Budget:
         started: `now()` when the clock of this process began.
         end_sizes: ids of the validation and test parts, which are scored at the end.
         subset: ids of the validation part that are scored while training.
+        count_seconds: that counting takes at the end.
         max_pending: steps that may be under way at once.
         now: the time in seconds; a `Group` has one for all processes.
     """
@@ -36,6 +37,7 @@ class Budget:
     started: float
     end_sizes: tuple[int, int]
     subset: int
+    count_seconds: float = 0.0
     max_pending: int = 1
     now: Callable[[], float] = ALONE.now
 
@@ -91,7 +93,12 @@ class Budget:
             limit or size for limit, size in zip(self.end_limits(total), self.end_sizes, strict=True)
         )
         step = self.train_seconds / max(self.train_steps, 1)
-        return 2 * self.save_seconds + self.max_pending * step + (1.2 * scored / speed if speed else 0)
+        return (
+            self.count_seconds
+            + 2 * self.save_seconds
+            + self.max_pending * step
+            + (1.2 * scored / speed if speed else 0)
+        )
 
     def used_seconds(self) -> float:
         """The shortest time budget that is longer than what is spent, with what its end would take."""

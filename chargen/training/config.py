@@ -1,8 +1,10 @@
 """How a model is trained: budget, minibatches, optimizer, intervals."""
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+from chargen.counting.context_tree import MAX_ORDER
 from chargen.errors import ModelFileError, SettingError
 from chargen.rng import MAX_SEED
 from chargen.settings import changed_settings, check_settings, make_settings, resumable_settings, setting
@@ -46,6 +48,9 @@ class TrainConfig:
                           resumable=True)  # fmt: skip
     freeze: int = setting(0, "lowest recurrent layers that stay as they are, in a model that starts from another",
                           low=0, high=64)  # fmt: skip
+    counts: int = setting(0, "order N of counts that predict beside the network: what stood behind the N - 1 "
+                          "characters before, kept where it helps on the validation part", low=0, high=MAX_ORDER,
+                          words=MappingProxyType({"auto": None, "off": 0}), resumable=True)  # fmt: skip
     seed: int = setting(0, "fixes weights, batches and dropout", low=0, high=MAX_SEED)
     eval_every: int | None = setting(None, "steps between validations; by default they take some 2 % of the time",
                                      low=1, resumable=True)  # fmt: skip

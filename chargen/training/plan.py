@@ -15,12 +15,13 @@ from chargen.data.sources import find_sources
 from chargen.errors import ChargenError, DataError, SettingError, amount
 from chargen.launch import read_launch
 from chargen.model.config import ModelConfig
-from chargen.settings import drop_none, make_settings
+from chargen.settings import drop_none, make_settings, read_words
 from chargen.storage.model_file import ModelFile
 from chargen.storage.run_state import can_be_resumed, read_run_state
 from chargen.suggestions import did_you_mean
 from chargen.training.autosize import PRESETS, Sizes, fit_sizes
 from chargen.training.config import TrainConfig, changed_config
+from chargen.training.counts import choose_order
 from chargen.training.group import ALONE, Group
 from chargen.training.run_folder import new_run_folder, recover
 
@@ -141,9 +142,12 @@ class RunPlan:
         chosen = None
         if group.leads:
             sizes = fit_sizes(corpus, self.model, self.training, self.preset, group.size)
-            chosen = [asdict(sizes.model), asdict(sizes.training), sizes.reasons]
-        model, training, reasons = group.broadcast(chosen)
-        return Sizes(ModelConfig(**model), TrainConfig(**training), tuple(reasons))
+            training = sizes.training
+            if "counts" not in self.training:
+                training = replace(training, counts=choose_order(corpus))
+            chosen = [asdict(sizes.model), asdict(training), sizes.reasons]
+        model, training_settings, reasons = group.broadcast(chosen)
+        return Sizes(ModelConfig(**model), TrainConfig(**training_settings), tuple(reasons))
 
     @contextlib.contextmanager
     def start(
@@ -188,7 +192,7 @@ def given_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings:
         if name not in known:
             raise SettingError(f"there is no setting {name!r}{did_you_mean(name, known)}")
-    return drop_none(settings)
+    return drop_none(read_words(TrainConfig, settings))
 
 
 def check_parts(settings: Mapping[str, Any], valid: SourceNames, test: SourceNames) -> None:

@@ -28,6 +28,7 @@ from chargen.training.checkpoint import Checkpointer
 from chargen.training.cloze_task import ClozeTask
 from chargen.training.config import TrainConfig, changed_config
 from chargen.training.counters import Counters
+from chargen.training.counts import seconds_to_count
 from chargen.training.cuda_graph import CapturedStep
 from chargen.training.group import ALONE, Group
 from chargen.training.init_from import freeze, init_from
@@ -191,7 +192,9 @@ def new_step(run: RunSettings, device: torch.device, precision: str) -> tuple[Tr
 def new_budget(run: RunSettings, batches: Batches, started: float | None, max_pending: int) -> Budget:
     """The budget, whose clock in this process begins when `started`, or now."""
     sizes, started = scored_sizes(run.corpus), run.group.broadcast(time.monotonic() if started is None else started)
-    return Budget(run.config, batches, run.counters, started, sizes, min(SUBSET, sizes[0]), max_pending, run.group.now)
+    count_seconds = seconds_to_count(run.corpus, run.config.counts, len(run.model_config.directions))
+    subset = min(SUBSET, sizes[0])
+    return Budget(run.config, batches, run.counters, started, sizes, subset, count_seconds, max_pending, run.group.now)
 
 
 def open_metrics(run: RunSettings) -> Metrics:

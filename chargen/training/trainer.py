@@ -1,6 +1,7 @@
 """The training loop, in the order things happen."""
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -163,9 +164,10 @@ class Trainer:
         limits = self.budget.end_limits()
         best, step = yield from tell_while(self.validator.choose_best(self.model), self._progress, "finishing")
         self.summary = self.checkpointer.summary(step)
-        losses, figures = yield from tell_while(self.validator.score_whole(best, limits), self._progress, "finishing")
+        scoring = self.validator.score_whole(best, limits)
+        losses, figures, mixtures = yield from tell_while(scoring, self._progress, "finishing")
         self.summary |= figures
-        self.best_model = self.checkpointer.model_file(weights_of(best), self.summary)
+        self.best_model = replace(self.checkpointer.model_file(weights_of(best), self.summary), mixtures=mixtures)
         self.counters.complete = True
         line = {**self.log.line(losses["valid"], losses["test"]), "final": True}
         self.checkpointer.save_end(self.state, self.validator.best, self.best_model, line)

@@ -2,13 +2,14 @@
 
 import copy
 import math
-from collections.abc import Generator
-from dataclasses import astuple
+from collections.abc import Generator, Mapping
+from dataclasses import astuple, replace
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
+from chargen.counting.mixture import Mixture
 from chargen.data.corpus import Corpus
 from chargen.errors import NOT_FINITE_MESSAGE, Diverged
 from chargen.evaluation.loss import Loss, loss_windows, sum_losses
@@ -19,8 +20,9 @@ from chargen.training.budget import Budget
 from chargen.training.cloze_task import cloze_loss, even_windows
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
+from chargen.training.counts import MIN_GAIN, MixtureFit, count_contexts
 from chargen.training.group import ALONE, Group
-from chargen.training.losses import Losses, mean_loss, named_losses
+from chargen.training.losses import Losses, mean_loss, named_losses, without_counts
 
 SUBSET = 24_000
 """Ids of the fixed part of the validation text that is scored while training."""
@@ -82,8 +84,10 @@ class Validator:
             return False
         return self.config.eval_every is not None or self.budget.may_validate()
 
-    def score(self, model: CharModel, ids: NDArray[Any], limit: int | None) -> Scoring:
-        """The losses on ids (N,), or on `limit` of them.
+    def score(
+        self, model: CharModel, ids: NDArray[Any], limit: int | None, mixtures: Mapping[str, Any] = {}
+    ) -> Scoring:
+        """The losses on ids (N,), or on `limit` of them, with counts of some directions.
 
         Cloze on a quarter as many, from fresh states, in nats per id: of a byte, or of an unknown symbol as it is.
         """
@@ -94,7 +98,8 @@ class Validator:
         options: dict[str, Any] = {"vocabulary": self.corpus.vocabulary, "limit": limit, "precision": self.precision}
         for direction in model.config.directions:
             windows = []
-            for window in loss_windows(model, ids, **options, direction=direction, share=self.group.share_of):
+            options |= {"direction": direction, "mixture": mixtures.get(direction)}
+            for window in loss_windows(model, ids, **options, share=self.group.share_of):
                 windows.append(window)
                 yield
             losses[direction] = sum_losses(windows)
@@ -159,24 +164,34 @@ class Validator:
 
     def score_whole(
         self, model: CharModel, limits: tuple[int | None, int | None]
-    ) -> Generator[None, None, tuple[dict[str, Losses], dict[str, Any]]]:
+    ) -> Generator[None, None, tuple[dict[str, Losses], dict[str, Any], dict[str, Mixture]]]:
         """Score the whole validation and test parts, or `limits` ids of them where time is short.
 
+        Where counts are asked for, they are mixed in by weights that are fitted on the validation part.
+
         Returns:
-            The losses by part, "valid" and "test", and what the model file says of them.
+            The losses by part, "valid" and "test"; what the model file says of them; and the counts of each direction
+            that they help.
 
         Raises:
             Diverged: where they are not finite.
         """
         losses: dict[str, Losses] = {"valid": {}, "test": {}}
         figures: dict[str, Any] = {}
+        fits: dict[str, MixtureFit] = {}
+        mixtures: dict[str, Mixture] = {}
+        if self.config.counts and self.sizes[0]:
+            trees = count_contexts(self.corpus, self.config.counts, model.config.directions)
+            fits = {direction: MixtureFit(tree) for direction, tree in trees.items()}
         parts = self.corpus.valid, self.corpus.test
         for part, ids, size, limit in zip(losses, parts, self.sizes, limits, strict=True):
             if not size:
                 continue
-            losses[part] = yield from self.score(model, ids, limit)
+            losses[part] = yield from self.score(model, ids, limit, fits if part == "valid" else mixtures)
             if not math.isfinite(mean_loss(losses[part])):
                 raise Diverged(NOT_FINITE_MESSAGE)
+            if part == "valid":
+                mixtures = self._fit(fits, losses[part])
             counted = losses[part]["forward"]
             figures |= {
                 f"{part}_loss": mean_loss(losses[part]),
@@ -187,4 +202,16 @@ class Validator:
                 figures[f"{part}_bytes"] = counted.ids
             if model.config.bidirectional:
                 figures |= named_losses(part, losses[part])
-        return losses, figures
+            if mixtures:
+                figures[f"{part}_loss_network"] = mean_loss(without_counts(losses[part]))
+        return losses, figures, mixtures
+
+    def _fit(self, fits: Mapping[str, MixtureFit], losses: Losses) -> dict[str, Mixture]:
+        """Fit the weights of counts after the network was scored; where counts help, losses become the mixture's."""
+        mixtures = {}
+        for direction, fit in fits.items():
+            mixture, saved = fit.finish(self.group)
+            loss = losses[direction]
+            if saved > MIN_GAIN * loss.characters:
+                mixtures[direction], losses[direction] = mixture, replace(loss, nats=loss.nats - saved)
+        return mixtures

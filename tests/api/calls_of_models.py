@@ -262,7 +262,9 @@ class ModelCalls:
         stored = self.file()
 
         def make(config: Any, arrays: Any, device: Any, direction: Any) -> Any:
-            return new_engine(replace(stored, config=config, arrays=arrays), device, direction).step(np.array([1, 2]), state)
+            return new_engine(replace(stored, config=config, arrays=arrays), device, direction).step(
+                np.array([1, 2]), state
+            )
 
         def reference(config: Any, arrays: Any, device: Any, direction: Any) -> Any:
             return NumpyEngine(config, arrays, direction).step(np.array([1, 2]), state)

@@ -1,0 +1,147 @@
+"""Counts beside a network that is trained: what is counted, how long it takes, and what it helps on other text."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen.counting.context_tree import ContextTree
+from chargen.counting.grow_tree import grow_tree
+from chargen.counting.mixture import Mixture, find_targets, fit_weights, mix_nats
+from chargen.data.borders import labels_before
+from chargen.data.corpus import Corpus
+from chargen.data.vocabulary import Vocabulary
+from chargen.kernels import available
+from chargen.training.group import ALONE, Group
+
+AUTO_ORDER = 10
+"""One more than the characters of the longest contexts: of 8 to 12, none is better by more than 0.001 nats."""
+MIN_VALID = 1_000
+"""Ids of a validation part on which weights can be fitted."""
+BYTES_PER_ID, MAX_BYTES = 4, 64_000_000
+"""What counts may take in a model file: for each id of the training part, and in all."""
+MAX_COUNTED = 2**23
+"""Ids that are counted, the last of the training part; counting takes some 100 bytes for each."""
+SECONDS_PER_ID = 2.5e-7
+"""That counting takes for each id and length of contexts, on a slow machine."""
+MIN_GAIN = 0.001
+"""Nats per character that counts must save on other text to be kept."""
+BLOCK = 1_000
+"""Ids in a row that weights are fitted on together, or scored with weights from other blocks."""
+MAX_FITTED = 2**18
+"""Ids that weights are fitted on, evenly spaced."""
+
+
+def choose_order(corpus: Corpus) -> int:
+    """The order of counts for a text where none is given; 0 where there is nothing to fit weights on.
+
+    Args:
+        corpus: the text.
+    """
+    return AUTO_ORDER if len(corpus.valid) >= MIN_VALID else 0
+
+
+def seconds_to_count(corpus: Corpus, order: int, directions: int) -> float:
+    """Estimate how long counting and fitting take.
+
+    Args:
+        corpus: the text.
+        order: of the counts; 0 for none.
+        directions: of the model.
+    """
+    counted = min(len(corpus.train), MAX_COUNTED) * order * SECONDS_PER_ID
+    return directions * (counted + 1e-5 * min(len(corpus.valid), MAX_FITTED)) if order else 0.0
+
+
+def count_contexts(corpus: Corpus, order: int, directions: tuple[str, ...]) -> dict[str, ContextTree]:
+    """Count the contexts of the training part, for each direction.
+
+    Args:
+        corpus: the text.
+        order: one more than the ids of the longest contexts.
+        directions: of the model.
+    """
+    ids, size = corpus.train, len(corpus.vocabulary)
+    max_bytes = min(BYTES_PER_ID * len(ids), MAX_BYTES) / len(directions)
+    ids = _last_ids(ids, corpus.vocabulary)
+    options: dict[str, Any] = {"end_id": corpus.vocabulary.end_id}
+    return {
+        direction: grow_tree(_in_order(ids, direction, corpus.vocabulary), size, order, max_bytes, **options)
+        for direction in directions
+    }
+
+
+def _last_ids(ids: NDArray[Any], vocabulary: Vocabulary) -> NDArray[Any]:
+    """The ids that are counted; of records whole ones, with the end of the last."""
+    last = ids[-MAX_COUNTED:]
+    if vocabulary.end_id is None:
+        return last
+    begins = np.flatnonzero(last >= vocabulary.end_id)
+    return np.append(last[begins[0] :] if len(begins) else last, last.dtype.type(vocabulary.end_id))
+
+
+def _in_order(ids: NDArray[Any], direction: str, vocabulary: Vocabulary) -> NDArray[Any]:
+    return ids if direction == "forward" else labels_before(ids, vocabulary.end_id)[::-1]
+
+
+class MixtureFit:
+    """Collects what a network and counts predict for the same ids of other text, and fits the weights of a mixture.
+
+    It takes the place of a `Mixture` while that text is scored by the network alone.
+
+    Args:
+        tree: the counts.
+    """
+
+    def __init__(self, tree: ContextTree) -> None:
+        self.tree = tree
+        self._compiled = Mixture.of(tree).compiled[0] if available() else None
+        self._parts: list[tuple[NDArray[Any], ...]] = []
+
+    def nats(
+        self, ids: NDArray[Any], places: NDArray[np.int64], nats: NDArray[np.float64], entropies: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Remember what ids cost the network; the arguments are those of `Mixture.nats`.
+
+        Args:
+            ids: (N,), the text in the order of reading.
+            places: (n,), of the ids.
+            nats: (n,), what they cost the network.
+            entropies: (n,), of what it predicted.
+
+        Returns:
+            (n,), what they cost the network.
+        """
+        counted, lengths = find_targets(self.tree, ids, places, self._compiled)
+        self._parts.append((nats, counted, lengths, entropies, (places // BLOCK) % 2))
+        return nats
+
+    def finish(self, group: Group = ALONE) -> tuple[Mixture, float]:
+        """Fit the weights, and tell what the mixture saves on text on which its weights are not fitted.
+
+        Even blocks of the text are scored with weights of the odd ones, and odd blocks with those of the even ones; the
+        mixture has weights of both.
+
+        Args:
+            group: the processes, each of which has scored some of the text.
+
+        Returns:
+            The mixture, and the nats that it saves.
+        """
+        nats, counted, lengths, entropies, halves = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+
+        def add(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.array(group.exchange(sums.ravel().tolist())).reshape(sums.shape)
+
+        def fit(chosen: NDArray[np.bool_]) -> Mixture:
+            some = np.flatnonzero(chosen)
+            some = some[:: max(1, len(some) // MAX_FITTED)]
+            order, scores = self.tree.order, (nats[some], counted[some])
+            return Mixture(self.tree, fit_weights(order, *scores, lengths[some], entropies[some], add))
+
+        saved = 0.0
+        for half in (0, 1):
+            weights = fit(halves != half).weigh(lengths, entropies)
+            saved += float((nats - mix_nats(nats, counted, weights))[halves == half].sum())
+        (saved,) = group.exchange([saved])
+        return fit(np.ones(len(nats), bool)), saved
