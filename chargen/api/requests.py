@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
+from chargen.counting.context_tree import MAX_ORDER
 from chargen.decoding.choose import WRITING_DEFAULTS, SampleConfig
 from chargen.errors import SettingError, amount, repr_short
 from chargen.evaluation.predicted_ids import JUDGES
@@ -37,6 +38,7 @@ class GenerateRequest(SampleConfig):
     """Write text, as `chargen.generate` does; with `stream` in pieces, as it is written."""
 
     temperature: float = setting(WRITING_DEFAULTS["temperature"], "", low=0)
+    counts_max_copy: int = setting(WRITING_DEFAULTS["counts_max_copy"], "", low=0, high=MAX_ORDER - 1)
     prime: str = setting("", "")
     length: int | None = setting(None, "", low=0, high=MAX_LENGTH)
     num: int | None = setting(None, "", low=1, high=MAX_NUM)

@@ -121,14 +121,15 @@ class ContextTree:
     def __repr__(self) -> str:
         return f"ContextTree(order={self.order}, {len(self.labels):,} contexts, {self.nbytes / 1e6:.1f} MB)"
 
-    def path(self, ids: NDArray[Any]) -> list[int]:
+    def path(self, ids: NDArray[Any], longest: int = MAX_ORDER) -> list[int]:
         """Find the contexts of a place, from the empty one to the longest.
 
         Args:
             ids: (N,), those before the place; every begin symbol of a record counts as the end symbol.
+            longest: ids of the longest context that is looked for.
         """
         path = [0]
-        for id_ in np.minimum(ids[::-1][: self.order - 1], self.predictable - 1).tolist():
+        for id_ in np.minimum(ids[::-1][: min(longest, self.order - 1)], self.predictable - 1).tolist():
             first, last = self.first_children[path[-1] : path[-1] + 2].tolist()
             at = first + int(np.searchsorted(self.labels[first:last], id_))
             if at == last or self.labels[at] != id_:

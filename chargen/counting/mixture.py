@@ -39,7 +39,8 @@ class Mixture:
 
     Args:
         tree: the contexts.
-        weights: (D, K), for the lengths of contexts from 0 up to the tree's order, and `KNOTS`.
+        weights: (D, K), for the lengths of contexts from 0 to D - 1, below the tree's order, and `KNOTS`; longer
+            contexts are not looked at.
 
     Raises:
         ValueError: the weights have another shape, or one is out of its range.
@@ -49,8 +50,9 @@ class Mixture:
     weights: Floats
 
     def __post_init__(self) -> None:
-        shape = self.tree.order, len(KNOTS)
-        if self.weights.dtype != np.float64 or self.weights.shape != shape:
+        lengths, *knots = self.weights.shape
+        if self.weights.dtype != np.float64 or not 1 <= lengths <= self.tree.order or knots != [len(KNOTS)]:
+            shape = self.tree.order, len(KNOTS)
             raise ValueError(f"weights of {self.weights.dtype} in the shape {self.weights.shape}: needed is {shape}")
         if not ((self.weights >= 1 - MAX_WEIGHT - 1e-9) & (self.weights <= MAX_WEIGHT)).all():
             raise ValueError(f"weights that are not {1 - MAX_WEIGHT:.4f} to {MAX_WEIGHT}")
@@ -66,6 +68,26 @@ class Mixture:
 
     def __repr__(self) -> str:
         return f"Mixture({self.tree!r}, mean weight {self.weights.mean():.2f})"
+
+    def limited(self, longest: int) -> "Mixture":
+        """The same mixture, which looks back less.
+
+        Args:
+            longest: ids of the longest contexts; 0 leaves all to the network.
+        """
+        if longest >= self.longest:
+            return self
+        return Mixture(self.tree, self.weights[: longest + 1] if longest else np.full((1, len(KNOTS)), 1 - MAX_WEIGHT))
+
+    @property
+    def longest(self) -> int:
+        """The ids of the longest contexts that are looked at."""
+        return len(self.weights) - 1
+
+    @property
+    def context(self) -> int:
+        """The ids that an engine keeps, 1 or more; as many however far counts look back."""
+        return max(1, self.tree.order - 1)
 
     @cached_property
     def compiled(self) -> "tuple[Tree, MixtureWeights]":
@@ -108,7 +130,8 @@ class Mixture:
         Returns:
             (n,), in nats.
         """
-        counted, lengths = find_targets(self.tree, ids, places, self.compiled[0] if available() else None)
+        tree = self.compiled[0] if available() else None
+        counted, lengths = find_targets(self.tree, ids, places, self.longest, tree)
         return mix_nats(nats, counted, self.weigh(lengths, entropies))
 
     def mix(self, ids: NDArray[Any], places: NDArray[np.int64], logits: NDArray[Any]) -> NDArray[np.float32]:
@@ -143,7 +166,7 @@ class Mixture:
         values = logits.astype(np.float64) - np.max(logits)
         network = np.exp(values) / np.exp(values).sum()
         entropy = np.log(np.exp(values).sum()) - network @ values
-        path = self.tree.path(ids[max(0, len(ids) - self.tree.order) :])
+        path = self.tree.path(ids, self.longest)
         weight = self.weigh(np.array([len(path) - 1]), np.array([entropy]))
         mixed: Floats = (1 - weight) * network + weight * self.tree.distribution(path)
         return mixed
@@ -176,7 +199,7 @@ def mix_nats(nats: Floats, counted: Floats, weights: Floats) -> Floats:
 
 
 def find_targets(
-    tree: ContextTree, ids: NDArray[Any], places: NDArray[np.int64], compiled: "Tree | None"
+    tree: ContextTree, ids: NDArray[Any], places: NDArray[np.int64], longest: int, compiled: "Tree | None"
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Look up what a tree predicts for ids of a text.
 
@@ -184,6 +207,7 @@ def find_targets(
         tree: the contexts.
         ids: (N,), the text in the order of reading.
         places: (n,), of the ids.
+        longest: ids of the longest contexts that are looked at.
         compiled: the tree as compiled code reads it; None where there is none.
 
     Returns:
@@ -194,10 +218,10 @@ def find_targets(
         from chargen.kernels.context_tree import find_targets as fill_targets
 
         ids, places = np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(places, np.int64)
-        fill_targets(compiled, ids, places, tree.order, lengths, counted)
+        fill_targets(compiled, ids, places, longest, lengths, counted)
         return counted, lengths
     for row, place in enumerate(places.tolist()):
-        path = tree.path(ids[max(0, place - tree.order) : place])
+        path = tree.path(ids[:place], longest)
         lengths[row] = len(path) - 1
         counted[row] = tree.distribution(path)[min(ids[place], tree.predictable - 1)]
     return counted, lengths

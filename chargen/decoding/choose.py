@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.counting.context_tree import MAX_ORDER
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import SettingError, amount, repr_short
 from chargen.model.config import ModelConfig
@@ -23,6 +24,10 @@ class SampleConfig:
     top_k: int = setting(0, "keep the K most likely characters; 0 keeps all", low=0)
     top_p: float = setting(1.0, "keep the most likely characters that together reach this probability", low=0, high=1)
     min_p: float = setting(0.0, "drop characters below this share of the most likely one's probability", low=0, high=1)
+    counts_max_copy: int = setting(
+        MAX_ORDER - 1, "characters that a model's counts look back, at most, so that they do not lead on along longer "
+        "copies of its text; 0 leaves all to the network", low=0, high=MAX_ORDER - 1
+    )  # fmt: skip
     ban: str = setting("", "characters never to write")
     no_repeat: int = setting(0, "never complete a run of N characters already written; 0 is off", low=0)
     stop: tuple[str, ...] = setting(
@@ -35,7 +40,7 @@ class SampleConfig:
             raise SettingError("stop is '': an empty text ends nothing; leave it out", "stop")
 
 
-WRITING_DEFAULTS = {"temperature": 0.8}
+WRITING_DEFAULTS = {"temperature": 0.8, "counts_max_copy": 8}
 """The defaults of `chargen sample`, as measured in docs/pages/experiments.md; a Sampler draws from the model."""
 
 

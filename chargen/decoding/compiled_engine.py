@@ -1,5 +1,6 @@
 """The compiled engine: whole chunks of ids are read or written outside the interpreter."""
 
+import copy
 import math
 import time
 
@@ -62,7 +63,8 @@ class CompiledEngine(Engine):
         self, config: ModelConfig, arrays: Arrays, direction: str = "forward", mixture: Mixture | None = None
     ) -> None:
         arrays = as_stack_weights(config, arrays, direction)
-        super().__init__(config, len(arrays["output.bias"]), mixture.tree.order - 1 if mixture else 0)
+        super().__init__(config, len(arrays["output.bias"]), mixture.context if mixture else 0)
+        self._mixture = mixture
         self._counts = mixture.compiled if mixture else NO_COUNTS
         gates = (4 if config.cell == "lstm" else 3) * config.hidden_size
         padded = -(-gates // WIDTH) * WIDTH
@@ -107,6 +109,15 @@ class CompiledEngine(Engine):
         most = min(threads(), config.hidden_size // WIDTH) if large else 1
         self.many_rows = max(self.many_rows, 64 * threads())
         self._tuner = AutoTuner(dict.fromkeys(halves(most), 0.0))  # how many threads share a single row
+
+    def limited(self, longest: int) -> Engine:
+        """The same engine, whose counts look back less; see `Engine.limited`."""
+        mixture = self._mixture and self._mixture.limited(longest)
+        if not mixture or mixture is self._mixture:
+            return self
+        other = copy.copy(self)
+        other._mixture, other._counts = mixture, mixture.compiled
+        return other
 
     def _read(
         self, ids: NDArray[np.int64], counts: NDArray[np.int64], logits: Floats, state: State

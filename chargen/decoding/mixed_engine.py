@@ -18,8 +18,13 @@ class MixedEngine(Engine):
     """
 
     def __init__(self, engine: Engine, mixture: Mixture) -> None:
-        super().__init__(engine.config, engine.size, mixture.tree.order - 1)
+        super().__init__(engine.config, engine.size, mixture.context)
         self.engine, self.mixture, self.many_rows = engine, mixture, engine.many_rows
+
+    def limited(self, longest: int) -> Engine:
+        """The same engine, whose counts look back less; see `Engine.limited`."""
+        mixture = self.mixture.limited(longest)
+        return self if mixture is self.mixture else MixedEngine(self.engine, mixture)
 
     def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:
         logits, layers = self.engine._step(ids, state[1:])

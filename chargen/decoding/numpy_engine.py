@@ -70,6 +70,17 @@ class Engine:
         layers = tuple(np.zeros((rows, self.config.state_size), np.float32) for _ in range(self.config.num_layers))
         return (np.full((rows, self.context), -1, np.float32), *layers) if self.context else layers
 
+    def limited(self, longest: int) -> "Engine":
+        """The same engine, whose counts look back less.
+
+        Args:
+            longest: ids of the longest contexts, at most.
+
+        Returns:
+            Another engine that shares all weights; this one where it has no counts, or none of longer contexts.
+        """
+        return self
+
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """Let each row read one id.
 

@@ -139,7 +139,8 @@ class Filler:
         self.unknown = check_unknown(unknown)
         # The next gap of a text goes on from where the last one began.
         engines = engines or {name: PrefixEngine(new_engine(model, "cpu", name)) for name in DIRECTIONS}
-        self.forward, self._backward = engines["forward"], engines["backward"]
+        looks_back = self.config.counts_max_copy
+        self.forward, self._backward = (engines[name].limited(looks_back) for name in DIRECTIONS)
         start = read_start(self.forward, model)
         self._begin = start.logits, start.state
 

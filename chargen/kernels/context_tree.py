@@ -226,7 +226,7 @@ def mix_rows(
 
 @compiled
 def find_targets(
-    tree: Tree, ids: NDArray[np.int64], places: NDArray[np.int64], order: int, lengths: NDArray[np.int64],
+    tree: Tree, ids: NDArray[np.int64], places: NDArray[np.int64], longest: int, lengths: NDArray[np.int64],
     probabilities: Floats,
 ) -> None:  # fmt: skip
     """The probabilities that contexts give to ids of a text.
@@ -235,11 +235,11 @@ def find_targets(
         tree: all contexts.
         ids: (N,), the text.
         places: (n,), of the ids that are predicted.
-        order: one more than the ids of the longest contexts.
+        longest: ids of the longest contexts that are looked at.
         lengths: (n,), filled with those of the longest contexts.
         probabilities: (n,), filled.
     """
-    path = np.empty(order, np.int32)
+    path = np.empty(longest + 1, np.int32)
     for row in range(len(places)):
         lengths[row] = length = find_path(tree, ids, places[row], path)
         target = min(ids[places[row]], tree.predictable - 1)

@@ -30,6 +30,14 @@ class PrefixEngine(Engine):
         self.engine, self.many_rows = engine, engine.many_rows
         self._texts: list[tuple[bytes, KeptStates]] = []
         """Logits and state where a text started, and the text; the last used is the last."""
+        self._limited: dict[int, Engine] = {}
+
+    def limited(self, longest: int) -> Engine:
+        """The same engine, whose counts look back less and which remembers its own texts; see `Engine.limited`."""
+        if longest not in self._limited:
+            other = self.engine.limited(longest)
+            self._limited[longest] = self if other is self.engine else PrefixEngine(other)
+        return self._limited[longest]
 
     def _step(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.float32], State]:
         return self.engine._step(ids, state)

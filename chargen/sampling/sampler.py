@@ -117,7 +117,7 @@ class Sampler:
         self.direction, self._backward = direction, direction == "backward"
         if engine and (engine.config, engine.size) != (self.model.config, len(self.vocabulary)):
             raise SettingError("engine is of another model: make one of this model's config and weights", "engine")
-        self.engine = engine or new_engine(self.model, device, direction)
+        self.engine = (engine or new_engine(self.model, device, direction)).limited(self.config.counts_max_copy)
         self._start = read_start(self.engine, self.model, label, begin, backward=self._backward)
         id_by_id = bool(self.config.no_repeat or self.logits_processors)
         rule_table = RuleTable(self.vocabulary, self.config.stop, id_by_id, self._backward)

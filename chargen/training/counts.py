@@ -112,7 +112,7 @@ class MixtureFit:
         Returns:
             (n,), what they cost the network.
         """
-        counted, lengths = find_targets(self.tree, ids, places, self._compiled)
+        counted, lengths = find_targets(self.tree, ids, places, self.tree.order - 1, self._compiled)
         self._parts.append((nats, counted, lengths, entropies, (places // BLOCK) % 2))
         return nats
 
