@@ -51,6 +51,8 @@ class TrainConfig:
     counts: int = setting(0, "order N of counts that predict beside the network: what stood behind the N - 1 "
                           "characters before, kept where it helps on the validation part", low=0, high=MAX_ORDER,
                           words=MappingProxyType({"auto": None, "off": 0}), resumable=True)  # fmt: skip
+    counts_mb: float = setting(64.0, "megabytes of counts in the model file, at most; never more than 4 bytes for each "
+                               "character of the training part", above=0, high=64, resumable=True)  # fmt: skip
     seed: int = setting(0, "fixes weights, batches and dropout", low=0, high=MAX_SEED)
     eval_every: int | None = setting(None, "steps between validations; by default they take some 2 % of the time",
                                      low=1, resumable=True)  # fmt: skip

@@ -12,14 +12,15 @@ from chargen.data.borders import labels_before
 from chargen.data.corpus import Corpus
 from chargen.data.vocabulary import Vocabulary
 from chargen.kernels import available
+from chargen.training.config import TrainConfig
 from chargen.training.group import ALONE, Group
 
 AUTO_ORDER = 10
 """One more than the characters of the longest contexts: of 8 to 12, none is better by more than 0.001 nats."""
 MIN_VALID = 1_000
 """Ids of a validation part on which weights can be fitted."""
-BYTES_PER_ID, MAX_BYTES = 4, 64_000_000
-"""What counts may take in a model file: for each id of the training part, and in all."""
+BYTES_PER_ID = 4
+"""That counts may take in a model file for each id of the training part."""
 MAX_COUNTED = 2**23
 """Ids that are counted, the last of the training part; counting takes some 100 bytes for each."""
 SECONDS_PER_ID = 2.5e-7
@@ -53,16 +54,19 @@ def seconds_to_count(corpus: Corpus, order: int, directions: int) -> float:
     return directions * (counted + 1e-5 * min(len(corpus.valid), MAX_FITTED)) if order else 0.0
 
 
-def count_contexts(corpus: Corpus, order: int, directions: tuple[str, ...]) -> dict[str, ContextTree]:
+def count_contexts(
+    corpus: Corpus, order: int, directions: tuple[str, ...], megabytes: float = TrainConfig.counts_mb
+) -> dict[str, ContextTree]:
     """Count the contexts of the training part, for each direction.
 
     Args:
         corpus: the text.
         order: one more than the ids of the longest contexts.
         directions: of the model.
+        megabytes: that all counts take together, at most.
     """
     ids, size = corpus.train, len(corpus.vocabulary)
-    max_bytes = min(BYTES_PER_ID * len(ids), MAX_BYTES) / len(directions)
+    max_bytes = min(BYTES_PER_ID * len(ids), 1e6 * megabytes) / len(directions)
     ids = _last_ids(ids, corpus.vocabulary)
     options: dict[str, Any] = {"end_id": corpus.vocabulary.end_id}
     return {

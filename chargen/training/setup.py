@@ -286,6 +286,10 @@ def check_new_run(
         check_characters(corpus.vocabulary, corpus.counts)
     if corpus.vocabulary.records and config and config.state_reset != TrainConfig.state_reset:
         raise SettingError("state_reset is for running text: records begin with a fresh state", "state_reset")
+    if config and config.counts and not scored_sizes(corpus)[0]:
+        raise SettingError(
+            'counts needs a validation part, on which counts are weighed: give `valid`, or `counts="off"`', "counts"
+        )
     if config and config.freeze and not init:
         raise SettingError("freeze keeps layers of a model to start from: give that one, or 0", "freeze")
     shape = model_config or (own.model.config if own.model else init.config if init else ModelConfig())

@@ -180,8 +180,9 @@ class Validator:
         figures: dict[str, Any] = {}
         fits: dict[str, MixtureFit] = {}
         mixtures: dict[str, Mixture] = {}
-        if self.config.counts and self.sizes[0]:
-            trees = count_contexts(self.corpus, self.config.counts, model.config.directions)
+        if self.config.counts:
+            order, megabytes = self.config.counts, self.config.counts_mb
+            trees = count_contexts(self.corpus, order, model.config.directions, megabytes)
             fits = {direction: MixtureFit(tree) for direction, tree in trees.items()}
         parts = self.corpus.valid, self.corpus.test
         for part, ids, size, limit in zip(losses, parts, self.sizes, limits, strict=True):

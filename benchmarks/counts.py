@@ -1,0 +1,157 @@
+"""What counts are worth beside a network, and what they do to what it writes.
+
+    python -m benchmarks.counts tinyshakespeare.txt --minutes 3 --seeds 5 --out counts.json
+    python -m benchmarks.counts tinyshakespeare.txt --model checkpoints/tinyshakespeare --orders 6,8,10,12 --copies
+
+Nats a character on the whole validation part (10 % in order, or what --test leaves; carried state, no adaptation). The
+weights of counts are fitted on that part: its own figures are cross-fitted, half of the blocks with weights of the
+other half. With --test they are also those of a part that nothing was fitted on. "One weight" does not ask how long the
+context is, nor how sure the network is.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import click
+import numpy as np
+
+import chargen
+from benchmarks.common import machine
+from benchmarks.rows import numbers
+from chargen import Corpus
+from chargen.counting.mixture import Mixture, find_targets, fit_weights, mix_nats
+from chargen.evaluation.loss import evaluate_ids
+from chargen.storage.model_file import ModelFile, build_model
+from chargen.training.counts import AUTO_ORDER, BLOCK, MixtureFit, count_contexts
+
+LENGTHS = (5, 8, 10, 15, 20)
+"""Of n-grams whose novelty is told."""
+WRITTEN = 100_000
+"""Characters that are written for each figure of copying."""
+
+
+def train_seeds(text: Path, minutes: float, seeds: int, test: float) -> list[dict[str, Any]]:
+    """Train as `chargen train` does; the figures of each run."""
+    runs = []
+    for seed in range(seeds):
+        run = chargen.train(text, minutes=minutes, seed=seed, test_fraction=test, progress=False)
+        summary = run.model.training
+        losses = {name: value for name, value in summary.items() if "loss" in name}
+        runs.append({"seed": seed, "model": repr(run.model), "steps": summary["step"], **losses})
+        click.echo("  ".join(f"{name} {value:.4f}" for name, value in losses.items()) + f"  (seed {seed})")
+    for name in runs[0].keys() & {"valid_loss", "valid_loss_network", "test_loss", "test_loss_network"}:
+        click.echo(f"mean {name} {mean(run[name] for run in runs):.4f}")
+    return runs
+
+
+def compare_orders(file: ModelFile, corpus: Corpus, orders: list[int]) -> list[dict[str, Any]]:
+    """What counts of some orders are worth beside one network."""
+    rows = []
+    click.echo(f"{'order':>5}{'MB':>8}{'network':>9}{'counts':>9}{'one weight':>12}{'table':>9}")
+    for order in orders:
+        tree = count_contexts(corpus, order, ("forward",))["forward"]
+        fit, seen = MixtureFit(tree), _Remember(tree)
+        options: dict[str, Any] = {"mixture": seen}
+        network = evaluate_ids(build_model(file), corpus.valid, **options).nats
+        fit.nats(*seen.arguments())
+        _, saved = fit.finish()
+        _, places, nats, _ = seen.arguments()
+        counted, _ = find_targets(tree, seen.ids, places, tree.order - 1, Mixture.of(tree).compiled[0])
+        count = len(places)
+        row = {
+            "order": order, "bytes": tree.nbytes, "network": network / count, "counts": -np.log(counted).mean(),
+            "one weight": _one_weight(nats, counted, places), "table": (network - saved) / count,
+        }  # fmt: skip
+        rows.append(row)
+        click.echo(
+            f"{order:>5}{tree.nbytes / 1e6:>8.2f}{row['network']:>9.4f}{row['counts']:>9.4f}{row['one weight']:>12.4f}"
+            f"{row['table']:>9.4f}"
+        )
+    return rows
+
+
+class _Remember(MixtureFit):
+    """Collects all that it is asked, in one piece."""
+
+    def nats(self, ids: Any, places: Any, nats: Any, entropies: Any) -> Any:
+        """Remember what ids cost the network."""
+        self.ids = ids
+        self._parts.append((places, nats, entropies))
+        return nats
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The arguments of all calls together."""
+        return self.ids, *(np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+
+
+def _one_weight(nats: Any, counted: Any, places: Any) -> float:
+    """The loss with one weight for all, cross-fitted."""
+    half, zeros = (places // BLOCK) % 2, np.zeros(len(nats))
+    costs = 0.0
+    for mine in (0, 1):
+        chosen = half != mine
+        table = fit_weights(1, nats[chosen], counted[chosen], zeros[chosen].astype(int), zeros[chosen])
+        costs += mix_nats(nats[~chosen], counted[~chosen], table[0, 0]).sum()
+    return float(costs / len(nats))
+
+
+def measure_copies(file: ModelFile, text: Path, seeds: int) -> list[dict[str, Any]]:
+    """What a model copies with counts and without, beside held-out text."""
+    rows = []
+    models = {"network": replace(file, mixtures={})}
+    settings = {"network": 31, **{f"counts, {longest} back": longest for longest in (4, 6, 7, 8, 31)}}
+    click.echo(f"{'':>18}{'T':>6}{'copied':>8}{'longest':>9}  " + "".join(f"{f'novel {n}':>10}" for n in LENGTHS))
+    for temperature in (0.8, 1.0):
+        for name, longest in settings.items():
+            figures = [
+                chargen.novelty(
+                    models.get(name, file), text, length=WRITTEN, num=1, seed=seed, show=0, temperature=temperature,
+                    counts_max_copy=longest,
+                )
+                for seed in range(seeds)
+            ]  # fmt: skip
+            rows.append(_tell_copies(name, temperature, [figure.text for figure in figures]))
+        held_out = figures[0].held_out
+    if held_out:
+        rows.append(_tell_copies("held-out text", 0.0, [held_out]))
+    return rows
+
+
+def _tell_copies(name: str, temperature: float, figures: list[Any]) -> dict[str, Any]:
+    copied, longest = mean(each.copied for each in figures), max(each.longest for each in figures)
+    novel = [mean(each.novel[n] for each in figures) for n in LENGTHS]
+    shown = "".join(f"{share:>10.1%}" for share in novel)
+    click.echo(f"{name:>18}{temperature or '':>6}{copied:>8.1%}{longest:>9}  {shown}")
+    return {"of": name, "temperature": temperature, "copied": copied, "longest": longest, "novel": novel}
+
+
+@click.command()
+@click.argument("text", type=click.Path(exists=True, path_type=Path))
+@click.option("--minutes", default=3.0, show_default=True, help="Budget of each run.")
+@click.option("--seeds", default=5, show_default=True, help="Runs, or texts written for each figure of copying.")
+@click.option("--test", default=0.0, show_default=True, help="Share of the text that nothing is fitted on.")
+@click.option("--model", help="A model of TEXT, cut 90/10: compare orders of counts beside it instead of training.")
+@click.option("--orders", default=f"4,6,8,9,{AUTO_ORDER},12", show_default=True)
+@click.option("--copies", is_flag=True, help="Tell what the model copies too; it needs chargen[novelty].")
+@click.option("--out", type=click.Path(path_type=Path), help="Write all figures to this JSON file.")
+def main(
+    text: Path, minutes: float, seeds: int, test: float, model: str | None, orders: str, copies: bool, out: Path | None
+) -> None:
+    """Measure counts on TEXT."""
+    figures: dict[str, Any] = {"text": text.name, **machine()}
+    click.echo(json.dumps(figures))
+    if model is None:
+        figures["runs"] = train_seeds(text, minutes, seeds, test)
+    else:
+        file, corpus = chargen.read_model(model), Corpus.from_files(text, valid_fraction=0.1)
+        figures["orders"] = compare_orders(file, corpus, [int(order) for order in numbers(orders)])
+        figures["copies"] = measure_copies(file, text, seeds) if copies else []
+    if out:
+        out.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
