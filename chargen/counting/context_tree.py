@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.errors import amount
+
 STEP = 1 / 16
 """Shares and rests are powers of two to a multiple of this, stored as that multiple: at most 2.2 % off."""
 CODES = np.exp2(-STEP * np.arange(256))
@@ -72,12 +74,13 @@ class ContextTree:
         while last < contexts:
             depth, last = depth + 1, int(ends[last - 1])
         if depth >= self.order:
-            raise ValueError(f"contexts of {depth} ids in a tree of order {self.order}")
+            raise ValueError(f"contexts of {amount(depth, 'id')} in a tree of order {self.order}")
 
     def _check_shapes(self) -> None:
         contexts, predictions = len(self.labels), len(self.ids)
         if not (1 <= self.order <= MAX_ORDER and 0 < self.predictable <= self.size and 0 < contexts <= MAX_CONTEXTS):
-            raise ValueError(f"a tree of order {self.order} with {contexts:,} contexts and {predictions:,} predictions")
+            sizes = f"{amount(contexts, 'context')} and {amount(predictions, 'prediction')}"
+            raise ValueError(f"a tree of order {self.order} with {sizes}")
         for name, length in array_lengths(contexts, predictions).items():
             array = getattr(self, name)
             if array.dtype != self.dtype_of(name, self.size) or array.shape != (length,):

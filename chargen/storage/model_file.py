@@ -157,7 +157,7 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
 def _check_tree(tree: ContextTree, vocabulary: Vocabulary) -> None:
     """Check that a tree is one of a text of this vocabulary; ValueError otherwise."""
     if (tree.size, tree.predictable) != _tree_sizes(vocabulary):
-        raise ValueError(f"counts of {tree.size:,} ids: the vocabulary has {len(vocabulary):,}")
+        raise ValueError(f"counts of {amount(tree.size, 'id')}: the vocabulary has {len(vocabulary):,}")
 
 
 def _tree_sizes(vocabulary: Vocabulary) -> tuple[int, int]:
