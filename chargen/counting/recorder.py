@@ -5,13 +5,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen.counting.mixture import Mixture
+
 Floats = NDArray[np.float64]
 
 
 class Recorder:
-    """Takes the place of a `Mixture` while a text is scored by the network alone."""
+    """Takes the place of a `Mixture` while a text is scored.
 
-    def __init__(self) -> None:
+    Args:
+        mixture: what it takes the place of; None for the network alone.
+    """
+
+    def __init__(self, mixture: Mixture | None = None) -> None:
+        self.mixture = mixture
         self.ids: NDArray[Any] = np.zeros(0, np.int64)
         self._parts: list[tuple[NDArray[Any], ...]] = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))]
 
@@ -25,11 +32,11 @@ class Recorder:
             entropies: (n,), of what it predicted, in nats.
 
         Returns:
-            (n,), what they cost the network.
+            (n,), what they cost the mixture, or the network where there is none.
         """
         self.ids = ids
         self._parts.append((places, nats, entropies))
-        return nats
+        return self.mixture.nats(ids, places, nats, entropies) if self.mixture else nats
 
     def in_order(self) -> tuple[NDArray[np.int64], Floats, Floats]:
         """The places, nats and entropies (n,) of all ids that were scored, in the order of reading."""
