@@ -26,7 +26,7 @@ from chargen.model.dropout import DropoutKey
 from chargen.model.layers import run_torch
 from chargen.rng import Purpose, philox_key, uniform
 from chargen.sampling.constraints import Constraints
-from chargen.storage.model_file import ModelFile
+from chargen.storage.model_file import ModelFile, build_model
 from chargen.storage.quantize import as_float32
 
 # Randomness.
@@ -363,6 +363,23 @@ def costs(model: Any, ids: Any, direction: str = "forward") -> NDArray[np.float6
     for at in range(1, len(order)):
         scores, state = model(torch.tensor([[order[at - 1]]]), state, direction=direction)
         nats.append(-torch.log_softmax(scores[0, 0].double(), 0)[order[at]].item())
+    return np.array(nats)
+
+
+@torch.inference_mode()
+def mixed_costs(file: ModelFile, order: Any, direction: str = "forward") -> NDArray[np.float64]:
+    """What each of ids (N,) but the first costs, (N - 1,): network and counts mixed; one at a time, as they are read.
+
+    Where the model has no counts of this direction, the network predicts alone.
+    """
+    model, mixture, nats = build_model(file), file.mixtures.get(direction), []
+    state, last = None, model.first_begin if file.vocabulary.records else len(file.vocabulary)
+    for at in range(1, len(order)):
+        scores, state = model(torch.tensor([[int(order[at - 1])]]), state, direction=direction)
+        logits = scores[0, 0].double().numpy()
+        before = np.array(order[:at], np.int64)
+        odds = mixture.probabilities(before, logits) if mixture else np.exp(log_softmax(logits))
+        nats.append(-np.log(odds[min(int(order[at]), last)]))
     return np.array(nats)
 
 
