@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen import evaluate
 from chargen.evaluation import loss
-from chargen.evaluation.loss import evaluate_ids
-from chargen.evaluation.mixed_rows import MixedRows
+from chargen.evaluation.dynamic import FLOOR, SEGMENT, DynamicEvaluator, Rates, rms_gradients
+from chargen.evaluation.loss import evaluate_ids, sum_losses
 from chargen.storage.model_file import ModelFile, build_model
 from tests import naive
 from tests.evaluation.test_record_losses import LABELS, jsonl, record_model
@@ -170,46 +171,63 @@ def test_counts_of_one_direction_leave_the_other_to_the_network(direction: str) 
         assert evaluate(file, TEXT, direction=other) == expected
 
 
-# Rows of which windows are mixed.
+# Models that follow a text.
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.data())
-def test_ids_of_rows_are_mixed_as_in_their_whole_row(lengths: list[int], data: st.DataObject) -> None:
-    mixture = counted().mixtures["forward"]
-    draws = np.random.default_rng(0)
-    texts = counted().vocabulary.encode(TEXT)
-    rows = [texts[(start := int(draws.integers(0, 50))) : start + length] for length in lengths]
-    places = [(row, at) for row, length in enumerate(lengths) for at in range(length)]
-    chosen = data.draw(st.lists(st.sampled_from(places), max_size=12))
-    which, positions = (np.array(column, np.int64) for column in zip(*chosen, strict=True)) if chosen else ([], [])
-    which, positions = np.array(which, np.int64), np.array(positions, np.int64)
-    logits = draws.normal(size=(len(chosen), 10)).astype(np.float32)
-    mixed = MixedRows(mixture, rows)
-    log_probs = mixed.mix(which, positions, logits)
-    nats = draws.uniform(0.1, 5, len(chosen))
-    costs = mixed.nats(which, positions, nats, nats / 2)
-    for number, (row, at) in enumerate(chosen):
-        if at:
-            expected = np.log(mixture.probabilities(rows[row][:at], logits[number]))
-            np.testing.assert_allclose(log_probs[number], expected, atol=1e-5)
-            own = mixture.nats(rows[row], np.array([at]), nats[[number]], nats[[number]] / 2)
-            assert costs[number] == pytest.approx(own[0])
-        else:
-            assert (log_probs[number] == logits[number]).all()
-            assert costs[number] == nats[number]
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_network_follows_a_text_and_counts_stay_as_they_are(cell: str) -> None:
+    """Weights change by what segments cost the network; what they cost network and counts is mixed afterwards."""
+    file = with_counts(small_model(cell, scale=1.5), TEXT, ORDER)
+    rates, vocabulary, mixture = Rates(0.02, 0.3), file.vocabulary, file.mixtures["forward"]
+    ids = vocabulary.encode(TEXT[20 : 21 + 3 * SEGMENT])
+    model, slow = build_model(file), build_model(file)
+    usual, state, before = rms_gradients(model, vocabulary, ids), None, [int(ids[0])]
+    evaluator = DynamicEvaluator(model, vocabulary, usual, rates, mixture=mixture)
+    read = torch.from_numpy(ids.astype(np.int64))
+    for segment in evaluator.losses(ids):
+        place = len(before) - 1
+        targets = read[place + 1 : place + 1 + SEGMENT]
+        scores, state = slow(read[None, place : place + SEGMENT], state)
+        state = tuple(layer.detach() for layer in state)
+        nats = []
+        for logits, target in zip(scores[0].detach().numpy(), targets.tolist(), strict=True):
+            nats.append(-np.log(mixture.probabilities(np.array(before), logits)[target]))
+            before.append(target)
+        cost = torch.nn.functional.cross_entropy(scores[0], targets)
+        assert segment.nats == pytest.approx(math.fsum(nats), rel=1e-4)
+        assert segment.network_nats == pytest.approx(SEGMENT * cost.item(), rel=1e-4)
+        gradients = list(torch.autograd.grad(cost, list(slow.parameters())))
+        naive.learn_from_segment(
+            list(slow.parameters()), list(model.parameters()), gradients, usual, rates.lr, rates.decay, FLOOR
+        )
+    assert len(before) == len(ids)
 
 
-def test_a_window_of_a_long_row_copies_no_more_than_contexts_need() -> None:
-    class Text(np.ndarray):
-        longest = 0
+@pytest.mark.parametrize("records", [False, True])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_model_with_counts_follows_a_text_as_its_network_does(records: bool, direction: str) -> None:
+    if records:
+        file, text = counted_records(), jsonl([(name, LABELS[len(name) % 2]) for name in names(5, 20)])
+        options = {"tune": jsonl([(name, "") for name in names(6, 20)])}
+    else:
+        file, text, options = counted(), TEXT, {"tune": TEXT[:100][::-1]}
+    found = evaluate(file, text, direction=direction, dynamic=True, **options)
+    plain = evaluate(alone(file), text, direction=direction, dynamic=True, **options)
+    assert found.dynamic == plain.dynamic
+    assert found.network_nats == pytest.approx(plain.nats, rel=1e-5)
+    static = evaluate(file, text, direction=direction, rows=1)
+    assert found.static_nats_per_character == pytest.approx(static.nats_per_character, rel=1e-5)
+    assert found.nats < static.nats
 
-        def __getitem__(self, index: Any) -> Any:
-            part = np.asarray(self).__getitem__(index)
-            Text.longest = max(Text.longest, np.size(part))
-            return part
 
-    row = np.zeros(10_000, np.uint8).view(Text)
-    mixed = MixedRows(counted().mixtures["forward"], [row])
-    places = np.arange(5000, 5020)
-    mixed.nats(np.zeros(20, np.int64), places, np.ones(20), np.ones(20))
-    assert Text.longest == 20 + ORDER - 1
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_reader_that_does_not_learn_mixes_as_ever(direction: str) -> None:
+    for file, text in ((counted("byte"), "f\xe9e bad " * 20), (counted("folded"), "axe bad xyz " * 20)):
+        ids, model = file.vocabulary.encode(text, "replace"), build_model(file)
+        rms = rms_gradients(model, file.vocabulary, ids, direction=direction)
+        mixture = file.mixtures[direction]
+        still = DynamicEvaluator(model, file.vocabulary, rms, Rates(0.0, 0.0), direction=direction, mixture=mixture)
+        expected = evaluate(file, text, direction=direction, rows=1)
+        losses = sum_losses(still.losses(ids))
+        assert losses.nats == pytest.approx(expected.nats, rel=1e-5)
+        assert losses.network_nats == pytest.approx(expected.network_nats, rel=1e-5)
