@@ -919,8 +919,8 @@ def byte_gaps(file: ModelFile, before: str, lengths: range, top_k: int) -> Itera
         log_probs = log_softmax(scores[0])
         allowed = [byte for byte in range(256) if valid(text + bytes([byte]))]
         for byte in sorted(allowed, key=lambda byte: -log_probs[byte])[:top_k]:
-            following = engine.step(np.array([byte]), state)
-            yield from grow(text + bytes([byte]), *following, total + log_probs[byte])
+            after, state_after = engine.step(np.array([byte]), state)
+            yield from grow(text + bytes([byte]), after, state_after, total + log_probs[byte])
 
     return grow(b"", *read(engine, scores, state, file.vocabulary.encode(before))[1:], 0.0)
 

@@ -11,20 +11,13 @@ from chargen.evaluation.mixed_rows import MixedRows
 from tests.evaluation.test_losses_with_counts import ORDER, TEXT, counted
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.data())
-def test_ids_of_rows_are_mixed_as_in_their_whole_row(lengths: list[int], data: st.DataObject) -> None:
-    mixture = counted().mixtures["forward"]
-    draws = np.random.default_rng(0)
-    texts = counted().vocabulary.encode(TEXT)
-    rows = [texts[(start := int(draws.integers(0, 50))) : start + length] for length in lengths]
-    places = [(row, at) for row, length in enumerate(lengths) for at in range(length)]
-    chosen = data.draw(st.lists(st.sampled_from(places), max_size=12))
+def compare(rows: list[np.ndarray], chosen: list[tuple[int, int]]) -> None:
+    """Mix for some ids of rows together, and for each alone in its row."""
+    mixture, draws = counted().mixtures["forward"], np.random.default_rng(0)
     which, positions = np.array(chosen, np.int64).reshape(-1, 2).T
-    logits = draws.normal(size=(len(chosen), 10)).astype(np.float32)
+    logits, nats = draws.normal(size=(len(chosen), 10)).astype(np.float32), draws.uniform(0.1, 5, len(chosen))
     mixed = MixedRows(mixture, rows)
-    log_probs = mixed.mix(which, positions, logits)
-    nats = draws.uniform(0.1, 5, len(chosen))
-    costs = mixed.nats(which, positions, nats, nats / 2)
+    log_probs, costs = mixed.mix(which, positions, logits), mixed.nats(which, positions, nats, nats / 2)
     for number, (row, at) in enumerate(chosen):
         if at:
             expected = np.log(mixture.probabilities(rows[row][:at], logits[number]))
@@ -34,6 +27,20 @@ def test_ids_of_rows_are_mixed_as_in_their_whole_row(lengths: list[int], data: s
         else:
             assert (log_probs[number] == logits[number]).all()
             assert costs[number] == nats[number]
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 40)), min_size=1, max_size=5), st.data())  # fmt: skip
+def test_ids_of_rows_are_mixed_as_in_their_whole_row(stretches: list[tuple[int, int]], data: st.DataObject) -> None:
+    ids = counted().vocabulary.encode(TEXT)
+    rows = [ids[start : start + length] for start, length in stretches]
+    places = [(row, at) for row, (_, length) in enumerate(stretches) for at in range(length)]
+    compare(rows, data.draw(st.lists(st.sampled_from(places), max_size=12)))
+
+
+def test_no_context_reaches_into_the_row_before() -> None:
+    encode = counted().vocabulary.encode
+    rows = [encode(text) for text in ("bad ", "cab", "face", "\n", "head")]  # one behind the other they are the text
+    compare(rows, [(row, at) for row, ids in enumerate(rows) for at in range(len(ids))])
 
 
 def test_a_window_of_a_long_row_copies_no_more_than_contexts_need() -> None:
