@@ -7,6 +7,7 @@ characters of a text.
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import groupby, product
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chargen.counting.mixture import Mixture
 from chargen.data.batches import Resets
 from chargen.decoding.choose import SampleConfig, choose, log_softmax, log_sum_exp
 from chargen.decoding.cloze import NumpyCloze
@@ -26,7 +28,7 @@ from chargen.model.dropout import DropoutKey
 from chargen.model.layers import run_torch
 from chargen.rng import Purpose, philox_key, uniform
 from chargen.sampling.constraints import Constraints
-from chargen.storage.model_file import ModelFile
+from chargen.storage.model_file import ModelFile, build_model
 from chargen.storage.quantize import as_float32
 
 # Randomness.
@@ -367,6 +369,23 @@ def costs(model: Any, ids: Any, direction: str = "forward") -> NDArray[np.float6
 
 
 @torch.inference_mode()
+def mixed_costs(file: ModelFile, order: Any, direction: str = "forward") -> NDArray[np.float64]:
+    """What each of ids (N,) but the first costs, (N - 1,): network and counts mixed; one at a time, as they are read.
+
+    Where the model has no counts of this direction, the network predicts alone.
+    """
+    model, mixture, nats = build_model(file), file.mixtures.get(direction), []
+    state, last = None, model.first_begin if file.vocabulary.records else len(file.vocabulary)
+    for at in range(1, len(order)):
+        scores, state = model(torch.tensor([[int(order[at - 1])]]), state, direction=direction)
+        logits = scores[0, 0].double().numpy()
+        before = np.array(order[:at], np.int64)
+        odds = mixture.probabilities(before, logits) if mixture else np.exp(log_softmax(logits))
+        nats.append(-np.log(odds[min(int(order[at]), last)]))
+    return np.array(nats)
+
+
+@torch.inference_mode()
 def cloze_costs(model: Any, window: Any, margin: int) -> list[float]:
     """What each character of a window (T,) costs between its neighbours in nats, margins left out, one id at a time."""
     after: dict[str, dict[int, Tensor]] = {"forward": {}, "backward": {}}
@@ -529,9 +548,26 @@ def walk(engine: Any, ids: NDArray[Any], state: Any = None) -> tuple[NDArray[Any
     return np.stack(columns, axis=1), state
 
 
-def start(file: ModelFile, direction: str = "forward") -> tuple[NumpyEngine, NDArray[Any], Any]:
+class CountedEngine:
+    """An engine whose logits are logarithms of what network and counts mixed predict; its state has all ids read."""
+
+    def __init__(self, engine: NumpyEngine, mixture: Mixture) -> None:
+        self.engine, self.mixture = engine, mixture
+
+    def start(self, rows: int) -> Any:
+        return (), *self.engine.start(rows)
+
+    def step(self, ids: NDArray[Any], state: Any) -> tuple[NDArray[Any], Any]:
+        logits, layers = self.engine.step(ids, state[1:])
+        read = (*state[0], int(ids[0]))
+        return np.log(self.mixture.probabilities(np.array(read), logits[0]))[None], (read, *layers)
+
+
+def start(file: ModelFile, direction: str = "forward") -> tuple[Any, NDArray[Any], Any]:
     """An engine, the first logits (1, V), those of the stored counts, and the first state."""
-    engine = NumpyEngine(file.config, file.arrays, direction)
+    engine: Any = NumpyEngine(file.config, file.arrays, direction)
+    if mixture := file.mixtures.get(direction):
+        engine = CountedEngine(engine, mixture)
     return engine, np.log(file.counts)[None], engine.start(1)
 
 
@@ -559,27 +595,28 @@ def read_all(file: ModelFile, ids: NDArray[Any], direction: str) -> tuple[NDArra
 def judged(file: ModelFile, ids: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """By each judge, the log-probability (N,) of every one of ids: by counts where nothing is before or behind it.
 
-    The cloze layer judges between two characters; at an edge of the text one direction judges alone.
+    The cloze layer judges between two characters; at an edge of the text one direction judges alone. What it judges by
+    is the network's, without counts of contexts.
     """
-    first = log_softmax(np.log(file.counts))
-    read = {direction: read_all(file, ids, direction) if len(ids) else None for direction in file.config.directions}
-    log_probs = {}
-    for direction, both in read.items():
-        near = -1 if direction == "forward" else 1
-        rows = [
-            log_softmax(both[1][at + near]) if both and 0 <= at + near < len(ids) else first for at in range(len(ids))
-        ]
-        log_probs[direction] = np.array([row[id_] for row, id_ in zip(rows, ids, strict=True)])
+    log_probs = {direction: _judged_one_way(file, ids, direction)[0] for direction in file.config.directions}
     if file.config.bidirectional:
-        cloze, log_probs["cloze"] = NumpyCloze(file.arrays), log_probs["backward"].copy()
-        if len(ids):
-            log_probs["cloze"][1:] = log_probs["forward"][1:]
+        (forward, left, before), (log_probs["cloze"], right, behind) = (
+            _judged_one_way(replace(file, mixtures={}), ids, direction) for direction in ("forward", "backward")
+        )
+        log_probs["cloze"][1:], cloze = forward[1:], NumpyCloze(file.arrays)
         for at in range(1, len(ids) - 1):
-            (left, before), (right, behind) = read["forward"], read["backward"]
             contexts = left[at - 1], right[at + 1], before[at - 1], behind[at + 1]
             row = cloze.logits(*(context[None] for context in contexts))[0, 0]
             log_probs["cloze"][at] = log_softmax(row)[ids[at]]
     return log_probs
+
+
+def _judged_one_way(file: ModelFile, ids: NDArray[Any], direction: str) -> tuple[NDArray[Any], ...]:
+    """The log-probability (N,) of every one of ids; outputs (N, H) and logits (N, V) after each."""
+    first, near = log_softmax(np.log(file.counts)), -1 if direction == "forward" else 1
+    outputs, logits = read_all(file, ids, direction)
+    rows = [log_softmax(logits[at + near]) if 0 <= at + near < len(ids) else first for at in range(len(ids))]
+    return np.array([row[id_] for row, id_ in zip(rows, ids, strict=True)]), outputs, logits
 
 
 def sample(
@@ -882,8 +919,8 @@ def byte_gaps(file: ModelFile, before: str, lengths: range, top_k: int) -> Itera
         log_probs = log_softmax(scores[0])
         allowed = [byte for byte in range(256) if valid(text + bytes([byte]))]
         for byte in sorted(allowed, key=lambda byte: -log_probs[byte])[:top_k]:
-            following = engine.step(np.array([byte]), state)
-            yield from grow(text + bytes([byte]), *following, total + log_probs[byte])
+            after, state_after = engine.step(np.array([byte]), state)
+            yield from grow(text + bytes([byte]), after, state_after, total + log_probs[byte])
 
     return grow(b"", *read(engine, scores, state, file.vocabulary.encode(before))[1:], 0.0)
 

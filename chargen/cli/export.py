@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from chargen.api.export import export
+from chargen.api.export import export, holds_counts
 from chargen.cli.options import PATH, PATH_TEXT, GroupedCommand, option
 from chargen.cli.terminal import log, quote_path
 from chargen.errors import amount
 from chargen.exporting.direction import READINGS
-from chargen.storage.model_file import model_path
+from chargen.storage.model_file import model_path, read_model
 from chargen.storage.quantize import QUANTIZATIONS
 
 SLOW_PAGE = 60_000_000
@@ -48,6 +48,8 @@ def command(model: Path, out: str, quantize: str | None, direction: str | None, 
     """
     before = model_path(model)
     path = export(model, out, quantize=quantize, direction=direction, no_counts=no_counts)
+    if not holds_counts(path) and read_model(model).mixtures:
+        log(f"note: {quote_path(path)} holds the network alone, without the counts beside it")
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         size = file.stat().st_size
         share = f", {size / before.stat().st_size:.0%} of {quote_path(before)}" * (file.suffix == before.suffix)

@@ -44,7 +44,7 @@ class Mixture:
     Args:
         tree: the contexts.
         weights: (D, K), for the lengths of contexts from 0 to D - 1, below the tree's order, and `KNOTS`; longer
-            contexts are not looked at.
+            contexts are not looked at. All are 0 where the network is left alone.
 
     Raises:
         ValueError: the weights have another shape, or one is out of its range.
@@ -58,7 +58,8 @@ class Mixture:
         if self.weights.dtype != np.float64 or not 1 <= lengths <= self.tree.order or knots != [len(KNOTS)]:
             shape = self.tree.order, len(KNOTS)
             raise ValueError(f"weights of {self.weights.dtype} in the shape {self.weights.shape}: needed is {shape}")
-        if not ((self.weights >= 1 - MAX_WEIGHT - 1e-9) & (self.weights <= MAX_WEIGHT)).all():
+        in_range = ((self.weights >= 1 - MAX_WEIGHT - 1e-9) & (self.weights <= MAX_WEIGHT)).all()
+        if not in_range and (self.longest or self.weights.any()):
             raise ValueError(f"weights that are not {1 - MAX_WEIGHT:.4f} to {MAX_WEIGHT}")
 
     @classmethod
@@ -81,7 +82,7 @@ class Mixture:
         """
         if longest >= self.longest:
             return self
-        return Mixture(self.tree, self.weights[: longest + 1] if longest else np.full((1, len(KNOTS)), 1 - MAX_WEIGHT))
+        return Mixture(self.tree, self.weights[: longest + 1] if longest else np.zeros((1, len(KNOTS))))
 
     @property
     def longest(self) -> int:

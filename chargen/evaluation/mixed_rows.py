@@ -18,10 +18,7 @@ class MixedRows:
     """
 
     def __init__(self, mixture: Mixture, rows: Sequence[NDArray[Any]]) -> None:
-        self.mixture = mixture
-        self.ids = np.concatenate([part for row in rows for part in ([NO_ID], row)] or [np.zeros(0)]).astype(np.int64)
-        sizes = np.array([len(row) + 1 for row in rows], np.int64)
-        self.starts = np.cumsum(sizes) - sizes + 1
+        self.mixture, self.rows = mixture, rows
 
     def nats(
         self, rows: NDArray[Any], positions: NDArray[Any], nats: NDArray[np.float64], entropies: NDArray[np.float64]
@@ -34,7 +31,7 @@ class MixedRows:
             nats: (n,), what each costs the network.
             entropies: (n,), of what the network predicted.
         """
-        mixed = self.mixture.nats(self.ids, self.starts[rows] + positions, nats, entropies)
+        mixed = self.mixture.nats(*self._cut_out(rows, positions), nats, entropies)
         return np.where(positions > 0, mixed, nats)
 
     def mix(self, rows: NDArray[Any], positions: NDArray[Any], logits: NDArray[Any]) -> NDArray[np.float32]:
@@ -45,6 +42,21 @@ class MixedRows:
             positions: (n,), its place in the row.
             logits: (n, V), the network's.
         """
-        mixed = self.mixture.mix(self.ids, self.starts[rows] + positions, logits)
+        mixed = self.mixture.mix(*self._cut_out(rows, positions), logits)
         mixed[positions == 0] = logits[positions == 0]
         return mixed
+
+    def _cut_out(self, rows: NDArray[Any], positions: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Some ids of rows (n,) and as many before them as contexts have, one row behind the other; and their places.
+
+        Rows may be long texts, of which there is no other copy.
+        """
+        numbers, which = np.unique(rows, return_inverse=True)
+        first, last = np.full(len(numbers), np.iinfo(np.int64).max), np.zeros(len(numbers), np.int64)
+        np.minimum.at(first, which, positions)
+        np.maximum.at(last, which, positions)
+        first = np.maximum(first - self.mixture.context, 0)
+        pieces = [self.rows[row][begin : end + 1] for row, begin, end in zip(numbers, first, last, strict=True)]
+        ids = np.concatenate([part for piece in pieces for part in ([NO_ID], piece)] or [np.zeros(0)])
+        sizes = np.array([len(piece) + 1 for piece in pieces], np.int64)
+        return ids.astype(np.int64), (np.cumsum(sizes) - sizes + 1 - first)[which] + positions

@@ -14,6 +14,13 @@ from chargen.storage.quantize import quantization_of
 
 MAX_LISTED = 20
 """Texts and labels that are named."""
+LOSSES = {
+    "loss": "",
+    "loss_forward": ", forward",
+    "loss_backward": ", backward",
+    "loss_network": ", the network alone, without counts",
+}
+"""Losses of a part as training names them, and how the card does."""
 
 
 def write_model_card(name: str, file: ModelFile, digest: str) -> str:
@@ -36,6 +43,7 @@ def write_model_card(name: str, file: ModelFile, digest: str) -> str:
         losses=_describe_losses(file),
         unit=file.vocabulary.unit,
         unknown=_describe_unknown(file),
+        counts="counts, " * bool(file.mixtures),
         digest=digest,
     )
     return card + _signature(card.encode())
@@ -86,6 +94,9 @@ def _describe(file: ModelFile) -> str:
         f"{f' in {quantization}' * bool(quantization)}. "
     )
     text += "It reads both ways: a second stack reads backward." if config.bidirectional else "It reads forward."
+    if file.mixtures:
+        contexts = sum(len(mixture.tree.labels) for mixture in file.mixtures.values())
+        text += f" Beside the network it has counts of its texts: what stood behind {amount(contexts, 'context')}."
     if vocabulary.records:
         text += " It writes whole records, each of which begins anew."
     if vocabulary.labels:
@@ -124,7 +135,7 @@ def _describe_losses(file: ModelFile) -> str:
 
 def _loss_rows(training: Mapping[str, Any]) -> Iterator[str]:
     for role, word in (("valid", "validation"), ("test", "test")):
-        for key, way in (("loss", ""), ("loss_forward", ", forward"), ("loss_backward", ", backward")):
+        for key, way in LOSSES.items():
             if (loss := _number(training.get(f"{role}_{key}"))) is None:
                 continue
             characters = _number(training.get(f"{role}_characters"))

@@ -3,8 +3,10 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from chargen.errors import DataError, SettingError
+from chargen.model.config import DIRECTIONS
 from chargen.storage.model_file import KIND, ModelFile, save_model
 from chargen.storage.quantize import QUANTIZATIONS
 from chargen.storage.quantize import quantize as quantize_weights
@@ -51,5 +53,16 @@ def shrink(file: ModelFile, quantize: str | None, no_counts: bool) -> ModelFile:
     if no_counts and not file.mixtures:
         raise SettingError("this model has no counts: leave `no_counts` out", "no_counts")
     if no_counts:
-        file = replace(file, mixtures={})
+        file = replace(file, mixtures={}, training=_figures_without_counts(file.training))
     return file if quantize is None else replace(file, arrays=quantize_weights(file.arrays, quantize))
+
+
+def _figures_without_counts(training: dict[str, Any]) -> dict[str, Any]:
+    """What a training tells of the network alone; of each direction it has told losses with counts only."""
+    figures = dict(training)
+    for part in ("valid", "test"):
+        if f"{part}_loss_network" in figures:
+            figures[f"{part}_loss"] = figures.pop(f"{part}_loss_network")
+            for direction in DIRECTIONS:
+                figures.pop(f"{part}_loss_{direction}", None)
+    return figures

@@ -61,10 +61,11 @@ def _describe(file: ModelFile, name: str) -> dict[str, Any]:
     """What stands on the page beside the draft."""
     config, vocabulary = file.config, file.vocabulary
     size = f"{config.cell.upper()}, {amount(config.num_layers, 'layer')} of {config.hidden_size:,}"
+    alone = "; the network alone, without the counts beside it" * bool(file.mixtures)
     parameters = amount(parameter_count(config, len(vocabulary)), "parameter")
     return {
         "name": truncate(name),
-        "model": f"{size}, {parameters}, {len(vocabulary):,} in its vocabulary",
+        "model": f"{size}, {parameters}, {len(vocabulary):,} in its vocabulary{alone}",
         "records": vocabulary.records,
         "labels": [truncate(label) for label in vocabulary.labels],
     }

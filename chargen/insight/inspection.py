@@ -99,11 +99,12 @@ def _describe(inspection: Inspection) -> dict[str, Any]:
     bits = [f"{judge} {value:.3f}" for judge, value in inspection.bits.items() if not math.isnan(value)]
     mean = f"; bits per character: {', '.join(bits)}" if bits else ""
     rest = f" of {len(predictions.text) + inspection.left_out:,}" if inspection.left_out else ""
+    alone = "; by the network alone, without the counts beside it" * bool(inspection.file.mixtures)
     size = f"{config.cell.upper()}, {amount(config.num_layers, 'layer')} of {config.hidden_size:,}, {sides}"
     return {
         "name": show_characters(truncate(inspection.name))[0],
         "model": f"{size}, {len(inspection.file.vocabulary):,} in its vocabulary",
-        "summary": f"{amount(len(predictions.text), 'character')}{rest}{mean}",
+        "summary": f"{amount(len(predictions.text), 'character')}{rest}{mean}{alone}",
         "surprising": SURPRISING,
         "judges": [{"name": judge, "title": TITLES[judge]} for judge in predictions.log_probs],
         "classes": list_classes(inspection.by_class),

@@ -1,7 +1,7 @@
 """What a model expects at every character of texts, as arrays: what each costs, and the likeliest alternatives."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,7 +78,7 @@ def predict_texts(
     labels: Sequence[str | None] | None = None,
     progress: Progress = lambda task, done, total: None,
 ) -> Predictions:
-    """Predict every character of some texts by every judge of a model.
+    """Predict every character of some texts by every judge of a network alone: what is looked into has no counts.
 
     Args:
         network: the model.
@@ -102,7 +102,8 @@ def predict_texts(
     sums = {judge: np.zeros(layout.size) for judge in judges}
     likeliest = {judge: np.zeros((layout.size, keep), np.uint32) for judge in judges}
     probabilities = {judge: np.zeros((layout.size, keep), np.float32) for judge in judges}
-    for part in predict_ids(network, file, texts, layout, precision=precision, progress=progress):
+    alone = replace(file, mixtures={})
+    for part in predict_ids(network, alone, texts, layout, precision=precision, progress=progress):
         np.add.at(sums[part.judge], part.characters, part.values)
         ids[part.characters] = part.targets
         values, best = part.log_probs.topk(keep)
