@@ -246,7 +246,7 @@ def cut_windows(ids: NDArray[Any], places: NDArray[np.int64], size: int) -> NDAr
         (n, size + 1), with the id of each place as the last one; `NO_ID` before the text.
     """
     at = places[:, None] + np.arange(-size, 1)
-    return np.where(at >= 0, ids[np.maximum(at, 0)], NO_ID).astype(np.int64, copy=False)
+    return np.where(at >= 0, ids[np.maximum(at, 0)].astype(np.int64), NO_ID)
 
 
 def fit_weights(
