@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -167,7 +166,7 @@ def prepare_sampler(
         file = _adapt(file, text, adapt, direction)
     file = hold_neurons(file, set_neurons, direction)
     if quantize:
-        file = replace(file, arrays=quantize_arrays(file.arrays, quantize))
+        file = file.with_networks(quantize_arrays(arrays, quantize) for arrays in file.networks)
     sampler = Sampler(
         file, config, num=num, first=first, seed=seed, device=device, direction=direction,
         logits_processors=logits_processors, label=label,

@@ -17,7 +17,7 @@ from chargen.data.vocabulary import Vocabulary
 from chargen.errors import SettingError
 from chargen.evaluation.parts import choose_tuning_text, cut_part
 from chargen.model.config import check_direction
-from chargen.storage.model_file import ModelFile, as_model_file, build_model
+from chargen.storage.model_file import ModelFile, as_model_file, build_members, build_model
 
 if TYPE_CHECKING:
     from chargen.evaluation.evaluation import Evaluation
@@ -107,6 +107,7 @@ def evaluate(
     from chargen.evaluation.loss import loss_windows
 
     network, precision = build_network(model, file, device, precision)
+    networks = [network, *build_members(file, str(network.device))]
     settings: dict[str, Any] = {"precision": precision, "direction": direction}
 
     def evaluate_by(scorer: Callable[[NDArray[Any]], Iterable["Loss"]]) -> "Evaluation":
@@ -123,14 +124,14 @@ def evaluate(
     counts = file.mixtures.get(direction)
     mixture = Recorder(counts) if dynamic_counts else counts
     settings_of_rows: dict[str, Any] = {"rows": rows, "mixture": mixture} | ({"watch": sums.add} if sums else {})
-    result = evaluate_by(partial(loss_windows, network, vocabulary=file.vocabulary, **settings, **settings_of_rows))
+    result = evaluate_by(partial(loss_windows, networks, vocabulary=file.vocabulary, **settings, **settings_of_rows))
     static = result.nats_per_character if adapts else None
     if dynamic:
         from chargen.evaluation.dynamic import tuned_evaluator
 
         report_try = partial(progress, "choosing rates")
         mixture = Recorder(counts) if dynamic_counts else counts
-        evaluator = tuned_evaluator(network, file.vocabulary, tuning, mixture=mixture, progress=report_try, **settings)
+        evaluator = tuned_evaluator(networks, file.vocabulary, tuning, mixture=mixture, progress=report_try, **settings)
         result = evaluate_by(evaluator.losses)
         result = replace(result, dynamic=evaluator.rates, tail=len(tuning))
     if isinstance(mixture, Recorder):

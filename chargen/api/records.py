@@ -15,7 +15,7 @@ from chargen.data.vocabulary import Vocabulary, check_unknown
 from chargen.errors import SettingError
 from chargen.evaluation.parts import records_of_part
 from chargen.model.config import DIRECTIONS, check_direction
-from chargen.storage.model_file import ModelFile, as_model_file
+from chargen.storage.model_file import ModelFile, as_model_file, build_members
 
 if TYPE_CHECKING:
     from chargen.evaluation.record_scores import RecordJudge, RecordScore
@@ -198,7 +198,8 @@ def score_records(
     network, precision = build_network(model, file, device, precision)
     from chargen.evaluation.record_scores import RecordJudge
 
-    judge = RecordJudge(network, file, by, unknown, precision, prior if guess_label else None)
+    networks = [network, *build_members(file, str(network.device))]
+    judge = RecordJudge(networks, file, by, unknown, precision, prior if guess_label else None)
     return RecordScores(judge, records, label, report, progress)
 
 

@@ -18,7 +18,7 @@ from chargen.evaluation.predicted_ids import JUDGES, predict_ids
 from chargen.evaluation.short_texts import ShortTexts
 from chargen.model.config import require_bidirectional
 from chargen.settings import check_int
-from chargen.storage.model_file import ModelFile, as_model_file
+from chargen.storage.model_file import ModelFile, as_model_file, build_members
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
@@ -104,7 +104,8 @@ def score(  # type: ignore[misc]  # the overloads leave the settings to this sig
     predict: Predict = partial(short.predict, progress=progress)
     if not is_file or device not in ("auto", "cpu") or precision == "bf16" or not short.fit(texts):
         network, precision = build_network(model, file, device, precision)
-        predict = partial(predict_ids, network, file, precision=precision, progress=progress)
+        networks = [network, *build_members(file, str(network.device))]
+        predict = partial(predict_ids, networks, file, precision=precision, progress=progress)
     results = score_texts(predict, file, texts, labels=labels, **settings)
     if isinstance(text, (list, tuple)):
         return results

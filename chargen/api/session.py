@@ -10,7 +10,6 @@ import numpy as np
 from chargen import __version__
 from chargen.api.fill import read_template
 from chargen.api.generate import new_selection, writes_many
-from chargen.api.judge import build_network
 from chargen.api.requests import MAX_GAP, FillRequest, GenerateRequest, RequestError, ScoreRequest, sample_config
 from chargen.api.score import read_labels, score_settings
 from chargen.api.texts import clean_for_model, read_single
@@ -29,7 +28,7 @@ from chargen.model.config import DIRECTIONS, parameter_count, require_bidirectio
 from chargen.sampling.pieces import write_pieces
 from chargen.sampling.prefix_engine import PrefixEngine
 from chargen.sampling.sampler import Sampler
-from chargen.storage.model_file import ModelFile
+from chargen.storage.model_file import ModelFile, build_members, build_model
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
@@ -55,9 +54,9 @@ class Session:
         self.short_texts = ShortTexts(file, self.engine)
 
     @cached_property
-    def network(self) -> "CharModel":
-        """The torch model, for texts that are not short."""
-        return build_network(self.file, self.file, "cpu", "fp32")[0]
+    def networks(self) -> "list[CharModel]":
+        """The torch models of all networks, for texts that are not short."""
+        return [build_model(self.file), *build_members(self.file)]
 
     def warm(self) -> None:
         """Make the engines, and load or compile their inner loops, which the first requests would wait for."""
@@ -127,7 +126,7 @@ class Session:
         known = read_labels(file.vocabulary, labels, len(texts)) if any(label is not None for label in labels) else None
         predict: Predict = self.short_texts.predict
         if not self.short_texts.fit(texts):
-            predict = partial(predict_ids, self.network, file, precision="fp32")
+            predict = partial(predict_ids, self.networks, file, precision="fp32")
         for request, scores in zip(requests, score_texts(predict, file, texts, labels=known, **settings), strict=True):
             yield describe_scores(scores, file.vocabulary.raw, request.brief)
 

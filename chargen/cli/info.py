@@ -15,7 +15,7 @@ from chargen.cli.report import describe_loss, name_label
 from chargen.cli.terminal import escape_control, print_line
 from chargen.data.records import KINDS
 from chargen.errors import amount
-from chargen.model.config import DIRECTIONS, parameter_count
+from chargen.model.config import DIRECTIONS
 from chargen.storage.model_file import FILE_NAME, ModelFile, model_path, read_model
 from chargen.storage.quantize import quantization_of
 from chargen.training.metrics import FILE_NAME as METRICS_NAME
@@ -35,7 +35,6 @@ def command(model: Path, as_json: bool) -> None:
     path = model_path(model)
     file = read_model(path)
     vocabulary, size = file.vocabulary, path.stat().st_size
-    parameters = parameter_count(file.config, len(vocabulary))
     seconds = _training_seconds(path, file.training)
     if as_json:
         click.echo(
@@ -45,7 +44,8 @@ def command(model: Path, as_json: bool) -> None:
                     "bytes": size,
                     "written": _format_file_time(path, "%Y-%m-%dT%H:%M:%S+00:00", time.gmtime) or None,
                     "sha256": file.sha256,
-                    "parameters": parameters,
+                    "parameters": file.parameters,
+                    "networks": len(file.networks),
                     "quantized": quantization_of(file.arrays),
                     "counts": {name: mixture.tree.describe() for name, mixture in file.mixtures.items()},
                     "config": asdict(file.config),
@@ -68,8 +68,10 @@ def command(model: Path, as_json: bool) -> None:
         "file": f"{path}, {amount(size, 'byte')}",
         "written": _format_file_time(path, "%Y-%m-%d %H:%M", time.localtime),
         "sha256": file.sha256,
-        "model": f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}, "
-        f"embedding {config.input_size}{' (tied)' * config.tie_weights}, {parameters:,} parameters, "
+        "model": f"{amount(len(file.networks), 'network')}, "
+        * bool(file.members)
+        + f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}, "
+        f"embedding {config.input_size}{' (tied)' * config.tie_weights}, {file.parameters:,} parameters, "
         f"{'reads both ways' if config.bidirectional else 'reads forward'}"
         + (f", weights in {quantization_of(file.arrays)}" if quantization_of(file.arrays) else ""),
         "counts": _describe_counts(file),

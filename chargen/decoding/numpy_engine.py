@@ -54,6 +54,8 @@ class Engine:
         self.networks = networks
         self._layers = networks * config.num_layers
         self._widths = [context] * (context > 0) + [config.state_size] * self._layers
+        self.top = config.num_layers * (1 - networks) - 1
+        """Where in a state the last layer of the first network is, counted from the end."""
         self.first_begin = size - config.begin_symbols
         """The id from which on all are begin symbols."""
 

@@ -9,7 +9,7 @@ from chargen.decoding.mixed_engine import MixedEngine
 from chargen.decoding.numpy_engine import Engine, NumpyEngine
 from chargen.kernels import available
 from chargen.model.config import ModelConfig
-from chargen.storage.model_file import ModelFile, build_networks
+from chargen.storage.model_file import ModelFile, build_members, build_model
 
 
 def new_engine(file: ModelFile, device: str, direction: str = "forward") -> Engine:
@@ -32,8 +32,9 @@ def new_engine(file: ModelFile, device: str, direction: str = "forward") -> Engi
     from chargen.decoding.torch_engine import TorchEngine
     from chargen.model.device import pick_device
 
-    engines = [TorchEngine(network, direction) for network in build_networks(file, str(pick_device(device)))]
-    return _join(engines, mixture)
+    where = str(pick_device(device))
+    networks = [build_model(file, where), *build_members(file, where)]
+    return _join([TorchEngine(network, direction) for network in networks], mixture)
 
 
 def cpu_engine(

@@ -7,10 +7,10 @@ the gradient of each segment, divided by the root mean square of such gradients,
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from chargen.model.language_model import CharModel
 from chargen.model.layers import State, detach, zero_state
 from chargen.model.loss import cross_entropy, nats_and_entropies
 from chargen.model.weights import weights_of
-from chargen.storage.model_file import ModelFile, build_model
+from chargen.storage.model_file import ModelFile, build_members, build_model
 
 if TYPE_CHECKING:
     from chargen.model.thin_gradients import ThinGradients
@@ -76,6 +76,7 @@ class DynamicEvaluator:
         direction: "forward"; or "backward", which reads from the end, and trains that stack and what both share.
         mixture: counts of this direction, which predict beside the network and stay as they are; or who remembers what
             it predicts.
+        members: evaluators of other networks, which learn by themselves; their probabilities are averaged.
     """
 
     def __init__(
@@ -87,8 +88,9 @@ class DynamicEvaluator:
         precision: str = "fp32",
         direction: str = "forward",
         mixture: Mixture | Recorder | None = None,
+        members: "Sequence[DynamicEvaluator]" = (),
     ) -> None:
-        self.mixture = mixture
+        self.mixture, self.members = mixture, members
         self.model = copy.deepcopy(model)
         for module in self.model.modules():
             if isinstance(module, nn.RNNBase):
@@ -116,16 +118,25 @@ class DynamicEvaluator:
             DataError: the text has fewer than two characters.
         """
         text, _ = in_reading_order(ids, self.vocabulary, self.direction, "scoring")
-        segments = _segments(self.model, self.vocabulary, ids, self.precision, self.direction)
-        for first, targets, nats, entropies, gradients in segments:
+        for segments in zip(*(evaluator._read(ids) for evaluator in (self, *self.members)), strict=True):
+            first, targets = segments[0].first, segments[0].ids
+            with np.errstate(invalid="ignore"):  # the caller looks at the loss
+                nats = math.log(len(segments)) - np.logaddexp.reduce([-segment.nats for segment in segments])
             costs = nats
             if self.mixture:
+                # Of several networks, the mean of their entropies: that of the average is a little larger.
+                entropies = np.mean([segment.entropies for segment in segments], 0)
                 costs = self.mixture.nats(text, first + np.arange(len(targets)), nats, entropies)
             loss = loss_of(targets, float(costs.sum()), self.vocabulary)
             ends = targets >= self.model.first_begin
             network_nats = loss.nats + float((nats - costs).sum())
             yield replace(loss, end_nats=float(costs[ends].sum()), network_nats=network_nats)
-            gradients.teach(self.weights, self.rule, self.rms, self.trained)
+
+    def _read(self, ids: NDArray[Any]) -> "Iterator[_Segment]":
+        """Read a text, and learn from each segment when the next one is asked for."""
+        for segment in _segments(self.model, self.vocabulary, ids, self.precision, self.direction):
+            yield segment
+            segment.gradients.teach(self.weights, self.rule, self.rms, self.trained)
 
 
 def rms_gradients(
@@ -151,8 +162,8 @@ def rms_gradients(
         DataError: the text has fewer than two characters.
     """
     squares, number = [torch.zeros_like(weight) for weight in model.parameters()], 0
-    for *_, gradients in _segments(model, vocabulary, ids, precision, direction):
-        gradients.add_squares(squares)
+    for segment in _segments(model, vocabulary, ids, precision, direction):
+        segment.gradients.add_squares(squares)
         number += 1
     return [(square / number).sqrt() for square in squares]
 
@@ -202,7 +213,7 @@ def choose_rates(
 
 
 def tuned_evaluator(
-    model: CharModel,
+    networks: Sequence[CharModel],
     vocabulary: Vocabulary,
     tuning: str,
     *,
@@ -211,10 +222,10 @@ def tuned_evaluator(
     direction: str = "forward",
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> DynamicEvaluator:
-    """Make an evaluator with the rates that are best for the network on a text.
+    """Make an evaluator with the rates that are best for the first network on a text.
 
     Args:
-        model: the model.
+        networks: of the model.
         vocabulary: the model's vocabulary.
         tuning: the text.
         mixture: counts of this direction; the rates do not depend on them, since they may know the text by heart.
@@ -226,10 +237,14 @@ def tuned_evaluator(
         DataError: no rates give a finite loss, or the text has fewer than two characters.
     """
     ids = vocabulary.encode(tuning, vocabulary.default_unknown)
-    rms = rms_gradients(model, vocabulary, ids, precision, direction)
-    done = itertools.count(1)
-    rates = choose_rates(model, vocabulary, ids, rms, precision, direction, lambda *_: progress(next(done), TRIES))
-    return DynamicEvaluator(model, vocabulary, rms, rates, precision, direction, mixture)
+    rms = [rms_gradients(network, vocabulary, ids, precision, direction) for network in networks]
+    done, (first, *others) = itertools.count(1), networks
+    rates = choose_rates(first, vocabulary, ids, rms[0], precision, direction, lambda *_: progress(next(done), TRIES))
+    members = [
+        DynamicEvaluator(network, vocabulary, own, rates, precision, direction)
+        for network, own in zip(others, rms[1:], strict=True)
+    ]
+    return DynamicEvaluator(first, vocabulary, rms[0], rates, precision, direction, mixture, members)
 
 
 def adapt_model(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, direction: str = "forward") -> ModelFile:
@@ -249,18 +264,39 @@ def adapt_model(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, di
     Raises:
         DataError: the text has fewer than two characters.
     """
-    model, vocabulary = build_model(file), file.vocabulary
+    vocabulary = file.vocabulary
     if vocabulary.records:
         text = mark_text(text, file.reading, ReadingReport.of_model(vocabulary.labels))
     else:
         text = clean(text, file.reading)
     ids = vocabulary.encode(text, vocabulary.default_unknown)
-    rms = rms_gradients(model, vocabulary, ids, direction=direction)
-    evaluator = DynamicEvaluator(model, vocabulary, rms, rates, direction=direction)
-    for _ in range(times):
-        for _ in evaluator.losses(ids):
-            pass
-    return replace(file, arrays=weights_of(evaluator.model))
+    networks = []
+    for model in (build_model(file), *build_members(file)):
+        rms = rms_gradients(model, vocabulary, ids, direction=direction)
+        evaluator = DynamicEvaluator(model, vocabulary, rms, rates, direction=direction)
+        for _ in range(times):
+            for _ in evaluator.losses(ids):
+                pass
+        networks.append(weights_of(evaluator.model))
+    return file.with_networks(networks)
+
+
+class _Segment(NamedTuple):
+    """Some ids of a text, read.
+
+    Args:
+        first: the place of the first one.
+        ids: (n,).
+        nats: (n,), what each has cost.
+        entropies: (n,), of what was predicted.
+        gradients: of the mean loss.
+    """
+
+    first: int
+    ids: NDArray[Any]
+    nats: Floats
+    entropies: Floats
+    gradients: "WholeGradients | ThinGradients"
 
 
 class WholeGradients:
@@ -307,12 +343,8 @@ class WholeGradients:
 
 def _segments(
     model: CharModel, vocabulary: Vocabulary, ids: NDArray[Any], precision: str, direction: str
-) -> Iterator[tuple[int, NDArray[Any], Floats, Floats, "WholeGradients | ThinGradients"]]:
-    """Yield segments of a text as they are read, and the gradients of their mean loss; weights may change in between.
-
-    Each comes as the place of its first id, its ids, what each of them cost, the entropies of what was predicted, and
-    the gradients.
-    """
+) -> Iterator[_Segment]:
+    """Yield segments of a text as they are read, with gradients of their mean loss; weights may change in between."""
     ids, first = in_reading_order(ids, vocabulary, direction, "learning from a text")
     row = torch.from_numpy(ids.astype(np.int64)).to(model.device)[None]
     state = zero_state(model.config, 1, model.device)
@@ -333,7 +365,8 @@ def _segments(
         end = min(begin + SEGMENT, len(ids))
         inputs, targets = row[:, begin - 1 : end - 1], row[:, begin:end].clamp(max=model.first_begin)
         nats, entropies, state, gradients = differentiate(model, weights, inputs, targets, state, direction)
-        yield begin, ids[begin:end], nats.cpu().double().numpy(), entropies.cpu().double().numpy(), gradients
+        costs = nats.cpu().double().numpy(), entropies.cpu().double().numpy()
+        yield _Segment(begin, ids[begin:end], *costs, gradients)
 
 
 def _fits_kernels(weight: Tensor) -> bool:

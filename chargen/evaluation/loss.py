@@ -1,13 +1,14 @@
 """The loss on a text: every character scored once, with carried state, divided by the number of characters scored."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from chargen.counting.mixture import Mixture
 from chargen.counting.recorder import Recorder
@@ -15,7 +16,7 @@ from chargen.data.borders import as_targets, labels_before
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError, amount
 from chargen.evaluation.layout import MAX_ROWS
-from chargen.evaluation.rows import read_rows
+from chargen.evaluation.rows import Networks, Window, read_together
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
 from chargen.model.loss import nats_and_entropies, nats_per_target
@@ -56,7 +57,7 @@ class Loss:
 
 
 def loss_windows(
-    model: CharModel,
+    model: Networks,
     ids: NDArray[Any],
     *,
     vocabulary: Vocabulary | None = None,
@@ -76,7 +77,7 @@ def loss_windows(
     scored: that is the text's first one or, for "backward", its last one.
 
     Args:
-        model: the model.
+        model: the model, or several networks.
         ids: (N,), in the order of the text; N >= 2.
         vocabulary: says whether ids are bytes, so that characters are counted by their first bytes, and the cost of
             characters that share the unknown symbol (`Vocabulary.folded_nats`); None counts ids and adds no such cost.
@@ -95,10 +96,10 @@ def loss_windows(
         DataError: the text has fewer than two characters.
         SettingError: `rows` is no whole number from 1, or the model does not read in this direction.
     """
-    ids, first = in_reading_order(ids, vocabulary, direction, "scoring", whole=limit is None)
-    size = len(ids) - first
+    ids, unscored = in_reading_order(ids, vocabulary, direction, "scoring", whole=limit is None)
+    size = len(ids) - unscored
     rows = max(1, min(MAX_ROWS, min(size, limit or size) // 1000)) if rows is None else check_int("rows", rows, 1)
-    borders = first + np.arange(rows + 1) * size // rows
+    borders = unscored + np.arange(rows + 1) * size // rows
     begin, end = borders[:-1], borders[1:]
     if limit is not None and limit < size:
         end = np.minimum(end, begin + max(1, limit // rows))
@@ -106,27 +107,45 @@ def loss_windows(
     begin, end = (borders[mine.start : mine.stop] for borders in (begin, end))
     start = np.maximum(begin - WARMUP, 1) - 1
     read = [ids[slice(*borders)] for borders in zip(start, end, strict=True)]
-    if model.config.begin_symbols > 1:
-        begins = np.flatnonzero(ids >= model.first_begin)
+    first = model if isinstance(model, CharModel) else model[0]
+    if first.config.begin_symbols > 1:
+        begins = np.flatnonzero(ids >= first.first_begin)
         read = [_tell_label(row, ids[begins[begins <= at][-1:]]) for row, at in zip(read, start, strict=True)]
     counted = list(zip(begin - start, end - start, strict=True))
-    for window in read_rows(model, read, direction=direction, counted=counted, precision=precision):
-        targets = torch.from_numpy(as_targets(window.ids, model.first_begin))
+    for reads in read_together(model, read, direction=direction, counted=counted, precision=precision):
+        window = reads[0][1]
+        targets = torch.from_numpy(as_targets(window.ids, first.first_begin))
         places = start[window.rows] + window.positions
-        with autocast(precision, model.device):
-            if mixture:
-                network, entropies = (
-                    values.cpu().double().numpy() for values in nats_and_entropies(window.before, model.output, targets)
-                )
-                nats_per_id = mixture.nats(ids, places, network, entropies)
-            else:
-                nats_per_id = network = nats_per_target(window.before, model.output, targets).cpu().double().numpy()
+        with autocast(precision, first.device):
+            network, entropies = costs_together(reads, targets, entropies=mixture is not None)
+        nats_per_id = mixture.nats(ids, places, network, entropies) if mixture else network
         watch(places, nats_per_id)
-        loss, ends = loss_of(window.ids, float(nats_per_id.sum()), vocabulary), targets.numpy() == model.first_begin
+        loss, ends = loss_of(window.ids, float(nats_per_id.sum()), vocabulary), targets.numpy() == first.first_begin
         yield replace(
             loss, records=int(ends.sum()), end_nats=float(nats_per_id[ends].sum()),
             network_nats=loss.nats + float((network - nats_per_id).sum()),
         )  # fmt: skip
+
+
+def costs_together(
+    reads: Sequence[tuple[CharModel, Window]], targets: Tensor, entropies: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What targets cost networks together, and on request the entropies of what they predict.
+
+    Args:
+        reads: each network, and what it has read.
+        targets: (n,).
+        entropies: whether these are needed.
+
+    Returns:
+        Twice (n,) in nats; entropies of zero where none are needed.
+    """
+    (values, output), *others = [(window.before, network.output) for network, window in reads]
+    if entropies or others:
+        nats, entropy = nats_and_entropies(values, output, targets, others)
+        return nats.cpu().double().numpy(), entropy.cpu().double().numpy()
+    nats = nats_per_target(values, output, targets)
+    return nats.cpu().double().numpy(), np.zeros(len(nats))
 
 
 def _tell_label(row: NDArray[Any], begin: NDArray[Any]) -> NDArray[Any]:
@@ -206,11 +225,11 @@ def charge(nats: float, unknown: int, vocabulary: Vocabulary) -> float:
     return nats + unknown * vocabulary.folded_nats if unknown else nats
 
 
-def evaluate_ids(model: CharModel, ids: NDArray[Any], **options: Any) -> Loss:
+def evaluate_ids(model: Networks, ids: NDArray[Any], **options: Any) -> Loss:
     """Compute the loss on a text.
 
     Args:
-        model: the model.
+        model: the model, or several networks.
         ids: (N,), in the order of the text; N >= 2.
         **options: passed on to `loss_windows`.
 

@@ -13,7 +13,7 @@ from chargen.evaluation.mixed_rows import MixedRows
 from chargen.storage.model_file import ModelFile
 
 if TYPE_CHECKING:
-    from chargen.model.language_model import CharModel
+    from chargen.evaluation.rows import Networks
 
 JUDGES = ("cloze", "forward", "backward")
 LOGITS = 2**22
@@ -59,7 +59,7 @@ def mixed_rows(file: ModelFile, layout: Layout) -> dict[str, MixedRows]:
 
 
 def predict_ids(
-    network: "CharModel",
+    networks: "Networks",
     file: ModelFile,
     texts: Sequence[str],
     layout: Layout,
@@ -70,7 +70,7 @@ def predict_ids(
     """Read texts side by side and predict every id by every judge of the model.
 
     Args:
-        network: the model.
+        networks: of the model.
         file: its vocabulary, and how often each id occurs.
         texts: cleaned as the text that the model learned.
         layout: of these texts; of a model that reads both ways laid out for "both", else for "forward".
@@ -85,25 +85,28 @@ def predict_ids(
     """
     import torch
 
-    from chargen.evaluation.rows import predict, read_rows
+    from chargen.evaluation.rows import predict, read_together
     from chargen.model.device import autocast
+    from chargen.model.loss import average_log_probs
 
-    both, vocabulary, joined = network.config.bidirectional, file.vocabulary, "".join(texts)
+    both, vocabulary, joined = file.config.bidirectional, file.vocabulary, "".join(texts)
     block = max(1, LOGITS // len(vocabulary))
     extra = np.append(vocabulary.extra_nats(joined), np.zeros(2 * len(texts)))
     direction, behind, done = "both" if both else "forward", layout.behind or None, 0
     settings: dict[str, Any] = {"direction": direction, "counted": layout.counted, "behind": behind}
     mixed = mixed_rows(file, layout)
     sizes = np.array(list(map(len, layout.rows)), np.int64)
-    for window in read_rows(network, layout.rows, precision=precision, **settings):
+    for reads in read_together(networks, layout.rows, precision=precision, **settings):
+        window = reads[0][1]
         for start in range(0, len(window.ids), block):
-            part = window.take(slice(start, start + block))
+            parts = [(network, each.take(slice(start, start + block))) for network, each in reads]
+            network, part = parts[0]
             characters = layout.owner[layout.starts[part.rows] + part.positions]
             targets = as_targets(part.ids, vocabulary.end_id)
             index = torch.from_numpy(targets)[:, None].to(network.device)
             for judge in JUDGES if both else ("forward",):
                 with torch.inference_mode(), autocast(precision, network.device):
-                    log_probs = predict(network, part, judge, file.first_logits).log_softmax(1)
+                    log_probs = average_log_probs([predict(*each, judge, file.first_logits) for each in parts])
                     if judge in mixed:
                         before = part.positions if judge == "forward" else sizes[part.rows] - 1 - part.positions
                         logits = mixed[judge].mix(part.rows, before, log_probs.cpu().numpy())

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from chargen.data.placed_records import PlacedRecord
 from chargen.errors import NOT_FINITE_MESSAGE, ChargenError
 from chargen.evaluation.layout import lay_out
+from chargen.evaluation.loss import costs_together
 from chargen.evaluation.mixed_rows import MixedRows
-from chargen.evaluation.rows import read_rows
+from chargen.evaluation.rows import Networks, read_together
 from chargen.model.device import autocast
-from chargen.model.language_model import CharModel
-from chargen.model.loss import nats_and_entropies, nats_per_target
 from chargen.storage.model_file import ModelFile
 
 
@@ -62,7 +61,7 @@ class RecordJudge:
     """Scores records, or lines of running text, of which it reads many side by side.
 
     Args:
-        network: the model.
+        networks: of the model.
         file: its vocabulary, its begin text, and how often each id occurs.
         direction: "forward" or "backward".
         unknown: what to do with characters that the model has never seen: "error", "skip" (they cost nothing), or
@@ -74,7 +73,7 @@ class RecordJudge:
             guesses none.
     """
 
-    network: CharModel
+    networks: Networks
     file: ModelFile
     direction: str = "forward"
     unknown: str | None = None
@@ -143,7 +142,7 @@ class RecordJudge:
 
     def _read(self, texts: list[str], labels: list[str | None]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The log-probabilities of texts and of their ends, (N,), by the ids that are read."""
-        network, vocabulary, size = self.network, self.file.vocabulary, sum(map(len, texts))
+        vocabulary, size = self.file.vocabulary, sum(map(len, texts))
         layout = lay_out(self.file, texts, self.unknown or vocabulary.default_unknown, self.direction, labels)
         text_of = np.concatenate([np.repeat(np.arange(len(texts)), times) for times in (list(map(len, texts)), 2)])
         first_nats = -(self.file.first_logits - np.logaddexp.reduce(self.file.first_logits))
@@ -151,14 +150,13 @@ class RecordJudge:
         options: dict[str, Any] = {"direction": self.direction, "precision": self.precision}
         mixture = self.file.mixtures.get(self.direction)
         mixed = MixedRows(mixture, layout.rows) if mixture else None
-        for window in read_rows(network, layout.rows, counted=layout.counted, **options):
+        for reads in read_together(self.networks, layout.rows, counted=layout.counted, **options):
+            network, window = reads[0]
             places, targets = layout.owner[layout.starts[window.rows] + window.positions], torch.from_numpy(window.ids)
             with autocast(self.precision, network.device):
-                if mixed:
-                    read = nats_and_entropies(window.before, network.output, targets)
-                    costs = mixed.nats(window.rows, window.positions, *(part.cpu().double().numpy() for part in read))
-                else:
-                    costs = nats_per_target(window.before, network.output, targets).cpu().double().numpy()
+                costs, entropies = costs_together(reads, targets, entropies=mixed is not None)
+            if mixed:
+                costs = mixed.nats(window.rows, window.positions, costs, entropies)
             if not np.isfinite(costs).all():
                 raise ChargenError(NOT_FINITE_MESSAGE)
             costs = np.where(window.positions == 0, first_nats[window.ids], costs)

@@ -1,7 +1,7 @@
 """Texts read side by side with carried state: what a model has read before each id, and what it has read behind it."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +24,10 @@ STORED = 2**26
 """Outputs of the backward stack that are kept where texts are read from both sides."""
 
 Ids = NDArray[Any]
+
+
+Networks: TypeAlias = CharModel | Sequence[CharModel]
+"""A network, or several of one shape, whose probabilities are averaged."""
 
 
 class Window(NamedTuple):
@@ -135,6 +139,22 @@ def read_rows(
                 other = None if outputs is None else outputs[index]
                 counted_before = before[torch.from_numpy(mask).to(before.device)]
             yield Window(numbers[at], places, ids[at, places], places == last_places, counted_before, other)
+
+
+def read_together(networks: Networks, rows: Sequence[Ids], **options: Any) -> Iterator[list[tuple[CharModel, Window]]]:
+    """Let networks read the same rows in step.
+
+    Args:
+        networks: one or more.
+        rows: the ids of each.
+        **options: of `read_rows`.
+
+    Yields:
+        Each network, and what it has read of the same ids.
+    """
+    several = [networks] if isinstance(networks, CharModel) else networks
+    for windows in zip(*(read_rows(network, rows, **options) for network in several), strict=True):
+        yield list(zip(several, windows, strict=True))
 
 
 def pad_rows(rows: Sequence[Ids]) -> NDArray[np.int64]:

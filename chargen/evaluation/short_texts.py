@@ -58,8 +58,9 @@ class ShortTexts:
 
     @property
     def max_ids(self) -> int:
-        """How many ids texts may have together; 0 where there is no compiled engine."""
-        return min(MAX_IDS, STORED // len(self.file.vocabulary)) * available()
+        """How many ids texts may have together; 0 without compiled engines, or of several networks that have cloze."""
+        several = self.file.members and self.file.config.bidirectional
+        return 0 if several else min(MAX_IDS, STORED // len(self.file.vocabulary)) * available()
 
     def count_ids(self, text: str) -> int:
         """Count the ids of a text, with those at its ends.

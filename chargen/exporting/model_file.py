@@ -54,7 +54,7 @@ def shrink(file: ModelFile, quantize: str | None, no_counts: bool) -> ModelFile:
         raise SettingError("this model has no counts: leave `no_counts` out", "no_counts")
     if no_counts:
         file = replace(file, mixtures={}, training=_figures_without_counts(file.training))
-    return file if quantize is None else replace(file, arrays=quantize_weights(file.arrays, quantize))
+    return file if quantize is None else file.with_networks(quantize_weights(each, quantize) for each in file.networks)
 
 
 def _figures_without_counts(training: dict[str, Any]) -> dict[str, Any]:

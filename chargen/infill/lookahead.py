@@ -49,7 +49,7 @@ class Lookahead:
         self.horizon = min(length, HORIZON)
         counts = np.maximum(model.counts.astype(np.float64), 0.5)
         self.log_prior = np.log(counts / counts.sum())
-        self.cloze = NumpyCloze(model.arrays)
+        self.cloze, self.top = NumpyCloze(model.arrays), engine.top
         # What follows `after` is not known, unless it is the end of a record: no text ends there.
         vocabulary = model.vocabulary
         ends, ban = after[-1] == vocabulary.end_id, ban + END_MARK * vocabulary.records
@@ -116,7 +116,7 @@ class Lookahead:
         if self.byte_mode:  # the cloze layer predicts a byte between bytes, not the first byte of a character
             guessed = joint - matches[..., None]
         else:
-            left = prefixes.state[-1][:, : self.hidden_size]
+            left = prefixes.state[self.top][:, : self.hidden_size]
             guessed = log_softmax(self.cloze.logits(left, self.hidden[distance, guesses], prefixes.logits, right))
         return log_sum_exp(weights[..., None] + guessed, axis=1), mean
 

@@ -36,13 +36,15 @@ def set_neurons(file: ModelFile, neurons: Neurons | None, direction: str = "forw
         direction: whose hidden units they are: "forward", or "backward" where the model reads both ways.
 
     Raises:
-        SettingError: there is no such layer or hidden unit, a value is not finite, or the model does not read in this
-            direction.
+        SettingError: there is no such layer or hidden unit, a value is not finite, the model does not read in this
+            direction, or has several networks.
     """
     check_direction(file.config, direction)
     held = {} if neurons is None else _check_neurons(file.config, neurons)
     if not held:
         return file
+    if file.members:
+        raise SettingError(f"neurons are held in one network: this model has {len(file.networks)}", "set_neurons")
     config, last = file.config, file.config.num_layers
     shapes = parameter_shapes(config, len(file.vocabulary))
     arrays: Arrays = {name: as_float32(file.arrays, name) for name in shapes}

@@ -1,6 +1,7 @@
 """The output layer and its loss in blocks of characters, so that the logits of a large vocabulary fit in memory."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,13 +95,16 @@ def _unchecked_costs(values: Tensor, output: nn.Linear, targets: Tensor, fixed: 
 
 
 @torch.no_grad()
-def nats_and_entropies(values: Tensor, output: nn.Linear, targets: Tensor) -> tuple[Tensor, Tensor]:
+def nats_and_entropies(
+    values: Tensor, output: nn.Linear, targets: Tensor, members: Sequence[tuple[Tensor, nn.Linear]] = ()
+) -> tuple[Tensor, Tensor]:
     """Compute -ln p(target) of each target, and the entropy of each prediction, in blocks.
 
     Args:
         values: (..., H) floats, the input of the output layer.
         output: the output layer, with a bias.
         targets: (...), whole numbers from 0 to V - 1.
+        members: values and output layers of other networks, whose probabilities are averaged with those of the first.
 
     Returns:
         Twice (N,) in nats, for the flattened targets; float64 where the values are, else float32.
@@ -112,11 +116,27 @@ def nats_and_entropies(values: Tensor, output: nn.Linear, targets: Tensor) -> tu
     values, _ = _flatten(values, None)
     nats = [values.new_zeros(0, dtype=_logits_dtype(values))]
     entropies = [nats[0]]
-    for rows, logits in _blocks(values, output.weight, output.bias, None):
-        log_probs = torch.log_softmax(logits, 1)
+    others = [_blocks(_flatten(own, None)[0], head.weight, head.bias, None) for own, head in members]
+    for (rows, logits), *more in zip(_blocks(values, output.weight, output.bias, None), *others, strict=True):
+        log_probs = average_log_probs([logits, *(own for _, own in more)])
         nats.append(-log_probs.gather(1, targets[rows, None])[:, 0])
         entropies.append(torch.special.entr(log_probs.exp_()).sum(1))
     return torch.cat(nats), torch.cat(entropies)
+
+
+def average_log_probs(logits: Sequence[Tensor]) -> Tensor:
+    """Average what networks predict.
+
+    Args:
+        logits: (n, V), those of each network.
+
+    Returns:
+        (n, V), the logarithms of the means of their probabilities; of one network, of its probabilities.
+    """
+    log_probs = [torch.log_softmax(own, 1) for own in logits]
+    if len(log_probs) == 1:
+        return log_probs[0]
+    return torch.logsumexp(torch.stack(log_probs), 0) - math.log(len(log_probs))
 
 
 def _check(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None) -> Tensor:

@@ -26,7 +26,7 @@ class PrefixEngine(Engine):
     """
 
     def __init__(self, engine: Engine) -> None:
-        super().__init__(engine.config, engine.size, engine.context)
+        super().__init__(engine.config, engine.size, engine.context, engine.networks)
         self.engine, self.many_rows = engine, engine.many_rows
         self._texts: list[tuple[bytes, KeptStates]] = []
         """Logits and state where a text started, and the text; the last used is the last."""

@@ -442,7 +442,7 @@ class Sampler:
         """
         with self._lock:
             self._rewind()
-            return self._state[-1][:, : self.model.config.hidden_size], self._logits
+            return self._state[self.engine.top][:, : self.model.config.hidden_size], self._logits
 
     def check_state_path(self, path: str | os.PathLike[str]) -> None:
         """Make sure that `save_state` can write to a path, before there is anything to save.

@@ -313,9 +313,9 @@ def _parse_description(description: Mapping[str, Any]) -> ModelFile:
     config = make_settings(ModelConfig, description["config"])
     reading = make_settings(ReadingConfig, description["reading"])
     vocabulary = read_vocabulary(description["vocabulary"], raw=reading.encoding == RAW)
-    has_counts = bool(description.get("mixtures", {}))
-    if known != (COUNTS_FORMAT if has_counts else RECORDS_FORMAT if vocabulary.records else FORMAT):
-        raise ModelFileError("its format number does not fit its vocabulary and its counts")
+    has_more = bool(description.get("mixtures", {})) or description.get("networks", 1) != 1
+    if known != (COUNTS_FORMAT if has_more else RECORDS_FORMAT if vocabulary.records else FORMAT):
+        raise ModelFileError("its format number does not fit its vocabulary, its counts and its networks")
     config = replace(config, begin_symbols=vocabulary.begin_symbols)
     counts = description["counts"]
     if not isinstance(counts, list) or len(counts) != len(vocabulary):
@@ -414,8 +414,8 @@ def build_model(file: ModelFile, device: str = "cpu") -> "CharModel":
     return new_model(file.config, len(file.vocabulary), file.arrays, device)
 
 
-def build_networks(file: ModelFile, device: str = "cpu") -> list["CharModel"]:
-    """Build the torch models of all networks of a model file.
+def build_members(file: ModelFile, device: str = "cpu") -> list["CharModel"]:
+    """Build the torch models of all networks of a model file but the first.
 
     Args:
         file: what `read_model` returned.
@@ -425,7 +425,7 @@ def build_networks(file: ModelFile, device: str = "cpu") -> list["CharModel"]:
         ArgumentError: the arrays are not the weights of such models.
         SettingError: this torch has no such device.
     """
-    return [new_model(file.config, len(file.vocabulary), arrays, device) for arrays in file.networks]
+    return [new_model(file.config, len(file.vocabulary), arrays, device) for arrays in file.members]
 
 
 def new_model(config: ModelConfig, vocabulary_size: int, arrays: Arrays, device: str) -> "CharModel":
