@@ -23,9 +23,10 @@ from benchmarks.common import machine
 from benchmarks.rows import numbers
 from chargen import Corpus
 from chargen.counting.mixture import Mixture, find_targets, fit_weights, mix_nats
+from chargen.counting.recorder import Recorder
 from chargen.evaluation.loss import evaluate_ids
 from chargen.storage.model_file import ModelFile, build_model
-from chargen.training.counts import AUTO_ORDER, BLOCK, MixtureFit, count_contexts
+from chargen.training.counts import AUTO_ORDER, count_contexts, fit_mixture, halve
 
 LENGTHS = (5, 8, 10, 15, 20)
 """Of n-grams whose novelty is told."""
@@ -49,21 +50,18 @@ def train_seeds(text: Path, minutes: float, seeds: int, test: float) -> list[dic
 
 def compare_orders(file: ModelFile, corpus: Corpus, orders: list[int]) -> list[dict[str, Any]]:
     """What counts of some orders are worth beside one network."""
-    rows = []
+    rows, seen = [], Recorder()
+    network = evaluate_ids(build_model(file), corpus.valid, mixture=seen).nats
+    places, nats, _ = seen.in_order()
     click.echo(f"{'order':>5}{'MB':>8}{'network':>9}{'counts':>9}{'one weight':>12}{'table':>9}")
     for order in orders:
         tree = count_contexts(corpus, order, ("forward",))["forward"]
-        fit, seen = MixtureFit(tree), _Remember(tree)
-        options: dict[str, Any] = {"mixture": seen}
-        network = evaluate_ids(build_model(file), corpus.valid, **options).nats
-        fit.nats(*seen.arguments())
-        _, saved = fit.finish()
-        _, places, nats, _ = seen.arguments()
+        _, saved = fit_mixture(tree, seen)
         counted, _ = find_targets(tree, seen.ids, places, tree.order - 1, Mixture.of(tree).compiled[0])
         count = len(places)
         row = {
             "order": order, "bytes": tree.nbytes, "network": network / count, "counts": -np.log(counted).mean(),
-            "one weight": _one_weight(nats, counted, places), "table": (network - saved) / count,
+            "one weight": _one_weight(nats, counted, halve(places, len(seen.ids))), "table": (network - saved) / count,
         }  # fmt: skip
         rows.append(row)
         click.echo(
@@ -73,23 +71,9 @@ def compare_orders(file: ModelFile, corpus: Corpus, orders: list[int]) -> list[d
     return rows
 
 
-class _Remember(MixtureFit):
-    """Collects all that it is asked, in one piece."""
-
-    def nats(self, ids: Any, places: Any, nats: Any, entropies: Any) -> Any:
-        """Remember what ids cost the network."""
-        self.ids = ids
-        self._parts.append((places, nats, entropies))
-        return nats
-
-    def arguments(self) -> tuple[Any, ...]:
-        """The arguments of all calls together."""
-        return self.ids, *(np.concatenate(parts) for parts in zip(*self._parts, strict=True))
-
-
-def _one_weight(nats: Any, counted: Any, places: Any) -> float:
+def _one_weight(nats: Any, counted: Any, half: Any) -> float:
     """The loss with one weight for all, cross-fitted."""
-    half, zeros = (places // BLOCK) % 2, np.zeros(len(nats))
+    zeros = np.zeros(len(nats))
     costs = 0.0
     for mine in (0, 1):
         chosen = half != mine

@@ -789,7 +789,7 @@ class KneserNey:
 
     def discount(self, counts: list[int]) -> list[float]:
         n = [0, *(counts.count(number) for number in range(1, 5))]
-        if n[1] and n[2] and n[3]:
+        if all(n[1:]):
             y = n[1] / (n[1] + 2 * n[2])
             estimates = [c - (c + 1) * y * n[c + 1] / n[c] for c in (1, 2, 3)]
             if min(estimates) > 0:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from chargen.api.texts import Path, Sources, read_for_model
+from chargen.counting.recorder import Recorder
 from chargen.data.corpus_cache import ROLES
 from chargen.data.reading_config import ReadingConfig
 from chargen.data.reading_report import ReadingReport
@@ -36,6 +37,7 @@ def evaluate(
     part: str = "all",
     direction: str = "forward",
     dynamic: bool = False,
+    dynamic_counts: bool = False,
     tune: Path | Sequence[Path] | None = None,
     unknown: str | None = None,
     encoding: str | None = None,
@@ -61,6 +63,7 @@ def evaluate(
         part: "all", or the part that training on this text would cut: "train", "valid" or "test".
         direction: "forward"; or "backward", which reads from the end and predicts each character from those behind it.
         dynamic: whether a copy of the model learns from each segment once it is scored.
+        dynamic_counts: whether what was scored before is counted, and predicts too.
         tune: other text, on whose end the rates of `dynamic` are chosen: a str, a Path, or a list of sources. By
             default that is the training part, where another part is scored.
         unknown: what to do with characters that the model has never seen: "error", "skip" them and count them, or
@@ -92,7 +95,8 @@ def evaluate(
     check_direction(file.config, direction)
     if tune and not dynamic:
         raise SettingError("`tune` says what `dynamic` chooses its rates on: give both", "tune")
-    _check_by_label(by_label, file.vocabulary, dynamic)
+    adapts = dynamic or dynamic_counts
+    _check_by_label(by_label, file.vocabulary, adapts)
     report = ReadingReport.of_model(file.vocabulary.labels)
     full_text = read_for_model(file, text, encoding, errors, sources=sources, report=report)
     scored_text, tuning = cut_part(full_text, part, file), ""
@@ -116,29 +120,35 @@ def evaluate(
         return evaluate_text(file.vocabulary, scored_text, score_ids, unknown=unknown, direction=direction)
 
     sums = LabelSums(file.vocabulary, scored_text, unknown, direction) if by_label else None
-    mixture = file.mixtures.get(direction)
+    counts = file.mixtures.get(direction)
+    mixture = Recorder(counts) if dynamic_counts else counts
     settings_of_rows: dict[str, Any] = {"rows": rows, "mixture": mixture} | ({"watch": sums.add} if sums else {})
     result = evaluate_by(partial(loss_windows, network, vocabulary=file.vocabulary, **settings, **settings_of_rows))
+    static = result.nats_per_character if adapts else None
     if dynamic:
         from chargen.evaluation.dynamic import tuned_evaluator
 
         report_try = partial(progress, "choosing rates")
+        mixture = Recorder(counts) if dynamic_counts else counts
         evaluator = tuned_evaluator(network, file.vocabulary, tuning, mixture=mixture, progress=report_try, **settings)
-        static = result.nats_per_character
         result = evaluate_by(evaluator.losses)
-        result = replace(result, dynamic=evaluator.rates, tail=len(tuning), static_nats_per_character=static)
+        result = replace(result, dynamic=evaluator.rates, tail=len(tuning))
+    if isinstance(mixture, Recorder):
+        from chargen.evaluation.dynamic_counts import add_dynamic_counts
+
+        result = add_dynamic_counts(result, mixture, counts, file.vocabulary)
     return replace(
         result, part=part, direction=direction, precision=precision, device=network.device.type,
         replaced=report.replaced, passed_over=len(report.passed_over), by_label=sums.losses() if sums else {},
-        unknown_labels=tuple(sorted(report.unknown_labels or ())),
+        unknown_labels=tuple(sorted(report.unknown_labels or ())), static_nats_per_character=static,
     )  # fmt: skip
 
 
-def _check_by_label(by_label: bool, vocabulary: Vocabulary, dynamic: bool) -> None:
+def _check_by_label(by_label: bool, vocabulary: Vocabulary, adapts: bool) -> None:
     if by_label and not vocabulary.labels:
         raise SettingError("by_label is for a model of labelled records: this one has no labels", "by_label")
-    if by_label and dynamic:
-        raise SettingError("by_label is for a model that stays as it is: leave `dynamic` out", "by_label")
+    if by_label and adapts:
+        raise SettingError("by_label is for a model that stays as it is, without `dynamic…`", "by_label")
 
 
 def _read_tuning(file: ModelFile, tune: Path | Sequence[Path] | None, encoding: str | None, errors: str) -> str:

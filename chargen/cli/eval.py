@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 @option("--dynamic", group="Text", is_flag=True,
         help="Let a copy of the model learn from each segment once it is scored. How fast is chosen on the end of the "
         "training part, or of --tune.")  # fmt: skip
+@option("--dynamic-counts", group="Text", is_flag=True,
+        help="Count what is scored, and let these counts predict what follows, too.")  # fmt: skip
 @option("--by-label", group="Text", is_flag=True,
         help="Tell what the records of each label cost, with a model of labelled records.")  # fmt: skip
 @option("--tune", group="Text", multiple=True, metavar="SOURCE",
@@ -47,7 +49,8 @@ def command(model: Path, sources: tuple[str, ...], device: str, as_json: bool, *
     """Score a text with a model: nats and bits per character, bits per byte, perplexity.
 
     The whole text is scored with carried state, every character once. The first one (read backward, the last) has
-    nothing before it: it is context and is not counted. The model does not adapt to the text, except with --dynamic.
+    nothing before it: it is context and is not counted. The model does not adapt to the text, except with --dynamic
+    and --dynamic-counts.
 
     With a model of records nats and bits per record are told too, and what the ends of records cost: every character
     is counted there, and each end as one more.
@@ -77,8 +80,10 @@ def _to_json(result: "Evaluation") -> dict[str, Any]:
         figures["by_label"] = {name: asdict(loss) for name, loss in result.by_label.items()}
     if result.has_counts:
         figures["network_nats_per_character"] = result.network_nats_per_character
-    if result.dynamic is not None:
+    if result.static_nats_per_character is not None:
         figures["static_nats_per_character"] = result.static_nats_per_character
+        figures["dynamic_counts"] = result.dynamic_counts
+    if result.dynamic is not None:
         figures["dynamic"] = {**asdict(result.dynamic), "tail": result.tail}
     return figures
 
@@ -101,9 +106,13 @@ def _print_figures(result: "Evaluation", name: str) -> None:
         log(f"the network alone, without counts: {alone:.4f} nats, {alone / math.log(2):.4f} bits per character")
     if (rates := result.dynamic) is not None:
         log(
-            f"dynamic evaluation: {result.static_nats_per_character:.4f} nats without; lr {rates.lr:g} and "
-            f"decay {rates.decay:g} were best on the last {amount(result.tail, 'character')} of other text"
+            f"dynamic evaluation: lr {rates.lr:g} and decay {rates.decay:g} were best on the last "
+            f"{amount(result.tail, 'character')} of other text"
         )
+    if result.dynamic_counts:
+        log("dynamic counts: what was scored is counted, and predicts too")
+    if (static := result.static_nats_per_character) is not None:
+        log(f"the model as it was: {static:.4f} nats, {static / math.log(2):.4f} bits per character")
     if result.folded:
         log(f"note: {amount(result.folded, 'rare character')} charged for a share of the unknown symbol")
 
@@ -112,9 +121,8 @@ def _print_records(result: "Evaluation") -> None:
     """Print what a record costs, what its end costs, and what the records of each label do."""
     click.echo(f"{result.nats_per_record:.4f} nats per record")
     click.echo(f"{result.bits_per_record:.4f} bits per record")
-    if result.dynamic is None:
-        end, share = result.end_nats / result.records, result.end_nats / result.nats if result.nats else 0.0
-        click.echo(f"{end:.4f} nats per end of a record, {end / math.log(2):.4f} bits: {share:.1%} of all")
+    end, share = result.end_nats / result.records, result.end_nats / result.nats if result.nats else 0.0
+    click.echo(f"{end:.4f} nats per end of a record, {end / math.log(2):.4f} bits: {share:.1%} of all")
     for label, loss in result.by_label.items():
         means = f"{loss.nats_per_character:.4f} nats per character, {loss.nats_per_record:.4f} per record"
         print_line(f"{escape_control(name_label(label))}: {means}, {amount(loss.records, 'record')}")

@@ -154,11 +154,11 @@ def estimate_discounts(counts: NDArray[Any], once: int = 0) -> tuple[float, floa
         once: how many more have a count of 1.
 
     Returns:
-        The three; 0.5, 1 and 1.5 where the estimates are not above 0 and at most the count.
+        The three; 0.5, 1 and 1.5 where the estimates are not above 0 and below the count.
     """
     _, n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5), minlength=6)[:5].tolist()
     n1 += once
-    if not (n1 and n2 and n3):
+    if not (n1 and n2 and n3 and n4):
         return FALLBACK
     share = n1 / (n1 + 2 * n2)
     first, second, third = (1 - 2 * share * n2 / n1, 2 - 3 * share * n3 / n2, 3 - 4 * share * n4 / n3)

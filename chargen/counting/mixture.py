@@ -29,6 +29,10 @@ PRIOR = 20.0
 """Predictions that speak for the mean weight wherever there are few to fit one on."""
 LEAST = 1e-300
 """In place of a probability that is smaller: its logarithm is finite."""
+NO_ID = -1
+"""Stands where there is no text: no context holds it."""
+TOGETHER = 2**14
+"""Places whose contexts are cut out of a text together."""
 
 Floats = NDArray[np.float64]
 
@@ -218,14 +222,31 @@ def find_targets(
     if compiled is not None:
         from chargen.kernels.context_tree import find_targets as fill_targets
 
-        ids, places = np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(places, np.int64)
-        fill_targets(compiled, ids, places, longest, lengths, counted)
+        for part in (slice(begin, begin + TOGETHER) for begin in range(0, len(places), TOGETHER)):
+            windows = cut_windows(ids, places[part], longest)
+            ends = np.arange(1, len(windows) + 1) * (longest + 1) - 1
+            fill_targets(compiled, windows.ravel(), ends, longest, lengths[part], counted[part])
         return counted, lengths
     for row, place in enumerate(places.tolist()):
         path = tree.path(ids[:place], longest)
         lengths[row] = len(path) - 1
         counted[row] = tree.distribution(path)[min(ids[place], tree.predictable - 1)]
     return counted, lengths
+
+
+def cut_windows(ids: NDArray[Any], places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Cut out what stands before places of a text, which may be large, and need not lie in memory.
+
+    Args:
+        ids: (N,), the text.
+        places: (n,), in it.
+        size: ids before each.
+
+    Returns:
+        (n, size + 1), with the id of each place as the last one; `NO_ID` before the text.
+    """
+    at = places[:, None] + np.arange(-size, 1)
+    return np.where(at >= 0, ids[np.maximum(at, 0)].astype(np.int64), NO_ID)
 
 
 def fit_weights(
@@ -256,6 +277,6 @@ def fit_weights(
         whole = np.tile(np.add(*np.split(by_counts + by_network, 2)), 2)
         sums = [np.bincount(cells, part / whole, len(weights)) for part in (by_counts, by_counts + by_network)]
         in_counts, in_all = add(np.stack(sums))
-        mean = in_counts.sum() / in_all.sum()
+        mean = in_counts.sum() / in_all.sum() if in_all.any() else weights.mean()
         weights = np.clip((in_counts + PRIOR * mean) / (in_all + PRIOR), 1 - MAX_WEIGHT, MAX_WEIGHT)
     return weights.reshape(order, len(KNOTS))

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from chargen.counting.mixture import Mixture
+from chargen.counting.recorder import Recorder
 from chargen.data.reading import clean, mark_text
 from chargen.data.reading_report import ReadingReport
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError
 from chargen.evaluation.loss import Loss, in_reading_order, loss_of, sum_losses
-from chargen.evaluation.mixed_rows import MixedRows
 from chargen.kernels import available
 from chargen.model.arguments import is_host_memory
 from chargen.model.device import autocast, float32_products
@@ -74,7 +74,8 @@ class DynamicEvaluator:
         rates: how fast weights follow the text.
         precision: "fp32" or "bf16".
         direction: "forward"; or "backward", which reads from the end, and trains that stack and what both share.
-        mixture: counts of this direction, which predict beside the network; they stay as they are.
+        mixture: counts of this direction, which predict beside the network and stay as they are; or who remembers what
+            it predicts.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class DynamicEvaluator:
         rates: Rates,
         precision: str = "fp32",
         direction: str = "forward",
-        mixture: Mixture | None = None,
+        mixture: Mixture | Recorder | None = None,
     ) -> None:
         self.mixture = mixture
         self.model = copy.deepcopy(model)
@@ -114,17 +115,16 @@ class DynamicEvaluator:
         Raises:
             DataError: the text has fewer than two characters.
         """
-        mixed: MixedRows | None = None
-        if self.mixture:
-            mixed = MixedRows(self.mixture, [in_reading_order(ids, self.vocabulary, self.direction, "scoring")[0]])
+        text, _ = in_reading_order(ids, self.vocabulary, self.direction, "scoring")
         segments = _segments(self.model, self.vocabulary, ids, self.precision, self.direction)
         for first, targets, nats, entropies, gradients in segments:
             costs = nats
-            if mixed:
-                places = first + np.arange(len(targets))
-                costs = mixed.nats(np.zeros(len(targets), np.int64), places, nats, entropies)
+            if self.mixture:
+                costs = self.mixture.nats(text, first + np.arange(len(targets)), nats, entropies)
             loss = loss_of(targets, float(costs.sum()), self.vocabulary)
-            yield replace(loss, network_nats=loss.nats + float((nats - costs).sum()))
+            ends = targets >= self.model.first_begin
+            network_nats = loss.nats + float((nats - costs).sum())
+            yield replace(loss, end_nats=float(costs[ends].sum()), network_nats=network_nats)
             gradients.teach(self.weights, self.rule, self.rms, self.trained)
 
 
@@ -206,7 +206,7 @@ def tuned_evaluator(
     vocabulary: Vocabulary,
     tuning: str,
     *,
-    mixture: Mixture | None = None,
+    mixture: Mixture | Recorder | None = None,
     precision: str = "fp32",
     direction: str = "forward",
     progress: Callable[[int, int], object] = lambda done, total: None,

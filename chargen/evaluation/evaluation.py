@@ -63,12 +63,13 @@ class Evaluation:
         device: "cpu", "cuda" or "mps".
         replaced: bytes that did not fit the encoding, where the text was read from files.
         passed_over: files that are no text.
-        dynamic: the rates at which the model followed the text; None where it stayed as it was.
+        dynamic: the rates at which the model followed the text; None where its weights stayed as they were.
+        dynamic_counts: whether counts of what was scored before have predicted too.
         tail: characters of the other text on which they were chosen.
         static_nats_per_character: the mean loss of the model as it was, where it followed the text.
         network_nats: the sum for the network alone, where the model has counts too; else that of `nats`.
         records: how many records were scored; 0 for running text.
-        end_nats: the nats of their ends, a part of `nats`; 0 where the model followed the text.
+        end_nats: the nats of their ends, a part of `nats`.
         by_label: on request, what the records of each label cost, the most frequent label first; "" is no label.
         unknown_labels: labels of the text that the model does not know; their records were read without.
     """
@@ -87,6 +88,7 @@ class Evaluation:
     replaced: int = 0
     passed_over: int = 0
     dynamic: Rates | None = None
+    dynamic_counts: bool = False
     tail: int = 0
     static_nats_per_character: float | None = None
     network_nats: float = math.nan

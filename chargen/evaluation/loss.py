@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from chargen.counting.mixture import Mixture
+from chargen.counting.recorder import Recorder
 from chargen.data.borders import as_targets, labels_before
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import DataError, amount
 from chargen.evaluation.layout import MAX_ROWS
-from chargen.evaluation.mixed_rows import MixedRows
 from chargen.evaluation.rows import read_rows
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
@@ -64,7 +64,7 @@ def loss_windows(
     rows: int | None = None,
     precision: str = "fp32",
     direction: str = "forward",
-    mixture: Mixture | None = None,
+    mixture: Mixture | Recorder | None = None,
     share: Callable[[int], range] = range,
     watch: Callable[[NDArray[Any], NDArray[Any]], object] = lambda places, nats: None,
 ) -> Iterator[Loss]:
@@ -84,7 +84,7 @@ def loss_windows(
         rows: how many rows; by default one per 1,000 ids scored, at most 32.
         precision: "fp32" or "bf16".
         direction: "forward", or "backward" where the model is bidirectional.
-        mixture: counts of this direction, which predict beside the network.
+        mixture: counts of this direction, which predict beside the network; or who remembers what it predicts.
         share: of how many rows there are, says which are scored here; all by default.
         watch: called with the places of a window's ids (n,), counted in the order of reading, and the nats of each.
 
@@ -110,18 +110,18 @@ def loss_windows(
         begins = np.flatnonzero(ids >= model.first_begin)
         read = [_tell_label(row, ids[begins[begins <= at][-1:]]) for row, at in zip(read, start, strict=True)]
     counted = list(zip(begin - start, end - start, strict=True))
-    mixed = MixedRows(mixture, read) if mixture else None
     for window in read_rows(model, read, direction=direction, counted=counted, precision=precision):
         targets = torch.from_numpy(as_targets(window.ids, model.first_begin))
+        places = start[window.rows] + window.positions
         with autocast(precision, model.device):
-            if mixed:
+            if mixture:
                 network, entropies = (
                     values.cpu().double().numpy() for values in nats_and_entropies(window.before, model.output, targets)
                 )
-                nats_per_id = mixed.nats(window.rows, window.positions, network, entropies)
+                nats_per_id = mixture.nats(ids, places, network, entropies)
             else:
                 nats_per_id = network = nats_per_target(window.before, model.output, targets).cpu().double().numpy()
-        watch(start[window.rows] + window.positions, nats_per_id)
+        watch(places, nats_per_id)
         loss, ends = loss_of(window.ids, float(nats_per_id.sum()), vocabulary), targets.numpy() == model.first_begin
         yield replace(
             loss, records=int(ends.sum()), end_nats=float(nats_per_id[ends].sum()),

@@ -6,10 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.counting.mixture import Mixture
-
-NO_ID = -1
-"""Stands between two rows: no context holds it."""
+from chargen.counting.mixture import NO_ID, Mixture
 
 
 class MixedRows:

@@ -150,14 +150,18 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
     if not set(model.mixtures) <= set(model.config.directions):
         raise ValueError(f"mixtures are those of {', '.join(model.mixtures)}: the model reads otherwise")
     for mixture in model.mixtures.values():
-        _check_tree(mixture.tree, model.vocabulary)
+        _check_mixture(mixture, model.vocabulary)
     tensor_file.save(path, model.all_arrays, model.describe(), smaller=_advise_smaller(model.vocabulary))
 
 
-def _check_tree(tree: ContextTree, vocabulary: Vocabulary) -> None:
-    """Check that a tree is one of a text of this vocabulary; ValueError otherwise."""
+def _check_mixture(mixture: Mixture, vocabulary: Vocabulary) -> None:
+    """Check that a mixture is whole, and that its tree is one of a text of this vocabulary; ValueError otherwise."""
+    tree = mixture.tree
     if (tree.size, tree.predictable) != _tree_sizes(vocabulary):
         raise ValueError(f"counts of {amount(tree.size, 'id')}: the vocabulary has {len(vocabulary):,}")
+    if mixture.longest < tree.order - 1:
+        looks_back = f"{amount(mixture.longest, 'id')} of {tree.order - 1}"
+        raise ValueError(f"counts look back {looks_back}: only whole ones are saved")
 
 
 def _tree_sizes(vocabulary: Vocabulary) -> tuple[int, int]:

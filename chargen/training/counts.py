@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from chargen.counting.context_tree import ContextTree
 from chargen.counting.grow_tree import grow_tree
 from chargen.counting.mixture import Mixture, find_targets, fit_weights, mix_nats
+from chargen.counting.recorder import Recorder
 from chargen.data.borders import labels_before
 from chargen.data.corpus import Corpus
 from chargen.data.vocabulary import Vocabulary
@@ -27,7 +28,7 @@ SECONDS_PER_ID = 2.5e-7
 """That counting takes for each id and length of contexts, on a slow machine."""
 MIN_GAIN = 0.001
 """Nats per character that counts must save on other text to be kept."""
-BLOCK = 1_000
+BLOCK = 500
 """Ids in a row that weights are fitted on together, or scored with weights from other blocks."""
 MAX_FITTED = 2**18
 """Ids that weights are fitted on, evenly spaced."""
@@ -88,64 +89,47 @@ def _in_order(ids: NDArray[Any], direction: str, vocabulary: Vocabulary) -> NDAr
     return ids if direction == "forward" else labels_before(ids, vocabulary.end_id)[::-1]
 
 
-class MixtureFit:
-    """Collects what a network and counts predict for the same ids of other text, and fits the weights of a mixture.
+def fit_mixture(tree: ContextTree, recorder: Recorder, group: Group = ALONE) -> tuple[Mixture, float]:
+    """Fit the weights of a mixture, and tell what it saves on text on which its weights are not fitted.
 
-    It takes the place of a `Mixture` while that text is scored by the network alone.
+    Even blocks of the text are scored with weights of the odd ones, and odd blocks with those of the even ones; the
+    mixture has weights of both.
 
     Args:
         tree: the counts.
+        recorder: has seen the network score other text than was counted.
+        group: the processes, each of which has scored some of the text.
+
+    Returns:
+        The mixture, and the nats that it saves.
     """
+    places, nats, entropies = recorder.in_order()
+    compiled = Mixture.of(tree).compiled[0] if available() else None
+    counted, lengths = find_targets(tree, recorder.ids, places, tree.order - 1, compiled)
+    halves = halve(places, len(recorder.ids))
 
-    def __init__(self, tree: ContextTree) -> None:
-        self.tree = tree
-        self._compiled = Mixture.of(tree).compiled[0] if available() else None
-        self._parts: list[tuple[NDArray[Any], ...]] = []
+    def add(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.array(group.exchange(sums.ravel().tolist())).reshape(sums.shape)
 
-    def nats(
-        self, ids: NDArray[Any], places: NDArray[np.int64], nats: NDArray[np.float64], entropies: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Remember what ids cost the network; the arguments are those of `Mixture.nats`.
+    def fit(chosen: NDArray[np.bool_]) -> Mixture:
+        some = np.flatnonzero(chosen)
+        some = some[:: max(1, len(some) // MAX_FITTED)]
+        order, scores = tree.order, (nats[some], counted[some])
+        return Mixture(tree, fit_weights(order, *scores, lengths[some], entropies[some], add))
 
-        Args:
-            ids: (N,), the text in the order of reading.
-            places: (n,), of the ids.
-            nats: (n,), what they cost the network.
-            entropies: (n,), of what it predicted.
+    saved = 0.0
+    for half in (0, 1):
+        weights = fit(halves != half).weigh(lengths, entropies)
+        saved += float((nats - mix_nats(nats, counted, weights))[halves == half].sum())
+    (saved,) = group.exchange([saved])
+    return fit(np.ones(len(nats), bool)), saved
 
-        Returns:
-            (n,), what they cost the network.
-        """
-        counted, lengths = find_targets(self.tree, ids, places, self.tree.order - 1, self._compiled)
-        self._parts.append((nats, counted, lengths, entropies, (places // BLOCK) % 2))
-        return nats
 
-    def finish(self, group: Group = ALONE) -> tuple[Mixture, float]:
-        """Fit the weights, and tell what the mixture saves on text on which its weights are not fitted.
+def halve(places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Say which half of a text each place is in: 0 or 1, block by block.
 
-        Even blocks of the text are scored with weights of the odd ones, and odd blocks with those of the even ones; the
-        mixture has weights of both.
-
-        Args:
-            group: the processes, each of which has scored some of the text.
-
-        Returns:
-            The mixture, and the nats that it saves.
-        """
-        nats, counted, lengths, entropies, halves = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
-
-        def add(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.array(group.exchange(sums.ravel().tolist())).reshape(sums.shape)
-
-        def fit(chosen: NDArray[np.bool_]) -> Mixture:
-            some = np.flatnonzero(chosen)
-            some = some[:: max(1, len(some) // MAX_FITTED)]
-            order, scores = self.tree.order, (nats[some], counted[some])
-            return Mixture(self.tree, fit_weights(order, *scores, lengths[some], entropies[some], add))
-
-        saved = 0.0
-        for half in (0, 1):
-            weights = fit(halves != half).weigh(lengths, entropies)
-            saved += float((nats - mix_nats(nats, counted, weights))[halves == half].sum())
-        (saved,) = group.exchange([saved])
-        return fit(np.ones(len(nats), bool)), saved
+    Args:
+        places: (n,), in the text.
+        size: ids of the text.
+    """
+    return places // max(1, min(BLOCK, size // 10)) % 2

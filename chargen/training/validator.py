@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from chargen.counting.context_tree import ContextTree
 from chargen.counting.mixture import Mixture
+from chargen.counting.recorder import Recorder
 from chargen.data.corpus import Corpus
 from chargen.errors import NOT_FINITE_MESSAGE, Diverged
 from chargen.evaluation.loss import Loss, loss_windows, sum_losses
@@ -20,7 +22,7 @@ from chargen.training.budget import Budget
 from chargen.training.cloze_task import cloze_loss, even_windows
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
-from chargen.training.counts import MIN_GAIN, MixtureFit, count_contexts
+from chargen.training.counts import MIN_GAIN, count_contexts, fit_mixture
 from chargen.training.group import ALONE, Group
 from chargen.training.losses import Losses, mean_loss, named_losses, without_counts
 
@@ -178,21 +180,21 @@ class Validator:
         """
         losses: dict[str, Losses] = {"valid": {}, "test": {}}
         figures: dict[str, Any] = {}
-        fits: dict[str, MixtureFit] = {}
+        trees: dict[str, ContextTree] = {}
         mixtures: dict[str, Mixture] = {}
         if self.config.counts:
             order, megabytes = self.config.counts, self.config.counts_mb
             trees = count_contexts(self.corpus, order, model.config.directions, megabytes)
-            fits = {direction: MixtureFit(tree) for direction, tree in trees.items()}
+        recorders = {direction: Recorder() for direction in trees}
         parts = self.corpus.valid, self.corpus.test
         for part, ids, size, limit in zip(losses, parts, self.sizes, limits, strict=True):
             if not size:
                 continue
-            losses[part] = yield from self.score(model, ids, limit, fits if part == "valid" else mixtures)
+            losses[part] = yield from self.score(model, ids, limit, recorders if part == "valid" else mixtures)
             if not math.isfinite(mean_loss(losses[part])):
                 raise Diverged(NOT_FINITE_MESSAGE)
             if part == "valid":
-                mixtures = self._fit(fits, losses[part])
+                mixtures = self._fit(trees, recorders, losses[part])
             counted = losses[part]["forward"]
             figures |= {
                 f"{part}_loss": mean_loss(losses[part]),
@@ -207,11 +209,11 @@ class Validator:
                 figures[f"{part}_loss_network"] = mean_loss(without_counts(losses[part]))
         return losses, figures, mixtures
 
-    def _fit(self, fits: Mapping[str, MixtureFit], losses: Losses) -> dict[str, Mixture]:
+    def _fit(self, trees: dict[str, ContextTree], recorders: dict[str, Recorder], losses: Losses) -> dict[str, Mixture]:
         """Fit the weights of counts after the network was scored; where counts help, losses become the mixture's."""
         mixtures = {}
-        for direction, fit in fits.items():
-            mixture, saved = fit.finish(self.group)
+        for direction, tree in trees.items():
+            mixture, saved = fit_mixture(tree, recorders[direction], self.group)
             loss = losses[direction]
             if saved > MIN_GAIN * loss.characters:
                 mixtures[direction], losses[direction] = mixture, replace(loss, nats=loss.nats - saved)

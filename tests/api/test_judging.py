@@ -55,6 +55,7 @@ EVAL = [
     ("text.txt", {"direction": "backward"}),
     ("text.txt", {"part": "test", "dynamic": True}),
     ("text.txt", {"dynamic": True, "tune": ["more.txt"]}),
+    ("text.txt", {"dynamic_counts": True}),
     ("text.txt", {"unknown": "skip"}),
     ("bad.txt", {"encoding": "latin-1"}),
     ("bad.txt", {"errors": "replace"}),

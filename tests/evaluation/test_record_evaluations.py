@@ -139,7 +139,7 @@ def test_a_model_that_follows_records_counts_them():
 def test_what_cannot_be_told_by_label_is_refused():
     for file, options, words in (
         (record_model(), {}, "by_label is for a model of labelled records: this one has no labels"),
-        (record_model(labels=LABELS), {"dynamic": True, "tune": "abc"}, "leave `dynamic` out"),
+        (record_model(labels=LABELS), {"dynamic": True, "tune": "abc"}, "without `dynamic…`"),
     ):
         with pytest.raises(SettingError, match=words):
             evaluate(file, "abc", by_label=True, **options)

@@ -20,7 +20,7 @@ from tests.yardstick import is_read_soon
 KIND = "test"
 FLOATS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 EIGHT = b"\0\0\x80\x3f\0\0\0\x40"
-TYPES = {"<f8": "F64", "<f4": "F32", "<u2": "BF16", "|i1": "I8"}
+TYPES = {"<f8": "F64", "<f4": "F32", "<u2": "BF16", "|i1": "I8", "|u1": "U8", "<i2": "I16", "<i4": "I32"}
 
 arrays_of = st.dictionaries(
     st.text(max_size=8).filter(lambda name: name != "__metadata__"),
@@ -124,9 +124,10 @@ def test_strided_arrays_keep_their_values():
     assert (unpacked["x"] == array).all()
 
 
-@pytest.mark.parametrize("dtype", ["f2", "i4", "i8", "u1", "u4", "bool", "c8", ">f4", ">f8", ">u2", "U1", "O"])
+@pytest.mark.parametrize("dtype", ["f2", "i8", "u4", "u8", "bool", "c8", ">f4", ">f8", ">u2", ">i2", ">i4", "U1", "O"])
 def test_a_type_that_could_not_be_read_back_is_refused_when_written(dtype):
-    with pytest.raises(ValueError, match=r"array x is .*: a file holds float64, float32, bf16 bits in uint16, or int8"):
+    words = "a file holds float64, float32, bf16 bits in uint16, and whole numbers in int8, uint8, int16 or int32$"
+    with pytest.raises(ValueError, match=rf"^array x is .*: {words}"):
         tensor_file.pack({"x": np.zeros(2, dtype)}, {"kind": KIND})
 
 

@@ -1,0 +1,40 @@
+"""A score that adds counts of what was scored before."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from chargen.counting.growing_counts import mix_growing_counts
+from chargen.counting.mixture import Mixture, find_targets
+from chargen.counting.recorder import Recorder
+from chargen.data.borders import as_targets
+from chargen.data.vocabulary import Vocabulary
+from chargen.evaluation.evaluation import Evaluation
+from chargen.kernels import available
+
+
+def add_dynamic_counts(
+    result: Evaluation, recorder: Recorder, mixture: Mixture | None, vocabulary: Vocabulary
+) -> Evaluation:
+    """Mix counts of what was scored before into a score.
+
+    Args:
+        result: the score without them.
+        recorder: has seen the network score the text.
+        mixture: the model's counts of its training text; None where it has none.
+        vocabulary: the model's.
+    """
+    ids, (places, nats, entropies) = recorder.ids, recorder.in_order()
+    before, counted, lengths = nats, None, np.zeros(len(nats), np.int64)
+    if mixture:
+        tree = mixture.compiled[0] if available() else None
+        counted, lengths = find_targets(mixture.tree, ids, places, mixture.longest, tree)
+        before = mixture.nats(ids, places, nats, entropies)
+    saved = before - mix_growing_counts(ids, nats, entropies, counted, lengths, len(vocabulary), vocabulary.end_id)
+    ends = as_targets(ids[places], vocabulary.end_id) == vocabulary.end_id
+    return replace(
+        result,
+        nats=result.nats - float(saved.sum()),
+        end_nats=result.end_nats - float(saved[ends].sum()),
+        dynamic_counts=True,
+    )

@@ -1,0 +1,136 @@
+"""What counts are worth is told on text on which their weights are not fitted."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chargen.counting.grow_tree import grow_tree
+from chargen.counting.mixture import Mixture
+from chargen.counting.recorder import Recorder
+from chargen.evaluation.loss import evaluate_ids, loss_windows, sum_losses
+from chargen.storage.model_file import build_model
+from chargen.training.counts import BLOCK, fit_mixture, halve
+from tests.groups import run_together
+from tests.small_models import small_model, with_counts
+
+TEXT = "bad cab face\nhead bead gag\n"
+
+
+def recorded(size, seed=0, skipped=1):
+    """Ids of a text, counts of another one like it, and what a network that knows little says."""
+    random = np.random.default_rng(seed)
+    words = [random.integers(0, 6, random.integers(2, 5)) for _ in range(12)]
+    text = np.concatenate([words[number] for number in random.integers(0, 12, 2000 + size)])
+    ids, tree = text[-size:], grow_tree(text[:-size], 6, 5, 1e9)
+    recorder, places = Recorder(), random.permutation(np.arange(skipped, size))
+    for part in np.array_split(places, 7):
+        recorder.nats(ids, part, random.uniform(0.05, 3, len(part)), random.uniform(0, 4, len(part)))
+    return tree, recorder
+
+
+def test_a_recorder_puts_what_was_read_side_by_side_in_order():
+    file = small_model()
+    model, ids = build_model(file), file.vocabulary.encode(TEXT * 100)
+    alone, beside = Recorder(), Recorder()
+    evaluate_ids(model, ids, rows=1, mixture=alone)
+    loss = evaluate_ids(model, ids, rows=4, mixture=beside)
+    places, nats, entropies = beside.in_order()
+    assert places.tolist() == list(range(1, len(ids)))
+    assert nats.sum() == pytest.approx(loss.nats)
+    np.testing.assert_allclose(nats, alone.in_order()[1], atol=1e-4)
+    np.testing.assert_allclose(entropies, alone.in_order()[2], atol=1e-4)
+    assert loss.nats == pytest.approx(evaluate_ids(model, ids, rows=4).nats)
+
+
+def test_a_recorder_scores_as_the_mixture_whose_place_it_takes():
+    file = with_counts(small_model(), TEXT)
+    model, ids, mixture = build_model(file), file.vocabulary.encode(TEXT * 20), file.mixtures["forward"]
+    assert evaluate_ids(model, ids, mixture=Recorder(mixture)) == evaluate_ids(model, ids, mixture=mixture)
+
+
+def test_both_halves_of_any_text_are_scored():
+    for size in (3, 12, 500, 4_000, 50_000):
+        assert set(halve(np.arange(1, size), size).tolist()) == {0, 1}
+    assert (np.diff(halve(np.arange(20_000), 20_000)) != 0).sum() == 20_000 // BLOCK - 1
+
+
+@pytest.mark.parametrize("limit", [1_000, 8_000, 20_000, 33_000])
+def test_both_halves_of_stretches_of_a_text_are_scored(limit):
+    ids, recorder = np.zeros(64_000, np.int64), Recorder()
+    evaluate_ids(build_model(small_model(num_layers=1)), ids, limit=limit, mixture=recorder)
+    share = halve(recorder.in_order()[0], len(ids)).mean()
+    assert 0.3 < share < 0.7
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 40), st.integers(0, 9))
+def test_weights_are_fitted_on_any_few_ids(size, seed):
+    tree, recorder = recorded(size, seed)
+    mixture, saved = fit_mixture(tree, recorder)
+    assert np.isfinite(saved)
+    assert np.isfinite(mixture.weights).all()
+
+
+def test_nothing_is_fitted_where_nothing_was_scored():
+    tree, _ = recorded(10)
+    mixture, saved = fit_mixture(tree, Recorder())
+    assert saved == 0
+    assert np.ptp(mixture.weights) < 1e-12
+
+
+def test_counts_that_know_the_text_save_nearly_what_their_mixture_does():
+    tree, recorder = recorded(4000)
+    mixture, saved = fit_mixture(tree, recorder)
+    places, nats, entropies = recorder.in_order()
+    fitted = (nats - mixture.nats(recorder.ids, places, nats, entropies)).sum()
+    assert 0.3 * nats.sum() < saved < fitted
+    assert saved == pytest.approx(fitted, rel=0.02)
+
+
+def test_what_is_saved_is_told_of_text_that_weights_do_not_know():
+    # A network and counts that guess: whatever weights are fitted to chance help nowhere else.
+    random = np.random.default_rng(0)
+    ids, recorder = random.integers(0, 6, 4000), Recorder()
+    tree = grow_tree(random.integers(0, 6, 4000), 6, 5, 1e9)
+    recorder.nats(ids, np.arange(1, 4000), np.full(3999, np.log(6)), random.uniform(0, 4, 3999))
+    _, saved = fit_mixture(tree, recorder)
+    assert saved < 0
+
+
+def test_processes_that_share_the_scoring_fit_the_same_weights():
+    tree, recorder = recorded(3000)
+    parts, whole = recorder.in_order(), fit_mixture(tree, recorder)
+
+    def fit(group):
+        mine = Recorder()
+        share = np.arange(len(parts[0])) % 3 == group.rank
+        if group.rank < 2:  # the third has nothing to do
+            mine.nats(recorder.ids, *(values[share | ((group.rank == 1) & (np.arange(len(share)) % 3 == 2))]
+                                      for values in parts))  # fmt: skip
+        return fit_mixture(tree, mine, group)
+
+    for mixture, saved in run_together(3, fit):
+        np.testing.assert_allclose(mixture.weights, whole[0].weights, atol=1e-9)
+        assert saved == pytest.approx(whole[1])
+
+
+def test_a_text_is_not_copied_for_its_windows(monkeypatch):
+    file = with_counts(small_model(), TEXT)
+    mixture, ids = file.mixtures["forward"], file.vocabulary.encode(TEXT * 50)[::-1]
+    places = np.arange(1, len(ids))
+    nats = torch.rand(len(places), generator=torch.Generator().manual_seed(0)).double().numpy()
+    whole = mixture.nats(ids, places, nats, nats)
+    parts = [mixture.nats(ids, places[at : at + 7], nats[at : at + 7], nats[at : at + 7]) for at in range(0, 700, 7)]
+    np.testing.assert_array_equal(whole[:700], np.concatenate(parts))
+
+
+def test_all_windows_are_scored_with_the_context_before_them():
+    file = with_counts(small_model(), TEXT)
+    model, ids, mixture = build_model(file), file.vocabulary.encode(TEXT * 200), file.mixtures["forward"]
+    loss = sum_losses(loss_windows(model, ids, mixture=mixture, rows=5))
+    recorder = Recorder()
+    evaluate_ids(model, ids, mixture=recorder, rows=5)
+    assert loss.nats == pytest.approx(mixture.nats(ids, *recorder.in_order()).sum())
+    assert isinstance(mixture, Mixture)
