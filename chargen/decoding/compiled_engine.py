@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +13,13 @@ from chargen.counting.mixture import Mixture
 from chargen.decoding.choose import FILTERS, SampleConfig, active_filters, need_ranks
 from chargen.decoding.mixed_engine import read_on
 from chargen.decoding.numpy_engine import Chunk, Engine, State
+from chargen.decoding.pack_networks import pack_networks
 from chargen.decoding.rules import Rules
-from chargen.kernels.amx import SIDE, TILE_CONFIG, aligned_zeros
 from chargen.kernels.context_tree import MixtureWeights, Tree
-from chargen.kernels.cpu_features import amx
-from chargen.kernels.decode_matmul import WIDTH, pack
-from chargen.kernels.decode_step import Choice, Counts, Team, Weights, read_or_write
-from chargen.kernels.packing import pack_rows
+from chargen.kernels.decode_matmul import WIDTH
+from chargen.kernels.decode_step import Choice, Counts, Team, read_or_write
 from chargen.kernels.threads import AutoTuner, halves, parallel_for, run_team, threads
 from chargen.model.config import ModelConfig
-from chargen.storage.quantize import SCALE, as_float32
-from chargen.storage.weight_checks import as_stack_weights
 
 Floats = NDArray[np.float32]
 NO_RULES = Rules(np.zeros((1, 1), bool), np.zeros((1, 1), np.int64), np.zeros(1, bool))
@@ -57,55 +54,23 @@ class CompiledEngine(Engine):
         arrays: its weights by name, in float32 or quantized.
         direction: the stack that is computed; ids come in the order of its reading.
         mixture: what logits are mixed with; as `MixedEngine` does.
+        members: the weights of other networks of this shape, which predict beside the first; as `MembersEngine` does.
     """
 
     def __init__(
-        self, config: ModelConfig, arrays: Arrays, direction: str = "forward", mixture: Mixture | None = None
+        self,
+        config: ModelConfig,
+        arrays: Arrays,
+        direction: str = "forward",
+        mixture: Mixture | None = None,
+        members: Sequence[Arrays] = (),
     ) -> None:
-        arrays = as_stack_weights(config, arrays, direction)
-        super().__init__(config, len(arrays["output.bias"]), mixture.context if mixture else 0)
+        networks = arrays, *members
+        self._weights = pack_networks(config, networks, direction)
+        super().__init__(config, self._weights.table.shape[1], mixture.context if mixture else 0, len(networks))
         self._mixture = mixture
         self._counts = mixture.compiled if mixture else NO_COUNTS
-        gates = (4 if config.cell == "lstm" else 3) * config.hidden_size
-        padded = -(-gates // WIDTH) * WIDTH
-        scale_in, scale, bias = (np.zeros((config.num_layers, padded), np.float32) for _ in range(3))
-        new_bias = np.zeros((config.num_layers, config.hidden_size), np.float32)
-        stored = arrays
-        if len({array.dtype for array in arrays.values() if array.ndim == 2}) > 1:
-            stored = {name: as_float32(arrays, name) for name in arrays}  # a file that somebody put together
-        # bf16 weights are multiplied in the processor's tile registers where it has them, whatever the number of rows.
-        use_amx = amx() and stored[config.output_table].dtype == np.uint16 and config.hidden_size % SIDE == 0
-        pack_weights = pack_rows if use_amx else pack
-        packed = []
-        for layer in range(config.num_layers):
-            name = f"{direction}_layers.{layer}."
-            bias_ih, bias_hh = (as_float32(arrays, f"{name}bias_{part}_l0") for part in ("ih", "hh"))
-            with np.errstate(over="ignore"):  # the caller looks at the logits
-                bias[layer, :gates] = bias_ih + bias_hh
-            if config.cell == "gru":
-                bias[layer, 2 * config.hidden_size : gates] = bias_ih[2 * config.hidden_size :]
-                new_bias[layer] = bias_hh[2 * config.hidden_size :]
-            scale[layer, :gates] = _row_scales(arrays, f"{name}weight_hh_l0")
-            scale_in[layer, :gates] = _row_scales(arrays, f"{name}weight_ih_l0") if layer else 1
-            if layer:
-                packed.append(pack_weights(stored[f"{name}weight_ih_l0"]).ravel())
-            packed.append(pack_weights(stored[f"{name}weight_hh_l0"]).ravel())
-        packed.append(pack_weights(stored[config.output_table]).ravel())
-        size = self.size
-        head_scale, head_bias = _row_scales(arrays, config.output_table), as_float32(arrays, "output.bias")
-        head_scale, head_bias = (np.pad(values, (0, -size % WIDTH)) for values in (head_scale, head_bias))
-        # Layer 0 sees only the embedding, so its products are one table with a row for each id.
-        weight_ih = as_float32(arrays, f"{direction}_layers.0.weight_ih_l0")
-        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the logits
-            table = as_float32(arrays, "embedding.weight") @ weight_ih.T
-        weights = aligned_zeros((sum(map(len, packed)),), packed[0].dtype)
-        np.concatenate(packed, out=weights)
-        tile_config = TILE_CONFIG if use_amx else TILE_CONFIG[:0]
-        self._weights = Weights(
-            config.cell == "lstm", tile_config, config.hidden_size, self.first_begin, weights, table, scale_in, scale,
-            bias, new_bias, head_scale, head_bias,
-        )  # fmt: skip
-        large = weights.nbytes >= TEAM_BYTES and config.hidden_size % WIDTH == 0
+        large = self._weights.packed.nbytes >= TEAM_BYTES * len(networks) and config.hidden_size % WIDTH == 0
         most = min(threads(), config.hidden_size // WIDTH) if large else 1
         self.many_rows = max(self.many_rows, 64 * threads())
         self._tuner = AutoTuner(dict.fromkeys(halves(most), 0.0))  # how many threads share a single row
@@ -151,13 +116,15 @@ class CompiledEngine(Engine):
             size = rows.stop - rows.start
             counter, active = np.zeros(1, np.int64), np.zeros(size + 1, np.int64)
             outputs = np.empty((2, size, self.config.hidden_size), np.float32)
+            own_logits = np.empty((self.networks, size, self.size), np.float32)
             arguments = (
                 self._weights, logits[rows], rows_state, ids[rows], log_probs[rows], counts[rows], write,
                 uniforms[rows], mask_index[rows], choice, Counts(*self._counts, history[rows]),
             )  # fmt: skip
             timed = len(ids) == 1 and ids.shape[1] >= MIN_TIMED_LENGTH
             members, begun = self._tuner.choose() if timed else 1, time.perf_counter()
-            run_team(lambda member: read_or_write(*arguments, Team(member, members, counter, active, outputs)), members)
+            shared = members, counter, active, outputs, own_logits
+            run_team(lambda member: read_or_write(*arguments, Team(member, *shared)), members)
             if timed:
                 self._tuner.record(members, time.perf_counter() - begun, ids.shape[1])
             for layer, new in zip(layers, rows_state, strict=True):
@@ -186,9 +153,3 @@ def compiled_filters(config: SampleConfig) -> tuple[NDArray[np.float64], bool]:
     """The settings (F,) of all filters, NaN where one is off, none where all are; and whether they need ranks."""
     active = active_filters(config)
     return np.array([active.get(name, np.nan) for name in FILTERS] if active else [], float), need_ranks(active)
-
-
-def _row_scales(arrays: Arrays, name: str) -> Floats:
-    """The factors (N,) of the sums of N rows of weights: 1 where they are not int8."""
-    scales: Floats = arrays.get(name + SCALE, np.ones(len(arrays[name]), np.float32))
-    return scales

@@ -18,7 +18,7 @@ class MixedEngine(Engine):
     """
 
     def __init__(self, engine: Engine, mixture: Mixture) -> None:
-        super().__init__(engine.config, engine.size, mixture.context)
+        super().__init__(engine.config, engine.size, mixture.context, engine.networks)
         self.engine, self.mixture, self.many_rows = engine, mixture, engine.many_rows
 
     def limited(self, longest: int) -> Engine:

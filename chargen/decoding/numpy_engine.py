@@ -27,8 +27,8 @@ from chargen.storage.quantize import as_float32
 from chargen.storage.weight_checks import as_stack_weights
 
 State = tuple[NDArray[np.float32], ...]
-"""One array (R, S) per layer, as in the torch model; before them, of a model with counts, the last ids read (R, n), the
-latest last, and -1 where there are none."""
+"""One array (R, S) per layer, as in the torch model, network by network; before them, of a model with counts, the last
+ids read (R, n), the latest last, and -1 where there are none."""
 
 
 class Engine:
@@ -41,16 +41,19 @@ class Engine:
         config: the model's shape.
         size: V.
         context: n, the last ids that a state holds; 0 where the model has no counts.
+        networks: K, how many networks predict together.
     """
 
     many_rows = 128
     """Rows from which on more side by side are hardly faster."""
 
-    def __init__(self, config: ModelConfig, size: int, context: int = 0) -> None:
+    def __init__(self, config: ModelConfig, size: int, context: int = 0, networks: int = 1) -> None:
         self.config = config
         self.size = size
         self.context = context
-        self._widths = [context] * (context > 0) + [config.state_size] * config.num_layers
+        self.networks = networks
+        self._layers = networks * config.num_layers
+        self._widths = [context] * (context > 0) + [config.state_size] * self._layers
         self.first_begin = size - config.begin_symbols
         """The id from which on all are begin symbols."""
 
@@ -61,13 +64,13 @@ class Engine:
             rows: R.
 
         Returns:
-            Zeros, one array (R, S) per layer, and no ids.
+            Zeros, one array (R, S) per layer of each network, and no ids.
 
         Raises:
             SettingError: `rows` is no number from 0.
         """
         rows = check_int("rows", rows, 0)
-        layers = tuple(np.zeros((rows, self.config.state_size), np.float32) for _ in range(self.config.num_layers))
+        layers = tuple(np.zeros((rows, self.config.state_size), np.float32) for _ in range(self._layers))
         return (np.full((rows, self.context), -1, np.float32), *layers) if self.context else layers
 
     def limited(self, longest: int) -> "Engine":

@@ -1,12 +1,15 @@
 """Which engine a model gets: compiled or NumPy on the CPU, torch elsewhere."""
 
+from collections.abc import Sequence
+
 from chargen.arguments import Arrays
 from chargen.counting.mixture import Mixture
+from chargen.decoding.members_engine import MembersEngine
 from chargen.decoding.mixed_engine import MixedEngine
 from chargen.decoding.numpy_engine import Engine, NumpyEngine
 from chargen.kernels import available
 from chargen.model.config import ModelConfig
-from chargen.storage.model_file import ModelFile, build_model
+from chargen.storage.model_file import ModelFile, build_networks
 
 
 def new_engine(file: ModelFile, device: str, direction: str = "forward") -> Engine:
@@ -25,26 +28,38 @@ def new_engine(file: ModelFile, device: str, direction: str = "forward") -> Engi
     """
     mixture = file.mixtures.get(direction)
     if device == "cpu":
-        return cpu_engine(file.config, file.arrays, direction, mixture)
+        return cpu_engine(file.config, file.arrays, direction, mixture, file.members)
     from chargen.decoding.torch_engine import TorchEngine
     from chargen.model.device import pick_device
 
-    engine = TorchEngine(build_model(file, str(pick_device(device))), direction)
-    return MixedEngine(engine, mixture) if mixture else engine
+    engines = [TorchEngine(network, direction) for network in build_networks(file, str(pick_device(device)))]
+    return _join(engines, mixture)
 
 
-def cpu_engine(config: ModelConfig, arrays: Arrays, direction: str, mixture: Mixture | None = None) -> Engine:
-    """Make the compiled engine of a network, or the one of NumPy without numba.
+def cpu_engine(
+    config: ModelConfig,
+    arrays: Arrays,
+    direction: str,
+    mixture: Mixture | None = None,
+    members: Sequence[Arrays] = (),
+) -> Engine:
+    """Make the compiled engine of a model, or the one of NumPy without numba.
 
     Args:
         config: the model's shape.
         arrays: its weights by name.
         direction: the stack that it steps.
         mixture: what its logits are mixed with.
+        members: the weights of other networks, which predict beside the first.
     """
     if not available():
-        engine = NumpyEngine(config, arrays, direction)
-        return MixedEngine(engine, mixture) if mixture else engine
+        return _join([NumpyEngine(config, own, direction) for own in (arrays, *members)], mixture)
     from chargen.decoding.compiled_engine import CompiledEngine
 
-    return CompiledEngine(config, arrays, direction, mixture)
+    return CompiledEngine(config, arrays, direction, mixture, members)
+
+
+def _join(engines: Sequence[Engine], mixture: Mixture | None) -> Engine:
+    """One engine of those of all networks, and of counts."""
+    engine = MembersEngine(engines) if len(engines) > 1 else engines[0]
+    return MixedEngine(engine, mixture) if mixture else engine

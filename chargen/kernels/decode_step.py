@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
-from chargen.kernels.context_tree import MixtureWeights, Tree, find_path, mix_row
+from chargen.kernels.context_tree import LEAST, MixtureWeights, Tree, find_path, mix_row
 from chargen.kernels.decode_gates import gru, lstm
 from chargen.kernels.decode_matmul import WIDTH, add_products
 from chargen.kernels.filters import apply_filters
@@ -20,22 +20,22 @@ Ids = NDArray[np.int64]
 
 
 class Weights(NamedTuple):
-    """A model's weights, packed for products.
+    """The weights of a model's K networks, packed for products.
 
     Args:
         is_lstm: whether the cell is an LSTM's, not a GRU's.
         config: `TILE_CONFIG`, or empty where weights are not multiplied in tiles.
         hidden: H.
         first_begin: the id from which on all are begin symbols, before which a row's state is reset; V for none.
-        packed: all packed weights, flat: for each layer but the first those of its inputs, then the recurrent ones; at
-            the end those of the output layer.
-        table: (V, gates H), the first layer's sums over the inputs for each id.
-        input_scales: (L, gates H padded), factors of the sums over inputs.
-        state_scales: (L, gates H padded), factors of the sums over the state.
-        biases: (L, gates H padded), added to both.
-        new_biases: (L, H), added to the sums over the state that a GRU's reset gate multiplies.
-        head_scales: (V padded,), factors of the output layer's sums.
-        head_biases: (V padded,), added to them.
+        packed: all packed weights, flat, network by network: for each layer but the first those of its inputs, then the
+            recurrent ones; at the end those of the output layer.
+        table: (K, V, gates H), the first layer's sums over the inputs for each id.
+        input_scales: (K, L, gates H padded), factors of the sums over inputs.
+        state_scales: (K, L, gates H padded), factors of the sums over the state.
+        biases: (K, L, gates H padded), added to both.
+        new_biases: (K, L, H), added to the sums over the state that a GRU's reset gate multiplies.
+        head_scales: (K, V padded), factors of the output layer's sums.
+        head_biases: (K, V padded), added to them.
     """
 
     is_lstm: bool
@@ -97,6 +97,7 @@ class Team(NamedTuple):
         counter: (1,), zero; the barrier at which they wait.
         active: (R + 1,), filled with the rows that read or write the current id; the last element is their number.
         outputs: (2, R, H), filled with outputs of layers of even and odd numbers.
+        logits: (K, R, V), filled with those of each network.
     """
 
     member: int
@@ -104,6 +105,7 @@ class Team(NamedTuple):
     counter: Ids
     active: Ids
     outputs: NDArray[np.float32]
+    logits: NDArray[np.float32]
 
 
 @compiled
@@ -115,8 +117,8 @@ def read_or_write(
 
     Args:
         model: the packed weights.
-        logits: (R, V), those of the next id, mixed with counts; updated.
-        state: (L, R, S), of all layers; updated.
+        logits: (R, V), those of the next id, of all networks and counts; updated.
+        state: (K L, R, S), of all layers, network by network; updated.
         ids: (R, T), to be read, or filled with what is written. Where a row cannot write, a code below zero
             (`NOT_FINITE`, `NONE_ALLOWED`) stands behind its last id.
         log_probs: (R, T), filled with the log-probabilities of what is written, in nats.
@@ -130,8 +132,9 @@ def read_or_write(
     """
     hidden, member, members, active = model.hidden, team.member, team.members, team.active
     rows, time_steps = ids.shape
-    layers = len(state)
-    size, padded, padded_out = logits.shape[1], model.biases.shape[1], len(model.head_biases)
+    networks = len(model.table)
+    layers = len(state) // networks
+    size, padded, padded_out = logits.shape[1], model.biases.shape[2], model.head_biases.shape[1]
     gates = 4 if model.is_lstm else 3
     # This thread computes the hidden units from `start` up to `stop`, and some blocks of logits.
     start, stop = hidden * member // members, hidden * (member + 1) // members
@@ -185,60 +188,95 @@ def read_or_write(
         count = int(active[rows])
         if count == 0:
             return
-        offset = 0
-        for layer in range(layers):
-            below, out = team.outputs[(layer + 1) % 2], team.outputs[layer % 2]
-            if layer == 0:
-                for n in range(count):
-                    input_sums[n, : model.table.shape[1]] = model.table[ids[active[n], t]]
-            else:
-                _multiply_gates(model, offset, below, count, input_sums, gates, start, stop, members, halves)
-                offset += padded * hidden
-            for n in range(count):
-                if ids[active[n], t] < model.first_begin:
-                    hidden_rows[n] = state[layer, active[n], :hidden]
-                else:  # this thread's part only: others may still read theirs
-                    hidden_rows[n] = 0
-                    state[layer, active[n], start:stop] = 0
-                    if model.is_lstm:
-                        state[layer, active[n], hidden + start : hidden + stop] = 0
-            _multiply_gates(model, offset, hidden_rows, count, state_sums, gates, start, stop, members, halves)
-            offset += padded * hidden
-            for n in range(count):
-                before, bias = state[layer, active[n]], model.biases[layer]
-                in_scales, scales = model.input_scales[layer], model.state_scales[layer]
-                if model.is_lstm:
-                    lstm(input_sums[n], state_sums[n], in_scales, scales, bias, start, stop, before, out[n])
+        # Only the logits after a row's last id are needed.
+        needs_logits = write or t + 1 == time_steps
+        for n in range(count):
+            needs_logits |= counts[active[n]] == t + 1
+        for network in range(networks):
+            offset = network * (len(model.packed) // networks)
+            table, own_logits = model.table[network], team.logits[network]
+            for layer in range(layers):
+                below, out = team.outputs[(layer + 1) % 2], team.outputs[layer % 2]
+                before = state[network * layers + layer]
+                if layer == 0:
+                    for n in range(count):
+                        input_sums[n, : table.shape[1]] = table[ids[active[n], t]]
                 else:
-                    new_bias = model.new_biases[layer]
-                    gru(input_sums[n], state_sums[n], in_scales, scales, bias, new_bias, start, stop, before, out[n])
+                    _multiply_gates(model, offset, below, count, input_sums, gates, start, stop, members, halves)
+                    offset += padded * hidden
+                for n in range(count):
+                    if ids[active[n], t] < model.first_begin:
+                        hidden_rows[n] = before[active[n], :hidden]
+                    else:  # this thread's part only: others may still read theirs
+                        hidden_rows[n] = 0
+                        before[active[n], start:stop] = 0
+                        if model.is_lstm:
+                            before[active[n], hidden + start : hidden + stop] = 0
+                _multiply_gates(model, offset, hidden_rows, count, state_sums, gates, start, stop, members, halves)
+                offset += padded * hidden
+                bias, new_bias = model.biases[network, layer], model.new_biases[network, layer]
+                in_scales, scales = model.input_scales[network, layer], model.state_scales[network, layer]
+                for n in range(count):
+                    old, new = before[active[n]], out[n]
+                    if model.is_lstm:
+                        lstm(input_sums[n], state_sums[n], in_scales, scales, bias, start, stop, old, new)
+                    else:
+                        gru(input_sums[n], state_sums[n], in_scales, scales, bias, new_bias, start, stop, old, new)
+                if members > 1:
+                    arrivals += members
+                    wait_for_all(team.counter, arrivals)
+                for n in range(count):
+                    before[active[n], start:stop] = out[n, start:stop]
+            if not needs_logits:
+                continue
+            top_outputs = team.outputs[(layers + 1) % 2]
+            _multiply_blocks(model, offset, head_start, head_stop, top_outputs, count, outputs, halves)
+            head_scales, head_biases = model.head_scales[network], model.head_biases[network]
+            for n in range(count):
+                for v in range(head_start * WIDTH, min(head_stop * WIDTH, size)):
+                    own_logits[active[n], v] = outputs[n, v] * head_scales[v] + head_biases[v]
             if members > 1:
                 arrivals += members
                 wait_for_all(team.counter, arrivals)
-            for n in range(count):
-                state[layer, active[n], start:stop] = out[n, start:stop]
-        if not write and t + 1 < time_steps:
-            # Only the logits after a row's last id are needed.
-            any_last = False
-            for n in range(count):
-                any_last |= counts[active[n]] == t + 1
-            if not any_last:
-                continue
-        top_outputs = team.outputs[(layers + 1) % 2]
-        _multiply_blocks(model, offset, head_start, head_stop, top_outputs, count, outputs, halves)
-        for n in range(count):
-            row = active[n]
-            for v in range(head_start * WIDTH, min(head_stop * WIDTH, size)):
-                logits[row, v] = outputs[n, v] * model.head_scales[v] + model.head_biases[v]
-        if members > 1:
-            arrivals += members
-            wait_for_all(team.counter, arrivals)
-        if has_counts and member == 0:
+        if needs_logits and member == 0:
             for n in range(count):
                 row = active[n]
-                if write or counts[row] == t + 1:
+                if not (write or counts[row] == t + 1):
+                    continue
+                if networks == 1:
+                    logits[row] = team.logits[0, row]
+                else:
+                    average_logits(team.logits[:, row], logits[row], scratch)
+                if has_counts:
                     length = find_path(mixed.tree, mixed.history[row], first + t + 1, path)
                     mix_row(mixed.tree, mixed.weights, path, length, logits[row], counted)
+
+
+@compiled
+def average_logits(logits: Floats, average: Floats, probabilities: NDArray[np.float64]) -> None:
+    """Average what networks predict: the logarithms of the means of their probabilities.
+
+    Args:
+        logits: (K, V), those of each network.
+        average: (V,), filled; with logits that are not finite where there are any.
+        probabilities: (V,), scratch memory.
+    """
+    networks, size = logits.shape
+    probabilities[:] = 0
+    for network in range(networks):
+        own = logits[network]
+        largest, total = np.float64(own[0]), 0.0
+        for v in range(size):
+            if not np.isfinite(own[v]):
+                average[:] = own
+                return
+            largest = max(largest, np.float64(own[v]))
+        for v in range(size):
+            total += np.exp(np.float64(own[v]) - largest)
+        for v in range(size):
+            probabilities[v] += np.exp(np.float64(own[v]) - largest) / total
+    for v in range(size):
+        average[v] = np.log(max(probabilities[v] / networks, LEAST))
 
 
 @compiled

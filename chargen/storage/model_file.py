@@ -1,7 +1,7 @@
 """The model file, which holds everything: weights, settings, vocabulary, character counts, results of training."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from chargen.arguments import Arrays, check_array
 from chargen.cache_folder import CHECKPOINTS
-from chargen.counting.context_tree import ContextTree, array_lengths
-from chargen.counting.mixture import KNOTS, Mixture
+from chargen.counting.mixture import Mixture
 from chargen.data.begin import is_begin_text
 from chargen.data.reading_config import RAW, ReadingConfig
 from chargen.data.vocabulary import Vocabulary
@@ -23,6 +22,7 @@ from chargen.storage import tensor_file
 from chargen.storage.named_models import named_models
 from chargen.storage.quantize import SCALE, as_float32, quantization_of
 from chargen.storage.run_state import can_be_resumed
+from chargen.storage.stored_mixtures import check_mixture, mixture_shapes, take_mixtures
 from chargen.storage.stored_vocabulary import describe_vocabulary, read_vocabulary
 from chargen.storage.weight_checks import as_weights
 from chargen.suggestions import similar_path
@@ -36,9 +36,10 @@ FORMAT = 1
 RECORDS_FORMAT = 2
 """Of a file whose vocabulary has an end symbol, which older versions cannot read."""
 COUNTS_FORMAT = 3
-"""Of a file that holds counts, which older versions cannot read."""
+"""Of a file that holds counts or several networks, which older versions cannot read."""
 KIND = "model"
 FILE_NAME = "model.safetensors"
+MAX_NETWORKS = 64
 MAX_CHARACTERS = tensor_file.MAX_HEADER - 50_000
 """Bytes of a header that the vocabulary and its counts may take."""
 
@@ -59,6 +60,7 @@ class ModelFile:
         begin: the begin text, a line end, which a fresh state reads first, before a text or, backward, behind it;
             empty where the training text had no lines.
         mixtures: by direction, what the network's predictions are mixed with; empty where nothing was counted.
+        members: the weights of other networks of this shape, whose predictions are averaged with those of the first.
     """
 
     config: ModelConfig
@@ -70,21 +72,42 @@ class ModelFile:
     sha256: str = ""
     begin: str = ""
     mixtures: dict[str, Mixture] = field(default_factory=dict)
+    members: tuple[Arrays, ...] = ()
 
     def __repr__(self) -> str:
         config, training = self.config, self.training
         weights = quantization_of(self.arrays)
         parts = [
+            *([amount(len(self.networks), "network")] if self.members else []),
             f"{config.cell.upper()} {config.num_layers} x {config.hidden_size}",
             *(["both ways"] if config.bidirectional else []),
             amount(len(self.vocabulary), self.vocabulary.unit),
-            f"{parameter_count(config, len(self.vocabulary)):,} parameters" + f" in {weights}" * bool(weights),
+            f"{self.parameters:,} parameters" + f" in {weights}" * bool(weights),
             *([f"counts of order {mixture.tree.order}"] if (mixture := self.mixtures.get("forward")) else []),
             # The training summary of a file may hold anything.
             *([f"step {training['step']:,}"] if isinstance(training.get("step"), int) else []),
             *([f"valid loss {loss:.4f} nats"] if isinstance(loss := training.get("valid_loss"), float) else []),
         ]
         return f"ModelFile({', '.join(parts)})"
+
+    @property
+    def networks(self) -> tuple[Arrays, ...]:
+        """The weights of all networks."""
+        return self.arrays, *self.members
+
+    @property
+    def parameters(self) -> int:
+        """How many weights and biases all networks have."""
+        return len(self.networks) * parameter_count(self.config, len(self.vocabulary))
+
+    def with_networks(self, networks: Iterable[Arrays]) -> "ModelFile":
+        """The same model with other weights.
+
+        Args:
+            networks: the weights of all networks, one or more.
+        """
+        first, *members = networks
+        return replace(self, arrays=first, members=tuple(members))
 
     @property
     def first_logits(self) -> NDArray[np.float64]:
@@ -107,21 +130,32 @@ class ModelFile:
             "training": self.training,
             **({"begin": self.begin} if self.begin else {}),
             **({"mixtures": mixtures} if mixtures else {}),
+            **({"networks": len(self.networks)} if self.members else {}),
         }
 
     @property
     def format(self) -> int:
         """The number of the format, which rises with what older versions cannot read."""
-        return COUNTS_FORMAT if self.mixtures else RECORDS_FORMAT if self.vocabulary.records else FORMAT
+        return COUNTS_FORMAT if self.mixtures or self.members else RECORDS_FORMAT if self.vocabulary.records else FORMAT
 
     @property
     def all_arrays(self) -> Arrays:
-        """Every array of a file, by name: the weights, and those of the mixtures."""
-        return self.arrays | {
+        """Every array of a file, by name: the weights of all networks, and those of the mixtures."""
+        named = {
+            name + _suffix(number): array
+            for number, arrays in enumerate(self.networks, 1)
+            for name, array in arrays.items()
+        }
+        return named | {
             f"{direction}_{name}": array
             for direction, mixture in self.mixtures.items()
             for name, array in {**mixture.tree.arrays, "mixture": mixture.weights}.items()
         }
+
+
+def _suffix(number: int) -> str:
+    """What stands behind the names of a network's weights; nothing behind those of the first, as in a file of one."""
+    return f":{number}" if number > 1 else ""
 
 
 def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
@@ -138,36 +172,24 @@ def save_model(path: str | os.PathLike[str], model: ModelFile) -> None:
             the vocabulary. The old file stays.
     """
     check_array("counts", model.counts, (len(model.vocabulary),), np.int64)
-    valid = isinstance(model.arrays, dict) and all(isinstance(array, np.ndarray) for array in model.arrays.values())
-    shapes = {name: array.shape for name, array in model.arrays.items()} if valid else {}
-    if not valid or shapes != _stored_shapes(model.config, model.vocabulary, quantization_of(model.arrays)):
-        raise ValueError("the weights' names and shapes are not those of the model's config")
+    quantization = quantization_of(model.arrays)
+    if len(model.networks) > MAX_NETWORKS:
+        raise ValueError(f"{amount(len(model.networks), 'network')}: a file holds up to {MAX_NETWORKS}")
+    for arrays in model.networks:
+        valid = isinstance(arrays, dict) and all(isinstance(array, np.ndarray) for array in arrays.values())
+        shapes = {name: array.shape for name, array in arrays.items()} if valid else {}
+        if not valid or shapes != _stored_shapes(model.config, model.vocabulary, quantization):
+            raise ValueError("the weights' names and shapes are not those of the model's config")
+        _check_weights(arrays, quantization)
     if model.vocabulary.raw != (model.reading.encoding == RAW):
         raise ValueError(f"its reading has encoding {model.reading.encoding}: raw goes with a vocabulary of raw bytes")
-    _check_weights(model.arrays, quantization_of(model.arrays))
     if not is_begin_text(model.vocabulary, model.begin):
         raise ValueError(f"begin is {repr_short(model.begin)}: it is no short text of known characters")
     if not set(model.mixtures) <= set(model.config.directions):
         raise ValueError(f"mixtures are those of {', '.join(model.mixtures)}: the model reads otherwise")
     for mixture in model.mixtures.values():
-        _check_mixture(mixture, model.vocabulary)
+        check_mixture(mixture, model.vocabulary)
     tensor_file.save(path, model.all_arrays, model.describe(), smaller=_advise_smaller(model.vocabulary))
-
-
-def _check_mixture(mixture: Mixture, vocabulary: Vocabulary) -> None:
-    """Check that a mixture is whole, and that its tree is one of a text of this vocabulary; ValueError otherwise."""
-    tree = mixture.tree
-    if (tree.size, tree.predictable) != _tree_sizes(vocabulary):
-        raise ValueError(f"counts of {amount(tree.size, 'id')}: the vocabulary has {len(vocabulary):,}")
-    if mixture.longest < tree.order - 1:
-        looks_back = f"{amount(mixture.longest, 'id')} of {tree.order - 1}"
-        raise ValueError(f"counts look back {looks_back}: only whole ones are saved")
-
-
-def _tree_sizes(vocabulary: Vocabulary) -> tuple[int, int]:
-    """How many ids a tree has, and how many of them it predicts."""
-    size = len(vocabulary)
-    return size, size if vocabulary.end_id is None else vocabulary.end_id + 1
 
 
 def check_characters(vocabulary: Vocabulary, counts: NDArray[np.int64]) -> None:
@@ -259,41 +281,29 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
         quantization = description.get("quantize", "")
         if quantization not in ("", "int8"):
             raise ModelFileError(f"weights in {repr_short(quantization)} are not known to this version")
-        shapes = _stored_shapes(model.config, model.vocabulary, quantization)
-        return shapes | _mixture_shapes(description.get("mixtures", {}), model.config)
+        number = description.get("networks", 1)
+        if type(number) is not int or not 1 <= number <= MAX_NETWORKS:
+            raise ModelFileError(f"{repr_short(number)} networks: a model file holds 1 to {MAX_NETWORKS}")
+        shapes = {
+            name + _suffix(network): shape
+            for network in range(1, number + 1)
+            for name, shape in _stored_shapes(model.config, model.vocabulary, quantization).items()
+        }
+        return shapes | mixture_shapes(description.get("mixtures", {}), model.config)
 
     arrays, description = tensor_file.load(file, KIND, expected_shapes)
     try:
-        mixtures = _take_mixtures(arrays, description.get("mixtures", {}), model.vocabulary)
-        _check_weights(arrays, description.get("quantize", ""))
+        mixtures = take_mixtures(arrays, description.get("mixtures", {}), model.vocabulary)
+        networks = [
+            {name.removesuffix(_suffix(number)): arrays[name] for name in arrays if name.endswith(_suffix(number))}
+            for number in range(2, description.get("networks", 1) + 1)
+        ]
+        networks.insert(0, {name: array for name, array in arrays.items() if ":" not in name})
+        for own in networks:
+            _check_weights(own, description.get("quantize", ""))
     except ValueError as error:
         raise ModelFileError(f"{file} is not a good model file: {error}") from error
-    return replace(model, arrays=arrays, mixtures=mixtures, sha256=description["sha256"])
-
-
-def _mixture_shapes(described: Any, config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every array of mixtures."""
-    if not isinstance(described, dict) or not set(described) <= set(config.directions):
-        raise ModelFileError("its counts are not those of its directions")
-    shapes: dict[str, tuple[int, ...]] = {}
-    for direction, numbers in described.items():
-        order, contexts, predictions = (numbers[name] for name in ("order", "contexts", "predictions"))
-        if not all(type(number) is int and 0 < number < 2**31 for number in (order, contexts, predictions)):
-            raise ModelFileError(f"its {direction} counts have sizes that are none")
-        lengths = array_lengths(contexts, predictions)
-        shapes |= {f"{direction}_{name}": (length,) for name, length in lengths.items()}
-        shapes[f"{direction}_mixture"] = order, len(KNOTS)
-    return shapes
-
-
-def _take_mixtures(arrays: Arrays, described: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Mixture]:
-    """Take the arrays of mixtures out of those of a file; ValueError where they do not fit together."""
-    mixtures = {}
-    for direction, numbers in described.items():
-        parts = {name: arrays.pop(f"{direction}_{name}") for name in array_lengths(0, 0)}
-        tree = ContextTree(_tree_sizes(vocabulary)[0], numbers["order"], _tree_sizes(vocabulary)[1], **parts)
-        mixtures[direction] = Mixture(tree, arrays.pop(f"{direction}_mixture"))
-    return mixtures
+    return replace(model, mixtures=mixtures, sha256=description["sha256"]).with_networks(networks)
 
 
 def _parse_description(description: Mapping[str, Any]) -> ModelFile:
@@ -391,7 +401,7 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> "CharModel"
 
 
 def build_model(file: ModelFile, device: str = "cpu") -> "CharModel":
-    """Build the torch model of a model file.
+    """Build the torch model of a model file; of several networks the first.
 
     Args:
         file: what `read_model` returned.
@@ -402,6 +412,20 @@ def build_model(file: ModelFile, device: str = "cpu") -> "CharModel":
         SettingError: this torch has no such device.
     """
     return new_model(file.config, len(file.vocabulary), file.arrays, device)
+
+
+def build_networks(file: ModelFile, device: str = "cpu") -> list["CharModel"]:
+    """Build the torch models of all networks of a model file.
+
+    Args:
+        file: what `read_model` returned.
+        device: the device of the models, in torch's words.
+
+    Raises:
+        ArgumentError: the arrays are not the weights of such models.
+        SettingError: this torch has no such device.
+    """
+    return [new_model(file.config, len(file.vocabulary), arrays, device) for arrays in file.networks]
 
 
 def new_model(config: ModelConfig, vocabulary_size: int, arrays: Arrays, device: str) -> "CharModel":

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen.decoding import compiled_engine, pick_engine
+from chargen.decoding import pack_networks, pick_engine
 from chargen.decoding.choose import SampleConfig
 from chargen.decoding.compiled_engine import CompiledEngine
 from chargen.decoding.numpy_engine import NumpyEngine
@@ -42,7 +42,7 @@ def test_bf16_weights_are_the_same_numbers_with_and_without_matrix_units(
     file, ids = model(cell, 2, 96, "bf16", 1.5), np.random.default_rng(0).integers(0, 31, (3, 50))
     expected, expected_state = naive.walk(NumpyEngine(file.config, file.arrays), ids)
     for units in {False, amx()}:
-        monkeypatch.setattr(compiled_engine, "amx", lambda units=units: units)
+        monkeypatch.setattr(pack_networks, "amx", lambda units=units: units)
         logits, state = naive.walk(CompiledEngine(file.config, file.arrays), ids)
         assert np.abs(logits - expected).max() < CLOSE
         assert apart(state, expected_state) < CLOSE
