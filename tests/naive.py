@@ -780,7 +780,7 @@ class KneserNey:
                     preceding.setdefault(gram, set()).add(ids[start - 1] if start > begin else ("nothing", at))
             begin = at if id_ >= self.end_id else begin
         counts = {gram: number if len(gram) == order else len(preceding[gram]) for gram, number in occurrences.items()}
-        self.counts = counts
+        self.counts, self.occurrences = counts, occurrences
         self.behind: dict[tuple[int, ...], list[int]] = {}
         for gram, count in counts.items():
             self.behind.setdefault(gram[:-1], []).append(count)
@@ -813,6 +813,59 @@ class KneserNey:
             logs.append(float(np.log(self.probability(context, min(id_, self.end_id)))))
             begin = at if id_ >= self.end_id else begin
         return logs
+
+
+class CountedContexts:
+    """What a tree of contexts predicts, from `KneserNey`: contexts that occur twice, and numbers that have codes.
+
+    Args:
+        ids: of the text.
+        size: V.
+        order: one more than the ids of the longest contexts.
+        end_id: of records, the end symbol, which stands for those of all labels.
+    """
+
+    def __init__(self, ids: list[int], size: int, order: int, end_id: int | None = None) -> None:
+        self.size = size if end_id is None else end_id + 1
+        self.grams = KneserNey([min(id_, self.size - 1) for id_ in ids], self.size, order, end_id)
+
+    def has(self, context: tuple[int, ...]) -> bool:
+        """Whether a context occurs twice, and something stands behind it."""
+        return context in self.grams.behind and (not context or self.grams.occurrences.get(context, 0) >= 2)
+
+    def longest(self, ids: list[int]) -> tuple[int, ...]:
+        """The longest of such contexts that ids end with."""
+        ids = [min(id_, self.size - 1) for id_ in ids]
+        contexts = [tuple(ids[len(ids) - length :]) for length in range(min(self.grams.order - 1, len(ids)), -1, -1)]
+        return next(context for context in contexts if self.has(context) or not context)
+
+    def distribution(self, context: tuple[int, ...], coded: bool = True) -> NDArray[np.float64]:
+        """The probabilities of all ids that are ever predicted.
+
+        Args:
+            context: one that occurs twice.
+            coded: whether shares and rests are rounded to powers of two to a multiple of 1/16.
+        """
+
+        def as_coded(number: float) -> float:
+            return 2 ** (-min(round(-np.log2(number) * 16), 255) / 16) if coded else number
+
+        uniform = np.full(self.size, 1 / self.size)
+        lower = self.distribution(context[1:], coded) if context else uniform
+        if not self.has(context):
+            return lower
+        discounts = self.grams.discounts[len(context) + 1]
+        counts = {id_: self.grams.counts.get((*context, id_), 0) for id_ in range(self.size)}
+        total, taken = sum(counts.values()), sum(discounts[min(count, 3)] for count in counts.values())
+        kept = {id_: (count - discounts[min(count, 3)]) / total for id_, count in counts.items() if count}
+        if max(kept.values()) == 0:
+            return lower
+        rest = as_coded(taken / total)
+        shares = np.zeros(self.size)
+        for id_, number in kept.items():
+            shares[id_] = as_coded(number / max(kept.values())) if number else 0
+        result: NDArray[np.float64] = (1 - rest) * shares / shares.sum() + rest * lower
+        return result
 
 
 # Gaps.

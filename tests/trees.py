@@ -10,6 +10,7 @@ from chargen.counting.context_tree import ContextTree
 from chargen.counting.mixture import KNOTS, Mixture
 from chargen.kernels import context_tree as kernels
 
+CLOSE = 1e-12
 NAMES = ("labels", "children", "predictions", "rests", "ids", "shares")
 
 
@@ -53,6 +54,24 @@ def random_mixture(seed: int, size: int = 6, order: int = 5, predictable: int | 
     return Mixture(random_tree(seed, size, order, predictable), weights)
 
 
+def contexts_of(tree: ContextTree, most: int = 40) -> list[np.ndarray]:
+    """The ids of contexts of a tree behind others that may be in longer ones, from the first contexts to the last.
+
+    Args:
+        tree: the contexts.
+        most: contexts, at most.
+    """
+    contexts, parents = len(tree.labels), np.repeat(np.arange(len(tree.labels)), tree.children)
+    result = []
+    for number in np.unique(np.linspace(0, contexts - 1, most).astype(int)):
+        ids, at = [], int(number)
+        while at:
+            ids.append(int(tree.labels[at]))
+            at = int(parents[at - 1])
+        result += [np.array([before, *ids], np.int64) for before in (-1, 0, tree.predictable - 1, tree.size - 1)]
+    return result
+
+
 class Watched(np.ndarray[Any, Any]):
     """An array that is neither read nor written outside, nor from its end."""
 
@@ -82,14 +101,13 @@ def _as_python() -> dict[str, Any]:
 IN_PYTHON = _as_python()
 
 
-def check_lookups(mixture: Mixture, contexts: list[np.ndarray], *, close: float = 1e-12) -> None:
+def check_lookups(mixture: Mixture, contexts: list[np.ndarray]) -> None:
     """Check that all that compiled code reads and writes is inside, that it computes what Python does, and that
     probabilities sum to one.
 
     Args:
         mixture: the counts.
         contexts: ids (N,), of any value.
-        close: what results may differ by.
     """
     tree, size = mixture.tree, mixture.tree.size
     numbers, weights = mixture.compiled
@@ -100,21 +118,20 @@ def check_lookups(mixture: Mixture, contexts: list[np.ndarray], *, close: float 
         assert length == kernels.find_path(numbers, ids, len(ids), path)
         assert tree.path(ids, mixture.longest) == path[: length + 1].tolist() == safe_path[: length + 1].tolist()
         probabilities, out = np.full(size, np.nan), np.full(size, np.nan).view(Watched)
-        kernels.fill_distribution(numbers, path, length, probabilities)
         IN_PYTHON["fill_distribution"](safe, safe_path, length, out)
-        np.testing.assert_allclose(probabilities, out, rtol=0, atol=close)
-        np.testing.assert_allclose(probabilities, tree.distribution(path[: length + 1].tolist()), rtol=0, atol=close)
-        assert abs(probabilities.sum() - 1) < close
+        kernels.fill_distribution(numbers, path, length, probabilities)
+        np.testing.assert_allclose(probabilities, out, rtol=0, atol=CLOSE)
+        np.testing.assert_allclose(probabilities, tree.distribution(path[: length + 1].tolist()), rtol=0, atol=CLOSE)
+        assert abs(probabilities.sum() - 1) < CLOSE
         assert (probabilities[: tree.predictable] >= 0).all()
         assert not probabilities[tree.predictable :].any()
-        for target in range(tree.predictable):
+        for target in np.linspace(0, tree.predictable - 1, 5).astype(int).tolist():
             single = kernels.probability_of(numbers, path, length, target)
-            assert abs(single - probabilities[target]) < close
-            assert abs(IN_PYTHON["probability_of"](safe, safe_path, length, target) - single) < close
-        logits = np.linspace(-3, 4, size, dtype=np.float32)
-        mixed, safe_logits = logits.copy(), logits.copy().view(Watched)
-        kernels.mix_row(numbers, weights, path, length, mixed, np.empty(size))
-        scratch = np.empty(size).view(Watched)
-        IN_PYTHON["mix_row"](safe, safe_weights, safe_path, length, safe_logits, scratch)
-        np.testing.assert_allclose(mixed, safe_logits, rtol=1e-6, atol=1e-6)
-        assert abs(np.exp(mixed.astype(np.float64)).sum() - 1) < 1e-5
+            assert abs(single - probabilities[target]) < CLOSE
+            assert abs(IN_PYTHON["probability_of"](safe, safe_path, length, target) - single) < CLOSE
+    logits = np.linspace(-3, 4, size, dtype=np.float32)
+    mixed, safe_logits = logits.copy(), logits.copy().view(Watched)
+    IN_PYTHON["mix_row"](safe, safe_weights, safe_path, length, safe_logits, np.empty(size).view(Watched))
+    kernels.mix_row(numbers, weights, path, length, mixed, np.empty(size))
+    np.testing.assert_allclose(mixed, safe_logits, rtol=1e-6, atol=1e-6)
+    assert abs(np.exp(mixed.astype(np.float64)).sum() - 1) < 1e-5

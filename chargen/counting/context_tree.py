@@ -73,8 +73,8 @@ class ContextTree:
         depth, last = 0, 1
         while last < contexts:
             depth, last = depth + 1, int(ends[last - 1])
-        if depth >= self.order:
-            raise ValueError(f"contexts of {amount(depth, 'id')} in a tree of order {self.order}")
+            if depth >= self.order:
+                raise ValueError(f"contexts of {amount(depth, 'id')} in a tree of order {self.order}")
 
     def _check_shapes(self) -> None:
         contexts, predictions = len(self.labels), len(self.ids)

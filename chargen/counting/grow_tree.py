@@ -12,6 +12,8 @@ from chargen.data.borders import as_targets
 
 MIN_COUNT = 2
 """Occurrences of a context that is kept: the many that occur once add little."""
+LEAST = 1e-9
+"""In place of a probability of 0, which has no code."""
 
 
 class _Contexts(NamedTuple):
@@ -76,9 +78,12 @@ def _count_levels(
         contexts = level.keys // size if shorter else np.zeros(len(level.keys), np.int64)
         below = lower[level.suffixes] if shorter else lower
         lower = weights.kept + weights.rest[contexts] * below
-        listed = np.flatnonzero(weights.kept > 0)
+        # Where discounts leave a context nothing of its own, it is still what longer ones hang below.
+        listed = np.flatnonzero((weights.kept > 0) | ((level.counts > 0) & (weights.rest[contexts] == 1)))
         if shorter:
             listed = listed[shorter.counts[contexts[listed]] >= MIN_COUNT]
+        elif not len(listed):
+            listed = np.zeros(1, np.int64)  # nothing is known, so all ids are as likely
         if not len(listed):
             break
         contexts, own, below = contexts[listed], lower[listed], below[listed]
@@ -95,7 +100,8 @@ def _count_levels(
             places = np.full(len(shorter.counts), -1)
             places[entries] = np.arange(len(entries))
         sizes = np.diff(starts, append=len(contexts))
-        levels.append(_Contexts(parents, labels, rests, sizes, level.keys[listed] % size, weights.kept[listed], saved))
+        kept = np.maximum(weights.kept[listed], LEAST)
+        levels.append(_Contexts(parents, labels, rests, sizes, level.keys[listed] % size, kept, saved))
     return levels
 
 
