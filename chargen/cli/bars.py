@@ -129,6 +129,7 @@ class TrainingBar:
         self._logged_at = self._previewed_at = time.monotonic()
         self._mean_loss: float | None = None
         self._validation = ""
+        self._network = trainer.counters.network
         self._warning = ""
 
     def __enter__(self) -> "TrainingBar":
@@ -143,6 +144,8 @@ class TrainingBar:
         Args:
             progress: of the run.
         """
+        if self._network != self.trainer.counters.network:
+            self._network, self._mean_loss, self._validation = self.trainer.counters.network, None, ""
         if progress.doing == "training" and not math.isnan(progress.train_loss):
             # A running mean: losses of single steps jump too much to be read.
             loss, mean = progress.train_loss, self._mean_loss
@@ -181,7 +184,9 @@ class TrainingBar:
         """Format how the run stands, with the most important figures that fit in `room` columns."""
         remaining = progress.doing if progress.doing != "training" else f"{_format_clock(progress.seconds_left)} left"
         valid, _, parts = self._validation.partition(" = ")
+        members = self.trainer.config.members
         figures = [  # in their order on the row, each with its rank, 0 the most important
+            (3, f"network {self._network + 1} of {members}" if members > 1 else ""),
             (4, f"step {progress.step:,}"),
             (5, f"epoch {progress.epoch:.2f}"),
             (0, "" if self._mean_loss is None else f"loss {self._format_loss(self._mean_loss)}"),

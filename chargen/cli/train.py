@@ -61,7 +61,9 @@ if TYPE_CHECKING:
         "chosen to fit.", shown_default="all sizes chosen from text, budget and the machine's speed")  # fmt: skip
 @settings_options(CorpusConfig, "Text", escapes=("between", "records"))
 @settings_options(ModelConfig, "Model", chosen=("hidden_size", "tie_weights", "dropout"))
-@settings_options(TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr", "weight_decay", "counts"))
+@settings_options(
+    TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr", "weight_decay", "members", "counts")
+)
 @threads_option
 def command(
     sources: tuple[str, ...],

@@ -14,6 +14,8 @@ STATES = {"lstm": 2, "gru": 1}
 """Vectors (H,) in the state of a cell: h, and c where there are two."""
 LAYER_WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 """Names of the parameters of a recurrent layer, torch's."""
+MAX_NETWORKS = 64
+"""Of one model."""
 DIRECTIONS = ("forward", "backward")
 CLOZE_SIZE = 128
 """The most hidden units that a cloze layer has."""

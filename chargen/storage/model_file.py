@@ -16,7 +16,7 @@ from chargen.data.begin import is_begin_text
 from chargen.data.reading_config import RAW, ReadingConfig
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import ArgumentError, ModelFileError, SettingError, amount, quote_backticks, repr_short, truncate
-from chargen.model.config import ModelConfig, parameter_count, parameter_shapes
+from chargen.model.config import MAX_NETWORKS, ModelConfig, parameter_count, parameter_shapes
 from chargen.settings import make_settings
 from chargen.storage import tensor_file
 from chargen.storage.named_models import named_models
@@ -39,7 +39,6 @@ COUNTS_FORMAT = 3
 """Of a file that holds counts or several networks, which older versions cannot read."""
 KIND = "model"
 FILE_NAME = "model.safetensors"
-MAX_NETWORKS = 64
 MAX_CHARACTERS = tensor_file.MAX_HEADER - 50_000
 """Bytes of a header that the vocabulary and its counts may take."""
 

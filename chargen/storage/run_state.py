@@ -10,7 +10,7 @@ import numpy as np
 
 from chargen.arguments import Arrays
 from chargen.errors import ModelFileError, repr_short
-from chargen.model.config import ModelConfig, parameter_shapes
+from chargen.model.config import MAX_NETWORKS, ModelConfig, parameter_shapes
 from chargen.settings import check_int, make_settings
 from chargen.storage import tensor_file
 
@@ -120,12 +120,25 @@ def _expected_shapes(description: Mapping[str, Any]) -> dict[str, tuple[int, ...
     shapes = parameter_shapes(config, check_int("vocabulary_size", settings["vocabulary_size"], 1))
     parts = ["weights", "first", "second"] + ["best"] * bool(progress["best_step"] is not None)
     expected = {f"{part}.{name}": shape for part in parts for name, shape in shapes.items()}
+    networks = check_int("network", progress["network"], 0, MAX_NETWORKS)
+    expected |= {
+        f"{finished_prefix(number)}.{name}": shape for number in range(networks) for name, shape in shapes.items()
+    }
     if progress["hidden"]:
         rows = check_int("batch_size", settings["training"]["batch_size"], 1)
         for direction in config.directions:
             prefix = hidden_prefix(direction)
             expected |= {f"{prefix}.{layer}": (rows, config.state_size) for layer in range(config.num_layers)}
     return expected
+
+
+def finished_prefix(network: int) -> str:
+    """The prefix of the names of the arrays that hold the weights of a network whose training is over.
+
+    Args:
+        network: its number, from 0.
+    """
+    return f"network{network}"
 
 
 def hidden_prefix(direction: str) -> str:

@@ -25,6 +25,8 @@ PRESETS = {"small": 128, "medium": 384, "large": 1024}
 """Hidden units."""
 IDS_PER_WEIGHT = 3.5
 """Characters trained for each recurrent weight, at least: larger models would not get far enough in the budget."""
+MOST_MEMBERS = 5
+"""Networks that choose themselves where a budget is longer than one can use."""
 MAX_EPOCHS = 40
 """How often a text is read, at most, in a budget of minutes with enough steps: then it is only learned by heart."""
 FEWEST_STEPS, MOST_STEPS, STEPS_FOR_EACH = 1_500, 3_000, 3
@@ -150,7 +152,7 @@ def choose_sizes(
     why = ""
     if "hidden_size" not in model:
         model_config, why = choose_model(model_config, preset, reach, text, unit)
-    epochs = reach(model_config) / max(text, 1)
+    epochs = reach(model_config) / max(text, 1)  # of each network
     timed = train_config.epochs is None and train_config.steps is None
     wanted = min(MOST_STEPS, max(FEWEST_STEPS, STEPS_FOR_EACH * vocabulary))
     if free and not minibatch and train_config.steps is None and not math.isnan(epochs):
@@ -165,7 +167,10 @@ def choose_sizes(
         minutes = train_config.minutes or DEFAULT_MINUTES
         needed = max(0.1, minutes * most / epochs)
         enough = f", some {needed:.1f} of {amount(minutes, 'minute')}: more would only teach it by heart"
-        epochs, train_config = most, replace(train_config, epochs=float(most))
+        members = train_config.members
+        if "members" not in training and (fitting := min(MOST_MEMBERS, int(epochs / most))) > 1:
+            enough, members = f" by each of {fitting} networks: more would only teach it by heart", fitting
+        epochs, train_config = most, replace(train_config, epochs=float(most * members), members=members)
     pressure = epochs * count_weights(model_config) / max(text, 1)
     if "dropout" not in model:
         model_config = replace(model_config, dropout=choose_dropout(pressure))
@@ -177,7 +182,7 @@ def choose_sizes(
     reasons = [_shape_reason(model_config, chosen, why, amount(vocabulary, f"different {unit}"))]
     reasons += [_holding_reason(*sizes, chosen, epochs, enough), _minibatch_reason(*sizes, chosen, text, unit, cores)]
     reasons = [reason for reason in reasons if reason]
-    steps = epochs * text / ids_per_step
+    steps = epochs * text / ids_per_step * train_config.members
     if reasons and math.isfinite(steps):
         exact = train_config.steps is not None and train_config.minutes is None
         reasons[-1] += f"; {describe_steps(steps, exact=exact)}"
@@ -227,7 +232,7 @@ def describe_steps(steps: float, *, exact: bool = False) -> str:
 
 
 def reachable_ids(config: ModelConfig, training: TrainConfig, text: int, vocabulary: int, speed: Speed) -> float:
-    """Ids that the budget trains: the smaller number, where there are two budgets."""
+    """Ids that the budget trains, of each network: the smaller number, where there are two budgets."""
     counts: list[float] = []
     if training.steps is not None:
         counts.append(training.steps * training.batch_size * training.seq_length)
@@ -236,7 +241,7 @@ def reachable_ids(config: ModelConfig, training: TrainConfig, text: int, vocabul
     if not counts or (training.minutes is not None and speed.seconds > 0):
         slower = math.pow(count_weights(config, vocabulary) / count_weights(REFERENCE, vocabulary), speed.steepness)
         counts.append(60 * (training.minutes or DEFAULT_MINUTES) * TRAINING_SHARE / (speed.seconds * slower))
-    return min(counts)
+    return min(counts) / training.members
 
 
 def choose_model(

@@ -11,6 +11,8 @@ from chargen.training.group import ALONE
 
 END_SHARE = 0.035
 """The most of a time budget that the whole splits may take at the end; validating while training takes about 1.5 %."""
+ROUNDING = 1e-9
+"""A share that is no farther from all is all."""
 MOST_VALIDATING = 0.2
 """The most of a time budget that validating while training may take, on a machine that is slow at it."""
 
@@ -72,9 +74,20 @@ class Budget:
 
     def share(self) -> float:
         """The share used: of the steps, or of the minutes without what the end will take; the larger one of both."""
-        shares = [] if self.steps is None else [self.counters.step / self.steps]
+        return self._share_at(self.counters.step, self.seconds())
+
+    def network_share(self) -> float:
+        """The share that the network under way has used of its part; those to come have equal parts of the rest."""
+        counters = self.counters
+        before = self._share_at(counters.network_step, counters.network_seconds)
+        part = (1 - before) / max(1, self.config.members - counters.network)
+        share = (self.share() - before) / part if part > 0 else 1.0
+        return share if share < 1 - ROUNDING else 1.0
+
+    def _share_at(self, step: int, seconds: float) -> float:
+        shares = [] if self.steps is None else [step / self.steps]
         if self.total_seconds is not None:
-            shares.append(self.seconds() / max(self.total_seconds - self.end_seconds(), 1e-3))
+            shares.append(seconds / max(self.total_seconds - self.end_seconds(), 1e-3))
         return min(1.0, max(shares))
 
     def seconds_left(self) -> float:
@@ -89,7 +102,7 @@ class Budget:
             total: seconds of the budget, where it is another one.
         """
         speed = self._eval_speed()
-        scored = self.subset * (self.counters.best_loss is not None) + sum(
+        scored = self.subset * (self.counters.best_loss is not None) + self.config.members * sum(
             limit or size for limit, size in zip(self.end_limits(total), self.end_sizes, strict=True)
         )
         step = self.train_seconds / max(self.train_steps, 1)
@@ -130,7 +143,8 @@ class Budget:
         total = self.total_seconds if total is None else total
         if total is None or not speed:
             return None, None
-        room = max(1, int(END_SHARE * total * speed / (2 if all(self.end_sizes) else 1)))
+        parts = self.config.members * (2 if all(self.end_sizes) else 1)
+        room = max(1, int(END_SHARE * total * speed / parts))
         first, second = (room if size > room else None for size in self.end_sizes)
         return first, second
 

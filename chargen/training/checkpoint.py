@@ -17,7 +17,7 @@ from chargen.model.weights import Arrays, set_weights, weights_of
 from chargen.settings import as_json
 from chargen.storage.model_file import FILE_NAME, ModelFile, read_model, save_model
 from chargen.storage.run_state import FILE_NAME as STATE_NAME
-from chargen.storage.run_state import RunState, hidden_prefix, save_run_state
+from chargen.storage.run_state import RunState, finished_prefix, hidden_prefix, save_run_state
 from chargen.training.budget import Budget
 from chargen.training.counters import Counters
 from chargen.training.group import ALONE, Group
@@ -61,7 +61,10 @@ class Checkpointer:
         """What the model that training started from was, if one."""
         self.warning = ""
         """Why the latest save failed, while the run goes on without it."""
+        self.finished: list[Arrays] = []
+        """The weights of networks whose training is over."""
         self._saved_best: int | None = None
+        self._saved_networks = 0
         self._last_save = self.budget.now()
         self._failed_saves = 0
 
@@ -99,7 +102,7 @@ class Checkpointer:
         if not all(bool(torch.isfinite(weight).all()) for weight in state.model.parameters()):
             raise Diverged(self.divergence())
         began = self.budget.now()
-        arrays = capture(state, best, self.group, self.config.batch_size)
+        arrays = self._capture(state, best)
         try:
             if self.group.leads:
                 self._write(self.out, state, arrays, best)
@@ -135,7 +138,7 @@ class Checkpointer:
         """Save a finished run, where there is a run folder: its model, the last line of metrics, its state."""
         if not self.out:
             return
-        arrays = capture(state, best, self.group, self.config.batch_size)
+        arrays = self._capture(state, best)
         self.counters.seconds = self.budget.seconds()
         try:
             if not self.group.leads:
@@ -148,6 +151,20 @@ class Checkpointer:
             save_run_state(self.out, self._run_state(state, arrays))
         finally:
             self.group.exchange()
+
+    def _capture(self, state: TrainState, best: Arrays | None) -> Arrays:
+        arrays = capture(state, best, self.group, self.config.batch_size)
+        for number, weights in enumerate(self.finished):
+            arrays |= {f"{finished_prefix(number)}.{name}": array for name, array in weights.items()}
+        return arrays
+
+    def begin_network(self, finished: Arrays) -> None:
+        """From here on another network is trained.
+
+        Args:
+            finished: the weights of the one before.
+        """
+        self.finished.append(finished)
 
     def _write(self, out: Path, state: TrainState, arrays: Arrays, best: Arrays | None) -> None:
         """Put lines of metrics, model and state on the disk, in place of an older run at first."""
@@ -170,7 +187,12 @@ class Checkpointer:
         # state first: a model alone could not be resumed.
         if counters.step == 0:
             save_run_state(out, self._run_state(state, arrays))
-        if best is None or counters.best_step != self._saved_best or not (out / FILE_NAME).exists():
+        if self.finished:
+            if self._saved_networks != len(self.finished):
+                summary = self.summary(counters.network_step)
+                save_model(out / FILE_NAME, self.model_file(self.finished[0], summary).with_networks(self.finished))
+                self._saved_networks = len(self.finished)
+        elif best is None or counters.best_step != self._saved_best or not (out / FILE_NAME).exists():
             summary = self.summary(counters.step if counters.best_step is None else counters.best_step)
             if counters.best_loss is not None:
                 summary |= {"valid_loss": counters.best_loss, "valid_whole": False}
@@ -217,6 +239,8 @@ class Checkpointer:
         }
         if self.config.minutes is not None:
             described["minutes"] = f"{self.budget.seconds() / 60:.1f} of {self.config.minutes:g}"
+        if self.config.members > 1:
+            described["network"] = f"{counters.network + 1} of {self.config.members}"
         if counters.best_loss is not None:
             described["best"] = f"{counters.best_loss:.4f} nats at step {counters.best_step:,}"
         return described | {"in": "memory only" if self.out is None else truncate(self.out, 200)}
@@ -249,6 +273,10 @@ class Checkpointer:
         # What the folder's model file holds is at least as good as this best, and stays until a better one comes.
         self._saved_best = self.counters.best_step if self.group.leads and self._holds_its_model() else None
         state.step = self.counters.step
+        for number in range(self.counters.network):
+            prefix = finished_prefix(number) + "."
+            own = {name.removeprefix(prefix): array for name, array in stored.arrays.items() if name.startswith(prefix)}
+            self.finished.append(own)
         rows = self.group.share_of(self.config.batch_size)
         return restore(stored.arrays, self.counters, state, rows)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from chargen.counting.context_tree import MAX_ORDER
 from chargen.errors import ModelFileError, SettingError
+from chargen.model.config import MAX_NETWORKS
 from chargen.rng import MAX_SEED
 from chargen.settings import changed_settings, check_settings, make_settings, resumable_settings, setting
 
@@ -48,6 +49,9 @@ class TrainConfig:
                           resumable=True)  # fmt: skip
     freeze: int = setting(0, "lowest recurrent layers that stay as they are, in a model that starts from another",
                           low=0, high=64)  # fmt: skip
+    members: int = setting(1, "networks that share the budget, one after the other, and predict together: the mean of "
+                           "their probabilities", low=1, high=MAX_NETWORKS,
+                           words=MappingProxyType({"auto": None}))  # fmt: skip
     counts: int = setting(0, "order N of counts that predict beside the network: what stood behind the N - 1 "
                           "characters before, kept where it helps on the validation part", low=0, high=MAX_ORDER,
                           words=MappingProxyType({"auto": None, "off": 0}), resumable=True)  # fmt: skip

@@ -15,7 +15,7 @@ class Counters:
 
     Args:
         step: optimizer steps.
-        applied: of these, the ones whose figures were finite.
+        applied: of these, the ones of the network that is trained whose figures were finite.
         cloze_applied: of these, the ones at which the cloze layer learned.
         bad_steps: steps in a row, lately, that were not finite.
         trained: targets seen.
@@ -25,7 +25,7 @@ class Counters:
         since_seconds: spent on steps since the latest line of metrics.
         grad_norm: of the latest step.
         lr: of the latest step.
-        best_loss: of the validations so far.
+        best_loss: of the validations of this network so far.
         best_step: when that was.
         evaluations_since_best: validations since then.
         seconds: spent.
@@ -34,6 +34,9 @@ class Counters:
         metrics_bytes: size of the metrics.
         hidden: whether there is a carried state.
         complete: whether the run is over.
+        network: the number of the network that is trained, from 0.
+        network_step: the step at which its training began.
+        network_seconds: spent before.
     """
 
     step: int = 0
@@ -56,6 +59,19 @@ class Counters:
     metrics_bytes: int = 0
     hidden: bool = False
     complete: bool = False
+    network: int = 0
+    network_step: int = 0
+    network_seconds: float = 0.0
+
+    def begin_network(self, seconds: float) -> None:
+        """Begin to count for the next network what is counted for each.
+
+        Args:
+            seconds: spent so far.
+        """
+        self.network, self.network_step, self.network_seconds = self.network + 1, self.step, seconds
+        self.applied = self.cloze_applied = self.bad_steps = self.evaluations_since_best = 0
+        self.best_loss = self.best_step = None
 
     def add(self, name: str, nats: float, characters: int) -> None:
         """Add a loss to the sums."""

@@ -141,7 +141,8 @@ class RunPlan:
         """
         chosen = None
         if group.leads:
-            sizes = fit_sizes(corpus, self.model, self.training, self.preset, group.size)
+            given = {"members": 1} | self.training if self.init else self.training
+            sizes = fit_sizes(corpus, self.model, given, self.preset, group.size)
             training = sizes.training
             if "counts" not in self.training:
                 training = replace(training, counts=choose_order(corpus))

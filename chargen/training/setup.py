@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
@@ -20,8 +20,9 @@ from chargen.model.config import DIRECTIONS, ModelConfig, parameter_shapes
 from chargen.model.device import pick_device, pick_precision
 from chargen.model.language_model import CharModel
 from chargen.model.loss import cross_entropy
-from chargen.model.weights import set_weights, weights_of
-from chargen.storage.model_file import ModelFile, check_characters
+from chargen.model.weights import Arrays, set_weights, weights_of
+from chargen.rng import MAX_SEED
+from chargen.storage.model_file import ModelFile, check_characters, new_model
 from chargen.storage.run_state import RunState, read_run_state
 from chargen.training.budget import Budget
 from chargen.training.checkpoint import Checkpointer
@@ -143,13 +144,14 @@ def resets_of(corpus: Corpus, share: float, *, inside: bool) -> dict[str, Resets
 
 
 def new_state(run: RunSettings, device: torch.device) -> TrainState:
-    """The state before the first step.
+    """The state before the first step of the network that the run is at, which has a seed of its own.
 
     Raises:
         SettingError: where somebody's own optimizer is none.
         DataError: where processes begin with other weights.
     """
-    model = (run.own.model or CharModel(run.model_config, len(run.corpus.vocabulary), run.config.seed)).to(device)
+    seed = (run.config.seed + run.counters.network) % (MAX_SEED + 1)
+    model = (run.own.model or CharModel(run.model_config, len(run.corpus.vocabulary), seed)).to(device)
     check_weights("the new network, made by this torch,", model, run.group)
     freeze(model, run.config.freeze)
     state = TrainState(model, run.own.optimizer(model, run.config))
@@ -157,6 +159,17 @@ def new_state(run: RunSettings, device: torch.device) -> TrainState:
         kind = type(state.optimizer).__name__
         raise SettingError(f"optimizer makes a {kind}: it must make an optimizer", "optimizer")
     return state
+
+
+def build_finished(run: RunSettings, finished: Sequence[Arrays], device: torch.device) -> list[CharModel]:
+    """The networks of a run whose training is over.
+
+    Args:
+        run: the run.
+        finished: their weights.
+        device: where they will be.
+    """
+    return [new_model(run.model_config, len(run.corpus.vocabulary), weights, str(device)) for weights in finished]
 
 
 def check_weights(name: str, model: CharModel, group: Group) -> None:
@@ -290,8 +303,7 @@ def check_new_run(
         raise SettingError(
             'counts needs a validation part, on which counts are weighed: give `valid`, or `counts="off"`', "counts"
         )
-    if config and config.freeze and not init:
-        raise SettingError("freeze keeps layers of a model to start from: give that one, or 0", "freeze")
+    _check_start(config or TrainConfig(), init, own)
     shape = model_config or (own.model.config if own.model else init.config if init else ModelConfig())
     inherited = init.config.begin_symbols if init else 0
     if shape.begin_symbols not in (0, inherited, corpus.vocabulary.begin_symbols):
@@ -304,6 +316,16 @@ def check_new_run(
     _check_group(corpus, shape, config, group)
     replaces = group.broadcast(folder is not None and group.leads and holds_a_run(folder))
     return RunSettings(corpus, shape, config, folder, Counters(), own, replaces, group)
+
+
+def _check_start(config: TrainConfig, init: ModelFile | None, own: OwnParts) -> None:
+    """Check that what training starts from fits how it goes on."""
+    if config.members > 1 and (init or own.model):
+        raise SettingError(
+            f"members is {config.members}, but a model to start from makes one network: leave it out", "members"
+        )
+    if config.freeze and not init:
+        raise SettingError("freeze keeps layers of a model to start from: give that one, or 0", "freeze")
 
 
 def _check_model(model: CharModel, shape: ModelConfig, corpus: Corpus, saved: bool) -> None:

@@ -58,6 +58,7 @@ class Trainer:
 
     def _build(self, run: RunSettings, started: float | None) -> None:
         """Put the parts together, in the order in which they need each other."""
+        self._settings = run
         self.corpus, self.model_config, self.config, self.out, self.counters = run[:5]
         self.group = run.group
         self.device, self.precision = setup.pick_hardware(run)
@@ -104,17 +105,19 @@ class Trainer:
         Raises:
             Diverged: after three steps in a row whose loss or gradient is not finite; they are never applied.
         """
-        state, counters, checkpointer = self.state, self.counters, self.checkpointer
+        counters, checkpointer = self.counters, self.checkpointer
         if counters.complete and self.summary:
             return
-        checkpointer.begin(state)
+        checkpointer.begin(self.state)
         valid = yield from self._validate_and_log()
         if valid:
             yield self._progress("validating", valid)
-        while not self.finished or state.step == 0:
-            began = self.budget.now()
+        while not self.finished or self.state.step == 0:
+            if self._network_finished:
+                yield from self._begin_network()
+            began, state = self.budget.now(), self.state
             batches = {direction: batches.batch(state.step) for direction, batches in self.batches.items()}
-            lr = learning_rate(self.config, state.step, self.budget.share())
+            lr = learning_rate(self.config, state.step - counters.network_step, self.budget.network_share())
             self.pending.append(self.train_step(state, batches, lr))
             counters.step = state.step
             reads_now = len(self.pending) >= self.max_pending or not self.budget.train_steps  # it needs a speed
@@ -153,6 +156,17 @@ class Trainer:
         if self.log.record(pending):
             raise Diverged(self.checkpointer.divergence())
 
+    def _begin_network(self) -> Iterator[Progress]:
+        """Keep the best weights of the network that is trained, and begin to train another one."""
+        self._read_reports()
+        best, _ = yield from tell_while(self.validator.choose_best(self.model), self._progress, "validating")
+        self.checkpointer.begin_network(weights_of(best))
+        self.counters.begin_network(self.budget.seconds())
+        self.validator.begin_network()
+        self.state = setup.new_state(self._settings, self.device)
+        self.state.step = self.counters.step
+        self.train_step, self.max_pending = setup.new_step(self._settings, self.device, self.precision)
+
     def _finish(self) -> Iterator[Progress]:
         """Choose the best weights, score them on the whole splits, and save them with the figures.
 
@@ -164,10 +178,12 @@ class Trainer:
         limits = self.budget.end_limits()
         best, step = yield from tell_while(self.validator.choose_best(self.model), self._progress, "finishing")
         self.summary = self.checkpointer.summary(step)
-        scoring = self.validator.score_whole(best, limits)
+        networks = [*setup.build_finished(self._settings, self.checkpointer.finished, self.device), best]
+        scoring = self.validator.score_whole(networks, limits)
         losses, figures, mixtures = yield from tell_while(scoring, self._progress, "finishing")
         self.summary |= figures
-        self.best_model = replace(self.checkpointer.model_file(weights_of(best), self.summary), mixtures=mixtures)
+        model = self.checkpointer.model_file(weights_of(best), self.summary)
+        self.best_model = replace(model, mixtures=mixtures).with_networks(map(weights_of, networks))
         self.counters.complete = True
         line = {**self.log.line(losses["valid"], losses["test"]), "final": True}
         self.checkpointer.save_end(self.state, self.validator.best, self.best_model, line)
@@ -183,8 +199,16 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """True where the budget is used, or patience is."""
-        return self.budget.share() >= 1 or self.validator.out_of_patience
+        """True where the budget is used, or the patience with the last network."""
+        return self.budget.share() >= 1 or (self._network_finished and self._is_last)
+
+    @property
+    def _network_finished(self) -> bool:
+        return self.budget.network_share() >= 1 or self.validator.out_of_patience
+
+    @property
+    def _is_last(self) -> bool:
+        return self.counters.network + 1 >= self.config.members
 
     def model_file(self) -> ModelFile:
         """The model of this step as a value."""

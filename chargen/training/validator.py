@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from chargen.counting.recorder import Recorder
 from chargen.data.corpus import Corpus
 from chargen.errors import NOT_FINITE_MESSAGE, Diverged
 from chargen.evaluation.loss import Loss, loss_windows, sum_losses
+from chargen.evaluation.rows import Networks
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
 from chargen.model.weights import Arrays, set_weights, weights_of
@@ -72,6 +73,10 @@ class Validator:
         # By default as often as its cost allows: this depends on text and batch only; `due` may leave some out.
         targets = config.batch_size * config.seq_length
         self.every = config.eval_every or max(10, math.ceil(min(len(corpus.valid), SUBSET) / (SUBSET_SHARE * targets)))
+        self.begin_network()
+
+    def begin_network(self) -> None:
+        """Forget the best weights: another network is trained."""
         self.best: Arrays | None = None
         self._last_step: int | None = None
 
@@ -86,39 +91,39 @@ class Validator:
             return False
         return self.config.eval_every is not None or self.budget.may_validate()
 
-    def score(
-        self, model: CharModel, ids: NDArray[Any], limit: int | None, mixtures: Mapping[str, Any] = {}
-    ) -> Scoring:
+    def score(self, model: Networks, ids: NDArray[Any], limit: int | None, mixtures: Mapping[str, Any] = {}) -> Scoring:
         """The losses on ids (N,), or on `limit` of them, with counts of some directions.
 
-        Cloze on a quarter as many, from fresh states, in nats per id: of a byte, or of an unknown symbol as it is.
+        Cloze on a quarter as many, from fresh states, in nats per id: of a byte, or of an unknown symbol as it is. Of
+        several networks it is that of the first.
         """
         yield  # so that processes that stop do so before they wait for each other
         losses: Losses = {}
         began = self.budget.now()
         size = min(len(ids), limit or len(ids))
         options: dict[str, Any] = {"vocabulary": self.corpus.vocabulary, "limit": limit, "precision": self.precision}
-        for direction in model.config.directions:
+        first, number = (model, 1) if isinstance(model, CharModel) else (model[0], len(model))
+        for direction in first.config.directions:
             windows = []
             options |= {"direction": direction, "mixture": mixtures.get(direction)}
             for window in loss_windows(model, ids, **options, share=self.group.share_of):
                 windows.append(window)
                 yield
             losses[direction] = sum_losses(windows)
-        if model.config.bidirectional:
+        if first.config.bidirectional:
             cloze = []
             for number, rows in enumerate(even_windows(ids, size // 4)):
                 if number % self.group.size != self.group.rank:
                     continue
-                with torch.inference_mode(), autocast(self.precision, model.device):
-                    loss, count = cloze_loss(model, rows)
+                with torch.inference_mode(), autocast(self.precision, first.device):
+                    loss, count = cloze_loss(first, rows)
                 cloze.append(Loss(loss.item() * count, count))
                 yield
             losses["cloze"] = sum_losses(cloze)
         losses = self._sum(losses)
         if "cloze" in losses and not (losses["cloze"].characters and math.isfinite(losses["cloze"].nats)):
             del losses["cloze"]
-        self.budget.scored(size, self.budget.now() - began)
+        self.budget.scored(size * number, self.budget.now() - began)
         return losses
 
     def _sum(self, losses: Losses) -> Losses:
@@ -150,7 +155,7 @@ class Validator:
         return losses
 
     def choose_best(self, model: CharModel) -> Generator[None, None, tuple[CharModel, int]]:
-        """At the end of a run: the best model and its step; the last weights take part, validated or not."""
+        """When its training ends: the best of a network and its step; the last weights take part, validated or not."""
         counters, best = self.counters, self.best
         if counters.best_loss is not None and counters.step not in (self._last_step, counters.best_step):
             last = yield from self.score(model, self.corpus.valid, SUBSET)
@@ -165,7 +170,7 @@ class Validator:
         return chosen, counters.best_step
 
     def score_whole(
-        self, model: CharModel, limits: tuple[int | None, int | None]
+        self, networks: Sequence[CharModel], limits: tuple[int | None, int | None]
     ) -> Generator[None, None, tuple[dict[str, Losses], dict[str, Any], dict[str, Mixture]]]:
         """Score the whole validation and test parts, or `limits` ids of them where time is short.
 
@@ -180,17 +185,17 @@ class Validator:
         """
         losses: dict[str, Losses] = {"valid": {}, "test": {}}
         figures: dict[str, Any] = {}
-        trees: dict[str, ContextTree] = {}
+        config, trees = networks[0].config, dict[str, ContextTree]()
         mixtures: dict[str, Mixture] = {}
         if self.config.counts:
             order, megabytes = self.config.counts, self.config.counts_mb
-            trees = count_contexts(self.corpus, order, model.config.directions, megabytes)
+            trees = count_contexts(self.corpus, order, config.directions, megabytes)
         recorders = {direction: Recorder() for direction in trees}
         parts = self.corpus.valid, self.corpus.test
         for part, ids, size, limit in zip(losses, parts, self.sizes, limits, strict=True):
             if not size:
                 continue
-            losses[part] = yield from self.score(model, ids, limit, recorders if part == "valid" else mixtures)
+            losses[part] = yield from self.score(networks, ids, limit, recorders if part == "valid" else mixtures)
             if not math.isfinite(mean_loss(losses[part])):
                 raise Diverged(NOT_FINITE_MESSAGE)
             if part == "valid":
@@ -203,7 +208,7 @@ class Validator:
             }
             if self.corpus.vocabulary.unit == "byte":
                 figures[f"{part}_bytes"] = counted.ids
-            if model.config.bidirectional:
+            if config.bidirectional:
                 figures |= named_losses(part, losses[part])
             if mixtures:
                 figures[f"{part}_loss_network"] = mean_loss(without_counts(losses[part]))
