@@ -15,7 +15,7 @@ from chargen.training.config import TrainConfig
 from chargen.training.trainer import Trainer
 
 CLOCKS = {"seconds", "chars_per_second"}
-COUNTER_CLOCKS = {"seconds", "since_seconds", "eval_seconds", "evaluated", "metrics_bytes"}
+COUNTER_CLOCKS = {"seconds", "network_seconds", "since_seconds", "eval_seconds", "evaluated", "metrics_bytes"}
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 30
 
 

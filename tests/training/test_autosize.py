@@ -22,6 +22,7 @@ from chargen.training import autosize
 from chargen.training.autosize import (
     IDS_PER_WEIGHT,
     MAX_EPOCHS,
+    MOST_MEMBERS,
     PRESETS,
     SIZES,
     STEEPNESS,
@@ -113,23 +114,25 @@ def test_what_is_given_stays():
 
 
 def test_a_text_is_not_read_so_often_that_it_is_learned_by_heart():
-    hour, minutes = chosen(minutes=60), chosen(minutes=3)
+    hour, minutes = chosen(minutes=60, members=1), chosen(minutes=3)
     assert (hour.training.epochs, hour.training.minutes) == (MAX_EPOCHS, 60)
     assert (minutes.training.epochs, minutes.training.minutes) == (None, 3)
     told = hour.reasons[1]
     assert f"the text will be read {MAX_EPOCHS}.0 times, some " in told
     assert "of 60 minutes: more would only teach it by heart" in told
-    assert chosen(minutes=600).model == hour.model, "what a longer budget would not use changes nothing"
-    assert chosen(minutes=600).training.weight_decay == hour.training.weight_decay
+    days = chosen(minutes=6000)
+    assert days.model == hour.model, "what a longer budget would not use changes no network"
+    assert days.training.weight_decay == hour.training.weight_decay
+    assert (days.training.members, days.training.epochs) == (MOST_MEMBERS, MOST_MEMBERS * MAX_EPOCHS)
     some = re.search(r"some ([.\d]+) of", told)
     assert some
     assert chosen(minutes=0.9 * float(some[1])).training.epochs is None
-    assert chosen(minutes=1.1 * float(some[1])).training.epochs == MAX_EPOCHS
+    assert chosen(minutes=1.1 * float(some[1]), members=1).training.epochs == MAX_EPOCHS
 
 
 @pytest.mark.parametrize("text", [2_000, 20_000, 100_000])
 def test_a_small_text_is_read_more_often_since_that_makes_few_steps(text):
-    found = chosen(text, minutes=60).training
+    found = chosen(text, minutes=60, members=1).training
     assert found.epochs is not None
     steps = found.epochs * text / (found.batch_size * found.seq_length)
     assert 1_500 <= steps < (1_600 if found.epochs > MAX_EPOCHS else 2 * 1_500)
@@ -510,7 +513,7 @@ def test_a_resumed_run_keeps_what_was_chosen(run):
 
 def test_a_run_that_was_cut_says_so_and_can_be_given_more(run, monkeypatch):
     monkeypatch.setattr(autosize, "time_reference", lambda *given: Speed(1e-7))
-    size = "--hidden-size", 8, "--seq-length", 8, "--batch-size", 1
+    size = "--hidden-size", 8, "--seq-length", 8, "--batch-size", 1, "--members", 1
     monkeypatch.setattr(autosize, "MAX_EPOCHS", 2)
     monkeypatch.setattr(autosize, "FEWEST_STEPS", 3)
     monkeypatch.setattr(autosize, "STEPS_FOR_EACH", 0)

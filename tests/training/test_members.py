@@ -10,6 +10,7 @@ from chargen import Corpus, ModelConfig, TrainConfig, Trainer
 from chargen.errors import SettingError
 from chargen.evaluation.loss import evaluate_ids
 from chargen.storage.model_file import build_members, build_model, read_model
+from chargen.storage.run_state import RunState, read_run_state, save_run_state
 from chargen.training.autosize import MAX_EPOCHS, MOST_MEMBERS, Speed, choose_sizes
 from tests.small_models import small_model
 
@@ -84,6 +85,21 @@ def test_a_run_that_is_stopped_anywhere_goes_on_as_if_it_had_not(tmp_path, stop)
     assert resumed.best_model.all_arrays.keys() == whole.best_model.all_arrays.keys()
     figures = ("valid_loss", "step", "epoch")
     assert [resumed.summary[name] for name in figures] == [whole.summary[name] for name in figures]
+
+
+@pytest.mark.parametrize("what", ["network_step", "network0", "network1"])
+def test_leaving_out_what_is_stored_of_networks_is_noticed(tmp_path, what):
+    whole = finish(Trainer(corpus(), SHAPE, CONFIG, tmp_path / "whole"))
+    trainer = Trainer(corpus(), SHAPE, CONFIG, tmp_path / "run")
+    for _ in trainer.run():
+        if trainer.counters.step == 10:
+            break
+    trainer.save()
+    state = read_run_state(tmp_path / "run")
+    arrays = {name: array * (not name.startswith(what + ".")) for name, array in state.arrays.items()}
+    progress = state.progress | ({what: 0} if what in state.progress else {})
+    save_run_state(tmp_path / "run", RunState(arrays, progress, state.settings))
+    assert not same(finish(Trainer.resume(tmp_path / "run", corpus())).best_model, whole.best_model)
 
 
 def test_the_file_has_only_networks_whose_training_is_over(tmp_path):
