@@ -13,7 +13,7 @@ from chargen.data.borders import as_targets
 MIN_COUNT = 2
 """Occurrences of a context that is kept: the many that occur once add little."""
 LEAST = 1e-9
-"""In place of a probability of 0, which has no code."""
+"""In place of a probability of 0, which has no code: where there is no text."""
 
 
 class _Contexts(NamedTuple):
@@ -78,8 +78,7 @@ def _count_levels(
         contexts = level.keys // size if shorter else np.zeros(len(level.keys), np.int64)
         below = lower[level.suffixes] if shorter else lower
         lower = weights.kept + weights.rest[contexts] * below
-        # Where discounts leave a context nothing of its own, it is still what longer ones hang below.
-        listed = np.flatnonzero((weights.kept > 0) | ((level.counts > 0) & (weights.rest[contexts] == 1)))
+        listed = np.flatnonzero(weights.kept > 0)
         if shorter:
             listed = listed[shorter.counts[contexts[listed]] >= MIN_COUNT]
         elif not len(listed):

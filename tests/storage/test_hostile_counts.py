@@ -33,11 +33,11 @@ def draft_of(kind: str = "one way") -> Draft:
 
 
 DESCRIBED = [
-    ("format number does not fit its vocabulary, its counts and its networks", lambda d: d.update(format=1)),
-    ("format number does not fit its vocabulary, its counts and its networks", lambda d: d.update(format=2)),
+    ("format number does not fit its vocabulary, its counts", lambda d: d.update(format=1)),
+    ("format number does not fit its vocabulary, its counts", lambda d: d.update(format=2)),
     ("format 4 is not known to this version", lambda d: d.update(format=4)),
-    ("format number does not fit its vocabulary, its counts and its networks", lambda d: d.update(mixtures={})),
-    ("format number does not fit its vocabulary, its counts and its networks", lambda d: d.pop("mixtures")),
+    ("format number does not fit its vocabulary, its counts", lambda d: d.update(mixtures={})),
+    ("format number does not fit its vocabulary, its counts", lambda d: d.pop("mixtures")),
     ("its counts are not those of its directions", lambda d: d.update(mixtures=["forward"])),
     ("its counts are not those of its directions", lambda d: d.update(mixtures={"backward": d["mixtures"]["forward"]})),
     ("its counts are not those of its directions", lambda d: d["mixtures"].update({"": d["mixtures"]["forward"]})),
