@@ -131,7 +131,7 @@ def test_compiled_code_reads_arrays_of_one_kind_whatever_those_of_the_mixture_ar
 
     def elsewhere(array: Floats) -> Floats:
         data = np.frombuffer(b"\0" + array.tobytes(), np.uint8)[1:]
-        return np.ndarray(array.shape, array.dtype, data)  # type: ignore[call-overload,no-any-return]
+        return np.ndarray(array.shape, array.dtype, data)
 
     tree = mixture.tree
     parts = {name: elsewhere(array) for name, array in tree.arrays.items()}

@@ -1,6 +1,7 @@
 """How far counts look back, which engine has them, and what a sampler writes with them."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from chargen.decoding.mixed_engine import MixedEngine
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.decoding.pick_engine import new_engine
 from chargen.decoding.torch_engine import TorchEngine
-from chargen.errors import ArgumentError
+from chargen.errors import ArgumentError, ModelFileError
 from chargen.storage.model_file import build_model
 from tests import naive
 from tests.decoding.counted_engines import V, all_kinds, both, counted, pieces
@@ -22,7 +23,7 @@ from tests.decoding.engines import (
     DIRECTIONS,
     model,
 )
-from tests.small_models import small_model
+from tests.small_models import small_model, with_counts
 from tests.trees import random_mixture
 
 
@@ -114,3 +115,30 @@ def test_what_is_no_id_in_a_state_is_in_no_context() -> None:
                 ids[:, :length], np.full(7, length), np.zeros((7, V), np.float32), engine.start(7)
             )
             assert logits.tobytes() == expected.tobytes()
+
+
+def test_a_samplers_state_goes_on_with_its_own_counts_only(tmp_path: Path) -> None:
+    file = counted("lstm", "int8")
+    sampler = Sampler(file, seed=5, num=2)
+    sampler.generate_all(17)
+    sampler.save_state(tmp_path / "s")
+    texts = [sample.text for sample in sampler.generate_all(40)]
+    resumed = Sampler(file, seed=0, num=2)
+    resumed.load_state(tmp_path / "s")
+    assert [sample.text for sample in resumed.generate_all(40)] == texts
+    for other in (replace(file, mixtures={}), counted("lstm", "int8", order=4), with_counts(file, "abcabc")):
+        with pytest.raises(ModelFileError, match="it was saved with another model"):
+            Sampler(other, seed=0, num=2).load_state(tmp_path / "s")
+
+
+@pytest.mark.parametrize("number", [3e38, -3e38, 0.5, 2.0**31, -1.0, V])
+def test_a_samplers_state_with_ids_that_are_none_goes_on(number: float, tmp_path: Path) -> None:
+    sampler = Sampler(counted(), seed=5)
+    sampler.generate(9)
+    state = sampler.snapshot()
+    context = np.full_like(state.layers[0], number)
+    sampler.restore(replace(state, layers=(context, *state.layers[1:])))
+    sampler.save_state(tmp_path / "s")
+    resumed = Sampler(counted(), seed=5)
+    resumed.load_state(tmp_path / "s")
+    assert len(resumed.generate(30)) == 30
