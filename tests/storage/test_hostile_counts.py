@@ -107,7 +107,7 @@ def resize(draw: Random, draft: Draft, name: str, array: np.ndarray) -> None:
         draft.description["mixtures"][direction][described] = len(draft.arrays[f"{direction}_{together[0]}"])
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [250, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_a_file_whose_tree_was_changed_is_refused_or_looked_up_inside_its_arrays(tmp_path: Path, count: int) -> None:
     files = [FILES[kind]() for kind in ("one way", "int8", "labelled records", "many")]
     drafts, refused, read = [(file.all_arrays, file.describe()) for file in files], set(), 0
