@@ -79,7 +79,7 @@ def change_tree(draw: Random, draft: Draft) -> None:
     elif kind == 1:
         array.flat[draw.randrange(array.size)] = random.integers(0, draw.choice([3, 128]))
     elif kind == 2 and array.dtype.kind in "iu":
-        array.flat[draw.randrange(array.size)] += np.array(draw.choice([-1, 1]), array.dtype).astype(array.dtype)
+        array.flat[draw.randrange(array.size)] += np.int64(draw.choice([-1, 1])).astype(array.dtype)
     elif kind == 3:
         array = random.permutation(array)
     elif kind == 4:
