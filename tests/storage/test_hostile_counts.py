@@ -79,7 +79,8 @@ def change_tree(draw: Random, draft: Draft) -> None:
     elif kind == 1:
         array.flat[draw.randrange(array.size)] = random.integers(0, draw.choice([3, 128]))
     elif kind == 2 and array.dtype.kind in "iu":
-        array.flat[draw.randrange(array.size)] += np.int64(draw.choice([-1, 1])).astype(array.dtype)
+        place = draw.randrange(array.size)
+        array[place : place + 1] += np.array([draw.choice([-1, 1])]).astype(array.dtype)
     elif kind == 3:
         array = random.permutation(array)
     elif kind == 4:
