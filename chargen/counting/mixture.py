@@ -96,7 +96,7 @@ class Mixture:
 
     @cached_property
     def compiled(self) -> "tuple[Tree, MixtureWeights]":
-        """What compiled code reads."""
+        """What compiled code reads: copies, so that it is compiled once for arrays of files and for others."""
         from chargen.kernels.context_tree import MixtureWeights, Tree
 
         tree = self.tree
@@ -104,10 +104,10 @@ class Mixture:
         labels, ids = (values.astype(np.int32) for values in (tree.labels, tree.ids))
         return (
             Tree(
-                tree.first_children, labels, tree.first_predictions, CODES[tree.rests], totals, ids, tree.shares, CODES,
-                tree.predictable,
+                tree.first_children, labels, tree.first_predictions, CODES[tree.rests], totals, ids,
+                tree.shares.copy(), CODES, tree.predictable,
             ),
-            MixtureWeights(self.weights, np.array(KNOTS)),
+            MixtureWeights(np.array(self.weights, order="C"), np.array(KNOTS)),
         )  # fmt: skip
 
     def weigh(self, lengths: NDArray[np.int64], entropies: Floats) -> Floats:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from chargen.arguments import Arrays
 from chargen.counting.mixture import Mixture
 from chargen.decoding.choose import FILTERS, SampleConfig, active_filters, need_ranks
-from chargen.decoding.mixed_engine import read_on
+from chargen.decoding.mixed_engine import as_ids, check_size, read_on
 from chargen.decoding.numpy_engine import Chunk, Engine, State
 from chargen.decoding.pack_networks import pack_networks
 from chargen.decoding.rules import Rules
@@ -68,6 +68,8 @@ class CompiledEngine(Engine):
         networks = arrays, *members
         self._weights = pack_networks(config, networks, direction)
         super().__init__(config, self._weights.table.shape[1], mixture.context if mixture else 0, len(networks))
+        if mixture:
+            check_size(mixture, self.size)
         self._mixture = mixture
         self._counts = mixture.compiled if mixture else NO_COUNTS
         large = self._weights.packed.nbytes >= TEAM_BYTES * len(networks) and config.hidden_size % WIDTH == 0
@@ -108,7 +110,7 @@ class CompiledEngine(Engine):
         logits, layers = before.logits.copy(), [layer.copy() for layer in before.state]
         ids, log_probs, counts, mask_index = before.ids, before.log_probs, before.counts.copy(), mask_index.copy()
         contexts = [layers.pop(0)] if self.context else []
-        history = np.concatenate([*contexts, ids], 1).astype(np.int64)
+        history = np.concatenate([*map(as_ids, contexts), ids], 1)
         choice = Choice(rules.masks, rules.next_mask, rules.stop_after, config.temperature, *compiled_filters(config))
 
         def run(rows: slice) -> None:

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.counting.mixture import Mixture
+from chargen.counting.mixture import NO_ID, Mixture
 from chargen.decoding.numpy_engine import Engine, State
+from chargen.errors import ArgumentError, amount
 
 
 class MixedEngine(Engine):
@@ -15,9 +16,13 @@ class MixedEngine(Engine):
     Args:
         engine: computes the network.
         mixture: of the same direction.
+
+    Raises:
+        ArgumentError: the counts are not of so many ids.
     """
 
     def __init__(self, engine: Engine, mixture: Mixture) -> None:
+        check_size(mixture, engine.size)
         super().__init__(engine.config, engine.size, mixture.context, engine.networks)
         self.engine, self.mixture, self.many_rows = engine, mixture, engine.many_rows
 
@@ -41,7 +46,30 @@ class MixedEngine(Engine):
 
     def _mix(self, context: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
         places = self.context * (1 + np.arange(len(context)))
-        return self.mixture.mix(context.astype(np.int64).ravel(), places, logits)
+        return self.mixture.mix(as_ids(context).ravel(), places, logits)
+
+
+def check_size(mixture: Mixture, size: int) -> None:
+    """Check that counts are of as many ids as a model has: compiled code fills an array of that size.
+
+    Args:
+        mixture: with the counts.
+        size: V.
+
+    Raises:
+        ArgumentError: they are of more or fewer.
+    """
+    if mixture.tree.size != size:
+        raise ArgumentError(f"counts of {amount(mixture.tree.size, 'id')}: the model has {size:,}")
+
+
+def as_ids(context: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The ids in a state; what is none, as a file or a person may put there, is in no context.
+
+    Args:
+        context: (R, n), the last ids that rows have read.
+    """
+    return np.where(np.abs(context) < 2**31, context, NO_ID).astype(np.int64)
 
 
 def read_on(context: NDArray[np.float32], ids: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float32]:

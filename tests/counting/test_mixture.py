@@ -124,6 +124,28 @@ def test_a_mixture_shows_itself_in_one_line() -> None:
     assert Mixture.of(grow_tree(random_ids(0, 99, 6), 6, 1, 2000)).context == 1, "an engine keeps one id or more"
 
 
+@pytest.mark.parametrize("size", [6, 300])
+def test_compiled_code_reads_arrays_of_one_kind_whatever_those_of_the_mixture_are(size: int) -> None:
+    """A file's are read-only and may lie anywhere: code for each kind would be compiled anew, which takes seconds."""
+    mixture = random_mixture(0, size)
+
+    def elsewhere(array: Floats) -> Floats:
+        data = np.frombuffer(b"\0" + array.tobytes(), np.uint8)[1:]
+        return np.ndarray(array.shape, array.dtype, data)
+
+    tree = mixture.tree
+    parts = {name: elsewhere(array) for name, array in tree.arrays.items()}
+    for weights in (elsewhere(mixture.weights), np.asfortranarray(mixture.weights)):
+        other = Mixture(ContextTree(tree.size, tree.order, tree.predictable, **parts), weights)
+        for ours, theirs in zip(mixture.compiled, other.compiled, strict=True):
+            for array, same in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(array, same)
+                if isinstance(array, np.ndarray):
+                    assert array.dtype == same.dtype
+                    assert array.flags.carray
+                    assert same.flags.carray
+
+
 def examples(seed: int, number: int = 3000) -> dict[str, Floats]:
     """What network and counts say at many places: counts are right at long contexts, the network where it is sure."""
     random = np.random.default_rng(seed)

@@ -163,7 +163,7 @@ def changed_lists(random: Random) -> dict[str, Any]:
     return lists | dict(zip(("size", "order", "predictable"), sizes, strict=True))
 
 
-@pytest.mark.parametrize(("lists", "number", "least"), [(small_lists, 3000, 400), (changed_lists, 300, 30)])
+@pytest.mark.parametrize(("lists", "number", "least"), [(small_lists, 2000, 250), (changed_lists, 250, 25)])
 def test_any_arrays_are_refused_or_safe_to_look_up(lists: Any, number: int, least: int) -> None:
     trees = 0
     for seed in range(number):

@@ -13,7 +13,7 @@ from chargen.sampling.sampler import Sampler
 from chargen.storage import tensor_file
 from chargen.storage.model_file import ModelFile
 from chargen.storage.quantize import quantize
-from tests.small_models import small_model
+from tests.small_models import small_model, with_counts
 
 RAW = {"lists": ("[", "1", "]"), "tables": ('{"":', "1", "}"), "digits": ("9", "1", ""), "infinite": ("", "1e999", "")}
 
@@ -73,6 +73,7 @@ def models() -> list[ModelFile]:
         small_model(num_layers=2, hidden_size=4, tie_weights=True),
     ]
     files += [dataclasses.replace(files[0], arrays=quantize(files[0].arrays, kind)) for kind in ("int8", "bf16")]
+    files += [with_counts(small_model("gru", **small, bidirectional=True), "abba cab\nbad cabbage\n" * 3)]
     settings = {"lr": 0.004, "seed": 0, "valid_fraction": 0.1, "test_fraction": 0.0}
     training = {"step": 12, "epoch": 0.5, "valid_loss": 1.5, "valid_whole": True, "settings": settings}
     return [dataclasses.replace(file, training=training) for file in files]
