@@ -27,13 +27,13 @@ FORMS: dict[str, tuple[str, Writer, tuple[str, ...]]] = {
 """By the ending of a name: what is so called, what writes it, and the settings that are for it."""
 
 
-def holds_counts(path: pathlib.Path) -> bool:
-    """Whether what was written can hold counts beside the network.
+def holds_one_network(path: pathlib.Path) -> bool:
+    """Whether what was written holds one network only, without others or counts beside it.
 
     Args:
         path: as `export` returned it.
     """
-    return path.is_dir() or path.suffix.lower() not in (".onnx", ".html")
+    return not path.is_dir() and path.suffix.lower() in (".onnx", ".html")
 
 
 def export(
@@ -50,9 +50,9 @@ def export(
 
     `.safetensors` is a model file in fewer bits, or without counts. `.onnx` is an ONNX file, for any program that runs
     such: a graph that reads any number of ids, with the state before and after them. `.html` is a page, named as the
-    file is, that writes in any browser. Both hold the network alone, without counts. A folder, which has no ending or
-    is there already, gets a model file, the vocabulary as a `tokenizers` file and a model card: ready for a hub or a
-    release.
+    file is, that writes in any browser. Both hold one network alone, without others and without counts. A folder, which
+    has no ending or is there already, gets a model file, the vocabulary as a `tokenizers` file and a model card: ready
+    for a hub or a release.
 
     Args:
         model: the path of a model file or a run folder, a model's name, what `read_model` returned, or a CharModel.

@@ -24,7 +24,7 @@ from chargen.evaluation.score_json import describe_scores
 from chargen.evaluation.short_texts import ShortTexts
 from chargen.infill.fill import Filler, gap_lengths
 from chargen.infill.template import Template, fill_gaps
-from chargen.model.config import DIRECTIONS, parameter_count, require_bidirectional
+from chargen.model.config import DIRECTIONS, require_bidirectional
 from chargen.sampling.pieces import write_pieces
 from chargen.sampling.prefix_engine import PrefixEngine
 from chargen.sampling.sampler import Sampler
@@ -92,7 +92,7 @@ class Session:
             "version": __version__,
             "sha256": file.sha256,
             "config": asdict(file.config),
-            "parameters": parameter_count(file.config, len(vocabulary)),
+            "parameters": file.parameters,
             "unit": vocabulary.unit,
             "vocabulary_size": len(vocabulary),
             "records": vocabulary.records,

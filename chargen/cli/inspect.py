@@ -68,8 +68,8 @@ def command(model: Path, text: str, out: Path | None, neuron: str | None, length
         _print_summary(inspection)
     else:
         log(f"{quote_path(out)}: {format_size(out.stat().st_size)}, for a browser")
-    if inspection.file.mixtures:
-        log("note: this is what the network alone expects, without the counts beside it")
+    if left_out := inspection.file.one_network:
+        log(f"note: this is what to expect of {left_out}")
     _log_unseen(inspection)
     if inspection.left_out:
         log(f"note: {amount(inspection.left_out, 'more character')} not read: --length is {length:,}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from chargen.comparison.run_texts import RunText, run_texts, source_names
 from chargen.data.corpus_config import CorpusConfig
 from chargen.errors import ModelFileError, format_size, repr_short, truncate
-from chargen.model.config import ModelConfig, parameter_count
+from chargen.model.config import ModelConfig
 from chargen.storage.model_file import FILE_NAME, ModelFile, model_path, read_model
 from chargen.storage.run_state import peek_settings
 from chargen.training.config import TrainConfig
@@ -144,7 +144,7 @@ def read_run(path: Path, name: str) -> RunSummary:
         step=int(step) if step >= 0 else 0,
         seconds=seconds[0] if seconds else None,
         chars_per_second=statistics.median(speeds) if speeds else None,
-        parameters=parameter_count(model.config, len(model.vocabulary)),
+        parameters=model.parameters,
         curves=curves,
     )
 

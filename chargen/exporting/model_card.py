@@ -8,7 +8,6 @@ from importlib.resources import files
 from typing import Any
 
 from chargen.errors import amount, truncate
-from chargen.model.config import parameter_count
 from chargen.storage.model_file import ModelFile
 from chargen.storage.quantize import quantization_of
 
@@ -86,14 +85,15 @@ def _list(texts: Any) -> str:
 def _describe(file: ModelFile) -> str:
     config, vocabulary = file.config, file.vocabulary
     quantization = quantization_of(file.arrays)
-    unit, parameters = vocabulary.unit, parameter_count(config, len(vocabulary))
+    unit, networks = vocabulary.unit, amount(len(file.networks), "network") + " of " if file.members else ""
     known = amount(len(vocabulary) - vocabulary.begin_symbols, unit)
     text = (
-        f"A language model that writes one {unit} after the other: {config.cell.upper()} {config.num_layers} x "
-        f"{config.hidden_size} over {known}, {parameters:,} parameters"
+        f"A language model that writes one {unit} after the other: {networks}{config.cell.upper()} {config.num_layers} "
+        f"x {config.hidden_size} over {known}, {file.parameters:,} parameters"
         f"{f' in {quantization}' * bool(quantization)}. "
     )
     text += "It reads both ways: a second stack reads backward." if config.bidirectional else "It reads forward."
+    text += " The probabilities of all networks are averaged." * bool(file.members)
     if file.mixtures:
         contexts = sum(len(mixture.tree.labels) for mixture in file.mixtures.values())
         text += f" Beside the network it has counts of its texts: what stood behind {amount(contexts, 'context')}."

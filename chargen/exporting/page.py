@@ -61,7 +61,7 @@ def _describe(file: ModelFile, name: str) -> dict[str, Any]:
     """What stands on the page beside the draft."""
     config, vocabulary = file.config, file.vocabulary
     size = f"{config.cell.upper()}, {amount(config.num_layers, 'layer')} of {config.hidden_size:,}"
-    alone = "; the network alone, without the counts beside it" * bool(file.mixtures)
+    alone = f"; {file.one_network}" if file.one_network else ""
     parameters = amount(parameter_count(config, len(vocabulary)), "parameter")
     return {
         "name": truncate(name),

@@ -128,7 +128,7 @@ def test_an_inspection_is_of_the_network_alone_and_says_so(run: Run) -> None:
     for name in ("plain", "counted"):
         result = run("inspect", name, "text.txt", "--out", f"{name}.html")
         assert result.code == 0
-        said = "note: this is what the network alone expects, without the counts beside it\n"
+        said = "note: this is what to expect of the network alone, without the counts beside it\n"
         assert result.err.count(said) == (name == "counted")
         pages.append(Path(f"{name}.html").read_text("utf-8"))
     words = "; by the network alone, without the counts beside it"
