@@ -34,11 +34,12 @@ WRITTEN = 100_000
 """Characters that are written for each figure of copying."""
 
 
-def train_seeds(text: Path, minutes: float, seeds: int, test: float) -> list[dict[str, Any]]:
+def train_seeds(text: Path, minutes: float, seeds: int, test: float, keep: Path | None) -> list[dict[str, Any]]:
     """Train as `chargen train` does; the figures of each run."""
     runs = []
     for seed in range(seeds):
-        run = chargen.train(text, minutes=minutes, seed=seed, test_fraction=test, progress=False)
+        out = keep and keep / f"{text.stem}-{seed}"
+        run = chargen.train(text, minutes=minutes, seed=seed, test_fraction=test, out=out, progress=False)
         summary = run.model.training
         losses = {name: value for name, value in summary.items() if "loss" in name}
         runs.append({"seed": seed, "model": repr(run.model), "steps": summary["step"], **losses})
@@ -120,15 +121,17 @@ def _tell_copies(name: str, temperature: float, figures: list[Any]) -> dict[str,
 @click.option("--model", help="A model of TEXT, cut 90/10: compare orders of counts beside it instead of training.")
 @click.option("--orders", default=f"4,6,8,9,{AUTO_ORDER},12", show_default=True)
 @click.option("--copies", is_flag=True, help="Tell what the model copies too; it needs chargen[novelty].")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep the runs in this folder.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write all figures to this JSON file.")
 def main(
-    text: Path, minutes: float, seeds: int, test: float, model: str | None, orders: str, copies: bool, out: Path | None
-) -> None:
+    text: Path, minutes: float, seeds: int, test: float, model: str | None, orders: str, copies: bool,
+    keep: Path | None, out: Path | None,
+) -> None:  # fmt: skip
     """Measure counts on TEXT."""
     figures: dict[str, Any] = {"text": text.name, **machine()}
     click.echo(json.dumps(figures))
     if model is None:
-        figures["runs"] = train_seeds(text, minutes, seeds, test)
+        figures["runs"] = train_seeds(text, minutes, seeds, test, keep)
     else:
         file, corpus = chargen.read_model(model), Corpus.from_files(text, valid_fraction=0.1)
         figures["orders"] = compare_orders(file, corpus, [int(order) for order in numbers(orders)])

@@ -103,7 +103,7 @@ def _print_figures(result: "Evaluation", name: str) -> None:
     log(f"{name} ({result.part}): {counted}; {context}; {result.direction}, {result.precision} on {result.device}")
     if result.has_counts:
         alone = result.network_nats_per_character
-        log(f"the network alone, without counts: {alone:.4f} nats, {alone / math.log(2):.4f} bits per character")
+        log(f"without counts: {alone:.4f} nats, {alone / math.log(2):.4f} bits per character")
     if (rates := result.dynamic) is not None:
         log(
             f"dynamic evaluation: lr {rates.lr:g} and decay {rates.decay:g} were best on the last "

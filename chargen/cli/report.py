@@ -247,7 +247,7 @@ def log_result(trainer: "Trainer", time_spent: str = "") -> None:
                 log(line)
             if f"{name}_loss_network" in summary:
                 loss = summary[f"{name}_loss_network"]
-                log(f"         the network alone, without counts: {loss:.4f} nats, {loss / math.log(2):.4f} bits")
+                log(f"         without counts: {loss:.4f} nats, {loss / math.log(2):.4f} bits")
     if trainer.validator.out_of_patience:
         log(f"stopped  early: {amount(trainer.config.patience, 'validation')} without a new best")
     if time_spent:

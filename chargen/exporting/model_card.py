@@ -17,7 +17,7 @@ LOSSES = {
     "loss": "",
     "loss_forward": ", forward",
     "loss_backward": ", backward",
-    "loss_network": ", the network alone, without counts",
+    "loss_network": ", without counts",
 }
 """Losses of a part as training names them, and how the card does."""
 

@@ -18,7 +18,7 @@ from chargen.training.group import ALONE, Group
 
 AUTO_ORDER = 10
 """One more than the characters of the longest contexts: of 8 to 12, none is better by more than 0.001 nats."""
-MIN_VALID = 1_000
+MIN_VALID = 200
 """Ids of a validation part on which weights can be fitted."""
 BYTES_PER_ID = 4
 """That counts may take in a model file for each id of the training part."""

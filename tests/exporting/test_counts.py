@@ -102,7 +102,7 @@ def test_a_card_tells_of_counts_and_of_both_losses(tmp_path: Path) -> None:
     assert f"Beside the network it has counts of its texts: what stood behind {contexts} contexts." in card
     assert "weights, counts, settings and vocabulary;" in card
     assert "| validation | 1.2500 |" in card
-    assert "| validation, the network alone, without counts | 1.7500 |" in card
+    assert "| validation, without counts | 1.7500 |" in card
     assert "Beside" not in alone + plain
     assert "weights, settings and vocabulary;" in alone
     assert "| validation | 1.7500 |" in alone
