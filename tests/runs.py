@@ -102,5 +102,5 @@ def bare_state(shape: ModelConfig, best: bool = True, hidden: bool = True) -> Ru
     draws = np.random.default_rng(0)
     arrays = {name: draws.standard_normal(size).astype(np.float32) for name, size in shapes.items()}
     settings = {"model": asdict(shape), "vocabulary_size": 5, "corpus": {}, "training": {"batch_size": 3}}
-    progress = {"best_step": 0 if best else None, "hidden": hidden, "note": "anything"}
+    progress = {"best_step": 0 if best else None, "hidden": hidden, "network": 0, "note": "anything"}
     return RunState(arrays, progress, {**settings, "machine": {}})

@@ -38,7 +38,7 @@ def mix_growing_counts(
         nats: (n,), what the last n of them cost the network.
         entropies: (n,), of what it predicted, in nats.
         counted: (n,), their probabilities by counts of other text; None where there are none.
-        lengths: (n,), of the longest contexts that were counted there.
+        lengths: (n,), of the longest contexts that were counted there; below 0 for none.
         size: how many different ids there are.
         end_id: of records, the end symbol, which stands for those of all labels; no context reaches across it.
 
@@ -46,7 +46,7 @@ def mix_growing_counts(
         (n,), in nats.
     """
     trust = np.array(TRUST if counted is not None else (TRUST[0], 0.0, TRUST[2]))
-    places = lengths // 2 * (len(UNSURE) + 1) + np.searchsorted(UNSURE, entropies, side="right")
+    places = np.maximum(lengths, 0) // 2 * (len(UNSURE) + 1) + np.searchsorted(UNSURE, entropies, side="right")
     weights = np.tile(trust, (int(places.max(initial=0)) + 1, LONGEST + 1, 1))
     targets = np.asarray(as_targets(ids, end_id), np.int64)
     size, end = (size, -1) if end_id is None else (end_id + 1, end_id)

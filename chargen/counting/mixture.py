@@ -114,14 +114,15 @@ class Mixture:
         """How much counts count.
 
         Args:
-            lengths: (n,), of the longest contexts.
+            lengths: (n,), of the longest contexts; -1 where the text begins.
             entropies: (n,), of the network's predictions, in nats.
 
         Returns:
-            (n,), above 0 and below 1.
+            (n,), above 0 and below 1; 0 where the text begins.
         """
         lower, share = between_knots(entropies)
-        return (1 - share) * self.weights[lengths, lower] + share * self.weights[lengths, lower + 1]
+        weights = (1 - share) * self.weights[lengths, lower] + share * self.weights[lengths, lower + 1]
+        return np.where(lengths < 0, 0.0, weights)
 
     def nats(self, ids: NDArray[Any], places: NDArray[np.int64], nats: Floats, entropies: Floats) -> Floats:
         """What ids of a text cost the mixture.
@@ -172,9 +173,26 @@ class Mixture:
         network = np.exp(values) / np.exp(values).sum()
         entropy = np.log(np.exp(values).sum()) - network @ values
         path = self.tree.path(ids, self.longest)
-        weight = self.weigh(np.array([len(path) - 1]), np.array([entropy]))
+        length = -1 if begins_text(self.tree, ids, path, self.longest) else len(path) - 1
+        weight = self.weigh(np.array([length]), np.array([entropy]))
         mixed: Floats = (1 - weight) * network + weight * self.tree.distribution(path)
         return mixed
+
+
+def begins_text(tree: ContextTree, ids: NDArray[Any], path: list[int], longest: int) -> bool:
+    """Whether a context is short only because the text begins there: it says nothing of how rare it is.
+
+    Args:
+        tree: the contexts.
+        ids: (N,), those before the place.
+        path: the contexts there.
+        longest: ids of the longest that are looked at.
+    """
+    length = len(path) - 1
+    if length >= longest or (length < len(ids) and ids[len(ids) - 1 - length] >= 0):
+        return False
+    # A record is whole: it begins with the end symbol, the last id that is predicted.
+    return length == 0 or bool(min(ids[len(ids) - length], tree.predictable - 1) != tree.predictable - 1)
 
 
 def between_knots(entropies: Floats) -> tuple[NDArray[np.int64], Floats]:
@@ -216,7 +234,7 @@ def find_targets(
         compiled: the tree as compiled code reads it; None where there is none.
 
     Returns:
-        Their probabilities (n,), and the lengths (n,) of the longest contexts before them.
+        Their probabilities (n,), and the lengths (n,) of the longest contexts before them; -1 where the text begins.
     """
     counted, lengths = np.zeros(len(places)), np.zeros(len(places), np.int64)
     if compiled is not None:
@@ -229,7 +247,7 @@ def find_targets(
         return counted, lengths
     for row, place in enumerate(places.tolist()):
         path = tree.path(ids[:place], longest)
-        lengths[row] = len(path) - 1
+        lengths[row] = -1 if begins_text(tree, ids[:place], path, longest) else len(path) - 1
         counted[row] = tree.distribution(path)[min(ids[place], tree.predictable - 1)]
     return counted, lengths
 
@@ -259,13 +277,15 @@ def fit_weights(
         order: of the tree.
         nats: (n,), what the ids cost the network.
         counted: (n,), their probabilities by counts.
-        lengths: (n,), of the longest contexts.
+        lengths: (n,), of the longest contexts; of those of -1 nothing is learned.
         entropies: (n,), of the network's predictions, in nats.
         add: sums an array over all processes, where each has some of the ids.
 
     Returns:
         (D, K), for the lengths from 0 to below `order`, and `KNOTS`.
     """
+    inside = lengths >= 0
+    nats, counted, lengths, entropies = nats[inside], counted[inside], lengths[inside], entropies[inside]
     lower, upper_share = between_knots(entropies)
     cells = np.concatenate([lengths * len(KNOTS) + lower, lengths * len(KNOTS) + lower + 1])
     shares = np.concatenate([1 - upper_share, upper_share])

@@ -105,6 +105,24 @@ def find_path(tree: Tree, ids: NDArray[Any], place: int, path: Integers) -> int:
 
 
 @compiled
+def begins_text(tree: Tree, ids: NDArray[Any], place: int, length: int, longest: int) -> bool:
+    """Whether a context is short only because the text begins there: it says nothing of how rare it is.
+
+    Args:
+        tree: all contexts.
+        ids: (N,), what is read.
+        place: how many ids there are before it.
+        length: of the longest context there.
+        longest: of those that are looked at.
+    """
+    first = place - 1 - length
+    if length >= longest or (first >= 0 and ids[first] >= 0):
+        return False
+    # A record is whole: it begins with the end symbol, the last id that is predicted.
+    return length == 0 or min(ids[first + 1], tree.predictable - 1) != tree.predictable - 1
+
+
+@compiled
 def probability_of(tree: Tree, path: Integers, length: int, target: int) -> float:
     """The probability of an id behind contexts.
 
@@ -156,9 +174,11 @@ def weight_of(weights: MixtureWeights, length: int, entropy: float) -> float:
 
     Args:
         weights: the table.
-        length: of the longest context.
+        length: of the longest context; -1 where the text begins, and nothing is counted.
         entropy: of what the network predicts, in nats.
     """
+    if length < 0:
+        return 0.0
     knots, row = weights.knots, weights.table[length]
     if entropy <= knots[0]:
         return float(row[0])
@@ -179,7 +199,7 @@ def mix_row(
         tree: all contexts.
         weights: how much is counted.
         path: the contexts of 0 to `length` ids.
-        length: of the longest one.
+        length: of the longest one; -1 where the text begins.
         logits: (V,), changed.
         counted: (V,), scratch memory.
     """
@@ -221,6 +241,8 @@ def mix_rows(
     path, counted = np.empty(len(weights.table), np.int32), np.empty(logits.shape[1])
     for row in range(len(places)):
         length = find_path(tree, ids, places[row], path)
+        if begins_text(tree, ids, places[row], length, len(path) - 1):
+            length = -1
         mix_row(tree, weights, path, length, logits[row], counted)
 
 
@@ -236,11 +258,12 @@ def find_targets(
         ids: (N,), the text.
         places: (n,), of the ids that are predicted.
         longest: ids of the longest contexts that are looked at.
-        lengths: (n,), filled with those of the longest contexts.
+        lengths: (n,), filled with those of the longest contexts; -1 where the text begins.
         probabilities: (n,), filled.
     """
     path = np.empty(longest + 1, np.int32)
     for row in range(len(places)):
-        lengths[row] = length = find_path(tree, ids, places[row], path)
+        length = find_path(tree, ids, places[row], path)
+        lengths[row] = -1 if begins_text(tree, ids, places[row], length, longest) else length
         target = min(ids[places[row]], tree.predictable - 1)
         probabilities[row] = probability_of(tree, path, length, target)

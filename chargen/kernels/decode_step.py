@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
-from chargen.kernels.context_tree import LEAST, MixtureWeights, Tree, find_path, mix_row
+from chargen.kernels.context_tree import LEAST, MixtureWeights, Tree, begins_text, find_path, mix_row
 from chargen.kernels.decode_gates import gru, lstm
 from chargen.kernels.decode_matmul import WIDTH, add_products
 from chargen.kernels.filters import apply_filters
@@ -249,6 +249,8 @@ def read_or_write(
                     average_logits(team.logits[:, row], logits[row], scratch)
                 if has_counts:
                     length = find_path(mixed.tree, mixed.history[row], first + t + 1, path)
+                    if begins_text(mixed.tree, mixed.history[row], first + t + 1, length, len(path) - 1):
+                        length = -1
                     mix_row(mixed.tree, mixed.weights, path, length, logits[row], counted)
 
 

@@ -102,10 +102,10 @@ class ModelFile:
     @property
     def one_network(self) -> str:
         """What is told of those who use one network only; empty where the model is no more than that."""
-        others = f"without {amount(len(self.members), 'other')}" if self.members else ""
-        counts = "without the counts beside it" if self.mixtures else ""
-        left_out = " and ".join(filter(None, (others, counts)))
-        return f"the {'first ' * bool(others)}network alone, {left_out}" if left_out else ""
+        counts = ", without the counts beside it" * bool(self.mixtures)
+        if self.members:
+            return f"the first of {len(self.networks)} networks alone{counts}"
+        return f"the network alone{counts}" if counts else ""
 
     def with_networks(self, networks: Iterable[Arrays]) -> "ModelFile":
         """The same model with other weights.

@@ -166,10 +166,11 @@ def choose_sizes(
     if epochs > most and timed:
         minutes = train_config.minutes or DEFAULT_MINUTES
         needed = max(0.1, minutes * most / epochs)
-        enough = f", some {needed:.1f} of {amount(minutes, 'minute')}: more would only teach it by heart"
         members = train_config.members
-        if "members" not in training and (fitting := min(MOST_MEMBERS, int(epochs / most))) > 1:
-            enough, members = f" by each of {fitting} networks: more would only teach it by heart", fitting
+        if "members" not in training:
+            members = min(MOST_MEMBERS, max(1, int(epochs / most)))
+        used = f", some {needed:.1f} of {amount(minutes, 'minute')}"
+        enough = (f" by each of {members} networks" if members > 1 else used) + ": more would only teach it by heart"
         epochs, train_config = most, replace(train_config, epochs=float(most * members), members=members)
     pressure = epochs * count_weights(model_config) / max(text, 1)
     if "dropout" not in model:

@@ -50,11 +50,12 @@ class TrainConfig:
     freeze: int = setting(0, "lowest recurrent layers that stay as they are, in a model that starts from another",
                           low=0, high=64)  # fmt: skip
     members: int = setting(1, "networks that share the budget, one after the other, and predict together: the mean of "
-                           "their probabilities", low=1, high=MAX_NETWORKS,
-                           words=MappingProxyType({"auto": None}))  # fmt: skip
-    counts: int = setting(0, "order N of counts that predict beside the network: what stood behind the N - 1 "
-                          "characters before, kept where it helps on the validation part", low=0, high=MAX_ORDER,
-                          words=MappingProxyType({"auto": None, "off": 0}), resumable=True)  # fmt: skip
+                           "their probabilities; 2 to 5 by themselves where minutes are more than one can use", low=1,
+                           high=MAX_NETWORKS, words=MappingProxyType({"auto": None}))  # fmt: skip
+    counts: int = setting(0, "order N of counts (n-grams) that predict beside the network: which character followed "
+                          "each N - 1 others; kept where it helps on the validation part; off is 0", low=0,
+                          high=MAX_ORDER, words=MappingProxyType({"auto": None, "off": 0}),
+                          resumable=True)  # fmt: skip
     counts_mb: float = setting(64.0, "megabytes of counts in the model file, at most; never more than 4 bytes for each "
                                "character of the training part", above=0, high=64, resumable=True)  # fmt: skip
     seed: int = setting(0, "fixes weights, batches and dropout", low=0, high=MAX_SEED)

@@ -108,6 +108,8 @@ class Trainer:
         counters, checkpointer = self.counters, self.checkpointer
         if counters.complete and self.summary:
             return
+        if counters.step == 0:
+            counters.network_seconds = self.budget.seconds()  # what the start has taken is no network's part
         checkpointer.begin(self.state)
         valid = yield from self._validate_and_log()
         if valid:

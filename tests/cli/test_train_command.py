@@ -147,7 +147,7 @@ def test_minutes_are_wall_clock_from_the_start_of_the_process(run, monkeypatch) 
 
 
 def test_a_run_says_what_took_its_time_and_that_it_cannot_write_yet(run, monkeypatch) -> None:
-    words = ["train", "text.txt", *QUICK, "--dropout", 0, "--weight-decay", 0, "--steps", 3]
+    words = ["train", "text.txt", *QUICK, "--dropout", 0, "--weight-decay", 0, "--counts", "off", "--steps", 3]
     plain = run(*words)
     assert "note: after 3 steps the model cannot write yet" in plain.err
     assert "\ntime  " not in plain.err
@@ -161,7 +161,7 @@ def test_a_run_says_what_took_its_time_and_that_it_cannot_write_yet(run, monkeyp
 @pytest.mark.parametrize("unit", ["character", "byte"])
 def test_a_model_that_can_write_is_not_said_to_be_unable(run, tmp_path, unit) -> None:
     (tmp_path / "text.txt").write_text("äb" * 2_000)
-    words = ["train", "text.txt", *QUICK, "--unit", unit, "--lr", 0.03, "--warmup", 1]
+    words = ["train", "text.txt", *QUICK, "--unit", unit, "--lr", 0.03, "--warmup", 1, "--counts", "off"]
     assert "cannot write" in run(*words, "--steps", 1).err
     assert "cannot write" not in run(*words, "--steps", 150).err
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from chargen.counting import mixture as mixture_module
 from chargen.counting.context_tree import ContextTree
 from chargen.counting.grow_tree import grow_tree
-from chargen.counting.mixture import KNOTS, MAX_WEIGHT, Mixture, between_knots, fit_weights, mix_nats
+from chargen.counting.mixture import KNOTS, MAX_WEIGHT, Mixture, begins_text, between_knots, fit_weights, mix_nats
 from chargen.decoding.choose import log_softmax
 from tests.counting.test_ngram import random_ids
 from tests.trees import NAMES, contexts_of, random_mixture
@@ -45,8 +45,28 @@ def test_probabilities_are_between_those_of_both_sides_and_sum_to_one(
     assert mixed.sum() == pytest.approx(1, abs=1e-12)
     assert (mixed >= np.minimum(network, counted) * (1 - 1e-9)).all()
     assert (mixed <= np.maximum(network, counted) * (1 + 1e-9)).all()
-    (weight,) = mixture.weigh(np.array([len(path) - 1]), np.array([entropy_of(logits)]))
+    length = -1 if begins_text(mixture.tree, ids, path, mixture.longest) else len(path) - 1
+    (weight,) = mixture.weigh(np.array([length]), np.array([entropy_of(logits)]))
     np.testing.assert_allclose(mixed, (1 - weight) * network + weight * counted, rtol=1e-6, atol=1e-12)
+
+
+def test_the_network_is_alone_where_a_text_begins_and_whole_records_are_not_cut() -> None:
+    """A context that is short because nothing stands before it says nothing of how rare it is."""
+    text = np.array([0, 1, 2, 3, 0, 1, 2, 3, 5, 0, 1, 2, 3, 5] * 3)
+    mixture = Mixture(grow_tree(text, 6, 4, np.inf), np.full((4, len(KNOTS)), 0.5))
+    logits = np.arange(6.0)
+    network = np.exp(log_softmax(logits))
+
+    def is_alone(*before: int) -> bool:
+        return bool(np.abs(mixture.probabilities(np.array(before, np.int64), logits) - network).max() < 1e-12)
+
+    assert is_alone()
+    assert is_alone(1)
+    assert is_alone(0, 1)
+    assert is_alone(-1, -1, 0, 1)
+    assert not is_alone(0, 1, 2), "as long as contexts are"
+    assert not is_alone(4, 0, 1), "a context that never occurred"
+    assert not is_alone(5, 0, 1), "the last id, the end symbol of records, begins one"
 
 
 @pytest.mark.parametrize("compiled", [True, False])

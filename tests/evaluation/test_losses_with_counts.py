@@ -59,7 +59,7 @@ def test_a_text_costs_what_the_mixture_says_id_by_id(unit: str, text: str, direc
     extra = file.vocabulary.extra_nats(text).sum()
     assert found.nats == pytest.approx(naive.mixed_costs(file, ids, direction).sum() + extra, rel=1e-5)
     assert found.network_nats == pytest.approx(naive.mixed_costs(alone(file), ids, direction).sum() + extra, rel=1e-5)
-    assert found.has_counts
+    assert found.has_counts or len(text) <= ORDER
     plain = evaluate(alone(file), text, direction=direction, rows=rows)
     assert not plain.has_counts
     assert found.network_nats == pytest.approx(plain.nats, rel=1e-6)

