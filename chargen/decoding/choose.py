@@ -40,7 +40,7 @@ class SampleConfig:
             raise SettingError("stop is '': an empty text ends nothing; leave it out", "stop")
 
 
-WRITING_DEFAULTS = {"temperature": 0.8, "counts_max_copy": 8}
+WRITING_DEFAULTS = {"temperature": 0.8, "counts_max_copy": 0}
 """The defaults of `chargen sample`, as measured in docs/pages/experiments.md; a Sampler draws from the model."""
 
 

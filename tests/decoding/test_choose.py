@@ -133,7 +133,7 @@ def test_without_settings_a_character_is_drawn_from_the_model() -> None:
     plain = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0, "ban": "", "no_repeat": 0, "stop": ()}
     plain["counts_max_copy"] = 31
     assert SampleConfig() == SampleConfig(**plain)
-    assert SampleConfig(**WRITING_DEFAULTS) == SampleConfig(temperature=0.8, counts_max_copy=8)
+    assert SampleConfig(**WRITING_DEFAULTS) == SampleConfig(temperature=0.8, counts_max_copy=0)
 
 
 def test_a_ban_comes_before_the_filters() -> None:
