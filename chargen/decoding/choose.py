@@ -25,8 +25,8 @@ class SampleConfig:
     top_p: float = setting(1.0, "keep the most likely characters that together reach this probability", low=0, high=1)
     min_p: float = setting(0.0, "drop characters below this share of the most likely one's probability", low=0, high=1)
     counts_max_copy: int = setting(
-        MAX_ORDER - 1, "characters that a model's counts look back, at most, so that they do not lead on along longer "
-        "copies of its text; 0 leaves all to the network", low=0, high=MAX_ORDER - 1
+        MAX_ORDER - 1, "characters that a model's counts look back, at most; 0 leaves all to the network", low=0,
+        high=MAX_ORDER - 1
     )  # fmt: skip
     ban: str = setting("", "characters never to write")
     no_repeat: int = setting(0, "never complete a run of N characters already written; 0 is off", low=0)
