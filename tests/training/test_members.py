@@ -67,6 +67,7 @@ def test_each_network_has_a_schedule_of_its_own(tmp_path):
     finish(Trainer(corpus(), SHAPE, replace(CONFIG, steps=30, warmup=0, log_every=1), tmp_path / "run"))
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     rates = {line["step"]: line["lr"] for line in lines if "final" not in line}
+    assert [line["network"] for line in lines] == [1] * 10 + [2] * 10 + [3] * 11
     for first in (1, 11, 21):
         assert rates[first] == pytest.approx(CONFIG.lr)
         assert rates[first] > rates[first + 4] > rates[first + 9] > 0
