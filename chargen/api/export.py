@@ -27,7 +27,7 @@ FORMS: dict[str, tuple[str, Writer, tuple[str, ...]]] = {
 """By the ending of a name: what is so called, what writes it, and the settings that are for it."""
 
 
-def holds_one_network(path: pathlib.Path) -> bool:
+def holds_network_alone(path: pathlib.Path) -> bool:
     """Whether what was written holds one network only, without others or counts beside it.
 
     Args:

@@ -106,8 +106,7 @@ def evaluate(
     from chargen.evaluation.evaluation import evaluate_text
     from chargen.evaluation.loss import loss_windows
 
-    network, precision = build_network(model, file, device, precision)
-    networks = [network, *build_members(file, str(network.device))]
+    networks, precision = build_networks(model, file, device, precision)
     settings: dict[str, Any] = {"precision": precision, "direction": direction}
 
     def evaluate_by(scorer: Callable[[NDArray[Any]], Iterable["Loss"]]) -> "Evaluation":
@@ -139,7 +138,7 @@ def evaluate(
 
         result = add_dynamic_counts(result, mixture, counts, file.vocabulary)
     return replace(
-        result, part=part, direction=direction, precision=precision, device=network.device.type,
+        result, part=part, direction=direction, precision=precision, device=networks[0].device.type,
         replaced=report.replaced, passed_over=len(report.passed_over), by_label=sums.losses() if sums else {},
         unknown_labels=tuple(sorted(report.unknown_labels or ())), static_nats_per_character=static,
     )  # fmt: skip
@@ -194,3 +193,21 @@ def build_network(
     if isinstance(model, (ModelFile, str, os.PathLike)):
         model = build_model(file, str(pick_device(device)))
     return model, pick_precision(precision, model.device)
+
+
+def build_networks(
+    model: "CharModel | ModelFile | Path", file: ModelFile, device: str, precision: str
+) -> tuple["list[CharModel]", str]:
+    """Build the torch models of all networks, and choose the precision, as `build_network` does for the first.
+
+    Args:
+        model: as a call got it.
+        file: what it is as a ModelFile.
+        device: "cpu", "cuda", "mps" or "auto"; a CharModel computes where it is.
+        precision: "fp32", "bf16", or "auto".
+
+    Raises:
+        SettingError: there is no such device.
+    """
+    first, precision = build_network(model, file, device, precision)
+    return [first, *build_members(file, str(first.device))], precision

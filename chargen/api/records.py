@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.api.judge import PARTS, PRECISIONS, build_network, check_choice
+from chargen.api.judge import PARTS, PRECISIONS, build_networks, check_choice
 from chargen.api.texts import Path, Sources, clean_for_model, find_files
 from chargen.data.placed_records import PlacedRecord, read_records
 from chargen.data.reading_report import ReadingReport
@@ -15,7 +15,7 @@ from chargen.data.vocabulary import Vocabulary, check_unknown
 from chargen.errors import SettingError
 from chargen.evaluation.parts import records_of_part
 from chargen.model.config import DIRECTIONS, check_direction
-from chargen.storage.model_file import ModelFile, as_model_file, build_members
+from chargen.storage.model_file import ModelFile, as_model_file
 
 if TYPE_CHECKING:
     from chargen.evaluation.record_scores import RecordJudge, RecordScore
@@ -195,10 +195,9 @@ def score_records(
         raise SettingError("guess_label asks for what `label` says: give one", "guess_label")
     report = ReadingReport()
     records = records_of_part(_read(file, texts, sources, encoding, errors, report), part, file)
-    network, precision = build_network(model, file, device, precision)
+    networks, precision = build_networks(model, file, device, precision)
     from chargen.evaluation.record_scores import RecordJudge
 
-    networks = [network, *build_members(file, str(network.device))]
     judge = RecordJudge(networks, file, by, unknown, precision, prior if guess_label else None)
     return RecordScores(judge, records, label, report, progress)
 

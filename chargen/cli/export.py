@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from chargen.api.export import export, holds_one_network
+from chargen.api.export import export, holds_network_alone
 from chargen.cli.options import PATH, PATH_TEXT, GroupedCommand, option
 from chargen.cli.terminal import log, quote_path
 from chargen.errors import amount
@@ -48,7 +48,7 @@ def command(model: Path, out: str, quantize: str | None, direction: str | None, 
     """
     before = model_path(model)
     path = export(model, out, quantize=quantize, direction=direction, no_counts=no_counts)
-    if holds_one_network(path) and (left_out := read_model(model).one_network):
+    if holds_network_alone(path) and (left_out := read_model(model).network_alone):
         log(f"note: {quote_path(path)} holds {left_out}")
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         size = file.stat().st_size

@@ -68,7 +68,7 @@ def command(model: Path, text: str, out: Path | None, neuron: str | None, length
         _print_summary(inspection)
     else:
         log(f"{quote_path(out)}: {format_size(out.stat().st_size)}, for a browser")
-    if left_out := inspection.file.one_network:
+    if left_out := inspection.file.network_alone:
         log(f"note: this is what to expect of {left_out}")
     _log_unseen(inspection)
     if inspection.left_out:

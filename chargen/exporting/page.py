@@ -61,7 +61,7 @@ def _describe(file: ModelFile, name: str) -> dict[str, Any]:
     """What stands on the page beside the draft."""
     config, vocabulary = file.config, file.vocabulary
     size = f"{config.cell.upper()}, {amount(config.num_layers, 'layer')} of {config.hidden_size:,}"
-    alone = f"; {file.one_network}" if file.one_network else ""
+    alone = f"; {file.network_alone}" if file.network_alone else ""
     parameters = amount(parameter_count(config, len(vocabulary)), "parameter")
     return {
         "name": truncate(name),

@@ -99,7 +99,7 @@ def _describe(inspection: Inspection) -> dict[str, Any]:
     bits = [f"{judge} {value:.3f}" for judge, value in inspection.bits.items() if not math.isnan(value)]
     mean = f"; bits per character: {', '.join(bits)}" if bits else ""
     rest = f" of {len(predictions.text) + inspection.left_out:,}" if inspection.left_out else ""
-    alone = f"; by {left_out}" if (left_out := inspection.file.one_network) else ""
+    alone = f"; by {left_out}" if (left_out := inspection.file.network_alone) else ""
     size = f"{config.cell.upper()}, {amount(config.num_layers, 'layer')} of {config.hidden_size:,}, {sides}"
     return {
         "name": show_characters(truncate(inspection.name))[0],

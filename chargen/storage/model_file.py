@@ -100,7 +100,7 @@ class ModelFile:
         return len(self.networks) * parameter_count(self.config, len(self.vocabulary))
 
     @property
-    def one_network(self) -> str:
+    def network_alone(self) -> str:
         """What is told of those who use one network only; empty where the model is no more than that."""
         counts = ", without the counts beside it" * bool(self.mixtures)
         if self.members:

@@ -141,8 +141,8 @@ class RunPlan:
         """
         chosen = None
         if group.leads:
-            given = {"members": 1} | self.training if self.init else self.training
-            sizes = fit_sizes(corpus, self.model, given, self.preset, group.size)
+            training_settings = {"members": 1} | self.training if self.init else self.training
+            sizes = fit_sizes(corpus, self.model, training_settings, self.preset, group.size)
             training = sizes.training
             if "counts" not in self.training:
                 training = replace(training, counts=choose_order(corpus))

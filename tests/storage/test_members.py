@@ -32,6 +32,7 @@ def test_all_networks_come_back(tmp_path, stored, both):
         for name, array in own.items():
             np.testing.assert_array_equal(array, other[name])
     assert "3 networks" in repr(read)
+    assert read.network_alone == "the first of 3 networks alone, without the counts beside it"
     assert read.parameters == 3 * small_model(bidirectional=both).parameters
 
 
