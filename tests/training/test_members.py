@@ -9,6 +9,8 @@ import pytest
 from chargen import Corpus, ModelConfig, TrainConfig, Trainer
 from chargen.errors import SettingError
 from chargen.evaluation.loss import evaluate_ids
+from chargen.model.language_model import CharModel
+from chargen.model.weights import weights_of
 from chargen.storage.model_file import build_members, build_model, read_model
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
 from chargen.training.autosize import MAX_EPOCHS, MOST_MEMBERS, Speed, choose_sizes
@@ -61,6 +63,15 @@ def test_the_first_network_is_that_of_a_run_of_its_own():
     alone = finish(Trainer(corpus(), SHAPE, replace(CONFIG, steps=4, members=1)))
     for name, array in alone.best_model.arrays.items():
         np.testing.assert_array_equal(several.best_model.arrays[name], array)
+
+
+def test_each_network_begins_with_weights_of_a_seed_of_its_own():
+    trainer = Trainer(corpus(), SHAPE, replace(CONFIG, lr=1e-9, weight_decay=0.0))
+    for _ in trainer.run():
+        if trainer.counters.network == 1:
+            break
+    expected = weights_of(CharModel(trainer.model_config, len(trainer.corpus.vocabulary), CONFIG.seed + 1))
+    np.testing.assert_allclose(weights_of(trainer.model)["embedding.weight"], expected["embedding.weight"], atol=1e-6)
 
 
 def test_each_network_has_a_schedule_of_its_own(tmp_path):
@@ -153,6 +164,6 @@ def test_a_budget_that_one_network_cannot_use_makes_more():
     assert f"by each of {MOST_MEMBERS} networks" in " ".join(found[2].reasons)
     for fixed in ({"members": 1}, {"steps": 10**6}, {"epochs": 500.0}):
         assert choose_sizes(100_000, 60, {}, {"minutes": 1e3} | fixed, speed=speed).training.members == 1
-    several = choose_sizes(100_000, 60, {}, {"minutes": 30, "members": 10}, speed=speed)
-    one = choose_sizes(100_000, 60, {}, {"minutes": 3}, speed=speed)
-    assert several.model == one.model
+    several = choose_sizes(10**7, 60, {}, {"minutes": 30, "members": 10}, speed=speed)
+    alone = [choose_sizes(10**7, 60, {}, {"minutes": minutes}, speed=speed).model for minutes in (3, 30)]
+    assert several.model == alone[0] != alone[1]
