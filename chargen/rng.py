@@ -51,6 +51,8 @@ class Purpose(enum.IntEnum):
     LABEL = 10
     LANGUAGE = 11
     CHANGE = 12
+    TEACH = 13
+    BEGIN = 14
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

@@ -348,12 +348,14 @@ def cross_entropy(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Any
     Args:
         values: what the output layer reads.
         output: the output layer, H to V.
-        targets: ids.
+        targets: ids, or (..., V) probabilities.
         fixed: values (..., K), weights (V, K) and bias (V,) whose product is added and has no gradient; or None.
     """
     scores: Tensor = output(values)
     if fixed:
         scores = scores + fixed[0] @ fixed[1].t() + fixed[2]
+    if targets.is_floating_point():
+        return -(targets.to(scores.dtype) * torch.log_softmax(scores, -1)).sum(-1).mean()
     return functional.cross_entropy(scores.flatten(0, -2), targets.flatten())
 
 

@@ -184,9 +184,9 @@ class TrainingBar:
         """Format how the run stands, with the most important figures that fit in `room` columns."""
         remaining = progress.doing if progress.doing != "training" else f"{_format_clock(progress.seconds_left)} left"
         valid, _, parts = self._validation.partition(" = ")
-        members = self.trainer.config.members
+        networks = self.trainer.config.networks
         figures = [  # in their order on the row, each with its rank, 0 the most important
-            (3, f"network {self._network + 1} of {members}" if members > 1 else ""),
+            (3, f"network {self._network + 1} of {networks}" if networks > 1 else ""),
             (4, f"step {progress.step:,}"),
             (5, f"epoch {progress.epoch:.2f}"),
             (0, "" if self._mean_loss is None else f"loss {self._format_loss(self._mean_loss)}"),

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 @settings_options(CorpusConfig, "Text", escapes=("between", "records"))
 @settings_options(ModelConfig, "Model", chosen=("hidden_size", "tie_weights", "dropout"))
 @settings_options(
-    TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr", "weight_decay", "members", "counts")
+    TrainConfig, "Training", chosen=("batch_size", "seq_length", "lr", "weight_decay", "members", "teachers", "counts")
 )
 @threads_option
 def command(

@@ -31,11 +31,13 @@ class Batch:
         targets: ids (B, T), int64; each is the character after its input.
         fresh: (B, T), True where the state is zero before an input; everywhere else it is carried, also from the
             same row of the step before.
+        taught: (B', T, V), for the targets of the last B' rows the probabilities that are learned; None for none.
     """
 
     inputs: NDArray[np.int64]
     targets: NDArray[np.int64]
     fresh: NDArray[np.bool_]
+    taught: NDArray[np.float16] | None = None
 
 
 @dataclass(frozen=True)

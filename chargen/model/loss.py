@@ -42,8 +42,8 @@ def cross_entropy(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fix
     Args:
         values: (..., H) floats, the input of the output layer.
         output: the output layer, with a bias.
-        targets: (...), whole numbers from 0 to V - 1. Targets on the host are checked there and then moved, so that
-            nothing waits for a GPU.
+        targets: (...), whole numbers from 0 to V - 1; or (..., V) floats, the probabilities of each. Whole numbers on
+            the host are checked there and then moved, so that nothing waits for a GPU.
         fixed: what adds to the logits and gets no gradient.
 
     Returns:
@@ -52,7 +52,7 @@ def cross_entropy(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fix
     Raises:
         ArgumentError: the arguments do not fit each other, or there are no targets.
     """
-    targets = _check(values, output, targets, fixed)
+    targets = _check(values, output, targets, fixed, probabilities=True)
     if not targets.numel():
         raise ArgumentError(f"targets have shape {tuple(targets.shape)}: the mean over no targets is no number")
     if not torch.is_grad_enabled():
@@ -62,7 +62,7 @@ def cross_entropy(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fix
         values, targets = values.transpose(0, 1), targets.transpose(0, 1)
     values, fixed = _flatten(values, fixed)
     compute: Any = _loss_by_torch if is_transforming() else _Loss.apply
-    loss: Tensor = compute(values, output.weight, output.bias, targets.flatten(), fixed)
+    loss: Tensor = compute(values, output.weight, output.bias, _flatten_targets(targets), fixed)
     return loss
 
 
@@ -87,10 +87,10 @@ def nats_per_target(values: Tensor, output: nn.Linear, targets: Tensor, fixed: F
 @torch.no_grad()
 def _unchecked_costs(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None) -> Tensor:
     values, fixed = _flatten(values, fixed)
-    targets = targets.flatten()
+    targets = _flatten_targets(targets)
     nats = [values.new_zeros(0, dtype=_logits_dtype(values))]
     for rows, logits in _blocks(values, output.weight, output.bias, fixed):
-        nats.append(functional.cross_entropy(logits, targets[rows], reduction="none"))
+        nats.append(functional.cross_entropy(logits, _like(targets[rows], logits), reduction="none"))
     return torch.cat(nats)
 
 
@@ -139,7 +139,9 @@ def average_log_probs(logits: Sequence[Tensor]) -> Tensor:
     return torch.logsumexp(torch.stack(log_probs), 0) - math.log(len(log_probs))
 
 
-def _check(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None) -> Tensor:
+def _check(
+    values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | None, probabilities: bool = False
+) -> Tensor:  # fmt: skip
     """Check all arguments, and move the targets to the device of the values."""
     if not isinstance(output, nn.Linear) or output.bias is None:
         raise ArgumentError(f"output is {truncate(output)}: it must be an nn.Linear with a bias")
@@ -148,8 +150,11 @@ def _check(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | No
     check_tensor("values", values, FLOATS, "..., H")
     check_shape("values", values, (*values.shape[:-1], inputs))
     check_device("values", values, output.weight.device)
-    check_tensor("targets", targets, INTEGERS, "...")
-    check_shape("targets", targets, tuple(values.shape[:-1]))
+    soft = probabilities and isinstance(targets, Tensor) and targets.is_floating_point()
+    soft = soft and targets.shape == (*values.shape[:-1], size)
+    if not soft:
+        check_tensor("targets", targets, INTEGERS, "...")
+        check_shape("targets", targets, tuple(values.shape[:-1]))
     if fixed is not None:
         if not isinstance(fixed, tuple) or len(fixed) != 3:
             raise ArgumentError(f"fixed is of type {type(fixed).__name__}: needed are values, weights and biases")
@@ -160,7 +165,17 @@ def _check(values: Tensor, output: nn.Linear, targets: Tensor, fixed: Fixed | No
         check_shape("fixed values", fixed_values, (*values.shape[:-1], fixed_values.shape[-1]))
         check_shape("fixed weights", weight, (size, fixed_values.shape[-1]))
         check_shape("fixed biases", bias, (size,))
-    return read_ids("targets", targets, size, values.device)
+    return targets.to(values.device) if soft else read_ids("targets", targets, size, values.device)
+
+
+def _flatten_targets(targets: Tensor) -> Tensor:
+    """Reshape targets to ids (N,), or to probabilities (N, V)."""
+    return targets.reshape(-1, targets.shape[-1]) if targets.is_floating_point() else targets.flatten()
+
+
+def _like(targets: Tensor, logits: Tensor) -> Tensor:
+    """Ids as they are, probabilities in the type of the logits."""
+    return targets.to(logits.dtype) if targets.is_floating_point() else targets
 
 
 def _logits_dtype(values: Tensor) -> torch.dtype:
@@ -195,7 +210,8 @@ def _logits(values: Tensor, weight: Tensor, bias: Tensor, fixed: Fixed | None) -
 
 def _loss_by_torch(values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Tensor:
     """The loss by torch's own functions with all logits at once, which can be traced and differentiated twice."""
-    return functional.cross_entropy(_logits(values, weight, bias, fixed), targets)
+    logits = _logits(values, weight, bias, fixed)
+    return functional.cross_entropy(logits, _like(targets, logits))
 
 
 LossAndGrads = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -208,12 +224,16 @@ def _loss_in_blocks(values: Tensor, weight: Tensor, bias: Tensor, targets: Tenso
     grad_values, grad_weight, grad_bias = torch.empty_like(values), torch.zeros_like(weight), torch.zeros_like(bias)
     cast_weight, scale = weight.to(values.dtype), 1 / max(len(values), 1)
     for rows, logits in _blocks(values, weight, bias, fixed):
-        columns = targets[rows, None]
+        wanted = _like(targets[rows], logits)
         logits -= logits.logsumexp(1, keepdim=True)
-        nats -= logits.gather(1, columns).sum()
-        # The gradient of the logits: p, and p - 1 at the target.
-        logits.exp_()
-        logits.scatter_add_(1, columns, logits.new_full((1, 1), -1).expand_as(columns))
+        # The gradient of the logits: p, and p - 1 at the target; of probabilities q it is p - q, where they sum to 1.
+        if wanted.is_floating_point():
+            nats -= (wanted * logits).sum()
+            logits.exp_().mul_(wanted.sum(1, keepdim=True)).sub_(wanted)
+        else:
+            columns = wanted[:, None]
+            nats -= logits.gather(1, columns).sum()
+            logits.exp_().scatter_add_(1, columns, logits.new_full((1, 1), -1).expand_as(columns))
         logits *= scale
         grad_bias += logits.sum(0)
         grad_logits = logits.to(values.dtype)
@@ -264,7 +284,8 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fixed: Fixed | None) -> Tensor:
         targets = targets.contiguous()
-        if values.dtype in KERNEL_DTYPES and fixed is None and is_host_memory(values, weight, targets) and available():
+        is_compiled = values.dtype in KERNEL_DTYPES and fixed is None and not targets.is_floating_point()
+        if is_compiled and is_host_memory(values, weight, targets) and available():
             loss, *gradients = _loss_compiled(values, weight, bias, targets)
         else:
             loss, *gradients = _loss_in_blocks(values, weight, bias, targets, fixed)

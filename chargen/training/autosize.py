@@ -169,9 +169,11 @@ def choose_sizes(
         members = train_config.members
         if "members" not in training:
             members = min(MOST_MEMBERS, max(1, int(epochs / most)))
+        train_config = replace(train_config, members=members)
         used = f", some {needed:.1f} of {amount(minutes, 'minute')}"
-        enough = (f" by each of {members} networks" if members > 1 else used) + ": more would only teach it by heart"
-        epochs, train_config = most, replace(train_config, epochs=float(most * members), members=members)
+        networks = train_config.networks
+        enough = (f" by each of {networks} networks" if networks > 1 else used) + ": more would only teach it by heart"
+        epochs, train_config = most, replace(train_config, epochs=float(most * sum(train_config.parts)))
     pressure = epochs * count_weights(model_config) / max(text, 1)
     if "dropout" not in model:
         model_config = replace(model_config, dropout=choose_dropout(pressure))
@@ -183,7 +185,7 @@ def choose_sizes(
     reasons = [_shape_reason(model_config, chosen, why, amount(vocabulary, f"different {unit}"))]
     reasons += [_holding_reason(*sizes, chosen, epochs, enough), _minibatch_reason(*sizes, chosen, text, unit, cores)]
     reasons = [reason for reason in reasons if reason]
-    steps = epochs * text / ids_per_step * train_config.members
+    steps = epochs * text / ids_per_step * sum(train_config.parts)
     if reasons and math.isfinite(steps):
         exact = train_config.steps is not None and train_config.minutes is None
         reasons[-1] += f"; {describe_steps(steps, exact=exact)}"
@@ -242,7 +244,7 @@ def reachable_ids(config: ModelConfig, training: TrainConfig, text: int, vocabul
     if not counts or (training.minutes is not None and speed.seconds > 0):
         slower = math.pow(count_weights(config, vocabulary) / count_weights(REFERENCE, vocabulary), speed.steepness)
         counts.append(60 * (training.minutes or DEFAULT_MINUTES) * TRAINING_SHARE / (speed.seconds * slower))
-    return min(counts) / training.members
+    return min(counts) / sum(training.parts)
 
 
 def choose_model(

@@ -77,10 +77,11 @@ class Budget:
         return self._share_at(self.counters.step, self.seconds())
 
     def network_share(self) -> float:
-        """The share that the network under way has used of its part; those to come have equal parts of the rest."""
+        """The share that the network under way has used of its part; those to come have their parts of the rest."""
         counters = self.counters
         before = self._share_at(counters.network_step, counters.network_seconds)
-        part = (1 - before) / max(1, self.config.members - counters.network)
+        parts = self.config.parts[counters.network :]
+        part = (1 - before) * parts[0] / sum(parts)
         share = (self.share() - before) / part if part > 0 else 1.0
         return share if share < 1 - ROUNDING else 1.0
 

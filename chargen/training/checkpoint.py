@@ -190,7 +190,8 @@ class Checkpointer:
         if self.finished:
             if self._saved_networks != len(self.finished):
                 summary = self.summary(counters.network_step)
-                save_model(out / FILE_NAME, self.model_file(self.finished[0], summary).with_networks(self.finished))
+                kept = self.finished[self.config.teachers :] or self.finished  # teachers until there is a pupil
+                save_model(out / FILE_NAME, self.model_file(kept[0], summary).with_networks(kept))
                 self._saved_networks = len(self.finished)
         elif best is None or counters.best_step != self._saved_best or not (out / FILE_NAME).exists():
             summary = self.summary(counters.step if counters.best_step is None else counters.best_step)
@@ -239,8 +240,8 @@ class Checkpointer:
         }
         if self.config.minutes is not None:
             described["minutes"] = f"{self.budget.seconds() / 60:.1f} of {self.config.minutes:g}"
-        if self.config.members > 1:
-            described["network"] = f"{counters.network + 1} of {self.config.members}"
+        if self.config.networks > 1:
+            described["network"] = f"{counters.network + 1} of {self.config.networks}"
         if counters.best_loss is not None:
             described["best"] = f"{counters.best_loss:.4f} nats at step {counters.best_step:,}"
         return described | {"in": "memory only" if self.out is None else truncate(self.out, 200)}

@@ -1,6 +1,6 @@
 """How a model is trained: budget, minibatches, optimizer, intervals."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +11,10 @@ from chargen.rng import MAX_SEED
 from chargen.settings import changed_settings, check_settings, make_settings, resumable_settings, setting
 
 DEFAULT_MINUTES = 5.0
+TAUGHT_DECAY = 0.3
+"""Weight decay of a network that has teachers, at most."""
+TAUGHT_PARTS = 3
+"""Of a budget, what a network with teachers has for each part of one without."""
 BUDGETS = {"minutes", "epochs", "steps"}
 
 
@@ -52,6 +56,9 @@ class TrainConfig:
     members: int = setting(1, "networks that share the budget, one after the other, and predict together: the mean of "
                            "their probabilities; 2 to 5 by themselves where minutes are more than one can use", low=1,
                            high=MAX_NETWORKS, words=MappingProxyType({"auto": None}))  # fmt: skip
+    teachers: int = setting(0, "networks that are trained first and not kept: they write text from which the others "
+                            "learn beside the given one", low=0, high=MAX_NETWORKS, words=MappingProxyType(
+                            {"auto": None, "off": 0}))  # fmt: skip
     counts: int = setting(0, "order N of counts (n-grams) that predict beside the network: which character followed "
                           "each N - 1 others; kept where it helps on the validation part; off is 0", low=0,
                           high=MAX_ORDER, words=MappingProxyType({"auto": None, "off": 0}),
@@ -77,6 +84,32 @@ class TrainConfig:
 
     def __repr__(self) -> str:
         return changed_settings(self)
+
+    @property
+    def networks(self) -> int:
+        """How many are trained, one after the other."""
+        return self.teachers + self.members
+
+    @property
+    def parts(self) -> list[int]:
+        """What each of them has of the budget."""
+        return [TAUGHT_PARTS if self.is_taught(number) else 1 for number in range(self.networks)]
+
+    def of_network(self, number: int) -> "TrainConfig":
+        """The settings of one of them: who is taught cannot learn the text by heart, and needs less weight decay.
+
+        Args:
+            number: of the network, from 0.
+        """
+        return replace(self, weight_decay=min(self.weight_decay, TAUGHT_DECAY)) if self.is_taught(number) else self
+
+    def is_taught(self, number: int) -> bool:
+        """Whether a network learns from teachers, too.
+
+        Args:
+            number: of the network, from 0.
+        """
+        return 0 < self.teachers <= number
 
 
 def changed_config(settings: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:

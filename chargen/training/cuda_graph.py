@@ -44,7 +44,7 @@ class CapturedStep:
             group["lr"] = self.lr
         minibatches, key = self.step.minibatches(state, batches), self.step.dropout_key(state)
         counts = self.step.counts(batches)
-        resets_inside = any(fresh is not None and fresh.numpy()[:, 1:].any() for *_, fresh in minibatches.values())
+        resets_inside = any(fresh is not None and fresh.numpy()[:, 1:].any() for _, _, fresh, _ in minibatches.values())
         if resets_inside or self.step.learns_cloze(state):
             report = self.step.learn(state, minibatches, key, counts)
         else:
@@ -64,8 +64,8 @@ class CapturedStep:
 
     def _make_places(self, state: TrainState, minibatches: Mapping[str, Minibatch]) -> None:
         """Make what a step reads and writes: minibatches, the carried state, AdamW's moments."""
-        for direction, (inputs, targets, _) in minibatches.items():
-            self.minibatches[direction] = inputs.clone(), targets.clone(), None
+        for direction, (inputs, targets, *_) in minibatches.items():
+            self.minibatches[direction] = inputs.clone(), targets.clone(), None, None
             state.hidden.setdefault(direction, zero_state(state.model.config, len(inputs), state.model.device))
         for weight in state.model.parameters():
             if not state.optimizer.state[weight]:
@@ -75,8 +75,8 @@ class CapturedStep:
     def _fill_places(self, state: TrainState, minibatches: Mapping[str, Minibatch]) -> list[tuple[Tensor, Tensor]]:
         """Put minibatches into their places and reset states; return the places of those, and what they held before."""
         before = []
-        for direction, (inputs, targets, fresh) in minibatches.items():
-            input_place, target_place, _ = self.minibatches[direction]
+        for direction, (inputs, targets, fresh, _) in minibatches.items():
+            input_place, target_place, *_ = self.minibatches[direction]
             input_place.copy_(inputs)
             target_place.copy_(targets)
             carried = state.hidden[direction]

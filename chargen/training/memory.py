@@ -5,6 +5,7 @@ import sys
 
 from chargen.model.config import GATES, ModelConfig, parameter_count
 from chargen.training.config import TrainConfig
+from chargen.training.teachers import block_size, count_own_rows
 
 LOGITS = 2**26
 """Bytes that the loss takes for logits at most: a block of them, and what is made of it (see `model.loss`)."""
@@ -18,7 +19,12 @@ def estimate_memory(model_config: ModelConfig, vocabulary_size: int, config: Tra
     copies = 5  # weights, gradients, two moments, the best weights
     characters = config.batch_size * config.seq_length
     logits = min(16 * characters * vocabulary_size, LOGITS)
-    return 4 * (copies * weights + characters * per_character) + logits
+    written = 0
+    if config.teachers:
+        rows = config.batch_size - count_own_rows(config.batch_size)
+        texts, windows = block_size(vocabulary_size, rows, config.seq_length)
+        written = 2 * rows * texts * windows * config.seq_length * vocabulary_size + 4 * config.teachers * weights
+    return 4 * (copies * weights + characters * per_character) + logits + written
 
 
 def keep_memory() -> None:

@@ -141,7 +141,7 @@ class RunPlan:
         """
         chosen = None
         if group.leads:
-            training_settings = {"members": 1} | self.training if self.init else self.training
+            training_settings = {"members": 1, "teachers": 0} | self.training if self.init else self.training
             sizes = fit_sizes(corpus, self.model, training_settings, self.preset, group.size)
             training = sizes.training
             if "counts" not in self.training:

@@ -35,6 +35,7 @@ from chargen.training.group import ALONE, Group
 from chargen.training.init_from import freeze, init_from
 from chargen.training.metrics import Metrics
 from chargen.training.run_folder import check_free, holds_a_run, recover
+from chargen.training.teachers import TaughtBatches, Teachers, count_own_rows, weigh_begins
 from chargen.training.train_step import LossFunction, TrainState, TrainStep, adamw
 from chargen.training.validator import SUBSET, scored_sizes
 
@@ -115,14 +116,41 @@ def pick_hardware(run: RunSettings) -> tuple[torch.device, str]:
     return device, run.group.broadcast(pick_precision(run.config.precision, device))
 
 
-def new_batches(run: RunSettings, device: torch.device) -> dict[str, Batches]:
-    """What each direction reads, the rows of this process; a function of the step."""
+def new_batches(
+    run: RunSettings, device: torch.device, precision: str = "fp32", finished: Sequence[Arrays] = ()
+) -> dict[str, Batches]:
+    """What each direction reads, the rows of this process; a function of the step.
+
+    Args:
+        run: the run.
+        device: of teachers, where the network under way has some.
+        precision: of their matrix products.
+        finished: the weights of the networks whose training is over.
+    """
+    config, rows = run.config, run.group.share_of(run.config.batch_size)
+    if not config.is_taught(run.counters.network):
+        return _text_batches(run, device, config.batch_size, rows)
+    border = count_own_rows(config.batch_size)
+    own = _text_batches(run, device, border, range(rows.start, min(rows.stop, border))) if rows.start < border else {}
+    written, number = range(max(rows.start - border, 0), max(rows.stop - border, 0)), config.batch_size - border
+    networks, end_id = build_finished(run, finished[: config.teachers], device), run.corpus.vocabulary.end_id
+    steps_per_epoch = len(run.corpus.train) / (config.batch_size * config.seq_length)
+    batches: dict[str, Batches] = {}
+    for direction in run.model_config.directions:
+        begins = weigh_begins(run.corpus, direction)
+        teachers = Teachers(networks, begins, end_id, direction, precision, config.seed)
+        others = own.get(direction), teachers, written, number, config.seq_length, steps_per_epoch
+        batches[direction] = TaughtBatches(*others)
+    return batches
+
+
+def _text_batches(run: RunSettings, device: torch.device, batch_size: int, rows: range) -> dict[str, Batches]:
+    """What each direction reads of the text itself: some of `batch_size` rows."""
     corpus, config = run.corpus, run.config
-    size = config.batch_size, config.seq_length, config.seed
-    options: dict[str, Any] = {"end_id": corpus.vocabulary.end_id, "shuffle": corpus.config.shuffle}
-    options["rows"] = run.group.share_of(config.batch_size)
+    options: dict[str, Any] = {"end_id": corpus.vocabulary.end_id, "shuffle": corpus.config.shuffle, "rows": rows}
     if not corpus.vocabulary.records:
         options["resets"] = resets_of(corpus, config.state_reset, inside=device.type == "cpu")
+    size = batch_size, config.seq_length, config.seed
     return make_batches(corpus.train, run.model_config.directions, config.batching, *size, **options)
 
 
@@ -150,11 +178,13 @@ def new_state(run: RunSettings, device: torch.device) -> TrainState:
         SettingError: where somebody's own optimizer is none.
         DataError: where processes begin with other weights.
     """
-    seed = (run.config.seed + run.counters.network) % (MAX_SEED + 1)
-    model = (run.own.model or CharModel(run.model_config, len(run.corpus.vocabulary), seed)).to(device)
+    number = run.counters.network
+    seed, config = (run.config.seed + number) % (MAX_SEED + 1), run.config.of_network(number)
+    shape = replace(run.model_config, dropout=0.0) if config.is_taught(number) else run.model_config
+    model = (run.own.model or CharModel(shape, len(run.corpus.vocabulary), seed)).to(device)
     check_weights("the new network, made by this torch,", model, run.group)
     freeze(model, run.config.freeze)
-    state = TrainState(model, run.own.optimizer(model, run.config))
+    state = TrainState(model, run.own.optimizer(model, config))
     if not hasattr(state.optimizer, "param_groups"):
         kind = type(state.optimizer).__name__
         raise SettingError(f"optimizer makes a {kind}: it must make an optimizer", "optimizer")
@@ -198,7 +228,8 @@ def new_step(run: RunSettings, device: torch.device, precision: str) -> tuple[Tr
     on_device = device.type == "cuda" and run.own.optimizer is adamw
     vocabulary, group = run.corpus.vocabulary, run.group
     step = TrainStep(run.config, precision, cloze, run.own.loss, vocabulary, group, on_device)
-    replays = on_device and group.alone and not vocabulary.records
+    is_taught = run.config.is_taught(run.counters.network)
+    replays = on_device and group.alone and not (vocabulary.records or is_taught)
     return CapturedStep(step, device) if replays else step, MAX_PENDING if on_device else 1
 
 
@@ -320,10 +351,11 @@ def check_new_run(
 
 def _check_start(config: TrainConfig, init: ModelFile | None, own: OwnParts) -> None:
     """Check that what training starts from fits how it goes on."""
-    if config.members > 1 and (init or own.model):
-        raise SettingError(
-            f"members is {config.members}, but a model to start from makes one network: leave it out", "members"
-        )
+    for name, number in ("members", config.members - 1), ("teachers", config.teachers):
+        if number and (init or own.model):
+            raise SettingError(
+                f"{name} is {getattr(config, name)}, but a model to start from makes one network: leave it out", name
+            )
     if config.freeze and not init:
         raise SettingError("freeze keeps layers of a model to start from: give that one, or 0", "freeze")
 

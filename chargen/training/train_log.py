@@ -117,7 +117,7 @@ class TrainLog:
             "grad_norm": counters.grad_norm,
             "chars_per_second": round(self._forward_characters / max(counters.since_seconds, 1e-9), 1),
         }
-        if self.budget.config.members > 1:
+        if self.budget.config.networks > 1:
             line["network"] = counters.network + 1
         for role, losses in (("train", train), ("valid", valid)) if two_ways else ():
             line |= {f"{role}_loss_{name}": None for name in self.directions} | {f"{role}_cloze": None}

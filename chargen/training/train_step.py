@@ -30,8 +30,10 @@ Hidden = dict[str, State]
 """The carried state of each direction; empty where there is none."""
 LossFunction = Callable[[Tensor, nn.Linear, Tensor], Tensor]
 """Values before the output layer (B, T, H), that layer, targets (B, T) -> the mean loss, a scalar."""
-Minibatch = tuple[Tensor, Tensor, Tensor | None]
-"""Inputs and targets (B, T) on the model's device; and on the host where states are fresh (B, T), None for nowhere."""
+Minibatch = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+"""Inputs and targets (B, T) on the model's device; on the host where states are fresh (B, T), None for nowhere; and
+what teachers predict in the last B' rows (B', T, V), None for no rows.
+"""
 
 
 @dataclass(eq=False)
@@ -134,6 +136,7 @@ class TrainStep:
                 to_device(batch.inputs, device),
                 to_device(batch.targets, device),
                 torch.from_numpy(batch.fresh),
+                None if batch.taught is None else to_device(batch.taught, device),
             )
             for direction, batch in batches.items()
         }
@@ -186,16 +189,26 @@ class TrainStep:
         """
         parts: dict[str, LossPart] = {}
         hidden: Hidden = {}
-        for direction, (inputs, targets, fresh) in minibatches.items():
+        for direction, (inputs, targets, fresh, taught) in minibatches.items():
             before = state.hidden.get(direction)
             with autocast(self.precision, state.model.device):
                 values, hidden[direction] = state.model.read(inputs, before, masks, direction, fresh)
-                loss = self.loss(values, state.model.output, targets)
+                loss = self._loss(values, state.model.output, targets, taught)
             if not isinstance(loss, Tensor) or loss.dim():
                 what = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr_short(loss)
                 raise SettingError(f"loss returned {what}: it must return a tensor of one number", "loss")
             parts[direction] = self._backward(state, loss, direction, counts[direction])
         return parts, hidden
+
+    def _loss(self, values: Tensor, output: nn.Linear, targets: Tensor, taught: Tensor | None) -> Tensor:
+        """The mean loss of the targets, and in rows that teachers have written of their probabilities."""
+        if taught is None:
+            return self.loss(values, output, targets)
+        own = len(targets) - len(taught)
+        loss = cross_entropy(values[own:], output, taught)
+        if own:
+            loss = loss + (self.loss(values[:own], output, targets[:own]) - loss) * (own / len(targets))
+        return loss
 
     def learns_cloze(self, state: TrainState) -> bool:
         """Whether the cloze layer learns at this step."""

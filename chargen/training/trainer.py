@@ -97,6 +97,7 @@ class Trainer:
         stored, run = setup.read_run(Path(folder), corpus, changes or {}, group)
         trainer._build(run, started)
         trainer.validator.best = trainer.checkpointer.resume(stored, trainer.state)
+        trainer._begin_batches()
         return trainer
 
     def run(self) -> Iterator[Progress]:
@@ -167,7 +168,13 @@ class Trainer:
         self.validator.begin_network()
         self.state = setup.new_state(self._settings, self.device)
         self.state.step = self.counters.step
+        self._begin_batches()
         self.train_step, self.max_pending = setup.new_step(self._settings, self.device, self.precision)
+
+    def _begin_batches(self) -> None:
+        """What the network under way learns from: the text, and what teachers write."""
+        finished = self.checkpointer.finished
+        self.batches = setup.new_batches(self._settings, self.device, self.precision, finished)
 
     def _finish(self) -> Iterator[Progress]:
         """Choose the best weights, score them on the whole splits, and save them with the figures.
@@ -180,7 +187,8 @@ class Trainer:
         limits = self.budget.end_limits()
         best, step = yield from tell_while(self.validator.choose_best(self.model), self._progress, "finishing")
         self.summary = self.checkpointer.summary(step)
-        networks = [*setup.build_finished(self._settings, self.checkpointer.finished, self.device), best]
+        finished = self.checkpointer.finished[self.config.teachers :]
+        networks = [*setup.build_finished(self._settings, finished, self.device), best]
         scoring = self.validator.score_whole(networks, limits)
         losses, figures, mixtures = yield from tell_while(scoring, self._progress, "finishing")
         self.summary |= figures
@@ -210,7 +218,7 @@ class Trainer:
 
     @property
     def _is_last(self) -> bool:
-        return self.counters.network + 1 >= self.config.members
+        return self.counters.network + 1 >= self.config.networks
 
     def model_file(self) -> ModelFile:
         """The model of this step as a value."""

@@ -48,6 +48,42 @@ def test_blocks_agree_with_one_product(rows, positions, inputs, size, block, see
     compare(scale * torch.randn(rows, positions, inputs), layer(inputs, size), targets, fixed, block, tolerance)
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    rows=st.integers(1, 5), positions=st.integers(1, 7), size=st.integers(1, 40), block=st.integers(1, 300),
+    seed=st.integers(0, 9), dtype=st.sampled_from([torch.float16, torch.float32, torch.float64]),
+    has_fixed=st.booleans(),
+)  # fmt: skip
+def test_targets_may_be_probabilities(rows, positions, size, block, seed, dtype, has_fixed):
+    torch.manual_seed(seed)
+    fixed = (torch.randn(rows, positions, 4), torch.randn(size, 4), torch.randn(size)) if has_fixed else None
+    targets = torch.softmax(2 * torch.randn(rows, positions, size), 2).to(dtype)
+    compare(torch.randn(rows, positions, 5), layer(5, size), targets, fixed, block, 2e-5)
+    with torch.no_grad():
+        values, output = torch.randn(rows, positions, 5), layer(5, size)
+        expected = naive.cross_entropy(values, output, targets)
+        torch.testing.assert_close(cross_entropy(values, output, targets), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_certain_probabilities_are_targets():
+    torch.manual_seed(0)
+    output, targets = layer(6, 9), torch.randint(9, (3, 4))
+    values = [torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2)]
+    losses = []
+    for own, wanted in zip(values, (targets, functional.one_hot(targets, 9).half()), strict=True):
+        losses.append(cross_entropy(own, output, wanted))
+        losses[-1].backward()
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(values[0].grad, values[1].grad)
+
+
+def test_probabilities_of_another_size_are_refused():
+    with pytest.raises(ArgumentError, match="targets"):
+        cross_entropy(torch.zeros(2, 3, 4), layer(4, 5), torch.zeros(2, 3, 6))
+    with pytest.raises(ArgumentError, match="targets"):
+        nats_per_target(torch.zeros(2, 3, 4), layer(4, 5), torch.zeros(2, 3, 5))
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_large_logits_do_not_overflow(scale):
     output = layer(8, 50)
