@@ -83,7 +83,8 @@ def command(model: Path, as_json: bool) -> None:
         "most common": "" if vocabulary.unit == "byte" else _most_common(vocabulary.characters, file.counts.tolist()),
         "trained on": amount(int(file.counts.sum()), vocabulary.unit) + _describe_sources(training),
         "reached": f"step {training.get('step')}, epoch {_format_value(training.get('epoch'), '.2f')}"
-        + (f", in {_format_duration(seconds)}" if seconds is not None else ""),
+        + (f", in {_format_duration(seconds)}" if seconds is not None else "")
+        + (f", with {amount(file.teachers, 'teacher')}" if file.teachers else ""),
     }
     for name, word in (("valid", "validation"), ("test", "test")):
         loss = training.get(f"{name}_loss")

@@ -94,6 +94,8 @@ def _describe(file: ModelFile) -> str:
     )
     text += "It reads both ways: a second stack reads backward." if config.bidirectional else "It reads forward."
     text += " The probabilities of all networks are averaged." * bool(file.members)
+    if file.teachers:
+        text += f" It has also learned what {amount(file.teachers, 'teacher')} wrote, networks that had read its texts."
     if file.mixtures:
         contexts = sum(len(mixture.tree.labels) for mixture in file.mixtures.values())
         text += f" Beside the network it has counts of its texts: what stood behind {amount(contexts, 'context')}."

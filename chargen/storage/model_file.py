@@ -100,6 +100,12 @@ class ModelFile:
         return len(self.networks) * parameter_count(self.config, len(self.vocabulary))
 
     @property
+    def teachers(self) -> int:
+        """How many networks wrote texts from which this model has learned, too."""
+        teachers = self.training.get("teachers")
+        return teachers if type(teachers) is int and 0 < teachers <= MAX_NETWORKS else 0
+
+    @property
     def network_alone(self) -> str:
         """What is told of those who use one network only; empty where the model is no more than that."""
         counts = ", without the counts beside it" * bool(self.mixtures)

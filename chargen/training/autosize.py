@@ -18,15 +18,21 @@ from chargen.errors import amount
 from chargen.kernels.threads import threads
 from chargen.model.config import GATES, ModelConfig
 from chargen.settings import make_settings
-from chargen.training.config import DEFAULT_MINUTES, TrainConfig
+from chargen.training.config import DEFAULT_MINUTES, TAUGHT_PARTS, TrainConfig
 
 SIZES = (64, 96, 128, 192, 256, 384, 512, 640, 768, 1024)
 PRESETS = {"small": 128, "medium": 384, "large": 1024}
 """Hidden units."""
 IDS_PER_WEIGHT = 3.5
 """Characters trained for each recurrent weight, at least: larger models would not get far enough in the budget."""
-MOST_MEMBERS = 5
+MOST_TEACHERS, MOST_MEMBERS = 2, 5
 """Networks that choose themselves where a budget is longer than one can use."""
+MANY_ROUNDS = 5
+"""A budget that is so many times longer than a network can use is for as many teachers as there may be."""
+WRITING_TIME = 0.25
+"""Time that a teacher takes to write, for each that a step takes to learn."""
+TAUGHT_WEIGHTS = 2.5
+"""How many times more weights a network may have that does not read the text alone, but also what teachers write."""
 MAX_EPOCHS = 40
 """How often a text is read, at most, in a budget of minutes with enough steps: then it is only learned by heart."""
 FEWEST_STEPS, MOST_STEPS, STEPS_FOR_EACH = 1_500, 3_000, 3
@@ -151,7 +157,7 @@ def choose_sizes(
         model_config = replace(model_config, tie_weights=vocabulary >= MANY_CHARACTERS)
     why = ""
     if "hidden_size" not in model:
-        model_config, why = choose_model(model_config, preset, reach, text, unit)
+        model_config, why = choose_model(model_config, preset, reach, text, unit, train_config.teachers > 0)
     epochs = reach(model_config) / max(text, 1)  # of each network
     timed = train_config.epochs is None and train_config.steps is None
     wanted = min(MOST_STEPS, max(FEWEST_STEPS, STEPS_FOR_EACH * vocabulary))
@@ -164,15 +170,13 @@ def choose_sizes(
     ids_per_step = train_config.batch_size * train_config.seq_length
     most, enough = max(MAX_EPOCHS, math.ceil(wanted * ids_per_step / max(text, 1))), ""
     if epochs > most and timed:
+        if networks := choose_networks(epochs / most, training):
+            options: dict[str, Any] = {"unit": unit, "preset": preset, "speed": speed, "cores": cores}
+            return choose_sizes(text, vocabulary, model, training | networks, **options, minibatch=minibatch)
         minutes = train_config.minutes or DEFAULT_MINUTES
         needed = max(0.1, minutes * most / epochs)
-        members = train_config.members
-        if "members" not in training:
-            members = min(MOST_MEMBERS, max(1, int(epochs / most)))
-        train_config = replace(train_config, members=members)
-        used = f", some {needed:.1f} of {amount(minutes, 'minute')}"
-        networks = train_config.networks
-        enough = (f" by each of {networks} networks" if networks > 1 else used) + ": more would only teach it by heart"
+        used = f", some {needed:.1f} of {amount(minutes, 'minute')}" * (train_config.networks == 1)
+        enough = f"{used}: more would only teach it by heart"
         epochs, train_config = most, replace(train_config, epochs=float(most * sum(train_config.parts)))
     pressure = epochs * count_weights(model_config) / max(text, 1)
     if "dropout" not in model:
@@ -183,9 +187,14 @@ def choose_sizes(
         train_config = replace(train_config, lr=peak_lr(model_config.hidden_size, ids_per_step if free else 0))
     sizes, chosen = (model_config, train_config), {"tie_weights", *CHOSEN_SETTINGS} - {*model, *training}
     reasons = [_shape_reason(model_config, chosen, why, amount(vocabulary, f"different {unit}"))]
-    reasons += [_holding_reason(*sizes, chosen, epochs, enough), _minibatch_reason(*sizes, chosen, text, unit, cores)]
+    reasons += [
+        _networks_reason(train_config),
+        _holding_reason(*sizes, chosen, epochs, enough),
+        _minibatch_reason(*sizes, chosen, text, unit, cores),
+    ]
     reasons = [reason for reason in reasons if reason]
-    steps = epochs * text / ids_per_step * sum(train_config.parts)
+    writing = 1 + WRITING_TIME * train_config.teachers * (timed and train_config.epochs is None)
+    steps = epochs * text / ids_per_step * sum(part / writing if part > 1 else part for part in train_config.parts)
     if reasons and math.isfinite(steps):
         exact = train_config.steps is not None and train_config.minutes is None
         reasons[-1] += f"; {describe_steps(steps, exact=exact)}"
@@ -199,16 +208,27 @@ def _shape_reason(model: ModelConfig, chosen: set[str], why: str, vocabulary: st
     return "; ".join(parts)
 
 
+def _networks_reason(training: TrainConfig) -> str:
+    """What several networks are for; empty where there is one."""
+    if training.networks == 1:
+        return ""
+    if not training.teachers:
+        return f"{amount(training.members, 'network')} that predict together: the minutes are more than one can use"
+    kept = "one that is" if training.members == 1 else f"{training.members} that are"
+    return f"{amount(training.teachers, 'teacher')} that will write for {kept} kept: more than the text to learn from"
+
+
 def _holding_reason(model: ModelConfig, training: TrainConfig, chosen: set[str], epochs: float, enough: str) -> str:
     """What holds the model back from learning by heart, and how often it reads the text; empty where it is given."""
     held = [f"dropout {model.dropout:g}"] * ("dropout" in chosen)
     held += [f"weight decay {training.weight_decay:g}"] * ("weight_decay" in chosen)
     if not (held or enough):
         return ""
+    readers = "" if training.networks == 1 else " by each teacher" if training.teachers else " by each network"
     if epochs >= 1:
-        read = f"the text will be read {epochs:,.1f} times"
+        read = f"the text will be read {epochs:,.1f} times{readers}"
     else:
-        read = f"{100 * epochs:.2g} % of the text will be read"
+        read = f"{100 * epochs:.2g} % of the text will be read{readers}"
     return f"{', '.join(held) or 'budget'}: {read}{enough}"
 
 
@@ -247,23 +267,43 @@ def reachable_ids(config: ModelConfig, training: TrainConfig, text: int, vocabul
     return min(counts) / sum(training.parts)
 
 
+def choose_networks(rounds: float, training: dict[str, Any]) -> dict[str, int]:
+    """How many networks a budget is for that is longer than they can use; nothing where that is given or used.
+
+    Args:
+        rounds: how many times longer it is.
+        training: settings of training that are given or chosen, by name.
+    """
+    if "members" in training or rounds < 2:
+        return {}
+    if "teachers" not in training:
+        return {"teachers": 1 if rounds < MANY_ROUNDS else MOST_TEACHERS}
+    teachers = training["teachers"]
+    members = (rounds * (teachers + TAUGHT_PARTS) - teachers) / TAUGHT_PARTS if teachers else rounds
+    return {"members": min(MOST_MEMBERS, int(members))}
+
+
 def choose_model(
-    config: ModelConfig, preset: str | None, reach: Callable[[ModelConfig], float], text: int, unit: str
-) -> tuple[ModelConfig, str]:
+    config: ModelConfig, preset: str | None, reach: Callable[[ModelConfig], float], text: int, unit: str,
+    taught: bool = False,
+) -> tuple[ModelConfig, str]:  # fmt: skip
     """The largest of the models that get far enough in the budget and do not learn the text by heart; and why.
 
     Args:
         config: the shape but for its hidden size.
         preset: a size instead.
-        reach: how many ids the budget trains, of a model.
+        reach: how many ids the budget trains, of a model without teachers.
         text: ids of the training part.
         unit: what they are called.
+        taught: whether it has teachers, which have its shape.
     """
     if preset:
         return replace(config, hidden_size=PRESETS[preset]), f"preset {preset}"
+    per_weight = IDS_PER_WEIGHT / (TAUGHT_PARTS if taught else 1)
+    most = max_weights(text) * (TAUGHT_WEIGHTS if taught else 1)
     models = [replace(config, hidden_size=size) for size in SIZES]
-    in_time = ([model for model in models if reach(model) >= IDS_PER_WEIGHT * count_weights(model)] or models[:1])[-1]
-    by_text = ([model for model in models if count_weights(model) <= max_weights(text)] or models[:1])[-1]
+    in_time = ([model for model in models if reach(model) >= per_weight * count_weights(model)] or models[:1])[-1]
+    by_text = ([model for model in models if count_weights(model) <= most] or models[:1])[-1]
     if count_weights(by_text) < count_weights(in_time):
         return by_text, f"the most that is good for {amount(text, unit)}, {count_weights(by_text):,} recurrent weights"
     weights = f"{count_weights(in_time):,} recurrent weights"

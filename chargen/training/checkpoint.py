@@ -190,7 +190,10 @@ class Checkpointer:
         if self.finished:
             if self._saved_networks != len(self.finished):
                 summary = self.summary(counters.network_step)
-                kept = self.finished[self.config.teachers :] or self.finished  # teachers until there is a pupil
+                taught = self.finished[self.config.teachers :]
+                if not taught:
+                    summary.pop("teachers", None)
+                kept = taught or self.finished  # teachers until there is another
                 save_model(out / FILE_NAME, self.model_file(kept[0], summary).with_networks(kept))
                 self._saved_networks = len(self.finished)
         elif best is None or counters.best_step != self._saved_best or not (out / FILE_NAME).exists():
@@ -227,6 +230,7 @@ class Checkpointer:
             **({"seconds": round(self.budget.seconds(), 1)} if self.config.minutes else {}),
             "settings": {**asdict(self.config), **{name: corpus[name] for name in sorted(corpus)}},
             **({"init": self.origin} if self.origin else {}),
+            **({"teachers": self.config.teachers} if self.config.is_taught(self.counters.network) else {}),
         }
 
     def describe(self) -> dict[str, str]:

@@ -15,6 +15,8 @@ TAUGHT_DECAY = 0.3
 """Weight decay of a network that has teachers, at most."""
 TAUGHT_PARTS = 3
 """Of a budget, what a network with teachers has for each part of one without."""
+OWN_SHARE = 1 / 3
+"""Of the rows of a minibatch, those that read the text itself where teachers write for the others."""
 BUDGETS = {"minutes", "epochs", "steps"}
 
 
@@ -94,6 +96,11 @@ class TrainConfig:
     def parts(self) -> list[int]:
         """What each of them has of the budget."""
         return [TAUGHT_PARTS if self.is_taught(number) else 1 for number in range(self.networks)]
+
+    @property
+    def own_rows(self) -> int:
+        """How many rows of a minibatch read the text itself where there are teachers: the first ones."""
+        return max(1, round(self.batch_size * OWN_SHARE))
 
     def of_network(self, number: int) -> "TrainConfig":
         """The settings of one of them: who is taught cannot learn the text by heart, and needs less weight decay.

@@ -5,10 +5,13 @@ import sys
 
 from chargen.model.config import GATES, ModelConfig, parameter_count
 from chargen.training.config import TrainConfig
-from chargen.training.teachers import block_size, count_own_rows
 
 LOGITS = 2**26
 """Bytes that the loss takes for logits at most: a block of them, and what is made of it (see `model.loss`)."""
+TEXTS, LENGTH = 256, 1024
+"""Texts that teachers write side by side, and their characters, at most."""
+PROBABILITIES = 2**26
+"""Of all places of such texts, at most, unless one window of each row has more."""
 
 
 def estimate_memory(model_config: ModelConfig, vocabulary_size: int, config: TrainConfig) -> int:
@@ -21,10 +24,26 @@ def estimate_memory(model_config: ModelConfig, vocabulary_size: int, config: Tra
     logits = min(16 * characters * vocabulary_size, LOGITS)
     written = 0
     if config.teachers:
-        rows = config.batch_size - count_own_rows(config.batch_size)
+        rows = config.batch_size - config.own_rows
         texts, windows = block_size(vocabulary_size, rows, config.seq_length)
         written = 2 * rows * texts * windows * config.seq_length * vocabulary_size + 4 * config.teachers * weights
     return 4 * (copies * weights + characters * per_character) + logits + written
+
+
+def block_size(vocabulary_size: int, rows: int, seq_length: int) -> tuple[int, int]:
+    """How much teachers write at a time.
+
+    Args:
+        vocabulary_size: V.
+        rows: of a minibatch that read it, of all processes.
+        seq_length: T.
+
+    Returns:
+        Texts for each row, and windows of T characters in a text.
+    """
+    places = PROBABILITIES // vocabulary_size
+    windows = max(1, min(LENGTH, places // max(rows, 1)) // seq_length)
+    return max(1, min(TEXTS, places // (windows * seq_length)) // max(rows, 1)), windows
 
 
 def keep_memory() -> None:

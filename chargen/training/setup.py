@@ -35,7 +35,7 @@ from chargen.training.group import ALONE, Group
 from chargen.training.init_from import freeze, init_from
 from chargen.training.metrics import Metrics
 from chargen.training.run_folder import check_free, holds_a_run, recover
-from chargen.training.teachers import TaughtBatches, Teachers, count_own_rows, weigh_begins
+from chargen.training.teachers import TaughtBatches, Teachers, weigh_begins
 from chargen.training.train_step import LossFunction, TrainState, TrainStep, adamw
 from chargen.training.validator import SUBSET, scored_sizes
 
@@ -130,7 +130,7 @@ def new_batches(
     config, rows = run.config, run.group.share_of(run.config.batch_size)
     if not config.is_taught(run.counters.network):
         return _text_batches(run, device, config.batch_size, rows)
-    border = count_own_rows(config.batch_size)
+    border = config.own_rows
     own = _text_batches(run, device, border, range(rows.start, min(rows.stop, border))) if rows.start < border else {}
     written, number = range(max(rows.start - border, 0), max(rows.stop - border, 0)), config.batch_size - border
     networks, end_id = build_finished(run, finished[: config.teachers], device), run.corpus.vocabulary.end_id

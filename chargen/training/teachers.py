@@ -25,42 +25,12 @@ from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
 from chargen.model.layers import State
 from chargen.rng import Purpose, uniform
+from chargen.training.memory import block_size
 
-OWN_SHARE = 1 / 3
-"""Of the rows of a minibatch, those that read the text itself: with a sixth or a half the pupil learns less."""
-TEXTS, LENGTH = 256, 1024
-"""Texts that are written side by side, and their characters, at most."""
-PROBABILITIES = 2**26
-"""Of all places of such texts, at most, unless one window of each row has more."""
 AS_PREDICTED = SampleConfig()
 """How teachers choose what they write."""
 Written = tuple[NDArray[np.int64], NDArray[np.float16]]
 """Ids of texts (R, 1 + N), and the probabilities (R, N, V) of all but the first of each."""
-
-
-def count_own_rows(batch_size: int) -> int:
-    """How many rows of a minibatch read the text itself where there are teachers: the first ones.
-
-    Args:
-        batch_size: B, over all processes.
-    """
-    return max(1, round(batch_size * OWN_SHARE))
-
-
-def block_size(vocabulary_size: int, rows: int, seq_length: int) -> tuple[int, int]:
-    """How much is written at a time.
-
-    Args:
-        vocabulary_size: V.
-        rows: of a minibatch that read it, of all processes.
-        seq_length: T.
-
-    Returns:
-        Texts for each row, and windows of T characters in a text.
-    """
-    places = PROBABILITIES // vocabulary_size
-    windows = max(1, min(LENGTH, places // max(rows, 1)) // seq_length)
-    return max(1, min(TEXTS, places // (windows * seq_length)) // max(rows, 1)), windows
 
 
 def weigh_begins(corpus: Corpus, direction: str) -> NDArray[np.float64]:
@@ -130,7 +100,7 @@ class Teachers:
         """What stands before a text (R, 1 + N), wherever one begins."""
         draws = uniform(self.seed, index, np.array([*places, places.stop]), Purpose.BEGIN)
         last = self.begins.nonzero()[0][-1]  # whatever the sums are rounded to
-        return np.minimum(np.searchsorted(self.begins.cumsum(), draws, "right"), last).astype(np.int64)
+        return np.asarray(np.minimum(np.searchsorted(self.begins.cumsum(), draws, "right"), last), np.int64)
 
     def _predict(self, ids: Tensor, states: Sequence[State | None]) -> tuple[Tensor, list[State | None]]:
         """Read ids (R, 1); return the probabilities (R, V) of what follows, and the state of each network."""

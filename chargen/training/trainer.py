@@ -116,7 +116,7 @@ class Trainer:
         if valid:
             yield self._progress("validating", valid)
         while not self.finished or self.state.step == 0:
-            if self._network_finished:
+            if self._network_finished and not self._is_last:
                 yield from self._begin_network()
             began, state = self.budget.now(), self.state
             batches = {direction: batches.batch(state.step) for direction, batches in self.batches.items()}

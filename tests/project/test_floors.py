@@ -149,7 +149,8 @@ def test_no_file_loads_torch_before_it_is_needed() -> None:
     }
     about |= {"model/compiled_layers.py", "model/one_row.py", "model/thin_gradients.py", "decoding/torch_engine.py"}
     about |= {
-        f"training/{name}.py" for name in ("train_step", "validator", "checkpoint", "setup", "cloze_task", "cuda_graph")
+        f"training/{name}.py"
+        for name in ("train_step", "validator", "checkpoint", "setup", "teachers", "cloze_task", "cuda_graph")
     }
     about |= {"training/loss_parts.py", "training/distributed.py"}
     about |= {f"evaluation/{name}.py" for name in ("loss", "dynamic", "rows", "record_scores", "layer_rows")}

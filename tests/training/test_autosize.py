@@ -120,10 +120,11 @@ def test_a_text_is_not_read_so_often_that_it_is_learned_by_heart():
     told = hour.reasons[1]
     assert f"the text will be read {MAX_EPOCHS}.0 times, some " in told
     assert "of 60 minutes: more would only teach it by heart" in told
-    days = chosen(minutes=6000)
+    days = chosen(minutes=6000, teachers=0)
     assert days.model == hour.model, "what a longer budget would not use changes no network"
     assert days.training.weight_decay == hour.training.weight_decay
     assert (days.training.members, days.training.epochs) == (MOST_MEMBERS, MOST_MEMBERS * MAX_EPOCHS)
+    assert "the text will be read 40.0 times by each network: more" in days.reasons[2]
     some = re.search(r"some ([.\d]+) of", told)
     assert some
     assert chosen(minutes=0.9 * float(some[1])).training.epochs is None
@@ -140,7 +141,9 @@ def test_a_small_text_is_read_more_often_since_that_makes_few_steps(text):
 
 @pytest.mark.parametrize("vocabulary", [2, 65, 150, 500, 1_000, 3_041, 8_753])
 @pytest.mark.parametrize("text", [50_000, 300_000, 10**6, 10**8])
-@pytest.mark.parametrize("budget", [{"minutes": 1.0}, {"minutes": 10.0}, {"epochs": 0.5}, {"epochs": 30.0}])
+@pytest.mark.parametrize(
+    "budget", [{"minutes": 1.0}, {"minutes": 10.0, "members": 1}, {"epochs": 0.5}, {"epochs": 30.0}]
+)
 def test_windows_are_as_long_as_a_budget_of_enough_steps_allows(vocabulary, text, budget):
     found = choose_sizes(text, vocabulary, {}, budget, speed=Speed(SECONDS))
     wanted = min(3_000, max(1_500, 3 * vocabulary))
@@ -207,12 +210,15 @@ def test_three_lines_say_what_and_why():
 )
 def test_the_last_line_says_how_many_steps_there_will_be(text, minutes, given_training):
     found = chosen(text, minutes=minutes, **given_training)
+    parts = found.training.parts
     told = re.search(r"; some ([\d,]+) steps$", found.reasons[-1])
     assert not any(" steps" in reason for reason in found.reasons[:-1])
     rows = found.training.batch_size * found.training.seq_length
     if found.training.epochs is None:
         slower = (count_weights(found.model, 65) / count_weights(autosize.REFERENCE, 65)) ** STEEPNESS["bf16"]
         steps = 60 * minutes * autosize.TRAINING_SHARE / (SECONDS * slower) / rows
+        if teachers := found.training.teachers:  # who take time to write
+            steps *= (teachers + (sum(parts) - teachers) / (1 + autosize.WRITING_TIME * teachers)) / sum(parts)
     else:
         steps = found.training.epochs * text / rows
     assert int(told[1].replace(",", "")) == pytest.approx(steps, rel=0.06, abs=1)

@@ -11,14 +11,16 @@ from torch.nn import functional
 from chargen import Corpus, ModelConfig, TrainConfig, Trainer
 from chargen.data.batches import Batch, ConsecutiveBatches
 from chargen.errors import SettingError
+from chargen.exporting.model_card import write_model_card
 from chargen.model.language_model import CharModel
 from chargen.model.weights import weights_of
 from chargen.rng import Purpose, uniform
 from chargen.storage.model_file import read_model
-from chargen.training import setup, teachers
+from chargen.training import memory, setup
+from chargen.training.autosize import Speed, choose_sizes
 from chargen.training.config import TAUGHT_DECAY, TAUGHT_PARTS
-from chargen.training.memory import estimate_memory
-from chargen.training.teachers import TaughtBatches, Teachers, block_size, count_own_rows, weigh_begins
+from chargen.training.memory import block_size, estimate_memory
+from chargen.training.teachers import TaughtBatches, Teachers, weigh_begins
 from chargen.training.train_step import TrainState, TrainStep, adamw
 from tests.groups import run_together
 
@@ -34,7 +36,7 @@ BEGINS = np.array([0.0, 0.25, 0, 0, 0.75, 0, 0, 0, 0])
 @pytest.fixture(autouse=True)
 def short_texts(monkeypatch):
     """So that little time is spent on writing what nobody reads."""
-    monkeypatch.setattr(teachers, "LENGTH", 48)
+    monkeypatch.setattr(memory, "LENGTH", 48)
 
 
 def corpus(text=TEXT, **options):
@@ -138,8 +140,8 @@ def taught(rows=range(2), own=range(1)):
 
 
 def test_rows_read_all_that_is_written_once_and_in_order(monkeypatch):
-    monkeypatch.setattr(teachers, "TEXTS", 6)
-    monkeypatch.setattr(teachers, "LENGTH", 24)
+    monkeypatch.setattr(memory, "TEXTS", 6)
+    monkeypatch.setattr(memory, "LENGTH", 24)
     batches = taught()
     assert (batches.texts, batches.windows) == (3, 3)
     for block in range(2):
@@ -189,13 +191,13 @@ def test_a_block_is_no_larger_than_it_must_be(size, rows, length):
     texts, windows = block_size(size, rows, length)
     assert texts >= 1
     assert windows >= 1
-    assert (texts, windows) == (1, 1) or texts * rows * windows * length * size <= teachers.PROBABILITIES
-    assert texts == 1 or texts * rows <= teachers.TEXTS
-    assert windows * length <= max(teachers.LENGTH, length)
+    assert (texts, windows) == (1, 1) or texts * rows * windows * length * size <= memory.PROBABILITIES
+    assert texts == 1 or texts * rows <= memory.TEXTS
+    assert windows * length <= max(memory.LENGTH, length)
     config = TrainConfig(batch_size=32, seq_length=128)
     more = estimate_memory(SHAPE, size, replace(config, teachers=2)) - estimate_memory(SHAPE, size, config)
-    texts, windows = block_size(size, 32 - count_own_rows(32), 128)
-    assert more > 2 * (32 - count_own_rows(32)) * texts * windows * 128 * size
+    texts, windows = block_size(size, 32 - config.own_rows, 128)
+    assert more > 2 * (32 - config.own_rows) * texts * windows * 128 * size
 
 
 # What it learns
@@ -321,3 +323,39 @@ def test_processes_learn_what_one_does():
 def test_teachers_do_not_go_with_a_model_to_start_from():
     with pytest.raises(SettingError, match="teachers is 2, but a model to start from makes one network"):
         Trainer(corpus(), None, CONFIG, init=finish(Trainer(corpus(), SHAPE, replace(CONFIG, teachers=0))).best_model)
+
+
+# What is chosen
+
+
+def test_a_budget_that_one_network_cannot_use_makes_teachers():
+    speed = Speed(2e-5)
+    found = [choose_sizes(100_000, 60, {}, {"minutes": minutes}, speed=speed) for minutes in (1, 3, 10, 1e3)]
+    assert [(sizes.training.teachers, sizes.training.members) for sizes in found] == [(0, 1), (1, 1), (2, 1), (2, 5)]
+    assert found[0].training.networks == 1
+    assert found[1].model.hidden_size > found[0].model.hidden_size
+    told = " ".join(found[2].reasons)
+    assert "2 teachers that will write for one that is kept" in told
+    assert "times by each teacher" in told
+    for fixed in ({"members": 1}, {"steps": 10**6}, {"epochs": 500.0}):
+        assert choose_sizes(100_000, 60, {}, {"minutes": 1e3} | fixed, speed=speed).training.teachers == 0
+    several = choose_sizes(100_000, 60, {}, {"minutes": 3, "members": 2, "teachers": 1}, speed=speed)
+    assert (several.training.teachers, several.training.members) == (1, 2)
+    epochs = choose_sizes(100_000, 60, {}, {"epochs": 80.0, "teachers": 1}, speed=speed)
+    assert "read 20.0 times by each teacher" in " ".join(epochs.reasons)
+
+
+def test_a_model_tells_of_its_teachers(tmp_path, run):
+    """But not a teacher, which a run leaves that is stopped before there is a pupil."""
+    trainer = Trainer(corpus(), SHAPE, CONFIG, tmp_path / "run")
+    for _ in trainer.run():
+        if trainer.counters.step == 10:
+            trainer.save()
+            assert trainer.counters.network == 2
+            assert read_model(tmp_path / "run").teachers == 0
+    file = read_model(tmp_path / "run")
+    assert file.teachers == 2
+    assert ", with 2 teachers\n" in run("info", tmp_path / "run").out
+    assert "It has also learned what 2 teachers wrote" in write_model_card("run", file, "")
+    for hostile in (-1, True, "2", 10**30, None, [2]):
+        assert replace(file, training={"teachers": hostile}).teachers == 0
