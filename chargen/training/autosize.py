@@ -215,7 +215,9 @@ def _networks_reason(training: TrainConfig) -> str:
     if not training.teachers:
         return f"{amount(training.members, 'network')} that predict together: the minutes are more than one can use"
     kept = "one that is" if training.members == 1 else f"{training.members} that are"
-    return f"{amount(training.teachers, 'teacher')} that will write for {kept} kept: more than the text to learn from"
+    return (
+        f"{amount(training.teachers, 'teacher')} that will write for {kept} kept, without dropout: more to learn from"
+    )
 
 
 def _holding_reason(model: ModelConfig, training: TrainConfig, chosen: set[str], epochs: float, enough: str) -> str:
@@ -224,12 +226,13 @@ def _holding_reason(model: ModelConfig, training: TrainConfig, chosen: set[str],
     held += [f"weight decay {training.weight_decay:g}"] * ("weight_decay" in chosen)
     if not (held or enough):
         return ""
-    readers = "" if training.networks == 1 else " by each teacher" if training.teachers else " by each network"
+    readers = "" if training.networks == 1 else " by each"
     if epochs >= 1:
         read = f"the text will be read {epochs:,.1f} times{readers}"
     else:
         read = f"{100 * epochs:.2g} % of the text will be read{readers}"
-    return f"{', '.join(held) or 'budget'}: {read}{enough}"
+    teachers = " of teachers" * (training.teachers > 0)
+    return f"{', '.join(held) or 'budget'}{teachers}: {read}{enough}"
 
 
 def _minibatch_reason(
@@ -276,6 +279,8 @@ def choose_networks(rounds: float, training: dict[str, Any]) -> dict[str, int]:
     """
     if "members" in training or rounds < 2:
         return {}
+    if training.get("batch_size") == 1:  # no row is left to teachers
+        training = {"teachers": 0} | training
     if "teachers" not in training:
         return {"teachers": 1 if rounds < MANY_ROUNDS else MOST_TEACHERS}
     teachers = training["teachers"]

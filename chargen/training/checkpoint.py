@@ -189,12 +189,11 @@ class Checkpointer:
             save_run_state(out, self._run_state(state, arrays))
         if self.finished:
             if self._saved_networks != len(self.finished):
-                summary = self.summary(counters.network_step)
                 taught = self.finished[self.config.teachers :]
-                if not taught:
-                    summary.pop("teachers", None)
                 kept = taught or self.finished  # teachers until there is another
-                save_model(out / FILE_NAME, self.model_file(kept[0], summary).with_networks(kept))
+                last = len(self.finished) - 1
+                file = self.model_file(kept[0], self.summary(counters.network_step, last), last)
+                save_model(out / FILE_NAME, file.with_networks(kept))
                 self._saved_networks = len(self.finished)
         elif best is None or counters.best_step != self._saved_best or not (out / FILE_NAME).exists():
             summary = self.summary(counters.step if counters.best_step is None else counters.best_step)
@@ -204,21 +203,31 @@ class Checkpointer:
             self._saved_best = counters.best_step
         save_run_state(out, self._run_state(state, arrays))
 
-    def model_file(self, weights: Arrays, summary: dict[str, Any] | None = None) -> ModelFile:
+    def model_file(
+        self, weights: Arrays, summary: dict[str, Any] | None = None, network: int | None = None
+    ) -> ModelFile:  # fmt: skip
         """A model file as a value.
 
         Args:
             weights: by name.
             summary: what it says of its training; that of this step by default.
+            network: whose weights they are; of the one under way by default.
         """
+        shape = self.config.shape_of(self.model_config, self.counters.network if network is None else network)
         corpus = self.corpus
         reading = ReadingConfig(**{field.name: getattr(corpus.config, field.name) for field in fields(ReadingConfig)})
         summary = self.summary(self.counters.step) if summary is None else summary
         begin = begin_text(corpus.vocabulary, corpus.counts)
-        return ModelFile(self.model_config, corpus.vocabulary, weights, corpus.counts, reading, summary, begin=begin)
+        return ModelFile(shape, corpus.vocabulary, weights, corpus.counts, reading, summary, begin=begin)
 
-    def summary(self, step: int) -> dict[str, Any]:
-        """What a model file says of its training: no path, and no clock but that of a budget in minutes."""
+    def summary(self, step: int, network: int | None = None) -> dict[str, Any]:
+        """What a model file says of its training: no path, and no clock but that of a budget in minutes.
+
+        Args:
+            step: which weights it has.
+            network: whose; of the one under way by default.
+        """
+        network = self.counters.network if network is None else network
         corpus = as_json(self.corpus.config)
         # A part that is a text of its own is no fraction of the training text.
         corpus |= {f"{role}_fraction": 0.0 for role in ("valid", "test") if self.corpus.sources[role]}
@@ -228,9 +237,9 @@ class Checkpointer:
             "precision": self.precision,
             "sources": _source_names(self.corpus),
             **({"seconds": round(self.budget.seconds(), 1)} if self.config.minutes else {}),
-            "settings": {**asdict(self.config), **{name: corpus[name] for name in sorted(corpus)}},
+            "settings": {**asdict(self.config.of_network(network)), **{name: corpus[name] for name in sorted(corpus)}},
             **({"init": self.origin} if self.origin else {}),
-            **({"teachers": self.config.teachers} if self.config.is_taught(self.counters.network) else {}),
+            **({"teachers": self.config.teachers} if self.config.is_taught(network) else {}),
         }
 
     def describe(self) -> dict[str, str]:
@@ -276,7 +285,9 @@ class Checkpointer:
         """
         self.origin = stored.settings.get("init", {})
         # What the folder's model file holds is at least as good as this best, and stays until a better one comes.
-        self._saved_best = self.counters.best_step if self.group.leads and self._holds_its_model() else None
+        holds_it = self.group.leads and self._holds_its_model()
+        self._saved_best = self.counters.best_step if holds_it else None
+        self._saved_networks = self.counters.network if holds_it else 0
         state.step = self.counters.step
         for number in range(self.counters.network):
             prefix = finished_prefix(number) + "."
@@ -292,7 +303,8 @@ class Checkpointer:
             file = read_model(self.out)
         except ModelFileError:
             return False
-        return file.config == self.model_config and file.vocabulary == self.corpus.vocabulary
+        shapes = [self.config.shape_of(self.model_config, number) for number in range(self.config.networks)]
+        return file.config in shapes and file.vocabulary == self.corpus.vocabulary
 
     def _run_state(self, state: TrainState, arrays: Arrays) -> RunState:
         self.counters.hidden = bool(state.hidden)

@@ -6,7 +6,7 @@ from typing import Any
 
 from chargen.counting.context_tree import MAX_ORDER
 from chargen.errors import ModelFileError, SettingError
-from chargen.model.config import MAX_NETWORKS
+from chargen.model.config import MAX_NETWORKS, ModelConfig
 from chargen.rng import MAX_SEED
 from chargen.settings import changed_settings, check_settings, make_settings, resumable_settings, setting
 
@@ -58,9 +58,9 @@ class TrainConfig:
     members: int = setting(1, "networks that share the budget, one after the other, and predict together: the mean of "
                            "their probabilities; 2 to 5 by themselves where minutes are more than one can use", low=1,
                            high=MAX_NETWORKS, words=MappingProxyType({"auto": None}))  # fmt: skip
-    teachers: int = setting(0, "networks that are trained first and not kept: they write text from which the others "
-                            "learn beside the given one", low=0, high=MAX_NETWORKS, words=MappingProxyType(
-                            {"auto": None, "off": 0}))  # fmt: skip
+    teachers: int = setting(0, "networks that are trained first and not kept: they write text from which the others, "
+                            "which have no dropout, learn beside the given one; off is 0", low=0, high=MAX_NETWORKS,
+                            words=MappingProxyType({"auto": None, "off": 0}))  # fmt: skip
     counts: int = setting(0, "order N of counts (n-grams) that predict beside the network: which character followed "
                           "each N - 1 others; kept where it helps on the validation part; off is 0", low=0,
                           high=MAX_ORDER, words=MappingProxyType({"auto": None, "off": 0}),
@@ -80,6 +80,17 @@ class TrainConfig:
         if self.epochs is not None and self.steps is not None:
             raise SettingError(
                 f"epochs {self.epochs:,} and steps {self.steps:,} are one budget twice: give one", "epochs"
+            )
+        if self.networks > MAX_NETWORKS:
+            raise SettingError(
+                f"teachers {self.teachers} and members {self.members} are {self.networks} networks: there may be "
+                f"{MAX_NETWORKS}",
+                "teachers",
+            )
+        if self.teachers and self.batch_size < 2:
+            raise SettingError(
+                "teachers write for some rows of a minibatch, but batch_size is 1: give 2 or more, or no teachers",
+                "teachers",
             )
         if (self.minutes, self.epochs, self.steps) == (None, None, None):
             object.__setattr__(self, "minutes", DEFAULT_MINUTES)
@@ -109,6 +120,15 @@ class TrainConfig:
             number: of the network, from 0.
         """
         return replace(self, weight_decay=min(self.weight_decay, TAUGHT_DECAY)) if self.is_taught(number) else self
+
+    def shape_of(self, shape: ModelConfig, number: int) -> ModelConfig:
+        """The shape of one of them: who is taught needs no dropout.
+
+        Args:
+            shape: of those that are not.
+            number: of the network, from 0.
+        """
+        return replace(shape, dropout=0.0) if self.is_taught(number) else shape
 
     def is_taught(self, number: int) -> bool:
         """Whether a network learns from teachers, too.

@@ -26,7 +26,8 @@ def estimate_memory(model_config: ModelConfig, vocabulary_size: int, config: Tra
     if config.teachers:
         rows = config.batch_size - config.own_rows
         texts, windows = block_size(vocabulary_size, rows, config.seq_length)
-        written = 2 * rows * texts * windows * config.seq_length * vocabulary_size + 4 * config.teachers * weights
+        places = 2 * len(model_config.directions) * rows * texts * windows * config.seq_length  # of two blocks
+        written = 2 * places * vocabulary_size + 4 * config.teachers * weights
     return 4 * (copies * weights + characters * per_character) + logits + written
 
 

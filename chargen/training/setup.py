@@ -134,12 +134,13 @@ def new_batches(
     own = _text_batches(run, device, border, range(rows.start, min(rows.stop, border))) if rows.start < border else {}
     written, number = range(max(rows.start - border, 0), max(rows.stop - border, 0)), config.batch_size - border
     networks, end_id = build_finished(run, finished[: config.teachers], device), run.corpus.vocabulary.end_id
-    steps_per_epoch = len(run.corpus.train) / (config.batch_size * config.seq_length)
+    steps_per_epoch, begun = len(run.corpus.train) / (config.batch_size * config.seq_length), run.counters.network_step
+    seed = (config.seed + run.counters.network) % (MAX_SEED + 1)
     batches: dict[str, Batches] = {}
     for direction in run.model_config.directions:
         begins = weigh_begins(run.corpus, direction)
-        teachers = Teachers(networks, begins, end_id, direction, precision, config.seed)
-        others = own.get(direction), teachers, written, number, config.seq_length, steps_per_epoch
+        teachers = Teachers(networks, begins, end_id, direction, precision, seed)
+        others = own.get(direction), teachers, written, number, config.seq_length, steps_per_epoch, begun
         batches[direction] = TaughtBatches(*others)
     return batches
 
@@ -180,7 +181,7 @@ def new_state(run: RunSettings, device: torch.device) -> TrainState:
     """
     number = run.counters.network
     seed, config = (run.config.seed + number) % (MAX_SEED + 1), run.config.of_network(number)
-    shape = replace(run.model_config, dropout=0.0) if config.is_taught(number) else run.model_config
+    shape = config.shape_of(run.model_config, number)
     model = (run.own.model or CharModel(shape, len(run.corpus.vocabulary), seed)).to(device)
     check_weights("the new network, made by this torch,", model, run.group)
     freeze(model, run.config.freeze)
@@ -351,6 +352,10 @@ def check_new_run(
 
 def _check_start(config: TrainConfig, init: ModelFile | None, own: OwnParts) -> None:
     """Check that what training starts from fits how it goes on."""
+    if config.teachers and own.loss is not cross_entropy:
+        raise SettingError(
+            "a loss of your own learns no probabilities, as teachers give: leave one of both out", "loss"
+        )
     for name, number in ("members", config.members - 1), ("teachers", config.teachers):
         if number and (init or own.model):
             raise SettingError(

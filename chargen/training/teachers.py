@@ -7,7 +7,6 @@ neural network", 2015). About the text itself they would only say what they know
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -29,8 +28,6 @@ from chargen.training.memory import block_size
 
 AS_PREDICTED = SampleConfig()
 """How teachers choose what they write."""
-Written = tuple[NDArray[np.int64], NDArray[np.float16]]
-"""Ids of texts (R, 1 + N), and the probabilities (R, N, V) of all but the first of each."""
 
 
 def weigh_begins(corpus: Corpus, direction: str) -> NDArray[np.float64]:
@@ -62,7 +59,7 @@ class Teachers:
         end_id: of records, the end symbol, behind which the next one begins.
         direction: in which they read and write.
         precision: of matrix products.
-        seed: of the run.
+        seed: of what they write.
     """
 
     networks: Sequence[CharModel]
@@ -72,38 +69,16 @@ class Teachers:
     precision: str
     seed: int
 
-    def write(self, texts: range, places: range) -> Written:
-        """Write texts, each from a fresh state; a text depends on its own number alone, but for rounding.
+    def predict(self, ids: Tensor, states: Sequence[State | None]) -> tuple[Tensor, list[State | None]]:
+        """Read an id in each text.
 
         Args:
-            texts: their numbers.
-            places: of their characters, by which these are drawn.
+            ids: (R, 1).
+            states: of each network, before them; None before a text.
+
+        Returns:
+            The probabilities (R, V) of what follows, and the states after the ids.
         """
-        device, index = self.networks[0].device, np.array(texts)[:, None] + MAX_ROWS * DIRECTIONS.index(self.direction)
-        real = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no more
-        draws = torch.from_numpy(uniform(self.seed, index, np.array(places), Purpose.TEACH)).to(device, real)
-        begins = torch.from_numpy(self._draw_begins(index, places)).to(device)
-        ids, written = [begins[:, :1]], list[Tensor]()
-        states: list[State | None] = [None] * len(self.networks)
-        with torch.inference_mode(), autocast(self.precision, device):
-            for place in range(len(places)):
-                predicted, states = self._predict(ids[-1], states)
-                any_id = torch.ones((), dtype=torch.bool, device=device).expand_as(predicted)
-                chosen = choose_rows(predicted.log().to(real), any_id, draws[:, place, None], AS_PREDICTED)[:, None]
-                if self.end_id is not None:
-                    chosen = torch.where(chosen == self.end_id, begins[:, place + 1, None], chosen)
-                ids.append(chosen)
-                written.append(predicted.half())
-        return torch.cat(ids, 1).cpu().numpy(), torch.stack(written, 1).cpu().numpy()
-
-    def _draw_begins(self, index: NDArray[np.int64], places: range) -> NDArray[np.int64]:
-        """What stands before a text (R, 1 + N), wherever one begins."""
-        draws = uniform(self.seed, index, np.array([*places, places.stop]), Purpose.BEGIN)
-        last = self.begins.nonzero()[0][-1]  # whatever the sums are rounded to
-        return np.asarray(np.minimum(np.searchsorted(self.begins.cumsum(), draws, "right"), last), np.int64)
-
-    def _predict(self, ids: Tensor, states: Sequence[State | None]) -> tuple[Tensor, list[State | None]]:
-        """Read ids (R, 1); return the probabilities (R, V) of what follows, and the state of each network."""
         probabilities, after = list[Tensor](), list[State | None]()
         for network, before in zip(self.networks, states, strict=True):
             values, state = network.read(ids, before, direction=self.direction)
@@ -111,9 +86,73 @@ class Teachers:
             after.append(state)
         return torch.stack(probabilities).mean(0), after
 
+    def draw_begins(self, draws: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Draw what stands before texts.
+
+        Args:
+            draws: of any shape, from 0 to below 1.
+        """
+        last = self.begins.nonzero()[0][-1]  # whatever the sums are rounded to
+        return np.asarray(np.minimum(np.searchsorted(self.begins.cumsum(), draws, "right"), last), np.int64)
+
+
+class Texts:
+    """Texts that teachers are writing, each from a fresh state; one depends on its own number alone, but for rounding.
+
+    Args:
+        teachers: who write.
+        numbers: of the R texts.
+        places: of their N characters, by which these are drawn.
+    """
+
+    def __init__(self, teachers: Teachers, numbers: range, places: range) -> None:
+        index = np.array(numbers)[:, None] + MAX_ROWS * DIRECTIONS.index(teachers.direction)
+        self.teachers, self.device = teachers, teachers.networks[0].device
+        self._real = torch.float32 if self.device.type == "mps" else torch.float64  # Apple's GPUs have no more
+        draws = uniform(teachers.seed, index, np.array(places), Purpose.TEACH)
+        self._draws = torch.from_numpy(draws).to(self.device, self._real)
+        borders = uniform(teachers.seed, index, np.array([*places, places.stop]), Purpose.BEGIN)
+        self._begins = torch.from_numpy(teachers.draw_begins(borders)).to(self.device)
+        self._states: list[State | None] = [None] * len(teachers.networks)
+        self._last = self._begins[:, :1]
+        self.written = 0
+        """Characters of each, so far."""
+        self.ids = np.zeros((len(numbers), len(places) + 1), np.int64)
+        """(R, 1 + N), what stands before a text first."""
+        self.ids[:, :1] = self._last.cpu().numpy()
+        size = teachers.networks[0].vocabulary_size
+        self.probabilities = np.zeros((len(numbers), len(places), size), np.float16)
+        """(R, N, V), of each character in the eyes of the teachers."""
+
+    def write_until(self, length: int) -> None:
+        """Write on.
+
+        Args:
+            length: characters of each text that there are then, at least.
+        """
+        places = range(self.written, max(self.written, length))
+        ids, written = list[Tensor](), list[Tensor]()
+        with torch.inference_mode(), autocast(self.teachers.precision, self.device):
+            for place in places:
+                predicted, self._states = self.teachers.predict(self._last, self._states)
+                any_id = torch.ones((), dtype=torch.bool, device=self.device).expand_as(predicted)
+                draws = self._draws[:, place, None]
+                chosen = choose_rows(predicted.log().to(self._real), any_id, draws, AS_PREDICTED)[:, None]
+                if (end := self.teachers.end_id) is not None:
+                    chosen = torch.where(chosen == end, self._begins[:, place + 1, None], chosen)
+                self._last = chosen
+                ids.append(chosen)
+                written.append(predicted.half())
+        if places:
+            self.ids[:, places.start + 1 : places.stop + 1] = torch.cat(ids, 1).cpu().numpy()
+            self.probabilities[:, places.start : places.stop] = torch.stack(written, 1).cpu().numpy()
+            self.written = places.stop
+
 
 class TaughtBatches:
     """Batches whose first rows read the text, while the others read what teachers write. A function of the step, too.
+
+    While the texts of a block are read, those of the next one are written, as much at each step.
 
     Args:
         own: of the first rows, where this process has some of them.
@@ -122,30 +161,27 @@ class TaughtBatches:
         number: how many these are.
         seq_length: T.
         steps_per_epoch: how many steps have as many targets as the text has characters.
+        first_step: at which the first texts begin.
     """
 
     def __init__(
-        self, own: Batches | None, teachers: Teachers, rows: range, number: int, seq_length: int, steps_per_epoch: float
+        self, own: Batches | None, teachers: Teachers, rows: range, number: int, seq_length: int,
+        steps_per_epoch: float, first_step: int = 0,
     ) -> None:  # fmt: skip
         self.own, self.teachers, self.rows = own, teachers, rows
-        self.seq_length, self.steps_per_epoch = seq_length, steps_per_epoch
+        self.seq_length, self.steps_per_epoch, self.first_step = seq_length, steps_per_epoch, first_step
         self.texts, self.windows = block_size(len(teachers.begins), number, seq_length)
-        self._block = lru_cache(maxsize=1)(self._write_block)
-
-    def _write_block(self, number: int) -> Written:
-        length = self.windows * self.seq_length
-        texts = range(self.rows.start * self.texts, self.rows.stop * self.texts)
-        return self.teachers.write(texts, range(number * length, (number + 1) * length))
+        self._blocks: dict[int, Texts] = {}
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step.
 
         Args:
-            step: counted from 0.
+            step: counted from 0; `first_step` or later.
         """
         parts = [] if self.own is None else [self.own.batch(step)]
         if self.rows:
-            parts.append(self._written(step))
+            parts.append(self._written(step - self.first_step))
         if len(parts) == 1:
             return parts[0]
         inputs, targets = (np.concatenate([getattr(part, name) for part in parts]) for name in ("inputs", "targets"))
@@ -154,11 +190,23 @@ class TaughtBatches:
     def _written(self, step: int) -> Batch:
         """The rows that teachers have written: each reads its texts one after the other, each from a fresh state."""
         block, window = divmod(step, self.texts * self.windows)
+        self._write(block, window)
+        written = self._blocks[block]
         text, window = divmod(window, self.windows)
-        ids, probabilities = self._block(block)
         rows, first = slice(text, None, self.texts), window * self.seq_length
         places = slice(first, first + self.seq_length)
-        inputs, targets = ids[rows, places], as_targets(ids[rows, first + 1 : places.stop + 1], self.teachers.end_id)
-        fresh = np.zeros(inputs.shape, bool)
+        targets = as_targets(written.ids[rows, first + 1 : places.stop + 1], self.teachers.end_id)
+        fresh = np.zeros(targets.shape, bool)
         fresh[:, 0] = window == 0
-        return Batch(inputs, targets, fresh, probabilities[rows, places])
+        return Batch(written.ids[rows, places], targets, fresh, written.probabilities[rows, places])
+
+    def _write(self, block: int, window: int) -> None:
+        """Write a block to its end, and of the next one as much as is due at a window of this one."""
+        length = self.windows * self.seq_length
+        numbers = range(self.rows.start * self.texts, self.rows.stop * self.texts)
+        self._blocks = {number: self._blocks[number] for number in (block, block + 1) if number in self._blocks}
+        for number in {block, block + 1} - self._blocks.keys():
+            self._blocks[number] = Texts(self.teachers, numbers, range(number * length, (number + 1) * length))
+        for end in range(self.seq_length, length + 1, self.seq_length):
+            self._blocks[block].write_until(end)
+        self._blocks[block + 1].write_until(length * (window + 1) // (self.texts * self.windows))

@@ -124,7 +124,7 @@ def test_a_text_is_not_read_so_often_that_it_is_learned_by_heart():
     assert days.model == hour.model, "what a longer budget would not use changes no network"
     assert days.training.weight_decay == hour.training.weight_decay
     assert (days.training.members, days.training.epochs) == (MOST_MEMBERS, MOST_MEMBERS * MAX_EPOCHS)
-    assert "the text will be read 40.0 times by each network: more" in days.reasons[2]
+    assert "the text will be read 40.0 times by each: more" in days.reasons[2]
     some = re.search(r"some ([.\d]+) of", told)
     assert some
     assert chosen(minutes=0.9 * float(some[1])).training.epochs is None

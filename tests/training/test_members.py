@@ -161,7 +161,7 @@ def test_a_budget_that_one_network_cannot_use_makes_more():
     assert found[0].training.members == 1
     assert found[1].training.members == MOST_MEMBERS
     assert found[1].training.epochs / MOST_MEMBERS >= MAX_EPOCHS
-    assert "by each network" in " ".join(found[1].reasons)
+    assert "times by each: more" in " ".join(found[1].reasons)
     for fixed in ({"members": 1}, {"steps": 10**6}, {"epochs": 500.0}):
         assert choose_sizes(100_000, 60, {}, {"minutes": 1e3} | fixed, speed=speed).training.networks == 1
     several = choose_sizes(10**7, 60, {}, {"minutes": 30, "members": 10}, speed=speed)

@@ -20,7 +20,7 @@ from chargen.training import memory, setup
 from chargen.training.autosize import Speed, choose_sizes
 from chargen.training.config import TAUGHT_DECAY, TAUGHT_PARTS
 from chargen.training.memory import block_size, estimate_memory
-from chargen.training.teachers import TaughtBatches, Teachers, weigh_begins
+from chargen.training.teachers import TaughtBatches, Teachers, Texts, weigh_begins
 from chargen.training.train_step import TrainState, TrainStep, adamw
 from tests.groups import run_together
 
@@ -59,6 +59,12 @@ def make_teachers(networks=NETWORKS, begins=BEGINS, end_id=None, direction="forw
     return Teachers(networks, begins, end_id, direction, "fp32", seed=3)
 
 
+def write(numbers, places):
+    texts = Texts(make_teachers(), numbers, places)
+    texts.write_until(len(places))
+    return texts.ids, texts.probabilities
+
+
 @torch.no_grad()
 def predictions(ids):
     """The mean of what both networks predict behind each id of a text."""
@@ -70,7 +76,7 @@ def predictions(ids):
 
 
 def test_teachers_write_what_they_predict():
-    ids, probabilities = make_teachers().write(range(5, 25), range(40, 70))
+    ids, probabilities = write(range(5, 25), range(40, 70))
     assert ids.shape == (20, 31)
     assert probabilities.shape == (20, 30, 9)
     for number, text, targets in zip(range(5, 25), ids, probabilities, strict=True):
@@ -83,17 +89,17 @@ def test_teachers_write_what_they_predict():
 
 
 def test_texts_begin_as_often_behind_each_id_as_in_the_corpus():
-    ids, _ = make_teachers().write(range(4_000), range(1))
+    ids, _ = write(range(4_000), range(1))
     shares = np.bincount(ids[:, 0], minlength=9) / 4_000
     np.testing.assert_allclose(shares, BEGINS, atol=0.03)
 
 
 def test_a_text_depends_on_its_number_alone():
-    whole, probabilities = make_teachers().write(range(12), range(20))
-    part, part_probabilities = make_teachers().write(range(4, 7), range(20))
+    whole, probabilities = write(range(12), range(20))
+    part, part_probabilities = write(range(4, 7), range(20))
     np.testing.assert_array_equal(part, whole[4:7])
     np.testing.assert_allclose(part_probabilities, probabilities[4:7], atol=1e-3)
-    other, _ = make_teachers().write(range(4, 7), range(20, 40))
+    other, _ = write(range(4, 7), range(20, 40))
     assert (other != part).any()
 
 
@@ -146,7 +152,7 @@ def test_rows_read_all_that_is_written_once_and_in_order(monkeypatch):
     assert (batches.texts, batches.windows) == (3, 3)
     for block in range(2):
         read = [batches.batch(9 * block + step) for step in range(9)]
-        ids, probabilities = make_teachers().write(range(6), range(24 * block, 24 * block + 24))
+        ids, probabilities = write(range(6), range(24 * block, 24 * block + 24))
         for row in range(2):
             inputs = np.concatenate([batch.inputs[1 + row] for batch in read]).reshape(3, 24)
             targets = np.concatenate([batch.targets[1 + row] for batch in read]).reshape(3, 24)
@@ -159,6 +165,23 @@ def test_rows_read_all_that_is_written_once_and_in_order(monkeypatch):
         assert (fresh == fresh[0]).all()
 
 
+def test_the_next_texts_are_written_while_others_are_read(monkeypatch):
+    """As much at each step, so that no step takes long."""
+    monkeypatch.setattr(memory, "TEXTS", 6)
+    monkeypatch.setattr(memory, "LENGTH", 24)
+    batches = taught()
+    for step in range(20):
+        batches.batch(step)
+        written = {number: texts.written for number, texts in batches._blocks.items()}
+        assert written == {step // 9: 24, step // 9 + 1: 24 * (step % 9 + 1) // 9}
+
+
+def test_texts_begin_where_their_reader_does():
+    late = TaughtBatches(None, make_teachers(), range(2), 2, 8, 9.0, first_step=13)
+    assert late.batch(13).fresh[:, 0].all()
+    np.testing.assert_array_equal(late.batch(14).inputs, taught(own=None).batch(1).inputs)
+
+
 def test_the_first_rows_read_the_text():
     plain = ConsecutiveBatches(np.arange(400) % 9, 1, 8)
     for step in (0, 1, 70, 5):
@@ -168,7 +191,8 @@ def test_the_first_rows_read_the_text():
             np.testing.assert_array_equal(getattr(batch, name)[:1], getattr(plain.batch(step), name))
 
 
-def test_a_batch_is_a_function_of_its_step():
+def test_a_batch_is_a_function_of_its_step(monkeypatch):
+    monkeypatch.setattr(memory, "TEXTS", 4)
     batches, others = taught(), taught()
     read = [batches.batch(step) for step in range(30)]
     for step in (29, 3, 17, 4):
@@ -320,6 +344,24 @@ def test_processes_learn_what_one_does():
             np.testing.assert_allclose(array, alone.arrays[name], atol=2e-3, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"teachers": 60, "members": 5}, "teachers 60 and members 5 are 65 networks: there may be 64"),
+        ({"batch_size": 1}, "batch_size is 1: give 2 or more, or no teachers"),
+    ],
+)
+def test_teachers_that_cannot_teach_are_refused(settings, told):
+    with pytest.raises(SettingError, match=told):
+        replace(CONFIG, **settings)
+    assert choose_sizes(100_000, 60, {}, {"minutes": 30.0, "batch_size": 1}).training.teachers == 0
+
+
+def test_a_loss_of_somebodys_own_has_no_teachers():
+    with pytest.raises(SettingError, match="loss of your own"):
+        Trainer(corpus(), SHAPE, CONFIG, loss=lambda values, output, targets: values.sum())
+
+
 def test_teachers_do_not_go_with_a_model_to_start_from():
     with pytest.raises(SettingError, match="teachers is 2, but a model to start from makes one network"):
         Trainer(corpus(), None, CONFIG, init=finish(Trainer(corpus(), SHAPE, replace(CONFIG, teachers=0))).best_model)
@@ -335,14 +377,37 @@ def test_a_budget_that_one_network_cannot_use_makes_teachers():
     assert found[0].training.networks == 1
     assert found[1].model.hidden_size > found[0].model.hidden_size
     told = " ".join(found[2].reasons)
-    assert "2 teachers that will write for one that is kept" in told
-    assert "times by each teacher" in told
+    assert "2 teachers that will write for one that is kept, without dropout" in told
+    assert "of teachers: the text will be read" in told
     for fixed in ({"members": 1}, {"steps": 10**6}, {"epochs": 500.0}):
         assert choose_sizes(100_000, 60, {}, {"minutes": 1e3} | fixed, speed=speed).training.teachers == 0
     several = choose_sizes(100_000, 60, {}, {"minutes": 3, "members": 2, "teachers": 1}, speed=speed)
     assert (several.training.teachers, several.training.members) == (1, 2)
     epochs = choose_sizes(100_000, 60, {}, {"epochs": 80.0, "teachers": 1}, speed=speed)
-    assert "read 20.0 times by each teacher" in " ".join(epochs.reasons)
+    assert "read 20.0 times by each" in " ".join(epochs.reasons)
+
+
+def test_a_finished_model_stays_until_a_longer_run_ends(tmp_path):
+    """Not its teachers take its place, when the run goes on and is saved."""
+    finished = finish(Trainer(corpus(), SHAPE, CONFIG, tmp_path / "run")).best_model
+    trainer = Trainer.resume(tmp_path / "run", corpus(), changes={"steps": 30})
+    for _ in trainer.run():
+        if trainer.counters.step == 18:
+            break
+    trainer.save()
+    assert same(read_model(tmp_path / "run"), finished)
+    assert not same(finish(Trainer.resume(tmp_path / "run", corpus())).best_model, finished)
+
+
+def test_a_model_has_the_settings_of_the_network_that_is_kept(tmp_path):
+    trainer = Trainer(corpus(), SHAPE, CONFIG, tmp_path / "run")
+    for _ in trainer.run():
+        if trainer.counters.step == 9:
+            trainer.save()
+            teachers = read_model(tmp_path / "run")
+    assert (teachers.config.dropout, teachers.training["settings"]["weight_decay"]) == (0.2, 0.7)
+    file = read_model(tmp_path / "run")
+    assert (file.config.dropout, file.training["settings"]["weight_decay"]) == (0.0, TAUGHT_DECAY)
 
 
 def test_a_model_tells_of_its_teachers(tmp_path, run):
