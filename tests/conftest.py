@@ -26,14 +26,15 @@ from tests.commands import TEXT, Run, run_command  # noqa: E402
 from tests.small_models import small_model  # noqa: E402
 from tests.web import TALE, Web, name_corpus, running_web  # noqa: E402
 
-settings.register_profile(
-    "chargen",
-    derandomize=True,
-    deadline=None,
-    database=None,
-    max_examples=25,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+for profile, examples in ("chargen", 20), ("thorough", 200):
+    settings.register_profile(
+        profile,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        max_examples=examples,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
 settings.load_profile("chargen")
 
 

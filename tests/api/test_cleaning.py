@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import chargen
@@ -41,7 +41,6 @@ def written(file: ModelFile, prime: str = "", length: int = 200, **settings: Any
     return sampler.generate(length)
 
 
-@settings(max_examples=25)
 @given(texts, texts, st.sampled_from(["character", "byte"]))
 def test_every_call_takes_a_text_as_training_would_have_read_it(text: str, other: str, unit: str) -> None:
     file, done = model(unit), clean(text, READING)

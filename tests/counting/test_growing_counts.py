@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.counting import growing_counts
@@ -24,7 +24,6 @@ def texts_to_mix(seed, number, size, unread=1):
     return ids, size, weights, others
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 99), st.integers(2, 150), st.integers(1, 4), st.sampled_from([-1, 0, 3]), st.integers(1, 5))
 def test_compiled_code_mixes_as_plain_code_does(seed, number, size, end_id, unread):
     ids, size, weights, others = texts_to_mix(seed, number, size, min(unread, number))
@@ -35,7 +34,6 @@ def test_compiled_code_mixes_as_plain_code_does(seed, number, size, end_id, unre
     np.testing.assert_allclose(fast_weights, slow_weights, rtol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 99), st.integers(5, 60), st.integers(2, 5), st.sampled_from([-1, 1]))
 def test_predictions_of_all_ids_sum_to_one(seed, number, size, end_id):
     ids, size, weights, others = texts_to_mix(seed, number, size)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chargen.data.batches import Batch, ConsecutiveBatches, RandomBatches, Resets
@@ -157,7 +157,6 @@ def test_rows_are_reset_whichever_process_has_them(
     assert np.array_equal(drawn[1], drawn[0][part.start : part.stop])
 
 
-@settings(max_examples=25)
 @given(
     st.builds(
         Resets,
@@ -179,7 +178,6 @@ def test_fresh_states_are_drawn_where_the_formula_says(
     assert fresh.tolist() == naive.fresh_states(resets, seed, step, rows, inputs.tolist())
 
 
-@settings(max_examples=20)
 @given(st.sampled_from([None, 3]), st.integers(0, 99), seeds)
 @example(None, 0, 0)
 def test_resets_are_added_to_the_batch_of_a_step(begin: int | None, step: int, seed: int) -> None:
@@ -284,7 +282,6 @@ def test_a_text_too_short_for_a_random_window_is_named(length: int, advice: str)
 
 
 @pytest.mark.parametrize("directions", [["forward"], ["backward"], ["forward", "backward"]])
-@settings(max_examples=30)
 @given(seed=seeds, step=st.integers(0, 100), reset=st.booleans())
 def test_each_direction_reads_the_text_from_its_own_end(
     directions: list[str], seed: int, step: int, reset: bool
@@ -300,7 +297,6 @@ def test_each_direction_reads_the_text_from_its_own_end(
 
 
 @pytest.mark.parametrize("directions", [["forward"], ["backward"], ["forward", "backward"]])
-@settings(max_examples=20)
 @given(seed=seeds, step=st.integers(0, 100))
 def test_both_directions_read_the_same_random_windows(directions: list[str], seed: int, step: int) -> None:
     ids, rows = np.arange(53), range(1, 4)

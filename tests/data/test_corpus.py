@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chargen.data import text_files
@@ -58,7 +58,6 @@ def test_bytes_are_cut_between_characters_at_most_three_before_the_share(text: s
     assert 0 <= len(text.encode()) * (1000 - valid - test) // 1000 - len(corpus.train) <= 3
 
 
-@settings(max_examples=20)
 @given(texts.filter(lambda text: not text.startswith("\ufeff")), st.sampled_from(["character", "byte"]),
        st.sampled_from([{}, {"newline": "lf"}, {"normalize": "NFC"}, {"newline": "lf", "normalize": "NFC"}]),
        st.sampled_from([1, 3, 1 << 20]))  # fmt: skip

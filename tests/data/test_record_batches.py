@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -90,7 +90,6 @@ def test_every_id_is_a_target_once_an_epoch_and_some_twice(
 
 
 @given(sizes, shapes, seeds, st.integers(0, 2**40), st.booleans(), st.booleans())
-@settings(max_examples=30)
 def test_a_batch_is_a_pure_function_of_its_step_and_rows_are_those_of_the_whole(
     lengths: list[int], shape: tuple[int, int], seed: int, step: int, labels: bool, shuffle: bool
 ) -> None:

@@ -43,7 +43,6 @@ def hash_parts(texts: list[str], valid: float, test: float, seed: int = 0) -> li
     return [cut(part) for part in split_records("".join(END_MARK + each for each in texts), valid, test, seed)]
 
 
-@settings(max_examples=20)
 @given(lines, fractions, st.sampled_from(["character", "byte"]), st.booleans(), st.sampled_from([1, 5, 1 << 20]))
 @example([("e\u0301", "x"), ("é", "y")] * 9, (20, 20), "byte", True, 5)
 def test_files_a_text_in_memory_and_the_cache_give_the_same(

@@ -71,7 +71,6 @@ def test_records_are_those_of_a_naive_reader(tmp_path: Path, text: str, kind: st
 rows = st.lists(st.tuples(st.text(characters, max_size=6), st.sampled_from(["", "x", "é y"])), max_size=6)
 
 
-@settings(max_examples=30)
 @given(rows, st.sampled_from(["csv", "tsv", "jsonl"]), blocks, st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_a_table_gives_the_fields_that_were_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: Any, kind: str, size: int, end: str, named: bool

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.decoding import pack_networks, pick_engine
@@ -87,7 +87,6 @@ def test_what_a_row_reads_is_the_same_bits_whatever_rows_are_beside_it(cell: str
                 assert all(a[place].tobytes() == b[0].tobytes() for a, b in zip(state, alone[row][1], strict=True))
 
 
-@settings(max_examples=25)
 @given(st.sampled_from(CELLS), st.sampled_from([12, 130]), st.lists(st.integers(1, 9), min_size=1, max_size=6))
 def test_pieces_of_a_chunk_are_the_chunk(cell: str, hidden: int, pieces: list[int]) -> None:
     case = Case(cell, hidden, 3, sum(pieces), seed=sum(pieces))

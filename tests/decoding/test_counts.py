@@ -43,7 +43,6 @@ def test_a_chunk_is_what_the_reference_writes(
     assert chunk.state[0].tobytes() == expected.state[0].tobytes()
 
 
-@settings(max_examples=30)
 @given(*map(st.sampled_from, KINDS), random_seeds, st.lists(st.integers(0, 14), max_size=7))
 def test_reading_is_what_the_reference_reads(cell: str, stored: str, direction: str, seed: int, lengths: Any) -> None:
     ours, theirs = both(cell, stored, direction)

@@ -47,7 +47,6 @@ def test_a_chunk_is_what_the_reference_writes(
         same(ours.write(*given_), theirs.write(*given_))
 
 
-@settings(max_examples=30)
 @given(st.sampled_from(CELLS), st.sampled_from([1, 3]), random_seeds, st.lists(st.integers(0, 9), max_size=7))
 def test_reading_is_what_the_reference_reads(cell, layers, seed, lengths):
     ours, theirs = both(cell, layers)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import evaluate
@@ -18,7 +18,6 @@ from tests import naive
 from tests.small_models import small_model
 
 
-@settings(max_examples=25)
 @given(st.integers(2, 120), st.integers(1, 30), st.sampled_from(["lstm", "gru"]))
 def test_scoring_backward_agrees_with_one_character_at_a_time(length, rows, cell):
     """Shorter than the warm-up, so every row has read all that stands behind it."""
@@ -50,7 +49,6 @@ def test_more_rows_cost_little():
         assert cut.mean == pytest.approx(whole.mean, abs=1e-4)
 
 
-@settings(max_examples=25)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=2, max_size=30), st.none() | st.integers(1, 9))
 def test_bytes_are_scored_backward_but_characters_are_counted(text, rows):
     model = build_model(small_model(unit="byte", bidirectional=True))
@@ -77,7 +75,6 @@ def test_one_character_of_many_bytes_is_too_short_either_way():
             evaluate(model, Vocabulary(unit="byte"), "字", direction=direction)
 
 
-@settings(max_examples=25)
 @given(st.text("abcxyzé字", min_size=2, max_size=30))
 def test_folded_and_unseen_characters_pay_for_their_place_backward(text):
     file = small_model(characters="abc", folded="xyz", bidirectional=True)

@@ -182,7 +182,6 @@ def test_a_text_that_repeats_itself_gets_easier_to_read():
     assert np.mean(losses[-5:]) < 0.5 * static
 
 
-@settings(max_examples=20)
 @given(st.text(alphabet="aé日😀", min_size=2, max_size=90))
 def test_bytes_are_scored_but_characters_are_counted(text):
     file = small_model(unit="byte", scale=1.0)

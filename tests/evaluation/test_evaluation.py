@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import evaluate
@@ -51,14 +51,12 @@ def some_ids(length, vocabulary_size, seed=0):
 
 
 @given(st.integers(2, 40), st.integers(2, 300), st.none() | st.integers(1, 9))
-@settings(max_examples=30)
 def test_equal_logits_cost_the_logarithm_of_the_vocabulary(size, length, rows):
     loss = evaluate_ids(blind_model(size), some_ids(length, size), rows=rows)
     assert loss.characters == length - 1
     assert loss.mean == pytest.approx(math.log(size), rel=1e-6)
 
 
-@settings(max_examples=20)
 @given(st.integers(2, 4000), st.none() | st.integers(1, 40), st.integers(0, 99))
 def test_every_character_but_the_first_is_counted_exactly_once(length, rows, seed):
     model = blind_model(6, [0.0, 0.5, 1.1, 1.9, -2.3, 3.7])
@@ -68,7 +66,6 @@ def test_every_character_but_the_first_is_counted_exactly_once(length, rows, see
     assert math.fsum(part.nats for part in parts) == pytest.approx(costs_of(model)[ids[1:]].sum(), rel=1e-6)
 
 
-@settings(max_examples=25)
 @given(st.integers(2, 120), st.integers(1, 30), st.sampled_from(["lstm", "gru"]))
 def test_rows_agree_with_single_characters_where_all_context_is_read(length, rows, cell):
     """Shorter than the warm-up, so every row has read all that came before it."""
@@ -123,7 +120,6 @@ def test_rows_cost_less_than_a_thousandth_of_a_nat_on_a_trained_model():
         assert abs(cut.mean - uncut.mean) < 0.001
 
 
-@settings(max_examples=20)
 @given(st.integers(100, 6000), st.integers(10, 5000), st.none() | st.integers(1, 10))
 def test_a_limit_scores_evenly_spaced_stretches(length, limit, rows):
     model = blind_model(200, np.random.default_rng(3).standard_normal(200))
@@ -148,7 +144,6 @@ def test_a_limit_always_scores_the_same():
     assert evaluate_ids(model, ids, limit=10**9) == evaluate_ids(model, ids)
 
 
-@settings(max_examples=20)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=2, max_size=60), st.none() | st.integers(1, 9))
 def test_bytes_are_scored_but_characters_are_counted(text, rows):
     model = blind_model(256, np.random.default_rng(3).standard_normal(256))
@@ -167,7 +162,6 @@ def test_the_bytes_of_the_first_character_are_read_but_not_counted():
     assert evaluate(model, Vocabulary(unit="byte"), text).nats == pytest.approx(costs[2:].sum(), rel=1e-6)
 
 
-@settings(max_examples=20)
 @given(st.text("abcxyzé字", min_size=2, max_size=40))
 def test_folded_and_unseen_characters_pay_for_their_place(text):
     vocabulary = Vocabulary("abc", folded="xyz")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import check_causality, evaluate, score
@@ -64,7 +64,6 @@ def test_the_window_is_where_the_lengths_above_look_for_its_border() -> None:
     assert WINDOW == 128
 
 
-@settings(max_examples=30)
 @given(kinds, st.integers(1, 300), st.integers(1, 310))
 def test_windows_change_nothing(kind: Kind, length: int, window: int) -> None:
     file = model(*kind)
@@ -101,7 +100,6 @@ def test_no_window_border_lets_a_prediction_see_more_or_less(window: int) -> Non
 # The sums are those of evaluate, which leaves out the first character that it reads.
 
 
-@settings(max_examples=30)
 @given(
     st.sampled_from(["lstm", "gru"]),
     st.text(LETTERS + FOLDED + "é字", min_size=2, max_size=60),
@@ -143,7 +141,6 @@ def test_an_unseen_character_pays_for_its_place_in_all_three() -> None:
 # The edges: where one side is missing, and where both are.
 
 
-@settings(max_examples=20)
 @given(kinds, st.integers(2, 40), st.integers(0, 9))
 def test_the_edges_are_judged_by_what_there_is(kind: Kind, length: int, seed: int) -> None:
     file = model(kind[0], kind[1], "two")
@@ -296,7 +293,6 @@ def test_scoring_is_repeatable_and_leaves_the_model_as_it_was() -> None:
         np.testing.assert_array_equal(array, before[name])
 
 
-@settings(max_examples=25)
 @given(st.sampled_from(["lstm", "gru"]), st.booleans(), st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**32))
 def test_the_cloze_layer_in_numpy_is_the_one_in_torch(
     cell: str, bf16: bool, rows: int, columns: int, seed: int

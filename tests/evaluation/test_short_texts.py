@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import score
@@ -26,7 +26,6 @@ def by_torch(file: ModelFile, texts: list[str], **options: object) -> list[Score
         return score(file, texts, **options)
 
 
-@settings(max_examples=25)
 @given(kinds, st.lists(st.text("abcdefghxyz \né", max_size=30), max_size=5), st.sampled_from(["skip", "replace"]))
 def test_engines_score_texts_as_torch_does(kind: Kind, texts: list[str], unknown: str) -> None:
     file = model(*kind)

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import score
@@ -20,7 +20,6 @@ from tests.evaluation.judges import FOLDED, LETTERS, Kind, kinds, model, predict
 from tests.small_models import small_model
 
 
-@settings(max_examples=20)
 @given(
     kinds,
     st.sampled_from(JUDGES),
@@ -136,7 +135,6 @@ JOINERS = "\n\t\u200c\u200d"
 
 
 @given(st.text(st.sampled_from(HOSTILE + "ab") | st.characters(), max_size=60), st.sampled_from([0.0, 0.05, 1.0]))
-@settings(max_examples=30)
 def test_a_notebook_shows_the_text_and_nothing_in_it_is_markup(text: str, threshold: float) -> None:
     file = small_model(characters="".join(set(HOSTILE) - set("\ud800é")), bidirectional=True)
     scores = score(file, text, threshold=threshold)

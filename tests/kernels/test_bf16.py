@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.kernels import bf16, bf16_ir
@@ -33,7 +33,6 @@ def loaded(elements: Any) -> Any:
     return values
 
 
-@settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_numbers_are_rounded_as_torch_rounds_them(seed: int) -> None:
     drawn = np.random.default_rng(seed).integers(0, 2**32, 10_000, np.uint32).view(np.float32)

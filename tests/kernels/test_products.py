@@ -167,7 +167,6 @@ def test_a_product_passes_on_what_is_not_finite_to_its_row_or_column(value: floa
         assert np.isfinite(out[1]).all()
 
 
-@settings(max_examples=20)
 @given(st.integers(1, 100), st.integers(1, 100))
 def test_packed_weights_lie_in_blocks_of_columns_and_pairs_of_inputs(inputs: int, outputs: int) -> None:
     weights = np.random.default_rng(0).standard_normal((inputs, outputs), np.float32)
@@ -197,7 +196,6 @@ def test_a_layer_packs_its_weights_as_the_products_want_them(gates: int, hidden:
         assert (packed == right_side(relaid.numpy(), np.float32)).all()
 
 
-@settings(max_examples=20)
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 3))
 def test_sums_over_time_are_those_of_float32(rows: int, columns: int, rest: int) -> None:
     values = torch.randn(rows, columns * 7 + rest, generator=torch.Generator().manual_seed(rows)).bfloat16()
@@ -208,7 +206,6 @@ def test_sums_over_time_are_those_of_float32(rows: int, columns: int, rest: int)
     assert torch.equal(compiled_layers._sum_rows(values.float()), values.float().sum(1))
 
 
-@settings(max_examples=20)
 @given(st.integers(1, 60), st.integers(1, 40), st.integers(1, 9), st.integers(0, 99))
 def test_sums_by_id_are_chains_in_the_order_of_rows(rows: int, blocks: int, size: int, seed: int) -> None:
     random = np.random.default_rng(seed)

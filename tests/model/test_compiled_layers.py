@@ -9,7 +9,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -204,7 +204,6 @@ def test_torch_computes_few_rows_of_a_small_layer_in_one_thread(
     assert seen == [number]
 
 
-@settings(max_examples=20)
 @given(sizes, st.lists(st.integers(1, 16), max_size=3), st.integers(0, 99))
 def test_in_pieces_and_in_one_go_are_the_same_bits(
     size: tuple[Cell, int, int, int, int], cuts: list[int], seed: int
@@ -220,7 +219,6 @@ def test_in_pieces_and_in_one_go_are_the_same_bits(
     assert torch.equal(state, end)
 
 
-@settings(max_examples=20)
 @given(sizes, st.integers(0, 99))
 def test_rows_in_another_order_have_the_same_bits(size: tuple[Cell, int, int, int, int], seed: int) -> None:
     example = case(*size, seed=seed)
@@ -235,7 +233,6 @@ def test_rows_in_another_order_have_the_same_bits(size: tuple[Cell, int, int, in
     assert all(distance(actual[name], expected[name]) < 0.004 for name in expected if name.startswith("of bias"))
 
 
-@settings(max_examples=20)
 @given(sizes, st.integers(0, 63), st.integers(0, 99))
 def test_a_row_has_the_same_bits_whatever_the_others_are(
     size: tuple[Cell, int, int, int, int], row: int, seed: int

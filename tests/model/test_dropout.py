@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.errors import ArgumentError, SettingError
@@ -26,7 +26,6 @@ rates = st.sampled_from([2**-16, 0.1, 0.5, 0.97, 1 - 2**-16])
 first_rows = st.one_of(st.integers(0, 40), st.just(2**32 - 5))
 
 
-@settings(max_examples=30, deadline=None)
 @given(sizes, rates, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 1064), first_rows)
 def test_masks_are_philox_of_their_address(
     shape: tuple[int, int, int], rate: float, seed: int, step: int, layer: int, first_row: int
@@ -45,7 +44,6 @@ def test_masks_are_philox_of_their_address(
     assert torch.equal(key.get_mask(torch.ones(shape), rate, layer), kept)
 
 
-@settings(max_examples=20)
 @given(st.data(), st.integers(1, 12), st.integers(1, 12), st.integers(1, 300), st.booleans())
 def test_a_row_has_its_mask_beside_any_rows_and_in_a_longer_window(
     data: st.DataObject, rows: int, positions: int, size: int, compiled: bool

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -178,7 +178,6 @@ def test_a_gradient_of_a_gradient_is_that_of_single_steps(cell, table):
     assert worst(fast, slow) < 1e-5
 
 
-@settings(max_examples=25)
 @given(st.integers(1, 6), st.integers(1, 9), st.data())
 def test_pieces_go_together_again(rows, length, data):
     flags = data.draw(st.lists(st.booleans(), min_size=rows * length, max_size=rows * length))

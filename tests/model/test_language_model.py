@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.model import layers
@@ -31,7 +31,6 @@ def test_a_logit_depends_on_the_ids_up_to_its_own_and_on_no_later_one(cell, laye
         assert (moved[:, at:] > 1e-6).all()
 
 
-@settings(max_examples=30)
 @given(st.sampled_from(KINDS), st.integers(1, 3), st.integers(1, 12), st.data())
 def test_whole_and_in_pieces_with_carried_state_agree(kind, rows, length, data):
     model, ids = new_model(*kind), some_ids(rows, length)
@@ -108,7 +107,6 @@ def test_an_lstm_starts_with_open_forget_gates_and_a_gru_is_left_alone():
         assert (biases != 0).all()
 
 
-@settings(max_examples=20)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**31), st.sampled_from(["lstm", "gru"]))
 def test_the_seed_alone_fixes_the_first_weights(seed, other, cell):
     config = ModelConfig(cell, 1, 3, 2)
@@ -122,7 +120,6 @@ def test_the_seed_alone_fixes_the_first_weights(seed, other, cell):
     assert not torch.equal(first["output.weight"], CharModel(config, V, (seed + 1) % 2**64).output.weight)
 
 
-@settings(max_examples=20)
 @given(st.sampled_from(["lstm", "gru"]), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.integers(1, 20))
 def test_the_shapes_known_without_torch_are_those_of_the_model(cell, layers, hidden, embedding, vocabulary_size):
     config = ModelConfig(cell, layers, hidden, embedding)
@@ -145,7 +142,6 @@ def test_a_rate_of_zero_makes_noise_harmless():
     assert torch.equal(logits_of(quiet, ids, masks=NOISE), logits_of(quiet, ids))
 
 
-@settings(max_examples=20)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(0, 64))
 def test_a_mask_is_fixed_by_seed_step_and_layer_and_by_nothing_else(seed, step, layer):
     values = torch.ones(4, 8, 16)

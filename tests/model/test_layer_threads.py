@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.kernels import amx, threads, train_rnn
@@ -160,7 +160,6 @@ def test_layers_may_run_in_several_threads_at_once(cell: Cell, use_threads: Call
             assert all(map(same_bits, pool.map(everything, examples), expected))
 
 
-@settings(max_examples=30)
 @given(st.integers(1, 100), st.floats(0.01, 1000), st.integers(1, 64))
 def test_rows_are_shared_out_evenly_among_threads_that_are_worth_starting(
     rows: int, microseconds: float, number: int

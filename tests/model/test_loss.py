@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
@@ -35,7 +35,6 @@ def compare(values, output, targets, fixed=None, block=2**21, tolerance=1e-6):
         torch.testing.assert_close(actual, expected, atol=tolerance, rtol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     rows=st.integers(1, 5), positions=st.integers(1, 7), inputs=st.integers(1, 9), size=st.integers(1, 40),
     block=st.integers(1, 300), seed=st.integers(0, 9), scale=st.sampled_from([0.1, 1.0, 30.0]), has_fixed=st.booleans(),
@@ -48,7 +47,6 @@ def test_blocks_agree_with_one_product(rows, positions, inputs, size, block, see
     compare(scale * torch.randn(rows, positions, inputs), layer(inputs, size), targets, fixed, block, tolerance)
 
 
-@settings(max_examples=20, deadline=None)
 @given(
     rows=st.integers(1, 5), positions=st.integers(1, 7), size=st.integers(1, 40), block=st.integers(1, 300),
     seed=st.integers(0, 9), dtype=st.sampled_from([torch.float16, torch.float32, torch.float64]),
@@ -191,7 +189,6 @@ def both(kind, rows, inputs, size, block, seed=0, scale=1.0):
     return results
 
 
-@settings(max_examples=30, deadline=None)
 @given(kinds, st.integers(1, 100), st.integers(1, 20), st.integers(1, 100), st.integers(1, 9000), st.integers(0, 9))
 def test_compiled_and_plain_losses_agree(kind, rows, inputs, size, block, seed):
     torch.manual_seed(seed)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.errors import SettingError
@@ -27,7 +27,6 @@ def own_layers(model, direction):
     return model.forward_layers if direction == "forward" else model.backward_layers
 
 
-@settings(max_examples=20)
 @given(st.sampled_from(["lstm", "gru"]), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.integers(1, 20))
 def test_the_shapes_known_without_torch_are_those_of_the_model(cell, layers, hidden, embedding, size):
     shape = ModelConfig(cell, layers, hidden, embedding, bidirectional=True)
@@ -96,7 +95,6 @@ def test_backward_is_a_one_way_model_with_the_same_weights(cell, layers):
     assert not torch.equal(logits_of(model, ids, "backward"), logits_of(model, ids, "forward"))
 
 
-@settings(max_examples=20)
 @given(st.sampled_from(KINDS), st.sampled_from(DIRECTIONS), st.integers(1, 3), st.integers(1, 12), st.data())
 def test_whole_and_in_pieces_with_carried_state_agree(kind, direction, rows, length, data):
     model, ids = new_two_way_model(*kind), some_ids(rows, length)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.decoding.choose import log_softmax
@@ -69,7 +69,6 @@ def in_order(direction: str, texts: list[str]) -> str:
     return "".join(reversed(texts) if direction == "backward" else texts)
 
 
-@settings(max_examples=20)
 @given(kinds, choices, seeds, primes, st.integers(1, 3))
 def test_a_sample_is_what_a_loop_by_hand_writes(kind: Kind, config: Any, seed: int, prime: str, num: int) -> None:
     sampler = new(kind, seed=seed, num=num, **config)
@@ -80,7 +79,6 @@ def test_a_sample_is_what_a_loop_by_hand_writes(kind: Kind, config: Any, seed: i
         assert sample.log_probs == pytest.approx([log_prob for _, log_prob in expected], abs=1e-5)
 
 
-@settings(max_examples=20)
 @given(
     cells,
     depths,
@@ -106,7 +104,6 @@ def test_writing_backward_is_writing_a_reversed_text_forward(
             assert ours.stopped == theirs.stopped
 
 
-@settings(max_examples=25)
 @given(kinds, choices, seeds, primes, st.integers(1, 3))
 def test_a_second_stack_changes_nothing_of_the_first(kind: Kind, config: Any, seed: int, prime: str, num: int) -> None:
     file = two_way(*kind)
@@ -117,7 +114,6 @@ def test_a_second_stack_changes_nothing_of_the_first(kind: Kind, config: Any, se
     assert both.generate_all(10) == alone.generate_all(10)
 
 
-@settings(max_examples=30)
 @given(kinds, directions, choices, seeds, primes, cuts, st.integers(1, 3))
 def test_pieces_are_the_whole(
     kind: Kind, direction: str, config: Any, seed: int, prime: str, pieces: list[int], num: int
@@ -146,7 +142,6 @@ def test_two_calls_write_what_one_call_writes_for_all_cuts(unit: str) -> None:
     assert "".join(new(kind).stream(12)) == whole[::-1]
 
 
-@settings(max_examples=30)
 @given(kinds, st.lists(primes, max_size=4), st.integers(1, 3))
 def test_a_later_feed_stands_before_an_earlier_one(kind: Kind, pieces: list[str], num: int) -> None:
     once, cut = new(kind, num=num, no_repeat=3), new(kind, num=num, no_repeat=3)
@@ -199,7 +194,6 @@ def test_each_log_probability_stands_where_its_character_stands(cell: str) -> No
             assert sample.log_probs[at - 1] == pytest.approx(log_softmax(logits[0])[ids[at - 1]], abs=1e-5)
 
 
-@settings(max_examples=20)
 @given(kinds, st.data(), seeds)
 def test_a_stop_text_is_given_in_reading_order(kind: Kind, data: st.DataObject, seed: int) -> None:
     plain = new(kind, seed=seed).generate(40)
@@ -231,7 +225,6 @@ def test_what_is_fed_is_no_part_of_a_stop_text() -> None:
     assert between.generate(9) == "aa"
 
 
-@settings(max_examples=25)
 @given(kinds, st.integers(3, 4), seeds, cuts)
 def test_no_run_is_written_twice_even_across_calls(kind: Kind, run: int, seed: int, pieces: list[int]) -> None:
     sampler = new(kind, seed=seed, no_repeat=run)
@@ -265,7 +258,6 @@ def test_an_unknown_character_is_named_by_its_place_in_the_text() -> None:
     assert skipped.generate(20) == plain.generate(20)
 
 
-@settings(max_examples=25)
 @given(kinds, choices, seeds, primes, st.integers(0, 9), st.integers(1, 3))
 def test_a_loaded_state_goes_on_identically(
     tmp_path: Path, kind: Kind, config: Any, seed: int, prime: str, done: int, num: int

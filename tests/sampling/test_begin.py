@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import Corpus, Sampler, TrainConfig, Trainer, fill, read_model, save_model, score
@@ -38,7 +38,6 @@ def written(sampler: Sampler, length: int = 12) -> Any:
     return sampler.generate_all(length)
 
 
-@settings(max_examples=30)
 @given(units, directions, begins, primes, st.integers(1, 3))
 def test_a_fresh_sampler_has_read_the_begin_text_and_nothing_of_it_counts(
     unit: str, direction: str, begin: str, prime: str, num: int
@@ -58,7 +57,6 @@ def test_a_fresh_sampler_has_read_the_begin_text_and_nothing_of_it_counts(
     assert ours.hidden_and_logits()[1].tobytes() == plain.hidden_and_logits()[1].tobytes()
 
 
-@settings(max_examples=30)
 @given(units, directions, begins, primes, st.integers(0, 9))
 def test_a_sampler_fed_a_text_stands_where_its_writer_stands(
     unit: str, direction: str, begin: str, prime: str, length: int
@@ -70,7 +68,6 @@ def test_a_sampler_fed_a_text_stands_where_its_writer_stands(
     assert wrote.hidden_and_logits()[1] == pytest.approx(read.hidden_and_logits()[1], abs=1e-6)
 
 
-@settings(max_examples=30)
 @given(units, directions, st.sampled_from(["", "\n", "\r\n"]), primes)
 def test_log_probabilities_of_a_sample_are_those_of_its_score(
     unit: str, direction: str, begin: str, prime: str

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.data.code_points import END_MARK
@@ -133,7 +133,6 @@ def test_no_repeat_counts_whole_characters_in_bytes() -> None:
     assert rules.mask()[0xC4]
 
 
-@settings(max_examples=20)
 @given(st.sampled_from(range(1, 4)), st.integers(0, 2**32))
 def test_a_text_written_under_no_repeat_holds_no_run_twice(run: int, seed: int) -> None:
     vocabulary, random = Vocabulary("abcd"), np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.data.utf8 import utf8_before, utf8_capacity_before
@@ -60,7 +60,6 @@ def test_a_byte_is_closed_where_all_that_it_can_complete_is_banned(suffix: bytes
     assert partial.decode() == members[-1]
 
 
-@settings(max_examples=30)
 @given(st.sampled_from([b"\x82\xac", b"\x9f\x98\x80", b"\x80\x80", b"\xa0\xbf"]), st.data())
 def test_bans_close_exactly_the_bytes_that_no_spared_character_needs(suffix: bytes, data: st.DataObject) -> None:
     members = naive.characters_of(suffix, end=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.decoding.pick_engine import new_engine
@@ -31,7 +31,6 @@ class Counting(PrefixEngine):
         self.engine._read = count
 
 
-@settings(max_examples=30)
 @given(st.lists(st.text("abcdefgh", min_size=25, max_size=200), min_size=1, max_size=6), st.sampled_from([1, 8]))
 def test_texts_read_in_any_order_stand_where_a_fresh_engine_stands(texts: list[str], kept: int) -> None:
     engine = PrefixEngine(ENGINE)

@@ -69,7 +69,6 @@ def test_a_record_is_what_a_loop_by_hand_writes(
         assert sample.end_log_prob == (None if end is None else pytest.approx(end, abs=1e-4))
 
 
-@settings(max_examples=30)
 @given(kinds, directions, seeds, labels)
 def test_the_parts_of_a_record_sum_to_its_log_probability(
     kind: Any, direction: str, seed: int, label: str | None
@@ -86,7 +85,6 @@ def test_the_parts_of_a_record_sum_to_its_log_probability(
         assert sum(sample.log_probs) + sample.end_log_prob == pytest.approx(total, abs=1e-3), text
 
 
-@settings(max_examples=20)
 @given(kinds, directions, choices, seeds, primes, cuts)
 def test_pieces_are_the_whole_and_nothing_follows_an_end(
     kind: Any, direction: str, config: Any, seed: int, prime: str, pieces: list[int]
@@ -196,7 +194,6 @@ def test_an_ended_record_is_fed_nothing_more() -> None:
 # Saved states.
 
 
-@settings(max_examples=30)
 @given(kinds, directions, seeds, st.integers(0, 12))
 def test_a_loaded_state_knows_which_records_have_ended(
     tmp_path: Path, kind: Any, direction: str, seed: int, done: int

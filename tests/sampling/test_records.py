@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.data.reading_config import ReadingConfig
@@ -44,7 +44,6 @@ def new(kind: tuple[str, str] = ("gru", "character"), **arguments: Any) -> Sampl
     return Sampler(record_model(*kind), **{"seed": 1, **arguments})
 
 
-@settings(max_examples=30)
 @given(kinds, choices, seeds, st.text(LETTERS, max_size=3), st.integers(1, 9), st.sampled_from([1, 5, 12, 99]),
        st.integers(1, 5), st.sampled_from([1, 3, 16]))  # fmt: skip
 def test_record_i_is_sample_i_whatever_the_rows_and_chunks(

@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import Sampler
@@ -36,7 +36,6 @@ def texts(sampler: Sampler, length: int) -> list[str]:
     return written
 
 
-@settings(max_examples=20)
 @given(
     st.sampled_from([LETTERS + "\n ", LETTERS + "\n", LETTERS + " ", LETTERS, "\n", "a\t"]),
     st.sampled_from(["", "\n", " ", "\n "]),

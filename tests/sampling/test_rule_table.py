@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.data.vocabulary import Vocabulary
@@ -84,7 +84,6 @@ def test_in_bytes_a_stream_pauses_behind_the_byte_that_ends_a_stop_text(backward
     assert sorted(np.flatnonzero(rules.stop_after)) == sorted(bytes_)
 
 
-@settings(max_examples=20)
 @given(
     st.sampled_from(["", "cyrillic", "emoji"]), directions, st.integers(1, 3), seeds, st.sampled_from(["", "a", "ае😀"])
 )

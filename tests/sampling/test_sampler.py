@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import evaluate, score
@@ -44,7 +44,6 @@ def new(kind: tuple[str, str] = ("lstm", "character"), **settings: Any) -> Sampl
     return Sampler(model(kind[0], unit=kind[1]), **{"seed": 1, **settings})
 
 
-@settings(max_examples=30)
 @given(kinds, choices, seeds, primes, st.integers(1, 3))
 def test_a_sample_is_what_a_loop_by_hand_writes(kind: Any, config: Any, seed: int, prime: str, num: int) -> None:
     sampler = new(kind, seed=seed, num=num, **config)
@@ -56,7 +55,6 @@ def test_a_sample_is_what_a_loop_by_hand_writes(kind: Any, config: Any, seed: in
         assert not sample.stopped
 
 
-@settings(max_examples=30)
 @given(kinds, choices, seeds, primes, cuts)
 def test_pieces_are_the_whole(kind: Any, config: Any, seed: int, prime: str, pieces: list[int]) -> None:
     whole, cut, left = (new(kind, seed=seed, **config) for _ in range(3))
@@ -77,7 +75,6 @@ def test_leaving_the_iteration_between_two_samples_loses_nothing() -> None:
     assert texts == expected
 
 
-@settings(max_examples=20)
 @given(kinds, st.lists(primes, max_size=4), st.integers(1, 3))
 def test_feeding_in_pieces_is_feeding_at_once(kind: Any, pieces: list[str], num: int) -> None:
     once, cut = new(kind, num=num, no_repeat=3), new(kind, num=num, no_repeat=3)
@@ -107,7 +104,6 @@ def test_the_first_character_follows_the_counts() -> None:
     assert sample.log_probs == pytest.approx((np.log(share),))
 
 
-@settings(max_examples=20)
 @given(kinds, choices, primes, seeds)
 def test_sample_i_is_the_same_whatever_num_is(kind: Any, config: Any, prime: str, seed: int) -> None:
     runs = []
@@ -149,7 +145,6 @@ def test_the_unknown_symbol_is_never_written() -> None:
         assert set(text) <= set(file.vocabulary.characters)
 
 
-@settings(max_examples=20)
 @given(kinds, st.data(), seeds)
 def test_a_stop_text_ends_the_turn_wherever_the_calls_are_cut(kind: Any, data: st.DataObject, seed: int) -> None:
     plain = new(kind, seed=seed).generate(40)
@@ -217,7 +212,6 @@ def test_an_empty_stop_text_is_refused() -> None:
         SampleConfig(stop=("",))
 
 
-@settings(max_examples=30)
 @given(kinds, st.integers(3, 4), seeds, cuts)
 def test_no_run_is_written_twice_even_across_calls(kind: Any, run: int, seed: int, pieces: list[int]) -> None:
     sampler = new(kind, seed=seed, no_repeat=run)
@@ -234,7 +228,6 @@ def test_a_banned_character_is_never_written() -> None:
         new(ban="abcdefgh", no_repeat=1).generate(9)
 
 
-@settings(max_examples=30)
 @given(kinds, choices, seeds, primes, st.integers(0, 12), st.integers(1, 3))
 def test_a_loaded_state_goes_on_identically(
     tmp_path: Path, kind: Any, config: Any, seed: int, prime: str, done: int, num: int

@@ -91,7 +91,6 @@ def transcript(sampler: Sampler, uses: list[Any], folder: Path) -> list[Any]:
     return [*results, saved.read_bytes(), place(sampler), sampler.generate_all(5)]
 
 
-@settings(max_examples=30)
 @given(
     scripts,
     directions,
@@ -118,7 +117,6 @@ def test_one_stream_is_used_as_if_nothing_was_written_ahead(
         assert other == expected
 
 
-@settings(max_examples=30)
 @given(directions, choices, seeds, st.integers(2, 4), operations)
 def test_many_streams_are_used_as_if_nothing_was_written_ahead(
     tmp_path: Path, direction: str, config: Any, seed: int, num: int, uses: list[Any]
@@ -241,7 +239,6 @@ def test_stop_texts_end_samples_wherever_chunks_end(
         assert committed == [*expected[: len(committed)]]
 
 
-@settings(max_examples=30)
 @given(
     scripts,
     directions,

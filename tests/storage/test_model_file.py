@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.data.reading_config import ReadingConfig
@@ -107,7 +107,6 @@ def test_the_golden_content_is_still_written_with_the_same_bytes(tmp_path):
     assert GOLDEN.stat().st_size <= 8000
 
 
-@settings(max_examples=25)
 @given(
     st.sampled_from(["lstm", "gru"]),
     st.integers(1, 3),

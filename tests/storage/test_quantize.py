@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -28,7 +28,6 @@ def model(kind: str = "", cell: str = "lstm", bidirectional: bool = True) -> Mod
     return replace(file, arrays=quantize(file.arrays, kind)) if kind else file
 
 
-@settings(max_examples=25)
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 2**32), st.floats(-6, 6))
 def test_rounded_weights_are_within_their_precision(rows: int, columns: int, seed: int, power: float) -> None:
     draws = np.random.default_rng(seed)

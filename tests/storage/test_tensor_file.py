@@ -9,7 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import safetensors
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -56,7 +56,6 @@ def unpack(data, shapes=None):
     return tensor_file.unpack(data, KIND, lambda description: {"x": (2,)} if shapes is None else shapes)
 
 
-@settings(max_examples=30)
 @given(arrays_of, descriptions)
 def test_what_is_packed_comes_back_whole(arrays, description):
     unpacked, described = unpack(tensor_file.pack(arrays, {**description, "kind": KIND}), shapes_of(arrays))
@@ -70,7 +69,6 @@ def test_what_is_packed_comes_back_whole(arrays, description):
     assert described == {**description, "kind": KIND}
 
 
-@settings(max_examples=20)
 @given(arrays_of, descriptions)
 def test_equal_content_gives_equal_bytes_in_any_order(arrays, description):
     turned = {name: arrays[name].copy() for name in reversed(arrays)}
@@ -78,7 +76,6 @@ def test_equal_content_gives_equal_bytes_in_any_order(arrays, description):
     assert tensor_file.pack(arrays, description) == tensor_file.pack(turned, described)
 
 
-@settings(max_examples=20)
 @given(arrays_of, descriptions)
 def test_the_safetensors_library_reads_arrays_that_are_aligned(arrays, description):
     data = tensor_file.pack(arrays, description)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.counting.grow_tree import grow_tree
@@ -64,7 +64,6 @@ def test_both_halves_of_stretches_of_a_text_are_scored(limit):
     assert 0.3 < share < 0.7
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.integers(2, 40), st.integers(0, 9))
 def test_weights_are_fitted_on_any_few_ids(size, seed):
     tree, recorder = recorded(size, seed)

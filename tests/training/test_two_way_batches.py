@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chargen.data.batches import RandomBatches
@@ -29,7 +29,6 @@ def places(length):
     return found
 
 
-@settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 30), st.integers(0, 2**64 - 1), st.integers(0, 2**40))
 def test_backward_batches_are_the_same_windows_read_from_their_end(window, more, seed, step):
     ahead = RandomBatches(np.arange(window + more), 5, window, seed)
@@ -46,7 +45,6 @@ def test_backward_batches_are_the_same_windows_read_from_their_end(window, more,
     torch.from_numpy(other.inputs), torch.from_numpy(other.targets)  # which takes no negative strides
 
 
-@settings(max_examples=20)
 @given(st.integers(33, 60), st.integers(1, 7), st.integers(1, 13), st.integers(0, 2**64 - 1))
 def test_both_ways_every_position_is_a_target_equally_often_or_once_more(length, rows, window, seed):
     trainer = Trainer(places(length), SMALL, config(batch_size=rows, seq_length=window, seed=seed, state_reset=0))
@@ -78,7 +76,6 @@ def test_a_one_way_run_reads_one_way():
     assert trainer.train_step.cloze is None
 
 
-@settings(max_examples=25)
 @given(st.integers(33, 400), st.integers(1, 300), st.integers(0, 2**64 - 1), st.integers(0, 2**40 - 3))
 def test_cloze_windows_are_a_pure_function_of_seed_and_step(length, trained, seed, step):
     ids = np.arange(length)
@@ -138,7 +135,6 @@ def test_a_text_of_33_characters_is_long_enough(batching, tmp_path):
     assert read_model(tmp_path).training["step"] == 3
 
 
-@settings(max_examples=30)
 @given(st.integers(0, 9000), st.integers(0, 9000))
 @example(32, 9000)
 @example(33, 9000)
