@@ -27,7 +27,7 @@ IDS_PER_WEIGHT = 3.5
 """Characters trained for each recurrent weight, at least: larger models would not get far enough in the budget."""
 MOST_TEACHERS, MOST_MEMBERS = 2, 5
 """Networks that choose themselves where a budget is longer than one can use."""
-MANY_ROUNDS = 5
+MANY_ROUNDS = 4
 """A budget that is so many times longer than a network can use is for as many teachers as there may be."""
 WRITING_TIME = 0.25
 """Time that a teacher takes to write, for each that a step takes to learn."""

@@ -56,7 +56,7 @@ class TrainConfig:
     freeze: int = setting(0, "lowest recurrent layers that stay as they are, in a model that starts from another",
                           low=0, high=64)  # fmt: skip
     members: int = setting(1, "networks that share the budget, one after the other, and predict together: the mean of "
-                           "their probabilities; 2 to 5 by themselves where minutes are more than one can use", low=1,
+                           "their probabilities; up to 5 by themselves where minutes are more than fewer can use", low=1,
                            high=MAX_NETWORKS, words=MappingProxyType({"auto": None}))  # fmt: skip
     teachers: int = setting(0, "networks that are trained first and not kept: they write text from which the others, "
                             "which have no dropout, learn beside the given one; off is 0", low=0, high=MAX_NETWORKS,
