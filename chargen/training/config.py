@@ -56,10 +56,10 @@ class TrainConfig:
     freeze: int = setting(0, "lowest recurrent layers that stay as they are, in a model that starts from another",
                           low=0, high=64)  # fmt: skip
     members: int = setting(1, "networks that share the budget, one after the other, and predict together: the mean of "
-                           "their probabilities; up to 5 by themselves where minutes are more than fewer can use", low=1,
-                           high=MAX_NETWORKS, words=MappingProxyType({"auto": None}))  # fmt: skip
+                           "their probabilities; up to 5 by themselves where minutes are more than fewer can use",
+                           low=1, high=MAX_NETWORKS, words=MappingProxyType({"auto": None}))  # fmt: skip
     teachers: int = setting(0, "networks that are trained first and not kept: they write text from which the others, "
-                            "which have no dropout, learn beside the given one; off is 0", low=0, high=MAX_NETWORKS,
+                            "which have no dropout, learn beside the given one; off is 0", low=0, high=MAX_NETWORKS - 1,
                             words=MappingProxyType({"auto": None, "off": 0}))  # fmt: skip
     counts: int = setting(0, "order N of counts (n-grams) that predict beside the network: which character followed "
                           "each N - 1 others; kept where it helps on the validation part; off is 0", low=0,
@@ -89,7 +89,8 @@ class TrainConfig:
             )
         if self.teachers and self.batch_size < 2:
             raise SettingError(
-                "teachers write for some rows of a minibatch, but batch_size is 1: give 2 or more, or no teachers",
+                f"teachers is {self.teachers}, but a minibatch of one row has none for what they write: give "
+                "`batch_size=2` or more, or no teachers",
                 "teachers",
             )
         if (self.minutes, self.epochs, self.steps) == (None, None, None):

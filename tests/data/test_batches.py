@@ -126,7 +126,9 @@ def test_some_rows_are_those_rows_of_the_whole_batch(kind: type, borders: tuple[
     ids, rows = np.arange(53), range(*borders)
     for step in (0, 1, 17):
         whole, part = kind(ids, 7, 5, seed).batch(step), kind(ids, 7, 5, seed, rows).batch(step)
-        assert are_equal(part, Batch(*(array[rows.start : rows.stop] for array in vars(whole).values())))
+        assert are_equal(
+            part, Batch(*(getattr(whole, name)[rows.start : rows.stop] for name in ("inputs", "targets", "fresh")))
+        )
     assert kind(ids, 7, 5, seed, rows).steps_per_epoch == kind(ids, 7, 5, seed).steps_per_epoch
 
 

@@ -53,7 +53,7 @@ def test_uniforms_are_the_golden_ones() -> None:
     assert drawn == GOLDEN_SEED_0
     assert float(uniform(MAX_SEED, 2**32 - 1, 2**64 - 1, Purpose.WINDOW)) == GOLDEN_LAST
     assert generator_seed(7, 1, 2, Purpose.DROPOUT) == GOLDEN_INTEGER
-    assert [int(purpose) for purpose in Purpose] == [*range(13)]
+    assert [int(purpose) for purpose in Purpose] == [*range(15)]
 
 
 @given(seeds, indices, st.integers(0, 2**64 - 50), purposes)

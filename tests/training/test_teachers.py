@@ -348,7 +348,10 @@ def test_processes_learn_what_one_does():
     ("settings", "told"),
     [
         ({"teachers": 60, "members": 5}, "teachers 60 and members 5 are 65 networks: there may be 64"),
-        ({"batch_size": 1}, "batch_size is 1: give 2 or more, or no teachers"),
+        (
+            {"batch_size": 1},
+            "teachers is 2, but a minibatch of one row has none for what they write: give `batch_size=2`",
+        ),
     ],
 )
 def test_teachers_that_cannot_teach_are_refused(settings, told):

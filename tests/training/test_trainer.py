@@ -99,7 +99,7 @@ def test_state_reset_begins_some_rows_afresh_and_only_those() -> None:
     trainer = Trainer(corpus(text), SMALL, config(steps=2, batch_size=64, state_reset=0.25))
     next(iter(trainer.run()))
     batches = {"forward": trainer.batches["forward"].batch(1)}
-    *_, starts = trainer.train_step.minibatches(trainer.state, batches)["forward"]
+    _, _, starts, _ = trainer.train_step.minibatches(trainer.state, batches)["forward"]
     state, _ = start_fresh(trainer.state.hidden["forward"], starts)
     before = trainer.state.hidden["forward"][0]
     fresh = [not bool(row.any()) for row in state[0]]

@@ -107,7 +107,7 @@ def test_states_are_fresh_where_a_line_end_is_read_in_either_direction(line_end)
 def carried(trainer, direction, step):
     """The state that a direction's rows start from at a step."""
     batches = {direction: trainer.batches[direction].batch(step)}
-    *_, fresh = trainer.train_step.minibatches(trainer.state, batches)[direction]
+    _, _, fresh, _ = trainer.train_step.minibatches(trainer.state, batches)[direction]
     return start_fresh(trainer.state.hidden[direction], fresh)[0] if trainer.state.hidden else None
 
 
