@@ -427,3 +427,14 @@ def test_a_model_tells_of_its_teachers(tmp_path, run):
     assert "It has also learned what 2 teachers wrote" in write_model_card("run", file, "")
     for hostile in (-1, True, "2", 10**30, None, [2]):
         assert replace(file, training={"teachers": hostile}).teachers == 0
+
+
+def test_each_network_that_is_taught_reads_texts_of_its_own():
+    trainer = Trainer(corpus(), SHAPE, replace(CONFIG, steps=16, members=2))
+    read = {}
+    for _ in trainer.run():
+        counters = trainer.counters
+        if counters.network >= 2 and counters.network not in read:
+            read[counters.network] = trainer.batches["forward"].batch(counters.network_step)
+    own = CONFIG.own_rows
+    assert (read[2].inputs[own:] != read[3].inputs[own:]).any()
