@@ -50,10 +50,10 @@ def assert_near(first: Arrays, second: Arrays) -> None:
 
 USUAL = {"lr": 4e-3, "warmup": 50}
 SHAPES = [
-    (model("lstm"), config(steps=50, batch_size=9, **USUAL)),
-    (model("gru", 1, input_dropout=0.1), config(steps=50, batch_size=9, batching="random", **USUAL)),
-    (two_ways("lstm"), long_rows(steps=50, batch_size=8, **USUAL)),
-    (two_ways("gru", 1), long_rows(steps=50, batch_size=8, batching="random", **USUAL)),
+    (model("lstm"), config(steps=25, batch_size=9, **USUAL)),
+    (model("gru", 1, input_dropout=0.1), config(steps=25, batch_size=9, batching="random", **USUAL)),
+    (two_ways("lstm"), long_rows(steps=25, batch_size=8, **USUAL)),
+    (two_ways("gru", 1), long_rows(steps=25, batch_size=8, batching="random", **USUAL)),
 ]
 
 
@@ -92,7 +92,7 @@ def test_each_process_scores_its_share_of_a_split() -> None:
 
 @pytest.mark.parametrize("shape", [model("gru"), two_ways("lstm", 1)])
 def test_processes_together_learn_the_same_records(shape: ModelConfig, tmp_path: Path) -> None:
-    settings = long_rows(steps=50, batch_size=5, **USUAL)
+    settings = long_rows(steps=25, batch_size=5, **USUAL)
     alone = train(Group(), shape, settings, tmp_path / "alone", records())
     together = run_together(2, lambda group: train(group, shape, settings, tmp_path / "together", records()))
     assert_near(weights_of(alone.model), weights_of(together[0].model))
@@ -128,8 +128,7 @@ def stop_together(group: Group, trainer: Trainer, step: int, asked: int) -> None
     trainer.save()
 
 
-@pytest.mark.parametrize("asked", [0, 2])
-@pytest.mark.parametrize("step", [1, 7, 8, 23])
+@pytest.mark.parametrize(("step", "asked"), [(1, 2), (7, 0), (8, 2), (23, 0)])
 def test_a_request_to_stop_any_of_them_stops_all_at_a_step_from_which_they_go_on(
     asked: int, step: int, tmp_path: Path
 ) -> None:
