@@ -177,7 +177,7 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 def build_network(
     model: "CharModel | ModelFile | Path", file: ModelFile, device: str, precision: str
 ) -> tuple["CharModel", str]:
-    """Build the torch model where there is none, and choose the precision on its device.
+    """Build the torch model of the first network where there is none, and choose the precision on its device.
 
     Args:
         model: as a call got it.
@@ -198,7 +198,7 @@ def build_network(
 def build_networks(
     model: "CharModel | ModelFile | Path", file: ModelFile, device: str, precision: str
 ) -> tuple["list[CharModel]", str]:
-    """Build the torch models of all networks, and choose the precision, as `build_network` does for the first.
+    """Build the torch models of all networks where there are none, and choose the precision on their device.
 
     Args:
         model: as a call got it.

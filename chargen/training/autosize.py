@@ -213,7 +213,7 @@ def _networks_reason(training: TrainConfig) -> str:
     if training.networks == 1:
         return ""
     if not training.teachers:
-        return f"{amount(training.members, 'network')} that predict together: the minutes are more than one can use"
+        return f"{amount(training.members, 'network')} that will predict together"
     kept = "one that is" if training.members == 1 else f"{training.members} that are"
     return (
         f"{amount(training.teachers, 'teacher')} that will write for {kept} kept, without dropout: more to learn from"

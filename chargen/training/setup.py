@@ -135,7 +135,7 @@ def new_batches(
     written, number = range(max(rows.start - border, 0), max(rows.stop - border, 0)), config.batch_size - border
     networks, end_id = build_finished(run, finished[: config.teachers], device), run.corpus.vocabulary.end_id
     steps_per_epoch, begun = len(run.corpus.train) / (config.batch_size * config.seq_length), run.counters.network_step
-    seed = (config.seed + run.counters.network) % (MAX_SEED + 1)
+    seed = _network_seed(run)
     batches: dict[str, Batches] = {}
     for direction in run.model_config.directions:
         begins = weigh_begins(run.corpus, direction)
@@ -172,6 +172,11 @@ def resets_of(corpus: Corpus, share: float, *, inside: bool) -> dict[str, Resets
     return resets
 
 
+def _network_seed(run: RunSettings) -> int:
+    """The seed of the network that the run is at."""
+    return (run.config.seed + run.counters.network) % (MAX_SEED + 1)
+
+
 def new_state(run: RunSettings, device: torch.device) -> TrainState:
     """The state before the first step of the network that the run is at, which has a seed of its own.
 
@@ -180,9 +185,9 @@ def new_state(run: RunSettings, device: torch.device) -> TrainState:
         DataError: where processes begin with other weights.
     """
     number = run.counters.network
-    seed, config = (run.config.seed + number) % (MAX_SEED + 1), run.config.of_network(number)
+    config = run.config.of_network(number)
     shape = config.shape_of(run.model_config, number)
-    model = (run.own.model or CharModel(shape, len(run.corpus.vocabulary), seed)).to(device)
+    model = (run.own.model or CharModel(shape, len(run.corpus.vocabulary), _network_seed(run))).to(device)
     check_weights("the new network, made by this torch,", model, run.group)
     freeze(model, run.config.freeze)
     state = TrainState(model, run.own.optimizer(model, config))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from chargen import Corpus, ModelConfig, TrainConfig, Trainer
+from chargen import ModelConfig, TrainConfig, Trainer
 from chargen.errors import SettingError
 from chargen.evaluation.loss import evaluate_ids
 from chargen.model.language_model import CharModel
@@ -15,29 +15,11 @@ from chargen.model.weights import weights_of
 from chargen.storage.model_file import build_members, build_model, read_model
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
 from chargen.training.autosize import MAX_EPOCHS, MOST_MEMBERS, Speed, choose_sizes
+from tests.several_networks import TEXT, corpus, finish, have_same_weights
 from tests.small_models import small_model
 
-TEXT = "the cat sat on the mat\nthe dog ate the hat\na cat is no dog\n" * 60
 SHAPE = ModelConfig(num_layers=1, hidden_size=8)
 CONFIG = TrainConfig(steps=12, members=3, batch_size=4, seq_length=16, eval_every=3, log_every=2)
-
-
-def corpus(**options):
-    return Corpus.from_text(TEXT, **{"valid_fraction": 0.2, **options})
-
-
-def finish(trainer):
-    for _ in trainer.run():
-        pass
-    return trainer
-
-
-def same(one, other):
-    return len(one.networks) == len(other.networks) and all(
-        (own[name] == others[name]).all()
-        for own, others in zip(one.networks, other.networks, strict=True)
-        for name in own
-    )
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -46,7 +28,7 @@ def test_a_run_leaves_all_networks_in_one_file(tmp_path, bidirectional):
     trainer = finish(Trainer(corpus(), shape, replace(CONFIG, counts=4), tmp_path / "run"))
     file = read_model(tmp_path / "run")
     assert len(file.networks) == 3
-    assert same(file, trainer.best_model)
+    assert have_same_weights(file, trainer.best_model)
     assert trainer.counters.network == 2
     assert trainer.counters.step == 12
     ids, networks = trainer.corpus.valid, [build_model(file), *build_members(file)]
@@ -94,7 +76,7 @@ def test_a_run_that_is_stopped_anywhere_goes_on_as_if_it_had_not(tmp_path, stop)
             break
     trainer.save()
     resumed = finish(Trainer.resume(tmp_path / "run", corpus()))
-    assert same(resumed.best_model, whole.best_model)
+    assert have_same_weights(resumed.best_model, whole.best_model)
     assert resumed.best_model.all_arrays.keys() == whole.best_model.all_arrays.keys()
     figures = ("valid_loss", "step", "epoch")
     assert [resumed.summary[name] for name in figures] == [whole.summary[name] for name in figures]
@@ -112,7 +94,7 @@ def test_leaving_out_what_is_stored_of_networks_is_noticed(tmp_path, what):
     arrays = {name: array * (not name.startswith(what + ".")) for name, array in state.arrays.items()}
     progress = state.progress | ({what: 0} if what in state.progress else {})
     save_run_state(tmp_path / "run", RunState(arrays, progress, state.settings))
-    assert not same(finish(Trainer.resume(tmp_path / "run", corpus())).best_model, whole.best_model)
+    assert not have_same_weights(finish(Trainer.resume(tmp_path / "run", corpus())).best_model, whole.best_model)
 
 
 def test_the_file_has_only_networks_whose_training_is_over(tmp_path):
