@@ -22,7 +22,7 @@ from benchmarks.common import machine
 from chargen import Corpus, ModelConfig, TrainConfig, Trainer
 from chargen.data.batches import Batch, ConsecutiveBatches
 from chargen.model.language_model import CharModel
-from chargen.storage.model_file import build_members, build_model
+from chargen.storage.model_file import build_networks
 from chargen.training.autosize import fit_sizes
 from chargen.training.counts import choose_order
 from chargen.training.teachers import TaughtBatches, Teachers, weigh_begins
@@ -99,7 +99,7 @@ def variations(rows: int) -> Iterator[tuple[str, dict[str, Any]]]:
 def main(text: Path, teachers: Path, hidden_size: int, epochs: float, out: Path | None) -> None:
     """Let the networks of TEACHERS, which have learned TEXT, teach others."""
     corpus, file = Corpus.from_files(text, valid_fraction=0.1), chargen.read_model(teachers)
-    networks = [build_model(file), *build_members(file)]
+    networks = build_networks(file)
     sizes = fit_sizes(corpus, {"hidden_size": hidden_size}, {"epochs": epochs})
     config, figures = replace(sizes.training, counts=choose_order(corpus)), []
     click.echo(f"{'nats a character':>46}{'alone':>9}{'counts':>9}")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from chargen.api.judge import PRECISIONS, build_network, check_choice
+from chargen.api.judge import PRECISIONS, check_choice, prepare_networks
 from chargen.api.score import read_labels
 from chargen.api.texts import Path, Sources, clean_for_model, find_files, read_given
 from chargen.data.placed_records import read_records
@@ -143,7 +143,7 @@ def open_blocks(
     if unknown is not None:
         check_unknown(unknown)
     texts, labels = read_texts(file, text, sources, label, encoding, errors)
-    network, precision = build_network(model, file, device, precision)
+    (network, *_), precision = prepare_networks(model, file, device, precision)
     blocks = read_blocks(network, file, texts, labels=labels, unknown=unknown, precision=precision, **settings)
     return texts, labels, _report(blocks, sum(map(len, texts)), progress)
 

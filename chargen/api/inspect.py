@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.api.activations import read_texts
-from chargen.api.judge import PRECISIONS, build_network, check_choice
+from chargen.api.judge import PRECISIONS, check_choice, prepare_networks
 from chargen.api.texts import Path, Sources
 from chargen.data.vocabulary import Vocabulary, check_unknown
 from chargen.durable import write_durably
@@ -95,7 +95,7 @@ def inspect(
     texts, labels = read_texts(file, text, sources, label, encoding, errors)
     texts, left_out = _cut(texts, length, whole=file.vocabulary.records)
     labels = labels and labels[: len(texts)]
-    network, precision = build_network(model, file, device, precision)
+    (network, *_), precision = prepare_networks(model, file, device, precision)
     settings: dict[str, Any] = {"unknown": unknown, "precision": precision}
     predictions = predict_texts(network, file, texts, progress=progress, labels=labels, **settings)
     forward = predictions.log_probs["forward"]

@@ -17,7 +17,7 @@ from chargen.data.vocabulary import Vocabulary
 from chargen.errors import SettingError
 from chargen.evaluation.parts import choose_tuning_text, cut_part
 from chargen.model.config import check_direction
-from chargen.storage.model_file import ModelFile, as_model_file, build_members, build_model
+from chargen.storage.model_file import ModelFile, as_model_file, build_networks
 
 if TYPE_CHECKING:
     from chargen.evaluation.evaluation import Evaluation
@@ -106,7 +106,7 @@ def evaluate(
     from chargen.evaluation.evaluation import evaluate_text
     from chargen.evaluation.loss import loss_windows
 
-    networks, precision = build_networks(model, file, device, precision)
+    networks, precision = prepare_networks(model, file, device, precision)
     settings: dict[str, Any] = {"precision": precision, "direction": direction}
 
     def evaluate_by(scorer: Callable[[NDArray[Any]], Iterable["Loss"]]) -> "Evaluation":
@@ -174,28 +174,7 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise SettingError(f"{name} is {value!r}: it must be one of {', '.join(choices)}", name)
 
 
-def build_network(
-    model: "CharModel | ModelFile | Path", file: ModelFile, device: str, precision: str
-) -> tuple["CharModel", str]:
-    """Build the torch model of the first network where there is none, and choose the precision on its device.
-
-    Args:
-        model: as a call got it.
-        file: what it is as a ModelFile.
-        device: "cpu", "cuda", "mps" or "auto"; a CharModel computes where it is.
-        precision: "fp32", "bf16", or "auto".
-
-    Raises:
-        SettingError: there is no such device.
-    """
-    from chargen.model.device import pick_device, pick_precision
-
-    if isinstance(model, (ModelFile, str, os.PathLike)):
-        model = build_model(file, str(pick_device(device)))
-    return model, pick_precision(precision, model.device)
-
-
-def build_networks(
+def prepare_networks(
     model: "CharModel | ModelFile | Path", file: ModelFile, device: str, precision: str
 ) -> tuple["list[CharModel]", str]:
     """Build the torch models of all networks where there are none, and choose the precision on their device.
@@ -209,5 +188,10 @@ def build_networks(
     Raises:
         SettingError: there is no such device.
     """
-    first, precision = build_network(model, file, device, precision)
-    return [first, *build_members(file, str(first.device))], precision
+    from chargen.model.device import pick_device, pick_precision
+
+    if isinstance(model, (ModelFile, str, os.PathLike)):
+        networks = build_networks(file, str(pick_device(device)))
+    else:
+        networks = [model]
+    return networks, pick_precision(precision, networks[0].device)

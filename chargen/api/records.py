@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.api.judge import PARTS, PRECISIONS, build_networks, check_choice
+from chargen.api.judge import PARTS, PRECISIONS, check_choice, prepare_networks
 from chargen.api.texts import Path, Sources, clean_for_model, find_files
 from chargen.data.placed_records import PlacedRecord, read_records
 from chargen.data.reading_report import ReadingReport
@@ -195,7 +195,7 @@ def score_records(
         raise SettingError("guess_label asks for what `label` says: give one", "guess_label")
     report = ReadingReport()
     records = records_of_part(_read(file, texts, sources, encoding, errors, report), part, file)
-    networks, precision = build_networks(model, file, device, precision)
+    networks, precision = prepare_networks(model, file, device, precision)
     from chargen.evaluation.record_scores import RecordJudge
 
     judge = RecordJudge(networks, file, by, unknown, precision, prior if guess_label else None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.api.judge import PRECISIONS, build_networks, check_choice
+from chargen.api.judge import PRECISIONS, check_choice, prepare_networks
 from chargen.api.texts import Path, Sources, clean_for_model, read_given
 from chargen.data.reading_report import ReadingReport
 from chargen.data.vocabulary import Vocabulary
@@ -103,7 +103,7 @@ def score(  # type: ignore[misc]  # the overloads leave the settings to this sig
     is_file = isinstance(model, (ModelFile, str, os.PathLike))
     predict: Predict = partial(short.predict, progress=progress)
     if not is_file or device not in ("auto", "cpu") or precision == "bf16" or not short.fit(texts):
-        networks, precision = build_networks(model, file, device, precision)
+        networks, precision = prepare_networks(model, file, device, precision)
         predict = partial(predict_ids, networks, file, precision=precision, progress=progress)
     results = score_texts(predict, file, texts, labels=labels, **settings)
     if isinstance(text, (list, tuple)):

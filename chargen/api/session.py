@@ -28,7 +28,7 @@ from chargen.model.config import DIRECTIONS, require_bidirectional
 from chargen.sampling.pieces import write_pieces
 from chargen.sampling.prefix_engine import PrefixEngine
 from chargen.sampling.sampler import Sampler
-from chargen.storage.model_file import ModelFile, build_members, build_model
+from chargen.storage.model_file import ModelFile, build_networks
 
 if TYPE_CHECKING:
     from chargen.model.language_model import CharModel
@@ -56,7 +56,7 @@ class Session:
     @cached_property
     def networks(self) -> "list[CharModel]":
         """The torch models of all networks, for texts that are not short."""
-        return [build_model(self.file), *build_members(self.file)]
+        return build_networks(self.file)
 
     def warm(self) -> None:
         """Make the engines, and load or compile their inner loops, which the first requests would wait for."""

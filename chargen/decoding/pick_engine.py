@@ -9,7 +9,7 @@ from chargen.decoding.mixed_engine import MixedEngine
 from chargen.decoding.numpy_engine import Engine, NumpyEngine
 from chargen.kernels import available
 from chargen.model.config import ModelConfig
-from chargen.storage.model_file import ModelFile, build_members, build_model
+from chargen.storage.model_file import ModelFile, build_networks
 
 
 def new_engine(file: ModelFile, device: str, direction: str = "forward") -> Engine:
@@ -33,7 +33,7 @@ def new_engine(file: ModelFile, device: str, direction: str = "forward") -> Engi
     from chargen.model.device import pick_device
 
     where = str(pick_device(device))
-    networks = [build_model(file, where), *build_members(file, where)]
+    networks = build_networks(file, where)
     return _join([TorchEngine(network, direction) for network in networks], mixture)
 
 

@@ -31,7 +31,7 @@ from chargen.model.language_model import CharModel
 from chargen.model.layers import State, detach, zero_state
 from chargen.model.loss import cross_entropy, nats_and_entropies
 from chargen.model.weights import weights_of
-from chargen.storage.model_file import ModelFile, build_members, build_model
+from chargen.storage.model_file import ModelFile, build_networks
 
 if TYPE_CHECKING:
     from chargen.model.thin_gradients import ThinGradients
@@ -271,7 +271,7 @@ def adapt_model(file: ModelFile, text: str, times: int, rates: Rates = ADAPT, di
         text = clean(text, file.reading)
     ids = vocabulary.encode(text, vocabulary.default_unknown)
     networks = []
-    for model in (build_model(file), *build_members(file)):
+    for model in build_networks(file):
         rms = rms_gradients(model, vocabulary, ids, direction=direction)
         evaluator = DynamicEvaluator(model, vocabulary, rms, rates, direction=direction)
         for _ in range(times):

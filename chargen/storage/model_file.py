@@ -427,8 +427,8 @@ def build_model(file: ModelFile, device: str = "cpu") -> "CharModel":
     return new_model(file.config, len(file.vocabulary), file.arrays, device)
 
 
-def build_members(file: ModelFile, device: str = "cpu") -> list["CharModel"]:
-    """Build the torch models of all networks of a model file but the first.
+def build_networks(file: ModelFile, device: str = "cpu") -> list["CharModel"]:
+    """Build the torch models of all networks of a model file.
 
     Args:
         file: what `read_model` returned.
@@ -438,7 +438,7 @@ def build_members(file: ModelFile, device: str = "cpu") -> list["CharModel"]:
         ArgumentError: the arrays are not the weights of such models.
         SettingError: this torch has no such device.
     """
-    return [new_model(file.config, len(file.vocabulary), arrays, device) for arrays in file.members]
+    return [new_model(file.config, len(file.vocabulary), arrays, device) for arrays in file.networks]
 
 
 def new_model(config: ModelConfig, vocabulary_size: int, arrays: Arrays, device: str) -> "CharModel":

@@ -105,6 +105,6 @@ def test_what_is_wrong_is_told_before_the_model_reads(
     def refuse(*args: object) -> None:
         raise AssertionError("it was read")
 
-    monkeypatch.setattr("chargen.api.inspect.build_network", refuse)
+    monkeypatch.setattr("chargen.api.inspect.prepare_networks", refuse)
     with pytest.raises(SettingError, match=message):
         chargen.inspect(model("gru", "character", "one"), "abc", **wrong)

@@ -160,7 +160,7 @@ def test_a_model_is_built_once_for_many_texts_and_never_where_it_is_built(monkey
     built = []
     file = model()
     network = build_model(file)
-    monkeypatch.setattr(chargen.api.judge, "build_model", lambda *arguments: built.append(1) or network)
+    monkeypatch.setattr(chargen.api.judge, "build_networks", lambda *arguments: built.append(1) or [network])
     texts = ["abc" * short_texts.MAX_IDS, "de"]
     assert score(file, texts) == score(network, texts, vocabulary=file.vocabulary, counts=file.counts)
     evaluate(network, file.vocabulary, "abc")

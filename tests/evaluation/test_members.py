@@ -11,7 +11,7 @@ from chargen.data.reading_config import ReadingConfig
 from chargen.evaluation.dynamic import DynamicEvaluator, Rates, adapt_model, rms_gradients
 from chargen.evaluation.loss import evaluate_ids
 from chargen.evaluation.short_texts import ShortTexts
-from chargen.storage.model_file import ModelFile, build_members, build_model
+from chargen.storage.model_file import ModelFile, build_networks
 from tests import naive
 from tests.record_models import record_model
 from tests.small_models import small_model, with_counts
@@ -50,7 +50,7 @@ def test_counts_are_mixed_with_the_mean():
     file = with_counts(several(), WORDS)
     found, mixture, ids = evaluate(file, TEXT), file.mixtures["forward"], file.vocabulary.encode(TEXT)
     nats, logits = 0.0, []
-    for network in (build_model(file), *build_members(file)):
+    for network in build_networks(file):
         scores, _ = network(np_tensor(ids))
         logits.append(scores[0].detach().double().log_softmax(1).numpy())
     averaged = np.logaddexp.reduce(logits) - np.log(3)
@@ -72,7 +72,7 @@ def test_a_follower_that_does_not_learn_scores_as_ever():
     ids = vocabulary.encode(TEXT)
     first, *others = [
         DynamicEvaluator(network, vocabulary, rms_gradients(network, vocabulary, ids), still)
-        for network in (build_model(file), *build_members(file))
+        for network in build_networks(file)
     ]
     first.members = others
     nats = sum(loss.nats for loss in first.losses(ids))
@@ -122,5 +122,5 @@ def test_records_are_scored_by_all_networks():
 def test_several_networks_may_be_scored_by_their_torch_models():
     file = several()
     ids = file.vocabulary.encode(TEXT)
-    loss = evaluate_ids([build_model(file), *build_members(file)], ids)
+    loss = evaluate_ids(build_networks(file), ids)
     assert loss.nats == pytest.approx(naive_costs(file, ids).sum(), rel=1e-5)

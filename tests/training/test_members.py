@@ -12,7 +12,7 @@ from chargen.errors import SettingError
 from chargen.evaluation.loss import evaluate_ids
 from chargen.model.language_model import CharModel
 from chargen.model.weights import weights_of
-from chargen.storage.model_file import build_members, build_model, read_model
+from chargen.storage.model_file import build_networks, read_model
 from chargen.storage.run_state import RunState, read_run_state, save_run_state
 from chargen.training.autosize import MAX_EPOCHS, MOST_MEMBERS, Speed, choose_sizes
 from tests.several_networks import TEXT, corpus, finish, have_same_weights
@@ -31,7 +31,7 @@ def test_a_run_leaves_all_networks_in_one_file(tmp_path, bidirectional):
     assert have_same_weights(file, trainer.best_model)
     assert trainer.counters.network == 2
     assert trainer.counters.step == 12
-    ids, networks = trainer.corpus.valid, [build_model(file), *build_members(file)]
+    ids, networks = trainer.corpus.valid, build_networks(file)
     options = {"vocabulary": file.vocabulary, "precision": trainer.precision}
     losses = [evaluate_ids(networks, ids, direction=direction, **options).mean for direction in shape.directions]
     alone = file.training["valid_loss_network" if file.mixtures else "valid_loss"]
